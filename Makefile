@@ -1,0 +1,49 @@
+# The whole of a checkout's life. `make help` lists it.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+export PYTHONPATH := deploy:tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test unit integration lint types bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## install everything into .venv
+
+$(STAMP): requirements.txt constraints.txt $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml)
+	@$(PYTHON) deploy/local/check_python.py
+	@echo "setting up $(VENV) (a few minutes the first time)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt pip setuptools
+	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -r requirements.txt
+	@touch $@
+
+demo: $(STAMP) ## from a model's URL to a module's answer, on this machine alone (ONCE=1: end when done)
+	@$(PY) -m demo $(if $(ONCE),--once)
+
+run: $(STAMP) ## serve at http://127.0.0.1:8080 (PORT and LILYPAD_HOME move it)
+	@$(PY) -m local run
+
+test: $(STAMP) lint types unit integration ## everything: lint, types, unit and integration tests
+
+lint: $(STAMP) ## ruff
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+types: $(STAMP) ## mypy, strict
+	@$(VENV)/bin/mypy libs/common/common services/gateway/gateway services/generator/generator clients/python/lilypad_client deploy/local tests/hub
+
+unit: $(STAMP) ## the packages' own tests
+	@$(PY) -m pytest -q libs services clients deploy tests/hub
+
+integration: $(STAMP) ## the whole stack with real servers
+	@$(PY) -m pytest -q tests/integration tests/e2e
+
+bench: $(STAMP) ## measure, and print ratios side by side
+	@$(PY) -m benchmarks
+
+clean: ## forget the environment and the local data
+	rm -rf $(VENV) .lilypad

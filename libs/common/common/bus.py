@@ -1,0 +1,232 @@
+"""Typed messages over NATS: ask one service, or tell all who listen."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import nats
+import nats.errors
+import orjson
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from pydantic_core import to_json
+
+from common.context import Context, current
+from common.contracts import Body, Event, Message, Reply, Request, Rpc
+from common.errors import ServiceError, Unavailable
+
+log = structlog.get_logger()
+
+# NATS ADR-32: a reply that carries these headers is an error.
+ERROR = "Nats-Service-Error"
+ERROR_CODE = "Nats-Service-Error-Code"
+
+
+class Bus(Protocol):
+    """What a service needs of the bus; `NatsBus` and `testing.MemoryBus` are the two there are."""
+
+    async def call(self, rpc: Rpc[Request, Reply], request: Request) -> Reply:
+        """Ask the service that owns `rpc` and wait for its answer.
+
+        Raises:
+            ServiceError: what the service answered, with its code.
+            Unavailable: nobody answers, the bus is away, or the time is up.
+        """
+        ...
+
+    async def publish(self, event: Event[Body], body: Body, account: str, id: str) -> None:
+        """Tell everybody who listens now; an event that must not be missed is a row first."""
+        ...
+
+
+class NatsBus:
+    """One connection to NATS.
+
+    Replies come to one inbox subscription and are matched by a token. nats-py
+    has the same in `Client.request`; this one also fails what is under way the
+    moment the connection is lost, where nats-py lets each call run into its
+    timeout.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._inbox = client.new_inbox()
+        self._next = 0
+
+    async def start(self) -> None:
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._take_reply)
+
+    async def _take_reply(self, message: Msg) -> None:
+        future = self._waiting.get(message.subject.rpartition(".")[2])
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def fail_waiting(self) -> None:
+        """Give up on every call under way: its answer can no longer arrive."""
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable("the bus went away", retry_after=1))
+
+    async def call(self, rpc: Rpc[Request, Reply], request: Request) -> Reply:
+        context = current.get()
+        now = time.time()
+        deadline = now + rpc.timeout
+        if context.deadline is not None:
+            deadline = min(deadline, context.deadline)
+        message = await self.request(
+            rpc.subject, to_json(request, by_alias=True), deadline - now, context
+        )
+        headers = message.headers
+        if headers and ERROR_CODE in headers:
+            raise ServiceError.from_wire(orjson.loads(message.data))
+        return rpc.reply.model_validate_json(message.data, extra="ignore", strict=False)
+
+    async def request(
+        self, subject: str, payload: bytes, timeout: float, context: Context | None = None
+    ) -> Msg:
+        """One question and its raw reply; `timeout` in seconds.
+
+        Raises:
+            Unavailable: no responder, no connection, or no reply in time.
+        """
+        if not self.client.is_connected:
+            raise Unavailable("the bus is away", retry_after=1)
+        self._next += 1
+        token = str(self._next)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Msg] = loop.create_future()
+        self._waiting[token] = future
+        timer = loop.call_later(timeout, _expire, future, subject, timeout)
+        try:
+            await self.client.publish(
+                subject,
+                payload,
+                reply=f"{self._inbox}.{token}",
+                headers=(context or Context()).to_headers(time.time() + timeout),
+            )
+            message = await future
+        except nats.errors.MaxPayloadError:
+            raise Unavailable("the message is larger than the bus carries") from None
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable("the bus is away", retry_after=1) from error
+        finally:
+            timer.cancel()
+            del self._waiting[token]
+        if not message.data and message.headers and message.headers.get("Status") == "503":
+            raise Unavailable(
+                f"the {subject.split('.')[1]} service is away; try again", retry_after=1
+            )
+        return message
+
+    async def publish(self, event: Event[Body], body: Body, account: str, id: str) -> None:
+        subject = f"{event.subject}.{token(account)}.{token(id)}"
+        await self.client.publish(
+            subject, to_json(body, by_alias=True), headers=current.get().to_headers()
+        )
+
+    async def subscribe(
+        self,
+        event: Event[Body],
+        handler: Callable[[Body], Awaitable[None]],
+        *,
+        filter: str = "*.*",
+        queue: str = "",
+    ) -> Subscription:
+        """Hear an event; `filter` is `<account>.<id>`, `queue` shares it among replicas.
+
+        A message that cannot be read, or a handler that fails, is logged and
+        the next one is heard.
+        """
+
+        async def receive(message: Msg) -> None:
+            reset = current.set(Context.from_headers(message.headers))
+            try:
+                await handler(event.body.model_validate_json(message.data, extra="ignore"))
+            except Exception:
+                log.exception("event handler failed", subject=message.subject)
+            finally:
+                current.reset(reset)
+
+        return await self.client.subscribe(f"{event.subject}.{filter}", queue=queue, cb=receive)
+
+
+def token(value: str) -> str:
+    """A value as one subject token: NATS gives `.`, `*`, `>` and white space a meaning.
+
+    Letters, digits, `-` and `_` stay; every other byte becomes `=XX`, so two
+    values never share a token.
+    """
+    if value and value.isascii() and value.replace("-", "").replace("_", "").isalnum():
+        return value
+    return (
+        "".join(
+            chr(byte)
+            if chr(byte).isascii() and (chr(byte).isalnum() or byte in b"-_")
+            else f"={byte:02X}"
+            for byte in value.encode()
+        )
+        or "="
+    )
+
+
+def _expire(future: asyncio.Future[Msg], subject: str, timeout: float) -> None:
+    if not future.done():
+        service = subject.split(".")[1] if "." in subject else subject
+        future.set_exception(
+            Unavailable(f"the {service} service did not answer within {timeout:g} s", retry_after=1)
+        )
+
+
+@asynccontextmanager
+async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
+    """Connect, for ever: a lost server is tried again every 0.25 s until it is back.
+
+    The inbox prefix is the service's own, so that the server's permissions
+    can keep one service from reading another's replies.
+    """
+    bus: NatsBus | None = None
+
+    async def lost() -> None:
+        log.warning("bus lost")
+        if bus is not None:
+            bus.fail_waiting()
+
+    async def back() -> None:
+        log.info("bus back")
+
+    async def failed(error: Exception) -> None:
+        log.warning("bus error", error=repr(error))
+
+    options: dict[str, Any] = {
+        "name": name,
+        "inbox_prefix": f"_INBOX.{name}".encode(),
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.25,
+        # A server that hangs without closing the connection is noticed after 10 s.
+        "ping_interval": 5,
+        "max_outstanding_pings": 2,
+        # What is published while the server is away would be delivered late or never: refuse.
+        "pending_size": 8 * 1024 * 1024,
+        "disconnected_cb": lost,
+        "reconnected_cb": back,
+        "error_cb": failed,
+    }
+    client = await nats.connect(url, **options)
+    bus = NatsBus(client)
+    await bus.start()
+    try:
+        yield bus
+    finally:
+        try:
+            await client.flush(timeout=2)
+        except (nats.errors.Error, OSError, TimeoutError):
+            log.warning("bus away at the end")
+        await client.close()
+
+
+__all__ = ["Bus", "Message", "NatsBus", "connect", "token"]

@@ -1,0 +1,84 @@
+"""Every message that crosses the bus, written once.
+
+A contract ties a subject to the types that travel on it. The first token of
+the subject says how it is delivered:
+
+    rpc.<service>.<verb>                            one service answers, the caller waits
+    job.<service>.<verb>.<class>                    one worker runs it, kept until acknowledged
+    event.<noun>.<past tense>.<account>.<id>        every interested service hears it
+
+Names are snake_case in Python and camelCase on the wire, so that a body may
+pass from HTTP to the bus and back unchanged.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class Message(BaseModel):
+    """What one service tells another; fields are only ever added.
+
+    Unknown fields are ignored, so an older service can read a newer message.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),  # fields may start with model_
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+    )
+
+
+class Input(Message):
+    """What a caller of the public API may send.
+
+    Unknown keys are refused at the door, by name, so that a typing mistake is
+    not silently a default; on the bus they are ignored as in any message.
+    Values are strict: `"4"` is not a number.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+Request = TypeVar("Request", bound=Message)
+Reply = TypeVar("Reply", bound=Message)
+Body = TypeVar("Body", bound=Message)
+
+
+@dataclass(frozen=True)
+class Rpc(Generic[Request, Reply]):
+    """A question to one service. `timeout` is how long the caller waits, in seconds."""
+
+    subject: str
+    request: type[Request]
+    reply: type[Reply]
+    timeout: float = 5.0
+
+    @property
+    def service(self) -> str:
+        return self.subject.split(".")[1]
+
+
+@dataclass(frozen=True)
+class Job(Generic[Body]):
+    """Long work: `job.<service>.<verb>`, published with the class of worker as last token."""
+
+    subject: str
+    body: type[Body]
+
+
+@dataclass(frozen=True)
+class Event(Generic[Body]):
+    """News: `event.<noun>.<past>`, published with the account and an id as last tokens."""
+
+    subject: str
+    body: type[Body]

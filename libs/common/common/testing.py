@@ -1,0 +1,36 @@
+"""A bus without a network, for unit tests."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from common.contracts import Body, Event, Reply, Request, Rpc
+from common.errors import ServiceError, Unavailable
+
+
+class MemoryBus:
+    """Answers calls from the handlers it was given and remembers what was published.
+
+    Bodies and errors go through their wire form, as they do on the real bus.
+    """
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Callable[[Any], Awaitable[Any]]] = {}
+        self.published: list[tuple[str, Any]] = []
+
+    def answer(
+        self, rpc: Rpc[Request, Reply], handler: Callable[[Request], Awaitable[Reply]]
+    ) -> None:
+        self.handlers[rpc.subject] = handler
+
+    async def call(self, rpc: Rpc[Request, Reply], request: Request) -> Reply:
+        if rpc.subject not in self.handlers:
+            raise Unavailable(f"the {rpc.service} service is away; try again", retry_after=1)
+        sent = rpc.request.model_validate_json(request.model_dump_json(), extra="ignore")
+        try:
+            reply = await self.handlers[rpc.subject](sent)
+        except ServiceError as error:
+            raise ServiceError.from_wire(error.to_wire()) from None
+        return rpc.reply.model_validate_json(reply.model_dump_json(), extra="ignore")
+
+    async def publish(self, event: Event[Body], body: Body, account: str, id: str) -> None:
+        self.published.append((f"{event.subject}.{account}.{id}", body))

@@ -1,0 +1,119 @@
+import asyncio
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.bus import NatsBus
+from common.context import Context, current
+from common.errors import InvalidRequest, NotFound, ServiceError, Unavailable
+
+sys.path.insert(0, str(Path(__file__).parent))
+from echo_service import SAY, Say
+
+
+async def test_requests_run_side_by_side_not_one_after_the_other(
+    caller: NatsBus, start_child
+) -> None:
+    await start_child().ready()
+    started = time.monotonic()
+    replies = await asyncio.gather(
+        *(caller.call(SAY, Say(text=str(n), seconds=0.5)) for n in range(20))
+    )
+    assert [reply.text for reply in replies] == [str(n) for n in range(20)]
+    assert time.monotonic() - started < 5  # one after the other would take 10
+
+
+async def test_no_more_than_the_bound_run_together_and_the_rest_is_refused_at_once(
+    caller: NatsBus, start_child
+) -> None:
+    await start_child("2", "2").ready()
+    calls = [caller.call(SAY, Say(text="x", seconds=0.3)) for _ in range(10)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Unavailable)]
+    assert len(refused) == 6
+    assert refused[0].retry_after == 1
+
+
+async def test_errors_cross_the_bus_with_code_status_and_details(
+    caller: NatsBus, start_child
+) -> None:
+    await start_child().ready()
+    with pytest.raises(NotFound, match="nothing of that name") as caught:
+        await caller.call(SAY, Say(text="absent"))
+    assert (caught.value.code, caught.value.status) == (3001, 404)
+    assert caught.value.details == {"name": "absent"}
+
+
+async def test_an_unexpected_error_says_nothing_about_the_inside(
+    caller: NatsBus, start_child
+) -> None:
+    await start_child().ready()
+    with pytest.raises(ServiceError) as caught:
+        await caller.call(SAY, Say(text="bug"))
+    assert (caught.value.code, str(caught.value)) == (5001, "internal error")
+
+
+async def test_what_cannot_be_read_is_refused_without_being_repeated(
+    caller: NatsBus, start_child
+) -> None:
+    await start_child().ready()
+    reply = await caller.request(SAY.subject, b'{"text": {"password": "hunter2"}}', 2)
+    error = ServiceError.from_wire(json.loads(reply.data))
+    assert isinstance(error, InvalidRequest)
+    assert error.details["fields"][0]["path"] == "text"
+    assert b"hunter2" not in reply.data
+
+
+async def test_nobody_there_is_an_error_at_once(caller: NatsBus) -> None:
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="echo service is away"):
+        await caller.call(SAY, Say(text="x"))
+    assert time.monotonic() - started < SAY.timeout / 2
+
+
+async def test_the_callers_deadline_ends_the_work(caller: NatsBus, start_child) -> None:
+    await start_child().ready()
+    current.set(Context(request_id="abcdefgh", deadline=time.time() + 0.3))
+    with pytest.raises(Unavailable):
+        await caller.call(SAY, Say(text="x", seconds=4))
+    current.set(Context())
+    stats = json.loads((await caller.request("$SRV.STATS.echo", b"", 2)).data)
+    while not (endpoint := stats["endpoints"][0])["num_errors"]:
+        await asyncio.sleep(0.05)
+        stats = json.loads((await caller.request("$SRV.STATS.echo", b"", 2)).data)
+    assert endpoint["last_error"].startswith("503")
+
+
+async def test_stopping_under_load_loses_no_request(caller: NatsBus, start_child) -> None:
+    leaving, staying = start_child(), start_child()
+    await leaving.ready()
+    await staying.ready()
+    outcomes: list[str] = []
+
+    async def call_on() -> None:
+        for n in range(60):
+            outcomes.append((await caller.call(SAY, Say(text=str(n), seconds=0.02))).text)
+
+    callers = [asyncio.create_task(call_on()) for _ in range(20)]
+    await asyncio.sleep(0.3)
+    leaving.process.send_signal(signal.SIGTERM)
+    await asyncio.gather(*callers)
+    assert len(outcomes) == 20 * 60
+    assert leaving.stop() == 0
+
+
+async def test_discovery_lists_the_service_its_endpoints_and_their_statistics(
+    caller: NatsBus, start_child
+) -> None:
+    await start_child().ready()
+    await caller.call(SAY, Say(text="x"))
+    ping = json.loads((await caller.request("$SRV.PING", b"", 2)).data)
+    assert ping["type"] == "io.nats.micro.v1.ping_response"
+    info = json.loads((await caller.request(f"$SRV.INFO.echo.{ping['id']}", b"", 2)).data)
+    assert [endpoint["subject"] for endpoint in info["endpoints"]] == [SAY.subject]
+    stats = json.loads((await caller.request("$SRV.STATS.echo", b"", 2)).data)
+    assert stats["endpoints"][0]["num_requests"] == 1

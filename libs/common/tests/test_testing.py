@@ -1,0 +1,22 @@
+import pytest
+
+from common.contracts.generation import GENERATE, GenerateRequest, Module
+from common.errors import ModelRefused, Unavailable
+from common.testing import MemoryBus
+
+
+async def test_a_silent_service_is_unavailable_as_on_the_real_bus() -> None:
+    with pytest.raises(Unavailable, match="generator service is away"):
+        await MemoryBus().call(GENERATE, GenerateRequest(model_url="gpt2"))
+
+
+async def test_errors_go_through_their_wire_form() -> None:
+    bus = MemoryBus()
+
+    async def refuse(_: GenerateRequest) -> Module:
+        raise ModelRefused("no", reason="gated")
+
+    bus.answer(GENERATE, refuse)
+    with pytest.raises(ModelRefused) as caught:
+        await bus.call(GENERATE, GenerateRequest(model_url="gpt2"))
+    assert caught.value.details == {"reason": "gated"}
