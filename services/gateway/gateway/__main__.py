@@ -1,0 +1,93 @@
+"""The gateway: HTTP on one side, the bus and its own accounts on the other."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+import uvloop
+
+from common import bus, logs, postgres
+from common.errors import Unavailable
+from gateway.accounts import Accounts
+from gateway.app import Gateway
+from gateway.passwords import Passwords
+from gateway.routes import accounts as account_routes
+from gateway.routes import generations
+from gateway.settings import GatewaySettings
+
+log = structlog.get_logger()
+
+# From SIGTERM to closing the door, in seconds: three health checks of the
+# edge, so that it has stopped sending new requests here.
+LEAVING = 1.6
+# What is under way gets this long to end, in seconds.
+GRACE = 20
+
+
+async def main() -> None:
+    settings = GatewaySettings.from_environment()
+    logs.configure("gateway", settings.log_level)
+    async with (
+        bus.connect(settings.nats_url, "gateway") as connection,
+        postgres.connect(settings.database_url, "gateway", "gateway") as database,
+    ):
+
+        async def bus_is_there() -> None:
+            if not connection.client.is_connected:
+                raise Unavailable("the bus is away")
+
+        accounts = Accounts(database, Passwords())
+        gateway = Gateway(
+            [*generations.endpoints(connection), *account_routes.endpoints(accounts)],
+            accounts,
+            settings.public_url,
+            checks={"bus": bus_is_there, "database": database.ping},
+        )
+        await serve(gateway, settings.http_host, settings.http_port)
+
+
+async def serve(gateway: Gateway, host: str, port: int) -> None:
+    """Serve until SIGTERM; then first let the edge turn away, then finish what is under way."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            gateway,
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            lifespan="off",
+            timeout_keep_alive=75,  # longer than the edge keeps an idle connection
+            timeout_graceful_shutdown=GRACE,
+        )
+    )
+    # uvicorn would stop at the signal itself; here it has to wait for the edge.
+    server.capture_signals = _no_capture  # type: ignore[method-assign]
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(server.serve())
+    stopping = asyncio.create_task(stop.wait())
+    log.info("ready", port=port)
+    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        gateway.draining = True
+        log.info("draining")
+        await asyncio.sleep(LEAVING)
+        server.should_exit = True
+    stopping.cancel()
+    await serving
+
+
+@contextlib.contextmanager
+def _no_capture() -> Iterator[None]:
+    yield
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

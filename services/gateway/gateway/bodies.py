@@ -1,0 +1,105 @@
+"""Reading what a caller sends, as if it were meant to harm.
+
+JSON is read twice: here for its form, where a lenient parser would let two
+readers see two things (a repeated key, NaN, half a character), and then by
+pydantic for its content.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NoReturn
+
+import orjson
+from pydantic import ValidationError
+
+from common.contracts import Message
+from common.errors import InvalidRequest
+from common.service import invalid
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+# U+0000 as JSON writes it: an odd number of backslashes before u0000.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+async def read(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes:
+    """The whole body, at most `most` bytes, counted as it arrives.
+
+    Raises:
+        InvalidRequest: 413, or 400 when the caller went away in the middle.
+    """
+    if int(headers.get(b"content-length") or 0) > most:
+        raise _too_large(most)
+    message = await receive()
+    if not message.get("more_body") and message["type"] == "http.request":
+        body: bytes = message.get("body", b"")
+        if len(body) > most:
+            raise _too_large(most)
+        return body
+    chunks, size = [], 0
+    while True:
+        if message["type"] != "http.request":
+            raise InvalidRequest("the body ended before it was whole")
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > most:
+            raise _too_large(most)
+        if not message.get("more_body"):
+            return b"".join(chunks)
+        message = await receive()
+
+
+def require_json(headers: dict[bytes, bytes]) -> None:
+    """Raises InvalidRequest (415) for any other media type."""
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media_type != b"application/json":
+        raise InvalidRequest("send Content-Type: application/json", status=415)
+
+
+def parse(body: bytes, model: type[Message]) -> Message:
+    """The body as what the endpoint expects.
+
+    Raises:
+        InvalidRequest: with `details.fields`; never with what was submitted.
+    """
+    check_form(body)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def check_form(body: bytes) -> None:
+    """Raises InvalidRequest unless every reader of the JSON would see the same."""
+    try:
+        value = json.loads(body, object_pairs_hook=_once, parse_constant=_no_constant)
+    except InvalidRequest:
+        raise
+    except RecursionError:
+        raise InvalidRequest("the JSON is nested too deeply") from None
+    except ValueError:
+        raise InvalidRequest("the body is not JSON") from None
+    if b"\\u" not in body:
+        return  # neither can be written without an escape
+    try:
+        again = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+    except TypeError:
+        raise InvalidRequest("a string holds half a character, or a number is too large") from None
+    if _NUL.search(again):
+        raise InvalidRequest("a string holds the character U+0000")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise InvalidRequest("a key stands twice in the same object")
+    return mapping
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise InvalidRequest("NaN and Infinity are not JSON numbers")
+
+
+def _too_large(most: int) -> InvalidRequest:
+    return InvalidRequest(f"the body is larger than {most} bytes", status=413, limit=most)

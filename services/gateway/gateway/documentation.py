@@ -1,0 +1,166 @@
+"""OpenAPI, made from the same endpoints that are served, so that it cannot say something else."""
+
+import inspect
+import re
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+
+from common.contracts import Message
+from gateway import envelope
+from gateway.endpoint import Endpoint, Version
+from gateway.envelope import Envelope, ErrorEnvelope
+
+DESCRIPTION = """
+From a Hugging Face model to a module that runs.
+
+Every JSON answer is an envelope: `data`, `error` and `meta`. `/api/...` is the
+same as `/v1/api/...`. Get a key with `POST /v1/api/accounts`, then
+`POST /v1/api/keys` (HTTP Basic), and send it as `Authorization: Bearer <key>`.
+
+| code | meaning |
+|---|---|
+| 1001 | invalid model URL, or no such model |
+| 1002 | generation failed |
+| 1003 | the request is not valid |
+| 1004 | benchmark failed |
+| 1005 | monitoring error |
+| 2001 | no, unknown, expired or revoked token |
+| 2002 | rate limit exceeded |
+| 2003 | permission denied |
+| 3001 | not found |
+| 3002 | conflict |
+| 5001 | internal error |
+| 5003 | overloaded, or a dependency is away |
+"""
+
+MEANINGS = {
+    400: "The request is not valid.",
+    401: "No, unknown, expired or revoked credentials.",
+    403: "The key lacks the scope.",
+    404: "Not found.",
+    409: "Conflict.",
+    413: "The body is too large.",
+    415: "The body is not JSON by its media type.",
+    422: "Understood, and refused; the message says why.",
+    429: "A rate limit is exceeded; `Retry-After` says for how long.",
+    500: "Internal error.",
+    502: "The Hub answered something that makes no sense.",
+    503: "Overloaded, or a dependency is away; `Retry-After` says when to try again.",
+}
+
+BETA = {
+    "name": "X-Lilypad-Beta",
+    "in": "header",
+    "required": True,
+    "description": "Opts in to the beta.",
+    "schema": {"const": "v2"},
+}
+SECURITY: dict[str, list[dict[str, list[str]]]] = {"": [], "password": [{"password": []}]}
+
+
+class Status(Message):
+    status: str
+
+    def to_envelope(self, request_id: str) -> bytes:
+        return envelope.success(self, "v1", request_id)
+
+
+def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
+    """The endpoint as FastAPI understands it; it describes, and is served by its door."""
+    statuses = {500, 503, *endpoint.errors}
+    if endpoint.allows:
+        statuses |= {401}
+        statuses |= set() if endpoint.allows == "password" else {403}
+    if version == "v2":
+        statuses |= {403}
+    if endpoint.body:
+        statuses |= {400, 413, 415}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorEnvelope, "description": MEANINGS[status]}
+        for status in sorted(statuses)
+    }
+    response_class: type[Response] = JSONResponse
+    if endpoint.media_type != "application/json":
+        response_class = type("File", (Response,), {"media_type": endpoint.media_type})
+        schema = {"type": "string", "format": "binary"}
+        responses[200] = {
+            "description": "The file.",
+            "content": {endpoint.media_type: {"schema": schema}},
+        }
+    extra = {} if version == "v1" else {"parameters": [BETA]}
+    security = SECURITY.get(endpoint.allows or "", [{"key": []}])
+    return APIRoute(
+        path,
+        _described(endpoint, path),
+        methods=[endpoint.method],
+        response_model=Envelope[endpoint.reply] if endpoint.reply else None,  # type: ignore[name-defined]
+        response_class=response_class,
+        status_code=endpoint.status,
+        summary=endpoint.summary,
+        tags=[endpoint.tag],
+        responses=responses,
+        operation_id=endpoint.handler.__name__ + ("" if version == "v1" else f"_{version}"),
+        include_in_schema=path.startswith(f"/{version}/"),  # the alias is described in words
+        openapi_extra={"security": security, **extra},
+    )
+
+
+def _described(endpoint: Endpoint, path: str) -> Any:
+    """A function with the signature that FastAPI reads; the door answers in its place."""
+
+    async def described(**_: Any) -> None: ...
+
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, Path()])
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+    if endpoint.body:
+        parameters.append(
+            inspect.Parameter("body", inspect.Parameter.KEYWORD_ONLY, annotation=endpoint.body)
+        )
+    described.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    described.__doc__ = endpoint.handler.__doc__
+    return described
+
+
+def complete(app: FastAPI, public_url: str) -> None:
+    """Add what FastAPI cannot know: how to authenticate, and what every answer carries."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema:
+            return app.openapi_schema
+        schema = make()
+        schema["info"]["description"] = DESCRIPTION
+        schema["servers"] = [{"url": public_url}]
+        schema.setdefault("components", {})["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer", "bearerFormat": "lmg_live_..."},
+            "password": {"type": "http", "scheme": "basic"},
+        }
+        request_id = {
+            "description": "The number of the request; send your own to find it again.",
+            "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$"},
+        }
+        retry_after = {"description": "Seconds.", "schema": {"type": "integer"}}
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                if _is_fastapis_own(operation):
+                    del operation["responses"]["422"]
+                for status, response in operation["responses"].items():
+                    response["headers"] = {"X-Request-Id": request_id}
+                    if status in {"429", "503"}:
+                        response["headers"]["Retry-After"] = retry_after
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schema["components"]["schemas"].pop(unused, None)
+        app.openapi_schema = schema
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _is_fastapis_own(operation: dict[str, Any]) -> bool:
+    """FastAPI documents a 422 of its own; ours are 400 with code 1003."""
+    return "HTTPValidationError" in str(operation["responses"].get("422"))

@@ -1,0 +1,1 @@
+"""What can be asked, one module per subject; each builds its endpoints from what they need."""

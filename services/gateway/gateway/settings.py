@@ -1,0 +1,9 @@
+from common.settings import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    database_url: str
+    http_host: str = "127.0.0.1"
+    http_port: int = 8000
+    # Where callers reach the service; shown in the pages and the documentation.
+    public_url: str = "http://127.0.0.1:8080"

@@ -1,0 +1,7 @@
+window.SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#api",
+  deepLinking: true,
+  tryItOutEnabled: true,
+  displayRequestDuration: true,
+});
