@@ -1,0 +1,123 @@
+"""Makers of models that a careful reader refuses, or handles with care."""
+
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile, ZipInfo
+
+import torch
+from safetensors.torch import load_file
+
+from hub.families import bert_classifier, llama_generator, write_json
+from hub.gguf import write_gguf
+from hub.repository import CLAIMED_SIZES
+
+WEIGHTS = "model.safetensors"
+
+
+class Payload:
+    """What a malicious pickle holds: loading it creates the file `a-pickle-ran` here."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("a-pickle-ran"),)
+
+
+def pickle_only(folder: Path, malicious: bool = False) -> None:
+    bert_classifier(folder)
+    weights: dict[str, Any] = load_file(folder / WEIGHTS)
+    if malicious:
+        weights["payload"] = Payload()
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / WEIGHTS).unlink()
+
+
+def remote_code(folder: Path) -> None:
+    llama_generator(folder)
+    auto = {"AutoConfig": "code.LilyConfig", "AutoModelForCausalLM": "code.LilyForCausalLM"}
+    edit_config(folder, auto_map=auto, model_type="lily", architectures=["LilyForCausalLM"])
+    (folder / "code.py").write_text(
+        "from pathlib import Path\n\n"
+        'Path("remote-code-ran").touch()\n\n'
+        "from transformers import LlamaConfig as LilyConfig\n"
+        "from transformers import LlamaForCausalLM as LilyForCausalLM\n"
+    )
+
+
+def internal_attention(folder: Path) -> None:
+    """CVE-2026-4372: transformers before 5.3 fetches and runs the kernel that this field names."""
+    bert_classifier(folder)
+    edit_config(folder, _attn_implementation_internal="attacker/kernel")
+
+
+def hostile_names(folder: Path, labels: Sequence[str], names: Sequence[str]) -> None:
+    """A working classifier with hostile labels, and a file with each hostile name."""
+    bert_classifier(folder, labels)
+    for name in names:
+        (folder / name.replace("/", "_")).write_text("nothing\n")
+
+
+def hostile_config(folder: Path, **fields: Any) -> None:
+    bert_classifier(folder)
+    edit_config(folder, **fields)
+
+
+def lying_header(folder: Path, lie: str) -> None:
+    """Weights with a header that does not hold: `huge`, `past-the-end`, `not-json`, `absurd`."""
+    bert_classifier(folder)
+    absurd = {"w": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 8]}}
+    (folder / WEIGHTS).write_bytes(
+        {
+            "huge": struct.pack("<Q", 2**63 - 1) + b"{}",
+            "past-the-end": struct.pack("<Q", 1_000_000) + b"{}",
+            "not-json": safetensors_header(b"this is no JSON"),
+            "absurd": safetensors_header(json.dumps(absurd).encode()) + bytes(8),
+        }[lie]
+    )
+
+
+def sharded(folder: Path, shards: int, shape: Sequence[int]) -> None:
+    """Write true headers of one bfloat16 tensor per shard; sizes are claimed, data are zeros."""
+    llama_generator(folder)
+    (folder / WEIGHTS).unlink()
+    size = 2 * shape[0] * shape[1]
+    weight_map, claims = {}, {}
+    for number in range(1, shards + 1):
+        name = f"model-{number:05}-of-{shards:05}.safetensors"
+        tensor = f"model.layers.{number - 1}.weight"
+        entry = {"dtype": "BF16", "shape": list(shape), "data_offsets": [0, size]}
+        header = safetensors_header(json.dumps({tensor: entry}).encode())
+        (folder / name).write_bytes(header)
+        weight_map[tensor] = name
+        claims[name] = len(header) + size
+    index = {"metadata": {"total_size": shards * size}, "weight_map": weight_map}
+    write_json(folder / "model.safetensors.index.json", index)
+    write_json(folder / CLAIMED_SIZES, claims)
+
+
+def gguf_only(folder: Path) -> None:
+    write_gguf(
+        folder / "tiny-f32.gguf",
+        {"general.architecture": "llama", "llama.context_length": 128},
+        {"token_embd.weight": [64, 512], "output.weight": [64, 512]},
+    )
+
+
+def policy(folder: Path) -> None:
+    """What stable-baselines3 pushes: an archive that only that library reads."""
+    with ZipFile(folder / "policy.zip", "w") as archive:
+        archive.writestr(ZipInfo("data"), json.dumps({"policy_class": "MlpPolicy"}))
+
+
+def card_only(folder: Path) -> None:
+    """Nothing but the card, which is there already."""
+
+
+def edit_config(folder: Path, **fields: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", config | fields)
+
+
+def safetensors_header(header: bytes) -> bytes:
+    return struct.pack("<Q", len(header)) + header

@@ -1,0 +1,115 @@
+"""Makes the catalogue's models into a folder, once.
+
+`python -m hub.making FOLDER ID...` is the part that needs torch; it runs as a process of its own,
+so that the server stays small, and knows nothing of atomicity: `made` renames what it has finished.
+"""
+
+import hashlib
+import os
+import pkgutil
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hub.catalogue import MODELS, Model
+from hub.repository import LFS_SUFFIXES
+
+MAKERS = ("families.py", "awkward.py", "gguf.py", "making.py")
+
+
+def made(models: Iterable[Model], models_dir: Path) -> dict[str, Path]:
+    """Return the folder of each model by id, a folder per branch in it; make what is missing.
+
+    A model lies under a digest of its row, of the makers' source and of the libraries' versions:
+    an edit of any makes it anew. Raises `subprocess.CalledProcessError` if a maker fails.
+    """
+    models_dir.mkdir(parents=True, exist_ok=True)
+    folders = {model.id: models_dir / f"{model.id}-{recipe(model)}" for model in models}
+    missing = [name for name, folder in folders.items() if not folder.exists()]
+    if not missing:
+        return folders
+    with tempfile.TemporaryDirectory(dir=models_dir, prefix=".making-") as scratch:
+        subprocess.run(
+            [sys.executable, "-m", "hub.making", scratch, *missing], env=quiet(), check=True
+        )
+        for name in missing:
+            folders[name].parent.mkdir(exist_ok=True)
+            try:
+                (Path(scratch) / name).rename(folders[name])
+            except OSError:
+                if not folders[name].exists():  # else another process was first: same bytes
+                    raise
+    return folders
+
+
+def recipe(model: Model) -> str:
+    here = Path(__file__).parent
+    digest = hashlib.sha256(repr(model).encode())
+    for file in MAKERS:
+        digest.update((here / file).read_bytes())
+    for library in ("torch", "transformers", "safetensors", "tokenizers"):
+        digest.update(version(library).encode())
+    return digest.hexdigest()[:12]
+
+
+def quiet() -> dict[str, str]:
+    """Return a making process's environment: this package found, no network, no chatter."""
+    package_root = str(Path(__file__).parents[1])
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "OMP_NUM_THREADS": "1",  # the models are too small for more
+    }
+
+
+def make(model: Model, folder: Path) -> None:
+    """Make all branches of one model into `folder`."""
+    import torch  # noqa: PLC0415 - the server imports this module, and must not load torch
+
+    maker = pkgutil.resolve_name(f"hub.{model.maker}")
+    for branch, options in model.branches.items():
+        torch.manual_seed(zlib.crc32(f"{model.id}@{branch}".encode()))
+        tree = folder / branch
+        tree.mkdir(parents=True)
+        (tree / "README.md").write_text(card(model), encoding="utf-8")
+        (tree / ".gitattributes").write_text(
+            "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
+        )
+        maker(tree, **options)
+
+
+def card(model: Model) -> str:
+    usual: Mapping[str, Any] = {
+        "language": ["en"],
+        "license": "apache-2.0",
+        "library_name": model.library,
+        "pipeline_tag": model.task,
+    }
+    fields = {name: value for name, value in {**usual, **model.card}.items() if value is not None}
+    title = model.id.split("/")[-1]
+    front = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n# {title}\n\n{model.about}\n"
+
+
+def main(scratch: Path, ids: list[str]) -> None:
+    by_id = {model.id: model for model in MODELS}
+    for number, name in enumerate(ids, start=1):
+        started = time.perf_counter()
+        make(by_id[name], scratch / name)
+        took = time.perf_counter() - started
+        print(f"[{number}/{len(ids)}] made {name} in {took:.1f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
