@@ -78,8 +78,9 @@ class NatsBus:
         deadline = now + rpc.timeout
         if context.deadline is not None:
             deadline = min(deadline, context.deadline)
+        payload = to_json(request, by_alias=True)
         message = await self.request(
-            rpc.subject, to_json(request, by_alias=True), deadline - now, context
+            rpc.subject, payload, deadline - now, context.to_headers(deadline)
         )
         headers = message.headers
         if headers and ERROR_CODE in headers:
@@ -87,7 +88,7 @@ class NatsBus:
         return rpc.reply.model_validate_json(message.data, extra="ignore", strict=False)
 
     async def request(
-        self, subject: str, payload: bytes, timeout: float, context: Context | None = None
+        self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
     ) -> Msg:
         """One question and its raw reply; `timeout` in seconds.
 
@@ -107,7 +108,7 @@ class NatsBus:
                 subject,
                 payload,
                 reply=f"{self._inbox}.{token}",
-                headers=(context or Context()).to_headers(time.time() + timeout),
+                headers=headers,
             )
             message = await future
         except nats.errors.MaxPayloadError:

@@ -13,6 +13,7 @@ from common import bus, logs, postgres
 from common.errors import Unavailable
 from gateway.accounts import Accounts
 from gateway.app import Gateway
+from gateway.limits import Limits, Policy
 from gateway.passwords import Passwords
 from gateway.routes import accounts as account_routes
 from gateway.routes import generations
@@ -39,10 +40,20 @@ async def main() -> None:
             if not connection.client.is_connected:
                 raise Unavailable("the bus is away")
 
+        limits = Limits(
+            connection,
+            [
+                Policy("api", settings.rate_api),
+                Policy("generate", settings.rate_generate, costly=True),
+            ],
+            replicas=settings.replicas,
+        )
+        await limits.start()
         accounts = Accounts(database, Passwords())
         gateway = Gateway(
             [*generations.endpoints(connection), *account_routes.endpoints(accounts)],
             accounts,
+            limits,
             settings.public_url,
             checks={"bus": bus_is_there, "database": database.ping},
         )

@@ -20,6 +20,7 @@ from gateway.endpoint import (
     failure_answer,
     request_id_of,
 )
+from gateway.limits import Limits
 
 # /api is the same thing as /v1/api.
 PREFIXES: dict[str, Version] = {"/v1/api": "v1", "/api": "v1", "/v2/api": "v2"}
@@ -39,6 +40,7 @@ class Gateway:
         self,
         endpoints: list[Endpoint],
         accounts: Accounts,
+        limits: Limits,
         public_url: str,
         checks: dict[str, Check],
     ) -> None:
@@ -49,7 +51,7 @@ class Gateway:
         for prefix, version in PREFIXES.items():
             for endpoint in endpoints:
                 if version in endpoint.versions:
-                    self._serve(prefix + endpoint.path, Door(endpoint, accounts, version))
+                    self._serve(prefix + endpoint.path, Door(endpoint, accounts, limits, version))
         documentation.complete(self.app, public_url)
         pages.add(self.app, public_url)
         self.app.add_api_route("/healthz", self._alive, include_in_schema=False)

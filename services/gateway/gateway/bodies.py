@@ -29,7 +29,8 @@ async def read(receive: Receive, headers: dict[bytes, bytes], most: int) -> byte
     Raises:
         InvalidRequest: 413, or 400 when the caller went away in the middle.
     """
-    if int(headers.get(b"content-length") or 0) > most:
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and (len(announced) > 12 or int(announced) > most):
         raise _too_large(most)
     message = await receive()
     if not message.get("more_body") and message["type"] == "http.request":

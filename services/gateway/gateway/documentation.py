@@ -72,7 +72,7 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
     """The endpoint as FastAPI understands it; it describes, and is served by its door."""
     statuses = {500, 503, *endpoint.errors}
     if endpoint.allows:
-        statuses |= {401}
+        statuses |= {401, 429}
         statuses |= set() if endpoint.allows == "password" else {403}
     if version == "v2":
         statuses |= {403}

@@ -1,7 +1,7 @@
 """What happens to a request between the door and its handler.
 
-In this order: request id, who calls, what they may, the body's type, size,
-form and content, the handler, the envelope.
+In this order: request id, who calls, what they may, how often, the body's
+type, size, form and content, the handler, the envelope.
 
 An endpoint is an ASGI application of its own. FastAPI documents it, and finds
 it where the path has parameters; but its dependency solving, response
@@ -24,6 +24,8 @@ from common.contracts import Message
 from common.errors import PermissionDenied, ServiceError, Unauthenticated
 from gateway import bodies, envelope
 from gateway.accounts import Accounts, Caller, Scope
+from gateway.limits import Limits, OverLimit, Standing
+from gateway.limits import headers as rate_headers
 
 log = structlog.get_logger()
 
@@ -45,6 +47,7 @@ class Call:
     request_id: str
     version: Version = "v1"
     caller: Caller | None = None
+    standings: list[Standing] = field(default_factory=list)
 
     @property
     def account(self) -> str:
@@ -75,6 +78,8 @@ class Endpoint:
 
     `allows` says who: a scope that the key must have, `"password"` for HTTP
     Basic with the account's e-mail and password, or None for anybody.
+    `limits` names the policies that a request counts against, where the
+    caller is known.
     """
 
     method: str
@@ -87,6 +92,7 @@ class Endpoint:
     body: type[Message] | None = None
     status: int = 200
     errors: tuple[int, ...] = ()
+    limits: tuple[str, ...] = ("api",)
     versions: tuple[Version, ...] = ("v1", "v2")
     media_type: str = "application/json"
 
@@ -94,9 +100,12 @@ class Endpoint:
 class Door:
     """Serves an endpoint under one version of the API."""
 
-    def __init__(self, endpoint: Endpoint, accounts: Accounts, version: Version = "v1") -> None:
+    def __init__(
+        self, endpoint: Endpoint, accounts: Accounts, limits: Limits, version: Version = "v1"
+    ) -> None:
         self.endpoint = endpoint
         self.accounts = accounts
+        self.limits = limits
         self.version = version
 
     async def __call__(self, scope: HttpScope, receive: bodies.Receive, send: Send) -> None:
@@ -106,10 +115,13 @@ class Door:
             answer = await self._answer(call, receive)
         except ServiceError as error:
             answer = _failure(error, call)
+            if isinstance(error, OverLimit):
+                call.standings = [error.standing]
         except Exception:
             log.exception("request failed", path=scope["path"])
             answer = _failure(ServiceError("internal error"), call)
-        await send_answer(send, answer, call.request_id)
+        standing = rate_headers(call.standings) if call.standings else []
+        await send_answer(send, answer, call.request_id, standing)
 
     async def _answer(self, call: Call, receive: bodies.Receive) -> Answer:
         endpoint = self.endpoint
@@ -124,6 +136,8 @@ class Door:
             raise PermissionDenied(
                 "v2 is a beta: opt in by sending the header X-Lilypad-Beta: v2 with each request"
             )
+        if call.caller is not None:
+            call.standings = await self.limits.admit(call.account, endpoint.limits)
         body = None
         if endpoint.body is not None:
             bodies.require_json(call.headers)
@@ -178,10 +192,13 @@ def _failure(error: ServiceError, call: Call) -> Answer:
     return failure_answer(error, call.version, call.request_id)
 
 
-async def send_answer(send: Send, answer: Answer, request_id: str) -> None:
+async def send_answer(
+    send: Send, answer: Answer, request_id: str, more: list[tuple[bytes, bytes]]
+) -> None:
     headers = [
         (b"content-length", str(len(answer.content)).encode()),
         (b"x-request-id", request_id.encode()),
+        *more,
     ]
     if answer.content:
         headers.append((b"content-type", answer.media_type.encode()))

@@ -7,3 +7,8 @@ class GatewaySettings(ServiceSettings):
     http_port: int = 8000
     # Where callers reach the service; shown in the pages and the documentation.
     public_url: str = "http://127.0.0.1:8080"
+    # Per account: requests, and generations among them, in any minute.
+    rate_api: int = 100
+    rate_generate: int = 10
+    # How many gateways share a limit while the bus, which counts for all of them, is away.
+    replicas: int = 2

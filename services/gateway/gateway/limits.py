@@ -1,0 +1,302 @@
+"""Rate limits, exact across replicas, on JetStream message counters.
+
+Each account has one counter per policy and window: a subject whose message
+the server increments and answers with the new value (NATS ADR-49), so every
+request everywhere gets a number of its own. The contract is a sliding
+counter: this window's count, plus the last one's as far as it still reaches
+into the 60 seconds up to now; the worst 60 s admit at most 105 % of the limit
+(a fixed window: 200 %).
+
+What is refused is taken back and remembered here until it could be admitted:
+a flood on a key that is over its limit costs no messages.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import nats.js.errors
+import orjson
+import structlog
+from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+
+from common.bus import NatsBus, token
+from common.errors import RateLimited, Unavailable
+
+log = structlog.get_logger()
+
+STREAM = "LIMITS"
+# Counting takes a quarter of a millisecond; a bus that needs longer than this is away.
+BUDGET = 1.0
+# Counters remembered here at once, and accounts known to be over; the oldest go first.
+REMEMBERED = 20_000
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`limit` requests in any `window` seconds; `costly` ones are refused when nobody can count."""
+
+    name: str
+    limit: int
+    window: int = 60
+    costly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an account stands: `remaining` requests now, the window's end in `reset` seconds."""
+
+    policy: Policy
+    remaining: int
+    reset: int
+
+
+class OverLimit(RateLimited):
+    """More than a policy allows; admitted again in `wait` seconds."""
+
+    def __init__(self, policy: Policy, wait: float) -> None:
+        seconds = max(math.ceil(wait), 1)
+        super().__init__(
+            f"more than {policy.limit} requests in {policy.window} s; try again in {seconds} s",
+            retry_after=seconds,
+            limit=policy.limit,
+            window=policy.window,
+            policy=policy.name,
+        )
+        self.standing = Standing(policy, 0, seconds)
+
+
+@dataclass(slots=True)
+class Counter:
+    """One account's requests in one window.
+
+    Requests that come while the server is being asked are counted together by
+    the next question, and still get a number each.
+    """
+
+    subject: str
+    before: int
+    busy: bool = False
+    waiting: list[asyncio.Future[int]] = field(default_factory=list)
+
+
+class Limits:
+    """Who may still ask.
+
+    Args:
+        bus: where the counters are.
+        policies: what may be asked for, each by its name.
+        replicas: of the gateway, which share the limit when nobody can count for them all.
+        now: seconds since 1970; replicas' clocks may differ by less than a second.
+    """
+
+    def __init__(
+        self,
+        bus: NatsBus,
+        policies: Iterable[Policy],
+        *,
+        replicas: int = 1,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.bus = bus
+        self.policies = {policy.name: policy for policy in policies}
+        self.replicas = replicas
+        self.now = now
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._over: dict[tuple[str, str], float] = {}
+        self._alone: dict[tuple[str, str, int], int] = {}
+        self._refunds: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Make the stream of counters, or find it; waits for the bus as long as it takes."""
+        longest = max(policy.window for policy in self.policies.values())
+        config = StreamConfig(
+            name=STREAM,
+            subjects=["limit.>"],
+            storage=StorageType.MEMORY,
+            discard=DiscardPolicy.OLD,
+            max_msgs_per_subject=1,
+            max_age=2 * longest + 60,
+            allow_direct=True,
+            allow_msg_counter=True,
+        )
+        while True:
+            try:
+                await self.bus.client.jetstream().add_stream(config)
+            except (nats.errors.Error, OSError) as error:
+                log.warning("waiting for the stream of limits", error=repr(error))
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    async def admit(self, account: str, names: Iterable[str]) -> list[Standing]:
+        """Count one request against each policy, all or none.
+
+        Raises:
+            RateLimited: one of them is over; the request has cost nothing.
+            Unavailable: nobody can count, and the request would cost money.
+        """
+        policies = [self.policies[name] for name in names]
+        for policy in policies:
+            self._refuse_if_over(account, policy)
+        if len(policies) == 1:
+            return [await self._count(account, policies[0])]
+        outcomes = await asyncio.gather(
+            *(self._count(account, policy) for policy in policies), return_exceptions=True
+        )
+        refusal = next((o for o in outcomes if isinstance(o, BaseException)), None)
+        if refusal is None:
+            return [outcome for outcome in outcomes if isinstance(outcome, Standing)]
+        for policy, outcome in zip(policies, outcomes, strict=True):
+            if isinstance(outcome, Standing):
+                self._refund(account, policy)
+        raise refusal
+
+    def _refuse_if_over(self, account: str, policy: Policy) -> None:
+        until = self._over.get((policy.name, account))
+        if until is None:
+            return
+        wait = until - self.now()
+        if wait > 0:
+            raise OverLimit(policy, wait)
+        del self._over[policy.name, account]
+
+    async def _count(self, account: str, policy: Policy) -> Standing:
+        now = self.now()
+        window, elapsed = divmod(now, policy.window)
+        try:
+            counter = await self._counter(account, policy, int(window))
+            number = await self._take(counter)
+        except Unavailable:
+            if policy.costly:
+                raise
+            return self._count_alone(account, policy, int(window), elapsed)
+        reach = 1 - elapsed / policy.window
+        used = number + counter.before * reach
+        if used > policy.limit:
+            self._refund(account, policy)
+            wait = _wait(policy, min(number - 1, policy.limit), counter.before, elapsed)
+            _remember(self._over, (policy.name, account), now + wait)
+            raise OverLimit(policy, wait)
+        return Standing(policy, int(policy.limit - used), math.ceil(policy.window - elapsed))
+
+    async def _counter(self, account: str, policy: Policy, window: int) -> Counter:
+        key = (policy.name, account, window)
+        counter = self._counters.get(key)
+        if counter is None:
+            subject = f"limit.{policy.name}.{token(account)}"
+            before = await self._read(f"{subject}.{window - 1}")
+            # Another request may have made it in the meantime.
+            counter = self._counters.get(key) or Counter(f"{subject}.{window}", before)
+            _remember(self._counters, key, counter)
+        return counter
+
+    async def _take(self, counter: Counter) -> int:
+        """This request's number in the window, from 1."""
+        if counter.busy:
+            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            counter.waiting.append(future)
+            return await future
+        counter.busy = True
+        try:
+            return await self._add(counter.subject, 1)
+        finally:
+            if counter.waiting:
+                task = asyncio.create_task(self._take_together(counter))
+                self._refunds.add(task)
+                task.add_done_callback(self._refunds.discard)
+            else:
+                counter.busy = False
+
+    async def _take_together(self, counter: Counter) -> None:
+        while counter.waiting:
+            batch, counter.waiting = counter.waiting, []
+            try:
+                last = await self._add(counter.subject, len(batch))
+            except Unavailable as error:
+                for future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for number, future in enumerate(batch, last - len(batch) + 1):
+                if not future.done():
+                    future.set_result(number)
+        counter.busy = False
+
+    async def _add(self, subject: str, count: int) -> int:
+        reply = await self.bus.request(subject, b"", BUDGET, headers={"Nats-Incr": f"{count:+d}"})
+        answer = orjson.loads(reply.data)
+        if "val" not in answer:
+            log.error("counting failed", answer=answer)
+            raise Unavailable("requests cannot be counted at present", retry_after=1)
+        return int(answer["val"])
+
+    async def _read(self, subject: str) -> int:
+        """The count of a window that is over; no message: nothing was counted."""
+        reply = await self.bus.request(f"$JS.API.DIRECT.GET.{STREAM}.{subject}", b"", BUDGET)
+        if (reply.headers or {}).get("Status"):
+            return 0
+        return int(orjson.loads(reply.data)["val"])
+
+    def _refund(self, account: str, policy: Policy) -> None:
+        """Take one back, in the background: nobody waits for it."""
+        subject = f"limit.{policy.name}.{token(account)}.{int(self.now() // policy.window)}"
+
+        async def refund() -> None:
+            try:
+                await self._add(subject, -1)
+            except Unavailable:
+                log.warning("not refunded", subject=subject)
+
+        task = asyncio.create_task(refund())
+        self._refunds.add(task)
+        task.add_done_callback(self._refunds.discard)
+
+    def _count_alone(self, account: str, policy: Policy, window: int, elapsed: float) -> Standing:
+        """Without the bus, each replica admits its share of the limit."""
+        key = (policy.name, account, window)
+        share = max(policy.limit // self.replicas, 1)
+        count = self._alone.get(key, 0)
+        if count >= share:
+            raise OverLimit(policy, policy.window - elapsed)
+        _remember(self._alone, key, count + 1)
+        return Standing(policy, share - count - 1, math.ceil(policy.window - elapsed))
+
+
+def headers(standings: list[Standing]) -> list[tuple[bytes, bytes]]:
+    """`RateLimit` and `RateLimit-Policy` (IETF draft 10), and the older `X-RateLimit-*`.
+
+    The older ones can say one policy only: the one that will be over first.
+    """
+    policy = ", ".join(
+        f'"{s.policy.name}";q={s.policy.limit};w={s.policy.window}' for s in standings
+    )
+    limit = ", ".join(f'"{s.policy.name}";r={s.remaining};t={s.reset}' for s in standings)
+    tightest = min(standings, key=lambda standing: standing.remaining)
+    return [
+        (b"ratelimit-policy", policy.encode()),
+        (b"ratelimit", limit.encode()),
+        (b"x-ratelimit-limit", str(tightest.policy.limit).encode()),
+        (b"x-ratelimit-remaining", str(tightest.remaining).encode()),
+        (b"x-ratelimit-reset", str(tightest.reset).encode()),
+    ]
+
+
+def _wait(policy: Policy, count: int, before: int, elapsed: float) -> float:
+    """Seconds until one more would be admitted, if nothing else is counted until then."""
+    room = policy.limit - count - 1
+    if room >= 0:  # the last window has to slide out of reach
+        return max(policy.window * (1 - room / before) - elapsed, 0.0) if before else 0.0
+    return policy.window - elapsed + policy.window * (1 - (policy.limit - 1) / count)
+
+
+def _remember(memory: dict[Key, Value], key: Key, value: Value) -> None:
+    memory[key] = value
+    if len(memory) > REMEMBERED:
+        del memory[next(iter(memory))]

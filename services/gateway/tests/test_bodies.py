@@ -1,0 +1,99 @@
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.contracts.generation import GenerateRequest
+from common.errors import InvalidRequest
+from gateway import bodies
+
+SECRET = "hunter2-secret"
+
+HOSTILE = {
+    "a key twice": b'{"modelUrl": "a", "modelUrl": "hunter2-secret"}',
+    "a key twice, deep": b'{"modelUrl": "a", "options": {"gpu": true, "gpu": false}}',
+    "NaN": b'{"modelUrl": NaN}',
+    "infinity": b'{"modelUrl": "a", "options": {"batchSize": Infinity}}',
+    "a number too large for a float": b'{"modelUrl": "a", "options": {"batchSize": 1e999}}',
+    "2 to the 70th": b'{"modelUrl": "a", "options": {"batchSize": 1180591620717411303424}}',
+    "a number of 5000 digits": b'{"modelUrl": ' + b"9" * 5000 + b"}",
+    "NUL": b'{"modelUrl": "hunter2-secret\\u0000"}',
+    "half a character": b'{"modelUrl": "hunter2-secret\\ud800"}',
+    "half a character as key": b'{"modelUrl": "a", "\\ud800": 1}',
+    "invalid UTF-8": b'{"modelUrl": "\xff\xfe"}',
+    "40,000 levels": b'{"modelUrl": ' + b"[" * 40_000 + b"]" * 40_000 + b"}",
+    "40,000 levels of objects": b'{"a":' * 40_000 + b"1" + b"}" * 40_000,
+    "nothing": b"",
+    "half of it": b'{"modelUrl": "hunter2-secret',
+    "a list": b'["hunter2-secret"]',
+    "a number": b"1",
+    "a wrong type": b'{"modelUrl": {"password": "hunter2-secret"}}',
+    "an unknown key": b'{"modelUrl": "a", "hunter3": "hunter2-secret"}',
+    "UTF-16": '{"modelUrl": "a"}'.encode("utf-16"),
+    "a byte-order mark": b'\xef\xbb\xbf{"modelUrl": "a"}',
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_body_is_refused_and_not_repeated(body: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        bodies.parse(body, GenerateRequest)
+    assert (caught.value.code, caught.value.status) == (1003, 400)
+    assert SECRET not in json.dumps(caught.value.to_wire())
+
+
+def test_an_unknown_key_is_named() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        bodies.parse(b'{"modelUrl": "a", "options": {"batchsize": 4}}', GenerateRequest)
+    assert caught.value.details["fields"][0]["path"] == "options.batchsize"
+
+
+@given(st.binary())
+def test_any_bytes_are_either_read_or_refused(body: bytes) -> None:
+    with contextlib.suppress(InvalidRequest):
+        bodies.parse(body, GenerateRequest)
+
+
+@given(
+    st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=512
+    )
+)
+def test_any_other_text_comes_through_unchanged(text: str) -> None:
+    for ascii_only in (True, False):
+        body = json.dumps({"modelUrl": text}, ensure_ascii=ascii_only).encode()
+        assert bodies.parse(body, GenerateRequest).model_url == text
+
+
+async def test_a_body_that_grows_beyond_its_limit_is_refused_as_it_arrives() -> None:
+    taken = 0
+
+    async def receive() -> dict[str, object]:
+        nonlocal taken
+        taken += 1
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+
+    with pytest.raises(InvalidRequest) as caught:
+        await bodies.read(receive, {}, 10_000)
+    assert caught.value.status == 413
+    assert taken == 11
+
+
+async def test_an_announced_size_beyond_the_limit_is_refused_unread() -> None:
+    async def receive() -> dict[str, object]:
+        raise AssertionError("read")
+
+    with pytest.raises(InvalidRequest) as caught:
+        await bodies.read(receive, {b"content-length": b"10001"}, 10_000)
+    assert caught.value.status == 413
+
+
+@pytest.mark.parametrize("length", [b"-1", b"1e3", b"\xb2", b"9" * 5000])
+async def test_a_nonsense_length_is_no_crash(length: bytes) -> None:
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    with contextlib.suppress(InvalidRequest):
+        assert await bodies.read(receive, {b"content-length": length}, 10) == b"{}"
