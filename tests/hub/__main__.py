@@ -14,6 +14,7 @@ import uvicorn
 
 from hub.app import Hub
 from hub.catalogue import MODELS
+from hub.control import Control
 from hub.making import made
 from hub.repository import read_repository
 
@@ -36,7 +37,7 @@ def main() -> None:
         host, port = listener.getsockname()[:2]
         print(f"http://{host}:{port}", flush=True)
         config = uvicorn.Config(
-            hub,
+            Control(hub),
             http="h11",
             ws="none",
             lifespan="off",

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qs, quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -203,9 +203,10 @@ class Hub:
         return response
 
     async def paths_info(self, request: Request, commit: Commit) -> Response:
-        form = await request.json() if "json" in request.headers.get("content-type", "") else {}
+        form = parse_qs((await request.body()).decode())
         known = [path for path in form.get("paths", []) if path in {*commit.files, *commit.folders}]
-        return JSONResponse([entry(commit, path, bool(form.get("expand"))) for path in known])
+        expand = form.get("expand") == ["true"]
+        return JSONResponse([entry(commit, path, expand) for path in known])
 
     def refs(self, repository: Repository) -> Response:
         branches = [

@@ -30,7 +30,7 @@ class File:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the content; where a size is claimed, of what is stored and the claim, not of 400 GB."""
+        """Of the content; of what is stored and its claimed size where 400 GB are claimed."""
         content = self.stored.read_bytes()
         if len(content) != self.size:
             content += f"\n{self.size}".encode()

@@ -1,0 +1,116 @@
+"""Start the Hub from Python.
+
+with RunningHub() as hub:
+    api = HfApi(endpoint=hub.url)
+    with hub.faults("status", status=503, path="^/api/", times=2):
+        ...
+    assert len(hub.requests) == 3
+"""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+
+from hub.control import Seen
+
+ROOT = Path(__file__).parents[2]
+
+
+def default_models_dir() -> Path:
+    """Return where made models are kept between runs: under LILYPAD_HOME, else `.lilypad`."""
+    return Path(os.environ.get("LILYPAD_HOME", ROOT / ".lilypad")) / "hub"
+
+
+class RunningHub:
+    """A Hub in a process of its own, started on entry, stopped on exit.
+
+    The first start with a `models_dir` makes the models, in about ten seconds.
+    """
+
+    def __init__(
+        self, models_dir: Path | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        self.models_dir = models_dir or default_models_dir()
+        self.host = host
+        self.port = port
+        self.process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start; after `stop` on the same port, so that the Hub comes back where it was.
+
+        Raises RuntimeError if it does not come up; the reason stands on stderr.
+        """
+        command = [sys.executable, "-m", "hub", "--models-dir", str(self.models_dir)]
+        command += ["--host", self.host, "--port", str(self.port)]
+        path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
+        self.process = subprocess.Popen(
+            command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout
+        address = self.process.stdout.readline().strip()
+        if not address:
+            self.stop()
+            raise RuntimeError("the Hub did not start")
+        self.port = int(address.rpartition(":")[2])
+
+    def stop(self) -> None:
+        """Stop; from now on connections are refused."""
+        if not self.process:
+            return
+        self.process.terminate()
+        self.process.communicate()
+        self.process = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a process's Hugging Face libraries use this Hub."""
+        return {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def faults(self, mode: str, **details: Any) -> ExitStack:
+        """Let requests fail from now on, until `heal` or the end of the `with` block.
+
+        See `hub.faults.Fault` for modes and details. Raises ValueError for wrong ones.
+        """
+        response = self.control("POST", "faults", {"mode": mode, **details})
+        if response.status_code == 400:
+            raise ValueError(response.json()["error"])
+        healing = ExitStack()
+        healing.callback(self.control, "DELETE", f"faults/{response.json()['number']}")
+        return healing
+
+    def heal(self) -> None:
+        self.control("DELETE", "faults")
+
+    @property
+    def requests(self) -> list[Seen]:
+        """All requests since the start, or since they were forgotten, oldest first."""
+        return [Seen(**seen) for seen in self.control("GET", "log").json()]
+
+    def forget(self) -> None:
+        self.control("DELETE", "log")
+
+    def move(self, repo_id: str, branch: str, commit: str) -> None:
+        """Let a branch point to another commit, as a push would."""
+        self.control("POST", "branches", {"id": repo_id, "branch": branch, "commit": commit})
+
+    def control(self, method: str, what: str, body: object = None) -> httpx2.Response:
+        response = httpx2.request(method, f"{self.url}/_{what}", json=body, trust_env=False)
+        if response.status_code >= 500:
+            response.raise_for_status()
+        return response

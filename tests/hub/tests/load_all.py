@@ -1,0 +1,56 @@
+"""Loads every good model from the Hub in HF_ENDPOINT at a commit, runs it, prints what came out.
+
+A program of its own: transformers reads HF_ENDPOINT once, when it is imported.
+"""
+
+import json
+import sys
+
+import torch
+from huggingface_hub import HfApi
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+LOADERS = {
+    "lilypad/tiny-text-classification": (AutoTokenizer, AutoModelForSequenceClassification),
+    "lilypad/tiny-text-generation": (AutoTokenizer, AutoModelForCausalLM),
+    "lilypad/tiny-feature-extraction": (AutoTokenizer, AutoModel),
+    "lilypad/tiny-sentence-similarity": (AutoTokenizer, AutoModel),
+    "lilypad/tiny-image-classification": (AutoImageProcessor, AutoModelForImageClassification),
+    "lilypad/tiny-internal-attention": (AutoTokenizer, AutoModelForSequenceClassification),
+}
+
+
+def load(repo: str) -> dict[str, object]:
+    processor_class, model_class = LOADERS[repo]
+    commit = HfApi().model_info(repo).sha
+    processor = processor_class.from_pretrained(repo, revision=commit)
+    model = model_class.from_pretrained(repo, revision=commit, use_safetensors=True).eval()
+    if processor_class is AutoImageProcessor:
+        inputs = processor(Image.new("RGB", (64, 48), "green"), return_tensors="pt")
+    else:
+        inputs = processor("the frog loved a film, 7 times: 蛙", return_tensors="pt")
+    with torch.inference_mode():
+        outputs = model(**inputs)[0]
+    read = {
+        "commit": model.config._commit_hash == commit,
+        "finite": bool(torch.isfinite(outputs).all()),
+        "labels": list(model.config.id2label.values()),
+    }
+    if model_class is AutoModelForCausalLM:
+        generated = model.generate(**inputs, do_sample=False)[0]
+        read["text"] = processor.decode(generated, skip_special_tokens=True)
+        read["chat"] = processor.apply_chat_template(
+            [{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True
+        )
+    return read
+
+
+json.dump({repo: load(repo) for repo in LOADERS}, sys.stdout)

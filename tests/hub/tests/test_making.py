@@ -1,0 +1,59 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from hub.catalogue import MODELS
+from hub.making import made, quiet
+from hub.repository import read_repository
+from hub.testing import RunningHub, default_models_dir
+from huggingface_hub import HfApi
+
+
+def test_models_made_anew_in_another_process_have_the_same_commits(
+    session_hub: RunningHub, tmp_path: Path
+):
+    subprocess.run(
+        [sys.executable, "-m", "hub.making", tmp_path, *(model.id for model in MODELS)],
+        env={**quiet(), "PYTHONHASHSEED": "7"},
+        check=True,
+    )
+    known = made(MODELS, default_models_dir())
+    for model in MODELS:
+        anew = read_repository(model, tmp_path / model.id)
+        assert anew.branches == read_repository(model, known[model.id]).branches
+
+
+def test_models_are_made_once(session_hub: RunningHub):
+    before = {path: path.stat().st_mtime_ns for path in default_models_dir().glob("*/*")}
+    folders = made(MODELS, default_models_dir())
+    assert {path: path.stat().st_mtime_ns for path in folders.values()}.items() <= before.items()
+
+
+def test_every_id_stands_once():
+    names = [name.lower() for model in MODELS for name in (model.id, *model.former_ids)]
+    assert len(names) == len(set(names))
+
+
+def test_a_start_that_is_ended_half_way_leaves_nothing_half_made(tmp_path: Path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hub", "--models-dir", tmp_path],
+        env={**os.environ, **quiet()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    first = process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert first.startswith(f"[1/{len(MODELS)}] made ")
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_starts_at_once_serve_the_same_models(tmp_path: Path):
+    with RunningHub(tmp_path) as one, RunningHub(tmp_path) as other:
+        repo = MODELS[0].id
+        shas = {HfApi(endpoint=hub.url, token=False).model_info(repo).sha for hub in (one, other)}
+    assert len(shas) == 1
