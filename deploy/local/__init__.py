@@ -1,0 +1,1 @@
+"""The whole system on one machine, without root and without Docker: `python -m local run`."""

@@ -1,0 +1,91 @@
+"""`python -m local run`: serve on this machine until Ctrl-C."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Never
+
+from rich.console import Console
+
+from local.process import CannotStart, Report
+from local.stack import Stack
+
+USAGE = """usage: python -m local run
+
+Serves at http://127.0.0.1:8080 until Ctrl-C. Environment:
+  PORT           another port
+  LILYPAD_HOME   directory of data, logs and secrets (.lilypad)
+  HF_ENDPOINT    another Hub than https://huggingface.co
+  HF_TOKEN       for models that need one
+  LOG_LEVEL      of the services (INFO)"""
+
+
+class Progress(Report):
+    """Lines for people: coloured on a terminal, plain elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def ready(self, part: str, seconds: float) -> None:
+        self.console.print(f"  [green]✓[/] {part:<14}[dim]{seconds:5.1f} s[/]", highlight=False)
+
+    def note(self, sentence: str) -> None:
+        self.console.print(f"  [yellow]![/] {sentence}", highlight=False, soft_wrap=True)
+
+
+def main(arguments: list[str]) -> int:
+    if arguments != ["run"]:
+        print(USAGE, file=sys.stderr)
+        return 2
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    console = Console()
+    try:
+        stack = Stack(
+            Path(os.environ.get("LILYPAD_HOME") or ".lilypad"),
+            port=_port(os.environ.get("PORT") or "8080"),
+            report=Progress(console),
+        )
+        serve(stack, console)
+    except CannotStart as error:
+        Console(stderr=True).print(
+            f"[red]Not started:[/] {error}", highlight=False, soft_wrap=True, markup=True
+        )
+        return 1
+    return 0
+
+
+def serve(stack: Stack, console: Console) -> None:
+    try:
+        with console.status("starting ..."):
+            stack.start()
+        console.print(
+            f"\n[bold green]Lilypad Model Generator[/] is at [bold]{stack.url}[/]\n"
+            f"[dim]logs in {stack.logs}; Ctrl-C stops it[/]\n",
+            highlight=False,
+            soft_wrap=True,
+        )
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        with console.status("stopping ..."):
+            stack.close()
+        console.print("stopped", highlight=False)
+
+
+def _interrupt(_number: int, _frame: object) -> Never:
+    # Once is enough: a second one must not interrupt the orderly end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+        return int(text)
+    raise CannotStart(f"PORT={text} is no port; it is a number from 1 to 65535")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""Becomes another program, with its life tied to its parent's.
+
+    python -I -S child.py PARENT SIGNAL ACCOUNT PROGRAM ARGUMENTS...
+
+PARENT is the process id of who started this; when it ends, however it ends,
+the program gets SIGNAL (a number) from the kernel. ACCOUNT is the user to run
+as, or `-`. A program of its own rather than a `preexec_fn`: that one runs
+between fork and exec of a process with threads, where little is safe.
+"""
+
+import ctypes
+import os
+import pwd
+import sys
+
+# linux/prctl.h, linux/capability.h
+PR_SET_PDEATHSIG, PR_SET_KEEPCAPS = 1, 8
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
+CAP_VERSION_3, CAP_DAC_OVERRIDE = 0x20080522, 1
+
+
+def main() -> None:
+    parent, signal, account, *command = sys.argv[1:]
+    if account != "-":
+        become(account)
+    if sys.platform == "linux":
+        # Only now: the kernel forgets it when the user changes.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal), 0, 0, 0)
+    if os.getppid() != int(parent):
+        sys.exit("its parent has ended already")
+    os.execv(command[0], command)  # noqa: S606  (no shell is wanted)
+
+
+def become(account: str) -> None:
+    """Give up root's user id, but not its way through directories.
+
+    PostgreSQL refuses to run as root. Its programs and data may lie where
+    nobody else gets through (a checkout in /root), and widening the
+    permissions of somebody's directories is not ours to do.
+    """
+    libc = ctypes.CDLL(None)
+    entry = pwd.getpwnam(account)
+    if sys.platform == "linux":
+        libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    if sys.platform == "linux":
+        header = (ctypes.c_uint32 * 2)(CAP_VERSION_3, 0)
+        bit = 1 << CAP_DAC_OVERRIDE
+        # effective, permitted, inheritable; each as a low and a high word
+        libc.capset(header, (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0))
+        libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Passwords, made once and kept where only their owner can read them."""
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+
+class Credentials:
+    """The passwords of a stack, by name (`nats/gateway`, `postgres/gateway`).
+
+    They live in one JSON file; a name that is asked for the first time gets a
+    password then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._passwords: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+
+    def password(self, name: str) -> str:
+        if name not in self._passwords:
+            # The letter in front: NATS would read digits in its configuration as a number.
+            self._passwords[name] = f"p{secrets.token_hex(16)}"
+            self._save()
+        return self._passwords[name]
+
+    def _save(self) -> None:
+        new = self.path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600, exist_ok=False)
+        with new.open("w") as file:
+            json.dump(self._passwords, file, indent=1, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(self.path)

@@ -1,0 +1,110 @@
+"""NATS from a wheel: its users, its process, and how to ask whether a service answers."""
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import nats
+import nats.errors
+from nats.aio.msg import Msg
+
+from local.credentials import Credentials
+from local.ports import HOST
+from local.process import Program
+
+CONFIGURATION = Path(__file__).parents[1] / "nats" / "nats.conf"
+# As in nats.conf: whoever has permissions there.
+USERS = ("gateway", "generator", "benchmarker", "worker", "metrics", "realtime", "supervisor")
+
+
+class Nats:
+    """The bus.
+
+    Args:
+        data: directory of the streams.
+        port: to listen at, on 127.0.0.1.
+        credentials: of each user.
+    """
+
+    def __init__(self, data: Path, port: int, credentials: Credentials) -> None:
+        self.data = data
+        self.port = port
+        self.credentials = credentials
+
+    def url(self, user: str) -> str:
+        return f"nats://{user}:{self.credentials.password(f'nats/{user}')}@{HOST}:{self.port}"
+
+    def environment(self) -> Mapping[str, str]:
+        """What nats.conf refers to as $NAME."""
+        passwords = {
+            f"NATS_{user.upper()}_PASSWORD": self.credentials.password(f"nats/{user}")
+            for user in USERS
+        }
+        # In quotes: a path may contain what NATS' configuration language gives a meaning.
+        store = str(self.data).replace("\\", "\\\\").replace('"', '\\"')
+        return {
+            "NATS_HOST": HOST,
+            "NATS_PORT": str(self.port),
+            "NATS_STORE": f'"{store}"',
+            **passwords,
+        }
+
+    def program(self) -> Program:
+        return Program(
+            name="nats",
+            command=[server(), "--config", str(CONFIGURATION)],
+            environment=self.environment(),
+            ready=self._ready,
+        )
+
+    def answers(self, service: str) -> int:
+        """How many instances of a service answer (ADR-32) within a tenth of a second."""
+        return asyncio.run(self._count(service))
+
+    def _ready(self) -> bool:
+        return asyncio.run(self._count("nobody")) == 0
+
+    async def _count(self, service: str) -> int:
+        """-1 if the server cannot be reached."""
+        heard = 0
+
+        async def hear(message: Msg) -> None:
+            nonlocal heard
+            # The server's own "no responders" is empty.
+            heard += bool(message.data)
+
+        async def ignore(_: Exception) -> None:
+            """Nats-py would print it; here it means not ready yet."""
+
+        try:
+            client = await nats.connect(
+                self.url("supervisor"),
+                allow_reconnect=False,
+                connect_timeout=1,
+                inbox_prefix="_INBOX.supervisor",
+                error_cb=ignore,
+            )
+        except (nats.errors.Error, OSError, TimeoutError):
+            return -1
+        try:
+            inbox = client.new_inbox()
+            await client.subscribe(inbox, cb=hear)
+            await client.publish(f"$SRV.PING.{service}", reply=inbox)
+            await client.flush(timeout=1)
+            await asyncio.sleep(0.1)
+        except (nats.errors.Error, OSError, TimeoutError):
+            return -1
+        finally:
+            await client.close()
+        return heard
+
+
+def server() -> str:
+    """The path of `nats-server`: beside this interpreter, where the wheel puts it."""
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if not found:
+        raise FileNotFoundError("nats-server is not installed; run make setup")
+    return found

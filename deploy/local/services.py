@@ -1,0 +1,29 @@
+"""The services of the system, one row each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the stack must know of a service to run it.
+
+    Attributes:
+        name: its package (`python -m <name>`), its NATS user, its database role and schema.
+        replicas: how many processes.
+        database: whether it gets DATABASE_URL.
+        http: whether it listens; then it gets HTTP_HOST and HTTP_PORT, and is ready when
+            `/readyz` answers 200. Else it is ready when it answers on the bus.
+        hub: whether it reads models, and so gets HF_ENDPOINT and HF_TOKEN.
+    """
+
+    name: str
+    replicas: int = 1
+    database: bool = False
+    http: bool = False
+    hub: bool = False
+
+
+SERVICES = (
+    Service("gateway", replicas=2, database=True, http=True),
+    Service("generator", replicas=2, hub=True),
+)

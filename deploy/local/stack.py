@@ -1,0 +1,252 @@
+"""All parts together: started in order, kept running, stopped in order.
+
+    with Stack() as stack:
+        httpx.get(f"{stack.url}/healthz")
+        os.kill(stack.processes["gateway-1"].pid, signal.SIGKILL)
+
+A stack without a home is a throw-away: its data are in a temporary directory
+that goes when it is closed. Fewer `servers` and `services` make a smaller one:
+`Stack(servers={"nats"}, services=())` is a bus and nothing else.
+"""
+
+import fcntl
+import http.client
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Self
+
+from local import ports
+from local.credentials import Credentials
+from local.envoy import FLOOD_LIMIT, Address, Envoy
+from local.nats import Nats
+from local.ports import HOST
+from local.postgres import Postgres
+from local.process import CannotStart, Process, Program, Report, rotate, wait_until_ready
+from local.services import SERVICES, Service
+
+SERVERS = frozenset({"postgres", "nats", "envoy"})
+# Not every service may have these: they are handed out by name.
+RESTRICTED = {"HF_ENDPOINT", "HF_TOKEN", "NATS_URL", "DATABASE_URL"}
+# How often the logs' sizes are looked at, in seconds.
+LOOK_AT_LOGS = 5.0
+
+
+class Stack:
+    """The parts, and what they have in common: a home, ports, passwords.
+
+    Args:
+        home: directory of data, logs and secrets; None: a temporary one.
+        port: of the edge; 0: a free one.
+        services: which ones to run.
+        servers: which of "postgres", "nats" and "envoy".
+        environment: in addition to, or in place of, this process's own.
+        flood_limit: requests per second and address that the edge lets through.
+        report: hears what happens.
+    """
+
+    def __init__(  # noqa: PLR0913  (each has a default, and a name at the call)
+        self,
+        home: Path | None = None,
+        *,
+        port: int = 0,
+        services: Sequence[Service] = SERVICES,
+        servers: Collection[str] = SERVERS,
+        environment: Mapping[str, str] | None = None,
+        flood_limit: int = FLOOD_LIMIT,
+        report: Report | None = None,
+    ) -> None:
+        self._temporary = home is None
+        self.home = Path(tempfile.mkdtemp(prefix="lilypad-") if home is None else home).resolve()
+        self.services = services
+        self.servers = servers
+        self.environment = {**os.environ, **(environment or {})}
+        self.report = report or Report()
+        self.processes: dict[str, Process] = {}
+        self._lock: int | None = None
+        self._closed = threading.Event()
+
+        replicas = sum(service.replicas for service in services if service.http)
+        postgres, nats, edge, *free = ports.find(3 + replicas)
+        self.port = port or edge
+        self.url = f"http://{HOST}:{self.port}"
+        self.addresses: dict[str, list[Address]] = {
+            service.name: [(HOST, free.pop()) for _ in range(service.replicas)]
+            for service in services
+            if service.http
+        }
+        self._ports = {"postgres": postgres, "nats": nats}
+        self._flood_limit = flood_limit
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start everything; returns when all of it serves.
+
+        Raises:
+            CannotStart: with a sentence that says why; nothing is left running.
+        """
+        try:
+            self._claim()
+            self._start_servers()
+            self._start_services()
+        except BaseException:
+            self.close()
+            raise
+        threading.Thread(target=self._keep_logs_small, name="logs", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop everything: first what callers see, last what the others stand on."""
+        self._closed.set()
+        servers = ("envoy", "nats", "postgres")
+        self._stop_all([self.processes[name] for name in ("envoy",) if name in self.processes])
+        self._stop_all([p for name, p in self.processes.items() if name not in servers])
+        self._stop_all([self.processes[name] for name in servers[1:] if name in self.processes])
+        if self._lock is not None:
+            if "envoy" in self.processes:
+                self.edge.close()
+            os.close(self._lock)
+            self._lock = None
+        if self._temporary:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def stop(self, name: str) -> None:
+        """Stop one process (`gateway-1`, `nats`), and leave it stopped."""
+        self.processes[name].stop()
+
+    def restart(self, name: str) -> None:
+        """Stop one process, start it, and wait until it serves."""
+        self.processes[name].stop()
+        self.processes[name].start()
+        self.wait_until_ready(name)
+
+    def wait_until_ready(self, *names: str) -> None:
+        """Of these processes, or of all; also of one that is just being started again."""
+        chosen = [self.processes[name] for name in names or self.processes]
+        wait_until_ready(chosen, Report(), patient=True)
+
+    def environment_of(self, service: Service, replica: int = 0) -> dict[str, str]:
+        """What a replica of a service is told, as environment variables."""
+        inherited = {k: v for k, v in self.environment.items() if k not in RESTRICTED}
+        environment = {"LOG_LEVEL": "INFO", **inherited, "PUBLIC_URL": self.url}
+        if "nats" in self.servers:
+            environment["NATS_URL"] = self.nats.url(service.name)
+        if service.database and "postgres" in self.servers:
+            environment["DATABASE_URL"] = self.postgres.url(service.name)
+        if service.http:
+            host, port = self.addresses[service.name][replica]
+            environment |= {"HTTP_HOST": host, "HTTP_PORT": str(port)}
+        if service.hub:
+            hub = ("HF_ENDPOINT", "HF_TOKEN")
+            environment |= {k: self.environment[k] for k in hub if k in self.environment}
+        return environment
+
+    def _claim(self) -> None:
+        """One stack per home, and one server per port."""
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The directory itself is the lock: the kernel lets go of it when this process ends.
+            lock = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise CannotStart(f"{self.home} cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise CannotStart(
+                f"it already runs from {self.home}; stop that one first,"
+                " or start this one elsewhere: LILYPAD_HOME=.lilypad-2 PORT=8081 make run"
+            ) from None
+        self._lock = lock
+        if "envoy" in self.servers and not ports.free(self.port):
+            raise CannotStart(
+                f"port {self.port} is taken by another program; end it,"
+                f" or use another port: PORT={self.port + 1} make run"
+            )
+        self.logs = self.home / "logs"
+        self.logs.mkdir(exist_ok=True)
+        credentials = Credentials(self.home / "secrets")
+        self.postgres = Postgres(self.home / "postgres", self._ports["postgres"], credentials)
+        self.nats = Nats(self.home / "nats", self._ports["nats"], credentials)
+        self.edge = Envoy(
+            self.home / "envoy",
+            self.port,
+            self.addresses.get("gateway", []),
+            self.addresses.get("realtime", []),
+            self._flood_limit,
+        )
+
+    def _start_servers(self) -> None:
+        started = []
+        if "nats" in self.servers:
+            started.append(self._run(self.nats.program()))
+        if "postgres" in self.servers:
+            self.postgres.prepare()
+            started.append(self._run(self.postgres.program()))
+        wait_until_ready(started, self.report)
+        if "postgres" in self.servers:
+            self.postgres.create_schemas([s.name for s in self.services if s.database])
+
+    def _start_services(self) -> None:
+        started = [
+            self._run(self._service_program(service, replica))
+            for service in self.services
+            for replica in range(service.replicas)
+        ]
+        if "envoy" in self.servers:
+            self.edge.prepare()
+            started.append(self._run(self.edge.program()))
+        wait_until_ready(started, self.report)
+
+    def _service_program(self, service: Service, replica: int) -> Program:
+        return Program(
+            name=f"{service.name}-{replica + 1}",
+            command=[sys.executable, "-m", service.name],
+            environment=self.environment_of(service, replica),
+            ready=lambda: self._serves(service, replica),
+            # The longest answer that a service may be giving.
+            grace=25.0,
+        )
+
+    def _serves(self, service: Service, replica: int) -> bool:
+        if service.http:
+            return _answers_200(self.addresses[service.name][replica], "/readyz")
+        names = [f"{service.name}-{number + 1}" for number in range(service.replicas)]
+        running = sum(self.processes[name].running for name in names if name in self.processes)
+        return self.nats.answers(service.name) >= running
+
+    def _run(self, program: Program) -> Process:
+        process = Process(program, self.logs / f"{program.name}.log", self.report)
+        self.processes[program.name] = process
+        process.start()
+        return process
+
+    def _stop_all(self, processes: Sequence[Process]) -> None:
+        if processes:
+            with ThreadPoolExecutor(len(processes)) as pool:
+                list(pool.map(Process.stop, processes))
+
+    def _keep_logs_small(self) -> None:
+        while not self._closed.wait(LOOK_AT_LOGS):
+            for process in self.processes.values():
+                rotate(process.log)
+
+
+def _answers_200(address: Address, path: str) -> bool:
+    with closing(http.client.HTTPConnection(*address, timeout=2)) as connection:
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
