@@ -1,0 +1,28 @@
+"""The generator as a service on the bus."""
+
+import asyncio
+
+from common import service
+from common.contracts.generation import GENERATE, PACKAGE
+from generator.handlers import Handlers
+from generator.hub import Hub
+from generator.settings import Settings
+
+
+async def main() -> None:
+    settings = Settings.from_environment()
+    token = settings.hf_token.get_secret_value() if settings.hf_token else None
+    hub = Hub(settings.hf_endpoint, token)
+    handlers = Handlers(hub, settings)
+    try:
+        async with service.connect("generator", settings) as generator:
+            await generator.answer(GENERATE, handlers.generate, at_once=64)
+            await generator.answer(PACKAGE, handlers.package, at_once=64)
+            await generator.answer_discovery()
+            await generator.run_until_stopped()
+    finally:
+        await hub.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,30 @@
+"""The files as one zip: the same bytes for the same files, on any machine, at any time."""
+
+import hashlib
+import zipfile
+from io import BytesIO
+
+from common.contracts.generation import Package
+
+# The earliest moment that a zip can hold.
+MOMENT = (1980, 1, 1, 0, 0, 0)
+UNIX = 3
+# Compressed, the bytes would depend on which zlib Python was built with.
+METHOD = zipfile.ZIP_STORED
+
+
+def pack(folder: str, commit: str, files: dict[str, str]) -> Package:
+    """A zip with one folder in it, named after the model."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", METHOD) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(f"{folder}/{name}", MOMENT)
+            entry.create_system = UNIX
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, files[name].encode())
+    content = buffer.getvalue()
+    return Package(
+        filename=f"{folder}-{commit[:12]}.zip",
+        sha256=hashlib.sha256(content).hexdigest(),
+        content=content,
+    )

@@ -1,0 +1,38 @@
+"""Reads a Dockerfile: its instructions, each with its flags and arguments."""
+
+import json
+import re
+from dataclasses import dataclass
+
+HEREDOC = re.compile(r"<<-?[\"']?\w")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """`arguments` of the exec form as they are; anything else is one argument."""
+
+    name: str
+    arguments: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+
+
+def parse(text: str) -> list[Instruction]:
+    """The instructions in order. Raises ValueError for what our template has no use for."""
+    instructions = []
+    for line in text.split("\n"):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line.endswith("\\") or HEREDOC.search(line):
+            raise ValueError("an instruction spans several lines")
+        name, _, rest = line.partition(" ")
+        if not re.fullmatch(r"[A-Z]+", name):
+            raise ValueError(f"not an instruction: {name[:20]!r}")
+        flags = []
+        while rest.startswith("--"):
+            flag, _, rest = rest.partition(" ")
+            flags.append(flag)
+        arguments = json.loads(rest) if rest.startswith("[") else [rest]
+        if not all(isinstance(argument, str) for argument in arguments):
+            raise ValueError("an exec form holds something other than strings")
+        instructions.append(Instruction(name, tuple(arguments), tuple(flags)))
+    return instructions

@@ -1,0 +1,192 @@
+"""`module.yaml`: everything about a module that varies from one to the next.
+
+The other files are constant, or are made from this one. Its fields are ours,
+versioned by `schema`; the network reads only `lilypad_module.json.tmpl`. Every
+field's type is narrow enough that no value can mean something else elsewhere.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+from generator.refusals import license_of
+from generator.resources import Resources
+from generator.snapshot import Snapshot
+from generator.tasks import Parameter, Task
+
+VERSION = "0.1.0"
+SLUG = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]{0,192}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Hex = Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        protected_namespaces=(),
+    )
+
+
+class ModelFile(Part):
+    """`sha256` of the content, or `blob`: git's id of it."""
+
+    path: Path
+    size: Annotated[int, Field(ge=0)]
+    sha256: Hex | None = None
+    blob: Hex | None = None
+
+
+class Model(Part):
+    id: Id
+    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    task: str
+    library: str
+    license: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")] | None
+    parameters: int
+    weight_bytes: int
+    files: list[ModelFile]
+
+
+class Run(Part):
+    """How the model is run. `dtype` is for a GPU; a processor computes in float32."""
+
+    family: str
+    batch_size: int
+    max_tokens: int
+    dtype: Literal["float32", "float16", "bfloat16"]
+    attention: Literal["sdpa", "eager"]
+    compile: bool
+
+
+class Needs(Part):
+    """Sizes in MiB, times in seconds, `cpu` in cores."""
+
+    cpu: int
+    memory_mib: int = Field(alias="memoryMiB")
+    gpu: int
+    vram_mib: int = Field(alias="vramMiB")
+    vram_source: str
+    timeout: int
+    execution_timeout: int
+
+
+class ScalarInput(Part):
+    """One input of the network's command line, and the variable that brings it in."""
+
+    name: Name
+    env: Name
+    type: Literal["string", "integer", "number", "boolean"]
+    description: str
+    default: str | int | float | bool | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class Output(Part):
+    name: Name
+    type: Literal["file"] = "file"
+    path: str
+    description: str
+
+
+class Manifest(Part):
+    schema_: Literal["lilypad-module/1"] = Field("lilypad-module/1", alias="schema")
+    generator: str = VERSION
+    name: Annotated[str, StringConstraints(pattern=SLUG)]
+    version: str = "1.0.0"
+    description: str
+    model: Model
+    run: Run
+    resources: Needs
+    inputs: list[ScalarInput]
+    outputs: list[Output]
+
+    def to_data(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_data(), sort_keys=False, allow_unicode=False, width=100)
+
+
+def describe(snapshot: Snapshot, task: Task, needs: Resources) -> Manifest:
+    assert snapshot.weights
+    return Manifest(
+        name=slug(snapshot.id),
+        description=f"{task.name} with {snapshot.id}",
+        model=Model(
+            id=snapshot.id,
+            commit=snapshot.commit,
+            task=task.name,
+            library="transformers",
+            license=license_of(snapshot),
+            parameters=snapshot.weights.parameters,
+            weight_bytes=snapshot.weights.bytes,
+            files=[
+                ModelFile(path=f.path, size=f.size, sha256=f.sha256, blob=f.blob)
+                for f in snapshot.files
+            ],
+        ),
+        run=Run(
+            family=task.family,
+            batch_size=needs.batch_size,
+            max_tokens=needs.max_tokens,
+            dtype=needs.dtype,
+            attention=needs.attention,
+            compile=needs.compile,
+        ),
+        resources=Needs(
+            cpu=needs.cpu,
+            memory_mib=needs.memory,
+            gpu=int(needs.gpu),
+            vram_mib=needs.vram,
+            vram_source=needs.vram_source,
+            timeout=needs.timeout,
+            execution_timeout=needs.execution_timeout,
+        ),
+        inputs=[*map(_scalar, inputs_of(task))],
+        outputs=[
+            Output(
+                name="result",
+                path="/outputs/result.json",
+                description=f"status, outputs, timings, model. {task.answers}",
+            )
+        ],
+    )
+
+
+def inputs_of(task: Task) -> tuple[Parameter, ...]:
+    """The scalar inputs of a task, the input itself first."""
+    subject = {
+        "text": Parameter("text", "string", "The text."),
+        "image": Parameter("image", "string", "The image, as base64, or a file's name in /inputs."),
+    }[task.takes]
+    seed = Parameter("seed", "integer", "Of every random choice.", 0, 0, 2**32 - 1)
+    return subject, *task.parameters, seed
+
+
+def _scalar(parameter: Parameter) -> ScalarInput:
+    return ScalarInput(
+        name=parameter.name,
+        env=f"INPUT_{parameter.name.upper()}",
+        type=parameter.type,
+        description=parameter.description,
+        default=parameter.default,
+        minimum=parameter.minimum,
+        maximum=parameter.maximum,
+    )
+
+
+def slug(id: str) -> str:
+    """A name for a folder, an image and an archive: lower case, digits, hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", id.lower()).strip("-")[:63].rstrip("-") or "model"

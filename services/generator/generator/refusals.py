@@ -1,0 +1,183 @@
+"""Which models no module is made for, and what to beware of in the others.
+
+`check` raises ModelRefused with `details.reason`, one of: gated, disabled, task,
+library, adapter, quantized, gguf-only, pickle-only, no-weights, weights,
+incomplete, custom-code, config, architecture, too-large.
+"""
+
+import re
+from typing import Any
+
+from common.contracts.generation import Check
+from common.errors import ModelRefused
+from generator.snapshot import Snapshot
+from generator.tasks import FAMILIES, TASKS, Task
+
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+NON_COMMERCIAL = re.compile(r"(?:^|-)(?:nc|noncommercial|non-commercial|research)(?:-|$)")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".npz")
+# Attention code that is part of the library; any other name is fetched from the Hub and run.
+ATTENTION = {None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
+DEEPEST = 32
+
+
+def check(snapshot: Snapshot) -> tuple[Task, list[Check]]:
+    """The model's task, and what was looked at. Raises ModelRefused."""
+    task = task_of(snapshot)
+    check_weights(snapshot)
+    for name, config in snapshot.configs.items():
+        check_config(name, config)
+    check_architecture(snapshot, task)
+    return task, [
+        Check(name="safety", outcome="passed", message="safetensors weights, no custom code"),
+        check_license(snapshot),
+        check_access(snapshot),
+        check_scan(snapshot),
+    ]
+
+
+def task_of(snapshot: Snapshot) -> Task:
+    description = snapshot.description
+    if description.disabled:
+        raise ModelRefused("the Hub has disabled this model", reason="disabled")
+    info = description.transformers_info
+    name = description.pipeline_tag or (info.pipeline_tag if info else None)
+    if name is None:
+        raise ModelRefused(
+            "the model does not say which task it is for (pipeline_tag in its card)", reason="task"
+        )
+    if name not in TASKS:
+        raise ModelRefused(
+            "no module is made for the model's task yet; made for: " + ", ".join(sorted(TASKS)),
+            reason="task",
+        )
+    task = TASKS[name]
+    library = description.library_name or ("transformers" if info else None)
+    if library not in FAMILIES[task.family].libraries:
+        made_for = ", ".join(FAMILIES[task.family].libraries)
+        raise ModelRefused(
+            f"the model is for another library; {name} modules run {made_for}", reason="library"
+        )
+    return task
+
+
+def check_weights(snapshot: Snapshot) -> None:
+    names = snapshot.names
+    if snapshot.weights is None:
+        if "adapter_config.json" in names:
+            message, reason = "the model is an adapter to another model", "adapter"
+        elif any(name.endswith(".gguf") for name in names):
+            message, reason = (
+                "the model has GGUF weights only, which need another runtime",
+                "gguf-only",
+            )
+        elif any(name.endswith(PICKLES) for name in names):
+            message, reason = (
+                "the model has pickled weights only, and loading those can run anyone's code; "
+                "use a revision with safetensors weights",
+                "pickle-only",
+            )
+        else:
+            message, reason = "the model has no weights that can be loaded", "no-weights"
+        raise ModelRefused(message, reason=reason)
+    if "config.json" not in snapshot.configs:
+        raise ModelRefused("the model has no config.json", reason="config")
+    shards = [file.path for file in snapshot.files if "-of-" in file.path]
+    expected = {path.rsplit("-of-")[-1] for path in shards}
+    if shards and expected != {f"{len(shards):05d}.safetensors"}:
+        raise ModelRefused("some of the model's weight files are missing", reason="incomplete")
+
+
+def check_config(name: str, config: Any, depth: int = 0) -> None:
+    """Refuse keys that make the library fetch or run code of the model's author."""
+    if depth > DEEPEST:
+        raise ModelRefused(f"{name} is nested too deeply", reason="config")
+    if isinstance(config, list):
+        for item in config:
+            check_config(name, item, depth + 1)
+    if not isinstance(config, dict):
+        return
+    for key, value in config.items():
+        # CVE-2026-4372: _attn_implementation_internal runs code whatever trust_remote_code says.
+        if key in {"auto_map", "custom_pipelines", "custom_generate"} or (
+            key.startswith("_") and key.endswith("_internal")
+        ):
+            raise ModelRefused(
+                f"{name} asks for code of the model's author to be run, which no module does",
+                reason="custom-code",
+            )
+        if key.lstrip("_") in {"attn_implementation", "experts_implementation"} and not (
+            value is None or (isinstance(value, str) and value in ATTENTION)
+        ):
+            raise ModelRefused(f"{name} asks for attention code from the Hub", reason="custom-code")
+        if key == "quantization_config" and value:
+            raise ModelRefused(
+                "the model is quantized, which no module runs yet; use the original model",
+                reason="quantized",
+            )
+        check_config(name, value, depth + 1)
+
+
+def check_architecture(snapshot: Snapshot, task: Task) -> None:
+    if not task.classes:
+        return
+    architectures = snapshot.config.get("architectures")
+    if not isinstance(architectures, list) or not any(
+        isinstance(name, str) and name.endswith(task.classes) for name in architectures
+    ):
+        raise ModelRefused(
+            f"the model's architecture is not one for {task.name}, though its card says so",
+            reason="architecture",
+        )
+
+
+def license_of(snapshot: Snapshot) -> str | None:
+    """The licence's identifier. Free text is never handed on: only what looks like one."""
+    said = (snapshot.description.card or {}).get("license")
+    if said is None:
+        said = next(
+            (
+                t.removeprefix("license:")
+                for t in snapshot.description.tags
+                if t.startswith("license:")
+            ),
+            None,
+        )
+    return said if isinstance(said, str) and LICENSE.fullmatch(said) else None
+
+
+def check_license(snapshot: Snapshot) -> Check:
+    named = license_of(snapshot)
+    if named is None:
+        message = "the model names no licence: ask its owner before you use it"
+    elif named in {"other", "unknown"}:
+        message = "the model has a licence of its own: read it before you use it"
+    elif NON_COMMERCIAL.search(named):
+        message = f"the licence {named} forbids commercial use"
+    else:
+        return Check(name="license", outcome="passed", message=named)
+    return Check(name="license", outcome="warning", message=message)
+
+
+def check_access(snapshot: Snapshot) -> Check:
+    if snapshot.description.gated or snapshot.description.private:
+        return Check(
+            name="access",
+            outcome="warning",
+            message="the model is gated or private: building the image needs a token with access",
+        )
+    return Check(name="access", outcome="passed", message="public")
+
+
+def check_scan(snapshot: Snapshot) -> Check:
+    """What the Hub's own scanners say: information, since they can be deceived."""
+    security = snapshot.description.security or {}
+    found = security.get("filesWithIssues")
+    if isinstance(found, list) and found:
+        return Check(
+            name="scan",
+            outcome="warning",
+            message=f"the Hub's scanners report {len(found)} unsafe files; "
+            "the module uses none but those that its module.yaml lists",
+        )
+    return Check(name="scan", outcome="passed", message="the Hub's scanners report nothing")

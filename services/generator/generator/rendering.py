@@ -1,0 +1,113 @@
+"""The module's files, made from its manifest and from constant templates.
+
+Nothing that a caller or a model's owner wrote becomes code: values reach a file
+only as JSON or YAML, or as one of this program's own constants.
+"""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+from generator.manifest import Manifest
+from generator.tasks import TASKS
+
+TEMPLATES = files("generator") / "templates"
+# The larger image has a compiler, which torch.compile needs.
+BASE = "python:3.11.14-slim-bookworm"
+BASE_WITH_COMPILER = "python:3.11.14-bookworm"
+EXAMPLES = {"text": '"Hello, world"', "image": '"$(base64 -w0 image.png)"'}
+SHARED = "# --- what all families share ---"
+FAMILY = "# --- the model's family"
+
+
+def render(module: Manifest) -> dict[str, str]:
+    """The six files by name."""
+    return {
+        "Dockerfile": _fill("Dockerfile.j2", base=base_image(module)),
+        "README.md": _fill(
+            "README.md.j2",
+            module=module,
+            image=image(module),
+            example=EXAMPLES[TASKS[module.model.task].takes],
+            answers=TASKS[module.model.task].answers,
+        ),
+        "lilypad_module.json.tmpl": _fill(
+            "lilypad_module.json.tmpl.j2",
+            module=module,
+            image=image(module),
+            size=_short(module.model.parameters),
+        ),
+        "module.yaml": module.to_yaml(),
+        "requirements.txt": requirements(module.run.family),
+        "run_inference.py": script(module.run.family),
+    }
+
+
+def base_image(module: Manifest) -> str:
+    return BASE_WITH_COMPILER if module.run.compile else BASE
+
+
+def image(module: Manifest) -> str:
+    """A name to begin with; who publishes the module puts the pushed digest in its place."""
+    return f"docker.io/your-name/{module.name}:{module.model.commit[:12]}"
+
+
+@cache
+def requirements(family: str) -> str:
+    return (TEMPLATES / "requirements" / f"{family}.txt").read_text(encoding="utf-8")
+
+
+@cache
+def script(family: str) -> str:
+    """run_inference.py: the shared source with one family's functions in their place."""
+    folder = TEMPLATES / "inference"
+    shared = (folder / "module.py").read_text(encoding="utf-8")
+    own = (folder / f"{family}.py").read_text(encoding="utf-8")
+    head, _, rest = shared.partition(FAMILY)
+    functions = own[own.index("\ndef ") :].strip("\n")
+    heading = f"# --- this model's family: {family} ---"
+    return f"{head}{heading}\n\n\n{functions}\n\n\n{SHARED}{rest.partition(SHARED)[2]}"
+
+
+def as_json(value: Any) -> str:
+    """JSON on one line that the network's templates take for text, braces and all."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    return text.replace("{{", "\\u007b\\u007b").replace("}}", "\\u007d\\u007d")
+
+
+def _load(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    # Square brackets: the network's own templates have the braces. Escaping for HTML would be
+    # wrong in every one of these files; values are typed or pass through as_json.
+    environment = Environment(  # noqa: S701
+        loader=FunctionLoader(_load),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        variable_start_string="[[",
+        variable_end_string="]]",
+        block_start_string="[%",
+        block_end_string="%]",
+        comment_start_string="[#",
+        comment_end_string="#]",
+    )
+    environment.filters["json"] = as_json
+    return environment
+
+
+def _fill(name: str, **values: Any) -> str:
+    return _environment().get_template(name).render(values)
+
+
+def _short(count: int) -> str:
+    """1234567 as 1.2M, the way model sizes are written."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)

@@ -1,0 +1,222 @@
+"""A model at one commit: what the Hub says of it, checked as hostile, and what it is made of."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import orjson
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
+from pydantic import (
+    BaseModel,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+from common.errors import HubUnavailable, ModelRefused
+from generator import weights
+from generator.hub import Hub
+from generator.weights import Weights
+
+# Files that transformers reads from a model's folder and that hold no code.
+LOADED = re.compile(
+    r"config\.json|generation_config\.json|(?:pre)?processor_config\.json|video_preprocessor_config\.json"
+    r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
+    r"|vocab\.(?:json|txt)|merges\.txt|bpe\.codes|entity_vocab\.json|normalizer\.json"
+    r"|spiece\.model|sentencepiece\.(?:bpe\.)?model|tokenizer\.model|source\.spm|target\.spm"
+    r"|chat_template\.(?:json|jinja)"
+)
+WEIGHTS = re.compile(r"model(?:-\d{5}-of-(\d{5}))?\.safetensors")
+INDEX = "model.safetensors.index.json"
+# Read here, because they can name code to fetch or decide what the model is.
+CONFIGS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+)
+MOST_CONFIG = 2**20
+# Beyond so many weight files the Hub's own summary of the headers is taken.
+MOST_HEADERS = 64
+HEADERS_AT_ONCE = 4
+
+Hex40 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Size = Annotated[int, Field(ge=0, lt=2**50)]
+
+
+class Lfs(BaseModel):
+    sha256: Hex64
+    size: Size
+
+
+class Sibling(BaseModel):
+    rfilename: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    size: Size | None = None
+    blob_id: Hex40 | None = Field(None, alias="blobId")
+    lfs: Lfs | None = None
+
+
+class TransformersInfo(BaseModel):
+    auto_model: str | None = None
+    pipeline_tag: str | None = None
+
+
+class Summary(BaseModel):
+    """The Hub's own reading of the weights' headers."""
+
+    parameters: dict[str, Size]
+
+
+def _if_sensible(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """The Hub hands on what an owner's file claims; a lie of theirs is not the Hub's nonsense."""
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+class Description(BaseModel):
+    """The part of `/api/models/<id>` that is used; anything else in it is never seen."""
+
+    id: str
+    sha: Hex40
+    siblings: list[Sibling] = []
+    pipeline_tag: str | None = None
+    library_name: str | None = None
+    tags: list[str] = []
+    card: dict[str, Any] | None = Field(None, alias="cardData")
+    gated: bool | str | None = False
+    private: bool | None = False
+    disabled: bool | None = False
+    transformers_info: TransformersInfo | None = Field(None, alias="transformersInfo")
+    safetensors: Annotated[Summary | None, WrapValidator(_if_sensible)] = None
+    security: dict[str, Any] | None = Field(None, alias="securityRepoStatus")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that the module needs; `sha256` of its content, else git's `blob` id of it."""
+
+    path: str
+    size: int
+    sha256: str | None
+    blob: str | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """`configs` are the JSON files of CONFIGS that the model has; `names` all its files."""
+
+    description: Description
+    files: tuple[File, ...]
+    names: frozenset[str]
+    configs: dict[str, dict[str, Any]]
+    weights: Weights | None
+
+    @property
+    def id(self) -> str:
+        return self.description.id
+
+    @property
+    def commit(self) -> str:
+        return self.description.sha
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.configs.get("config.json", {})
+
+
+async def describe(hub: Hub, id: str, revision: str) -> Description:
+    answer = await hub.model(id, revision)
+    try:
+        description = Description.model_validate(answer)
+        # Renamed models answer under their new id; that one is recorded.
+        validate_repo_id(description.id)
+    except (ValidationError, HFValidationError):
+        raise HubUnavailable("the Hub's answer is not what a Hub answers", status=502) from None
+    return description
+
+
+async def read(hub: Hub, description: Description) -> Snapshot:
+    """Read what decides whether and how the model is served: its configs and weight headers."""
+    files = _needed(description)
+    by_name = {file.path: file for file in files}
+    present = [name for name in CONFIGS if name in by_name]
+    shards = [file for file in files if WEIGHTS.fullmatch(file.path)]
+    measured, *configs = await asyncio.gather(
+        _measure(hub, description, shards),
+        *(_read_config(hub, description, by_name[name]) for name in present),
+    )
+    return Snapshot(
+        description,
+        files,
+        frozenset(sibling.rfilename for sibling in description.siblings),
+        dict(zip(present, configs, strict=True)),
+        measured,
+    )
+
+
+def _needed(description: Description) -> tuple[File, ...]:
+    siblings = {sibling.rfilename: sibling for sibling in description.siblings}
+    if "model.safetensors" in siblings:  # transformers prefers it to shards
+        chosen = ["model.safetensors"]
+    else:
+        chosen = [name for name in siblings if WEIGHTS.fullmatch(name)]
+        chosen += [INDEX] if chosen and INDEX in siblings else []
+    chosen += [name for name in siblings if LOADED.fullmatch(name)]
+    return tuple(_file(siblings[name]) for name in sorted(chosen))
+
+
+def _file(sibling: Sibling) -> File:
+    if sibling.lfs:
+        return File(sibling.rfilename, sibling.lfs.size, sibling.lfs.sha256, None)
+    if sibling.size is None or sibling.blob_id is None:
+        raise HubUnavailable("the Hub does not say what the model's files are", status=502)
+    return File(sibling.rfilename, sibling.size, None, sibling.blob_id)
+
+
+async def _read_config(hub: Hub, description: Description, file: File) -> dict[str, Any]:
+    if file.size > MOST_CONFIG:
+        raise ModelRefused(f"{file.path} is larger than 1 MiB", reason="config")
+    content = await hub.file(description.id, description.sha, file.path, MOST_CONFIG)
+    try:
+        config = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        config = None
+    if not isinstance(config, dict):
+        raise ModelRefused(f"{file.path} is not a JSON object", reason="config")
+    return config
+
+
+async def _measure(hub: Hub, description: Description, shards: list[File]) -> Weights | None:
+    if not shards:
+        return None
+    size = sum(shard.size for shard in shards)
+    if len(shards) > MOST_HEADERS:
+        if description.safetensors is None:
+            raise ModelRefused(
+                f"the weights are in more than {MOST_HEADERS} files, and the Hub has not read them",
+                reason="weights",
+            )
+        return weights.total([description.safetensors.parameters], size)
+    free = asyncio.Semaphore(HEADERS_AT_ONCE)
+
+    async def measure(shard: File) -> dict[str, int]:
+        async with free:
+            part = await hub.part(
+                description.id, description.sha, shard.path, 0, min(weights.FIRST, shard.size)
+            )
+            length = weights.header_length(part, shard.size)
+            if len(part) < 8 + length:
+                part = await hub.part(description.id, description.sha, shard.path, 0, 8 + length)
+            # Parsing megabytes of header would hold up every other request.
+            header = part[8 : 8 + length]
+            return await asyncio.to_thread(weights.read_header, header, shard.size)
+
+    return weights.total(await asyncio.gather(*(measure(shard) for shard in shards)), size)

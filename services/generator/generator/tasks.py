@@ -1,0 +1,166 @@
+"""The tasks that modules are made for: one row each.
+
+A row says which family of inference code serves the task, how a model of it is
+recognised, and what a caller may send. To add a task, add a row and, where no
+family fits, a family under `templates/inference`; the tests run every row.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One scalar input. `default` None: the library's or the model's own."""
+
+    name: str
+    type: Literal["string", "integer", "number", "boolean"]
+    description: str
+    default: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """`classes` are the ends of the architectures' names that serve it; none: any architecture.
+
+    `batch_size` is used where the caller names none. `takes` is the kind of one input.
+    """
+
+    name: str
+    family: str
+    takes: Literal["text", "image"]
+    answers: str
+    classes: tuple[str, ...] = ()
+    batch_size: int = 8
+    parameters: tuple[Parameter, ...] = ()
+    generates: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """Inference code that serves several tasks, and the packages it needs."""
+
+    name: str
+    libraries: tuple[str, ...]
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("pipeline", ("transformers",)),
+        Family("generation", ("transformers",)),
+    )
+}
+
+TOP_K = Parameter("top_k", "integer", "How many labels to answer, best first.", None, 1, 1000)
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "text-classification",
+            "pipeline",
+            "text",
+            "For each input a list of {label, score}, best first.",
+            ("ForSequenceClassification",),
+            parameters=(TOP_K,),
+        ),
+        Task(
+            "token-classification",
+            "pipeline",
+            "text",
+            "For each input a list of {entity or entity_group, score, word, start, end}.",
+            ("ForTokenClassification",),
+            parameters=(
+                Parameter(
+                    "aggregation_strategy",
+                    "string",
+                    "How tokens become entities: none, simple, first, average or max.",
+                    "simple",
+                ),
+            ),
+        ),
+        Task(
+            "fill-mask",
+            "pipeline",
+            "text",
+            "For each input a list of {token_str, token, score, sequence}, best first.",
+            ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel"),
+            parameters=(TOP_K,),
+        ),
+        Task(
+            "zero-shot-classification",
+            "pipeline",
+            "text",
+            "For each input {sequence, labels, scores}, best first.",
+            ("ForSequenceClassification",),
+            parameters=(
+                Parameter(
+                    "candidate_labels",
+                    "string",
+                    "The labels to choose from, separated by commas.",
+                    "positive, negative",
+                ),
+                Parameter("multi_label", "boolean", "Whether several labels may hold.", False),
+            ),
+        ),
+        Task(
+            "feature-extraction",
+            "pipeline",
+            "text",
+            "For each input the last hidden state: a list of vectors, one per token.",
+        ),
+        Task(
+            "text-generation",
+            "generation",
+            "text",
+            "For each input {generated_text}, without the input itself.",
+            ("ForCausalLM", "LMHeadModel"),
+            batch_size=1,
+            parameters=(
+                Parameter("max_new_tokens", "integer", "Most tokens to generate.", 128, 1, 32_768),
+                Parameter(
+                    "temperature",
+                    "number",
+                    "0: always the likeliest token; above: chosen at random, the higher the freer.",
+                    0.0,
+                    0,
+                    5,
+                ),
+                Parameter(
+                    "top_p", "number", "Choose among tokens of this total probability.", None, 0, 1
+                ),
+                Parameter(
+                    "top_k", "integer", "Choose among so many tokens; 0: all.", None, 0, 100_000
+                ),
+                Parameter("repetition_penalty", "number", "Above 1: repeat less.", None, 0.1, 10),
+            ),
+            generates=True,
+        ),
+        Task(
+            "image-classification",
+            "pipeline",
+            "image",
+            "For each input a list of {label, score}, best first.",
+            ("ForImageClassification", "ForImageClassificationWithTeacher"),
+            parameters=(TOP_K,),
+        ),
+        Task(
+            "image-feature-extraction",
+            "pipeline",
+            "image",
+            "For each input the last hidden state: a list of vectors, one per patch.",
+        ),
+        Task(
+            "object-detection",
+            "pipeline",
+            "image",
+            "For each input a list of {label, score, box: {xmin, ymin, xmax, ymax}} in pixels.",
+            ("ForObjectDetection",),
+            batch_size=1,
+            parameters=(Parameter("threshold", "number", "Least score to answer.", 0.5, 0, 1),),
+        ),
+    )
+}

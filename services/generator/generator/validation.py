@@ -1,0 +1,170 @@
+"""Looks at the rendered files once more, each with a parser of its own language.
+
+The templates are made so that no value can become code. This is the second
+line: were one of them wrong, the module is refused rather than handed out.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import yaml
+from packaging.requirements import InvalidRequirement, Requirement
+
+from common.contracts.generation import Check
+from generator import dockerfile, gotemplate, rendering
+from generator.dockerfile import Instruction
+from generator.manifest import Manifest
+
+Files = dict[str, str]
+
+RUN = (
+    Instruction("WORKDIR", ("/app",)),
+    Instruction("ARG", ("HF_ENDPOINT=https://huggingface.co",)),
+    Instruction("COPY", ("requirements.txt", "/app/")),
+    Instruction(
+        "RUN",
+        ("python", "-m", "pip", "install", "--no-cache-dir", "--requirement", "requirements.txt"),
+    ),
+    Instruction("COPY", ("module.yaml", "run_inference.py", "/app/")),
+    Instruction(
+        "RUN",
+        ("python", "run_inference.py", "fetch"),
+        ("--mount=type=secret,id=HF_TOKEN,env=HF_TOKEN",),
+    ),
+    Instruction("ENV", ("HF_HUB_OFFLINE=1",)),
+    Instruction("ENTRYPOINT", ("python", "/app/run_inference.py")),
+)
+
+# What people type that has broken the modules of others, and what they would type on purpose.
+HOSTILE = (
+    'it\'s a "cat", really',
+    "line\nbreak\r\n\ttab",
+    "back\\slash \\u0041 \\",
+    "{{ .text }}{{ end }}}}{{",
+    "a=b, c=d",
+    '"], "Image": "evil", "x": ["',
+    "\x00\x01\x1b\x7f",
+    "\u2028\u2029</script>&<>",
+    "喵🐈 ﬀ",
+    "",
+)
+
+
+def check(module: Manifest, files: Files) -> list[Check]:
+    """One check per file; an outcome `failed` says that the files must not be handed out."""
+    looks: dict[str, Callable[[Manifest, str], str]] = {
+        "Dockerfile": check_dockerfile,
+        "README.md": check_readme,
+        "lilypad_module.json.tmpl": check_template,
+        "module.yaml": check_manifest,
+        "requirements.txt": check_requirements,
+        "run_inference.py": check_script,
+    }
+    return [_look(name, look, module, files[name]) for name, look in looks.items()]
+
+
+def _look(name: str, look: Callable[[Manifest, str], str], module: Manifest, text: str) -> Check:
+    try:
+        return Check(name=name, outcome="passed", message=look(module, text))
+    except (ValueError, SyntaxError, KeyError, TypeError, yaml.YAMLError, InvalidRequirement) as e:
+        return Check(name=name, outcome="failed", message=f"{name}: {e}")
+
+
+def check_dockerfile(module: Manifest, text: str) -> str:
+    expected = [Instruction("FROM", (rendering.base_image(module),)), *RUN]
+    if dockerfile.parse(text) != expected:
+        raise ValueError("its instructions are not those of the template")
+    return f"{len(expected)} instructions, those of the template"
+
+
+def check_script(module: Manifest, text: str) -> str:
+    """The script is a constant, so it equals its source; what it parses to is looked at once."""
+    if text != rendering.script(module.run.family):
+        raise ValueError("it is not the template's source")
+    return f"Python, {_count_functions(text)} functions, those of the template"
+
+
+@cache
+def _count_functions(source: str) -> int:
+    tree = ast.parse(source)
+    return sum(isinstance(node, ast.FunctionDef) for node in ast.walk(tree))
+
+
+def check_manifest(module: Manifest, text: str) -> str:
+    if yaml.safe_load(text) != module.to_data():
+        raise ValueError("it does not read as what was meant")
+    return "reads as what was meant"
+
+
+def check_requirements(_: Manifest, text: str) -> str:
+    pins = [Requirement(line) for line in text.splitlines()]
+    for pin in pins:
+        if len(pin.specifier) != 1 or next(iter(pin.specifier)).operator != "==" or pin.url:
+            raise ValueError(f"{pin.name} is not pinned to one version")
+    return f"{len(pins)} packages, each at one version"
+
+
+def check_readme(_: Manifest, text: str) -> str:
+    if re.search(r"<(?!you>|repository>|commit>)|javascript:", text):
+        raise ValueError("it has markup in it")
+    return "no markup beyond the template's"
+
+
+def check_template(module: Manifest, text: str) -> str:
+    """Render it as the network does, with awkward inputs, and compare what arrives."""
+    names = [scalar.name for scalar in module.inputs] + ["request"]
+    variables = [scalar.env for scalar in module.inputs] + ["REQUEST_B64"]
+    trials: list[dict[str, str]] = [{}, *(dict.fromkeys(names, value) for value in HOSTILE)]
+    # One input alone as well, for the commas between them.
+    trials += [{name: HOSTILE[0]} for name in names]
+    for inputs in trials:
+        rendered = _strict(gotemplate.render(text, inputs))
+        docker = rendered["job"]["Spec"]["Docker"]
+        expected = [
+            f"{variable}={inputs.get(name, '')}"
+            for variable, name in zip(variables, names, strict=True)
+        ]
+        if docker["EnvironmentVariables"] != expected:
+            raise ValueError("an input arrives changed")
+        _check_fields(module, rendered)
+    return f"valid for {len(trials)} sets of awkward inputs, each arrives unchanged"
+
+
+def _check_fields(module: Manifest, rendered: dict[str, Any]) -> None:
+    """The rules of the network that silently do something else when broken."""
+    needs, spec = module.resources, rendered["job"]["Spec"]
+    expected_machine = {
+        "gpu": needs.gpu,
+        **({"gpus": [{"vram": needs.vram_mib}]} if needs.gpu else {}),
+        "cpu": needs.cpu * 1000,
+        "ram": needs.memory_mib,
+    }
+    expected_resources = {
+        **({"GPU": "1"} if needs.gpu else {}),
+        "CPU": str(needs.cpu),
+        "Memory": f"{needs.memory_mib}MiB",
+    }
+    if rendered["machine"] != expected_machine or spec["Resources"] != expected_resources:
+        raise ValueError("it asks for other resources than the module needs")
+    if rendered["executionTimeoutSeconds"] < spec["Timeout"]:
+        raise ValueError("the network would end a job before its own time is up")
+    if spec["Docker"]["Entrypoint"] != ["python", "/app/run_inference.py"]:
+        raise ValueError("it starts another program")
+    if spec["Docker"]["Image"] != rendering.image(module):
+        raise ValueError("it starts another image")
+
+
+def _strict(text: str) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise ValueError("a field stands twice")
+        return dict(pairs)
+
+    value = json.loads(text, object_pairs_hook=once)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004  (what it is, not a caller's mistake)
+    return value

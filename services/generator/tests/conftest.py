@@ -1,0 +1,29 @@
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from hub.testing import RunningHub
+
+from generator.handlers import Handlers
+from generator.hub import Hub
+from generator.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def hub_process() -> Iterator[RunningHub]:
+    with RunningHub() as running:
+        yield running
+
+
+@pytest.fixture
+def hub(hub_process: RunningHub) -> RunningHub:
+    """The demo Hub, healthy and with an empty log."""
+    hub_process.heal()
+    hub_process.forget()
+    return hub_process
+
+
+@pytest.fixture
+async def handlers(hub: RunningHub) -> AsyncIterator[Handlers]:
+    client = Hub(hub.url)
+    yield Handlers(client, Settings(hf_endpoint=hub.url))
+    await client.close()

@@ -1,0 +1,103 @@
+"""Builds and runs a generated module as its Dockerfile says, in a folder, without Docker."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from generator import dockerfile, gotemplate
+
+
+@dataclass
+class Built:
+    """An image, as far as it is a folder: `/app` of the Dockerfile lies at `app`."""
+
+    app: Path
+    files: dict[str, str]
+    environment: dict[str, str]
+    entrypoint: list[str]
+
+    def run(self, inputs: dict[str, str] | None = None, request: Any = None) -> tuple[int, Any]:
+        """What the network does: its template with the inputs, no network. Exit code, result."""
+        inputs = dict(inputs or {})
+        if request is not None:
+            inputs["request"] = base64.b64encode(json.dumps(request).encode()).decode()
+        job = json.loads(gotemplate.render(self.files["lilypad_module.json.tmpl"], inputs))
+        docker = job["job"]["Spec"]["Docker"]
+        assert docker["Entrypoint"] == self.entrypoint
+        outputs = self.app.parent / "outputs"
+        shutil.rmtree(outputs, ignore_errors=True)
+        outputs.mkdir()
+        variables = dict(pair.split("=", 1) for pair in docker["EnvironmentVariables"])
+        done = execute(
+            self.entrypoint, self.app, {**self.environment, **variables, "OUTPUT_DIR": str(outputs)}
+        )
+        self.output = done.stdout
+        assert [path.name for path in outputs.iterdir()] == ["result.json"], done.stderr
+        return done.returncode, json.loads((outputs / "result.json").read_text())
+
+
+def build(files: dict[str, str], folder: Path, **build_arguments: str) -> Built:
+    """Carry out the Dockerfile's instructions; packages are taken as installed."""
+    context, app = folder / "context", folder / "app"
+    context.mkdir(parents=True)
+    for name, text in files.items():
+        (context / name).write_text(text, encoding="utf-8")
+    environment = dict(build_arguments)
+    entrypoint: list[str] = []
+    for instruction in dockerfile.parse(files["Dockerfile"]):
+        match instruction.name, instruction.arguments:
+            case "WORKDIR", ("/app",):
+                app.mkdir()
+            case "COPY", (*sources, "/app/"):
+                for source in sources:
+                    shutil.copy(context / source, app)
+            case "ARG", (assignment,):
+                name, _, default = assignment.partition("=")
+                environment.setdefault(name, default)
+            case "ENV", (assignment,):
+                name, _, value = assignment.partition("=")
+                environment[name] = value
+            case "RUN", (_, "-m", "pip", *_):
+                pass
+            case "RUN", command:
+                done = execute(list(command), app, environment, network=True)
+                assert done.returncode == 0, done.stderr
+            case "ENTRYPOINT", command:
+                entrypoint = list(command)
+            case "FROM", _:
+                pass
+            case other:
+                raise AssertionError(f"nothing here carries out {other}")
+    return Built(app, files, environment, entrypoint)
+
+
+def execute(
+    command: list[str], app: Path, environment: dict[str, str], *, network: bool = False
+) -> subprocess.CompletedProcess[str]:
+    assert command[0] == "python"
+    command = [sys.executable, *(part.replace("/app", str(app)) for part in command[1:])]
+    if not network:
+        command = [*without_network(), *command]
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    return subprocess.run(
+        command,
+        cwd=app,
+        env={**kept, "HOME": str(app), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def without_network() -> list[str]:
+    """A prefix that takes the network away, as `--network none` does, where that is permitted."""
+    prefix = ["unshare", "--user", "--map-root-user", "--net"]
+    for attempt in (prefix, ["unshare", "--net"]):
+        if shutil.which("unshare") and not subprocess.run([*attempt, "true"]).returncode:
+            return attempt
+    return []
