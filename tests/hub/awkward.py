@@ -70,7 +70,7 @@ def lying_header(folder: Path, lie: str) -> None:
     (folder / WEIGHTS).write_bytes(
         {
             "huge": struct.pack("<Q", 2**63 - 1) + b"{}",
-            "past-the-end": struct.pack("<Q", 1_000_000) + b"{}",
+            "past-the-end": struct.pack("<Q", 1_000_000) + b'{"w": {"dtype": "F32",',
             "not-json": safetensors_header(b"this is no JSON"),
             "absurd": safetensors_header(json.dumps(absurd).encode()) + bytes(8),
         }[lie]

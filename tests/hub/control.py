@@ -31,7 +31,7 @@ class Seen:
     user_agent: str | None
     fault: str | None = None
     status: int | None = None
-    sent: int = 0  # bytes of the body
+    sent: int = 0  # bytes of the body, without what a fault wrote past ASGI
 
 
 class Control:

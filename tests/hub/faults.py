@@ -5,6 +5,8 @@ ASGI cannot send half a header or too few bytes, so some modes write to uvicorn'
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import MethodType
@@ -129,6 +131,9 @@ async def hang(_fault: Fault, exchange: Exchange) -> None:
 
 
 async def drop(_fault: Fault, exchange: Exchange) -> None:
+    # Lingering for no time makes the kernel send a reset instead of an orderly end.
+    connection = exchange.transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     exchange.transport.abort()
     await exchange.client_gone()
 

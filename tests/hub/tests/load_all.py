@@ -5,6 +5,7 @@ A program of its own: transformers reads HF_ENDPOINT once, when it is imported.
 
 import json
 import sys
+from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi
@@ -40,7 +41,6 @@ def load(repo: str) -> dict[str, object]:
     with torch.inference_mode():
         outputs = model(**inputs)[0]
     read = {
-        "commit": model.config._commit_hash == commit,
         "finite": bool(torch.isfinite(outputs).all()),
         "labels": list(model.config.id2label.values()),
     }
@@ -53,4 +53,15 @@ def load(repo: str) -> dict[str, object]:
     return read
 
 
-json.dump({repo: load(repo) for repo in LOADERS}, sys.stdout)
+def load_remote_code() -> dict[str, bool]:
+    repo = "lilypad/tiny-remote-code"
+    try:
+        AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=False)
+    except ValueError:
+        refused = not Path("remote-code-ran").exists()
+    AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True)
+    return {"refused": refused, "ran": Path("remote-code-ran").exists()}
+
+
+loaded = {repo: load(repo) for repo in LOADERS}
+json.dump(loaded | {"remote code": load_remote_code()}, sys.stdout)

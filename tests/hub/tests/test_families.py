@@ -14,21 +14,28 @@ Loaded = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def loaded(session_hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    environment = {
-        **os.environ,
-        **session_hub.environment,
-        "HF_HOME": str(tmp_path_factory.mktemp("hf")),
-    }
+    folder = tmp_path_factory.mktemp("hf")
+    environment = {**os.environ, **session_hub.environment, "HF_HOME": str(folder)}
     script = Path(__file__).with_name("load_all.py")
+    session_hub.forget()
     done = subprocess.run(
-        [sys.executable, script], env=environment, check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, script],
+        cwd=folder,
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
+    files = [seen.path for seen in session_hub.requests if "/resolve/" in seen.path]
+    assert files
+    # All of them at the commit, except where the client was not given one.
+    assert not [path for path in files if "/resolve/main/" in path and "remote" not in path]
     return json.loads(done.stdout)
 
 
 def test_every_good_model_loads_at_its_commit_and_answers_finite_numbers(loaded: Loaded):
-    assert len(loaded) == 6
-    assert all(model["commit"] and model["finite"] for model in loaded.values())
+    finite = [model["finite"] for model in loaded.values() if "finite" in model]
+    assert finite == [True] * 6
 
 
 def test_labels_come_through(loaded: Loaded):
@@ -40,6 +47,10 @@ def test_the_generator_continues_any_text_and_has_a_chat_template(loaded: Loaded
     generator = loaded["lilypad/tiny-text-generation"]
     assert generator["text"].startswith("the frog loved a film, 7 times: 蛙")
     assert generator["chat"] == "user: hello\nassistant: "
+
+
+def test_remote_code_runs_for_those_alone_who_trust_it(loaded: Loaded):
+    assert loaded["remote code"] == {"refused": True, "ran": True}
 
 
 def test_every_good_model_is_small(api: HfApi):

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hub.catalogue import MODELS
@@ -53,7 +54,13 @@ def test_a_start_that_is_ended_half_way_leaves_nothing_half_made(tmp_path: Path)
 
 
 def test_two_starts_at_once_serve_the_same_models(tmp_path: Path):
-    with RunningHub(tmp_path) as one, RunningHub(tmp_path) as other:
-        repo = MODELS[0].id
-        shas = {HfApi(endpoint=hub.url, token=False).model_info(repo).sha for hub in (one, other)}
-    assert len(shas) == 1
+    hubs = [RunningHub(tmp_path), RunningHub(tmp_path)]
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(RunningHub.start, hubs))
+        apis = [HfApi(endpoint=hub.url, token=False) for hub in hubs]
+        assert len({api.model_info(MODELS[0].id).sha for api in apis}) == 1
+    finally:
+        for hub in hubs:
+            hub.stop()
+    assert not list(tmp_path.glob(".making-*"))
