@@ -9,7 +9,8 @@ import structlog
 import uvicorn
 import uvloop
 
-from common import bus, logs, postgres
+from common import postgres, service
+from common.contracts.access import AUTHENTICATE, KEY_REVOKED
 from common.errors import Unavailable
 from gateway.accounts import Accounts
 from gateway.app import Gateway
@@ -30,11 +31,11 @@ GRACE = 20
 
 async def main() -> None:
     settings = GatewaySettings.from_environment()
-    logs.configure("gateway", settings.log_level)
     async with (
-        bus.connect(settings.nats_url, "gateway") as connection,
+        service.connect("gateway", settings) as gateway_service,
         postgres.connect(settings.database_url, "gateway", "gateway") as database,
     ):
+        connection = gateway_service.bus
 
         async def bus_is_there() -> None:
             if not connection.client.is_connected:
@@ -49,7 +50,10 @@ async def main() -> None:
             replicas=settings.replicas,
         )
         await limits.start()
-        accounts = Accounts(database, Passwords())
+        accounts = Accounts(database, Passwords(), connection)
+        await gateway_service.answer(AUTHENTICATE, accounts.check)
+        await gateway_service.listen(KEY_REVOKED, accounts.forget, shared=False)
+        await gateway_service.answer_discovery()
         gateway = Gateway(
             [*generations.endpoints(connection), *account_routes.endpoints(accounts)],
             accounts,

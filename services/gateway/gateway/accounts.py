@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
+from common.bus import Bus
 from common.contracts import Input, Message
+from common.contracts.access import KEY_REVOKED, Access, Credentials, KeyRevoked
 from common.errors import NotFound, Unauthenticated
 from common.postgres import Database
 from gateway import keys
@@ -73,9 +75,10 @@ class Caller:
 
 
 class Accounts:
-    def __init__(self, database: Database, passwords: Passwords) -> None:
+    def __init__(self, database: Database, passwords: Passwords, bus: Bus) -> None:
         self.database = database
         self.passwords = passwords
+        self.bus = bus
         self._trusted: dict[bytes, tuple[Caller, float]] = {}
 
     async def register(self, new: NewAccount) -> Account:
@@ -166,7 +169,20 @@ class Accounts:
             )
             if cursor.rowcount == 0:
                 raise NotFound("there is no such key")
-        self._trusted.clear()
+        # Every replica forgets it, and its sockets close; a replica that cannot hear
+        # this trusts the key for the rest of `TRUSTED` at most.
+        await self.bus.publish(KEY_REVOKED, KeyRevoked(account=account, key=key), account, key)
+
+    async def forget(self, revoked: KeyRevoked) -> None:
+        """Stop trusting a key that was revoked, here or on another replica."""
+        for hashed, (caller, _) in list(self._trusted.items()):
+            if caller.key == revoked.key:
+                del self._trusted[hashed]
+
+    async def check(self, credentials: Credentials) -> Access:
+        """`authenticate`, for the other services."""
+        caller = await self.authenticate(credentials.token)
+        return Access(account=caller.account, key=caller.key or "", scopes=sorted(caller.scopes))
 
     async def authenticate(self, key: str) -> Caller:
         """Who the key belongs to.

@@ -1,0 +1,208 @@
+"""`python -m local.demo [--once]`: from a model's URL to a module's answer, before your eyes.
+
+Everything runs on this machine: the stack, a small Hub with real models made
+on the spot, and at last the module itself, with the network off.
+"""
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from hub.testing import RunningHub
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from lilypad_client import LilypadClient, LilypadError, Module
+from local.__main__ import Progress, interruptible, port_of
+from local.process import CannotStart
+from local.stack import Stack
+
+MODEL = "lilypad/tiny-text-classification"
+SAMPLE = 'It\'s a small model, and it "answers", even this.'
+MARKS = {"passed": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
+
+
+class Failed(Exception):
+    """A step of the demonstration did not work; the message says which and how."""
+
+
+class Demo:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.steps = 0
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """One step: a spinner while it lasts, then a line with the time it took."""
+        self.steps += 1
+        start = time.monotonic()
+        with self.console.status(f"{title} ..."):
+            yield
+        self.console.print(
+            f"[bold cyan]{self.steps}[/] {title} [dim]{time.monotonic() - start:.1f} s[/]",
+            highlight=False,
+        )
+
+    def say(self, text: Any) -> None:
+        self.console.print(text, highlight=False, soft_wrap=isinstance(text, str))
+
+    def run(self, stack: Stack, folder: Path) -> None:
+        """All the steps against a running stack; raises Failed or LilypadError."""
+        with self.step("register an account and make a key"):
+            key = make_key(stack.url)
+        self.say(f"  [dim]{key[:15]}… (shown once)[/]")
+        with LilypadClient(api_key=key, base_url=stack.url) as client:
+            with self.step(f"generate a module from https://huggingface.co/{MODEL}"):
+                module = client.generate_module(model_url=f"https://huggingface.co/{MODEL}")
+            self.say(_described(module))
+            with self.step("download it as a zip and unpack it"):
+                archive = client.download(MODEL, folder / "module.zip")
+                laid = unpack(archive, folder / "module", module)
+        self.say(f"  [dim]{archive.stat().st_size:,} bytes, the same files byte for byte[/]")
+        with self.step("bake the weights in, as its Dockerfile does"):
+            bake(laid, stack.environment["HF_ENDPOINT"])
+        with self.step(f"run it with the network {_network_off()[1]}: {SAMPLE}"):
+            result = infer(laid, SAMPLE)
+        text = json.dumps(result, indent=2, ensure_ascii=False)
+        self.say(Syntax(text, "json", background_color="default"))
+
+
+def make_key(url: str) -> str:
+    """An account of its own for each run, and its first key, by the public API."""
+    email, password = f"demo-{secrets.token_hex(4)}@example.com", secrets.token_urlsafe(16)
+    with httpx2.Client(base_url=url, timeout=30) as http:
+        registered = http.post("/v1/api/accounts", json={"email": email, "password": password})
+        made = http.post("/v1/api/keys", json={"name": "demo"}, auth=(email, password))
+    for answer in (registered, made):
+        if answer.status_code != 201:
+            raise Failed(f"{answer.request.url.path} answered {answer.text}")
+    return str(made.json()["data"]["key"])
+
+
+def unpack(archive: Path, folder: Path, module: Module) -> Path:
+    with zipfile.ZipFile(archive) as files:
+        files.extractall(folder)
+    # The archive has one folder at its top.
+    (top,) = [found.parent for found in folder.rglob("module.yaml")]
+    for name, text in module.items():
+        if (top / name).read_text() != text:
+            raise Failed(f"{name} in the zip is not what /generate answered")
+    return top
+
+
+def bake(module: Path, hub: str) -> None:
+    """The Dockerfile's `RUN ... fetch`, in this environment in place of an image's."""
+    environment = {**os.environ, "HF_ENDPOINT": hub, "MODEL_DIR": str(module / "model")}
+    _run([sys.executable, "run_inference.py", "fetch"], module, environment)
+
+
+def infer(module: Path, text: str) -> dict[str, Any]:
+    """One request to the module, as the network makes it; returns result.json."""
+    outputs = module / "outputs"
+    outputs.mkdir(exist_ok=True)
+    request = json.dumps({"inputs": text}).encode()
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in _HUB},
+        "HF_HUB_OFFLINE": "1",
+        "MODEL_DIR": str(module / "model"),
+        "OUTPUT_DIR": str(outputs),
+        "REQUEST_B64": base64.b64encode(request).decode(),
+    }
+    _run([*_network_off()[0], sys.executable, "run_inference.py"], module, environment)
+    result: dict[str, Any] = json.loads((outputs / "result.json").read_text())
+    if result.get("status") != "success":
+        raise Failed(f"the module answered {result}")
+    return result
+
+
+_HUB = ("HF_ENDPOINT", "HF_TOKEN")
+
+
+def _network_off() -> tuple[list[str], str]:
+    """A command prefix that takes the network away, where that may be done; and how to say it."""
+    prefix = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    if shutil.which("unshare"):
+        tried = subprocess.run([*prefix, "true"], capture_output=True, check=False)
+        if tried.returncode == 0:
+            return prefix, "off"
+    return [], "unused (HF_HUB_OFFLINE=1; this system does not let it be taken away)"
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise Failed(
+            f"{' '.join(command[-2:])} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+        )
+
+
+def _described(module: Module) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
+    facts = module.model
+    table.add_row("model", f"{facts['id']} [dim]at commit {facts['commit'][:12]}[/]")
+    table.add_row("task", f"{facts['task']} [dim]by {facts['library']}[/]")
+    table.add_row("weights", f"{facts['weightBytes']:,} bytes, {facts['parameters']:,} parameters")
+    table.add_row("files", "  ".join(module))
+    outcomes = [
+        MARKS[check["outcome"]] + " " + check["name"] for check in module.validation["checks"]
+    ]
+    table.add_row("checks", "  ".join(outcomes))
+    return table
+
+
+def main(arguments: list[str]) -> int:
+    once = arguments == ["--once"]
+    if arguments and not once:
+        Console(stderr=True).print("usage: python -m local.demo [--once]")
+        return 2
+    interruptible()
+    console, errors = Console(), Console(stderr=True)
+    home = Path(os.environ.get("LILYPAD_HOME") or ".lilypad") / "demo"
+    try:
+        with ExitStack() as closing:
+            folder = Path(
+                closing.enter_context(tempfile.TemporaryDirectory(prefix="lilypad-demo-"))
+            )
+            demo = Demo(console)
+            with demo.step("make small real models and serve them as a Hub"):
+                hub = closing.enter_context(RunningHub(home / "models"))
+            stack = Stack(
+                home / "stack",
+                port=0 if once else port_of(os.environ.get("PORT") or "8080"),
+                environment={"HF_ENDPOINT": hub.url},
+                report=Progress(console),
+            )
+            closing.callback(stack.close)
+            with demo.step("start PostgreSQL, NATS, the services and Envoy"):
+                stack.start()
+            demo.run(stack, folder)
+            console.print(f"\n[bold green]It works.[/] Open [bold]{stack.url}[/]", highlight=False)
+            if not once:
+                console.print("[dim]Ctrl-C stops it.[/]")
+                threading.Event().wait()
+    except (CannotStart, Failed, LilypadError) as error:
+        errors.print(f"[red]Failed:[/] {error}", highlight=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,29 @@
+"""Who may: asked of the gateway, which alone knows accounts and keys."""
+
+from common.contracts import Event, Message, Rpc
+
+
+class Credentials(Message):
+    """An API key, or the short-lived token that a page was given for its socket."""
+
+    token: str
+
+
+class Access(Message):
+    """Whom a token belongs to; `key` is the key's id, or empty for a page's token."""
+
+    account: str
+    key: str
+    scopes: list[str]
+
+
+class KeyRevoked(Message):
+    """A key that is refused from now on; told with the account and the key's id as tokens."""
+
+    account: str
+    key: str
+
+
+# Refused with Unauthenticated (2001), or Unavailable when the database cannot be asked.
+AUTHENTICATE = Rpc("rpc.gateway.authenticate", Credentials, Access)
+KEY_REVOKED = Event("event.key.revoked", KeyRevoked)

@@ -1,0 +1,106 @@
+"""What passes between the benchmarker's control and its workers; no account is in it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from common.contracts import Job, Message, Rpc
+from common.contracts.benchmarking import BenchmarkRequest, Failure
+from common.contracts.figures import EnergyUse, MemoryUse, Setup, Shortage
+
+Class = Literal["cpu", "gpu"]
+
+
+class ModelAt(Message):
+    id: str
+    commit: str
+    task: str
+    library: str
+
+
+class Measurement(Message):
+    """The work: one model in one configuration at some batch sizes."""
+
+    id: str
+    model: ModelAt
+    request: BenchmarkRequest
+
+
+class Samples(Message):
+    """Some timed calls at one batch size, nanoseconds each.
+
+    `steps` has the moment of each generated token since its call's start.
+    `neighbours` is how many cores others kept busy meanwhile.
+    """
+
+    round: int
+    batch_size: int
+    wall: list[int]
+    device: list[int] | None = None
+    steps: list[list[int]] | None = None
+    neighbours: float | None = None
+    throttled: list[str] = []
+    joules: float | None = None
+
+
+class SizeFacts(Message):
+    batch_size: int
+    memory: MemoryUse | None = None
+    shortage: Shortage | None = None
+    energy: EnergyUse | None = None
+
+
+class Take(Message):
+    id: str
+    worker: str = Field(description="Who takes it, new for each delivery.")
+
+
+class Ticket(Message):
+    """Whether to run, and what an earlier delivery has already brought in."""
+
+    run: bool
+    blocks: list[tuple[int, int]] = Field([], description="(round, batch size) that are committed.")
+    sizes: list[SizeFacts] = []
+    chosen: list[int] = Field([], description="Sizes that a search has settled on.")
+
+
+class Report(Message):
+    id: str
+    worker: str
+    setup: Setup | None = None
+    samples: Samples | None = None
+    size: SizeFacts | None = None
+    chosen: list[int] | None = None
+
+
+class Standing(Message):
+    """False: canceled, over, or taken by another worker; stop and let go of the device."""
+
+    run: bool
+
+
+class End(Message):
+    id: str
+    worker: str
+    error: Failure | None = None
+
+
+class Announcement(Message):
+    """A worker's machine, said again every few seconds."""
+
+    worker: str
+    name: str
+    device_class: Class
+    memory: float = Field(description="[MiB]", json_schema_extra={"unit": "MiB"})
+    dtypes: list[str]
+
+
+class Heard(Message):
+    pass
+
+
+MEASURE = Job("job.benchmarker.measure", Measurement)
+TAKE = Rpc("rpc.benchmarker.take", Take, Ticket)
+REPORT = Rpc("rpc.benchmarker.report", Report, Standing)
+END = Rpc("rpc.benchmarker.end", End, Heard, timeout=10.0)
+ANNOUNCE = Rpc("rpc.benchmarker.announce", Announcement, Heard)
