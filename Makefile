@@ -22,7 +22,7 @@ $(STAMP): requirements.txt constraints.txt $(wildcard libs/*/pyproject.toml serv
 	@touch $@
 
 demo: $(STAMP) ## from a model's URL to a module's answer, on this machine alone (ONCE=1: end when done)
-	@$(PY) -m demo $(if $(ONCE),--once)
+	@$(PY) -m local.demo $(if $(ONCE),--once)
 
 run: $(STAMP) ## serve at http://127.0.0.1:8080 (PORT and LILYPAD_HOME move it)
 	@$(PY) -m local run
