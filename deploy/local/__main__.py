@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Never
 
 from rich.console import Console
+from rich.markup import escape
 
 from local.process import CannotStart, Report
 from local.stack import Stack
@@ -32,26 +33,26 @@ class Progress(Report):
         self.console.print(f"  [green]✓[/] {part:<14}[dim]{seconds:5.1f} s[/]", highlight=False)
 
     def note(self, sentence: str) -> None:
-        self.console.print(f"  [yellow]![/] {sentence}", highlight=False, soft_wrap=True)
+        self.console.print(f"  [yellow]![/] {escape(sentence)}", highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str]) -> int:
     if arguments != ["run"]:
         print(USAGE, file=sys.stderr)
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    interruptible()
     console = Console()
     try:
         stack = Stack(
             Path(os.environ.get("LILYPAD_HOME") or ".lilypad"),
-            port=_port(os.environ.get("PORT") or "8080"),
+            port=port_of(os.environ.get("PORT") or "8080"),
             report=Progress(console),
         )
         serve(stack, console)
     except CannotStart as error:
+        reason = escape(str(error))
         Console(stderr=True).print(
-            f"[red]Not started:[/] {error}", highlight=False, soft_wrap=True, markup=True
+            f"[red]Not started:[/] {reason}", highlight=False, soft_wrap=True
         )
         return 1
     return 0
@@ -74,6 +75,12 @@ def serve(stack: Stack, console: Console) -> None:
         console.print("stopped", highlight=False)
 
 
+def interruptible() -> None:
+    """From now on, whatever ends this process first stops what it started."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
 def _interrupt(_number: int, _frame: object) -> Never:
     # Once is enough: a second one must not interrupt the orderly end.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -81,7 +88,7 @@ def _interrupt(_number: int, _frame: object) -> Never:
     raise KeyboardInterrupt
 
 
-def _port(text: str) -> int:
+def port_of(text: str) -> int:
     if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
         return int(text)
     raise CannotStart(f"PORT={text} is no port; it is a number from 1 to 65535")

@@ -85,19 +85,6 @@ class Envoy:
         self.realtime = realtime
         self.flood_limit = flood_limit
 
-    def prepare(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        # Relative to where Envoy runs: a socket's path has at most 107 bytes.
-        admin = {"pipe": {"path": "admin.sock", "mode": 0o600}}
-        text = render(
-            (HOST, self.port),
-            gateway=self.gateway,
-            realtime=self.realtime,
-            admin=admin,
-            flood_limit=self.flood_limit,
-        )
-        (self.directory / "envoy.yaml").write_text(text)
-
     def program(self) -> Program:
         return Program(
             name="envoy",
@@ -111,6 +98,7 @@ class Envoy:
                 *("--log-level", "warning"),
             ],
             environment={"TZ": "UTC"},
+            prepare=self._prepare,
             ready=self._ready,
             directory=self.directory,
             before_stop=self.drain,
@@ -127,6 +115,19 @@ class Envoy:
 
     def close(self) -> None:
         (self.directory / "admin.sock").unlink(missing_ok=True)
+
+    def _prepare(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        # Relative to where Envoy runs: a socket's path has at most 107 bytes.
+        admin = {"pipe": {"path": "admin.sock", "mode": 0o600}}
+        text = render(
+            (HOST, self.port),
+            gateway=self.gateway,
+            realtime=self.realtime,
+            admin=admin,
+            flood_limit=self.flood_limit,
+        )
+        (self.directory / "envoy.yaml").write_text(text)
 
     def _active_requests(self) -> int:
         line = self._admin("GET", "/stats?filter=^http.edge.downstream_rq_active$")

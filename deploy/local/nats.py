@@ -83,6 +83,8 @@ class Nats:
                 self.url("supervisor"),
                 allow_reconnect=False,
                 connect_timeout=1,
+                # nats-py tries a refused connection again even so, 2 s later if not told otherwise.
+                reconnect_time_wait=0.02,
                 inbox_prefix="_INBOX.supervisor",
                 error_cb=ignore,
             )

@@ -1,7 +1,6 @@
 """PostgreSQL from a wheel: its data, its roles, its process."""
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -58,19 +57,11 @@ class Postgres:
         self.data = data
         self.port = port
         self.credentials = credentials
-        self.account = UNPRIVILEGED if os.geteuid() == 0 else None
+        self.account = self._account()
 
     def url(self, role: str = SUPERUSER, database: str = DATABASE) -> str:
         password = self.credentials.password(f"postgres/{role}")
         return f"postgresql://{role}:{password}@{HOST}:{self.port}/{database}"
-
-    def prepare(self) -> None:
-        """Make the data directory, if this is the first time; wait for a predecessor to end."""
-        if (self.data / "PG_VERSION").exists():
-            self._check_owner()
-            self._wait_for_predecessor()
-        else:
-            self._initialize()
 
     def program(self) -> Program:
         settings = {**SETTINGS, "port": str(self.port)}
@@ -79,6 +70,7 @@ class Postgres:
             name="postgres",
             command=[str(binaries() / "postgres"), "-D", str(self.data), *options],
             environment=ENVIRONMENT,
+            prepare=self._prepare,
             ready=self._ready,
             # "Fast": ends the sessions, writes everything, removes its lock and shared memory.
             stop_signal=signal.SIGINT,
@@ -114,6 +106,24 @@ class Postgres:
                     role=role, password=self.credentials.password(f"postgres/{name}")
                 )
             )
+
+    def _account(self) -> str | None:
+        """Who PostgreSQL runs as, if not as whoever runs this."""
+        if os.geteuid() != 0:
+            return None
+        # It insists on owning its data, whoever made them.
+        return self.data.owner() if self.data.exists() else UNPRIVILEGED
+
+    def _prepare(self) -> None:
+        """Make the data directory, if this is the first time; wait for a predecessor to end."""
+        if not self.data.exists():
+            self._initialize()
+        elif os.geteuid() not in (0, owner := self.data.stat().st_uid):
+            raise CannotStart(
+                f"{self.data} is another user's (number {owner}), as when root ran this before;"
+                " run it as root again, or set LILYPAD_HOME to another directory"
+            )
+        self._wait_for_predecessor()
 
     def _initialize(self) -> None:
         """Into a directory beside it first: what was interrupted is never taken for whole."""
@@ -155,17 +165,6 @@ class Postgres:
         finally:
             password.unlink()
         new.rename(self.data)
-
-    def _check_owner(self) -> None:
-        owner = self.data.stat().st_uid
-        if os.geteuid() == 0:
-            # Whoever ran it before: PostgreSQL insists on owning its data.
-            self.account = pwd.getpwuid(owner).pw_name
-        elif owner != os.geteuid():
-            raise CannotStart(
-                f"{self.data} is another user's (number {owner}), as when root ran this before;"
-                " run it as root again, or set LILYPAD_HOME to another directory"
-            )
 
     def _wait_for_predecessor(self, seconds: float = 30.0) -> None:
         """After the supervisor was killed, its PostgreSQL takes a moment to write everything."""

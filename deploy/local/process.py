@@ -53,6 +53,7 @@ class Program:
         death_signal: what the kernel sends it when the supervisor is killed.
         account: the user to run as; None: whoever runs this.
         directory: to run in.
+        prepare: called before each start; may raise `CannotStart`.
         before_stop: called before the stop signal, to let work run out.
     """
 
@@ -65,6 +66,7 @@ class Program:
     death_signal: signal.Signals = signal.SIGKILL
     account: str | None = None
     directory: Path | None = None
+    prepare: Callable[[], None] = field(default=lambda: None)
     before_stop: Callable[[], None] = field(default=lambda: None)
 
 
@@ -83,22 +85,26 @@ class Process:
 
     The thread also is the one that forks: on Linux a child's death signal is
     sent when the thread that started it ends.
+
+    Attributes:
+        born: when it was last started, on the monotonic clock.
+        came_up: it has served; from then on it is started again whenever it ends.
+        failure: why it did not come up; None while it may yet.
     """
 
     def __init__(self, program: Program, log: Path, report: Report) -> None:
         self.program = program
         self.name = program.name
         self.log = log
-        self.starts = 0
         self.born = 0.0
+        self.came_up = False
+        self.failure: str | None = None
         self._report = report
         self._popen: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
-        self._started = threading.Event()
+        self._stopping = threading.Event()
         # Between deciding to start it again and having done so, nobody stops it.
         self._deciding = threading.Lock()
-        self._stopping = threading.Event()
-        self._failure: OSError | None = None
 
     @property
     def pid(self) -> int:
@@ -110,15 +116,18 @@ class Process:
     def running(self) -> bool:
         return self._popen is not None and self._popen.returncode is None
 
+    @property
+    def serves(self) -> bool:
+        return self.running and self.program.ready()
+
     def start(self) -> None:
-        self._started.clear()
+        """Begin to start it; `wait_until_ready` tells when it serves."""
         self._stopping.clear()
-        self._failure = None
+        self.born = time.monotonic()
+        self.came_up = False
+        self.failure = None
         self._thread = threading.Thread(target=self._keep_running, name=self.name, daemon=True)
         self._thread.start()
-        self._started.wait()
-        if self._failure:
-            raise CannotStart(f"{self.name} could not be started: {self._failure}")
 
     def stop(self) -> None:
         """End it and wait until it has ended; its own children go with it."""
@@ -133,9 +142,8 @@ class Process:
             popen.send_signal(self.program.stop_signal)
             self._thread.join(self.program.grace)
             if self._thread.is_alive():
-                self._report.note(
-                    f"{self.name} did not end within {self.program.grace:g} s; killing it"
-                )
+                grace = f"{self.program.grace:g} s"
+                self._report.note(f"{self.name} did not end within {grace}; killing it")
                 popen.kill()
         self._thread.join()
         self._thread = None
@@ -149,35 +157,47 @@ class Process:
             return ""
 
     def _keep_running(self) -> None:
-        failures = 0
+        pauses = iter(PAUSES)
         while True:
-            self.born = time.monotonic()
-            with self._deciding:
-                if self._stopping.is_set():
-                    return
-                try:
-                    popen = self._spawn()
-                except OSError as error:
-                    self._failure = error
-                    self._started.set()
-                    return
-            status = _wait_for_all(popen)
+            try:
+                how = self._run_once()
+            except (OSError, CannotStart) as error:
+                how = f"could not be started: {error}"
             if self._stopping.is_set():
                 return
-            failures = 0 if time.monotonic() - self.born > STEADY else failures + 1
-            pause = PAUSES[min(max(failures - 1, 0), len(PAUSES) - 1)]
-            self._report.note(
-                f"{self.name} {_describe(status)}; starting it again in {pause:g} s"
-                f" (its log: {self.log})"
-            )
+            if not self.came_up:
+                self.failure = how
+                return
+            if time.monotonic() - self.born > STEADY:
+                pauses = iter(PAUSES)
+            pause = next(pauses, PAUSES[-1])
+            self._report.note(f"{self.name} {how}; starting it again in {pause:g} s ({self.log})")
             if self._stopping.wait(pause):
                 return
+            self.born = time.monotonic()
+
+    def _run_once(self) -> str:
+        """Start it and wait for its end; returns how that came."""
+        self.program.prepare()
+        with self._deciding:
+            if self._stopping.is_set():
+                return ""
+            self._popen = popen = self._spawn()
+        # It is not reaped before its group was killed: until then nobody else
+        # can have its number.
+        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(popen.pid, signal.SIGKILL)
+        status = popen.wait()
+        if status < 0:
+            return f"was ended by {signal.Signals(-status).name}"
+        return f"ended with status {status}"
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         rotate(self.log)
         program = self.program
         with self.log.open("ab") as log:
-            self._popen = subprocess.Popen(
+            return subprocess.Popen(
                 tied(program.command, program.account, program.death_signal),
                 env=dict(program.environment),
                 cwd=program.directory,
@@ -187,9 +207,6 @@ class Process:
                 # Ctrl-C in a terminal is for the supervisor, which stops things in order.
                 start_new_session=True,
             )
-        self.starts += 1
-        self._started.set()
-        return self._popen
 
 
 def rotate(log: Path) -> None:
@@ -200,26 +217,22 @@ def rotate(log: Path) -> None:
 
 
 def wait_until_ready(
-    processes: Sequence[Process],
-    report: Report,
-    seconds: float = PATIENCE,
-    *,
-    patient: bool = False,
+    processes: Sequence[Process], report: Report, seconds: float = PATIENCE
 ) -> None:
-    """Return when all of them serve; `patient` lets them end and be started again meanwhile.
+    """Return when all of them serve.
 
     Raises:
-        CannotStart: one ended, or the time is up.
+        CannotStart: one ended before it came up, or the time is up.
     """
     deadline = time.monotonic() + seconds
-    starts = {process.name: process.starts for process in processes}
     waiting = list(processes)
     while waiting:
         for process in list(waiting):
-            if not patient and (not process.running or process.starts != starts[process.name]):
-                raise CannotStart(f"{process.name} ended while starting{_quoted(process)}")
-            if process.running and process.program.ready():
+            if process.failure is not None:
+                raise CannotStart(f"{process.name} {process.failure}{_quoted(process)}")
+            if process.serves:
                 waiting.remove(process)
+                process.came_up = True
                 report.ready(process.name, time.monotonic() - process.born)
         if waiting and time.monotonic() > deadline:
             names = ", ".join(process.name for process in waiting)
@@ -231,21 +244,3 @@ def wait_until_ready(
 def _quoted(process: Process) -> str:
     words = process.last_words()
     return f"; the end of {process.log}:\n{words}" if words else f"; {process.log} is empty"
-
-
-def _wait_for_all(popen: subprocess.Popen[bytes]) -> int:
-    """Wait for the process, and take what it started with it.
-
-    It is not reaped before its group was killed: until then nobody else can
-    have its number.
-    """
-    os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(popen.pid, signal.SIGKILL)
-    return popen.wait()
-
-
-def _describe(status: int) -> str:
-    if status < 0:
-        return f"was ended by {signal.Signals(-status).name}"
-    return f"ended with status {status}"

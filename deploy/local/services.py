@@ -8,7 +8,8 @@ class Service:
     """What the stack must know of a service to run it.
 
     Attributes:
-        name: its package (`python -m <name>`), its NATS user, its database role and schema.
+        name: its NATS user, its database role and schema, its package.
+        module: what `python -m` runs, if it is not the package.
         replicas: how many processes.
         database: whether it gets DATABASE_URL.
         http: whether it listens; then it gets HTTP_HOST and HTTP_PORT, and is ready when
@@ -21,6 +22,7 @@ class Service:
     database: bool = False
     http: bool = False
     hub: bool = False
+    module: str | None = None
 
 
 SERVICES = (

@@ -134,7 +134,7 @@ class Stack:
     def wait_until_ready(self, *names: str) -> None:
         """Of these processes, or of all; also of one that is just being started again."""
         chosen = [self.processes[name] for name in names or self.processes]
-        wait_until_ready(chosen, Report(), patient=True)
+        wait_until_ready(chosen, Report())
 
     def environment_of(self, service: Service, replica: int = 0) -> dict[str, str]:
         """What a replica of a service is told, as environment variables."""
@@ -192,7 +192,6 @@ class Stack:
         if "nats" in self.servers:
             started.append(self._run(self.nats.program()))
         if "postgres" in self.servers:
-            self.postgres.prepare()
             started.append(self._run(self.postgres.program()))
         wait_until_ready(started, self.report)
         if "postgres" in self.servers:
@@ -205,14 +204,13 @@ class Stack:
             for replica in range(service.replicas)
         ]
         if "envoy" in self.servers:
-            self.edge.prepare()
             started.append(self._run(self.edge.program()))
         wait_until_ready(started, self.report)
 
     def _service_program(self, service: Service, replica: int) -> Program:
         return Program(
             name=f"{service.name}-{replica + 1}",
-            command=[sys.executable, "-m", service.name],
+            command=[sys.executable, "-m", service.module or service.name],
             environment=self.environment_of(service, replica),
             ready=lambda: self._serves(service, replica),
             # The longest answer that a service may be giving.
