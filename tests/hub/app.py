@@ -41,7 +41,8 @@ class RefusalError(Exception):
 
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
         super().__init__(message)
-        self.headers = {"X-Error-Message": message, **headers}
+        # A message repeats what was asked for, which may be anything; a header may not.
+        self.headers = {"X-Error-Message": message.encode("unicode_escape").decode(), **headers}
         if code:
             self.headers["X-Error-Code"] = code
         self.status = status
@@ -81,27 +82,27 @@ class Hub:
         raw_path = request.scope["raw_path"].decode("ascii")
         if raw_path == "/api/whoami-v2":
             return self.whoami(request)
-        for name, pattern in ROUTES:
-            if match := pattern.fullmatch(raw_path):
-                found = {key: unquote(part) for key, part in match.groupdict().items() if part}
-                repository = self.repository(request, found["repo"])
-                if name == "refs":
-                    return self.refs(repository)
-                commit = repository.at(found.get("revision", "main"))
-                if not commit:
-                    message = f"Invalid rev id: {found['revision']}"
-                    raise RefusalError(404, message, "RevisionNotFound")
-                path = found.get("path", "")
-                if name == "info":
-                    return self.info(request, repository, commit)
-                if name == "tree":
-                    return self.tree(request, commit, path)
-                if name == "paths_info":
-                    return await self.paths_info(request, commit)
-                if name == "resolve":
-                    return self.resolve(request, repository, commit, path)
-                return self.cdn(request, commit, path)
-        raise RefusalError(404, "Sorry, we can't find the page you are looking for.")
+        name, found = route(raw_path)
+        path = found.get("path", "")
+        if name == "cdn":
+            self.check_signature(request)
+            commit = self.repositories[found["repo"]].commits[found["revision"]]
+            return content(request, commit.files[path], commit)
+        repository = self.repository(request, found["repo"])
+        revision = found.get("revision", "main")
+        if (at := repository.at(revision)) is None:
+            raise RefusalError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        match name:
+            case "info":
+                return self.info(request, repository, at)
+            case "tree":
+                return self.tree(request, at, path)
+            case "paths_info":
+                return await self.paths_info(request, at)
+            case "refs":
+                return self.refs(repository)
+            case _:
+                return self.resolve(request, repository, at, path)
 
     # Who asks for what
 
@@ -242,13 +243,11 @@ class Hub:
             media_type="text/plain",
         )
 
-    def cdn(self, request: Request, commit: Commit, path: str) -> Response:
-        """Serve a large file to whoever has a signed address, as a content network does."""
+    def check_signature(self, request: Request) -> None:
+        """Raise RefusalError unless the Hub made this address: a content network asks no more."""
         expected = self.signature(request.scope["raw_path"].decode("ascii"))
-        given = request.query_params.get("Signature", "")
-        if path not in commit.files or not hmac.compare_digest(expected, given):
+        if not hmac.compare_digest(expected, request.query_params.get("Signature", "")):
             raise RefusalError(403, "AccessDenied")
-        return content(request, commit.files[path], commit)
 
     def signature(self, raw_path: str) -> str:
         return hmac.new(self.signing_key, raw_path.encode(), "sha256").hexdigest()
@@ -262,6 +261,14 @@ class Hub:
             "RateLimit": f'"{resource}";r={max(0, QUOTA - spent)};t={WINDOW - into}',
             "RateLimit-Policy": f'"fixed window";"{resource}";q={QUOTA};w={WINDOW}',
         }
+
+
+def route(raw_path: str) -> tuple[str, dict[str, str]]:
+    """Return what is asked for, and the path's parts as they were before quoting."""
+    for name, pattern in ROUTES:
+        if match := pattern.fullmatch(raw_path):
+            return name, {key: unquote(part) for key, part in match.groupdict().items() if part}
+    raise RefusalError(404, "Sorry, we can't find the page you are looking for.")
 
 
 def entry(commit: Commit, path: str, expand: bool) -> dict[str, object]:

@@ -120,6 +120,13 @@ def test_a_large_file_is_redirected_to_a_signed_address(hub: RunningHub, api: Hf
     assert httpx2.get(location.copy_remove_param("Signature")).status_code == 403
 
 
+def test_a_signed_address_needs_no_token(hub: RunningHub):
+    url = hf_hub_url("lilypad/tiny-private", WEIGHTS, endpoint=hub.url)
+    redirect = httpx2.head(url, headers={"Authorization": f"Bearer {MEMBER_TOKEN}"})
+    location = httpx2.URL(url).join(redirect.headers["Location"])
+    assert httpx2.get(location).status_code == 200
+
+
 @pytest.mark.parametrize("filename", ["config.json", WEIGHTS])
 def test_a_files_metadata_is_read_by_the_client(hub: RunningHub, api: HfApi, filename: str):
     info = api.model_info(CLASSIFIER, files_metadata=True)
@@ -187,9 +194,10 @@ def test_an_unknown_repository_is_not_found(api: HfApi, token: str | bool, statu
     assert refused.value.response.status_code == status
 
 
-def test_an_unknown_revision_is_not_found(api: HfApi):
+@pytest.mark.parametrize("revision", ["0" * 40, "refs/pr/1", *HOSTILE])
+def test_an_unknown_revision_is_not_found(api: HfApi, revision: str):
     with pytest.raises(RevisionNotFoundError):
-        api.model_info(CLASSIFIER, revision="0" * 40)
+        api.model_info(CLASSIFIER, revision=revision)
 
 
 def test_an_unknown_file_is_not_found_and_the_commit_is_told(api: HfApi):
