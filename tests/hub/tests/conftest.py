@@ -3,8 +3,9 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from hub.testing import RunningHub
 from huggingface_hub import HfApi
+
+from hub.testing import RunningHub
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,6 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from hub.app import MEMBER_TOKEN, STRANGER_TOKEN
-from hub.catalogue import HOSTILE
-from hub.repository import git_object
-from hub.testing import RunningHub
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import (
     DisabledRepoError,
@@ -20,6 +16,11 @@ from huggingface_hub.utils import parse_ratelimit_headers
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
+
+from hub.app import MEMBER_TOKEN, STRANGER_TOKEN
+from hub.catalogue import HOSTILE
+from hub.repository import git_object
+from hub.testing import RunningHub
 
 CLASSIFIER = "lilypad/tiny-text-classification"
 WEIGHTS = "model.safetensors"

@@ -4,10 +4,11 @@ from pathlib import Path
 import httpx2
 import pytest
 import torch
-from hub.catalogue import HOSTILE
-from hub.testing import RunningHub
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+
+from hub.catalogue import HOSTILE
+from hub.testing import RunningHub
 
 
 def test_pickled_weights_are_real_and_alone(api: HfApi):

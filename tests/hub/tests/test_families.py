@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.testing import RunningHub
 from huggingface_hub import HfApi
+
+from hub.testing import RunningHub
 
 Loaded = dict[str, dict[str, Any]]
 

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from hub.faults import NONSENSE
-from hub.testing import RunningHub
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import parse_ratelimit_headers
+
+from hub.faults import NONSENSE
+from hub.testing import RunningHub
 
 CLASSIFIER = "lilypad/tiny-text-classification"
 PATIENCE = 60  # seconds; ends a test that would hang, and is never measured

@@ -5,11 +5,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from huggingface_hub import HfApi
+
 from hub.catalogue import MODELS
 from hub.making import made, quiet
 from hub.repository import read_repository
 from hub.testing import RunningHub, default_models_dir
-from huggingface_hub import HfApi
 
 
 def test_models_made_anew_in_another_process_have_the_same_commits(
