@@ -66,6 +66,18 @@ MODELS = (
         library="sentence-transformers",
     ),
     Model("lilypad/tiny-image-classification", "families:vit_classifier", "image-classification"),
+    Model("lilypad/tiny-token-classification", "families:bert_tagger", "token-classification"),
+    Model("lilypad/tiny-fill-mask", "families:bert_mask_filler", "fill-mask"),
+    Model(
+        "lilypad/tiny-zero-shot-classification",
+        "families:bert_classifier",
+        "zero-shot-classification",
+        branches={"main": {"labels": ("contradiction", "neutral", "entailment")}},
+    ),
+    Model(
+        "lilypad/tiny-image-feature-extraction", "families:vit_encoder", "image-feature-extraction"
+    ),
+    Model("lilypad/tiny-object-detection", "families:yolos_detector", "object-detection"),
     # Good ones behind a door.
     Model("lilypad/tiny-gated", "families:bert_classifier", "text-classification", gated="manual"),
     Model("lilypad/tiny-private", "families:bert_classifier", "text-classification", private=True),

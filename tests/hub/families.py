@@ -13,7 +13,9 @@ from typing import Any
 
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
     BertTokenizer,
     GenerationConfig,
@@ -23,6 +25,10 @@ from transformers import (
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
+    ViTModel,
+    YolosConfig,
+    YolosForObjectDetection,
+    YolosImageProcessor,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -47,6 +53,20 @@ def bert_classifier(folder: Path, labels: Sequence[str] = ("NEGATIVE", "POSITIVE
     config = bert_config(len(tokenizer), id2label=dict(enumerate(labels)))
     config.label2id = {label: number for number, label in enumerate(labels)}
     BertForSequenceClassification(config).save_pretrained(folder)
+
+
+def bert_tagger(folder: Path, labels: Sequence[str] = ("O", "B-FROG", "I-FROG")) -> None:
+    tokenizer = word_piece_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = bert_config(len(tokenizer), id2label=dict(enumerate(labels)))
+    config.label2id = {label: number for number, label in enumerate(labels)}
+    BertForTokenClassification(config).save_pretrained(folder)
+
+
+def bert_mask_filler(folder: Path) -> None:
+    tokenizer = word_piece_tokenizer()
+    tokenizer.save_pretrained(folder)
+    BertForMaskedLM(bert_config(len(tokenizer))).save_pretrained(folder)
 
 
 def bert_encoder(folder: Path) -> None:
@@ -112,6 +132,24 @@ def vit_classifier(folder: Path, labels: Sequence[str] = ("frog", "lily pad", "p
         **TINY,
     )
     ViTForImageClassification(config).save_pretrained(folder)
+
+
+def vit_encoder(folder: Path) -> None:
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **TINY)).save_pretrained(folder)
+
+
+def yolos_detector(folder: Path, labels: Sequence[str] = ("frog", "lily pad")) -> None:
+    YolosImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    config = YolosConfig(
+        image_size=[32, 32],
+        patch_size=8,
+        num_detection_tokens=5,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+        **TINY,
+    )
+    YolosForObjectDetection(config).save_pretrained(folder)
 
 
 def bert_config(vocabulary: int, **more: Any) -> BertConfig:

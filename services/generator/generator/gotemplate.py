@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-ACTION = re.compile(r"\{\{ (?:(if) \.(\w+)|(else)|(end)|(slice) \.(\w+) (\d+)|\.(\w+)) \}\}")
+ACTION = re.compile(r"\{\{ (?:if \.(\w+)|(else)|(end)|slice \.(\w+) (\d+)|\.(\w+)) \}\}")
 # Go's json.Marshal writes these escaped, so that JSON may stand within HTML or a script.
 GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -29,30 +29,38 @@ def render(template: str, inputs: Mapping[str, str]) -> str:
     values = {name: marshal(value) for name, value in inputs.items()}
     written: list[str] = []
     # Whether each open `if`, from the outermost in, lets its present branch be written.
-    open_: list[bool] = []
+    branches: list[bool] = []
     for text, action in _pieces(template):
-        if all(open_):
+        if all(branches):
             written.append(text)
         if action is None:
             break
-        keyword_if, tested, keyword_else, keyword_end, slicing, sliced, offset, plain = action
-        if keyword_if:
-            open_.append(tested in values)
-        elif keyword_else or keyword_end:
-            if not open_:
-                raise TemplateError("an else or end without its if")
-            was = open_.pop()
-            if keyword_else:
-                open_.append(not was)
-        elif all(open_) and slicing:
-            if sliced not in values:
-                raise TemplateError(f"slice of the absent input {sliced}")
-            written.append(values[sliced][int(offset or 0) :])
-        elif all(open_):
-            written.append(values.get(plain or "", "<no value>"))
-    if open_:
+        tested, is_else, is_end, sliced, offset, plain = action
+        if tested:
+            branches.append(tested in values)
+        elif is_else or is_end:
+            _turn(branches, is_else=bool(is_else))
+        elif all(branches):
+            written.append(_value(values, sliced or plain or "", offset))
+    if branches:
         raise TemplateError("an if without its end")
     return "".join(written)
+
+
+def _turn(branches: list[bool], *, is_else: bool) -> None:
+    if not branches:
+        raise TemplateError("an else or end without its if")
+    was = branches.pop()
+    if is_else:
+        branches.append(not was)
+
+
+def _value(values: Mapping[str, str], name: str, offset: str | None) -> str:
+    if offset is None:
+        return values.get(name, "<no value>")
+    if name not in values:
+        raise TemplateError(f"slice of the absent input {name}")
+    return values[name][int(offset) :]
 
 
 def _pieces(template: str) -> Iterator[tuple[str, tuple[str | None, ...] | None]]:

@@ -6,6 +6,7 @@ field's type is narrow enough that no value can mean something else elsewhere.
 """
 
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -89,8 +90,8 @@ class ScalarInput(Part):
     type: Literal["string", "integer", "number", "boolean"]
     description: str
     default: str | int | float | bool | None = None
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
 
 
 class Output(Part):
@@ -154,7 +155,7 @@ def describe(snapshot: Snapshot, task: Task, needs: Resources) -> Manifest:
             timeout=needs.timeout,
             execution_timeout=needs.execution_timeout,
         ),
-        inputs=[*map(_scalar, inputs_of(task))],
+        inputs=[_scalar(parameter, needs.max_tokens) for parameter in inputs_of(task)],
         outputs=[
             Output(
                 name="result",
@@ -175,7 +176,11 @@ def inputs_of(task: Task) -> tuple[Parameter, ...]:
     return subject, *task.parameters, seed
 
 
-def _scalar(parameter: Parameter) -> ScalarInput:
+def _scalar(parameter: Parameter, max_tokens: int) -> ScalarInput:
+    if parameter.name == "max_new_tokens":  # the input needs room as well
+        parameter = replace(
+            parameter, default=min(parameter.default, max_tokens // 2), maximum=max_tokens - 1
+        )
     return ScalarInput(
         name=parameter.name,
         env=f"INPUT_{parameter.name.upper()}",

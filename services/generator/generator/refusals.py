@@ -5,7 +5,10 @@ library, adapter, quantized, gguf-only, pickle-only, no-weights, weights,
 incomplete, custom-code, config, architecture, too-large.
 """
 
+import json
 import re
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from common.contracts.generation import Check
@@ -25,6 +28,7 @@ def check(snapshot: Snapshot) -> tuple[Task, list[Check]]:
     """The model's task, and what was looked at. Raises ModelRefused."""
     task = task_of(snapshot)
     check_weights(snapshot)
+    check_library(snapshot, task)
     for name, config in snapshot.configs.items():
         check_config(name, config)
     check_architecture(snapshot, task)
@@ -51,14 +55,17 @@ def task_of(snapshot: Snapshot) -> Task:
             "no module is made for the model's task yet; made for: " + ", ".join(sorted(TASKS)),
             reason="task",
         )
-    task = TASKS[name]
-    library = description.library_name or ("transformers" if info else None)
-    if library not in FAMILIES[task.family].libraries:
-        made_for = ", ".join(FAMILIES[task.family].libraries)
+    return TASKS[name]
+
+
+def check_library(snapshot: Snapshot, task: Task) -> None:
+    description, libraries = snapshot.description, FAMILIES[task.family].libraries
+    guessed = "transformers" if description.transformers_info else None
+    if (description.library_name or guessed) not in libraries:
         raise ModelRefused(
-            f"the model is for another library; {name} modules run {made_for}", reason="library"
+            f"the model is for another library; {task.name} modules run {', '.join(libraries)}",
+            reason="library",
         )
-    return task
 
 
 def check_weights(snapshot: Snapshot) -> None:
@@ -72,10 +79,10 @@ def check_weights(snapshot: Snapshot) -> None:
                 "gguf-only",
             )
         elif any(name.endswith(PICKLES) for name in names):
-            message, reason = (
+            reason = "pickle-only"
+            message = (
                 "the model has pickled weights only, and loading those can run anyone's code; "
-                "use a revision with safetensors weights",
-                "pickle-only",
+                "use a revision with safetensors weights"
             )
         else:
             message, reason = "the model has no weights that can be loaded", "no-weights"
@@ -119,16 +126,29 @@ def check_config(name: str, config: Any, depth: int = 0) -> None:
 
 
 def check_architecture(snapshot: Snapshot, task: Task) -> None:
+    if snapshot.config.get("model_type") not in architectures()[task.name]:
+        raise ModelRefused(
+            f"the library that modules run has no such architecture for {task.name}",
+            reason="architecture",
+        )
     if not task.classes:
         return
-    architectures = snapshot.config.get("architectures")
-    if not isinstance(architectures, list) or not any(
-        isinstance(name, str) and name.endswith(task.classes) for name in architectures
+    named = snapshot.config.get("architectures")
+    if not isinstance(named, list) or not any(
+        isinstance(name, str) and name.endswith(task.classes) for name in named
     ):
         raise ModelRefused(
             f"the model's architecture is not one for {task.name}, though its card says so",
             reason="architecture",
         )
+
+
+@cache
+def architectures() -> dict[str, list[str]]:
+    """The values of `model_type` that the pinned library loads, by task."""
+    text = (files("generator") / "templates" / "architectures.json").read_text(encoding="utf-8")
+    known: dict[str, list[str]] = json.loads(text)
+    return known
 
 
 def license_of(snapshot: Snapshot) -> str | None:

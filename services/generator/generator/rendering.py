@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from generator.manifest import Manifest
-from generator.tasks import TASKS
+from generator.tasks import FAMILIES, TASKS
 
 TEMPLATES = files("generator") / "templates"
 # The larger image has a compiler, which torch.compile needs.
@@ -65,9 +65,12 @@ def script(family: str) -> str:
     """run_inference.py: the shared source with one family's functions in their place."""
     folder = TEMPLATES / "inference"
     shared = (folder / "module.py").read_text(encoding="utf-8")
-    own = (folder / f"{family}.py").read_text(encoding="utf-8")
+    sources = [
+        (folder / f"{source}.py").read_text(encoding="utf-8") for source in FAMILIES[family].sources
+    ]
     head, _, rest = shared.partition(FAMILY)
-    functions = own[own.index("\ndef ") :].strip("\n")
+    # Their imports are for checking them here; in the module all stand in one file.
+    functions = "\n\n\n".join(own[own.index("\ndef ") :].strip("\n") for own in sources)
     heading = f"# --- this model's family: {family} ---"
     return f"{head}{heading}\n\n\n{functions}\n\n\n{SHARED}{rest.partition(SHARED)[2]}"
 

@@ -29,10 +29,17 @@ CUDA_CONTEXT = 640
 ROUNDING = 1.1
 # From here on a processor takes seconds per input, so a GPU is asked for unless told otherwise.
 GPU_FROM = 500_000_000
-# Longer than most prompts; a model's own limit may be 128k tokens, whose cache nobody wants to pay.
-MOST_TOKENS = 4096
-# Encoders are trained on 512 and cut off there.
-ENCODER_TOKENS = 512
+# Longer than most inputs; a model's own limit may be 128k tokens, and each of them takes memory.
+MOST_TOKENS = 8192
+# Where a model names no limit.
+USUAL_TOKENS = 2048
+# A batch that the caller did not choose has no more than this: 8 inputs of the usual encoder.
+BATCH_TOKENS = 4096
+# These count positions from after the padding token's id, which is 1.
+SHIFTED = frozenset(
+    ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "longformer", "mpnet")
+    + ("roberta", "xlm-roberta", "xlm-roberta-xl", "xmod")
+)
 IMAGE_TOKENS = 1024
 # Pulling the image counts against the network's limit: 8 GiB of CUDA and torch plus the weights,
 # at the 250 Mbit/s that providers must have.
@@ -74,11 +81,11 @@ def estimate(
     config = snapshot.config
     level = options.optimization_level or "basic"
     gpu = weights.parameters >= GPU_FROM if options.gpu is None else options.gpu
-    batch = options.batch_size or task.batch_size
     half = "bfloat16" if weights.is_half else "float16"
     dtype = half if gpu and level != "none" else "float32"
     width = 4 if dtype == "float32" else 2
     tokens = tokens_of(config, task)
+    batch = options.batch_size or max(1, min(task.batch_size, BATCH_TOKENS // tokens))
     weighing = _weigh(weights, width)
     working = _working(
         config,
@@ -120,8 +127,10 @@ def tokens_of(config: dict[str, Any], task: Task) -> int:
     if task.takes == "image":
         image, patch = _whole(config, "image_size"), _whole(config, "patch_size")
         return (image // patch) ** 2 + 1 if image and patch else IMAGE_TOKENS
-    most = MOST_TOKENS if task.generates else ENCODER_TOKENS
-    return min(_whole(config, "max_position_embeddings", "n_positions", "n_ctx") or most, most)
+    most = _whole(config, "max_position_embeddings", "n_positions", "n_ctx") or USUAL_TOKENS
+    if str(config.get("model_type")) in SHIFTED:
+        most = max(most - 2, 1)
+    return min(most, MOST_TOKENS)
 
 
 def _weigh(weights: Weights, width: int) -> int:

@@ -23,9 +23,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Task:
-    """`classes` are the ends of the architectures' names that serve it; none: any architecture.
+    """`takes` is the kind of one input, `answers` says what comes back for it.
 
-    `batch_size` is used where the caller names none. `takes` is the kind of one input.
+    `classes` are the ends of the architectures' names that serve it; none: any architecture
+    that the library knows. `batch_size` is used where the caller names none.
     """
 
     name: str
@@ -40,17 +41,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Family:
-    """Inference code that serves several tasks, and the packages it needs."""
+    """Inference code that serves several tasks.
+
+    `sources` are files of `templates/inference`; together they define `load` and `answer`.
+    `libraries` are the Hub's names of the libraries whose models it loads. What it needs
+    installed stands in `templates/requirements`.
+    """
 
     name: str
     libraries: tuple[str, ...]
+    sources: tuple[str, ...]
 
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("pipeline", ("transformers",)),
-        Family("generation", ("transformers",)),
+        Family("pipeline", ("transformers",), ("loading", "pipeline")),
+        Family("generation", ("transformers",), ("loading", "generation")),
     )
 }
 

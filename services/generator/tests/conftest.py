@@ -1,11 +1,11 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from hub.testing import RunningHub
 
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
+from hub.testing import RunningHub
 
 
 @pytest.fixture(scope="session")

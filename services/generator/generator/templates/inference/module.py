@@ -41,7 +41,8 @@ class InvalidInput(ValueError):
 
 
 # --- the model's family stands here in a module; one of them, so that this file can be checked ---
-from generator.templates.inference.pipeline import answer, load  # noqa: E402
+from generator.templates.inference.loading import load  # noqa: E402
+from generator.templates.inference.pipeline import answer  # noqa: E402
 
 # --- what all families share ---
 
@@ -108,7 +109,8 @@ def read_request() -> dict[str, Any]:
     if not encoded:
         return {}
     try:
-        request = json.loads(base64.b64decode(encoded, validate=True))
+        # Programs that encode base64 break it into lines.
+        request = json.loads(base64.b64decode("".join(encoded.split()), validate=True))
     except (binascii.Error, ValueError, RecursionError):
         raise InvalidInput("request: is not base64 of JSON") from None
     if not isinstance(request, dict):
@@ -140,6 +142,14 @@ def read_parameter(parameter: dict[str, Any], value: Any) -> Any:
     if (low is not None and value < low) or (high is not None and value > high):
         raise InvalidInput(f"{name}: is not between {low:g} and {high:g}")
     return value
+
+
+def check_texts(values: list[Any]) -> None:
+    for value in values:
+        if not isinstance(value, str) or not value:
+            raise InvalidInput("inputs: each is a text, and not an empty one")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InvalidInput("inputs: a text has half a character (a lone surrogate)")
 
 
 def read_image(value: Any) -> Any:

@@ -1,0 +1,33 @@
+"""Loads a `transformers.pipeline`; the family prepares it."""
+
+from typing import Any
+
+from generator.templates.inference.pipeline import prepare
+
+
+def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
+    """The pipeline of the module's task over the files in `directory`."""
+    import torch
+    import transformers
+
+    settings, task = manifest["run"], manifest["model"]["task"]
+
+    def build(attention: str) -> Any:
+        return transformers.pipeline(
+            task,
+            model=directory,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=False,
+            model_kwargs={"attn_implementation": attention, "use_safetensors": True},
+        )
+
+    try:
+        pipeline = build(settings["attention"])
+    except ValueError:  # an architecture without this attention: the reference serves every one
+        pipeline = build("eager")
+    prepare(pipeline, settings)
+    if settings["compile"]:
+        torch._dynamo.config.suppress_errors = True  # without a compiler: slower, not broken
+        pipeline.model.compile(dynamic=True)
+    return pipeline
