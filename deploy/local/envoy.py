@@ -96,6 +96,7 @@ class Envoy:
                 # One thread carries far more than two gateways on the same machine do.
                 *("--concurrency", "1"),
                 *("--log-level", "warning"),
+                *("--file-flush-interval-msec", "500"),
             ],
             environment={"TZ": "UTC"},
             prepare=self._prepare,

@@ -101,6 +101,7 @@ class Stack:
             self._claim()
             self._start_servers()
             self._start_services()
+            self._start_edge()
         except BaseException:
             self.close()
             raise
@@ -203,9 +204,12 @@ class Stack:
             for service in self.services
             for replica in range(service.replicas)
         ]
-        if "envoy" in self.servers:
-            started.append(self._run(self.edge.program()))
         wait_until_ready(started, self.report)
+
+    def _start_edge(self) -> None:
+        # Last: it opens its door when it has looked at every replica once.
+        if "envoy" in self.servers:
+            wait_until_ready([self._run(self.edge.program())], self.report)
 
     def _service_program(self, service: Service, replica: int) -> Program:
         return Program(

@@ -16,11 +16,6 @@ served: list[str] = []
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.accept"})
-        await send({"type": "websocket.send", "text": str(os.getpid())})
-        await send({"type": "websocket.close"})
-        return
     if scope["type"] != "http":
         return
     path, status = scope["path"], 200
@@ -64,5 +59,5 @@ if __name__ == "__main__":
         host=os.environ["HTTP_HOST"],
         port=int(os.environ["HTTP_PORT"]),
         log_level="warning",
-        ws="none",
+        timeout_graceful_shutdown=1,
     )

@@ -1,0 +1,164 @@
+"""Who may say and hear what on the bus, with the real server and the real configuration."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from local.nats import USERS
+from local.stack import Stack
+
+
+class Guest(Client):
+    """A client that keeps what the server refuses it, as the server says it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals: asyncio.Queue[str] = asyncio.Queue()
+
+    async def enter(self, url: str, inbox_prefix: str = "_INBOX") -> None:
+        await self.connect(
+            url, inbox_prefix=inbox_prefix, error_cb=self._hear, allow_reconnect=False
+        )
+
+    async def _hear(self, error: Exception) -> None:
+        await self.refusals.put(str(error))
+
+    async def is_refused(self, subject: str) -> None:
+        """Returns when the server has said so."""
+        refusal = await asyncio.wait_for(self.refusals.get(), 30)
+        assert "permissions violation" in refusal
+        assert subject.lower() in refusal.lower()
+
+
+Connect = Callable[[str], Awaitable[Guest]]
+
+
+@pytest.fixture
+async def connect(servers: Stack) -> AsyncIterator[Connect]:
+    guests: list[Guest] = []
+
+    async def connect(user: str) -> Guest:
+        guest = Guest()
+        await guest.enter(servers.nats.url(user), f"_INBOX.{user}")
+        guests.append(guest)
+        return guest
+
+    yield connect
+    for guest in guests:
+        await guest.close()
+
+
+async def answer(message: Msg) -> None:
+    await message.respond(b"answer")
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        {},
+        {"user": "gateway"},
+        {"user": "gateway", "pass": "wrong"},
+        {"user": "nobody", "pass": "x"},
+    ],
+)
+async def test_a_stranger_is_refused(servers: Stack, credentials: dict[str, str]) -> None:
+    with socket.create_connection(("127.0.0.1", servers.nats.port)) as connection:
+        greeting = connection.recv(65536)
+        assert greeting.startswith(b"INFO ")
+        connection.sendall(b"CONNECT %s\r\nPING\r\n" % json.dumps(credentials).encode())
+        assert connection.recv(65536) == b"-ERR 'Authorization Violation'\r\n"
+
+
+async def test_a_service_is_asked_and_answers(connect: Connect) -> None:
+    gateway, generator = await connect("gateway"), await connect("generator")
+    await generator.subscribe("rpc.generator.generate", queue="generator", cb=answer)
+    await generator.flush()
+    reply = await gateway.request("rpc.generator.generate", b"")
+    assert reply.data == b"answer"
+
+
+@pytest.mark.parametrize(
+    ("user", "subject"),
+    [
+        ("gateway", "rpc.generator.generate"),
+        ("generator", "rpc.gateway.authenticate"),
+        ("generator", "rpc.>"),
+        ("generator", ">"),
+        ("generator", "event.>"),
+        ("worker", "rpc.benchmarker.report"),
+        ("worker", "event.>"),
+        ("metrics", "_INBOX.gateway.>"),
+        ("supervisor", "event.>"),
+        ("gateway", "unlisted"),
+    ],
+)
+async def test_nobody_listens_to_what_is_for_another(
+    connect: Connect, user: str, subject: str
+) -> None:
+    client = await connect(user)
+    await client.subscribe(subject)
+    await client.is_refused(subject)
+
+
+@pytest.mark.parametrize(
+    ("user", "subject"),
+    [
+        ("generator", "rpc.gateway.authenticate"),
+        ("generator", "event.key.revoked.a.b"),
+        ("generator", "limit.api.a.1"),
+        ("generator", "$JS.API.STREAM.DELETE.LIMITS"),
+        ("worker", "$JS.API.STREAM.DELETE.JOBS"),
+        ("worker", "rpc.metrics.record"),
+        ("metrics", "rpc.generator.generate"),
+        ("supervisor", "$JS.API.STREAM.DELETE.LIMITS"),
+        ("supervisor", "rpc.generator.generate"),
+        ("gateway", "unlisted"),
+        ("gateway", "_INBOX.generator.x.1"),
+    ],
+)
+async def test_nobody_says_what_is_not_his_to_say(
+    connect: Connect, user: str, subject: str
+) -> None:
+    client = await connect(user)
+    await client.publish(subject, b"")
+    await client.is_refused(subject)
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_every_service_is_discovered_by_the_supervisor(connect: Connect, user: str) -> None:
+    if user == "supervisor":
+        return
+    service, supervisor = await connect(user), await connect("supervisor")
+    for subject in ("$SRV.PING", f"$SRV.PING.{user}", f"$SRV.PING.{user}.an-id"):
+        await service.subscribe(subject, cb=answer)
+        await service.flush()
+        assert (await supervisor.request(subject, b"")).data == b"answer"
+    assert service.refusals.empty()
+
+
+async def test_readiness_counts_the_instances_that_answer(servers: Stack, connect: Connect) -> None:
+    assert await asyncio.to_thread(servers.nats.answers, "generator") == 0
+    for count in (1, 2):
+        generator = await connect("generator")
+        await generator.subscribe("$SRV.PING.generator", cb=answer)
+        await generator.flush()
+        assert await asyncio.to_thread(servers.nats.answers, "generator") == count
+
+
+async def test_an_acknowledged_message_survives_a_killed_server(
+    servers: Stack, connect: Connect
+) -> None:
+    gateway = await connect("gateway")
+    stream = gateway.jetstream()
+    await stream.add_stream(name="KEPT", subjects=["limit.kept"])
+    await stream.publish("limit.kept", b"still here")
+    servers.processes["nats"].kill()
+    await asyncio.to_thread(servers.wait_until_ready, "nats")
+    again = await connect("gateway")
+    kept = await again.jetstream().get_last_msg("KEPT", "limit.kept")
+    assert kept.data == b"still here"

@@ -1,0 +1,73 @@
+"""The database, with the real server: who sees what, and what survives."""
+
+import psycopg
+import pytest
+
+from local.postgres import Postgres
+from local.stack import Stack
+
+
+@pytest.fixture
+def postgres(servers: Stack) -> Postgres:
+    with psycopg.connect(servers.postgres.url("gateway")) as gateway:
+        gateway.execute("create table if not exists keys (name text)")
+    return servers.postgres
+
+
+def test_a_service_has_its_own_schema_without_naming_it(postgres: Postgres) -> None:
+    with psycopg.connect(postgres.url("gateway")) as gateway:
+        gateway.execute("insert into keys values ('mine')")
+        where = gateway.execute("select schemaname from pg_tables where tablename = 'keys'")
+        assert where.fetchall() == [("gateway",)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select * from gateway.keys",
+        "insert into gateway.keys values ('theirs')",
+        "create table gateway.mine (x int)",
+        "create table public.mine (x int)",
+        "create schema mine",
+        "create database mine",
+        "create role mine",
+        "set role gateway",
+        "copy (select 1) to program 'true'",
+        "select pg_read_file('PG_VERSION')",
+    ],
+)
+def test_no_service_reaches_beyond_its_schema(postgres: Postgres, statement: str) -> None:
+    with (
+        psycopg.connect(postgres.url("metrics"), autocommit=True) as metrics,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        metrics.execute(statement)
+
+
+@pytest.mark.parametrize("user", ["gateway", "postgres", "nobody"])
+@pytest.mark.parametrize("password", ["", ":wrong"])
+def test_nobody_enters_without_the_password(postgres: Postgres, user: str, password: str) -> None:
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(f"postgresql://{user}{password}@127.0.0.1:{postgres.port}/lilypad")
+
+
+def test_schemas_can_be_created_again_and_keep_what_is_in_them(postgres: Postgres) -> None:
+    with psycopg.connect(postgres.url("gateway")) as gateway:
+        gateway.execute("insert into keys values ('before')")
+    postgres.create_schemas(["gateway", "metrics", "benchmarker"])
+    with psycopg.connect(postgres.url("gateway")) as gateway:
+        found = gateway.execute("select count(*) from keys where name = 'before'").fetchone()
+    assert found == (1,)
+    with psycopg.connect(postgres.url("benchmarker")) as benchmarker:
+        benchmarker.execute("create table runs (id int)")
+
+
+def test_what_was_committed_survives_a_killed_server(servers: Stack, postgres: Postgres) -> None:
+    with psycopg.connect(postgres.url("gateway")) as gateway:
+        gateway.execute("insert into keys values ('committed')")
+    servers.processes["postgres"].kill()
+    servers.wait_until_ready("postgres")
+    with psycopg.connect(postgres.url("gateway")) as gateway:
+        found = gateway.execute("select count(*) from keys where name = 'committed'").fetchone()
+        checksums = gateway.execute("show data_checksums").fetchone()
+    assert (found, checksums) == ((1,), ("on",))
