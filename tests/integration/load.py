@@ -1,0 +1,59 @@
+"""Many callers at once, each counting what it was answered."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Self
+
+import httpx2
+
+from integration.caller import Account
+
+
+class Load:
+    """`callers` threads that generate one model after the other until stopped.
+
+    `answers` counts status codes, and names of exceptions where the connection
+    itself failed; `good_since` waits for a success that began after a moment.
+    """
+
+    def __init__(self, account: Account, url: str, callers: int = 8) -> None:
+        self.answers: Counter[str] = Counter()
+        self.other: list[str] = []
+        self._account, self._url = account, url
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call_on) for _ in range(callers)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call_on(self) -> None:
+        body = {"modelUrl": "lilypad/tiny-text-classification"}
+        with httpx2.Client(base_url=self._url, timeout=60) as http:
+            while not self._stop.is_set():
+                try:
+                    answer = http.post("/v1/api/generate", json=body, headers=self._account.headers)
+                except httpx2.TransportError as error:
+                    self.answers[type(error).__name__] += 1
+                    continue
+                self.answers[str(answer.status_code)] += 1
+                if answer.status_code != 200:
+                    self.other.append(answer.text)
+
+    def wait_for(self, more: int) -> None:
+        """Until so many more requests have succeeded."""
+        enough = self.answers["200"] + more
+        wait_until(lambda: self.answers["200"] >= enough)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    while not true():
+        time.sleep(0.02)

@@ -1,0 +1,166 @@
+"""What happens when a part is taken away, with the real part."""
+
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx2
+import psutil
+import pytest
+
+from hub.testing import RunningHub
+from integration.caller import Account, error_of
+from integration.load import Load, wait_until
+from local.stack import Stack
+
+MODEL = "lilypad/tiny-text-classification"
+
+
+@pytest.fixture
+def account(generous_stack: Stack) -> Iterator[Account]:
+    made = Account(generous_stack.url)
+    yield made
+    made.http.close()
+
+
+@pytest.fixture
+def stack(generous_stack: Stack) -> Stack:
+    return generous_stack
+
+
+def test_without_the_bus_each_answer_is_a_503_at_once_and_well_again_when_it_is_back(
+    stack: Stack, account: Account
+) -> None:
+    assert account.generate(MODEL).status_code == 200
+    bus = stack.processes["nats"].pid
+    os.kill(bus, signal.SIGSTOP)  # hangs, and neither answers nor closes
+    os.kill(bus, signal.SIGKILL)
+    started = time.monotonic()
+    answer = account.generate(MODEL)
+    if answer.status_code != 200:  # it may be back already
+        assert time.monotonic() - started < 5
+        assert answer.status_code == 503
+        assert error_of(answer)["code"] == 5003
+        assert int(answer.headers["retry-after"]) >= 1
+    wait_until(lambda: account.generate(MODEL).status_code == 200)
+
+
+def test_while_the_bus_is_away_health_is_green_readiness_is_not_and_callers_are_told(
+    stack: Stack, account: Account
+) -> None:
+    stack.stop("nats")
+    try:
+        answer = account.generate(MODEL)
+        assert (answer.status_code, error_of(answer)["code"]) == (503, 5003)
+        assert answer.headers["retry-after"]
+        assert account.http.get("/healthz").status_code == 200
+        assert account.http.get("/readyz").status_code == 503
+    finally:
+        stack.processes["nats"].start()
+    wait_until(lambda: account.generate(MODEL).status_code == 200)
+    wait_until(lambda: account.http.get("/readyz").status_code == 200)
+
+
+def test_a_killed_generator_costs_only_what_it_was_answering(
+    stack: Stack, account: Account
+) -> None:
+    with Load(account, stack.url) as load:
+        load.wait_for(50)
+        victim = stack.processes["generator-1"]
+        os.kill(victim.pid, signal.SIGKILL)
+        load.wait_for(50)
+        failed_at_once = len(load.other)
+        wait_until(lambda: victim.starts >= 2 and victim.running)
+        stack.wait_until_ready("generator-1")
+        load.wait_for(50)
+    # Each of the 8 callers had at most one request there.
+    assert failed_at_once <= 8
+    assert len(load.other) <= 8, load.other
+    assert set(load.answers) <= {"200", "503"}, load.answers
+    assert all('"code":5003' in text for text in load.other)
+
+
+@pytest.mark.parametrize("name", ["generator-1", "gateway-1"])
+def test_a_part_that_is_asked_to_stop_under_load_fails_no_request(
+    stack: Stack, account: Account, name: str
+) -> None:
+    with Load(account, stack.url) as load:
+        load.wait_for(50)
+        stack.stop(name)
+        load.wait_for(50)
+        stack.processes[name].start()
+        stack.wait_until_ready(name)
+        load.wait_for(50)
+    assert set(load.answers) == {"200"}, (load.answers, load.other[:3])
+
+
+FAULTS: dict[str, dict[str, object]] = {
+    "an error": {"mode": "status", "status": 500},
+    "too many requests": {"mode": "status", "status": 429},
+    "a hang": {"mode": "hang"},
+    "a trickle": {"mode": "slow"},
+    "a trickle after the headers": {"mode": "slow", "part": "body"},
+    "a redirect elsewhere": {"mode": "redirect", "to": "http://127.0.0.2:1/{path}"},
+    "HTML in place of JSON": {"mode": "nonsense", "kind": "html"},
+    "wrong types": {"mode": "nonsense", "kind": "types"},
+    "200 MB": {"mode": "huge"},
+    "200 MB of unknown length": {"mode": "huge", "length": False},
+    "half an answer": {"mode": "truncated"},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_a_hub_that_misbehaves_is_a_clear_error_soon_and_harms_nobody_else(
+    stack: Stack, account: Account, hub: RunningHub, fault: dict[str, object]
+) -> None:
+    assert account.generate(MODEL).status_code == 200  # read before: answered from memory
+    generators = [stack.processes[f"generator-{n}"].pid for n in (1, 2)]
+    before = sum(psutil.Process(pid).memory_info().rss for pid in generators)
+    answers: list[tuple[httpx2.Response, float]] = []
+
+    def generate() -> None:
+        with httpx2.Client(base_url=stack.url, timeout=60) as http:
+            start = time.monotonic()
+            # A revision that nobody has asked for: it must be read from the Hub.
+            body = {"modelUrl": "lilypad/tiny-text-generation", "revision": secrets.token_hex(20)}
+            answer = http.post("/v1/api/generate", json=body, headers=account.headers)
+            answers.append((answer, time.monotonic() - start))
+
+    with hub.faults(path="tiny-text-generation", **fault):
+        asking = threading.Thread(target=generate)
+        asking.start()
+        while asking.is_alive():
+            start = time.monotonic()
+            assert account.generate(MODEL).status_code == 200
+            assert time.monotonic() - start < 10
+        asking.join()
+    [(answer, seconds)] = answers
+    assert answer.status_code in (502, 503), answer.text
+    error = error_of(answer)
+    assert error["code"] == 1002
+    assert "Hub" in error["message"]
+    assert seconds < 20  # 15, and what a busy machine adds
+    after = sum(psutil.Process(pid).memory_info().rss for pid in generators)
+    assert after - before < 100 * 2**20
+
+
+def test_a_hub_that_is_away_is_said_and_what_was_read_before_still_works(
+    stack: Stack, account: Account, hub: RunningHub
+) -> None:
+    assert account.generate(MODEL).status_code == 200
+    hub.stop()
+    try:
+        answer = account.generate("lilypad/tiny-sentence-similarity")
+        assert (answer.status_code, error_of(answer)["code"]) == (503, 1002)
+        assert int(answer.headers["retry-after"]) >= 1
+        assert account.generate(MODEL).status_code == 200
+    finally:
+        hub.start()
+
+    def answers_again() -> bool:
+        return account.generate("lilypad/tiny-image-classification").status_code == 200
+
+    wait_until(answers_again)

@@ -1,0 +1,202 @@
+import hashlib
+import io
+import json
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hub.testing import RunningHub
+from integration.caller import Account, error_of
+from lilypad_client import LilypadClient, NotFoundError
+from local.stack import Stack
+
+TASKS = ("text-classification", "text-generation", "feature-extraction", "image-classification")
+FILES = {
+    "Dockerfile",
+    "README.md",
+    "lilypad_module.json.tmpl",
+    "module.yaml",
+    "requirements.txt",
+    "run_inference.py",
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_models_address_becomes_a_module(account: Account, task: str) -> None:
+    response = account.generate(f"https://huggingface.co/lilypad/tiny-{task}")
+    assert response.status_code == 200, response.text
+    data = response.json()["data"]
+    assert set(data["files"]) == FILES
+    assert data["validation"]["status"] == "passed", data["validation"]
+    assert data["model"]["task"] == task
+    assert len(data["model"]["commit"]) == 40
+    assert (
+        yaml.safe_load(data["files"]["module.yaml"])["model"]["commit"] == data["model"]["commit"]
+    )
+
+
+def test_the_alias_without_a_version_is_the_same_thing(account: Account) -> None:
+    body = {"modelUrl": "lilypad/tiny-text-classification"}
+    one, other = (account.post(f"{prefix}/api/generate", body) for prefix in ("/v1", ""))
+    assert one.json()["data"] == other.json()["data"]
+
+
+def test_the_zip_holds_the_same_files_and_is_the_same_byte_for_byte(account: Account) -> None:
+    body = {"modelUrl": "lilypad/tiny-text-generation", "options": {"batchSize": 4}}
+    files = account.post("/v1/api/generate", body).json()["data"]["files"]
+    # More often than there are replicas, so that each has made one.
+    archives = [account.post("/v1/api/download", body) for _ in range(4)]
+    assert {archive.headers["content-type"] for archive in archives} == {"application/zip"}
+    assert len({archive.content for archive in archives}) == 1
+    etag = archives[0].headers["etag"]
+    assert etag == f'"{hashlib.sha256(archives[0].content).hexdigest()}"'
+    assert "attachment; filename=" in archives[0].headers["content-disposition"]
+    with zipfile.ZipFile(io.BytesIO(archives[0].content)) as archive:
+        unpacked = {Path(name).name: archive.read(name).decode() for name in archive.namelist()}
+    assert unpacked == files
+
+    again = account.post("/v1/api/download", body, headers={"If-None-Match": etag})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_the_python_client_speaks_as_in_the_reference(
+    stack: Stack, account: Account, tmp_path: Path
+) -> None:
+    with LilypadClient(api_key=account.key, base_url=stack.url) as client:
+        files = client.generate_module(
+            model_url="https://huggingface.co/lilypad/tiny-text-classification",
+            options={"batchSize": 4},
+        )
+        assert set(files) == FILES
+        assert files.validation["status"] == "passed"
+        archive = client.download("lilypad/tiny-text-classification", tmp_path / "module.zip")
+        assert zipfile.is_zipfile(archive)
+        with pytest.raises(NotFoundError) as caught:
+            client.generate_module("lilypad/absent")
+    assert caught.value.code == 1001
+    assert caught.value.request_id
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("http://169.254.169.254/", 400),
+        ("https://huggingface.co@evil.example/a/b", 400),
+        ("https://huggingface.co.evil.example/a/b", 400),
+        ("https://huggingface.co\\@evil.example/a/b", 400),
+        ("https://huggingface.co:22/a/b", 400),
+        ("https://[::ffff:169.254.169.254]/a/b", 400),
+        ("https://[64:ff9b::a9fe:a9fe]/a/b", 400),
+        ("http://2852039166/a/b", 400),
+        ("http://0xa9fea9fe/a/b", 400),
+        ("file:///etc/passwd", 400),
+        ("https://huggingface\u3002co/a/b", 400),
+        ("https://huggingface.co/a/\nb", 400),
+        ("https://huggingface.co/a/b/../../c", 400),
+        ("https://huggingface.co/lilypad/absent", 404),
+    ],
+)
+def test_an_address_that_is_no_models_is_refused_without_a_packet(
+    account: Account, hub: RunningHub, url: str, status: int
+) -> None:
+    before = len(hub.requests)
+    response = account.generate(url)
+    assert response.status_code == status, response.text
+    assert error_of(response)["code"] == 1001
+    assert "Hub" not in response.text or status == 404
+    if status == 400:
+        assert len(hub.requests) == before
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("tiny-pickle", "pickle-only"),
+        ("tiny-malicious-pickle", "pickle-only"),
+        ("tiny-remote-code", "custom-code"),
+        ("tiny-internal-attention", "custom-code"),
+        ("tiny-gguf", "gguf-only"),
+        ("tiny-gated", "gated"),
+        ("tiny-disabled", "disabled"),
+        ("tiny-reinforcement-learning", "task"),
+        ("tiny-unknown-task", "task"),
+        ("too-big", "too-large"),
+    ],
+)
+def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
+    account: Account, model: str, reason: str
+) -> None:
+    response = account.generate(f"lilypad/{model}")
+    error = error_of(response)
+    assert (response.status_code, error["code"]) == (422, 1002), response.text
+    assert error["details"]["reason"] == reason
+    assert len(error["message"]) > 30, error
+
+
+HOSTILE = [
+    '"',
+    "'''",
+    "\n",
+    "\r\nRUN curl evil",
+    "{{7*7}}",
+    "${jndi:ldap://x}",
+    "`id`",
+    "\u2028",
+    "😀",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("field", ["modelUrl", "revision", "memory"])
+def test_hostile_text_in_a_request_is_refused(account: Account, field: str, text: str) -> None:
+    body: dict[str, object] = {"modelUrl": "lilypad/tiny-text-classification"}
+    if field == "memory":
+        body["options"] = {"memory": f"8GB{text}"}
+    elif field == "modelUrl":
+        body["modelUrl"] = f"lilypad/tiny-text-classification{text}"
+    else:
+        body["revision"] = f"main{text}"
+    response = account.post("/v1/api/generate", body)
+    assert response.status_code == 400, response.text
+    assert error_of(response)["code"] in (1001, 1003)
+
+
+@pytest.mark.parametrize(
+    "model", ["tiny-hostile-card", "tiny-hostile-names", "tiny-hostile-config"]
+)
+def test_a_hostile_card_config_or_file_name_changes_no_instruction(
+    account: Account, model: str
+) -> None:
+    plain = account.generate("lilypad/tiny-text-classification").json()["data"]["files"]
+    response = account.generate(f"lilypad/{model}")
+    if response.status_code != 200:
+        assert error_of(response)["code"] == 1002
+        return
+    files = response.json()["data"]["files"]
+    assert files["Dockerfile"] == plain["Dockerfile"]
+    assert files["run_inference.py"] == plain["run_inference.py"]
+    assert files["requirements.txt"] == plain["requirements.txt"]
+    assert yaml.safe_load(files["module.yaml"])["model"]["id"] == f"lilypad/{model}"
+
+
+def test_the_default_module_never_runs_a_models_own_code(account: Account) -> None:
+    files = account.generate("lilypad/tiny-text-classification").json()["data"]["files"]
+    assert "trust_remote_code=True" not in files["run_inference.py"]
+    assert "transformers==5" in files["requirements.txt"]
+
+
+def test_the_demonstration_ends_well_by_itself(hub: RunningHub, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["make", "demo", "ONCE=1"],
+        env={**os.environ, "LILYPAD_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"status": "success"' in done.stdout
+    assert "http://127.0.0.1:" in done.stdout.splitlines()[-1]
+    assert json.dumps("POSITIVE") in done.stdout
