@@ -43,7 +43,12 @@ KEPT_HEADERS = ("x-error-code", "x-error-message", "retry-after", "ratelimit", "
 class Hub:
     """What is asked of the Hub. Every method may raise the errors of `_refusal`."""
 
-    def __init__(self, endpoint: str, token: str | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        token: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
         self.endpoint = endpoint.rstrip("/")
         self.token = token
         self._origin = httpx2.URL(self.endpoint)
@@ -55,6 +60,7 @@ class Hub:
             "accept-encoding": "identity",
         }
         self._client = httpx2.AsyncClient(
+            transport=transport,
             follow_redirects=False,
             timeout=httpx2.Timeout(10.0, connect=5.0),
             limits=httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=8),

@@ -37,9 +37,8 @@ USUAL_TOKENS = 2048
 BATCH_TOKENS = 4096
 # These count positions from after the padding token's id, which is 1.
 SHIFTED = frozenset(
-    ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "longformer", "mpnet")
-    + ("roberta", "xlm-roberta", "xlm-roberta-xl", "xmod")
-)
+    ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "longformer", "mpnet", "roberta")
+) | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
 IMAGE_TOKENS = 1024
 # Pulling the image counts against the network's limit: 8 GiB of CUDA and torch plus the weights,
 # at the 250 Mbit/s that providers must have.

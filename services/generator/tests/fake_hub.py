@@ -1,0 +1,80 @@
+"""A Hub that answers whatever a test makes up, without a network."""
+
+import json
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+
+from generator.handlers import Handlers
+from generator.hub import Hub
+from generator.settings import Settings
+
+COMMIT = "c" * 40
+BLOB = "b" * 40
+CONFIG = {
+    "architectures": ["BertForSequenceClassification"],
+    "model_type": "bert",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+}
+
+
+def weights(shape: list[int], dtype: str = "F32") -> tuple[bytes, int]:
+    """A header of one tensor, and the size of the file that it would begin."""
+    width = {"F32": 4, "BF16": 2, "F16": 2}[dtype]
+    size = width
+    for length in shape:
+        size *= length
+    tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "w": tensor}).encode()
+    return struct.pack("<Q", len(header)) + header, 8 + len(header) + size
+
+
+def respond(content: bytes, status: int = 200) -> httpx2.Response:
+    async def stream() -> AsyncIterator[bytes]:
+        yield content
+
+    return httpx2.Response(status, content=stream())
+
+
+def handlers(
+    config: dict[str, Any] | None = None,
+    shape: list[int] | None = None,
+    dtype: str = "F32",
+    names: tuple[str, ...] = (),
+    **description: Any,
+) -> Handlers:
+    """Handlers before a Hub with one model, whatever its id, with these fields and files."""
+    content = json.dumps({**CONFIG, **(config or {})}).encode()
+    header, size = weights(shape or [64, 64], dtype)
+    lfs = {"sha256": "d" * 64, "size": size, "pointerSize": 130}
+    document = {
+        "id": "acme/frog",
+        "sha": COMMIT,
+        "pipeline_tag": "text-classification",
+        "library_name": "transformers",
+        "cardData": {"license": "mit"},
+        "siblings": [
+            {"rfilename": "config.json", "size": len(content), "blobId": BLOB},
+            {"rfilename": "model.safetensors", "size": size, "blobId": BLOB, "lfs": lfs},
+            *({"rfilename": name, "size": 1, "blobId": BLOB} for name in names),
+        ],
+        **description,
+    }
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        path = request.url.path
+        if path.startswith("/api/models/"):
+            return respond(json.dumps(document).encode())
+        if path.endswith("/config.json"):
+            return respond(content)
+        if path.endswith("/model.safetensors"):
+            return respond(header, 206)
+        return respond(b"{}")
+
+    hub = Hub("http://hub.invalid", transport=httpx2.MockTransport(answer))
+    return Handlers(hub, Settings())

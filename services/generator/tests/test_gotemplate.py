@@ -1,0 +1,56 @@
+"""Facts from runs of the network's own renderer, and our one idiom under any input."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from generator.gotemplate import TemplateError, marshal, render
+
+IDIOM = '[{{ if .x }}"X={{ slice .x 1 }}{{ else }}"X=none"{{ end }}]'
+
+
+@pytest.mark.parametrize(
+    ("template", "inputs", "expected"),
+    [
+        ("{{ .x }}", {"x": "moo"}, '"moo"'),
+        ("{{ .x }}", {}, "<no value>"),
+        ("{{ if .x }}yes{{ else }}no{{ end }}", {"x": ""}, "yes"),
+        ("{{ if .x }}yes{{ else }}no{{ end }}", {}, "no"),
+        ("{{ if .x }}yes{{ end }}!", {}, "!"),
+        ("{{ if .x }}{{ if .y }}both{{ else }}x{{ end }}{{ end }}", {"x": "1"}, "x"),
+        ("{{ if .x }}{{ slice .x 1 }}{{ end }}", {}, ""),
+        ("{{ .x }}", {"x": "<&>\u2028"}, '"\\u003c\\u0026\\u003e\\u2028"'),
+        ("{{ .x }}", {"x": "{{ .y }}"}, '"{{ .y }}"'),
+    ],
+)
+def test_it_renders_as_the_network_does(
+    template: str, inputs: dict[str, str], expected: str
+) -> None:
+    assert render(template, inputs) == expected
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ toJson .x }}",
+        "{{ js .x }}",
+        "{{.x | js}}",
+        "{{ end }}",
+        "{{ if .x }}",
+        "{{ else }}",
+        "{{ slice .absent 1 }}",
+        "{{",
+    ],
+)
+def test_what_the_network_or_we_do_not_know_is_an_error(template: str) -> None:
+    with pytest.raises(TemplateError):
+        render(template, {"x": "1"})
+
+
+@given(st.text())
+def test_our_idiom_brings_any_text_through_unchanged(text: str) -> None:
+    text = text.encode(errors="replace").decode()
+    assert json.loads(render(IDIOM, {"x": text})) == [f"X={text}"]
+    assert json.loads(marshal(text)) == text

