@@ -24,6 +24,9 @@ class Credentials:
             self._save()
         return self._passwords[name]
 
+    def all(self) -> list[str]:
+        return list(self._passwords.values())
+
     def _save(self) -> None:
         new = self.path.with_suffix(".new")
         new.unlink(missing_ok=True)

@@ -111,7 +111,7 @@ class Envoy:
         self._admin("POST", "/healthcheck/fail")
         self._admin("POST", "/drain_listeners")
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and self._active_requests():
+        while time.monotonic() < deadline and self.active_requests():
             time.sleep(0.05)
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class Envoy:
         )
         (self.directory / "envoy.yaml").write_text(text)
 
-    def _active_requests(self) -> int:
+    def active_requests(self) -> int:
         line = self._admin("GET", "/stats?filter=^http.edge.downstream_rq_active$")
         return int(line.rpartition(":")[2] or 0)
 

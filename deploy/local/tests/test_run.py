@@ -1,0 +1,179 @@
+"""`make run`, from outside: what it says, what it leaves, what it finds again."""
+
+import base64
+import json
+import os
+import re
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local import ports
+from local.tests.conftest import DEPLOY
+from local.tests.http1 import get
+
+
+class Run:
+    """A running `python -m local run`, and everything it has started."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self.home = home
+        self.port = port
+        self.process = _start(home, port)
+        self.said = ""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+            if "Ctrl-C" in line:
+                break
+        self.started = psutil.Process(self.process.pid).children(recursive=True)
+        self.shared = [
+            mapping.path
+            for child in self.started
+            for mapping in child.memory_maps()
+            if mapping.path.startswith("/dev/shm/")
+        ]
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        rest, _ = self.process.communicate()
+        self.said += rest
+        return self.process.returncode
+
+    def left(self) -> list[str]:
+        """What is still there, once everything had the time to go."""
+        _, alive = psutil.wait_procs(self.started, timeout=60)
+        pids = {child.pid for child in self.started}
+        segments = [
+            f"System V shared memory of {fields[4]}"
+            for fields in map(str.split, Path("/proc/sysvipc/shm").read_text().splitlines()[1:])
+            if int(fields[4]) in pids
+        ]
+        files = [self.home / "postgres" / "postmaster.pid", *map(Path, self.shared)]
+        return [
+            *map(str, alive),
+            *segments,
+            *(str(file) for file in files if file.exists()),
+            *([] if ports.free(self.port) else [f"port {self.port}"]),
+        ]
+
+
+def _start(home: Path, port: int | str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "LILYPAD_HOME": str(home),
+        "PORT": str(port),
+        "PYTHONPATH": str(DEPLOY),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "local", "run"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def running(home: Path) -> Iterator[Run]:
+    (port,) = ports.find(1)
+    run = Run(home, port)
+    try:
+        yield run
+    finally:
+        if run.process.poll() is None:
+            run.end(signal.SIGTERM)
+
+
+def refusal(home: Path, port: int | str) -> str:
+    """The one sentence that it says when it will not start."""
+    process = _start(home, port)
+    said, complaint = process.communicate()
+    assert (process.returncode, said) == (1, "")
+    assert complaint.startswith("Not started: ")
+    assert len(complaint.splitlines()) == 1
+    return complaint
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_stops_everything_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    with running(tmp_path / "home") as run:
+        assert get(run.port, "/readyz").status == 200
+        assert run.end(number) == 0
+    assert run.left() == []
+    assert run.said.endswith("stopped\n")
+    for part in ("nats", "postgres", "envoy", "gateway-1", "gateway-2", "generator-1"):
+        assert re.search(rf"✓ {part} +\d+\.\d s", run.said)
+    assert f"http://127.0.0.1:{run.port}" in run.said
+    assert "\x1b" not in run.said
+
+
+def test_a_killed_supervisor_takes_everything_with_it(tmp_path: Path) -> None:
+    with running(tmp_path / "home") as run:
+        assert len(run.started) >= 7
+        assert run.end(signal.SIGKILL) == -signal.SIGKILL
+    assert run.left() == []
+
+
+def test_a_second_start_finds_yesterdays_accounts_even_after_a_kill(tmp_path: Path) -> None:
+    account = {"email": "someone@example.com", "password": "a long enough password"}
+    basic = base64.b64encode(f"{account['email']}:{account['password']}".encode()).decode()
+    with running(tmp_path / "home") as run:
+        made = get(
+            run.port,
+            "/v1/api/accounts",
+            "Content-Type: application/json",
+            method="POST",
+            body=json.dumps(account).encode(),
+        )
+        assert made.status == 201
+        run.end(signal.SIGKILL)
+    with running(tmp_path / "home") as run:
+        keys = get(run.port, "/v1/api/keys", f"Authorization: Basic {basic}")
+        assert keys.status == 200
+
+
+def test_a_second_one_at_the_same_home_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        (port,) = ports.find(1)
+        said = refusal(tmp_path, port)
+        assert str(tmp_path) in said
+        assert "already runs" in said
+        assert get(run.port, "/readyz").status == 200
+
+
+def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        said = refusal(tmp_path, port)
+    assert f"port {port} is taken" in said
+    assert f"PORT={port + 1} make run" in said
+    assert not (tmp_path / "postgres").exists()
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "80 80"])
+def test_a_port_that_is_none_is_refused_in_a_sentence(tmp_path: Path, port: str) -> None:
+    assert "1 to 65535" in refusal(tmp_path, port)
+
+
+def test_a_home_that_cannot_be_used_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    (port,) = ports.find(1)
+    assert str(file) in refusal(file / "home", port)
+
+
+def test_an_old_interpreter_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = str(DEPLOY / "local" / "check_python.py")
+    runpy.run_path(check)
+    monkeypatch.setattr(sys, "version_info", (3, 8, 10, "final", 0))
+    with pytest.raises(SystemExit, match=r"Python 3\.11 or newer is needed.*is 3\.8"):
+        runpy.run_path(check)
