@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription
 from pydantic_core import to_json
 
 from common.context import Context, current
-from common.contracts import Body, Event, Message, Reply, Request, Rpc
+from common.contracts import Body, Event, Reply, Request, Rpc
 from common.errors import ServiceError, Unavailable
 
 log = structlog.get_logger()
@@ -24,6 +24,10 @@ log = structlog.get_logger()
 # NATS ADR-32: a reply that carries these headers is an error.
 ERROR = "Nats-Service-Error"
 ERROR_CODE = "Nats-Service-Error-Code"
+
+
+class NoResponders(Unavailable):
+    """Nobody listens to the subject: the request was not delivered, and may be sent again."""
 
 
 class Bus(Protocol):
@@ -93,7 +97,8 @@ class NatsBus:
         """One question and its raw reply; `timeout` in seconds.
 
         Raises:
-            Unavailable: no responder, no connection, or no reply in time.
+            NoResponders: at once, when nobody listens.
+            Unavailable: no connection, or no reply in time.
         """
         if not self.client.is_connected:
             raise Unavailable("the bus is away", retry_after=1)
@@ -119,9 +124,8 @@ class NatsBus:
             timer.cancel()
             del self._waiting[token]
         if not message.data and message.headers and message.headers.get("Status") == "503":
-            raise Unavailable(
-                f"the {subject.split('.')[1]} service is away; try again", retry_after=1
-            )
+            name = subject.split(".")[1]
+            raise NoResponders(f"the {name} service is away; try again", retry_after=1)
         return message
 
     async def publish(self, event: Event[Body], body: Body, account: str, id: str) -> None:
@@ -228,6 +232,3 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
         except (nats.errors.Error, OSError, TimeoutError):
             log.warning("bus away at the end")
         await client.close()
-
-
-__all__ = ["Bus", "Message", "NatsBus", "connect", "token"]

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import nats.js.errors
+import nats.errors
 import orjson
 import structlog
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
-from common.bus import NatsBus, token
+from common.bus import NatsBus, NoResponders, token
 from common.errors import RateLimited, Unavailable
 
 log = structlog.get_logger()
@@ -115,6 +115,16 @@ class Limits:
 
     async def start(self) -> None:
         """Make the stream of counters, or find it; waits for the bus as long as it takes."""
+        while True:
+            try:
+                await self._make_stream()
+            except Unavailable as error:
+                log.warning("waiting for the stream of limits", error=error.message)
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    async def _make_stream(self) -> None:
         longest = max(policy.window for policy in self.policies.values())
         config = StreamConfig(
             name=STREAM,
@@ -126,14 +136,10 @@ class Limits:
             allow_direct=True,
             allow_msg_counter=True,
         )
-        while True:
-            try:
-                await self.bus.client.jetstream().add_stream(config)
-            except (nats.errors.Error, OSError) as error:
-                log.warning("waiting for the stream of limits", error=repr(error))
-                await asyncio.sleep(0.5)
-            else:
-                return
+        try:
+            await self.bus.client.jetstream(timeout=BUDGET).add_stream(config)
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable("requests cannot be counted at present", retry_after=1) from error
 
     async def admit(self, account: str, names: Iterable[str]) -> list[Standing]:
         """Count one request against each policy, all or none.
@@ -230,7 +236,13 @@ class Limits:
         counter.busy = False
 
     async def _add(self, subject: str, count: int) -> int:
-        reply = await self.bus.request(subject, b"", BUDGET, headers={"Nats-Incr": f"{count:+d}"})
+        increment = {"Nats-Incr": f"{count:+d}"}
+        try:
+            reply = await self.bus.request(subject, b"", BUDGET, increment)
+        except NoResponders:
+            # The stream is in memory: a server that was started again has none.
+            await self._make_stream()
+            reply = await self.bus.request(subject, b"", BUDGET, increment)
         answer = orjson.loads(reply.data)
         if "val" not in answer:
             log.error("counting failed", answer=answer)
@@ -239,7 +251,10 @@ class Limits:
 
     async def _read(self, subject: str) -> int:
         """The count of a window that is over; no message: nothing was counted."""
-        reply = await self.bus.request(f"$JS.API.DIRECT.GET.{STREAM}.{subject}", b"", BUDGET)
+        try:
+            reply = await self.bus.request(f"$JS.API.DIRECT.GET.{STREAM}.{subject}", b"", BUDGET)
+        except NoResponders:
+            return 0  # no stream: nothing was counted
         if (reply.headers or {}).get("Status"):
             return 0
         return int(orjson.loads(reply.data)["val"])
