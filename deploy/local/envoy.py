@@ -108,11 +108,17 @@ class Envoy:
     def drain(self, seconds: float = DRAIN) -> None:
         """Take no new connection, and wait until what was taken is answered."""
         # From here on every answer says `Connection: close`.
-        self._admin("POST", "/healthcheck/fail")
-        self._admin("POST", "/drain_listeners")
+        self.admin("POST", "/healthcheck/fail")
+        self.admin("POST", "/drain_listeners")
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.active_requests():
             time.sleep(0.05)
+
+    def admin(self, method: str, path: str) -> str:
+        """Ask the admin interface; returns what it answers."""
+        with contextlib.closing(_UnixConnection(self.directory, "admin.sock")) as connection:
+            connection.request(method, path)
+            return connection.getresponse().read().decode()
 
     def close(self) -> None:
         (self.directory / "admin.sock").unlink(missing_ok=True)
@@ -131,7 +137,7 @@ class Envoy:
         (self.directory / "envoy.yaml").write_text(text)
 
     def active_requests(self) -> int:
-        line = self._admin("GET", "/stats?filter=^http.edge.downstream_rq_active$")
+        line = self.admin("GET", "/stats?filter=^http.edge.downstream_rq_active$")
         return int(line.rpartition(":")[2] or 0)
 
     def _ready(self) -> bool:
@@ -144,11 +150,6 @@ class Envoy:
             except (OSError, http.client.HTTPException):
                 return False
         return True
-
-    def _admin(self, method: str, path: str) -> str:
-        with contextlib.closing(_UnixConnection(self.directory, "admin.sock")) as connection:
-            connection.request(method, path)
-            return connection.getresponse().read().decode()
 
 
 class _UnixConnection(http.client.HTTPConnection):
