@@ -197,6 +197,8 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
     bus: NatsBus | None = None
 
     async def lost() -> None:
+        if client.is_closed:
+            return  # by us
         log.warning("bus lost")
         if bus is not None:
             bus.fail_waiting()

@@ -1,0 +1,38 @@
+"""`python -m benchmarks [name ...]`: measure, print side by side, keep under benchmarks/results."""
+
+import importlib
+import sys
+
+from rich.console import Console
+
+from benchmarks.report import Report, machine
+
+# In the order of a request's way. Each module has `measure() -> Report`.
+NAMES = ("runtime", "generation")
+
+
+def main(arguments: list[str]) -> int:
+    console = Console()
+    names = arguments or list(NAMES)
+    if unknown := set(names) - set(NAMES):
+        console.print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+        return 2
+    described = machine()
+    console.print(
+        f"[bold]{described['processor']}[/], {described['cores']} cores,"
+        f" {described['memoryGiB']} GiB, Python {described['python']}; load {described['load']}",
+        highlight=False,
+    )
+    missed = 0
+    for name in names:
+        with console.status(f"measuring: {name} ..."):
+            report: Report = importlib.import_module(f"benchmarks.{name}").measure()
+        report.show(console)
+        report.save(name)
+        missed += sum(figure.met is False for figure in report.figures)
+    console.print(f"{missed} figures missed their aim" if missed else "every aim was met")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
