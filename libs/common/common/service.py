@@ -11,6 +11,7 @@ The service answers `$SRV.PING|INFO|STATS` as NATS ADR-32 says, so that
 """
 
 import asyncio
+import contextlib
 import secrets
 import signal
 import time
@@ -141,6 +142,8 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopped.set)
+        with contextlib.suppress(nats.errors.Error, OSError):  # away: it reconnects by itself
+            await self.bus.client.flush()  # the server knows the endpoints now
         log.info("ready", endpoints=[endpoint.subject for endpoint in self.endpoints])
         await self._stopped.wait()
 
