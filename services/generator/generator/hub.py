@@ -1,6 +1,6 @@
 """Reads the Hugging Face Hub as if it were hostile: so many bytes, so many seconds, no further.
 
-`huggingface_hub` supplies the rules (ids, headers, what its error answers mean).
+`huggingface_hub` supplies the rules (what an id is, what its error answers mean).
 Its client is not used: `model_info` and `hf_hub_download` read an answer of any
 size into memory, follow redirects to any host, and their timeout is for each
 read, so that a byte per second holds a thread for ever. Here one
@@ -23,7 +23,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import hf_raise_for_status, parse_ratelimit_headers
 
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceError
@@ -52,13 +51,11 @@ class Hub:
         self.endpoint = endpoint.rstrip("/")
         self.token = token
         self._origin = httpx2.URL(self.endpoint)
-        # Compressed answers are not asked for, so that a small one cannot grow.
-        self._headers = {
-            **build_hf_headers(
-                token=token or False, library_name="lilypad-generator", library_version="0.1.0"
-            ),
-            "accept-encoding": "identity",
-        }
+        # Not from build_hf_headers: to name the calling program, that asks the Hub on its own, and
+        # waits for it. Compressed answers are not asked for, so that a small one cannot grow.
+        self._headers = {"user-agent": "lilypad-generator/0.1.0", "accept-encoding": "identity"}
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
         self._client = httpx2.AsyncClient(
             transport=transport,
             follow_redirects=False,

@@ -50,6 +50,7 @@ from generator.templates.inference.pipeline import answer  # noqa: E402
 def fetch(manifest: dict[str, Any]) -> None:
     """Download exactly the files of the pinned commit, and check each."""
     os.environ.pop("HF_HUB_OFFLINE", None)
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     from huggingface_hub import hf_hub_download
 
     model = manifest["model"]
@@ -136,7 +137,7 @@ def read_parameter(parameter: dict[str, Any], value: Any) -> Any:
                 raise ValueError
         elif not isinstance(value, str):
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InvalidInput(f"{name}: is not of type {kind}") from None
     low, high = parameter.get("minimum"), parameter.get("maximum")
     if (low is not None and value < low) or (high is not None and value > high):

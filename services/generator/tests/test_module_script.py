@@ -1,0 +1,201 @@
+"""The generated script by itself: its inputs, its failures, its files. No model is loaded."""
+
+import base64
+import contextlib
+import json
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.contracts.generation import GenerateRequest
+from generator import rendering
+from generator.handlers import Handlers
+from hub.testing import RunningHub
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_hub
+from modules import Built, build
+
+# The script as modules have it, loaded but not run.
+script: Any = ModuleType("run_inference")
+script.__file__ = __file__
+exec(compile(rendering.script("pipeline"), "run_inference.py", "exec"), script.__dict__)
+
+MODEL = "lilypad/tiny-text-classification"
+
+
+@pytest.fixture
+async def built(handlers: Handlers, hub: RunningHub, tmp_path: Path) -> Built:
+    module = await handlers.generate(GenerateRequest(model_url=MODEL))
+    return build(module.files, tmp_path, HF_ENDPOINT=hub.url)
+
+
+async def test_only_the_listed_files_are_fetched_and_only_at_the_commit(
+    built: Built, hub: RunningHub
+) -> None:
+    manifest = yaml.safe_load(built.files["module.yaml"])
+    listed = {file["path"] for file in manifest["model"]["files"]}
+    assert {path.name for path in (built.app / "model").iterdir()} == listed
+    asked = [seen.path for seen in hub.requests if "lilypad-generator" not in str(seen.user_agent)]
+    assert asked
+    commit, name = manifest["model"]["commit"], manifest["model"]["id"]
+    assert all(
+        path.startswith((f"/{name}/resolve/{commit}/", f"/cdn/{name}/{commit}/")) for path in asked
+    )
+
+
+async def test_weights_that_were_changed_are_not_loaded(built: Built) -> None:
+    weights = built.app / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    code, result = built.run({"text": "hello"})
+    assert (code, result["status"], result["outputs"]) == (1, "error", [])
+    assert "model.safetensors is not the file" in result["error"]["message"]
+
+
+async def test_a_config_that_was_changed_is_not_read(built: Built) -> None:
+    config = built.app / "model" / "config.json"
+    config.write_text(config.read_text().replace("bert", "tert"))
+    assert "config.json is not the file" in built.run({"text": "hello"})[1]["error"]["message"]
+
+
+async def test_a_hub_that_hands_out_other_files_ends_the_build(
+    handlers: Handlers, hub: RunningHub, tmp_path: Path
+) -> None:
+    module = await handlers.generate(GenerateRequest(model_url=MODEL))
+    manifest = yaml.safe_load(module.files["module.yaml"])
+    for file in manifest["model"]["files"]:
+        if file["path"] == "vocab.txt" or "blob" in file:
+            file["blob"] = "0" * 40
+    files = {**module.files, "module.yaml": yaml.safe_dump(manifest, sort_keys=False)}
+    with pytest.raises(AssertionError, match=r"is not the file that module\.yaml names"):
+        build(files, tmp_path, HF_ENDPOINT=hub.url)
+
+
+async def test_inputs_that_cannot_be_used_are_said_in_the_result(built: Built) -> None:
+    code, result = built.run()
+    assert (code, result["error"]) == (2, {"type": "InvalidInput", "message": "text: is missing"})
+    assert json.loads(built.output.strip())["status"] == "error"
+
+
+MANIFEST = {
+    "inputs": [
+        {"name": "text", "env": "INPUT_TEXT", "type": "string"},
+        {"name": "count", "env": "INPUT_COUNT", "type": "integer", "minimum": 1, "maximum": 9},
+        {"name": "heat", "env": "INPUT_HEAT", "type": "number", "minimum": 0, "maximum": 5},
+        {"name": "all", "env": "INPUT_ALL", "type": "boolean", "default": False},
+        {"name": "how", "env": "INPUT_HOW", "type": "string", "default": "well"},
+    ]
+}
+
+
+def read(monkeypatch: pytest.MonkeyPatch, request: Any = None, **variables: str) -> Any:
+    encoded = "" if request is None else base64.b64encode(json.dumps(request).encode()).decode()
+    monkeypatch.setenv("REQUEST_B64", encoded)
+    for parameter in MANIFEST["inputs"]:
+        monkeypatch.setenv(str(parameter["env"]), variables.get(str(parameter["name"]), ""))
+    return script.read_inputs(MANIFEST)
+
+
+def test_scalar_inputs_are_converted_and_empty_ones_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read(monkeypatch, text="hi", count="3", heat="0.5", all="TRUE") == (
+        ["hi"],
+        {"count": 3, "heat": 0.5, "all": True, "how": "well"},
+    )
+
+
+def test_a_request_goes_before_scalar_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = {"inputs": ["a", "b"], "parameters": {"count": 2}}
+    inputs, parameters = read(monkeypatch, request, text="c", count="3", how="so")
+    assert (inputs, parameters["count"], parameters["how"]) == (["a", "b"], 2, "so")
+
+
+@pytest.mark.parametrize(
+    ("request_", "variables", "message"),
+    [
+        ([], {}, "request: is not an object"),
+        ({"inputs": []}, {}, "give 1 to"),
+        ({"inputs": ["a"] * 5000}, {}, "give 1 to"),
+        ({"inputs": "a", "parameters": []}, {}, ""),
+        ({"inputs": "a", "parameters": [1]}, {}, "parameters: is not an object"),
+        ({"inputs": "a", "parameters": {"other": 1}}, {}, "there is no 'other'"),
+        ({"inputs": "a", "parameters": {"count": 2.5}}, {}, "count: is not of type integer"),
+        ({"inputs": "a", "parameters": {"count": True}}, {}, "count: is not of type integer"),
+        ({"inputs": "a", "parameters": {"count": 10}}, {}, "count: is not between 1 and 9"),
+        ({"inputs": "a", "parameters": {"heat": math.nan}}, {}, "heat: is not of type number"),
+        ({"inputs": "a", "parameters": {"heat": 10**400}}, {}, "heat"),
+        ({"inputs": "a", "parameters": {"how": 1}}, {}, "how: is not of type string"),
+        (None, {"text": "a", "count": "x"}, "count: is not of type integer"),
+        (None, {"text": "a", "all": "yes!"}, "all: is not of type boolean"),
+        (None, {"text": "a", "heat": "inf"}, "heat: is not of type number"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    monkeypatch: pytest.MonkeyPatch, request_: Any, variables: dict[str, str], message: str
+) -> None:
+    if not message:
+        assert read(monkeypatch, request_, **variables)
+        return
+    with pytest.raises(script.InvalidInput, match=message):
+        read(monkeypatch, request_, **variables)
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="\x00", codec="utf-8")))
+def test_any_text_as_a_request_is_read_or_refused(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REQUEST_B64", text)
+        with contextlib.suppress(script.InvalidInput):
+            assert isinstance(script.read_request(), dict)
+
+
+def test_base64_in_lines_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = base64.encodebytes(json.dumps({"inputs": "x" * 200}).encode()).decode()
+    assert lines.count("\n") > 1
+    monkeypatch.setenv("REQUEST_B64", lines)
+    assert script.read_request() == {"inputs": "x" * 200}
+
+
+@pytest.mark.parametrize("value", ["", None, 7, "\ud800", ["a"]])
+def test_a_text_is_a_text(value: Any) -> None:
+    with pytest.raises(script.InvalidInput):
+        script.check_texts([value])
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "../secret.png", "a\x00b", "/etc/passwd", 7, "====", "A" * 999]
+)
+def test_a_picture_that_cannot_be_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: Any
+) -> None:
+    (tmp_path / "secret.png").write_bytes(b"no picture")
+    (tmp_path / "inputs").mkdir()
+    monkeypatch.setattr(script, "INPUT_DIR", tmp_path / "inputs")
+    with pytest.raises(script.InvalidInput):
+        script.read_image(value)
+
+
+def test_numbers_that_json_lacks_become_null_and_results_are_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(script, "OUTPUT_DIR", tmp_path / "outputs")
+    script.write({"outputs": script.to_json([math.nan, {"a": (math.inf, 1.5)}, "\u2028\ud800"])})
+    (only,) = (tmp_path / "outputs").iterdir()
+    assert json.loads(only.read_text()) == {"outputs": [None, {"a": [None, 1.5]}, "\u2028\ud800"]}
+
+
+async def test_each_family_is_one_readable_script() -> None:
+    module = await fake_hub.handlers().generate(GenerateRequest(model_url="acme/frog"))
+    text = module.files["run_inference.py"]
+    assert "generator.templates" not in text
+    assert len(text.splitlines()) < 350
+    compile(text, "run_inference.py", "exec")
