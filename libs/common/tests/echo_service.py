@@ -18,18 +18,25 @@ class Say(Message):
 class Said(Message):
     text: str
     pid: int
+    together: int
 
 
 SAY = Rpc("rpc.echo.say", Say, Said, timeout=5)
 
 
+running: list[Say] = []
+
+
 async def say(request: Say) -> Said:
+    running.append(request)
     await asyncio.sleep(request.seconds)
+    together = len(running)
+    running.remove(request)
     if request.text == "absent":
         raise NotFound("nothing of that name", name="absent")
     if request.text == "bug":
         raise RuntimeError("secret inside")
-    return Said(text=request.text, pid=os.getpid())
+    return Said(text=request.text, pid=os.getpid(), together=together)
 
 
 async def main(url: str, at_once: int, waiting: int) -> None:
