@@ -28,4 +28,5 @@ class Service:
 SERVICES = (
     Service("gateway", replicas=2, database=True, http=True),
     Service("generator", replicas=2, hub=True),
+    Service("realtime", replicas=2, http=True),
 )

@@ -1,0 +1,329 @@
+"""The events of the public socket, and who may send them."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import orjson
+import socketio
+import socketio.exceptions
+import structlog
+from pydantic import Field, ValidationError, field_validator
+
+from common.bus import NatsBus
+from common.context import Context, current
+from common.contracts import Input
+from common.contracts.access import AUTHENTICATE, Credentials, KeyRevoked
+from common.contracts.monitoring import FIND_MODEL, MetricName, ModelId, ModelRequest, parse_time
+from common.errors import (
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    ServiceError,
+    Unauthenticated,
+    Unavailable,
+)
+from common.service import invalid
+from realtime import missed
+from realtime.client import Client, Pump
+from realtime.slots import FULL, Slots
+from realtime.topics import Topics
+from realtime.update import Update
+from realtime.websocket import LARGEST_FRAME, WebSocket
+
+log = structlog.get_logger()
+
+SCOPE = "monitor:read"
+# Seconds from the connection to a token that is let in; without one a
+# connection would stay for as long as it answers pings.
+INTRODUCTION = 10.0
+# Models that one socket may hear.
+MOST_MODELS = 500
+# How often keys are checked again, in seconds: what expires, and what was
+# revoked while the bus was away, is noticed by then.
+RECHECK = 30.0
+
+REVOKED = Unauthenticated("the API key is expired or revoked")
+
+
+class Subscription(Input):
+    model_id: ModelId
+    metrics: Annotated[list[MetricName], Field(min_length=1, max_length=64)] | None = None
+    since: str | None = None
+
+    @field_validator("since")
+    @classmethod
+    def _is_a_time(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_time(text)
+        return text
+
+    @property
+    def after(self) -> datetime | None:
+        return None if self.since is None else parse_time(self.since)
+
+
+class Unsubscription(Input):
+    model_id: ModelId
+
+
+class Server(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has no types
+    """python-socketio's, which hands every event to one function.
+
+    Its own way runs a handler that does not know whether an acknowledgement
+    was asked for; who asked for none has to be told of an error in another way.
+    """
+
+    answer: Callable[[str, list[Any]], Awaitable[dict[str, Any]]]
+    tell: Callable[[str, Update], None]
+
+    async def _handle_event_internal(
+        self, server: Any, _sid: str, eio_sid: str, data: list[Any], namespace: str, id: int | None
+    ) -> None:
+        answer = await self.answer(eio_sid, data)
+        if id is not None:
+            packet = self.packet_class(
+                socketio.packet.ACK, namespace=namespace, id=id, data=[answer]
+            )
+            await server._send_packet(eio_sid, packet)  # noqa: SLF001  (as the method it replaces)
+        elif answer["status"] == "error":
+            body = {"code": answer["code"], "message": answer["message"]}
+            self.tell(eio_sid, Update("error", body))
+
+
+class Sockets:
+    def __init__(self, bus: NatsBus, slots: Slots, public_url: str) -> None:
+        self.bus = bus
+        self.slots = slots
+        self.topics = Topics(bus)
+        self.pump = Pump()
+        self.clients: dict[str, Client] = {}
+        self.draining = False
+        self._origin = _origin(public_url)
+        quiet = logging.getLogger("socketio")
+        quiet.setLevel(logging.CRITICAL)  # it logs what callers do wrong, at their pace
+        self.server = Server(
+            async_mode="asgi",
+            cors_allowed_origins=self._is_allowed,
+            max_http_buffer_size=LARGEST_FRAME,
+            http_compression=False,
+            logger=quiet,
+            engineio_logger=quiet,
+        )
+        self.server.answer = self._answer
+        self.server.tell = self._tell
+        engine = self.server.eio
+        engine._async = {**engine._async, "websocket": WebSocket}  # noqa: SLF001  (its only way in)
+        self._opened = engine.handlers["connect"]
+        self._closed = engine.handlers["disconnect"]
+        engine.on("connect", self._open)
+        engine.on("disconnect", self._close)
+        self.server.on("connect", self._connect)
+        self.server.on("disconnect", self._disconnect)
+
+    def _is_allowed(self, origin: str, environ: dict[str, Any]) -> bool:
+        """Pages of this very origin, as it is published or as the caller addressed it."""
+        host = environ.get("HTTP_HOST", "")
+        return origin == self._origin or (bool(host) and urlsplit(origin).netloc == host)
+
+    async def _open(self, id: str, environ: dict[str, Any]) -> None:
+        await self._opened(id, environ)
+        client = Client(id, self.server.eio.sockets[id], self.pump)
+        self.clients[id] = client
+        asyncio.get_running_loop().call_later(INTRODUCTION, self._introduced, client)
+
+    def _introduced(self, client: Client) -> None:
+        if not client.account:
+            client.dismiss(Unauthenticated(f"no token within {INTRODUCTION:g} s"))
+
+    async def _close(self, id: str, reason: str) -> None:
+        await self._closed(id, reason)
+        client = self.clients.pop(id, None)
+        if client is not None:
+            client.gone = True
+            # A poll that waits would go on waiting: engineio does not end it.
+            queue = client.socket.queue
+            asyncio.get_running_loop().call_later(0.05, queue.put_nowait, None)
+            await self._leave(client)
+
+    async def _connect(self, sid: str, _environ: dict[str, Any], auth: Any) -> None:
+        client = self.clients[self.server.manager.eio_sid_from_sid(sid, "/")]
+        try:
+            await self._admit(client, auth)
+        except Unavailable as error:
+            # Socket.IO's clients give up on a refusal, and try again on a lost connection.
+            client.dismiss(error, back=True)
+            raise _refusal(error) from None
+        except ServiceError as error:
+            await self._leave(client)
+            asyncio.get_running_loop().call_later(1.0, client.dismiss, error)
+            raise _refusal(error) from None
+        except Exception:
+            log.exception("admission failed")
+            raise _refusal(ServiceError("internal error")) from None
+        client.sid = sid
+
+    async def _admit(self, client: Client, auth: Any) -> None:
+        token = auth.get("token") if isinstance(auth, dict) else None
+        if not isinstance(token, str) or not 0 < len(token) <= 4096:
+            raise Unauthenticated("connect with auth: {token: <an API key>}")
+        access = await self.bus.call(AUTHENTICATE, Credentials(token=token))
+        if access.key and SCOPE not in access.scopes:
+            raise PermissionDenied(f"the API key lacks the scope {SCOPE}")
+        lost = lambda: client.dismiss(FULL)  # noqa: E731
+        slot = await self.slots.claim(access.account, lost)
+        if client.gone or client.id not in self.clients:
+            await self.slots.release(slot)
+            raise Unavailable("the connection was lost")
+        client.slot = slot
+        client.account, client.key, client.token = access.account, access.key, token
+        await self.topics.enter(access.account, client)
+
+    async def _disconnect(self, sid: str, _reason: str) -> None:
+        client = self.clients.get(self.server.manager.eio_sid_from_sid(sid, "/"))
+        if client is not None:
+            await self._leave(client)
+            asyncio.get_running_loop().call_later(INTRODUCTION, self._introduced, client)
+
+    async def _leave(self, client: Client) -> None:
+        """Undo everything that admission and subscriptions did; harmless when repeated."""
+        account, client.account = client.account, ""
+        if account:
+            self.topics.exit(account, client)
+            for model in client.models:
+                self.topics.leave(account, model, client)
+        client.models = set()
+        slot, client.slot = client.slot, None
+        if slot is not None:
+            await self.slots.release(slot)
+
+    def _tell(self, id: str, update: Update) -> None:
+        if (client := self.clients.get(id)) is not None:
+            client.keep(update)
+
+    async def _answer(self, id: str, data: list[Any]) -> dict[str, Any]:
+        """What an event is acknowledged with."""
+        client = self.clients.get(id)
+        if client is None or not client.account:
+            return _failure(Unauthenticated("not connected"))
+        name, arguments = data[0], data[1:]
+        handlers = {
+            "subscribe_metrics": self._subscribe,
+            "unsubscribe_metrics": self._unsubscribe,
+        }
+        if name not in handlers:
+            error = InvalidRequest(f"there is no such event; there are {', '.join(handlers)}")
+            # Said in the acknowledgement first, if one is waited for.
+            asyncio.get_running_loop().call_later(0.05, client.dismiss, error)
+            return _failure(error)
+        with _acting_for(client.account):
+            try:
+                async with client.busy:
+                    return await handlers[name](client, arguments[0] if arguments else {})
+            except ServiceError as error:
+                return _failure(error)
+            except ValidationError as error:
+                return _failure(invalid(error))
+            except Exception:
+                log.exception("event failed", name=name)
+                return _failure(ServiceError("internal error"))
+
+    async def _subscribe(self, client: Client, data: Any) -> dict[str, Any]:
+        wish = Subscription.model_validate_json(orjson.dumps(data))
+        account, model = client.account, wish.model_id
+        if model not in client.models and len(client.models) >= MOST_MODELS:
+            raise InvalidRequest(f"one socket hears at most {MOST_MODELS} models")
+        if (account, model) not in self.topics.models:
+            try:
+                await self.bus.call(FIND_MODEL, ModelRequest(model_id=model))
+            except NotFound:
+                raise NotFound("no metrics of such a model were recorded") from None
+        wanted = frozenset(wish.metrics) if wish.metrics else None
+        topic = await self.topics.join(account, model, client, wanted, hold=wish.after is not None)
+        if client.gone or client.account != account:
+            self.topics.leave(account, model, client)
+            raise Unavailable("the connection was lost")
+        client.models.add(model)
+        if wish.after is None:
+            return {"status": "success"}
+        heard = self.topics.accounts[account]
+        complete = await missed.tell(self.bus, client, heard, topic, since=wish.after)
+        return {"status": "success", "complete": complete}
+
+    async def _unsubscribe(self, client: Client, data: Any) -> dict[str, Any]:
+        wish = Unsubscription.model_validate_json(orjson.dumps(data))
+        client.models.discard(wish.model_id)
+        if not self.topics.leave(client.account, wish.model_id, client):
+            raise NotFound("there is no such subscription")
+        return {"status": "success"}
+
+    async def revoke(self, revoked: KeyRevoked) -> None:
+        for client in list(self.clients.values()):
+            if client.key == revoked.key and client.account:
+                client.dismiss(REVOKED)
+
+    async def recheck(self) -> None:
+        """Ask again about each key that is in use, for ever."""
+        while True:
+            await asyncio.sleep(RECHECK * random.uniform(0.8, 1.2))  # noqa: S311  (only to spread)
+            for token in {c.token for c in self.clients.values() if c.account and c.key}:
+                try:
+                    await self.bus.call(AUTHENTICATE, Credentials(token=token))
+                except Unauthenticated:
+                    for client in [c for c in self.clients.values() if c.token == token]:
+                        client.dismiss(REVOKED)
+                except ServiceError as error:
+                    log.warning("key not checked", error=error.message)
+
+    def tell_of_gap(self, since: datetime) -> None:
+        """Events were lost on the way; each client can ask for those it wants."""
+        notice = Update("gap", {"since": since.isoformat().replace("+00:00", "Z")})
+        for client in self.clients.values():
+            if client.account:
+                client.keep(notice)
+
+    async def drain(self, seconds: float) -> None:
+        """Send all clients elsewhere, spread over some time, so that they do not come together."""
+        self.draining = True
+        reason = Unavailable("this server stops; connect again", retry_after=1)
+        clients = list(self.clients.values())
+        for client in clients:
+            client.keep(Update("server_draining", {"message": reason.message}))
+        loop = asyncio.get_running_loop()
+        for client in clients:
+            leave = functools.partial(client.dismiss, reason, back=True)
+            loop.call_later(random.uniform(0, seconds), leave)  # noqa: S311  (only to spread)
+        end = time.monotonic() + seconds + 2
+        while self.clients and time.monotonic() < end:  # noqa: ASYNC110  (they leave by the dozen)
+            await asyncio.sleep(0.05)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+@contextlib.contextmanager
+def _acting_for(account: str) -> Iterator[None]:
+    reset = current.set(Context(account=account))
+    try:
+        yield
+    finally:
+        current.reset(reset)
+
+
+def _failure(error: ServiceError) -> dict[str, Any]:
+    answer = {"status": "error", "code": error.code, "message": error.message}
+    return {**answer, "details": error.details} if error.details else answer
+
+
+def _refusal(error: ServiceError) -> socketio.exceptions.ConnectionRefusedError:
+    data = {"code": error.code, "message": error.message}
+    return socketio.exceptions.ConnectionRefusedError(error.message, data)

@@ -1,0 +1,219 @@
+"""Two replicas behind Envoy on a real bus; who may connect and what was recorded is said here."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import pytest
+import socketio
+
+from common import bus
+from common.bus import NatsBus
+from common.context import current
+from common.contracts.access import (
+    AUTHENTICATE,
+    KEY_REVOKED,
+    Access,
+    Credentials,
+    KeyRevoked,
+)
+from common.contracts.benchmarking import PROGRESSED, BenchmarkProgress
+from common.contracts.monitoring import (
+    ALERT_RAISED,
+    FIND_MODEL,
+    HISTORY,
+    LIST_ALERTS,
+    METRICS_RECORDED,
+    Alert,
+    AlertNews,
+    Alerts,
+    AlertsRequest,
+    History,
+    HistoryRequest,
+    KnownModel,
+    MetricUpdate,
+    ModelRequest,
+)
+from common.errors import NotFound, Unauthenticated
+from common.service import Service as Answers
+from local.services import Service
+from local.stack import Stack
+
+REALTIME = (Service("realtime", replicas=2, http=True),)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    with Stack(servers={"nats", "envoy"}, services=REALTIME) as running:
+        yield running
+
+
+@pytest.fixture
+def own_stack() -> Iterator[Stack]:
+    """For a test that breaks it."""
+    with Stack(servers={"nats", "envoy"}, services=REALTIME) as running:
+        yield running
+
+
+@dataclass
+class Others:
+    """The other services' side of the contracts: keys are `<account>/<key id>`."""
+
+    gateway: NatsBus
+    metrics: NatsBus
+    benchmarker: NatsBus
+    revoked: set[str] = field(default_factory=set)
+    recorded: dict[tuple[str, str], list[MetricUpdate]] = field(default_factory=dict)
+    alerts: list[tuple[str, Alert]] = field(default_factory=list)
+
+    async def authenticate(self, credentials: Credentials) -> Access:
+        account, _, key = credentials.token.partition("/")
+        if not key or key in self.revoked:
+            raise Unauthenticated("the API key is unknown, expired or revoked")
+        scopes = [] if key.startswith("none") else ["monitor:read"]
+        return Access(account=account, key=key, scopes=scopes)
+
+    async def find_model(self, request: ModelRequest) -> KnownModel:
+        if (current.get().account, request.model_id) not in self.recorded:
+            raise NotFound("no such model")
+        return KnownModel(metrics=[])
+
+    async def history(self, request: HistoryRequest) -> History:
+        updates = [
+            update
+            for update in self.recorded[current.get().account, request.model_id]
+            if datetime.fromisoformat(update.timestamp) >= request.since
+        ]
+        return History(updates=updates[-request.most :], complete=len(updates) <= request.most)
+
+    async def list_alerts(self, request: AlertsRequest) -> Alerts:
+        of_account = [a for who, a in self.alerts if who == current.get().account]
+        return Alerts(alerts=[a for a in of_account if a.model_id == request.model_id][::-1])
+
+    async def record(self, account: str, model: str, *, tell: bool = True, **metrics: float) -> str:
+        """Commit, then publish, as the metrics service does; returns the timestamp."""
+        now = datetime.now(UTC).isoformat()
+        update = MetricUpdate(model_id=model, timestamp=now, metrics=metrics)
+        self.recorded.setdefault((account, model), []).append(update)
+        if tell:
+            await self.metrics.publish(METRICS_RECORDED, update, account, model)
+        return now
+
+    async def alert(self, account: str, model: str, type: str, *, tell: bool = True) -> None:
+        number = f"alert_{len(self.alerts)}"
+        news = AlertNews(id=number, model_id=model, type=type, message="!", severity="warning")
+        row = Alert(
+            **news.model_dump(), metric=None, raised_at=datetime.now(UTC), recovered_at=None
+        )
+        self.alerts.append((account, row))
+        if tell:
+            await self.metrics.publish(ALERT_RAISED, news, account, model)
+
+    async def progress(self, account: str, run: str, done: int) -> None:
+        body = BenchmarkProgress(id=run, model_id="m", state="running", done=done, total=9)
+        await self.benchmarker.publish(PROGRESSED, body, account, run)
+
+    async def revoke(self, account: str, key: str) -> None:
+        self.revoked.add(key)
+        body = KeyRevoked(account=account, key=key)
+        await self.gateway.publish(KEY_REVOKED, body, account, key)
+
+
+async def connect_others(stack: Stack, stays: AsyncExitStack) -> Others:
+    buses = [
+        await stays.enter_async_context(bus.connect(stack.nats.url(name), name))
+        for name in ("gateway", "metrics", "benchmarker")
+    ]
+    others = Others(*buses)
+    gateway, metrics = Answers("gateway", buses[0]), Answers("metrics", buses[1])
+    await gateway.answer(AUTHENTICATE, others.authenticate)
+    await metrics.answer(FIND_MODEL, others.find_model)
+    await metrics.answer(HISTORY, others.history)
+    await metrics.answer(LIST_ALERTS, others.list_alerts)
+    return others
+
+
+@pytest.fixture(scope="session")
+async def others(stack: Stack) -> AsyncIterator[Others]:
+    async with AsyncExitStack() as stays:
+        yield await connect_others(stack, stays)
+
+
+class Watcher:
+    """A real Socket.IO client that remembers what it hears."""
+
+    def __init__(self, url: str, token: str, **options: Any) -> None:
+        self.url = url
+        self.token = token
+        self.options = options
+        self.heard: list[tuple[str, Any]] = []
+        self.refused: Any = None
+        self.disconnected = asyncio.Event()
+        self.changed = asyncio.Condition()
+        # Its own would be left open (python-engineio closes it in a task that nobody awaits).
+        self.http = aiohttp.ClientSession()
+        self.client = socketio.AsyncClient(
+            reconnection=options.pop("reconnection", False), http_session=self.http
+        )
+        self.client.on("*", self._hear)
+        self.client.on("connect_error", self._hear_refusal)
+        self.client.on("disconnect", self._hear_end)
+
+    async def _hear(self, event: str, data: Any = None) -> None:
+        self.heard.append((event, data))
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def _hear_refusal(self, data: Any) -> None:
+        self.refused = data
+
+    async def _hear_end(self, _reason: str) -> None:
+        self.disconnected.set()
+
+    async def connect(self) -> "Watcher":
+        await self.client.connect(self.url, auth={"token": self.token}, **self.options)
+        return self
+
+    async def close(self) -> None:
+        await self.client.shutdown()
+        await self.http.close()
+
+    async def call(self, event: str, data: Any = None) -> Any:
+        return await self.client.call(event, data, timeout=20)
+
+    async def subscribe(self, model: str, **more: Any) -> Any:
+        return await self.call("subscribe_metrics", {"modelId": model, **more})
+
+    def of(self, event: str) -> list[Any]:
+        return [data for name, data in self.heard if name == event]
+
+    async def wait_for(self, event: str, count: int = 1) -> list[Any]:
+        async with asyncio.timeout(30), self.changed:
+            await self.changed.wait_for(lambda: len(self.of(event)) >= count)
+        return self.of(event)
+
+
+@pytest.fixture
+async def new_watcher(stack: Stack) -> AsyncIterator[Callable[..., Watcher]]:
+    """Makes one that is not connected yet."""
+    made: list[Watcher] = []
+
+    def make(token: str, url: str = stack.url, **options: Any) -> Watcher:
+        made.append(Watcher(url, token, **options))
+        return made[-1]
+
+    yield make
+    for watcher in made:
+        await watcher.close()
+
+
+@pytest.fixture
+async def watch(others: Others, new_watcher: Callable[..., Watcher]) -> Any:
+    async def connect(token: str, *address: str, **options: Any) -> Watcher:
+        return await new_watcher(token, *address, **options).connect()
+
+    return connect
