@@ -1,0 +1,328 @@
+"""Incidents: noticed after each commit, stored, and only then told.
+
+An incident is a row; that there is one open of a kind is the database's
+promise, so whichever replica notices first raises it and the others find it
+there. What was stored and, because its replica died, not sent is sent by the
+sweep, which also notices what does not come: silence.
+"""
+
+import asyncio
+import secrets
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from psycopg.types.json import Jsonb
+
+from common.bus import Bus
+from common.contracts.monitoring import (
+    ALERT_RAISED,
+    Alert,
+    AlertNews,
+    Alerts,
+    AlertsRequest,
+    Rule,
+)
+from common.errors import ServiceError
+from common.postgres import Connection, Database
+from metrics import rules
+from metrics.rules import Values, Verdict, judge, type_of
+
+log = structlog.get_logger()
+
+# A model that is recorded without pause is looked at this often, in seconds.
+PACE = 0.5
+SWEEP = 10.0
+# The sweep takes at most a tenth of the time.
+EASE = 10
+# What is older is history that is being brought in, and nobody's emergency.
+LIVE = "24 hours"
+
+LATEST = f"""
+select metric, id, array(
+    select value from samples where series = id and at > now() - interval '{LIVE}'
+    order by at desc limit %s
+) from series where account = %s and model = %s and metric = any(%s)
+"""
+OPEN = """
+select rule, metric, id, expected from alerts
+where account = %s and model = %s and recovered_at is null
+"""
+RAISE = """
+insert into alerts (id, account, model, metric, rule, type, severity, message, expected)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+on conflict (account, model, rule, coalesce(metric, '')) where recovered_at is null do nothing
+returning id
+"""
+RECOVER = """
+update alerts set recovered_at = now(), recovery = %s
+where id = %s and recovered_at is null returning id
+"""
+NEWS = """
+select id, account, model, type, message, severity, recovery, announced, recovered_at is not null
+from alerts where {which}
+and (announced < 1 or (announced < 2 and recovered_at is not null))
+order by number for update skip locked limit 100
+"""
+UNSENT = "coalesce(recovered_at, raised_at) < now() - interval '5 seconds'"
+NEWEST = f"""
+select account, model, metric, newest from series cross join lateral (
+    select at as newest from samples where series = id and at > now() - interval '31 days'
+    order by at desc limit 1
+) as s
+"""
+INTERVALS = f"""
+select extract(epoch from at) from samples where series in (
+    select id from series where account = %s and model = %s and metric = %s
+) and at > now() - interval '{LIVE}' order by at desc limit {rules.REGULAR + 1}
+"""
+
+Model = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Extremes:
+    """Of one metric in what was just recorded."""
+
+    least: float
+    greatest: float
+
+    def add(self, other: "Extremes") -> None:
+        self.least = min(self.least, other.least)
+        self.greatest = max(self.greatest, other.greatest)
+
+
+class Watch:
+    def __init__(self, database: Database, bus: Bus) -> None:
+        self.database = database
+        self.bus = bus
+        self._noted: dict[Model, dict[str, Extremes]] = {}
+        self._waiting = asyncio.Event()
+
+    def note(self, account: str, model: str, recorded: Mapping[str, Extremes]) -> None:
+        """Something was committed; it will be looked at."""
+        noted = self._noted.setdefault((account, model), {})
+        for metric, extremes in recorded.items():
+            if metric in noted:
+                noted[metric].add(extremes)
+            else:
+                noted[metric] = extremes
+        self._waiting.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._waiting.wait()
+            self._waiting.clear()
+            noted, self._noted = self._noted, {}
+            for (account, model), recorded in noted.items():
+                try:
+                    await self.evaluate(account, model, recorded)
+                except ServiceError:
+                    self.note(account, model, recorded)  # the database is away: again later
+                except Exception:
+                    log.exception("not evaluated", account=account, model=model)
+            await asyncio.sleep(PACE)
+
+    async def evaluate(self, account: str, model: str, recorded: Mapping[str, Extremes]) -> None:
+        """Raise and recover what the newest values give cause for."""
+        known = (await rules.OwnRules(self.database).all(account)).rules
+        async with self.database.connection() as connection:
+            # One replica at a time for each model: what one raises the next one sees.
+            await connection.execute(
+                "select pg_advisory_xact_lock(hashtext('alerts'), hashtext(%s))",
+                [f"{account}/{model}"],
+            )
+            most = rules.RECENT + rules.MOST_BEFORE
+            watched = {rule.metric for rule in known if rule.metric}
+            watched |= set(rules.MEMORY_OF.values())
+            cursor = await connection.execute(LATEST, [most, account, model, list(watched)])
+            latest = {metric: values for metric, _, values in await cursor.fetchall() if values}
+            cursor = await connection.execute(OPEN, [account, model])
+            open_ones = {(rule, metric): rest for rule, metric, *rest in await cursor.fetchall()}
+            changed = [
+                await self._apply(connection, account, model, rule, metric, verdict, incident)
+                for rule in known
+                if rule.model_id in (None, model)
+                for metric, verdict, incident in _verdicts(rule, latest, recorded, open_ones)
+            ]
+        await self.announce(" id = any(%s)", [[id for ids in changed for id in ids]])
+
+    async def _apply(
+        self, connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
+        verdict: Verdict, incident: str | None,
+    ) -> list[str]:  # fmt: skip
+        if incident is None and verdict.cause:
+            incident = await _raise(connection, account, model, rule, metric, verdict)
+        if incident and verdict.over and not verdict.still:
+            await connection.execute(RECOVER, [verdict.over, incident])
+        return [incident] if incident else []
+
+    async def announce(self, which: str, parameters: list[Any]) -> None:
+        """Send what is stored and was not sent, each once unless this process dies half-way."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(NEWS.format(which=which), parameters)
+            for (
+                id,
+                account,
+                model,
+                type,
+                message,
+                severity,
+                recovery,
+                sent,
+                over,
+            ) in await cursor.fetchall():
+                news = AlertNews(
+                    id=id, model_id=model, type=type, message=message, severity=severity
+                )
+                if sent < 1:
+                    await self.bus.publish(ALERT_RAISED, news, account, model)
+                if over:
+                    changes = {
+                        "type": f"{type}_recovered", "message": recovery, "severity": "info"
+                    }  # fmt: skip
+                    await self.bus.publish(
+                        ALERT_RAISED, news.model_copy(update=changes), account, model
+                    )
+                await connection.execute(
+                    "update alerts set announced = %s where id = %s", [2 if over else 1, id]
+                )
+
+    async def sweep(self) -> None:
+        """For ever: silence, and what was not sent. Replicas take turns."""
+        while True:
+            start = time.monotonic()
+            try:
+                await self.look_for_silence()
+                await self.announce(UNSENT, [])
+            except ServiceError:
+                pass  # the database is away; the pool has said so
+            except Exception:
+                log.exception("sweep failed")
+            await asyncio.sleep(max(SWEEP, EASE * (time.monotonic() - start)))
+
+    async def look_for_silence(self) -> None:
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select pg_try_advisory_xact_lock(hashtext('sweep'), hashtext(current_schema()))"
+            )
+            if await cursor.fetchone() != (True,):
+                return
+            cursor = await connection.execute(NEWEST)
+            newest: dict[Model, dict[str, Any]] = {}
+            for account, model, metric, at in await cursor.fetchall():
+                newest.setdefault((account, model), {})[metric] = at
+            cursor = await connection.execute("select now(), account, rule from rules"
+                                              " where rule->>'kind' = 'silence'")  # fmt: skip
+            own = [(account, Rule.model_validate(rule)) for _, account, rule in
+                   await cursor.fetchall()]  # fmt: skip
+            (now,) = await (await connection.execute("select now()")).fetchone() or (None,)
+            for (account, model), times in newest.items():
+                last = max(times.values())
+                if now - last > rules.QUIET:
+                    metric = max(times, key=times.__getitem__)
+                    await self._default_silence(connection, account, model, metric, now, last)
+                for owner, rule in own:
+                    if owner == account and rule.model_id in (None, model):
+                        await _own_silence(connection, account, model, rule, now, times)
+
+    async def _default_silence(
+        self, connection: Connection, account: str, model: str, metric: str, now: Any, last: Any
+    ) -> None:
+        """Only models that reported regularly are missed."""
+        rule = rules.DEFAULTS[-1]
+        cursor = await connection.execute(INTERVALS, [account, model, metric])
+        times = [float(at) for (at,) in await cursor.fetchall()]
+        if len(times) <= rules.REGULAR:
+            return
+        usual = statistics.median(a - b for a, b in zip(times, times[1:], strict=False))
+        quiet = (now - last).total_seconds()
+        if quiet > rules.QUIET_INTERVALS * usual:
+            cause = f"nothing has been recorded for {_minutes(quiet)}; usually every {usual:.3g} s"
+            await _raise(connection, account, model, rule, None, Verdict(cause))
+
+
+def _verdicts(
+    rule: Rule,
+    latest: Mapping[str, list[float]],
+    recorded: Mapping[str, Extremes],
+    open_ones: Mapping[tuple[str, str | None], list[Any]],
+) -> list[tuple[str | None, Verdict, str | None]]:
+    """What a rule says to what was recorded, and the incident that it has open."""
+    if rule.kind == "silence":
+        incident = open_ones.get((rule.id, rule.metric))
+        came = recorded if rule.metric is None else recorded.keys() & {rule.metric}
+        if incident and came:
+            return [(rule.metric, Verdict(over="something is recorded again"), incident[0])]
+        return []
+    metric = rule.metric
+    if metric not in recorded or metric not in latest:
+        return []
+    incident, expected = open_ones.get((rule.id, metric), (None, None))
+    extremes = recorded[metric]
+    limits = latest.get(rules.MEMORY_OF.get(metric, ""), [None])
+    values = Values(latest[metric], extremes.least, extremes.greatest, limits[0])
+    return [(metric, judge(rule, metric, values, expected), incident)]
+
+
+async def _raise(
+    connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
+    verdict: Verdict,
+) -> str | None:  # fmt: skip
+    """The new incident's id; None when it is open already."""
+    cursor = await connection.execute(
+        RAISE,
+        [
+            f"alert_{secrets.token_hex(12)}", account, model, metric, rule.id,
+            type_of(rule, metric), verdict.severity or rule.severity, f"{model}: {verdict.cause}",
+            Jsonb(verdict.expected) if verdict.expected else None,
+        ],
+    )  # fmt: skip
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def _own_silence(
+    connection: Connection, account: str, model: str, rule: Rule, now: Any, times: dict[str, Any]
+) -> None:
+    watched = [at for metric, at in times.items() if rule.metric in (None, metric)]
+    if not watched:
+        return
+    quiet = (now - max(watched)).total_seconds()
+    if rule.after is not None and quiet > rule.after:
+        what = f"no {rule.metric}" if rule.metric else "nothing"
+        verdict = Verdict(f"{what} has been recorded for {_minutes(quiet)}")
+        await _raise(connection, account, model, rule, rule.metric, verdict)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
+async def list_alerts(database: Database, account: str, request: AlertsRequest) -> Alerts:
+    """Newest first."""
+    async with database.connection() as connection:
+        cursor = await connection.execute(
+            "select id, model, type, message, severity, metric, raised_at, recovered_at"
+            " from alerts where account = %(account)s"
+            " and (%(model)s::text is null or model = %(model)s)"
+            " and (not %(open)s or recovered_at is null)"
+            " and (%(before)s::text is null or number < (select number from alerts"
+            "  where account = %(account)s and id = %(before)s))"
+            " order by number desc limit %(limit)s",
+            {
+                "account": account,
+                "model": request.model_id,
+                "open": request.open_only,
+                "before": request.before,
+                "limit": request.limit,
+            },
+        )
+        rows = await cursor.fetchall()
+    names = (
+        "id", "model_id", "type", "message", "severity", "metric", "raised_at", "recovered_at",
+    )  # fmt: skip
+    return Alerts(alerts=[Alert(**dict(zip(names, row, strict=True))) for row in rows])

@@ -1,0 +1,133 @@
+"""What a call brings, taken apart: rows to store, extremes to watch, news to tell."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.contracts.monitoring import EPOCH, MOST_SAMPLES, MetricUpdate, Samples
+from common.errors import InvalidRequest
+from metrics.arrays import Floats, Ints, Times
+from metrics.series import Pair
+from metrics.writer import now
+
+# Of a call, the newest moments of each model that are told; charts need no more.
+MOST_TOLD = 10
+
+
+@dataclass(slots=True)
+class Batch:
+    """A call's samples: for each the pair of model and metric (an index), the time, the value."""
+
+    pairs: list[Pair]
+    pair: NDArray[np.intp]
+    at: Times
+    value: Floats
+    timed: NDArray[np.bool_]
+
+    @property
+    def models(self) -> dict[str, list[int]]:
+        """The models, each with its pairs."""
+        models: dict[str, list[int]] = {}
+        for number, (model, _) in enumerate(self.pairs):
+            models.setdefault(model, []).append(number)
+        return models
+
+    def only(self, chosen: NDArray[np.bool_]) -> "Batch":
+        """Some of the samples; pairs that have none are left out."""
+        used, pair = np.unique(self.pair[chosen], return_inverse=True)
+        pairs = [self.pairs[number] for number in used.tolist()]
+        return Batch(pairs, pair, self.at[chosen], self.value[chosen], self.timed[chosen])
+
+
+class Clock:
+    """Never the same time twice in this process."""
+
+    def __init__(self, now: Callable[[], int] = now) -> None:
+        self._now = now
+        self._last = 0
+
+    def times(self, count: int) -> Times:
+        first = max(self._now(), self._last + 1)
+        self._last = first + count - 1
+        return np.arange(first, first + count, dtype=np.int64)
+
+
+def unpack(samples: Samples, clock: Clock) -> Batch:
+    """The columns of a call, with a time where none was given.
+
+    Raises:
+        InvalidRequest: the columns do not fit together. The gateway sends none such.
+    """
+    model = _column(samples.model, "<u2")
+    at = _column(samples.at, "<i8").astype(np.int64)
+    size = _column(samples.size, "<u2")
+    metric = _column(samples.metric, "<u2")
+    value = _column(samples.value, "<f8").astype(np.float64)
+    fits = (
+        len(model) == len(at) == len(size)
+        and len(metric) == len(value) == size.sum() <= MOST_SAMPLES
+        and (not len(model) or model.max() < len(samples.models))
+        and (not len(metric) or metric.max() < len(samples.metrics))
+        and bool(np.isfinite(value).all())
+    )
+    if not fits:
+        raise InvalidRequest(f"not columns of at most {MOST_SAMPLES} samples")
+    timed = at != 0
+    if not timed.all():
+        at[~timed] = clock.times(int((~timed).sum()))
+    width = len(samples.metrics)
+    keys, pair = np.unique(
+        np.repeat(model.astype(np.int64), size) * width + metric, return_inverse=True
+    )
+    pairs = [(samples.models[key // width], samples.metrics[key % width]) for key in keys.tolist()]
+    return Batch(pairs, pair, np.repeat(at, size), value, np.repeat(timed, size))
+
+
+def _column(packed: bytes, kind: str) -> NDArray[Any]:
+    if len(packed) % np.dtype(kind).itemsize:
+        raise InvalidRequest("a column ends in the middle of a number")
+    return np.frombuffer(packed, kind)
+
+
+def extremes(batch: Batch) -> tuple[Floats, Floats]:
+    """The least and the greatest value of each pair."""
+    order = np.argsort(batch.pair, kind="stable")
+    first = np.flatnonzero(np.diff(batch.pair[order], prepend=-1))
+    values = batch.value[order]
+    return np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
+
+
+def updates(batch: Batch) -> Iterator[MetricUpdate]:
+    """The newest moments of each model, oldest first."""
+    for model, numbers in batch.models.items():
+        chosen = (
+            np.arange(len(batch.pair))
+            if len(numbers) == len(batch.pairs)
+            else np.flatnonzero(np.isin(batch.pair, numbers))
+        )
+        newest = chosen[np.argsort(batch.at[chosen], kind="stable")]
+        moments: dict[int, dict[str, float]] = {}
+        for index in newest[::-1].tolist():
+            at = int(batch.at[index])
+            if at not in moments and len(moments) == MOST_TOLD:
+                break
+            moments.setdefault(at, {})[batch.pairs[batch.pair[index]][1]] = batch.value[
+                index
+            ].item()
+        for at in reversed(moments):
+            yield MetricUpdate.model_construct(
+                model_id=model, timestamp=to_text(at), metrics=moments[at]
+            )
+
+
+def to_text(at: int) -> str:
+    """RFC 3339, of microseconds since 2000."""
+    return (EPOCH + timedelta(microseconds=at)).isoformat().replace("+00:00", "Z")
+
+
+def series_of(batch: Batch, numbers: list[int]) -> Ints:
+    return np.array(numbers, np.int32)[batch.pair]

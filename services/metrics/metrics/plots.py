@@ -1,0 +1,206 @@
+"""One series, drawn three ways: for Plotly, for Vega-Lite, or as plain columns.
+
+A window with more samples than points to draw is divided into buckets of
+time; each shows its mean and the least and the greatest sample in it, so that
+no outlier disappears, and the plot says that it was done.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.contracts.monitoring import EPOCH
+from metrics.arrays import Floats, Times
+from metrics.units import title, unit
+from metrics.window import NATIVE_HOURS, History
+
+# As many as a screen has room for.
+MOST_POINTS = 500
+# Widths of buckets that a person would choose, in seconds.
+WIDTHS = (1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400)
+# Blue of Okabe and Ito's palette, which colour-blind people tell apart.
+COLOUR = "#0072b2"
+BAND = "rgba(0, 114, 178, 0.2)"
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """What is drawn: one entry for each point. `width`: of a bucket in seconds, 0: none."""
+
+    metric: str
+    time: list[str]
+    mean: list[float]
+    minimum: list[float]
+    maximum: list[float]
+    width: int
+    points_in: int
+
+    @property
+    def points(self) -> dict[str, int]:
+        return {"pointsIn": self.points_in, "pointsOut": len(self.time)}
+
+    @property
+    def axis(self) -> str:
+        return (
+            f"{title(self.metric)} ({unit(self.metric)})"
+            if unit(self.metric)
+            else title(self.metric)
+        )
+
+    @property
+    def subtitle(self) -> str:
+        if not self.width:
+            return f"all {self.points_in:,} samples"
+        return (
+            f"mean of each {_duration(self.width)}, with its least and greatest sample;"
+            f" {self.points_in:,} samples"
+        )
+
+
+def draw(metric: str, history: History, style: str) -> dict[str, Any]:
+    """The plot of a metric in one of the three formats; {} when there is nothing to draw."""
+    if not history.count:
+        return {}
+    points = reduce(metric, history)
+    if style == "plotly":
+        return to_plotly(points)
+    return to_vega_lite(points) if style == "vega-lite" else to_columns(points)
+
+
+def reduce(metric: str, history: History) -> Points:
+    """The samples themselves where they are few, else buckets."""
+    entries, width = history.hours, 3600
+    if history.at is not None and history.value is not None:
+        entries, width = _entries(history.at, history.value), 0
+    if len(entries) > MOST_POINTS:
+        entries, width = _bucket(entries, max(width, 1))
+    return Points(
+        metric,
+        _to_text(entries["at"]),
+        (entries["total"] / entries["count"]).tolist(),
+        entries["minimum"].tolist(),
+        entries["maximum"].tolist(),
+        width,
+        history.count,
+    )
+
+
+def _entries(at: Times, value: Floats) -> NDArray[Any]:
+    entries = np.empty(len(at), NATIVE_HOURS)
+    entries["at"] = at
+    entries["count"] = 1
+    entries["total"] = entries["minimum"] = entries["maximum"] = value
+    return entries
+
+
+def _bucket(entries: NDArray[Any], least: int) -> tuple[NDArray[Any], int]:
+    """The narrowest buckets that are few enough."""
+    for width in (width for width in WIDTHS if width >= least):
+        numbers = entries["at"] // (width * 1_000_000)
+        first = np.flatnonzero(np.diff(numbers, prepend=-1))
+        if len(first) <= MOST_POINTS:
+            break
+    buckets = np.empty(len(first), NATIVE_HOURS)
+    buckets["at"] = numbers[first] * width * 1_000_000
+    for column, add in (
+        ("count", np.add), ("total", np.add), ("minimum", np.minimum), ("maximum", np.maximum),
+    ):  # fmt: skip
+        buckets[column] = add.reduceat(entries[column], first)
+    return buckets, width
+
+
+def _to_text(at: Times) -> list[str]:
+    times = np.datetime64(EPOCH.replace(tzinfo=None), "us") + at.astype("timedelta64[us]")
+    whole = not (at % 1_000_000).any()
+    return [f"{time}Z" for time in np.datetime_as_string(times, unit="s" if whole else "us")]
+
+
+def _duration(seconds: int) -> str:
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds % size == 0:
+            number = seconds // size
+            return name if number == 1 else f"{number} {name}s"
+    return "second" if seconds == 1 else f"{seconds} seconds"
+
+
+def to_columns(points: Points) -> dict[str, Any]:
+    return {
+        "title": title(points.metric),
+        "unit": unit(points.metric),
+        "bucketSeconds": points.width or None,
+        "columns": {
+            "time": points.time,
+            "mean": points.mean,
+            "minimum": points.minimum,
+            "maximum": points.maximum,
+        },
+        **points.points,
+    }
+
+
+def to_plotly(points: Points) -> dict[str, Any]:
+    line = {
+        "type": "scatter",
+        "name": "mean" if points.width else title(points.metric),
+        "x": points.time,
+        "y": points.mean,
+        "mode": "lines" if len(points.time) > 100 else "lines+markers",
+        "line": {"color": COLOUR, "width": 2},
+    }
+    edge = {
+        "type": "scatter",
+        "x": points.time,
+        "mode": "lines",
+        "line": {"color": COLOUR, "width": 0},
+        "showlegend": False,
+    }
+    # The greatest first: the least is filled up to it.
+    band = [
+        {**edge, "name": "greatest", "y": points.maximum},
+        {**edge, "name": "least", "y": points.minimum, "fill": "tonexty", "fillcolor": BAND},
+    ]
+    return {
+        "data": [*(band if points.width else ()), line],
+        "layout": {
+            "title": {"text": title(points.metric), "subtitle": {"text": points.subtitle}},
+            "xaxis": {"type": "date", "title": {"text": "Time (UTC)"}},
+            "yaxis": {"title": {"text": points.axis}, "rangemode": "tozero"},
+            "hovermode": "x unified",
+            "showlegend": False,
+            "meta": points.points,
+        },
+    }
+
+
+def to_vega_lite(points: Points) -> dict[str, Any]:
+    columns = (points.time, points.mean, points.minimum, points.maximum)
+    time = {"field": "time", "type": "temporal", "title": "Time (UTC)", "scale": {"type": "utc"}}
+    axis = {"type": "quantitative", "title": points.axis}
+    band = {
+        "mark": {"type": "area", "color": COLOUR, "opacity": 0.2},
+        "encoding": {
+            "x": time,
+            "y": {"field": "minimum", **axis},
+            "y2": {"field": "maximum"},
+        },
+    }
+    line = {
+        "mark": {"type": "line", "color": COLOUR, "point": len(points.time) <= 100},
+        "encoding": {"x": time, "y": {"field": "mean", **axis}},
+    }
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "title": {"text": title(points.metric), "subtitle": points.subtitle},
+        "width": "container",
+        "height": 300,
+        "data": {
+            "values": [
+                {"time": at, "mean": mean, "minimum": least, "maximum": greatest}
+                for at, mean, least, greatest in zip(*columns, strict=True)
+            ]
+        },
+        "layer": [band, line] if points.width else [line],
+        "usermeta": points.points,
+    }

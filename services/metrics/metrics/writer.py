@@ -1,0 +1,203 @@
+"""Group commit: what arrives while one transaction is under way goes into the next.
+
+Each row is stored once: the same (series, time) again, in the same group or
+years later, changes nothing. Rows are sorted, so that two transactions that
+bring the same ones wait for each other and never deadlock.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+
+from common.contracts.monitoring import EPOCH
+from common.errors import ServiceError, Unavailable
+from common.postgres import Connection, Database
+from metrics.arrays import Floats, Ints, Times, accept_arrays
+
+log = structlog.get_logger()
+
+# While one lane waits for the disk, another fills.
+LANES = 2
+# Rows in one transaction, unless one call alone brings more.
+MOST_ROWS = 20_000
+# Rows that wait; beyond it callers are turned away: about a second's work.
+MOST_WAITING = 200_000
+# A transaction that takes longer is given up, in seconds. The rollups rely on
+# it: they leave samples of the last minutes alone.
+PATIENCE = 5.0
+DAY = 86_400_000_000
+
+INSERT = """
+insert into samples (series, at, value)
+select series, at, value from unnest(%b, %b, %b) as s(series, at, value)
+on conflict do nothing
+"""
+# The rollups take everything older than ten minutes as settled (rollups.SETTLED).
+MARK_LATE = """
+insert into stale (series, day)
+select series, date_trunc('day', at, 'UTC') from unnest(%b, %b) as s(series, at)
+where at < now() - interval '5 minutes'
+on conflict (series, day) do update set mark = excluded.mark
+"""
+# The services' clocks may differ from the database's by the rest of those five minutes.
+PERHAPS_LATE = 60_000_000
+
+
+@dataclass(slots=True)
+class Rows:
+    """Samples to store. `timed` is False where the service itself chose the time."""
+
+    series: Ints
+    at: Times
+    value: Floats
+    timed: bool = True
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A call: all of its rows are stored, or none."""
+
+    rows: list[Rows]
+    done: asyncio.Future[None]
+    then: Callable[[], None]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.rows))
+
+
+def now() -> int:
+    """Microseconds since 2000."""
+    return time.time_ns() // 1000 - int(EPOCH.timestamp()) * 1_000_000
+
+
+class Writer:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._queue: deque[Waiting] = deque()
+        self._rows = 0
+        self._filled = asyncio.Event()
+
+    async def write(self, rows: list[Rows], then: Callable[[], None]) -> None:
+        """Returns when the rows are committed; `then` is called even if nobody waits any more.
+
+        Raises:
+            Unavailable: the database is away, slow or full, or too much waits already.
+        """
+        if self._rows > MOST_WAITING:
+            raise Unavailable("too much waits to be stored", retry_after=1)
+        done = asyncio.get_running_loop().create_future()
+        waiting = Waiting(rows, done, then)
+        self._queue.append(waiting)
+        self._rows += len(waiting)
+        self._filled.set()
+        await done
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(LANES):
+                lanes.create_task(self._lane())
+
+    async def _lane(self) -> None:
+        while True:
+            await self._filled.wait()
+            if group := self._take():
+                await self._commit(group)
+            else:
+                self._filled.clear()
+
+    def _take(self) -> list[Waiting]:
+        group: list[Waiting] = []
+        rows = 0
+        while self._queue and (not group or rows + len(self._queue[0]) <= MOST_ROWS):
+            waiting = self._queue.popleft()
+            self._rows -= len(waiting)
+            if waiting.done.cancelled():
+                continue  # the caller has been told that it took too long
+            rows += len(waiting)
+            group.append(waiting)
+        return group
+
+    async def _commit(self, group: list[Waiting]) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE), self.database.connection() as connection:
+                await _store(connection, [rows for waiting in group for rows in waiting.rows])
+        except TimeoutError:
+            _fail(group, Unavailable("the database is slow", retry_after=1))
+        except ServiceError as error:
+            _fail(group, error)
+        except Exception:
+            if len(group) > 1:
+                # Whoever it was, the others are not to suffer for it.
+                for waiting in group:
+                    await self._commit([waiting])
+            else:
+                log.exception("rows were refused")
+                _fail(group, ServiceError("internal error"))
+        else:
+            for waiting in group:
+                waiting.then()
+                if not waiting.done.done():
+                    waiting.done.set_result(None)
+
+
+def _fail(group: list[Waiting], error: ServiceError) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)
+
+
+async def _store(connection: Connection, group: list[Rows]) -> None:
+    accept_arrays(connection)
+    timed = [rows for rows in group if rows.timed]
+    untimed = [rows for rows in group if not rows.timed]
+    if timed:
+        series, at, value = _sorted(timed)
+        async with connection.pipeline():
+            await connection.execute(INSERT, [series, at, value])
+            late = _days(series, at)
+            if len(late[0]):
+                await connection.execute(MARK_LATE, late)
+    if untimed:
+        await _store_at_free_times(connection, *_sorted(untimed))
+
+
+def _sorted(group: list[Rows]) -> tuple[Ints, Times, Floats]:
+    """By series and time; of equal ones the first stays the first."""
+    series = np.concatenate([rows.series for rows in group])
+    at = np.concatenate([rows.at for rows in group])
+    order = np.lexsort((at, series))
+    return series[order], at[order], np.concatenate([rows.value for rows in group])[order]
+
+
+def _days(series: Ints, at: Times) -> tuple[Ints, Times]:
+    """The series and days with samples that may be late, each with its earliest time."""
+    late = at < now() - PERHAPS_LATE
+    series, at = series[late], at[late]
+    changes = (np.diff(series, prepend=-1) != 0) | (np.diff(at // DAY, prepend=-1) != 0)
+    return series[changes], at[changes]
+
+
+async def _store_at_free_times(
+    connection: Connection, series: Ints, at: Times, value: Floats
+) -> None:
+    """Where the time was left to the service, two samples never count as the same one."""
+    while len(series):
+        cursor = await connection.execute(
+            INSERT + " returning series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint",
+            [series, at, value],
+        )
+        stored = set(await cursor.fetchall())
+        if len(stored) == len(series):
+            return
+        left = np.array(
+            [key not in stored for key in zip(series.tolist(), at.tolist(), strict=True)]
+        )
+        series, at, value = series[left], at[left] + 1, value[left]

@@ -1,0 +1,118 @@
+"""A real database: the embedded one, or the one at TEST_DATABASE_URL, in a schema of its own."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from common import postgres
+from common.context import Context, current
+from common.contracts.monitoring import MonitorRequest, Monitoring, Record, Samples
+from common.postgres import Database
+from common.testing import MemoryBus
+from local.services import Service
+from local.stack import Stack
+from metrics import rollups
+from metrics.handlers import Handlers
+
+SCHEMA = "metrics"
+
+
+@dataclass(frozen=True)
+class Place:
+    url: str
+    schema: str
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Place]:
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        schema = f"metrics_{secrets.token_hex(4)}"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"create schema {schema}")
+            yield Place(url, schema)
+            connection.execute(f"drop schema {schema} cascade")
+        return
+    schema_only = Service(SCHEMA, replicas=0, database=True)
+    with Stack(servers={"postgres"}, services=[schema_only]) as stack:
+        yield Place(stack.postgres.url(SCHEMA), SCHEMA)
+
+
+@pytest.fixture(scope="session")
+async def database(place: Place) -> AsyncIterator[Database]:
+    async with postgres.connect(place.url, place.schema, "metrics") as connected:
+        yield connected
+
+
+class Caller:
+    """An account at the handlers' door."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self.handlers = handlers
+        self.account = f"acc_{secrets.token_hex(6)}"
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        reset = current.set(Context("request", self.account))
+        try:
+            yield
+        finally:
+            current.reset(reset)
+
+    async def ask(self, handler: Any, request: Any) -> Any:
+        with self._asking():
+            return await handler(request)
+
+    async def record(self, *records: dict[str, Any]) -> None:
+        content = Samples.from_records(Record.model_validate(record) for record in records)
+        await self.ask(self.handlers.record, content)
+
+    async def monitor(self, model: str = "m", **more: Any) -> Monitoring:
+        request = MonitorRequest(model_id=model, **more)
+        answer: Monitoring = await self.ask(self.handlers.monitor, request)
+        # Through its wire form, which is what a caller gets.
+        return Monitoring.model_validate_json(answer.model_dump_json())
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    return MemoryBus()
+
+
+@pytest.fixture
+async def handlers(database: Database, bus: MemoryBus) -> AsyncIterator[Handlers]:
+    import asyncio
+
+    made = Handlers(database, bus, most_series=200)
+    work = asyncio.ensure_future(made.run())
+    yield made
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+@pytest.fixture
+def caller(handlers: Handlers) -> Caller:
+    return Caller(handlers)
+
+
+@pytest.fixture
+async def roll(place: Place) -> AsyncIterator[Any]:
+    """Brings the rollups up to date, as the replica that has the lock does, without its pauses."""
+    async with await psycopg.AsyncConnection.connect(
+        place.url, options=f"-c search_path={place.schema}", autocommit=True
+    ) as connection:
+
+        async def roll(*, rest: bool = False) -> None:
+            if not rest:
+                await connection.execute("update stale set since = since - interval '1 hour'")
+            rolling = await rollups.of(connection)
+            while await rolling.advance() or await rolling.repair():
+                pass
+
+        yield roll

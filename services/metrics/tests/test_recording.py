@@ -1,0 +1,115 @@
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from common.errors import InvalidRequest, NotFound
+from common.postgres import Database
+from common.testing import MemoryBus
+from metrics.handlers import Handlers
+
+from .conftest import Caller
+
+
+def at(**ago: float) -> str:
+    return (datetime.now(UTC) - timedelta(**ago)).isoformat()
+
+
+async def test_what_is_recorded_is_in_the_next_answer(caller: Caller) -> None:
+    await caller.record({"model_id": "m", "metrics": {"latency": 12.5}})
+    latency = (await caller.monitor()).statistics["latency"]
+    assert (latency.count, latency.mean, latency.p95, latency.exact) == (1, 12.5, 12.5, True)
+
+
+async def test_the_same_sample_again_counts_once(caller: Caller) -> None:
+    when = at(minutes=3)
+    for value in (1.0, 2.0):
+        await caller.record({"model_id": "m", "timestamp": when, "metrics": {"latency": value}})
+    latency = (await caller.monitor()).statistics["latency"]
+    assert (latency.count, latency.mean) == (1, 1.0)
+
+
+async def test_concurrent_calls_with_the_same_samples_store_each_once(caller: Caller) -> None:
+    records = [
+        {"model_id": "m", "timestamp": at(days=2, seconds=n), "metrics": {"a": n, "b": -n}}
+        for n in range(200)
+    ]
+    shuffled = [records[n % 7 :: 1] + records[: n % 7] for n in range(20)]
+    await asyncio.gather(*(caller.record(*order) for order in shuffled))
+    statistics = (await caller.monitor(metrics=["a", "b"])).statistics
+    assert [statistics[name].count for name in "ab"] == [200, 200]
+
+
+async def test_samples_without_a_time_never_count_as_the_same(
+    caller: Caller, database: Database, bus: MemoryBus
+) -> None:
+    # Another replica whose clock shows the very same microseconds.
+    other = Handlers(database, bus, most_series=200)
+    work = asyncio.ensure_future(other.run())
+    frozen = caller.handlers._clock._now()
+    for handlers in (caller.handlers, other):
+        handlers._clock._now = lambda: frozen
+    second = Caller(other)
+    second.account = caller.account
+    record = {"model_id": "m", "metrics": {"latency": 1.0}}
+    await asyncio.gather(*(who.record(record) for who in (caller, second) * 20))
+    work.cancel()
+    assert (await caller.monitor()).statistics["latency"].count == 40
+
+
+async def test_a_call_with_and_without_times_is_stored_whole(caller: Caller) -> None:
+    await caller.record(
+        {"model_id": "m", "metrics": {"latency": 1.0}},
+        {"model_id": "m", "timestamp": at(hours=2), "metrics": {"latency": 2.0}},
+        {"model_id": "n", "metrics": {"latency": 4.0, "x": 1.0}},
+    )
+    assert (await caller.monitor("m")).statistics["latency"].total == 3.0
+    assert (await caller.monitor("n")).statistics["latency"].total == 4.0
+
+
+async def test_too_many_series_are_refused_and_nothing_of_the_call_is_stored(
+    caller: Caller,
+) -> None:
+    await caller.record({"model_id": "m", "metrics": {"latency": 1.0}})
+    many = [{"model_id": f"m{n}", "metrics": {"latency": 1.0}} for n in range(200)]
+    with pytest.raises(InvalidRequest, match="200 series") as refused:
+        await caller.record({"model_id": "m", "metrics": {"latency": 1.0}}, *many)
+    assert refused.value.details == {"limit": 200}
+    assert (await caller.monitor()).statistics["latency"].count == 1
+    with pytest.raises(NotFound):
+        await caller.monitor("m0")
+
+
+async def test_somebody_elses_model_is_as_if_it_did_not_exist(handlers: Handlers) -> None:
+    owner, other = Caller(handlers), Caller(handlers)
+    await owner.record({"model_id": "m", "metrics": {"latency": 1.0}})
+    answers = []
+    for model in ("m", "never recorded"):
+        with pytest.raises(NotFound) as refused:
+            await other.monitor(model)
+        answers.append(refused.value.to_wire())
+    assert answers[0] == answers[1]
+
+
+async def test_each_moment_is_told_after_it_is_committed(caller: Caller, bus: MemoryBus) -> None:
+    when = at(seconds=5)
+    await caller.record({"model_id": "m", "timestamp": when, "metrics": {"latency": 1.5, "x": 2.0}})
+    while not bus.published:
+        await asyncio.sleep(0.01)
+    [(subject, update)] = bus.published
+    assert subject == f"event.metrics.recorded.{caller.account}.m"
+    assert update.metrics == {"latency": 1.5, "x": 2.0}
+    assert datetime.fromisoformat(update.timestamp) == datetime.fromisoformat(when)
+
+
+async def test_of_a_large_call_the_newest_moments_are_told_oldest_first(
+    caller: Caller, bus: MemoryBus
+) -> None:
+    records = [
+        {"model_id": "m", "timestamp": at(seconds=n), "metrics": {"latency": float(n)}}
+        for n in range(100)
+    ]
+    await caller.record(*records)
+    while len(bus.published) < 10:
+        await asyncio.sleep(0.01)
+    assert [update.metrics["latency"] for _, update in bus.published] == list(range(9, -1, -1))
