@@ -11,16 +11,23 @@ REQUEST_ID = "X-Request-Id"
 ACCOUNT = "Lilypad-Account"
 DEADLINE = "Lilypad-Deadline"
 TRACEPARENT = "traceparent"
+IDEMPOTENCY_KEY = "Lilypad-Idempotency-Key"
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`deadline` is in seconds since 1970, on the caller's clock; None: no limit."""
+    """`deadline` is in seconds since 1970, on the caller's clock; None: no limit.
+
+    Two requests of an account with the same `idempotency_key` ask for the same
+    thing: a service that makes something makes it once for both. It is empty
+    where the caller gave none, and not the caller's own words but their digest.
+    """
 
     request_id: str = ""
     account: str = ""
     deadline: float | None = None
     traceparent: str = ""
+    idempotency_key: str = ""
 
     def to_headers(self, deadline: float | None = None) -> dict[str, str]:
         headers = {}
@@ -30,6 +37,8 @@ class Context:
             headers[ACCOUNT] = self.account
         if self.traceparent:
             headers[TRACEPARENT] = self.traceparent
+        if self.idempotency_key:
+            headers[IDEMPOTENCY_KEY] = self.idempotency_key
         if deadline is not None:
             headers[DEADLINE] = f"{deadline:.3f}"
         return headers
@@ -44,6 +53,7 @@ class Context:
             headers.get(ACCOUNT, ""),
             float(deadline) if deadline else None,
             headers.get(TRACEPARENT, ""),
+            headers.get(IDEMPOTENCY_KEY, ""),
         )
 
 
