@@ -28,5 +28,6 @@ class Service:
 SERVICES = (
     Service("gateway", replicas=2, database=True, http=True),
     Service("generator", replicas=2, hub=True),
+    Service("metrics", replicas=2, database=True),
     Service("realtime", replicas=2, http=True),
 )

@@ -17,7 +17,7 @@ from gateway.app import Gateway
 from gateway.limits import Limits, Policy
 from gateway.passwords import Passwords
 from gateway.routes import accounts as account_routes
-from gateway.routes import generations
+from gateway.routes import generations, monitoring
 from gateway.settings import GatewaySettings
 
 log = structlog.get_logger()
@@ -55,7 +55,11 @@ async def main() -> None:
         await gateway_service.listen(KEY_REVOKED, accounts.forget, shared=False)
         await gateway_service.answer_discovery()
         gateway = Gateway(
-            [*generations.endpoints(connection), *account_routes.endpoints(accounts)],
+            [
+                *generations.endpoints(connection),
+                *monitoring.endpoints(connection),
+                *account_routes.endpoints(accounts),
+            ],
             accounts,
             limits,
             settings.public_url,

@@ -90,6 +90,7 @@ class Endpoint:
     tag: str
     allows: Scope | Literal["password"] | None = None
     body: type[Message] | None = None
+    most_bytes: int = MOST_BYTES
     status: int = 200
     errors: tuple[int, ...] = ()
     limits: tuple[str, ...] = ("api",)
@@ -141,7 +142,7 @@ class Door:
         body = None
         if endpoint.body is not None:
             bodies.require_json(call.headers)
-            raw = await bodies.read(receive, call.headers, MOST_BYTES)
+            raw = await bodies.read(receive, call.headers, endpoint.most_bytes)
             body = bodies.parse(raw, endpoint.body)
         result = await endpoint.handler(call, body)
         if isinstance(result, Answer):

@@ -1,0 +1,233 @@
+"""Against numpy and scipy, as references that the service does not use for this."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from common.contracts.monitoring import Trend
+from common.postgres import Database
+from metrics import statistics, window
+from metrics.statistics import SIGNIFICANT
+from metrics.units import lower_is_better
+
+from .conftest import Caller
+
+NOW = datetime.now(UTC)
+Points = Sequence[tuple[datetime, float]]
+
+
+async def store(caller: Caller, database: Database, points: Points, metric: str = "latency") -> int:
+    """By the shortest way for many: the numbers of samples are what is tested, not the door."""
+    [series] = await caller.handlers.series.number(caller.account, [("m", metric)])
+    async with database.connection() as connection:
+        async with connection.cursor().copy("copy samples from stdin") as copy:
+            for at, value in points:
+                await copy.write_row((series, at, value))
+        await connection.execute(
+            "insert into stale (series, day) select distinct series, date_trunc('day', at, 'UTC')"
+            " from samples where series = %s on conflict do nothing",
+            [series],
+        )
+    return series
+
+
+def reference(points: Points, metric: str = "latency") -> dict[str, Any]:
+    """Mean, p95, total and trend of samples, the slow way."""
+    values = np.array([value for _, value in points])
+    hours: dict[int, list[float]] = {}
+    for at, value in points:
+        hours.setdefault(int(at.timestamp() // 3600), []).append(value)
+    times = sorted(hours)
+    means = np.array([np.mean(hours[hour]) for hour in times])
+    trend: Trend = "insufficient_data"
+    if len(times) >= 5:
+        slope = stats.theilslopes(means, np.array(times, float)).slope
+        trend = "stable"
+        if abs(reference_test(means)) > stats.norm.ppf(0.975) and slope:
+            trend = "improving" if (slope < 0) == lower_is_better(metric) else "degrading"
+    return {
+        "mean": values.mean(),
+        "p95": np.quantile(values, 0.95),
+        "total": values.sum(),
+        "minimum": values.min(),
+        "maximum": values.max(),
+        "count": len(values),
+        "trend": trend,
+    }
+
+
+def reference_test(means: Any) -> float:
+    """Mann-Kendall, from the definition."""
+    n = len(means)
+    score = sum(np.sign(means[j] - means[i]) for i in range(n) for j in range(i + 1, n))
+    ties = [list(means).count(value) for value in set(means)]
+    variance = (n * (n - 1) * (2 * n + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties)) / 18
+    return float((score - np.sign(score)) / math.sqrt(variance)) if variance else 0.0
+
+
+def equal(found: Any, expected: dict[str, Any], p95: float = 1e-9) -> None:
+    for name, value in expected.items():
+        got = getattr(found, name)
+        if isinstance(value, str | int):
+            assert got == value, name
+        else:
+            assert got == pytest.approx(value, rel=p95 if name == "p95" else 1e-9, abs=1e-12), name
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4_000])
+async def test_few_samples_are_answered_exactly(
+    caller: Caller, database: Database, count: int
+) -> None:
+    random = np.random.default_rng(count)
+    points = [
+        (NOW - timedelta(hours=float(random.uniform(0, 700))), float(value))
+        for value in random.lognormal(3, 1, count)
+    ]
+    await store(caller, database, points)
+    found = (await caller.monitor()).statistics["latency"]
+    equal(found, reference(points))
+    assert found.exact
+
+
+@pytest.mark.parametrize("rolled", [False, True])
+async def test_many_samples_are_answered_within_one_per_cent(
+    caller: Caller, database: Database, roll: Any, rolled: bool
+) -> None:
+    random = np.random.default_rng(1)
+    points = [
+        (NOW - timedelta(hours=float(hours)), float(value))
+        for hours, value in zip(
+            random.uniform(-20, 719.9, 30_000), random.lognormal(3, 1, 30_000), strict=True
+        )
+    ]
+    await store(caller, database, points)
+    if rolled:
+        await roll()
+    found = (await caller.monitor()).statistics["latency"]
+    equal(found, reference(points), p95=0.01)
+    assert not found.exact
+
+
+async def test_the_window_begins_at_the_very_moment(
+    caller: Caller, database: Database, roll: Any
+) -> None:
+    since = NOW - timedelta(days=7)
+    points = [(since + timedelta(seconds=n / 10), 1.0) for n in range(-20_000, 20_000)]
+    series = await store(caller, database, points)
+    await roll()
+    for moment in (since, since + timedelta(milliseconds=50), since + timedelta(minutes=20)):
+        history = (await window.read(database, [series], moment))[series]
+        assert history.count == sum(at >= moment for at, _ in points)
+
+
+async def test_what_comes_late_is_in_the_next_answer(caller: Caller, roll: Any) -> None:
+    def record(hours: float, value: float) -> dict[str, Any]:
+        when = (NOW - timedelta(hours=hours)).isoformat()
+        return {"model_id": "m", "timestamp": when, "metrics": {"latency": value}}
+
+    await caller.record(*(record(n / 10, 1.0) for n in range(5_000)))
+    await roll()
+    for hours in (0.01, 3, 30, 300):  # this hour, this day, a day of its own, among others
+        before = (await caller.monitor()).statistics["latency"]
+        await caller.record(record(hours + 0.001, 1e6))
+        after = (await caller.monitor()).statistics["latency"]
+        assert after.count == before.count + 1
+        assert after.maximum == 1e6
+        await roll()
+        assert (await caller.monitor()).statistics["latency"] == after
+
+
+async def test_a_window_without_samples_is_nulls(caller: Caller) -> None:
+    when = (NOW - timedelta(days=3)).isoformat()
+    await caller.record({"model_id": "m", "timestamp": when, "metrics": {"latency": 1.0}})
+    answer = await caller.monitor(days=1, metrics=["other"])
+    assert set(answer.statistics) == {"throughput", "latency", "costs", "other"}
+    for found in answer.statistics.values():
+        assert (found.mean, found.p95, found.total) == (None, None, None)
+        assert (found.trend, found.count) == ("insufficient_data", 0)
+    assert answer.plots == {"other": {}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "slope", "trend"),
+    [
+        ("latency", 0.1, "degrading"),
+        ("latency", -0.1, "improving"),
+        ("throughput", 0.1, "improving"),
+        ("throughput", -0.1, "degrading"),
+        ("cost_per_inference", 0.1, "degrading"),
+        ("latency", 0.0, "stable"),
+    ],
+)
+async def test_a_trend_knows_which_way_is_better(
+    caller: Caller, database: Database, metric: str, slope: float, trend: str
+) -> None:
+    random = np.random.default_rng(5)
+    points = [
+        (NOW - timedelta(hours=n), 100 - slope * n + float(random.normal())) for n in range(200)
+    ]
+    await store(caller, database, points, metric)
+    name = "costs" if metric == "cost_per_inference" else metric
+    found = (await caller.monitor()).statistics[name]
+    assert found.trend == trend
+    assert found.slope_per_day == pytest.approx(slope * 24, abs=0.2)
+
+
+values = st.one_of(
+    st.sampled_from([0.0, 1.0, -1.0, 2.0]),
+    st.floats(-1e9, 1e9, allow_subnormal=False),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 300), values), min_size=2, max_size=60, unique_by=lambda p: p[0]
+    )
+)
+def test_slope_and_test_are_those_of_the_definitions(points: list[tuple[int, float]]) -> None:
+    points.sort()
+    times, means = np.array(points, float).T
+    slope, score = statistics.theil_sen(times, means)
+    expected = stats.theilslopes(means, times).slope
+    assert slope == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert statistics.mann_kendall(means, score) == pytest.approx(reference_test(means), abs=1e-12)
+
+
+def test_the_slope_of_a_year_is_the_median_of_all_pairs() -> None:
+    random = np.random.default_rng(2)
+    times = np.sort(random.choice(3_000, 2_500, replace=False)).astype(float)
+    means = random.normal(size=2_500) + 0.001 * times
+    slope, score = statistics.theil_sen(times, means)
+    assert slope == pytest.approx(stats.theilslopes(means, times).slope, rel=1e-12)
+    tau = stats.kendalltau(times, means).statistic
+    assert score == pytest.approx(tau * len(means) * (len(means) - 1) / 2, rel=1e-9)
+
+
+def test_significance_is_five_per_cent_on_both_sides() -> None:
+    assert pytest.approx(stats.norm.ppf(0.975)) == SIGNIFICANT
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
+)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
+async def test_bins_hold_any_number_within_half_a_per_cent(
+    database: Database, numbers: list[float]
+) -> None:
+    async with database.connection() as connection:
+        cursor = await connection.execute(
+            "select log_bin(v) from unnest(%s::float8[]) with ordinality as u(v, n) order by n",
+            [numbers],
+        )
+        bins = np.array([number for (number,) in await cursor.fetchall()])
+    for value, middle in zip(numbers, statistics.middles(bins), strict=True):
+        if math.isfinite(middle) and abs(value) > 1e-300:
+            assert middle == pytest.approx(value, rel=0.00498)
+    assert all(np.diff(bins[np.argsort(numbers)]) >= 0), "bins are in the order of the values"
