@@ -22,7 +22,7 @@ class APIConnectionError(LilypadError):
 
 
 class APIStatusError(LilypadError):
-    """`code` is the number of the API, `status_code` that of HTTP; `request_id` helps to find it."""
+    """`code` is the number of the API, `status_code` that of HTTP; quote `request_id` to us."""
 
     def __init__(
         self, status_code: int, code: int, message: str, details: dict[str, Any], request_id: str
