@@ -34,7 +34,7 @@ lint: $(STAMP) ## ruff
 	@$(VENV)/bin/ruff format --check .
 
 types: $(STAMP) ## mypy, strict
-	@$(VENV)/bin/mypy libs/common/common services/gateway/gateway services/generator/generator services/realtime/realtime clients/python/lilypad_client deploy/local tests/hub
+	@$(VENV)/bin/mypy libs/common/common services/gateway/gateway services/generator/generator services/benchmarker/benchmarker services/realtime/realtime clients/python/lilypad_client deploy/local tests/hub
 
 unit: $(STAMP) ## the packages' own tests
 	@$(PY) -m pytest -q libs services clients deploy tests/hub

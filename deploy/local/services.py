@@ -28,6 +28,8 @@ class Service:
 SERVICES = (
     Service("gateway", replicas=2, database=True, http=True),
     Service("generator", replicas=2, hub=True),
+    Service("benchmarker", database=True),
+    Service("worker", hub=True, module="benchmarker.worker"),
     Service("metrics", replicas=2, database=True),
     Service("realtime", replicas=2, http=True),
 )

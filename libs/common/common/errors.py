@@ -6,6 +6,7 @@
   - ModelRefused              1002  422  a model that cannot be served; details.reason
   - HubUnavailable            1002  503  the Hub is away, slow or answers nonsense
   - InvalidRequest            1003  400  details.fields[] = {path, message}
+  - BenchmarkFailed           1004  422  a run that cannot be, or did not end well; details.reason
   - Unauthenticated           2001  401
   - RateLimited               2002  429  details.limit
   - PermissionDenied          2003  403
@@ -92,6 +93,10 @@ class HubUnavailable(ServiceError):
 
 class InvalidRequest(ServiceError):
     code, status = 1003, 400
+
+
+class BenchmarkFailed(ServiceError):
+    code, status = 1004, 422
 
 
 class Unauthenticated(ServiceError):

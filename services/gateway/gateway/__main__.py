@@ -17,7 +17,7 @@ from gateway.app import Gateway
 from gateway.limits import Limits, Policy
 from gateway.passwords import Passwords
 from gateway.routes import accounts as account_routes
-from gateway.routes import generations, monitoring
+from gateway.routes import benchmarks, generations, monitoring
 from gateway.settings import GatewaySettings
 
 log = structlog.get_logger()
@@ -57,6 +57,7 @@ async def main() -> None:
         gateway = Gateway(
             [
                 *generations.endpoints(connection),
+                *benchmarks.endpoints(connection),
                 *monitoring.endpoints(connection),
                 *account_routes.endpoints(accounts),
             ],

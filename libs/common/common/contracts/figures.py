@@ -11,6 +11,7 @@ from pydantic import Field
 from common.contracts import Message
 
 Device = Literal["cpu", "cuda"]
+Regime = Literal["overhead", "bandwidth", "compute", "unknown"]
 
 
 def figure(unit: str, description: str, alias: str | None = None) -> Any:
@@ -172,7 +173,12 @@ class Setup(Message):
     compiled: bool
     parameters: int
     weights: float = Field(description="[MiB]", json_schema_extra={"unit": "MiB"})
+    base: float = Field(
+        description="Taken before any sample: the weights, on a CPU the whole process [MiB]",
+        json_schema_extra={"unit": "MiB"},
+    )
     estimate: float | None = figure("MiB", "Static estimate of the peak at size 1.")
+    available: float | None = figure("MiB", "What the model could have had.")
     input: dict[str, list[int]] = Field(description="Shape of one input, without the batch.")
     tokens: int | None = Field(None, description="Tokens of one input, of models that read text.")
     new_tokens: int | None = None
@@ -239,6 +245,6 @@ class Analysis(Message):
     verified: bool = Field(description="Whether both neighbours were measured and are not better.")
     resource_recommendations: list[str] = Field(alias="resource_recommendations")
     picks: Picks
-    regime: Literal["overhead", "bandwidth", "compute", "unknown"]
+    regime: Regime = Field(description="What holds it back.")
     would_change: list[str] = Field(description="What would make another size the right one.")
     memory: MemoryModel

@@ -1,0 +1,230 @@
+"""What follows from the figures: a size for each purpose, what binds it, what to change."""
+
+from collections.abc import Sequence
+
+from benchmarker.memory import fit
+from common.contracts.benchmarking import LARGEST_BATCH, BenchmarkRequest
+from common.contracts.figures import Analysis, MemoryModel, Pick, Picks, Point, Regime, Results
+
+# Throughput that is as good as the best: the share of it that a balanced size reaches.
+NEARLY = 0.95
+# A device that gives less than this share of what it can is held up by something else.
+BUSY = 0.3
+# Room above the measured peak in what is recommended to ask for.
+HEADROOM = 1.2
+
+
+def analyse(results: Results, request: BenchmarkRequest) -> Analysis:
+    points = sorted(results.points, key=lambda point: point.batch_size)
+    allowed = [point for point in points if _allowed(point, request.latency_budget_ms)]
+    picks = _picks(points, allowed, results, request.latency_budget_ms)
+    optimal, constraint = _optimal(picks, request.latency_budget_ms)
+    chosen = next((point for point in points if point.batch_size == optimal), None)
+    regime = _regime(chosen)
+    memory = _memory(results)
+    return Analysis(
+        optimal_batch_size=optimal,
+        constraint=constraint,
+        verified=_verified(optimal, results),
+        resource_recommendations=_recommendations(chosen, regime, results),
+        picks=picks,
+        regime=regime,
+        would_change=_would_change(chosen, points, results, memory),
+        memory=memory,
+    )
+
+
+def _allowed(point: Point, budget: float | None) -> bool:
+    return budget is None or _latency(point) <= budget
+
+
+def _latency(point: Point) -> float:
+    assert point.latency.mean is not None
+    return point.latency.mean
+
+
+def _throughput(point: Point) -> float:
+    assert point.throughput is not None
+    return point.throughput
+
+
+def _least_throughput(point: Point) -> float:
+    """The lower end of the interval, as far as there is one."""
+    interval = point.latency.mean_interval
+    return point.batch_size / interval.high * 1000 if interval else _throughput(point)
+
+
+def _picks(
+    points: Sequence[Point], allowed: Sequence[Point], results: Results, budget: float | None
+) -> Picks:
+    if not allowed:
+        fastest = min(points, key=_latency)
+        none = Pick(
+            batch_size=None,
+            why=f"no size stays within {budget:g} ms; {fastest.batch_size} comes closest with"
+            f" {_latency(fastest):.4g} ms",
+            bound_by="latency budget",
+        )
+        return Picks(latency=none, balanced=none, throughput=none, cost=none)
+    best = max(allowed, key=_throughput)
+    fastest = min(allowed, key=_latency)
+    nearly = [p for p in allowed if _least_throughput(p) >= NEARLY * _throughput(best)]
+    knee = nearly[0] if nearly else best
+    bound = _bound(best, points, allowed, results)
+    return Picks(
+        latency=Pick(
+            batch_size=fastest.batch_size,
+            why=f"the shortest call: {_latency(fastest):.4g} ms on average",
+            bound_by="the work of a single call",
+        ),
+        balanced=Pick(
+            batch_size=knee.batch_size,
+            why=f"the smallest size that surely reaches {NEARLY:.0%} of the best throughput"
+            if nearly
+            else "the best throughput; no smaller size surely comes near it",
+            bound_by="throughput of smaller sizes"
+            if knee is not allowed[0]
+            else "size 1"
+            if knee.batch_size == 1
+            else "the smallest size that was measured",
+        ),
+        throughput=Pick(
+            batch_size=best.batch_size,
+            why=f"the most samples: {_throughput(best):.4g} per second",
+            bound_by=bound,
+        ),
+        cost=Pick(
+            batch_size=best.batch_size,
+            why=f"the cheapest inference: {best.cost_per_inference:.3g} USD; the price is by the"
+            " hour, so the most samples are the cheapest ones",
+            bound_by=bound,
+        )
+        if best.cost_per_inference is not None
+        else Pick(batch_size=None, why="no price of this machine is known", bound_by="price"),
+    )
+
+
+def _bound(best: Point, points: Sequence[Point], allowed: Sequence[Point], results: Results) -> str:
+    larger = [point for point in points if point.batch_size > best.batch_size]
+    if any(point not in allowed for point in larger):
+        return "latency budget"
+    if larger:
+        return "throughput falls at larger sizes"
+    if any(error.batch_size > best.batch_size for error in results.errors):
+        return "memory"
+    return "the largest size that was measured"
+
+
+def _optimal(picks: Picks, budget: float | None) -> tuple[int | None, str]:
+    if budget is not None:
+        return picks.throughput.batch_size, (
+            f"the most throughput with a mean latency of at most {budget:g} ms"
+        )
+    return picks.balanced.batch_size, (
+        f"the smallest size with {NEARLY:.0%} of the best throughput; no latency budget was given"
+    )
+
+
+def _verified(optimal: int | None, results: Results) -> bool:
+    """Whether there is a figure, or a shortage, at the size below and the one above."""
+    if optimal is None:
+        return False
+    known = {p.batch_size for p in results.points} | {e.batch_size for e in results.errors}
+    below = optimal == 1 or any(size < optimal for size in known)
+    above = optimal == LARGEST_BATCH or any(size > optimal for size in known)
+    return below and above
+
+
+def _regime(point: Point | None) -> Regime:
+    if point is None or point.bandwidth_share is None or point.compute_share is None:
+        return "unknown"
+    if max(point.bandwidth_share, point.compute_share) < BUSY:
+        return "overhead"
+    return "compute" if point.compute_share >= point.bandwidth_share else "bandwidth"
+
+
+def _recommendations(chosen: Point | None, regime: Regime, results: Results) -> list[str]:
+    if chosen is None:
+        return ["Allow more latency, or use a faster device: no measured size meets the budget."]
+    gpu = results.setup.machine.device == "cuda"
+    shares = ""
+    if chosen.compute_share is not None and chosen.bandwidth_share is not None:
+        shares = (
+            f" (it uses {chosen.compute_share:.0%} of the computing power and"
+            f" {chosen.bandwidth_share:.0%} of the bandwidth measured on this device)"
+        )
+    advice = {
+        "overhead": f"Neither computing nor memory holds it back{shares}, but the time between"
+        " operations: try torch.compile"
+        + (" with CUDA graphs" if gpu else "")
+        + " or larger batches; a faster device would not help.",
+        "bandwidth": f"Reading the weights holds it back{shares}: larger batches share each read,"
+        " and a smaller dtype or quantised weights shorten it.",
+        "compute": f"Arithmetic holds it back{shares}: a larger batch gains little;"
+        " use a smaller dtype, a faster device or more of them.",
+        "unknown": "What holds it back is unknown: the device's ceilings were not measured.",
+    }
+    lines = [advice[regime]]
+    used = chosen.memory.used
+    if used is not None:
+        lines.append(
+            f"Give it at least {used * HEADROOM:,.0f} MiB of {'GPU ' if gpu else ''}memory for"
+            f" batch size {chosen.batch_size}: {used:,.0f} MiB was the peak, and a fifth is room."
+        )
+    if regime != "unknown" and results.setup.dtype == "float32" and gpu:
+        lines.append("Measure bfloat16 too: this device computes it several times as fast.")
+    return lines
+
+
+def _would_change(
+    chosen: Point | None,
+    points: Sequence[Point],
+    results: Results,
+    memory: MemoryModel,
+) -> list[str]:
+    """The nearest limits beyond which another size is right."""
+    if chosen is None:
+        return [f"A latency budget of {_latency(min(points, key=_latency)):.4g} ms or more."]
+    lines = []
+    smaller = [p for p in points if _latency(p) < _latency(chosen)]
+    if smaller:
+        next_one = max(smaller, key=_throughput)
+        lines.append(
+            f"A latency budget below {_latency(chosen):.4g} ms makes it {next_one.batch_size}."
+        )
+    better = [p for p in points if _throughput(p) > _throughput(chosen)]
+    if better:
+        top = max(better, key=_throughput)
+        gain = _throughput(top) / _throughput(chosen) - 1
+        reason = f"costs {_latency(top):.4g} ms a call"
+        lines.append(f"{top.batch_size} gives {gain:.1%} more throughput and {reason}.")
+        if results.price:
+            lines.append(
+                f"A machine with the same figures at {1 + gain:.3f} times the price costs at"
+                f" {top.batch_size} what this one costs at {chosen.batch_size}."
+            )
+    elif chosen is points[-1] and not results.errors:
+        lines.append(
+            f"{chosen.batch_size} is the largest size that was measured: a larger one may be"
+            " better still."
+        )
+    if memory.largest_batch is not None and memory.largest_batch > points[-1].batch_size:
+        lines.append(f"Memory would hold up to about {memory.largest_batch} samples.")
+    return lines
+
+
+def _memory(results: Results) -> MemoryModel:
+    peaks = {p.batch_size: p.memory.used for p in results.points if p.memory.used is not None}
+    fitted = fit(peaks)
+    setup = results.setup
+    largest = None
+    if fitted and fitted[1] > 0 and setup.available:
+        largest = max(int((setup.available - fitted[0]) / fitted[1]), 0)
+    return MemoryModel(
+        estimate=setup.estimate,
+        weights=setup.weights,
+        base=fitted and fitted[0],
+        per_sample=fitted and fitted[1],
+        available=setup.available,
+        largest_batch=largest,
+    )

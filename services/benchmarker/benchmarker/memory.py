@@ -1,0 +1,110 @@
+"""How much memory a batch size takes: estimated before it runs, fitted once two sizes have run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+MIB = 2**20
+# An estimate without a run may be off by this factor before a size is given up on.
+DOUBT = 2.0
+
+
+def static_estimate(  # noqa: PLR0913  (each is one fact about the model)
+    config: Mapping[str, Any],
+    tokens: int | None,
+    new_tokens: int | None,
+    item: int,
+    *,
+    eager: bool,
+    shapes: Mapping[str, Sequence[int]],
+) -> float:
+    """MiB that one sample adds to the weights: cache, logits, and the widest layer's activations.
+
+    Args:
+        config: the model's, as `to_dict` gives it.
+        tokens: of the input; None for models that read no text.
+        new_tokens: that are generated; None if none are.
+        item: bytes of one number.
+        eager: whether attention writes out its matrix.
+        shapes: of one input, by name.
+    """
+    text = config.get("text_config") or config
+    hidden = _first(text, "hidden_size", "d_model", "n_embd", "dim") or 0
+    heads = _first(text, "num_attention_heads", "n_head", "n_heads") or 1
+    wide = _first(text, "intermediate_size", "d_ff", "n_inner", "hidden_dim") or 4 * hidden
+    length = (tokens or _patches(config)) + (new_tokens or 0)
+    activations = length * (wide + 4 * hidden) * item
+    if eager:
+        activations += heads * length * length * item
+    cache = kv_cache_bytes(text, length, item) if new_tokens else 0
+    # generate() asks for the last position's logits alone, and samples in float32.
+    logits = (_first(text, "vocab_size") or 0) * 4 if new_tokens else 0
+    inputs = sum(int(np.prod(shape)) * 8 for shape in shapes.values())
+    return (activations + cache + logits + inputs) / MIB
+
+
+def kv_cache_bytes(config: Mapping[str, Any], length: int, item: int) -> int:
+    """Keys and values of one sequence; layers that slide keep their window alone."""
+    hidden = _first(config, "hidden_size", "d_model", "n_embd") or 0
+    heads = _first(config, "num_attention_heads", "n_head", "n_heads") or 1
+    layers = _first(config, "num_hidden_layers", "n_layer", "num_layers") or 0
+    kv_heads = _first(config, "num_key_value_heads") or heads
+    width = _first(config, "head_dim") or hidden // heads
+    window = _first(config, "sliding_window")
+    kinds = config.get("layer_types") or ["full_attention"] * layers
+    positions = sum(
+        min(length, window) if window and kind == "sliding_attention" else length
+        for kind in kinds[:layers]
+    )
+    return 2 * positions * kv_heads * width * item
+
+
+def fit(peaks: Mapping[int, float]) -> tuple[float, float] | None:
+    """`(base, per_sample)` in MiB of the straight line through the peaks; None of fewer than two.
+
+    A slope below 0 is noise around none.
+    """
+    if len(peaks) < 2:
+        return None
+    slope, base = np.polyfit(list(peaks), list(peaks.values()), 1)
+    if slope <= 0:
+        return float(np.mean(list(peaks.values()))), 0.0
+    return float(base), float(slope)
+
+
+def foreseen(
+    size: int, peaks: Mapping[int, float], available: float, estimate: tuple[float, float]
+) -> float | None:
+    """The peak of a size that will not fit, in MiB; None if it may.
+
+    Args:
+        size: the batch size.
+        peaks: MiB by batch size, of those that ran.
+        available: MiB.
+        estimate: `(base, per_sample)` in MiB, without a run.
+    """
+    fitted = fit(peaks)
+    if fitted is None:
+        predicted = estimate[0] + estimate[1] * size
+        return predicted if predicted > DOUBT * available else None
+    predicted = fitted[0] + fitted[1] * size
+    # A little beyond the line still gets its chance: being wrong costs one probe.
+    return predicted if predicted > 1.1 * available else None
+
+
+def _patches(config: Mapping[str, Any]) -> int:
+    vision = config.get("vision_config") or config
+    image, patch = _first(vision, "image_size"), _first(vision, "patch_size")
+    if not image or not patch:
+        return 196  # of 224 x 224 in patches of 16
+    if isinstance(image, list):
+        image = max(image)
+    if isinstance(patch, list):
+        patch = min(patch)
+    return int(image // patch) ** 2 + 1
+
+
+def _first(config: Mapping[str, Any], *names: str) -> Any:
+    """Families name the same thing differently."""
+    return next((config[name] for name in names if config.get(name)), None)

@@ -1,0 +1,81 @@
+"""What is refused before it is queued, so that it neither waits nor counts."""
+
+from benchmarker.tasks import TASKS
+from common.contracts.benchmarking import BenchmarkRequest
+from common.contracts.generation import ModelFacts
+from common.contracts.measuring import Announcement, Class
+from common.errors import BenchmarkFailed
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+MIB = 2**20
+
+
+def class_for(
+    request: BenchmarkRequest, model: ModelFacts, workers: list[Announcement], deployed: set[Class]
+) -> Class:
+    """The class of worker that can run this.
+
+    Args:
+        request: what is asked for.
+        model: what the Hub says of it.
+        workers: that are there now.
+        deployed: classes that exist even while none of their workers is up.
+
+    Raises:
+        BenchmarkFailed: none can; `details.reason` is `task`, `device`, `dtype` or `memory`.
+    """
+    if model.task not in TASKS:
+        raise BenchmarkFailed(
+            "models of this task are not measured; these are: " + ", ".join(sorted(TASKS)),
+            status=422,
+            reason="task",
+        )
+    there = {worker.device_class for worker in workers} | deployed
+    wanted = _wanted(request, there)
+    machines = [worker for worker in workers if worker.device_class == wanted]
+    _check_dtype(request, machines)
+    _check_memory(request, model, machines)
+    return wanted
+
+
+def _wanted(request: BenchmarkRequest, there: set[Class]) -> Class:
+    wanted: Class = "gpu" if request.device == "cuda" else "cpu"
+    if request.device == "auto":
+        return "gpu" if "gpu" in there else "cpu"
+    if wanted not in there:
+        raise BenchmarkFailed(
+            f"there is no worker with the device {request.device}; leave `device` out to take"
+            " what there is",
+            status=422,
+            reason="device",
+        )
+    return wanted
+
+
+def _check_dtype(request: BenchmarkRequest, machines: list[Announcement]) -> None:
+    able = {dtype for machine in machines for dtype in machine.dtypes}
+    if request.dtype and machines and request.dtype not in able:
+        raise BenchmarkFailed(
+            f"the device cannot compute in {request.dtype}; it can in {', '.join(sorted(able))}",
+            status=422,
+            reason="dtype",
+        )
+
+
+def _check_memory(
+    request: BenchmarkRequest, model: ModelFacts, machines: list[Announcement]
+) -> None:
+    if not machines:
+        return  # the worker that is started for it will say
+    largest = max(machine.memory for machine in machines)
+    default = "bfloat16" if machines[0].device_class == "gpu" else "float32"
+    dtype = request.dtype or default
+    weights = (model.parameters * BYTES[dtype] if model.parameters else model.weight_bytes) / MIB
+    if weights > largest:
+        raise BenchmarkFailed(
+            f"the weights alone take {weights:,.0f} MiB in {dtype}, and the largest machine"
+            f" has {largest:,.0f} MiB",
+            status=422,
+            reason="memory",
+            limit=int(largest),
+        )

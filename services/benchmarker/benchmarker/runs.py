@@ -1,0 +1,454 @@
+"""Runs as rows: accepted within the limits, moved from state to state, never two ways at once.
+
+    queued -> running -> succeeded | failed
+    queued | running -> canceled
+
+A run that is over does not change any more. While it runs, only the delivery
+named in `holder` may report; a delivery that was overtaken is told to stop.
+"""
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from common.contracts import Message
+from common.contracts.benchmarking import Failure, Profile, Progress, Queue, Run
+from common.contracts.figures import Analysis, Results, Setup
+from common.contracts.measuring import (
+    Announcement,
+    Class,
+    Measurement,
+    ModelAt,
+    Report,
+    Samples,
+    SizeFacts,
+    Ticket,
+)
+from common.errors import NotFound, RateLimited, Unavailable
+from common.postgres import Connection, Database
+
+# A worker that has not been heard of for so long is gone.
+PRESENT = timedelta(seconds=60)
+# Of a run's duration while no run has ended yet, in seconds.
+USUAL_DURATION = 30.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    per_hour: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """What just became of a run, for those who watch it."""
+
+    account: str
+    run: Run
+
+
+@dataclass(frozen=True)
+class Posting:
+    """A run whose message has to be in the queue: `number` counts its messages from 0."""
+
+    id: str
+    worker_class: Class
+    number: int
+    sequence: int | None
+    work: Measurement
+
+
+class RunStore:
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self.database = database
+        self.limits = limits
+
+    # What callers do
+
+    async def accept(self, account: str, worker_class: Class, work: Measurement, total: int) -> Run:
+        """Store a run, if the account's hour and the queue have room for it.
+
+        Counting and storing are one transaction under one lock, so that
+        requests at the same moment cannot share the last place. A run that is
+        refused leaves no row, and so costs nothing.
+
+        Raises:
+            RateLimited: `details.limit`; retry when the oldest run is an hour old.
+            Unavailable: too many runs of the class are waiting.
+        """
+        async with self.database.connection() as connection:
+            await connection.execute("select pg_advisory_xact_lock(hashtext('accept a run'))")
+            await self._check_hour(connection, account)
+            await self._check_queue(connection, worker_class)
+            await connection.execute(
+                "insert into runs (id, account, model_id, commit, worker_class, work, total)"
+                " values (%s, %s, %s, %s, %s, %s, %s)",
+                [
+                    work.id,
+                    account,
+                    work.model.id,
+                    work.model.commit,
+                    worker_class,
+                    _json(work),
+                    total,
+                ],
+            )
+        return await self.get(account, work.id)
+
+    async def _check_hour(self, connection: Connection, account: str) -> None:
+        cursor = await connection.execute(
+            "select extract(epoch from created_at + interval '1 hour' - now())::float from runs"
+            " where account = %s and created_at > now() - interval '1 hour'"
+            " order by created_at desc limit 1 offset %s",
+            [account, self.limits.per_hour - 1],
+        )
+        row = await cursor.fetchone()
+        if row is not None:
+            raise RateLimited(
+                f"{self.limits.per_hour} benchmark runs an hour are the limit;"
+                " runs that are over count too",
+                retry_after=int(row[0]) + 1,
+                limit=self.limits.per_hour,
+            )
+
+    async def _check_queue(self, connection: Connection, worker_class: Class) -> None:
+        cursor = await connection.execute(
+            "select count(*) from runs where state = 'queued' and worker_class = %s",
+            [worker_class],
+        )
+        row = await cursor.fetchone()
+        if row is not None and row[0] >= self.limits.waiting:
+            raise Unavailable(
+                f"{row[0]} benchmark runs are waiting already; try again later", retry_after=60
+            )
+
+    async def get(self, account: str, id: str) -> Run:
+        """Raises NotFound also for somebody else's run."""
+        async with self.database.connection() as connection:
+            rows = await _select(connection, "where id = %s and account = %s", [id, account])
+            if not rows:
+                raise NotFound("there is no such benchmark run")
+            return await self._described(connection, rows[0])
+
+    async def newest(self, account: str, limit: int, before: str | None) -> list[Run]:
+        """Newest first, without their results."""
+        async with self.database.connection() as connection:
+            rows = await _select(
+                connection,
+                "where account = %(account)s and (%(before)s::text is null or (created_at, id) <"
+                " (select created_at, id from runs where id = %(before)s"
+                " and account = %(account)s)) order by created_at desc, id desc limit %(limit)s",
+                {"account": account, "before": before, "limit": limit},
+            )
+            lean = [{**row, "results": None, "analysis": None} for row in rows]
+            return [await self._described(connection, row) for row in lean]
+
+    async def cancel(self, account: str, id: str) -> tuple[Change, int | None]:
+        """End a run; one that is over stays as it is. Also its message's number in the queue."""
+        async with self.database.connection() as connection:
+            await connection.execute(
+                "update runs set state = 'canceled', finished_at = now(), holder = null"
+                " where id = %s and account = %s and state in ('queued', 'running')",
+                [id, account],
+            )
+            rows = await _select(connection, "where id = %s and account = %s", [id, account])
+            if not rows:
+                raise NotFound("there is no such benchmark run")
+            return Change(account, _run(rows[0])), rows[0]["sequence"]
+
+    # What workers do
+
+    async def take(self, id: str, worker: str) -> tuple[Ticket, Change | None]:
+        """Hand the run to a delivery, whoever had it before."""
+        async with self.database.connection() as connection:
+            rows = await _select(
+                connection,
+                "where id = %s and state in ('queued', 'running') for update",
+                [id],
+            )
+            if not rows:
+                return Ticket(run=False), None
+            cursor = await connection.execute(
+                "update runs set state = 'running', holder = %s,"
+                " started_at = coalesce(started_at, now()) where id = %s returning chosen",
+                [worker, id],
+            )
+            chosen = await cursor.fetchone()
+            cursor = await connection.execute(
+                "select round, batch_size from blocks where run_id = %s", [id]
+            )
+            blocks = await cursor.fetchall()
+            facts = await self._sizes(connection, id)
+            rows = await _select(connection, "where id = %s", [id])
+            ticket = Ticket(
+                run=True, blocks=blocks, sizes=facts, chosen=chosen[0] if chosen else []
+            )
+            return ticket, Change(rows[0]["account"], _run(rows[0]))
+
+    async def report(self, report: Report) -> Change | None:
+        """Store what a delivery brings; None if it has to stop. The same again changes nothing."""
+        async with self.database.connection() as connection:
+            rows = await _select(
+                connection,
+                "where id = %s and holder = %s and state = 'running' for update",
+                [report.id, report.worker],
+            )
+            if not rows:
+                return None
+            if report.setup:
+                await connection.execute(
+                    "update runs set setup = %s where id = %s", [_json(report.setup), report.id]
+                )
+            if report.samples:
+                samples = report.samples
+                await connection.execute(
+                    "insert into blocks values (%s, %s, %s, %s, %s) on conflict do nothing",
+                    [
+                        report.id,
+                        samples.round,
+                        samples.batch_size,
+                        len(samples.wall),
+                        _json(samples),
+                    ],
+                )
+            if report.size:
+                await connection.execute(
+                    "insert into sizes values (%s, %s, %s) on conflict (run_id, batch_size)"
+                    " do update set facts = sizes.facts || excluded.facts",
+                    [report.id, report.size.batch_size, _json(report.size, exclude_none=True)],
+                )
+            if report.chosen is not None:
+                iterations = rows[0]["work"]["request"]["iterations"]
+                await connection.execute(
+                    "update runs set chosen = %s, total = %s where id = %s",
+                    [report.chosen, iterations * len(report.chosen), report.id],
+                )
+            await connection.execute(
+                "update runs set done = least(total,"
+                " (select coalesce(sum(calls), 0) from blocks where run_id = runs.id)"
+                " + (select count(*) from sizes where run_id = runs.id and facts ? 'shortage')"
+                " * (work->'request'->>'iterations')::int) where id = %s",
+                [report.id],
+            )
+            rows = await _select(connection, "where id = %s", [report.id])
+            return Change(rows[0]["account"], _run(rows[0]))
+
+    async def brought_in(
+        self, id: str, worker: str
+    ) -> tuple[dict[str, Any], list[Samples], list[SizeFacts]] | None:
+        """All that was reported of a run; None if this delivery no longer has it."""
+        async with self.database.connection() as connection:
+            rows = await _select(
+                connection,
+                "where id = %s and holder = %s and state = 'running'",
+                [id, worker],
+            )
+            if not rows:
+                return None
+            cursor = await connection.execute(
+                "select samples from blocks where run_id = %s order by round, batch_size", [id]
+            )
+            samples = [Samples.model_validate(row[0]) for row in await cursor.fetchall()]
+            return rows[0], samples, await self._sizes(connection, id)
+
+    async def finish(
+        self,
+        id: str,
+        worker: str,
+        outcome: tuple[Results, Analysis] | Failure,
+        records: list[dict[str, Any]],
+    ) -> Change | None:
+        """End the run with its outcome, once; `records` are for the metrics service."""
+        failed = isinstance(outcome, Failure)
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "update runs set state = %s, finished_at = now(), holder = null,"
+                " done = case when %s then done else total end,"
+                " results = %s, analysis = %s, error = %s"
+                " where id = %s and holder = %s and state = 'running' returning account",
+                [
+                    "failed" if failed else "succeeded",
+                    failed,
+                    None if isinstance(outcome, Failure) else _json(outcome[0]),
+                    None if isinstance(outcome, Failure) else _json(outcome[1]),
+                    _json(outcome) if isinstance(outcome, Failure) else None,
+                    id,
+                    worker,
+                ],
+            )
+            if cursor.rowcount == 0:
+                return None
+            rows = await _select(connection, "where id = %s", [id])
+            for record in records:
+                await connection.execute(
+                    "insert into outbox (account, run_id, record) values (%s, %s, %s)",
+                    [rows[0]["account"], id, Jsonb(record)],
+                )
+            return Change(rows[0]["account"], _run(rows[0]))
+
+    async def announce(self, announcement: Announcement) -> None:
+        async with self.database.connection() as connection:
+            await connection.execute(
+                "insert into workers values (%s, %s, %s, now()) on conflict (worker) do update"
+                " set facts = excluded.facts, seen_at = now()",
+                [announcement.worker, announcement.device_class, _json(announcement)],
+            )
+            await connection.execute("delete from workers where seen_at < now() - interval '1 day'")
+
+    async def workers(self) -> list[Announcement]:
+        """Those that are there now."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select facts from workers where seen_at > now() - %s", [PRESENT]
+            )
+            return [Announcement.model_validate(row[0]) for row in await cursor.fetchall()]
+
+    async def profile(self, account: str, model_id: str, commit: str) -> Profile:
+        """Of the account's latest good run of the model at that commit; a GPU's before a CPU's."""
+        async with self.database.connection() as connection:
+            rows = await _select(
+                connection,
+                "where account = %s and model_id = %s and commit = %s and state = 'succeeded'"
+                " order by worker_class = 'gpu' desc, finished_at desc limit 1",
+                [account, model_id, commit],
+            )
+        return _profile(rows[0]) if rows else Profile()
+
+    # What the sweep does
+
+    async def unfinished(self) -> list[Posting]:
+        """Runs whose message ought to be in the queue."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select id, worker_class, published, sequence, work from runs"
+                " where state in ('queued', 'running') order by created_at"
+            )
+            return [
+                Posting(run, worker_class, number, sequence, Measurement.model_validate(work))
+                for run, worker_class, number, sequence, work in await cursor.fetchall()
+            ]
+
+    async def lost(self, posting: Posting) -> Posting | None:
+        """Count a message that vanished; None if the run is over, or it was counted already."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "update runs set published = published + 1, sequence = null"
+                " where id = %s and published = %s and state in ('queued', 'running')",
+                [posting.id, posting.number],
+            )
+            if cursor.rowcount == 0:
+                return None
+        return Posting(posting.id, posting.worker_class, posting.number + 1, None, posting.work)
+
+    async def posted(self, posting: Posting, sequence: int) -> None:
+        async with self.database.connection() as connection:
+            await connection.execute(
+                "update runs set sequence = %s, published_at = now()"
+                " where id = %s and published = %s",
+                [sequence, posting.id, posting.number],
+            )
+
+    # Rows to messages
+
+    async def _sizes(self, connection: Connection, id: str) -> list[SizeFacts]:
+        cursor = await connection.execute(
+            "select facts from sizes where run_id = %s order by batch_size", [id]
+        )
+        return [SizeFacts.model_validate(row[0]) for row in await cursor.fetchall()]
+
+    async def _described(self, connection: Connection, row: dict[str, Any]) -> Run:
+        """The run, and while it waits also its place in the queue and a guess of the time."""
+        run = _run(row)
+        if run.state != "queued":
+            return run
+        cursor = await connection.execute(
+            "select count(*) filter (where state = 'queued' and (created_at, id) <= (%s, %s)),"
+            " count(*) filter (where state = 'running') from runs"
+            " where worker_class = %s and state in ('queued', 'running')",
+            [row["created_at"], row["id"], row["worker_class"]],
+        )
+        position, running = await cursor.fetchone() or (1, 0)
+        cursor = await connection.execute(
+            "select avg(extract(epoch from finished_at - started_at))::float from (select"
+            " started_at, finished_at from runs where worker_class = %s and state = 'succeeded'"
+            " order by finished_at desc limit 20) as latest",
+            [row["worker_class"]],
+        )
+        usual = (await cursor.fetchone() or (None,))[0] or USUAL_DURATION
+        cursor = await connection.execute(
+            "select count(*) from workers where worker_class = %s and seen_at > now() - %s",
+            [row["worker_class"], PRESENT],
+        )
+        machines = max((await cursor.fetchone() or (0,))[0], running, 1)
+        ahead = position - 1 + max(running - machines + 1, 0)
+        estimate = round(usual * ahead / machines, 1)
+        return run.model_copy(
+            update={"queue": Queue(position=max(position, 1), estimate_seconds=estimate)}
+        )
+
+
+async def _select(connection: Connection, where: str, values: Any) -> list[dict[str, Any]]:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(f"select * from runs {where}".encode(), values)  # noqa: S608  (constants)
+        return await cursor.fetchall()
+
+
+def _run(row: dict[str, Any]) -> Run:
+    return Run(
+        id=row["id"],
+        model_id=row["model_id"],
+        commit=row["commit"],
+        state=row["state"],
+        progress=Progress(done=row["done"], total=row["total"]),
+        results=row["results"] and Results.model_validate(row["results"]),
+        analysis=row["analysis"] and Analysis.model_validate(row["analysis"]),
+        error=row["error"] and Failure.model_validate(row["error"]),
+        created_at=_utc(row["created_at"]),
+        started_at=_utc(row["started_at"]),
+        finished_at=_utc(row["finished_at"]),
+    )
+
+
+def _profile(row: dict[str, Any]) -> Profile:
+    results = Results.model_validate(row["results"])
+    analysis = Analysis.model_validate(row["analysis"])
+    size = analysis.optimal_batch_size
+    point = next((p for p in results.points if p.batch_size == size), None)
+    return Profile(
+        run_id=row["id"],
+        device=results.setup.machine.device,
+        machine=results.setup.machine.name,
+        dtype=results.setup.dtype,
+        batch_size=size,
+        peak_memory=point and point.memory.used,
+        base_memory=analysis.memory.base,
+        memory_per_sample=analysis.memory.per_sample,
+        measured_at=_utc(row["finished_at"]),
+    )
+
+
+def setup_of(row: dict[str, Any]) -> Setup | None:
+    return Setup.model_validate(row["setup"]) if row["setup"] else None
+
+
+def new_id() -> str:
+    return f"bench_{secrets.token_hex(12)}"
+
+
+def measurement_of(row: dict[str, Any]) -> Measurement:
+    return Measurement.model_validate(row["work"])
+
+
+def _utc(moment: datetime | None) -> Any:
+    return moment and moment.astimezone(UTC)
+
+
+def _json(message: Message, *, exclude_none: bool = False) -> Jsonb:
+    return Jsonb(message.model_dump(mode="json", by_alias=True, exclude_none=exclude_none))
+
+
+__all__ = ["Change", "Limits", "ModelAt", "Posting", "RunStore", "measurement_of", "new_id"]

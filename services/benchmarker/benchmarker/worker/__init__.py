@@ -1,0 +1,6 @@
+"""Runs measurements. Each model has fresh processes: one that fetches it, one that times it.
+
+__main__ (wiring), session (one job), child (a process that is asked and answers),
+fetch and measure (the two kinds of it), models (a model and its inputs),
+timing (clocks), device (what the machine is and can do).
+"""

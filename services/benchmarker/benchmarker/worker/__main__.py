@@ -1,0 +1,162 @@
+"""The worker: `python -m benchmarker.worker`. It has no database, and no torch in this process."""
+
+import asyncio
+import contextlib
+import platform
+import secrets
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+
+from benchmarker.settings import WorkerSettings
+from benchmarker.worker.child import Failed, started
+from benchmarker.worker.session import MEASURE as MEASURE_CHILD
+from benchmarker.worker.session import LetGo, Me, Session, patiently
+from common import jobs, service
+from common.bus import NatsBus
+from common.context import current
+from common.contracts.benchmarking import CANCELED, Failure, RunName
+from common.contracts.measuring import (
+    ANNOUNCE,
+    END,
+    MEASURE,
+    TAKE,
+    Announcement,
+    End,
+    Measurement,
+    Take,
+)
+from common.errors import ServiceError
+from common.jobs import MOST_DELIVERIES, Delivery
+
+log = structlog.get_logger()
+
+# Control takes a worker for gone after a minute.
+ANNOUNCE_EVERY = 15.0
+FAILED = 1004
+
+
+class Worker:
+    def __init__(self, connection: NatsBus, settings: WorkerSettings, me: Announcement) -> None:
+        self.bus = connection
+        self.settings = settings
+        self.me = me
+        self._session: tuple[str, asyncio.Task[None]] | None = None
+
+    async def hear_cancel(self, canceled: RunName) -> None:
+        if self._session and self._session[0] == canceled.id:
+            self._session[1].cancel()
+
+    async def announce(self) -> None:
+        while True:
+            with contextlib.suppress(ServiceError):
+                await self.bus.call(ANNOUNCE, self.me)
+            await asyncio.sleep(ANNOUNCE_EVERY)
+
+    async def serve(self) -> None:
+        async for delivery in jobs.pull(self.bus, MEASURE, self.me.device_class):
+            current.set(delivery.context)
+            try:
+                await self.work(delivery)
+            except ServiceError as error:
+                log.warning("job given back", job=delivery.id, error=error.message)
+                await delivery.again(5)
+            except asyncio.CancelledError:
+                await delivery.again(0)
+                raise
+            except Exception:
+                log.exception("job failed", job=delivery.id)
+                await delivery.again(5)
+
+    async def work(self, delivery: Delivery) -> None:
+        """Run a job to its end, or give it up with a reason."""
+        try:
+            work = Measurement.model_validate_json(delivery.message.data, extra="ignore")
+        except ValidationError as error:
+            reason = f"cannot be read: {error.errors(include_input=False)[0]['msg']}"
+            await delivery.bury(self.bus, reason)
+            return
+        worker = f"{self.me.worker}/{secrets.token_hex(4)}"
+        async with delivery.kept(self.settings.ack_wait):
+            ticket = await patiently(self.bus, TAKE, Take(id=work.id, worker=worker))
+            if not ticket.run:
+                await delivery.done()
+                return
+            if delivery.number > MOST_DELIVERIES:
+                await self._give_up(delivery, work, worker)
+                return
+            me = Me(worker, "cuda" if self.me.device_class == "gpu" else "cpu")
+            session = Session(self.bus, work, me, ticket, self.settings)
+            failure = await self._run(session)
+            if failure is not None or session.finished:
+                await patiently(self.bus, END, End(id=work.id, worker=worker, error=failure))
+                await delivery.done()
+            elif session.canceled:
+                await delivery.done()
+
+    async def _run(self, session: Session) -> Failure | None:
+        """How the session failed, if it did; a cancel kills what runs before this returns."""
+        task = asyncio.create_task(session.run())
+        self._session = (session.work.id, task)
+        try:
+            async with asyncio.timeout(self.settings.longest_run):
+                await asyncio.shield(task)
+            session.finished = True
+        except LetGo:
+            log.info("run let go", run=session.work.id)
+        except Failed as error:
+            return _failure(422 if error.reason != "crashed" else 500, str(error), error.reason)
+        except TimeoutError:
+            limit = f"{self.settings.longest_run:g}"
+            return _failure(504, f"the run took longer than {limit} s", "time")
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise  # the worker itself is stopping
+            session.canceled = True
+        finally:
+            self._session = None
+            task.cancel()
+            await asyncio.wait([task])
+        return None
+
+    async def _give_up(self, delivery: Delivery, work: Measurement, worker: str) -> None:
+        """The row first, then the dead letter: neither is left behind alone."""
+        reason = f"ended its worker {MOST_DELIVERIES} times"
+        failure = _failure(500, f"the run {reason}; it is not tried again", "poison")
+        await patiently(self.bus, END, End(id=work.id, worker=worker, error=failure))
+        await delivery.bury(self.bus, reason)
+
+
+def _failure(status: int, message: str, reason: str) -> Failure:
+    return Failure(code=FAILED, status=status, message=message, reason=reason)
+
+
+async def describe(name: str) -> Announcement:
+    """This machine, by a child that has torch."""
+    async with started(MEASURE_CHILD) as child:
+        return Announcement(worker=name, **await child.ask(do="describe"))
+
+
+async def main() -> None:
+    settings = WorkerSettings.from_environment()
+    me = await describe(f"{platform.node()}-{secrets.token_hex(3)}")
+    async with service.connect("worker", settings) as running:
+        worker = Worker(running.bus, settings, me)
+        await running.bus.subscribe(CANCELED, worker.hear_cancel)
+        await running.answer_discovery()
+        tasks = [
+            asyncio.create_task(worker.announce()),
+            asyncio.create_task(worker.serve()),
+            asyncio.create_task(running.run_until_stopped()),
+        ]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

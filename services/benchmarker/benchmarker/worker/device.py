@@ -1,0 +1,194 @@
+"""What this machine is, what it can do at most, and what others do on it meanwhile."""
+
+import ctypes
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+MIB = 2**20
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Of the arrays that the ceilings are measured with: larger than any cache.
+COPIED = {"cpu": 128 * MIB, "cuda": 1024 * MIB}
+MATRIX = {"cpu": 1024, "cuda": 8192}
+REPEATS = 7
+
+
+class Cuda:
+    """Times by CUDA events, which the device itself stamps."""
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize()
+
+    def mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def between(self, start: torch.cuda.Event, end: torch.cuda.Event) -> int:
+        milliseconds: float = start.elapsed_time(end)
+        return round(milliseconds * 1e6)
+
+
+def memory_limit(share: float) -> float:
+    """MiB that a model may take on this machine's CPU: of what is free, in this container."""
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup/memory.max")
+    used = Path("/sys/fs/cgroup/memory.current")
+    if group.exists() and (text := group.read_text().strip()).isdecimal():
+        free = min(free, int(text) - int(used.read_text()))
+    return free * share / MIB
+
+
+def describe() -> dict[str, Any]:
+    """The machine as control knows it: name, class, memory in MiB, dtypes."""
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return {
+            "name": properties.name,
+            "device_class": "gpu",
+            "memory": properties.total_memory / MIB,
+            "dtypes": [name for name, dtype in DTYPES.items() if _computes("cuda", dtype)],
+        }
+    return {
+        "name": cpu_name(),
+        "device_class": "cpu",
+        "memory": psutil.virtual_memory().total / MIB,
+        "dtypes": [name for name, dtype in DTYPES.items() if _computes("cpu", dtype)],
+    }
+
+
+def machine(kind: str) -> dict[str, Any]:
+    """`figures.Machine`, but for the libraries' versions."""
+    gpu = kind == "cuda"
+    return {
+        "device": kind,
+        "name": torch.cuda.get_device_name(0) if gpu else cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory": torch.cuda.mem_get_info()[1] / MIB
+        if gpu
+        else psutil.virtual_memory().total / MIB,
+    }
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _computes(kind: str, dtype: torch.dtype) -> bool:
+    """Whether a layer's operations exist in a dtype here; asked of the device itself."""
+    try:
+        x = torch.rand(8, 8, device=kind, dtype=dtype)
+        torch.nn.functional.layer_norm(torch.softmax(x @ x, -1), (8,)).sum().item()
+    except RuntimeError:
+        return False
+    return True
+
+
+def ceilings(kind: str, dtype: str) -> dict[str, float]:
+    """What this device does at most now: `bandwidth` in GB/s, `compute` in GFLOP/s.
+
+    Random numbers: a product of zeros takes less power and so runs faster.
+    """
+    source = torch.rand(COPIED[kind] // 4, device=kind)
+    target = torch.empty_like(source)
+    copying = _seconds(kind, lambda: target.copy_(source))
+    size = MATRIX[kind]
+    left, right = (torch.randn(size, size, device=kind).to(DTYPES[dtype]) for _ in range(2))
+    product = torch.empty_like(left)
+    multiplying = _seconds(kind, lambda: torch.mm(left, right, out=product))
+    return {
+        "bandwidth": 2 * COPIED[kind] / copying / 1e9,
+        "compute": 2 * size**3 / multiplying / 1e9,
+    }
+
+
+def _seconds(kind: str, call: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        call()
+        if kind == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+class CpuMemory:
+    """Peak resident set of this process, from a clean state."""
+
+    def limit(self, mib: float) -> None:
+        """From here on an allocation beyond the limit is an error, where it would be a kill."""
+        now = psutil.Process().memory_info().data
+        resource.setrlimit(resource.RLIMIT_DATA, (now + int(mib * MIB), resource.RLIM_INFINITY))
+
+    def reset(self) -> None:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+
+    def peak(self) -> dict[str, float]:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return {"peakRss": int(line.split()[1]) / 1024}
+        raise OSError("the kernel does not tell the peak of the resident set")
+
+
+class CudaMemory:
+    """What the device's allocator held at most, from a clean state."""
+
+    def limit(self, mib: float) -> None:
+        total = torch.cuda.mem_get_info()[1] / MIB
+        torch.cuda.set_per_process_memory_fraction(min(mib / total, 1.0))
+
+    def reset(self) -> None:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        self._retries = torch.cuda.memory_stats().get("num_alloc_retries", 0)
+
+    def peak(self) -> dict[str, float]:
+        retries = torch.cuda.memory_stats().get("num_alloc_retries", 0)
+        return {
+            "allocated": torch.cuda.max_memory_allocated() / MIB,
+            "reserved": torch.cuda.max_memory_reserved() / MIB,
+            "retries": retries - self._retries,
+            "peakRss": psutil.Process().memory_info().rss / MIB,
+        }
+
+
+class Neighbours:
+    """How many cores others kept busy while this process measured.
+
+    The kernel counts in steps of 10 ms, so that a block alone says little;
+    what is reported is of all blocks so far.
+    """
+
+    def __init__(self) -> None:
+        self.others = 0.0
+        self.seconds = 0.0
+
+    def start(self) -> None:
+        self._start = (time.perf_counter(), _busy(), time.process_time())
+
+    def stop(self) -> float | None:
+        began, busy, own = self._start
+        self.seconds += time.perf_counter() - began
+        self.others += (_busy() - busy) - (time.process_time() - own)
+        return max(self.others / self.seconds, 0.0) if self.seconds >= 0.5 else None
+
+
+def _busy() -> float:
+    times = psutil.cpu_times()
+    return float(
+        sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+    )

@@ -1,0 +1,167 @@
+"""Times one model: `python -m benchmarker.worker.measure`, a child process.
+
+It does what it is told, a step at a time; which steps, and in which order, is
+the session's business. Between two steps it waits for the next.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import torch
+import transformers
+
+from benchmarker.memory import static_estimate
+from benchmarker.worker import device, energy
+from benchmarker.worker.child import Failed, answer_questions
+from benchmarker.worker.device import MIB, Cuda
+from benchmarker.worker.models import Loaded, config_of, load
+from benchmarker.worker.timing import Cpu, Device, Steps, time_calls, warm
+
+# Calls before the blocks that follow a size's first one: other sizes were at work meanwhile.
+REWARM = 2
+
+
+class Bench:
+    """A model and the means to time it."""
+
+    def __init__(self) -> None:
+        self.loaded: Loaded | None = None
+        self.kind = "cpu"
+        self.clock: Device = Cpu()
+        self.steps = Steps(self.clock)
+        self.neighbours = device.Neighbours()
+        self.warmed: set[int] = set()
+        self.prepared: tuple[int, Callable[[], Any]] | None = None
+
+    def describe(self, _: dict[str, Any]) -> dict[str, Any]:
+        return device.describe()
+
+    def load(self, question: dict[str, Any]) -> dict[str, Any]:
+        """`models.load`'s question, and `{device, mostMemory, memoryShare}`, to `figures.Setup`."""
+        self.kind = question["device"]
+        if self.kind == "cuda" and not torch.cuda.is_available():
+            raise Failed("this worker has no CUDA device", "device")
+        self.clock = Cuda() if self.kind == "cuda" else Cpu()
+        self.steps = Steps(self.clock)
+        self.memory = device.CudaMemory() if self.kind == "cuda" else device.CpuMemory()
+        room = (
+            torch.cuda.mem_get_info()[0] / MIB * question["memoryShare"]
+            if self.kind == "cuda"
+            else device.memory_limit(question["memoryShare"])
+        )
+        room = min(room, question["mostMemory"] or room)
+        self.memory.limit(room)
+        self.loaded = loaded = load(question, self.kind, self.steps)
+        # With the weights in place: on a CPU it is the interpreter and the libraries as well.
+        base = psutil.Process().memory_info().rss / MIB if self.kind == "cpu" else loaded.weights
+        per_sample = static_estimate(
+            config_of(loaded.module).to_dict(),
+            loaded.tokens,
+            loaded.new_tokens,
+            torch.finfo(device.DTYPES[question["dtype"]]).bits // 8,
+            eager=loaded.attention == "eager",
+            shapes=loaded.shape,
+        )
+        loaded.prepare(1)()  # what is set up at the first call is no size's own
+        return {
+            "machine": {
+                **device.machine(self.kind),
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+            "dtype": question["dtype"],
+            "attention": loaded.attention,
+            "compiled": question["compile"],
+            "parameters": loaded.parameters,
+            "weights": loaded.weights,
+            "base": base,
+            "estimate": base + per_sample,
+            "available": room if self.kind == "cuda" else base - loaded.weights + room,
+            "input": loaded.shape,
+            "tokens": loaded.tokens,
+            "newTokens": loaded.new_tokens,
+            "operations": loaded.operations() or None,
+            "bytesPerCall": loaded.bytes_per_call(),
+            "loadSeconds": loaded.load_seconds,
+        }
+
+    def ceilings(self, question: dict[str, Any]) -> dict[str, Any]:
+        return device.ceilings(self.kind, question["dtype"])
+
+    def probe(self, question: dict[str, Any]) -> dict[str, Any]:
+        """`{batchSize}` to `figures.MemoryUse`: the peak of one call from a clean state."""
+        self.prepared = None
+        self.memory.reset()
+        call = self._call(question["batchSize"])
+        call()
+        self.clock.synchronize()
+        return self.memory.peak()
+
+    def block(self, question: dict[str, Any]) -> dict[str, Any]:
+        """`{round, batchSize, calls, warmup}` to `measuring.Samples`."""
+        batch_size = question["batchSize"]
+        call = self._call(batch_size)
+        if batch_size in self.warmed:
+            for _ in range(REWARM):
+                call()
+        else:
+            warm(call, question["warmup"], self.clock)
+            self.warmed.add(batch_size)
+        self.neighbours.start()
+        steps = self.steps if self.loaded and self.loaded.new_tokens else None
+        times = time_calls(call, question["calls"], self.clock, steps=steps)
+        return {
+            "round": question["round"],
+            "batchSize": batch_size,
+            "wall": times.wall,
+            "device": times.device,
+            "steps": times.steps,
+            "neighbours": self.neighbours.stop(),
+            "throttled": energy.throttled(self.kind),
+        }
+
+    def energy(self, question: dict[str, Any]) -> dict[str, Any]:
+        """`{batchSize}` to `figures.EnergyUse`."""
+        return energy.measure(self._call(question["batchSize"]), question["batchSize"], self.kind)
+
+    def _call(self, batch_size: int) -> Callable[[], Any]:
+        """The call on one batch; inputs of another size are let go of first."""
+        assert self.loaded, "nothing is loaded"
+        if self.prepared is None or self.prepared[0] != batch_size:
+            self.prepared = None
+            self.prepared = (batch_size, self.loaded.prepare(batch_size))
+        return self.prepared[1]
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    transformers.logging.set_verbosity_error()
+    bench = Bench()
+
+    def handle(question: dict[str, Any]) -> dict[str, Any]:
+        step = getattr(bench, question.pop("do"))
+        answer: dict[str, Any]
+        try:
+            with torch.inference_mode():
+                answer = step(question)
+        except Exception as error:  # noqa: BLE001  (whatever a model does, the session hears of it)
+            bench.prepared = None
+            answer = explain(error)
+        return answer
+
+    answer_questions(handle)
+
+
+def explain(error: Exception) -> dict[str, Any]:
+    """What went wrong, as the session tells it apart."""
+    text = str(error).strip().partition("\n")[0] or repr(error)
+    if isinstance(error, Failed):
+        return {"failed": text, "reason": error.reason}
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
+        return {"outOfMemory": text}
+    return {"failed": f"the model failed: {text}", "reason": "model"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""One job on one worker: fetch the model, load it, probe its memory, time it, report each step.
+
+What is reported is committed by control before the next step begins, so a
+session that is cut off at any point goes on elsewhere with the next block.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from benchmarker import schedule, search
+from benchmarker.memory import foreseen
+from benchmarker.settings import WorkerSettings
+from benchmarker.worker.child import Child, Failed, OutOfMemory, started
+from common.bus import Bus
+from common.contracts import Rpc
+from common.contracts.figures import Ceilings, Device, EnergyUse, MemoryUse, Setup, Shortage
+from common.contracts.measuring import (
+    REPORT,
+    Measurement,
+    Report,
+    Samples,
+    SizeFacts,
+    Ticket,
+)
+from common.errors import Unavailable
+
+log = structlog.get_logger()
+
+FETCH = "benchmarker.worker.fetch"
+MEASURE = "benchmarker.worker.measure"
+# How long a control that does not answer is waited for, in seconds.
+PATIENCE = 120.0
+
+
+class LetGo(Exception):
+    """The run is no longer this worker's: canceled, over, or taken by another."""
+
+
+@dataclass(frozen=True)
+class Me:
+    """The device, and the name under which this delivery of a job reports."""
+
+    token: str
+    device: Device
+
+
+class Session:
+    def __init__(
+        self, bus: Bus, work: Measurement, me: Me, ticket: Ticket, settings: WorkerSettings
+    ) -> None:
+        self.bus = bus
+        self.work = work
+        self.worker = me.token
+        self.settings = settings
+        self.device: Device = me.device
+        self.done = set(ticket.blocks)
+        self.sizes = {facts.batch_size: facts for facts in ticket.sizes}
+        self.chosen = ticket.chosen
+        self.setup: Setup | None = None
+        self.finished = False
+        self.canceled = False
+
+    async def run(self) -> None:
+        """Raises Failed with what went wrong, or LetGo."""
+        async with started(FETCH, self._hub()) as child:
+            folder = (await child.ask(id=self.work.model.id, commit=self.work.model.commit))[
+                "folder"
+            ]
+        while True:
+            async with self._loaded(folder) as child:
+                if await self._steps(child):
+                    return
+            # A process that ran out of memory is not trusted with another figure.
+
+    async def _steps(self, child: Child) -> bool:
+        """Whether all is done; False: go on in a fresh process."""
+        sizes = self.work.request.batch_sizes
+        if sizes is None:
+            if not self.chosen and not await self._search(child):
+                return False
+            sizes = self.chosen
+        for size in sorted(sizes):
+            if size not in self.sizes and not await self._probe(child, size):
+                return False
+        if not await self._time(child, [size for size in sizes if not self._short(size)]):
+            return False
+        for size in sizes:
+            facts = self.sizes[size]
+            if not facts.shortage and facts.energy is None:
+                answer = await child.ask(do="energy", batchSize=size)
+                await self._report_size(
+                    facts.model_copy(update={"energy": EnergyUse.model_validate(answer)})
+                )
+        return True
+
+    async def _probe(self, child: Child, size: int) -> bool:
+        """Measure a size's memory; False if that cost the process."""
+        assert self.setup
+        peaks = {
+            size: facts.memory.used
+            for size, facts in self.sizes.items()
+            if facts.memory and facts.memory.used
+        }
+        per_sample = (self.setup.estimate or self.setup.base) - self.setup.base
+        available = self.setup.available or float("inf")
+        too_much = foreseen(size, peaks, available, (self.setup.base, per_sample))
+        if too_much is not None:
+            await self._report_size(
+                _short(
+                    size,
+                    "predicted_out_of_memory",
+                    f"batch size {size} would take {too_much:,.0f} MiB, by the sizes that ran;"
+                    f" there are {available:,.0f} MiB",
+                )
+            )
+            return True
+        try:
+            answer = await child.ask(do="probe", batchSize=size)
+        except OutOfMemory as error:
+            await self._ran_out(size, error)
+            return False
+        memory = MemoryUse.model_validate(answer)
+        await self._report_size(SizeFacts(batch_size=size, memory=memory))
+        return True
+
+    async def _time(self, child: Child, sizes: list[int]) -> bool:
+        """All blocks that are missing; False if one cost the process."""
+        request = self.work.request
+        moments = 1 + (self.setup.new_tokens or 0 if self.setup else 0)
+        for block in schedule.blocks(sizes, request.iterations, request.seed, moments):
+            if (block.round, block.batch_size) in self.done:
+                continue
+            try:
+                answer = await child.ask(
+                    do="block", round=block.round, batchSize=block.batch_size,
+                    calls=block.calls, warmup=request.warmup,
+                )  # fmt: skip
+            except OutOfMemory as error:
+                await self._ran_out(block.batch_size, error)
+                return False
+            await self._report(samples=Samples.model_validate(answer))
+            self.done.add((block.round, block.batch_size))
+        return True
+
+    async def _search(self, child: Child) -> bool:
+        """Find out which sizes deserve full rounds; False if a probe cost the process."""
+        seen: dict[int, search.Sample] = {}
+        budget = self.work.request.latency_budget_ms
+        while (size := search.next_size(seen, search.GRID, budget)) is not None:
+            if size not in self.sizes and not await self._probe(child, size):
+                return False
+            if self._short(size):
+                seen[size] = search.Sample(None)
+                continue
+            try:
+                answer = await child.ask(
+                    do="block", round=-1, batchSize=size, calls=search.CALLS,
+                    warmup=self.work.request.warmup,
+                )  # fmt: skip
+            except OutOfMemory as error:
+                await self._ran_out(size, error)
+                return False
+            seen[size] = search.Sample(sum(answer["wall"]) / len(answer["wall"]) / 1e6)
+        self.chosen = sorted(seen)
+        await self._report(chosen=self.chosen)
+        return True
+
+    @asynccontextmanager
+    async def _loaded(self, folder: str) -> AsyncIterator[Child]:
+        request = self.work.request
+        dtype = request.dtype or ("bfloat16" if self.device == "cuda" else "float32")
+        async with started(MEASURE, {"HF_HUB_OFFLINE": "1"}) as child:
+            try:
+                answer = await child.ask(
+                    do="load",
+                    folder=folder,
+                    task=self.work.model.task,
+                    library=self.work.model.library,
+                    device=self.device,
+                    dtype=dtype,
+                    attention=request.attention,
+                    compile=request.compile,
+                    inputTokens=request.input_tokens,
+                    newTokens=request.new_tokens,
+                    seed=request.seed,
+                    mostMemory=self.settings.most_memory,
+                    memoryShare=self.settings.memory_share,
+                )
+                if self.setup is None:
+                    answer["ceilings"] = Ceilings.model_validate(
+                        await child.ask(do="ceilings", dtype=dtype)
+                    )
+            except OutOfMemory as error:
+                raise Failed(f"the model does not fit this machine: {error}", "memory") from error
+            if self.setup is None:
+                model = self.work.model
+                self.setup = Setup.model_validate(
+                    {**answer, "task": model.task, "commit": model.commit}
+                )
+                await self._report(setup=self.setup)
+            yield child
+
+    def _hub(self) -> dict[str, str]:
+        settings = self.settings
+        environment = {"HF_ENDPOINT": settings.hf_endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        if settings.hf_token:
+            environment["HF_TOKEN"] = settings.hf_token.get_secret_value()
+        if settings.hf_home:
+            environment["HF_HOME"] = str(settings.hf_home)
+        return environment
+
+    def _short(self, size: int) -> bool:
+        facts = self.sizes.get(size)
+        return facts is not None and facts.shortage is not None
+
+    async def _ran_out(self, size: int, error: OutOfMemory) -> None:
+        log.info("out of memory", run=self.work.id, batch_size=size, error=str(error))
+        await self._report_size(
+            _short(size, "out_of_memory", f"batch size {size} ran out of memory")
+        )
+
+    async def _report_size(self, facts: SizeFacts) -> None:
+        self.sizes[facts.batch_size] = facts
+        await self._report(size=facts)
+
+    async def _report(self, **what: Any) -> None:
+        standing = await patiently(
+            self.bus, REPORT, Report(id=self.work.id, worker=self.worker, **what)
+        )
+        if not standing.run:
+            raise LetGo
+
+
+def _short(size: int, reason: Any, message: str) -> SizeFacts:
+    return SizeFacts(
+        batch_size=size, shortage=Shortage(batch_size=size, reason=reason, message=message)
+    )
+
+
+async def patiently(bus: Bus, rpc: Rpc[Any, Any], request: Any) -> Any:
+    """Ask control, and again while it is away: what was measured is not thrown away for that.
+
+    Raises:
+        Unavailable: it stayed away.
+    """
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            return await bus.call(rpc, request)
+        except Unavailable:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(1)

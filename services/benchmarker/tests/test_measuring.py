@@ -1,0 +1,116 @@
+"""Real models, measured by the worker, asked for at the bus door."""
+
+import math
+
+import pytest
+
+from common.contracts.benchmarking import (
+    GET_RUN,
+    PLOT_RUN,
+    PROFILE,
+    PlotRequest,
+    ProfileRequest,
+    RunName,
+)
+from common.errors import NotFound
+
+
+@pytest.fixture(scope="session")
+async def measured(caller):
+    """A run that several tests look at, of the account that `caller` is."""
+    return await caller.measure()
+
+
+TASKS = ["text-classification", "text-generation", "feature-extraction", "image-classification"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+async def test_a_model_of_each_task_is_measured_in_figures_that_agree(caller, task) -> None:
+    run = await caller.measure(f"lilypad/tiny-{task}", batch_sizes=[4, 1], new_tokens=4)
+    results = run.results
+    assert results.batch_sizes == [4, 1]  # as asked for
+    for size, throughput, latency in zip(
+        results.batch_sizes, results.throughput, results.latency, strict=True
+    ):
+        assert throughput * latency / 1000 == pytest.approx(size, rel=1e-9)
+    assert all(memory > 50 for memory in results.memory_usage)  # no process is smaller, in MiB
+    assert all(cost > 0 for cost in results.cost_per_inference)
+    assert run.progress.done == run.progress.total == 16
+    assert run.analysis.optimal_batch_size in {1, 4}
+    assert run.analysis.resource_recommendations
+    assert results.setup.task == task
+    for point in results.points:
+        assert point.latency.samples == 8
+        assert point.latency.p90 is None
+        assert "64" in point.latency.missing["p90"]
+        assert point.energy.per_inference is None
+        assert point.energy.missing
+        if task != "text-generation":
+            assert point.generation is None
+            continue
+        generation = point.generation
+        assert generation.time_to_first_token.samples == 8
+        assert generation.inter_token_latency.samples == 8 * 3  # 4 tokens have 3 gaps
+        parts = generation.time_to_first_token.mean + 3 * generation.inter_token_latency.mean
+        assert parts <= point.latency.mean  # the parts are within the whole
+
+
+async def test_the_arrays_are_plotted_in_all_formats_from_the_same_figures(
+    caller, measured
+) -> None:
+    run = measured
+    plots = {
+        style: (await caller.call(PLOT_RUN, PlotRequest(id=run.id, format=style))).plots
+        for style in ("plotly", "vega-lite", "series")
+    }
+    names = ("throughput", "latency", "memory_usage", "cost_per_inference")
+    for name in names:
+        expected = getattr(run.results, name)
+        trace = plots["plotly"][name]["data"][0]
+        assert (trace["x"], trace["y"]) == ([1, 2], expected)
+        assert plots["series"][name]["value"] == expected
+        rows = plots["vega-lite"][name]["data"]["values"]
+        assert [row["value"] for row in rows] == expected
+    assert all(math.isfinite(value) for value in plots["series"]["latency"]["low"])
+
+
+async def test_a_run_belongs_to_its_account_alone(measured, new_caller) -> None:
+    run = measured
+    stranger = new_caller()
+    with pytest.raises(NotFound) as of_another:
+        await stranger.call(GET_RUN, RunName(id=run.id))
+    with pytest.raises(NotFound) as of_nobody:
+        await stranger.call(GET_RUN, RunName(id="bench_" + "0" * 24))
+    assert of_another.value.to_wire() == of_nobody.value.to_wire()
+    asked = ProfileRequest(model_id=run.model_id, commit=run.commit)
+    assert (await stranger.call(PROFILE, asked)).run_id is None
+
+
+async def test_the_measured_profile_of_a_model_is_there_for_the_generator(caller, measured) -> None:
+    run = measured
+    profile = await caller.call(PROFILE, ProfileRequest(model_id=run.model_id, commit=run.commit))
+    assert profile.run_id == run.id
+    assert profile.batch_size == run.analysis.optimal_batch_size
+    index = run.results.batch_sizes.index(profile.batch_size)
+    assert profile.peak_memory == run.results.memory_usage[index]
+
+
+async def test_sizes_that_nobody_names_are_searched_for(caller) -> None:
+    run = await caller.measure(batch_sizes=None, iterations=2, input_tokens=4)
+    measured = run.results.batch_sizes
+    assert measured[0] == 1
+    assert 4 <= len(measured) < 16  # more than the ends, less than the grid
+    assert run.progress.done == run.progress.total == 2 * len(measured)
+    assert run.analysis.optimal_batch_size in measured
+
+
+async def test_dtype_and_attention_are_as_asked_for(caller) -> None:
+    run = await caller.measure(batch_sizes=[1], dtype="bfloat16", attention="eager")
+    assert (run.results.setup.dtype, run.results.setup.attention) == ("bfloat16", "eager")
+
+
+async def test_an_input_longer_than_the_model_reads_fails_with_the_limit(caller) -> None:
+    run = await caller.finish(await caller.start(input_tokens=4096))
+    assert run.state == "failed"
+    assert (run.error.code, run.error.status, run.error.reason) == (1004, 422, "tokens")
+    assert "128" in run.error.message
