@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+SERVICES := $(foreach service,$(wildcard services/*),$(service)/$(notdir $(service)))
 export PYTHONPATH := deploy:tests
 
 .DEFAULT_GOAL := help
@@ -34,7 +35,7 @@ lint: $(STAMP) ## ruff
 	@$(VENV)/bin/ruff format --check .
 
 types: $(STAMP) ## mypy, strict
-	@$(VENV)/bin/mypy libs/common/common services/gateway/gateway services/generator/generator services/benchmarker/benchmarker services/realtime/realtime clients/python/lilypad_client deploy/local tests/hub
+	@$(VENV)/bin/mypy libs/common/common $(SERVICES) clients/python/lilypad_client deploy/local tests/hub
 
 unit: $(STAMP) ## the packages' own tests
 	@$(PY) -m pytest -q libs services clients deploy tests/hub
