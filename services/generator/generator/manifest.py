@@ -117,7 +117,7 @@ class Manifest(Part):
         return self.model_dump(mode="json", exclude_none=True)
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_data(), sort_keys=False, allow_unicode=False, width=100)
+        return yaml.safe_dump(self.to_data(), sort_keys=False, width=100)
 
 
 def describe(snapshot: Snapshot, task: Task, needs: Resources) -> Manifest:

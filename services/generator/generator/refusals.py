@@ -9,7 +9,6 @@ import json
 import re
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from common.contracts.generation import Check
 from common.errors import ModelRefused
@@ -18,10 +17,6 @@ from generator.tasks import FAMILIES, TASKS, Task
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 NON_COMMERCIAL = re.compile(r"(?:^|-)(?:nc|noncommercial|non-commercial|research)(?:-|$)")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".npz")
-# Attention code that is part of the library; any other name is fetched from the Hub and run.
-ATTENTION = {None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
-DEEPEST = 32
 
 
 def check(snapshot: Snapshot) -> tuple[Task, list[Check]]:
@@ -29,8 +24,6 @@ def check(snapshot: Snapshot) -> tuple[Task, list[Check]]:
     task = task_of(snapshot)
     check_weights(snapshot)
     check_library(snapshot, task)
-    for name, config in snapshot.configs.items():
-        check_config(name, config)
     check_architecture(snapshot, task)
     return task, [
         Check(name="safety", outcome="passed", message="safetensors weights, no custom code"),
@@ -69,16 +62,15 @@ def check_library(snapshot: Snapshot, task: Task) -> None:
 
 
 def check_weights(snapshot: Snapshot) -> None:
-    names = snapshot.names
     if snapshot.weights is None:
-        if "adapter_config.json" in names:
+        if "adapter" in snapshot.kinds:
             message, reason = "the model is an adapter to another model", "adapter"
-        elif any(name.endswith(".gguf") for name in names):
+        elif "gguf" in snapshot.kinds:
             message, reason = (
                 "the model has GGUF weights only, which need another runtime",
                 "gguf-only",
             )
-        elif any(name.endswith(PICKLES) for name in names):
+        elif "pickle" in snapshot.kinds:
             reason = "pickle-only"
             message = (
                 "the model has pickled weights only, and loading those can run anyone's code; "
@@ -87,42 +79,12 @@ def check_weights(snapshot: Snapshot) -> None:
         else:
             message, reason = "the model has no weights that can be loaded", "no-weights"
         raise ModelRefused(message, reason=reason)
-    if "config.json" not in snapshot.configs:
+    if not snapshot.config:
         raise ModelRefused("the model has no config.json", reason="config")
     shards = [file.path for file in snapshot.files if "-of-" in file.path]
     expected = {path.rsplit("-of-")[-1] for path in shards}
     if shards and expected != {f"{len(shards):05d}.safetensors"}:
         raise ModelRefused("some of the model's weight files are missing", reason="incomplete")
-
-
-def check_config(name: str, config: Any, depth: int = 0) -> None:
-    """Refuse keys that make the library fetch or run code of the model's author."""
-    if depth > DEEPEST:
-        raise ModelRefused(f"{name} is nested too deeply", reason="config")
-    if isinstance(config, list):
-        for item in config:
-            check_config(name, item, depth + 1)
-    if not isinstance(config, dict):
-        return
-    for key, value in config.items():
-        # CVE-2026-4372: _attn_implementation_internal runs code whatever trust_remote_code says.
-        if key in {"auto_map", "custom_pipelines", "custom_generate"} or (
-            key.startswith("_") and key.endswith("_internal")
-        ):
-            raise ModelRefused(
-                f"{name} asks for code of the model's author to be run, which no module does",
-                reason="custom-code",
-            )
-        if key.lstrip("_") in {"attn_implementation", "experts_implementation"} and not (
-            value is None or (isinstance(value, str) and value in ATTENTION)
-        ):
-            raise ModelRefused(f"{name} asks for attention code from the Hub", reason="custom-code")
-        if key == "quantization_config" and value:
-            raise ModelRefused(
-                "the model is quantized, which no module runs yet; use the original model",
-                reason="quantized",
-            )
-        check_config(name, value, depth + 1)
 
 
 def check_architecture(snapshot: Snapshot, task: Task) -> None:
@@ -153,17 +115,8 @@ def architectures() -> dict[str, list[str]]:
 
 def license_of(snapshot: Snapshot) -> str | None:
     """The licence's identifier. Free text is never handed on: only what looks like one."""
-    said = (snapshot.description.card or {}).get("license")
-    if said is None:
-        said = next(
-            (
-                t.removeprefix("license:")
-                for t in snapshot.description.tags
-                if t.startswith("license:")
-            ),
-            None,
-        )
-    return said if isinstance(said, str) and LICENSE.fullmatch(said) else None
+    said = snapshot.description.license
+    return said if said and LICENSE.fullmatch(said) else None
 
 
 def check_license(snapshot: Snapshot) -> Check:
@@ -191,13 +144,12 @@ def check_access(snapshot: Snapshot) -> Check:
 
 def check_scan(snapshot: Snapshot) -> Check:
     """What the Hub's own scanners say: information, since they can be deceived."""
-    security = snapshot.description.security or {}
-    found = security.get("filesWithIssues")
-    if isinstance(found, list) and found:
+    found = snapshot.description.unsafe_files
+    if found:
         return Check(
             name="scan",
             outcome="warning",
-            message=f"the Hub's scanners report {len(found)} unsafe files; "
+            message=f"the Hub's scanners report {found} unsafe files; "
             "the module uses none but those that its module.yaml lists",
         )
     return Check(name="scan", outcome="passed", message="the Hub's scanners report nothing")

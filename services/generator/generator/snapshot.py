@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import orjson
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 from pydantic import (
@@ -18,7 +17,7 @@ from pydantic import (
 )
 
 from common.errors import HubUnavailable, ModelRefused
-from generator import weights
+from generator import configs, weights
 from generator.hub import Hub
 from generator.weights import Weights
 
@@ -41,6 +40,9 @@ CONFIGS = (
     "tokenizer_config.json",
 )
 MOST_CONFIG = 2**20
+# The largest open models are in some 200; module.yaml names each.
+MOST_SHARDS = 2000
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".npz")
 # Beyond so many weight files the Hub's own summary of the headers is taken.
 MOST_HEADERS = 64
 HEADERS_AT_ONCE = 4
@@ -62,11 +64,6 @@ class Sibling(BaseModel):
     lfs: Lfs | None = None
 
 
-class TransformersInfo(BaseModel):
-    auto_model: str | None = None
-    pipeline_tag: str | None = None
-
-
 class Summary(BaseModel):
     """The Hub's own reading of the weights' headers."""
 
@@ -81,22 +78,47 @@ def _if_sensible(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
         return None
 
 
+Name = Annotated[str, StringConstraints(max_length=128)]
+Claimed = Annotated[Name | None, WrapValidator(_if_sensible)]
+
+
+class TransformersInfo(BaseModel):
+    pipeline_tag: Claimed = None
+
+
+class Card(BaseModel):
+    license: Claimed = None
+
+
+class Security(BaseModel):
+    files_with_issues: list[Any] = Field([], alias="filesWithIssues")
+
+
 class Description(BaseModel):
     """The part of `/api/models/<id>` that is used; anything else in it is never seen."""
 
     id: str
     sha: Hex40
     siblings: list[Sibling] = []
-    pipeline_tag: str | None = None
-    library_name: str | None = None
-    tags: list[str] = []
-    card: dict[str, Any] | None = Field(None, alias="cardData")
-    gated: bool | str | None = False
+    pipeline_tag: Claimed = None
+    library_name: Claimed = None
+    card: Annotated[Card | None, WrapValidator(_if_sensible)] = Field(None, alias="cardData")
+    gated: bool | Name | None = False
     private: bool | None = False
     disabled: bool | None = False
     transformers_info: TransformersInfo | None = Field(None, alias="transformersInfo")
     safetensors: Annotated[Summary | None, WrapValidator(_if_sensible)] = None
-    security: dict[str, Any] | None = Field(None, alias="securityRepoStatus")
+    security: Annotated[Security | None, WrapValidator(_if_sensible)] = Field(
+        None, alias="securityRepoStatus"
+    )
+
+    @property
+    def license(self) -> str | None:
+        return self.card.license if self.card else None
+
+    @property
+    def unsafe_files(self) -> int:
+        return len(self.security.files_with_issues) if self.security else 0
 
 
 @dataclass(frozen=True)
@@ -111,12 +133,15 @@ class File:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """`configs` are the JSON files of CONFIGS that the model has; `names` all its files."""
+    """`kinds` says what else than safetensors is there; `config` is what `configs` leaves of it.
+
+    It is kept in memory for long, so all of it is small, whatever the model's owner wrote.
+    """
 
     description: Description
     files: tuple[File, ...]
-    names: frozenset[str]
-    configs: dict[str, dict[str, Any]]
+    kinds: frozenset[str]
+    config: dict[str, Any]
     weights: Weights | None
 
     @property
@@ -126,10 +151,6 @@ class Snapshot:
     @property
     def commit(self) -> str:
         return self.description.sha
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return self.configs.get("config.json", {})
 
 
 async def describe(hub: Hub, id: str, revision: str) -> Description:
@@ -144,22 +165,40 @@ async def describe(hub: Hub, id: str, revision: str) -> Description:
 
 
 async def read(hub: Hub, description: Description) -> Snapshot:
-    """Read what decides whether and how the model is served: its configs and weight headers."""
+    """Read what decides whether and how the model is served: its configs and weight headers.
+
+    Raises ModelRefused for a config that brings code and for weights that cannot be.
+    """
     files = _needed(description)
-    by_name = {file.path: file for file in files}
-    present = [name for name in CONFIGS if name in by_name]
     shards = [file for file in files if WEIGHTS.fullmatch(file.path)]
-    measured, *configs = await asyncio.gather(
+    if len(shards) > MOST_SHARDS:
+        raise ModelRefused(f"the weights are in more than {MOST_SHARDS} files", reason="weights")
+    measured, *read_configs = await asyncio.gather(
         _measure(hub, description, shards),
-        *(_read_config(hub, description, by_name[name]) for name in present),
+        *(_read_config(hub, description, file) for file in files if file.path in CONFIGS),
     )
     return Snapshot(
-        description,
+        remembered(description),
         files,
-        frozenset(sibling.rfilename for sibling in description.siblings),
-        dict(zip(present, configs, strict=True)),
+        _kinds(description),
+        next((config for name, config in read_configs if name == "config.json"), {}),
         measured,
     )
+
+
+def remembered(description: Description) -> Description:
+    """Without what may be long and has been used."""
+    return description.model_copy(update={"siblings": [], "safetensors": None})
+
+
+def _kinds(description: Description) -> frozenset[str]:
+    names = [sibling.rfilename for sibling in description.siblings]
+    kinds = {
+        "adapter": "adapter_config.json" in names,
+        "gguf": any(name.endswith(".gguf") for name in names),
+        "pickle": any(name.endswith(PICKLES) for name in names),
+    }
+    return frozenset(kind for kind, there in kinds.items() if there)
 
 
 def _needed(description: Description) -> tuple[File, ...]:
@@ -181,17 +220,13 @@ def _file(sibling: Sibling) -> File:
     return File(sibling.rfilename, sibling.size, None, sibling.blob_id)
 
 
-async def _read_config(hub: Hub, description: Description, file: File) -> dict[str, Any]:
+async def _read_config(
+    hub: Hub, description: Description, file: File
+) -> tuple[str, dict[str, Any]]:
     if file.size > MOST_CONFIG:
         raise ModelRefused(f"{file.path} is larger than 1 MiB", reason="config")
     content = await hub.file(description.id, description.sha, file.path, MOST_CONFIG)
-    try:
-        config = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        config = None
-    if not isinstance(config, dict):
-        raise ModelRefused(f"{file.path} is not a JSON object", reason="config")
-    return config
+    return file.path, configs.read(file.path, content)
 
 
 async def _measure(hub: Hub, description: Description, shards: list[File]) -> Weights | None:

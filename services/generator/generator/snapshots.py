@@ -30,7 +30,7 @@ BUDGET = 12.0
 FRESH = 60.0
 # Long enough for any outage, short enough that nobody gets last month's model.
 STALE = 24 * 3600.0
-# One snapshot is some 100 kB, and at most a few MiB where a model has thousands of files.
+# One snapshot is some 10 kB, and at most 1 MiB where the weights are in 2,000 files.
 MOST = 512
 FAILURES = 3
 REST = 10.0
@@ -145,5 +145,5 @@ class Snapshots:
         description = await snapshot.describe(self.hub, address.id, address.revision)
         kept = self._kept.look((description.id, description.sha))
         if kept:  # its content is the same for ever; whether it is gated or disabled is not
-            return replace(kept, description=description)
+            return replace(kept, description=snapshot.remembered(description))
         return await snapshot.read(self.hub, description)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from common.contracts.generation import GenerateRequest
 from generator import rendering
@@ -177,7 +178,7 @@ def test_a_text_is_a_text(value: Any) -> None:
 def test_a_picture_that_cannot_be_read_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: Any
 ) -> None:
-    (tmp_path / "secret.png").write_bytes(b"no picture")
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     (tmp_path / "inputs").mkdir()
     monkeypatch.setattr(script, "INPUT_DIR", tmp_path / "inputs")
     with pytest.raises(script.InvalidInput):

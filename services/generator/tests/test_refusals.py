@@ -6,8 +6,9 @@ import pytest
 
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
+from generator import configs
 from generator.handlers import Handlers
-from generator.refusals import architectures, check_config
+from generator.refusals import architectures
 
 sys.path.insert(0, str(Path(__file__).parent))
 from architectures import of_the_library
@@ -68,7 +69,7 @@ async def test_a_model_without_a_licence_is_made_with_a_warning(handlers: Handle
 )
 def test_a_config_that_brings_code_is_refused_wherever_it_says_so(config: dict[str, Any]) -> None:
     with pytest.raises(ModelRefused):
-        check_config("config.json", config)
+        configs.check("config.json", config)
 
 
 def test_a_config_nested_without_end_is_refused() -> None:
@@ -76,11 +77,11 @@ def test_a_config_nested_without_end_is_refused() -> None:
     for _ in range(500):
         config = {"a": [config]}
     with pytest.raises(ModelRefused, match="nested"):
-        check_config("config.json", config)
+        configs.check("config.json", config)
 
 
 def test_an_ordinary_config_passes() -> None:
-    check_config("config.json", {"attn_implementation": None, "_attn_implementation": "sdpa"})
+    configs.check("config.json", {"attn_implementation": None, "_attn_implementation": "sdpa"})
 
 
 def test_the_known_architectures_are_those_of_the_pinned_library() -> None:
