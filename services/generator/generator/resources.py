@@ -140,7 +140,7 @@ def _weigh(weights: Weights, width: int) -> int:
     )
 
 
-def _working(  # noqa: PLR0913  (the formula has so many)
+def _working(
     config: dict[str, Any],
     task: Task,
     *,
