@@ -4,6 +4,8 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 SERVICES := $(foreach service,$(wildcard services/*),$(service)/$(notdir $(service)))
+# A file's tests share what they started, so they stay together.
+PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
 export PYTHONPATH := deploy:tests
 
 .DEFAULT_GOAL := help
@@ -28,7 +30,8 @@ demo: $(STAMP) ## from a model's URL to a module's answer, on this machine alone
 run: $(STAMP) ## serve at http://127.0.0.1:8080 (PORT and LILYPAD_HOME move it)
 	@$(PY) -m local run
 
-test: $(STAMP) lint types unit integration ## everything: lint, types, unit and integration tests
+test: $(STAMP) lint types ## everything: lint, types, unit and integration tests
+	@$(PYTEST)
 
 lint: $(STAMP) ## ruff
 	@$(VENV)/bin/ruff check .
@@ -38,10 +41,10 @@ types: $(STAMP) ## mypy, strict
 	@$(VENV)/bin/mypy libs/common/common $(SERVICES) clients/python/lilypad_client deploy/local tests/hub
 
 unit: $(STAMP) ## the packages' own tests
-	@$(PY) -m pytest -q libs services clients deploy tests/hub
+	@$(PYTEST) libs services clients deploy tests/hub
 
 integration: $(STAMP) ## the whole stack with real servers
-	@$(PY) -m pytest -q tests/integration tests/e2e
+	@$(PYTEST) tests/integration
 
 bench: $(STAMP) ## measure, and print ratios side by side
 	@$(PY) -m benchmarks
