@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import psycopg
 import structlog
 
 from common.contracts.monitoring import EPOCH
@@ -21,8 +22,6 @@ from metrics.arrays import Floats, Ints, Times, accept_arrays
 
 log = structlog.get_logger()
 
-# While one lane waits for the disk, another fills.
-LANES = 2
 # Rows in one transaction, unless one call alone brings more.
 MOST_ROWS = 20_000
 # Rows that wait; beyond it callers are turned away: about a second's work.
@@ -37,6 +36,7 @@ insert into samples (series, at, value)
 select series, at, value from unnest(%b, %b, %b) as s(series, at, value)
 on conflict do nothing
 """
+RETURNING = " returning series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint"
 # The rollups take everything older than ten minutes as settled (rollups.SETTLED).
 MARK_LATE = """
 insert into stale (series, day)
@@ -101,17 +101,19 @@ class Writer:
         await done
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as lanes:
-            for _ in range(LANES):
-                lanes.create_task(self._lane())
-
-    async def _lane(self) -> None:
         while True:
             await self._filled.wait()
-            if group := self._take():
-                await self._commit(group)
-            else:
-                self._filled.clear()
+            self._filled.clear()
+            try:
+                # Kept as long as more comes: checking it again would cost a fifth of a commit.
+                async with self.database.connection() as connection:
+                    accept_arrays(connection)
+                    while group := self._take():
+                        await self._commit(connection, group)
+            except ServiceError as error:
+                # No connection, or it broke; `_commit` has answered its group.
+                log.warning("not stored", error=error.message)
+                self._forget_those_who_left()
 
     def _take(self) -> list[Waiting]:
         group: list[Waiting] = []
@@ -125,19 +127,26 @@ class Writer:
             group.append(waiting)
         return group
 
-    async def _commit(self, group: list[Waiting]) -> None:
+    def _forget_those_who_left(self) -> None:
+        """They were told that it took too long."""
+        self._queue = deque(waiting for waiting in self._queue if not waiting.done.cancelled())
+        self._rows = sum(map(len, self._queue))
+        if self._queue:
+            self._filled.set()
+
+    async def _commit(self, connection: Connection, group: list[Waiting]) -> None:
         try:
-            async with asyncio.timeout(PATIENCE), self.database.connection() as connection:
+            async with asyncio.timeout(PATIENCE):
                 await _store(connection, [rows for waiting in group for rows in waiting.rows])
-        except TimeoutError:
-            _fail(group, Unavailable("the database is slow", retry_after=1))
-        except ServiceError as error:
-            _fail(group, error)
+        except (TimeoutError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+            _fail(group, Unavailable("the database is busy or away", retry_after=1))
+            raise psycopg.OperationalError(str(error)) from error
         except Exception:
+            await connection.rollback()
             if len(group) > 1:
                 # Whoever it was, the others are not to suffer for it.
                 for waiting in group:
-                    await self._commit([waiting])
+                    await self._commit(connection, [waiting])
             else:
                 log.exception("rows were refused")
                 _fail(group, ServiceError("internal error"))
@@ -155,18 +164,18 @@ def _fail(group: list[Waiting], error: ServiceError) -> None:
 
 
 async def _store(connection: Connection, group: list[Rows]) -> None:
-    accept_arrays(connection)
     timed = [rows for rows in group if rows.timed]
     untimed = [rows for rows in group if not rows.timed]
     if timed:
         series, at, value = _sorted(timed)
+        late = _days(series, at)
         async with connection.pipeline():
             await connection.execute(INSERT, [series, at, value])
-            late = _days(series, at)
             if len(late[0]):
                 await connection.execute(MARK_LATE, late)
     if untimed:
         await _store_at_free_times(connection, *_sorted(untimed))
+    await connection.commit()
 
 
 def _sorted(group: list[Rows]) -> tuple[Ints, Times, Floats]:
@@ -190,14 +199,10 @@ async def _store_at_free_times(
 ) -> None:
     """Where the time was left to the service, two samples never count as the same one."""
     while len(series):
-        cursor = await connection.execute(
-            INSERT + " returning series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint",
-            [series, at, value],
-        )
-        stored = set(await cursor.fetchall())
-        if len(stored) == len(series):
+        cursor = await connection.execute(INSERT + RETURNING, [series, at, value])
+        if cursor.rowcount == len(series):
             return
-        left = np.array(
-            [key not in stored for key in zip(series.tolist(), at.tolist(), strict=True)]
-        )
+        stored = {tuple(key) for key in await cursor.fetchall()}
+        keys = zip(series.tolist(), at.tolist(), strict=True)
+        left = np.array([key not in stored for key in keys])
         series, at, value = series[left], at[left] + 1, value[left]
