@@ -18,14 +18,16 @@ def hub() -> Iterator[RunningHub]:
 @pytest.fixture(scope="session")
 def stack(hub: RunningHub) -> Iterator[Stack]:
     """Limits as they are by default."""
-    with Stack(environment={"HF_ENDPOINT": hub.url}) as running:
+    # But for accounts: every test registers some, all from one address.
+    environment = {"HF_ENDPOINT": hub.url, "RATE_REGISTER": "100000"}
+    with Stack(environment=environment) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def generous_stack(hub: RunningHub) -> Iterator[Stack]:
     """For load: limits that are not reached."""
-    limits = {"RATE_API": "10000000", "RATE_GENERATE": "10000000"}
+    limits = dict.fromkeys(("RATE_API", "RATE_GENERATE", "RATE_REGISTER"), "10000000")
     with Stack(environment={"HF_ENDPOINT": hub.url, **limits}, flood_limit=1_000_000) as running:
         yield running
 

@@ -9,7 +9,7 @@ import structlog
 
 from common.context import current
 
-SECRET = re.compile(r"lmg_live_\w+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+SECRET = re.compile(r"lmg_(?:live|socket)_[\w-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
 
 def configure(service: str, level: str = "INFO") -> None:

@@ -12,12 +12,19 @@ import uvloop
 from common import postgres, service
 from common.contracts.access import AUTHENTICATE, KEY_REVOKED
 from common.errors import Unavailable
+from gateway import accounts, housekeeping
 from gateway.accounts import Accounts
 from gateway.app import Gateway
+from gateway.authentication import Authentication
+from gateway.capacity import Capacity
+from gateway.endpoint import Guards
+from gateway.idempotency import Idempotency
+from gateway.keyring import KeyRing
 from gateway.limits import Limits, Policy
 from gateway.passwords import Passwords
 from gateway.routes import accounts as account_routes
 from gateway.routes import benchmarks, generations, monitoring
+from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
 
 log = structlog.get_logger()
@@ -46,27 +53,46 @@ async def main() -> None:
             [
                 Policy("api", settings.rate_api),
                 Policy("generate", settings.rate_generate, costly=True),
+                Policy("register", settings.rate_register),
+                accounts.LOGIN,
+                accounts.LOGIN_ADDRESS,
+                accounts.LOGIN_ACCOUNT,
             ],
             replicas=settings.replicas,
         )
         await limits.start()
-        accounts = Accounts(database, Passwords(), connection)
-        await gateway_service.answer(AUTHENTICATE, accounts.check)
-        await gateway_service.listen(KEY_REVOKED, accounts.forget, shared=False)
+        guards = Guards(
+            accounts=Accounts(database, Passwords(), limits),
+            authentication=Authentication(database),
+            sessions=Sessions(database),
+            limits=limits,
+            idempotency=Idempotency(database),
+            capacity=Capacity(settings.most_at_once, settings.most_at_once_per_account),
+        )
+        keyring = KeyRing(database, connection)
+        await gateway_service.answer(AUTHENTICATE, guards.authentication.check)
+        await gateway_service.listen(KEY_REVOKED, guards.authentication.forget, shared=False)
         await gateway_service.answer_discovery()
         gateway = Gateway(
             [
                 *generations.endpoints(connection),
                 *benchmarks.endpoints(connection),
                 *monitoring.endpoints(connection),
-                *account_routes.endpoints(accounts),
+                *account_routes.endpoints(guards.accounts, keyring, guards.sessions),
             ],
-            accounts,
-            limits,
+            guards,
+            keyring,
             settings.public_url,
             checks={"bus": bus_is_there, "database": database.ping},
         )
+        background = [
+            asyncio.create_task(guards.authentication.keep_writing_last_use()),
+            asyncio.create_task(housekeeping.keep_tidy(database)),
+        ]
         await serve(gateway, settings.http_host, settings.http_port)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
 
 
 async def serve(gateway: Gateway, host: str, port: int) -> None:

@@ -1,37 +1,48 @@
-"""Accounts and API keys: what is known of them, and where it is kept."""
+"""Accounts: registering, logging in, and what keeps strangers from either.
+
+No answer tells whether an address has an account: not by its text, not by its
+status, and not by its time, since known and unknown addresses cost one hash
+and one commit each. Wrong passwords are counted for the account at an
+address, for the address, and for the account; right ones are not, so that
+whoever knows the password is never slowed by having used it.
+"""
 
 import hashlib
 import hmac
 import secrets
-import time
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Literal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from common.bus import Bus
 from common.contracts import Input, Message
-from common.contracts.access import KEY_REVOKED, Access, Credentials, KeyRevoked
-from common.errors import NotFound, Unauthenticated
+from common.errors import Unauthenticated
 from common.postgres import Database
-from gateway import keys
+from gateway import audit
+from gateway.limits import Limits, OverLimit, Policy, Standing
 from gateway.passwords import Passwords
 
-Scope = Literal["generate", "benchmark", "monitor:read", "monitor:write"]
-
-# How long a key is taken on trust before the database is asked again, in seconds.
-TRUSTED = 5.0
-# Keys remembered at once; the oldest are forgotten first.
-REMEMBERED = 10_000
+# Wrong passwords for one account from one address, from one address, and for
+# one account from everywhere (OWASP ASVS 6.3.1; NIST SP 800-63B: at most 100).
+LOGIN = Policy("login", 10)
+LOGIN_ADDRESS = Policy("login-address", 30)
+LOGIN_ACCOUNT = Policy("login-account", 100, window=3600)
 
 
 class NewAccount(Input):
     email: Annotated[
-        str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", min_length=6, max_length=254)
-    ]
+        str,
+        StringConstraints(
+            pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\.[^@\s\x00-\x1f\x7f]+$",
+            min_length=6,
+            max_length=254,
+        ),
+    ] = Field(examples=["you@example.com"])
     # Long enough to resist guessing, short enough to bound the work of hashing (OWASP ASVS 6.2).
-    password: Annotated[str, StringConstraints(min_length=8, max_length=256)]
+    password: Annotated[str, StringConstraints(min_length=8, max_length=256)] = Field(
+        examples=["correct horse battery"]
+    )
 
 
 class Account(Message):
@@ -39,85 +50,117 @@ class Account(Message):
     email: str
 
 
-class NewKey(Input):
-    name: Annotated[str, StringConstraints(min_length=1, max_length=100)]
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=4)] | None = Field(
-        None, description="All of them when left out."
-    )
-    expires_at: AwareDatetime | None = None
+class AccountChange(Input):
+    beta: bool = Field(description="Whether /v2/api answers without the header X-Lilypad-Beta.")
 
 
-class Key(Message):
-    id: str
-    name: str
-    prefix: str = Field(description="The key's first characters, to tell it from others.")
-    scopes: list[Scope]
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None = None
-
-
-class CreatedKey(Key):
-    key: str = Field(description="The key itself. It is shown this once and cannot be read again.")
-
-
-class Keys(Message):
-    keys: list[Key]
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls: the account, and which of its keys with which scopes (none: the password)."""
-
-    account: str
-    key: str | None
-    scopes: frozenset[str]
+class AccountFacts(Account):
+    beta: bool
 
 
 class Accounts:
-    def __init__(self, database: Database, passwords: Passwords, bus: Bus) -> None:
+    def __init__(self, database: Database, passwords: Passwords, limits: Limits) -> None:
         self.database = database
         self.passwords = passwords
-        self.bus = bus
-        self._trusted: dict[bytes, tuple[Caller, float]] = {}
+        self.limits = limits
 
     async def register(self, new: NewAccount) -> Account:
         """A new account.
 
-        An address that is taken is answered in the same way and after the
-        same time, so that nobody learns who has an account: with the password
+        An address that is taken is answered in the same way: with the password
         that belongs to it as the account it is, with another one with an id
         that belongs to nothing.
+
+        Raises:
+            RateLimited: too many accounts from the same address.
         """
-        hashed = await self.passwords.hash(new.password)
+        await self.limits.admit(audit.network_of(audit.address.get()), ["register"])
+        known = await self._find(new.email)
         account = f"acc_{secrets.token_hex(12)}"
+        if known is None:
+            hashed = await self.passwords.hash(new.password)
+            async with self.database.connection() as connection:
+                cursor = await connection.execute(
+                    "insert into accounts (id, email, password) values (%s, %s, %s)"
+                    " on conflict (lower(email)) do nothing",
+                    [account, new.email, hashed],
+                )
+                if cursor.rowcount:
+                    await audit.record(connection, "registered", account)
+                    return Account(id=account, email=new.email)
+            known = await self._find(new.email)  # somebody was faster
+        account = await self._registered(new, known)
         async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "insert into accounts (id, email, password) values (%s, %s, %s)"
-                " on conflict (lower(email)) do nothing",
-                [account, new.email, hashed],
-            )
-            taken = cursor.rowcount == 0
-        if taken:
-            account = await self._registered(new)
+            await audit.record(connection, "registered_again", known[0] if known else None)
         return Account(id=account, email=new.email)
 
-    async def _registered(self, new: NewAccount) -> str:
-        known = await self._find(new.email)
-        if known is not None and await self.passwords.verify(known[1], new.password):
+    async def _registered(self, new: NewAccount, known: tuple[str, str] | None) -> str:
+        hashed = known[1] if known else None
+        if await self.passwords.verify(hashed, new.password) and known:
             return known[0]
         # The same again for the same answer: an id that changed would tell the two cases apart.
         seed = f"{new.email.lower()}\0{new.password}".encode()
-        salt = (known[1] if known else "").encode()
-        return f"acc_{hmac.new(salt, seed, hashlib.sha256).hexdigest()[:24]}"
+        return f"acc_{hmac.new((hashed or '').encode(), seed, hashlib.sha256).hexdigest()[:24]}"
 
-    async def log_in(self, email: str, password: str) -> Caller:
-        """Raises Unauthenticated, after the same time for an unknown address."""
+    async def log_in(self, email: str, password: str) -> str:
+        """The account's id.
+
+        Raises:
+            Unauthenticated: unknown address or wrong password; it does not say which.
+            RateLimited: too many of those.
+        """
         known = await self._find(email)
-        if not await self.passwords.verify(known[1] if known else None, password):
+        async with self._attempt(email, known[0] if known else ""):
+            if await self.passwords.verify(known[1] if known else None, password):
+                assert known is not None
+                return known[0]
+            async with self.database.connection() as connection:
+                # Not the address as it was typed: people type their password there.
+                await audit.record(connection, "login_failed", known[0] if known else None)
             raise Unauthenticated("the e-mail address or the password is wrong")
-        assert known is not None
-        return Caller(known[0], None, frozenset())
+
+    @asynccontextmanager
+    async def _attempt(self, email: str, account: str) -> AsyncIterator[None]:
+        """Count an attempt before it is made, and take it back when it was no wrong password."""
+        network = audit.network_of(audit.address.get())
+        who = hashlib.sha256(email.lower().encode()).hexdigest()[:32]
+        counted: list[tuple[str, Standing]] = []
+        try:
+            for subject, policy in (
+                (f"{who}-{network}", LOGIN),
+                (network, LOGIN_ADDRESS),
+                (who, LOGIN_ACCOUNT),
+            ):
+                try:
+                    [standing] = await self.limits.admit(subject, [policy.name])
+                except OverLimit:
+                    # Strangers who guess must not lock out whoever has been here before.
+                    if policy is not LOGIN_ACCOUNT or not await self._has_been_here(account):
+                        raise
+                else:
+                    counted.append((subject, standing))
+            yield
+        except Unauthenticated:
+            raise
+        except BaseException:
+            self._take_back(counted)
+            raise
+        else:
+            self._take_back(counted)
+
+    def _take_back(self, counted: list[tuple[str, Standing]]) -> None:
+        for subject, standing in counted:
+            self.limits.refund(subject, standing)
+
+    async def _has_been_here(self, account: str) -> bool:
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select 1 from audit where account_id = %s and address = %s"
+                " and act in ('registered', 'logged_in') and at > now() - interval '30 days'"
+                " limit 1",
+                [account, audit.address.get()],
+            )
+            return await cursor.fetchone() is not None
 
     async def _find(self, email: str) -> tuple[str, str] | None:
         async with self.database.connection() as connection:
@@ -127,93 +170,20 @@ class Accounts:
             row = await cursor.fetchone()
         return None if row is None else (row[0], row[1])
 
-    async def create_key(self, account: str, new: NewKey) -> CreatedKey:
-        key = keys.make_key()
+    async def get(self, account: str) -> AccountFacts:
         async with self.database.connection() as connection:
             cursor = await connection.execute(
-                "insert into keys (id, account_id, name, prefix, hash, scopes, expires_at)"
-                " values (%s, %s, %s, %s, %s, %s, %s)"
-                " returning id, name, prefix, scopes, created_at, expires_at, last_used_at",
-                [
-                    f"key_{secrets.token_hex(12)}",
-                    account,
-                    new.name,
-                    keys.shown_prefix(key),
-                    keys.hash_key(key),
-                    list(dict.fromkeys(new.scopes or keys.SCOPES)),
-                    new.expires_at,
-                ],
-            )
-            row = await cursor.fetchone()
-            assert row is not None
-        return CreatedKey(**_key(row).model_dump(), key=key)
-
-    async def list_keys(self, account: str) -> Keys:
-        """The account's keys that are not revoked, oldest first."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select id, name, prefix, scopes, created_at, expires_at, last_used_at from keys"
-                " where account_id = %s and revoked_at is null order by created_at, id",
-                [account],
-            )
-            rows = await cursor.fetchall()
-        return Keys(keys=[_key(row) for row in rows])
-
-    async def revoke_key(self, account: str, key: str) -> None:
-        """Raises NotFound also for somebody else's key."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "update keys set revoked_at = now()"
-                " where account_id = %s and id = %s and revoked_at is null",
-                [account, key],
-            )
-            if cursor.rowcount == 0:
-                raise NotFound("there is no such key")
-        # Every replica forgets it, and its sockets close; a replica that cannot hear
-        # this trusts the key for the rest of `TRUSTED` at most.
-        await self.bus.publish(KEY_REVOKED, KeyRevoked(account=account, key=key), account, key)
-
-    async def forget(self, revoked: KeyRevoked) -> None:
-        """Stop trusting a key that was revoked, here or on another replica."""
-        for hashed, (caller, _) in list(self._trusted.items()):
-            if caller.key == revoked.key:
-                del self._trusted[hashed]
-
-    async def check(self, credentials: Credentials) -> Access:
-        """`authenticate`, for the other services."""
-        caller = await self.authenticate(credentials.token)
-        return Access(account=caller.account, key=caller.key or "", scopes=sorted(caller.scopes))
-
-    async def authenticate(self, key: str) -> Caller:
-        """Who the key belongs to.
-
-        Raises:
-            Unauthenticated: unknown, mistyped, expired or revoked.
-            Unavailable: the database cannot be asked; nobody is let in unchecked.
-        """
-        if not keys.is_well_formed(key):
-            raise Unauthenticated("this is not an API key; check that it was copied whole")
-        hashed = keys.hash_key(key)
-        trusted = self._trusted.get(hashed)
-        if trusted and trusted[1] > time.monotonic():
-            return trusted[0]
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select account_id, id, scopes from keys where hash = %s and revoked_at is null"
-                " and (expires_at is null or expires_at > now())",
-                [hashed],
+                "select id, email, beta from accounts where id = %s", [account]
             )
             row = await cursor.fetchone()
         if row is None:
-            self._trusted.pop(hashed, None)
-            raise Unauthenticated("the API key is unknown, expired or revoked")
-        caller = Caller(row[0], row[1], frozenset(row[2]))
-        while len(self._trusted) >= REMEMBERED:
-            del self._trusted[next(iter(self._trusted))]
-        self._trusted[hashed] = (caller, time.monotonic() + TRUSTED)
-        return caller
+            raise Unauthenticated("the account is gone")
+        return AccountFacts(id=row[0], email=row[1], beta=row[2])
 
-
-def _key(row: tuple[object, ...]) -> Key:
-    names = ("id", "name", "prefix", "scopes", "created_at", "expires_at", "last_used_at")
-    return Key.model_validate(dict(zip(names, row, strict=True)))
+    async def change(self, account: str, change: AccountChange) -> AccountFacts:
+        async with self.database.connection() as connection:
+            await connection.execute(
+                "update accounts set beta = %s where id = %s", [change.beta, account]
+            )
+            await audit.record(connection, "beta_on" if change.beta else "beta_off", account)
+        return await self.get(account)

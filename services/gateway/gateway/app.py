@@ -7,23 +7,18 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from common import context
 from common.errors import InvalidRequest, NotFound, ServiceError, Unavailable
-from gateway import documentation, pages
-from gateway.accounts import Accounts
+from gateway import answer, audit, dashboard, documentation, pages
+from gateway.answer import Send
 from gateway.bodies import Receive
-from gateway.endpoint import (
-    Door,
-    Endpoint,
-    HttpScope,
-    Send,
-    Version,
-    failure_answer,
-    request_id_of,
-)
-from gateway.limits import Limits
+from gateway.dashboard import Dashboard
+from gateway.endpoint import Door, Endpoint, Guards, HttpScope, request_id_of
+from gateway.keyring import KeyRing
+from gateway.pages import Pages
+from gateway.versions import PREFIXES
 
-# /api is the same thing as /v1/api.
-PREFIXES: dict[str, Version] = {"/v1/api": "v1", "/api": "v1", "/v2/api": "v2"}
+HEALTH = {"/healthz", "/readyz"}
 
 Check = Callable[[], Awaitable[None]]
 
@@ -39,21 +34,26 @@ class Gateway:
     def __init__(
         self,
         endpoints: list[Endpoint],
-        accounts: Accounts,
-        limits: Limits,
+        guards: Guards,
+        keyring: KeyRing,
         public_url: str,
         checks: dict[str, Check],
     ) -> None:
         self.draining = False
         self.checks = checks
+        self.capacity = guards.capacity
+        # Where callers come over TLS, they are told never to come without.
+        self.everywhere = answer.HSTS if public_url.startswith("https://") else []
         self.app = FastAPI(title="Lilypad Model Generator", docs_url=None, redoc_url=None)
         self.doors: dict[tuple[str, str], Door] = {}
         for prefix, version in PREFIXES.items():
             for endpoint in endpoints:
                 if version in endpoint.versions:
-                    self._serve(prefix + endpoint.path, Door(endpoint, accounts, limits, version))
+                    self._serve(prefix + endpoint.path, Door(endpoint, guards, version))
         documentation.complete(self.app, public_url)
-        pages.add(self.app, public_url)
+        shown = Pages(public_url)
+        pages.add(self.app, shown)
+        dashboard.add(self.app, Dashboard(guards, keyring, shown))
         self.app.add_api_route("/healthz", self._alive, include_in_schema=False)
         self.app.add_api_route("/readyz", self._ready, include_in_schema=False)
         self.app.add_exception_handler(HTTPException, _http_error)
@@ -70,15 +70,28 @@ class Gateway:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if self.draining:
-            send = _closing(send)
-        door = self.doors.get((scope["method"], scope["path"]))
+        if self.draining or self.everywhere:
+            send = _with(send, [*self.everywhere, *(CLOSE if self.draining else [])])
+        path = scope["path"]
+        door = self.doors.get((scope["method"], path))
         if door is not None:
             await door(scope, receive, send)
             return
-        request_id = request_id_of(dict(scope["headers"]))
+        headers = dict(scope["headers"])
+        request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
-        await self.app(scope, receive, _numbered(send, request_id))
+        context.current.set(context.Context(request_id))
+        audit.address.set(audit.address_of(headers, scope.get("client")))
+        send = _completed(send, request_id)
+        if path in HEALTH or path.startswith(tuple(PREFIXES)):  # a door counts for itself
+            await self.app(scope, receive, send)
+            return
+        try:
+            with self.capacity.one():
+                await self.app(scope, receive, send)
+        except Unavailable as error:
+            reply = answer.failure(error, "v1", request_id)
+            await answer.send_answer(send, reply, request_id, [])
 
     async def _alive(self, request: Request) -> Response:
         """Alive as long as the event loop turns; what it depends on is readiness."""
@@ -105,44 +118,54 @@ def _status(request: Request, data: dict[str, Any]) -> Response:
     )
 
 
-def _numbered(send: Send, request_id: str) -> Send:
-    async def numbered(message: Any) -> None:
+# While stopping, each answer asks for its connection to be closed, so that none is cut.
+CLOSE: answer.Headers = [(b"connection", b"close")]
+
+
+def _with(send: Send, headers: answer.Headers) -> Send:
+    async def adding(message: Any) -> None:
         if message["type"] == "http.response.start":
-            headers = [(k, v) for k, v in message["headers"] if k.lower() != b"x-request-id"]
-            message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
+            message["headers"] = [*message["headers"], *headers]
         await send(message)
 
-    return numbered
+    return adding
 
 
-def _closing(send: Send) -> Send:
-    """While stopping, each answer asks for its connection to be closed, so that none is cut."""
+def _completed(send: Send, request_id: str) -> Send:
+    """What every answer of ours has and FastAPI does not know."""
 
-    async def closing(message: Any) -> None:
+    async def completed(message: Any) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"connection", b"close")]
+            there = {name.lower() for name, _ in message["headers"]}
+            message["headers"] = [
+                *message["headers"],
+                *((name, value) for name, value in answer.SAFE if name not in there),
+            ]
+            if b"x-request-id" not in there:
+                message["headers"].append((b"x-request-id", request_id.encode()))
         await send(message)
 
-    return closing
+    return completed
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        answer: ServiceError = NotFound("there is nothing at this address; see /docs")
+        refusal: ServiceError = NotFound("there is nothing at this address; see /docs")
     elif error.status_code == 405:
-        answer = NotFound("this address takes another method; see the Allow header", status=405)
+        refusal = NotFound("this address takes another method; see the Allow header", status=405)
     else:
-        answer = InvalidRequest(str(error.detail), status=error.status_code)
-    response = await _service_error(request, answer)
+        refusal = InvalidRequest(str(error.detail), status=error.status_code)
+    response = await _service_error(request, refusal)
     response.headers.update(error.headers or {})
     return response
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    answer = failure_answer(error, "v1", request.state.request_id)
-    return Response(answer.content, answer.status, answer.headers, answer.media_type)
+    version = "v2" if request.url.path.startswith("/v2/") else "v1"
+    reply = answer.failure(error, version, request.state.request_id)
+    return Response(reply.content, reply.status, reply.headers, reply.media_type)
 
 
 async def _unexpected(request: Request, _: Exception) -> Response:

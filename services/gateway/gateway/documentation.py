@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
 from common.contracts import Message
-from gateway import envelope
+from gateway import envelope, sessions
 from gateway.endpoint import Endpoint, Version
 from gateway.envelope import Envelope, ErrorEnvelope
 
@@ -39,9 +39,9 @@ same as `/v1/api/...`. Get a key with `POST /v1/api/accounts`, then
 MEANINGS = {
     400: "The request is not valid.",
     401: "No, unknown, expired or revoked credentials.",
-    403: "The key lacks the scope.",
+    403: "Not allowed: the key lacks the scope, v2 is not opted in to, or another site asks.",
     404: "Not found.",
-    409: "Conflict.",
+    409: "Conflict, or the first request with this Idempotency-Key is still under way.",
     413: "The body is too large.",
     415: "The body is not JSON by its media type.",
     422: "Understood, and refused; the message says why.",
@@ -58,7 +58,18 @@ BETA = {
     "description": "Opts in to the beta.",
     "schema": {"const": "v2"},
 }
-SECURITY: dict[str, list[dict[str, list[str]]]] = {"": [], "password": [{"password": []}]}
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key and body again within 24 hours is answered with what was"
+    " answered the first time, and done once. Use a UUID.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+SECURITY: dict[str, list[dict[str, list[str]]]] = {
+    "": [],
+    "account": [{"password": []}, {"session": []}],
+}
 
 
 class Status(Message):
@@ -73,11 +84,15 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
     statuses = {500, 503, *endpoint.errors}
     if endpoint.allows:
         statuses |= {401, 429}
-        statuses |= set() if endpoint.allows == "password" else {403}
+        statuses |= {403}
     if version == "v2":
         statuses |= {403}
     if endpoint.body:
         statuses |= {400, 413, 415}
+    if "{" in path:
+        statuses |= {400}
+    if endpoint.idempotent:
+        statuses |= {400, 409, 422}
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorEnvelope, "description": MEANINGS[status]}
         for status in sorted(statuses)
@@ -90,7 +105,12 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
             "description": "The file.",
             "content": {endpoint.media_type: {"schema": schema}},
         }
-    extra = {} if version == "v1" else {"parameters": [BETA]}
+    parameters = [
+        *endpoint.parameters,
+        *([IDEMPOTENCY_KEY] if endpoint.idempotent else []),
+        *([BETA] if version == "v2" else []),
+    ]
+    extra = {"parameters": parameters} if parameters else {}
     security = SECURITY.get(endpoint.allows or "", [{"key": []}])
     return APIRoute(
         path,
@@ -139,6 +159,7 @@ def complete(app: FastAPI, public_url: str) -> None:
         schema.setdefault("components", {})["securitySchemes"] = {
             "key": {"type": "http", "scheme": "bearer", "bearerFormat": "lmg_live_..."},
             "password": {"type": "http", "scheme": "basic"},
+            "session": {"type": "apiKey", "in": "cookie", "name": sessions.COOKIE},
         }
         request_id = {
             "description": "The number of the request; send your own to find it again.",

@@ -1,7 +1,8 @@
 """What happens to a request between the door and its handler.
 
-In this order: request id, who calls, what they may, how often, the body's
-type, size, form and content, the handler, the envelope.
+In this order: is there room, request id, who calls, how often, what they may,
+the body's type, size, form and content, whether it was asked before, the
+handler, the envelope.
 
 An endpoint is an ASGI application of its own. FastAPI documents it, and finds
 it where the path has parameters; but its dependency solving, response
@@ -11,31 +12,43 @@ cost more than everything above together.
 
 import base64
 import binascii
+import dataclasses
 import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import orjson
 import structlog
 
 from common import context
 from common.contracts import Message
-from common.errors import PermissionDenied, ServiceError, Unauthenticated
-from gateway import bodies, envelope
-from gateway.accounts import Accounts, Caller, Scope
+from common.errors import InvalidRequest, PermissionDenied, ServiceError, Unauthenticated
+from gateway import answer, audit, bodies, envelope, sessions
+from gateway.accounts import Accounts
+from gateway.answer import Answer, Headers, Send
+from gateway.authentication import Authentication, Caller
+from gateway.capacity import Capacity
+from gateway.idempotency import Idempotency
+from gateway.keyring import Scope
 from gateway.limits import Limits, OverLimit, Standing
 from gateway.limits import headers as rate_headers
+from gateway.sessions import Sessions
+from gateway.versions import DEPRECATED, Version
+
+__all__ = ["Answer", "Call", "Door", "Endpoint", "Guards", "Version"]
 
 log = structlog.get_logger()
 
-Version = Literal["v1", "v2"]
 HttpScope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 # What one message on the bus carries, with room for its envelope there.
 MOST_BYTES = 1_000_000
+# What stands in a path is an id.
+LONGEST_PARAMETER = 512
 
 
 @dataclass(slots=True)
@@ -55,18 +68,11 @@ class Call:
         return self.caller.account
 
     def path_parameter(self, name: str) -> str:
+        """Raises InvalidRequest for what no id can look like."""
         value: str = self.scope["path_params"][name]
+        if "\0" in value or len(value) > LONGEST_PARAMETER:
+            raise InvalidRequest(f"{name}: this is no id")
         return value
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that is not JSON in the envelope, or has headers of its own."""
-
-    content: bytes
-    media_type: str = "application/json"
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 Handler = Callable[[Call, Any], Awaitable[Message | Answer | None]]
@@ -76,10 +82,14 @@ Handler = Callable[[Call, Any], Awaitable[Message | Answer | None]]
 class Endpoint:
     """A path, what it takes and gives, who may call it, and the handler.
 
-    `allows` says who: a scope that the key must have, `"password"` for HTTP
-    Basic with the account's e-mail and password, or None for anybody.
-    `limits` names the policies that a request counts against, where the
-    caller is known.
+    Attributes:
+        allows: the scope that the key must have; `"account"` for the person,
+            by HTTP Basic or a session's cookie; None for anybody.
+        limits: the policies that a request counts against, where the caller is
+            known. The first counts every request, the others only those that
+            get as far as the handler.
+        idempotent: whether `Idempotency-Key` is honoured.
+        parameters: what OpenAPI says of the query and of headers.
     """
 
     method: str
@@ -88,7 +98,7 @@ class Endpoint:
     reply: type[Message] | None = None
     summary: str
     tag: str
-    allows: Scope | Literal["password"] | None = None
+    allows: Scope | Literal["account"] | None = None
     body: type[Message] | None = None
     most_bytes: int = MOST_BYTES
     status: int = 200
@@ -96,54 +106,90 @@ class Endpoint:
     limits: tuple[str, ...] = ("api",)
     versions: tuple[Version, ...] = ("v1", "v2")
     media_type: str = "application/json"
+    idempotent: bool = False
+    parameters: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What stands before every endpoint."""
+
+    accounts: Accounts
+    authentication: Authentication
+    sessions: Sessions
+    limits: Limits
+    idempotency: Idempotency
+    capacity: Capacity
 
 
 class Door:
     """Serves an endpoint under one version of the API."""
 
-    def __init__(
-        self, endpoint: Endpoint, accounts: Accounts, limits: Limits, version: Version = "v1"
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, guards: Guards, version: Version = "v1") -> None:
         self.endpoint = endpoint
-        self.accounts = accounts
-        self.limits = limits
+        self.guards = guards
         self.version = version
+        self.challenge = "Basic" if endpoint.allows == "account" else "Bearer"
+        deprecated = DEPRECATED.get((endpoint.method, endpoint.path, version))
+        self.news: Headers = deprecated.to_headers() if deprecated else []
 
     async def __call__(self, scope: HttpScope, receive: bodies.Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         call = Call(scope, headers, request_id_of(headers), self.version)
-        try:
-            answer = await self._answer(call, receive)
-        except ServiceError as error:
-            answer = _failure(error, call)
-            if isinstance(error, OverLimit):
-                call.standings = [error.standing]
-        except Exception:
-            log.exception("request failed", path=scope["path"])
-            answer = _failure(ServiceError("internal error"), call)
+        with ExitStack() as taken:
+            try:
+                taken.enter_context(self.guards.capacity.one())
+                reply = await self._answer(call, receive, taken)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an answer)
+                reply = self._failure(error, call)
         standing = rate_headers(call.standings) if call.standings else []
-        await send_answer(send, answer, call.request_id, standing)
+        await answer.send_answer(send, reply, call.request_id, standing + self.news)
 
-    async def _answer(self, call: Call, receive: bodies.Receive) -> Answer:
-        endpoint = self.endpoint
+    async def _answer(self, call: Call, receive: bodies.Receive, taken: ExitStack) -> Answer:
+        endpoint, guards = self.endpoint, self.guards
         context.current.set(context.Context(call.request_id))
+        audit.address.set(audit.address_of(call.headers, call.scope.get("client")))
         if endpoint.allows is not None:
             call.caller = await self._authenticate(call)
             trace = call.headers.get(b"traceparent", b"").decode("latin-1")
-            context.current.set(
-                context.Context(call.request_id, call.caller.account, traceparent=trace)
-            )
-        if self.version == "v2" and call.headers.get(b"x-lilypad-beta", b"").strip() != b"v2":
-            raise PermissionDenied(
-                "v2 is a beta: opt in by sending the header X-Lilypad-Beta: v2 with each request"
-            )
-        if call.caller is not None:
-            call.standings = await self.limits.admit(call.account, endpoint.limits)
-        body = None
+            context.current.set(context.Context(call.request_id, call.account, traceparent=trace))
+            taken.enter_context(guards.capacity.one_of(call.account))
+            call.standings = await guards.limits.admit(call.account, endpoint.limits[:1])
+            if call.caller.key is not None and endpoint.allows not in call.caller.scopes:
+                raise PermissionDenied(
+                    f"this key may not: it lacks the scope {endpoint.allows}",
+                    scope=endpoint.allows,
+                )
+        if self.version == "v2":
+            await self._require_opt_in(call)
+        body, raw = None, b""
         if endpoint.body is not None:
             bodies.require_json(call.headers)
             raw = await bodies.read(receive, call.headers, endpoint.most_bytes)
             body = bodies.parse(raw, endpoint.body)
+        key = call.headers.get(b"idempotency-key") if endpoint.idempotent else None
+        if key is None or call.caller is None:
+            return await self._work(call, body)
+
+        async def work(digest: str) -> Answer:
+            passed_on = dataclasses.replace(context.current.get(), idempotency_key=digest)
+            context.current.set(passed_on)
+            try:
+                return await self._work(call, body)
+            except Exception as error:  # noqa: BLE001  (a failure is an answer, kept or not)
+                return self._failure(error, call)
+
+        # However it was written: order of keys, white space, /api or /v1/api.
+        request = orjson.dumps(
+            [endpoint.method, endpoint.path, self.version, raw and orjson.loads(raw)],
+            option=orjson.OPT_SORT_KEYS,
+        )
+        return await guards.idempotency.once(call.account, key, request, work)
+
+    async def _work(self, call: Call, body: Message | None) -> Answer:
+        endpoint = self.endpoint
+        if endpoint.limits[1:] and call.caller is not None:
+            call.standings += await self.guards.limits.admit(call.account, endpoint.limits[1:])
         result = await endpoint.handler(call, body)
         if isinstance(result, Answer):
             return result
@@ -153,59 +199,55 @@ class Door:
             envelope.success(result, call.version, call.request_id), status=endpoint.status
         )
 
+    def _failure(self, error: Exception, call: Call) -> Answer:
+        if isinstance(error, OverLimit):
+            call.standings = [*call.standings, error.standing]
+        if not isinstance(error, ServiceError):
+            log.error("request failed", path=call.scope["path"], exc_info=error)
+            error = ServiceError("internal error")
+        return answer.failure(error, call.version, call.request_id, self.challenge)
+
     async def _authenticate(self, call: Call) -> Caller:
         scheme, _, credentials = (
             call.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         )
-        if self.endpoint.allows == "password":
-            if scheme.lower() != "basic":
-                raise Unauthenticated("send the account's e-mail and password with HTTP Basic")
-            email, password = _basic(credentials)
-            return await self.accounts.log_in(email, password)
+        if self.endpoint.allows == "account":
+            return await self._authenticate_person(call, scheme.lower(), credentials)
         if scheme.lower() != "bearer":
             raise Unauthenticated("send an API key: Authorization: Bearer lmg_live_...")
-        caller = await self.accounts.authenticate(credentials.strip())
-        if self.endpoint.allows not in caller.scopes:
-            raise PermissionDenied(
-                f"this key may not: it lacks the scope {self.endpoint.allows}",
-                scope=self.endpoint.allows,
-            )
-        return caller
+        return await self.guards.authentication.authenticate(credentials.strip())
+
+    async def _authenticate_person(self, call: Call, scheme: str, credentials: str) -> Caller:
+        session = sessions.token_in(call.headers)
+        if session is not None and not scheme:
+            sessions.refuse_cross_site(call.headers)
+            account = await self.guards.sessions.find(session)
+        elif scheme == "basic":
+            email, password = _basic(credentials)
+            account = await self.guards.accounts.log_in(email, password)
+        else:
+            raise Unauthenticated("send the account's e-mail and password with HTTP Basic")
+        return Caller(account, None, frozenset())
+
+    async def _require_opt_in(self, call: Call) -> None:
+        if call.headers.get(b"x-lilypad-beta", b"").strip() == b"v2":
+            return
+        if call.caller is not None:
+            switched_on = call.caller.beta
+            if not switched_on:  # perhaps only just: look again
+                switched_on = (await self.guards.accounts.get(call.account)).beta
+            if switched_on:
+                return
+        raise PermissionDenied(
+            "v2 is a beta: opt in by sending the header X-Lilypad-Beta: v2 with each request,"
+            " or switch it on for the account in the dashboard"
+        )
 
 
 def request_id_of(headers: dict[bytes, bytes]) -> str:
     """The caller's own, if it is well-formed, else a new one."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-
-
-def failure_answer(error: ServiceError, version: str, request_id: str) -> Answer:
-    headers = {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
-    if error.status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="lilypad"'
-    content = envelope.failure(error, version, request_id)
-    return Answer(content, status=error.status, headers=headers)
-
-
-def _failure(error: ServiceError, call: Call) -> Answer:
-    return failure_answer(error, call.version, call.request_id)
-
-
-async def send_answer(
-    send: Send, answer: Answer, request_id: str, more: list[tuple[bytes, bytes]]
-) -> None:
-    headers = [
-        (b"content-length", str(len(answer.content)).encode()),
-        (b"x-request-id", request_id.encode()),
-        *more,
-    ]
-    if answer.content:
-        headers.append((b"content-type", answer.media_type.encode()))
-    headers += [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.content})
 
 
 def _basic(credentials: str) -> tuple[str, str]:
@@ -215,6 +257,6 @@ def _basic(credentials: str) -> tuple[str, str]:
         )
     except (binascii.Error, UnicodeDecodeError):
         colon = ""
-    if not colon or "\0" in email + password:
+    if not colon or "\0" in email + password or len(email) > 254 or len(password) > 256:
         raise Unauthenticated("the Basic credentials are not base64 of e-mail:password")
     return email, password

@@ -14,11 +14,12 @@ a flood on a key that is over its limit costs no messages.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import nats.errors
+import nats.js.errors
 import orjson
 import structlog
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig
@@ -31,6 +32,10 @@ log = structlog.get_logger()
 STREAM = "LIMITS"
 # Counting takes a quarter of a millisecond; a bus that needs longer than this is away.
 BUDGET = 1.0
+# After it was found to be away, each replica counts alone for so long before it asks again.
+AWAY = 0.5
+# The oldest counters go beyond this; they last two windows, so that is hundreds of thousands.
+MOST_BYTES = 64 * 1024 * 1024
 # Counters remembered here at once, and accounts known to be over; the oldest go first.
 REMEMBERED = 20_000
 
@@ -55,6 +60,8 @@ class Standing:
     policy: Policy
     remaining: int
     reset: int
+    # In which it was counted, as its number since 1970; None: by this replica alone.
+    window: int | None = None
 
 
 class OverLimit(RateLimited):
@@ -111,7 +118,9 @@ class Limits:
         self._counters: dict[tuple[str, str, int], Counter] = {}
         self._over: dict[tuple[str, str], float] = {}
         self._alone: dict[tuple[str, str, int], int] = {}
-        self._refunds: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._owed: dict[str, int] = {}
+        self._away_until = 0.0
 
     async def start(self) -> None:
         """Make the stream of counters, or find it; waits for the bus as long as it takes."""
@@ -133,11 +142,16 @@ class Limits:
             discard=DiscardPolicy.OLD,
             max_msgs_per_subject=1,
             max_age=2 * longest + 60,
+            max_bytes=MOST_BYTES,
             allow_direct=True,
             allow_msg_counter=True,
         )
+        stream = self.bus.client.jetstream(timeout=BUDGET)
         try:
-            await self.bus.client.jetstream(timeout=BUDGET).add_stream(config)
+            try:
+                await stream.add_stream(config)
+            except nats.js.errors.BadRequestError:  # it is there, made by another version
+                await stream.update_stream(config)
         except (nats.errors.Error, OSError) as error:
             raise Unavailable("requests cannot be counted at present", retry_after=1) from error
 
@@ -159,10 +173,15 @@ class Limits:
         refusal = next((o for o in outcomes if isinstance(o, BaseException)), None)
         if refusal is None:
             return [outcome for outcome in outcomes if isinstance(outcome, Standing)]
-        for policy, outcome in zip(policies, outcomes, strict=True):
+        for outcome in outcomes:
             if isinstance(outcome, Standing):
-                self._refund(account, policy)
+                self.refund(account, outcome)
         raise refusal
+
+    def refund(self, account: str, standing: Standing) -> None:
+        """Take back what was admitted: it has turned out to be free."""
+        if standing.window is not None:
+            self._refund(_subject(account, standing.policy, standing.window))
 
     def _refuse_if_over(self, account: str, policy: Policy) -> None:
         until = self._over.get((policy.name, account))
@@ -173,33 +192,40 @@ class Limits:
             raise OverLimit(policy, wait)
         del self._over[policy.name, account]
 
+    def _refuse_if_away(self) -> None:
+        if time.monotonic() < self._away_until:
+            raise Unavailable("requests cannot be counted at present", retry_after=1)
+
     async def _count(self, account: str, policy: Policy) -> Standing:
         now = self.now()
         window, elapsed = divmod(now, policy.window)
         try:
+            self._refuse_if_away()
             counter = await self._counter(account, policy, int(window))
             number = await self._take(counter)
         except Unavailable:
+            if time.monotonic() >= self._away_until:
+                self._away_until = time.monotonic() + AWAY
             if policy.costly:
                 raise
             return self._count_alone(account, policy, int(window), elapsed)
         reach = 1 - elapsed / policy.window
         used = number + counter.before * reach
         if used > policy.limit:
-            self._refund(account, policy)
+            self._refund(counter.subject)
             wait = _wait(policy, min(number - 1, policy.limit), counter.before, elapsed)
             _remember(self._over, (policy.name, account), now + wait)
             raise OverLimit(policy, wait)
-        return Standing(policy, int(policy.limit - used), math.ceil(policy.window - elapsed))
+        reset = math.ceil(policy.window - elapsed)
+        return Standing(policy, int(policy.limit - used), reset, int(window))
 
     async def _counter(self, account: str, policy: Policy, window: int) -> Counter:
         key = (policy.name, account, window)
         counter = self._counters.get(key)
         if counter is None:
-            subject = f"limit.{policy.name}.{token(account)}"
-            before = await self._read(f"{subject}.{window - 1}")
+            before = await self._read(_subject(account, policy, window - 1))
             # Another request may have made it in the meantime.
-            counter = self._counters.get(key) or Counter(f"{subject}.{window}", before)
+            counter = self._counters.get(key) or Counter(_subject(account, policy, window), before)
             _remember(self._counters, key, counter)
         return counter
 
@@ -214,9 +240,7 @@ class Limits:
             return await self._add(counter.subject, 1)
         finally:
             if counter.waiting:
-                task = asyncio.create_task(self._take_together(counter))
-                self._refunds.add(task)
-                task.add_done_callback(self._refunds.discard)
+                self._begin(self._take_together(counter))
             else:
                 counter.busy = False
 
@@ -259,19 +283,24 @@ class Limits:
             return 0
         return int(orjson.loads(reply.data)["val"])
 
-    def _refund(self, account: str, policy: Policy) -> None:
-        """Take one back, in the background: nobody waits for it."""
-        subject = f"limit.{policy.name}.{token(account)}.{int(self.now() // policy.window)}"
+    def _refund(self, subject: str) -> None:
+        """Take one back, in the background: nobody waits for it. Many at once are one message."""
+        if subject not in self._owed:
+            self._begin(self._pay_back(subject))
+        self._owed[subject] = self._owed.get(subject, 0) + 1
 
-        async def refund() -> None:
-            try:
-                await self._add(subject, -1)
-            except Unavailable:
-                log.warning("not refunded", subject=subject)
+    async def _pay_back(self, subject: str) -> None:
+        await asyncio.sleep(0)
+        owed = self._owed.pop(subject)
+        try:
+            await self._add(subject, -owed)
+        except Unavailable:
+            log.warning("not refunded", subject=subject, requests=owed)
 
-        task = asyncio.create_task(refund())
-        self._refunds.add(task)
-        task.add_done_callback(self._refunds.discard)
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _count_alone(self, account: str, policy: Policy, window: int, elapsed: float) -> Standing:
         """Without the bus, each replica admits its share of the limit."""
@@ -282,6 +311,10 @@ class Limits:
             raise OverLimit(policy, policy.window - elapsed)
         _remember(self._alone, key, count + 1)
         return Standing(policy, share - count - 1, math.ceil(policy.window - elapsed))
+
+
+def _subject(account: str, policy: Policy, window: int) -> str:
+    return f"limit.{policy.name}.{token(account)}.{window}"
 
 
 def headers(standings: list[Standing]) -> list[tuple[bytes, bytes]]:

@@ -1,25 +1,36 @@
-from gateway.accounts import Account, Accounts, CreatedKey, Keys, NewAccount, NewKey
+"""Accounts, their keys, and the tokens of their sockets."""
+
+from gateway.accounts import Account, AccountChange, AccountFacts, Accounts, NewAccount
 from gateway.endpoint import Call, Endpoint
+from gateway.keyring import CreatedKey, Key, KeyChange, KeyRing, Keys, NewKey
+from gateway.sessions import Sessions, SocketToken, token_in
+
+TAG = "Accounts and keys"
 
 
-def endpoints(accounts: Accounts) -> list[Endpoint]:
+def endpoints(accounts: Accounts, keyring: KeyRing, sessions: Sessions) -> list[Endpoint]:
+    return [*_account_endpoints(accounts, sessions), *_key_endpoints(keyring)]
+
+
+def _account_endpoints(accounts: Accounts, sessions: Sessions) -> list[Endpoint]:
     async def register(_: Call, body: NewAccount) -> Account:
-        """An account; make an API key with its e-mail address and password next."""
+        """An account; make an API key with its e-mail address and password next.
+
+        The answer is the same for an address that has an account already.
+        """
         return await accounts.register(body)
 
-    async def create_key(call: Call, body: NewKey) -> CreatedKey:
-        """A key for `Authorization: Bearer`. It is shown in this answer and never again."""
-        return await accounts.create_key(call.account, body)
+    async def get_account(call: Call, _: None) -> AccountFacts:
+        return await accounts.get(call.account)
 
-    async def list_keys(call: Call, _: None) -> Keys:
-        """The account's keys, without the keys themselves."""
-        return await accounts.list_keys(call.account)
+    async def change_account(call: Call, body: AccountChange) -> AccountFacts:
+        """Switch the beta (`/v2/api`) on or off for all of the account's keys."""
+        return await accounts.change(call.account, body)
 
-    async def revoke_key(call: Call, _: None) -> None:
-        """The key is refused from now on."""
-        await accounts.revoke_key(call.account, call.path_parameter("key_id"))
+    async def create_socket_token(call: Call, _: None) -> SocketToken:
+        """A short-lived token with which a page's socket connects in place of an API key."""
+        return await sessions.make_socket_token(call.account, token_in(call.headers))
 
-    tag = "Accounts and keys"
     return [
         Endpoint(
             method="POST",
@@ -28,37 +39,114 @@ def endpoints(accounts: Accounts) -> list[Endpoint]:
             body=NewAccount,
             reply=Account,
             status=201,
+            errors=(429,),
             summary="Register",
-            tag=tag,
+            tag=TAG,
         ),
+        Endpoint(
+            method="GET",
+            path="/account",
+            handler=get_account,
+            allows="account",
+            reply=AccountFacts,
+            summary="Look at the account",
+            tag=TAG,
+        ),
+        Endpoint(
+            method="PATCH",
+            path="/account",
+            handler=change_account,
+            allows="account",
+            body=AccountChange,
+            reply=AccountFacts,
+            summary="Change the account",
+            tag=TAG,
+        ),
+        Endpoint(
+            method="POST",
+            path="/socket-tokens",
+            handler=create_socket_token,
+            allows="account",
+            reply=SocketToken,
+            status=201,
+            summary="Make a token for a socket",
+            tag=TAG,
+        ),
+    ]
+
+
+def _key_endpoints(keyring: KeyRing) -> list[Endpoint]:
+    async def create_key(call: Call, body: NewKey) -> CreatedKey:
+        """A key for `Authorization: Bearer`. It is shown in this answer and never again."""
+        return await keyring.create(call.account, body)
+
+    async def list_keys(call: Call, _: None) -> Keys:
+        """The account's keys, without the keys themselves."""
+        return await keyring.list(call.account)
+
+    async def get_key(call: Call, _: None) -> Key:
+        return await keyring.get(call.account, call.path_parameter("key_id"))
+
+    async def change_key(call: Call, body: KeyChange) -> Key:
+        """Rename the key, or change what it may and until when; what is left out stays."""
+        return await keyring.change(call.account, call.path_parameter("key_id"), body)
+
+    async def revoke_key(call: Call, _: None) -> None:
+        """The key is refused from now on, everywhere, and its sockets are closed."""
+        await keyring.revoke(call.account, call.path_parameter("key_id"))
+
+    return [
         Endpoint(
             method="POST",
             path="/keys",
             handler=create_key,
-            allows="password",
+            allows="account",
             body=NewKey,
             reply=CreatedKey,
             status=201,
+            errors=(409,),
             summary="Make an API key",
-            tag=tag,
+            tag=TAG,
+            idempotent=True,
         ),
         Endpoint(
             method="GET",
             path="/keys",
             handler=list_keys,
-            allows="password",
+            allows="account",
             reply=Keys,
             summary="List the API keys",
-            tag=tag,
+            tag=TAG,
+        ),
+        Endpoint(
+            method="GET",
+            path="/keys/{key_id}",
+            handler=get_key,
+            allows="account",
+            reply=Key,
+            errors=(400, 404),
+            summary="Look at an API key",
+            tag=TAG,
+        ),
+        Endpoint(
+            method="PATCH",
+            path="/keys/{key_id}",
+            handler=change_key,
+            allows="account",
+            body=KeyChange,
+            reply=Key,
+            errors=(404,),
+            summary="Change an API key",
+            tag=TAG,
         ),
         Endpoint(
             method="DELETE",
             path="/keys/{key_id}",
             handler=revoke_key,
-            allows="password",
+            allows="account",
             status=204,
-            errors=(404,),
+            errors=(400, 404),
             summary="Revoke an API key",
-            tag=tag,
+            tag=TAG,
         ),
     ]

@@ -37,6 +37,7 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             body=GenerateRequest,
             reply=Module,
             errors=(404, 422, 502),
+            idempotent=True,
             summary="Generate a module from a model",
             tag=tag,
         ),

@@ -1,0 +1,179 @@
+"""The same request twice is done once: `Idempotency-Key`.
+
+The first request with a key claims it by one statement, does the work, and
+stores its answer for 24 hours; whoever sends the key again gets that answer.
+A claim is a lease, renewed while the work goes on: when a gateway dies in the
+middle, the next request with the key takes over a few seconds later, and the
+key travels with it on the bus, so that what was made already is not made
+again.
+
+Answers can hold what must not lie in a database (an API key is shown once),
+so they are encrypted with a key that is derived from the idempotency key,
+which itself is not stored: who has the database but not the key reads
+nothing. (That is as strong as the caller's key is hard to guess: use a UUID.)
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import orjson
+import structlog
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from common.errors import Conflict, InvalidRequest, ServiceError
+from common.postgres import Connection, Database
+from gateway.answer import Answer
+
+log = structlog.get_logger()
+
+# Kept so long, in hours.
+KEPT = 24
+# A gateway that has not renewed its claim for so long is dead, in seconds.
+LEASE = 10.0
+FORM = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
+
+# One statement, so that of any number at once one gets it: it is free, or its
+# holder is dead, or it is older than a day. Everybody learns what is there.
+OLD = f"held.created_at < now() - interval '{KEPT} hours'"
+FREE = (
+    f"({OLD} or held.answer is null and held.leased_until < now()"
+    " and held.fingerprint = excluded.fingerprint)"
+)
+CLAIM = f"""
+insert into idempotency as held (id, fingerprint, lease, leased_until)
+values (%(id)s, %(fingerprint)s, %(lease)s, now() + interval '{LEASE} seconds')
+on conflict (id) do update set
+    lease = case when {FREE} then excluded.lease else held.lease end,
+    leased_until = case when {FREE} then excluded.leased_until else held.leased_until end,
+    fingerprint = case when {OLD} then excluded.fingerprint else held.fingerprint end,
+    answer = case when {OLD} then null else held.answer end,
+    created_at = case when {OLD} then now() else held.created_at end
+returning lease = %(lease)s, fingerprint = %(fingerprint)s, answer
+"""  # noqa: S608  (constants)
+
+
+class Idempotency:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def once(
+        self,
+        account: str,
+        key: bytes,
+        request: bytes,
+        work: Callable[[str], Awaitable[Answer]],
+    ) -> Answer:
+        """The answer of `work`, or the one that it gave to the same request before.
+
+        Args:
+            account: whose key it is; another account's is another key.
+            key: as the caller sent it.
+            request: what is asked for, in a form that the same request always has.
+            work: is given the key's digest. Its answer is kept unless it is
+                429 or 5xx, after which the same request is tried afresh.
+
+        Raises:
+            InvalidRequest: the key is not 1 to 255 printable ASCII characters.
+            Conflict: 409, the first request is still under way; 422, the key
+                came with another request.
+        """
+        if not FORM.fullmatch(key):
+            raise InvalidRequest("Idempotency-Key: 1 to 255 printable ASCII characters")
+        id = hashlib.sha256(account.encode() + b"\0" + key).digest()
+        secret = AESGCM(hashlib.sha256(b"answer\0" + account.encode() + b"\0" + key).digest())
+        lease = secrets.token_hex(8)
+        mine, same, stored = await self._claim(id, hashlib.sha256(request).digest(), lease)
+        if not same:
+            raise Conflict("this Idempotency-Key came with another request before", status=422)
+        if stored is not None:
+            return _replay(secret, stored)
+        if not mine:
+            raise Conflict(
+                "the first request with this Idempotency-Key is still under way", retry_after=1
+            )
+        kept = False
+        try:
+            async with self._renewed(id, lease):
+                answer = await work(id.hex())
+            if answer.status < 500 and answer.status != 429:
+                kept = await self._store(id, lease, _seal(secret, answer))
+        finally:
+            if not kept:
+                await self._let_go(id, lease)
+        return answer
+
+    async def _claim(
+        self, id: bytes, fingerprint: bytes, lease: str
+    ) -> tuple[bool, bool, bytes | None]:
+        values = {"id": id, "fingerprint": fingerprint, "lease": lease}
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(CLAIM.encode(), values)
+            row = await cursor.fetchone()
+        assert row is not None
+        return row[0], row[1], row[2]
+
+    @asynccontextmanager
+    async def _renewed(self, id: bytes, lease: str) -> AsyncIterator[None]:
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(LEASE / 3)
+                with contextlib.suppress(ServiceError):
+                    async with self.database.connection() as connection:
+                        await connection.execute(
+                            "update idempotency set leased_until = now() + %s * interval '1 second'"
+                            " where id = %s and lease = %s",
+                            [LEASE, id, lease],
+                        )
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+
+    async def _store(self, id: bytes, lease: str, sealed: bytes) -> bool:
+        """Whether it is there now; if not, the next request does the work again."""
+        try:
+            async with self.database.connection() as connection:
+                cursor = await connection.execute(
+                    "update idempotency set answer = %s where id = %s and lease = %s",
+                    [sealed, id, lease],
+                )
+                return cursor.rowcount == 1
+        except ServiceError as error:
+            log.warning("answer not kept", error=error.message)
+            return False
+
+    async def _let_go(self, id: bytes, lease: str) -> None:
+        with contextlib.suppress(ServiceError):  # then it ends by itself
+            async with self.database.connection() as connection:
+                await connection.execute(
+                    "delete from idempotency where id = %s and lease = %s and answer is null",
+                    [id, lease],
+                )
+
+
+async def forget_old(connection: Connection) -> None:
+    await connection.execute(
+        f"delete from idempotency where created_at < now() - interval '{KEPT} hours'".encode()  # noqa: S608  (a constant)
+    )
+
+
+def _seal(secret: AESGCM, answer: Answer) -> bytes:
+    nonce = secrets.token_bytes(12)
+    head = orjson.dumps([answer.status, answer.media_type, answer.headers])
+    plain = len(head).to_bytes(4, "big") + head + answer.content
+    return nonce + secret.encrypt(nonce, plain, None)
+
+
+def _replay(secret: AESGCM, stored: bytes) -> Answer:
+    plain = secret.decrypt(stored[:12], stored[12:], None)
+    end = 4 + int.from_bytes(plain[:4], "big")
+    status, media_type, headers = orjson.loads(plain[4:end])
+    headers["Idempotent-Replayed"] = "true"
+    return Answer(plain[end:], media_type, status, headers)

@@ -1,0 +1,230 @@
+"""An account's API keys: made, listed, changed, revoked."""
+
+import hashlib
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+import nats.errors
+import structlog
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+
+from common import context
+from common.bus import Bus
+from common.contracts import Input, Message
+from common.contracts.access import KEY_REVOKED, KeyRevoked
+from common.errors import Conflict, InvalidRequest, NotFound
+from common.postgres import Connection, Database
+from gateway import audit, keys
+
+log = structlog.get_logger()
+
+Scope = Literal["generate", "benchmark", "monitor:read", "monitor:write"]
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+Scopes = Annotated[list[Scope], Field(min_length=1, max_length=4)]
+
+# An account that needs more than this has lost control of them.
+MOST_KEYS = 100
+COLUMNS = "id, name, prefix, scopes, created_at, expires_at, last_used_at"
+
+# With a limit, in one statement; an id that is there already gets another secret.
+INSERT = f"""
+insert into keys (id, account_id, name, prefix, hash, scopes, expires_at)
+select %(id)s, %(account)s, %(name)s, %(prefix)s, %(hash)s, %(scopes)s, %(expires_at)s
+where (select count(*) from keys where account_id = %(account)s and revoked_at is null) < %(most)s
+on conflict (id) do update set hash = excluded.hash, prefix = excluded.prefix
+returning {COLUMNS}
+"""  # noqa: S608  (a constant)
+UPDATE = f"""
+update keys set name = coalesce(%s, name), scopes = coalesce(%s, scopes),
+    expires_at = case when %s then %s else expires_at end
+where account_id = %s and id = %s and revoked_at is null
+returning {COLUMNS}
+"""  # noqa: S608  (a constant)
+
+
+class NewKey(Input):
+    name: Name = Field(examples=["laptop"])
+    scopes: Scopes | None = Field(None, description="All of them when left out.")
+    expires_at: AwareDatetime | None = Field(None, description="Never when left out.")
+
+
+class KeyChange(Input):
+    """What is left out stays as it is; `expiresAt: null` means never."""
+
+    name: Name | None = None
+    scopes: Scopes | None = None
+    expires_at: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("name, scopes or expiresAt: at least one")
+        return self
+
+
+class Key(Message):
+    id: str
+    name: str
+    prefix: str = Field(description="The key's first characters, to tell it from others.")
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(None, description="Within the last ten seconds or so.")
+
+
+class CreatedKey(Key):
+    key: str = Field(description="The key itself. It is shown this once and cannot be read again.")
+
+
+class Keys(Message):
+    keys: list[Key]
+
+
+class KeyRing:
+    def __init__(self, database: Database, bus: Bus) -> None:
+        self.database = database
+        self.bus = bus
+
+    async def create(self, account: str, new: NewKey) -> CreatedKey:
+        """A new key.
+
+        A request that is repeated with its idempotency key after a crash finds
+        the key that the first one made, whose secret nobody ever saw, and
+        gives it a new secret: there is one key in the end.
+
+        Raises:
+            InvalidRequest: it would have expired already.
+            Conflict: the account has too many.
+        """
+        _check_expiry(new.expires_at)
+        key = keys.make_key()
+        repeated = context.current.get().idempotency_key
+        id = hashlib.sha256(f"{account}\0{repeated}".encode()).hexdigest()[:24] if repeated else ""
+        id = f"key_{id or secrets.token_hex(12)}"
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                INSERT,
+                {
+                    "id": id,
+                    "account": account,
+                    "name": new.name,
+                    "prefix": keys.shown_prefix(key),
+                    "hash": keys.hash_key(key),
+                    "scopes": list(dict.fromkeys(new.scopes or keys.SCOPES)),
+                    "expires_at": new.expires_at,
+                    "most": MOST_KEYS,
+                },
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                raise Conflict(f"an account has {MOST_KEYS} keys at most; revoke one", status=409)
+            await audit.record(connection, "key_created", account, key=id)
+        return CreatedKey(**_key(row).model_dump(), key=key)
+
+    async def list(self, account: str) -> Keys:
+        """The account's keys that are not revoked, oldest first."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                f"select {COLUMNS} from keys"  # noqa: S608  (a constant)
+                " where account_id = %s and revoked_at is null order by created_at, id",
+                [account],
+            )
+            rows = await cursor.fetchall()
+        return Keys(keys=[_key(row) for row in rows])
+
+    async def get(self, account: str, id: str) -> Key:
+        """Raises NotFound also for somebody else's key."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                f"select {COLUMNS} from keys"  # noqa: S608  (a constant)
+                " where account_id = %s and id = %s and revoked_at is null",
+                [account, id],
+            )
+            row = await cursor.fetchone()
+        if row is None:
+            raise await self._absent(account, id)
+        return _key(row)
+
+    async def change(self, account: str, id: str, change: KeyChange) -> Key:
+        """Raises NotFound also for somebody else's key."""
+        _check_expiry(change.expires_at)
+        fields: dict[str, Any] = {
+            name: value
+            for name, value in change.model_dump(exclude_unset=True).items()
+            # Only the expiry can be taken away.
+            if value is not None or name == "expires_at"
+        }
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                UPDATE,
+                [
+                    fields.get("name"),
+                    fields.get("scopes"),
+                    "expires_at" in fields,
+                    fields.get("expires_at"),
+                    account,
+                    id,
+                ],
+            )
+            row = await cursor.fetchone()
+            if row is not None:
+                await audit.record(connection, "key_changed", account, key=id, what=sorted(fields))
+        if row is None:
+            raise await self._absent(account, id)
+        if "scopes" in fields or "expires_at" in fields:
+            await self._tell(account, id)  # every replica asks again what it may
+        return _key(row)
+
+    async def revoke(self, account: str, id: str) -> None:
+        """Raises NotFound also for somebody else's key."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "update keys set revoked_at = now()"
+                " where account_id = %s and id = %s and revoked_at is null",
+                [account, id],
+            )
+            revoked = cursor.rowcount == 1
+            if revoked:
+                await audit.record(connection, "key_revoked", account, key=id)
+        if not revoked:
+            raise await self._absent(account, id)
+        await self._tell(account, id)
+
+    async def _tell(self, account: str, id: str) -> None:
+        """Every replica forgets the key, and its sockets close.
+
+        A replica that cannot hear this trusts the key for five seconds more at most.
+        """
+        try:
+            await self.bus.publish(KEY_REVOKED, KeyRevoked(account=account, key=id), account, id)
+        except (nats.errors.Error, OSError):
+            log.warning("revocation not told", key=id)
+
+    async def _absent(self, account: str, id: str) -> NotFound:
+        """The same, and as slow, for a key that never was and for somebody else's."""
+        async with self.database.connection() as connection:
+            await audit.record(connection, "key_not_found", account, key=id[:64])
+        return NotFound("there is no such key")
+
+
+async def write_last_use(connection: Connection, used: dict[str, float]) -> None:
+    """When keys were used last, in seconds since 1970 by their ids."""
+    await connection.execute(
+        "update keys set last_used_at = greatest(last_used_at, to_timestamp(used.at))"
+        " from unnest(%s::text[], %s::double precision[]) as used (id, at)"
+        " where keys.id = used.id",
+        [list(used), list(used.values())],
+    )
+
+
+def _check_expiry(expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        field = {"path": "expiresAt", "message": "a time that is over"}
+        raise InvalidRequest("expiresAt: this time is over; give one to come", fields=[field])
+
+
+def _key(row: tuple[object, ...]) -> Key:
+    return Key.model_validate(dict(zip(COLUMNS.split(", "), row, strict=True)))

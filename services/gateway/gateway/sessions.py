@@ -1,0 +1,165 @@
+"""Who is logged in, in a browser; and the short-lived tokens of its sockets.
+
+A session is a random token in a cookie and its SHA-256 in a table: what is
+stolen from the database opens nothing, and what is deleted there is over on
+every replica at once.
+"""
+
+import hashlib
+import secrets
+from datetime import UTC, datetime, timedelta
+
+from common.contracts import Message
+from common.errors import PermissionDenied, Unauthenticated
+from common.postgres import Connection, Database
+from gateway import audit
+
+# `__Host-`: over a secure origin only, for this host only (browsers take
+# http://127.0.0.1 and http://localhost for secure).
+COOKIE = "__Host-session"
+ATTRIBUTES = "Path=/; Secure; HttpOnly; SameSite=Lax"
+# Ends after so long without a request, and after so long in any case, in seconds.
+IDLE = 2 * 3600
+LONGEST = 24 * 3600
+# How often the last request of a session is written down, in seconds.
+SEEN = 60
+# Long enough to connect and upgrade; a page asks for a new one before it connects again.
+SOCKET_TOKEN = 300
+SOCKET_PREFIX = "lmg_socket_"
+
+ALIVE = (
+    f"seen_at > now() - interval '{IDLE} seconds'"
+    f" and created_at > now() - interval '{LONGEST} seconds'"
+)
+
+
+class SocketToken(Message):
+    """For `auth: {token}` of a socket; it belongs to the session and ends with it."""
+
+    token: str
+    expires_at: datetime
+
+
+class Sessions:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def begin(self, account: str, previous: str | None) -> str:
+        """A new session's token; the one that the browser had before is over."""
+        token = secrets.token_urlsafe(32)
+        async with self.database.connection() as connection:
+            if previous:
+                await connection.execute("delete from sessions where hash = %s", [_hash(previous)])
+            await connection.execute(
+                "insert into sessions (hash, account_id) values (%s, %s)", [_hash(token), account]
+            )
+            await audit.record(connection, "logged_in", account)
+        return token
+
+    async def find(self, token: str) -> str:
+        """The session's account.
+
+        Raises:
+            Unauthenticated: there is no such session, or it is over.
+        """
+        hashed = _hash(token)
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                f"select account_id, seen_at < now() - interval '{SEEN} seconds'"  # noqa: S608  (constants)
+                f" from sessions where hash = %s and {ALIVE}",
+                [hashed],
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                raise Unauthenticated("the session is over; log in again")
+            if row[1]:
+                await connection.execute(
+                    "update sessions set seen_at = now() where hash = %s", [hashed]
+                )
+        account: str = row[0]
+        return account
+
+    async def end(self, token: str) -> None:
+        """Log out, here and on every replica."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "delete from sessions where hash = %s returning account_id", [_hash(token)]
+            )
+            row = await cursor.fetchone()
+            if row is not None:
+                await audit.record(connection, "logged_out", row[0])
+
+    async def make_socket_token(self, account: str, session: str | None) -> SocketToken:
+        token = SOCKET_PREFIX + secrets.token_urlsafe(32)
+        expires_at = datetime.now(UTC) + timedelta(seconds=SOCKET_TOKEN)
+        async with self.database.connection() as connection:
+            await connection.execute(
+                "insert into socket_tokens (hash, account_id, session_hash, expires_at)"
+                " values (%s, %s, %s, %s)",
+                [_hash(token), account, _hash(session) if session else None, expires_at],
+            )
+        return SocketToken(token=token, expires_at=expires_at)
+
+
+def is_socket_token(token: str) -> bool:
+    return token.startswith(SOCKET_PREFIX)
+
+
+async def account_of(database: Database, token: str) -> str:
+    """Whose socket token it is; raises Unauthenticated."""
+    async with database.connection() as connection:
+        cursor = await connection.execute(
+            "select socket_tokens.account_id from socket_tokens"  # noqa: S608  (constants)
+            " left join sessions on sessions.hash = session_hash"
+            " where socket_tokens.hash = %s and expires_at > now()"
+            f" and (session_hash is null or {ALIVE})",
+            [_hash(token)],
+        )
+        row = await cursor.fetchone()
+    if row is None:
+        raise Unauthenticated("the socket's token is unknown or expired; ask for a new one")
+    account: str = row[0]
+    return account
+
+
+async def forget_old(connection: Connection) -> None:
+    await connection.execute("delete from socket_tokens where expires_at < now()")
+    await connection.execute(f"delete from sessions where not ({ALIVE})".encode())  # noqa: S608  (constants)
+
+
+def token_in(headers: dict[bytes, bytes]) -> str | None:
+    """The session's token among the cookies, if there is one."""
+    for cookie in headers.get(b"cookie", b"").decode("latin-1").split(";"):
+        name, _, value = cookie.strip().partition("=")
+        if name == COOKIE and value:
+            return value
+    return None
+
+
+def set_cookie(token: str) -> str:
+    return f"{COOKIE}={token}; {ATTRIBUTES}"
+
+
+def clear_cookie() -> str:
+    return f"{COOKIE}=; Max-Age=0; {ATTRIBUTES}"
+
+
+def refuse_cross_site(headers: dict[bytes, bytes]) -> None:
+    """Raises PermissionDenied for a request that another site had the browser make.
+
+    Browsers say where a request comes from in `Sec-Fetch-Site`, older ones
+    only in `Origin`. Who says neither is no browser, and has no business with
+    a browser's cookie.
+    """
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        from_here = site in (b"same-origin", b"none")
+    else:
+        origin = headers.get(b"origin", b"")
+        from_here = bool(origin) and origin.partition(b"://")[2] == headers.get(b"host")
+    if not from_here:
+        raise PermissionDenied("this request comes from another site")
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
