@@ -27,9 +27,9 @@ SETTLED = "10 minutes"
 REST = "5 seconds"
 # Late days computed in one transaction.
 MOST_DAYS = 32
-# Looking again takes a second, or this many times what the last round took:
-# recording and answering come first.
-EASE = 3
+# Between two rounds, in seconds; when there is more to do, as long as the last
+# one took: recording and answering come first.
+PAUSE = 1.0
 STAND_BY = 5.0
 RETENTION_EVERY = 3600.0
 
@@ -266,9 +266,8 @@ async def _work(connection: Connection, retention_days: int) -> None:
         start = time.monotonic()
         # Asked each time: the database may have been converted meanwhile.
         rollups = await of(connection)
-        await rollups.advance()
-        await rollups.repair()
+        more = await rollups.advance() | await rollups.repair()
         if start - forgotten > RETENTION_EVERY:
             await rollups.forget(retention_days)
             forgotten = start
-        await asyncio.sleep(max(1.0, EASE * (time.monotonic() - start)))
+        await asyncio.sleep(time.monotonic() - start if more else PAUSE)

@@ -35,7 +35,7 @@ NATIVE_HOURS = HOURS.newbyteorder("=")
 
 STATE = """
 select until, stale.series, stale.day
-from watermark left join stale on stale.series = any(%s) and stale.day > %s
+from watermark left join stale on stale.series = any(%s::integer[]) and stale.day > %s
 """
 READ = """
 with raw as (
@@ -55,19 +55,19 @@ select series, string_agg(hours, ''::bytea), string_agg(histogram, ''::bytea) fr
     ) as h
     union all
     select series, pack_hour(hour, count, total, minimum, maximum), histogram from hours
-    where series = any(%(ids)s) and (
+    where series = any(%(ids)s::integer[]) and (
         hour >= %(hour)s and hour < least(%(day)s, %(until)s)
         or hour >= greatest(%(day)s, %(until_day)s) and hour < %(until)s
     ) and (series, date_trunc('day', hour, 'UTC')) not in (select series, day from late)
     union all
     select series, hours, histogram from days
-    where series = any(%(ids)s) and day >= %(day)s and day < %(until_day)s
+    where series = any(%(ids)s::integer[]) and day >= %(day)s and day < %(until_day)s
     and (series, day) not in (select series, day from late)
 ) as parts group by series
 """
 READ_SAMPLES = """
 select series, string_agg(timestamptz_send(at) || float8send(value), ''::bytea)
-from samples where series = any(%s) and at >= %s group by series
+from samples where series = any(%s::integer[]) and at >= %s group by series
 """
 
 
@@ -146,12 +146,14 @@ def _ceil(time: datetime, step: timedelta) -> datetime:
 def _history(hours: bytes, histogram: bytes) -> History:
     packed = np.frombuffer(hours, HOURS).astype(NATIVE_HOURS)
     bins, counts = _add(np.frombuffer(histogram, BINS))
-    return History(packed[np.argsort(packed["at"])], bins, counts)
+    return History(packed[np.argsort(packed["at"], kind="stable")], bins, counts)
 
 
 def _add(entries: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The entries of several histograms as one, from the least bin up."""
-    order = np.argsort(entries["bin"], kind="stable")
-    bins = entries["bin"][order].astype(np.int32)
-    first = np.flatnonzero(np.diff(bins, prepend=np.iinfo(np.int32).min))
-    return bins[first], np.add.reduceat(entries["count"][order].astype(np.int64), first)
+    bins = entries["bin"].astype(np.int64)
+    least = bins.min()
+    # As floats, which hold counts to 2^53 exactly.
+    counts = np.bincount(bins - least, weights=entries["count"])
+    used = np.flatnonzero(counts)
+    return (used + least).astype(np.int32), counts[used].astype(np.int64)

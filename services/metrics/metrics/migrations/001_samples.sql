@@ -30,20 +30,20 @@ create function histogram_of(bins integer[]) returns bytea
         from (select bin, count(*)::integer as count from unnest(bins) as bin group by bin) as b
     );
 
--- The same histogram with one entry for each bin.
+-- The same histogram with one entry for each bin. The bins stay the bytes
+-- that they are; only counts are read.
 create function compact_histogram(histogram bytea) returns bytea
     language sql immutable strict parallel safe
     return (
-        select string_agg(int4send(bin) || int4send(count), ''::bytea)
+        select string_agg(bin || int4send(count), ''::bytea)
         from (
             select
-                (get_byte(histogram, o) << 24) | (get_byte(histogram, o + 1) << 16)
-                | (get_byte(histogram, o + 2) << 8) | get_byte(histogram, o + 3) as bin,
+                substring(histogram from o for 4) as bin,
                 sum(
-                    (get_byte(histogram, o + 4) << 24) | (get_byte(histogram, o + 5) << 16)
-                    | (get_byte(histogram, o + 6) << 8) | get_byte(histogram, o + 7)
+                    (get_byte(histogram, o + 3) << 24) | (get_byte(histogram, o + 4) << 16)
+                    | (get_byte(histogram, o + 5) << 8) | get_byte(histogram, o + 6)
                 )::integer as count
-            from generate_series(0, length(histogram) - 8, 8) as o
+            from generate_series(1, length(histogram), 8) as o
             group by 1
         ) as b
     );
