@@ -69,6 +69,8 @@ async def sweep(control: Control, seconds: float) -> None:
     while True:
         with contextlib.suppress(ServiceError):  # the queue or the database is away: next time
             await control.sweep()
+        with contextlib.suppress(ServiceError):
+            await control.deliver()
         await asyncio.sleep(seconds)
 
 

@@ -1,7 +1,9 @@
 """What callers and workers ask of the benchmarker. No HTTP, no SQL, no torch."""
 
 import asyncio
+import contextlib
 
+import nats.errors
 import structlog
 
 from benchmarker import outcome, plots
@@ -10,7 +12,7 @@ from benchmarker.refusals import class_for
 from benchmarker.runs import Change, Posting, RunStore, new_id
 from benchmarker.search import GRID
 from common.bus import NatsBus
-from common.context import current
+from common.context import Context, current
 from common.contracts.benchmarking import (
     CANCELED,
     OVER,
@@ -42,7 +44,9 @@ from common.contracts.measuring import (
     Take,
     Ticket,
 )
-from common.errors import BenchmarkFailed, ServiceError
+from common.contracts.monitoring import RECORD
+from common.contracts.monitoring import Samples as MetricSamples
+from common.errors import BenchmarkFailed, ServiceError, Unavailable
 from common.jobs import Jobs
 
 log = structlog.get_logger()
@@ -214,17 +218,38 @@ class Control:
                 published += 1
         return published
 
+    async def deliver(self) -> int:
+        """Hand the metrics service what is in the outbox; it counts what comes twice once.
+
+        Returns:
+            How many records it took.
+
+        Raises:
+            Unavailable: it is away; the rest stays for the next time.
+        """
+        letters = await self.store.outbox()
+        for letter in letters:
+            token = current.set(Context(account=letter.account))
+            try:
+                await self.bus.call(RECORD, MetricSamples.from_records([letter.record]))
+            except Unavailable:
+                raise
+            except ServiceError as error:
+                log.error("metrics refused", run=letter.run_id, error=error.message)  # noqa: TRY400  (its words say all)
+            finally:
+                current.reset(token)
+            await self.store.delivered(letter)
+        return len(letters)
+
     async def _tell(self, change: Change) -> None:
         run = change.run
-        await self.bus.publish(
-            PROGRESSED,
-            BenchmarkProgress(
-                id=run.id,
-                model_id=run.model_id,
-                state=run.state,
-                done=run.progress.done,
-                total=run.progress.total,
-            ),
-            change.account,
-            run.id,
+        news = BenchmarkProgress(
+            id=run.id,
+            model_id=run.model_id,
+            state=run.state,
+            done=run.progress.done,
+            total=run.progress.total,
         )
+        # What it tells of is committed; whoever misses it looks again.
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await self.bus.publish(PROGRESSED, news, change.account, run.id)

@@ -10,7 +10,7 @@ MIB = 2**20
 DOUBT = 2.0
 
 
-def static_estimate(  # noqa: PLR0913  (each is one fact about the model)
+def static_estimate(
     config: Mapping[str, Any],
     tokens: int | None,
     new_tokens: int | None,

@@ -28,6 +28,7 @@ from common.contracts.measuring import (
     SizeFacts,
     Ticket,
 )
+from common.contracts.monitoring import Record
 from common.errors import NotFound, RateLimited, Unavailable
 from common.postgres import Connection, Database
 
@@ -60,6 +61,16 @@ class Posting:
     number: int
     sequence: int | None
     work: Measurement
+
+
+@dataclass(frozen=True)
+class Letter:
+    """Figures of a run for the metrics service, as an account's own record."""
+
+    number: int
+    account: str
+    run_id: str
+    record: Record
 
 
 class RunStore:
@@ -351,6 +362,27 @@ class RunStore:
                 " where id = %s and published = %s",
                 [sequence, posting.id, posting.number],
             )
+
+    async def outbox(self) -> list[Letter]:
+        """Records that the metrics service has not confirmed, oldest first."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select outbox.id, outbox.account, run_id, record, model_id, finished_at"
+                " from outbox join runs on runs.id = run_id order by outbox.id limit 100"
+            )
+            return [
+                Letter(
+                    number,
+                    account,
+                    run,
+                    Record(model_id=model, timestamp=finished.astimezone(UTC), metrics=metrics),
+                )
+                for number, account, run, metrics, model, finished in await cursor.fetchall()
+            ]
+
+    async def delivered(self, letter: Letter) -> None:
+        async with self.database.connection() as connection:
+            await connection.execute("delete from outbox where id = %s", [letter.number])
 
     # Rows to messages
 

@@ -10,6 +10,8 @@ import random
 from dataclasses import dataclass
 
 ROUNDS = 8
+# Of a block: what is lost when a worker dies, and what passes between two signs of progress.
+MOST_CALLS = 32
 # Of one block's report: with a moment per generated token it still fits a message.
 MOST_MOMENTS = 20_000
 
@@ -23,8 +25,8 @@ class Block:
 
 def rounds_of(iterations: int, moments_per_call: int = 1) -> int:
     """How many blocks the timed calls of a size are spread over."""
-    needed = math.ceil(iterations * moments_per_call / MOST_MOMENTS)
-    return min(iterations, max(ROUNDS, needed))
+    fits = max(min(MOST_MOMENTS // moments_per_call, MOST_CALLS), 1)
+    return min(iterations, max(ROUNDS, math.ceil(iterations / fits)))
 
 
 def blocks(sizes: list[int], iterations: int, seed: int, moments_per_call: int = 1) -> list[Block]:

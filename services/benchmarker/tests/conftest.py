@@ -1,6 +1,6 @@
 """Control, workers, queue and database as they really run, in front of the small Hub."""
 
-import itertools
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -8,23 +8,11 @@ import pytest
 
 from common import bus
 from common.bus import NatsBus
-from common.context import Context, current
-from common.contracts.benchmarking import (
-    BENCHMARK,
-    OVER,
-    WAIT_FOR_RUN,
-    BenchmarkRequest,
-    Run,
-    RunWait,
-)
 from hub.testing import RunningHub
-from local.services import Service
 from local.stack import Stack
 
-GENERATOR = Service("generator", hub=True)
-CONTROL = Service("benchmarker", database=True)
-WORKER = Service("worker", hub=True, module="benchmarker.worker")
-MODEL = "lilypad/tiny-text-classification"
+sys.path.insert(0, str(Path(__file__).parent))
+from benchmark_caller import CONTROL, GENERATOR, WORKER, Caller
 
 # One thread: on a machine that does other things too, two wait for each other.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -67,34 +55,6 @@ def idle_stack(hub: RunningHub) -> Iterator[Stack]:
         yield running
 
 
-class Caller:
-    """Somebody with an account, at the bus door."""
-
-    numbers = itertools.count()
-
-    def __init__(self, connection: NatsBus) -> None:
-        self.bus = connection
-        self.account = f"acct_{next(self.numbers)}"
-
-    async def call(self, rpc, request):
-        current.set(Context("req_test0000", self.account))
-        return await self.bus.call(rpc, request)
-
-    async def start(self, model: str = MODEL, **fields) -> Run:
-        fields = {"batch_sizes": [1, 2], "iterations": 8, "warmup": 1, **fields}
-        return await self.call(BENCHMARK, BenchmarkRequest(model_id=model, **fields))
-
-    async def finish(self, run: Run) -> Run:
-        while run.state not in OVER:
-            run = await self.call(WAIT_FOR_RUN, RunWait(id=run.id))
-        return run
-
-    async def measure(self, model: str = MODEL, **fields) -> Run:
-        run = await self.finish(await self.start(model, **fields))
-        assert run.state == "succeeded", run.error
-        return run
-
-
 @pytest.fixture(scope="session")
 async def connection(stack: Stack) -> AsyncIterator[NatsBus]:
     async with bus.connect(stack.nats.url("gateway"), "gateway") as opened:
@@ -111,7 +71,7 @@ def caller(new_caller: Callable[[], Caller]) -> Caller:
     return new_caller()
 
 
-@pytest.fixture
-async def waiting_caller(idle_stack: Stack) -> AsyncIterator[Caller]:
+@pytest.fixture(scope="session")
+async def idle_connection(idle_stack: Stack) -> AsyncIterator[NatsBus]:
     async with bus.connect(idle_stack.nats.url("gateway"), "gateway") as opened:
-        yield Caller(opened)
+        yield opened

@@ -1,0 +1,107 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from common import bus, jobs
+from common.bus import NatsBus
+from common.contracts import Job, Message
+from common.errors import Unavailable
+from common.jobs import DEAD, DELIVERIES, REASON, STREAM, Delivery, Jobs
+
+
+class Song(Message):
+    line: str
+
+
+SING = Job("job.choir.sing", Song)
+# Short, so that a job that is let go of is soon somebody else's.
+ACK_WAIT = 0.5
+
+
+@pytest.fixture
+async def queue(caller: NatsBus) -> Jobs:
+    made = Jobs(caller)
+    await made.prepare(SING, ("cpu", "gpu"), ack_wait=ACK_WAIT)
+    return made
+
+
+@pytest.fixture
+async def worker(nats_server) -> AsyncIterator[NatsBus]:
+    async with bus.connect(nats_server.url, "worker") as connection:
+        yield connection
+
+
+async def take(connection: NatsBus, worker_class: str = "cpu") -> Delivery:
+    async for delivery in jobs.pull(connection, SING, worker_class):
+        return delivery
+    raise AssertionError("never")
+
+
+async def size_of(queue: Jobs, stream: str = STREAM) -> int:
+    return (await queue.js.stream_info(stream)).state.messages
+
+
+async def test_a_job_reaches_a_worker_of_its_class_and_is_gone_when_done(queue, worker) -> None:
+    await queue.publish(SING, Song(line="la"), "gpu", "one#0")
+    await queue.publish(SING, Song(line="li"), "cpu", "two#0")
+    delivery = await take(worker, "gpu")
+    assert (delivery.id, delivery.number) == ("one", 1)
+    assert Song.model_validate_json(delivery.message.data).line == "la"
+    await delivery.done()
+    assert await size_of(queue) == 1
+
+
+async def test_a_job_published_twice_is_there_once(queue) -> None:
+    first = await queue.publish(SING, Song(line="la"), "cpu", "one#0")
+    assert await queue.publish(SING, Song(line="la"), "cpu", "one#0") == first
+    assert await size_of(queue) == 1
+    assert await queue.holds(first, "one")
+    assert not await queue.holds(first, "another")
+    await queue.remove(first)
+    assert not await queue.holds(first, "one")
+
+
+async def test_a_job_whose_worker_falls_silent_is_the_next_ones(queue, worker) -> None:
+    await queue.publish(SING, Song(line="la"), "cpu", "one#0")
+    assert (await take(worker)).number == 1
+    assert (await take(worker)).number == 2
+
+
+async def test_a_job_that_is_worked_on_is_nobody_elses(queue, worker, caller) -> None:
+    await queue.publish(SING, Song(line="la"), "cpu", "one#0")
+    delivery = await take(worker)
+    async with delivery.kept(ACK_WAIT):
+        other = asyncio.create_task(take(caller))
+        await asyncio.sleep(4 * ACK_WAIT)
+        assert not other.done()
+    assert (await other).number == 2  # let go of
+
+
+async def test_a_buried_job_keeps_its_payload_and_the_reason(queue, worker) -> None:
+    await queue.publish(SING, Song(line="la"), "cpu", "one#0")
+    delivery = await take(worker)
+    await delivery.bury(worker, "too high\nfor anybody")
+    while await size_of(queue):  # the order to forget it is not waited for
+        await asyncio.sleep(0.01)
+    letter = await queue.js.get_last_msg(DEAD, "dead.choir.sing.cpu")
+    assert Song.model_validate_json(letter.data).line == "la"
+    assert letter.headers[REASON] == "too high for anybody"
+    assert letter.headers[DELIVERIES] == "1"
+
+
+async def test_jobs_and_workers_outlive_a_crash_of_the_server(queue, worker, nats_server) -> None:
+    waiting = asyncio.create_task(take(worker))
+    await asyncio.sleep(0.1)
+    nats_server.kill()
+    with pytest.raises(Unavailable):
+        await queue.publish(SING, Song(line="la"), "cpu", "one#0")
+    nats_server.start()
+    while True:
+        try:
+            await queue.publish(SING, Song(line="la"), "cpu", "one#0")
+        except Unavailable:
+            await asyncio.sleep(0.1)
+        else:
+            break
+    assert (await waiting).id == "one"

@@ -1,0 +1,48 @@
+"""Who asks for runs at the bus door, and the services that are asked."""
+
+import itertools
+
+from common.bus import NatsBus
+from common.context import Context, current
+from common.contracts.benchmarking import (
+    BENCHMARK,
+    OVER,
+    WAIT_FOR_RUN,
+    BenchmarkRequest,
+    Run,
+    RunWait,
+)
+from local.services import Service
+
+GENERATOR = Service("generator", hub=True)
+CONTROL = Service("benchmarker", database=True)
+WORKER = Service("worker", hub=True, module="benchmarker.worker")
+MODEL = "lilypad/tiny-text-classification"
+
+
+class Caller:
+    """Somebody with an account, at the bus door."""
+
+    numbers = itertools.count()
+
+    def __init__(self, connection: NatsBus) -> None:
+        self.bus = connection
+        self.account = f"acct_{next(self.numbers)}"
+
+    async def call(self, rpc, request):
+        current.set(Context("req_test0000", self.account))
+        return await self.bus.call(rpc, request)
+
+    async def start(self, model: str = MODEL, **fields) -> Run:
+        fields = {"batch_sizes": [1, 2], "iterations": 8, "warmup": 1, **fields}
+        return await self.call(BENCHMARK, BenchmarkRequest(model_id=model, **fields))
+
+    async def finish(self, run: Run) -> Run:
+        while run.state not in OVER:
+            run = await self.call(WAIT_FOR_RUN, RunWait(id=run.id))
+        return run
+
+    async def measure(self, model: str = MODEL, **fields) -> Run:
+        run = await self.finish(await self.start(model, **fields))
+        assert run.state == "succeeded", run.error
+        return run

@@ -1,0 +1,64 @@
+"""A model that costs nothing, in place of a process with torch.
+
+The seed of a request says how it behaves: SLOW takes a while for each block,
+POISON kills the worker, TOO_BIG runs out of memory from size 4 on.
+"""
+
+import os
+import signal
+import time
+
+from benchmarker.worker.child import answer_questions
+
+SLOW, POISON, TOO_BIG = 1, 2, 3
+MACHINE = {"device": "cpu", "name": "none", "cores": 2, "threads": 1, "memory": 1024.0}
+
+
+class QuickModel:
+    def __init__(self) -> None:
+        self.seed = 0
+
+    def answer(self, question):
+        if "commit" in question:
+            return {"folder": "none"}
+        return getattr(self, question["do"])(question)
+
+    def describe(self, _):
+        return {"name": "none", "device_class": "cpu", "memory": 24_000.0, "dtypes": ["float32"]}
+
+    def load(self, question):
+        self.seed = question["seed"]
+        return {
+            "machine": MACHINE,
+            "dtype": "float32",
+            "attention": "sdpa",
+            "compiled": False,
+            "parameters": 1,
+            "weights": 1.0,
+            "base": 1.0,
+            "input": {"input_ids": [1]},
+        }
+
+    def ceilings(self, _):
+        return {"bandwidth": 10.0, "compute": 10.0}
+
+    def energy(self, _):
+        return {"missing": "none"}
+
+    def probe(self, question):
+        if self.seed == TOO_BIG and question["batchSize"] >= 4:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does
+        return {"peakRss": 10.0 + question["batchSize"]}
+
+    def block(self, question):
+        if self.seed == POISON:
+            os.kill(os.getppid(), signal.SIGKILL)
+        if self.seed == SLOW:
+            time.sleep(0.05)
+        batch_size = question["batchSize"]
+        wall = [1_000_000 * batch_size + number for number in range(question["calls"])]
+        return {"round": question["round"], "batchSize": batch_size, "wall": wall}
+
+
+if __name__ == "__main__":
+    answer_questions(QuickModel().answer)

@@ -1,0 +1,127 @@
+"""Acceptance: limits, refusals, the queue; with real control, generator, queue and database."""
+
+import asyncio
+
+import orjson
+import pytest
+from benchmark_caller import Caller
+
+from common.contracts.benchmarking import (
+    BENCHMARK,
+    CANCEL_RUN,
+    GET_RUN,
+    LIST_RUNS,
+    Run,
+    RunName,
+    RunsRequest,
+)
+from common.errors import (
+    BenchmarkFailed,
+    InvalidModel,
+    InvalidRequest,
+    ModelRefused,
+    RateLimited,
+    ServiceError,
+    Unavailable,
+)
+
+
+@pytest.fixture
+def waiting_caller(idle_connection) -> Caller:
+    return Caller(idle_connection)
+
+
+async def outcomes(caller: Caller, number: int) -> list[Run | BaseException]:
+    return await asyncio.gather(*(caller.start() for _ in range(number)), return_exceptions=True)
+
+
+async def test_of_twenty_runs_at_once_an_hour_has_room_for_five(waiting_caller) -> None:
+    started = await outcomes(waiting_caller, 20)
+    assert sum(isinstance(run, Run) for run in started) == 5
+    refusals = [error for error in started if not isinstance(error, Run)]
+    assert {type(error) for error in refusals} == {RateLimited}
+    assert refusals[0].details["limit"] == 5
+    assert 3500 < refusals[0].retry_after <= 3601
+    # What is over counts too.
+    for run in started:
+        if isinstance(run, Run):
+            await waiting_caller.call(CANCEL_RUN, RunName(id=run.id))
+    with pytest.raises(RateLimited):
+        await waiting_caller.start()
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "word"),
+    [
+        ({"model": "lilypad/no-such-model"}, InvalidModel, "no such model"),
+        ({"model": "lilypad/tiny-unknown-task"}, ModelRefused, "task"),
+        ({"model": "lilypad/tiny-pickle"}, ModelRefused, "safetensors"),
+        ({"device": "cuda"}, BenchmarkFailed, "no worker with the device"),
+    ],
+)
+async def test_what_cannot_run_is_refused_before_it_counts(
+    idle_connection, fields, error, word
+) -> None:
+    caller = Caller(idle_connection)
+    for _ in range(6):  # more often than an hour allows
+        with pytest.raises(error) as refused:
+            await caller.start(**fields)
+        assert word in refused.value.message
+    assert isinstance(await caller.start(), Run)
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"batchSizes": [10**9]}, "batchSizes.0"),
+        ({"batchSizes": [0]}, "batchSizes.0"),
+        ({"batchSizes": []}, "batchSizes"),
+        ({"batchSizes": [2, 2]}, "batchSizes"),
+        ({"batchSizes": list(range(1, 34))}, "batchSizes"),
+        ({"iterations": 10**9}, "iterations"),
+        ({"warmup": -1}, "warmup"),
+        ({"dtype": "float128"}, "dtype"),
+        ({"device": "tpu"}, "device"),
+        ({"latencyBudgetMs": 0}, "latencyBudgetMs"),
+    ],
+)
+async def test_sizes_and_names_out_of_range_are_refused_by_name(
+    waiting_caller, fields, path
+) -> None:
+    body = {"modelId": "lilypad/tiny-text-classification", **fields}
+    # As a client that checks nothing sends it.
+    answer = await waiting_caller.bus.request(BENCHMARK.subject, orjson.dumps(body), 5)
+    error = ServiceError.from_wire(orjson.loads(answer.data))
+    assert isinstance(error, InvalidRequest)
+    assert error.details["fields"][0]["path"] == path
+
+
+async def test_runs_wait_in_line_and_are_listed_newest_first(idle_connection) -> None:
+    caller = Caller(idle_connection)
+    first, second, third = [await caller.start() for _ in range(3)]
+    assert second.queue.position == first.queue.position + 1
+    assert second.queue.estimate_seconds > first.queue.estimate_seconds
+    page = await caller.call(LIST_RUNS, RunsRequest(limit=2))
+    assert [run.id for run in page.runs] == [third.id, second.id]
+    rest = await caller.call(LIST_RUNS, RunsRequest(limit=2, before=page.next))
+    assert ([run.id for run in rest.runs], rest.next) == ([first.id], None)
+    await caller.call(CANCEL_RUN, RunName(id=first.id))
+    moved = await caller.call(GET_RUN, RunName(id=second.id))
+    assert moved.queue.position == second.queue.position - 1
+
+
+async def test_a_queue_that_is_too_long_refuses_and_costs_nothing(idle_connection) -> None:
+    refused = None
+    while refused is None:
+        caller = Caller(idle_connection)
+        try:
+            run = await caller.start()
+            waiting = caller, run
+        except Unavailable as error:
+            refused = error
+    assert (refused.code, refused.status) == (5003, 503)
+    assert refused.retry_after
+    other, run = waiting
+    assert run.queue.position == 40
+    await other.call(CANCEL_RUN, RunName(id=run.id))
+    assert isinstance(await caller.start(), Run)  # there is room for it again

@@ -1,0 +1,181 @@
+"""Jobs survive: workers are killed, messages vanish, poison is given up, cancels are heard."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from benchmark_caller import CONTROL, GENERATOR, Caller
+from nats.js.errors import NotFoundError
+from quick_model import POISON, SLOW, TOO_BIG
+
+from common import bus
+from common.contracts.benchmarking import (
+    CANCEL_RUN,
+    GET_RUN,
+    OVER,
+    PROGRESSED,
+    BenchmarkProgress,
+    RunName,
+)
+from common.jobs import DEAD, REASON, STREAM
+from hub.testing import RunningHub
+from local.services import Service
+from local.stack import Stack
+
+QUICK = Service("worker", replicas=3, module="quick_worker")
+JOBS = 100
+KILLS = 12
+
+
+@pytest.fixture(scope="module")
+def quick_stack(hub: RunningHub) -> Iterator[Stack]:
+    """Three workers with a model that costs nothing."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "PYTHONPATH": path,
+        "BENCHMARKS_PER_HOUR": "100000",
+        "MOST_WAITING": "100000",
+        "ACK_WAIT": "1",
+        "SWEEP_INTERVAL": "0.2",
+    }
+    services = (GENERATOR, CONTROL, QUICK)
+    with Stack(servers={"nats", "postgres"}, services=services, environment=environment) as running:
+        yield running
+
+
+@pytest.fixture
+async def caller(quick_stack: Stack) -> AsyncIterator[Caller]:
+    async with bus.connect(quick_stack.nats.url("gateway"), "gateway") as connection:
+        yield Caller(connection)
+
+
+@pytest.fixture
+async def queue(quick_stack: Stack):
+    """JetStream as control sees it."""
+    async with bus.connect(quick_stack.nats.url("benchmarker"), "benchmarker") as connection:
+        yield connection.client.jetstream()
+
+
+async def test_a_hundred_jobs_outlive_workers_that_are_killed_at_random(
+    quick_stack, caller
+) -> None:
+    """None is lost, and none is done twice."""
+    ends: Counter[str] = Counter()
+
+    async def hear(progress: BenchmarkProgress) -> None:
+        if progress.state in OVER:
+            ends[progress.id] += 1
+
+    await caller.bus.subscribe(PROGRESSED, hear, filter=f"{caller.account}.*")
+    runs = [await caller.start(seed=SLOW if n % 4 == 0 else 0) for n in range(JOBS)]
+    killing = asyncio.create_task(kill_at_random(quick_stack))
+    runs = [await caller.finish(run) for run in runs]
+    await killing
+    assert [run.state for run in runs] == ["succeeded"] * JOBS
+    for run in runs:
+        assert [point.latency.samples for point in run.results.points] == [8, 8]
+    while len(ends) < JOBS:
+        await asyncio.sleep(0.05)
+    assert set(ends.values()) == {1}
+
+
+async def kill_at_random(stack: Stack) -> None:
+    order = random.Random(1)
+    for _ in range(KILLS):
+        await asyncio.sleep(order.uniform(0.5, 2.0))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(stack.processes[f"worker-{order.randint(1, 3)}"].pid, signal.SIGKILL)
+
+
+async def test_poison_ends_among_the_dead_letters_with_its_reason(caller, queue) -> None:
+    run = await caller.finish(await caller.start(seed=POISON))
+    assert (run.state, run.error.reason) == ("failed", "poison")
+    while (letter := await dead_letter(queue)) is None:
+        await asyncio.sleep(0.05)
+    assert run.id in letter.data.decode()
+    assert "5 times" in letter.headers[REASON]
+
+
+async def test_a_job_that_nobody_can_read_is_a_dead_letter_too(caller, queue) -> None:
+    await queue.publish("job.benchmarker.measure.cpu", b'{"id": "not a run"}', stream=STREAM)
+    while (letter := await dead_letter(queue)) is None or b"not a run" not in letter.data:
+        await asyncio.sleep(0.05)
+    assert letter.headers[REASON].startswith("cannot be read")
+    assert (await caller.measure()).state == "succeeded"  # the workers go on
+
+
+async def dead_letter(queue):
+    try:
+        return await queue.get_last_msg(DEAD, "dead.benchmarker.measure.cpu")
+    except NotFoundError:
+        return None
+
+
+async def test_the_sizes_that_fit_stand_when_one_runs_out_of_memory(caller) -> None:
+    run = await caller.measure(seed=TOO_BIG, batch_sizes=[1, 4, 2, 8])
+    results = run.results
+    assert [t is None for t in results.throughput] == [False, True, False, True]
+    assert results.memory_usage[1] is None
+    assert {error.batch_size: error.reason for error in results.errors} == {
+        4: "out_of_memory",
+        8: "out_of_memory",
+    }
+    assert run.progress.done == run.progress.total
+    assert (await caller.measure()).state == "succeeded"  # the worker is well
+
+
+async def test_a_message_that_the_queue_lost_is_published_again(quick_stack, caller, queue) -> None:
+    for number in range(QUICK.replicas):
+        quick_stack.stop(f"worker-{number + 1}")
+    try:
+        run = await caller.start()
+        await queue.purge_stream(STREAM)
+        while (await queue.stream_info(STREAM)).state.messages == 0:
+            await asyncio.sleep(0.05)
+    finally:
+        for number in range(QUICK.replicas):
+            quick_stack.processes[f"worker-{number + 1}"].start()
+    assert (await caller.finish(run)).state == "succeeded"
+
+
+async def test_a_canceled_run_stops_and_leaves_no_process_behind(stack, new_caller) -> None:
+    caller = new_caller()
+    run = await caller.start(batch_sizes=[16], iterations=10_000)
+    while not run.progress.done:
+        await asyncio.sleep(0.1)
+        run = await caller.call(GET_RUN, RunName(id=run.id))
+    worker = psutil.Process(stack.processes["worker-1"].pid)
+    [measuring] = worker.children()
+    run = await caller.call(CANCEL_RUN, RunName(id=run.id))
+    assert run.state == "canceled"
+    while measuring.is_running() and measuring.status() != psutil.STATUS_ZOMBIE:
+        await asyncio.sleep(0.02)
+    assert (await caller.call(CANCEL_RUN, RunName(id=run.id))).state == "canceled"
+    assert (await caller.measure(batch_sizes=[1], iterations=1)).state == "succeeded"
+
+
+async def test_a_run_goes_on_with_the_next_block_when_its_worker_is_killed(
+    stack, new_caller
+) -> None:
+    caller = new_caller()
+    run = await caller.start(batch_sizes=[1, 2], iterations=320, input_tokens=16)
+    while not run.progress.done:
+        await asyncio.sleep(0.05)
+        run = await caller.call(GET_RUN, RunName(id=run.id))
+    os.kill(stack.processes["worker-1"].pid, signal.SIGKILL)
+    before = run.progress.done
+    while run.state == "running":
+        assert run.progress.done >= before  # nothing is measured again
+        before = run.progress.done
+        await asyncio.sleep(0.05)
+        run = await caller.call(GET_RUN, RunName(id=run.id))
+    assert run.state == "succeeded"
+    assert [point.latency.samples for point in run.results.points] == [320, 320]
