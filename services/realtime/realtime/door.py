@@ -15,6 +15,7 @@ from common.bus import NatsBus
 from common.errors import ServiceError, Unavailable
 from realtime.slots import Slots, alive_subject
 from realtime.sockets import Sockets
+from realtime.websocket import LARGEST_FRAME, TOO_LARGE
 
 log = structlog.get_logger()
 
@@ -91,6 +92,11 @@ class Door:
         if path.startswith("/socket.io"):
             if self.sockets.draining and b"sid=" not in scope["query_string"]:
                 await self._refuse(scope, send, Unavailable("stopping", retry_after=1))
+            elif scope["type"] == "http" and _length(scope) > LARGEST_FRAME:
+                # Refused in the answer to its poll; engineio would only say 400, and close.
+                self.sockets.refuse(scope["query_string"], TOO_LARGE)
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"ok"})
             else:
                 await self.engine(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -122,3 +128,9 @@ class Door:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": orjson.dumps(body)})
+
+
+def _length(scope: Scope) -> int:
+    """Bytes of the body, as announced; 0 if it is not, and then engineio reads none."""
+    value = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(value) if value.isdigit() else 0

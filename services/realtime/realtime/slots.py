@@ -36,6 +36,9 @@ AT_ONCE = 16
 # another replica means nothing: it may not be back yet.
 SETTLING = 5.0
 
+# What there is when somebody deleted the bucket.
+GONE = (nats.js.errors.NotFoundError, nats.js.errors.NoStreamResponseError)
+
 FULL = RateLimited(
     f"more than {PER_ACCOUNT} sockets; close one of the others first", limit=PER_ACCOUNT
 )
@@ -98,8 +101,8 @@ class Slots:
         bucket = await self._open()
         try:
             slot = await self._create(bucket, account) or await self._take_over(bucket, account)
-        except nats.js.errors.NotFoundError as error:
-            self._bucket = None  # somebody deleted it: made again by the next one
+        except GONE as error:
+            self._bucket = None  # made again by the next one
             raise Unavailable("sockets cannot be counted; try again", retry_after=1) from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable("the bus is away", retry_after=1) from error
@@ -186,7 +189,7 @@ class Slots:
                     slot.key, slot.revision = other.key, other.revision
                 elif (lost := self.held.pop(slot, None)) is not None:
                     lost()
-        except nats.js.errors.NotFoundError:
+        except GONE:
             self._bucket = None
         except (nats.errors.Error, OSError, TimeoutError, Unavailable) as error:
             log.warning("slot not renewed", error=repr(error))

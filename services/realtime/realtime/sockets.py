@@ -9,12 +9,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import orjson
 import socketio
 import socketio.exceptions
 import structlog
+from engineio.payload import Payload
 from pydantic import Field, ValidationError, field_validator
 
 from common.bus import NatsBus
@@ -119,6 +120,8 @@ class Sockets:
         )
         self.server.answer = self._answer
         self.server.tell = self._tell
+        # engineio drops a request with more without a word; `Client` counts, and says so.
+        Payload.max_decode_packets = LARGEST_FRAME
         engine = self.server.eio
         engine._async = {**engine._async, "websocket": WebSocket}  # noqa: SLF001  (its only way in)
         self._opened = engine.handlers["connect"]
@@ -281,6 +284,12 @@ class Sockets:
                         client.dismiss(REVOKED)
                 except ServiceError as error:
                     log.warning("key not checked", error=error.message)
+
+    def refuse(self, query: bytes, error: ServiceError) -> None:
+        """Dismiss the client that a request's query names, if there is one."""
+        for id in parse_qs(query.decode("latin-1")).get("sid", []):
+            if (client := self.clients.get(id)) is not None:
+                client.dismiss(error)
 
     def tell_of_gap(self, since: datetime) -> None:
         """Events were lost on the way; each client can ask for those it wants."""

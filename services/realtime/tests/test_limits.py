@@ -1,0 +1,208 @@
+"""What a client may cost; real clients, and raw ones that do not behave."""
+
+import asyncio
+import contextlib
+import json
+import socket
+
+import aiohttp
+import psutil
+import pytest
+from socketio.exceptions import ConnectionError as Refused
+
+
+async def ended(watcher) -> None:
+    await asyncio.wait_for(watcher.disconnected.wait(), 60)
+
+
+async def test_ten_sockets_exactly_whichever_replica(stack, others, new_watcher):
+    urls = [f"http://{host}:{port}" for host, port in stack.addresses["realtime"]]
+    watchers = [new_watcher("many/key", urls[n % 2], transports=["websocket"]) for n in range(25)]
+    outcomes = await asyncio.gather(*(w.connect() for w in watchers), return_exceptions=True)
+    refused = [w for w, o in zip(watchers, outcomes, strict=True) if isinstance(o, Refused)]
+    assert len(refused) == 15
+    assert {w.refused["data"]["code"] for w in refused} == {2002}
+    await next(w for w in watchers if w not in refused).client.disconnect()
+    for _ in range(100):
+        again = new_watcher("many/key")
+        with contextlib.suppress(Refused):
+            await again.connect()
+            break
+    assert again.client.connected
+    for watcher in [again, *watchers]:
+        await watcher.close()
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+async def test_a_revoked_key_closes_its_sockets_and_no_others(others, watch, transport):
+    revoked = [await watch("acc7/k7", transports=[transport]) for _ in range(2)]
+    stays = await watch("acc7/k8")
+    await others.revoke("acc7", "k7")
+    for watcher in revoked:
+        await ended(watcher)
+        assert watcher.of("error")[0]["code"] == 2001
+    await others.alert("acc7", "m", "marker")
+    await stays.wait_for("alert")
+    assert not stays.disconnected.is_set()
+    others.revoked.discard("k7")
+
+
+async def test_a_message_over_64_kib_is_told_then_closed(others, watch):
+    watcher = await watch("acc1/key", transports=["websocket"])
+    await watcher.client.emit("subscribe_metrics", {"modelId": "x" * 70_000})
+    await ended(watcher)
+    assert "64 KiB" in watcher.of("error")[0]["message"]
+
+
+async def test_a_posted_message_over_64_kib_is_told_then_closed(others, watch):
+    watcher = await watch("acc1/key", transports=["polling"])
+    await watcher.client.emit("subscribe_metrics", {"modelId": "x" * 70_000})
+    await ended(watcher)
+    assert "64 KiB" in watcher.of("error")[0]["message"]
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+async def test_a_flood_is_told_then_closed_and_disturbs_nobody(others, watch, transport):
+    await others.record("acc1", "m", tell=False, latency=1)
+    quiet = await watch("acc1/key")
+    await quiet.subscribe("m")
+    flooding = await watch("acc2/key", transports=[transport])
+    for _ in range(1000):
+        if flooding.disconnected.is_set():
+            break
+        with contextlib.suppress(Exception):
+            await flooding.client.emit("subscribe_metrics", {"modelId": "m"})
+    await ended(flooding)
+    assert 2002 in [error["code"] for error in flooding.of("error")]
+    await others.record("acc1", "m", latency=2)
+    await quiet.wait_for("metric_update")
+
+
+async def test_binary_messages_are_told_then_closed(others, watch):
+    watcher = await watch("acc1/key")
+    await watcher.client.emit("subscribe_metrics", b"\0" * 100)
+    await ended(watcher)
+    assert watcher.of("error")[0]["code"] == 1003
+
+
+async def test_a_page_of_another_origin_is_refused(stack, others):
+    async with aiohttp.ClientSession() as http:
+        for path in ("?EIO=4&transport=polling", "?EIO=4&transport=websocket"):
+            for origin, allowed in (
+                ("https://evil.example", False),
+                (f"{stack.url}.evil.example", False),
+                ("null", False),
+                (stack.url, True),
+            ):
+                headers = {"Origin": origin}
+                if "websocket" in path:
+                    headers |= {"Upgrade": "websocket", "Connection": "Upgrade"}
+                    headers |= {
+                        "Sec-WebSocket-Version": "13",
+                        "Sec-WebSocket-Key": "MTIzNDU2Nzg5MDEyMzQ1Ng==",
+                    }
+                async with http.get(f"{stack.url}/socket.io/{path}", headers=headers) as answer:
+                    assert (answer.status in (101, 200)) == allowed, (path, origin, answer.status)
+
+
+async def test_a_browser_is_not_flooded_and_sees_the_last_value(others, watch):
+    await others.record("acc1", "busy", tell=False, latency=1)
+    watcher = await watch("acc1/key")
+    await watcher.subscribe("busy")
+    for number in range(2000):
+        await others.record("acc1", "busy", latency=number)
+    await others.record("acc1", "busy", last=1)
+    async with asyncio.timeout(60), watcher.changed:
+        await watcher.changed.wait_for(
+            lambda: any("last" in update["metrics"] for update in watcher.of("metric_update"))
+        )
+    values = [
+        u["metrics"]["latency"] for u in watcher.of("metric_update") if "latency" in u["metrics"]
+    ]
+    assert values[-1] == 1999
+    assert values == sorted(values)
+    assert len(values) < 1500
+
+
+class Raw:
+    """A WebSocket client that does just what it is told, and reads only when it is."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.connect(address)
+        self.socket.sendall(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n"
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\r\n\r\n"
+        )
+        self.read_until(b'"maxPayload"')
+
+    def send(self, text: str) -> None:
+        size = len(text)
+        head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
+        self.socket.sendall(head + b"\0\0\0\0" + text.encode())
+
+    def read_until(self, what: bytes) -> bytes:
+        self.socket.settimeout(60)
+        read = b""
+        while what not in read:
+            more = self.socket.recv(65536)
+            assert more, read
+            read += more
+        return read
+
+    def read_to_the_end(self) -> bytes:
+        self.socket.settimeout(60)
+        read = b""
+        with contextlib.suppress(ConnectionError):
+            while more := self.socket.recv(65536):
+                read += more
+        return read
+
+
+async def test_who_never_says_who_it_is_is_disconnected(stack, others):
+    raw = Raw(stack.addresses["realtime"][0])
+    told = await asyncio.to_thread(raw.read_to_the_end)
+    assert b"2001" in told
+    raw.socket.close()
+
+
+async def test_clients_that_do_not_read_cost_little_and_are_disconnected(stack, others, watch):
+    await others.record("deaf", "m", tell=False, latency=1)
+    address = stack.addresses["realtime"][0]
+    url = f"http://{address[0]}:{address[1]}"
+    process = psutil.Process(stack.processes["realtime-1"].pid)
+    raws = []
+    for number in range(9):
+        raw = Raw(address)
+        raw.send("40" + json.dumps({"token": f"deaf/{number}"}))
+        await asyncio.to_thread(raw.read_until, b'"sid"')
+        raw.send('420["subscribe_metrics",{"modelId":"m"}]')
+        await asyncio.to_thread(raw.read_until, b"success")
+        raws.append(raw)
+    healthy = await watch("deaf/ok", url)
+    await healthy.subscribe("m")
+    before = process.memory_info().rss
+    most = before
+    metrics = [{f"metric_{n}_{k}": 1.0 for n in range(60)} for k in range(50)]
+    sent = 0
+    while still_connected(process, raws):
+        await others.record("deaf", "m", **metrics[sent % 50])
+        sent += 1
+        most = max(most, process.memory_info().rss)
+        await asyncio.sleep(0.005)
+    assert most - before < len(raws) * 1024 * 1024
+    await others.record("deaf", "m", marker=1)
+    async with asyncio.timeout(60), healthy.changed:
+        await healthy.changed.wait_for(
+            lambda: any("marker" in update["metrics"] for update in healthy.of("metric_update"))
+        )
+    for raw in raws:
+        raw.socket.close()
+
+
+def still_connected(process: psutil.Process, raws: list[Raw]) -> bool:
+    ports = {raw.socket.getsockname()[1] for raw in raws}
+    there = {c.raddr.port for c in process.net_connections("tcp") if c.status == "ESTABLISHED"}
+    return bool(ports & there)

@@ -1,0 +1,94 @@
+"""Against a real bus; each `Slots` is a replica."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from common import bus
+from common.errors import RateLimited, Unavailable
+from local.stack import Stack
+from realtime import slots
+from realtime.slots import PER_ACCOUNT, Slots
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    # Short, so that the test need not wait for three quarters of a minute.
+    monkeypatch.setattr(slots, "LIFE", 2.0)
+    monkeypatch.setattr(slots, "SETTLING", 0.0)
+    with Stack(servers={"nats"}, services=()) as running:
+        yield running
+
+
+@pytest.fixture
+async def new_replica(server: Stack) -> AsyncIterator[Callable]:
+    async with AsyncExitStack() as stays:
+
+        async def start(name: str) -> Slots:
+            connecting = bus.connect(server.nats.url("realtime"), "realtime")
+            replica = Slots(await stays.enter_async_context(connecting), name)
+            await replica.start()
+            return replica
+
+        yield start
+
+
+async def claim_many(replicas: list[Slots], count: int) -> list[object]:
+    claims = [replicas[n % len(replicas)].claim("acc", lambda: None) for n in range(count)]
+    outcomes = await asyncio.gather(*claims, return_exceptions=True)
+    unexpected = [o for o in outcomes if not isinstance(o, RateLimited | slots.Slot)]
+    assert unexpected == []
+    return [outcome for outcome in outcomes if isinstance(outcome, slots.Slot)]
+
+
+async def test_of_forty_claims_on_three_replicas_ten_are_granted(new_replica):
+    replicas = [await new_replica(name) for name in "abc"]
+    granted = await claim_many(replicas, 40)
+    assert len({slot.key for slot in granted}) == len(granted) == PER_ACCOUNT
+    other = await replicas[0].claim("another account", lambda: None)
+    assert other.key != granted[0].key
+
+
+async def test_what_is_given_back_can_be_claimed_again(new_replica):
+    one, other = await new_replica("a"), await new_replica("b")
+    granted = await claim_many([one], 12)
+    await one.release(granted[3])
+    await one.release(granted[3])
+    assert len(await claim_many([other], 3)) == 1
+
+
+async def test_slots_of_a_replica_that_is_gone_are_taken_over_at_once(new_replica, monkeypatch):
+    monkeypatch.setattr(slots, "LIFE", 1000.0)
+    one, other = await new_replica("a"), await new_replica("b")
+    await claim_many([one], 6)
+    await claim_many([other], 4)
+    await one.bus.client.close()
+    assert len(await claim_many([other], 8)) == 6
+
+
+async def test_slots_of_a_crash_vanish_and_those_that_are_renewed_stay(new_replica):
+    one, other = await new_replica("a"), await new_replica("b")
+    await claim_many([one], 6)
+    [kept] = await claim_many([other], 1)
+    for _ in range(8):
+        await asyncio.sleep(0.4)
+        await other.renew()
+    assert len(await claim_many([other], 20)) == 9
+    assert kept in other.held
+
+
+async def test_a_lost_bucket_is_made_again_with_all_that_are_there(new_replica):
+    one, other = await new_replica("a"), await new_replica("b")
+    taken_away: list[int] = []
+    for number in range(10):
+        await one.claim("acc", lambda number=number: taken_away.append(number))
+    await one.bus.client.jetstream().delete_key_value(slots.BUCKET)
+    await one.renew()
+    await one.renew()
+    with pytest.raises(Unavailable):
+        await other.claim("acc", lambda: None)
+    with pytest.raises(RateLimited):
+        await other.claim("acc", lambda: None)
+    assert taken_away == []
