@@ -6,15 +6,15 @@ no outlier disappears, and the plot says that it was done.
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.contracts.monitoring import EPOCH
-from metrics.arrays import Floats, Times
+from metrics.arrays import Times
 from metrics.units import title, unit
-from metrics.window import NATIVE_HOURS, History
+from metrics.window import History, bucket, spans
 
 # As many as a screen has room for.
 MOST_POINTS = 500
@@ -52,7 +52,7 @@ class Points:
     @property
     def subtitle(self) -> str:
         if not self.width:
-            return f"all {self.points_in:,} samples"
+            return f"{self.points_in:,} sample{'s' if self.points_in > 1 else ''}"
         return (
             f"mean of each {_duration(self.width)}, with its least and greatest sample;"
             f" {self.points_in:,} samples"
@@ -73,42 +73,21 @@ def reduce(metric: str, history: History) -> Points:
     """The samples themselves where they are few, else buckets."""
     entries, width = history.hours, 3600
     if history.at is not None and history.value is not None:
-        entries, width = _entries(history.at, history.value), 0
-    if len(entries) > MOST_POINTS:
-        entries, width = _bucket(entries, max(width, 1))
+        entries, width = spans(history.at, history.value), 0
+    wider = (seconds for seconds in WIDTHS if seconds > width)
+    points = entries
+    while len(points) > MOST_POINTS:
+        width = next(wider)
+        points = bucket(entries, timedelta(seconds=width))
     return Points(
         metric,
-        _to_text(entries["at"]),
-        (entries["total"] / entries["count"]).tolist(),
-        entries["minimum"].tolist(),
-        entries["maximum"].tolist(),
+        _to_text(points["at"]),
+        (points["total"] / points["count"]).tolist(),
+        points["minimum"].tolist(),
+        points["maximum"].tolist(),
         width,
         history.count,
     )
-
-
-def _entries(at: Times, value: Floats) -> NDArray[Any]:
-    entries = np.empty(len(at), NATIVE_HOURS)
-    entries["at"] = at
-    entries["count"] = 1
-    entries["total"] = entries["minimum"] = entries["maximum"] = value
-    return entries
-
-
-def _bucket(entries: NDArray[Any], least: int) -> tuple[NDArray[Any], int]:
-    """The narrowest buckets that are few enough."""
-    for width in (width for width in WIDTHS if width >= least):
-        numbers = entries["at"] // (width * 1_000_000)
-        first = np.flatnonzero(np.diff(numbers, prepend=-1))
-        if len(first) <= MOST_POINTS:
-            break
-    buckets = np.empty(len(first), NATIVE_HOURS)
-    buckets["at"] = numbers[first] * width * 1_000_000
-    for column, add in (
-        ("count", np.add), ("total", np.add), ("minimum", np.minimum), ("maximum", np.maximum),
-    ):  # fmt: skip
-        buckets[column] = add.reduceat(entries[column], first)
-    return buckets, width
 
 
 def _to_text(at: Times) -> list[str]:

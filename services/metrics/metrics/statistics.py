@@ -15,16 +15,14 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from common.contracts.monitoring import Statistics, Trend
+from metrics import histogram
 from metrics.arrays import Floats
 from metrics.units import lower_is_better, unit
 from metrics.window import History
 
 P95 = 0.95
-GROWTH = 1.01  # of log_bin()
-OFFSET = 100_000  # of log_bin()
 # Two-sided, 5 %: the normal distribution's 97.5 % point.
 SIGNIFICANT = 1.959963984540054
 # Of four values in a row not even a strict order is significant at 5 % (2/4! = 8 %).
@@ -51,7 +49,7 @@ def summarise(metric: str, history: History) -> Statistics:
         p95 = float(np.quantile(history.value, P95))
     else:
         total = math.fsum(hours["total"])
-        p95 = min(max(quantile(history.bins, history.counts, P95), minimum), maximum)
+        p95 = min(max(histogram.quantile(history.bins, history.counts, P95), minimum), maximum)
     trend, slope = trend_of(metric, history)
     return Statistics.model_construct(
         mean=total / count,
@@ -65,23 +63,6 @@ def summarise(metric: str, history: History) -> Statistics:
         exact=history.value is not None,
         unit=unit(metric),
     )
-
-
-def quantile(bins: NDArray[np.int32], counts: NDArray[np.int64], q: float) -> float:
-    """The quantile of a histogram, between the middles of its bins."""
-    cumulated = np.cumsum(counts)
-    rank = q * (cumulated[-1] - 1)
-    below = math.floor(rank)
-    around = np.searchsorted(cumulated, [below, math.ceil(rank)], side="right")
-    low, high = middles(bins[around])
-    return float(low + (high - low) * (rank - below))
-
-
-def middles(bins: NDArray[np.int32]) -> Floats:
-    """The value in the middle of each bin, in equal relative distance to both of its ends."""
-    with np.errstate(over="ignore"):  # the last bin ends beyond the largest float
-        sizes = GROWTH ** (np.abs(bins) - OFFSET).astype(np.float64) * (2 / (GROWTH + 1))
-    return np.where(bins == 0, 0.0, np.sign(bins) * sizes)
 
 
 def hourly_means(history: History) -> tuple[Floats, Floats]:

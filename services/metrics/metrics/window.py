@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.contracts.monitoring import EPOCH
+from common.contracts.monitoring import EPOCH, MICROSECOND
 from common.postgres import Connection, Database
+from metrics import histogram
 from metrics.arrays import Floats, Times
+from metrics.histogram import Bins, Counts
 
 # A metric with no more samples than this in the window is computed from them.
 EXACT = 4_000
@@ -24,14 +26,14 @@ DAY = timedelta(days=1)
 # Later than anything that can be recorded.
 END = datetime(9999, 1, 1, tzinfo=UTC)
 
-# As pack_hour(), histogram_of() and timestamptz_send() || float8send() write them.
+# As pack_hour() and timestamptz_send() || float8send() write them.
 HOURS = np.dtype(
     [("at", ">i8"), ("count", ">i8"), ("total", ">f8"), ("minimum", ">f8"), ("maximum", ">f8")]
 )
-BINS = np.dtype([("bin", ">i4"), ("count", ">i4")])
 SAMPLES = np.dtype([("at", ">i8"), ("value", ">f8")])
-# In this machine's byte order, and counts that can be added up.
-NATIVE_HOURS = HOURS.newbyteorder("=")
+# In this machine's byte order.
+SPANS = HOURS.newbyteorder("=")
+ADDED = (("count", np.add), ("total", np.add), ("minimum", np.minimum), ("maximum", np.maximum))
 
 STATE = """
 select until, stale.series, stale.day
@@ -44,23 +46,24 @@ with raw as (
 ), late as (
     select * from unnest(%(late)s::integer[], %(late_days)s::timestamptz[]) as late(series, day)
 )
-select series, string_agg(hours, ''::bytea), string_agg(histogram, ''::bytea) from (
-    select raw.series, h.* from raw cross join lateral (
-        select
-            pack_hour(date_trunc('hour', at, 'UTC'), count(*), sum(value), min(value), max(value))
-                as hours,
-            histogram_of(array_agg(log_bin(value))) as histogram
+select series, string_agg(hours, ''::bytea), string_agg(histogram, ''::bytea),
+    string_agg(samples, ''::bytea)
+from (
+    select raw.series, null as hours, null as histogram, s.samples
+    from raw cross join lateral (
+        select string_agg(timestamptz_send(at) || float8send(value), ''::bytea) as samples
         from samples where series = raw.series and at >= raw.first and at < raw.last
-        group by date_trunc('hour', at, 'UTC')
-    ) as h
+    ) as s
+    where s.samples is not null
     union all
-    select series, pack_hour(hour, count, total, minimum, maximum), histogram from hours
+    select series, pack_hour(hour, count, total, minimum, maximum), histogram, null
+    from hours
     where series = any(%(ids)s::integer[]) and (
         hour >= %(hour)s and hour < least(%(day)s, %(until)s)
         or hour >= greatest(%(day)s, %(until_day)s) and hour < %(until)s
     ) and (series, date_trunc('day', hour, 'UTC')) not in (select series, day from late)
     union all
-    select series, hours, histogram from days
+    select series, hours, histogram, null from days
     where series = any(%(ids)s::integer[]) and day >= %(day)s and day < %(until_day)s
     and (series, day) not in (select series, day from late)
 ) as parts group by series
@@ -75,15 +78,15 @@ from samples where series = any(%s::integer[]) and at >= %s group by series
 class History:
     """One metric in the window.
 
-    `hours` is a NATIVE_HOURS array by time, an entry for each hour with
-    samples; `bins` and `counts` are the histogram, from the least value up.
-    `at` (microseconds since 2000, ascending) and `value` are the samples
+    `hours` is a SPANS array by time, an entry for each hour with samples;
+    `bins` and `counts` are the histogram, from the least value up. `at`
+    (microseconds since 2000, ascending) and `value` are the samples
     themselves, where there are few.
     """
 
     hours: NDArray[Any]
-    bins: NDArray[np.int32]
-    counts: NDArray[np.int64]
+    bins: Bins
+    counts: Counts
     at: Times | None = None
     value: Floats | None = None
 
@@ -92,27 +95,24 @@ class History:
         return int(self.hours["count"].sum())
 
 
-EMPTY = History(np.empty(0, NATIVE_HOURS), np.empty(0, np.int32), np.empty(0, np.int64))
+EMPTY = History(np.empty(0, SPANS), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 async def read(database: Database, ids: list[int], since: datetime) -> dict[int, History]:
     """The histories of some series from `since` on; one without samples is left out."""
     async with database.connection() as connection:
-        spans = await _spans(connection, ids, since)
-        cursor = await connection.cursor(binary=True).execute(READ, spans)
+        sources = await _sources(connection, ids, since)
+        cursor = await connection.cursor(binary=True).execute(READ, sources)
         found = {series: _history(*packed) for series, *packed in await cursor.fetchall()}
         few = [series for series, history in found.items() if history.count <= EXACT]
         if few:
             cursor = await connection.cursor(binary=True).execute(READ_SAMPLES, [few, since])
             for series, packed in await cursor.fetchall():
-                samples = np.frombuffer(packed, SAMPLES)
-                samples = samples[np.argsort(samples["at"], kind="stable")]
-                found[series].at = samples["at"].astype(np.int64)
-                found[series].value = samples["value"].astype(np.float64)
+                found[series].at, found[series].value = _samples(packed)
     return found
 
 
-async def _spans(connection: Connection, ids: list[int], since: datetime) -> dict[str, Any]:
+async def _sources(connection: Connection, ids: list[int], since: datetime) -> dict[str, Any]:
     """What is read from where.
 
     What is committed between this and the reading changes which of two equal
@@ -143,17 +143,38 @@ def _ceil(time: datetime, step: timedelta) -> datetime:
     return time + (EPOCH - time) % step
 
 
-def _history(hours: bytes, histogram: bytes) -> History:
-    packed = np.frombuffer(hours, HOURS).astype(NATIVE_HOURS)
-    bins, counts = _add(np.frombuffer(histogram, BINS))
-    return History(packed[np.argsort(packed["at"], kind="stable")], bins, counts)
+def _history(hours: bytes | None, packed: bytes | None, samples: bytes | None) -> History:
+    at, value = _samples(samples or b"")
+    raw = bucket(spans(at, value), HOUR)
+    parts = np.concatenate([np.frombuffer(hours or b"", HOURS).astype(SPANS), raw])
+    bins, counts = histogram.add(np.frombuffer(packed or b"", histogram.ENTRIES), value)
+    return History(parts[np.argsort(parts["at"], kind="stable")], bins, counts)
 
 
-def _add(entries: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The entries of several histograms as one, from the least bin up."""
-    bins = entries["bin"].astype(np.int64)
-    least = bins.min()
-    # As floats, which hold counts to 2^53 exactly.
-    counts = np.bincount(bins - least, weights=entries["count"])
-    used = np.flatnonzero(counts)
-    return (used + least).astype(np.int32), counts[used].astype(np.int64)
+def _samples(packed: bytes) -> tuple[Times, Floats]:
+    """By time."""
+    samples = np.frombuffer(packed, SAMPLES)
+    at = samples["at"].astype(np.int64)
+    order = np.argsort(at, kind="stable")
+    return at[order], samples["value"].astype(np.float64)[order]
+
+
+def spans(at: Times, value: Floats) -> NDArray[Any]:
+    """Each sample as a SPANS entry of its own."""
+    entries = np.empty(len(at), SPANS)
+    entries["at"] = at
+    entries["count"] = 1
+    entries["total"] = entries["minimum"] = entries["maximum"] = value
+    return entries
+
+
+def bucket(entries: NDArray[Any], width: timedelta) -> NDArray[Any]:
+    """Entries, by time, put together into buckets."""
+    step = width // MICROSECOND
+    numbers = entries["at"] // step
+    first = np.flatnonzero(np.diff(numbers, prepend=-1))
+    buckets = np.empty(len(first), SPANS)
+    buckets["at"] = numbers[first] * step
+    for column, join in ADDED if len(first) else ():
+        buckets[column] = join.reduceat(entries[column], first)
+    return buckets

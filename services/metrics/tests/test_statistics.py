@@ -13,7 +13,7 @@ from scipy import stats
 
 from common.contracts.monitoring import Trend
 from common.postgres import Database
-from metrics import statistics, window
+from metrics import histogram, statistics, window
 from metrics.statistics import SIGNIFICANT
 from metrics.units import lower_is_better
 
@@ -227,7 +227,7 @@ async def test_bins_hold_any_number_within_half_a_per_cent(
             [numbers],
         )
         bins = np.array([number for (number,) in await cursor.fetchall()])
-    for value, middle in zip(numbers, statistics.middles(bins), strict=True):
+    for value, middle in zip(numbers, histogram.middles(bins), strict=True):
         if math.isfinite(middle) and abs(value) > 1e-300:
             assert middle == pytest.approx(value, rel=0.00498)
     assert all(np.diff(bins[np.argsort(numbers)]) >= 0), "bins are in the order of the values"
