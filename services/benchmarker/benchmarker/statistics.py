@@ -9,6 +9,7 @@ the documentation has the derivation of the numbers).
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,28 +43,28 @@ def describe(milliseconds: Sequence[float] | Floats) -> Distribution:
         else:
             percentiles[name] = None
             missing[name] = f"needs {needed} samples, there are {count}"
-    median = float(np.median(values))
-    described = Distribution(
-        samples=count,
-        mean=float(values.mean()),
-        median=median,
-        p50=median,
-        missing=missing,
-        **percentiles,
-    )
+    spread: dict[str, Any] = {}
     if count < FEWEST:
         reason = f"needs {FEWEST} samples, there are {count}"
-        missing |= {"standardDeviation": reason, "meanInterval": reason, "medianInterval": reason}
-        return described
-    inefficiency = statistical_inefficiency(values)
-    return described.model_copy(
-        update={
+        missing |= dict.fromkeys(("standardDeviation", "meanInterval", "medianInterval"), reason)
+    else:
+        inefficiency = statistical_inefficiency(values)
+        spread = {
             "effective_samples": count / inefficiency,
             "autocorrelation": autocorrelation(values),
             "standard_deviation": float(values.std(ddof=1)),
             "mean_interval": mean_interval(values, inefficiency),
             "median_interval": median_interval(values),
         }
+    median = float(np.median(values))
+    return Distribution(
+        samples=count,
+        mean=float(values.mean()),
+        median=median,
+        p50=median,
+        missing=missing,
+        **percentiles,
+        **spread,
     )
 
 

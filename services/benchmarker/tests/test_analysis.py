@@ -1,0 +1,186 @@
+"""What follows from figures that are known."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarker import cost, plots
+from benchmarker.analysis import analyse
+from benchmarker.outcome import assemble, describe_size
+from common.contracts.benchmarking import BenchmarkRequest
+from common.contracts.figures import Ceilings, Machine, MemoryUse, Results, Setup, Shortage
+from common.contracts.measuring import Samples, SizeFacts
+
+CPU = Machine(device="cpu", name="some cpu", cores=2, threads=2, memory=16_000.0)
+H200 = Machine(device="cuda", name="NVIDIA H200", cores=16, threads=8, memory=144_000.0)
+PRICES = cost.read_prices()
+
+
+def setup(machine: Machine = CPU, **fields) -> Setup:
+    known = {
+        "machine": machine,
+        "task": "text-classification",
+        "commit": "0" * 40,
+        "dtype": "float32",
+        "attention": "sdpa",
+        "compiled": False,
+        "parameters": 1,
+        "weights": 1.0,
+        "base": 100.0,
+        "available": 1000.0,
+        "input": {},
+        "tokens": 128,
+        "operations": 1e6,
+        "bytes_per_call": 1e6,
+        "ceilings": Ceilings(bandwidth=10.0, compute=10.0),
+    }
+    return Setup(**known | fields)
+
+
+def results(latencies: dict[int, float], *, short=(), machine=CPU, noise=0.0, **fields) -> Results:
+    """Of a model whose batches take so many ms, with 100 MiB and 10 more for each sample."""
+    made = setup(machine, **fields)
+    request = BenchmarkRequest(model_id="a/b")
+    price = PRICES.price(machine, request)
+    points = {}
+    for size, latency in latencies.items():
+        wall = [round(latency * 1e6 * (1 + noise * (-1) ** n)) for n in range(64)]
+        memory = 100.0 + 10 * size
+        gpu = machine.device == "cuda"
+        facts = SizeFacts(
+            batch_size=size,
+            memory=MemoryUse(reserved=memory) if gpu else MemoryUse(peak_rss=memory),
+        )
+        block = Samples(round=0, batch_size=size, wall=wall)
+        points[size] = describe_size(size, [block], facts, made, price)
+    errors = [Shortage(batch_size=s, reason="out_of_memory", message="no") for s in short]
+    return assemble([*latencies, *short], points, errors, made, price)
+
+
+def request(**fields) -> BenchmarkRequest:
+    return BenchmarkRequest(model_id="a/b", **fields)
+
+
+# Throughput: 100, 190, 320, 333, 250 samples/s.
+LATENCIES = {1: 10.0, 2: 10.5, 4: 12.5, 8: 24.0, 16: 64.0}
+
+
+def test_each_purpose_has_its_size_and_what_binds_it() -> None:
+    analysis = analyse(results(LATENCIES), request())
+    picks = analysis.picks
+    sizes = (picks.latency, picks.balanced, picks.throughput, picks.cost)
+    assert [pick.batch_size for pick in sizes] == [1, 4, 8, 8]
+    assert picks.throughput.bound_by == "throughput falls at larger sizes"
+    assert (analysis.optimal_batch_size, analysis.verified) == (4, True)
+    assert "95%" in analysis.constraint
+
+
+@pytest.mark.parametrize(("budget", "size"), [(11.0, 2), (12.5, 4), (30.0, 8), (1000.0, 8)])
+def test_within_a_latency_budget_the_most_throughput_is_optimal(budget, size) -> None:
+    analysis = analyse(results(LATENCIES), request(latency_budget_ms=budget))
+    assert analysis.optimal_batch_size == size
+    assert f"{budget:g} ms" in analysis.constraint
+
+
+def test_a_budget_that_nothing_meets_is_said_so() -> None:
+    analysis = analyse(results(LATENCIES), request(latency_budget_ms=9.0))
+    assert analysis.optimal_batch_size is None
+    assert "10 ms" in analysis.picks.latency.why
+    assert analysis.resource_recommendations
+    assert "10 ms" in analysis.would_change[0]
+
+
+def test_memory_binds_where_the_next_size_ran_out_of_it() -> None:
+    analysis = analyse(results({1: 10.0, 2: 10.5, 4: 12.5}, short=[8]), request())
+    assert analysis.picks.throughput.bound_by == "memory"
+    assert analysis.verified
+    memory = analysis.memory
+    assert (memory.base, memory.per_sample) == (pytest.approx(100), pytest.approx(10))
+    assert memory.largest_batch == 90
+
+
+def test_the_largest_size_is_not_called_verified_where_a_larger_one_was_not_tried() -> None:
+    analysis = analyse(results({1: 10.0, 2: 10.5, 4: 12.5}), request())
+    assert not analysis.verified
+    assert any("larger" in line for line in analysis.would_change)
+
+
+@pytest.mark.parametrize(
+    ("fields", "regime", "word"),
+    [
+        ({}, "overhead", "torch.compile"),
+        ({"bytes_per_call": 1e8}, "bandwidth", "quantised"),
+        ({"operations": 2.5e7}, "compute", "Arithmetic"),
+        ({"ceilings": Ceilings()}, "unknown", "unknown"),
+    ],
+)
+def test_recommendations_follow_from_what_holds_it_back(fields, regime, word) -> None:
+    analysis = analyse(results(LATENCIES, **fields), request())
+    assert analysis.regime == regime
+    assert word in analysis.resource_recommendations[0]
+    assert "168 MiB" in analysis.resource_recommendations[1]  # a fifth above the 140 of size 4
+
+
+def test_a_gpu_is_priced_by_its_kind_with_provenance() -> None:
+    price = results(LATENCIES, machine=H200).price
+    assert price.provider
+    assert price.as_of
+    assert price.source
+    assert price.kind == "on_demand"
+    assert "h200" in price.machine
+    unknown = H200.model_copy(update={"name": "Some Accelerator"})
+    priceless = results(LATENCIES, machine=unknown)
+    assert priceless.price is None
+    assert priceless.cost_per_inference == [None] * 5
+    assert analyse(priceless, request()).picks.cost.batch_size is None
+
+
+def test_the_callers_price_goes_before_the_operators_before_the_tables() -> None:
+    own = cost.read_prices(cpu=2.0)
+    assert own.price(CPU, request(price_per_hour=3.0)).per_hour == 3.0
+    assert own.price(CPU, request()).per_hour == 2.0
+    table = PRICES.price(CPU, request())
+    assert (table.per_hour, table.provider) == (0.0496, "Nebius")
+
+
+@given(st.floats(1e-3, 1e4), st.floats(1e-3, 1e6), st.floats(0.01, 1))
+def test_cost_times_what_is_made_in_an_hour_is_the_price(per_hour, throughput, utilisation) -> None:
+    price = PRICES.price(CPU, request(price_per_hour=per_hour, utilisation=utilisation))
+    each = cost.per_inference(price, throughput)
+    assert each * throughput * 3600 * utilisation == pytest.approx(per_hour, rel=1e-9)
+
+
+def test_drift_and_noise_are_said() -> None:
+    wall = [round(1e6 * (10 + n / 100)) for n in range(400)]
+    facts = SizeFacts(batch_size=1, memory=MemoryUse(peak_rss=100.0))
+    point = describe_size(1, [Samples(round=0, batch_size=1, wall=wall)], facts, setup(), None)
+    assert point.suspect[0].startswith("drift")
+    noisy = [1_000_000 if n % 5 else 30_000_000 for n in range(20)]
+    point = describe_size(1, [Samples(round=0, batch_size=1, wall=noisy)], facts, setup(), None)
+    assert any(doubt.startswith("noise") for doubt in point.suspect)
+    hot = Samples(
+        round=0, batch_size=1, wall=[10**6] * 8, device=[9 * 10**5] * 8, throttled=["power"]
+    )
+    doubts = describe_size(1, [hot], facts, setup(), None).suspect
+    assert [doubt.partition(":")[0] for doubt in doubts] == ["clocks", "throttled"]
+
+
+def test_a_size_without_a_figure_is_a_gap_in_every_plot() -> None:
+    drawn = results({1: 10.0, 2: 12.0}, short=[8])
+    for style in ("plotly", "vega-lite", "series"):
+        figures = plots.draw(drawn, style)
+        assert set(figures) == {"throughput", "latency", "memory_usage", "cost_per_inference"}
+    assert plots.draw(drawn, "series")["throughput"]["value"][-1] is None
+    assert plots.draw(drawn, "plotly")["latency"]["data"][0]["y"][-1] is None
+
+
+def test_every_figure_in_the_schema_has_its_unit() -> None:
+    schema = Results.model_json_schema(by_alias=True)
+    unitless = []
+    for name, body in schema["$defs"].items():
+        for field, described in body.get("properties", {}).items():
+            kinds = [described, *described.get("anyOf", [])]
+            is_number = any(kind.get("type") == "number" for kind in kinds)
+            if is_number and "unit" not in described and name != "Interval":
+                unitless.append(f"{name}.{field}")
+    assert unitless == ["Price.utilisation"]  # a share

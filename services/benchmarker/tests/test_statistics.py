@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarker.statistics import autocorrelation, describe, drift, statistical_inefficiency
+
+
+@pytest.mark.parametrize(("name", "needed"), [("p90", 64), ("p95", 130), ("p99", 662)])
+def test_a_percentile_stands_from_the_number_of_samples_that_it_needs(name, needed) -> None:
+    values = np.arange(1.0, needed + 1)
+    enough = describe(values)
+    assert getattr(enough, name) == pytest.approx(np.percentile(values, int(name[1:])), rel=1e-12)
+    assert name not in enough.missing
+    short = describe(values[:-1])
+    assert getattr(short, name) is None
+    assert short.missing[name] == f"needs {needed} samples, there are {needed - 1}"
+
+
+def test_nothing_is_claimed_of_what_was_not_timed() -> None:
+    nothing = describe([])
+    assert (nothing.mean, nothing.median, nothing.p50, nothing.standard_deviation) == (None,) * 4
+    two = describe([1.0, 3.0])
+    assert (two.mean, two.median) == (2.0, 2.0)
+    assert (two.standard_deviation, two.mean_interval) == (None, None)
+    assert "3 samples" in two.missing["standardDeviation"]
+
+
+def test_constant_times_have_an_interval_without_width() -> None:
+    described = describe([2.0] * 64)
+    assert (described.mean_interval.low, described.mean_interval.high) == (2.0, 2.0)
+    assert described.standard_deviation == 0
+
+
+@given(
+    st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=300),
+    st.floats(1e-3, 1e3),
+)
+def test_intervals_hold_their_figure_and_scale_with_the_unit(values, scale) -> None:
+    one = describe(values)
+    assert one.mean_interval.low <= one.mean <= one.mean_interval.high
+    assert one.median_interval.low <= one.median <= one.median_interval.high
+    assert 1 <= one.effective_samples <= len(values)
+    other = describe([value * scale for value in values])
+    assert other.mean == pytest.approx(one.mean * scale, rel=1e-9)
+    assert other.median_interval.high == pytest.approx(one.median_interval.high * scale, rel=1e-6)
+
+
+def autoregressive(rng, rho: float, count: int) -> np.ndarray:
+    noise = rng.normal(size=count + 100)
+    series = np.empty_like(noise)
+    series[0] = noise[0]
+    for i in range(1, len(noise)):
+        series[i] = rho * series[i - 1] + np.sqrt(1 - rho**2) * noise[i]
+    return series[100:]
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.25, 0.5])
+def test_autocorrelation_is_found_and_widens_the_interval(rho) -> None:
+    rng = np.random.default_rng(7)
+    found = [autocorrelation(autoregressive(rng, rho, 130)) for _ in range(200)]
+    assert np.mean(found) == pytest.approx(rho, abs=0.03)
+    long = autoregressive(rng, rho, 20_000)
+    assert statistical_inefficiency(long) == pytest.approx((1 + rho) / (1 - rho), rel=0.1)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.25, 0.5])
+def test_intervals_cover_what_they_promise(rho) -> None:
+    """A fixed seed: 600 series, so that the share is known to within about one in a hundred."""
+    rng = np.random.default_rng(11)
+    hits = np.zeros(2)
+    for _ in range(600):
+        described = describe(10 + autoregressive(rng, rho, 130))
+        for place, interval in enumerate((described.mean_interval, described.median_interval)):
+            hits[place] += interval.low <= 10 <= interval.high
+    assert all(0.93 <= share <= 0.97 for share in hits / 600), hits / 600
+
+
+def test_a_machine_that_slows_down_is_told_from_one_that_is_only_noisy() -> None:
+    rng = np.random.default_rng(3)
+    noisy = 10 + rng.normal(size=200)
+    change, real = drift(noisy, statistical_inefficiency(noisy))
+    assert not real
+    change, real = drift(noisy + np.linspace(0, 2, 200), 1.0)
+    assert real
+    assert change == pytest.approx(2 / 11, rel=0.3)
