@@ -21,15 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from hub.testing import RunningHub
+import plotly.graph_objects
+import plotly.io
 from rich.console import Console
+from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.table import Table
 
+from hub.testing import RunningHub
 from lilypad_client import LilypadClient, LilypadError, Module
 from local.__main__ import Progress, interruptible, port_of
 from local.process import CannotStart
 from local.stack import Stack
+from local.watch import Seen, watch
 
 MODEL = "lilypad/tiny-text-classification"
 SAMPLE = 'It\'s a small model, and it "answers", even this.'
@@ -41,8 +45,9 @@ class Failed(Exception):
 
 
 class Demo:
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, plots: Path) -> None:
         self.console = console
+        self.plots = plots
         self.steps = 0
 
     @contextmanager
@@ -79,6 +84,47 @@ class Demo:
             result = infer(laid, SAMPLE)
         text = json.dumps(result, indent=2, ensure_ascii=False)
         self.say(Syntax(text, "json", background_color="default"))
+        with httpx2.Client(base_url=stack.url, timeout=60) as http:
+            http.headers["Authorization"] = f"Bearer {key}"
+            with self.step("record how long that took, as a metric of the model"):
+                milliseconds = result["timings"]["inference"] * 1e3
+                _post(
+                    http, "/v1/api/monitor/record", modelId=MODEL, metrics={"latency": milliseconds}
+                )
+            self.say(f"[bold cyan]{self.steps + 1}[/] benchmark the model, watched over a socket")
+            run, seen = self.benchmark(stack.url, key, http)
+            self.steps += 1
+            self.say(_figures(run))
+            self.say("  [dim]* the optimal batch size[/]")
+            for sentence in run["analysis"]["resource_recommendations"]:
+                self.say(Padding(f"• {sentence}", (0, 2)))
+            self.say(
+                f"  [dim]{seen.progress} progress events and {len(seen.updates)} metric updates"
+                " came over the socket[/]"
+            )
+            with self.step("ask what is known of the model by now"):
+                monitored = _post(http, "/v1/api/monitor", modelId=MODEL, days=1)
+                plots = _get(http, f"/v1/api/benchmark/{run['id']}/plot")["plots"]
+                drawn = draw({**monitored["plots"], **plots}, self.plots)
+            self.say(_statistics(monitored))
+            self.say(f"  plots: [bold]{drawn.as_uri()}[/]")
+        with LilypadClient(api_key=key, base_url=stack.url) as client:
+            with self.step("generate the module again, now that the model was measured"):
+                measured = client.generate_module(MODEL)
+            self.say(f"  [dim]memory and batch size known from: {measured.model['vramSource']}[/]")
+
+    def benchmark(self, url: str, key: str, http: httpx2.Client) -> tuple[dict[str, Any], Seen]:
+        answer = http.post(
+            "/v1/api/benchmark",
+            json={"modelId": MODEL, "batchSizes": [1, 2, 4, 8], "iterations": 64},
+            headers={"Prefer": "respond-async"},
+        )
+        if answer.status_code != 202:
+            raise Failed(f"/v1/api/benchmark answered {answer.text}")
+        run, seen = watch(url, key, http, answer.json()["data"], self.console)
+        if run["state"] != "succeeded":
+            raise Failed(f"the benchmark {run['state']}: {run['error']}")
+        return run, seen
 
 
 def make_key(url: str) -> str:
@@ -129,6 +175,35 @@ def infer(module: Path, text: str) -> dict[str, Any]:
     return result
 
 
+def draw(figures: dict[str, Any], path: Path) -> Path:
+    """The figures as one page that needs no network: Plotly's own file, with its script inside."""
+    drawn = [plotly.graph_objects.Figure(figure) for figure in figures.values()]
+    pages = [
+        plotly.io.to_html(figure, full_html=False, include_plotlyjs=number == 0)
+        for number, figure in enumerate(drawn)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    title = f"<!doctype html><meta charset=utf-8><title>{MODEL}</title><h1>{MODEL}</h1>"
+    path.write_text(title + "\n".join(pages))
+    return path.resolve()
+
+
+def _post(http: httpx2.Client, path: str, **body: Any) -> dict[str, Any]:
+    answer = http.post(path, json=body)
+    if answer.status_code != 200:
+        raise Failed(f"{path} answered {answer.text}")
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
+def _get(http: httpx2.Client, path: str) -> dict[str, Any]:
+    answer = http.get(path)
+    if answer.status_code != 200:
+        raise Failed(f"{path} answered {answer.text}")
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
 _HUB = ("HF_ENDPOINT", "HF_TOKEN")
 
 
@@ -166,6 +241,38 @@ def _described(module: Module) -> Table:
     return table
 
 
+def _figures(run: dict[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 2))
+    names = {
+        "batch": "",
+        "samples/s": "throughput",
+        "latency, ms": "latency",
+        "memory, MiB": "memory_usage",
+        "USD each": "cost_per_inference",
+    }
+    for title in names:
+        table.add_column(title, justify="right")
+    results = run["results"]
+    best = run["analysis"]["optimal_batch_size"]
+    for row, size in enumerate(results["batchSizes"]):
+        values = [results[name][row] for name in names.values() if name]
+        cells = ["-" if value is None else f"{value:,.3g}" for value in values]
+        table.add_row(f"{size}{' *' if size == best else ''}", *cells)
+    return table
+
+
+def _statistics(monitored: dict[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 2))
+    for title in ("metric", "samples", "mean", "p95", "trend"):
+        table.add_column(title, justify="left" if title in {"metric", "trend"} else "right")
+    for name, found in monitored["statistics"].items():
+        if found["count"]:
+            unit = f" {found['unit']}" if found["unit"] else ""
+            values = [f"{found[kind]:,.4g}{unit}" for kind in ("mean", "p95")]
+            table.add_row(name, str(found["count"]), *values, found["trend"])
+    return table
+
+
 def main(arguments: list[str]) -> int:
     once = arguments == ["--once"]
     if arguments and not once:
@@ -179,7 +286,7 @@ def main(arguments: list[str]) -> int:
             folder = Path(
                 closing.enter_context(tempfile.TemporaryDirectory(prefix="lilypad-demo-"))
             )
-            demo = Demo(console)
+            demo = Demo(console, home / "plots.html")
             with demo.step("make small real models and serve them as a Hub"):
                 hub = closing.enter_context(RunningHub(home / "models"))
             stack = Stack(
