@@ -31,7 +31,7 @@ DRAIN = 5.0
 Address = tuple[str, int]
 
 
-def render(  # noqa: PLR0913  (one for each placeholder)
+def render(
     listen: Address,
     *,
     gateway: Sequence[Address],

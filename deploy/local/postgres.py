@@ -57,7 +57,7 @@ class Postgres:
         self.data = data
         self.port = port
         self.credentials = credentials
-        self.account = self._account()
+        self.account = UNPRIVILEGED if os.geteuid() == 0 else None
 
     def url(self, role: str = SUPERUSER, database: str = DATABASE) -> str:
         password = self.credentials.password(f"postgres/{role}")
@@ -107,22 +107,10 @@ class Postgres:
                 )
             )
 
-    def _account(self) -> str | None:
-        """Who PostgreSQL runs as, if not as whoever runs this."""
-        if os.geteuid() != 0:
-            return None
-        # It insists on owning its data, whoever made them.
-        return self.data.owner() if self.data.exists() else UNPRIVILEGED
-
     def _prepare(self) -> None:
         """Make the data directory, if this is the first time; wait for a predecessor to end."""
         if not self.data.exists():
             self._initialize()
-        elif os.geteuid() not in (0, owner := self.data.stat().st_uid):
-            raise CannotStart(
-                f"{self.data} is another user's (number {owner}), as when root ran this before;"
-                " run it as root again, or set LILYPAD_HOME to another directory"
-            )
         self._wait_for_predecessor()
 
     def _initialize(self) -> None:

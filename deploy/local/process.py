@@ -252,4 +252,4 @@ def wait_until_ready(
 
 def _quoted(process: Process) -> str:
     words = process.last_words()
-    return f"; the end of {process.log}:\n{words}" if words else f"; {process.log} is empty"
+    return f"; the end of {process.log}:\n{words}" if words else ""

@@ -51,7 +51,7 @@ class Stack:
         report: hears what happens.
     """
 
-    def __init__(  # noqa: PLR0913  (each has a default, and a name at the call)
+    def __init__(
         self,
         home: Path | None = None,
         *,
@@ -170,6 +170,7 @@ class Stack:
                 " or start this one elsewhere: LILYPAD_HOME=.lilypad-2 PORT=8081 make run"
             ) from None
         self._lock = lock
+        self._check_owner()
         if "envoy" in self.servers and not ports.free(self.port):
             raise CannotStart(
                 f"port {self.port} is taken by another program; end it,"
@@ -187,6 +188,14 @@ class Stack:
             self.addresses.get("realtime", []),
             self._flood_limit,
         )
+
+    def _check_owner(self) -> None:
+        secrets = self.home / "secrets"
+        if secrets.exists() and (owner := secrets.stat().st_uid) != os.geteuid():
+            raise CannotStart(
+                f"{self.home} was made by another user (number {owner});"
+                " run as that one, or set LILYPAD_HOME to another directory"
+            )
 
     def _start_servers(self) -> None:
         started = []

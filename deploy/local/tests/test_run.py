@@ -103,7 +103,7 @@ def refusal(home: Path, port: int | str) -> str:
     return complaint
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_everything_in_order(tmp_path: Path, number: signal.Signals) -> None:
     with running(tmp_path / "home") as run:
         assert get(run.port, "/readyz").status == 200

@@ -1,6 +1,7 @@
 """The stack as a whole, with the services as they are."""
 
 import http.client
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -185,6 +186,19 @@ def test_a_log_stays_bounded_while_its_program_writes(
         writer.write(b"second\n")
     assert log.read_bytes() == b"second\n"
     assert (tmp_path / "log.1").read_bytes() == b"first\n" * 200
+
+
+def test_a_home_that_another_user_made_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Stack(tmp_path, servers={"nats"}, services=()):
+        pass
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    stack = Stack(tmp_path, servers={"nats"}, services=())
+    with pytest.raises(CannotStart, match=rf"another user \(number {owner}\)"):
+        stack.start()
+    assert not stack.processes
 
 
 def test_a_throwaway_stack_leaves_no_files() -> None:
