@@ -105,7 +105,7 @@ class Demo:
             with self.step("ask what is known of the model by now"):
                 monitored = _post(http, "/v1/api/monitor", modelId=MODEL, days=1)
                 plots = _get(http, f"/v1/api/benchmark/{run['id']}/plot")["plots"]
-                drawn = draw({**monitored["plots"], **plots}, self.plots)
+                drawn = draw([*plots.values(), *monitored["plots"].values()], self.plots)
             self.say(_statistics(monitored))
             self.say(f"  plots: [bold]{drawn.as_uri()}[/]")
         with LilypadClient(api_key=key, base_url=stack.url) as client:
@@ -175,9 +175,9 @@ def infer(module: Path, text: str) -> dict[str, Any]:
     return result
 
 
-def draw(figures: dict[str, Any], path: Path) -> Path:
+def draw(figures: list[dict[str, Any]], path: Path) -> Path:
     """The figures as one page that needs no network: Plotly's own file, with its script inside."""
-    drawn = [plotly.graph_objects.Figure(figure) for figure in figures.values()]
+    drawn = [plotly.graph_objects.Figure(figure) for figure in figures]
     pages = [
         plotly.io.to_html(figure, full_html=False, include_plotlyjs=number == 0)
         for number, figure in enumerate(drawn)
