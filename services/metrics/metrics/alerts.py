@@ -306,7 +306,7 @@ async def list_alerts(database: Database, account: str, request: AlertsRequest) 
     """Newest first."""
     async with database.connection() as connection:
         cursor = await connection.execute(
-            "select id, model, type, message, severity, metric, raised_at, recovered_at"
+            "select id, model, type, message, severity, metric, raised_at, recovered_at, recovery"
             " from alerts where account = %(account)s"
             " and (%(model)s::text is null or model = %(model)s)"
             " and (not %(open)s or recovered_at is null)"
@@ -326,3 +326,4 @@ async def list_alerts(database: Database, account: str, request: AlertsRequest) 
         "id", "model_id", "type", "message", "severity", "metric", "raised_at", "recovered_at",
     )  # fmt: skip
     return Alerts(alerts=[Alert(**dict(zip(names, row, strict=True))) for row in rows])
+        "recovery",

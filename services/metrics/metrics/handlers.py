@@ -63,7 +63,8 @@ from series where id = any(%s)
 RECENT = """
 select id, extract(epoch from at - '2000-01-01Z') * 1e6, value from unnest(%s::integer[]) as id
 cross join lateral (
-    select at, value from samples where series = id and at > %s order by at desc limit %s
+    select at, value from samples where series = id and at > %s
+    and at < coalesce(%s, 'infinity'::timestamptz) order by at desc limit %s
 ) as s
 """
 
@@ -192,7 +193,7 @@ class Handlers:
         }
         async with self.database.connection() as connection:
             cursor = await connection.execute(
-                RECENT, [list(names), request.since, request.most + 1]
+                RECENT, [list(names), request.since, request.before, request.most + 1]
             )
             rows = await cursor.fetchall()
         moments: dict[int, dict[str, float]] = {}

@@ -21,7 +21,7 @@ from realtime.update import Update
 
 # Moments of one model that are told afterwards; who missed more is told that,
 # and has /monitor for it.
-MOST_MOMENTS = 1_000
+MOMENTS_A_PAGE, MOST_MOMENTS = 1_000, 10_000
 ALERTS_A_PAGE, MOST_ALERTS = 200, 1_000
 
 
@@ -40,18 +40,10 @@ async def tell(
     """
     member = topic.members[client]
     try:
-        history = await bus.call(
-            HISTORY,
-            HistoryRequest(
-                model_id=topic.model,
-                since=since,
-                metrics=sorted(member.wanted) if member.wanted else None,
-                most=MOST_MOMENTS,
-            ),
-        )
+        recorded, complete = await _recorded(bus, topic.model, member.wanted, since)
         alerts = await _alerts(bus, topic.model, since)
         heard = {(parse_time(b.timestamp), name) for b in topic.heard(member) for name in b.metrics}
-        moments = [*_not_heard(history.updates, since, heard)]
+        moments = [*_not_heard(recorded, since, heard)]
         moments += _incidents(alerts, since, set(account.alerts))
         for _, update in sorted(moments, key=lambda moment: moment[0]):
             await client.has_room()
@@ -60,7 +52,31 @@ async def tell(
         held, member.held = member.held or [], None
         for update in held:
             client.keep(update)
-    return history.complete
+    return complete
+
+
+async def _recorded(
+    bus: Bus, model: str, wanted: frozenset[str] | None, since: datetime
+) -> tuple[list[MetricUpdate], bool]:
+    """The moments after `since`, and whether that is all; pages come newest first."""
+    found: list[MetricUpdate] = []
+    before: datetime | None = None
+    while len(found) < MOST_MOMENTS:
+        page = await bus.call(
+            HISTORY,
+            HistoryRequest(
+                model_id=model,
+                since=since,
+                before=before,
+                metrics=sorted(wanted) if wanted else None,
+                most=MOMENTS_A_PAGE,
+            ),
+        )
+        found[:0] = page.updates
+        if page.complete or not page.updates:
+            return found, True
+        before = parse_time(page.updates[0].timestamp)
+    return found, False
 
 
 def _not_heard(
@@ -92,16 +108,11 @@ def _incidents(
 ) -> Iterator[tuple[datetime, Update]]:
     """An alert is news when it is raised, and again when it recovers."""
     for alert in alerts:
-        for at, type_ in (
-            (alert.raised_at, alert.type),
-            (alert.recovered_at, f"{alert.type}_recovered"),
+        raised = AlertNews.model_validate(alert.model_dump())
+        over = {"type": f"{alert.type}_recovered", "severity": "info", "message": alert.recovery}
+        for at, news in (
+            (alert.raised_at, raised),
+            (alert.recovered_at, raised.model_copy(update=over)),
         ):
-            if at is not None and at > since and (alert.id, type_) not in heard:
-                news = AlertNews(
-                    id=alert.id,
-                    model_id=alert.model_id,
-                    type=type_,
-                    message=alert.message,
-                    severity=alert.severity,
-                )
+            if at is not None and at > since and (news.id, news.type) not in heard:
                 yield at.astimezone(UTC), updates.alert(news)

@@ -1,7 +1,7 @@
 """Two replicas behind Envoy on a real bus; who may connect and what was recorded is said here."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -86,8 +86,13 @@ class Others:
         updates = [
             update
             for update in self.recorded[current.get().account, request.model_id]
-            if datetime.fromisoformat(update.timestamp) >= request.since
+            if datetime.fromisoformat(update.timestamp) > request.since
+            and (not request.before or datetime.fromisoformat(update.timestamp) < request.before)
         ]
+        if request.metrics is not None:
+            kept = [{k: v for k, v in u.metrics.items() if k in request.metrics} for u in updates]
+            pairs = zip(updates, kept, strict=True)
+            updates = [u.model_copy(update={"metrics": kept}) for u, kept in pairs if kept]
         return History(updates=updates[-request.most :], complete=len(updates) <= request.most)
 
     async def list_alerts(self, request: AlertsRequest) -> Alerts:
@@ -135,6 +140,11 @@ async def connect_others(stack: Stack, stays: AsyncExitStack) -> Others:
     await metrics.answer(HISTORY, others.history)
     await metrics.answer(LIST_ALERTS, others.list_alerts)
     return others
+
+
+@pytest.fixture(scope="session")
+def join_others() -> Callable[[Stack, AsyncExitStack], Awaitable[Others]]:
+    return connect_others
 
 
 @pytest.fixture(scope="session")

@@ -188,6 +188,7 @@ class HistoryRequest(Message):
 
     model_id: str
     since: datetime
+    before: datetime | None = None
     metrics: list[str] | None = None
     most: Annotated[int, Field(ge=1, le=5_000)] = 1_000
 
@@ -277,6 +278,7 @@ class Alert(Message):
     metric: str | None
     raised_at: datetime
     recovered_at: datetime | None
+    recovery: str | None = Field(None, description="What was said when it was over.")
 
 
 class AlertsRequest(Message):

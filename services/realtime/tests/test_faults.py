@@ -1,0 +1,117 @@
+"""What clients see when a part of the system goes away."""
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+
+class Follower:
+    """What the documentation tells a client to do: subscribe again with the last time it saw."""
+
+    def __init__(self, watcher) -> None:
+        self.watcher = watcher
+        self.since = datetime.now(UTC).isoformat()
+        self.connections = 0
+        watcher.client.on("connect", self.subscribe)
+        watcher.client.on("gap", self.resubscribe)
+
+    async def subscribe(self) -> None:
+        self.connections += 1
+        updates = self.watcher.of("metric_update")
+        since = updates[-1]["timestamp"] if updates else self.since
+        await self.watcher.client.emit("subscribe_metrics", {"modelId": "m", "since": since})
+
+    async def resubscribe(self, gap) -> None:
+        self.watcher.heard.append(("gap", gap))
+        await self.watcher.client.emit("subscribe_metrics", {"modelId": "m", "since": gap["since"]})
+
+    def numbers(self) -> list[int]:
+        updates = self.watcher.of("metric_update")
+        return [int(name[1:]) for update in updates for name in update["metrics"]]
+
+    async def up_to(self, last: int) -> list[int]:
+        async with asyncio.timeout(90):
+            while last not in self.numbers():
+                await asyncio.sleep(0.05)
+        return self.numbers()
+
+
+@pytest.fixture
+async def broken(own_stack, join_others, new_watcher):
+    """A stack to break, its other services, and a way to follow model m of account `f`."""
+    async with AsyncExitStack() as stays:
+        others = await join_others(own_stack, stays)
+        await others.record("f", "m", tell=False, n0=0)
+        await asyncio.sleep(0.01)
+
+        async def follow(url: str = own_stack.url, **options) -> Follower:
+            watcher = new_watcher("f/key", url, reconnection=True, **options)
+            follower = Follower(watcher)
+            await watcher.connect()
+            return follower
+
+        yield own_stack, others, follow
+
+
+async def test_after_the_bus_was_killed_everything_is_heard_again_and_nothing_twice(broken):
+    stack, others, follow = broken
+    urls = [f"http://{host}:{port}" for host, port in stack.addresses["realtime"]]
+    followers = [await follow(url) for url in urls]
+    await others.record("f", "m", n1=0)
+    for follower in followers:
+        await follower.up_to(1)
+    await asyncio.sleep(2.5)  # beyond the margin for clocks, so that 1 is not asked for again
+    os.kill(stack.processes["nats"].pid, signal.SIGKILL)
+    await others.record("f", "m", tell=False, n2=0)
+    for follower in followers:
+        await follower.up_to(2)
+    await others.record("f", "m", n3=0)
+    for follower in followers:
+        assert await follower.up_to(3) == [1, 2, 3]
+        assert follower.connections == 1
+        assert len(follower.watcher.of("gap")) == 1
+    # Slots were on disk: still ten in all.
+    assert not any(f.watcher.disconnected.is_set() for f in followers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_clients_of_a_replica_that_ends_come_back_and_miss_nothing(broken, number):
+    stack, others, follow = broken
+    followers = [await follow(transports=["websocket"]) for _ in range(8)]
+    followers += [await follow() for _ in range(2)]  # ten: the account has no slot to spare
+    await others.record("f", "m", n1=0)
+    for follower in followers:
+        await follower.up_to(1)
+    for count, name in enumerate(("realtime-1", "realtime-2"), 1):
+        os.kill(stack.processes[name].pid, number)
+        for step in range(10):
+            await others.record("f", "m", **{f"n{count * 10 + step}": 0})
+            await asyncio.sleep(0.1)
+        for follower in followers:
+            await follower.up_to(count * 10 + 9)
+        await asyncio.to_thread(stack.wait_until_ready, name)
+    expected = [1, *range(10, 30)]
+    assert [follower.numbers() for follower in followers] == [expected] * 10
+    assert all(1 <= follower.connections <= 4 for follower in followers)
+    if number == signal.SIGTERM:
+        assert any(follower.watcher.of("server_draining") for follower in followers)
+
+
+async def test_while_the_metrics_service_is_away_sockets_stay(broken):
+    _, others, follow = broken
+    follower = await follow()
+    await others.record("f", "m", n1=0)
+    await follower.up_to(1)
+    await others.metrics.client.close()
+    refusal = await follower.watcher.subscribe("another")
+    assert refusal["code"] == 5003
+    assert await follower.watcher.subscribe("m") == {"status": "success"}
+    since = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    assert (await follower.watcher.subscribe("m", since=since))["code"] == 5003
+    await others.progress("f", "run_1", 3)
+    await follower.watcher.wait_for("benchmark_progress")
+    assert not follower.watcher.disconnected.is_set()
