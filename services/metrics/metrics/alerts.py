@@ -7,6 +7,7 @@ sweep, which also notices what does not come: silence.
 """
 
 import asyncio
+import itertools
 import secrets
 import statistics
 import time
@@ -68,7 +69,7 @@ and (announced < 1 or (announced < 2 and recovered_at is not null))
 order by number for update skip locked limit 100
 """
 UNSENT = "coalesce(recovered_at, raised_at) < now() - interval '5 seconds'"
-NEWEST = f"""
+NEWEST = """
 select account, model, metric, newest from series cross join lateral (
     select at as newest from samples where series = id and at > now() - interval '31 days'
     order by at desc limit 1
@@ -101,6 +102,7 @@ class Watch:
         self.bus = bus
         self._noted: dict[Model, dict[str, Extremes]] = {}
         self._waiting = asyncio.Event()
+        self.evaluating = False
 
     def note(self, account: str, model: str, recorded: Mapping[str, Extremes]) -> None:
         """Something was committed; it will be looked at."""
@@ -117,6 +119,7 @@ class Watch:
             await self._waiting.wait()
             self._waiting.clear()
             noted, self._noted = self._noted, {}
+            self.evaluating = True
             for (account, model), recorded in noted.items():
                 try:
                     await self.evaluate(account, model, recorded)
@@ -124,6 +127,7 @@ class Watch:
                     self.note(account, model, recorded)  # the database is away: again later
                 except Exception:
                     log.exception("not evaluated", account=account, model=model)
+            self.evaluating = False
             await asyncio.sleep(PACE)
 
     async def evaluate(self, account: str, model: str, recorded: Mapping[str, Extremes]) -> None:
@@ -238,7 +242,7 @@ class Watch:
         times = [float(at) for (at,) in await cursor.fetchall()]
         if len(times) <= rules.REGULAR:
             return
-        usual = statistics.median(a - b for a, b in zip(times, times[1:], strict=False))
+        usual = statistics.median(a - b for a, b in itertools.pairwise(times))
         quiet = (now - last).total_seconds()
         if quiet > rules.QUIET_INTERVALS * usual:
             cause = f"nothing has been recorded for {_minutes(quiet)}; usually every {usual:.3g} s"
@@ -324,6 +328,6 @@ async def list_alerts(database: Database, account: str, request: AlertsRequest) 
         rows = await cursor.fetchall()
     names = (
         "id", "model_id", "type", "message", "severity", "metric", "raised_at", "recovered_at",
+        "recovery",
     )  # fmt: skip
     return Alerts(alerts=[Alert(**dict(zip(names, row, strict=True))) for row in rows])
-        "recovery",

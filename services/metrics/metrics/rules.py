@@ -192,7 +192,13 @@ class OwnRules:
             cursor = await connection.execute(
                 "insert into rules (id, account, rule) select %s, %s, %s"
                 " where (select count(*) from rules where account = %s) < %s returning created_at",
-                [rule.id, account, rule.model_dump_json(), account, MOST_RULES],
+                [
+                    rule.id,
+                    account,
+                    rule.model_dump_json(exclude={"created_at"}),
+                    account,
+                    MOST_RULES,
+                ],
             )
             row = await cursor.fetchone()
         if row is None:

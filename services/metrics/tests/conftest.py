@@ -1,5 +1,6 @@
 """A real database: the embedded one, or the one at TEST_DATABASE_URL, in a schema of its own."""
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -17,7 +18,7 @@ from common.postgres import Database
 from common.testing import MemoryBus
 from local.services import Service
 from local.stack import Stack
-from metrics import rollups
+from metrics import alerts, rollups
 from metrics.handlers import Handlers
 
 SCHEMA = "metrics"
@@ -85,9 +86,11 @@ def bus() -> MemoryBus:
 
 
 @pytest.fixture
-async def handlers(database: Database, bus: MemoryBus) -> AsyncIterator[Handlers]:
-    import asyncio
-
+async def handlers(
+    database: Database, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Handlers]:
+    # Tests wait for it many times over.
+    monkeypatch.setattr(alerts, "PACE", 0.02)
     made = Handlers(database, bus, most_series=200)
     work = asyncio.ensure_future(made.run())
     yield made

@@ -1,0 +1,248 @@
+import asyncio
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from common.contracts.monitoring import Alert, AlertsRequest, NewRule, Rule, RuleRequest
+from common.errors import InvalidRequest, NotFound
+from common.postgres import Database
+from common.testing import MemoryBus
+from metrics.alerts import Watch
+from metrics.handlers import Handlers
+
+from .conftest import Caller
+
+
+def record(ago: float, **metrics: float) -> dict[str, Any]:
+    """Some seconds ago."""
+    when = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
+    return {"model_id": "m", "timestamp": when, "metrics": metrics}
+
+
+async def usual(caller: Caller, metric: str, value: float, spread: float = 0.03) -> None:
+    noise = random.Random(4)
+    await caller.record(
+        *(record(7_200 - 20 * n, **{metric: value * noise.gauss(1, spread)}) for n in range(200))
+    )
+    await settled(caller)
+
+
+async def settled(caller: Caller) -> None:
+    """Everything that was recorded has been told and looked at."""
+    handlers = caller.handlers
+    while handlers._news or handlers.watch._noted or handlers.watch.evaluating:
+        await asyncio.sleep(0.01)
+
+
+async def alerts(caller: Caller, **request: Any) -> list[Alert]:
+    await settled(caller)
+    found = await caller.ask(caller.handlers.list_alerts, AlertsRequest(**request))
+    return list(found.alerts)
+
+
+async def add(caller: Caller, **rule: Any) -> Rule:
+    added: Rule = await caller.ask(caller.handlers.add_rule, NewRule(**rule))
+    return added
+
+
+def sent(bus: MemoryBus) -> list[tuple[str, str]]:
+    return [(news.type, news.severity) for subject, news in bus.published if "alert" in subject]
+
+
+async def test_one_alert_for_an_incident_and_one_recovery(caller: Caller, bus: MemoryBus) -> None:
+    await add(caller, kind="threshold", metric="latency", above=100.0, severity="critical")
+    for value in (50.0, 150.0, 180.0, 160.0):
+        await caller.record(record(0, latency=value))
+        found = await alerts(caller)
+    assert [(alert.type, alert.severity) for alert in found] == [("latency_threshold", "critical")]
+    assert found[0].message == "m: Latency is 150 ms, above 100 ms"
+    assert found[0].recovered_at is None
+    await caller.record(record(0, latency=60.0))
+    [alert] = await alerts(caller)
+    assert alert.recovered_at is not None
+    assert sent(bus) == [("latency_threshold", "critical"), ("latency_threshold_recovered", "info")]
+    await caller.record(record(0, latency=170.0))
+    assert len(await alerts(caller)) == 2, "it is another incident"
+
+
+async def test_a_peak_inside_one_call_is_an_incident_that_is_over(
+    caller: Caller, bus: MemoryBus
+) -> None:
+    await add(caller, kind="threshold", metric="latency", above=100.0)
+    await caller.record(*(record(60 - n, latency=500.0 if n == 30 else 50.0) for n in range(60)))
+    [alert] = await alerts(caller)
+    assert alert.recovered_at is not None
+    assert "500 ms" in alert.message
+    assert [type for type, _ in sent(bus)] == ["latency_threshold", "latency_threshold_recovered"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "worse", "type", "severity"),
+    [
+        ("latency", 1.5, "latency_regression", "warning"),
+        ("latency", 2.5, "latency_regression", "critical"),
+        ("throughput", 0.7, "throughput_regression", "warning"),
+        ("throughput", 0.4, "throughput_regression", "critical"),
+        ("cost_per_inference", 1.4, "cost_drift", "warning"),
+    ],
+)
+async def test_worse_than_usual_needs_no_set_up(
+    caller: Caller, bus: MemoryBus, metric: str, worse: float, type: str, severity: str
+) -> None:
+    await usual(caller, metric, 40.0)
+    assert await alerts(caller) == []
+    for n in range(8):
+        await caller.record(record(60 - n, **{metric: 40.0 * worse}))
+        await settled(caller)
+    # Long enough for the worse values to be the usual ones, if they were taken for that.
+    await caller.record(*(record(50 - n / 100, **{metric: 40.0 * worse}) for n in range(1_500)))
+    [alert] = await alerts(caller)
+    assert (alert.type, alert.severity, alert.recovered_at) == (type, severity, None)
+    assert "than usual" in alert.message
+    await caller.record(*(record(10 - n, **{metric: 40.0}) for n in range(6)))
+    [alert] = await alerts(caller)
+    assert alert.recovered_at is not None
+    assert sent(bus) == [(type, severity), (f"{type}_recovered", "info")]
+
+
+@pytest.mark.parametrize(("metric", "better"), [("latency", 0.4), ("throughput", 2.5)])
+async def test_better_than_usual_is_no_alert(caller: Caller, metric: str, better: float) -> None:
+    await usual(caller, metric, 40.0)
+    await caller.record(*(record(10 - n, **{metric: 40.0 * better}) for n in range(6)))
+    assert await alerts(caller) == []
+
+
+async def test_noise_is_no_alert(caller: Caller) -> None:
+    await usual(caller, "latency", 40.0, spread=0.3)
+    noise = random.Random(5)
+    await caller.record(*(record(30 - n, latency=40 * noise.gauss(1, 0.3)) for n in range(30)))
+    assert await alerts(caller) == []
+
+
+async def test_history_that_is_brought_in_raises_nothing(caller: Caller) -> None:
+    await add(caller, kind="threshold", metric="latency", above=100.0)
+    await caller.record(record(3 * 86_400, latency=500.0))
+    assert await alerts(caller) == []
+
+
+@pytest.mark.parametrize(
+    ("used", "severity"), [(14_000.0, None), (15_000.0, "warning"), (16_200.0, "critical")]
+)
+async def test_memory_above_nine_tenths_of_its_limit(
+    caller: Caller, used: float, severity: str | None
+) -> None:
+    await caller.record(record(1, gpu_memory_usage=used, gpu_memory_limit=16_384.0))
+    found = [(alert.type, alert.severity) for alert in await alerts(caller)]
+    assert found == ([("gpu_memory_near_limit", severity)] if severity else [])
+
+
+async def test_silence_of_a_model_that_reported_regularly(caller: Caller, bus: MemoryBus) -> None:
+    await caller.record(*(record(3_600 - 30 * n, latency=40.0) for n in range(60)))
+    await caller.record({**record(3_600, latency=40.0), "model_id": "seldom"})
+    for _ in range(2):
+        await caller.handlers.watch.look_for_silence()
+    [alert] = await alerts(caller)
+    assert (alert.type, alert.model_id) == ("silence", "m")
+    await caller.record(record(0, latency=40.0))
+    [alert] = await alerts(caller)
+    assert alert.recovered_at is not None
+    assert ("silence_recovered", "info") in sent(bus)
+
+
+async def test_silence_after_the_callers_own_time(caller: Caller) -> None:
+    await add(caller, kind="silence", metric="latency", model_id="m", after=60, severity="info")
+    await caller.record(record(90, latency=40.0), record(1, throughput=1.0))
+    await caller.handlers.watch.look_for_silence()
+    [alert] = await alerts(caller)
+    assert (alert.type, alert.severity, alert.metric) == ("silence", "info", "latency")
+    await caller.record(record(0, throughput=1.0))
+    assert (await alerts(caller))[0].recovered_at is None, "that was another metric"
+
+
+async def test_what_was_stored_and_not_sent_is_sent_once_by_the_sweep(
+    caller: Caller, database: Database, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(caller, kind="threshold", metric="latency", above=100.0)
+
+    async def die(*_: Any) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "announce", die)
+        await caller.record(record(0, latency=150.0))
+        assert len(await alerts(caller)) == 1, "stored before it is sent"
+    assert sent(bus) == []
+    others = [Watch(database, bus) for _ in range(3)]
+    await asyncio.gather(*(other.announce("account = %s", [caller.account]) for other in others))
+    assert sent(bus) == [("latency_threshold", "warning")]
+
+
+async def test_many_replicas_that_look_at_once_raise_one_alert(
+    caller: Caller, database: Database, bus: MemoryBus
+) -> None:
+    await add(caller, kind="threshold", metric="latency", above=100.0)
+    others = [Handlers(database, bus, most_series=200) for _ in range(4)]
+    work = [asyncio.ensure_future(other.run()) for other in others]
+    for n in range(3):
+        for other in others:
+            second = Caller(other)
+            second.account = caller.account
+            await second.record(record(n / 10, latency=150.0))
+    await asyncio.gather(*(settled(Caller(other)) for other in others))
+    for task in work:
+        task.cancel()
+    assert len(await alerts(caller)) == 1
+    assert sent(bus) == [("latency_threshold", "warning")]
+
+
+async def test_rules_are_added_listed_and_removed(caller: Caller, handlers: Handlers) -> None:
+    rule = await add(caller, kind="threshold", metric="latency", above=100.0)
+    await caller.record(record(0, latency=150.0))
+    assert len(await alerts(caller, open_only=True)) == 1
+    listed = (await caller.ask(handlers.list_rules, None)).rules
+    assert [found.origin for found in listed] == ["default"] * 6 + ["own"]
+    assert listed[-1] == rule
+    with pytest.raises(NotFound):
+        await Caller(handlers).ask(handlers.remove_rule, RuleRequest(id=rule.id))
+    await caller.ask(handlers.remove_rule, RuleRequest(id=rule.id))
+    assert await alerts(caller, open_only=True) == []
+    with pytest.raises(NotFound):
+        await caller.ask(handlers.remove_rule, RuleRequest(id=rule.id))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "threshold", "metric": "latency"},
+        {"kind": "threshold", "above": 1.0},
+        {"kind": "threshold", "metric": "latency", "above": 1.0, "after": 60},
+        {"kind": "threshold", "metric": "latency", "above": 1.0, "below": 2.0},
+        {"kind": "change", "metric": "latency", "above": 1.0},
+        {"kind": "silence", "metric": "latency"},
+    ],
+)
+async def test_a_rule_that_cannot_be_meant_is_refused(caller: Caller, rule: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await add(caller, **rule)
+    assert refused.value.details["fields"]
+
+
+async def test_an_account_may_have_a_hundred_rules(caller: Caller) -> None:
+    for _ in range(100):
+        await add(caller, kind="silence", after=60)
+    with pytest.raises(InvalidRequest, match="100 rules"):
+        await add(caller, kind="silence", after=60)
+
+
+async def test_alerts_are_listed_newest_first_page_by_page(caller: Caller) -> None:
+    await add(caller, kind="threshold", metric="x", above=0.0)
+    for n in range(5):
+        await caller.record({"model_id": f"m{n}", "metrics": {"x": 1.0}})
+        await settled(caller)
+    first = await alerts(caller, limit=2)
+    second = await alerts(caller, limit=2, before=first[-1].id)
+    assert [alert.model_id for alert in (*first, *second)] == ["m4", "m3", "m2", "m1"]
+    assert [alert.model_id for alert in await alerts(caller, model_id="m0")] == ["m0"]
+    assert await alerts(Caller(caller.handlers)) == []
