@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import numpy as np
-import psutil
 import psycopg
 
 from benchmarks.report import Report, figure

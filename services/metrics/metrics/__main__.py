@@ -36,7 +36,7 @@ async def main() -> None:
     async with postgres.connect(settings.database_url, "metrics", "metrics") as database:
         async with service.connect("metrics", settings) as metrics:
             handlers = Handlers(database, metrics.bus, settings.most_series)
-            work = asyncio.gather(handlers.run(), rollups.keep_up(database, settings))
+            work = asyncio.create_task(run(handlers, database, settings))
             await metrics.answer(RECORD, handlers.record, at_once=RECORDS_AT_ONCE)
             await metrics.answer(MONITOR, handlers.monitor, at_once=8)
             await metrics.answer(HISTORY, handlers.history, at_once=8)
@@ -46,13 +46,19 @@ async def main() -> None:
             await metrics.answer(ADD_RULE, handlers.add_rule)
             await metrics.answer(REMOVE_RULE, handlers.remove_rule)
             await metrics.answer_discovery()
-            serving = asyncio.ensure_future(metrics.run_until_stopped())
+            serving = asyncio.create_task(metrics.run_until_stopped())
             # The work beside the answers never ends by itself; if it does, so does the process.
             await asyncio.wait([serving, work], return_when=asyncio.FIRST_COMPLETED)
         # Everything received has been answered, with the writer still at work.
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
+
+
+async def run(handlers: Handlers, database: postgres.Database, settings: MetricsSettings) -> None:
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(handlers.run())
+        beside.create_task(rollups.keep_up(database, settings))
 
 
 if __name__ == "__main__":

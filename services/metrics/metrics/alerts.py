@@ -11,7 +11,7 @@ import itertools
 import secrets
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +39,10 @@ PACE = 0.5
 SWEEP = 10.0
 # The sweep takes at most a tenth of the time.
 EASE = 10
-# What is older is history that is being brought in, and nobody's emergency.
-LIVE = "24 hours"
-
-LATEST = f"""
+# What is older than a day is history that is being brought in, and nobody's emergency.
+LATEST = """
 select metric, id, array(
-    select value from samples where series = id and at > now() - interval '{LIVE}'
+    select value from samples where series = id and at > now() - interval '24 hours'
     order by at desc limit %s
 ) from series where account = %s and model = %s and metric = any(%s)
 """
@@ -75,10 +73,10 @@ select account, model, metric, newest from series cross join lateral (
     order by at desc limit 1
 ) as s
 """
-INTERVALS = f"""
+INTERVALS = """
 select extract(epoch from at) from samples where series in (
     select id from series where account = %s and model = %s and metric = %s
-) and at > now() - interval '{LIVE}' order by at desc limit {rules.REGULAR + 1}
+) and at > now() - interval '24 hours' order by at desc limit %s
 """
 
 Model = tuple[str, str]
@@ -238,7 +236,7 @@ class Watch:
     ) -> None:
         """Only models that reported regularly are missed."""
         rule = rules.DEFAULTS[-1]
-        cursor = await connection.execute(INTERVALS, [account, model, metric])
+        cursor = await connection.execute(INTERVALS, [account, model, metric, rules.REGULAR + 1])
         times = [float(at) for (at,) in await cursor.fetchall()]
         if len(times) <= rules.REGULAR:
             return
@@ -253,7 +251,7 @@ def _verdicts(
     rule: Rule,
     latest: Mapping[str, list[float]],
     recorded: Mapping[str, Extremes],
-    open_ones: Mapping[tuple[str, str | None], list[Any]],
+    open_ones: Mapping[tuple[str, str | None], Sequence[Any]],
 ) -> list[tuple[str | None, Verdict, str | None]]:
     """What a rule says to what was recorded, and the incident that it has open."""
     if rule.kind == "silence":
@@ -263,12 +261,13 @@ def _verdicts(
             return [(rule.metric, Verdict(over="something is recorded again"), incident[0])]
         return []
     metric = rule.metric
-    if metric not in recorded or metric not in latest:
+    if metric is None or metric not in recorded or metric not in latest:
         return []
     incident, expected = open_ones.get((rule.id, metric), (None, None))
     extremes = recorded[metric]
-    limits = latest.get(rules.MEMORY_OF.get(metric, ""), [None])
-    values = Values(latest[metric], extremes.least, extremes.greatest, limits[0])
+    limits = latest.get(rules.MEMORY_OF.get(metric, ""))
+    limit = limits[0] if limits else None
+    values = Values(latest[metric], extremes.least, extremes.greatest, limit)
     return [(metric, judge(rule, metric, values, expected), incident)]
 
 

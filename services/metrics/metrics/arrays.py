@@ -37,7 +37,7 @@ class ArrayDumper(Dumper):
         return head + body.tobytes()
 
 
-DUMPERS = {
+DUMPERS: dict[str, type[ArrayDumper]] = {
     name: type(f"{name}Dumper", (ArrayDumper,), {"oid": array})
     for name, (_, array) in ELEMENTS.items()
 }

@@ -24,11 +24,12 @@ Counts = NDArray[np.int64]
 def bins_of(values: Floats) -> Bins:
     sizes = np.where(values == 0, 1.0, np.abs(values))
     exponents = np.ceil(np.log(sizes) / math.log(GROWTH))
-    return (np.sign(values) * (OFFSET + exponents)).astype(np.int64)
+    bins: Bins = (np.sign(values) * (OFFSET + exponents)).astype(np.int64)
+    return bins
 
 
 def add(packed: NDArray[Any], values: Floats) -> tuple[Bins, Counts]:
-    """Packed histograms, one after the other, and values on top: bins ascending, and their counts."""
+    """Packed histograms and some values as one: its bins, ascending, and their counts."""
     bins = np.concatenate([packed["bin"], bins_of(values)]).astype(np.int64)
     weights = np.concatenate([packed["count"], np.ones(len(values))])
     least = bins.min()

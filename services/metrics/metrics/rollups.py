@@ -19,12 +19,6 @@ from metrics.settings import MetricsSettings
 
 log = structlog.get_logger()
 
-# Hours that ended this long ago are settled: what comes in later is marked as
-# late by the writer, who begins to do so after 5 minutes (writer.MARK_LATE).
-SETTLED = "10 minutes"
-# A day is computed again when the first late sample is this old, so that a
-# stream of them is not followed sample by sample.
-REST = "5 seconds"
 # Late days computed in one transaction.
 MOST_DAYS = 32
 # Between two rounds, in seconds; when there is more to do, as long as the last
@@ -65,19 +59,29 @@ DAYS_OF_SERIES = """
 select series, day as first, least(day + interval '24 hours', %s::timestamptz) as last
 from unnest(%s::integer[], %s::timestamptz[]) as s(series, day)
 """
-NEXT = f"""
+# Hours that ended ten minutes ago are settled: what comes in later is marked as
+# late by the writer, who begins to do so after five (writer.MARK_LATE).
+NEXT = """
 select until, target, date_trunc('day', until, 'UTC'), date_trunc('day', target, 'UTC')
-from watermark, date_trunc('hour', now() - interval '{SETTLED}', 'UTC') as target
+from watermark, date_trunc('hour', now() - interval '10 minutes', 'UTC') as target
 """
-MARKED = f"""
+# A day is computed again when the first late sample is five seconds old, so
+# that a stream of them is not followed sample by sample.
+MARKED = """
 select series, day, mark from stale
-where since < now() - interval '{REST}' order by {{order}} limit {{limit}}
+where since < now() - interval '5 seconds' order by day, series limit %s
 """
 UNMARK = """
 delete from stale using unnest(%s::integer[], %s::timestamptz[], %s::bigint[])
     as seen(series, day, mark)
 where stale.series = seen.series and stale.day = seen.day and stale.mark = seen.mark
 """
+FORGET = (
+    "delete from stale where day < %s",
+    "delete from days where day < %s",
+    "delete from hours where hour < %s",
+    "delete from samples_older where at < %s",
+)
 
 
 class Rollups:
@@ -102,7 +106,7 @@ class Rollups:
         """Compute late days again; whether there were any."""
         async with self.connection.transaction():
             until, _, day, _ = await self._next()
-            marked = await self._marked("series, day", MOST_DAYS)
+            marked = await self._marked(MOST_DAYS)
             if not marked:
                 return False
             series, days, _ = (list(column) for column in zip(*marked, strict=True))
@@ -144,13 +148,8 @@ class Rollups:
         for (partition,) in await cursor.fetchall():
             await self.connection.execute(f"drop table {partition}")
             log.info("samples let go", partition=partition)
-        for table, column in (
-            ("stale", "day"),
-            ("days", "day"),
-            ("hours", "hour"),
-            ("samples_older", "at"),
-        ):
-            await self.connection.execute(f"delete from {table} where {column} < %s", [horizon])
+        for statement in FORGET:
+            await self.connection.execute(statement, [horizon])
 
     async def _next(self) -> TupleRow:
         row = await (await self.connection.execute(NEXT)).fetchone()
@@ -162,8 +161,9 @@ class Rollups:
             statement.format(spans=spans, aggregates=AGGREGATES), parameters
         )
 
-    async def _marked(self, order: str, limit: int) -> list[TupleRow]:
-        cursor = await self.connection.execute(MARKED.format(order=order, limit=limit))
+    async def _marked(self, most: int) -> list[TupleRow]:
+        """The oldest days that were marked as late."""
+        cursor = await self.connection.execute(MARKED, [most])
         return await cursor.fetchall()
 
     async def _unmark(self, marked: list[TupleRow]) -> None:
@@ -195,7 +195,7 @@ class TimescaleRollups(Rollups):
 
     async def repair(self) -> bool:
         """One day at a time, of all series: an aggregate is refreshed by time alone."""
-        marked = await self._marked("day", 10_000)
+        marked = await self._marked(10_000)
         if not marked:
             return False
         day = marked[0][1]

@@ -37,7 +37,7 @@ select series, at, value from unnest(%b, %b, %b) as s(series, at, value)
 on conflict do nothing
 """
 RETURNING = " returning series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint"
-# The rollups take everything older than ten minutes as settled (rollups.SETTLED).
+# The rollups take everything older than ten minutes as settled (rollups.NEXT).
 MARK_LATE = """
 insert into stale (series, day)
 select series, date_trunc('day', at, 'UTC') from unnest(%b, %b) as s(series, at)

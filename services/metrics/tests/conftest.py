@@ -13,7 +13,7 @@ import pytest
 
 from common import postgres
 from common.context import Context, current
-from common.contracts.monitoring import MonitorRequest, Monitoring, Record, Samples
+from common.contracts.monitoring import Monitoring, MonitorRequest, Record, Samples
 from common.postgres import Database
 from common.testing import MemoryBus
 from local.services import Service

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import altair
+import altair as alt
 import numpy as np
 import plotly.graph_objects
 import pytest
@@ -37,10 +37,10 @@ def test_plotly_accepts_the_figure(drawn: History) -> None:
 @pytest.mark.parametrize("drawn", HISTORIES)
 def test_vega_lites_own_schema_accepts_the_specification(drawn: History) -> None:
     specification = draw(METRIC, drawn, "vega-lite")
-    altair.Chart.from_dict(specification, validate=True)
+    alt.Chart.from_dict(specification, validate=True)
     assert (
         specification["$schema"].rpartition("/")[2].split(".")[0]
-        == (altair.SCHEMA_URL.rpartition("/")[2].split(".")[0])
+        == (alt.SCHEMA_URL.rpartition("/")[2].split(".")[0])
     )
 
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from common.contracts.monitoring import EPOCH, MICROSECOND
-
 from metrics.recommendations import recommend
 from metrics.window import HOUR, History, bucket, spans
 

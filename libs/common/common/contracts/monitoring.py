@@ -4,7 +4,7 @@ import re
 from array import array
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, StringConstraints
 
@@ -106,7 +106,7 @@ class Samples(Message):
     value: bytes
 
     @classmethod
-    def from_records(cls, records: Iterable[Record]) -> Self:
+    def from_records(cls, records: Iterable[Record]) -> "Samples":
         models: dict[str, int] = {}
         metrics: dict[str, int] = {}
         model, size, metric = array("H"), array("H"), array("H")
