@@ -76,6 +76,7 @@ delete from stale using unnest(%s::integer[], %s::timestamptz[], %s::bigint[])
     as seen(series, day, mark)
 where stale.series = seen.series and stale.day = seen.day and stale.mark = seen.mark
 """
+LOCK = "select pg_try_advisory_lock(hashtext('rollups'), hashtext(current_schema()))"
 FORGET = (
     "delete from stale where day < %s",
     "delete from days where day < %s",
@@ -256,9 +257,7 @@ async def keep_up(database: Database, settings: MetricsSettings) -> None:
 
 async def _work(connection: Connection, retention_days: int) -> None:
     await connection.execute("set lock_timeout = '3s'")
-    cursor = await connection.execute(
-        "select pg_try_advisory_lock(hashtext('rollups'), hashtext(current_schema()))"
-    )
+    cursor = await connection.execute(LOCK)
     if await cursor.fetchone() != (True,):
         return
     forgotten = float("-inf")

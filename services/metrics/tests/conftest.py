@@ -26,8 +26,11 @@ SCHEMA = "metrics"
 
 @dataclass(frozen=True)
 class Place:
+    """`owner`: of whoever may make schemas, where that is somebody else."""
+
     url: str
     schema: str
+    owner: str = ""
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +44,7 @@ def place() -> Iterator[Place]:
         return
     schema_only = Service(SCHEMA, replicas=0, database=True)
     with Stack(servers={"postgres"}, services=[schema_only]) as stack:
-        yield Place(stack.postgres.url(SCHEMA), SCHEMA)
+        yield Place(stack.postgres.url(SCHEMA), SCHEMA, owner=stack.postgres.url())
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,166 @@
+"""What is on the disk: how it gets there, moves, and goes."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from common import postgres
+from common.postgres import Database
+from common.testing import MemoryBus
+from metrics import rollups
+from metrics.convert import convert
+from metrics.handlers import Handlers
+
+from .conftest import Caller, Place
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+async def empty(place: Place, database: Database) -> AsyncIterator[Place]:
+    """A schema with nothing in it, in a database that need not be the tests' own."""
+    owner = place.owner or place.url
+    schema = f"metrics_{secrets.token_hex(4)}"
+    async with await psycopg.AsyncConnection.connect(owner, autocommit=True) as connection:
+        await connection.execute(f"create schema {schema}")
+        yield Place(owner, schema)
+        await connection.execute(f"drop schema {schema} cascade")
+
+
+@contextlib.asynccontextmanager
+async def serving(place: Place) -> AsyncIterator[Caller]:
+    async with postgres.connect(place.url, place.schema, "metrics") as database:
+        handlers = Handlers(database, MemoryBus(), most_series=200)
+        work = asyncio.ensure_future(handlers.run())
+        yield Caller(handlers)
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+
+@contextlib.asynccontextmanager
+async def connected(place: Place) -> AsyncIterator[Any]:
+    async with await psycopg.AsyncConnection.connect(
+        place.url, options=f"-c search_path={place.schema}", autocommit=True
+    ) as connection:
+        yield connection
+
+
+def record(days: float, value: float) -> dict[str, Any]:
+    when = (NOW - timedelta(days=days)).isoformat()
+    return {"model_id": "m", "timestamp": when, "metrics": {"latency": value}}
+
+
+async def test_replicas_that_start_at_once_migrate_once(empty: Place) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        callers = await asyncio.gather(
+            *(stack.enter_async_context(serving(empty)) for _ in range(4))
+        )
+        for n, caller in enumerate(callers):
+            caller.account = "a"
+            await caller.record(record(n, 1.0))
+        answers = [await caller.monitor() for caller in callers]
+    assert [answer.statistics["latency"].count for answer in answers] == [4] * 4
+    async with serving(empty) as caller:  # and again, when all is there
+        caller.account = "a"
+        assert (await caller.monitor()).statistics["latency"].count == 4
+
+
+async def make_plain(connection: Any) -> None:
+    """As it was before the extension was there."""
+    await connection.execute(
+        "do $$ begin if timescale_schema() is not null then"
+        " drop materialized view days; drop materialized view hours; drop table samples;"
+        " else drop table days, hours, samples; end if; end $$"
+    )
+    cursor = await connection.execute(
+        "select pg_get_functiondef(to_regprocedure('timescale_schema()'))"
+    )
+    [(definition,)] = await cursor.fetchall()
+    await connection.execute(
+        "create or replace function timescale_schema() returns text language sql return null"
+    )
+    await connection.execute("select create_storage()")
+    await connection.execute(definition)
+
+
+async def test_a_plain_database_that_gained_the_extension_is_converted(
+    empty: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with postgres.connect(empty.url, empty.schema, "metrics"), connected(empty) as connection:
+        await make_plain(connection)
+        cursor = await connection.execute(
+            "select count(*) from pg_available_extensions where name = 'timescaledb'"
+        )
+        available = await cursor.fetchone() == (1,)
+        plain = rollups.Rollups(connection)
+        async with serving(empty) as caller:
+            await caller.record(*(record(n / 100, float(n)) for n in range(5_000)))
+            await connection.execute("update stale set since = '2000-01-01'")
+            while await plain.repair():
+                pass
+            before = await caller.monitor()
+            status = await convert(empty.url, empty.schema)
+            assert status == (0 if available else 1)
+            assert ("changed" in capsys.readouterr().err) == (not available)
+
+            async def same() -> None:
+                after = await caller.monitor()
+                for name, found in before.statistics.items():
+                    assert after.statistics[name].count == found.count
+                    assert after.statistics[name].mean == pytest.approx(found.mean)
+                    assert after.statistics[name].trend == found.trend
+
+            await same()
+            rolling = await rollups.of(connection) if available else plain
+            while await rolling.advance() or await rolling.repair():
+                pass
+            await same()
+            await caller.record(record(20.005, 1.0))
+            assert (await caller.monitor()).statistics["latency"].count == 3_001
+        if available:
+            assert await convert(empty.url, empty.schema) == 0
+            assert "already" in capsys.readouterr().out
+
+
+async def test_what_is_too_old_goes_and_nothing_else(empty: Place) -> None:
+    async with serving(empty) as caller, connected(empty) as connection:
+        old = [record(days, 1.0) for days in (5_000, 500, 460, 300, 200.5)]
+        await caller.record(*old, record(10, 1.0))
+        await connection.execute("update stale set since = '2000-01-01'")
+        rolling = await rollups.of(connection)
+        while await rolling.advance() or await rolling.repair():
+            pass
+        for kept_days, left in ((470, {300, 200, 10, 460}), (250, {200, 10}), (250, {200, 10})):
+            await rolling.forget(kept_days)
+            cursor = await connection.execute("select at from samples")
+            found = {(NOW - at).days for (at,) in await cursor.fetchall()}
+            # What goes, goes by the month or by the week: a little more may stay.
+            assert left <= found
+            assert not {days for days in found if days > kept_days + 31}
+        assert (await caller.monitor(days=365)).statistics["latency"].count >= 2
+        # The months to come are there before they come.
+        await caller.record(record(-0.9, 1.0))
+        cursor = await connection.execute("select to_regclass('samples_older')")
+        if await cursor.fetchone() != (None,):
+            cursor = await connection.execute("select count(*) from samples_older")
+            assert await cursor.fetchone() == (0,)
+
+
+async def test_one_replica_computes_and_the_others_stand_by(empty: Place) -> None:
+    async with serving(empty), connected(empty) as first, connected(empty) as second:
+        for connection, held in ((first, True), (second, False)):
+            cursor = await connection.execute(rollups.LOCK)
+            assert await cursor.fetchone() == (held,)
+        await first.close()  # it died: the next one may
+        while True:
+            cursor = await second.execute(rollups.LOCK)
+            if await cursor.fetchone() == (True,):
+                break
+            await asyncio.sleep(0.05)
