@@ -16,12 +16,14 @@ help: ## list the targets
 
 setup: $(STAMP) ## install everything into .venv
 
-$(STAMP): requirements.txt constraints.txt $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml)
+$(STAMP): requirements.txt constraints.txt $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml tests/integration/javascript/package.json)
 	@$(PYTHON) deploy/local/check_python.py
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt pip setuptools
 	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -r requirements.txt
+	@if command -v npm >/dev/null; then \
+		npm install --prefix tests/integration/javascript --silent --no-audit --no-fund; fi
 	@touch $@
 
 demo: $(STAMP) ## from a model's URL to a module's answer, on this machine alone (ONCE=1: end when done)

@@ -1,0 +1,28 @@
+// The reference's snippet as it stands there, but for the address, the token and the model;
+// what it hears is printed as lines of JSON.
+//   node seed.mjs URL TOKEN MODEL
+import { io } from 'socket.io-client';
+
+const [url, token, modelId] = process.argv.slice(2);
+const print = (event) => (data) => console.log(JSON.stringify({ event, data }));
+
+const socket = io(url, {
+    auth: {
+        token: token
+    }
+});
+
+socket.emit('subscribe_metrics', {
+    modelId: modelId,
+    metrics: ['throughput', 'latency', 'memory_usage']
+});
+
+socket.on('metric_update', print('metric_update'));
+socket.on('alert', print('alert'));
+
+// Not in the snippet: how the connection fares.
+socket.on('error', print('error'));
+socket.on('connect_error', (error) => print('connect_error')(error.data ?? null));
+socket.on('connect', () => print('connect')(socket.io.engine.transport.name));
+socket.io.engine.on('upgrade', (transport) => print('upgrade')(transport.name));
+socket.on('disconnect', print('disconnect'));
