@@ -238,14 +238,13 @@ def test_a_flood_from_one_address_is_turned_away() -> None:
     with Stack(
         servers={"envoy"},
         services=[Service("gateway", replicas=0, http=True)],
-        flood_limit=5,
+        flood_limit=1,
     ) as stack:
-        answers = [get(stack.port, "/") for _ in range(50)]
-    refused = [answer for answer in answers if answer.status == 429]
-    assert refused
-    for answer in refused:
-        assert_envelope(answer, 2002)
-        assert answer.json()["error"]["details"] == {"limit": 5}
+        # Two within a second are enough, however slow the machine is.
+        answers = (get(stack.port, "/") for _ in range(1000))
+        refused = next(answer for answer in answers if answer.status == 429)
+    assert_envelope(refused, 2002)
+    assert refused.json()["error"]["details"] == {"limit": 1}
 
 
 @pytest.fixture

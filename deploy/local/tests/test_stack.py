@@ -165,6 +165,7 @@ def test_a_part_that_keeps_dying_is_started_again_ever_less_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process, "PAUSES", (0.0, 0.1, 0.2))
+    monkeypatch.setattr(process, "STEADY", float("inf"))
     notes = Notes()
     with Stack(servers={"nats"}, services=(), report=notes) as stack:
         for _ in range(5):
