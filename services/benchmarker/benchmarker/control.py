@@ -83,8 +83,10 @@ class Control:
             request=request,
         )
         total = request.iterations * len(request.batch_sizes or GRID)
-        account = current.get().account
-        run = await self.store.accept(account, worker_class, work, total)
+        account, key = current.get().account, current.get().idempotency_key
+        run, new = await self.store.accept(account, key, worker_class, work, total)
+        if not new:
+            return run
         await self._tell(Change(account, run))
         try:
             await self.post(Posting(work.id, worker_class, 0, None, work))

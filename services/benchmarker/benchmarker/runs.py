@@ -80,12 +80,18 @@ class RunStore:
 
     # What callers do
 
-    async def accept(self, account: str, worker_class: Class, work: Measurement, total: int) -> Run:
+    async def accept(
+        self, account: str, key: str, worker_class: Class, work: Measurement, total: int
+    ) -> tuple[Run, bool]:
         """Store a run, if the account's hour and the queue have room for it.
 
         Counting and storing are one transaction under one lock, so that
         requests at the same moment cannot share the last place. A run that is
         refused leaves no row, and so costs nothing.
+
+        Returns:
+            The run, and whether it is new: a request whose idempotency `key`
+            was there within a day has its run already.
 
         Raises:
             RateLimited: `details.limit`; retry when the oldest run is an hour old.
@@ -93,11 +99,13 @@ class RunStore:
         """
         async with self.database.connection() as connection:
             await connection.execute("select pg_advisory_xact_lock(hashtext('accept a run'))")
+            if (accepted := await self._accepted(connection, account, key)) is not None:
+                return accepted, False
             await self._check_hour(connection, account)
             await self._check_queue(connection, worker_class)
             await connection.execute(
-                "insert into runs (id, account, model_id, commit, worker_class, work, total)"
-                " values (%s, %s, %s, %s, %s, %s, %s)",
+                "insert into runs (id, account, model_id, commit, worker_class, work, total,"
+                " idempotency_key) values (%s, %s, %s, %s, %s, %s, %s, nullif(%s, ''))",
                 [
                     work.id,
                     account,
@@ -106,9 +114,19 @@ class RunStore:
                     worker_class,
                     _json(work),
                     total,
+                    key,
                 ],
             )
-        return await self.get(account, work.id)
+            rows = await _select(connection, "where id = %s", [work.id])
+            return await self._described(connection, rows[0]), True
+
+    async def _accepted(self, connection: Connection, account: str, key: str) -> Run | None:
+        rows = key and await _select(
+            connection,
+            "where account = %s and idempotency_key = %s and created_at > now() - interval '1 day'",
+            [account, key],
+        )
+        return await self._described(connection, rows[0]) if rows else None
 
     async def _check_hour(self, connection: Connection, account: str) -> None:
         cursor = await connection.execute(

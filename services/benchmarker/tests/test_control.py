@@ -4,13 +4,15 @@ import asyncio
 
 import orjson
 import pytest
-from benchmark_caller import Caller
+from benchmark_caller import MODEL, Caller
 
+from common.context import Context, current
 from common.contracts.benchmarking import (
     BENCHMARK,
     CANCEL_RUN,
     GET_RUN,
     LIST_RUNS,
+    BenchmarkRequest,
     Run,
     RunName,
     RunsRequest,
@@ -94,6 +96,16 @@ async def test_sizes_and_names_out_of_range_are_refused_by_name(
     error = ServiceError.from_wire(orjson.loads(answer.data))
     assert isinstance(error, InvalidRequest)
     assert error.details["fields"][0]["path"] == path
+
+
+async def test_the_same_request_twice_is_one_run(idle_connection) -> None:
+    caller = Caller(idle_connection)
+    request = BenchmarkRequest(model_id=MODEL)
+    current.set(Context("req_test0000", caller.account, idempotency_key="f" * 64))
+    runs = [await idle_connection.call(BENCHMARK, request) for _ in range(3)]
+    assert len({run.id for run in runs}) == 1
+    current.set(Context("req_test0000", Caller(idle_connection).account, idempotency_key="f" * 64))
+    assert (await idle_connection.call(BENCHMARK, request)).id != runs[0].id
 
 
 async def test_runs_wait_in_line_and_are_listed_newest_first(idle_connection) -> None:

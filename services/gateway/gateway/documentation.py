@@ -97,6 +97,11 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
         status: {"model": ErrorEnvelope, "description": MEANINGS[status]}
         for status in sorted(statuses)
     }
+    if endpoint.later:
+        responses[202] = {
+            "model": Envelope[endpoint.reply],  # type: ignore[name-defined]
+            "description": "Accepted and under way; `Location` says where to look.",
+        }
     response_class: type[Response] = JSONResponse
     if endpoint.media_type != "application/json":
         response_class = type("File", (Response,), {"media_type": endpoint.media_type})

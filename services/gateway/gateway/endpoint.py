@@ -90,6 +90,7 @@ class Endpoint:
             get as far as the handler.
         idempotent: whether `Idempotency-Key` is honoured.
         parameters: what OpenAPI says of the query and of headers.
+        later: whether the answer may be 202, with the work still under way.
     """
 
     method: str
@@ -108,6 +109,7 @@ class Endpoint:
     media_type: str = "application/json"
     idempotent: bool = False
     parameters: tuple[dict[str, Any], ...] = ()
+    later: bool = False
 
 
 @dataclass(frozen=True)

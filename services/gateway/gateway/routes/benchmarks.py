@@ -31,6 +31,25 @@ LONGEST_WAIT = 115.0
 # One question to the benchmarker is held so long at most, in seconds.
 LONGEST_QUESTION = 15.0
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,9})\b", re.IGNORECASE)
+FORMATS = ("plotly", "vega-lite", "series")
+PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`respond-async`, or `wait=<seconds>`.",
+    "schema": {"type": "string"},
+}
+LIMIT = {
+    "name": "limit",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+}
+BEFORE = {
+    "name": "before",
+    "in": "query",
+    "description": "The id that the last page gave as `next`.",
+    "schema": {"type": "string"},
+}
+FORMAT = {"name": "format", "in": "query", "schema": {"enum": list(FORMATS), "default": "plotly"}}
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async\b", re.IGNORECASE)
 
 
@@ -78,9 +97,9 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         """
         query = parse_qs(call.scope["query_string"].decode("latin-1"))
         style = query.get("format", ["plotly"])[0]
-        if style not in {"plotly", "vega-lite", "series"}:
+        if style not in FORMATS:
             raise InvalidRequest("format: plotly, vega-lite or series", fields=[_field("format")])
-        request = PlotRequest(id=call.path_parameter("id"), format=style)  # type: ignore[arg-type]
+        request = PlotRequest(id=call.path_parameter("id"), format=style)
         return await bus.call(PLOT_RUN, request)
 
     tag = "Benchmarking"
@@ -93,6 +112,9 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             body=BenchmarkRequest,
             reply=Run,
             errors=(404, 422, 429, 502),
+            idempotent=True,
+            later=True,
+            parameters=(PREFER,),
             summary="Measure a model",
             tag=tag,
         ),
@@ -100,6 +122,7 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             method="GET",
             path="/benchmark",
             handler=list_benchmarks,
+            parameters=(LIMIT, BEFORE),
             allows="benchmark",
             reply=Runs,
             errors=(400,),
@@ -110,6 +133,7 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             method="GET",
             path="/benchmark/{id}",
             handler=get_benchmark,
+            parameters=(PREFER,),
             allows="benchmark",
             reply=Run,
             errors=(404,),
@@ -130,6 +154,7 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             method="GET",
             path="/benchmark/{id}/plot",
             handler=plot_benchmark,
+            parameters=(FORMAT,),
             allows="benchmark",
             reply=Plots,
             errors=(400, 404, 422),

@@ -1,0 +1,138 @@
+"""Benchmarks through the edge: real torch on small real models."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hub.testing import RunningHub
+from integration.caller import Account, error_of
+from local.stack import Stack
+
+MODEL = "lilypad/tiny-text-classification"
+SMALL = {"batchSizes": [1, 2], "iterations": 4, "warmup": 1}
+
+
+@pytest.fixture(scope="module")
+def stack(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path_factory.mktemp("models")),
+        # Two threads wait for each other on a machine that does other things too.
+        "OMP_NUM_THREADS": "1",
+        "SWEEP_INTERVAL": "0.5",
+    }
+    with Stack(environment=environment) as running:
+        yield running
+
+
+@pytest.fixture
+def account(stack: Stack) -> Iterator[Account]:
+    made = Account(stack.url)
+    made.http.timeout = 125
+    yield made
+    made.http.close()
+
+
+def benchmark(
+    account: Account, version: str = "v1", headers: dict[str, str] | None = None, **fields
+):
+    body = {"modelId": MODEL, **SMALL, **fields}
+    return account.post(f"/{version}/api/benchmark", body, headers=headers or {})
+
+
+def get(account: Account, path: str, **headers: str):
+    return account.http.get(path, headers={**account.headers, **headers})
+
+
+def test_v1_answers_with_the_results_as_the_reference_promises(account: Account) -> None:
+    answer = benchmark(account)
+    assert answer.status_code == 200, answer.text
+    data = answer.json()["data"]
+    results, analysis = data["results"], data["analysis"]
+    for name in ("throughput", "latency", "memory_usage", "cost_per_inference"):
+        assert [value > 0 for value in results[name]] == [True, True], name
+    assert analysis["optimal_batch_size"] in {1, 2}
+    assert all(isinstance(line, str) for line in analysis["resource_recommendations"])
+    assert (data["state"], data["error"]) == ("succeeded", None)
+    # It is drawn, and on record as metrics of that model.
+    plots = get(account, f"/v1/api/benchmark/{data['id']}/plot?format=series").json()["data"]
+    assert plots["plots"]["latency"]["value"] == results["latency"]
+    optimum = results["batchSizes"].index(analysis["optimal_batch_size"])
+    while (
+        answer := account.post("/v1/api/monitor", {"modelId": MODEL, "days": 1})
+    ).status_code == 404:
+        time.sleep(0.2)  # it is on its way to the metrics service
+    statistics = answer.json()["data"]["statistics"]
+    assert statistics["throughput"]["mean"] == pytest.approx(results["throughput"][optimum])
+
+
+@pytest.mark.parametrize(
+    ("version", "headers"),
+    [
+        ("v2", {"X-Lilypad-Beta": "v2"}),
+        ("v1", {"Prefer": "respond-async"}),
+        ("v1", {"Prefer": "wait=0"}),
+    ],
+)
+def test_who_does_not_wait_is_told_where_to_look(account: Account, version, headers) -> None:
+    answer = benchmark(account, version, headers, batchSizes=[1])
+    assert answer.status_code == 202, answer.text
+    run = answer.json()["data"]
+    assert answer.headers["location"] == f"/{version}/api/benchmark/{run['id']}"
+    assert run["state"] in {"queued", "running"}
+    assert run["results"] is None
+    beta = {"X-Lilypad-Beta": "v2"} if version == "v2" else {}
+    over = get(account, answer.headers["location"], Prefer="wait=100", **beta).json()["data"]
+    assert over["state"] == "succeeded"
+    assert over["results"]["batchSizes"] == [1]
+    assert over["progress"]["done"] == over["progress"]["total"] == 4
+
+
+def test_a_run_is_canceled_listed_and_nobody_elses(stack: Stack, account: Account) -> None:
+    sync = {"Prefer": "respond-async"}
+    run = benchmark(account, headers=sync, batchSizes=[64], iterations=10_000).json()["data"]
+    where = f"/v1/api/benchmark/{run['id']}"
+    stranger = Account(stack.url)
+    of_another = [
+        get(stranger, where),
+        stranger.http.delete(where, headers=stranger.headers),
+        get(stranger, f"{where}/plot"),
+    ]
+    assert {answer.status_code for answer in of_another} == {404}
+    assert {error_of(answer)["code"] for answer in of_another} == {3001}
+    assert get(stranger, "/v1/api/benchmark").json()["data"]["runs"] == []
+    stranger.http.close()
+    canceled = account.http.delete(where, headers=account.headers)
+    assert canceled.json()["data"]["state"] == "canceled"
+    [listed] = get(account, "/v1/api/benchmark").json()["data"]["runs"]
+    assert (listed["id"], listed["state"]) == (run["id"], "canceled")
+    assert error_of(get(account, f"{where}/plot"))["code"] == 1004
+
+
+def test_five_runs_an_hour_and_what_is_refused_is_free(account: Account) -> None:
+    for body in ({"batchSizes": [10**9]}, {"modelId": "lilypad/tiny-pickle"}, {"device": "cuda"}):
+        assert benchmark(account, **body).status_code in {400, 422}
+    wait = {"Prefer": "respond-async"}
+    for _ in range(5):
+        answer = benchmark(account, headers=wait)
+        assert answer.status_code == 202
+        run = answer.json()["data"]["id"]
+        account.http.delete(f"/v1/api/benchmark/{run}", headers=account.headers)
+    refused = benchmark(account, headers=wait)
+    assert (refused.status_code, error_of(refused)["code"]) == (429, 2002)
+    assert error_of(refused)["details"]["limit"] == 5
+    assert int(refused.headers["retry-after"]) > 3000
+
+
+def test_a_repeated_request_with_its_key_is_one_run(account: Account) -> None:
+    headers = {"Prefer": "respond-async", "Idempotency-Key": "0f1c6f62-benchmark"}
+    first, second = (benchmark(account, headers=headers, batchSizes=[1]) for _ in range(2))
+    assert first.json()["data"]["id"] == second.json()["data"]["id"]
+    assert second.headers["idempotent-replayed"] == "true"
+
+
+def test_a_run_that_fails_answers_with_its_reason(account: Account) -> None:
+    answer = benchmark(account, inputTokens=4096)
+    error = error_of(answer)
+    assert (answer.status_code, error["code"], error["details"]["reason"]) == (422, 1004, "tokens")
