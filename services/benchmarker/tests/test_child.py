@@ -1,0 +1,99 @@
+"""The two processes of a run, asked directly."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from benchmarker.worker.child import Child, Failed, OutOfMemory, started
+from hub.testing import RunningHub
+
+FETCH, MEASURE = "benchmarker.worker.fetch", "benchmarker.worker.measure"
+
+
+async def fetched(hub: RunningHub, models, model: str) -> str:
+    commit = HfApi(endpoint=hub.url).model_info(model).sha
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(models)}
+    async with started(FETCH, environment) as child:
+        return (await child.ask(id=model, commit=commit))["folder"]
+
+
+async def load(child: Child, folder: str, task: str, **fields):
+    question = {
+        "folder": folder,
+        "task": task,
+        "library": "transformers",
+        "device": "cpu",
+        "dtype": "float32",
+        "attention": None,
+        "compile": False,
+        "inputTokens": None,
+        "newTokens": 4,
+        "seed": 0,
+        "mostMemory": None,
+        "memoryShare": 0.9,
+    }
+    return await child.ask(do="load", **question | fields)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+async def test_a_sentence_transformer_is_measured_with_its_pooling(hub, models) -> None:
+    task = "sentence-similarity"
+    folder = await fetched(hub, models, f"lilypad/tiny-{task}")
+    async with started(MEASURE) as child:
+        setup = await load(child, folder, task, library="sentence-transformers")
+        assert setup["tokens"] == 128
+        assert setup["operations"] > 0
+        block = {"round": 0, "batchSize": 2, "calls": 3, "warmup": 1}
+        answer = await child.ask(do="block", **block)
+        assert len(answer["wall"]) == 3
+        assert answer["device"] is None  # a CPU has no other clock
+
+
+async def test_out_of_memory_is_told_and_the_next_process_is_well(hub, models) -> None:
+    task = "feature-extraction"
+    folder = await fetched(hub, models, f"lilypad/tiny-{task}")
+    async with started(MEASURE) as child:
+        await load(child, folder, task, mostMemory=400.0)
+        small = await child.ask(do="probe", batchSize=1)
+        with pytest.raises(OutOfMemory):
+            await child.ask(do="probe", batchSize=4096)
+        # The process is alive; what it had is free again.
+        again = await child.ask(do="probe", batchSize=1)
+        assert again["peakRss"] < 1.5 * small["peakRss"]
+
+
+async def test_memory_grows_with_the_batch_and_is_taken_from_a_clean_state(hub, models) -> None:
+    task = "feature-extraction"
+    folder = await fetched(hub, models, f"lilypad/tiny-{task}")
+    async with started(MEASURE) as child:
+        await load(child, folder, task)
+        large = (await child.ask(do="probe", batchSize=512))["peakRss"]
+        small = (await child.ask(do="probe", batchSize=1))["peakRss"]
+        assert large - small > 512 * 128 * 64 * 4 / 2**20  # its hidden states, in MiB
+
+
+async def test_a_child_that_is_killed_ran_out_of_memory_and_one_that_crashed_did_not() -> None:
+    async with started(FETCH) as child:
+        os.kill(child.process.pid, signal.SIGKILL)
+        with pytest.raises(OutOfMemory):
+            await child.ask(id="a", commit="b")
+    async with started(FETCH) as child:
+        os.kill(child.process.pid, signal.SIGSEGV)
+        with pytest.raises(Failed, match="SIGSEGV"):
+            await child.ask(id="a", commit="b")
+
+
+async def test_only_a_commit_is_fetched_and_no_secret_is_passed_on(monkeypatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
+    async with started(FETCH) as child:
+        environment = Path(f"/proc/{child.process.pid}/environ").read_bytes()
+        assert b"secret" not in environment
+        with pytest.raises(Failed, match="40 hexadecimal"):
+            await child.ask(id="lilypad/tiny", commit="main")
