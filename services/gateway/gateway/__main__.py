@@ -54,9 +54,7 @@ async def main() -> None:
                 Policy("api", settings.rate_api),
                 Policy("generate", settings.rate_generate, costly=True),
                 Policy("register", settings.rate_register),
-                accounts.LOGIN,
-                accounts.LOGIN_ADDRESS,
-                accounts.LOGIN_ACCOUNT,
+                *accounts.policies(settings.rate_login),
             ],
             replicas=settings.replicas,
         )

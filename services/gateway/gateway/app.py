@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from common import context
 from common.errors import InvalidRequest, NotFound, ServiceError, Unavailable
@@ -56,7 +57,7 @@ class Gateway:
         dashboard.add(self.app, Dashboard(guards, keyring, shown))
         self.app.add_api_route("/healthz", self._alive, include_in_schema=False)
         self.app.add_api_route("/readyz", self._ready, include_in_schema=False)
-        self.app.add_exception_handler(HTTPException, _http_error)
+        self.app.add_exception_handler(HTTPException, self._http_error)
         self.app.add_exception_handler(ServiceError, _service_error)
         self.app.add_exception_handler(Exception, _unexpected)
 
@@ -110,6 +111,31 @@ class Gateway:
             raise Unavailable(f"waiting for {', '.join(missing)}", retry_after=1, missing=missing)
         return _status(request, {"status": "ready"})
 
+    async def _http_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        headers = dict(error.headers or {})
+        if error.status_code == 404:
+            refusal: ServiceError = NotFound("there is nothing at this address; see /docs")
+        elif error.status_code == 405:
+            refusal = NotFound(
+                "this address takes another method; see the Allow header", status=405
+            )
+            headers["Allow"] = ", ".join(sorted(self._methods(request)))
+        else:
+            refusal = InvalidRequest(str(error.detail), status=error.status_code)
+        response = await _service_error(request, refusal)
+        response.headers.update(headers)
+        return response
+
+    def _methods(self, request: Request) -> set[str]:
+        """Of all routes with the address; Starlette would name those of the first."""
+        return {
+            method
+            for route in self.app.routes
+            if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE
+            for method in route.methods or ()
+        }
+
 
 def _status(request: Request, data: dict[str, Any]) -> Response:
     return Response(
@@ -146,19 +172,6 @@ def _completed(send: Send, request_id: str) -> Send:
         await send(message)
 
     return completed
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        refusal: ServiceError = NotFound("there is nothing at this address; see /docs")
-    elif error.status_code == 405:
-        refusal = NotFound("this address takes another method; see the Allow header", status=405)
-    else:
-        refusal = InvalidRequest(str(error.detail), status=error.status_code)
-    response = await _service_error(request, refusal)
-    response.headers.update(error.headers or {})
-    return response
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -176,6 +176,9 @@ def complete(app: FastAPI, public_url: str) -> None:
                 if _is_fastapis_own(operation):
                     del operation["responses"]["422"]
                 for status, response in operation["responses"].items():
+                    if int(status) >= 400:  # FastAPI takes the type of a file for its errors' too
+                        [content] = response["content"].values()
+                        response["content"] = {"application/json": content}
                     response["headers"] = {"X-Request-Id": request_id}
                     if status in {"429", "503"}:
                         response["headers"]["Retry-After"] = retry_after

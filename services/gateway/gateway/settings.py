@@ -14,6 +14,8 @@ class GatewaySettings(ServiceSettings):
     rate_generate: int = 10
     # New accounts from one address in any minute.
     rate_register: int = 20
+    # Wrong passwords for one account from one address in any minute.
+    rate_login: int = 10
     # How many gateways share a limit while the bus, which counts for all of them, is away.
     replicas: int = 2
     # Requests under way at once, in all and of one account; beyond that the answer is 503.
