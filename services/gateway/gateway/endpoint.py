@@ -232,9 +232,10 @@ class Door:
         return Caller(account, None, frozenset())
 
     async def _require_opt_in(self, call: Call) -> None:
-        if call.headers.get(b"x-lilypad-beta", b"").strip() == b"v2":
+        asked = call.headers.get(b"x-lilypad-beta")
+        if asked is not None and asked.strip() == b"v2":
             return
-        if call.caller is not None:
+        if asked is None and call.caller is not None:
             switched_on = call.caller.beta
             if not switched_on:  # perhaps only just: look again
                 switched_on = (await self.guards.accounts.get(call.account)).beta

@@ -1,11 +1,12 @@
 """Rate limits, exact across replicas, on JetStream message counters.
 
-Each account has one counter per policy and window: a subject whose message
-the server increments and answers with the new value (NATS ADR-49), so every
-request everywhere gets a number of its own. The contract is a sliding
-counter: this window's count, plus the last one's as far as it still reaches
-into the 60 seconds up to now; the worst 60 s admit at most 105 % of the limit
-(a fixed window: 200 %).
+Each account has one counter per policy and slot, a twentieth of the window: a
+subject whose message the server increments and answers with the new value
+(NATS ADR-49), so every request everywhere gets a number of its own. What
+counts is this slot and the twenty before it, so no 60 seconds ever admit more
+than the limit, wherever they begin. The price is that a request counts for up
+to 63 seconds. (One counter of the last minute, weighted by how far it still
+reaches, would admit twice the limit after a burst at the minute's end.)
 
 What is refused is taken back and remembered here until it could be admitted:
 a flood on a key that is over its limit costs no messages.
@@ -14,6 +15,7 @@ a flood on a key that is over its limit costs no messages.
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -32,6 +34,8 @@ log = structlog.get_logger()
 STREAM = "LIMITS"
 # Counting takes a quarter of a millisecond; a bus that needs longer than this is away.
 BUDGET = 1.0
+# Of which the window is made.
+SLOTS = 20
 # After it was found to be away, each replica counts alone for so long before it asks again.
 AWAY = 0.5
 # The oldest counters go beyond this; they last two windows, so that is hundreds of thousands.
@@ -55,13 +59,13 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where an account stands: `remaining` requests now, the window's end in `reset` seconds."""
+    """Where an account stands: `remaining` requests now, more of them in `reset` seconds."""
 
     policy: Policy
     remaining: int
     reset: int
     # In which it was counted, as its number since 1970; None: by this replica alone.
-    window: int | None = None
+    slot: int | None = None
 
 
 class OverLimit(RateLimited):
@@ -81,16 +85,21 @@ class OverLimit(RateLimited):
 
 @dataclass(slots=True)
 class Counter:
-    """One account's requests in one window.
+    """One account's requests in one slot, and what it has `before` by slot.
 
     Requests that come while the server is being asked are counted together by
     the next question, and still get a number each.
     """
 
     subject: str
-    before: int
+    slot: int
+    before: dict[int, int]
     busy: bool = False
     waiting: list[asyncio.Future[int]] = field(default_factory=list)
+    sum_before: int = 0
+
+    def __post_init__(self) -> None:
+        self.sum_before = sum(self.before.values())
 
 
 class Limits:
@@ -115,9 +124,9 @@ class Limits:
         self.policies = {policy.name: policy for policy in policies}
         self.replicas = replicas
         self.now = now
-        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._counters: dict[tuple[str, str], Counter] = {}
         self._over: dict[tuple[str, str], float] = {}
-        self._alone: dict[tuple[str, str, int], int] = {}
+        self._alone: dict[tuple[str, str], deque[float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._owed: dict[str, int] = {}
         self._away_until = 0.0
@@ -180,8 +189,8 @@ class Limits:
 
     def refund(self, account: str, standing: Standing) -> None:
         """Take back what was admitted: it has turned out to be free."""
-        if standing.window is not None:
-            self._refund(_subject(account, standing.policy, standing.window))
+        if standing.slot is not None:
+            self._refund(_subject(account, standing.policy, standing.slot))
 
     def _refuse_if_over(self, account: str, policy: Policy) -> None:
         until = self._over.get((policy.name, account))
@@ -198,36 +207,84 @@ class Limits:
 
     async def _count(self, account: str, policy: Policy) -> Standing:
         now = self.now()
-        window, elapsed = divmod(now, policy.window)
+        length = policy.window / SLOTS
+        slot = int(now / length)
         try:
             self._refuse_if_away()
-            counter = await self._counter(account, policy, int(window))
+            counter = await self._counter(account, policy, slot)
             number = await self._take(counter)
         except Unavailable:
             if time.monotonic() >= self._away_until:
                 self._away_until = time.monotonic() + AWAY
             if policy.costly:
                 raise
-            return self._count_alone(account, policy, int(window), elapsed)
-        reach = 1 - elapsed / policy.window
-        used = number + counter.before * reach
+            return self._count_alone(account, policy, now)
+        used = number + counter.sum_before
         if used > policy.limit:
             self._refund(counter.subject)
-            wait = _wait(policy, min(number - 1, policy.limit), counter.before, elapsed)
+            counted = min(number - 1, policy.limit - counter.sum_before)
+            wait = _wait(policy, {**counter.before, counter.slot: counted}, now)
             _remember(self._over, (policy.name, account), now + wait)
             raise OverLimit(policy, wait)
-        reset = math.ceil(policy.window - elapsed)
-        return Standing(policy, int(policy.limit - used), reset, int(window))
+        oldest = min((s for s, count in counter.before.items() if count), default=counter.slot)
+        reset = math.ceil((oldest + SLOTS + 1) * length - now)
+        return Standing(policy, policy.limit - used, max(reset, 1), counter.slot)
 
-    async def _counter(self, account: str, policy: Policy, window: int) -> Counter:
-        key = (policy.name, account, window)
+    async def _counter(self, account: str, policy: Policy, slot: int) -> Counter:
+        key = (policy.name, account)
         counter = self._counters.get(key)
-        if counter is None:
-            before = await self._read(_subject(account, policy, window - 1))
-            # Another request may have made it in the meantime.
-            counter = self._counters.get(key) or Counter(_subject(account, policy, window), before)
+        if counter is not None and counter.slot >= slot:
+            return counter
+        before = await self._read(account, policy, slot, counter)
+        # Another request may have made it in the meantime.
+        counter = self._counters.get(key)
+        if counter is None or counter.slot < slot:
+            counter = Counter(_subject(account, policy, slot), slot, before)
             _remember(self._counters, key, counter)
         return counter
+
+    async def _read(
+        self, account: str, policy: Policy, slot: int, last: Counter | None
+    ) -> dict[int, int]:
+        """What was counted in each slot that reaches into the window and is over."""
+        if last is None or last.slot != slot - 1:
+            return await self._read_all(account, policy, slot)
+        before = {s: count for s, count in last.before.items() if s >= slot - SLOTS}
+        try:
+            reply = await self.bus.request(
+                f"$JS.API.DIRECT.GET.{STREAM}.{last.subject}", b"", BUDGET
+            )
+        except NoResponders:
+            return {}  # no stream: nothing was counted
+        if not (reply.headers or {}).get("Status"):
+            before[last.slot] = int(orjson.loads(reply.data)["val"])
+        return before
+
+    async def _read_all(self, account: str, policy: Policy, slot: int) -> dict[int, int]:
+        """One question, and a message for each counter that there is (NATS ADR-31)."""
+        client = self.bus.client
+        if not client.is_connected:
+            raise Unavailable("the bus is away", retry_after=1)
+        inbox = client.new_inbox()
+        subjects = [_subject(account, policy, s) for s in range(slot - SLOTS, slot)]
+        question = orjson.dumps({"multi_last": subjects, "batch": SLOTS})
+        before: dict[int, int] = {}
+        try:
+            replies = await client.subscribe(inbox)
+            try:
+                await client.publish(f"$JS.API.DIRECT.GET.{STREAM}", question, reply=inbox)
+                while True:
+                    reply = await replies.next_msg(timeout=BUDGET)
+                    headers = reply.headers or {}
+                    if headers.get("Status"):  # 204: these were all; 404: none; 503: no stream
+                        return before
+                    before[int(headers["Nats-Subject"].rpartition(".")[2])] = int(
+                        orjson.loads(reply.data)["val"]
+                    )
+            finally:
+                await replies.unsubscribe()
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable("requests cannot be counted at present", retry_after=1) from error
 
     async def _take(self, counter: Counter) -> int:
         """This request's number in the window, from 1."""
@@ -273,16 +330,6 @@ class Limits:
             raise Unavailable("requests cannot be counted at present", retry_after=1)
         return int(answer["val"])
 
-    async def _read(self, subject: str) -> int:
-        """The count of a window that is over; no message: nothing was counted."""
-        try:
-            reply = await self.bus.request(f"$JS.API.DIRECT.GET.{STREAM}.{subject}", b"", BUDGET)
-        except NoResponders:
-            return 0  # no stream: nothing was counted
-        if (reply.headers or {}).get("Status"):
-            return 0
-        return int(orjson.loads(reply.data)["val"])
-
     def _refund(self, subject: str) -> None:
         """Take one back, in the background: nobody waits for it. Many at once are one message."""
         if subject not in self._owed:
@@ -302,19 +349,24 @@ class Limits:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _count_alone(self, account: str, policy: Policy, window: int, elapsed: float) -> Standing:
+    def _count_alone(self, account: str, policy: Policy, now: float) -> Standing:
         """Without the bus, each replica admits its share of the limit."""
-        key = (policy.name, account, window)
+        key = (policy.name, account)
         share = max(policy.limit // self.replicas, 1)
-        count = self._alone.get(key, 0)
-        if count >= share:
-            raise OverLimit(policy, policy.window - elapsed)
-        _remember(self._alone, key, count + 1)
-        return Standing(policy, share - count - 1, math.ceil(policy.window - elapsed))
+        times = self._alone.get(key)
+        if times is None:
+            times = deque()
+            _remember(self._alone, key, times)
+        while times and times[0] <= now - policy.window:
+            times.popleft()
+        if len(times) >= share:
+            raise OverLimit(policy, times[0] + policy.window - now)
+        times.append(now)
+        return Standing(policy, share - len(times), math.ceil(times[0] + policy.window - now))
 
 
-def _subject(account: str, policy: Policy, window: int) -> str:
-    return f"limit.{policy.name}.{token(account)}.{window}"
+def _subject(account: str, policy: Policy, slot: int) -> str:
+    return f"limit.{policy.name}.{token(account)}.{slot}"
 
 
 def headers(standings: list[Standing]) -> list[tuple[bytes, bytes]]:
@@ -336,12 +388,14 @@ def headers(standings: list[Standing]) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _wait(policy: Policy, count: int, before: int, elapsed: float) -> float:
+def _wait(policy: Policy, counts: dict[int, int], now: float) -> float:
     """Seconds until one more would be admitted, if nothing else is counted until then."""
-    room = policy.limit - count - 1
-    if room >= 0:  # the last window has to slide out of reach
-        return max(policy.window * (1 - room / before) - elapsed, 0.0) if before else 0.0
-    return policy.window - elapsed + policy.window * (1 - (policy.limit - 1) / count)
+    used = sum(counts.values())
+    for slot in sorted(counts):
+        used -= counts[slot]
+        if used < policy.limit:
+            return max((slot + SLOTS + 1) * policy.window / SLOTS - now, 0.0)
+    return policy.window  # not reached: without any there is room
 
 
 def _remember(memory: dict[Key, Value], key: Key, value: Value) -> None:
