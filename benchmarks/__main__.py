@@ -8,7 +8,7 @@ from rich.console import Console
 from benchmarks.report import Report, machine
 
 # In the order of a request's way. Each module has `measure() -> Report`.
-NAMES = ("runtime", "generation")
+NAMES = ("runtime", "generation", "realtime")
 
 
 def main(arguments: list[str]) -> int:

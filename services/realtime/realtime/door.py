@@ -109,7 +109,11 @@ class Door:
             elif not self.pulse.is_well:
                 await self._refuse(scope, send, Unavailable("waiting for bus", retry_after=1))
             else:
-                await self._say(send, 200, {"status": "ready"}, None)
+                counts = {
+                    "clients": len(self.sockets.clients),
+                    "decoded": self.sockets.topics.decoded,
+                }
+                await self._say(send, 200, {"status": "ready", **counts}, None)
         else:
             await self._say(send, 404, None, NOWHERE)
 

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import aiohttp
 import pytest
 from socketio.exceptions import ConnectionError as Refused
 
@@ -29,6 +30,29 @@ async def test_both_replicas_hear_the_same(stack, others, watch):
     for watcher in watchers:
         [update] = await watcher.wait_for("metric_update")
         assert update["metrics"] == {"latency": 2}
+
+
+async def test_a_replica_decodes_only_what_its_own_clients_want(stack, others, watch):
+    await others.record("acc8", "m", tell=False, latency=1)
+    urls = [f"http://{host}:{port}" for host, port in stack.addresses["realtime"]]
+
+    async def decoded(http: aiohttp.ClientSession) -> list[int]:
+        answers = [await http.get(f"{url}/readyz") for url in urls]
+        return [(await answer.json())["data"]["decoded"] for answer in answers]
+
+    watchers = [await watch("acc8/key", urls[0]) for _ in range(3)]
+    for watcher in watchers:
+        await watcher.subscribe("m")
+    async with aiohttp.ClientSession() as http:
+        before = await decoded(http)
+        for number in range(20):
+            await others.record("acc8", "m", **{f"n{number}": 1})
+        await others.record("acc8", "nobody-asked", latency=1)
+        for watcher in watchers:
+            await watcher.wait_for("metric_update", 20)
+        after = await decoded(http)
+    # Once for all three clients, and not at all where there are none.
+    assert [b - a for a, b in zip(before, after, strict=True)] == [20, 0]
 
 
 async def test_metrics_that_were_not_asked_for_stay_away(others, watch):
