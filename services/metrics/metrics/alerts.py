@@ -34,21 +34,23 @@ from metrics.rules import Values, Verdict, judge, type_of
 
 log = structlog.get_logger()
 
-# A model that is recorded without pause is looked at this often, in seconds.
+# What is recorded without pause is looked at this often, in seconds.
 PACE = 0.5
+# Models of an account that are looked at together; each may bring thousands of values.
+TOGETHER = 50
 SWEEP = 10.0
 # The sweep takes at most a tenth of the time.
 EASE = 10
 # What is older than a day is history that is being brought in, and nobody's emergency.
 LATEST = """
-select metric, id, array(
+select model, metric, array(
     select value from samples where series = id and at > now() - interval '24 hours'
     order by at desc limit %s
-) from series where account = %s and model = %s and metric = any(%s)
+) from series where account = %s and model = any(%s) and metric = any(%s)
 """
 OPEN = """
-select rule, metric, id, expected from alerts
-where account = %s and model = %s and recovered_at is null
+select model, rule, metric, id, expected from alerts
+where account = %s and model = any(%s) and recovered_at is null
 """
 RAISE = """
 insert into alerts (id, account, model, metric, rule, type, severity, message, expected)
@@ -80,6 +82,8 @@ select extract(epoch from at) from samples where series in (
 """
 
 Model = tuple[str, str]
+# By rule and metric: the incident's id, and what was expected when it began.
+OpenOnes = dict[tuple[str, str | None], Sequence[Any]]
 
 
 @dataclass(slots=True)
@@ -94,17 +98,21 @@ class Extremes:
         self.greatest = max(self.greatest, other.greatest)
 
 
+# By model and metric, what was just recorded.
+Recorded = Mapping[str, Mapping[str, Extremes]]
+
+
 class Watch:
     def __init__(self, database: Database, bus: Bus) -> None:
         self.database = database
         self.bus = bus
-        self._noted: dict[Model, dict[str, Extremes]] = {}
+        self._noted: dict[str, dict[str, dict[str, Extremes]]] = {}
         self._waiting = asyncio.Event()
         self.evaluating = False
 
     def note(self, account: str, model: str, recorded: Mapping[str, Extremes]) -> None:
         """Something was committed; it will be looked at."""
-        noted = self._noted.setdefault((account, model), {})
+        noted = self._noted.setdefault(account, {}).setdefault(model, {})
         for metric, extremes in recorded.items():
             if metric in noted:
                 noted[metric].add(extremes)
@@ -118,39 +126,55 @@ class Watch:
             self._waiting.clear()
             noted, self._noted = self._noted, {}
             self.evaluating = True
-            for (account, model), recorded in noted.items():
-                try:
-                    await self.evaluate(account, model, recorded)
-                except ServiceError:
-                    self.note(account, model, recorded)  # the database is away: again later
-                except Exception:
-                    log.exception("not evaluated", account=account, model=model)
+            for account, models in noted.items():
+                names = list(models)
+                for first in range(0, len(names), TOGETHER):
+                    some = names[first : first + TOGETHER]
+                    await self._evaluate(account, {model: models[model] for model in some})
             self.evaluating = False
             await asyncio.sleep(PACE)
 
-    async def evaluate(self, account: str, model: str, recorded: Mapping[str, Extremes]) -> None:
-        """Raise and recover what the newest values give cause for."""
+    async def _evaluate(self, account: str, recorded: Recorded) -> None:
+        try:
+            await self.evaluate(account, recorded)
+        except ServiceError:  # the database is away: again later
+            for model, extremes in recorded.items():
+                self.note(account, model, extremes)
+        except Exception:
+            log.exception("not evaluated", account=account, models=list(recorded))
+
+    async def evaluate(self, account: str, recorded: Recorded) -> None:
+        """Raise and recover what the newest values of some models give cause for."""
         known = (await rules.OwnRules(self.database).all(account)).rules
+        models = list(recorded)
         async with self.database.connection() as connection:
-            # One replica at a time for each model: what one raises the next one sees.
+            # One replica at a time for each account: what one raises the next one sees.
             await connection.execute(
-                "select pg_advisory_xact_lock(hashtext('alerts'), hashtext(%s))",
-                [f"{account}/{model}"],
+                "select pg_advisory_xact_lock(hashtext('alerts'), hashtext(%s))", [account]
             )
             most = rules.RECENT + rules.MOST_BEFORE
             watched = {rule.metric for rule in known if rule.metric}
             watched |= set(rules.MEMORY_OF.values())
-            cursor = await connection.execute(LATEST, [most, account, model, list(watched)])
-            latest = {metric: values for metric, _, values in await cursor.fetchall() if values}
-            cursor = await connection.execute(OPEN, [account, model])
-            open_ones = {(rule, metric): rest for rule, metric, *rest in await cursor.fetchall()}
+            cursor = await connection.execute(LATEST, [most, account, models, list(watched)])
+            latest: dict[str, dict[str, list[float]]] = {model: {} for model in models}
+            for model, metric, values in await cursor.fetchall():
+                if values:
+                    latest[model][metric] = values
+            cursor = await connection.execute(OPEN, [account, models])
+            open_ones: dict[str, OpenOnes] = {model: {} for model in models}
+            for model, rule, metric, *rest in await cursor.fetchall():
+                open_ones[model][rule, metric] = rest
             changed = [
                 await self._apply(connection, account, model, rule, metric, verdict, incident)
+                for model in models
                 for rule in known
                 if rule.model_id in (None, model)
-                for metric, verdict, incident in _verdicts(rule, latest, recorded, open_ones)
+                for metric, verdict, incident in _verdicts(
+                    rule, latest[model], recorded[model], open_ones[model]
+                )
             ]
-        await self.announce(" id = any(%s)", [[id for ids in changed for id in ids]])
+        if ids := [id for ids in changed for id in ids]:
+            await self.announce("id = any(%s)", [ids])
 
     async def _apply(
         self, connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
@@ -251,7 +275,7 @@ def _verdicts(
     rule: Rule,
     latest: Mapping[str, list[float]],
     recorded: Mapping[str, Extremes],
-    open_ones: Mapping[tuple[str, str | None], Sequence[Any]],
+    open_ones: OpenOnes,
 ) -> list[tuple[str | None, Verdict, str | None]]:
     """What a rule says to what was recorded, and the incident that it has open."""
     if rule.kind == "silence":
