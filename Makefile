@@ -9,7 +9,7 @@ PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
 export PYTHONPATH := deploy:tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test unit integration lint types bench clean
+.PHONY: help setup demo run test unit integration lint types bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ integration: $(STAMP) ## the whole stack with real servers
 
 bench: $(STAMP) ## measure, and print ratios side by side
 	@$(PY) -m benchmarks
+
+bench-gpu: $(STAMP) ## the benchmarker's GPU paths, on a machine with an NVIDIA GPU
+	@$(PY) -m benchmarks benchmarking_gpu
 
 clean: ## forget the environment and the local data
 	rm -rf $(VENV) .lilypad

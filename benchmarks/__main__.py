@@ -8,13 +8,15 @@ from rich.console import Console
 from benchmarks.report import Report, machine
 
 # In the order of a request's way. Each module has `measure() -> Report`.
-NAMES = ("runtime", "generation", "realtime")
+NAMES = ("runtime", "generation", "realtime", "benchmarking")
+# Only when named: needs a CUDA device.
+ON_REQUEST = ("benchmarking_gpu",)
 
 
 def main(arguments: list[str]) -> int:
     console = Console()
     names = arguments or list(NAMES)
-    if unknown := set(names) - set(NAMES):
+    if unknown := set(names) - {*NAMES, *ON_REQUEST}:
         console.print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
         return 2
     described = machine()

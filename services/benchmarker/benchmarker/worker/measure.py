@@ -4,6 +4,7 @@ It does what it is told, a step at a time; which steps, and in which order, is
 the session's business. Between two steps it waits for the next.
 """
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,8 @@ class Bench:
             shapes=loaded.shape,
         )
         loaded.prepare(1)()  # what is set up at the first call is no size's own
+        gc.collect()
+        gc.freeze()  # the libraries' objects stay; looking through them again takes 0.1 s
         return {
             "machine": {
                 **device.machine(self.kind),
@@ -102,6 +105,7 @@ class Bench:
         """`{round, batchSize, calls, warmup}` to `measuring.Samples`."""
         batch_size = question["batchSize"]
         call = self._call(batch_size)
+        gc.collect()  # before warming: it empties the caches of the processor
         if batch_size in self.warmed:
             for _ in range(REWARM):
                 call()

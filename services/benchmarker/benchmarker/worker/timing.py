@@ -93,7 +93,6 @@ def time_calls(
     synchronize, mark = device.synchronize, device.mark
     own_clock = not isinstance(device, Cpu)
     collecting = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         for number in range(calls):
