@@ -223,7 +223,8 @@ def _as_answer(error: Exception, subject: str) -> ServiceError:
 def invalid(error: ValidationError) -> InvalidRequest:
     """A validation error without what was submitted, which may be a secret."""
     fields = [
-        {"path": ".".join(str(part) for part in fault["loc"]), "message": fault["msg"]}
+        # A part may be a key that the caller chose, of any length.
+        {"path": ".".join(str(part)[:64] for part in fault["loc"]), "message": fault["msg"]}
         for fault in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     first = fields[0]

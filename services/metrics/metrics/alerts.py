@@ -124,20 +124,26 @@ class Watch:
         while True:
             await self._waiting.wait()
             self._waiting.clear()
-            noted, self._noted = self._noted, {}
             self.evaluating = True
-            for account, models in noted.items():
-                names = list(models)
-                for first in range(0, len(names), TOGETHER):
-                    some = names[first : first + TOGETHER]
-                    await self._evaluate(account, {model: models[model] for model in some})
+            # Some of each account's in turn: nobody waits for another's ten thousand models.
+            left = True
+            while left:
+                left = False
+                for account, models in list(self._noted.items()):
+                    some = {model: models.pop(model) for model in list(models)[:TOGETHER]}
+                    left = left or bool(models)
+                    await self._evaluate(account, some)
+            self._noted = {account: models for account, models in self._noted.items() if models}
             self.evaluating = False
             await asyncio.sleep(PACE)
 
     async def _evaluate(self, account: str, recorded: Recorded) -> None:
+        if not recorded:
+            return
         try:
             await self.evaluate(account, recorded)
-        except ServiceError:  # the database is away: again later
+        except ServiceError:  # the database is away
+            await asyncio.sleep(PACE)
             for model, extremes in recorded.items():
                 self.note(account, model, extremes)
         except Exception:
