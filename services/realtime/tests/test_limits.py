@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 
 import aiohttp
 import psutil
@@ -44,7 +45,6 @@ async def test_a_revoked_key_closes_its_sockets_and_no_others(others, watch, tra
     await others.alert("acc7", "m", "marker")
     await stays.wait_for("alert")
     assert not stays.disconnected.is_set()
-    others.revoked.discard("k7")
 
 
 async def test_a_message_over_64_kib_is_told_then_closed(others, watch):
@@ -186,8 +186,9 @@ async def test_clients_that_do_not_read_cost_little_and_are_disconnected(stack, 
     before = process.memory_info().rss
     most = before
     metrics = [{f"metric_{n}_{k}": 1.0 for n in range(60)} for k in range(50)]
-    sent = 0
+    sent, deadline = 0, time.monotonic() + 180
     while still_connected(process, raws):
+        assert time.monotonic() < deadline, "they stay"
         await others.record("deaf", "m", **metrics[sent % 50])
         sent += 1
         most = max(most, process.memory_info().rss)
