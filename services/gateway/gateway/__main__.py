@@ -104,6 +104,7 @@ async def serve(gateway: Gateway, host: str, port: int) -> None:
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,  # `audit` reads them, from the edge alone
             lifespan="off",
             timeout_keep_alive=75,  # longer than the edge keeps an idle connection
             timeout_graceful_shutdown=GRACE,

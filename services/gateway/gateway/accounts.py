@@ -82,7 +82,7 @@ class Accounts:
         Raises:
             RateLimited: too many accounts from the same address.
         """
-        await self.limits.admit(audit.network_of(audit.address.get()), ["register"])
+        await self.limits.admit(audit.network(), ["register"])
         known = await self._find(new.email)
         account = f"acc_{secrets.token_hex(12)}"
         if known is None:
@@ -130,7 +130,7 @@ class Accounts:
     @asynccontextmanager
     async def _attempt(self, email: str, account: str) -> AsyncIterator[None]:
         """Count an attempt before it is made, and take it back when it was no wrong password."""
-        network = audit.network_of(audit.address.get())
+        network = audit.network()
         who = hashlib.sha256(email.lower().encode()).hexdigest()[:32]
         counted: list[tuple[str, Standing]] = []
         try:
@@ -166,7 +166,7 @@ class Accounts:
                 "select 1 from audit where account_id = %s and address = %s"
                 " and act in ('registered', 'logged_in') and at > now() - interval '30 days'"
                 " limit 1",
-                [account, audit.address.get()],
+                [account, audit.address()],
             )
             return await cursor.fetchone() is not None
 

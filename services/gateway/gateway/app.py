@@ -82,17 +82,21 @@ class Gateway:
         request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         context.current.set(context.Context(request_id))
-        audit.address.set(audit.address_of(headers, scope.get("client")))
+        audit.remember_origin(headers, scope)
         send = _completed(send, request_id)
         if path in HEALTH or path.startswith(tuple(PREFIXES)):  # a door counts for itself
             await self.app(scope, receive, send)
             return
         try:
-            with self.capacity.one():
-                await self.app(scope, receive, send)
+            self.capacity.take()
         except Unavailable as error:
             reply = answer.failure(error, "v1", request_id)
             await answer.send_answer(send, reply, request_id, [])
+            return
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.capacity.give_back()
 
     async def _alive(self, request: Request) -> Response:
         """Alive as long as the event loop turns; what it depends on is readiness."""

@@ -5,6 +5,7 @@ there without the other.
 """
 
 import ipaddress
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,8 +14,8 @@ import orjson
 from common.context import current
 from common.postgres import Connection
 
-# Of the request that is being answered.
-address: ContextVar[str] = ContextVar("address", default="")
+# Where the request that is being answered comes from, as it was told: few requests need to know.
+origin: ContextVar[tuple[bytes, str]] = ContextVar("origin", default=(b"", ""))
 
 RECORD = (
     "insert into audit (act, account_id, address, request_id, details) values (%s, %s, %s, %s, %s)"
@@ -25,27 +26,33 @@ async def record(connection: Connection, act: str, account: str | None, **detail
     """`details` are what tells one such act from another; never a secret."""
     await connection.execute(
         RECORD,
-        [act, account, address.get(), current.get().request_id, orjson.dumps(details).decode()],
+        [act, account, address(), current.get().request_id, orjson.dumps(details).decode()],
     )
 
 
-def address_of(headers: dict[bytes, bytes], peer: tuple[str, int] | None) -> str:
+def remember_origin(headers: dict[bytes, bytes], scope: MutableMapping[str, Any]) -> None:
+    peer = scope.get("client")
+    origin.set((headers.get(b"x-forwarded-for", b""), peer[0] if peer else ""))
+
+
+def address() -> str:
     """Where the caller is.
 
     The edge sets `X-Forwarded-For` to what it believes, whatever a caller
     wrote there; of a list (one more proxy in between) the last entry is the
     edge's. Without the edge it is the peer.
     """
-    forwarded = headers.get(b"x-forwarded-for", b"").rpartition(b",")[2].strip()
-    given = forwarded.decode("latin-1") or (peer[0] if peer else "")
+    forwarded, peer = origin.get()
     try:
+        given = forwarded.rpartition(b",")[2].strip().decode("latin-1") or peer
         return str(ipaddress.ip_address(given))
     except ValueError:
         return ""
 
 
-def network_of(address: str) -> str:
-    """Whom an address stands for when attempts are counted: whoever has one IPv6 has 2^64."""
-    if ":" in address:
-        return str(ipaddress.ip_network(f"{address}/64", strict=False))
-    return address
+def network() -> str:
+    """Whom the address stands for when attempts are counted: whoever has one IPv6 has 2^64."""
+    caller = address()
+    if ":" in caller:
+        return str(ipaddress.ip_network(f"{caller}/64", strict=False))
+    return caller

@@ -5,10 +5,6 @@ has long gone. What is refused costs a few microseconds, so those that were
 taken are served as fast as ever. No account can take all of it.
 """
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from common.errors import Unavailable
 
 
@@ -19,32 +15,31 @@ class Capacity:
         self.most = most
         self.most_per_account = most_per_account
         self.taken = 0
-        self._accounts: Counter[str] = Counter()
+        self._accounts: dict[str, int] = {}
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
+    def take(self) -> None:
         """Raises Unavailable when everything is taken."""
         if self.taken >= self.most:
             raise Unavailable("too much is being asked at once; try again", retry_after=1)
         self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
 
-    @contextmanager
-    def one_of(self, account: str) -> Iterator[None]:
+    def give_back(self) -> None:
+        self.taken -= 1
+
+    def take_for(self, account: str) -> None:
         """Raises Unavailable when the account has taken its share."""
-        if self._accounts[account] >= self.most_per_account:
+        taken = self._accounts.get(account, 0)
+        if taken >= self.most_per_account:
             raise Unavailable(
-                f"this account has {self.most_per_account} requests under way; wait for one",
+                f"this account has {taken} requests under way; wait for one",
                 retry_after=1,
                 limit=self.most_per_account,
             )
-        self._accounts[account] += 1
-        try:
-            yield
-        finally:
-            self._accounts[account] -= 1
-            if not self._accounts[account]:
-                del self._accounts[account]
+        self._accounts[account] = taken + 1
+
+    def give_back_for(self, account: str) -> None:
+        left = self._accounts[account] - 1
+        if left:
+            self._accounts[account] = left
+        else:
+            del self._accounts[account]

@@ -16,7 +16,6 @@ import dataclasses
 import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -138,24 +137,36 @@ class Door:
     async def __call__(self, scope: HttpScope, receive: bodies.Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         call = Call(scope, headers, request_id_of(headers), self.version)
-        with ExitStack() as taken:
+        capacity = self.guards.capacity
+        try:
+            capacity.take()
             try:
-                taken.enter_context(self.guards.capacity.one())
-                reply = await self._answer(call, receive, taken)
-            except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an answer)
-                reply = self._failure(error, call)
+                reply = await self._answer(call, receive)
+            finally:
+                capacity.give_back()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an answer)
+            reply = self._failure(error, call)
         standing = rate_headers(call.standings) if call.standings else []
         await answer.send_answer(send, reply, call.request_id, standing + self.news)
 
-    async def _answer(self, call: Call, receive: bodies.Receive, taken: ExitStack) -> Answer:
-        endpoint, guards = self.endpoint, self.guards
+    async def _answer(self, call: Call, receive: bodies.Receive) -> Answer:
         context.current.set(context.Context(call.request_id))
-        audit.address.set(audit.address_of(call.headers, call.scope.get("client")))
-        if endpoint.allows is not None:
-            call.caller = await self._authenticate(call)
-            trace = call.headers.get(b"traceparent", b"").decode("latin-1")
-            context.current.set(context.Context(call.request_id, call.account, traceparent=trace))
-            taken.enter_context(guards.capacity.one_of(call.account))
+        audit.remember_origin(call.headers, call.scope)
+        if self.endpoint.allows is None:
+            return await self._admitted(call, receive)
+        call.caller = await self._authenticate(call)
+        account = call.caller.account
+        trace = call.headers.get(b"traceparent", b"").decode("latin-1")
+        context.current.set(context.Context(call.request_id, account, traceparent=trace))
+        self.guards.capacity.take_for(account)
+        try:
+            return await self._admitted(call, receive)
+        finally:
+            self.guards.capacity.give_back_for(account)
+
+    async def _admitted(self, call: Call, receive: bodies.Receive) -> Answer:
+        endpoint, guards = self.endpoint, self.guards
+        if call.caller is not None:
             call.standings = await guards.limits.admit(call.account, endpoint.limits[:1])
             if call.caller.key is not None and endpoint.allows not in call.caller.scopes:
                 raise PermissionDenied(

@@ -114,8 +114,10 @@ async def desk(nats: NatsBus, database: Database) -> Desk:
             return await made.answer(call, body)
         return Echo(word=body.word, times=len(made.calls))
 
+    async def few(call: Call, body: Wish) -> Any:
+        return await echo(call, body)
+
     common: dict[str, Any] = {
-        "handler": echo,
         "body": Wish,
         "reply": Echo,
         "allows": "generate",
@@ -123,8 +125,15 @@ async def desk(nats: NatsBus, database: Database) -> Desk:
         "tag": "Test",
     }
     endpoints = [
-        Endpoint(method="POST", path="/echo", idempotent=True, **common),
-        Endpoint(method="POST", path="/few", limits=("api", "few"), idempotent=True, **common),
+        Endpoint(method="POST", path="/echo", handler=echo, idempotent=True, **common),
+        Endpoint(
+            method="POST",
+            path="/few",
+            handler=few,
+            limits=("api", "few"),
+            idempotent=True,
+            **common,
+        ),
         *account_routes.endpoints(guards.accounts, keyring, guards.sessions),
     ]
     gateway = Gateway(endpoints, guards, keyring, "http://gateway", checks={})

@@ -1,0 +1,262 @@
+"""A request through the gateway against a bare endpoint, against what one would assemble, and
+the limiter and the database under load. Needs wrk and redis-server (Debian packages)."""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import nats
+import psycopg
+
+from benchmarks.report import Report, figure
+from integration.caller import Account
+from local import ports
+from local.services import Service
+from local.stack import Stack
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+SECONDS = 5
+ROUNDS = 3
+GENEROUS = dict.fromkeys(("RATE_API", "RATE_GENERATE", "RATE_REGISTER"), "100000000")
+LATENCY = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def measure() -> Report:
+    report = Report("Gateway: one worker each, wrk on the same machine")
+    for program in ("wrk", "redis-server"):
+        if not shutil.which(program):
+            report.notes.append(f"not measured: install {program}")
+            return report
+    _compare_requests(report)
+    _compare_database(report)
+    _count_exactly(report)
+    return report
+
+
+def _compare_requests(report: Report) -> None:
+    one_gateway = Service("gateway", replicas=1, database=True, http=True)
+    trivial = Service("generator")
+    bare_port, redis_port, behind_port, proxy_port = ports.find(4)
+    with contextlib.ExitStack() as stack:
+        system = stack.enter_context(
+            Stack(services=[one_gateway], environment=GENEROUS, flood_limit=1_000_000)
+        )
+        environment = system.environment_of(trivial)
+        stack.enter_context(_process(_python("handler"), environment))
+        stack.enter_context(_process(_python("bare", str(bare_port))))
+        stack.enter_context(_process(["redis-server", "--port", str(redis_port), "--save", ""]))
+        peer = [str(_peer_python()), str(HERE / "gateway_peer.py")]
+        stack.enter_context(_process([*peer, "behind", str(behind_port)]))
+        stack.enter_context(
+            _process([*peer, "proxy", str(proxy_port), str(redis_port), str(behind_port)])
+        )
+        key = Account(system.url).key
+        _, port = system.addresses["gateway"][0]
+        targets = {"gateway": (port, key), "bare": (bare_port, key), "peer": (proxy_port, "secret")}
+        for target in targets.values():
+            _wait_for(*target)
+        found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        # In turns, so that a neighbour on the machine disturbs all of them alike.
+        for _ in range(ROUNDS):
+            for name, target in targets.items():
+                for connections in (1, 64):
+                    found.setdefault((name, connections), []).append(_wrk(*target, connections))
+    rate = {k: statistics.median(r for r, _ in v) for k, v in found.items()}
+    median = {k: statistics.median(m for _, m in v) for k, v in found.items()}
+    for connections, bare_ratio, peer_ratio in ((1, None, 5), (64, 0.7, 10)):
+        ours, at = rate["gateway", connections], f"{connections} connections"
+        bare, peer = rate["bare", connections], rate["peer", connections]
+        report.add(
+            figure(
+                f"through gateway and NATS, {at}",
+                ours,
+                "requests/s",
+                against=("bare FastAPI", bare),
+                ratio_at_least=bare_ratio,
+            )
+        )
+        report.add(
+            figure(
+                f"the same, {at}",
+                ours,
+                "requests/s",
+                against=("FastAPI + slowapi + httpx", peer),
+                ratio_at_least=peer_ratio,
+            )
+        )
+    more = median["gateway", 1] - median["bare", 1]
+    report.add(figure("more at the median than bare, 1 connection", more, "ms", at_most=1.5))
+
+
+def _compare_database(report: Report) -> None:
+    """The statements of a request, with a thousand keys and with a million."""
+    gateway = Service("gateway", replicas=1, database=True, http=True)
+    with Stack(services=[gateway], environment=GENEROUS) as system:
+        account = Account(system.url)
+        few = _key_look_up(system, account, 1_000)
+        many = _key_look_up(system, account, 1_000_000)
+    report.add(
+        figure(
+            "looking up a key among 1,000,000", many, "us", against=("1,000", few), at_most=2 * few
+        )
+    )
+
+
+def _key_look_up(system: Stack, account: Account, total: int) -> float:
+    """The median in microseconds of the statement that finds a key's account."""
+    with psycopg.connect(system.postgres.url("gateway"), autocommit=True) as database:
+        database.execute(
+            "insert into accounts (id, email, password)"
+            " select 'many_' || n, 'many_' || n || '@example.com', ''"
+            " from generate_series(1, %s) n on conflict do nothing",
+            [total],
+        )
+        database.execute(
+            "insert into keys (id, account_id, name, prefix, hash, scopes)"
+            " select 'many_' || n, 'many_' || n, '', '', sha256(n::text::bytea), '{generate}'"
+            " from generate_series(1, %s) n on conflict do nothing",
+            [total],
+        )
+        database.execute("analyze")
+        times = []
+        for number in range(2000):
+            start = time.perf_counter()
+            row = database.execute(
+                "select account_id, keys.id, scopes, beta from keys"
+                " join accounts on accounts.id = account_id where hash = sha256(%s::bytea)"
+                " and revoked_at is null and (expires_at is null or expires_at > now())",
+                [str(number * 7919 % total + 1).encode()],
+                prepare=True,
+            ).fetchone()
+            times.append(time.perf_counter() - start)
+            assert row is not None
+        assert account.id
+        return statistics.median(times) * 1e6
+
+
+def _count_exactly(report: Report) -> None:
+    """Four gateways, 500 calls at once on one key with a limit of 100; then a flood."""
+    gateways = Service("gateway", replicas=4, database=True, http=True)
+    with Stack(services=[gateways], environment={"RATE_REGISTER": "1000"}) as system:
+        account = Account(system.url)
+        addresses = system.addresses["gateway"]
+
+        def call(number: int) -> tuple[int, float]:
+            host, port = addresses[number % 4]
+            with httpx2.Client(base_url=f"http://{host}:{port}", timeout=60) as http:
+                start = time.perf_counter()
+                answer = http.get("/v1/api/benchmark/none", headers=account.headers)
+                return answer.status_code, time.perf_counter() - start
+
+        with ThreadPoolExecutor(64) as pool:
+            statuses = [status for status, _ in pool.map(call, range(500))]
+        admitted = sum(status != 429 for status in statuses)
+        before = _messages(system)
+        with ThreadPoolExecutor(16) as pool:
+            flood = [status for status, _ in pool.map(call, range(500))]
+        during = _messages(system) - before
+    report.add(figure("admitted of 500 at once, limit 100", admitted, "requests", at_most=100))
+    report.add(figure("bus messages for 500 more on the key", during, "messages", at_most=0))
+    assert set(flood) == {429}
+
+
+def _messages(system: Stack) -> int:
+    """The counters' stream knows how many were published to it."""
+
+    async def ask() -> int:
+        client = await nats.connect(system.nats.url("supervisor"), inbox_prefix="_INBOX.supervisor")
+        try:
+            info = await client.jetstream().stream_info("LIMITS")
+            return info.state.last_seq
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def _python(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.gateway_parts", *arguments]
+
+
+@contextlib.contextmanager
+def _process(command: list[str], environment: dict[str, str] | None = None) -> Iterator[None]:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **(environment or {}), "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _peer_python() -> Path:
+    """The interpreter of the peers' own environment; made the first time."""
+    python = ROOT / ".venv-bench" / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
+        install = ["-m", "pip", "install", "-q", "-r", str(HERE / "gateway_peers.txt")]
+        subprocess.run([str(python), *install], check=True)
+    return python
+
+
+def _wait_for(port: int, key: str) -> None:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/api/generate",
+        data=b'{"modelUrl": "a/b"}',
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
+    )
+    while True:
+        try:
+            with urllib.request.urlopen(request) as answer:
+                assert answer.status == 200
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _wrk(port: int, key: str, connections: int) -> tuple[float, float]:
+    """Requests per second, and the median in milliseconds."""
+    script = (
+        'wrk.method = "POST"\n'
+        """wrk.body = '{"modelUrl": "https://huggingface.co/a/b", "options": {"batchSize": 4}}'\n"""
+        'wrk.headers["Content-Type"] = "application/json"\n'
+        f'wrk.headers["Authorization"] = "Bearer {key}"\n'
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script)
+        file.flush()
+        done = subprocess.run(
+            [
+                *("wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"),
+                *("-s", file.name, f"http://127.0.0.1:{port}/v1/api/generate"),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert "Non-2xx" not in done.stdout, done.stdout
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    median = re.search(r"50%\s+([\d.]+)(us|ms|s)", done.stdout)
+    assert rate
+    assert median
+    return float(rate[1]), float(median[1]) * LATENCY[median[2]]

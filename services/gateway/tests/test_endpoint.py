@@ -1,0 +1,310 @@
+"""What stands between the door and a handler, tried at the ASGI door."""
+
+import asyncio
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from common.contracts.access import KEY_REVOKED, KeyRevoked
+from common.errors import ModelRefused, Unauthenticated, Unavailable
+from gateway import versions
+from gateway.endpoint import Door
+from gateway.versions import Deprecation
+
+from .conftest import Desk, Echo
+
+
+async def post(desk: Desk, path: str, key: str, body: Any = None, **headers: str) -> Any:
+    async with desk.http() as http:
+        told = {"Authorization": f"Bearer {key}"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        return await http.post(path, json=body or {"word": "x"}, headers=told)
+
+
+async def test_every_authenticated_answer_says_where_the_limit_stands(desk: Desk) -> None:
+    _, key = await desk.key()
+    _, narrow = await desk.key(scopes=["benchmark"])
+    for answer in (
+        await post(desk, "/v1/api/echo", key),
+        await post(desk, "/v1/api/echo", key, {"unknown": 1}),
+        await post(desk, "/v1/api/echo", narrow),
+        await post(desk, "/v2/api/echo", key),
+    ):
+        assert answer.headers["ratelimit-policy"] == '"api";q=100000;w=60'
+        assert answer.headers["x-ratelimit-limit"] == "100000"
+
+
+async def test_a_key_without_the_scope_is_told_which_one_it_lacks(desk: Desk) -> None:
+    _, key = await desk.key(scopes=["benchmark", "monitor:read"])
+    answer = await post(desk, "/v1/api/echo", key)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, 2003)
+    assert answer.json()["error"]["details"] == {"scope": "generate"}
+    assert desk.calls == []
+
+
+async def test_a_repeated_request_is_answered_with_what_the_first_was(desk: Desk) -> None:
+    _, key = await desk.key()
+    first = await post(desk, "/v1/api/echo", key, idempotency_key="one")
+    again = await post(desk, "/api/echo", key, idempotency_key="one")
+    assert again.content == first.content
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert len(desk.calls) == 1
+
+
+async def test_fifty_at_once_are_done_once(desk: Desk) -> None:
+    _, key = await desk.key()
+    desk.guards.capacity.most_per_account = 100
+    desk.guards.capacity.most = 100
+    answers = await asyncio.gather(
+        *(post(desk, "/v1/api/echo", key, idempotency_key="fifty") for _ in range(50))
+    )
+    assert len(desk.calls) == 1
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    assert len({answer.content for answer in answers if answer.status_code == 200}) == 1
+
+
+async def test_while_the_first_is_under_way_the_second_is_told_to_wait(desk: Desk) -> None:
+    _, key = await desk.key()
+    let_go, begun = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*_: Any) -> Echo:
+        begun.set()
+        await let_go.wait()
+        return Echo(word="slow", times=1)
+
+    desk.answer = slowly
+    first = asyncio.create_task(post(desk, "/v1/api/echo", key, idempotency_key="slow"))
+    await begun.wait()
+    second = await post(desk, "/v1/api/echo", key, idempotency_key="slow")
+    assert (second.status_code, second.json()["error"]["code"]) == (409, 3002)
+    assert second.headers["retry-after"] == "1"
+    let_go.set()
+    assert (await first).status_code == 200
+
+
+async def test_the_same_key_with_another_body_or_endpoint_is_refused(desk: Desk) -> None:
+    _, key = await desk.key()
+    await post(desk, "/v1/api/echo", key, {"word": "a"}, idempotency_key="k")
+    for path, body in (("/v1/api/echo", {"word": "b"}), ("/v1/api/few", {"word": "a"})):
+        answer = await post(desk, path, key, body, idempotency_key="k")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, 3002)
+    assert len(desk.calls) == 1
+
+
+async def test_one_accounts_key_means_nothing_to_another(desk: Desk) -> None:
+    (_, one), (_, other) = await desk.key(), await desk.key()
+    for key in (one, other):
+        answer = await post(desk, "/v1/api/echo", key, idempotency_key="shared")
+        assert "idempotent-replayed" not in answer.headers
+    (_, first), (_, second) = desk.calls
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (ModelRefused("no"), True),
+        (Unavailable("away"), False),
+        (RuntimeError("broken"), False),
+    ],
+)
+async def test_a_refusal_is_kept_and_a_failure_is_not(
+    desk: Desk, error: Exception, kept: bool
+) -> None:
+    _, key = await desk.key()
+
+    async def fail(*_: Any) -> Echo:
+        raise error
+
+    desk.answer = fail
+    first = await post(desk, "/v1/api/echo", key, idempotency_key="fails")
+    desk.answer = None
+    second = await post(desk, "/v1/api/echo", key, idempotency_key="fails")
+    assert (second.content == first.content) is kept
+    assert second.status_code == (422 if kept else 200)
+
+
+async def test_a_replay_counts_as_a_request_but_not_as_the_work(desk: Desk) -> None:
+    _, key = await desk.key()
+    for _ in range(5):
+        answer = await post(desk, "/v1/api/few", key, idempotency_key="cheap")
+        assert answer.status_code == 200
+    statuses = [(await post(desk, "/v1/api/few", key)).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+
+
+async def test_a_gateway_that_died_with_the_work_is_followed_by_another(desk: Desk) -> None:
+    _, key = await desk.key()
+
+    async def die(*_: Any) -> Echo:
+        raise asyncio.CancelledError
+
+    database = desk.guards.idempotency.database
+    desk.answer = die
+    let_go = desk.guards.idempotency._let_go
+
+    async def too_dead_to_let_go(*_: Any) -> None: ...
+
+    desk.guards.idempotency._let_go = too_dead_to_let_go  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await post(desk, "/v1/api/echo", key, idempotency_key="crash")
+    desk.answer, desk.guards.idempotency._let_go = None, let_go  # type: ignore[method-assign]
+    assert (await post(desk, "/v1/api/echo", key, idempotency_key="crash")).status_code == 409
+    async with database.connection() as connection:  # as when the lease has run out
+        await connection.execute("update idempotency set leased_until = now() - interval '1 s'")
+    answer = await post(desk, "/v1/api/echo", key, idempotency_key="crash")
+    assert answer.status_code == 200
+    (_, first), (_, second) = desk.calls
+    assert first == second != ""
+
+
+async def test_a_key_is_free_again_after_a_day(desk: Desk) -> None:
+    _, key = await desk.key()
+    await post(desk, "/v1/api/echo", key, {"word": "a"}, idempotency_key="day")
+    async with desk.guards.idempotency.database.connection() as connection:
+        await connection.execute("update idempotency set created_at = now() - interval '25 hours'")
+    answer = await post(desk, "/v1/api/echo", key, {"word": "b"}, idempotency_key="day")
+    assert answer.json()["data"]["word"] == "b"
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "ü", "a\tb"])
+async def test_an_idempotency_key_that_is_none_is_refused(desk: Desk, key: str) -> None:
+    _, bearer = await desk.key()
+    async with desk.http() as http:
+        answer = await http.post(
+            "/v1/api/echo",
+            json={},
+            headers=[
+                (b"Authorization", f"Bearer {bearer}".encode()),
+                (b"Idempotency-Key", key.encode("latin-1")),
+            ],
+        )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, 1003)
+
+
+async def test_what_is_stored_of_a_new_key_cannot_be_read_from_the_database(desk: Desk) -> None:
+    _, key = await desk.key()
+    async with desk.guards.idempotency.database.connection() as connection:
+        tables = ("keys", "idempotency", "audit", "sessions", "socket_tokens", "accounts")
+        for table in tables:
+            cursor = await connection.execute(f"select t::text from {table} t".encode())
+            for (row,) in await cursor.fetchall():
+                assert key not in row
+                assert key.encode().hex() not in row
+
+
+async def test_beyond_its_share_an_account_is_told_at_once_and_others_are_served(
+    desk: Desk,
+) -> None:
+    (_, greedy), (_, other) = await desk.key(), await desk.key()
+    let_go = asyncio.Event()
+
+    async def wait(call: Any, body: Any) -> Echo:
+        if body.word == "wait":
+            await let_go.wait()
+        return Echo(word=body.word, times=0)
+
+    desk.answer = wait
+    waiting = [
+        asyncio.create_task(post(desk, "/v1/api/echo", greedy, {"word": "wait"})) for _ in range(5)
+    ]
+    while len(desk.calls) < 5:
+        await asyncio.sleep(0)
+    refused = await post(desk, "/v1/api/echo", greedy)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, 5003)
+    assert refused.headers["retry-after"] == "1"
+    assert (await post(desk, "/v1/api/echo", other)).status_code == 200
+    let_go.set()
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
+    assert desk.guards.capacity.taken == 0
+
+
+async def test_when_all_is_taken_only_health_answers(desk: Desk) -> None:
+    _, key = await desk.key()
+    desk.guards.capacity.most = 0
+    assert (await post(desk, "/v1/api/echo", key)).status_code == 503
+    async with desk.http() as http:
+        assert (await http.get("/login")).status_code == 503
+        assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_what_is_deprecated_says_so_and_until_when(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving = Deprecation(
+        datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC), "/docs"
+    )
+    monkeypatch.setitem(versions.DEPRECATED, ("POST", "/echo", "v1"), leaving)
+    door = desk.gateway.doors["POST", "/v1/api/echo"]
+    desk.gateway.doors["POST", "/v1/api/echo"] = Door(door.endpoint, door.guards)
+    _, key = await desk.key()
+    answer = await post(desk, "/v1/api/echo", key)
+    assert answer.headers["deprecation"] == "@1767225600"
+    assert answer.headers["sunset"] == "Fri, 01 Jan 2027 00:00:00 GMT"
+    assert 'rel="deprecation"' in answer.headers["link"]
+    assert "deprecation" not in (await post(desk, "/api/echo", key)).headers
+
+
+async def test_v2_answers_with_the_header_or_the_accounts_switch_only(desk: Desk) -> None:
+    account, key = await desk.key()
+    refused = await post(desk, "/v2/api/echo", key)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, 2003)
+    assert "X-Lilypad-Beta: v2" in refused.json()["error"]["message"]
+    assert refused.json()["meta"]["version"] == "v2"
+    assert (await post(desk, "/v2/api/echo", key, x_lilypad_beta="v2")).status_code == 200
+    assert (await post(desk, "/v2/api/echo", key, x_lilypad_beta="v3")).status_code == 403
+    async with desk.guards.accounts.database.connection() as connection:
+        await connection.execute("update accounts set beta = true where id = %s", [account])
+    assert (await post(desk, "/v2/api/echo", key)).status_code == 200
+
+
+async def test_v2_has_every_route_of_v1(desk: Desk) -> None:
+    paths = desk.gateway.app.openapi()["paths"]
+    first = {path[3:]: set(ways) for path, ways in paths.items() if path.startswith("/v1/")}
+    second = {path[3:]: set(ways) for path, ways in paths.items() if path.startswith("/v2/")}
+    assert first == second
+
+
+async def test_a_revoked_key_is_refused_at_once_where_the_event_arrives(desk: Desk) -> None:
+    account, key = await desk.key()
+    assert (await post(desk, "/v1/api/echo", key)).status_code == 200
+    [made] = (await desk.keyring.list(account)).keys
+    await desk.keyring.revoke(account, made.id)
+    subject, event = desk.events.published[-1]
+    assert subject == f"{KEY_REVOKED.subject}.{account}.{made.id}"
+    assert isinstance(event, KeyRevoked)
+    await desk.guards.authentication.forget(event)
+    assert (await post(desk, "/v1/api/echo", key)).status_code == 401
+
+
+async def test_a_mistyped_key_is_refused_without_the_database(desk: Desk) -> None:
+    await desk.guards.authentication.database.pool.close()
+    with pytest.raises(Unauthenticated, match="copied whole"):
+        await desk.guards.authentication.authenticate("lmg_live_" + "a" * 36)
+
+
+async def test_the_last_use_is_written_later_and_for_many_at_once(desk: Desk) -> None:
+    account, key = await desk.key()
+    await post(desk, "/v1/api/echo", key)
+    [before] = (await desk.keyring.list(account)).keys
+    assert before.last_used_at is None
+    await desk.guards.authentication.write_last_use()
+    [after] = (await desk.keyring.list(account)).keys
+    assert after.last_used_at is not None
+
+
+async def test_every_answer_has_the_headers_that_keep_browsers_from_harm(desk: Desk) -> None:
+    _, key = await desk.key()
+    async with desk.http() as http:
+        answers = [await http.get(path) for path in ("/", "/login", "/nothing", "/v1/api/echo")]
+    answers.append(await post(desk, "/v1/api/echo", key))
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe-inline" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert re.fullmatch(r"[A-Za-z0-9_-]{8,64}", answer.headers["x-request-id"])
