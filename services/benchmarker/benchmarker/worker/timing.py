@@ -1,10 +1,10 @@
 """Times calls: by the wall clock, and by the device's own where it has one.
 
-Nothing but the clock stands between two calls of a block: no allocation, no
-garbage collection, no output.
+Nothing but the clock stands between two calls of a block. Garbage is collected
+as always: without that, what a model leaves in reference cycles stays, each
+call takes fresh memory, and is a tenth to a sixth slower than in real use.
 """
 
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -92,23 +92,17 @@ def time_calls(
     step_marks: list[list[Any]] = [[] for _ in range(calls)] if steps else []
     synchronize, mark = device.synchronize, device.mark
     own_clock = not isinstance(device, Cpu)
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for number in range(calls):
-            if steps:
-                steps.marks = step_marks[number]
-            synchronize()
-            start = clock()
-            begin = mark() if own_clock or steps else None
-            call()
-            end = mark() if own_clock else None
-            synchronize()
-            wall[number] = clock() - start
-            marks[number] = (begin, end)
-    finally:
-        if collecting:
-            gc.enable()
+    for number in range(calls):
+        if steps:
+            steps.marks = step_marks[number]
+        synchronize()
+        start = clock()
+        begin = mark() if own_clock or steps else None
+        call()
+        end = mark() if own_clock else None
+        synchronize()
+        wall[number] = clock() - start
+        marks[number] = (begin, end)
     return Times(
         wall,
         [device.between(begin, end) for begin, end in marks] if own_clock else None,
