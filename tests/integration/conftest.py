@@ -27,7 +27,8 @@ def stack(hub: RunningHub) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def generous_stack(hub: RunningHub) -> Iterator[Stack]:
     """For load: limits that are not reached."""
-    limits = dict.fromkeys(("RATE_API", "RATE_GENERATE", "RATE_REGISTER"), "10000000")
+    names = ("RATE_API", "RATE_GENERATE", "RATE_REGISTER", "RATE_LOGIN")
+    limits = dict.fromkeys(names, "10000000")
     with Stack(environment={"HF_ENDPOINT": hub.url, **limits}, flood_limit=1_000_000) as running:
         yield running
 

@@ -153,7 +153,7 @@ class KeyRing:
         _check_expiry(change.expires_at)
         fields: dict[str, Any] = {
             name: value
-            for name, value in change.model_dump(exclude_unset=True).items()
+            for name, value in change.model_dump(exclude_unset=True, by_alias=False).items()
             # Only the expiry can be taken away.
             if value is not None or name == "expires_at"
         }
