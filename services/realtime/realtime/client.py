@@ -40,7 +40,6 @@ class Client:
 
     Attributes:
         socket: engineio's; has a `wire` once it is a WebSocket.
-        sid: Socket.IO's id, once connected.
         account, key, token: who it is, once admitted; no key for a page's token.
         gone: nothing is delivered any more.
         busy: free for requests of this client.
@@ -51,7 +50,6 @@ class Client:
         self.id = id
         self.socket = socket
         self.pump = pump
-        self.sid = ""
         self.account = ""
         self.key = ""
         self.token = ""

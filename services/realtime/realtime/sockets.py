@@ -170,7 +170,6 @@ class Sockets:
         except Exception:
             log.exception("admission failed")
             raise _refusal(ServiceError("internal error")) from None
-        client.sid = sid
 
     async def _admit(self, client: Client, auth: Any) -> None:
         token = auth.get("token") if isinstance(auth, dict) else None
