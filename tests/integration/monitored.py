@@ -30,7 +30,9 @@ class Relay:
         self.port: int = self.listener.getsockname()[1]
         self._passing = threading.Event()
         self._passing.set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._ends: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
 
     def __enter__(self) -> Self:
         """Hold everything up."""
@@ -40,13 +42,24 @@ class Relay:
     def __exit__(self, *_: object) -> None:
         self._passing.set()
 
+    def close(self) -> None:
+        self._passing.set()
+        _shut(self.listener)
+        for end in list(self._ends):
+            _shut(end)
+        for thread in self._threads:
+            thread.join()
+
     def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=[client], daemon=True).start()
+        with self.listener:
+            while True:
+                try:
+                    client, _ = self.listener.accept()
+                except OSError:
+                    return
+                thread = threading.Thread(target=self._serve, args=[client])
+                self._threads.append(thread)
+                thread.start()
 
     def _serve(self, client: socket.socket) -> None:
         self._passing.wait()
@@ -56,19 +69,25 @@ class Relay:
             except OSError:
                 return
             with server:
-                back = threading.Thread(target=self._pass_on, args=(server, client), daemon=True)
+                self._ends |= {client, server}
+                back = threading.Thread(target=self._pass_on, args=(server, client))
                 back.start()
                 self._pass_on(client, server)
                 back.join()
+                self._ends -= {client, server}
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 self._passing.wait()
                 sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        _shut(source)
+        _shut(sink)
+
+
+def _shut(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 class MonitoredStack(Stack):
@@ -98,7 +117,7 @@ class MonitoredStack(Stack):
 
     def close(self) -> None:
         super().close()
-        self.relay.listener.close()
+        self.relay.close()
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """What the database itself holds."""
