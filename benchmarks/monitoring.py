@@ -2,17 +2,22 @@
 
 import asyncio
 import json
+import os
 import statistics
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import numpy as np
+import psutil
 import psycopg
 
+from benchmarks import mlflow_peer
 from benchmarks.report import Report, figure
 from integration.caller import Account
+from local import ports
 from local.services import Service
 from local.stack import Stack
 
@@ -20,7 +25,7 @@ SERVICES = (
     Service("gateway", replicas=2, database=True, http=True),
     Service("metrics", replicas=2, database=True),
 )
-LIMITS = {"RATE_API": "1000000000", "LOG_LEVEL": "WARNING"}
+LIMITS = {"RATE_API": "1000000000", "RATE_REGISTER": "1000000", "LOG_LEVEL": "WARNING"}
 METRICS = ("throughput", "latency", "memory_usage", "gpu_memory_usage", "cost_per_inference")
 BATCH = 1_000  # samples: 200 records of five metrics
 SECONDS = 8.0
@@ -58,15 +63,23 @@ class Connection:
 
 
 def measure() -> Report:
+    """LONG=1 adds 50 million samples and ten minutes of load, which takes half an hour."""
+    long = bool(os.environ.get("LONG"))
     report = Report("Metrics through the edge to commit (2 gateways, 2 metrics services)")
     with Stack(services=SERVICES, environment=LIMITS, flood_limit=1_000_000) as stack:
         account = Account(stack.url)
-        recording(stack, account, report)
+        rows = recording(stack, account, report)
+        against_mlflow(stack, account, report, rows)
+        steadiness(stack, account, report, 600 if long else 60)
+        account.http.close()
+    with Stack(services=SERVICES, environment=LIMITS, flood_limit=1_000_000) as stack:
+        account = Account(stack.url)
+        history(stack, account, report, [1, 10, 50] if long else [1, 10])
         account.http.close()
     return report
 
 
-def recording(stack: Stack, account: Account, report: Report) -> None:
+def recording(stack: Stack, account: Account, report: Report) -> float:
     # In turns, so that what else the machine does meets both alike; then the medians.
     pairs = [(batches(stack, account, 4), raw_copy(stack)) for _ in range(ROUNDS)]
     batch, raw = (statistics.median(column) for column in zip(*pairs, strict=True))
@@ -84,6 +97,152 @@ def recording(stack: Stack, account: Account, report: Report) -> None:
         figure("v1, one at a time, 64 clients", statistics.median(rates), "requests/s",
                at_least=1_500)
     )  # fmt: skip
+    return batch
+
+
+def against_mlflow(stack: Stack, account: Account, report: Report, rows: float) -> None:
+    """The same samples, on the same server, in a database of its own."""
+    with psycopg.connect(stack.postgres.url(database="postgres"), autocommit=True) as server:
+        server.execute("create database mlflow")
+    try:
+        peer = mlflow_peer.measure(stack.postgres.url(database="mlflow"), ports.find(1)[0])
+    except (subprocess.CalledProcessError, RuntimeError) as error:
+        report.notes.append(f"MLflow was not measured: {error}")
+        return
+    name = "MLflow log_batch, same server"
+    report.add(
+        figure(
+            f"v2, batches of {BATCH}, 4 clients",
+            rows,
+            "samples/s",
+            against=(name, peer["rows"]),
+            ratio_at_least=10,
+        )
+    )
+    record = Connection(stack, account, "/v1/api/monitor/record")
+    one = _median(record, [_single("alone")] * 300)
+    report.add(
+        figure("v1, one at a time, 1 client", 1 / one, "requests/s",
+               against=("MLflow log_metric", peer["singles"]))
+    )  # fmt: skip
+    asyncio.run(
+        _post_all(Connection(stack, account, "/v2/api/monitor/record"), _bodies("read", 20))
+    )
+    ask = Connection(stack, account, "/v1/api/monitor")
+    body = json.dumps({"modelId": "read", "days": 30, "metrics": ["latency"]}).encode()
+    seconds = _median(ask, [body] * 50)
+    report.add(
+        figure(
+            "/monitor: statistics and a plot of 4,000 samples",
+            seconds * 1e3,
+            "ms",
+            against=(f"MLflow get_metric_history, {peer['points']:.0f} points", peer["read"]),
+        )
+    )
+
+
+def steadiness(stack: Stack, account: Account, report: Report, seconds: int) -> None:
+    """Memory of the service under load: after a sixth of the time, and at the end."""
+    services = [psutil.Process(stack.processes[f"metrics-{n}"].pid) for n in (1, 2)]
+    used = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        singles(stack, account, 32)
+        batches(stack, account, 2)
+        used.append(sum(service.memory_info().rss for service in services) / 2**20)
+    early = max(used[: max(len(used) // 6, 1)])
+    report.add(
+        figure(f"memory of both services after {seconds} s of load", used[-1], "MiB",
+               against=("early on", early), at_most=early * 1.2)
+    )  # fmt: skip
+
+
+def history(stack: Stack, account: Account, report: Report, millions: list[int]) -> None:
+    """`/monitor` of 30 days: ten models of five metrics, ever more samples of each."""
+    asyncio.run(
+        _post_all(
+            Connection(stack, account, "/v2/api/monitor/record"),
+            [json.dumps({"records": [{"modelId": f"h{n}", "metrics": dict.fromkeys(METRICS, 1.0)}
+                                     for n in range(10)]}).encode()],
+        )
+    )  # fmt: skip
+    first = 0.0
+    stored = 0
+    for million in millions:
+        _fill(stack, stored, million * 1_000_000)
+        stored = million * 1_000_000
+        ask = Connection(stack, account, "/v1/api/monitor")
+        bodies = [json.dumps({"modelId": f"h{n % 10}", "days": 30}).encode() for n in range(120)]
+        _median(ask, bodies[:30])
+        median = _median(ask, bodies) * 1e3
+        first = first or median
+        report.add(
+            figure(
+                f"/monitor of 30 days, {million} million samples, median",
+                median,
+                "ms",
+                at_most=min(25, first * 1.5),
+                against=("with the fewest", first) if median is not first else ("", 0.0),
+            )
+        )
+
+
+def _fill(stack: Stack, stored: int, wanted: int) -> None:
+    """Evenly over 30 days; returns when the service has rolled all of it up."""
+    with psycopg.connect(
+        stack.postgres.url(), options="-c search_path=metrics", autocommit=True
+    ) as connection:
+        ids = [id for (id,) in connection.execute("select id from series where model like 'h%'")]
+        each = (wanted - stored) // len(ids)
+        span = 30 * 86_400_000_000
+        start = int((datetime.now(UTC) - timedelta(days=30) - EPOCH).total_seconds()) * 1_000_000
+        # In between those that are there.
+        at = start + np.arange(each) * (span // each) + stored % 7
+        for series in ids:
+            rows = np.empty(each, ROW)
+            rows["fields"], rows["l1"], rows["l2"], rows["l3"] = 3, 4, 8, 8
+            rows["series"], rows["at"] = series, at
+            rows["value"] = np.random.default_rng(series).lognormal(3, 0.5, each)
+            with connection.cursor().copy("copy samples from stdin (format binary)") as copy:
+                copy.write(COPY_HEAD)
+                data = rows.tobytes()
+                for chunk in range(0, len(data), 1 << 20):
+                    copy.write(data[chunk : chunk + (1 << 20)])
+                copy.write(COPY_TAIL)
+        connection.execute(
+            "insert into stale (series, day, since) select id, day, now() - interval '1 hour'"
+            " from unnest(%s::integer[]) as id, generate_series("
+            "  date_trunc('day', now() - interval '30 days', 'UTC'), now(), interval '24 hours'"
+            " ) as day on conflict do nothing",
+            [ids],
+        )
+        while connection.execute("select from stale limit 1").rowcount:
+            time.sleep(0.5)
+        connection.execute("vacuum analyze samples")
+        connection.execute("checkpoint")
+
+
+def _median(connection: Connection, bodies: list[bytes]) -> float:
+    """Of the seconds that each takes, one after the other."""
+
+    async def run() -> float:
+        await connection.open()
+        seconds = []
+        for body in bodies:
+            start = time.perf_counter()
+            await connection.post(body)
+            seconds.append(time.perf_counter() - start)
+        connection.writer.close()
+        return statistics.median(seconds)
+
+    return asyncio.run(run())
+
+
+async def _post_all(connection: Connection, bodies: Iterable[bytes]) -> None:
+    await connection.open()
+    for body in bodies:
+        await connection.post(body)
+    connection.writer.close()
 
 
 def batches(stack: Stack, account: Account, clients: int) -> float:
@@ -139,9 +298,7 @@ def _bodies(model: str, number: int) -> Iterator[bytes]:
 
 def singles(stack: Stack, account: Account, clients: int) -> float:
     """Requests a second, each with one record and answered when that is committed."""
-    body = json.dumps({"modelId": "single", "metrics": {"throughput": 120.5, "latency": 8.3,
-            "memory_usage": 2048.0, "gpu_memory_usage": 8192.0,
-            "cost_per_inference": 0.00012}}).encode()  # fmt: skip
+    body = _single("single")
 
     async def run() -> float:
         connections = [Connection(stack, account, "/v1/api/monitor/record") for _ in range(clients)]
@@ -164,6 +321,11 @@ def singles(stack: Stack, account: Account, clients: int) -> float:
         return done / seconds
 
     return asyncio.run(run())
+
+
+def _single(model: str) -> bytes:
+    values = dict(zip(METRICS, (120.5, 8.3, 2_048.0, 8_192.0, 0.00012), strict=True))
+    return json.dumps({"modelId": model, "metrics": values}).encode()
 
 
 def raw_copy(stack: Stack) -> float:
