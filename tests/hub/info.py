@@ -141,6 +141,8 @@ def summary_for_transformers(commit: Commit, config: Document) -> Document:
 
 
 def guessed_library(commit: Commit, config: Document) -> str | None:
+    if "model_index.json" in commit.files:
+        return "diffusers"
     if "modules.json" in commit.files:
         return "sentence-transformers"
     return "transformers" if config.get("architectures") else None

@@ -22,7 +22,7 @@ import yaml
 from hub.catalogue import MODELS, Model
 from hub.repository import LFS_SUFFIXES
 
-MAKERS = ("families.py", "awkward.py", "gguf.py", "making.py")
+MAKERS = ("families.py", "pipelines.py", "awkward.py", "gguf.py", "making.py")
 
 
 def made(models: Iterable[Model], models_dir: Path) -> dict[str, Path]:
@@ -55,7 +55,7 @@ def recipe(model: Model) -> str:
     digest = hashlib.sha256(repr(model).encode())
     for file in MAKERS:
         digest.update((here / file).read_bytes())
-    for library in ("torch", "transformers", "safetensors", "tokenizers"):
+    for library in ("torch", "transformers", "diffusers", "safetensors", "tokenizers"):
         digest.update(version(library).encode())
     return digest.hexdigest()[:12]
 

@@ -9,7 +9,7 @@ from common.contracts.generation import (
     Validation,
 )
 from common.errors import ModelRefused
-from generator import address, archive, manifest, refusals, rendering, resources, validation
+from generator import address, archive, images, manifest, refusals, rendering, resources, validation
 from generator.hub import Hub
 from generator.manifest import Manifest
 from generator.settings import Settings
@@ -23,6 +23,7 @@ class Handlers:
     def __init__(self, hub: Hub, settings: Settings) -> None:
         self.snapshots = Snapshots(hub)
         self.settings = settings
+        self.digests = images.read(settings.base_images)
         self._rendered: Recent[str, tuple[dict[str, str], list[Check]]] = Recent(MOST_MODULES)
 
     async def generate(self, request: GenerateRequest) -> Module:
@@ -37,7 +38,7 @@ class Handlers:
         snapshot, age = await self.snapshots.read(
             address.parse(request.model_url, request.revision)
         )
-        task, checks = refusals.check(snapshot)
+        task, library, checks = refusals.check(snapshot)
         needs, warnings = resources.estimate(
             snapshot,
             task,
@@ -45,11 +46,13 @@ class Handlers:
             largest_vram=self.settings.largest_vram_mib,
             largest_memory=self.settings.largest_memory_mib,
         )
-        module = manifest.describe(snapshot, task, needs)
+        module = manifest.describe(snapshot, task, library, needs, self.digests)
         files, rendered = self._render(module)
         return Module(
             files=files,
-            validation=_conclude([_freshness(age), *checks, *warnings, *rendered]),
+            validation=_conclude(
+                [_freshness(age), *checks, *warnings, _base(module.run.base_image), *rendered]
+            ),
             model=ModelFacts(
                 id=module.model.id,
                 commit=module.model.commit,
@@ -94,6 +97,12 @@ def _freshness(age: float) -> Check:
             message=f"the Hugging Face Hub is away: this is the model as it was {minutes} min ago",
         )
     return Check(name="hub", outcome="passed", message="the Hub's present answer")
+
+
+def _base(image: str) -> Check:
+    """A version can be moved by its owner; a digest cannot. An operator asks for it."""
+    known = "" if "@" in image else "; its digest is not known: python -m generator.images FILE"
+    return Check(name="base image", outcome="passed", message=image + known)
 
 
 def _conclude(checks: list[Check]) -> Validation:

@@ -133,7 +133,7 @@ class Hub:
 
 
 def _resolve(id: str, commit: str, name: str) -> str:
-    return f"/{id}/resolve/{commit}/{quote(name, safe='')}"
+    return f"/{id}/resolve/{commit}/{quote(name, safe='/')}"
 
 
 async def _read(answer: httpx2.Response, most: int, cut: bool) -> httpx2.Response:

@@ -6,6 +6,7 @@ field's type is narrow enough that no value can mean something else elsewhere.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from generator import images
 from generator.refusals import license_of
 from generator.resources import Resources
 from generator.snapshot import Snapshot
@@ -23,7 +25,13 @@ SLUG = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]{0,192}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+# Names in folders; none begins with a dot, so none leads out of the model's own.
+Path = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,3}$"
+    ),
+]
 Hex = Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 
 
@@ -68,6 +76,12 @@ class Run(Part):
     dtype: Literal["float32", "float16", "bfloat16"]
     attention: Literal["sdpa", "eager"]
     compile: bool
+    base_image: Annotated[
+        str,
+        StringConstraints(
+            pattern=r"^[a-z0-9][a-z0-9./_-]*:[A-Za-z0-9._-]+(?:@sha256:[0-9a-f]{64})?$"
+        ),
+    ]
 
 
 class Needs(Part):
@@ -120,7 +134,14 @@ class Manifest(Part):
         return yaml.safe_dump(self.to_data(), sort_keys=False, width=100)
 
 
-def describe(snapshot: Snapshot, task: Task, needs: Resources) -> Manifest:
+def describe(
+    snapshot: Snapshot,
+    task: Task,
+    library: str,
+    needs: Resources,
+    digests: Mapping[str, str] | None = None,
+) -> Manifest:
+    """`digests` are those of the base images, by image."""
     assert snapshot.weights
     return Manifest(
         name=slug(snapshot.id),
@@ -129,7 +150,7 @@ def describe(snapshot: Snapshot, task: Task, needs: Resources) -> Manifest:
             id=snapshot.id,
             commit=snapshot.commit,
             task=task.name,
-            library="transformers",
+            library=library,
             license=license_of(snapshot),
             parameters=snapshot.weights.parameters,
             weight_bytes=snapshot.weights.bytes,
@@ -145,6 +166,7 @@ def describe(snapshot: Snapshot, task: Task, needs: Resources) -> Manifest:
             dtype=needs.dtype,
             attention=needs.attention,
             compile=needs.compile,
+            base_image=images.pin(images.choose(gpu=needs.gpu, compiled=needs.compile), digests),
         ),
         resources=Needs(
             cpu=needs.cpu,
@@ -170,7 +192,25 @@ def inputs_of(task: Task) -> tuple[Parameter, ...]:
     """The scalar inputs of a task, the input itself first."""
     subject = {
         "text": Parameter("text", "string", "The text."),
+        "question": Parameter("question", "string", "The question."),
+        "audio": Parameter(
+            "audio",
+            "string",
+            "The sound: WAV, FLAC, OGG or MP3 as base64, or a file's name in /inputs.",
+        ),
+        "table": Parameter(
+            "table",
+            "string",
+            "The table: JSON {column: [cell, ...]} or CSV, or a CSV file's name in /inputs.",
+        ),
+        "series": Parameter("series", "string", "The series: a list of numbers as JSON."),
         "image": Parameter("image", "string", "The image, as base64, or a file's name in /inputs."),
+        "video": Parameter(
+            "video",
+            "string",
+            "The video: an animated PNG, GIF or WebP as base64, or a file's name in /inputs.",
+        ),
+        "number": Parameter("number", "integer", "Which one: the seed of this answer."),
     }[task.takes]
     seed = Parameter("seed", "integer", "Of every random choice.", 0, 0, 2**32 - 1)
     return subject, *task.parameters, seed

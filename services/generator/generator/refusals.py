@@ -12,28 +12,36 @@ from importlib.resources import files
 
 from common.contracts.generation import Check
 from common.errors import ModelRefused
+from generator.hub_tags import TAGS, refusal_of
+from generator.libraries import LIBRARIES, REFUSED, rows_of
 from generator.snapshot import Snapshot
-from generator.tasks import FAMILIES, TASKS, Task
+from generator.tasks import Task
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 NON_COMMERCIAL = re.compile(r"(?:^|-)(?:nc|noncommercial|non-commercial|research)(?:-|$)")
 
 
-def check(snapshot: Snapshot) -> tuple[Task, list[Check]]:
-    """The model's task, and what was looked at. Raises ModelRefused."""
-    task = task_of(snapshot)
+def check(snapshot: Snapshot) -> tuple[Task, str, list[Check]]:
+    """The model's task, its library, and what was looked at. Raises ModelRefused."""
+    name = task_of(snapshot)
     check_weights(snapshot)
-    check_library(snapshot, task)
-    check_architecture(snapshot, task)
-    return task, [
-        Check(name="safety", outcome="passed", message="safetensors weights, no custom code"),
-        check_license(snapshot),
-        check_access(snapshot),
-        check_scan(snapshot),
-    ]
+    library = library_of(snapshot, name)
+    task = LIBRARIES[library][name]
+    check_architecture(snapshot, task, library)
+    return (
+        task,
+        library,
+        [
+            Check(name="safety", outcome="passed", message="safetensors weights, no custom code"),
+            check_license(snapshot),
+            check_access(snapshot),
+            check_scan(snapshot),
+        ],
+    )
 
 
-def task_of(snapshot: Snapshot) -> Task:
+def task_of(snapshot: Snapshot) -> str:
+    """The pipeline tag, one that is served."""
     description = snapshot.description
     if description.disabled:
         raise ModelRefused("the Hub has disabled this model", reason="disabled")
@@ -43,22 +51,38 @@ def task_of(snapshot: Snapshot) -> Task:
         raise ModelRefused(
             "the model does not say which task it is for (pipeline_tag in its card)", reason="task"
         )
-    if name not in TASKS:
+    if refusal := refusal_of(name):
         raise ModelRefused(
-            "no module is made for the model's task yet; made for: " + ", ".join(sorted(TASKS)),
+            f"no module is made for {name}: {refusal.reason}; what would help: {refusal.help}",
             reason="task",
         )
-    return TASKS[name]
-
-
-def check_library(snapshot: Snapshot, task: Task) -> None:
-    description, libraries = snapshot.description, FAMILIES[task.family].libraries
-    guessed = "transformers" if description.transformers_info else None
-    if (description.library_name or guessed) not in libraries:
+    if not rows_of(name):
         raise ModelRefused(
-            f"the model is for another library; {task.name} modules run {', '.join(libraries)}",
+            "no module is made for the model's task, which is none of the Hub's; made for: "
+            + ", ".join(tag for tag in TAGS if rows_of(tag)),
+            reason="task",
+        )
+    return name
+
+
+def library_of(snapshot: Snapshot, task: str) -> str:
+    """The library that loads the model: as its files are laid out, else as the Hub names it."""
+    description = snapshot.description
+    guessed = "transformers" if description.transformers_info else None
+    named = description.library_name or guessed
+    # A pipeline of diffusers is nothing else, and what has modules.json was saved by that library.
+    library = snapshot.layout.library or named
+    if library == "sentence-transformers" and task not in LIBRARIES[library]:
+        library = named
+    if library in REFUSED:
+        raise ModelRefused(REFUSED[library], reason="library")
+    rows = rows_of(task)
+    if library not in rows:
+        raise ModelRefused(
+            f"the model is for another library; {task} modules run {', '.join(sorted(rows))}",
             reason="library",
         )
+    return library
 
 
 def check_weights(snapshot: Snapshot) -> None:
@@ -81,13 +105,32 @@ def check_weights(snapshot: Snapshot) -> None:
         raise ModelRefused(message, reason=reason)
     if not snapshot.config:
         raise ModelRefused("the model has no config.json", reason="config")
-    shards = [file.path for file in snapshot.files if "-of-" in file.path]
-    expected = {path.rsplit("-of-")[-1] for path in shards}
-    if shards and expected != {f"{len(shards):05d}.safetensors"}:
-        raise ModelRefused("some of the model's weight files are missing", reason="incomplete")
+    shards: dict[str, list[str]] = {}
+    for file in snapshot.files:
+        if "-of-" in file.path:
+            start, _, end = file.path.rpartition("-of-")
+            shards.setdefault(start.rpartition("-")[0], []).append(end)
+    for ends in shards.values():
+        if set(ends) != {f"{len(ends):05d}.safetensors"}:
+            raise ModelRefused("some of the model's weight files are missing", reason="incomplete")
 
 
-def check_architecture(snapshot: Snapshot, task: Task) -> None:
+def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
+    if library == "diffusers":
+        if snapshot.layout.pipeline not in task.classes:
+            raise ModelRefused(
+                f"{task.name} modules do not run this pipeline; they run {', '.join(task.classes)}",
+                reason="architecture",
+            )
+        return
+    if library == "sentence-transformers":
+        # What it is made for: its own Auto class is the library's business.
+        if snapshot.config.get("model_type") not in sentence_architectures():
+            raise ModelRefused(
+                f"the library that modules run has no such architecture for {task.name}",
+                reason="architecture",
+            )
+        return
     if snapshot.config.get("model_type") not in architectures()[task.name]:
         raise ModelRefused(
             f"the library that modules run has no such architecture for {task.name}",
@@ -103,6 +146,11 @@ def check_architecture(snapshot: Snapshot, task: Task) -> None:
             f"the model's architecture is not one for {task.name}, though its card says so",
             reason="architecture",
         )
+
+
+def sentence_architectures() -> list[str]:
+    """Any encoder that the pinned transformers loads."""
+    return architectures()["feature-extraction"]
 
 
 @cache

@@ -11,28 +11,36 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from generator.libraries import row
 from generator.manifest import Manifest
-from generator.tasks import FAMILIES, TASKS
+from generator.tasks import FAMILIES
 
 TEMPLATES = files("generator") / "templates"
-# The larger image has a compiler, which torch.compile needs.
-BASE = "python:3.11.14-slim-bookworm"
-BASE_WITH_COMPILER = "python:3.11.14-bookworm"
-EXAMPLES = {"text": '"Hello, world"', "image": '"$(base64 -w0 image.png)"'}
+EXAMPLES = {
+    "text": '"Hello, world"',
+    "question": '"Who sits on the pad?"',
+    "image": '"$(base64 -w0 image.png)"',
+    "audio": '"$(base64 -w0 sound.flac)"',
+    "video": "clip.png",
+    "table": "table.csv",
+    "series": '"[1, 2, 3, 5]"',
+    "number": "7",
+}
 SHARED = "# --- what all families share ---"
 FAMILY = "# --- the model's family"
 
 
 def render(module: Manifest) -> dict[str, str]:
     """The six files by name."""
+    task = row(module.model.task, module.model.library)
     return {
-        "Dockerfile": _fill("Dockerfile.j2", base=base_image(module)),
+        "Dockerfile": _fill("Dockerfile.j2", base=module.run.base_image, gpu=module.resources.gpu),
         "README.md": _fill(
             "README.md.j2",
             module=module,
             image=image(module),
-            example=EXAMPLES[TASKS[module.model.task].takes],
-            answers=TASKS[module.model.task].answers,
+            example=EXAMPLES[task.takes],
+            answers=task.answers,
         ),
         "lilypad_module.json.tmpl": _fill(
             "lilypad_module.json.tmpl.j2",
@@ -44,10 +52,6 @@ def render(module: Manifest) -> dict[str, str]:
         "requirements.txt": requirements(module.run.family),
         "run_inference.py": script(module.run.family),
     }
-
-
-def base_image(module: Manifest) -> str:
-    return BASE_WITH_COMPILER if module.run.compile else BASE
 
 
 def image(module: Manifest) -> str:

@@ -1,5 +1,6 @@
 """What the generator needs to know beside what every service does."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, StringConstraints
@@ -17,3 +18,5 @@ class Settings(ServiceSettings):
     # The largest single card that providers commonly offer: an H100 or A100 of 80 GB.
     largest_vram_mib: Annotated[int, Field(ge=1024)] = 81_559
     largest_memory_mib: Annotated[int, Field(ge=1024)] = 262_144
+    # What `python -m generator.images FILE` wrote: the digests of the base images.
+    base_images: Path | None = None

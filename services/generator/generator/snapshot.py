@@ -17,8 +17,9 @@ from pydantic import (
 )
 
 from common.errors import HubUnavailable, ModelRefused
-from generator import configs, weights
+from generator import configs, layout, weights
 from generator.hub import Hub
+from generator.layout import INDEXES, Layout
 from generator.weights import Weights
 
 # Files that transformers reads from a model's folder and that hold no code.
@@ -29,8 +30,14 @@ LOADED = re.compile(
     r"|spiece\.model|sentencepiece\.(?:bpe\.)?model|tokenizer\.model|source\.spm|target\.spm"
     r"|chat_template\.(?:json|jinja)"
 )
-WEIGHTS = re.compile(r"model(?:-\d{5}-of-(\d{5}))?\.safetensors")
-INDEX = "model.safetensors.index.json"
+# Beside those, what sentence-transformers and diffusers read.
+LOADED_TOO = re.compile(
+    r"modules\.json|config_sentence_transformers\.json"
+    r"|sentence_(?:bert|roberta|distilbert|camembert|albert|xlnet|xlm-roberta)_config\.json"
+    r"|model_index\.json|scheduler_config\.json"
+)
+WEIGHTS = re.compile(r"(?:diffusion_pytorch_)?model(?:-\d{5}-of-(\d{5}))?\.safetensors")
+INDEX = re.compile(r"(?:diffusion_pytorch_)?model\.safetensors\.index\.json")
 # Read here, because they can name code to fetch or decide what the model is.
 CONFIGS = (
     "config.json",
@@ -143,6 +150,7 @@ class Snapshot:
     kinds: frozenset[str]
     config: dict[str, Any]
     weights: Weights | None
+    layout: Layout
 
     @property
     def id(self) -> str:
@@ -169,20 +177,29 @@ async def read(hub: Hub, description: Description) -> Snapshot:
 
     Raises ModelRefused for a config that brings code and for weights that cannot be.
     """
-    files = _needed(description)
-    shards = [file for file in files if WEIGHTS.fullmatch(file.path)]
+    laid_out = await _read_layout(hub, description)
+    files = _needed(description, laid_out)
+    shards = [file for file in files if WEIGHTS.fullmatch(_name(file.path))]
     if len(shards) > MOST_SHARDS:
         raise ModelRefused(f"the weights are in more than {MOST_SHARDS} files", reason="weights")
     measured, *read_configs = await asyncio.gather(
         _measure(hub, description, shards),
-        *(_read_config(hub, description, file) for file in files if file.path in CONFIGS),
+        *(_read_config(hub, description, file) for file in files if _name(file.path) in CONFIGS),
     )
+    # What the model is stands at the root, or where sentence-transformers has its first module.
+    first = (
+        "config.json"
+        if laid_out.folders[:1] in ((), ("",))
+        else laid_out.folders[0] + "/config.json"
+    )
+    config = {} if laid_out.pipeline else dict(read_configs).get(first, {})
     return Snapshot(
         remembered(description),
         files,
         _kinds(description),
-        next((config for name, config in read_configs if name == "config.json"), {}),
+        {"architectures": [laid_out.pipeline]} if laid_out.pipeline else config,
         measured,
+        laid_out,
     )
 
 
@@ -201,15 +218,53 @@ def _kinds(description: Description) -> frozenset[str]:
     return frozenset(kind for kind, there in kinds.items() if there)
 
 
-def _needed(description: Description) -> tuple[File, ...]:
+async def _read_layout(hub: Hub, description: Description) -> Layout:
+    """Read the index of a model in several folders, before it is known which files it needs."""
+    for sibling in description.siblings:
+        if sibling.rfilename in INDEXES:
+            file = _file(sibling)
+            _check_size(file)
+            content = await hub.file(description.id, description.sha, file.path, MOST_CONFIG)
+            return layout.read(file.path, content)
+    return Layout()
+
+
+def _needed(description: Description, laid_out: Layout) -> tuple[File, ...]:
     siblings = {sibling.rfilename: sibling for sibling in description.siblings}
-    if "model.safetensors" in siblings:  # transformers prefers it to shards
-        chosen = ["model.safetensors"]
-    else:
-        chosen = [name for name in siblings if WEIGHTS.fullmatch(name)]
-        chosen += [INDEX] if chosen and INDEX in siblings else []
-    chosen += [name for name in siblings if LOADED.fullmatch(name)]
-    return tuple(_file(siblings[name]) for name in sorted(chosen))
+    folders = dict.fromkeys(("", *laid_out.folders))
+    chosen: list[str] = []
+    for folder in folders:
+        prefix = f"{folder}/" if folder else ""
+        names = [
+            path.removeprefix(prefix)
+            for path in siblings
+            if path.startswith(prefix) and "/" not in path.removeprefix(prefix)
+        ]
+        # The root of a pipeline may have the whole of it once more, in one file.
+        weights = [] if laid_out.pipeline and not folder else _weights(names)
+        if folder and not weights and any(name.endswith(PICKLES) for name in names):
+            raise ModelRefused(
+                f"the model has pickled weights only in {folder}, and loading those can run "
+                "anyone's code; use a revision with safetensors weights",
+                reason="pickle-only",
+            )
+        loaded = [name for name in names if LOADED.fullmatch(name)]
+        if laid_out.library or "config_sentence_transformers.json" in names:
+            loaded += [name for name in names if LOADED_TOO.fullmatch(name)]
+        chosen += [prefix + name for name in weights + loaded]
+    return tuple(_file(siblings[path]) for path in sorted(chosen))
+
+
+def _weights(names: list[str]) -> list[str]:
+    for whole in ("model.safetensors", "diffusion_pytorch_model.safetensors"):
+        if whole in names:  # the libraries prefer it to shards
+            return [whole]
+    shards = [name for name in names if WEIGHTS.fullmatch(name)]
+    return shards + [name for name in names if shards and INDEX.fullmatch(name)]
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _file(sibling: Sibling) -> File:
@@ -223,10 +278,14 @@ def _file(sibling: Sibling) -> File:
 async def _read_config(
     hub: Hub, description: Description, file: File
 ) -> tuple[str, dict[str, Any]]:
-    if file.size > MOST_CONFIG:
-        raise ModelRefused(f"{file.path} is larger than 1 MiB", reason="config")
+    _check_size(file)
     content = await hub.file(description.id, description.sha, file.path, MOST_CONFIG)
     return file.path, configs.read(file.path, content)
+
+
+def _check_size(file: File) -> None:
+    if file.size > MOST_CONFIG:
+        raise ModelRefused(f"{file.path} is larger than 1 MiB", reason="config")
 
 
 async def _measure(hub: Hub, description: Description, shards: list[File]) -> Weights | None:

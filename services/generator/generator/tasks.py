@@ -8,6 +8,10 @@ family fits, a family under `templates/inference`; the tests run every row.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Kind = Literal[
+    "text", "question", "image", "audio", "video", "table", "series", "number"
+]
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -31,7 +35,7 @@ class Task:
 
     name: str
     family: str
-    takes: Literal["text", "image"]
+    takes: Kind
     answers: str
     classes: tuple[str, ...] = ()
     batch_size: int = 8
@@ -58,6 +62,22 @@ FAMILIES = {
     for family in (
         Family("pipeline", ("transformers",), ("loading", "pipeline")),
         Family("generation", ("transformers",), ("loading", "generation")),
+        Family("hearing", ("transformers",), ("loading", "audio", "hearing")),
+        Family("voice", ("transformers",), ("loading", "voice")),
+        Family("pictures", ("transformers",), ("loading", "drawing", "pictures")),
+        Family("documents", ("transformers",), ("loading", "several", "documents")),
+        Family("tables", ("transformers",), ("loading", "several", "tables")),
+        Family("rewriting", ("transformers",), ("models", "rewriting")),
+        Family("reading", ("transformers",), ("models", "several", "reading")),
+        Family("choosing", ("transformers",), ("models", "several", "choosing")),
+        Family("asking", ("transformers",), ("models", "several", "asking")),
+        Family("conversing", ("transformers",), ("models", "several", "audio", "conversing")),
+        Family("watching", ("transformers",), ("models", "watching")),
+        Family("upscaling", ("transformers",), ("models", "drawing", "upscaling")),
+        Family("keypoints", ("transformers",), ("models", "keypoints")),
+        Family("forecasting", ("transformers",), ("models", "forecasting")),
+        Family("sentences", ("sentence-transformers",), ("sentences",)),
+        Family("diffusion", ("diffusers",), ("diffusion",)),
     )
 }
 

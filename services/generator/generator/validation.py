@@ -21,9 +21,15 @@ from generator.manifest import Manifest
 
 Files = dict[str, str]
 
-RUN = (
+START = (
     Instruction("WORKDIR", ("/app",)),
     Instruction("ARG", ("HF_ENDPOINT=https://huggingface.co",)),
+)
+ON_CUDA = (
+    Instruction("ENV", ("PIP_BREAK_SYSTEM_PACKAGES=1",)),
+    Instruction("RUN", ("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio")),
+)
+REST = (
     Instruction("COPY", ("requirements.txt", "/app/")),
     Instruction(
         "RUN",
@@ -75,7 +81,12 @@ def _look(name: str, look: Callable[[Manifest, str], str], module: Manifest, tex
 
 
 def check_dockerfile(module: Manifest, text: str) -> str:
-    expected = [Instruction("FROM", (rendering.base_image(module),)), *RUN]
+    expected = [
+        Instruction("FROM", (module.run.base_image,)),
+        *START,
+        *(ON_CUDA if module.resources.gpu else ()),
+        *REST,
+    ]
     if dockerfile.parse(text) != expected:
         raise ValueError("its instructions are not those of the template")
     return f"{len(expected)} instructions, those of the template"

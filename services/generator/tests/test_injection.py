@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from common.contracts.generation import GenerateOptions, GenerateRequest, Module
 from common.errors import ServiceError
-from generator import dockerfile, rendering, validation
+from generator import dockerfile, images, rendering, validation
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_hub
@@ -84,8 +84,9 @@ def check(module: Module) -> None:
     plain = set(string.printable) - set("\r\x0b\x0c") | {"…"}
     assert all(set(text) <= plain for text in files.values())
     base, *rest = dockerfile.parse(files["Dockerfile"])
-    assert base.arguments[0] in {rendering.BASE, rendering.BASE_WITH_COMPILER}
-    assert tuple(rest) == validation.RUN
+    assert base.arguments[0] in images.ALL
+    on_cuda = (*validation.START, *validation.ON_CUDA, *validation.REST)
+    assert tuple(rest) in {(*validation.START, *validation.REST), on_cuda}
     manifest = yaml.safe_load(files["module.yaml"])
     assert files["run_inference.py"] == rendering.script(manifest["run"]["family"])
     assert {check.outcome for check in module.validation.checks} <= {"passed", "warning"}

@@ -17,11 +17,11 @@ import fake_hub
 
 async def manifest() -> Manifest:
     snapshot, _ = await fake_hub.handlers().snapshots.read(Address("acme/frog"))
-    task, _ = refusals.check(snapshot)
+    task, library, _ = refusals.check(snapshot)
     needs, _ = resources.estimate(
         snapshot, task, GenerateOptions(), largest_vram=81559, largest_memory=262144
     )
-    return describe(snapshot, task, needs)
+    return describe(snapshot, task, library, needs)
 
 
 def outcomes(module: Manifest, files: dict[str, str]) -> dict[str, str]:

@@ -1,0 +1,152 @@
+"""All 56 pipeline tags of the Hub: which are served, and why the others are not.
+
+The rows are the Hub's own list (huggingface.js, `packages/tasks/src/pipelines.ts`) without its
+`other`. `python -m generator.hub_tags` prints docs/reference/tasks.md.
+"""
+
+from dataclasses import dataclass
+
+from generator.libraries import rows_of
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why no module is made for a tag, and what would help who wants one."""
+
+    reason: str
+    help: str
+
+
+GROUPS = {
+    "text": (
+        *("text-classification", "token-classification", "table-question-answering"),
+        *("question-answering", "zero-shot-classification", "translation", "summarization"),
+        *("feature-extraction", "text-generation", "fill-mask", "sentence-similarity"),
+        *("text-ranking", "text-retrieval", "table-to-text", "multiple-choice"),
+    ),
+    "audio": (
+        *("text-to-speech", "text-to-audio", "automatic-speech-recognition", "audio-to-audio"),
+        *("audio-classification", "voice-activity-detection"),
+    ),
+    "images and video": (
+        *("depth-estimation", "image-classification", "object-detection", "image-segmentation"),
+        *("text-to-image", "image-to-text", "image-to-image", "image-to-video"),
+        *("unconditional-image-generation", "video-classification", "text-to-video"),
+        *("zero-shot-image-classification", "mask-generation", "zero-shot-object-detection"),
+        *("text-to-3d", "image-to-3d", "image-feature-extraction", "keypoint-detection"),
+        "video-to-video",
+    ),
+    "several kinds at once": (
+        *("audio-text-to-text", "image-text-to-text", "image-text-to-image"),
+        *("image-text-to-video", "visual-question-answering", "document-question-answering"),
+        *("video-text-to-text", "visual-document-retrieval", "any-to-any"),
+    ),
+    "tables and series": (
+        *("tabular-classification", "tabular-regression", "tabular-to-text"),
+        "time-series-forecasting",
+    ),
+    "other": ("reinforcement-learning", "robotics", "graph-ml"),
+}
+TAGS = tuple(tag for tags in GROUPS.values() for tag in tags)
+
+REFUSED = {
+    "audio-to-audio": Refusal(
+        "each model comes with a library of its own (speechbrain, asteroid, espnet), mostly with "
+        "pickled weights",
+        "run the model's library in a container written for it",
+    ),
+    "voice-activity-detection": Refusal(
+        "the models are for pyannote.audio and their weights are pickled",
+        "an audio-classification model that tells speech from silence",
+    ),
+    "table-to-text": Refusal(
+        "the tag has no library and no agreed form of input",
+        "a text-generation model, with the table written out in the text",
+    ),
+    "tabular-to-text": Refusal(
+        "the tag has no library and no agreed form of input",
+        "a text-generation model, with the rows written out in the text",
+    ),
+    "tabular-classification": Refusal(
+        "the models are pickled scikit-learn or skops objects, and loading those runs code",
+        "export the model to safetensors, or run it where its owner is trusted",
+    ),
+    "tabular-regression": Refusal(
+        "the models are pickled scikit-learn or skops objects, and loading those runs code",
+        "export the model to safetensors, or run it where its owner is trusted",
+    ),
+    "reinforcement-learning": Refusal(
+        "a policy answers an environment step by step, and a job has none",
+        "run the policy beside its environment, with the library that it was trained in",
+    ),
+    "robotics": Refusal(
+        "a policy answers a robot step by step, and a job has none",
+        "run the policy with lerobot beside the robot or its simulator",
+    ),
+    "text-to-3d": Refusal(
+        "diffusers has one model for it (Shap-E), which no module runs yet; the others come with "
+        "libraries of their own",
+        "a text-to-image model, and a tool that makes shapes of pictures",
+    ),
+    "image-to-3d": Refusal(
+        "diffusers has one model for it (Shap-E), which no module runs yet; the others come with "
+        "libraries of their own",
+        "run the model's library in a container written for it",
+    ),
+    "visual-document-retrieval": Refusal(
+        "no module runs multi-vector models over pictures yet",
+        "a document-question-answering model, or text-retrieval on the documents' text",
+    ),
+    "graph-ml": Refusal(
+        "no library loads these models without their author's code",
+        "a model whose architecture is part of transformers",
+    ),
+}
+UNSERVED = Refusal(
+    "none of the libraries that modules run serves it yet",
+    "a model of a task that is served",
+)
+
+
+def refusal_of(tag: str) -> Refusal | None:
+    """Why a tag of the Hub is refused; None where it is served or is none of the Hub's."""
+    if tag not in TAGS or rows_of(tag):
+        return None
+    return REFUSED.get(tag, UNSERVED)
+
+
+def page() -> str:
+    """docs/reference/tasks.md."""
+    served = sum(bool(rows_of(tag)) for tag in TAGS)
+    lines = [
+        "# Tasks",
+        "",
+        f"The Hugging Face Hub has {len(TAGS)} pipeline tags. Modules are made for {served};",
+        "the others are refused with the reason given here.",
+        "",
+        "This page is made from the generator's tables by",
+        "`python -m generator.hub_tags > docs/reference/tasks.md`.",
+    ]
+    for group, tags in GROUPS.items():
+        lines += ["", f"## {group.capitalize()}", "", "| tag | served by | input | answer |"]
+        lines.append("|---|---|---|---|")
+        lines += [line for tag in tags for line in _lines(tag)]
+    lines += ["", "## Refused", "", "| tag | reason | what would help |", "|---|---|---|"]
+    for tag in TAGS:
+        if refusal := refusal_of(tag):
+            lines.append(f"| `{tag}` | {refusal.reason} | {refusal.help} |")
+    return "\n".join(lines) + "\n"
+
+
+def _lines(tag: str) -> list[str]:
+    rows = rows_of(tag)
+    if not rows:
+        return [f"| `{tag}` | refused | | |"]
+    return [
+        f"| `{tag}` | {library}, `{row.family}` | {row.takes} | {row.answers} |"
+        for library, row in rows.items()
+    ]
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201  (the page is this command's answer)

@@ -1,0 +1,164 @@
+"""The tasks of the libraries beside transformers, and which row serves a model.
+
+A row's `classes` are for diffusers the pipelines' names (`_class_name` of model_index.json) and
+for sentence-transformers the kind of model (`model_type` of its configuration).
+"""
+
+from dataclasses import replace
+
+from generator.media_tasks import MEDIA_TASKS
+from generator.tasks import TASKS, Parameter, Task
+
+QUERY = Parameter("query", "string", "What the inputs are compared with.")
+STEPS = Parameter("steps", "integer", "Steps of denoising: more take longer.", 30, 1, 1000)
+PROMPT = Parameter("prompt", "string", "What is to be seen.", "")
+NEGATIVE = Parameter("negative_prompt", "string", "What is not to be seen.")
+GUIDANCE = Parameter("guidance", "number", "How closely the text is followed.", None, 0, 50)
+WIDTH = Parameter("width", "integer", "In pixels.", None, 8, 4096)
+HEIGHT = Parameter("height", "integer", "In pixels.", None, 8, 4096)
+FRAMES = Parameter("frames", "integer", "Pictures in the video.", None, 1, 512)
+STRENGTH = Parameter("strength", "number", "How much of the input may change.", None, 0.01, 1)
+
+IMAGE = "For each input {image}: a PNG as base64."
+VIDEO = "For each input {video, frames}: an animated PNG as base64, and its length."
+
+SENTENCES = {
+    task.name: task
+    for task in (
+        Task(
+            "sentence-similarity",
+            "sentences",
+            "text",
+            "For each input {embedding, similarity}: similarity to `query`, null without one.",
+            ("SentenceTransformer",),
+            parameters=(QUERY,),
+        ),
+        Task(
+            "feature-extraction",
+            "sentences",
+            "text",
+            "For each input its embedding: one vector.",
+            ("SentenceTransformer",),
+        ),
+        Task(
+            "text-ranking",
+            "sentences",
+            "text",
+            "For each input {score}: how well it answers `query`.",
+            ("CrossEncoder",),
+            parameters=(QUERY,),
+        ),
+        Task(
+            "text-retrieval",
+            "sentences",
+            "text",
+            "For each input {tokens, score}: its weighted tokens, and its score for `query`.",
+            ("SparseEncoder",),
+            parameters=(
+                QUERY,
+                Parameter("top_k", "integer", "Most tokens to answer.", 64, 1, 10_000),
+            ),
+        ),
+    )
+}
+
+DIFFUSION = {
+    task.name: task
+    for task in (
+        Task(
+            "unconditional-image-generation",
+            "diffusion",
+            "number",
+            IMAGE,
+            ("DDPMPipeline", "DDIMPipeline"),
+            parameters=(STEPS,),
+        ),
+        Task(
+            "text-to-image",
+            "diffusion",
+            "text",
+            IMAGE,
+            (
+                *("StableDiffusionPipeline", "StableDiffusionXLPipeline"),
+                *("StableDiffusion3Pipeline", "FluxPipeline", "QwenImagePipeline"),
+                *("PixArtAlphaPipeline", "PixArtSigmaPipeline", "SanaPipeline", "ZImagePipeline"),
+            ),
+            parameters=(STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT),
+        ),
+        Task(
+            "image-to-image",
+            "diffusion",
+            "image",
+            IMAGE,
+            (
+                *("StableDiffusionImg2ImgPipeline", "StableDiffusionXLImg2ImgPipeline"),
+                *("StableDiffusionInstructPix2PixPipeline", "FluxKontextPipeline"),
+                *("QwenImageEditPipeline", "StableDiffusionUpscalePipeline"),
+            ),
+            parameters=(PROMPT, STEPS, GUIDANCE, NEGATIVE, STRENGTH),
+        ),
+        Task(
+            "image-text-to-image",
+            "diffusion",
+            "image",
+            IMAGE,
+            (
+                *("StableDiffusionInstructPix2PixPipeline", "FluxKontextPipeline"),
+                *("QwenImageEditPipeline", "StableDiffusionImg2ImgPipeline"),
+            ),
+            parameters=(PROMPT, STEPS, GUIDANCE, NEGATIVE, STRENGTH),
+        ),
+        Task(
+            "text-to-video",
+            "diffusion",
+            "text",
+            VIDEO,
+            ("WanPipeline", "LTXPipeline", "CogVideoXPipeline", "HunyuanVideoPipeline"),
+            parameters=(STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT, FRAMES),
+        ),
+        Task(
+            "image-to-video",
+            "diffusion",
+            "image",
+            VIDEO,
+            (
+                *("WanImageToVideoPipeline", "LTXImageToVideoPipeline"),
+                *("CogVideoXImageToVideoPipeline", "StableVideoDiffusionPipeline"),
+            ),
+            parameters=(PROMPT, STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT, FRAMES),
+        ),
+        Task(
+            "video-to-video",
+            "diffusion",
+            "video",
+            VIDEO,
+            ("WanVideoToVideoPipeline", "CogVideoXVideoToVideoPipeline"),
+            parameters=(PROMPT, STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT, STRENGTH),
+        ),
+    )
+}
+DIFFUSION = {name: replace(task, batch_size=1) for name, task in DIFFUSION.items()}
+DIFFUSION["image-text-to-video"] = replace(DIFFUSION["image-to-video"], name="image-text-to-video")
+
+LIBRARIES = {
+    "transformers": {**TASKS, **MEDIA_TASKS},
+    "sentence-transformers": SENTENCES,
+    "diffusers": DIFFUSION,
+}
+# Why a library of the Hub that others run is not run here.
+REFUSED = {
+    "timm": (
+        "timm needs torchvision, whose builds fit one build of torch each, so that such a module "
+        "could not be proven before it is handed out; use a transformers model of the same task"
+    ),
+}
+
+
+def rows_of(tag: str) -> dict[str, Task]:
+    """The rows that serve a tag, by library."""
+    return {library: rows[tag] for library, rows in LIBRARIES.items() if tag in rows}
+
+
+def row(tag: str, library: str) -> Task:
+    """The row of a module that was made."""
+    return LIBRARIES[library][tag]

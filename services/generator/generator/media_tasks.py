@@ -1,0 +1,239 @@
+"""The rows of transformers for tasks of sounds, videos, tables, and of several things at once.
+
+Where a row lists `classes`, only those are proven to run without libraries that a module lacks.
+"""
+
+from generator.tasks import TOP_K, Parameter, Task
+
+QUESTION = Parameter("question", "string", "The question.")
+LABELS = Parameter(
+    "candidate_labels", "string", "The labels to choose from, separated by commas.", "person, animal"
+)
+TOKENS = Parameter("max_new_tokens", "integer", "Most tokens to write.", 128, 1, 32_768)
+BEAMS = Parameter("num_beams", "integer", "Texts to weigh against each other.", None, 1, 16)
+PROMPT = Parameter("text", "string", "What to do, or how the answer begins.")
+SPEECH = "For each input {audio, sampling_rate, seconds}: a WAV file as base64."
+GENERATED = "For each input {generated_text}, without the input itself."
+LABELLED = "For each input a list of {label, score}, best first."
+
+MEDIA_TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "automatic-speech-recognition",
+            "hearing",
+            "audio",
+            "For each input {text}, with `timestamps` also {chunks: [{text, timestamp}]}.",
+            ("ForCTC", "ForTDT", "WhisperForConditionalGeneration"),
+            batch_size=1,
+            parameters=(Parameter("timestamps", "boolean", "Whether to say when.", False),),
+        ),
+        Task(
+            "audio-classification",
+            "hearing",
+            "audio",
+            LABELLED,
+            ("ForAudioClassification", "ForSequenceClassification"),
+            batch_size=1,
+            parameters=(TOP_K,),
+        ),
+        Task(
+            "summarization",
+            "rewriting",
+            "text",
+            "For each input {summary_text}.",
+            parameters=(TOKENS, BEAMS),
+            generates=True,
+        ),
+        Task(
+            "translation",
+            "rewriting",
+            "text",
+            "For each input {translation_text}.",
+            parameters=(
+                Parameter("source_language", "string", "As the model names it: en, eng_Latn."),
+                Parameter("target_language", "string", "As the model names it: de, deu_Latn."),
+                TOKENS,
+                BEAMS,
+            ),
+            generates=True,
+        ),
+        Task(
+            "question-answering",
+            "reading",
+            "question",
+            "For each input {answer, score, start, end}; the last two count characters.",
+            ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+            parameters=(
+                Parameter("context", "string", "The text that the answer stands in."),
+                Parameter("max_answer_tokens", "integer", "The longest answer.", 15, 1, 512),
+            ),
+        ),
+        Task(
+            "multiple-choice",
+            "choosing",
+            "text",
+            "For each input {choice, index, scores}.",
+            ("ForMultipleChoice",),
+            parameters=(Parameter("choices", "string", "What may follow: one per line."),),
+        ),
+        Task(
+            "zero-shot-image-classification",
+            "pipeline",
+            "image",
+            LABELLED,
+            parameters=(LABELS,),
+        ),
+        Task(
+            "zero-shot-object-detection",
+            "pipeline",
+            "image",
+            "For each input a list of {label, score, box: {xmin, ymin, xmax, ymax}} in pixels.",
+            ("ForObjectDetection",),
+            batch_size=1,
+            parameters=(
+                LABELS,
+                Parameter("threshold", "number", "Least score to answer.", 0.1, 0, 1),
+            ),
+        ),
+        Task(
+            "image-text-to-text",
+            "conversing",
+            "image",
+            GENERATED,
+            batch_size=1,
+            parameters=(PROMPT, TOKENS),
+            generates=True,
+        ),
+        Task(
+            "image-to-text",
+            "conversing",
+            "image",
+            GENERATED,
+            batch_size=1,
+            parameters=(PROMPT, TOKENS),
+            generates=True,
+        ),
+        Task(
+            "audio-text-to-text",
+            "conversing",
+            "audio",
+            GENERATED,
+            batch_size=1,
+            parameters=(PROMPT, TOKENS),
+            generates=True,
+        ),
+        Task(
+            "any-to-any",
+            "conversing",
+            "text",
+            GENERATED + " Inputs of any kind; text alone is answered.",
+            batch_size=1,
+            parameters=(
+                Parameter("image", "string", "An image, as base64, or a file's name in /inputs."),
+                Parameter("audio", "string", "A sound, as base64, or a file's name in /inputs."),
+                TOKENS,
+            ),
+            generates=True,
+        ),
+        Task(
+            "visual-question-answering",
+            "asking",
+            "image",
+            "For each input a list of {answer, score}, best first; no score if it is written.",
+            ("ForQuestionAnswering",),
+            batch_size=1,
+            parameters=(
+                QUESTION,
+                Parameter("top_k", "integer", "How many answers.", 5, 1, 1000),
+            ),
+        ),
+        Task(
+            "document-question-answering",
+            "documents",
+            "image",
+            "For each input a list of {answer, score, start, end}; the last two count words.",
+            ("LayoutLMForQuestionAnswering",),
+            batch_size=1,
+            parameters=(
+                QUESTION,
+                Parameter(
+                    "words",
+                    "string",
+                    "The page's words and boxes from an OCR program, as JSON "
+                    "[[word, [left, top, right, bottom]], ...], with sides from 0 to 1000.",
+                ),
+                Parameter("top_k", "integer", "How many answers.", 1, 1, 1000),
+            ),
+        ),
+        Task(
+            "table-question-answering",
+            "tables",
+            "table",
+            "For each input {answer, coordinates, cells, aggregator}; coordinates: row, column.",
+            ("ForQuestionAnswering",),
+            batch_size=1,
+            parameters=(QUESTION,),
+        ),
+        Task("text-to-speech", "voice", "text", SPEECH, ("VitsModel",), batch_size=1),
+        Task("text-to-audio", "voice", "text", SPEECH, ("VitsModel",), batch_size=1),
+        Task(
+            "image-segmentation",
+            "pictures",
+            "image",
+            "For each input a list of {label, score, mask}: the mask a PNG as base64.",
+            ("ForSemanticSegmentation", "ForImageSegmentation", "ForUniversalSegmentation"),
+            batch_size=1,
+        ),
+        Task(
+            "depth-estimation",
+            "pictures",
+            "image",
+            "For each input {predicted_depth, depth}: rows of numbers, and a PNG as base64.",
+            ("ForDepthEstimation",),
+            batch_size=1,
+        ),
+        Task(
+            "image-to-image",
+            "upscaling",
+            "image",
+            "For each input {image, width, height}: a PNG as base64.",
+            ("ForImageSuperResolution",),
+            batch_size=1,
+        ),
+        Task(
+            "keypoint-detection",
+            "keypoints",
+            "image",
+            "For each input a list of {x, y, score, descriptor}, best first, in pixels.",
+            ("ForKeypointDetection",),
+            batch_size=1,
+            parameters=(
+                Parameter("threshold", "number", "Least score to answer.", 0.0, 0, 1),
+                Parameter("top_k", "integer", "Most points to answer.", 1000, 1, 10_000),
+            ),
+        ),
+        Task(
+            "video-classification",
+            "watching",
+            "video",
+            LABELLED,
+            ("ForVideoClassification",),
+            batch_size=1,
+            parameters=(TOP_K,),
+        ),
+        Task(
+            "time-series-forecasting",
+            "forecasting",
+            "series",
+            "For each input {mean, quantiles}: a number and one per quantile, for each step.",
+            ("ForPrediction",),
+            parameters=(
+                Parameter("horizon", "integer", "Steps to look ahead.", 16, 1, 4096),
+                Parameter(
+                    "frequency", "integer", "0: days or finer; 1: weeks, months; 2: rarer.", 0, 0, 2
+                ),
+            ),
+        ),
+    )
+}

@@ -1,0 +1,56 @@
+"""Every pipeline tag of the Hub is served or refused with a reason, and the docs say which."""
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import ModelRefused
+from generator import hub_tags, refusals
+from generator.hub_tags import REFUSED, TAGS
+from generator.layout import Layout
+from generator.libraries import LIBRARIES, rows_of
+from generator.snapshot import Description, Snapshot
+
+PAGE = Path(__file__).parents[3] / "docs/reference/tasks.md"
+# The tags that no library of modules reaches.
+UNREACHABLE = {
+    *("audio-to-audio", "voice-activity-detection", "tabular-classification"),
+    *("tabular-regression", "tabular-to-text", "table-to-text", "reinforcement-learning"),
+    *("robotics", "graph-ml"),
+}
+
+
+def of_task(tag: str) -> Snapshot:
+    description = Description(id="acme/frog", sha="c" * 40, pipeline_tag=tag)
+    return Snapshot(description, (), frozenset(), {}, None, Layout())
+
+
+def test_the_table_has_the_hubs_56_tags_once_each() -> None:
+    assert len(TAGS) == len(set(TAGS)) == 56
+    assert set(REFUSED) | UNREACHABLE <= set(TAGS)
+
+
+def test_no_row_is_for_a_tag_that_the_hub_does_not_have() -> None:
+    assert {tag for rows in LIBRARIES.values() for tag in rows} <= set(TAGS)
+
+
+@pytest.mark.parametrize("tag", [tag for tag in TAGS if not rows_of(tag)])
+def test_a_tag_that_is_not_served_is_refused_by_name_with_what_would_help(tag: str) -> None:
+    with pytest.raises(ModelRefused) as caught:
+        refusals.task_of(of_task(tag))
+    assert caught.value.details["reason"] == "task"
+    assert tag in caught.value.message
+    assert "what would help: " in caught.value.message
+
+
+def test_the_nine_unreachable_tags_have_reasons_of_their_own() -> None:
+    assert not {tag for tag in UNREACHABLE if rows_of(tag)}
+    assert set(REFUSED) >= UNREACHABLE
+
+
+def test_no_tag_is_both_served_and_refused() -> None:
+    assert not {tag for tag in REFUSED if rows_of(tag)}
+
+
+def test_the_page_of_all_tags_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == hub_tags.page()
