@@ -9,8 +9,9 @@ import structlog
 from benchmarker import outcome, plots
 from benchmarker.cost import Prices
 from benchmarker.refusals import class_for
-from benchmarker.runs import Change, Posting, RunStore, new_id
+from benchmarker.runs import Change, RunStore, new_id
 from benchmarker.search import GRID
+from benchmarker.upkeep import Posting, Upkeep
 from common.bus import NatsBus
 from common.context import Context, current
 from common.contracts.benchmarking import (
@@ -62,6 +63,7 @@ class Control:
     ) -> None:
         self.bus = bus
         self.store = store
+        self.upkeep = Upkeep(store.database)
         self.jobs = jobs
         self.prices = prices
         self.deployed = deployed
@@ -76,7 +78,7 @@ class Control:
         """
         asked = GenerateRequest(model_url=request.model_id, revision=request.revision)
         model = (await self.bus.call(GENERATE, asked)).model
-        worker_class = class_for(request, model, await self.store.workers(), self.deployed)
+        worker_class = class_for(request, model, await self.upkeep.workers(), self.deployed)
         work = Measurement(
             id=new_id(),
             model=ModelAt(id=model.id, commit=model.commit, task=model.task, library=model.library),
@@ -158,7 +160,7 @@ class Control:
     # Workers
 
     async def announce(self, announcement: Announcement) -> Heard:
-        await self.store.announce(announcement)
+        await self.upkeep.announce(announcement)
         return Heard()
 
     async def take(self, request: Take) -> Ticket:
@@ -199,7 +201,7 @@ class Control:
         sequence = await self.jobs.publish(
             MEASURE, posting.work, posting.worker_class, f"{posting.id}#{posting.number}"
         )
-        await self.store.posted(posting, sequence)
+        await self.upkeep.posted(posting, sequence)
 
     async def sweep(self) -> int:
         """Publish again what the queue has lost.
@@ -208,13 +210,13 @@ class Control:
             How many messages were published.
         """
         published = 0
-        for posting in await self.store.unfinished():
+        for posting in await self.upkeep.unfinished():
             current_posting: Posting | None = posting
             if posting.sequence is not None:
                 if await self.jobs.holds(posting.sequence, posting.id):
                     continue
                 log.warning("job lost by the queue", job=posting.id)
-                current_posting = await self.store.lost(posting)
+                current_posting = await self.upkeep.lost(posting)
             if current_posting is not None:
                 await self.post(current_posting)
                 published += 1
@@ -229,7 +231,7 @@ class Control:
         Raises:
             Unavailable: it is away; the rest stays for the next time.
         """
-        letters = await self.store.outbox()
+        letters = await self.upkeep.outbox()
         for letter in letters:
             token = current.set(Context(account=letter.account))
             try:
@@ -240,7 +242,7 @@ class Control:
                 log.error("metrics refused", run=letter.run_id, error=error.message)  # noqa: TRY400  (its words say all)
             finally:
                 current.reset(token)
-            await self.store.delivered(letter)
+            await self.upkeep.delivered(letter)
         return len(letters)
 
     async def _tell(self, change: Change) -> None:

@@ -9,31 +9,27 @@ named in `holder` may report; a delivery that was overtaken is told to stop.
 
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from benchmarker.upkeep import PRESENT
 from common.contracts import Message
 from common.contracts.benchmarking import Failure, Profile, Progress, Queue, Run
 from common.contracts.figures import Analysis, Results, Setup
 from common.contracts.measuring import (
-    Announcement,
     Class,
     Measurement,
-    ModelAt,
     Report,
     Samples,
     SizeFacts,
     Ticket,
 )
-from common.contracts.monitoring import Record
 from common.errors import NotFound, RateLimited, Unavailable
 from common.postgres import Connection, Database
 
-# A worker that has not been heard of for so long is gone.
-PRESENT = timedelta(seconds=60)
 # Of a run's duration while no run has ended yet, in seconds.
 USUAL_DURATION = 30.0
 
@@ -50,27 +46,6 @@ class Change:
 
     account: str
     run: Run
-
-
-@dataclass(frozen=True)
-class Posting:
-    """A run whose message has to be in the queue: `number` counts its messages from 0."""
-
-    id: str
-    worker_class: Class
-    number: int
-    sequence: int | None
-    work: Measurement
-
-
-@dataclass(frozen=True)
-class Letter:
-    """Figures of a run for the metrics service, as an account's own record."""
-
-    number: int
-    account: str
-    run_id: str
-    record: Record
 
 
 class RunStore:
@@ -319,23 +294,6 @@ class RunStore:
                 )
             return Change(rows[0]["account"], _run(rows[0]))
 
-    async def announce(self, announcement: Announcement) -> None:
-        async with self.database.connection() as connection:
-            await connection.execute(
-                "insert into workers values (%s, %s, %s, now()) on conflict (worker) do update"
-                " set facts = excluded.facts, seen_at = now()",
-                [announcement.worker, announcement.device_class, _json(announcement)],
-            )
-            await connection.execute("delete from workers where seen_at < now() - interval '1 day'")
-
-    async def workers(self) -> list[Announcement]:
-        """Those that are there now."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select facts from workers where seen_at > now() - %s", [PRESENT]
-            )
-            return [Announcement.model_validate(row[0]) for row in await cursor.fetchall()]
-
     async def profile(self, account: str, model_id: str, commit: str) -> Profile:
         """Of the account's latest good run of the model at that commit; a GPU's before a CPU's."""
         async with self.database.connection() as connection:
@@ -346,61 +304,6 @@ class RunStore:
                 [account, model_id, commit],
             )
         return _profile(rows[0]) if rows else Profile()
-
-    # What the sweep does
-
-    async def unfinished(self) -> list[Posting]:
-        """Runs whose message ought to be in the queue."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select id, worker_class, published, sequence, work from runs"
-                " where state in ('queued', 'running') order by created_at"
-            )
-            return [
-                Posting(run, worker_class, number, sequence, Measurement.model_validate(work))
-                for run, worker_class, number, sequence, work in await cursor.fetchall()
-            ]
-
-    async def lost(self, posting: Posting) -> Posting | None:
-        """Count a message that vanished; None if the run is over, or it was counted already."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "update runs set published = published + 1, sequence = null"
-                " where id = %s and published = %s and state in ('queued', 'running')",
-                [posting.id, posting.number],
-            )
-            if cursor.rowcount == 0:
-                return None
-        return Posting(posting.id, posting.worker_class, posting.number + 1, None, posting.work)
-
-    async def posted(self, posting: Posting, sequence: int) -> None:
-        async with self.database.connection() as connection:
-            await connection.execute(
-                "update runs set sequence = %s, published_at = now()"
-                " where id = %s and published = %s",
-                [sequence, posting.id, posting.number],
-            )
-
-    async def outbox(self) -> list[Letter]:
-        """Records that the metrics service has not confirmed, oldest first."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select outbox.id, outbox.account, run_id, record, model_id, finished_at"
-                " from outbox join runs on runs.id = run_id order by outbox.id limit 100"
-            )
-            return [
-                Letter(
-                    number,
-                    account,
-                    run,
-                    Record(model_id=model, timestamp=finished.astimezone(UTC), metrics=metrics),
-                )
-                for number, account, run, metrics, model, finished in await cursor.fetchall()
-            ]
-
-    async def delivered(self, letter: Letter) -> None:
-        async with self.database.connection() as connection:
-            await connection.execute("delete from outbox where id = %s", [letter.number])
 
     # Rows to messages
 
@@ -499,6 +402,3 @@ def _utc(moment: datetime | None) -> Any:
 
 def _json(message: Message, *, exclude_none: bool = False) -> Jsonb:
     return Jsonb(message.model_dump(mode="json", by_alias=True, exclude_none=exclude_none))
-
-
-__all__ = ["Change", "Limits", "ModelAt", "Posting", "RunStore", "measurement_of", "new_id"]
