@@ -5,6 +5,7 @@ versioned by `schema`; the network reads only `lilypad_module.json.tmpl`. Every
 field's type is narrow enough that no value can mean something else elsewhere.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -235,3 +236,12 @@ def _scalar(parameter: Parameter, max_tokens: int) -> ScalarInput:
 def slug(id: str) -> str:
     """A name for a folder, an image and an archive: lower case, digits, hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", id.lower()).strip("-")[:63].rstrip("-") or "model"
+
+
+def schema() -> str:
+    """The JSON schema of module.yaml: docs/reference/module.schema.json."""
+    return json.dumps(Manifest.model_json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema(), end="")  # noqa: T201  (the schema is this command's answer)

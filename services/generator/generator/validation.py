@@ -106,9 +106,11 @@ def _count_functions(source: str) -> int:
 
 
 def check_manifest(module: Manifest, text: str) -> str:
-    if yaml.safe_load(text) != module.to_data():
+    read = yaml.safe_load(text)
+    if read != module.to_data():
         raise ValueError("it does not read as what was meant")
-    return "reads as what was meant"
+    Manifest.model_validate(read)  # the published schema is made from this class
+    return "reads as what was meant, and as its schema says"
 
 
 def check_requirements(_: Manifest, text: str) -> str:
