@@ -54,5 +54,13 @@ bench: $(STAMP) ## measure, and print ratios side by side
 bench-gpu: $(STAMP) ## the benchmarker's GPU paths, on a machine with an NVIDIA GPU
 	@$(PY) -m benchmarks benchmarking_gpu
 
+pins: $(STAMP) ## resolve and check what each family of modules installs, for a release
+	@for file in services/generator/generator/templates/requirements/*.txt; do \
+		echo "$$file"; \
+		$(PY) -m pip install -q --disable-pip-version-check --dry-run --ignore-installed \
+			-c constraints.txt -r $$file || exit 1; \
+	done
+	@$(PY) -m pytest -q services/generator/tests/test_pins.py
+
 clean: ## forget the environment and the local data
 	rm -rf $(VENV) .lilypad
