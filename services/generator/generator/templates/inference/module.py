@@ -153,20 +153,27 @@ def check_texts(values: list[Any]) -> None:
             raise InvalidInput("inputs: a text has half a character (a lone surrogate)")
 
 
+def read_file(value: Any, kind: str) -> bytes:
+    """What base64 holds, with or without a data: prefix, or a file in /inputs."""
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(f"inputs: {kind} is base64 or a file's name")
+    path = INPUT_DIR / value if len(value) < 256 else None
+    try:
+        if path and Path(value).name == value and path.is_file():
+            return path.read_bytes()
+        return base64.b64decode(value.rpartition("base64,")[2], validate=True)
+    except (OSError, ValueError):
+        raise InvalidInput(f"inputs: {kind} cannot be read") from None
+
+
 def read_image(value: Any) -> Any:
-    """A picture from base64, with or without a data: prefix, or from a file in /inputs."""
+    """A picture in RGB."""
     import io
 
     from PIL import Image
 
-    if not isinstance(value, str):
-        raise InvalidInput("inputs: an image is base64 or a file's name")
-    path = INPUT_DIR / value if len(value) < 256 else None
+    content = read_file(value, "an image")
     try:
-        if path and Path(value).name == value and path.is_file():
-            content = path.read_bytes()
-        else:
-            content = base64.b64decode(value.rpartition("base64,")[2], validate=True)
         return Image.open(io.BytesIO(content)).convert("RGB")
     except Exception:  # noqa: BLE001  (decoders of pictures raise whatever they like)
         raise InvalidInput("inputs: an image cannot be read") from None

@@ -27,8 +27,10 @@ def answer(
         given.setdefault("top_k", None)
     if task == "fill-mask":
         check_masks(pipeline.tokenizer.mask_token, inputs)
-    if task == "zero-shot-classification":
+    if task.startswith("zero-shot-"):
         given["candidate_labels"] = split_labels(given["candidate_labels"])
+    if task == "zero-shot-object-detection":  # it takes the picture and the labels together
+        return [pipeline(value, **given) for value in inputs]
     # Texts of several lengths stand in one batch only if something can fill them up.
     pads = pipeline.tokenizer is None or pipeline.tokenizer.pad_token_id is not None
     if len(inputs) > 1 and pads:

@@ -1,0 +1,50 @@
+"""Continues a series of numbers."""
+
+import json
+import math
+from typing import Any
+
+from generator.templates.inference.module import InvalidInput
+
+
+def answer(
+    loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {mean, quantiles} per series: a number, and one per quantile, for each step ahead."""
+    import torch
+
+    model, _ = loaded
+    most = model.config.horizon_length
+    if parameters["horizon"] > most:
+        raise InvalidInput(f"horizon: the model looks at most {most} steps ahead")
+    given: dict[str, Any] = {}
+    if model.config.model_type == "timesfm":  # 0: days and finer, 1: weeks and months, 2: years
+        given["freq"] = [parameters["frequency"]] * len(inputs)
+    series = [
+        torch.tensor(read_series(value), dtype=torch.float32, device=model.device)
+        for value in inputs
+    ]
+    with torch.inference_mode():
+        output = model(past_values=series, **given)
+    return [
+        {"mean": mean[: parameters["horizon"]], "quantiles": full[: parameters["horizon"], 1:]}
+        for mean, full in zip(
+            output.mean_predictions.float(), output.full_predictions.float(), strict=True
+        )
+    ]
+
+
+def read_series(value: Any) -> list[float]:
+    """The numbers of a list, or of a text that holds one as JSON."""
+    try:
+        numbers = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(numbers, list) or not 2 <= len(numbers) <= 1_000_000:
+            raise ValueError
+        if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
+            raise ValueError
+        floats = [float(number) for number in numbers]
+        if not all(map(math.isfinite, floats)):
+            raise ValueError
+    except (ValueError, OverflowError, RecursionError):
+        raise InvalidInput("inputs: a series is a list of 2 to 1,000,000 numbers") from None
+    return floats

@@ -1,0 +1,57 @@
+"""Loads a model and what prepares its inputs, for tasks that no pipeline serves."""
+
+from typing import Any
+
+
+def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> tuple[Any, Any]:
+    """The model over the files in `directory`, and what prepares its inputs, if anything."""
+    import torch
+    import transformers
+
+    settings, task = manifest["run"], manifest["model"]["task"]
+    chosen = getattr(transformers, auto_class(task))
+
+    def build(attention: str) -> Any:
+        return chosen.from_pretrained(
+            directory,
+            dtype=dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+
+    try:
+        model = build(settings["attention"])
+    except ValueError:  # an architecture without this attention: the reference serves every one
+        model = build("eager")
+    model = model.to(device).eval()
+    if settings["compile"]:
+        torch._dynamo.config.suppress_errors = True  # without a compiler: slower, not broken
+        model.compile(dynamic=True)
+    if task == "time-series-forecasting":
+        return model, None
+    if model.config.model_type == "vision-encoder-decoder":  # two models, and none for both
+        pair = (transformers.AutoImageProcessor, transformers.AutoTokenizer)
+        return model, tuple(reader.from_pretrained(directory) for reader in pair)
+    sees = task in ("image-to-image", "keypoint-detection", "video-classification")
+    reader = transformers.AutoImageProcessor if sees else transformers.AutoProcessor
+    return model, reader.from_pretrained(directory, trust_remote_code=False)
+
+
+def auto_class(task: str) -> str:
+    """The class of transformers that loads a task's models."""
+    return {
+        "any-to-any": "AutoModelForMultimodalLM",
+        "audio-text-to-text": "AutoModelForMultimodalLM",
+        "image-text-to-text": "AutoModelForImageTextToText",
+        "image-to-image": "AutoModelForImageToImage",
+        "image-to-text": "AutoModelForImageTextToText",
+        "keypoint-detection": "AutoModelForKeypointDetection",
+        "multiple-choice": "AutoModelForMultipleChoice",
+        "question-answering": "AutoModelForQuestionAnswering",
+        "summarization": "AutoModelForSeq2SeqLM",
+        "time-series-forecasting": "AutoModelForTimeSeriesPrediction",
+        "translation": "AutoModelForSeq2SeqLM",
+        "video-classification": "AutoModelForVideoClassification",
+        "visual-question-answering": "AutoModelForVisualQuestionAnswering",
+    }[task]
