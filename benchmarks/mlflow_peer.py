@@ -6,6 +6,7 @@ as a program in that environment it is the client, and prints what it measured.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 # The release that was current when this was written, and its driver for PostgreSQL.
-REQUIREMENTS = ("mlflow==3.16.0", "psycopg2-binary")
+REQUIREMENTS = ("mlflow==3.17.2", "psycopg[binary]==3.3.9")
 BATCH = 1_000
 METRICS = ("throughput", "latency", "memory_usage", "gpu_memory_usage", "cost_per_inference")
 
@@ -54,8 +55,9 @@ def measure(database_url: str, port: int) -> Mapping[str, float]:
                 [python, __file__, url], check=True, capture_output=True, text=True, env=_client()
             )
         finally:
-            os.killpg(server.pid, 15)
-            server.wait()
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGTERM)
+                server.wait()
     figures: Mapping[str, float] = json.loads(said.stdout.splitlines()[-1])
     return figures
 
