@@ -79,10 +79,10 @@ def test_from_registering_to_a_revoked_key_on_the_pages(
     assert id
     browser.post(f"/dashboard/keys/{id[1]}/rename", data={"name": "desk"}, headers=cookie)
     assert "desk" in browser.get("/dashboard", headers=cookie).text
-    browser.post(f"/dashboard/keys/{id[1]}/revoke", data={}, headers=cookie)
+    browser.post(f"/dashboard/keys/{id[1]}/revoke", data={"sure": "yes"}, headers=cookie)
     wait_until(lambda: browser.post("/v1/api/generate", json=body, headers=call).status_code == 401)
 
-    browser.post("/logout", data={}, headers=cookie)
+    browser.post("/logout", data={"sure": "yes"}, headers=cookie)
     over = browser.get("/dashboard", headers=cookie)
     assert (over.status_code, over.headers["location"]) == (303, "/login")
     assert error_of(browser.get("/v1/api/keys", headers=cookie))["code"] == 2001
@@ -167,6 +167,7 @@ def test_a_key_is_listed_changed_and_revoked_by_its_owner_only(
     assert {(a.status_code, error_of(a)["message"]) for a in answers} == {
         (404, "there is no such key")
     }
+    stranger.http.close()
     assert acts(stack, stranger.id).count("key_not_found") == 6
     changed = account.http.patch(
         path, json={"name": "two", "scopes": ["generate"], "expiresAt": None}, auth=owner

@@ -54,8 +54,8 @@ MEANINGS = {
 BETA = {
     "name": "X-Lilypad-Beta",
     "in": "header",
-    "required": True,
-    "description": "Opts in to the beta.",
+    "required": False,
+    "description": "Opts in to the beta; not needed where the account has switched it on.",
     "schema": {"const": "v2"},
 }
 IDEMPOTENCY_KEY = {
