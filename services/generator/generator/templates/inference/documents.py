@@ -21,12 +21,14 @@ def answer(
         if value["question"] is None:
             raise InvalidInput("question: is missing")
         check_texts([value["question"]])
+        if len(pipeline.tokenizer(value["question"])["input_ids"]) > most // 2:
+            raise InvalidInput(f"question: is longer than {most // 2} tokens")
         page = {
             "image": read_image(value["image"]),
             "question": value["question"],
             "word_boxes": read_words(value["words"]),
         }
-        room = {"max_seq_len": most, "doc_stride": most // 4, "max_question_len": most // 4}
+        room = {"max_seq_len": most, "doc_stride": most // 4}
         answers.append(pipeline(page, top_k=value["top_k"], **room))
     return answers
 
