@@ -156,7 +156,9 @@ MODELS = (
         "lilypad/tiny-image-feature-extraction", "families:vit_encoder", "image-feature-extraction"
     ),
     Model("lilypad/tiny-object-detection", "families:yolos_detector", "object-detection"),
-    Model("lilypad/tiny-automatic-speech-recognition", "media:speller", "automatic-speech-recognition"),
+    Model(
+        "lilypad/tiny-automatic-speech-recognition", "media:speller", "automatic-speech-recognition"
+    ),
     Model("lilypad/tiny-audio-classification", "media:sound_classifier", "audio-classification"),
     Model("lilypad/tiny-text-to-speech", "media:speaker", "text-to-speech"),
     Model("lilypad/tiny-text-to-audio", "media:speaker", "text-to-audio"),
@@ -164,16 +166,28 @@ MODELS = (
     Model("lilypad/tiny-translation", "media:rewriter", "translation"),
     Model("lilypad/tiny-question-answering", "media:reader", "question-answering"),
     Model("lilypad/tiny-multiple-choice", "media:chooser", "multiple-choice"),
-    Model("lilypad/tiny-zero-shot-image-classification", "media:clip", "zero-shot-image-classification"),
+    Model(
+        "lilypad/tiny-zero-shot-image-classification",
+        "media:clip",
+        "zero-shot-image-classification",
+    ),
     Model("lilypad/tiny-zero-shot-object-detection", "media:finder", "zero-shot-object-detection"),
     Model("lilypad/tiny-image-segmentation", "media:segmenter", "image-segmentation"),
     Model("lilypad/tiny-depth-estimation", "media:depth_estimator", "depth-estimation"),
     Model("lilypad/tiny-super-resolution", "media:upscaler", "image-to-image"),
     Model("lilypad/tiny-keypoint-detection", "media:keypoint_finder", "keypoint-detection"),
     Model("lilypad/tiny-video-classification", "media:video_classifier", "video-classification"),
-    Model("lilypad/tiny-visual-question-answering", "media:picture_asker", "visual-question-answering"),
-    Model("lilypad/tiny-document-question-answering", "media:page_reader", "document-question-answering"),
-    Model("lilypad/tiny-table-question-answering", "media:table_reader", "table-question-answering"),
+    Model(
+        "lilypad/tiny-visual-question-answering", "media:picture_asker", "visual-question-answering"
+    ),
+    Model(
+        "lilypad/tiny-document-question-answering",
+        "media:page_reader",
+        "document-question-answering",
+    ),
+    Model(
+        "lilypad/tiny-table-question-answering", "media:table_reader", "table-question-answering"
+    ),
     Model("lilypad/tiny-time-series-forecasting", "media:forecaster", "time-series-forecasting"),
     Model("lilypad/tiny-image-to-text", "media:captioner", "image-to-text"),
     Model("lilypad/tiny-image-text-to-text", "media:seer", "image-text-to-text"),

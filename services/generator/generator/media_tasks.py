@@ -7,7 +7,10 @@ from generator.tasks import TOP_K, Parameter, Task
 
 QUESTION = Parameter("question", "string", "The question.")
 LABELS = Parameter(
-    "candidate_labels", "string", "The labels to choose from, separated by commas.", "person, animal"
+    "candidate_labels",
+    "string",
+    "The labels to choose from, separated by commas.",
+    "person, animal",
 )
 TOKENS = Parameter("max_new_tokens", "integer", "Most tokens to write.", 128, 1, 32_768)
 BEAMS = Parameter("num_beams", "integer", "Texts to weigh against each other.", None, 1, 16)

@@ -8,9 +8,7 @@ family fits, a family under `templates/inference`; the tests run every row.
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal[
-    "text", "question", "image", "audio", "video", "table", "series", "number"
-]
+Kind = Literal["text", "question", "image", "audio", "video", "table", "series", "number"]
 
 
 @dataclass(frozen=True)

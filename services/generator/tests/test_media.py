@@ -131,7 +131,9 @@ def found(library: Library) -> Any:
         logits[0, inside].softmax(-1) for logits in (output.start_logits, output.end_logits)
     )
     score, first, last = max(
-        (float(begins[a] * ends[b]), a, b) for a in range(len(inside)) for b in range(a, len(inside))
+        (float(begins[a] * ends[b]), a, b)
+        for a in range(len(inside))
+        for b in range(a, len(inside))
     )
     start = encoded.token_to_chars(inside[first]).start
     end = encoded.token_to_chars(inside[last]).end
@@ -292,7 +294,9 @@ async def test_a_module_answers_what_the_library_does(
     value, parameters, expected = CASES[task]
     code, result = module.run(request={"inputs": [value], "parameters": parameters})
     assert (code, result["status"]) == (0, "success"), result
-    assert close(result["outputs"], json.loads(json.dumps(expected(Library(module, task)), default=plain)))
+    assert close(
+        result["outputs"], json.loads(json.dumps(expected(Library(module, task)), default=plain))
+    )
 
 
 def plain(value: Any) -> Any:

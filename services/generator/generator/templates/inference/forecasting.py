@@ -8,12 +8,12 @@ from generator.templates.inference.module import InvalidInput
 
 
 def answer(
-    loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+    loaded: tuple[Any, Any], _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
     """One {mean, quantiles} per series: a number, and one per quantile, for each step ahead."""
     import torch
 
-    model, _ = loaded
+    model = loaded[0]
     most = model.config.horizon_length
     if parameters["horizon"] > most:
         raise InvalidInput(f"horizon: the model looks at most {most} steps ahead")
@@ -40,7 +40,9 @@ def read_series(value: Any) -> list[float]:
         numbers = json.loads(value) if isinstance(value, str) else value
         if not isinstance(numbers, list) or not 2 <= len(numbers) <= 1_000_000:
             raise ValueError
-        if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
+        if any(
+            isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers
+        ):
             raise ValueError
         floats = [float(number) for number in numbers]
         if not all(map(math.isfinite, floats)):

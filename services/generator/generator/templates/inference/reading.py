@@ -41,7 +41,9 @@ def find(model: Any, tokenizer: Any, value: dict[str, Any], most: int) -> dict[s
     parts.pop("overflow_to_sample_mapping", None)
     best: dict[str, Any] = {"answer": "", "score": 0.0, "start": 0, "end": 0}
     for number in range(len(offsets)):
-        part = {name: tensor[number : number + 1].to(model.device) for name, tensor in parts.items()}
+        part = {
+            name: tensor[number : number + 1].to(model.device) for name, tensor in parts.items()
+        }
         with torch.inference_mode():
             output = model(**part)
         outside = torch.tensor([owner != 1 for owner in parts.sequence_ids(number)])

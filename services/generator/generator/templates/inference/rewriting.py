@@ -19,16 +19,16 @@ def answer(
     texts = [prefix + text for text in inputs]
     for text in texts:
         if (used := len(tokenizer(text)["input_ids"])) > most:
-            raise InvalidInput(f"inputs: {used} tokens are more than the {most} that the model reads")
+            raise InvalidInput(
+                f"inputs: {used} tokens are more than the {most} that the model reads"
+            )
     name = manifest["model"]["task"].replace("summarization", "summary") + "_text"
     given = {n: parameters[n] for n in ("max_new_tokens", "num_beams") if parameters[n] is not None}
     answers = []
     for start in range(0, len(texts), size):
         batch = tokenizer(texts[start : start + size], return_tensors="pt", padding=True)
         with torch.inference_mode():
-            tokens = model.generate(
-                **batch.to(model.device), **given, **languages, do_sample=False
-            )
+            tokens = model.generate(**batch.to(model.device), **given, **languages, do_sample=False)
         answers += tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [{name: text.strip()} for text in answers]
 
@@ -48,7 +48,11 @@ def choose_languages(
         pairs = [name for name in known if name.startswith("translation_")]
         raise InvalidInput(
             "source_language, target_language: this model "
-            + (f"knows {', '.join(sorted(pairs))}" if pairs else "translates one pair; leave them out")
+            + (
+                f"knows {', '.join(sorted(pairs))}"
+                if pairs
+                else "translates one pair; leave them out"
+            )
         )
     codes = getattr(tokenizer, "lang_code_to_id", None)
     if source:
@@ -63,9 +67,14 @@ def choose_languages(
 
 
 def check_language(tokenizer: Any, codes: Any, name: str, value: str) -> None:
-    named = value in codes if codes else tokenizer.convert_tokens_to_ids(value) not in (
-        None,
-        tokenizer.unk_token_id,
+    named = (
+        value in codes
+        if codes
+        else tokenizer.convert_tokens_to_ids(value)
+        not in (
+            None,
+            tokenizer.unk_token_id,
+        )
     )
     if not named:
         raise InvalidInput(f"{name}: the model does not know {value[:32]!r}")

@@ -30,7 +30,7 @@ def answer(
 
 
 def read_table(value: Any) -> dict[str, list[str]]:
-    """Columns by name: JSON {column: [cell, …]}, or CSV with a heading, or such a file in /inputs."""
+    """Columns by name: of JSON {column: [cell, …]}, CSV with a heading, or a file of either."""
     import csv
     import io
 
@@ -57,5 +57,5 @@ def read_table(value: Any) -> dict[str, list[str]]:
         )
     if len(table) * len(next(iter(table.values()))) > 10_000:
         raise InvalidInput("table: more than 10,000 cells")
-    check_texts([name for name in table])
+    check_texts(list(table))
     return {name: [str(cell) for cell in column] for name, column in table.items()}

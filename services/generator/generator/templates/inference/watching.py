@@ -42,5 +42,7 @@ def read_frames(value: Any, count: int) -> list[Any]:
                 file.seek(round(number * (length - 1) / max(count - 1, 1)))
                 frames.append(file.convert("RGB"))
     except Exception:  # noqa: BLE001  (decoders of pictures raise whatever they like)
-        raise InvalidInput("inputs: a video cannot be read; send an animated GIF, WebP or PNG") from None
+        raise InvalidInput(
+            "inputs: a video cannot be read; send an animated GIF, WebP or PNG"
+        ) from None
     return frames
