@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.contracts.monitoring import EPOCH, MOST_SAMPLES, MetricUpdate, Samples
+from common.contracts.monitoring import EPOCH, MOST_SAMPLES, Samples
 from common.errors import InvalidRequest
 from metrics.arrays import Floats, Ints, Times
 from metrics.series import Pair
 from metrics.writer import now
 
-# Of a call, the newest moments of each model that are told; charts need no more.
+# Of what came together, the newest moments of each model that are told; no chart shows more.
 MOST_TOLD = 10
 
 
@@ -101,8 +101,8 @@ def extremes(batch: Batch) -> tuple[Floats, Floats]:
     return np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
 
 
-def updates(batch: Batch) -> Iterator[MetricUpdate]:
-    """The newest moments of each model, oldest first."""
+def moments(batch: Batch) -> Iterator[tuple[str, dict[int, dict[str, float]]]]:
+    """Of each model the newest moments: by time, the metrics."""
     for model, numbers in batch.models.items():
         chosen = (
             np.arange(len(batch.pair))
@@ -110,18 +110,13 @@ def updates(batch: Batch) -> Iterator[MetricUpdate]:
             else np.flatnonzero(np.isin(batch.pair, numbers))
         )
         newest = chosen[np.argsort(batch.at[chosen], kind="stable")]
-        moments: dict[int, dict[str, float]] = {}
+        found: dict[int, dict[str, float]] = {}
         for index in newest[::-1].tolist():
             at = int(batch.at[index])
-            if at not in moments and len(moments) == MOST_TOLD:
+            if at not in found and len(found) == MOST_TOLD:
                 break
-            moments.setdefault(at, {})[batch.pairs[batch.pair[index]][1]] = batch.value[
-                index
-            ].item()
-        for at in reversed(moments):
-            yield MetricUpdate.model_construct(
-                model_id=model, timestamp=to_text(at), metrics=moments[at]
-            )
+            found.setdefault(at, {})[batch.pairs[batch.pair[index]][1]] = batch.value[index].item()
+        yield model, found
 
 
 def to_text(at: int) -> str:

@@ -48,6 +48,9 @@ log = structlog.get_logger()
 
 # What the answer always has, by the name of the metric that it comes from.
 ALWAYS = {"throughput": "throughput", "latency": "latency", "cost_per_inference": "costs"}
+# News is gathered for so long, in seconds: of what changes faster than anyone
+# looks, the newest is told.
+GATHER = 0.02
 # Calls whose news waits to be told; beyond it the oldest is not told. Whoever
 # listens can ask for what was missed (HISTORY).
 MOST_UNTOLD = 10_000
@@ -128,26 +131,41 @@ class Handlers:
         while True:
             await self._any_news.wait()
             self._any_news.clear()
+            await asyncio.sleep(GATHER)
             while self._news:
+                together = [self._news.popleft() for _ in range(min(len(self._news), 100))]
                 try:
-                    await self._tell(self._news.popleft())
+                    await self._tell(together)
                 except Exception:
                     log.exception("news not told")
 
-    async def _tell(self, news: News) -> None:
-        content = news.batch
-        live = content.at > now() - LIVE
-        if live.any():
-            recent = content if live.all() else content.only(live)
-            least, greatest = batch.extremes(recent)
-            for model, numbers in recent.models.items():
-                values = {
-                    recent.pairs[n][1]: Extremes(float(least[n]), float(greatest[n]))
-                    for n in numbers
-                }
-                self.watch.note(news.account, model, values)
-        for update in batch.updates(content):
-            await self.bus.publish(METRICS_RECORDED, update, news.account, update.model_id)
+    async def _tell(self, together: list[News]) -> None:
+        moments: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+        for news in together:
+            self._note(news)
+            for model, found in batch.moments(news.batch):
+                told = moments.setdefault((news.account, model), {})
+                for at, metrics in found.items():
+                    told[at] = {**told.get(at, {}), **metrics}
+        for (account, model), told in moments.items():
+            for at in sorted(told)[-batch.MOST_TOLD :]:
+                update = MetricUpdate.model_construct(
+                    model_id=model, timestamp=batch.to_text(at), metrics=told[at]
+                )
+                await self.bus.publish(METRICS_RECORDED, update, account, model)
+
+    def _note(self, news: News) -> None:
+        """What is not history is looked at for alerts."""
+        live = news.batch.at > now() - LIVE
+        if not live.any():
+            return
+        recent = news.batch if live.all() else news.batch.only(live)
+        least, greatest = batch.extremes(recent)
+        for model, numbers in recent.models.items():
+            values = {
+                recent.pairs[n][1]: Extremes(float(least[n]), float(greatest[n])) for n in numbers
+            }
+            self.watch.note(news.account, model, values)
 
     async def monitor(self, request: MonitorRequest) -> Monitoring:
         """Statistics, plots and advice. Raises NotFound for a model of nobody's, or another's."""

@@ -32,7 +32,12 @@ async def usual(caller: Caller, metric: str, value: float, spread: float = 0.03)
 async def settled(caller: Caller) -> None:
     """Everything that was recorded has been told and looked at."""
     handlers = caller.handlers
-    while handlers._news or any(handlers.watch._noted.values()) or handlers.watch.evaluating:
+    while (
+        handlers._news
+        or handlers._any_news.is_set()
+        or any(handlers.watch._noted.values())
+        or handlers.watch.evaluating
+    ):
         await asyncio.sleep(0.01)
 
 
