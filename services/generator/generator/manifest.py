@@ -62,7 +62,7 @@ class Model(Part):
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
     task: str
     library: str
-    license: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")] | None
+    license: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")] | None = None
     parameters: int
     weight_bytes: int
     files: list[ModelFile]
