@@ -8,29 +8,28 @@ sweep, which also notices what does not come: silence.
 
 import asyncio
 import itertools
-import secrets
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
-from psycopg.types.json import Jsonb
 
 from common.bus import Bus
 from common.contracts.monitoring import (
     ALERT_RAISED,
-    Alert,
+    EPOCH,
+    MICROSECOND,
     AlertNews,
-    Alerts,
-    AlertsRequest,
     Rule,
 )
 from common.errors import ServiceError
 from common.postgres import Connection, Database
 from metrics import rules
-from metrics.rules import Values, Verdict, judge, type_of
+from metrics.incidents import raise_alert, recover
+from metrics.rules import Values, Verdict, judge
 
 log = structlog.get_logger()
 
@@ -51,16 +50,6 @@ select model, metric, array(
 OPEN = """
 select model, rule, metric, id, expected from alerts
 where account = %s and model = any(%s) and recovered_at is null
-"""
-RAISE = """
-insert into alerts (id, account, model, metric, rule, type, severity, message, expected)
-values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-on conflict (account, model, rule, coalesce(metric, '')) where recovered_at is null do nothing
-returning id
-"""
-RECOVER = """
-update alerts set recovered_at = now(), recovery = %s
-where id = %s and recovered_at is null returning id
 """
 NEWS = """
 select id, account, model, type, message, severity, recovery, announced, recovered_at is not null
@@ -88,14 +77,16 @@ OpenOnes = dict[tuple[str, str | None], Sequence[Any]]
 
 @dataclass(slots=True)
 class Extremes:
-    """Of one metric in what was just recorded."""
+    """Of one metric in what was just recorded; `newest` is its latest time, since 2000 in us."""
 
     least: float
     greatest: float
+    newest: int
 
     def add(self, other: "Extremes") -> None:
         self.least = min(self.least, other.least)
         self.greatest = max(self.greatest, other.greatest)
+        self.newest = max(self.newest, other.newest)
 
 
 # By model and metric, what was just recorded.
@@ -187,9 +178,9 @@ class Watch:
         verdict: Verdict, incident: str | None,
     ) -> list[str]:  # fmt: skip
         if incident is None and verdict.cause:
-            incident = await _raise(connection, account, model, rule, metric, verdict)
+            incident = await raise_alert(connection, account, model, rule, metric, verdict)
         if incident and verdict.over and not verdict.still:
-            await connection.execute(RECOVER, [verdict.over, incident])
+            await recover(connection, incident, verdict.over)
         return [incident] if incident else []
 
     async def announce(self, which: str, parameters: list[Any]) -> None:
@@ -274,7 +265,8 @@ class Watch:
         quiet = (now - last).total_seconds()
         if quiet > rules.QUIET_INTERVALS * usual:
             cause = f"nothing has been recorded for {_minutes(quiet)}; usually every {usual:.3g} s"
-            await _raise(connection, account, model, rule, None, Verdict(cause))
+            verdict = Verdict(cause, expected={"last": _microseconds(last)})
+            await raise_alert(connection, account, model, rule, None, verdict)
 
 
 def _verdicts(
@@ -286,8 +278,9 @@ def _verdicts(
     """What a rule says to what was recorded, and the incident that it has open."""
     if rule.kind == "silence":
         incident = open_ones.get((rule.id, rule.metric))
-        came = recorded if rule.metric is None else recorded.keys() & {rule.metric}
-        if incident and came:
+        came = [e.newest for name, e in recorded.items() if rule.metric in (None, name)]
+        # What was under way when it was raised, or came late, does not end it.
+        if incident and came and max(came) > incident[1]["last"]:
             return [(rule.metric, Verdict(over="something is recorded again"), incident[0])]
         return []
     metric = rule.metric
@@ -301,62 +294,24 @@ def _verdicts(
     return [(metric, judge(rule, metric, values, expected), incident)]
 
 
-async def _raise(
-    connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
-    verdict: Verdict,
-) -> str | None:  # fmt: skip
-    """The new incident's id; None when it is open already."""
-    cursor = await connection.execute(
-        RAISE,
-        [
-            f"alert_{secrets.token_hex(12)}", account, model, metric, rule.id,
-            type_of(rule, metric), verdict.severity or rule.severity, f"{model}: {verdict.cause}",
-            Jsonb(verdict.expected) if verdict.expected else None,
-        ],
-    )  # fmt: skip
-    row = await cursor.fetchone()
-    return row[0] if row else None
-
-
 async def _own_silence(
     connection: Connection, account: str, model: str, rule: Rule, now: Any, times: dict[str, Any]
 ) -> None:
     watched = [at for metric, at in times.items() if rule.metric in (None, metric)]
     if not watched:
         return
-    quiet = (now - max(watched)).total_seconds()
+    last = max(watched)
+    quiet = (now - last).total_seconds()
     if rule.after is not None and quiet > rule.after:
         what = f"no {rule.metric}" if rule.metric else "nothing"
-        verdict = Verdict(f"{what} has been recorded for {_minutes(quiet)}")
-        await _raise(connection, account, model, rule, rule.metric, verdict)
+        cause = f"{what} has been recorded for {_minutes(quiet)}"
+        verdict = Verdict(cause, expected={"last": _microseconds(last)})
+        await raise_alert(connection, account, model, rule, rule.metric, verdict)
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - EPOCH) // MICROSECOND
 
 
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-
-
-async def list_alerts(database: Database, account: str, request: AlertsRequest) -> Alerts:
-    """Newest first."""
-    async with database.connection() as connection:
-        cursor = await connection.execute(
-            "select id, model, type, message, severity, metric, raised_at, recovered_at, recovery"
-            " from alerts where account = %(account)s"
-            " and (%(model)s::text is null or model = %(model)s)"
-            " and (not %(open)s or recovered_at is null)"
-            " and (%(before)s::text is null or number < (select number from alerts"
-            "  where account = %(account)s and id = %(before)s))"
-            " order by number desc limit %(limit)s",
-            {
-                "account": account,
-                "model": request.model_id,
-                "open": request.open_only,
-                "before": request.before,
-                "limit": request.limit,
-            },
-        )
-        rows = await cursor.fetchall()
-    names = (
-        "id", "model_id", "type", "message", "severity", "metric", "raised_at", "recovered_at",
-        "recovery",
-    )  # fmt: skip
-    return Alerts(alerts=[Alert(**dict(zip(names, row, strict=True))) for row in rows])

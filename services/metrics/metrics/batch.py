@@ -93,12 +93,16 @@ def _column(packed: bytes, kind: str) -> NDArray[Any]:
     return np.frombuffer(packed, kind)
 
 
-def extremes(batch: Batch) -> tuple[Floats, Floats]:
-    """The least and the greatest value of each pair."""
+def extremes(batch: Batch) -> tuple[Floats, Floats, Times]:
+    """The least and the greatest value of each pair, and its latest time."""
     order = np.argsort(batch.pair, kind="stable")
     first = np.flatnonzero(np.diff(batch.pair[order], prepend=-1))
     values = batch.value[order]
-    return np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
+    return (
+        np.minimum.reduceat(values, first),
+        np.maximum.reduceat(values, first),
+        np.maximum.reduceat(batch.at[order], first),
+    )
 
 
 def moments(batch: Batch) -> Iterator[tuple[str, dict[int, dict[str, float]]]]:

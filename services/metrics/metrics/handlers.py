@@ -33,7 +33,7 @@ from common.contracts.monitoring import (
     Window,
 )
 from common.postgres import Database
-from metrics import alerts, batch, window
+from metrics import batch, incidents, window
 from metrics.alerts import Extremes, Watch
 from metrics.batch import Batch, Clock
 from metrics.plots import draw
@@ -160,10 +160,11 @@ class Handlers:
         if not live.any():
             return
         recent = news.batch if live.all() else news.batch.only(live)
-        least, greatest = batch.extremes(recent)
+        least, greatest, newest = batch.extremes(recent)
         for model, numbers in recent.models.items():
             values = {
-                recent.pairs[n][1]: Extremes(float(least[n]), float(greatest[n])) for n in numbers
+                recent.pairs[n][1]: Extremes(float(least[n]), float(greatest[n]), int(newest[n]))
+                for n in numbers
             }
             self.watch.note(news.account, model, values)
 
@@ -235,7 +236,7 @@ class Handlers:
         return KnownModel(metrics=sorted(numbers))
 
     async def list_alerts(self, request: AlertsRequest) -> Alerts:
-        return await alerts.list_alerts(self.database, current.get().account, request)
+        return await incidents.list_alerts(self.database, current.get().account, request)
 
     async def list_rules(self, _: Nothing) -> Rules:
         return await self.rules.all(current.get().account)
