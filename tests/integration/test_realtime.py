@@ -138,6 +138,15 @@ async def test_a_revoked_key_closes_its_sockets(stack: Stack, account: Account) 
         await Client(stack.url, key["key"]).__aenter__()
 
 
+async def test_a_page_connects_with_its_short_lived_token(stack: Stack, account: Account) -> None:
+    made = account.http.post("/v1/api/socket-tokens", auth=(account.email, PASSWORD))
+    assert made.status_code == 201, made.text
+    token = made.json()["data"]["token"]
+    assert account.http.get("/v1/api/alerts", headers={"Authorization": f"Bearer {token}"}).is_error
+    async with Client(stack.url, token) as client:
+        assert await client.subscribe(MODEL) == {"status": "success"}
+
+
 async def test_nobody_hears_that_anothers_model_exists(stack: Stack, account: Account) -> None:
     stranger = Account(stack.url)
     async with Client(stack.url, stranger.key) as client:

@@ -123,7 +123,7 @@ DIFFUSION = {
             VIDEO,
             (
                 *("WanImageToVideoPipeline", "LTXImageToVideoPipeline"),
-                *("CogVideoXImageToVideoPipeline", "StableVideoDiffusionPipeline"),
+                "CogVideoXImageToVideoPipeline",
             ),
             parameters=(PROMPT, STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT, FRAMES),
         ),
