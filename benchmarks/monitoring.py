@@ -275,16 +275,17 @@ def batches(stack: Stack, account: Account, clients: int) -> float:
     return asyncio.run(run())
 
 
+STARTED = datetime.now(UTC)
 _moments = count()
 
 
 def _bodies(model: str, number: int) -> Iterator[bytes]:
-    """Batches of new moments each, a second apart, on the days before today."""
+    """Batches of new moments each, a millisecond apart, as what is measured now has."""
     random = np.random.default_rng()
     for _ in range(number):
         records = []
         for _ in range(BATCH // len(METRICS)):
-            at = datetime.now(UTC) - timedelta(days=25) + timedelta(seconds=next(_moments) * 0.4)
+            at = STARTED + timedelta(milliseconds=next(_moments))
             values = random.lognormal(3, 0.5, len(METRICS)).round(4).tolist()
             records.append(
                 {
@@ -347,10 +348,10 @@ def raw_copy(stack: Stack) -> float:
 
 def _copy_data(series: int, batch: int) -> bytes:
     moments = BATCH // len(METRICS)
-    start = int((datetime.now(UTC) - timedelta(days=25) - EPOCH).total_seconds()) * 1_000_000
+    start = int((STARTED - EPOCH).total_seconds()) * 1_000_000
     rows = np.empty(BATCH, ROW)
     rows["fields"], rows["l1"], rows["l2"], rows["l3"] = 3, 4, 8, 8
     rows["series"] = np.tile(np.arange(series, series + len(METRICS)), moments)
-    rows["at"] = np.repeat(start + (batch * moments + np.arange(moments)) * 400_000, len(METRICS))
+    rows["at"] = np.repeat(start + (batch * moments + np.arange(moments)) * 1_000, len(METRICS))
     rows["value"] = np.random.default_rng(batch).lognormal(3, 0.5, BATCH)
     return COPY_HEAD + rows.tobytes() + COPY_TAIL

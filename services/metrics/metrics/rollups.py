@@ -21,9 +21,10 @@ log = structlog.get_logger()
 
 # Late days computed in one transaction.
 MOST_DAYS = 32
-# Between two rounds, in seconds; when there is more to do, as long as the last
-# one took: recording and answering come first.
+# Between two rounds, in seconds; when there is more to do, this many times what
+# the last one took: recording and answering come first.
 PAUSE = 1.0
+EASE = 3
 STAND_BY = 5.0
 RETENTION_EVERY = 3600.0
 
@@ -65,11 +66,11 @@ NEXT = """
 select until, target, date_trunc('day', until, 'UTC'), date_trunc('day', target, 'UTC')
 from watermark, date_trunc('hour', now() - interval '10 minutes', 'UTC') as target
 """
-# A day is computed again when the first late sample is five seconds old, so
+# A day is computed again when the first late sample is ten seconds old, so
 # that a stream of them is not followed sample by sample.
 MARKED = """
 select series, day, mark from stale
-where since < now() - interval '5 seconds' order by day, series limit %s
+where since < now() - interval '10 seconds' order by day, series limit %s
 """
 UNMARK = """
 delete from stale using unnest(%s::integer[], %s::timestamptz[], %s::bigint[])
@@ -269,4 +270,4 @@ async def _work(connection: Connection, retention_days: int) -> None:
         if start - forgotten > RETENTION_EVERY:
             await rollups.forget(retention_days)
             forgotten = start
-        await asyncio.sleep(time.monotonic() - start if more else PAUSE)
+        await asyncio.sleep(EASE * (time.monotonic() - start) if more else PAUSE)

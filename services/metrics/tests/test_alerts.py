@@ -129,7 +129,15 @@ async def test_noise_is_no_alert(caller: Caller) -> None:
 async def test_history_that_is_brought_in_raises_nothing(caller: Caller) -> None:
     await add(caller, kind="threshold", metric="latency", above=100.0)
     await caller.record(record(3 * 86_400, latency=500.0))
+    await caller.record(record(3 * 86_400 + 1, latency=500.0), record(0, latency=50.0))
     assert await alerts(caller) == []
+
+
+async def test_a_rule_for_one_model_is_none_for_another(caller: Caller) -> None:
+    await add(caller, kind="threshold", metric="latency", above=100.0, model_id="n")
+    for model in "mn":
+        await caller.record({**record(0, latency=150.0), "model_id": model})
+    assert [alert.model_id for alert in await alerts(caller)] == ["n"]
 
 
 @pytest.mark.parametrize(

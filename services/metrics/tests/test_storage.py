@@ -153,6 +153,33 @@ async def test_what_is_too_old_goes_and_nothing_else(empty: Place) -> None:
             assert await cursor.fetchone() == (0,)
 
 
+async def test_what_comes_while_a_day_is_computed_is_not_lost(
+    empty: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(empty) as caller, connected(empty) as connection:
+        await caller.record(record(3, 1.0))
+        await connection.execute("update stale set since = '2000-01-01'")
+        rolling = await rollups.of(connection)
+        await rolling.advance()
+        unmark = rolling._unmark
+
+        async def record_first(marked: Any) -> None:
+            # Computed already, and not yet off the list.
+            await caller.record(record(3.01, 1.0))
+            await unmark(marked)
+
+        monkeypatch.setattr(rolling, "_unmark", record_first)
+        await rolling.repair()
+        assert (await caller.monitor()).statistics["latency"].count == 2
+        monkeypatch.undo()
+        await connection.execute("update stale set since = '2000-01-01'")
+        while await rolling.repair():
+            pass
+        cursor = await connection.execute("select sum(count) from hours")
+        assert await cursor.fetchone() == (2,)
+        assert (await caller.monitor()).statistics["latency"].count == 2
+
+
 async def test_one_replica_computes_and_the_others_stand_by(empty: Place) -> None:
     async with serving(empty), connected(empty) as first, connected(empty) as second:
         for connection, held in ((first, True), (second, False)):

@@ -116,9 +116,11 @@ class Samples(Message):
             time = record.timestamp
             at.append(0 if time is None else (time - EPOCH) // MICROSECOND)
             size.append(len(record.metrics))
-            for name, number in record.metrics.items():
-                metric.append(metrics.setdefault(name, len(metrics)))
-                value.append(number)
+            value.extend(record.metrics.values())
+            try:
+                metric.extend([metrics[name] for name in record.metrics])
+            except KeyError:
+                metric.extend([metrics.setdefault(n, len(metrics)) for n in record.metrics])
         return cls.model_construct(
             models=list(models),
             metrics=list(metrics),
