@@ -191,7 +191,7 @@ def test_the_default_module_never_runs_a_models_own_code(account: Account) -> No
 
 def test_the_demonstration_ends_well_by_itself(hub: RunningHub, tmp_path: Path) -> None:
     done = subprocess.run(
-        ["make", "demo", "ONCE=1"],
+        ["make", "--no-print-directory", "demo", "ONCE=1"],
         env={**os.environ, "LILYPAD_HOME": str(tmp_path)},
         capture_output=True,
         text=True,

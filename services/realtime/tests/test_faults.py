@@ -27,7 +27,10 @@ class Follower:
 
     async def resubscribe(self, gap) -> None:
         self.watcher.heard.append(("gap", gap))
-        await self.watcher.client.emit("subscribe_metrics", {"modelId": "m", "since": gap["since"]})
+        wish = {"modelId": "m", "since": gap["since"]}
+        # Those who know the past may be back on the bus a moment later than the sockets.
+        while "status" not in await self.watcher.client.call("subscribe_metrics", wish):
+            await asyncio.sleep(0.2)
 
     def numbers(self) -> list[int]:
         updates = self.watcher.of("metric_update")
