@@ -81,11 +81,11 @@ def measure() -> Report:
 
 def recording(stack: Stack, account: Account, report: Report) -> float:
     # In turns, so that what else the machine does meets both alike; then the medians.
-    pairs = [(batches(stack, account, 4), raw_copy(stack)) for _ in range(ROUNDS)]
+    pairs = [(batches(stack, account, 8), raw_copy(stack)) for _ in range(ROUNDS)]
     batch, raw = (statistics.median(column) for column in zip(*pairs, strict=True))
     report.add(
         figure(
-            f"v2, batches of {BATCH}",
+            f"v2, batches of {BATCH}, 8 clients",
             batch,
             "samples/s",
             against=("raw binary COPY, same table", raw),
@@ -112,7 +112,7 @@ def against_mlflow(stack: Stack, account: Account, report: Report, rows: float) 
     name = "MLflow log_batch, same server"
     report.add(
         figure(
-            f"v2, batches of {BATCH}, 4 clients",
+            f"v2, batches of {BATCH}, 8 clients",
             rows,
             "samples/s",
             against=(name, peer["rows"]),
@@ -253,7 +253,7 @@ def batches(stack: Stack, account: Account, clients: int) -> float:
         for connection in connections:
             await connection.open()
         # Prepared, so that this process is not what is measured.
-        prepared = [list(_bodies(f"m{client}", 60)) for client in range(clients)]
+        prepared = [list(_bodies(f"m{client}", 40)) for client in range(clients)]
         done = 0
         end = time.perf_counter() + SECONDS
 
