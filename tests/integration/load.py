@@ -10,6 +10,8 @@ import httpx2
 
 from integration.caller import Account
 
+PATIENCE = 180.0
+
 
 class Load:
     """`callers` threads that generate one model after the other until stopped.
@@ -55,5 +57,8 @@ class Load:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
+    """Far longer than anything takes; what never comes is a failure, not a test that hangs."""
+    deadline = time.monotonic() + PATIENCE
     while not true():
+        assert time.monotonic() < deadline, f"waited for {PATIENCE:g} s in vain"
         time.sleep(0.02)

@@ -251,6 +251,7 @@ def test_schemathesis_finds_nothing(generous_stack: Stack, tmp_path: Path) -> No
     host, port = generous_stack.addresses["gateway"][0]
     common = [str(program), "--config-file", str(config), "run"]
     options = ["--continue-on-failure", "--generation-deterministic", "--max-examples", "3"]
+    options += ["--request-timeout", "60"]
     # The edge knows no method QUERY and answers 400 itself; the gateway says 405 to it.
     for checks in (
         ["--checks", "all", "--exclude-checks", "unsupported_method", schema],
