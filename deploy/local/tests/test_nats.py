@@ -117,6 +117,7 @@ async def test_nobody_listens_to_what_is_for_another(
     ("user", "subject"),
     [
         ("generator", "rpc.gateway.authenticate"),
+        ("generator", "rpc.benchmarker.start"),
         ("generator", "event.key.revoked.a.b"),
         ("generator", "limit.api.a.1"),
         ("generator", "$JS.API.STREAM.DELETE.LIMITS"),

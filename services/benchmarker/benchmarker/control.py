@@ -155,7 +155,7 @@ class Control:
         return Plots(plots=plots.draw(run.results, request.format))
 
     async def profile(self, request: ProfileRequest) -> Profile:
-        return await self.store.profile(current.get().account, request.model_id, request.commit)
+        return await self.store.profile(current.get().account, request)
 
     # Workers
 

@@ -17,7 +17,14 @@ from psycopg.types.json import Jsonb
 
 from benchmarker.upkeep import PRESENT
 from common.contracts import Message
-from common.contracts.benchmarking import Failure, Profile, Progress, Queue, Run
+from common.contracts.benchmarking import (
+    Failure,
+    Profile,
+    ProfileRequest,
+    Progress,
+    Queue,
+    Run,
+)
 from common.contracts.figures import Analysis, Results, Setup
 from common.contracts.measuring import (
     Class,
@@ -294,14 +301,23 @@ class RunStore:
                 )
             return Change(rows[0]["account"], _run(rows[0]))
 
-    async def profile(self, account: str, model_id: str, commit: str) -> Profile:
+    async def profile(self, account: str, asked: ProfileRequest) -> Profile:
         """Of the account's latest good run of the model at that commit; a GPU's before a CPU's."""
         async with self.database.connection() as connection:
             rows = await _select(
                 connection,
-                "where account = %s and model_id = %s and commit = %s and state = 'succeeded'"
+                "where account = %(account)s and model_id = %(model)s and commit = %(commit)s"
+                " and state = 'succeeded' and analysis->>'optimal_batch_size' is not null"
+                " and coalesce(setup->'machine'->>'device' = %(device)s, true)"
+                " and coalesce(setup->>'dtype' = %(dtype)s, true)"
                 " order by worker_class = 'gpu' desc, finished_at desc limit 1",
-                [account, model_id, commit],
+                {
+                    "account": account,
+                    "model": asked.model_id,
+                    "commit": asked.commit,
+                    "device": asked.device,
+                    "dtype": asked.dtype,
+                },
             )
         return _profile(rows[0]) if rows else Profile()
 
@@ -367,19 +383,25 @@ def _run(row: dict[str, Any]) -> Run:
 
 
 def _profile(row: dict[str, Any]) -> Profile:
-    results = Results.model_validate(row["results"])
-    analysis = Analysis.model_validate(row["analysis"])
-    size = analysis.optimal_batch_size
-    point = next((p for p in results.points if p.batch_size == size), None)
+    """Read from the row as it lies there: the generator asks for every module that it makes."""
+    setup, analysis = Setup.model_validate(row["setup"]), row["analysis"]
+    size = analysis["optimal_batch_size"]
+    peak = row["results"]["memory_usage"][row["results"]["batchSizes"].index(size)]
+    # Of a single size there is no line: from the model as it was loaded to its peak.
+    base, each = analysis["memory"]["base"], analysis["memory"]["perSample"]
+    if base is None and peak is not None:
+        base, each = setup.base, max(peak - setup.base, 0.0) / size
     return Profile(
         run_id=row["id"],
-        device=results.setup.machine.device,
-        machine=results.setup.machine.name,
-        dtype=results.setup.dtype,
+        device=setup.machine.device,
+        machine=setup.machine.name,
+        dtype=setup.dtype,
+        attention=setup.attention,
+        tokens=setup.tokens and setup.tokens + (setup.new_tokens or 0),
         batch_size=size,
-        peak_memory=point and point.memory.used,
-        base_memory=analysis.memory.base,
-        memory_per_sample=analysis.memory.per_sample,
+        peak_memory=peak,
+        base_memory=base,
+        memory_per_sample=each,
         measured_at=_utc(row["finished_at"]),
     )
 

@@ -13,9 +13,9 @@ async def main() -> None:
     settings = Settings.from_environment()
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     hub = Hub(settings.hf_endpoint, token)
-    handlers = Handlers(hub, settings)
     try:
         async with service.connect("generator", settings) as generator:
+            handlers = Handlers(hub, settings, generator.bus)
             await generator.answer(GENERATE, handlers.generate, at_once=64)
             await generator.answer(PACKAGE, handlers.package, at_once=64)
             await generator.answer_discovery()

@@ -1,5 +1,6 @@
 """From a request to a module: read the model, judge it, work out its needs, write the files."""
 
+from common.bus import Bus
 from common.contracts.generation import (
     Check,
     GenerateRequest,
@@ -9,9 +10,20 @@ from common.contracts.generation import (
     Validation,
 )
 from common.errors import ModelRefused
-from generator import address, archive, images, manifest, refusals, rendering, resources, validation
+from generator import (
+    address,
+    archive,
+    images,
+    manifest,
+    measured,
+    refusals,
+    rendering,
+    resources,
+    validation,
+)
 from generator.hub import Hub
 from generator.manifest import Manifest
+from generator.measured import Measurements
 from generator.settings import Settings
 from generator.snapshots import Recent, Snapshots
 
@@ -20,8 +32,9 @@ MOST_MODULES = 512
 
 
 class Handlers:
-    def __init__(self, hub: Hub, settings: Settings) -> None:
+    def __init__(self, hub: Hub, settings: Settings, bus: Bus | None = None) -> None:
         self.snapshots = Snapshots(hub)
+        self.measurements = Measurements(bus)
         self.settings = settings
         self.digests = images.read(settings.base_images)
         self._rendered: Recent[str, tuple[dict[str, str], list[Check]]] = Recent(MOST_MODULES)
@@ -39,13 +52,16 @@ class Handlers:
             address.parse(request.model_url, request.revision)
         )
         task, library, checks = refusals.check(snapshot)
-        needs, warnings = resources.estimate(
-            snapshot,
-            task,
-            request.options,
-            largest_vram=self.settings.largest_vram_mib,
-            largest_memory=self.settings.largest_memory_mib,
-        )
+        limits = {
+            "largest_vram": self.settings.largest_vram_mib,
+            "largest_memory": self.settings.largest_memory_mib,
+        }
+        needs, warnings = resources.estimate(snapshot, task, request.options, **limits)
+        if self.measurements.bus is not None:
+            profile = await self.measurements.of(snapshot, needs)
+            needs, said = measured.apply(needs, profile, request.options, **limits)
+            replaced = {check.name for check in said}
+            warnings = [check for check in warnings if check.name not in replaced] + said
         module = manifest.describe(snapshot, task, library, needs, self.digests)
         files, rendered = self._render(module)
         return Module(
@@ -63,6 +79,7 @@ class Handlers:
                 weight_bytes=module.model.weight_bytes,
                 vram_mib=needs.vram,
                 vram_source=needs.vram_source,
+                measured=needs.measured,
             ),
         )
 

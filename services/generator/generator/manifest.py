@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from common.contracts.generation import Measured
 from generator import images
 from generator.refusals import license_of
 from generator.resources import Resources
@@ -95,6 +96,7 @@ class Needs(Part):
     vram_source: str
     timeout: int
     execution_timeout: int
+    measured: Measured | None = None
 
 
 class ScalarInput(Part):
@@ -177,6 +179,7 @@ def describe(
             vram_source=needs.vram_source,
             timeout=needs.timeout,
             execution_timeout=needs.execution_timeout,
+            measured=needs.measured,
         ),
         inputs=[_scalar(parameter, needs.max_tokens) for parameter in inputs_of(task)],
         outputs=[

@@ -11,14 +11,14 @@
                  (an interpreter with torch and transformers takes 0.6 GiB)
 
 A config that does not say its sizes is taken for activations of a quarter of
-the weights per input. A measured peak replaces all this once there is one.
+the weights per input. A measured peak replaces all this once there is one (measured.py).
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from common.contracts.generation import Check, GenerateOptions
+from common.contracts.generation import Check, GenerateOptions, Measured
 from common.errors import ModelRefused
 from generator.snapshot import Snapshot
 from generator.tasks import Task
@@ -54,7 +54,7 @@ class Resources:
 
     gpu: bool
     vram: int
-    vram_source: Literal["headers", "requested"]
+    vram_source: Literal["headers", "measured", "requested"]
     memory: int
     cpu: int
     batch_size: int
@@ -64,6 +64,7 @@ class Resources:
     compile: bool
     timeout: int
     execution_timeout: int
+    measured: Measured | None = None
 
 
 def estimate(
@@ -97,12 +98,14 @@ def estimate(
     )
 
     vram = math.ceil((weighing + working) * ROUNDING / MIB) + CUDA_CONTEXT if gpu else 0
-    needed = _up(weighing / MIB + 2048 if gpu else (weighing + working) * ROUNDING / MIB + 1024)
+    needed = rounded_up(
+        weighing / MIB + 2048 if gpu else (weighing + working) * ROUNDING / MIB + 1024
+    )
     if vram > largest_vram:
         raise _too_large(f"{vram:,} MiB of GPU memory", f"{largest_vram:,}", "batchSize")
     if needed > largest_memory:
         raise _too_large(f"{needed:,} MiB of memory", f"{largest_memory:,}", "batchSize")
-    memory = needed if options.memory is None else _parse(options.memory)
+    memory = needed if options.memory is None else requested(options.memory)
     pull = math.ceil((STACK + weights.bytes) / PULL)
     resources = Resources(
         gpu=gpu,
@@ -118,7 +121,7 @@ def estimate(
         timeout=RUN_SECONDS,
         execution_timeout=RUN_SECONDS + pull,
     )
-    return resources, [_enough(memory, needed)]
+    return resources, [enough(memory, needed)]
 
 
 def tokens_of(config: dict[str, Any], task: Task) -> int:
@@ -177,17 +180,19 @@ def _whole(config: dict[str, Any], *names: str) -> int | None:
     return None
 
 
-def _parse(memory: str) -> int:
+def requested(memory: str) -> int:
+    """MiB of what a caller writes: 8GB, 16Gi."""
     digits = memory.rstrip("MGiB")
     return max(math.floor(int(digits) * UNITS[memory[len(digits) :]] / MIB), 1)
 
 
-def _up(mib: float) -> int:
+def rounded_up(mib: float) -> int:
     """Rounded up to 256 MiB, so that a detail of the estimate does not change the module."""
     return math.ceil(mib / 256) * 256
 
 
-def _enough(memory: int, needed: int) -> Check:
+def enough(memory: int, needed: int) -> Check:
+    """Whether what is asked for is what it needs, in MiB."""
     if memory >= needed:
         message = f"{memory:,} MiB of memory, {needed:,} estimated"
         return Check(name="memory", outcome="passed", message=message)

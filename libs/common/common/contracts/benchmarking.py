@@ -142,8 +142,12 @@ class Plots(Message):
 
 
 class ProfileRequest(Message):
+    """Left out, any `device` and `dtype` will do."""
+
     model_id: str
     commit: str
+    device: Device | None = None
+    dtype: str | None = None
 
 
 class Profile(Message):
@@ -153,10 +157,12 @@ class Profile(Message):
     device: Device | None = None
     machine: str | None = None
     dtype: str | None = None
-    batch_size: int | None = None
+    attention: str | None = None
+    tokens: int | None = Field(None, description="Of a sequence, those generated included.")
+    batch_size: int | None = Field(None, description="The optimal one.")
     peak_memory: float | None = figure("MiB", "At `batchSize`.")
-    base_memory: float | None = figure("MiB", "Fitted, at size 0.")
-    memory_per_sample: float | None = figure("MiB", "Fitted slope.")
+    base_memory: float | None = figure("MiB", "At size 0: fitted, or as loaded.")
+    memory_per_sample: float | None = figure("MiB", "Slope of the peak.")
     measured_at: datetime | None = None
 
 
@@ -167,7 +173,8 @@ CANCEL_RUN = Rpc("rpc.benchmarker.cancel", RunName, Run)
 # Ends before a service that is stopping gives up on what it still answers.
 WAIT_FOR_RUN = Rpc("rpc.benchmarker.wait", RunWait, Run, timeout=18.0)
 PLOT_RUN = Rpc("rpc.benchmarker.plot", PlotRequest, Plots)
-PROFILE = Rpc("rpc.benchmarker.profile", ProfileRequest, Profile)
+# The generator asks it for every module, and makes do without an answer.
+PROFILE = Rpc("rpc.benchmarker.profile", ProfileRequest, Profile, timeout=1.0)
 
 
 class BenchmarkProgress(Message):

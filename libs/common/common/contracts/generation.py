@@ -1,5 +1,6 @@
 """What the generator answers: a model's module, as files or as an archive."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -53,6 +54,19 @@ class Validation(Message):
     checks: list[Check] = []
 
 
+class Measured(Message):
+    """The benchmark run that memory and batch size come from, and what it measured."""
+
+    run: str = Field(pattern=r"^[a-z]+_[0-9a-f]{8,64}$")
+    at: datetime
+    device: Literal["cpu", "cuda"]
+    machine: str = Field(pattern=r"^[A-Za-z0-9 ().@_/+-]{1,80}$")
+    dtype: Literal["float32", "float16", "bfloat16"]
+    batch_size: Annotated[int, Field(ge=1)]
+    tokens: int | None = Field(None, description="Of each sequence, those generated included.")
+    peak_mib: float = Field(alias="peakMiB", description="At that batch size and length.")
+
+
 class ModelFacts(Message):
     """The model as it was when it was read, and what it needs.
 
@@ -68,6 +82,7 @@ class ModelFacts(Message):
     weight_bytes: int
     vram_mib: int = Field(alias="vramMiB")
     vram_source: Literal["headers", "measured", "requested"]
+    measured: Measured | None = None
 
 
 class Module(Message):

@@ -1,0 +1,117 @@
+"""What a benchmark measured of a model, in place of what is worked out from its headers.
+
+    peak    base + slope x batch: the line through the peaks that were measured. The slope is
+            that of sequences as long as those measured; for the module's longest inputs it is
+            taken in proportion, squared where attention writes out its matrix.
+    vram    peak x 1.2 + 640 MiB (the CUDA context, which the allocator does not count)
+    memory  on a processor peak x 1.2: the process as a whole was measured
+
+What counts is the caller's own latest good run of the same commit, on the kind of device and in
+the dtype that the module uses. A run of another account says nothing here, so that nobody
+changes what somebody else is handed.
+"""
+
+import math
+import re
+import time
+from dataclasses import replace
+
+from common.bus import Bus, NoResponders
+from common.contracts.benchmarking import PROFILE, Profile, ProfileRequest
+from common.contracts.generation import Check, GenerateOptions, Measured
+from common.errors import ServiceError
+from generator.resources import CUDA_CONTEXT, Resources, enough, requested, rounded_up
+from generator.snapshot import Snapshot
+
+# Inputs differ from those that were measured; as much room as the run itself recommends.
+HEADROOM = 1.2
+# GenerateOptions takes no more either.
+LARGEST_BATCH = 1024
+# A benchmarker that does not answer in time is left alone for so many seconds.
+REST = 5.0
+
+
+class Measurements:
+    """Asks the benchmarker; without a bus there is nothing to ask."""
+
+    def __init__(self, bus: Bus | None = None) -> None:
+        self.bus = bus
+        self._rest_until = 0.0
+
+    async def of(self, snapshot: Snapshot, needs: Resources) -> Profile | None:
+        """The caller's measurement, empty if there is none; None if nobody can say."""
+        if self.bus is None or time.monotonic() < self._rest_until:
+            return None
+        asked = ProfileRequest(
+            model_id=snapshot.id,
+            commit=snapshot.commit,
+            device="cuda" if needs.gpu else "cpu",
+            dtype=needs.dtype,
+        )
+        try:
+            return await self.bus.call(PROFILE, asked)
+        except NoResponders:
+            return None  # known at once, so asking again costs nothing
+        except ServiceError:
+            self._rest_until = time.monotonic() + REST
+            return None
+
+
+def apply(
+    needs: Resources,
+    profile: Profile | None,
+    options: GenerateOptions,
+    *,
+    largest_vram: int,
+    largest_memory: int,
+) -> tuple[Resources, list[Check]]:
+    """The needs as measured, or as they were, and a check that says which."""
+    if profile is None:
+        return needs, [_says("the benchmarker is away: the figures are estimates")]
+    if profile.run_id is None or profile.base_memory is None or profile.batch_size is None:
+        where = f"on a {'GPU' if needs.gpu else 'CPU'} in {needs.dtype}"
+        return needs, [
+            _says(f"this account has not measured this commit {where}: the figures are estimates")
+        ]
+    each = (profile.memory_per_sample or 0.0) * _stretch(needs, profile)
+    largest = largest_vram - CUDA_CONTEXT if needs.gpu else largest_memory
+    fits = (largest / HEADROOM - profile.base_memory) / each if each else math.inf
+    if fits < (options.batch_size or 1):
+        return needs, [_says("what was measured leaves no room here: the figures are estimates")]
+    batch = options.batch_size or int(min(profile.batch_size, LARGEST_BATCH, fits))
+    peak = rounded_up((profile.base_memory + each * batch) * HEADROOM)
+    measured = _provenance(profile)
+    if needs.gpu:
+        found = replace(needs, vram=peak + CUDA_CONTEXT, vram_source="measured")
+        checks = []
+    else:
+        source = needs.vram_source if options.gpu is False else "measured"
+        memory = peak if options.memory is None else requested(options.memory)
+        found = replace(needs, memory=memory, vram_source=source)
+        checks = [enough(memory, peak)]
+    message = f"memory and batch size follow from run {measured.run} on {measured.machine}"
+    return replace(found, batch_size=batch, measured=measured), [*checks, _says(message)]
+
+
+def _stretch(needs: Resources, profile: Profile) -> float:
+    """How much more an input of the module may take than one that was measured."""
+    longer = max(needs.max_tokens / profile.tokens, 1.0) if profile.tokens else 1.0
+    eager = "eager" in (profile.attention, needs.attention)
+    return longer**2 if eager else longer
+
+
+def _provenance(profile: Profile) -> Measured:
+    machine = re.sub(r"[^A-Za-z0-9 ().@_/+-]+", " ", profile.machine or "").strip()[:80]
+    return Measured.model_validate(
+        {
+            **profile.model_dump(include={"device", "dtype", "batch_size", "tokens"}),
+            "run": profile.run_id,
+            "at": profile.measured_at,
+            "machine": machine or "a machine without a name",
+            "peak_mib": round(profile.peak_memory or 0.0, 1),
+        }
+    )
+
+
+def _says(message: str) -> Check:
+    return Check(name="measurement", outcome="passed", message=message)

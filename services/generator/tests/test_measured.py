@@ -1,0 +1,143 @@
+"""Modules that carry what was measured of their model, in place of the estimate."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from common.contracts.benchmarking import PROFILE, Profile, ProfileRequest
+from common.contracts.generation import GenerateOptions, GenerateRequest, Module
+from common.errors import Unavailable
+from common.testing import MemoryBus
+from generator.handlers import Handlers
+from generator.measured import Measurements
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_hub import handlers
+
+RUN = "bench_" + "0" * 24
+MEASURED = {
+    "run_id": RUN,
+    "device": "cpu",
+    "machine": "Some <b>CPU</b> @ 2.00GHz",
+    "dtype": "float32",
+    "attention": "sdpa",
+    "tokens": 512,  # as many as the module takes
+    "batch_size": 24,
+    "peak_memory": 1240.0,
+    "base_memory": 1000.0,
+    "memory_per_sample": 10.0,
+    "measured_at": datetime(2026, 11, 23, 12, tzinfo=UTC),
+}
+
+
+def measured(**fields: Any) -> Handlers:
+    """Handlers whose caller has measured the model, on the device and in the dtype asked for."""
+    bus = MemoryBus()
+
+    async def profile(asked: ProfileRequest) -> Profile:
+        known = Profile(**MEASURED | fields)
+        asked_for = (known.device, known.dtype) == (asked.device, asked.dtype)
+        return known if asked_for else Profile()
+
+    bus.answer(PROFILE, profile)
+    made = handlers()
+    made.measurements = Measurements(bus)
+    return made
+
+
+async def generate(made: Handlers, **options: Any) -> Module:
+    request = GenerateRequest(model_url="acme/frog", options=GenerateOptions(**options))
+    return await made.generate(request)
+
+
+def needs(module: Module) -> dict[str, Any]:
+    read = yaml.safe_load(module.files["module.yaml"])
+    return {**read["resources"], "batchSize": read["run"]["batchSize"]}
+
+
+async def test_memory_and_batch_size_are_those_that_were_measured() -> None:
+    module = await generate(measured())
+    found = needs(module)
+    assert found["batchSize"] == 24
+    assert found["memoryMiB"] == 1536  # 1.2 x (1000 + 24 x 10) in steps of 256
+    assert (module.model.vram_source, found["vramSource"]) == ("measured", "measured")
+    assert found["measured"]["run"] == module.model.measured.run == RUN
+    assert found["measured"]["peakMiB"] == 1240.0
+    assert RUN in module.files["README.md"]
+    assert "2026-11-23" in module.files["README.md"]
+    assert "<b>" not in str(module.files)
+    assert any(RUN in check.message for check in module.validation.checks)
+    assert module.validation.status == "passed"
+
+
+async def test_on_a_gpu_the_measured_memory_is_its_own() -> None:
+    module = await generate(measured(device="cuda", dtype="float16"), gpu=True)
+    found = needs(module)
+    assert found["vramMiB"] == 1536 + 640  # and the CUDA context
+    assert (found["gpu"], found["vramSource"]) == (1, "measured")
+
+
+async def test_the_same_measurement_makes_the_same_bytes_and_another_one_others() -> None:
+    once, again = await generate(measured()), await generate(measured())
+    assert once.files == again.files
+    assert (await generate(measured(batch_size=8))).files != once.files
+
+
+async def test_the_callers_own_wishes_go_before_what_was_measured() -> None:
+    module = await generate(measured(), batch_size=48, memory="8Gi")
+    found = needs(module)
+    assert (found["batchSize"], found["memoryMiB"]) == (48, 8192)
+    # On the line through the peaks; and what is too little is said.
+    assert needs(await generate(measured(), batch_size=100))["memoryMiB"] == 2560
+    little = await generate(measured(), memory="1Gi")
+    assert little.validation.status == "warnings"
+    assert "1,536 MiB" in little.validation.errors[0]
+
+
+async def test_longer_inputs_than_those_measured_take_more_in_proportion() -> None:
+    assert needs(await generate(measured(tokens=128)))["memoryMiB"] == 2560  # 1000 + 24 x 40
+    eager = await generate(measured(tokens=256, attention="eager"))
+    assert needs(eager)["memoryMiB"] == 2560  # twice as long, squared
+
+
+async def test_a_batch_that_a_machine_has_no_room_for_is_made_smaller() -> None:
+    made = measured(memory_per_sample=30_000.0)
+    assert needs(await generate(made))["batchSize"] == 7  # of 262,144 MiB
+    made = measured(memory_per_sample=300_000.0)
+    assert needs(await generate(made))["vramSource"] == "headers"
+
+
+@pytest.mark.parametrize("fields", [{"run_id": None}, {"device": "cuda"}, {"dtype": "bfloat16"}])
+async def test_without_a_measurement_of_this_kind_the_estimate_stands(fields) -> None:
+    module = await generate(measured(**fields))
+    estimate = await generate(handlers())
+    assert module.files == estimate.files
+    assert module.model.vram_source == "headers"
+    assert any("estimates" in check.message for check in module.validation.checks)
+
+
+async def test_a_benchmarker_that_is_away_changes_nothing_but_what_is_said() -> None:
+    made = handlers()
+    made.measurements = Measurements(MemoryBus())
+    module = await generate(made)
+    assert module.files == (await generate(handlers())).files
+    assert any("away" in check.message for check in module.validation.checks)
+
+
+async def test_one_that_does_not_answer_in_time_is_asked_again_only_later() -> None:
+    bus, asked = MemoryBus(), []
+
+    async def hang(request: ProfileRequest) -> Profile:
+        asked.append(request)
+        raise Unavailable("it did not answer")
+
+    bus.answer(PROFILE, hang)
+    made = handlers()
+    made.measurements = Measurements(bus)
+    for _ in range(3):
+        assert (await generate(made)).model.vram_source == "headers"
+    assert len(asked) == 1
