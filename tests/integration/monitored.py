@@ -1,13 +1,19 @@
 """A stack for metrics alone, on its own PostgreSQL or on the one at TEST_DATABASE_URL.
 
+There it makes a role and a database of its own, which go when it is closed, so
+that several of them can run at once; the address is that of a role that may.
+
 Between the service and its database stands a relay, which can hold everything
 up: a database that neither answers nor closes its connections.
 """
 
 import contextlib
 import os
+import secrets
+import signal
 import socket
 import threading
+from collections.abc import Iterable
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,6 +25,15 @@ from local.stack import Stack
 GATEWAY = Service("gateway", replicas=2, database=True, http=True)
 METRICS = Service("metrics", replicas=2, database=True)
 LIMITS = dict.fromkeys(("RATE_API", "RATE_REGISTER"), "10000000")
+# A thread that has been told to stop does so at once, or when its last request
+# is given up; in seconds.
+STOPPED = 90.0
+
+
+def join(threads: Iterable[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(STOPPED)
+        assert not thread.is_alive(), f"{thread.name} did not stop within {STOPPED:g} s"
 
 
 class Relay:
@@ -30,9 +45,17 @@ class Relay:
         self.port: int = self.listener.getsockname()[1]
         self._passing = threading.Event()
         self._passing.set()
+        self._closed = False
         self._ends: set[socket.socket] = set()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def _start(self, target: Any, *arguments: Any) -> threading.Thread:
+        # A daemon: a relay that was not closed does not keep the process from ending.
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
 
     def __enter__(self) -> Self:
         """Hold everything up."""
@@ -43,12 +66,12 @@ class Relay:
         self._passing.set()
 
     def close(self) -> None:
+        self._closed = True
         self._passing.set()
         _shut(self.listener)
         for end in list(self._ends):
             _shut(end)
-        for thread in self._threads:
-            thread.join()
+        join(self._threads)
 
     def _accept(self) -> None:
         with self.listener:
@@ -57,24 +80,26 @@ class Relay:
                     client, _ = self.listener.accept()
                 except OSError:
                     return
-                thread = threading.Thread(target=self._serve, args=[client])
-                self._threads.append(thread)
-                thread.start()
+                self._start(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
         self._passing.wait()
         with client:
             try:
-                server = socket.create_connection(self.target)
+                server = socket.create_connection(self.target, timeout=10)
             except OSError:
                 return
             with server:
-                self._ends |= {client, server}
-                back = threading.Thread(target=self._pass_on, args=(server, client))
-                back.start()
+                server.settimeout(None)
+                ends = {client, server}
+                self._ends |= ends
+                if self._closed:  # while this connection was made: nobody else will shut it
+                    for end in ends:
+                        _shut(end)
+                back = self._start(self._pass_on, server, client)
                 self._pass_on(client, server)
                 back.join()
-                self._ends -= {client, server}
+                self._ends -= ends
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -94,6 +119,9 @@ class MonitoredStack(Stack):
     def __init__(self) -> None:
         super().__init__(services=(GATEWAY, METRICS), environment=LIMITS, flood_limit=1_000_000)
         self.relay = Relay()
+        self.given = os.environ.get("TEST_DATABASE_URL", "")
+        # Of the role and the database there.
+        self.name = f"lilypad_{secrets.token_hex(4)}"
 
     def environment_of(self, service: Service, replica: int = 0) -> dict[str, str]:
         environment = super().environment_of(service, replica)
@@ -107,22 +135,54 @@ class MonitoredStack(Stack):
 
     @property
     def database_url(self) -> str:
-        return os.environ.get("TEST_DATABASE_URL") or self.postgres.url("metrics")
+        if not self.given:
+            return self.postgres.url("metrics")
+        url = urlsplit(self.given)
+        address = url.netloc.rpartition("@")[2]
+        return urlunsplit(
+            url._replace(netloc=f"{self.name}:{self.name}@{address}", path=f"/{self.name}")
+        )
+
+    @property
+    def role(self) -> str:
+        return self.name if self.given else "metrics"
 
     def start(self) -> None:
-        if url := os.environ.get("TEST_DATABASE_URL"):
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute("create schema if not exists metrics")
+        if self.given:
+            self.administer(f"create role {self.name} login password '{self.name}'")
+            self.administer(f"create database {self.name} owner {self.name}")
+            self.query("create schema metrics")
         super().start()
 
     def close(self) -> None:
         super().close()
         self.relay.close()
+        if self.given:
+            self.administer(f"drop database if exists {self.name} with (force)")
+            self.administer(f"drop role if exists {self.name}")
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """What the database itself holds."""
-        with psycopg.connect(
-            self.database_url, options="-c search_path=metrics", autocommit=True
-        ) as connection:
-            cursor = connection.execute(statement.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
+        return _execute(self.database_url, statement, *parameters)
+
+    def administer(self, statement: str, *parameters: Any) -> None:
+        """As whoever the database server belongs to."""
+        _execute(self.given or self.postgres.url(), statement, *parameters)
+
+    def kill_database(self) -> None:
+        """Without warning; somebody else's server survives, its connections do not."""
+        os.kill(self.processes["postgres"].pid, signal.SIGKILL)
+        if self.given:
+            self.end_connections()
+
+    def end_connections(self) -> None:
+        self.administer(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", self.role
+        )
+
+
+def _execute(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    options = "-c search_path=metrics -c client_encoding=utf8"
+    with psycopg.connect(url, options=options, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []

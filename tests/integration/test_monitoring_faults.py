@@ -12,12 +12,11 @@ from itertools import count
 from typing import Any, Self
 
 import httpx2
-import psycopg
 import pytest
 
 from integration.caller import Account, error_of
 from integration.load import wait_until
-from integration.monitored import MonitoredStack
+from integration.monitored import MonitoredStack, join
 
 RECORD = "/v1/api/monitor/record"
 MANY = "/v2/api/monitor/record"
@@ -65,8 +64,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        join(self._threads)
 
     def _call_on(self, many: bool) -> None:
         with httpx2.Client(base_url=str(self.account.http.base_url), timeout=60) as http:
@@ -126,7 +124,10 @@ def test_what_was_acknowledged_is_stored_once_whatever_is_killed(
         for kill in range(KILLS):
             victim = stack.processes[victims[kill % len(victims)]]
             wait_until(lambda victim=victim: victim.running)
-            os.kill(victim.pid, signal.SIGKILL)
+            if victim.name == "postgres":
+                stack.kill_database()
+            else:
+                os.kill(victim.pid, signal.SIGKILL)
             load.wait_for(50)  # well again, with nobody's help
     found = stored(stack, account)
     assert len(found) == len(set(found))
@@ -201,26 +202,22 @@ def test_a_full_database_is_a_503_and_what_is_there_can_be_read(
     assert len(stored(stack, account)) == 2
 
 
+@contextlib.contextmanager
+def connections(stack: MonitoredStack, most: int) -> Iterator[None]:
+    """The server refuses more with the error that it has when all are taken."""
+    stack.administer(f"alter role {stack.role} connection limit {most}")
+    stack.end_connections()
+    try:
+        yield
+    finally:
+        stack.administer(f"alter role {stack.role} connection limit -1")
+
+
 def test_a_database_without_free_connections_is_a_503_until_there_are(
     stack: MonitoredStack, account: Account
 ) -> None:
     assert one(account).status_code == 200
-    with contextlib.ExitStack() as hoard:
-
-        def take_all() -> Iterator[psycopg.Connection]:
-            with contextlib.suppress(psycopg.OperationalError):
-                while True:
-                    connection = psycopg.connect(stack.database_url, autocommit=True)
-                    yield hoard.enter_context(connection)
-
-        first, *_ = take_all()
-        while one(account).status_code == 200:
-            # The service's own connections end, and others are quicker to take their places.
-            first.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where application_name = 'metrics'"
-            )
-            list(take_all())
+    with connections(stack, most=0):
         refused_soon(account, RECORD, {"modelId": "m", "metrics": {"latency": 1.0}})
         assert account.http.get("/healthz").status_code == 200
     wait_until(lambda: one(account).status_code == 200)

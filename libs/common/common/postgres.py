@@ -34,7 +34,11 @@ class Database:
     def __init__(self, url: str, schema: str, *, most: int = 8) -> None:
         self.schema = schema
         self.url = url
-        self.options = f"-c search_path={schema} -c statement_timeout={STATEMENT_TIMEOUT}"
+        # Text is UTF-8, also in a database that was made without saying so.
+        self.options = (
+            f"-c search_path={schema} -c statement_timeout={STATEMENT_TIMEOUT}"
+            " -c client_encoding=utf8"
+        )
         self.pool = AsyncConnectionPool(
             url,
             min_size=1,

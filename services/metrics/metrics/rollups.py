@@ -245,7 +245,7 @@ async def keep_up(database: Database, settings: MetricsSettings) -> None:
         try:
             async with await AsyncConnection.connect(
                 database.url,
-                options=f"-c search_path={database.schema}",
+                options=f"-c search_path={database.schema} -c client_encoding=utf8",
                 autocommit=True,
                 connect_timeout=5,
             ) as connection:

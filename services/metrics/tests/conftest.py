@@ -32,6 +32,10 @@ class Place:
     schema: str
     owner: str = ""
 
+    @property
+    def options(self) -> str:
+        return f"-c search_path={self.schema} -c client_encoding=utf8"
+
 
 @pytest.fixture(scope="session")
 def place() -> Iterator[Place]:
@@ -111,7 +115,7 @@ def caller(handlers: Handlers) -> Caller:
 async def roll(place: Place) -> AsyncIterator[Any]:
     """Brings the rollups up to date, as the replica that has the lock does, without its pauses."""
     async with await psycopg.AsyncConnection.connect(
-        place.url, options=f"-c search_path={place.schema}", autocommit=True
+        place.url, options=place.options, autocommit=True
     ) as connection:
 
         async def roll(*, rest: bool = False) -> None:

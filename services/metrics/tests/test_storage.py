@@ -47,7 +47,7 @@ async def serving(place: Place) -> AsyncIterator[Caller]:
 @contextlib.asynccontextmanager
 async def connected(place: Place) -> AsyncIterator[Any]:
     async with await psycopg.AsyncConnection.connect(
-        place.url, options=f"-c search_path={place.schema}", autocommit=True
+        place.url, options=place.options, autocommit=True
     ) as connection:
         yield connection
 
