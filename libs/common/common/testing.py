@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pydantic_core import to_json
+
 from common.contracts import Body, Event, Reply, Request, Rpc
 from common.errors import ServiceError, Unavailable
 
@@ -23,6 +25,10 @@ class MemoryBus:
         self.handlers[rpc.subject] = handler
 
     async def call(self, rpc: Rpc[Request, Reply], request: Request) -> Reply:
+        answer = await self.pass_on(rpc, request)
+        return rpc.reply.model_validate_json(answer, extra="ignore")
+
+    async def pass_on(self, rpc: Rpc[Request, Reply], request: Request) -> bytes:
         if rpc.subject not in self.handlers:
             raise Unavailable(f"the {rpc.service} service is away; try again", retry_after=1)
         sent = rpc.request.model_validate_json(request.model_dump_json(), extra="ignore")
@@ -30,7 +36,7 @@ class MemoryBus:
             reply = await self.handlers[rpc.subject](sent)
         except ServiceError as error:
             raise ServiceError.from_wire(error.to_wire()) from None
-        return rpc.reply.model_validate_json(reply.model_dump_json(), extra="ignore")
+        return to_json(reply, by_alias=True)
 
     async def publish(self, event: Event[Body], body: Body, account: str, id: str) -> None:
         self.published.append((f"{event.subject}.{account}.{id}", body))

@@ -74,7 +74,8 @@ class Call:
         return value
 
 
-Handler = Callable[[Call, Any], Awaitable[Message | Answer | None]]
+# Bytes are the JSON of a message, as another service wrote it.
+Handler = Callable[[Call, Any], Awaitable[Message | bytes | Answer | None]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,11 +37,10 @@ class ErrorEnvelope(Message):
     meta: Meta
 
 
-def success(data: Message, version: str, request_id: str) -> bytes:
-    return b'{"data":%b,"error":null,"meta":%b}' % (
-        to_json(data, by_alias=True),
-        _meta(version, request_id),
-    )
+def success(data: Message | bytes, version: str, request_id: str) -> bytes:
+    """Around a message, or around the JSON of one."""
+    body = data if isinstance(data, bytes) else to_json(data, by_alias=True)
+    return b'{"data":%b,"error":null,"meta":%b}' % (body, _meta(version, request_id))
 
 
 def failure(error: ServiceError, version: str, request_id: str) -> bytes:

@@ -4,12 +4,12 @@ from gateway.endpoint import Answer, Call, Endpoint
 
 
 def endpoints(bus: Bus) -> list[Endpoint]:
-    async def generate(_: Call, body: GenerateRequest) -> Module:
+    async def generate(_: Call, body: GenerateRequest) -> bytes:
         """The files of a module that runs the model, and what was checked before handing them out.
 
         Anything left out of `options` is derived from the model.
         """
-        return await bus.call(GENERATE, body)
+        return await bus.pass_on(GENERATE, body)
 
     async def download(call: Call, body: GenerateRequest) -> Answer:
         """What `/generate` answers, as an archive.

@@ -38,19 +38,19 @@ MOST_NAME_BYTES = 150_000
 
 
 def endpoints(bus: Bus) -> list[Endpoint]:
-    async def record(_: Call, body: Record) -> Recorded:
+    async def record(_: Call, body: Record) -> bytes:
         """Store what was measured at one moment.
 
         200 means that it is committed, and in the next answer of `/monitor`.
         The same model, time and metric again counts once.
         """
-        return await bus.call(RECORD, Samples.from_records([body]))
+        return await bus.pass_on(RECORD, Samples.from_records([body]))
 
-    async def record_many(_: Call, body: Records) -> Recorded:
+    async def record_many(_: Call, body: Records) -> bytes:
         """Store up to 10,000 records, with 50,000 values in all; either all of them or none."""
-        return await bus.call(RECORD, _as_columns(body))
+        return await bus.pass_on(RECORD, _as_columns(body))
 
-    async def monitor(_: Call, body: MonitorRequest) -> Monitoring:
+    async def monitor(_: Call, body: MonitorRequest) -> bytes:
         """Statistics, plots and advice about the last days of a model.
 
         `statistics` has `throughput`, `latency` and `costs`, and the other
@@ -59,9 +59,9 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         `exact` is false. `plots` keep the least and the greatest sample of
         what they draw as one point, and say how many samples it was.
         """
-        return await bus.call(MONITOR, body)
+        return await bus.pass_on(MONITOR, body)
 
-    async def list_alerts(call: Call, _: None) -> Alerts:
+    async def list_alerts(call: Call, _: None) -> bytes:
         """Alerts, newest first. Query: `modelId`, `openOnly`, `limit` to 200, `before` an id."""
         query = parse_qs(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         try:
@@ -70,15 +70,15 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             )
         except ValidationError as error:
             raise invalid(error) from None
-        return await bus.call(LIST_ALERTS, request)
+        return await bus.pass_on(LIST_ALERTS, request)
 
-    async def list_rules(_: Call, __: None) -> Rules:
+    async def list_rules(_: Call, __: None) -> bytes:
         """When alerts are raised: the default rules, which need no set-up, and one's own."""
-        return await bus.call(LIST_RULES, Nothing())
+        return await bus.pass_on(LIST_RULES, Nothing())
 
-    async def add_rule(_: Call, body: NewRule) -> Rule:
+    async def add_rule(_: Call, body: NewRule) -> bytes:
         """A rule of the account's own: a threshold, a change against the usual, or silence."""
-        return await bus.call(ADD_RULE, body)
+        return await bus.pass_on(ADD_RULE, body)
 
     async def remove_rule(call: Call, _: None) -> None:
         """The rule raises no more alerts, and those that it has open are over."""
