@@ -36,6 +36,7 @@ ROW = np.dtype(
     [("fields", ">i2"), ("l1", ">i4"), ("series", ">i4"), ("l2", ">i4"), ("at", ">i8"),
      ("l3", ">i4"), ("value", ">f8")]
 )  # fmt: skip
+COPY = "copy samples (series, at, value) from stdin (format binary)"
 COPY_HEAD, COPY_TAIL = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 
@@ -203,7 +204,9 @@ def _fill(stack: Stack, stored: int, wanted: int) -> None:
             rows["fields"], rows["l1"], rows["l2"], rows["l3"] = 3, 4, 8, 8
             rows["series"], rows["at"] = series, at
             rows["value"] = np.random.default_rng(series).lognormal(3, 0.5, each)
-            with connection.cursor().copy("copy samples from stdin (format binary)") as copy:
+            with connection.cursor().copy(
+                "copy samples (series, at, value) from stdin (format binary)"
+            ) as copy:
                 copy.write(COPY_HEAD)
                 data = rows.tobytes()
                 for chunk in range(0, len(data), 1 << 20):
@@ -339,7 +342,9 @@ def raw_copy(stack: Stack) -> float:
         prepared = [_copy_data(series, batch) for batch in range(300)]
         start = time.perf_counter()
         for data in prepared:
-            with connection.cursor().copy("copy samples from stdin (format binary)") as copy:
+            with connection.cursor().copy(
+                "copy samples (series, at, value) from stdin (format binary)"
+            ) as copy:
                 copy.write(data)
             connection.commit()
             rows += BATCH

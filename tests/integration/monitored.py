@@ -1,7 +1,4 @@
-"""A stack for metrics alone, on its own PostgreSQL or on the one at TEST_DATABASE_URL.
-
-There it makes a role and a database of its own, which go when it is closed, so
-that several of them can run at once; the address is that of a role that may.
+"""A stack for metrics alone, on its own PostgreSQL or on a given one (`integration.given`).
 
 Between the service and its database stands a relay, which can hold everything
 up: a database that neither answers nor closes its connections.
@@ -9,7 +6,6 @@ up: a database that neither answers nor closes its connections.
 
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import threading
@@ -17,8 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
-
+from integration import given
 from local.services import Service
 from local.stack import Stack
 
@@ -119,9 +114,8 @@ class MonitoredStack(Stack):
     def __init__(self) -> None:
         super().__init__(services=(GATEWAY, METRICS), environment=LIMITS, flood_limit=1_000_000)
         self.relay = Relay()
-        self.given = os.environ.get("TEST_DATABASE_URL", "")
-        # Of the role and the database there.
-        self.name = f"lilypad_{secrets.token_hex(4)}"
+        self.given: given.Given | None = None
+        self._rest = contextlib.ExitStack()
 
     def environment_of(self, service: Service, replica: int = 0) -> dict[str, str]:
         environment = super().environment_of(service, replica)
@@ -135,39 +129,31 @@ class MonitoredStack(Stack):
 
     @property
     def database_url(self) -> str:
-        if not self.given:
-            return self.postgres.url("metrics")
-        url = urlsplit(self.given)
-        address = url.netloc.rpartition("@")[2]
-        return urlunsplit(
-            url._replace(netloc=f"{self.name}:{self.name}@{address}", path=f"/{self.name}")
-        )
+        return self.given.url if self.given else self.postgres.url("metrics")
 
     @property
     def role(self) -> str:
-        return self.name if self.given else "metrics"
+        return self.given.role if self.given else "metrics"
 
     def start(self) -> None:
+        self.given = self._rest.enter_context(given.database())
         if self.given:
-            self.administer(f"create role {self.name} login password '{self.name}'")
-            self.administer(f"create database {self.name} owner {self.name}")
             self.query("create schema metrics")
         super().start()
 
     def close(self) -> None:
         super().close()
         self.relay.close()
-        if self.given:
-            self.administer(f"drop database if exists {self.name} with (force)")
-            self.administer(f"drop role if exists {self.name}")
+        self._rest.close()
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """What the database itself holds."""
-        return _execute(self.database_url, statement, *parameters)
+        return given.execute(self.database_url, statement, *parameters)
 
     def administer(self, statement: str, *parameters: Any) -> None:
         """As whoever the database server belongs to."""
-        _execute(self.given or self.postgres.url(), statement, *parameters)
+        owner = self.given.owner if self.given else self.postgres.url()
+        given.execute(owner, statement, *parameters)
 
     def kill_database(self) -> None:
         """Without warning; somebody else's server survives, its connections do not."""
@@ -179,10 +165,3 @@ class MonitoredStack(Stack):
         self.administer(
             "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", self.role
         )
-
-
-def _execute(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    options = "-c search_path=metrics -c client_encoding=utf8"
-    with psycopg.connect(url, options=options, autocommit=True) as connection:
-        cursor = connection.execute(statement.encode(), parameters)
-        return cursor.fetchall() if cursor.description else []

@@ -1,8 +1,7 @@
-"""A real database: the embedded one, or the one at TEST_DATABASE_URL, in a schema of its own."""
+"""A real database: the embedded one, or a given one (`integration.given`)."""
 
 import asyncio
 import contextlib
-import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from common.context import Context, current
 from common.contracts.monitoring import Monitoring, MonitorRequest, Record, Samples
 from common.postgres import Database
 from common.testing import MemoryBus
+from integration import given
 from local.services import Service
 from local.stack import Stack
 from metrics import alerts, rollups
@@ -39,13 +39,11 @@ class Place:
 
 @pytest.fixture(scope="session")
 def place() -> Iterator[Place]:
-    if url := os.environ.get("TEST_DATABASE_URL"):
-        schema = f"metrics_{secrets.token_hex(4)}"
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(f"create schema {schema}")
-            yield Place(url, schema)
-            connection.execute(f"drop schema {schema} cascade")
-        return
+    with given.database() as other:
+        if other:
+            given.execute(other.url, f"create schema {SCHEMA}")
+            yield Place(other.url, SCHEMA)
+            return
     schema_only = Service(SCHEMA, replicas=0, database=True)
     with Stack(servers={"postgres"}, services=[schema_only]) as stack:
         yield Place(stack.postgres.url(SCHEMA), SCHEMA, owner=stack.postgres.url())

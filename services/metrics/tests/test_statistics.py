@@ -27,7 +27,7 @@ async def store(caller: Caller, database: Database, points: Points, metric: str 
     """By the shortest way for many: the numbers of samples are what is tested, not the door."""
     [series] = await caller.handlers.series.number(caller.account, [("m", metric)])
     async with database.connection() as connection:
-        async with connection.cursor().copy("copy samples from stdin") as copy:
+        async with connection.cursor().copy("copy samples (series, at, value) from stdin") as copy:
             for at, value in points:
                 await copy.write_row((series, at, value))
         await connection.execute(

@@ -1,0 +1,69 @@
+"""A database of one's own on a server that is not the stack's.
+
+TEST_DATABASE_URL is the address of one, with a role that may make roles and
+databases; TEST_DATABASE_IMAGE is an image that testcontainers runs one from,
+where Docker is: `timescale/timescaledb:2.29.2-pg18`. Without either there is
+none, and the tests use the embedded PostgreSQL.
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+
+@dataclass(frozen=True)
+class Given:
+    """`url` is that of a role that owns the database and nothing else; `owner` may do all."""
+
+    url: str
+    owner: str
+    role: str
+
+
+@contextlib.contextmanager
+def database() -> Iterator[Given | None]:
+    """Goes when the block ends, so that several tests can use the server at once."""
+    with _server() as owner:
+        if owner is None:
+            yield None
+            return
+        name = f"lilypad_{secrets.token_hex(6)}"
+        address = urlsplit(owner)
+        host = address.netloc.rpartition("@")[2]
+        own = address._replace(netloc=f"{name}:{name}@{host}", path=f"/{name}")
+        execute(owner, f"create role {name} login password '{name}'")
+        execute(owner, f"create database {name} owner {name}")
+        try:
+            yield Given(urlunsplit(own), owner, name)
+        finally:
+            execute(owner, f"drop database {name} with (force)")
+            execute(owner, f"drop role {name}")
+
+
+@contextlib.contextmanager
+def _server() -> Iterator[str | None]:
+    image = os.environ.get("TEST_DATABASE_IMAGE")
+    if not image:
+        yield os.environ.get("TEST_DATABASE_URL") or None
+        return
+    from testcontainers.community.postgres import (  # noqa: PLC0415  (it looks for Docker)
+        PostgresContainer,
+    )
+
+    with PostgresContainer(image, driver=None) as container:
+        yield container.get_connection_url()
+
+
+def execute(
+    url: str, statement: str, *parameters: Any, schema: str = "metrics"
+) -> list[tuple[Any, ...]]:
+    options = f"-c search_path={schema} -c client_encoding=utf8"
+    with psycopg.connect(url, options=options, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
