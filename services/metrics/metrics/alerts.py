@@ -52,7 +52,7 @@ select model, rule, metric, id, expected from alerts
 where account = %s and model = any(%s) and recovered_at is null
 """
 NEWS = """
-select id, account, model, type, message, severity, recovery, announced, recovered_at is not null
+select id, account, model, type, message, severity, raised_at, recovery, recovered_at, announced
 from alerts where {which}
 and (announced < 1 or (announced < 2 and recovered_at is not null))
 order by number for update skip locked limit 100
@@ -194,18 +194,21 @@ class Watch:
                 type,
                 message,
                 severity,
+                raised_at,
                 recovery,
-                sent,
                 over,
+                sent,
             ) in await cursor.fetchall():
                 news = AlertNews(
-                    id=id, model_id=model, type=type, message=message, severity=severity
-                )
+                    id=id, model_id=model, type=type, message=message, severity=severity,
+                    at=raised_at,
+                )  # fmt: skip
                 if sent < 1:
                     await self.bus.publish(ALERT_RAISED, news, account, model)
                 if over:
                     changes = {
-                        "type": f"{type}_recovered", "message": recovery, "severity": "info"
+                        "type": f"{type}_recovered", "message": recovery, "severity": "info",
+                        "at": over,
                     }  # fmt: skip
                     await self.bus.publish(
                         ALERT_RAISED, news.model_copy(update=changes), account, model

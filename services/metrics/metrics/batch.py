@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -123,9 +123,14 @@ def moments(batch: Batch) -> Iterator[tuple[str, dict[int, dict[str, float]]]]:
         yield model, found
 
 
+def to_time(at: int) -> datetime:
+    """Of microseconds since 2000."""
+    return EPOCH + timedelta(microseconds=at)
+
+
 def to_text(at: int) -> str:
     """RFC 3339, of microseconds since 2000."""
-    return (EPOCH + timedelta(microseconds=at)).isoformat().replace("+00:00", "Z")
+    return to_time(at).isoformat().replace("+00:00", "Z")
 
 
 def series_of(batch: Batch, numbers: list[int]) -> Ints:

@@ -12,10 +12,14 @@ import structlog
 from common.bus import Bus
 from common.context import current
 from common.contracts.monitoring import (
+    EPOCH,
+    LAST_ARRIVAL,
     METRICS_RECORDED,
+    MICROSECOND,
     USUAL_METRICS,
     Alerts,
     AlertsRequest,
+    Heard,
     History,
     HistoryRequest,
     KnownModel,
@@ -32,7 +36,8 @@ from common.contracts.monitoring import (
     Samples,
     Window,
 )
-from common.postgres import Database
+from common.errors import InvalidRequest
+from common.postgres import Connection, Database
 from metrics import batch, incidents, window
 from metrics.alerts import Extremes, Watch
 from metrics.batch import Batch, Clock
@@ -42,7 +47,7 @@ from metrics.rules import MEMORY_OF, OwnRules
 from metrics.series import Series
 from metrics.statistics import summarise
 from metrics.window import EMPTY
-from metrics.writer import Rows, Writer, now
+from metrics.writer import PERHAPS_LATE, Rows, Writer, now
 
 log = structlog.get_logger()
 
@@ -63,11 +68,33 @@ LATEST = """
 select metric, (select value from samples where series = id order by at desc limit 1)
 from series where id = any(%s)
 """
-RECENT = """
-select id, extract(epoch from at - '2000-01-01Z') * 1e6, value from unnest(%s::integer[]) as id
-cross join lateral (
-    select at, value from samples where series = id and at > %s
-    and at < coalesce(%s, 'infinity'::timestamptz) order by at desc limit %s
+ARRIVED = """
+select min(arrival) from samples where series = any(%s::integer[]) and at = %s
+"""
+# What arrived after somebody had heard something: samples of that time and
+# later, and by their own list those that came late.
+MISSED = """
+with spans as (
+    select id as series, %(since)s::timestamptz as first, 'infinity'::timestamptz as last,
+        null::bigint as arrival
+    from unnest(%(ids)s::integer[]) as id
+    union all
+    select series, first, least(last, %(since)s - interval '1 microsecond'), arrival
+    from late where series = any(%(ids)s::integer[]) and arrival >= %(oldest)s and first < %(since)s
+)
+select spans.series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint, s.arrival, value
+from spans cross join lateral (
+    select at, value, arrival from samples
+    where series = spans.series and at between spans.first and spans.last
+    and at < coalesce(%(before)s, 'infinity'::timestamptz)
+    and arrival >= coalesce(spans.arrival, %(oldest)s)
+    and arrival <= coalesce(spans.arrival, 9223372036854775807)
+    and (arrival, at) > (
+        select coalesce(max(place), %(floor)s), coalesce(max(heard.at), 'infinity')
+        from unnest(%(places)s::bigint[], %(times)s::timestamptz[]) as heard(place, at)
+        where place & 255 = arrival & 255
+    )
+    order by at desc limit %(most)s
 ) as s
 """
 
@@ -76,6 +103,7 @@ cross join lateral (
 class News:
     account: str
     batch: Batch
+    arrival: int
 
 
 class Handlers:
@@ -119,7 +147,9 @@ class Handlers:
                 if mask.any()
             ]
         )
-        await self.writer.write(rows, lambda: self._committed(News(account, content)))
+        await self.writer.write(
+            rows, lambda arrival: self._committed(News(account, content, arrival))
+        )
         return Recorded()
 
     def _committed(self, news: News) -> None:
@@ -133,24 +163,35 @@ class Handlers:
             self._any_news.clear()
             await asyncio.sleep(GATHER)
             while self._news:
-                together = [self._news.popleft() for _ in range(min(len(self._news), 100))]
+                together = self._together()
                 try:
                     await self._tell(together)
                 except Exception:
                     log.exception("news not told")
 
+    def _together(self) -> list[News]:
+        """The next hundred, and with the last of them all that arrived with it."""
+        together: list[News] = []
+        while self._news and (len(together) < 100 or self._news[0].arrival == together[-1].arrival):
+            together.append(self._news.popleft())
+        return together
+
     async def _tell(self, together: list[News]) -> None:
-        moments: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+        """In the order of arrival and, of what arrived together, of time."""
+        moments: dict[tuple[str, str], dict[tuple[int, int], dict[str, float]]] = {}
         for news in together:
             self._note(news)
             for model, found in batch.moments(news.batch):
                 told = moments.setdefault((news.account, model), {})
                 for at, metrics in found.items():
-                    told[at] = {**told.get(at, {}), **metrics}
+                    told.setdefault((news.arrival, at), {}).update(metrics)
         for (account, model), told in moments.items():
-            for at in sorted(told)[-batch.MOST_TOLD :]:
+            for arrival, at in sorted(told)[-batch.MOST_TOLD :]:
                 update = MetricUpdate.model_construct(
-                    model_id=model, timestamp=batch.to_text(at), metrics=told[at]
+                    model_id=model,
+                    timestamp=batch.to_text(at),
+                    metrics=told[arrival, at],
+                    arrival=arrival,
                 )
                 await self.bus.publish(METRICS_RECORDED, update, account, model)
 
@@ -202,7 +243,7 @@ class Handlers:
         return {metric: value for metric, value in rows if value is not None}
 
     async def history(self, request: HistoryRequest) -> History:
-        """What was recorded after a time, in the form in which it was told."""
+        """What arrived while somebody was away, in the form in which it was told."""
         account = current.get().account
         numbers = await self.series.of_model(account, request.model_id)
         names = {
@@ -211,22 +252,38 @@ class Handlers:
             if request.metrics is None or metric in request.metrics
         }
         async with self.database.connection() as connection:
+            heard = request.heard or await _heard(connection, list(names), request.since)
+            oldest = min([heard.floor, *(arrival for arrival, _ in heard.places)])
             cursor = await connection.execute(
-                RECENT, [list(names), request.since, request.before, request.most + 1]
+                MISSED,
+                {
+                    "ids": list(names),
+                    "since": batch.to_time(oldest // 256 - PERHAPS_LATE),
+                    "before": request.before,
+                    "oldest": oldest,
+                    "floor": heard.floor,
+                    "places": [arrival for arrival, _ in heard.places],
+                    "times": [batch.to_time(at) for _, at in heard.places],
+                    "most": request.most + 1,
+                },
             )
             rows = await cursor.fetchall()
-        moments: dict[int, dict[str, float]] = {}
-        values = 0
-        for id, at, value in sorted(rows, key=lambda row: row[1], reverse=True):
-            if int(at) not in moments and (len(moments) == request.most or values >= MOST_VALUES):
+        moments: dict[tuple[int, int], dict[str, float]] = {}
+        values, last = 0, None
+        for id, at, arrival, value in sorted(rows, key=lambda row: row[1:3], reverse=True):
+            # Cut between two times, since the next page begins before one.
+            if at != last and (len(moments) >= request.most or values >= MOST_VALUES):
                 break
-            moments.setdefault(int(at), {})[names[id]] = value
-            values += 1
+            moments.setdefault((at, arrival), {})[names[id]] = value
+            values, last = values + 1, at
         updates = [
             MetricUpdate(
-                model_id=request.model_id, timestamp=batch.to_text(at), metrics=moments[at]
+                model_id=request.model_id,
+                timestamp=batch.to_text(at),
+                metrics=metrics,
+                arrival=arrival,
             )
-            for at in reversed(moments)
+            for (at, arrival), metrics in reversed(moments.items())
         ]
         return History(updates=updates, complete=values == len(rows))
 
@@ -246,6 +303,17 @@ class Handlers:
 
     async def remove_rule(self, request: RuleRequest) -> Nothing:
         return await self.rules.remove(current.get().account, request)
+
+
+async def _heard(connection: Connection, ids: list[int], since: datetime | None) -> Heard:
+    """Of whoever says no more than a time: that of the last sample heard, or of the clock."""
+    if since is None:
+        raise InvalidRequest("say since when, or what was heard")
+    row = await (await connection.execute(ARRIVED, [ids, since])).fetchone()
+    moment = (since - EPOCH) // MICROSECOND
+    if row is None or row[0] is None:
+        return Heard(floor=min(max(moment, 0) * 256 + 255, LAST_ARRIVAL), alerted=0, places=[])
+    return Heard(floor=row[0], alerted=0, places=[(row[0], moment)])
 
 
 def _describe(

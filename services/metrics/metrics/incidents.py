@@ -8,14 +8,15 @@ from common.contracts.monitoring import Alert, Alerts, AlertsRequest, Rule
 from common.postgres import Connection, Database
 from metrics.rules import Verdict, type_of
 
+# No two of an account have the same time, so that it says which have been heard.
 RAISE = """
-insert into alerts (id, account, model, metric, rule, type, severity, message, expected)
-values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+insert into alerts (id, account, model, metric, rule, type, severity, message, expected, raised_at)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())
 on conflict (account, model, rule, coalesce(metric, '')) where recovered_at is null do nothing
 returning id
 """
 RECOVER = """
-update alerts set recovered_at = now(), recovery = %s
+update alerts set recovered_at = clock_timestamp(), recovery = %s
 where id = %s and recovered_at is null
 """
 

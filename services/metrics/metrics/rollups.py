@@ -78,6 +78,11 @@ delete from stale using unnest(%s::integer[], %s::timestamptz[], %s::bigint[])
 where stale.series = seen.series and stale.day = seen.day and stale.mark = seen.mark
 """
 LOCK = "select pg_try_advisory_lock(hashtext('rollups'), hashtext(current_schema()))"
+# Nobody who was away for a week is told what came late meanwhile.
+FORGET_LATE = """
+delete from late where arrival <
+    (extract(epoch from now() - interval '7 days' - '2000-01-01Z'::timestamptz) * 256e6)::bigint
+"""
 FORGET = (
     "delete from stale where day < %s",
     "delete from days where day < %s",
@@ -130,6 +135,7 @@ class Rollups:
 
     async def forget(self, days: int) -> None:
         """Let go of everything that is older, and get ready for the months to come."""
+        await self.connection.execute(FORGET_LATE)
         cursor = await self.connection.execute(
             "select date_trunc('day', now(), 'UTC') - make_interval(hours => 24 * %s)", [days]
         )

@@ -216,7 +216,8 @@ class OwnRules:
             if not cursor.rowcount:
                 raise NotFound("there is no such rule; the default ones stay")
             await connection.execute(
-                "update alerts set recovered_at = now(), recovery = 'the rule was deleted'"
+                "update alerts set recovered_at = clock_timestamp(),"
+                " recovery = 'the rule was deleted'"
                 " where account = %s and rule = %s and recovered_at is null",
                 [account, request.id],
             )

@@ -32,8 +32,8 @@ PATIENCE = 5.0
 DAY = 86_400_000_000
 
 INSERT = """
-insert into samples (series, at, value)
-select series, at, value from unnest(%b, %b, %b) as s(series, at, value)
+insert into samples (series, at, value, arrival)
+select series, at, value, %b::bigint from unnest(%b, %b, %b) as s(series, at, value)
 on conflict do nothing
 """
 RETURNING = " returning series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint"
@@ -46,6 +46,12 @@ on conflict (series, day) do update set mark = excluded.mark
 """
 # The services' clocks may differ from the database's by the rest of those five minutes.
 PERHAPS_LATE = 60_000_000
+# Where what arrived late is found again; by transaction, so that many together are one row.
+NOTE_LATE = """
+insert into late (series, arrival, first, last)
+select series, %b::bigint, first, last from unnest(%b, %b, %b) as s(series, first, last)
+"""
+NUMBER = "select nextval('writers')"
 
 
 @dataclass(slots=True)
@@ -67,7 +73,7 @@ class Waiting:
 
     rows: list[Rows]
     done: asyncio.Future[None]
-    then: Callable[[], None]
+    then: Callable[[int], None]
 
     def __len__(self) -> int:
         return sum(map(len, self.rows))
@@ -84,9 +90,14 @@ class Writer:
         self._queue: deque[Waiting] = deque()
         self._rows = 0
         self._filled = asyncio.Event()
+        self._number = 0
+        self._last = 0
 
-    async def write(self, rows: list[Rows], then: Callable[[], None]) -> None:
-        """Returns when the rows are committed; `then` is called even if nobody waits any more.
+    async def write(self, rows: list[Rows], then: Callable[[int], None]) -> None:
+        """Returns when the rows are committed.
+
+        `then` is called with their arrival even if nobody waits any more, in
+        the order of arrivals.
 
         Raises:
             Unavailable: the database is away, slow or full, or too much waits already.
@@ -108,6 +119,7 @@ class Writer:
                 # Kept as long as more comes: checking it again would cost a fifth of a commit.
                 async with self.database.connection() as connection:
                     accept_arrays(connection)
+                    self._number = self._number or await _number(connection)
                     while group := self._take():
                         await self._commit(connection, group)
             except ServiceError as error:
@@ -135,9 +147,12 @@ class Writer:
             self._filled.set()
 
     async def _commit(self, connection: Connection, group: list[Waiting]) -> None:
+        self._last = max(now(), self._last + 1)
+        arrival = self._last * 256 + self._number
         try:
             async with asyncio.timeout(PATIENCE):
-                await _store(connection, [rows for waiting in group for rows in waiting.rows])
+                rows = [rows for waiting in group for rows in waiting.rows]
+                await _store(connection, rows, arrival)
         except (TimeoutError, psycopg.OperationalError, psycopg.InterfaceError) as error:
             _fail(group, Unavailable("the database is busy or away", retry_after=1))
             raise psycopg.OperationalError(str(error)) from error
@@ -152,7 +167,7 @@ class Writer:
                 _fail(group, ServiceError("internal error"))
         else:
             for waiting in group:
-                waiting.then()
+                waiting.then(arrival)
                 if not waiting.done.done():
                     waiting.done.set_result(None)
 
@@ -163,18 +178,27 @@ def _fail(group: list[Waiting], error: ServiceError) -> None:
             waiting.done.set_exception(error)
 
 
-async def _store(connection: Connection, group: list[Rows]) -> None:
+async def _number(connection: Connection) -> int:
+    """This writer's, which the samples' arrivals end with."""
+    row = await (await connection.execute(NUMBER)).fetchone()
+    assert row is not None
+    number: int = row[0]
+    return number
+
+
+async def _store(connection: Connection, group: list[Rows], arrival: int) -> None:
     timed = [rows for rows in group if rows.timed]
     untimed = [rows for rows in group if not rows.timed]
     if timed:
         series, at, value = _sorted(timed)
         late = _days(series, at)
         async with connection.pipeline():
-            await connection.execute(INSERT, [series, at, value])
+            await connection.execute(INSERT, [arrival, series, at, value])
             if len(late[0]):
                 await connection.execute(MARK_LATE, late)
+                await connection.execute(NOTE_LATE, [arrival, *_spans(*late, series, at)])
     if untimed:
-        await _store_at_free_times(connection, *_sorted(untimed))
+        await _store_at_free_times(connection, arrival, *_sorted(untimed))
     await connection.commit()
 
 
@@ -194,12 +218,18 @@ def _days(series: Ints, at: Times) -> tuple[Ints, Times]:
     return series[changes], at[changes]
 
 
+def _spans(late: Ints, first: Times, series: Ints, at: Times) -> tuple[Ints, Times, Times]:
+    """The series with late samples, each with the earliest of its times and the latest."""
+    each, start = np.unique(late, return_index=True)
+    return each, first[start], at[np.searchsorted(series, each, side="right") - 1]
+
+
 async def _store_at_free_times(
-    connection: Connection, series: Ints, at: Times, value: Floats
+    connection: Connection, arrival: int, series: Ints, at: Times, value: Floats
 ) -> None:
     """Where the time was left to the service, two samples never count as the same one."""
     while len(series):
-        cursor = await connection.execute(INSERT + RETURNING, [series, at, value])
+        cursor = await connection.execute(INSERT + RETURNING, [arrival, series, at, value])
         if cursor.rowcount == len(series):
             return
         stored = {tuple(key) for key in await cursor.fetchall()}

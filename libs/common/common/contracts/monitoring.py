@@ -185,26 +185,57 @@ class Monitoring(Message):
     window: Window
 
 
+LAST_ARRIVAL = 2**63 - 1
+LAST_TIME = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+Arrival = Annotated[int, Field(ge=0, le=LAST_ARRIVAL)]
+Microseconds = Annotated[int, Field(ge=0, le=LAST_TIME)]
+
+
+class Heard(Message):
+    """What somebody has heard of a model.
+
+    `places`: of each writer (the lowest byte of an arrival) the last sample,
+    by its arrival and its time in microseconds since 2000. `floor`: of all
+    other writers everything up to this arrival. `alerted`: the time of the
+    last alert, in microseconds since 2000.
+    """
+
+    floor: Arrival
+    alerted: Microseconds
+    places: list[tuple[Arrival, Microseconds]]
+
+
 class HistoryRequest(Message):
-    """What was recorded of a model since a time, oldest first; for whoever missed it."""
+    """What arrived of a model while somebody was away; exactly one of `since` and `heard`.
+
+    `since`: the time of the last sample that was heard, whenever that arrived;
+    if there is no such sample, the moment from which nothing was heard.
+    `before`: only samples with an earlier time.
+    """
 
     model_id: str
-    since: datetime
+    since: datetime | None = None
+    heard: Heard | None = None
     before: datetime | None = None
     metrics: list[str] | None = None
     most: Annotated[int, Field(ge=1, le=5_000)] = 1_000
 
 
 class MetricUpdate(Message):
-    """What subscribers of the socket get."""
+    """What subscribers of the socket get.
+
+    `arrival` orders what one writer commits, and what is in history by any of
+    them: microseconds since 2000, times 256, and the writer's number.
+    """
 
     model_id: str
     timestamp: str
     metrics: dict[str, float]
+    arrival: int = 0
 
 
 class History(Message):
-    """`complete` is False where there was more than asked for: these are then the newest."""
+    """By time; `complete` is False where there was more than asked for: these are the newest."""
 
     updates: list[MetricUpdate]
     complete: bool
@@ -299,7 +330,8 @@ class Alerts(Message):
 class AlertNews(Message):
     """What subscribers of the socket get, and the id under which it is stored.
 
-    A recovery has the type of its alert with `_recovered` added.
+    A recovery has the type of its alert with `_recovered` added. `at`: when
+    it was raised, or recovered.
     """
 
     id: str
@@ -307,6 +339,7 @@ class AlertNews(Message):
     type: str
     message: str
     severity: Severity
+    at: datetime | None = None
 
 
 # A caller is told within two seconds that the database is away.

@@ -1,0 +1,134 @@
+"""Who was away is told what arrived meanwhile, whatever times the samples have."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from common.contracts.monitoring import EPOCH, Heard, HistoryRequest, MetricUpdate, parse_time
+from common.postgres import Database
+from common.testing import MemoryBus
+from metrics.handlers import Handlers
+
+from .conftest import Caller
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+async def told(bus: MemoryBus, count: int) -> list[MetricUpdate]:
+    """What was told, when it is so much."""
+    async with asyncio.timeout(60):
+        while len(found := [body for subject, body in bus.published if "recorded" in subject]) < (
+            count
+        ):
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def missed(caller: Caller, **request: Any) -> list[str]:
+    """The names of the metrics that arrived, in the order of arrival; a few on a page."""
+    found: list[MetricUpdate] = []
+    complete, before = False, None
+    while not complete:
+        page = await caller.ask(
+            caller.handlers.history,
+            HistoryRequest(model_id="m", before=before, most=3, **request),
+        )
+        found += page.updates
+        complete = page.complete
+        before = parse_time(page.updates[0].timestamp) if page.updates else None
+    found.sort(key=lambda update: (update.arrival, update.timestamp))
+    return [name for update in found for name in update.metrics]
+
+
+async def record(caller: Caller, name: str, ago: timedelta | None = None) -> str:
+    """One sample, of now or of some time ago; returns its time."""
+    at = (datetime.now(UTC) - (ago or timedelta())).isoformat()
+    await caller.record({"modelId": "m", "timestamp": at, "metrics": {name: 1.0}})
+    return at
+
+
+@pytest.mark.parametrize("ago", [timedelta(days=300), timedelta(hours=2), timedelta(seconds=1)])
+async def test_what_came_late_is_told_once(caller: Caller, ago: timedelta) -> None:
+    await record(caller, "long_ago", timedelta(days=30))
+    last = await record(caller, "seen")
+    await record(caller, "late", ago)
+    new = await record(caller, "new")
+    assert await missed(caller, since=last) == ["late", "new"]
+    assert await missed(caller, since=new) == []
+    moment = datetime.now(UTC)
+    await record(caller, "later", ago)
+    assert await missed(caller, since=moment) == ["later"]
+
+
+async def test_what_is_ahead_of_its_time_hides_nothing(caller: Caller) -> None:
+    last = await record(caller, "ahead", -timedelta(hours=5))
+    await record(caller, "now")
+    assert await missed(caller, since=last) == ["now"]
+
+
+async def test_another_metric_of_the_last_moment_is_told(caller: Caller) -> None:
+    last = await record(caller, "seen")
+    await caller.record({"modelId": "m", "timestamp": last, "metrics": {"other": 1.0}})
+    assert await missed(caller, since=last) == ["other"]
+
+
+async def test_repeated_samples_did_not_arrive_again(caller: Caller) -> None:
+    first = await record(caller, "seen")
+    last = await record(caller, "last")
+    await caller.record({"modelId": "m", "timestamp": first, "metrics": {"seen": 1.0}})
+    assert await missed(caller, since=last) == []
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+async def test_any_time_can_be_asked_for(caller: Caller, since: str) -> None:
+    await record(caller, "one", timedelta(days=1))
+    await record(caller, "two")
+    expected = ["one", "two"] if since < "2" else []
+    assert await missed(caller, since=parse_time(since)) == expected
+
+
+@pytest.fixture
+async def other(handlers: Handlers, database: Database) -> AsyncIterator[Handlers]:
+    """Another replica."""
+    made = Handlers(database, handlers.bus, most_series=2_000)
+    handlers.series.most = 2_000
+    work = asyncio.ensure_future(made.run())
+    yield made
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def test_whoever_leaves_at_any_moment_is_told_the_rest_without_a_gap_or_a_double(
+    caller: Caller, other: Handlers, bus: MemoryBus
+) -> None:
+    """Two replicas commit and tell in whatever order; some samples are late, some ahead."""
+    callers = [caller, Caller(other)]
+    callers[1].account = caller.account
+    choose = random.Random(7)
+    ages = (0.0, 0.0, 0.0, 0.5, 90.0, 7_000.0, -30.0)
+
+    async def send(number: int) -> None:
+        await asyncio.sleep(choose.random() * 0.3)
+        ago = timedelta(seconds=choose.choice(ages))
+        await record(callers[number % 2], f"n{number}", ago)
+
+    count = 60
+    await asyncio.gather(*(send(number) for number in range(count)))
+    updates = await told(bus, count)
+    names = [name for update in updates for name in update.metrics]
+    assert sorted(names) == sorted(f"n{number}" for number in range(count))
+    places: dict[int, tuple[int, int]] = {}
+    floor = updates[0].arrival - 256_000_000
+    for number, update in enumerate(updates, 1):
+        at = (parse_time(update.timestamp) - EPOCH) // MICROSECOND
+        places[update.arrival & 255] = (update.arrival, at)
+        if number % 3 == 0 or number > count - 3:
+            heard = Heard(floor=floor, alerted=0, places=list(places.values()))
+            assert sorted(await missed(caller, heard=heard)) == sorted(names[number:])
+    assert len(places) == 2
