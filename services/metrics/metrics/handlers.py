@@ -285,7 +285,7 @@ class Handlers:
             )
             for (at, arrival), metrics in reversed(moments.items())
         ]
-        return History(updates=updates, complete=values == len(rows))
+        return History(updates=updates, complete=values == len(rows), heard=heard)
 
     async def find_model(self, request: ModelRequest) -> KnownModel:
         """Raises NotFound, also for another account's."""
@@ -310,10 +310,11 @@ async def _heard(connection: Connection, ids: list[int], since: datetime | None)
     if since is None:
         raise InvalidRequest("say since when, or what was heard")
     row = await (await connection.execute(ARRIVED, [ids, since])).fetchone()
-    moment = (since - EPOCH) // MICROSECOND
+    moment = max((since - EPOCH) // MICROSECOND, 0)
     if row is None or row[0] is None:
-        return Heard(floor=min(max(moment, 0) * 256 + 255, LAST_ARRIVAL), alerted=0, places=[])
-    return Heard(floor=row[0], alerted=0, places=[(row[0], moment)])
+        floor = min(moment * 256 + 255, LAST_ARRIVAL)
+        return Heard(floor=floor, alerted=moment, places=[])
+    return Heard(floor=row[0], alerted=moment, places=[(row[0], moment)])
 
 
 def _describe(

@@ -8,7 +8,8 @@ bring the same ones wait for each other and never deadlock.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,14 @@ MOST_WAITING = 200_000
 PATIENCE = 5.0
 DAY = 86_400_000_000
 
+# A row as COPY has it in binary: how many fields, then the length of each and the field.
+COLUMNS = {"series": ">i4", "at": ">i8", "value": ">f8", "arrival": ">i8"}
+ROW = np.dtype(
+    [("fields", ">i2")]
+    + [part for name, kind in COLUMNS.items() for part in ((f"{name} bytes", ">i4"), (name, kind))]
+)
+COPY = f"copy samples ({', '.join(COLUMNS)}) from stdin (format binary)".encode()
+COPY_HEAD, COPY_TAIL = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 INSERT = """
 insert into samples (series, at, value, arrival)
 select series, at, value, %b::bigint from unnest(%b, %b, %b) as s(series, at, value)
@@ -117,8 +126,7 @@ class Writer:
             self._filled.clear()
             try:
                 # Kept as long as more comes: checking it again would cost a fifth of a commit.
-                async with self.database.connection() as connection:
-                    accept_arrays(connection)
+                async with self.database.connection() as connection, _committing(connection):
                     self._number = self._number or await _number(connection)
                     while group := self._take():
                         await self._commit(connection, group)
@@ -157,7 +165,6 @@ class Writer:
             _fail(group, Unavailable("the database is busy or away", retry_after=1))
             raise psycopg.OperationalError(str(error)) from error
         except Exception:
-            await connection.rollback()
             if len(group) > 1:
                 # Whoever it was, the others are not to suffer for it.
                 for waiting in group:
@@ -178,6 +185,18 @@ def _fail(group: list[Waiting], error: ServiceError) -> None:
             waiting.done.set_exception(error)
 
 
+@asynccontextmanager
+async def _committing(connection: Connection) -> AsyncIterator[None]:
+    """Each statement is committed with its answer, which spares two ways to the server."""
+    accept_arrays(connection)
+    await connection.set_autocommit(True)
+    try:
+        yield
+    finally:
+        if not connection.broken:
+            await connection.set_autocommit(False)
+
+
 async def _number(connection: Connection) -> int:
     """This writer's, which the samples' arrivals end with."""
     row = await (await connection.execute(NUMBER)).fetchone()
@@ -187,19 +206,56 @@ async def _number(connection: Connection) -> int:
 
 
 async def _store(connection: Connection, group: list[Rows], arrival: int) -> None:
+    """By COPY, which takes half as long as what leaves out the rows that are there already.
+
+    It knows only all or nothing, so where one is there, the other way is gone.
+    """
+    series, at, value = _sorted(group)
+    late = _days(series, at)
+    try:
+        if not len(late[0]):
+            await _copy(connection, series, at, value, arrival)
+        else:
+            async with connection.transaction():
+                await _copy(connection, series, at, value, arrival)
+                await _note_late(connection, late, series, at, arrival)
+    except psycopg.errors.UniqueViolation:
+        async with connection.transaction():
+            await _store_new(connection, group, arrival)
+
+
+async def _copy(
+    connection: Connection, series: Ints, at: Times, value: Floats, arrival: int
+) -> None:
+    rows = np.empty(len(series), ROW)
+    rows["fields"] = 4
+    for name, numbers in zip(COLUMNS, (series, at, value, arrival), strict=True):
+        rows[name] = numbers
+        rows[f"{name} bytes"] = ROW[name].itemsize
+    async with connection.cursor().copy(COPY) as copy:
+        await copy.write(COPY_HEAD + rows.tobytes() + COPY_TAIL)
+
+
+async def _note_late(
+    connection: Connection, late: tuple[Ints, Times], series: Ints, at: Times, arrival: int
+) -> None:
+    async with connection.pipeline():
+        await connection.execute(MARK_LATE, late)
+        await connection.execute(NOTE_LATE, [arrival, *_spans(*late, series, at)])
+
+
+async def _store_new(connection: Connection, group: list[Rows], arrival: int) -> None:
+    """What is not there yet."""
     timed = [rows for rows in group if rows.timed]
     untimed = [rows for rows in group if not rows.timed]
     if timed:
         series, at, value = _sorted(timed)
+        await connection.execute(INSERT, [arrival, series, at, value])
         late = _days(series, at)
-        async with connection.pipeline():
-            await connection.execute(INSERT, [arrival, series, at, value])
-            if len(late[0]):
-                await connection.execute(MARK_LATE, late)
-                await connection.execute(NOTE_LATE, [arrival, *_spans(*late, series, at)])
+        if len(late[0]):
+            await _note_late(connection, late, series, at, arrival)
     if untimed:
         await _store_at_free_times(connection, arrival, *_sorted(untimed))
-    await connection.commit()
 
 
 def _sorted(group: list[Rows]) -> tuple[Ints, Times, Floats]:
