@@ -181,6 +181,25 @@ def test_a_key_is_listed_changed_and_revoked_by_its_owner_only(
     ]  # fmt: skip
 
 
+def test_a_key_that_reaches_too_far_leaves_a_trace(stack: Stack, account: Account) -> None:
+    narrow = account.make_key("narrow", scopes=["benchmark"])
+    headers = {"Authorization": f"Bearer {narrow['key']}"}
+    paths = ("/v1/api/alerts", "/v1/api/benchmark/run_0f", f"/v1/api/benchmark/{narrow['key']}")
+    answers = [account.http.get(path, headers=headers).status_code for path in paths]
+    assert answers == [403, 404, 404]
+    with psycopg.connect(stack.postgres.url("gateway")) as database:
+        rows = database.execute(
+            "select act, details->>'key', details->>'path', details->>'ids' from audit"
+            " where account_id = %s order by id",
+            [account.id],
+        ).fetchall()
+    assert rows[-3:] == [
+        ("not_allowed", narrow["id"], "/alerts", "[]"),
+        ("not_found", narrow["id"], "/benchmark/{id}", '["run_0f"]'),
+        ("not_found", narrow["id"], "/benchmark/{id}", '["(no id)"]'),
+    ]
+
+
 def test_an_expired_key_is_refused(stack: Stack, account: Account) -> None:
     key = account.make_key("short", expiresAt="2099-01-01T00:00:00Z")
     with psycopg.connect(stack.postgres.url("gateway")) as database:
@@ -288,6 +307,7 @@ def test_guessing_is_slowed_whatever_address_it_claims_and_the_owner_still_gets_
             [account.id],
         ).fetchall()
     assert rows == [("127.0.0.66",)]
+    assert "login_throttled" in acts(stack, account.id)
 
 
 def test_who_has_been_here_before_is_not_locked_out_by_guesses_from_everywhere(

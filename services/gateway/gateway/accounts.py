@@ -9,7 +9,9 @@ whoever knows the password is never slowed by having used it.
 
 import hashlib
 import hmac
+import math
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -24,6 +26,8 @@ from gateway.limits import Limits, OverLimit, Policy, Standing
 from gateway.passwords import Passwords
 
 LOGIN, LOGIN_ADDRESS, LOGIN_ACCOUNT = "login", "login-address", "login-account"
+# Of throttled callers, at once.
+REMEMBERED = 10_000
 
 
 def policies(per_minute: int) -> list[Policy]:
@@ -71,6 +75,8 @@ class Accounts:
         self.database = database
         self.passwords = passwords
         self.limits = limits
+        # Whose throttling was noted, and when, on the monotonic clock.
+        self._throttled: dict[tuple[str, str, str], float] = {}
 
     async def register(self, new: NewAccount) -> Account:
         """A new account.
@@ -144,6 +150,7 @@ class Accounts:
                 except OverLimit:
                     # Strangers who guess must not lock out whoever has been here before.
                     if policy != LOGIN_ACCOUNT or not await self._has_been_here(account):
+                        await self._note_throttled(account, network, policy)
                         raise
                 else:
                     counted.append((subject, standing))
@@ -155,6 +162,16 @@ class Accounts:
             raise
         else:
             self._take_back(counted)
+
+    async def _note_throttled(self, account: str, network: str, policy: str) -> None:
+        """Once a minute for each: whoever guesses is not to fill the table as well."""
+        who, now = (account, network, policy), time.monotonic()
+        if self._throttled.get(who, -math.inf) > now - 60:
+            return
+        if len(self._throttled) >= REMEMBERED:
+            self._throttled.clear()
+        self._throttled[who] = now
+        await audit.note(self.database, "login_throttled", account or None, policy=policy)
 
     def _take_back(self, counted: list[tuple[str, Standing]]) -> None:
         for subject, standing in counted:

@@ -5,17 +5,24 @@ there without the other.
 """
 
 import ipaddress
+import re
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
 import orjson
+import structlog
 
 from common.context import current
-from common.postgres import Connection
+from common.errors import ServiceError
+from common.postgres import Connection, Database
+
+log = structlog.get_logger()
 
 # Where the request that is being answered comes from, as it was told: few requests need to know.
 origin: ContextVar[tuple[bytes, str]] = ContextVar("origin", default=(b"", ""))
+
+ID = re.compile(r"[a-z]{2,8}_[0-9A-Za-z]{1,32}")
 
 RECORD = (
     "insert into audit (act, account_id, address, request_id, details) values (%s, %s, %s, %s, %s)"
@@ -28,6 +35,20 @@ async def record(connection: Connection, act: str, account: str | None, **detail
         RECORD,
         [act, account, address(), current.get().request_id, orjson.dumps(details).decode()],
     )
+
+
+async def note(database: Database, act: str, account: str | None, **details: Any) -> None:
+    """A row of its own, for what was refused: the refusal stands even if it cannot be written."""
+    try:
+        async with database.connection() as connection:
+            await record(connection, act, account, **details)
+    except ServiceError as error:
+        log.warning("not in the audit", act=act, account=account, error=error.message)
+
+
+def as_id(text: str) -> str:
+    """What stands where an id should, if it can be one: people paste their keys everywhere."""
+    return text if ID.fullmatch(text) else "(no id)"
 
 
 def remember_origin(headers: dict[bytes, bytes], scope: MutableMapping[str, Any]) -> None:

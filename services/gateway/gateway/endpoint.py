@@ -24,7 +24,7 @@ import structlog
 
 from common import context
 from common.contracts import Message
-from common.errors import InvalidRequest, PermissionDenied, ServiceError, Unauthenticated
+from common.errors import InvalidRequest, NotFound, PermissionDenied, ServiceError, Unauthenticated
 from gateway import answer, audit, bodies, envelope, sessions
 from gateway.accounts import Accounts
 from gateway.answer import Answer, Headers, Send
@@ -48,6 +48,8 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 MOST_BYTES = 1_000_000
 # What stands in a path is an id.
 LONGEST_PARAMETER = 512
+# What a key is refused that may be an attempt, and the name of the act.
+REFUSALS: dict[type[Exception], str] = {NotFound: "not_found", PermissionDenied: "not_allowed"}
 
 
 @dataclass(slots=True)
@@ -147,6 +149,7 @@ class Door:
                 capacity.give_back()
         except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an answer)
             reply = self._failure(error, call)
+            await self._note(error, call)
         standing = rate_headers(call.standings) if call.standings else []
         await answer.send_answer(send, reply, call.request_id, standing + self.news)
 
@@ -220,6 +223,19 @@ class Door:
             log.error("request failed", path=call.scope["path"], exc_info=error)
             error = ServiceError("internal error")
         return answer.failure(error, call.version, call.request_id, self.challenge)
+
+    async def _note(self, error: Exception, call: Call) -> None:
+        """A key that reaches for what is not its account's, or beyond its scopes, leaves a trace.
+
+        What a person does to the account is noted where it is done.
+        """
+        if call.caller is None or call.caller.key is None:
+            return
+        act = REFUSALS.get(type(error))
+        if act is not None:
+            ids = [audit.as_id(str(value)) for value in call.scope.get("path_params", {}).values()]
+            details = {"key": call.caller.key, "path": self.endpoint.path, "ids": ids}
+            await audit.note(self.guards.accounts.database, act, call.account, **details)
 
     async def _authenticate(self, call: Call) -> Caller:
         scheme, _, credentials = (

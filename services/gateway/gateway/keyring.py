@@ -206,7 +206,7 @@ class KeyRing:
     async def _absent(self, account: str, id: str) -> NotFound:
         """The same, and as slow, for a key that never was and for somebody else's."""
         async with self.database.connection() as connection:
-            await audit.record(connection, "key_not_found", account, key=id[:64])
+            await audit.record(connection, "key_not_found", account, key=audit.as_id(id))
         return NotFound("there is no such key")
 
 

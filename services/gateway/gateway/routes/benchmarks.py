@@ -1,7 +1,5 @@
 """Benchmark runs: started, waited for, looked up, canceled, drawn."""
 
-import asyncio
-import re
 from urllib.parse import parse_qs
 
 from common.bus import Bus
@@ -22,22 +20,12 @@ from common.contracts.benchmarking import (
     RunsRequest,
     RunWait,
 )
-from common.errors import BenchmarkFailed, InvalidRequest, Unavailable
+from common.errors import BenchmarkFailed, InvalidRequest
 from gateway import envelope
 from gateway.endpoint import Answer, Call, Endpoint
+from gateway.waiting import LONGEST_WAIT, PREFER, preferred, until
 
-# The edge gives up on a request after 120 s; an answer has to be under way before.
-LONGEST_WAIT = 115.0
-# One question to the benchmarker is held so long at most, in seconds.
-LONGEST_QUESTION = 15.0
-WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,9})\b", re.IGNORECASE)
 FORMATS = ("plotly", "vega-lite", "series")
-PREFER = {
-    "name": "Prefer",
-    "in": "header",
-    "description": "`respond-async`, or `wait=<seconds>`.",
-    "schema": {"type": "string"},
-}
 LIMIT = {
     "name": "limit",
     "in": "query",
@@ -50,7 +38,6 @@ BEFORE = {
     "schema": {"type": "string"},
 }
 FORMAT = {"name": "format", "in": "query", "schema": {"enum": list(FORMATS), "default": "plotly"}}
-ASYNC = re.compile(r"(?:^|[,;\s])respond-async\b", re.IGNORECASE)
 
 
 def endpoints(bus: Bus) -> list[Endpoint]:
@@ -63,9 +50,10 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         address is then in `Location`. v2 always answers 202 at once.
         """
         run = await bus.call(BENCHMARK, body)
-        prefer = call.headers.get(b"prefer", b"").decode("latin-1")
-        seconds = _seconds(prefer) if call.version == "v1" else 0.0
-        run = await _wait(bus, run, seconds)
+        seconds = preferred(call)
+        if call.version == "v2":
+            seconds = 0.0
+        run = await _wait(bus, run, LONGEST_WAIT if seconds is None else seconds)
         if run.state not in OVER:
             return _answer(call, run, 202)
         _check(run)
@@ -74,8 +62,7 @@ def endpoints(bus: Bus) -> list[Endpoint]:
     async def get_benchmark(call: Call, _: None) -> Run:
         """A run as it is now. `Prefer: wait=<seconds>` holds the answer until it is over."""
         run = await bus.call(GET_RUN, RunName(id=call.path_parameter("id")))
-        prefer = call.headers.get(b"prefer", b"").decode("latin-1")
-        return await _wait(bus, run, _seconds(prefer)) if WAIT.search(prefer) else run
+        return await _wait(bus, run, preferred(call) or 0.0)
 
     async def list_benchmarks(call: Call, _: None) -> Runs:
         """The account's runs, newest first, without results; `limit` to 100, `before` an id."""
@@ -164,25 +151,11 @@ def endpoints(bus: Bus) -> list[Endpoint]:
     ]
 
 
-def _seconds(prefer: str) -> float:
-    """How long the caller wants to wait, as far as the edge lets it (RFC 7240)."""
-    asked = WAIT.search(prefer)
-    if asked:
-        return min(float(asked[1]), LONGEST_WAIT)
-    return 0.0 if ASYNC.search(prefer) else LONGEST_WAIT
-
-
 async def _wait(bus: Bus, run: Run, seconds: float) -> Run:
-    """The run when it is over, or as it is after so long; the benchmarker holds the question."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while run.state not in OVER and (left := deadline - loop.time()) > 0:
-        question = RunWait(id=run.id, seconds=min(left, LONGEST_QUESTION))
-        try:
-            run = await bus.call(WAIT_FOR_RUN, question)
-        except Unavailable:
-            return run  # the run goes on without this caller, who finds it under its address
-    return run
+    async def look(left: float) -> Run:
+        return await bus.call(WAIT_FOR_RUN, RunWait(id=run.id, seconds=left))
+
+    return await until(run, lambda found: found.state in OVER, look, seconds)
 
 
 def _check(run: Run) -> None:

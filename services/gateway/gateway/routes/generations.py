@@ -1,14 +1,22 @@
 from common.bus import Bus
-from common.contracts.generation import GENERATE, PACKAGE, GenerateRequest, Module
+from common.contracts.generation import GENERATE, PACKAGE, GenerateRequest
+from common.contracts.verification import VerifiedModule
 from gateway.endpoint import Answer, Call, Endpoint
+from gateway.routes import verifications
+from gateway.waiting import PREFER
 
 
 def endpoints(bus: Bus) -> list[Endpoint]:
-    async def generate(_: Call, body: GenerateRequest) -> bytes:
+    async def generate(call: Call, body: GenerateRequest) -> bytes | Answer:
         """The files of a module that runs the model, and what was checked before handing them out.
 
-        Anything left out of `options` is derived from the model.
+        Anything left out of `options` is derived from the model. With `verify`
+        a worker runs the module, its network off, and the answer says what
+        came of it: v2 waits for that, v1 only where `Prefer` says so. Where it
+        takes longer the answer is 202, and `Location` says where to look.
         """
+        if body.verify:
+            return await verifications.verify(bus, call, body)
         return await bus.pass_on(GENERATE, body)
 
     async def download(call: Call, body: GenerateRequest) -> Answer:
@@ -17,6 +25,7 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         It is the same byte for byte for the same commit of the model, options
         and version of the generator; `If-None-Match` is honoured.
         """
+        verifications.refuse(body)
         package = await bus.call(PACKAGE, body)
         headers = {
             "ETag": f'"{package.sha256}"',
@@ -35,9 +44,11 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             allows="generate",
             limits=("api", "generate"),
             body=GenerateRequest,
-            reply=Module,
+            reply=VerifiedModule,
             errors=(404, 422, 502),
             idempotent=True,
+            later=True,
+            parameters=(PREFER,),
             summary="Generate a module from a model",
             tag=tag,
         ),
@@ -53,4 +64,5 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             summary="Download the module as a zip",
             tag=tag,
         ),
+        *verifications.endpoints(bus),
     ]

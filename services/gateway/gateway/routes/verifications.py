@@ -1,0 +1,96 @@
+"""Modules that a worker runs before they are handed out: asked for, looked up, given up."""
+
+from common.bus import Bus
+from common.contracts.benchmarking import OVER, RunName, RunWait
+from common.contracts.generation import GenerateRequest
+from common.contracts.verification import (
+    CANCEL_VERIFICATION,
+    GET_VERIFICATION,
+    VERIFY,
+    WAIT_FOR_VERIFICATION,
+    Verification,
+    VerifiedModule,
+)
+from common.errors import InvalidRequest
+from gateway import envelope
+from gateway.endpoint import Answer, Call, Endpoint
+from gateway.waiting import LONGEST_WAIT, PREFER, preferred, until
+
+
+async def verify(bus: Bus, call: Call, body: GenerateRequest) -> Answer:
+    """200 with the verdict, or 202 while the module is still to be run."""
+    seconds = preferred(call)
+    if seconds is None and call.version == "v1":
+        message = (
+            "verify: the module is run, which takes a while; ask v2, or send"
+            " Prefer: respond-async or Prefer: wait=<seconds>"
+        )
+        raise InvalidRequest(message, fields=[{"path": "verify", "message": message}])
+    module = await bus.call(VERIFY, body)
+    module = await _wait(bus, module, LONGEST_WAIT if seconds is None else seconds)
+    over = _of(module).state in OVER
+    where = f"/{call.version}/api/generate/{_of(module).id}"
+    return Answer(
+        envelope.success(module, call.version, call.request_id),
+        status=200 if over else 202,
+        headers={} if over else {"Location": where},
+    )
+
+
+def refuse(body: GenerateRequest) -> None:
+    """Raises InvalidRequest: an archive has no place for a verdict."""
+    if body.verify:
+        message = "verify: belongs to /generate; /download has the same files"
+        raise InvalidRequest(message, fields=[{"path": "verify", "message": message}])
+
+
+def endpoints(bus: Bus) -> list[Endpoint]:
+    async def get_verification(call: Call, _: None) -> VerifiedModule:
+        """A module that was asked for with `verify`, and how far its run is.
+
+        `Prefer: wait=<seconds>` holds the answer until it is over.
+        """
+        name = RunName(id=call.path_parameter("id"))
+        module = await bus.call(GET_VERIFICATION, name)
+        return await _wait(bus, module, preferred(call) or 0.0)
+
+    async def cancel_verification(call: Call, _: None) -> VerifiedModule:
+        """Give the run up; the module stays, and so does one that is over."""
+        return await bus.call(CANCEL_VERIFICATION, RunName(id=call.path_parameter("id")))
+
+    tag = "Model generation"
+    return [
+        Endpoint(
+            method="GET",
+            path="/generate/{id}",
+            handler=get_verification,
+            parameters=(PREFER,),
+            allows="generate",
+            reply=VerifiedModule,
+            errors=(404,),
+            summary="Look at a module that is run before the answer",
+            tag=tag,
+        ),
+        Endpoint(
+            method="DELETE",
+            path="/generate/{id}",
+            handler=cancel_verification,
+            allows="generate",
+            reply=VerifiedModule,
+            errors=(404,),
+            summary="Give such a run up",
+            tag=tag,
+        ),
+    ]
+
+
+async def _wait(bus: Bus, module: VerifiedModule, seconds: float) -> VerifiedModule:
+    async def look(left: float) -> VerifiedModule:
+        return await bus.call(WAIT_FOR_VERIFICATION, RunWait(id=_of(module).id, seconds=left))
+
+    return await until(module, lambda found: _of(found).state in OVER, look, seconds)
+
+
+def _of(module: VerifiedModule) -> Verification:
+    assert module.verification, "the benchmarker says so of every module that it keeps"
+    return module.verification
