@@ -22,6 +22,13 @@ from common.contracts.benchmarking import (
     WAIT_FOR_RUN,
 )
 from common.contracts.measuring import ANNOUNCE, END, MEASURE, REPORT, TAKE, Class
+from common.contracts.verification import (
+    CANCEL_VERIFICATION,
+    GET_VERIFICATION,
+    TRIED,
+    VERIFY,
+    WAIT_FOR_VERIFICATION,
+)
 from common.errors import ServiceError
 
 log = structlog.get_logger()
@@ -41,7 +48,14 @@ async def main() -> None:
         await queue.prepare(MEASURE, CLASSES, ack_wait=settings.ack_wait)
         control = Control(
             running.bus,
-            RunStore(database, Limits(settings.benchmarks_per_hour, settings.most_waiting)),
+            RunStore(
+                database,
+                Limits(
+                    settings.benchmarks_per_hour,
+                    settings.most_waiting,
+                    settings.verifications_per_hour,
+                ),
+            ),
             queue,
             read_prices(settings.cpu_price_per_hour, settings.gpu_price_per_hour),
             {c for c in CLASSES if c in settings.worker_classes.split(",")},
@@ -53,11 +67,16 @@ async def main() -> None:
         await running.answer(WAIT_FOR_RUN, control.wait, at_once=WAITING)
         await running.answer(PLOT_RUN, control.plot)
         await running.answer(PROFILE, control.profile)
+        await running.answer(VERIFY, control.verify)
+        await running.answer(GET_VERIFICATION, control.verification)
+        await running.answer(CANCEL_VERIFICATION, control.cancel_verification)
+        await running.answer(WAIT_FOR_VERIFICATION, control.wait_for_verification, at_once=WAITING)
         await running.answer(ANNOUNCE, control.announce)
         await running.answer(TAKE, control.take)
         await running.answer(REPORT, control.report)
         await running.answer(END, control.end)
         await running.listen(PROGRESSED, control.hear, shared=False)
+        await running.listen(TRIED, control.hear_tried, shared=False)
         await running.answer_discovery()
         sweeping = asyncio.create_task(sweep(control, settings.sweep_interval))
         await running.run_until_stopped()

@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import nats.errors
 import structlog
 
-from benchmarker import outcome, plots
+from benchmarker import outcome, plots, profiles, trials
 from benchmarker.cost import Prices
 from benchmarker.refusals import class_for
-from benchmarker.runs import Change, RunStore, new_id
+from benchmarker.runs import Change, Kind, RunStore, new_id
 from benchmarker.search import GRID
 from benchmarker.upkeep import Posting, Upkeep
 from common.bus import NatsBus
 from common.context import Context, current
+from common.contracts import Event, Message
 from common.contracts.benchmarking import (
     CANCELED,
     OVER,
@@ -47,6 +49,7 @@ from common.contracts.measuring import (
 )
 from common.contracts.monitoring import RECORD
 from common.contracts.monitoring import Samples as MetricSamples
+from common.contracts.verification import TRIED, Verdict, VerifiedModule
 from common.errors import BenchmarkFailed, ServiceError, Unavailable
 from common.jobs import Jobs
 
@@ -87,15 +90,40 @@ class Control:
         total = request.iterations * len(request.batch_sizes or GRID)
         account, key = current.get().account, current.get().idempotency_key
         run, new = await self.store.accept(account, key, worker_class, work, total)
-        if not new:
-            return run
-        await self._tell(Change(account, run))
+        if new:
+            await self._tell(Change(account, run))
+            await self._post_soon(Posting(work.id, worker_class, 0, None, work))
+        return run
+
+    async def verify(self, request: GenerateRequest) -> VerifiedModule:
+        """A module, and that a worker is to run it; what no worker can run is refused here."""
+        module = await self.bus.call(GENERATE, request)
+        worker_class = trials.class_for(module.model, await self.upkeep.workers(), self.deployed)
+        work = trials.work_of(new_id("verify"), module)
+        account, key = current.get().account, current.get().idempotency_key
+        run, new = await self.store.accept(account, key, worker_class, work, 1, module)
+        if new:
+            await self._post_soon(Posting(work.id, worker_class, 0, None, work))
+        return await self.verification(RunName(id=run.id))
+
+    async def verification(self, request: RunName) -> VerifiedModule:
+        found = await self.store.row(current.get().account, request.id, "verify")
+        return trials.describe(*found)
+
+    async def wait_for_verification(self, request: RunWait) -> VerifiedModule:
+        await self._until_over(request, "verify")
+        return await self.verification(RunName(id=request.id))
+
+    async def cancel_verification(self, request: RunName) -> VerifiedModule:
+        await self._cancel(request, "verify")
+        return await self.verification(request)
+
+    async def _post_soon(self, posting: Posting) -> None:
         try:
-            await self.post(Posting(work.id, worker_class, 0, None, work))
+            await self.post(posting)
         except ServiceError as error:
             # The row is there: the sweep publishes it when the queue is back.
-            log.warning("job not published yet", job=work.id, error=error.message)
-        return run
+            log.warning("job not published yet", job=posting.id, error=error.message)
 
     async def get(self, request: RunName) -> Run:
         return await self.store.get(current.get().account, request.id)
@@ -108,6 +136,9 @@ class Control:
 
     async def wait(self, request: RunWait) -> Run:
         """The run when it is over, or as it is after `seconds`."""
+        return await self._until_over(request, "measure")
+
+    async def _until_over(self, request: RunWait, kind: Kind) -> Run:
         news = asyncio.Event()
         watchers = self._watched.setdefault(request.id, set())
         watchers.add(news)
@@ -116,7 +147,7 @@ class Control:
         try:
             while True:
                 news.clear()
-                run = await self.store.get(current.get().account, request.id)
+                run, _ = await self.store.row(current.get().account, request.id, kind)
                 left = deadline - loop.time()
                 if run.state in OVER or left <= 0:
                     return run
@@ -133,12 +164,18 @@ class Control:
     async def hear(self, progress: BenchmarkProgress) -> None:
         """Wake those who wait for a run, whichever replica has ended it."""
         if progress.state in OVER:
-            for news in self._watched.get(progress.id, ()):
-                news.set()
+            await self.hear_tried(RunName(id=progress.id))
+
+    async def hear_tried(self, run: RunName) -> None:
+        for news in self._watched.get(run.id, ()):
+            news.set()
 
     async def cancel(self, request: RunName) -> Run:
+        return await self._cancel(request, "measure")
+
+    async def _cancel(self, request: RunName, kind: Kind) -> Run:
         account = current.get().account
-        change, sequence = await self.store.cancel(account, request.id)
+        change, sequence = await self.store.cancel(account, request.id, kind)
         if change.run.state == "canceled":
             await self.bus.publish(CANCELED, request, account, request.id)
             if sequence is not None and change.run.started_at is None:
@@ -155,7 +192,7 @@ class Control:
         return Plots(plots=plots.draw(run.results, request.format))
 
     async def profile(self, request: ProfileRequest) -> Profile:
-        return await self.store.profile(current.get().account, request)
+        return await profiles.find(self.store.database, current.get().account, request)
 
     # Workers
 
@@ -180,13 +217,11 @@ class Control:
         brought = await self.store.brought_in(end.id, end.worker)
         if brought is None:
             return Heard()
-        concluded: outcome.Outcome | Failure
+        concluded: outcome.Outcome | Verdict | Failure | None = end.error or end.verdict
         records = []
-        if end.error:
-            concluded = end.error
-        else:
+        if concluded is None:
             concluded = await asyncio.to_thread(outcome.conclude, brought, self.prices)
-            if not isinstance(concluded, Failure):
+            if isinstance(concluded, outcome.Outcome):
                 records = outcome.records(*concluded)
         change = await self.store.finish(end.id, end.worker, concluded, records)
         if change:
@@ -247,6 +282,10 @@ class Control:
 
     async def _tell(self, change: Change) -> None:
         run = change.run
+        if change.kind == "verify":
+            if run.state in OVER:
+                await self._publish(TRIED, RunName(id=run.id), change)
+            return
         news = BenchmarkProgress(
             id=run.id,
             model_id=run.model_id,
@@ -254,6 +293,9 @@ class Control:
             done=run.progress.done,
             total=run.progress.total,
         )
+        await self._publish(PROGRESSED, news, change)
+
+    async def _publish(self, event: Event[Any], news: Message, change: Change) -> None:
         # What it tells of is committed; whoever misses it looks again.
         with contextlib.suppress(nats.errors.Error, OSError):
-            await self.bus.publish(PROGRESSED, news, change.account, run.id)
+            await self.bus.publish(event, news, change.account, change.run.id)

@@ -65,11 +65,16 @@ def _check_dtype(request: BenchmarkRequest, machines: list[Announcement]) -> Non
 def _check_memory(
     request: BenchmarkRequest, model: ModelFacts, machines: list[Announcement]
 ) -> None:
+    if machines:
+        default = "bfloat16" if machines[0].device_class == "gpu" else "float32"
+        check_room(model, machines, request.dtype or default)
+
+
+def check_room(model: ModelFacts, machines: list[Announcement], dtype: str) -> None:
+    """Raises BenchmarkFailed for weights that are larger than every machine there is."""
     if not machines:
         return  # the worker that is started for it will say
     largest = max(machine.memory for machine in machines)
-    default = "bfloat16" if machines[0].device_class == "gpu" else "float32"
-    dtype = request.dtype or default
     weights = (model.parameters * BYTES[dtype] if model.parameters else model.weight_bytes) / MIB
     if weights > largest:
         raise BenchmarkFailed(

@@ -10,22 +10,16 @@ named in `holder` may report; a delivery that was overtaken is told to stop.
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from benchmarker.upkeep import PRESENT
 from common.contracts import Message
-from common.contracts.benchmarking import (
-    Failure,
-    Profile,
-    ProfileRequest,
-    Progress,
-    Queue,
-    Run,
-)
+from common.contracts.benchmarking import Failure, Progress, Queue, Run
 from common.contracts.figures import Analysis, Results, Setup
+from common.contracts.generation import Module
 from common.contracts.measuring import (
     Class,
     Measurement,
@@ -34,17 +28,30 @@ from common.contracts.measuring import (
     SizeFacts,
     Ticket,
 )
+from common.contracts.verification import Verdict
 from common.errors import NotFound, RateLimited, Unavailable
 from common.postgres import Connection, Database
 
+OWN = "where id = %s and account = %s and kind = %s"
+NO_SUCH = {
+    "measure": "there is no such benchmark run",
+    "verify": "there is no such module under way",
+}
 # Of a run's duration while no run has ended yet, in seconds.
 USUAL_DURATION = 30.0
 
 
+# What a worker does in a run: measure a model, or run a module of it once.
+Kind = Literal["measure", "verify"]
+
+
 @dataclass(frozen=True)
 class Limits:
+    """Of an account within an hour, and of runs that wait."""
+
     per_hour: int
     waiting: int
+    verified_per_hour: int = 20
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Change:
 
     account: str
     run: Run
+    kind: Kind = "measure"
 
 
 class RunStore:
@@ -63,13 +71,27 @@ class RunStore:
     # What callers do
 
     async def accept(
-        self, account: str, key: str, worker_class: Class, work: Measurement, total: int
+        self,
+        account: str,
+        key: str,
+        worker_class: Class,
+        work: Measurement,
+        total: int,
+        module: Module | None = None,
     ) -> tuple[Run, bool]:
         """Store a run, if the account's hour and the queue have room for it.
 
         Counting and storing are one transaction under one lock, so that
         requests at the same moment cannot share the last place. A run that is
         refused leaves no row, and so costs nothing.
+
+        Args:
+            account: whose it is.
+            key: of the request, if it came with one.
+            worker_class: of the workers that can run it.
+            work: what a worker is told.
+            total: steps until it is done.
+            module: that is to be tried, where the work is that.
 
         Returns:
             The run, and whether it is new: a request whose idempotency `key`
@@ -83,11 +105,12 @@ class RunStore:
             await connection.execute("select pg_advisory_xact_lock(hashtext('accept a run'))")
             if (accepted := await self._accepted(connection, account, key)) is not None:
                 return accepted, False
-            await self._check_hour(connection, account)
+            await self._check_hour(connection, account, "verify" if module else "measure")
             await self._check_queue(connection, worker_class)
             await connection.execute(
                 "insert into runs (id, account, model_id, commit, worker_class, work, total,"
-                " idempotency_key) values (%s, %s, %s, %s, %s, %s, %s, nullif(%s, ''))",
+                " idempotency_key, kind, module)"
+                " values (%s, %s, %s, %s, %s, %s, %s, nullif(%s, ''), %s, %s)",
                 [
                     work.id,
                     account,
@@ -97,6 +120,8 @@ class RunStore:
                     _json(work),
                     total,
                     key,
+                    "verify" if module else "measure",
+                    module and _json(module),
                 ],
             )
             rows = await _select(connection, "where id = %s", [work.id])
@@ -110,20 +135,22 @@ class RunStore:
         )
         return await self._described(connection, rows[0]) if rows else None
 
-    async def _check_hour(self, connection: Connection, account: str) -> None:
+    async def _check_hour(self, connection: Connection, account: str, kind: Kind) -> None:
+        most, what = self.limits.per_hour, "benchmark runs"
+        if kind == "verify":
+            most, what = self.limits.verified_per_hour, "modules that are run before the answer"
         cursor = await connection.execute(
             "select extract(epoch from created_at + interval '1 hour' - now())::float from runs"
-            " where account = %s and created_at > now() - interval '1 hour'"
+            " where account = %s and kind = %s and created_at > now() - interval '1 hour'"
             " order by created_at desc limit 1 offset %s",
-            [account, self.limits.per_hour - 1],
+            [account, kind, most - 1],
         )
         row = await cursor.fetchone()
         if row is not None:
             raise RateLimited(
-                f"{self.limits.per_hour} benchmark runs an hour are the limit;"
-                " runs that are over count too",
+                f"{most} {what} an hour are the limit; those that are over count too",
                 retry_after=int(row[0]) + 1,
-                limit=self.limits.per_hour,
+                limit=most,
             )
 
     async def _check_queue(self, connection: Connection, worker_class: Class) -> None:
@@ -133,43 +160,48 @@ class RunStore:
         )
         row = await cursor.fetchone()
         if row is not None and row[0] >= self.limits.waiting:
-            raise Unavailable(
-                f"{row[0]} benchmark runs are waiting already; try again later", retry_after=60
-            )
+            raise Unavailable(f"{row[0]} runs are waiting already; try again later", retry_after=60)
 
     async def get(self, account: str, id: str) -> Run:
         """Raises NotFound also for somebody else's run."""
+        return (await self.row(account, id, "measure"))[0]
+
+    async def row(self, account: str, id: str, kind: Kind) -> tuple[Run, dict[str, Any]]:
+        """The run, and its row as it lies in the database. Raises as `get` does."""
         async with self.database.connection() as connection:
-            rows = await _select(connection, "where id = %s and account = %s", [id, account])
+            rows = await _select(connection, OWN, [id, account, kind])
             if not rows:
-                raise NotFound("there is no such benchmark run")
-            return await self._described(connection, rows[0])
+                raise NotFound(NO_SUCH[kind])
+            return await self._described(connection, rows[0]), rows[0]
 
     async def newest(self, account: str, limit: int, before: str | None) -> list[Run]:
         """Newest first, without their results."""
         async with self.database.connection() as connection:
             rows = await _select(
                 connection,
-                "where account = %(account)s and (%(before)s::text is null or (created_at, id) <"
-                " (select created_at, id from runs where id = %(before)s"
-                " and account = %(account)s)) order by created_at desc, id desc limit %(limit)s",
+                "where account = %(account)s and kind = 'measure'"
+                " and (%(before)s::text is null or (created_at, id) < (select created_at, id"
+                " from runs where id = %(before)s and account = %(account)s))"
+                " order by created_at desc, id desc limit %(limit)s",
                 {"account": account, "before": before, "limit": limit},
             )
             lean = [{**row, "results": None, "analysis": None} for row in rows]
             return [await self._described(connection, row) for row in lean]
 
-    async def cancel(self, account: str, id: str) -> tuple[Change, int | None]:
+    async def cancel(
+        self, account: str, id: str, kind: Kind = "measure"
+    ) -> tuple[Change, int | None]:
         """End a run; one that is over stays as it is. Also its message's number in the queue."""
         async with self.database.connection() as connection:
             await connection.execute(
                 "update runs set state = 'canceled', finished_at = now(), holder = null"
-                " where id = %s and account = %s and state in ('queued', 'running')",
-                [id, account],
+                " where id = %s and account = %s and kind = %s and state in ('queued', 'running')",
+                [id, account, kind],
             )
-            rows = await _select(connection, "where id = %s and account = %s", [id, account])
+            rows = await _select(connection, OWN, [id, account, kind])
             if not rows:
-                raise NotFound("there is no such benchmark run")
-            return Change(account, _run(rows[0])), rows[0]["sequence"]
+                raise NotFound(NO_SUCH[kind])
+            return _change(rows[0]), rows[0]["sequence"]
 
     # What workers do
 
@@ -198,7 +230,7 @@ class RunStore:
             ticket = Ticket(
                 run=True, blocks=blocks, sizes=facts, chosen=chosen[0] if chosen else []
             )
-            return ticket, Change(rows[0]["account"], _run(rows[0]))
+            return ticket, _change(rows[0])
 
     async def report(self, report: Report) -> Change | None:
         """Store what a delivery brings; None if it has to stop. The same again changes nothing."""
@@ -246,7 +278,7 @@ class RunStore:
                 [report.id],
             )
             rows = await _select(connection, "where id = %s", [report.id])
-            return Change(rows[0]["account"], _run(rows[0]))
+            return _change(rows[0])
 
     async def brought_in(
         self, id: str, worker: str
@@ -270,23 +302,25 @@ class RunStore:
         self,
         id: str,
         worker: str,
-        outcome: tuple[Results, Analysis] | Failure,
+        outcome: tuple[Results, Analysis] | Verdict | Failure,
         records: list[dict[str, Any]],
     ) -> Change | None:
         """End the run with its outcome, once; `records` are for the metrics service."""
         failed = isinstance(outcome, Failure)
+        figures = outcome if isinstance(outcome, tuple) else (None, None)
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "update runs set state = %s, finished_at = now(), holder = null,"
                 " done = case when %s then done else total end,"
-                " results = %s, analysis = %s, error = %s"
+                " results = %s, analysis = %s, error = %s, verdict = %s"
                 " where id = %s and holder = %s and state = 'running' returning account",
                 [
                     "failed" if failed else "succeeded",
                     failed,
-                    None if isinstance(outcome, Failure) else _json(outcome[0]),
-                    None if isinstance(outcome, Failure) else _json(outcome[1]),
+                    figures[0] and _json(figures[0]),
+                    figures[1] and _json(figures[1]),
                     _json(outcome) if isinstance(outcome, Failure) else None,
+                    _json(outcome) if isinstance(outcome, Verdict) else None,
                     id,
                     worker,
                 ],
@@ -299,27 +333,7 @@ class RunStore:
                     "insert into outbox (account, run_id, record) values (%s, %s, %s)",
                     [rows[0]["account"], id, Jsonb(record)],
                 )
-            return Change(rows[0]["account"], _run(rows[0]))
-
-    async def profile(self, account: str, asked: ProfileRequest) -> Profile:
-        """Of the account's latest good run of the model at that commit; a GPU's before a CPU's."""
-        async with self.database.connection() as connection:
-            rows = await _select(
-                connection,
-                "where account = %(account)s and model_id = %(model)s and commit = %(commit)s"
-                " and state = 'succeeded' and analysis->>'optimal_batch_size' is not null"
-                " and coalesce(setup->'machine'->>'device' = %(device)s, true)"
-                " and coalesce(setup->>'dtype' = %(dtype)s, true)"
-                " order by worker_class = 'gpu' desc, finished_at desc limit 1",
-                {
-                    "account": account,
-                    "model": asked.model_id,
-                    "commit": asked.commit,
-                    "device": asked.device,
-                    "dtype": asked.dtype,
-                },
-            )
-        return _profile(rows[0]) if rows else Profile()
+            return _change(rows[0])
 
     # Rows to messages
 
@@ -382,36 +396,16 @@ def _run(row: dict[str, Any]) -> Run:
     )
 
 
-def _profile(row: dict[str, Any]) -> Profile:
-    """Read from the row as it lies there: the generator asks for every module that it makes."""
-    setup, analysis = Setup.model_validate(row["setup"]), row["analysis"]
-    size = analysis["optimal_batch_size"]
-    peak = row["results"]["memory_usage"][row["results"]["batchSizes"].index(size)]
-    # Of a single size there is no line: from the model as it was loaded to its peak.
-    base, each = analysis["memory"]["base"], analysis["memory"]["perSample"]
-    if base is None and peak is not None:
-        base, each = setup.base, max(peak - setup.base, 0.0) / size
-    return Profile(
-        run_id=row["id"],
-        device=setup.machine.device,
-        machine=setup.machine.name,
-        dtype=setup.dtype,
-        attention=setup.attention,
-        tokens=setup.tokens and setup.tokens + (setup.new_tokens or 0),
-        batch_size=size,
-        peak_memory=peak,
-        base_memory=base,
-        memory_per_sample=each,
-        measured_at=_utc(row["finished_at"]),
-    )
+def _change(row: dict[str, Any]) -> Change:
+    return Change(row["account"], _run(row), row["kind"])
 
 
 def setup_of(row: dict[str, Any]) -> Setup | None:
     return Setup.model_validate(row["setup"]) if row["setup"] else None
 
 
-def new_id() -> str:
-    return f"bench_{secrets.token_hex(12)}"
+def new_id(kind: Kind = "measure") -> str:
+    return f"{'bench' if kind == 'measure' else 'verify'}_{secrets.token_hex(12)}"
 
 
 def measurement_of(row: dict[str, Any]) -> Measurement:

@@ -15,6 +15,8 @@ class ControlSettings(ServiceSettings):
     database_url: str
     # Accepted runs per account within any hour.
     benchmarks_per_hour: Annotated[int, Field(ge=1)] = 5
+    # Modules per account within any hour that are run before they are handed out.
+    verifications_per_hour: Annotated[int, Field(ge=1)] = 20
     # Runs of one class that may wait; more are refused.
     most_waiting: Annotated[int, Field(ge=1)] = 100
     # Classes that exist even while no worker of theirs is up: GPU workers that
@@ -38,6 +40,8 @@ class WorkerSettings(ServiceSettings):
     ack_wait: Annotated[float, Field(gt=0)] = ACK_WAIT
     # A run that takes longer is ended, in seconds.
     longest_run: Annotated[float, Field(gt=0)] = 3600.0
+    # A module that is tried is ended after so many seconds, or its own timeout if that is less.
+    longest_trial: Annotated[float, Field(gt=0)] = 600.0
     # Share of the machine's memory that a model may take.
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9
     # MiB that a model may take, where it is to be less than that.

@@ -38,6 +38,11 @@ class GenerateRequest(Input):
     revision: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
         None, description="Branch, tag or commit; the address's own, else main, when left out."
     )
+    verify: bool = Field(
+        False,
+        description="Whether a worker runs the module first. It takes a while: ask v2, or send"
+        " `Prefer: respond-async` or `Prefer: wait=<seconds>`.",
+    )
 
 
 class Check(Message):

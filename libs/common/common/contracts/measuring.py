@@ -7,6 +7,7 @@ from pydantic import Field
 from common.contracts import Job, Message, Rpc
 from common.contracts.benchmarking import BenchmarkRequest, Failure
 from common.contracts.figures import EnergyUse, MemoryUse, Setup, Shortage
+from common.contracts.verification import Verdict
 
 Class = Literal["cpu", "gpu"]
 
@@ -18,12 +19,19 @@ class ModelAt(Message):
     library: str
 
 
+class Trial(Message):
+    """A module to be run once: its files by name."""
+
+    files: dict[str, str]
+
+
 class Measurement(Message):
-    """The work: one model in one configuration at some batch sizes."""
+    """The work: one model in one configuration at some batch sizes, or a module of it to try."""
 
     id: str
     model: ModelAt
     request: BenchmarkRequest
+    trial: Trial | None = None
 
 
 class Samples(Message):
@@ -83,6 +91,7 @@ class End(Message):
     id: str
     worker: str
     error: Failure | None = None
+    verdict: Verdict | None = None
 
 
 class Announcement(Message):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from benchmarker.settings import WorkerSettings
 from benchmarker.worker.child import Failed, started
 from benchmarker.worker.session import MEASURE as MEASURE_CHILD
-from benchmarker.worker.session import LetGo, Me, Session, patiently
+from benchmarker.worker.session import LetGo, Me, Session, Trying, patiently
 from common import jobs, service
 from common.bus import NatsBus
 from common.context import current
@@ -87,15 +87,20 @@ class Worker:
                 await self._give_up(delivery, work, worker)
                 return
             me = Me(worker, "cuda" if self.me.device_class == "gpu" else "cpu")
-            session = Session(self.bus, work, me, ticket, self.settings)
+            session: Session | Trying = (
+                Trying(work, self.settings)
+                if work.trial
+                else Session(self.bus, work, me, ticket, self.settings)
+            )
             failure = await self._run(session)
             if failure is not None or session.finished:
-                await patiently(self.bus, END, End(id=work.id, worker=worker, error=failure))
+                end = End(id=work.id, worker=worker, error=failure, verdict=session.verdict)
+                await patiently(self.bus, END, end)
                 await delivery.done()
             elif session.canceled:
                 await delivery.done()
 
-    async def _run(self, session: Session) -> Failure | None:
+    async def _run(self, session: Session | Trying) -> Failure | None:
         """How the session failed, if it did; a cancel kills what runs before this returns."""
         task = asyncio.create_task(session.run())
         self._session = (session.work.id, task)

@@ -5,12 +5,14 @@ session that is cut off at any point goes on elsewhere with the next block.
 """
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
+import yaml
 
 from benchmarker import schedule, search
 from benchmarker.memory import foreseen
@@ -27,12 +29,14 @@ from common.contracts.measuring import (
     SizeFacts,
     Ticket,
 )
+from common.contracts.verification import Verdict
 from common.errors import Unavailable
 
 log = structlog.get_logger()
 
 FETCH = "benchmarker.worker.fetch"
 MEASURE = "benchmarker.worker.measure"
+TRY = "benchmarker.worker.trial"
 # How long a control that does not answer is waited for, in seconds.
 PATIENCE = 120.0
 
@@ -50,6 +54,8 @@ class Me:
 
 
 class Session:
+    verdict: Verdict | None = None
+
     def __init__(
         self, bus: Bus, work: Measurement, me: Me, ticket: Ticket, settings: WorkerSettings
     ) -> None:
@@ -67,10 +73,7 @@ class Session:
 
     async def run(self) -> None:
         """Raises Failed with what went wrong, or LetGo."""
-        async with started(FETCH, self._hub()) as child:
-            folder = (await child.ask(id=self.work.model.id, commit=self.work.model.commit))[
-                "folder"
-            ]
+        folder = await fetch(self.work, self.settings)
         while True:
             async with self._loaded(folder) as child:
                 if await self._steps(child):
@@ -205,15 +208,6 @@ class Session:
                 await self._report(setup=self.setup)
             yield child
 
-    def _hub(self) -> dict[str, str]:
-        settings = self.settings
-        environment = {"HF_ENDPOINT": settings.hf_endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        if settings.hf_token:
-            environment["HF_TOKEN"] = settings.hf_token.get_secret_value()
-        if settings.hf_home:
-            environment["HF_HOME"] = str(settings.hf_home)
-        return environment
-
     def _short(self, size: int) -> bool:
         facts = self.sizes.get(size)
         return facts is not None and facts.shortage is not None
@@ -234,6 +228,43 @@ class Session:
         )
         if not standing.run:
             raise LetGo
+
+
+class Trying:
+    """A module that is run once, in place of a model that is measured."""
+
+    def __init__(self, work: Measurement, settings: WorkerSettings) -> None:
+        self.work = work
+        self.settings = settings
+        self.verdict: Verdict | None = None
+        self.finished = False
+        self.canceled = False
+
+    async def run(self) -> None:
+        """Raises Failed where it could not be tried."""
+        assert self.work.trial
+        files = self.work.trial.files
+        named = [file["path"] for file in yaml.safe_load(files["module.yaml"])["model"]["files"]]
+        model = await fetch(self.work, self.settings, files=named)
+        # Here, so that it is gone also when the process is killed.
+        with tempfile.TemporaryDirectory(prefix="lilypad-trial-") as folder:
+            async with started(TRY) as child:
+                answer = await child.ask(
+                    files=files, model=model, folder=folder, seconds=self.settings.longest_trial
+                )
+        self.verdict = Verdict.model_validate(answer)
+
+
+async def fetch(work: Measurement, settings: WorkerSettings, **more: Any) -> str:
+    """The folder with the model's files at its commit. Raises Failed."""
+    environment = {"HF_ENDPOINT": settings.hf_endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    if settings.hf_token:
+        environment["HF_TOKEN"] = settings.hf_token.get_secret_value()
+    if settings.hf_home:
+        environment["HF_HOME"] = str(settings.hf_home)
+    async with started(FETCH, environment) as child:
+        answer = await child.ask(id=work.model.id, commit=work.model.commit, **more)
+    return str(answer["folder"])
 
 
 def _short(size: int, reason: Any, message: str) -> SizeFacts:

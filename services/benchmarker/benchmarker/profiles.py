@@ -1,0 +1,58 @@
+"""What was measured of a model, for the generator."""
+
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from common.contracts.benchmarking import Profile, ProfileRequest
+from common.contracts.figures import Setup
+from common.postgres import Database
+
+
+async def find(database: Database, account: str, asked: ProfileRequest) -> Profile:
+    """Of the account's latest good run of the model at that commit; a GPU's before a CPU's."""
+    async with (
+        database.connection() as connection,
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
+        await cursor.execute(
+            "select id, setup, results, analysis, finished_at at time zone 'UTC' as at from runs"
+            " where account = %(account)s and model_id = %(model)s and commit = %(commit)s"
+            " and state = 'succeeded' and analysis->>'optimal_batch_size' is not null"
+            " and coalesce(setup->'machine'->>'device' = %(device)s, true)"
+            " and coalesce(setup->>'dtype' = %(dtype)s, true)"
+            " order by worker_class = 'gpu' desc, finished_at desc limit 1",
+            {
+                "account": account,
+                "model": asked.model_id,
+                "commit": asked.commit,
+                "device": asked.device,
+                "dtype": asked.dtype,
+            },
+        )
+        row = await cursor.fetchone()
+    return _profile(row) if row else Profile()
+
+
+def _profile(row: dict[str, Any]) -> Profile:
+    """Read from the row as it lies there: the generator asks for every module that it makes."""
+    setup, analysis = Setup.model_validate(row["setup"]), row["analysis"]
+    size = analysis["optimal_batch_size"]
+    peak = row["results"]["memory_usage"][row["results"]["batchSizes"].index(size)]
+    # Of a single size there is no line: from the model as it was loaded to its peak.
+    base, each = analysis["memory"]["base"], analysis["memory"]["perSample"]
+    if base is None and peak is not None:
+        base, each = setup.base, max(peak - setup.base, 0.0) / size
+    return Profile(
+        run_id=row["id"],
+        device=setup.machine.device,
+        machine=setup.machine.name,
+        dtype=setup.dtype,
+        attention=setup.attention,
+        tokens=setup.tokens and setup.tokens + (setup.new_tokens or 0),
+        batch_size=size,
+        peak_memory=peak,
+        base_memory=base,
+        memory_per_sample=each,
+        measured_at=f"{row['at'].isoformat()}Z",
+    )

@@ -1,0 +1,108 @@
+"""One request for a module, made from its manifest: inputs of every kind that modules take."""
+
+import base64
+import io
+import json
+import math
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+TEXT = "A small frog sits on a lily pad."
+TABLE = {"frog": ["lily", "pad"], "age": ["2", "3"]}
+WORDS = [["a", [0, 0, 100, 50]], ["frog", [100, 0, 200, 50]], ["sits", [200, 0, 300, 50]]]
+# What a parameter is given, where the module has it and leaves its value to the caller or to
+# patience. What it has a sensible default for stays as it is.
+PARAMETERS: dict[str, Any] = {
+    "choices": "It jumps.\nIt sleeps.",
+    "context": TEXT,
+    "max_new_tokens": 8,
+    "query": "Where is the frog?",
+    "question": "Where is the frog?",
+    "steps": 2,
+    "words": json.dumps(WORDS),
+}
+# Tasks of pictures and sounds that want a text as well; for others it is an extra.
+TOLD = {"image-text-to-text", "audio-text-to-text"}
+
+
+class NoSample(Exception):
+    """There is no sample of this kind of input."""
+
+
+def request_for(manifest: dict[str, Any], model: Path) -> dict[str, Any]:
+    """`{inputs, parameters}` that the module should answer.
+
+    Args:
+        manifest: what stands in module.yaml.
+        model: the folder with the model's files.
+
+    Raises:
+        NoSample: the module takes something that is not known here.
+    """
+    subject, *others = (declared["name"] for declared in manifest["inputs"])
+    task = manifest["model"]["task"]
+    makers: dict[str, Callable[[], Any]] = {
+        "text": lambda: TEXT,
+        "question": lambda: PARAMETERS["question"],
+        "image": picture,
+        "audio": sound,
+        "video": video,
+        "table": lambda: json.dumps(TABLE),
+        "series": lambda: [math.sin(step / 3) for step in range(32)],
+        "number": lambda: 7,
+    }
+    if subject not in makers:
+        raise NoSample(f"there is no sample of {subject!r}")
+    value = makers[subject]()
+    if task == "fill-mask":
+        value = f"A small {mask_of(model)} sits on a lily pad."
+    parameters = {name: PARAMETERS[name] for name in others if name in PARAMETERS}
+    if task in TOLD:
+        parameters["text"] = "What is this?"
+    return {"inputs": [value], "parameters": parameters}
+
+
+def mask_of(model: Path) -> str:
+    """How the model's tokenizer writes what is to be filled in."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = model / name
+        if path.is_file():
+            mask = json.loads(path.read_text(encoding="utf-8")).get("mask_token")
+            if mask:
+                return str(mask["content"] if isinstance(mask, dict) else mask)
+    return "[MASK]"
+
+
+def picture() -> str:
+    return _encode(_mandelbrot())
+
+
+def video() -> str:
+    return _encode(*(_mandelbrot().rotate(10 * number) for number in range(8)))
+
+
+def sound() -> str:
+    """A second of a tone, as WAV."""
+    samples = (np.sin(np.arange(16_000) / 20) * 0.5 * 32767).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(16_000)
+        writer.writeframes(samples.tobytes())
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _mandelbrot() -> Image.Image:
+    return Image.effect_mandelbrot((64, 48), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+
+
+def _encode(first: Image.Image, *more: Image.Image) -> str:
+    file = io.BytesIO()
+    first.save(file, "png", save_all=bool(more), append_images=more)
+    return base64.b64encode(file.getvalue()).decode()

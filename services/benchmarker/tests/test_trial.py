@@ -1,0 +1,157 @@
+"""A module that is run once, in a process that is bounded: with scripts that try what they may."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from benchmarker.worker.child import started
+from benchmarker.worker.samples import request_for
+from benchmarker.worker.trial import MOST_OF_IT, shorten_all, without_network
+
+TRIAL = "benchmarker.worker.trial"
+MANIFEST = {
+    "model": {"id": "a/b", "task": "text-classification", "files": []},
+    "resources": {"memoryMiB": 256, "timeout": 1800},
+    "inputs": [{"name": "text"}, {"name": "seed"}],
+}
+ANSWER = """
+import json, os
+from pathlib import Path
+def answer(*outputs):
+    written = {"status": "success", "outputs": outputs}
+    (Path(os.environ["OUTPUT_DIR"]) / "result.json").write_text(json.dumps(written))
+"""
+
+
+async def attempt(
+    folder: Path, script: str, *, requirements: str = "", seconds: float = 60, **fields: Any
+) -> dict[str, Any]:
+    """What the child says of a module with this script in place of its own."""
+    files = {
+        "module.yaml": yaml.safe_dump({**MANIFEST, **fields}),
+        "requirements.txt": requirements,
+        "run_inference.py": ANSWER + script,
+    }
+    (folder / "run").mkdir()
+    async with started(TRIAL) as child:
+        return await child.ask(
+            files=files, model=str(folder), folder=str(folder / "run"), seconds=seconds
+        )
+
+
+async def test_a_module_gets_a_sample_and_its_answer_is_the_verdicts(tmp_path: Path) -> None:
+    script = (
+        "import base64\n"
+        "answer(json.loads(base64.b64decode(os.environ['REQUEST_B64']))['inputs'][0].upper())"
+    )
+    found = await attempt(tmp_path, script)
+    assert (found["verdict"], found["exitCode"]) == ("passed", 0), found
+    [text] = found["sample"]["inputs"]
+    assert found["result"]["outputs"] == [text.upper()]
+    assert found["limits"]["memory"] == 256
+    assert 0 < found["peakMemory"] < 256
+
+
+async def test_the_network_is_away_or_it_is_said_that_it_is_not(tmp_path: Path) -> None:
+    script = (
+        "import socket\n"
+        "try:\n    socket.create_connection(('127.0.0.1', 1), 5)\n"
+        "except OSError as error:\n    answer(error.strerror)"
+    )
+    found = await attempt(tmp_path, script)
+    if without_network():
+        # Without a network there is not even the machine itself.
+        assert (found["network"], found["result"]["outputs"]) == ("off", ["Network is unreachable"])
+        assert "network off" in found["message"]
+    else:
+        assert found["network"] == "unused"
+        assert "network unused" in found["message"]
+
+
+async def test_it_knows_nothing_of_the_worker(tmp_path: Path, monkeypatch) -> None:
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "NATS_URL", "PYTHONPATH", "DATABASE_URL"):
+        monkeypatch.setenv(name, "secret")
+    found = await attempt(tmp_path, "answer(sorted(os.environ))")
+    known = set(found["result"]["outputs"][0])
+    assert known >= {"MODEL_DIR", "OUTPUT_DIR", "REQUEST_B64", "HF_HUB_OFFLINE"}
+    assert not known & {"HF_TOKEN", "HF_ENDPOINT", "NATS_URL", "PYTHONPATH", "DATABASE_URL"}
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("raise ValueError('no such layer')", "no such layer"),
+        ("answer()", "0 outputs"),
+        ("", "it said nothing"),
+        ("answer(1); exit(3)", "ended with 3"),
+        ("block = bytearray(64 * 2**30)", "MemoryError"),
+        ("block = b'x' * (400 * 2**20); answer(1)", "asks for 256 MiB"),
+        ("open('large', 'wb').truncate(300 * 2**20); answer(1)", "File too large"),
+        ("(Path(os.environ['OUTPUT_DIR']) / 'result.json').write_text('{')", "ended with 1"),
+    ],
+)
+async def test_a_module_that_does_not_work_fails_with_the_reason(
+    tmp_path: Path, script: str, words: str
+) -> None:
+    found = await attempt(tmp_path, script)
+    assert found["verdict"] == "failed"
+    assert words in found["message"], found
+
+
+async def test_one_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    found = await attempt(tmp_path, "import time; time.sleep(600)", seconds=0.5)
+    assert found["verdict"] == "failed"
+    assert "within 0.5 s" in found["message"]
+
+
+async def test_when_the_trial_is_given_up_so_is_the_module(tmp_path: Path) -> None:
+    asked = asyncio.create_task(attempt(tmp_path, "import time; time.sleep(600)"))
+    module = None
+    async with asyncio.timeout(60):
+        while module is None:
+            await asyncio.sleep(0.05)
+            children = psutil.Process().children(recursive=True)
+            running = [p for p in children if p.is_running() and "run_inference.py" in p.cmdline()]
+            module = running[0] if running else None
+        asked.cancel()
+        await asyncio.wait([asked])
+        while module.is_running() and module.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.05)
+
+
+async def test_what_a_worker_does_not_have_is_not_the_modules_fault(tmp_path: Path) -> None:
+    found = await attempt(tmp_path, "answer(1)", requirements="no-such-package==1.0\n")
+    assert found["verdict"] == "not_run"
+    assert "no-such-package" in found["message"]
+    (tmp_path / "other").mkdir()
+    found = await attempt(tmp_path / "other", "answer(1)", requirements="PyYAML==0.1\n")
+    assert list(found["packages"]) == ["PyYAML"]
+    found = request_for({**MANIFEST, "inputs": [{"name": "text"}]}, tmp_path)
+    assert found["parameters"] == {}
+
+
+async def test_a_kind_of_input_that_is_not_known_is_said(tmp_path: Path) -> None:
+    found = await attempt(tmp_path, "answer(1)", inputs=[{"name": "smell"}])
+    assert (found["verdict"], "smell" in found["message"]) == ("not_run", True)
+
+
+def test_a_long_answer_is_cut_and_says_how_long_it_was() -> None:
+    short = shorten_all({"outputs": ["x" * 5000, list(range(100)), "a\0b", "\ud800"]})
+    text, numbers, nul, half = short["outputs"]
+    assert "5,000 characters" in text
+    assert numbers[-1] == "… and 84 more"
+    assert (nul, half) == ("a\ufffdb", "?")
+    huge = shorten_all({"outputs": {str(n): "x" * 300 for n in range(1000)}})
+    assert len(json.dumps(huge)) < MOST_OF_IT
+    assert shorten_all("no object") is None
+
+
+def test_a_mask_is_written_as_the_models_tokenizer_does(tmp_path: Path) -> None:
+    manifest = {**MANIFEST, "model": {"task": "fill-mask"}}
+    (tmp_path / "tokenizer_config.json").write_text('{"mask_token": {"content": "<mask>"}}')
+    assert "<mask>" in request_for(manifest, tmp_path)["inputs"][0]
