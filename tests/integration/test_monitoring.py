@@ -261,11 +261,9 @@ def test_an_alert_is_raised_once_by_two_replicas_and_heard(
             for value in (50.0, *[150.0] * 20):
                 answer = await asyncio.to_thread(record, account, metrics={"latency": value})
                 assert answer.status_code == 200
-            while not alerts or len(updates) < 21:
-                await asyncio.sleep(0.05)
+            await asyncio.to_thread(wait_until, lambda: alerts and len(updates) >= 21)
             await asyncio.to_thread(record, account, metrics={"latency": 50.0})
-            while len(alerts) < 2:
-                await asyncio.sleep(0.05)
+            await asyncio.to_thread(wait_until, lambda: len(alerts) >= 2)
         return alerts, updates
 
     heard, updates = asyncio.run(listen())

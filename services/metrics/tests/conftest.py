@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,14 @@ from metrics import alerts, rollups
 from metrics.handlers import Handlers
 
 SCHEMA = "metrics"
+
+
+async def until(true: Callable[[], Any], what: str) -> None:
+    """Waits for what takes milliseconds; what never comes fails."""
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        await asyncio.sleep(0.01)
 
 
 @dataclass(frozen=True)

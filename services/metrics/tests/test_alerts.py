@@ -12,7 +12,7 @@ from common.testing import MemoryBus
 from metrics.alerts import Watch
 from metrics.handlers import Handlers
 
-from .conftest import Caller
+from .conftest import Caller, until
 
 
 def record(ago: float, **metrics: float) -> dict[str, Any]:
@@ -32,13 +32,17 @@ async def usual(caller: Caller, metric: str, value: float, spread: float = 0.03)
 async def settled(caller: Caller) -> None:
     """Everything that was recorded has been told and looked at."""
     handlers = caller.handlers
-    while (
-        handlers._news
-        or handlers._any_news.is_set()
-        or any(handlers.watch._noted.values())
-        or handlers.watch.evaluating
-    ):
-        await asyncio.sleep(0.01)
+    await until(
+        lambda: (
+            not (
+                handlers._news
+                or handlers._any_news.is_set()
+                or any(handlers.watch._noted.values())
+                or handlers.watch.evaluating
+            )
+        ),
+        "everything is looked at",
+    )
 
 
 async def alerts(caller: Caller, **request: Any) -> list[Alert]:

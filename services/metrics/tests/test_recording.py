@@ -8,7 +8,7 @@ from common.postgres import Database
 from common.testing import MemoryBus
 from metrics.handlers import Handlers
 
-from .conftest import Caller
+from .conftest import Caller, until
 
 
 def at(**ago: float) -> str:
@@ -94,8 +94,7 @@ async def test_somebody_elses_model_is_as_if_it_did_not_exist(handlers: Handlers
 async def test_each_moment_is_told_after_it_is_committed(caller: Caller, bus: MemoryBus) -> None:
     when = at(seconds=5)
     await caller.record({"model_id": "m", "timestamp": when, "metrics": {"latency": 1.5, "x": 2.0}})
-    while not bus.published:
-        await asyncio.sleep(0.01)
+    await until(lambda: bus.published, "the moment is told")
     [(subject, update)] = bus.published
     assert subject == f"event.metrics.recorded.{caller.account}.m"
     assert update.metrics == {"latency": 1.5, "x": 2.0}
@@ -110,6 +109,5 @@ async def test_of_a_large_call_the_newest_moments_are_told_oldest_first(
         for n in range(100)
     ]
     await caller.record(*records)
-    while len(bus.published) < 10:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(bus.published) >= 10, "ten moments are told")
     assert [update.metrics["latency"] for _, update in bus.published] == list(range(9, -1, -1))

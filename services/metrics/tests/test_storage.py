@@ -5,6 +5,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import Any
 
 import psycopg
@@ -18,8 +19,6 @@ from metrics.convert import convert
 from metrics.handlers import Handlers
 
 from .conftest import Caller, Place
-
-NOW = datetime.now(UTC)
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ async def connected(place: Place) -> AsyncIterator[Any]:
 
 
 def record(days: float, value: float) -> dict[str, Any]:
-    when = (NOW - timedelta(days=days)).isoformat()
+    when = (datetime.now(UTC) - timedelta(days=days)).isoformat()
     return {"model_id": "m", "timestamp": when, "metrics": {"latency": value}}
 
 
@@ -70,6 +69,54 @@ async def test_replicas_that_start_at_once_migrate_once(empty: Place) -> None:
     async with serving(empty) as caller:  # and again, when all is there
         caller.account = "a"
         assert (await caller.monitor()).statistics["latency"].count == 4
+
+
+SCRIPTS = sorted(files("metrics").joinpath("migrations").iterdir(), key=lambda script: script.name)
+
+
+@pytest.mark.parametrize("version", range(1, len(SCRIPTS)))
+async def test_a_database_of_any_earlier_version_is_brought_up_to_date(
+    empty: Place, version: int
+) -> None:
+    async with connected(empty) as connection:
+        await connection.execute(
+            "create table migrations (name text primary key, applied_at timestamptz default now())"
+        )
+        for script in SCRIPTS[:version]:
+            await connection.execute(script.read_text())
+            await connection.execute("insert into migrations (name) values (%s)", [script.name])
+        await connection.execute(
+            "insert into series (account, model, metric) values ('a', 'm', 'latency')"
+        )
+        await connection.execute(
+            "insert into samples (series, at, value) select id, now(), 1 from series"
+        )
+    async with serving(empty) as caller:
+        caller.account = "a"
+        await caller.record(record(0.5, 2.0))
+        assert (await caller.monitor()).statistics["latency"].total == 3.0
+
+
+async def test_what_comes_late_into_the_columnstore_counts_once(empty: Place) -> None:
+    async with serving(empty) as caller, connected(empty) as connection:
+        old = [record(20 + n / 1_000, 1.0) for n in range(1_000)]
+        await caller.record(*old)
+        await connection.execute("update stale set since = '2000-01-01'")
+        rolling = await rollups.of(connection)
+        while await rolling.advance() or await rolling.repair():
+            pass
+        if isinstance(rolling, rollups.TimescaleRollups):
+            chunks = f"{rolling.schema}.show_chunks('samples', older_than => interval '7 days')"
+            cursor = await connection.execute(
+                f"select {rolling.schema}.compress_chunk(chunk) from {chunks} as chunk"
+            )
+            assert cursor.rowcount
+        await caller.record(*old, record(20.5, 5.0))
+        assert (await caller.monitor()).statistics["latency"].total == 1_005.0
+        await connection.execute("update stale set since = '2000-01-01'")
+        while await rolling.repair():
+            pass
+        assert (await caller.monitor()).statistics["latency"].total == 1_005.0
 
 
 async def make_plain(connection: Any) -> None:
@@ -140,7 +187,7 @@ async def test_what_is_too_old_goes_and_nothing_else(empty: Place) -> None:
         for kept_days, left in ((470, {300, 200, 10, 460}), (250, {200, 10}), (250, {200, 10})):
             await rolling.forget(kept_days)
             cursor = await connection.execute("select at from samples")
-            found = {(NOW - at).days for (at,) in await cursor.fetchall()}
+            found = {(datetime.now(UTC) - at).days for (at,) in await cursor.fetchall()}
             # What goes, goes by the month or by the week: a little more may stay.
             assert left <= found
             assert not {days for days in found if days > kept_days + 31}
@@ -186,8 +233,9 @@ async def test_one_replica_computes_and_the_others_stand_by(empty: Place) -> Non
             cursor = await connection.execute(rollups.LOCK)
             assert await cursor.fetchone() == (held,)
         await first.close()  # it died: the next one may
-        while True:
+        for _ in range(1_000):
             cursor = await second.execute(rollups.LOCK)
             if await cursor.fetchone() == (True,):
-                break
+                return
             await asyncio.sleep(0.05)
+        pytest.fail("the lock of a replica that died was never free")
