@@ -1,8 +1,9 @@
 """What happens to a request between the door and its handler.
 
-In this order: is there room, request id, who calls, how often, what they may,
-the body's type, size, form and content, whether it was asked before, the
-handler, the envelope.
+In this order: is there room, request id, who calls, what they may, the body's
+type, size, form and content, how often they asked, whether this was asked
+before, the handler, the envelope. Who is known to ask too often is refused
+before anything is read.
 
 An endpoint is an ASGI application of its own. FastAPI documents it, and finds
 it where the path has parameters; but its dependency solving, response
@@ -89,7 +90,7 @@ class Endpoint:
             by HTTP Basic or a session's cookie; None for anybody.
         limits: the policies that a request counts against, where the caller is
             known. The first counts every request, the others only those that
-            get as far as the handler.
+            are understood.
         idempotent: whether `Idempotency-Key` is honoured.
         parameters: what OpenAPI says of the query and of headers.
         later: whether the answer may be 202, with the work still under way.
@@ -169,29 +170,53 @@ class Door:
             self.guards.capacity.give_back_for(account)
 
     async def _admitted(self, call: Call, receive: bodies.Receive) -> Answer:
-        endpoint, guards = self.endpoint, self.guards
-        if call.caller is not None:
-            call.standings = await guards.limits.admit(call.account, endpoint.limits[:1])
-            if call.caller.key is not None and endpoint.allows not in call.caller.scopes:
-                raise PermissionDenied(
-                    f"this key may not: it lacks the scope {endpoint.allows}",
-                    scope=endpoint.allows,
-                )
+        if call.caller is None:
+            return await self._work(call, (await self._understand(call, receive))[0])
+        limits, policies = self.guards.limits, self.endpoint.limits
+        limits.refuse_if_over(call.account, policies[:1])
+        try:
+            body, raw = await self._understand(call, receive)
+        except ServiceError:
+            # What is not understood is a request all the same, but nothing more.
+            call.standings = await limits.admit(call.account, policies[:1])
+            raise
+        key = call.headers.get(b"idempotency-key") if self.endpoint.idempotent else None
+        if key is None:
+            # All of them at once: one way to the bus and back.
+            call.standings = await limits.admit(call.account, policies)
+            return await self._work(call, body)
+        call.standings = await limits.admit(call.account, policies[:1])
+        return await self._once(call, key, body, raw)
+
+    async def _understand(
+        self, call: Call, receive: bodies.Receive
+    ) -> tuple[Message | None, bytes]:
+        """The body, read and as it came; raises for what this caller may not ask, or not so."""
+        endpoint = self.endpoint
+        caller = call.caller
+        if caller is not None and caller.key is not None and endpoint.allows not in caller.scopes:
+            raise PermissionDenied(
+                f"this key may not: it lacks the scope {endpoint.allows}", scope=endpoint.allows
+            )
         if self.version == "v2":
             await self._require_opt_in(call)
-        body, raw = None, b""
-        if endpoint.body is not None:
-            bodies.require_json(call.headers)
-            raw = await bodies.read(receive, call.headers, endpoint.most_bytes)
-            body = bodies.parse(raw, endpoint.body)
-        key = call.headers.get(b"idempotency-key") if endpoint.idempotent else None
-        if key is None or call.caller is None:
-            return await self._work(call, body)
+        if endpoint.body is None:
+            return None, b""
+        bodies.require_json(call.headers)
+        raw = await bodies.read(receive, call.headers, endpoint.most_bytes)
+        return bodies.parse(raw, endpoint.body), raw
+
+    async def _once(self, call: Call, key: bytes, body: Message | None, raw: bytes) -> Answer:
+        endpoint = self.endpoint
 
         async def work(digest: str) -> Answer:
             passed_on = dataclasses.replace(context.current.get(), idempotency_key=digest)
             context.current.set(passed_on)
             try:
+                # Only now: a repeated request costs no generation.
+                if endpoint.limits[1:]:
+                    more = await self.guards.limits.admit(call.account, endpoint.limits[1:])
+                    call.standings += more
                 return await self._work(call, body)
             except Exception as error:  # noqa: BLE001  (a failure is an answer, kept or not)
                 return self._failure(error, call)
@@ -201,19 +226,16 @@ class Door:
             [endpoint.method, endpoint.path, self.version, raw and orjson.loads(raw)],
             option=orjson.OPT_SORT_KEYS,
         )
-        return await guards.idempotency.once(call.account, key, request, work)
+        return await self.guards.idempotency.once(call.account, key, request, work)
 
     async def _work(self, call: Call, body: Message | None) -> Answer:
-        endpoint = self.endpoint
-        if endpoint.limits[1:] and call.caller is not None:
-            call.standings += await self.guards.limits.admit(call.account, endpoint.limits[1:])
-        result = await endpoint.handler(call, body)
+        result = await self.endpoint.handler(call, body)
         if isinstance(result, Answer):
             return result
         if result is None:
             return Answer(b"", status=204)
         return Answer(
-            envelope.success(result, call.version, call.request_id), status=endpoint.status
+            envelope.success(result, call.version, call.request_id), status=self.endpoint.status
         )
 
     def _failure(self, error: Exception, call: Call) -> Answer:

@@ -172,9 +172,9 @@ class Limits:
             RateLimited: one of them is over; the request has cost nothing.
             Unavailable: nobody can count, and the request would cost money.
         """
+        names = tuple(names)
+        self.refuse_if_over(account, names)
         policies = [self.policies[name] for name in names]
-        for policy in policies:
-            self._refuse_if_over(account, policy)
         if len(policies) == 1:
             return [await self._count(account, policies[0])]
         outcomes = await asyncio.gather(
@@ -193,14 +193,16 @@ class Limits:
         if standing.slot is not None:
             self._refund(_subject(account, standing.policy, standing.slot))
 
-    def _refuse_if_over(self, account: str, policy: Policy) -> None:
-        until = self._over.get((policy.name, account))
-        if until is None:
-            return
-        wait = until - self.now()
-        if wait > 0:
-            raise OverLimit(policy, wait)
-        del self._over[policy.name, account]
+    def refuse_if_over(self, account: str, names: Iterable[str]) -> None:
+        """Raises RateLimited for who is known to be over one of them; asks nobody."""
+        for name in names:
+            until = self._over.get((name, account))
+            if until is None:
+                continue
+            wait = until - self.now()
+            if wait > 0:
+                raise OverLimit(self.policies[name], wait)
+            del self._over[name, account]
 
     def _refuse_if_away(self) -> None:
         if time.monotonic() < self._away_until:
