@@ -22,6 +22,9 @@ $(STAMP): requirements.txt constraints.txt $(wildcard libs/*/pyproject.toml serv
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt pip setuptools
 	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -r requirements.txt
+	@# Beside the rest: tests/hub/vision.py says why.
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps --upgrade \
+		--target $(VENV)/beside timm torchvision
 	@if command -v npm >/dev/null; then \
 		npm install --prefix tests/integration/javascript --silent --no-audit --no-fund; fi
 	@touch $@
@@ -54,7 +57,8 @@ bench: $(STAMP) ## measure, and print ratios side by side
 bench-gpu: $(STAMP) ## the benchmarker's GPU paths, on a machine with an NVIDIA GPU
 	@$(PY) -m benchmarks benchmarking_gpu
 
-pins: $(STAMP) ## resolve and check what each family of modules installs, for a release
+pins: $(STAMP) ## write, resolve and check what each family of modules installs, for a release
+	@$(PY) services/generator/tests/pins.py
 	@for file in services/generator/generator/templates/requirements/*.txt; do \
 		echo "$$file"; \
 		$(PY) -m pip install -q --disable-pip-version-check --dry-run --ignore-installed \

@@ -193,6 +193,34 @@ MODELS = (
     Model("lilypad/tiny-image-text-to-text", "media:seer", "image-text-to-text"),
     Model("lilypad/tiny-audio-text-to-text", "media:listener", "audio-text-to-text"),
     Model("lilypad/tiny-any-to-any", "media:listener", "any-to-any"),
+    # Good ones whose modules read pictures with torchvision.
+    Model("lilypad/tiny-video-text-to-text", "seeing:qwen_vl", "video-text-to-text"),
+    Model("lilypad/tiny-qwen-vl", "seeing:qwen_vl", "image-text-to-text"),
+    Model("lilypad/tiny-mask-generation", "seeing:mask_maker", "mask-generation"),
+    Model(
+        "lilypad/tiny-visual-document-retrieval", "seeing:page_finder", "visual-document-retrieval"
+    ),
+    Model(
+        "lilypad/tiny-timm-classification",
+        "seeing:timm_classifier",
+        "image-classification",
+        library="timm",
+    ),
+    Model(
+        "lilypad/tiny-timm-features",
+        "seeing:timm_classifier",
+        "image-feature-extraction",
+        library="timm",
+    ),
+    # Good ones of shapes.
+    Model("lilypad/tiny-text-to-3d", "pipelines:shap_e", "text-to-3d", library="diffusers"),
+    Model(
+        "lilypad/tiny-image-to-3d",
+        "pipelines:shap_e",
+        "image-to-3d",
+        library="diffusers",
+        branches={"main": {"kind": "image"}},
+    ),
     # Good ones behind a door.
     Model("lilypad/tiny-gated", "families:bert_classifier", "text-classification", gated="manual"),
     Model("lilypad/tiny-private", "families:bert_classifier", "text-classification", private=True),

@@ -22,7 +22,10 @@ import yaml
 from hub.catalogue import MODELS, Model
 from hub.repository import LFS_SUFFIXES
 
-MAKERS = ("families.py", "media.py", "pipelines.py", "awkward.py", "gguf.py", "making.py")
+MAKERS = (
+    *("families.py", "media.py", "pipelines.py", "seeing.py", "awkward.py", "gguf.py"),
+    *("making.py", "vision.py"),
+)
 
 
 def made(models: Iterable[Model], models_dir: Path) -> dict[str, Path]:

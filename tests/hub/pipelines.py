@@ -5,6 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLWan,
@@ -12,6 +13,10 @@ from diffusers import (
     DDPMPipeline,
     DDPMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PriorTransformer,
+    ShapEImg2ImgPipeline,
+    ShapEPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
@@ -22,12 +27,17 @@ from diffusers import (
     WanTransformer3DModel,
     WanVideoToVideoPipeline,
 )
+from diffusers.pipelines.shap_e import ShapERenderer
 from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModel,
     T5Config,
     T5Tokenizer,
     UMT5EncoderModel,
@@ -165,19 +175,91 @@ def wan(folder: Path, kind: str = "text") -> None:
     kinds[kind](**parts).save_pretrained(folder)
 
 
-def clip_text_model() -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
+def shap_e(folder: Path, kind: str = "text") -> None:
+    width = 8
+    parts: dict[str, Any] = {
+        "prior": PriorTransformer(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            embedding_dim=32,
+            num_embeddings=32,
+            embedding_proj_dim=32,
+            time_embed_dim=128,
+            num_layers=1,
+            clip_embed_dim=64,
+            additional_embeddings=0,
+            time_embed_act_fn="gelu",
+            norm_in_type="layer",
+            embedding_proj_norm_type="layer" if kind == "image" else None,
+            encoder_hid_proj_type=None,
+            added_emb_type=None,
+        ),
+        "shap_e_renderer": shape_renderer(width),
+        "scheduler": HeunDiscreteScheduler(
+            beta_schedule="exp",
+            num_train_timesteps=1024,
+            prediction_type="sample",
+            use_karras_sigmas=True,
+            clip_sample=True,
+        ),
+    }
+    if kind == "image":
+        config = CLIPVisionConfig(
             hidden_size=32,
+            image_size=32,
+            patch_size=8,
             intermediate_size=37,
             num_attention_heads=4,
             num_hidden_layers=2,
-            vocab_size=1000,
-            max_position_embeddings=77,
         )
+        size = {"height": 32, "width": 32}
+        ShapEImg2ImgPipeline(
+            image_encoder=CLIPVisionModel(config),
+            image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size),
+            **parts,
+        ).save_pretrained(folder)
+        return
+    encoder = CLIPTextModelWithProjection(clip_text_config(projection_dim=32))
+    ShapEPipeline(text_encoder=encoder, tokenizer=clip_tokenizer(), **parts).save_pretrained(folder)
+
+
+def shape_renderer(width: int) -> ShapERenderer:
+    """Its table of triangles, which comes with the weights, is a rough one of our own."""
+    shapes = ((width, 93), (width, 8), (width, 8), (width, 8))
+    renderer = ShapERenderer(param_shapes=shapes, d_latent=32, d_hidden=width, n_output=12)
+    # The corners of a cube are numbered x + 2y + 4z; its edges along x come first, then y, then z.
+    edges = [
+        (low, low + (1 << axis))
+        for axis, others in enumerate(((2, 4), (1, 4), (1, 2)))
+        for low in (0, others[0], others[1], sum(others))
+    ]
+    for inside in range(256):
+        crossed = [n for n, (a, b) in enumerate(edges) if (inside >> a & 1) != (inside >> b & 1)]
+        for number in range(min(len(crossed) - 2, 5)):  # a fan of triangles
+            triangle = torch.tensor([crossed[0], crossed[number + 1], crossed[number + 2]])
+            renderer.mesh_decoder.cases[inside, number] = triangle
+            renderer.mesh_decoder.masks[inside, number] = True
+    # All of space is inside, or a shape by chance has millions of corners; its colours vary.
+    renderer.mlp.mlp[-1].weight.data[0], renderer.mlp.mlp[-1].bias.data[0] = 0.0, 1.0
+    return renderer
+
+
+def clip_text_model() -> CLIPTextModel:
+    return CLIPTextModel(clip_text_config())
+
+
+def clip_text_config(**more: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        hidden_size=32,
+        intermediate_size=37,
+        num_attention_heads=4,
+        num_hidden_layers=2,
+        vocab_size=1000,
+        max_position_embeddings=77,
+        **more,
     )
 
 

@@ -12,7 +12,8 @@ CODE = {"auto_map", "custom_pipelines", "custom_generate"}
 DEEPEST = 32
 # What config.json is read for: what the model is, and the sizes that its needs follow from.
 FIELDS = (
-    *("architectures", "model_type", "image_size", "patch_size", "vocab_size", "head_dim"),
+    *("architectures", "architecture", "model_type"),
+    *("image_size", "patch_size", "vocab_size", "head_dim"),
     *("max_position_embeddings", "n_positions", "n_ctx", "hidden_size", "d_model", "n_embd", "dim"),
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_attention_heads", "n_head"),
     *("n_heads", "num_key_value_heads", "intermediate_size", "n_inner", "hidden_dim"),

@@ -83,36 +83,18 @@ REFUSED = {
         "a policy answers a robot step by step, and a job has none",
         "run the policy with lerobot beside the robot or its simulator",
     ),
-    "text-to-3d": Refusal(
-        "diffusers has one model for it (Shap-E), which no module runs yet; the others come with "
-        "libraries of their own",
-        "a text-to-image model, and a tool that makes shapes of pictures",
-    ),
-    "image-to-3d": Refusal(
-        "diffusers has one model for it (Shap-E), which no module runs yet; the others come with "
-        "libraries of their own",
-        "run the model's library in a container written for it",
-    ),
-    "visual-document-retrieval": Refusal(
-        "no module runs multi-vector models over pictures yet",
-        "a document-question-answering model, or text-retrieval on the documents' text",
-    ),
     "graph-ml": Refusal(
         "no library loads these models without their author's code",
         "a model whose architecture is part of transformers",
     ),
 }
-UNSERVED = Refusal(
-    "none of the libraries that modules run serves it yet",
-    "a model of a task that is served",
-)
 
 
 def refusal_of(tag: str) -> Refusal | None:
     """Why a tag of the Hub is refused; None where it is served or is none of the Hub's."""
     if tag not in TAGS or rows_of(tag):
         return None
-    return REFUSED.get(tag, UNSERVED)
+    return REFUSED[tag]
 
 
 def page() -> str:

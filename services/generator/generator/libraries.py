@@ -7,7 +7,7 @@ for sentence-transformers the kind of model (`model_type` of its configuration).
 from dataclasses import replace
 
 from generator.media_tasks import MEDIA_TASKS
-from generator.tasks import TASKS, Parameter, Task
+from generator.tasks import TASKS, TOP_K, Parameter, Task
 
 QUERY = Parameter("query", "string", "What the inputs are compared with.")
 STEPS = Parameter("steps", "integer", "Steps of denoising: more take longer.", 30, 1, 1000)
@@ -20,6 +20,7 @@ FRAMES = Parameter("frames", "integer", "Pictures in the video.", None, 1, 512)
 STRENGTH = Parameter("strength", "number", "How much of the input may change.", None, 0.01, 1)
 
 IMAGE = "For each input {image}: a PNG as base64."
+SHAPE = "For each input {shape, corners, triangles}: a PLY file as base64, and what it has."
 VIDEO = "For each input {video, frames}: an animated PNG as base64, and its length."
 
 SENTENCES = {
@@ -135,22 +136,51 @@ DIFFUSION = {
             ("WanVideoToVideoPipeline", "CogVideoXVideoToVideoPipeline"),
             parameters=(PROMPT, STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT, STRENGTH),
         ),
+        Task(
+            "text-to-3d",
+            "diffusion",
+            "text",
+            SHAPE,
+            ("ShapEPipeline",),
+            parameters=(STEPS, GUIDANCE),
+        ),
+        Task(
+            "image-to-3d",
+            "diffusion",
+            "image",
+            SHAPE,
+            ("ShapEImg2ImgPipeline",),
+            parameters=(STEPS, GUIDANCE),
+        ),
     )
 }
 DIFFUSION = {name: replace(task, batch_size=1) for name, task in DIFFUSION.items()}
 DIFFUSION["image-text-to-video"] = replace(DIFFUSION["image-to-video"], name="image-text-to-video")
 
+TIMM = {
+    task.name: task
+    for task in (
+        Task(
+            "image-classification",
+            "backbones",
+            "image",
+            "For each input a list of {label, score}, best first.",
+            parameters=(TOP_K,),
+        ),
+        Task(
+            "image-feature-extraction",
+            "backbones",
+            "image",
+            "For each input what the model saw: one vector.",
+        ),
+    )
+}
+
 LIBRARIES = {
     "transformers": {**TASKS, **MEDIA_TASKS},
     "sentence-transformers": SENTENCES,
     "diffusers": DIFFUSION,
-}
-# Why a library of the Hub that others run is not run here.
-REFUSED = {
-    "timm": (
-        "timm needs torchvision, whose builds fit one build of torch each, so that such a module "
-        "could not be proven before it is handed out; use a transformers model of the same task"
-    ),
+    "timm": TIMM,
 }
 
 

@@ -19,6 +19,11 @@ SPEECH = "For each input {audio, sampling_rate, seconds}: a WAV file as base64."
 GENERATED = "For each input {generated_text}, without the input itself."
 LABELLED = "For each input a list of {label, score}, best first."
 
+# Encoders with a decoder.
+REWRITES = ("ForConditionalGeneration", "MTModel", "EncoderDecoderModel", "MTHeadModel")
+# What is shown or heard goes before the text.
+CONVERSES = ("ForConditionalGeneration", "ForCausalLM", "EncoderDecoderModel")
+
 MEDIA_TASKS = {
     task.name: task
     for task in (
@@ -45,6 +50,7 @@ MEDIA_TASKS = {
             "rewriting",
             "text",
             "For each input {summary_text}.",
+            REWRITES,
             parameters=(TOKENS, BEAMS),
             generates=True,
         ),
@@ -53,6 +59,7 @@ MEDIA_TASKS = {
             "rewriting",
             "text",
             "For each input {translation_text}.",
+            REWRITES,
             parameters=(
                 Parameter("source_language", "string", "As the model names it: en, eng_Latn."),
                 Parameter("target_language", "string", "As the model names it: de, deu_Latn."),
@@ -85,6 +92,7 @@ MEDIA_TASKS = {
             "pipeline",
             "image",
             LABELLED,
+            ("Model",),
             parameters=(LABELS,),
         ),
         Task(
@@ -104,6 +112,7 @@ MEDIA_TASKS = {
             "conversing",
             "image",
             GENERATED,
+            CONVERSES,
             batch_size=1,
             parameters=(PROMPT, TOKENS),
             generates=True,
@@ -113,8 +122,23 @@ MEDIA_TASKS = {
             "conversing",
             "image",
             GENERATED,
+            CONVERSES,
             batch_size=1,
             parameters=(PROMPT, TOKENS),
+            generates=True,
+        ),
+        Task(
+            "video-text-to-text",
+            "conversing",
+            "video",
+            GENERATED,
+            CONVERSES,
+            batch_size=1,
+            parameters=(
+                PROMPT,
+                Parameter("frames", "integer", "Pictures to look at, evenly spaced.", 8, 1, 256),
+                TOKENS,
+            ),
             generates=True,
         ),
         Task(
@@ -122,6 +146,7 @@ MEDIA_TASKS = {
             "conversing",
             "audio",
             GENERATED,
+            CONVERSES,
             batch_size=1,
             parameters=(PROMPT, TOKENS),
             generates=True,
@@ -131,10 +156,12 @@ MEDIA_TASKS = {
             "conversing",
             "text",
             GENERATED + " Inputs of any kind; text alone is answered.",
+            CONVERSES,
             batch_size=1,
             parameters=(
                 Parameter("image", "string", "An image, as base64, or a file's name in /inputs."),
                 Parameter("audio", "string", "A sound, as base64, or a file's name in /inputs."),
+                Parameter("video", "string", "A video, as base64, or a file's name in /inputs."),
                 TOKENS,
             ),
             generates=True,
@@ -187,6 +214,31 @@ MEDIA_TASKS = {
             "For each input a list of {label, score, mask}: the mask a PNG as base64.",
             ("ForSemanticSegmentation", "ForImageSegmentation", "ForUniversalSegmentation"),
             batch_size=1,
+        ),
+        Task(
+            "mask-generation",
+            "masking",
+            "image",
+            "For each input a list of {score, mask}, best first: the mask a PNG as base64.",
+            ("SamModel",),
+            batch_size=1,
+            parameters=(
+                Parameter("points", "integer", "Points to try along each side.", 32, 1, 64),
+                Parameter("threshold", "number", "How sure the model is to be.", 0.88, 0, 1),
+                Parameter("stability", "number", "How clear a mask's edge is to be.", 0.95, 0, 1),
+            ),
+        ),
+        Task(
+            "visual-document-retrieval",
+            "searching",
+            "image",
+            "For each input {score, vectors}: how well the page answers `query`, and its vectors.",
+            ("ColQwen2ForRetrieval",),
+            batch_size=1,
+            parameters=(
+                Parameter("query", "string", "What is asked of the pages."),
+                Parameter("vectors", "boolean", "Whether to answer the pages' vectors.", False),
+            ),
         ),
         Task(
             "depth-estimation",

@@ -9,11 +9,12 @@ import json
 import re
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from common.contracts.generation import Check
 from common.errors import ModelRefused
 from generator.hub_tags import TAGS, refusal_of
-from generator.libraries import LIBRARIES, REFUSED, rows_of
+from generator.libraries import LIBRARIES, rows_of
 from generator.snapshot import Snapshot
 from generator.tasks import Task
 
@@ -74,8 +75,6 @@ def library_of(snapshot: Snapshot, task: str) -> str:
     library = snapshot.layout.library or named
     if library == "sentence-transformers" and task not in LIBRARIES[library]:
         library = named
-    if library in REFUSED:
-        raise ModelRefused(REFUSED[library], reason="library")
     rows = rows_of(task)
     if library not in rows:
         raise ModelRefused(
@@ -123,19 +122,19 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
                 reason="architecture",
             )
         return
-    if library == "sentence-transformers":
-        # What it is made for: its own Auto class is the library's business.
-        if snapshot.config.get("model_type") not in sentence_architectures():
+    if library == "timm":
+        if snapshot.config.get("architecture") not in architectures()["timm"]:
             raise ModelRefused(
-                f"the library that modules run has no such architecture for {task.name}",
-                reason="architecture",
+                "the timm that modules run has no such architecture", reason="architecture"
             )
         return
-    if snapshot.config.get("model_type") not in architectures()[task.name]:
-        raise ModelRefused(
-            f"the library that modules run has no such architecture for {task.name}",
-            reason="architecture",
-        )
+    kind = snapshot.config.get("model_type")
+    # sentence-transformers loads any encoder: its own class for the task is the library's business.
+    known = "feature-extraction" if library == "sentence-transformers" else task.name
+    if kind not in architectures()[known]:
+        raise ModelRefused(_why_not(task.name, kind), reason="architecture")
+    if library == "sentence-transformers":
+        return
     if not task.classes:
         return
     named = snapshot.config.get("architectures")
@@ -148,17 +147,27 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
         )
 
 
-def sentence_architectures() -> list[str]:
-    """Any encoder that the pinned transformers loads."""
-    return architectures()["feature-extraction"]
+def _why_not(task: str, kind: Any) -> str:
+    package = _table()["absent"].get(task, {}).get(kind) if isinstance(kind, str) else None
+    if package:
+        return (
+            f"the inputs of this architecture are prepared with {package}, which modules for "
+            f"{task} do not install; choose a model of another architecture"
+        )
+    return f"the library that modules run has no such architecture for {task}"
+
+
+def architectures() -> dict[str, list[str]]:
+    """The values of `model_type` that the pinned transformers loads, by task; and timm's names."""
+    known: dict[str, list[str]] = _table()["served"]
+    return known
 
 
 @cache
-def architectures() -> dict[str, list[str]]:
-    """The values of `model_type` that the pinned library loads, by task."""
+def _table() -> dict[str, Any]:
     text = (files("generator") / "templates" / "architectures.json").read_text(encoding="utf-8")
-    known: dict[str, list[str]] = json.loads(text)
-    return known
+    table: dict[str, Any] = json.loads(text)
+    return table
 
 
 def license_of(snapshot: Snapshot) -> str | None:

@@ -34,7 +34,12 @@ def render(module: Manifest) -> dict[str, str]:
     """The six files by name."""
     task = row(module.model.task, module.model.library)
     return {
-        "Dockerfile": _fill("Dockerfile.j2", base=module.run.base_image, gpu=module.resources.gpu),
+        "Dockerfile": _fill(
+            "Dockerfile.j2",
+            base=module.run.base_image,
+            gpu=module.resources.gpu,
+            unused=unused(module.run.family),
+        ),
         "README.md": _fill(
             "README.md.j2",
             module=module,
@@ -57,6 +62,11 @@ def render(module: Manifest) -> dict[str, str]:
 def image(module: Manifest) -> str:
     """A name to begin with; who publishes the module puts the pushed digest in its place."""
     return f"docker.io/your-name/{module.name}:{module.model.commit[:12]}"
+
+
+def unused(family: str) -> list[str]:
+    """What the images with CUDA bring beside torch, and this family has no use for."""
+    return [name for name in ("torchvision", "torchaudio") if name not in FAMILIES[family].needs]
 
 
 @cache

@@ -46,36 +46,67 @@ class Family:
     """Inference code that serves several tasks.
 
     `sources` are files of `templates/inference`; together they define `load` and `answer`.
-    `libraries` are the Hub's names of the libraries whose models it loads. What it needs
-    installed stands in `templates/requirements`.
+    `libraries` are the Hub's names of the libraries whose models it loads. `needs` are the packages
+    that its code asks for; with all that those ask for, at exact versions, they stand in
+    `templates/requirements` (`make pins`).
     """
 
     name: str
     libraries: tuple[str, ...]
     sources: tuple[str, ...]
+    needs: tuple[str, ...]
 
+
+# What every module's script and its fetching of the weights take.
+ALWAYS = ("huggingface_hub", "numpy", "PyYAML", "safetensors", "torch")
+TEXT = (*ALWAYS, "transformers")
+SIGHT = (*TEXT, "pillow")
+HEARING = (*TEXT, "scipy", "soundfile")
+# What reads pictures here is written against torchvision first; the rest of transformers does
+# without, and is as it is tested only where it is not installed.
+VISION = (*SIGHT, "torchvision")
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("pipeline", ("transformers",), ("loading", "pipeline")),
-        Family("generation", ("transformers",), ("loading", "generation")),
-        Family("hearing", ("transformers",), ("loading", "audio", "hearing")),
-        Family("voice", ("transformers",), ("loading", "voice")),
-        Family("pictures", ("transformers",), ("loading", "drawing", "pictures")),
-        Family("documents", ("transformers",), ("loading", "several", "documents")),
-        Family("tables", ("transformers",), ("loading", "several", "tables")),
-        Family("rewriting", ("transformers",), ("models", "rewriting")),
-        Family("reading", ("transformers",), ("models", "several", "reading")),
-        Family("choosing", ("transformers",), ("models", "several", "choosing")),
-        Family("asking", ("transformers",), ("models", "several", "asking")),
-        Family("conversing", ("transformers",), ("models", "several", "audio", "conversing")),
-        Family("watching", ("transformers",), ("models", "watching")),
-        Family("upscaling", ("transformers",), ("models", "drawing", "upscaling")),
-        Family("keypoints", ("transformers",), ("models", "keypoints")),
-        Family("forecasting", ("transformers",), ("models", "forecasting")),
-        Family("sentences", ("sentence-transformers",), ("sentences",)),
-        Family("diffusion", ("diffusers",), ("diffusion",)),
+        Family("pipeline", ("transformers",), ("loading", "pipeline"), SIGHT),
+        Family("generation", ("transformers",), ("loading", "generation"), TEXT),
+        Family("hearing", ("transformers",), ("loading", "audio", "hearing"), HEARING),
+        Family("voice", ("transformers",), ("loading", "voice"), TEXT),
+        Family(
+            "pictures", ("transformers",), ("loading", "drawing", "pictures"), (*SIGHT, "scipy")
+        ),
+        Family("masking", ("transformers",), ("loading", "drawing", "masking"), VISION),
+        Family("documents", ("transformers",), ("loading", "several", "documents"), SIGHT),
+        Family("tables", ("transformers",), ("loading", "several", "tables"), (*TEXT, "pandas")),
+        Family("rewriting", ("transformers",), ("models", "rewriting"), (*TEXT, "sentencepiece")),
+        Family("reading", ("transformers",), ("models", "several", "reading"), TEXT),
+        Family("choosing", ("transformers",), ("models", "several", "choosing"), TEXT),
+        Family("asking", ("transformers",), ("models", "several", "asking"), SIGHT),
+        Family(
+            "conversing",
+            ("transformers",),
+            ("models", "several", "audio", "moving", "conversing"),
+            (*VISION, "scipy", "soundfile"),
+        ),
+        Family("watching", ("transformers",), ("models", "moving", "watching"), SIGHT),
+        Family("upscaling", ("transformers",), ("models", "drawing", "upscaling"), SIGHT),
+        Family("keypoints", ("transformers",), ("models", "keypoints"), SIGHT),
+        Family("searching", ("transformers",), ("models", "searching"), VISION),
+        Family("forecasting", ("transformers",), ("models", "forecasting"), TEXT),
+        Family(
+            "sentences",
+            ("sentence-transformers",),
+            ("sentences",),
+            (*TEXT, "sentence-transformers"),
+        ),
+        Family(
+            "diffusion",
+            ("diffusers",),
+            ("diffusion",),
+            (*SIGHT, "accelerate", "diffusers", "ftfy", "sentencepiece"),
+        ),
+        Family("backbones", ("timm",), ("backbones",), (*ALWAYS, "pillow", "timm", "torchvision")),
     )
 }
 

@@ -25,10 +25,6 @@ START = (
     Instruction("WORKDIR", ("/app",)),
     Instruction("ARG", ("HF_ENDPOINT=https://huggingface.co",)),
 )
-ON_CUDA = (
-    Instruction("ENV", ("PIP_BREAK_SYSTEM_PACKAGES=1",)),
-    Instruction("RUN", ("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio")),
-)
 REST = (
     Instruction("COPY", ("requirements.txt", "/app/")),
     Instruction(
@@ -44,6 +40,13 @@ REST = (
     Instruction("ENV", ("HF_HUB_OFFLINE=1",)),
     Instruction("ENTRYPOINT", ("python", "/app/run_inference.py")),
 )
+
+
+def on_cuda(family: str) -> tuple[Instruction, ...]:
+    """What an image with CUDA needs first."""
+    uninstall = ("python", "-m", "pip", "uninstall", "--yes", *rendering.unused(family))
+    return (Instruction("ENV", ("PIP_BREAK_SYSTEM_PACKAGES=1",)), Instruction("RUN", uninstall))
+
 
 # What people type that has broken the modules of others, and what they would type on purpose.
 HOSTILE = (
@@ -84,7 +87,7 @@ def check_dockerfile(module: Manifest, text: str) -> str:
     expected = [
         Instruction("FROM", (module.run.base_image,)),
         *START,
-        *(ON_CUDA if module.resources.gpu else ()),
+        *(on_cuda(module.run.family) if module.resources.gpu else ()),
         *REST,
     ]
     if dockerfile.parse(text) != expected:

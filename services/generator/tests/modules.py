@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from generator import dockerfile, gotemplate
+from hub import vision
 
 
 @dataclass
@@ -52,6 +53,7 @@ def build(  # noqa: C901  (one case per instruction)
         (context / name).write_text(text, encoding="utf-8")
     environment = dict(build_arguments)
     entrypoint: list[str] = []
+    pins = files["requirements.txt"]
     for instruction in dockerfile.parse(files["Dockerfile"]):
         match instruction.name, instruction.arguments:
             case "WORKDIR", ("/app",):
@@ -65,6 +67,8 @@ def build(  # noqa: C901  (one case per instruction)
             case "ENV", (assignment,):
                 name, _, value = assignment.partition("=")
                 environment[name] = value
+            case "RUN", (_, "-m", "pip", "install", *_) if "torchvision==" in pins:
+                environment |= vision.environment()
             case "RUN", (_, "-m", "pip", *_):
                 pass
             case "RUN", command:

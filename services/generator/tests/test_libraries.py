@@ -197,6 +197,26 @@ async def test_video_to_video(make: Make) -> None:
     assert (code, result["error"]["type"]) == (2, "InvalidInput")
 
 
+# diffusers hands torch's numbers to NumPy as NumPy 2 no longer likes it.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("task", ["text-to-3d", "image-to-3d"])
+async def test_shapes_from_a_text_and_from_a_picture(make: Make, task: str) -> None:
+    module = await make(f"lilypad/tiny-{task}")
+    text = task.startswith("text")
+    given, theirs = (
+        (TEXTS[1], {"prompt": TEXTS[1]}) if text else (as_png(PICTURE), {"image": PICTURE})
+    )
+    answer = outputs(module, [given], steps=2, seed=7)[0]
+    shape = diffused(module, num_inference_steps=2, output_type="mesh", **theirs).images[0]
+    assert (answer["corners"], answer["triangles"]) == (len(shape.verts), len(shape.faces))
+    head, _, rest = base64.b64decode(answer["shape"]).partition(b"end_header\n")
+    assert b"element vertex %d\n" % len(shape.verts) in head
+    corners = np.frombuffer(rest, "<f4,<f4,<f4,u1,u1,u1", len(shape.verts))
+    assert np.array(corners[["f0", "f1", "f2"]].tolist()) == near(shape.verts.numpy())
+    reds = (shape.vertex_channels["R"].numpy() * 255.499).round()
+    assert abs(corners["f3"].astype(float) - reds).max() <= 1
+
+
 def test_every_row_of_these_libraries_is_run_by_a_test_here() -> None:
     source = Path(__file__).read_text()
     # The row for features is asked for under another name, since transformers has one as well.

@@ -24,6 +24,7 @@ from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
 from modules import Built, build
+from test_vision import CASES as SEEN
 
 HOSTILE = 'it\'s a "frog", really\n{{ .text }} $(id) `id` 喵 🐸'
 PICTURE = Image.effect_mandelbrot((64, 48), (-2, -1.5, 1, 1.5), 50).convert("RGB")
@@ -210,24 +211,6 @@ def forecast(library: Library) -> Any:
     ]
 
 
-def captioned(library: Library) -> Any:
-    encoded = library.load("ImageProcessor")(PICTURE, return_tensors="pt")
-    text = library.load("Tokenizer").decode(library.generate(encoded), skip_special_tokens=True)
-    return [{"generated_text": text.strip()}]
-
-
-def told(library: Library) -> Any:
-    """What a chat about a picture or a sound is continued with."""
-    processor = library.load("Processor")
-    sees = library.task == "image-text-to-text"
-    mark = "<image>" if sees else "<|audio_bos|><|AUDIO|><|audio_eos|>"
-    prompt = f"user: {mark}{HOSTILE}\nassistant: "
-    part = {"images": PICTURE} if sees else {"audio": heard()["raw"]}
-    encoded = processor(text=prompt, **part, return_tensors="pt")
-    tokens = library.generate(encoded)[encoded["input_ids"].shape[1] :]
-    return [{"generated_text": processor.decode(tokens, skip_special_tokens=True).strip()}]
-
-
 def spoken(library: Library) -> Any:
     made = library.pipeline("the frog is on the pad")
     samples = (np.clip(made["audio"].squeeze(), -1, 1) * 32767).round().astype("<i2")
@@ -236,7 +219,6 @@ def spoken(library: Library) -> Any:
 
 
 IMAGE, AUDIO, FEW = as_png(PICTURE), as_wav(SOUND), {"max_new_tokens": 8}
-ABOUT = {"text": HOSTILE, **FEW}
 CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "automatic-speech-recognition": (AUDIO, {}, speech),
     "audio-classification": (AUDIO, {"top_k": 3}, sounds),
@@ -254,10 +236,6 @@ CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
         {"candidate_labels": "frog, lily", "threshold": 0.0},
         zero_shot,
     ),
-    "image-text-to-text": (IMAGE, ABOUT, told),
-    "image-to-text": (IMAGE, FEW, captioned),
-    "audio-text-to-text": ({"audio": AUDIO, "text": HOSTILE}, FEW, told),
-    "any-to-any": ({"text": HOSTILE, "audio": AUDIO}, FEW, told),
     "visual-question-answering": (
         {"image": IMAGE, "question": "is it a frog"},
         {"top_k": 2},
@@ -304,7 +282,7 @@ def plain(value: Any) -> Any:
 
 
 def test_every_row_has_a_case() -> None:
-    assert CASES.keys() == MEDIA_TASKS.keys()
+    assert CASES.keys() | SEEN.keys() == MEDIA_TASKS.keys()
 
 
 def of_a_script(family: str) -> dict[str, Any]:

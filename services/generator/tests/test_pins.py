@@ -1,47 +1,34 @@
-"""What modules install fits together, and is what was tested here."""
+"""What modules install fits together, is all of it, and is what was tested here."""
 
-import re
-from importlib import metadata
+import sys
 from pathlib import Path
 
 import pytest
-from packaging.markers import default_environment
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
-from generator.rendering import requirements
+sys.path.insert(0, str(Path(__file__).parent))
+import pins
+
+from generator.rendering import TEMPLATES, requirements
 from generator.tasks import FAMILIES
-
-ROOT = Path(__file__).parents[3]
-
-
-def pins(text: str) -> dict[str, str]:
-    found = {}
-    for line in text.splitlines():
-        if match := re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line):
-            found[canonicalize_name(match[1])] = match[2]
-    return found
-
-
-CONSTRAINTS = pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_pins_of_a_family_are_those_of_the_tests(family: str) -> None:
-    chosen = pins(requirements(family))
-    assert len(chosen) == len(requirements(family).splitlines())
-    assert {name: CONSTRAINTS.get(name) for name in chosen} == chosen
+def test_the_pins_of_a_family_are_all_that_it_installs_at_the_versions_of_the_tests(
+    family: str,
+) -> None:
+    assert requirements(family) == pins.pinned(family), "make pins"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_pins_of_a_family_agree_with_what_each_package_asks_for(family: str) -> None:
-    chosen = pins(requirements(family))
-    for name, version in chosen.items():
-        assert metadata.version(name).partition("+")[0] == version
-        for text in metadata.requires(name) or ():
-            wanted = Requirement(text)
-            environment = {**default_environment(), "extra": ""}
-            if wanted.marker and not wanted.marker.evaluate(environment):
-                continue
-            given = chosen.get(canonicalize_name(wanted.name))
-            assert given is None or wanted.specifier.contains(given, prereleases=True), text
+    known = pins.constraints()
+    for name in pins.closure(FAMILIES[family].needs):
+        assert pins.installed(name).partition("+")[0] == known[name][1]
+        for wanted in pins.asked_for(name):
+            given = known.get(pins.canonicalize_name(wanted.name))
+            assert given is None or wanted.specifier.contains(given[1], prereleases=True), wanted
+
+
+def test_there_are_pins_for_each_family_and_no_others() -> None:
+    files = Path(str(TEMPLATES)) / "requirements"
+    assert {file.stem for file in files.iterdir()} == set(FAMILIES)

@@ -8,10 +8,10 @@ from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
 from generator import configs
 from generator.handlers import Handlers
-from generator.refusals import architectures
+from generator.refusals import _table
 
 sys.path.insert(0, str(Path(__file__).parent))
-from architectures import of_the_library
+from architectures import of_the_libraries
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ def test_an_ordinary_config_passes() -> None:
 
 
 def test_the_known_architectures_are_those_of_the_pinned_library() -> None:
-    assert architectures() == of_the_library(), "run services/generator/tests/architectures.py"
+    assert _table() == of_the_libraries(), "run services/generator/tests/architectures.py"

@@ -1,9 +1,10 @@
-"""Text about pictures and sounds, with a text to go by."""
+"""Text about pictures, videos and sounds, with a text to go by."""
 
 from typing import Any
 
 from generator.templates.inference.audio import read_audio
 from generator.templates.inference.module import InvalidInput, check_texts, read_image
+from generator.templates.inference.moving import read_frames
 from generator.templates.inference.several import combine
 
 
@@ -46,6 +47,10 @@ def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C
         if not hasattr(processor, "feature_extractor"):
             raise InvalidInput("audio: this model does not hear")
         given["audio"] = read_audio(value["audio"], processor.feature_extractor.sampling_rate)
+    if value.get("video") is not None:
+        if getattr(processor, "video_processor", None) is None:
+            raise InvalidInput("video: this model sees no videos")
+        given |= as_video(*read_frames(value["video"], value.get("frames") or 8))
     if isinstance(processor, tuple):
         if text is not None:
             raise InvalidInput("text: this model takes an image alone")
@@ -54,7 +59,8 @@ def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C
         raise InvalidInput("image: this model does not see")
     template = getattr(processor, "chat_template", None)
     if template:
-        parts = [{"type": {"images": "image"}.get(kind, kind)} for kind in given]
+        kinds = {"images": "image", "videos": "video", "audio": "audio"}
+        parts = [{"type": kinds[kind]} for kind in given if kind in kinds]
         if text is not None:
             parts.append({"type": "text", "text": text})
         prompt = processor.apply_chat_template(
@@ -64,3 +70,14 @@ def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C
     elif text is not None:
         given["text"] = text
     return processor(**given, return_tensors="pt").to(model.device, model.dtype)
+
+
+def as_video(frames: list[Any], seconds: float) -> dict[str, Any]:
+    """What a processor is given of a video whose frames have been chosen already."""
+    known = {
+        "total_num_frames": len(frames),
+        "fps": len(frames) / seconds,
+        "duration": seconds,
+        "frames_indices": list(range(len(frames))),
+    }
+    return {"videos": [frames], "video_metadata": [known], "do_sample_frames": False}

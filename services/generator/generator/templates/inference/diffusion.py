@@ -1,4 +1,4 @@
-"""Pictures and videos, by the pipelines of diffusers."""
+"""Pictures, videos and shapes, by the pipelines of diffusers."""
 
 import base64
 from pathlib import Path
@@ -49,7 +49,9 @@ def answer(
         if "number" in given:
             generator.manual_seed(given.pop("number"))
         made = pipeline(generator=generator, **given)
-        if task.endswith("-to-video"):
+        if task.endswith("-to-3d"):
+            answers.append(as_ply(made.images[0]))
+        elif task.endswith("-to-video"):
             frames = pipeline.video_processor.numpy_to_pil(pictures(made.frames))
             answers.append({"video": as_png(frames), "frames": len(frames)})
         else:
@@ -94,6 +96,8 @@ def arguments(
         given["number"] = read_number(value)
     if subject == "video" or "num_frames" in known:
         given["output_type"] = "np"
+    if "frame_size" in known:  # of Shap-E: pictures of the shape, were the shape not asked for
+        given["output_type"] = "mesh"
     return given
 
 
@@ -137,3 +141,18 @@ def as_png(frames: list[Any]) -> str:
     )
     frames[0].save(file, "png", **more)
     return base64.b64encode(file.getvalue()).decode()
+
+
+def as_ply(mesh: Any) -> dict[str, Any]:
+    """A shape as a PLY file, which programs for shapes open, with a colour per corner."""
+    import tempfile
+
+    from diffusers.utils import export_to_ply
+
+    with tempfile.TemporaryDirectory() as folder:
+        content = Path(export_to_ply(mesh, f"{folder}/shape.ply")).read_bytes()
+    return {
+        "shape": base64.b64encode(content).decode(),
+        "corners": len(mesh.verts),
+        "triangles": len(mesh.faces),
+    }

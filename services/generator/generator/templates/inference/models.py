@@ -53,5 +53,7 @@ def auto_class(task: str) -> str:
         "time-series-forecasting": "AutoModelForTimeSeriesPrediction",
         "translation": "AutoModelForSeq2SeqLM",
         "video-classification": "AutoModelForVideoClassification",
+        "video-text-to-text": "AutoModelForImageTextToText",
+        "visual-document-retrieval": "ColQwen2ForRetrieval",
         "visual-question-answering": "AutoModelForVisualQuestionAnswering",
     }[task]

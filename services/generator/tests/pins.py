@@ -1,0 +1,95 @@
+"""Write what each family of modules installs: its needs, and all that those ask for.
+
+    python services/generator/tests/pins.py
+
+The versions are those of constraints.txt, with which the tests run. torch's own CUDA libraries are
+left to torch, which asks for one version of each.
+"""
+
+import re
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from generator.rendering import TEMPLATES
+from generator.tasks import FAMILIES
+from hub import vision
+
+ROOT = Path(__file__).parents[3]
+# What the base images have: Linux on x86-64, and their Python.
+IMAGE = {
+    "extra": "",
+    "implementation_name": "cpython",
+    "os_name": "posix",
+    "platform_machine": "x86_64",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "python_full_version": "3.11.14",
+    "python_version": "3.11",
+    "sys_platform": "linux",
+}
+# pip and its like: every image has them, and a module's code does not ask for them.
+OF_THE_IMAGE = {"pip", "setuptools", "wheel"}
+OF_CUDA = re.compile(r"nvidia-.*|cuda-.*|triton")
+
+
+def constraints() -> dict[str, tuple[str, str]]:
+    """The name as it is written and the version, by canonical name."""
+    found = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if match := re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line):
+            found[canonicalize_name(match[1])] = match[1], match[2]
+    return found
+
+
+def distribution(name: str) -> metadata.Distribution:
+    """A package as it is installed here. Raises StopIteration: it is not."""
+    path = [*sys.path, str(vision.FOLDER)]
+    return next(iter(metadata.distributions(name=name, path=path)))
+
+
+def installed(name: str) -> str:
+    return distribution(name).version
+
+
+def asked_for(name: str, extras: Iterable[str] = ()) -> list[Requirement]:
+    """What a package, as it is installed here, asks for in the images."""
+    wanted = [Requirement(text) for text in distribution(name).requires or ()]
+    return [
+        found
+        for found in wanted
+        if found.marker is None
+        or any(found.marker.evaluate({**IMAGE, "extra": extra}) for extra in ("", *extras))
+    ]
+
+
+def closure(needs: Iterable[str]) -> list[str]:
+    """Canonical names of the packages and of all that they ask for."""
+    found: set[str] = set()
+    left = [Requirement(name) for name in needs]
+    while left:
+        wanted = left.pop()
+        name = canonicalize_name(wanted.name)
+        if name in found or name in OF_THE_IMAGE or OF_CUDA.fullmatch(name):
+            continue
+        found.add(name)
+        left += asked_for(name, wanted.extras)
+    return sorted(found)
+
+
+def pinned(family: str) -> str:
+    """requirements.txt of a family. Raises KeyError: constraints.txt lacks a version."""
+    known = constraints()
+    return "".join("{}=={}\n".format(*known[name]) for name in closure(FAMILIES[family].needs))
+
+
+if __name__ == "__main__":
+    folder = Path(str(TEMPLATES)) / "requirements"
+    for file in folder.glob("*.txt"):
+        file.unlink()
+    for family in FAMILIES:
+        (folder / f"{family}.txt").write_text(pinned(family), encoding="utf-8")

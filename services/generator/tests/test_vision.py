@@ -1,0 +1,161 @@
+"""Modules that install torchvision: each beside what the libraries answer on the same files.
+
+torchvision is not in the environment that the tests themselves run in (`hub.vision` says why), so
+both the modules and what they are compared with are processes that have it.
+"""
+
+import asyncio
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.contracts.generation import GenerateOptions, GenerateRequest
+from generator.handlers import Handlers
+from generator.hub import Hub
+from generator.libraries import TIMM
+from generator.settings import Settings
+from hub import vision
+from hub.testing import RunningHub
+
+sys.path.insert(0, str(Path(__file__).parent))
+from modules import Built, build
+
+HOSTILE = 'it\'s a "frog", really\n{{ .text }} $(id) `id` 喵 🐸'
+PICTURE = Image.effect_mandelbrot((64, 48), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+FRAMES = [PICTURE.rotate(10 * number) for number in range(4)]
+SOUND = (np.sin(np.arange(16_000) / 20) * 0.5 * 32767).astype("<i2")
+
+
+def as_png(*frames: Image.Image) -> str:
+    file = io.BytesIO()
+    frames[0].save(file, "png", save_all=len(frames) > 1, append_images=list(frames[1:]))
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def as_wav() -> str:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(16_000)
+        writer.writeframes(SOUND.tobytes())
+    return base64.b64encode(file.getvalue()).decode()
+
+
+IMAGE, AUDIO, FEW = as_png(PICTURE), as_wav(), {"max_new_tokens": 8}
+ABOUT = {"text": HOSTILE, **FEW}
+# By the model's name: its task, one input, and the parameters.
+CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "image-text-to-text": ("image-text-to-text", IMAGE, ABOUT),
+    "qwen-vl": ("image-text-to-text", IMAGE, ABOUT),
+    "image-to-text": ("image-to-text", IMAGE, FEW),
+    "video-text-to-text": ("video-text-to-text", as_png(*FRAMES), {"frames": 4, **ABOUT}),
+    "audio-text-to-text": ("audio-text-to-text", {"audio": AUDIO, "text": HOSTILE}, FEW),
+    "any-to-any": ("any-to-any", {"text": HOSTILE, "audio": AUDIO}, FEW),
+    "mask-generation": (
+        "mask-generation",
+        IMAGE,
+        {"points": 4, "threshold": 0.5, "stability": 0.0},
+    ),
+    "visual-document-retrieval": (
+        "visual-document-retrieval",
+        IMAGE,
+        {"query": HOSTILE, "vectors": True},
+    ),
+    "timm-classification": ("image-classification", IMAGE, {}),
+    "timm-features": ("image-feature-extraction", IMAGE, {}),
+}
+
+
+async def made(hub: RunningHub, folder: Path) -> dict[str, Built]:
+    client = Hub(hub.url)
+    handlers = Handlers(client, Settings(hf_endpoint=hub.url))
+    modules = {}
+    for name in CASES:
+        module = await handlers.generate(GenerateRequest(model_url=f"lilypad/tiny-{name}"))
+        modules[name] = build(module.files, folder / name, HF_ENDPOINT=hub.url)
+    await client.close()
+    return modules
+
+
+@pytest.fixture(scope="module")
+def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
+    hub_process.heal()
+    return asyncio.run(made(hub_process, tmp_path_factory.mktemp("modules")))
+
+
+@pytest.fixture(scope="module")
+def expected(modules: dict[str, Built]) -> dict[str, Any]:
+    frames = [as_png(frame) for frame in FRAMES]
+    cases = {
+        name: (task, str(modules[name].app / "model"), frames, AUDIO, HOSTILE)
+        for name, (task, *_) in CASES.items()
+    }
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parent / "with_torchvision.py"],
+        input=json.dumps(cases),
+        env={**os.environ, **vision.environment(), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    answers: dict[str, Any] = json.loads(done.stdout)
+    return answers
+
+
+def to_numbers(answer: Any) -> Any:
+    """Masks as rows of 0 and 1, since two programs may compress one picture differently."""
+    if isinstance(answer, list):
+        return [to_numbers(item) for item in answer]
+    if isinstance(answer, dict) and "mask" in answer:
+        with Image.open(io.BytesIO(base64.b64decode(answer["mask"]))) as mask:
+            return {**answer, "mask": np.asarray(mask).astype(int).tolist()}
+    return answer
+
+
+def close(answer: Any, expected: Any) -> bool:
+    if isinstance(expected, dict):
+        return answer.keys() == expected.keys() and all(
+            close(answer[name], expected[name]) for name in expected
+        )
+    if isinstance(expected, list):
+        return len(answer) == len(expected) and all(map(close, answer, expected))
+    if isinstance(expected, float):
+        return answer == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    return bool(answer == expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_module_answers_what_the_library_does(
+    name: str, modules: dict[str, Built], expected: dict[str, Any]
+) -> None:
+    _, value, parameters = CASES[name]
+    code, result = modules[name].run(request={"inputs": [value], "parameters": parameters})
+    assert (code, result["status"]) == (0, "success"), result
+    assert expected[name][0]
+    assert close(to_numbers(result["outputs"]), expected[name])
+
+
+def test_every_row_of_timm_has_a_case() -> None:
+    assert {task for name, (task, *_) in CASES.items() if name.startswith("timm-")} == set(TIMM)
+
+
+async def test_an_image_with_cuda_keeps_the_torchvision_that_fits_it(handlers: Handlers) -> None:
+    for model, kept in (("tiny-timm-features", True), ("tiny-text-classification", False)):
+        request = GenerateRequest(
+            model_url=f"lilypad/{model}", options=GenerateOptions.model_validate({"gpu": True})
+        )
+        files = (await handlers.generate(request)).files
+        (removed,) = [line for line in files["Dockerfile"].splitlines() if "uninstall" in line]
+        assert ("torchvision" not in removed) is kept
+        assert ("torchvision==" in files["requirements.txt"]) is kept

@@ -1,0 +1,18 @@
+"""torchvision and timm, in a folder of their own beside the environment.
+
+transformers prepares pictures otherwise as soon as torchvision is there. Only the modules that
+install it are to be tried with it, so it is on the path of their processes alone.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# `make setup` installs them there.
+FOLDER = Path(sys.prefix) / "beside"
+
+
+def environment() -> dict[str, str]:
+    """What a process needs in its environment to import torchvision and timm."""
+    here = Path(__file__).parent / "beside"
+    return {"PYTHONPATH": os.pathsep.join((str(here), str(FOLDER)))}
