@@ -65,6 +65,10 @@ class Client:
         self._receive: Callable[[Packet], Awaitable[None]] = socket.receive
         socket.receive = self.receive
 
+    def waits_for(self, topic: str) -> bool:
+        """Whether there are updates of a topic that it has not got yet."""
+        return topic in self.mailbox.latest
+
     @property
     def wire(self) -> Wire | None:
         return getattr(self.socket, "wire", None)
@@ -120,6 +124,11 @@ class Client:
     async def has_room(self) -> None:
         """Wait until at most half the mailbox is full, or the client is gone."""
         while self.mailbox.size > CAPACITY // 2 and not self.gone:  # noqa: ASYNC110  (the pump's pace)
+            await asyncio.sleep(PERIOD)
+
+    async def has_kept(self) -> None:
+        """Wait until everything that must arrive has been handed over, or the client is gone."""
+        while self.mailbox.kept and not self.gone:  # noqa: ASYNC110  (the pump's pace)
             await asyncio.sleep(PERIOD)
 
     def flush(self, now: float) -> bool:

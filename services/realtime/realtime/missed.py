@@ -1,6 +1,7 @@
 """What happened while a client was away, from the tables that nothing is lost from."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from common.bus import Bus
@@ -10,12 +11,14 @@ from common.contracts.monitoring import (
     Alert,
     AlertNews,
     AlertsRequest,
+    Heard,
     HistoryRequest,
     MetricUpdate,
     parse_time,
 )
 from realtime import update as updates
 from realtime.client import Client
+from realtime.cursor import Cursor, microseconds
 from realtime.topics import Account, Topic
 from realtime.update import Update
 
@@ -25,12 +28,25 @@ MOMENTS_A_PAGE, MOST_MOMENTS = 1_000, 10_000
 ALERTS_A_PAGE, MOST_ALERTS = 200, 1_000
 
 
+@dataclass(slots=True)
+class Moment:
+    """Something that was missed; `at` and `arrival` are those of a sample, or 0 of an alert."""
+
+    order: tuple[int, int]
+    update: Update
+    arrival: int = 0
+    at: int = 0
+    alerted: datetime | None = None
+
+
 async def tell(
-    bus: Bus, client: Client, account: Account, topic: Topic, *, since: datetime
+    bus: Bus, client: Client, account: Account, topic: Topic, *, since: datetime | Cursor
 ) -> bool:
     """Send what happened after `since`, in order, and nothing twice; then what came meanwhile.
 
     The client is held (`Topics.join`), so that what happens now comes after.
+    `since` is how far it has heard; if it does not know better a time: that of
+    the last update it got, or when it was still there.
 
     Returns:
         False if there was more than is told; then it was the newest.
@@ -40,14 +56,17 @@ async def tell(
     """
     member = topic.members[client]
     try:
-        recorded, complete = await _recorded(bus, topic.model, member.wanted, since)
-        alerts = await _alerts(bus, topic.model, since)
-        heard = {(parse_time(b.timestamp), name) for b in topic.heard(member) for name in b.metrics}
-        moments = [*_not_heard(recorded, since, heard)]
-        moments += _incidents(alerts, since, set(account.alerts))
-        for _, update in sorted(moments, key=lambda moment: moment[0]):
+        recorded, heard, complete = await _recorded(bus, topic.model, member.wanted, since)
+        cursor = Cursor(heard.floor, heard.alerted, heard.places)
+        alerts = await _alerts(bus, topic.model, cursor.alerted)
+        moments = [*_not_heard(recorded, topic.heard(member))]
+        moments += _incidents(alerts, cursor.alerted, account.heard(client))
+        for moment in sorted(moments, key=lambda moment: moment.order):
             await client.has_room()
-            client.keep(update)
+            for told in (cursor, topic.cursor):
+                told.hear(moment.arrival, moment.at)
+                told.hear_alert(moment.alerted)
+            client.keep(moment.update.marked(cursor.text) if member.marked else moment.update)
     finally:
         held, member.held = member.held or [], None
         for update in held:
@@ -56,56 +75,58 @@ async def tell(
 
 
 async def _recorded(
-    bus: Bus, model: str, wanted: frozenset[str] | None, since: datetime
-) -> tuple[list[MetricUpdate], bool]:
-    """The moments after `since`, and whether that is all; pages come newest first."""
+    bus: Bus, model: str, wanted: frozenset[str] | None, since: datetime | Cursor
+) -> tuple[list[MetricUpdate], Heard, bool]:
+    """The moments after `since`, what that means, and whether these are all.
+
+    Pages come newest first, by the times of the samples.
+    """
     found: list[MetricUpdate] = []
-    before: datetime | None = None
-    while len(found) < MOST_MOMENTS:
-        page = await bus.call(
-            HISTORY,
-            HistoryRequest(
-                model_id=model,
-                since=since,
-                before=before,
-                metrics=sorted(wanted) if wanted else None,
-                most=MOMENTS_A_PAGE,
-            ),
-        )
+    request = HistoryRequest(
+        model_id=model,
+        since=since if isinstance(since, datetime) else None,
+        heard=since.heard if isinstance(since, Cursor) else None,
+        metrics=sorted(wanted) if wanted else None,
+        most=MOMENTS_A_PAGE,
+    )
+    while True:
+        page = await bus.call(HISTORY, request)
         found[:0] = page.updates
-        if page.complete or not page.updates:
-            return found, True
+        heard = request.heard or page.heard or Cursor.now().heard
+        complete = page.complete or not page.updates
+        if complete or len(found) >= MOST_MOMENTS:
+            return found, heard, complete
         before = parse_time(page.updates[0].timestamp)
-    return found, False
+        request = request.model_copy(update={"before": before})
 
 
-def _not_heard(
-    recorded: list[MetricUpdate], since: datetime, heard: set[tuple[datetime, str]]
-) -> Iterator[tuple[datetime, Update]]:
+def _not_heard(recorded: list[MetricUpdate], heard: set[tuple[datetime, str]]) -> Iterator[Moment]:
     for body in recorded:
-        at = parse_time(body.timestamp)
-        metrics = {k: v for k, v in body.metrics.items() if (at, k) not in heard}
-        if metrics and at > since:
-            yield at, updates.metric_update(body.model_copy(update={"metrics": metrics}))
+        time = parse_time(body.timestamp)
+        metrics = {k: v for k, v in body.metrics.items() if (time, k) not in heard}
+        if metrics:
+            at = microseconds(time)
+            update = updates.metric_update(body.model_copy(update={"metrics": metrics}))
+            yield Moment((body.arrival, at), update, arrival=body.arrival, at=at)
 
 
-async def _alerts(bus: Bus, model: str, since: datetime) -> list[Alert]:
+async def _alerts(bus: Bus, model: str, since: int) -> list[Alert]:
     """Raised or recovered after `since`, newest first."""
     found: list[Alert] = []
     before: str | None = None
     while len(found) < MOST_ALERTS:
         request = AlertsRequest(model_id=model, before=before, limit=ALERTS_A_PAGE)
         page = (await bus.call(LIST_ALERTS, request)).alerts
-        found += [a for a in page if a.raised_at > since or (a.recovered_at or since) > since]
-        if len(page) < ALERTS_A_PAGE or page[-1].raised_at <= since:
+        found += [
+            alert for alert in page if microseconds(alert.recovered_at or alert.raised_at) > since
+        ]
+        if len(page) < ALERTS_A_PAGE or microseconds(page[-1].raised_at) <= since:
             break
         before = page[-1].id
     return found
 
 
-def _incidents(
-    alerts: list[Alert], since: datetime, heard: set[tuple[str, str]]
-) -> Iterator[tuple[datetime, Update]]:
+def _incidents(alerts: list[Alert], since: int, heard: set[tuple[str, str]]) -> Iterator[Moment]:
     """An alert is news when it is raised, and again when it recovers."""
     for alert in alerts:
         raised = AlertNews.model_validate(alert.model_dump())
@@ -114,5 +135,7 @@ def _incidents(
             (alert.raised_at, raised),
             (alert.recovered_at, raised.model_copy(update=over)),
         ):
-            if at is not None and at > since and (news.id, news.type) not in heard:
-                yield at.astimezone(UTC), updates.alert(news)
+            if at is None or (news.id, news.type) in heard or microseconds(at) <= since:
+                continue
+            order = (microseconds(at) * 256, 0)
+            yield Moment(order, updates.alert(news), alerted=at.astimezone(UTC))

@@ -16,7 +16,7 @@ import socketio
 import socketio.exceptions
 import structlog
 from engineio.payload import Payload
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, PlainValidator, ValidationError
 
 from common.bus import NatsBus
 from common.context import Context, current
@@ -34,9 +34,10 @@ from common.errors import (
 from common.service import invalid
 from realtime import missed
 from realtime.client import Client, Pump
+from realtime.cursor import Cursor
 from realtime.slots import FULL, Slots
 from realtime.topics import Topics
-from realtime.update import Update
+from realtime.update import Update, topic_of
 from realtime.websocket import LARGEST_FRAME, WebSocket
 
 log = structlog.get_logger()
@@ -53,21 +54,20 @@ RECHECK = 30.0
 REVOKED = Unauthenticated("the API key is expired or revoked")
 
 
+def _moment(since: Any) -> datetime | Cursor | None:
+    if since is None:
+        return None
+    text = since if isinstance(since, str) else ""
+    return Cursor.parse(text) if text.startswith("c1") else parse_time(text)
+
+
 class Subscription(Input):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     model_id: ModelId
     metrics: Annotated[list[MetricName], Field(min_length=1, max_length=64)] | None = None
-    since: str | None = None
-
-    @field_validator("since")
-    @classmethod
-    def _is_a_time(cls, text: str | None) -> str | None:
-        if text is not None:
-            parse_time(text)
-        return text
-
-    @property
-    def after(self) -> datetime | None:
-        return None if self.since is None else parse_time(self.since)
+    since: Annotated[datetime | Cursor | None, PlainValidator(_moment)] = None
+    cursor: bool = False
 
 
 class Unsubscription(Input):
@@ -247,16 +247,22 @@ class Sockets:
             except NotFound:
                 raise NotFound("no metrics of such a model were recorded") from None
         wanted = frozenset(wish.metrics) if wish.metrics else None
-        topic = await self.topics.join(account, model, client, wanted, hold=wish.after is not None)
+        marked = wish.cursor or isinstance(wish.since, Cursor)
+        topic = await self.topics.join(
+            account, model, client, wanted, marked=marked, hold=wish.since is not None
+        )
         if client.gone or client.account != account:
             self.topics.leave(account, model, client)
             raise Unavailable("the connection was lost")
         client.models.add(model)
-        if wish.after is None:
-            return {"status": "success"}
-        heard = self.topics.accounts[account]
-        complete = await missed.tell(self.bus, client, heard, topic, since=wish.after)
-        return {"status": "success", "complete": complete}
+        answer: dict[str, Any] = {"status": "success"}
+        if wish.since is not None:
+            heard = self.topics.accounts[account]
+            answer["complete"] = await missed.tell(self.bus, client, heard, topic, since=wish.since)
+        await client.has_kept()
+        if marked and not client.waits_for(topic_of(model)):
+            answer["cursor"] = topic.cursor.text
+        return answer
 
     async def _unsubscribe(self, client: Client, data: Any) -> dict[str, Any]:
         wish = Unsubscription.model_validate_json(orjson.dumps(data))

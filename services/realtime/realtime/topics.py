@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable
+from datetime import datetime
 from typing import Any, Protocol
 
 import nats.errors
@@ -22,17 +23,20 @@ from common.contracts.benchmarking import PROGRESSED, BenchmarkProgress
 from common.contracts.monitoring import ALERT_RAISED, METRICS_RECORDED, AlertNews, MetricUpdate
 from common.errors import Unavailable
 from realtime import update as updates
+from realtime.cursor import Cursor, microseconds
 from realtime.update import Update
 
 log = structlog.get_logger()
 
 # Moments of a model that are remembered, so that whoever asks what it missed
-# does not get again what it got.
-REMEMBERED = 256
+# does not get again what it got: five seconds of the busiest.
+REMEMBERED = 1024
 
 
 class Receiver(Protocol):
     """What a topic needs of a client."""
+
+    def waits_for(self, topic: str) -> bool: ...
 
     def deliver(self, update: Update, now: float) -> None: ...
 
@@ -44,61 +48,108 @@ class Member:
 
     Attributes:
         wanted: metrics; None: all of them.
+        marked: it gets the cursor with everything.
         since: the topic's count of events when it began to hear them without a gap.
         held: what came while it is being told what it missed; None: it hears at once.
     """
 
-    __slots__ = ("held", "since", "wanted")
+    __slots__ = ("held", "marked", "since", "wanted")
 
     def __init__(self, wanted: frozenset[str] | None, since: int) -> None:
         self.wanted = wanted
+        self.marked = False
         self.since = since
         self.held: list[Update] | None = None
 
 
 class Topic:
-    """One model of one account, while it has members here."""
+    """One model of one account, while it has members here.
+
+    Attributes:
+        cursor: how far its members have heard.
+        recent: of what they heard last: the count, the time, the names of metrics.
+    """
 
     def __init__(self, account: str, model: str) -> None:
         self.account = account
         self.model = model
         self.members: dict[Receiver, Member] = {}
         self.count = 0
-        self.recent: deque[tuple[int, MetricUpdate]] = deque(maxlen=REMEMBERED)
+        self.cursor = Cursor.now()
+        self.recent: deque[tuple[int, datetime, list[str]]] = deque(maxlen=REMEMBERED)
         self.listening: asyncio.Task[list[Subscription]] | None = None
 
     async def hear(self, body: MetricUpdate) -> None:
         self.count += 1
-        self.recent.append((self.count, body))
+        at = datetime.fromisoformat(body.timestamp)
+        self.recent.append((self.count, at, list(body.metrics)))
+        self.cursor.hear(body.arrival, microseconds(at))
         update = updates.metric_update(body)
         now = time.monotonic()
         for client, member in self.members.items():
             one = update if member.wanted is None else update.part(member.wanted)
             if one is None:
                 continue
+            if member.marked:
+                one = one.marked(self.cursor.text)
             if member.held is None:
                 client.deliver(one, now)
             else:
                 member.held.append(one)
 
-    def heard(self, member: Member) -> list[MetricUpdate]:
+    def hear_alert(self, client: Receiver, update: Update) -> None:
+        """For a client that hears it anyway, as one of the account's."""
+        member = self.members.get(client)
+        if member is None:
+            client.keep(update)
+            return
+        # An alert overtakes updates that wait, and must not say that they were heard.
+        behind = member.held is None and client.waits_for(updates.topic_of(self.model))
+        if member.marked and not behind:
+            update = update.marked(self.cursor.text)
+        if member.held is None:
+            client.keep(update)
+        else:
+            member.held.append(update)
+
+    def heard(self, member: Member) -> set[tuple[datetime, str]]:
         """What the member has heard of what is remembered, or will hear without being told."""
-        return [body for count, body in self.recent if count > member.since]
+        heard = {
+            (at, name) for count, at, names in self.recent if count > member.since for name in names
+        }
+        for update in member.held or []:
+            if update.event == "metric_update":
+                at = datetime.fromisoformat(update.data["timestamp"])
+                heard |= {(at, name) for name in update.data["metrics"]}
+        return heard
 
 
 class Account:
     """What concerns everything an account owns, while it has clients here."""
 
     def __init__(self) -> None:
-        self.members: dict[Receiver, None] = {}
-        self.alerts: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
+        # Each with the count of alerts when it came.
+        self.members: dict[Receiver, int] = {}
+        self.count = 0
+        self.alerts: deque[tuple[int, AlertNews]] = deque(maxlen=REMEMBERED)
         self.listening: asyncio.Task[list[Subscription]] | None = None
 
-    async def hear_alert(self, body: AlertNews) -> None:
-        self.alerts.append((body.id, body.type))
+    async def hear_alert(self, body: AlertNews, topic: Topic | None) -> None:
+        self.count += 1
+        self.alerts.append((self.count, body))
         update = updates.alert(body)
+        if topic is not None:
+            topic.cursor.hear_alert(body.at)
         for client in list(self.members):
-            client.keep(update)
+            if topic is None:
+                client.keep(update)
+            else:
+                topic.hear_alert(client, update)
+
+    def heard(self, client: Receiver) -> set[tuple[str, str]]:
+        """The alerts that the client has heard, of those that are remembered."""
+        since = self.members.get(client, self.count)
+        return {(body.id, body.type) for count, body in self.alerts if count > since}
 
     async def hear_progress(self, body: BenchmarkProgress) -> None:
         update = updates.benchmark_progress(body)
@@ -128,7 +179,7 @@ class Topics:
             Unavailable: the bus is away.
         """
         found = self.accounts.setdefault(account, Account())
-        found.members[client] = None
+        found.members[client] = found.count
         if found.listening is None:
             found.listening = asyncio.ensure_future(self._listen_to_account(account, found))
         await _shielded(found.listening)
@@ -136,7 +187,9 @@ class Topics:
 
     def exit(self, account: str, client: Receiver) -> None:
         found = self.accounts.get(account)
-        if found is not None and found.members.pop(client, 0) is None and not found.members:
+        if found is None or found.members.pop(client, None) is None:
+            return
+        if not found.members:
             del self.accounts[account]
             self._stop(found.listening)
 
@@ -147,6 +200,7 @@ class Topics:
         client: Receiver,
         wanted: frozenset[str] | None,
         *,
+        marked: bool = False,
         hold: bool = False,
     ) -> Topic:
         """Let a client hear a model's metrics; a second wish replaces the first.
@@ -160,10 +214,13 @@ class Topics:
         topic = self.models.get((account, model))
         if topic is None:
             topic = self.models[account, model] = Topic(account, model)
+            for _, alert in self.accounts[account].alerts:
+                if alert.model_id == model:
+                    topic.cursor.hear_alert(alert.at)
         member = topic.members.get(client)
         if member is None:
             member = topic.members[client] = Member(wanted, topic.count)
-        member.wanted = wanted
+        member.wanted, member.marked = wanted, marked
         if hold and member.held is None:
             member.held = []
         if topic.listening is None:
@@ -196,7 +253,7 @@ class Topics:
     async def _listen_to_account(self, account: str, found: Account) -> list[Subscription]:
         async def hear_alert(body: AlertNews) -> None:
             self.decoded += 1
-            await found.hear_alert(body)
+            await found.hear_alert(body, self.models.get((account, body.model_id)))
 
         async def hear_progress(body: BenchmarkProgress) -> None:
             self.decoded += 1

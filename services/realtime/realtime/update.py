@@ -21,10 +21,13 @@ class Update:
     """
 
     def __init__(self, event: str, data: Any, topic: str = "", series: Any = ()) -> None:
+        self.event = event
+        self.data = data
         self.topic = topic
         self.series = frozenset(series)
         self.text = b"42" + orjson.dumps([event, data])
         self._parts: dict[frozenset[str], Update | None] = {}
+        self._marked: tuple[str, Update] | None = None
 
     @cached_property
     def frame(self) -> bytes:
@@ -41,19 +44,26 @@ class Update:
         if wanted >= self.series:
             return self
         if wanted not in self._parts:
-            data = orjson.loads(self.text[2:])[1]
-            data["metrics"] = {k: v for k, v in data["metrics"].items() if k in wanted}
-            self._parts[wanted] = (
-                Update("metric_update", data, self.topic, data["metrics"])
-                if data["metrics"]
-                else None
-            )
+            metrics = {k: v for k, v in self.data["metrics"].items() if k in wanted}
+            data = {**self.data, "metrics": metrics}
+            self._parts[wanted] = Update(self.event, data, self.topic, metrics) if metrics else None
         return self._parts[wanted]
+
+    def marked(self, cursor: str) -> "Update":
+        """With a cursor; the same object for the same one."""
+        if self._marked is None or self._marked[0] != cursor:
+            data = {**self.data, "cursor": cursor}
+            self._marked = cursor, Update(self.event, data, self.topic, self.series)
+        return self._marked[1]
+
+
+def topic_of(model: str) -> str:
+    return f"model {model}"
 
 
 def metric_update(body: MetricUpdate) -> Update:
     data = {"modelId": body.model_id, "timestamp": body.timestamp, "metrics": body.metrics}
-    return Update("metric_update", data, f"model {body.model_id}", body.metrics)
+    return Update("metric_update", data, topic_of(body.model_id), body.metrics)
 
 
 def alert(body: AlertNews) -> Update:

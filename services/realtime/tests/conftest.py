@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -32,16 +32,19 @@ from common.contracts.monitoring import (
     AlertNews,
     Alerts,
     AlertsRequest,
+    Heard,
     History,
     HistoryRequest,
     KnownModel,
     MetricUpdate,
     ModelRequest,
+    parse_time,
 )
 from common.errors import NotFound, Unauthenticated
 from common.service import Service as Answers
 from local.services import Service
 from local.stack import Stack
+from realtime.cursor import microseconds
 
 REALTIME = (Service("realtime", replicas=2, http=True),)
 
@@ -69,6 +72,7 @@ class Others:
     revoked: set[str] = field(default_factory=set)
     recorded: dict[tuple[str, str], list[MetricUpdate]] = field(default_factory=dict)
     alerts: list[tuple[str, Alert]] = field(default_factory=list)
+    last: int = 0
 
     async def authenticate(self, credentials: Credentials) -> Access:
         account, _, key = credentials.token.partition("/")
@@ -83,26 +87,43 @@ class Others:
         return KnownModel(metrics=[])
 
     async def history(self, request: HistoryRequest) -> History:
+        """All are committed by one writer, so its place is all there is to know."""
+        everything = self.recorded[current.get().account, request.model_id]
+        heard = request.heard
+        if heard is None:
+            assert request.since
+            moment = microseconds(request.since)
+            seen = [u.arrival for u in everything if parse_time(u.timestamp) == request.since]
+            heard = Heard(floor=min(seen, default=moment * 256), alerted=moment, places=[])
+        after = max([heard.floor, *(arrival for arrival, _ in heard.places)])
         updates = [
             update
-            for update in self.recorded[current.get().account, request.model_id]
-            if datetime.fromisoformat(update.timestamp) > request.since
-            and (not request.before or datetime.fromisoformat(update.timestamp) < request.before)
+            for update in everything
+            if update.arrival > after
+            and (not request.before or parse_time(update.timestamp) < request.before)
         ]
+        updates.sort(key=lambda update: parse_time(update.timestamp))
         if request.metrics is not None:
             kept = [{k: v for k, v in u.metrics.items() if k in request.metrics} for u in updates]
             pairs = zip(updates, kept, strict=True)
             updates = [u.model_copy(update={"metrics": kept}) for u, kept in pairs if kept]
-        return History(updates=updates[-request.most :], complete=len(updates) <= request.most)
+        complete = len(updates) <= request.most
+        return History(updates=updates[-request.most :], complete=complete, heard=heard)
 
     async def list_alerts(self, request: AlertsRequest) -> Alerts:
         of_account = [a for who, a in self.alerts if who == current.get().account]
         return Alerts(alerts=[a for a in of_account if a.model_id == request.model_id][::-1])
 
-    async def record(self, account: str, model: str, *, tell: bool = True, **metrics: float) -> str:
+    async def record(
+        self, account: str, model: str, *, tell: bool = True, ago: float = 0, **metrics: float
+    ) -> str:
         """Commit, then publish, as the metrics service does; returns the timestamp."""
-        now = datetime.now(UTC).isoformat()
-        update = MetricUpdate(model_id=model, timestamp=now, metrics=metrics)
+        now = datetime.now(UTC)
+        self.last = max(microseconds(now), self.last + 1)
+        now = (now - timedelta(seconds=ago)).isoformat()
+        update = MetricUpdate(
+            model_id=model, timestamp=now, metrics=metrics, arrival=self.last * 256 + 1
+        )
         self.recorded.setdefault((account, model), []).append(update)
         if tell:
             await self.metrics.publish(METRICS_RECORDED, update, account, model)
@@ -110,9 +131,12 @@ class Others:
 
     async def alert(self, account: str, model: str, type: str, *, tell: bool = True) -> None:
         number = f"alert_{len(self.alerts)}"
-        news = AlertNews(id=number, model_id=model, type=type, message="!", severity="warning")
+        now = datetime.now(UTC)
+        news = AlertNews(
+            id=number, model_id=model, type=type, message="!", severity="warning", at=now
+        )
         row = Alert(
-            **news.model_dump(), metric=None, raised_at=datetime.now(UTC), recovered_at=None
+            **news.model_dump(exclude={"at"}), metric=None, raised_at=now, recovered_at=None
         )
         self.alerts.append((account, row))
         if tell:

@@ -3,10 +3,19 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 
 def numbers(watcher) -> list[int]:
     """The records' numbers; each has a series of its own, so none replaces another."""
     return [int(name[1:]) for update in watcher.of("metric_update") for name in update["metrics"]]
+
+
+def what(heard) -> list[str]:
+    """Metrics by name, alerts by type."""
+    return [
+        data["type"] if event == "alert" else next(iter(data["metrics"])) for event, data in heard
+    ]
 
 
 async def everything(watcher, last: int) -> list[int]:
@@ -64,7 +73,74 @@ async def test_thousands_of_missed_moments_all_come(others, watch):
         await others.record("m4", "m", tell=False, **{f"n{number}": 0})
     watcher = await watch("m4/key")
     assert (await watcher.subscribe("m", since=since))["complete"]
-    assert await everything(watcher, 3499) == list(range(1, 3500))
+    assert numbers(watcher) == list(range(1, 3500))  # the answer comes last
+
+
+async def test_what_came_late_meanwhile_is_told_in_the_order_in_which_it_came(others, watch):
+    since = await others.record("m8", "m", tell=False, n0=0)
+    await others.record("m8", "m", tell=False, n1=0)
+    await others.record("m8", "m", tell=False, ago=3600, n2=0)
+    await others.record("m8", "m", tell=False, n3=0)
+    watcher = await watch("m8/key")
+    await watcher.subscribe("m", since=since)
+    assert numbers(watcher) == [1, 2, 3]
+
+
+async def test_with_a_cursor_a_client_may_leave_at_any_moment(stack, others, watch):
+    """Late samples, alerts, either replica: what was not heard comes, and only that."""
+    urls = [f"http://{host}:{port}" for host, port in stack.addresses["realtime"]]
+    await others.record("m9", "m", tell=False, n0=0)
+    stays, leaves = await watch("m9/key", urls[1]), await watch("m9/key", urls[0])
+    assert "cursor" not in await stays.subscribe("m")
+    cursor = (await leaves.subscribe("m", cursor=True))["cursor"]
+    heard = []
+    for turn in range(4):
+        there = turn % 2 == 0
+        for number in range(4):
+            ago = 7200 if number == 1 else 0
+            updates, alerts = len(numbers(leaves)), len(leaves.of("alert"))
+            await others.record("m9", "m", ago=ago, **{f"n{turn * 4 + number + 1}": 0})
+            if number == 2:
+                await others.alert("m9", "m", f"alert{turn}")
+            if there:  # in step, so that nothing is replaced and alerts overtake nothing
+                await leaves.wait_for("metric_update", updates + 1)
+                await leaves.wait_for("alert", alerts + (number == 2))
+        if there:
+            cursor = leaves.heard[-1][1]["cursor"]
+            heard += leaves.heard
+            await leaves.close()
+        else:
+            leaves = await watch("m9/key", urls[turn // 2])
+            answer = await leaves.subscribe("m", since=cursor)
+            assert answer["complete"]
+    heard += leaves.heard
+    await everything(stays, 16)
+    assert sorted(what(heard)) == sorted(what(stays.heard))
+    assert not any("cursor" in data for _, data in stays.heard)
+    # The answer's cursor is as good as the last event's.
+    again = await watch("m9/key")
+    await others.record("m9", "m", n17=0)
+    await again.subscribe("m", since=answer["cursor"])
+    assert what(again.heard) == ["n17"]
+
+
+async def test_an_alert_that_this_replica_heard_before_the_client_came_is_missed_all_the_same(
+    others, watch
+):
+    since = await others.record("m10", "m", tell=False, n0=0)
+    stays = await watch("m10/key")
+    await others.alert("m10", "m", "first")
+    await stays.wait_for("alert")
+    watcher = await watch("m10/key")
+    await watcher.subscribe("m", since=since)
+    assert [alert["type"] for alert in watcher.of("alert")] == ["first"]
+
+
+@pytest.mark.parametrize("wrong", ["c1", "c1.zz.0", "c1.0.0." + "f" * 16 + "-0", "c2.0.0"])
+async def test_a_cursor_that_never_was_one_is_refused(others, watch, wrong: str):
+    await others.record("m11", "m", tell=False, n0=0)
+    watcher = await watch("m11/key")
+    assert (await watcher.subscribe("m", since=wrong))["code"] == 1003
 
 
 async def test_missed_metrics_are_filtered_too(others, watch):

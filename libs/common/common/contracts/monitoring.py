@@ -235,10 +235,14 @@ class MetricUpdate(Message):
 
 
 class History(Message):
-    """By time; `complete` is False where there was more than asked for: these are the newest."""
+    """By time; `complete` is False where there was more than asked for: these are the newest.
+
+    `heard`: what the request's `since` was taken for.
+    """
 
     updates: list[MetricUpdate]
     complete: bool
+    heard: Heard | None = None
 
 
 class ModelRequest(Message):
