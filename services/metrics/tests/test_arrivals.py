@@ -12,6 +12,7 @@ import pytest
 from common.contracts.monitoring import EPOCH, Heard, HistoryRequest, MetricUpdate, parse_time
 from common.postgres import Database
 from common.testing import MemoryBus
+from metrics import batch
 from metrics.handlers import Handlers
 
 from .conftest import Caller
@@ -105,9 +106,10 @@ async def other(handlers: Handlers, database: Database) -> AsyncIterator[Handler
 
 
 async def test_whoever_leaves_at_any_moment_is_told_the_rest_without_a_gap_or_a_double(
-    caller: Caller, other: Handlers, bus: MemoryBus
+    caller: Caller, other: Handlers, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two replicas commit and tell in whatever order; some samples are late, some ahead."""
+    monkeypatch.setattr(batch, "MOST_TOLD", 1_000)
     callers = [caller, Caller(other)]
     callers[1].account = caller.account
     choose = random.Random(7)
