@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from lilypad_client import LilypadClient, LilypadError, Module
 from local.__main__ import Progress, interruptible, port_of
 from local.process import CannotStart
 from local.stack import Stack
-from local.watch import Seen, watch
+from local.watch import Screen, watch
 
 MODEL = "lilypad/tiny-text-classification"
 SAMPLE = 'It\'s a small model, and it "answers", even this.'
@@ -87,19 +87,19 @@ class Demo:
         with httpx2.Client(base_url=stack.url, timeout=60) as http:
             http.headers["Authorization"] = f"Bearer {key}"
             with self.step("record how long that took, as a metric of the model"):
-                milliseconds = result["timings"]["inference"] * 1e3
-                _post(
-                    http, "/v1/api/monitor/record", modelId=MODEL, metrics={"latency": milliseconds}
-                )
-            self.say(f"[bold cyan]{self.steps + 1}[/] benchmark the model, watched over a socket")
-            run, seen = self.benchmark(stack.url, key, http)
+                record(http, result)
+            self.say(
+                f"[bold cyan]{self.steps + 1}[/] benchmark the model, watched over a socket;"
+                " meanwhile record it again"
+            )
+            run, seen = self.benchmark(stack.url, key, http, lambda: record(http, result))
             self.steps += 1
             self.say(_figures(run))
             self.say("  [dim]* the optimal batch size[/]")
             for sentence in run["analysis"]["resource_recommendations"]:
                 self.say(Padding(f"• {sentence}", (0, 2)))
             self.say(
-                f"  [dim]{seen.progress} progress events and {len(seen.updates)} metric updates"
+                f"  [dim]{seen.progress} progress events and {seen.updates} metric updates"
                 " came over the socket[/]"
             )
             with self.step("ask what is known of the model by now"):
@@ -113,7 +113,9 @@ class Demo:
                 measured = client.generate_module(MODEL)
             self.say(f"  [dim]memory and batch size known from: {measured.model['vramSource']}[/]")
 
-    def benchmark(self, url: str, key: str, http: httpx2.Client) -> tuple[dict[str, Any], Seen]:
+    def benchmark(
+        self, url: str, key: str, http: httpx2.Client, meanwhile: Callable[[], object]
+    ) -> tuple[dict[str, Any], Screen]:
         answer = http.post(
             "/v1/api/benchmark",
             json={"modelId": MODEL, "batchSizes": [1, 2, 4, 8], "iterations": 64},
@@ -121,7 +123,7 @@ class Demo:
         )
         if answer.status_code != 202:
             raise Failed(f"/v1/api/benchmark answered {answer.text}")
-        run, seen = watch(url, key, http, answer.json()["data"], self.console)
+        run, seen = watch(url, key, http, answer.json()["data"], self.console, meanwhile)
         if run["state"] != "succeeded":
             raise Failed(f"the benchmark {run['state']}: {run['error']}")
         return run, seen
@@ -173,6 +175,12 @@ def infer(module: Path, text: str) -> dict[str, Any]:
     if result.get("status") != "success":
         raise Failed(f"the module answered {result}")
     return result
+
+
+def record(http: httpx2.Client, result: dict[str, Any]) -> None:
+    """How long the module took, as a metric of the model."""
+    milliseconds = result["timings"]["inference"] * 1e3
+    _post(http, "/v1/api/monitor/record", modelId=MODEL, metrics={"latency": milliseconds})
 
 
 def draw(figures: list[dict[str, Any]], path: Path) -> Path:
