@@ -123,7 +123,8 @@ def _questions(folder: str) -> list[dict[str, Any]]:
     load = {
         "do": "load", "folder": folder, "task": "feature-extraction", "library": "transformers",
         "device": "cpu", "dtype": "float32", "attention": None, "compile": False,
-        "inputTokens": 64, "newTokens": 4, "seed": 0, "mostMemory": None, "memoryShare": 0.9,
+        "inputTokens": 64, "newTokens": 4, "steps": 2, "seed": 0, "mostMemory": None,
+        "memoryShare": 0.9,
     }  # fmt: skip
     block = {"do": "block", "batchSize": 8, "calls": 200, "warmup": 20}
     return [load, *({**block, "round": number} for number in range(3))]

@@ -43,7 +43,7 @@ async def _measure(report: Report, folder: str, weights: float) -> None:
     question = {
         "do": "load", "folder": folder, "task": "text-generation", "library": "transformers",
         "device": "cuda", "dtype": "bfloat16", "attention": "sdpa", "compile": False,
-        "inputTokens": 512, "newTokens": NEW_TOKENS, "seed": 0, "mostMemory": None,
+        "inputTokens": 512, "newTokens": NEW_TOKENS, "steps": 1, "seed": 0, "mostMemory": None,
         "memoryShare": 0.9,
     }  # fmt: skip
     async with started("benchmarker.worker.measure") as child:

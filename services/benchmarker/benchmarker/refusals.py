@@ -1,6 +1,6 @@
 """What is refused before it is queued, so that it neither waits nor counts."""
 
-from benchmarker.tasks import TASKS
+from benchmarker.tasks import TASKS, is_measured
 from common.contracts.benchmarking import BenchmarkRequest
 from common.contracts.generation import ModelFacts
 from common.contracts.measuring import Announcement, Class
@@ -22,9 +22,10 @@ def class_for(
         deployed: classes that exist even while none of their workers is up.
 
     Raises:
-        BenchmarkFailed: none can; `details.reason` is `task`, `device`, `dtype` or `memory`.
+        BenchmarkFailed: none can; `details.reason` is `task`, `device`, `dtype`, `compile` or
+            `memory`.
     """
-    if model.task not in TASKS:
+    if not is_measured(model.task, model.library):
         raise BenchmarkFailed(
             "models of this task are not measured; these are: " + ", ".join(sorted(TASKS)),
             status=422,
@@ -34,6 +35,12 @@ def class_for(
     wanted = _wanted(request, there)
     machines = [worker for worker in workers if worker.device_class == wanted]
     _check_dtype(request, machines)
+    if request.compile and machines and not any(machine.compiles for machine in machines):
+        raise BenchmarkFailed(
+            "torch.compile needs a C++ compiler, and no worker has one; leave `compile` out",
+            status=422,
+            reason="compile",
+        )
     _check_memory(request, model, machines)
     return wanted
 

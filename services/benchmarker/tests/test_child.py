@@ -31,6 +31,7 @@ async def load(child: Child, folder: str, task: str, **fields):
         "compile": False,
         "inputTokens": None,
         "newTokens": 4,
+        "steps": 2,
         "seed": 0,
         "mostMemory": None,
         "memoryShare": 0.9,

@@ -21,12 +21,22 @@ async def measured(caller):
     return await caller.measure()
 
 
-TASKS = ["text-classification", "text-generation", "feature-extraction", "image-classification"]
+# One of each way to load a model and to make its inputs.
+TASKS = [
+    "text-classification",
+    "text-generation",
+    "summarization",
+    "image-segmentation",
+    "audio-classification",
+    "sentence-similarity",
+    "text-to-image",
+]
+GENERATES = {"text-generation", "summarization"}
 
 
 @pytest.mark.parametrize("task", TASKS)
 async def test_a_model_of_each_task_is_measured_in_figures_that_agree(caller, task) -> None:
-    run = await caller.measure(f"lilypad/tiny-{task}", batch_sizes=[4, 1], new_tokens=4)
+    run = await caller.measure(f"lilypad/tiny-{task}", batch_sizes=[4, 1], new_tokens=4, steps=2)
     results = run.results
     assert results.batch_sizes == [4, 1]  # as asked for
     for size, throughput, latency in zip(
@@ -45,7 +55,7 @@ async def test_a_model_of_each_task_is_measured_in_figures_that_agree(caller, ta
         assert "64" in point.latency.missing["p90"]
         assert point.energy.per_inference is None
         assert point.energy.missing
-        if task != "text-generation":
+        if task not in GENERATES:
             assert point.generation is None
             continue
         generation = point.generation
@@ -104,9 +114,18 @@ async def test_sizes_that_nobody_names_are_searched_for(caller) -> None:
     assert run.analysis.optimal_batch_size in measured
 
 
-async def test_dtype_and_attention_are_as_asked_for(caller) -> None:
-    run = await caller.measure(batch_sizes=[1], dtype="bfloat16", attention="eager")
-    assert (run.results.setup.dtype, run.results.setup.attention) == ("bfloat16", "eager")
+async def test_dtype_attention_and_compiling_are_as_asked_for(caller) -> None:
+    asked = {"dtype": "bfloat16", "attention": "eager", "compile": True}
+    run = await caller.finish(await caller.start(batch_sizes=[1], iterations=4, **asked))
+    assert run.state == "succeeded", run.error
+    setup = run.results.setup
+    assert (setup.dtype, setup.attention, setup.compiled) == ("bfloat16", "eager", True)
+
+
+async def test_an_attention_that_is_not_there_fails_with_the_reason(caller) -> None:
+    run = await caller.finish(await caller.start(attention="flash_attention_2"))
+    assert (run.state, run.error.status, run.error.reason) == ("failed", 422, "load")
+    assert "flash" in run.error.message.lower()
 
 
 async def test_an_input_longer_than_the_model_reads_fails_with_the_limit(caller) -> None:

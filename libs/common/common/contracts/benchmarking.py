@@ -59,6 +59,9 @@ class BenchmarkRequest(Input):
     new_tokens: Annotated[int, Field(ge=2, le=4096)] = Field(
         16, description="Tokens generated per input, of models that generate."
     )
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        20, description="Steps of denoising in a call, of models that draw."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="Of the random inputs and of the order of the rounds."
     )

@@ -102,6 +102,7 @@ class Announcement(Message):
     device_class: Class
     memory: float = Field(description="[MiB]", json_schema_extra={"unit": "MiB"})
     dtypes: list[str]
+    compiles: bool = Field(True, description="Whether torch.compile works there.")
 
 
 class Heard(Message):

@@ -1,9 +1,11 @@
 """What this machine is, what it can do at most, and what others do on it meanwhile."""
 
 import ctypes
+import importlib.util
 import os
 import platform
 import resource
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -56,12 +58,14 @@ def describe() -> dict[str, Any]:
             "device_class": "gpu",
             "memory": properties.total_memory / MIB,
             "dtypes": [name for name, dtype in DTYPES.items() if _computes("cuda", dtype)],
+            "compiles": compiles("cuda"),
         }
     return {
         "name": cpu_name(),
         "device_class": "cpu",
         "memory": psutil.virtual_memory().total / MIB,
         "dtypes": [name for name, dtype in DTYPES.items() if _computes("cpu", dtype)],
+        "compiles": compiles("cpu"),
     }
 
 
@@ -84,6 +88,14 @@ def cpu_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def compiles(kind: str) -> bool:
+    """Whether torch.compile has what it writes its kernels with: triton, or a C++ compiler."""
+    compiler = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
+    if kind == "cuda":
+        return bool(importlib.util.find_spec("triton") and (compiler or shutil.which("cc")))
+    return bool(compiler)
 
 
 def _computes(kind: str, dtype: torch.dtype) -> bool:

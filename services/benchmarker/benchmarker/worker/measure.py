@@ -16,7 +16,7 @@ from benchmarker.memory import static_estimate
 from benchmarker.worker import device, energy
 from benchmarker.worker.child import Failed, answer_questions
 from benchmarker.worker.device import MIB, Cuda
-from benchmarker.worker.models import Loaded, config_of, load
+from benchmarker.worker.models import Loaded, load
 from benchmarker.worker.timing import Cpu, Device, Steps, time_calls, warm
 
 # Calls before the blocks that follow a size's first one: other sizes were at work meanwhile.
@@ -57,7 +57,7 @@ class Bench:
         # With the weights in place: on a CPU it is the interpreter and the libraries as well.
         base = psutil.Process().memory_info().rss / MIB if self.kind == "cpu" else loaded.weights
         per_sample = static_estimate(
-            config_of(loaded.module).to_dict(),
+            loaded.config,
             loaded.tokens,
             loaded.new_tokens,
             torch.finfo(device.DTYPES[question["dtype"]]).bits // 8,

@@ -16,13 +16,15 @@ import transformers
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarker.tasks import TASKS
+from benchmarker.tasks import TASKS, Task
 from benchmarker.worker.child import Failed
 from benchmarker.worker.device import DTYPES, MIB
 from benchmarker.worker.timing import Steps
 
 # Tokens of an input when nobody says how many: a paragraph.
 USUAL_TOKENS = 128
+# Of a sound: a sentence.
+USUAL_SECONDS = 5
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Loaded:
     forwards: int
     attention: str
     load_seconds: float
+    config: dict[str, Any]
 
     @property
     def parameters(self) -> int:
@@ -60,11 +63,13 @@ class Loaded:
             self.prepare(1)()
         return float(counter.get_total_flops())
 
-    def bytes_per_call(self) -> float:
+    def bytes_per_call(self) -> float | None:
         """Weights that a call reads at the least; of an embedding only some rows are."""
+        if not self.forwards:
+            return None  # a pipeline goes through each of its parts as often as it likes
         read = self.weights * MIB
-        embedding = getattr(self.module, "get_input_embeddings", lambda: None)()
-        output = getattr(self.module, "get_output_embeddings", lambda: None)()
+        embedding = _embedding(self.module, "get_input_embeddings")
+        output = _embedding(self.module, "get_output_embeddings")
         tied = output is not None and output.weight is getattr(embedding, "weight", None)
         if isinstance(embedding, torch.nn.Embedding) and not tied:
             read -= embedding.weight.nbytes
@@ -85,20 +90,9 @@ def load(question: dict[str, Any], device: str, steps: Steps) -> Loaded:
     """
     began = time.perf_counter()
     task = TASKS[question["task"]]
-    options: dict[str, Any] = {"dtype": DTYPES[question["dtype"]]}
-    if question["attention"]:
-        options["attn_implementation"] = question["attention"]
-    try:
-        if question["library"] == "sentence-transformers":
-            module = _sentence_transformer(question["folder"], options, device)
-        else:
-            auto_class = getattr(transformers, task.auto_class)
-            module = auto_class.from_pretrained(
-                question["folder"], use_safetensors=True, trust_remote_code=False,
-                local_files_only=True, **options,
-            ).to(device)  # fmt: skip
-    except (ValueError, ImportError, OSError, KeyError) as error:
-        raise Failed(f"the model could not be loaded: {_first_line(error)}", "load") from error
+    if question["library"] == "diffusers":
+        return _pipeline(question, device, began)
+    module = _model(question, task, device)
     module.eval().requires_grad_(requires_grad=False)
     generator = torch.Generator(device="cpu").manual_seed(question["seed"])
     config = config_of(module)
@@ -106,9 +100,11 @@ def load(question: dict[str, Any], device: str, steps: Steps) -> Loaded:
     if question["compile"]:
         module.compile()  # in place: the forward of the module, also inside generate()
     new_tokens = question["newTokens"] if task.generates else None
+    tokens = None
     if task.takes == "image":
         shape, draw = _images(question, generator)
-        tokens = None
+    elif task.takes == "audio":
+        shape, draw = _sounds(question, generator)
     else:
         tokens = _tokens(config, question["inputTokens"], new_tokens or 0)
         shape, draw = _texts(config, tokens, generator)
@@ -130,7 +126,54 @@ def load(question: dict[str, Any], device: str, steps: Steps) -> Loaded:
         new_tokens or 1,
         attention,
         time.perf_counter() - began,
+        config.to_dict(),
     )
+
+
+def _model(question: dict[str, Any], task: Task, device: str) -> torch.nn.Module:
+    options: dict[str, Any] = {"dtype": DTYPES[question["dtype"]]}
+    if question["attention"]:
+        options["attn_implementation"] = question["attention"]
+    try:
+        # A cross encoder is a classifier of pairs, which transformers loads as it is.
+        if question["library"] == "sentence-transformers" and task.name != "text-ranking":
+            return _sentence_transformer(question["folder"], options, device)
+        auto_class = getattr(transformers, task.auto_class)
+        module: torch.nn.Module = auto_class.from_pretrained(
+            question["folder"],
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **options,
+        ).to(device)
+    except (ValueError, ImportError, OSError, KeyError) as error:
+        raise Failed(f"the model could not be loaded: {_first_line(error)}", "load") from error
+    return module
+
+
+def _pipeline(question: dict[str, Any], device: str, began: float) -> Loaded:
+    from benchmarker.worker import diffusion  # noqa: PLC0415  (slow; few models need it)
+
+    pipeline = diffusion.read(question, device)
+    return Loaded(
+        module=diffusion.parts(pipeline),
+        prepare=diffusion.preparing(pipeline, question),
+        shape={"steps": [question["steps"]]},
+        tokens=None,
+        new_tokens=None,
+        forwards=0,
+        attention="default",
+        load_seconds=time.perf_counter() - began,
+        config={},
+    )
+
+
+def _embedding(module: Any, name: str) -> Any:
+    """What the model calls so; those of sounds and pictures may have none."""
+    try:
+        return getattr(module, name, lambda: None)()
+    except NotImplementedError:
+        return None
 
 
 def config_of(module: Any) -> Any:
@@ -193,6 +236,25 @@ def _images(
     )
     noise = np.random.default_rng(question["seed"]).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     example = dict(processor(images=Image.fromarray(noise), return_tensors="pt"))
+    return _like(example, generator)
+
+
+def _sounds(
+    question: dict[str, Any], generator: torch.Generator
+) -> tuple[dict[str, list[int]], Draw]:
+    """What the model's own processor makes of some seconds of noise, with random values."""
+    processor = transformers.AutoFeatureExtractor.from_pretrained(
+        Path(question["folder"]), trust_remote_code=False, local_files_only=True
+    )
+    rate = processor.sampling_rate
+    noise = np.random.default_rng(question["seed"]).uniform(-1, 1, USUAL_SECONDS * rate)
+    return _like(dict(processor(noise, sampling_rate=rate, return_tensors="pt")), generator)
+
+
+def _like(
+    example: dict[str, torch.Tensor], generator: torch.Generator
+) -> tuple[dict[str, list[int]], Draw]:
+    """Inputs of the example's shapes, with random values where it has fractions."""
 
     def draw(batch_size: int) -> dict[str, torch.Tensor]:
         return {
@@ -225,7 +287,9 @@ def _generating(module: Any, _: Draw, new_tokens: int, steps: Steps) -> Prepare:
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
     def prepare(inputs: dict[str, torch.Tensor]) -> Callable[[], Any]:
-        length = inputs["input_ids"].shape[1] + new_tokens
+        # A decoder of its own begins with one token; otherwise the input comes first.
+        before = 1 if module.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        length = before + new_tokens
 
         def call() -> None:
             out = module.generate(

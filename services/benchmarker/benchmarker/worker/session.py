@@ -190,6 +190,7 @@ class Session:
                     compile=request.compile,
                     inputTokens=request.input_tokens,
                     newTokens=request.new_tokens,
+                    steps=request.steps,
                     seed=request.seed,
                     mostMemory=self.settings.most_memory,
                     memoryShare=self.settings.memory_share,
