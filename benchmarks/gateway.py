@@ -21,7 +21,9 @@ import nats
 import psycopg
 
 from benchmarks.report import Report, figure
-from integration.caller import Account
+from common import bus
+from gateway.limits import Limits, Policy
+from integration.caller import PASSWORD, Account
 from local import ports
 from local.services import Service
 from local.stack import Stack
@@ -30,6 +32,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 SECONDS = 5
 ROUNDS = 3
+# Connections that ask for more than it can do, and for how many seconds.
+CROWD = 5000
+OVERLOADED = int(os.environ.get("OVERLOADED", "20"))
 GENEROUS = dict.fromkeys(("RATE_API", "RATE_GENERATE", "RATE_REGISTER"), "100000000")
 LATENCY = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -43,6 +48,8 @@ def measure() -> Report:
     _compare_requests(report)
     _compare_database(report)
     _count_exactly(report)
+    _decide(report)
+    _overload(report)
     return report
 
 
@@ -173,6 +180,127 @@ def _count_exactly(report: Report) -> None:
     assert set(flood) == {429}
 
 
+def _decide(report: Report) -> None:
+    """How long counting one request takes, and how soon a revoked key is refused."""
+    gateways = Service("gateway", replicas=4, database=True, http=True)
+    with Stack(services=[gateways], environment=GENEROUS) as system:
+        report.add(
+            figure(
+                "deciding about a request, median",
+                asyncio.run(_decision(system)),
+                "ms",
+                at_most=0.5,
+            )
+        )
+        account = Account(system.url)
+        doors = [f"http://{host}:{port}" for host, port in system.addresses["gateway"]]
+        worst = max(_revocation(account, doors) for _ in range(10))
+    report.add(figure("until 4 gateways refuse a revoked key, worst of 10", worst, "s", at_most=1))
+
+
+async def _decision(system: Stack) -> float:
+    """Milliseconds."""
+    async with bus.connect(system.nats.url("gateway"), "gateway") as connection:
+        limits = Limits(connection, [Policy("api", 1_000_000)])
+        await limits.start()
+        times: list[float] = []
+        for _ in range(3000):
+            start = time.perf_counter()
+            await limits.admit("acc_one", ["api"])
+            times.append(time.perf_counter() - start)
+        return statistics.median(times) * 1e3
+
+
+def _revocation(account: Account, doors: list[str]) -> float:
+    made = account.make_key("revoked")
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(httpx2.Client(base_url=door)) for door in doors]
+
+        def statuses() -> set[int]:
+            return {
+                client.get("/v1/api/alerts/rules", headers=headers).status_code
+                for client in clients
+            }
+
+        assert 401 not in statuses()
+        account.http.delete(f"/v1/api/keys/{made['id']}", auth=(account.email, PASSWORD))
+        start = time.perf_counter()
+        while statuses() != {401}:
+            pass
+        return time.perf_counter() - start
+
+
+def _overload(report: Report) -> None:
+    """Five times what it can do, from twenty accounts, through the edge."""
+    gateways = Service("gateway", replicas=2, database=True, http=True)
+    with contextlib.ExitStack() as stack:
+        system = stack.enter_context(
+            Stack(services=[gateways], environment=GENEROUS, flood_limit=10_000_000)
+        )
+        trivial = system.environment_of(Service("generator"))
+        stack.enter_context(_process(_python("handler"), trivial))
+        keys = [Account(system.url).key for _ in range(20)]
+        _wait_for(system.port, keys[0])
+        peak = _flood(system.port, keys, 64, SECONDS)
+        with ThreadPoolExecutor(1) as pool:
+            flood = pool.submit(_flood, system.port, keys, CROWD, OVERLOADED, 5 * peak)
+            healthy = []
+            while not flood.done():
+                healthy.append(urllib.request.urlopen(f"{system.url}/healthz").status == 200)
+                time.sleep(0.2)
+            goodput = flood.result()
+        start = time.perf_counter()
+        well = _flood(system.port, keys, 64, SECONDS)
+        recovery = time.perf_counter() - start - SECONDS
+    report.add(
+        figure(
+            f"answered of {5 * peak:,.0f} requests/s on {CROWD:,} connections",
+            goodput,
+            "requests/s",
+            against=("at 64 connections", peak),
+            ratio_at_least=0.8,
+        )
+    )
+    report.add(
+        figure(
+            "at 64 connections right after",
+            well,
+            "requests/s",
+            against=("before", peak),
+            ratio_at_least=0.8,
+        )
+    )
+    assert all(healthy)
+    assert recovery < 30
+
+
+def _flood(port: int, keys: list[str], connections: int, seconds: int, rate: float = 0.0) -> float:
+    """Good answers per second; the others must be 503. `rate`: requests per second, if bounded."""
+    delay = f"function delay() return {connections / rate * 1e3} end\n" if rate else ""
+    listed = ", ".join(f'"Bearer {key}"' for key in keys)
+    script = (
+        f"keys = {{{listed}}}\nn = 0\n"
+        "function request()\n"
+        "  n = n % #keys + 1\n"
+        '  return wrk.format("POST", "/v1/api/generate", {["Content-Type"] = "application/json",'
+        """ ["Authorization"] = keys[n]}, '{"modelUrl": "a/b"}')\nend\n"""
+        f"{delay}function response(status)\n"
+        "  if status == 200 then good = (good or 0) + 1\n"
+        "  elseif status ~= 503 then other = status end\nend\n"
+        "threads = {}\n"
+        "function setup(thread) table.insert(threads, thread) end\n"
+        "function done(summary)\n"
+        '  io.write("good ", threads[1]:get("good") or 0, " other ",'
+        ' threads[1]:get("other") or 0, " us ", summary.duration, "\\n")\nend\n'
+    )
+    done = _run_wrk(port, script, connections, seconds)
+    found = re.search(r"good (\d+) other (\d+) us (\d+)", done)
+    assert found
+    assert found[2] == "0", done
+    return int(found[1]) / int(found[3]) * 1e6
+
+
 def _messages(system: Stack) -> int:
     """The counters' stream knows how many were published to it."""
 
@@ -242,21 +370,26 @@ def _wrk(port: int, key: str, connections: int) -> tuple[float, float]:
         'wrk.headers["Content-Type"] = "application/json"\n'
         f'wrk.headers["Authorization"] = "Bearer {key}"\n'
     )
+    done = _run_wrk(port, script, connections, SECONDS)
+    assert "Non-2xx" not in done, done
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done)
+    median = re.search(r"50%\s+([\d.]+)(us|ms|s)", done)
+    assert rate
+    assert median
+    return float(rate[1]), float(median[1]) * LATENCY[median[2]]
+
+
+def _run_wrk(port: int, script: str, connections: int, seconds: int) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
         done = subprocess.run(
             [
-                *("wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"),
+                *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"),
                 *("-s", file.name, f"http://127.0.0.1:{port}/v1/api/generate"),
             ],
             capture_output=True,
             text=True,
             check=True,
         )
-    assert "Non-2xx" not in done.stdout, done.stdout
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    median = re.search(r"50%\s+([\d.]+)(us|ms|s)", done.stdout)
-    assert rate
-    assert median
-    return float(rate[1]), float(median[1]) * LATENCY[median[2]]
+    return done.stdout
