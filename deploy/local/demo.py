@@ -23,6 +23,7 @@ from typing import Any
 import httpx2
 import plotly.graph_objects
 import plotly.io
+import yaml
 from rich.console import Console
 from rich.padding import Padding
 from rich.syntax import Syntax
@@ -108,10 +109,11 @@ class Demo:
                 drawn = draw([*plots.values(), *monitored["plots"].values()], self.plots)
             self.say(_statistics(monitored))
             self.say(f"  plots: [bold]{drawn.as_uri()}[/]")
+            self.say(f"  [dim]as JSON: {stack.url}/v1/api/benchmark/{run['id']}/plot[/]")
         with LilypadClient(api_key=key, base_url=stack.url) as client:
             with self.step("generate the module again, now that the model was measured"):
-                measured = client.generate_module(MODEL)
-            self.say(f"  [dim]memory and batch size known from: {measured.model['vramSource']}[/]")
+                measured = generate_measured(client)
+            self.say(_compared(module, measured))
 
     def benchmark(
         self, url: str, key: str, http: httpx2.Client, meanwhile: Callable[[], object]
@@ -139,6 +141,16 @@ def make_key(url: str) -> str:
         if answer.status_code != 201:
             raise Failed(f"{answer.request.url.path} answered {answer.text}")
     return str(made.json()["data"]["key"])
+
+
+def generate_measured(client: LilypadClient) -> Module:
+    """The module with what the benchmark found; a benchmarker that is busy is asked again."""
+    for _ in range(20):
+        module = client.generate_module(MODEL)
+        if module.model["vramSource"] == "measured":
+            return module
+        time.sleep(3)
+    raise Failed("the module does not carry what was measured")
 
 
 def unpack(archive: Path, folder: Path, module: Module) -> Path:
@@ -246,6 +258,25 @@ def _described(module: Module) -> Table:
         MARKS[check["outcome"]] + " " + check["name"] for check in module.validation["checks"]
     ]
     table.add_row("checks", "  ".join(outcomes))
+    return table
+
+
+def _compared(estimated: Module, measured: Module) -> Table:
+    """What the manifest asks for before the benchmark, and after it."""
+    table = Table(box=None, padding=(0, 2, 0, 2))
+    for title in ("module.yaml", "estimated", "measured"):
+        table.add_column(title, justify="left" if title == "module.yaml" else "right")
+    before, after = (yaml.safe_load(module["module.yaml"]) for module in (estimated, measured))
+    rows = (
+        ("inputs at once", "run", "batchSize"),
+        ("memory, MiB", "resources", "memoryMiB"),
+        ("GPU memory, MiB", "resources", "vramMiB"),
+    )
+    for title, part, name in rows:
+        table.add_row(title, f"{before[part][name]:,}", f"{after[part][name]:,}")
+    found = measured.model["measured"]
+    peak = f"{found['peakMiB']:,.0f} MiB at {found['batchSize']}"
+    table.add_row("by run", "", f"{found['run']} [dim]({peak})[/]")
     return table
 
 
