@@ -9,7 +9,7 @@ import numpy as np
 from benchmarker import analysis, cost
 from benchmarker.generation import describe_generation
 from benchmarker.runs import measurement_of, setup_of
-from benchmarker.statistics import NANOSECONDS, describe, drift, statistical_inefficiency
+from benchmarker.statistics import NANOSECONDS, describe, drift
 from common.contracts.benchmarking import Failure
 from common.contracts.figures import (
     Analysis,
@@ -167,12 +167,9 @@ def _doubts_of_size(
     blocks: Sequence[Samples],
 ) -> list[str]:
     doubts = []
-    if len(wall) >= 8:
-        change, real = drift(wall, statistical_inefficiency(wall))
-        if real and abs(change) > DRIFT:
-            doubts.append(
-                f"drift: latency changed by {change:+.0%} from the first to the last call"
-            )
+    change, real = drift(wall)
+    if real and abs(change) > DRIFT:
+        doubts.append(f"drift: latency changed by {change:+.0%} from the first to the last call")
     interval = latency.mean_interval
     if interval and latency.mean:
         half = (interval.high - interval.low) / 2 / latency.mean

@@ -116,20 +116,44 @@ def median_interval(values: Floats) -> Interval:
     return Interval(low=float(low), high=float(high))
 
 
-def drift(values: Floats, inefficiency: float) -> tuple[float, bool]:
+def drift(values: Floats) -> tuple[float, bool]:
     """The change from the first to the last timing along a straight line, and if it is real.
 
+    A machine that warms drifts along a line; one whose clocks are lowered makes a step. So two
+    things are asked: whether the line surely rises, and whether the last third's mean surely
+    differs from the first third's. The scatter is that around the line, or around the thirds'
+    means: a drift makes successive timings alike, and would hide behind the autocorrelation of
+    the whole.
+
     Returns:
-        The change as a share of the mean, and whether its 99 % interval leaves out 0.
+        The change as a share of the mean, and whether a 99 % interval leaves out 0.
     """
     count = len(values)
-    if count < 8:
+    if count < 9:
         return 0.0, False
     time = np.linspace(-0.5, 0.5, count)
     slope = float(time @ values) / float(time @ time)
-    residuals = values - values.mean() - slope * time
-    error = math.sqrt(float(residuals @ residuals) / (count - 2) / float(time @ time))
-    error *= math.sqrt(inefficiency)
-    effective = max(count / inefficiency - 2, 1)
-    real = abs(slope) > float(stdtrit(effective, 0.995)) * error
-    return slope / float(values.mean()), real
+    around_line = values - values.mean() - slope * time
+    line = _surely(slope, around_line, 2, 1 / float(time @ time))
+    thirds = np.array_split(values, 3)
+    around_thirds = np.concatenate([third - third.mean() for third in thirds])
+    apart = float(thirds[2].mean() - thirds[0].mean())
+    step = _surely(apart, around_thirds, 3, 6 / count)
+    return slope / float(values.mean()), line or step
+
+
+def _surely(estimate: float, scatter: Floats, fitted: int, leverage: float) -> bool:
+    """Whether an estimate's 99 % interval leaves out 0.
+
+    Args:
+        estimate: its standard error is the scatter's, times the root of `leverage`.
+        scatter: what is left of the timings when what was fitted is taken away.
+        fitted: how many numbers that were.
+        leverage: as it would be of independent timings.
+    """
+    inefficiency = statistical_inefficiency(scatter)
+    count = len(scatter)
+    variance = float(scatter @ scatter) / max(count - fitted * inefficiency, 1)
+    error = math.sqrt(variance * leverage * inefficiency)
+    freedom = max(count / inefficiency - fitted, 1)
+    return abs(estimate) > float(stdtrit(freedom, 0.995)) * error

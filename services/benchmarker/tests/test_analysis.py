@@ -1,15 +1,17 @@
 """What follows from figures that are known."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_statistics import autoregressive
 
 from benchmarker import cost, plots
 from benchmarker.analysis import analyse
-from benchmarker.outcome import assemble, describe_size
+from benchmarker.outcome import assemble, conclude, describe_size
 from common.contracts.benchmarking import BenchmarkRequest
 from common.contracts.figures import Ceilings, Machine, MemoryUse, Results, Setup, Shortage
-from common.contracts.measuring import Samples, SizeFacts
+from common.contracts.measuring import Measurement, ModelAt, Samples, SizeFacts
 
 CPU = Machine(device="cpu", name="some cpu", cores=2, threads=2, memory=16_000.0)
 H200 = Machine(device="cuda", name="NVIDIA H200", cores=16, threads=8, memory=144_000.0)
@@ -163,6 +165,62 @@ def test_drift_and_noise_are_said() -> None:
     )
     doubts = describe_size(1, [hot], facts, setup(), None).suspect
     assert [doubt.partition(":")[0] for doubt in doubts] == ["clocks", "throttled"]
+
+
+def doubts_of(milliseconds) -> list[str]:
+    """What is said of a series, in one word each."""
+    wall = [round(value * 1e6) for value in milliseconds]
+    facts = SizeFacts(batch_size=1, memory=MemoryUse(peak_rss=100.0))
+    point = describe_size(1, [Samples(round=0, batch_size=1, wall=wall)], facts, setup(), None)
+    return [doubt.partition(":")[0] for doubt in point.suspect]
+
+
+def noisy(seed: int, count: int = 256) -> "np.typing.NDArray[np.float64]":
+    """10 ms with 2 % of noise, each call half as wrong as the last one."""
+    return 10 + 0.2 * autoregressive(np.random.default_rng(seed), 0.5, count)
+
+
+def test_a_machine_that_becomes_slower_in_the_middle_is_said_to() -> None:
+    after = np.arange(256) >= 128
+    warming = 1 - np.exp(-np.arange(256) / 60)
+    for slower in (0.1 * after, 0.1 * warming, np.linspace(0, 0.1, 256), -0.1 * after):
+        found = [doubts_of(noisy(seed) * (1 + slower)) for seed in range(20)]
+        assert all("drift" in doubts for doubts in found)
+
+
+def test_a_quiet_machine_is_left_in_peace() -> None:
+    assert [doubts_of(noisy(seed)) for seed in range(200)].count([]) >= 198
+
+
+def test_a_neighbour_that_comes_and_goes_makes_the_mean_doubtful() -> None:
+    order = np.random.default_rng(4)
+    busy = (
+        np.repeat(order.random(16) < 0.5, 8) * 10.0
+    )  # for eight calls each it takes twice as long
+    assert "noise" in doubts_of(noisy(1, 128) + busy)
+
+
+def test_neighbours_of_the_whole_run_are_said() -> None:
+    def suspects(*cores: float | None) -> list[str]:
+        blocks = [
+            Samples(round=n, batch_size=1, wall=[10**7] * 8, neighbours=busy)
+            for n, busy in enumerate(cores)
+        ]
+        brought = {
+            "work": Measurement(
+                id="bench_0",
+                model=ModelAt(id="a/b", commit="0" * 40, task="fill-mask", library="transformers"),
+                request=request(batch_sizes=[1], iterations=8),
+            ).model_dump(mode="json", by_alias=True),
+            "setup": setup().model_dump(mode="json", by_alias=True),
+            "chosen": [],
+        }
+        facts = [SizeFacts(batch_size=1, memory=MemoryUse(peak_rss=100.0))]
+        return conclude((brought, blocks, facts), PRICES).results.suspect
+
+    assert suspects(None, 0.01, 0.15) == []
+    [said] = suspects(None, 0.01, 0.8)
+    assert "0.8 cores" in said
 
 
 def test_a_size_without_a_figure_is_a_gap_in_every_plot() -> None:

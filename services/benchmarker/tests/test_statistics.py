@@ -79,8 +79,8 @@ def test_intervals_cover_what_they_promise(rho) -> None:
 def test_a_machine_that_slows_down_is_told_from_one_that_is_only_noisy() -> None:
     rng = np.random.default_rng(3)
     noisy = 10 + rng.normal(size=200)
-    change, real = drift(noisy, statistical_inefficiency(noisy))
+    change, real = drift(noisy)
     assert not real
-    change, real = drift(noisy + np.linspace(0, 2, 200), 1.0)
+    change, real = drift(noisy + np.linspace(0, 2, 200))
     assert real
     assert change == pytest.approx(2 / 11, rel=0.3)

@@ -176,31 +176,3 @@ class CudaMemory:
             "retries": retries - self._retries,
             "peakRss": psutil.Process().memory_info().rss / MIB,
         }
-
-
-class Neighbours:
-    """How many cores others kept busy while this process measured.
-
-    The kernel counts in steps of 10 ms, so that a block alone says little;
-    what is reported is of all blocks so far.
-    """
-
-    def __init__(self) -> None:
-        self.others = 0.0
-        self.seconds = 0.0
-
-    def start(self) -> None:
-        self._start = (time.perf_counter(), _busy(), time.process_time())
-
-    def stop(self) -> float | None:
-        began, busy, own = self._start
-        self.seconds += time.perf_counter() - began
-        self.others += (_busy() - busy) - (time.process_time() - own)
-        return max(self.others / self.seconds, 0.0) if self.seconds >= 0.5 else None
-
-
-def _busy() -> float:
-    times = psutil.cpu_times()
-    return float(
-        sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
-    )

@@ -17,6 +17,7 @@ from benchmarker.worker import device, energy
 from benchmarker.worker.child import Failed, answer_questions
 from benchmarker.worker.device import MIB, Cuda
 from benchmarker.worker.models import Loaded, load
+from benchmarker.worker.neighbours import Neighbours
 from benchmarker.worker.timing import Cpu, Device, Steps, time_calls, warm
 
 # Calls before the blocks that follow a size's first one: other sizes were at work meanwhile.
@@ -31,7 +32,7 @@ class Bench:
         self.kind = "cpu"
         self.clock: Device = Cpu()
         self.steps = Steps(self.clock)
-        self.neighbours = device.Neighbours()
+        self.neighbours = Neighbours()
         self.warmed: set[int] = set()
         self.prepared: tuple[int, Callable[[], Any]] | None = None
 
