@@ -202,6 +202,23 @@ def test_labels_without_end_are_refused_with_the_cap(account: Account, other: Ac
     assert record(other, metrics={"latency": 1.0}).status_code == 200, "others do not notice"
 
 
+def test_a_record_sent_again_with_its_key_counts_once(account: Account) -> None:
+    """It has no time of its own to be known again by."""
+    body = {"modelId": "m", "metrics": {"latency": 1.0}}
+    for path, sent, count in (
+        ("/v1/api/monitor/record", body, 1),
+        (MANY, {"records": [body, body]}, 3),
+    ):
+        headers = {**V2, "Idempotency-Key": f"a key for {path}"}
+        first, again = (account.post(path, sent, headers=headers) for _ in range(2))
+        assert (first.status_code, first.text) == (again.status_code, again.text)
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert monitor(account)["statistics"]["latency"]["count"] == count
+        other = json.loads(json.dumps(sent).replace("1.0", "2.0"))
+        answer = account.post(path, other, headers=headers)
+        assert (answer.status_code, error_of(answer)["code"]) == (422, 3002)
+
+
 def test_somebody_elses_model_is_as_if_it_did_not_exist(account: Account, other: Account) -> None:
     assert record(account, modelId="mine", metrics={"latency": 1.0}).status_code == 200
     answers = []

@@ -148,7 +148,9 @@ class Handlers:
             ]
         )
         await self.writer.write(
-            rows, lambda arrival: self._committed(News(account, content, arrival))
+            rows,
+            lambda arrival: self._committed(News(account, content, arrival)),
+            current.get().idempotency_key,
         )
         return Recorded()
 
@@ -212,46 +214,31 @@ class Handlers:
     async def monitor(self, request: MonitorRequest) -> Monitoring:
         """Statistics, plots and advice. Raises NotFound for a model of nobody's, or another's."""
         account = current.get().account
-        numbers = await self.series.of_model(account, request.model_id)
-        wanted = request.metrics or [metric for metric in USUAL_METRICS if metric in numbers]
-        shown = dict.fromkeys([*ALWAYS, *wanted])
-        metrics = [
-            metric for metric in dict.fromkeys([*shown, *USUAL_METRICS]) if metric in numbers
-        ]
         until = datetime.now(UTC)
         since = until - timedelta(days=request.days)
-        found = await window.read(self.database, [numbers[metric] for metric in metrics], since)
-        histories = {metric: found.get(numbers[metric], EMPTY) for metric in metrics}
-        latest = await self._latest(numbers)
+        async with self.database.connection() as connection:
+            numbers = await self.series.of_model(connection, account, request.model_id)
+            wanted = request.metrics or [metric for metric in USUAL_METRICS if metric in numbers]
+            shown = dict.fromkeys([*ALWAYS, *wanted])
+            read = [m for m in dict.fromkeys([*shown, *USUAL_METRICS]) if m in numbers]
+            found = await window.read(connection, [numbers[metric] for metric in read], since)
+            latest = await _latest(connection, numbers)
+        histories = {metric: found.get(numbers[metric], EMPTY) for metric in read}
         # A year's trend takes tenths of a second, in which others are to be answered.
         return await asyncio.to_thread(
             _describe, request, shown, wanted, histories, latest, Window(since=since, until=until)
         )
 
-    async def _latest(self, numbers: Mapping[str, int]) -> dict[str, float]:
-        """The newest values of what advice is made of besides the window."""
-        known = {*MEMORY_OF.values(), "batch_size"}
-        ids = [
-            number
-            for metric, number in numbers.items()
-            if metric in known or metric.startswith("cost_per_inference_batch_")
-        ]
-        if not ids:
-            return {}
-        async with self.database.connection() as connection:
-            rows = await (await connection.execute(LATEST, [ids])).fetchall()
-        return {metric: value for metric, value in rows if value is not None}
-
     async def history(self, request: HistoryRequest) -> History:
         """What arrived while somebody was away, in the form in which it was told."""
         account = current.get().account
-        numbers = await self.series.of_model(account, request.model_id)
-        names = {
-            number: metric
-            for metric, number in numbers.items()
-            if request.metrics is None or metric in request.metrics
-        }
         async with self.database.connection() as connection:
+            numbers = await self.series.of_model(connection, account, request.model_id)
+            names = {
+                number: metric
+                for metric, number in numbers.items()
+                if request.metrics is None or metric in request.metrics
+            }
             heard = request.heard or await _heard(connection, list(names), request.since)
             oldest = min([heard.floor, *(arrival for arrival, _ in heard.places)])
             cursor = await connection.execute(
@@ -289,7 +276,9 @@ class Handlers:
 
     async def find_model(self, request: ModelRequest) -> KnownModel:
         """Raises NotFound, also for another account's."""
-        numbers = await self.series.of_model(current.get().account, request.model_id)
+        account = current.get().account
+        async with self.database.connection() as connection:
+            numbers = await self.series.of_model(connection, account, request.model_id)
         return KnownModel(metrics=sorted(numbers))
 
     async def list_alerts(self, request: AlertsRequest) -> Alerts:
@@ -303,6 +292,20 @@ class Handlers:
 
     async def remove_rule(self, request: RuleRequest) -> Nothing:
         return await self.rules.remove(current.get().account, request)
+
+
+async def _latest(connection: Connection, numbers: Mapping[str, int]) -> dict[str, float]:
+    """The newest values of what advice is made of besides the window."""
+    known = {*MEMORY_OF.values(), "batch_size"}
+    ids = [
+        number
+        for metric, number in numbers.items()
+        if metric in known or metric.startswith("cost_per_inference_batch_")
+    ]
+    if not ids:
+        return {}
+    rows = await (await connection.execute(LATEST, [ids])).fetchall()
+    return {metric: value for metric, value in rows if value is not None}
 
 
 async def _heard(connection: Connection, ids: list[int], since: datetime | None) -> Heard:

@@ -83,6 +83,8 @@ FORGET_LATE = """
 delete from late where arrival <
     (extract(epoch from now() - interval '7 days' - '2000-01-01Z'::timestamptz) * 256e6)::bigint
 """
+# The gateway takes a key for a new one after a day.
+FORGET_REQUESTS = "delete from requests where stored_at < now() - interval '25 hours'"
 FORGET = (
     "delete from stale where day < %s",
     "delete from days where day < %s",
@@ -136,6 +138,7 @@ class Rollups:
     async def forget(self, days: int) -> None:
         """Let go of everything that is older, and get ready for the months to come."""
         await self.connection.execute(FORGET_LATE)
+        await self.connection.execute(FORGET_REQUESTS)
         cursor = await self.connection.execute(
             "select date_trunc('day', now(), 'UTC') - make_interval(hours => 24 * %s)", [days]
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from common.errors import InvalidRequest, NotFound
-from common.postgres import Database
+from common.postgres import Connection, Database
 
 # Models remembered by each replica; the oldest are forgotten first.
 REMEMBERED = 20_000
@@ -23,18 +23,17 @@ class Series:
         self.most = most
         self._known: dict[Pair, dict[str, int]] = {}
 
-    async def of_model(self, account: str, model: str) -> dict[str, int]:
+    async def of_model(self, connection: Connection, account: str, model: str) -> dict[str, int]:
         """The numbers of a model's metrics, as they are now.
 
         Raises:
             NotFound: the account has recorded nothing of it, whoever else may have.
         """
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select metric, id from series where account = %s and model = %s order by id",
-                [account, model],
-            )
-            numbers = dict(await cursor.fetchall())
+        cursor = await connection.execute(
+            "select metric, id from series where account = %s and model = %s order by id",
+            [account, model],
+        )
+        numbers: dict[str, int] = dict(await cursor.fetchall())
         if not numbers:
             raise NotFound("nothing has been recorded for this model")
         return numbers

@@ -28,8 +28,9 @@ SIGNIFICANT = 1.959963984540054
 # Of four values in a row not even a strict order is significant at 5 % (2/4! = 8 %).
 FEWEST_HOURS = 5
 HOUR = 3_600_000_000
-# Slopes that are computed together: 512 KiB, which the processor's cache holds.
-MOST_TOGETHER = 65_536
+# Slopes that are computed together: 240 KB, which the processor's cache holds,
+# and the allocator keeps; larger ones it would ask the system for each time.
+MOST_TOGETHER = 30_000
 # Up to so many slopes are just sorted; beyond it, so many drawn ones say where to look.
 MOST_KEPT = 20_000
 DRAWN = 4_096
@@ -117,8 +118,9 @@ def theil_sen(times: Floats, values: Floats) -> tuple[float, int]:
     if lower < 0 or upper >= len(between):  # once in some ten thousand
         between = np.concatenate([slopes.copy() for slopes in _slopes(times, values)])
         lower, upper = (pairs - 1) // 2, pairs // 2
-    between.partition([lower, upper])
-    return float((between[lower] + between[upper]) / 2), score
+    between.partition(lower)
+    next_one = between[lower] if lower == upper else between[upper:].min()
+    return float((between[lower] + next_one) / 2), score
 
 
 def _slopes(times: Floats, values: Floats) -> Iterator[Floats]:

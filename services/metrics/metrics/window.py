@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contracts.monitoring import EPOCH, MICROSECOND
-from common.postgres import Connection, Database
+from common.postgres import Connection
 from metrics import histogram
 from metrics.arrays import Floats, Times
 from metrics.histogram import Bins, Counts
@@ -98,17 +98,16 @@ class History:
 EMPTY = History(np.empty(0, SPANS), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
-async def read(database: Database, ids: list[int], since: datetime) -> dict[int, History]:
+async def read(connection: Connection, ids: list[int], since: datetime) -> dict[int, History]:
     """The histories of some series from `since` on; one without samples is left out."""
-    async with database.connection() as connection:
-        sources = await _sources(connection, ids, since)
-        cursor = await connection.cursor(binary=True).execute(READ, sources)
-        found = {series: _history(*packed) for series, *packed in await cursor.fetchall()}
-        few = [series for series, history in found.items() if history.count <= EXACT]
-        if few:
-            cursor = await connection.cursor(binary=True).execute(READ_SAMPLES, [few, since])
-            for series, packed in await cursor.fetchall():
-                found[series].at, found[series].value = _samples(packed)
+    sources = await _sources(connection, ids, since)
+    cursor = await connection.cursor(binary=True).execute(READ, sources)
+    found = {series: _history(*packed) for series, *packed in await cursor.fetchall()}
+    few = [series for series, history in found.items() if history.count <= EXACT]
+    if few:
+        cursor = await connection.cursor(binary=True).execute(READ_SAMPLES, [few, since])
+        for series, packed in await cursor.fetchall():
+            found[series].at, found[series].value = _samples(packed)
     return found
 
 

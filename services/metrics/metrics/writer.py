@@ -60,6 +60,10 @@ NOTE_LATE = """
 insert into late (series, arrival, first, last)
 select series, %b::bigint, first, last from unnest(%b, %b, %b) as s(series, first, last)
 """
+# In order, so that two transactions that bring the same ones do not deadlock.
+FIRST_TIME = """
+insert into requests (key) select unnest(%s::text[]) on conflict do nothing returning key
+"""
 NUMBER = "select nextval('writers')"
 
 
@@ -83,6 +87,7 @@ class Waiting:
     rows: list[Rows]
     done: asyncio.Future[None]
     then: Callable[[int], None]
+    key: str
 
     def __len__(self) -> int:
         return sum(map(len, self.rows))
@@ -102,8 +107,8 @@ class Writer:
         self._number = 0
         self._last = 0
 
-    async def write(self, rows: list[Rows], then: Callable[[int], None]) -> None:
-        """Returns when the rows are committed.
+    async def write(self, rows: list[Rows], then: Callable[[int], None], key: str = "") -> None:
+        """Returns when the rows are committed; those of one `key` are stored once.
 
         `then` is called with their arrival even if nobody waits any more, in
         the order of arrivals.
@@ -114,7 +119,7 @@ class Writer:
         if self._rows > MOST_WAITING:
             raise Unavailable("too much waits to be stored", retry_after=1)
         done = asyncio.get_running_loop().create_future()
-        waiting = Waiting(rows, done, then)
+        waiting = Waiting(rows, done, then, key)
         self._queue.append(waiting)
         self._rows += len(waiting)
         self._filled.set()
@@ -159,8 +164,7 @@ class Writer:
         arrival = self._last * 256 + self._number
         try:
             async with asyncio.timeout(PATIENCE):
-                rows = [rows for waiting in group for rows in waiting.rows]
-                await _store(connection, rows, arrival)
+                await _store(connection, group, arrival)
         except (TimeoutError, psycopg.OperationalError, psycopg.InterfaceError) as error:
             _fail(group, Unavailable("the database is busy or away", retry_after=1))
             raise psycopg.OperationalError(str(error)) from error
@@ -205,7 +209,23 @@ async def _number(connection: Connection) -> int:
     return number
 
 
-async def _store(connection: Connection, group: list[Rows], arrival: int) -> None:
+async def _store(connection: Connection, group: list[Waiting], arrival: int) -> None:
+    keys = sorted({waiting.key for waiting in group} - {""})
+    if not keys:
+        await _store_all(connection, [rows for waiting in group for rows in waiting.rows], arrival)
+        return
+    async with connection.transaction():
+        cursor = await connection.execute(FIRST_TIME, [keys])
+        first = {key for (key,) in await cursor.fetchall()}
+        new: list[Rows] = []
+        for waiting in group:
+            if not waiting.key or waiting.key in first:
+                new += waiting.rows
+                first.discard(waiting.key)
+        await _store_new(connection, new, arrival)
+
+
+async def _store_all(connection: Connection, group: list[Rows], arrival: int) -> None:
     """By COPY, which takes half as long as what leaves out the rows that are there already.
 
     It knows only all or nothing, so where one is there, the other way is gone.

@@ -72,20 +72,20 @@ class Caller:
         self.account = f"acc_{secrets.token_hex(6)}"
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        reset = current.set(Context("request", self.account))
+    def _asking(self, key: str = "") -> Iterator[None]:
+        reset = current.set(Context("request", self.account, idempotency_key=key))
         try:
             yield
         finally:
             current.reset(reset)
 
-    async def ask(self, handler: Any, request: Any) -> Any:
-        with self._asking():
+    async def ask(self, handler: Any, request: Any, key: str = "") -> Any:
+        with self._asking(key):
             return await handler(request)
 
-    async def record(self, *records: dict[str, Any]) -> None:
+    async def record(self, *records: dict[str, Any], key: str = "") -> None:
         content = Samples.from_records(Record.model_validate(record) for record in records)
-        await self.ask(self.handlers.record, content)
+        await self.ask(self.handlers.record, content, key)
 
     async def monitor(self, model: str = "m", **more: Any) -> Monitoring:
         request = MonitorRequest(model_id=model, **more)

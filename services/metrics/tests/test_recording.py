@@ -40,6 +40,24 @@ async def test_concurrent_calls_with_the_same_samples_store_each_once(caller: Ca
     assert [statistics[name].count for name in "ab"] == [200, 200]
 
 
+async def test_a_request_that_comes_again_with_its_key_counts_once(
+    caller: Caller, database: Database, bus: MemoryBus
+) -> None:
+    other = Handlers(database, bus, most_series=200)
+    work = asyncio.ensure_future(other.run())
+    second = Caller(other)
+    second.account = caller.account
+    record = {"model_id": "m", "metrics": {"latency": 1.0}}
+    keys = [f"{caller.account} {n}" for n in range(5)]
+    await asyncio.gather(
+        *(who.record(record, key=key) for key in keys * 4 for who in (caller, second)),
+        *(caller.record(record) for _ in range(3)),
+    )
+    await caller.record(record, key=keys[0])
+    work.cancel()
+    assert (await caller.monitor()).statistics["latency"].count == 5 + 3
+
+
 async def test_samples_without_a_time_never_count_as_the_same(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:

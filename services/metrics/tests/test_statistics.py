@@ -123,7 +123,8 @@ async def test_the_window_begins_at_the_very_moment(
     series = await store(caller, database, points)
     await roll()
     for moment in (since, since + timedelta(milliseconds=50), since + timedelta(minutes=20)):
-        history = (await window.read(database, [series], moment))[series]
+        async with database.connection() as connection:
+            history = (await window.read(connection, [series], moment))[series]
         assert history.count == sum(at >= moment for at, _ in points)
 
 
