@@ -221,6 +221,30 @@ MODELS = (
         library="diffusers",
         branches={"main": {"kind": "image"}},
     ),
+    # Good ones of more of diffusers' pipelines than one per task.
+    Model(
+        "lilypad/tiny-ddim", "painters:ddim", "unconditional-image-generation", library="diffusers"
+    ),
+    Model(
+        "lilypad/tiny-sdxl", "painters:stable_diffusion_xl", "text-to-image", library="diffusers"
+    ),
+    Model(
+        "lilypad/tiny-sdxl-image",
+        "painters:stable_diffusion_xl",
+        "image-to-image",
+        library="diffusers",
+        branches={"main": {"kind": "image"}},
+    ),
+    Model("lilypad/tiny-sd3", "painters:stable_diffusion_3", "text-to-image", library="diffusers"),
+    Model("lilypad/tiny-flux", "painters:flux", "text-to-image", library="diffusers"),
+    Model("lilypad/tiny-ltx", "painters:ltx", "text-to-video", library="diffusers"),
+    Model(
+        "lilypad/tiny-ltx-image",
+        "painters:ltx",
+        "image-to-video",
+        library="diffusers",
+        branches={"main": {"kind": "image"}},
+    ),
     # Good ones behind a door.
     Model("lilypad/tiny-gated", "families:bert_classifier", "text-classification", gated="manual"),
     Model("lilypad/tiny-private", "families:bert_classifier", "text-classification", private=True),

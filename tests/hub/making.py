@@ -23,8 +23,8 @@ from hub.catalogue import MODELS, Model
 from hub.repository import LFS_SUFFIXES
 
 MAKERS = (
-    *("families.py", "media.py", "pipelines.py", "seeing.py", "awkward.py", "gguf.py"),
-    *("making.py", "vision.py"),
+    *("families.py", "media.py", "pipelines.py", "painters.py", "seeing.py"),
+    *("awkward.py", "gguf.py", "making.py", "vision.py"),
 )
 
 

@@ -6,6 +6,8 @@ The makers' own process lacks it, so what prepares the inputs is written out her
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -171,20 +173,27 @@ def mask_maker(folder: Path) -> None:
 TIMM = """
 import sys
 import timm, torch
-from pathlib import Path
 from timm.models import save_for_hf
 
-torch.manual_seed(int(sys.argv[2]))
+torch.manual_seed(0)
 model = timm.create_model("test_vit", num_classes=3)
 model.pretrained_cfg |= {"label_names": ["frog", "lily pad", "pond"], "num_classes": 3}
 save_for_hf(model, sys.argv[1], safe_serialization=True)
 """
 
 
-def timm_classifier(folder: Path, seed: int = 0) -> None:
+def timm_classifier(folder: Path) -> None:
+    for name, content in timm_files().items():
+        (folder / name).write_bytes(content)
+
+
+@cache
+def timm_files() -> dict[str, bytes]:
     """The smallest of timm's own, which only timm can make: in a process that has it."""
-    subprocess.run(
-        [sys.executable, "-c", TIMM, folder, str(seed)],
-        env={**os.environ, **vision.environment()},
-        check=True,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [sys.executable, "-c", TIMM, folder],
+            env={**os.environ, **vision.environment()},
+            check=True,
+        )
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}

@@ -88,8 +88,8 @@ class OverLimit(RateLimited):
 class Counter:
     """One account's requests in one slot, and what it has `before` by slot.
 
-    Requests that come while the server is being asked are counted together by
-    the next question, and still get a number each.
+    Requests that come at the same time, or while the server is being asked, are
+    counted together by one question, and still get a number each.
     """
 
     subject: str
@@ -98,9 +98,14 @@ class Counter:
     busy: bool = False
     waiting: list[asyncio.Future[int]] = field(default_factory=list)
     sum_before: int = 0
+    oldest: int = 0
 
     def __post_init__(self) -> None:
         self.sum_before = sum(self.before.values())
+        self.oldest = min((slot for slot, n in self.before.items() if n), default=self.slot)
+
+
+Question = tuple[Counter, asyncio.Future[int]]
 
 
 class Limits:
@@ -174,19 +179,21 @@ class Limits:
         """
         names = tuple(names)
         self.refuse_if_over(account, names)
-        policies = [self.policies[name] for name in names]
-        if len(policies) == 1:
-            return [await self._count(account, policies[0])]
-        outcomes = await asyncio.gather(
-            *(self._count(account, policy) for policy in policies), return_exceptions=True
-        )
-        refusal = next((o for o in outcomes if isinstance(o, BaseException)), None)
-        if refusal is None:
-            return [outcome for outcome in outcomes if isinstance(outcome, Standing)]
-        for outcome in outcomes:
-            if isinstance(outcome, Standing):
-                self.refund(account, outcome)
-        raise refusal
+        now = self.now()
+        # All of them are asked before any answer is waited for.
+        asked = [await self._ask(account, self.policies[name], now) for name in names]
+        standings: list[Standing] = []
+        refusal: OverLimit | Unavailable | None = None
+        for name, question in zip(names, asked, strict=True):
+            try:
+                standings.append(await self._answer(account, self.policies[name], question, now))
+            except (OverLimit, Unavailable) as error:
+                refusal = refusal or error
+        if refusal is not None:
+            for standing in standings:
+                self.refund(account, standing)
+            raise refusal
+        return standings
 
     def refund(self, account: str, standing: Standing) -> None:
         """Take back what was admitted: it has turned out to be free."""
@@ -204,24 +211,35 @@ class Limits:
                 raise OverLimit(self.policies[name], wait)
             del self._over[name, account]
 
-    def _refuse_if_away(self) -> None:
+    async def _ask(self, account: str, policy: Policy, now: float) -> Question | None:
+        """None when nobody can be asked."""
         if time.monotonic() < self._away_until:
-            raise Unavailable("requests cannot be counted at present", retry_after=1)
-
-    async def _count(self, account: str, policy: Policy) -> Standing:
-        now = self.now()
-        length = policy.window / SLOTS
-        slot = int(now / length)
-        try:
-            self._refuse_if_away()
-            counter = await self._counter(account, policy, slot)
-            number = await self._take(counter)
-        except Unavailable:
-            if time.monotonic() >= self._away_until:
+            return None
+        slot = int(now * SLOTS / policy.window)
+        counter = self._counters.get((policy.name, account))
+        if counter is None or counter.slot < slot:
+            try:
+                counter = await self._counter(account, policy, slot)
+            except Unavailable:
                 self._away_until = time.monotonic() + AWAY
+                return None
+        number: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        counter.waiting.append(number)
+        if not counter.busy:
+            counter.busy = True
+            self._begin(self._take_together(counter))
+        return counter, number
+
+    async def _answer(
+        self, account: str, policy: Policy, question: Question | None, now: float
+    ) -> Standing:
+        """Raises OverLimit, or Unavailable for what is costly when nobody can be asked."""
+        number = await self._number(question)
+        if number is None or question is None:
             if policy.costly:
-                raise
+                raise Unavailable("requests cannot be counted at present", retry_after=1)
             return self._count_alone(account, policy, now)
+        counter = question[0]
         used = number + counter.sum_before
         if used > policy.limit:
             self._refund(counter.subject)
@@ -229,9 +247,18 @@ class Limits:
             wait = _wait(policy, {**counter.before, counter.slot: counted}, now)
             _remember(self._over, (policy.name, account), now + wait)
             raise OverLimit(policy, wait)
-        oldest = min((s for s, count in counter.before.items() if count), default=counter.slot)
-        reset = math.ceil((oldest + SLOTS + 1) * length - now)
+        reset = math.ceil((counter.oldest + SLOTS + 1) * policy.window / SLOTS - now)
         return Standing(policy, policy.limit - used, max(reset, 1), counter.slot)
+
+    async def _number(self, question: Question | None) -> int | None:
+        """A request's own in its slot, from 1; None when nobody can count."""
+        if question is None:
+            return None
+        try:
+            return await question[1]
+        except Unavailable:
+            self._away_until = time.monotonic() + AWAY
+            return None
 
     async def _counter(self, account: str, policy: Policy, slot: int) -> Counter:
         key = (policy.name, account)
@@ -289,27 +316,13 @@ class Limits:
         except (nats.errors.Error, OSError) as error:
             raise Unavailable("requests cannot be counted at present", retry_after=1) from error
 
-    async def _take(self, counter: Counter) -> int:
-        """This request's number in the window, from 1."""
-        if counter.busy:
-            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            counter.waiting.append(future)
-            return await future
-        counter.busy = True
-        try:
-            return await self._add(counter.subject, 1)
-        finally:
-            if counter.waiting:
-                self._begin(self._take_together(counter))
-            else:
-                counter.busy = False
-
     async def _take_together(self, counter: Counter) -> None:
+        """Give all who wait for one a number in the slot, from 1, with one message."""
         while counter.waiting:
             batch, counter.waiting = counter.waiting, []
             try:
                 last = await self._add(counter.subject, len(batch))
-            except Unavailable as error:
+            except Exception as error:  # noqa: BLE001  (whatever it is, each hears of it)
                 for future in batch:
                     if not future.done():
                         future.set_exception(error)

@@ -17,14 +17,26 @@ FIELDS = (
     *("max_position_embeddings", "n_positions", "n_ctx", "hidden_size", "d_model", "n_embd", "dim"),
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_attention_heads", "n_head"),
     *("n_heads", "num_key_value_heads", "intermediate_size", "n_inner", "hidden_dim"),
+    *("decoder_layers", "num_decoder_layers", "decoder_attention_heads", "num_heads", "d_kv"),
+    *("encoder_attention_heads", "encoder_ffn_dim", "d_ff", "embed_dim", "sliding_window"),
+    *("attention_chunk_size", "kv_lora_rank", "qk_rope_head_dim"),
+    # Of the parts of diffusers' pipelines.
+    *("_class_name", "sample_size", "block_out_channels", "attention_head_dim"),
 )
+# The configs of a model's parts, of which the same is kept.
+PARTS = (
+    *("text_config", "vision_config", "audio_config", "vlm_config", "llm_config"),
+    *("language_config", "thinker_config", "decoder", "encoder"),
+)
+DEEPEST_PART = 3
+LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 # Longer than any name of an architecture.
 MOST_CHARACTERS = 128
 MOST_ITEMS = 16
 
 
 def read(name: str, content: bytes) -> dict[str, Any]:
-    """The fields of FIELDS. Raises ModelRefused: not an object, or it brings code."""
+    """What `reduce` leaves. Raises ModelRefused: not an object, or it brings code."""
     try:
         config = orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -32,7 +44,20 @@ def read(name: str, content: bytes) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelRefused(f"{name} is not a JSON object", reason="config")
     check(name, config)
-    return {key: config[key] for key in FIELDS if _is_small(config.get(key))}
+    return reduce(config)
+
+
+def reduce(config: dict[str, Any], depth: int = 0) -> dict[str, Any]:
+    """The fields of FIELDS and, of its parts, the same; layers are counted by what they are."""
+    kept = {key: config[key] for key in FIELDS if _is_small(config.get(key))}
+    layers = config.get("layer_types")
+    if isinstance(layers, list):
+        kept["layer_types"] = {kind: layers.count(kind) for kind in LAYERS}
+    if depth < DEEPEST_PART:
+        for name in PARTS:
+            if isinstance(part := config.get(name), dict):
+                kept[name] = reduce(part, depth + 1)
+    return kept
 
 
 def check(name: str, config: Any, depth: int = 0) -> None:

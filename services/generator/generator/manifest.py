@@ -94,8 +94,10 @@ class Needs(Part):
     gpu: int
     vram_mib: int = Field(alias="vramMiB")
     vram_source: str
+    disk_mib: int = Field(alias="diskMiB")
     timeout: int
     execution_timeout: int
+    sources: dict[str, str]
     measured: Measured | None = None
 
 
@@ -177,6 +179,8 @@ def describe(
             gpu=int(needs.gpu),
             vram_mib=needs.vram,
             vram_source=needs.vram_source,
+            disk_mib=needs.disk,
+            sources=needs.sources,
             timeout=needs.timeout,
             execution_timeout=needs.execution_timeout,
             measured=needs.measured,

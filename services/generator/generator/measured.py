@@ -88,6 +88,8 @@ def apply(
         source = needs.vram_source if options.gpu is False else "measured"
         memory = peak if options.memory is None else requested(options.memory)
         found = replace(needs, memory=memory, vram_source=source)
+        if options.memory is None:
+            found = replace(found, memory_source="measured")
         checks = [enough(memory, peak)]
     message = f"memory and batch size follow from run {measured.run} on {measured.machine}"
     return replace(found, batch_size=batch, measured=measured), [*checks, _says(message)]

@@ -192,15 +192,26 @@ async def read(hub: Hub, description: Description) -> Snapshot:
         if laid_out.folders[:1] in ((), ("",))
         else laid_out.folders[0] + "/config.json"
     )
-    config = {} if laid_out.pipeline else dict(read_configs).get(first, {})
+    by_path = dict(read_configs)
+    config = _pipeline(laid_out, by_path) if laid_out.pipeline else by_path.get(first, {})
     return Snapshot(
         remembered(description),
         files,
         _kinds(description),
-        {"architectures": [laid_out.pipeline]} if laid_out.pipeline else config,
+        config,
         measured,
         laid_out,
     )
+
+
+def _pipeline(laid_out: Layout, read: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a pipeline of diffusers is, and the sizes of the parts that take most memory."""
+    config: dict[str, Any] = {"architectures": [laid_out.pipeline], "denoiser": {}}
+    for name in ("prior", "unet", "transformer"):
+        config["denoiser"] = read.get(f"{name}/config.json") or config["denoiser"]
+    if "vae" in laid_out.folders:
+        config["vae"] = read.get("vae/config.json") or {}
+    return config
 
 
 def remembered(description: Description) -> Description:

@@ -158,6 +158,7 @@ def _check_fields(module: Manifest, rendered: dict[str, Any]) -> None:
         **({"gpus": [{"vram": needs.vram_mib}]} if needs.gpu else {}),
         "cpu": needs.cpu * 1000,
         "ram": needs.memory_mib,
+        "disk": needs.disk_mib,
     }
     expected_resources = {
         **({"GPU": "1"} if needs.gpu else {}),

@@ -6,9 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import yaml
 
 from generator import dockerfile, gotemplate
 from hub import vision
@@ -41,6 +45,20 @@ class Built:
         self.output = done.stdout
         assert [path.name for path in outputs.iterdir()] == ["result.json"], done.stderr
         return done.returncode, json.loads((outputs / "result.json").read_text())
+
+    def run_here(self, request: Any) -> tuple[int, Any]:
+        """As `run` with a request, within this process: quick, since the libraries are loaded."""
+        names: dict[str, Any] = {
+            "__name__": "module",
+            "__file__": str(self.app / "run_inference.py"),
+        }
+        exec(compile(self.files["run_inference.py"], "run_inference.py", "exec"), names)
+        names["OUTPUT_DIR"] = self.app.parent / "outputs"
+        encoded = base64.b64encode(json.dumps(request).encode()).decode()
+        with mock.patch.dict(os.environ, {"REQUEST_B64": encoded}), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in a process of its own, where none is an error
+            code = names["run"](yaml.safe_load(self.files["module.yaml"]))
+        return code, json.loads((names["OUTPUT_DIR"] / "result.json").read_text())
 
 
 def build(  # noqa: C901  (one case per instruction)

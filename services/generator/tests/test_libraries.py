@@ -24,6 +24,7 @@ from modules import Built, build
 
 Make = Callable[..., Any]
 TEXTS = ["a lily on the pond", 'it\'s a "cat", really\n{{ .text }} $(id)', "喵", "frog " * 40]
+HUB = Path(__file__).parents[3] / "tests/hub"
 PICTURE = Image.effect_mandelbrot((32, 32), (-2, -1.5, 1, 1.5), 50).convert("RGB")
 
 
@@ -198,7 +199,51 @@ async def test_video_to_video(make: Make) -> None:
 
 
 # diffusers hands torch's numbers to NumPy as NumPy 2 no longer likes it.
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+OLD_ARRAYS = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+SQUARE = {"height": 32, "width": 32}
+# By the model's name: the input, the parameters, and what diffusers is called with for them.
+MORE: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "ddim": (7, {}, {}),
+    "sdxl": (TEXTS[1], SQUARE, {"prompt": TEXTS[1], **SQUARE}),
+    "sdxl-image": (
+        as_png(PICTURE),
+        {"prompt": "a frog", "strength": 0.8},
+        {"prompt": "a frog", "image": PICTURE, "strength": 0.8},
+    ),
+    "sd3": (TEXTS[1], SQUARE, {"prompt": TEXTS[1], **SQUARE}),
+    "flux": (TEXTS[1], SQUARE, {"prompt": TEXTS[1], **SQUARE}),
+    "ltx": ("a frog", {"frames": 9, **SQUARE}, {"prompt": "a frog", "num_frames": 9, **SQUARE}),
+    "ltx-image": (
+        as_png(PICTURE),
+        {"prompt": "a frog", "frames": 9, **SQUARE},
+        {"prompt": "a frog", "image": PICTURE, "num_frames": 9, **SQUARE},
+    ),
+}
+
+
+@OLD_ARRAYS
+@pytest.mark.parametrize("name", MORE)
+async def test_each_other_pipeline_of_the_rows(make: Make, name: str) -> None:
+    module = await make(f"lilypad/tiny-{name}")
+    value, given, theirs = MORE[name]
+    parameters = {"steps": 3, **given} | ({} if name == "ddim" else {"seed": 7})
+    code, result = module.run_here({"inputs": [value], "parameters": parameters})
+    assert code == 0, result
+    (answer,) = result["outputs"]
+    made = diffused(module, num_inference_steps=3, **theirs)
+    if "video" in answer:
+        frames = [np.asarray(frame) for frame in made.frames[0]]
+        assert same(answer["video"], frames)
+    else:
+        assert same(answer["image"], made.images)
+
+
+def test_every_pipeline_of_the_rows_is_run_by_a_test() -> None:
+    makers = (HUB / "pipelines.py").read_text() + (HUB / "painters.py").read_text()
+    assert all(name in makers for row in DIFFUSION.values() for name in row.classes)
+
+
+@OLD_ARRAYS
 @pytest.mark.parametrize("task", ["text-to-3d", "image-to-3d"])
 async def test_shapes_from_a_text_and_from_a_picture(make: Make, task: str) -> None:
     module = await make(f"lilypad/tiny-{task}")

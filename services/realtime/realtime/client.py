@@ -167,7 +167,7 @@ class Client:
         told = updates.error(reason)
         goodbye = b"" if back else b"\x81\x0241"
         if wire is not None and self.socket.upgraded:
-            if wire.ready:
+            if wire.is_open:
                 wire.transport.write(told.frame + goodbye)
             wire.leave(1013 if back else 1008, reason.message)
         else:

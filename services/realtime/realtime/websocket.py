@@ -12,8 +12,10 @@ from realtime import update
 
 EXTENSION = "lilypad.wire"
 LARGEST_FRAME = 64 * 1024
-# Seconds that a client has to take leave, before its connection is cut.
+# Seconds that a client has to take leave, before its connection is cut: one
+# that did not read may begin to, and find out why.
 LINGER = 1.0
+LINGER_LONGER = 5.0
 
 TOO_LARGE = InvalidRequest(f"a message is at most {LARGEST_FRAME // 1024} KiB")
 
@@ -36,21 +38,22 @@ class Wire(WebSocketsSansIOProtocol):
     @property
     def ready(self) -> bool:
         """Whether a frame may be written: open, and the client reads what it gets."""
-        return (
-            self.writable.is_set()
-            and self.handshake_complete
-            and not self.close_sent
-            and not self.transport.is_closing()
-        )
+        return self.writable.is_set() and self.is_open
+
+    @property
+    def is_open(self) -> bool:
+        return self.handshake_complete and not self.close_sent and not self.transport.is_closing()
 
     def leave(self, code: int, reason: str) -> None:
-        """Close with a reason; what the client does not take within `LINGER` is thrown away."""
-        if self.handshake_complete and not self.close_sent and not self.transport.is_closing():
+        """Close with a reason; what the client does not take in time is thrown away."""
+        linger = LINGER if self.writable.is_set() else LINGER_LONGER
+        if self.is_open:
             self.conn.send_close(code, reason[:120])
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.close_sent = True
             self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        asyncio.get_running_loop().call_later(LINGER, self.transport.abort)
+            self.writable.set()  # for whoever waits in `send`: it is over
+        asyncio.get_running_loop().call_later(linger, self.transport.abort)
 
     def handle_parser_exception(self) -> None:
         """A frame that is too large: the client is told before it is disconnected."""

@@ -178,9 +178,13 @@ async def others(stack: Stack) -> AsyncIterator[Others]:
 
 
 class Watcher:
-    """A real Socket.IO client that remembers what it hears."""
+    """A real Socket.IO client that remembers what it hears.
 
-    def __init__(self, url: str, token: str, **options: Any) -> None:
+    The edge keeps an address on its replica; another `source` (127.0.0.x) may
+    come to another one.
+    """
+
+    def __init__(self, url: str, token: str, *, source: str = "127.0.0.1", **options: Any) -> None:
         self.url = url
         self.token = token
         self.options = options
@@ -189,7 +193,7 @@ class Watcher:
         self.disconnected = asyncio.Event()
         self.changed = asyncio.Condition()
         # Its own would be left open (python-engineio closes it in a task that nobody awaits).
-        self.http = aiohttp.ClientSession()
+        self.http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=(source, 0)))
         self.client = socketio.AsyncClient(
             reconnection=options.pop("reconnection", False), http_session=self.http
         )
@@ -226,9 +230,13 @@ class Watcher:
         return [data for name, data in self.heard if name == event]
 
     async def wait_for(self, event: str, count: int = 1) -> list[Any]:
-        async with asyncio.timeout(30), self.changed:
-            await self.changed.wait_for(lambda: len(self.of(event)) >= count)
+        await self.wait_until(lambda: len(self.of(event)) >= count)
         return self.of(event)
+
+    async def wait_until(self, true: Callable[[], bool]) -> None:
+        """Looked at whenever something is heard."""
+        async with asyncio.timeout(60), self.changed:
+            await self.changed.wait_for(true)
 
 
 @pytest.fixture
@@ -243,6 +251,39 @@ async def new_watcher(stack: Stack) -> AsyncIterator[Callable[..., Watcher]]:
     yield make
     for watcher in made:
         await watcher.close()
+
+
+async def counts(stack: Stack, what: str) -> list[int]:
+    """What each replica says of itself: its clients, or the events that it decoded."""
+    async with aiohttp.ClientSession() as http:
+        answers = [
+            await http.get(f"http://{host}:{port}/readyz")
+            for host, port in stack.addresses["realtime"]
+        ]
+        return [(await answer.json())["data"][what] for answer in answers]
+
+
+async def sources_of_both(stack: Stack, new_watcher: Callable[..., Watcher]) -> list[str]:
+    """Two addresses that the edge sends to different replicas."""
+    found: dict[tuple[bool, ...], str] = {}
+    for number in range(2, 40):
+        source = f"127.0.0.{number}"
+        before = await counts(stack, "clients")
+        watcher = await new_watcher("sources/key", stack.url, source=source).connect()
+        after = await counts(stack, "clients")
+        await watcher.close()
+        async with asyncio.timeout(60):
+            while await counts(stack, "clients") != before:
+                await asyncio.sleep(0.02)
+        found.setdefault(tuple(a > b for a, b in zip(after, before, strict=True)), source)
+        if len(found) == 2:
+            return list(found.values())
+    raise AssertionError("all addresses come to the same replica")
+
+
+@pytest.fixture
+async def sources(stack: Stack, others: Others, new_watcher: Callable[..., Watcher]) -> list[str]:
+    return await sources_of_both(stack, new_watcher)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
     diffusers.utils.logging.disable_progress_bar()
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
         directory,
-        torch_dtype=dtype,
+        dtype=dtype,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
