@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from .conftest import counts, sources_of_both
+
 
 class Follower:
     """What the documentation tells a client to do: subscribe again with the last time it saw."""
@@ -29,8 +31,9 @@ class Follower:
         self.watcher.heard.append(("gap", gap))
         wish = {"modelId": "m", "since": gap["since"]}
         # Those who know the past may be back on the bus a moment later than the sockets.
-        while "status" not in await self.watcher.client.call("subscribe_metrics", wish):
-            await asyncio.sleep(0.2)
+        async with asyncio.timeout(60):
+            while (await self.watcher.client.call("subscribe_metrics", wish)).get("code") == 5003:
+                await asyncio.sleep(0.2)
 
     def numbers(self) -> list[int]:
         updates = self.watcher.of("metric_update")
@@ -51,8 +54,8 @@ async def broken(own_stack, join_others, new_watcher):
         await others.record("f", "m", tell=False, n0=0)
         await asyncio.sleep(0.01)
 
-        async def follow(url: str = own_stack.url, **options) -> Follower:
-            watcher = new_watcher("f/key", url, reconnection=True, **options)
+        async def follow(**options) -> Follower:
+            watcher = new_watcher("f/key", own_stack.url, reconnection=True, **options)
             follower = Follower(watcher)
             await watcher.connect()
             return follower
@@ -64,8 +67,10 @@ async def test_after_the_bus_was_killed_everything_is_heard_again_and_nothing_tw
     broken, new_watcher
 ):
     stack, others, follow = broken
-    urls = [f"http://{host}:{port}" for host, port in stack.addresses["realtime"]]
-    followers = [await follow(url) for url in urls]
+    followers = [
+        await follow(source=source) for source in await sources_of_both(stack, new_watcher)
+    ]
+    assert all(await counts(stack, "clients"))
     revoked = await new_watcher("f/gone", stack.url).connect()
     await others.record("f", "m", n1=0)
     for follower in followers:
