@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,9 +38,25 @@ def account(stack: Stack) -> Iterator[Account]:
     made.http.close()
 
 
-def record(account: Account, **metrics: float) -> None:
-    answer = account.post("/v1/api/monitor/record", {"modelId": MODEL, "metrics": metrics})
+def record(account: Account, timestamp: str | None = None, **metrics: float) -> None:
+    body = {"modelId": MODEL, "timestamp": timestamp, "metrics": metrics}
+    answer = account.post("/v1/api/monitor/record", body)
     assert answer.status_code == 200, answer.text
+
+
+def keep_recording(account: Account, name: str) -> None:
+    """Until it is recorded, as a client does that is told to try again."""
+    body = {"modelId": MODEL, "timestamp": datetime.now(UTC).isoformat(), "metrics": {name: 1.0}}
+    deadline = time.monotonic() + PATIENCE
+    while (answer := account.post("/v1/api/monitor/record", body)).status_code != 200:
+        assert answer.status_code == 503, answer.text
+        assert time.monotonic() < deadline, "nothing can be recorded"
+        time.sleep(0.2)
+
+
+def add_rule(account: Account, metric: str, above: float) -> None:
+    rule = {"kind": "threshold", "metric": metric, "above": above, "severity": "critical"}
+    assert account.post("/v1/api/alerts/rules", rule).status_code == 201
 
 
 class Script:
@@ -177,6 +195,44 @@ if NODE:
         assert reason["code"] == 2001
         assert reason["message"]
 
+    def test_the_eleventh_socket_is_told_so_and_an_unknown_event_what_there_is(
+        stack, account, run_script
+    ) -> None:
+        scripts = [run_script("seed.mjs", stack.url, account.key, MODEL) for _ in range(10)]
+        for script in scripts:
+            script.wait_for("connect")
+        eleventh = run_script("seed.mjs", stack.url, account.key, MODEL)
+        assert eleventh.wait_for("connect_error")[0]["code"] == 2002
+        scripts[0].close()
+        again = run_script("seed.mjs", stack.url, account.key, MODEL, "make_coffee")
+        assert again.wait_for("error")[0]["code"] == 1003
+        assert "subscribe_metrics" in again.wait_for("error")[0]["message"]
+        again.wait_for("disconnect")
+
+    def test_a_javascript_client_hears_alerts_and_benchmarks_of_its_account(
+        stack, account, run_script
+    ) -> None:
+        script = run_script("seed.mjs", stack.url, account.key, "owner/another")
+        script.wait_for("connect")
+        add_rule(account, "latency", 100)
+        record(account, latency=150)
+        [alert] = script.wait_for("alert")
+        assert set(alert) == {"modelId", "type", "message", "severity"}
+        assert (alert["modelId"], alert["severity"]) == (MODEL, "critical")
+        body = {"modelId": "lilypad/tiny-text-classification", "batchSizes": [1], "iterations": 1}
+        asked = account.post("/v1/api/benchmark", body, headers={"Prefer": "respond-async"})
+        assert asked.status_code == 202, asked.text
+        run = asked.json()["data"]["id"]
+        account.http.delete(f"/v1/api/benchmark/{run}", headers=account.headers)
+        for _ in range(1000):
+            last = script.wait_for("benchmark_progress", count=1)[-1]
+            assert set(last) == {"id", "modelId", "state", "done", "total"}
+            assert (last["id"], last["modelId"]) == (run, body["modelId"])
+            if last["state"] in {"canceled", "succeeded"}:
+                break
+            script.hear(PATIENCE)
+        assert last["state"] in {"canceled", "succeeded"}
+
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
     def test_javascript_clients_come_back_and_miss_nothing(
         stack, account, run_script, number
@@ -185,12 +241,33 @@ if NODE:
         scripts = [run_script("follow.mjs", stack.url, account.key, MODEL, kind) for kind in kinds]
         for script in scripts:
             assert script.wait_for("answer")[0]["status"] == "success"
+        add_rule(account, "n15", 0)
         for count, name in enumerate(("realtime-1", "realtime-2"), 1):
             os.kill(stack.processes[name].pid, number)
             for step in range(10):
-                record(account, **{f"n{count * 10 + step}": 1})
+                late = {"timestamp": "2026-01-31T12:00:00Z"} if step == 4 else {}
+                record(account, **late, **{f"n{count * 10 + step}": 1})
             for script in scripts:
                 script.wait_for("metric_update", count=count * 10)
             stack.wait_until_ready()
         for script in scripts:
             assert script.numbers() == list(range(10, 30))
+            [alert] = script.wait_for("alert")
+            assert alert["type"] == "n15_threshold"
+
+    def test_javascript_clients_hear_again_after_the_bus_was_killed(
+        stack, account, run_script
+    ) -> None:
+        scripts = [run_script("follow.mjs", stack.url, account.key, MODEL, "websocket")]
+        scripts += [run_script("follow.mjs", stack.url, account.key, MODEL, "polling,websocket")]
+        for script in scripts:
+            script.wait_for("answer")
+        record(account, n0=1)
+        os.kill(stack.processes["nats"].pid, signal.SIGKILL)
+        stack.wait_until_ready()
+        for number in range(1, 6):
+            keep_recording(account, f"n{number}")
+        for script in scripts:
+            script.wait_for("metric_update", count=6)
+            assert script.numbers() == list(range(6))
+            assert not script.wait_for("disconnect", count=0)

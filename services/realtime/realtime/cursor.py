@@ -6,7 +6,8 @@ from datetime import datetime
 
 from common.contracts.monitoring import EPOCH, LAST_ARRIVAL, LAST_TIME, MICROSECOND, Heard
 
-# Clocks of those who record may be behind ours by so much, in seconds.
+# What was recorded so long ago, in seconds, has been told, also by those whose
+# clocks are behind ours.
 MARGIN = 2.0
 # Writers that are remembered; each restart of the metrics service is another one.
 MOST_PLACES = 16

@@ -1,5 +1,6 @@
 """What happened while a client was away, from the tables that nothing is lost from."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from common.contracts.monitoring import (
     MetricUpdate,
     parse_time,
 )
+from common.errors import ServiceError
 from realtime import update as updates
 from realtime.client import Client
 from realtime.cursor import Cursor, microseconds
@@ -72,6 +74,19 @@ async def tell(
         for update in held:
             client.keep(update)
     return complete
+
+
+async def begin(bus: Bus, topic: Topic) -> None:
+    """Count what is there already as heard, for who wants what happens from now on.
+
+    What is being stored at this moment is not there, and will be heard, or
+    missed. Where it cannot be asked, a little of what was before counts as
+    missed.
+    """
+    with contextlib.suppress(ServiceError):
+        recorded, _, _ = await _recorded(bus, topic.model, None, Cursor.now())
+        for body in recorded:
+            topic.cursor.hear(body.arrival, microseconds(parse_time(body.timestamp)))
 
 
 async def _recorded(

@@ -256,6 +256,8 @@ class Sockets:
             raise Unavailable("the connection was lost")
         client.models.add(model)
         answer: dict[str, Any] = {"status": "success"}
+        if marked and wish.since is None:
+            await missed.begin(self.bus, topic)
         if wish.since is not None:
             heard = self.topics.accounts[account]
             answer["complete"] = await missed.tell(self.bus, client, heard, topic, since=wish.since)

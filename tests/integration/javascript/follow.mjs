@@ -5,14 +5,16 @@ import { io } from 'socket.io-client';
 const [url, token, modelId, transports] = process.argv.slice(2);
 const print = (event, data) => console.log(JSON.stringify({ event, data }));
 
-let since = new Date().toISOString();
 const socket = io(url, { auth: { token }, transports: transports.split(',') });
-const subscribe = (from) => socket.emit('subscribe_metrics', { modelId, since: from },
-    (answer) => print('answer', answer));
+
+let since; // from now on, the first time
+const subscribe = (from) => socket.emit('subscribe_metrics', { modelId, since: from, cursor: true },
+    (answer) => { since = answer.cursor ?? since; print('answer', answer); });
 
 socket.on('connect', () => subscribe(since));
 socket.on('gap', (gap) => subscribe(gap.since));
-socket.on('metric_update', (update) => { since = update.timestamp; print('metric_update', update); });
-socket.on('alert', (alert) => print('alert', alert));
+socket.on('metric_update', (update) => { since = update.cursor; print('metric_update', update); });
+socket.on('alert', (alert) => { since = alert.cursor ?? since; print('alert', alert); });
+socket.on('benchmark_progress', (progress) => print('benchmark_progress', progress));
 socket.on('server_draining', (data) => print('server_draining', data));
 socket.on('disconnect', (reason) => print('disconnect', reason));

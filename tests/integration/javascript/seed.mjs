@@ -1,9 +1,9 @@
 // The reference's snippet as it stands there, but for the address, the token and the model;
 // what it hears is printed as lines of JSON.
-//   node seed.mjs URL TOKEN MODEL
+//   node seed.mjs URL TOKEN MODEL [EVENT]
 import { io } from 'socket.io-client';
 
-const [url, token, modelId] = process.argv.slice(2);
+const [url, token, modelId, another] = process.argv.slice(2);
 const print = (event) => (data) => console.log(JSON.stringify({ event, data }));
 
 const socket = io(url, {
@@ -20,7 +20,9 @@ socket.emit('subscribe_metrics', {
 socket.on('metric_update', print('metric_update'));
 socket.on('alert', print('alert'));
 
-// Not in the snippet: how the connection fares.
+// Not in the snippet: other events, and how the connection fares.
+if (another) socket.emit(another, {});
+socket.on('benchmark_progress', print('benchmark_progress'));
 socket.on('error', print('error'));
 socket.on('connect_error', (error) => print('connect_error')(error.data ?? null));
 socket.on('connect', () => print('connect')(socket.io.engine.transport.name));
