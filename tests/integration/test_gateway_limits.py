@@ -89,6 +89,11 @@ def test_a_request_that_is_repeated_at_once_is_done_once(
     assert other.headers["idempotent-replayed"] == "true"
     answer = hurried.post("/v1/api/generate", {"modelUrl": "a/b"}, headers=headers)
     assert (answer.status_code, error_of(answer)["code"]) == (422, 3002)
+    stranger = Account(generous_stack.url)
+    theirs = {**stranger.headers, "Idempotency-Key": headers["Idempotency-Key"]}
+    answer = stranger.post("/v1/api/generate", MODEL, headers=theirs)
+    assert (answer.status_code, "idempotent-replayed" in answer.headers) == (200, False)
+    stranger.http.close()
 
 
 def test_a_key_that_was_made_when_its_gateway_died_is_made_once(
