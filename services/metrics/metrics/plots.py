@@ -20,6 +20,9 @@ from metrics.window import History, bucket, spans
 MOST_POINTS = 500
 # Widths of buckets that a person would choose, in seconds.
 WIDTHS = (1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400)
+# What lies closer together is shown in the middle of a minute: an axis of
+# microseconds tells nobody when it was.
+LEAST_RANGE = 60_000_000
 # Blue of Okabe and Ito's palette, which colour-blind people tell apart.
 COLOUR = "#0072b2"
 BAND = "rgba(0, 114, 178, 0.2)"
@@ -27,7 +30,11 @@ BAND = "rgba(0, 114, 178, 0.2)"
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """What is drawn: one entry for each point. `width`: of a bucket in seconds, 0: none."""
+    """What is drawn: one entry for each point.
+
+    `width`: of a bucket in seconds, 0: none. `span`: what the axis of time
+    shows, where that is not from the first point to the last.
+    """
 
     metric: str
     time: list[str]
@@ -36,6 +43,7 @@ class Points:
     maximum: list[float]
     width: int
     points_in: int
+    span: list[str] | None
 
     @property
     def points(self) -> dict[str, int]:
@@ -87,7 +95,15 @@ def reduce(metric: str, history: History) -> Points:
         points["maximum"].tolist(),
         width,
         history.count,
+        _span(points["at"]),
     )
+
+
+def _span(at: Times) -> list[str] | None:
+    missing = LEAST_RANGE - int(at[-1] - at[0])
+    if missing <= 0:
+        return None
+    return _to_text(np.array([at[0] - missing // 2, at[-1] + missing // 2]))
 
 
 def _to_text(at: Times) -> list[str]:
@@ -144,8 +160,18 @@ def to_plotly(points: Points) -> dict[str, Any]:
         "data": [*(band if points.width else ()), line],
         "layout": {
             "title": {"text": title(points.metric), "subtitle": {"text": points.subtitle}},
-            "xaxis": {"type": "date", "title": {"text": "Time (UTC)"}},
-            "yaxis": {"title": {"text": points.axis}, "rangemode": "tozero"},
+            "xaxis": {
+                "type": "date",
+                "title": {"text": "Time (UTC)"},
+                **({"range": points.span} if points.span else {}),
+            },
+            # Without it a cost of $0.0001 is written as 100µ.
+            "yaxis": {
+                "title": {"text": points.axis},
+                "rangemode": "tozero",
+                "exponentformat": "none",
+                "automargin": True,
+            },
             "hovermode": "x unified",
             "showlegend": False,
             "meta": points.points,
@@ -155,7 +181,8 @@ def to_plotly(points: Points) -> dict[str, Any]:
 
 def to_vega_lite(points: Points) -> dict[str, Any]:
     columns = (points.time, points.mean, points.minimum, points.maximum)
-    time = {"field": "time", "type": "temporal", "title": "Time (UTC)", "scale": {"type": "utc"}}
+    scale = {"type": "utc", **({"domain": points.span} if points.span else {})}
+    time = {"field": "time", "type": "temporal", "title": "Time (UTC)", "scale": scale}
     axis = {"type": "quantitative", "title": points.axis}
     band = {
         "mark": {"type": "area", "color": COLOUR, "opacity": 0.2},

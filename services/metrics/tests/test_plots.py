@@ -81,5 +81,15 @@ def test_down_sampling_keeps_extremes_and_says_so(drawn: History) -> None:
         assert (second - first) % timedelta(seconds=series["bucketSeconds"]) == timedelta()
 
 
+def test_the_axis_of_a_single_sample_tells_when_it_was() -> None:
+    figure, vega = (draw(METRIC, history(1), style) for style in ("plotly", "vega-lite"))
+    first, last = (datetime.fromisoformat(time) for time in figure["layout"]["xaxis"]["range"])
+    assert last - first == timedelta(minutes=1)
+    assert first < datetime.fromisoformat(figure["data"][0]["x"][0]) < last
+    scale = vega["layer"][0]["encoding"]["x"]["scale"]
+    assert scale["domain"] == figure["layout"]["xaxis"]["range"]
+    assert "range" not in draw(METRIC, history(60), "plotly")["layout"]["xaxis"]
+
+
 def test_nothing_is_drawn_of_nothing() -> None:
     assert draw(METRIC, history(0), "plotly") == {}
