@@ -12,6 +12,7 @@ The service answers `$SRV.PING|INFO|STATS` as NATS ADR-32 says, so that
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import signal
 import time
@@ -147,6 +148,7 @@ class Service:
             # server knows the endpoints.
             await self.bus.client.flush()
             await self.bus.client.flush()
+        settle()
         log.info("ready", endpoints=[endpoint.subject for endpoint in self.endpoints])
         await self._stopped.wait()
 
@@ -248,6 +250,17 @@ async def _reply(message: Msg, data: bytes, headers: dict[str, str] | None = Non
     except (nats.errors.Error, OSError) as error:
         # The caller has been told by its own side of the lost connection.
         log.warning("reply not sent", error=repr(error))
+
+
+def settle() -> None:
+    """Call when everything is wired: what is there now stays, so garbage is not looked for in it.
+
+    A request makes a few hundred objects and no cycles; looking for some every
+    700 objects took a twentieth of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @asynccontextmanager

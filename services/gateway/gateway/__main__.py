@@ -118,6 +118,7 @@ async def serve(gateway: Gateway, host: str, port: int) -> None:
         loop.add_signal_handler(number, stop.set)
     serving = asyncio.create_task(server.serve())
     stopping = asyncio.create_task(stop.wait())
+    service.settle()
     log.info("ready", port=port)
     await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
