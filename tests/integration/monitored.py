@@ -10,15 +10,21 @@ import signal
 import socket
 import threading
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx2
+
 from integration import given
+from integration.caller import Account
 from local.services import Service
 from local.stack import Stack
 
 GATEWAY = Service("gateway", replicas=2, database=True, http=True)
 METRICS = Service("metrics", replicas=2, database=True)
+V2 = {"X-Lilypad-Beta": "v2"}
+MANY = "/v2/api/monitor/record"
 LIMITS = dict.fromkeys(("RATE_API", "RATE_REGISTER"), "10000000")
 # A thread that has been told to stop does so at once, or when its last request
 # is given up; in seconds.
@@ -165,3 +171,24 @@ class MonitoredStack(Stack):
         self.administer(
             "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", self.role
         )
+
+
+def at(**ago: float) -> str:
+    """RFC 3339, so long ago."""
+    return (datetime.now(UTC) - timedelta(**ago)).isoformat()
+
+
+def record(account: Account, **body: Any) -> httpx2.Response:
+    body.setdefault("modelId", "m")
+    return account.post("/v1/api/monitor/record", body)
+
+
+def record_many(account: Account, records: list[dict[str, Any]]) -> httpx2.Response:
+    return account.post(MANY, {"records": records}, headers=V2)
+
+
+def monitor(account: Account, model: str = "m", **body: Any) -> dict[str, Any]:
+    answer = account.post("/v1/api/monitor", {"modelId": model, **body})
+    assert answer.status_code == 200, answer.text
+    data: dict[str, Any] = answer.json()["data"]
+    return data

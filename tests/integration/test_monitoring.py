@@ -1,25 +1,16 @@
 """Metrics through the edge: recorded, committed, summarised, watched."""
 
-import asyncio
 import json
-import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx2
 import numpy as np
 import plotly.graph_objects
 import pytest
 
-from common import bus
-from common.contracts.monitoring import ALERT_RAISED, METRICS_RECORDED, AlertNews, MetricUpdate
 from integration.caller import Account, error_of
-from integration.load import wait_until
-from integration.monitored import MonitoredStack
-
-V2 = {"X-Lilypad-Beta": "v2"}
-MANY = "/v2/api/monitor/record"
+from integration.monitored import MANY, V2, MonitoredStack, at, monitor, record, record_many
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +31,6 @@ def other(stack: MonitoredStack) -> Iterator[Account]:
     made = Account(stack.url)
     yield made
     made.http.close()
-
-
-def at(**ago: float) -> str:
-    return (datetime.now(UTC) - timedelta(**ago)).isoformat()
-
-
-def record(account: Account, **body: Any) -> httpx2.Response:
-    body.setdefault("modelId", "m")
-    return account.post("/v1/api/monitor/record", body)
-
-
-def record_many(account: Account, records: list[dict[str, Any]]) -> httpx2.Response:
-    return account.post(MANY, {"records": records}, headers=V2)
-
-
-def monitor(account: Account, model: str = "m", **body: Any) -> dict[str, Any]:
-    answer = account.post("/v1/api/monitor", {"modelId": model, **body})
-    assert answer.status_code == 200, answer.text
-    data: dict[str, Any] = answer.json()["data"]
-    return data
 
 
 def test_the_references_own_example_works(account: Account) -> None:
@@ -249,135 +220,3 @@ def test_keys_that_may_only_read_or_only_write(account: Account) -> None:
             answer = account.http.post(path, json=sent, headers=keys[scope])
             assert answer.status_code == status
     assert account.post(MANY, {"records": [body]}).status_code == 403, "v2 is opted in to"
-
-
-def test_an_alert_is_raised_once_by_two_replicas_and_heard(
-    stack: MonitoredStack, account: Account
-) -> None:
-    rule = {"kind": "threshold", "metric": "latency", "above": 100.0, "severity": "critical"}
-    made = account.post("/v1/api/alerts/rules", rule)
-    assert made.status_code == 201
-    rules = account.http.get("/v1/api/alerts/rules", headers=account.headers).json()["data"]
-    assert made.json()["data"] in rules["rules"]
-
-    async def listen() -> tuple[list[AlertNews], list[MetricUpdate]]:
-        alerts: list[AlertNews] = []
-        updates: list[MetricUpdate] = []
-
-        async def hear_alert(news: AlertNews) -> None:
-            alerts.append(news)
-
-        async def hear_update(update: MetricUpdate) -> None:
-            updates.append(update)
-
-        async with bus.connect(stack.nats.url("realtime"), "realtime") as listener:
-            mine = f"{bus.token(account.id)}.*"
-            await listener.subscribe(ALERT_RAISED, hear_alert, filter=mine)
-            await listener.subscribe(METRICS_RECORDED, hear_update, filter=mine)
-            await listener.client.flush()
-            for value in (50.0, *[150.0] * 20):
-                answer = await asyncio.to_thread(record, account, metrics={"latency": value})
-                assert answer.status_code == 200
-            await asyncio.to_thread(wait_until, lambda: alerts and len(updates) >= 21)
-            await asyncio.to_thread(record, account, metrics={"latency": 50.0})
-            await asyncio.to_thread(wait_until, lambda: len(alerts) >= 2)
-        return alerts, updates
-
-    heard, updates = asyncio.run(listen())
-    assert [(alert.type, alert.severity) for alert in heard] == [
-        ("latency_threshold", "critical"),
-        ("latency_threshold_recovered", "info"),
-    ]
-    assert {update.metrics["latency"] for update in updates} <= {50.0, 150.0}
-    stored = account.http.get("/v1/api/alerts?modelId=m", headers=account.headers).json()["data"]
-    [alert] = stored["alerts"]
-    assert alert["id"] == heard[0].id
-    assert alert["recoveredAt"] is not None
-    id = made.json()["data"]["id"]
-    assert account.http.delete(
-        f"/v1/api/alerts/rules/{id}", headers=account.headers
-    ).status_code == 204  # fmt: skip
-    for query in ("limit=0", "limit=x", "openOnly=maybe"):
-        answer = account.http.get(f"/v1/api/alerts?{query}", headers=account.headers)
-        assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
-
-
-def test_slower_than_usual_is_noticed_without_set_up_and_recommended_about(
-    account: Account,
-) -> None:
-    noise = random.Random(1)
-    values = [40 * noise.gauss(1, 0.05) for _ in range(200)]
-    values += [60 * noise.gauss(1, 0.05) for _ in range(60)]
-    records = [
-        {"modelId": "m", "timestamp": at(hours=len(values) - n - 1), "metrics": {"latency": value}}
-        for n, value in enumerate(values)
-    ]
-    assert record_many(account, records[:200]).status_code == 200
-    assert record_many(account, records[200:]).status_code == 200
-    data = monitor(account)
-    assert data["statistics"]["latency"]["trend"] == "degrading"
-    [sentence] = data["recommendations"]
-    since = datetime.fromisoformat(records[200]["timestamp"])
-    assert f"{since:%Y-%m-%d %H:00}" in sentence
-    recent = [
-        {"modelId": "n", "timestamp": at(minutes=66 - n), "metrics": {"latency": v}}
-        for n, v in enumerate([40.0, 41.0, 39.0] * 20 + [90.0] * 6)
-    ]
-    assert record_many(account, recent).status_code == 200
-
-    def alerts() -> list[dict[str, Any]]:
-        answer = account.http.get("/v1/api/alerts?modelId=n", headers=account.headers)
-        found: list[dict[str, Any]] = answer.json()["data"]["alerts"]
-        return found
-
-    wait_until(lambda: bool(alerts()))
-    assert [alert["type"] for alert in alerts()] == ["latency_regression"]
-
-
-def test_alerts_of_two_accounts_do_not_mix(account: Account, other: Account) -> None:
-    rule = {"kind": "threshold", "metric": "latency", "above": 1.0}
-    account.post("/v1/api/alerts/rules", rule)
-    for who in (account, other):
-        assert record(who, metrics={"latency": 5.0}).status_code == 200
-
-    def alerts(who: Account) -> list[Any]:
-        body = who.http.get("/v1/api/alerts", headers=who.headers).json()
-        found: list[Any] = body["data"]["alerts"]
-        return found
-
-    wait_until(lambda: bool(alerts(account)))
-    assert alerts(other) == []
-
-
-def test_two_hundred_thousand_samples_are_summarised_within_one_per_cent(
-    stack: MonitoredStack, account: Account
-) -> None:
-
-    random_ = np.random.default_rng(7)
-    start = datetime.now(UTC) - timedelta(days=20)
-    chunks = []
-
-    for call in range(20):
-        values = random_.lognormal(2, 0.7, 10_000)
-        chunks.append(values)
-        records = [
-            {
-                "modelId": "m",
-                "timestamp": (start + timedelta(seconds=(call * 10_000 + n) * 8)).isoformat(),
-                "metrics": {"latency": value},
-            }
-            for n, value in enumerate(values.tolist())
-        ]
-        body = json.dumps({"records": records}).encode()
-        headers = {**account.headers, **V2, "Content-Type": "application/json"}
-        answer = account.http.post(MANY, content=body, headers=headers)
-        assert answer.status_code == 200, answer.text
-    values = np.concatenate(chunks)
-    for _ in range(2):  # before it is rolled up, and after
-        latency = monitor(account)["statistics"]["latency"]
-        assert latency["count"] == len(values)
-        assert latency["mean"] == pytest.approx(values.mean(), rel=1e-9)
-        assert latency["total"] == pytest.approx(values.sum(), rel=1e-9)
-        assert latency["p95"] == pytest.approx(np.quantile(values, 0.95), rel=0.01)
-        assert (latency["minimum"], latency["maximum"]) == (values.min(), values.max())
-        wait_until(lambda: not stack.query("select from stale limit 1"))
