@@ -9,7 +9,8 @@ read, so that a byte per second holds a thread for ever. Here one
 
 import asyncio
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -35,6 +36,8 @@ REDIRECTS = 3
 AT_ONCE = 32
 # The Hub hands out large files from hosts of its own; files only, without the token.
 STORAGE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.hf\.co")
+# Seconds that its limits are counted over.
+LONGEST_WINDOW = 300
 PUBLIC = "https://huggingface.co"
 KEPT_HEADERS = ("x-error-code", "x-error-message", "retry-after", "ratelimit", "ratelimit-policy")
 
@@ -47,9 +50,13 @@ class Hub:
         endpoint: str,
         token: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint = endpoint.rstrip("/")
         self.token = token
+        self.clock = clock
+        # Until when the Hub has said that it answers no more, by what is asked for.
+        self._spent_until: dict[str, float] = {}
         self._origin = httpx2.URL(self.endpoint)
         # Not from build_hf_headers: to name the calling program, that asks the Hub on its own, and
         # waits for it. Compressed answers are not asked for, so that a small one cannot grow.
@@ -87,6 +94,7 @@ class Hub:
     async def _get(
         self, path: str, most: int, headers: Mapping[str, str] | None = None, *, cut: bool = False
     ) -> httpx2.Response:
+        self._check_quota(path)
         url = httpx2.URL(self.endpoint + path)
         sent = {**self._headers, **(headers or {})}
         try:
@@ -94,6 +102,7 @@ class Hub:
                 request = self._client.build_request("GET", url, headers=sent)
                 answer = await self._client.send(request, stream=True)
                 try:
+                    self._note_quota(path, answer)
                     if not answer.is_redirect:
                         return await _read(answer, most, cut)
                     url = self._follow(url, answer)
@@ -108,6 +117,18 @@ class Hub:
                 "the Hugging Face Hub cannot be reached; try again shortly", retry_after=5
             ) from None
         raise HubUnavailable("the Hub redirects without end", status=502)
+
+    def _check_quota(self, path: str) -> None:
+        """Ask nothing that the Hub has said it will not answer: that only makes it stricter."""
+        wait = self._spent_until.get(_resource(path), 0.0) - self.clock()
+        if wait > 0:
+            raise _limited(int(wait) + 1)
+
+    def _note_quota(self, path: str, answer: httpx2.Response) -> None:
+        limit = parse_ratelimit_headers(answer.headers)
+        if limit and limit.remaining <= 0:
+            wait = min(limit.reset_in_seconds, LONGEST_WINDOW)
+            self._spent_until[_resource(path)] = self.clock() + wait
 
     def _follow(self, url: httpx2.URL, answer: httpx2.Response) -> httpx2.URL:
         """Where a redirect leads, if the Hub itself answers there."""
@@ -189,13 +210,23 @@ def _refusal(error: HfHubHTTPError) -> ServiceError:  # noqa: PLR0911  (one per 
     if isinstance(error, RepositoryNotFoundError) or status in {401, 404}:
         return ModelNotFound("no such model on the Hub, or it is private")
     if status == 429:
-        return HubUnavailable(
-            "the Hub answers no more requests of this server for now",
-            retry_after=_wait(error.response),
-        )
+        return _limited(_wait(error.response))
     return HubUnavailable(
         f"the Hub answers with an error ({status}); try again shortly", retry_after=10
     )
+
+
+def _limited(seconds: int) -> HubUnavailable:
+    return HubUnavailable(
+        "the Hub answers no more requests of this server for now",
+        retry_after=seconds,
+        reason="hub-limit",
+    )
+
+
+def _resource(path: str) -> str:
+    """The Hub counts its API and its files apart."""
+    return "api" if path.startswith("/api/") else "files"
 
 
 def _wait(answer: httpx2.Response) -> int:
@@ -203,7 +234,7 @@ def _wait(answer: httpx2.Response) -> int:
     limit = parse_ratelimit_headers(answer.headers)
     said = answer.headers.get("retry-after", "")
     seconds = limit.reset_in_seconds if limit else int(said) if said.isdecimal() else 30
-    return min(max(seconds, 1), 300)
+    return min(max(seconds, 1), LONGEST_WINDOW)
 
 
 async def within(seconds: float, reading: Any) -> Any:

@@ -13,18 +13,49 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from generator.libraries import row
 from generator.manifest import Manifest
-from generator.tasks import FAMILIES
+from generator.tasks import FAMILIES, Task
 
 TEMPLATES = files("generator") / "templates"
+# What a README shows, for a shell: the input by its kind, and what a task cannot do without.
 EXAMPLES = {
     "text": '"Hello, world"',
     "question": '"Who sits on the pad?"',
-    "image": '"$(base64 -w0 image.png)"',
-    "audio": '"$(base64 -w0 sound.flac)"',
+    "image": "image.png",
+    "audio": "sound.wav",
     "video": "clip.png",
     "table": "table.csv",
     "series": '"[1, 2, 3, 5]"',
     "number": "7",
+}
+# The network's command line has no files of its own to name.
+ON_THE_NETWORK = {
+    "image": '"$(base64 -w0 image.png)"',
+    "audio": '"$(base64 -w0 sound.wav)"',
+    "video": '"$(base64 -w0 clip.png)"',
+    "table": '"$(cat table.csv)"',
+}
+NEEDED = {
+    "image": "`image.png`, a picture",
+    "audio": "`sound.wav`, a sound",
+    "video": "`clip.png`, an animated picture",
+    "table": "`table.csv`, a table with a heading",
+}
+ALSO = {
+    "question-answering": {"context": '"The frog sits on the pad."'},
+    "multiple-choice": {"choices": "$'It swims.\\nIt flies.'"},
+    "text-ranking": {"query": '"What is said?"'},
+    "sentence-similarity": {"query": '"Good day"'},
+    "text-retrieval": {"query": '"What is said?"'},
+    "visual-question-answering": {"question": '"What is it?"'},
+    "document-question-answering": {
+        "question": '"What is it?"',
+        "words": """'[["frog", [0, 0, 500, 100]]]'""",
+    },
+    "table-question-answering": {"question": '"How old is the frog?"'},
+    "visual-document-retrieval": {"query": '"What is it?"'},
+    "image-text-to-text": {"text": '"What is it?"'},
+    "video-text-to-text": {"text": '"What is it?"'},
+    "audio-text-to-text": {"text": '"What is it?"'},
 }
 SHARED = "# --- what all families share ---"
 FAMILY = "# --- the model's family"
@@ -44,7 +75,9 @@ def render(module: Manifest) -> dict[str, str]:
             "README.md.j2",
             module=module,
             image=image(module),
-            example=EXAMPLES[task.takes],
+            examples=examples(task),
+            sent=ON_THE_NETWORK,
+            needed=NEEDED.get(task.takes),
             answers=task.answers,
         ),
         "lilypad_module.json.tmpl": _fill(
@@ -57,6 +90,13 @@ def render(module: Manifest) -> dict[str, str]:
         "requirements.txt": requirements(module.run.family),
         "run_inference.py": script(module.run.family),
     }
+
+
+def examples(task: Task) -> list[tuple[str, str]]:
+    """Inputs by name that a module of the task answers, as a shell is given them."""
+    # The word to be found is written as most tokenizers write it.
+    text = '"Hello, [MASK]"' if task.name == "fill-mask" else EXAMPLES[task.takes]
+    return [(task.takes, text), *ALSO.get(task.name, {}).items()]
 
 
 def image(module: Manifest) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -182,7 +183,7 @@ async def read(hub: Hub, description: Description) -> Snapshot:
     shards = [file for file in files if WEIGHTS.fullmatch(_name(file.path))]
     if len(shards) > MOST_SHARDS:
         raise ModelRefused(f"the weights are in more than {MOST_SHARDS} files", reason="weights")
-    measured, *read_configs = await asyncio.gather(
+    measured, *read_configs = await _together(
         _measure(hub, description, shards),
         *(_read_config(hub, description, file) for file in files if _name(file.path) in CONFIGS),
     )
@@ -202,6 +203,16 @@ async def read(hub: Hub, description: Description) -> Snapshot:
         measured,
         laid_out,
     )
+
+
+async def _together(*readings: Coroutine[Any, Any, Any]) -> list[Any]:
+    """All of them at once; when one is refused, the others ask no further."""
+    tasks = [asyncio.ensure_future(reading) for reading in readings]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _pipeline(laid_out: Layout, read: dict[str, dict[str, Any]]) -> dict[str, Any]:

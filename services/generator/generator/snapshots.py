@@ -1,11 +1,12 @@
 """Keeps models that were read, asks for each only once at a time, and spares a Hub that is away.
 
-A commit never changes, so what was read of it stays true; only what a branch
+A commit never changes, so what was read of it stays true, a refusal too; only what a branch
 points to is asked again, after FRESH. While the Hub is away the last known
 commit answers, and the answer says how old that knowledge is.
 """
 
 import asyncio
+import copy
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
@@ -14,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from common.errors import HubUnavailable, ServiceError
+from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceError
 from generator import snapshot
 from generator.address import COMMIT, Address
 from generator.hub import Hub, within
@@ -77,7 +78,9 @@ class Breaker:
         if not isinstance(error, HubUnavailable):
             self.failures = 0
         elif error.status == 503:  # 502 is nonsense about one model: the Hub is there
-            self.failures += 1
+            # Whoever has said when to come back is not asked before.
+            said = error.details.get("reason") == "hub-limit"
+            self.failures = max(self.failures + 1, FAILURES if said else 0)
             self.closed_at = self.clock() + max(REST, float(error.retry_after or 0))
 
 
@@ -89,6 +92,9 @@ class Snapshots:
         self._kept: Recent[tuple[str, str], Snapshot] = Recent(MOST)
         # (id, revision) as asked for -> (canonical id, commit), and when that was true.
         self._known: Recent[tuple[str, str], tuple[tuple[str, str], float]] = Recent(8 * MOST)
+        # What was refused, and when; what a commit holds is refused for as long as it is known.
+        self._refused: Recent[tuple[str, str], tuple[ServiceError, float]] = Recent(8 * MOST)
+        self._unservable: Recent[tuple[str, str], ModelRefused] = Recent(8 * MOST)
         self._under_way: dict[tuple[str, str], asyncio.Task[Snapshot]] = {}
 
     async def read(self, address: Address) -> tuple[Snapshot, float]:
@@ -102,6 +108,8 @@ class Snapshots:
         known, age = self._recall(key)
         if known and (age < FRESH or COMMIT.fullmatch(address.revision)):
             return known, 0.0
+        if refused := self._recall_refusal(key):
+            raise refused
         try:
             return await self._once(key, lambda: self._read(address)), 0.0
         except HubUnavailable as error:
@@ -113,6 +121,11 @@ class Snapshots:
     def _recall(self, key: tuple[str, str]) -> tuple[Snapshot | None, float]:
         commit, when = self._known.look(key) or (None, 0.0)
         return (self._kept.look(commit) if commit else None), self.clock() - when
+
+    def _recall_refusal(self, key: tuple[str, str]) -> ServiceError | None:
+        refused, when = self._refused.look(key) or (None, 0.0)
+        # A copy: an error that is raised holds on to where it was raised.
+        return copy.copy(refused) if refused and self.clock() - when < FRESH else None
 
     async def _once(
         self, key: tuple[str, str], start: Callable[[], Coroutine[Any, Any, Snapshot]]
@@ -132,6 +145,9 @@ class Snapshots:
             read: Snapshot = await within(BUDGET, self._read_anew(address))
         except ServiceError as error:
             self.breaker.report(error)
+            if isinstance(error, (ModelRefused, ModelNotFound)):
+                refused = copy.copy(error), self.clock()
+                self._refused.keep((address.id, address.revision), refused)
             raise
         self.breaker.report(None)
         commit = (read.id, read.commit)
@@ -146,4 +162,11 @@ class Snapshots:
         kept = self._kept.look((description.id, description.sha))
         if kept:  # its content is the same for ever; whether it is gated or disabled is not
             return replace(kept, description=snapshot.remembered(description))
-        return await snapshot.read(self.hub, description)
+        at = (description.id, description.sha)
+        if refused := self._unservable.look(at):
+            raise copy.copy(refused)
+        try:
+            return await snapshot.read(self.hub, description)
+        except ModelRefused as error:
+            self._unservable.keep(at, copy.copy(error))
+            raise

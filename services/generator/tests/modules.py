@@ -62,9 +62,12 @@ class Built:
 
 
 def build(  # noqa: C901  (one case per instruction)
-    files: dict[str, str], folder: Path, **build_arguments: str
+    files: dict[str, str], folder: Path, *, fetched: bool = True, **build_arguments: str
 ) -> Built:
-    """Carry out the Dockerfile's instructions; packages are taken as installed."""
+    """Carry out the Dockerfile's instructions; packages are taken as installed.
+
+    With `fetched` False the caller fetches the weights.
+    """
     context, app = folder / "context", folder / "app"
     context.mkdir(parents=True)
     for name, text in files.items():
@@ -88,6 +91,8 @@ def build(  # noqa: C901  (one case per instruction)
             case "RUN", (_, "-m", "pip", "install", *_) if "torchvision==" in pins:
                 environment |= vision.environment()
             case "RUN", (_, "-m", "pip", *_):
+                pass
+            case "RUN", (*_, "fetch") if not fetched:
                 pass
             case "RUN", command:
                 done = execute(list(command), app, environment, network=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -274,7 +275,8 @@ class Clock:
 @pytest.fixture
 def clock(handlers: Handlers) -> Clock:
     clock = Clock()
-    handlers.snapshots.clock = handlers.snapshots.breaker.clock = clock
+    snapshots = handlers.snapshots
+    snapshots.clock = snapshots.breaker.clock = snapshots.hub.clock = clock
     return clock
 
 
@@ -328,3 +330,72 @@ async def test_what_is_remembered_of_a_model_is_small_whatever_its_owner_wrote()
     await generate(handlers, "acme/frog")
     (kept,) = handlers.snapshots._kept.values()
     assert len(pickle.dumps(kept)) < 10_000
+
+
+async def test_a_refusal_is_remembered_and_costs_the_hub_nothing(
+    handlers: Handlers, hub: RunningHub, clock: Clock
+) -> None:
+    for model, reason in (("tiny-remote-code", "custom-code"), ("tiny-gated", "gated")):
+        hub.forget()
+        asked = []
+        for _ in range(3):
+            with pytest.raises(ModelRefused) as caught:
+                await generate(handlers, f"lilypad/{model}")
+            assert caught.value.details["reason"] == reason
+            asked.append(len(hub.requests))
+        assert asked[0] == asked[1] == asked[2]
+    with pytest.raises(ModelRefused):
+        await generate(handlers, "lilypad/tiny-remote-code")
+    clock.now += snapshots.FRESH + 1
+    hub.forget()
+    with pytest.raises(ModelRefused):
+        await generate(handlers, "lilypad/tiny-remote-code")
+    assert ["/api/" in seen.path for seen in hub.requests] == [
+        True
+    ]  # where the branch points now; what is there is known
+
+
+async def test_a_model_that_appears_is_found_a_minute_later(
+    handlers: Handlers, hub: RunningHub, clock: Clock
+) -> None:
+    with hub.faults("status", status=404, path="^/api/"), pytest.raises(ModelNotFound):
+        await generate(handlers)
+    with pytest.raises(ModelNotFound):
+        await generate(handlers)
+    clock.now += snapshots.FRESH + 1
+    assert (await generate(handlers)).model.id == CLASSIFIER
+
+
+async def test_a_hub_that_says_when_to_come_back_is_not_asked_before(
+    handlers: Handlers, hub: RunningHub, clock: Clock
+) -> None:
+    with hub.faults("status", status=429, retry_after=77):
+        for model in (CLASSIFIER, GENERATOR, CLASSIFIER):
+            with pytest.raises(HubUnavailable) as caught:
+                await generate(handlers, model)
+            assert caught.value.retry_after == pytest.approx(77, abs=1)
+        assert len(hub.requests) == 1
+    clock.now += 78
+    assert (await generate(handlers)).model.id == CLASSIFIER
+
+
+async def test_the_last_answer_of_a_quota_is_the_last_that_is_asked_for() -> None:
+    asked = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.path)
+        found = fake_hub.respond(b'{"id": "acme/frog", "sha": "%s"}' % (b"c" * 40))
+        found.headers["ratelimit"] = '"api";r=0;t=55'
+        found.headers["ratelimit-policy"] = '"fixed window";"api";q=500;w=300'
+        return found
+
+    clock = Clock()
+    client = Hub("http://hub.invalid", transport=httpx2.MockTransport(answer), clock=clock)
+    await client.model("acme/frog", "main")
+    with pytest.raises(HubUnavailable) as caught:
+        await client.model("acme/toad", "main")
+    assert caught.value.retry_after == pytest.approx(55, abs=1)
+    await client.file("acme/frog", "c" * 40, "config.json", 1000)  # files are counted apart
+    clock.now += 56
+    await client.model("acme/toad", "main")
+    assert len(asked) == 3

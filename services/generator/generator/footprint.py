@@ -1,0 +1,203 @@
+"""The memory that computing takes beside the weights, from the sizes that a model's configs name.
+
+    cache        of a decoder, as transformers keeps it: per layer with attention
+                 2 x key/value heads x head size x tokens x batch x bytes, or with latent
+                 attention (rank + rotary size) in place of the first three; a layer that looks
+                 back over a window keeps no more tokens than that; a decoder that looks at an
+                 encoder keeps as much again for the encoder's tokens
+    logits       batch x vocabulary x 4: the last token's, where the model writes; every token's,
+                 where it fills masks
+    activations  batch x tokens x (8 x hidden + 2 x intermediate) x bytes: one layer's, since
+                 inference keeps no other; with the reference attention also
+                 batch x heads x tokens^2 x 4; the largest of the model's parts
+    diffusion    the denoiser's for the text and its opposite at once, or the decoder's of pictures,
+                 whichever is larger: four maps of its first level at the picture's full size
+
+A config that does not say its sizes is taken for activations of a quarter of the weights per
+input.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from generator.tasks import Task
+
+MIB = 2**20
+# Longer than most inputs; a model's own limit may be 128k tokens, and each of them takes memory.
+MOST_TOKENS = 8192
+# Where a model names no limit.
+USUAL_TOKENS = 2048
+# These count positions from after the padding token's id, which is 1.
+SHIFTED = frozenset(
+    ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "longformer", "mpnet", "roberta")
+) | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
+IMAGE_TOKENS = 1024
+# Where the config of a model of several parts has that of the part that reads and writes text.
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
+SIGHT_PARTS = ("vision_config", "encoder")
+# Sides in pixels of a picture by a model that names no size of its own, and frames of a video.
+USUAL_SIDE = 1024
+USUAL_FRAMES = 81
+# Pixels of a picture per side of what a video's or a flow model's transformer sees as one token.
+TOKEN_SIDE = 16
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """In bytes; `known` says whether the model's configs name the sizes."""
+
+    cache: int = 0
+    logits: int = 0
+    activations: int = 0
+    known: bool = True
+
+    @property
+    def total(self) -> int:
+        return self.cache + self.logits + self.activations
+
+
+def of(
+    config: Config, task: Task, *, batch: int, tokens: int, width: int, eager: bool, weights: int
+) -> Footprint:
+    """For a batch of inputs of so many tokens, computed in numbers of `width` bytes."""
+    if "denoiser" in config:
+        return Footprint(activations=batch * diffusion(config, task, width))
+    text = text_part(config)
+    parts = [part for part in (text, sight_part(config)) if _hidden(part)]
+    if not parts:
+        guessed = batch * max(weights // 4, 64 * MIB)
+        return Footprint(activations=guessed, known=False)
+    return Footprint(
+        cache=cache(config, batch=batch, tokens=tokens, width=width) if task.generates else 0,
+        logits=batch * (whole(text, "vocab_size") or 0) * 4 * (tokens if _fills(task) else 1),
+        activations=max(
+            batch * _activations(part, _tokens_in(part, text, tokens), width, eager=eager)
+            for part in parts
+        ),
+    )
+
+
+def tokens_of(config: Config, task: Task) -> int:
+    """The longest input that the module takes, in tokens (patches, for an image)."""
+    if task.takes == "image" and not task.generates:
+        return image_tokens(sight_part(config))
+    text = text_part(config)
+    most = whole(text, "max_position_embeddings", "n_positions", "n_ctx") or USUAL_TOKENS
+    if str(config.get("model_type")) in SHIFTED:
+        most = max(most - 2, 1)
+    return min(most, MOST_TOKENS)
+
+
+def image_tokens(config: Config) -> int:
+    image, patch = whole(config, "image_size"), whole(config, "patch_size")
+    return (image // patch) ** 2 + 1 if image and patch else IMAGE_TOKENS
+
+
+def cache(config: Config, *, batch: int, tokens: int, width: int) -> int:
+    """Keys and values of a decoder's tokens, and of the encoder's where it has one."""
+    text = text_part(config)
+    layers = whole(text, "decoder_layers", "num_decoder_layers", "num_hidden_layers", "n_layer")
+    layers = layers or whole(text, "n_layers", "num_layers")
+    heads = whole(
+        text, "decoder_attention_heads", "num_attention_heads", "n_head", "n_heads", "num_heads"
+    )
+    hidden = _hidden(text)
+    if not layers or not heads or not hidden:
+        return 0
+    head = whole(text, "head_dim", "d_kv") or max(hidden // heads, 1)
+    shared = whole(text, "num_key_value_heads") or heads
+    latent, rope = whole(text, "kv_lora_rank"), whole(text, "qk_rope_head_dim")
+    each = (latent + rope if latent and rope else 2 * shared * head) * width * batch
+    kept = _kept_tokens(text, layers, tokens)
+    crossed = 0
+    if whole(text, "decoder_layers", "num_decoder_layers") or config.get("model_type") == "t5":
+        crossed = layers * tokens
+    elif "decoder" in config:
+        crossed = layers * image_tokens(sight_part(config))
+    return each * (kept + crossed)
+
+
+def _kept_tokens(text: Config, layers: int, tokens: int) -> int:
+    """Of all layers together; those without attention keep none."""
+    kinds = text.get("layer_types")
+    if not isinstance(kinds, dict):
+        return layers * tokens
+    window = min(whole(text, "sliding_window", "attention_chunk_size") or tokens, tokens)
+    # A window of n looks at n tokens, the newest among them, of which n - 1 are kept.
+    near = window - 1 if window < tokens else tokens
+    windowed = int(kinds.get("sliding_attention", 0)) + int(kinds.get("chunked_attention", 0))
+    return int(kinds.get("full_attention", 0)) * tokens + windowed * near
+
+
+def diffusion(config: Config, task: Task, width: int) -> int:
+    """For one picture or video, by a pipeline's denoiser and its decoder of pictures."""
+    denoiser, vae = config["denoiser"], config.get("vae") or {}
+    levels = vae.get("block_out_channels")
+    scale = 2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 8
+    sample = whole(denoiser, "sample_size")
+    side = sample * (scale if vae else 1) if sample else USUAL_SIDE
+    channels = denoiser.get("block_out_channels")
+    if isinstance(channels, list) and channels and isinstance(channels[0], int):
+        # Of the first level, where there are most pixels: four maps of twice its channels.
+        seen = (side // (scale if vae else 1)) ** 2 * channels[0] * 8 * width
+    else:
+        frames = (USUAL_FRAMES // 4 + 1) if task.answers.startswith("For each input {video") else 1
+        tokens = (side // TOKEN_SIDE) ** 2 * frames
+        heads = whole(denoiser, "num_attention_heads") or 16
+        hidden = heads * (whole(denoiser, "attention_head_dim") or 64)
+        seen = tokens * 16 * hidden * width
+    first = levels[0] if isinstance(levels, list) and levels and isinstance(levels[0], int) else 128
+    # Videos are decoded a few frames at a time.
+    decoded = side**2 * first * 2 * 4 * width if vae else 0
+    return max(2 * seen, decoded)
+
+
+def text_part(config: Config) -> Config:
+    inner = config.get("vlm_config")
+    if isinstance(inner, dict):
+        config = inner
+    for name in TEXT_PARTS:
+        if isinstance(part := config.get(name), dict):
+            return text_part(part) if name == "thinker_config" else part
+    return config
+
+
+def sight_part(config: Config) -> Config:
+    inner = config.get("vlm_config")
+    if isinstance(inner, dict):
+        config = inner
+    for name in SIGHT_PARTS:
+        if isinstance(part := config.get(name), dict):
+            return part
+    return config
+
+
+def whole(config: Config, *names: str) -> int | None:
+    """The first of these that is a sensible number; configs are anyone's text."""
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 10_000_000:
+            return value
+    return None
+
+
+def _hidden(config: Config) -> int | None:
+    return whole(config, "hidden_size", "d_model", "n_embd", "dim", "embed_dim")
+
+
+def _fills(task: Task) -> bool:
+    return task.name == "fill-mask"
+
+
+def _tokens_in(part: Config, text: Config, tokens: int) -> int:
+    return tokens if part is text else image_tokens(part)
+
+
+def _activations(part: Config, tokens: int, width: int, *, eager: bool) -> int:
+    hidden = _hidden(part) or 0
+    heads = whole(part, "num_attention_heads", "encoder_attention_heads", "n_head", "n_heads")
+    inner = whole(part, "intermediate_size", "encoder_ffn_dim", "d_ff", "n_inner", "hidden_dim")
+    size = tokens * (8 * hidden + 2 * (inner or 4 * hidden)) * width
+    return size + (heads or whole(part, "num_heads") or 1) * tokens**2 * 4 * eager

@@ -1,0 +1,164 @@
+"""The memory beside the weights, against what transformers really keeps."""
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from generator import configs, footprint
+from generator.libraries import DIFFUSION
+from generator.media_tasks import MEDIA_TASKS
+from generator.tasks import TASKS
+
+TOKENS, BATCH = 24, 2
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+}
+SEEN = {**SMALL, "image_size": 32, "patch_size": 8}
+DECODERS: dict[str, Any] = {
+    "every head": ("Gpt2", lambda: transformers.GPT2Config(n_embd=64, n_layer=3, n_head=4)),
+    "shared heads": (
+        "Llama",
+        lambda: transformers.LlamaConfig(**SMALL, num_key_value_heads=2, head_dim=32),
+    ),
+    "windows": (
+        "Gemma3",
+        lambda: transformers.Gemma3TextConfig(
+            **SMALL,
+            num_key_value_heads=1,
+            head_dim=16,
+            sliding_window=8,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        ),
+    ),
+    "latent attention": (
+        "DeepseekV3",
+        lambda: transformers.DeepseekV3Config(
+            **SMALL,
+            num_key_value_heads=4,
+            q_lora_rank=16,
+            kv_lora_rank=8,
+            qk_nope_head_dim=16,
+            qk_rope_head_dim=8,
+            v_head_dim=12,
+            first_k_dense_replace=3,
+        ),
+    ),
+}
+REWRITERS: dict[str, Any] = {
+    "Bart": lambda: transformers.BartConfig(
+        vocab_size=64,
+        d_model=64,
+        encoder_layers=2,
+        decoder_layers=3,
+        encoder_attention_heads=4,
+        decoder_attention_heads=8,
+        encoder_ffn_dim=96,
+        decoder_ffn_dim=96,
+    ),
+    "T5": lambda: transformers.T5Config(
+        vocab_size=64, d_model=64, d_kv=24, d_ff=96, num_layers=2, num_decoder_layers=3, num_heads=4
+    ),
+}
+
+
+def size(cache: Any) -> int:
+    """Bytes of all keys and values."""
+    parts = (
+        [cache.self_attention_cache, cache.cross_attention_cache]
+        if hasattr(cache, "self_attention_cache")
+        else [cache]
+    )
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for part in parts
+        for layer in part.layers
+        for tensor in (layer.keys, layer.values)
+    )
+
+
+def kept(config: Any) -> int:
+    """As the generator has it: read from the file that the model's owner would push."""
+    read = configs.read("config.json", config.to_json_string(use_diff=False).encode())
+    return footprint.cache(read, batch=BATCH, tokens=TOKENS, width=4)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_the_cache_of_a_decoder_is_known_to_the_byte(kind: str) -> None:
+    config = DECODERS[kind][1]()
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    tokens = torch.full((BATCH, TOKENS), 7)
+    with torch.inference_mode():
+        cache = model(tokens, use_cache=True).past_key_values
+    assert size(cache) == kept(config)
+
+
+@pytest.mark.parametrize("kind", REWRITERS)
+def test_the_cache_of_a_decoder_that_looks_at_an_encoder_is_too(kind: str) -> None:
+    config = REWRITERS[kind]()
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
+    tokens = torch.full((BATCH, TOKENS), 7)
+    with torch.inference_mode():
+        cache = model(tokens, decoder_input_ids=tokens, use_cache=True).past_key_values
+    assert size(cache) == kept(config)
+
+
+def of(task: Any, config: dict[str, Any], **more: Any) -> footprint.Footprint:
+    given = {"batch": 1, "tokens": 100, "width": 2, "eager": False, "weights": 0, **more}
+    return footprint.of(config, task, **given)
+
+
+def test_a_model_that_sees_has_the_sizes_of_its_parts() -> None:
+    text = {**SMALL, "num_key_value_heads": 2, "max_position_embeddings": 512}
+    config = {"model_type": "llava", "text_config": text, "vision_config": SEEN}
+    read = configs.reduce(config)
+    task = MEDIA_TASKS["image-text-to-text"]
+    assert footprint.tokens_of(read, task) == 512
+    found = of(task, read)
+    assert found.cache == 2 * 3 * 2 * 16 * 100 * 2
+    assert found.logits == 64 * 4
+    assert found.known
+
+
+def test_logits_are_of_every_token_only_where_masks_are_filled() -> None:
+    assert of(TASKS["fill-mask"], SMALL).logits == 100 * 64 * 4
+    assert of(TASKS["text-generation"], SMALL).logits == 64 * 4
+
+
+def test_the_reference_attention_takes_the_square_of_the_tokens() -> None:
+    plain, eager = (
+        of(TASKS["text-classification"], SMALL, eager=eager).activations for eager in (False, True)
+    )
+    assert eager - plain == 4 * 100**2 * 4
+
+
+def test_a_picture_of_twice_the_side_takes_four_times_the_memory() -> None:
+    def painted(side: int) -> int:
+        config = {
+            "denoiser": {"sample_size": side, "block_out_channels": [320, 640]},
+            "vae": {"block_out_channels": [128, 256, 512, 512]},
+        }
+        return of(DIFFUSION["text-to-image"], config).activations
+
+    assert painted(128) == 4 * painted(64)
+    # Stable Diffusion's decoder at 512 x 512 in half precision: four maps of 256 channels.
+    assert painted(64) == 512**2 * 256 * 4 * 2
+
+
+def test_sizes_that_nobody_names_are_said_to_be_guessed() -> None:
+    found = of(TASKS["text-classification"], {}, weights=2**30)
+    assert (found.known, found.activations) == (False, 2**28)
+
+
+def test_layers_are_counted_however_many_an_owner_writes() -> None:
+    read = configs.reduce({"layer_types": ["sliding_attention"] * 100_000 + ["EVIL"]})
+    assert read["layer_types"] == {
+        "full_attention": 0,
+        "sliding_attention": 100_000,
+        "chunked_attention": 0,
+    }
