@@ -18,7 +18,7 @@ import nats.errors
 import nats.js.errors
 import structlog
 from nats.aio.msg import Msg
-from nats.js.api import KeyValueConfig
+from nats.js.api import KeyValueConfig, StorageType
 from nats.js.kv import KeyValue
 
 from common.bus import NatsBus, token
@@ -83,8 +83,11 @@ class Slots:
 
     async def _open(self) -> KeyValue:
         if self._bucket is None:
-            # On disk: counted exactly even across a restart of the bus.
-            config = KeyValueConfig(bucket=BUCKET, history=1, ttl=LIFE, direct=True)
+            # In memory, since thousands are renewed all the time; when the bus
+            # is started again, `renew` brings back what is held.
+            config = KeyValueConfig(
+                bucket=BUCKET, history=1, ttl=LIFE, direct=True, storage=StorageType.MEMORY
+            )
             try:
                 self._bucket = await self.bus.client.jetstream().create_key_value(config)
             except (nats.errors.Error, OSError, TimeoutError) as error:
@@ -179,20 +182,24 @@ class Slots:
 
     async def _renew(self, slot: Slot) -> None:
         try:
-            bucket = await self._open()
             try:
-                slot.revision = await bucket.update(slot.key, self.owner.encode(), slot.revision)
-            except nats.js.errors.KeyWrongLastSequenceError:
-                # It vanished while the bus was away, and perhaps somebody else has it now.
-                other = await self._create(bucket, slot.account)
-                if other is not None:
-                    slot.key, slot.revision = other.key, other.revision
-                elif (lost := self.held.pop(slot, None)) is not None:
-                    lost()
-        except GONE:
-            self._bucket = None
+                await self._update(await self._open(), slot)
+            except GONE:
+                self._bucket = None
+                await self._update(await self._open(), slot)
         except (nats.errors.Error, OSError, TimeoutError, Unavailable) as error:
             log.warning("slot not renewed", error=repr(error))
+
+    async def _update(self, bucket: KeyValue, slot: Slot) -> None:
+        try:
+            slot.revision = await bucket.update(slot.key, self.owner.encode(), slot.revision)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            # It vanished while the bus was away, and perhaps somebody else has it now.
+            other = await self._create(bucket, slot.account)
+            if other is not None:
+                slot.key, slot.revision = other.key, other.revision
+            elif (lost := self.held.pop(slot, None)) is not None:
+                lost()
 
 
 def alive_subject(owner: str) -> str:

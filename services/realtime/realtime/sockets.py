@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
@@ -16,13 +16,12 @@ import socketio
 import socketio.exceptions
 import structlog
 from engineio.payload import Payload
-from pydantic import ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import ValidationError
 
 from common.bus import NatsBus
 from common.context import Context, current
-from common.contracts import Input
 from common.contracts.access import AUTHENTICATE, Credentials, KeyRevoked
-from common.contracts.monitoring import FIND_MODEL, MetricName, ModelId, ModelRequest, parse_time
+from common.contracts.monitoring import FIND_MODEL, ModelRequest
 from common.errors import (
     InvalidRequest,
     NotFound,
@@ -39,6 +38,7 @@ from realtime.slots import FULL, Slots
 from realtime.topics import Topics
 from realtime.update import Update, topic_of
 from realtime.websocket import LARGEST_FRAME, WebSocket
+from realtime.wishes import Subscription, Unsubscription
 
 log = structlog.get_logger()
 
@@ -52,26 +52,6 @@ MOST_MODELS = 500
 RECHECK = 30.0
 
 REVOKED = Unauthenticated("the API key is expired or revoked")
-
-
-def _moment(since: Any) -> datetime | Cursor | None:
-    if since is None:
-        return None
-    text = since if isinstance(since, str) else ""
-    return Cursor.parse(text) if text.startswith("c1") else parse_time(text)
-
-
-class Subscription(Input):
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    model_id: ModelId
-    metrics: Annotated[list[MetricName], Field(min_length=1, max_length=64)] | None = None
-    since: Annotated[datetime | Cursor | None, PlainValidator(_moment)] = None
-    cursor: bool = False
-
-
-class Unsubscription(Input):
-    model_id: ModelId
 
 
 class Server(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has no types
@@ -106,6 +86,7 @@ class Sockets:
         self.pump = Pump()
         self.clients: dict[str, Client] = {}
         self.draining = False
+        self._lost = asyncio.Event()
         self._origin = _origin(public_url)
         quiet = logging.getLogger("socketio")
         quiet.setLevel(logging.CRITICAL)  # it logs what callers do wrong, at their pace
@@ -279,12 +260,20 @@ class Sockets:
                 client.dismiss(REVOKED)
 
     async def recheck(self) -> None:
-        """Ask again about each key that is in use, for ever."""
-        while True:
-            await asyncio.sleep(RECHECK * random.uniform(0.8, 1.2))  # noqa: S311  (only to spread)
-            await self._check_keys()
+        """Ask again about each key that is in use, for ever.
 
-    async def _check_keys(self) -> None:
+        At once after events were lost, of which a revocation may have been
+        one; and soon again as long as nobody can say.
+        """
+        while True:
+            wait = (RECHECK if await self._check_keys() else 1.0) * random.uniform(0.8, 1.2)  # noqa: S311  (only to spread)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), wait)
+            self._lost.clear()
+
+    async def _check_keys(self) -> bool:
+        """Whether all could be asked about."""
+        known = True
         for token in {c.token for c in self.clients.values() if c.account and c.key}:
             try:
                 await self.bus.call(AUTHENTICATE, Credentials(token=token))
@@ -293,6 +282,8 @@ class Sockets:
                     client.dismiss(REVOKED)
             except ServiceError as error:
                 log.warning("key not checked", error=error.message)
+                known = False
+        return known
 
     def refuse(self, query: bytes, error: ServiceError) -> None:
         """Dismiss the client that a request's query names, if there is one."""
@@ -306,7 +297,8 @@ class Sockets:
         for client in self.clients.values():
             if client.account:
                 client.keep(notice)
-        self.pump.do(self._check_keys())  # a revocation may have been among them
+        self._lost.set()
+        self.pump.do(self.slots.renew())  # the bus may have forgotten who holds them
 
     async def drain(self, seconds: float) -> None:
         """Send all clients elsewhere, spread over some time, so that they do not come together."""

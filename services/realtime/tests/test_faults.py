@@ -1,12 +1,14 @@
 """What clients see when a part of the system goes away."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from socketio.exceptions import ConnectionError as Refused
 
 from .conftest import counts, sources_of_both
 
@@ -128,3 +130,22 @@ async def test_while_the_metrics_service_is_away_sockets_stay(broken):
     await others.progress("f", "run_1", 3)
     await follower.watcher.wait_for("benchmark_progress")
     assert not follower.watcher.disconnected.is_set()
+
+
+async def test_ten_sockets_stay_ten_when_the_bus_forgot_who_holds_them(broken, new_watcher):
+    stack, _, _ = broken
+    watchers = [await new_watcher("ten/key", stack.url).connect() for _ in range(10)]
+    os.kill(stack.processes["nats"].pid, signal.SIGKILL)
+    for watcher in watchers:
+        await watcher.wait_for("gap")
+    refusals = 0
+    async with asyncio.timeout(60):
+        while refusals < 5:
+            late = new_watcher("ten/key", stack.url)
+            with contextlib.suppress(Refused):
+                await late.connect()
+            refusals += late.refused is not None and late.refused["data"]["code"] == 2002
+            await asyncio.sleep(0.2)
+    async with asyncio.timeout(60):
+        while sum(await counts(stack, "clients")) != 10:
+            await asyncio.sleep(0.2)

@@ -86,7 +86,6 @@ async def test_a_lost_bucket_is_made_again_with_all_that_are_there(new_replica):
         await one.claim("acc", lambda number=number: taken_away.append(number))
     await one.bus.client.jetstream().delete_key_value(slots.BUCKET)
     await one.renew()
-    await one.renew()
     with pytest.raises(RateLimited):
         await other.claim("acc", lambda: None)
     assert taken_away == []
