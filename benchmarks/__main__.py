@@ -8,7 +8,15 @@ from rich.console import Console
 from benchmarks.report import Report, machine
 
 # In the order of a request's way. Each module has `measure() -> Report`.
-NAMES = ("runtime", "gateway", "generation", "realtime", "benchmarking", "monitoring")
+NAMES = (
+    "runtime",
+    "gateway",
+    "generation",
+    "realtime",
+    "realtime_faults",
+    "benchmarking",
+    "monitoring",
+)
 # Only when named: needs a CUDA device.
 ON_REQUEST = ("benchmarking_gpu",)
 

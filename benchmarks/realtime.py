@@ -189,7 +189,7 @@ def _one_process(report: Report) -> None:
 
         async def go() -> tuple[float, float, float]:
             async with AsyncExitStack() as stays:
-                load = Load(await _publisher(stack, stays))
+                load = Load(await publisher(stack, stays))
                 before = process.memory_info().rss
                 await load.connect(stack.addresses["realtime"][:1])
                 memory = (process.memory_info().rss - before) / CLIENTS / 1024
@@ -233,14 +233,14 @@ def _two_processes() -> tuple[float, float]:
 
         async def go() -> tuple[float, float]:
             async with AsyncExitStack() as stays:
-                load = Load(await _publisher(stack, stays))
+                load = Load(await publisher(stack, stays))
                 await load.connect(stack.addresses["realtime"])
                 return await load.run()
 
         return uvloop.run(go())
 
 
-async def _publisher(stack: Stack, stays: AsyncExitStack) -> Publish:
+async def publisher(stack: Stack, stays: AsyncExitStack) -> Publish:
     """Publishes as the metrics service does, and answers for it and for the gateway."""
     gateway, metrics = [
         await stays.enter_async_context(bus.connect(stack.nats.url(name), name))
