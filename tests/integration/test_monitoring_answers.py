@@ -216,7 +216,7 @@ def test_an_alert_is_raised_once_by_two_replicas_and_heard(
             mine = f"{bus.token(account.id)}.*"
             await listener.subscribe(ALERT_RAISED, hear_alert, filter=mine)
             await listener.subscribe(METRICS_RECORDED, hear_update, filter=mine)
-            await listener.client.flush()
+            await listener.flush()
             for value in (50.0, *[150.0] * 20):
                 answer = await asyncio.to_thread(record, account, metrics={"latency": value})
                 assert answer.status_code == 200

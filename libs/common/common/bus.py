@@ -142,6 +142,14 @@ class NatsBus:
             subject, to_json(body, by_alias=True), headers=current.get().to_headers()
         )
 
+    async def flush(self) -> None:
+        """The server has all that was sent until now: subscriptions count from here.
+
+        Twice: nats-py's PING overtakes a SUB that waits to be sent.
+        """
+        await self.client.flush()
+        await self.client.flush()
+
     async def subscribe(
         self,
         event: Event[Body],

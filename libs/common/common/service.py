@@ -144,10 +144,7 @@ class Service:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopped.set)
         with contextlib.suppress(nats.errors.Error, OSError):  # away: it reconnects by itself
-            # Twice: nats-py's PING overtakes a SUB that waits to be sent. Then the
-            # server knows the endpoints.
-            await self.bus.client.flush()
-            await self.bus.client.flush()
+            await self.bus.flush()  # the server knows the endpoints
         settle()
         log.info("ready", endpoints=[endpoint.subject for endpoint in self.endpoints])
         await self._stopped.wait()
