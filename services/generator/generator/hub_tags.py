@@ -6,7 +6,8 @@ The rows are the Hub's own list (huggingface.js, `packages/tasks/src/pipelines.t
 
 from dataclasses import dataclass
 
-from generator.libraries import rows_of
+from generator.libraries import architectures, rows_of
+from generator.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ REFUSED = {
     ),
 }
 
+# Classes of rows that are whole names rather than the ends of many.
+WHOLE = {"VitsModel", "SamModel", "ColQwen2ForRetrieval", "LayoutLMForQuestionAnswering"}
+
 
 def refusal_of(tag: str) -> Refusal | None:
     """Why a tag of the Hub is refused; None where it is served or is none of the Hub's."""
@@ -107,11 +111,19 @@ def page() -> str:
         "the others are refused with the reason given here.",
         "",
         "This page is made from the generator's tables by",
-        "`python -m generator.hub_tags > docs/reference/tasks.md`.",
+        "`python -m generator.hub_tags > docs/reference/tasks.md`. `models` says which are taken:",
+        "classes of a library by their names, each run by the tests beside the library itself, or",
+        "how many architectures the library loads for the task: they stand in the generator's",
+        "`templates/architectures.json`, with those that are left out for want of a package.",
     ]
     for group, tags in GROUPS.items():
-        lines += ["", f"## {group.capitalize()}", "", "| tag | served by | input | answer |"]
-        lines.append("|---|---|---|---|")
+        lines += [
+            "",
+            f"## {group.capitalize()}",
+            "",
+            "| tag | served by | models | input | answer |",
+        ]
+        lines.append("|---|---|---|---|---|")
         lines += [line for tag in tags for line in _lines(tag)]
     lines += ["", "## Refused", "", "| tag | reason | what would help |", "|---|---|---|"]
     for tag in TAGS:
@@ -123,11 +135,22 @@ def page() -> str:
 def _lines(tag: str) -> list[str]:
     rows = rows_of(tag)
     if not rows:
-        return [f"| `{tag}` | refused | | |"]
+        return [f"| `{tag}` | refused | | | |"]
     return [
-        f"| `{tag}` | {library}, `{row.family}` | {row.takes} | {row.answers} |"
+        f"| `{tag}` | {library}, `{row.family}` | {_models(tag, library, row)} | {row.takes} "
+        f"| {row.answers} |"
         for library, row in rows.items()
     ]
+
+
+def _models(tag: str, library: str, row: Task) -> str:
+    """Which models: a library's own classes by name, architectures by number."""
+    if library in ("diffusers", "sentence-transformers"):
+        return ", ".join(f"`{name}`" for name in row.classes)
+    if set(row.classes) and set(row.classes) <= WHOLE:
+        return ", ".join(f"`{name}`" for name in row.classes)
+    count = len(architectures()["timm" if library == "timm" else tag])
+    return f"{count} architectures" if count > 1 else f"`{architectures()[tag][0]}`"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,11 @@ A row's `classes` are for diffusers the pipelines' names (`_class_name` of model
 that the tests run, and no others. For sentence-transformers they are the library's own classes.
 """
 
+import json
 from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 from generator.media_tasks import MEDIA_TASKS
 from generator.tasks import TASKS, TOP_K, Parameter, Task
@@ -187,3 +191,20 @@ def rows_of(tag: str) -> dict[str, Task]:
 def row(tag: str, library: str) -> Task:
     """The row of a module that was made."""
     return LIBRARIES[library][tag]
+
+
+def architectures() -> dict[str, list[str]]:
+    """The values of `model_type` that the pinned transformers loads, by task.
+
+    Also what timm and diffusers have, by their names.
+    """
+    known: dict[str, list[str]] = table()["served"]
+    return known
+
+
+@cache
+def table() -> dict[str, Any]:
+    """`served`, and as `absent` what needs a package that modules lack."""
+    text = (files("generator") / "templates" / "architectures.json").read_text(encoding="utf-8")
+    read: dict[str, Any] = json.loads(text)
+    return read

@@ -5,16 +5,13 @@ library, adapter, quantized, gguf-only, pickle-only, no-weights, weights,
 incomplete, custom-code, config, architecture, too-large.
 """
 
-import json
 import re
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from common.contracts.generation import Check
 from common.errors import ModelRefused
 from generator.hub_tags import TAGS, refusal_of
-from generator.libraries import LIBRARIES, rows_of
+from generator.libraries import LIBRARIES, architectures, rows_of, table
 from generator.snapshot import Snapshot
 from generator.tasks import Task
 
@@ -116,9 +113,12 @@ def check_weights(snapshot: Snapshot) -> None:
 
 def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     if library == "diffusers":
-        if snapshot.layout.pipeline not in task.classes:
+        pipeline = snapshot.layout.pipeline
+        if pipeline not in task.classes:
+            # By its name only where it is one of the library's: an owner may write anything.
+            shown = pipeline if pipeline in architectures()["diffusers"] else "this pipeline"
             raise ModelRefused(
-                f"{task.name} modules do not run this pipeline; they run {', '.join(task.classes)}",
+                f"{task.name} modules do not run {shown}; they run {', '.join(task.classes)}",
                 reason="architecture",
             )
         return
@@ -148,26 +148,13 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
 
 
 def _why_not(task: str, kind: Any) -> str:
-    package = _table()["absent"].get(task, {}).get(kind) if isinstance(kind, str) else None
+    package = table()["absent"].get(task, {}).get(kind) if isinstance(kind, str) else None
     if package:
         return (
             f"the inputs of this architecture are prepared with {package}, which modules for "
             f"{task} do not install; choose a model of another architecture"
         )
     return f"the library that modules run has no such architecture for {task}"
-
-
-def architectures() -> dict[str, list[str]]:
-    """The values of `model_type` that the pinned transformers loads, by task; and timm's names."""
-    known: dict[str, list[str]] = _table()["served"]
-    return known
-
-
-@cache
-def _table() -> dict[str, Any]:
-    text = (files("generator") / "templates" / "architectures.json").read_text(encoding="utf-8")
-    table: dict[str, Any] = json.loads(text)
-    return table
 
 
 def license_of(snapshot: Snapshot) -> str | None:

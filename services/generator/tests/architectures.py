@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import transformers
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
@@ -42,7 +43,12 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
     served = {
         task: [kind for kind in kinds if kind not in absent[task]] for task, kinds in known.items()
     }
-    return {"served": {**served, "timm": of_timm()}, "absent": absent}
+    served |= {"timm": of_timm(), "diffusers": of_diffusers()}
+    return {"served": served, "absent": absent}
+
+
+def of_diffusers() -> list[str]:
+    return sorted(name for name in dir(diffusers) if name.endswith("Pipeline"))
 
 
 def of_timm() -> list[str]:

@@ -9,6 +9,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import Any
 from unittest import mock
 
@@ -37,7 +38,7 @@ class Built:
         assert docker["Entrypoint"] == self.entrypoint
         outputs = self.app.parent / "outputs"
         shutil.rmtree(outputs, ignore_errors=True)
-        outputs.mkdir()
+        outputs.mkdir(mode=0o755)  # and of the user who runs this, as the network's are root's
         variables = dict(pair.split("=", 1) for pair in docker["EnvironmentVariables"])
         done = execute(
             self.entrypoint, self.app, {**self.environment, **variables, "OUTPUT_DIR": str(outputs)}
@@ -127,6 +128,44 @@ def without_network() -> list[str]:
     """A prefix that takes the network away, as `--network none` does, where that is permitted."""
     prefix = ["unshare", "--user", "--map-root-user", "--net"]
     for attempt in (prefix, ["unshare", "--net"]):
-        if shutil.which("unshare") and not subprocess.run([*attempt, "true"]).returncode:
+        if which("unshare") and not subprocess.run([*attempt, "true"]).returncode:
             return attempt
     return []
+
+
+@dataclass
+class Image:
+    """What a Docker engine builds of the files, run as the network runs it."""
+
+    files: dict[str, str]
+    folder: Path
+    tag: str
+
+    def run(self, inputs: dict[str, str]) -> tuple[int, Any]:
+        job = json.loads(gotemplate.render(self.files["lilypad_module.json.tmpl"], inputs))
+        spec = job["job"]["Spec"]
+        outputs = self.folder / "outputs"
+        outputs.mkdir(mode=0o755)
+        arguments = ["--rm", "--network", "none", "--volume", f"{outputs}:/outputs"]
+        arguments += ["--memory", spec["Resources"]["Memory"].replace("MiB", "m")]
+        for variable in spec["Docker"]["EnvironmentVariables"]:
+            arguments += ["--env", variable]
+        done = subprocess.run(
+            ["docker", "run", *arguments, self.tag], capture_output=True, text=True
+        )
+        return done.returncode, json.loads((outputs / "result.json").read_text())
+
+
+def build_image(files: dict[str, str], folder: Path, hub: str) -> Image | Built:
+    """By the Docker engine where there is one, else by carrying out the Dockerfile here."""
+    found = subprocess.run(["docker", "info"], capture_output=True) if which("docker") else None
+    if found is None or found.returncode:
+        return build(files, folder, HF_ENDPOINT=hub)
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    tag = f"lilypad-module-test:{folder.name}"
+    # The Hub of the tests listens on this machine alone.
+    command = ["docker", "build", "--network", "host", "--build-arg", f"HF_ENDPOINT={hub}"]
+    subprocess.run([*command, "--tag", tag, folder], check=True)
+    return Image(files, folder, tag)

@@ -18,7 +18,7 @@ from generator.tasks import TASKS
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
-from modules import Built, build
+from modules import Built, build, build_image
 
 Build = Callable[..., Any]
 
@@ -180,6 +180,17 @@ async def test_other_tasks_of_images(make: Build, task: str, parameters: dict[st
 def test_every_task_of_the_table_is_run_by_a_test_here() -> None:
     source = Path(__file__).read_text()
     assert all(f"tiny-{name}" in source or f'"{name}", ' in source for name in TASKS)
+
+
+async def test_the_image_of_the_dockerfile_answers_as_the_network_runs_it(
+    handlers: Handlers, hub: RunningHub, tmp_path: Path
+) -> None:
+    request = GenerateRequest(model_url="lilypad/tiny-text-classification")
+    files = (await handlers.generate(request)).files
+    module = build_image(files, tmp_path / "image", hub.url)
+    code, result = module.run({"text": TEXTS[1]})
+    assert (code, result["status"], len(result["outputs"])) == (0, "success", 1)
+    assert {answer["label"] for answer in result["outputs"][0]} == {"NEGATIVE", "POSITIVE"}
 
 
 async def test_compiled_it_answers_the_same(make: Build) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from common.contracts.generation import GenerateOptions, GenerateRequest, Module
-from common.errors import ServiceError
-from generator import dockerfile, images, rendering, validation
+from common.errors import ModelRefused, ServiceError
+from generator import dockerfile, images, layout, rendering, validation
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_hub
@@ -63,6 +63,7 @@ descriptions = st.fixed_dictionaries(
 )
 FIELDS = [
     *("architectures", "model_type", "hidden_size", "vocab_size", "num_attention_heads", "n_layer"),
+    *("text_config", "vision_config", "decoder", "layer_types", "architecture", "_class_name"),
     *("id2label", "head_dim", "max_position_embeddings", "intermediate_size", "torch_dtype"),
 ]
 configs = st.dictionaries(st.sampled_from(FIELDS) | hostile, anything, max_size=4)
@@ -122,6 +123,48 @@ async def test_what_looks_like_a_needed_file_is_needed_only_by_its_exact_name() 
     module = await handlers.generate(GenerateRequest(model_url="acme/frog"))
     files = yaml.safe_load(module.files["module.yaml"])["model"]["files"]
     assert [file["path"] for file in files] == ["config.json", "model.safetensors", "vocab.txt"]
+
+
+folders = hostile | st.sampled_from(["unet", "vae", "1_Pooling", "", "..", "/etc"])
+components = st.dictionaries(
+    folders | st.just("_class_name"),
+    hostile | st.just("DDPMPipeline") | st.lists(hostile | st.just("diffusers"), max_size=2),
+    max_size=4,
+)
+modules = st.lists(
+    st.dictionaries(
+        st.sampled_from(["type", "path", "name"]),
+        folders | st.just("sentence_transformers.models.Pooling"),
+        max_size=3,
+    ),
+    max_size=4,
+)
+
+
+@given(st.sampled_from(["model_index.json", "modules.json"]), components | modules | anything)
+def test_a_hostile_index_names_folders_or_is_refused(name: str, index: Any) -> None:
+    try:
+        found = layout.read(name, json.dumps(index).encode())
+    except ModelRefused as error:
+        refused = json.dumps(error.to_wire())
+    else:
+        refused = ""
+    assert "EVIL" not in refused
+    if refused:
+        return
+    assert all(folder == "" or layout.FOLDER.fullmatch(folder) for folder in found.folders)
+    assert found.pipeline is None or layout.CLASS.fullmatch(found.pipeline)
+
+
+@given(hostile | st.just("acme/frog").flatmap(lambda good: hostile.map(good.__add__)))
+def test_a_hostile_address_is_refused_without_being_repeated(url: str) -> None:
+    try:
+        request = GenerateRequest(model_url=url)
+    except ValidationError:
+        return
+    module = generate(fake_hub.handlers(), request)
+    if module:  # a name may be anything that the Hub allows, and the Hub says what it is
+        check(module)
 
 
 @given(st.dictionaries(st.sampled_from([*GenerateOptions.model_fields, "x"]), anything), hostile)

@@ -8,9 +8,13 @@ from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
 from generator import configs
 from generator.handlers import Handlers
-from generator.refusals import _table
+from generator.layout import Layout
+from generator.libraries import row, table
+from generator.refusals import check_architecture
+from generator.snapshot import Description, Snapshot
 
 sys.path.insert(0, str(Path(__file__).parent))
+import fake_hub
 from architectures import of_the_libraries
 
 
@@ -85,4 +89,38 @@ def test_an_ordinary_config_passes() -> None:
 
 
 def test_the_known_architectures_are_those_of_the_pinned_library() -> None:
-    assert _table() == of_the_libraries(), "run services/generator/tests/architectures.py"
+    assert table() == of_the_libraries(), "run services/generator/tests/architectures.py"
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture", "tag", "said"),
+    [
+        ("smolvlm", "SmolVLMForConditionalGeneration", "image-text-to-text", "num2words"),
+        ("vivit", "VivitForVideoClassification", "video-classification", "torchvision"),
+        ("bert", "BertForMaskedLM", "summarization", "no such architecture"),
+        ("bart", "BartForSequenceClassification", "summarization", "is not one for"),
+        ("t5", "T5EncoderModel", "translation", "is not one for"),
+        ("clip", "CLIPTextModelWithProjection", "zero-shot-image-classification", "is not one for"),
+    ],
+)
+async def test_an_architecture_is_refused_with_what_it_lacks(
+    kind: str, architecture: str, tag: str, said: str
+) -> None:
+    config = {"model_type": kind, "architectures": [architecture]}
+    handlers = fake_hub.handlers(config, pipeline_tag=tag)
+    with pytest.raises(ModelRefused) as caught:
+        await handlers.generate(GenerateRequest(model_url="acme/frog"))
+    assert caught.value.details["reason"] == "architecture"
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "said"),
+    [("FluxKontextPipeline", "do not run FluxKontextPipeline; they run"), ("EvilPipeline", "this")],
+)
+def test_a_pipeline_that_no_test_runs_is_refused_by_its_name(pipeline: str, said: str) -> None:
+    description = Description(id="acme/frog", sha="c" * 40)
+    laid_out = Layout("diffusers", ("unet",), pipeline)
+    snapshot = Snapshot(description, (), frozenset(), {"architectures": []}, None, laid_out)
+    with pytest.raises(ModelRefused, match=said):
+        check_architecture(snapshot, row("image-to-image", "diffusers"), "diffusers")
