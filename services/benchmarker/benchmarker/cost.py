@@ -14,7 +14,7 @@ from common.contracts.figures import Machine, Price
 
 @dataclass(frozen=True)
 class Offer:
-    """A row of `prices.csv`; `device` is a word of the GPU's name, or `cpu` with its cores."""
+    """A row of `prices.csv`; `device` is words of the GPU's name, or `cpu` with its cores."""
 
     provider: str
     region: str
@@ -57,13 +57,13 @@ class Prices:
         )
 
     def _offer(self, machine: Machine) -> Offer | None:
-        """On demand; of a CPU the smallest that has as many cores, of a GPU its own kind."""
+        """The cheapest on demand: of CPUs the smallest with as many cores, of GPUs its own kind."""
         offers = [offer for offer in self.offers if offer.kind == "on_demand"]
         if machine.device == "cpu":
             enough = [o for o in offers if o.device == "cpu" and o.cores >= machine.cores]
             return min(enough, key=lambda offer: (offer.cores, offer.usd_per_hour), default=None)
-        words = machine.name.upper().replace("-", " ").split()
-        same = [offer for offer in offers if offer.device.upper() in words]
+        words = set(machine.name.upper().replace("-", " ").split())
+        same = [offer for offer in offers if set(offer.device.upper().split()) <= words]
         return min(same, key=lambda offer: offer.usd_per_hour, default=None)
 
 

@@ -129,7 +129,18 @@ def test_a_gpu_is_priced_by_its_kind_with_provenance() -> None:
     assert price.as_of
     assert price.source
     assert price.kind == "on_demand"
-    assert "h200" in price.machine
+    assert "H200" in price.machine.upper()
+    names = {
+        "NVIDIA A100-SXM4-80GB": ("Verda", 1.29),
+        "NVIDIA L40S": ("Nebius", 1.5484),
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition": ("Verda", 1.69),
+        "NVIDIA RTX A6000": ("Lambda", 1.09),
+    }
+    for name, (provider, per_hour) in names.items():
+        found = PRICES.price(H200.model_copy(update={"name": name}), request())
+        assert (found.provider, found.per_hour) == (provider, per_hour)
+    small = H200.model_copy(update={"name": "NVIDIA A100-SXM4-40GB"})
+    assert PRICES.price(small, request()) is None  # what has another memory has another price
     unknown = H200.model_copy(update={"name": "Some Accelerator"})
     priceless = results(LATENCIES, machine=unknown)
     assert priceless.price is None
