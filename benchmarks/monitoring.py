@@ -72,6 +72,7 @@ def measure() -> Report:
         rows = recording(stack, account, report)
         against_mlflow(stack, account, report, rows)
         steadiness(stack, account, report, 600 if long else 60)
+        refusal(stack, account, report)
         account.http.close()
     with Stack(services=SERVICES, environment=LIMITS, flood_limit=1_000_000) as stack:
         account = Account(stack.url)
@@ -156,6 +157,27 @@ def steadiness(stack: Stack, account: Account, report: Report, seconds: int) -> 
         figure(f"memory of both services after {seconds} s of load", used[-1], "MiB",
                against=("early on", early), at_most=early * 1.2)
     )  # fmt: skip
+
+
+def refusal(stack: Stack, account: Account, report: Report) -> None:
+    """How long a caller waits to be told that the database hangs."""
+    postgres = psutil.Process(stack.processes["postgres"].pid)
+    processes = [postgres, *postgres.children(recursive=True)]
+    record = {"modelId": "refused", "metrics": {"latency": 1.0}}
+    asked = {"record": record, "": {"modelId": "single"}}
+    longest = 0.0
+    for process in processes:
+        process.suspend()
+    try:
+        for path, body in asked.items():
+            start = time.perf_counter()
+            answer = account.post(f"/v1/api/monitor/{path}".rstrip("/"), body)
+            longest = max(longest, time.perf_counter() - start)
+            assert answer.status_code == 503, answer.text
+    finally:
+        for process in processes:
+            process.resume()
+    report.add(figure("503 while the database hangs", longest, "s", at_most=2.0))
 
 
 def history(stack: Stack, account: Account, report: Report, millions: list[int]) -> None:

@@ -12,9 +12,10 @@ from itertools import count
 from typing import Any, Self
 
 import httpx2
+import psutil
 import pytest
 
-from integration.caller import Account, error_of
+from integration.caller import PASSWORD, Account, error_of
 from integration.load import wait_until
 from integration.monitored import MonitoredStack, join
 
@@ -141,9 +142,11 @@ def test_what_was_acknowledged_is_stored_once_whatever_is_killed(
     assert answer.json()["data"]["statistics"]["latency"]["count"] == len(found)
 
 
-def refused_soon(account: Account, path: str, body: dict[str, Any]) -> httpx2.Response:
+def refused_soon(
+    account: Account, path: str, body: dict[str, Any], **options: Any
+) -> httpx2.Response:
     started = time.monotonic()
-    answer = account.post(path, body)
+    answer = account.post(path, body, **options)
     assert time.monotonic() - started < SOON
     assert answer.status_code == 503, answer.text
     assert error_of(answer)["code"] == 5003
@@ -170,6 +173,36 @@ def test_a_database_that_hangs_is_a_503_in_time_and_nothing_is_acknowledged(
     found = answer.json()["data"]["statistics"]["latency"]["count"]
     # What was refused may have been stored; what was acknowledged has.
     assert found >= acknowledged
+
+
+@contextlib.contextmanager
+def stopped(stack: MonitoredStack) -> Iterator[None]:
+    """The server of all services takes connections and says nothing."""
+    server = psutil.Process(stack.processes["postgres"].pid)
+    processes = [server, *server.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):  # its connection was given up
+                process.resume()
+
+
+def test_a_server_that_hangs_for_every_service_is_a_503_in_time(
+    stack: MonitoredStack, account: Account
+) -> None:
+    assert one(account).status_code == 200
+    # Again, with connections that were there before it hung.
+    for _ in range(2):
+        with stopped(stack):
+            # The gateway must look the account up.
+            refused_soon(account, "/v1/api/keys", {"name": "k"}, auth=(account.email, PASSWORD))
+            if not stack.given:
+                refused_soon(account, "/v1/api/monitor", {"modelId": "m"})
+            assert account.http.get("/healthz").status_code == 200
+        wait_until(lambda: one(account).status_code == 200)
 
 
 @contextlib.contextmanager

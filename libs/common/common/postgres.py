@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import structlog
 from psycopg import AsyncConnection, sql
+from psycopg.abc import RV, PQGen
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
@@ -16,12 +17,35 @@ from common.errors import Unavailable
 
 log = structlog.get_logger()
 
-# How long a request waits for a connection before it is refused, in seconds.
-WAIT = 2.0
+# How long a request waits for a connection before it is refused, in seconds, and
+# how long one that is there may take to say that it lives: two seconds in all.
+WAIT = 1.5
+CHECK = 0.5
 # A statement that takes longer than this is ended by the server, in milliseconds.
 STATEMENT_TIMEOUT = 10_000
+# A server that has not even said that by now hangs, or the way to it is cut, in seconds.
+PATIENCE = 12.0
 
 Connection = AsyncConnection[TupleRow]
+
+
+class PatientConnection(AsyncConnection[TupleRow]):
+    """Waits for no answer longer than `patience`, in seconds; then it is broken."""
+
+    patience = PATIENCE
+
+    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        try:
+            return await super().wait(gen, interval, timeout or self.patience)
+        except psycopg.errors._WaitTimeout:  # noqa: SLF001  (there is no other name for it)
+            self.pgconn.finish()
+            raise
+
+    async def check(self) -> None:
+        """Raises an OperationalError when the server is gone or hangs."""
+        patience, self.patience = self.patience, CHECK
+        await AsyncConnectionPool.check_connection(self)
+        self.patience = patience
 
 
 class Database:
@@ -31,7 +55,7 @@ class Database:
     away, is `Unavailable`; an error in a statement stays what it is.
     """
 
-    def __init__(self, url: str, schema: str, *, most: int = 8) -> None:
+    def __init__(self, url: str, schema: str, *, most: int = 8, patience: float = PATIENCE) -> None:
         self.schema = schema
         self.url = url
         # Text is UTF-8, also in a database that was made without saying so.
@@ -39,8 +63,14 @@ class Database:
             f"-c search_path={schema} -c statement_timeout={STATEMENT_TIMEOUT}"
             " -c client_encoding=utf8"
         )
+
+        async def configure(connection: PatientConnection) -> None:
+            connection.patience = patience
+
         self.pool = AsyncConnectionPool(
             url,
+            connection_class=PatientConnection,
+            configure=configure,
             min_size=1,
             max_size=most,
             max_waiting=most * 50,
@@ -48,7 +78,7 @@ class Database:
             open=False,
             name=schema,
             # A connection that died with its server is not handed out.
-            check=AsyncConnectionPool.check_connection,
+            check=PatientConnection.check,
             kwargs={"options": self.options, "connect_timeout": 5, "application_name": schema},
         )
 

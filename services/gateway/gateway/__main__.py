@@ -40,7 +40,7 @@ async def main() -> None:
     settings = GatewaySettings.from_environment()
     async with (
         service.connect("gateway", settings) as gateway_service,
-        postgres.connect(settings.database_url, "gateway", "gateway") as database,
+        postgres.connect(settings.database_url, "gateway", "gateway", patience=2.0) as database,
     ):
         connection = gateway_service.bus
 
