@@ -1,6 +1,7 @@
 """Metrics through the whole stack: recorded, committed, and asked for again."""
 
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -162,6 +163,7 @@ def steadiness(stack: Stack, account: Account, report: Report, seconds: int) -> 
 def refusal(stack: Stack, account: Account, report: Report) -> None:
     """How long a caller waits to be told that the database hangs."""
     postgres = psutil.Process(stack.processes["postgres"].pid)
+    postgres.suspend()  # first, so that it brings no more children forth
     processes = [postgres, *postgres.children(recursive=True)]
     record = {"modelId": "refused", "metrics": {"latency": 1.0}}
     asked = {"record": record, "": {"modelId": "single"}}
@@ -176,7 +178,8 @@ def refusal(stack: Stack, account: Account, report: Report) -> None:
             assert answer.status_code == 503, answer.text
     finally:
         for process in processes:
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # its connection was given up
+                process.resume()
     report.add(figure("503 while the database hangs", longest, "s", at_most=2.0))
 
 

@@ -179,6 +179,7 @@ def test_a_database_that_hangs_is_a_503_in_time_and_nothing_is_acknowledged(
 def stopped(stack: MonitoredStack) -> Iterator[None]:
     """The server of all services takes connections and says nothing."""
     server = psutil.Process(stack.processes["postgres"].pid)
+    server.suspend()  # first, so that it brings no more children forth
     processes = [server, *server.children(recursive=True)]
     for process in processes:
         process.suspend()

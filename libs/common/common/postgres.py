@@ -18,8 +18,8 @@ from common.errors import Unavailable
 log = structlog.get_logger()
 
 # How long a request waits for a connection before it is refused, in seconds, and
-# how long one that is there may take to say that it lives: two seconds in all.
-WAIT = 1.5
+# how long one that is there may take to say that it lives: less than two in all.
+WAIT = 1.3
 CHECK = 0.5
 # A statement that takes longer than this is ended by the server, in milliseconds.
 STATEMENT_TIMEOUT = 10_000
