@@ -15,7 +15,7 @@ once there is one (measured.py).
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from common.contracts.generation import Check, GenerateOptions, Measured
 from common.errors import ModelRefused
@@ -78,6 +78,16 @@ class Resources:
         }
 
 
+@dataclass(frozen=True)
+class Size:
+    """`weights` in bytes; what a module with them asks for, in MiB."""
+
+    weights: int
+    working: footprint.Footprint
+    vram: int
+    memory: int
+
+
 def estimate(
     snapshot: Snapshot,
     task: Task,
@@ -86,37 +96,43 @@ def estimate(
     largest_vram: int,
     largest_memory: int,
 ) -> tuple[Resources, list[Check]]:
-    """What the module asks for, and warnings about it. Raises ModelRefused: too large."""
+    """What the module asks for, and warnings about it.
+
+    Raises ModelRefused: no provider could run it, whatever the options. Options with which none
+    could are made as asked, with a warning that says by how much it is too large.
+    """
     weights = snapshot.weights
     assert weights
-    config = snapshot.config
     level = options.optimization_level or "basic"
     gpu = weights.parameters >= GPU_FROM if options.gpu is None else options.gpu
     half = "bfloat16" if weights.is_half else "float16"
     dtype = half if gpu and level != "none" else "float32"
-    width = 4 if dtype == "float32" else 2
-    tokens = footprint.tokens_of(config, task)
+    tokens = footprint.tokens_of(snapshot.config, task)
     batch = options.batch_size or max(1, min(task.batch_size, BATCH_TOKENS // tokens))
-    weighing = _weigh(weights, width)
-    found = footprint.of(
-        config,
-        task,
-        batch=batch,
-        tokens=tokens,
-        width=width,
-        eager=level == "none",
-        weights=weighing,
-    )
-    working = found.total
 
-    vram = math.ceil((weighing + working) * ROUNDING / MIB) + CUDA_CONTEXT if gpu else 0
-    needed = rounded_up(
-        weighing / MIB + 2048 if gpu else (weighing + working) * ROUNDING / MIB + 1024
-    )
-    if vram > largest_vram:
-        raise _too_large(f"{vram:,} MiB of GPU memory", f"{largest_vram:,}", "batchSize")
-    if needed > largest_memory:
-        raise _too_large(f"{needed:,} MiB of memory", f"{largest_memory:,}", "batchSize")
+    def size(batch: int, *, gpu: bool, width: int, eager: bool) -> Size:
+        return _size(snapshot, task, tokens=tokens, batch=batch, gpu=gpu, width=width, eager=eager)
+
+    def too_large(found: Size) -> int:
+        return max(found.vram - largest_vram, found.memory - largest_memory, 0)
+
+    asked: dict[str, Any] = {
+        "gpu": gpu,
+        "width": 4 if dtype == "float32" else 2,
+        "eager": level == "none",
+    }
+    found = size(batch, **asked)
+    while options.batch_size is None and batch > 1 and too_large(found):
+        batch //= 2
+        found = size(batch, **asked)
+    checks = [_explain(found)]
+    if over := too_large(found):
+        card = size(1, gpu=True, width=2, eager=False)
+        # Asked for or not, a processor may do where no card does.
+        if too_large(card) and (gpu or too_large(size(1, gpu=False, width=4, eager=False))):
+            raise _too_large(card.vram, largest_vram)
+        checks.append(_over(found, over))
+    vram, needed = found.vram, found.memory
     memory = needed if options.memory is None else requested(options.memory)
     disk = STACK + weights.bytes
     resources = Resources(
@@ -135,7 +151,31 @@ def estimate(
         timeout=RUN_SECONDS,
         execution_timeout=RUN_SECONDS + math.ceil(disk / PULL),
     )
-    return resources, [enough(memory, needed), _explain(weighing, found)]
+    return resources, [enough(memory, needed), *checks]
+
+
+def _size(
+    snapshot: Snapshot,
+    task: Task,
+    *,
+    tokens: int,
+    batch: int,
+    gpu: bool,
+    width: int,
+    eager: bool,
+) -> Size:
+    assert snapshot.weights
+    weights = _weigh(snapshot.weights, width)
+    found = footprint.of(
+        snapshot.config, task, batch=batch, tokens=tokens, width=width, eager=eager, weights=weights
+    )
+    peak = (weights + found.total) * ROUNDING / MIB
+    return Size(
+        weights=weights,
+        working=found,
+        vram=math.ceil(peak) + CUDA_CONTEXT if gpu else 0,
+        memory=rounded_up(weights / MIB + 2048 if gpu else peak + 1024),
+    )
 
 
 def _weigh(weights: Weights, width: int) -> int:
@@ -146,16 +186,27 @@ def _weigh(weights: Weights, width: int) -> int:
     )
 
 
-def _explain(weights: int, found: footprint.Footprint) -> Check:
+def _explain(size: Size) -> Check:
     """The estimate's parts, so that a person can follow it."""
+    found = size.working
     parts = {
-        "weights": (weights, "headers"),
+        "weights": (size.weights, "headers"),
         "cache": (found.cache, "config"),
         "logits": (found.logits, "config"),
         "activations": (found.activations, "config" if found.known else "a quarter of the weights"),
     }
     said = [f"{name} {math.ceil(n / MIB):,} MiB ({source})" for name, (n, source) in parts.items()]
     return Check(name="estimate", outcome="passed", message=", ".join(said))
+
+
+def _over(size: Size, over: int) -> Check:
+    needs = f"{size.vram:,} MiB of GPU memory" if size.vram else f"{size.memory:,} MiB of memory"
+    return Check(
+        name="size",
+        outcome="warning",
+        message=f"with these options the module needs about {needs}, {over:,} MiB more than the "
+        "largest that a provider offers; a smaller batchSize or optimizationLevel basic needs less",
+    )
 
 
 def requested(memory: str) -> int:
@@ -182,9 +233,9 @@ def enough(memory: int, needed: int) -> Check:
     )
 
 
-def _too_large(needs: str, largest: str, knob: str) -> ModelRefused:
+def _too_large(needs: int, largest: int) -> ModelRefused:
     return ModelRefused(
-        f"the model needs about {needs}, more than the {largest} that a provider offers; "
-        f"choose a smaller model or {knob}",
+        f"the model needs about {needs:,} MiB of GPU memory for one input, {needs - largest:,} "
+        f"more than the {largest:,} that a provider offers; choose a smaller model",
         reason="too-large",
     )

@@ -1,3 +1,4 @@
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -6,6 +7,11 @@ from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
 from hub.testing import RunningHub
+
+
+# Before anything imports torch: the models are too small for more than one, and several threads
+# that wait for each other on a busy machine take a hundred times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,9 @@ def execute(
     command = [sys.executable, *(part.replace("/app", str(app)) for part in command[1:])]
     if not network:
         command = [*without_network(), *command]
-    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("PATH", "LANG", "OMP_NUM_THREADS") if name in os.environ
+    }
     return subprocess.run(
         command,
         cwd=app,

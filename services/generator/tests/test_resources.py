@@ -128,3 +128,49 @@ def test_the_network_waits_longer_than_the_job_and_the_pull_take() -> None:
     needs = manifest["resources"]
     # 16 GB of weights and 8 GiB of libraries at 250 Mbit/s.
     assert needs["executionTimeout"] - needs["timeout"] > 13 * 60
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 512}, {"gpu": False, "batch_size": 1024}])
+def test_options_that_no_provider_can_serve_are_a_warning_that_says_by_how_much(
+    options: dict[str, Any],
+) -> None:
+    module, manifest = make(LLAMA_8B, **options)
+    gpu = manifest["resources"]["gpu"]
+    needs = manifest["resources"]["vramMiB" if gpu else "memoryMiB"]
+    over = needs - (81_559 if gpu else 262_144)
+    assert over > 0
+    assert f"{over:,} MiB more than the largest" in module.validation.errors[0]
+
+
+def test_a_batch_that_nobody_asked_for_becomes_smaller_until_it_fits() -> None:
+    # Two inputs of the longest do not fit beside the weights; one does.
+    wide = {"num_key_value_heads": 32, "num_hidden_layers": 96, "hidden_size": 8192}
+    model = {**LLAMA_8B, "config": {**LLAMA_8B["config"], **wide}, "shape": [20_000, 1_000_000]}
+    module, manifest = make(model)
+    assert manifest["run"]["batchSize"] == 1
+    assert module.validation.status == "passed"
+
+
+def test_every_figure_says_where_it_came_from() -> None:
+    _, manifest = make(LLAMA_8B)
+    needs = manifest["resources"]
+    assert set(needs["sources"]) == set(needs) - {"gpu", "vramSource", "sources"}
+    asked = make(LLAMA_8B, memory="64GB")[1]["resources"]["sources"]
+    assert asked["memoryMiB"] != needs["sources"]["memoryMiB"]
+    assert "options" in asked["memoryMiB"]
+
+
+def test_the_parts_of_an_estimate_are_shown_with_their_sources() -> None:
+    module, _ = make(LLAMA_8B)
+    (check,) = [check for check in module.validation.checks if check.name == "estimate"]
+    assert check.message == (
+        "weights 15,317 MiB (headers), cache 1,024 MiB (config), logits 1 MiB (config), "
+        "activations 960 MiB (config)"
+    )
+
+
+def test_the_network_is_told_of_the_disk_that_the_image_takes() -> None:
+    module, manifest = make(LLAMA_8B)
+    disk = manifest["resources"]["diskMiB"]
+    assert disk == pytest.approx(8192 + 15_317, abs=256)
+    assert f'"disk": {disk}' in module.files["lilypad_module.json.tmpl"]
