@@ -91,6 +91,17 @@ async def test_a_child_that_is_killed_ran_out_of_memory_and_one_that_crashed_did
             await child.ask(id="a", commit="b")
 
 
+async def test_a_pickle_is_not_fetched_whoever_names_it(hub, models) -> None:
+    model = "lilypad/tiny-pickle"
+    commit = HfApi(endpoint=hub.url).model_info(model).sha
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(models)}
+    async with started(FETCH, environment) as child:
+        for more in ({}, {"files": ["config.json", "pytorch_model.bin"]}):
+            folder = Path((await child.ask(id=model, commit=commit, **more))["folder"])
+            assert (folder / "config.json").is_file()
+            assert not list(folder.rglob("*.bin"))
+
+
 async def test_only_a_commit_is_fetched_and_no_secret_is_passed_on(monkeypatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
     async with started(FETCH) as child:

@@ -148,7 +148,7 @@ async def test_a_message_that_the_queue_lost_is_published_again(quick_stack, cal
 
 async def test_a_canceled_run_stops_and_leaves_no_process_behind(stack, new_caller) -> None:
     caller = new_caller()
-    run = await caller.start(batch_sizes=[16], iterations=10_000)
+    run = await caller.start(batch_sizes=[1], iterations=10_000, input_tokens=8)
     while not run.progress.done:
         await asyncio.sleep(0.1)
         run = await caller.call(GET_RUN, RunName(id=run.id))
