@@ -100,9 +100,11 @@ class Client(asyncio.Protocol):
                 self.buffer = data
                 return
             self.upgraded, start = True, end + 4
-        while len(data) >= start + 4:
+        while len(data) >= start + 2:
             size, head = data[start + 1], 2
             if size == 126:
+                if len(data) < start + 4:
+                    break
                 size, head = int.from_bytes(data[start + 2 : start + 4], "big"), 4
             end = start + head + size
             if end > len(data):

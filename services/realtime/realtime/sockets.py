@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import random
 import time
@@ -50,6 +51,8 @@ INTRODUCTION = 10.0
 MOST_MODELS = 500
 # How often keys are checked again, in seconds: what expires is noticed by then.
 RECHECK = 30.0
+# How often ended connections are counted, in seconds, and how many are left to lie.
+TIDY, MOST_ENDED = 10.0, 1_000
 
 REVOKED = Unauthenticated("the API key is expired or revoked")
 
@@ -87,6 +90,7 @@ class Sockets:
         self.clients: dict[str, Client] = {}
         self.draining = False
         self._lost = asyncio.Event()
+        self._ended = 0
         self._origin = _origin(public_url)
         quiet = logging.getLogger("socketio")
         quiet.setLevel(logging.CRITICAL)  # it logs what callers do wrong, at their pace
@@ -131,6 +135,7 @@ class Sockets:
         client = self.clients.pop(id, None)
         if client is not None:
             client.gone = True
+            self._ended += 1
             # A poll that waits would go on waiting: engineio does not end it.
             queue = client.socket.queue
             asyncio.get_running_loop().call_later(0.05, queue.put_nowait, None)
@@ -284,6 +289,14 @@ class Sockets:
                 log.warning("key not checked", error=error.message)
                 known = False
         return known
+
+    async def tidy(self) -> None:
+        """For ever: free what closed connections leave behind, when there is much of it."""
+        while True:
+            await asyncio.sleep(TIDY)
+            if self._ended > max(MOST_ENDED, len(self.clients) // 2):
+                self._ended = 0
+                gc.collect()
 
     def refuse(self, query: bytes, error: ServiceError) -> None:
         """Dismiss the client that a request's query names, if there is one."""
