@@ -89,7 +89,7 @@ async def test_it_knows_nothing_of_the_worker(tmp_path: Path, monkeypatch) -> No
         ("answer()", "0 outputs"),
         ("", "it said nothing"),
         ("answer(1); exit(3)", "ended with 3"),
-        ("block = bytearray(64 * 2**30)", "MemoryError"),
+        ("block = bytearray(3 * 2**30)", "MemoryError"),
         ("block = b'x' * (400 * 2**20); answer(1)", "asks for 256 MiB"),
         ("open('large', 'wb').truncate(300 * 2**20); answer(1)", "File too large"),
         ("(Path(os.environ['OUTPUT_DIR']) / 'result.json').write_text('{')", "ended with 1"),
