@@ -104,6 +104,7 @@ async def _faults(stack: Stack, report: Report) -> None:
         return number - 1
 
     await record()
+    await asyncio.sleep(1)  # until that has been told
     followers = [Follower(account.key, f"127.0.0.{2 + n}") for n in range(FOLLOWERS)]
     for follower in followers:
         await follower.connect(stack.url)

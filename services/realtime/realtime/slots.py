@@ -34,7 +34,7 @@ LIFE, RENEWAL = 45.0, 15.0
 AT_ONCE = 16
 # Seconds after the connection to the bus was made during which silence of
 # another replica means nothing: it may not be back yet.
-SETTLING = 5.0
+SETTLING = 3.0
 
 # What there is when somebody deleted the bucket.
 GONE = (nats.js.errors.NotFoundError, nats.js.errors.NoStreamResponseError)
