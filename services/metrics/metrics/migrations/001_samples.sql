@@ -140,7 +140,9 @@ begin
             primary key (series, at)
         ) with (
             tsdb.hypertable, tsdb.partition_column = 'at', tsdb.chunk_interval = '7 days',
-            tsdb.segmentby = 'series', tsdb.orderby = 'at'
+            tsdb.segmentby = 'series', tsdb.orderby = 'at',
+            -- The primary key is what all questions go by; another index would only cost.
+            tsdb.create_default_indexes = false
         );
         execute format($sql$
             create materialized view hours
