@@ -239,11 +239,12 @@ class Control:
         await self.upkeep.posted(posting, sequence)
 
     async def sweep(self) -> int:
-        """Publish again what the queue has lost.
+        """Publish again what the queue has lost, and forget what is over for long.
 
         Returns:
             How many messages were published.
         """
+        await self.upkeep.forget_trials()
         published = 0
         for posting in await self.upkeep.unfinished():
             current_posting: Posting | None = posting

@@ -11,6 +11,8 @@ from common.postgres import Database
 
 # A worker that has not been heard of for so long is gone.
 PRESENT = timedelta(seconds=60)
+# Each is a module's files, some 45 kB.
+TRIALS_KEPT = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,18 @@ class Upkeep:
                 " where id = %s and published = %s",
                 [sequence, posting.id, posting.number],
             )
+
+    async def forget_trials(self) -> int:
+        """Modules that were tried long ago; whoever has one does not need it here again.
+
+        Returns:
+            How many there were.
+        """
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "delete from runs where kind = 'verify' and created_at < now() - %s", [TRIALS_KEPT]
+            )
+            return cursor.rowcount
 
     async def outbox(self) -> list[Letter]:
         """Records that the metrics service has not confirmed, oldest first."""

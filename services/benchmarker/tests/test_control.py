@@ -3,6 +3,7 @@
 import asyncio
 
 import orjson
+import psycopg
 import pytest
 from benchmark_caller import MODEL, Caller
 
@@ -17,11 +18,14 @@ from common.contracts.benchmarking import (
     RunName,
     RunsRequest,
 )
+from common.contracts.generation import GenerateRequest
+from common.contracts.verification import CANCEL_VERIFICATION, GET_VERIFICATION, VERIFY
 from common.errors import (
     BenchmarkFailed,
     InvalidModel,
     InvalidRequest,
     ModelRefused,
+    NotFound,
     RateLimited,
     ServiceError,
     Unavailable,
@@ -120,6 +124,34 @@ async def test_runs_wait_in_line_and_are_listed_newest_first(idle_connection) ->
     await caller.call(CANCEL_RUN, RunName(id=first.id))
     moved = await caller.call(GET_RUN, RunName(id=second.id))
     assert moved.queue.position == second.queue.position - 1
+
+
+async def test_a_module_that_was_tried_is_forgotten_after_a_month(
+    idle_stack, idle_connection
+) -> None:
+    caller = Caller(idle_connection)
+    request = GenerateRequest(model_url=MODEL, verify=True)
+    old, new = [(await caller.call(VERIFY, request)).verification.id for _ in range(2)]
+    run = await caller.start()
+    with psycopg.connect(idle_stack.postgres.url("benchmarker")) as connection:
+        connection.execute(
+            "update benchmarker.runs set created_at = now() - interval '31 days'"
+            " where id in (%s, %s)",
+            [old, run.id],
+        )
+    for _ in range(600):
+        try:
+            await caller.call(GET_VERIFICATION, RunName(id=old))
+        except NotFound:
+            break
+        await asyncio.sleep(0.1)
+    else:
+        raise AssertionError("a module of 31 days ago is still there after 60 s")
+    found = await caller.call(GET_VERIFICATION, RunName(id=new))
+    assert found.verification.queue.position > 0
+    assert (await caller.call(GET_RUN, RunName(id=run.id))).state == "queued"
+    await caller.call(CANCEL_VERIFICATION, RunName(id=new))
+    await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
 async def test_a_queue_that_is_too_long_refuses_and_costs_nothing(idle_connection) -> None:
