@@ -26,6 +26,15 @@ STATEMENT_TIMEOUT = 10_000
 # A server that has not even said that by now hangs, or the way to it is cut, in seconds.
 PATIENCE = 12.0
 
+# A server whose machine or network is gone says nothing at all: the kernel notices
+# in half a minute (seconds; milliseconds for what was sent and not acknowledged).
+NOTICE: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
 Connection = AsyncConnection[TupleRow]
 
 
@@ -79,7 +88,12 @@ class Database:
             name=schema,
             # A connection that died with its server is not handed out.
             check=PatientConnection.check,
-            kwargs={"options": self.options, "connect_timeout": 5, "application_name": schema},
+            kwargs={
+                "options": self.options,
+                "connect_timeout": 5,
+                "application_name": schema,
+                **NOTICE,
+            },
         )
 
     @asynccontextmanager

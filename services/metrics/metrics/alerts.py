@@ -41,6 +41,8 @@ TOGETHER = 50
 SWEEP = 10.0
 # Looking takes at most a tenth of the time; recording and answering come first.
 EASE = 9
+# However long it took, in seconds: a database that hung is no reason to look away.
+MOST_PAUSE = 30.0
 # What is older than a day is history that is being brought in, and nobody's emergency.
 LATEST = """
 select model, metric, array(
@@ -136,7 +138,7 @@ class Watch:
                     await self._evaluate(account, some)
             self._noted = {account: models for account, models in self._noted.items() if models}
             self.evaluating = False
-            await asyncio.sleep(max(PACE, EASE * (time.monotonic() - start)))
+            await asyncio.sleep(_pause(PACE, start))
 
     async def _evaluate(self, account: str, recorded: Recorded) -> None:
         if not recorded:
@@ -236,7 +238,7 @@ class Watch:
                 pass  # the database is away; the pool has said so
             except Exception:
                 log.exception("sweep failed")
-            await asyncio.sleep(max(SWEEP, EASE * (time.monotonic() - start)))
+            await asyncio.sleep(_pause(SWEEP, start))
 
     async def look_for_silence(self) -> None:
         async with self.database.connection() as connection:
@@ -278,6 +280,10 @@ class Watch:
             cause = f"nothing has been recorded for {_minutes(quiet)}; usually every {usual:.3g} s"
             verdict = Verdict(cause, expected={"last": _microseconds(last)})
             await raise_alert(connection, account, model, rule, None, verdict)
+
+
+def _pause(least: float, start: float) -> float:
+    return min(max(least, EASE * (time.monotonic() - start)), MOST_PAUSE)
 
 
 def _verdicts(

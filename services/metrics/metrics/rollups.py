@@ -14,7 +14,7 @@ import structlog
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from common.postgres import Connection, Database
+from common.postgres import NOTICE, Connection, Database
 from metrics.settings import MetricsSettings
 
 log = structlog.get_logger()
@@ -257,6 +257,7 @@ async def keep_up(database: Database, settings: MetricsSettings) -> None:
                 options=f"-c search_path={database.schema} -c client_encoding=utf8",
                 autocommit=True,
                 connect_timeout=5,
+                **NOTICE,
             ) as connection:
                 await _work(connection, settings.retention_days)
         except psycopg.Error as error:
