@@ -15,6 +15,8 @@ NAMES = (
     "realtime",
     "realtime_faults",
     "benchmarking",
+    "benchmarking_memory",
+    "benchmarking_beside",
     "monitoring",
 )
 # Only when named: needs a CUDA device.

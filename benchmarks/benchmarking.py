@@ -126,7 +126,7 @@ def _questions(folder: str) -> list[dict[str, Any]]:
         "inputTokens": 64, "newTokens": 4, "steps": 2, "seed": 0, "mostMemory": None,
         "memoryShare": 0.9,
     }  # fmt: skip
-    block = {"do": "block", "batchSize": 8, "calls": 200, "warmup": 20}
+    block = {"do": "block", "batchSize": 8, "calls": 100, "warmup": 20}
     return [load, *({**block, "round": number} for number in range(3))]
 
 
