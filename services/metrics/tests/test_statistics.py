@@ -232,3 +232,27 @@ async def test_bins_hold_any_number_within_half_a_per_cent(
         if math.isfinite(middle) and abs(value) > 1e-300:
             assert middle == pytest.approx(value, rel=0.00498)
     assert all(np.diff(bins[np.argsort(numbers)]) >= 0), "bins are in the order of the values"
+
+
+async def test_the_largest_values_leave_every_figure_finite(caller: Caller, roll: Any) -> None:
+    for sign in (1, -1):
+        model = f"m{sign}"
+        await caller.record(
+            *(
+                {
+                    "model_id": model,
+                    "timestamp": (NOW - timedelta(hours=24 + n / 200)).isoformat(),
+                    "metrics": {"latency": sign * 1e100 * (1 if n < 4_000 else 0.5)},
+                }
+                for n in range(8_000)
+            )
+        )
+    for _ in range(2):
+        for sign in (1, -1):
+            answer = await caller.monitor(f"m{sign}")
+            latency = answer.statistics["latency"]
+            assert latency.total == pytest.approx(sign * 6e103)
+            assert latency.p95 == pytest.approx(1e100 if sign > 0 else -5e99, rel=0.01)
+            assert latency.slope_per_day is not None
+            assert math.isfinite(latency.slope_per_day)
+        await roll()

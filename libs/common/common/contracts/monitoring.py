@@ -61,6 +61,9 @@ ModelId = Annotated[
     Field(description="Any name; usually the model's id on the Hub.", examples=["openai/gpt2"]),
 ]
 MetricName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+# Beyond anything that is measured, and far enough below the largest float for
+# the squares and sums of all that a database holds.
+Value = Annotated[float, Field(ge=-1e100, le=1e100)]
 Timestamp = Annotated[
     datetime,
     PlainValidator(_sensible_time, json_schema_input_type=str),
@@ -73,7 +76,7 @@ class Record(Input):
 
     model_id: ModelId
     timestamp: Timestamp | None = Field(None, description="RFC 3339; now when left out.")
-    metrics: Annotated[dict[MetricName, float], Field(min_length=1, max_length=MOST_METRICS)] = (
+    metrics: Annotated[dict[MetricName, Value], Field(min_length=1, max_length=MOST_METRICS)] = (
         Field(
             description="throughput in samples/s, latency in ms, memory_usage and "
             "gpu_memory_usage in MiB, cost_per_inference in USD, and any others.",
