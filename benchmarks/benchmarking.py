@@ -91,7 +91,8 @@ def _harness(report: Report) -> None:
                 ours / 1e6,
                 "ms",
                 against=("bare loop", bare / 1e6),
-                at_most=bare / 1e6 * 1.02,
+                # What a call costs more is the same for any call, so a longer one hides it better.
+                at_most=bare / 1e6 * (1.005 if bare >= 2e6 else 1.02),
             )
         )
 
