@@ -116,12 +116,15 @@ def check_manifest(module: Manifest, text: str) -> str:
     return "reads as what was meant, and as its schema says"
 
 
-def check_requirements(_: Manifest, text: str) -> str:
+def check_requirements(module: Manifest, text: str) -> str:
+    """Resolved when the release was made, and not since: a request must not wait for a registry."""
     pins = [Requirement(line) for line in text.splitlines()]
     for pin in pins:
         if len(pin.specifier) != 1 or next(iter(pin.specifier)).operator != "==" or pin.url:
             raise ValueError(f"{pin.name} is not pinned to one version")
-    return f"{len(pins)} packages, each at one version"
+    if text != rendering.requirements(module.run.family):
+        raise ValueError("they are not those that were resolved together for the release")
+    return f"{len(pins)} packages, each at one version, resolved together for the release"
 
 
 def check_readme(_: Manifest, text: str) -> str:

@@ -1,10 +1,11 @@
 """Fetches for and runs modules' scripts one after another in one process, which has loaded the
 libraries once.
 
-    python driver.py < RUNS > RESULTS
+    python driver.py fetch < RUNS
+    python driver.py run < RUNS > RESULTS
 
-RUNS is JSON {name: {"app": folder, "runs": [{variable: value}, ...]}}; RESULTS is JSON
-{name: [[exit code, result.json], ...]}.
+The second needs no network, and is given none. RUNS is JSON {name: {"app": folder, "runs":
+[{variable: value}, ...]}}; RESULTS is JSON {name: [[exit code, result.json], ...]}.
 """
 
 import contextlib
@@ -45,9 +46,11 @@ def run(app: Path, variables: dict[str, str]) -> tuple[int, Any]:
 
 def main() -> None:
     asked = json.load(sys.stdin)
-    with contextlib.redirect_stdout(sys.stderr):
+    if sys.argv[1:] == ["fetch"]:
         for one in asked.values():
             fetch(Path(one["app"]))
+        return
+    with contextlib.redirect_stdout(sys.stderr):
         results = {
             name: [run(Path(one["app"]), variables) for variables in one["runs"]]
             for name, one in asked.items()

@@ -270,7 +270,7 @@ async def test_a_module_answers_what_the_library_does(
     made = await handlers.generate(GenerateRequest(model_url=f"lilypad/tiny-{name}"))
     module = build(made.files, tmp_path / "module", HF_ENDPOINT=hub.url)
     value, parameters, expected = CASES[task]
-    code, result = module.run(request={"inputs": [value], "parameters": parameters})
+    code, result = module.run_here({"inputs": [value], "parameters": parameters})
     assert (code, result["status"]) == (0, "success"), result
     assert close(
         result["outputs"], json.loads(json.dumps(expected(Library(module, task)), default=plain))
@@ -282,7 +282,8 @@ def plain(value: Any) -> Any:
 
 
 def test_every_row_has_a_case() -> None:
-    assert CASES.keys() | SEEN.keys() == MEDIA_TASKS.keys()
+    seen = {task for name, (task, *_) in SEEN.items() if not name.startswith("timm-")}
+    assert CASES.keys() | seen == MEDIA_TASKS.keys()
 
 
 def of_a_script(family: str) -> dict[str, Any]:

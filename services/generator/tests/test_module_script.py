@@ -18,10 +18,10 @@ from PIL import Image
 from common.contracts.generation import GenerateRequest
 from generator import rendering
 from generator.handlers import Handlers
+from generator.tasks import FAMILIES
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
-import fake_hub
 from modules import Built, build
 
 # The script as modules have it, loaded but not run.
@@ -194,9 +194,9 @@ def test_numbers_that_json_lacks_become_null_and_results_are_whole(
     assert json.loads(only.read_text()) == {"outputs": [None, {"a": [None, 1.5]}, "\u2028\ud800"]}
 
 
-async def test_each_family_is_one_readable_script() -> None:
-    module = await fake_hub.handlers().generate(GenerateRequest(model_url="acme/frog"))
-    text = module.files["run_inference.py"]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_is_one_readable_script(family: str) -> None:
+    text = rendering.script(family)
     assert "generator.templates" not in text
-    assert len(text.splitlines()) < 350
+    assert len(text.splitlines()) < 500
     compile(text, "run_inference.py", "exec")

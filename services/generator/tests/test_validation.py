@@ -47,6 +47,7 @@ async def test_what_is_rendered_passes() -> None:
         ("module.yaml", "schema:", "&a [*a]\nschema:"),
         ("requirements.txt", "torch==2.13.0", "torch>=2"),
         ("requirements.txt", "torch==2.13.0", "torch @ https://x/torch.whl"),
+        ("requirements.txt", "torch==2.13.0", "torch==2.12.0"),
         ("requirements.txt", "torch==2.13.0", "--index-url https://x"),
         ("README.md", "# acme-frog", "# <script>"),
         ("lilypad_module.json.tmpl", "slice .text 1", "slice .text 0"),
