@@ -39,7 +39,7 @@ def make(handlers: Handlers, hub: RunningHub, tmp_path: Path) -> Make:
 
 
 def outputs(module: Built, inputs: list[Any], **parameters: Any) -> list[Any]:
-    code, result = module.run(request={"inputs": inputs, "parameters": parameters})
+    code, result = module.run_here({"inputs": inputs, "parameters": parameters})
     assert code == 0, result
     answers: list[Any] = result["outputs"]
     return answers

@@ -83,8 +83,16 @@ async def made(hub: RunningHub, folder: Path) -> dict[str, Built]:
     modules = {}
     for name in CASES:
         module = await handlers.generate(GenerateRequest(model_url=f"lilypad/tiny-{name}"))
-        modules[name] = build(module.files, folder / name, HF_ENDPOINT=hub.url)
+        modules[name] = build(module.files, folder / name, fetched=False)
     await client.close()
+    apps = {name: {"app": str(module.app)} for name, module in modules.items()}
+    subprocess.run(
+        [sys.executable, Path(__file__).parent / "driver.py", "fetch"],
+        input=json.dumps(apps),
+        env={**os.environ, "HF_ENDPOINT": hub.url},
+        text=True,
+        check=True,
+    )
     return modules
 
 
