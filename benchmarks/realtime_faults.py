@@ -124,7 +124,8 @@ async def _faults(stack: Stack, report: Report) -> None:
     report.add(figure("a replica killed: the last client hears", max(replica), "s", at_most=10))
     bus = [await heard_after(["nats"]) for _ in range(3)]
     report.add(figure("the bus killed: the last client hears", max(bus), "s", at_most=5))
-    wrong = sum(f.numbers != list(range(1, number)) for f in followers)
+    # Two replicas that record at the same moment may tell in either order.
+    wrong = sum(sorted(f.numbers) != list(range(1, number)) for f in followers)
     report.add(figure("clients that missed or doubled anything", wrong, "clients", at_most=0))
     for follower in followers:
         await follower.close()
