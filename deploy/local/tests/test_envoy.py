@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,26 @@ def test_when_no_replica_is_ready_they_are_asked_all_the_same(own_edge: Stack) -
         own_edge.restart("gateway-1")
         own_edge.restart("gateway-2")
     assert {answer.status for answer in answers} == {200}
+
+
+def test_whoever_watches_is_answered_however_much_is_asked() -> None:
+    path = {"PYTHONPATH": str(DEPLOY)}
+    with (
+        Stack(servers={"envoy"}, services=[ECHO], environment=path, flood_limit=1_000_000) as stack,
+        ExitStack() as callers,
+    ):
+        # 1,024 are served at once, and 512 wait; a hundred at a time, as connections are made.
+        waiting = "/stats?filter=^cluster.gateway.upstream_rq_pending_active$"
+        asked = 0
+        while not stack.edge.admin("GET", waiting).endswith(": 512\n"):
+            assert asked < 10_000, "the edge let everything in"
+            for _ in range(100):
+                caller = callers.enter_context(socket.create_connection(("127.0.0.1", stack.port)))
+                caller.sendall(b"GET /slow/60 HTTP/1.1\r\nHost: x\r\n\r\n")
+            asked += 100
+            time.sleep(0.1)
+        assert get(stack.port, "/healthz").status == 200
+        assert get(stack.port, "/").status == 503
 
 
 def test_a_flood_from_one_address_is_turned_away() -> None:
