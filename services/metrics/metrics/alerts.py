@@ -11,7 +11,6 @@ import itertools
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +27,7 @@ from common.contracts.monitoring import (
 from common.errors import ServiceError
 from common.postgres import Connection, Database
 from metrics import rules
+from metrics.batch import Extremes
 from metrics.incidents import raise_alert, recover
 from metrics.rules import Values, Verdict, judge
 
@@ -45,11 +45,15 @@ EASE = 9
 MOST_PAUSE = 30.0
 # What is older than a day is history that is being brought in, and nobody's emergency.
 LATEST = """
-select model, metric, array(
-    select value from samples where series = id and at > now() - interval '24 hours'
+select model, metric, array_agg(value order by at desc),
+    (extract(epoch from max(at) - '2000-01-01Z') * 1e6)::bigint
+from series join unnest(%s::text[], %s::integer[]) as wanted(metric, most) using (metric)
+cross join lateral (
+    select at, value from samples where series = id and at > now() - interval '24 hours'
     order by at desc limit most
-) from series join unnest(%s::text[], %s::integer[]) as wanted(metric, most) using (metric)
+) as newest
 where account = %s and model = any(%s)
+group by model, metric
 """
 # One replica at a time for each account: what one raises the next one sees. Of
 # a series that grows fast the planner would sort the whole day: it is told to
@@ -61,6 +65,13 @@ select pg_advisory_xact_lock(hashtext('alerts'), hashtext(%s)),
 OPEN = """
 select model, rule, metric, id, expected from alerts
 where account = %s and model = any(%s) and recovered_at is null
+"""
+# Replicas look within a minute of a commit, whatever is the matter.
+OVER = """
+select model, rule, metric, (extract(epoch from max(until) - '2000-01-01Z') * 1e6)::bigint
+from alerts where account = %s and model = any(%s)
+and until > now() - interval '24 hours' and recovered_at > now() - interval '1 hour'
+group by model, rule, metric
 """
 NEWS = """
 select id, account, model, type, message, severity, raised_at, recovery, recovered_at, announced
@@ -84,22 +95,8 @@ select extract(epoch from at) from samples where series in (
 Model = tuple[str, str]
 # By rule and metric: the incident's id, and what was expected when it began.
 OpenOnes = dict[tuple[str, str | None], Sequence[Any]]
-
-
-@dataclass(slots=True)
-class Extremes:
-    """Of one metric in what was just recorded; `newest` is its latest time, since 2000 in us."""
-
-    least: float
-    greatest: float
-    newest: int
-
-    def add(self, other: "Extremes") -> None:
-        self.least = min(self.least, other.least)
-        self.greatest = max(self.greatest, other.greatest)
-        self.newest = max(self.newest, other.newest)
-
-
+# By metric: the newest values, newest first, and the newest one's time.
+Latest = Mapping[str, tuple[list[float], int]]
 # By model and metric, what was just recorded.
 Recorded = Mapping[str, Mapping[str, Extremes]]
 
@@ -163,21 +160,26 @@ class Watch:
             watched = {rule.metric for rule in known if rule.metric} | {*rules.MEMORY_OF.values()}
             most = [rules.RECENT + rules.MOST_BEFORE if m in compared else 1 for m in watched]
             cursor = await connection.execute(LATEST, [list(watched), most, account, models])
-            latest: dict[str, dict[str, list[float]]] = {model: {} for model in models}
-            for model, metric, values in await cursor.fetchall():
-                if values:
-                    latest[model][metric] = values
+            latest: dict[str, dict[str, tuple[list[float], int]]] = {model: {} for model in models}
+            for model, metric, values, at in await cursor.fetchall():
+                latest[model][metric] = values, at
             cursor = await connection.execute(OPEN, [account, models])
             open_ones: dict[str, OpenOnes] = {model: {} for model in models}
             for model, rule, metric, *rest in await cursor.fetchall():
                 open_ones[model][rule, metric] = rest
+            cursor = await connection.execute(OVER, [account, models])
+            over = {tuple(which): until for *which, until in await cursor.fetchall()}
             changed = [
                 await self._apply(connection, account, model, rule, metric, verdict, incident)
                 for model in models
                 for rule in known
                 if rule.model_id in (None, model)
                 for metric, verdict, incident in _verdicts(
-                    rule, latest[model], recorded[model], open_ones[model]
+                    rule,
+                    latest[model],
+                    recorded[model],
+                    open_ones[model],
+                    over.get((model, rule.id, rule.metric), 0),
                 )
             ]
         if ids := [id for ids in changed for id in ids]:
@@ -190,7 +192,7 @@ class Watch:
         if incident is None and verdict.cause:
             incident = await raise_alert(connection, account, model, rule, metric, verdict)
         if incident and verdict.over and not verdict.still:
-            await recover(connection, incident, verdict.over)
+            await recover(connection, incident, verdict.over, verdict.until)
         return [incident] if incident else []
 
     async def announce(self, which: str, parameters: list[Any]) -> None:
@@ -288,11 +290,15 @@ def _pause(least: float, start: float) -> float:
 
 def _verdicts(
     rule: Rule,
-    latest: Mapping[str, list[float]],
+    latest: Latest,
     recorded: Mapping[str, Extremes],
     open_ones: OpenOnes,
+    over: int,
 ) -> list[tuple[str | None, Verdict, str | None]]:
-    """What a rule says to what was recorded, and the incident that it has open."""
+    """What a rule says to what was recorded, and the incident that it has open.
+
+    Until `over` its last incident lasted, in microseconds since 2000.
+    """
     if rule.kind == "silence":
         incident = open_ones.get((rule.id, rule.metric))
         came = [e.newest for name, e in recorded.items() if rule.metric in (None, name)]
@@ -304,11 +310,12 @@ def _verdicts(
     if metric is None or metric not in recorded or metric not in latest:
         return []
     incident, expected = open_ones.get((rule.id, metric), (None, None))
-    extremes = recorded[metric]
-    limits = latest.get(rules.MEMORY_OF.get(metric, ""))
-    limit = limits[0] if limits else None
-    values = Values(latest[metric], extremes.least, extremes.greatest, limit)
-    return [(metric, judge(rule, metric, values, expected), incident)]
+    newest, at = latest[metric]
+    limits, _ = latest.get(rules.MEMORY_OF.get(metric, ""), (None, 0))
+    values = Values.since(over, newest, recorded[metric], limits[0] if limits else None)
+    verdict = judge(rule, metric, values, expected)
+    verdict.until = at
+    return [(metric, verdict, incident)]
 
 
 async def _own_silence(

@@ -93,16 +93,38 @@ def _column(packed: bytes, kind: str) -> NDArray[Any]:
     return np.frombuffer(packed, kind)
 
 
-def extremes(batch: Batch) -> tuple[Floats, Floats, Times]:
-    """The least and the greatest value of each pair, and its latest time."""
+@dataclass(slots=True)
+class Extremes:
+    """Of one metric in what was just recorded: values, and their times in us since 2000."""
+
+    least: float
+    least_at: int
+    greatest: float
+    greatest_at: int
+    newest: int
+
+    def add(self, other: "Extremes") -> None:
+        if other.least <= self.least:
+            self.least, self.least_at = other.least, other.least_at
+        if other.greatest >= self.greatest:
+            self.greatest, self.greatest_at = other.greatest, other.greatest_at
+        self.newest = max(self.newest, other.newest)
+
+
+def extremes(batch: Batch) -> list[Extremes]:
+    """Of each pair."""
     order = np.argsort(batch.pair, kind="stable")
-    first = np.flatnonzero(np.diff(batch.pair[order], prepend=-1))
-    values = batch.value[order]
-    return (
-        np.minimum.reduceat(values, first),
-        np.maximum.reduceat(values, first),
-        np.maximum.reduceat(batch.at[order], first),
+    pair, at, values = batch.pair[order], batch.at[order], batch.value[order]
+    first = np.flatnonzero(np.diff(pair, prepend=-1))
+    least, greatest = np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
+    columns = (
+        least,
+        np.maximum.reduceat(np.where(values == least[pair], at, 0), first),
+        greatest,
+        np.maximum.reduceat(np.where(values == greatest[pair], at, 0), first),
+        np.maximum.reduceat(at, first),
     )
+    return [Extremes(*one) for one in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def moments(batch: Batch) -> Iterator[tuple[str, dict[int, dict[str, float]]]]:

@@ -39,7 +39,7 @@ from common.contracts.monitoring import (
 from common.errors import InvalidRequest
 from common.postgres import Connection, Database
 from metrics import batch, incidents, window
-from metrics.alerts import Extremes, Watch
+from metrics.alerts import Watch
 from metrics.batch import Batch, Clock
 from metrics.plots import draw
 from metrics.recommendations import recommend
@@ -203,13 +203,9 @@ class Handlers:
         if not live.any():
             return
         recent = news.batch if live.all() else news.batch.only(live)
-        least, greatest, newest = batch.extremes(recent)
+        found = batch.extremes(recent)
         for model, numbers in recent.models.items():
-            values = {
-                recent.pairs[n][1]: Extremes(float(least[n]), float(greatest[n]), int(newest[n]))
-                for n in numbers
-            }
-            self.watch.note(news.account, model, values)
+            self.watch.note(news.account, model, {recent.pairs[n][1]: found[n] for n in numbers})
 
     async def monitor(self, request: MonitorRequest) -> Monitoring:
         """Statistics, plots and advice. Raises NotFound for a model of nobody's, or another's."""

@@ -6,6 +6,7 @@ from psycopg.types.json import Jsonb
 
 from common.contracts.monitoring import Alert, Alerts, AlertsRequest, Rule
 from common.postgres import Connection, Database
+from metrics.batch import to_time
 from metrics.rules import Verdict, type_of
 
 # No two of an account have the same time, so that it says which have been heard.
@@ -16,7 +17,7 @@ on conflict (account, model, rule, coalesce(metric, '')) where recovered_at is n
 returning id
 """
 RECOVER = """
-update alerts set recovered_at = clock_timestamp(), recovery = %s
+update alerts set recovered_at = clock_timestamp(), recovery = %s, until = %s
 where id = %s and recovered_at is null
 """
 
@@ -38,8 +39,9 @@ async def raise_alert(
     return row[0] if row else None
 
 
-async def recover(connection: Connection, id: str, why: str) -> None:
-    await connection.execute(RECOVER, [why, id])
+async def recover(connection: Connection, id: str, why: str, until: int) -> None:
+    """`until`: the time of the newest sample, in microseconds since 2000; 0: of none."""
+    await connection.execute(RECOVER, [why, to_time(until) if until else None, id])
 
 
 async def list_alerts(database: Database, account: str, request: AlertsRequest) -> Alerts:

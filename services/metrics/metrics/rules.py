@@ -10,6 +10,7 @@ from typing import Any
 from common.contracts.monitoring import NewRule, Nothing, Rule, RuleRequest, Rules, Severity
 from common.errors import InvalidRequest, NotFound
 from common.postgres import Database
+from metrics.batch import Extremes
 from metrics.units import lower_is_better, title, unit
 
 # Rules of an account's own; each is looked at whenever something is recorded.
@@ -68,6 +69,15 @@ class Values:
     greatest: float
     limit: float | None = None  # of a memory metric, in MiB
 
+    @classmethod
+    def since(
+        cls, over: int, latest: Sequence[float], recorded: Extremes, limit: float | None
+    ) -> "Values":
+        """Without what was recorded before the last incident was over: it belonged to that."""
+        least = recorded.least if recorded.least_at > over else latest[0]
+        greatest = recorded.greatest if recorded.greatest_at > over else latest[0]
+        return cls(latest, least, greatest, limit)
+
     @property
     def newest(self) -> float:
         return self.latest[0]
@@ -82,6 +92,7 @@ class Verdict:
     over: str = ""
     severity: Severity | None = None
     expected: dict[str, float] = field(default_factory=dict)
+    until: int = 0  # the time of the newest value, in microseconds since 2000
 
 
 def type_of(rule: Rule, metric: str | None) -> str:

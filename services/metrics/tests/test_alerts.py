@@ -10,7 +10,9 @@ from common.errors import InvalidRequest, NotFound
 from common.postgres import Database
 from common.testing import MemoryBus
 from metrics.alerts import Watch
+from metrics.batch import Extremes, to_text
 from metrics.handlers import Handlers
+from metrics.writer import now
 
 from .conftest import Caller, until
 
@@ -19,6 +21,10 @@ def record(ago: float, **metrics: float) -> dict[str, Any]:
     """Some seconds ago."""
     when = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
     return {"model_id": "m", "timestamp": when, "metrics": metrics}
+
+
+def record_at(microseconds: int, **metrics: float) -> dict[str, Any]:
+    return {"model_id": "m", "timestamp": to_text(microseconds), "metrics": metrics}
 
 
 async def usual(caller: Caller, metric: str, value: float, spread: float = 0.03) -> None:
@@ -212,6 +218,27 @@ async def test_many_replicas_that_look_at_once_raise_one_alert(
         task.cancel()
     assert len(await alerts(caller)) == 1
     assert sent(bus) == [("latency_threshold", "warning")]
+
+
+async def test_a_peak_that_another_replica_thinks_of_when_it_is_over_is_no_second_incident(
+    caller: Caller, database: Database, bus: MemoryBus
+) -> None:
+    await add(caller, kind="threshold", metric="latency", above=100.0)
+    start = now() - 10_000_000
+    for second, value in ((0, 150.0), (1, 180.0), (2, 60.0)):
+        await caller.record(record_at(start + second * 1_000_000, latency=value))
+        await settled(caller)
+
+    async def think_of(peak: float, at: int) -> None:
+        late = Watch(database, bus)
+        extremes = Extremes(50.0, at, peak, at, at + 5_000_000)
+        await late.evaluate(caller.account, {"m": {"latency": extremes}})
+
+    await think_of(180.0, start + 1_000_000)
+    [alert] = await alerts(caller)
+    assert alert.recovered_at is not None
+    await think_of(170.0, start + 3_000_000)
+    assert len(await alerts(caller)) == 2, "that peak came afterwards"
 
 
 async def test_rules_are_added_listed_and_removed(caller: Caller, handlers: Handlers) -> None:
