@@ -100,10 +100,13 @@ class Client:
                 return
         self._wait(self.mailbox.put(update), now)
 
-    def keep(self, update: Update) -> None:
-        """Deliver for certain, or disconnect the client: never drop."""
+    def keep(self, update: Update, after: str = "") -> None:
+        """Deliver for certain, or disconnect the client: never drop.
+
+        Overtakes updates that wait, but for those of the topic `after`.
+        """
         if not self.gone:
-            self._wait(self.mailbox.keep(update), time.monotonic())
+            self._wait(self.mailbox.keep(update, after), time.monotonic())
             self.flush(time.monotonic())
 
     def _wait(self, fits: bool, now: float) -> None:

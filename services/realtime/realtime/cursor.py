@@ -6,9 +6,9 @@ from datetime import datetime
 
 from common.contracts.monitoring import EPOCH, LAST_ARRIVAL, LAST_TIME, MICROSECOND, Heard
 
-# What was recorded so long ago, in seconds, has been told, also by those whose
-# clocks are behind ours.
-MARGIN = 2.0
+# What was recorded so long ago, in seconds, has been told: a commit takes at
+# most five (metrics.writer.PATIENCE), and other clocks may be behind ours.
+MARGIN = 7.0
 # Writers that are remembered; each restart of the metrics service is another one.
 MOST_PLACES = 16
 
@@ -70,6 +70,10 @@ class Cursor:
             if len(self.places) > MOST_PLACES:
                 oldest, _ = self.places.pop(min(self.places, key=self.places.__getitem__))
                 self.floor = max(self.floor, oldest)
+
+    def covers(self, arrival: int, at: int) -> bool:
+        """Whether a sample was told, by the place of its writer."""
+        return (arrival, at) <= self.places.get(arrival & 255, (0, 0))
 
     def hear_alert(self, at: datetime | None) -> None:
         if at is not None and (moment := microseconds(at)) > self.alerted:

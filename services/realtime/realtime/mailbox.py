@@ -29,8 +29,13 @@ class Mailbox:
     def __bool__(self) -> bool:
         return self.size > 0
 
-    def keep(self, update: Update) -> bool:
-        """Hold until it can be delivered; False if the mailbox overflows."""
+    def keep(self, update: Update, after: str = "") -> bool:
+        """Hold until it can be delivered; False if the mailbox overflows.
+
+        Goes before updates that wait, but for those of the topic `after`,
+        which are kept from then on as well.
+        """
+        self.kept += self.latest.pop(after, ())
         self.kept.append(update)
         self.size += len(update.text)
         return self.size <= CAPACITY

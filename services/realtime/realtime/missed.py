@@ -2,8 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from common.bus import Bus
 from common.contracts.monitoring import (
@@ -21,8 +20,8 @@ from common.errors import ServiceError
 from realtime import update as updates
 from realtime.client import Client
 from realtime.cursor import Cursor, microseconds
-from realtime.topics import Account, Topic
-from realtime.update import Update
+from realtime.topics import Alerts, Member, Moment, Topic
+from realtime.update import topic_of
 
 # Moments of one model that are told afterwards; who missed more is told that,
 # and has /monitor for it.
@@ -30,25 +29,14 @@ MOMENTS_A_PAGE, MOST_MOMENTS = 1_000, 10_000
 ALERTS_A_PAGE, MOST_ALERTS = 200, 1_000
 
 
-@dataclass(slots=True)
-class Moment:
-    """Something that was missed; `at` and `arrival` are those of a sample, or 0 of an alert."""
-
-    order: tuple[int, int]
-    update: Update
-    arrival: int = 0
-    at: int = 0
-    alerted: datetime | None = None
-
-
 async def tell(
-    bus: Bus, client: Client, account: Account, topic: Topic, *, since: datetime | Cursor
+    bus: Bus, client: Client, heard: Alerts, topic: Topic, *, since: datetime | Cursor, marked: bool
 ) -> bool:
     """Send what happened after `since`, in order, and nothing twice; then what came meanwhile.
 
-    The client is held (`Topics.join`), so that what happens now comes after.
     `since` is how far it has heard; if it does not know better a time: that of
-    the last update it got, or when it was still there.
+    the last update it got, or when it was still there. `marked`: it wants the
+    cursor with everything.
 
     Returns:
         False if there was more than is told; then it was the newest.
@@ -56,37 +44,50 @@ async def tell(
     Raises:
         ServiceError: it cannot be had now; the client hears what happens from now on.
     """
-    member = topic.members[client]
+    member = topic.hold(client)
     try:
-        recorded, heard, complete = await _recorded(bus, topic.model, member.wanted, since)
-        cursor = Cursor(heard.floor, heard.alerted, heard.places)
+        recorded, place, complete = await _recorded(bus, topic.model, member.wanted, since)
+        cursor = Cursor(place.floor, place.alerted, place.places)
         alerts = await _alerts(bus, topic.model, cursor.alerted)
-        moments = [*_not_heard(recorded, topic.heard(member))]
-        moments += _incidents(alerts, cursor.alerted, account.heard(client))
-        for moment in sorted(moments, key=lambda moment: moment.order):
+        moments = [*_samples(recorded, topic.heard(member)), *_incidents(alerts, cursor.alerted)]
+        for moment in sorted(moments, key=_order):
             await client.has_room()
-            for told in (cursor, topic.cursor):
-                told.hear(moment.arrival, moment.at)
-                told.hear_alert(moment.alerted)
-            client.keep(moment.update.marked(cursor.text) if member.marked else moment.update)
+            cursor.hear(moment.arrival, moment.at)
+            update = moment.update
+            if moment.alert is not None:
+                cursor.hear_alert(moment.alert.at)
+                if not heard.hear(moment.alert):
+                    continue
+            if update is not None:
+                update = update.marked(cursor.text) if marked else update
+                client.keep(update, topic_of(topic.model))
+        member.told, member.cursor = cursor, cursor if marked else None
     finally:
-        held, member.held = member.held or [], None
-        for update in held:
-            client.keep(update)
+        topic.release(client, member, heard)
     return complete
 
 
-async def begin(bus: Bus, topic: Topic) -> None:
-    """Count what is there already as heard, for who wants what happens from now on.
+async def begin(bus: Bus, topic: Topic, member: Member, heard: Alerts) -> None:
+    """Give a cursor to who wants what happens from now on: what is there already counts as heard.
 
     What is being stored at this moment is not there, and will be heard, or
     missed. Where it cannot be asked, a little of what was before counts as
     missed.
     """
+    cursor = member.cursor = Cursor.now()
+    for news in heard.of(topic.model):
+        cursor.hear_alert(news.at)
     with contextlib.suppress(ServiceError):
-        recorded, _, _ = await _recorded(bus, topic.model, None, Cursor.now())
+        recorded, _, _ = await _recorded(bus, topic.model, None, cursor)
         for body in recorded:
-            topic.cursor.hear(body.arrival, microseconds(parse_time(body.timestamp)))
+            cursor.hear(body.arrival, microseconds(parse_time(body.timestamp)))
+
+
+def _order(moment: Moment) -> tuple[int, int]:
+    """By arrival, which is a time as well (common.contracts.monitoring.Arrival)."""
+    if moment.alert is not None and moment.alert.at is not None:
+        return microseconds(moment.alert.at) * 256, 0
+    return moment.arrival, moment.at
 
 
 async def _recorded(
@@ -115,14 +116,13 @@ async def _recorded(
         request = request.model_copy(update={"before": before})
 
 
-def _not_heard(recorded: list[MetricUpdate], heard: set[tuple[datetime, str]]) -> Iterator[Moment]:
+def _samples(recorded: list[MetricUpdate], heard: set[tuple[datetime, str]]) -> Iterator[Moment]:
     for body in recorded:
         time = parse_time(body.timestamp)
         metrics = {k: v for k, v in body.metrics.items() if (time, k) not in heard}
-        if metrics:
-            at = microseconds(time)
-            update = updates.metric_update(body.model_copy(update={"metrics": metrics}))
-            yield Moment((body.arrival, at), update, arrival=body.arrival, at=at)
+        new = body.model_copy(update={"metrics": metrics})
+        update = updates.metric_update(new) if metrics else None
+        yield Moment(update, body.arrival, microseconds(time))
 
 
 async def _alerts(bus: Bus, model: str, since: int) -> list[Alert]:
@@ -141,16 +141,14 @@ async def _alerts(bus: Bus, model: str, since: int) -> list[Alert]:
     return found
 
 
-def _incidents(alerts: list[Alert], since: int, heard: set[tuple[str, str]]) -> Iterator[Moment]:
+def _incidents(alerts: list[Alert], since: int) -> Iterator[Moment]:
     """An alert is news when it is raised, and again when it recovers."""
     for alert in alerts:
-        raised = AlertNews.model_validate(alert.model_dump())
-        over = {"type": f"{alert.type}_recovered", "severity": "info", "message": alert.recovery}
-        for at, news in (
-            (alert.raised_at, raised),
-            (alert.recovered_at, raised.model_copy(update=over)),
-        ):
-            if at is None or (news.id, news.type) in heard or microseconds(at) <= since:
-                continue
-            order = (microseconds(at) * 256, 0)
-            yield Moment(order, updates.alert(news), alerted=at.astimezone(UTC))
+        raised = AlertNews.model_validate({**alert.model_dump(), "at": alert.raised_at})
+        over = {
+            "type": f"{alert.type}_recovered", "severity": "info", "message": alert.recovery,
+            "at": alert.recovered_at,
+        }  # fmt: skip
+        for news in (raised, raised.model_copy(update=over)):
+            if news.at is not None and microseconds(news.at) > since:
+                yield Moment(updates.alert(news), alert=news)

@@ -234,22 +234,25 @@ class Sockets:
                 raise NotFound("no metrics of such a model were recorded") from None
         wanted = frozenset(wish.metrics) if wish.metrics else None
         marked = wish.cursor or isinstance(wish.since, Cursor)
-        topic = await self.topics.join(
-            account, model, client, wanted, marked=marked, hold=wish.since is not None
-        )
+        topic = await self.topics.join(account, model, client, wanted)
         if client.gone or client.account != account:
             self.topics.leave(account, model, client)
             raise Unavailable("the connection was lost")
         client.models.add(model)
         answer: dict[str, Any] = {"status": "success"}
-        if marked and wish.since is None:
-            await missed.begin(self.bus, topic)
-        if wish.since is not None:
-            heard = self.topics.accounts[account]
-            answer["complete"] = await missed.tell(self.bus, client, heard, topic, since=wish.since)
+        member, heard = topic.members[client], self.topics.accounts[account].members[client]
+        async with member.telling:
+            if wish.since is not None:
+                answer["complete"] = await missed.tell(
+                    self.bus, client, heard, topic, since=wish.since, marked=marked
+                )
+            elif not marked:
+                member.cursor = None
+            elif member.cursor is None:
+                await missed.begin(self.bus, topic, member, heard)
         await client.has_kept()
-        if marked and not client.waits_for(topic_of(model)):
-            answer["cursor"] = topic.cursor.text
+        if member.cursor is not None and not client.waits_for(topic_of(model)):
+            answer["cursor"] = member.cursor.text
         return answer
 
     async def _unsubscribe(self, client: Client, data: Any) -> dict[str, Any]:

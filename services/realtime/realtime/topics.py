@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ from common.contracts.monitoring import ALERT_RAISED, METRICS_RECORDED, AlertNew
 from common.errors import Unavailable
 from realtime import update as updates
 from realtime.cursor import Cursor, microseconds
-from realtime.update import Update
+from realtime.update import Update, topic_of
 
 log = structlog.get_logger()
 
@@ -36,38 +37,70 @@ REMEMBERED = 1024
 class Receiver(Protocol):
     """What a topic needs of a client."""
 
-    def waits_for(self, topic: str) -> bool: ...
-
     def deliver(self, update: Update, now: float) -> None: ...
 
-    def keep(self, update: Update) -> None: ...
+    def keep(self, update: Update, after: str = "") -> None: ...
+
+
+@dataclass(slots=True)
+class Moment:
+    """Something that happened to a model, as it is told.
+
+    Attributes:
+        update: None for who has heard it already, and only counts it.
+        arrival, at: of a sample, as `Cursor` has them; 0 of an alert.
+        alert: an alert's news.
+    """
+
+    update: Update | None
+    arrival: int = 0
+    at: int = 0
+    alert: AlertNews | None = None
 
 
 class Member:
-    """A client's wish about one model.
+    """A client's wish about one model, and how far it has heard it.
 
     Attributes:
         wanted: metrics; None: all of them.
-        marked: it gets the cursor with everything.
+        cursor: what it gets with everything; None: it did not ask for one.
+        told: what it was told of the past, some of which may be on its way a second time.
         since: the topic's count of events when it began to hear them without a gap.
+        until: the count when it was held.
         held: what came while it is being told what it missed; None: it hears at once.
+        telling: held by whoever tells it what it missed.
     """
 
-    __slots__ = ("held", "marked", "since", "wanted")
+    __slots__ = ("cursor", "held", "since", "telling", "told", "until", "wanted")
 
     def __init__(self, wanted: frozenset[str] | None, since: int) -> None:
         self.wanted = wanted
-        self.marked = False
-        self.since = since
-        self.held: list[Update] | None = None
+        self.cursor: Cursor | None = None
+        self.told: Cursor | None = None
+        self.since = self.until = since
+        self.held: list[Moment] | None = None
+        self.telling = asyncio.Lock()
+
+    def hear(self, moment: Moment) -> Update | None:
+        """What the client is to get of it: with its cursor, and nothing that it was told."""
+        if self.told is not None and self.told.covers(moment.arrival, moment.at):
+            return None
+        if self.cursor is not None:
+            self.cursor.hear(moment.arrival, moment.at)
+        update = moment.update
+        if update is not None and self.wanted is not None:
+            update = update.part(self.wanted)
+        return self.mark(update) if update is not None else None
+
+    def mark(self, update: Update) -> Update:
+        return update if self.cursor is None else update.marked(self.cursor.text)
 
 
 class Topic:
     """One model of one account, while it has members here.
 
     Attributes:
-        cursor: how far its members have heard.
-        recent: of what they heard last: the count, the time, the names of metrics.
+        recent: of what its members heard last: the count, the time, the names of metrics.
     """
 
     def __init__(self, account: str, model: str) -> None:
@@ -75,7 +108,6 @@ class Topic:
         self.model = model
         self.members: dict[Receiver, Member] = {}
         self.count = 0
-        self.cursor = Cursor.now()
         self.recent: deque[tuple[int, datetime, list[str]]] = deque(maxlen=REMEMBERED)
         self.listening: asyncio.Task[list[Subscription]] | None = None
 
@@ -83,73 +115,94 @@ class Topic:
         self.count += 1
         at = datetime.fromisoformat(body.timestamp)
         self.recent.append((self.count, at, list(body.metrics)))
-        self.cursor.hear(body.arrival, microseconds(at))
-        update = updates.metric_update(body)
+        moment = Moment(updates.metric_update(body), body.arrival, microseconds(at))
         now = time.monotonic()
         for client, member in self.members.items():
-            one = update if member.wanted is None else update.part(member.wanted)
-            if one is None:
-                continue
-            if member.marked:
-                one = one.marked(self.cursor.text)
-            if member.held is None:
-                client.deliver(one, now)
-            else:
-                member.held.append(one)
+            if member.held is not None:
+                member.held.append(moment)
+            elif (update := member.hear(moment)) is not None:
+                client.deliver(update, now)
 
-    def hear_alert(self, client: Receiver, update: Update) -> None:
-        """For a client that hears it anyway, as one of the account's."""
-        member = self.members.get(client)
-        if member is None:
-            client.keep(update)
-            return
-        # An alert overtakes updates that wait, and must not say that they were heard.
-        behind = member.held is None and client.waits_for(updates.topic_of(self.model))
-        if member.marked and not behind:
-            update = update.marked(self.cursor.text)
+    def hold(self, client: Receiver) -> Member:
+        """What happens from now on waits until `release`."""
+        member = self.members[client]
         if member.held is None:
-            client.keep(update)
-        else:
-            member.held.append(update)
+            member.held, member.until = [], self.count
+        return member
+
+    def release(self, client: Receiver, member: Member, heard: "Alerts") -> None:
+        """Hand over what came meanwhile and was not told as something missed."""
+        held, member.held = member.held or [], None
+        if self.members.get(client) is not member:
+            return  # it left
+        for moment in held:
+            if moment.alert is not None:
+                self.hear_alert(client, heard, moment)
+            elif (update := member.hear(moment)) is not None:
+                client.keep(update, topic_of(self.model))
+
+    def hear_alert(self, client: Receiver, heard: "Alerts", moment: Moment) -> None:
+        """For a member, which hears it anyway as one of its account's."""
+        assert moment.alert is not None
+        assert moment.update is not None
+        member = self.members[client]
+        if member.held is not None:
+            member.held.append(moment)
+        elif heard.hear(moment.alert):
+            update, behind = moment.update, ""
+            if member.cursor is not None:
+                # It may say no more than was heard, so it overtakes nothing of its model.
+                member.cursor.hear_alert(moment.alert.at)
+                update, behind = member.mark(update), topic_of(self.model)
+            client.keep(update, behind)
 
     def heard(self, member: Member) -> set[tuple[datetime, str]]:
-        """What the member has heard of what is remembered, or will hear without being told."""
-        heard = {
-            (at, name) for count, at, names in self.recent if count > member.since for name in names
+        """What the member heard, of what is remembered, before it was held."""
+        return {
+            (at, name)
+            for count, at, names in self.recent
+            if member.since < count <= member.until
+            for name in names
         }
-        for update in member.held or []:
-            if update.event == "metric_update":
-                at = datetime.fromisoformat(update.data["timestamp"])
-                heard |= {(at, name) for name in update.data["metrics"]}
-        return heard
+
+
+class Alerts:
+    """The alerts that one client has heard, of the last ones: each is told once."""
+
+    def __init__(self) -> None:
+        self._heard: dict[tuple[str, str], AlertNews] = {}
+
+    def __contains__(self, news: AlertNews) -> bool:
+        return (news.id, news.type) in self._heard
+
+    def of(self, model: str) -> list[AlertNews]:
+        return [news for news in self._heard.values() if news.model_id == model]
+
+    def hear(self, news: AlertNews) -> bool:
+        """Whether it is new to the client."""
+        if news in self:
+            return False
+        self._heard[news.id, news.type] = news
+        if len(self._heard) > REMEMBERED:
+            del self._heard[next(iter(self._heard))]
+        return True
 
 
 class Account:
     """What concerns everything an account owns, while it has clients here."""
 
     def __init__(self) -> None:
-        # Each with the count of alerts when it came.
-        self.members: dict[Receiver, int] = {}
-        self.count = 0
-        self.alerts: deque[tuple[int, AlertNews]] = deque(maxlen=REMEMBERED)
+        self.members: dict[Receiver, Alerts] = {}
         self.listening: asyncio.Task[list[Subscription]] | None = None
 
     async def hear_alert(self, body: AlertNews, topic: Topic | None) -> None:
-        self.count += 1
-        self.alerts.append((self.count, body))
         update = updates.alert(body)
-        if topic is not None:
-            topic.cursor.hear_alert(body.at)
-        for client in list(self.members):
-            if topic is None:
+        moment = Moment(update, alert=body)
+        for client, heard in list(self.members.items()):
+            if topic is not None and client in topic.members:
+                topic.hear_alert(client, heard, moment)
+            elif heard.hear(body):
                 client.keep(update)
-            else:
-                topic.hear_alert(client, update)
-
-    def heard(self, client: Receiver) -> set[tuple[str, str]]:
-        """The alerts that the client has heard, of those that are remembered."""
-        since = self.members.get(client, self.count)
-        return {(body.id, body.type) for count, body in self.alerts if count > since}
 
     async def hear_progress(self, body: BenchmarkProgress) -> None:
         update = updates.benchmark_progress(body)
@@ -179,7 +232,7 @@ class Topics:
             Unavailable: the bus is away.
         """
         found = self.accounts.setdefault(account, Account())
-        found.members[client] = found.count
+        found.members.setdefault(client, Alerts())
         if found.listening is None:
             found.listening = asyncio.ensure_future(self._listen_to_account(account, found))
         await _shielded(found.listening)
@@ -199,14 +252,10 @@ class Topics:
         model: str,
         client: Receiver,
         wanted: frozenset[str] | None,
-        *,
-        marked: bool = False,
-        hold: bool = False,
     ) -> Topic:
         """Let a client hear a model's metrics; a second wish replaces the first.
 
-        When this returns, whatever is published from now on is heard. With
-        `hold` it is kept back, for `missed.tell` to hand over.
+        When this returns, whatever is published from now on is heard.
 
         Raises:
             Unavailable: the bus is away; the client is not a member then.
@@ -214,15 +263,10 @@ class Topics:
         topic = self.models.get((account, model))
         if topic is None:
             topic = self.models[account, model] = Topic(account, model)
-            for _, alert in self.accounts[account].alerts:
-                if alert.model_id == model:
-                    topic.cursor.hear_alert(alert.at)
         member = topic.members.get(client)
         if member is None:
             member = topic.members[client] = Member(wanted, topic.count)
-        member.wanted, member.marked = wanted, marked
-        if hold and member.held is None:
-            member.held = []
+        member.wanted = wanted
         if topic.listening is None:
             topic.listening = asyncio.ensure_future(self._listen_to_model(topic))
         try:

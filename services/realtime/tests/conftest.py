@@ -129,18 +129,26 @@ class Others:
             await self.metrics.publish(METRICS_RECORDED, update, account, model)
         return now
 
+    async def tell(self, account: str, model: str, number: int) -> None:
+        """Publish what was committed some time ago."""
+        update = self.recorded[account, model][number]
+        await self.metrics.publish(METRICS_RECORDED, update, account, model)
+
     async def alert(self, account: str, model: str, type: str, *, tell: bool = True) -> None:
         number = f"alert_{len(self.alerts)}"
-        now = datetime.now(UTC)
-        news = AlertNews(
-            id=number, model_id=model, type=type, message="!", severity="warning", at=now
-        )
         row = Alert(
-            **news.model_dump(exclude={"at"}), metric=None, raised_at=now, recovered_at=None
-        )
+            id=number, model_id=model, type=type, message="!", severity="warning", metric=None,
+            raised_at=datetime.now(UTC), recovered_at=None,
+        )  # fmt: skip
         self.alerts.append((account, row))
         if tell:
-            await self.metrics.publish(ALERT_RAISED, news, account, model)
+            await self.tell_alert(account)
+
+    async def tell_alert(self, account: str) -> None:
+        """Publish the account's last one, for the first time or again."""
+        alert = next(alert for who, alert in reversed(self.alerts) if who == account)
+        news = AlertNews.model_validate({**alert.model_dump(), "at": alert.raised_at})
+        await self.metrics.publish(ALERT_RAISED, news, account, alert.model_id)
 
     async def progress(self, account: str, run: str, done: int) -> None:
         body = BenchmarkProgress(id=run, model_id="m", state="running", done=done, total=9)

@@ -136,6 +136,57 @@ async def test_an_alert_that_this_replica_heard_before_the_client_came_is_missed
     assert [alert["type"] for alert in watcher.of("alert")] == ["first"]
 
 
+async def test_what_was_told_as_missed_and_is_published_only_then_does_not_come_again(
+    others, watch
+):
+    since = await others.record("m12", "m", tell=False, n0=0)
+    await others.record("m12", "m", tell=False, n1=0)
+    await others.alert("m12", "m", "slow", tell=False)
+    for options in ({}, {"cursor": True}):
+        watcher = await watch("m12/key")
+        await watcher.subscribe("m", since=since, **options)
+        assert what(watcher.heard) == ["n1", "slow"]
+        await others.tell("m12", "m", 1)
+        await others.tell_alert("m12")
+        await others.tell_alert("m12")
+        await others.record("m12", "m", n2=0)
+        await everything(watcher, 2)
+        assert what(watcher.heard) == ["n1", "slow", "n2"]
+        others.recorded["m12", "m"].pop()
+
+
+async def test_what_one_client_was_told_as_missed_does_not_count_as_heard_by_another(others, watch):
+    since = await others.record("m13", "m", tell=False, n0=0)
+    leaves = await watch("m13/key")
+    await leaves.subscribe("m", cursor=True)
+    await others.record("m13", "m", tell=False, n1=0)
+    await others.record("m13", "m", tell=False, n2=0)
+    watcher = await watch("m13/key")
+    await watcher.subscribe("m", since=since, cursor=True)
+    assert numbers(watcher) == [1, 2]
+    await others.tell("m13", "m", 1)
+    [update] = await leaves.wait_for("metric_update")
+    await leaves.close()
+    again = await watch("m13/key")
+    await again.subscribe("m", since=update["cursor"])
+    assert numbers(again) == [2]
+
+
+async def test_an_alert_that_comes_while_updates_wait_says_how_far_was_heard(others, watch):
+    """Many at once: all but the first wait for the client's next turn, and an alert with them."""
+    await others.record("m14", "m", tell=False, n0=0)
+    watcher = await watch("m14/key")
+    await watcher.subscribe("m", cursor=True)
+    for number in range(1, 9):
+        await others.record("m14", "m", **{f"n{number}": 0})
+    await others.alert("m14", "m", "slow")
+    await watcher.wait_for("alert")
+    assert what(watcher.heard) == [*(f"n{number}" for number in range(1, 9)), "slow"]
+    again = await watch("m14/key")
+    await again.subscribe("m", since=watcher.heard[-1][1]["cursor"])
+    assert again.heard == []
+
+
 @pytest.mark.parametrize("wrong", ["c1", "c1.zz.0", "c1.0.0." + "f" * 16 + "-0", "c2.0.0"])
 async def test_a_cursor_that_never_was_one_is_refused(others, watch, wrong: str):
     await others.record("m11", "m", tell=False, n0=0)
