@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-import nats
 import nats.errors
 import orjson
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from pydantic_core import to_json
 
+from common.connection import Connection, Message, encode
 from common.context import Context, current
 from common.contracts import Body, Event, Reply, Request, Rpc
 from common.errors import ServiceError, Unavailable
@@ -28,6 +27,10 @@ ERROR_CODE = "Nats-Service-Error-Code"
 
 class NoResponders(Unavailable):
     """Nobody listens to the subject: the request was not delivered, and may be sent again."""
+
+
+# The reply that is awaited, its time limit, and the subject that was asked.
+Waiting = tuple["asyncio.Future[Message]", asyncio.TimerHandle, str]
 
 
 class Bus(Protocol):
@@ -60,25 +63,42 @@ class NatsBus:
     timeout.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Connection) -> None:
         self.client = client
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._inbox = client.new_inbox()
         self._next = 0
 
     async def start(self) -> None:
-        await self.client.subscribe(f"{self._inbox}.*", cb=self._take_reply)
+        await self.client.listen(f"{self._inbox}.*", self._take_reply)
 
-    async def _take_reply(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject.rpartition(".")[2])
-        if future is not None and not future.done():
-            future.set_result(message)
+    def _take_reply(self, message: Message) -> None:
+        waiting = self._waiting.pop(message.subject.rpartition(".")[2], None)
+        if waiting is None:
+            return
+        reply, timer, subject = waiting
+        timer.cancel()
+        if reply.done():
+            return
+        if not message.data and message.headers.get("Status") == "503":
+            away = f"the {_service(subject)} service is away; try again"
+            reply.set_exception(NoResponders(away, retry_after=1))
+        else:
+            reply.set_result(message)
+
+    def _expire(self, number: str, timeout: float) -> None:
+        reply, _, subject = self._waiting.pop(number)
+        late = f"the {_service(subject)} service did not answer within {timeout:g} s"
+        if not reply.done():
+            reply.set_exception(Unavailable(late, retry_after=1))
 
     def fail_waiting(self) -> None:
         """Give up on every call under way: its answer can no longer arrive."""
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(Unavailable("the bus went away", retry_after=1))
+        waiting, self._waiting = self._waiting, {}
+        for reply, timer, _ in waiting.values():
+            timer.cancel()
+            if not reply.done():
+                reply.set_exception(Unavailable("the bus went away", retry_after=1))
 
     async def call(self, rpc: Rpc[Request, Reply], request: Request) -> Reply:
         answer = await self.pass_on(rpc, request)
@@ -94,60 +114,53 @@ class NatsBus:
         message = await self.request(
             rpc.subject, payload, deadline - now, context.to_headers(deadline)
         )
-        headers = message.headers
-        if headers and ERROR_CODE in headers:
+        if ERROR_CODE in message.headers:
             raise ServiceError.from_wire(orjson.loads(message.data))
         return message.data
 
     async def request(
         self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
-    ) -> Msg:
+    ) -> Message:
         """One question and its raw reply; `timeout` in seconds.
 
         Raises:
             NoResponders: at once, when nobody listens.
             Unavailable: no connection, or no reply in time.
         """
+        return await self.ask(subject, payload, timeout, headers)
+
+    def ask(
+        self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
+    ) -> "asyncio.Future[Message]":
+        """`request`, under way when this returns; raises Unavailable at once where it can tell."""
         if not self.client.is_connected:
             raise Unavailable("the bus is away", retry_after=1)
         self._next += 1
-        token = str(self._next)
+        number = str(self._next)
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Msg] = loop.create_future()
-        self._waiting[token] = future
-        timer = loop.call_later(timeout, _expire, future, subject, timeout)
+        reply: asyncio.Future[Message] = loop.create_future()
         try:
-            await self.client.publish(
-                subject,
-                payload,
-                reply=f"{self._inbox}.{token}",
-                headers=headers,
+            self.client.send(
+                subject, payload, f"{self._inbox}.{number}", encode(headers) if headers else b""
             )
-            message = await future
         except nats.errors.MaxPayloadError:
             raise Unavailable("the message is larger than the bus carries") from None
         except (nats.errors.Error, OSError) as error:
             raise Unavailable("the bus is away", retry_after=1) from error
-        finally:
-            timer.cancel()
-            del self._waiting[token]
-        if not message.data and message.headers and message.headers.get("Status") == "503":
-            name = subject.split(".")[1]
-            raise NoResponders(f"the {name} service is away; try again", retry_after=1)
-        return message
+        timer = loop.call_later(timeout, self._expire, number, timeout)
+        self._waiting[number] = reply, timer, subject
+        return reply
 
     async def publish(self, event: Event[Body], body: Body, account: str, id: str) -> None:
         subject = f"{event.subject}.{token(account)}.{token(id)}"
-        await self.client.publish(
-            subject, to_json(body, by_alias=True), headers=current.get().to_headers()
-        )
+        payload, headers = to_json(body, by_alias=True), current.get().to_headers()
+        if self.client.is_connected:
+            self.client.send(subject, payload, headers=encode(headers) if headers else b"")
+        else:
+            await self.client.publish(subject, payload, headers=headers)
 
     async def flush(self) -> None:
-        """The server has all that was sent until now: subscriptions count from here.
-
-        Twice: nats-py's PING overtakes a SUB that waits to be sent.
-        """
-        await self.client.flush()
+        """The server has all that was sent until now: subscriptions count from here."""
         await self.client.flush()
 
     async def subscribe(
@@ -195,12 +208,9 @@ def token(value: str) -> str:
     )
 
 
-def _expire(future: asyncio.Future[Msg], subject: str, timeout: float) -> None:
-    if not future.done():
-        service = subject.split(".")[1] if "." in subject else subject
-        future.set_exception(
-            Unavailable(f"the {service} service did not answer within {timeout:g} s", retry_after=1)
-        )
+def _service(subject: str) -> str:
+    """Whom a subject belongs to, for a sentence."""
+    return subject.split(".")[1] if "." in subject else subject
 
 
 @asynccontextmanager
@@ -239,7 +249,8 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
         "reconnected_cb": back,
         "error_cb": failed,
     }
-    client = await nats.connect(url, **options)
+    client = Connection()
+    await client.connect(url, **options)
     bus = NatsBus(client)
     await bus.start()
     try:

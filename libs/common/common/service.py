@@ -16,7 +16,7 @@ import gc
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,12 +25,12 @@ from typing import Any
 import nats.errors
 import orjson
 import structlog
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from common import bus, logs
+from common.connection import Message, encode
 from common.context import Context, current
 from common.contracts import Body, Event, Reply, Request, Rpc
 from common.errors import InvalidRequest, ServiceError, Unavailable
@@ -99,17 +99,16 @@ class Service:
         """
         endpoint = Endpoint(rpc.subject, asyncio.Semaphore(at_once), at_once + waiting)
 
-        async def receive(message: Msg) -> None:
-            # Returns at once: nats-py hands over the next message only then.
+        def receive(message: Message) -> None:
             if len(endpoint.running) >= endpoint.most:
                 endpoint.errors += 1
-                await _refuse(message, Unavailable("too many requests are waiting", retry_after=1))
+                self._refuse(message, Unavailable("too many requests are waiting", retry_after=1))
                 return
             task = asyncio.create_task(respond(message))
             endpoint.running.add(task)
             task.add_done_callback(endpoint.running.discard)
 
-        async def respond(message: Msg) -> None:
+        async def respond(message: Message) -> None:
             context = Context.from_headers(message.headers)
             current.set(context)  # the task's own copy: nothing to reset
             start = time.perf_counter_ns()
@@ -117,19 +116,17 @@ class Service:
                 async with endpoint.free, _until(context.deadline):
                     request = rpc.request.model_validate_json(message.data, extra="ignore")
                     reply = await handler(request)
-                await _reply(message, to_json(reply, by_alias=True))
+                self._reply(message, to_json(reply, by_alias=True))
             except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an answer)
                 answer = _as_answer(error, rpc.subject)
                 endpoint.errors += 1
                 endpoint.last_error = f"{answer.status}:{answer.message}"
-                await _refuse(message, answer)
+                self._refuse(message, answer)
             endpoint.requests += 1
             endpoint.nanoseconds += time.perf_counter_ns() - start
 
         self.endpoints.append(endpoint)
-        endpoint.subscription = await self.bus.client.subscribe(
-            rpc.subject, queue=self.name, cb=receive
-        )
+        endpoint.subscription = await self.bus.client.listen(rpc.subject, receive, self.name)
 
     async def listen(
         self, event: Event[Body], handler: Callable[[Body], Awaitable[None]], *, shared: bool = True
@@ -170,9 +167,28 @@ class Service:
             ("INFO", self._info),
             ("STATS", self._stats),
         ):
-            receive = _discovery(content)
+            receive = self._discovery(content)
             for who in (verb, f"{verb}.{self.name}", f"{verb}.{self.name}.{self.id}"):
-                await self.bus.client.subscribe(f"$SRV.{who}", cb=receive)
+                await self.bus.client.listen(f"$SRV.{who}", receive)
+
+    def _discovery(self, content: Callable[[], dict[str, Any]]) -> Callable[[Message], None]:
+        return lambda message: self._reply(message, orjson.dumps(content()))
+
+    def _refuse(self, message: Message, error: ServiceError) -> None:
+        one_line = " ".join(error.message.split())
+        headers = {bus.ERROR: one_line, bus.ERROR_CODE: str(error.status)}
+        self._reply(message, orjson.dumps(error.to_wire()), encode(headers))
+
+    def _reply(self, message: Message, data: bytes, headers: bytes = b"") -> None:
+        if not message.reply:
+            return
+        try:
+            self.bus.client.send(message.reply, data, headers=headers)
+        except nats.errors.MaxPayloadError:
+            self._refuse(message, ServiceError("the answer is larger than the bus carries"))
+        except (nats.errors.Error, OSError) as error:
+            # The caller has been told by its own side of the lost connection.
+            log.warning("reply not sent", error=repr(error))
 
     def _identity(self, kind: str) -> dict[str, Any]:
         return {
@@ -194,13 +210,6 @@ class Service:
         endpoints = [endpoint.to_stats() for endpoint in self.endpoints]
         started = self.started.isoformat().replace("+00:00", "Z")
         return {**self._identity("stats"), "started": started, "endpoints": endpoints}
-
-
-def _discovery(content: Callable[[], dict[str, Any]]) -> Callable[[Msg], Coroutine[Any, Any, None]]:
-    async def receive(message: Msg) -> None:
-        await _reply(message, orjson.dumps(content()))
-
-    return receive
 
 
 def _until(deadline: float | None) -> asyncio.Timeout:
@@ -229,24 +238,6 @@ def invalid(error: ValidationError) -> InvalidRequest:
     first = fields[0]
     where = f"{first['path']}: " if first["path"] else ""
     return InvalidRequest(f"{where}{first['message']}", fields=fields)
-
-
-async def _refuse(message: Msg, error: ServiceError) -> None:
-    one_line = " ".join(error.message.split())
-    headers = {bus.ERROR: one_line, bus.ERROR_CODE: str(error.status)}
-    await _reply(message, orjson.dumps(error.to_wire()), headers)
-
-
-async def _reply(message: Msg, data: bytes, headers: dict[str, str] | None = None) -> None:
-    if not message.reply:
-        return
-    try:
-        await message._client.publish(message.reply, data, headers=headers)  # noqa: SLF001  (Msg.respond takes no headers)
-    except nats.errors.MaxPayloadError:
-        await _refuse(message, ServiceError("the answer is larger than the bus carries"))
-    except (nats.errors.Error, OSError) as error:
-        # The caller has been told by its own side of the lost connection.
-        log.warning("reply not sent", error=repr(error))
 
 
 def settle() -> None:

@@ -47,6 +47,14 @@ class NatsServer:
         self.process.send_signal(number)
         self.process.wait()
 
+    def hang(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
             self.kill(signal.SIGTERM)

@@ -9,7 +9,9 @@ to 63 seconds. (One counter of the last minute, weighted by how far it still
 reaches, would admit twice the limit after a burst at the minute's end.)
 
 What is refused is taken back and remembered here until it could be admitted:
-a flood on a key that is over its limit costs no messages.
+a flood on a key that is over its limit costs no messages. Who asks without
+pause and has a large limit is given numbers ahead, so that not every request
+waits for the bus; those that are not used are taken back.
 """
 
 import asyncio
@@ -27,6 +29,7 @@ import structlog
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from common.bus import NatsBus, NoResponders, token
+from common.connection import Message
 from common.errors import RateLimited, Unavailable
 
 log = structlog.get_logger()
@@ -39,6 +42,10 @@ BUDGET = 3.0
 SLOTS = 20
 # After it was found to be away, each replica counts alone for so long before it asks again.
 AWAY = 0.5
+# Numbers fetched ahead, at most, and which part of a limit: none of one below 1,000.
+AHEAD, AHEAD_PART = 64, 1000
+# Who is back so soon, in seconds, asks without pause; what is left goes back after ten times that.
+PAUSE = 0.05
 # The oldest counters go beyond this; they last two windows, so that is hundreds of thousands.
 MOST_BYTES = 64 * 1024 * 1024
 # Counters remembered here at once, and accounts known to be over; the oldest go first.
@@ -89,14 +96,20 @@ class Counter:
     """One account's requests in one slot, and what it has `before` by slot.
 
     Requests that come at the same time, or while the server is being asked, are
-    counted together by one question, and still get a number each.
+    counted together by one question, and still get a number each. `ahead`:
+    numbers that are this replica's and wait for requests; `asked`: when the
+    server was, monotonic, and how many numbers it was `asked_for`.
     """
 
+    policy: Policy
     subject: str
     slot: int
     before: dict[int, int]
     busy: bool = False
-    waiting: list[asyncio.Future[int]] = field(default_factory=list)
+    waiting: list["asyncio.Future[int]"] = field(default_factory=list)
+    ahead: deque[int] = field(default_factory=deque)
+    asked: float = 0.0
+    asked_for: int = 0
     sum_before: int = 0
     oldest: int = 0
 
@@ -104,8 +117,15 @@ class Counter:
         self.sum_before = sum(self.before.values())
         self.oldest = min((slot for slot, n in self.before.items() if n), default=self.slot)
 
+    def more(self, now: float) -> int:
+        """How many numbers to fetch ahead: twice as many each time that they were used up soon."""
+        if now - self.asked > PAUSE:
+            return 0
+        return min(2 * self.asked_for, AHEAD, self.policy.limit // AHEAD_PART)
 
-Question = tuple[Counter, asyncio.Future[int]]
+
+# The counter, and a request's number in it or what will have it.
+Question = tuple[Counter, "int | asyncio.Future[int]"]
 
 
 class Limits:
@@ -223,11 +243,12 @@ class Limits:
             except Unavailable:
                 self._away_until = time.monotonic() + AWAY
                 return None
+        if counter.ahead:
+            return counter, counter.ahead.popleft()
         number: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         counter.waiting.append(number)
         if not counter.busy:
-            counter.busy = True
-            self._begin(self._take_together(counter))
+            self._take(counter)
         return counter, number
 
     async def _answer(
@@ -254,8 +275,11 @@ class Limits:
         """A request's own in its slot, from 1; None when nobody can count."""
         if question is None:
             return None
+        number = question[1]
+        if isinstance(number, int):
+            return number
         try:
-            return await question[1]
+            return await number
         except Unavailable:
             self._away_until = time.monotonic() + AWAY
             return None
@@ -269,7 +293,7 @@ class Limits:
         # Another request may have made it in the meantime.
         counter = self._counters.get(key)
         if counter is None or counter.slot < slot:
-            counter = Counter(_subject(account, policy, slot), slot, before)
+            counter = Counter(policy, _subject(account, policy, slot), slot, before)
             _remember(self._counters, key, counter)
         return counter
 
@@ -286,7 +310,7 @@ class Limits:
             )
         except NoResponders:
             return {}  # no stream: nothing was counted
-        if not (reply.headers or {}).get("Status"):
+        if not reply.headers.get("Status"):
             before[last.slot] = int(orjson.loads(reply.data)["val"])
         return before
 
@@ -316,41 +340,73 @@ class Limits:
         except (nats.errors.Error, OSError) as error:
             raise Unavailable("requests cannot be counted at present", retry_after=1) from error
 
-    async def _take_together(self, counter: Counter) -> None:
-        """Give all who wait for one a number in the slot, from 1, with one message."""
-        while counter.waiting:
-            batch, counter.waiting = counter.waiting, []
+    def _take(self, counter: Counter) -> None:
+        """Give all who wait a number in the slot, from 1, with one message."""
+        batch, counter.waiting = counter.waiting, []
+        now = time.monotonic()
+        count = len(batch) + counter.more(now)
+        counter.busy, counter.asked, counter.asked_for = True, now, count
+
+        def taken(reply: "asyncio.Future[Message]") -> None:
             try:
-                last = await self._add(counter.subject, len(batch))
-            except Exception as error:  # noqa: BLE001  (whatever it is, each hears of it)
-                for future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for number, future in enumerate(batch, last - len(batch) + 1):
+                last = _value(reply.result())
+            except NoResponders:
+                self._begin(anew())
+            except Unavailable as error:
+                self._given(counter, batch, error)
+            else:
+                self._given(counter, batch, range(last - count + 1, last + 1))
+
+        async def anew() -> None:
+            """The stream is in memory: a server that was started again has none."""
+            try:
+                await self._make_stream()
+                last = await self._add(counter.subject, count)
+            except Unavailable as error:
+                self._given(counter, batch, error)
+            else:
+                self._given(counter, batch, range(last - count + 1, last + 1))
+
+        try:
+            self.bus.ask(counter.subject, b"", BUDGET, _increment(count)).add_done_callback(taken)
+        except Unavailable as error:
+            self._given(counter, batch, error)
+
+    def _given(
+        self, counter: Counter, batch: list["asyncio.Future[int]"], numbers: range | Unavailable
+    ) -> None:
+        if isinstance(numbers, Unavailable):
+            for future in batch:
+                if not future.done():
+                    future.set_exception(numbers)
+        else:
+            for future, number in zip(batch, numbers, strict=False):
                 if not future.done():
                     future.set_result(number)
-        counter.busy = False
+            if ahead := numbers[len(batch) :]:
+                counter.ahead.extend(ahead)
+                asyncio.get_running_loop().call_later(
+                    10 * PAUSE, self._give_back, counter, counter.asked
+                )
+        if counter.waiting:
+            self._take(counter)
+        else:
+            counter.busy = False
+
+    def _give_back(self, counter: Counter, asked: float) -> None:
+        """What was fetched ahead then and nobody came for."""
+        if counter.asked == asked and counter.ahead:
+            self._refund(counter.subject, len(counter.ahead))
+            counter.ahead.clear()
 
     async def _add(self, subject: str, count: int) -> int:
-        increment = {"Nats-Incr": f"{count:+d}"}
-        try:
-            reply = await self.bus.request(subject, b"", BUDGET, increment)
-        except NoResponders:
-            # The stream is in memory: a server that was started again has none.
-            await self._make_stream()
-            reply = await self.bus.request(subject, b"", BUDGET, increment)
-        answer = orjson.loads(reply.data)
-        if "val" not in answer:
-            log.error("counting failed", answer=answer)
-            raise Unavailable("requests cannot be counted at present", retry_after=1)
-        return int(answer["val"])
+        return _value(await self.bus.request(subject, b"", BUDGET, _increment(count)))
 
-    def _refund(self, subject: str) -> None:
-        """Take one back, in the background: nobody waits for it. Many at once are one message."""
+    def _refund(self, subject: str, count: int = 1) -> None:
+        """Take some back, in the background: nobody waits for it. Many at once are one message."""
         if subject not in self._owed:
             self._begin(self._pay_back(subject))
-        self._owed[subject] = self._owed.get(subject, 0) + 1
+        self._owed[subject] = self._owed.get(subject, 0) + count
 
     async def _pay_back(self, subject: str) -> None:
         await asyncio.sleep(0)
@@ -383,6 +439,19 @@ class Limits:
 
 def _subject(account: str, policy: Policy, slot: int) -> str:
     return f"limit.{policy.name}.{token(account)}.{slot}"
+
+
+def _increment(count: int) -> dict[str, str]:
+    return {"Nats-Incr": f"{count:+d}"}
+
+
+def _value(reply: Message) -> int:
+    """What a counter is at now."""
+    answer = orjson.loads(reply.data)
+    if "val" not in answer:
+        log.error("counting failed", answer=answer)
+        raise Unavailable("requests cannot be counted at present", retry_after=1)
+    return int(answer["val"])
 
 
 def headers(standings: list[Standing]) -> list[tuple[bytes, bytes]]:

@@ -158,6 +158,34 @@ async def test_what_is_taken_back_may_be_used_again(nats: NatsBus) -> None:
     assert await admitted(limits, who, 5) == 1
 
 
+async def test_who_asks_without_pause_and_may_ask_a_lot_does_not_wait_for_each_number(
+    nats: NatsBus, servers: Stack, patience: None
+) -> None:
+    clock, who = Clock(), account()
+    async with bus.connect(servers.nats.url("gateway"), "gateway") as second:
+        replicas = [await limiter(one, 5000, clock) for one in (nats, second)]
+        sent = nats.client.stats["out_msgs"]
+        for _ in range(1000):
+            await replicas[0].admit(who, ["api"])
+        assert nats.client.stats["out_msgs"] - sent < 500
+        counts = [1000, await admitted(replicas[1], who, 3990)]
+        # What nobody came for goes back.
+        for replica in replicas:
+            while any(counter.ahead for counter in replica._counters.values()):
+                await asyncio.sleep(0.05)
+            await _paid_back(replica)
+        counts.append(await admitted(replicas[0], who, 100))
+    assert sum(counts) == 5000
+
+
+async def test_a_small_limit_is_fetched_one_by_one(nats: NatsBus) -> None:
+    limits, who = await limiter(nats, 999, Clock()), account()
+    sent = nats.client.stats["out_msgs"]
+    for _ in range(100):
+        await limits.admit(who, ["api"])
+    assert nats.client.stats["out_msgs"] - sent >= 100
+
+
 async def test_a_bus_that_lost_its_memory_counts_on(nats: NatsBus) -> None:
     who = account()
     limits = await limiter(nats, 5, Clock())

@@ -1,0 +1,145 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import nats.errors
+import pytest
+
+from common import connection
+from common.connection import Connection, Message, encode
+
+
+@asynccontextmanager
+async def connected(url: str, **options: Any) -> AsyncIterator[Connection]:
+    client = Connection()
+    await client.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, **options)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+async def client(nats_server) -> AsyncIterator[Connection]:
+    async with connected(nats_server.url) as client:
+        yield client
+
+
+async def test_what_is_sent_is_heard_as_it_was_and_in_order(client: Connection) -> None:
+    heard: list[Message] = []
+    await client.listen("a.*", heard.append)
+    headers = {"X-One": "1: one", "X-Other": "é", "X-Broken": "one\r\nX-Two: 2"}
+    client.send("a.b", b"\r\n\x00", "to.me", encode(headers))
+    client.send("a.c", b"")
+    await client.flush()
+    first, second = heard
+    assert (first.subject, first.reply, first.data) == ("a.b", "to.me", b"\r\n\x00")
+    assert first.headers == {"X-One": "1: one", "X-Other": "é", "X-Broken": "one  X-Two: 2"}
+    assert (second.subject, second.reply, second.data, second.headers) == ("a.c", "", b"", {})
+
+
+async def test_nats_py_itself_reads_it_and_is_read(client: Connection, nats_server) -> None:
+    async with connected(nats_server.url) as other:
+        theirs = await other.subscribe("a")
+        ours: list[Message] = []
+        await client.listen("b", ours.append)
+        await other.flush()
+        await client.flush()
+        client.send("a", b"x", headers=encode({"One": "1"}))
+        message = await theirs.next_msg(timeout=60)
+        assert (message.data, message.headers) == (b"x", {"One": "1"})
+        await other.publish("b", b"y", headers={"Two": "2"})
+        await other.flush()
+        await client.flush()
+    assert [(message.data, message.headers) for message in ours] == [(b"y", {"Two": "2"})]
+
+
+async def test_that_nobody_answers_is_said_by_the_server(client: Connection) -> None:
+    heard: list[Message] = []
+    await client.listen("inbox", heard.append)
+    client.send("nobody", b"", "inbox")
+    await client.flush()
+    [message] = heard
+    assert (message.data, message.headers["Status"]) == (b"", "503")
+
+
+async def test_a_subscription_counts_from_a_flush_and_what_is_sent_after_it(
+    client: Connection,
+) -> None:
+    """The one is written by nats-py in its own time, the other at once."""
+    heard: list[Message] = []
+    for number in range(200):
+        await client.listen(f"a.{number}", heard.append)
+        client.send(f"a.{number}", b"")
+    await client.flush()
+    assert [message.subject for message in heard] == [f"a.{number}" for number in range(200)]
+
+
+async def test_a_flush_overtakes_no_subscription(
+    client: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+    transport = client._transport
+    assert transport is not None
+    monkeypatch.setattr(transport, "write", lambda data: written.append(bytes(data)))
+    monkeypatch.setattr(transport, "writelines", written.extend)
+    await client.listen("a", print)
+    with pytest.raises(nats.errors.TimeoutError):
+        await client.flush(timeout=0.1)
+    assert [line[:4] for line in written] == [b"SUB ", b"PING"]
+
+
+async def test_replicas_share_and_one_that_leaves_has_handed_over_what_came(
+    client: Connection, nats_server
+) -> None:
+    async with connected(nats_server.url) as other:
+        heard: list[Message] = []
+        leaves = await other.listen("a", heard.append, "queue")
+        await client.listen("a", heard.append, "queue")
+        await other.flush()
+        await client.flush()
+        for number in range(2000):
+            client.send("a", str(number).encode())
+            if number == 1000:
+                await leaves.drain()
+        await client.flush()
+        await other.flush()
+    assert sorted(int(message.data) for message in heard) == list(range(2000))
+
+
+async def test_after_the_server_was_away_everything_is_heard_again(
+    client: Connection, nats_server
+) -> None:
+    heard: list[Message] = []
+    await client.listen("a", heard.append)
+    nats_server.kill()
+    async with asyncio.timeout(60):
+        while client.is_connected:
+            await asyncio.sleep(0.01)
+        with pytest.raises(nats.errors.OutboundBufferLimitError):
+            client.send("a", b"lost")
+        nats_server.start()
+        while not client.is_connected:
+            await asyncio.sleep(0.01)
+        client.send("a", b"again")
+        await client.flush()
+    assert [message.data for message in heard] == [b"again"]
+
+
+async def test_what_is_too_large_or_finds_the_server_hanging_is_refused(
+    client: Connection, nats_server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(nats.errors.MaxPayloadError):
+        client.send("a", b"x" * 1_048_577)
+    monkeypatch.setattr(connection, "MOST_UNSENT", 1024)
+
+    async def send_on() -> None:
+        while True:
+            client.send("a", b"x" * 1_000_000)
+            await asyncio.sleep(0)
+
+    nats_server.hang()
+    with pytest.raises(nats.errors.OutboundBufferLimitError):
+        await send_on()
+    nats_server.go_on()
