@@ -53,8 +53,18 @@ class PatientConnection(AsyncConnection[TupleRow]):
     async def check(self) -> None:
         """Raises an OperationalError when the server is gone or hangs."""
         patience, self.patience = self.patience, CHECK
-        await AsyncConnectionPool.check_connection(self)
+        try:
+            await AsyncConnectionPool.check_connection(self)
+        except BaseException:
+            # Whoever asked has gone, say: nobody knows what state it was left in.
+            self.pgconn.finish()
+            raise
         self.patience = patience
+
+    async def reset(self) -> None:
+        """As it is handed out, whatever became of who had it before."""
+        if self.autocommit:
+            await self.set_autocommit(False)
 
 
 class Database:
@@ -88,6 +98,7 @@ class Database:
             name=schema,
             # A connection that died with its server is not handed out.
             check=PatientConnection.check,
+            reset=PatientConnection.reset,
             kwargs={
                 "options": self.options,
                 "connect_timeout": 5,

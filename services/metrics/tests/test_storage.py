@@ -71,6 +71,27 @@ async def test_replicas_that_start_at_once_migrate_once(empty: Place) -> None:
         assert (await caller.monitor()).statistics["latency"].count == 4
 
 
+async def test_callers_that_go_away_at_any_moment_leave_connections_as_they_were(
+    place: Place,
+) -> None:
+    async with postgres.connect(place.url, place.schema, "metrics", most=2) as database:
+
+        async def ask() -> None:
+            async with database.connection() as connection:
+                await connection.execute("select 1")
+
+        for number in range(300):
+            asking = [asyncio.ensure_future(ask()) for _ in range(3)]
+            for _ in range(number % 30):
+                await asyncio.sleep(0)
+            asking[number % 3].cancel()
+            asking[(number + 1) % 3].cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        async with database.connection() as one, database.connection() as other:
+            found = {(c.autocommit, c.patience) for c in (one, other)}  # type: ignore[attr-defined]
+        assert found == {(False, postgres.PATIENCE)}
+
+
 SCRIPTS = sorted(files("metrics").joinpath("migrations").iterdir(), key=lambda script: script.name)
 
 
