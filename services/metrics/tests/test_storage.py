@@ -118,6 +118,43 @@ async def test_a_database_of_any_earlier_version_is_brought_up_to_date(
         assert (await caller.monitor()).statistics["latency"].total == 3.0
 
 
+@pytest.mark.parametrize("passed", [False, True])
+async def test_a_database_made_just_after_the_hour_has_what_was_recorded_just_before_it(
+    empty: Place, passed: bool
+) -> None:
+    """The hour is still the last one, or has passed and was taken for settled."""
+    async with connected(empty) as connection:
+        await connection.execute(
+            "create table migrations (name text primary key, applied_at timestamptz default now())"
+        )
+        for script in SCRIPTS[:5]:
+            await connection.execute(script.read_text())
+            await connection.execute("insert into migrations (name) values (%s)", [script.name])
+        full, moment = "date_trunc('hour', now(), 'UTC')", "interval '1 hour'"
+        if passed:
+            made = f"{full} - 5 * {moment}"
+            await connection.execute(f"update watermark set until = {full} - {moment}")
+        else:
+            made = f"{full} + {moment}"
+            await connection.execute(f"update watermark set until = {made}")
+        await connection.execute(f"update migrations set applied_at = {made}")
+        await connection.execute(
+            "insert into series (account, model, metric) values ('a', 'm', 'latency')"
+        )
+        await connection.execute(
+            f"insert into samples (series, at, value) select id, {made} - interval '3 minutes', 1"
+            " from series"
+        )
+        async with serving(empty) as caller:
+            caller.account = "a"
+            assert (await caller.monitor()).statistics["latency"].count == 1
+            await connection.execute("update stale set since = '2000-01-01'")
+            rolling = await rollups.of(connection)
+            while await rolling.advance() or await rolling.repair():
+                pass
+            assert (await caller.monitor()).statistics["latency"].count == 1
+
+
 async def test_what_comes_late_into_the_columnstore_counts_once(empty: Place) -> None:
     async with serving(empty) as caller, connected(empty) as connection:
         old = [record(20 + n / 1_000, 1.0) for n in range(1_000)]
