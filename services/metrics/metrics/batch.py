@@ -14,7 +14,8 @@ from metrics.arrays import Floats, Ints, Times
 from metrics.series import Pair
 from metrics.writer import now
 
-# Of what came together, the newest moments of each model that are told; no chart shows more.
+# Of what came together, the newest moments of each model that are told, as no chart shows more;
+# and the newest value of each metric in any case.
 MOST_TOLD = 10
 
 
@@ -127,22 +128,34 @@ def extremes(batch: Batch) -> list[Extremes]:
     return [Extremes(*one) for one in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def moments(batch: Batch) -> Iterator[tuple[str, dict[int, dict[str, float]]]]:
-    """Of each model the newest moments: by time, the metrics."""
+Moments = dict[int, dict[str, float]]
+
+
+def moments(batch: Batch) -> Iterator[tuple[str, Moments]]:
+    """Of each model the moments that are told (`chosen`): by time, the metrics."""
     for model, numbers in batch.models.items():
-        chosen = (
+        of_model = (
             np.arange(len(batch.pair))
             if len(numbers) == len(batch.pairs)
             else np.flatnonzero(np.isin(batch.pair, numbers))
         )
-        newest = chosen[np.argsort(batch.at[chosen], kind="stable")]
-        found: dict[int, dict[str, float]] = {}
-        for index in newest[::-1].tolist():
-            at = int(batch.at[index])
-            if at not in found and len(found) == MOST_TOLD:
-                break
-            found.setdefault(at, {})[batch.pairs[batch.pair[index]][1]] = batch.value[index].item()
+        newest = of_model[np.argsort(batch.at[of_model], kind="stable")]
+        at, backwards = batch.at[newest], newest[::-1]
+        _, last = np.unique(batch.pair[backwards], return_index=True)
+        told = np.union1d(np.unique(at)[-MOST_TOLD:], batch.at[backwards[last]])
+        found: Moments = {}
+        for index in newest[np.isin(at, told)].tolist():
+            metric = batch.pairs[batch.pair[index]][1]
+            # Of one time the first counts, as it does when it is stored.
+            found.setdefault(int(batch.at[index]), {}).setdefault(metric, batch.value[index].item())
         yield model, found
+
+
+def chosen(moments: Moments) -> list[int]:
+    """The newest moments, and those with the newest value of a metric: their times, ascending."""
+    times = sorted(moments)
+    newest = {metric: at for at in times for metric in moments[at]}
+    return sorted({*times[-MOST_TOLD:], *newest.values()})
 
 
 def to_time(at: int) -> datetime:

@@ -1,7 +1,6 @@
 """What the service is asked, and who else hears of it."""
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,18 +46,14 @@ from metrics.rules import MEMORY_OF, OwnRules
 from metrics.series import Series
 from metrics.statistics import summarise
 from metrics.window import EMPTY
-from metrics.writer import PERHAPS_LATE, Rows, Writer, now
+from metrics.writer import PERHAPS_LATE, Rows, Stored, Writer, now
 
 log = structlog.get_logger()
 
 # What the answer always has, by the name of the metric that it comes from.
 ALWAYS = {"throughput": "throughput", "latency": "latency", "cost_per_inference": "costs"}
-# News is gathered for so long, in seconds: of what changes faster than anyone
-# looks, the newest is told.
-GATHER = 0.02
-# Calls whose news waits to be told; beyond it the oldest is not told. Whoever
-# listens can ask for what was missed (HISTORY).
-MOST_UNTOLD = 10_000
+# Moments that are told without a pause, in which others are to be answered.
+AT_ONCE = 100
 # Values in one answer to HISTORY: what a message on the bus carries.
 MOST_VALUES = 20_000
 # Older samples are history that is being brought in, and raise no alert (alerts.LIVE).
@@ -100,10 +95,11 @@ from spans cross join lateral (
 
 
 @dataclass(slots=True)
-class News:
+class Recording:
+    """A call to record, once it is understood."""
+
     account: str
     batch: Batch
-    arrival: int
 
 
 class Handlers:
@@ -111,12 +107,10 @@ class Handlers:
         self.database = database
         self.bus = bus
         self.series = Series(database, most_series)
-        self.writer = Writer(database)
+        self.writer = Writer(database, self.tell)
         self.watch = Watch(database, bus)
         self.rules = OwnRules(database)
         self._clock = Clock()
-        self._news: deque[News] = deque(maxlen=MOST_UNTOLD)
-        self._any_news = asyncio.Event()
 
     async def run(self) -> None:
         """What goes on beside the answers; ends only with the process."""
@@ -124,10 +118,9 @@ class Handlers:
             tasks.create_task(self.writer.run())
             tasks.create_task(self.watch.run())
             tasks.create_task(self.watch.sweep())
-            tasks.create_task(self.tell())
 
     async def record(self, request: Samples) -> Recorded:
-        """All samples are committed when this returns, each once however often it comes.
+        """All samples are committed and told when this returns, each once however often it comes.
 
         Raises:
             InvalidRequest: too many series.
@@ -137,75 +130,50 @@ class Handlers:
         content = batch.unpack(request, self._clock)
         numbers = await self.series.number(account, content.pairs)
         series = batch.series_of(content, numbers)
-        timed = content.timed
-        rows = (
-            [Rows(series, content.at, content.value)]
-            if timed.all()
-            else [
-                Rows(series[mask], content.at[mask], content.value[mask], timed=given)
-                for given, mask in ((True, timed), (False, ~timed))
-                if mask.any()
-            ]
-        )
         await self.writer.write(
-            rows,
-            lambda arrival: self._committed(News(account, content, arrival)),
+            Recording(account, content),
+            Rows(series, content.at, content.value, content.timed),
             current.get().idempotency_key,
         )
         return Recorded()
 
-    def _committed(self, news: News) -> None:
-        self._news.append(news)
-        self._any_news.set()
-
-    async def tell(self) -> None:
-        """For ever: what was committed, to the watch and to whoever listens."""
-        while True:
-            await self._any_news.wait()
-            self._any_news.clear()
-            await asyncio.sleep(GATHER)
-            while self._news:
-                together = self._together()
-                try:
-                    await self._tell(together)
-                except Exception:
-                    log.exception("news not told")
-
-    def _together(self) -> list[News]:
-        """The next hundred, and with the last of them all that arrived with it."""
-        together: list[News] = []
-        while self._news and (len(together) < 100 or self._news[0].arrival == together[-1].arrival):
-            together.append(self._news.popleft())
-        return together
-
-    async def _tell(self, together: list[News]) -> None:
-        """In the order of arrival and, of what arrived together, of time."""
-        moments: dict[tuple[str, str], dict[tuple[int, int], dict[str, float]]] = {}
-        for news in together:
-            self._note(news)
-            for model, found in batch.moments(news.batch):
-                told = moments.setdefault((news.account, model), {})
-                for at, metrics in found.items():
-                    told.setdefault((news.arrival, at), {}).update(metrics)
-        for (account, model), told in moments.items():
-            for arrival, at in sorted(told)[-batch.MOST_TOLD :]:
+    async def tell(self, committed: list[Stored[Recording]]) -> None:
+        """What was committed together: to the watch, and to whoever listens, by time."""
+        together: dict[tuple[str, str], batch.Moments] = {}
+        for stored in committed:
+            content = stored.call.batch
+            if stored.new is not None:
+                if not stored.new.any():
+                    continue
+                content = content.only(stored.new)
+            self._note(stored.call.account, content)
+            for model, moments in batch.moments(content):
+                found = together.setdefault((stored.call.account, model), {})
+                for at, metrics in moments.items():
+                    found.setdefault(at, {}).update(metrics)
+        count = 0
+        for (account, model), moments in together.items():
+            for at in batch.chosen(moments):
                 update = MetricUpdate.model_construct(
                     model_id=model,
                     timestamp=batch.to_text(at),
-                    metrics=told[arrival, at],
-                    arrival=arrival,
+                    metrics=moments[at],
+                    arrival=committed[0].arrival,
                 )
                 await self.bus.publish(METRICS_RECORDED, update, account, model)
+                count += 1
+                if count % AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
-    def _note(self, news: News) -> None:
+    def _note(self, account: str, content: Batch) -> None:
         """What is not history is looked at for alerts."""
-        live = news.batch.at > now() - LIVE
+        live = content.at > now() - LIVE
         if not live.any():
             return
-        recent = news.batch if live.all() else news.batch.only(live)
+        recent = content if live.all() else content.only(live)
         found = batch.extremes(recent)
         for model, numbers in recent.models.items():
-            self.watch.note(news.account, model, {recent.pairs[n][1]: found[n] for n in numbers})
+            self.watch.note(account, model, {recent.pairs[n][1]: found[n] for n in numbers})
 
     async def monitor(self, request: MonitorRequest) -> Monitoring:
         """Statistics, plots and advice. Raises NotFound for a model of nobody's, or another's."""

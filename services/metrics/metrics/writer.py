@@ -3,18 +3,23 @@
 Each row is stored once: the same (series, time) again, in the same group or
 years later, changes nothing. Rows are sorted, so that two transactions that
 bring the same ones wait for each other and never deadlock.
+
+What is new is told before the caller is answered, on the same connection to
+the bus: whoever has an answer knows that it was told, whatever dies next.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import psycopg
 import structlog
+from numpy.typing import NDArray
 
 from common.contracts.monitoring import EPOCH
 from common.errors import ServiceError, Unavailable
@@ -44,8 +49,8 @@ INSERT = """
 insert into samples (series, at, value, arrival)
 select series, at, value, %b::bigint from unnest(%b, %b, %b) as s(series, at, value)
 on conflict do nothing
+returning series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint
 """
-RETURNING = " returning series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint"
 # The rollups take everything older than ten minutes as settled (rollups.NEXT).
 MARK_LATE = """
 insert into stale (series, day)
@@ -67,30 +72,46 @@ insert into requests (key) select unnest(%s::text[]) on conflict do nothing retu
 NUMBER = "select nextval('writers')"
 
 
+Call = TypeVar("Call")
+
+
 @dataclass(slots=True)
 class Rows:
-    """Samples to store. `timed` is False where the service itself chose the time."""
+    """Samples to store. `timed` is False where the service itself chose the time of any."""
 
     series: Ints
     at: Times
     value: Floats
-    timed: bool = True
+    timed: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.series)
 
+    def only(self, chosen: NDArray[Any]) -> "Rows":
+        return Rows(self.series[chosen], self.at[chosen], self.value[chosen], self.timed[chosen])
+
+
+# Of each call which rows were not there yet; None: all.
+New = list[NDArray[np.bool_] | None]
+
 
 @dataclass(slots=True)
-class Waiting:
+class Stored(Generic[Call]):
+    """A call that was committed; `new`: which of its rows were not there yet, None: all."""
+
+    call: Call
+    arrival: int
+    new: NDArray[np.bool_] | None = None
+
+
+@dataclass(slots=True)
+class Waiting(Generic[Call]):
     """A call: all of its rows are stored, or none."""
 
-    rows: list[Rows]
-    done: asyncio.Future[None]
-    then: Callable[[int], None]
+    call: Call
+    rows: Rows
+    done: "asyncio.Future[None]"
     key: str
-
-    def __len__(self) -> int:
-        return sum(map(len, self.rows))
 
 
 def now() -> int:
@@ -98,20 +119,27 @@ def now() -> int:
     return time.time_ns() // 1000 - int(EPOCH.timestamp()) * 1_000_000
 
 
-class Writer:
-    def __init__(self, database: Database) -> None:
+class Writer(Generic[Call]):
+    """Stores what callers bring.
+
+    Args:
+        tell: called with what was committed, in the order of arrival, before the
+            callers are answered, and whether they still wait or not.
+    """
+
+    def __init__(
+        self, database: Database, tell: Callable[[list[Stored[Call]]], Awaitable[None]]
+    ) -> None:
         self.database = database
-        self._queue: deque[Waiting] = deque()
+        self.tell = tell
+        self._queue: deque[Waiting[Call]] = deque()
         self._rows = 0
         self._filled = asyncio.Event()
         self._number = 0
         self._last = 0
 
-    async def write(self, rows: list[Rows], then: Callable[[int], None], key: str = "") -> None:
-        """Returns when the rows are committed; those of one `key` are stored once.
-
-        `then` is called with their arrival even if nobody waits any more, in
-        the order of arrivals.
+    async def write(self, call: Call, rows: Rows, key: str = "") -> None:
+        """Returns when the rows are committed and told; those of one `key` are stored once.
 
         Raises:
             Unavailable: the database is away, slow or full, or too much waits already.
@@ -119,9 +147,8 @@ class Writer:
         if self._rows > MOST_WAITING:
             raise Unavailable("too much waits to be stored", retry_after=1)
         done = asyncio.get_running_loop().create_future()
-        waiting = Waiting(rows, done, then, key)
-        self._queue.append(waiting)
-        self._rows += len(waiting)
+        self._queue.append(Waiting(call, rows, done, key))
+        self._rows += len(rows)
         self._filled.set()
         await done
 
@@ -140,31 +167,31 @@ class Writer:
                 log.warning("not stored", error=error.message)
                 self._forget_those_who_left()
 
-    def _take(self) -> list[Waiting]:
-        group: list[Waiting] = []
+    def _take(self) -> list[Waiting[Call]]:
+        group: list[Waiting[Call]] = []
         rows = 0
-        while self._queue and (not group or rows + len(self._queue[0]) <= MOST_ROWS):
+        while self._queue and (not group or rows + len(self._queue[0].rows) <= MOST_ROWS):
             waiting = self._queue.popleft()
-            self._rows -= len(waiting)
+            self._rows -= len(waiting.rows)
             if waiting.done.cancelled():
                 continue  # the caller has been told that it took too long
-            rows += len(waiting)
+            rows += len(waiting.rows)
             group.append(waiting)
         return group
 
     def _forget_those_who_left(self) -> None:
         """They were told that it took too long."""
         self._queue = deque(waiting for waiting in self._queue if not waiting.done.cancelled())
-        self._rows = sum(map(len, self._queue))
+        self._rows = sum(len(waiting.rows) for waiting in self._queue)
         if self._queue:
             self._filled.set()
 
-    async def _commit(self, connection: Connection, group: list[Waiting]) -> None:
+    async def _commit(self, connection: Connection, group: list[Waiting[Call]]) -> None:
         self._last = max(now(), self._last + 1)
         arrival = self._last * 256 + self._number
         try:
             async with asyncio.timeout(PATIENCE):
-                await _store(connection, group, arrival)
+                new = await _store(connection, group, arrival)
         except (TimeoutError, psycopg.OperationalError, psycopg.InterfaceError) as error:
             _fail(group, Unavailable("the database is busy or away", retry_after=1))
             raise psycopg.OperationalError(str(error)) from error
@@ -177,13 +204,20 @@ class Writer:
                 log.exception("rows were refused")
                 _fail(group, ServiceError("internal error"))
         else:
+            await self._tell([Stored(w.call, arrival, n) for w, n in zip(group, new, strict=True)])
             for waiting in group:
-                waiting.then(arrival)
                 if not waiting.done.done():
                     waiting.done.set_result(None)
 
+    async def _tell(self, stored: list[Stored[Call]]) -> None:
+        try:
+            await self.tell(stored)
+        except Exception:
+            # It is stored; who missed it can ask for it.
+            log.exception("not told")
 
-def _fail(group: list[Waiting], error: ServiceError) -> None:
+
+def _fail(group: list[Waiting[Call]], error: ServiceError) -> None:
     for waiting in group:
         if not waiting.done.done():
             waiting.done.set_exception(error)
@@ -209,106 +243,127 @@ async def _number(connection: Connection) -> int:
     return number
 
 
-async def _store(connection: Connection, group: list[Waiting], arrival: int) -> None:
+async def _store(connection: Connection, group: list[Waiting[Call]], arrival: int) -> New:
     keys = sorted({waiting.key for waiting in group} - {""})
     if not keys:
-        await _store_all(connection, [rows for waiting in group for rows in waiting.rows], arrival)
-        return
+        return await _store_all(connection, [waiting.rows for waiting in group], arrival)
     async with connection.transaction():
         cursor = await connection.execute(FIRST_TIME, [keys])
         first = {key for (key,) in await cursor.fetchall()}
-        new: list[Rows] = []
+        wanted: list[bool] = []
         for waiting in group:
-            if not waiting.key or waiting.key in first:
-                new += waiting.rows
-                first.discard(waiting.key)
-        await _store_new(connection, new, arrival)
+            wanted.append(not waiting.key or waiting.key in first)
+            first.discard(waiting.key)
+        rows = [w.rows for w, wants in zip(group, wanted, strict=True) if wants]
+        new = iter(await _store_new(connection, rows, arrival))
+        return [
+            next(new) if wants else np.zeros(len(waiting.rows), np.bool_)
+            for waiting, wants in zip(group, wanted, strict=True)
+        ]
 
 
-async def _store_all(connection: Connection, group: list[Rows], arrival: int) -> None:
+async def _store_all(connection: Connection, group: list[Rows], arrival: int) -> New:
     """By COPY, which takes half as long as what leaves out the rows that are there already.
 
     It knows only all or nothing, so where one is there, the other way is gone.
     """
-    series, at, value = _sorted(group)
-    late = _days(series, at)
+    rows = _joined(group)
+    rows = rows.only(np.lexsort((rows.at, rows.series)))
+    late = _days(rows)
     try:
         if not len(late[0]):
-            await _copy(connection, series, at, value, arrival)
+            await _copy(connection, rows, arrival)
         else:
             async with connection.transaction():
-                await _copy(connection, series, at, value, arrival)
-                await _note_late(connection, late, series, at, arrival)
+                await _copy(connection, rows, arrival)
+                await _note_late(connection, late, rows, arrival)
     except psycopg.errors.UniqueViolation:
         async with connection.transaction():
-            await _store_new(connection, group, arrival)
+            return await _store_new(connection, group, arrival)
+    return [None] * len(group)
 
 
-async def _copy(
-    connection: Connection, series: Ints, at: Times, value: Floats, arrival: int
-) -> None:
-    rows = np.empty(len(series), ROW)
-    rows["fields"] = 4
-    for name, numbers in zip(COLUMNS, (series, at, value, arrival), strict=True):
-        rows[name] = numbers
-        rows[f"{name} bytes"] = ROW[name].itemsize
+async def _copy(connection: Connection, rows: Rows, arrival: int) -> None:
+    packed = np.empty(len(rows), ROW)
+    packed["fields"] = 4
+    numbers = (rows.series, rows.at, rows.value, arrival)
+    for name, column in zip(COLUMNS, numbers, strict=True):
+        packed[name] = column
+        packed[f"{name} bytes"] = ROW[name].itemsize
     async with connection.cursor().copy(COPY) as copy:
-        await copy.write(COPY_HEAD + rows.tobytes() + COPY_TAIL)
+        await copy.write(COPY_HEAD + packed.tobytes() + COPY_TAIL)
 
 
 async def _note_late(
-    connection: Connection, late: tuple[Ints, Times], series: Ints, at: Times, arrival: int
+    connection: Connection, late: tuple[Ints, Times], rows: Rows, arrival: int
 ) -> None:
     async with connection.pipeline():
         await connection.execute(MARK_LATE, late)
-        await connection.execute(NOTE_LATE, [arrival, *_spans(*late, series, at)])
+        await connection.execute(NOTE_LATE, [arrival, *_spans(*late, rows)])
 
 
-async def _store_new(connection: Connection, group: list[Rows], arrival: int) -> None:
-    """What is not there yet."""
-    timed = [rows for rows in group if rows.timed]
-    untimed = [rows for rows in group if not rows.timed]
-    if timed:
-        series, at, value = _sorted(timed)
-        await connection.execute(INSERT, [arrival, series, at, value])
-        late = _days(series, at)
+async def _store_new(connection: Connection, group: list[Rows], arrival: int) -> New:
+    """What is not there yet; of equal ones in the group the first."""
+    if not group:
+        return []
+    rows = _joined(group)
+    order = np.lexsort((rows.at, rows.series))
+    found = np.zeros(len(rows), np.bool_)
+    timed, untimed = order[rows.timed[order]], order[~rows.timed[order]]
+    if len(timed):
+        chosen = rows.only(timed)
+        first = (np.diff(chosen.series, prepend=-1) != 0) | (np.diff(chosen.at, prepend=-1) != 0)
+        chosen, timed = chosen.only(first), timed[first]
+        stored = await _insert(connection, chosen, arrival)
+        found[timed] = stored
+        late = _days(chosen)
         if len(late[0]):
-            await _note_late(connection, late, series, at, arrival)
-    if untimed:
-        await _store_at_free_times(connection, arrival, *_sorted(untimed))
+            await _note_late(connection, late, chosen, arrival)
+    if len(untimed):
+        await _store_at_free_times(connection, arrival, rows.only(untimed))
+        found[untimed] = True
+    ends = np.cumsum([len(one) for one in group])
+    return list(np.split(found, ends[:-1]))
 
 
-def _sorted(group: list[Rows]) -> tuple[Ints, Times, Floats]:
-    """By series and time; of equal ones the first stays the first."""
-    series = np.concatenate([rows.series for rows in group])
-    at = np.concatenate([rows.at for rows in group])
-    order = np.lexsort((at, series))
-    return series[order], at[order], np.concatenate([rows.value for rows in group])[order]
+async def _insert(connection: Connection, rows: Rows, arrival: int) -> NDArray[np.bool_]:
+    """Which of the rows, all different, were not there."""
+    cursor = await connection.execute(INSERT, [arrival, rows.series, rows.at, rows.value])
+    if cursor.rowcount == len(rows):
+        return np.ones(len(rows), np.bool_)
+    stored = {tuple(key) for key in await cursor.fetchall()}
+    keys = zip(rows.series.tolist(), rows.at.tolist(), strict=True)
+    return np.array([key in stored for key in keys])
 
 
-def _days(series: Ints, at: Times) -> tuple[Ints, Times]:
+def _joined(group: list[Rows]) -> Rows:
+    return Rows(
+        np.concatenate([rows.series for rows in group]),
+        np.concatenate([rows.at for rows in group]),
+        np.concatenate([rows.value for rows in group]),
+        np.concatenate([rows.timed for rows in group]),
+    )
+
+
+def _days(rows: Rows) -> tuple[Ints, Times]:
     """The series and days with samples that may be late, each with its earliest time."""
-    late = at < now() - PERHAPS_LATE
-    series, at = series[late], at[late]
+    late = rows.at < now() - PERHAPS_LATE
+    series, at = rows.series[late], rows.at[late]
     changes = (np.diff(series, prepend=-1) != 0) | (np.diff(at // DAY, prepend=-1) != 0)
     return series[changes], at[changes]
 
 
-def _spans(late: Ints, first: Times, series: Ints, at: Times) -> tuple[Ints, Times, Times]:
+def _spans(late: Ints, first: Times, rows: Rows) -> tuple[Ints, Times, Times]:
     """The series with late samples, each with the earliest of its times and the latest."""
     each, start = np.unique(late, return_index=True)
-    return each, first[start], at[np.searchsorted(series, each, side="right") - 1]
+    return each, first[start], rows.at[np.searchsorted(rows.series, each, side="right") - 1]
 
 
-async def _store_at_free_times(
-    connection: Connection, arrival: int, series: Ints, at: Times, value: Floats
-) -> None:
+async def _store_at_free_times(connection: Connection, arrival: int, rows: Rows) -> None:
     """Where the time was left to the service, two samples never count as the same one."""
-    while len(series):
-        cursor = await connection.execute(INSERT + RETURNING, [arrival, series, at, value])
-        if cursor.rowcount == len(series):
-            return
-        stored = {tuple(key) for key in await cursor.fetchall()}
-        keys = zip(series.tolist(), at.tolist(), strict=True)
-        left = np.array([key not in stored for key in keys])
-        series, at, value = series[left], at[left] + 1, value[left]
+    while len(rows):
+        # Of equal ones all but the first are moved on.
+        first = (np.diff(rows.series, prepend=-1) != 0) | (np.diff(rows.at, prepend=-1) != 0)
+        first[first] = await _insert(connection, rows.only(first), arrival)
+        rows = rows.only(~first)
+        rows.at += 1

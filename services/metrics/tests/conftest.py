@@ -94,6 +94,15 @@ class Caller:
         return Monitoring.model_validate_json(answer.model_dump_json())
 
 
+async def settled(caller: Caller) -> None:
+    """Everything that was recorded has been told and looked at."""
+    handlers = caller.handlers
+    await until(
+        lambda: not (any(handlers.watch._noted.values()) or handlers.watch.evaluating),
+        "everything is looked at",
+    )
+
+
 @pytest.fixture
 def bus() -> MemoryBus:
     return MemoryBus()

@@ -14,7 +14,7 @@ from metrics.batch import Extremes, to_text
 from metrics.handlers import Handlers
 from metrics.writer import now
 
-from .conftest import Caller, until
+from .conftest import Caller, settled
 
 
 def record(ago: float, **metrics: float) -> dict[str, Any]:
@@ -33,22 +33,6 @@ async def usual(caller: Caller, metric: str, value: float, spread: float = 0.03)
         *(record(7_200 - 20 * n, **{metric: value * noise.gauss(1, spread)}) for n in range(200))
     )
     await settled(caller)
-
-
-async def settled(caller: Caller) -> None:
-    """Everything that was recorded has been told and looked at."""
-    handlers = caller.handlers
-    await until(
-        lambda: (
-            not (
-                handlers._news
-                or handlers._any_news.is_set()
-                or any(handlers.watch._noted.values())
-                or handlers.watch.evaluating
-            )
-        ),
-        "everything is looked at",
-    )
 
 
 async def alerts(caller: Caller, **request: Any) -> list[Alert]:

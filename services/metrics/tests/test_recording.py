@@ -3,12 +3,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from common.contracts.monitoring import MetricUpdate, NewRule
 from common.errors import InvalidRequest, NotFound
 from common.postgres import Database
 from common.testing import MemoryBus
 from metrics.handlers import Handlers
 
-from .conftest import Caller, until
+from .conftest import Caller, settled
 
 
 def at(**ago: float) -> str:
@@ -109,10 +110,15 @@ async def test_somebody_elses_model_is_as_if_it_did_not_exist(handlers: Handlers
     assert answers[0] == answers[1]
 
 
-async def test_each_moment_is_told_after_it_is_committed(caller: Caller, bus: MemoryBus) -> None:
+def told(bus: MemoryBus) -> list[MetricUpdate]:
+    return [body for subject, body in bus.published if "recorded" in subject]
+
+
+async def test_each_moment_is_told_before_its_caller_is_answered(
+    caller: Caller, bus: MemoryBus
+) -> None:
     when = at(seconds=5)
     await caller.record({"model_id": "m", "timestamp": when, "metrics": {"latency": 1.5, "x": 2.0}})
-    await until(lambda: bus.published, "the moment is told")
     [(subject, update)] = bus.published
     assert subject == f"event.metrics.recorded.{caller.account}.m"
     assert update.metrics == {"latency": 1.5, "x": 2.0}
@@ -127,5 +133,37 @@ async def test_of_a_large_call_the_newest_moments_are_told_oldest_first(
         for n in range(100)
     ]
     await caller.record(*records)
-    await until(lambda: len(bus.published) >= 10, "ten moments are told")
-    assert [update.metrics["latency"] for _, update in bus.published] == list(range(9, -1, -1))
+    assert [update.metrics["latency"] for update in told(bus)] == list(range(9, -1, -1))
+
+
+async def test_of_a_large_call_the_newest_value_of_each_metric_is_told(
+    caller: Caller, bus: MemoryBus
+) -> None:
+    records = [
+        {"model_id": "m", "timestamp": at(seconds=n), "metrics": {f"m{n // 40}": float(n)}}
+        for n in range(200)
+    ]
+    await caller.record(*records)
+    newest = {name: value for update in told(bus) for name, value in update.metrics.items()}
+    assert newest == {f"m{n}": 40.0 * n for n in range(5)}
+    assert len(told(bus)) == 10 + 4
+
+
+async def test_only_what_is_stored_is_told_and_watched(caller: Caller, bus: MemoryBus) -> None:
+    rule = NewRule(kind="threshold", metric="latency", above=100.0)
+    await caller.ask(caller.handlers.add_rule, rule)
+    when = [at(seconds=n) for n in (5, 4, 3)]
+
+    def record(n: int, value: float) -> dict[str, object]:
+        return {"model_id": "m", "timestamp": when[n], "metrics": {"latency": value}}
+
+    await caller.record(record(0, 5.0))
+    await caller.record(record(0, 999.0))
+    await asyncio.gather(*(caller.record(record(1, 6.0)) for _ in range(5)))
+    await caller.record(record(0, 999.0), record(2, 7.0), record(2, 999.0))
+    for _ in range(3):
+        await caller.record({"model_id": "m", "metrics": {"latency": 8.0}}, key=caller.account)
+    assert [update.metrics["latency"] for update in told(bus)] == [5.0, 6.0, 7.0, 8.0]
+    assert (await caller.monitor()).statistics["latency"].maximum == 8.0
+    await settled(caller)
+    assert not [subject for subject, _ in bus.published if "alert" in subject]
