@@ -10,26 +10,21 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import structlog
 
 from common.bus import Bus
-from common.contracts.monitoring import (
-    ALERT_RAISED,
-    EPOCH,
-    MICROSECOND,
-    AlertNews,
-    Rule,
-)
+from common.contracts.monitoring import ALERT_RAISED, AlertNews, Rule
 from common.errors import ServiceError
 from common.postgres import Connection, Database
-from metrics import rules
+from metrics import rules, situation
 from metrics.batch import Extremes
 from metrics.incidents import raise_alert, recover
-from metrics.rules import Values, Verdict, judge
+from metrics.rules import TAKE_TURNS, Verdict
+from metrics.situation import Recorded, microseconds
 
 log = structlog.get_logger()
 
@@ -43,41 +38,15 @@ SWEEP = 10.0
 EASE = 9
 # However long it took, in seconds: a database that hung is no reason to look away.
 MOST_PAUSE = 30.0
-# What is older than a day is history that is being brought in, and nobody's emergency.
-LATEST = """
-select model, metric, array_agg(value order by at desc),
-    (extract(epoch from max(at) - '2000-01-01Z') * 1e6)::bigint
-from series join unnest(%s::text[], %s::integer[]) as wanted(metric, most) using (metric)
-cross join lateral (
-    select at, value from samples where series = id and at > now() - interval '24 hours'
-    order by at desc limit most
-) as newest
-where account = %s and model = any(%s)
-group by model, metric
-"""
-# One replica at a time for each account: what one raises the next one sees. Of
-# a series that grows fast the planner would sort the whole day: it is told to
-# go backwards along the index.
-TAKE_TURNS = """
-select pg_advisory_xact_lock(hashtext('alerts'), hashtext(%s)),
-    set_config('enable_bitmapscan', 'off', true)
-"""
-OPEN = """
-select model, rule, metric, id, expected from alerts
-where account = %s and model = any(%s) and recovered_at is null
-"""
-# Replicas look within a minute of a commit, whatever is the matter.
-OVER = """
-select model, rule, metric, (extract(epoch from max(until) - '2000-01-01Z') * 1e6)::bigint
-from alerts where account = %s and model = any(%s)
-and until > now() - interval '24 hours' and recovered_at > now() - interval '1 hour'
-group by model, rule, metric
-"""
+FIELDS = ("id", "model_id", "type", "message", "severity", "at")
 NEWS = """
-select id, account, model, type, message, severity, raised_at, recovery, recovered_at, announced
+select account, recovery, recovered_at, announced, id, model, type, message, severity, raised_at
 from alerts where {which}
 and (announced < 1 or (announced < 2 and recovered_at is not null))
-order by number for update skip locked limit 100
+order by number for update skip locked limit %s
+"""
+ANNOUNCED = """
+update alerts set announced = case when recovered_at is null then 1 else 2 end where id = any(%s)
 """
 UNSENT = "coalesce(recovered_at, raised_at) < now() - interval '5 seconds'"
 NEWEST = """
@@ -93,12 +62,6 @@ select extract(epoch from at) from samples where series in (
 """
 
 Model = tuple[str, str]
-# By rule and metric: the incident's id, and what was expected when it began.
-OpenOnes = dict[tuple[str, str | None], Sequence[Any]]
-# By metric: the newest values, newest first, and the newest one's time.
-Latest = Mapping[str, tuple[list[float], int]]
-# By model and metric, what was just recorded.
-Recorded = Mapping[str, Mapping[str, Extremes]]
 
 
 class Watch:
@@ -120,6 +83,7 @@ class Watch:
         self._waiting.set()
 
     async def run(self) -> None:
+        await self.look_back()
         while True:
             await self._waiting.wait()
             self._waiting.clear()
@@ -151,39 +115,33 @@ class Watch:
 
     async def evaluate(self, account: str, recorded: Recorded) -> None:
         """Raise and recover what the newest values of some models give cause for."""
-        known = (await rules.OwnRules(self.database).all(account)).rules
-        models = list(recorded)
+        changed: list[str] = []
         async with self.database.connection() as connection:
             await connection.execute(TAKE_TURNS, [account])
-            # Only what is compared with its past needs more than the newest value.
-            compared = {rule.metric for rule in known if rule.kind == "change"}
-            watched = {rule.metric for rule in known if rule.metric} | {*rules.MEMORY_OF.values()}
-            most = [rules.RECENT + rules.MOST_BEFORE if m in compared else 1 for m in watched]
-            cursor = await connection.execute(LATEST, [list(watched), most, account, models])
-            latest: dict[str, dict[str, tuple[list[float], int]]] = {model: {} for model in models}
-            for model, metric, values, at in await cursor.fetchall():
-                latest[model][metric] = values, at
-            cursor = await connection.execute(OPEN, [account, models])
-            open_ones: dict[str, OpenOnes] = {model: {} for model in models}
-            for model, rule, metric, *rest in await cursor.fetchall():
-                open_ones[model][rule, metric] = rest
-            cursor = await connection.execute(OVER, [account, models])
-            over = {tuple(which): until for *which, until in await cursor.fetchall()}
-            changed = [
-                await self._apply(connection, account, model, rule, metric, verdict, incident)
-                for model in models
-                for rule in known
-                if rule.model_id in (None, model)
-                for metric, verdict, incident in _verdicts(
-                    rule,
-                    latest[model],
-                    recorded[model],
-                    open_ones[model],
-                    over.get((model, rule.id, rule.metric), 0),
-                )
-            ]
-        if ids := [id for ids in changed for id in ids]:
-            await self.announce("id = any(%s)", [ids])
+            # Only now: a rule that is deleted meanwhile would never end what it raised.
+            known = [*rules.DEFAULTS, *await rules.own(connection, account)]
+            situations = await situation.read(connection, account, recorded, known)
+            for model, found in situations.items():
+                for rule in known:
+                    if rule.model_id in (None, model):
+                        for metric, verdict, incident in found.verdicts(rule):
+                            changed += await self._apply(
+                                connection, account, model, rule, metric, verdict, incident
+                            )
+        if changed:
+            await self.announce("id = any(%s)", [changed])
+
+    async def look_back(self) -> None:
+        """What was recorded before this replica was there, and perhaps nobody has looked at."""
+        try:
+            async with self.database.connection() as connection:
+                found = await situation.lately(connection)
+        except ServiceError as error:
+            log.warning("not looked back", error=error.message)
+            return
+        for account, models in found.items():
+            for model, recorded in models.items():
+                self.note(account, model, recorded)
 
     async def _apply(
         self, connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
@@ -197,37 +155,30 @@ class Watch:
 
     async def announce(self, which: str, parameters: list[Any]) -> None:
         """Send what is stored and was not sent, each once unless this process dies half-way."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(NEWS.format(which=which), parameters)
-            for (
-                id,
-                account,
-                model,
-                type,
-                message,
-                severity,
-                raised_at,
-                recovery,
-                over,
-                sent,
-            ) in await cursor.fetchall():
-                news = AlertNews(
-                    id=id, model_id=model, type=type, message=message, severity=severity,
-                    at=raised_at,
-                )  # fmt: skip
-                if sent < 1:
-                    await self.bus.publish(ALERT_RAISED, news, account, model)
-                if over:
-                    changes = {
-                        "type": f"{type}_recovered", "message": recovery, "severity": "info",
-                        "at": over,
-                    }  # fmt: skip
-                    await self.bus.publish(
-                        ALERT_RAISED, news.model_copy(update=changes), account, model
-                    )
-                await connection.execute(
-                    "update alerts set announced = %s where id = %s", [2 if over else 1, id]
-                )
+        found = TOGETHER
+        while found == TOGETHER:
+            async with self.database.connection() as connection:
+                cursor = await connection.execute(NEWS.format(which=which), [*parameters, TOGETHER])
+                rows = await cursor.fetchall()
+                for account, recovery, over, sent, *news in rows:
+                    await self._send(account, AlertNews(**dict(zip(FIELDS, news, strict=True))),
+                                     recovery if over else "", over, sent)  # fmt: skip
+                ids = [row[4] for row in rows]
+                await connection.execute(ANNOUNCED, [ids])
+            found = len(rows)
+
+    async def _send(
+        self, account: str, news: AlertNews, recovery: str, over: datetime | None, sent: int
+    ) -> None:
+        if not sent:
+            await self.bus.publish(ALERT_RAISED, news, account, news.model_id)
+        if over:
+            changes = {
+                "type": f"{news.type}_recovered", "message": recovery, "severity": "info",
+                "at": over,
+            }  # fmt: skip
+            recovered = news.model_copy(update=changes)
+            await self.bus.publish(ALERT_RAISED, recovered, account, news.model_id)
 
     async def sweep(self) -> None:
         """For ever: silence, and what was not sent. Replicas take turns."""
@@ -243,6 +194,7 @@ class Watch:
             await asyncio.sleep(_pause(SWEEP, start))
 
     async def look_for_silence(self) -> None:
+        raised: list[str | None] = []
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "select pg_try_advisory_xact_lock(hashtext('sweep'), hashtext(current_schema()))"
@@ -253,88 +205,65 @@ class Watch:
             newest: dict[Model, dict[str, Any]] = {}
             for account, model, metric, at in await cursor.fetchall():
                 newest.setdefault((account, model), {})[metric] = at
-            cursor = await connection.execute("select now(), account, rule from rules"
+            cursor = await connection.execute("select account, rule from rules"
                                               " where rule->>'kind' = 'silence'")  # fmt: skip
-            own = [(account, Rule.model_validate(rule)) for _, account, rule in
+            own = [(account, Rule.model_validate(rule)) for account, rule in
                    await cursor.fetchall()]  # fmt: skip
             (now,) = await (await connection.execute("select now()")).fetchone() or (None,)
             for (account, model), times in newest.items():
-                last = max(times.values())
-                if now - last > rules.QUIET:
-                    metric = max(times, key=times.__getitem__)
-                    await self._default_silence(connection, account, model, metric, now, last)
-                for owner, rule in own:
-                    if owner == account and rule.model_id in (None, model):
-                        await _own_silence(connection, account, model, rule, now, times)
-
-    async def _default_silence(
-        self, connection: Connection, account: str, model: str, metric: str, now: Any, last: Any
-    ) -> None:
-        """Only models that reported regularly are missed."""
-        rule = rules.DEFAULTS[-1]
-        cursor = await connection.execute(INTERVALS, [account, model, metric, rules.REGULAR + 1])
-        times = [float(at) for (at,) in await cursor.fetchall()]
-        if len(times) <= rules.REGULAR:
-            return
-        usual = statistics.median(a - b for a, b in itertools.pairwise(times))
-        quiet = (now - last).total_seconds()
-        if quiet > rules.QUIET_INTERVALS * usual:
-            cause = f"nothing has been recorded for {_minutes(quiet)}; usually every {usual:.3g} s"
-            verdict = Verdict(cause, expected={"last": _microseconds(last)})
-            await raise_alert(connection, account, model, rule, None, verdict)
+                silent = [
+                    (rule, _own_silence(rule, now, times))
+                    for owner, rule in own
+                    if owner == account and rule.model_id in (None, model)
+                ]
+                rule = rules.DEFAULTS[-1]
+                silent.append((rule, await _silence(connection, account, model, now, times)))
+                for rule, verdict in silent:
+                    if verdict is not None:
+                        await connection.execute(TAKE_TURNS, [account])
+                        raised.append(
+                            await raise_alert(
+                                connection, account, model, rule, rule.metric, verdict
+                            )
+                        )
+        if ids := [id for id in raised if id is not None]:
+            await self.announce("id = any(%s)", [ids])
 
 
 def _pause(least: float, start: float) -> float:
     return min(max(least, EASE * (time.monotonic() - start)), MOST_PAUSE)
 
 
-def _verdicts(
-    rule: Rule,
-    latest: Latest,
-    recorded: Mapping[str, Extremes],
-    open_ones: OpenOnes,
-    over: int,
-) -> list[tuple[str | None, Verdict, str | None]]:
-    """What a rule says to what was recorded, and the incident that it has open.
-
-    Until `over` its last incident lasted, in microseconds since 2000.
-    """
-    if rule.kind == "silence":
-        incident = open_ones.get((rule.id, rule.metric))
-        came = [e.newest for name, e in recorded.items() if rule.metric in (None, name)]
-        # What was under way when it was raised, or came late, does not end it.
-        if incident and came and max(came) > incident[1]["last"]:
-            return [(rule.metric, Verdict(over="something is recorded again"), incident[0])]
-        return []
-    metric = rule.metric
-    if metric is None or metric not in recorded or metric not in latest:
-        return []
-    incident, expected = open_ones.get((rule.id, metric), (None, None))
-    newest, at = latest[metric]
-    limits, _ = latest.get(rules.MEMORY_OF.get(metric, ""), (None, 0))
-    values = Values.since(over, newest, recorded[metric], limits[0] if limits else None)
-    verdict = judge(rule, metric, values, expected)
-    verdict.until = at
-    return [(metric, verdict, incident)]
+async def _silence(
+    connection: Connection, account: str, model: str, now: datetime, times: dict[str, datetime]
+) -> Verdict | None:
+    """By the default rule: only models that reported regularly are missed."""
+    metric = max(times, key=times.__getitem__)
+    quiet = now - times[metric]
+    if quiet <= rules.QUIET:
+        return None
+    cursor = await connection.execute(INTERVALS, [account, model, metric, rules.REGULAR])
+    seconds = [float(at) for (at,) in await cursor.fetchall()]
+    if len(seconds) < rules.REGULAR:
+        return None
+    usual = statistics.median(a - b for a, b in itertools.pairwise(seconds))
+    if quiet.total_seconds() <= rules.QUIET_INTERVALS * usual:
+        return None
+    since = _minutes(quiet.total_seconds())
+    cause = f"nothing has been recorded for {since}; usually every {usual:.3g} s"
+    return Verdict(cause, expected={"last": microseconds(times[metric])})
 
 
-async def _own_silence(
-    connection: Connection, account: str, model: str, rule: Rule, now: Any, times: dict[str, Any]
-) -> None:
+def _own_silence(rule: Rule, now: datetime, times: dict[str, datetime]) -> Verdict | None:
     watched = [at for metric, at in times.items() if rule.metric in (None, metric)]
-    if not watched:
-        return
-    last = max(watched)
-    quiet = (now - last).total_seconds()
-    if rule.after is not None and quiet > rule.after:
-        what = f"no {rule.metric}" if rule.metric else "nothing"
-        cause = f"{what} has been recorded for {_minutes(quiet)}"
-        verdict = Verdict(cause, expected={"last": _microseconds(last)})
-        await raise_alert(connection, account, model, rule, rule.metric, verdict)
-
-
-def _microseconds(time: datetime) -> int:
-    return (time - EPOCH) // MICROSECOND
+    if not watched or rule.after is None:
+        return None
+    quiet = (now - max(watched)).total_seconds()
+    if quiet <= rule.after:
+        return None
+    what = f"no {rule.metric}" if rule.metric else "nothing"
+    cause = f"{what} has been recorded for {_minutes(quiet)}"
+    return Verdict(cause, expected={"last": microseconds(max(watched))})
 
 
 def _minutes(seconds: float) -> str:

@@ -104,6 +104,11 @@ class Extremes:
     greatest_at: int
     newest: int
 
+    def after(self, over: int, newest: float) -> tuple[float, float]:
+        """The least and greatest value; the newest one in place of what came before `over`."""
+        least = self.least if self.least_at > over else newest
+        return least, self.greatest if self.greatest_at > over else newest
+
     def add(self, other: "Extremes") -> None:
         if other.least <= self.least:
             self.least, self.least_at = other.least, other.least_at

@@ -9,8 +9,7 @@ from typing import Any
 
 from common.contracts.monitoring import NewRule, Nothing, Rule, RuleRequest, Rules, Severity
 from common.errors import InvalidRequest, NotFound
-from common.postgres import Database
-from metrics.batch import Extremes
+from common.postgres import Connection, Database
 from metrics.units import lower_is_better, title, unit
 
 # Rules of an account's own; each is looked at whenever something is recorded.
@@ -28,6 +27,13 @@ OVER_AT = 2.0
 # A deviation is taken to be at least this part of the median: counters and
 # rounded values hardly vary at all.
 LEAST_DEVIATION = 0.01
+# One replica at a time for each account: what one raises the next one sees. Of
+# a series that grows fast the planner would sort the whole day: it is told to
+# go backwards along the index.
+TAKE_TURNS = """
+select pg_advisory_xact_lock(hashtext('alerts'), hashtext(%s)),
+    set_config('enable_bitmapscan', 'off', true)
+"""
 MEMORY_OF = {"memory_usage": "memory_limit", "gpu_memory_usage": "gpu_memory_limit"}
 # A model that reported so often within a day is missed when it stops: after
 # a quarter of an hour, or twenty times its usual interval.
@@ -68,15 +74,6 @@ class Values:
     least: float
     greatest: float
     limit: float | None = None  # of a memory metric, in MiB
-
-    @classmethod
-    def since(
-        cls, over: int, latest: Sequence[float], recorded: Extremes, limit: float | None
-    ) -> "Values":
-        """Without what was recorded before the last incident was over: it belonged to that."""
-        least = recorded.least if recorded.least_at > over else latest[0]
-        greatest = recorded.greatest if recorded.greatest_at > over else latest[0]
-        return cls(latest, least, greatest, limit)
 
     @property
     def newest(self) -> float:
@@ -175,6 +172,14 @@ def say(value: float, metric: str) -> str:
     return f"{value:,.4g} {unit(metric) or ''}".rstrip()
 
 
+async def own(connection: Connection, account: str) -> list[Rule]:
+    cursor = await connection.execute(
+        "select rule, created_at from rules where account = %s order by created_at, id", [account]
+    )
+    rows = await cursor.fetchall()
+    return [Rule.model_validate({**rule, "created_at": at}) for rule, at in rows]
+
+
 class OwnRules:
     """The callers' rules, as they are stored."""
 
@@ -184,13 +189,7 @@ class OwnRules:
     async def all(self, account: str) -> Rules:
         """The defaults, then the account's own, oldest first."""
         async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select rule, created_at from rules where account = %s order by created_at, id",
-                [account],
-            )
-            rows = await cursor.fetchall()
-        own = [Rule.model_validate({**rule, "created_at": at}) for rule, at in rows]
-        return Rules(rules=[*DEFAULTS, *own])
+            return Rules(rules=[*DEFAULTS, *await own(connection, account)])
 
     async def add(self, account: str, new: NewRule) -> Rule:
         """Raises InvalidRequest for a rule that could never, or always, be met."""
@@ -221,6 +220,7 @@ class OwnRules:
     async def remove(self, account: str, request: RuleRequest) -> Nothing:
         """What the rule has raised is over with it. Raises NotFound, also for another's rule."""
         async with self.database.connection() as connection:
+            await connection.execute(TAKE_TURNS, [account])
             cursor = await connection.execute(
                 "delete from rules where account = %s and id = %s", [account, request.id]
             )

@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 import random
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +14,7 @@ from common.testing import MemoryBus
 from metrics.alerts import Watch
 from metrics.batch import Extremes, to_text
 from metrics.handlers import Handlers
+from metrics.rules import TAKE_TURNS
 from metrics.writer import now
 
 from .conftest import Caller, settled
@@ -152,6 +155,7 @@ async def test_silence_of_a_model_that_reported_regularly(caller: Caller, bus: M
         await caller.handlers.watch.look_for_silence()
     [alert] = await alerts(caller)
     assert (alert.type, alert.model_id) == ("silence", "m")
+    assert sent(bus) == [("silence", "warning")], "at once, not with the next sweep"
     await caller.record(record(0, latency=40.0))
     [alert] = await alerts(caller)
     assert alert.recovered_at is not None
@@ -223,6 +227,105 @@ async def test_a_peak_that_another_replica_thinks_of_when_it_is_over_is_no_secon
     assert alert.recovered_at is not None
     await think_of(170.0, start + 3_000_000)
     assert len(await alerts(caller)) == 2, "that peak came afterwards"
+
+
+@contextlib.asynccontextmanager
+async def unwatched(caller: Caller, database: Database) -> AsyncIterator[Caller]:
+    """Another replica, which stores what is recorded and dies before it has looked at it."""
+    dies = Handlers(database, MemoryBus(), most_series=200)
+    writing = asyncio.ensure_future(dies.writer.run())
+    second = Caller(dies)
+    second.account = caller.account
+    yield second
+    writing.cancel()
+
+
+async def test_a_peak_behind_one_that_is_over_is_an_incident(
+    caller: Caller, database: Database
+) -> None:
+    """Of what comes together the watch keeps one peak, which here belongs to the first."""
+    await add(caller, kind="threshold", metric="latency", above=100.0)
+    start = now() - 20_000_000
+    for second, value in ((0, 190.0), (1, 60.0)):
+        await caller.record(record_at(start + second * 1_000_000, latency=value))
+        await settled(caller)
+    async with unwatched(caller, database) as other:
+        for second, value in ((2, 170.0), (3, 60.0)):
+            await other.record(record_at(start + second * 1_000_000, latency=value))
+    together = Extremes(60.0, start, 190.0, start, start + 3_000_000)
+    await caller.handlers.watch.evaluate(caller.account, {"m": {"latency": together}})
+    second, first = await alerts(caller)
+    assert ("170 ms" in second.message, "190 ms" in first.message) == (True, True)
+    assert None not in (first.recovered_at, second.recovered_at)
+
+
+@pytest.mark.parametrize("kind", ["threshold", "change"])
+async def test_a_sample_that_is_ahead_of_its_time_hides_nothing(caller: Caller, kind: str) -> None:
+    if kind == "threshold":
+        await add(caller, kind="threshold", metric="x", above=100.0)
+    metric = "x" if kind == "threshold" else "latency"
+    await usual(caller, metric, 50.0)
+    await caller.record(*(record(-3_600 - n, **{metric: 50.0}) for n in range(6)))
+    await settled(caller)
+    for n in range(20):
+        await caller.record(record(20 - n, **{metric: 500.0}))
+    [alert] = await alerts(caller)
+    assert alert.recovered_at is None
+    await caller.record(*(record(0.5 - n / 100, **{metric: 50.0}) for n in range(10)))
+    [alert] = await alerts(caller)
+    assert alert.recovered_at is not None
+    await caller.record(*(record(0.2 - n / 100, **{metric: 500.0}) for n in range(10)))
+    assert len(await alerts(caller)) == 2
+
+
+async def test_a_recorder_whose_clock_is_ahead_is_watched_all_the_same(caller: Caller) -> None:
+    await add(caller, kind="threshold", metric="latency", above=100.0)
+    for n, value in enumerate((150.0, 150.0, 50.0, 150.0)):
+        await caller.record(record(-7_200 - n, latency=value))
+        await settled(caller)
+    second, first = await alerts(caller)
+    assert (first.recovered_at is None, second.recovered_at is None) == (False, True)
+
+
+async def test_what_a_replica_that_died_had_not_looked_at_is_looked_at(
+    caller: Caller, database: Database
+) -> None:
+    await add(caller, kind="threshold", metric="latency", above=100.0)
+    async with unwatched(caller, database) as other:
+        await other.record(record(2, latency=150.0))
+        await other.record(record(1, latency=50.0))
+    assert await alerts(caller) == []
+    for _ in range(2):
+        await caller.handlers.watch.look_back()
+        [alert] = await alerts(caller)
+        assert alert.recovered_at is not None
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_rule_that_is_deleted_while_it_is_judged_leaves_nothing_open(
+    caller: Caller, database: Database, order: int
+) -> None:
+    rule = await add(caller, kind="threshold", metric="latency", above=100.0)
+    quiet = Watch(database, MemoryBus())
+    at = now()
+    peak = {"m": {"latency": Extremes(150.0, at, 150.0, at, at)}}
+    async with database.connection() as connection:
+        await connection.execute(TAKE_TURNS, [caller.account])
+        await connection.execute(
+            "with s as (insert into series (account, model, metric) values (%s, 'm', 'latency')"
+            " returning id) insert into samples (series, at, value) select id, now(), 150 from s",
+            [caller.account],
+        )
+        work = [
+            lambda: quiet.evaluate(caller.account, peak),
+            lambda: caller.ask(caller.handlers.remove_rule, RuleRequest(id=rule.id)),
+        ][::order]
+        tasks = []
+        for one in work:
+            tasks.append(asyncio.ensure_future(one()))
+            await asyncio.sleep(0.1)
+    await asyncio.gather(*tasks)
+    assert await alerts(caller, open_only=True) == []
 
 
 async def test_rules_are_added_listed_and_removed(caller: Caller, handlers: Handlers) -> None:
