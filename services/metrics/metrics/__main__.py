@@ -18,6 +18,7 @@ from common.contracts.monitoring import (
     LIST_ALERTS,
     LIST_RULES,
     MONITOR,
+    RECALL,
     RECORD,
     REMOVE_RULE,
 )
@@ -40,6 +41,7 @@ async def main() -> None:
             await metrics.answer(RECORD, handlers.record, at_once=RECORDS_AT_ONCE)
             await metrics.answer(MONITOR, handlers.monitor, at_once=8)
             await metrics.answer(HISTORY, handlers.history, at_once=8)
+            await metrics.answer(RECALL, handlers.recall, at_once=8)
             await metrics.answer(FIND_MODEL, handlers.find_model)
             await metrics.answer(LIST_ALERTS, handlers.list_alerts)
             await metrics.answer(LIST_RULES, handlers.list_rules)

@@ -11,14 +11,10 @@ import structlog
 from common.bus import Bus
 from common.context import current
 from common.contracts.monitoring import (
-    EPOCH,
-    LAST_ARRIVAL,
     METRICS_RECORDED,
-    MICROSECOND,
     USUAL_METRICS,
     Alerts,
     AlertsRequest,
-    Heard,
     History,
     HistoryRequest,
     KnownModel,
@@ -28,6 +24,8 @@ from common.contracts.monitoring import (
     MonitorRequest,
     NewRule,
     Nothing,
+    Recalled,
+    RecallRequest,
     Recorded,
     Rule,
     RuleRequest,
@@ -35,9 +33,8 @@ from common.contracts.monitoring import (
     Samples,
     Window,
 )
-from common.errors import InvalidRequest
 from common.postgres import Connection, Database
-from metrics import batch, incidents, window
+from metrics import batch, history, incidents, window
 from metrics.alerts import Watch
 from metrics.batch import Batch, Clock
 from metrics.plots import draw
@@ -46,7 +43,7 @@ from metrics.rules import MEMORY_OF, OwnRules
 from metrics.series import Series
 from metrics.statistics import summarise
 from metrics.window import EMPTY
-from metrics.writer import PERHAPS_LATE, Rows, Stored, Writer, now
+from metrics.writer import Rows, Stored, Writer, now
 
 log = structlog.get_logger()
 
@@ -54,43 +51,12 @@ log = structlog.get_logger()
 ALWAYS = {"throughput": "throughput", "latency": "latency", "cost_per_inference": "costs"}
 # Moments that are told without a pause, in which others are to be answered.
 AT_ONCE = 100
-# Values in one answer to HISTORY: what a message on the bus carries.
-MOST_VALUES = 20_000
 # Older samples are history that is being brought in, and raise no alert (alerts.LIVE).
 LIVE = 86_400_000_000
 
 LATEST = """
 select metric, (select value from samples where series = id order by at desc limit 1)
 from series where id = any(%s)
-"""
-ARRIVED = """
-select min(arrival) from samples where series = any(%s::integer[]) and at = %s
-"""
-# What arrived after somebody had heard something: samples of that time and
-# later, and by their own list those that came late.
-MISSED = """
-with spans as (
-    select id as series, %(since)s::timestamptz as first, 'infinity'::timestamptz as last,
-        null::bigint as arrival
-    from unnest(%(ids)s::integer[]) as id
-    union all
-    select series, first, least(last, %(since)s - interval '1 microsecond'), arrival
-    from late where series = any(%(ids)s::integer[]) and arrival >= %(oldest)s and first < %(since)s
-)
-select spans.series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint, s.arrival, value
-from spans cross join lateral (
-    select at, value, arrival from samples
-    where series = spans.series and at between spans.first and spans.last
-    and at < coalesce(%(before)s, 'infinity'::timestamptz)
-    and arrival >= coalesce(spans.arrival, %(oldest)s)
-    and arrival <= coalesce(spans.arrival, 9223372036854775807)
-    and (arrival, at) > (
-        select coalesce(max(place), %(floor)s), coalesce(max(heard.at), 'infinity')
-        from unnest(%(places)s::bigint[], %(times)s::timestamptz[]) as heard(place, at)
-        where place & 255 = arrival & 255
-    )
-    order by at desc limit %(most)s
-) as s
 """
 
 
@@ -194,49 +160,18 @@ class Handlers:
         )
 
     async def history(self, request: HistoryRequest) -> History:
-        """What arrived while somebody was away, in the form in which it was told."""
+        """When something arrived while somebody was away."""
         account = current.get().account
         async with self.database.connection() as connection:
             numbers = await self.series.of_model(connection, account, request.model_id)
-            names = {
-                number: metric
-                for metric, number in numbers.items()
-                if request.metrics is None or metric in request.metrics
-            }
-            heard = request.heard or await _heard(connection, list(names), request.since)
-            oldest = min([heard.floor, *(arrival for arrival, _ in heard.places)])
-            cursor = await connection.execute(
-                MISSED,
-                {
-                    "ids": list(names),
-                    "since": batch.to_time(oldest // 256 - PERHAPS_LATE),
-                    "before": request.before,
-                    "oldest": oldest,
-                    "floor": heard.floor,
-                    "places": [arrival for arrival, _ in heard.places],
-                    "times": [batch.to_time(at) for _, at in heard.places],
-                    "most": request.most + 1,
-                },
-            )
-            rows = await cursor.fetchall()
-        moments: dict[tuple[int, int], dict[str, float]] = {}
-        values, last = 0, None
-        for id, at, arrival, value in sorted(rows, key=lambda row: row[1:3], reverse=True):
-            # Cut between two times, since the next page begins before one.
-            if at != last and (len(moments) >= request.most or values >= MOST_VALUES):
-                break
-            moments.setdefault((at, arrival), {})[names[id]] = value
-            values, last = values + 1, at
-        updates = [
-            MetricUpdate(
-                model_id=request.model_id,
-                timestamp=batch.to_text(at),
-                metrics=metrics,
-                arrival=arrival,
-            )
-            for (at, arrival), metrics in reversed(moments.items())
-        ]
-        return History(updates=updates, complete=values == len(rows), heard=heard)
+            return await history.find(connection, numbers, request)
+
+    async def recall(self, request: RecallRequest) -> Recalled:
+        """What that was, in the form in which it was told."""
+        account = current.get().account
+        async with self.database.connection() as connection:
+            numbers = await self.series.of_model(connection, account, request.model_id)
+            return await history.recall(connection, numbers, request)
 
     async def find_model(self, request: ModelRequest) -> KnownModel:
         """Raises NotFound, also for another account's."""
@@ -270,18 +205,6 @@ async def _latest(connection: Connection, numbers: Mapping[str, int]) -> dict[st
         return {}
     rows = await (await connection.execute(LATEST, [ids])).fetchall()
     return {metric: value for metric, value in rows if value is not None}
-
-
-async def _heard(connection: Connection, ids: list[int], since: datetime | None) -> Heard:
-    """Of whoever says no more than a time: that of the last sample heard, or of the clock."""
-    if since is None:
-        raise InvalidRequest("say since when, or what was heard")
-    row = await (await connection.execute(ARRIVED, [ids, since])).fetchone()
-    moment = max((since - EPOCH) // MICROSECOND, 0)
-    if row is None or row[0] is None:
-        floor = min(moment * 256 + 255, LAST_ARRIVAL)
-        return Heard(floor=floor, alerted=moment, places=[])
-    return Heard(floor=row[0], alerted=moment, places=[(row[0], moment)])
 
 
 def _describe(

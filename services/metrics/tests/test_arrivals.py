@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 
-from common.contracts.monitoring import EPOCH, Heard, HistoryRequest, MetricUpdate, parse_time
+from common.contracts.monitoring import (
+    EPOCH,
+    Heard,
+    HistoryRequest,
+    MetricUpdate,
+    RecallRequest,
+    parse_time,
+)
 from common.postgres import Database
 from common.testing import MemoryBus
-from metrics import batch
+from metrics import batch, history
 from metrics.handlers import Handlers
 
 from .conftest import Caller
@@ -31,19 +38,19 @@ async def told(bus: MemoryBus, count: int) -> list[MetricUpdate]:
 
 
 async def missed(caller: Caller, **request: Any) -> list[str]:
-    """The names of the metrics that arrived, in the order of arrival; a few on a page."""
-    found: list[MetricUpdate] = []
-    complete, before = False, None
-    while not complete:
-        page = await caller.ask(
-            caller.handlers.history,
-            HistoryRequest(model_id="m", before=before, most=3, **request),
-        )
-        found += page.updates
-        complete = page.complete
-        before = parse_time(page.updates[0].timestamp) if page.updates else None
-    found.sort(key=lambda update: (update.arrival, update.timestamp))
-    return [name for update in found for name in update.metrics]
+    """The names of the metrics that arrived, in the order of arrival; a few at a time."""
+    handlers = caller.handlers
+    found = await caller.ask(handlers.history, HistoryRequest(model_id="m", **request))
+    assert found.complete
+    updates: list[MetricUpdate] = []
+    told = 0
+    while told < len(found.moments):
+        asked = RecallRequest(model_id="m", moments=found.moments.part(told, told + 3))
+        recalled = await caller.ask(handlers.recall, asked)
+        updates += recalled.updates
+        told += recalled.told
+    assert [update.arrival for update in updates] == sorted(update.arrival for update in updates)
+    return [name for update in updates for name in update.metrics]
 
 
 async def record(caller: Caller, name: str, ago: timedelta | None = None) -> str:
@@ -134,3 +141,45 @@ async def test_whoever_leaves_at_any_moment_is_told_the_rest_without_a_gap_or_a_
             heard = Heard(floor=floor, alerted=0, places=list(places.values()))
             assert sorted(await missed(caller, heard=heard)) == sorted(names[number:])
     assert len(places) == 2
+
+
+async def test_of_more_than_is_asked_for_the_newest_are_found_and_it_is_said(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = await record(caller, "seen")
+    for number in range(9):
+        await record(caller, f"n{number % 3}")
+    handlers = caller.handlers
+    for most, bound, names in ((4, 200_000, "n2 n0 n1 n2"), (10, 15, "n0 n1 n2"), (9, 200_000, "")):
+        monkeypatch.setattr(history, "MOST_SAMPLES", bound)
+        request = HistoryRequest(model_id="m", since=parse_time(last), most=most)
+        found = await caller.ask(handlers.history, request)
+        recalled = await caller.ask(
+            handlers.recall, RecallRequest(model_id="m", moments=found.moments)
+        )
+        told = [name for update in recalled.updates for name in update.metrics]
+        assert (told, found.complete) == (names.split() or ["n0", "n1", "n2"] * 3, not names)
+
+
+async def test_what_does_not_fit_into_a_message_is_told_in_several(caller: Caller) -> None:
+    last = await record(caller, "seen")
+    names = [f"{'long' * 14}_{n}" for n in range(64)]
+    moments = [
+        {
+            "modelId": "m",
+            "timestamp": (datetime.now(UTC) + timedelta(milliseconds=n)).isoformat(),
+            "metrics": dict.fromkeys(names, 1e300 / 3e200),
+        }
+        for n in range(200)
+    ]
+    await caller.record(*moments)
+    handlers = caller.handlers
+    found = await caller.ask(handlers.history, HistoryRequest(model_id="m", since=parse_time(last)))
+    told, answers = 0, 0
+    while told < len(found.moments):
+        asked = RecallRequest(model_id="m", moments=found.moments.part(told, told + 1000))
+        recalled = await caller.ask(handlers.recall, asked)
+        assert len(recalled.model_dump_json()) < 1_000_000
+        assert [len(update.metrics) for update in recalled.updates] == [64] * recalled.told
+        told, answers = told + recalled.told, answers + 1
+    assert (told, answers) == (200, 3)

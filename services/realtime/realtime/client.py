@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 from engineio.packet import MESSAGE, Packet
@@ -59,11 +60,16 @@ class Client:
         self.busy = asyncio.Semaphore(AT_ONCE)
         self.mailbox = Mailbox()
         self.waiting_since = 0.0
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._next = 0.0
         self._allowance = float(BURST)
         self._counted = time.monotonic()
         self._receive: Callable[[Packet], Awaitable[None]] = socket.receive
         socket.receive = self.receive
+
+    def turn(self, model: str) -> asyncio.Lock:
+        """What it asks about one model is done in the order in which it came."""
+        return self._turns.setdefault(model, asyncio.Lock())
 
     def waits_for(self, topic: str) -> bool:
         """Whether there are updates of a topic that it has not got yet."""

@@ -32,9 +32,9 @@ from common.errors import (
     Unavailable,
 )
 from common.service import invalid
-from realtime import missed
 from realtime.client import Client, Pump
 from realtime.cursor import Cursor
+from realtime.missed import Missed
 from realtime.slots import FULL, Slots
 from realtime.topics import Topics
 from realtime.update import Update, topic_of
@@ -86,6 +86,7 @@ class Sockets:
         self.bus = bus
         self.slots = slots
         self.topics = Topics(bus)
+        self.missed = Missed(bus)
         self.pump = Pump()
         self.clients: dict[str, Client] = {}
         self.draining = False
@@ -224,6 +225,10 @@ class Sockets:
 
     async def _subscribe(self, client: Client, data: Any) -> dict[str, Any]:
         wish = Subscription.model_validate_json(orjson.dumps(data))
+        async with client.turn(wish.model_id):
+            return await self._fulfil(client, wish)
+
+    async def _fulfil(self, client: Client, wish: Subscription) -> dict[str, Any]:
         account, model = client.account, wish.model_id
         if model not in client.models and len(client.models) >= MOST_MODELS:
             raise InvalidRequest(f"one socket hears at most {MOST_MODELS} models")
@@ -234,22 +239,31 @@ class Sockets:
                 raise NotFound("no metrics of such a model were recorded") from None
         wanted = frozenset(wish.metrics) if wish.metrics else None
         marked = wish.cursor or isinstance(wish.since, Cursor)
-        topic = await self.topics.join(account, model, client, wanted)
+        topic = await self.topics.join(
+            account, model, client, wanted, hold=marked or wish.since is not None
+        )
         if client.gone or client.account != account:
             self.topics.leave(account, model, client)
             raise Unavailable("the connection was lost")
         client.models.add(model)
         answer: dict[str, Any] = {"status": "success"}
         member, heard = topic.members[client], self.topics.accounts[account].members[client]
-        async with member.telling:
-            if wish.since is not None:
-                answer["complete"] = await missed.tell(
-                    self.bus, client, heard, topic, since=wish.since, marked=marked
+        if wish.since is not None:
+            try:
+                answer["complete"] = await self.missed.tell(
+                    client, heard, topic, since=wish.since, marked=marked
                 )
-            elif not marked:
-                member.cursor = None
-            elif member.cursor is None:
-                await missed.begin(self.bus, topic, member, heard)
+            except ServiceError:
+                # With a gap it would go on as if there were none.
+                client.models.discard(model)
+                topic.give_up(client, heard)
+                self.topics.tidy(topic)
+                raise
+        elif marked and member.cursor is None:
+            await self.missed.begin(topic, client, heard)
+        else:
+            member.cursor = member.cursor if marked else None
+            topic.release(client, member, heard)
         await client.has_kept()
         if member.cursor is not None and not client.waits_for(topic_of(model)):
             answer["cursor"] = member.cursor.text
@@ -257,9 +271,10 @@ class Sockets:
 
     async def _unsubscribe(self, client: Client, data: Any) -> dict[str, Any]:
         wish = Unsubscription.model_validate_json(orjson.dumps(data))
-        client.models.discard(wish.model_id)
-        if not self.topics.leave(client.account, wish.model_id, client):
-            raise NotFound("there is no such subscription")
+        async with client.turn(wish.model_id):
+            client.models.discard(wish.model_id)
+            if not self.topics.leave(client.account, wish.model_id, client):
+                raise NotFound("there is no such subscription")
         return {"status": "success"}
 
     async def revoke(self, revoked: KeyRevoked) -> None:

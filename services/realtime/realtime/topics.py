@@ -32,6 +32,9 @@ log = structlog.get_logger()
 # Moments of a model that are remembered, so that whoever asks what it missed
 # does not get again what it got: five seconds of the busiest.
 REMEMBERED = 1024
+# Moments that are held for a client that is being told what it missed. If more
+# come, they are looked for where it is told from.
+MOST_HELD = 1024
 
 
 class Receiver(Protocol):
@@ -63,30 +66,47 @@ class Member:
 
     Attributes:
         wanted: metrics; None: all of them.
+        heard: the metrics that it has heard all the time; None: all of them.
         cursor: what it gets with everything; None: it did not ask for one.
-        told: what it was told of the past, some of which may be on its way a second time.
+        told: by writer how far it was told of the past, of which some may still be under way.
         since: the topic's count of events when it began to hear them without a gap.
         until: the count when it was held.
         held: what came while it is being told what it missed; None: it hears at once.
-        telling: held by whoever tells it what it missed.
+        overflowed: more came than is held.
     """
 
-    __slots__ = ("cursor", "held", "since", "telling", "told", "until", "wanted")
+    __slots__ = ("cursor", "heard", "held", "overflowed", "since", "told", "until", "wanted")
 
     def __init__(self, wanted: frozenset[str] | None, since: int) -> None:
-        self.wanted = wanted
+        self.wanted = self.heard = wanted
         self.cursor: Cursor | None = None
-        self.told: Cursor | None = None
+        self.told: dict[int, tuple[int, int]] = {}
         self.since = self.until = since
         self.held: list[Moment] | None = None
-        self.telling = asyncio.Lock()
+        self.overflowed = False
+
+    def wish(self, wanted: frozenset[str] | None) -> None:
+        """Hear other metrics from now on."""
+        if self.heard is None or wanted is None:
+            self.heard = self.heard if wanted is None else wanted
+        else:
+            self.heard &= wanted
+        self.wanted = wanted
+
+    def hold(self, moment: Moment) -> None:
+        if self.held is None or self.overflowed:
+            return
+        self.held.append(moment)
+        if len(self.held) > MOST_HELD:
+            self.held, self.overflowed = [], True
 
     def hear(self, moment: Moment) -> Update | None:
         """What the client is to get of it: with its cursor, and nothing that it was told."""
-        if self.told is not None and self.told.covers(moment.arrival, moment.at):
+        place = (moment.arrival, moment.at)
+        if place <= self.told.get(moment.arrival & 255, (0, 0)):
             return None
         if self.cursor is not None:
-            self.cursor.hear(moment.arrival, moment.at)
+            self.cursor.hear(*place)
         update = moment.update
         if update is not None and self.wanted is not None:
             update = update.part(self.wanted)
@@ -119,27 +139,35 @@ class Topic:
         now = time.monotonic()
         for client, member in self.members.items():
             if member.held is not None:
-                member.held.append(moment)
+                member.hold(moment)
             elif (update := member.hear(moment)) is not None:
                 client.deliver(update, now)
 
-    def hold(self, client: Receiver) -> Member:
-        """What happens from now on waits until `release`."""
-        member = self.members[client]
+    def hold(self, member: Member) -> None:
+        """What happens from now on waits until `release`; too much of it was let go before."""
         if member.held is None:
             member.held, member.until = [], self.count
-        return member
+        member.overflowed = False
 
-    def release(self, client: Receiver, member: Member, heard: "Alerts") -> None:
-        """Hand over what came meanwhile and was not told as something missed."""
+    def release(self, client: Receiver, member: Member, heard: "Alerts") -> bool:
+        """Hand over what came meanwhile and was not told; False if some of it was let go."""
         held, member.held = member.held or [], None
+        whole, member.overflowed = not member.overflowed, False
         if self.members.get(client) is not member:
-            return  # it left
+            return whole  # it left
         for moment in held:
             if moment.alert is not None:
                 self.hear_alert(client, heard, moment)
             elif (update := member.hear(moment)) is not None:
                 client.keep(update, topic_of(self.model))
+        return whole
+
+    def give_up(self, client: Receiver, heard: "Alerts") -> None:
+        """Let a client go that cannot be told what it missed; alerts concern it all the same."""
+        member = self.members.pop(client, None)
+        for moment in (member.held or []) if member else []:
+            if moment.alert is not None and moment.update and heard.hear(moment.alert):
+                client.keep(moment.update)
 
     def hear_alert(self, client: Receiver, heard: "Alerts", moment: Moment) -> None:
         """For a member, which hears it anyway as one of its account's."""
@@ -147,12 +175,12 @@ class Topic:
         assert moment.update is not None
         member = self.members[client]
         if member.held is not None:
-            member.held.append(moment)
+            member.hold(moment)
         elif heard.hear(moment.alert):
             update, behind = moment.update, ""
             if member.cursor is not None:
                 # It may say no more than was heard, so it overtakes nothing of its model.
-                member.cursor.hear_alert(moment.alert.at)
+                member.cursor.hear_alert(moment.alert)
                 update, behind = member.mark(update), topic_of(self.model)
             client.keep(update, behind)
 
@@ -163,6 +191,7 @@ class Topic:
             for count, at, names in self.recent
             if member.since < count <= member.until
             for name in names
+            if member.heard is None or name in member.heard
         }
 
 
@@ -233,7 +262,7 @@ class Topics:
         """
         found = self.accounts.setdefault(account, Account())
         found.members.setdefault(client, Alerts())
-        if found.listening is None:
+        if found.listening is None or _failed(found.listening):
             found.listening = asyncio.ensure_future(self._listen_to_account(account, found))
         await _shielded(found.listening)
         return found
@@ -252,10 +281,13 @@ class Topics:
         model: str,
         client: Receiver,
         wanted: frozenset[str] | None,
+        *,
+        hold: bool = False,
     ) -> Topic:
         """Let a client hear a model's metrics; a second wish replaces the first.
 
-        When this returns, whatever is published from now on is heard.
+        When this returns, whatever is published from now on is heard. With
+        `hold` it is kept back, for who tells what was missed to hand over.
 
         Raises:
             Unavailable: the bus is away; the client is not a member then.
@@ -266,8 +298,10 @@ class Topics:
         member = topic.members.get(client)
         if member is None:
             member = topic.members[client] = Member(wanted, topic.count)
-        member.wanted = wanted
-        if topic.listening is None:
+        member.wish(wanted)
+        if hold:
+            topic.hold(member)
+        if topic.listening is None or _failed(topic.listening):
             topic.listening = asyncio.ensure_future(self._listen_to_model(topic))
         try:
             await _shielded(topic.listening)
@@ -281,10 +315,14 @@ class Topics:
         topic = self.models.get((account, model))
         if topic is None or topic.members.pop(client, None) is None:
             return False
-        if not topic.members:
-            del self.models[account, model]
-            self._stop(topic.listening)
+        self.tidy(topic)
         return True
+
+    def tidy(self, topic: Topic) -> None:
+        """Hear a model no more of which nobody here wants to hear."""
+        if not topic.members and self.models.get((topic.account, topic.model)) is topic:
+            del self.models[topic.account, topic.model]
+            self._stop(topic.listening)
 
     async def _listen_to_model(self, topic: Topic) -> list[Subscription]:
         async def hear(body: MetricUpdate) -> None:
@@ -336,6 +374,10 @@ class Topics:
             task = asyncio.ensure_future(stop())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+
+
+def _failed(listening: asyncio.Task[list[Subscription]]) -> bool:
+    return listening.done() and (listening.cancelled() or listening.exception() is not None)
 
 
 async def _shielded(listening: asyncio.Task[list[Subscription]]) -> None:

@@ -28,6 +28,7 @@ from common.contracts.monitoring import (
     HISTORY,
     LIST_ALERTS,
     METRICS_RECORDED,
+    RECALL,
     Alert,
     AlertNews,
     Alerts,
@@ -38,9 +39,12 @@ from common.contracts.monitoring import (
     KnownModel,
     MetricUpdate,
     ModelRequest,
+    Moments,
+    Recalled,
+    RecallRequest,
     parse_time,
 )
-from common.errors import NotFound, Unauthenticated
+from common.errors import NotFound, Unauthenticated, Unavailable
 from common.service import Service as Answers
 from local.services import Service
 from local.stack import Stack
@@ -73,6 +77,7 @@ class Others:
     recorded: dict[tuple[str, str], list[MetricUpdate]] = field(default_factory=dict)
     alerts: list[tuple[str, Alert]] = field(default_factory=list)
     last: int = 0
+    away: bool = False
 
     async def authenticate(self, credentials: Credentials) -> Access:
         account, _, key = credentials.token.partition("/")
@@ -88,6 +93,8 @@ class Others:
 
     async def history(self, request: HistoryRequest) -> History:
         """All are committed by one writer, so its place is all there is to know."""
+        if self.away:
+            raise Unavailable("the database is busy or away", retry_after=1)
         everything = self.recorded[current.get().account, request.model_id]
         heard = request.heard
         if heard is None:
@@ -96,19 +103,29 @@ class Others:
             seen = [u.arrival for u in everything if parse_time(u.timestamp) == request.since]
             heard = Heard(floor=min(seen, default=moment * 256), alerted=moment, places=[])
         after = max([heard.floor, *(arrival for arrival, _ in heard.places)])
-        updates = [
-            update
+        found = [
+            (update.arrival, microseconds(parse_time(update.timestamp)))
             for update in everything
             if update.arrival > after
-            and (not request.before or parse_time(update.timestamp) < request.before)
+            and (request.metrics is None or set(request.metrics) & set(update.metrics))
         ]
-        updates.sort(key=lambda update: parse_time(update.timestamp))
+        complete = len(found) <= request.most
+        return History(
+            moments=Moments.pack(sorted(found)[-request.most :]), complete=complete, heard=heard
+        )
+
+    async def recall(self, request: RecallRequest) -> Recalled:
+        everything = self.recorded[current.get().account, request.model_id]
+        asked = {arrival for arrival, _ in request.moments.unpack()}
+        updates = [update for update in everything if update.arrival in asked]
         if request.metrics is not None:
-            kept = [{k: v for k, v in u.metrics.items() if k in request.metrics} for u in updates]
-            pairs = zip(updates, kept, strict=True)
-            updates = [u.model_copy(update={"metrics": kept}) for u, kept in pairs if kept]
-        complete = len(updates) <= request.most
-        return History(updates=updates[-request.most :], complete=complete, heard=heard)
+            updates = [
+                u.model_copy(
+                    update={"metrics": {k: v for k, v in u.metrics.items() if k in request.metrics}}
+                )
+                for u in updates
+            ]
+        return Recalled(updates=updates, told=len(asked))
 
     async def list_alerts(self, request: AlertsRequest) -> Alerts:
         of_account = [a for who, a in self.alerts if who == current.get().account]
@@ -170,6 +187,7 @@ async def connect_others(stack: Stack, stays: AsyncExitStack) -> Others:
     await gateway.answer(AUTHENTICATE, others.authenticate)
     await metrics.answer(FIND_MODEL, others.find_model)
     await metrics.answer(HISTORY, others.history)
+    await metrics.answer(RECALL, others.recall)
     await metrics.answer(LIST_ALERTS, others.list_alerts)
     return others
 

@@ -223,3 +223,33 @@ async def test_clients_that_do_not_read_cost_little_and_are_told_why_they_are_di
         assert b"nothing was read for 10 s" in read[-200:]
     for raw in raws:
         raw.socket.close()
+
+
+async def test_clients_that_do_not_read_what_they_missed_cost_little(stack, others, watch):
+    since = await others.record("absent", "m", tell=False, n0=0)
+    metrics = {f"metric_{n}": 1.0 for n in range(5)}
+    for _ in range(10_000):
+        await others.record("absent", "m", tell=False, **metrics)
+    before = await counts(stack, "clients")
+    raws = []
+    for number in range(8):
+        raw = Raw(("127.0.0.1", stack.port))
+        raw.send("40" + json.dumps({"token": f"absent/{number}"}))
+        await asyncio.to_thread(raw.read_until, b'"sid"')
+        raws.append(raw)
+    now = await counts(stack, "clients")
+    [replica] = [n for n, count in enumerate(now) if count == before[n] + 8]
+    process = psutil.Process(stack.processes[f"realtime-{replica + 1}"].pid)
+    least = most = process.memory_info().rss
+    wish = json.dumps(["subscribe_metrics", {"modelId": "m", "since": since, "cursor": True}])
+    for raw in raws:
+        for ack in range(8):
+            raw.send(f"42{ack}{wish}")
+    deadline = time.monotonic() + 180
+    while (await counts(stack, "clients"))[replica] > before[replica]:
+        assert time.monotonic() < deadline, "they stay"
+        most = max(most, process.memory_info().rss)
+        await asyncio.sleep(0.02)
+    assert most - least < len(raws) * 1024 * 1024
+    for raw in raws:
+        raw.socket.close()

@@ -187,6 +187,90 @@ async def test_an_alert_that_comes_while_updates_wait_says_how_far_was_heard(oth
     assert again.heard == []
 
 
+async def test_who_comes_to_a_busy_model_hears_nothing_before_what_it_missed(others, watch):
+    """Nobody else listens, so the replica begins to while something happens."""
+
+    async def record(model: str) -> None:
+        for number in range(1, 200):
+            await others.record("m15", model, **{f"n{number}": 0})
+            await asyncio.sleep(0.002)
+
+    for turn in range(10):
+        since = await others.record("m15", f"m{turn}", tell=False, n0=0)
+        watcher = await watch("m15/key")
+        recording = asyncio.create_task(record(f"m{turn}"))
+        await asyncio.sleep(0.01 * turn)
+        assert (await watcher.subscribe(f"m{turn}", since=since, cursor=True))["complete"]
+        await recording
+        assert await everything(watcher, 199) == list(range(1, 200))
+        assert all("cursor" in update for update in watcher.of("metric_update"))
+        await watcher.close()
+
+
+async def test_what_cannot_be_told_now_is_refused_and_told_when_it_is_asked_for_again(
+    others, watch
+):
+    await others.record("m16", "m", tell=False, n0=0)
+    watcher = await watch("m16/key")
+    cursor = (await watcher.subscribe("m", cursor=True))["cursor"]
+    await others.record("m16", "m", tell=False, n1=0)  # lost on the way
+    others.away = True
+    try:
+        assert (await watcher.subscribe("m", since=cursor))["code"] == 5003
+        await others.record("m16", "m", n2=0)
+        await others.alert("m16", "m", "slow")
+        await watcher.wait_for("alert")
+    finally:
+        others.away = False
+    assert what(watcher.heard) == ["slow"], "nothing as if there were no gap"
+    await watcher.subscribe("m", since=cursor)
+    assert what(watcher.heard) == ["slow", "n1", "n2"]
+
+
+async def test_an_alert_that_is_sent_after_a_later_one_is_missed_all_the_same(others, watch):
+    await others.record("m17", "m", tell=False, n0=0)
+    watcher = await watch("m17/key")
+    await watcher.subscribe("m", cursor=True)
+    await others.alert("m17", "m", "silence", tell=False)
+    await others.alert("m17", "m", "latency")
+    [latency] = await watcher.wait_for("alert")
+    await watcher.close()
+    again = await watch("m17/key")
+    await again.subscribe("m", since=latency["cursor"])
+    assert what(again.heard) == ["silence"]
+
+
+async def test_who_asks_for_other_metrics_is_told_what_it_missed_of_them(others, watch):
+    since = await others.record("m18", "m", tell=False, latency=0, throughput=0)
+    watcher = await watch("m18/key")
+    await watcher.subscribe("m", metrics=["latency"])
+    await others.record("m18", "m", latency=1, throughput=1)
+    await watcher.wait_for("metric_update")
+    await watcher.subscribe("m", metrics=["latency", "throughput"], since=since)
+    assert [update["metrics"] for update in watcher.of("metric_update")] == [
+        {"latency": 1}, {"throughput": 1},
+    ]  # fmt: skip
+
+
+async def test_what_is_asked_together_is_done_in_order(others, watch):
+    since = await others.record("m19", "m", tell=False, n0=0)
+    for number in range(1, 500):
+        await others.record("m19", "m", tell=False, **{f"n{number}": 0})
+    watcher = await watch("m19/key")
+    wish = {"modelId": "m", "since": since}
+    answers = await asyncio.gather(
+        *(
+            watcher.call(event, wish if event == "subscribe_metrics" else {"modelId": "m"})
+            for event in ("subscribe_metrics", "unsubscribe_metrics") * 3
+        )
+    )
+    assert [answer["status"] for answer in answers] == ["success"] * 6
+    await others.record("m19", "m", after=0)
+    await others.alert("m19", "m", "last")
+    await watcher.wait_for("alert")
+    assert "after" not in what(watcher.heard)
+
+
 @pytest.mark.parametrize("wrong", ["c1", "c1.zz.0", "c1.0.0." + "f" * 16 + "-0", "c2.0.0"])
 async def test_a_cursor_that_never_was_one_is_refused(others, watch, wrong: str):
     await others.record("m11", "m", tell=False, n0=0)

@@ -8,12 +8,15 @@ const print = (event, data) => console.log(JSON.stringify({ event, data }));
 const socket = io(url, { auth: { token }, transports: transports.split(',') });
 
 let since; // from now on, the first time
-const subscribe = (from) => socket.emit('subscribe_metrics', { modelId, since: from, cursor: true },
-    (answer) => { since = answer.cursor ?? since; print('answer', answer); });
+const subscribe = () => socket.emit('subscribe_metrics', { modelId, since, cursor: true }, (answer) => {
+    print('answer', answer);
+    if (answer.status === 'success') since = answer.cursor ?? since;
+    else if (answer.code === 5003) setTimeout(subscribe, 1000);
+});
 
-socket.on('connect', () => subscribe(since));
-socket.on('gap', (gap) => subscribe(gap.since));
-socket.on('metric_update', (update) => { since = update.cursor; print('metric_update', update); });
+socket.on('connect', subscribe);
+socket.on('gap', (gap) => { since = gap.since; subscribe(); });
+socket.on('metric_update', (update) => { since = update.cursor ?? since; print('metric_update', update); });
 socket.on('alert', (alert) => { since = alert.cursor ?? since; print('alert', alert); });
 socket.on('benchmark_progress', (progress) => print('benchmark_progress', progress));
 socket.on('server_draining', (data) => print('server_draining', data));

@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -208,20 +208,48 @@ class Heard(Message):
     places: list[tuple[Arrival, Microseconds]]
 
 
+class Moments(Message):
+    """When something arrived: columns of little-endian int64, an `Arrival` and a time each."""
+
+    arrival: bytes
+    at: bytes
+
+    @classmethod
+    def pack(cls, moments: Sequence[tuple[int, int]]) -> "Moments":
+        arrival, at = (array("q", [moment[n] for moment in moments]).tobytes() for n in (0, 1))
+        return cls(arrival=arrival, at=at)
+
+    def unpack(self) -> list[tuple[int, int]]:
+        return list(zip(array("q", self.arrival), array("q", self.at), strict=True))
+
+    def part(self, first: int, last: int) -> "Moments":
+        """Some of them, by their numbers."""
+        return Moments(arrival=self.arrival[8 * first : 8 * last], at=self.at[8 * first : 8 * last])
+
+    def __len__(self) -> int:
+        return len(self.arrival) // 8
+
+
 class HistoryRequest(Message):
     """What arrived of a model while somebody was away; exactly one of `since` and `heard`.
 
     `since`: the time of the last sample that was heard, whenever that arrived;
     if there is no such sample, the moment from which nothing was heard.
-    `before`: only samples with an earlier time.
     """
 
     model_id: str
     since: datetime | None = None
     heard: Heard | None = None
-    before: datetime | None = None
     metrics: list[str] | None = None
-    most: Annotated[int, Field(ge=1, le=5_000)] = 1_000
+    most: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+
+
+class RecallRequest(Message):
+    """What was recorded at some moments, as History names them."""
+
+    model_id: str
+    moments: Moments
+    metrics: list[str] | None = None
 
 
 class MetricUpdate(Message):
@@ -238,14 +266,21 @@ class MetricUpdate(Message):
 
 
 class History(Message):
-    """By time; `complete` is False where there was more than asked for: these are the newest.
+    """By arrival; `complete` is False where there was more than asked for: these are the newest.
 
     `heard`: what the request's `since` was taken for.
     """
 
-    updates: list[MetricUpdate]
+    moments: Moments
     complete: bool
-    heard: Heard | None = None
+    heard: Heard
+
+
+class Recalled(Message):
+    """Of the moments that were asked for the first `told`, but those that are there no more."""
+
+    updates: list[MetricUpdate]
+    told: int
 
 
 class ModelRequest(Message):
@@ -353,6 +388,7 @@ class AlertNews(Message):
 RECORD = Rpc("rpc.metrics.record", Samples, Recorded, timeout=1.8)
 MONITOR = Rpc("rpc.metrics.monitor", MonitorRequest, Monitoring, timeout=1.8)
 HISTORY = Rpc("rpc.metrics.history", HistoryRequest, History, timeout=1.8)
+RECALL = Rpc("rpc.metrics.recall", RecallRequest, Recalled, timeout=1.8)
 # Raises NotFound for a model that the account has never recorded anything of.
 FIND_MODEL = Rpc("rpc.metrics.find_model", ModelRequest, KnownModel, timeout=1.8)
 LIST_ALERTS = Rpc("rpc.metrics.list_alerts", AlertsRequest, Alerts, timeout=1.8)

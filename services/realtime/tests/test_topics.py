@@ -1,0 +1,100 @@
+"""What waits for a client while it is told what it missed is bounded, and nothing of it is lost."""
+
+import pytest
+
+from common.context import Context, current
+from common.contracts.monitoring import (
+    HISTORY,
+    LIST_ALERTS,
+    RECALL,
+    Alerts,
+    History,
+    MetricUpdate,
+    Moments,
+    Recalled,
+    parse_time,
+)
+from common.testing import MemoryBus
+from realtime.cursor import Cursor, microseconds
+from realtime.missed import Missed
+from realtime.topics import MOST_HELD, Member, Topic
+from realtime.topics import Alerts as Told
+
+START = 800_000_000_000_000
+
+
+class Slow:
+    """A client; whenever it has room, more has happened."""
+
+    gone = False
+
+    def __init__(self, topic: Topic, happen) -> None:
+        self.topic = topic
+        self.happen = happen
+        self.got: list[int] = []
+
+    async def has_room(self) -> None:
+        await self.happen()
+
+    def keep(self, update, after="") -> None:
+        self.got += [int(name[1:]) for name in update.data["metrics"]]
+
+    def deliver(self, update, now) -> None:
+        self.keep(update)
+
+
+@pytest.mark.parametrize(("each", "times"), [(0, 0), (3, 400), (MOST_HELD + 5, 1)])
+async def test_more_than_is_held_is_told_all_the_same(each: int, times: int) -> None:
+    current.set(Context(account="a"))
+    bus, topic, stored = MemoryBus(), Topic("a", "m"), []
+
+    def store() -> MetricUpdate:
+        number = len(stored)
+        update = MetricUpdate(
+            model_id="m",
+            timestamp=f"2026-01-01T00:00:{number // 1000:02}.{number % 1000:03}Z",
+            metrics={f"n{number}": 1.0},
+            arrival=(START + number) * 256 + 1,
+        )
+        stored.append(update)
+        return update
+
+    async def history(request):
+        after = max([request.heard.floor, *(arrival for arrival, _ in request.heard.places)])
+        found = [(u.arrival, microseconds(parse_time(u.timestamp))) for u in stored]
+        found = [moment for moment in found if moment[0] > after]
+        return History(moments=Moments.pack(found), complete=True, heard=request.heard)
+
+    async def recall(request):
+        asked = {arrival for arrival, _ in request.moments.unpack()}
+        return Recalled(updates=[u for u in stored if u.arrival in asked], told=len(asked))
+
+    async def alerts(_request):
+        return Alerts(alerts=[])
+
+    bus.answer(HISTORY, history)
+    bus.answer(RECALL, recall)
+    bus.answer(LIST_ALERTS, alerts)
+    left = times
+
+    async def happen() -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            for _ in range(each):
+                await topic.hear(store())
+            held = topic.members[client].held
+            assert held is not None
+            assert len(held) <= MOST_HELD
+
+    client = Slow(topic, happen)
+    member = topic.members[client] = Member(None, topic.count)
+    first = store()
+    for _ in range(500):
+        store()
+    topic.hold(member)
+    since = Cursor(0, 0, [(first.arrival, microseconds(parse_time(first.timestamp)))])
+    complete = await Missed(bus).tell(client, Told(), topic, since=since, marked=True)
+    assert complete
+    await topic.hear(store())
+    assert client.got == list(range(1, len(stored)))
