@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+# The sockets are also tried with the client in JavaScript, where there is npm.
+SCRIPTS := tests/integration/javascript
+NPM_STAMP := $(VENV)/.scripts
+INSTALL := $(PY) deploy/local/install.py
 SERVICES := $(foreach service,$(wildcard services/*),$(service)/$(notdir $(service)))
 # A file's tests share what they started, so they stay together.
 PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
@@ -16,26 +20,30 @@ help: ## list the targets
 
 setup: $(STAMP) ## install everything into .venv
 
-$(STAMP): requirements.txt constraints.txt $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml tests/integration/javascript/package.json)
+$(STAMP): requirements.txt constraints.txt $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml)
 	@$(PYTHON) deploy/local/check_python.py
 	@echo "setting up $(VENV) (a few minutes the first time)"
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt pip setuptools
-	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -r requirements.txt
+	@# One whose making was interrupted has no pip.
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(INSTALL) "pip itself" -c constraints.txt pip setuptools
+	@$(INSTALL) "packages" --no-build-isolation -r requirements.txt
 	@# Beside the rest: tests/hub/vision.py says why.
-	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps --upgrade \
+	@$(INSTALL) "torchvision" -c constraints.txt --no-deps --upgrade \
 		--target $(VENV)/beside timm torchvision
+	@touch $@
+
+$(NPM_STAMP): $(SCRIPTS)/package.json | $(STAMP)
 	@if command -v npm >/dev/null; then \
-		npm install --prefix tests/integration/javascript --silent --no-audit --no-fund; fi
+		npm install --prefix $(SCRIPTS) --loglevel=error --no-audit --no-fund; fi
 	@touch $@
 
 demo: $(STAMP) ## from a model's URL to a module's answer, on this machine alone (ONCE=1: end when done)
-	@$(PY) -m local.demo $(if $(ONCE),--once)
+	@$(PY) -m local.demo $(if $(filter-out 0 no,$(ONCE)),--once)
 
 run: $(STAMP) ## serve at http://127.0.0.1:8080 (PORT and LILYPAD_HOME move it)
 	@$(PY) -m local run
 
-test: $(STAMP) lint types ## everything: lint, types, unit and integration tests
+test: $(STAMP) $(NPM_STAMP) lint types ## everything: lint, types, unit and integration tests
 	@$(PYTEST)
 
 lint: $(STAMP) ## ruff
@@ -48,7 +56,7 @@ types: $(STAMP) ## mypy, strict
 unit: $(STAMP) ## the packages' own tests
 	@$(PYTEST) libs services clients deploy tests/hub
 
-integration: $(STAMP) ## the whole stack with real servers
+integration: $(STAMP) $(NPM_STAMP) ## the whole stack with real servers
 	@$(PYTEST) tests/integration
 
 bench: $(STAMP) ## measure, and print ratios side by side

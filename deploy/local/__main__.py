@@ -4,12 +4,14 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Never
 
 from rich.console import Console
 from rich.markup import escape
 
+from local import ports
 from local.process import CannotStart, Report
 from local.stack import Stack
 
@@ -41,8 +43,10 @@ def main(arguments: list[str]) -> int:
         print(USAGE, file=sys.stderr)
         return 2
     interruptible()
+    ports.reach_directly()
     console = Console()
     try:
+        check_hub(os.environ)
         stack = Stack(
             Path(os.environ.get("LILYPAD_HOME") or ".lilypad"),
             port=port_of(os.environ.get("PORT") or "8080"),
@@ -92,6 +96,15 @@ def port_of(text: str) -> int:
     if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
         return int(text)
     raise CannotStart(f"PORT={text} is no port; it is a number from 1 to 65535")
+
+
+def check_hub(environment: MutableMapping[str, str]) -> None:
+    """Raises CannotStart unless HF_ENDPOINT is an address; an empty one is none."""
+    hub = environment.get("HF_ENDPOINT", "").strip()
+    if not hub:
+        environment.pop("HF_ENDPOINT", None)
+    elif not hub.startswith(("http://", "https://")):
+        raise CannotStart(f"HF_ENDPOINT={hub} is no address; it begins with https:// or http://")
 
 
 if __name__ == "__main__":

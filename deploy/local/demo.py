@@ -25,12 +25,14 @@ import plotly.graph_objects
 import plotly.io
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.table import Table
 
-from hub.testing import RunningHub
+from hub.testing import HubFailed, RunningHub
 from lilypad_client import LilypadClient, LilypadError, Module
+from local import ports
 from local.__main__ import Progress, interruptible, port_of
 from local.process import CannotStart
 from local.stack import Stack
@@ -318,23 +320,28 @@ def main(arguments: list[str]) -> int:
         Console(stderr=True).print("usage: python -m local.demo [--once]")
         return 2
     interruptible()
+    ports.reach_directly()
     console, errors = Console(), Console(stderr=True)
     home = Path(os.environ.get("LILYPAD_HOME") or ".lilypad") / "demo"
+    port = os.environ.get("PORT") or ("0" if once else "8080")
     try:
         with ExitStack() as closing:
+            stack = Stack(
+                home / "stack",
+                port=0 if port == "0" and once else port_of(port),
+                report=Progress(console),
+                command="make demo",
+            )
+            # Before the models are made, which takes half a minute.
+            stack.claim()
             folder = Path(
                 closing.enter_context(tempfile.TemporaryDirectory(prefix="lilypad-demo-"))
             )
             demo = Demo(console, home / "plots.html")
             with demo.step("make small real models and serve them as a Hub"):
                 hub = closing.enter_context(RunningHub(home / "models"))
-            stack = Stack(
-                home / "stack",
-                port=0 if once else port_of(os.environ.get("PORT") or "8080"),
-                environment={"HF_ENDPOINT": hub.url},
-                report=Progress(console),
-            )
             closing.callback(stack.close)
+            stack.environment["HF_ENDPOINT"] = hub.url
             with demo.step("start PostgreSQL, NATS, the services and Envoy"):
                 stack.start()
             demo.run(stack, folder)
@@ -342,8 +349,9 @@ def main(arguments: list[str]) -> int:
             if not once:
                 console.print("[dim]Ctrl-C stops it.[/]")
                 threading.Event().wait()
-    except (CannotStart, Failed, LilypadError) as error:
-        errors.print(f"[red]Failed:[/] {error}", highlight=False, soft_wrap=True)
+    except (CannotStart, Failed, LilypadError, HubFailed) as error:
+        reason = escape(str(error))
+        errors.print(f"[red]Failed:[/] {reason}", highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print("stopped")

@@ -1,5 +1,7 @@
-"""Ports on 127.0.0.1: which one is free, and whether one is."""
+"""Ports on 127.0.0.1: which one is free, and why one is not."""
 
+import errno
+import os
 import random
 import socket
 from contextlib import closing
@@ -11,16 +13,33 @@ LOWEST, HIGHEST = 20_000, 32_000
 HOST = "127.0.0.1"
 
 
-def free(port: int) -> bool:
-    """Whether nobody listens there."""
+def obstacle(port: int) -> int:
+    """Why nobody can listen there, as `errno` has it; 0: somebody can."""
     with closing(socket.socket()) as probe:
         # As servers do: a connection that is still winding down is no obstacle.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error.errno or errno.EADDRINUSE
+    return 0
+
+
+def free(port: int) -> bool:
+    """Whether nobody listens there."""
+    return not obstacle(port)
+
+
+def nearest(port: int) -> int:
+    """The first free one after it, or any."""
+    return next((other for other in range(port + 1, 65_536) if free(other)), find(1)[0])
+
+
+def reach_directly() -> None:
+    """From now on nothing of this process, or started by it, asks a proxy for this machine."""
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [*filter(None, os.environ.get(name, "").split(",")), HOST, "localhost"]
+        os.environ[name] = ",".join(dict.fromkeys(hosts))
 
 
 def find(count: int) -> list[int]:

@@ -100,6 +100,8 @@ class Process:
         self.came_up = False
         self.failure: str | None = None
         self._report = report
+        # Bytes in the log from before it was started.
+        self._said = 0
         self._popen: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -158,9 +160,10 @@ class Process:
             time.sleep(0.01)
 
     def last_words(self, lines: int = 12) -> str:
-        """The end of its log."""
+        """The end of its log, since it was last started."""
         try:
             with self.log.open(errors="replace") as log:
+                log.seek(self._said)
                 return "".join(deque(log, lines)).rstrip()
         except FileNotFoundError:
             return ""
@@ -206,6 +209,7 @@ class Process:
         rotate(self.log)
         program = self.program
         with self.log.open("ab") as log:
+            self._said = log.tell()
             return subprocess.Popen(
                 tied(program.command, program.account, program.death_signal),
                 env=dict(program.environment),

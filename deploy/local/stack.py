@@ -9,6 +9,7 @@ that goes when it is closed. Fewer `servers` and `services` make a smaller one:
 `Stack(servers={"nats"}, services=())` is a bus and nothing else.
 """
 
+import errno
 import fcntl
 import http.client
 import os
@@ -49,6 +50,7 @@ class Stack:
         environment: in addition to, or in place of, this process's own.
         flood_limit: requests per second and address that the edge lets through.
         report: hears what happens.
+        command: what a person types to start it, for advice.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Stack:
         environment: Mapping[str, str] | None = None,
         flood_limit: int = FLOOD_LIMIT,
         report: Report | None = None,
+        command: str = "make run",
     ) -> None:
         self._temporary = home is None
         self.home = Path(tempfile.mkdtemp(prefix="lilypad-") if home is None else home).resolve()
@@ -68,6 +71,7 @@ class Stack:
         self.servers = servers
         self.environment = {**os.environ, **(environment or {})}
         self.report = report or Report()
+        self.command = command
         self.processes: dict[str, Process] = {}
         self._lock: int | None = None
         self._closed = threading.Event()
@@ -98,7 +102,8 @@ class Stack:
             CannotStart: with a sentence that says why; nothing is left running.
         """
         try:
-            self._claim()
+            if self._lock is None:
+                self.claim()
             self._start_servers()
             self._start_services()
             self._start_edge()
@@ -153,8 +158,15 @@ class Stack:
             environment |= {k: self.environment[k] for k in hub if k in self.environment}
         return environment
 
-    def _claim(self) -> None:
-        """One stack per home, and one server per port."""
+    def claim(self) -> None:
+        """One stack per home, and one server per port.
+
+        `start` begins with it; before that for who has other things to do that
+        would be in vain.
+
+        Raises:
+            CannotStart: with a sentence that says why.
+        """
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             # The directory itself is the lock: the kernel lets go of it when this process ends.
@@ -166,16 +178,12 @@ class Stack:
         except OSError:
             os.close(lock)
             raise CannotStart(
-                f"it already runs from {self.home}; stop that one first,"
-                " or start this one elsewhere: LILYPAD_HOME=.lilypad-2 PORT=8081 make run"
+                f"it already runs from {self.home}; stop that one first, or start this one"
+                f" elsewhere: LILYPAD_HOME=.lilypad-2 PORT={ports.nearest(8080)} {self.command}"
             ) from None
         self._lock = lock
         self._check_owner()
-        if "envoy" in self.servers and not ports.free(self.port):
-            raise CannotStart(
-                f"port {self.port} is taken by another program; end it,"
-                f" or use another port: PORT={self.port + 1} make run"
-            )
+        self._check_port()
         self.logs = self.home / "logs"
         self.logs.mkdir(exist_ok=True)
         credentials = Credentials(self.home / "secrets")
@@ -187,6 +195,17 @@ class Stack:
             self.addresses.get("gateway", []),
             self.addresses.get("realtime", []),
             self._flood_limit,
+        )
+
+    def _check_port(self) -> None:
+        why = ports.obstacle(self.port) if "envoy" in self.servers else 0
+        if not why:
+            return
+        taken = "is taken by another program; end it, or"
+        not_ours = "may be used by root alone; become that, or"
+        raise CannotStart(
+            f"port {self.port} {not_ours if why == errno.EACCES else taken} use another port:"
+            f" PORT={ports.nearest(max(self.port, 1023))} {self.command}"
         )
 
     def _check_owner(self) -> None:

@@ -8,6 +8,7 @@ with RunningHub() as hub:
 """
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from typing import Any, Self
 import httpx2
 
 from hub.control import Seen
+from local.process import tied
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,8 +28,14 @@ def default_models_dir() -> Path:
     return Path(os.environ.get("LILYPAD_HOME", ROOT / ".lilypad")) / "hub"
 
 
+class HubFailed(Exception):
+    """It did not come up."""
+
+
 class RunningHub:
     """A Hub in a process of its own, started on entry, stopped on exit.
+
+    It ends with the thread that started it, too.
 
     The first start with a `models_dir` makes the models, in about ten seconds.
     """
@@ -50,19 +58,24 @@ class RunningHub:
     def start(self) -> None:
         """Start; after `stop` on the same port, so that the Hub comes back where it was.
 
-        Raises RuntimeError if it does not come up; the reason stands on stderr.
+        Raises HubFailed if it does not come up; the reason stands on stderr.
         """
         command = [sys.executable, "-m", "hub", "--models-dir", str(self.models_dir)]
         command += ["--host", self.host, "--port", str(self.port)]
         path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+            tied(command, death_signal=signal.SIGTERM),
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+            # Ctrl-C in a terminal is for who started it.
+            start_new_session=True,
         )
         assert self.process.stdout
         address = self.process.stdout.readline().strip()
         if not address:
             self.stop()
-            raise RuntimeError("the Hub did not start")
+            raise HubFailed("the demonstration's Hub did not start; what it said is above")
         self.port = int(address.rpartition(":")[2])
 
     def stop(self) -> None:

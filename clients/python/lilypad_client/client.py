@@ -66,9 +66,14 @@ class LilypadClient:
             options: any of batchSize, memory, gpu, optimizationLevel.
             revision: a branch, tag or commit in place of the address's own.
         """
-        body = _body(model_url, options, revision)
-        data = self._post("/v1/api/generate", body).json()["data"]
-        return Module(data)
+        response = self._post("/v1/api/generate", _body(model_url, options, revision))
+        try:
+            return Module(response.json()["data"])
+        except (ValueError, LookupError, TypeError):
+            raise APIConnectionError(
+                f"{self._http.base_url} does not answer as a Lilypad Model Generator;"
+                " is base_url right?"
+            ) from None
 
     def download(
         self,
@@ -142,7 +147,10 @@ def _pause(attempt: int, asked: str | None) -> float:
 def _error(response: httpx2.Response) -> LilypadError:
     try:
         error = response.json()["error"]
-    except (ValueError, KeyError, TypeError):
+        whole = isinstance(error["code"], int) and isinstance(error["message"], str)
+    except (ValueError, LookupError, TypeError):
+        whole = False
+    if not whole:
         error = None
     request_id = response.headers.get("x-request-id", "")
     return status_error(response.status_code, error, request_id, response.text)

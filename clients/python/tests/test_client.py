@@ -142,6 +142,26 @@ def test_an_error_that_is_not_the_apis_keeps_its_text(service: Service) -> None:
         client.generate_module("a/b")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [{"error": "bad gateway"}, {"error": {"message": "x"}}, {"error": None}, [], "?", None],
+)
+def test_an_answer_of_another_form_is_an_error_of_the_client(service: Service, body: Any) -> None:
+    service.answer(418, body)
+    with _client(service) as client, pytest.raises(APIStatusError) as caught:
+        client.generate_module("a/b")
+    assert (caught.value.status_code, caught.value.code) == (418, 0)
+
+
+@pytest.mark.parametrize("body", [b"<h1>welcome</h1>", {"data": None}, {"data": {}}, [], None])
+def test_a_good_answer_of_somebody_else_is_an_error_of_the_client(
+    service: Service, body: Any
+) -> None:
+    service.answer(200, body)
+    with _client(service) as client, pytest.raises(APIConnectionError, match="base_url"):
+        client.generate_module("a/b")
+
+
 def test_nobody_there_is_a_connection_error(service: Service, pauses: list[float]) -> None:
     with LilypadClient("k", "http://127.0.0.1:9") as client, pytest.raises(APIConnectionError):
         client.generate_module("a/b")

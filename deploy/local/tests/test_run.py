@@ -1,14 +1,19 @@
 """`make run`, from outside: what it says, what it leaves, what it finds again."""
 
 import base64
+import contextlib
+import errno
+import fcntl
 import json
 import os
+import pty
 import re
 import runpy
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +21,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hub.testing import default_models_dir
 from local import ports
+from local.__main__ import check_hub
+from local.process import CannotStart
+from local.stack import Stack
 from local.tests.conftest import DEPLOY
 from local.tests.http1 import get
 
@@ -154,9 +163,47 @@ def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         said = refusal(tmp_path, port)
-    assert f"port {port} is taken" in said
-    assert f"PORT={port + 1} make run" in said
+        assert f"port {port} is taken" in said
+        advised = re.search(r"PORT=(\d+) make run", said)
+        assert advised
+        assert ports.free(int(advised[1]))
     assert not (tmp_path / "postgres").exists()
+
+
+def test_the_last_port_there_is_is_taken_and_another_one_advised(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        if ports.free(65535):
+            stack.enter_context(socket.create_server(("127.0.0.1", 65535)))
+        said = refusal(tmp_path, 65535)
+    advised = re.search(r"PORT=(\d+) make run", said)
+    assert advised
+    assert int(advised[1]) < 65535
+
+
+def test_a_port_that_is_not_ours_to_take_is_told_from_one_that_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ports, "obstacle", lambda port: errno.EACCES if port == 80 else 0)
+    with Stack(port=0, servers=(), services=()) as stack:
+        stack.servers, stack.port = {"envoy"}, 80
+        with pytest.raises(CannotStart, match=r"root alone.*PORT=1024 make run"):
+            stack._check_port()
+        stack.servers = set()
+
+
+@pytest.mark.parametrize("hub", ["foo", "huggingface.co", "file:///x"])
+def test_a_hub_that_is_no_address_is_refused_in_a_sentence(
+    tmp_path: Path, hub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub)
+    (port,) = ports.find(1)
+    assert f"HF_ENDPOINT={hub} is no address" in refusal(tmp_path / "home", port)
+
+
+def test_an_empty_hub_is_the_usual_one() -> None:
+    environment = {"HF_ENDPOINT": "", "HF_TOKEN": "x"}
+    check_hub(environment)
+    assert environment == {"HF_TOKEN": "x"}
 
 
 @pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "80 80"])
@@ -177,3 +224,72 @@ def test_an_old_interpreter_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "version_info", (3, 8, 10, "final", 0))
     with pytest.raises(SystemExit, match=r"Python 3\.11 or newer is needed.*is 3\.8"):
         runpy.run_path(check)
+
+
+def press_keys(command: list[str], environment: dict[str, str], until: str) -> tuple[str, int]:
+    """What a program says on a terminal where somebody presses Ctrl-C, and how it ends."""
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  (no thread runs)
+    )
+    os.close(theirs)
+    said, pressed = "", False
+    with contextlib.suppress(OSError):  # it has let go of the terminal
+        while more := os.read(terminal, 65536).decode(errors="replace"):
+            said += more
+            if until in said and not pressed:
+                pressed = True
+                os.write(terminal, b"\x03")
+    os.close(terminal)
+    return said, process.wait()
+
+
+@pytest.mark.parametrize("until", ["make small real models", "start PostgreSQL"])
+def test_ctrl_c_on_the_demonstration_stops_all_of_it_without_a_traceback(
+    tmp_path: Path, until: str
+) -> None:
+    environment = {
+        **os.environ,
+        "LILYPAD_HOME": str(tmp_path),
+        "PORT": str(ports.find(1)[0]),
+        "PYTHONPATH": f"{DEPLOY}:{DEPLOY.parent / 'tests'}",
+        "TERM": "xterm",
+    }
+    # The models are made once for all tests.
+    default_models_dir().mkdir(parents=True, exist_ok=True)
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "models").symlink_to(default_models_dir())
+    before = set(psutil.pids())
+    said, status = press_keys([sys.executable, "-m", "local.demo"], environment, until)
+    assert "Traceback" not in said
+    assert "stopped" in said
+    assert status == 0
+    mine = str(tmp_path)
+    left = [p for p in psutil.process_iter(["pid", "cmdline"]) if p.pid not in before]
+    assert not [p for p in left if mine in " ".join(p.info["cmdline"] or [])]
+
+
+def test_a_demonstration_on_a_taken_port_says_so_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "local.demo"],
+            env={
+                **os.environ,
+                "LILYPAD_HOME": str(tmp_path),
+                "PORT": str(port),
+                "PYTHONPATH": f"{DEPLOY}:{DEPLOY.parent / 'tests'}",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(rf"Failed: port {port} is taken .* PORT=\d+ make demo\n", done.stderr)
+    assert not (tmp_path / "demo" / "models").exists()

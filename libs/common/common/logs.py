@@ -41,6 +41,9 @@ def configure(service: str, level: str = "INFO") -> None:
             ],
         )
     )
+    # Their lines are addresses, and those of files in storage are signed.
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).setLevel(logging.WARNING)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -4,11 +4,17 @@ import sys
 from typing import Self
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ServiceSettings(BaseSettings):
-    """Each field is the environment variable of the same name, in capitals."""
+    """Each field is the environment variable of the same name, in capitals.
+
+    An empty one counts as absent, and white space around a value as nothing:
+    that is how files of secrets and of containers leave them.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, str_strip_whitespace=True)
 
     nats_url: str = "nats://127.0.0.1:4222"
     log_level: str = "INFO"

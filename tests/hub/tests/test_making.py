@@ -56,12 +56,12 @@ def test_a_start_that_is_ended_half_way_leaves_nothing_half_made(tmp_path: Path)
 
 def test_two_starts_at_once_serve_the_same_models(tmp_path: Path):
     hubs = [RunningHub(tmp_path), RunningHub(tmp_path)]
-    try:
-        with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:  # a Hub ends with the thread that started it
+        try:
             list(pool.map(RunningHub.start, hubs))
-        apis = [HfApi(endpoint=hub.url, token=False) for hub in hubs]
-        assert len({api.model_info(MODELS[0].id).sha for api in apis}) == 1
-    finally:
-        for hub in hubs:
-            hub.stop()
+            apis = [HfApi(endpoint=hub.url, token=False) for hub in hubs]
+            assert len({api.model_info(MODELS[0].id).sha for api in apis}) == 1
+        finally:
+            for hub in hubs:
+                hub.stop()
     assert not list(tmp_path.glob(".making-*"))
