@@ -39,6 +39,8 @@ STORAGE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.hf\.co")
 # Seconds that its limits are counted over.
 LONGEST_WINDOW = 300
 PUBLIC = "https://huggingface.co"
+# So `huggingface_hub`, too, tells it from the 401 of a model that is not there.
+REFUSED_LOGIN = "Invalid credentials in Authorization header"
 KEPT_HEADERS = ("x-error-code", "x-error-message", "retry-after", "ratelimit", "ratelimit-policy")
 
 
@@ -194,6 +196,12 @@ def _object(content: bytes) -> dict[str, Any]:
 def _refusal(error: HfHubHTTPError) -> ServiceError:  # noqa: PLR0911  (one per meaning)
     """What an error of the Hub means to the caller."""
     status = error.response.status_code
+    if status == 401 and error.response.headers.get("x-error-message") == REFUSED_LOGIN:
+        return HubUnavailable(
+            "the Hub does not accept this server's HF_TOKEN: its operator has to replace it",
+            status=502,
+            reason="hub-token",
+        )
     if isinstance(error, GatedRepoError) or (
         status == 403 and not isinstance(error, DisabledRepoError)
     ):

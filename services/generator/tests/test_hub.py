@@ -209,6 +209,16 @@ async def test_a_token_without_access_is_told_that_the_model_is_gated(hub: Runni
     assert caught.value.details["reason"] == "gated"
 
 
+async def test_a_token_that_the_hub_does_not_know_is_the_operators_to_replace(
+    hub: RunningHub,
+) -> None:
+    client = Hub(hub.url, "hf_of_yesterday")
+    with pytest.raises(HubUnavailable, match="HF_TOKEN") as caught:
+        await generate(Handlers(client, Settings()), CLASSIFIER)
+    await client.close()
+    assert (caught.value.status, caught.value.details["reason"]) == (502, "hub-token")
+
+
 @given(
     st.one_of(
         st.text(),
