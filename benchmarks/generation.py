@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -64,10 +65,14 @@ def through_the_edge(report: Report, hub: RunningHub) -> None:
             account.generate(MODEL)
         floor = median(lambda: account.http.get("/healthz"))
         warm = median(lambda: account.generate(MODEL))
+        together = throughput(lambda: account.generate(MODEL))
         account.http.close()
     health = ("GET /healthz", floor * 1e3)
     report.add(
         figure("warm, through the edge, median", warm * 1e3, "ms", at_most=10, against=health)
+    )
+    report.add(
+        figure(f"warm, through the edge, {CALLERS} callers", together, "modules/s", at_least=100)
     )
 
 
@@ -79,6 +84,21 @@ def median(call: Callable[[], httpx2.Response]) -> float:
         seconds.append(time.perf_counter() - start)
         assert answer.status_code == 200, answer.text
     return statistics.median(seconds)
+
+
+def throughput(call: Callable[[], httpx2.Response]) -> float:
+    end = time.perf_counter() + SECONDS
+
+    def call_on(_: int) -> int:
+        done = 0
+        while time.perf_counter() < end:
+            answer = call()
+            assert answer.status_code == 200, answer.text
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        return sum(pool.map(call_on, range(CALLERS))) / SECONDS
 
 
 async def on_the_bus(report: Report, hub: RunningHub) -> None:
