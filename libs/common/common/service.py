@@ -42,6 +42,8 @@ VERSION = "0.1.0"
 # Requests under way when a service is stopped get this long to finish, in
 # seconds: the longest rpc timeout plus a little.
 GRACE = 20.0
+# Faults of one body that are named; naming one takes 16 microseconds, in which nothing else runs.
+MOST_FAULTS = 100
 
 
 @dataclass
@@ -229,7 +231,13 @@ def _as_answer(error: Exception, subject: str) -> ServiceError:
 
 
 def invalid(error: ValidationError) -> InvalidRequest:
-    """A validation error without what was submitted, which may be a secret."""
+    """A validation error without what was submitted, which may be a secret.
+
+    Of more than `MOST_FAULTS` only the number is told: a small body can hold a hundred thousand.
+    """
+    faults = error.error_count()
+    if faults > MOST_FAULTS:
+        return InvalidRequest(f"{faults} values or keys are wrong, too many to name", fields=[])
     fields = [
         # A part may be a key that the caller chose, of any length.
         {"path": ".".join(str(part)[:64] for part in fault["loc"]), "message": fault["msg"]}

@@ -1,4 +1,5 @@
 import importlib
+import json
 import pkgutil
 
 import pytest
@@ -7,6 +8,7 @@ from pydantic import ValidationError
 import common.contracts
 from common.contracts import Event, Job, Rpc
 from common.contracts.generation import GenerateRequest
+from common.contracts.monitoring import Records
 
 
 def test_subjects_are_unique_and_start_with_their_kind() -> None:
@@ -34,3 +36,12 @@ def test_a_batch_size_is_a_whole_number_within_its_bounds(wrong: str) -> None:
         GenerateRequest.model_validate_json(
             f'{{"modelUrl": "a", "options": {{"batchSize": {wrong}}}}}'
         )
+
+
+def test_of_a_batch_the_first_wrong_record_is_named_and_no_other() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Records.model_validate_json(json.dumps({"records": [{}] * 10_000}))
+    assert [error["loc"] for error in caught.value.errors()] == [
+        ("records", 0, "modelId"),
+        ("records", 0, "metrics"),
+    ]

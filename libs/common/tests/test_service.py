@@ -6,10 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from common.bus import NatsBus
 from common.context import Context, current
+from common.contracts.generation import GenerateRequest
 from common.errors import InvalidRequest, NotFound, ServiceError, Unavailable
+from common.service import invalid
 
 sys.path.insert(0, str(Path(__file__).parent))
 from echo_service import SAY, Say
@@ -64,6 +67,14 @@ async def test_what_cannot_be_read_is_refused_without_being_repeated(
     assert isinstance(error, InvalidRequest)
     assert error.details["fields"][0]["path"] == "text"
     assert b"hunter2" not in reply.data
+
+
+def test_of_many_faults_only_the_number_is_told() -> None:
+    with pytest.raises(ValidationError) as caught:
+        GenerateRequest.model_validate({f"unknown{number}": 1 for number in range(1000)})
+    error = invalid(caught.value)
+    assert error.message == "1001 values or keys are wrong, too many to name"
+    assert error.details == {"fields": []}
 
 
 async def test_nobody_there_is_an_error_at_once(caller: NatsBus) -> None:

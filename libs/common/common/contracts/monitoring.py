@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, StringConstraints
+from pydantic import FailFast, Field, PlainValidator, StringConstraints
 
 from common.contracts import Event, Input, Message, Rpc
 
@@ -88,7 +88,8 @@ class Record(Input):
 class Records(Input):
     """All of them are stored, or none."""
 
-    records: Annotated[list[Record], Field(min_length=1, max_length=MOST_RECORDS)]
+    # The first record that is wrong is told, not ten thousand.
+    records: Annotated[list[Record], Field(min_length=1, max_length=MOST_RECORDS), FailFast()]
 
 
 class Samples(Message):
