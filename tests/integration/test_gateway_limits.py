@@ -149,6 +149,8 @@ HOSTILE = {
     "invalid UTF-8": b'{"modelUrl": "hunter2\xff"}',
     "5,000 digits": b'{"modelUrl": ' + b"9" * 5000 + b"}",
     "a wrong type": b'{"modelUrl": {"hunter2": 1}}',
+    "256 wrong keys": json.dumps({f"hunter2{n}": 1 for n in range(256)}).encode(),
+    "5,000 wrong keys": json.dumps({f"hunter2{n}": 1 for n in range(5000)}).encode(),
 }
 
 
@@ -158,6 +160,7 @@ def test_a_hostile_body_is_a_1003_that_repeats_nothing(hurried: Account, body: b
     answer = hurried.http.post("/v1/api/generate", content=body, headers=headers)
     assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
     assert "hunter2" not in answer.text
+    assert len(answer.content) < 1000
 
 
 def test_what_is_no_json_is_a_415(hurried: Account) -> None:

@@ -83,12 +83,8 @@ class Accounts:
 
         An address that is taken is answered in the same way: with the password
         that belongs to it as the account it is, with another one with an id
-        that belongs to nothing.
-
-        Raises:
-            RateLimited: too many accounts from the same address.
+        that belongs to nothing. Whoever calls has counted the attempt.
         """
-        await self.limits.admit(audit.network(), ["register"])
         known = await self._find(new.email)
         account = f"acc_{secrets.token_hex(12)}"
         if known is None:

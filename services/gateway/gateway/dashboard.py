@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from common import context
 from common.errors import InvalidRequest, ServiceError, Unauthenticated
 from common.service import invalid
-from gateway import bodies, keys, pages, sessions
+from gateway import audit, bodies, keys, pages, sessions
 from gateway.accounts import AccountChange, NewAccount
 from gateway.answer import Answer
 from gateway.endpoint import Guards
@@ -44,6 +44,7 @@ class Dashboard:
     async def register(self, request: Request) -> Response:
         fields: Fields = {}
         try:
+            await self.guards.limits.admit(audit.network(), ["register"])
             fields = await _fields(request)
             await self.guards.accounts.register(
                 NewAccount(email=_one(fields, "email"), password=_one(fields, "password"))

@@ -3,7 +3,7 @@
 In this order: is there room, request id, who calls, what they may, the body's
 type, size, form and content, how often they asked, whether this was asked
 before, the handler, the envelope. Who is known to ask too often is refused
-before anything is read.
+before anything is read, and so is an address that registers too often.
 
 An endpoint is an ASGI application of its own. FastAPI documents it, and finds
 it where the path has parameters; but its dependency solving, response
@@ -11,6 +11,7 @@ validation and middleware stack stay out of the way of a request, which would
 cost more than everything above together.
 """
 
+import asyncio
 import base64
 import binascii
 import dataclasses
@@ -45,8 +46,9 @@ log = structlog.get_logger()
 HttpScope = MutableMapping[str, Any]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
-# What one message on the bus carries, with room for its envelope there.
-MOST_BYTES = 1_000_000
+# Ten times what is asked for anywhere, but for a batch of records; and where little is asked for.
+MOST_BYTES = bodies.LARGE
+FEW_BYTES = 10_000
 # What stands in a path is an id.
 LONGEST_PARAMETER = 512
 # What a key is refused that may be an attempt, and the name of the act.
@@ -88,9 +90,9 @@ class Endpoint:
     Attributes:
         allows: the scope that the key must have; `"account"` for the person,
             by HTTP Basic or a session's cookie; None for anybody.
-        limits: the policies that a request counts against, where the caller is
-            known. The first counts every request, the others only those that
-            are understood.
+        limits: the policies that a request counts against, of the account, or of
+            the address where anybody may call. The first counts every request,
+            the others only those that are understood.
         idempotent: whether `Idempotency-Key` is honoured.
         parameters: what OpenAPI says of the query and of headers.
         later: whether the answer may be 202, with the work still under way.
@@ -137,6 +139,8 @@ class Door:
         self.challenge = "Basic" if endpoint.allows == "account" else "Bearer"
         deprecated = DEPRECATED.get((endpoint.method, endpoint.path, version))
         self.news: Headers = deprecated.to_headers() if deprecated else []
+        # One large body is read at a time.
+        self._large = asyncio.Lock()
 
     async def __call__(self, scope: HttpScope, receive: bodies.Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -170,9 +174,10 @@ class Door:
             self.guards.capacity.give_back_for(account)
 
     async def _admitted(self, call: Call, receive: bodies.Receive) -> Answer:
-        if call.caller is None:
-            return await self._work(call, (await self._understand(call, receive))[0])
         limits, policies = self.guards.limits, self.endpoint.limits
+        if call.caller is None:
+            call.standings = await limits.admit(audit.network(), policies)
+            return await self._work(call, (await self._understand(call, receive))[0])
         limits.refuse_if_over(call.account, policies[:1])
         try:
             body, raw = await self._understand(call, receive)
@@ -204,7 +209,10 @@ class Door:
             return None, b""
         bodies.require_json(call.headers)
         raw = await bodies.read(receive, call.headers, endpoint.most_bytes)
-        return bodies.parse(raw, endpoint.body), raw
+        if len(raw) <= bodies.LARGE:
+            return bodies.parse(raw, endpoint.body), raw
+        async with self._large:
+            return await asyncio.to_thread(bodies.parse, raw, endpoint.body), raw
 
     async def _once(self, call: Call, key: bytes, body: Message | None, raw: bytes) -> Answer:
         endpoint = self.endpoint

@@ -117,6 +117,9 @@ async def desk(nats: NatsBus, database: Database) -> Desk:
     async def few(call: Call, body: Wish) -> Any:
         return await echo(call, body)
 
+    async def many(call: Call, body: Wish) -> Any:
+        return Echo(word="", times=len(body.word))
+
     common: dict[str, Any] = {
         "body": Wish,
         "reply": Echo,
@@ -134,6 +137,7 @@ async def desk(nats: NatsBus, database: Database) -> Desk:
             idempotent=True,
             **common,
         ),
+        Endpoint(method="POST", path="/many", handler=many, most_bytes=1_000_000, **common),
         *account_routes.endpoints(guards.accounts, keyring, guards.sessions),
     ]
     gateway = Gateway(endpoints, guards, keyring, "http://gateway", checks={})

@@ -44,6 +44,18 @@ def test_a_hostile_body_is_refused_and_not_repeated(body: bytes) -> None:
     assert SECRET not in json.dumps(caught.value.to_wire())
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (json.dumps({f"u{n}": 1 for n in range(257)}).encode(), "more than 256 keys"),
+        (b"[" + b"1," * 200_001 + b"1]", "more than 200000 values"),
+    ],
+)
+def test_more_than_anything_needs_is_refused_before_it_is_looked_at(body: bytes, why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        bodies.check_form(body)
+
+
 def test_an_unknown_key_is_named() -> None:
     with pytest.raises(InvalidRequest) as caught:
         bodies.parse(b'{"modelUrl": "a", "options": {"batchsize": 4}}', GenerateRequest)

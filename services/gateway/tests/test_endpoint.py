@@ -2,18 +2,25 @@
 
 import asyncio
 import re
+import secrets
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from common.contracts import Message
 from common.contracts.access import KEY_REVOKED, KeyRevoked
 from common.errors import ModelRefused, Unauthenticated, Unavailable
-from gateway import versions
+from gateway import bodies, versions
 from gateway.endpoint import Door
+from gateway.limits import Policy
 from gateway.versions import Deprecation
 
 from .conftest import Desk, Echo
+
+LARGE = b'{"email": "%b"}' % (b"x" * 20_000)
+IS_JSON = {"Content-Type": "application/json"}
 
 
 async def post(desk: Desk, path: str, key: str, body: Any = None, **headers: str) -> Any:
@@ -43,6 +50,53 @@ async def test_a_key_without_the_scope_is_told_which_one_it_lacks(desk: Desk) ->
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, 2003)
     assert answer.json()["error"]["details"] == {"scope": "generate"}
     assert desk.calls == []
+
+
+async def test_attempts_to_register_count_before_they_are_read(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(desk.guards.limits.policies, "register", Policy("register", 4))
+    address = {"X-Forwarded-For": f"2001:db8::{secrets.token_hex(2)}"}
+    async with desk.http(headers=address) as http:
+        wrong = [await http.post("/v1/api/accounts", json={"no": 1}) for _ in range(2)]
+        page = await http.post("/register", data={"email": "x"})
+        large = await http.post("/v1/api/accounts", content=LARGE, headers=IS_JSON)
+        refused = [
+            await http.post("/v1/api/accounts", content=LARGE, headers=IS_JSON),
+            await http.post("/register", data={"email": "x"}),
+        ]
+    assert [answer.status_code for answer in (*wrong, page, large)] == [400, 400, 403, 413]
+    assert [answer.status_code for answer in refused] == [429, 429]
+    assert wrong[0].headers["ratelimit-policy"] == '"register";q=4;w=60'
+
+
+async def test_a_body_of_nothing_but_faults_gets_a_short_answer(desk: Desk) -> None:
+    _, key = await desk.key()
+    for body in ({f"u{n}": 1 for n in range(200)}, {f"u{n}": 1 for n in range(9000)}):
+        answer = await post(desk, "/v1/api/echo", key, body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, 1003)
+        assert len(answer.content) < 1000
+
+
+async def test_while_a_large_body_is_read_others_are_answered(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, key = await desk.key()
+    reading, read_on = asyncio.Event(), threading.Event()
+    loop, parse = asyncio.get_running_loop(), bodies.parse
+
+    def slowly(body: bytes, model: type[Message]) -> Message:
+        if len(body) > bodies.LARGE:
+            loop.call_soon_threadsafe(reading.set)
+            assert read_on.wait(60)
+        return parse(body, model)
+
+    monkeypatch.setattr(bodies, "parse", slowly)
+    large = asyncio.create_task(post(desk, "/v1/api/many", key, {"word": "x" * 200_000}))
+    await reading.wait()
+    assert (await post(desk, "/v1/api/echo", key)).status_code == 200
+    read_on.set()
+    assert (await large).status_code == 200
 
 
 async def test_a_repeated_request_is_answered_with_what_the_first_was(desk: Desk) -> None:

@@ -1,7 +1,7 @@
 """Accounts, their keys, and the tokens of their sockets."""
 
 from gateway.accounts import Account, AccountChange, AccountFacts, Accounts, NewAccount
-from gateway.endpoint import Call, Endpoint
+from gateway.endpoint import FEW_BYTES, Call, Endpoint
 from gateway.keyring import CreatedKey, Key, KeyChange, KeyRing, Keys, NewKey
 from gateway.sessions import Sessions, SocketToken, token_in
 
@@ -37,9 +37,11 @@ def _account_endpoints(accounts: Accounts, sessions: Sessions) -> list[Endpoint]
             path="/accounts",
             handler=register,
             body=NewAccount,
+            most_bytes=FEW_BYTES,
             reply=Account,
             status=201,
             errors=(429,),
+            limits=("register",),
             summary="Register",
             tag=TAG,
         ),
@@ -58,6 +60,7 @@ def _account_endpoints(accounts: Accounts, sessions: Sessions) -> list[Endpoint]
             handler=change_account,
             allows="account",
             body=AccountChange,
+            most_bytes=FEW_BYTES,
             reply=AccountFacts,
             summary="Change the account",
             tag=TAG,
@@ -102,6 +105,7 @@ def _key_endpoints(keyring: KeyRing) -> list[Endpoint]:
             handler=create_key,
             allows="account",
             body=NewKey,
+            most_bytes=FEW_BYTES,
             reply=CreatedKey,
             status=201,
             errors=(409,),
@@ -134,6 +138,7 @@ def _key_endpoints(keyring: KeyRing) -> list[Endpoint]:
             handler=change_key,
             allows="account",
             body=KeyChange,
+            most_bytes=FEW_BYTES,
             reply=Key,
             errors=(404,),
             summary="Change an API key",

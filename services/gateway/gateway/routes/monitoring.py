@@ -29,7 +29,7 @@ from common.contracts.monitoring import (
 )
 from common.errors import InvalidRequest
 from common.service import invalid
-from gateway.endpoint import Call, Endpoint
+from gateway.endpoint import FEW_BYTES, Call, Endpoint
 
 # 10,000 records of a few hundred bytes. As columns they are one message on the bus.
 MOST_BATCH_BYTES = 5_000_000
@@ -147,6 +147,7 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             handler=add_rule,
             allows="monitor:write",
             body=NewRule,
+            most_bytes=FEW_BYTES,
             reply=Rule,
             status=201,
             summary="Add a rule",
