@@ -20,7 +20,6 @@ import psycopg
 import pytest
 
 from integration.caller import PASSWORD, Account, error_of
-from integration.load import Load, wait_until
 from local.stack import Stack
 
 MODEL = {"modelUrl": "lilypad/tiny-text-classification"}
@@ -196,25 +195,6 @@ def test_a_gigabyte_announced_or_in_chunks_is_a_413_and_takes_no_memory(
 def test_a_body_between_the_gateways_and_the_edges_limit_is_a_413(hurried: Account) -> None:
     answer = hurried.post("/v1/api/generate", {"modelUrl": "a" * 1_500_000})
     assert (answer.status_code, error_of(answer)["code"]) == (413, 1003)
-
-
-def test_far_too_many_callers_are_told_so_at_once_and_the_rest_is_served(
-    generous_stack: Stack, hurried: Account
-) -> None:
-    def goodput(callers: int, wanted: int) -> float:
-        with Load(hurried, generous_stack.url, callers) as load:
-            load.wait_for(30)
-            start, before = time.monotonic(), load.answers["200"]
-            load.wait_for(wanted)
-            rate = (load.answers["200"] - before) / (time.monotonic() - start)
-            assert hurried.http.get("/healthz").status_code == 200
-        assert set(load.answers) <= {"200", "429", "503"}, load.answers
-        return rate
-
-    peak = goodput(16, 400)
-    # The callers are threads of this very process and take their share of the machine.
-    assert goodput(80, 400) > 0.5 * peak
-    wait_until(lambda: hurried.generate(MODEL["modelUrl"]).status_code == 200)
 
 
 def test_among_a_hundred_thousand_keys_one_is_found_by_an_index(stack: Stack) -> None:

@@ -62,7 +62,8 @@ class Call:
     scope: HttpScope
     headers: dict[bytes, bytes]
     request_id: str
-    version: Version = "v1"
+    version: Version
+    capacity: Capacity
     caller: Caller | None = None
     standings: list[Standing] = field(default_factory=list)
 
@@ -144,8 +145,8 @@ class Door:
 
     async def __call__(self, scope: HttpScope, receive: bodies.Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        call = Call(scope, headers, request_id_of(headers), self.version)
         capacity = self.guards.capacity
+        call = Call(scope, headers, request_id_of(headers), self.version, capacity)
         try:
             capacity.take()
             try:

@@ -34,20 +34,24 @@ def preferred(call: Call) -> float | None:
 
 
 async def until(
+    call: Call,
     state: State,
     over: Callable[[State], bool],
     look: Callable[[float], Awaitable[State]],
     seconds: float,
 ) -> State:
-    """The work when it is over, or as it is after so long.
+    """The work when it is over, or as it is after so long; at once where too many wait already.
 
     `look` asks the service that does it, which holds the question for the seconds it is given.
     """
+    if over(state) or seconds <= 0:
+        return state
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    while not over(state) and (left := deadline - loop.time()) > 0:
-        try:
-            state = await look(min(left, LONGEST_QUESTION))
-        except Unavailable:
-            return state  # it goes on without this caller, who finds it under its address
+    with call.capacity.waiting(call.account) as may_wait:
+        while may_wait and not over(state) and (left := deadline - loop.time()) > 0:
+            try:
+                state = await look(min(left, LONGEST_QUESTION))
+            except Unavailable:
+                break  # it goes on without this caller, who finds it under its address
     return state

@@ -24,6 +24,7 @@ from gateway.limits import Limits, Policy
 from gateway.passwords import Passwords
 from gateway.routes import accounts as account_routes
 from gateway.sessions import Sessions
+from gateway.waiting import until
 from local.services import Service
 from local.stack import Stack
 
@@ -120,6 +121,12 @@ async def desk(nats: NatsBus, database: Database) -> Desk:
     async def many(call: Call, body: Wish) -> Any:
         return Echo(word="", times=len(body.word))
 
+    async def wait(call: Call, body: Wish) -> Any:
+        async def look(_: float) -> Echo:
+            return await echo(call, body)
+
+        return await until(call, Echo(word="", times=0), lambda e: e.times > 0, look, 600)
+
     common: dict[str, Any] = {
         "body": Wish,
         "reply": Echo,
@@ -137,6 +144,7 @@ async def desk(nats: NatsBus, database: Database) -> Desk:
             idempotent=True,
             **common,
         ),
+        Endpoint(method="POST", path="/wait", handler=wait, **common),
         Endpoint(method="POST", path="/many", handler=many, most_bytes=1_000_000, **common),
         *account_routes.endpoints(guards.accounts, keyring, guards.sessions),
     ]

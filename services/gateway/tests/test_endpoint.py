@@ -277,6 +277,37 @@ async def test_beyond_its_share_an_account_is_told_at_once_and_others_are_served
     assert desk.guards.capacity.taken == 0
 
 
+async def test_who_waits_for_work_elsewhere_takes_no_place_and_only_so_many_wait(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (_, patient), (_, other), (_, third) = [await desk.key() for _ in range(3)]
+    monkeypatch.setattr("gateway.capacity.MOST_HELD", 12)
+    desk.guards.capacity.most = 1
+    done = asyncio.Event()
+
+    async def work(*_: Any) -> Echo:
+        await done.wait()
+        return Echo(word="done", times=1)
+
+    async def wait(key: str) -> Any:
+        answer = await post(desk, "/v1/api/wait", key)
+        return answer.status_code, answer.json()["data"]["word"]
+
+    desk.answer = work
+    waiting = []
+    for key in [patient] * 10 + [other] * 2:
+        waiting.append(asyncio.create_task(wait(key)))
+        while len(desk.calls) < len(waiting):
+            await asyncio.sleep(0)
+    # One more of the account, and one more of anybody, are answered as it is now.
+    assert [await wait(patient), await wait(third)] == [(200, ""), (200, "")]
+    assert (await post(desk, "/v1/api/many", third)).status_code == 200
+    done.set()
+    assert set(await asyncio.gather(*waiting)) == {(200, "done")}
+    assert (await wait(patient)) == (200, "done")
+    assert (desk.guards.capacity.taken, desk.guards.capacity._accounts) == (0, {})
+
+
 async def test_when_all_is_taken_only_health_answers(desk: Desk) -> None:
     _, key = await desk.key()
     desk.guards.capacity.most = 0

@@ -47,13 +47,14 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         v1 answers when the run is over. With `Prefer: respond-async` it answers
         202 at once, and with `Prefer: wait=<seconds>` after so long at the
         latest; so it does where a run takes longer than two minutes. The run's
-        address is then in `Location`. v2 always answers 202 at once.
+        address is then in `Location`. v2 always answers 202 at once. Ten answers
+        of an account are held; more are given at once.
         """
         run = await bus.call(BENCHMARK, body)
         seconds = preferred(call)
         if call.version == "v2":
             seconds = 0.0
-        run = await _wait(bus, run, LONGEST_WAIT if seconds is None else seconds)
+        run = await _wait(bus, call, run, LONGEST_WAIT if seconds is None else seconds)
         if run.state not in OVER:
             return _answer(call, run, 202)
         _check(run)
@@ -62,7 +63,7 @@ def endpoints(bus: Bus) -> list[Endpoint]:
     async def get_benchmark(call: Call, _: None) -> Run:
         """A run as it is now. `Prefer: wait=<seconds>` holds the answer until it is over."""
         run = await bus.call(GET_RUN, RunName(id=call.path_parameter("id")))
-        return await _wait(bus, run, preferred(call) or 0.0)
+        return await _wait(bus, call, run, preferred(call) or 0.0)
 
     async def list_benchmarks(call: Call, _: None) -> Runs:
         """The account's runs, newest first, without results; `limit` to 100, `before` an id."""
@@ -151,11 +152,11 @@ def endpoints(bus: Bus) -> list[Endpoint]:
     ]
 
 
-async def _wait(bus: Bus, run: Run, seconds: float) -> Run:
+async def _wait(bus: Bus, call: Call, run: Run, seconds: float) -> Run:
     async def look(left: float) -> Run:
         return await bus.call(WAIT_FOR_RUN, RunWait(id=run.id, seconds=left))
 
-    return await until(run, lambda found: found.state in OVER, look, seconds)
+    return await until(call, run, lambda found: found.state in OVER, look, seconds)
 
 
 def _check(run: Run) -> None:

@@ -27,7 +27,7 @@ async def verify(bus: Bus, call: Call, body: GenerateRequest) -> Answer:
         )
         raise InvalidRequest(message, fields=[{"path": "verify", "message": message}])
     module = await bus.call(VERIFY, body)
-    module = await _wait(bus, module, LONGEST_WAIT if seconds is None else seconds)
+    module = await _wait(bus, call, module, LONGEST_WAIT if seconds is None else seconds)
     over = _of(module).state in OVER
     where = f"/{call.version}/api/generate/{_of(module).id}"
     return Answer(
@@ -52,7 +52,7 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         """
         name = RunName(id=call.path_parameter("id"))
         module = await bus.call(GET_VERIFICATION, name)
-        return await _wait(bus, module, preferred(call) or 0.0)
+        return await _wait(bus, call, module, preferred(call) or 0.0)
 
     async def cancel_verification(call: Call, _: None) -> VerifiedModule:
         """Give the run up; the module stays, and so does one that is over."""
@@ -84,11 +84,11 @@ def endpoints(bus: Bus) -> list[Endpoint]:
     ]
 
 
-async def _wait(bus: Bus, module: VerifiedModule, seconds: float) -> VerifiedModule:
+async def _wait(bus: Bus, call: Call, module: VerifiedModule, seconds: float) -> VerifiedModule:
     async def look(left: float) -> VerifiedModule:
         return await bus.call(WAIT_FOR_VERIFICATION, RunWait(id=_of(module).id, seconds=left))
 
-    return await until(module, lambda found: _of(found).state in OVER, look, seconds)
+    return await until(call, module, lambda found: _of(found).state in OVER, look, seconds)
 
 
 def _of(module: VerifiedModule) -> Verification:

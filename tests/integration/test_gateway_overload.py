@@ -1,0 +1,165 @@
+"""Two gateways that take little at once: what is beyond it, and who still gets in."""
+
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+import httpx2
+import pytest
+
+from hub.testing import RunningHub
+from integration.caller import Account, error_of
+from integration.load import wait_until
+from local.services import Service
+from local.stack import Stack
+
+# Of each gateway, and of an account on each.
+MOST, SHARE = 20, 8
+# Registrations from one address in a minute; these tests make 24.
+REGISTERED = 60
+MODEL = {"modelUrl": "lilypad/tiny-text-classification"}
+
+
+@pytest.fixture(scope="module")
+def narrow(hub: RunningHub) -> Iterator[Stack]:
+    limits = {"RATE_API": "10000000", "RATE_GENERATE": "10000000", "RATE_REGISTER": str(REGISTERED)}
+    places = {"MOST_AT_ONCE": str(MOST), "MOST_AT_ONCE_PER_ACCOUNT": str(SHARE)}
+    services = (
+        Service("gateway", replicas=2, database=True, http=True),
+        Service("generator", hub=True),
+        # Without a worker: what it is asked to measure waits for ever.
+        Service("benchmarker", database=True),
+    )
+    environment = {"HF_ENDPOINT": hub.url, **limits, **places}
+    with Stack(services=services, environment=environment, flood_limit=1_000_000) as running:
+        yield running
+
+
+@pytest.fixture
+def crowd(narrow: Stack) -> Iterator[list[Account]]:
+    """More accounts than it takes to fill every place."""
+    made = [Account(narrow.url) for _ in range(8)]
+    yield made
+    for account in made:
+        account.http.close()
+
+
+def test_attempts_to_register_that_cannot_be_read_count_as_well(narrow: Stack) -> None:
+    elsewhere = httpx2.HTTPTransport(local_address="127.0.0.99")
+    with httpx2.Client(base_url=narrow.url, transport=elsewhere, timeout=60) as http:
+        answers = [http.post("/v1/api/accounts", json={"no": "account"}) for _ in range(70)]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == [400] * REGISTERED + [429] * (70 - REGISTERED)
+    assert error_of(answers[-1])["details"]["limit"] == REGISTERED
+
+
+@pytest.fixture
+def http(narrow: Stack) -> Iterator[httpx2.Client]:
+    """Of as many connections as there are callers; each a client of its own would take its time."""
+    unlimited = httpx2.Limits(max_connections=None)
+    with httpx2.Client(base_url=narrow.url, timeout=130, limits=unlimited) as made:
+        yield made
+
+
+def under_way(stack: Stack) -> int:
+    """Requests that the edge has passed on and that are not answered yet."""
+    found = re.search(
+        r"cluster.gateway.upstream_rq_active: (\d+)",
+        stack.edge.admin("GET", "/stats?filter=^cluster.gateway.upstream_rq_active$"),
+    )
+    assert found
+    return int(found[1])
+
+
+def test_beyond_what_is_taken_callers_are_told_at_once_and_what_was_taken_is_served(
+    narrow: Stack, crowd: list[Account], http: httpx2.Client
+) -> None:
+    assert crowd[0].generate(MODEL["modelUrl"]).status_code == 200
+    generator = narrow.processes["generator-1"].pid
+    asked = 5 * 2 * MOST
+
+    def generate(number: int) -> httpx2.Response:
+        headers = crowd[number % len(crowd)].headers
+        return http.post("/v1/api/generate", json=MODEL, headers=headers)
+
+    with ThreadPoolExecutor(asked) as pool:
+        os.kill(generator, signal.SIGSTOP)
+        try:
+            answers = [pool.submit(generate, number) for number in range(asked)]
+            # Nothing has been generated yet: these were refused, all that have no place.
+            wait_until(lambda: sum(map(Future.done, answers)) >= asked - 2 * MOST)
+            refused = [done.result() for done in answers if done.done()]
+            for path in ("/healthz", "/readyz"):
+                assert http.get(path).status_code == 200
+        finally:
+            os.kill(generator, signal.SIGCONT)
+    for answer in refused:
+        assert (answer.status_code, error_of(answer)["code"]) == (503, 5003)
+        assert answer.headers["retry-after"] == "1"
+    served = Counter(done.result().status_code for done in answers)
+    assert set(served) == {503, 200}
+    assert served[200] <= 2 * MOST
+    assert crowd[0].generate(MODEL["modelUrl"]).status_code == 200
+
+
+def test_an_account_gets_its_share_and_leaves_the_rest_to_others(
+    narrow: Stack, crowd: list[Account], http: httpx2.Client
+) -> None:
+    greedy, modest = crowd[:2]
+    assert greedy.generate(MODEL["modelUrl"]).status_code == 200
+    generator = narrow.processes["generator-1"].pid
+
+    def generate(_: int) -> httpx2.Response:
+        return http.post("/v1/api/generate", json=MODEL, headers=greedy.headers)
+
+    with ThreadPoolExecutor(60) as pool:
+        os.kill(generator, signal.SIGSTOP)
+        try:
+            answers = [pool.submit(generate, number) for number in range(60)]
+            wait_until(lambda: sum(map(Future.done, answers)) >= 60 - 2 * SHARE)
+            refused = [done.result() for done in answers if done.done()]
+            listed = modest.http.get("/v1/api/benchmark", headers=modest.headers)
+            assert listed.status_code == 200
+        finally:
+            os.kill(generator, signal.SIGCONT)
+    for answer in refused:
+        assert error_of(answer)["details"] == {"limit": SHARE}
+
+
+def test_accounts_that_wait_for_their_runs_keep_nobody_out(
+    narrow: Stack, crowd: list[Account], http: httpx2.Client
+) -> None:
+    stranger, *patient = crowd
+    runs = {}
+    for account in patient:
+        body = {"modelId": MODEL["modelUrl"], "batchSizes": [1]}
+        answer = account.post("/v1/api/benchmark", body, headers={"Prefer": "respond-async"})
+        assert answer.status_code == 202, answer.text
+        runs[account.id] = answer.headers["location"]
+
+    def wait(account: Account) -> str:
+        headers = {**account.headers, "Prefer": "wait=110"}
+        while (answer := http.get(runs[account.id], headers=headers)).status_code == 503:
+            pass  # they all come at once
+        state: str = answer.json()["data"]["state"]
+        return state
+
+    # Far more than both gateways have places, and less than of each account is held.
+    waits = [account for account in patient for _ in range(9)]
+    with ThreadPoolExecutor(len(waits)) as pool:
+        waiting = [pool.submit(wait, account) for account in waits]
+        wait_until(lambda: under_way(narrow) >= len(waits))
+
+        def served() -> bool:
+            ask = partial(stranger.http.get, "/v1/api/benchmark", headers=stranger.headers)
+            return {ask().status_code for _ in range(20)} == {200}
+
+        wait_until(served)
+        assert under_way(narrow) >= len(waits)
+        for account in patient:
+            account.http.delete(runs[account.id], headers=account.headers)
+        assert {done.result() for done in waiting} == {"canceled"}
