@@ -22,7 +22,8 @@ import psycopg
 
 from benchmarks.report import Report, figure
 from common import bus
-from gateway.limits import Limits, Policy
+from gateway.counters import Policy
+from gateway.limits import Limits
 from integration.caller import PASSWORD, Account
 from local import ports
 from local.services import Service

@@ -22,7 +22,8 @@ from common.contracts import Input, Message
 from common.errors import Unauthenticated
 from common.postgres import Database
 from gateway import audit
-from gateway.limits import Limits, OverLimit, Policy, Standing
+from gateway.counters import Policy
+from gateway.limits import Limits, OverLimit, Standing
 from gateway.passwords import Passwords
 
 LOGIN, LOGIN_ADDRESS, LOGIN_ACCOUNT = "login", "login-address", "login-account"

@@ -17,10 +17,11 @@ from gateway.accounts import Accounts
 from gateway.app import Gateway
 from gateway.authentication import Authentication
 from gateway.capacity import Capacity
+from gateway.counters import Policy
 from gateway.endpoint import Call, Endpoint, Guards
 from gateway.idempotency import Idempotency
 from gateway.keyring import KeyRing, NewKey
-from gateway.limits import Limits, Policy
+from gateway.limits import Limits
 from gateway.passwords import Passwords
 from gateway.routes import accounts as account_routes
 from gateway.sessions import Sessions

@@ -13,8 +13,8 @@ from common.contracts import Message
 from common.contracts.access import KEY_REVOKED, KeyRevoked
 from common.errors import ModelRefused, Unauthenticated, Unavailable
 from gateway import bodies, versions
+from gateway.counters import Policy
 from gateway.endpoint import Door
-from gateway.limits import Policy
 from gateway.versions import Deprecation
 
 from .conftest import Desk, Echo

@@ -1,16 +1,19 @@
 """The limiter on a real bus, with a clock that the tests move."""
 
 import asyncio
+import contextlib
 import itertools
 import random
 import time
+from functools import partial
 
 import pytest
 
 from common import bus
 from common.bus import NatsBus
 from common.errors import RateLimited, Unavailable
-from gateway.limits import Limits, OverLimit, Policy, headers
+from gateway.counters import Policy
+from gateway.limits import Limits, OverLimit, headers
 from local.stack import Stack
 
 numbers = itertools.count()
@@ -19,13 +22,13 @@ numbers = itertools.count()
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is busy with other tests is not a bus that is away."""
-    monkeypatch.setattr("gateway.limits.BUDGET", 60.0)
+    monkeypatch.setattr("gateway.counters.BUDGET", 60.0)
 
 
 class Clock:
     def __init__(self) -> None:
-        # The start of a window; the counters of other tests are of other accounts.
-        self.now = 60.0 * (int(time.time()) // 60)
+        # In the middle of the first slot of a minute; other tests' counters are other accounts'.
+        self.now = 60.0 * (int(time.time()) // 60) + 1.5
 
     def __call__(self) -> float:
         return self.now
@@ -35,9 +38,11 @@ def account() -> str:
     return f"acc_{next(numbers)}_{random.getrandbits(40)}"
 
 
-async def limiter(nats: NatsBus, limit: int, clock: Clock, **options: object) -> Limits:
+async def limiter(
+    nats: NatsBus, limit: int, clock: Clock, behind: float = 0.0, replicas: int = 1
+) -> Limits:
     policies = [Policy("api", limit), Policy("costly", limit, costly=True)]
-    made = Limits(nats, policies, now=clock, **options)  # type: ignore[arg-type]
+    made = Limits(nats, policies, now=lambda: clock() - behind, replicas=replicas)
     await made.start()
     return made
 
@@ -47,13 +52,14 @@ async def admitted(limits: Limits, who: str, times: int) -> int:
         *(limits.admit(who, ["api"]) for _ in range(times)), return_exceptions=True
     )
     assert all(isinstance(o, list | RateLimited) for o in outcomes), outcomes
-    await _paid_back(limits)
+    await _settled(limits)
     return sum(isinstance(outcome, list) for outcome in outcomes)
 
 
-async def _paid_back(limits: Limits) -> None:
-    while limits._tasks:
-        await asyncio.wait(limits._tasks)
+async def _settled(limits: Limits) -> None:
+    """Until nothing is on its way any more, and it is known who is over."""
+    while tasks := limits.counters.tasks | limits._looking:
+        await asyncio.wait(tasks)
 
 
 async def test_any_number_at_once_admits_exactly_the_limit(
@@ -75,10 +81,13 @@ async def test_accounts_do_not_share_a_limit(nats: NatsBus) -> None:
 
 
 @pytest.mark.parametrize("pace", ["burst at the edge of a window", "flood", "random"])
-async def test_the_worst_sixty_seconds_admit_at_most_the_limit(nats: NatsBus, pace: str) -> None:
+async def test_the_worst_sixty_seconds_of_replicas_whose_clocks_differ_admit_at_most_the_limit(
+    nats: NatsBus, pace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.limits.MOMENT", 0.0)
     clock, who = Clock(), account()
-    limits = await limiter(nats, 100, clock)
-    start = clock.now
+    replicas = [await limiter(nats, 100, clock, behind) for behind in (0.0, 0.2, 0.45)]
+    start = clock.now - 1.5
     times: list[float] = []
     randomly = random.Random(7)
     if pace == "flood":
@@ -86,13 +95,15 @@ async def test_the_worst_sixty_seconds_admit_at_most_the_limit(nats: NatsBus, pa
     elif pace == "random":
         arrivals = sorted(randomly.uniform(0, 240) for _ in range(900))
     else:
-        arrivals = [59.9 + n * 0.0005 for n in range(110)] + [60.1 + n * 0.05 for n in range(600)]
-    for arrival in arrivals:
+        arrivals = [60.2 + n * 0.0005 for n in range(110)] + [120.1 + n * 0.01 for n in range(600)]
+    for number, arrival in enumerate(arrivals):
         clock.now = start + arrival
+        # The one that is behind is asked by the first burst, where there is one.
+        limits = replicas[-1] if arrival < 60.4 else replicas[number % 3]
         try:
             await limits.admit(who, ["api"])
         except RateLimited:
-            await _paid_back(limits)
+            await _settled(limits)
         else:
             times.append(arrival)
     worst = max(sum(begin <= t < begin + 60 for t in times) for begin in times)
@@ -100,11 +111,105 @@ async def test_the_worst_sixty_seconds_admit_at_most_the_limit(nats: NatsBus, pa
     assert len(times) >= 100
 
 
+@pytest.mark.parametrize("behind", [0.0, 0.01, 0.05, 0.45])
+async def test_bursts_over_the_end_of_a_slot_admit_the_limit_whatever_the_clocks_differ(
+    servers: Stack, patience: None, behind: float
+) -> None:
+    policy = Policy("api", 100, window=3600)
+    async with contextlib.AsyncExitStack() as stack:
+        url = servers.nats.url("gateway")
+        connections = [
+            await stack.enter_async_context(bus.connect(url, "gateway")) for _ in range(3)
+        ]
+        for lead in (0.05, 0.02, 0.0):
+            who = account()
+            # Soon a slot ends: for each of them at another moment.
+            until_end = policy.begin(policy.slot(time.time()) + 1) - lead - time.time()
+            replicas = [
+                Limits(connection, [policy], now=partial(_later, until_end - behind * number / 2))
+                for number, connection in enumerate(connections)
+            ]
+            await replicas[0].start()
+            delays = [(2 * lead + behind) * n / 170 for n in range(170)]
+            bursts = [_admitted_over(replica, who, delays) for replica in replicas]
+            total = sum(await asyncio.gather(*bursts))
+            assert total <= 100
+            # Where each saw the other's, some were refused that fit.
+            for _ in range(100 - total):
+                await asyncio.gather(*map(_settled, replicas))
+                await replicas[0].admit(who, ["api"])
+            await asyncio.gather(*map(_settled, replicas))
+            for replica in replicas:
+                with pytest.raises(OverLimit):
+                    await replica.admit(who, ["api"])
+
+
+def _later(seconds: float) -> float:
+    return time.time() + seconds
+
+
+async def _admitted_over(limits: Limits, who: str, delays: list[float]) -> int:
+    async def ask(delay: float) -> int:
+        await asyncio.sleep(delay)
+        try:
+            await limits.admit(who, ["api"])
+        except OverLimit:
+            return 0
+        return 1
+
+    return sum(await asyncio.gather(*map(ask, delays)))
+
+
+async def test_a_number_that_comes_when_its_slot_is_over_is_asked_for_again(nats: NatsBus) -> None:
+    clock, who = Clock(), account()
+    limits = await limiter(nats, 1, clock)
+    asked = asyncio.create_task(limits.admit(who, ["api"]))
+    await asyncio.sleep(0)
+    clock.now += 3
+    [standing] = await asked
+    assert standing.slot == standing.policy.slot(clock.now)
+    await _settled(limits)
+    counts = await limits.counters.read(who, standing.policy)
+    assert {slot for slot, n in counts.items() if n} == {standing.slot}
+
+
+async def test_what_one_policy_refuses_is_left_for_the_others(nats: NatsBus) -> None:
+    who = account()
+    limits = Limits(nats, [Policy("wide", 100), Policy("narrow", 10)], now=Clock())
+    await limits.start()
+
+    async def admitted_to(times: int, *names: str) -> int:
+        asked = (limits.admit(who, names) for _ in range(times))
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        return sum(isinstance(outcome, list) for outcome in outcomes)
+
+    assert await admitted_to(120, "wide", "narrow") == 10
+    await _settled(limits)
+    assert await admitted_to(120, "wide") == 90
+
+
+async def test_who_was_refused_for_what_another_replica_takes_back_is_refused_for_a_moment_only(
+    nats: NatsBus, servers: Stack
+) -> None:
+    clock, who = Clock(), account()
+    async with bus.connect(servers.nats.url("gateway"), "gateway") as second:
+        here, there = await limiter(nats, 5, clock), await limiter(second, 5, clock)
+        taken = [await there.admit(who, ["api"]) for _ in range(5)]
+        with pytest.raises(OverLimit) as caught:
+            await here.admit(who, ["api"])
+        assert caught.value.retry_after == 62
+        for [standing] in taken:
+            there.refund(who, standing)
+        await _settled(there)
+        await _settled(here)
+        assert await admitted(here, who, 9) == 5
+
+
 async def test_what_is_refused_costs_nothing(nats: NatsBus) -> None:
     clock, who = Clock(), account()
     limits = await limiter(nats, 10, clock)
     assert await admitted(limits, who, 1000) == 10
-    clock.now += 63
+    clock.now += 62
     assert await admitted(limits, who, 1000) == 10
 
 
@@ -139,7 +244,7 @@ async def test_a_request_that_one_policy_refuses_counts_for_none(nats: NatsBus) 
     for _ in range(3):
         with pytest.raises(RateLimited):
             await limits.admit(who, ["wide", "narrow"])
-    await _paid_back(limits)
+    await _settled(limits)
     for _ in range(4):
         await limits.admit(who, ["wide"])
     with pytest.raises(RateLimited):
@@ -153,7 +258,7 @@ async def test_what_is_taken_back_may_be_used_again(nats: NatsBus) -> None:
         [standing] = await limits.admit(who, ["api"])
         clock.now += 0.01
         limits.refund(who, standing)
-        await _paid_back(limits)
+        await _settled(limits)
     clock.now += 60  # a refund belongs to the window in which it was counted
     assert await admitted(limits, who, 5) == 1
 
@@ -171,9 +276,9 @@ async def test_who_asks_without_pause_and_may_ask_a_lot_does_not_wait_for_each_n
         counts = [1000, await admitted(replicas[1], who, 3990)]
         # What nobody came for goes back.
         for replica in replicas:
-            while any(counter.ahead for counter in replica._counters.values()):
+            while any(counter.ahead for counter in replica.counters._counters.values()):
                 await asyncio.sleep(0.05)
-            await _paid_back(replica)
+            await _settled(replica)
         counts.append(await admitted(replicas[0], who, 100))
     assert sum(counts) == 5000
 
@@ -216,6 +321,6 @@ async def test_the_headers_say_the_same_twice(nats: NatsBus) -> None:
     limits = await limiter(nats, 10, Clock())
     told = dict(headers(await limits.admit(account(), ["api", "costly"])))
     assert told[b"ratelimit-policy"] == b'"api";q=10;w=60, "costly";q=10;w=60'
-    assert told[b"ratelimit"] == b'"api";r=9;t=63, "costly";r=9;t=63'
+    assert told[b"ratelimit"] == b'"api";r=9;t=62, "costly";r=9;t=62'
     assert told[b"x-ratelimit-remaining"] == b"9"
     assert told[b"x-ratelimit-limit"] == b"10"
