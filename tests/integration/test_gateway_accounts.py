@@ -177,7 +177,8 @@ def test_a_key_is_listed_changed_and_revoked_by_its_owner_only(
     assert account.http.delete(path, auth=owner).status_code == 204
     assert account.http.delete(path, auth=owner).status_code == 404
     assert acts(stack, account.id) == [
-        "registered", "key_created", "key_created", "key_changed", "key_revoked", "key_not_found",
+        "registered", "logged_in", "key_created", "key_created", "key_changed", "key_revoked",
+        "key_not_found",
     ]  # fmt: skip
 
 
@@ -320,8 +321,44 @@ def test_who_has_been_here_before_is_not_locked_out_by_guesses_from_everywhere(
                 for _ in range(10)
             ].count(401)
 
+    def log_in_from(address: str) -> int:
+        with from_address(stack, address) as http:
+            return http.get("/v1/api/keys", auth=(account.email, PASSWORD)).status_code
+
+    # HTTP Basic, and nothing else, from an office.
+    assert [log_in_from("127.0.0.77") for _ in range(5)] == [200] * 5
+    assert acts(stack, account.id).count("logged_in") == 2  # one a day from here, one from there
     assert sum(map(guess, range(1, 12))) == 100
-    assert account.http.get("/v1/api/keys", auth=(account.email, PASSWORD)).status_code == 200
+    assert log_in_from("127.0.0.77") == 200
+    assert log_in_from("127.0.0.1") == 200  # where it was registered
+    assert log_in_from("127.0.0.78") == 429
+
+
+def test_right_passwords_are_let_in_however_many_come_at_once(
+    stack: Stack, account: Account
+) -> None:
+    with from_address(stack, "127.0.0.68") as http, ThreadPoolExecutor(25) as pool:
+
+        def log_in(_: int) -> int:
+            return http.get("/v1/api/keys", auth=(account.email, PASSWORD)).status_code
+
+        assert set(pool.map(log_in, range(40))) == {200}
+        wrong = [http.get("/v1/api/keys", auth=(account.email, "no")) for _ in range(9)]
+        assert {answer.status_code for answer in wrong} == {401}
+        assert set(pool.map(log_in, range(20))) == {200}
+
+
+def test_of_wrong_passwords_at_once_as_many_are_told_so_as_one_after_the_other(
+    stack: Stack, account: Account
+) -> None:
+    with from_address(stack, "127.0.0.69") as http, ThreadPoolExecutor(25) as pool:
+
+        def guess(number: int) -> int:
+            auth = (account.email, f"guess {number}")
+            return http.get("/v1/api/keys", auth=auth).status_code
+
+        statuses = Counter(pool.map(guess, range(25)))
+    assert statuses == {401: 10, 429: 15}
 
 
 def test_fifty_logins_at_once_cost_little_memory(generous_stack: Stack, hurried: Account) -> None:

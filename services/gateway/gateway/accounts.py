@@ -4,31 +4,36 @@ No answer tells whether an address has an account: not by its text, not by its
 status, and not by its time, since known and unknown addresses cost one hash
 and one commit each. Wrong passwords are counted for the account at an
 address, for the address, and for the account; right ones are not, so that
-whoever knows the password is never slowed by having used it.
+whoever knows the password is never refused for having used it. They are tried
+one after the other for each address, on each replica: so many more than are
+allowed can be tried at once, and no more.
 """
 
+import asyncio
 import hashlib
 import hmac
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from common.contracts import Input, Message
-from common.errors import Unauthenticated
+from common.errors import Unauthenticated, Unavailable
 from common.postgres import Database
 from gateway import audit
-from gateway.counters import Policy
-from gateway.limits import Limits, OverLimit, Standing
-from gateway.passwords import Passwords
+from gateway.counters import Policy, remember
+from gateway.limits import Limits, OverLimit
+from gateway.passwords import MOST_WAITING, Passwords
 
 LOGIN, LOGIN_ADDRESS, LOGIN_ACCOUNT = "login", "login-address", "login-account"
-# Of throttled callers, at once.
+# Callers at once whose login or throttling was noted; the oldest go first.
 REMEMBERED = 10_000
+DAY = 86_400.0
 
 
 def policies(per_minute: int) -> list[Policy]:
@@ -71,13 +76,23 @@ class AccountFacts(Account):
     beta: bool
 
 
+@dataclass
+class Turn:
+    """Of callers from one address who try passwords."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    callers: int = 0
+
+
 class Accounts:
     def __init__(self, database: Database, passwords: Passwords, limits: Limits) -> None:
         self.database = database
         self.passwords = passwords
         self.limits = limits
-        # Whose throttling was noted, and when, on the monotonic clock.
+        self._turns: dict[str, Turn] = {}
+        # Whose throttling was noted, and whose login where, and when, on the monotonic clock.
         self._throttled: dict[tuple[str, str, str], float] = {}
+        self._noted: dict[tuple[str, str], float] = {}
 
     async def register(self, new: NewAccount) -> Account:
         """A new account.
@@ -119,68 +134,82 @@ class Accounts:
         Raises:
             Unauthenticated: unknown address or wrong password; it does not say which.
             RateLimited: too many of those.
+            Unavailable: too many at once.
         """
         known = await self._find(email)
-        async with self._attempt(email, known[0] if known else ""):
+        account = known[0] if known else ""
+        async with self._turn(audit.network()):
+            await self._throttle(email, account, self.limits.look)
             if await self.passwords.verify(known[1] if known else None, password):
-                assert known is not None
-                return known[0]
+                return account
             async with self.database.connection() as connection:
                 # Not the address as it was typed: people type their password there.
-                await audit.record(connection, "login_failed", known[0] if known else None)
+                await audit.record(connection, "login_failed", account or None)
+            await self._throttle(email, account, self.limits.admit)
             raise Unauthenticated("the e-mail address or the password is wrong")
 
     @asynccontextmanager
-    async def _attempt(self, email: str, account: str) -> AsyncIterator[None]:
-        """Count an attempt before it is made, and take it back when it was no wrong password."""
+    async def _turn(self, network: str) -> AsyncIterator[None]:
+        """One at a time for each address; raises Unavailable when too many wait."""
+        turn = self._turns.setdefault(network, Turn())
+        if turn.callers > MOST_WAITING:
+            raise Unavailable("too many logins at once from this address", retry_after=1)
+        turn.callers += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.callers -= 1
+            if not turn.callers:
+                del self._turns[network]
+
+    async def _throttle(
+        self, email: str, account: str, ask: Callable[[str, list[str]], Awaitable[object]]
+    ) -> None:
+        """Look at, or add to, what counts wrong passwords; raises RateLimited."""
         network = audit.network()
         who = hashlib.sha256(email.lower().encode()).hexdigest()[:32]
-        counted: list[tuple[str, Standing]] = []
-        try:
-            for subject, policy in (
-                (f"{who}-{network}", LOGIN),
-                (network, LOGIN_ADDRESS),
-                (who, LOGIN_ACCOUNT),
-            ):
-                try:
-                    [standing] = await self.limits.admit(subject, [policy])
-                except OverLimit:
-                    # Strangers who guess must not lock out whoever has been here before.
-                    if policy != LOGIN_ACCOUNT or not await self._has_been_here(account):
-                        await self._note_throttled(account, network, policy)
-                        raise
-                else:
-                    counted.append((subject, standing))
-            yield
-        except Unauthenticated:
-            raise
-        except BaseException:
-            self._take_back(counted)
-            raise
-        else:
-            self._take_back(counted)
+        for subject, policy in (
+            (f"{who}-{network}", LOGIN),
+            (network, LOGIN_ADDRESS),
+            (who, LOGIN_ACCOUNT),
+        ):
+            try:
+                await ask(subject, [policy])
+            except OverLimit:
+                # Strangers who guess must not lock out whoever has been here before.
+                known_here = policy == LOGIN_ACCOUNT and await self._has_been_here(
+                    account, ["registered", "logged_in"], days=30
+                )
+                if not known_here:
+                    await self._note_throttled(account, network, policy)
+                    raise
 
     async def _note_throttled(self, account: str, network: str, policy: str) -> None:
         """Once a minute for each: whoever guesses is not to fill the table as well."""
         who, now = (account, network, policy), time.monotonic()
         if self._throttled.get(who, -math.inf) > now - 60:
             return
-        if len(self._throttled) >= REMEMBERED:
-            self._throttled.clear()
-        self._throttled[who] = now
+        remember(self._throttled, who, now, REMEMBERED)
         await audit.note(self.database, "login_throttled", account or None, policy=policy)
 
-    def _take_back(self, counted: list[tuple[str, Standing]]) -> None:
-        for subject, standing in counted:
-            self.limits.refund(subject, standing)
+    async def note_login(self, account: str) -> None:
+        """Once a day for each address: HTTP Basic logs in with every request."""
+        here, now = (account, audit.network()), time.monotonic()
+        if self._noted.get(here, -math.inf) > now - DAY:
+            return
+        if not await self._has_been_here(account, ["logged_in"], days=1):
+            async with self.database.connection() as connection:
+                await audit.record(connection, "logged_in", account, by="basic")
+        remember(self._noted, here, now, REMEMBERED)
 
-    async def _has_been_here(self, account: str) -> bool:
+    async def _has_been_here(self, account: str, acts: list[str], days: int) -> bool:
         async with self.database.connection() as connection:
             cursor = await connection.execute(
-                "select 1 from audit where account_id = %s and address = %s"
-                " and act in ('registered', 'logged_in') and at > now() - interval '30 days'"
-                " limit 1",
-                [account, audit.address()],
+                "select 1 from audit where account_id = %s"
+                " and nullif(address, '')::inet <<= nullif(%s, '')::cidr"
+                " and act = any(%s) and at > now() - %s * interval '1 day' limit 1",
+                [account, audit.network(), acts, days],
             )
             return await cursor.fetchone() is not None
 

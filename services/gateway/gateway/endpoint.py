@@ -286,6 +286,7 @@ class Door:
         elif scheme == "basic":
             email, password = _basic(credentials)
             account = await self.guards.accounts.log_in(email, password)
+            await self.guards.accounts.note_login(account)
         else:
             raise Unauthenticated("send the account's e-mail and password with HTTP Basic")
         return Caller(account, None, frozenset())

@@ -116,6 +116,22 @@ class Limits:
             raise refusal
         return standings
 
+    async def look(self, account: str, names: Iterable[str]) -> None:
+        """Raises RateLimited for who has no request left of one of them; counts nothing."""
+        names = tuple(names)
+        self.refuse_if_over(account, names)
+        for policy in (self.policies[name] for name in names):
+            try:
+                counts = await self.counters.read(account, policy) if self._asks() else None
+            except Unavailable:
+                counts = None
+            now = self.now()
+            if counts is None:
+                self._refuse_alone(account, policy)
+            elif wait := _wait(policy, counts, now):
+                self._suspect(account, policy, now + wait)
+                raise OverLimit(policy, wait)
+
     def refund(self, account: str, standing: Standing) -> None:
         """Take back what was admitted: it has turned out to be free."""
         if standing.slot is not None:
@@ -136,9 +152,10 @@ class Limits:
 
     def _ask(self, account: str, policy: Policy) -> Question | None:
         """None when nobody can be asked."""
-        if time.monotonic() < self._away_until:
-            return None
-        return self.counters.ask(account, policy)
+        return self.counters.ask(account, policy) if self._asks() else None
+
+    def _asks(self) -> bool:
+        return time.monotonic() >= self._away_until
 
     async def _answer(self, account: str, policy: Policy, question: Question | None) -> Standing:
         """Raises OverLimit, or Unavailable for what is costly when nobody can be asked."""
@@ -189,18 +206,24 @@ class Limits:
 
     def _count_alone(self, account: str, policy: Policy) -> Standing:
         """Without the bus, each replica admits its share of the limit."""
+        left, times = self._refuse_alone(account, policy)
+        now = self.now()
+        times.append(now)
+        return Standing(policy, left - 1, math.ceil(times[0] + policy.window - now))
+
+    def _refuse_alone(self, account: str, policy: Policy) -> tuple[int, deque[float]]:
+        """How many are left of the share, and when those were that count; raises OverLimit."""
         key, now = (policy.name, account), self.now()
-        share = max(policy.limit // self.replicas, 1)
         times = self._alone.get(key)
         if times is None:
             times = deque()
             remember(self._alone, key, times, REMEMBERED)
         while times and times[0] <= now - policy.window:
             times.popleft()
-        if len(times) >= share:
+        left = max(policy.limit // self.replicas, 1) - len(times)
+        if left <= 0:
             raise OverLimit(policy, times[0] + policy.window - now)
-        times.append(now)
-        return Standing(policy, share - len(times), math.ceil(times[0] + policy.window - now))
+        return left, times
 
 
 def headers(standings: list[Standing]) -> list[tuple[bytes, bytes]]:
