@@ -122,8 +122,8 @@ class RunWait(Message):
 
 
 class RunsRequest(Message):
-    limit: int = 20
-    before: str | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    before: str | None = Field(None, description="The id that the last page gave as `next`.")
 
 
 class Runs(Message):

@@ -360,9 +360,9 @@ class Alert(Message):
 class AlertsRequest(Message):
     """Newest first; `before` is the id of the last one seen."""
 
-    model_id: str | None = None
-    open_only: bool = False
-    before: str | None = None
+    model_id: str | None = Field(None, description="Of one model; of all if left out.")
+    open_only: bool = Field(False, description="Only those that are not over yet.")
+    before: str | None = Field(None, description="The id of the last alert of the page before.")
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
