@@ -162,6 +162,47 @@ def test_a_hostile_body_is_a_1003_that_repeats_nothing(hurried: Account, body: b
     assert len(answer.content) < 1000
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "benchmark?before=%00hunter2",
+        "benchmark?limit=0000000019999",
+        "benchmark?limit=hunter2",
+        "benchmark?limit=%D9%A3",
+        "benchmark/run_0f/plot?format=hunter2",
+        "alerts?before=%00hunter2",
+        "alerts?modelId=%00hunter2",
+        f"alerts?modelId={'hunter2' * 100}",
+        "alerts?openOnly=hunter2",
+        "alerts?limit=201",
+        "alerts?" + "hunter2&" * 300,
+    ],
+)
+def test_a_hostile_query_is_a_1003_that_repeats_nothing(hurried: Account, query: str) -> None:
+    answer = hurried.http.get(f"/v1/api/{query}", headers=hurried.headers)
+    assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
+    assert "hunter2" not in answer.text
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-01:00", "3000-01-01T00:00:00Z"])
+def test_an_expiry_that_nobody_can_mean_is_a_1003(hurried: Account, time: str) -> None:
+    auth = (hurried.email, PASSWORD)
+    [key] = hurried.http.get("/v1/api/keys", auth=auth).json()["data"]["keys"]
+    for method, path in (("POST", "/v1/api/keys"), ("PATCH", f"/v1/api/keys/{key['id']}")):
+        answer = hurried.http.request(
+            method, path, json={"name": "x", "expiresAt": time}, auth=auth
+        )
+        assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
+        assert error_of(answer)["details"]["fields"][0]["path"] == "expiresAt"
+
+
+def test_an_address_with_a_slash_too_many_is_a_404_that_leads_nowhere(hurried: Account) -> None:
+    for method, path in (("GET", "/v1/api/keys/"), ("POST", "/api/generate/"), ("GET", "/login/")):
+        answer = hurried.http.request(method, path, headers={"Host": "evil.example"})
+        assert (answer.status_code, error_of(answer)["code"]) == (404, 3001)
+        assert "location" not in answer.headers
+
+
 def test_what_is_no_json_is_a_415(hurried: Account) -> None:
     headers = {**hurried.headers, "Content-Type": "text/plain"}
     answer = hurried.http.post("/v1/api/generate", content=b"{}", headers=headers)

@@ -45,7 +45,13 @@ class Gateway:
         self.capacity = guards.capacity
         # Where callers come over TLS, they are told never to come without.
         self.everywhere = answer.HSTS if public_url.startswith("https://") else []
-        self.app = FastAPI(title="Lilypad Model Generator", docs_url=None, redoc_url=None)
+        self.app = FastAPI(
+            title="Lilypad Model Generator",
+            docs_url=None,
+            redoc_url=None,
+            # It would send a caller who came over TLS to where anybody can listen.
+            redirect_slashes=False,
+        )
         self.doors: dict[tuple[str, str], Door] = {}
         for prefix, version in PREFIXES.items():
             for endpoint in endpoints:

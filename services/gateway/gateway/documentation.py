@@ -89,7 +89,7 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
         statuses |= {403}
     if endpoint.body:
         statuses |= {400, 413, 415}
-    if "{" in path:
+    if "{" in path or endpoint.query:
         statuses |= {400}
     if endpoint.idempotent:
         statuses |= {400, 409, 422}
@@ -111,6 +111,7 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
             "content": {endpoint.media_type: {"schema": schema}},
         }
     parameters = [
+        *_query(endpoint.query),
         *endpoint.parameters,
         *([IDEMPOTENCY_KEY] if endpoint.idempotent else []),
         *([BETA] if version == "v2" else []),
@@ -131,6 +132,28 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
         include_in_schema=path.startswith(f"/{version}/"),  # the alias is described in words
         openapi_extra={"security": security, **extra},
     )
+
+
+def _query(model: type[Message] | None) -> list[dict[str, Any]]:
+    """The fields of a message as parameters of a query; null cannot be written there."""
+    if model is None:
+        return []
+    parameters = []
+    for name, field in model.model_json_schema()["properties"].items():
+        schema = {key: value for key, value in field.items() if key not in {"title", "description"}}
+        kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+        if kinds:
+            del schema["default"]
+        parameter = {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": schema | dict(*kinds),
+        }
+        if "description" in field:
+            parameter["description"] = field["description"]
+        parameters.append(parameter)
+    return parameters
 
 
 def _described(endpoint: Endpoint, path: str) -> Any:

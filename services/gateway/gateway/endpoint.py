@@ -26,7 +26,7 @@ import structlog
 
 from common import context
 from common.contracts import Message
-from common.errors import InvalidRequest, NotFound, PermissionDenied, ServiceError, Unauthenticated
+from common.errors import NotFound, PermissionDenied, ServiceError, Unauthenticated
 from gateway import answer, audit, bodies, envelope, sessions
 from gateway.accounts import Accounts
 from gateway.answer import Answer, Headers, Send
@@ -49,8 +49,6 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 # Ten times what is asked for anywhere, but for a batch of records; and where little is asked for.
 MOST_BYTES = bodies.LARGE
 FEW_BYTES = 10_000
-# What stands in a path is an id.
-LONGEST_PARAMETER = 512
 # What a key is refused that may be an attempt, and the name of the act.
 REFUSALS: dict[type[Exception], str] = {NotFound: "not_found", PermissionDenied: "not_allowed"}
 
@@ -75,8 +73,7 @@ class Call:
     def path_parameter(self, name: str) -> str:
         """Raises InvalidRequest for what no id can look like."""
         value: str = self.scope["path_params"][name]
-        if "\0" in value or len(value) > LONGEST_PARAMETER:
-            raise InvalidRequest(f"{name}: this is no id")
+        bodies.check_parameter(name, value)
         return value
 
 
@@ -95,7 +92,8 @@ class Endpoint:
             the address where anybody may call. The first counts every request,
             the others only those that are understood.
         idempotent: whether `Idempotency-Key` is honoured.
-        parameters: what OpenAPI says of the query and of headers.
+        query: what stands behind the question mark; the handler gets it for a body.
+        parameters: what OpenAPI says of headers.
         later: whether the answer may be 202, with the work still under way.
     """
 
@@ -107,6 +105,7 @@ class Endpoint:
     tag: str
     allows: Scope | Literal["account"] | None = None
     body: type[Message] | None = None
+    query: type[Message] | None = None
     most_bytes: int = MOST_BYTES
     status: int = 200
     errors: tuple[int, ...] = ()
@@ -206,6 +205,8 @@ class Door:
             )
         if self.version == "v2":
             await self._require_opt_in(call)
+        if endpoint.query is not None:
+            return bodies.parse_query(call.scope["query_string"], endpoint.query), b""
         if endpoint.body is None:
             return None, b""
         bodies.require_json(call.headers)

@@ -27,6 +27,8 @@ Scopes = Annotated[list[Scope], Field(min_length=1, max_length=4)]
 
 # An account that needs more than this has lost control of them.
 MOST_KEYS = 100
+# Later than anybody means, and far enough from the last year that there is.
+LATEST = datetime(3000, 1, 1, tzinfo=UTC)
 COLUMNS = "id, name, prefix, scopes, created_at, expires_at, last_used_at"
 
 # With a limit, in one statement; an id that is there already gets another secret.
@@ -221,9 +223,10 @@ async def write_last_use(connection: Connection, used: dict[str, float]) -> None
 
 
 def _check_expiry(expires_at: datetime | None) -> None:
-    if expires_at is not None and expires_at <= datetime.now(UTC):
-        field = {"path": "expiresAt", "message": "a time that is over"}
-        raise InvalidRequest("expiresAt: this time is over; give one to come", fields=[field])
+    if expires_at is not None and not datetime.now(UTC) < expires_at < LATEST:
+        message = "give a time to come, before the year 3000"
+        field = {"path": "expiresAt", "message": message}
+        raise InvalidRequest(f"expiresAt: {message}", fields=[field])
 
 
 def _key(row: tuple[object, ...]) -> Key:

@@ -1,8 +1,9 @@
 """Benchmark runs: started, waited for, looked up, canceled, drawn."""
 
-from urllib.parse import parse_qs
+from typing import Literal
 
 from common.bus import Bus
+from common.contracts import Message
 from common.contracts.benchmarking import (
     BENCHMARK,
     CANCEL_RUN,
@@ -20,24 +21,14 @@ from common.contracts.benchmarking import (
     RunsRequest,
     RunWait,
 )
-from common.errors import BenchmarkFailed, InvalidRequest
+from common.errors import BenchmarkFailed
 from gateway import envelope
 from gateway.endpoint import Answer, Call, Endpoint
 from gateway.waiting import LONGEST_WAIT, PREFER, preferred, until
 
-FORMATS = ("plotly", "vega-lite", "series")
-LIMIT = {
-    "name": "limit",
-    "in": "query",
-    "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-}
-BEFORE = {
-    "name": "before",
-    "in": "query",
-    "description": "The id that the last page gave as `next`.",
-    "schema": {"type": "string"},
-}
-FORMAT = {"name": "format", "in": "query", "schema": {"enum": list(FORMATS), "default": "plotly"}}
+
+class Style(Message):
+    format: Literal["plotly", "vega-lite", "series"] = "plotly"
 
 
 def endpoints(bus: Bus) -> list[Endpoint]:
@@ -65,29 +56,20 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         run = await bus.call(GET_RUN, RunName(id=call.path_parameter("id")))
         return await _wait(bus, call, run, preferred(call) or 0.0)
 
-    async def list_benchmarks(call: Call, _: None) -> Runs:
-        """The account's runs, newest first, without results; `limit` to 100, `before` an id."""
-        query = parse_qs(call.scope["query_string"].decode("latin-1"))
-        limit = query.get("limit", ["20"])[0]
-        if not limit.isdecimal() or not 1 <= int(limit[:9]) <= 100:
-            raise InvalidRequest("limit: a number from 1 to 100", fields=[_field("limit")])
-        before = query.get("before", [None])[0]
-        return await bus.call(LIST_RUNS, RunsRequest(limit=int(limit), before=before))
+    async def list_benchmarks(_: Call, query: RunsRequest) -> Runs:
+        """The account's runs, newest first, without results."""
+        return await bus.call(LIST_RUNS, query)
 
     async def cancel_benchmark(call: Call, _: None) -> Run:
         """End a run; one that is over stays as it is."""
         return await bus.call(CANCEL_RUN, RunName(id=call.path_parameter("id")))
 
-    async def plot_benchmark(call: Call, _: None) -> Plots:
+    async def plot_benchmark(call: Call, query: Style) -> Plots:
         """Throughput, latency, memory and cost against batch size.
 
         `format` is `plotly` (a figure as plain JSON), `vega-lite` or `series`.
         """
-        query = parse_qs(call.scope["query_string"].decode("latin-1"))
-        style = query.get("format", ["plotly"])[0]
-        if style not in FORMATS:
-            raise InvalidRequest("format: plotly, vega-lite or series", fields=[_field("format")])
-        request = PlotRequest(id=call.path_parameter("id"), format=style)
+        request = PlotRequest(id=call.path_parameter("id"), format=query.format)
         return await bus.call(PLOT_RUN, request)
 
     tag = "Benchmarking"
@@ -110,10 +92,9 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             method="GET",
             path="/benchmark",
             handler=list_benchmarks,
-            parameters=(LIMIT, BEFORE),
+            query=RunsRequest,
             allows="benchmark",
             reply=Runs,
-            errors=(400,),
             summary="List runs",
             tag=tag,
         ),
@@ -142,10 +123,10 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             method="GET",
             path="/benchmark/{id}/plot",
             handler=plot_benchmark,
-            parameters=(FORMAT,),
+            query=Style,
             allows="benchmark",
             reply=Plots,
-            errors=(400, 404, 422),
+            errors=(404, 422),
             summary="Draw a run",
             tag=tag,
         ),
@@ -174,7 +155,3 @@ def _answer(call: Call, run: Run, status: int) -> Answer:
     return Answer(
         envelope.success(run, call.version, call.request_id), status=status, headers=headers
     )
-
-
-def _field(path: str) -> dict[str, str]:
-    return {"path": path, "message": "not one of the allowed values"}

@@ -1,9 +1,5 @@
 """What models do in use: recorded, summarised, watched."""
 
-from urllib.parse import parse_qs
-
-from pydantic import ValidationError
-
 from common.bus import Bus
 from common.contracts.monitoring import (
     ADD_RULE,
@@ -28,7 +24,6 @@ from common.contracts.monitoring import (
     Samples,
 )
 from common.errors import InvalidRequest
-from common.service import invalid
 from gateway.endpoint import FEW_BYTES, Call, Endpoint
 
 # 10,000 records of a few hundred bytes. As columns they are one message on the bus.
@@ -61,16 +56,9 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         """
         return await bus.pass_on(MONITOR, body)
 
-    async def list_alerts(call: Call, _: None) -> bytes:
-        """Alerts, newest first. Query: `modelId`, `openOnly`, `limit` to 200, `before` an id."""
-        query = parse_qs(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        try:
-            request = AlertsRequest.model_validate(
-                {name: values[-1] for name, values in query.items()}
-            )
-        except ValidationError as error:
-            raise invalid(error) from None
-        return await bus.pass_on(LIST_ALERTS, request)
+    async def list_alerts(_: Call, query: AlertsRequest) -> bytes:
+        """Alerts, newest first."""
+        return await bus.pass_on(LIST_ALERTS, query)
 
     async def list_rules(_: Call, __: None) -> bytes:
         """When alerts are raised: the default rules, which need no set-up, and one's own."""
@@ -128,7 +116,7 @@ def endpoints(bus: Bus) -> list[Endpoint]:
             handler=list_alerts,
             allows="monitor:read",
             reply=Alerts,
-            errors=(400,),
+            query=AlertsRequest,
             summary="List alerts",
             tag=tag,
         ),
