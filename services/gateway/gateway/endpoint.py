@@ -190,7 +190,6 @@ class Door:
             # All of them at once: one way to the bus and back.
             call.standings = await limits.admit(call.account, policies)
             return await self._work(call, body)
-        call.standings = await limits.admit(call.account, policies[:1])
         return await self._once(call, key, body, raw)
 
     async def _understand(
@@ -217,7 +216,7 @@ class Door:
             return await asyncio.to_thread(bodies.parse, raw, endpoint.body), raw
 
     async def _once(self, call: Call, key: bytes, body: Message | None, raw: bytes) -> Answer:
-        endpoint = self.endpoint
+        endpoint, limits, idempotency = self.endpoint, self.guards.limits, self.guards.idempotency
 
         async def work(digest: str) -> Answer:
             passed_on = dataclasses.replace(context.current.get(), idempotency_key=digest)
@@ -225,8 +224,7 @@ class Door:
             try:
                 # Only now: a repeated request costs no generation.
                 if endpoint.limits[1:]:
-                    more = await self.guards.limits.admit(call.account, endpoint.limits[1:])
-                    call.standings += more
+                    await self._admit_more(call)
                 return await self._work(call, body)
             except Exception as error:  # noqa: BLE001  (a failure is an answer, kept or not)
                 return self._failure(error, call)
@@ -236,7 +234,27 @@ class Door:
             [endpoint.method, endpoint.path, self.version, raw and orjson.loads(raw)],
             option=orjson.OPT_SORT_KEYS,
         )
-        return await self.guards.idempotency.once(call.account, key, request, work)
+        try:
+            limits.refuse_if_over(call.account, endpoint.limits[1:])
+        except OverLimit:
+            replay = await idempotency.find(call.account, key, request)
+            if replay is None:
+                raise
+            call.standings = await limits.admit(call.account, endpoint.limits[:1])
+            return replay
+        call.standings = await limits.admit(call.account, endpoint.limits[:1])
+        return await idempotency.once(call.account, key, request, work)
+
+    async def _admit_more(self, call: Call) -> None:
+        """Count the work itself; what is refused does not count as a request either."""
+        limits = self.guards.limits
+        try:
+            call.standings += await limits.admit(call.account, self.endpoint.limits[1:])
+        except ServiceError:
+            for standing in call.standings:
+                limits.refund(call.account, standing)
+            call.standings = []
+            raise
 
     async def _work(self, call: Call, body: Message | None) -> Answer:
         result = await self.endpoint.handler(call, body)

@@ -55,6 +55,10 @@ on conflict (id) do update set
     created_at = case when {OLD} then now() else held.created_at end
 returning lease = %(lease)s, fingerprint = %(fingerprint)s, answer
 """  # noqa: S608  (constants)
+FIND = f"""
+select answer from idempotency as held
+where id = %s and fingerprint = %s and answer is not null and not {OLD}
+"""  # noqa: S608  (constants)
 
 
 class Idempotency:
@@ -82,10 +86,7 @@ class Idempotency:
             Conflict: 409, the first request is still under way; 422, the key
                 came with another request.
         """
-        if not FORM.fullmatch(key):
-            raise InvalidRequest("Idempotency-Key: 1 to 255 printable ASCII characters")
-        id = hashlib.sha256(account.encode() + b"\0" + key).digest()
-        secret = AESGCM(hashlib.sha256(b"answer\0" + account.encode() + b"\0" + key).digest())
+        id, secret = _names(account, key)
         lease = secrets.token_hex(8)
         mine, same, stored = await self._claim(id, hashlib.sha256(request).digest(), lease)
         if not same:
@@ -106,6 +107,18 @@ class Idempotency:
             if not kept:
                 await self._let_go(id, lease)
         return answer
+
+    async def find(self, account: str, key: bytes, request: bytes) -> Answer | None:
+        """The answer to the same request before, if there is one; claims nothing.
+
+        Raises:
+            InvalidRequest: as `once`.
+        """
+        id, secret = _names(account, key)
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(FIND.encode(), [id, hashlib.sha256(request).digest()])
+            row = await cursor.fetchone()
+        return None if row is None else _replay(secret, row[0])
 
     async def _claim(
         self, id: bytes, fingerprint: bytes, lease: str
@@ -162,6 +175,14 @@ async def forget_old(connection: Connection) -> None:
     await connection.execute(
         f"delete from idempotency where created_at < now() - interval '{KEPT} hours'".encode()  # noqa: S608  (a constant)
     )
+
+
+def _names(account: str, key: bytes) -> tuple[bytes, AESGCM]:
+    """Under which the key is stored, and what its answer is encrypted with."""
+    if not FORM.fullmatch(key):
+        raise InvalidRequest("Idempotency-Key: 1 to 255 printable ASCII characters")
+    own = account.encode() + b"\0" + key
+    return hashlib.sha256(own).digest(), AESGCM(hashlib.sha256(b"answer\0" + own).digest())
 
 
 def _seal(secret: AESGCM, answer: Answer) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from common.bus import NatsBus
 from common.contracts import Message
 from common.contracts.access import KEY_REVOKED, KeyRevoked
 from common.errors import ModelRefused, Unauthenticated, Unavailable
@@ -189,6 +190,30 @@ async def test_a_replay_counts_as_a_request_but_not_as_the_work(desk: Desk) -> N
         assert answer.status_code == 200
     statuses = [(await post(desk, "/v1/api/few", key)).status_code for _ in range(3)]
     assert statuses == [200, 200, 429]
+
+
+async def test_who_is_over_a_limit_pays_nothing_for_requests_with_a_key_either(
+    desk: Desk, nats: NatsBus
+) -> None:
+    account, key = await desk.key()
+    first = await post(desk, "/v1/api/few", key, idempotency_key="first")
+    statuses = [
+        (await post(desk, "/v1/api/few", key, idempotency_key=f"few{n}")).status_code
+        for n in range(4)
+    ]
+    assert statuses == [200, 200, 429, 429]
+    limits = desk.guards.limits
+    while tasks := limits.counters.tasks | limits._looking:
+        await asyncio.wait(tasks)
+    sent = nats.client.stats["out_msgs"]
+    for number in range(10):
+        answer = await post(desk, "/v1/api/few", key, idempotency_key=f"more{number}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, 2002)
+    assert nats.client.stats["out_msgs"] == sent
+    counts = await limits.counters.read(account, limits.policies["api"])
+    assert sum(counts.values()) == 3
+    again = await post(desk, "/v1/api/few", key, idempotency_key="first")
+    assert (again.status_code, again.content) == (200, first.content)
 
 
 async def test_a_gateway_that_died_with_the_work_is_followed_by_another(desk: Desk) -> None:
