@@ -13,6 +13,7 @@ import psutil
 import psycopg
 import pytest
 
+from gateway.keys import make_key
 from integration.caller import PASSWORD, Account, error_of
 from integration.load import wait_until
 from local.stack import Stack
@@ -135,6 +136,7 @@ def test_another_site_can_make_a_browser_do_nothing(
             assert answer.status_code == 403, path
         assert elsewhere.post("/v1/api/keys", json={"name": "x"}).status_code == 403
     assert len(browser.get("/v1/api/keys", headers=cookie).json()["data"]["keys"]) == 1
+    assert "cross_site_refused" in acts(stack, account.id)
 
 
 def test_an_older_browser_is_known_by_its_origin(stack: Stack, account: Account) -> None:
@@ -142,15 +144,15 @@ def test_an_older_browser_is_known_by_its_origin(stack: Stack, account: Account)
         assert log_in(older, account.email)
 
 
-def test_a_socket_token_lasts_as_long_as_the_session(
-    account: Account, browser: httpx2.Client
+def test_a_socket_token_is_for_sockets_and_its_making_is_noted(
+    stack: Stack, account: Account, browser: httpx2.Client
 ) -> None:
     cookie = {"Cookie": log_in(browser, account.email)}
     made = browser.post("/v1/api/socket-tokens", headers=cookie).json()["data"]
     assert made["token"].startswith("lmg_socket_")
-    # It is for sockets: no API takes it.
     answer = browser.get("/v1/api/alerts", headers={"Authorization": f"Bearer {made['token']}"})
     assert error_of(answer)["code"] == 2001
+    assert acts(stack, account.id)[-1] == "socket_token_made"
 
 
 def test_a_key_is_listed_changed_and_revoked_by_its_owner_only(
@@ -201,7 +203,9 @@ def test_a_key_that_reaches_too_far_leaves_a_trace(stack: Stack, account: Accoun
     ]
 
 
-def test_an_expired_key_is_refused(stack: Stack, account: Account) -> None:
+def test_an_expired_key_and_one_that_was_never_made_are_refused_and_noted(
+    stack: Stack, account: Account
+) -> None:
     key = account.make_key("short", expiresAt="2099-01-01T00:00:00Z")
     with psycopg.connect(stack.postgres.url("gateway")) as database:
         database.execute("update keys set expires_at = now() where id = %s", [key["id"]])
@@ -209,6 +213,18 @@ def test_an_expired_key_is_refused(stack: Stack, account: Account) -> None:
         "/v1/api/generate", {"modelUrl": "a/b"}, headers={"Authorization": f"Bearer {key['key']}"}
     )
     assert (answer.status_code, error_of(answer)["code"]) == (401, 2001)
+    with from_address(stack, "127.0.0.70") as guesser:
+        for _ in range(3):
+            headers = {"Authorization": f"Bearer {make_key()}"}
+            assert guesser.get("/v1/api/alerts", headers=headers).status_code == 401
+    with psycopg.connect(stack.postgres.url("gateway")) as database:
+        rows = database.execute(
+            "select distinct account_id, address, details->>'key' from audit"
+            " where act = 'key_refused' and (account_id = %s or address = '127.0.0.70')"
+            " order by address",
+            [account.id],
+        ).fetchall()
+    assert rows == [(account.id, "127.0.0.1", key["id"]), (None, "127.0.0.70", "")]
 
 
 def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(

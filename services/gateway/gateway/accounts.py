@@ -31,7 +31,7 @@ from gateway.limits import Limits, OverLimit
 from gateway.passwords import MOST_WAITING, Passwords
 
 LOGIN, LOGIN_ADDRESS, LOGIN_ACCOUNT = "login", "login-address", "login-account"
-# Callers at once whose login or throttling was noted; the oldest go first.
+# Callers at once whose login was noted; the oldest go first.
 REMEMBERED = 10_000
 DAY = 86_400.0
 
@@ -90,8 +90,8 @@ class Accounts:
         self.passwords = passwords
         self.limits = limits
         self._turns: dict[str, Turn] = {}
-        # Whose throttling was noted, and whose login where, and when, on the monotonic clock.
-        self._throttled: dict[tuple[str, str, str], float] = {}
+        self._notes = audit.Notes(database)
+        # Whose login was noted where, and when, on the monotonic clock.
         self._noted: dict[tuple[str, str], float] = {}
 
     async def register(self, new: NewAccount) -> Account:
@@ -182,16 +182,8 @@ class Accounts:
                     account, ["registered", "logged_in"], days=30
                 )
                 if not known_here:
-                    await self._note_throttled(account, network, policy)
+                    await self._notes.note("login_throttled", account or None, policy=policy)
                     raise
-
-    async def _note_throttled(self, account: str, network: str, policy: str) -> None:
-        """Once a minute for each: whoever guesses is not to fill the table as well."""
-        who, now = (account, network, policy), time.monotonic()
-        if self._throttled.get(who, -math.inf) > now - 60:
-            return
-        remember(self._throttled, who, now, REMEMBERED)
-        await audit.note(self.database, "login_throttled", account or None, policy=policy)
 
     async def note_login(self, account: str) -> None:
         """Once a day for each address: HTTP Basic logs in with every request."""

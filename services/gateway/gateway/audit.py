@@ -5,7 +5,9 @@ there without the other.
 """
 
 import ipaddress
+import math
 import re
+import time
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
@@ -23,6 +25,9 @@ log = structlog.get_logger()
 origin: ContextVar[tuple[bytes, str]] = ContextVar("origin", default=(b"", ""))
 
 ID = re.compile(r"[a-z]{2,8}_[0-9A-Za-z]{1,32}")
+
+# Of notes, at once; the oldest go first.
+REMEMBERED = 10_000
 
 RECORD = (
     "insert into audit (act, account_id, address, request_id, details) values (%s, %s, %s, %s, %s)"
@@ -44,6 +49,24 @@ async def note(database: Database, act: str, account: str | None, **details: Any
             await record(connection, act, account, **details)
     except ServiceError as error:
         log.warning("not in the audit", act=act, account=account, error=error.message)
+
+
+class Notes:
+    """`note`, the same of one caller once a minute: who tries a lot is not to fill the table."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        # When it was noted, on the monotonic clock.
+        self._noted: dict[tuple[str, ...], float] = {}
+
+    async def note(self, act: str, account: str | None, **details: str) -> None:
+        what, now = (network(), act, account or "", *details.values()), time.monotonic()
+        if self._noted.get(what, -math.inf) > now - 60:
+            return
+        if len(self._noted) >= REMEMBERED:
+            del self._noted[next(iter(self._noted))]
+        self._noted[what] = now
+        await note(self.database, act, account, **details)
 
 
 def as_id(text: str) -> str:

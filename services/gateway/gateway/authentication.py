@@ -14,7 +14,7 @@ import structlog
 from common.contracts.access import Access, Credentials, KeyRevoked
 from common.errors import ServiceError, Unauthenticated
 from common.postgres import Database
-from gateway import keyring, keys, sessions
+from gateway import audit, keyring, keys, sessions
 
 log = structlog.get_logger()
 
@@ -39,6 +39,7 @@ class Caller:
 class Authentication:
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._notes = audit.Notes(database)
         # By the key's hash: no key itself stays in memory.
         self._trusted: dict[bytes, tuple[Caller, float]] = {}
         self._used: dict[str, float] = {}
@@ -77,6 +78,7 @@ class Authentication:
             row = await cursor.fetchone()
         if row is None:
             self._trusted.pop(hashed, None)
+            await self._note_refused(hashed)
             raise Unauthenticated("the API key is unknown, expired or revoked")
         caller = Caller(row[0], row[1], frozenset(row[2]), row[3])
         if revocations == self._revocations:
@@ -84,6 +86,15 @@ class Authentication:
                 del self._trusted[next(iter(self._trusted))]
             self._trusted[hashed] = (caller, time.monotonic() + TRUSTED)
         return caller
+
+    async def _note_refused(self, hashed: bytes) -> None:
+        """A key that is over, or was never made: somebody tries, or goes on with what is over."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select account_id, id from keys where hash = %s", [hashed]
+            )
+            account, key = await cursor.fetchone() or (None, "")
+        await self._notes.note("key_refused", account, key=key)
 
     async def forget(self, revoked: KeyRevoked) -> None:
         """Stop trusting a key that was revoked or changed, here or on another replica."""

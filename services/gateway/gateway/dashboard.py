@@ -45,7 +45,7 @@ class Dashboard:
         fields: Fields = {}
         try:
             await self.guards.limits.admit(audit.network(), ["register"])
-            fields = await _fields(request)
+            fields = await self._fields(request)
             await self.guards.accounts.register(
                 NewAccount(email=_one(fields, "email"), password=_one(fields, "password"))
             )
@@ -60,7 +60,7 @@ class Dashboard:
     async def log_in(self, request: Request) -> Response:
         fields: Fields = {}
         try:
-            fields = await _fields(request)
+            fields = await self._fields(request)
             email, password = _one(fields, "email"), _one(fields, "password")
             if not 0 < len(email) <= 254 or not 0 < len(password) <= 256:
                 raise Unauthenticated("the e-mail address or the password is wrong")
@@ -73,7 +73,7 @@ class Dashboard:
         return response
 
     async def log_out(self, request: Request) -> Response:
-        await _fields(request)
+        await self._fields(request)
         if token := _session(request):
             await self.guards.sessions.end(token)
         response = _to("/")
@@ -144,10 +144,36 @@ class Dashboard:
 
     async def _act(self, request: Request) -> tuple[str, Fields]:
         """Whose form it is and what it says; counted like any request of the account."""
-        fields = await _fields(request)
+        fields = await self._fields(request)
         account = await self._account(request)
         await self.guards.limits.admit(account, ["api"])
         return account, fields
+
+    async def _fields(self, request: Request) -> Fields:
+        """What a form of ours sends.
+
+        Raises:
+            PermissionDenied: another site's form.
+            InvalidRequest: no form, too large, or not text.
+        """
+        headers = dict(request.scope["headers"])
+        await self.guards.sessions.refuse_cross_site(headers)
+        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if media_type != b"application/x-www-form-urlencoded":
+            raise InvalidRequest("send a form", status=415)
+        raw = await bodies.read(request.receive, headers, MOST_BYTES)
+        try:
+            fields = parse_qs(
+                raw.decode("ascii"),
+                keep_blank_values=True,
+                errors="strict",
+                max_num_fields=MOST_FIELDS,
+            )
+        except ValueError:
+            raise InvalidRequest("this is no form that can be read") from None
+        if any("\0" in value for values in fields.values() for value in values):
+            raise InvalidRequest("a field holds the character U+0000")
+        return fields
 
     async def _show(
         self,
@@ -212,30 +238,6 @@ def add(app: FastAPI, dashboard: Dashboard) -> None:
         return _to("/login")
 
     app.add_exception_handler(LoggedOut, to_login)
-
-
-async def _fields(request: Request) -> Fields:
-    """What a form of ours sends.
-
-    Raises:
-        PermissionDenied: another site's form.
-        InvalidRequest: no form, too large, or not text.
-    """
-    headers = dict(request.scope["headers"])
-    sessions.refuse_cross_site(headers)
-    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != b"application/x-www-form-urlencoded":
-        raise InvalidRequest("send a form", status=415)
-    raw = await bodies.read(request.receive, headers, MOST_BYTES)
-    try:
-        fields = parse_qs(
-            raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
-        )
-    except ValueError:
-        raise InvalidRequest("this is no form that can be read") from None
-    if any("\0" in value for values in fields.values() for value in values):
-        raise InvalidRequest("a field holds the character U+0000")
-    return fields
 
 
 def _one(fields: Fields, name: str) -> str:

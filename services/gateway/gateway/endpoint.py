@@ -227,6 +227,7 @@ class Door:
                     await self._admit_more(call)
                 return await self._work(call, body)
             except Exception as error:  # noqa: BLE001  (a failure is an answer, kept or not)
+                await self._note(error, call)
                 return self._failure(error, call)
 
         # However it was written: order of keys, white space, /api or /v1/api.
@@ -300,7 +301,7 @@ class Door:
     async def _authenticate_person(self, call: Call, scheme: str, credentials: str) -> Caller:
         session = sessions.token_in(call.headers)
         if session is not None and not scheme:
-            sessions.refuse_cross_site(call.headers)
+            await self.guards.sessions.refuse_cross_site(call.headers)
             account = await self.guards.sessions.find(session)
         elif scheme == "basic":
             email, password = _basic(credentials)

@@ -43,6 +43,7 @@ class SocketToken(Message):
 class Sessions:
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._notes = audit.Notes(database)
 
     async def begin(self, account: str, previous: str | None) -> str:
         """A new session's token; the one that the browser had before is over."""
@@ -89,6 +90,19 @@ class Sessions:
             if row is not None:
                 await audit.record(connection, "logged_out", row[0])
 
+    async def refuse_cross_site(self, headers: dict[bytes, bytes]) -> None:
+        """Raises PermissionDenied for a request that another site had the browser make."""
+        if _is_from_here(headers):
+            return
+        hashed = _hash(token_in(headers) or "")
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select account_id from sessions where hash = %s", [hashed]
+            )
+            row = await cursor.fetchone()
+        await self._notes.note("cross_site_refused", row[0] if row else None)
+        raise PermissionDenied("this request comes from another site")
+
     async def make_socket_token(self, account: str, session: str | None) -> SocketToken:
         token = SOCKET_PREFIX + secrets.token_urlsafe(32)
         expires_at = datetime.now(UTC) + timedelta(seconds=SOCKET_TOKEN)
@@ -98,6 +112,7 @@ class Sessions:
                 " values (%s, %s, %s, %s)",
                 [_hash(token), account, _hash(session) if session else None, expires_at],
             )
+            await audit.record(connection, "socket_token_made", account)
         return SocketToken(token=token, expires_at=expires_at)
 
 
@@ -144,8 +159,8 @@ def clear_cookie() -> str:
     return f"{COOKIE}=; Max-Age=0; {ATTRIBUTES}"
 
 
-def refuse_cross_site(headers: dict[bytes, bytes]) -> None:
-    """Raises PermissionDenied for a request that another site had the browser make.
+def _is_from_here(headers: dict[bytes, bytes]) -> bool:
+    """Not so where another site had the browser send it.
 
     Browsers say where a request comes from in `Sec-Fetch-Site`, older ones
     only in `Origin`. Who says neither is no browser, and has no business with
@@ -153,12 +168,9 @@ def refuse_cross_site(headers: dict[bytes, bytes]) -> None:
     """
     site = headers.get(b"sec-fetch-site")
     if site is not None:
-        from_here = site in (b"same-origin", b"none")
-    else:
-        origin = headers.get(b"origin", b"")
-        from_here = bool(origin) and origin.partition(b"://")[2] == headers.get(b"host")
-    if not from_here:
-        raise PermissionDenied("this request comes from another site")
+        return site in (b"same-origin", b"none")
+    origin = headers.get(b"origin", b"")
+    return bool(origin) and origin.partition(b"://")[2] == headers.get(b"host")
 
 
 def _hash(token: str) -> bytes:

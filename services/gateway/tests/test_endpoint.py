@@ -12,7 +12,7 @@ import pytest
 from common.bus import NatsBus
 from common.contracts import Message
 from common.contracts.access import KEY_REVOKED, KeyRevoked
-from common.errors import ModelRefused, Unauthenticated, Unavailable
+from common.errors import ModelRefused, NotFound, Unauthenticated, Unavailable
 from gateway import bodies, versions
 from gateway.counters import Policy
 from gateway.endpoint import Door
@@ -181,6 +181,22 @@ async def test_a_refusal_is_kept_and_a_failure_is_not(
     second = await post(desk, "/v1/api/echo", key, idempotency_key="fails")
     assert (second.content == first.content) is kept
     assert second.status_code == (422 if kept else 200)
+
+
+async def test_what_is_not_found_is_noted_with_an_idempotency_key_as_without(desk: Desk) -> None:
+    account, key = await desk.key()
+
+    async def fail(*_: Any) -> Echo:
+        raise NotFound("no such thing")
+
+    desk.answer = fail
+    for headers in ({}, {"idempotency_key": "absent"}):
+        assert (await post(desk, "/v1/api/echo", key, **headers)).status_code == 404
+    async with desk.guards.idempotency.database.connection() as connection:
+        cursor = await connection.execute(
+            "select act from audit where account_id = %s and act like 'not%%'", [account]
+        )
+        assert await cursor.fetchall() == [("not_found",), ("not_found",)]
 
 
 async def test_a_replay_counts_as_a_request_but_not_as_the_work(desk: Desk) -> None:
