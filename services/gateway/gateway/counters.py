@@ -185,6 +185,8 @@ class Counters:
             allow_direct=True,
             allow_msg_counter=True,
         )
+        if not self.bus.client.is_connected:
+            raise Unavailable(UNCOUNTED, retry_after=1)
         stream = self.bus.client.jetstream(timeout=BUDGET)
         try:
             try:

@@ -7,6 +7,7 @@ so it is looked at again after a moment.
 """
 
 import asyncio
+import itertools
 import math
 import time
 from collections import deque
@@ -21,7 +22,8 @@ from gateway.counters import REMEMBERED, UNCOUNTED, Counter, Counters, Policy, Q
 
 log = structlog.get_logger()
 
-# After it was found to be away, each replica counts alone for so long before it asks again.
+# Where the bus is away each replica counts alone, and looks for it so often, in seconds. Requests
+# do not: a bus that hangs would hold up each of them.
 AWAY = 0.5
 # What requests give back has arrived by then, in seconds.
 MOMENT = 0.2
@@ -79,16 +81,17 @@ class Limits:
         self._over: dict[tuple[str, str], float] = {}
         self._looking: set[asyncio.Task[None]] = set()
         self._alone: dict[tuple[str, str], deque[float]] = {}
-        self._away_until = 0.0
+        self._waiting_for_bus: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Make the stream of counters, or find it; waits for the bus as long as it takes."""
-        while True:
+        for attempt in itertools.count():
             try:
                 await self.counters.make_stream()
             except Unavailable as error:
-                log.warning("waiting for the stream of limits", error=error.message)
-                await asyncio.sleep(0.5)
+                if attempt == 0:
+                    log.warning("waiting for the stream of limits", error=error.message)
+                await asyncio.sleep(AWAY)
             else:
                 return
 
@@ -121,10 +124,12 @@ class Limits:
         names = tuple(names)
         self.refuse_if_over(account, names)
         for policy in (self.policies[name] for name in names):
-            try:
-                counts = await self.counters.read(account, policy) if self._asks() else None
-            except Unavailable:
-                counts = None
+            counts = None
+            if self._asks():
+                try:
+                    counts = await self.counters.read(account, policy)
+                except Unavailable:
+                    self._wait_for_bus()
             now = self.now()
             if counts is None:
                 self._refuse_alone(account, policy)
@@ -155,7 +160,11 @@ class Limits:
         return self.counters.ask(account, policy) if self._asks() else None
 
     def _asks(self) -> bool:
-        return time.monotonic() >= self._away_until
+        return self._waiting_for_bus is None or self._waiting_for_bus.done()
+
+    def _wait_for_bus(self) -> None:
+        if self._asks():
+            self._waiting_for_bus = asyncio.create_task(self.start())
 
     async def _answer(self, account: str, policy: Policy, question: Question | None) -> Standing:
         """Raises OverLimit, or Unavailable for what is costly when nobody can be asked."""
@@ -163,7 +172,7 @@ class Limits:
             try:
                 return self._decide(*await self.counters.answer(question))
             except Unavailable:
-                self._away_until = time.monotonic() + AWAY
+                self._wait_for_bus()
         if policy.costly:
             raise Unavailable(UNCOUNTED, retry_after=1)
         return self._count_alone(account, policy)

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import random
+import signal
 import time
 from functools import partial
 
@@ -312,7 +314,32 @@ async def test_without_the_bus_reads_get_a_share_and_what_costs_money_nothing(
         finally:
             servers.processes["nats"].start()
             await asyncio.to_thread(servers.wait_until_ready, "nats")
-        while not connection.client.is_connected or time.monotonic() < limits._away_until:
+        while not limits._asks():
+            await asyncio.sleep(0.05)
+        assert await admitted(limits, account(), 120) == 100
+
+
+async def test_a_bus_that_hangs_holds_up_who_asked_it_and_nobody_after_them(
+    servers: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.counters.BUDGET", 0.5)
+    server = servers.processes["nats"].pid
+    async with bus.connect(servers.nats.url("gateway"), "gateway") as connection:
+        limits, who = await limiter(connection, 100, Clock(), replicas=2), account()
+        os.kill(server, signal.SIGSTOP)
+        try:
+            [standing] = await limits.admit(who, ["api"])
+            assert standing.slot is None  # counted alone
+            with monkeypatch.context() as patched:
+                patched.setattr(limits.counters, "ask", pytest.fail)
+                patched.setattr(limits.counters, "read", pytest.fail)
+                for _ in range(20):
+                    await asyncio.sleep(0.1)
+                    await limits.admit(who, ["api"])
+                    await limits.look(who, ["api"])
+        finally:
+            os.kill(server, signal.SIGCONT)
+        while not limits._asks():
             await asyncio.sleep(0.05)
         assert await admitted(limits, account(), 120) == 100
 
