@@ -6,7 +6,9 @@ through the same models and the same rules as the API's bodies.
 
 import dataclasses
 import secrets
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -22,6 +24,8 @@ from gateway.accounts import AccountChange, NewAccount
 from gateway.answer import Answer
 from gateway.endpoint import Guards
 from gateway.keyring import CreatedKey, KeyChange, KeyRing, NewKey
+from gateway.limits import OverLimit
+from gateway.limits import headers as rate_headers
 from gateway.pages import Pages
 
 MOST_BYTES = 10_000
@@ -30,6 +34,7 @@ MOST_FIELDS = 20
 EXPIRIES = (7, 30, 90, 365)
 
 Fields = dict[str, list[str]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Dashboard:
@@ -81,7 +86,9 @@ class Dashboard:
         return response
 
     async def show(self, request: Request) -> Response:
-        return await self._show(request, await self._account(request))
+        account = await self._account(request)
+        await self._count(request, account)
+        return await self._show(request, account)
 
     async def create_key(self, request: Request) -> Response:
         account, fields = await self._act(request)
@@ -146,8 +153,26 @@ class Dashboard:
         """Whose form it is and what it says; counted like any request of the account."""
         fields = await self._fields(request)
         account = await self._account(request)
-        await self.guards.limits.admit(account, ["api"])
+        await self._count(request, account)
         return account, fields
+
+    async def _count(self, request: Request, account: str) -> None:
+        request.state.standings = await self.guards.limits.admit(account, ["api"])
+
+    async def serve(self, handler: Handler, request: Request) -> Response:
+        """What the handler answers, or a page that says why not; with where the limits stand."""
+        request.state.standings = []
+        try:
+            response = await handler(request)
+        except ServiceError as error:
+            if isinstance(error, OverLimit):
+                request.state.standings = [error.standing]
+            message, status, headers = _said(error)
+            response = self.pages.show("refused.html", request, status, error=message)
+            response.headers.update(headers)
+        if request.state.standings:
+            response.raw_headers += rate_headers(request.state.standings)
+        return response
 
     async def _fields(self, request: Request) -> Fields:
         """What a form of ours sends.
@@ -232,7 +257,8 @@ def add(app: FastAPI, dashboard: Dashboard) -> None:
         ("POST", "/dashboard/keys/{key}/revoke", dashboard.revoke_key),
         ("POST", "/dashboard/beta", dashboard.change_beta),
     ):
-        app.add_route(path, handler, methods=[method], include_in_schema=False)
+        served = partial(dashboard.serve, handler)
+        app.add_route(path, served, methods=[method], include_in_schema=False)
 
     async def to_login(_: Request, __: Exception) -> Response:
         return _to("/login")

@@ -34,7 +34,7 @@ from gateway.authentication import Authentication, Caller
 from gateway.capacity import Capacity
 from gateway.idempotency import Idempotency
 from gateway.keyring import Scope
-from gateway.limits import Limits, OverLimit, Standing
+from gateway.limits import Limits, OverLimit, Standing, policy_header
 from gateway.limits import headers as rate_headers
 from gateway.sessions import Sessions
 from gateway.versions import DEPRECATED, Version
@@ -139,6 +139,9 @@ class Door:
         self.challenge = "Basic" if endpoint.allows == "account" else "Bearer"
         deprecated = DEPRECATED.get((endpoint.method, endpoint.path, version))
         self.news: Headers = deprecated.to_headers() if deprecated else []
+        # Where nothing was counted, what would have been.
+        counted = [guards.limits.policies[name] for name in endpoint.limits]
+        self.policy: Headers = [policy_header(counted)]
         # One large body is read at a time.
         self._large = asyncio.Lock()
 
@@ -155,7 +158,7 @@ class Door:
         except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an answer)
             reply = self._failure(error, call)
             await self._note(error, call)
-        standing = rate_headers(call.standings) if call.standings else []
+        standing = rate_headers(call.standings) if call.standings else self.policy
         await answer.send_answer(send, reply, call.request_id, standing + self.news)
 
     async def _answer(self, call: Call, receive: bodies.Receive) -> Answer:

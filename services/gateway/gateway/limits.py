@@ -240,18 +240,20 @@ def headers(standings: list[Standing]) -> list[tuple[bytes, bytes]]:
 
     The older ones can say one policy only: the one that will be over first.
     """
-    policy = ", ".join(
-        f'"{s.policy.name}";q={s.policy.limit};w={s.policy.window}' for s in standings
-    )
     limit = ", ".join(f'"{s.policy.name}";r={s.remaining};t={s.reset}' for s in standings)
     tightest = min(standings, key=lambda standing: standing.remaining)
     return [
-        (b"ratelimit-policy", policy.encode()),
+        policy_header([standing.policy for standing in standings]),
         (b"ratelimit", limit.encode()),
         (b"x-ratelimit-limit", str(tightest.policy.limit).encode()),
         (b"x-ratelimit-remaining", str(tightest.remaining).encode()),
         (b"x-ratelimit-reset", str(tightest.reset).encode()),
     ]
+
+
+def policy_header(policies: list[Policy]) -> tuple[bytes, bytes]:
+    told = ", ".join(f'"{policy.name}";q={policy.limit};w={policy.window}' for policy in policies)
+    return b"ratelimit-policy", told.encode()
 
 
 def _wait(policy: Policy, counts: dict[int, int], now: float) -> float:

@@ -45,6 +45,27 @@ async def test_every_authenticated_answer_says_where_the_limit_stands(desk: Desk
         assert answer.headers["x-ratelimit-limit"] == "100000"
 
 
+async def test_the_dashboard_is_counted_like_a_request_and_refuses_with_a_page(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    email = f"{secrets.token_hex(6)}@example.com"
+    person = {"email": email, "password": "correct horse battery"}
+    async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
+        await http.post("/v1/api/accounts", json=person)
+        cookie = (await http.post("/login", data=person)).headers["set-cookie"].partition(";")[0]
+        monkeypatch.setitem(desk.guards.limits.policies, "api", Policy("api", 2))
+        page = await http.get("/dashboard", headers={"Cookie": cookie})
+        assert (page.status_code, page.headers["x-ratelimit-remaining"]) == (200, "1")
+        form = {"url": "/dashboard/beta", "data": {"beta": "on"}, "headers": {"Cookie": cookie}}
+        assert (await http.post(**form)).status_code == 303
+        refused = await http.post(**form)
+    assert refused.status_code == 429
+    assert refused.headers["content-type"].startswith("text/html")
+    assert "more than 2 requests" in refused.text.lower()
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.headers["x-ratelimit-remaining"] == "0"
+
+
 async def test_a_key_without_the_scope_is_told_which_one_it_lacks(desk: Desk) -> None:
     _, key = await desk.key(scopes=["benchmark", "monitor:read"])
     answer = await post(desk, "/v1/api/echo", key)
@@ -312,6 +333,7 @@ async def test_beyond_its_share_an_account_is_told_at_once_and_others_are_served
     refused = await post(desk, "/v1/api/echo", greedy)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, 5003)
     assert refused.headers["retry-after"] == "1"
+    assert refused.headers["ratelimit-policy"] == '"api";q=100000;w=60'  # nothing was counted
     assert (await post(desk, "/v1/api/echo", other)).status_code == 200
     let_go.set()
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
