@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from subprocess import run
 from sys import executable
+from typing import Any
 
 import httpx2
 import psutil
@@ -261,6 +262,28 @@ def test_among_a_hundred_thousand_keys_one_is_found_by_an_index(stack: Stack) ->
             plan = "\n".join(row[0] for row in database.execute(f"explain {statement}"))
             assert "Seq Scan" not in plan, plan
         database.rollback()
+
+
+def test_what_the_edge_may_answer_and_every_parameter_is_declared(generous_stack: Stack) -> None:
+    paths = httpx2.get(f"{generous_stack.url}/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            wanted = {"503", "504"} | ({"408", "413"} if "requestBody" in operation else set())
+            assert wanted <= set(operation["responses"]), (method, path)
+
+    def parameters(method: str, path: str) -> dict[str, dict[str, Any]]:
+        listed = paths[path][method].get("parameters", [])
+        return {parameter["name"]: parameter["schema"] for parameter in listed}
+
+    assert parameters("get", "/v1/api/alerts") == {
+        "modelId": {"type": "string"},
+        "openOnly": {"type": "boolean", "default": False},
+        "before": {"type": "string"},
+        "limit": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+    }
+    assert parameters("get", "/v1/api/benchmark")["limit"]["maximum"] == 100
+    assert parameters("post", "/v1/api/download") == {"If-None-Match": {"type": "string"}}
+    assert "304" in paths["/v1/api/download"]["post"]["responses"]
 
 
 def test_schemathesis_finds_nothing(generous_stack: Stack, tmp_path: Path) -> None:

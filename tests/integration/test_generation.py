@@ -59,8 +59,10 @@ def test_the_zip_holds_the_same_files_and_is_the_same_byte_for_byte(account: Acc
         unpacked = {Path(name).name: archive.read(name).decode() for name in archive.namelist()}
     assert unpacked == files
 
-    again = account.post("/v1/api/download", body, headers={"If-None-Match": etag})
-    assert (again.status_code, again.content) == (304, b"")
+    for named in (etag, f'"other", W/{etag}', "*"):
+        again = account.post("/v1/api/download", body, headers={"If-None-Match": named})
+        assert (again.status_code, again.content) == (304, b"")
+        assert "no-store" not in again.headers["cache-control"]
 
 
 def test_the_python_client_speaks_as_in_the_reference(

@@ -37,10 +37,12 @@ same as `/v1/api/...`. Get a key with `POST /v1/api/accounts`, then
 """
 
 MEANINGS = {
+    304: "Not changed: the same bytes as those of the `ETag` that was sent.",
     400: "The request is not valid.",
     401: "No, unknown, expired or revoked credentials.",
     403: "Not allowed: the key lacks the scope, v2 is not opted in to, or another site asks.",
     404: "Not found.",
+    408: "The request took longer than 30 seconds to arrive.",
     409: "Conflict, or the first request with this Idempotency-Key is still under way.",
     413: "The body is too large.",
     415: "The body is not JSON by its media type.",
@@ -49,6 +51,7 @@ MEANINGS = {
     500: "Internal error.",
     502: "The Hub answered something that makes no sense.",
     503: "Overloaded, or a dependency is away; `Retry-After` says when to try again.",
+    504: "The answer took longer than it may.",
 }
 
 BETA = {
@@ -66,6 +69,13 @@ IDEMPOTENCY_KEY = {
     " answered the first time, and done once. Use a UUID.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The `ETag` of what one has: if it is still the same, the answer is 304.",
+    "schema": {"type": "string"},
+}
 SECURITY: dict[str, list[dict[str, list[str]]]] = {
     "": [],
     "account": [{"password": []}, {"session": []}],
@@ -81,14 +91,14 @@ class Status(Message):
 
 def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
     """The endpoint as FastAPI understands it; it describes, and is served by its door."""
-    statuses = {500, 503, *endpoint.errors}
+    statuses = {500, 503, 504, *endpoint.errors}
     if endpoint.allows:
         statuses |= {401, 429}
         statuses |= {403}
     if version == "v2":
         statuses |= {403}
     if endpoint.body:
-        statuses |= {400, 413, 415}
+        statuses |= {400, 408, 413, 415}
     if "{" in path or endpoint.query:
         statuses |= {400}
     if endpoint.idempotent:
@@ -110,10 +120,12 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
             "description": "The file.",
             "content": {endpoint.media_type: {"schema": schema}},
         }
+        responses[304] = {"description": MEANINGS[304]}
     parameters = [
         *_query(endpoint.query),
         *endpoint.parameters,
         *([IDEMPOTENCY_KEY] if endpoint.idempotent else []),
+        *([IF_NONE_MATCH] if 304 in responses else []),
         *([BETA] if version == "v2" else []),
     ]
     extra = {"parameters": parameters} if parameters else {}

@@ -30,8 +30,9 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         headers = {
             "ETag": f'"{package.sha256}"',
             "Content-Disposition": f'attachment; filename="{package.filename}"',
+            "Cache-Control": "private, no-cache",
         }
-        if call.headers.get(b"if-none-match", b"").decode("latin-1") == headers["ETag"]:
+        if _has_it(call, headers["ETag"]):
             return Answer(b"", status=304, headers=headers)
         return Answer(package.content, "application/zip", headers=headers)
 
@@ -66,3 +67,9 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         ),
         *verifications.endpoints(bus),
     ]
+
+
+def _has_it(call: Call, tag: str) -> bool:
+    """Whether `If-None-Match` names it, in a list perhaps, or weakly (RFC 9110, 13.1.2)."""
+    named = call.headers.get(b"if-none-match", b"").decode("latin-1").split(",")
+    return not {"*", tag, f"W/{tag}"}.isdisjoint(one.strip() for one in named)
