@@ -308,7 +308,7 @@ def _messages(system: Stack) -> int:
     async def ask() -> int:
         client = await nats.connect(system.nats.url("supervisor"), inbox_prefix="_INBOX.supervisor")
         try:
-            info = await client.jetstream().stream_info("LIMITS")
+            info = await client.jetstream().stream_info("LIMITS_60")
             return info.state.last_seq
         finally:
             await client.close()

@@ -120,14 +120,14 @@ async def test_nobody_listens_to_what_is_for_another(
         ("generator", "rpc.benchmarker.start"),
         ("generator", "event.key.revoked.a.b"),
         ("generator", "limit.api.a.1"),
-        ("generator", "$JS.API.STREAM.DELETE.LIMITS"),
+        ("generator", "$JS.API.STREAM.DELETE.LIMITS_60"),
         ("worker", "$JS.API.STREAM.DELETE.JOBS"),
         ("worker", "rpc.metrics.record"),
         ("metrics", "rpc.generator.generate"),
-        ("metrics", "$JS.API.STREAM.DELETE.LIMITS"),
+        ("metrics", "$JS.API.STREAM.DELETE.LIMITS_60"),
         ("gateway", "$JS.API.STREAM.DELETE.JOBS"),
         ("supervisor", "$JS.API.CONSUMER.DELETE.JOBS.worker"),
-        ("supervisor", "$JS.API.STREAM.DELETE.LIMITS"),
+        ("supervisor", "$JS.API.STREAM.DELETE.LIMITS_60"),
         ("supervisor", "rpc.generator.generate"),
         ("gateway", "unlisted"),
         ("gateway", "_INBOX.generator.x.1"),
@@ -167,10 +167,10 @@ async def test_an_acknowledged_message_survives_a_killed_server(
 ) -> None:
     gateway = await connect("gateway")
     stream = gateway.jetstream()
-    await stream.add_stream(name="LIMITS", subjects=["limit.>"])
+    await stream.add_stream(name="LIMITS_60", subjects=["limit.>"], allow_direct=True)
     await stream.publish("limit.kept", b"still here")
     servers.processes["nats"].kill()
     await asyncio.to_thread(servers.wait_until_ready, "nats")
     again = await connect("gateway")
-    kept = await again.jetstream().get_last_msg("LIMITS", "limit.kept")
+    kept = await again.jetstream().get_last_msg("LIMITS_60", "limit.kept", direct=True)
     assert kept.data == b"still here"

@@ -44,7 +44,6 @@ from common.errors import Unavailable
 
 log = structlog.get_logger()
 
-STREAM = "LIMITS"
 # Counting takes a quarter of a millisecond; a bus that needs longer than this, on however busy a
 # machine, is away. In seconds.
 BUDGET = 3.0
@@ -56,7 +55,8 @@ SKEW = 0.5
 AHEAD, AHEAD_PART = 64, 1000
 # Who is back so soon, in seconds, asks without pause; what is left goes back after ten times that.
 PAUSE = 0.05
-# The oldest counters go beyond this; they last two windows, so that is hundreds of thousands.
+# A counter takes 110 bytes, and lasts two windows and a minute; beyond this the oldest go. So 3,000
+# counters of a minute may be begun each second, and 80 of an hour, in a stream of their own.
 MOST_BYTES = 64 * 1024 * 1024
 # Counters remembered here at once; the oldest go first.
 REMEMBERED = 20_000
@@ -74,6 +74,10 @@ class Policy:
     limit: int
     window: int = 60
     costly: bool = False
+
+    @property
+    def stream(self) -> str:
+        return f"LIMITS_{self.window}"
 
     def slot(self, now: float) -> int:
         return int(now * SLOTS / self.window)
@@ -160,27 +164,25 @@ class Counters:
 
     Args:
         bus: where they are.
-        longest: window, in seconds.
         now: seconds since 1970; replicas' clocks differ by less than `SKEW`.
     """
 
-    def __init__(self, bus: NatsBus, longest: int, now: Callable[[], float]) -> None:
+    def __init__(self, bus: NatsBus, now: Callable[[], float]) -> None:
         self.bus = bus
-        self.longest = longest
         self.now = now
         self._counters: dict[tuple[str, str], Counter] = {}
         self._owed: dict[str, int] = {}
         self.tasks: set[asyncio.Task[None]] = set()
 
-    async def make_stream(self) -> None:
+    async def make_stream(self, policy: Policy) -> None:
         """Or find it. Raises Unavailable."""
         config = StreamConfig(
-            name=STREAM,
-            subjects=["limit.>"],
+            name=policy.stream,
+            subjects=[f"limit.{policy.window}.>"],
             storage=StorageType.MEMORY,
             discard=DiscardPolicy.OLD,
             max_msgs_per_subject=1,
-            max_age=2 * self.longest + 60,
+            max_age=2 * policy.window + 60,
             max_bytes=MOST_BYTES,
             allow_direct=True,
             allow_msg_counter=True,
@@ -261,7 +263,7 @@ class Counters:
         async def anew() -> None:
             """The stream is in memory: a server that was started again has none."""
             try:
-                await self.make_stream()
+                await self.make_stream(counter.policy)
                 last = await self._add(counter.subject, count)
             except Unavailable as error:
                 self._given(counter, batch, error)
@@ -347,12 +349,13 @@ class Counters:
     async def _read(self, account: str, policy: Policy, slots: Sequence[int]) -> dict[int, int]:
         """What was counted in these slots. The stream has one replica: it has all it answered."""
         if len(slots) == 1:
-            return {slots[0]: await self._read_one(_subject(policy, account, slots[0]))}
+            subject = f"{policy.stream}.{_subject(policy, account, slots[0])}"
+            return {slots[0]: await self._read_one(subject)}
         return await self._read_many(account, policy, slots)
 
     async def _read_one(self, subject: str) -> int:
         try:
-            reply = await self.bus.request(f"$JS.API.DIRECT.GET.{STREAM}.{subject}", b"", BUDGET)
+            reply = await self.bus.request(f"$JS.API.DIRECT.GET.{subject}", b"", BUDGET)
         except NoResponders:  # no stream: nothing was counted
             return 0
         return 0 if reply.headers.get("Status") else _value(reply)
@@ -371,7 +374,7 @@ class Counters:
         try:
             replies = await client.subscribe(inbox)
             try:
-                await client.publish(f"$JS.API.DIRECT.GET.{STREAM}", question, reply=inbox)
+                await client.publish(f"$JS.API.DIRECT.GET.{policy.stream}", question, reply=inbox)
                 while True:
                     reply = await replies.next_msg(timeout=BUDGET)
                     headers = reply.headers or {}
@@ -391,7 +394,7 @@ class Counters:
 
 
 def _subject(policy: Policy, account: str, slot: int) -> str:
-    return f"limit.{policy.name}.{token(account)}.{slot}"
+    return f"limit.{policy.window}.{policy.name}.{token(account)}.{slot}"
 
 
 def _increment(count: int) -> dict[str, str]:

@@ -76,21 +76,21 @@ class Limits:
         self.policies = {policy.name: policy for policy in policies}
         self.replicas = replicas
         self.now = now
-        longest = max(policy.window for policy in self.policies.values())
-        self.counters = Counters(bus, longest, now)
+        self.counters = Counters(bus, now)
         self._over: dict[tuple[str, str], float] = {}
         self._looking: set[asyncio.Task[None]] = set()
         self._alone: dict[tuple[str, str], deque[float]] = {}
         self._waiting_for_bus: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Make the stream of counters, or find it; waits for the bus as long as it takes."""
+        """Make the streams of counters, or find them; waits for the bus as long as it takes."""
         for attempt in itertools.count():
             try:
-                await self.counters.make_stream()
+                for policy in {policy.window: policy for policy in self.policies.values()}.values():
+                    await self.counters.make_stream(policy)
             except Unavailable as error:
                 if attempt == 0:
-                    log.warning("waiting for the stream of limits", error=error.message)
+                    log.warning("waiting for the streams of limits", error=error.message)
                 await asyncio.sleep(AWAY)
             else:
                 return

@@ -296,7 +296,7 @@ async def test_a_small_limit_is_fetched_one_by_one(nats: NatsBus) -> None:
 async def test_a_bus_that_lost_its_memory_counts_on(nats: NatsBus) -> None:
     who = account()
     limits = await limiter(nats, 5, Clock())
-    await nats.client.jetstream().delete_stream("LIMITS")
+    await nats.client.jetstream().delete_stream("LIMITS_60")
     assert await admitted(limits, who, 9) == 5
 
 
