@@ -245,6 +245,33 @@ def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(
     assert time.monotonic() - revoked < 4  # below what the cache alone would take
 
 
+def test_an_account_has_a_hundred_keys_and_not_one_more_however_many_are_made_at_once(
+    stack: Stack, account: Account, browser: httpx2.Client
+) -> None:
+    with psycopg.connect(stack.postgres.url("gateway")) as database:
+        database.execute(
+            "insert into keys (id, account_id, name, prefix, hash, scopes)"
+            " select %(of)s || n, %(of)s, '', '', sha256((%(of)s || n)::bytea), '{generate}'"
+            " from generate_series(1, 90) n",
+            {"of": account.id},
+        )
+    browser.headers["Cookie"] = log_in(browser, account.email)
+
+    def make(number: int) -> int:
+        return browser.post("/v1/api/keys", json={"name": f"{number}"}).status_code
+
+    with ThreadPoolExecutor(18) as pool:
+        statuses = Counter(pool.map(make, range(18)))
+    assert statuses == {201: 9, 409: 9}
+    assert len(browser.get("/v1/api/keys").json()["data"]["keys"]) == 100
+
+
+def test_an_address_that_http_basic_cannot_send_is_not_registered(account: Account) -> None:
+    body = {"email": "a:b@example.com", "password": PASSWORD}
+    answer = account.http.post("/v1/api/accounts", json=body)
+    assert error_of(answer)["details"]["fields"][0]["path"] == "email"
+
+
 def test_the_last_use_of_a_key_is_shown_soon(account: Account) -> None:
     account.generate("lilypad/tiny-text-classification")
 

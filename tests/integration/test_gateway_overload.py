@@ -94,7 +94,8 @@ def test_beyond_what_is_taken_callers_are_told_at_once_and_what_was_taken_is_ser
             wait_until(lambda: sum(map(Future.done, answers)) >= asked - 2 * MOST)
             refused = [done.result() for done in answers if done.done()]
             for path in ("/healthz", "/readyz"):
-                assert http.get(path).status_code == 200
+                for method in ("GET", "HEAD"):
+                    assert http.request(method, path).status_code == 200
         finally:
             os.kill(generator, signal.SIGCONT)
     for answer in refused:

@@ -52,7 +52,8 @@ class NewAccount(Input):
     email: Annotated[
         str,
         StringConstraints(
-            pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\.[^@\s\x00-\x1f\x7f]+$",
+            # HTTP Basic ends the name at the first colon.
+            pattern=r"^[^@:\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\.[^@\s\x00-\x1f\x7f]+$",
             min_length=6,
             max_length=254,
         ),

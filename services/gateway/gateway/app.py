@@ -61,8 +61,8 @@ class Gateway:
         shown = Pages(public_url)
         pages.add(self.app, shown)
         dashboard.add(self.app, Dashboard(guards, keyring, shown))
-        self.app.add_api_route("/healthz", self._alive, include_in_schema=False)
-        self.app.add_api_route("/readyz", self._ready, include_in_schema=False)
+        for path, check in (("/healthz", self._alive), ("/readyz", self._ready)):
+            self.app.add_route(path, check, methods=["GET"], include_in_schema=False)
         self.app.add_exception_handler(HTTPException, self._http_error)
         self.app.add_exception_handler(ServiceError, _service_error)
         self.app.add_exception_handler(Exception, _unexpected)

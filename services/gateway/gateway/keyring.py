@@ -31,7 +31,7 @@ MOST_KEYS = 100
 LATEST = datetime(3000, 1, 1, tzinfo=UTC)
 COLUMNS = "id, name, prefix, scopes, created_at, expires_at, last_used_at"
 
-# With a limit, in one statement; an id that is there already gets another secret.
+# With a limit; an id that is there already gets another secret.
 INSERT = f"""
 insert into keys (id, account_id, name, prefix, hash, scopes, expires_at)
 select %(id)s, %(account)s, %(name)s, %(prefix)s, %(hash)s, %(scopes)s, %(expires_at)s
@@ -107,6 +107,10 @@ class KeyRing:
         id = hashlib.sha256(f"{account}\0{repeated}".encode()).hexdigest()[:24] if repeated else ""
         id = f"key_{id or secrets.token_hex(12)}"
         async with self.database.connection() as connection:
+            # One after the other: each is to count the keys of those before.
+            await connection.execute(
+                "select 1 from accounts where id = %s for no key update", [account]
+            )
             cursor = await connection.execute(
                 INSERT,
                 {
