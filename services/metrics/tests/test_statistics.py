@@ -100,11 +100,11 @@ async def test_few_samples_are_answered_exactly(
 async def test_many_samples_are_answered_within_one_per_cent(
     caller: Caller, database: Database, roll: Any, rolled: bool
 ) -> None:
-    random = np.random.default_rng(1)
+    random, now = np.random.default_rng(1), datetime.now(UTC)
     points = [
-        (NOW - timedelta(hours=float(hours)), float(value))
+        (now - timedelta(hours=float(hours)), float(value))
         for hours, value in zip(
-            random.uniform(-20, 719.9, 30_000), random.lognormal(3, 1, 30_000), strict=True
+            random.uniform(-20, 719.8, 30_000), random.lognormal(3, 1, 30_000), strict=True
         )
     ]
     await store(caller, database, points)
