@@ -1,9 +1,13 @@
 """The two processes of a run, asked directly."""
 
+import asyncio
 import os
 import signal
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
+import psutil
 import pytest
 from huggingface_hub import HfApi
 
@@ -109,3 +113,30 @@ async def test_only_a_commit_is_fetched_and_no_secret_is_passed_on(monkeypatch) 
         assert b"secret" not in environment
         with pytest.raises(Failed, match="40 hexadecimal"):
             await child.ask(id="lilypad/tiny", commit="main")
+
+
+async def test_a_child_goes_with_its_supervisor_even_while_it_starts(tmp_path, monkeypatch) -> None:
+    imported = tmp_path / "imported"
+    (tmp_path / "slow_start.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(imported)!r}).touch()\ntime.sleep(600)"
+    )
+    supervise = """if True:
+        import asyncio
+        from benchmarker.worker.child import started
+
+        async def main():
+            async with started("slow_start") as child:
+                print(child.process.pid, flush=True)
+                await asyncio.sleep(600)
+
+        asyncio.run(main())
+    """
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    supervisor = await asyncio.create_subprocess_exec(sys.executable, "-c", supervise, stdout=PIPE)
+    assert supervisor.stdout
+    child = psutil.Process(int(await supervisor.stdout.readline()))
+    while child.is_running() and not imported.exists():
+        await asyncio.sleep(0.01)
+    supervisor.kill()
+    await supervisor.wait()
+    assert child.wait(60) is None

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import json
 import os
+import runpy
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -89,9 +90,7 @@ async def started(
     """`python -m <module>` for as long as the block runs, in a session of its own."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
+        *(sys.executable, "-m", __name__, module),
         stdin=PIPE,
         stdout=PIPE,
         env={**kept, "TOKENIZERS_PARALLELISM": "false", **(environment or {})},
@@ -113,7 +112,6 @@ def answer_questions(handle: Callable[[dict[str, Any]], dict[str, Any]]) -> None
 
     Libraries print to standard output; what they print goes to standard error.
     """
-    _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -128,3 +126,9 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if parent == 1 or os.getppid() != parent:
             sys.exit("the supervisor is gone")
+
+
+if __name__ == "__main__":
+    # First of all: what the module imports takes seconds.
+    _die_with_parent()
+    runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)
