@@ -17,6 +17,7 @@ from common.contracts.monitoring import (
     RecallRequest,
     parse_time,
 )
+from common.errors import Unavailable
 from common.postgres import Database
 from common.testing import MemoryBus
 from metrics import batch, history
@@ -56,8 +57,13 @@ async def missed(caller: Caller, **request: Any) -> list[str]:
 async def record(caller: Caller, name: str, ago: timedelta | None = None) -> str:
     """One sample, of now or of some time ago; returns its time."""
     at = (datetime.now(UTC) - (ago or timedelta())).isoformat()
-    await caller.record({"modelId": "m", "timestamp": at, "metrics": {name: 1.0}})
-    return at
+    while True:
+        try:
+            await caller.record({"modelId": "m", "timestamp": at, "metrics": {name: 1.0}})
+        except Unavailable:  # a busy database: clients send it again
+            await asyncio.sleep(0.1)
+        else:
+            return at
 
 
 @pytest.mark.parametrize("ago", [timedelta(days=300), timedelta(hours=2), timedelta(seconds=1)])
