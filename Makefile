@@ -20,16 +20,17 @@ help: ## list the targets
 
 setup: $(STAMP) ## install everything into .venv
 
-$(STAMP): requirements.txt constraints.txt $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml)
+$(STAMP): requirements.txt constraints.txt tests/hub/beside/sitecustomize.py $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml)
 	@$(PYTHON) deploy/local/check_python.py
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	@# One whose making was interrupted has no pip.
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(INSTALL) "pip itself" -c constraints.txt pip setuptools
 	@$(INSTALL) "packages" --no-build-isolation -r requirements.txt
-	@# Beside the rest: tests/hub/vision.py says why.
+	@# Beside the rest: docs/decisions/010 says why.
 	@$(INSTALL) "torchvision" -c constraints.txt --no-deps --upgrade \
 		--target $(VENV)/beside timm torchvision
+	@cp tests/hub/beside/sitecustomize.py $(VENV)/beside/
 	@touch $@
 
 $(NPM_STAMP): $(SCRIPTS)/package.json | $(STAMP)

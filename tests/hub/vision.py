@@ -4,7 +4,6 @@ transformers prepares pictures otherwise as soon as torchvision is there. Only t
 install it are to be tried with it, so it is on the path of their processes alone.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,5 +13,4 @@ FOLDER = Path(sys.prefix) / "beside"
 
 def environment() -> dict[str, str]:
     """What a process needs in its environment to import torchvision and timm."""
-    here = Path(__file__).parent / "beside"
-    return {"PYTHONPATH": os.pathsep.join((str(here), str(FOLDER)))}
+    return {"PYTHONPATH": str(FOLDER)}

@@ -2,24 +2,23 @@
 
 The module's own script runs as the network would run it: with its manifest beside it, the
 model's files in a folder, one request in its environment, no network, and an empty folder for
-its outputs. Its process is a fresh one, bounded in memory, time and files, and knows nothing of
-the worker: no token, no address, no password.
+its outputs. Its process is a fresh one, bounded in memory, time and files, sees the packages that
+the module pins and no others, and knows nothing of the worker: no token, no address, no password.
 """
 
 import base64
-import importlib.metadata
 import json
 import os
 import resource
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarker.worker import packages
 from benchmarker.worker.child import answer_questions
 from benchmarker.worker.samples import NoSample, request_for
 
@@ -45,7 +44,7 @@ def attempt(question: dict[str, Any]) -> dict[str, Any]:
     """
     files: dict[str, str] = question["files"]
     manifest = yaml.safe_load(files["module.yaml"])
-    missing, others = compare(files["requirements.txt"])
+    missing, others = packages.compare(files["requirements.txt"])
     if missing:
         return _not_run(f"this worker does not have {', '.join(missing)}")
     try:
@@ -76,21 +75,6 @@ def attempt(question: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def compare(requirements: str) -> tuple[list[str], dict[str, str]]:
-    """Packages of a module that are not here, and those of another version: `name: here`."""
-    missing, others = [], {}
-    for line in requirements.splitlines():
-        name, _, wanted = line.partition("==")
-        try:
-            here = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-            continue
-        if here.partition("+")[0] != wanted:  # a build for another device is the same version
-            others[name] = here
-    return missing, others
-
-
 def _run(app: Path, model: str, request: dict[str, Any], seconds: float) -> dict[str, Any]:
     outputs, home = app / "outputs", app / "home"
     outputs.mkdir()
@@ -101,6 +85,7 @@ def _run(app: Path, model: str, request: dict[str, Any], seconds: float) -> dict
         "HOME": str(home),
         "TMPDIR": str(home),
         "HF_HUB_OFFLINE": "1",
+        **packages.link((app / "requirements.txt").read_text(encoding="utf-8"), app / "packages"),
         "MODEL_DIR": model,
         "INPUT_DIR": str(home),
         "OUTPUT_DIR": str(outputs),
@@ -109,7 +94,7 @@ def _run(app: Path, model: str, request: dict[str, Any], seconds: float) -> dict
     started = time.monotonic()
     with (app / "words").open("wb") as words:
         process = subprocess.Popen(
-            [*prefix, sys.executable, "-u", "run_inference.py"],
+            [*prefix, *packages.command("run_inference.py")],
             cwd=app,
             env=environment,
             stdin=subprocess.DEVNULL,
