@@ -1,14 +1,15 @@
 """Makers of models that a careful reader refuses, or handles with care."""
 
 import json
+import pkgutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, ZipInfo
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hub.families import bert_classifier, llama_generator, write_json
 from hub.gguf import write_gguf
@@ -94,6 +95,56 @@ def sharded(folder: Path, shards: int, shape: Sequence[int]) -> None:
     index = {"metadata": {"total_size": shards * size}, "weight_map": weight_map}
     write_json(folder / "model.safetensors.index.json", index)
     write_json(folder / CLAIMED_SIZES, claims)
+
+
+def altered(
+    folder: Path,
+    maker: str,
+    without: Sequence[str] = (),
+    edits: Mapping[str, Mapping[str, Any]] = {},
+    weights: str = "",
+) -> None:
+    """What another maker makes, less files, with other fields in JSON files, with other weights.
+
+    `weights` names a function here that changes them.
+    """
+    pkgutil.resolve_name(f"hub.{maker}")(folder)
+    for pattern in without:
+        for path in list(folder.glob(pattern)):
+            path.unlink()
+    for name, fields in edits.items():
+        old = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+        write_json(folder / name, {**old, **fields})
+    if weights:
+        changed = globals()[weights](load_file(folder / WEIGHTS))
+        save_file(changed, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def headless(weights: dict[str, Any]) -> dict[str, Any]:
+    """Without what was trained for the task."""
+    return {name: value for name, value in weights.items() if not name.startswith("classifier")}
+
+
+def packed(weights: dict[str, Any]) -> dict[str, Any]:
+    """Four bits a number, the way GPTQ writes them."""
+    changed = {}
+    for name, value in weights.items():
+        if not name.endswith("proj.weight"):
+            changed[name] = value
+            continue
+        start, (out, into) = name.removesuffix("weight"), value.shape
+        changed[f"{start}qweight"] = torch.zeros(into // 8, out, dtype=torch.int32)
+        changed[f"{start}qzeros"] = torch.zeros(1, out // 8, dtype=torch.int32)
+        changed[f"{start}scales"] = torch.ones(1, out, dtype=torch.float16)
+    return changed
+
+
+def eighth(weights: dict[str, Any]) -> dict[str, Any]:
+    """Eight bits a number, as DeepSeek writes them."""
+    return {
+        name: value.to(torch.float8_e4m3fn) if name.endswith("proj.weight") else value
+        for name, value in weights.items()
+    }
 
 
 def gguf_only(folder: Path) -> None:

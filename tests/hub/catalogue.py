@@ -48,6 +48,8 @@ class Model:
     disabled: bool = False
 
 
+BERT, LLAMA = "families:bert_classifier", "families:llama_generator"
+
 MODELS = (
     # Good ones.
     Model(
@@ -212,6 +214,7 @@ MODELS = (
         "image-feature-extraction",
         library="timm",
     ),
+    Model("lilypad/lifelike-detr", "seeing:detector", "object-detection"),
     # Good ones of shapes.
     Model("lilypad/tiny-text-to-3d", "pipelines:shap_e", "text-to-3d", library="diffusers"),
     Model(
@@ -245,6 +248,22 @@ MODELS = (
         library="diffusers",
         branches={"main": {"kind": "image"}},
     ),
+    # Good ones with just the files that real repositories have.
+    *(
+        Model(f"lilypad/lifelike-{name.replace('_', '-')}", f"lifelike:{name}", task, library)
+        for name, task, library in (
+            ("deberta", "text-classification", "transformers"),
+            ("xlm_roberta", "fill-mask", "transformers"),
+            ("albert", "token-classification", "transformers"),
+            ("llama", "text-generation", "transformers"),
+            ("t5", "translation", "transformers"),
+            ("marian", "translation", "transformers"),
+            ("biogpt", "text-generation", "transformers"),
+            ("whisper", "automatic-speech-recognition", "transformers"),
+            ("sentence_bert", "sentence-similarity", "sentence-transformers"),
+            ("stable_diffusion", "text-to-image", "diffusers"),
+        )
+    ),
     # Good ones behind a door.
     Model("lilypad/tiny-gated", "families:bert_classifier", "text-classification", gated="manual"),
     Model("lilypad/tiny-private", "families:bert_classifier", "text-classification", private=True),
@@ -261,6 +280,80 @@ MODELS = (
     ),
     Model("lilypad/tiny-remote-code", "awkward:remote_code", "text-generation"),
     Model("lilypad/tiny-internal-attention", "awkward:internal_attention", "text-classification"),
+    # Ones that lack what they cannot do without: a branch for each thing.
+    Model(
+        "lilypad/unwhole-classifier",
+        "awkward:altered",
+        "text-classification",
+        branches={
+            "no-vocabulary": {"maker": BERT, "without": ["tokenizer.json"]},
+            "no-tokenizer": {"maker": BERT, "without": ["tokenizer*"]},
+            "headless": {"maker": BERT, "weights": "headless"},
+            "japanese": {
+                "maker": BERT,
+                "edits": {
+                    "tokenizer_config.json": {
+                        "tokenizer_class": "BertJapaneseTokenizer",
+                        "word_tokenizer_type": "mecab",
+                    },
+                    "vocab.txt": {},
+                },
+            },
+        },
+    ),
+    Model(
+        "lilypad/unwhole-generator",
+        "awkward:altered",
+        "text-generation",
+        branches={
+            "gptq": {"maker": LLAMA, "weights": "packed"},
+            "gptq-config": {"maker": LLAMA, "edits": {"quantize_config.json": {"bits": 4}}},
+            "mlx": {"maker": LLAMA, "edits": {"config.json": {"quantization": {"bits": 4}}}},
+            "float8": {"maker": LLAMA, "weights": "eighth"},
+            "no-index": {"maker": "lifelike:llama", "without": ["*.index.json"]},
+            "shard-missing": {"maker": "lifelike:llama", "without": ["*1-of-000002*"]},
+            "tekken": {
+                "maker": LLAMA,
+                "without": ["tokenizer*"],
+                "edits": {"tekken.json": {"vocab": []}},
+            },
+        },
+    ),
+    Model(
+        "lilypad/unwhole-speaker",
+        "awkward:altered",
+        "text-to-speech",
+        branches={
+            "main": {
+                "maker": "media:speaker",
+                "edits": {"tokenizer_config.json": {"phonemize": True}},
+            }
+        },
+    ),
+    Model(
+        "lilypad/unwhole-pictures",
+        "awkward:altered",
+        "image-classification",
+        branches={
+            "main": {"maker": "families:vit_classifier", "without": ["preprocessor_config.json"]}
+        },
+    ),
+    Model(
+        "lilypad/unwhole-painter",
+        "awkward:altered",
+        "text-to-image",
+        library="diffusers",
+        branches={
+            "half": {
+                "maker": "lifelike:stable_diffusion",
+                "without": ["unet/diffusion_pytorch_model.safetensors"],
+            },
+            "no-vocabulary": {
+                "maker": "lifelike:stable_diffusion",
+                "without": ["tokenizer/vocab.json"],
+            },
+        },
+    ),
     # Ones that leave something out, or that no pipeline of transformers runs.
     Model(
         "lilypad/tiny-no-licence",

@@ -24,7 +24,7 @@ from hub.repository import LFS_SUFFIXES
 
 MAKERS = (
     *("families.py", "media.py", "pipelines.py", "painters.py", "seeing.py"),
-    *("awkward.py", "gguf.py", "making.py", "vision.py"),
+    *("awkward.py", "gguf.py", "lifelike.py", "making.py", "vision.py"),
 )
 
 
@@ -58,7 +58,8 @@ def recipe(model: Model) -> str:
     digest = hashlib.sha256(repr(model).encode())
     for file in MAKERS:
         digest.update((here / file).read_bytes())
-    for library in ("torch", "transformers", "diffusers", "safetensors", "tokenizers"):
+    libraries = ("torch", "transformers", "diffusers", "safetensors", "sentencepiece", "tokenizers")
+    for library in libraries:
         digest.update(version(library).encode())
     return digest.hexdigest()[:12]
 

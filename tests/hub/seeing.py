@@ -3,6 +3,7 @@
 The makers' own process lacks it, so what prepares the inputs is written out here.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -174,26 +175,49 @@ TIMM = """
 import sys
 import timm, torch
 from timm.models import save_for_hf
+from transformers import DetrConfig, DetrForObjectDetection
 
 torch.manual_seed(0)
 model = timm.create_model("test_vit", num_classes=3)
 model.pretrained_cfg |= {"label_names": ["frog", "lily pad", "pond"], "num_classes": 3}
-save_for_hf(model, sys.argv[1], safe_serialization=True)
+save_for_hf(model, sys.argv[1] + "/classifier", safe_serialization=True)
+config = DetrConfig(
+    backbone="test_resnet", d_model=32, num_queries=5, encoder_layers=1, decoder_layers=1,
+    encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+    num_labels=2,
+)
+DetrForObjectDetection(config).save_pretrained(sys.argv[1] + "/detector")
 """
 
 
 def timm_classifier(folder: Path) -> None:
-    for name, content in timm_files().items():
+    for name, content in of_timm()["classifier"].items():
         (folder / name).write_bytes(content)
 
 
+def detector(folder: Path) -> None:
+    """A DETR over a backbone of timm's, as the first ones were published."""
+    for name, content in of_timm()["detector"].items():
+        (folder / name).write_bytes(content)
+    config = json.loads((folder / "config.json").read_text())
+    del config["backbone_config"]
+    own = {"backbone": "test_resnet", "use_timm_backbone": True}
+    write_json(folder / "config.json", {**config, **own})
+    size = {"shortest_edge": 64, "longest_edge": 96}
+    prepares = {"image_processor_type": "DetrImageProcessor", "size": size}
+    write_json(folder / "preprocessor_config.json", prepares)
+
+
 @cache
-def timm_files() -> dict[str, bytes]:
-    """The smallest of timm's own, which only timm can make: in a process that has it."""
+def of_timm() -> dict[str, dict[str, bytes]]:
+    """The files of models that only timm can make, the smallest: in a process that has it."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-c", TIMM, folder],
             env={**os.environ, **vision.environment()},
             check=True,
         )
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        return {
+            made.name: {path.name: path.read_bytes() for path in made.iterdir()}
+            for made in Path(folder).iterdir()
+        }
