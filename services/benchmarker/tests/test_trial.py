@@ -148,7 +148,7 @@ async def test_what_a_worker_does_not_have_is_not_the_modules_fault(tmp_path: Pa
     (tmp_path / "other").mkdir()
     found = await attempt(tmp_path / "other", "answer(1)", requirements="PyYAML==0.1\n")
     assert list(found["packages"]) == ["PyYAML"]
-    found = request_for({**MANIFEST, "inputs": [{"name": "text"}]}, tmp_path)
+    found = request_for({**MANIFEST, "inputs": [{"name": "text"}]})
     assert found["parameters"] == {}
 
 
@@ -166,9 +166,3 @@ def test_a_long_answer_is_cut_and_says_how_long_it_was() -> None:
     huge = shorten_all({"outputs": {str(n): "x" * 300 for n in range(1000)}})
     assert len(json.dumps(huge)) < MOST_OF_IT
     assert shorten_all("no object") is None
-
-
-def test_a_mask_is_written_as_the_models_tokenizer_does(tmp_path: Path) -> None:
-    manifest = {**MANIFEST, "model": {"task": "fill-mask"}}
-    (tmp_path / "tokenizer_config.json").write_text('{"mask_token": {"content": "<mask>"}}')
-    assert "<mask>" in request_for(manifest, tmp_path)["inputs"][0]

@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from generator.media_tasks import MEDIA_TASKS
-from generator.tasks import TASKS, TOP_K, Parameter, Task
+from generator.tasks import CUT, TASKS, TOP_K, Parameter, Task
 
 QUERY = Parameter("query", "string", "What the inputs are compared with.")
 STEPS = Parameter("steps", "integer", "Steps of denoising: more take longer.", 30, 1, 1000)
@@ -34,7 +34,8 @@ SENTENCES = {
             "sentence-similarity",
             "sentences",
             "text",
-            "For each input {embedding, similarity}: similarity to `query`, null without one.",
+            "For each input {embedding, similarity}: similarity to `query`, null without one."
+            + CUT,
             ("SentenceTransformer",),
             parameters=(QUERY,),
         ),
@@ -42,14 +43,14 @@ SENTENCES = {
             "feature-extraction",
             "sentences",
             "text",
-            "For each input its embedding: one vector.",
+            "For each input its embedding: one vector." + CUT,
             ("SentenceTransformer",),
         ),
         Task(
             "text-ranking",
             "sentences",
             "text",
-            "For each input {score}: how well it answers `query`.",
+            "For each input {score}: how well it answers `query`." + CUT,
             ("CrossEncoder",),
             parameters=(QUERY,),
         ),
@@ -57,7 +58,7 @@ SENTENCES = {
             "text-retrieval",
             "sentences",
             "text",
-            "For each input {tokens, score}: its weighted tokens, and its score for `query`.",
+            "For each input {tokens, score}: its weighted tokens, and its score for `query`." + CUT,
             ("SparseEncoder",),
             parameters=(
                 QUERY,

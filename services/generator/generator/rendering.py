@@ -94,7 +94,7 @@ def render(module: Manifest) -> dict[str, str]:
 
 def examples(task: Task) -> list[tuple[str, str]]:
     """Inputs by name that a module of the task answers, as a shell is given them."""
-    # The word to be found is written as most tokenizers write it.
+    # Modules read this mask, whatever their own is called.
     text = '"Hello, [MASK]"' if task.name == "fill-mask" else EXAMPLES[task.takes]
     return [(task.takes, text), *ALSO.get(task.name, {}).items()]
 

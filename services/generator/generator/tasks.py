@@ -110,6 +110,8 @@ FAMILIES = {
     )
 }
 
+# Of models that judge a text as a whole: what is said of one that is longer than they read.
+CUT = " A text longer than the model reads is cut at its end."
 TOP_K = Parameter("top_k", "integer", "How many labels to answer, best first.", None, 1, 1000)
 
 TASKS = {
@@ -119,7 +121,7 @@ TASKS = {
             "text-classification",
             "pipeline",
             "text",
-            "For each input a list of {label, score}, best first.",
+            "For each input a list of {label, score}, best first." + CUT,
             ("ForSequenceClassification",),
             parameters=(TOP_K,),
         ),
@@ -142,7 +144,8 @@ TASKS = {
             "fill-mask",
             "pipeline",
             "text",
-            "For each input a list of {token_str, token, score, sequence}, best first.",
+            "For each input a list of {token_str, token, score, sequence}, best first. [MASK] in "
+            "the text stands for the word to be found.",
             ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel"),
             parameters=(TOP_K,),
         ),
@@ -150,7 +153,7 @@ TASKS = {
             "zero-shot-classification",
             "pipeline",
             "text",
-            "For each input {sequence, labels, scores}, best first.",
+            "For each input {sequence, labels, scores}, best first." + CUT,
             ("ForSequenceClassification",),
             parameters=(
                 Parameter(
@@ -166,7 +169,7 @@ TASKS = {
             "feature-extraction",
             "pipeline",
             "text",
-            "For each input the last hidden state: a list of vectors, one per token.",
+            "For each input the last hidden state: a list of vectors, one per token." + CUT,
         ),
         Task(
             "text-generation",

@@ -134,6 +134,18 @@ async def test_token_classification(make: Build) -> None:
     assert close(result["outputs"], to_plain(expected))
 
 
+async def test_a_text_longer_than_the_model_reads_is_tagged_to_its_end(make: Build) -> None:
+    module = await make("lilypad/tiny-token-classification")
+    text = "hello frog " * 200
+    code, result = module.run_here({"inputs": [text]})
+    assert code == 0, result
+    assert result["outputs"][0][-1]["end"] > len(text) - 20
+    for parameters in ({"aggregation_strategy": "none"}, {"aggregation_strategy": "most"}):
+        code, result = module.run_here({"inputs": [text], "parameters": parameters})
+        assert (code, result["error"]["type"]) == (2, "InvalidInput")
+        assert "aggregation_strategy" in result["error"]["message"]
+
+
 async def test_fill_mask(make: Build) -> None:
     module = await make("lilypad/tiny-fill-mask")
     texts = ["a [MASK] on the pond", "the frog [MASK]"]
@@ -146,8 +158,9 @@ async def test_fill_mask(make: Build) -> None:
         "token_str",
         "sequence",
     }
-    code, result = module.run({"text": "nothing to fill"})
-    assert (code, result["error"]["type"]) == (2, "InvalidInput")
+    for text in ("nothing to fill", "frog " * 200 + "[MASK]"):
+        code, result = module.run_here({"inputs": [text]})
+        assert (code, result["error"]["type"]) == (2, "InvalidInput")
 
 
 async def test_zero_shot_classification(make: Build) -> None:

@@ -6,7 +6,6 @@ import json
 import math
 import wave
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,12 +33,8 @@ class NoSample(Exception):
     """There is no sample of this kind of input."""
 
 
-def request_for(manifest: dict[str, Any], model: Path) -> dict[str, Any]:
-    """`{inputs, parameters}` that the module should answer.
-
-    Args:
-        manifest: what stands in module.yaml.
-        model: the folder with the model's files.
+def request_for(manifest: dict[str, Any]) -> dict[str, Any]:
+    """`{inputs, parameters}` that the module should answer, by what stands in module.yaml.
 
     Raises:
         NoSample: the module takes something that is not known here.
@@ -60,22 +55,11 @@ def request_for(manifest: dict[str, Any], model: Path) -> dict[str, Any]:
         raise NoSample(f"there is no sample of {subject!r}")
     value = makers[subject]()
     if task == "fill-mask":
-        value = f"A small {mask_of(model)} sits on a lily pad."
+        value = "A small [MASK] sits on a lily pad."
     parameters = {name: PARAMETERS[name] for name in others if name in PARAMETERS}
     if task in TOLD:
         parameters["text"] = "What is this?"
     return {"inputs": [value], "parameters": parameters}
-
-
-def mask_of(model: Path) -> str:
-    """How the model's tokenizer writes what is to be filled in."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        path = model / name
-        if path.is_file():
-            mask = json.loads(path.read_text(encoding="utf-8")).get("mask_token")
-            if mask:
-                return str(mask["content"] if isinstance(mask, dict) else mask)
-    return "[MASK]"
 
 
 def picture() -> str:

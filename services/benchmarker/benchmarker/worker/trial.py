@@ -48,7 +48,7 @@ def attempt(question: dict[str, Any]) -> dict[str, Any]:
     if missing:
         return _not_run(f"this worker does not have {', '.join(missing)}")
     try:
-        request = request_for(manifest, Path(question["model"]))
+        request = request_for(manifest)
     except NoSample as error:
         return _not_run(str(error))
     memory = manifest["resources"]["memoryMiB"]

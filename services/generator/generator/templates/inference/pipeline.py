@@ -26,7 +26,9 @@ def answer(
     if task == "text-classification":
         given.setdefault("top_k", None)
     if task == "fill-mask":
-        check_masks(pipeline.tokenizer.mask_token, inputs)
+        inputs = write_masks(pipeline.tokenizer, inputs)
+    if task == "token-classification":
+        given |= overlap(pipeline.tokenizer, inputs, given["aggregation_strategy"])
     if task.startswith("zero-shot-"):
         given["candidate_labels"] = split_labels(given["candidate_labels"])
     if task == "zero-shot-object-detection":  # it takes the picture and the labels together
@@ -38,9 +40,35 @@ def answer(
     return [pipeline(value, **given) for value in inputs]
 
 
-def check_masks(mask: str, inputs: list[str]) -> None:
-    if not all(mask in text for text in inputs):
-        raise InvalidInput(f"inputs: each has {mask} where a word is to be found")
+def write_masks(tokenizer: Any, inputs: list[str]) -> list[str]:
+    """The texts with the model's own mask, whatever it is called, for each [MASK]."""
+    mask, most = tokenizer.mask_token, tokenizer.model_max_length
+    texts = [text if mask in text else text.replace("[MASK]", mask) for text in inputs]
+    for text in texts:
+        if mask not in text:
+            raise InvalidInput("inputs: each has [MASK] where a word is to be found")
+        if (used := len(tokenizer(text)["input_ids"])) > most:
+            raise InvalidInput(
+                f"inputs: {used} tokens are more than the {most} that the model reads"
+            )
+    return texts
+
+
+def overlap(tokenizer: Any, inputs: list[str], strategy: str) -> dict[str, Any]:
+    """How a text that is longer than the model reads is read: in parts that overlap, if at all."""
+    if strategy not in ("none", "simple", "first", "average", "max"):
+        raise InvalidInput("aggregation_strategy: is none, simple, first, average or max")
+    most = tokenizer.model_max_length
+    used = max(len(tokenizer(text)["input_ids"]) for text in inputs)
+    if used <= most:
+        return {}
+    if strategy == "none" or not tokenizer.is_fast:
+        raise InvalidInput(
+            f"inputs: {used} tokens are more than the {most} that the model reads at once; longer "
+            "texts are read in parts, if the tokenizer can say where they begin, and "
+            "aggregation_strategy is not none"
+        )
+    return {"stride": most // 4}
 
 
 def split_labels(text: str) -> list[str]:
