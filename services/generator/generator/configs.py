@@ -5,14 +5,20 @@ from typing import Any
 import orjson
 
 from common.errors import ModelRefused
+from generator.reasons import refuse
 
 # Attention code that is part of the library; any other name is fetched from the Hub and run.
 ATTENTION = {None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
 CODE = {"auto_map", "custom_pipelines", "custom_generate"}
 DEEPEST = 32
+QUANTIZED = (
+    "the model is quantized: its weights are packed into fewer bits than modules compute in",
+    "quantized",
+    "the model that it was made from",
+)
 # What config.json is read for: what the model is, and the sizes that its needs follow from.
 FIELDS = (
-    *("architectures", "architecture", "model_type"),
+    *("architectures", "architecture", "model_type", "use_timm_backbone"),
     *("image_size", "patch_size", "vocab_size", "head_dim"),
     *("max_position_embeddings", "n_positions", "n_ctx", "hidden_size", "d_model", "n_embd", "dim"),
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_attention_heads", "n_head"),
@@ -20,13 +26,15 @@ FIELDS = (
     *("decoder_layers", "num_decoder_layers", "decoder_attention_heads", "num_heads", "d_kv"),
     *("encoder_attention_heads", "encoder_ffn_dim", "d_ff", "embed_dim", "sliding_window"),
     *("attention_chunk_size", "kv_lora_rank", "qk_rope_head_dim"),
+    # Of the tokenizer: which it is, and what it splits words with.
+    *("tokenizer_class", "word_tokenizer_type", "phonemize", "is_uroman"),
     # Of the parts of diffusers' pipelines.
     *("_class_name", "sample_size", "block_out_channels", "attention_head_dim"),
 )
 # The configs of a model's parts, of which the same is kept.
 PARTS = (
     *("text_config", "vision_config", "audio_config", "vlm_config", "llm_config"),
-    *("language_config", "thinker_config", "decoder", "encoder"),
+    *("language_config", "thinker_config", "decoder", "encoder", "backbone_config"),
 )
 DEEPEST_PART = 3
 LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
@@ -84,11 +92,10 @@ def _check_field(name: str, key: str, value: Any) -> None:
         value is None or (isinstance(value, str) and value in ATTENTION)
     ):
         raise ModelRefused(f"{name} asks for attention code from the Hub", reason="custom-code")
-    if key == "quantization_config" and value:
-        raise ModelRefused(
-            "the model is quantized, which no module runs yet; use the original model",
-            reason="quantized",
-        )
+    if key in {"quantization_config", "compression_config"} and value:
+        raise refuse(*QUANTIZED)
+    if key == "quantization" and isinstance(value, dict):  # as MLX writes it
+        raise refuse(*QUANTIZED)
 
 
 def _is_small(value: Any) -> bool:

@@ -6,7 +6,8 @@ refused.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -23,13 +24,41 @@ CLASS = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 MODULE = re.compile(r"sentence_transformers(?:\.[a-z_]{1,64}){0,6}\.[A-Za-z]{1,64}")
 
 
+# Parts of a pipeline that are called so have no weights.
+WEIGHTLESS = re.compile(
+    r"\w*(?:Tokenizer(?:Fast)?|Scheduler|Processor(?:Fast|Pil)?|FeatureExtractor)"
+)
+TOKENIZER = re.compile(r"\w*Tokenizer(?:Fast)?")
+
+
 @dataclass(frozen=True)
 class Layout:
-    """`folders` are those of the model's parts, "" the root; `pipeline` a class of diffusers."""
+    """`folders` are those of the model's parts, "" the root; `pipeline` a class of diffusers.
+
+    `classes` are those that the index names, by folder.
+    """
 
     library: str | None = None
     folders: tuple[str, ...] = ("",)
     pipeline: str | None = None
+    classes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tokenizers(self) -> dict[str, str | None]:
+        """The folders that have a tokenizer's files, with its class where the index names it."""
+        if self.library is None:
+            return {"": None}
+        if self.library == "diffusers":
+            return {at: name for at, name in self.classes.items() if TOKENIZER.fullmatch(name)}
+        first = self.folders[0]
+        return {first: None} if self.classes[first] == "Transformer" else {}
+
+    @property
+    def with_weights(self) -> tuple[str, ...]:
+        """The folders that may have weights, and must in a pipeline of diffusers."""
+        if self.library != "diffusers":
+            return self.folders
+        return tuple(at for at, name in self.classes.items() if not WEIGHTLESS.fullmatch(name))
 
 
 def read(name: str, content: bytes) -> Layout:
@@ -52,14 +81,14 @@ def _components(index: Any) -> Layout:
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str) or not CLASS.fullmatch(pipeline):
         raise _custom("model_index.json")
-    folders = []
-    for name, value in index.items():
+    classes = {}
+    for name, value in sorted(index.items()):
         if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
             continue
         if len(value) != 2 or value[0] not in PARTS or not CLASS.fullmatch(str(value[1])):
             raise _custom("model_index.json")
-        folders.append(name)
-    return Layout("diffusers", tuple(sorted(folders)), pipeline)
+        classes[name] = str(value[1])
+    return Layout("diffusers", tuple(classes), pipeline, classes)
 
 
 def _modules(index: Any) -> Layout:
@@ -69,9 +98,10 @@ def _modules(index: Any) -> Layout:
         if not MODULE.fullmatch(str(module.get("type"))):
             raise _custom("modules.json")
     # The root is read in any case, for the configuration of the whole.
-    paths = {str(module.get("path", "")) for module in index} | {""}
+    named = {str(one.get("path", "")): str(one["type"]).rpartition(".")[2] for one in index}
     first = str(index[0].get("path", "")) if index else ""
-    return Layout("sentence-transformers", (first, *sorted(paths - {first})))
+    folders = (first, *sorted({*named, ""} - {first}))
+    return Layout("sentence-transformers", folders, classes={first: "", **named})
 
 
 def _custom(name: str) -> ModelRefused:

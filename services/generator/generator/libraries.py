@@ -205,7 +205,7 @@ def architectures() -> dict[str, list[str]]:
 
 @cache
 def table() -> dict[str, Any]:
-    """`served`, and as `absent` what needs a package that modules lack."""
+    """What services/generator/tests/architectures.py has found out of the pinned libraries."""
     text = (files("generator") / "templates" / "architectures.json").read_text(encoding="utf-8")
     read: dict[str, Any] = json.loads(text)
     return read

@@ -35,6 +35,7 @@ MEDIA_TASKS = {
             ("ForCTC", "ForTDT", "WhisperForConditionalGeneration"),
             batch_size=1,
             parameters=(Parameter("timestamps", "boolean", "Whether to say when.", False),),
+            texts=True,
         ),
         Task(
             "audio-classification",
@@ -94,6 +95,7 @@ MEDIA_TASKS = {
             LABELLED,
             ("Model",),
             parameters=(LABELS,),
+            texts=True,
         ),
         Task(
             "zero-shot-object-detection",
@@ -106,6 +108,7 @@ MEDIA_TASKS = {
                 LABELS,
                 Parameter("threshold", "number", "Least score to answer.", 0.1, 0, 1),
             ),
+            texts=True,
         ),
         Task(
             "image-text-to-text",
@@ -116,6 +119,7 @@ MEDIA_TASKS = {
             batch_size=1,
             parameters=(PROMPT, TOKENS),
             generates=True,
+            texts=True,
         ),
         Task(
             "image-to-text",
@@ -126,6 +130,7 @@ MEDIA_TASKS = {
             batch_size=1,
             parameters=(PROMPT, TOKENS),
             generates=True,
+            texts=True,
         ),
         Task(
             "video-text-to-text",
@@ -140,6 +145,7 @@ MEDIA_TASKS = {
                 TOKENS,
             ),
             generates=True,
+            texts=True,
         ),
         Task(
             "audio-text-to-text",
@@ -150,6 +156,7 @@ MEDIA_TASKS = {
             batch_size=1,
             parameters=(PROMPT, TOKENS),
             generates=True,
+            texts=True,
         ),
         Task(
             "any-to-any",
@@ -177,6 +184,7 @@ MEDIA_TASKS = {
                 QUESTION,
                 Parameter("top_k", "integer", "How many answers.", 5, 1, 1000),
             ),
+            texts=True,
         ),
         Task(
             "document-question-answering",
@@ -195,6 +203,7 @@ MEDIA_TASKS = {
                 ),
                 Parameter("top_k", "integer", "How many answers.", 1, 1, 1000),
             ),
+            texts=True,
         ),
         Task(
             "table-question-answering",
@@ -239,6 +248,7 @@ MEDIA_TASKS = {
                 Parameter("query", "string", "What is asked of the pages."),
                 Parameter("vectors", "boolean", "Whether to answer the pages' vectors.", False),
             ),
+            texts=True,
         ),
         Task(
             "depth-estimation",

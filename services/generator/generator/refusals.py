@@ -1,19 +1,21 @@
 """Which models no module is made for, and what to beware of in the others.
 
-`check` raises ModelRefused with `details.reason`, one of: gated, disabled, task,
-library, adapter, quantized, gguf-only, pickle-only, no-weights, weights,
-incomplete, custom-code, config, architecture, too-large.
+`check` raises ModelRefused with one of `reasons.REASONS`.
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from common.contracts.generation import Check
 from common.errors import ModelRefused
+from generator import requirements, vocabulary
+from generator.configs import QUANTIZED
 from generator.hub_tags import TAGS, refusal_of
 from generator.libraries import LIBRARIES, architectures, rows_of, table
+from generator.reasons import refuse
 from generator.snapshot import Snapshot
-from generator.tasks import Task
+from generator.tasks import Task, with_vision
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 NON_COMMERCIAL = re.compile(r"(?:^|-)(?:nc|noncommercial|non-commercial|research)(?:-|$)")
@@ -26,6 +28,11 @@ def check(snapshot: Snapshot) -> tuple[Task, str, list[Check]]:
     library = library_of(snapshot, name)
     task = LIBRARIES[library][name]
     check_architecture(snapshot, task, library)
+    check_head(snapshot, task, library)
+    if library == "transformers":
+        task = check_vision(snapshot, task)
+    check_tokenizers(snapshot, task, library)
+    check_preparation(snapshot, task, library)
     return (
         task,
         library,
@@ -81,34 +88,55 @@ def library_of(snapshot: Snapshot, task: str) -> str:
     return library
 
 
+# What a repository without weights that the libraries load has in their place: what is said of it,
+# the reason's word, and what would help. The first that is there is told.
+INSTEAD = {
+    "adapter": (
+        "the model is an adapter to another model",
+        "adapter",
+        "the two merged into one, and pushed as safetensors",
+    ),
+    "gguf": (
+        "the model has GGUF weights only, which need another runtime",
+        "gguf-only",
+        "the model that they were made from, with safetensors weights",
+    ),
+    "pickle": (
+        "the model has pickled weights only, and loading those can run anyone's code",
+        "pickle-only",
+        "a revision with safetensors weights",
+    ),
+    "shards": (
+        "the model's weights are in several files, without the index that says what is in which",
+        "incomplete",
+        "a revision with model.safetensors.index.json",
+    ),
+    "safetensors": (
+        "the model's weights are laid out for another program, or are there as a variant only",
+        "no-weights",
+        "a copy that its library saved: model.safetensors, or model_index.json and its folders",
+    ),
+}
+# One of these says how pictures and sounds are prepared for the model; timm's say it in theirs.
+PREPARES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+
+
 def check_weights(snapshot: Snapshot) -> None:
     if snapshot.weights is None:
-        if "adapter" in snapshot.kinds:
-            message, reason = "the model is an adapter to another model", "adapter"
-        elif "gguf" in snapshot.kinds:
-            message, reason = (
-                "the model has GGUF weights only, which need another runtime",
-                "gguf-only",
-            )
-        elif "pickle" in snapshot.kinds:
-            reason = "pickle-only"
-            message = (
-                "the model has pickled weights only, and loading those can run anyone's code; "
-                "use a revision with safetensors weights"
-            )
-        else:
-            message, reason = "the model has no weights that can be loaded", "no-weights"
-        raise ModelRefused(message, reason=reason)
+        for kind, refusal in INSTEAD.items():
+            if kind in snapshot.kinds:
+                raise refuse(*refusal)
+        raise refuse("the model has no weights", "no-weights", "a revision that has them")
     if not snapshot.config:
-        raise ModelRefused("the model has no config.json", reason="config")
-    shards: dict[str, list[str]] = {}
-    for file in snapshot.files:
-        if "-of-" in file.path:
-            start, _, end = file.path.rpartition("-of-")
-            shards.setdefault(start.rpartition("-")[0], []).append(end)
-    for ends in shards.values():
-        if set(ends) != {f"{len(ends):05d}.safetensors"}:
-            raise ModelRefused("some of the model's weight files are missing", reason="incomplete")
+        raise refuse(
+            "the model has no config.json", "config", "a copy that the library itself saved"
+        )
+    if snapshot.weights.is_packed or "quantized" in snapshot.kinds:
+        raise refuse(*QUANTIZED)
+
+
+# Rows whose models have the head of another.
+HEADS = {"text-ranking": "text-classification", "zero-shot-classification": "text-classification"}
 
 
 def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
@@ -129,10 +157,10 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
             )
         return
     kind = snapshot.config.get("model_type")
-    # sentence-transformers loads any encoder: its own class for the task is the library's business.
-    known = "feature-extraction" if library == "sentence-transformers" else task.name
+    # Its own class for the task is the library's business; a ranker's model is a classifier.
+    known = HEADS.get(task.name, library) if library == "sentence-transformers" else task.name
     if kind not in architectures()[known]:
-        raise ModelRefused(_why_not(task.name, kind), reason="architecture")
+        raise refuse(_why_not(task.name, kind), "architecture", "a model of another architecture")
     if library == "sentence-transformers":
         return
     if not task.classes:
@@ -147,12 +175,85 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
         )
 
 
+def check_head(snapshot: Snapshot, task: Task, library: str) -> None:
+    """Whether the weights are there that the task is answered with; else chance would answer."""
+    heads = table()["heads"].get(HEADS.get(task.name, task.name), {})
+    known = snapshot.weights.names if snapshot.weights else None
+    kind = snapshot.config.get("model_type")
+    if library == "timm" or known is None or kind not in heads:
+        return
+    missing = [
+        [name for name in head if not any(f".{kept}".endswith(f".{name}") for kept in known)]
+        for head in heads[kind]
+    ]
+    if all(missing):
+        raise refuse(
+            f"the model's weights lack {missing[0][0]}, which {task.name} is answered with: it was "
+            "not trained for that",
+            "incomplete",
+            "a model that was",
+        )
+
+
+def check_vision(snapshot: Snapshot, task: Task) -> Task:
+    """The row with the family that has what the model sees with."""
+    kind = snapshot.config.get("model_type")
+    seen = sees_by_timm(snapshot.config)
+    if not seen and kind not in table()["vision"][task.name]:
+        return task
+    family = with_vision(task.family)
+    if seen and "timm" not in requirements.packages(family):
+        raise refuse(
+            f"the model's backbone is one of timm's, which modules for {task.name} do not install",
+            "architecture",
+            "a model with a backbone of transformers' own",
+        )
+    return replace(task, family=family)
+
+
+def sees_by_timm(config: dict[str, Any]) -> bool:
+    """As the configs of transformers read it: a backbone of its own goes first."""
+    if isinstance(backbone := config.get("backbone_config"), dict):
+        return backbone.get("model_type") in ("timm_backbone", "timm_wrapper")
+    usual = config.get("model_type") in table()["timm"]
+    return usual and config.get("use_timm_backbone") is not False
+
+
+def check_tokenizers(snapshot: Snapshot, task: Task, library: str) -> None:
+    """Whether every tokenizer that the task needs is whole, and can be read by the module."""
+    if library == "timm" or (library == "transformers" and not task.tokenizes):
+        return
+    config = snapshot.config
+    kind = config.get("model_type")
+    if kind == "encoder-decoder":  # its tokenizer is the encoder's
+        kind = config.get("encoder", {}).get("model_type")
+    for folder, named in snapshot.layout.tokenizers.items():
+        read = snapshot.tokenizers.get(folder, {})
+        name = named or read.get("tokenizer_class") or config.get("tokenizer_class")
+        vocabulary.check(snapshot.names(folder), kind, name, read, task.family, where=folder)
+
+
+def check_preparation(snapshot: Snapshot, task: Task, library: str) -> None:
+    """Whether it is said how the pictures or sounds that the task takes are prepared."""
+    if library != "transformers" or task.takes not in ("image", "video", "audio"):
+        return
+    if task.family == "documents":  # its models read words and their places, not the picture
+        return
+    own = snapshot.config.get("model_type") == "timm_wrapper"
+    if not own and snapshot.names("").isdisjoint(PREPARES):
+        raise refuse(
+            f"the model does not say how an input is prepared for it: none of {', '.join(PREPARES)}"
+            " is there",
+            "incomplete",
+            "a revision, or a copy of the model, that has it",
+        )
+
+
 def _why_not(task: str, kind: Any) -> str:
     package = table()["absent"].get(task, {}).get(kind) if isinstance(kind, str) else None
     if package:
         return (
-            f"the inputs of this architecture are prepared with {package}, which modules for "
-            f"{task} do not install; choose a model of another architecture"
+            f"models of this architecture need {package}, which modules for {task} do not install"
         )
     return f"the library that modules run has no such architecture for {task}"
 

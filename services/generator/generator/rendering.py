@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from generator import requirements
 from generator.libraries import row
 from generator.manifest import Manifest
 from generator.tasks import FAMILIES, Task
@@ -87,7 +88,7 @@ def render(module: Manifest) -> dict[str, str]:
             size=_short(module.model.parameters),
         ),
         "module.yaml": module.to_yaml(),
-        "requirements.txt": requirements(module.run.family),
+        "requirements.txt": requirements.of(module.run.family),
         "run_inference.py": script(module.run.family),
     }
 
@@ -107,11 +108,6 @@ def image(module: Manifest) -> str:
 def unused(family: str) -> list[str]:
     """What the images with CUDA bring beside torch, and this family has no use for."""
     return [name for name in ("torchvision", "torchaudio") if name not in FAMILIES[family].needs]
-
-
-@cache
-def requirements(family: str) -> str:
-    return (TEMPLATES / "requirements" / f"{family}.txt").read_text(encoding="utf-8")
 
 
 @cache

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from huggingface_hub.errors import HFValidationError
@@ -18,27 +18,32 @@ from pydantic import (
 )
 
 from common.errors import HubUnavailable, ModelRefused
-from generator import configs, layout, weights
+from generator import configs, layout, vocabulary, weights
 from generator.hub import Hub
 from generator.layout import INDEXES, Layout
+from generator.reasons import refuse
 from generator.weights import Weights
 
 # Files that transformers reads from a model's folder and that hold no code.
-LOADED = re.compile(
-    r"config\.json|generation_config\.json|(?:pre)?processor_config\.json|video_preprocessor_config\.json"
-    r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
-    r"|vocab\.(?:json|txt)|merges\.txt|bpe\.codes|entity_vocab\.json|normalizer\.json"
-    r"|spiece\.model|sentencepiece\.(?:bpe\.)?model|tokenizer\.model|source\.spm|target\.spm"
-    r"|chat_template\.(?:json|jinja)"
-)
+LOADED = vocabulary.known() | {
+    *("config.json", "generation_config.json", "preprocessor_config.json"),
+    *("processor_config.json", "video_preprocessor_config.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja"),
+}
 # Beside those, what sentence-transformers and diffusers read.
 LOADED_TOO = re.compile(
     r"modules\.json|config_sentence_transformers\.json"
     r"|sentence_(?:bert|roberta|distilbert|camembert|albert|xlnet|xlm-roberta)_config\.json"
     r"|model_index\.json|scheduler_config\.json"
 )
-WEIGHTS = re.compile(r"(?:diffusion_pytorch_)?model(?:-\d{5}-of-(\d{5}))?\.safetensors")
-INDEX = re.compile(r"(?:diffusion_pytorch_)?model\.safetensors\.index\.json")
+# The libraries take the first of these; else what its index names.
+WHOLE = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.safetensors")
+NUMBERED = re.compile(r"(?:diffusion_pytorch_)?model-\d{5,6}-of-\d{5,6}\.safetensors")
+# What PEFT and diffusers call the difference to another model's weights.
+ADAPTER = re.compile(r"adapter_config\.json|pytorch_lora_weights\.(?:safetensors|bin)")
+# Written beside weights that are packed, where the config does not say so.
+QUANTIZED = frozenset(("quantize_config.json", "quant_config.json", "quantization_config.json"))
 # Read here, because they can name code to fetch or decide what the model is.
 CONFIGS = (
     "config.json",
@@ -47,7 +52,11 @@ CONFIGS = (
     "processor_config.json",
     "tokenizer_config.json",
 )
-MOST_CONFIG = 2**20
+# The tokenizer of Gemma 3 describes its 6,400 added tokens in 1.2 MB, a classifier its 21,841
+# labels in 3.
+MOST_CONFIG = 8 * 2**20
+# That of the largest models, with a line for each tensor of each expert.
+MOST_INDEX = 16 * 2**20
 # The largest open models are in some 200; module.yaml names each.
 MOST_SHARDS = 2000
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".npz")
@@ -143,7 +152,8 @@ class File:
 class Snapshot:
     """`kinds` says what else than safetensors is there; `config` is what `configs` leaves of it.
 
-    It is kept in memory for long, so all of it is small, whatever the model's owner wrote.
+    `tokenizers` is the same of each tokenizer_config.json, by folder. It is kept in memory for
+    long, so all of it is small, whatever the model's owner wrote.
     """
 
     description: Description
@@ -152,6 +162,7 @@ class Snapshot:
     config: dict[str, Any]
     weights: Weights | None
     layout: Layout
+    tokenizers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -160,6 +171,11 @@ class Snapshot:
     @property
     def commit(self) -> str:
         return self.description.sha
+
+    def names(self, folder: str) -> set[str]:
+        """The files that the module takes of a folder, by their names in it."""
+        split = (file.path.rpartition("/") for file in self.files)
+        return {name for at, _, name in split if at == folder}
 
 
 async def describe(hub: Hub, id: str, revision: str) -> Description:
@@ -179,12 +195,10 @@ async def read(hub: Hub, description: Description) -> Snapshot:
     Raises ModelRefused for a config that brings code and for weights that cannot be.
     """
     laid_out = await _read_layout(hub, description)
-    files = _needed(description, laid_out)
-    shards = [file for file in files if WEIGHTS.fullmatch(_name(file.path))]
-    if len(shards) > MOST_SHARDS:
-        raise ModelRefused(f"the weights are in more than {MOST_SHARDS} files", reason="weights")
+    shards = await _read_indexes(hub, description, laid_out)
+    files = _needed(description, laid_out, shards)
     measured, *read_configs = await _together(
-        _measure(hub, description, shards),
+        _measure(hub, description, [file for file in files if _is_weights(file.path)], shards),
         *(_read_config(hub, description, file) for file in files if _name(file.path) in CONFIGS),
     )
     # What the model is stands at the root, or where sentence-transformers has its first module.
@@ -202,6 +216,11 @@ async def read(hub: Hub, description: Description) -> Snapshot:
         config,
         measured,
         laid_out,
+        {
+            path.rpartition("/")[0]: read
+            for path, read in by_path.items()
+            if _name(path) == "tokenizer_config.json"
+        },
     )
 
 
@@ -233,9 +252,12 @@ def remembered(description: Description) -> Description:
 def _kinds(description: Description) -> frozenset[str]:
     names = [sibling.rfilename for sibling in description.siblings]
     kinds = {
-        "adapter": "adapter_config.json" in names,
+        "adapter": any(ADAPTER.fullmatch(_name(name)) for name in names),
         "gguf": any(name.endswith(".gguf") for name in names),
         "pickle": any(name.endswith(PICKLES) for name in names),
+        "quantized": not QUANTIZED.isdisjoint(names),
+        "shards": any(NUMBERED.fullmatch(_name(name)) for name in names),
+        "safetensors": any(_is_weights(name) for name in names),
     }
     return frozenset(kind for kind, there in kinds.items() if there)
 
@@ -251,7 +273,35 @@ async def _read_layout(hub: Hub, description: Description) -> Layout:
     return Layout()
 
 
-def _needed(description: Description, laid_out: Layout) -> tuple[File, ...]:
+Places = dict[str, Mapping[str, str]]
+
+
+async def _read_indexes(hub: Hub, description: Description, laid_out: Layout) -> Places:
+    """Of each folder with its weights in several files, which file has which tensor."""
+    siblings = {sibling.rfilename: sibling for sibling in description.siblings}
+    wanted = {
+        folder: index
+        for folder in laid_out.with_weights
+        if not any(at(folder, name) in siblings for name in WHOLE)
+        for index in (at(folder, f"{name}.index.json") for name in WHOLE)
+        if index in siblings
+    }
+
+    async def read(index: str) -> Mapping[str, str]:
+        _check_size(_file(siblings[index]), MOST_INDEX)
+        content = await hub.file(description.id, description.sha, index, MOST_INDEX)
+        # Parsing megabytes would hold up every other request.
+        return await asyncio.to_thread(weights.read_index, content)
+
+    places = await _together(*(read(index) for index in wanted.values()))
+    return dict(zip(wanted, places, strict=True))
+
+
+def at(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _needed(description: Description, laid_out: Layout, shards: Places) -> tuple[File, ...]:
     siblings = {sibling.rfilename: sibling for sibling in description.siblings}
     folders = dict.fromkeys(("", *laid_out.folders))
     chosen: list[str] = []
@@ -263,26 +313,48 @@ def _needed(description: Description, laid_out: Layout) -> tuple[File, ...]:
             if path.startswith(prefix) and "/" not in path.removeprefix(prefix)
         ]
         # The root of a pipeline may have the whole of it once more, in one file.
-        weights = [] if laid_out.pipeline and not folder else _weights(names)
+        kept = folder in laid_out.with_weights
+        weights = _weights(names, shards.get(folder)) if kept else []
         if folder and not weights and any(name.endswith(PICKLES) for name in names):
-            raise ModelRefused(
+            raise refuse(
                 f"the model has pickled weights only in {folder}, and loading those can run "
-                "anyone's code; use a revision with safetensors weights",
-                reason="pickle-only",
+                "anyone's code",
+                "pickle-only",
+                "a revision with safetensors weights",
             )
-        loaded = [name for name in names if LOADED.fullmatch(name)]
+        if laid_out.pipeline and kept and not weights:
+            raise refuse(
+                f"the weights of the model's {folder} are missing, or there only as a variant",
+                "incomplete",
+                f"a revision with {' or '.join(WHOLE)} there",
+            )
+        loaded = [name for name in names if name in LOADED]
         if laid_out.library or "config_sentence_transformers.json" in names:
             loaded += [name for name in names if LOADED_TOO.fullmatch(name)]
         chosen += [prefix + name for name in weights + loaded]
     return tuple(_file(siblings[path]) for path in sorted(chosen))
 
 
-def _weights(names: list[str]) -> list[str]:
-    for whole in ("model.safetensors", "diffusion_pytorch_model.safetensors"):
+def _weights(names: list[str], places: Mapping[str, str] | None) -> list[str]:
+    for whole in WHOLE:
         if whole in names:  # the libraries prefer it to shards
             return [whole]
-    shards = [name for name in names if WEIGHTS.fullmatch(name)]
-    return shards + [name for name in names if shards and INDEX.fullmatch(name)]
+    if places is None:
+        return []
+    shards = sorted(set(places.values()))
+    if len(shards) > MOST_SHARDS:
+        raise ModelRefused(f"the weights are in more than {MOST_SHARDS} files", reason="weights")
+    if not set(shards) <= set(names) or not all(map(SHARD.fullmatch, shards)):
+        raise refuse(
+            "some of the model's weight files are missing",
+            "incomplete",
+            "a revision that has all that its index names",
+        )
+    return [*shards, *(f"{whole}.index.json" for whole in WHOLE if f"{whole}.index.json" in names)]
+
+
+def _is_weights(path: str) -> bool:
+    return path.endswith(".safetensors")
 
 
 def _name(path: str) -> str:
@@ -305,12 +377,14 @@ async def _read_config(
     return file.path, configs.read(file.path, content)
 
 
-def _check_size(file: File) -> None:
-    if file.size > MOST_CONFIG:
-        raise ModelRefused(f"{file.path} is larger than 1 MiB", reason="config")
+def _check_size(file: File, most: int = MOST_CONFIG) -> None:
+    if file.size > most:
+        raise ModelRefused(f"{file.path} is larger than {most // 2**20} MiB", reason="config")
 
 
-async def _measure(hub: Hub, description: Description, shards: list[File]) -> Weights | None:
+async def _measure(
+    hub: Hub, description: Description, shards: list[File], places: Places
+) -> Weights | None:
     if not shards:
         return None
     size = sum(shard.size for shard in shards)
@@ -320,10 +394,12 @@ async def _measure(hub: Hub, description: Description, shards: list[File]) -> We
                 f"the weights are in more than {MOST_HEADERS} files, and the Hub has not read them",
                 reason="weights",
             )
-        return weights.total([description.safetensors.parameters], size)
+        tensors = [name for folder in places.values() for name in folder]
+        header = weights.Header(description.safetensors.parameters, weights.kinds(tensors))
+        return weights.total([header], size)
     free = asyncio.Semaphore(HEADERS_AT_ONCE)
 
-    async def measure(shard: File) -> dict[str, int]:
+    async def measure(shard: File) -> weights.Header:
         async with free:
             part = await hub.part(
                 description.id, description.sha, shard.path, 0, min(weights.FIRST, shard.size)

@@ -28,7 +28,8 @@ class Task:
     """`takes` is the kind of one input, `answers` says what comes back for it.
 
     `classes` are the ends of the architectures' names that serve it; none: any architecture
-    that the library knows. `batch_size` is used where the caller names none.
+    that the library knows. `batch_size` is used where the caller names none. `texts`: a text goes
+    in or comes out beside what it takes.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Task:
     batch_size: int = 8
     parameters: tuple[Parameter, ...] = ()
     generates: bool = False
+    texts: bool = False
+
+    @property
+    def tokenizes(self) -> bool:
+        """Whether the model has a tokenizer that the task needs."""
+        return self.texts or self.takes in ("text", "question", "table")
 
 
 @dataclass(frozen=True)
@@ -57,10 +64,17 @@ class Family:
     needs: tuple[str, ...]
 
 
+# How models of transformers are loaded: by a pipeline, or by an Auto class.
+LOADING = ("checkpoint", "loading")
+MODELS = ("checkpoint", "models")
 # What every module's script and its fetching of the weights take.
 ALWAYS = ("huggingface_hub", "numpy", "PyYAML", "safetensors", "torch")
-TEXT = (*ALWAYS, "transformers")
-SIGHT = (*TEXT, "pillow")
+PLAIN = (*ALWAYS, "transformers")
+# Many models have no tokenizer but SentencePiece's own file, which those two read.
+TEXT = (*PLAIN, "protobuf", "sentencepiece")
+# Some tokenizers of translators and of generators split words as Moses does.
+WORDS = (*TEXT, "sacremoses")
+SIGHT = (*PLAIN, "pillow")
 HEARING = (*TEXT, "scipy", "soundfile")
 # What reads pictures here is written against torchvision first; the rest of transformers does
 # without, and is as it is tested only where it is not installed.
@@ -69,46 +83,85 @@ VISION = (*SIGHT, "torchvision")
 FAMILIES = {
     family.name: family
     for family in (
-        Family("pipeline", ("transformers",), ("loading", "pipeline"), SIGHT),
-        Family("generation", ("transformers",), ("loading", "generation"), TEXT),
-        Family("hearing", ("transformers",), ("loading", "audio", "hearing"), HEARING),
-        Family("voice", ("transformers",), ("loading", "voice"), TEXT),
+        Family("pipeline", ("transformers",), (*LOADING, "pipeline"), (*TEXT, "pillow")),
+        Family("generation", ("transformers",), (*LOADING, "generation"), WORDS),
+        Family("hearing", ("transformers",), (*LOADING, "audio", "hearing"), HEARING),
+        Family("voice", ("transformers",), (*LOADING, "voice"), TEXT),
         Family(
-            "pictures", ("transformers",), ("loading", "drawing", "pictures"), (*SIGHT, "scipy")
+            "pictures",
+            ("transformers",),
+            (*LOADING, "drawing", "pictures"),
+            (*SIGHT, "scipy"),
         ),
-        Family("masking", ("transformers",), ("loading", "drawing", "masking"), VISION),
-        Family("documents", ("transformers",), ("loading", "several", "documents"), SIGHT),
-        Family("tables", ("transformers",), ("loading", "several", "tables"), (*TEXT, "pandas")),
-        Family("rewriting", ("transformers",), ("models", "rewriting"), (*TEXT, "sentencepiece")),
-        Family("reading", ("transformers",), ("models", "several", "reading"), TEXT),
-        Family("choosing", ("transformers",), ("models", "several", "choosing"), TEXT),
-        Family("asking", ("transformers",), ("models", "several", "asking"), SIGHT),
+        Family("masking", ("transformers",), (*LOADING, "drawing", "masking"), VISION),
+        Family(
+            "documents",
+            ("transformers",),
+            (*LOADING, "several", "documents"),
+            (*TEXT, "pillow"),
+        ),
+        Family(
+            "tables",
+            ("transformers",),
+            (*LOADING, "several", "tables"),
+            (*TEXT, "pandas"),
+        ),
+        Family("rewriting", ("transformers",), (*MODELS, "rewriting"), WORDS),
+        Family("reading", ("transformers",), (*MODELS, "several", "reading"), TEXT),
+        Family("choosing", ("transformers",), (*MODELS, "several", "choosing"), TEXT),
+        Family(
+            "asking",
+            ("transformers",),
+            (*MODELS, "several", "asking"),
+            (*TEXT, "pillow"),
+        ),
         Family(
             "conversing",
             ("transformers",),
-            ("models", "several", "audio", "moving", "conversing"),
-            (*VISION, "scipy", "soundfile"),
+            (*MODELS, "several", "audio", "moving", "conversing"),
+            (*HEARING, "pillow", "timm", "torchvision"),
         ),
-        Family("watching", ("transformers",), ("models", "moving", "watching"), SIGHT),
-        Family("upscaling", ("transformers",), ("models", "drawing", "upscaling"), SIGHT),
-        Family("keypoints", ("transformers",), ("models", "keypoints"), SIGHT),
-        Family("searching", ("transformers",), ("models", "searching"), VISION),
-        Family("forecasting", ("transformers",), ("models", "forecasting"), TEXT),
+        Family("watching", ("transformers",), (*MODELS, "moving", "watching"), SIGHT),
+        Family("upscaling", ("transformers",), (*MODELS, "drawing", "upscaling"), SIGHT),
+        Family("keypoints", ("transformers",), (*MODELS, "keypoints"), SIGHT),
+        Family(
+            "searching",
+            ("transformers",),
+            (*MODELS, "searching"),
+            (*TEXT, "pillow", "torchvision"),
+        ),
+        Family("forecasting", ("transformers",), (*MODELS, "forecasting"), PLAIN),
         Family(
             "sentences",
             ("sentence-transformers",),
-            ("sentences",),
+            ("checkpoint", "sentences"),
             (*TEXT, "sentence-transformers"),
         ),
         Family(
             "diffusion",
             ("diffusers",),
-            ("diffusion",),
-            (*SIGHT, "accelerate", "diffusers", "ftfy", "sentencepiece"),
+            ("checkpoint", "diffusion"),
+            (*TEXT, "pillow", "accelerate", "diffusers", "ftfy"),
+        ),
+        # For models that are made for torchvision, or that see through one of timm's.
+        Family(
+            "pipeline-vision", ("transformers",), (*LOADING, "pipeline"), (*TEXT, *VISION, "timm")
+        ),
+        Family(
+            "pictures-vision",
+            ("transformers",),
+            (*LOADING, "drawing", "pictures"),
+            (*VISION, "scipy", "timm"),
         ),
         Family("backbones", ("timm",), ("backbones",), (*ALWAYS, "pillow", "timm", "torchvision")),
     )
 }
+
+
+def with_vision(family: str) -> str:
+    """The family of the same code that also has torchvision and timm; itself, if there is none."""
+    return f"{family}-vision" if f"{family}-vision" in FAMILIES else family
+
 
 # Of models that judge a text as a whole: what is said of one that is longer than they read.
 CUT = " A text longer than the model reads is cut at its end."

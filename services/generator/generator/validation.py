@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 
 from common.contracts.generation import Check
-from generator import dockerfile, gotemplate, rendering
+from generator import dockerfile, gotemplate, rendering, requirements
 from generator.dockerfile import Instruction
 from generator.manifest import Manifest
 
@@ -122,7 +122,7 @@ def check_requirements(module: Manifest, text: str) -> str:
     for pin in pins:
         if len(pin.specifier) != 1 or next(iter(pin.specifier)).operator != "==" or pin.url:
             raise ValueError(f"{pin.name} is not pinned to one version")
-    if text != rendering.requirements(module.run.family):
+    if text != requirements.of(module.run.family):
         raise ValueError("they are not those that were resolved together for the release")
     return f"{len(pins)} packages, each at one version, resolved together for the release"
 

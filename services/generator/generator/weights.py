@@ -5,7 +5,8 @@ tensor with its dtype, shape and place.
 """
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -36,14 +37,41 @@ class Tensor(BaseModel):
 
 
 HEADER = TypeAdapter(dict[str, Tensor])
+PLACES = TypeAdapter(dict[str, Annotated[str, Field(max_length=256)]])
+# The number of a layer or of an expert: what differs between tensors of one kind.
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+# More kinds of tensors than any model has; they are kept for as long as the model is remembered.
+MOST_NAMES = 1000
+LONGEST_NAME = 200
+# How tensors are called, or end, that hold numbers packed into others: GPTQ's and AWQ's,
+# bitsandbytes', compressed-tensors', MLX's, DeepSeek's.
+PACKED = (
+    *(".qweight", ".qzeros", ".g_idx", ".absmax", ".quant_map", ".SCB", ".weight_packed"),
+    *(".weight_scale", ".weight_scale_inv", ".scales"),
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Of one file or of several: numbers of elements by dtype, and the kinds of tensors.
+
+    A kind is a tensor's name with `*` in place of numbers; None where there are too many.
+    """
+
+    elements: dict[str, int]
+    names: frozenset[str] | None
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Numbers of elements by dtype (safetensors' names), and the files' size in bytes."""
+    """Numbers of elements by dtype (safetensors' names), and the files' size in bytes.
+
+    `names` are the tensors' kinds, as in Header.
+    """
 
     elements: dict[str, int]
     bytes: int
+    names: frozenset[str] | None
 
     @property
     def parameters(self) -> int:
@@ -54,6 +82,12 @@ class Weights:
         """Whether most of it is stored in bfloat16."""
         return self.elements.get("BF16", 0) * 2 > self.parameters
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether they are stored in fewer bits than anything computes in."""
+        small = any(dtype.startswith(("F8_", "F6_", "F4")) for dtype in self.elements)
+        return small or any(name.endswith(PACKED) for name in self.names or ())
+
 
 def header_length(beginning: bytes, file_size: int) -> int:
     """The length of the JSON after the first 8 bytes."""
@@ -63,8 +97,8 @@ def header_length(beginning: bytes, file_size: int) -> int:
     return length
 
 
-def read_header(header: bytes, file_size: int) -> dict[str, int]:
-    """Elements by dtype in one file. Raises ModelRefused where it contradicts itself."""
+def read_header(header: bytes, file_size: int) -> Header:
+    """What one file has. Raises ModelRefused where it contradicts itself."""
     try:
         content = orjson.loads(header)
         content.pop("__metadata__", None)
@@ -80,15 +114,32 @@ def read_header(header: bytes, file_size: int) -> dict[str, int]:
         elements[tensor.dtype] = elements.get(tensor.dtype, 0) + count
     if 8 + len(header) + max((t.data_offsets[1] for t in tensors.values()), default=0) != file_size:
         raise _broken("a weights file is not as long as its header says")
-    return elements
+    return Header(elements, kinds(tensors))
 
 
-def total(files: Iterable[dict[str, int]], size: int) -> Weights:
+def read_index(content: bytes) -> Mapping[str, str]:
+    """The file that each tensor is in. Raises ModelRefused: it does not say."""
+    try:
+        return PLACES.validate_python(orjson.loads(content)["weight_map"])
+    except (ValueError, KeyError, TypeError, ValidationError):
+        raise _broken("the index of the weights cannot be read") from None
+
+
+def kinds(names: Iterable[str]) -> frozenset[str] | None:
+    found = frozenset(NUMBER.sub("*", name) for name in names)
+    small = len(found) <= MOST_NAMES and all(len(name) <= LONGEST_NAME for name in found)
+    return found if small else None
+
+
+def total(files: Iterable[Header], size: int) -> Weights:
     elements: dict[str, int] = {}
+    names: set[str] | None = set()
     for file in files:
-        for dtype, count in file.items():
+        names = None if names is None or file.names is None else names | file.names
+        for dtype, count in file.elements.items():
             elements[dtype] = elements.get(dtype, 0) + count
-    return Weights(dict(sorted(elements.items())), size)
+    kept = None if names is None else kinds(names)
+    return Weights(dict(sorted(elements.items())), size, kept)
 
 
 def _broken(message: str) -> ModelRefused:

@@ -21,16 +21,22 @@ CONFIG = {
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
 }
+# What a text, a picture or a sound is prepared with; nothing in them is read.
+PREPARES = ("tokenizer.json", "preprocessor_config.json")
 
 
 def weights(shape: list[int], dtype: str = "F32") -> tuple[bytes, int]:
-    """A header of one tensor, and the size of the file that it would begin."""
+    """A header of one tensor, a classifier's, and the size of the file that it would begin."""
     width = {"F32": 4, "BF16": 2, "F16": 2}[dtype]
     size = width
     for length in shape:
         size *= length
     tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}
-    header = json.dumps({"__metadata__": {"format": "pt"}, "w": tensor}).encode()
+    # Without a number of their own, the heads that models here may have.
+    empty = {"dtype": dtype, "shape": [0], "data_offsets": [size, size]}
+    heads = dict.fromkeys(("classifier.dense.weight", "classifier.out_proj.weight"), empty)
+    tensors = {"__metadata__": {"format": "pt"}, "classifier.weight": tensor, **heads}
+    header = json.dumps(tensors).encode()
     return struct.pack("<Q", len(header)) + header, 8 + len(header) + size
 
 
@@ -61,7 +67,7 @@ def handlers(
         "siblings": [
             {"rfilename": "config.json", "size": len(content), "blobId": BLOB},
             {"rfilename": "model.safetensors", "size": size, "blobId": BLOB, "lfs": lfs},
-            *({"rfilename": name, "size": 1, "blobId": BLOB} for name in names),
+            *({"rfilename": name, "size": 1, "blobId": BLOB} for name in (*PREPARES, *names)),
         ],
         **description,
     }

@@ -122,7 +122,8 @@ async def test_what_looks_like_a_needed_file_is_needed_only_by_its_exact_name() 
     handlers = fake_hub.handlers(names=names)
     module = await handlers.generate(GenerateRequest(model_url="acme/frog"))
     files = yaml.safe_load(module.files["module.yaml"])["model"]["files"]
-    assert [file["path"] for file in files] == ["config.json", "model.safetensors", "vocab.txt"]
+    needed = ["config.json", "model.safetensors", *fake_hub.PREPARES, "vocab.txt"]
+    assert [file["path"] for file in files] == sorted(needed)
 
 
 folders = hostile | st.sampled_from(["unet", "vae", "1_Pooling", "", "..", "/etc"])

@@ -8,7 +8,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import pins
 
-from generator.rendering import TEMPLATES, requirements
+from generator import requirements
+from generator.rendering import TEMPLATES
 from generator.tasks import FAMILIES
 
 
@@ -16,7 +17,7 @@ from generator.tasks import FAMILIES
 def test_the_pins_of_a_family_are_all_that_it_installs_at_the_versions_of_the_tests(
     family: str,
 ) -> None:
-    assert requirements(family) == pins.pinned(family), "make pins"
+    assert requirements.of(family) == pins.pinned(family), "make pins"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,7 +6,7 @@ import pytest
 
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
-from generator import configs
+from generator import configs, vocabulary
 from generator.handlers import Handlers
 from generator.layout import Layout
 from generator.libraries import row, table
@@ -14,8 +14,9 @@ from generator.refusals import check_architecture
 from generator.snapshot import Description, Snapshot
 
 sys.path.insert(0, str(Path(__file__).parent))
+import architectures
 import fake_hub
-from architectures import of_the_libraries
+import vocabularies
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,21 @@ from architectures import of_the_libraries
         ("tiny-lying-header", "not-json", "weights"),
         ("tiny-lying-header", "absurd", "weights"),
         ("too-big", None, "too-large"),
+        ("unwhole-classifier", "no-vocabulary", "incomplete"),
+        ("unwhole-classifier", "no-tokenizer", "incomplete"),
+        ("unwhole-classifier", "headless", "incomplete"),
+        ("unwhole-classifier", "japanese", "architecture"),
+        ("unwhole-speaker", None, "architecture"),
+        ("unwhole-generator", "gptq", "quantized"),
+        ("unwhole-generator", "gptq-config", "quantized"),
+        ("unwhole-generator", "mlx", "quantized"),
+        ("unwhole-generator", "float8", "quantized"),
+        ("unwhole-generator", "no-index", "incomplete"),
+        ("unwhole-generator", "shard-missing", "incomplete"),
+        ("unwhole-generator", "tekken", "incomplete"),
+        ("unwhole-pictures", None, "incomplete"),
+        ("unwhole-painter", "half", "incomplete"),
+        ("unwhole-painter", "no-vocabulary", "incomplete"),
     ],
 )
 async def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
@@ -88,8 +104,14 @@ def test_an_ordinary_config_passes() -> None:
     configs.check("config.json", {"attn_implementation": None, "_attn_implementation": "sdpa"})
 
 
-def test_the_known_architectures_are_those_of_the_pinned_library() -> None:
-    assert table() == of_the_libraries(), "run services/generator/tests/architectures.py"
+def test_the_known_architectures_are_those_of_the_pinned_libraries() -> None:
+    made_from = table()["made_from"]["digest"]
+    assert made_from == architectures.recipe(), "run services/generator/tests/architectures.py"
+
+
+def test_the_known_tokenizers_are_those_of_the_pinned_library() -> None:
+    made_from = vocabulary.table()["made_from"]["digest"]
+    assert made_from == vocabularies.recipe(), "run services/generator/tests/vocabularies.py"
 
 
 @pytest.mark.parametrize(

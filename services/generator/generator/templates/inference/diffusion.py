@@ -4,6 +4,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
+from generator.templates.inference.checkpoint import check_vocabulary, whole
 from generator.templates.inference.module import (
     INPUT_DIR,
     InvalidInput,
@@ -17,13 +18,18 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
     import diffusers
 
     diffusers.utils.logging.disable_progress_bar()
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(
-        directory,
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
+    pipeline = whole(
+        lambda: diffusers.DiffusionPipeline.from_pretrained(
+            directory,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
     ).to(device)
+    for part in pipeline.components.values():
+        if hasattr(part, "get_vocab"):
+            check_vocabulary(part)
     pipeline.set_progress_bar_config(disable=True)
     if manifest["run"]["compile"]:
         import torch

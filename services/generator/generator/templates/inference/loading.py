@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from generator.templates.inference.checkpoint import check_vocabulary, whole
 from generator.templates.inference.pipeline import prepare
 
 
@@ -23,9 +24,11 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
         )
 
     try:
-        pipeline = build(settings["attention"])
+        pipeline = whole(lambda: build(settings["attention"]))
     except ValueError:  # an architecture without this attention: the reference serves every one
-        pipeline = build("eager")
+        pipeline = whole(lambda: build("eager"))
+    if pipeline.tokenizer is not None:
+        check_vocabulary(pipeline.tokenizer)
     prepare(pipeline, settings)
     if settings["compile"]:
         torch._dynamo.config.suppress_errors = True  # without a compiler: slower, not broken

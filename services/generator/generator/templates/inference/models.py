@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from generator.templates.inference.checkpoint import check_vocabulary, whole
+
 
 def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> tuple[Any, Any]:
     """The model over the files in `directory`, and what prepares its inputs, if anything."""
@@ -21,9 +23,9 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> t
         )
 
     try:
-        model = build(settings["attention"])
+        model = whole(lambda: build(settings["attention"]))
     except ValueError:  # an architecture without this attention: the reference serves every one
-        model = build("eager")
+        model = whole(lambda: build("eager"))
     model = model.to(device).eval()
     if settings["compile"]:
         torch._dynamo.config.suppress_errors = True  # without a compiler: slower, not broken
@@ -32,10 +34,14 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> t
         return model, None
     if model.config.model_type == "vision-encoder-decoder":  # two models, and none for both
         pair = (transformers.AutoImageProcessor, transformers.AutoTokenizer)
-        return model, tuple(reader.from_pretrained(directory) for reader in pair)
-    sees = task in ("image-to-image", "keypoint-detection", "video-classification")
-    reader = transformers.AutoImageProcessor if sees else transformers.AutoProcessor
-    return model, reader.from_pretrained(directory, trust_remote_code=False)
+        readers = tuple(reader.from_pretrained(directory) for reader in pair)
+        check_vocabulary(readers[1])
+        return model, readers
+    if task in ("image-to-image", "keypoint-detection", "video-classification"):
+        return model, transformers.AutoImageProcessor.from_pretrained(directory)
+    processor = transformers.AutoProcessor.from_pretrained(directory, trust_remote_code=False)
+    check_vocabulary(getattr(processor, "tokenizer", processor))
+    return model, processor
 
 
 def auto_class(task: str) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from generator.templates.inference.checkpoint import check_vocabulary, whole
 from generator.templates.inference.module import InvalidInput, check_texts
 
 
@@ -18,10 +19,12 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
         "use_safetensors": True,
     }
     try:
-        model = kind(directory, device=device, model_kwargs=arguments)
+        model = whole(lambda: kind(directory, device=device, model_kwargs=arguments))
     except ValueError:  # an architecture without this attention: the reference serves every one
         arguments["attn_implementation"] = "eager"
-        model = kind(directory, device=device, model_kwargs=arguments)
+        model = whole(lambda: kind(directory, device=device, model_kwargs=arguments))
+    if hasattr(model.tokenizer, "get_vocab"):
+        check_vocabulary(model.tokenizer)
     if settings["compile"]:
         import torch
 

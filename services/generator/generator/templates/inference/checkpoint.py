@@ -1,0 +1,58 @@
+"""Refuses to answer with what the model's files do not hold."""
+
+import sys
+from typing import Any
+
+
+def whole(load: Any) -> Any:
+    """What `load` returns, if the files have every weight that an answer takes.
+
+    The libraries fill what is missing with random numbers, and say so in a log.
+    """
+    import transformers
+
+    bases: list[Any] = [transformers.PreTrainedModel]
+    if "diffusers" in sys.modules:
+        bases.append(sys.modules["diffusers"].ModelMixin)
+    plain = [base.__dict__["from_pretrained"] for base in bases]
+
+    def checked(method: Any) -> Any:
+        def from_pretrained(chosen: Any, *arguments: Any, **options: Any) -> Any:
+            options["output_loading_info"] = True
+            model, found = method.__func__(chosen, *arguments, **options)
+            check_weights(found["missing_keys"])
+            return model
+
+        return classmethod(from_pretrained)
+
+    for base, method in zip(bases, plain, strict=True):
+        base.from_pretrained = checked(method)
+    try:
+        return load()
+    finally:
+        for base, method in zip(bases, plain, strict=True):
+            base.from_pretrained = method
+
+
+class IncompleteModel(Exception):
+    """The model's files lack what an answer takes."""
+
+
+def check_weights(missing: Any) -> None:
+    # No answer takes a bare encoder's pooler, nor what masks and counts while a model is trained.
+    unused = (".masked_spec_embed", ".num_batches_tracked")
+    needed = sorted(
+        name
+        for name in missing
+        if not name.startswith(("pooler.", "encoder.pooler.")) and not name.endswith(unused)
+    )
+    if needed:
+        raise IncompleteModel(
+            f"the model's files lack {len(needed)} of its weights, such as {needed[0]}: it was not "
+            "trained for this task, or its repository is not whole"
+        )
+
+
+def check_vocabulary(tokenizer: Any) -> None:
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise IncompleteModel("the model's files lack its tokenizer's vocabulary")
