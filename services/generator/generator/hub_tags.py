@@ -90,6 +90,12 @@ REFUSED = {
     ),
 }
 
+# What cards still say that the Hub has since named otherwise, and as what.
+FORMER = {
+    "text2text-generation": "translation or summarization, as the model was trained for",
+    "conversational": "text-generation",
+}
+
 # Classes of rows that are whole names rather than the ends of many.
 WHOLE = {"VitsModel", "SamModel", "ColQwen2ForRetrieval", "LayoutLMForQuestionAnswering"}
 

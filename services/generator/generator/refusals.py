@@ -11,7 +11,7 @@ from common.contracts.generation import Check
 from common.errors import ModelRefused
 from generator import requirements, vocabulary
 from generator.configs import QUANTIZED
-from generator.hub_tags import TAGS, refusal_of
+from generator.hub_tags import FORMER, TAGS, refusal_of
 from generator.libraries import LIBRARIES, architectures, rows_of, table
 from generator.reasons import refuse
 from generator.snapshot import Snapshot
@@ -45,6 +45,11 @@ def check(snapshot: Snapshot) -> tuple[Task, str, list[Check]]:
     )
 
 
+CARD = "a copy of the model whose card says its pipeline_tag, one of " + ", ".join(
+    tag for tag in TAGS if rows_of(tag)
+)
+
+
 def task_of(snapshot: Snapshot) -> str:
     """The pipeline tag, one that is served."""
     description = snapshot.description
@@ -52,21 +57,20 @@ def task_of(snapshot: Snapshot) -> str:
         raise ModelRefused("the Hub has disabled this model", reason="disabled")
     info = description.transformers_info
     name = description.pipeline_tag or (info.pipeline_tag if info else None)
+    if name is None and "Pooling" in snapshot.layout.classes.values():
+        return "sentence-similarity"  # one vector per text is good for nothing else
     if name is None:
-        raise ModelRefused(
-            "the model does not say which task it is for (pipeline_tag in its card)", reason="task"
-        )
+        raise refuse("the model does not say which task it is for", "task", CARD)
     if refusal := refusal_of(name):
-        raise ModelRefused(
-            f"no module is made for {name}: {refusal.reason}; what would help: {refusal.help}",
-            reason="task",
+        raise refuse(f"no module is made for {name}: {refusal.reason}", "task", refusal.help)
+    if name in FORMER:
+        raise refuse(
+            f"the Hub no longer has the task {name}",
+            "task",
+            f"a copy of the model whose card says pipeline_tag: {FORMER[name]}",
         )
     if not rows_of(name):
-        raise ModelRefused(
-            "no module is made for the model's task, which is none of the Hub's; made for: "
-            + ", ".join(tag for tag in TAGS if rows_of(tag)),
-            reason="task",
-        )
+        raise refuse("the model's task is none of the Hub's", "task", CARD)
     return name
 
 
@@ -78,12 +82,15 @@ def library_of(snapshot: Snapshot, task: str) -> str:
     # A pipeline of diffusers is nothing else, and what has modules.json was saved by that library.
     library = snapshot.layout.library or named
     if library == "sentence-transformers" and task not in LIBRARIES[library]:
-        library = named
+        # Its rankers and encoders are models of transformers, and the Hub may call them its own.
+        library = guessed if named == library else named
     rows = rows_of(task)
     if library not in rows:
-        raise ModelRefused(
-            f"the model is for another library; {task} modules run {', '.join(sorted(rows))}",
-            reason="library",
+        raise refuse(
+            f"the model is for another library than {', '.join(sorted(rows))}, which {task} "
+            "modules run",
+            "library",
+            "a model of one of these",
         )
     return library
 
@@ -166,12 +173,17 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     if not task.classes:
         return
     named = snapshot.config.get("architectures")
-    if not isinstance(named, list) or not any(
-        isinstance(name, str) and name.endswith(task.classes) for name in named
-    ):
-        raise ModelRefused(
+    if not isinstance(named, list):
+        raise refuse(
+            "the model's config.json does not say which class it is of (architectures)",
+            "architecture",
+            "a copy that the library itself saved",
+        )
+    if not any(isinstance(name, str) and name.endswith(task.classes) for name in named):
+        raise refuse(
             f"the model's architecture is not one for {task.name}, though its card says so",
-            reason="architecture",
+            "architecture",
+            "a model trained for that, or a card with the task that it was trained for",
         )
 
 

@@ -2,15 +2,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
-from generator import configs, vocabulary
+from generator import configs, layout, vocabulary
 from generator.handlers import Handlers
 from generator.layout import Layout
 from generator.libraries import row, table
-from generator.refusals import check_architecture
+from generator.refusals import check_architecture, task_of
 from generator.snapshot import Description, Snapshot
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -65,6 +66,42 @@ async def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
     assert (caught.value.code, caught.value.status) == (1002, 422)
     assert caught.value.details["reason"] == reason
     assert "RUN" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("description", "reason", "said"),
+    [
+        ({"pipeline_tag": "text2text-generation"}, "task", "translation or summarization"),
+        ({"pipeline_tag": "frog-naming"}, "task", "none of the Hub's"),
+        ({"pipeline_tag": None}, "task", "does not say which task"),
+        ({"library_name": "gliner"}, "library", "another library than transformers"),
+    ],
+)
+async def test_a_refusal_says_what_would_help(
+    description: dict[str, Any], reason: str, said: str
+) -> None:
+    with pytest.raises(ModelRefused, match=said) as caught:
+        await fake_hub.handlers(**description).generate(GenerateRequest(model_url="acme/frog"))
+    assert caught.value.details["reason"] == reason
+    assert "what would help" in caught.value.message
+
+
+async def test_a_ranker_that_the_hub_calls_one_of_sentence_transformers_is_a_classifier() -> None:
+    named = {"library_name": "sentence-transformers", "transformersInfo": {}}
+    module = await fake_hub.handlers(**named).generate(GenerateRequest(model_url="acme/frog"))
+    assert (module.model.library, module.model.task) == ("transformers", "text-classification")
+
+
+def test_a_model_that_pools_a_text_into_one_vector_needs_no_card_to_say_so() -> None:
+    steps = [
+        {"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    laid_out = layout.read("modules.json", orjson.dumps(steps))
+    description = Description(id="acme/frog", sha="c" * 40)
+    assert task_of(Snapshot(description, (), frozenset(), {}, None, laid_out)) == (
+        "sentence-similarity"
+    )
 
 
 async def test_a_model_without_a_licence_is_made_with_a_warning(handlers: Handlers) -> None:
@@ -123,12 +160,13 @@ def test_the_known_tokenizers_are_those_of_the_pinned_library() -> None:
         ("bart", "BartForSequenceClassification", "summarization", "is not one for"),
         ("t5", "T5EncoderModel", "translation", "is not one for"),
         ("clip", "CLIPTextModelWithProjection", "zero-shot-image-classification", "is not one for"),
+        ("bert", None, "text-classification", "does not say which class it is of"),
     ],
 )
 async def test_an_architecture_is_refused_with_what_it_lacks(
-    kind: str, architecture: str, tag: str, said: str
+    kind: str, architecture: str | None, tag: str, said: str
 ) -> None:
-    config = {"model_type": kind, "architectures": [architecture]}
+    config = {"model_type": kind, "architectures": architecture and [architecture]}
     handlers = fake_hub.handlers(config, pipeline_tag=tag)
     with pytest.raises(ModelRefused) as caught:
         await handlers.generate(GenerateRequest(model_url="acme/frog"))
