@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from common.errors import ModelRefused
+from generator.libraries import table
 from generator.reasons import refuse
 
 # Attention code that is part of the library; any other name is fetched from the Hub and run.
@@ -16,16 +17,21 @@ QUANTIZED = (
     "quantized",
     "the model that it was made from",
 )
-# What config.json is read for: what the model is, and the sizes that its needs follow from.
-FIELDS = (
-    *("architectures", "architecture", "model_type", "use_timm_backbone"),
-    *("image_size", "patch_size", "vocab_size", "head_dim"),
+# The sizes that a model's needs follow from.
+SIZES = (
+    *("image_size", "patch_size", "vocab_size", "head_dim", "multi_query"),
     *("max_position_embeddings", "n_positions", "n_ctx", "hidden_size", "d_model", "n_embd", "dim"),
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_attention_heads", "n_head"),
     *("n_heads", "num_key_value_heads", "intermediate_size", "n_inner", "hidden_dim"),
     *("decoder_layers", "num_decoder_layers", "decoder_attention_heads", "num_heads", "d_kv"),
     *("encoder_attention_heads", "encoder_ffn_dim", "d_ff", "embed_dim", "sliding_window"),
-    *("attention_chunk_size", "kv_lora_rank", "qk_rope_head_dim"),
+    *("attention_chunk_size", "kv_lora_rank", "qk_rope_head_dim", "new_decoder_architecture"),
+    *("attn_layer_period", "attn_layer_offset", "sliding_window_pattern"),
+)
+# What config.json is read for: what the model is, and those.
+FIELDS = (
+    *("architectures", "architecture", "model_type", "use_timm_backbone"),
+    *SIZES,
     # Of the tokenizer: which it is, and what it splits words with.
     *("tokenizer_class", "word_tokenizer_type", "phonemize", "is_uroman"),
     # Of the parts of diffusers' pipelines.
@@ -57,7 +63,7 @@ def read(name: str, content: bytes) -> dict[str, Any]:
 
 def reduce(config: dict[str, Any], depth: int = 0) -> dict[str, Any]:
     """The fields of FIELDS and, of its parts, the same; layers are counted by what they are."""
-    kept = {key: config[key] for key in FIELDS if _is_small(config.get(key))}
+    kept = {key: config[key] for key in FIELDS if key in config and _is_small(config[key])}
     layers = config.get("layer_types")
     if isinstance(layers, list):
         kept["layer_types"] = {kind: layers.count(kind) for kind in LAYERS}
@@ -66,6 +72,25 @@ def reduce(config: dict[str, Any], depth: int = 0) -> dict[str, Any]:
             if isinstance(part := config.get(name), dict):
                 kept[name] = reduce(part, depth + 1)
     return kept
+
+
+def complete(config: dict[str, Any]) -> dict[str, Any]:
+    """With the sizes that the library takes for such a model where its config says nothing.
+
+    What is derived of others is not among them, but `layer_types`: as a list, the pattern that its
+    layers follow.
+    """
+    kind = config.get("model_type")
+    usual = table()["configs"].get(kind, {}) if isinstance(kind, str) else {}
+    names = usual.get("names", {})
+    found = {**usual.get("sizes", {}), **{names.get(key, key): config[key] for key in config}}
+    for name, whole in usual.get("parts", {}).items():
+        # A part of which anything is said has none of the whole's own sizes for it.
+        given = config.get(name) or whole
+        found[name] = complete({"model_type": whole["model_type"], **given})
+    for name in config.keys() & (set(PARTS) - usual.get("parts", {}).keys()):
+        found[name] = complete(config[name])
+    return found
 
 
 def check(name: str, config: Any, depth: int = 0) -> None:
@@ -102,4 +127,9 @@ def _is_small(value: Any) -> bool:
     """Kept for as long as the model is remembered, so an owner must not choose how much."""
     if isinstance(value, list):
         return len(value) <= MOST_ITEMS and all(map(_is_small, value))
-    return isinstance(value, int) or (isinstance(value, str) and len(value) <= MOST_CHARACTERS)
+    # A size of null is not left out: it has another meaning than the one that is taken else.
+    return value is None or isinstance(value, int) or _is_short(value)
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MOST_CHARACTERS

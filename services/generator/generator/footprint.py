@@ -13,8 +13,8 @@
     diffusion    the denoiser's for the text and its opposite at once, or the decoder's of pictures,
                  whichever is larger: four maps of its first level at the picture's full size
 
-A config that does not say its sizes is taken for activations of a quarter of the weights per
-input.
+Where neither a model's config nor the library says its sizes, they are guessed from the weights,
+upwards: activations of a quarter of them per input; a cache as of a decoder that is 1,024 wide.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,10 @@ from generator.tasks import Task
 MIB = 2**20
 # Longer than most inputs; a model's own limit may be 128k tokens, and each of them takes memory.
 MOST_TOKENS = 8192
+# The narrower a decoder, the more it keeps for each of its weights; large ones are no narrower.
+NARROWEST = 1024
+# The largest vocabularies of today.
+LARGEST_VOCABULARY = 2**18
 # Where a model names no limit.
 USUAL_TOKENS = 2048
 # These count positions from after the padding token's id, which is 1.
@@ -46,12 +50,12 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Footprint:
-    """In bytes; `known` says whether the model's configs name the sizes."""
+    """In bytes; `guessed` names those that follow from no size of the model."""
 
     cache: int = 0
     logits: int = 0
     activations: int = 0
-    known: bool = True
+    guessed: frozenset[str] = frozenset()
 
     @property
     def total(self) -> int:
@@ -61,21 +65,37 @@ class Footprint:
 def of(
     config: Config, task: Task, *, batch: int, tokens: int, width: int, eager: bool, weights: int
 ) -> Footprint:
-    """For a batch of inputs of so many tokens, computed in numbers of `width` bytes."""
+    """For a batch of inputs of so many tokens, computed in numbers of `width` bytes.
+
+    `config` is what `configs.complete` makes of the model's own.
+    """
     if "denoiser" in config:
         return Footprint(activations=batch * diffusion(config, task, width))
     text = text_part(config)
     parts = [part for part in (text, sight_part(config)) if _hidden(part)]
-    if not parts:
-        guessed = batch * max(weights // 4, 64 * MIB)
-        return Footprint(activations=guessed, known=False)
-    return Footprint(
-        cache=cache(config, batch=batch, tokens=tokens, width=width) if task.generates else 0,
-        logits=batch * (whole(text, "vocab_size") or 0) * 4 * (tokens if _fills(task) else 1),
-        activations=max(
+    kept = cache(config, batch=batch, tokens=tokens, width=width) if task.generates else 0
+    words = whole(text, "vocab_size")
+    if words is None and (task.generates or _fills(task)):
+        words, guessed = LARGEST_VOCABULARY, {"logits"}
+    else:
+        guessed = set()
+    if kept is None:
+        # A layer has 12 x width^2 weights, and keeps 2 x width numbers per token.
+        kept = batch * tokens * weights // (6 * NARROWEST)
+        guessed.add("cache")
+    if parts:
+        activations = max(
             batch * _activations(part, _tokens_in(part, text, tokens), width, eager=eager)
             for part in parts
-        ),
+        )
+    else:
+        activations = batch * max(weights // 4, 64 * MIB)
+        guessed.add("activations")
+    return Footprint(
+        cache=kept,
+        logits=batch * (words or 0) * 4 * (tokens if _fills(task) else 1),
+        activations=activations,
+        guessed=frozenset(guessed),
     )
 
 
@@ -95,8 +115,11 @@ def image_tokens(config: Config) -> int:
     return (image // patch) ** 2 + 1 if image and patch else IMAGE_TOKENS
 
 
-def cache(config: Config, *, batch: int, tokens: int, width: int) -> int:
-    """Keys and values of a decoder's tokens, and of the encoder's where it has one."""
+def cache(config: Config, *, batch: int, tokens: int, width: int) -> int | None:
+    """Keys and values of a decoder's tokens, and of the encoder's where it has one.
+
+    None where the config does not say how many layers and heads there are.
+    """
     text = text_part(config)
     layers = whole(text, "decoder_layers", "num_decoder_layers", "num_hidden_layers", "n_layer")
     layers = layers or whole(text, "n_layers", "num_layers")
@@ -105,9 +128,11 @@ def cache(config: Config, *, batch: int, tokens: int, width: int) -> int:
     )
     hidden = _hidden(text)
     if not layers or not heads or not hidden:
-        return 0
+        return None
     head = whole(text, "head_dim", "d_kv") or max(hidden // heads, 1)
-    shared = whole(text, "num_key_value_heads") or heads
+    # Falcon's later models share keys too, but keep them once for each head.
+    one = text.get("multi_query") is True and not text.get("new_decoder_architecture")
+    shared = 1 if one else whole(text, "num_key_value_heads") or heads
     latent, rope = whole(text, "kv_lora_rank"), whole(text, "qk_rope_head_dim")
     each = (latent + rope if latent and rope else 2 * shared * head) * width * batch
     kept = _kept_tokens(text, layers, tokens)
@@ -121,14 +146,23 @@ def cache(config: Config, *, batch: int, tokens: int, width: int) -> int:
 
 def _kept_tokens(text: Config, layers: int, tokens: int) -> int:
     """Of all layers together; those without attention keep none."""
-    kinds = text.get("layer_types")
-    if not isinstance(kinds, dict):
-        return layers * tokens
     window = min(whole(text, "sliding_window", "attention_chunk_size") or tokens, tokens)
     # A window of n looks at n tokens, the newest among them, of which n - 1 are kept.
     near = window - 1 if window < tokens else tokens
-    windowed = int(kinds.get("sliding_attention", 0)) + int(kinds.get("chunked_attention", 0))
-    return int(kinds.get("full_attention", 0)) * tokens + windowed * near
+    kinds = text.get("layer_types")
+    if every := whole(text, "attn_layer_period"):  # the others have no attention
+        return len(range(whole(text, "attn_layer_offset") or 0, layers, every)) * tokens
+    if isinstance(kinds, list):  # a pattern: `configs.complete`
+        if every := whole(text, "sliding_window_pattern"):
+            kinds = ["sliding_attention"] * min(every - 1, layers) + ["full_attention"]
+        kinds = {
+            kind: sum(len(range(at, layers, len(kinds))) for at, k in enumerate(kinds) if k == kind)
+            for kind in set(kinds)
+        }
+    if not isinstance(kinds, dict):
+        return layers * near
+    windowed = kinds.get("sliding_attention", 0) + kinds.get("chunked_attention", 0)
+    return int(kinds.get("full_attention", 0) * tokens + windowed * near)
 
 
 def diffusion(config: Config, task: Task, width: int) -> int:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from common.contracts.generation import Check, GenerateOptions, Measured
 from common.errors import ModelRefused
-from generator import footprint
+from generator import configs, footprint
 from generator.snapshot import Snapshot
 from generator.tasks import Task
 from generator.weights import BYTES, Weights
@@ -107,11 +107,16 @@ def estimate(
     gpu = weights.parameters >= GPU_FROM if options.gpu is None else options.gpu
     half = "bfloat16" if weights.is_half else "float16"
     dtype = half if gpu and level != "none" else "float32"
-    tokens = footprint.tokens_of(snapshot.config, task)
+    config = configs.complete(snapshot.config)
+    tokens = footprint.tokens_of(config, task)
     batch = options.batch_size or max(1, min(task.batch_size, BATCH_TOKENS // tokens))
 
     def size(batch: int, *, gpu: bool, width: int, eager: bool) -> Size:
-        return _size(snapshot, task, tokens=tokens, batch=batch, gpu=gpu, width=width, eager=eager)
+        weighed = _weigh(weights, width)
+        working = footprint.of(
+            config, task, batch=batch, tokens=tokens, width=width, eager=eager, weights=weighed
+        )
+        return _size(weighed, working, gpu=gpu)
 
     def too_large(found: Size) -> int:
         return max(found.vram - largest_vram, found.memory - largest_memory, 0)
@@ -154,25 +159,11 @@ def estimate(
     return resources, [enough(memory, needed), *checks]
 
 
-def _size(
-    snapshot: Snapshot,
-    task: Task,
-    *,
-    tokens: int,
-    batch: int,
-    gpu: bool,
-    width: int,
-    eager: bool,
-) -> Size:
-    assert snapshot.weights
-    weights = _weigh(snapshot.weights, width)
-    found = footprint.of(
-        snapshot.config, task, batch=batch, tokens=tokens, width=width, eager=eager, weights=weights
-    )
-    peak = (weights + found.total) * ROUNDING / MIB
+def _size(weights: int, working: footprint.Footprint, *, gpu: bool) -> Size:
+    peak = (weights + working.total) * ROUNDING / MIB
     return Size(
         weights=weights,
-        working=found,
+        working=working,
         vram=math.ceil(peak) + CUDA_CONTEXT if gpu else 0,
         memory=rounded_up(weights / MIB + 2048 if gpu else peak + 1024),
     )
@@ -189,14 +180,18 @@ def _weigh(weights: Weights, width: int) -> int:
 def _explain(size: Size) -> Check:
     """The estimate's parts, so that a person can follow it."""
     found = size.working
-    parts = {
-        "weights": (size.weights, "headers"),
-        "cache": (found.cache, "config"),
-        "logits": (found.logits, "config"),
-        "activations": (found.activations, "config" if found.known else "a quarter of the weights"),
-    }
-    said = [f"{name} {math.ceil(n / MIB):,} MiB ({source})" for name, (n, source) in parts.items()]
-    return Check(name="estimate", outcome="passed", message=", ".join(said))
+
+    def said(name: str, size: int, source: str) -> str:
+        source = "guessed from the weights" if name in found.guessed else source
+        return f"{name} {math.ceil(size / MIB):,} MiB ({source})"
+
+    parts = [
+        said("weights", size.weights, "headers"),
+        said("cache", found.cache, "config"),
+        said("logits", found.logits, "config"),
+        said("activations", found.activations, "config"),
+    ]
+    return Check(name="estimate", outcome="passed", message=", ".join(parts))
 
 
 def _over(size: Size, over: int) -> Check:

@@ -7,6 +7,7 @@ made once, without memory, which takes a minute; so the file says what it was ma
 whether that is still so.
 """
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -22,6 +23,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
@@ -30,7 +32,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 from transformers.pipelines import SUPPORTED_TASKS
 
-from generator import vocabulary
+from generator import configs, vocabulary
+from generator.configs import PARTS, SIZES
 from generator.libraries import LIBRARIES
 from generator.tasks import FAMILIES, with_vision
 from generator.templates.inference.models import auto_class
@@ -52,7 +55,7 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
     `vision`: by task, those of them that need torchvision or timm. `absent`: by task, those that a
     module lacks a package for, with its name. `timm`: those whose backbone is one of timm's unless
     their config says otherwise. `heads`: by task, the weights that each class of an architecture
-    has for it alone.
+    has for it alone. `configs`: by `model_type`, what a config means that says nothing.
     """
     known = {task: model_types(task) for task in sorted(TASKS)}
     needed = {
@@ -83,6 +86,7 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
         "absent": absent,
         "heads": heads,
         "timm": dict.fromkeys(over_timm(), True),
+        "configs": {kind: meant(kind) for kind in sorted(CONFIG_MAPPING_NAMES)},
     }
 
 
@@ -97,6 +101,45 @@ def recipe() -> str:
         [found] = metadata.distributions(name=library, path=[*sys.path, str(vision.FOLDER)])
         digest.update(f"{library} {found.version}".encode())
     return digest.hexdigest()[:16]
+
+
+def meant(kind: str) -> dict[str, Any]:
+    """`sizes` of a config that says nothing, its `parts`, and other `names` that it knows them by.
+
+    Sizes that follow from others are left out, since they do so from those that a model names.
+    """
+    chosen = getattr(transformers, CONFIG_MAPPING_NAMES[kind])
+    sizes = {
+        field.name: field.default
+        for field in dataclasses.fields(chosen)
+        if field.name in SIZES and field.default is not None
+    }
+    parts = {
+        name: {"model_type": spec.model_type or spec.config_class.model_type, **spec.init_kwargs}
+        for name, spec in chosen.sub_configs_defaults.items()
+        if name in PARTS and name != "backbone_config"
+    }
+    found = {
+        "sizes": configs.reduce(sizes) | pattern(chosen),
+        "parts": {name: configs.reduce(part) for name, part in parts.items()},
+        "names": {also: name for also, name in chosen.attribute_map.items() if also in SIZES},
+    }
+    return {name: part for name, part in found.items() if part}
+
+
+def pattern(chosen: Any) -> dict[str, list[str]]:
+    """How the layers' kinds of attention follow each other, where they are of several."""
+    try:
+        config = chosen()
+        if getattr(config, "layer_types", None) is None:
+            return {}
+        kinds = get_layer_types_and_kwargs(config)[0]
+    except Exception:  # noqa: BLE001  (some have no default, and raise whatever they like)
+        return {}
+    for period in range(1, len(kinds) + 1):
+        if all(kind == kinds[place % period] for place, kind in enumerate(kinds)):
+            return {"layer_types": kinds[:period]}
+    return {}
 
 
 # Of these sentence-transformers takes the encoder alone.
