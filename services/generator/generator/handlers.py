@@ -56,10 +56,11 @@ class Handlers:
             "largest_vram": self.settings.largest_vram_mib,
             "largest_memory": self.settings.largest_memory_mib,
         }
-        needs, warnings = resources.estimate(snapshot, task, request.options, **limits)
+        options, unused = resources.settle_batch(task, request.options)
+        needs, warnings = resources.estimate(snapshot, task, options, **limits)
         if self.measurements.bus is not None:
             profile = await self.measurements.of(snapshot, needs)
-            needs, said = measured.apply(needs, profile, request.options, **limits)
+            needs, said = measured.apply(needs, profile, options, **limits)
             replaced = {check.name for check in said}
             warnings = [check for check in warnings if check.name not in replaced] + said
         module = manifest.describe(snapshot, task, library, needs, self.digests)
@@ -67,7 +68,14 @@ class Handlers:
         return Module(
             files=files,
             validation=_conclude(
-                [_freshness(age), *checks, *warnings, _base(module.run.base_image), *rendered]
+                [
+                    _freshness(age),
+                    *checks,
+                    *unused,
+                    *warnings,
+                    _base(module.run.base_image),
+                    *rendered,
+                ]
             ),
             model=ModelFacts(
                 id=module.model.id,

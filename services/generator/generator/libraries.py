@@ -154,7 +154,6 @@ DIFFUSION = {
         ),
     )
 }
-DIFFUSION = {name: replace(task, batch_size=1) for name, task in DIFFUSION.items()}
 DIFFUSION["image-text-to-video"] = replace(DIFFUSION["image-to-video"], name="image-text-to-video")
 
 TIMM = {

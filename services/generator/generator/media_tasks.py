@@ -33,7 +33,6 @@ MEDIA_TASKS = {
             "audio",
             "For each input {text}, with `timestamps` also {chunks: [{text, timestamp}]}.",
             ("ForCTC", "ForTDT", "WhisperForConditionalGeneration"),
-            batch_size=1,
             parameters=(Parameter("timestamps", "boolean", "Whether to say when.", False),),
             texts=True,
         ),
@@ -43,7 +42,6 @@ MEDIA_TASKS = {
             "audio",
             LABELLED,
             ("ForAudioClassification", "ForSequenceClassification"),
-            batch_size=1,
             parameters=(TOP_K,),
         ),
         Task(
@@ -116,7 +114,6 @@ MEDIA_TASKS = {
             "image",
             GENERATED,
             CONVERSES,
-            batch_size=1,
             parameters=(PROMPT, TOKENS),
             generates=True,
             texts=True,
@@ -127,7 +124,6 @@ MEDIA_TASKS = {
             "image",
             GENERATED,
             CONVERSES,
-            batch_size=1,
             parameters=(PROMPT, TOKENS),
             generates=True,
             texts=True,
@@ -138,7 +134,6 @@ MEDIA_TASKS = {
             "video",
             GENERATED,
             CONVERSES,
-            batch_size=1,
             parameters=(
                 PROMPT,
                 Parameter("frames", "integer", "Pictures to look at, evenly spaced.", 8, 1, 256),
@@ -153,7 +148,6 @@ MEDIA_TASKS = {
             "audio",
             GENERATED,
             CONVERSES,
-            batch_size=1,
             parameters=(PROMPT, TOKENS),
             generates=True,
             texts=True,
@@ -164,7 +158,6 @@ MEDIA_TASKS = {
             "text",
             GENERATED + " Inputs of any kind; text alone is answered.",
             CONVERSES,
-            batch_size=1,
             parameters=(
                 Parameter("image", "string", "An image, as base64, or a file's name in /inputs."),
                 Parameter("audio", "string", "A sound, as base64, or a file's name in /inputs."),
@@ -179,7 +172,6 @@ MEDIA_TASKS = {
             "image",
             "For each input a list of {answer, score}, best first; no score if it is written.",
             ("ForQuestionAnswering",),
-            batch_size=1,
             parameters=(
                 QUESTION,
                 Parameter("top_k", "integer", "How many answers.", 5, 1, 1000),
@@ -192,7 +184,6 @@ MEDIA_TASKS = {
             "image",
             "For each input a list of {answer, score, start, end}; the last two count words.",
             ("LayoutLMForQuestionAnswering",),
-            batch_size=1,
             parameters=(
                 QUESTION,
                 Parameter(
@@ -211,18 +202,16 @@ MEDIA_TASKS = {
             "table",
             "For each input {answer, coordinates, cells, aggregator}; coordinates: row, column.",
             ("ForQuestionAnswering",),
-            batch_size=1,
             parameters=(QUESTION,),
         ),
-        Task("text-to-speech", "voice", "text", SPEECH, ("VitsModel",), batch_size=1),
-        Task("text-to-audio", "voice", "text", SPEECH, ("VitsModel",), batch_size=1),
+        Task("text-to-speech", "voice", "text", SPEECH, ("VitsModel",)),
+        Task("text-to-audio", "voice", "text", SPEECH, ("VitsModel",)),
         Task(
             "image-segmentation",
             "pictures",
             "image",
             "For each input a list of {label, score, mask}: the mask a PNG as base64.",
             ("ForSemanticSegmentation", "ForImageSegmentation", "ForUniversalSegmentation"),
-            batch_size=1,
         ),
         Task(
             "mask-generation",
@@ -230,7 +219,6 @@ MEDIA_TASKS = {
             "image",
             "For each input a list of {score, mask}, best first: the mask a PNG as base64.",
             ("SamModel",),
-            batch_size=1,
             parameters=(
                 Parameter("points", "integer", "Points to try along each side.", 32, 1, 64),
                 Parameter("threshold", "number", "How sure the model is to be.", 0.88, 0, 1),
@@ -243,7 +231,6 @@ MEDIA_TASKS = {
             "image",
             "For each input {score, vectors}: how well the page answers `query`, and its vectors.",
             ("ColQwen2ForRetrieval",),
-            batch_size=1,
             parameters=(
                 Parameter("query", "string", "What is asked of the pages."),
                 Parameter("vectors", "boolean", "Whether to answer the pages' vectors.", False),
@@ -256,7 +243,6 @@ MEDIA_TASKS = {
             "image",
             "For each input {predicted_depth, depth}: rows of numbers, and a PNG as base64.",
             ("ForDepthEstimation",),
-            batch_size=1,
         ),
         Task(
             "image-to-image",
@@ -264,7 +250,6 @@ MEDIA_TASKS = {
             "image",
             "For each input {image, width, height}: a PNG as base64.",
             ("ForImageSuperResolution",),
-            batch_size=1,
         ),
         Task(
             "keypoint-detection",
@@ -272,7 +257,6 @@ MEDIA_TASKS = {
             "image",
             "For each input a list of {x, y, score, descriptor}, best first, in pixels.",
             ("ForKeypointDetection",),
-            batch_size=1,
             parameters=(
                 Parameter("threshold", "number", "Least score to answer.", 0.0, 0, 1),
                 Parameter("top_k", "integer", "Most points to answer.", 1000, 1, 10_000),
@@ -284,7 +268,6 @@ MEDIA_TASKS = {
             "video",
             LABELLED,
             ("ForVideoClassification",),
-            batch_size=1,
             parameters=(TOP_K,),
         ),
         Task(

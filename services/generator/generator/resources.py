@@ -21,7 +21,7 @@ from common.contracts.generation import Check, GenerateOptions, Measured
 from common.errors import ModelRefused
 from generator import configs, footprint
 from generator.snapshot import Snapshot
-from generator.tasks import Task
+from generator.tasks import FAMILIES, Task
 from generator.weights import BYTES, Weights
 
 MIB = 2**20
@@ -76,6 +76,19 @@ class Resources:
             "timeout": "half an hour for one request",
             "executionTimeout": "timeout, and the pull of diskMiB at 250 Mbit/s",
         }
+
+
+def settle_batch(task: Task, options: GenerateOptions) -> tuple[GenerateOptions, list[Check]]:
+    """The options, with a batch of one where modules of the task make no other, and a warning."""
+    if FAMILIES[task.family].batches:
+        return options, []
+    check = Check(
+        name="batchSize",
+        outcome="warning",
+        message=f"modules for {task.name} answer one input after the other: batchSize is 1",
+    )
+    wanted = (options.batch_size or 1) > 1
+    return options.model_copy(update={"batch_size": 1}), [check] if wanted else []
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,14 @@ class Family:
     `sources` are files of `templates/inference`; together they define `load` and `answer`.
     `libraries` are the Hub's names of the libraries whose models it loads. `needs` are the packages
     that its code asks for; with all that those ask for, at exact versions, they stand in
-    `templates/requirements` (`make pins`).
+    `templates/requirements` (`make pins`). `batches`: several inputs go through the model at once.
     """
 
     name: str
     libraries: tuple[str, ...]
     sources: tuple[str, ...]
     needs: tuple[str, ...]
+    batches: bool = False
 
 
 # How models of transformers are loaded: by a pipeline, or by an Auto class.
@@ -83,8 +84,10 @@ VISION = (*SIGHT, "torchvision")
 FAMILIES = {
     family.name: family
     for family in (
-        Family("pipeline", ("transformers",), (*LOADING, "pipeline"), (*TEXT, "pillow")),
-        Family("generation", ("transformers",), (*LOADING, "generation"), WORDS),
+        Family(
+            "pipeline", ("transformers",), (*LOADING, "pipeline"), (*TEXT, "pillow"), batches=True
+        ),
+        Family("generation", ("transformers",), (*LOADING, "generation"), WORDS, batches=True),
         Family("hearing", ("transformers",), (*LOADING, "audio", "hearing"), HEARING),
         Family("voice", ("transformers",), (*LOADING, "voice"), TEXT),
         Family(
@@ -106,7 +109,7 @@ FAMILIES = {
             (*LOADING, "several", "tables"),
             (*TEXT, "pandas"),
         ),
-        Family("rewriting", ("transformers",), (*MODELS, "rewriting"), WORDS),
+        Family("rewriting", ("transformers",), (*MODELS, "rewriting"), WORDS, batches=True),
         Family("reading", ("transformers",), (*MODELS, "several", "reading"), TEXT),
         Family("choosing", ("transformers",), (*MODELS, "several", "choosing"), TEXT),
         Family(
@@ -136,6 +139,7 @@ FAMILIES = {
             ("sentence-transformers",),
             ("checkpoint", "sentences"),
             (*TEXT, "sentence-transformers"),
+            batches=True,
         ),
         Family(
             "diffusion",
@@ -145,7 +149,11 @@ FAMILIES = {
         ),
         # For models that are made for torchvision, or that see through one of timm's.
         Family(
-            "pipeline-vision", ("transformers",), (*LOADING, "pipeline"), (*TEXT, *VISION, "timm")
+            "pipeline-vision",
+            ("transformers",),
+            (*LOADING, "pipeline"),
+            (*TEXT, *VISION, "timm"),
+            batches=True,
         ),
         Family(
             "pictures-vision",
@@ -153,7 +161,13 @@ FAMILIES = {
             (*LOADING, "drawing", "pictures"),
             (*VISION, "scipy", "timm"),
         ),
-        Family("backbones", ("timm",), ("backbones",), (*ALWAYS, "pillow", "timm", "torchvision")),
+        Family(
+            "backbones",
+            ("timm",),
+            ("backbones",),
+            (*ALWAYS, "pillow", "timm", "torchvision"),
+            batches=True,
+        ),
     )
 }
 

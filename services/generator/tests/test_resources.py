@@ -8,6 +8,8 @@ import yaml
 
 from common.contracts.generation import GenerateOptions, GenerateRequest, Module
 from common.errors import ModelRefused
+from generator import rendering
+from generator.tasks import FAMILIES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_hub
@@ -84,6 +86,24 @@ def test_the_optimization_levels_are_what_they_are_documented_to_be() -> None:
 def test_a_larger_batch_needs_more() -> None:
     small, large = (make(LLAMA_8B, batch_size=size)[0].model.vram_mib for size in (1, 8))
     assert large - small > 7 * 1024  # its cache alone is 1 GiB each
+
+
+def test_a_batch_is_neither_made_nor_paid_for_where_inputs_are_answered_one_by_one() -> None:
+    config = {"model_type": "wav2vec2", "architectures": ["Wav2Vec2ForCTC"]}
+    task = "automatic-speech-recognition"
+    model = {"config": config, "pipeline_tag": task, "names": ("vocab.json",)}
+    one, manifest = make(model)
+    many, _ = make(model, batch_size=64)
+    assert many.files == one.files
+    assert manifest["run"]["batchSize"] == 1
+    assert many.validation.errors == [
+        f"modules for {task} answer one input after the other: batchSize is 1"
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_makes_batches_if_its_script_asks_how_large(family: str) -> None:
+    assert FAMILIES[family].batches == ('["batchSize"]' in rendering.script(family))
 
 
 def test_too_little_memory_is_made_as_asked_with_the_difference_named() -> None:
