@@ -202,15 +202,19 @@ def _refusal(error: HfHubHTTPError) -> ServiceError:  # noqa: PLR0911  (one per 
             status=502,
             reason="hub-token",
         )
-    if isinstance(error, GatedRepoError) or (
-        status == 403 and not isinstance(error, DisabledRepoError)
-    ):
+    if isinstance(error, GatedRepoError):
         return ModelRefused(
             "the model is gated: its owner grants access on request, and this server has none",
             reason="gated",
         )
     if isinstance(error, DisabledRepoError):
         return ModelRefused("the Hub has disabled this model", reason="disabled")
+    if status == 403:
+        return HubUnavailable(
+            "the Hub, or what stands before it, forbids this server to read the model (403)",
+            status=502,
+            reason="hub-forbidden",
+        )
     if isinstance(error, RevisionNotFoundError):
         return ModelNotFound("the model has no such revision")
     if isinstance(error, EntryNotFoundError):

@@ -1,7 +1,7 @@
 """Keeps models that were read, asks for each only once at a time, and spares a Hub that is away.
 
-A commit never changes, so what was read of it stays true, a refusal too; only what a branch
-points to is asked again, after FRESH. While the Hub is away the last known
+A commit never changes, so what was read of it stays true, a refusal too; what a branch points to
+is asked again, after FRESH, and what the Hub itself refuses. While the Hub is away the last known
 commit answers, and the answer says how old that knowledge is.
 """
 
@@ -33,6 +33,8 @@ FRESH = 60.0
 STALE = 24 * 3600.0
 # One snapshot is some 10 kB, and at most 1 MiB where the weights are in 2,000 files.
 MOST = 512
+# Access may be granted, a model be enabled, and a file that the Hub has lost be found again.
+CHANGING = {"gated", "disabled", "incomplete"}
 FAILURES = 3
 REST = 10.0
 
@@ -168,5 +170,6 @@ class Snapshots:
         try:
             return await snapshot.read(self.hub, description)
         except ModelRefused as error:
-            self._unservable.keep(at, copy.copy(error))
+            if error.details["reason"] not in CHANGING:
+                self._unservable.keep(at, copy.copy(error))
             raise

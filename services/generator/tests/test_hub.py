@@ -365,6 +365,28 @@ async def test_a_refusal_is_remembered_and_costs_the_hub_nothing(
     ]  # where the branch points now; what is there is known
 
 
+async def test_access_that_is_granted_is_noticed_a_minute_later(
+    handlers: Handlers, hub: RunningHub, clock: Clock
+) -> None:
+    with pytest.raises(ModelRefused) as caught:
+        await generate(handlers, "lilypad/tiny-gated")
+    assert caught.value.details["reason"] == "gated"
+    before, handlers.snapshots.hub = handlers.snapshots.hub, Hub(hub.url, MEMBER_TOKEN)
+    clock.now += snapshots.FRESH + 1
+    assert (await generate(handlers, "lilypad/tiny-gated")).files
+    await handlers.snapshots.hub.close()
+    handlers.snapshots.hub = before
+
+
+async def test_what_forbids_without_saying_why_is_not_the_models_owner(
+    handlers: Handlers, hub: RunningHub
+) -> None:
+    with hub.faults("status", status=403), pytest.raises(HubUnavailable) as caught:
+        await generate(handlers)
+    assert (caught.value.status, caught.value.details["reason"]) == (502, "hub-forbidden")
+    assert (await generate(handlers)).model.id == CLASSIFIER
+
+
 async def test_a_model_that_appears_is_found_a_minute_later(
     handlers: Handlers, hub: RunningHub, clock: Clock
 ) -> None:
