@@ -36,6 +36,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from modules import Built, build, without_network
 from test_vision import FRAMES, PICTURE, as_wav
 
+# Whichever comes first waits for all modules, on a busy machine for ten minutes.
+pytestmark = pytest.mark.timeout(1800)
+
 # A tiny model per row; those of one tag in several libraries have names of their own.
 NAMED = {
     ("feature-extraction", "sentence-transformers"): "sentence-features",

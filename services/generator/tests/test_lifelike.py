@@ -30,6 +30,9 @@ from test_every_task import follow, less, variables
 from test_inference import close, to_plain
 from test_vision import FRAMES, PICTURE, as_png, as_wav
 
+# Whichever comes first waits for all modules, on a busy machine for ten minutes.
+pytestmark = pytest.mark.timeout(1800)
+
 DRIVER = Path(__file__).with_name("driver.py")
 TEXTS = ["the frog loved a good film", "she is sad: the network was terrible"]
 MASKED = ["a <mask> on the pond", "the frog is not <mask>"]
