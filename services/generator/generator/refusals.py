@@ -18,7 +18,10 @@ from generator.snapshot import Snapshot
 from generator.tasks import Task, with_vision
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
-NON_COMMERCIAL = re.compile(r"(?:^|-)(?:nc|noncommercial|non-commercial|research)(?:-|$)")
+# The last is Apple's, for research.
+NON_COMMERCIAL = re.compile(
+    r"(?:^|-)(?:nc|noncommercial|non-commercial|research)(?:-|$)|^apple-amlr$"
+)
 
 
 def check(snapshot: Snapshot) -> tuple[Task, str, list[Check]]:
@@ -270,22 +273,28 @@ def _why_not(task: str, kind: Any) -> str:
     return f"the library that modules run has no such architecture for {task}"
 
 
+def licenses_of(snapshot: Snapshot) -> list[str]:
+    """The licences' identifiers. Free text is never handed on: only what looks like one."""
+    return [said for said in snapshot.description.licenses if LICENSE.fullmatch(said)]
+
+
 def license_of(snapshot: Snapshot) -> str | None:
-    """The licence's identifier. Free text is never handed on: only what looks like one."""
-    said = snapshot.description.license
-    return said if said and LICENSE.fullmatch(said) else None
+    """The only licence; None where there is none, or a choice."""
+    named = licenses_of(snapshot)
+    return named[0] if len(named) == 1 else None
 
 
 def check_license(snapshot: Snapshot) -> Check:
-    named = license_of(snapshot)
-    if named is None:
+    named = licenses_of(snapshot)
+    shown = ", ".join(named)
+    if not named:
         message = "the model names no licence: ask its owner before you use it"
-    elif named in {"other", "unknown"}:
+    elif {"other", "unknown"} & set(named):
         message = "the model has a licence of its own: read it before you use it"
-    elif NON_COMMERCIAL.search(named):
-        message = f"the licence {named} forbids commercial use"
+    elif any(map(NON_COMMERCIAL.search, named)):
+        message = f"the licence {shown} forbids commercial use"
     else:
-        return Check(name="license", outcome="passed", message=named)
+        return Check(name="license", outcome="passed", message=shown)
     return Check(name="license", outcome="warning", message=message)
 
 

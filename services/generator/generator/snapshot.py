@@ -104,7 +104,11 @@ class TransformersInfo(BaseModel):
 
 
 class Card(BaseModel):
-    license: Claimed = None
+    """A licence, or a choice of few, each as the owner names it."""
+
+    license: Annotated[
+        Name | Annotated[list[Name], Field(max_length=4)] | None, WrapValidator(_if_sensible)
+    ] = None
 
 
 class Security(BaseModel):
@@ -130,8 +134,9 @@ class Description(BaseModel):
     )
 
     @property
-    def license(self) -> str | None:
-        return self.card.license if self.card else None
+    def licenses(self) -> list[str]:
+        named = (self.card.license if self.card else None) or []
+        return [named] if isinstance(named, str) else named
 
     @property
     def unsafe_files(self) -> int:

@@ -112,6 +112,28 @@ async def test_a_model_without_a_licence_is_made_with_a_warning(handlers: Handle
 
 
 @pytest.mark.parametrize(
+    ("license", "outcome", "said"),
+    [
+        ("mit", "passed", "mit"),
+        (["apache-2.0", "mit"], "passed", "apache-2.0, mit"),
+        (["mit", "cc-by-nc-4.0"], "warning", "mit, cc-by-nc-4.0 forbids commercial use"),
+        ("apple-amlr", "warning", "apple-amlr forbids commercial use"),
+        ([], "warning", "names no licence"),
+        (["<b>free</b>", {"name": "mit"}], "warning", "names no licence"),
+    ],
+)
+async def test_each_licence_that_a_card_names_is_told(
+    license: Any, outcome: str, said: str
+) -> None:
+    handlers = fake_hub.handlers(cardData={"license": license})
+    module = await handlers.generate(GenerateRequest(model_url="acme/frog"))
+    [check] = [check for check in module.validation.checks if check.name == "license"]
+    assert check.outcome == outcome
+    assert said in check.message
+    assert module.model.license == (license if isinstance(license, str) else None)
+
+
+@pytest.mark.parametrize(
     "config",
     [
         {"auto_map": {}},
