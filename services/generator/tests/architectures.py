@@ -91,8 +91,9 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
 
 
 def recipe() -> str:
-    """Of all that the file follows from: this program, the rows, and the libraries' versions."""
+    """Of all that the file follows from: this program, the rows, the sizes, and libraries."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(repr((SIZES, PARTS)).encode())
     for task in TASKS.values():
         family = FAMILIES[task.family]
         facts = (task.name, task.takes, task.classes, task.texts, family.sources, family.needs)
