@@ -183,6 +183,8 @@ def _doubts_of_size(
             doubts.append(
                 f"clocks: the wall clock says {apart:+.1%} of the device's; the host is in the way"
             )
+    if any(block.compiled is False for block in blocks):
+        doubts.append("compile: torch.compile was asked for, and the model ran as it is written")
     throttled = sorted({reason for block in blocks for reason in block.throttled})
     if throttled:
         doubts.append(f"throttled: the clocks were lowered ({', '.join(throttled)})")

@@ -176,6 +176,9 @@ def test_drift_and_noise_are_said() -> None:
     )
     doubts = describe_size(1, [hot], facts, setup(), None).suspect
     assert [doubt.partition(":")[0] for doubt in doubts] == ["clocks", "throttled"]
+    eager = Samples(round=0, batch_size=1, wall=[10**6] * 8, compiled=False)
+    [said] = describe_size(1, [eager], facts, setup(), None).suspect
+    assert said.startswith("compile")
 
 
 def doubts_of(milliseconds) -> list[str]:

@@ -170,7 +170,7 @@ class Setup(Message):
     commit: str
     dtype: str
     attention: str
-    compiled: bool
+    compiled: bool = Field(description="Whether code that torch.compile has made was seen to run.")
     parameters: int
     weights: float = Field(description="[MiB]", json_schema_extra={"unit": "MiB"})
     base: float = Field(

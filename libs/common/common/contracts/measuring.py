@@ -38,7 +38,8 @@ class Samples(Message):
     """Some timed calls at one batch size, nanoseconds each.
 
     `steps` has the moment of each generated token since its call's start.
-    `neighbours` is how many cores others kept busy meanwhile.
+    `neighbours` is how many cores others kept busy meanwhile. `compiled` says whether the calls
+    ran what torch.compile has made, where that was asked for and looked at.
     """
 
     round: int
@@ -48,7 +49,7 @@ class Samples(Message):
     steps: list[list[int]] | None = None
     neighbours: float | None = None
     throttled: list[str] = []
-    joules: float | None = None
+    compiled: bool | None = None
 
 
 class SizeFacts(Message):

@@ -15,6 +15,7 @@ import transformers
 from benchmarker.memory import static_estimate
 from benchmarker.worker import device, energy
 from benchmarker.worker.child import Failed, answer_questions
+from benchmarker.worker.counting import compiled_regions, operations
 from benchmarker.worker.device import MIB, Cuda
 from benchmarker.worker.models import Loaded, load
 from benchmarker.worker.neighbours import Neighbours
@@ -33,6 +34,7 @@ class Bench:
         self.clock: Device = Cpu()
         self.steps = Steps(self.clock)
         self.neighbours = Neighbours()
+        self.compiles = False
         self.warmed: set[int] = set()
         self.prepared: tuple[int, Callable[[], Any]] | None = None
 
@@ -65,7 +67,10 @@ class Bench:
             eager=loaded.attention == "eager",
             shapes=loaded.shape,
         )
-        loaded.prepare(1)()  # what is set up at the first call is no size's own
+        call = loaded.prepare(1)
+        call()  # what is set up at the first call is no size's own
+        counted = operations(call)
+        self.compiles = question["compile"]
         gc.collect()
         gc.freeze()  # the libraries' objects stay; looking through them again takes 0.1 s
         return {
@@ -76,7 +81,7 @@ class Bench:
             },
             "dtype": question["dtype"],
             "attention": loaded.attention,
-            "compiled": question["compile"],
+            "compiled": self.compiles and compiled_regions(call) > 0,
             "parameters": loaded.parameters,
             "weights": loaded.weights,
             "base": base,
@@ -85,7 +90,7 @@ class Bench:
             "input": loaded.shape,
             "tokens": loaded.tokens,
             "newTokens": loaded.new_tokens,
-            "operations": loaded.operations() or None,
+            "operations": counted,
             "bytesPerCall": loaded.bytes_per_call(),
             "loadSeconds": loaded.load_seconds,
         }
@@ -107,12 +112,14 @@ class Bench:
         batch_size = question["batchSize"]
         call = self._call(batch_size)
         gc.collect()  # before warming: it empties the caches of the processor
+        compiled = None
         if batch_size in self.warmed:
             for _ in range(REWARM):
                 call()
         else:
             warm(call, question["warmup"], self.clock)
             self.warmed.add(batch_size)
+            compiled = compiled_regions(call) > 0 if self.compiles else None
         self.neighbours.start()
         steps = self.steps if self.loaded and self.loaded.new_tokens else None
         times = time_calls(call, question["calls"], self.clock, steps=steps)
@@ -124,6 +131,7 @@ class Bench:
             "steps": times.steps,
             "neighbours": self.neighbours.stop(),
             "throttled": energy.throttled(self.kind),
+            "compiled": compiled,
         }
 
     def energy(self, question: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarker.tasks import TASKS, Task
 from benchmarker.worker.child import Failed
@@ -55,13 +54,6 @@ class Loaded:
         """MiB of parameters and buffers, each counted once."""
         tensors = [*self.module.parameters(), *self.module.buffers()]
         return sum({t.data_ptr(): t.nbytes for t in tensors}.values()) / MIB
-
-    def operations(self) -> float:
-        """FLOP of a call on one input, counted as it runs."""
-        counter = FlopCounterMode(display=False)
-        with counter:
-            self.prepare(1)()
-        return float(counter.get_total_flops())
 
     def bytes_per_call(self) -> float | None:
         """Weights that a call reads at the least; of an embedding only some rows are."""
