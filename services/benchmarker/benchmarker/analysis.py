@@ -154,15 +154,17 @@ def _recommendations(chosen: Point | None, regime: Regime, results: Results) -> 
             f" {chosen.bandwidth_share:.0%} of the bandwidth measured on this device)"
         )
     advice = {
-        "overhead": f"Neither computing nor memory holds it back{shares}, but the time between"
-        " operations: try torch.compile"
+        "overhead": f"Neither arithmetic nor reading what it must holds it back{shares}, but the"
+        " time between operations and what they pass on to each other: try torch.compile"
         + (" with CUDA graphs" if gpu else "")
-        + " or larger batches; a faster device would not help.",
-        "bandwidth": f"Reading the weights holds it back{shares}: larger batches share each read,"
-        " and a smaller dtype or quantised weights shorten it.",
+        + ", which shortens both, or larger batches.",
+        "bandwidth": f"Reading holds it back{shares}: larger batches share each read of the"
+        " weights, and a smaller dtype or quantised weights shorten it.",
         "compute": f"Arithmetic holds it back{shares}: a larger batch gains little;"
         " use a smaller dtype, a faster device or more of them.",
-        "unknown": "What holds it back is unknown: the device's ceilings were not measured.",
+        "unknown": "What holds it back is unknown: "
+        + ("; ".join(results.setup.missing.values()) or "nothing was counted")
+        + ".",
     }
     lines = [advice[regime]]
     used = chosen.memory.used

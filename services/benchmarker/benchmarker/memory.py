@@ -31,7 +31,7 @@ def static_estimate(
     """
     text = config.get("text_config") or config
     hidden = _first(text, "hidden_size", "d_model", "n_embd", "dim") or 0
-    heads = _first(text, "num_attention_heads", "n_head", "n_heads") or 1
+    heads = _heads(text) or 1
     wide = _first(text, "intermediate_size", "d_ff", "n_inner", "hidden_dim") or 4 * hidden
     length = (tokens or _patches(config)) + (new_tokens or 0)
     activations = length * (wide + 4 * hidden) * item
@@ -45,19 +45,40 @@ def static_estimate(
 
 
 def kv_cache_bytes(config: Mapping[str, Any], length: int, item: int) -> int:
-    """Keys and values of one sequence; layers that slide keep their window alone."""
+    """Keys and values of one sequence; layers that slide keep their window alone.
+
+    Of an encoder with a decoder they are the decoder's, of its own tokens and of the input's.
+    """
     hidden = _first(config, "hidden_size", "d_model", "n_embd") or 0
-    heads = _first(config, "num_attention_heads", "n_head", "n_heads") or 1
-    layers = _first(config, "num_hidden_layers", "n_layer", "num_layers") or 0
+    heads = _heads(config) or 1
+    layers = _first(config, "decoder_layers", "num_decoder_layers") or _first(
+        config, "num_hidden_layers", "n_layer", "num_layers"
+    )
     kv_heads = _first(config, "num_key_value_heads") or heads
-    width = _first(config, "head_dim") or hidden // heads
+    width = _first(config, "head_dim", "d_kv") or hidden // heads
     window = _first(config, "sliding_window")
-    kinds = config.get("layer_types") or ["full_attention"] * layers
+    kinds = config.get("layer_types") or ["full_attention"] * (layers or 0)
     positions = sum(
         min(length, window) if window and kind == "sliding_attention" else length
         for kind in kinds[:layers]
     )
     return 2 * positions * kv_heads * width * item
+
+
+def cache_reads(config: Mapping[str, Any], tokens: int, new_tokens: int, item: int) -> float | None:
+    """Bytes of keys and values that a call reads for each sample.
+
+    Every token but the first is written looking back on all before it. None of a model that
+    keeps something else: states of its own, or keys and values in another form.
+    """
+    text = config.get("text_config") or config
+    kinds = set(text.get("layer_types") or ())
+    if kinds - {"full_attention", "sliding_attention"} or text.get("kv_lora_rank"):
+        return None
+    if not _heads(text):
+        return None
+    steps = range(1, new_tokens)
+    return float(sum(kv_cache_bytes(text, tokens + step, item) for step in steps))
 
 
 def fit(peaks: Mapping[int, float]) -> tuple[float, float] | None:
@@ -103,6 +124,13 @@ def _patches(config: Mapping[str, Any]) -> int:
     if isinstance(patch, list):
         patch = min(patch)
     return int(image // patch) ** 2 + 1
+
+
+def _heads(config: Mapping[str, Any]) -> int | None:
+    heads: int | None = _first(
+        config, "decoder_attention_heads", "num_attention_heads", "n_head", "n_heads", "num_heads"
+    )
+    return heads
 
 
 def _first(config: Mapping[str, Any], *names: str) -> Any:

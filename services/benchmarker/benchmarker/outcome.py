@@ -102,6 +102,9 @@ def describe_size(
     counted = setup.new_tokens or setup.tokens
     per_second = 1000 / mean
     ceilings = setup.ceilings
+    read = None
+    if setup.bytes_per_call is not None and setup.bytes_per_sample is not None:
+        read = setup.bytes_per_call + setup.bytes_per_sample * size
     return Point(
         batch_size=size,
         throughput=throughput,
@@ -112,8 +115,8 @@ def describe_size(
         energy=facts.energy or NOT_REPORTED,
         cost_per_inference=cost_each,
         cost_per_million_tokens=cost_each / counted * 1e6 if cost_each and counted else None,
-        bandwidth_share=setup.bytes_per_call * per_second / ceilings.bandwidth / 1e9
-        if setup.bytes_per_call and ceilings.bandwidth
+        bandwidth_share=read * per_second / ceilings.bandwidth / 1e9
+        if read and ceilings.bandwidth
         else None,
         compute_share=setup.operations * size * per_second / ceilings.compute / 1e9
         if setup.operations and ceilings.compute

@@ -61,6 +61,29 @@ async def test_a_sentence_transformer_is_measured_with_its_pooling(hub, models) 
         assert answer["device"] is None  # a CPU has no other clock
 
 
+async def test_operations_do_not_depend_on_how_attention_is_written(hub, models) -> None:
+    folder = await fetched(hub, models, "lilypad/tiny-feature-extraction")
+    counted = []
+    for attention in ("sdpa", "eager"):
+        async with started(MEASURE) as child:
+            setup = await load(child, folder, "feature-extraction", attention=attention)
+        counted.append(setup["operations"])
+        assert setup["missing"] == {}
+    assert counted[0] == counted[1]
+
+
+async def test_an_encoder_is_read_once_and_its_decoder_for_every_token(hub, models) -> None:
+    folder = await fetched(hub, models, "lilypad/tiny-summarization")
+    read = []
+    for tokens in (2, 4):
+        async with started(MEASURE) as child:
+            setup = await load(child, folder, "summarization", newTokens=tokens)
+        read.append(setup["bytesPerCall"])
+        assert 0 < setup["bytesPerSample"] < setup["bytesPerCall"]
+    decoder = (read[1] - read[0]) / 2
+    assert 0 < read[0] - 2 * decoder < 2**20 * setup["weights"]
+
+
 async def test_out_of_memory_is_told_and_the_next_process_is_well(hub, models) -> None:
     task = "feature-extraction"
     folder = await fetched(hub, models, f"lilypad/tiny-{task}")

@@ -118,7 +118,7 @@ class Point(Message):
     cost_per_inference: float | None = figure("USD", "Of one sample.")
     cost_per_million_tokens: float | None = figure("USD", "New tokens if it generates, else read.")
     bandwidth_share: float | None = figure(
-        "1", "Bytes that a call must read over what could be read."
+        "1", "Weights, keys and values that a call must read over what could be read."
     )
     compute_share: float | None = figure("1", "Operations of a call over what could be computed.")
     suspect: list[str] = Field([], description="Why these figures deserve doubt.")
@@ -183,9 +183,15 @@ class Setup(Message):
     tokens: int | None = Field(None, description="Tokens of one input, of models that read text.")
     new_tokens: int | None = None
     operations: float | None = figure("FLOP", "Of one call on one sample.")
-    bytes_per_call: float | None = figure("B", "Weights that a call reads at least, each time.")
+    bytes_per_call: float | None = figure(
+        "B", "Weights that a call reads at the least, whatever the batch, each time that it does."
+    )
+    bytes_per_sample: float | None = figure(
+        "B", "Keys and values that a call reads for each sample; 0 where nothing is generated."
+    )
     load_seconds: float | None = figure("s", "From files to ready.")
     ceilings: Ceilings = Ceilings()
+    missing: dict[str, str] = Field({}, description="Why a figure is null.")
 
 
 class Price(Message):

@@ -12,10 +12,10 @@ import psutil
 import torch
 import transformers
 
-from benchmarker.memory import static_estimate
+from benchmarker.memory import cache_reads, static_estimate
 from benchmarker.worker import device, energy
 from benchmarker.worker.child import Failed, answer_questions
-from benchmarker.worker.counting import compiled_regions, operations
+from benchmarker.worker.counting import compiled_regions, operations, weights_read
 from benchmarker.worker.device import MIB, Cuda
 from benchmarker.worker.models import Loaded, load
 from benchmarker.worker.neighbours import Neighbours
@@ -59,17 +59,18 @@ class Bench:
         self.loaded = loaded = load(question, self.kind, self.steps)
         # With the weights in place: on a CPU it is the interpreter and the libraries as well.
         base = psutil.Process().memory_info().rss / MIB if self.kind == "cpu" else loaded.weights
+        item = torch.finfo(device.DTYPES[question["dtype"]]).bits // 8
         per_sample = static_estimate(
             loaded.config,
             loaded.tokens,
             loaded.new_tokens,
-            torch.finfo(device.DTYPES[question["dtype"]]).bits // 8,
+            item,
             eager=loaded.attention == "eager",
             shapes=loaded.shape,
         )
         call = loaded.prepare(1)
         call()  # what is set up at the first call is no size's own
-        counted = operations(call)
+        counted = _count(call, loaded, item)
         self.compiles = question["compile"]
         gc.collect()
         gc.freeze()  # the libraries' objects stay; looking through them again takes 0.1 s
@@ -90,9 +91,8 @@ class Bench:
             "input": loaded.shape,
             "tokens": loaded.tokens,
             "newTokens": loaded.new_tokens,
-            "operations": counted,
-            "bytesPerCall": loaded.bytes_per_call(),
             "loadSeconds": loaded.load_seconds,
+            **counted,
         }
 
     def ceilings(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +145,26 @@ class Bench:
             self.prepared = None
             self.prepared = (batch_size, self.loaded.prepare(batch_size))
         return self.prepared[1]
+
+
+def _count(call: Callable[[], Any], loaded: Loaded, item: int) -> dict[str, Any]:
+    """What a call on one input computes and reads, and why where that is not known."""
+    computed, why_not_computed = operations(call, loaded.attention)
+    weights, why_not_read = weights_read(call, loaded.config)
+    cache: float | None = 0.0
+    if loaded.new_tokens:
+        cache = cache_reads(loaded.config, loaded.read, loaded.new_tokens, item)
+    reasons = {
+        "operations": computed is None and why_not_computed,
+        "bytesPerCall": weights is None and why_not_read,
+        "bytesPerSample": cache is None and "what this model keeps for each token is not known",
+    }
+    return {
+        "operations": computed,
+        "bytesPerCall": weights,
+        "bytesPerSample": cache,
+        "missing": {name: reason for name, reason in reasons.items() if reason},
+    }
 
 
 def main() -> None:

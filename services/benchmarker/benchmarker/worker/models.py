@@ -31,8 +31,7 @@ class Loaded:
     """A model on its device.
 
     `prepare` makes the call on a batch: its inputs are on the device before it
-    is timed. `tokens` are per input; `forwards` is how often a call goes
-    through the weights.
+    is timed. `tokens` are per input.
     """
 
     module: torch.nn.Module
@@ -40,7 +39,6 @@ class Loaded:
     shape: dict[str, list[int]]
     tokens: int | None
     new_tokens: int | None
-    forwards: int
     attention: str
     load_seconds: float
     config: dict[str, Any]
@@ -55,17 +53,10 @@ class Loaded:
         tensors = [*self.module.parameters(), *self.module.buffers()]
         return sum({t.data_ptr(): t.nbytes for t in tensors}.values()) / MIB
 
-    def bytes_per_call(self) -> float | None:
-        """Weights that a call reads at the least; of an embedding only some rows are."""
-        if not self.forwards:
-            return None  # a pipeline goes through each of its parts as often as it likes
-        read = self.weights * MIB
-        embedding = _embedding(self.module, "get_input_embeddings")
-        output = _embedding(self.module, "get_output_embeddings")
-        tied = output is not None and output.weight is getattr(embedding, "weight", None)
-        if isinstance(embedding, torch.nn.Embedding) and not tied:
-            read -= embedding.weight.nbytes
-        return read * self.forwards
+    @property
+    def read(self) -> int:
+        """Positions that what is generated looks back on: of a text, or of what was heard."""
+        return self.tokens or self.config.get("max_source_positions") or 0
 
 
 def load(question: dict[str, Any], device: str, steps: Steps) -> Loaded:
@@ -115,7 +106,6 @@ def load(question: dict[str, Any], device: str, steps: Steps) -> Loaded:
         shape,
         tokens,
         new_tokens,
-        new_tokens or 1,
         attention,
         time.perf_counter() - began,
         config.to_dict(),
@@ -153,19 +143,10 @@ def _pipeline(question: dict[str, Any], device: str, began: float) -> Loaded:
         shape={"steps": [question["steps"]]},
         tokens=None,
         new_tokens=None,
-        forwards=0,
         attention="default",
         load_seconds=time.perf_counter() - began,
         config={},
     )
-
-
-def _embedding(module: Any, name: str) -> Any:
-    """What the model calls so; those of sounds and pictures may have none."""
-    try:
-        return getattr(module, name, lambda: None)()
-    except NotImplementedError:
-        return None
 
 
 def config_of(module: Any) -> Any:
