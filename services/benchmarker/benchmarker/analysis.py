@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from benchmarker.memory import fit
+from benchmarker.search import NEARLY
 from common.contracts.benchmarking import LARGEST_BATCH, BenchmarkRequest
 from common.contracts.figures import Analysis, MemoryModel, Pick, Picks, Point, Regime, Results
 
-# Throughput that is as good as the best: the share of it that a balanced size reaches.
-NEARLY = 0.95
+# A size so many times as large or as small is still a neighbour: beyond it anything may be between.
+BESIDE = 2
 # A device that gives less than this share of what it can is held up by something else.
 BUSY = 0.3
 # Room above the measured peak in what is recommended to ask for.
@@ -25,7 +26,7 @@ def analyse(results: Results, request: BenchmarkRequest) -> Analysis:
     return Analysis(
         optimal_batch_size=optimal,
         constraint=constraint,
-        verified=_verified(optimal, results),
+        verified=_verified(chosen, points, results, request.latency_budget_ms),
         resource_recommendations=_recommendations(chosen, regime, results),
         picks=picks,
         regime=regime,
@@ -125,14 +126,36 @@ def _optimal(picks: Picks, budget: float | None) -> tuple[int | None, str]:
     )
 
 
-def _verified(optimal: int | None, results: Results) -> bool:
-    """Whether there is a figure, or a shortage, at the size below and the one above."""
-    if optimal is None:
+def _verified(
+    chosen: Point | None, points: Sequence[Point], results: Results, budget: float | None
+) -> bool:
+    """Whether both neighbours are known, none is better, and there is no doubt of any of them.
+
+    A neighbour that does not fit is known. At size 1 there is none below.
+    """
+    if chosen is None:
         return False
-    known = {p.batch_size for p in results.points} | {e.batch_size for e in results.errors}
-    below = optimal == 1 or any(size < optimal for size in known)
-    above = optimal == LARGEST_BATCH or any(size > optimal for size in known)
-    return below and above
+    size = chosen.batch_size
+    below = [p for p in points if size / BESIDE <= p.batch_size < size]
+    above = [p for p in points if size < p.batch_size <= size * BESIDE]
+    full = any(size < error.batch_size <= size * BESIDE for error in results.errors)
+    if not (below or size == 1) or not (above or full or size == LARGEST_BATCH):
+        return False
+    beside = [*below[-1:], *above[:1]]
+    sure = all(p.latency.mean_interval and not p.suspect for p in (chosen, *beside))
+    return sure and not results.suspect and not _better(chosen, beside, points, budget)
+
+
+def _better(
+    chosen: Point, beside: Sequence[Point], points: Sequence[Point], budget: float | None
+) -> bool:
+    """Whether a neighbour would have been the one to choose, by its mean."""
+    if budget is not None:
+        allowed = [p for p in beside if _latency(p) <= budget]
+        return any(_throughput(p) > _throughput(chosen) for p in allowed)
+    enough = NEARLY * max(_throughput(p) for p in points)
+    smaller = [p for p in beside if p.batch_size < chosen.batch_size]
+    return _throughput(chosen) < enough or any(_throughput(p) >= enough for p in smaller)
 
 
 def _regime(point: Point | None) -> Regime:

@@ -4,7 +4,7 @@ A quarter of real curves have a cliff: a size at which throughput falls, to
 rise again beyond. So nothing here assumes one peak. A few sizes spread over
 the grid come first; then, each time, the size that could still be the best by
 what its measured neighbours suggest, plus a bonus for being far from them;
-and at the end both neighbours of the best one, whatever they promise.
+and at the end both neighbours of the optimal one, whatever they promise.
 """
 
 import itertools
@@ -18,11 +18,14 @@ GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 CALLS = 8
 # How much better than the straight line an unmeasured size may be, per octave
 # to the nearest measured one.
-HOPE = 0.2
+HOPE = 0.03
 # Sizes from the first round: every so many on the grid.
 STRIDE = 4
 # A latency this far above the line between its neighbours is a cliff.
 CLIFF = 1.12
+# Throughput that is as good as the best: the share of it that the optimal size reaches, where no
+# budget says how large a batch may be.
+NEARLY = 0.95
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,15 @@ def best(measured: Mapping[int, float], budget: float | None) -> int | None:
     return max(allowed, key=lambda size: (size / measured[size], -size), default=None)
 
 
+def optimal(measured: Mapping[int, float], budget: float | None) -> int | None:
+    """The best size within a budget; without one the smallest that is nearly as good as it."""
+    top = best(measured, budget)
+    if top is None or budget is not None:
+        return top
+    enough = NEARLY * top / measured[top]
+    return min(size for size in measured if size / measured[size] >= enough)
+
+
 def _hopeful(size: int, measured: Mapping[int, float], budget: float | None) -> bool:
     """Whether a size may be within the budget.
 
@@ -75,9 +87,13 @@ def _hopeful(size: int, measured: Mapping[int, float], budget: float | None) -> 
 def _best_bet(
     usable: Sequence[int], measured: Mapping[int, float], budget: float | None
 ) -> int | None:
-    incumbent = best(measured, budget)
+    incumbent, chosen = best(measured, budget), optimal(measured, budget)
     assert incumbent is not None, "the smallest size is within the budget"
+    assert chosen is not None
     to_beat = incumbent / measured[incumbent]
+    if budget is None:
+        # A better one matters where the optimal size is then no longer nearly as good.
+        to_beat = max(to_beat, chosen / measured[chosen] / NEARLY)
     bets = []
     for size in usable:
         if size in measured:
@@ -87,11 +103,25 @@ def _best_bet(
             bets.append((size / latency, size))
     if bets:
         return max(bets)[1]
-    place = usable.index(incumbent)
-    for neighbour in (*usable[place + 1 : place + 2], *usable[max(place - 1, 0) : place]):
-        if neighbour not in measured:
-            return neighbour
-    return _beside_a_cliff(usable, measured, budget)
+    cliff = _beside_a_cliff(usable, measured, budget)
+    if cliff is not None:
+        return cliff
+    return _neighbour(chosen, usable, measured)
+
+
+def _neighbour(size: int, usable: Sequence[int], measured: Mapping[int, float]) -> int | None:
+    """The next size to measure until both neighbours of one are known; None when they are.
+
+    Above it that is the next one. Below it is the middle of the gap: any size in there may be as
+    good, and smaller.
+    """
+    place = usable.index(size)
+    above = usable[place + 1 : place + 2]
+    if above and above[0] not in measured:
+        return above[0]
+    known = max((other for other in measured if other < size), default=0)
+    gap = [other for other in usable[:place] if other > known]
+    return gap[len(gap) // 2] if gap else None
 
 
 def _beside_a_cliff(

@@ -109,6 +109,19 @@ def test_the_largest_size_is_not_called_verified_where_a_larger_one_was_not_trie
 
 
 @pytest.mark.parametrize(
+    ("latencies", "noise"),
+    [
+        ({1: 10.0, 8: 14.0, 64: 110.0}, 0.0),  # between 8 and its neighbours lies anything
+        ({4: 12.5, 8: 24.0}, 0.0),  # nobody knows what smaller ones do
+        (LATENCIES, 0.5),  # the figures say themselves that they are doubtful
+        ({1: 10.0, 2: 10.4, 4: 19.8, 8: 40.0}, 0.15),  # whether 2 is enough is not sure
+    ],
+)
+def test_what_nobody_can_be_sure_of_is_not_called_verified(latencies, noise) -> None:
+    assert not analyse(results(latencies, noise=noise), request()).verified
+
+
+@pytest.mark.parametrize(
     ("fields", "regime", "word"),
     [
         ({}, "overhead", "torch.compile"),

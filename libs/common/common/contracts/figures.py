@@ -248,7 +248,10 @@ class Picks(Message):
 class Analysis(Message):
     optimal_batch_size: int | None = Field(alias="optimal_batch_size")
     constraint: str = Field(description="Under which `optimal_batch_size` is optimal.")
-    verified: bool = Field(description="Whether both neighbours were measured and are not better.")
+    verified: bool = Field(
+        description="Whether both neighbours, at most twice as large or as small, were measured or"
+        " do not fit, are not better, and there is no doubt of their figures."
+    )
     resource_recommendations: list[str] = Field(alias="resource_recommendations")
     picks: Picks
     regime: Regime = Field(description="What holds it back.")
