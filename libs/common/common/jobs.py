@@ -3,12 +3,13 @@
 One work-queue stream holds all jobs, and a pull consumer per kind and class of
 worker hands each to one worker at a time. A worker that says nothing for
 `ACK_WAIT` has lost its job to the next one, so handlers are idempotent by the
-job's id. A job that was handed out too often, or that nobody can read, goes
-to the stream of dead letters with its payload and the reason.
+job's id. A job that ends its workers, or that nobody can read, goes to the
+stream of dead letters with its payload and the reason.
 
 The server's own `max_deliver` is not used: a message beyond it would stay in
-the stream, out of everybody's sight. The worker that sees one delivery too
-many buries the job in its place.
+the stream, out of everybody's sight. And it counts a worker that stops in good
+order like one that was killed. Who gives the work out knows which it was, and
+the worker that is told of one loss too many buries the job.
 """
 
 import asyncio
@@ -45,8 +46,6 @@ DEAD = "DEAD"
 # Silence after which a job is somebody else's, in seconds; a living worker
 # says three times in that time that it is still at it.
 ACK_WAIT = 15.0
-# Deliveries of one message before it is taken for poison: the work killed its worker each time.
-MOST_DELIVERIES = 5
 # One request for work lasts so long, in seconds. A server that was restarted
 # forgets it, so this is also how late the next job may then be seen.
 FETCH = 5.0

@@ -5,6 +5,8 @@
 
 A run that is over does not change any more. While it runs, only the delivery
 named in `holder` may report; a delivery that was overtaken is told to stop.
+One that stops in good order gives the run back. One that does not was lost,
+and `lost` counts how many were so since the run last made progress.
 """
 
 import secrets
@@ -206,7 +208,7 @@ class RunStore:
     # What workers do
 
     async def take(self, id: str, worker: str) -> tuple[Ticket, Change | None]:
-        """Hand the run to a delivery, whoever had it before."""
+        """Hand the run to a delivery; who had it before and did not give it back was lost."""
         async with self.database.connection() as connection:
             rows = await _select(
                 connection,
@@ -216,20 +218,20 @@ class RunStore:
             if not rows:
                 return Ticket(run=False), None
             cursor = await connection.execute(
-                "update runs set state = 'running', holder = %s,"
-                " started_at = coalesce(started_at, now()) where id = %s returning chosen",
-                [worker, id],
+                "update runs set state = 'running', holder = %(worker)s,"
+                " lost = lost + (coalesce(holder, %(worker)s) <> %(worker)s)::int,"
+                " started_at = coalesce(started_at, now())"
+                " where id = %(id)s returning chosen, lost",
+                {"worker": worker, "id": id},
             )
-            chosen = await cursor.fetchone()
+            chosen, lost = await cursor.fetchone() or ([], 0)
             cursor = await connection.execute(
                 "select round, batch_size from blocks where run_id = %s", [id]
             )
             blocks = await cursor.fetchall()
             facts = await self._sizes(connection, id)
             rows = await _select(connection, "where id = %s", [id])
-            ticket = Ticket(
-                run=True, blocks=blocks, sizes=facts, chosen=chosen[0] if chosen else []
-            )
+            ticket = Ticket(run=True, blocks=blocks, sizes=facts, chosen=chosen, lost=lost)
             return ticket, _change(rows[0])
 
     async def report(self, report: Report) -> Change | None:
@@ -270,6 +272,10 @@ class RunStore:
                     "update runs set chosen = %s, total = %s where id = %s",
                     [report.chosen, iterations * len(report.chosen), report.id],
                 )
+            if report.given_back:
+                await connection.execute("update runs set holder = null where id = %s", [report.id])
+            if report.samples or report.size or report.chosen is not None:
+                await connection.execute("update runs set lost = 0 where id = %s", [report.id])
             await connection.execute(
                 "update runs set done = least(total,"
                 " (select coalesce(sum(calls), 0) from blocks where run_id = runs.id)"

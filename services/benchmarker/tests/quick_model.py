@@ -1,7 +1,8 @@
 """A model that costs nothing, in place of a process with torch.
 
 The seed of a request says how it behaves: SLOW takes a while for each block,
-POISON kills the worker, TOO_BIG runs out of memory from size 4 on.
+POISON kills the worker, TOO_BIG runs out of memory from size 4 on, STUCK
+never comes to its first answer.
 """
 
 import os
@@ -10,7 +11,7 @@ import time
 
 from benchmarker.worker.child import answer_questions
 
-SLOW, POISON, TOO_BIG = 1, 2, 3
+SLOW, POISON, TOO_BIG, STUCK = 1, 2, 3, 4
 MACHINE = {"device": "cpu", "name": "none", "cores": 2, "threads": 1, "memory": 1024.0}
 
 
@@ -46,6 +47,8 @@ class QuickModel:
         return {"missing": "none"}
 
     def probe(self, question):
+        if self.seed == STUCK:
+            time.sleep(3600)
         if self.seed == TOO_BIG and question["batchSize"] >= 4:
             os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does
         return {"peakRss": 10.0 + question["batchSize"]}

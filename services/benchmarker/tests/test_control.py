@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from benchmark_caller import MODEL, Caller
 
+from common import bus
 from common.context import Context, current
 from common.contracts.benchmarking import (
     BENCHMARK,
@@ -19,6 +20,7 @@ from common.contracts.benchmarking import (
     RunsRequest,
 )
 from common.contracts.generation import GenerateRequest
+from common.contracts.measuring import REPORT, TAKE, Report, SizeFacts, Take
 from common.contracts.verification import CANCEL_VERIFICATION, GET_VERIFICATION, VERIFY
 from common.errors import (
     BenchmarkFailed,
@@ -124,6 +126,34 @@ async def test_runs_wait_in_line_and_are_listed_newest_first(idle_connection) ->
     await caller.call(CANCEL_RUN, RunName(id=first.id))
     moved = await caller.call(GET_RUN, RunName(id=second.id))
     assert moved.queue.position == second.queue.position - 1
+
+
+async def test_only_deliveries_that_end_without_a_word_and_without_progress_are_lost(
+    idle_stack, idle_connection
+) -> None:
+    caller = Caller(idle_connection)
+    run = await caller.start()
+
+    async with bus.connect(idle_stack.nats.url("worker"), "worker") as connection:
+        taken = 0
+
+        async def take() -> int:
+            nonlocal taken
+            taken += 1
+            return (await connection.call(TAKE, Take(id=run.id, worker=f"w/{taken}"))).lost
+
+        async def report(**what) -> None:
+            await connection.call(REPORT, Report(id=run.id, worker=f"w/{taken}", **what))
+
+        for _ in range(7):  # as a worker that is told to stop
+            assert await take() == 0
+            await report(given_back=True)
+        assert [await take() for _ in range(4)] == [0, 1, 2, 3]  # as workers that are killed
+        await report(size=SizeFacts(batch_size=1))
+        assert await take() == 1
+        again = await connection.call(TAKE, Take(id=run.id, worker=f"w/{taken}"))
+        assert again.lost == 1  # it asks again because the answer was lost
+    await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
 async def test_a_module_that_was_tried_is_forgotten_after_a_month(

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 from benchmark_caller import CONTROL, GENERATOR, Caller
 from nats.js.errors import NotFoundError
-from quick_model import POISON, SLOW, TOO_BIG
+from quick_model import POISON, SLOW, STUCK, TOO_BIG
 
 from common import bus
 from common.contracts.benchmarking import (
@@ -102,6 +103,51 @@ async def test_poison_ends_among_the_dead_letters_with_its_reason(caller, queue)
         await asyncio.sleep(0.05)
     assert run.id in letter.data.decode()
     assert "5 times" in letter.headers[REASON]
+
+
+async def test_workers_that_come_and_go_are_not_held_against_a_run(quick_stack, caller) -> None:
+    """Stopped in good order or killed: what goes on after each is no poison."""
+    run = await caller.start(seed=SLOW, iterations=10_000)
+    for number in range(8):
+        before = run.progress.done
+        while run.progress.done == before:
+            await asyncio.sleep(0.05)
+            run = await caller.call(GET_RUN, RunName(id=run.id))
+            assert run.state in {"queued", "running"}, run.error
+        signal_busy_workers(quick_stack, signal.SIGTERM if number % 3 else signal.SIGKILL)
+    await caller.call(CANCEL_RUN, RunName(id=run.id))
+
+
+async def test_a_worker_that_stops_before_it_got_anywhere_gives_its_run_back(
+    quick_stack, caller
+) -> None:
+    run = await caller.start(seed=STUCK)
+    first = None
+    while first is None:
+        await asyncio.sleep(0.05)
+        first, _ = kept_of(quick_stack, run.id)
+    holder = first
+    while holder in (first, None):
+        signal_busy_workers(quick_stack, signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        holder, lost = kept_of(quick_stack, run.id)
+    assert lost == 0
+    await caller.call(CANCEL_RUN, RunName(id=run.id))
+
+
+def signal_busy_workers(stack: Stack, number: int) -> None:
+    """Those that have a process at work."""
+    for name in (f"worker-{n + 1}" for n in range(QUICK.replicas)):
+        with contextlib.suppress(psutil.NoSuchProcess, AssertionError):  # it is coming up again
+            worker = psutil.Process(stack.processes[name].pid)
+            if worker.children():
+                worker.send_signal(number)
+
+
+def kept_of(stack: Stack, id: str) -> tuple[str | None, int]:
+    with psycopg.connect(stack.postgres.url("benchmarker")) as connection:
+        cursor = connection.execute("select holder, lost from benchmarker.runs where id = %s", [id])
+        return cursor.fetchone()
 
 
 async def test_a_job_that_nobody_can_read_is_a_dead_letter_too(caller, queue) -> None:

@@ -71,15 +71,21 @@ class Ticket(Message):
     blocks: list[tuple[int, int]] = Field([], description="(round, batch size) that are committed.")
     sizes: list[SizeFacts] = []
     chosen: list[int] = Field([], description="Sizes that a search has settled on.")
+    lost: int = Field(
+        0, description="Deliveries in a row that ended without a word and without progress."
+    )
 
 
 class Report(Message):
+    """What a delivery brings in; `given_back` says that it goes no further, through no fault."""
+
     id: str
     worker: str
     setup: Setup | None = None
     samples: Samples | None = None
     size: SizeFacts | None = None
     chosen: list[int] | None = None
+    given_back: bool = False
 
 
 class Standing(Message):

@@ -21,19 +21,23 @@ from common.contracts.measuring import (
     ANNOUNCE,
     END,
     MEASURE,
+    REPORT,
     TAKE,
     Announcement,
     End,
     Measurement,
+    Report,
     Take,
 )
-from common.errors import ServiceError
-from common.jobs import MOST_DELIVERIES, Delivery
+from common.errors import ServiceError, Unavailable
+from common.jobs import Delivery
 
 log = structlog.get_logger()
 
 # Control takes a worker for gone after a minute.
 ANNOUNCE_EVERY = 15.0
+# Deliveries that a run may end in a row, without a word and without progress; then it is poison.
+MOST_LOST = 5
 FAILED = 1004
 
 
@@ -78,27 +82,39 @@ class Worker:
             await delivery.bury(self.bus, reason)
             return
         worker = f"{self.me.worker}/{secrets.token_hex(4)}"
+        back = Report(id=work.id, worker=worker, given_back=True)
         async with delivery.kept(self.settings.ack_wait):
-            ticket = await patiently(self.bus, TAKE, Take(id=work.id, worker=worker))
-            if not ticket.run:
-                await delivery.done()
-                return
-            if delivery.number > MOST_DELIVERIES:
-                await self._give_up(delivery, work, worker)
-                return
-            me = Me(worker, "cuda" if self.me.device_class == "gpu" else "cpu")
-            session: Session | Trying = (
-                Trying(work, self.settings)
-                if work.trial
-                else Session(self.bus, work, me, ticket, self.settings)
-            )
-            failure = await self._run(session)
-            if failure is not None or session.finished:
-                end = End(id=work.id, worker=worker, error=failure, verdict=session.verdict)
-                await patiently(self.bus, END, end)
-                await delivery.done()
-            elif session.canceled:
-                await delivery.done()
+            try:
+                await self._deliver(delivery, work, worker)
+            except asyncio.CancelledError:  # this worker is stopping
+                with contextlib.suppress(ServiceError):
+                    await self.bus.call(REPORT, back)
+                raise
+            except Unavailable:  # control is away
+                await patiently(self.bus, REPORT, back)
+                raise
+
+    async def _deliver(self, delivery: Delivery, work: Measurement, worker: str) -> None:
+        ticket = await patiently(self.bus, TAKE, Take(id=work.id, worker=worker))
+        if not ticket.run:
+            await delivery.done()
+            return
+        if ticket.lost >= MOST_LOST:
+            await self._give_up(delivery, work, worker)
+            return
+        me = Me(worker, "cuda" if self.me.device_class == "gpu" else "cpu")
+        session: Session | Trying = (
+            Trying(work, self.settings)
+            if work.trial
+            else Session(self.bus, work, me, ticket, self.settings)
+        )
+        failure = await self._run(session)
+        if failure is not None or session.finished:
+            end = End(id=work.id, worker=worker, error=failure, verdict=session.verdict)
+            await patiently(self.bus, END, end)
+            await delivery.done()
+        elif session.canceled:
+            await delivery.done()
 
     async def _run(self, session: Session | Trying) -> Failure | None:
         """How the session failed, if it did; a cancel kills what runs before this returns."""
@@ -127,7 +143,7 @@ class Worker:
 
     async def _give_up(self, delivery: Delivery, work: Measurement, worker: str) -> None:
         """The row first, then the dead letter: neither is left behind alone."""
-        reason = f"ended its worker {MOST_DELIVERIES} times"
+        reason = f"ended its worker {MOST_LOST} times"
         failure = _failure(500, f"the run {reason}; it is not tried again", "poison")
         await patiently(self.bus, END, End(id=work.id, worker=worker, error=failure))
         await delivery.bury(self.bus, reason)
