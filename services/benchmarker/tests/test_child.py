@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from benchmarker.worker.child import Child, Failed, OutOfMemory, started
+from benchmarker.worker.measure import explain
 from hub.testing import RunningHub
 
 FETCH, MEASURE = "benchmarker.worker.fetch", "benchmarker.worker.measure"
@@ -95,6 +96,29 @@ async def test_out_of_memory_is_told_and_the_next_process_is_well(hub, models) -
         # The process is alive; what it had is free again.
         again = await child.ask(do="probe", batchSize=1)
         assert again["peakRss"] < 1.5 * small["peakRss"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 20.00 GiB.",
+        "CUDA error: out of memory\nCUDA kernel errors might be reported later.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 8589934592 bytes.",
+        "std::bad_alloc",
+        "[Errno 12] Cannot allocate memory",
+    ],
+)
+def test_memory_that_runs_out_is_recognised_whoever_says_it(words) -> None:
+    assert "outOfMemory" in explain(RuntimeError(words))
+
+
+def test_other_failures_are_the_models() -> None:
+    for words in ("out of resource: shared memory, Required: 270336", "index out of range in self"):
+        assert explain(RuntimeError(words))["reason"] == "model"
 
 
 async def test_memory_grows_with_the_batch_and_is_taken_from_a_clean_state(hub, models) -> None:

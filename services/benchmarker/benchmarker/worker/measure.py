@@ -23,6 +23,12 @@ from benchmarker.worker.timing import Cpu, Device, Steps, time_calls, warm
 
 # Calls before the blocks that follow a size's first one: other sizes were at work meanwhile.
 REWARM = 2
+# What libraries say, each in an error class of its own: torch's allocators, CUDA, cuBLAS and cuDNN,
+# the C++ library, the kernel.
+SHORT_OF_MEMORY = (
+    "out of memory", "not enough memory", "allocate memory", "alloc_failed", "allocation_failed",
+    "bad_alloc",
+)  # fmt: skip
 
 
 class Bench:
@@ -191,7 +197,8 @@ def explain(error: Exception) -> dict[str, Any]:
     text = str(error).strip().partition("\n")[0] or repr(error)
     if isinstance(error, Failed):
         return {"failed": text, "reason": error.reason}
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
+    short = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    if short or any(words in str(error).lower() for words in SHORT_OF_MEMORY):
         return {"outOfMemory": text}
     return {"failed": f"the model failed: {text}", "reason": "model"}
 
