@@ -8,14 +8,18 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import psycopg
 import pytest
 from benchmark_caller import CONTROL, GENERATOR, Caller
 from nats.js.errors import NotFoundError
-from quick_model import POISON, SLOW, STUCK, TOO_BIG
+from quick_model import DRAINED, POISON, SLOW, STUCK, TOO_BIG
 
+from benchmarker.settings import WorkerSettings
+from benchmarker.worker.__main__ import Worker
+from benchmarker.worker.child import OutOfMemory
 from common import bus
 from common.contracts.benchmarking import (
     CANCEL_RUN,
@@ -26,6 +30,7 @@ from common.contracts.benchmarking import (
     RunName,
 )
 from common.jobs import DEAD, REASON, STREAM
+from common.testing import MemoryBus
 from hub.testing import RunningHub
 from local.services import Service
 from local.stack import Stack
@@ -176,6 +181,26 @@ async def test_the_sizes_that_fit_stand_when_one_runs_out_of_memory(caller) -> N
     }
     assert run.progress.done == run.progress.total
     assert (await caller.measure()).state == "succeeded"  # the worker is well
+
+
+async def test_figures_stand_when_memory_runs_out_while_energy_is_counted(caller) -> None:
+    run = await caller.measure(seed=DRAINED)
+    assert all(run.results.throughput)
+    for point in run.results.points:
+        assert point.energy.per_inference is None
+        assert "memory" in point.energy.missing
+
+
+async def test_a_process_that_is_killed_anywhere_ends_its_run_with_the_reason() -> None:
+    class Fetching:
+        work = SimpleNamespace(id="bench_0")
+
+        async def run(self) -> None:
+            raise OutOfMemory("the process was killed")
+
+    settings = WorkerSettings(nats_url="nats://none")
+    failure = await Worker(MemoryBus(), settings, None)._run(Fetching())
+    assert (failure.status, failure.reason) == (422, "memory")
 
 
 async def test_a_message_that_the_queue_lost_is_published_again(quick_stack, caller, queue) -> None:

@@ -10,7 +10,7 @@ import uvloop
 from pydantic import ValidationError
 
 from benchmarker.settings import WorkerSettings
-from benchmarker.worker.child import Failed, started
+from benchmarker.worker.child import Failed, OutOfMemory, started
 from benchmarker.worker.session import MEASURE as MEASURE_CHILD
 from benchmarker.worker.session import LetGo, Me, Session, Trying, patiently
 from common import jobs, service
@@ -128,6 +128,8 @@ class Worker:
             log.info("run let go", run=session.work.id)
         except Failed as error:
             return _failure(422 if error.reason != "crashed" else 500, str(error), error.reason)
+        except OutOfMemory as error:
+            return _failure(422, f"the run needs more memory than there is: {error}", "memory")
         except TimeoutError:
             limit = f"{self.settings.longest_run:g}"
             return _failure(504, f"the run took longer than {limit} s", "time")

@@ -94,12 +94,21 @@ class Session:
             return False
         for size in sizes:
             facts = self.sizes[size]
-            if not facts.shortage and facts.energy is None:
-                answer = await child.ask(do="energy", batchSize=size)
-                await self._report_size(
-                    facts.model_copy(update={"energy": EnergyUse.model_validate(answer)})
-                )
+            if not facts.shortage and facts.energy is None and not await self._energy(child, facts):
+                return False
         return True
+
+    async def _energy(self, child: Child, facts: SizeFacts) -> bool:
+        """Count a size's energy; False if that cost the process. Its other figures stand."""
+        survived = True
+        try:
+            answer = await child.ask(do="energy", batchSize=facts.batch_size)
+        except OutOfMemory as error:
+            survived = False
+            answer = {"missing": f"not measured: it ran out of memory while counting ({error})"}
+        energy = EnergyUse.model_validate(answer)
+        await self._report_size(facts.model_copy(update={"energy": energy}))
+        return survived
 
     async def _probe(self, child: Child, size: int) -> bool:
         """Measure a size's memory; False if that cost the process."""
