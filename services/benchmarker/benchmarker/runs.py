@@ -231,7 +231,14 @@ class RunStore:
             blocks = await cursor.fetchall()
             facts = await self._sizes(connection, id)
             rows = await _select(connection, "where id = %s", [id])
-            ticket = Ticket(run=True, blocks=blocks, sizes=facts, chosen=chosen, lost=lost)
+            ticket = Ticket(
+                run=True,
+                setup=setup_of(rows[0]),
+                blocks=blocks,
+                sizes=facts,
+                chosen=chosen,
+                lost=lost,
+            )
             return ticket, _change(rows[0])
 
     async def report(self, report: Report) -> Change | None:
@@ -245,6 +252,9 @@ class RunStore:
             if not rows:
                 return None
             if report.setup:
+                before = setup_of(rows[0])
+                if before and not before.like(report.setup):
+                    await self._begin_anew(connection, report.id)
                 await connection.execute(
                     "update runs set setup = %s where id = %s", [_json(report.setup), report.id]
                 )
@@ -285,6 +295,12 @@ class RunStore:
             )
             rows = await _select(connection, "where id = %s", [report.id])
             return _change(rows[0])
+
+    async def _begin_anew(self, connection: Connection, id: str) -> None:
+        """What was measured on another machine cannot stand in one sample with what is to come."""
+        await connection.execute("delete from blocks where run_id = %s", [id])
+        await connection.execute("delete from sizes where run_id = %s", [id])
+        await connection.execute("update runs set chosen = '{}' where id = %s", [id])
 
     async def brought_in(
         self, id: str, worker: str

@@ -2,7 +2,8 @@
 
 The seed of a request says how it behaves: SLOW takes a while for each block,
 POISON kills the worker, TOO_BIG runs out of memory from size 4 on, STUCK
-never comes to its first answer, DRAINED is killed while its energy is counted.
+never comes to its first answer, DRAINED is killed while its energy is counted,
+MOVED is on another machine in each worker, and takes a while for each block.
 """
 
 import os
@@ -11,7 +12,7 @@ import time
 
 from benchmarker.worker.child import answer_questions
 
-SLOW, POISON, TOO_BIG, STUCK, DRAINED = 1, 2, 3, 4, 5
+SLOW, POISON, TOO_BIG, STUCK, DRAINED, MOVED = 1, 2, 3, 4, 5, 6
 MACHINE = {"device": "cpu", "name": "none", "cores": 2, "threads": 1, "memory": 1024.0}
 
 
@@ -29,8 +30,9 @@ class QuickModel:
 
     def load(self, question):
         self.seed = question["seed"]
+        name = f"machine {os.getppid()}" if self.seed == MOVED else "none"
         return {
-            "machine": MACHINE,
+            "machine": {**MACHINE, "name": name},
             "dtype": "float32",
             "attention": "sdpa",
             "compiled": False,
@@ -58,7 +60,7 @@ class QuickModel:
     def block(self, question):
         if self.seed == POISON:
             os.kill(os.getppid(), signal.SIGKILL)
-        if self.seed == SLOW:
+        if self.seed in {SLOW, MOVED}:
             time.sleep(0.05)
         batch_size = question["batchSize"]
         wall = [1_000_000 * batch_size + number for number in range(question["calls"])]

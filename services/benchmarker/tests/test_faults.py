@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from benchmark_caller import CONTROL, GENERATOR, Caller
 from nats.js.errors import NotFoundError
-from quick_model import DRAINED, POISON, SLOW, STUCK, TOO_BIG
+from quick_model import DRAINED, MOVED, POISON, SLOW, STUCK, TOO_BIG
 
 from benchmarker.settings import WorkerSettings
 from benchmarker.worker.__main__ import Worker
@@ -153,6 +153,26 @@ def kept_of(stack: Stack, id: str) -> tuple[str | None, int]:
     with psycopg.connect(stack.postgres.url("benchmarker")) as connection:
         cursor = connection.execute("select holder, lost from benchmarker.runs where id = %s", [id])
         return cursor.fetchone()
+
+
+async def test_a_run_that_goes_on_on_another_machine_begins_anew(quick_stack, caller) -> None:
+    """One sample, one machine: what the first one measured is not in the answer."""
+    heard: list[int] = []
+
+    async def hear(progress: BenchmarkProgress) -> None:
+        if progress.id == run.id:
+            heard.append(progress.done)
+
+    run = await caller.start(seed=MOVED, iterations=400)
+    await caller.bus.subscribe(PROGRESSED, hear, filter=f"{caller.account}.*")
+    while not run.progress.done:
+        await asyncio.sleep(0.02)
+        run = await caller.call(GET_RUN, RunName(id=run.id))
+    signal_busy_workers(quick_stack, signal.SIGTERM)
+    run = await caller.finish(run)
+    assert run.state == "succeeded", run.error
+    assert [point.latency.samples for point in run.results.points] == [400, 400]
+    assert heard != sorted(heard)  # from 0 again
 
 
 async def test_a_job_that_nobody_can_read_is_a_dead_letter_too(caller, queue) -> None:

@@ -193,6 +193,22 @@ class Setup(Message):
     ceilings: Ceilings = Ceilings()
     missing: dict[str, str] = Field({}, description="Why a figure is null.")
 
+    def like(self, other: "Setup") -> bool:
+        """Whether calls timed under both may stand in one sample.
+
+        They may on the same kind of machine, with the same libraries and configuration.
+        """
+        mine, others = (
+            (
+                setup.machine.model_copy(update={"memory": None}),
+                setup.dtype,
+                setup.attention,
+                setup.compiled,
+            )
+            for setup in (self, other)
+        )
+        return mine == others
+
 
 class Price(Message):
     """Where a cost comes from; recompute it as `perHour / 3600 / throughput / utilisation`."""

@@ -65,9 +65,13 @@ class Take(Message):
 
 
 class Ticket(Message):
-    """Whether to run, and what an earlier delivery has already brought in."""
+    """Whether to run, and what an earlier delivery has already brought in.
+
+    All of it was measured under `setup`; a worker on another kind of machine begins anew.
+    """
 
     run: bool
+    setup: Setup | None = None
     blocks: list[tuple[int, int]] = Field([], description="(round, batch size) that are committed.")
     sizes: list[SizeFacts] = []
     chosen: list[int] = Field([], description="Sizes that a search has settled on.")

@@ -67,6 +67,7 @@ class Session:
         self.done = set(ticket.blocks)
         self.sizes = {facts.batch_size: facts for facts in ticket.sizes}
         self.chosen = ticket.chosen
+        self.before = ticket.setup
         self.setup: Setup | None = None
         self.finished = False
         self.canceled = False
@@ -212,11 +213,19 @@ class Session:
                 raise Failed(f"the model does not fit this machine: {error}", "memory") from error
             if self.setup is None:
                 model = self.work.model
-                self.setup = Setup.model_validate(
-                    {**answer, "task": model.task, "commit": model.commit}
+                await self._settle(
+                    Setup.model_validate({**answer, "task": model.task, "commit": model.commit})
                 )
-                await self._report(setup=self.setup)
             yield child
+
+    async def _settle(self, setup: Setup) -> None:
+        """Go on from what was brought in under the same conditions; under others begin anew."""
+        if self.before and self.before.like(setup):
+            self.setup = self.before
+            return
+        self.setup = setup
+        self.done, self.sizes, self.chosen = set(), {}, []
+        await self._report(setup=setup)
 
     def _short(self, size: int) -> bool:
         facts = self.sizes.get(size)
