@@ -26,10 +26,10 @@ def class_for(
             `memory`.
     """
     if not is_measured(model.task, model.library):
+        of_another = f"models for {model.task} are measured of another library than this one's"
+        others = "models of this task are not measured; these are: " + ", ".join(sorted(TASKS))
         raise BenchmarkFailed(
-            "models of this task are not measured; these are: " + ", ".join(sorted(TASKS)),
-            status=422,
-            reason="task",
+            of_another if model.task in TASKS else others, status=422, reason="task"
         )
     there = {worker.device_class for worker in workers} | deployed
     wanted = _wanted(request, there)

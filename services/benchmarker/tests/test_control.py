@@ -64,6 +64,7 @@ async def test_of_twenty_runs_at_once_an_hour_has_room_for_five(waiting_caller) 
         ({"model": "lilypad/no-such-model"}, InvalidModel, "no such model"),
         ({"model": "lilypad/tiny-unknown-task"}, ModelRefused, "task"),
         ({"model": "lilypad/tiny-pickle"}, ModelRefused, "safetensors"),
+        ({"model": "lilypad/tiny-super-resolution"}, BenchmarkFailed, "another library"),
         ({"device": "cuda"}, BenchmarkFailed, "no worker with the device"),
     ],
 )
