@@ -47,6 +47,9 @@ async def _measure(report: Report, folder: str, weights: float) -> None:
         "memoryShare": 0.9,
     }  # fmt: skip
     async with started("benchmarker.worker.measure") as child:
+        ceilings = await child.ask(do="ceilings", device="cuda", dtype="bfloat16")
+        report.add(figure("copy", ceilings["bandwidth"], "GB/s"))
+        report.add(figure("matrix product", ceilings["compute"] / 1e3, "TFLOP/s"))
         setup = await child.ask(**question)
         report.add(
             figure(
@@ -58,9 +61,6 @@ async def _measure(report: Report, folder: str, weights: float) -> None:
                 at_most=weights * 1.001,
             )
         )
-        ceilings = await child.ask(do="ceilings", dtype="bfloat16")
-        report.add(figure("copy", ceilings["bandwidth"], "GB/s"))
-        report.add(figure("matrix product", ceilings["compute"] / 1e3, "TFLOP/s"))
         for size in SIZES:
             memory = await child.ask(do="probe", batchSize=size)
             report.add(

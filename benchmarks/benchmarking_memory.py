@@ -1,14 +1,16 @@
 """Peak memory foreseen and measured, on twenty architectures made small; on a CPU.
 
-Two small batches are run, as a worker does; the line through their peaks foresees one of four
-times the larger, which is then run. So is the first of all foreseen, by the estimate that needs
-no run. Parameters in float32 are held
-against the bytes in the file.
+Batches run as a worker runs them, from the smallest on; the line through their peaks foresees
+one four times as large as the largest, which is then run. What is judged is what the model and its
+batch add to the process: the libraries, which take far more than so small a model, would make any
+guess look good. Parameters in float32 are held against the bytes in the file, and the estimate
+without a run against the slope that was measured.
 """
 
 import asyncio
 import contextlib
 import io
+import statistics
 import struct
 import tempfile
 from pathlib import Path
@@ -17,11 +19,12 @@ from typing import Any
 import orjson
 import transformers
 
-from benchmarker.memory import fit
+from benchmarker.memory import DOUBT, GIVES_BACK, fit, rungs
 from benchmarker.worker.child import started
 from benchmarks.report import Report, figure
 
-SMALL, LARGE = (4, 8), 32
+# Each is foreseen by those that run before it.
+FORESEEN = (32, 128)
 TEXT = {
     "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512,
     "vocab_size": 2000, "max_position_embeddings": 256, "pad_token_id": 0,
@@ -51,31 +54,39 @@ SEEING: dict[str, dict[str, Any]] = {
 
 def measure() -> Report:
     report = Report("Peak memory, foreseen and measured")
-    line, before, weights = {}, {}, {}
+    errors: dict[int, dict[str, float]] = {size: {} for size in FORESEEN}
+    slopes, weights = {}, {}
     for kind, (task, config) in architectures().items():
         with tempfile.TemporaryDirectory() as folder:
             exact = make(Path(folder), kind, task, config)
-            found = asyncio.run(look(folder, task))
-        peaks = found["peaks"]
-        fitted = fit({size: peaks[size] for size in SMALL})
-        assert fitted
-        line[kind] = (fitted[0] + fitted[1] * LARGE) / peaks[LARGE] - 1
-        before[kind] = found["estimate"] / peaks[1] - 1
-        weights[kind] = abs(found["parameters"] * 4 - exact)
-    name = f"of {len(line)} architectures the worst"
-    for title, errors in (
-        (f"batch {LARGE} by the line through {SMALL[0]} and {SMALL[1]}", line),
-        ("batch 1 by the estimate without a run", before),
-    ):
-        worst = max(errors, key=lambda kind: abs(errors[kind]))
-        value = 100 * abs(errors[worst])
-        report.add(figure(f"{title}: {name}, {worst}", value, "% off", at_most=10))
+            setup, peaks = asyncio.run(look(folder, task))
+        process = setup["base"] - setup["weights"]
+        for size in FORESEEN:
+            base, slope = fit({ran: peaks[ran] for ran in peaks if ran < size}) or (0.0, 0.0)
+            errors[size][kind] = 100 * (
+                (base + slope * size - process) / (peaks[size] - process) - 1
+            )
+        estimated = (setup["estimate"] - setup["base"]) / slope
+        slopes[kind] = max(estimated, 1 / estimated)
+        weights[kind] = abs(setup["parameters"] * 4 - exact)
+    for size, of_size in errors.items():
+        worst = max(of_size, key=lambda kind: abs(of_size[kind]))
+        name = (
+            f"batch {size} by the smaller ones: of {len(of_size)} architectures the worst, {worst}"
+        )
+        report.add(figure(name, abs(of_size[worst]), "% off", at_most=10))
+        mean = statistics.fmean(map(abs, of_size.values()))
+        report.add(figure(f"batch {size} by the smaller ones: on average", mean, "% off"))
+        each = ", ".join(f"{kind} {error:+.1f} %" for kind, error in of_size.items())
+        report.notes.append(f"Batch {size}: {each}")
     worst = max(weights, key=weights.__getitem__)
-    report.add(figure(f"weights: {name}, {worst}", weights[worst], "bytes off", at_most=0))
+    report.add(figure(f"weights: the worst, {worst}", weights[worst], "bytes off", at_most=0))
+    worst = max(slopes, key=slopes.__getitem__)
+    name = f"a sample, estimated without a run: the worst, {worst}"
+    report.add(figure(name, slopes[worst], "times too much or too little", at_most=DOUBT))
     report.notes.append(
-        "By the line: " + ", ".join(f"{kind} {100 * error:+.1f} %" for kind, error in line.items())
+        "Off what the model and its batch add to the process, as the kernel counts it."
     )
-    report.notes.append("A peak is the resident set of the whole process, libraries included.")
     return report
 
 
@@ -104,16 +115,16 @@ def make(folder: Path, kind: str, task: str, config: dict[str, Any]) -> int:
     return sum(end - start for start, end in (t["data_offsets"] for t in tensors))
 
 
-async def look(folder: str, task: str) -> dict[str, Any]:
-    """`{parameters, estimate, peaks by size}`, sizes in MiB, as the worker measures them."""
+async def look(folder: str, task: str) -> tuple[dict[str, Any], dict[int, float]]:
+    """`figures.Setup`, and peaks in MiB by size, as the worker measures them."""
     question: dict[str, Any] = {
         "do": "load", "folder": folder, "task": task, "library": "transformers", "device": "cpu",
         "dtype": "float32", "attention": None, "compile": False, "inputTokens": None,
         "newTokens": 4, "steps": 1, "seed": 0, "mostMemory": None, "memoryShare": 0.9,
     }  # fmt: skip
-    async with started("benchmarker.worker.measure") as child:
+    async with started("benchmarker.worker.measure", GIVES_BACK) as child:
         setup = await child.ask(**question)
         peaks = {}
-        for size in (1, *SMALL, LARGE):
+        for size in rungs(FORESEEN):
             peaks[size] = (await child.ask(do="probe", batchSize=size))["peakRss"]
-    return {"parameters": setup["parameters"], "estimate": setup["estimate"], "peaks": peaks}
+    return setup, peaks

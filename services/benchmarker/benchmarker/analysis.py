@@ -1,6 +1,6 @@
 """What follows from the figures: a size for each purpose, what binds it, what to change."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarker.memory import fit
 from benchmarker.search import NEARLY
@@ -15,19 +15,32 @@ BUSY = 0.3
 HEADROOM = 1.2
 
 
-def analyse(results: Results, request: BenchmarkRequest) -> Analysis:
+def analyse(
+    results: Results,
+    request: BenchmarkRequest,
+    peaks: Mapping[int, float] | None = None,
+    held: float | None = None,
+) -> Analysis:
+    """What to take, and why.
+
+    Args:
+        results: with at least one size that has figures.
+        request: what was asked for.
+        peaks: MiB by batch size, also of sizes that nobody asked for.
+        held: MiB that the timed process held at most.
+    """
     points = sorted(results.points, key=lambda point: point.batch_size)
     allowed = [point for point in points if _allowed(point, request.latency_budget_ms)]
     picks = _picks(points, allowed, results, request.latency_budget_ms)
     optimal, constraint = _optimal(picks, request.latency_budget_ms)
     chosen = next((point for point in points if point.batch_size == optimal), None)
     regime = _regime(chosen)
-    memory = _memory(results)
+    memory = _memory(results, peaks, held)
     return Analysis(
         optimal_batch_size=optimal,
         constraint=constraint,
         verified=_verified(chosen, points, results, request.latency_budget_ms),
-        resource_recommendations=_recommendations(chosen, regime, results),
+        resource_recommendations=_recommendations(chosen, regime, results, memory.kept or 0.0),
         picks=picks,
         regime=regime,
         would_change=_would_change(chosen, points, results, memory),
@@ -166,7 +179,9 @@ def _regime(point: Point | None) -> Regime:
     return "compute" if point.compute_share >= point.bandwidth_share else "bandwidth"
 
 
-def _recommendations(chosen: Point | None, regime: Regime, results: Results) -> list[str]:
+def _recommendations(
+    chosen: Point | None, regime: Regime, results: Results, kept: float
+) -> list[str]:
     if chosen is None:
         return ["Allow more latency, or use a faster device: no measured size meets the budget."]
     gpu = results.setup.machine.device == "cuda"
@@ -192,9 +207,11 @@ def _recommendations(chosen: Point | None, regime: Regime, results: Results) -> 
     lines = [advice[regime]]
     used = chosen.memory.used
     if used is not None:
+        also = f", {kept:,.0f} MiB its C library kept for later calls" if kept else ""
         lines.append(
-            f"Give it at least {used * HEADROOM:,.0f} MiB of {'GPU ' if gpu else ''}memory for"
-            f" batch size {chosen.batch_size}: {used:,.0f} MiB was the peak, and a fifth is room."
+            f"Give it at least {(used + kept) * HEADROOM:,.0f} MiB of {'GPU ' if gpu else ''}memory"
+            f" for batch size {chosen.batch_size}: {used:,.0f} MiB was the peak{also}, and a fifth"
+            " is room."
         )
     if regime != "unknown" and results.setup.dtype == "float32" and gpu:
         lines.append("Measure bfloat16 too: this device computes it several times as fast.")
@@ -238,18 +255,22 @@ def _would_change(
     return lines
 
 
-def _memory(results: Results) -> MemoryModel:
-    peaks = {p.batch_size: p.memory.used for p in results.points if p.memory.used is not None}
-    fitted = fit(peaks)
+def _memory(results: Results, peaks: Mapping[int, float] | None, held: float | None) -> MemoryModel:
+    measured = {p.batch_size: p.memory.used for p in results.points if p.memory.used is not None}
+    fitted = fit({**measured, **(peaks or {})})
     setup = results.setup
     largest = None
     if fitted and fitted[1] > 0 and setup.available:
         largest = max(int((setup.available - fitted[0]) / fitted[1]), 0)
+    kept = None
+    if setup.machine.device == "cpu" and held is not None and measured:
+        kept = max(held - max(measured.values()), 0.0)
     return MemoryModel(
         estimate=setup.estimate,
         weights=setup.weights,
         base=fitted and fitted[0],
         per_sample=fitted and fitted[1],
+        kept=kept,
         available=setup.available,
         largest_batch=largest,
     )

@@ -11,7 +11,7 @@ from benchmarker import outcome, plots, profiles, trials
 from benchmarker.cost import Prices
 from benchmarker.refusals import class_for
 from benchmarker.runs import Change, Kind, RunStore, new_id
-from benchmarker.search import GRID
+from benchmarker.search import CALLS, GRID
 from benchmarker.upkeep import Posting, Upkeep
 from common.bus import NatsBus
 from common.context import Context, current
@@ -88,6 +88,8 @@ class Control:
             request=request,
         )
         total = request.iterations * len(request.batch_sizes or GRID)
+        if request.batch_sizes is None:
+            total += CALLS * len(GRID)
         account, key = current.get().account, current.get().idempotency_key
         run, new = await self.store.accept(account, key, worker_class, work, total)
         if new:

@@ -77,7 +77,9 @@ def conclude(
     }
     results = assemble(sizes, points, [s for s in errors.values() if s], setup, price)
     results = results.model_copy(update={"suspect": _doubts(blocks, results)})
-    return Outcome(results, analysis.analyse(results, request))
+    peaks = {f.batch_size: f.memory.used for f in facts if f.memory and f.memory.used is not None}
+    held = max((block.peak_rss for block in blocks if block.peak_rss is not None), default=None)
+    return Outcome(results, analysis.analyse(results, request, peaks, held))
 
 
 def describe_size(

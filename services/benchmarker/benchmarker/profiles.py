@@ -43,6 +43,8 @@ def _profile(row: dict[str, Any]) -> Profile:
     base, each = analysis["memory"]["base"], analysis["memory"]["perSample"]
     if base is None and peak is not None:
         base, each = setup.base, max(peak - setup.base, 0.0) / size
+    if base is not None:  # the module's process has what its C library keeps as well
+        base += analysis["memory"].get("kept") or 0.0
     return Profile(
         run_id=row["id"],
         device=setup.machine.device,

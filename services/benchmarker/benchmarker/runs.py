@@ -23,6 +23,7 @@ from common.contracts.benchmarking import Failure, Progress, Queue, Run
 from common.contracts.figures import Analysis, Results, Setup
 from common.contracts.generation import Module
 from common.contracts.measuring import (
+    SEARCHING,
     Class,
     Measurement,
     Report,
@@ -225,17 +226,16 @@ class RunStore:
                 {"worker": worker, "id": id},
             )
             chosen, lost = await cursor.fetchone() or ([], 0)
-            cursor = await connection.execute(
-                "select round, batch_size from blocks where run_id = %s", [id]
-            )
-            blocks = await cursor.fetchall()
+            cursor = await connection.execute("select samples from blocks where run_id = %s", [id])
+            blocks = [Samples.model_validate(row[0]) for row in await cursor.fetchall()]
             facts = await self._sizes(connection, id)
             rows = await _select(connection, "where id = %s", [id])
             ticket = Ticket(
                 run=True,
                 setup=setup_of(rows[0]),
-                blocks=blocks,
+                blocks=[(b.round, b.batch_size) for b in blocks if b.round != SEARCHING],
                 sizes=facts,
+                looked=[(b.batch_size, b.mean) for b in blocks if b.round == SEARCHING],
                 chosen=chosen,
                 lost=lost,
             )
@@ -279,8 +279,15 @@ class RunStore:
             if report.chosen is not None:
                 iterations = rows[0]["work"]["request"]["iterations"]
                 await connection.execute(
-                    "update runs set chosen = %s, total = %s where id = %s",
-                    [report.chosen, iterations * len(report.chosen), report.id],
+                    "update runs set chosen = %(chosen)s, total = %(total)s + (select"
+                    " coalesce(sum(calls), 0) from blocks where run_id = runs.id"
+                    " and round = %(searching)s) where id = %(id)s",
+                    {
+                        "chosen": report.chosen,
+                        "total": iterations * len(report.chosen),
+                        "searching": SEARCHING,
+                        "id": report.id,
+                    },
                 )
             if report.given_back:
                 await connection.execute("update runs set holder = null where id = %s", [report.id])
@@ -289,7 +296,9 @@ class RunStore:
             await connection.execute(
                 "update runs set done = least(total,"
                 " (select coalesce(sum(calls), 0) from blocks where run_id = runs.id)"
-                " + (select count(*) from sizes where run_id = runs.id and facts ? 'shortage')"
+                " + (select count(*) from sizes where run_id = runs.id and facts ? 'shortage'"
+                " and (batch_size = any(chosen)"
+                " or work->'request'->'batchSizes' @> to_jsonb(batch_size)))"
                 " * (work->'request'->>'iterations')::int) where id = %s",
                 [report.id],
             )
@@ -315,7 +324,9 @@ class RunStore:
             if not rows:
                 return None
             cursor = await connection.execute(
-                "select samples from blocks where run_id = %s order by round, batch_size", [id]
+                "select samples from blocks where run_id = %s and round <> %s"
+                " order by round, batch_size",
+                [id, SEARCHING],
             )
             samples = [Samples.model_validate(row[0]) for row in await cursor.fetchall()]
             return rows[0], samples, await self._sizes(connection, id)

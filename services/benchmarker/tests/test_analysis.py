@@ -93,6 +93,20 @@ def test_a_budget_that_nothing_meets_is_said_so() -> None:
     assert "10 ms" in analysis.would_change[0]
 
 
+def test_memory_is_what_was_measured_also_of_other_sizes_and_what_a_process_keeps() -> None:
+    measured = results({1: 10.0, 4: 12.5})
+    alone = analyse(measured, request()).memory
+    assert (alone.base, alone.per_sample, alone.kept) == (100.0, 10.0, None)
+    analysis = analyse(measured, request(), peaks={2: 115.0, 8: 190.0, 16: 300.0}, held=200.0)
+    memory = analysis.memory
+    assert (memory.base, memory.per_sample, memory.kept) == (80.0, 13.75, 60.0)
+    assert memory.largest_batch == 66
+    [advice] = [line for line in analysis.resource_recommendations if "MiB" in line]
+    assert "240 MiB" in advice  # the peak of 140, the 60 beside it, and a fifth
+    assert analyse(measured, request(), held=90.0).memory.kept == 0.0
+    assert analyse(results({1: 10.0}, machine=H200), request(), held=900.0).memory.kept is None
+
+
 def test_memory_binds_where_the_next_size_ran_out_of_it() -> None:
     analysis = analyse(results({1: 10.0, 2: 10.5, 4: 12.5}, short=[8]), request())
     assert analysis.picks.throughput.bound_by == "memory"

@@ -65,22 +65,22 @@ async def test_a_sentence_transformer_is_measured_with_its_pooling(hub, models) 
 async def test_operations_do_not_depend_on_how_attention_is_written(hub, models) -> None:
     folder = await fetched(hub, models, "lilypad/tiny-feature-extraction")
     counted = []
-    for attention in ("sdpa", "eager"):
-        async with started(MEASURE) as child:
+    async with started(MEASURE) as child:
+        for attention in ("sdpa", "eager"):
             setup = await load(child, folder, "feature-extraction", attention=attention)
-        counted.append(setup["operations"])
-        assert setup["missing"] == {}
+            counted.append(setup["operations"])
+            assert setup["missing"] == {}
     assert counted[0] == counted[1]
 
 
 async def test_an_encoder_is_read_once_and_its_decoder_for_every_token(hub, models) -> None:
     folder = await fetched(hub, models, "lilypad/tiny-summarization")
     read = []
-    for tokens in (2, 4):
-        async with started(MEASURE) as child:
+    async with started(MEASURE) as child:
+        for tokens in (2, 4):
             setup = await load(child, folder, "summarization", newTokens=tokens)
-        read.append(setup["bytesPerCall"])
-        assert 0 < setup["bytesPerSample"] < setup["bytesPerCall"]
+            read.append(setup["bytesPerCall"])
+            assert 0 < setup["bytesPerSample"] < setup["bytesPerCall"]
     decoder = (read[1] - read[0]) / 2
     assert 0 < read[0] - 2 * decoder < 2**20 * setup["weights"]
 

@@ -17,6 +17,7 @@ from benchmark_caller import CONTROL, GENERATOR, Caller
 from nats.js.errors import NotFoundError
 from quick_model import DRAINED, MOVED, POISON, SLOW, STUCK, TOO_BIG
 
+from benchmarker.search import CALLS
 from benchmarker.settings import WorkerSettings
 from benchmarker.worker.__main__ import Worker
 from benchmarker.worker.child import OutOfMemory
@@ -155,6 +156,33 @@ def kept_of(stack: Stack, id: str) -> tuple[str | None, int]:
         return cursor.fetchone()
 
 
+async def test_a_run_goes_on_with_the_next_block_when_its_worker_is_killed(
+    quick_stack, caller
+) -> None:
+    run = await caller.start(seed=SLOW, iterations=640)
+    while not run.progress.done:
+        await asyncio.sleep(0.02)
+        run = await caller.call(GET_RUN, RunName(id=run.id))
+    signal_busy_workers(quick_stack, signal.SIGKILL)
+    before = run.progress.done
+    while run.state == "running":
+        assert run.progress.done >= before  # nothing is measured again
+        before = run.progress.done
+        await asyncio.sleep(0.05)
+        run = await caller.call(GET_RUN, RunName(id=run.id))
+    assert run.state == "succeeded"
+    assert [point.latency.samples for point in run.results.points] == [640, 640]
+
+
+async def test_sizes_that_nobody_names_are_searched_for(caller) -> None:
+    run = await caller.measure(batch_sizes=None, iterations=2)
+    measured = run.results.batch_sizes
+    assert measured[0] == 1
+    assert 4 <= len(measured) < 16  # more than the ends, less than the grid
+    assert run.progress.done == run.progress.total == (CALLS + 2) * len(measured)
+    assert run.analysis.optimal_batch_size in measured
+
+
 async def test_a_run_that_goes_on_on_another_machine_begins_anew(quick_stack, caller) -> None:
     """One sample, one machine: what the first one measured is not in the answer."""
     heard: list[int] = []
@@ -197,7 +225,7 @@ async def test_the_sizes_that_fit_stand_when_one_runs_out_of_memory(caller) -> N
     assert results.memory_usage[1] is None
     assert {error.batch_size: error.reason for error in results.errors} == {
         4: "out_of_memory",
-        8: "out_of_memory",
+        8: "predicted_out_of_memory",  # what is larger than one that did not fit is not tried
     }
     assert run.progress.done == run.progress.total
     assert (await caller.measure()).state == "succeeded"  # the worker is well
@@ -235,38 +263,3 @@ async def test_a_message_that_the_queue_lost_is_published_again(quick_stack, cal
         for number in range(QUICK.replicas):
             quick_stack.processes[f"worker-{number + 1}"].start()
     assert (await caller.finish(run)).state == "succeeded"
-
-
-async def test_a_canceled_run_stops_and_leaves_no_process_behind(stack, new_caller) -> None:
-    caller = new_caller()
-    run = await caller.start(batch_sizes=[1], iterations=10_000, input_tokens=8)
-    while not run.progress.done:
-        await asyncio.sleep(0.1)
-        run = await caller.call(GET_RUN, RunName(id=run.id))
-    worker = psutil.Process(stack.processes["worker-1"].pid)
-    [measuring] = worker.children()
-    run = await caller.call(CANCEL_RUN, RunName(id=run.id))
-    assert run.state == "canceled"
-    while measuring.is_running() and measuring.status() != psutil.STATUS_ZOMBIE:
-        await asyncio.sleep(0.02)
-    assert (await caller.call(CANCEL_RUN, RunName(id=run.id))).state == "canceled"
-    assert (await caller.measure(batch_sizes=[1], iterations=1)).state == "succeeded"
-
-
-async def test_a_run_goes_on_with_the_next_block_when_its_worker_is_killed(
-    stack, new_caller
-) -> None:
-    caller = new_caller()
-    run = await caller.start(batch_sizes=[1, 2], iterations=320, input_tokens=16)
-    while not run.progress.done:
-        await asyncio.sleep(0.05)
-        run = await caller.call(GET_RUN, RunName(id=run.id))
-    os.kill(stack.processes["worker-1"].pid, signal.SIGKILL)
-    before = run.progress.done
-    while run.state == "running":
-        assert run.progress.done >= before  # nothing is measured again
-        before = run.progress.done
-        await asyncio.sleep(0.05)
-        run = await caller.call(GET_RUN, RunName(id=run.id))
-    assert run.state == "succeeded"
-    assert [point.latency.samples for point in run.results.points] == [320, 320]

@@ -1,6 +1,7 @@
 import pytest
 
-from benchmarker.memory import MIB, fit, foreseen, kv_cache_bytes, static_estimate
+from benchmarker.memory import MIB, fit, foreseen, kv_cache_bytes, rungs, static_estimate
+from benchmarker.search import GRID
 
 LLAMA_8B = {
     "hidden_size": 4096,
@@ -42,7 +43,27 @@ def test_a_line_is_fitted_from_two_sizes_on() -> None:
     assert fit({1: 110.0}) is None
     base, slope = fit({1: 110.0, 2: 120.0, 8: 180.0})
     assert (base, slope) == (pytest.approx(100), pytest.approx(10))
-    assert fit({1: 110.0, 2: 109.0}) == (109.5, 0.0)  # noise is no gain
+    assert fit({1: 110.0, 2: 109.0}) == (110.0, 0.0)  # noise is no gain
+
+
+def test_what_the_first_samples_set_up_is_no_samples_own() -> None:
+    base, slope = fit({1: 110.0, 2: 125.0, 4: 150.0, 8: 190.0, 16: 270.0})
+    assert (base, slope) == (pytest.approx(110), pytest.approx(10))
+
+
+def test_smaller_sizes_run_first_so_that_a_large_one_can_be_foreseen() -> None:
+    assert rungs([1]) == [1]
+    assert rungs([2, 1]) == [1, 2]
+    assert rungs([64]) == [1, 2, 4, 8, 32, 64]
+    assert rungs([3, 4096]) == [1, 2, 3, 4, 8, 32, 128, 512, 2048, 4096]
+    assert rungs(GRID) == [*GRID]
+
+
+def test_the_estimate_of_what_sees_is_that_of_its_widest_stage() -> None:
+    shrinking = {"hidden_sizes": [32, 64, 128], "image_size": 224, "patch_size": 4}
+    pixels = {"pixel_values": [3, 224, 224]}
+    estimate = static_estimate(shrinking, None, None, 4, eager=True, shapes=pixels)
+    assert 3 < estimate < 6  # a ConvNeXt of this width took 4.4 MiB
 
 
 def test_a_size_that_cannot_fit_is_foreseen() -> None:

@@ -61,7 +61,9 @@ class Distribution(Message):
 class MemoryUse(Message):
     """Peaks of one batch size from a clean state: of the process, and of a GPU's allocator."""
 
-    peak_rss: float | None = figure("MiB", "Largest resident set of the measuring process.")
+    peak_rss: float | None = figure(
+        "MiB", "Largest resident set of a process that gives back at once what is freed."
+    )
     allocated: float | None = figure("MiB", "Largest sum of live tensors on the device.")
     reserved: float | None = figure("MiB", "Largest sum held by the device's allocator.")
     retries: int | None = Field(None, description="Times the allocator had to free its cache.")
@@ -141,6 +143,11 @@ class MemoryModel(Message):
     weights: float | None = figure("MiB", "Parameters and buffers, exact.")
     base: float | None = figure("MiB", "Fitted, at size 0.")
     per_sample: float | None = figure("MiB", "Fitted slope.")
+    kept: float | None = figure(
+        "MiB",
+        "On a CPU: what the C library of the timed process kept for later calls beyond the peak,"
+        " at most. No model asks for it, but a process with usual settings takes it.",
+    )
     available: float | None = figure("MiB", "What the device had.")
     largest_batch: int | None = Field(None, description="Largest size predicted to fit.")
 

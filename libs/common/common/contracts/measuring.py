@@ -10,6 +10,7 @@ from common.contracts.figures import EnergyUse, MemoryUse, Setup, Shortage
 from common.contracts.verification import Verdict
 
 Class = Literal["cpu", "gpu"]
+SEARCHING = -1
 
 
 class ModelAt(Message):
@@ -37,6 +38,7 @@ class Measurement(Message):
 class Samples(Message):
     """Some timed calls at one batch size, nanoseconds each.
 
+    `round` is SEARCHING for those by which sizes are chosen; they are not in the figures.
     `steps` has the moment of each generated token since its call's start.
     `neighbours` is how many cores others kept busy meanwhile. `compiled` says whether the calls
     ran what torch.compile has made, where that was asked for and looked at.
@@ -50,6 +52,16 @@ class Samples(Message):
     neighbours: float | None = None
     throttled: list[str] = []
     compiled: bool | None = None
+    peak_rss: float | None = Field(
+        None,
+        description="Largest resident set of the timed process so far [MiB]",
+        json_schema_extra={"unit": "MiB"},
+    )
+
+    @property
+    def mean(self) -> float:
+        """Of a call, in ms."""
+        return sum(self.wall) / len(self.wall) / 1e6
 
 
 class SizeFacts(Message):
@@ -74,6 +86,9 @@ class Ticket(Message):
     setup: Setup | None = None
     blocks: list[tuple[int, int]] = Field([], description="(round, batch size) that are committed.")
     sizes: list[SizeFacts] = []
+    looked: list[tuple[int, float]] = Field(
+        [], description="(batch size, mean latency in ms) that a search has timed."
+    )
     chosen: list[int] = Field([], description="Sizes that a search has settled on.")
     lost: int = Field(
         0, description="Deliveries in a row that ended without a word and without progress."

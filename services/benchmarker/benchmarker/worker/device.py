@@ -150,20 +150,29 @@ class CpuMemory:
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
 
     def peak(self) -> dict[str, float]:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return {"peakRss": int(line.split()[1]) / 1024}
-        raise OSError("the kernel does not tell the peak of the resident set")
+        return {"peakRss": peak_rss()}
+
+
+def peak_rss() -> float:
+    """Largest resident set of this process since its peak was forgotten, in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("the kernel does not tell the peak of the resident set")
 
 
 class CudaMemory:
     """What the device's allocator held at most, from a clean state."""
+
+    def __init__(self) -> None:
+        self.host = CpuMemory()
 
     def limit(self, mib: float) -> None:
         total = torch.cuda.mem_get_info()[1] / MIB
         torch.cuda.set_per_process_memory_fraction(min(mib / total, 1.0))
 
     def reset(self) -> None:
+        self.host.reset()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         self._retries = torch.cuda.memory_stats().get("num_alloc_retries", 0)
@@ -174,5 +183,5 @@ class CudaMemory:
             "allocated": torch.cuda.max_memory_allocated() / MIB,
             "reserved": torch.cuda.max_memory_reserved() / MIB,
             "retries": retries - self._retries,
-            "peakRss": psutil.Process().memory_info().rss / MIB,
+            **self.host.peak(),
         }

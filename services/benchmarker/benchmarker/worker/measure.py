@@ -54,7 +54,7 @@ class Bench:
             raise Failed("this worker has no CUDA device", "device")
         self.clock = Cuda() if self.kind == "cuda" else Cpu()
         self.steps = Steps(self.clock)
-        self.memory = device.CudaMemory() if self.kind == "cuda" else device.CpuMemory()
+        self.memory = _memory(self.kind)
         room = (
             torch.cuda.mem_get_info()[0] / MIB * question["memoryShare"]
             if self.kind == "cuda"
@@ -63,8 +63,6 @@ class Bench:
         room = min(room, question["mostMemory"] or room)
         self.memory.limit(room)
         self.loaded = loaded = load(question, self.kind, self.steps)
-        # With the weights in place: on a CPU it is the interpreter and the libraries as well.
-        base = psutil.Process().memory_info().rss / MIB if self.kind == "cpu" else loaded.weights
         item = torch.finfo(device.DTYPES[question["dtype"]]).bits // 8
         per_sample = static_estimate(
             loaded.config,
@@ -80,6 +78,10 @@ class Bench:
         self.compiles = question["compile"]
         gc.collect()
         gc.freeze()  # the libraries' objects stay; looking through them again takes 0.1 s
+        compiled = self.compiles and compiled_regions(call) > 0
+        self.memory.reset()
+        # At rest, the weights in place: on a CPU it is the interpreter and the libraries as well.
+        base = psutil.Process().memory_info().rss / MIB if self.kind == "cpu" else loaded.weights
         return {
             "machine": {
                 **device.machine(self.kind),
@@ -88,7 +90,7 @@ class Bench:
             },
             "dtype": question["dtype"],
             "attention": loaded.attention,
-            "compiled": self.compiles and compiled_regions(call) > 0,
+            "compiled": compiled,
             "parameters": loaded.parameters,
             "weights": loaded.weights,
             "base": base,
@@ -102,7 +104,11 @@ class Bench:
         }
 
     def ceilings(self, question: dict[str, Any]) -> dict[str, Any]:
-        return device.ceilings(self.kind, question["dtype"])
+        """`{device, dtype}` to `figures.Ceilings`; asked before a model is there."""
+        kind = question["device"]
+        found = device.ceilings(kind, question["dtype"])
+        _memory(kind).reset()
+        return found
 
     def probe(self, question: dict[str, Any]) -> dict[str, Any]:
         """`{batchSize}` to `figures.MemoryUse`: the peak of one call from a clean state."""
@@ -138,6 +144,7 @@ class Bench:
             "neighbours": self.neighbours.stop(),
             "throttled": energy.throttled(self.kind),
             "compiled": compiled,
+            "peakRss": device.peak_rss(),
         }
 
     def energy(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +158,10 @@ class Bench:
             self.prepared = None
             self.prepared = (batch_size, self.loaded.prepare(batch_size))
         return self.prepared[1]
+
+
+def _memory(kind: str) -> device.CpuMemory | device.CudaMemory:
+    return device.CudaMemory() if kind == "cuda" else device.CpuMemory()
 
 
 def _count(call: Callable[[], Any], loaded: Loaded, item: int) -> dict[str, Any]:

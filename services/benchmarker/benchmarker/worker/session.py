@@ -6,7 +6,7 @@ session that is cut off at any point goes on elsewhere with the next block.
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ import structlog
 import yaml
 
 from benchmarker import schedule, search
-from benchmarker.memory import foreseen
+from benchmarker.memory import GIVES_BACK, foreseen, rungs
 from benchmarker.settings import WorkerSettings
 from benchmarker.worker.child import Child, Failed, OutOfMemory, started
 from common.bus import Bus
@@ -23,6 +23,7 @@ from common.contracts import Rpc
 from common.contracts.figures import Ceilings, Device, EnergyUse, MemoryUse, Setup, Shortage
 from common.contracts.measuring import (
     REPORT,
+    SEARCHING,
     Measurement,
     Report,
     Samples,
@@ -66,6 +67,7 @@ class Session:
         self.device: Device = me.device
         self.done = set(ticket.blocks)
         self.sizes = {facts.batch_size: facts for facts in ticket.sizes}
+        self.looked = dict(ticket.looked)
         self.chosen = ticket.chosen
         self.before = ticket.setup
         self.setup: Setup | None = None
@@ -74,23 +76,40 @@ class Session:
 
     async def run(self) -> None:
         """Raises Failed with what went wrong, or LetGo."""
-        folder = await fetch(self.work, self.settings)
-        while True:
-            async with self._loaded(folder) as child:
-                if await self._steps(child):
-                    return
-            # A process that ran out of memory is not trusted with another figure.
+        await self.measure(await fetch(self.work, self.settings))
 
-    async def _steps(self, child: Child) -> bool:
+    async def measure(self, folder: str) -> None:
+        """All that is missing of the model in a folder. Raises as `run` does.
+
+        A process that ran out of memory is not trusted with another figure. And memory has a
+        process of its own on a CPU: one that gives back what is freed would be timed too slow.
+        """
+        while True:
+            apart = self.device == "cpu" and bool(self._unprobed())
+            async with self._loaded(folder, GIVES_BACK if apart else {}) as child:
+                if self.device == "cpu" and not apart and self._unprobed():
+                    continue  # what was brought in does not count on this machine
+                if await self._probe_all(child) and not apart and await self._time_all(child):
+                    return
+
+    def _unprobed(self) -> list[int]:
+        wanted = rungs(self.work.request.batch_sizes or search.GRID)
+        return [size for size in wanted if size not in self.sizes]
+
+    async def _probe_all(self, child: Child) -> bool:
+        """Measure the memory of each size, ascending; False if one cost the process."""
+        for size in self._unprobed():
+            if not await self._probe(child, size):
+                return False
+        return True
+
+    async def _time_all(self, child: Child) -> bool:
         """Whether all is done; False: go on in a fresh process."""
         sizes = self.work.request.batch_sizes
         if sizes is None:
             if not self.chosen and not await self._search(child):
                 return False
             sizes = self.chosen
-        for size in sorted(sizes):
-            if size not in self.sizes and not await self._probe(child, size):
-                return False
         if not await self._time(child, [size for size in sizes if not self._short(size)]):
             return False
         for size in sizes:
@@ -113,24 +132,8 @@ class Session:
 
     async def _probe(self, child: Child, size: int) -> bool:
         """Measure a size's memory; False if that cost the process."""
-        assert self.setup
-        peaks = {
-            size: facts.memory.used
-            for size, facts in self.sizes.items()
-            if facts.memory and facts.memory.used
-        }
-        per_sample = (self.setup.estimate or self.setup.base) - self.setup.base
-        available = self.setup.available or float("inf")
-        too_much = foreseen(size, peaks, available, (self.setup.base, per_sample))
-        if too_much is not None:
-            await self._report_size(
-                _short(
-                    size,
-                    "predicted_out_of_memory",
-                    f"batch size {size} would take {too_much:,.0f} MiB, by the sizes that ran;"
-                    f" there are {available:,.0f} MiB",
-                )
-            )
+        if (why_not := self._cannot_fit(size)) is not None:
+            await self._report_size(_short(size, "predicted_out_of_memory", why_not))
             return True
         try:
             answer = await child.ask(do="probe", batchSize=size)
@@ -140,6 +143,27 @@ class Session:
         memory = MemoryUse.model_validate(answer)
         await self._report_size(SizeFacts(batch_size=size, memory=memory))
         return True
+
+    def _cannot_fit(self, size: int) -> str | None:
+        """Why a size need not be tried, by those that were."""
+        assert self.setup
+        ran_out = [other for other in self.sizes if self._short(other) and other < size]
+        if ran_out:
+            return f"batch size {size} was not tried: {min(ran_out)} does not fit"
+        peaks = {
+            other: facts.memory.used
+            for other, facts in self.sizes.items()
+            if facts.memory and facts.memory.used
+        }
+        per_sample = (self.setup.estimate or self.setup.base) - self.setup.base
+        available = self.setup.available or float("inf")
+        too_much = foreseen(size, peaks, available, (self.setup.base, per_sample))
+        if too_much is None:
+            return None
+        return (
+            f"batch size {size} would take {too_much:,.0f} MiB, by the sizes that ran;"
+            f" there are {available:,.0f} MiB"
+        )
 
     async def _time(self, child: Child, sizes: list[int]) -> bool:
         """All blocks that are missing; False if one cost the process."""
@@ -161,39 +185,48 @@ class Session:
         return True
 
     async def _search(self, child: Child) -> bool:
-        """Find out which sizes deserve full rounds; False if a probe cost the process."""
-        seen: dict[int, search.Sample] = {}
+        """Find out which sizes deserve full rounds; False if a size cost the process."""
+        seen = {size: search.Sample(latency) for size, latency in self.looked.items()}
+        short = [size for size in search.GRID if self._short(size)]
+        seen |= dict.fromkeys(short[:1], search.Sample(None))
         budget = self.work.request.latency_budget_ms
         while (size := search.next_size(seen, search.GRID, budget)) is not None:
-            if size not in self.sizes and not await self._probe(child, size):
-                return False
-            if self._short(size):
-                seen[size] = search.Sample(None)
-                continue
             try:
                 answer = await child.ask(
-                    do="block", round=-1, batchSize=size, calls=search.CALLS,
+                    do="block", round=SEARCHING, batchSize=size, calls=search.CALLS,
                     warmup=self.work.request.warmup,
                 )  # fmt: skip
             except OutOfMemory as error:
                 await self._ran_out(size, error)
                 return False
-            seen[size] = search.Sample(sum(answer["wall"]) / len(answer["wall"]) / 1e6)
+            samples = Samples.model_validate(answer)
+            await self._report(samples=samples)
+            self.looked[size] = samples.mean
+            seen[size] = search.Sample(samples.mean)
         self.chosen = sorted(seen)
         await self._report(chosen=self.chosen)
         return True
 
     @asynccontextmanager
-    async def _loaded(self, folder: str) -> AsyncIterator[Child]:
-        request = self.work.request
+    async def _loaded(self, folder: str, environment: Mapping[str, str]) -> AsyncIterator[Child]:
+        request, model = self.work.request, self.work.model
         dtype = request.dtype or ("bfloat16" if self.device == "cuda" else "float32")
-        async with started(MEASURE, {"HF_HUB_OFFLINE": "1"}) as child:
+        async with started(MEASURE, {"HF_HUB_OFFLINE": "1", **environment}) as child:
+            ceilings, missing = Ceilings(), {}
+            if self.setup is None:
+                try:
+                    answer = await child.ask(do="ceilings", device=self.device, dtype=dtype)
+                    ceilings = Ceilings.model_validate(answer)
+                except OutOfMemory:
+                    missing["ceilings"] = (
+                        "there was no memory to measure the device's ceilings with"
+                    )
             try:
                 answer = await child.ask(
                     do="load",
                     folder=folder,
-                    task=self.work.model.task,
-                    library=self.work.model.library,
+                    task=model.task,
+                    library=model.library,
                     device=self.device,
                     dtype=dtype,
                     attention=request.attention,
@@ -205,17 +238,12 @@ class Session:
                     mostMemory=self.settings.most_memory,
                     memoryShare=self.settings.memory_share,
                 )
-                if self.setup is None:
-                    answer["ceilings"] = Ceilings.model_validate(
-                        await child.ask(do="ceilings", dtype=dtype)
-                    )
             except OutOfMemory as error:
                 raise Failed(f"the model does not fit this machine: {error}", "memory") from error
             if self.setup is None:
-                model = self.work.model
-                await self._settle(
-                    Setup.model_validate({**answer, "task": model.task, "commit": model.commit})
-                )
+                found = {**answer, "task": model.task, "commit": model.commit}
+                found["missing"] = {**answer.get("missing", {}), **missing}
+                await self._settle(Setup.model_validate({**found, "ceilings": ceilings}))
             yield child
 
     async def _settle(self, setup: Setup) -> None:
@@ -224,7 +252,7 @@ class Session:
             self.setup = self.before
             return
         self.setup = setup
-        self.done, self.sizes, self.chosen = set(), {}, []
+        self.done, self.sizes, self.looked, self.chosen = set(), {}, {}, []
         await self._report(setup=setup)
 
     def _short(self, size: int) -> bool:
