@@ -178,7 +178,10 @@ def announce(stack: Stack, **machine: Any) -> None:
 def test_what_cannot_run_is_refused_before_it_is_queued_and_costs_nothing(
     stack: Stack, account: Account
 ) -> None:
-    gpu = {"name": "small GPU", "device_class": "gpu", "dtypes": ["float32"], "compiles": False}
+    gpu = {
+        "name": "small GPU", "device_class": "gpu", "dtypes": ["float32"], "compiles": False,
+        "attentions": ["eager", "sdpa"],
+    }  # fmt: skip
     before = benchmark(account, device="cuda")
     assert error_of(before)["details"]["reason"] == "device"
     announce(stack, memory=0.1, **gpu)
@@ -192,7 +195,8 @@ def test_what_cannot_run_is_refused_before_it_is_queued_and_costs_nothing(
         ({"device": "tpu"}, 400, 1003, "'cuda'"),
         ({"device": "cuda", "dtype": "bfloat16"}, 422, 1004, "it can in float32"),
         ({"device": "cuda", "dtype": "float32", "compile": True}, 422, 1004, "compiler"),
-        ({"device": "cuda", "dtype": "float32"}, 422, 1004, "largest machine has 0 MiB"),
+        ({"device": "cuda", "attention": "flash_attention_2"}, 422, 1004, "eager, sdpa are"),
+        ({"device": "cuda", "dtype": "float32"}, 422, 1004, "may take 0 MiB on the largest"),
     ]
     for body, status, code, words in refusals:
         answer = benchmark(account, **body)

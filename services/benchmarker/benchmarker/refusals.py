@@ -22,8 +22,8 @@ def class_for(
         deployed: classes that exist even while none of their workers is up.
 
     Raises:
-        BenchmarkFailed: none can; `details.reason` is `task`, `device`, `dtype`, `compile` or
-            `memory`.
+        BenchmarkFailed: none can; `details.reason` is `task`, `device`, `dtype`, `attention`,
+            `compile` or `memory`.
     """
     if not is_measured(model.task, model.library):
         of_another = f"models for {model.task} are measured of another library than this one's"
@@ -35,6 +35,7 @@ def class_for(
     wanted = _wanted(request, there)
     machines = [worker for worker in workers if worker.device_class == wanted]
     _check_dtype(request, machines)
+    _check_attention(request, machines)
     if request.compile and machines and not any(machine.compiles for machine in machines):
         raise BenchmarkFailed(
             "torch.compile needs a C++ compiler, and no worker has one; leave `compile` out",
@@ -69,6 +70,17 @@ def _check_dtype(request: BenchmarkRequest, machines: list[Announcement]) -> Non
         )
 
 
+def _check_attention(request: BenchmarkRequest, machines: list[Announcement]) -> None:
+    installed = {attention for machine in machines for attention in machine.attentions}
+    if request.attention and machines and request.attention not in installed:
+        raise BenchmarkFailed(
+            f"{request.attention} is not installed where the run would go;"
+            f" {', '.join(sorted(installed))} are",
+            status=422,
+            reason="attention",
+        )
+
+
 def _check_memory(
     request: BenchmarkRequest, model: ModelFacts, machines: list[Announcement]
 ) -> None:
@@ -78,15 +90,15 @@ def _check_memory(
 
 
 def check_room(model: ModelFacts, machines: list[Announcement], dtype: str) -> None:
-    """Raises BenchmarkFailed for weights that are larger than every machine there is."""
+    """Raises BenchmarkFailed for weights that no machine there is has room for."""
     if not machines:
         return  # the worker that is started for it will say
     largest = max(machine.memory for machine in machines)
     weights = (model.parameters * BYTES[dtype] if model.parameters else model.weight_bytes) / MIB
     if weights > largest:
         raise BenchmarkFailed(
-            f"the weights alone take {weights:,.0f} MiB in {dtype}, and the largest machine"
-            f" has {largest:,.0f} MiB",
+            f"the weights alone take {weights:,.0f} MiB in {dtype}, and a model may take"
+            f" {largest:,.0f} MiB on the largest machine",
             status=422,
             reason="memory",
             limit=int(largest),

@@ -13,7 +13,7 @@ def class_for(model: ModelFacts, workers: list[Announcement], deployed: set[Clas
     """A GPU for a module that asks for one, where there is one; it runs on a processor too.
 
     Raises:
-        BenchmarkFailed: its weights are larger than the largest machine.
+        BenchmarkFailed: the largest machine has no room for its weights.
     """
     there = {worker.device_class for worker in workers} | deployed
     wanted: Class = "gpu" if model.vram_mib and "gpu" in there else "cpu"

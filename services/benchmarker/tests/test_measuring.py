@@ -16,7 +16,7 @@ from common.contracts.benchmarking import (
     ProfileRequest,
     RunName,
 )
-from common.errors import NotFound
+from common.errors import BenchmarkFailed, NotFound
 
 
 @pytest.fixture(scope="session")
@@ -124,10 +124,10 @@ async def test_dtype_attention_and_compiling_are_as_asked_for(caller) -> None:
     assert not any(doubt.startswith("compile") for doubt in doubts)
 
 
-async def test_an_attention_that_is_not_there_fails_with_the_reason(caller) -> None:
-    run = await caller.finish(await caller.start(attention="flash_attention_2"))
-    assert (run.state, run.error.status, run.error.reason) == ("failed", 422, "load")
-    assert "flash" in run.error.message.lower()
+async def test_an_attention_that_is_not_there_is_refused_before_it_waits(caller) -> None:
+    with pytest.raises(BenchmarkFailed, match="flash_attention_2 is not installed") as refused:
+        await caller.start(attention="flash_attention_2")
+    assert (refused.value.status, refused.value.details["reason"]) == (422, "attention")
 
 
 async def test_a_canceled_run_stops_and_leaves_no_process_behind(stack, caller) -> None:

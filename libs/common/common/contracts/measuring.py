@@ -126,8 +126,13 @@ class Announcement(Message):
     worker: str
     name: str
     device_class: Class
-    memory: float = Field(description="[MiB]", json_schema_extra={"unit": "MiB"})
+    memory: float = Field(
+        description="What a model may take at most [MiB]", json_schema_extra={"unit": "MiB"}
+    )
     dtypes: list[str]
+    attentions: list[str] = Field(
+        ["eager", "sdpa", "flash_attention_2"], description="Implementations that are installed."
+    )
     compiles: bool = Field(True, description="Whether torch.compile works there.")
 
 

@@ -155,15 +155,18 @@ def _failure(status: int, message: str, reason: str) -> Failure:
     return Failure(code=FAILED, status=status, message=message, reason=reason)
 
 
-async def describe(name: str) -> Announcement:
+async def describe(name: str, settings: WorkerSettings) -> Announcement:
     """This machine, by a child that has torch."""
     async with started(MEASURE_CHILD) as child:
-        return Announcement(worker=name, **await child.ask(do="describe"))
+        answer = await child.ask(
+            do="describe", mostMemory=settings.most_memory, memoryShare=settings.memory_share
+        )
+    return Announcement(worker=name, **answer)
 
 
 async def main() -> None:
     settings = WorkerSettings.from_environment()
-    me = await describe(f"{platform.node()}-{secrets.token_hex(3)}")
+    me = await describe(f"{platform.node()}-{secrets.token_hex(3)}", settings)
     async with service.connect("worker", settings) as running:
         worker = Worker(running.bus, settings, me)
         await running.bus.subscribe(CANCELED, worker.hear_cancel)

@@ -14,8 +14,11 @@ from typing import Any
 
 import psutil
 import torch
+from transformers.utils import is_flash_attn_2_available
 
 MIB = 2**20
+# What limits this container, in the second version of control groups.
+GROUP = Path("/sys/fs/cgroup")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Of the arrays that the ceilings are measured with: larger than any cache.
 COPIED = {"cpu": 128 * MIB, "cuda": 1024 * MIB}
@@ -39,33 +42,53 @@ class Cuda:
         return round(milliseconds * 1e6)
 
 
-def memory_limit(share: float) -> float:
-    """MiB that a model may take on this machine's CPU: of what is free, in this container."""
+def free_memory(kind: str) -> float:
+    """MiB that nobody has now: of the device, or on a CPU of this container."""
+    if kind == "cuda":
+        return torch.cuda.mem_get_info()[0] / MIB
     free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup/memory.max")
-    used = Path("/sys/fs/cgroup/memory.current")
-    if group.exists() and (text := group.read_text().strip()).isdecimal():
-        free = min(free, int(text) - int(used.read_text()))
-    return free * share / MIB
+    limit = _container_limit()
+    if limit is not None:
+        free = min(free, limit - int((GROUP / "memory.current").read_text()))
+    return free / MIB
 
 
-def describe() -> dict[str, Any]:
-    """The machine as control knows it: name, class, memory in MiB, dtypes."""
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        return {
-            "name": properties.name,
-            "device_class": "gpu",
-            "memory": properties.total_memory / MIB,
-            "dtypes": [name for name, dtype in DTYPES.items() if _computes("cuda", dtype)],
-            "compiles": compiles("cuda"),
-        }
+def total_memory(kind: str) -> float:
+    """MiB that there are: of the device, or on a CPU of this container."""
+    if kind == "cuda":
+        return torch.cuda.mem_get_info()[1] / MIB
+    total = psutil.virtual_memory().total
+    return min(total, _container_limit() or total) / MIB
+
+
+def _container_limit() -> int | None:
+    limit = GROUP / "memory.max"
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return int(text) if text.isdecimal() else None
+
+
+def describe(share: float, most: float | None) -> dict[str, Any]:
+    """`measuring.Announcement`, but for the worker's name.
+
+    Its memory is what a model may take where nobody else takes any, so that what is refused for
+    its size would never run here.
+
+    Args:
+        share: of the memory, that a model may take.
+        most: MiB that it may take, where that is less.
+    """
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    memory = total_memory(kind) * share
+    attentions = ["eager", "sdpa"]
+    if kind == "cuda" and is_flash_attn_2_available():
+        attentions.append("flash_attention_2")
     return {
-        "name": cpu_name(),
-        "device_class": "cpu",
-        "memory": psutil.virtual_memory().total / MIB,
-        "dtypes": [name for name, dtype in DTYPES.items() if _computes("cpu", dtype)],
-        "compiles": compiles("cpu"),
+        "name": torch.cuda.get_device_name(0) if kind == "cuda" else cpu_name(),
+        "device_class": "gpu" if kind == "cuda" else "cpu",
+        "memory": min(memory, most or memory),
+        "dtypes": [name for name, dtype in DTYPES.items() if _computes(kind, dtype)],
+        "attentions": attentions,
+        "compiles": compiles(kind),
     }
 
 
@@ -77,9 +100,7 @@ def machine(kind: str) -> dict[str, Any]:
         "name": torch.cuda.get_device_name(0) if gpu else cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
-        "memory": torch.cuda.mem_get_info()[1] / MIB
-        if gpu
-        else psutil.virtual_memory().total / MIB,
+        "memory": total_memory(kind),
     }
 
 

@@ -44,8 +44,9 @@ class Bench:
         self.warmed: set[int] = set()
         self.prepared: tuple[int, Callable[[], Any]] | None = None
 
-    def describe(self, _: dict[str, Any]) -> dict[str, Any]:
-        return device.describe()
+    def describe(self, question: dict[str, Any]) -> dict[str, Any]:
+        """`{mostMemory, memoryShare}` to `measuring.Announcement`, but for the worker's name."""
+        return device.describe(question["memoryShare"], question["mostMemory"])
 
     def load(self, question: dict[str, Any]) -> dict[str, Any]:
         """`models.load`'s question, and `{device, mostMemory, memoryShare}`, to `figures.Setup`."""
@@ -55,11 +56,7 @@ class Bench:
         self.clock = Cuda() if self.kind == "cuda" else Cpu()
         self.steps = Steps(self.clock)
         self.memory = _memory(self.kind)
-        room = (
-            torch.cuda.mem_get_info()[0] / MIB * question["memoryShare"]
-            if self.kind == "cuda"
-            else device.memory_limit(question["memoryShare"])
-        )
+        room = device.free_memory(self.kind) * question["memoryShare"]
         room = min(room, question["mostMemory"] or room)
         self.memory.limit(room)
         self.loaded = loaded = load(question, self.kind, self.steps)
