@@ -188,6 +188,8 @@ def _doubts_of_size(
             doubts.append(
                 f"clocks: the wall clock says {apart:+.1%} of the device's; the host is in the way"
             )
+    if any(block.steady is False for block in blocks):
+        doubts.append("warm-up: calls had not become steady when the timing began")
     if any(block.compiled is False for block in blocks):
         doubts.append("compile: torch.compile was asked for, and the model ran as it is written")
     throttled = sorted({reason for block in blocks for reason in block.throttled})

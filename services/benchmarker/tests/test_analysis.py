@@ -225,9 +225,10 @@ def test_drift_and_noise_are_said() -> None:
     )
     doubts = describe_size(1, [hot], facts, setup(), None).suspect
     assert [doubt.partition(":")[0] for doubt in doubts] == ["clocks", "throttled"]
-    eager = Samples(round=0, batch_size=1, wall=[10**6] * 8, compiled=False)
-    [said] = describe_size(1, [eager], facts, setup(), None).suspect
-    assert said.startswith("compile")
+    for what, word in (({"compiled": False}, "compile"), ({"steady": False}, "warm-up")):
+        samples = Samples(round=0, batch_size=1, wall=[10**6] * 8, **what)
+        [said] = describe_size(1, [samples], facts, setup(), None).suspect
+        assert said.startswith(word)
 
 
 def doubts_of(milliseconds) -> list[str]:

@@ -117,8 +117,9 @@ def test_warming_ends_when_the_times_are_steady_and_says_if_they_never_are() -> 
     device = Cpu(clock)
     cold = iter([100.0, 50.0, 20.0])
     calls, steady = warm(lambda: clock.pass_ms(next(cold, 1.0)), 2, device, clock=clock)
-    assert steady
+    assert steady is True
     assert calls < 30
     grow = itertools.count(1)
     calls, steady = warm(lambda: clock.pass_ms(1.5 ** next(grow)), 0, device, clock=clock)
-    assert not steady
+    assert steady is False
+    assert warm(lambda: clock.pass_ms(1000.0), 0, device, clock=clock) == (5, None)

@@ -121,12 +121,12 @@ class Bench:
         batch_size = question["batchSize"]
         call = self._call(batch_size)
         gc.collect()  # before warming: it empties the caches of the processor
-        compiled = None
+        compiled = steady = None
         if batch_size in self.warmed:
             for _ in range(REWARM):
                 call()
         else:
-            warm(call, question["warmup"], self.clock)
+            _, steady = warm(call, question["warmup"], self.clock)
             self.warmed.add(batch_size)
             compiled = compiled_regions(call) > 0 if self.compiles else None
         self.neighbours.start()
@@ -140,6 +140,7 @@ class Bench:
             "steps": times.steps,
             "neighbours": self.neighbours.stop(),
             "throttled": energy.throttled(self.kind),
+            "steady": steady,
             "compiled": compiled,
             "peakRss": device.peak_rss(),
         }

@@ -117,11 +117,12 @@ def time_calls(
 
 def warm(
     call: Call, at_least: int, device: Device, *, clock: Clock = time.perf_counter_ns
-) -> tuple[int, bool]:
+) -> tuple[int, bool | None]:
     """Call until the times are steady.
 
     Returns:
-        How many calls it took, and whether they became steady.
+        How many calls it took, and whether they became steady; None where calls are so slow that
+        too few of them were made to say.
     """
     for _ in range(at_least):
         call()
@@ -141,4 +142,4 @@ def warm(
         last = medians[-WINDOWS:]
         if len(last) == WINDOWS and max(last) <= STEADY * min(last):
             return calls, True
-    return calls, False
+    return calls, False if len(medians) >= WINDOWS else None
