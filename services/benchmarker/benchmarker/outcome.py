@@ -206,4 +206,7 @@ def _doubts(blocks: Sequence[Samples], results: Results) -> list[str]:
             f"neighbours: others kept {max(cores):.1f} cores busy on a machine of"
             f" {results.setup.machine.cores}"
         )
+    sharing = max((block.sharing or 0 for block in blocks), default=0)
+    if sharing:
+        doubts.append(f"neighbours: {sharing} other processes had the GPU meanwhile")
     return doubts

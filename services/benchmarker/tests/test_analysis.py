@@ -265,9 +265,9 @@ def test_a_neighbour_that_comes_and_goes_makes_the_mean_doubtful() -> None:
 
 
 def test_neighbours_of_the_whole_run_are_said() -> None:
-    def suspects(*cores: float | None) -> list[str]:
+    def suspects(*cores: float | None, sharing: int | None = None) -> list[str]:
         blocks = [
-            Samples(round=n, batch_size=1, wall=[10**7] * 8, neighbours=busy)
+            Samples(round=n, batch_size=1, wall=[10**7] * 8, neighbours=busy, sharing=sharing)
             for n, busy in enumerate(cores)
         ]
         brought = {
@@ -285,6 +285,9 @@ def test_neighbours_of_the_whole_run_are_said() -> None:
     assert suspects(None, 0.01, 0.15) == []
     [said] = suspects(None, 0.01, 0.8)
     assert "0.8 cores" in said
+    assert suspects(0.0, 0.0, sharing=0) == []
+    [said] = suspects(0.0, 0.0, sharing=2)
+    assert "2 other processes had the GPU" in said
 
 
 def test_a_size_without_a_figure_is_a_gap_in_every_plot() -> None:

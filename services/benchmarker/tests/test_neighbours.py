@@ -1,36 +1,59 @@
+import os
+
 import pytest
 
-from benchmarker.worker.neighbours import Neighbours
+from benchmarker.worker.neighbours import Neighbours, Seconds, count
 
 
 class FakeMachine:
-    """Seconds, of the wall and of work, that pass only when told to."""
+    """Of four cores; its seconds, of the wall and of work, pass only when told to."""
 
     def __init__(self) -> None:
-        self.now = self.busy = self.own = 100.0
-        counters = (lambda: self.now, lambda: self.busy, lambda: self.own)
-        self.neighbours = Neighbours(*counters)
+        self.now = Seconds(100.0, 100.0, 100.0, 100.0)
+        self.neighbours = Neighbours(lambda: self.now)
+
+    def work(self, seconds: float, own: float, others: float) -> None:
+        changes = (1, own + others, 4 - own - others, own)
+        self.now = Seconds(
+            *(value + seconds * change for value, change in zip(self.now, changes, strict=True))
+        )
 
     def block(self, seconds: float, own: float, others: float) -> float | None:
         self.neighbours.start()
-        self.now += seconds
-        self.own += own * seconds
-        self.busy += (own + others) * seconds
+        self.work(seconds, own, others)
         return self.neighbours.stop()
 
 
 @pytest.mark.parametrize("others", [0.0, 0.25, 1.0, 3.5])
 def test_what_others_work_is_told_from_what_is_measured(others: float) -> None:
-    assert FakeMachine().block(1.0, own=1.9, others=others) == pytest.approx(others, rel=1e-9)
+    assert FakeMachine().block(1.0, own=3.9, others=others) == pytest.approx(others, rel=1e-9)
 
 
 def test_short_blocks_are_summed_before_anything_is_said() -> None:
     machine = FakeMachine()
-    assert machine.block(0.2, own=1, others=1) is None
-    machine.busy += 50  # between two blocks nobody measures
-    assert machine.block(0.2, own=1, others=0) is None
-    assert machine.block(0.6, own=1, others=0) == pytest.approx(0.2, rel=1e-9)
+    assert machine.block(0.2, own=3, others=1) is None
+    machine.work(50, own=0, others=4)  # between two blocks nobody measures
+    assert machine.block(0.2, own=4, others=0) is None
+    assert machine.block(0.6, own=4, others=0) == pytest.approx(0.2, rel=1e-9)
 
 
 def test_counting_that_is_coarse_makes_no_negative_neighbours() -> None:
-    assert FakeMachine().block(1.0, own=1.0, others=-0.01) == 0.0
+    assert FakeMachine().block(1.0, own=4.0, others=-0.01) == 0.0
+
+
+def test_who_leaves_a_core_idle_is_in_nobodys_way() -> None:
+    """As on a large machine of which a container has a part."""
+    assert FakeMachine().block(1.0, own=1.0, others=2.0) == 0.0
+    assert FakeMachine().block(1.0, own=1.0, others=2.5) == pytest.approx(2.5)
+
+
+def test_only_cores_that_this_process_may_run_on_are_counted() -> None:
+    everywhere = os.sched_getaffinity(0)
+    whole = count()
+    try:
+        os.sched_setaffinity(0, {min(everywhere)})
+        part = count()
+    finally:
+        os.sched_setaffinity(0, everywhere)
+    seconds = (whole.busy + whole.idle) / len(everywhere)  # each core's, since the start
+    assert part.busy + part.idle == pytest.approx(seconds, rel=0.05)

@@ -40,7 +40,8 @@ class Samples(Message):
 
     `round` is SEARCHING for those by which sizes are chosen; they are not in the figures.
     `steps` has the moment of each generated token since its call's start.
-    `neighbours` is how many cores others kept busy meanwhile. `steady` says whether the calls
+    `neighbours` is how many cores others kept busy meanwhile, where none was left idle; `sharing`
+    how many processes have the GPU beside the one that measures. `steady` says whether the calls
     before a size's first block had become so. `compiled` says whether the calls
     ran what torch.compile has made, where that was asked for and looked at.
     """
@@ -51,6 +52,7 @@ class Samples(Message):
     device: list[int] | None = None
     steps: list[list[int]] | None = None
     neighbours: float | None = None
+    sharing: int | None = None
     throttled: list[str] = []
     steady: bool | None = None
     compiled: bool | None = None

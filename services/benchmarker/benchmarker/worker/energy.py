@@ -4,14 +4,26 @@ The counter moves about every 100 ms, so a window is 5 s at least; it counts
 the whole board, so there is no figure where others share it.
 """
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pynvml
 import torch
 
 WINDOW = 5.0
+# Often enough for a block of a few calls, in seconds.
+LOOK_EVERY = 0.02
+LOWERED = {
+    "thermal": pynvml.nvmlClocksEventReasonSwThermalSlowdown
+    | pynvml.nvmlClocksEventReasonHwThermalSlowdown,
+    "power": pynvml.nvmlClocksEventReasonSwPowerCap
+    | pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown,
+    "hardware": pynvml.nvmlClocksEventReasonHwSlowdown,
+}
 ON_A_CPU = "not measured: a CPU's energy counters are the host's, and a process may not read them"
 
 
@@ -44,6 +56,8 @@ def _window(call: Callable[[], Any], batch_size: int, handle: Any) -> dict[str, 
         calls += 1
     joules = (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before) / 1000
     seconds = time.perf_counter() - start
+    if _others(handle):
+        return {"missing": "not measured: the counter is the whole board's, and others use it too"}
     if joules <= 0:
         return {"missing": "not measured: the counter went back"}
     return {
@@ -53,21 +67,52 @@ def _window(call: Callable[[], Any], batch_size: int, handle: Any) -> dict[str, 
     }
 
 
-def throttled(kind: str) -> list[str]:
-    """Why the clocks are lower than asked for, at this moment."""
+@contextmanager
+def throttling(kind: str) -> Iterator[set[str]]:
+    """Why the clocks were lower than asked for while a device worked: a set that fills meanwhile.
+
+    An idle device has no reason to lower them, so that it is no use to look afterwards.
+    """
+    found: set[str] = set()
     if kind != "cuda":
-        return []
+        yield found
+        return
+    over = threading.Event()
+
+    def look() -> None:
+        with contextlib.suppress(pynvml.NVMLError):
+            handle = _handle()
+            while not over.wait(LOOK_EVERY):
+                reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+                found.update(name for name, bits in LOWERED.items() if reasons & bits)
+
+    looking = threading.Thread(target=look)
+    looking.start()
     try:
-        reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(_handle())
+        yield found
+    finally:
+        over.set()
+        looking.join()
+
+
+def sharing(kind: str) -> int | None:
+    """How many processes have the device beside this one; None where that is not known.
+
+    Those of its containers' namespaces have other numbers here, so that they are only counted.
+    """
+    if kind != "cuda":
+        return None
+    try:
+        return _others(_handle())
     except pynvml.NVMLError:
-        return []
-    named = {
-        "thermal": pynvml.nvmlClocksEventReasonSwThermalSlowdown
-        | pynvml.nvmlClocksThrottleReasonHwThermalSlowdown,
-        "power": pynvml.nvmlClocksEventReasonSwPowerCap
-        | pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
-    }
-    return [name for name, bits in named.items() if reasons & bits]
+        return None
+
+
+def _others(handle: Any) -> int:
+    found = len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    with contextlib.suppress(pynvml.NVMLError):  # a driver without that service
+        found += len(pynvml.nvmlDeviceGetMPSComputeRunningProcesses(handle))
+    return max(found - 1, 0)
 
 
 def _handle() -> Any:

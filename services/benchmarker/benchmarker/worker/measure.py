@@ -129,17 +129,20 @@ class Bench:
             _, steady = warm(call, question["warmup"], self.clock)
             self.warmed.add(batch_size)
             compiled = compiled_regions(call) > 0 if self.compiles else None
-        self.neighbours.start()
         steps = self.steps if self.loaded and self.loaded.new_tokens else None
-        times = time_calls(call, question["calls"], self.clock, steps=steps)
+        with energy.throttling(self.kind) as throttled:
+            self.neighbours.start()
+            times = time_calls(call, question["calls"], self.clock, steps=steps)
+            neighbours = self.neighbours.stop()
         return {
             "round": question["round"],
             "batchSize": batch_size,
             "wall": times.wall,
             "device": times.device,
             "steps": times.steps,
-            "neighbours": self.neighbours.stop(),
-            "throttled": energy.throttled(self.kind),
+            "neighbours": neighbours,
+            "sharing": energy.sharing(self.kind),
+            "throttled": sorted(throttled),
             "steady": steady,
             "compiled": compiled,
             "peakRss": device.peak_rss(),

@@ -1,0 +1,64 @@
+"""What a GPU's board says, over a board that is not there."""
+
+import threading
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
+from benchmarker.worker import energy
+
+
+@pytest.fixture
+def board(monkeypatch) -> SimpleNamespace:
+    """Works while told to; it lowers its clocks then, and has counted a joule whenever asked."""
+    board = SimpleNamespace(reasons=0, looks=threading.Semaphore(0), joules=0, processes=1, mps=0)
+
+    def reasons(_):
+        board.looks.release()
+        return board.reasons
+
+    def counter(_):
+        board.joules += 1
+        return board.joules * 1000
+
+    replies = {
+        "nvmlDeviceGetCurrentClocksEventReasons": reasons,
+        "nvmlDeviceGetTotalEnergyConsumption": counter,
+        "nvmlDeviceGetMigMode": lambda _: (0, 0),
+        "nvmlDeviceGetComputeRunningProcesses": lambda _: [None] * board.processes,
+        "nvmlDeviceGetMPSComputeRunningProcesses": lambda _: [None] * board.mps,
+    }
+    for name, reply in replies.items():
+        monkeypatch.setattr(pynvml, name, reply)
+    monkeypatch.setattr(energy, "_handle", lambda: None)
+    monkeypatch.setattr(energy.torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(energy, "WINDOW", 0.01)
+    return board
+
+
+@pytest.mark.parametrize(
+    ("reason", "name"),
+    [
+        (pynvml.nvmlClocksEventReasonSwThermalSlowdown, "thermal"),
+        (pynvml.nvmlClocksEventReasonSwPowerCap, "power"),
+        (pynvml.nvmlClocksEventReasonHwSlowdown, "hardware"),
+        (pynvml.nvmlClocksEventReasonGpuIdle, None),
+    ],
+)
+def test_clocks_that_are_lowered_while_the_device_works_are_said(board, reason, name) -> None:
+    with energy.throttling("cuda") as found:
+        board.reasons = reason
+        for _ in range(3):  # the second one saw it, and was over before the third
+            assert board.looks.acquire(timeout=60)
+        board.reasons = pynvml.nvmlClocksEventReasonGpuIdle
+    assert found == ({name} if name else set())
+
+
+def test_a_board_that_others_use_too_has_no_energy_of_ones_own(board) -> None:
+    assert energy.measure(lambda: None, 1, "cuda")["perInference"] > 0
+    assert energy.sharing("cuda") == 0
+    for board.processes, board.mps in ((3, 0), (1, 2)):  # the latter through NVIDIA's own service
+        answer = energy.measure(lambda: None, 1, "cuda")
+        assert "others use it too" in answer["missing"]
+        assert energy.sharing("cuda") == 2
