@@ -57,12 +57,17 @@ class Prices:
         )
 
     def _offer(self, machine: Machine) -> Offer | None:
-        """The cheapest on demand: of CPUs the smallest with as many cores, of GPUs its own kind."""
+        """The cheapest on demand: of CPUs the smallest with as many cores, of GPUs its own kind.
+
+        A part of a GPU has no price: the table's are those of whole ones.
+        """
         offers = [offer for offer in self.offers if offer.kind == "on_demand"]
         if machine.device == "cpu":
             enough = [o for o in offers if o.device == "cpu" and o.cores >= machine.cores]
             return min(enough, key=lambda offer: (offer.cores, offer.usd_per_hour), default=None)
         words = set(machine.name.upper().replace("-", " ").split())
+        if "MIG" in words:
+            return None
         same = [offer for offer in offers if set(offer.device.upper().split()) <= words]
         return min(same, key=lambda offer: offer.usd_per_hour, default=None)
 

@@ -190,6 +190,9 @@ def test_a_gpu_is_priced_by_its_kind_with_provenance() -> None:
         assert (found.provider, found.per_hour) == (provider, per_hour)
     small = H200.model_copy(update={"name": "NVIDIA A100-SXM4-40GB"})
     assert PRICES.price(small, request()) is None  # what has another memory has another price
+    part = H200.model_copy(update={"name": "NVIDIA H200 MIG 1g.18gb"})
+    assert PRICES.price(part, request()) is None
+    assert PRICES.price(part, request(price_per_hour=0.4)).per_hour == 0.4
     unknown = H200.model_copy(update={"name": "Some Accelerator"})
     priceless = results(LATENCIES, machine=unknown)
     assert priceless.price is None
