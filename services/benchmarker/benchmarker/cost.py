@@ -6,6 +6,7 @@ another price in: cost = price per hour / 3600 / throughput / utilisation.
 
 import csv
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.resources import files
 
 from common.contracts.benchmarking import BenchmarkRequest
@@ -107,7 +108,7 @@ def _custom(per_hour: float, machine: Machine, source: str, utilisation: float) 
         region="custom",
         kind="custom",
         machine=machine.name,
-        as_of="now",
+        as_of=datetime.now(UTC).date().isoformat(),
         source=source,
         utilisation=utilisation,
     )

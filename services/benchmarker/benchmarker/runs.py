@@ -399,9 +399,12 @@ class RunStore:
             "select count(*) from workers where worker_class = %s and seen_at > now() - %s",
             [row["worker_class"], PRESENT],
         )
-        machines = max((await cursor.fetchone() or (0,))[0], running, 1)
-        ahead = position - 1 + max(running - machines + 1, 0)
-        estimate = round(usual * ahead / machines, 1)
+        [there] = await cursor.fetchone() or (0,)
+        estimate = None  # nobody knows when a worker comes up
+        if there:
+            machines = max(there, running)
+            ahead = position - 1 + max(running - machines + 1, 0)
+            estimate = round(usual * ahead / machines, 1)
         return run.model_copy(
             update={"queue": Queue(position=max(position, 1), estimate_seconds=estimate)}
         )

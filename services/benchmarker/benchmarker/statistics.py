@@ -19,8 +19,8 @@ from common.contracts.figures import Distribution, Interval
 
 Floats = NDArray[np.float64]
 
-# Samples after which a percentile is at most the reported one with 99 %
-# confidence, one outlier discarded: MLPerf's early stopping rule.
+# So few that, by MLPerf's early stopping rule with one outlier discarded, a bound of the percentile
+# stands with 99 % confidence. What is reported is the sample's own percentile, not that bound.
 SAMPLES_FOR = {"p90": 64, "p95": 130, "p99": 662}
 PERCENT = {"p90": 90, "p95": 95, "p99": 99}
 NANOSECONDS = 1e6  # in a millisecond

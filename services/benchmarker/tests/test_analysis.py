@@ -1,5 +1,7 @@
 """What follows from figures that are known."""
 
+from datetime import UTC, date, datetime, timedelta
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -202,7 +204,9 @@ def test_a_gpu_is_priced_by_its_kind_with_provenance() -> None:
 
 def test_the_callers_price_goes_before_the_operators_before_the_tables() -> None:
     own = cost.read_prices(cpu=2.0)
-    assert own.price(CPU, request(price_per_hour=3.0)).per_hour == 3.0
+    asked = own.price(CPU, request(price_per_hour=3.0))
+    assert asked.per_hour == 3.0
+    assert abs(date.fromisoformat(asked.as_of) - datetime.now(UTC).date()) <= timedelta(days=1)
     assert own.price(CPU, request()).per_hour == 2.0
     table = PRICES.price(CPU, request())
     assert (table.per_hour, table.provider) == (0.0496, "Nebius")

@@ -20,7 +20,15 @@ from common.contracts.benchmarking import (
     RunsRequest,
 )
 from common.contracts.generation import GenerateRequest
-from common.contracts.measuring import REPORT, TAKE, Report, SizeFacts, Take
+from common.contracts.measuring import (
+    ANNOUNCE,
+    REPORT,
+    TAKE,
+    Announcement,
+    Report,
+    SizeFacts,
+    Take,
+)
 from common.contracts.verification import CANCEL_VERIFICATION, GET_VERIFICATION, VERIFY
 from common.errors import (
     BenchmarkFailed,
@@ -115,10 +123,15 @@ async def test_the_same_request_twice_is_one_run(idle_connection) -> None:
     assert (await idle_connection.call(BENCHMARK, request)).id != runs[0].id
 
 
-async def test_runs_wait_in_line_and_are_listed_newest_first(idle_connection) -> None:
+async def test_runs_wait_in_line_and_are_listed_newest_first(idle_stack, idle_connection) -> None:
     caller = Caller(idle_connection)
     first, second, third = [await caller.start() for _ in range(3)]
     assert second.queue.position == first.queue.position + 1
+    assert second.queue.estimate_seconds is None  # nobody knows when a worker comes up
+    async with bus.connect(idle_stack.nats.url("worker"), "worker") as connection:
+        machine = {"name": "CPU", "device_class": "cpu", "memory": 24_000.0, "dtypes": ["float32"]}
+        await connection.call(ANNOUNCE, Announcement(worker="w", **machine))
+    first, second = [await caller.call(GET_RUN, RunName(id=run.id)) for run in (first, second)]
     assert second.queue.estimate_seconds > first.queue.estimate_seconds
     page = await caller.call(LIST_RUNS, RunsRequest(limit=2))
     assert [run.id for run in page.runs] == [third.id, second.id]

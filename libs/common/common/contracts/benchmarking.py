@@ -36,7 +36,11 @@ class BenchmarkRequest(Input):
             AfterValidator(_once_each),
         ]
         | None
-    ) = Field(None, description="Up to 32 sizes of 1 to 4096; each measured, in random rounds.")
+    ) = Field(
+        None,
+        description="Up to 32 sizes of 1 to 4096; each measured, in random rounds. Left out, sizes"
+        " are searched for among those of up to 256 that fit.",
+    )
     iterations: Annotated[int, Field(ge=1, le=10_000)] = Field(
         64, description="Timed calls per batch size; p90 needs 64, p95 130, p99 662."
     )
@@ -92,7 +96,9 @@ class Progress(Message):
 
 class Queue(Message):
     position: int = Field(description="1 is next.")
-    estimate_seconds: float | None = figure("s", "Until it starts, by the last runs' duration.")
+    estimate_seconds: float | None = figure(
+        "s", "Until it starts, by the last runs' duration; null while no worker is up."
+    )
 
 
 class Run(Message):

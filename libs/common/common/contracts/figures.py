@@ -47,12 +47,12 @@ class Distribution(Message):
     p99: float | None = figure("ms", "99th percentile; from 662 samples on.")
     mean_interval: Interval | None = Field(
         None,
-        description="95 % confidence interval of the mean [ms]",
+        description="95 % confidence interval of the mean; of few samples too narrow [ms]",
         json_schema_extra={"unit": "ms"},
     )
     median_interval: Interval | None = Field(
         None,
-        description="95 % confidence interval of the median [ms]",
+        description="95 % confidence interval of the median; of few samples too narrow [ms]",
         json_schema_extra={"unit": "ms"},
     )
     missing: dict[str, str] = Field({}, description="Why a figure is null.")
@@ -226,7 +226,7 @@ class Price(Message):
     region: str
     kind: str = Field(description="on_demand, spot or custom.")
     machine: str
-    as_of: str = Field(description="Date of the price.")
+    as_of: str = Field(description="Date of the price, as in 2026-01-31.")
     source: str
     utilisation: float
 
