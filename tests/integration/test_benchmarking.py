@@ -154,7 +154,9 @@ def test_a_repeated_request_with_its_key_is_one_run(account: Account) -> None:
 def test_models_of_other_libraries_are_measured_by_these(account: Account, task: str) -> None:
     data = measured(account, modelId=f"lilypad/tiny-{task}", steps=2)
     assert all(value > 0 for value in data["results"]["throughput"])
-    assert data["results"]["setup"]["operations"] > 0
+    setup = data["results"]["setup"]
+    assert setup["operations"] > 0
+    assert setup["tokens"] == (128 if task == "sentence-similarity" else None)
 
 
 def test_a_run_that_fails_answers_with_its_reason(account: Account) -> None:

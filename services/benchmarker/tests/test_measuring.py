@@ -25,15 +25,14 @@ async def measured(caller):
     return await caller.measure(batch_sizes=[4, 1])
 
 
-# One of each way to make inputs; models of other libraries are measured through the edge.
+# One of each way to make inputs; models of other libraries are measured through the edge, and
+# other architectures where they are loaded.
 TASKS = [
     "text-classification",
     "text-generation",
-    "summarization",
     "image-segmentation",
     "audio-classification",
 ]
-GENERATES = {"text-generation", "summarization"}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -62,7 +61,7 @@ async def test_a_model_of_each_task_is_measured_in_figures_that_agree(
         assert "64" in point.latency.missing["p90"]
         assert point.energy.per_inference is None
         assert point.energy.missing
-        if task not in GENERATES:
+        if task != "text-generation":
             assert point.generation is None
             continue
         generation = point.generation
@@ -82,9 +81,9 @@ async def test_the_arrays_are_plotted_in_all_formats_from_the_same_figures(
     }
     names = ("throughput", "latency", "memory_usage", "cost_per_inference")
     for name in names:
-        expected = getattr(run.results, name)
+        expected = getattr(run.results, name)[::-1]  # from the smallest size on
         trace = plots["plotly"][name]["data"][0]
-        assert (trace["x"], trace["y"]) == ([4, 1], expected)
+        assert (trace["x"], trace["y"]) == ([1, 4], expected)
         assert plots["series"][name]["value"] == expected
         rows = plots["vega-lite"][name]["data"]["values"]
         assert [row["value"] for row in rows] == expected
@@ -114,7 +113,7 @@ async def test_the_measured_profile_of_a_model_is_there_for_the_generator(caller
 
 async def test_dtype_attention_and_compiling_are_as_asked_for(caller) -> None:
     asked = {"dtype": "bfloat16", "attention": "eager", "compile": True}
-    run = await caller.measure(batch_sizes=[2], iterations=4, **asked)
+    run = await caller.measure(batch_sizes=[1], iterations=4, **asked)
     setup = run.results.setup
     assert (setup.dtype, setup.attention) == ("bfloat16", "eager")
     assert setup.operations > 0
