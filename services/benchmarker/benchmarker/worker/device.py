@@ -1,5 +1,6 @@
 """What this machine is, what it can do at most, and what others do on it meanwhile."""
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -170,16 +171,22 @@ class CpuMemory:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
 
-    def peak(self) -> dict[str, float]:
-        return {"peakRss": peak_rss()}
+    def peak(self) -> dict[str, float | None]:
+        peak = peak_rss()
+        if peak is None:
+            raise OSError("the kernel does not tell the peak of the resident set")
+        return {"peakRss": peak}
 
 
-def peak_rss() -> float:
-    """Largest resident set of this process since its peak was forgotten, in MiB."""
+def peak_rss() -> float | None:
+    """Largest resident set of this process since its peak was forgotten, in MiB.
+
+    None where the kernel does not tell, as some that only containers have.
+    """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
-    raise OSError("the kernel does not tell the peak of the resident set")
+    return None
 
 
 class CudaMemory:
@@ -193,16 +200,17 @@ class CudaMemory:
         torch.cuda.set_per_process_memory_fraction(min(mib / total, 1.0))
 
     def reset(self) -> None:
-        self.host.reset()
+        with contextlib.suppress(OSError):  # what the host holds is not what a GPU's run is about
+            self.host.reset()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         self._retries = torch.cuda.memory_stats().get("num_alloc_retries", 0)
 
-    def peak(self) -> dict[str, float]:
+    def peak(self) -> dict[str, float | None]:
         retries = torch.cuda.memory_stats().get("num_alloc_retries", 0)
         return {
             "allocated": torch.cuda.max_memory_allocated() / MIB,
             "reserved": torch.cuda.max_memory_reserved() / MIB,
             "retries": retries - self._retries,
-            **self.host.peak(),
+            "peakRss": peak_rss(),
         }

@@ -50,9 +50,7 @@ class Bench:
 
     def load(self, question: dict[str, Any]) -> dict[str, Any]:
         """`models.load`'s question, and `{device, mostMemory, memoryShare}`, to `figures.Setup`."""
-        self.kind = question["device"]
-        if self.kind == "cuda" and not torch.cuda.is_available():
-            raise Failed("this worker has no CUDA device", "device")
+        self.kind = _present(question["device"])
         self.clock = Cuda() if self.kind == "cuda" else Cpu()
         self.steps = Steps(self.clock)
         self.memory = _memory(self.kind)
@@ -102,7 +100,7 @@ class Bench:
 
     def ceilings(self, question: dict[str, Any]) -> dict[str, Any]:
         """`{device, dtype}` to `figures.Ceilings`; asked before a model is there."""
-        kind = question["device"]
+        kind = _present(question["device"])
         found = device.ceilings(kind, question["dtype"])
         _memory(kind).reset()
         return found
@@ -159,6 +157,13 @@ class Bench:
             self.prepared = None
             self.prepared = (batch_size, self.loaded.prepare(batch_size))
         return self.prepared[1]
+
+
+def _present(kind: str) -> str:
+    """The device, where there is one. Raises Failed."""
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise Failed("this worker has no CUDA device", "device")
+    return kind
 
 
 def _memory(kind: str) -> device.CpuMemory | device.CudaMemory:
