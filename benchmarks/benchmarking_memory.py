@@ -24,7 +24,7 @@ from benchmarker.worker.child import started
 from benchmarks.report import Report, figure
 
 # Each is foreseen by those that run before it.
-FORESEEN = (32, 128)
+FORESEEN = (64, 256)
 TEXT = {
     "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512,
     "vocab_size": 2000, "max_position_embeddings": 256, "pad_token_id": 0,

@@ -54,8 +54,8 @@ def test_what_the_first_samples_set_up_is_no_samples_own() -> None:
 def test_smaller_sizes_run_first_so_that_a_large_one_can_be_foreseen() -> None:
     assert rungs([1]) == [1]
     assert rungs([2, 1]) == [1, 2]
-    assert rungs([64]) == [1, 2, 4, 8, 32, 64]
-    assert rungs([3, 4096]) == [1, 2, 3, 4, 8, 32, 128, 512, 2048, 4096]
+    assert rungs([64]) == [1, 2, 4, 8, 16, 64]
+    assert rungs([3, 4096]) == [1, 2, 3, 4, 8, 16, 64, 256, 1024, 4096]
     assert rungs(GRID) == [*GRID]
 
 
