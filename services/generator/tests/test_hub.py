@@ -1,10 +1,12 @@
 """The Hub at its worst: each of these is a clear error, soon, in little memory."""
 
 import asyncio
+import contextlib
 import pickle
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -219,6 +221,15 @@ async def test_a_token_that_the_hub_does_not_know_is_the_operators_to_replace(
     assert (caught.value.status, caught.value.details["reason"]) == (502, "hub-token")
 
 
+@pytest.fixture
+def of_all_strings(hub: RunningHub) -> Iterator[tuple[asyncio.Runner, Handlers]]:
+    """One client for all of them; to make one takes longer than to ask."""
+    client = Hub(hub.url)
+    with asyncio.Runner() as runner:
+        yield runner, Handlers(client, Settings())
+        runner.run(client.close())
+
+
 @given(
     st.one_of(
         st.text(),
@@ -230,22 +241,17 @@ async def test_a_token_that_the_hub_does_not_know_is_the_operators_to_replace(
     max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 def test_no_string_leads_to_a_request_for_anything_but_a_model(
-    hub: RunningHub, text: str, revision: str | None
+    hub: RunningHub,
+    of_all_strings: tuple[asyncio.Runner, Handlers],
+    text: str,
+    revision: str | None,
 ) -> None:
     hub.forget()
-
-    async def ask() -> None:
-        client = Hub(hub.url)
-        try:
-            await Handlers(client, Settings()).generate(
-                GenerateRequest.model_construct(model_url=text, revision=revision)
-            )
-        except (InvalidModel, ModelNotFound):
-            pass
-        finally:
-            await client.close()
-
-    asyncio.run(ask())
+    with contextlib.suppress(InvalidModel, ModelNotFound):
+        runner, handlers = of_all_strings
+        runner.run(
+            handlers.generate(GenerateRequest.model_construct(model_url=text, revision=revision))
+        )
     for seen in hub.requests:
         path = urlsplit(seen.path).path
         _, api, models, *id_and_revision = path.split("/")

@@ -1,6 +1,7 @@
 """Modules of sentence-transformers and diffusers, built and run as those of transformers are."""
 
 import base64
+import functools
 import io
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.shap_e.renderer import ShapERenderer
 from PIL import Image, ImageSequence
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 
@@ -245,7 +247,12 @@ def test_every_pipeline_of_the_rows_is_run_by_a_test() -> None:
 
 @OLD_ARRAYS
 @pytest.mark.parametrize("task", ["text-to-3d", "image-to-3d"])
-async def test_shapes_from_a_text_and_from_a_picture(make: Make, task: str) -> None:
+async def test_shapes_from_a_text_and_from_a_picture(
+    make: Make, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On the usual grid of 128 points a side one shape takes ten seconds.
+    to_mesh = functools.partialmethod(ShapERenderer.decode_to_mesh, grid_size=24)
+    monkeypatch.setattr(ShapERenderer, "decode_to_mesh", to_mesh)
     module = await make(f"lilypad/tiny-{task}")
     text = task.startswith("text")
     given, theirs = (
@@ -254,6 +261,7 @@ async def test_shapes_from_a_text_and_from_a_picture(make: Make, task: str) -> N
     answer = outputs(module, [given], steps=2, seed=7)[0]
     shape = diffused(module, num_inference_steps=2, output_type="mesh", **theirs).images[0]
     assert (answer["corners"], answer["triangles"]) == (len(shape.verts), len(shape.faces))
+    assert answer["triangles"] > 100
     head, _, rest = base64.b64decode(answer["shape"]).partition(b"end_header\n")
     assert b"element vertex %d\n" % len(shape.verts) in head
     corners = np.frombuffer(rest, "<f4,<f4,<f4,u1,u1,u1", len(shape.verts))

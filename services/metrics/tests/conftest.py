@@ -114,6 +114,9 @@ async def handlers(
 ) -> AsyncIterator[Handlers]:
     # Tests wait for it many times over.
     monkeypatch.setattr(alerts, "PACE", 0.02)
+    # Samples of long ago are silence to a sweep; tests that want one ask for it.
+    monkeypatch.setattr(alerts, "SWEEP", 3_600.0)
+    monkeypatch.setattr(alerts, "MOST_PAUSE", 3_600.0)
     made = Handlers(database, bus, most_series=200)
     work = asyncio.ensure_future(made.run())
     yield made
