@@ -83,7 +83,7 @@ async def test_text_classification(make: Build) -> None:
 
 async def test_feature_extraction(make: Build) -> None:
     module = await make("lilypad/tiny-feature-extraction", batch_size=1)
-    code, result = module.run(request={"inputs": TEXTS})
+    code, result = module.run_here({"inputs": TEXTS})
     assert code == 0
     expected = by_the_library(module, "feature-extraction", TEXTS, truncation=True)
     assert close(result["outputs"], expected)
@@ -92,19 +92,22 @@ async def test_feature_extraction(make: Build) -> None:
 async def test_text_generation_continues_a_text_and_a_chat(make: Build) -> None:
     module = await make("lilypad/tiny-text-generation")
     chat = [{"role": "user", "content": "hello"}]
-    code, result = module.run(request={"inputs": [TEXTS[1]], "parameters": {"max_new_tokens": 12}})
+    code, result = module.run_here({"inputs": [TEXTS[1]], "parameters": {"max_new_tokens": 12}})
     assert code == 0
     wanted = {"max_new_tokens": 12, "do_sample": False, "return_full_text": False}
     assert result["outputs"] == by_the_library(module, "text-generation", [TEXTS[1]], **wanted)[0]
-    _, result = module.run(request={"inputs": [chat], "parameters": {"max_new_tokens": 12}})
+    _, result = module.run_here({"inputs": [chat], "parameters": {"max_new_tokens": 12}})
     assert result["outputs"] == by_the_library(module, "text-generation", [chat], **wanted)[0]
 
 
 async def test_a_seed_repeats_what_is_chosen_at_random(make: Build) -> None:
     module = await make("lilypad/tiny-text-generation")
     inputs = {"text": "hello", "temperature": "1.5", "max_new_tokens": "16"}
-    once, again, other = (
-        module.run({**inputs, "seed": seed})[1]["outputs"] for seed in ("7", "7", "8")
+    once = module.run({**inputs, "seed": "7"})[1]["outputs"]
+    chosen = {"temperature": 1.5, "max_new_tokens": 16}
+    again, other = (
+        module.run_here({"inputs": ["hello"], "parameters": {**chosen, "seed": seed}})[1]["outputs"]
+        for seed in (7, 8)
     )
     assert once == again != other
 
@@ -112,7 +115,7 @@ async def test_a_seed_repeats_what_is_chosen_at_random(make: Build) -> None:
 async def test_image_classification(make: Build) -> None:
     module = await make("lilypad/tiny-image-classification")
     encoded = [as_png(picture) for picture in PICTURES]
-    code, result = module.run(request={"inputs": encoded, "parameters": {"top_k": 2}})
+    code, result = module.run_here({"inputs": encoded, "parameters": {"top_k": 2}})
     assert code == 0
     expected = by_the_library(module, "image-classification", PICTURES, top_k=2)
     assert close(result["outputs"], expected)
@@ -128,7 +131,7 @@ async def test_a_scalar_input_arrives_as_it_was_typed(make: Build) -> None:
 
 async def test_token_classification(make: Build) -> None:
     module = await make("lilypad/tiny-token-classification")
-    code, result = module.run(request={"inputs": TEXTS})
+    code, result = module.run_here({"inputs": TEXTS})
     assert code == 0
     expected = by_the_library(module, "token-classification", TEXTS, aggregation_strategy="simple")
     assert close(result["outputs"], to_plain(expected))
@@ -149,7 +152,7 @@ async def test_a_text_longer_than_the_model_reads_is_tagged_to_its_end(make: Bui
 async def test_fill_mask(make: Build) -> None:
     module = await make("lilypad/tiny-fill-mask")
     texts = ["a [MASK] on the pond", "the frog [MASK]"]
-    code, result = module.run(request={"inputs": texts, "parameters": {"top_k": 3}})
+    code, result = module.run_here({"inputs": texts, "parameters": {"top_k": 3}})
     assert code == 0
     assert close(result["outputs"], by_the_library(module, "fill-mask", texts, top_k=3))
     assert module.run({"text": texts[0]})[1]["outputs"][0][0].keys() == {
@@ -184,7 +187,7 @@ async def test_zero_shot_classification(make: Build) -> None:
 async def test_other_tasks_of_images(make: Build, task: str, parameters: dict[str, Any]) -> None:
     module = await make(f"lilypad/tiny-{task}")
     encoded = [as_png(picture) for picture in PICTURES]
-    code, result = module.run(request={"inputs": encoded, "parameters": parameters})
+    code, result = module.run_here({"inputs": encoded, "parameters": parameters})
     assert code == 0, result
     expected = by_the_library(module, task, PICTURES, **parameters)
     assert close(result["outputs"], to_plain(expected))
