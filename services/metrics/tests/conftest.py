@@ -108,15 +108,17 @@ def bus() -> MemoryBus:
     return MemoryBus()
 
 
+async def _no_sweep(_: alerts.Watch) -> None: ...
+
+
 @pytest.fixture
 async def handlers(
     database: Database, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Handlers]:
     # Tests wait for it many times over.
     monkeypatch.setattr(alerts, "PACE", 0.02)
-    # Samples of long ago are silence to a sweep; tests that want one ask for it.
-    monkeypatch.setattr(alerts, "SWEEP", 3_600.0)
-    monkeypatch.setattr(alerts, "MOST_PAUSE", 3_600.0)
+    # Samples of long ago are silence to it; tests that want it look for it themselves.
+    monkeypatch.setattr(alerts.Watch, "sweep", _no_sweep)
     made = Handlers(database, bus, most_series=200)
     work = asyncio.ensure_future(made.run())
     yield made
