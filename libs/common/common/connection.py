@@ -3,7 +3,8 @@
 nats-py hands a message to a queue, from which a task takes it, and what is
 sent to another queue, from which another task writes it: three switches
 between tasks for each message, most of what a request costs. Here what
-arrives is handed over as it is parsed, and what is sent is written at once.
+arrives is handed over as it is parsed, and what is sent in one turn of the
+loop is written together after it: a write for each would cost more than both.
 Connecting, reconnecting, subscriptions and JetStream are nats-py's.
 
 This stands on names of nats-py that are its own (`_process_msg`, `_pending`,
@@ -58,6 +59,7 @@ class Connection(Client):
     def __init__(self) -> None:
         super().__init__()
         self._takers: dict[int, Take] = {}
+        self._writes_soon = False
 
     async def listen(self, subject: str, take: Take, queue: str = "") -> Subscription:
         """Hand every message to `take` as it arrives, in the order of arrival.
@@ -77,7 +79,7 @@ class Connection(Client):
         return subscription
 
     def send(self, subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> None:
-        """Write a message to the socket; `headers` as `encode` makes them.
+        """Write a message to the socket in a moment; `headers` as `encode` makes them.
 
         Raises:
             nats.errors.MaxPayloadError: larger than the server takes.
@@ -86,7 +88,9 @@ class Connection(Client):
         size = len(headers) + len(payload)
         if size > self._max_payload:
             raise nats.errors.MaxPayloadError
-        if not self.is_connected or self._transport is None or self._unsent > MOST_UNSENT:
+        if not self.is_connected or self._transport is None:
+            raise nats.errors.OutboundBufferLimitError
+        if self._socket.get_write_buffer_size() > MOST_UNSENT:
             raise nats.errors.OutboundBufferLimitError
         if headers:
             head = f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode()
@@ -94,17 +98,27 @@ class Connection(Client):
             head = f"PUB {subject} {reply} {size}\r\n".encode()
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += size
-        self._write_pending()
-        self._transport.write(b"%b%b%b\r\n" % (head, headers, payload))
+        whole = b"%b%b%b\r\n" % (head, headers, payload)
+        self._pending.append(whole)
+        self._pending_data_size += len(whole)
+        if not self._writes_soon:
+            self._writes_soon = True
+            asyncio.get_running_loop().call_soon(self._write_soon)
 
     @property
-    def _unsent(self) -> int:
+    def _socket(self) -> asyncio.WriteTransport:
         transport: Any = self._transport
-        unsent: int = transport._io_writer.transport.get_write_buffer_size()  # noqa: SLF001  (see above)
-        return unsent
+        socket: asyncio.WriteTransport = transport._io_writer.transport  # noqa: SLF001  (see above)
+        return socket
+
+    def _write_soon(self) -> None:
+        self._writes_soon = False
+        # Else the connection was lost meanwhile: it goes over the next one, as what nats-py sends.
+        if self.is_connected and self._transport is not None and not self._socket.is_closing():
+            self._write_pending()
 
     def _write_pending(self) -> None:
-        """What nats-py is about to send goes first: a subscription, say."""
+        """With what nats-py is about to send, in order: a subscription, say."""
         if self._pending and self._transport is not None:
             self._transport.writelines(self._pending)
             self._pending = []
