@@ -1,5 +1,6 @@
 """Builds and runs a generated module as its Dockerfile says, in a folder, without Docker."""
 
+import asyncio
 import base64
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
@@ -15,8 +17,13 @@ from unittest import mock
 
 import yaml
 
+from common.contracts.generation import GenerateRequest
 from generator import dockerfile, gotemplate
+from generator.handlers import Handlers
+from generator.hub import Hub
+from generator.settings import Settings
 from hub import vision
+from hub.testing import RunningHub
 
 
 @dataclass
@@ -105,6 +112,26 @@ def build(  # noqa: C901  (one case per instruction)
             case other:
                 raise AssertionError(f"nothing here carries out {other}")
     return Built(app, files, environment, entrypoint)
+
+
+def made(hub: RunningHub, folder: Path, kind: str, names: Iterable[str]) -> dict[str, Built]:
+    """By name, modules of the Hub's models of one kind; their weights are yet to be fetched."""
+
+    async def make() -> dict[str, Built]:
+        client = Hub(hub.url)
+        handlers = Handlers(client, Settings(hf_endpoint=hub.url))
+        modules = {}
+        try:
+            for name in names:
+                request = GenerateRequest(model_url=f"lilypad/{kind}-{name}")
+                module = await handlers.generate(request)
+                modules[name] = build(module.files, folder / name, fetched=False)
+        finally:
+            await client.close()
+        return modules
+
+    hub.heal()
+    return asyncio.run(make())
 
 
 def execute(

@@ -5,7 +5,6 @@ Dockerfile says. All modules of one kind run in one process, since loading the l
 takes long.
 """
 
-import asyncio
 import base64
 import itertools
 import json
@@ -23,17 +22,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from common.contracts.generation import GenerateRequest
-from generator.handlers import Handlers
-from generator.hub import Hub
 from generator.hub_tags import TAGS
 from generator.libraries import LIBRARIES, rows_of
-from generator.settings import Settings
 from hub import vision
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
-from modules import Built, build, without_network
+from modules import Built, made, without_network
 from test_vision import FRAMES, PICTURE, as_wav
 
 # Whichever comes first waits for all modules, on a busy machine for ten minutes.
@@ -73,21 +68,9 @@ if sys.argv[1] == "run":
 """
 
 
-async def made(hub: RunningHub, folder: Path) -> dict[str, Built]:
-    client = Hub(hub.url)
-    handlers = Handlers(client, Settings(hf_endpoint=hub.url))
-    modules = {}
-    for name in ROWS.values():
-        module = await handlers.generate(GenerateRequest(model_url=f"lilypad/tiny-{name}"))
-        modules[name] = build(module.files, folder / name, fetched=False)
-    await client.close()
-    return modules
-
-
 @pytest.fixture(scope="module")
 def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
-    hub_process.heal()
-    return asyncio.run(made(hub_process, tmp_path_factory.mktemp("modules")))
+    return made(hub_process, tmp_path_factory.mktemp("modules"), "tiny", ROWS.values())
 
 
 @pytest.fixture(scope="module")

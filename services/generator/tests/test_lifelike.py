@@ -4,7 +4,6 @@ Saving a model anew adds files that hide what is missing, and the environment of
 more packages than any module installs. Modules that pin the same run in one process.
 """
 
-import asyncio
 import base64
 import itertools
 import json
@@ -18,14 +17,10 @@ import pytest
 import transformers
 
 from benchmarker.worker import packages
-from common.contracts.generation import GenerateRequest
-from generator.handlers import Handlers
-from generator.hub import Hub
-from generator.settings import Settings
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
-from modules import Built, build, without_network
+from modules import Built, made, without_network
 from test_every_task import follow, less, variables
 from test_inference import close, to_plain
 from test_vision import FRAMES, PICTURE, as_png, as_wav
@@ -62,23 +57,9 @@ BY_THE_LIBRARY: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-async def made(hub: RunningHub, folder: Path) -> dict[str, Built]:
-    client = Hub(hub.url)
-    handlers = Handlers(client, Settings(hf_endpoint=hub.url))
-    modules = {}
-    try:
-        for name in CASES:
-            module = await handlers.generate(GenerateRequest(model_url=f"lilypad/lifelike-{name}"))
-            modules[name] = build(module.files, folder / name, fetched=False)
-    finally:
-        await client.close()
-    return modules
-
-
 @pytest.fixture(scope="module")
 def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
-    hub_process.heal()
-    return asyncio.run(made(hub_process, tmp_path_factory.mktemp("modules")))
+    return made(hub_process, tmp_path_factory.mktemp("modules"), "lifelike", CASES)
 
 
 @pytest.fixture(scope="module")

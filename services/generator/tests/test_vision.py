@@ -4,7 +4,6 @@ torchvision is not in the environment that the tests themselves run in (`hub.vis
 both the modules and what they are compared with are processes that have it.
 """
 
-import asyncio
 import base64
 import io
 import json
@@ -21,14 +20,12 @@ from PIL import Image
 
 from common.contracts.generation import GenerateOptions, GenerateRequest
 from generator.handlers import Handlers
-from generator.hub import Hub
 from generator.libraries import TIMM
-from generator.settings import Settings
 from hub import vision
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
-from modules import Built, build
+from modules import Built, made
 
 HOSTILE = 'it\'s a "frog", really\n{{ .text }} $(id) `id` 喵 🐸'
 PICTURE = Image.effect_mandelbrot((64, 48), (-2, -1.5, 1, 1.5), 50).convert("RGB")
@@ -77,29 +74,18 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 }
 
 
-async def made(hub: RunningHub, folder: Path) -> dict[str, Built]:
-    client = Hub(hub.url)
-    handlers = Handlers(client, Settings(hf_endpoint=hub.url))
-    modules = {}
-    for name in CASES:
-        module = await handlers.generate(GenerateRequest(model_url=f"lilypad/tiny-{name}"))
-        modules[name] = build(module.files, folder / name, fetched=False)
-    await client.close()
+@pytest.fixture(scope="module")
+def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
+    modules = made(hub_process, tmp_path_factory.mktemp("modules"), "tiny", CASES)
     apps = {name: {"app": str(module.app)} for name, module in modules.items()}
     subprocess.run(
         [sys.executable, Path(__file__).parent / "driver.py", "fetch"],
         input=json.dumps(apps),
-        env={**os.environ, "HF_ENDPOINT": hub.url},
+        env={**os.environ, "HF_ENDPOINT": hub_process.url},
         text=True,
         check=True,
     )
     return modules
-
-
-@pytest.fixture(scope="module")
-def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
-    hub_process.heal()
-    return asyncio.run(made(hub_process, tmp_path_factory.mktemp("modules")))
 
 
 @pytest.fixture(scope="module")

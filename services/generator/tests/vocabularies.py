@@ -108,6 +108,7 @@ def attempt(chosen: Any) -> dict[str, Any]:
         except ImportError as error:
             return {**found, "needs": package(str(error))}
         except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+            # What transformers' classes raise over files of another kind than theirs.
             reason = str(error)
             continue
         found["more"] = [name for name in own if does_without(chosen, own, name, trained)]
