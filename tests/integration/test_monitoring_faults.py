@@ -182,7 +182,8 @@ def stopped(stack: MonitoredStack) -> Iterator[None]:
     server.suspend()  # first, so that it brings no more children forth
     processes = [server, *server.children(recursive=True)]
     for process in processes:
-        process.suspend()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it was about to end
+            process.suspend()
     try:
         yield
     finally:

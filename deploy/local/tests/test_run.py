@@ -44,12 +44,7 @@ class Run:
             if "Ctrl-C" in line:
                 break
         self.started = psutil.Process(self.process.pid).children(recursive=True)
-        self.shared = [
-            mapping.path
-            for child in self.started
-            for mapping in child.memory_maps()
-            if mapping.path.startswith("/dev/shm/")
-        ]
+        self.shared = [file for child in self.started for file in _shared_memory(child)]
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -73,6 +68,14 @@ class Run:
             *(str(file) for file in files if file.exists()),
             *([] if ports.free(self.port) else [f"port {self.port}"]),
         ]
+
+
+def _shared_memory(process: psutil.Process) -> list[str]:
+    try:
+        files = [mapping.path for mapping in process.memory_maps()]
+    except psutil.NoSuchProcess:  # some of PostgreSQL's own come and go
+        return []
+    return [file for file in files if file.startswith("/dev/shm/")]
 
 
 def _start(home: Path, port: int | str) -> subprocess.Popen[str]:

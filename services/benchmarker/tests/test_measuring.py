@@ -1,6 +1,7 @@
 """Real models, measured by the worker, asked for at the bus door."""
 
 import asyncio
+import contextlib
 import math
 
 import psutil
@@ -135,7 +136,8 @@ async def test_a_canceled_run_stops_and_leaves_no_process_behind(stack, caller) 
     measuring = None
     while measuring is None:  # the process with torch; the one before it fetches
         await asyncio.sleep(0.1)
-        measuring = next((c for c in worker.children() if MEASURE in c.cmdline()), None)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            measuring = next((c for c in worker.children() if MEASURE in c.cmdline()), None)
     run = await caller.call(CANCEL_RUN, RunName(id=run.id))
     assert run.state == "canceled"
     while measuring.is_running() and measuring.status() != psutil.STATUS_ZOMBIE:

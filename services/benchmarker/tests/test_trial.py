@@ -1,6 +1,7 @@
 """A module that is run once, in a process that is bounded: with scripts that try what they may."""
 
 import asyncio
+import contextlib
 import json
 from importlib.metadata import distributions, version
 from pathlib import Path
@@ -133,8 +134,8 @@ async def test_when_the_trial_is_given_up_so_is_the_module(tmp_path: Path) -> No
         while module is None:
             await asyncio.sleep(0.05)
             children = psutil.Process().children(recursive=True)
-            running = [p for p in children if p.is_running() and "run_inference.py" in p.cmdline()]
-            module = running[0] if running else None
+            with contextlib.suppress(psutil.NoSuchProcess):
+                module = next((p for p in children if "run_inference.py" in p.cmdline()), None)
         asked.cancel()
         await asyncio.wait([asked])
         while module.is_running() and module.status() != psutil.STATUS_ZOMBIE:
