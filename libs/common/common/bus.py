@@ -29,6 +29,12 @@ class NoResponders(Unavailable):
     """Nobody listens to the subject: the request was not delivered, and may be sent again."""
 
 
+# While a question waits the server is looked for so often, and is away if it is silent for so long,
+# in seconds: who asked is told within a second.
+LOOK, SILENCE = 0.2, 0.6
+# Whoever was told later than this, in seconds, was kept from it by this process or its machine.
+LATE = 0.1
+
 # The reply that is awaited, its time limit, and the subject that was asked.
 Waiting = tuple["asyncio.Future[Message]", asyncio.TimerHandle, str]
 
@@ -59,8 +65,8 @@ class NatsBus:
 
     Replies come to one inbox subscription and are matched by a token. nats-py
     has the same in `Client.request`; this one also fails what is under way the
-    moment the connection is lost, where nats-py lets each call run into its
-    timeout.
+    moment the connection is lost, or its other end is silent, where nats-py
+    lets each call run into its timeout.
     """
 
     def __init__(self, client: Connection) -> None:
@@ -68,9 +74,31 @@ class NatsBus:
         self._waiting: dict[str, Waiting] = {}
         self._inbox = client.new_inbox()
         self._next = 0
+        self._silent = False
 
     async def start(self) -> None:
         await self.client.listen(f"{self._inbox}.*", self._take_reply)
+
+    async def watch(self) -> None:
+        """Notice, for ever, a server that hangs: its connection stays open."""
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(LOOK)
+            if not self._waiting and not self._silent:
+                continue
+            start, connection = now(), self.client.stats["reconnects"]
+            try:
+                async with asyncio.timeout(SILENCE):
+                    await self.client.flush()
+            except TimeoutError:
+                same = self.client.is_connected and self.client.stats["reconnects"] == connection
+                if same and now() - start < SILENCE + LATE:
+                    self._silent = True
+                    self.fail_waiting()
+            except (nats.errors.Error, OSError, RuntimeError):
+                pass  # the connection is lost, which is noticed elsewhere
+            else:
+                self._silent = False
 
     def _take_reply(self, message: Message) -> None:
         waiting = self._waiting.pop(message.subject.rpartition(".")[2], None)
@@ -133,7 +161,7 @@ class NatsBus:
         self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
     ) -> "asyncio.Future[Message]":
         """`request`, under way when this returns; raises Unavailable at once where it can tell."""
-        if not self.client.is_connected:
+        if self._silent or not self.client.is_connected:
             raise Unavailable("the bus is away", retry_after=1)
         self._next += 1
         number = str(self._next)
@@ -240,7 +268,7 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
         "inbox_prefix": f"_INBOX.{name}".encode(),
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.25,
-        # A server that hangs without closing the connection is noticed after 10 s.
+        # A server that hangs without closing the connection is given up after 10 s.
         "ping_interval": 5,
         "max_outstanding_pings": 2,
         # What is published while the server is away would be delivered late or never: refuse.
@@ -253,9 +281,11 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
     await client.connect(url, **options)
     bus = NatsBus(client)
     await bus.start()
+    watching = asyncio.create_task(bus.watch())
     try:
         yield bus
     finally:
+        watching.cancel()
         try:
             await client.flush(timeout=2)
         except (nats.errors.Error, OSError, TimeoutError):

@@ -7,7 +7,7 @@ arrives is handed over as it is parsed, and what is sent in one turn of the
 loop is written together after it: a write for each would cost more than both.
 Connecting, reconnecting, subscriptions and JetStream are nats-py's.
 
-This stands on names of nats-py that are its own (`_process_msg`, `_pending`,
+This stands on names of nats-py that are its own (`_process_msg`, `_pongs`, `_pending`,
 `_transport`); its version is pinned, and tests/test_connection.py tries them.
 """
 
@@ -128,6 +128,14 @@ class Connection(Client):
         # nats-py's would overtake what is pending, and its answer would say that it has arrived.
         self._write_pending()
         await super()._send_ping(future)
+
+    async def _process_pong(self) -> None:
+        # nats-py's would end its reading for good over the answer to a ping that was given up.
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
@@ -50,6 +51,7 @@ class NatsServer:
     def hang(self) -> None:
         assert self.process
         self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # until each of its threads has stopped
 
     def go_on(self) -> None:
         assert self.process
@@ -57,7 +59,9 @@ class NatsServer:
 
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
-            self.kill(signal.SIGTERM)
+            self.process.terminate()
+            self.go_on()  # a test may have failed while it hung
+            self.process.wait()
 
 
 @pytest.fixture

@@ -49,6 +49,25 @@ async def test_a_lost_bus_fails_what_is_under_way_and_heals_by_itself(
     assert reply.text == "again"
 
 
+async def test_a_bus_that_hangs_is_away_until_it_goes_on(
+    caller: NatsBus, nats_server, start_child
+) -> None:
+    await start_child().ready()
+    nats_server.hang()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="the bus"):  # not: no answer in time
+            await caller.request(SAY.subject, b"", 600)
+    nats_server.go_on()
+    while True:
+        try:
+            reply = await caller.call(SAY, Say(text="again"))
+        except Unavailable:
+            await asyncio.sleep(0.1)
+        else:
+            break
+    assert reply.text == "again"
+
+
 async def test_a_service_may_start_before_its_bus(nats_server, start_child) -> None:
     nats_server.kill()
     child = start_child()

@@ -143,3 +143,19 @@ async def test_what_is_too_large_or_finds_the_server_hanging_is_refused(
     with pytest.raises(nats.errors.OutboundBufferLimitError):
         await send_on()
     nats_server.go_on()
+
+
+async def test_a_server_that_hangs_for_a_while_is_heard_again(
+    client: Connection, nats_server
+) -> None:
+    heard: list[Message] = []
+    await client.listen("a", heard.append)
+    await client.flush()
+    nats_server.hang()
+    with pytest.raises(nats.errors.TimeoutError):
+        await client.flush(timeout=0.1)
+    nats_server.go_on()
+    client.send("a", b"again")
+    await client.flush()
+    assert [message.data for message in heard] == [b"again"]
+    assert client.stats["reconnects"] == 0
