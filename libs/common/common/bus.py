@@ -74,7 +74,6 @@ class NatsBus:
         self._waiting: dict[str, Waiting] = {}
         self._inbox = client.new_inbox()
         self._next = 0
-        self._silent = False
 
     async def start(self) -> None:
         await self.client.listen(f"{self._inbox}.*", self._take_reply)
@@ -84,7 +83,7 @@ class NatsBus:
         now = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(LOOK)
-            if not self._waiting and not self._silent:
+            if not self._waiting and not self.client.silent:
                 continue
             start, connection = now(), self.client.stats["reconnects"]
             try:
@@ -93,12 +92,10 @@ class NatsBus:
             except TimeoutError:
                 same = self.client.is_connected and self.client.stats["reconnects"] == connection
                 if same and now() - start < SILENCE + LATE:
-                    self._silent = True
+                    self.client.silent = True
                     self.fail_waiting()
             except (nats.errors.Error, OSError, RuntimeError):
                 pass  # the connection is lost, which is noticed elsewhere
-            else:
-                self._silent = False
 
     def _take_reply(self, message: Message) -> None:
         waiting = self._waiting.pop(message.subject.rpartition(".")[2], None)
@@ -161,7 +158,7 @@ class NatsBus:
         self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
     ) -> "asyncio.Future[Message]":
         """`request`, under way when this returns; raises Unavailable at once where it can tell."""
-        if self._silent or not self.client.is_connected:
+        if self.client.silent or not self.client.is_connected:
             raise Unavailable("the bus is away", retry_after=1)
         self._next += 1
         number = str(self._next)
@@ -258,6 +255,7 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
             bus.fail_waiting()
 
     async def back() -> None:
+        client.silent = False
         log.info("bus back")
 
     async def failed(error: Exception) -> None:

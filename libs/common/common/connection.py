@@ -60,6 +60,8 @@ class Connection(Client):
         super().__init__()
         self._takers: dict[int, Take] = {}
         self._writes_soon = False
+        # Whether its other end was found to hang; over as soon as it says anything.
+        self.silent = False
 
     async def listen(self, subject: str, take: Take, queue: str = "") -> Subscription:
         """Hand every message to `take` as it arrives, in the order of arrival.
@@ -131,6 +133,7 @@ class Connection(Client):
 
     async def _process_pong(self) -> None:
         # nats-py's would end its reading for good over the answer to a ping that was given up.
+        self.silent = False
         if self._pongs and self._pongs[0].done():
             self._pongs.pop(0)
             self._pings_outstanding = 0
@@ -140,6 +143,7 @@ class Connection(Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
+        self.silent = False
         take = self._takers.get(sid)
         if take is None:
             await super()._process_msg(sid, subject, reply, data, headers)
