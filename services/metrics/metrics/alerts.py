@@ -55,6 +55,8 @@ select account, model, metric, newest from series cross join lateral (
     order by at desc limit 1
 ) as s
 """
+OF_MODEL = "where account = %s and model = %s"
+MISSED = "select account, model, rule from alerts where recovered_at is null and rule = any(%s)"
 INTERVALS = """
 select extract(epoch from at) from samples where series in (
     select id from series where account = %s and model = %s and metric = %s
@@ -62,6 +64,8 @@ select extract(epoch from at) from samples where series in (
 """
 
 Model = tuple[str, str]
+# A rule and whose it is; nobody's is the default.
+Owned = tuple[str | None, Rule]
 
 
 class Watch:
@@ -201,69 +205,90 @@ class Watch:
             )
             if await cursor.fetchone() != (True,):
                 return
-            cursor = await connection.execute(NEWEST)
-            newest: dict[Model, dict[str, Any]] = {}
-            for account, model, metric, at in await cursor.fetchall():
-                newest.setdefault((account, model), {})[metric] = at
-            cursor = await connection.execute("select account, rule from rules"
-                                              " where rule->>'kind' = 'silence'")  # fmt: skip
-            own = [(account, Rule.model_validate(rule)) for account, rule in
-                   await cursor.fetchall()]  # fmt: skip
+            newest = await _newest(connection)
+            known = await _silence_rules(connection)
+            cursor = await connection.execute(MISSED, [[rule.id for _, rule in known]])
+            missed = set(await cursor.fetchall())
             (now,) = await (await connection.execute("select now()")).fetchone() or (None,)
             for (account, model), times in newest.items():
-                silent = [
-                    (rule, _own_silence(rule, now, times))
-                    for owner, rule in own
-                    if owner == account and rule.model_id in (None, model)
-                ]
-                rule = rules.DEFAULTS[-1]
-                silent.append((rule, await _silence(connection, account, model, now, times)))
-                for rule, verdict in silent:
-                    if verdict is not None:
-                        await connection.execute(TAKE_TURNS, [account])
+                for owner, rule in known:
+                    if (
+                        owner in (None, account)
+                        and rule.model_id in (None, model)
+                        and (account, model, rule.id) not in missed
+                        and await _silence(connection, account, model, rule, now, times)
+                    ):
                         raised.append(
-                            await raise_alert(
-                                connection, account, model, rule, rule.metric, verdict
-                            )
+                            await self._miss(connection, account, model, (owner, rule), now)
                         )
         if ids := [id for id in raised if id is not None]:
             await self.announce("id = any(%s)", [ids])
+
+    async def _miss(
+        self, connection: Connection, account: str, model: str, known: Owned, now: datetime
+    ) -> str | None:
+        """Raise it, unless its cause or its rule has gone before the account's turn came."""
+        await connection.execute(TAKE_TURNS, [account])
+        if known not in await _silence_rules(connection):
+            return None
+        _, rule = known
+        times = (await _newest(connection, account, model)).get((account, model), {})
+        verdict = await _silence(connection, account, model, rule, now, times)
+        if verdict is None:
+            return None
+        return await raise_alert(connection, account, model, rule, rule.metric, verdict)
 
 
 def _pause(least: float, start: float) -> float:
     return min(max(least, EASE * (time.monotonic() - start)), MOST_PAUSE)
 
 
+async def _newest(connection: Connection, *model: str) -> dict[Model, dict[str, datetime]]:
+    """When each metric of each model, or of one of an account's, was recorded last."""
+    cursor = await connection.execute(f"{NEWEST} {OF_MODEL if model else ''}".encode(), model)
+    newest: dict[Model, dict[str, datetime]] = {}
+    for account, name, metric, at in await cursor.fetchall():
+        newest.setdefault((account, name), {})[metric] = at
+    return newest
+
+
+async def _silence_rules(connection: Connection) -> list[Owned]:
+    cursor = await connection.execute(
+        "select account, rule from rules where rule->>'kind' = 'silence'"
+    )
+    own = [(account, Rule.model_validate(rule)) for account, rule in await cursor.fetchall()]
+    return [*own, (None, rules.DEFAULTS[-1])]
+
+
 async def _silence(
-    connection: Connection, account: str, model: str, now: datetime, times: dict[str, datetime]
-) -> Verdict | None:
-    """By the default rule: only models that reported regularly are missed."""
-    metric = max(times, key=times.__getitem__)
-    quiet = now - times[metric]
-    if quiet <= rules.QUIET:
+    connection: Connection, account: str, model: str, rule: Rule, now: datetime,
+    times: dict[str, datetime],
+) -> Verdict | None:  # fmt: skip
+    """`times`: when each metric of the model was recorded last."""
+    watched = {metric: at for metric, at in times.items() if rule.metric in (None, metric)}
+    if not watched:
         return None
+    metric = max(watched, key=watched.__getitem__)
+    quiet = (now - watched[metric]).total_seconds()
+    if quiet <= (rules.QUIET if rule.after is None else rule.after):
+        return None
+    what = f"no {rule.metric}" if rule.metric else "nothing"
+    cause = f"{what} has been recorded for {_minutes(quiet)}"
+    if rule.after is None:
+        usual = await _interval(connection, account, model, metric)
+        if usual is None or quiet <= rules.QUIET_INTERVALS * usual:
+            return None
+        cause += f"; usually every {usual:.3g} s"
+    return Verdict(cause, expected={"last": microseconds(watched[metric])})
+
+
+async def _interval(connection: Connection, account: str, model: str, metric: str) -> float | None:
+    """Seconds between samples, of a metric that came regularly within a day."""
     cursor = await connection.execute(INTERVALS, [account, model, metric, rules.REGULAR])
     seconds = [float(at) for (at,) in await cursor.fetchall()]
     if len(seconds) < rules.REGULAR:
         return None
-    usual = statistics.median(a - b for a, b in itertools.pairwise(seconds))
-    if quiet.total_seconds() <= rules.QUIET_INTERVALS * usual:
-        return None
-    since = _minutes(quiet.total_seconds())
-    cause = f"nothing has been recorded for {since}; usually every {usual:.3g} s"
-    return Verdict(cause, expected={"last": microseconds(times[metric])})
-
-
-def _own_silence(rule: Rule, now: datetime, times: dict[str, datetime]) -> Verdict | None:
-    watched = [at for metric, at in times.items() if rule.metric in (None, metric)]
-    if not watched or rule.after is None:
-        return None
-    quiet = (now - max(watched)).total_seconds()
-    if quiet <= rule.after:
-        return None
-    what = f"no {rule.metric}" if rule.metric else "nothing"
-    cause = f"{what} has been recorded for {_minutes(quiet)}"
-    return Verdict(cause, expected={"last": microseconds(max(watched))})
+    return statistics.median(a - b for a, b in itertools.pairwise(seconds))
 
 
 def _minutes(seconds: float) -> str:

@@ -4,7 +4,6 @@ import secrets
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from common.contracts.monitoring import NewRule, Nothing, Rule, RuleRequest, Rules, Severity
@@ -36,9 +35,9 @@ select pg_advisory_xact_lock(hashtext('alerts'), hashtext(%s)),
 """
 MEMORY_OF = {"memory_usage": "memory_limit", "gpu_memory_usage": "gpu_memory_limit"}
 # A model that reported so often within a day is missed when it stops: after
-# a quarter of an hour, or twenty times its usual interval.
+# a quarter of an hour (in seconds), or twenty times its usual interval.
 REGULAR = 20
-QUIET = timedelta(minutes=15)
+QUIET = 900.0
 QUIET_INTERVALS = 20
 
 

@@ -172,6 +172,29 @@ async def test_silence_after_the_callers_own_time(caller: Caller) -> None:
     assert (await alerts(caller))[0].recovered_at is None, "that was another metric"
 
 
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        "insert into samples select id, now(), 1 from series where account = %s",
+        "delete from rules where account = %s",
+    ],
+)
+async def test_silence_that_ends_while_the_sweep_waits_for_its_turn_is_no_incident(
+    caller: Caller, database: Database, meanwhile: str
+) -> None:
+    await add(caller, kind="silence", after=60)
+    await caller.record(record(90, latency=40.0))
+    await settled(caller)
+    async with database.connection() as connection:
+        await connection.execute(TAKE_TURNS, [caller.account])
+        sweep = asyncio.ensure_future(Watch(database, MemoryBus()).look_for_silence())
+        await asyncio.sleep(0.2)
+        assert not sweep.done()
+        await connection.execute(meanwhile.encode(), [caller.account])
+    await sweep
+    assert await alerts(caller) == []
+
+
 async def test_what_was_stored_and_not_sent_is_sent_once_by_the_sweep(
     caller: Caller, database: Database, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
