@@ -107,8 +107,7 @@ class Demo:
             )
             with self.step("ask what is known of the model by now"):
                 monitored = _post(http, "/v1/api/monitor", modelId=MODEL, days=1)
-                plots = _get(http, f"/v1/api/benchmark/{run['id']}/plot")["plots"]
-                drawn = draw([*plots.values(), *monitored["plots"].values()], self.plots)
+                drawn = draw([*run["plots"].values(), *monitored["plots"].values()], self.plots)
             self.say(_statistics(monitored))
             self.say(f"  plots: [bold]{drawn.as_uri()}[/]")
             self.say(f"  [dim]as JSON: {stack.url}/v1/api/benchmark/{run['id']}/plot[/]")
@@ -212,14 +211,6 @@ def draw(figures: list[dict[str, Any]], path: Path) -> Path:
 
 def _post(http: httpx2.Client, path: str, **body: Any) -> dict[str, Any]:
     answer = http.post(path, json=body)
-    if answer.status_code != 200:
-        raise Failed(f"{path} answered {answer.text}")
-    data: dict[str, Any] = answer.json()["data"]
-    return data
-
-
-def _get(http: httpx2.Client, path: str) -> dict[str, Any]:
-    answer = http.get(path)
     if answer.status_code != 200:
         raise Failed(f"{path} answered {answer.text}")
     data: dict[str, Any] = answer.json()["data"]

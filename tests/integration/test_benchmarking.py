@@ -68,7 +68,7 @@ def measured(account: Account, **fields) -> dict[str, Any]:
 
 
 def test_v1_answers_with_the_results_as_the_reference_promises(account: Account) -> None:
-    data = measured(account)
+    data = measured(account, plotFormat="series")
     results, analysis = data["results"], data["analysis"]
     for name in ("throughput", "latency", "memory_usage", "cost_per_inference"):
         assert [value > 0 for value in results[name]] == [True, True], name
@@ -76,8 +76,9 @@ def test_v1_answers_with_the_results_as_the_reference_promises(account: Account)
     assert all(isinstance(line, str) for line in analysis["resource_recommendations"])
     assert (data["state"], data["error"]) == ("succeeded", None)
     # It is drawn, and on record as metrics of that model.
-    plots = get(account, f"/v1/api/benchmark/{data['id']}/plot?format=series").json()["data"]
-    assert plots["plots"]["latency"]["value"] == results["latency"]
+    assert data["plots"]["latency"]["value"] == results["latency"]
+    answer = get(account, f"/v1/api/benchmark/{data['id']}/plot?plotFormat=plotly")
+    assert answer.json()["data"]["plots"]["latency"]["data"][0]["y"] == results["latency"]
     optimum = results["batchSizes"].index(analysis["optimal_batch_size"])
     mean = None
     for _ in range(600):  # it is on its way to the metrics service

@@ -170,7 +170,7 @@ def test_a_hostile_body_is_a_1003_that_repeats_nothing(hurried: Account, body: b
         "benchmark?limit=0000000019999",
         "benchmark?limit=hunter2",
         "benchmark?limit=%D9%A3",
-        "benchmark/run_0f/plot?format=hunter2",
+        "benchmark/run_0f/plot?plotFormat=hunter2",
         "alerts?before=%00hunter2",
         "alerts?modelId=%00hunter2",
         f"alerts?modelId={'hunter2' * 100}",

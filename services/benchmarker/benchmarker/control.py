@@ -10,7 +10,7 @@ import structlog
 from benchmarker import outcome, plots, profiles, trials
 from benchmarker.cost import Prices
 from benchmarker.refusals import class_for
-from benchmarker.runs import Change, Kind, RunStore, new_id
+from benchmarker.runs import Change, Kind, RunStore, measurement_of, new_id
 from benchmarker.search import CALLS, GRID
 from benchmarker.upkeep import Posting, Upkeep
 from common.bus import NatsBus
@@ -95,7 +95,7 @@ class Control:
         if new:
             await self._tell(Change(account, run))
             await self._post_soon(Posting(work.id, worker_class, 0, None, work))
-        return run
+        return run if new else await self.get(RunName(id=run.id))
 
     async def verify(self, request: GenerateRequest) -> VerifiedModule:
         """A module, and that a worker is to run it; what no worker can run is refused here."""
@@ -128,7 +128,7 @@ class Control:
             log.warning("job not published yet", job=posting.id, error=error.message)
 
     async def get(self, request: RunName) -> Run:
-        return await self.store.get(current.get().account, request.id)
+        return _drawn(*await self.store.row(current.get().account, request.id, "measure"))
 
     async def newest(self, request: RunsRequest) -> Runs:
         limit = min(max(request.limit, 1), MOST_LISTED)
@@ -138,9 +138,9 @@ class Control:
 
     async def wait(self, request: RunWait) -> Run:
         """The run when it is over, or as it is after `seconds`."""
-        return await self._until_over(request, "measure")
+        return _drawn(*await self._until_over(request, "measure"))
 
-    async def _until_over(self, request: RunWait, kind: Kind) -> Run:
+    async def _until_over(self, request: RunWait, kind: Kind) -> tuple[Run, dict[str, Any]]:
         news = asyncio.Event()
         watchers = self._watched.setdefault(request.id, set())
         watchers.add(news)
@@ -149,10 +149,10 @@ class Control:
         try:
             while True:
                 news.clear()
-                run, _ = await self.store.row(current.get().account, request.id, kind)
+                run, row = await self.store.row(current.get().account, request.id, kind)
                 left = deadline - loop.time()
                 if run.state in OVER or left <= 0:
-                    return run
+                    return run, row
                 try:
                     async with asyncio.timeout(min(left, LOOK_AGAIN)):
                         await news.wait()
@@ -173,9 +173,10 @@ class Control:
             news.set()
 
     async def cancel(self, request: RunName) -> Run:
-        return await self._cancel(request, "measure")
+        await self._cancel(request, "measure")
+        return await self.get(request)
 
-    async def _cancel(self, request: RunName, kind: Kind) -> Run:
+    async def _cancel(self, request: RunName, kind: Kind) -> None:
         account = current.get().account
         change, sequence = await self.store.cancel(account, request.id, kind)
         if change.run.state == "canceled":
@@ -183,15 +184,14 @@ class Control:
             if sequence is not None and change.run.started_at is None:
                 await self.jobs.remove(sequence)
             await self._tell(change)
-        return change.run
 
     async def plot(self, request: PlotRequest) -> Plots:
-        run = await self.store.get(current.get().account, request.id)
+        run, _ = await self.store.row(current.get().account, request.id, "measure")
         if run.results is None:
             raise BenchmarkFailed(
                 f"the run is {run.state}: there is nothing to plot", status=422, reason=run.state
             )
-        return Plots(plots=plots.draw(run.results, request.format))
+        return Plots(plots=plots.draw(run.results, request.plot_format))
 
     async def profile(self, request: ProfileRequest) -> Profile:
         return await profiles.find(self.store.database, current.get().account, request)
@@ -302,3 +302,10 @@ class Control:
         # What it tells of is committed; whoever misses it looks again.
         with contextlib.suppress(nats.errors.Error, OSError):
             await self.bus.publish(event, news, change.account, change.run.id)
+
+
+def _drawn(run: Run, row: dict[str, Any]) -> Run:
+    if run.results is None:
+        return run
+    style = measurement_of(row).request.plot_format
+    return run.model_copy(update={"plots": plots.draw(run.results, style)})

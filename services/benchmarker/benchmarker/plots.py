@@ -7,6 +7,7 @@ never a zero.
 from typing import Any
 
 from common.contracts.figures import Results
+from common.contracts.monitoring import PlotFormat
 
 # Name, axis title, unit.
 QUANTITIES = (
@@ -17,8 +18,8 @@ QUANTITIES = (
 )
 
 
-def draw(results: Results, style: str) -> dict[str, dict[str, Any]]:
-    """One figure per quantity: `plotly`, `vega-lite`, or `series` (columns)."""
+def draw(results: Results, style: PlotFormat) -> dict[str, dict[str, Any]]:
+    """One figure per quantity, in plain JSON."""
     drawn = {"plotly": _plotly, "vega-lite": _vega_lite, "series": _columns}[style]
     order = sorted(range(len(results.batch_sizes)), key=results.batch_sizes.__getitem__)
     sizes = [results.batch_sizes[i] for i in order]

@@ -165,12 +165,12 @@ class RunStore:
         if row is not None and row[0] >= self.limits.waiting:
             raise Unavailable(f"{row[0]} runs are waiting already; try again later", retry_after=60)
 
-    async def get(self, account: str, id: str) -> Run:
-        """Raises NotFound also for somebody else's run."""
-        return (await self.row(account, id, "measure"))[0]
-
     async def row(self, account: str, id: str, kind: Kind) -> tuple[Run, dict[str, Any]]:
-        """The run, and its row as it lies in the database. Raises as `get` does."""
+        """The run, and its row as it lies in the database.
+
+        Raises:
+            NotFound: there is none, or it is somebody else's.
+        """
         async with self.database.connection() as connection:
             rows = await _select(connection, OWN, [id, account, kind])
             if not rows:

@@ -77,7 +77,7 @@ async def test_the_arrays_are_plotted_in_all_formats_from_the_same_figures(
 ) -> None:
     run = measured
     plots = {
-        style: (await caller.call(PLOT_RUN, PlotRequest(id=run.id, format=style))).plots
+        style: (await caller.call(PLOT_RUN, PlotRequest(id=run.id, plot_format=style))).plots
         for style in ("plotly", "vega-lite", "series")
     }
     names = ("throughput", "latency", "memory_usage", "cost_per_inference")

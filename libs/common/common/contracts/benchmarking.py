@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from common.contracts import Event, Input, Message, Rpc
 from common.contracts.figures import Analysis, Device, Results, figure
+from common.contracts.monitoring import DRAWN, PlotFormat
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 State = Literal["queued", "running", "succeeded", "failed", "canceled"]
@@ -80,6 +81,7 @@ class BenchmarkRequest(Input):
         1.0,
         description="Share of the hour that the machine is busy; real services reach 0.3 to 0.6.",
     )
+    plot_format: PlotFormat = DRAWN
 
 
 class Failure(Message):
@@ -110,6 +112,11 @@ class Run(Message):
     queue: Queue | None = None
     results: Results | None = None
     analysis: Analysis | None = None
+    plots: dict[str, dict[str, Any]] | None = Field(
+        None,
+        description="Throughput, latency, memory and cost against batch size, in the format that"
+        " was asked for; null until there are results, and in lists.",
+    )
     error: Failure | None = None
     created_at: datetime
     started_at: datetime | None = None
@@ -141,7 +148,7 @@ class Runs(Message):
 
 class PlotRequest(Message):
     id: str
-    format: Literal["plotly", "vega-lite", "series"] = "plotly"
+    plot_format: PlotFormat = DRAWN
 
 
 class Plots(Message):

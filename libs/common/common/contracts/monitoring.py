@@ -142,15 +142,19 @@ class Recorded(Message):
     status: Literal["success"] = "success"
 
 
+PlotFormat = Literal["plotly", "vega-lite", "series"]
+DRAWN: PlotFormat = Field(
+    "plotly", description="A figure of Plotly, a specification of Vega-Lite, or plain columns."
+)
+
+
 class MonitorRequest(Input):
     model_id: ModelId
     days: Annotated[int, Field(ge=1, le=365)] = 30
     metrics: Annotated[list[MetricName], Field(min_length=1, max_length=16)] | None = Field(
         None, description="Which to plot; those of the usual five that were recorded, if left out."
     )
-    plot_format: Literal["plotly", "vega-lite", "series"] = Field(
-        "plotly", description="A figure of Plotly, a specification of Vega-Lite, or plain columns."
-    )
+    plot_format: PlotFormat = DRAWN
 
 
 Trend = Literal["improving", "stable", "degrading", "insufficient_data"]

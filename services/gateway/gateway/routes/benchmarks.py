@@ -1,7 +1,5 @@
 """Benchmark runs: started, waited for, looked up, canceled, drawn."""
 
-from typing import Literal
-
 from common.bus import Bus
 from common.contracts import Message
 from common.contracts.benchmarking import (
@@ -21,6 +19,7 @@ from common.contracts.benchmarking import (
     RunsRequest,
     RunWait,
 )
+from common.contracts.monitoring import DRAWN, PlotFormat
 from common.errors import BenchmarkFailed
 from gateway import envelope
 from gateway.endpoint import Answer, Call, Endpoint
@@ -28,7 +27,7 @@ from gateway.waiting import LONGEST_WAIT, PREFER, preferred, until
 
 
 class Style(Message):
-    format: Literal["plotly", "vega-lite", "series"] = "plotly"
+    plot_format: PlotFormat = DRAWN
 
 
 def endpoints(bus: Bus) -> list[Endpoint]:
@@ -65,11 +64,8 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         return await bus.call(CANCEL_RUN, RunName(id=call.path_parameter("id")))
 
     async def plot_benchmark(call: Call, query: Style) -> Plots:
-        """Throughput, latency, memory and cost against batch size.
-
-        `format` is `plotly` (a figure as plain JSON), `vega-lite` or `series`.
-        """
-        request = PlotRequest(id=call.path_parameter("id"), format=query.format)
+        """A run's plots alone, in any format."""
+        request = PlotRequest(id=call.path_parameter("id"), plot_format=query.plot_format)
         return await bus.call(PLOT_RUN, request)
 
     tag = "Benchmarking"
