@@ -139,6 +139,17 @@ def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
     assert len(error["message"]) > 30, error
 
 
+def test_what_is_too_large_for_a_provider_is_made_for_who_accepts_that(account: Account) -> None:
+    made = account.generate("lilypad/too-big", accept=["too-large"])
+    assert made.status_code == 200, made.text
+    [said] = [said for said in made.json()["data"]["validation"]["errors"] if "MiB more" in said]
+    assert "GPU memory" in said
+    # Nobody can answer for code that is not theirs.
+    for reason in ("custom-code", "pickle-only"):
+        refused = account.generate("lilypad/tiny-remote-code", accept=[reason])
+        assert (refused.status_code, error_of(refused)["code"]) == (400, 1003)
+
+
 HOSTILE = [
     '"',
     "'''",

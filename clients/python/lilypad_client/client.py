@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,6 +59,7 @@ class LilypadClient:
         options: dict[str, Any] | None = None,
         *,
         revision: str | None = None,
+        accept: Sequence[str] = (),
     ) -> Module:
         """The files of a module that runs the model.
 
@@ -65,8 +67,9 @@ class LilypadClient:
             model_url: https://huggingface.co/owner/name, or the id.
             options: any of batchSize, memory, gpu, optimizationLevel.
             revision: a branch, tag or commit in place of the address's own.
+            accept: what the model is not to be refused for: license, too-large.
         """
-        response = self._post("/v1/api/generate", _body(model_url, options, revision))
+        response = self._post("/v1/api/generate", _body(model_url, options, revision, accept))
         try:
             return Module(response.json()["data"])
         except (ValueError, LookupError, TypeError):
@@ -82,13 +85,14 @@ class LilypadClient:
         options: dict[str, Any] | None = None,
         *,
         revision: str | None = None,
+        accept: Sequence[str] = (),
     ) -> Path:
         """The same module as a zip, written to the file `to`, whole or not at all.
 
         Returns:
             The path it was written to.
         """
-        response = self._post("/v1/api/download", _body(model_url, options, revision))
+        response = self._post("/v1/api/download", _body(model_url, options, revision, accept))
         digest = hashlib.sha256(response.content).hexdigest()
         if response.headers.get("etag") != f'"{digest}"':
             raise APIConnectionError("the archive did not arrive whole; try again")
@@ -129,12 +133,16 @@ class LilypadClient:
         raise AssertionError("unreachable")
 
 
-def _body(model_url: str, options: dict[str, Any] | None, revision: str | None) -> dict[str, Any]:
+def _body(
+    model_url: str, options: dict[str, Any] | None, revision: str | None, accept: Sequence[str]
+) -> dict[str, Any]:
     body: dict[str, Any] = {"modelUrl": model_url}
     if options:
         body["options"] = options
     if revision:
         body["revision"] = revision
+    if accept:
+        body["accept"] = list(accept)
     return body
 
 

@@ -86,14 +86,19 @@ def _client(service: Service, **options: Any) -> LilypadClient:
 def test_a_module_is_its_files_and_knows_its_model(service: Service, tmp_path: Path) -> None:
     service.answer(200, {"data": MODULE})
     with _client(service) as client:
-        module = client.generate_module("a/b", {"batchSize": 4}, revision="v1")
+        module = client.generate_module("a/b", {"batchSize": 4}, revision="v1", accept=["license"])
     assert module["Dockerfile"] == "FROM x\n"
     assert module.model["id"] == "a/b"
     assert (module.write_to(tmp_path / "new") / "Dockerfile").read_text() == "FROM x\n"
     [(path, headers, body)] = service.asked
     assert path == "/v1/api/generate"
     assert headers["Authorization"] == "Bearer lmg_live_x"
-    assert body == {"modelUrl": "a/b", "options": {"batchSize": 4}, "revision": "v1"}
+    assert body == {
+        "modelUrl": "a/b",
+        "options": {"batchSize": 4},
+        "revision": "v1",
+        "accept": ["license"],
+    }
 
 
 def test_a_file_name_that_leaves_the_folder_is_refused(service: Service, tmp_path: Path) -> None:

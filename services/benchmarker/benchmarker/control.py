@@ -79,7 +79,10 @@ class Control:
 
         The generator reads the Hub, so what it refuses is refused here in its words.
         """
-        asked = GenerateRequest(model_url=request.model_id, revision=request.revision)
+        # Measuring hands nothing on; who may use the model for what is not asked here.
+        asked = GenerateRequest(
+            model_url=request.model_id, revision=request.revision, accept=["license"]
+        )
         model = (await self.bus.call(GENERATE, asked)).model
         worker_class = class_for(request, model, await self.upkeep.workers(), self.deployed)
         work = Measurement(

@@ -51,13 +51,15 @@ class Handlers:
         snapshot, age = await self.snapshots.read(
             address.parse(request.model_url, request.revision)
         )
-        task, library, checks = refusals.check(snapshot)
+        task, library, checks = refusals.check(snapshot, request.accept)
         limits = {
             "largest_vram": self.settings.largest_vram_mib,
             "largest_memory": self.settings.largest_memory_mib,
         }
         options, unused = resources.settle_batch(task, request.options)
-        needs, warnings = resources.estimate(snapshot, task, options, **limits)
+        needs, warnings = resources.estimate(
+            snapshot, task, options, **limits, accept=request.accept
+        )
         if self.measurements.bus is not None:
             profile = await self.measurements.of(snapshot, needs)
             needs, said = measured.apply(needs, profile, options, **limits)

@@ -9,7 +9,7 @@ REASONS = frozenset(
     ("gated", "disabled", "task", "library", "adapter", "quantized", "gguf-only", "pickle-only")
 ) | {
     *("no-weights", "weights", "incomplete", "custom-code", "config", "architecture"),
-    *("too-large", "validation"),
+    *("license", "too-large", "validation"),
 }
 
 

@@ -4,10 +4,11 @@
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from common.contracts.generation import Check
+from common.contracts.generation import Accepted, Check
 from common.errors import ModelRefused
 from generator import requirements, vocabulary
 from generator.configs import QUANTIZED
@@ -24,8 +25,11 @@ NON_COMMERCIAL = re.compile(
 )
 
 
-def check(snapshot: Snapshot) -> tuple[Task, str, list[Check]]:
-    """The model's task, its library, and what was looked at. Raises ModelRefused."""
+def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, str, list[Check]]:
+    """The model's task, its library, and what was looked at.
+
+    Raises ModelRefused, but not for what is in `accept`.
+    """
     name = task_of(snapshot)
     check_weights(snapshot)
     library = library_of(snapshot, name)
@@ -41,7 +45,7 @@ def check(snapshot: Snapshot) -> tuple[Task, str, list[Check]]:
         library,
         [
             Check(name="safety", outcome="passed", message="safetensors weights, no custom code"),
-            check_license(snapshot),
+            check_license(snapshot, accept),
             check_access(snapshot),
             check_scan(snapshot),
         ],
@@ -284,7 +288,7 @@ def license_of(snapshot: Snapshot) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def check_license(snapshot: Snapshot) -> Check:
+def check_license(snapshot: Snapshot, accept: Collection[Accepted]) -> Check:
     named = licenses_of(snapshot)
     shown = ", ".join(named)
     if not named:
@@ -293,6 +297,13 @@ def check_license(snapshot: Snapshot) -> Check:
         message = "the model has a licence of its own: read it before you use it"
     elif any(map(NON_COMMERCIAL.search, named)):
         message = f"the licence {shown} forbids commercial use"
+        if "license" not in accept:
+            raise refuse(
+                message,
+                "license",
+                "a model of another licence, or, where your use is none or its owner allows it, "
+                'accept: ["license"]',
+            )
     else:
         return Check(name="license", outcome="passed", message=shown)
     return Check(name="license", outcome="warning", message=message)

@@ -14,10 +14,11 @@ once there is one (measured.py).
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from common.contracts.generation import Check, GenerateOptions, Measured
+from common.contracts.generation import Accepted, Check, GenerateOptions, Measured
 from common.errors import ModelRefused
 from generator import configs, footprint
 from generator.snapshot import Snapshot
@@ -108,11 +109,13 @@ def estimate(
     *,
     largest_vram: int,
     largest_memory: int,
+    accept: Collection[Accepted] = (),
 ) -> tuple[Resources, list[Check]]:
     """What the module asks for, and warnings about it.
 
-    Raises ModelRefused: no provider could run it, whatever the options. Options with which none
-    could are made as asked, with a warning that says by how much it is too large.
+    Raises ModelRefused: no provider could run it, whatever the options, and that is not accepted.
+    Options with which none could are made as asked, with a warning that says by how much it is too
+    large.
     """
     weights = snapshot.weights
     assert weights
@@ -147,7 +150,10 @@ def estimate(
     if over := too_large(found):
         card = size(1, gpu=True, width=2, eager=False)
         # Asked for or not, a processor may do where no card does.
-        if too_large(card) and (gpu or too_large(size(1, gpu=False, width=4, eager=False))):
+        possible = not too_large(card) or (
+            not gpu and not too_large(size(1, gpu=False, width=4, eager=False))
+        )
+        if not possible and "too-large" not in accept:
             raise _too_large(card.vram, largest_vram)
         checks.append(_over(found, over))
     vram, needed = found.vram, found.memory
@@ -244,6 +250,7 @@ def enough(memory: int, needed: int) -> Check:
 def _too_large(needs: int, largest: int) -> ModelRefused:
     return ModelRefused(
         f"the model needs about {needs:,} MiB of GPU memory for one input, {needs - largest:,} "
-        f"more than the {largest:,} that a provider offers; choose a smaller model",
+        f"more than the {largest:,} that a provider offers; choose a smaller model, or, where you "
+        'have a provider with more, accept: ["too-large"]',
         reason="too-large",
     )

@@ -116,8 +116,6 @@ async def test_a_model_without_a_licence_is_made_with_a_warning(handlers: Handle
     [
         ("mit", "passed", "mit"),
         (["apache-2.0", "mit"], "passed", "apache-2.0, mit"),
-        (["mit", "cc-by-nc-4.0"], "warning", "mit, cc-by-nc-4.0 forbids commercial use"),
-        ("apple-amlr", "warning", "apple-amlr forbids commercial use"),
         ([], "warning", "names no licence"),
         (["<b>free</b>", {"name": "mit"}], "warning", "names no licence"),
     ],
@@ -131,6 +129,20 @@ async def test_each_licence_that_a_card_names_is_told(
     assert check.outcome == outcome
     assert said in check.message
     assert module.model.license == (license if isinstance(license, str) else None)
+
+
+@pytest.mark.parametrize("license", ["apple-amlr", ["mit", "cc-by-nc-4.0"]])
+async def test_a_licence_against_commercial_use_is_refused_unless_the_caller_answers_for_it(
+    license: Any,
+) -> None:
+    handlers = fake_hub.handlers(cardData={"license": license})
+    with pytest.raises(ModelRefused, match="forbids commercial use") as caught:
+        await handlers.generate(GenerateRequest(model_url="acme/frog"))
+    assert caught.value.details["reason"] == "license"
+    accepted = GenerateRequest(model_url="acme/frog", accept=[caught.value.details["reason"]])
+    module = await handlers.generate(accepted)
+    assert any("forbids commercial use" in said for said in module.validation.errors)
+    assert module.validation.status == "warnings"
 
 
 @pytest.mark.parametrize(

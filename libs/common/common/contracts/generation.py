@@ -29,6 +29,10 @@ class GenerateOptions(Input):
     )
 
 
+# What a model is refused for unless the caller answers for it; never for whose code would run.
+Accepted = Literal["license", "too-large"]
+
+
 class GenerateRequest(Input):
     model_url: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
         description="https://huggingface.co/<owner>/<name>, also with /tree/<revision>, or the id.",
@@ -37,6 +41,11 @@ class GenerateRequest(Input):
     options: GenerateOptions = GenerateOptions()
     revision: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
         None, description="Branch, tag or commit; the address's own, else main, when left out."
+    )
+    accept: Annotated[list[Accepted], Field(max_length=2)] = Field(
+        [],
+        description="Reasons (`details.reason`) for which the model is not to be refused:"
+        " `license`, it forbids commercial use; `too-large`, for what a provider offers.",
     )
     verify: bool = Field(
         False,
