@@ -42,8 +42,10 @@ REST = (
 )
 
 
-def on_cuda(family: str) -> tuple[Instruction, ...]:
-    """What an image with CUDA needs first."""
+def first(family: str, *, gpu: bool) -> tuple[Instruction, ...]:
+    """What the packages of an image with CUDA, or without, need before they are installed."""
+    if not gpu:
+        return (Instruction("ARG", ("PIP_EXTRA_INDEX_URL",)),)
     uninstall = ("python", "-m", "pip", "uninstall", "--yes", *rendering.unused(family))
     return (Instruction("ENV", ("PIP_BREAK_SYSTEM_PACKAGES=1",)), Instruction("RUN", uninstall))
 
@@ -87,7 +89,7 @@ def check_dockerfile(module: Manifest, text: str) -> str:
     expected = [
         Instruction("FROM", (module.run.base_image,)),
         *START,
-        *(on_cuda(module.run.family) if module.resources.gpu else ()),
+        *first(module.run.family, gpu=module.resources.gpu > 0),
         *REST,
     ]
     if dockerfile.parse(text) != expected:

@@ -91,8 +91,9 @@ def build(  # noqa: C901  (one case per instruction)
                 for source in sources:
                     shutil.copy(context / source, app)
             case "ARG", (assignment,):
-                name, _, default = assignment.partition("=")
-                environment.setdefault(name, default)
+                name, given, default = assignment.partition("=")
+                if given:
+                    environment.setdefault(name, default)
             case "ENV", (assignment,):
                 name, _, value = assignment.partition("=")
                 environment[name] = value

@@ -87,9 +87,8 @@ def check(module: Module) -> None:
     base, *rest = dockerfile.parse(files["Dockerfile"])
     assert base.arguments[0] in images.ALL
     manifest = yaml.safe_load(files["module.yaml"])
-    first = validation.on_cuda(manifest["run"]["family"])
-    on_cuda = (*validation.START, *first, *validation.REST)
-    assert tuple(rest) in {(*validation.START, *validation.REST), on_cuda}
+    first = validation.first(manifest["run"]["family"], gpu=manifest["resources"]["gpu"] > 0)
+    assert tuple(rest) == (*validation.START, *first, *validation.REST)
     assert files["run_inference.py"] == rendering.script(manifest["run"]["family"])
     assert {check.outcome for check in module.validation.checks} <= {"passed", "warning"}
 
