@@ -59,7 +59,9 @@ class Connection(Client):
     def __init__(self) -> None:
         super().__init__()
         self._takers: dict[int, Take] = {}
-        self._writes_soon = False
+        # Sent in this turn of the loop.
+        self._unsent: list[bytes] = []
+        self._unsent_size = 0
         # Whether its other end was found to hang; over as soon as it says anything.
         self.silent = False
 
@@ -92,7 +94,7 @@ class Connection(Client):
             raise nats.errors.MaxPayloadError
         if not self.is_connected or self._transport is None:
             raise nats.errors.OutboundBufferLimitError
-        if self._socket.get_write_buffer_size() > MOST_UNSENT:
+        if self._socket.get_write_buffer_size() + self._unsent_size > MOST_UNSENT:
             raise nats.errors.OutboundBufferLimitError
         if headers:
             head = f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode()
@@ -101,11 +103,10 @@ class Connection(Client):
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += size
         whole = b"%b%b%b\r\n" % (head, headers, payload)
-        self._pending.append(whole)
-        self._pending_data_size += len(whole)
-        if not self._writes_soon:
-            self._writes_soon = True
+        if not self._unsent:
             asyncio.get_running_loop().call_soon(self._write_soon)
+        self._unsent.append(whole)
+        self._unsent_size += len(whole)
 
     @property
     def _socket(self) -> asyncio.WriteTransport:
@@ -114,21 +115,21 @@ class Connection(Client):
         return socket
 
     def _write_soon(self) -> None:
-        self._writes_soon = False
-        # Else the connection was lost meanwhile: it goes over the next one, as what nats-py sends.
         if self.is_connected and self._transport is not None and not self._socket.is_closing():
-            self._write_pending()
+            self._write_unsent()
+        # Else the connection was lost meanwhile. Who asked has been told so, and may ask again.
+        self._unsent, self._unsent_size = [], 0
 
-    def _write_pending(self) -> None:
-        """With what nats-py is about to send, in order: a subscription, say."""
-        if self._pending and self._transport is not None:
-            self._transport.writelines(self._pending)
-            self._pending = []
-            self._pending_data_size = 0
+    def _write_unsent(self) -> None:
+        """After what nats-py is about to send: a subscription, say."""
+        if self._transport is not None and (whole := [*self._pending, *self._unsent]):
+            self._transport.writelines(whole)
+            self._pending, self._unsent = [], []
+            self._pending_data_size = self._unsent_size = 0
 
     async def _send_ping(self, future: asyncio.Future[None] | None = None) -> None:
         # nats-py's would overtake what is pending, and its answer would say that it has arrived.
-        self._write_pending()
+        self._write_unsent()
         await super()._send_ping(future)
 
     async def _process_pong(self) -> None:

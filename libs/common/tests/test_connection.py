@@ -67,7 +67,7 @@ async def test_that_nobody_answers_is_said_by_the_server(client: Connection) -> 
 async def test_a_subscription_counts_from_a_flush_and_what_is_sent_after_it(
     client: Connection,
 ) -> None:
-    """The one is written by nats-py in its own time, the other at once."""
+    """The one is written by nats-py in its own time, the other after this turn of the loop."""
     heard: list[Message] = []
     for number in range(200):
         await client.listen(f"a.{number}", heard.append)
@@ -124,6 +124,23 @@ async def test_after_the_server_was_away_everything_is_heard_again(
             await asyncio.sleep(0.01)
         client.send("a", b"again")
         await client.flush()
+    assert [message.data for message in heard] == [b"again"]
+
+
+async def test_what_was_sent_as_the_connection_was_lost_is_not_sent_over_the_next(
+    client: Connection,
+) -> None:
+    """Whoever asked was told that the bus went away."""
+    heard: list[Message] = []
+    await client.listen("a", heard.append)
+    await client.flush()
+    client.send("a", b"lost")
+    client._socket.abort()
+    async with asyncio.timeout(60):
+        while not (client.is_connected and client.stats["reconnects"]):
+            await asyncio.sleep(0.01)
+    client.send("a", b"again")
+    await client.flush()
     assert [message.data for message in heard] == [b"again"]
 
 
