@@ -6,7 +6,7 @@
 A run that is over does not change any more. While it runs, only the delivery
 named in `holder` may report; a delivery that was overtaken is told to stop.
 One that stops in good order gives the run back. One that does not was lost,
-and `lost` counts how many were so since the run last made progress.
+and `lost` counts how many were so since the run last got further than ever.
 """
 
 import secrets
@@ -40,6 +40,14 @@ NO_SUCH = {
     "measure": "there is no such benchmark run",
     "verify": "there is no such module under way",
 }
+FURTHER = """
+with reached as (
+    select (select coalesce(sum(calls), 0) from blocks where run_id = %(id)s)
+        + (select count(*) from sizes where run_id = %(id)s)
+        + (select cardinality(chosen) from runs where id = %(id)s) as steps
+)
+update runs set furthest = steps, lost = 0 from reached where id = %(id)s and steps > furthest
+"""
 # Of a run's duration while no run has ended yet, in seconds.
 USUAL_DURATION = 30.0
 
@@ -292,7 +300,7 @@ class RunStore:
             if report.given_back:
                 await connection.execute("update runs set holder = null where id = %s", [report.id])
             if report.samples or report.size or report.chosen is not None:
-                await connection.execute("update runs set lost = 0 where id = %s", [report.id])
+                await connection.execute(FURTHER, {"id": report.id})
             await connection.execute(
                 "update runs set done = least(total,"
                 " (select coalesce(sum(calls), 0) from blocks where run_id = runs.id)"

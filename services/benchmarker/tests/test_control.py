@@ -6,6 +6,7 @@ import orjson
 import psycopg
 import pytest
 from benchmark_caller import MODEL, Caller
+from test_analysis import setup as setup_of
 
 from common import bus
 from common.context import Context, current
@@ -167,6 +168,25 @@ async def test_only_deliveries_that_end_without_a_word_and_without_progress_are_
         assert await take() == 1
         again = await connection.call(TAKE, Take(id=run.id, worker=f"w/{taken}"))
         assert again.lost == 1  # it asks again because the answer was lost
+    await caller.call(CANCEL_RUN, RunName(id=run.id))
+
+
+async def test_a_run_that_begins_anew_on_each_machine_and_gets_no_further_is_lost_each_time(
+    idle_stack, idle_connection
+) -> None:
+    caller = Caller(idle_connection)
+    run = await caller.start()
+    machines = [setup_of(), setup_of(dtype="bfloat16")]
+    async with bus.connect(idle_stack.nats.url("worker"), "worker") as connection:
+        lost = []
+        for taken in range(6):
+            worker = f"w/{taken}"
+            lost.append((await connection.call(TAKE, Take(id=run.id, worker=worker))).lost)
+            what = Report(id=run.id, worker=worker, setup=machines[taken % 2])
+            await connection.call(REPORT, what)
+            size = SizeFacts(batch_size=1)
+            await connection.call(REPORT, Report(id=run.id, worker=worker, size=size))
+        assert lost == [0, 1, 2, 3, 4, 5]
     await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 

@@ -24,7 +24,7 @@ def _once_each(sizes: list[int]) -> list[int]:
 
 
 class BenchmarkRequest(Input):
-    """What to measure. Left out, `batchSizes` are searched for, up to what fits."""
+    """What to measure. Left out, `batchSizes` are searched for: up to 256, of what fits."""
 
     model_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
         description="Id or address of a model on the Hugging Face Hub.",

@@ -50,7 +50,7 @@ def free_memory(kind: str) -> float:
     free = psutil.virtual_memory().available
     limit = _container_limit()
     if limit is not None:
-        free = min(free, limit - int((GROUP / "memory.current").read_text()))
+        free = min(free, limit - _container_use())
     return free / MIB
 
 
@@ -66,6 +66,12 @@ def _container_limit() -> int | None:
     limit = GROUP / "memory.max"
     text = limit.read_text().strip() if limit.exists() else "max"
     return int(text) if text.isdecimal() else None
+
+
+def _container_use() -> int:
+    """Without the files that are only kept in case somebody reads them again."""
+    stat = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+    return int((GROUP / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
 
 
 def describe(share: float, most: float | None) -> dict[str, Any]:
