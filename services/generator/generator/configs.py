@@ -47,10 +47,14 @@ LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 # Longer than any name of an architecture.
 MOST_CHARACTERS = 128
 MOST_ITEMS = 16
+# Four times those of the largest tokenizer_config.json that is known; a comma is between any two.
+MOST_VALUES = 250_000
 
 
 def read(name: str, content: bytes) -> dict[str, Any]:
     """What `reduce` leaves. Raises ModelRefused: not an object, or it brings code."""
+    if content.count(b",") > MOST_VALUES:
+        raise ModelRefused(f"{name} has more than {MOST_VALUES:,} values", reason="config")
     try:
         config = orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -126,10 +130,12 @@ def _check_field(name: str, key: str, value: Any) -> None:
 def _is_small(value: Any) -> bool:
     """Kept for as long as the model is remembered, so an owner must not choose how much."""
     if isinstance(value, list):
-        return len(value) <= MOST_ITEMS and all(map(_is_small, value))
+        return len(value) <= MOST_ITEMS and all(map(_is_short_or_a_number, value))
+    return _is_short_or_a_number(value)
+
+
+def _is_short_or_a_number(value: Any) -> bool:
     # A size of null is not left out: it has another meaning than the one that is taken else.
-    return value is None or isinstance(value, int) or _is_short(value)
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MOST_CHARACTERS
+    if isinstance(value, str):
+        return len(value) <= MOST_CHARACTERS
+    return value is None or isinstance(value, int)

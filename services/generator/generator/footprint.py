@@ -154,11 +154,15 @@ def _kept_tokens(text: Config, layers: int, tokens: int) -> int:
         return len(range(whole(text, "attn_layer_offset") or 0, layers, every)) * tokens
     if isinstance(kinds, list):  # a pattern: `configs.complete`
         if every := whole(text, "sliding_window_pattern"):
-            kinds = ["sliding_attention"] * min(every - 1, layers) + ["full_attention"]
-        kinds = {
-            kind: sum(len(range(at, layers, len(kinds))) for at, k in enumerate(kinds) if k == kind)
-            for kind in set(kinds)
-        }
+            full = layers // every
+            kinds = {"full_attention": full, "sliding_attention": layers - full}
+        else:
+            kinds = {
+                kind: sum(
+                    len(range(at, layers, len(kinds))) for at, k in enumerate(kinds) if k == kind
+                )
+                for kind in set(kinds)
+            }
     if not isinstance(kinds, dict):
         return layers * near
     windowed = kinds.get("sliding_attention", 0) + kinds.get("chunked_attention", 0)
@@ -172,19 +176,17 @@ def diffusion(config: Config, task: Task, width: int) -> int:
     scale = 2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 8
     sample = whole(denoiser, "sample_size")
     side = sample * (scale if vae else 1) if sample else USUAL_SIDE
-    channels = denoiser.get("block_out_channels")
-    if isinstance(channels, list) and channels and isinstance(channels[0], int):
+    if channels := _first(denoiser.get("block_out_channels")):
         # Of the first level, where there are most pixels: four maps of twice its channels.
-        seen = (side // (scale if vae else 1)) ** 2 * channels[0] * 8 * width
+        seen = (side // (scale if vae else 1)) ** 2 * channels * 8 * width
     else:
         frames = (USUAL_FRAMES // 4 + 1) if task.answers.startswith("For each input {video") else 1
         tokens = (side // TOKEN_SIDE) ** 2 * frames
         heads = whole(denoiser, "num_attention_heads") or 16
         hidden = heads * (whole(denoiser, "attention_head_dim") or 64)
         seen = tokens * 16 * hidden * width
-    first = levels[0] if isinstance(levels, list) and levels and isinstance(levels[0], int) else 128
     # Videos are decoded a few frames at a time.
-    decoded = side**2 * first * 2 * 4 * width if vae else 0
+    decoded = side**2 * (_first(levels) or 128) * 2 * 4 * width if vae else 0
     return max(2 * seen, decoded)
 
 
@@ -211,10 +213,18 @@ def sight_part(config: Config) -> Config:
 def whole(config: Config, *names: str) -> int | None:
     """The first of these that is a sensible number; configs are anyone's text."""
     for name in names:
-        value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 10_000_000:
-            return value
+        if number := _sensible(config.get(name)):
+            return number
     return None
+
+
+def _first(values: Any) -> int | None:
+    return _sensible(values[0]) if isinstance(values, list) and values else None
+
+
+def _sensible(value: Any) -> int | None:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return value if number and 0 < value <= 10_000_000 else None
 
 
 def _hidden(config: Config) -> int | None:

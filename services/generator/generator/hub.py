@@ -34,6 +34,8 @@ MOST_ERROR = 64 * 2**10
 REDIRECTS = 3
 # Answers under way at once; each holds at most MOST_METADATA.
 AT_ONCE = 32
+# Files of more than a few kB; what one is read into takes several times its size.
+LARGE_AT_ONCE = 4
 # The Hub hands out large files from hosts of its own; files only, without the token.
 STORAGE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.hf\.co")
 # Seconds that its limits are counted over.
@@ -57,6 +59,8 @@ class Hub:
         self.endpoint = endpoint.rstrip("/")
         self.token = token
         self.clock = clock
+        # Held by whoever has a large file of a model's in memory, and what it is read into.
+        self.large = asyncio.Semaphore(LARGE_AT_ONCE)
         # Until when the Hub has said that it answers no more, by what is asked for.
         self._spent_until: dict[str, float] = {}
         self._origin = httpx2.URL(self.endpoint)

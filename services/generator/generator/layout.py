@@ -26,9 +26,9 @@ MODULE = re.compile(r"sentence_transformers(?:\.[a-z_]{1,64}){0,6}\.[A-Za-z]{1,6
 
 # Parts of a pipeline that are called so have no weights.
 WEIGHTLESS = re.compile(
-    r"\w*(?:Tokenizer(?:Fast)?|Scheduler|Processor(?:Fast|Pil)?|FeatureExtractor)"
+    r"TokenizersBackend|\w*(?:Tokenizer(?:Fast)?|Scheduler|Processor(?:Fast|Pil)?|FeatureExtractor)"
 )
-TOKENIZER = re.compile(r"\w*Tokenizer(?:Fast)?")
+TOKENIZER = re.compile(r"TokenizersBackend|\w*Tokenizer(?:Fast)?")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _components(index: Any) -> Layout:
     for name, value in sorted(index.items()):
         if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
             continue
-        if len(value) != 2 or value[0] not in PARTS or not CLASS.fullmatch(str(value[1])):
+        if len(value) != 2 or str(value[0]) not in PARTS or not CLASS.fullmatch(str(value[1])):
             raise _custom("model_index.json")
         classes[name] = str(value[1])
     return Layout("diffusers", tuple(classes), pipeline, classes)

@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
@@ -22,7 +23,7 @@ from generator import configs, layout, vocabulary, weights
 from generator.hub import Hub
 from generator.layout import INDEXES, Layout
 from generator.reasons import refuse
-from generator.weights import Weights
+from generator.weights import Index, Weights
 
 # Files that transformers reads from a model's folder and that hold no code.
 LOADED = vocabulary.known() | {
@@ -55,6 +56,8 @@ CONFIGS = (
 # The tokenizer of Gemma 3 describes its 6,400 added tokens in 1.2 MB, a classifier its 21,841
 # labels in 3.
 MOST_CONFIG = 8 * 2**20
+# Read into what it says in a moment, in bytes.
+SMALL = 64 * 2**10
 # That of the largest models, with a line for each tensor of each expert.
 MOST_INDEX = 16 * 2**20
 # The largest open models are in some 200; module.yaml names each.
@@ -64,6 +67,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".npz")
 MOST_HEADERS = 64
 HEADERS_AT_ONCE = 4
 
+Found = TypeVar("Found")
 Hex40 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0, lt=2**50)]
@@ -84,7 +88,7 @@ class Sibling(BaseModel):
 class Summary(BaseModel):
     """The Hub's own reading of the weights' headers."""
 
-    parameters: dict[str, Size]
+    parameters: Annotated[dict[weights.Dtype, Size], Field(max_length=weights.MOST_DTYPES)]
 
 
 def _if_sensible(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
@@ -271,35 +275,44 @@ async def _read_layout(hub: Hub, description: Description) -> Layout:
     """Read the index of a model in several folders, before it is known which files it needs."""
     for sibling in description.siblings:
         if sibling.rfilename in INDEXES:
-            file = _file(sibling)
-            _check_size(file)
-            content = await hub.file(description.id, description.sha, file.path, MOST_CONFIG)
-            return layout.read(file.path, content)
+            read = partial(layout.read, sibling.rfilename)
+            return await _read_file(hub, description, _file(sibling), MOST_CONFIG, read)
     return Layout()
 
 
-Places = dict[str, Mapping[str, str]]
+Places = dict[str, Index]
 
 
 async def _read_indexes(hub: Hub, description: Description, laid_out: Layout) -> Places:
-    """Of each folder with its weights in several files, which file has which tensor."""
+    """Of each folder with its weights in several files, which those are."""
     siblings = {sibling.rfilename: sibling for sibling in description.siblings}
-    wanted = {
-        folder: index
-        for folder in laid_out.with_weights
-        if not any(at(folder, name) in siblings for name in WHOLE)
-        for index in (at(folder, f"{name}.index.json") for name in WHOLE)
-        if index in siblings
-    }
+    wanted: dict[str, str] = {}
+    for folder in laid_out.with_weights:
+        if not any(at(folder, name) in siblings for name in WHOLE):
+            for index in (at(folder, f"{name}.index.json") for name in WHOLE):
+                if index in siblings:
+                    wanted.setdefault(folder, index)
 
-    async def read(index: str) -> Mapping[str, str]:
-        _check_size(_file(siblings[index]), MOST_INDEX)
-        content = await hub.file(description.id, description.sha, index, MOST_INDEX)
-        # Parsing megabytes would hold up every other request.
-        return await asyncio.to_thread(weights.read_index, content)
+    async def read(index: str) -> Index:
+        file = _file(siblings[index])
+        return await _read_file(hub, description, file, MOST_INDEX, weights.read_index)
 
     places = await _together(*(read(index) for index in wanted.values()))
     return dict(zip(wanted, places, strict=True))
+
+
+async def _read_file(
+    hub: Hub, description: Description, file: File, most: int, read: Callable[[bytes], Found]
+) -> Found:
+    """What `read` makes of a file. Raises ModelRefused: it has more than `most` bytes."""
+    where = description.id, description.sha, file.path
+    if file.size <= SMALL:
+        return read(await hub.file(*where, SMALL))
+    if file.size > most:
+        raise ModelRefused(f"{file.path} is larger than {most // 2**20} MiB", reason="config")
+    async with hub.large:
+        # Parsing megabytes would hold up every other request.
+        return await asyncio.to_thread(read, await hub.file(*where, most))
 
 
 def at(folder: str, name: str) -> str:
@@ -340,13 +353,13 @@ def _needed(description: Description, laid_out: Layout, shards: Places) -> tuple
     return tuple(_file(siblings[path]) for path in sorted(chosen))
 
 
-def _weights(names: list[str], places: Mapping[str, str] | None) -> list[str]:
+def _weights(names: list[str], index: Index | None) -> list[str]:
     for whole in WHOLE:
         if whole in names:  # the libraries prefer it to shards
             return [whole]
-    if places is None:
+    if index is None:
         return []
-    shards = sorted(set(places.values()))
+    shards = sorted(index.shards)
     if len(shards) > MOST_SHARDS:
         raise ModelRefused(f"the weights are in more than {MOST_SHARDS} files", reason="weights")
     if not set(shards) <= set(names) or not all(map(SHARD.fullmatch, shards)):
@@ -377,14 +390,8 @@ def _file(sibling: Sibling) -> File:
 async def _read_config(
     hub: Hub, description: Description, file: File
 ) -> tuple[str, dict[str, Any]]:
-    _check_size(file)
-    content = await hub.file(description.id, description.sha, file.path, MOST_CONFIG)
-    return file.path, configs.read(file.path, content)
-
-
-def _check_size(file: File, most: int = MOST_CONFIG) -> None:
-    if file.size > most:
-        raise ModelRefused(f"{file.path} is larger than {most // 2**20} MiB", reason="config")
+    read = partial(configs.read, file.path)
+    return file.path, await _read_file(hub, description, file, MOST_CONFIG, read)
 
 
 async def _measure(
@@ -399,8 +406,8 @@ async def _measure(
                 f"the weights are in more than {MOST_HEADERS} files, and the Hub has not read them",
                 reason="weights",
             )
-        tensors = [name for folder in places.values() for name in folder]
-        header = weights.Header(description.safetensors.parameters, weights.kinds(tensors))
+        names = weights.together(index.names for index in places.values())
+        header = weights.Header(description.safetensors.parameters, names)
         return weights.total([header], size)
     free = asyncio.Semaphore(HEADERS_AT_ONCE)
 
@@ -410,10 +417,12 @@ async def _measure(
                 description.id, description.sha, shard.path, 0, min(weights.FIRST, shard.size)
             )
             length = weights.header_length(part, shard.size)
-            if len(part) < 8 + length:
+            if len(part) >= 8 + length:
+                return await asyncio.to_thread(
+                    weights.read_header, part[8 : 8 + length], shard.size
+                )
+            async with hub.large:
                 part = await hub.part(description.id, description.sha, shard.path, 0, 8 + length)
-            # Parsing megabytes of header would hold up every other request.
-            header = part[8 : 8 + length]
-            return await asyncio.to_thread(weights.read_header, header, shard.size)
+                return await asyncio.to_thread(weights.read_header, part[8:], shard.size)
 
     return weights.total(await asyncio.gather(*(measure(shard) for shard in shards)), size)

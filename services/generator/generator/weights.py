@@ -6,7 +6,7 @@ tensor with its dtype, shape and place.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -30,8 +30,11 @@ BYTES = {
 Size = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+Dtype = Annotated[str, Field(max_length=16)]
+
+
 class Tensor(BaseModel):
-    dtype: str
+    dtype: Dtype
     shape: Annotated[list[Size], Field(max_length=16)]
     data_offsets: tuple[Size, Size]
 
@@ -43,6 +46,8 @@ NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 # More kinds of tensors than any model has; they are kept for as long as the model is remembered.
 MOST_NAMES = 1000
 LONGEST_NAME = 200
+# More dtypes than the format has, and more elements of one than any model has.
+MOST_DTYPES, MOST_ELEMENTS = 32, 2**50
 # How tensors are called, or end, that hold numbers packed into others: GPTQ's and AWQ's,
 # bitsandbytes', compressed-tensors', MLX's, DeepSeek's.
 PACKED = (
@@ -59,6 +64,14 @@ class Header:
     """
 
     elements: dict[str, int]
+    names: frozenset[str] | None
+
+
+@dataclass(frozen=True)
+class Index:
+    """The files that a model's weights are in, and the kinds of its tensors, as in Header."""
+
+    shards: frozenset[str]
     names: frozenset[str] | None
 
 
@@ -103,26 +116,31 @@ def read_header(header: bytes, file_size: int) -> Header:
         content = orjson.loads(header)
         content.pop("__metadata__", None)
         tensors = HEADER.validate_python(content)
-    except (ValueError, AttributeError, ValidationError):
+    except (ValueError, AttributeError, TypeError, ValidationError):
         raise _broken("the header of a weights file cannot be read") from None
     elements: dict[str, int] = {}
     for tensor in tensors.values():
         count = math.prod(tensor.shape)
         begin, end = tensor.data_offsets
-        if tensor.dtype in BYTES and count * BYTES[tensor.dtype] != end - begin:
+        if count > MOST_ELEMENTS or (
+            tensor.dtype in BYTES and count * BYTES[tensor.dtype] != end - begin
+        ):
             raise _broken("the header of a weights file contradicts itself")
         elements[tensor.dtype] = elements.get(tensor.dtype, 0) + count
+    if len(elements) > MOST_DTYPES:
+        raise _broken("the header of a weights file names dtypes that there are not")
     if 8 + len(header) + max((t.data_offsets[1] for t in tensors.values()), default=0) != file_size:
         raise _broken("a weights file is not as long as its header says")
     return Header(elements, kinds(tensors))
 
 
-def read_index(content: bytes) -> Mapping[str, str]:
-    """The file that each tensor is in. Raises ModelRefused: it does not say."""
+def read_index(content: bytes) -> Index:
+    """Raises ModelRefused: it does not say which file each tensor is in."""
     try:
-        return PLACES.validate_python(orjson.loads(content)["weight_map"])
+        places = PLACES.validate_python(orjson.loads(content)["weight_map"])
     except (ValueError, KeyError, TypeError, ValidationError):
         raise _broken("the index of the weights cannot be read") from None
+    return Index(frozenset(places.values()), kinds(places))
 
 
 def kinds(names: Iterable[str]) -> frozenset[str] | None:
@@ -131,15 +149,23 @@ def kinds(names: Iterable[str]) -> frozenset[str] | None:
     return found if small else None
 
 
+def together(named: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+    """The kinds of several files."""
+    found: set[str] = set()
+    for names in named:
+        if names is None:
+            return None
+        found |= names
+    return kinds(found)
+
+
 def total(files: Iterable[Header], size: int) -> Weights:
     elements: dict[str, int] = {}
-    names: set[str] | None = set()
+    files = list(files)
     for file in files:
-        names = None if names is None or file.names is None else names | file.names
         for dtype, count in file.elements.items():
             elements[dtype] = elements.get(dtype, 0) + count
-    kept = None if names is None else kinds(names)
-    return Weights(dict(sorted(elements.items())), size, kept)
+    return Weights(dict(sorted(elements.items())), size, together(file.names for file in files))
 
 
 def _broken(message: str) -> ModelRefused:

@@ -53,6 +53,12 @@ DECODERS: dict[str, Any] = {
         "Gemma2",
         lambda: transformers.Gemma2Config(**{**SMALL, "num_attention_heads": 8}, sliding_window=8),
     ),
+    "windows in all layers but every so many": (
+        "Cohere2",
+        lambda: transformers.Cohere2Config(
+            **{**SMALL, "num_hidden_layers": 7}, num_key_value_heads=2, sliding_window=8
+        ),
+    ),
     "attention in one layer of several": (
         "Jamba",
         lambda: transformers.JambaConfig(
@@ -198,6 +204,22 @@ def test_a_part_of_a_model_has_the_sizes_of_its_own_kind_where_the_whole_says_no
     gemma = configs.complete({"model_type": "gemma3", "text_config": {"num_hidden_layers": 34}})
     assert gemma["text_config"]["num_key_value_heads"] == 4
     assert footprint.tokens_of(gemma, MEDIA_TASKS["image-text-to-text"]) == footprint.MOST_TOKENS
+
+
+@pytest.mark.parametrize("absurd", [-(2**62), 0, 2**62, True, [320], "320", None])
+def test_an_absurd_size_is_none(absurd: Any) -> None:
+    config = {
+        "denoiser": {"sample_size": 64, "block_out_channels": [absurd]},
+        "vae": {"block_out_channels": [absurd, 256, 512, 512]},
+    }
+    plain = {"denoiser": {"sample_size": 64}, "vae": {"block_out_channels": [None] * 4}}
+    task = DIFFUSION["text-to-image"]
+    assert of(task, config) == of(task, plain)
+    text = {"num_hidden_layers": 6, "num_attention_heads": 2, "hidden_size": 8}
+    layers = {"layer_types": ["full_attention"], "sliding_window_pattern": absurd}
+    assert of(TASKS["text-generation"], {**text, **layers}).cache == (
+        of(TASKS["text-generation"], text).cache
+    )
 
 
 def test_layers_are_counted_however_many_an_owner_writes() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
-from generator import configs, layout, vocabulary
+from generator import configs, layout, vocabulary, weights
 from generator.handlers import Handlers
 from generator.layout import Layout
 from generator.libraries import row, table
@@ -169,6 +169,38 @@ def test_a_config_nested_without_end_is_refused() -> None:
         config = {"a": [config]}
     with pytest.raises(ModelRefused, match="nested"):
         configs.check("config.json", config)
+
+
+def test_a_config_of_more_values_than_any_is_refused_before_it_is_read() -> None:
+    content = orjson.dumps({"id2label": dict.fromkeys(map(str, range(300_000)), "x")})
+    with pytest.raises(ModelRefused, match="more than 250,000 values"):
+        configs.read("config.json", content)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b'{"a": {"dtype": "X9", "shape": [9223372036854775807, 9], "data_offsets": [0, 0]}}',
+        orjson.dumps(
+            {
+                f"{n}": {"dtype": f"X{n}", "shape": [1], "data_offsets": [0, 0]}
+                for n in range(weights.MOST_DTYPES + 1)
+            }
+        ),
+    ],
+)
+def test_an_absurd_header_of_weights_is_refused(header: bytes) -> None:
+    with pytest.raises(ModelRefused) as caught:
+        weights.read_header(header, 8 + len(header))
+    assert caught.value.details["reason"] == "weights"
+
+
+def test_an_absurd_part_of_a_pipeline_is_refused() -> None:
+    index = {"_class_name": "StableDiffusionPipeline", "unet": [["diffusers"], "UNet"]}
+    with pytest.raises(ModelRefused) as caught:
+        layout.read("model_index.json", orjson.dumps(index))
+    assert caught.value.details["reason"] == "custom-code"
 
 
 def test_an_ordinary_config_passes() -> None:
