@@ -115,11 +115,16 @@ def refusal(home: Path, port: int | str) -> str:
     return complaint
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_stops_everything_in_order(tmp_path: Path, number: signal.Signals) -> None:
-    with running(tmp_path / "home") as run:
+def test_a_second_one_at_the_same_home_is_refused_and_an_interrupt_stops_the_first_in_order(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path) as run:
+        (port,) = ports.find(1)
+        said = refusal(tmp_path, port)
+        assert str(tmp_path) in said
+        assert "already runs" in said
         assert get(run.port, "/readyz").status == 200
-        assert run.end(number) == 0
+        assert run.end(signal.SIGINT) == 0
     assert run.left() == []
     assert run.said.endswith("stopped\n")
     for part in ("nats", "postgres", "envoy", "gateway-1", "gateway-2", "generator-1"):
@@ -128,14 +133,9 @@ def test_an_interrupt_stops_everything_in_order(tmp_path: Path, number: signal.S
     assert "\x1b" not in run.said
 
 
-def test_a_killed_supervisor_takes_everything_with_it(tmp_path: Path) -> None:
-    with running(tmp_path / "home") as run:
-        assert len(run.started) >= 7
-        assert run.end(signal.SIGKILL) == -signal.SIGKILL
-    assert run.left() == []
-
-
-def test_a_second_start_finds_yesterdays_accounts_even_after_a_kill(tmp_path: Path) -> None:
+def test_a_killed_supervisor_takes_everything_with_it_but_what_the_next_start_finds(
+    tmp_path: Path,
+) -> None:
     account = {"email": "someone@example.com", "password": "a long enough password"}
     basic = base64.b64encode(f"{account['email']}:{account['password']}".encode()).decode()
     with running(tmp_path / "home") as run:
@@ -147,19 +147,14 @@ def test_a_second_start_finds_yesterdays_accounts_even_after_a_kill(tmp_path: Pa
             body=json.dumps(account).encode(),
         )
         assert made.status == 201
-        run.end(signal.SIGKILL)
+        assert len(run.started) >= 7
+        assert run.end(signal.SIGKILL) == -signal.SIGKILL
+    assert run.left() == []
     with running(tmp_path / "home") as run:
         keys = get(run.port, "/v1/api/keys", f"Authorization: Basic {basic}")
         assert keys.status == 200
-
-
-def test_a_second_one_at_the_same_home_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    with running(tmp_path) as run:
-        (port,) = ports.find(1)
-        said = refusal(tmp_path, port)
-        assert str(tmp_path) in said
-        assert "already runs" in said
-        assert get(run.port, "/readyz").status == 200
+        assert run.end(signal.SIGTERM) == 0
+    assert run.left() == []
 
 
 def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
