@@ -63,6 +63,7 @@ def test_from_registering_to_a_revoked_key_on_the_pages(
     email = f"{secrets.token_hex(6)}@example.com"
     answer = browser.post("/register", data={"email": email, "password": PASSWORD})
     assert (answer.status_code, answer.headers["location"]) == (303, "/login?registered=1")
+    assert answer.headers["ratelimit"].startswith('"register";r=')
     cookie = {"Cookie": log_in(browser, email)}
     form = {"name": "<b>laptop", "scopes": ["generate"], "expires": "30", "number": "1"}
     page = browser.post("/dashboard/keys", data=form, headers=cookie).text
@@ -402,6 +403,8 @@ def test_of_wrong_passwords_at_once_as_many_are_told_so_as_one_after_the_other(
 
         statuses = Counter(pool.map(guess, range(25)))
     assert statuses == {401: 10, 429: 15}
+    # Of the others it was not even looked whether they are right.
+    assert acts(stack, account.id).count("login_failed") == 10
 
 
 def test_fifty_logins_at_once_cost_little_memory(generous_stack: Stack, hurried: Account) -> None:

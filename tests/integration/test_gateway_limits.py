@@ -176,6 +176,7 @@ def test_a_hostile_body_is_a_1003_that_repeats_nothing(hurried: Account, body: b
         f"alerts?modelId={'hunter2' * 100}",
         "alerts?openOnly=hunter2",
         "alerts?limit=201",
+        "alerts?colour=hunter2",
         "alerts?" + "hunter2&" * 300,
     ],
 )

@@ -26,14 +26,17 @@ from common.contracts import Input, Message
 from common.errors import Unauthenticated, Unavailable
 from common.postgres import Database
 from gateway import audit
-from gateway.counters import Policy, remember
+from gateway.counters import Policy
 from gateway.limits import Limits, OverLimit
+from gateway.memory import remember
 from gateway.passwords import MOST_WAITING, Passwords
 
 LOGIN, LOGIN_ADDRESS, LOGIN_ACCOUNT = "login", "login-address", "login-account"
 # Callers at once whose login was noted; the oldest go first.
 REMEMBERED = 10_000
 DAY = 86_400.0
+# Callers from all addresses who try passwords: the others' requests keep most of the places.
+MOST_TRYING = 4 * MOST_WAITING
 
 
 def policies(per_minute: int) -> list[Policy]:
@@ -151,7 +154,9 @@ class Accounts:
 
     @asynccontextmanager
     async def _turn(self, network: str) -> AsyncIterator[None]:
-        """One at a time for each address; raises Unavailable when too many wait."""
+        """One at a time for each address; raises Unavailable when too many wait, here or in all."""
+        if sum(turn.callers for turn in self._turns.values()) >= MOST_TRYING:
+            raise Unavailable("too many logins at once; try again", retry_after=1)
         turn = self._turns.setdefault(network, Turn())
         if turn.callers > MOST_WAITING:
             raise Unavailable("too many logins at once from this address", retry_after=1)

@@ -18,6 +18,7 @@ import structlog
 from common.context import current
 from common.errors import ServiceError
 from common.postgres import Connection, Database
+from gateway.memory import remember
 
 log = structlog.get_logger()
 
@@ -63,9 +64,7 @@ class Notes:
         what, now = (network(), act, account or "", *details.values()), time.monotonic()
         if self._noted.get(what, -math.inf) > now - 60:
             return
-        if len(self._noted) >= REMEMBERED:
-            del self._noted[next(iter(self._noted))]
-        self._noted[what] = now
+        remember(self._noted, what, now, REMEMBERED)
         await note(self.database, act, account, **details)
 
 

@@ -15,6 +15,7 @@ from common.contracts.access import Access, Credentials, KeyRevoked
 from common.errors import ServiceError, Unauthenticated
 from common.postgres import Database
 from gateway import audit, keyring, keys, sessions
+from gateway.memory import remember
 
 log = structlog.get_logger()
 
@@ -82,9 +83,8 @@ class Authentication:
             raise Unauthenticated("the API key is unknown, expired or revoked")
         caller = Caller(row[0], row[1], frozenset(row[2]), row[3])
         if revocations == self._revocations:
-            while len(self._trusted) >= REMEMBERED:
-                del self._trusted[next(iter(self._trusted))]
-            self._trusted[hashed] = (caller, time.monotonic() + TRUSTED)
+            trusted = caller, time.monotonic() + TRUSTED
+            remember(self._trusted, hashed, trusted, REMEMBERED)
         return caller
 
     async def _note_refused(self, hashed: bytes) -> None:

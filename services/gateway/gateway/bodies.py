@@ -69,7 +69,7 @@ def require_json(headers: dict[bytes, bytes]) -> None:
 
 
 def parse_query(query: bytes, model: type[Message]) -> Message:
-    """What stands behind the question mark; of what stands there twice, the last.
+    """What stands behind the question mark; of what stands there twice, the last, and all known.
 
     Raises:
         InvalidRequest: as `parse`.
@@ -82,7 +82,7 @@ def parse_query(query: bytes, model: type[Message]) -> Message:
     for name, value in last.items():
         check_parameter(name[:64], value)
     try:
-        return model.model_validate(last)
+        return model.model_validate(last, extra="forbid")
     except ValidationError as error:
         raise invalid(error) from None
 

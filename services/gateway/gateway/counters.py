@@ -30,7 +30,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -41,6 +41,7 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 from common.bus import NatsBus, NoResponders, token
 from common.connection import Message
 from common.errors import Unavailable
+from gateway.memory import remember
 
 log = structlog.get_logger()
 
@@ -61,9 +62,6 @@ MOST_BYTES = 64 * 1024 * 1024
 # Counters remembered here at once; the oldest go first.
 REMEMBERED = 20_000
 UNCOUNTED = "requests cannot be counted at present"
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -311,8 +309,11 @@ class Counters:
             for number in waiting:
                 number.set_result(None)
         else:
+            # Who came meanwhile takes of what was fetched ahead.
+            waiting += [number for number in counter.waiting if not number.done()]
             for number, value in zip(waiting, numbers, strict=False):
                 number.set_result(value)
+            counter.waiting = waiting[len(numbers) :]
             if unused := numbers[len(waiting) :]:
                 counter.ahead.extend(unused)
                 asyncio.get_running_loop().call_later(
@@ -365,7 +366,7 @@ class Counters:
     ) -> dict[int, int]:
         """One question, and a message for each counter that there is (NATS ADR-31)."""
         client = self.bus.client
-        if not client.is_connected:
+        if client.silent or not client.is_connected:
             raise Unavailable("the bus is away", retry_after=1)
         inbox = client.new_inbox()
         subjects = [_subject(policy, account, slot) for slot in slots]
@@ -408,10 +409,3 @@ def _value(reply: Message) -> int:
         log.error("counting failed", answer=answer)
         raise Unavailable(UNCOUNTED, retry_after=1)
     return int(answer["val"])
-
-
-def remember(memory: dict[Key, Value], key: Key, value: Value, most: int) -> None:
-    """The oldest go first."""
-    memory[key] = value
-    if len(memory) > most:
-        del memory[next(iter(memory))]

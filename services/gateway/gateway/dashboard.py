@@ -22,13 +22,12 @@ from common.service import invalid
 from gateway import audit, bodies, keys, pages, sessions
 from gateway.accounts import AccountChange, NewAccount
 from gateway.answer import Answer
-from gateway.endpoint import Guards
+from gateway.endpoint import FEW_BYTES, Guards
 from gateway.keyring import CreatedKey, KeyChange, KeyRing, NewKey
 from gateway.limits import OverLimit
 from gateway.limits import headers as rate_headers
 from gateway.pages import Pages
 
-MOST_BYTES = 10_000
 MOST_FIELDS = 20
 # What the form offers, in days; the API takes any time.
 EXPIRIES = (7, 30, 90, 365)
@@ -49,12 +48,15 @@ class Dashboard:
     async def register(self, request: Request) -> Response:
         fields: Fields = {}
         try:
-            await self.guards.limits.admit(audit.network(), ["register"])
+            limits = self.guards.limits
+            request.state.standings = await limits.admit(audit.network(), ["register"])
             fields = await self._fields(request)
             await self.guards.accounts.register(
                 NewAccount(email=_one(fields, "email"), password=_one(fields, "password"))
             )
         except (ServiceError, ValidationError) as error:
+            if isinstance(error, OverLimit):
+                request.state.standings = [error.standing]
             return self._again("register.html", request, fields, error)
         return _to("/login?registered=1")
 
@@ -186,7 +188,7 @@ class Dashboard:
         media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media_type != b"application/x-www-form-urlencoded":
             raise InvalidRequest("send a form", status=415)
-        raw = await bodies.read(request.receive, headers, MOST_BYTES)
+        raw = await bodies.read(request.receive, headers, FEW_BYTES)
         try:
             fields = parse_qs(
                 raw.decode("ascii"),

@@ -18,7 +18,8 @@ import structlog
 
 from common.bus import NatsBus
 from common.errors import RateLimited, Unavailable
-from gateway.counters import REMEMBERED, UNCOUNTED, Counter, Counters, Policy, Question, remember
+from gateway.counters import REMEMBERED, UNCOUNTED, Counter, Counters, Policy, Question
+from gateway.memory import remember
 
 log = structlog.get_logger()
 
@@ -139,10 +140,13 @@ class Limits:
 
     def refund(self, account: str, standing: Standing) -> None:
         """Take back what was admitted: it has turned out to be free."""
+        key = standing.policy.name, account
         if standing.slot is not None:
             self.counters.give_back(account, standing.policy, standing.slot)
             # It may have been what was too many.
-            self._over.pop((standing.policy.name, account), None)
+            self._over.pop(key, None)
+        elif alone := self._alone.get(key):
+            alone.pop()  # which of those just now it was makes no difference
 
     def refuse_if_over(self, account: str, names: Iterable[str]) -> None:
         """Raises RateLimited for who is known to be over one of them; asks nobody."""

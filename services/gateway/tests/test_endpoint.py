@@ -220,6 +220,29 @@ async def test_what_is_not_found_is_noted_with_an_idempotency_key_as_without(des
         assert await cursor.fetchall() == [("not_found",), ("not_found",)]
 
 
+async def test_large_bodies_are_understood_one_after_the_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, key = await desk.key()
+    parse, under_way, most = bodies.parse, threading.Semaphore(0), 0
+
+    def watched(body: bytes, model: Any) -> Any:
+        nonlocal most
+        under_way.release()
+        most = max(most, under_way._value)
+        threading.Event().wait(0.05)
+        under_way.acquire()
+        return parse(body, model)
+
+    monkeypatch.setattr(bodies, "parse", watched)
+    body = {"word": "x" * 200_000}
+    answers = await asyncio.gather(
+        *(post(desk, "/v1/api/many", key, body) for _ in range(4)),
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    assert most == 1
+
+
 async def test_a_replay_counts_as_a_request_but_not_as_the_work(desk: Desk) -> None:
     _, key = await desk.key()
     for _ in range(5):

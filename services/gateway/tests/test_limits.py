@@ -285,6 +285,25 @@ async def test_who_asks_without_pause_and_may_ask_a_lot_does_not_wait_for_each_n
     assert sum(counts) == 5000
 
 
+async def test_who_comes_while_numbers_are_fetched_ahead_takes_of_those(
+    nats: NatsBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.counters.PAUSE", 60.0)  # on a busy machine, too
+    limits, who = await limiter(nats, 100_000, Clock()), account()
+    for _ in range(200):
+        await limits.admit(who, ["api"])
+    [counter] = limits.counters._counters.values()
+    while counter.ahead:
+        await limits.admit(who, ["api"])
+    first = asyncio.ensure_future(limits.admit(who, ["api"]))
+    await asyncio.sleep(0)
+    sent = nats.client.stats["out_msgs"]
+    meanwhile = [asyncio.ensure_future(limits.admit(who, ["api"])) for _ in range(10)]
+    left = [(await task)[0].remaining for task in (first, *meanwhile)]
+    assert left == list(range(left[0], left[0] - 11, -1))
+    assert nats.client.stats["out_msgs"] == sent
+
+
 async def test_a_small_limit_is_fetched_one_by_one(nats: NatsBus) -> None:
     limits, who = await limiter(nats, 999, Clock()), account()
     sent = nats.client.stats["out_msgs"]
@@ -308,6 +327,9 @@ async def test_without_the_bus_reads_get_a_share_and_what_costs_money_nothing(
         servers.stop("nats")
         try:
             who = account()
+            for _ in range(60):  # refused, and so for nothing
+                with pytest.raises(Unavailable):
+                    await limits.admit(who, ["api", "costly"])
             assert await admitted(limits, who, 80) == 50
             with pytest.raises(Unavailable):
                 await limits.admit(who, ["costly"])

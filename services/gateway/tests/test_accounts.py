@@ -1,0 +1,64 @@
+"""What keeps strangers who try passwords from everybody else's places."""
+
+import asyncio
+import time
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from common.errors import Unavailable
+from gateway import audit
+from gateway.accounts import MOST_TRYING
+from gateway.passwords import MOST_WAITING
+
+from .conftest import Desk
+
+
+async def test_strangers_from_everywhere_do_not_all_wait_to_try_a_password(desk: Desk) -> None:
+    done = asyncio.Event()
+
+    async def wait_in_line(address: str) -> None:
+        audit.origin.set((b"", address))
+        async with desk.guards.accounts._turn(audit.network()):
+            await done.wait()
+
+    from_one = [asyncio.ensure_future(wait_in_line("10.0.0.1")) for _ in range(60)]
+    others = [asyncio.ensure_future(wait_in_line(f"10.0.1.{n % 250}")) for n in range(500)]
+    await asyncio.sleep(0)
+    waiting = Counter(task.done() for task in from_one), Counter(task.done() for task in others)
+    assert waiting[0][False] == MOST_WAITING + 1
+    assert waiting[0][False] + waiting[1][False] == MOST_TRYING
+    done.set()
+    told = await asyncio.gather(*from_one, *others, return_exceptions=True)
+    assert all(error is None or isinstance(error, Unavailable) for error in told)
+    await asyncio.wait_for(wait_in_line("10.0.2.1"), 60)
+
+
+async def test_the_same_refusal_is_noted_once_a_minute(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, key = await desk.key()
+    async with desk.guards.accounts.database.connection() as connection:
+        await connection.execute(
+            "update keys set revoked_at = now() where account_id = %s", [account]
+        )
+
+    async def noted() -> int:
+        async with desk.http() as http:
+            for _ in range(3):
+                answer = await http.get("/v1/api/keys", headers={"Authorization": f"Bearer {key}"})
+                answer = await http.post("/v1/api/echo", headers={"Authorization": f"Bearer {key}"})
+                assert answer.status_code == 401
+        async with desk.guards.accounts.database.connection() as connection:
+            cursor = await connection.execute(
+                "select count(*) from audit where act = 'key_refused' and account_id = %s",
+                [account],
+            )
+            [(count,)] = await cursor.fetchall()
+        return int(count)
+
+    assert await noted() == 1
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + 61)
+    monkeypatch.setattr("gateway.audit.time", later)
+    assert await noted() == 2
