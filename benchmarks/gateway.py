@@ -334,17 +334,8 @@ def _overload(report: Report) -> None:
         stack.enter_context(_process(_python("handler"), trivial))
         keys = [Account(system.url).key for _ in range(20)]
         _wait_for(system.port, keys[0])
-        peak = _flood(system.port, keys, 64, SECONDS)
-        with ThreadPoolExecutor(1) as pool:
-            flood = pool.submit(_flood, system.port, keys, CROWD, OVERLOADED, 5 * peak)
-            healthy = []
-            while not flood.done():
-                healthy.append(urllib.request.urlopen(f"{system.url}/healthz").status == 200)
-                time.sleep(0.2)
-            goodput = flood.result()
-        start = time.perf_counter()
-        well = _flood(system.port, keys, 64, SECONDS)
-        recovery = time.perf_counter() - start - SECONDS
+        rounds = [_flood_once(system, keys) for _ in range(ROUNDS)]
+    peak, goodput, well = (statistics.median(column) for column in zip(*rounds, strict=True))
     report.add(
         figure(
             f"answered of {5 * peak:,.0f} requests/s on {CROWD:,} connections",
@@ -363,8 +354,21 @@ def _overload(report: Report) -> None:
             ratio_at_least=0.8,
         )
     )
-    assert all(healthy)
-    assert recovery < 30
+
+
+def _flood_once(system: Stack, keys: list[str]) -> tuple[float, float, float]:
+    """Good answers per second before, while it is asked for five times as much, and right after."""
+    peak = _flood(system.port, keys, 64, SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        flood = pool.submit(_flood, system.port, keys, CROWD, OVERLOADED, 5 * peak)
+        while not flood.done():
+            assert urllib.request.urlopen(f"{system.url}/healthz").status == 200
+            time.sleep(0.2)
+        goodput = flood.result()
+    start = time.perf_counter()
+    well = _flood(system.port, keys, 64, SECONDS)
+    assert time.perf_counter() - start - SECONDS < 30
+    return peak, goodput, well
 
 
 def _flood(port: int, keys: list[str], connections: int, seconds: int, rate: float = 0.0) -> float:
