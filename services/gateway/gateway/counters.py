@@ -61,6 +61,8 @@ PAUSE = 0.05
 MOST_BYTES = 64 * 1024 * 1024
 # Counters remembered here at once; the oldest go first.
 REMEMBERED = 20_000
+# Where earlier versions kept all counters, in memory as well. What the server says of its subjects.
+OLD_STREAM, OVERLAP = "LIMITS", 10065
 UNCOUNTED = "requests cannot be counted at present"
 
 
@@ -191,8 +193,12 @@ class Counters:
         try:
             try:
                 await stream.add_stream(config)
-            except nats.js.errors.BadRequestError:  # it is there, made by another version
-                await stream.update_stream(config)
+            except nats.js.errors.BadRequestError as error:
+                if error.err_code == OVERLAP:
+                    await stream.delete_stream(OLD_STREAM)
+                    await stream.add_stream(config)
+                else:  # it is there, made by another version
+                    await stream.update_stream(config)
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(UNCOUNTED, retry_after=1) from error
 

@@ -10,6 +10,7 @@ import time
 from functools import partial
 
 import pytest
+from nats.js.api import StorageType
 
 from common import bus
 from common.bus import NatsBus
@@ -317,6 +318,19 @@ async def test_a_bus_that_lost_its_memory_counts_on(nats: NatsBus) -> None:
     limits = await limiter(nats, 5, Clock())
     await nats.client.jetstream().delete_stream("LIMITS_60")
     assert await admitted(limits, who, 9) == 5
+
+
+async def test_the_stream_of_earlier_versions_makes_room_for_those_of_now(
+    nats: NatsBus, servers: Stack
+) -> None:
+    async with bus.connect(servers.nats.url("realtime"), "realtime") as earlier:
+        streams = earlier.client.jetstream()
+        for made in await streams.streams_info():
+            await streams.delete_stream(made.config.name or "")
+        await streams.add_stream(name="LIMITS", subjects=["limit.>"], storage=StorageType.MEMORY)
+        limits = await asyncio.wait_for(limiter(nats, 5, Clock()), 60)
+        assert [made.config.name for made in await streams.streams_info()] == ["LIMITS_60"]
+    assert await admitted(limits, account(), 9) == 5
 
 
 async def test_without_the_bus_reads_get_a_share_and_what_costs_money_nothing(
