@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import nats.errors
@@ -288,4 +288,6 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
             await client.flush(timeout=2)
         except (nats.errors.Error, OSError, TimeoutError):
             log.warning("bus away at the end")
-        await client.close()
+        # It writes what is pending, even to a connection that is lost; uvloop says RuntimeError.
+        with suppress(OSError, RuntimeError):
+            await client.close()

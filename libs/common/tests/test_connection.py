@@ -1,12 +1,13 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import nats.errors
 import pytest
+import uvloop
 
-from common import connection
+from common import bus, connection
 from common.connection import Connection, Message, encode
 
 
@@ -142,6 +143,21 @@ async def test_what_was_sent_as_the_connection_was_lost_is_not_sent_over_the_nex
     client.send("a", b"again")
     await client.flush()
     assert [message.data for message in heard] == [b"again"]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_who_leaves_while_the_server_is_away_just_leaves(
+    nats_server, run: Callable[..., None]
+) -> None:
+    async def leave() -> None:
+        async with bus.connect(nats_server.url, "caller") as caller:
+            nats_server.kill()
+            async with asyncio.timeout(60):
+                while caller.client.is_connected:
+                    await asyncio.sleep(0.01)
+            await caller.client.publish("a", b"never heard")
+
+    run(leave())
 
 
 async def test_what_is_too_large_or_finds_the_server_hanging_is_refused(
