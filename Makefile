@@ -26,9 +26,10 @@ $(STAMP): requirements.txt constraints.txt tests/hub/beside/sitecustomize.py $(w
 	@# One whose making was interrupted has no pip.
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(INSTALL) "pip itself" -c constraints.txt pip setuptools
-	@$(INSTALL) "packages" --no-build-isolation -r requirements.txt
+	@# What is used of them is compiled when it is first used; most never is.
+	@$(INSTALL) "packages" --no-compile --no-build-isolation -r requirements.txt
 	@# Beside the rest: docs/decisions/010 says why.
-	@$(INSTALL) "torchvision" -c constraints.txt --no-deps --upgrade \
+	@$(INSTALL) "torchvision" --no-compile -c constraints.txt --no-deps --upgrade \
 		--target $(VENV)/beside timm torchvision
 	@cp tests/hub/beside/sitecustomize.py $(VENV)/beside/
 	@touch $@
