@@ -234,16 +234,25 @@ class RunStore:
                 {"worker": worker, "id": id},
             )
             chosen, lost = await cursor.fetchone() or ([], 0)
-            cursor = await connection.execute("select samples from blocks where run_id = %s", [id])
-            blocks = [Samples.model_validate(row[0]) for row in await cursor.fetchall()]
+            # Of what is in the figures only that it is there: it may be megabytes.
+            cursor = await connection.execute(
+                "select round, batch_size, case when round = %s then samples end"
+                " from blocks where run_id = %s order by round, batch_size",
+                [SEARCHING, id],
+            )
+            blocks = await cursor.fetchall()
             facts = await self._sizes(connection, id)
             rows = await _select(connection, "where id = %s", [id])
             ticket = Ticket(
                 run=True,
                 setup=setup_of(rows[0]),
-                blocks=[(b.round, b.batch_size) for b in blocks if b.round != SEARCHING],
+                blocks=[(round, size) for round, size, looked in blocks if looked is None],
                 sizes=facts,
-                looked=[(b.batch_size, b.mean) for b in blocks if b.round == SEARCHING],
+                looked=[
+                    (size, Samples.model_validate(looked).mean)
+                    for _, size, looked in blocks
+                    if looked
+                ],
                 chosen=chosen,
                 lost=lost,
             )

@@ -24,6 +24,7 @@ from common.contracts.generation import GenerateRequest
 from common.contracts.measuring import (
     ANNOUNCE,
     REPORT,
+    SEARCHING,
     TAKE,
     Announcement,
     Report,
@@ -187,6 +188,22 @@ async def test_a_run_that_begins_anew_on_each_machine_and_gets_no_further_is_los
             size = SizeFacts(batch_size=1)
             await connection.call(REPORT, Report(id=run.id, worker=worker, size=size))
         assert lost == [0, 1, 2, 3, 4, 5]
+    await caller.call(CANCEL_RUN, RunName(id=run.id))
+
+
+async def test_a_ticket_says_what_is_in_but_not_each_of_its_times(
+    idle_stack, idle_connection
+) -> None:
+    caller = Caller(idle_connection)
+    run = await caller.start()
+    async with bus.connect(idle_stack.nats.url("worker"), "worker") as connection:
+        take = Take(id=run.id, worker="w/1")
+        await connection.call(TAKE, take)
+        for round in (1, 0, SEARCHING):
+            samples = Samples(round=round, batch_size=2, wall=[1_000_000, 3_000_000])
+            await connection.call(REPORT, Report(id=run.id, worker="w/1", samples=samples))
+        ticket = await connection.call(TAKE, take)
+    assert (ticket.blocks, ticket.looked) == ([(0, 2), (1, 2)], [(2, 2.0)])
     await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
