@@ -79,6 +79,26 @@ async def test_a_gpu_keeps_its_own_account_so_that_the_model_is_loaded_once(job)
     assert not GIVES_BACK.items() & done.processes[0].items()
 
 
+async def test_what_another_kind_of_machine_measured_is_measured_anew(job) -> None:
+    first = await job()
+    setup = next(report.setup for report in first.reports if report.setup)
+    other = setup.machine.model_copy(update={"name": "another"})
+    before = Ticket(
+        run=True,
+        setup=setup.model_copy(update={"machine": other}),
+        sizes=[report.size for report in first.reports if report.size],
+        blocks=[(r.samples.round, r.samples.batch_size) for r in first.reports if r.samples],
+    )
+    second = await job(ticket=before)
+    assert second.reports == first.reports
+    # Memory in its own process, once it is seen in one that none of what was brought in counts.
+    assert [GIVES_BACK.items() <= environment.items() for environment in second.processes] == [
+        False,
+        True,
+        False,
+    ]
+
+
 async def test_a_search_goes_on_with_what_it_has_timed(job) -> None:
     first = await job(batch_sizes=None)
     searched = [r.samples for r in first.reports if r.samples and r.samples.round == SEARCHING]
