@@ -212,6 +212,8 @@ def test_a_post_that_a_replica_died_of_is_not_repeated(own_edge: Stack) -> None:
 
 
 def test_a_replica_that_refuses_connections_costs_no_request(own_edge: Stack) -> None:
+    while len({get(own_edge.port, "/").json()["pid"] for _ in range(10)}) < 2:
+        time.sleep(0.05)  # until the edge has seen that both are ready
     own_edge.stop("gateway-1")
     try:
         answers = [get(own_edge.port, "/", method="POST") for _ in range(20)]

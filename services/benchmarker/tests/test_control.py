@@ -28,6 +28,7 @@ from common.contracts.measuring import (
     TAKE,
     Announcement,
     Report,
+    Samples,
     SizeFacts,
     Take,
 )
