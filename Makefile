@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
 export PYTHONPATH := deploy:tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test unit integration lint types bench bench-gpu clean
+.PHONY: help setup demo run test tested unit integration lint types bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,7 +45,11 @@ demo: $(STAMP) ## from a model's URL to a module's answer, on this machine alone
 run: $(STAMP) ## serve at http://127.0.0.1:8080 (PORT and LILYPAD_HOME move it)
 	@$(PY) -m local run
 
-test: $(STAMP) $(NPM_STAMP) lint types ## everything: lint, types, unit and integration tests
+test: $(STAMP) $(NPM_STAMP) lint ## everything: lint, types, unit and integration tests
+	@# The tests wait often enough for the types to be looked at meanwhile.
+	@$(MAKE) --no-print-directory -j 2 types tested
+
+tested:
 	@$(PYTEST)
 
 lint: $(STAMP) ## ruff
