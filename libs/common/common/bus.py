@@ -83,7 +83,8 @@ class NatsBus:
         now = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(LOOK)
-            if not self._waiting and not self.client.silent:
+            asked = self._waiting or self.client.silent
+            if not asked or not self.client.is_connected:
                 continue
             start, connection = now(), self.client.stats["reconnects"]
             try:
