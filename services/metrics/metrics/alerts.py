@@ -229,9 +229,10 @@ class Watch:
     ) -> str | None:
         """Raise it, unless its cause or its rule has gone before the account's turn came."""
         await connection.execute(TAKE_TURNS, [account])
-        if known not in await _silence_rules(connection):
+        owner, rule = known
+        cursor = await connection.execute("select from rules where id = %s", [rule.id])
+        if owner is not None and not cursor.rowcount:
             return None
-        _, rule = known
         times = (await _newest(connection, account, model)).get((account, model), {})
         verdict = await _silence(connection, account, model, rule, now, times)
         if verdict is None:
