@@ -162,6 +162,12 @@ def test_a_hub_that_is_away_is_said_and_what_was_read_before_still_works(
         assert (answer.status_code, error_of(answer)["code"]) == (503, 1002)
         assert int(answer.headers["retry-after"]) >= 1
         assert account.generate(MODEL).status_code == 200
+        # Also by generators that were started meanwhile, and have read nothing themselves.
+        for name in ("generator-1", "generator-2"):
+            stack.restart(name)
+        stack.wait_until_ready("generator-1", "generator-2")
+        module = account.generate(MODEL).json()["data"]
+        assert "is away" in module["validation"]["errors"][0]
     finally:
         hub.start()
 

@@ -7,6 +7,7 @@ from common.contracts.generation import GENERATE, PACKAGE
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
+from generator.shared import Shared
 
 
 async def main() -> None:
@@ -15,7 +16,8 @@ async def main() -> None:
     hub = Hub(settings.hf_endpoint, token)
     try:
         async with service.connect("generator", settings) as generator:
-            handlers = Handlers(hub, settings, generator.bus)
+            shared = Shared(generator.bus, f"{settings.hf_endpoint} {token}")
+            handlers = Handlers(hub, settings, generator.bus, shared)
             await generator.answer(GENERATE, handlers.generate, at_once=64)
             await generator.answer(PACKAGE, handlers.package, at_once=64)
             await generator.answer_discovery()

@@ -25,6 +25,7 @@ from generator.hub import Hub
 from generator.manifest import Manifest
 from generator.measured import Measurements
 from generator.settings import Settings
+from generator.shared import Shared
 from generator.snapshots import Recent, Snapshots
 
 # A module is about 40 kB.
@@ -32,8 +33,10 @@ MOST_MODULES = 512
 
 
 class Handlers:
-    def __init__(self, hub: Hub, settings: Settings, bus: Bus | None = None) -> None:
-        self.snapshots = Snapshots(hub)
+    def __init__(
+        self, hub: Hub, settings: Settings, bus: Bus | None = None, shared: Shared | None = None
+    ) -> None:
+        self.snapshots = Snapshots(hub, shared)
         self.measurements = Measurements(bus)
         self.settings = settings
         self.digests = images.read(settings.base_images)

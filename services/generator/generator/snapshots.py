@@ -2,7 +2,8 @@
 
 A commit never changes, so what was read of it stays true, a refusal too; what a branch points to
 is asked again, after FRESH, and what the Hub itself refuses. While the Hub is away the last known
-commit answers, and the answer says how old that knowledge is.
+commit answers, and the answer says how old that knowledge is. What this process has not read,
+another may have (`shared`).
 """
 
 import asyncio
@@ -19,6 +20,8 @@ from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceEr
 from generator import snapshot
 from generator.address import COMMIT, Address
 from generator.hub import Hub, within
+from generator.shared import LONGEST as STALE
+from generator.shared import Shared
 from generator.snapshot import Snapshot
 
 log = structlog.get_logger()
@@ -29,8 +32,6 @@ Value = TypeVar("Value")
 # The caller waits 18 s (contracts.generation); 12 leave time to wait in line and to render.
 BUDGET = 12.0
 FRESH = 60.0
-# Long enough for any outage, short enough that nobody gets last month's model.
-STALE = 24 * 3600.0
 # One snapshot is some 10 kB, and at most 1 MiB where the weights are in 2,000 files.
 MOST = 512
 # Access may be granted, a model be enabled, and a file that the Hub has lost be found again.
@@ -87,8 +88,11 @@ class Breaker:
 
 
 class Snapshots:
-    def __init__(self, hub: Hub, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, hub: Hub, shared: Shared | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.hub = hub
+        self.shared = shared
         self.clock = clock
         self.breaker = Breaker(clock)
         self._kept: Recent[tuple[str, str], Snapshot] = Recent(MOST)
@@ -103,7 +107,7 @@ class Snapshots:
         """The model at the address, and the seconds since the Hub last confirmed it.
 
         Raises:
-            HubUnavailable: and it was never read before.
+            HubUnavailable: and it was not read in the last day.
             ModelNotFound, ModelRefused: as the Hub says.
         """
         key = (address.id, address.revision)
@@ -115,6 +119,8 @@ class Snapshots:
         try:
             return await self._once(key, lambda: self._read(address)), 0.0
         except HubUnavailable as error:
+            if known is None or age >= STALE:
+                known, age = await self._recall_shared(address)
             if known and age < STALE:
                 log.warning("hub away, answering from memory", age=age, error=error.message)
                 return known, age
@@ -123,6 +129,15 @@ class Snapshots:
     def _recall(self, key: tuple[str, str]) -> tuple[Snapshot | None, float]:
         commit, when = self._known.look(key) or (None, 0.0)
         return (self._kept.look(commit) if commit else None), self.clock() - when
+
+    async def _recall_shared(self, address: Address) -> tuple[Snapshot | None, float]:
+        """As `_recall`, of what another generator has read."""
+        found = await self.shared.find(address.id, address.revision) if self.shared else None
+        if found is None:
+            return None, 0.0
+        read, age = found
+        self._remember(address, read, self.clock() - age)
+        return read, 0.0 if COMMIT.fullmatch(address.revision) else age
 
     def _recall_refusal(self, key: tuple[str, str]) -> ServiceError | None:
         refused, when = self._refused.look(key) or (None, 0.0)
@@ -152,21 +167,28 @@ class Snapshots:
                 self._refused.keep((address.id, address.revision), refused)
             raise
         self.breaker.report(None)
+        self._remember(address, read, self.clock())
+        if self.shared:
+            for id, revision in {(address.id, address.revision), (read.id, read.commit)}:
+                self.shared.keep(id, revision, read)
+        return read
+
+    def _remember(self, address: Address, read: Snapshot, when: float) -> None:
         commit = (read.id, read.commit)
         self._kept.keep(commit, read)
-        now = self.clock()
         for revision in (address.revision, read.commit):
-            self._known.keep((address.id, revision), (commit, now))
-        return read
+            self._known.keep((address.id, revision), (commit, when))
 
     async def _read_anew(self, address: Address) -> Snapshot:
         description = await snapshot.describe(self.hub, address.id, address.revision)
-        kept = self._kept.look((description.id, description.sha))
-        if kept:  # its content is the same for ever; whether it is gated or disabled is not
-            return replace(kept, description=snapshot.remembered(description))
         at = (description.id, description.sha)
         if refused := self._unservable.look(at):
             raise copy.copy(refused)
+        kept = self._kept.look(at)
+        if kept is None and self.shared:
+            kept, _ = await self.shared.find(*at) or (None, 0.0)
+        if kept:  # its content is the same for ever; whether it is gated or disabled is not
+            return replace(kept, description=snapshot.remembered(description))
         try:
             return await snapshot.read(self.hub, description)
         except ModelRefused as error:

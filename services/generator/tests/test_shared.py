@@ -1,0 +1,167 @@
+"""What one generator has read, the others have: on a real bus, before a Hub."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from common import bus
+from common.bus import NatsBus
+from common.contracts.generation import GenerateRequest, Module
+from common.errors import HubUnavailable, ModelNotFound, ModelRefused
+from generator import snapshots
+from generator.handlers import Handlers
+from generator.hub import Hub
+from generator.settings import Settings
+from generator.shared import Shared
+from hub.app import MEMBER_TOKEN, STRANGER_TOKEN
+from hub.catalogue import MODELS
+from hub.testing import RunningHub
+from local.stack import Stack
+
+CLASSIFIER = "lilypad/tiny-text-classification"
+GENERATOR = "lilypad/tiny-text-generation"
+Start = Callable[[], Handlers]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Stack]:
+    with Stack(servers={"nats"}, services=()) as running:
+        yield running
+
+
+@pytest.fixture
+async def connection(servers: Stack) -> AsyncIterator[NatsBus]:
+    async with bus.connect(servers.nats.url("generator"), "generator") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def start(connection: NatsBus, hub: RunningHub) -> AsyncIterator[Start]:
+    """Generators that know what the others of this test do."""
+    name = secrets.token_hex(8)
+    started: list[Handlers] = []
+
+    def start() -> Handlers:
+        started.append(Handlers(Hub(hub.url), Settings(), shared=Shared(connection, name)))
+        return started[-1]
+
+    yield start
+    for handlers in started:
+        await handlers.snapshots.hub.close()
+
+
+async def generate(handlers: Handlers, model: str = CLASSIFIER, revision: str = "main") -> Module:
+    module = await handlers.generate(GenerateRequest(model_url=model, revision=revision))
+    assert handlers.snapshots.shared
+    await asyncio.gather(*handlers.snapshots.shared.writing)
+    return module
+
+
+async def test_what_one_has_read_another_makes_while_the_hub_is_away(
+    start: Start, hub: RunningHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await generate(start())
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 600)
+    later = start()
+    with hub.faults("status", status=503):
+        for _ in range(2 * snapshots.FAILURES):
+            module = await generate(later)
+            assert module.files == before.files
+            assert module.validation.status == "warnings"
+            assert "10 min ago" in module.validation.errors[0]
+        pinned = await generate(start(), revision=before.model.commit)
+        assert pinned.validation.status == "passed"  # a commit does not change
+        with pytest.raises(HubUnavailable):
+            await generate(start(), GENERATOR)
+
+
+async def test_what_is_older_than_a_day_is_not_handed_out(
+    start: Start, hub: RunningHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await generate(start())
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + snapshots.STALE + 1)
+    with hub.faults("status", status=503), pytest.raises(HubUnavailable):
+        await generate(start())
+
+
+async def test_a_commit_that_another_has_read_costs_one_call(start: Start, hub: RunningHub) -> None:
+    first = await generate(start())
+    hub.forget()
+    assert await generate(start()) == first
+    assert ["/api/" in seen.path for seen in hub.requests] == [True]
+
+
+async def test_what_a_token_opens_is_not_taken_by_who_has_another(
+    start: Start, connection: NatsBus, hub: RunningHub
+) -> None:
+    member = start()
+    await member.snapshots.hub.close()
+    member.snapshots.hub = Hub(hub.url, MEMBER_TOKEN)
+    member.snapshots.shared = Shared(connection, f"{hub.url} {MEMBER_TOKEN}")
+    await generate(member, "lilypad/tiny-gated")
+    stranger = start()
+    stranger.snapshots.shared = Shared(connection, f"{hub.url} {STRANGER_TOKEN}")
+    with pytest.raises(ModelRefused):
+        await generate(stranger, "lilypad/tiny-gated")
+
+
+async def test_every_model_comes_back_as_it_was(start: Start, hub: RunningHub) -> None:
+    handlers = start()
+    for model in MODELS:
+        with contextlib.suppress(ModelNotFound, ModelRefused):
+            await generate(handlers, model.id)
+    kept = list(handlers.snapshots._kept.values())
+    assert len(kept) > 10
+    assert handlers.snapshots.shared
+    for snapshot in kept:
+        found = await handlers.snapshots.shared.find(snapshot.id, snapshot.commit)
+        assert found
+        assert found[0] == snapshot
+
+
+async def test_what_other_code_or_another_hub_has_read_is_not_taken(
+    start: Start, connection: NatsBus, hub: RunningHub
+) -> None:
+    handlers = start()
+    await generate(handlers)
+    handlers = start()
+    handlers.snapshots.shared = Shared(connection, "another")
+    with hub.faults("status", status=503), pytest.raises(HubUnavailable):
+        await generate(handlers)
+
+
+async def test_nonsense_on_the_bus_is_as_if_nothing_was_there(
+    start: Start, connection: NatsBus, hub: RunningHub
+) -> None:
+    handlers = start()
+    await generate(handlers)
+    assert handlers.snapshots.shared
+    for content in (b"", b"[]", b'[1, {"files": []}]', b"\xff"):
+        subject = handlers.snapshots.shared.subject(CLASSIFIER, "main")
+        await connection.request(subject, content, 1)
+        assert await handlers.snapshots.shared.find(CLASSIFIER, "main") is None
+    with hub.faults("status", status=503), pytest.raises(HubUnavailable):
+        await generate(start())
+
+
+async def test_without_the_bus_it_knows_what_it_has_read_itself(
+    start: Start, servers: Stack, hub: RunningHub
+) -> None:
+    handlers = start()
+    servers.stop("nats")
+    try:
+        await generate(handlers)
+        with hub.faults("status", status=503):
+            handlers.snapshots.clock = lambda: time.monotonic() + 600
+            assert (await generate(handlers)).validation.status == "warnings"
+            with pytest.raises(HubUnavailable):
+                await generate(handlers, GENERATOR)
+    finally:
+        servers.processes["nats"].start()
+        await asyncio.to_thread(servers.wait_until_ready, "nats")
