@@ -1,18 +1,23 @@
 """The benchmarker beside optimum-benchmark on three small models; a bare loop is the referee.
 
-Each figure is of a fresh process, which loads the model itself. The tools take turns, and of each
-the least disturbed of some rounds counts. The peer has an environment of its own, because it
-needs older libraries; so the bare loop runs in both, and each tool is held against its own.
+Ours and the bare loop are two processes that load the model themselves and take short turns. Where
+a process finds its memory can make every call of its life some per cent slower or faster, so
+there are several pairs of them, and of their ratios the one in the middle counts.
+
+The peer has an environment of its own, because it needs older libraries. It takes no turns, so of
+it, and of the bare loop in its environment, the least disturbed of some rounds counts.
 """
 
 import asyncio
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import venv
+from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +29,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from benchmarker.worker.child import started
+from benchmarker.worker.child import Child, started
 from benchmarks.benchmarking_peer import BATCH, TOKENS, WARMUP
 from benchmarks.report import Report, figure
 
@@ -32,6 +37,9 @@ HERE = Path(__file__).parent
 PEERS = HERE.parent / ".lilypad" / "peers" / "optimum-benchmark"
 CALLS = int(os.environ.get("CALLS", "200"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
+PAIRS = int(os.environ.get("PAIRS", "9"))
+# Of each pair, and the calls of each turn.
+TURNS, TURN = 20, 25
 
 
 def measure() -> Report:
@@ -39,31 +47,80 @@ def measure() -> Report:
     python = environment()
     with tempfile.TemporaryDirectory() as folder:
         for name, (model, task) in make(Path(folder)).items():
-            best = {tool: float("inf") for tool in TOOLS}
-            for _ in range(ROUNDS):
-                for tool in TOOLS:
-                    best[tool] = min(best[tool], time_with(tool, python, str(model), task))
-            bare = best["bare loop"]
+            pairs = [asyncio.run(pair(str(model), task, seed)) for seed in range(PAIRS)]
+            ours, bare = sorted(pairs, key=lambda pair: pair[0] / pair[1])[PAIRS // 2]
             report.add(
                 figure(
                     f"{name}: ours",
-                    best["ours"],
+                    ours,
                     "ms",
                     against=("bare loop", bare),
                     at_least=bare * 0.98,
                     at_most=bare * 1.02,
                 )
             )
-            theirs = ("bare loop there", best["bare loop there"])
+            ratios = ", ".join(f"{ours / bare:.3f}" for ours, bare in pairs)
+            report.notes.append(f"{name}, ours against the bare loop, pair by pair: {ratios}.")
+            best = dict.fromkeys(("bare", "inline", "process"), float("inf"))
+            for _ in range(ROUNDS):
+                for tool in best:
+                    best[tool] = min(best[tool], time_with(tool, python, str(model)))
+            there = ("bare loop there", best["bare"])
             for tool in ("inline", "process"):
                 report.add(
-                    figure(f"{name}: optimum-benchmark, {tool}", best[tool], "ms", against=theirs)
+                    figure(f"{name}: optimum-benchmark, {tool}", best[tool], "ms", against=there)
                 )
     report.notes.append(
-        f"Batch {BATCH}, {TOKENS} tokens or a picture of 32 x 32; median of {CALLS} calls, best of"
-        f" {ROUNDS} rounds. process is what optimum-benchmark does by default."
+        f"Batch {BATCH}, {TOKENS} tokens or a picture of 32 x 32. Ours: medians of {TURNS} turns of"
+        f" {TURN} calls, the middle of {PAIRS} pairs of processes. optimum-benchmark: median of"
+        f" {CALLS} calls, best of {ROUNDS} rounds; process is what it does by default."
     )
     return report
+
+
+async def pair(folder: str, task: str, seed: int) -> tuple[float, float]:
+    """Median of a call in ms: by ours, by the bare loop."""
+    ours: list[float] = []
+    bare: list[float] = []
+    script = (str(HERE / "benchmarking_peer.py"), "bare", folder)
+    async with started("benchmarker.worker.measure") as child:
+        await child.ask(
+            do="load", folder=folder, task=task, library="transformers", device="cpu",
+            dtype="float32", attention=None, compile=False, inputTokens=TOKENS, newTokens=2,
+            steps=1, seed=0, mostMemory=None, memoryShare=0.9,
+        )  # fmt: skip
+        loop = await asyncio.create_subprocess_exec(
+            sys.executable, *script, stdin=PIPE, stdout=PIPE, stderr=subprocess.DEVNULL
+        )
+        try:
+            await by_bare_loop(loop, TURN)
+            await by_ours(child, TURN)
+            order = random.Random(seed)
+            for _ in range(TURNS):
+                for tool in order.sample(["ours", "bare"], 2):
+                    if tool == "ours":
+                        ours += await by_ours(child, TURN)
+                    else:
+                        bare += await by_bare_loop(loop, TURN)
+        finally:
+            loop.kill()
+            await loop.wait()
+    return statistics.median(ours), statistics.median(bare)
+
+
+async def by_bare_loop(loop: Process, calls: int) -> list[float]:
+    """Milliseconds of each call."""
+    assert loop.stdin
+    assert loop.stdout
+    loop.stdin.write(b"%d\n" % calls)
+    times: list[float] = json.loads(await loop.stdout.readline())
+    return times
+
+
+async def by_ours(child: Child, calls: int) -> list[float]:
+    """Milliseconds of each call, as the worker asks the process that measures."""
+    block: dict[str, Any] = {"round": 0, "batchSize": BATCH, "calls": calls, "warmup": WARMUP}
+    return [time / 1e6 for time in (await child.ask(do="block", **block))["wall"]]
 
 
 def environment() -> str:
@@ -97,41 +154,20 @@ def make(folder: Path) -> dict[str, tuple[Path, str]]:
     return made
 
 
-TOOLS = ("bare loop", "ours", "bare loop there", "inline", "process")
-
-
-def time_with(tool: str, python: str, folder: str, task: str) -> float:
-    """Median of a call in ms."""
-    if tool == "ours":
-        return asyncio.run(by_ours(folder, task))
-    how = tool if tool in ("inline", "process") else "bare"
-    interpreter = sys.executable if tool == "bare loop" else python
-    script = str(HERE / "benchmarking_peer.py")
+def time_with(tool: str, python: str, folder: str) -> float:
+    """Median of a call in ms, in the peer's environment."""
     done = subprocess.run(
-        [interpreter, script, how, folder, str(CALLS)],
+        [python, str(HERE / "benchmarking_peer.py"), tool, folder, str(CALLS)],
         cwd=folder,  # it writes a log where it stands
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
+        input=str(CALLS),  # for the bare loop
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         check=True,
     )
+    if tool == "bare":
+        return statistics.median(json.loads(done.stdout))
     # The peer's processes write logs there as well, also while they end.
     [said] = [line for line in done.stdout.splitlines() if line.startswith('{"median"')]
     return float(json.loads(said)["median"])
-
-
-async def by_ours(folder: str, task: str) -> float:
-    """As the worker asks the process that measures, block by block."""
-    question: dict[str, Any] = {
-        "do": "load", "folder": folder, "task": task, "library": "transformers", "device": "cpu",
-        "dtype": "float32", "attention": None, "compile": False, "inputTokens": TOKENS,
-        "newTokens": 2, "steps": 1, "seed": 0, "mostMemory": None, "memoryShare": 0.9,
-    }  # fmt: skip
-    wall: list[int] = []
-    async with started("benchmarker.worker.measure") as child:
-        await child.ask(**question)
-        for number in range(8):
-            block = {"round": number, "batchSize": BATCH, "calls": CALLS // 8, "warmup": WARMUP}
-            wall += (await child.ask(do="block", **block))["wall"]
-    return statistics.median(wall) / 1e6

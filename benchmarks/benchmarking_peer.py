@@ -1,6 +1,7 @@
-"""One model timed by a bare loop, or by optimum-benchmark in two ways; prints the median in ms.
+"""One model timed by a bare loop, or by optimum-benchmark in two ways.
 
-    python benchmarking_peer.py bare|inline|process FOLDER CALLS
+    python benchmarking_peer.py inline|process FOLDER CALLS     prints the median in ms
+    python benchmarking_peer.py bare FOLDER     reads a number of calls, prints their ms, and again
 
 Runs in either environment, so nothing of the project is imported here.
 """
@@ -14,28 +15,33 @@ from typing import Any
 
 BATCH, TOKENS = 4, 32
 WARMUP = 50
+# Calls before each turn's: others were at work meanwhile.
+REWARM = 2
 
 
-def bare(folder: str, calls: int) -> list[float]:
-    """Seconds of each call, by nothing but the clock."""
+def bare(folder: str) -> None:
+    """Answer each line of standard input, by nothing but the clock."""
     import torch  # noqa: PLC0415  (optimum-benchmark's isolated process is to import it itself)
     from transformers import AutoModel, AutoModelForImageClassification  # noqa: PLC0415
 
     kind = AutoModelForImageClassification if sees(folder) else AutoModel
     model = kind.from_pretrained(folder).eval()
     inputs = inputs_for(model.config)
-    times = []
     clock = time.perf_counter
     with torch.inference_mode():
         warm, began = 0, clock()
         while warm < WARMUP or clock() - began < 1:
             model(**inputs)
             warm += 1
-        for _ in range(calls):
-            start = clock()
-            model(**inputs)
-            times.append(clock() - start)
-    return times
+        for line in sys.stdin:
+            for _ in range(REWARM):
+                model(**inputs)
+            times = []
+            for _ in range(int(line)):
+                start = clock()
+                model(**inputs)
+                times.append((clock() - start) * 1e3)
+            print(json.dumps(times), flush=True)
 
 
 def inputs_for(config: Any) -> dict[str, Any]:
@@ -83,6 +89,9 @@ def by_the_peer(launcher: str, folder: str, calls: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    how, where, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    seconds = bare(where, count) if how == "bare" else by_the_peer(how, where, count)
-    print(json.dumps({"median": statistics.median(seconds) * 1e3, "calls": len(seconds)}))
+    how, where = sys.argv[1:3]
+    if how == "bare":
+        bare(where)
+    else:
+        found = by_the_peer(how, where, int(sys.argv[3]))
+        print(json.dumps({"median": statistics.median(found) * 1e3, "calls": len(found)}))
