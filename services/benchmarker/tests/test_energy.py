@@ -31,7 +31,7 @@ def board(monkeypatch) -> SimpleNamespace:
     }
     for name, reply in replies.items():
         monkeypatch.setattr(pynvml, name, reply)
-    monkeypatch.setattr(energy, "_handle", lambda: None)
+    monkeypatch.setattr(energy, "_handle", lambda: "board")
     monkeypatch.setattr(energy.torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(energy, "WINDOW", 0.01)
     return board
@@ -53,6 +53,24 @@ def test_clocks_that_are_lowered_while_the_device_works_are_said(board, reason, 
             assert board.looks.acquire(timeout=60)
         board.reasons = pynvml.nvmlClocksEventReasonGpuIdle
     assert found == ({name} if name else set())
+
+
+def test_the_boards_library_has_started_before_anything_is_timed(board, monkeypatch) -> None:
+    started = []
+    monkeypatch.setattr(energy, "_handle", lambda: started.append(threading.current_thread()) or "")
+    with energy.throttling("cuda"):
+        assert started == [threading.main_thread()]
+
+
+def test_without_the_boards_library_what_is_timed_runs_all_the_same(monkeypatch) -> None:
+    def absent():
+        raise pynvml.NVMLError_LibraryNotFound
+
+    monkeypatch.setattr(energy, "_handle", absent)
+    with energy.throttling("cuda") as found:
+        assert found == set()
+    assert energy.sharing("cuda") is None
+    assert "Not Found" in energy.measure(lambda: None, 1, "cuda")["missing"]
 
 
 def test_a_board_that_others_use_too_has_no_energy_of_ones_own(board) -> None:

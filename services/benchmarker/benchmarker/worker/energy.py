@@ -74,14 +74,18 @@ def throttling(kind: str) -> Iterator[set[str]]:
     An idle device has no reason to lower them, so that it is no use to look afterwards.
     """
     found: set[str] = set()
-    if kind != "cuda":
+    handle = None
+    if kind == "cuda":
+        with contextlib.suppress(pynvml.NVMLError):
+            # Before the work begins: to start, NVML takes tens of ms and the driver's locks.
+            handle = _handle()
+    if handle is None:
         yield found
         return
     over = threading.Event()
 
     def look() -> None:
         with contextlib.suppress(pynvml.NVMLError):
-            handle = _handle()
             while not over.wait(LOOK_EVERY):
                 reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
                 found.update(name for name, bits in LOWERED.items() if reasons & bits)
