@@ -13,6 +13,7 @@ from benchmarker.worker import energy
 def board(monkeypatch) -> SimpleNamespace:
     """Works while told to; it lowers its clocks then, and has counted a joule whenever asked."""
     board = SimpleNamespace(reasons=0, looks=threading.Semaphore(0), joules=0, processes=1, mps=0)
+    board.name = "NVIDIA H200"
 
     def reasons(_):
         board.looks.release()
@@ -33,6 +34,7 @@ def board(monkeypatch) -> SimpleNamespace:
         monkeypatch.setattr(pynvml, name, reply)
     monkeypatch.setattr(energy, "_handle", lambda: "board")
     monkeypatch.setattr(energy.torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(energy.torch.cuda, "get_device_name", lambda _: board.name)
     monkeypatch.setattr(energy, "WINDOW", 0.01)
     return board
 
@@ -67,6 +69,7 @@ def test_without_the_boards_library_what_is_timed_runs_all_the_same(monkeypatch)
         raise pynvml.NVMLError_LibraryNotFound
 
     monkeypatch.setattr(energy, "_handle", absent)
+    monkeypatch.setattr(energy.torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
     with energy.throttling("cuda") as found:
         assert found == set()
     assert energy.sharing("cuda") is None
@@ -80,3 +83,14 @@ def test_a_board_that_others_use_too_has_no_energy_of_ones_own(board) -> None:
         answer = energy.measure(lambda: None, 1, "cuda")
         assert "others use it too" in answer["missing"]
         assert energy.sharing("cuda") == 2
+
+
+def test_a_part_of_a_board_has_no_energy_of_its_own_whatever_nvml_knows_of_it(
+    board, monkeypatch
+) -> None:
+    def unknown():
+        raise pynvml.NVMLError_NotFound
+
+    monkeypatch.setattr(energy, "_handle", unknown)
+    board.name = "NVIDIA H200 MIG 1g.18gb"
+    assert "this is a part" in energy.measure(lambda: None, 1, "cuda")["missing"]

@@ -24,6 +24,7 @@ LOWERED = {
     | pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown,
     "hardware": pynvml.nvmlClocksEventReasonHwSlowdown,
 }
+OF_A_PART = "not measured: the counter is the whole board's, and this is a part"
 ON_A_CPU = "not measured: a CPU's energy counters are the host's, and a process may not read them"
 
 
@@ -31,10 +32,13 @@ def measure(call: Callable[[], Any], batch_size: int, kind: str) -> dict[str, An
     """`figures.EnergyUse` of calls repeated for 5 s."""
     if kind != "cuda":
         return {"missing": ON_A_CPU}
+    # By its name: torch tells the part's own id, under which NVML knows no board.
+    if "MIG" in torch.cuda.get_device_name(0).split():
+        return {"missing": OF_A_PART}
     try:
         handle = _handle()
         if pynvml.nvmlDeviceGetMigMode(handle)[0]:
-            return {"missing": "not measured: the counter is the whole board's, and this is a part"}
+            return {"missing": OF_A_PART}
     except pynvml.NVMLError_NotSupported:
         pass  # a board without partitions
     except pynvml.NVMLError as error:
