@@ -7,6 +7,8 @@ from common.contracts.measuring import Announcement, Class
 from common.errors import BenchmarkFailed
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# What the kernels of flash-attn take.
+HALVES = ("float16", "bfloat16")
 MIB = 2**20
 
 
@@ -35,7 +37,7 @@ def class_for(
     wanted = _wanted(request, there)
     machines = [worker for worker in workers if worker.device_class == wanted]
     _check_dtype(request, machines)
-    _check_attention(request, machines)
+    _check_attention(request, model, machines, wanted)
     if request.compile and machines and not any(machine.compiles for machine in machines):
         raise BenchmarkFailed(
             "torch.compile needs a C++ compiler, and no worker has one; leave `compile` out",
@@ -70,7 +72,15 @@ def _check_dtype(request: BenchmarkRequest, machines: list[Announcement]) -> Non
         )
 
 
-def _check_attention(request: BenchmarkRequest, machines: list[Announcement]) -> None:
+def _check_attention(
+    request: BenchmarkRequest, model: ModelFacts, machines: list[Announcement], wanted: Class
+) -> None:
+    if request.attention and TASKS[model.task].takes == "pipeline":
+        raise BenchmarkFailed(
+            "the attention of a pipeline of diffusers cannot be chosen; leave `attention` out",
+            status=422,
+            reason="attention",
+        )
     installed = {attention for machine in machines for attention in machine.attentions}
     if request.attention and machines and request.attention not in installed:
         raise BenchmarkFailed(
@@ -79,14 +89,25 @@ def _check_attention(request: BenchmarkRequest, machines: list[Announcement]) ->
             status=422,
             reason="attention",
         )
+    if request.attention == "flash_attention_2" and _dtype(request, wanted) not in HALVES:
+        raise BenchmarkFailed(
+            f"flash_attention_2 computes in {' and '.join(HALVES)} alone, and this run would be in"
+            f" {_dtype(request, wanted)}",
+            status=422,
+            reason="dtype",
+        )
 
 
 def _check_memory(
     request: BenchmarkRequest, model: ModelFacts, machines: list[Announcement]
 ) -> None:
     if machines:
-        default = "bfloat16" if machines[0].device_class == "gpu" else "float32"
-        check_room(model, machines, request.dtype or default)
+        check_room(model, machines, _dtype(request, machines[0].device_class))
+
+
+def _dtype(request: BenchmarkRequest, wanted: Class) -> str:
+    """What the run would be in, of a worker of that class."""
+    return request.dtype or ("bfloat16" if wanted == "gpu" else "float32")
 
 
 def check_room(model: ModelFacts, machines: list[Announcement], dtype: str) -> None:

@@ -77,6 +77,12 @@ async def test_of_twenty_runs_at_once_an_hour_has_room_for_five(waiting_caller) 
         ({"model": "lilypad/tiny-pickle"}, ModelRefused, "safetensors"),
         ({"model": "lilypad/tiny-super-resolution"}, BenchmarkFailed, "another library"),
         ({"device": "cuda"}, BenchmarkFailed, "no worker with the device"),
+        ({"attention": "flash_attention_2"}, BenchmarkFailed, "this run would be in float32"),
+        (
+            {"model": "lilypad/tiny-unconditional-image-generation", "attention": "sdpa"},
+            BenchmarkFailed,
+            "leave `attention` out",
+        ),
     ],
 )
 async def test_what_cannot_run_is_refused_before_it_counts(
