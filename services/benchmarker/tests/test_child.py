@@ -4,15 +4,17 @@ import asyncio
 import os
 import signal
 import sys
+import weakref
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from huggingface_hub import HfApi
 
 from benchmarker.worker.child import Child, Failed, OutOfMemory, started
-from benchmarker.worker.measure import explain
+from benchmarker.worker.measure import Bench, explain
 from hub.testing import RunningHub
 
 FETCH, MEASURE = "benchmarker.worker.fetch", "benchmarker.worker.measure"
@@ -90,6 +92,24 @@ async def test_memory_grows_with_the_batch_until_it_runs_out_and_each_starts_cle
         # The process is alive; what it had is free again.
         again = (await child.ask(do="probe", batchSize=1))["peakRss"]
         assert again < 1.5 * small
+
+
+def test_what_a_size_leaves_in_reference_cycles_is_gone_before_the_next_is_probed() -> None:
+    left, clean = [], []
+
+    class Activations:
+        def __init__(self) -> None:
+            self.cycle = self
+            left.append(weakref.ref(self))
+
+    bench = Bench()
+    bench.loaded = SimpleNamespace(prepare=lambda _: Activations)
+    bench.memory = SimpleNamespace(
+        reset=lambda: clean.append(not any(there() for there in left)), peak=dict
+    )
+    for size in (1, 2):
+        bench.probe({"batchSize": size})
+    assert clean == [True, True]
 
 
 @pytest.mark.parametrize(

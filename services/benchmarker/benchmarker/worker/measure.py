@@ -108,6 +108,7 @@ class Bench:
     def probe(self, question: dict[str, Any]) -> dict[str, Any]:
         """`{batchSize}` to `figures.MemoryUse`: the peak of one call from a clean state."""
         self.prepared = None
+        gc.collect()  # what the last size has left in reference cycles is none of this one's
         self.memory.reset()
         call = self._call(question["batchSize"])
         call()
