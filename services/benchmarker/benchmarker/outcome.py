@@ -192,9 +192,11 @@ def _doubts_of_size(
         doubts.append("warm-up: calls had not become steady when the timing began")
     if any(block.compiled is False for block in blocks):
         doubts.append("compile: torch.compile was asked for, and the model ran as it is written")
-    throttled = sorted({reason for block in blocks for reason in block.throttled})
-    if throttled:
-        doubts.append(f"throttled: the clocks were lowered ({', '.join(throttled)})")
+    throttled = {reason for block in blocks for reason in block.throttled}
+    if "quota" in throttled:
+        doubts.append("throttled: the worker's container had used up its share of the processor")
+    if lowered := sorted(throttled - {"quota"}):
+        doubts.append(f"throttled: the clocks were lowered ({', '.join(lowered)})")
     return doubts
 
 

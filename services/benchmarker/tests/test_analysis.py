@@ -232,7 +232,11 @@ def test_drift_and_noise_are_said() -> None:
     )
     doubts = describe_size(1, [hot], facts, setup(), None).suspect
     assert [doubt.partition(":")[0] for doubt in doubts] == ["clocks", "throttled"]
-    for what, word in (({"compiled": False}, "compile"), ({"steady": False}, "warm-up")):
+    for what, word in (
+        ({"compiled": False}, "compile"),
+        ({"steady": False}, "warm-up"),
+        ({"throttled": ["quota"]}, "throttled: the worker's container"),
+    ):
         samples = Samples(round=0, batch_size=1, wall=[10**6] * 8, **what)
         [said] = describe_size(1, [samples], facts, setup(), None).suspect
         assert said.startswith(word)

@@ -4,7 +4,7 @@ import psutil
 import pytest
 import torch
 
-from benchmarker.worker import device
+from benchmarker.worker import device, energy
 from benchmarker.worker.device import MIB
 
 
@@ -39,6 +39,35 @@ def test_without_a_limit_it_is_the_machines(group) -> None:
             (group / "memory.max").write_text(limit)
         assert device.total_memory("cpu") == total
         assert 0 < device.free_memory("cpu") < total
+
+
+@pytest.mark.parametrize(
+    ("share", "cores", "threads"),
+    [("max 100000", 16, 16), ("250000 100000", 3, 2), ("50000 100000", 1, 1), (None, 16, 16)],
+)
+def test_of_a_containers_share_of_the_time_so_many_cores_are_counted_and_used(
+    group, monkeypatch, share, cores, threads
+) -> None:
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    if share:
+        (group / "cpu.max").write_text(f"{share}\n")
+    assert (device.machine("cpu")["cores"], device.threads()) == (cores, threads)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # as OMP_NUM_THREADS asks for
+    assert device.threads() == 1
+
+
+def test_a_container_that_used_up_its_share_of_the_time_is_said_to_be_throttled(group) -> None:
+    def tell(microseconds: int) -> None:
+        (group / "cpu.stat").write_text(f"usage_usec 7\nthrottled_usec {microseconds}\n")
+
+    tell(1000)
+    with energy.throttling("cpu") as found:
+        pass
+    assert found == set()
+    with energy.throttling("cpu") as found:
+        tell(60_000_000)
+    assert found == {"quota"}
 
 
 def test_an_attention_is_announced_where_its_kernels_are_installed() -> None:

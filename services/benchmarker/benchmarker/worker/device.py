@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import importlib.util
+import math
 import os
 import platform
 import resource
@@ -74,6 +75,33 @@ def _container_use() -> int:
     return int((GROUP / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
 
 
+def cores() -> int:
+    """That this process may use; in a container with a share of the time, what that is worth."""
+    mine = len(os.sched_getaffinity(0))
+    return min(mine, math.ceil(_quota() or mine))
+
+
+def threads() -> int:
+    """That torch is to compute with: more than a container's share is worth are held back."""
+    share = _quota()
+    usual = torch.get_num_threads()
+    return usual if share is None else min(usual, max(int(share), 1))
+
+
+def held_back() -> int:
+    """Microseconds for which this container has been kept from the cores, its share used up."""
+    stat = GROUP / "cpu.stat"
+    lines = stat.read_text().splitlines() if stat.exists() else []
+    return int(dict(line.split() for line in lines).get("throttled_usec", 0))
+
+
+def _quota() -> float | None:
+    """Cores that this container's share of the time is worth; None without a limit."""
+    limit = GROUP / "cpu.max"
+    share, _, period = limit.read_text().partition(" ") if limit.exists() else ("max", "", "")
+    return int(share) / int(period) if share.isdecimal() else None
+
+
 def describe(share: float, most: float | None) -> dict[str, Any]:
     """`measuring.Announcement`, but for the worker's name.
 
@@ -105,7 +133,7 @@ def machine(kind: str) -> dict[str, Any]:
     return {
         "device": kind,
         "name": torch.cuda.get_device_name(0) if gpu else cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "memory": total_memory(kind),
     }

@@ -14,9 +14,13 @@ from typing import Any
 import pynvml
 import torch
 
+from benchmarker.worker import device
+
 WINDOW = 5.0
 # Often enough for a block of a few calls, in seconds.
 LOOK_EVERY = 0.02
+# Of a block's time: less passes between two accounts of the kernel's.
+HELD_BACK = 0.02
 LOWERED = {
     "thermal": pynvml.nvmlClocksEventReasonSwThermalSlowdown
     | pynvml.nvmlClocksEventReasonHwThermalSlowdown,
@@ -75,9 +79,11 @@ def _window(call: Callable[[], Any], batch_size: int, handle: Any) -> dict[str, 
 def throttling(kind: str) -> Iterator[set[str]]:
     """Why the clocks were lower than asked for while a device worked: a set that fills meanwhile.
 
-    An idle device has no reason to lower them, so that it is no use to look afterwards.
+    An idle device has no reason to lower them, so that it is no use to look afterwards. On a CPU
+    it is `quota` where the container had used up its share of the time.
     """
     found: set[str] = set()
+    start, before = time.perf_counter(), device.held_back()
     handle = None
     if kind == "cuda":
         with contextlib.suppress(pynvml.NVMLError):
@@ -85,6 +91,9 @@ def throttling(kind: str) -> Iterator[set[str]]:
             handle = _handle()
     if handle is None:
         yield found
+        held_back = (device.held_back() - before) / 1e6
+        if kind == "cpu" and held_back > HELD_BACK * (time.perf_counter() - start):
+            found.add("quota")
         return
     over = threading.Event()
 

@@ -193,6 +193,8 @@ def _count(call: Callable[[], Any], loaded: Loaded, item: int) -> dict[str, Any]
 
 def main() -> None:
     torch.manual_seed(0)
+    if (threads := device.threads()) < torch.get_num_threads():
+        torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
     bench = Bench()
 
