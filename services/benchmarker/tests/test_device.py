@@ -70,5 +70,28 @@ def test_a_container_that_used_up_its_share_of_the_time_is_said_to_be_throttled(
     assert found == {"quota"}
 
 
+def test_ceilings_are_those_of_a_gpu_that_has_raised_its_clocks(monkeypatch) -> None:
+    now, worked = [0.0], [0]
+
+    def multiply(*_, **__) -> None:
+        # As long as it has not worked for a while it takes six times as long.
+        worked[0] += 1
+        now[0] += 0.001 if worked[0] > 20 else 0.006
+
+    def read() -> float:
+        now[0] += 1e-6
+        return now[0]
+
+    monkeypatch.setattr(device.time, "perf_counter", read)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch, "mm", multiply)
+    for name, kind in (("rand", torch.rand), ("randn", torch.randn)):
+        monkeypatch.setattr(torch, name, lambda *size, device, made=kind: made(*size))
+    for sizes in (device.COPIED, device.MATRIX):
+        monkeypatch.setitem(sizes, "cuda", 64)
+    found = device.ceilings("cuda", "bfloat16")
+    assert found["compute"] == pytest.approx(2 * 64**3 / 0.001 / 1e9, rel=0.01)
+
+
 def test_an_attention_is_announced_where_its_kernels_are_installed() -> None:
     assert device.describe(1.0, None)["attentions"] == ["eager", "sdpa"]
