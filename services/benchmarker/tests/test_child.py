@@ -159,9 +159,13 @@ async def test_a_pickle_is_not_fetched_whoever_names_it(hub, models) -> None:
 
 async def test_only_a_commit_is_fetched_and_no_secret_is_passed_on(monkeypatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
+    device = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}
+    for name, value in device.items():
+        monkeypatch.setenv(name, value)
     async with started(FETCH) as child:
-        environment = Path(f"/proc/{child.process.pid}/environ").read_bytes()
-        assert b"secret" not in environment
+        environment = psutil.Process(child.process.pid).environ()
+        assert not any("secret" in value for value in environment.values())
+        assert device.items() <= environment.items()  # it has the device that this process has
         with pytest.raises(Failed, match="40 hexadecimal"):
             await child.ask(id="lilypad/tiny", commit="main")
 

@@ -79,8 +79,12 @@ async def test_the_network_is_away_or_it_is_said_that_it_is_not(tmp_path: Path) 
 async def test_it_knows_nothing_of_the_worker(tmp_path: Path, monkeypatch) -> None:
     for name in ("HF_TOKEN", "HF_ENDPOINT", "NATS_URL", "PYTHONPATH", "DATABASE_URL"):
         monkeypatch.setenv(name, "secret")
+    device = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}
+    for name, value in device.items():
+        monkeypatch.setenv(name, value)
     found = await attempt(tmp_path, "answer(dict(os.environ))")
     known = found["result"]["outputs"][0]
+    assert device.items() <= known.items()
     assert set(known) >= {"MODEL_DIR", "OUTPUT_DIR", "REQUEST_B64", "HF_HUB_OFFLINE"}
     assert "secret" not in known.values()
 

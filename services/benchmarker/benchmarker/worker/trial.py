@@ -33,7 +33,11 @@ LONGEST_TEXT, LONGEST_LIST = 400, 16
 MOST_OF_IT = 64_000
 # Of what the module said when it failed, in characters.
 LAST_WORDS = 2000
-KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+# In another order than the worker's, the devices that it may see are others.
+KEPT = (
+    "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+)  # fmt: skip
 
 
 def attempt(question: dict[str, Any]) -> dict[str, Any]:
