@@ -31,8 +31,10 @@ DRIFT = 0.05
 CLOCKS = 0.02
 # an interval of the mean that is so wide, as a share of it, to either side,
 WIDE = 0.10
-# so many cores that others kept busy.
+# so many cores that others kept busy,
 NEIGHBOURS = 0.2
+# a share of what the device can do that is beyond all of it.
+BEYOND = 1.1
 
 NOT_REPORTED = EnergyUse(missing="not measured")
 
@@ -107,6 +109,11 @@ def describe_size(
     read = None
     if setup.bytes_per_call is not None and setup.bytes_per_sample is not None:
         read = setup.bytes_per_call + setup.bytes_per_sample * size
+    bandwidth_share = compute_share = None
+    if read and ceilings.bandwidth:
+        bandwidth_share = read * per_second / ceilings.bandwidth / 1e9
+    if setup.operations and ceilings.compute:
+        compute_share = setup.operations * size * per_second / ceilings.compute / 1e9
     return Point(
         batch_size=size,
         throughput=throughput,
@@ -117,13 +124,12 @@ def describe_size(
         energy=facts.energy or NOT_REPORTED,
         cost_per_inference=cost_each,
         cost_per_million_tokens=cost_each / counted * 1e6 if cost_each and counted else None,
-        bandwidth_share=read * per_second / ceilings.bandwidth / 1e9
-        if read and ceilings.bandwidth
-        else None,
-        compute_share=setup.operations * size * per_second / ceilings.compute / 1e9
-        if setup.operations and ceilings.compute
-        else None,
-        suspect=_doubts_of_size(wall, latency, by_device, blocks),
+        bandwidth_share=bandwidth_share,
+        compute_share=compute_share,
+        suspect=[
+            *_doubts_of_size(wall, latency, by_device, blocks),
+            *_doubts_of_shares(bandwidth_share, compute_share),
+        ],
     )
 
 
@@ -197,6 +203,21 @@ def _doubts_of_size(
         doubts.append("throttled: the worker's container had used up its share of the processor")
     if lowered := sorted(throttled - {"quota"}):
         doubts.append(f"throttled: the clocks were lowered ({', '.join(lowered)})")
+    return doubts
+
+
+def _doubts_of_shares(bandwidth: float | None, compute: float | None) -> list[str]:
+    doubts = []
+    if compute is not None and compute > BEYOND:
+        doubts.append(
+            f"ceilings: it computes at {compute:.0%} of the matrix product that was measured to be"
+            " the most, which was held up then"
+        )
+    if bandwidth is not None and bandwidth > BEYOND:
+        doubts.append(
+            f"ceilings: it reads at {bandwidth:.0%} of what copying reached: its weights stay in"
+            " the caches, or copying was held up then"
+        )
     return doubts
 
 

@@ -242,6 +242,15 @@ def test_drift_and_noise_are_said() -> None:
         assert said.startswith(word)
 
 
+@pytest.mark.parametrize("counted", ["operations", "bytes_per_call"])
+def test_who_does_more_than_the_device_can_is_doubted(counted) -> None:
+    for share, doubts in ((1.05, []), (9.3, ["ceilings"])):
+        [point] = results({1: 1.0}, **{counted: share * 10e9 / 1000}).points
+        assert max(point.compute_share, point.bandwidth_share) == pytest.approx(share)
+        assert [doubt.partition(":")[0] for doubt in point.suspect] == doubts
+    assert "930%" in point.suspect[0]
+
+
 def doubts_of(milliseconds) -> list[str]:
     """What is said of a series, in one word each."""
     wall = [round(value * 1e6) for value in milliseconds]

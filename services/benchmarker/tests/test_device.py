@@ -73,7 +73,8 @@ def test_a_container_that_used_up_its_share_of_the_time_is_said_to_be_throttled(
 def test_ceilings_are_those_of_a_gpu_that_has_raised_its_clocks(monkeypatch) -> None:
     now, worked = [0.0], [0]
 
-    def multiply(*_, **__) -> None:
+    def multiply(_, right, **__) -> None:
+        assert right.t().is_contiguous()  # as in a layer, which some processors need
         # As long as it has not worked for a while it takes six times as long.
         worked[0] += 1
         now[0] += 0.001 if worked[0] > 20 else 0.006
