@@ -3,5 +3,5 @@
 __main__ (wiring), session (one job), child (a process that is asked and answers),
 fetch and measure (the two kinds of it), models (a model and its inputs),
 timing (clocks), device (what the machine is and can do), neighbours and energy
-(what else is to be known of a run), trial (a module that is run once).
+(what else is to be known of a run), trial (a module that is run once), offline (without a network).
 """

@@ -12,13 +12,14 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarker.worker import packages
+from benchmarker.worker import offline, packages
 from benchmarker.worker.child import answer_questions
 from benchmarker.worker.samples import NoSample, request_for
 
@@ -158,12 +159,16 @@ def _not_run(message: str) -> dict[str, Any]:
 
 def without_network() -> list[str]:
     """A prefix that takes the network away, where this system lets it be; else nothing."""
-    if not shutil.which("unshare"):
-        return []
-    for prefix in (["unshare", "--net"], ["unshare", "--user", "--map-root-user", "--net"]):
-        tried = subprocess.run([*prefix, "true"], capture_output=True, check=False)
-        if tried.returncode == 0:
-            return prefix
+    ways = [
+        ["unshare", "--net"],
+        ["unshare", "--user", "--map-root-user", "--net"],
+        [sys.executable, "-I", offline.__file__],
+    ]
+    for prefix in ways:
+        if shutil.which(prefix[0]):
+            tried = subprocess.run([*prefix, "true"], capture_output=True, check=False)
+            if tried.returncode == 0:
+                return prefix
     return []
 
 
