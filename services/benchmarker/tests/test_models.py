@@ -94,6 +94,20 @@ def test_a_model_is_called_on_batches_as_its_architecture_asks_for(tmp_path, kin
     )
 
 
+def test_what_generates_is_compiled_only_when_that_is_asked_for(tmp_path, monkeypatch) -> None:
+    """As on a GPU, where `generate` compiles whatever has a static cache."""
+    make(tmp_path, "llama", "AutoModelForCausalLM", {**TEXT, "vocab_size": 100})
+    model = loaded(tmp_path, "text-generation", inputTokens=4)
+    compiling = transformers.CompileConfig()
+    compiling._compile_all_devices = True
+    model.module.generation_config.update(cache_implementation="static", compile_config=compiling)
+    compiled = []
+    monkeypatch.setattr(model.module, "get_compiled_call", compiled.append)
+    with torch.inference_mode():
+        model.prepare(1)()
+    assert compiled == []
+
+
 def test_ids_that_stand_for_no_word_are_not_drawn_but_for_the_end(tmp_path) -> None:
     make(tmp_path, "bart", "AutoModel", {**PAIR, "vocab_size": 12})
     config = transformers.AutoConfig.from_pretrained(tmp_path)

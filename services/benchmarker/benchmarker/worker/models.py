@@ -353,6 +353,9 @@ def _generating(module: Any, new_tokens: int, steps: Steps) -> Prepare:
                 do_sample=False,
                 num_beams=1,
                 use_cache=True,
+                # Where a model's own settings ask for a static cache it would be, on a GPU alone,
+                # whatever was asked for here; `load` compiles the forward itself.
+                disable_compile=True,
                 stopping_criteria=[mark],
             )
             if out.shape[1] != length:
