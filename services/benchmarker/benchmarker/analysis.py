@@ -124,8 +124,10 @@ def _bound(best: Point, points: Sequence[Point], allowed: Sequence[Point], resul
         return "latency budget"
     if larger:
         return "throughput falls at larger sizes"
-    if any(error.batch_size > best.batch_size for error in results.errors):
-        return "memory"
+    beyond = [error for error in results.errors if error.batch_size > best.batch_size]
+    if beyond:
+        nearest = min(beyond, key=lambda error: error.batch_size)
+        return "memory" if nearest.reason != "not_measured" else "the model fails at larger sizes"
     return "the largest size that was measured"
 
 
@@ -144,7 +146,8 @@ def _verified(
 ) -> bool:
     """Whether both neighbours are known, none is better, and there is no doubt of any of them.
 
-    A neighbour that does not fit is known. At size 1 there is none below.
+    A neighbour that does not fit, or at which the model fails, is known. At size 1 there is none
+    below.
     """
     if chosen is None:
         return False

@@ -61,11 +61,12 @@ def conclude(
     shortages = [by_size[size].shortage for size in sizes if size in by_size]
     if setup is None or not blocks:
         named = "; ".join(shortage.message for shortage in shortages if shortage)
+        failed = any(shortage and shortage.reason == "not_measured" for shortage in shortages)
         return Failure(
             code=1004,
             status=422,
             message=f"no batch size could be measured: {named or 'nothing was reported'}",
-            reason="out_of_memory" if named else "nothing_measured",
+            reason="model" if failed else "out_of_memory" if named else "nothing_measured",
         )
     price = prices.price(setup.machine, request)
     timed: dict[int, list[Samples]] = defaultdict(list)

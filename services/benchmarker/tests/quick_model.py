@@ -3,7 +3,8 @@
 The seed of a request says how it behaves: SLOW takes a while for each block,
 POISON kills the worker, TOO_BIG runs out of memory from size 4 on, STUCK
 never comes to its first answer, DRAINED is killed while its energy is counted,
-MOVED is on another machine in each worker, and takes a while for each block.
+MOVED is on another machine in each worker, and takes a while for each block,
+BROKEN fails from size 4 on.
 """
 
 import os
@@ -12,7 +13,7 @@ import time
 
 from benchmarker.worker.child import answer_questions
 
-SLOW, POISON, TOO_BIG, STUCK, DRAINED, MOVED = 1, 2, 3, 4, 5, 6
+SLOW, POISON, TOO_BIG, STUCK, DRAINED, MOVED, BROKEN = 1, 2, 3, 4, 5, 6, 7
 MACHINE = {"device": "cpu", "name": "none", "cores": 2, "threads": 1, "memory": 1024.0}
 
 
@@ -55,6 +56,8 @@ class QuickModel:
             time.sleep(3600)
         if self.seed == TOO_BIG and question["batchSize"] >= 4:
             os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does
+        if self.seed == BROKEN and question["batchSize"] >= 4:
+            return {"failed": "the model failed: more than INT_MAX elements", "reason": "model"}
         return {"peakRss": 10.0 + question["batchSize"]}
 
     def block(self, question):

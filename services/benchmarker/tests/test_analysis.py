@@ -118,6 +118,14 @@ def test_memory_binds_where_the_next_size_ran_out_of_it() -> None:
     assert memory.largest_batch == 90
 
 
+def test_a_size_at_which_the_model_fails_binds_but_is_no_matter_of_memory() -> None:
+    found = results({1: 10.0, 2: 10.5, 4: 12.5}, short=[8])
+    errors = [error.model_copy(update={"reason": "not_measured"}) for error in found.errors]
+    analysis = analyse(found.model_copy(update={"errors": errors}), request())
+    assert analysis.picks.throughput.bound_by == "the model fails at larger sizes"
+    assert analysis.verified
+
+
 def test_the_largest_size_is_not_called_verified_where_a_larger_one_was_not_tried() -> None:
     analysis = analyse(results({1: 10.0, 2: 10.5, 4: 12.5}), request())
     assert not analysis.verified

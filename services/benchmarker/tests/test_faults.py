@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from benchmark_caller import CONTROL, GENERATOR, Caller
 from nats.js.errors import NotFoundError
-from quick_model import DRAINED, MOVED, POISON, SLOW, STUCK, TOO_BIG
+from quick_model import BROKEN, DRAINED, MOVED, POISON, SLOW, STUCK, TOO_BIG
 
 from benchmarker.search import CALLS
 from benchmarker.settings import WorkerSettings
@@ -229,6 +229,20 @@ async def test_the_sizes_that_fit_stand_when_one_runs_out_of_memory(caller) -> N
     }
     assert run.progress.done == run.progress.total
     assert (await caller.measure()).state == "succeeded"  # the worker is well
+
+
+async def test_the_sizes_at_which_the_model_runs_stand_when_it_fails_at_a_larger_one(
+    caller,
+) -> None:
+    run = await caller.measure(seed=BROKEN, batch_sizes=[8, 1, 4, 2])
+    assert [t is None for t in run.results.throughput] == [True, False, True, False]
+    assert [error.reason for error in run.results.errors] == ["not_measured"] * 2
+    messages = {error.batch_size: error.message for error in run.results.errors}
+    assert "INT_MAX" in messages[4]
+    assert "fails at 4" in messages[8]
+    run = await caller.finish(await caller.start(seed=BROKEN, batch_sizes=[4]))
+    assert (run.state, run.error.reason) == ("failed", "model")
+    assert "INT_MAX" in run.error.message
 
 
 async def test_figures_stand_when_memory_runs_out_while_energy_is_counted(caller) -> None:

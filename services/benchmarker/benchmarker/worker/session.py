@@ -38,6 +38,9 @@ log = structlog.get_logger()
 FETCH = "benchmarker.worker.fetch"
 MEASURE = "benchmarker.worker.measure"
 TRY = "benchmarker.worker.trial"
+# How a model fails at a size that is too large for an operation of it, where smaller ones ran: a
+# kernel that counts in 32 bits says so, or ends the process.
+OF_A_SIZE = ("model", "crashed")
 # How long a control that does not answer is waited for, in seconds.
 PATIENCE = 120.0
 
@@ -132,6 +135,9 @@ class Session:
 
     async def _probe(self, child: Child, size: int) -> bool:
         """Measure a size's memory; False if that cost the process."""
+        if (why_not := self._fails_before(size)) is not None:
+            await self._report_size(_short(size, "not_measured", why_not))
+            return True
         if (why_not := self._cannot_fit(size)) is not None:
             await self._report_size(_short(size, "predicted_out_of_memory", why_not))
             return True
@@ -139,6 +145,12 @@ class Session:
             answer = await child.ask(do="probe", batchSize=size)
         except OutOfMemory as error:
             await self._ran_out(size, error)
+            return False
+        except Failed as error:
+            if error.reason not in OF_A_SIZE or not self._smaller_ran(size):
+                raise
+            message = f"batch size {size} was not measured: {error}"
+            await self._report_size(_short(size, "not_measured", message))
             return False
         memory = MemoryUse.model_validate(answer)
         await self._report_size(SizeFacts(batch_size=size, memory=memory))
@@ -258,6 +270,20 @@ class Session:
     def _short(self, size: int) -> bool:
         facts = self.sizes.get(size)
         return facts is not None and facts.shortage is not None
+
+    def _fails_before(self, size: int) -> str | None:
+        """Why a size need not be tried, where the model fails at a smaller one."""
+        failed = [
+            other
+            for other, facts in self.sizes.items()
+            if other < size and facts.shortage and facts.shortage.reason == "not_measured"
+        ]
+        return (
+            f"batch size {size} was not tried: the model fails at {min(failed)}" if failed else None
+        )
+
+    def _smaller_ran(self, size: int) -> bool:
+        return any(other < size and facts.memory for other, facts in self.sizes.items())
 
     async def _ran_out(self, size: int, error: OutOfMemory) -> None:
         log.info("out of memory", run=self.work.id, batch_size=size, error=str(error))
