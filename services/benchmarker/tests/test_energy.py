@@ -27,8 +27,8 @@ def board(monkeypatch) -> SimpleNamespace:
         "nvmlDeviceGetCurrentClocksEventReasons": reasons,
         "nvmlDeviceGetTotalEnergyConsumption": counter,
         "nvmlDeviceGetMigMode": lambda _: (0, 0),
-        "nvmlDeviceGetComputeRunningProcesses": lambda _: [None] * board.processes,
-        "nvmlDeviceGetMPSComputeRunningProcesses": lambda _: [None] * board.mps,
+        "nvmlDeviceGetComputeRunningProcesses_v3": lambda _: [None] * board.processes,
+        "nvmlDeviceGetMPSComputeRunningProcesses_v3": lambda _: [None] * board.mps,
     }
     for name, reply in replies.items():
         monkeypatch.setattr(pynvml, name, reply)
@@ -94,3 +94,12 @@ def test_a_part_of_a_board_has_no_energy_of_its_own_whatever_nvml_knows_of_it(
     monkeypatch.setattr(energy, "_handle", unknown)
     board.name = "NVIDIA H200 MIG 1g.18gb"
     assert "this is a part" in energy.measure(lambda: None, 1, "cuda")["missing"]
+
+
+def test_a_driver_that_is_too_old_to_say_who_else_is_there_ends_no_run(monkeypatch) -> None:
+    def missing(name):
+        raise pynvml.NVMLError_FunctionNotFound
+
+    monkeypatch.setattr(energy, "_handle", lambda: "board")
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer", missing)
+    assert energy.sharing("cuda") is None

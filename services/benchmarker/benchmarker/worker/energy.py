@@ -126,9 +126,10 @@ def sharing(kind: str) -> int | None:
 
 
 def _others(handle: Any) -> int:
-    found = len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    # By version: without one, what an old driver does not have is no NVMLError.
+    found = len(pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle))
     with contextlib.suppress(pynvml.NVMLError):  # a driver without that service
-        found += len(pynvml.nvmlDeviceGetMPSComputeRunningProcesses(handle))
+        found += len(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3(handle))
     return max(found - 1, 0)
 
 
