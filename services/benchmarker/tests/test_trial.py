@@ -153,6 +153,22 @@ async def test_a_module_that_does_not_work_fails_with_the_reason(
     assert words in found["message"], found
 
 
+async def test_files_that_are_mapped_are_no_memory_that_a_module_takes(tmp_path: Path) -> None:
+    """As weights are while they are read: the kernel lets go of them at need."""
+    script = (
+        "import mmap, time\n"
+        "with open('weights', 'wb') as file:\n    file.truncate(250 * 2**20)\n"
+        "with open('weights', 'rb') as file:\n"
+        "    weights = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n"
+        "touched = sum(weights[at] for at in range(0, len(weights), 4096))\n"
+        "time.sleep(0.5)\n"
+        "answer(touched)"
+    )
+    found = await attempt(tmp_path, script)
+    assert found["verdict"] == "passed", found
+    assert 0 < found["peakMemory"] < 50
+
+
 async def test_one_that_does_not_end_is_ended(tmp_path: Path) -> None:
     found = await attempt(tmp_path, "import time; time.sleep(600)", seconds=0.5)
     assert found["verdict"] == "failed"

@@ -33,7 +33,9 @@ class Verdict(Message):
     )
     exit_code: int | None = None
     seconds: float | None = figure("s", "From the start of its process to the end.")
-    peak_memory: float | None = figure("MiB", "Largest resident set of its process.")
+    peak_memory: float | None = figure(
+        "MiB", "Largest resident set of its process, without files that were mapped then."
+    )
     limits: Limits | None = None
     packages: dict[str, str] = Field(
         {}, description="Where the worker has another version than the module pins: which."

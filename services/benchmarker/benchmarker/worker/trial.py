@@ -7,6 +7,7 @@ the module pins and no others, and knows nothing of the worker: no token, no add
 """
 
 import base64
+import contextlib
 import json
 import os
 import resource
@@ -28,6 +29,8 @@ MIB = 2**20
 LARGEST_FILE = 256 * MIB
 # The address space that libraries reserve for threads and never touch is counted too, in MiB.
 RESERVED = 2048
+# How often it is looked at how much of what a module holds are files, in seconds.
+LOOK_EVERY = 0.02
 # Of a value in the verdict, in characters; of a list, in items.
 LONGEST_TEXT, LONGEST_LIST = 400, 16
 # Of all that is shown of result.json, in characters.
@@ -66,7 +69,8 @@ def attempt(question: dict[str, Any]) -> dict[str, Any]:
     for name, text in files.items():
         (app / name).write_text(text, encoding="utf-8")
     found = _run(app, question["model"], request, seconds)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    # Files that are mapped, as weights are while they are read, the kernel lets go of at need.
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 - found["mapped"]
     return {
         **_judge(found, peak, memory, seconds),
         "network": found["network"],
@@ -106,12 +110,7 @@ def _run(app: Path, model: str, request: dict[str, Any], seconds: float) -> dict
             stdout=words,
             stderr=words,
         )
-        try:
-            code: int | None = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            code = None
+        code, mapped = _wait(process, seconds)
     result, path = None, outputs / "result.json"
     if path.is_file():
         try:
@@ -121,11 +120,36 @@ def _run(app: Path, model: str, request: dict[str, Any], seconds: float) -> dict
     said = (app / "words").read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:]
     return {
         "code": code,
+        "mapped": mapped,
         "seconds": time.monotonic() - started,
         "result": result,
         "words": said.strip(),
         "network": "off" if prefix else "unused",
     }
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None, float]:
+    """Its exit code, None if it had to be ended; MiB of files that it had mapped at its largest."""
+    end = time.monotonic() + seconds
+    most = mapped = 0.0
+    while (left := end - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(min(left, LOOK_EVERY)), mapped
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            resident, files = _resident(process.pid)
+            if resident > most:
+                most, mapped = resident, files
+    process.kill()
+    process.wait()
+    return None, mapped
+
+
+def _resident(process: int) -> tuple[float, float]:
+    """MiB that it holds in memory, and those of them that are files; 0 of one that has ended."""
+    lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
+    known = dict(line.split(":", 1) for line in lines)
+    resident, files = (int(known.get(name, "0").split()[0]) for name in ("VmRSS", "RssFile"))
+    return resident / 1024, files / 1024
 
 
 def _judge(found: dict[str, Any], peak: float, memory: int, seconds: float) -> dict[str, str]:
