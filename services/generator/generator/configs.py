@@ -1,5 +1,6 @@
 """The JSON files in a model's folder: refused if they bring code, else cut down to what is used."""
 
+import json
 from typing import Any
 
 import orjson
@@ -55,14 +56,27 @@ def read(name: str, content: bytes) -> dict[str, Any]:
     """What `reduce` leaves. Raises ModelRefused: not an object, or it brings code."""
     if content.count(b",") > MOST_VALUES:
         raise ModelRefused(f"{name} has more than {MOST_VALUES:,} values", reason="config")
-    try:
-        config = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        config = None
+    config = parse(content)
     if not isinstance(config, dict):
         raise ModelRefused(f"{name} is not a JSON object", reason="config")
     check(name, config)
     return reduce(config)
+
+
+def parse(content: bytes) -> Any:
+    """As the libraries read it; None for what they do not.
+
+    Python writes Infinity, NaN and half characters, and reads them, though they are no JSON: the
+    config of every Mamba 2 has an Infinity.
+    """
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError):
+        return None
 
 
 def reduce(config: dict[str, Any], depth: int = 0) -> dict[str, Any]:

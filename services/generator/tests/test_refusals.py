@@ -171,6 +171,21 @@ def test_a_config_nested_without_end_is_refused() -> None:
         configs.check("config.json", config)
 
 
+@pytest.mark.parametrize("written", ["[0.0, Infinity]", "NaN", '"\\ud83d"'])
+def test_a_config_that_only_python_reads_is_read(written: str) -> None:
+    content = f'{{"model_type": "mamba2", "time_step_limit": {written}, "hidden_size": 64}}'
+    assert configs.read("config.json", content.encode()) == {
+        "model_type": "mamba2",
+        "hidden_size": 64,
+    }
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"", b"[" * 100_000, b'{"a": Infinity', b"9" * 5000])
+def test_what_not_even_python_reads_is_refused(content: bytes) -> None:
+    with pytest.raises(ModelRefused, match="not a JSON object"):
+        configs.read("config.json", content)
+
+
 def test_a_config_of_more_values_than_any_is_refused_before_it_is_read() -> None:
     content = orjson.dumps({"id2label": dict.fromkeys(map(str, range(300_000)), "x")})
     with pytest.raises(ModelRefused, match="more than 250,000 values"):
