@@ -28,6 +28,9 @@ SIZES = (
     *("encoder_attention_heads", "encoder_ffn_dim", "d_ff", "embed_dim", "sliding_window"),
     *("attention_chunk_size", "kv_lora_rank", "qk_rope_head_dim", "new_decoder_architecture"),
     *("attn_layer_period", "attn_layer_offset", "sliding_window_pattern"),
+    # Of layers that see everything, where those differ from the others (Gemma 4).
+    *("global_head_dim", "num_global_key_value_heads", "attention_k_eq_v"),
+    "num_kv_shared_layers",
 )
 # What config.json is read for: what the model is, and those.
 FIELDS = (
@@ -45,6 +48,10 @@ PARTS = (
 )
 DEEPEST_PART = 3
 LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
+# Other names for layers that keep as few tokens, and those that keep none. Layers of any other
+# kind are taken for such as keep all.
+ALSO = {"hybrid_sliding": "sliding_attention", "reference_sliding_attention": "full_attention"}
+WITHOUT = frozenset(("linear_attention", "mamba", "conv", "recurrent", "moe", "mlp", "dummy"))
 # Longer than any name of an architecture.
 MOST_CHARACTERS = 128
 MOST_ITEMS = 16
@@ -82,14 +89,39 @@ def parse(content: bytes) -> Any:
 def reduce(config: dict[str, Any], depth: int = 0) -> dict[str, Any]:
     """The fields of FIELDS and, of its parts, the same; layers are counted by what they are."""
     kept = {key: config[key] for key in FIELDS if key in config and _is_small(config[key])}
-    layers = config.get("layer_types")
-    if isinstance(layers, list):
-        kept["layer_types"] = {kind: layers.count(kind) for kind in LAYERS}
+    layers = layers_of(config)
+    if layers is not None:
+        kept["layer_types"] = count(layers)
     if depth < DEEPEST_PART:
         for name in PARTS:
             if isinstance(part := config.get(name), dict):
                 kept[name] = reduce(part, depth + 1)
     return kept
+
+
+def layers_of(config: dict[str, Any]) -> list[Any] | None:
+    """The kinds of its layers, in the words of whichever library it was written for.
+
+    Without the last, where those look at what layers before them keep.
+    """
+    for name in ("layer_types", "layers_block_type"):
+        if isinstance(layers := config.get(name), list):
+            shared = config.get("num_kv_shared_layers")
+            shared = shared if isinstance(shared, int) and 0 < shared <= len(layers) else 0
+            return layers[: len(layers) - shared]
+    if isinstance(pattern := config.get("hybrid_override_pattern"), str):
+        return ["full_attention"] * pattern.count("*")
+    if isinstance(places := config.get("attn_layer_indices"), list):
+        return ["full_attention"] * len(places)
+    return None
+
+
+def count(layers: list[Any]) -> dict[str, int]:
+    """How many there are of each of LAYERS."""
+    named = [ALSO.get(kind, kind) for kind in layers if isinstance(kind, str)]
+    found = {kind: named.count(kind) for kind in LAYERS}
+    found["full_attention"] += sum(kind not in LAYERS and kind not in WITHOUT for kind in named)
+    return found
 
 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
@@ -103,8 +135,11 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     names = usual.get("names", {})
     found = {**usual.get("sizes", {}), **{names.get(key, key): config[key] for key in config}}
     for name, whole in usual.get("parts", {}).items():
-        # A part of which anything is said has none of the whole's own sizes for it.
+        # A part of which anything is said has none of the whole's own sizes for it. Qwen's first
+        # models that see say the sizes of what writes beside those of what sees.
         given = config.get(name) or whole
+        if name == "text_config" and name not in config and "num_hidden_layers" in config:
+            given = {key: config[key] for key in (*SIZES, "layer_types") if key in config}
         found[name] = complete({"model_type": whole["model_type"], **given})
     for name in config.keys() & (set(PARTS) - usual.get("parts", {}).keys()):
         found[name] = complete(config[name])

@@ -3,8 +3,8 @@
     cache        of a decoder, as transformers keeps it: per layer with attention
                  2 x key/value heads x head size x tokens x batch x bytes, or with latent
                  attention (rank + rotary size) in place of the first three; a layer that looks
-                 back over a window keeps no more tokens than that; a decoder that looks at an
-                 encoder keeps as much again for the encoder's tokens
+                 back over a window keeps no more tokens than that, one that is recurrent none; a
+                 decoder that looks at an encoder keeps as much again for the encoder's tokens
     logits       batch x vocabulary x 4: the last token's, where the model writes; every token's,
                  where it fills masks
     activations  batch x tokens x (8 x hidden + 2 x intermediate) x bytes: one layer's, since
@@ -20,6 +20,7 @@ upwards: activations of a quarter of them per input; a cache as of a decoder tha
 from dataclasses import dataclass
 from typing import Any
 
+from generator import configs
 from generator.tasks import Task
 
 MIB = 2**20
@@ -36,6 +37,8 @@ SHIFTED = frozenset(
     ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "longformer", "mpnet", "roberta")
 ) | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
 IMAGE_TOKENS = 1024
+# Of Gemma 4's layers that look at all tokens, where the config leaves it out.
+GLOBAL_HEAD = 512
 # Where the config of a model of several parts has that of the part that reads and writes text.
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
 SIGHT_PARTS = ("vision_config", "encoder")
@@ -129,44 +132,55 @@ def cache(config: Config, *, batch: int, tokens: int, width: int) -> int | None:
     hidden = _hidden(text)
     if not layers or not heads or not hidden:
         return None
-    head = whole(text, "head_dim", "d_kv") or max(hidden // heads, 1)
+    head = whole(text, "head_dim", "attention_head_dim", "d_kv") or max(hidden // heads, 1)
     # Falcon's later models share keys too, but keep them once for each head.
     one = text.get("multi_query") is True and not text.get("new_decoder_architecture")
     shared = 1 if one else whole(text, "num_key_value_heads") or heads
     latent, rope = whole(text, "kv_lora_rank"), whole(text, "qk_rope_head_dim")
-    each = (latent + rope if latent and rope else 2 * shared * head) * width * batch
-    kept = _kept_tokens(text, layers, tokens)
-    crossed = 0
+    each = latent + rope if latent and rope else 2 * shared * head
+    far, near = _kept_tokens(text, layers, tokens)
     if whole(text, "decoder_layers", "num_decoder_layers") or config.get("model_type") == "t5":
-        crossed = layers * tokens
+        far += layers * tokens
     elif "decoder" in config:
-        crossed = layers * image_tokens(sight_part(config))
-    return each * (kept + crossed)
+        far += layers * image_tokens(sight_part(config))
+    return (_each_far(text, each, shared) * far + each * near) * width * batch
 
 
-def _kept_tokens(text: Config, layers: int, tokens: int) -> int:
-    """Of all layers together; those without attention keep none."""
+def _each_far(text: Config, each: int, shared: int) -> int:
+    """Numbers per token of a layer that looks at all tokens, where that has sizes of its own."""
+    usual = GLOBAL_HEAD if str(text.get("model_type")).startswith("gemma4") else None
+    if not (own := whole(text, "global_head_dim") or usual):
+        return each
+    if text.get("attention_k_eq_v") is True:
+        shared = whole(text, "num_global_key_value_heads") or shared
+    return 2 * shared * own
+
+
+def _kept_tokens(text: Config, layers: int, tokens: int) -> tuple[int, int]:
+    """Of all layers together: of those that look at all tokens, and of those with a window.
+
+    Layers without attention keep none.
+    """
     window = min(whole(text, "sliding_window", "attention_chunk_size") or tokens, tokens)
     # A window of n looks at n tokens, the newest among them, of which n - 1 are kept.
     near = window - 1 if window < tokens else tokens
     kinds = text.get("layer_types")
-    if every := whole(text, "attn_layer_period"):  # the others have no attention
-        return len(range(whole(text, "attn_layer_offset") or 0, layers, every)) * tokens
+    if not isinstance(kinds, dict) and (every := whole(text, "attn_layer_period")):
+        # The others have no attention.
+        return len(range(whole(text, "attn_layer_offset") or 0, layers, every)) * tokens, 0
     if isinstance(kinds, list):  # a pattern: `configs.complete`
+        layers = max(layers - (whole(text, "num_kv_shared_layers") or 0), 0)
         if every := whole(text, "sliding_window_pattern"):
             full = layers // every
             kinds = {"full_attention": full, "sliding_attention": layers - full}
         else:
-            kinds = {
-                kind: sum(
-                    len(range(at, layers, len(kinds))) for at, k in enumerate(kinds) if k == kind
-                )
-                for kind in set(kinds)
-            }
+            times, rest = divmod(layers, len(kinds))
+            once, more = configs.count(kinds), configs.count(kinds[:rest])
+            kinds = {kind: times * once[kind] + more[kind] for kind in once}
     if not isinstance(kinds, dict):
-        return layers * near
+        return 0, layers * near
     windowed = kinds.get("sliding_attention", 0) + kinds.get("chunked_attention", 0)
-    return int(kinds.get("full_attention", 0) * tokens + windowed * near)
+    return int(kinds.get("full_attention", 0) * tokens), int(windowed * near)
 
 
 def diffusion(config: Config, task: Task, width: int) -> int:

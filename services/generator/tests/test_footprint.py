@@ -79,6 +79,69 @@ DECODERS: dict[str, Any] = {
         ),
     ),
 }
+MIXED = {**SMALL, "num_hidden_layers": 4}
+# The names of the layers' kinds are those that their configs on the Hub have.
+HYBRIDS: dict[str, Any] = {
+    "FalconH1": (
+        lambda: transformers.FalconH1Config(
+            **SMALL, num_key_value_heads=2, head_dim=32, mamba_d_ssm=64, mamba_n_heads=4
+        ),
+        {},
+    ),
+    "GraniteMoeHybrid": (
+        lambda: transformers.GraniteMoeHybridConfig(
+            **MIXED,
+            num_key_value_heads=2,
+            layer_types=["linear_attention", "full_attention"] * 2,
+            mamba_n_heads=8,
+            num_local_experts=0,
+            shared_intermediate_size=96,
+        ),
+        {"layer_types": ["mamba", "attention"] * 2},
+    ),
+    "Bamba": (
+        lambda: transformers.BambaConfig(
+            **MIXED, num_key_value_heads=2, attn_layer_indices=[0], mamba_n_heads=8
+        ),
+        {"layer_types": None, "layers_block_type": None},
+    ),
+    "NemotronH": (
+        lambda: transformers.NemotronHConfig(
+            **{**MIXED, "num_hidden_layers": None},
+            num_key_value_heads=2,
+            head_dim=16,
+            layer_types=["linear_attention", "mlp", "full_attention", "mlp"],
+            mamba_num_heads=8,
+            mamba_head_dim=16,
+        ),
+        {"layer_types": None, "num_hidden_layers": 4, "hybrid_override_pattern": "M-*-"},
+    ),
+    "Zamba2": (
+        lambda: transformers.Zamba2Config(
+            **MIXED,
+            num_key_value_heads=4,
+            layers_block_type=["linear_attention", "hybrid"] * 2,
+            n_mamba_heads=2,
+            mamba_expand=2,
+        ),
+        {"layers_block_type": ["mamba", "hybrid"] * 2},
+    ),
+    "Gemma4Text": (
+        lambda: transformers.Gemma4TextConfig(
+            **{**SMALL, "num_hidden_layers": 8},
+            vocab_size_per_layer_input=64,
+            num_key_value_heads=2,
+            head_dim=16,
+            global_head_dim=32,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            sliding_window=8,
+            num_kv_shared_layers=2,
+            layer_types=["sliding_attention", "full_attention"] * 4,
+        ),
+        {"global_head_dim": 32, "num_global_key_value_heads": 1},
+    ),
+}
 REWRITERS: dict[str, Any] = {
     "Bart": lambda: transformers.BartConfig(
         vocab_size=64,
@@ -109,6 +172,7 @@ def size(cache: Any) -> int:
         for layer in part.layers
         if hasattr(layer, "keys")
         for tensor in (layer.keys, layer.values)
+        if tensor is not None
     )
 
 
@@ -135,6 +199,18 @@ def test_the_cache_of_a_decoder_is_known_to_the_byte(kind: str) -> None:
     with torch.inference_mode():
         cache = model(tokens, use_cache=True).past_key_values
     assert size(cache) == kept(config)
+
+
+@pytest.mark.parametrize("kind", HYBRIDS)
+def test_so_is_that_of_a_decoder_whose_layers_keep_more_or_less(kind: str) -> None:
+    config, written = HYBRIDS[kind][0](), HYBRIDS[kind][1]
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    tokens = torch.full((BATCH, TOKENS), 7)
+    with torch.inference_mode():
+        cache = model(tokens, use_cache=True).past_key_values
+    hub = {**json.loads(config.to_json_string(use_diff=False)), **written}
+    read = configs.complete(configs.read("config.json", json.dumps(hub).encode()))
+    assert size(cache) == footprint.cache(read, batch=BATCH, tokens=TOKENS, width=4) > 0
 
 
 @pytest.mark.parametrize("kind", REWRITERS)
@@ -225,7 +301,33 @@ def test_an_absurd_size_is_none(absurd: Any) -> None:
 def test_layers_are_counted_however_many_an_owner_writes() -> None:
     read = configs.reduce({"layer_types": ["sliding_attention"] * 100_000 + ["EVIL"]})
     assert read["layer_types"] == {
-        "full_attention": 0,
+        # Of a kind that nobody knows; taken for such as keep most.
+        "full_attention": 1,
         "sliding_attention": 100_000,
         "chunked_attention": 0,
     }
+
+
+def test_sizes_of_what_writes_may_stand_beside_those_of_what_sees() -> None:
+    # As Qwen2.5-VL-3B-Instruct has them.
+    config = {
+        "model_type": "qwen2_5_vl",
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "max_position_embeddings": 128_000,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 36,
+        "num_key_value_heads": 2,
+        "vision_config": {"hidden_size": 1280, "num_heads": 16, "patch_size": 14},
+        "vocab_size": 151_936,
+    }
+    read = configs.complete(configs.reduce(config))
+    found = of(MEDIA_TASKS["image-text-to-text"], read, tokens=4096)
+    assert (found.cache, found.logits) == (2 * 36 * 2 * 128 * 4096 * 2, 151_936 * 4)
+    # And inside another model's, as in ColQwen2's.
+    assert (
+        configs.complete({"model_type": "colqwen2", "vlm_config": config})["vlm_config"][
+            "text_config"
+        ]
+        == configs.complete(config)["text_config"]
+    )
