@@ -30,12 +30,14 @@ SIZES = (
     *("attn_layer_period", "attn_layer_offset", "sliding_window_pattern"),
     # Of layers that see everything, where those differ from the others (Gemma 4).
     *("global_head_dim", "num_global_key_value_heads", "attention_k_eq_v"),
-    "num_kv_shared_layers",
+    *("num_kv_shared_layers", "max_source_positions", "max_target_positions"),
 )
 # What config.json is read for: what the model is, and those.
 FIELDS = (
     *("architectures", "architecture", "model_type", "use_timm_backbone"),
     *SIZES,
+    # How many texts are weighed against each other while one is written.
+    "num_beams",
     # Of the tokenizer: which it is, and what it splits words with.
     *("tokenizer_class", "word_tokenizer_type", "phonemize", "is_uroman"),
     # Of the parts of diffusers' pipelines.

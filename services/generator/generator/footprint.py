@@ -4,7 +4,8 @@
                  2 x key/value heads x head size x tokens x batch x bytes, or with latent
                  attention (rank + rotary size) in place of the first three; a layer that looks
                  back over a window keeps no more tokens than that, one that is recurrent none; a
-                 decoder that looks at an encoder keeps as much again for the encoder's tokens
+                 decoder that looks at an encoder keeps as much again for the encoder's tokens; each
+                 of the texts that the model weighs against each other (beams) has its own
     logits       batch x vocabulary x 4: the last token's, where the model writes; every token's,
                  where it fills masks
     activations  batch x tokens x (8 x hidden + 2 x intermediate) x bytes: one layer's, since
@@ -37,6 +38,8 @@ SHIFTED = frozenset(
     ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "longformer", "mpnet", "roberta")
 ) | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
 IMAGE_TOKENS = 1024
+# As many as a caller may ask for.
+MOST_BEAMS = 16
 # Of Gemma 4's layers that look at all tokens, where the config leaves it out.
 GLOBAL_HEAD = 512
 # Where the config of a model of several parts has that of the part that reads and writes text.
@@ -76,15 +79,18 @@ def of(
         return Footprint(activations=batch * diffusion(config, task, width))
     text = text_part(config)
     parts = [part for part in (text, sight_part(config)) if _hidden(part)]
-    kept = cache(config, batch=batch, tokens=tokens, width=width) if task.generates else 0
+    writes = task.generates or hears_and_writes(config, task)
+    # Each of the texts that are weighed against each other has a cache and logits of its own.
+    written = batch * min(whole(config, "num_beams") or 1, MOST_BEAMS) if writes else batch
+    kept = cache(config, batch=written, tokens=tokens, width=width) if writes else 0
     words = whole(text, "vocab_size")
-    if words is None and (task.generates or _fills(task)):
+    if words is None and (writes or _fills(task)):
         words, guessed = LARGEST_VOCABULARY, {"logits"}
     else:
         guessed = set()
     if kept is None:
         # A layer has 12 x width^2 weights, and keeps 2 x width numbers per token.
-        kept = batch * tokens * weights // (6 * NARROWEST)
+        kept = written * tokens * weights // (6 * NARROWEST)
         guessed.add("cache")
     if parts:
         activations = max(
@@ -96,7 +102,7 @@ def of(
         guessed.add("activations")
     return Footprint(
         cache=kept,
-        logits=batch * (words or 0) * 4 * (tokens if _fills(task) else 1),
+        logits=written * (words or 0) * 4 * (tokens if _fills(task) else 1),
         activations=activations,
         guessed=frozenset(guessed),
     )
@@ -107,10 +113,17 @@ def tokens_of(config: Config, task: Task) -> int:
     if task.takes == "image" and not task.generates:
         return image_tokens(sight_part(config))
     text = text_part(config)
-    most = whole(text, "max_position_embeddings", "n_positions", "n_ctx") or USUAL_TOKENS
+    # What it hears is longer than what it writes.
+    heard = whole(text, "max_source_positions") if hears_and_writes(config, task) else None
+    most = heard or whole(text, "max_position_embeddings", "n_positions", "n_ctx") or USUAL_TOKENS
     if str(config.get("model_type")) in SHIFTED:
         most = max(most - 2, 1)
     return min(most, MOST_TOKENS)
+
+
+def hears_and_writes(config: Config, task: Task) -> bool:
+    """Whether it is an encoder of sounds with a decoder of texts, as Whisper is."""
+    return task.name == "automatic-speech-recognition" and bool(whole(config, "decoder_layers"))
 
 
 def image_tokens(config: Config) -> int:
@@ -138,7 +151,8 @@ def cache(config: Config, *, batch: int, tokens: int, width: int) -> int | None:
     shared = 1 if one else whole(text, "num_key_value_heads") or heads
     latent, rope = whole(text, "kv_lora_rank"), whole(text, "qk_rope_head_dim")
     each = latent + rope if latent and rope else 2 * shared * head
-    far, near = _kept_tokens(text, layers, tokens)
+    written = min(tokens, whole(text, "max_target_positions") or tokens)
+    far, near = _kept_tokens(text, layers, written)
     if whole(text, "decoder_layers", "num_decoder_layers") or config.get("model_type") == "t5":
         far += layers * tokens
     elif "decoder" in config:

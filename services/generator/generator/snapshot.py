@@ -218,6 +218,10 @@ async def read(hub: Hub, description: Description) -> Snapshot:
     )
     by_path = dict(read_configs)
     config = _pipeline(laid_out, by_path) if laid_out.pipeline else by_path.get(first, {})
+    writing = by_path.get("generation_config.json")
+    if config and writing is not None:
+        # Where it is there, what config.json says of writing is not heard.
+        config = {**config, "num_beams": writing.get("num_beams")}
     return Snapshot(
         remembered(description),
         files,

@@ -223,6 +223,40 @@ def test_the_cache_of_a_decoder_that_looks_at_an_encoder_is_too(kind: str) -> No
     assert size(cache) == kept(config)
 
 
+def test_the_cache_of_what_hears_and_writes_is_too() -> None:
+    config = transformers.WhisperConfig(
+        vocab_size=64,
+        num_mel_bins=8,
+        d_model=64,
+        encoder_layers=2,
+        decoder_layers=3,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        max_source_positions=TOKENS,
+        max_target_positions=TOKENS // 2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    model = transformers.WhisperForConditionalGeneration(config).eval()
+    heard, said = torch.zeros(BATCH, 8, 2 * TOKENS), torch.full((BATCH, TOKENS // 2), 7)
+    with torch.inference_mode():
+        cache = model(heard, decoder_input_ids=said, use_cache=True).past_key_values
+    read = configs.complete(configs.read("config.json", config.to_json_string().encode()))
+    task = MEDIA_TASKS["automatic-speech-recognition"]
+    assert footprint.tokens_of(read, task) == TOKENS
+    assert of(task, read, batch=BATCH, tokens=TOKENS, width=4).cache == size(cache)
+
+
+def test_each_text_that_is_weighed_against_others_has_a_cache_of_its_own() -> None:
+    bart = configs.complete(configs.reduce(json.loads(REWRITERS["Bart"]().to_json_string())))
+    task = MEDIA_TASKS["summarization"]
+    one, four = of(task, bart), of(task, {**bart, "num_beams": 4})
+    assert (four.cache, four.logits) == (4 * one.cache, 4 * one.logits)
+    assert four.activations == one.activations
+
+
 def of(task: Any, config: dict[str, Any], **more: Any) -> footprint.Footprint:
     given = {"batch": 1, "tokens": 100, "width": 2, "eager": False, "weights": 0, **more}
     return footprint.of(config, task, **given)

@@ -51,6 +51,27 @@ def test_a_large_model_asks_for_a_gpu_of_its_weights_cache_and_context() -> None
     assert asked in module.files["lilypad_module.json.tmpl"]
 
 
+def test_a_model_that_weighs_several_texts_asks_for_the_memory_of_each() -> None:
+    config = {
+        "architectures": ["BartForConditionalGeneration"],
+        "model_type": "bart",
+        "num_beams": 4,
+        "d_model": 1024,
+        "decoder_layers": 12,
+        "decoder_attention_heads": 16,
+    }
+    model = {"config": config, "pipeline_tag": "summarization"}
+
+    def said(names: tuple[str, ...]) -> str:
+        module, _ = make({**model, "names": names}, batchSize=1)
+        return next(one.message for one in module.validation.checks if one.name == "estimate")
+
+    # 12 layers, 512 tokens read and as many written, in float32: four times 96 MiB.
+    assert "cache 384 MiB" in said(())
+    # This file says nothing of beams, and where it is there, config.json is not asked.
+    assert "cache 96 MiB" in said(("generation_config.json",))
+
+
 def test_a_small_model_asks_for_no_gpu() -> None:
     module, manifest = make()
     assert (manifest["resources"]["gpu"], module.model.vram_mib) == (0, 0)

@@ -24,6 +24,9 @@ def answer(
             )
     name = manifest["model"]["task"].replace("summarization", "summary") + "_text"
     given = {n: parameters[n] for n in ("max_new_tokens", "num_beams") if parameters[n] is not None}
+    # More beams than the model's own take more memory: then fewer texts go through it at once.
+    usual = getattr(model.generation_config, "num_beams", None) or 1
+    size = max(1, size * usual // max(given.get("num_beams", usual), usual))
     answers = []
     for start in range(0, len(texts), size):
         batch = tokenizer(texts[start : start + size], return_tensors="pt", padding=True)
