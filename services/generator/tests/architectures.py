@@ -332,7 +332,9 @@ def missing_package(task: str, kind: str) -> str | None:
         if needed[1] != "timm" or kind == "timm_wrapper":
             return needed[1]
     sees = TASKS[task].takes in ("image", "video")
-    readers = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind, {"pil": None})
+    # Who reads videos by nothing that reads pictures does so by torchvision.
+    usual: dict[str, Any] = {} if TASKS[task].takes == "video" else {"pil": None}
+    readers = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind, usual)
     if sees and "torchvision" not in family.needs and "pil" not in readers:
         return "torchvision"
     return None

@@ -237,6 +237,7 @@ def test_the_known_tokenizers_are_those_of_the_pinned_library() -> None:
     [
         ("smolvlm", "SmolVLMForConditionalGeneration", "image-text-to-text", "num2words"),
         ("vivit", "VivitForVideoClassification", "video-classification", "torchvision"),
+        ("vjepa2", "VJEPA2ForVideoClassification", "video-classification", "torchvision"),
         ("bert", "BertForMaskedLM", "summarization", "no such architecture"),
         ("bart", "BartForSequenceClassification", "summarization", "is not one for"),
         ("t5", "T5EncoderModel", "translation", "is not one for"),
