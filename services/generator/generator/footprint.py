@@ -94,7 +94,7 @@ def of(
         guessed.add("cache")
     if parts:
         activations = max(
-            batch * _activations(part, _tokens_in(part, text, tokens), width, eager=eager)
+            batch * _activations(part, _tokens_in(part, text, tokens, task), width, eager=eager)
             for part in parts
         )
     else:
@@ -109,8 +109,10 @@ def of(
 
 
 def tokens_of(config: Config, task: Task) -> int:
-    """The longest input that the module takes, in tokens (patches, for an image)."""
-    if task.takes == "image" and not task.generates:
+    """The longest input that the module takes, in tokens (patches, for an image alone)."""
+    # A page is searched for as a picture; what else is asked about one is a text that has a limit.
+    asked = task.texts and task.family != "searching"
+    if task.takes == "image" and not task.generates and not asked:
         return image_tokens(sight_part(config))
     text = text_part(config)
     # What it hears is longer than what it writes.
@@ -263,8 +265,12 @@ def _fills(task: Task) -> bool:
     return task.name == "fill-mask"
 
 
-def _tokens_in(part: Config, text: Config, tokens: int) -> int:
-    return tokens if part is text else image_tokens(part)
+def _tokens_in(part: Config, text: Config, tokens: int, task: Task) -> int:
+    if part is not text:
+        return image_tokens(part)
+    # Some read a picture and a text with the same layers.
+    both = task.texts and whole(part, "patch_size")
+    return tokens + image_tokens(part) if both else tokens
 
 
 def _activations(part: Config, tokens: int, width: int, *, eager: bool) -> int:

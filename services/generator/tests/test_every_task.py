@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from generator.hub_tags import TAGS
@@ -177,12 +178,19 @@ def drive(prefix: list[str], what: str, given: str, **environment: str) -> str:
 
 
 def runs_of(module: Built, example: dict[str, str]) -> list[dict[str, str]]:
-    """The README's variables, and the same with each hostile input in place of its own."""
+    """The README's variables, and the same with hostile texts in place of each of its own."""
     subject = next(iter(example))
     sample = example | less(module)
     rest = {name: value for name, value in sample.items() if name != subject}
     painted = "family: diffusion\n" in module.files["module.yaml"]
     requests = [json.dumps({"inputs": texts}) for texts in (PAINTED if painted else HOSTILE)]
+    others = yaml.safe_load(module.files["module.yaml"])["inputs"][1:]
+    requests += [
+        json.dumps({"inputs": sample[subject], "parameters": {other["name"]: text}})
+        for other in others
+        if other["type"] == "string"
+        for text in ("".join(SHORT), LONG)
+    ]
     encoded = [base64.b64encode(request.encode()).decode() for request in requests]
     return [sample, *({**rest, "REQUEST_B64": request} for request in encoded)]
 

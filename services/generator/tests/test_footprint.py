@@ -274,6 +274,26 @@ def test_a_model_that_sees_has_the_sizes_of_its_parts() -> None:
     assert not found.guessed
 
 
+@pytest.mark.parametrize(
+    ("kind", "task", "most"),
+    [
+        # Of the text that is asked or named; the picture has tokens of its own.
+        ("vilt", "visual-question-answering", 40),
+        ("blip", "visual-question-answering", 512),
+        ("clip", "zero-shot-image-classification", 77),
+        ("owlvit", "zero-shot-object-detection", 16),
+        ("layoutlm", "document-question-answering", 512),
+        ("vit", "image-classification", (224 // 16) ** 2 + 1),
+    ],
+)
+def test_the_longest_text_about_a_picture_is_as_the_model_reads_it(
+    kind: str, task: str, most: int
+) -> None:
+    config = configs.complete({"model_type": kind})
+    row = {**TASKS, **MEDIA_TASKS}[task]
+    assert footprint.tokens_of(config, row) == most
+
+
 def test_logits_are_of_every_token_only_where_masks_are_filled() -> None:
     assert of(TASKS["fill-mask"], SMALL).logits == 100 * 64 * 4
     assert of(TASKS["text-generation"], SMALL).logits == 64 * 4

@@ -13,6 +13,7 @@ def answer(
     import torch
 
     model, processor = loaded
+    most = min(processor.tokenizer.model_max_length, manifest["run"]["maxTokens"])
     answers: list[Any] = []
     for value in combine(manifest, inputs, parameters):
         if value["question"] is None:
@@ -22,7 +23,7 @@ def answer(
             images=read_image(value["image"]),
             text=value["question"],
             truncation=True,
-            max_length=manifest["run"]["maxTokens"],
+            max_length=most,
             return_tensors="pt",
         ).to(model.device, model.dtype)
         with torch.inference_mode():

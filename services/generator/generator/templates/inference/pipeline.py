@@ -30,7 +30,9 @@ def answer(
     if task == "token-classification":
         given |= overlap(pipeline.tokenizer, inputs, given["aggregation_strategy"])
     if task.startswith("zero-shot-"):
-        given["candidate_labels"] = split_labels(given["candidate_labels"])
+        given["candidate_labels"] = split_labels(
+            pipeline.tokenizer, task, given["candidate_labels"]
+        )
     if task == "zero-shot-object-detection":  # it takes the picture and the labels together
         return [pipeline(value, **given) for value in inputs]
     # Texts of several lengths stand in one batch only if something can fill them up.
@@ -71,8 +73,15 @@ def overlap(tokenizer: Any, inputs: list[str], strategy: str) -> dict[str, Any]:
     return {"stride": most // 4}
 
 
-def split_labels(text: str) -> list[str]:
+def split_labels(tokenizer: Any, task: str, text: str) -> list[str]:
     labels = [label.strip() for label in text.split(",") if label.strip()]
     if not labels:
         raise InvalidInput("candidate_labels: name at least one")
+    check_texts(labels)
+    # A label alone is looked for, in a sentence it is compared, beside a text it is weighed.
+    sentence = "{}" if task == "zero-shot-object-detection" else "This is a photo of {}."
+    most = tokenizer.model_max_length // (2 if task == "zero-shot-classification" else 1)
+    for label in labels:
+        if (used := len(tokenizer(sentence.format(label))["input_ids"])) > most:
+            raise InvalidInput(f"candidate_labels: {used} tokens, and one may have {most}")
     return labels
