@@ -92,6 +92,13 @@ MODELS = (
         "text-retrieval",
         library="sentence-transformers",
     ),
+    # As the library itself tags what it saves.
+    Model(
+        "lilypad/tiny-sparse-features",
+        "pipelines:sparse_encoder",
+        "feature-extraction",
+        library="sentence-transformers",
+    ),
     Model(
         "lilypad/tiny-unconditional-image-generation",
         "pipelines:ddpm",

@@ -28,6 +28,8 @@ MODULE = re.compile(r"sentence_transformers(?:\.[a-z_]{1,64}){0,6}\.[A-Za-z]{1,6
 WEIGHTLESS = re.compile(
     r"TokenizersBackend|\w*(?:Tokenizer(?:Fast)?|Scheduler|Processor(?:Fast|Pil)?|FeatureExtractor)"
 )
+# Modules of sentence-transformers that only models of such a class are made of.
+ENCODERS = {"sparse_encoder": "SparseEncoder", "multi_vector_encoder": "MultiVectorEncoder"}
 TOKENIZER = re.compile(r"TokenizersBackend|\w*Tokenizer(?:Fast)?")
 
 
@@ -35,13 +37,15 @@ TOKENIZER = re.compile(r"TokenizersBackend|\w*Tokenizer(?:Fast)?")
 class Layout:
     """`folders` are those of the model's parts, "" the root; `pipeline` a class of diffusers.
 
-    `classes` are those that the index names, by folder.
+    `classes` are those that the index names, by folder; `encoder` is the class of
+    sentence-transformers that its modules are for, where others would make something else of them.
     """
 
     library: str | None = None
     folders: tuple[str, ...] = ("",)
     pipeline: str | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
+    encoder: str | None = None
 
     @property
     def tokenizers(self) -> dict[str, str | None]:
@@ -101,7 +105,9 @@ def _modules(index: Any) -> Layout:
     named = {str(one.get("path", "")): str(one["type"]).rpartition(".")[2] for one in index}
     first = str(index[0].get("path", "")) if index else ""
     folders = (first, *sorted({*named, ""} - {first}))
-    return Layout("sentence-transformers", folders, classes={first: "", **named})
+    of = {part for one in index for part in str(one["type"]).split(".")}
+    encoder = next((name for part, name in ENCODERS.items() if part in of), None)
+    return Layout("sentence-transformers", folders, classes={first: "", **named}, encoder=encoder)
 
 
 def _custom(name: str) -> ModelRefused:

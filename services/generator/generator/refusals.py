@@ -57,6 +57,10 @@ CARD = "a copy of the model whose card says its pipeline_tag, one of " + ", ".jo
 )
 
 
+# What sentence-transformers writes into the card of a sparse encoder, and says of one without.
+DENSE = (None, "feature-extraction", "sentence-similarity")
+
+
 def task_of(snapshot: Snapshot) -> str:
     """The pipeline tag, one that is served."""
     description = snapshot.description
@@ -64,6 +68,8 @@ def task_of(snapshot: Snapshot) -> str:
         raise ModelRefused("the Hub has disabled this model", reason="disabled")
     info = description.transformers_info
     name = description.pipeline_tag or (info.pipeline_tag if info else None)
+    if snapshot.layout.encoder == "SparseEncoder" and name in DENSE:
+        return "text-retrieval"
     if name is None and "Pooling" in snapshot.layout.classes.values():
         return "sentence-similarity"  # one vector per text is good for nothing else
     if name is None:
@@ -176,6 +182,7 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     if kind not in architectures()[known]:
         raise refuse(_why_not(task.name, kind), "architecture", "a model of another architecture")
     if library == "sentence-transformers":
+        check_encoder(snapshot, task)
         return
     if not task.classes:
         return
@@ -191,6 +198,25 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
             f"the model's architecture is not one for {task.name}, though its card says so",
             "architecture",
             "a model trained for that, or a card with the task that it was trained for",
+        )
+
+
+def check_encoder(snapshot: Snapshot, task: Task) -> None:
+    """Whether the task's class of sentence-transformers is the one that the modules are for.
+
+    Any of its classes loads any of them, and answers with numbers that mean nothing.
+    """
+    laid_out = snapshot.layout
+    if laid_out.library is None:  # without modules.json each class knows what to make of a model
+        return
+    made = laid_out.encoder or "SentenceTransformer"
+    asked = "SentenceTransformer" if task.name == "text-ranking" else task.classes[0]
+    if made != asked:
+        raise refuse(
+            f"the model's modules.json is that of a {made}, and {task.name} modules run a "
+            f"{task.classes[0]}",
+            "architecture",
+            "a model of that class, or a card with the task that the model is for",
         )
 
 

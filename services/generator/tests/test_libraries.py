@@ -107,8 +107,9 @@ async def test_text_ranking(make: Make) -> None:
 
 # torch says of sparse tensors, on first use, that they are new.
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
-async def test_text_retrieval(make: Make) -> None:
-    module = await make("lilypad/tiny-text-retrieval")
+@pytest.mark.parametrize("name", ["tiny-text-retrieval", "tiny-sparse-features"])
+async def test_text_retrieval(make: Make, name: str) -> None:
+    module = await make(f"lilypad/{name}")
     model = SparseEncoder(directory(module), device="cpu")
     documents = model.encode_document(TEXTS)
     answers = outputs(module, TEXTS, query="a frog", top_k=5)

@@ -10,7 +10,7 @@ from common.errors import ModelRefused
 from generator import configs, layout, vocabulary, weights
 from generator.handlers import Handlers
 from generator.layout import Layout
-from generator.libraries import row, table
+from generator.libraries import SENTENCES, row, table
 from generator.refusals import check_architecture, task_of
 from generator.snapshot import Description, Snapshot
 
@@ -102,6 +102,33 @@ def test_a_model_that_pools_a_text_into_one_vector_needs_no_card_to_say_so() -> 
     assert task_of(Snapshot(description, (), frozenset(), {}, None, laid_out)) == (
         "sentence-similarity"
     )
+
+
+@pytest.mark.parametrize(
+    ("tag", "parts", "task", "refused"),
+    [
+        # As the library tags its own sparse encoders.
+        ("feature-extraction", ["base.modules.Transformer", "sparse_encoder.models.Splade"], 1, 0),
+        (None, ["sparse_encoder.modules.mlm.MLMTransformer"], 1, 0),
+        ("fill-mask", ["sparse_encoder.modules.mlm.MLMTransformer"], 0, 0),
+        ("text-retrieval", ["models.Transformer", "models.Pooling"], 1, 1),
+        ("feature-extraction", ["models.Transformer", "multi_vector_encoder.Mask"], 0, 1),
+    ],
+)
+def test_a_sparse_encoder_is_never_taken_for_a_dense_one(
+    tag: str | None, parts: list[str], task: bool, refused: bool
+) -> None:
+    steps = [{"path": f"{n}_", "type": f"sentence_transformers.{p}"} for n, p in enumerate(parts)]
+    laid_out = layout.read("modules.json", orjson.dumps(steps))
+    description = Description(id="acme/frog", sha="c" * 40, pipeline_tag=tag)
+    read = Snapshot(description, (), frozenset(), {"model_type": "bert"}, None, laid_out)
+    name = task_of(read)
+    assert name == ("text-retrieval" if task else tag)
+    if refused:
+        with pytest.raises(ModelRefused, match="is that of a"):
+            check_architecture(read, SENTENCES[name], "sentence-transformers")
+    elif task:
+        check_architecture(read, SENTENCES[name], "sentence-transformers")
 
 
 async def test_a_model_without_a_licence_is_made_with_a_warning(handlers: Handlers) -> None:
