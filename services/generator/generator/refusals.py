@@ -19,9 +19,9 @@ from generator.snapshot import Snapshot
 from generator.tasks import Task, with_vision
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
-# The last is Apple's, for research.
+# mnpl and mrl are Mistral's, the last is Apple's: for research.
 NON_COMMERCIAL = re.compile(
-    r"(?:^|-)(?:nc|noncommercial|non-commercial|research)(?:-|$)|^apple-amlr$"
+    r"(?:^|-)(?:nc|noncommercial|non-commercial|research|mnpl|mrl)(?:-|$)|^apple-amlr$"
 )
 
 
@@ -316,11 +316,12 @@ def license_of(snapshot: Snapshot) -> str | None:
 
 def check_license(snapshot: Snapshot, accept: Collection[Accepted]) -> Check:
     named = licenses_of(snapshot)
+    own = snapshot.description.own_license
+    if LICENSE.fullmatch(own):
+        named = [own if name == "other" else name for name in named]
     shown = ", ".join(named)
     if not named:
         message = "the model names no licence: ask its owner before you use it"
-    elif {"other", "unknown"} & set(named):
-        message = "the model has a licence of its own: read it before you use it"
     elif any(map(NON_COMMERCIAL.search, named)):
         message = f"the licence {shown} forbids commercial use"
         if "license" not in accept:
@@ -330,6 +331,9 @@ def check_license(snapshot: Snapshot, accept: Collection[Accepted]) -> Check:
                 "a model of another licence, or, where your use is none or its owner allows it, "
                 'accept: ["license"]',
             )
+    elif "other" in snapshot.description.licenses or "unknown" in named:
+        called = "" if named == ["other"] or "unknown" in named else f" ({shown})"
+        message = f"the model has a licence of its own{called}: read it before you use it"
     else:
         return Check(name="license", outcome="passed", message=shown)
     return Check(name="license", outcome="warning", message=message)

@@ -108,11 +108,15 @@ class TransformersInfo(BaseModel):
 
 
 class Card(BaseModel):
-    """A licence, or a choice of few, each as the owner names it."""
+    """A licence, or a choice of few, each as the owner names it.
+
+    `license_name` says which it is where `license` is `other`.
+    """
 
     license: Annotated[
         Name | Annotated[list[Name], Field(max_length=4)] | None, WrapValidator(_if_sensible)
     ] = None
+    license_name: Claimed = None
 
 
 class Security(BaseModel):
@@ -141,6 +145,12 @@ class Description(BaseModel):
     def licenses(self) -> list[str]:
         named = (self.card.license if self.card else None) or []
         return [named] if isinstance(named, str) else named
+
+    @property
+    def own_license(self) -> str:
+        """What a licence is called that the Hub has no name for; empty where it has one."""
+        called = self.card.license_name if self.card and "other" in self.licenses else None
+        return (called or "").lower()
 
     @property
     def unsafe_files(self) -> int:

@@ -145,6 +145,8 @@ async def test_a_model_without_a_licence_is_made_with_a_warning(handlers: Handle
         (["apache-2.0", "mit"], "passed", "apache-2.0, mit"),
         ([], "warning", "names no licence"),
         (["<b>free</b>", {"name": "mit"}], "warning", "names no licence"),
+        ("other", "warning", "a licence of its own: read"),
+        ("unknown", "warning", "a licence of its own: read"),
     ],
 )
 async def test_each_licence_that_a_card_names_is_told(
@@ -156,6 +158,29 @@ async def test_each_licence_that_a_card_names_is_told(
     assert check.outcome == outcome
     assert said in check.message
     assert module.model.license == (license if isinstance(license, str) else None)
+
+
+@pytest.mark.parametrize("name", ["FLUX-1-dev-Non-Commercial-License", "mrl", "qwen-research"])
+async def test_a_licence_that_only_the_card_has_a_name_for_is_read_by_that_name(name: str) -> None:
+    handlers = fake_hub.handlers(cardData={"license": "other", "license_name": name})
+    with pytest.raises(ModelRefused, match=f"{name.lower()} forbids commercial use"):
+        await handlers.generate(GenerateRequest(model_url="acme/frog"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("stabilityai-ai-community", "of its own (stabilityai-ai-community): read"),
+        ("<b>free</b>", "of its own: read"),
+        ({"name": "mit"}, "of its own: read"),
+    ],
+)
+async def test_a_licence_of_its_own_is_called_by_its_name(name: Any, said: str) -> None:
+    handlers = fake_hub.handlers(cardData={"license": "other", "license_name": name})
+    module = await handlers.generate(GenerateRequest(model_url="acme/frog"))
+    [check] = [check for check in module.validation.checks if check.name == "license"]
+    assert (check.outcome, module.model.license) == ("warning", "other")
+    assert said in check.message
 
 
 @pytest.mark.parametrize("license", ["apple-amlr", ["mit", "cc-by-nc-4.0"]])
