@@ -20,6 +20,7 @@ from generator import rendering
 from generator.handlers import Handlers
 from generator.media_tasks import MEDIA_TASKS
 from generator.templates.inference.models import auto_class
+from hub import media
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -341,3 +342,22 @@ def test_a_sound_of_another_rate_is_heard_at_the_models_own() -> None:
 def test_a_table_may_be_csv() -> None:
     read_table = of_a_script("tables")["read_table"]
     assert read_table('frog,age\n"lily, the 2nd",2\n') == {"frog": ["lily, the 2nd"], "age": ["2"]}
+
+
+def test_a_sound_longer_than_there_is_room_for_is_spelled_in_parts(tmp_path: Path) -> None:
+    media.speller(tmp_path)
+    pipeline = transformers.pipeline("automatic-speech-recognition", model=str(tmp_path))
+    lengths: list[int] = []
+
+    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
+        lengths.append(given["input_values"].shape[-1])
+
+    pipeline.model.register_forward_pre_hook(note, with_kwargs=True)
+    long = np.tile(SOUND, 3)
+    manifest = {"model": {"task": "automatic-speech-recognition"}, "run": {"maxTokens": 64}}
+    answer = of_a_script("hearing")["answer"]
+    [found] = answer(pipeline, manifest, [as_wav(long)], {"timestamps": False})
+    assert max(lengths) <= 64 * pipeline.model.config.inputs_to_logits_ratio < len(long)
+    samples = long.astype("float32") / 32768
+    expected = pipeline({"raw": samples, "sampling_rate": 16_000}, chunk_length_s=64 * 320 / 16_000)
+    assert found == {"text": expected["text"]}

@@ -21,13 +21,26 @@ def answer(
         timed = "word" if spells else True
         # A longer sound than it can hear at once is read in parts, which only times hold together.
         window = None if spells else getattr(pipeline.feature_extractor, "n_samples", None)
+        most = samples_at_once(pipeline, manifest) if spells else None
         wanted = given.pop("timestamps")
         answers = []
         for sound in sounds:
             long = window is not None and len(sound) > window
+            parted = {"chunk_length_s": most / rate} if most and len(sound) > most else {}
             heard = {"raw": sound, "sampling_rate": rate}
-            found = pipeline(heard, return_timestamps=timed if wanted or long else None)
+            found = pipeline(heard, return_timestamps=timed if wanted or long else None, **parted)
             answers.append(found if wanted else {"text": found["text"]})
         return answers
     given.setdefault("top_k", pipeline.model.config.num_labels)
     return [pipeline({"raw": sound, "sampling_rate": rate}, **given) for sound in sounds]
+
+
+def samples_at_once(pipeline: Any, manifest: dict[str, Any]) -> int | None:
+    """How much of a sound a model that spells has room for; the rest is read in parts that overlap.
+
+    Memory follows the square of it. None for those whose parts the library cannot put together.
+    """
+    ratio: int | None = getattr(pipeline.model.config, "inputs_to_logits_ratio", None)
+    if ratio is None or "input_values" not in pipeline.feature_extractor.model_input_names:
+        return None
+    return int(manifest["run"]["maxTokens"]) * ratio
