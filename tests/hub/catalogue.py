@@ -182,6 +182,7 @@ MODELS = (
     ),
     Model("lilypad/tiny-zero-shot-object-detection", "media:finder", "zero-shot-object-detection"),
     Model("lilypad/tiny-image-segmentation", "media:segmenter", "image-segmentation"),
+    Model("lilypad/tiny-panoptic-segmentation", "media:panoptic_segmenter", "image-segmentation"),
     Model("lilypad/tiny-depth-estimation", "media:depth_estimator", "depth-estimation"),
     Model("lilypad/tiny-super-resolution", "media:upscaler", "image-to-image"),
     Model("lilypad/tiny-keypoint-detection", "media:keypoint_finder", "keypoint-detection"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -24,6 +25,9 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    Mask2FormerImageProcessorPil,
     OwlViTConfig,
     OwlViTForObjectDetection,
     OwlViTImageProcessor,
@@ -40,6 +44,7 @@ from transformers import (
     Swin2SRConfig,
     Swin2SRForImageSuperResolution,
     Swin2SRImageProcessor,
+    SwinConfig,
     TapasConfig,
     TapasForQuestionAnswering,
     TapasTokenizer,
@@ -227,6 +232,35 @@ def segmenter(folder: Path) -> None:
         **labelled("frog", "pond", "sky"),
     )
     SegformerForSemanticSegmentation(config).save_pretrained(folder)
+
+
+def panoptic_segmenter(folder: Path) -> None:
+    """A Mask2Former, sure enough of what it sees that something is left of it."""
+    Mask2FormerImageProcessorPil(size=SMALL, ignore_index=255).save_pretrained(folder)
+    config = Mask2FormerConfig(
+        backbone_config=SwinConfig(
+            embed_dim=16,
+            depths=[1, 1, 1, 1],
+            num_heads=[1, 1, 1, 1],
+            window_size=2,
+            image_size=32,
+            patch_size=2,
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        ),
+        hidden_dim=32,
+        feature_size=32,
+        mask_feature_size=32,
+        encoder_feedforward_dim=32,
+        dim_feedforward=32,
+        num_attention_heads=2,
+        encoder_layers=2,
+        decoder_layers=3,
+        num_queries=5,
+        **labelled("frog", "pond", "sky"),
+    )
+    model = Mask2FormerForUniversalSegmentation(config)
+    model.class_predictor.bias.data = torch.tensor([0.0, 20.0, 0.0, 0.0])
+    model.save_pretrained(folder)
 
 
 def depth_estimator(folder: Path) -> None:

@@ -211,7 +211,11 @@ MEDIA_TASKS = {
             "pictures",
             "image",
             "For each input a list of {label, score, mask}: the mask a PNG as base64.",
-            ("ForSemanticSegmentation", "ForImageSegmentation", "ForUniversalSegmentation"),
+            (
+                "ForSemanticSegmentation",
+                "Mask2FormerForUniversalSegmentation",
+                "MaskFormerForInstanceSegmentation",
+            ),
         ),
         Task(
             "mask-generation",

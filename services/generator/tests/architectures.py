@@ -316,7 +316,16 @@ def auto_classes(task: str) -> tuple[Any, ...]:
     if "models" in FAMILIES[TASKS[task].family].sources:
         return (getattr(transformers, auto_class(task)),)
     found: tuple[Any, ...] = SUPPORTED_TASKS[task.replace("text-to-speech", "text-to-audio")]["pt"]
-    return found
+    return (*found, *ALSO.get(task, ()))
+
+
+# What a pipeline loads as well, by the class that a model's config names.
+ALSO = {
+    "image-segmentation": (
+        transformers.AutoModelForInstanceSegmentation,
+        transformers.AutoModelForUniversalSegmentation,
+    )
+}
 
 
 def missing_package(task: str, kind: str) -> str | None:
