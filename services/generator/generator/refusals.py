@@ -12,7 +12,7 @@ from common.contracts.generation import Accepted, Check
 from common.errors import ModelRefused
 from generator import requirements, vocabulary
 from generator.configs import QUANTIZED
-from generator.hub_tags import FORMER, TAGS, refusal_of
+from generator.hub_tags import FORMER, TAGS, WHOLE, refusal_of
 from generator.libraries import LIBRARIES, architectures, rows_of, table
 from generator.reasons import refuse
 from generator.snapshot import Snapshot
@@ -180,7 +180,7 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     # Its own class for the task is the library's business; a ranker's model is a classifier.
     known = HEADS.get(task.name, library) if library == "sentence-transformers" else task.name
     if kind not in architectures()[known]:
-        raise refuse(_why_not(task.name, kind), "architecture", "a model of another architecture")
+        raise refuse(_why_not(task, kind), "architecture", "a model of another architecture")
     if library == "sentence-transformers":
         check_encoder(snapshot, task)
         return
@@ -294,13 +294,16 @@ def check_preparation(snapshot: Snapshot, task: Task, library: str) -> None:
         )
 
 
-def _why_not(task: str, kind: Any) -> str:
-    package = table()["absent"].get(task, {}).get(kind) if isinstance(kind, str) else None
+def _why_not(task: Task, kind: Any) -> str:
+    """The library may well have it: modules run what they are proven to."""
+    package = table()["absent"].get(task.name, {}).get(kind) if isinstance(kind, str) else None
     if package:
         return (
-            f"models of this architecture need {package}, which modules for {task} do not install"
+            f"models of this architecture need {package}, which modules for {task.name} do not "
+            "install"
         )
-    return f"the library that modules run has no such architecture for {task}"
+    only = f": they run {', '.join(task.classes)}" if set(task.classes) & WHOLE else ""
+    return f"modules for {task.name} do not run models of this architecture{only}"
 
 
 def licenses_of(snapshot: Snapshot) -> list[str]:
