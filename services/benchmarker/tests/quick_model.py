@@ -4,7 +4,7 @@ The seed of a request says how it behaves: SLOW takes a while for each block,
 POISON kills the worker, TOO_BIG runs out of memory from size 4 on, STUCK
 never comes to its first answer, DRAINED is killed while its energy is counted,
 MOVED is on another machine in each worker, and takes a while for each block,
-BROKEN fails from size 4 on.
+BROKEN fails from size 4 on, and while energy is counted.
 """
 
 import os
@@ -49,6 +49,8 @@ class QuickModel:
     def energy(self, _):
         if self.seed == DRAINED:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.seed == BROKEN:
+            return {"failed": "the model failed: no such counter", "reason": "model"}
         return {"missing": "none"}
 
     def probe(self, question):

@@ -240,6 +240,7 @@ async def test_the_sizes_at_which_the_model_runs_stand_when_it_fails_at_a_larger
     messages = {error.batch_size: error.message for error in run.results.errors}
     assert "INT_MAX" in messages[4]
     assert "fails at 4" in messages[8]
+    assert all("no such counter" in point.energy.missing for point in run.results.points)
     run = await caller.finish(await caller.start(seed=BROKEN, batch_sizes=[4]))
     assert (run.state, run.error.reason) == ("failed", "model")
     assert "INT_MAX" in run.error.message

@@ -129,6 +129,9 @@ class Session:
         except OutOfMemory as error:
             survived = False
             answer = {"missing": f"not measured: it ran out of memory while counting ({error})"}
+        except Failed as error:
+            survived = False
+            answer = {"missing": f"not measured: {error}"}
         energy = EnergyUse.model_validate(answer)
         await self._report_size(facts.model_copy(update={"energy": energy}))
         return survived
