@@ -38,6 +38,8 @@ class WorkerSettings(ServiceSettings):
     hf_token: SecretStr | None = None
     hf_home: Path | None = None
     ack_wait: Annotated[float, Field(gt=0)] = ACK_WAIT
+    # Classes of job that it takes, comma separated, as far as its machine can.
+    worker_takes: str = "cpu,gpu"
     # A run that takes longer is ended, in seconds.
     longest_run: Annotated[float, Field(gt=0)] = 3600.0
     # A module that is tried is ended after so many seconds, or its own timeout if that is less.

@@ -94,5 +94,11 @@ def test_ceilings_are_those_of_a_gpu_that_has_raised_its_clocks(monkeypatch) -> 
     assert found["compute"] == pytest.approx(2 * 64**3 / 0.001 / 1e9, rel=0.01)
 
 
+def test_a_machine_with_a_gpu_has_a_processor_too(group, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = device.describe(1.0, None, "cpu")
+    assert (found["device_class"], found["name"]) == ("cpu", device.cpu_name())
+
+
 def test_an_attention_is_announced_where_its_kernels_are_installed() -> None:
     assert device.describe(1.0, None)["attentions"] == ["eager", "sdpa"]

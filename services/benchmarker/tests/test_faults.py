@@ -19,9 +19,10 @@ from quick_model import BROKEN, DRAINED, MOVED, POISON, SLOW, STUCK, TOO_BIG
 
 from benchmarker.search import CALLS
 from benchmarker.settings import WorkerSettings
-from benchmarker.worker.__main__ import Worker
+from benchmarker.worker import __main__ as worker_process
+from benchmarker.worker.__main__ import Worker, describe
 from benchmarker.worker.child import OutOfMemory
-from common import bus
+from common import bus, jobs
 from common.contracts.benchmarking import (
     CANCEL_RUN,
     GET_RUN,
@@ -264,6 +265,59 @@ async def test_a_process_that_is_killed_anywhere_ends_its_run_with_the_reason() 
     settings = WorkerSettings(nats_url="nats://none")
     failure = await Worker(MemoryBus(), settings, None)._run(Fetching())
     assert (failure.status, failure.reason) == (422, "memory")
+
+
+@pytest.mark.parametrize(
+    ("takes", "classes"), [({}, ["gpu", "cpu"]), ({"worker_takes": "gpu"}, ["gpu"])]
+)
+async def test_a_worker_takes_what_its_machine_has_and_it_is_told_to(
+    monkeypatch, takes, classes
+) -> None:
+    class OnAGpu:
+        async def ask(self, device="cuda", **_):
+            kind = {"cuda": "gpu", "cpu": "cpu"}[device]
+            return {"name": device, "device_class": kind, "memory": 1.0, "dtypes": []}
+
+    @contextlib.asynccontextmanager
+    async def started(_module):
+        yield OnAGpu()
+
+    monkeypatch.setattr(worker_process, "started", started)
+    found = await describe("one", WorkerSettings(nats_url="nats://none", **takes))
+    assert [me.device_class for me in found] == classes
+    assert len({me.worker for me in found}) == len(found)  # control knows each by its name
+
+
+async def test_a_machine_measures_one_thing_at_a_time_whatever_its_classes_are_given(
+    monkeypatch,
+) -> None:
+    """A GPU's calls would wait for the processor that another run is measured on."""
+    at_work, together, back = [], [], []
+
+    async def pull(_bus, _job, worker_class):
+        for number in range(3):
+            await asyncio.sleep(0)
+
+            async def again(_seconds, name=f"{worker_class} {number}") -> None:
+                back.append(name)
+
+            yield SimpleNamespace(context=None, again=again, worker_class=worker_class)
+
+    async def work(_self, delivery) -> None:
+        at_work.append(delivery)
+        together.append(len(at_work))
+        await asyncio.sleep(0.01)
+        at_work.remove(delivery)
+
+    monkeypatch.setattr(jobs, "pull", pull)
+    monkeypatch.setattr(Worker, "work", work)
+    turn = asyncio.Lock()
+    settings = WorkerSettings(nats_url="nats://none")
+    classes = [SimpleNamespace(device_class=name) for name in ("gpu", "cpu")]
+    workers = [Worker(MemoryBus(), settings, me, turn) for me in classes]
+    await asyncio.gather(*(worker.serve() for worker in workers))
+    assert set(together) == {1}
+    assert len(together) + len(back) == 6  # what comes meanwhile is for another machine
 
 
 async def test_a_message_that_the_queue_lost_is_published_again(quick_stack, caller, queue) -> None:

@@ -39,13 +39,24 @@ ANNOUNCE_EVERY = 15.0
 # Deliveries that a run may end in a row, without a word and without progress; then it is poison.
 MOST_LOST = 5
 FAILED = 1004
+# After so many seconds a job that came while this machine was busy is offered again.
+ELSEWHERE = 1.0
 
 
 class Worker:
-    def __init__(self, connection: NatsBus, settings: WorkerSettings, me: Announcement) -> None:
+    """Takes the jobs of one class; those of its machine's other class share `turn` with it."""
+
+    def __init__(
+        self,
+        connection: NatsBus,
+        settings: WorkerSettings,
+        me: Announcement,
+        turn: asyncio.Lock | None = None,
+    ) -> None:
         self.bus = connection
         self.settings = settings
         self.me = me
+        self.turn = turn or asyncio.Lock()
         self._session: tuple[str, asyncio.Task[None]] | None = None
 
     async def hear_cancel(self, canceled: RunName) -> None:
@@ -60,18 +71,27 @@ class Worker:
 
     async def serve(self) -> None:
         async for delivery in jobs.pull(self.bus, MEASURE, self.me.device_class):
-            current.set(delivery.context)
-            try:
-                await self.work(delivery)
-            except ServiceError as error:
-                log.warning("job given back", job=delivery.id, error=error.message)
-                await delivery.again(5)
-            except asyncio.CancelledError:
-                await delivery.again(0)
-                raise
-            except Exception:
-                log.exception("job failed", job=delivery.id)
-                await delivery.again(5)
+            if self.turn.locked():  # it came while the machine's other class was given a job
+                await delivery.again(ELSEWHERE)
+            else:
+                async with self.turn:
+                    await self._serve(delivery)
+            async with self.turn:
+                pass  # what came now would be measured beside another job
+
+    async def _serve(self, delivery: Delivery) -> None:
+        current.set(delivery.context)
+        try:
+            await self.work(delivery)
+        except ServiceError as error:
+            log.warning("job given back", job=delivery.id, error=error.message)
+            await delivery.again(5)
+        except asyncio.CancelledError:
+            await delivery.again(0)
+            raise
+        except Exception:
+            log.exception("job failed", job=delivery.id)
+            await delivery.again(5)
 
     async def work(self, delivery: Delivery) -> None:
         """Run a job to its end, or give it up with a reason."""
@@ -155,25 +175,36 @@ def _failure(status: int, message: str, reason: str) -> Failure:
     return Failure(code=FAILED, status=status, message=message, reason=reason)
 
 
-async def describe(name: str, settings: WorkerSettings) -> Announcement:
-    """This machine, by a child that has torch."""
+async def describe(name: str, settings: WorkerSettings) -> list[Announcement]:
+    """This machine, by a child that has torch: its GPU where it has one, and its processor.
+
+    Raises:
+        SystemExit: it has nothing of what this worker is to take.
+    """
+    memory = {"mostMemory": settings.most_memory, "memoryShare": settings.memory_share}
     async with started(MEASURE_CHILD) as child:
-        answer = await child.ask(
-            do="describe", mostMemory=settings.most_memory, memoryShare=settings.memory_share
-        )
-    return Announcement(worker=name, **answer)
+        found = [Announcement(worker=name, **await child.ask(do="describe", **memory))]
+        if found[0].device_class == "gpu":
+            answer = await child.ask(do="describe", device="cpu", **memory)
+            found.append(Announcement(worker=f"{name}-cpu", **answer))
+    takes = settings.worker_takes.split(",")
+    if not (machine := [me for me in found if me.device_class in takes]):
+        raise SystemExit(f"this machine has nothing for jobs of class {settings.worker_takes}")
+    return machine
 
 
 async def main() -> None:
     settings = WorkerSettings.from_environment()
-    me = await describe(f"{platform.node()}-{secrets.token_hex(3)}", settings)
+    machine = await describe(f"{platform.node()}-{secrets.token_hex(3)}", settings)
     async with service.connect("worker", settings) as running:
-        worker = Worker(running.bus, settings, me)
-        await running.bus.subscribe(CANCELED, worker.hear_cancel)
+        turn = asyncio.Lock()
+        workers = [Worker(running.bus, settings, me, turn) for me in machine]
+        for worker in workers:
+            await running.bus.subscribe(CANCELED, worker.hear_cancel)
         await running.answer_discovery()
         tasks = [
-            asyncio.create_task(worker.announce()),
-            asyncio.create_task(worker.serve()),
+            *(asyncio.create_task(worker.announce()) for worker in workers),
+            *(asyncio.create_task(worker.serve()) for worker in workers),
             asyncio.create_task(running.run_until_stopped()),
         ]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

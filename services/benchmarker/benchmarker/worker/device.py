@@ -104,7 +104,7 @@ def _quota() -> float | None:
     return int(share) / int(period) if share.isdecimal() else None
 
 
-def describe(share: float, most: float | None) -> dict[str, Any]:
+def describe(share: float, most: float | None, device: str | None = None) -> dict[str, Any]:
     """`measuring.Announcement`, but for the worker's name.
 
     Its memory is what a model may take where nobody else takes any, so that what is refused for
@@ -113,8 +113,9 @@ def describe(share: float, most: float | None) -> dict[str, Any]:
     Args:
         share: of the memory, that a model may take.
         most: MiB that it may take, where that is less.
+        device: `cpu` or `cuda`; a GPU where there is one when left out.
     """
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     memory = total_memory(kind) * share
     attentions = ["eager", "sdpa"]
     if kind == "cuda" and is_flash_attn_2_available():

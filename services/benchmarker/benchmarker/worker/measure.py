@@ -45,8 +45,10 @@ class Bench:
         self.prepared: tuple[int, Callable[[], Any]] | None = None
 
     def describe(self, question: dict[str, Any]) -> dict[str, Any]:
-        """`{mostMemory, memoryShare}` to `measuring.Announcement`, but for the worker's name."""
-        return device.describe(question["memoryShare"], question["mostMemory"])
+        """`{mostMemory, memoryShare, device?}` to `measuring.Announcement`, but for its name."""
+        return device.describe(
+            question["memoryShare"], question["mostMemory"], question.get("device")
+        )
 
     def load(self, question: dict[str, Any]) -> dict[str, Any]:
         """`models.load`'s question, and `{device, mostMemory, memoryShare}`, to `figures.Setup`."""
