@@ -188,6 +188,11 @@ class Delivery:
         return int(self.message.metadata.num_delivered or 1)
 
     @property
+    def age(self) -> float:
+        """Seconds since it was put into the queue."""
+        return time.time() - self.message.metadata.timestamp.timestamp()
+
+    @property
     def context(self) -> Context:
         return Context.from_headers(self.message.headers)
 

@@ -9,7 +9,7 @@ import structlog
 
 from benchmarker import outcome, plots, profiles, trials
 from benchmarker.cost import Prices
-from benchmarker.refusals import class_for
+from benchmarker.refusals import class_for, dtype_of, weights_of
 from benchmarker.runs import Change, Kind, RunStore, measurement_of, new_id
 from benchmarker.search import CALLS, GRID
 from benchmarker.upkeep import Posting, Upkeep
@@ -89,6 +89,7 @@ class Control:
             id=new_id(),
             model=ModelAt(id=model.id, commit=model.commit, task=model.task, library=model.library),
             request=request,
+            weights=weights_of(model, dtype_of(request, worker_class)),
         )
         total = request.iterations * len(request.batch_sizes or GRID)
         if request.batch_sizes is None:
@@ -104,7 +105,7 @@ class Control:
         """A module, and that a worker is to run it; what no worker can run is refused here."""
         module = await self.bus.call(GENERATE, request)
         worker_class = trials.class_for(module.model, await self.upkeep.workers(), self.deployed)
-        work = trials.work_of(new_id("verify"), module)
+        work = trials.work_of(new_id("verify"), module, worker_class)
         account, key = current.get().account, current.get().idempotency_key
         run, new = await self.store.accept(account, key, worker_class, work, 1, module)
         if new:

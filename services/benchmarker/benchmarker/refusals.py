@@ -45,7 +45,25 @@ def class_for(
             reason="compile",
         )
     _check_memory(request, model, machines)
+    weights = weights_of(model, dtype_of(request, wanted))
+    if machines and not any(suits(machine, request, weights) for machine in machines):
+        raise BenchmarkFailed(
+            "each of what is asked for is there, but no worker has all of it; leave some of"
+            " `dtype`, `attention` and `compile` out",
+            status=422,
+            reason="device",
+        )
     return wanted
+
+
+def suits(machine: Announcement, request: BenchmarkRequest, weights: float) -> bool:
+    """Whether this one machine has all that a run asks for; `weights` in MiB."""
+    return (
+        (request.dtype is None or request.dtype in machine.dtypes)
+        and (request.attention is None or request.attention in machine.attentions)
+        and (machine.compiles or not request.compile)
+        and weights <= machine.memory
+    )
 
 
 def _wanted(request: BenchmarkRequest, there: set[Class]) -> Class:
@@ -89,10 +107,10 @@ def _check_attention(
             status=422,
             reason="attention",
         )
-    if request.attention == "flash_attention_2" and _dtype(request, wanted) not in HALVES:
+    if request.attention == "flash_attention_2" and dtype_of(request, wanted) not in HALVES:
         raise BenchmarkFailed(
             f"flash_attention_2 computes in {' and '.join(HALVES)} alone, and this run would be in"
-            f" {_dtype(request, wanted)}",
+            f" {dtype_of(request, wanted)}",
             status=422,
             reason="dtype",
         )
@@ -102,10 +120,15 @@ def _check_memory(
     request: BenchmarkRequest, model: ModelFacts, machines: list[Announcement]
 ) -> None:
     if machines:
-        check_room(model, machines, _dtype(request, machines[0].device_class))
+        check_room(model, machines, dtype_of(request, machines[0].device_class))
 
 
-def _dtype(request: BenchmarkRequest, wanted: Class) -> str:
+def weights_of(model: ModelFacts, dtype: str) -> float:
+    """MiB, once they are loaded."""
+    return (model.parameters * BYTES[dtype] if model.parameters else model.weight_bytes) / MIB
+
+
+def dtype_of(request: BenchmarkRequest, wanted: Class) -> str:
     """What the run would be in, of a worker of that class."""
     return request.dtype or ("bfloat16" if wanted == "gpu" else "float32")
 
@@ -115,7 +138,7 @@ def check_room(model: ModelFacts, machines: list[Announcement], dtype: str) -> N
     if not machines:
         return  # the worker that is started for it will say
     largest = max(machine.memory for machine in machines)
-    weights = (model.parameters * BYTES[dtype] if model.parameters else model.weight_bytes) / MIB
+    weights = weights_of(model, dtype)
     if weights > largest:
         raise BenchmarkFailed(
             f"the weights alone take {weights:,.0f} MiB in {dtype}, and a model may take"

@@ -2,11 +2,14 @@
 
 from typing import Any
 
-from benchmarker.refusals import check_room
+from benchmarker.refusals import check_room, weights_of
 from common.contracts.benchmarking import BenchmarkRequest, Run
 from common.contracts.generation import Check, ModelFacts, Module
 from common.contracts.measuring import Announcement, Class, Measurement, ModelAt, Trial
 from common.contracts.verification import Verdict, Verification, VerifiedModule
+
+# What modules compute in, unless they are told otherwise.
+DTYPES: dict[Class, str] = {"gpu": "bfloat16", "cpu": "float32"}
 
 
 def class_for(model: ModelFacts, workers: list[Announcement], deployed: set[Class]) -> Class:
@@ -18,17 +21,18 @@ def class_for(model: ModelFacts, workers: list[Announcement], deployed: set[Clas
     there = {worker.device_class for worker in workers} | deployed
     wanted: Class = "gpu" if model.vram_mib and "gpu" in there else "cpu"
     machines = [worker for worker in workers if worker.device_class == wanted]
-    check_room(model, machines, "bfloat16" if wanted == "gpu" else "float32")
+    check_room(model, machines, DTYPES[wanted])
     return wanted
 
 
-def work_of(id: str, module: Module) -> Measurement:
+def work_of(id: str, module: Module, worker_class: Class) -> Measurement:
     model = module.model
     return Measurement(
         id=id,
         model=ModelAt(id=model.id, commit=model.commit, task=model.task, library=model.library),
         request=BenchmarkRequest(model_id=model.id),
         trial=Trial(files=module.files),
+        weights=weights_of(model, DTYPES[worker_class]),
     )
 
 

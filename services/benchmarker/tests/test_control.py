@@ -8,6 +8,7 @@ import pytest
 from benchmark_caller import MODEL, Caller
 from test_analysis import setup as setup_of
 
+from benchmarker.refusals import class_for
 from common import bus
 from common.context import Context, current
 from common.contracts.benchmarking import (
@@ -20,7 +21,7 @@ from common.contracts.benchmarking import (
     RunName,
     RunsRequest,
 )
-from common.contracts.generation import GenerateRequest
+from common.contracts.generation import GenerateRequest, ModelFacts
 from common.contracts.measuring import (
     ANNOUNCE,
     REPORT,
@@ -120,6 +121,31 @@ async def test_sizes_and_names_out_of_range_are_refused_by_name(
     error = ServiceError.from_wire(orjson.loads(answer.data))
     assert isinstance(error, InvalidRequest)
     assert error.details["fields"][0]["path"] == path
+
+
+def test_what_only_several_machines_together_have_is_refused() -> None:
+    machine = {"name": "CPU", "device_class": "cpu", "memory": 24_000.0, "dtypes": ["float32"]}
+    both = [
+        Announcement(worker="a", attentions=["eager"], compiles=False, **machine),
+        Announcement(worker="b", attentions=["sdpa"], **machine),
+    ]
+    model = ModelFacts(
+        id=MODEL,
+        commit="0" * 40,
+        task="text-classification",
+        library="transformers",
+        license=None,
+        parameters=1000,
+        weight_bytes=4000,
+        vram_mib=0,
+        vram_source="headers",
+    )
+    for fields in ({"attention": "eager"}, {"compile": True}):
+        asked = BenchmarkRequest(model_id=MODEL, **fields)
+        assert class_for(asked, model, both, set()) == "cpu"
+    asked = BenchmarkRequest(model_id=MODEL, attention="eager", compile=True)
+    with pytest.raises(BenchmarkFailed, match="no worker has all of it"):
+        class_for(asked, model, both, set())
 
 
 async def test_the_same_request_twice_is_one_run(idle_connection) -> None:

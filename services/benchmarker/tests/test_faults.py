@@ -31,6 +31,7 @@ from common.contracts.benchmarking import (
     BenchmarkProgress,
     RunName,
 )
+from common.contracts.measuring import Announcement
 from common.jobs import DEAD, REASON, STREAM
 from common.testing import MemoryBus
 from hub.testing import RunningHub
@@ -318,6 +319,41 @@ async def test_a_machine_measures_one_thing_at_a_time_whatever_its_classes_are_g
     await asyncio.gather(*(worker.serve() for worker in workers))
     assert set(together) == {1}
     assert len(together) + len(back) == 6  # what comes meanwhile is for another machine
+
+
+async def test_a_job_waits_for_a_machine_that_can_do_it(quick_stack, caller, monkeypatch) -> None:
+    offered: list[str] = []
+    taken: list[str] = []
+    give_back = jobs.Delivery.again
+
+    async def again(delivery, seconds) -> None:
+        await give_back(delivery, seconds)
+        offered.append(delivery.id)
+
+    async def deliver(_self, delivery, *_) -> None:
+        taken.append(delivery.id)
+
+    monkeypatch.setattr(jobs.Delivery, "again", again)
+    monkeypatch.setattr(Worker, "_deliver", deliver)
+    machine = {"name": "none", "device_class": "cpu", "memory": 24_000.0, "dtypes": ["float32"]}
+    me = Announcement(worker="plain", attentions=["sdpa"], **machine)
+    url = quick_stack.nats.url("worker")
+    for number in range(QUICK.replicas):
+        quick_stack.stop(f"worker-{number + 1}")
+    async with bus.connect(url, "worker") as connection:
+        serving = asyncio.create_task(Worker(connection, WorkerSettings(nats_url=url), me).serve())
+        try:
+            run = await caller.start(attention="eager")
+            while len(offered) < 2 and not taken:
+                await asyncio.sleep(0.02)
+            assert offered == 2 * [run.id]
+            assert (await caller.call(GET_RUN, RunName(id=run.id))).state == "queued"
+        finally:
+            for number in range(QUICK.replicas):
+                quick_stack.processes[f"worker-{number + 1}"].start()
+        assert (await caller.finish(run)).state == "succeeded"
+        serving.cancel()
+    assert not taken
 
 
 async def test_a_message_that_the_queue_lost_is_published_again(quick_stack, caller, queue) -> None:

@@ -33,6 +33,11 @@ class Measurement(Message):
     model: ModelAt
     request: BenchmarkRequest
     trial: Trial | None = None
+    weights: float = Field(
+        0.0,
+        description="What the model's take, once they are loaded [MiB]",
+        json_schema_extra={"unit": "MiB"},
+    )
 
 
 class Samples(Message):

@@ -9,6 +9,7 @@ import structlog
 import uvloop
 from pydantic import ValidationError
 
+from benchmarker.refusals import suits
 from benchmarker.settings import WorkerSettings
 from benchmarker.worker.child import Failed, OutOfMemory, started
 from benchmarker.worker.session import MEASURE as MEASURE_CHILD
@@ -39,8 +40,10 @@ ANNOUNCE_EVERY = 15.0
 # Deliveries that a run may end in a row, without a word and without progress; then it is poison.
 MOST_LOST = 5
 FAILED = 1004
-# After so many seconds a job that came while this machine was busy is offered again.
+# After so many seconds a job that came while this machine was busy, or that this machine cannot do,
+# is offered again; for a day, in which the one that can may come back.
 ELSEWHERE = 1.0
+OFFERED = 24 * 3600.0
 
 
 class Worker:
@@ -100,6 +103,9 @@ class Worker:
         except ValidationError as error:
             reason = f"cannot be read: {error.errors(include_input=False)[0]['msg']}"
             await delivery.bury(self.bus, reason)
+            return
+        if not suits(self.me, work.request, work.weights) and delivery.age < OFFERED:
+            await delivery.again(ELSEWHERE)
             return
         worker = f"{self.me.worker}/{secrets.token_hex(4)}"
         back = Report(id=work.id, worker=worker, given_back=True)
