@@ -186,6 +186,8 @@ def model_types(task: str) -> list[str]:
     found = set(class_names(task))
     if task == "video-text-to-text":
         found &= set(VIDEO_PROCESSOR_MAPPING_NAMES)
+    if row.family == "conversing":
+        found -= SPEAKS
     if task == "audio-text-to-text":
         found -= kinds("ImageTextToText")
     if row.takes in ("text", "question") and row.family != "conversing":
@@ -218,6 +220,8 @@ def class_names(task: str) -> dict[str, list[str]]:
     return found
 
 
+# It loads its voices from a pickled file, and is not made without.
+SPEAKS = {"qwen2_5_omni"}
 # It answers questions about features of pictures that another model has made.
 SHOWN = {"lxmert"}
 

@@ -1,12 +1,14 @@
 """Modules of sounds, videos, tables and several things at once, beside the library itself."""
 
 import base64
+import inspect
 import io
 import json
 import math
 import sys
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -338,6 +340,15 @@ def test_an_input_of_several_parts_names_those_that_there_are() -> None:
     for wrong in ({"context": "own"}, {"question": "b", HOSTILE: 1}, {"question": "b", "seed": 1}):
         with pytest.raises(names["InvalidInput"]):
             names["combine"](manifest, [wrong], given)
+
+
+def test_a_model_that_also_speaks_is_told_to_write_and_how_much() -> None:
+    bounds = of_a_script("conversing")["bounds"]
+    speaks = transformers.Qwen3OmniMoeForConditionalGeneration
+    given = bounds(SimpleNamespace(has_talker=True), 5)
+    assert given == {"thinker_max_new_tokens": 5, "generation_mode": "text"}
+    assert given.keys() <= inspect.signature(speaks.generate).parameters.keys()
+    assert bounds(SimpleNamespace(), 5) == {"max_new_tokens": 5}
 
 
 def test_a_sound_of_another_rate_is_heard_at_the_models_own() -> None:

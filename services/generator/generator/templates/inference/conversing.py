@@ -26,7 +26,7 @@ def answer(
             )
         with torch.inference_mode():
             tokens = model.generate(
-                **encoded, max_new_tokens=value["max_new_tokens"], do_sample=False
+                **encoded, **bounds(model, value["max_new_tokens"]), do_sample=False
             )[0]
         if used and tokens[:used].tolist() == encoded["input_ids"][0].tolist():
             tokens = tokens[used:]  # a decoder begins with what it was given
@@ -34,6 +34,13 @@ def answer(
         text = writer.batch_decode(tokens[None], skip_special_tokens=True)[0]
         answers.append({"generated_text": text.strip()})
     return answers
+
+
+def bounds(model: Any, most: int) -> dict[str, Any]:
+    """How much is written, and that it is text: some would speak as well."""
+    if hasattr(model, "has_talker"):
+        return {"thinker_max_new_tokens": most, "generation_mode": "text"}
+    return {"max_new_tokens": most}
 
 
 def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C901  (a branch per kind of input)
