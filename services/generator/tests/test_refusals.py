@@ -295,6 +295,7 @@ def test_the_known_tokenizers_are_those_of_the_pinned_library() -> None:
         ("bart", "BartForSequenceClassification", "summarization", "is not one for"),
         ("t5", "T5EncoderModel", "translation", "is not one for"),
         ("clip", "CLIPTextModelWithProjection", "zero-shot-image-classification", "is not one for"),
+        ("voxtral", "VoxtralForConditionalGeneration", "translation", "do not run models of this"),
         ("bert", None, "text-classification", "does not say which class it is of"),
     ],
 )
