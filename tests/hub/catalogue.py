@@ -171,6 +171,7 @@ MODELS = (
     Model("lilypad/tiny-audio-classification", "media:sound_classifier", "audio-classification"),
     Model("lilypad/tiny-text-to-speech", "media:speaker", "text-to-speech"),
     Model("lilypad/tiny-text-to-audio", "media:speaker", "text-to-audio"),
+    Model("lilypad/tiny-music", "media:composer", "text-to-audio"),
     Model("lilypad/tiny-summarization", "media:rewriter", "summarization"),
     Model("lilypad/tiny-translation", "media:rewriter", "translation"),
     Model("lilypad/tiny-question-answering", "media:reader", "question-answering"),

@@ -17,6 +17,7 @@ from transformers import (
     DPTConfig,
     DPTForDepthEstimation,
     DPTImageProcessor,
+    EncodecConfig,
     GenerationConfig,
     GPT2Config,
     LayoutLMConfig,
@@ -28,6 +29,9 @@ from transformers import (
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
     Mask2FormerImageProcessorPil,
+    MusicgenConfig,
+    MusicgenDecoderConfig,
+    MusicgenForConditionalGeneration,
     OwlViTConfig,
     OwlViTForObjectDetection,
     OwlViTImageProcessor,
@@ -45,6 +49,7 @@ from transformers import (
     Swin2SRForImageSuperResolution,
     Swin2SRImageProcessor,
     SwinConfig,
+    T5Config,
     TapasConfig,
     TapasForQuestionAnswering,
     TapasTokenizer,
@@ -147,6 +152,39 @@ def speaker(folder: Path) -> None:
         noise_scale_duration=0.0,
     )
     VitsModel(config).save_pretrained(folder)
+
+
+def composer(folder: Path) -> None:
+    """A MusicGen, whose pieces are a third of a second long."""
+    tokenizer = byte_pair_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = MusicgenConfig(
+        text_encoder=T5Config(
+            vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4
+        ).to_dict(),
+        audio_encoder=EncodecConfig(
+            num_filters=4,
+            hidden_size=16,
+            codebook_dim=16,
+            codebook_size=64,
+            target_bandwidths=[1.5],
+            num_lstm_layers=1,
+        ).to_dict(),
+        decoder=MusicgenDecoderConfig(
+            vocab_size=64,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            ffn_dim=48,
+            num_codebooks=2,
+            pad_token_id=64,
+            bos_token_id=64,
+        ).to_dict(),
+    )
+    model = MusicgenForConditionalGeneration(config)
+    starts = dict.fromkeys(("pad_token_id", "bos_token_id", "decoder_start_token_id"), 64)
+    model.generation_config.update(max_length=24, do_sample=True, guidance_scale=3.0, **starts)
+    model.save_pretrained(folder)
 
 
 def rewriter(folder: Path) -> None:

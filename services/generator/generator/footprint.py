@@ -38,6 +38,8 @@ SHIFTED = frozenset(
     ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "longformer", "mpnet", "roberta")
 ) | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
 IMAGE_TOKENS = 1024
+# Numbers that MusicGen's decoder of sounds has at once: 30 s of 32 kHz, four maps of 64 filters.
+MUSIC = 30 * 32_000 * 4 * 64
 # As many as a caller may ask for.
 MOST_BEAMS = 16
 # Of Gemma 4's layers that look at all tokens, where the config leaves it out.
@@ -79,9 +81,12 @@ def of(
         return Footprint(activations=batch * diffusion(config, task, width))
     text = text_part(config)
     parts = [part for part in (text, sight_part(config)) if _hidden(part)]
-    writes = task.generates or hears_and_writes(config, task)
-    # Each of the texts that are weighed against each other has a cache and logits of its own.
-    written = batch * min(whole(config, "num_beams") or 1, MOST_BEAMS) if writes else batch
+    composes = config.get("model_type") == "musicgen"
+    writes = task.generates or composes or hears_and_writes(config, task)
+    # Each of the texts that are weighed against each other has a cache and logits of its own; music
+    # is made for its text and for none, at once.
+    times = 2 if composes else min(whole(config, "num_beams") or 1, MOST_BEAMS)
+    written = batch * times if writes else batch
     kept = cache(config, batch=written, tokens=tokens, width=width) if writes else 0
     words = whole(text, "vocab_size")
     if words is None and (writes or _fills(task)):
@@ -100,6 +105,8 @@ def of(
     else:
         activations = batch * max(weights // 4, 64 * MIB)
         guessed.add("activations")
+    if composes:
+        activations = max(activations, batch * MUSIC * width)
     return Footprint(
         cache=kept,
         logits=written * (words or 0) * 4 * (tokens if _fills(task) else 1),
@@ -155,7 +162,8 @@ def cache(config: Config, *, batch: int, tokens: int, width: int) -> int | None:
     each = latent + rope if latent and rope else 2 * shared * head
     written = min(tokens, whole(text, "max_target_positions") or tokens)
     far, near = _kept_tokens(text, layers, written)
-    if whole(text, "decoder_layers", "num_decoder_layers") or config.get("model_type") == "t5":
+    reads = config.get("model_type") in ("t5", "musicgen")
+    if reads or whole(text, "decoder_layers", "num_decoder_layers"):
         far += layers * tokens
     elif "decoder" in config:
         far += layers * image_tokens(sight_part(config))

@@ -97,7 +97,9 @@ FORMER = {
 }
 
 # Classes of rows that are whole names rather than the ends of many.
-WHOLE = {"VitsModel", "SamModel", "ColQwen2ForRetrieval", "LayoutLMForQuestionAnswering"}
+WHOLE = {"VitsModel", "SamModel", "ColQwen2ForRetrieval", "LayoutLMForQuestionAnswering"} | {
+    "MusicgenForConditionalGeneration"
+}
 
 
 def refusal_of(tag: str) -> Refusal | None:

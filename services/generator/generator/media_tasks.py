@@ -205,7 +205,13 @@ MEDIA_TASKS = {
             parameters=(QUESTION,),
         ),
         Task("text-to-speech", "voice", "text", SPEECH, ("VitsModel",)),
-        Task("text-to-audio", "voice", "text", SPEECH, ("VitsModel",)),
+        Task(
+            "text-to-audio",
+            "voice",
+            "text",
+            SPEECH,
+            ("VitsModel", "MusicgenForConditionalGeneration"),
+        ),
         Task(
             "image-segmentation",
             "pictures",

@@ -192,7 +192,10 @@ def model_types(task: str) -> list[str]:
         found -= kinds("ImageTextToText")
     if row.takes in ("text", "question") and row.family != "conversing":
         found -= kinds("TableQuestionAnswering") | SHOWN
-        if row.family != "generation":  # what hears has a text beside the sound, and none alone
+        if row.family not in (
+            "generation",
+            "voice",
+        ):  # what hears has a text beside the sound, and none alone
             found -= set(FEATURE_EXTRACTOR_MAPPING_NAMES)
             found = {kind for kind in found if "audio_config" not in meant(kind).get("parts", {})}
         found = {kind for kind in found if reads_plain_text(kind)}

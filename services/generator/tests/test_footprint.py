@@ -249,6 +249,17 @@ def test_the_cache_of_what_hears_and_writes_is_too() -> None:
     assert of(task, read, batch=BATCH, tokens=TOKENS, width=4).cache == size(cache)
 
 
+def test_music_is_made_for_its_text_and_for_none_at_once() -> None:
+    # As musicgen-small: 24 layers of 1,024, 2,048 tokens made and as many read.
+    decoder = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+    config = configs.complete(configs.reduce({"model_type": "musicgen", "decoder": decoder}))
+    task = MEDIA_TASKS["text-to-audio"]
+    tokens = footprint.tokens_of(config, task)
+    found = of(task, config, tokens=tokens)
+    assert found.cache == 2 * (2 * 24 * 1024) * (2048 + 2048) * 2
+    assert (found.activations, found.guessed) == (footprint.MUSIC * 2, set())
+
+
 def test_each_text_that_is_weighed_against_others_has_a_cache_of_its_own() -> None:
     bart = configs.complete(configs.reduce(json.loads(REWRITERS["Bart"]().to_json_string())))
     task = MEDIA_TASKS["summarization"]

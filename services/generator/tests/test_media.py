@@ -217,8 +217,9 @@ def forecast(library: Library) -> Any:
 def spoken(library: Library) -> Any:
     made = library.pipeline("the frog is on the pad")
     samples = (np.clip(made["audio"].squeeze(), -1, 1) * 32767).round().astype("<i2")
-    audio = as_wav(samples, made["sampling_rate"])
-    return [{"audio": audio, "sampling_rate": 16_000, "seconds": len(samples) / 16_000}]
+    rate = made["sampling_rate"]
+    audio = as_wav(samples, rate)
+    return [{"audio": audio, "sampling_rate": rate, "seconds": len(samples) / rate}]
 
 
 IMAGE, AUDIO, FEW = as_png(PICTURE), as_wav(SOUND), {"max_new_tokens": 8}
@@ -267,7 +268,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
 
 # Models of a task that are not called as it is.
 NAMED = {"image-to-image": "super-resolution"}
-ALSO = {"panoptic-segmentation": "image-segmentation"}
+ALSO = {"panoptic-segmentation": "image-segmentation", "music": "text-to-audio"}
 
 
 @pytest.mark.parametrize("name", [*(NAMED.get(task, task) for task in CASES), *ALSO])

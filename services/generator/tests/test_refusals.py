@@ -291,7 +291,7 @@ def test_the_known_tokenizers_are_those_of_the_pinned_library() -> None:
         ("vivit", "VivitForVideoClassification", "video-classification", "torchvision"),
         ("vjepa2", "VJEPA2ForVideoClassification", "video-classification", "torchvision"),
         ("bert", "BertForMaskedLM", "summarization", "do not run models of this"),
-        ("musicgen", "MusicgenForConditionalGeneration", "text-to-audio", "they run VitsModel"),
+        ("bark", "BarkModel", "text-to-audio", "they run VitsModel, Musicgen"),
         ("bart", "BartForSequenceClassification", "summarization", "is not one for"),
         ("t5", "T5EncoderModel", "translation", "is not one for"),
         ("clip", "CLIPTextModelWithProjection", "zero-shot-image-classification", "is not one for"),
