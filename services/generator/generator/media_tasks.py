@@ -40,7 +40,7 @@ MEDIA_TASKS = {
             "audio-classification",
             "hearing",
             "audio",
-            LABELLED,
+            LABELLED + " A sound longer than the model hears is cut at its end.",
             ("ForAudioClassification", "ForSequenceClassification"),
             parameters=(TOP_K,),
         ),

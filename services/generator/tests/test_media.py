@@ -379,3 +379,16 @@ def test_a_sound_longer_than_there_is_room_for_is_spelled_in_parts(tmp_path: Pat
     samples = long.astype("float32") / 32768
     expected = pipeline({"raw": samples, "sampling_rate": 16_000}, chunk_length_s=64 * 320 / 16_000)
     assert found == {"text": expected["text"]}
+
+
+def test_a_sound_that_is_judged_as_a_whole_is_cut_where_there_is_no_more_room(
+    tmp_path: Path,
+) -> None:
+    media.sound_classifier(tmp_path)
+    pipeline = transformers.pipeline("audio-classification", model=str(tmp_path))
+    manifest = {"model": {"task": "audio-classification"}, "run": {"maxTokens": 25}}
+    answer = of_a_script("hearing")["answer"]
+    long, cut = np.tile(SOUND, 3), SOUND[: 25 * 320]
+    given = [as_wav(long), as_wav(cut)]
+    found, expected = answer(pipeline, manifest, given, {"top_k": None})
+    assert close(found, expected)
