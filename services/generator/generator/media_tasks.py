@@ -61,7 +61,12 @@ MEDIA_TASKS = {
             REWRITES,
             parameters=(
                 Parameter("source_language", "string", "As the model names it: en, eng_Latn."),
-                Parameter("target_language", "string", "As the model names it: de, deu_Latn."),
+                Parameter(
+                    "target_language",
+                    "string",
+                    "As the model names it: de, deu_Latn. Left out: English, or the first pair of "
+                    "languages that the model was trained for.",
+                ),
                 TOKENS,
                 BEAMS,
             ),

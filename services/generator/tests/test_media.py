@@ -16,6 +16,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from transformers import MBart50Tokenizer, NllbTokenizer
 
 from common.contracts.generation import GenerateRequest
 from generator import rendering
@@ -392,3 +393,57 @@ def test_a_sound_that_is_judged_as_a_whole_is_cut_where_there_is_no_more_room(
     given = [as_wav(long), as_wav(cut)]
     found, expected = answer(pipeline, manifest, given, {"top_k": None})
     assert close(found, expected)
+
+
+# The script of modules that write a text from a text, loaded but not run.
+rewriting = SimpleNamespace(**of_a_script("rewriting"))
+
+
+def languages(tokenizer: Any, usual: dict[str, int | None], **named: str) -> str | None:
+    """The one that a model of several languages is told to write."""
+    settings = {"forced_bos_token_id": None, "decoder_start_token_id": None, **usual}
+    model = SimpleNamespace(config=SimpleNamespace(), generation_config=SimpleNamespace(**settings))
+    prefix, told = rewriting.choose_languages(model, tokenizer, "translation", named)
+    assert prefix == ""
+    forced = told.get("forced_bos_token_id")
+    return None if forced is None else str(tokenizer.convert_ids_to_tokens(forced))
+
+
+@pytest.mark.parametrize(
+    ("kind", "english", "german"),
+    [(NllbTokenizer, "eng_Latn", "deu_Latn"), (MBart50Tokenizer, "en_XX", "de_DE")],
+)
+def test_a_model_of_several_languages_writes_english_unless_another_is_named(
+    kind: type[Any], english: str, german: str
+) -> None:
+    tokenizer = kind()
+    end = {"decoder_start_token_id": tokenizer.eos_token_id}
+    assert languages(tokenizer, end) == english
+    assert languages(tokenizer, end, target_language=german) == german
+    assert languages(tokenizer, end, source_language=german) == english
+    assert tokenizer.src_lang == german
+    # Its own settings name the one that it writes.
+    assert languages(tokenizer, {"forced_bos_token_id": 7}) is None
+    of_one = {"decoder_start_token_id": tokenizer.convert_tokens_to_ids(german)}
+    assert languages(tokenizer, of_one) is None
+    for name in ("source_language", "target_language"):
+        for wrong in ("en", "</s> {{", "klingon"):
+            with pytest.raises(rewriting.InvalidInput, match=name):
+                languages(tokenizer, end, **{name: wrong})
+
+
+def test_a_model_of_several_pairs_translates_the_first_unless_another_is_named() -> None:
+    pairs = {f"translation_en_to_{to}": {"prefix": f"to {to}: "} for to in ("ro", "de", "fr")}
+    known = {"summarization": {"prefix": "summarize: "}, **pairs}
+    model = SimpleNamespace(config=SimpleNamespace(task_specific_params=known))
+
+    def prefix(task: str = "translation", **named: str) -> str:
+        return rewriting.choose_languages(model, SimpleNamespace(), task, named)[0]
+
+    assert prefix() == "to de: "
+    assert prefix(source_language="en", target_language="fr") == "to fr: "
+    assert prefix("summarization") == "summarize: "
+    with pytest.raises(rewriting.InvalidInput, match="translation_en_to_de, translation_en_to_fr"):
+        prefix(target_language="fr")
+    model.config.task_specific_params = None
+    assert prefix() == ""

@@ -42,42 +42,42 @@ def choose_languages(
     """What goes before the text, and what tells the model the language to write in."""
     # Models of several tasks (T5) are told by words at the beginning, which their config names.
     known = getattr(model.config, "task_specific_params", None) or {}
-    source, target = parameters.get("source_language"), parameters.get("target_language")
-    if task == "summarization" or not (source or target):
+    if task == "summarization":
         return (known.get(task) or {}).get("prefix") or "", {}
-    if named := known.get(f"translation_{source}_to_{target}"):
-        return named.get("prefix") or "", {}
-    if not hasattr(tokenizer, "src_lang"):
-        pairs = [name for name in known if name.startswith("translation_")]
-        raise InvalidInput(
-            "source_language, target_language: this model "
-            + (
-                f"knows {', '.join(sorted(pairs))}"
-                if pairs
-                else "translates one pair; leave them out"
-            )
-        )
-    codes = getattr(tokenizer, "lang_code_to_id", None)
-    if source:
-        check_language(tokenizer, codes, "source_language", source)
-        tokenizer.src_lang = source
-    if not target:
-        return "", {}
-    check_language(tokenizer, codes, "target_language", target)
-    if hasattr(tokenizer, "get_lang_id"):  # M2M100
-        return "", {"forced_bos_token_id": tokenizer.get_lang_id(target)}
-    return "", {"forced_bos_token_id": tokenizer.convert_tokens_to_ids(target)}
-
-
-def check_language(tokenizer: Any, codes: Any, name: str, value: str) -> None:
-    named = (
-        value in codes
-        if codes
-        else tokenizer.convert_tokens_to_ids(value)
-        not in (
-            None,
-            tokenizer.unk_token_id,
-        )
+    source, target = parameters.get("source_language"), parameters.get("target_language")
+    if hasattr(tokenizer, "src_lang"):
+        return "", between(model, tokenizer, source, target)
+    pairs = sorted(name for name in known if name.startswith("translation_"))
+    asked = f"translation_{source}_to_{target}" if source or target else (pairs or [task])[0]
+    if not (source or target) or asked in pairs:
+        return (known.get(asked) or {}).get("prefix") or "", {}
+    raise InvalidInput(
+        "source_language, target_language: this model "
+        + (f"knows {', '.join(pairs)}" if pairs else "translates one pair; leave them out")
     )
-    if not named:
-        raise InvalidInput(f"{name}: the model does not know {value[:32]!r}")
+
+
+def between(model: Any, tokenizer: Any, source: str | None, target: str | None) -> dict[str, Any]:
+    """For a model that knows several languages: English is written, if no other is named."""
+    for name, value in (("source_language", source), ("target_language", target)):
+        if value and not knows(tokenizer, value):
+            raise InvalidInput(f"{name}: the model does not know {value[:32]!r}")
+    if source:
+        tokenizer.src_lang = source
+    usual = model.generation_config
+    apart = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+    # Some always begin with the one language that they write.
+    told = usual.forced_bos_token_id or usual.decoder_start_token_id not in (None, *apart)
+    if not target and not told:  # as NLLB, mBART and M2M100 call it
+        english = ("eng_Latn", "en_XX", "en")
+        target = next((name for name in english if knows(tokenizer, name)), None)
+    if not target:
+        return {}
+    if hasattr(tokenizer, "get_lang_id"):  # M2M100
+        return {"forced_bos_token_id": tokenizer.get_lang_id(target)}
+    return {"forced_bos_token_id": tokenizer.convert_tokens_to_ids(target)}
+
+
+def knows(tokenizer: Any, language: str) -> bool:
+    codes = getattr(tokenizer, "lang_code_to_id", None)
+    return language in (codes or tokenizer.all_special_tokens)
