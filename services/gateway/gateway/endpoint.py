@@ -13,7 +13,6 @@ cost more than everything above together.
 
 import asyncio
 import base64
-import binascii
 import dataclasses
 import re
 import secrets
@@ -341,7 +340,7 @@ def _basic(credentials: str) -> tuple[str, str]:
         email, colon, password = (
             base64.b64decode(credentials, validate=True).decode().partition(":")
         )
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, no ASCII before it was decoded, or no UTF-8 after
         colon = ""
     if not colon or "\0" in email + password or len(email) > 254 or len(password) > 256:
         raise Unauthenticated("the Basic credentials are not base64 of e-mail:password")

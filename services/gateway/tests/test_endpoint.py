@@ -481,3 +481,17 @@ async def test_every_answer_has_the_headers_that_keep_browsers_from_harm(desk: D
         assert "unsafe-inline" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert re.fullmatch(r"[A-Za-z0-9_-]{8,64}", answer.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("scheme", [b"Basic", b"Bearer"])
+@pytest.mark.parametrize("credentials", [b"\xe9", b"", b"!", b"YTpi\xff", b"/w==", b"YQ=="])
+async def test_credentials_that_are_none_are_a_401(
+    desk: Desk, scheme: bytes, credentials: bytes
+) -> None:
+    headers = [(b"Authorization", scheme + b" " + credentials)]
+    async with desk.http() as http:
+        answers = [
+            await http.get("/v1/api/keys", headers=headers),
+            await http.post("/v1/api/echo", headers=headers),
+        ]
+    assert {(a.status_code, a.json()["error"]["code"]) for a in answers} == {(401, 2001)}
