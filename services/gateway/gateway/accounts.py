@@ -35,6 +35,12 @@ LOGIN, LOGIN_ADDRESS, LOGIN_ACCOUNT = "login", "login-address", "login-account"
 # Callers at once whose login was noted; the oldest go first.
 REMEMBERED = 10_000
 DAY = 86_400.0
+# In small letters as the database writes them, which makes an account's spellings one: for
+# Python the small letter of a dotted capital I is another one than i.
+FIND = """
+select lower(%(email)s::text), id, password
+from (values (1)) as one left join accounts on lower(email) = lower(%(email)s)
+"""
 # Callers from all addresses who try passwords: the others' requests keep most of the places.
 MOST_TRYING = 4 * MOST_WAITING
 
@@ -80,6 +86,15 @@ class AccountFacts(Account):
     beta: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An address, however it was spelled; with no account these are `""` and None."""
+
+    email: str
+    account: str
+    password: str | None
+
+
 @dataclass
 class Turn:
     """Of callers from one address who try passwords."""
@@ -107,7 +122,7 @@ class Accounts:
         """
         known = await self._find(new.email)
         account = f"acc_{secrets.token_hex(12)}"
-        if known is None:
+        if not known.account:
             hashed = await self.passwords.hash(new.password)
             async with self.database.connection() as connection:
                 cursor = await connection.execute(
@@ -121,16 +136,16 @@ class Accounts:
             known = await self._find(new.email)  # somebody was faster
         account = await self._registered(new, known)
         async with self.database.connection() as connection:
-            await audit.record(connection, "registered_again", known[0] if known else None)
+            await audit.record(connection, "registered_again", known.account or None)
         return Account(id=account, email=new.email)
 
-    async def _registered(self, new: NewAccount, known: tuple[str, str] | None) -> str:
-        hashed = known[1] if known else None
-        if await self.passwords.verify(hashed, new.password) and known:
-            return known[0]
+    async def _registered(self, new: NewAccount, known: Known) -> str:
+        if await self.passwords.verify(known.password, new.password):
+            return known.account
         # The same again for the same answer: an id that changed would tell the two cases apart.
-        seed = f"{new.email.lower()}\0{new.password}".encode()
-        return f"acc_{hmac.new((hashed or '').encode(), seed, hashlib.sha256).hexdigest()[:24]}"
+        seed = f"{known.email}\0{new.password}".encode()
+        secret = (known.password or "").encode()
+        return f"acc_{hmac.new(secret, seed, hashlib.sha256).hexdigest()[:24]}"
 
     async def log_in(self, email: str, password: str) -> str:
         """The account's id.
@@ -141,15 +156,15 @@ class Accounts:
             Unavailable: too many at once.
         """
         known = await self._find(email)
-        account = known[0] if known else ""
+        account = known.account
         async with self._turn(audit.network()):
-            await self._throttle(email, account, self.limits.look)
-            if await self.passwords.verify(known[1] if known else None, password):
+            await self._throttle(known, self.limits.look)
+            if await self.passwords.verify(known.password, password):
                 return account
             async with self.database.connection() as connection:
                 # Not the address as it was typed: people type their password there.
                 await audit.record(connection, "login_failed", account or None)
-            await self._throttle(email, account, self.limits.admit)
+            await self._throttle(known, self.limits.admit)
             raise Unauthenticated("the e-mail address or the password is wrong")
 
     @asynccontextmanager
@@ -170,11 +185,11 @@ class Accounts:
                 del self._turns[network]
 
     async def _throttle(
-        self, email: str, account: str, ask: Callable[[str, list[str]], Awaitable[object]]
+        self, known: Known, ask: Callable[[str, list[str]], Awaitable[object]]
     ) -> None:
         """Look at, or add to, what counts wrong passwords; raises RateLimited."""
-        network = audit.network()
-        who = hashlib.sha256(email.lower().encode()).hexdigest()[:32]
+        account, network = known.account, audit.network()
+        who = hashlib.sha256(known.email.encode()).hexdigest()[:32]
         for subject, policy in (
             (f"{who}-{network}", LOGIN),
             (network, LOGIN_ADDRESS),
@@ -211,13 +226,12 @@ class Accounts:
             )
             return await cursor.fetchone() is not None
 
-    async def _find(self, email: str) -> tuple[str, str] | None:
+    async def _find(self, email: str) -> Known:
         async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select id, password from accounts where lower(email) = lower(%s)", [email]
-            )
+            cursor = await connection.execute(FIND, {"email": email})
             row = await cursor.fetchone()
-        return None if row is None else (row[0], row[1])
+        assert row is not None
+        return Known(row[0], row[1] or "", row[2])
 
     async def get(self, account: str) -> AccountFacts:
         async with self.database.connection() as connection:

@@ -1,6 +1,7 @@
 """What keeps strangers who try passwords from everybody else's places."""
 
 import asyncio
+import secrets
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 from common.errors import Unavailable
 from gateway import audit
 from gateway.accounts import MOST_TRYING
+from gateway.counters import Policy
 from gateway.passwords import MOST_WAITING
 
 from .conftest import Desk
@@ -62,3 +64,34 @@ async def test_the_same_refusal_is_noted_once_a_minute(
     later = SimpleNamespace(monotonic=lambda: time.monotonic() + 61)
     monkeypatch.setattr("gateway.audit.time", later)
     assert await noted() == 2
+
+
+async def test_another_spelling_of_an_address_is_the_same_address(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dotted capital I, which is one letter to the database and another to Python."""
+    monkeypatch.setitem(desk.guards.limits.policies, "login", Policy("login", 3))
+    taken, free = (f"ii{secrets.token_hex(6)}@example.com" for _ in range(2))
+    async with desk.http(headers={"X-Forwarded-For": f"10.9.0.{secrets.randbelow(250)}"}) as http:
+
+        async def register(email: str, password: str) -> str:
+            answer = await http.post(
+                "/v1/api/accounts", json={"email": email, "password": password}
+            )
+            assert answer.status_code == 201
+            return str(answer.json()["data"]["id"])
+
+        owner = await register(taken, "correct horse battery")
+        for password in ("a guess that is wrong", "correct horse battery"):
+            odd = taken.replace("ii", "\u0130I")
+            ids = {await register(email, password) for email in (taken, odd)}
+            assert len(ids) == 1  # else two questions would tell which password is right
+            assert (ids == {owner}) == password.startswith("correct")
+        for email in (taken, free):
+            statuses = [
+                (
+                    await http.get("/v1/api/keys", auth=(email.replace("ii", spelling), "guess"))
+                ).status_code
+                for spelling in ("ii", "I\u0130", "\u0130I", "\u0130\u0130")
+            ]
+            assert statuses == [401, 401, 401, 429]
