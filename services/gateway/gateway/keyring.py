@@ -1,6 +1,5 @@
 """An account's API keys: made, listed, changed, revoked."""
 
-import hashlib
 import secrets
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +15,7 @@ from common.contracts.access import KEY_REVOKED, KeyRevoked
 from common.errors import Conflict, InvalidRequest, NotFound
 from common.postgres import Connection, Database
 from gateway import audit, keys
+from gateway.idempotency import KEPT
 
 log = structlog.get_logger()
 
@@ -31,14 +31,21 @@ MOST_KEYS = 100
 LATEST = datetime(3000, 1, 1, tzinfo=UTC)
 COLUMNS = "id, name, prefix, scopes, created_at, expires_at, last_used_at"
 
-# With a limit; an id that is there already gets another secret.
+# With a limit.
 INSERT = f"""
-insert into keys (id, account_id, name, prefix, hash, scopes, expires_at)
-select %(id)s, %(account)s, %(name)s, %(prefix)s, %(hash)s, %(scopes)s, %(expires_at)s
+insert into keys (id, account_id, name, prefix, hash, scopes, expires_at, request)
+select %(id)s, %(account)s, %(name)s, %(prefix)s, %(hash)s, %(scopes)s, %(expires_at)s, %(request)s
 where (select count(*) from keys where account_id = %(account)s and revoked_at is null) < %(most)s
-on conflict (id) do update set hash = excluded.hash, prefix = excluded.prefix
 returning {COLUMNS}
 """  # noqa: S608  (a constant)
+# What the same request made before. Later than a day after it is another request.
+REMAKE = f"""
+update keys set name = %(name)s, prefix = %(prefix)s, hash = %(hash)s, scopes = %(scopes)s,
+    expires_at = %(expires_at)s
+where account_id = %(account)s and request = %(request)s and revoked_at is null
+    and created_at > now() - interval '{KEPT} hours'
+returning {COLUMNS}
+"""  # noqa: S608  (constants)
 UPDATE = f"""
 update keys set name = coalesce(%s, name), scopes = coalesce(%s, scopes),
     expires_at = case when %s then %s else expires_at end
@@ -103,31 +110,28 @@ class KeyRing:
         """
         _check_expiry(new.expires_at)
         key = keys.make_key()
-        repeated = context.current.get().idempotency_key
-        id = hashlib.sha256(f"{account}\0{repeated}".encode()).hexdigest()[:24] if repeated else ""
-        id = f"key_{id or secrets.token_hex(12)}"
+        values = {
+            "id": f"key_{secrets.token_hex(12)}",
+            "account": account,
+            "name": new.name,
+            "prefix": keys.shown_prefix(key),
+            "hash": keys.hash_key(key),
+            "scopes": list(dict.fromkeys(new.scopes or keys.SCOPES)),
+            "expires_at": new.expires_at,
+            "request": context.current.get().idempotency_key or None,
+            "most": MOST_KEYS,
+        }
         async with self.database.connection() as connection:
             # One after the other: each is to count the keys of those before.
             await connection.execute(
                 "select 1 from accounts where id = %s for no key update", [account]
             )
-            cursor = await connection.execute(
-                INSERT,
-                {
-                    "id": id,
-                    "account": account,
-                    "name": new.name,
-                    "prefix": keys.shown_prefix(key),
-                    "hash": keys.hash_key(key),
-                    "scopes": list(dict.fromkeys(new.scopes or keys.SCOPES)),
-                    "expires_at": new.expires_at,
-                    "most": MOST_KEYS,
-                },
-            )
-            row = await cursor.fetchone()
+            row = await (await connection.execute(REMAKE, values)).fetchone()
+            if row is None:
+                row = await (await connection.execute(INSERT, values)).fetchone()
             if row is None:
                 raise Conflict(f"an account has {MOST_KEYS} keys at most; revoke one", status=409)
-            await audit.record(connection, "key_created", account, key=id)
+            await audit.record(connection, "key_created", account, key=row[0])
         return CreatedKey(**_key(row).model_dump(), key=key)
 
     async def list(self, account: str) -> Keys:

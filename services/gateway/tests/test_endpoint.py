@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from common import context
 from common.bus import NatsBus
+from common.context import Context
 from common.contracts import Message
 from common.contracts.access import KEY_REVOKED, KeyRevoked
 from common.errors import ModelRefused, NotFound, Unauthenticated, Unavailable
 from gateway import bodies, versions
 from gateway.counters import Policy
 from gateway.endpoint import Door
+from gateway.keyring import CreatedKey, NewKey
 from gateway.versions import Deprecation
 
 from .conftest import Desk, Echo
@@ -310,6 +313,45 @@ async def test_a_key_is_free_again_after_a_day(desk: Desk) -> None:
         await connection.execute("update idempotency set created_at = now() - interval '25 hours'")
     answer = await post(desk, "/v1/api/echo", key, {"word": "b"}, idempotency_key="day")
     assert answer.json()["data"]["word"] == "b"
+
+
+async def test_a_request_of_the_day_before_makes_another_api_key_and_leaves_the_first(
+    desk: Desk,
+) -> None:
+    account, _ = await desk.key()
+    database = desk.guards.idempotency.database
+
+    async def make(name: str) -> CreatedKey:
+        context.current.set(Context("req_12345678", account, idempotency_key="digest"))
+        return await desk.keyring.create(account, NewKey(name=name, scopes=["generate"]))
+
+    async def wait_a_day() -> None:
+        async with database.connection() as connection:
+            await connection.execute("update keys set created_at = now() - interval '25 hours'")
+
+    lost, first = await make("a"), await make("a")  # as when the gateway died with its answer
+    assert lost.id == first.id
+    assert [key.id for key in (await desk.keyring.list(account)).keys][1:] == [first.id]
+    await wait_a_day()
+    second = await make("b")
+    assert (second.name, second.id == first.id) == ("b", False)
+    await desk.keyring.revoke(account, second.id)
+    third = await make("c")
+    statuses = [
+        (await post(desk, "/v1/api/echo", made.key)).status_code
+        for made in (lost, first, second, third)
+    ]
+    assert statuses == [401, 200, 401, 200]
+
+
+async def test_the_hundredth_api_key_is_made_again_as_any_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, _ = await desk.key()
+    monkeypatch.setattr("gateway.keyring.MOST_KEYS", 2)
+    context.current.set(Context("req_12345678", account, idempotency_key="digest"))
+    made = [(await desk.keyring.create(account, NewKey(name="last"))).id for _ in range(2)]
+    assert made[0] == made[1]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ü", "a\tb"])
