@@ -7,7 +7,7 @@ is forgotten at once on every replica, by an event.
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -29,12 +29,16 @@ WRITTEN = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the account, which of its keys (None: a person), what it may, and if v2 is on."""
+    """Who calls: the account, which of its keys (None: a person), what it may, and if v2 is on.
+
+    `session`: the token of the session that a person is known by, if by one.
+    """
 
     account: str
     key: str | None
     scopes: frozenset[str]
     beta: bool = False
+    session: str | None = field(default=None, repr=False)
 
 
 class Authentication:

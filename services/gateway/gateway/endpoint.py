@@ -309,9 +309,10 @@ class Door:
             email, password = _basic(credentials)
             account = await self.guards.accounts.log_in(email, password)
             await self.guards.accounts.note_login(account)
+            session = None  # whatever the cookie says
         else:
             raise Unauthenticated("send the account's e-mail and password with HTTP Basic")
-        return Caller(account, None, frozenset())
+        return Caller(account, None, frozenset(), session=session)
 
     async def _require_opt_in(self, call: Call) -> None:
         asked = call.headers.get(b"x-lilypad-beta")

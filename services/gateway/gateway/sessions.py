@@ -104,13 +104,26 @@ class Sessions:
         raise PermissionDenied("this request comes from another site")
 
     async def make_socket_token(self, account: str, session: str | None) -> SocketToken:
+        """Of the person, or of the session, with which it is over.
+
+        Raises:
+            Unauthenticated: the session has just ended.
+        """
         token = SOCKET_PREFIX + secrets.token_urlsafe(32)
         expires_at = datetime.now(UTC) + timedelta(seconds=SOCKET_TOKEN)
+        hashed = _hash(session) if session else None
         async with self.database.connection() as connection:
+            if hashed is not None:
+                # It cannot end between this and the next statement.
+                cursor = await connection.execute(
+                    "select 1 from sessions where hash = %s for key share", [hashed]
+                )
+                if await cursor.fetchone() is None:
+                    raise Unauthenticated("the session is over; log in again")
             await connection.execute(
                 "insert into socket_tokens (hash, account_id, session_hash, expires_at)"
                 " values (%s, %s, %s, %s)",
-                [_hash(token), account, _hash(session) if session else None, expires_at],
+                [_hash(token), account, hashed, expires_at],
             )
             await audit.record(connection, "socket_token_made", account)
         return SocketToken(token=token, expires_at=expires_at)

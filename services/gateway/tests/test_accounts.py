@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.errors import Unavailable
+from common.errors import Unauthenticated, Unavailable
 from gateway import audit
 from gateway.accounts import MOST_TRYING
 from gateway.counters import Policy
 from gateway.passwords import MOST_WAITING
+from gateway.sessions import account_of
 
 from .conftest import Desk
 
@@ -95,3 +96,29 @@ async def test_another_spelling_of_an_address_is_the_same_address(
                 for spelling in ("ii", "I\u0130", "\u0130I", "\u0130\u0130")
             ]
             assert statuses == [401, 401, 401, 429]
+
+
+async def test_a_socket_token_belongs_to_who_asked_for_it_whatever_cookie_came_along(
+    desk: Desk,
+) -> None:
+    person = {"email": f"{secrets.token_hex(6)}@example.com", "password": "correct horse battery"}
+    auth = person["email"], person["password"]
+    async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
+        await http.post("/v1/api/accounts", json=person)
+        login = await http.post("/login", data=person)
+        cookie = login.headers["set-cookie"].partition(";")[0]
+        ended = {"Cookie": "__Host-session=ended"}
+        answers = [
+            await http.post("/v1/api/socket-tokens", auth=auth, headers=ended),
+            await http.post("/v1/api/socket-tokens", auth=auth, headers={"Cookie": cookie}),
+            await http.post("/v1/api/socket-tokens", headers={"Cookie": cookie}),
+        ]
+        assert [answer.status_code for answer in answers] == [201, 201, 201]
+        await http.post("/logout", data={"sure": "yes"}, headers={"Cookie": cookie})
+    database = desk.guards.accounts.database
+    for answer in answers[:2]:  # the password's, not the session's
+        assert await account_of(database, answer.json()["data"]["token"])
+    with pytest.raises(Unauthenticated):
+        await account_of(database, answers[2].json()["data"]["token"])
+    with pytest.raises(Unauthenticated):  # it ended while the request was under way
+        await desk.guards.sessions.make_socket_token("acc_0", cookie.partition("=")[2])

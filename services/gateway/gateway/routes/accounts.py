@@ -3,7 +3,7 @@
 from gateway.accounts import Account, AccountChange, AccountFacts, Accounts, NewAccount
 from gateway.endpoint import FEW_BYTES, Call, Endpoint
 from gateway.keyring import CreatedKey, Key, KeyChange, KeyRing, Keys, NewKey
-from gateway.sessions import Sessions, SocketToken, token_in
+from gateway.sessions import Sessions, SocketToken
 
 TAG = "Accounts and keys"
 
@@ -29,7 +29,8 @@ def _account_endpoints(accounts: Accounts, sessions: Sessions) -> list[Endpoint]
 
     async def create_socket_token(call: Call, _: None) -> SocketToken:
         """A short-lived token with which a page's socket connects in place of an API key."""
-        return await sessions.make_socket_token(call.account, token_in(call.headers))
+        session = call.caller.session if call.caller else None
+        return await sessions.make_socket_token(call.account, session)
 
     return [
         Endpoint(
