@@ -123,7 +123,7 @@ class Dashboard:
         account, fields = await self._act(request)
         try:
             change = KeyChange(name=_one(fields, "name").strip())
-            await self.keyring.change(account, request.path_params["key"], change)
+            await self.keyring.change(account, _key_in(request), change)
         except (ServiceError, ValidationError) as error:
             return await self._show(request, account, error)
         return _to("/dashboard")
@@ -131,7 +131,7 @@ class Dashboard:
     async def revoke_key(self, request: Request) -> Response:
         account, _ = await self._act(request)
         try:
-            await self.keyring.revoke(account, request.path_params["key"])
+            await self.keyring.revoke(account, _key_in(request))
         except ServiceError as error:
             return await self._show(request, account, error)
         return _to("/dashboard")
@@ -270,6 +270,12 @@ def add(app: FastAPI, dashboard: Dashboard) -> None:
 
 def _one(fields: Fields, name: str) -> str:
     return fields.get(name, [""])[0]
+
+
+def _key_in(request: Request) -> str:
+    key: str = request.path_params["key"]
+    bodies.check_parameter("key", key)
+    return key
 
 
 def _days_from_now(days: str) -> datetime:

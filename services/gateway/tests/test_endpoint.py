@@ -537,3 +537,17 @@ async def test_credentials_that_are_none_are_a_401(
             await http.post("/v1/api/echo", headers=headers),
         ]
     assert {(a.status_code, a.json()["error"]["code"]) for a in answers} == {(401, 2001)}
+
+
+@pytest.mark.parametrize("act", ["rename", "revoke"])
+async def test_what_no_key_can_be_called_is_refused_with_a_page(desk: Desk, act: str) -> None:
+    person = {"email": f"{secrets.token_hex(6)}@example.com", "password": "correct horse battery"}
+    async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
+        await http.post("/v1/api/accounts", json=person)
+        cookie = (await http.post("/login", data=person)).headers["set-cookie"].partition(";")[0]
+        for key, status in (("a%00b", 400), ("a" * 513, 400), ("key_0", 404)):
+            answer = await http.post(
+                f"/dashboard/keys/{key}/{act}", data={"name": "x"}, headers={"Cookie": cookie}
+            )
+            assert answer.status_code == status
+            assert answer.headers["content-type"].startswith("text/html")
