@@ -203,7 +203,10 @@ class Accounts:
                     account, ["registered", "logged_in"], days=30
                 )
                 if not known_here:
-                    await self._notes.note("login_throttled", account or None, policy=policy)
+                    # As often for an address without an account: that takes a moment, too.
+                    await self._notes.note(
+                        "login_throttled", account or None, of=subject, policy=policy
+                    )
                     raise
 
     async def note_login(self, account: str) -> None:

@@ -60,8 +60,12 @@ class Notes:
         # When it was noted, on the monotonic clock.
         self._noted: dict[tuple[str, ...], float] = {}
 
-    async def note(self, act: str, account: str | None, **details: str) -> None:
-        what, now = (network(), act, account or "", *details.values()), time.monotonic()
+    async def note(
+        self, act: str, account: str | None, *, of: str | None = None, **details: str
+    ) -> None:
+        """`of`: what tells it from others in place of the account, and is not written."""
+        same = account or "" if of is None else of
+        what, now = (network(), act, same, *details.values()), time.monotonic()
         if self._noted.get(what, -math.inf) > now - 60:
             return
         remember(self._noted, what, now, REMEMBERED)

@@ -122,3 +122,29 @@ async def test_a_socket_token_belongs_to_who_asked_for_it_whatever_cookie_came_a
         await account_of(database, answers[2].json()["data"]["token"])
     with pytest.raises(Unauthenticated):  # it ended while the request was under way
         await desk.guards.sessions.make_socket_token("acc_0", cookie.partition("=")[2])
+
+
+async def test_who_is_shut_out_of_nothing_is_noted_like_who_is_shut_out_of_an_account(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the first refusal of each account took longer than that of an address without one."""
+    monkeypatch.setitem(desk.guards.limits.policies, "login", Policy("login", 1))
+    noted: list[str | None] = []
+
+    async def note(_: object, act: str, account: str | None, **details: object) -> None:
+        noted.append(account)
+
+    monkeypatch.setattr("gateway.audit.note", note)
+    emails = [f"{secrets.token_hex(6)}@example.com" for _ in range(4)]
+    address = {"X-Forwarded-For": f"10.9.1.{secrets.randbelow(250)}"}
+    async with desk.http(headers=address) as http:
+        for email in emails[:2]:
+            body = {"email": email, "password": "correct horse battery"}
+            await http.post("/v1/api/accounts", json=body)
+        for email in emails:
+            statuses = [
+                (await http.get("/v1/api/keys", auth=(email, "guess"))).status_code
+                for _ in range(3)
+            ]
+            assert statuses == [401, 429, 429]
+    assert [account is None for account in noted] == [False, False, True, True]
