@@ -35,6 +35,7 @@ log = structlog.get_logger()
 KEPT = 24
 # A gateway that has not renewed its claim for so long is dead, in seconds.
 LEASE = 10.0
+UNDER_WAY = "the first request with this Idempotency-Key is still under way"
 FORM = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 # One statement, so that of any number at once one gets it: it is free, or its
@@ -94,18 +95,32 @@ class Idempotency:
         if stored is not None:
             return _replay(secret, stored)
         if not mine:
-            raise Conflict(
-                "the first request with this Idempotency-Key is still under way", retry_after=1
-            )
+            raise Conflict(UNDER_WAY, retry_after=1)
         kept = False
         try:
             async with self._renewed(id, lease):
                 answer = await work(id.hex())
             if answer.status < 500 and answer.status != 429:
-                kept = await self._store(id, lease, _seal(secret, answer))
+                try:
+                    kept = await self._store(id, lease, _seal(secret, answer))
+                except ServiceError as error:  # the next request does the work again
+                    log.warning("answer not kept", error=error.message)
+                else:
+                    if not kept:
+                        return await self._of_whom_took_over(account, key, request)
         finally:
             if not kept:
                 await self._let_go(id, lease)
+        return answer
+
+    async def _of_whom_took_over(self, account: str, key: bytes, request: bytes) -> Answer:
+        """This gateway stood still for longer than a lease: what another one made since counts.
+
+        An API key, say, has the secret that was made for it last.
+        """
+        answer = await self.find(account, key, request)
+        if answer is None:
+            raise Conflict(UNDER_WAY, retry_after=1)
         return answer
 
     async def find(self, account: str, key: bytes, request: bytes) -> Answer | None:
@@ -150,17 +165,13 @@ class Idempotency:
             renewing.cancel()
 
     async def _store(self, id: bytes, lease: str, sealed: bytes) -> bool:
-        """Whether it is there now; if not, the next request does the work again."""
-        try:
-            async with self.database.connection() as connection:
-                cursor = await connection.execute(
-                    "update idempotency set answer = %s where id = %s and lease = %s",
-                    [sealed, id, lease],
-                )
-                return cursor.rowcount == 1
-        except ServiceError as error:
-            log.warning("answer not kept", error=error.message)
-            return False
+        """Whether the lease was still this one's; raises Unavailable."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "update idempotency set answer = %s where id = %s and lease = %s",
+                [sealed, id, lease],
+            )
+            return cursor.rowcount == 1
 
     async def _let_go(self, id: bytes, lease: str) -> None:
         with contextlib.suppress(ServiceError):  # then it ends by itself

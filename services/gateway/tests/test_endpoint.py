@@ -306,6 +306,37 @@ async def test_a_gateway_that_died_with_the_work_is_followed_by_another(desk: De
     assert first == second != ""
 
 
+@pytest.mark.parametrize("followed", [200, 409])
+async def test_a_gateway_that_stood_still_says_what_the_one_that_took_over_says(
+    desk: Desk, followed: int
+) -> None:
+    _, key = await desk.key()
+    go_on, calls = asyncio.Event(), 0
+
+    async def answer(*_: Any) -> Echo:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await go_on.wait()
+        elif followed == 409:
+            raise Unavailable("later")
+        return Echo(word="made", times=calls)
+
+    desk.answer = answer
+    first = asyncio.create_task(post(desk, "/v1/api/echo", key, idempotency_key="still"))
+    while not calls:
+        await asyncio.sleep(0.01)
+    async with desk.guards.idempotency.database.connection() as connection:
+        await connection.execute("update idempotency set leased_until = now() - interval '1 s'")
+    second = await post(desk, "/v1/api/echo", key, idempotency_key="still")
+    go_on.set()
+    told = await first
+    assert told.status_code == followed
+    if followed == 200:
+        assert told.content == second.content
+        assert told.headers["idempotent-replayed"] == "true"
+
+
 async def test_a_key_is_free_again_after_a_day(desk: Desk) -> None:
     _, key = await desk.key()
     await post(desk, "/v1/api/echo", key, {"word": "a"}, idempotency_key="day")
