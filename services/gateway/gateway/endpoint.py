@@ -303,7 +303,8 @@ class Door:
     async def _authenticate_person(self, call: Call, scheme: str, credentials: str) -> Caller:
         session = sessions.token_in(call.headers)
         if session is not None and not scheme:
-            await self.guards.sessions.refuse_cross_site(call.headers)
+            changes = self.endpoint.method != "GET"
+            await self.guards.sessions.refuse_cross_site(call.headers, changes=changes)
             account = await self.guards.sessions.find(session)
         elif scheme == "basic":
             email, password = _basic(credentials)

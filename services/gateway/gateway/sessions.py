@@ -90,9 +90,12 @@ class Sessions:
             if row is not None:
                 await audit.record(connection, "logged_out", row[0])
 
-    async def refuse_cross_site(self, headers: dict[bytes, bytes]) -> None:
-        """Raises PermissionDenied for a request that another site had the browser make."""
-        if _is_from_here(headers):
+    async def refuse_cross_site(self, headers: dict[bytes, bytes], *, changes: bool = True) -> None:
+        """Raises PermissionDenied for a request that another site had the browser make.
+
+        `changes`: whether the request can change anything.
+        """
+        if _is_from_here(headers, changes):
             return
         hashed = _hash(token_in(headers) or "")
         async with self.database.connection() as connection:
@@ -172,18 +175,21 @@ def clear_cookie() -> str:
     return f"{COOKIE}=; Max-Age=0; {ATTRIBUTES}"
 
 
-def _is_from_here(headers: dict[bytes, bytes]) -> bool:
+def _is_from_here(headers: dict[bytes, bytes], changes: bool) -> bool:
     """Not so where another site had the browser send it.
 
     Browsers say where a request comes from in `Sec-Fetch-Site`, older ones
-    only in `Origin`. Who says neither is no browser, and has no business with
-    a browser's cookie.
+    only in `Origin`, and with a GET in neither: what another site has them get
+    it cannot read. Who says neither with a request that changes something is
+    no browser, and has no business with a browser's cookie.
     """
     site = headers.get(b"sec-fetch-site")
     if site is not None:
         return site in (b"same-origin", b"none")
-    origin = headers.get(b"origin", b"")
-    return bool(origin) and origin.partition(b"://")[2] == headers.get(b"host")
+    origin = headers.get(b"origin")
+    if origin is None:
+        return not changes
+    return origin.partition(b"://")[2] == headers.get(b"host", b"")
 
 
 def _hash(token: str) -> bytes:

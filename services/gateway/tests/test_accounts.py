@@ -148,3 +148,26 @@ async def test_who_is_shut_out_of_nothing_is_noted_like_who_is_shut_out_of_an_ac
             ]
             assert statuses == [401, 429, 429]
     assert [account is None for account in noted] == [False, False, True, True]
+
+
+async def test_an_older_browser_reads_with_its_session_and_another_site_does_not(
+    desk: Desk,
+) -> None:
+    """Which says nothing of where a GET comes from."""
+    person = {"email": f"{secrets.token_hex(6)}@example.com", "password": "correct horse battery"}
+    here = {"Origin": "http://gateway"}
+    async with desk.http() as http:
+        await http.post("/v1/api/accounts", json=person)
+        login = await http.post("/login", data=person, headers=here)
+        http.headers["Cookie"] = login.headers["set-cookie"].partition(";")[0]
+        for headers, read, written in (
+            ({}, 200, 403),
+            (here, 200, 201),
+            ({"Origin": ""}, 403, 403),
+            ({"Origin": "null"}, 403, 403),
+            ({"Origin": "http://elsewhere"}, 403, 403),
+            ({"Sec-Fetch-Site": "cross-site"}, 403, 403),
+        ):
+            got = await http.get("/v1/api/keys", headers=headers)
+            made = await http.post("/v1/api/keys", json={"name": "x"}, headers=headers)
+            assert (got.status_code, made.status_code) == (read, written), headers
