@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -524,6 +524,14 @@ async def test_a_revoked_key_is_refused_at_once_where_the_event_arrives(desk: De
     assert subject == f"{KEY_REVOKED.subject}.{account}.{made.id}"
     assert isinstance(event, KeyRevoked)
     await desk.guards.authentication.forget(event)
+    assert (await post(desk, "/v1/api/echo", key)).status_code == 401
+
+
+async def test_a_key_is_over_when_it_expires_also_where_it_was_just_used(desk: Desk) -> None:
+    end = datetime.now(UTC) + timedelta(seconds=3)
+    _, key = await desk.key(expires_at=end)
+    assert (await post(desk, "/v1/api/echo", key)).status_code == 200
+    await asyncio.sleep((end - datetime.now(UTC)).total_seconds() + 0.1)
     assert (await post(desk, "/v1/api/echo", key)).status_code == 401
 
 
