@@ -139,6 +139,8 @@ class Gateway:
 
     def _methods(self, request: Request) -> set[str]:
         """Of all routes with the address; Starlette would name those of the first."""
+        if request.scope.get("root_path"):  # below it are files
+            return {"GET", "HEAD"}
         return {
             method
             for route in self.app.routes

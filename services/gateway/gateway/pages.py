@@ -54,12 +54,14 @@ def add(app: FastAPI, pages: Pages) -> None:
     app.mount("/static/swagger", StaticFiles(directory=swagger))
     app.mount("/static", StaticFiles(directory=str(files("gateway").joinpath("static"))))
 
-    @app.get("/", include_in_schema=False)
     async def start(request: Request) -> HTMLResponse:
         return pages.show("start.html", request)
 
-    @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         page = pages.show("docs.html", request)
         page.headers["Content-Security-Policy"] = DOCS_CSP
         return page
+
+    # As the other pages, and other than `app.get`, with HEAD.
+    app.add_route("/", start, methods=["GET"], include_in_schema=False)
+    app.add_route("/docs", docs, methods=["GET"], include_in_schema=False)

@@ -590,3 +590,13 @@ async def test_what_no_key_can_be_called_is_refused_with_a_page(desk: Desk, act:
             )
             assert answer.status_code == status
             assert answer.headers["content-type"].startswith("text/html")
+
+
+async def test_every_page_answers_head_and_says_which_methods_it_takes(desk: Desk) -> None:
+    async with desk.http() as http:
+        for path in ("/", "/docs", "/dashboard", "/openapi.json", "/static/style.css"):
+            head = await http.head(path)
+            assert (head.status_code, head.content) in ((200, b""), (303, b"")), path
+            assert head.headers["content-type" if head.status_code == 200 else "location"]
+            other = await http.put(path)
+            assert (other.status_code, other.headers["allow"]) == (405, "GET, HEAD"), path
