@@ -70,6 +70,16 @@ REFUSED = {
         400,
         1003,
     ),
+    "an encoding that nobody knows": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: brotli\r\n\r\n",
+        400,
+        1003,
+    ),
+    "such an encoding, with a number": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine_12345\r\nTransfer-Encoding: br\r\n\r\n",
+        400,
+        1003,
+    ),
     "a NUL in a header": (b"GET / HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n", 400, 1003),
     "large headers": (
         b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000 + b"\r\n\r\n",
