@@ -254,10 +254,7 @@ def test_among_a_hundred_thousand_keys_one_is_found_by_an_index(stack: Stack) ->
         )
         database.execute("analyze keys, accounts")
         for statement in (
-            (
-                "select 1 from keys join accounts on accounts.id = account_id"
-                " where hash = sha256('7') and revoked_at is null"
-            ),
+            "select account_id from keys where hash = sha256('7') and revoked_at is null",
             FIND.replace("%(email)s", "'7@x.org'"),
             "select * from keys where account_id = 'x7' and revoked_at is null",
         ):

@@ -29,7 +29,7 @@ WRITTEN = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the account, which of its keys (None: a person), what it may, and if v2 is on.
+    """Who calls: the account, which of its keys (None: a person), and what it may.
 
     `session`: the token of the session that a person is known by, if by one.
     """
@@ -37,7 +37,6 @@ class Caller:
     account: str
     key: str | None
     scopes: frozenset[str]
-    beta: bool = False
     session: str | None = field(default=None, repr=False)
 
 
@@ -74,9 +73,8 @@ class Authentication:
         revocations, asked = self._revocations, time.monotonic()
         async with self.database.connection() as connection:
             cursor = await connection.execute(
-                "select account_id, keys.id, scopes, beta,"
+                "select account_id, id, scopes,"
                 " extract(epoch from expires_at - now())::float8 from keys"
-                " join accounts on accounts.id = account_id"
                 " where hash = %s and revoked_at is null"
                 " and (expires_at is null or expires_at > now())",
                 [hashed],
@@ -86,10 +84,10 @@ class Authentication:
             self._trusted.pop(hashed, None)
             await self._note_refused(hashed)
             raise Unauthenticated("the API key is unknown, expired or revoked")
-        caller = Caller(row[0], row[1], frozenset(row[2]), row[3])
+        caller = Caller(row[0], row[1], frozenset(row[2]))
         if revocations == self._revocations:
             # Not beyond its end, which no event tells.
-            seconds = TRUSTED if row[4] is None else min(TRUSTED, row[4])
+            seconds = TRUSTED if row[3] is None else min(TRUSTED, row[3])
             trusted = caller, asked + seconds
             remember(self._trusted, hashed, trusted, REMEMBERED)
         return caller

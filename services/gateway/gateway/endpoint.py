@@ -319,12 +319,10 @@ class Door:
         asked = call.headers.get(b"x-lilypad-beta")
         if asked is not None and asked.strip() == b"v2":
             return
-        if asked is None and call.caller is not None:
-            switched_on = call.caller.beta
-            if not switched_on:  # perhaps only just: look again
-                switched_on = (await self.guards.accounts.get(call.account)).beta
-            if switched_on:
-                return
+        # As the switch is now: a request that says so itself costs no look.
+        switched = asked is None and call.caller is not None
+        if switched and (await self.guards.accounts.get(call.account)).beta:
+            return
         raise PermissionDenied(
             "v2 is a beta: opt in by sending the header X-Lilypad-Beta: v2 with each request,"
             " or switch it on for the account in the dashboard"

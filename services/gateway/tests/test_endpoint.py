@@ -16,6 +16,7 @@ from common.contracts import Message
 from common.contracts.access import KEY_REVOKED, KeyRevoked
 from common.errors import ModelRefused, NotFound, Unauthenticated, Unavailable
 from gateway import bodies, versions
+from gateway.accounts import AccountChange
 from gateway.counters import Policy
 from gateway.endpoint import Door
 from gateway.keyring import CreatedKey, NewKey
@@ -506,6 +507,11 @@ async def test_v2_answers_with_the_header_or_the_accounts_switch_only(desk: Desk
     async with desk.guards.accounts.database.connection() as connection:
         await connection.execute("update accounts set beta = true where id = %s", [account])
     assert (await post(desk, "/v2/api/echo", key)).status_code == 200
+    second = (await desk.keyring.create(account, NewKey(name="first used with v2 on"))).key
+    assert (await post(desk, "/v2/api/echo", second)).status_code == 200
+    await desk.guards.accounts.change(account, AccountChange(beta=False))
+    for one in (key, second):
+        assert (await post(desk, "/v2/api/echo", one)).status_code == 403
 
 
 async def test_v2_has_every_route_of_v1(desk: Desk) -> None:
