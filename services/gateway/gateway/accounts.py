@@ -169,12 +169,18 @@ class Accounts:
 
     @asynccontextmanager
     async def _turn(self, network: str) -> AsyncIterator[None]:
-        """One at a time for each address; raises Unavailable when too many wait, here or in all."""
-        if sum(turn.callers for turn in self._turns.values()) >= MOST_TRYING:
+        """One at a time for each address; raises Unavailable when too many wait, here or in all.
+
+        No address gets more places than it leaves free, so that a few which keep asking, with
+        a password that is right even, take as many each and leave as many to whoever else comes.
+        """
+        free = MOST_TRYING - sum(turn.callers for turn in self._turns.values())
+        if free <= 0:
             raise Unavailable("too many logins at once; try again", retry_after=1)
-        turn = self._turns.setdefault(network, Turn())
-        if turn.callers > MOST_WAITING:
+        turn = self._turns.get(network, Turn())
+        if turn.callers > MOST_WAITING or turn.callers >= free:
             raise Unavailable("too many logins at once from this address", retry_after=1)
+        self._turns[network] = turn
         turn.callers += 1
         try:
             async with turn.lock:

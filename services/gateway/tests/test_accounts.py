@@ -38,6 +38,25 @@ async def test_strangers_from_everywhere_do_not_all_wait_to_try_a_password(desk:
     await asyncio.wait_for(wait_in_line("10.0.2.1"), 60)
 
 
+async def test_a_few_addresses_that_keep_trying_leave_places_to_others(desk: Desk) -> None:
+    done = asyncio.Event()
+
+    async def wait_in_line(address: str) -> None:
+        audit.origin.set((b"", address))
+        async with desk.guards.accounts._turn(audit.network()):
+            await done.wait()
+
+    few = [asyncio.ensure_future(wait_in_line(f"10.0.3.{n % 6}")) for n in range(600)]
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(wait_in_line(f"10.0.4.{n}")) for n in range(10)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in others)
+    done.set()
+    told = await asyncio.gather(*few, *others, return_exceptions=True)
+    assert all(error is None or isinstance(error, Unavailable) for error in told)
+    assert not desk.guards.accounts._turns
+
+
 async def test_the_same_refusal_is_noted_once_a_minute(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
