@@ -92,7 +92,9 @@ def address() -> str:
     forwarded, peer = origin.get()
     try:
         given = forwarded.rpartition(b",")[2].strip().decode("latin-1") or peer
-        return str(ipaddress.ip_address(given))
+        parsed = ipaddress.ip_address(given)
+        # ::ffff:10.0.0.1, as some write it: all of these are in one /64.
+        return str((parsed.version == 6 and parsed.ipv4_mapped) or parsed)
     except ValueError:
         return ""
 

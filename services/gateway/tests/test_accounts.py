@@ -57,6 +57,17 @@ async def test_a_few_addresses_that_keep_trying_leave_places_to_others(desk: Des
     assert not desk.guards.accounts._turns
 
 
+def test_of_ipv6_a_64_is_one_address_and_of_ipv4_each_however_it_is_written() -> None:
+    written = ["10.0.0.1", "::ffff:10.0.0.1", "::ffff:10.0.0.2", "2001:db8::1", "2001:db8::2", "?"]
+    networks = []
+    for address in written:
+        audit.origin.set((f"1.1.1.1, {address}".encode(), "10.0.0.9"))
+        networks.append(audit.network())
+    assert networks == [
+        "10.0.0.1", "10.0.0.1", "10.0.0.2", "2001:db8::/64", "2001:db8::/64", "",
+    ]  # fmt: skip
+
+
 async def test_the_same_refusal_is_noted_once_a_minute(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
