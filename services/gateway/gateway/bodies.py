@@ -61,6 +61,12 @@ async def read(receive: Receive, headers: dict[bytes, bytes], most: int) -> byte
         message = await receive()
 
 
+def is_small(headers: dict[bytes, bytes]) -> bool:
+    """Whether it is said to be, which the server sees to."""
+    announced = headers.get(b"content-length", b"")
+    return announced.isdigit() and len(announced) <= 12 and int(announced) <= LARGE
+
+
 def require_json(headers: dict[bytes, bytes]) -> None:
     """Raises InvalidRequest (415) for any other media type."""
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

@@ -606,3 +606,33 @@ async def test_every_page_answers_head_and_says_which_methods_it_takes(desk: Des
             assert head.headers["content-type" if head.status_code == 200 else "location"]
             other = await http.put(path)
             assert (other.status_code, other.headers["allow"]) == (405, "GET, HEAD"), path
+
+
+async def test_of_large_bodies_that_come_at_once_one_is_in_memory(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, key = await desk.key()
+    begun, read_on, read, parse = 0, threading.Event(), bodies.read, bodies.parse
+
+    async def begin(*arguments: Any) -> bytes:
+        nonlocal begun
+        begun += 1
+        return await read(*arguments)
+
+    def slowly(body: bytes, model: type[Message]) -> Message:
+        assert read_on.wait(60)
+        return parse(body, model)
+
+    monkeypatch.setattr(bodies, "read", begin)
+    monkeypatch.setattr(bodies, "parse", slowly)
+    many = [
+        asyncio.create_task(post(desk, "/v1/api/many", key, {"word": "x" * 200_000}))
+        for _ in range(4)
+    ]
+    while not begun:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    waiting = begun
+    read_on.set()
+    assert {(await one).status_code for one in many} == {200}
+    assert (waiting, begun) == (1, 4)
