@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 import nats.errors
 import structlog
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
 from common import context
 from common.bus import Bus
@@ -23,7 +23,15 @@ Scope = Literal["generate", "benchmark", "monitor:read", "monitor:write"]
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
-Scopes = Annotated[list[Scope], Field(min_length=1, max_length=4)]
+
+
+def _once_each(scopes: list[Scope]) -> list[Scope]:
+    return list(dict.fromkeys(scopes))
+
+
+Scopes = Annotated[
+    list[Scope], Field(min_length=1, max_length=len(keys.SCOPES)), AfterValidator(_once_each)
+]
 
 # An account that needs more than this has lost control of them.
 MOST_KEYS = 100
@@ -116,7 +124,7 @@ class KeyRing:
             "name": new.name,
             "prefix": keys.shown_prefix(key),
             "hash": keys.hash_key(key),
-            "scopes": list(dict.fromkeys(new.scopes or keys.SCOPES)),
+            "scopes": list(new.scopes or keys.SCOPES),
             "expires_at": new.expires_at,
             "request": context.current.get().idempotency_key or None,
             "most": MOST_KEYS,
