@@ -47,6 +47,8 @@ def test_a_bus_that_hangs_is_a_503_at_once_on_each_replica_and_well_again_when_i
                 assert int(answer.headers["retry-after"]) >= 1
                 # Not by waiting until the time for an answer is up.
                 assert "within" not in error_of(answer)["message"]
+        gateways = [f"http://{host}:{port}" for host, port in stack.addresses["gateway"]]
+        assert {httpx2.get(f"{g}/readyz").status_code for g in gateways} == {503}
     finally:
         os.kill(bus, signal.SIGCONT)
     wait_until(lambda: account.generate(MODEL).status_code == 200)

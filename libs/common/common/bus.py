@@ -78,6 +78,11 @@ class NatsBus:
     async def start(self) -> None:
         await self.client.listen(f"{self._inbox}.*", self._take_reply)
 
+    @property
+    def is_there(self) -> bool:
+        """Connected to, and not found to hang."""
+        return self.client.is_connected and not self.client.silent
+
     async def watch(self) -> None:
         """Notice, for ever, a server that hangs: its connection stays open."""
         now = asyncio.get_running_loop().time
@@ -159,7 +164,7 @@ class NatsBus:
         self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
     ) -> "asyncio.Future[Message]":
         """`request`, under way when this returns; raises Unavailable at once where it can tell."""
-        if self.client.silent or not self.client.is_connected:
+        if not self.is_there:
             raise Unavailable("the bus is away", retry_after=1)
         self._next += 1
         number = str(self._next)

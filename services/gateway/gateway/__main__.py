@@ -46,7 +46,7 @@ async def main() -> None:
         connection = gateway_service.bus
 
         async def bus_is_there() -> None:
-            if not connection.client.is_connected:
+            if not connection.is_there:
                 raise Unavailable("the bus is away")
 
         limits = Limits(

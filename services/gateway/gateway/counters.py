@@ -372,7 +372,7 @@ class Counters:
     ) -> dict[int, int]:
         """One question, and a message for each counter that there is (NATS ADR-31)."""
         client = self.bus.client
-        if client.silent or not client.is_connected:
+        if not self.bus.is_there:
             raise Unavailable("the bus is away", retry_after=1)
         inbox = client.new_inbox()
         subjects = [_subject(policy, account, slot) for slot in slots]
