@@ -280,6 +280,32 @@ def test_a_flood_from_one_address_is_turned_away() -> None:
     assert refused.json()["error"]["details"] == {"limit": 1}
 
 
+def test_a_flood_from_one_ipv6_network_is_one_flood(edge: Stack, tmp_path: Path) -> None:
+    class Behind(Envoy):
+        """Believes what a proxy in front of it says."""
+
+        def _prepare(self) -> None:
+            super()._prepare()
+            file = self.directory / "envoy.yaml"
+            file.write_text(file.read_text().replace("trusted_hops: 0", "trusted_hops: 1"))
+
+    def refused_from(addresses: list[str]) -> int:
+        answers = [get(port, "/", f"X-Forwarded-For: {address}") for address in addresses]
+        return sum(answer.status == 429 for answer in answers)
+
+    (port,) = ports.find(1)
+    envoy = Behind(tmp_path, port, edge.addresses["gateway"], [], flood_limit=1)
+    process = Process(envoy.program(), tmp_path / "log", Report())
+    process.start()
+    try:
+        wait_until_ready([process], Report())
+        assert refused_from([f"2001:db8::{n:x}" for n in range(1, 100)]) > 0
+        assert refused_from([f"2001:db8:0:{n:x}::1" for n in range(1, 100)]) == 0
+        assert refused_from([f"10.0.0.{n}" for n in range(1, 100)]) == 0
+    finally:
+        process.stop()
+
+
 @pytest.fixture
 def hasty(edge: Stack, tmp_path: Path) -> Iterator[int]:
     """The port of an edge whose patience is a fraction of the real one's."""
