@@ -139,9 +139,11 @@ class RunStore:
             return await self._described(connection, rows[0]), True
 
     async def _accepted(self, connection: Connection, account: str, key: str) -> Run | None:
+        # An answer of 5xx is not kept: who sends the request again has it done again.
         rows = key and await _select(
             connection,
-            "where account = %s and idempotency_key = %s and created_at > now() - interval '1 day'",
+            "where account = %s and idempotency_key = %s and created_at > now() - interval '1 day'"
+            " and (kind = 'verify' or coalesce((error->>'status')::integer, 0) < 500)",
             [account, key],
         )
         return await self._described(connection, rows[0]) if rows else None

@@ -17,6 +17,7 @@ from common.contracts.benchmarking import (
     GET_RUN,
     LIST_RUNS,
     BenchmarkRequest,
+    Failure,
     Run,
     RunName,
     RunsRequest,
@@ -24,10 +25,12 @@ from common.contracts.benchmarking import (
 from common.contracts.generation import GenerateRequest, ModelFacts
 from common.contracts.measuring import (
     ANNOUNCE,
+    END,
     REPORT,
     SEARCHING,
     TAKE,
     Announcement,
+    End,
     Report,
     Samples,
     SizeFacts,
@@ -156,6 +159,29 @@ async def test_the_same_request_twice_is_one_run(idle_connection) -> None:
     assert len({run.id for run in runs}) == 1
     current.set(Context("req_test0000", Caller(idle_connection).account, idempotency_key="f" * 64))
     assert (await idle_connection.call(BENCHMARK, request)).id != runs[0].id
+
+
+@pytest.mark.parametrize(("status", "again"), [(422, False), (500, True), (504, True)])
+async def test_a_run_that_failed_through_no_fault_of_its_request_is_made_again_for_it(
+    idle_stack, idle_connection, status: int, again: bool
+) -> None:
+    caller = Caller(idle_connection)
+    request = BenchmarkRequest(model_id=MODEL)
+
+    async def start() -> str:
+        current.set(Context("req_test0000", caller.account, idempotency_key=f"{status}" * 20))
+        return (await idle_connection.call(BENCHMARK, request)).id
+
+    first = await start()
+    assert await start() == first
+    async with bus.connect(idle_stack.nats.url("worker"), "worker") as connection:
+        await connection.call(TAKE, Take(id=first, worker="w/1"))
+        failure = Failure(code=1004, status=status, message="it did", reason="crashed")
+        await connection.call(END, End(id=first, worker="w/1", error=failure))
+    second = await start()
+    assert (second != first) == again
+    assert await start() == second
+    await caller.call(CANCEL_RUN, RunName(id=second))
 
 
 async def test_runs_wait_in_line_and_are_listed_newest_first(idle_stack, idle_connection) -> None:
