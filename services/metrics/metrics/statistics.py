@@ -101,26 +101,34 @@ def theil_sen(times: Floats, values: Floats) -> tuple[float, int]:
 
     `times` are all different. The median lies between two bounds that some of
     the pairs give; only slopes between them are kept and sorted. 8,760 hours
-    have 38 million pairs, of which that leaves two million.
+    have 38 million pairs, of which that leaves two million. Slopes that equal
+    a bound are counted, not kept: of a constant all of them do.
     """
     n = len(values)
     pairs = n * (n - 1) // 2
     low, high = _bounds(times, values) if pairs > MOST_KEPT else (-math.inf, math.inf)
-    below, score = 0, 0
+    score = below = at_low = at_high = 0
     kept = []
     for slopes in _slopes(times, values):
         score += int(np.count_nonzero(slopes > 0)) - int(np.count_nonzero(slopes < 0))
-        less = slopes < low
-        below += int(np.count_nonzero(less))
-        kept.append(slopes[~less & (slopes <= high)])
+        above_low, below_high = slopes > low, slopes < high
+        less, more = int(np.count_nonzero(slopes < low)), int(np.count_nonzero(slopes > high))
+        below += less
+        at_low += len(slopes) - less - int(np.count_nonzero(above_low))
+        at_high += len(slopes) - more - int(np.count_nonzero(below_high))
+        kept.append(slopes[above_low & below_high])
     between = np.concatenate(kept)
-    lower, upper = (pairs - 1) // 2 - below, pairs // 2 - below
-    if lower < 0 or upper >= len(between):  # once in some ten thousand
+    # Where both bounds are the same, what equals them is counted at both.
+    end = below + at_low + len(between) + (at_high if high > low else 0)
+    lower, upper = (pairs - 1) // 2, pairs // 2
+    if lower < below or upper >= end:  # once in some ten thousand
         between = np.concatenate([slopes.copy() for slopes in _slopes(times, values)])
-        lower, upper = (pairs - 1) // 2, pairs // 2
-    between.partition(lower)
-    next_one = between[lower] if lower == upper else between[upper:].min()
-    return float((between[lower] + next_one) / 2), score
+        below = at_low = 0
+    inside = [rank - below - at_low for rank in sorted({lower, upper})]
+    if kth := [rank for rank in inside if 0 <= rank < len(between)]:
+        between.partition(kth)
+    ends = [low if rank < 0 else high if rank >= len(between) else between[rank] for rank in inside]
+    return float(np.mean(ends)) + 0.0, score  # 0 has no sign
 
 
 def _slopes(times: Floats, values: Floats) -> Iterator[Floats]:

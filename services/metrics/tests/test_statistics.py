@@ -1,6 +1,7 @@
 """Against numpy and scipy, as references that the service does not use for this."""
 
 import math
+import tracemalloc
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -209,6 +210,24 @@ def test_the_slope_of_a_year_is_the_median_of_all_pairs() -> None:
     assert slope == pytest.approx(stats.theilslopes(means, times).slope, rel=1e-12)
     tau = stats.kendalltau(times, means).statistic
     assert score == pytest.approx(tau * len(means) * (len(means) - 1) / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 30])
+def test_the_slope_of_many_equal_values_is_the_median_of_all_pairs(levels: int) -> None:
+    random = np.random.default_rng(levels)
+    for rise in (0.0, 0.01):
+        times = np.arange(400.0)
+        means = random.integers(0, levels, 400) + np.floor(rise * times)
+        slope, _ = statistics.theil_sen(times, means)
+        assert slope == pytest.approx(stats.theilslopes(means, times).slope, rel=1e-12)
+
+
+def test_the_slope_of_a_year_of_a_constant_takes_little_memory() -> None:
+    tracemalloc.start()
+    assert statistics.theil_sen(np.arange(8_760.0), np.full(8_760, 8.0)) == (0.0, 0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20_000_000
 
 
 def test_significance_is_five_per_cent_on_both_sides() -> None:
