@@ -77,6 +77,11 @@ delete from stale using unnest(%s::integer[], %s::timestamptz[], %s::bigint[])
     as seen(series, day, mark)
 where stale.series = seen.series and stale.day = seen.day and stale.mark = seen.mark
 """
+# The extension may be in the database and not in use: until `python -m metrics convert`.
+SCHEMA = """
+select case relkind when 'p' then null else timescale_schema() end
+from pg_class where oid = 'samples'::regclass
+"""
 LOCK = "select pg_try_advisory_lock(hashtext('rollups'), hashtext(current_schema()))"
 # Nobody who was away for a week is told what came late meanwhile.
 FORGET_LATE = """
@@ -243,7 +248,7 @@ class TimescaleRollups(Rollups):
 
 async def of(connection: Connection) -> Rollups:
     """Those of the database that is there."""
-    row = await (await connection.execute("select timescale_schema()")).fetchone()
+    row = await (await connection.execute(SCHEMA)).fetchone()
     assert row is not None
     return Rollups(connection) if row[0] is None else TimescaleRollups(connection, row[0])
 

@@ -234,6 +234,27 @@ async def test_a_plain_database_that_gained_the_extension_is_converted(
             assert "already" in capsys.readouterr().out
 
 
+async def test_a_plain_database_that_gained_the_extension_goes_on_until_it_is_converted(
+    empty: Place,
+) -> None:
+    async with postgres.connect(empty.url, empty.schema, "metrics"), connected(empty) as connection:
+        await make_plain(connection)
+        # As it says where the extension is.
+        await connection.execute(
+            "create or replace function timescale_schema() returns text language sql stable"
+            " return 'public'"
+        )
+        async with serving(empty) as caller:
+            await caller.record(record(3, 1.0))
+            await connection.execute("update stale set since = '2000-01-01'")
+            rolling = await rollups.of(connection)
+            while await rolling.advance() or await rolling.repair():
+                pass
+            await rolling.forget(400)
+            cursor = await connection.execute("select sum(count) from hours")
+            assert await cursor.fetchone() == (1,)
+
+
 async def test_what_is_too_old_goes_and_nothing_else(empty: Place) -> None:
     async with serving(empty) as caller, connected(empty) as connection:
         old = [record(days, 1.0) for days in (5_000, 500, 460, 300, 200.5)]

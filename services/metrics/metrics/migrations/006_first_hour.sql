@@ -9,7 +9,8 @@ declare
 begin
     if (select until from watermark) > settled then
         update watermark set until = settled;
-        if timescale_schema() is null then
+        -- Tables, not aggregates; the extension may be there and not in use.
+        if (select relkind from pg_class where oid = 'samples'::regclass) = 'p' then
             delete from hours where hour >= settled;
             delete from days where day >= date_trunc('day', settled, 'UTC');
         end if;
