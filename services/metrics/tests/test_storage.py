@@ -255,6 +255,42 @@ async def test_a_plain_database_that_gained_the_extension_goes_on_until_it_is_co
             assert await cursor.fetchone() == (1,)
 
 
+async def has_timescale(connection: Any) -> bool:
+    cursor = await connection.execute("select timescale_schema() is not null")
+    return await cursor.fetchone() == (True,)
+
+
+async def test_an_extension_under_the_apache_licence_alone_is_not_used(empty: Place) -> None:
+    async with postgres.connect(empty.url, empty.schema, "metrics"), connected(empty) as connection:
+        if await has_timescale(connection):
+            pytest.skip("its licence is set when the server starts")
+        await connection.execute(
+            "create or replace function timescale_schema() returns text language sql stable"
+            " return 'public'"
+        )
+        await connection.execute("set timescaledb.license = 'apache'")
+        await connection.execute("drop table days, hours, samples")
+        await connection.execute("select create_storage()")
+        cursor = await connection.execute(
+            "select relkind from pg_class where oid = 'samples'::regclass"
+        )
+        assert await cursor.fetchone() == ("p",)
+
+
+async def test_an_extension_that_is_not_preloaded_is_left_alone(empty: Place) -> None:
+    """To make it would end the connection, and so every attempt to start."""
+    async with connected(empty) as connection:
+        notices: list[str] = []
+        connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+        # As a server says that has it on its disk.
+        await connection.execute(
+            "create view pg_available_extensions as select 'timescaledb'::name as name"
+        )
+        await connection.execute(f"set search_path = {empty.schema}, pg_catalog")
+        await connection.execute(SCRIPTS[0].read_text())
+        assert not [notice for notice in notices if "TimescaleDB is not used" in notice]
+
+
 async def test_what_is_too_old_goes_and_nothing_else(empty: Place) -> None:
     async with serving(empty) as caller, connected(empty) as connection:
         old = [record(days, 1.0) for days in (5_000, 500, 460, 300, 200.5)]

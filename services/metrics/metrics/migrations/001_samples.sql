@@ -104,7 +104,8 @@ create function create_storage() returns void
 declare
     timescale text := timescale_schema();
 begin
-    if timescale is null then
+    -- Columnstore and aggregates are not in what the Apache licence covers.
+    if timescale is null or current_setting('timescaledb.license', true) = 'apache' then
         create table samples (
             series integer not null,
             at timestamptz not null,
@@ -163,10 +164,13 @@ begin
     end if;
 end $$;
 
--- The extension is used where it is there, or may be made.
+-- The extension is used where it is there, or may be made. To make it where it
+-- is not preloaded ends the connection, which no block survives; what is
+-- preloaded has its settings.
 do $$
 begin
-    if exists (select from pg_available_extensions where name = 'timescaledb') then
+    if exists (select from pg_available_extensions where name = 'timescaledb')
+        and current_setting('timescaledb.max_background_workers', true) is not null then
         create extension if not exists timescaledb;
     end if;
 exception when others then
