@@ -315,6 +315,24 @@ async def test_what_is_too_old_goes_and_nothing_else(empty: Place) -> None:
             assert await cursor.fetchone() == (0,)
 
 
+async def test_a_month_that_nobody_was_there_to_make_a_partition_for_gets_it(empty: Place) -> None:
+    async with serving(empty) as caller, connected(empty) as connection:
+        if isinstance(await rollups.of(connection), rollups.TimescaleRollups):
+            pytest.skip("it makes its chunks when they are needed")
+        partition = f"samples_{datetime.now(UTC):%Y%m}"
+        await connection.execute(f"drop table {partition}")
+        await caller.record(record(0, 1.0), record(5_000, 1.0))
+        rolling = await rollups.of(connection)
+        for _ in range(2):
+            await rolling.forget(400)
+            cursor = await connection.execute(f"select count(*) from {partition}")
+            assert await cursor.fetchone() == (1,)
+            cursor = await connection.execute("select count(*) from samples")
+            assert await cursor.fetchone() == (1,), "what was too old has gone"
+        await caller.record(record(-0.001, 1.0))
+        assert (await caller.monitor()).statistics["latency"].count == 2
+
+
 async def test_what_comes_while_a_day_is_computed_is_not_lost(
     empty: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
