@@ -78,6 +78,7 @@ def unpack(samples: Samples, clock: Clock) -> Batch:
     if not fits:
         raise InvalidRequest(f"not columns of at most {MOST_SAMPLES} samples")
     timed = at != 0
+    at[at < 0] = 0
     if not timed.all():
         at[~timed] = clock.times(int((~timed).sum()))
     width = len(samples.metrics)

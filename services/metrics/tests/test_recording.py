@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from common.contracts.monitoring import MetricUpdate, NewRule
+from common.contracts.monitoring import EPOCH, MetricUpdate, NewRule
 from common.errors import InvalidRequest, NotFound
 from common.postgres import Database
 from common.testing import MemoryBus
@@ -74,6 +74,22 @@ async def test_samples_without_a_time_never_count_as_the_same(
     await asyncio.gather(*(who.record(record) for who in (caller, second) * 20))
     work.cancel()
     assert (await caller.monitor()).statistics["latency"].count == 40
+
+
+async def test_a_clock_that_was_reset_to_2000_does_not_tell_now(
+    caller: Caller, database: Database
+) -> None:
+    reset = {"model_id": "m", "timestamp": "2000-01-01T00:00:00Z", "metrics": {"latency": 1.0}}
+    for _ in range(2):
+        await caller.record(reset)
+    assert (await caller.monitor()).statistics["latency"].count == 0
+    async with database.connection() as connection:
+        cursor = await connection.execute(
+            "select at, value from samples where series = any(select id from series"
+            " where account = %s)",
+            [caller.account],
+        )
+        assert await cursor.fetchall() == [(EPOCH, 1.0)]
 
 
 async def test_a_call_with_and_without_times_is_stored_whole(caller: Caller) -> None:

@@ -96,7 +96,8 @@ class Samples(Message):
     """Records as columns, which is an eighth of their size and needs no parsing.
 
     Little-endian arrays: for each record the model (uint16, an index into
-    `models`), the time (int64, microseconds since 2000; 0: now) and how many
+    `models`), the time (int64, microseconds since 2000; 0: now, and -1 the
+    very moment in which 2000 began, which clocks that were reset tell) and how many
     metrics it has (uint16); for each of those, one after the other, the
     metric (uint16, an index into `metrics`) and the value (float64).
     """
@@ -118,7 +119,7 @@ class Samples(Message):
         for record in records:
             model.append(models.setdefault(record.model_id, len(models)))
             time = record.timestamp
-            at.append(0 if time is None else (time - EPOCH) // MICROSECOND)
+            at.append(0 if time is None else (time - EPOCH) // MICROSECOND or -1)
             size.append(len(record.metrics))
             value.extend(record.metrics.values())
             try:
