@@ -62,6 +62,16 @@ select extract(epoch from at) from samples where series in (
     select id from series where account = %s and model = %s and metric = %s
 ) and at > now() - interval '24 hours' order by at desc limit %s
 """
+# What came together is one report, of the time of its newest sample.
+REPORTS = """
+select extract(epoch from max(at) - '2000-01-01Z'), arrival / 256e6 from (
+    select at, arrival from samples where series in (
+        select id from series where account = %s and model = %s and metric = %s
+    ) and at > now() - interval '24 hours' order by at desc limit 2000
+) as newest where arrival > 0 group by arrival order by 1
+"""
+# Of fewer nobody knows how they come.
+FEWEST_REPORTS = 5
 
 Model = tuple[str, str]
 # A rule and whose it is; nobody's is the default.
@@ -271,13 +281,21 @@ async def _silence(
         return None
     metric = max(watched, key=watched.__getitem__)
     quiet = (now - watched[metric]).total_seconds()
-    if quiet <= (rules.QUIET if rule.after is None else rule.after):
+    least = rules.QUIET if rule.after is None else rule.after
+    if quiet <= least:
+        return None
+    behind, between = await _habit(connection, account, model, metric)
+    quiet -= behind
+    if quiet <= least:
         return None
     what = f"no {rule.metric}" if rule.metric else "nothing"
     cause = f"{what} has been recorded for {_minutes(quiet)}"
     if rule.after is None:
         usual = await _interval(connection, account, model, metric)
-        if usual is None or quiet <= rules.QUIET_INTERVALS * usual:
+        if usual is None:
+            return None
+        usual = max(usual, between)
+        if quiet <= rules.QUIET_INTERVALS * usual:
             return None
         cause += f"; usually every {usual:.3g} s"
     return Verdict(cause, expected={"last": microseconds(watched[metric])})
@@ -290,6 +308,26 @@ async def _interval(connection: Connection, account: str, model: str, metric: st
     if len(seconds) < rules.REGULAR:
         return None
     return statistics.median(a - b for a, b in itertools.pairwise(seconds))
+
+
+async def _habit(
+    connection: Connection, account: str, model: str, metric: str
+) -> tuple[float, float]:
+    """How far reports are behind their time, and how far apart, in seconds.
+
+    A clock may be hours behind, or samples be sent an hour's together: that
+    is no silence. 0, 0 where the times of reports have nothing to do with when
+    they came: history that is brought in.
+    """
+    cursor = await connection.execute(REPORTS, [account, model, metric])
+    reports = [(float(at), float(arrival)) for at, arrival in await cursor.fetchall()]
+    if len(reports) < FEWEST_REPORTS:
+        return 0.0, 0.0
+    lags = [arrival - at for at, arrival in reports]
+    if max(lags) - min(lags) > (reports[-1][0] - reports[0][0]) / 10:
+        return 0.0, 0.0
+    gaps = [later - at for (at, _), (later, _) in itertools.pairwise(reports)]
+    return max(statistics.median(lags), 0.0), statistics.median(gaps)
 
 
 def _minutes(seconds: float) -> str:

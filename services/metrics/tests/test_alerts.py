@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from common.contracts.monitoring import Alert, AlertsRequest, NewRule, Rule, RuleRequest
+from common.contracts.monitoring import (
+    EPOCH,
+    MICROSECOND,
+    Alert,
+    AlertsRequest,
+    NewRule,
+    Rule,
+    RuleRequest,
+)
 from common.errors import InvalidRequest, NotFound
 from common.postgres import Database
 from common.testing import MemoryBus
@@ -160,6 +168,54 @@ async def test_silence_of_a_model_that_reported_regularly(caller: Caller, bus: M
     [alert] = await alerts(caller)
     assert alert.recovered_at is not None
     assert ("silence_recovered", "info") in sent(bus)
+
+
+async def report(
+    caller: Caller, database: Database, *, ago: float, behind: float = 0, together: int = 1
+) -> None:
+    """Ten hours, a sample a minute, so many of them sent together; the clock is seconds behind."""
+    [series] = await caller.handlers.series.number(caller.account, [("m", "latency")])
+    end = datetime.now(UTC) - timedelta(seconds=ago)
+    async with database.connection() as connection:
+        for n in range(600):
+            sent = end - timedelta(minutes=n // together * together)
+            await connection.execute(
+                "insert into samples values (%s, %s, 1, %s)",
+                [
+                    series,
+                    end - timedelta(minutes=n, seconds=behind),
+                    (sent - EPOCH) // MICROSECOND * 256,
+                ],
+            )
+
+
+@pytest.mark.parametrize(
+    ("habit", "after"),
+    [
+        ({"ago": 60, "behind": 5 * 3_600}, None),
+        ({"ago": 60, "behind": 5 * 3_600}, 900),
+        ({"ago": 60, "behind": 5 * 3_600, "together": 60}, 900),
+        ({"ago": 1_800, "together": 60}, None),
+    ],
+)
+async def test_who_reports_as_ever_is_not_silent(
+    caller: Caller, database: Database, habit: dict[str, Any], after: int | None
+) -> None:
+    """Neither by a clock that is hours behind, nor between an hour's samples and the next's."""
+    if after:
+        await add(caller, kind="silence", after=after)
+    await report(caller, database, **habit)
+    await caller.handlers.watch.look_for_silence()
+    assert await alerts(caller) == []
+
+
+async def test_a_recorder_whose_clock_is_behind_is_missed_all_the_same(
+    caller: Caller, database: Database
+) -> None:
+    await report(caller, database, ago=1_800, behind=5 * 3_600)
+    await caller.handlers.watch.look_for_silence()
+    [alert] = await alerts(caller)
+    assert "for 30 minutes" in alert.message
 
 
 async def test_silence_after_the_callers_own_time(caller: Caller) -> None:
