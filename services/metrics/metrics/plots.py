@@ -14,12 +14,8 @@ import numpy as np
 from common.contracts.monitoring import EPOCH
 from metrics.arrays import Times
 from metrics.units import title, unit
-from metrics.window import History, bucket, spans
+from metrics.window import MOST_POINTS, WIDTHS, History, bucket, spans
 
-# As many as a screen has room for.
-MOST_POINTS = 500
-# Widths of buckets that a person would choose, in seconds.
-WIDTHS = (1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400)
 # What lies closer together is shown in the middle of a minute: an axis of
 # microseconds tells nobody when it was.
 LEAST_RANGE = 60_000_000
@@ -80,6 +76,8 @@ def draw(metric: str, history: History, style: str) -> dict[str, Any]:
 def reduce(metric: str, history: History) -> Points:
     """The samples themselves where they are few, else buckets."""
     entries, width = history.hours, 3600
+    if history.fine is not None:
+        entries, width = history.fine, history.width
     if history.at is not None and history.value is not None:
         entries, width = spans(history.at, history.value), 0
     wider = (seconds for seconds in WIDTHS if seconds > width)

@@ -21,6 +21,14 @@ from metrics.histogram import Bins, Counts
 
 # A metric with no more samples than this in the window is computed from them.
 EXACT = 4_000
+# Fewer hours than this are too few points for a plot; its points are then made
+# of the samples, unless those of a question are more (a twentieth of a second).
+COARSE = 100
+MOST_FINE = 100_000
+# As many points as a screen has room for, and widths of buckets that a person
+# would choose, in seconds.
+MOST_POINTS = 500
+WIDTHS = (1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 # Later than anything that can be recorded.
@@ -72,6 +80,26 @@ READ_SAMPLES = """
 select series, string_agg(timestamptz_send(at) || float8send(value), ''::bytea)
 from samples where series = any(%s::integer[]) and at >= %s group by series
 """
+# In the narrowest buckets that leave no more points than a plot has.
+READ_FINE = """
+select asked.series, width,
+    string_agg(pack_hour(fine.at, count, total, minimum, maximum), ''::bytea)
+from unnest(%(series)s::integer[]) as asked(series)
+cross join lateral (
+    select extract(epoch from max(at) - min(at)) as seconds
+    from samples where series = asked.series and at >= %(since)s
+) as span
+cross join lateral (
+    select min(width) as width from unnest(%(widths)s::integer[]) as w(width)
+    where seconds / width < %(most)s - 1
+) as chosen
+cross join lateral (
+    select date_bin(make_interval(secs => width), at, '2000-01-01Z') as at, count(*) as count,
+        sum(value) as total, min(value) as minimum, max(value) as maximum
+    from samples where series = asked.series and at >= %(since)s group by 1
+) as fine
+group by asked.series, width
+"""
 
 
 @dataclass(slots=True)
@@ -81,7 +109,8 @@ class History:
     `hours` is a SPANS array by time, an entry for each hour with samples;
     `bins` and `counts` are the histogram, from the least value up. `at`
     (microseconds since 2000, ascending) and `value` are the samples
-    themselves, where there are few.
+    themselves, where there are few. `fine` are narrower buckets than hours, of
+    `width` seconds, where there are many in few hours.
     """
 
     hours: NDArray[Any]
@@ -89,6 +118,8 @@ class History:
     counts: Counts
     at: Times | None = None
     value: Floats | None = None
+    fine: NDArray[Any] | None = None
+    width: int = 3600
 
     @property
     def count(self) -> int:
@@ -108,7 +139,24 @@ async def read(connection: Connection, ids: list[int], since: datetime) -> dict[
         cursor = await connection.cursor(binary=True).execute(READ_SAMPLES, [few, since])
         for series, packed in await cursor.fetchall():
             found[series].at, found[series].value = _samples(packed)
+    await _refine(connection, found, since)
     return found
+
+
+async def _refine(connection: Connection, found: dict[int, History], since: datetime) -> None:
+    dense = [
+        series
+        for series, history in found.items()
+        if history.value is None and len(history.hours) < COARSE
+    ]
+    if not dense or sum(found[series].count for series in dense) > MOST_FINE:
+        return
+    asked = {"series": dense, "since": since, "widths": list(WIDTHS), "most": MOST_POINTS}
+    cursor = await connection.cursor(binary=True).execute(READ_FINE, asked)
+    for series, width, packed in await cursor.fetchall():
+        entries = np.frombuffer(packed, HOURS).astype(SPANS)
+        found[series].fine = entries[np.argsort(entries["at"], kind="stable")]
+        found[series].width = width
 
 
 async def _sources(connection: Connection, ids: list[int], since: datetime) -> dict[str, Any]:

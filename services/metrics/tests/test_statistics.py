@@ -253,6 +253,33 @@ async def test_bins_hold_any_number_within_half_a_per_cent(
     assert all(np.diff(bins[np.argsort(numbers)]) >= 0), "bins are in the order of the values"
 
 
+@pytest.mark.parametrize(("count", "seconds"), [(5_000, 1_200), (10_000, 10_000), (9_000, 1)])
+async def test_many_samples_in_a_short_time_are_drawn_as_more_than_a_point_an_hour(
+    caller: Caller, database: Database, roll: Any, count: int, seconds: int
+) -> None:
+    random, now = np.random.default_rng(1), datetime.now(UTC)
+    ago = 7_200 + np.linspace(0, seconds, count, endpoint=False)
+    points = [
+        (now - timedelta(seconds=float(s)), float(value))
+        for s, value in zip(ago, random.lognormal(3, 1, count), strict=True)
+    ]
+    await store(caller, database, points)
+    for _ in range(2):
+        plot = (await caller.monitor(plot_format="series")).plots["latency"]
+        values = [value for _, value in points]
+        columns, width = plot["columns"], plot["bucketSeconds"]
+        assert plot["pointsIn"] == count
+        assert min(seconds, 150) <= plot["pointsOut"] <= 500
+        assert (min(columns["minimum"]), max(columns["maximum"])) == (min(values), max(values))
+        at = [datetime.fromisoformat(time) for time in columns["time"]]
+        assert at == sorted(at)
+        for time, mean in zip(at, columns["mean"], strict=True):
+            assert time.timestamp() % width == 0
+            inside = [v for t, v in points if time <= t < time + timedelta(seconds=width)]
+            assert mean == pytest.approx(np.mean(inside))
+        await roll()
+
+
 async def test_the_largest_values_leave_every_figure_finite(caller: Caller, roll: Any) -> None:
     for sign in (1, -1):
         model = f"m{sign}"
