@@ -77,10 +77,11 @@ class Database:
     def __init__(self, url: str, schema: str, *, most: int = 8, patience: float = PATIENCE) -> None:
         self.schema = schema
         self.url = url
-        # Text is UTF-8, also in a database that was made without saying so.
+        # Text is UTF-8, also in a database that was made without saying so, and
+        # times are UTC, wherever the server is.
         self.options = (
             f"-c search_path={schema} -c statement_timeout={STATEMENT_TIMEOUT}"
-            " -c client_encoding=utf8"
+            " -c client_encoding=utf8 -c timezone=UTC"
         )
 
         async def configure(connection: PatientConnection) -> None:

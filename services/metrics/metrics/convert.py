@@ -15,7 +15,7 @@ SCHEMA = "metrics"
 
 async def convert(url: str, schema: str = SCHEMA) -> int:
     """Returns the exit status: 0 when the database is on TimescaleDB now."""
-    options = f"-c search_path={schema} -c client_encoding=utf8"
+    options = f"-c search_path={schema} -c client_encoding=utf8 -c timezone=UTC"
     try:
         async with await AsyncConnection.connect(url, options=options) as connection:
             said = await _convert(connection)

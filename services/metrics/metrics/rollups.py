@@ -259,7 +259,7 @@ async def keep_up(database: Database, settings: MetricsSettings) -> None:
         try:
             async with await AsyncConnection.connect(
                 database.url,
-                options=f"-c search_path={database.schema} -c client_encoding=utf8",
+                options=f"-c search_path={database.schema} -c client_encoding=utf8 -c timezone=UTC",
                 autocommit=True,
                 connect_timeout=5,
                 **NOTICE,

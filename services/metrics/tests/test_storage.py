@@ -12,13 +12,14 @@ import psycopg
 import pytest
 
 from common import postgres
+from common.contracts.monitoring import AlertsRequest
 from common.postgres import Database
 from common.testing import MemoryBus
 from metrics import rollups
 from metrics.convert import convert
 from metrics.handlers import Handlers
 
-from .conftest import Caller, Place
+from .conftest import Caller, Place, settled
 
 
 @pytest.fixture
@@ -69,6 +70,21 @@ async def test_replicas_that_start_at_once_migrate_once(empty: Place) -> None:
     async with serving(empty) as caller:  # and again, when all is there
         caller.account = "a"
         assert (await caller.monitor()).statistics["latency"].count == 4
+
+
+async def test_times_are_told_in_utc_wherever_the_server_is(place: Place) -> None:
+    async with connected(place) as connection:
+        await connection.execute("alter role current_user set timezone = 'Asia/Kolkata'")
+        try:
+            async with serving(place) as caller:
+                await caller.record({"model_id": "m", "metrics": {"memory_usage": 9.5}})
+                await caller.record({"model_id": "m", "metrics": {"memory_limit": 10.0}})
+                await caller.record({"model_id": "m", "metrics": {"memory_usage": 9.5}})
+                await settled(caller)
+                found = await caller.ask(caller.handlers.list_alerts, AlertsRequest())
+        finally:
+            await connection.execute("alter role current_user reset timezone")
+    assert {alert.raised_at.utcoffset() for alert in found.alerts} == {timedelta()}
 
 
 async def test_callers_that_go_away_at_any_moment_leave_connections_as_they_were(
