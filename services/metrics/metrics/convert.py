@@ -27,26 +27,23 @@ async def convert(url: str, schema: str = SCHEMA) -> int:
 
 
 async def _convert(connection: AsyncConnection[tuple[object, ...]]) -> str:
-    if not await _plain(connection):
+    kind = await (
+        await connection.execute("select relkind from pg_class where oid = 'samples'::regclass")
+    ).fetchone()
+    if kind != ("p",):
         return "the samples are in a hypertable already"
     await connection.execute("create extension if not exists timescaledb")
+    cursor = await connection.execute("select current_setting('timescaledb.license')")
+    if await cursor.fetchone() == ("apache",):
+        raise psycopg.NotSupportedError("timescaledb.license is apache; timescale is needed")
     await connection.execute("lock table samples, watermark, stale in access exclusive mode")
     await connection.execute("alter table samples rename to samples_plain")
     await connection.execute("alter index samples_pkey rename to samples_plain_pkey")
     await connection.execute("drop table hours, days")
     await connection.execute("select create_storage()")
-    if await _plain(connection):
-        raise psycopg.NotSupportedError("the extension is one under the Apache licence alone")
     moved = await connection.execute("insert into samples select * from samples_plain")
     await connection.execute("drop table samples_plain")
     # Nothing is computed yet; the marks are for what was.
     await connection.execute("update watermark set until = '2000-01-01Z'")
     await connection.execute("delete from stale")
     return f"{moved.rowcount} samples are in a hypertable now"
-
-
-async def _plain(connection: AsyncConnection[tuple[object, ...]]) -> bool:
-    cursor = await connection.execute(
-        "select relkind from pg_class where oid = 'samples'::regclass"
-    )
-    return await cursor.fetchone() == ("p",)
