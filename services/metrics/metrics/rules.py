@@ -23,6 +23,8 @@ MOST_BEFORE = 1_000
 # is Iglewicz and Hoaglin's limit for an outlier; below 2 it is over.
 RAISED_AT = 3.5
 OVER_AT = 2.0
+# Memory that wavers about its limit is one incident: it is over so many points below.
+MEMORY_OVER = 2.0
 # A deviation is taken to be at least this part of the median: counters and
 # rounded values hardly vary at all.
 LEAST_DEVIATION = 0.01
@@ -122,14 +124,14 @@ def _memory(rule: Rule, metric: str, values: Values) -> Verdict:
     if not values.limit or values.limit <= 0 or rule.percent is None:
         return Verdict(over=_back(metric, values.newest))
     share = values.greatest / values.limit
+    still = values.newest / values.limit * 100 > rule.percent - MEMORY_OVER
     over = _back(metric, values.newest)
     if share * 100 <= rule.percent:
-        return Verdict(over=over)
+        return Verdict(still=still, over=over)
     cause = (
         f"{title(metric)} is at {share:.0%} of its limit"
         f" ({values.greatest:,.0f} of {values.limit:,.0f} MiB)"
     )
-    still = values.newest / values.limit * 100 > rule.percent
     return Verdict(cause, still, over, "critical" if share > 0.97 else None)
 
 

@@ -156,6 +156,16 @@ async def test_memory_above_nine_tenths_of_its_limit(
     assert found == ([("gpu_memory_near_limit", severity)] if severity else [])
 
 
+async def test_memory_that_wavers_about_its_limit_is_one_incident(caller: Caller) -> None:
+    for n, share in enumerate((0.905, 0.895, 0.91, 0.89, 0.905)):
+        await caller.record(record(10 - n, gpu_memory_usage=share * 1_000, gpu_memory_limit=1_000))
+        [alert] = await alerts(caller)
+        assert alert.recovered_at is None
+    await caller.record(record(0, gpu_memory_usage=870, gpu_memory_limit=1_000))
+    [alert] = await alerts(caller)
+    assert alert.recovered_at is not None
+
+
 async def test_silence_of_a_model_that_reported_regularly(caller: Caller, bus: MemoryBus) -> None:
     await caller.record(*(record(3_600 - 30 * n, latency=40.0) for n in range(60)))
     await caller.record({**record(3_600, latency=40.0), "model_id": "seldom"})
