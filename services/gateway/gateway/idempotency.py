@@ -79,8 +79,11 @@ class Idempotency:
             account: whose key it is; another account's is another key.
             key: as the caller sent it.
             request: what is asked for, in a form that the same request always has.
-            work: is given the key's digest. Its answer is kept unless it is
-                429 or 5xx, after which the same request is tried afresh.
+            work: is given the digest of key and request, so that whoever
+                remembers it never takes another request for this one: after
+                a failure, or a day, the key may come with one. Its answer is
+                kept unless it is 429 or 5xx, after which the same request is
+                tried afresh.
 
         Raises:
             InvalidRequest: the key is not 1 to 255 printable ASCII characters.
@@ -89,7 +92,8 @@ class Idempotency:
         """
         id, secret = _names(account, key)
         lease = secrets.token_hex(8)
-        mine, same, stored = await self._claim(id, hashlib.sha256(request).digest(), lease)
+        fingerprint = hashlib.sha256(request).digest()
+        mine, same, stored = await self._claim(id, fingerprint, lease)
         if not same:
             raise Conflict("this Idempotency-Key came with another request before", status=422)
         if stored is not None:
@@ -99,7 +103,7 @@ class Idempotency:
         kept = False
         try:
             async with self._renewed(id, lease):
-                answer = await work(id.hex())
+                answer = await work(hashlib.sha256(id + fingerprint).hexdigest())
             if answer.status < 500 and answer.status != 429:
                 try:
                     kept = await self._store(id, lease, _seal(secret, answer))

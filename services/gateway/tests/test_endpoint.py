@@ -208,6 +208,24 @@ async def test_a_refusal_is_kept_and_a_failure_is_not(
     assert second.status_code == (422 if kept else 200)
 
 
+async def test_a_key_that_comes_with_another_body_after_a_failure_is_another_request(
+    desk: Desk,
+) -> None:
+    """The work may have been done all the same, and whoever did it remembers the request."""
+    _, key = await desk.key()
+
+    async def fail(*_: Any) -> Echo:
+        raise Unavailable("away")
+
+    desk.answer = fail
+    await post(desk, "/v1/api/echo", key, {"word": "a"}, idempotency_key="again")
+    await post(desk, "/v1/api/echo", key, {"word": "a"}, idempotency_key="again")
+    desk.answer = None
+    await post(desk, "/v1/api/echo", key, {"word": "b"}, idempotency_key="again")
+    (_, first), (_, second), (_, other) = desk.calls
+    assert first == second != other
+
+
 async def test_what_is_not_found_is_noted_with_an_idempotency_key_as_without(desk: Desk) -> None:
     account, key = await desk.key()
 
