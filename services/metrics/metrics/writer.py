@@ -65,9 +65,13 @@ NOTE_LATE = """
 insert into late (series, arrival, first, last)
 select series, %b::bigint, first, last from unnest(%b, %b, %b) as s(series, first, last)
 """
-# In order, so that two transactions that bring the same ones do not deadlock.
+# In order, so that two transactions that bring the same ones do not deadlock. After
+# a day the gateway takes a key for a new one, whether it is forgotten here or not.
 FIRST_TIME = """
-insert into requests (key) select unnest(%s::text[]) on conflict do nothing returning key
+insert into requests (key) select unnest(%s::text[])
+on conflict (key) do update set stored_at = now()
+    where requests.stored_at < now() - interval '23 hours 59 minutes'
+returning key
 """
 NUMBER = "select nextval('writers')"
 

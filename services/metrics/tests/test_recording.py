@@ -59,6 +59,22 @@ async def test_a_request_that_comes_again_with_its_key_counts_once(
     assert (await caller.monitor()).statistics["latency"].count == 5 + 3
 
 
+async def test_a_key_that_comes_again_after_a_day_is_another_request(
+    caller: Caller, database: Database
+) -> None:
+    record, key = {"model_id": "m", "metrics": {"latency": 1.0}}, f"{caller.account} daily"
+    for count in (1, 1, 2, 2):
+        await caller.record(record, key=key)
+        assert (await caller.monitor()).statistics["latency"].count == count
+        if count == 1:
+            async with database.connection() as connection:
+                await connection.execute(
+                    "update requests set stored_at = stored_at - interval '12 hours'"
+                    " where key = %s",
+                    [key],
+                )
+
+
 async def test_samples_without_a_time_never_count_as_the_same(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
