@@ -16,6 +16,9 @@ ENDINGS = {"_ms": "ms", "_seconds": "s", "_mib": "MiB", "_bytes": "bytes", "_per
 LOWER = ("latency", "memory", "cost", "time", "duration", "error", "loss", "failure", "wait",
          "queue", "_ms", "_seconds", "energy", "power", "temperature")  # fmt: skip
 HIGHER = ("throughput", "per_second", "accuracy", "score", "hit_rate", "success", "limit")
+# Whole words, which stand in a name with one of the others: `free_memory`.
+MORE = {"uptime", "lifetime", "free", "available", "headroom", "remaining", "saved", "savings",
+        "efficiency"}  # fmt: skip
 
 
 def unit(metric: str) -> str | None:
@@ -34,4 +37,6 @@ def title(metric: str) -> str:
 
 def lower_is_better(metric: str) -> bool:
     """Of a name that says nothing, more is taken to be better."""
-    return not any(word in metric for word in HIGHER) and any(word in metric for word in LOWER)
+    if any(word in metric for word in HIGHER) or not MORE.isdisjoint(metric.split("_")):
+        return False
+    return any(word in metric for word in LOWER)

@@ -182,6 +182,24 @@ async def test_a_trend_knows_which_way_is_better(
     assert found.slope_per_day == pytest.approx(slope * 24, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("metric", "lower"),
+    [
+        ("latency", True),
+        ("latency_batch_8", True),
+        ("unavailable_seconds", True),
+        ("uptime_seconds", False),
+        ("free_memory", False),
+        ("gpu_memory_available_mib", False),
+        ("energy_efficiency", False),
+        ("accuracy", False),
+        ("anything", False),
+    ],
+)
+def test_which_way_is_better_is_told_by_the_name(metric: str, lower: bool) -> None:
+    assert lower_is_better(metric) is lower
+
+
 values = st.one_of(
     st.sampled_from([0.0, 1.0, -1.0, 2.0]),
     st.floats(-1e9, 1e9, allow_subnormal=False),
