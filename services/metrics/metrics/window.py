@@ -172,18 +172,31 @@ async def _sources(connection: Connection, ids: list[int], since: datetime) -> d
     raw = [(series, since, hour) for series in ids]
     raw += [(series, max(hour, until), END) for series in ids]
     raw += [(series, max(hour, day), min(day + DAY, until)) for series, day in late]
+    rolled = _rolled(ids, until, late)
     return {
         "ids": ids,
         "hour": hour,
         "day": day,
-        "until": until,
-        "until_day": _ceil(until - DAY + timedelta(microseconds=1), DAY),
+        "until": rolled,
+        "until_day": _ceil(rolled - DAY + timedelta(microseconds=1), DAY),
         "series": [series for series, _, _ in raw],
         "firsts": [first for _, first, _ in raw],
         "lasts": [last for _, _, last in raw],
         "late": [series for series, _ in late],
         "late_days": [day for _, day in late],
     }
+
+
+def _rolled(ids: list[int], until: datetime, late: list[tuple[int, datetime]]) -> datetime:
+    """Where the last days begin that are late for everyone, whose rollups nobody reads.
+
+    What was brought in just now is such days, and a continuous aggregate that
+    is asked for them computes them before they are left out.
+    """
+    marked = set(late)
+    while ids and all((series, _ceil(until, DAY) - DAY) in marked for series in ids):
+        until = _ceil(until, DAY) - DAY
+    return until
 
 
 def _ceil(time: datetime, step: timedelta) -> datetime:

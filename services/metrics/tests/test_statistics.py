@@ -146,6 +146,23 @@ async def test_what_comes_late_is_in_the_next_answer(caller: Caller, roll: Any) 
         assert (await caller.monitor()).statistics["latency"] == after
 
 
+async def test_no_rollup_is_asked_for_days_that_are_late_for_everyone(
+    caller: Caller, database: Database
+) -> None:
+    points = [(NOW - timedelta(hours=6 * n), float(n)) for n in range(40)]
+    series = await store(caller, database, points)
+    today = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    async with database.connection() as connection:
+        await connection.execute(
+            "delete from stale where series = %s and day = %s", [series, today - timedelta(days=5)]
+        )
+        await connection.execute("update watermark set until = date_trunc('hour', now(), 'UTC')")
+        for ids, days in (([series], 4), ([series, series + 1], 0), ([], 0)):
+            sources = await window._sources(connection, ids, NOW - timedelta(days=30))
+            assert sources["until_day"] == today - timedelta(days=days)
+        await connection.execute("rollback")
+
+
 async def test_a_window_without_samples_is_nulls(caller: Caller) -> None:
     when = (NOW - timedelta(days=3)).isoformat()
     await caller.record({"model_id": "m", "timestamp": when, "metrics": {"latency": 1.0}})
