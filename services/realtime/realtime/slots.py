@@ -39,9 +39,12 @@ SETTLING = 3.0
 # What there is when somebody deleted the bucket.
 GONE = (nats.js.errors.NotFoundError, nats.js.errors.NoStreamResponseError)
 
-FULL = RateLimited(
-    f"more than {PER_ACCOUNT} sockets; close one of the others first", limit=PER_ACCOUNT
-)
+
+def full() -> RateLimited:
+    """A new one each time: one that is raised again and again keeps all that it passed through."""
+    return RateLimited(
+        f"more than {PER_ACCOUNT} sockets; close one of the others first", limit=PER_ACCOUNT
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -110,7 +113,7 @@ class Slots:
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable("the bus is away", retry_after=1) from error
         if slot is None:
-            raise FULL
+            raise full()
         self.held[slot] = lost
         return slot
 

@@ -35,7 +35,7 @@ from common.service import invalid
 from realtime.client import Client, Pump
 from realtime.cursor import Cursor
 from realtime.missed import Missed
-from realtime.slots import FULL, Slots
+from realtime.slots import Slots, full
 from realtime.topics import Topics
 from realtime.update import Update, topic_of
 from realtime.websocket import LARGEST_FRAME, WebSocket
@@ -165,7 +165,7 @@ class Sockets:
         access = await self.bus.call(AUTHENTICATE, Credentials(token=token))
         if access.key and SCOPE not in access.scopes:
             raise PermissionDenied(f"the API key lacks the scope {SCOPE}")
-        lost = lambda: client.dismiss(FULL)  # noqa: E731
+        lost = lambda: client.dismiss(full())  # noqa: E731
         slot = await self.slots.claim(access.account, lost)
         if client.gone or client.id not in self.clients:
             await self.slots.release(slot)

@@ -1,6 +1,7 @@
 """Against a real bus; each `Slots` is a replica."""
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 
@@ -49,6 +50,17 @@ async def test_of_forty_claims_on_three_replicas_ten_are_granted(new_replica):
     assert len({slot.key for slot in granted}) == len(granted) == PER_ACCOUNT
     other = await replicas[0].claim("another account", lambda: None)
     assert other.key != granted[0].key
+
+
+async def test_a_refusal_holds_nothing_of_those_before_it(new_replica):
+    one = await new_replica("a")
+    await claim_many([one], 10)
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(RateLimited) as refusal:
+            await one.claim("acc", lambda: None)
+        depths.add(len(list(traceback.walk_tb(refusal.value.__traceback__))))
+    assert len(depths) == 1
 
 
 async def test_what_is_given_back_can_be_claimed_again(new_replica):
