@@ -1,6 +1,7 @@
 """An account's API keys: made, listed, changed, revoked."""
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -193,7 +194,7 @@ class KeyRing:
         if row is None:
             raise await self._absent(account, id)
         if "scopes" in fields or "expires_at" in fields:
-            await self._tell(account, id)  # every replica asks again what it may
+            await self._tell(account, id, _key(row).scopes)
         return _key(row)
 
     async def revoke(self, account: str, id: str) -> None:
@@ -209,15 +210,16 @@ class KeyRing:
                 await audit.record(connection, "key_revoked", account, key=id)
         if not revoked:
             raise await self._absent(account, id)
-        await self._tell(account, id)
+        await self._tell(account, id, [])
 
-    async def _tell(self, account: str, id: str) -> None:
-        """Every replica forgets the key, and its sockets close.
+    async def _tell(self, account: str, id: str, scopes: Sequence[str]) -> None:
+        """Every replica forgets the key, and its sockets close if it may not have them now.
 
         A replica that cannot hear this trusts the key for five seconds more at most.
         """
+        body = KeyRevoked(account=account, key=id, scopes=[*scopes])
         try:
-            await self.bus.publish(KEY_REVOKED, KeyRevoked(account=account, key=id), account, id)
+            await self.bus.publish(KEY_REVOKED, body, account, id)
         except (nats.errors.Error, OSError):
             log.warning("revocation not told", key=id)
 

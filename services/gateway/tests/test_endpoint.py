@@ -19,7 +19,7 @@ from gateway import bodies, versions
 from gateway.accounts import AccountChange
 from gateway.counters import Policy
 from gateway.endpoint import Door
-from gateway.keyring import CreatedKey, NewKey
+from gateway.keyring import CreatedKey, KeyChange, NewKey
 from gateway.versions import Deprecation
 
 from .conftest import Desk, Echo
@@ -547,6 +547,7 @@ async def test_a_revoked_key_is_refused_at_once_where_the_event_arrives(desk: De
     subject, event = desk.events.published[-1]
     assert subject == f"{KEY_REVOKED.subject}.{account}.{made.id}"
     assert isinstance(event, KeyRevoked)
+    assert event.scopes == []
     await desk.guards.authentication.forget(event)
     assert (await post(desk, "/v1/api/echo", key)).status_code == 401
 
@@ -557,6 +558,18 @@ async def test_a_key_is_over_when_it_expires_also_where_it_was_just_used(desk: D
     assert (await post(desk, "/v1/api/echo", key)).status_code == 200
     await asyncio.sleep((end - datetime.now(UTC)).total_seconds() + 0.1)
     assert (await post(desk, "/v1/api/echo", key)).status_code == 401
+
+
+async def test_a_changed_key_is_told_with_what_it_may_still(desk: Desk) -> None:
+    account, _ = await desk.key()
+    [made] = (await desk.keyring.list(account)).keys
+    for change, scopes in (
+        (KeyChange(scopes=["generate", "monitor:read"]), ["generate", "monitor:read"]),
+        (KeyChange(expires_at=None), ["generate", "monitor:read"]),
+    ):
+        await desk.keyring.change(account, made.id, change)
+        _, event = desk.events.published[-1]
+        assert event == KeyRevoked(account=account, key=made.id, scopes=scopes)
 
 
 async def test_a_mistyped_key_is_refused_without_the_database(desk: Desk) -> None:

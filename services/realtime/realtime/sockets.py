@@ -164,7 +164,7 @@ class Sockets:
             raise Unauthenticated("connect with auth: {token: <an API key>}")
         access = await self.bus.call(AUTHENTICATE, Credentials(token=token))
         if access.key and SCOPE not in access.scopes:
-            raise PermissionDenied(f"the API key lacks the scope {SCOPE}")
+            raise _lacking()
         lost = lambda: client.dismiss(full())  # noqa: E731
         slot = await self.slots.claim(access.account, lost)
         if client.gone or client.id not in self.clients:
@@ -278,9 +278,13 @@ class Sockets:
         return {"status": "success"}
 
     async def revoke(self, revoked: KeyRevoked) -> None:
+        """Whoever changes a key, and leaves it the scope, loses no socket."""
+        if SCOPE in revoked.scopes:
+            return
+        reason = _lacking() if revoked.scopes else REVOKED
         for client in list(self.clients.values()):
             if client.key == revoked.key and client.account:
-                client.dismiss(REVOKED)
+                client.dismiss(reason)
 
     async def recheck(self) -> None:
         """Ask again about each key that is in use, for ever.
@@ -299,14 +303,20 @@ class Sockets:
         known = True
         for token in {c.token for c in self.clients.values() if c.account and c.key}:
             try:
-                await self.bus.call(AUTHENTICATE, Credentials(token=token))
+                access = await self.bus.call(AUTHENTICATE, Credentials(token=token))
             except Unauthenticated:
-                for client in [c for c in self.clients.values() if c.token == token]:
-                    client.dismiss(REVOKED)
+                self._dismiss_all(token, REVOKED)
             except ServiceError as error:
                 log.warning("key not checked", error=error.message)
                 known = False
+            else:
+                if SCOPE not in access.scopes:
+                    self._dismiss_all(token, _lacking())
         return known
+
+    def _dismiss_all(self, token: str, reason: ServiceError) -> None:
+        for client in [c for c in self.clients.values() if c.token == token]:
+            client.dismiss(reason)
 
     async def tidy(self) -> None:
         """For ever: free what closed connections leave behind, when there is much of it."""
@@ -345,6 +355,10 @@ class Sockets:
         end = time.monotonic() + seconds + 2
         while self.clients and time.monotonic() < end:  # noqa: ASYNC110  (they leave by the dozen)
             await asyncio.sleep(0.05)
+
+
+def _lacking() -> PermissionDenied:
+    return PermissionDenied(f"the API key lacks the scope {SCOPE}")
 
 
 def _origin(url: str) -> str:

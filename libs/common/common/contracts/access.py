@@ -18,10 +18,14 @@ class Access(Message):
 
 
 class KeyRevoked(Message):
-    """A key that is refused from now on; told with the account and the key's id as tokens."""
+    """A key that may something else from now on; told with the account and the key's id as tokens.
+
+    `scopes`: what it may still; empty when it is revoked, and refused from now on.
+    """
 
     account: str
     key: str
+    scopes: list[str] = []
 
 
 # Refused with Unauthenticated (2001), or Unavailable when the database cannot be asked.
