@@ -47,14 +47,15 @@ SCOPE = "monitor:read"
 # Seconds from the connection to a token that is let in; without one a
 # connection would stay for as long as it answers pings.
 INTRODUCTION = 10.0
+# How long it is remembered that a key is revoked, in seconds: whoever was let in a moment
+# before may still be on the way. Longer than the gateway's word is waited for, and the slot.
+REMEMBERED = 60.0
 # Models that one socket may hear.
 MOST_MODELS = 500
 # How often keys are checked again, in seconds: what expires is noticed by then.
 RECHECK = 30.0
 # How often ended connections are counted, in seconds, and how many are left to lie.
 TIDY, MOST_ENDED = 10.0, 1_000
-
-REVOKED = Unauthenticated("the API key is expired or revoked")
 
 
 class Server(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has no types
@@ -90,6 +91,8 @@ class Sockets:
         self.pump = Pump()
         self.clients: dict[str, Client] = {}
         self.draining = False
+        # Keys that may have no socket any more, and when that was told, monotonic.
+        self._refused: dict[str, float] = {}
         self._lost = asyncio.Event()
         self._ended = 0
         self._origin = _origin(public_url)
@@ -171,6 +174,8 @@ class Sockets:
             await self.slots.release(slot)
             raise Unavailable("the connection was lost")
         client.slot = slot
+        if access.key in self._refused:  # told after the gateway had answered
+            raise _over()
         client.account, client.key, client.token = access.account, access.key, token
         await self.topics.enter(access.account, client)
 
@@ -279,9 +284,13 @@ class Sockets:
 
     async def revoke(self, revoked: KeyRevoked) -> None:
         """Whoever changes a key, and leaves it the scope, loses no socket."""
+        self._refused.pop(revoked.key, None)
         if SCOPE in revoked.scopes:
             return
-        reason = _lacking() if revoked.scopes else REVOKED
+        now = time.monotonic()
+        self._refused = {key: at for key, at in self._refused.items() if now - at < REMEMBERED}
+        self._refused[revoked.key] = now
+        reason = _lacking() if revoked.scopes else _over()
         for client in list(self.clients.values()):
             if client.key == revoked.key and client.account:
                 client.dismiss(reason)
@@ -305,7 +314,7 @@ class Sockets:
             try:
                 access = await self.bus.call(AUTHENTICATE, Credentials(token=token))
             except Unauthenticated:
-                self._dismiss_all(token, REVOKED)
+                self._dismiss_all(token, _over())
             except ServiceError as error:
                 log.warning("key not checked", error=error.message)
                 known = False
@@ -355,6 +364,10 @@ class Sockets:
         end = time.monotonic() + seconds + 2
         while self.clients and time.monotonic() < end:  # noqa: ASYNC110  (they leave by the dozen)
             await asyncio.sleep(0.05)
+
+
+def _over() -> Unauthenticated:
+    return Unauthenticated("the API key is expired or revoked")
 
 
 def _lacking() -> PermissionDenied:

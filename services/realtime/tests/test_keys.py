@@ -1,10 +1,12 @@
 """What becomes of a socket when its key may something else than before."""
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from socketio.exceptions import ConnectionRefusedError as Refused
 
 from common.contracts.access import AUTHENTICATE, Access, KeyRevoked
 from common.errors import ServiceError, Unauthenticated
@@ -70,3 +72,37 @@ async def test_a_change_that_was_not_heard_is_found_later(sockets, key, scopes, 
     await asyncio.sleep(0.05)
     checking.cancel()
     assert reasons == codes
+
+
+@pytest.mark.parametrize(
+    ("told", "admitted"), [([[]], False), ([["generate"]], False), ([[], ["monitor:read"]], True)]
+)
+async def test_a_key_that_is_revoked_while_its_client_is_let_in_lets_nobody_in(
+    sockets, told, admitted
+):
+    """The gateway has answered, the slot is still asked for."""
+    held: list[str] = []
+
+    async def claim(account: str, _: Any) -> Any:
+        for scopes in told:
+            await sockets.revoke(KeyRevoked(account="a", key="k1", scopes=scopes))
+        held.append(account)
+        return account
+
+    async def release(slot: Any) -> None:
+        held.remove(slot)
+
+    async def enter(_account: str, _client: Any) -> None:
+        pass
+
+    sockets.slots = SimpleNamespace(claim=claim, release=release)
+    sockets.topics.enter = enter
+    connected(sockets)
+    client = sockets.clients["one"]
+    client.id, client.account, client.models = "one", "", set()
+    sockets.server.manager = SimpleNamespace(eio_sid_from_sid=lambda *_: "one")
+    with contextlib.nullcontext() if admitted else pytest.raises(Refused) as refusal:
+        await sockets._connect("sid", {}, {"token": "t"})
+    assert bool(client.account) == admitted
+    assert held == (["a"] if admitted else [])
+    assert admitted or refusal.value.error_args["data"]["code"] == 2001

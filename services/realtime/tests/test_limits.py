@@ -46,9 +46,9 @@ async def test_ten_sockets_exactly_whichever_replica(stack, sources, new_watcher
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
 async def test_a_revoked_key_closes_its_sockets_and_no_others(others, watch, transport):
-    revoked = [await watch("acc7/k7", transports=[transport]) for _ in range(2)]
+    revoked = [await watch(f"acc7/{transport}", transports=[transport]) for _ in range(2)]
     stays = await watch("acc7/k8")
-    await others.revoke("acc7", "k7")
+    await others.revoke("acc7", transport)
     for watcher in revoked:
         await ended(watcher)
         assert watcher.of("error")[0]["code"] == 2001
