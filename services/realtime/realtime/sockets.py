@@ -178,6 +178,9 @@ class Sockets:
             raise _over()
         client.account, client.key, client.token = access.account, access.key, token
         await self.topics.enter(access.account, client)
+        if client.gone or client.id not in self.clients:
+            # Let in, python-socketio would keep it for ever: it was told of the end too early.
+            raise Unavailable("the connection was lost")
 
     async def _disconnect(self, sid: str, _reason: str) -> None:
         client = self.clients.get(self.server.manager.eio_sid_from_sid(sid, "/"))

@@ -1,11 +1,16 @@
 """What clients see, through Envoy, on two replicas."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 from socketio.exceptions import ConnectionError as Refused
+
+from common.contracts.access import AUTHENTICATE, Access
+from common.testing import MemoryBus
+from realtime.sockets import Sockets
 
 SEED = {"throughput": 1.5, "latency": 2.5, "memory_usage": 3.5}
 
@@ -151,3 +156,29 @@ async def test_an_unknown_event_is_told_then_closed(others, watch):
     [error] = await watcher.wait_for("error")
     assert "subscribe_metrics" in error["message"]
     await asyncio.wait_for(watcher.disconnected.wait(), 30)
+
+
+async def test_nothing_stays_of_a_client_that_goes_while_it_is_let_in():
+    async def authenticate(_):
+        return Access(account="a", key="k", scopes=["monitor:read"])
+
+    async def claim(account, _lost):
+        return account
+
+    async def release(_slot):
+        pass
+
+    async def enter(_account, client):  # and meanwhile its connection ends
+        await sockets._close(client.id, "transport close")
+
+    bus = MemoryBus()
+    bus.answer(AUTHENTICATE, authenticate)
+    sockets = Sockets(bus, SimpleNamespace(claim=claim, release=release), "http://127.0.0.1:8080")
+    sockets.topics.enter, sockets.topics.exit = enter, lambda *_: None
+    sockets.server.eio.sockets["one"] = SimpleNamespace(
+        queue=asyncio.Queue(), receive=None, closed=True
+    )
+    await sockets._open("one", {})
+    await sockets.server._handle_connect("one", "/", {"token": "t"})
+    assert not sockets.clients
+    assert not list(sockets.server.manager.get_namespaces())
