@@ -10,6 +10,7 @@ not wait for that.
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,10 +50,11 @@ def full() -> RateLimited:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """`lock`: it is not given back while it is being renewed."""
+    """`holder`: the key's value; `lock`: it is not given back while it is being renewed."""
 
     account: str
     key: str
+    holder: bytes
     revision: int
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -118,14 +120,19 @@ class Slots:
         return slot
 
     async def _create(self, bucket: KeyValue, account: str) -> Slot | None:
+        holder = self._holder()
         # In random order, so that sockets that come together rarely meet at a key.
         for number in random.sample(range(PER_ACCOUNT), PER_ACCOUNT):
             key = f"{token(account)}.{number}"
             try:
-                return Slot(account, key, await bucket.create(key, self.owner.encode()))
+                return Slot(account, key, holder, await bucket.create(key, holder))
             except nats.js.errors.KeyWrongLastSequenceError:
                 continue
         return None
+
+    def _holder(self) -> bytes:
+        """Which replica, and which of its sockets."""
+        return f"{self.owner}.{secrets.token_hex(4)}".encode()
 
     async def _take_over(self, bucket: KeyValue, account: str) -> Slot | None:
         if time.monotonic() - self.connected_since < SETTLING:
@@ -135,12 +142,13 @@ class Slots:
             key = f"{token(account)}.{number}"
             try:
                 entry = await bucket.get(key)
-                owner = (entry.value or b"").decode()
+                owner = (entry.value or b"").decode().partition(".")[0]
                 if owner not in alive:
                     alive[owner] = await self._answers(owner)
                 if not alive[owner]:
-                    revision = await bucket.update(key, self.owner.encode(), entry.revision)
-                    return Slot(account, key, revision)
+                    holder = self._holder()
+                    revision = await bucket.update(key, holder, entry.revision)
+                    return Slot(account, key, holder, revision)
             except nats.js.errors.KeyNotFoundError:
                 return await self._create(bucket, account)  # one was given back meanwhile
             except nats.js.errors.KeyWrongLastSequenceError:
@@ -195,14 +203,27 @@ class Slots:
 
     async def _update(self, bucket: KeyValue, slot: Slot) -> None:
         try:
-            slot.revision = await bucket.update(slot.key, self.owner.encode(), slot.revision)
+            slot.revision = await bucket.update(slot.key, slot.holder, slot.revision)
         except nats.js.errors.KeyWrongLastSequenceError:
+            if await self._is_held(bucket, slot):
+                return
             # It vanished while the bus was away, and perhaps somebody else has it now.
             other = await self._create(bucket, slot.account)
             if other is not None:
-                slot.key, slot.revision = other.key, other.revision
+                slot.key, slot.holder, slot.revision = other.key, other.holder, other.revision
             elif (lost := self.held.pop(slot, None)) is not None:
                 lost()
+
+    async def _is_held(self, bucket: KeyValue, slot: Slot) -> bool:
+        """Whether the last renewal was done, and only the word of it lost."""
+        try:
+            entry = await bucket.get(slot.key)
+        except nats.js.errors.KeyNotFoundError:
+            return False
+        if entry.value != slot.holder or entry.revision is None:
+            return False
+        slot.revision = entry.revision
+        return True
 
 
 def alive_subject(owner: str) -> str:

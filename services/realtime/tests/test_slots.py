@@ -101,3 +101,23 @@ async def test_a_lost_bucket_is_made_again_with_all_that_are_there(new_replica):
     with pytest.raises(RateLimited):
         await other.claim("acc", lambda: None)
     assert taken_away == []
+
+
+async def test_a_renewal_whose_answer_was_lost_takes_no_socket_away(new_replica):
+    """A bus that hangs does it later, when nobody waits any more."""
+    one, other = await new_replica("a"), await new_replica("b")
+    taken_away: list[int] = []
+    held = [
+        await one.claim("acc", lambda number=number: taken_away.append(number))
+        for number in range(10)
+    ]
+    bucket = await one._open()
+    for slot in held:
+        value = (await bucket.get(slot.key)).value
+        await bucket.update(slot.key, value, slot.revision)
+    await one.renew()
+    assert taken_away == []
+    await one.release(held[3])
+    await other.claim("acc", lambda: None)
+    with pytest.raises(RateLimited):
+        await other.claim("acc", lambda: None)
