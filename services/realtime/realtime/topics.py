@@ -35,6 +35,9 @@ REMEMBERED = 1024
 # Moments that are held for a client that is being told what it missed. If more
 # come, they are looked for where it is told from.
 MOST_HELD = 1024
+# What there is when the connection to the bus ends; of one that has just ended uvloop says
+# RuntimeError.
+LOST = (nats.errors.Error, OSError, RuntimeError)
 
 
 class Receiver(Protocol):
@@ -354,8 +357,8 @@ class Topics:
             for one in subscribing:
                 subscriptions.append(await one)  # noqa: PERF401  (undone if a later one fails)
             await self.bus.client.flush(timeout=2)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            with contextlib.suppress(nats.errors.Error, OSError):
+        except (*LOST, TimeoutError) as error:
+            with contextlib.suppress(*LOST):
                 for subscription in subscriptions:
                     await subscription.unsubscribe()
             raise Unavailable("the bus is away; try again", retry_after=1) from error
@@ -367,7 +370,7 @@ class Topics:
             try:
                 for subscription in await listening:
                     await subscription.unsubscribe()
-            except (nats.errors.Error, OSError, Unavailable) as error:
+            except (*LOST, Unavailable) as error:
                 log.info("not unsubscribed", error=repr(error))
 
         if listening is not None:

@@ -1,5 +1,8 @@
 """What waits for a client while it is told what it missed is bounded, and nothing of it is lost."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from common.context import Context, current
@@ -14,10 +17,11 @@ from common.contracts.monitoring import (
     Recalled,
     parse_time,
 )
+from common.errors import Unavailable
 from common.testing import MemoryBus
 from realtime.cursor import Cursor, microseconds
 from realtime.missed import Missed
-from realtime.topics import MOST_HELD, Member, Topic
+from realtime.topics import MOST_HELD, Member, Topic, Topics
 from realtime.topics import Alerts as Told
 
 START = 800_000_000_000_000
@@ -98,3 +102,33 @@ async def test_more_than_is_held_is_told_all_the_same(each: int, times: int) -> 
     assert complete
     await topic.hear(store())
     assert client.got == list(range(1, len(stored)))
+
+
+class Closed:
+    """The connection to a bus that has just gone away: only who writes to it notices."""
+
+    async def flush(self, timeout: float) -> None:
+        raise RuntimeError("the handler is closed")
+
+    async def unsubscribe(self) -> None:
+        raise RuntimeError("the handler is closed")
+
+
+class ClosedBus:
+    client = Closed()
+
+    async def subscribe(self, *_args: Any, **_options: Any) -> Closed:
+        return self.client
+
+
+async def test_who_subscribes_while_the_bus_goes_away_is_told_so_and_forgotten() -> None:
+    bus: Any = ClosedBus()
+    topics, client = Topics(bus), Slow(Topic("a", "m"), None)
+    with pytest.raises(Unavailable):
+        await topics.join("a", "m", client, None)
+    assert not topics.models
+    with pytest.raises(Unavailable):
+        await topics.enter("a", client)
+    topics.exit("a", client)
+    assert not topics.accounts
+    await asyncio.gather(*topics._ending)
