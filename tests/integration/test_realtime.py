@@ -173,6 +173,20 @@ async def test_a_page_connects_with_its_short_lived_token(stack: Stack, account:
         assert await client.subscribe(MODEL) == {"status": "success"}
 
 
+async def test_a_pages_socket_closes_when_its_session_ends(stack: Stack, account: Account) -> None:
+    browser = {"Sec-Fetch-Site": "same-origin"}
+    form = {"email": account.email, "password": PASSWORD}
+    answer = account.http.post("/login", data=form, headers=browser)
+    browser["Cookie"] = answer.headers["set-cookie"].partition(";")[0]
+    made = account.http.post("/v1/api/socket-tokens", headers=browser)
+    assert made.status_code == 201, made.text
+    async with Client(stack.url, made.json()["data"]["token"]) as client:
+        assert await client.subscribe(MODEL) == {"status": "success"}
+        account.http.post("/logout", data={"sure": "yes"}, headers=browser)
+        await asyncio.wait_for(client.ended.wait(), 5)
+        assert client.errors.get_nowait()["code"] == 2001
+
+
 async def test_nobody_hears_that_anothers_model_exists(stack: Stack, account: Account) -> None:
     stranger = Account(stack.url)
     async with Client(stack.url, stranger.key) as client:

@@ -63,7 +63,7 @@ async def main() -> None:
         guards = Guards(
             accounts=Accounts(database, Passwords(), limits),
             authentication=Authentication(database),
-            sessions=Sessions(database),
+            sessions=Sessions(database, connection),
             limits=limits,
             idempotency=Idempotency(database),
             capacity=Capacity(settings.most_at_once, settings.most_at_once_per_account),

@@ -111,8 +111,10 @@ class Authentication:
     async def check(self, credentials: Credentials) -> Access:
         """`authenticate`, for the other services: API keys, and the pages' socket tokens."""
         if sessions.is_socket_token(credentials.token):
-            account = await sessions.account_of(self.database, credentials.token)
-            return Access(account=account, key="", scopes=["monitor:read"])
+            account, session = await sessions.find_by_socket_token(
+                self.database, credentials.token, connected=credentials.connected
+            )
+            return Access(account=account, key=session, scopes=["monitor:read"])
         caller = await self.authenticate(credentials.token)
         return Access(account=caller.account, key=caller.key or "", scopes=sorted(caller.scopes))
 

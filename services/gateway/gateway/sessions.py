@@ -9,10 +9,17 @@ import hashlib
 import secrets
 from datetime import UTC, datetime, timedelta
 
+import nats.errors
+import structlog
+
+from common.bus import Bus
 from common.contracts import Message
+from common.contracts.access import KEY_REVOKED, KeyRevoked
 from common.errors import PermissionDenied, Unauthenticated
 from common.postgres import Connection, Database
 from gateway import audit
+
+log = structlog.get_logger()
 
 # `__Host-`: over a secure origin only, for this host only (browsers take
 # http://127.0.0.1 and http://localhost for secure).
@@ -41,20 +48,22 @@ class SocketToken(Message):
 
 
 class Sessions:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, bus: Bus) -> None:
         self.database = database
+        self.bus = bus
         self._notes = audit.Notes(database)
 
     async def begin(self, account: str, previous: str | None) -> str:
         """A new session's token; the one that the browser had before is over."""
         token = secrets.token_urlsafe(32)
         async with self.database.connection() as connection:
-            if previous:
-                await connection.execute("delete from sessions where hash = %s", [_hash(previous)])
+            before = await _delete(connection, previous) if previous else None
             await connection.execute(
                 "insert into sessions (hash, account_id) values (%s, %s)", [_hash(token), account]
             )
             await audit.record(connection, "logged_in", account)
+        if before is not None and previous:
+            await self._tell(before, previous)
         return token
 
     async def find(self, token: str) -> str:
@@ -83,12 +92,19 @@ class Sessions:
     async def end(self, token: str) -> None:
         """Log out, here and on every replica."""
         async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "delete from sessions where hash = %s returning account_id", [_hash(token)]
-            )
-            row = await cursor.fetchone()
-            if row is not None:
-                await audit.record(connection, "logged_out", row[0])
+            account = await _delete(connection, token)
+            if account is not None:
+                await audit.record(connection, "logged_out", account)
+        if account is not None:
+            await self._tell(account, token)
+
+    async def _tell(self, account: str, token: str) -> None:
+        """The session's sockets close; where this is not heard, within half a minute."""
+        id = _id(_hash(token))
+        try:
+            await self.bus.publish(KEY_REVOKED, KeyRevoked(account=account, key=id), account, id)
+        except (nats.errors.Error, OSError):
+            log.warning("end of a session not told")
 
     async def refuse_cross_site(self, headers: dict[bytes, bytes], *, changes: bool = True) -> None:
         """Raises PermissionDenied for a request that another site had the browser make.
@@ -136,25 +152,32 @@ def is_socket_token(token: str) -> bool:
     return token.startswith(SOCKET_PREFIX)
 
 
-async def account_of(database: Database, token: str) -> str:
-    """Whose socket token it is; raises Unauthenticated."""
+async def find_by_socket_token(
+    database: Database, token: str, *, connected: bool
+) -> tuple[str, str]:
+    """Whose socket token it is, and of which session ("": of none); raises Unauthenticated.
+
+    `connected`: a socket has it already, which ends with the session and not with the token.
+    """
     async with database.connection() as connection:
         cursor = await connection.execute(
-            "select socket_tokens.account_id from socket_tokens"  # noqa: S608  (constants)
+            "select socket_tokens.account_id, session_hash from socket_tokens"  # noqa: S608  (constants)
             " left join sessions on sessions.hash = session_hash"
-            " where socket_tokens.hash = %s and expires_at > now()"
+            " where socket_tokens.hash = %s and (%s or expires_at > now())"
             f" and (session_hash is null or {ALIVE})",
-            [_hash(token)],
+            [_hash(token), connected],
         )
         row = await cursor.fetchone()
     if row is None:
         raise Unauthenticated("the socket's token is unknown or expired; ask for a new one")
-    account: str = row[0]
-    return account
+    return row[0], "" if row[1] is None else _id(row[1])
 
 
 async def forget_old(connection: Connection) -> None:
-    await connection.execute("delete from socket_tokens where expires_at < now()")
+    # Those of a session go with it: a socket may have been connected with them.
+    await connection.execute(
+        "delete from socket_tokens where expires_at < now() and session_hash is null"
+    )
     await connection.execute(f"delete from sessions where not ({ALIVE})".encode())  # noqa: S608  (constants)
 
 
@@ -190,6 +213,20 @@ def _is_from_here(headers: dict[bytes, bytes], changes: bool) -> bool:
     if origin is None:
         return not changes
     return origin.partition(b"://")[2] == headers.get(b"host", b"")
+
+
+async def _delete(connection: Connection, token: str) -> str | None:
+    """Whose session it was, if there was one."""
+    cursor = await connection.execute(
+        "delete from sessions where hash = %s returning account_id", [_hash(token)]
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+def _id(hashed: bytes) -> str:
+    """What others may know of a session: it opens nothing."""
+    return f"session_{hashed.hex()[:24]}"
 
 
 def _hash(token: str) -> bytes:

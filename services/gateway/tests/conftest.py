@@ -98,15 +98,15 @@ async def desk(nats: NatsBus, database: Database) -> Desk:
     policies = [Policy("api", 100_000), Policy("few", 3), Policy("register", LOGINS)]
     limits = Limits(nats, [*policies, *accounts.policies(LOGINS)])
     await limits.start()
+    events = MemoryBus()
     guards = Guards(
         accounts=Accounts(database, Passwords(), limits),
         authentication=Authentication(database),
-        sessions=Sessions(database),
+        sessions=Sessions(database, events),
         limits=limits,
         idempotency=Idempotency(database),
         capacity=Capacity(most=50, most_per_account=5),
     )
-    events = MemoryBus()
     keyring = KeyRing(database, events)
 
     async def echo(call: Call, body: Wish) -> Any:

@@ -4,7 +4,9 @@ import secrets
 
 import pytest
 
+from common.contracts.access import Credentials, KeyRevoked
 from common.errors import Unauthenticated
+from gateway import housekeeping
 
 from .conftest import Desk
 
@@ -35,3 +37,45 @@ async def test_a_session_that_ends_meanwhile_gives_no_token(desk: Desk) -> None:
     await desk.guards.sessions.end(session)
     with pytest.raises(Unauthenticated, match="log in again"):
         await desk.guards.sessions.make_socket_token(account, session)
+
+
+async def test_a_sockets_token_is_good_for_connecting_shortly_and_then_with_its_session(
+    desk: Desk,
+) -> None:
+    _, account = await register(desk)
+    guards = desk.guards
+    session = await guards.sessions.begin(account, None)
+    token = (await guards.sessions.make_socket_token(account, session)).token
+    access = await guards.authentication.check(Credentials(token=token))
+    async with guards.sessions.database.connection() as connection:
+        await connection.execute(
+            "update socket_tokens set expires_at = now() where account_id = %s", [account]
+        )
+    await housekeeping.tidy(guards.sessions.database)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await guards.authentication.check(Credentials(token=token))
+    connected = Credentials(token=token, connected=True)
+    assert await guards.authentication.check(connected) == access
+    await guards.sessions.end(session)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await guards.authentication.check(connected)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["logged out", "logged in again"])
+async def test_the_end_of_a_session_is_told_with_what_its_sockets_are_known_by(
+    desk: Desk, again: bool
+) -> None:
+    _, account = await register(desk)
+    guards = desk.guards
+    session = await guards.sessions.begin(account, None)
+    token = (await guards.sessions.make_socket_token(account, session)).token
+    access = await guards.authentication.check(Credentials(token=token))
+    assert access.key
+    if again:
+        await guards.sessions.begin(account, session)
+    else:
+        await guards.sessions.end(session)
+    [(subject, event)] = desk.events.published
+    assert event == KeyRevoked(account=account, key=access.key)
+    assert subject == f"event.key.revoked.{account}.{access.key}"
+    assert session not in event.model_dump_json()

@@ -41,7 +41,7 @@ class Client:
 
     Attributes:
         socket: engineio's; has a `wire` once it is a WebSocket.
-        account, key, token: who it is, once admitted; no key for a page's token.
+        account, key, token: who it is, once admitted; a page's session for a key.
         gone: nothing is delivered any more.
         busy: free for requests of this client.
         waiting_since: when the mailbox was last empty or taken from, monotonic.

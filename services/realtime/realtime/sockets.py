@@ -315,7 +315,8 @@ class Sockets:
         known = True
         for token in {c.token for c in self.clients.values() if c.account and c.key}:
             try:
-                access = await self.bus.call(AUTHENTICATE, Credentials(token=token))
+                asked = Credentials(token=token, connected=True)
+                access = await self.bus.call(AUTHENTICATE, asked)
             except Unauthenticated:
                 self._dismiss_all(token, _over())
             except ServiceError as error:
@@ -370,7 +371,7 @@ class Sockets:
 
 
 def _over() -> Unauthenticated:
-    return Unauthenticated("the API key is expired or revoked")
+    return Unauthenticated("the API key is expired or revoked, or the session over")
 
 
 def _lacking() -> PermissionDenied:

@@ -4,13 +4,20 @@ from common.contracts import Event, Message, Rpc
 
 
 class Credentials(Message):
-    """An API key, or the short-lived token that a page was given for its socket."""
+    """An API key, or the short-lived token that a page was given for its socket.
+
+    `connected`: the socket is there already, and such a token is good for as long as the session.
+    """
 
     token: str
+    connected: bool = False
 
 
 class Access(Message):
-    """Whom a token belongs to; `key` is the key's id, or empty for a page's token."""
+    """Whom a token belongs to.
+
+    `key` is the key's id, or the session's; empty for a token that was made with the password.
+    """
 
     account: str
     key: str
@@ -20,7 +27,8 @@ class Access(Message):
 class KeyRevoked(Message):
     """A key that may something else from now on; told with the account and the key's id as tokens.
 
-    `scopes`: what it may still; empty when it is revoked, and refused from now on.
+    `scopes`: what it may still; empty when it is revoked, and refused from now on. So is a session
+    that was ended.
     """
 
     account: str
