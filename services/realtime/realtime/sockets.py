@@ -122,7 +122,10 @@ class Sockets:
     def _is_allowed(self, origin: str, environ: dict[str, Any]) -> bool:
         """Pages of this very origin, as it is published or as the caller addressed it."""
         host = environ.get("HTTP_HOST", "")
-        return origin == self._origin or (bool(host) and urlsplit(origin).netloc == host)
+        try:
+            return origin == self._origin or (bool(host) and urlsplit(origin).netloc == host)
+        except ValueError:  # it is no address
+            return False
 
     async def _open(self, id: str, environ: dict[str, Any]) -> None:
         await self._opened(id, environ)
