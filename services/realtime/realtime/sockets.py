@@ -217,7 +217,8 @@ class Sockets:
             "subscribe_metrics": self._subscribe,
             "unsubscribe_metrics": self._unsubscribe,
         }
-        if name not in handlers:
+        handler = handlers.get(name) if isinstance(name, str) else None
+        if handler is None:
             error = InvalidRequest(f"there is no such event; there are {', '.join(handlers)}")
             # Said in the acknowledgement first, if one is waited for.
             asyncio.get_running_loop().call_later(0.05, client.dismiss, error)
@@ -225,7 +226,7 @@ class Sockets:
         with _acting_for(client.account):
             try:
                 async with client.busy:
-                    return await handlers[name](client, arguments[0] if arguments else {})
+                    return await handler(client, arguments[0] if arguments else {})
             except ServiceError as error:
                 return _failure(error)
             except ValidationError as error:
@@ -235,7 +236,7 @@ class Sockets:
                 return _failure(ServiceError("internal error"))
 
     async def _subscribe(self, client: Client, data: Any) -> dict[str, Any]:
-        wish = Subscription.model_validate_json(orjson.dumps(data))
+        wish = Subscription.model_validate_json(_text(data))
         async with client.turn(wish.model_id):
             return await self._fulfil(client, wish)
 
@@ -281,7 +282,7 @@ class Sockets:
         return answer
 
     async def _unsubscribe(self, client: Client, data: Any) -> dict[str, Any]:
-        wish = Unsubscription.model_validate_json(orjson.dumps(data))
+        wish = Unsubscription.model_validate_json(_text(data))
         async with client.turn(wish.model_id):
             client.models.discard(wish.model_id)
             if not self.topics.leave(client.account, wish.model_id, client):
@@ -393,6 +394,14 @@ def _acting_for(account: str) -> Iterator[None]:
         yield
     finally:
         current.reset(reset)
+
+
+def _text(data: Any) -> bytes:
+    """As JSON, which is checked more strictly than what Python made of it."""
+    try:
+        return orjson.dumps(data)
+    except TypeError:  # Python's reads more than others can
+        raise InvalidRequest("half a character, or a number beyond 64 bits") from None
 
 
 def _failure(error: ServiceError) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What clients see, through Envoy, on two replicas."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -133,6 +134,8 @@ async def test_a_refused_connection_says_why(others, new_watcher, auth: str, cod
         {"modelId": "m", "metrics": ["No"]},
         {"modelId": "m", "since": "yesterday"},
         {"modelId": "m", "extra": 1},
+        {"modelId": "\ud800"},
+        {"modelId": 1 << 64},
     ],
 )
 async def test_a_wrong_wish_is_answered_with_what_is_wrong(others, watch, wrong: Any):
@@ -155,6 +158,15 @@ async def test_an_unknown_event_is_told_then_closed(others, watch):
     assert answer["code"] == 1003
     [error] = await watcher.wait_for("error")
     assert "subscribe_metrics" in error["message"]
+    await asyncio.wait_for(watcher.disconnected.wait(), 30)
+
+
+@pytest.mark.parametrize("name", [["subscribe_metrics"], {}, None, 5])
+async def test_an_event_whose_name_is_none_is_told_then_closed(others, watch, name: Any):
+    watcher = await watch("acc1/key", transports=["websocket"])
+    await watcher.client.eio.send("2" + json.dumps([name]))
+    [error] = await watcher.wait_for("error")
+    assert (error["code"], "subscribe_metrics" in error["message"]) == (1003, True)
     await asyncio.wait_for(watcher.disconnected.wait(), 30)
 
 
