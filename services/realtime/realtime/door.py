@@ -90,15 +90,7 @@ class Door:
         if scope["type"] not in ("http", "websocket"):
             return
         if path.startswith("/socket.io"):
-            if self.sockets.draining and b"sid=" not in scope["query_string"]:
-                await self._refuse(scope, send, Unavailable("stopping", retry_after=1))
-            elif scope["type"] == "http" and _length(scope) > LARGEST_FRAME:
-                # Refused in the answer to its poll; engineio would only say 400, and close.
-                self.sockets.refuse(scope["query_string"], TOO_LARGE)
-                await send({"type": "http.response.start", "status": 200, "headers": []})
-                await send({"type": "http.response.body", "body": b"ok"})
-            else:
-                await self.engine(scope, receive, send)
+            await self._pass_on(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
         elif path == "/healthz":
@@ -116,6 +108,20 @@ class Door:
                 await self._say(send, 200, {"status": "ready", **counts}, None)
         else:
             await self._say(send, 404, None, NOWHERE)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """To engineio, unless it would only say that something is wrong."""
+        if self.sockets.draining and b"sid=" not in scope["query_string"]:
+            await self._refuse(scope, send, Unavailable("stopping", retry_after=1))
+        elif scope["type"] == "http" and _length(scope) > LARGEST_FRAME:
+            # Refused in the answer to its poll; engineio would only say 400, and close.
+            self.sockets.refuse(scope["query_string"], TOO_LARGE)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
+        else:
+            if scope.get("method") == "POST":
+                self.sockets.forget_ended(scope["query_string"])
+            await self.engine(scope, receive, send)
 
     async def _refuse(self, scope: Scope, send: Send, error: ServiceError) -> None:
         if scope["type"] == "websocket":

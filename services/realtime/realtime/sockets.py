@@ -345,9 +345,16 @@ class Sockets:
 
     def refuse(self, query: bytes, error: ServiceError) -> None:
         """Dismiss the client that a request's query names, if there is one."""
-        for id in parse_qs(query.decode("latin-1")).get("sid", []):
+        for id in _ids(query):
             if (client := self.clients.get(id)) is not None:
                 client.dismiss(error)
+
+    def forget_ended(self, query: bytes) -> None:
+        """Else engineio, over a message to a connection that has ended, would fail."""
+        sockets = self.server.eio.sockets
+        for id in _ids(query):
+            if id in sockets and sockets[id].closed:
+                del sockets[id]
 
     def tell_of_gap(self, since: datetime) -> None:
         """Events were lost on the way; each client can ask for those it wants."""
@@ -372,6 +379,10 @@ class Sockets:
         end = time.monotonic() + seconds + 2
         while self.clients and time.monotonic() < end:  # noqa: ASYNC110  (they leave by the dozen)
             await asyncio.sleep(0.05)
+
+
+def _ids(query: bytes) -> list[str]:
+    return parse_qs(query.decode("latin-1")).get("sid", [])
 
 
 def _over() -> Unauthenticated:

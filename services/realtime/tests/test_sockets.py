@@ -170,6 +170,16 @@ async def test_an_event_whose_name_is_none_is_told_then_closed(others, watch, na
     await asyncio.wait_for(watcher.disconnected.wait(), 30)
 
 
+async def test_a_message_to_a_connection_that_has_ended_is_refused(stack, others):
+    address = f"{stack.url}/socket.io/?EIO=4&transport=polling"
+    async with aiohttp.ClientSession() as http:
+        async with http.get(address) as answer:
+            id = json.loads((await answer.text())[1:])["sid"]
+        for message, status in (("1", 200), ("40", 400), ("40", 400)):
+            async with http.post(f"{address}&sid={id}", data=message) as answer:
+                assert answer.status == status, message
+
+
 async def test_nothing_stays_of_a_client_that_goes_while_it_is_let_in():
     async def authenticate(_):
         return Access(account="a", key="k", scopes=["monitor:read"])
