@@ -74,6 +74,17 @@ on conflict (key) do update set stored_at = now()
 returning key
 """
 NUMBER = "select nextval('writers')"
+# Which of the rows were stored with that arrival.
+STORED = """
+select series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint
+from unnest(%b, %b) as asked(series, at) join samples using (series, at)
+where arrival = %b::bigint
+"""
+# Whether rows were stored whose commit nobody answered is looked at after so long, then ever more
+# rarely, and for so long, in seconds: the server may still be at it, or away.
+LOOK, DOUBT = 1.0, 60.0
+# Groups in doubt at once: a minute's, one for each time that a transaction is given up.
+MOST_DOUBTFUL = 12
 
 
 Call = TypeVar("Call")
@@ -118,6 +129,19 @@ class Waiting(Generic[Call]):
     key: str
 
 
+@dataclass(slots=True)
+class Doubtful(Generic[Call]):
+    """A group that may have been committed, though nobody said so.
+
+    since, next: when that was, and when it is looked at again, monotonic.
+    """
+
+    group: list[Waiting[Call]]
+    arrival: int
+    since: float
+    next: float
+
+
 def now() -> int:
     """Microseconds since 2000."""
     return time.time_ns() // 1000 - int(EPOCH.timestamp()) * 1_000_000
@@ -138,6 +162,8 @@ class Writer(Generic[Call]):
         self.tell = tell
         self._queue: deque[Waiting[Call]] = deque()
         self._rows = 0
+        self._doubtful: deque[Doubtful[Call]] = deque(maxlen=MOST_DOUBTFUL)
+        self._look: asyncio.TimerHandle | None = None
         self._filled = asyncio.Event()
         self._number = 0
         self._last = 0
@@ -164,12 +190,39 @@ class Writer(Generic[Call]):
                 # Kept as long as more comes: checking it again would cost a fifth of a commit.
                 async with self.database.connection() as connection, _committing(connection):
                     self._number = self._number or await _number(connection)
+                    await self._settle(connection)
                     while group := self._take():
                         await self._commit(connection, group)
             except ServiceError as error:
                 # No connection, or it broke; `_commit` has answered its group.
                 log.warning("not stored", error=error.message)
                 self._forget_those_who_left()
+            if self._doubtful and self._look is None:
+                self._look = asyncio.get_running_loop().call_later(LOOK, self._look_again)
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._filled.set()
+
+    async def _settle(self, connection: Connection) -> None:
+        """Tell what was committed without an answer.
+
+        Its callers were told to send it again, and when they do it is there already: nobody
+        else tells it.
+        """
+        now = time.monotonic()
+        for doubtful in [one for one in self._doubtful if one.next <= now]:
+            age = now - doubtful.since
+            doubtful.next = now + age + LOOK
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    stored = await _stored(connection, doubtful)
+            except TimeoutError as error:
+                raise psycopg.OperationalError(str(error)) from error
+            if stored:
+                await self._tell(stored)
+            if stored or age > DOUBT:
+                self._doubtful.remove(doubtful)
 
     def _take(self) -> list[Waiting[Call]]:
         group: list[Waiting[Call]] = []
@@ -198,6 +251,12 @@ class Writer(Generic[Call]):
                 new = await _store(connection, group, arrival)
         except (TimeoutError, psycopg.OperationalError, psycopg.InterfaceError) as error:
             _fail(group, Unavailable("the database is busy or away", retry_after=1))
+            if _is_doubtful(error):
+                since = time.monotonic()
+                self._doubtful.append(Doubtful(group, arrival, since, since))
+                # Who has heard something later of this writer has heard all before it. What may
+                # still come of this group is somebody else's.
+                self._number = 0
             raise psycopg.OperationalError(str(error)) from error
         except Exception:
             if len(group) > 1:
@@ -219,6 +278,12 @@ class Writer(Generic[Call]):
         except Exception:
             # It is stored; who missed it can ask for it.
             log.exception("not told")
+
+
+def _is_doubtful(error: Exception) -> bool:
+    """Whether the server did not say itself that nothing was committed."""
+    said = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return said is None or said.startswith("57P")  # 57P: it is stopping, whatever was done
 
 
 def _fail(group: list[Waiting[Call]], error: ServiceError) -> None:
@@ -338,6 +403,22 @@ async def _insert(connection: Connection, rows: Rows, arrival: int) -> NDArray[n
     stored = {tuple(key) for key in await cursor.fetchall()}
     keys = zip(rows.series.tolist(), rows.at.tolist(), strict=True)
     return np.array([key in stored for key in keys])
+
+
+async def _stored(connection: Connection, doubtful: Doubtful[Call]) -> list[Stored[Call]]:
+    """What was committed of it; nothing, if it was not."""
+    rows = _joined([waiting.rows for waiting in doubtful.group])
+    cursor = await connection.execute(STORED, [rows.series, rows.at, doubtful.arrival])
+    found = set(await cursor.fetchall())
+    if not found:
+        return []
+    stored: list[Stored[Call]] = []
+    for waiting in doubtful.group:
+        keys = list(zip(waiting.rows.series.tolist(), waiting.rows.at.tolist(), strict=True))
+        new = np.array([key in found for key in keys], np.bool_)
+        found.difference_update(keys)  # of equal ones the first was stored
+        stored.append(Stored(waiting.call, doubtful.arrival, new))
+    return stored
 
 
 def _joined(group: list[Rows]) -> Rows:

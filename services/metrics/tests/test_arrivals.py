@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from common.contracts.monitoring import (
@@ -20,7 +21,7 @@ from common.contracts.monitoring import (
 from common.errors import Unavailable
 from common.postgres import Database
 from common.testing import MemoryBus
-from metrics import batch, history
+from metrics import batch, history, writer
 from metrics.handlers import Handlers
 
 from .conftest import Caller
@@ -189,3 +190,41 @@ async def test_what_does_not_fit_into_a_message_is_told_in_several(caller: Calle
         assert [len(update.metrics) for update in recalled.updates] == [64] * recalled.told
         told, answers = told + recalled.told, answers + 1
     assert (told, answers) == (200, 3)
+
+
+async def test_what_was_committed_though_nobody_said_so_is_told(
+    caller: Caller, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller is told to send it again, and then it is there already."""
+    monkeypatch.setattr(writer, "LOOK", 0.05)
+    await record(caller, "before")
+    store, answers_are_lost = writer._store, True
+
+    async def store_without_answer(*arguments: Any) -> Any:
+        new = await store(*arguments)
+        if answers_are_lost:
+            raise psycopg.OperationalError("the connection was lost")
+        return new
+
+    monkeypatch.setattr(writer, "_store", store_without_answer)
+    when = datetime.now(UTC).isoformat()
+    mine = {"model_id": "m", "timestamp": when, "metrics": {"mine": 1.0}}
+    for key in ("", f"{caller.account} key"):
+        with pytest.raises(Unavailable):
+            await caller.record({**mine, "metrics": {f"mine{len(key)}": 1.0}}, key=key)
+    answers_are_lost = False
+    for key in ("", f"{caller.account} key"):
+        await caller.record({**mine, "metrics": {f"mine{len(key)}": 1.0}}, key=key)
+    await record(caller, "after")
+    updates = await told(bus, 4)
+    await asyncio.sleep(0.2)
+    names = sorted(name for update in updates for name in update.metrics)
+    assert len(await told(bus, 4)) == 4
+    assert len(names) == 4
+    assert {"before", "after"} < set(names)
+    # Whoever has heard what came later finds it all the same.
+    later = next(update for update in updates if "after" in update.metrics)
+    place = (later.arrival, (parse_time(later.timestamp) - EPOCH) // MICROSECOND)
+    first = min(updates, key=lambda update: update.arrival)
+    heard = Heard(floor=first.arrival, alerted=0, places=[place])
+    assert len(await missed(caller, heard=heard)) == 2
