@@ -115,7 +115,8 @@ class Authentication:
                 self.database, credentials.token, connected=credentials.connected
             )
             return Access(account=account, key=session, scopes=["monitor:read"])
-        caller = await self.authenticate(credentials.token)
+        # Who asks again may have missed that the key was revoked, and so may this replica.
+        caller = await self.authenticate(credentials.token, anew=credentials.connected)
         return Access(account=caller.account, key=caller.key or "", scopes=sorted(caller.scopes))
 
     async def write_last_use(self) -> None:

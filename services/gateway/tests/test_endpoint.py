@@ -13,7 +13,7 @@ from common import context
 from common.bus import NatsBus
 from common.context import Context
 from common.contracts import Message
-from common.contracts.access import KEY_REVOKED, KeyRevoked
+from common.contracts.access import KEY_REVOKED, Credentials, KeyRevoked
 from common.errors import ModelRefused, NotFound, Unauthenticated, Unavailable
 from gateway import bodies, versions
 from gateway.accounts import AccountChange
@@ -558,6 +558,19 @@ async def test_a_key_is_over_when_it_expires_also_where_it_was_just_used(desk: D
     assert (await post(desk, "/v1/api/echo", key)).status_code == 200
     await asyncio.sleep((end - datetime.now(UTC)).total_seconds() + 0.1)
     assert (await post(desk, "/v1/api/echo", key)).status_code == 401
+
+
+async def test_for_a_socket_that_is_there_the_database_is_asked_whatever_was_told(
+    desk: Desk,
+) -> None:
+    account, key = await desk.key()
+    authentication = desk.guards.authentication
+    connected = Credentials(token=key, connected=True)
+    assert (await authentication.check(connected)).account == account
+    [made] = (await desk.keyring.list(account)).keys
+    await desk.keyring.revoke(account, made.id)  # and the event is lost
+    with pytest.raises(Unauthenticated):
+        await authentication.check(connected)
 
 
 async def test_a_changed_key_is_told_with_what_it_may_still(desk: Desk) -> None:

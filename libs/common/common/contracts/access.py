@@ -6,7 +6,8 @@ from common.contracts import Event, Message, Rpc
 class Credentials(Message):
     """An API key, or the short-lived token that a page was given for its socket.
 
-    `connected`: the socket is there already, and such a token is good for as long as the session.
+    `connected`: the socket is there already. Such a token is good for as long as the session, then,
+    and nothing is taken on trust.
     """
 
     token: str
