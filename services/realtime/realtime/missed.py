@@ -21,7 +21,7 @@ from common.contracts.monitoring import (
     RecallRequest,
     parse_time,
 )
-from common.errors import ServiceError
+from common.errors import ServiceError, Unavailable
 from realtime import update as updates
 from realtime.client import Client
 from realtime.cursor import Cursor, microseconds
@@ -37,6 +37,9 @@ TOGETHER = 100
 ALERTS_A_PAGE, MOST_ALERTS = 200, 1_000
 # Who is told what it missed at the same time: of one account, and of all.
 AT_ONCE_OF_ACCOUNT, AT_ONCE = 2, 64
+# Seconds in which a client reads what it missed. One that reads a little now and then would keep
+# others waiting for as long as it likes.
+READING = 60.0
 # So often what came meanwhile is looked for again, if it is more than is held.
 MOST_ROUNDS = 3
 
@@ -72,14 +75,18 @@ class Missed:
         """
         member = topic.members[client]
         turn = self._free_of.setdefault(topic.account, asyncio.Semaphore(AT_ONCE_OF_ACCOUNT))
-        async with turn, self._free:
-            cursor, complete = await self._tell(client, member, heard, topic, since, marked)
-            for _ in range(MOST_ROUNDS):
-                if not member.overflowed:
-                    break
-                topic.hold(member)
-                cursor, whole = await self._tell(client, member, heard, topic, cursor, marked)
-                complete = complete and whole
+        try:
+            async with turn, self._free, asyncio.timeout(READING):
+                cursor, complete = await self._tell(client, member, heard, topic, since, marked)
+                for _ in range(MOST_ROUNDS):
+                    if not member.overflowed:
+                        break
+                    topic.hold(member)
+                    cursor, whole = await self._tell(client, member, heard, topic, cursor, marked)
+                    complete = complete and whole
+        except TimeoutError:
+            late = f"what was missed was not read within {READING:g} s; ask for the rest"
+            raise Unavailable(late, retry_after=1) from None
         member.told, member.cursor = dict(cursor.places), cursor if marked else None
         return topic.release(client, member, heard) and complete
 

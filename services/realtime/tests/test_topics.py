@@ -19,6 +19,7 @@ from common.contracts.monitoring import (
 )
 from common.errors import Unavailable
 from common.testing import MemoryBus
+from realtime import missed
 from realtime.cursor import Cursor, microseconds
 from realtime.missed import Missed
 from realtime.topics import MOST_HELD, Member, Topic, Topics
@@ -102,6 +103,47 @@ async def test_more_than_is_held_is_told_all_the_same(each: int, times: int) -> 
     assert complete
     await topic.hear(store())
     assert client.got == list(range(1, len(stored)))
+
+
+async def test_who_reads_too_slowly_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(missed, "READING", 0.05)
+    current.set(Context(account="a"))
+    bus, topic = MemoryBus(), Topic("a", "m")
+    update = MetricUpdate(
+        model_id="m", timestamp="2026-01-01T00:00:00Z", metrics={"n1": 1.0}, arrival=START * 256
+    )
+    moments = Moments.pack([(update.arrival, microseconds(parse_time(update.timestamp)))])
+
+    async def history(request):
+        return History(moments=moments, complete=True, heard=request.heard)
+
+    async def recall(_request):
+        return Recalled(updates=[update], told=1)
+
+    async def alerts(_request):
+        return Alerts(alerts=[])
+
+    bus.answer(HISTORY, history)
+    bus.answer(RECALL, recall)
+    bus.answer(LIST_ALERTS, alerts)
+    telling = Missed(bus)
+
+    async def tell(happen: Any) -> list[int]:
+        client = Slow(topic, happen)
+        topic.members[client] = Member(None, topic.count)
+        topic.hold(topic.members[client])
+        since = Cursor(0, 0, [])
+        await telling.tell(client, Told(), topic, since=since, marked=True)
+        return client.got
+
+    async def read() -> None: ...
+
+    slow = [asyncio.create_task(tell(asyncio.Event().wait)) for _ in range(3)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        assert await tell(read) == [1]
+        for error in await asyncio.gather(*slow, return_exceptions=True):
+            assert isinstance(error, Unavailable)
 
 
 class Closed:
