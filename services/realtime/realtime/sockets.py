@@ -270,6 +270,8 @@ class Sockets:
                 client.models.discard(model)
                 topic.give_up(client, heard)
                 self.topics.tidy(topic)
+                # Else it heard of this before what it was told, and asked for that again.
+                await client.has_kept()
                 raise
         elif marked and member.cursor is None:
             await self.missed.begin(topic, client, heard)

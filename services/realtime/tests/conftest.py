@@ -78,6 +78,7 @@ class Others:
     alerts: list[tuple[str, Alert]] = field(default_factory=list)
     last: int = 0
     away: bool = False
+    recalls: int | None = None  # how often the past can still be had; None: always
 
     async def authenticate(self, credentials: Credentials) -> Access:
         account, _, key = credentials.token.partition("/")
@@ -115,6 +116,10 @@ class Others:
         )
 
     async def recall(self, request: RecallRequest) -> Recalled:
+        if self.recalls is not None:
+            self.recalls -= 1
+            if self.recalls < 0:
+                raise Unavailable("the database is busy or away", retry_after=1)
         everything = self.recorded[current.get().account, request.model_id]
         asked = {arrival for arrival, _ in request.moments.unpack()}
         updates = [update for update in everything if update.arrival in asked]

@@ -314,3 +314,17 @@ async def test_a_recovery_is_news_of_its_own(others, watch):
     raised, recovered = await watcher.wait_for("alert", 2)
     assert (raised["type"], recovered["type"]) == ("slow", "slow_recovered")
     assert (recovered["message"], recovered["severity"]) == ("fine again", "info")
+
+
+async def test_who_is_told_a_part_only_goes_on_from_there(others, watch):
+    since = await others.record("m30", "m", tell=False, n0=0)
+    for number in range(1, 251):
+        await others.record("m30", "m", tell=False, **{f"n{number}": 0})
+    watcher = await watch("m30/key", transports=["websocket"])
+    others.recalls = 1
+    refusal = await watcher.subscribe("m", since=since, cursor=True)
+    others.recalls = None
+    assert refusal["code"] == 5003
+    [*_, last] = watcher.of("metric_update")
+    await watcher.subscribe("m", since=last["cursor"])
+    assert await everything(watcher, 250) == list(range(1, 251))
