@@ -106,10 +106,10 @@ class Client:
                 return
         self._wait(self.mailbox.put(update), now)
 
-    def keep(self, update: Update, after: str = "") -> None:
+    def keep(self, update: Update, after: str | None = "") -> None:
         """Deliver for certain, or disconnect the client: never drop.
 
-        Overtakes updates that wait, but for those of the topic `after`.
+        Overtakes updates that wait, but for those of the topic `after` (None: of all topics).
         """
         if not self.gone:
             self._wait(self.mailbox.keep(update, after), time.monotonic())

@@ -29,13 +29,14 @@ class Mailbox:
     def __bool__(self) -> bool:
         return self.size > 0
 
-    def keep(self, update: Update, after: str = "") -> bool:
+    def keep(self, update: Update, after: str | None = "") -> bool:
         """Hold until it can be delivered; False if the mailbox overflows.
 
-        Goes before updates that wait, but for those of the topic `after`,
-        which are kept from then on as well.
+        Goes before updates that wait, but for those of the topic `after`
+        (None: of all topics), which are kept from then on as well.
         """
-        self.kept += self.latest.pop(after, ())
+        for topic in list(self.latest) if after is None else [after]:
+            self.kept += self.latest.pop(topic, ())
         self.kept.append(update)
         self.size += len(update.text)
         return self.size <= CAPACITY

@@ -87,7 +87,8 @@ class Missed:
         except TimeoutError:
             late = f"what was missed was not read within {READING:g} s; ask for the rest"
             raise Unavailable(late, retry_after=1) from None
-        member.told, member.cursor = dict(cursor.places), cursor if marked else None
+        member.told = dict(cursor.places)
+        member.cursor = cursor if marked and not member.lost else None
         return topic.release(client, member, heard) and complete
 
     async def _tell(

@@ -360,10 +360,11 @@ class Sockets:
 
     def tell_of_gap(self, since: datetime) -> None:
         """Events were lost on the way; each client can ask for those it wants."""
+        self.topics.lose()
         notice = Update("gap", {"since": since.isoformat().replace("+00:00", "Z")})
         for client in self.clients.values():
             if client.account:
-                client.keep(notice)
+                client.keep(notice, None)  # updates that wait have cursors of before
         self._lost.set()
         self.pump.do(self.slots.renew())  # the bus may have forgotten who holds them
 

@@ -76,9 +76,12 @@ class Member:
         until: the count when it was held.
         held: what came while it is being told what it missed; None: it hears at once.
         overflowed: more came than is held.
+        lost: something was lost since it asked; no cursor may say that it was heard.
     """
 
-    __slots__ = ("cursor", "heard", "held", "overflowed", "since", "told", "until", "wanted")
+    __slots__ = (
+        "cursor", "heard", "held", "lost", "overflowed", "since", "told", "until", "wanted",
+    )  # fmt: skip
 
     def __init__(self, wanted: frozenset[str] | None, since: int) -> None:
         self.wanted = self.heard = wanted
@@ -86,10 +89,11 @@ class Member:
         self.told: dict[int, tuple[int, int]] = {}
         self.since = self.until = since
         self.held: list[Moment] | None = None
-        self.overflowed = False
+        self.overflowed = self.lost = False
 
     def wish(self, wanted: frozenset[str] | None) -> None:
         """Hear other metrics from now on."""
+        self.lost = False
         if self.heard is None or wanted is None:
             self.heard = self.heard if wanted is None else wanted
         else:
@@ -312,6 +316,12 @@ class Topics:
             self.leave(account, model, client)
             raise
         return topic
+
+    def lose(self) -> None:
+        """Events were lost. What comes has no cursor until its client asks for what it missed."""
+        for topic in self.models.values():
+            for member in topic.members.values():
+                member.cursor, member.lost = None, True
 
     def leave(self, account: str, model: str, client: Receiver) -> bool:
         """Whether it was a member."""

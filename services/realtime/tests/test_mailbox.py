@@ -86,3 +86,13 @@ def test_the_frame_is_what_a_websocket_library_would_write():
         one = Update("x", "y" * size)
         protocol.send_text(one.text)
         assert b"".join(protocol.data_to_send()) == one.frame
+
+
+def test_what_says_that_something_was_lost_comes_after_all_that_was_heard_before():
+    mailbox = Mailbox()
+    heard = [update(topic, frozenset("a"), number) for number, topic in enumerate("xyz")]
+    for one in heard:
+        mailbox.put(one)
+    gap = Update("gap", {"since": "2026-01-31T12:00:00Z"})
+    mailbox.keep(gap, None)
+    assert drain(mailbox) == [*heard, gap]

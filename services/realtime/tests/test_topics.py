@@ -37,11 +37,13 @@ class Slow:
         self.topic = topic
         self.happen = happen
         self.got: list[int] = []
+        self.marked: list[bool] = []
 
     async def has_room(self) -> None:
         await self.happen()
 
     def keep(self, update, after="") -> None:
+        self.marked.append("cursor" in update.data)
         self.got += [int(name[1:]) for name in update.data["metrics"]]
 
     def deliver(self, update, now) -> None:
@@ -105,20 +107,16 @@ async def test_more_than_is_held_is_told_all_the_same(each: int, times: int) -> 
     assert client.got == list(range(1, len(stored)))
 
 
-async def test_who_reads_too_slowly_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(missed, "READING", 0.05)
-    current.set(Context(account="a"))
-    bus, topic = MemoryBus(), Topic("a", "m")
-    update = MetricUpdate(
-        model_id="m", timestamp="2026-01-01T00:00:00Z", metrics={"n1": 1.0}, arrival=START * 256
-    )
-    moments = Moments.pack([(update.arrival, microseconds(parse_time(update.timestamp)))])
+def past(bus: MemoryBus, *updates: MetricUpdate) -> None:
+    """What the metrics service says of model m: just these updates were missed."""
+    moments = [(u.arrival, microseconds(parse_time(u.timestamp))) for u in updates]
 
     async def history(request):
-        return History(moments=moments, complete=True, heard=request.heard)
+        return History(moments=Moments.pack(moments), complete=True, heard=request.heard)
 
-    async def recall(_request):
-        return Recalled(updates=[update], told=1)
+    async def recall(request):
+        asked = request.moments.unpack()
+        return Recalled(updates=[u for u in updates if u.arrival in dict(asked)], told=len(asked))
 
     async def alerts(_request):
         return Alerts(alerts=[])
@@ -126,24 +124,70 @@ async def test_who_reads_too_slowly_keeps_nobody_waiting(monkeypatch: pytest.Mon
     bus.answer(HISTORY, history)
     bus.answer(RECALL, recall)
     bus.answer(LIST_ALERTS, alerts)
+
+
+def sample(number: int) -> MetricUpdate:
+    return MetricUpdate(
+        model_id="m",
+        timestamp=f"2026-01-01T00:00:{number:02}Z",
+        metrics={f"n{number}": 1.0},
+        arrival=(START + number) * 256 + 1,
+    )
+
+
+async def nothing() -> None: ...
+
+
+async def test_who_reads_too_slowly_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(missed, "READING", 0.05)
+    current.set(Context(account="a"))
+    bus, topic = MemoryBus(), Topic("a", "m")
+    past(bus, sample(1))
     telling = Missed(bus)
 
     async def tell(happen: Any) -> list[int]:
         client = Slow(topic, happen)
         topic.members[client] = Member(None, topic.count)
         topic.hold(topic.members[client])
-        since = Cursor(0, 0, [])
-        await telling.tell(client, Told(), topic, since=since, marked=True)
+        await telling.tell(client, Told(), topic, since=Cursor(0, 0, []), marked=True)
         return client.got
-
-    async def read() -> None: ...
 
     slow = [asyncio.create_task(tell(asyncio.Event().wait)) for _ in range(3)]
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        assert await tell(read) == [1]
+        assert await tell(nothing) == [1]
         for error in await asyncio.gather(*slow, return_exceptions=True):
             assert isinstance(error, Unavailable)
+
+
+@pytest.mark.parametrize("when", ["before", "while it is told"])
+async def test_once_events_were_lost_no_cursor_says_that_they_were_heard(when: str) -> None:
+    current.set(Context(account="a"))
+    bus: Any = MemoryBus()
+    topics, topic = Topics(bus), Topic("a", "m")
+    topics.models["a", "m"] = topic
+    past(bus, sample(1))
+
+    async def lose() -> None:
+        topics.lose()
+
+    client = Slow(topic, lose if when == "while it is told" else nothing)
+    member = topic.members[client] = Member(None, topic.count)
+
+    async def tell() -> None:
+        topic.hold(member)
+        await Missed(bus).tell(client, Told(), topic, since=Cursor(0, 0, []), marked=True)
+
+    await tell()
+    if when == "before":
+        topics.lose()
+    await topic.hear(sample(3))
+    assert client.marked == [True, False]
+    client.happen = nothing
+    member.wish(None)
+    await tell()
+    await topic.hear(sample(4))
+    assert client.marked == [True, False, True, True]
 
 
 class Closed:
