@@ -13,7 +13,7 @@ from gateway import audit
 from gateway.accounts import MOST_TRYING
 from gateway.counters import Policy
 from gateway.passwords import MOST_WAITING
-from gateway.sessions import account_of
+from gateway.sessions import find_by_socket_token
 
 from .conftest import Desk
 
@@ -147,9 +147,9 @@ async def test_a_socket_token_belongs_to_who_asked_for_it_whatever_cookie_came_a
         await http.post("/logout", data={"sure": "yes"}, headers={"Cookie": cookie})
     database = desk.guards.accounts.database
     for answer in answers[:2]:  # the password's, not the session's
-        assert await account_of(database, answer.json()["data"]["token"])
+        assert await find_by_socket_token(database, answer.json()["data"]["token"], connected=False)
     with pytest.raises(Unauthenticated):
-        await account_of(database, answers[2].json()["data"]["token"])
+        await find_by_socket_token(database, answers[2].json()["data"]["token"], connected=False)
     with pytest.raises(Unauthenticated):  # it ended while the request was under way
         await desk.guards.sessions.make_socket_token("acc_0", cookie.partition("=")[2])
 
