@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 PEERS = HERE.parent / ".lilypad" / "peers" / "optimum-benchmark"
 CALLS = int(os.environ.get("CALLS", "200"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
-PAIRS = int(os.environ.get("PAIRS", "9"))
+PAIRS = int(os.environ.get("PAIRS", "7"))
 # Of each pair, and the calls of each turn.
 TURNS, TURN = 20, 25
 
