@@ -93,8 +93,9 @@ class Envoy:
                 *("--config-path", "envoy.yaml"),
                 # Without it, no shared memory and no lock file.
                 "--disable-hot-restart",
-                # One thread carries far more than two gateways on the same machine do.
-                *("--concurrency", "1"),
+                # One thread carries far more than two gateways do; but while it refuses thousands
+                # at a time of those that are too many, the gateways would have nothing to do.
+                *("--concurrency", "2"),
                 *("--log-level", "warning"),
                 *("--file-flush-interval-msec", "500"),
             ],
