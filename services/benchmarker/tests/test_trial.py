@@ -81,7 +81,6 @@ async def test_the_network_is_away_or_it_is_said_that_it_is_not(tmp_path: Path) 
         assert "network unused" in found["message"]
 
 
-@pytest.mark.skipif(platform.machine() not in offline.MACHINES, reason="no filter is known for it")
 async def test_where_nobody_may_have_a_network_of_his_own_sockets_are_refused(
     tmp_path: Path, monkeypatch
 ) -> None:
@@ -100,8 +99,11 @@ async def test_where_nobody_may_have_a_network_of_his_own_sockets_are_refused(
         "answer([*map(opened, families), ring, child.returncode])"
     )
     found = await attempt(tmp_path, script)
-    assert (found["verdict"], found["network"]) == ("passed", "off"), found
-    assert found["result"]["outputs"] == [[*["Permission denied"] * 3, True, -1, 1]]
+    if platform.machine() in offline.MACHINES:
+        assert (found["verdict"], found["network"]) == ("passed", "off"), found
+        assert found["result"]["outputs"] == [[*["Permission denied"] * 3, True, -1, 1]]
+    else:  # no filter is known for it, which the verdict says
+        assert found["network"] == "unused"
 
 
 async def test_it_knows_nothing_of_the_worker(tmp_path: Path, monkeypatch) -> None:

@@ -4,7 +4,7 @@ import secrets
 
 import pytest
 
-from common.contracts.access import Credentials, KeyRevoked
+from common.contracts.access import Access, Credentials, KeyRevoked
 from common.errors import Unauthenticated
 from gateway import housekeeping
 
@@ -13,40 +13,30 @@ from .conftest import Desk
 PASSWORD = "correct horse battery"
 
 
-async def register(desk: Desk) -> tuple[str, str]:
-    """An account's e-mail address and id."""
+async def register(desk: Desk) -> str:
+    """An account's id."""
     email = f"{secrets.token_hex(6)}@example.com"
     async with desk.http() as http:
         body = {"email": email, "password": PASSWORD}
         answer = await http.post("/v1/api/accounts", json=body)
     assert answer.status_code == 201, answer.text
-    return email, answer.json()["data"]["id"]
+    account: str = answer.json()["data"]["id"]
+    return account
 
 
-@pytest.mark.parametrize("cookie", ["__Host-session=of-yesterday", ""])
-async def test_who_sends_the_password_is_asked_for_no_session(desk: Desk, cookie: str) -> None:
-    email, _ = await register(desk)
-    async with desk.http(auth=(email, PASSWORD), headers={"Cookie": cookie}) as http:
-        answer = await http.post("/v1/api/socket-tokens")
-    assert answer.status_code == 201, answer.text
-
-
-async def test_a_session_that_ends_meanwhile_gives_no_token(desk: Desk) -> None:
-    _, account = await register(desk)
+async def opened(desk: Desk) -> tuple[str, str, str, Access]:
+    """An account, its session, a socket's token of that, and what the token opens."""
+    account = await register(desk)
     session = await desk.guards.sessions.begin(account, None)
-    await desk.guards.sessions.end(session)
-    with pytest.raises(Unauthenticated, match="log in again"):
-        await desk.guards.sessions.make_socket_token(account, session)
+    token = (await desk.guards.sessions.make_socket_token(account, session)).token
+    return account, session, token, await desk.guards.authentication.check(Credentials(token=token))
 
 
 async def test_a_sockets_token_is_good_for_connecting_shortly_and_then_with_its_session(
     desk: Desk,
 ) -> None:
-    _, account = await register(desk)
+    account, session, token, access = await opened(desk)
     guards = desk.guards
-    session = await guards.sessions.begin(account, None)
-    token = (await guards.sessions.make_socket_token(account, session)).token
-    access = await guards.authentication.check(Credentials(token=token))
     async with guards.sessions.database.connection() as connection:
         await connection.execute(
             "update socket_tokens set expires_at = now() where account_id = %s", [account]
@@ -65,16 +55,12 @@ async def test_a_sockets_token_is_good_for_connecting_shortly_and_then_with_its_
 async def test_the_end_of_a_session_is_told_with_what_its_sockets_are_known_by(
     desk: Desk, again: bool
 ) -> None:
-    _, account = await register(desk)
-    guards = desk.guards
-    session = await guards.sessions.begin(account, None)
-    token = (await guards.sessions.make_socket_token(account, session)).token
-    access = await guards.authentication.check(Credentials(token=token))
+    account, session, _, access = await opened(desk)
     assert access.key
     if again:
-        await guards.sessions.begin(account, session)
+        await desk.guards.sessions.begin(account, session)
     else:
-        await guards.sessions.end(session)
+        await desk.guards.sessions.end(session)
     [(subject, event)] = desk.events.published
     assert event == KeyRevoked(account=account, key=access.key)
     assert subject == f"event.key.revoked.{account}.{access.key}"

@@ -210,10 +210,10 @@ class Writer(Generic[Call]):
         Its callers were told to send it again, and when they do it is there already: nobody
         else tells it.
         """
-        now = time.monotonic()
-        for doubtful in [one for one in self._doubtful if one.next <= now]:
-            age = now - doubtful.since
-            doubtful.next = now + age + LOOK
+        moment = time.monotonic()
+        for doubtful in [one for one in self._doubtful if one.next <= moment]:
+            age = moment - doubtful.since
+            doubtful.next = moment + age + LOOK
             try:
                 async with asyncio.timeout(PATIENCE):
                     stored = await _stored(connection, doubtful)
