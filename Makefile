@@ -3,40 +3,57 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-# The sockets are also tried with the client in JavaScript, where there is npm.
+# JavaScript's packages, brought by the Node that setup installs; npm's own scripts look for it.
 SCRIPTS := tests/integration/javascript
 NPM_STAMP := $(VENV)/.scripts
 INSTALL := $(PY) deploy/local/install.py
+# The pages' own: every install needs them.
+PAGES := services/gateway/gateway/pages
+COMPILED := torch transformers diffusers sympy scipy accelerate huggingface_hub sentence_transformers
 SERVICES := $(foreach service,$(wildcard services/*),$(service)/$(notdir $(service)))
-# A file's tests share what they started, so they stay together.
-PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
+# Tests that share what they started stay together (conftest.py); packages come one after the
+# other, so that their servers end.
+PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 export PYTHONPATH := deploy:tests
+# Containers often set it; every process would compile the libraries anew, for 15 s of CPU.
+unexport PYTHONDONTWRITEBYTECODE
+# What is fetched and tried takes gigabytes: where /tmp has less than four, it lies in the checkout.
+ifneq ($(shell df -Pk "$${TMPDIR:-/tmp}" 2>/dev/null | awk 'NR == 2 && $$4 < 4194304'),)
+export TMPDIR := $(CURDIR)/.lilypad/tmp
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test tested unit integration lint types bench bench-gpu clean
+.PHONY: help check setup demo run test tested test-long unit integration lint types k8s-check images clients screenshots bench bench-gpu audit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+check:
+	@$(PYTHON) -I deploy/local/check_machine.py
+	@mkdir -p -m 700 .lilypad "$${TMPDIR:-/tmp}"
+
 setup: $(STAMP) ## install everything into .venv
 
-$(STAMP): requirements.txt constraints.txt tests/hub/beside/sitecustomize.py $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml)
-	@$(PYTHON) deploy/local/check_python.py
+$(STAMP): requirements.txt constraints.txt tests/hub/beside/sitecustomize.py $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml $(PAGES)/package.json) | check
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	@# One whose making was interrupted has no pip.
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(INSTALL) "pip itself" -c constraints.txt pip setuptools
-	@# What is used of them is compiled when it is first used; most never is.
+	@# What is used of them is compiled when it is first used; most never is. But for what models
+	@# run with: their processes may not write beside it, so that each would compile it anew.
 	@$(INSTALL) "packages" --no-compile --no-build-isolation -r requirements.txt
+	@for package in $(COMPILED); do \
+		$(PY) -m compileall -q -j 0 -x /testing/_internal/ $(VENV)/lib/python*/site-packages/$$package || exit; done
 	@# Beside the rest: docs/decisions/010 says why.
 	@$(INSTALL) "torchvision" --no-compile -c constraints.txt --no-deps --upgrade \
 		--target $(VENV)/beside timm torchvision
 	@cp tests/hub/beside/sitecustomize.py $(VENV)/beside/
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm install --prefix $(PAGES) --loglevel=error --no-audit --no-fund
 	@touch $@
 
-$(NPM_STAMP): $(SCRIPTS)/package.json | $(STAMP)
-	@if command -v npm >/dev/null; then \
-		npm install --prefix $(SCRIPTS) --loglevel=error --no-audit --no-fund; fi
+$(NPM_STAMP): $(SCRIPTS)/package.json clients/javascript/package.json | $(STAMP)
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm install --prefix $(SCRIPTS) --loglevel=error --no-audit --no-fund
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm install --prefix clients/javascript --loglevel=error --no-audit --no-fund
 	@touch $@
 
 demo: $(STAMP) ## from a model's URL to a module's answer, on this machine alone (ONCE=1: end when done)
@@ -45,25 +62,40 @@ demo: $(STAMP) ## from a model's URL to a module's answer, on this machine alone
 run: $(STAMP) ## serve at http://127.0.0.1:8080 (PORT and LILYPAD_HOME move it)
 	@$(PY) -m local run
 
-test: $(STAMP) $(NPM_STAMP) lint ## everything: lint, types, unit and integration tests
+test: $(STAMP) $(NPM_STAMP) lint ## lint, types, unit and integration tests
 	@# The tests wait often enough for the types to be looked at meanwhile.
 	@$(MAKE) --no-print-directory -j 2 types tested
 
 tested:
-	@$(PYTEST)
+	@$(PYTEST) -m "not long"
+
+test-long: $(STAMP) $(NPM_STAMP) ## what takes minutes: fuzzing, packages, each task's module, slow readers
+	@$(PYTEST) -m long
 
 lint: $(STAMP) ## ruff
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
 types: $(STAMP) ## mypy, strict
-	@$(VENV)/bin/mypy libs/common/common $(SERVICES) clients/python/lilypad_client deploy/local tests/hub
+	@$(VENV)/bin/mypy libs/common/common libs/models/models $(SERVICES) clients/python/lilypad_client clients/breaking.py clients/generate.py deploy/local tests/hub
 
-unit: $(STAMP) ## the packages' own tests
-	@$(PYTEST) libs services clients deploy tests/hub
+unit: $(STAMP) $(NPM_STAMP) ## the packages' own tests
+	@$(PYTEST) libs services clients deploy tests/hub tests/documents
 
 integration: $(STAMP) $(NPM_STAMP) ## the whole stack with real servers
 	@$(PYTEST) tests/integration
+
+k8s-check: $(STAMP) ## the manifests: kustomize, schemas, policies
+	@$(PYTEST) deploy/k8s
+
+images: ## build the services' image without Docker, list its packages, run a service (root; buildah, runc, mmdebstrap)
+	@deploy/images/build.sh
+
+clients: $(STAMP) $(NPM_STAMP) ## write what the clients take from the gateway: OpenAPI, types, operations
+	@$(PY) -m clients.generate
+
+screenshots: $(STAMP) $(NPM_STAMP) ## photograph every page into docs/screenshots (URL=… of a running stack)
+	@$(PY) -m integration.screenshots $(URL)
 
 bench: $(STAMP) ## measure, and print ratios side by side
 	@$(PY) -m benchmarks
@@ -71,7 +103,7 @@ bench: $(STAMP) ## measure, and print ratios side by side
 bench-gpu: $(STAMP) ## the benchmarker's GPU paths, on a machine with an NVIDIA GPU
 	@$(PY) -m benchmarks benchmarking_gpu
 
-pins: $(STAMP) ## write, resolve and check what each family of modules installs, for a release
+pins: $(STAMP) ## write, resolve and check what each stack of packages installs, for a release
 	@$(PY) services/generator/tests/pins.py
 	@for file in services/generator/generator/templates/requirements/*.txt; do \
 		echo "$$file"; \
@@ -79,6 +111,10 @@ pins: $(STAMP) ## write, resolve and check what each family of modules installs,
 			-c constraints.txt -r $$file || exit 1; \
 	done
 	@$(PY) -m pytest -q services/generator/tests/test_pins.py
+
+audit: $(STAMP) $(NPM_STAMP) ## compare the pinned packages with published advisories
+	@$(INSTALL) "pip-audit" -c constraints.txt --upgrade --target $(VENV)/audit pip-audit
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m local.audit
 
 clean: ## forget the environment and the local data
 	rm -rf $(VENV) .lilypad

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [name ...]`: measure, print side by side, keep under benchmarks/results.
+"""`python -m benchmarks [name ...]`: measure, print side by side, save under benchmarks/results.
 
 Fails where a figure missed its aim; it is kept all the same.
 """
@@ -10,10 +10,13 @@ from rich.console import Console
 
 from benchmarks.report import Report, machine
 
-# In the order of a request's way. Each module has `measure() -> Report`.
+# In the order in which a request passes the parts. Each module has `measure() -> Report`.
 NAMES = (
     "runtime",
     "gateway",
+    "gateway_keys",
+    "gateway_limits",
+    "gateway_overload",
     "generation",
     "realtime",
     "realtime_faults",
@@ -21,6 +24,9 @@ NAMES = (
     "benchmarking_memory",
     "benchmarking_beside",
     "monitoring",
+    "advice",
+    "pages",
+    "clients",
 )
 # Only when named: needs a CUDA device.
 ON_REQUEST = ("benchmarking_gpu",)

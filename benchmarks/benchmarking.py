@@ -1,8 +1,8 @@
-"""The benchmarker against the bare loop, its statistics and its search against known truth.
+"""The benchmarker against a bare loop, its statistics and search against known truth.
 
 The bare loop is the referee: the same model, called and timed by nothing but
-`perf_counter_ns`. It and the harness take turns, so that what else the machine
-does meets both.
+`perf_counter_ns`. It and the harness take turns, so that other load on the
+machine affects both.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from local.stack import Stack
 
 TESTS = Path(__file__).parents[1] / "services" / "benchmarker" / "tests"
 sys.path.insert(0, str(TESTS))
-from benchmark_caller import CONTROL, GENERATOR, Caller  # noqa: E402
+from benchmark_caller import CONTROL, GENERATOR, METRICS, Caller  # noqa: E402
 from quick_model import SLOW  # noqa: E402
 from synthetic_curves import budget_for, curve  # noqa: E402
 from test_search import explore  # noqa: E402
@@ -49,7 +49,7 @@ SERIES = 1000
 CURVES = 1000
 RUNS = 30
 ACK_WAIT = 3.0
-# BERT: layers, width, batch size, tokens. The first is what optimum-benchmark was looked at with.
+# BERT: layers, width, batch size, tokens. The first is the one measured with optimum-benchmark.
 MODELS = {"tiny BERT": (2, 64, 4, 32), "small BERT": (4, 256, 4, 32)}
 
 
@@ -91,14 +91,14 @@ def _harness(report: Report) -> None:
                 ours / 1e6,
                 "ms",
                 against=("bare loop", bare / 1e6),
-                # What a call costs more is the same for any call, so a longer one hides it better.
+                # The overhead is the same for every call, and thus a smaller share of a longer one.
                 at_most=bare / 1e6 * (1.005 if bare >= 2e6 else 1.02),
             )
         )
 
 
 def _turns(call: Callable[[], Any], calls: int, device: Any) -> tuple[float, float]:
-    """Median nanoseconds of a call: by the bare loop, by the harness."""
+    """Return the median nanoseconds per call, of the bare loop and of the harness."""
 
     bare: list[int] = []
     ours: list[int] = []
@@ -124,15 +124,16 @@ def _questions(folder: str) -> list[dict[str, Any]]:
     load = {
         "do": "load", "folder": folder, "task": "feature-extraction", "library": "transformers",
         "device": "cpu", "dtype": "float32", "attention": None, "compile": False,
-        "inputTokens": 64, "newTokens": 4, "steps": 2, "seed": 0, "mostMemory": None,
+        "inputTokens": 64, "newTokens": 4, "steps": 2, "seed": 0, "maxMemoryMib": None,
         "memoryShare": 0.9,
+        "givesBack": False,
     }  # fmt: skip
     block = {"do": "block", "batchSize": 8, "calls": 100, "warmup": 20}
     return [load, *({**block, "round": number} for number in range(3))]
 
 
 def _supervision(report: Report) -> None:
-    """The same process with a supervisor that waits, and with none: questions from a file."""
+    """Time the same process with and without a waiting supervisor."""
 
     module = "benchmarker.worker.measure"
     with tempfile.TemporaryDirectory() as folder:
@@ -210,19 +211,20 @@ def _search(report: Report) -> None:
 
 
 def _jobs(report: Report) -> None:
-    """Over a model that costs nothing, so that what is measured is the way of a job."""
+    """Measure the overhead of a job with a model that costs nothing."""
 
     environment = {
         "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
         "BENCHMARKS_PER_HOUR": "100000",
-        "ACK_WAIT": str(ACK_WAIT),
+        "MAX_WAITING_PER_ACCOUNT": "100000",
+        "ACK_WAIT_S": str(ACK_WAIT),
     }
     worker = Service("worker", module="quick_worker")
     with (
         RunningHub() as hub,
         Stack(
             servers={"nats", "postgres"},
-            services=(GENERATOR, CONTROL, worker),
+            services=(GENERATOR, CONTROL, METRICS, worker),
             environment={**environment, "HF_ENDPOINT": hub.url},
         ) as stack,
     ):
@@ -235,7 +237,7 @@ def _jobs(report: Report) -> None:
 
 
 async def _follow(stack: Any) -> tuple[list[float], list[float], float]:
-    """First progress of each run in ms, cancels in s, how late a killed worker's run goes on."""
+    """Measure first progress of runs in ms, cancels in s, and the delay after a killed worker."""
 
     async with bus.connect(stack.nats.url("gateway"), "gateway") as connection:
         caller = Caller(connection)

@@ -1,11 +1,11 @@
-"""The benchmarker beside optimum-benchmark on three small models; a bare loop is the referee.
+"""The benchmarker against optimum-benchmark on three small models, with a bare loop as referee.
 
-Ours and the bare loop are two processes that load the model themselves and take short turns. Where
-a process finds its memory can make every call of its life some per cent slower or faster, so
-there are several pairs of them, and of their ratios the one in the middle counts.
+Ours and the bare loop are two processes that load the model themselves and take short turns. The
+place of a process's memory can make all its calls a few per cent slower or faster, so there are
+several such pairs, and the median of their ratios counts.
 
-The peer has an environment of its own, because it needs older libraries. It takes no turns, so of
-it, and of the bare loop in its environment, the least disturbed of some rounds counts.
+The peer has its own environment, because it needs older libraries. It cannot take turns, so the
+best of several rounds counts, both for the peer and for the bare loop in its environment.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ PEERS = HERE.parent / ".lilypad" / "peers" / "optimum-benchmark"
 CALLS = int(os.environ.get("CALLS", "200"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 PAIRS = int(os.environ.get("PAIRS", "7"))
-# Of each pair, and the calls of each turn.
+# Turns of each pair, and calls of each turn.
 TURNS, TURN = 20, 25
 
 
@@ -79,7 +79,7 @@ def measure() -> Report:
 
 
 async def pair(folder: str, task: str, seed: int) -> tuple[float, float]:
-    """Median of a call in ms: by ours, by the bare loop."""
+    """Return the median milliseconds per call, of the benchmarker and of the bare loop."""
     ours: list[float] = []
     bare: list[float] = []
     script = (str(HERE / "benchmarking_peer.py"), "bare", folder)
@@ -87,7 +87,7 @@ async def pair(folder: str, task: str, seed: int) -> tuple[float, float]:
         await child.ask(
             do="load", folder=folder, task=task, library="transformers", device="cpu",
             dtype="float32", attention=None, compile=False, inputTokens=TOKENS, newTokens=2,
-            steps=1, seed=0, mostMemory=None, memoryShare=0.9,
+            steps=1, seed=0, maxMemoryMib=None, memoryShare=0.9, givesBack=False,
         )  # fmt: skip
         loop = await asyncio.create_subprocess_exec(
             sys.executable, *script, stdin=PIPE, stdout=PIPE, stderr=subprocess.DEVNULL
@@ -109,7 +109,7 @@ async def pair(folder: str, task: str, seed: int) -> tuple[float, float]:
 
 
 async def by_bare_loop(loop: Process, calls: int) -> list[float]:
-    """Milliseconds of each call."""
+    """Return the milliseconds of each call in a bare loop."""
     assert loop.stdin
     assert loop.stdout
     loop.stdin.write(b"%d\n" % calls)
@@ -118,13 +118,13 @@ async def by_bare_loop(loop: Process, calls: int) -> list[float]:
 
 
 async def by_ours(child: Child, calls: int) -> list[float]:
-    """Milliseconds of each call, as the worker asks the process that measures."""
+    """Return the milliseconds of each call, measured by the worker's own process."""
     block: dict[str, Any] = {"round": 0, "batchSize": BATCH, "calls": calls, "warmup": WARMUP}
     return [time / 1e6 for time in (await child.ask(do="block", **block))["wall"]]
 
 
 def environment() -> str:
-    """The interpreter of the peer's environment; made the first time."""
+    """Return the interpreter of the peer's environment; create it the first time."""
     python = PEERS / "bin" / "python"
     done = PEERS / ".installed"
     if not done.exists():
@@ -136,7 +136,7 @@ def environment() -> str:
 
 
 def make(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Three models on the disk, and the task that each is measured for."""
+    """Write three models to disk, and return the task of each."""
     shapes = {"tiny BERT": (2, 64), "small BERT": (4, 256)}
     made = {}
     for name, (layers, width) in shapes.items():
@@ -155,10 +155,10 @@ def make(folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 def time_with(tool: str, python: str, folder: str) -> float:
-    """Median of a call in ms, in the peer's environment."""
+    """Return the median milliseconds per call in the peer's environment."""
     done = subprocess.run(
         [python, str(HERE / "benchmarking_peer.py"), tool, folder, str(CALLS)],
-        cwd=folder,  # it writes a log where it stands
+        cwd=folder,  # it writes a log to the current folder
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
         input=str(CALLS),  # for the bare loop
         stdout=subprocess.PIPE,
@@ -168,6 +168,6 @@ def time_with(tool: str, python: str, folder: str) -> float:
     )
     if tool == "bare":
         return statistics.median(json.loads(done.stdout))
-    # The peer's processes write logs there as well, also while they end.
+    # The peer's processes write logs there too, even while they exit.
     [said] = [line for line in done.stdout.splitlines() if line.startswith('{"median"')]
     return float(json.loads(said)["median"])

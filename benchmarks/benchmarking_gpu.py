@@ -43,8 +43,8 @@ async def _measure(report: Report, folder: str, weights: float) -> None:
     question = {
         "do": "load", "folder": folder, "task": "text-generation", "library": "transformers",
         "device": "cuda", "dtype": "bfloat16", "attention": "sdpa", "compile": False,
-        "inputTokens": 512, "newTokens": NEW_TOKENS, "steps": 1, "seed": 0, "mostMemory": None,
-        "memoryShare": 0.9,
+        "inputTokens": 512, "newTokens": NEW_TOKENS, "steps": 1, "seed": 0, "maxMemoryMib": None,
+        "memoryShare": 0.9, "givesBack": False,
     }  # fmt: skip
     async with started("benchmarker.worker.measure") as child:
         ceilings = await child.ask(do="ceilings", device="cuda", dtype="bfloat16")
@@ -95,7 +95,7 @@ async def _times(report: Report, child: Any, size: int) -> None:
     block = {"round": 0, "batchSize": size, "calls": 20, "warmup": 3}
     answer = await child.ask(do="block", **block)
     wall, device = (statistics.median(answer[name]) / 1e6 for name in ("wall", "device"))
-    # The host hands the last work over before the device has done it, never after.
+    # The host submits the last work before the device has finished it, never after.
     report.add(
         figure(
             f"batch {size}: wall clock",

@@ -1,4 +1,4 @@
-"""Peak memory foreseen and measured, on twenty architectures made small; on a CPU.
+"""Peak memory, predicted and measured, of twenty small architectures on a CPU.
 
 Batches run as a worker runs them, from the smallest on; the line through their peaks foresees
 one four times as large as the largest, which is then run. What is judged is what the model and its
@@ -19,11 +19,11 @@ from typing import Any
 import orjson
 import transformers
 
-from benchmarker.memory import DOUBT, GIVES_BACK, fit, rungs
+from benchmarker.memory import DOUBT, fit, rungs
 from benchmarker.worker.child import started
 from benchmarks.report import Report, figure
 
-# Each is foreseen by those that run before it.
+# Sizes predicted from the ones that run before them.
 FORESEEN = (64, 256)
 TEXT = {
     "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512,
@@ -99,7 +99,7 @@ def architectures() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def make(folder: Path, kind: str, task: str, config: dict[str, Any]) -> int:
-    """Write a small model of the kind; returns the bytes of its weights, by the file's header."""
+    """Write a small model of a kind; return the bytes of its weights by the file's header."""
     chosen = transformers.AutoConfig.for_model(kind, **config)
     generates = task == "text-generation"
     auto_class = transformers.AutoModelForCausalLM if generates else transformers.AutoModel
@@ -116,13 +116,14 @@ def make(folder: Path, kind: str, task: str, config: dict[str, Any]) -> int:
 
 
 async def look(folder: str, task: str) -> tuple[dict[str, Any], dict[int, float]]:
-    """`figures.Setup`, and peaks in MiB by size, as the worker measures them."""
+    """Return `figures.Setup` and peaks in MiB by size, as the worker measures them."""
     question: dict[str, Any] = {
         "do": "load", "folder": folder, "task": task, "library": "transformers", "device": "cpu",
         "dtype": "float32", "attention": None, "compile": False, "inputTokens": None,
-        "newTokens": 4, "steps": 1, "seed": 0, "mostMemory": None, "memoryShare": 0.9,
+        "newTokens": 4, "steps": 1, "seed": 0, "maxMemoryMib": None, "memoryShare": 0.9,
+        "givesBack": True,
     }  # fmt: skip
-    async with started("benchmarker.worker.measure", GIVES_BACK) as child:
+    async with started("benchmarker.worker.measure") as child:
         setup = await child.ask(**question)
         peaks = {}
         for size in rungs(FORESEEN):

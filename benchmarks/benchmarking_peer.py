@@ -1,7 +1,7 @@
 """One model timed by a bare loop, or by optimum-benchmark in two ways.
 
     python benchmarking_peer.py inline|process FOLDER CALLS     prints the median in ms
-    python benchmarking_peer.py bare FOLDER     reads a number of calls, prints their ms, and again
+    python benchmarking_peer.py bare FOLDER     reads a number of calls, prints their ms, repeats
 
 Runs in either environment, so nothing of the project is imported here.
 """
@@ -15,12 +15,12 @@ from typing import Any
 
 BATCH, TOKENS = 4, 32
 WARMUP = 50
-# Calls before each turn's: others were at work meanwhile.
+# Warm-up calls before each turn, since other processes ran in between.
 REWARM = 2
 
 
 def bare(folder: str) -> None:
-    """Answer each line of standard input, by nothing but the clock."""
+    """Time the calls that each line of standard input requests, with nothing but a clock."""
     import torch  # noqa: PLC0415  (optimum-benchmark's isolated process is to import it itself)
     from transformers import AutoModel, AutoModelForImageClassification  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The assembly that the gateway is compared with: FastAPI, slowapi on Redis, an httpx proxy.
+"""The stack that the gateway is compared with: FastAPI, slowapi on Redis, an httpx proxy.
 
     python gateway_peer.py proxy PORT REDIS_PORT BEHIND_PORT
     python gateway_peer.py behind PORT

@@ -1,8 +1,8 @@
-"""Generation: warm and cold, on one process and on two, and what other tools leave to be written.
+"""Generation, warm and cold, with one and two processes, and the lines other tools require.
 
-The machine's own callers and bus take of the same cores as the generator; what is measured of two
-processes is therefore modules that are made anew, which takes a generator a hundred times as long
-as a caller. Lines by hand are counted in `by_hand/`, which holds them.
+Callers and bus share the machine's cores with the generator. The comparison of one and two
+processes therefore uses new modules, on which a generator spends a hundred times as long as the
+caller. `by_hand/` holds the lines that other tools require.
 """
 
 import ast
@@ -33,7 +33,7 @@ from integration.caller import Account
 from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
-# Not asked for before.
+# Not requested before.
 COLD = "lilypad/tiny-fill-mask"
 MODELS = (
     *("lilypad/tiny-text-generation", "lilypad/tiny-image-classification"),
@@ -44,7 +44,7 @@ CALLS = 300
 SECONDS = 5.0
 CALLERS = 8
 PARALLEL = 50
-# A generator that does not start in this time will not.
+# Seconds after which a generator has failed to start.
 START = 60.0
 BY_HAND = Path(__file__).parent / "by_hand"
 
@@ -61,7 +61,7 @@ def measure() -> Report:
 def through_the_edge(report: Report, hub: RunningHub) -> None:
     with Stack(environment={"HF_ENDPOINT": hub.url, **LIMITS}, flood_limit=1_000_000) as stack:
         account = Account(stack.url)
-        for _ in range(20):  # both generators have read the model
+        for _ in range(20):  # until both generators have read the model
             account.generate(MODEL)
         floor = median(lambda: account.http.get("/healthz"))
         warm = median(lambda: account.generate(MODEL))
@@ -132,7 +132,7 @@ async def on_the_bus(report: Report, hub: RunningHub) -> None:
 
 
 def anew(number: int) -> GenerateRequest:
-    """A module that was not asked for before: a size and a batch of its own."""
+    """Build a request that differs from all others in batch size or memory."""
     options = GenerateOptions(batch_size=number % 1024 + 1, memory=f"{8 + number // 1024}GB")
     return GenerateRequest(model_url=MODEL, options=options)
 
@@ -154,7 +154,7 @@ async def rate(caller: Bus, request: Callable[[int], GenerateRequest]) -> float:
 
 
 async def cold(caller: Bus, hub: RunningHub) -> tuple[int, float]:
-    """Calls of the first request for a model, and how often each is made when many come at once."""
+    """Return the Hub calls of a model's first request, and the repeats among concurrent ones."""
     hub.forget()
     await caller.call(GENERATE, GenerateRequest(model_url=COLD))
     calls = len(hub.requests)
@@ -197,11 +197,11 @@ def processes(count: int, url: str, hub: RunningHub) -> Iterator[None]:
 
 @asynccontextmanager
 async def generators(count: int, url: str, hub: RunningHub) -> AsyncIterator[Bus]:
-    """So many processes of the service, each of which has answered."""
+    """Start `count` processes of the service, and wait until they answer."""
     with processes(count, url, hub):
         async with bus.connect(url, "benchmark") as caller:
             await answer(caller)
-            await asyncio.sleep(1.0)  # the second one starts as the first does
+            await asyncio.sleep(1.0)  # the other processes start in the same time
             for _ in range(20 * count):
                 await caller.call(GENERATE, GenerateRequest(model_url=MODEL))
             yield caller
@@ -222,7 +222,7 @@ async def answer(caller: Bus) -> None:
 
 
 def by_hand(report: Report) -> None:
-    """What stands in the way of a first inference: lines of ours against those of others."""
+    """Report the lines to write before a first inference: ours against other tools'."""
     for file in sorted(BY_HAND.glob("*.md")):
         for task, lines in count_lines(file.read_text(encoding="utf-8")).items():
             name = f"lines to write: {task}"
@@ -234,7 +234,7 @@ def by_hand(report: Report) -> None:
 
 
 def count_lines(text: str) -> dict[str, int]:
-    """Lines within the fences, by the heading that they stand under; Python is parsed as well."""
+    """Count the lines within fences by heading; parse the Python among them."""
     counts = {}
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         task, _, rest = section.partition("\n")

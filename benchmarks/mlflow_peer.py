@@ -19,14 +19,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# The release that was current when this was written, and its driver for PostgreSQL.
+# The current release at the time of writing, and its driver for PostgreSQL.
 REQUIREMENTS = ("mlflow==3.17.2", "psycopg[binary]==3.3.9")
 BATCH = 1_000
 METRICS = ("throughput", "latency", "memory_usage", "gpu_memory_usage", "cost_per_inference")
 
 
 def measure(database_url: str, port: int) -> Mapping[str, float]:
-    """Figures of MLflow; the first time it is installed, which takes some minutes.
+    """Measure MLflow; its first installation takes a few minutes.
 
     Args:
         database_url: an empty database, which it fills with its own tables.
@@ -89,7 +89,7 @@ def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def _run(url: str) -> dict[str, float]:
-    """In MLflow's environment: rows a second in batches, calls a second, one history read."""
+    """Measure in MLflow's environment: rows/s in batches, calls/s, one history read."""
     from mlflow import MlflowClient  # type: ignore[import-not-found]  # noqa: PLC0415  (only there)
     from mlflow.entities import Metric  # type: ignore[import-not-found]  # noqa: PLC0415
 
@@ -105,7 +105,7 @@ def _run(url: str) -> dict[str, float]:
         ]
 
     def log_batches(seconds: float) -> float:
-        """Callers with a run each, as the other side has."""
+        """Run callers with one run each, like the other side."""
         done = [0] * 8
         end = time.perf_counter() + seconds
 

@@ -1,4 +1,4 @@
-"""Metrics through the whole stack: recorded, committed, and asked for again."""
+"""Metrics through the whole stack: recorded, committed and read back."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ import psycopg
 
 from benchmarks import mlflow_peer
 from benchmarks.report import Report, figure
+from common.contracts.timestamps import EPOCH
 from integration.caller import Account
 from local import ports
 from local.services import Service
@@ -31,7 +32,6 @@ METRICS = ("throughput", "latency", "memory_usage", "gpu_memory_usage", "cost_pe
 BATCH = 1_000  # samples: 200 records of five metrics
 SECONDS = 8.0
 ROUNDS = 3
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 # PostgreSQL's binary COPY: a row of three fields, each with its length.
 ROW = np.dtype(
     [("fields", ">i2"), ("l1", ">i4"), ("series", ">i4"), ("l2", ">i4"), ("at", ">i8"),
@@ -42,7 +42,7 @@ COPY_HEAD, COPY_TAIL = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 
 class Connection:
-    """One kept-alive connection that posts prepared bytes; a client that costs next to nothing."""
+    """A minimal client: one keep-alive connection that posts prepared bytes."""
 
     def __init__(self, stack: Stack, account: Account, path: str) -> None:
         self.port = stack.port
@@ -65,7 +65,7 @@ class Connection:
 
 
 def measure() -> Report:
-    """LONG=1 adds 50 million samples and ten minutes of load, which takes half an hour."""
+    """Measure recording and reading; LONG=1 adds 50 million samples and ten minutes of load."""
     long = bool(os.environ.get("LONG"))
     report = Report("Metrics through the edge to commit (2 gateways, 2 metrics services)")
     with Stack(services=SERVICES, environment=LIMITS, flood_limit=1_000_000) as stack:
@@ -83,7 +83,7 @@ def measure() -> Report:
 
 
 def recording(stack: Stack, account: Account, report: Report) -> float:
-    # In turns, so that what else the machine does meets both alike; then the medians.
+    # In turns, so that other load on the machine affects both alike; then the medians.
     pairs = [(batches(stack, account, 8), raw_copy(stack)) for _ in range(ROUNDS)]
     batch, raw = (statistics.median(column) for column in zip(*pairs, strict=True))
     report.add(
@@ -104,7 +104,7 @@ def recording(stack: Stack, account: Account, report: Report) -> float:
 
 
 def against_mlflow(stack: Stack, account: Account, report: Report, rows: float) -> None:
-    """The same samples, on the same server, in a database of its own."""
+    """Record the same samples with MLflow, on the same server, in its own database."""
     with psycopg.connect(stack.postgres.url(database="postgres"), autocommit=True) as server:
         server.execute("create database mlflow")
     try:
@@ -128,9 +128,7 @@ def against_mlflow(stack: Stack, account: Account, report: Report, rows: float) 
         figure("v1, one at a time, 1 client", 1 / one, "requests/s",
                against=("MLflow log_metric", peer["singles"]))
     )  # fmt: skip
-    asyncio.run(
-        _post_all(Connection(stack, account, "/v2/api/monitor/record"), _bodies("read", 20))
-    )
+    asyncio.run(post_all(Connection(stack, account, "/v2/api/monitor/record"), _bodies("read", 20)))
     ask = Connection(stack, account, "/v1/api/monitor")
     body = json.dumps({"modelId": "read", "days": 30, "metrics": ["latency"]}).encode()
     seconds = _median(ask, [body] * 50)
@@ -145,7 +143,7 @@ def against_mlflow(stack: Stack, account: Account, report: Report, rows: float) 
 
 
 def steadiness(stack: Stack, account: Account, report: Report, seconds: int) -> None:
-    """Memory of the service under load: after a sixth of the time, and at the end."""
+    """Compare the services' memory under load, after a sixth of the time and at the end."""
     services = [psutil.Process(stack.processes[f"metrics-{n}"].pid) for n in (1, 2)]
     used = []
     end = time.perf_counter() + seconds
@@ -161,9 +159,9 @@ def steadiness(stack: Stack, account: Account, report: Report, seconds: int) -> 
 
 
 def refusal(stack: Stack, account: Account, report: Report) -> None:
-    """How long a caller waits to be told that the database hangs."""
+    """Measure the time until a caller learns that the database hangs."""
     postgres = psutil.Process(stack.processes["postgres"].pid)
-    postgres.suspend()  # first, so that it brings no more children forth
+    postgres.suspend()  # first, so that it starts no more children
     processes = [postgres, *postgres.children(recursive=True)]
     record = {"modelId": "refused", "metrics": {"latency": 1.0}}
     asked = {"record": record, "": {"modelId": "single"}}
@@ -178,15 +176,15 @@ def refusal(stack: Stack, account: Account, report: Report) -> None:
             assert answer.status_code == 503, answer.text
     finally:
         for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):  # its connection was given up
+            with contextlib.suppress(psutil.NoSuchProcess):  # its connection was abandoned
                 process.resume()
     report.add(figure("503 while the database hangs", longest, "s", at_most=2.0))
 
 
 def history(stack: Stack, account: Account, report: Report, millions: list[int]) -> None:
-    """`/monitor` of 30 days: ten models of five metrics, ever more samples of each."""
+    """`/monitor` of 30 days: ten models of five metrics, with ever more samples."""
     asyncio.run(
-        _post_all(
+        post_all(
             Connection(stack, account, "/v2/api/monitor/record"),
             [json.dumps({"records": [{"modelId": f"h{n}", "metrics": dict.fromkeys(METRICS, 1.0)}
                                      for n in range(10)]}).encode()],
@@ -195,7 +193,7 @@ def history(stack: Stack, account: Account, report: Report, millions: list[int])
     first = 0.0
     stored = 0
     for million in millions:
-        _fill(stack, stored, million * 1_000_000)
+        fill(stack, stored, million * 1_000_000)
         stored = million * 1_000_000
         ask = Connection(stack, account, "/v1/api/monitor")
         bodies = [json.dumps({"modelId": f"h{n % 10}", "days": 30}).encode() for n in range(120)]
@@ -213,8 +211,8 @@ def history(stack: Stack, account: Account, report: Report, millions: list[int])
         )
 
 
-def _fill(stack: Stack, stored: int, wanted: int) -> None:
-    """Evenly over 30 days; returns when the service has rolled all of it up."""
+def fill(stack: Stack, stored: int, wanted: int) -> None:
+    """Spread samples evenly over 30 days; return when all are rolled up."""
     with psycopg.connect(
         stack.postgres.url(), options="-c search_path=metrics", autocommit=True
     ) as connection:
@@ -222,7 +220,7 @@ def _fill(stack: Stack, stored: int, wanted: int) -> None:
         each = (wanted - stored) // len(ids)
         span = 30 * 86_400_000_000
         start = int((datetime.now(UTC) - timedelta(days=30) - EPOCH).total_seconds()) * 1_000_000
-        # In between those that are there.
+        # Between the existing ones.
         at = start + np.arange(each) * (span // each) + stored % 7
         for series in ids:
             rows = np.empty(each, ROW)
@@ -251,7 +249,7 @@ def _fill(stack: Stack, stored: int, wanted: int) -> None:
 
 
 def _median(connection: Connection, bodies: list[bytes]) -> float:
-    """Of the seconds that each takes, one after the other."""
+    """Return the median seconds of the calls, made one after the other."""
 
     async def run() -> float:
         await connection.open()
@@ -266,7 +264,7 @@ def _median(connection: Connection, bodies: list[bytes]) -> float:
     return asyncio.run(run())
 
 
-async def _post_all(connection: Connection, bodies: Iterable[bytes]) -> None:
+async def post_all(connection: Connection, bodies: Iterable[bytes]) -> None:
     await connection.open()
     for body in bodies:
         await connection.post(body)
@@ -274,13 +272,13 @@ async def _post_all(connection: Connection, bodies: Iterable[bytes]) -> None:
 
 
 def batches(stack: Stack, account: Account, clients: int) -> float:
-    """Samples a second that are committed, by so many clients with a model each."""
+    """Return samples per second committed by a number of clients with one model each."""
 
     async def run() -> float:
         connections = [Connection(stack, account, "/v2/api/monitor/record") for _ in range(clients)]
         for connection in connections:
             await connection.open()
-        # Prepared, so that this process is not what is measured.
+        # Prepared in advance, so that this process is not the bottleneck.
         prepared = [list(_bodies(f"m{client}", 40)) for client in range(clients)]
         done = 0
         end = time.perf_counter() + SECONDS
@@ -308,7 +306,7 @@ _moments = count()
 
 
 def _bodies(model: str, number: int) -> Iterator[bytes]:
-    """Batches of new moments each, a millisecond apart, as what is measured now has."""
+    """Build batches of new moments, a millisecond apart, as live measurements have."""
     random = np.random.default_rng()
     for _ in range(number):
         records = []
@@ -326,7 +324,7 @@ def _bodies(model: str, number: int) -> Iterator[bytes]:
 
 
 def singles(stack: Stack, account: Account, clients: int) -> float:
-    """Requests a second, each with one record and answered when that is committed."""
+    """Return requests per second with one record each, answered after commit."""
     body = _single("single")
 
     async def run() -> float:
@@ -358,7 +356,7 @@ def _single(model: str) -> bytes:
 
 
 def raw_copy(stack: Stack) -> float:
-    """Rows a second of binary COPY into the same table, a transaction for each batch."""
+    """Return rows per second of binary COPY into the same table, one transaction per batch."""
     rows = 0
     with psycopg.connect(stack.postgres.url("metrics")) as connection:
         [(series,)] = connection.execute(

@@ -1,9 +1,8 @@
-"""Live updates: one process, from record to screen, and beside python-socketio's Redis manager."""
+"""Live updates: one process, record to screen, and against python-socketio's Redis manager."""
 
 import asyncio
 import json
 import multiprocessing
-import shutil
 import socket
 import statistics
 import subprocess
@@ -19,16 +18,11 @@ import uvicorn
 import uvloop
 
 from benchmarks.monitoring import Connection
+from benchmarks.processes import require
 from benchmarks.report import Report, figure
 from common import bus
 from common.contracts.access import AUTHENTICATE, Access, Credentials
-from common.contracts.monitoring import (
-    FIND_MODEL,
-    METRICS_RECORDED,
-    KnownModel,
-    MetricUpdate,
-    ModelRequest,
-)
+from common.contracts.history import METRICS_RECORDED, MetricUpdate
 from common.service import Service as Answers
 from integration.caller import Account
 from local import ports
@@ -45,7 +39,7 @@ MODELS = CLIENTS // PER_MODEL
 WARM_UP, SECONDS = 2.0, 8.0
 ROUNDS = 3
 UPDATES_A_SECOND = 200
-# Of those tried (1, 8, 32, all) the best for its tail.
+# The value with the shortest tail latency for the peer, of 1, 8, 32 and all.
 REDIS_AT_ONCE = 8
 METRICS = {"throughput": 120.53, "latency": 8.27, "memory_usage": 1433.25}
 WHOLE = (
@@ -56,6 +50,7 @@ WHOLE = (
 
 
 def measure() -> Report:
+    require("redis-server")
     report = Report(
         f"Live updates: {CLIENTS:,} WebSocket clients, {MODELS} models, ~200 B an event"
     )
@@ -131,7 +126,7 @@ class Client(asyncio.Protocol):
 
 
 class Load:
-    """All clients and the publisher; each model has one event under way at any time."""
+    """All clients and the publisher, with one event in flight per model at any time."""
 
     def __init__(self, publish: Publish) -> None:
         self.publish = publish
@@ -142,7 +137,7 @@ class Load:
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def connect(self, addresses: Sequence[Address]) -> None:
-        """Clients of a model are on all servers alike."""
+        """Spread each model's clients over all servers."""
         loop = asyncio.get_running_loop()
         for start in range(0, CLIENTS, 50):
             clients = []
@@ -169,7 +164,7 @@ class Load:
         task.add_done_callback(self.tasks.discard)
 
     async def run(self) -> tuple[float, float]:
-        """Deliveries a second, and the 99th percentile of their latency in ms."""
+        """Return deliveries per second, and the 99th percentile of their latency in ms."""
         self.running = True
         for model in range(MODELS):
             self.next(model)
@@ -206,11 +201,8 @@ def _one_process(report: Report) -> None:
 
 
 def _beside_redis(report: Report) -> None:
-    if shutil.which("redis-server") is None:
-        report.notes.append("not compared with Redis: redis-server is not installed")
-        return
     ours, theirs = [], []
-    for _ in range(ROUNDS):  # in turn, so that the machine's other work hits both
+    for _ in range(ROUNDS):  # in turns, so that other load on the machine affects both
         ours.append(_two_processes())
         theirs.append(_two_redis_processes())
     (rate, tail), (their_rate, their_tail) = map(_medians, (ours, theirs))
@@ -243,7 +235,7 @@ def _two_processes() -> tuple[float, float]:
 
 
 async def publisher(stack: Stack, stays: AsyncExitStack) -> Publish:
-    """Publishes as the metrics service does, and answers for it and for the gateway."""
+    """Publish like the metrics service, and answer in place of the gateway."""
     gateway, metrics = [
         await stays.enter_async_context(bus.connect(stack.nats.url(name), name))
         for name in ("gateway", "metrics")
@@ -253,11 +245,7 @@ async def publisher(stack: Stack, stays: AsyncExitStack) -> Publish:
         account, _, key = credentials.token.partition("/")
         return Access(account=account, key=key, scopes=["monitor:read"])
 
-    async def find_model(_: ModelRequest) -> KnownModel:
-        return KnownModel(metrics=[])
-
     await Answers("gateway", gateway).answer(AUTHENTICATE, authenticate)
-    await Answers("metrics", metrics).answer(FIND_MODEL, find_model)
 
     async def publish(model: int) -> None:
         update = MetricUpdate.model_validate(_event(model))
@@ -271,7 +259,7 @@ def _event(model: int) -> dict[str, object]:
 
 
 def _two_redis_processes() -> tuple[float, float]:
-    """The same with python-socketio as its documentation has it."""
+    """Measure python-socketio with two processes, set up as in its documentation."""
     redis_port, *free = ports.find(3)
     url = f"redis://127.0.0.1:{redis_port}/0"
     redis = subprocess.Popen(
@@ -289,7 +277,7 @@ def _two_redis_processes() -> tuple[float, float]:
 
         async def go() -> tuple[float, float]:
             manager = socketio.AsyncRedisManager(url, write_only=True)
-            # All at once it would open a connection to Redis for each, and lose some of them.
+            # All at once, it would open a connection to Redis for each, and lose some.
             turn = asyncio.Semaphore(REDIS_AT_ONCE)
 
             async def publish(model: int) -> None:
@@ -315,7 +303,7 @@ def _serve_with_redis(url: str, port: int) -> None:
     )
 
     async def connect(_sid: str, _environ: object, _auth: object) -> None:
-        """Everybody may."""
+        """Accept every client."""
 
     async def subscribe(sid: str, data: dict[str, str]) -> dict[str, str]:
         await server.enter_room(sid, data["modelId"])
@@ -344,7 +332,7 @@ def _readiness(address: Address) -> dict[str, int]:
 
 
 def _record_to_screen(report: Report) -> None:
-    """Ten clients through Envoy, each with its own model; every update is one HTTP request."""
+    """Measure ten clients through Envoy, each with its own model; one HTTP request per update."""
     limits = {"RATE_API": "1000000000", "LOG_LEVEL": "WARNING"}
     with Stack(services=WHOLE, environment=limits, flood_limit=1_000_000) as stack:
         account = Account(stack.url)
@@ -363,7 +351,7 @@ def _record_to_screen(report: Report) -> None:
 
 
 async def _record_and_watch(stack: Stack, account: Account) -> tuple[list[float], list[float]]:
-    """Until a client has the value or a newer one, from the answer and from the request, in ms."""
+    """Return the milliseconds until a client has the value, since the answer and the request."""
     loop = asyncio.get_running_loop()
     connections = [Connection(stack, account, "/v1/api/monitor/record") for _ in range(PER_MODEL)]
     asked: list[list[float]] = [[] for _ in connections]

@@ -1,4 +1,4 @@
-"""Sockets when things go wrong: how soon clients hear again, and what idle thousands cost."""
+"""Sockets under faults: the time until clients receive updates again, and the cost of idle ones."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from local.stack import Stack
 MODEL = "owner/watched"
 FOLLOWERS = 10
 IDLE, PER_ACCOUNT = 10_000, 10
-# Connections begun at a time.
+# Connections opened at a time.
 TOGETHER = 50
 HEALTHY = 10
 PATIENCE = 120.0
@@ -42,7 +42,7 @@ def measure() -> Report:
 
 
 class Follower:
-    """A client that misses nothing, as docs/how-to/watch.md says."""
+    """A client that misses nothing, as docs/how-to/watch.md describes."""
 
     def __init__(self, token: str, source: str = "127.0.0.1") -> None:
         self.token = token
@@ -92,7 +92,7 @@ async def _faults(stack: Stack, report: Report) -> None:
     number = 0
 
     async def record() -> int:
-        """The next number, as soon as it can be recorded."""
+        """Record the next number, retrying until it is accepted."""
         nonlocal number
         body = {"modelId": MODEL, "metrics": {f"n{number}": 1.0}}
         deadline = time.monotonic() + PATIENCE
@@ -104,13 +104,13 @@ async def _faults(stack: Stack, report: Report) -> None:
         return number - 1
 
     await record()
-    await asyncio.sleep(1)  # until that has been told
+    await asyncio.sleep(1)  # until the event has been published
     followers = [Follower(account.key, f"127.0.0.{2 + n}") for n in range(FOLLOWERS)]
     for follower in followers:
         await follower.connect(stack.url)
 
     async def heard_after(kill: list[str]) -> float:
-        """Seconds from the kill until the last client hears what is recorded after it."""
+        """Return the seconds from a kill until every client has a record made after it."""
         start = time.monotonic()
         for name in kill:
             os.kill(stack.processes[name].pid, signal.SIGKILL)
@@ -124,7 +124,7 @@ async def _faults(stack: Stack, report: Report) -> None:
     report.add(figure("a replica killed: the last client hears", max(replica), "s", at_most=10))
     bus = [await heard_after(["nats"]) for _ in range(3)]
     report.add(figure("the bus killed: the last client hears", max(bus), "s", at_most=5))
-    # Two replicas that record at the same moment may tell in either order.
+    # Two replicas that record at the same moment may publish in either order.
     wrong = sum(sorted(f.numbers) != list(range(1, number)) for f in followers)
     report.add(figure("clients that missed or doubled anything", wrong, "clients", at_most=0))
     for follower in followers:
@@ -152,7 +152,7 @@ async def _revoked(stack: Stack, account: Account, source: str) -> float:
 
 
 async def _idle(stack: Stack, report: Report) -> None:
-    """Sockets that only answer pings, and beside them a few that hear ten updates a second."""
+    """Hold idle sockets that only answer pings, and a few that receive ten updates a second."""
     process = psutil.Process(stack.processes["realtime-1"].pid)
     [address] = stack.addresses["realtime"]
     loop = asyncio.get_running_loop()
@@ -188,7 +188,7 @@ async def _idle(stack: Stack, report: Report) -> None:
 
 
 def _ignore(_: bytes) -> None:
-    """Nothing comes for who is idle."""
+    """Ignore an event."""
 
 
 async def _until(true: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a benchmark found: figures beside what they are to be compared with, from the same run."""
+"""A benchmark's result: figures beside their comparisons from the same run."""
 
 import json
 import os
@@ -19,10 +19,10 @@ RESULTS = Path(__file__).parent / "results"
 class Figure:
     """One measured value, in `unit`.
 
-    `floor` or `peer` is what it is compared with: the same quantity, of
-    something that cannot be beaten or that people would use instead, measured
-    in the same run. `aim` is what the project promises, as text; `met` says
-    whether this run kept it, None when there is no promise.
+    `against` names a comparison measured in the same run: the same quantity, of
+    a lower bound or of an alternative, with `against_value`. `aim` is the
+    project's promise as text; `met` says whether this run kept it, None without
+    a promise.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Report:
             console.print(f"[dim]{note}[/]", highlight=False)
 
     def save(self, name: str) -> Path:
-        """Keep it under benchmarks/results, with when and on what it was measured."""
+        """Save the report under benchmarks/results, with the time and machine."""
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{name}.json"
         content = {
@@ -110,7 +110,7 @@ def figure(
     against: tuple[str, float] = ("", 0.0),
     ratio_at_least: float | None = None,
 ) -> Figure:
-    """A figure with its promise, if there is one."""
+    """Return a figure with its promise, if there is one."""
     ratio = value / against[1] if against[1] else 0.0
     promises: list[tuple[Literal["at least", "at most"], str, bool]] = []
     if at_least is not None:

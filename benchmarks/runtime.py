@@ -1,4 +1,4 @@
-"""The service runtime against nats-py's own sequential callbacks, with a handler of 5 ms."""
+"""The service runtime against nats-py's sequential callbacks, with a handler of 5 ms."""
 
 import asyncio
 import multiprocessing
@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from benchmarks.report import Report, figure
 from common import bus, service
 from common.contracts import Message, Rpc
+from common.errors import NoResponders
 from common.settings import ServiceSettings
 from local.stack import Stack
 
@@ -28,7 +29,7 @@ ASK = Rpc("rpc.generator.ask", Ask, Ask)
 
 
 def measure() -> Report:
-    """One process answers, another one asks with 64 callers."""
+    """Answer from one process, and call with 64 callers from another."""
     report = Report("Service runtime: 5 ms handler, 64 callers, two processes")
     with Stack(servers={"nats"}, services=()) as stack:
         urls = stack.nats.url("generator"), stack.nats.url("gateway")
@@ -65,7 +66,7 @@ async def _ask(url: str) -> float:
             try:
                 await connection.call(ASK, Ask(text="x"))
                 break
-            except bus.NoResponders:
+            except NoResponders:
                 await asyncio.sleep(0.1)
         done = 0
         end = time.perf_counter() + SECONDS

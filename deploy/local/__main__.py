@@ -21,7 +21,8 @@ Serves at http://127.0.0.1:8080 until Ctrl-C. Environment:
   PORT           another port
   LILYPAD_HOME   directory of data, logs and secrets (.lilypad)
   HF_ENDPOINT    another Hub than https://huggingface.co
-  HF_TOKEN       for models that need one
+  HF_TOKEN       for the Hub's higher limits
+  SHARED_MODELS  private and gated models that HF_TOKEN opens to everybody
   LOG_LEVEL      of the services (INFO)"""
 
 
@@ -80,7 +81,7 @@ def serve(stack: Stack, console: Console) -> None:
 
 
 def interruptible() -> None:
-    """From now on, whatever ends this process first stops what it started."""
+    """Stop everything that this process started when a signal ends it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
 
@@ -99,7 +100,7 @@ def port_of(text: str) -> int:
 
 
 def check_hub(environment: MutableMapping[str, str]) -> None:
-    """Raises CannotStart unless HF_ENDPOINT is an address; an empty one is none."""
+    """Raise CannotStart unless HF_ENDPOINT is an address; drop an empty one."""
     hub = environment.get("HF_ENDPOINT", "").strip()
     if not hub:
         environment.pop("HF_ENDPOINT", None)

@@ -1,5 +1,6 @@
-"""Passwords, made once and kept where only their owner can read them."""
+"""Passwords and keys, created once and kept where only their owner can read them."""
 
+import base64
 import json
 import os
 import secrets
@@ -21,6 +22,13 @@ class Credentials:
         if name not in self._passwords:
             # The letter in front: NATS would read digits in its configuration as a number.
             self._passwords[name] = f"p{secrets.token_hex(16)}"
+            self._save()
+        return self._passwords[name]
+
+    def key(self, name: str) -> str:
+        """Return a Fernet key, made like a password."""
+        if name not in self._passwords:
+            self._passwords[name] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
             self._save()
         return self._passwords[name]
 

@@ -55,7 +55,7 @@ class Demo:
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """One step: a spinner while it lasts, then a line with the time it took."""
+        """Show a step: a spinner while it lasts, then a line with the time it took."""
         self.steps += 1
         start = time.monotonic()
         with self.console.status(f"{title} ..."):
@@ -69,7 +69,7 @@ class Demo:
         self.console.print(text, highlight=False, soft_wrap=isinstance(text, str))
 
     def run(self, stack: Stack, folder: Path) -> None:
-        """All the steps against a running stack; raises Failed or LilypadError."""
+        """Run all steps against a running stack; raises Failed or LilypadError."""
         with self.step("register an account and make a key"):
             key = make_key(stack.url)
         self.say(f"  [dim]{key[:15]}… (shown once)[/]")
@@ -95,7 +95,7 @@ class Demo:
                 f"[bold cyan]{self.steps + 1}[/] benchmark the model, watched over a socket;"
                 " meanwhile record it again"
             )
-            # As the module runs it: what a GPU would take says nothing of a processor.
+            # The device that the module runs on: figures of a GPU say nothing about a CPU.
             device = "cuda" if module.model["vramMiB"] else "cpu"
             run, seen = self.benchmark(stack.url, key, http, device, lambda: record(http, result))
             self.steps += 1
@@ -145,7 +145,7 @@ class Demo:
 
 
 def make_key(url: str) -> str:
-    """An account of its own for each run, and its first key, by the public API."""
+    """Register a new account for each run through the public API, and return its first key."""
     email, password = f"demo-{secrets.token_hex(4)}@example.com", secrets.token_urlsafe(16)
     with httpx2.Client(base_url=url, timeout=30) as http:
         registered = http.post("/v1/api/accounts", json={"email": email, "password": password})
@@ -157,7 +157,7 @@ def make_key(url: str) -> str:
 
 
 def generate_measured(client: LilypadClient) -> Module:
-    """The module with what the benchmark found; a benchmarker that is busy is asked again."""
+    """Generate the module with the benchmark's figures; ask a busy benchmarker again."""
     for _ in range(20):
         module = client.generate_module(MODEL)
         if module.model["vramSource"] == "measured":
@@ -178,13 +178,13 @@ def unpack(archive: Path, folder: Path, module: Module) -> Path:
 
 
 def bake(module: Path, hub: str) -> None:
-    """The Dockerfile's `RUN ... fetch`, in this environment in place of an image's."""
+    """Run the Dockerfile's `RUN ... fetch` in this environment instead of in an image."""
     environment = {**os.environ, "HF_ENDPOINT": hub, "MODEL_DIR": str(module / "model")}
     _run([sys.executable, "run_inference.py", "fetch"], module, environment)
 
 
 def infer(module: Path, text: str) -> dict[str, Any]:
-    """One request to the module, as the network makes it; returns result.json."""
+    """Send the module one request, as the network does, and return its result.json."""
     outputs = module / "outputs"
     outputs.mkdir(exist_ok=True)
     request = json.dumps({"inputs": text}).encode()
@@ -203,13 +203,13 @@ def infer(module: Path, text: str) -> dict[str, Any]:
 
 
 def record(http: httpx2.Client, result: dict[str, Any]) -> None:
-    """How long the module took, as a metric of the model."""
+    """Record the module's run time as a metric of the model."""
     milliseconds = result["timings"]["inference"] * 1e3
     _post(http, "/v1/api/monitor/record", modelId=MODEL, metrics={"latency": milliseconds})
 
 
 def draw(figures: list[dict[str, Any]], path: Path) -> Path:
-    """The figures as one page that needs no network: Plotly's own file, with its script inside."""
+    """Write the figures as one page that needs no network: Plotly's own file and its script."""
     drawn = [plotly.graph_objects.Figure(figure) for figure in figures]
     pages = [
         plotly.io.to_html(figure, full_html=False, include_plotlyjs=number == 0)
@@ -233,7 +233,7 @@ _HUB = ("HF_ENDPOINT", "HF_TOKEN")
 
 
 def _network_off() -> tuple[list[str], str]:
-    """A command prefix that takes the network away, where that may be done; and how to say it."""
+    """Return a command prefix that disables the network if allowed, and a description of it."""
     prefix = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if shutil.which("unshare"):
         tried = subprocess.run([*prefix, "true"], capture_output=True, check=False)
@@ -267,7 +267,7 @@ def _described(module: Module) -> Table:
 
 
 def _compared(estimated: Module, measured: Module) -> Table:
-    """What the manifest asks for before the benchmark, and after it."""
+    """Compare what the manifest asks for before and after the benchmark."""
     table = Table(box=None, padding=(0, 2, 0, 2))
     for title in ("module.yaml", "estimated", "measured"):
         table.add_column(title, justify="left" if title == "module.yaml" else "right")
@@ -335,14 +335,14 @@ def main(arguments: list[str]) -> int:
                 report=Progress(console),
                 command="make demo",
             )
-            # Before the models are made, which takes half a minute.
+            # First, since making a model takes seconds.
             stack.claim()
             folder = Path(
                 closing.enter_context(tempfile.TemporaryDirectory(prefix="lilypad-demo-"))
             )
             demo = Demo(console, home / "plots.html")
-            with demo.step("make small real models and serve them as a Hub"):
-                hub = closing.enter_context(RunningHub(home / "models"))
+            with demo.step("make a small real model and serve it as a Hub"):
+                hub = closing.enter_context(RunningHub(home / "models", first=[MODEL]))
             closing.callback(stack.close)
             stack.environment["HF_ENDPOINT"] = hub.url
             with demo.step("start PostgreSQL, NATS, the services and Envoy"):

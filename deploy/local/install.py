@@ -1,10 +1,10 @@
-"""`pip install`, with one line that says how far it is.
+"""`pip install` with one line of progress.
 
     python deploy/local/install.py TITLE ARGUMENTS...
 
 Runs before anything is installed, so with the standard library alone. On a
-terminal the line changes as packages come; elsewhere it is written once. What
-pip said is shown only if it failed.
+terminal the line changes as packages arrive; elsewhere it is written once.
+pip's output is shown only if it failed.
 """
 
 import re
@@ -29,9 +29,9 @@ def main(title: str, arguments: list[str]) -> int:
         text=True,
     )
     assert process.stdout is not None
-    said = []
+    lines = []
     for line in process.stdout:
-        said.append(line)
+        lines.append(line)
         step = STEP.match(line)
         if shown and step:
             name = step[2].rpartition("/")[2][:WIDTH]
@@ -41,7 +41,7 @@ def main(title: str, arguments: list[str]) -> int:
     if shown:
         _show("")
     if status:
-        sys.stderr.write("".join(said[-LINES:]))
+        sys.stderr.write("".join(lines[-LINES:]))
         print(f"  {title} failed; pip's last words are above", file=sys.stderr)
     else:
         print(f"  {title} {time.monotonic() - start:.0f} s", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""NATS from a wheel: its users, its process, and how to ask whether a service answers."""
+"""NATS from a wheel: its users, its process, and which services answer on it."""
 
 import asyncio
 import shutil
@@ -15,8 +15,11 @@ from local.ports import HOST
 from local.process import Program
 
 CONFIGURATION = Path(__file__).parents[1] / "nats" / "nats.conf"
-# As in nats.conf: whoever has permissions there.
-USERS = ("gateway", "generator", "benchmarker", "worker", "metrics", "realtime", "supervisor")
+# The users that have permissions in nats.conf.
+USERS = (
+    "gateway", "generator", "benchmarker", "worker", "metrics", "realtime", "webhooks",
+    "supervisor",
+)  # fmt: skip
 
 
 class Nats:
@@ -37,14 +40,15 @@ class Nats:
         return f"nats://{user}:{self.credentials.password(f'nats/{user}')}@{HOST}:{self.port}"
 
     def environment(self) -> Mapping[str, str]:
-        """What nats.conf refers to as $NAME."""
+        """Return the variables that nats.conf refers to as $NAME."""
         passwords = {
             f"NATS_{user.upper()}_PASSWORD": self.credentials.password(f"nats/{user}")
             for user in USERS
         }
-        # In quotes: a path may contain what NATS' configuration language gives a meaning.
+        # Quoted: a path may contain characters with a meaning in NATS' configuration language.
         store = str(self.data).replace("\\", "\\\\").replace('"', '\\"')
         return {
+            "NATS_SERVER_NAME": "lilypad",
             "NATS_HOST": HOST,
             "NATS_PORT": str(self.port),
             "NATS_STORE": f'"{store}"',
@@ -60,30 +64,30 @@ class Nats:
         )
 
     def answers(self, service: str) -> int:
-        """How many instances of a service answer (ADR-32) within a tenth of a second."""
+        """Count the instances of a service that answer (ADR-32) within a tenth of a second."""
         return asyncio.run(self._count(service))
 
     def _ready(self) -> bool:
         return asyncio.run(self._count("nobody")) == 0
 
     async def _count(self, service: str) -> int:
-        """-1 if the server cannot be reached."""
-        heard = 0
+        """Count the answers; -1 if the server is unreachable."""
+        received = 0
 
         async def hear(message: Msg) -> None:
-            nonlocal heard
+            nonlocal received
             # The server's own "no responders" is empty.
-            heard += bool(message.data)
+            received += bool(message.data)
 
         async def ignore(_: Exception) -> None:
-            """Nats-py would print it; here it means not ready yet."""
+            """Suppress what nats-py would print; here it means not ready yet."""
 
         try:
             client = await nats.connect(
                 self.url("supervisor"),
                 allow_reconnect=False,
                 connect_timeout=1,
-                # nats-py tries a refused connection again even so, 2 s later if not told otherwise.
+                # nats-py retries a refused connection even so, by default after 2 s.
                 reconnect_time_wait=0.02,
                 inbox_prefix="_INBOX.supervisor",
                 error_cb=ignore,
@@ -100,11 +104,11 @@ class Nats:
             return -1
         finally:
             await client.close()
-        return heard
+        return received
 
 
 def server() -> str:
-    """The path of `nats-server`: beside this interpreter, where the wheel puts it."""
+    """Return the path of `nats-server`, which the wheel puts beside this interpreter."""
     beside = Path(sys.executable).with_name("nats-server")
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if not found:

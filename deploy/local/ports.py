@@ -1,22 +1,24 @@
-"""Ports on 127.0.0.1: which one is free, and why one is not."""
+"""Ports on 127.0.0.1: which are free, and why one is not."""
 
 import errno
 import os
 import random
 import socket
+import threading
 from contextlib import closing
 
-# Below the range from which Linux and macOS take the ports of outgoing
-# connections: a server that is started again finds its port still free.
+# Below the range from which Linux and macOS take the ports of outgoing connections: a restarted
+# server finds its port still free.
 LOWEST, HIGHEST = 20_000, 32_000
+SHARE = 200
 
 HOST = "127.0.0.1"
 
 
 def obstacle(port: int) -> int:
-    """Why nobody can listen there, as `errno` has it; 0: somebody can."""
+    """Return why the port cannot be listened on, as an `errno`; 0 if it can."""
     with closing(socket.socket()) as probe:
-        # As servers do: a connection that is still winding down is no obstacle.
+        # Like servers: a connection that is still closing does not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -26,28 +28,61 @@ def obstacle(port: int) -> int:
 
 
 def free(port: int) -> bool:
-    """Whether nobody listens there."""
+    """Whether the port is free."""
     return not obstacle(port)
 
 
 def nearest(port: int) -> int:
-    """The first free one after it, or any."""
+    """Return the first free port after one, or any."""
     return next((other for other in range(port + 1, 65_536) if free(other)), find(1)[0])
 
 
 def reach_directly() -> None:
-    """From now on nothing of this process, or started by it, asks a proxy for this machine."""
+    """Keep this process and its children from using a proxy for this machine."""
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [*filter(None, os.environ.get(name, "").split(",")), HOST, "localhost"]
         os.environ[name] = ",".join(dict.fromkeys(hosts))
 
 
+class Supply:
+    """Ports that this process gives to servers it is about to start, each once.
+
+    It takes them from shares that no other process takes from meanwhile: the lock of a share is an
+    abstract socket, which ends with the process. Without such sockets (macOS) all ports are one
+    share.
+    """
+
+    def __init__(self) -> None:
+        self._left: list[int] = []
+        self._taking = threading.Lock()
+
+    def take(self, count: int) -> list[int]:
+        found: list[int] = []
+        with self._taking:
+            while len(found) < count:
+                if not self._left:
+                    self._left = self._next_share()
+                port = self._left.pop()
+                if free(port):
+                    found.append(port)
+        return found
+
+    def _next_share(self) -> list[int]:
+        for first in random.sample(range(LOWEST, HIGHEST, SHARE), (HIGHEST - LOWEST) // SHARE):
+            lock = socket.socket(socket.AF_UNIX)
+            try:
+                lock.bind(f"\0lilypad-ports-{first}")
+            except OSError:
+                lock.close()
+                continue
+            lock.detach()  # it stays bound until the process ends
+            return random.sample(range(first, first + SHARE), SHARE)
+        return random.sample(range(LOWEST, HIGHEST), HIGHEST - LOWEST)
+
+
+_supply = Supply()
+
+
 def find(count: int) -> list[int]:
-    """Different free ports."""
-    found: list[int] = []
-    for port in random.sample(range(LOWEST, HIGHEST), HIGHEST - LOWEST):
-        if len(found) == count:
-            break
-        if free(port):
-            found.append(port)
-    return found
+    """Return distinct free ports that no other process of this project is given meanwhile."""
+    return _supply.take(count)

@@ -1,6 +1,5 @@
 """PostgreSQL from a wheel: its data, its roles, its process."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -12,20 +11,19 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from local.account import account, obstacle
 from local.credentials import Credentials
 from local.ports import HOST
 from local.process import CannotStart, Program, tied
 
 DATABASE = "lilypad"
 SUPERUSER = "postgres"
-# PostgreSQL does not run as root; this account is on every system.
-UNPRIVILEGED = "nobody"
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
 
 # For a machine of 2 cores and some gigabytes that it shares with everything else.
 SETTINGS = {
     "listen_addresses": HOST,
-    # A socket file would need a short path, and is one more thing to leave behind.
+    # A socket file would need a short path, and might be left behind.
     "unix_socket_directories": "",
     "max_connections": "100",
     "shared_buffers": "128MB",
@@ -34,7 +32,7 @@ SETTINGS = {
     "maintenance_work_mem": "64MB",
     "max_worker_processes": "4",
     "autovacuum_max_workers": "2",
-    # Its compilation costs more than it gains on statements of milliseconds.
+    # Compilation costs more than it gains on statements of milliseconds.
     "jit": "off",
     # A service that dies in the middle of a transaction does not hold its locks for ever.
     "idle_in_transaction_session_timeout": "60s",
@@ -57,11 +55,16 @@ class Postgres:
         self.data = data
         self.port = port
         self.credentials = credentials
-        self.account = UNPRIVILEGED if os.geteuid() == 0 else None
+        self.account = account()
 
     def url(self, role: str = SUPERUSER, database: str = DATABASE) -> str:
         password = self.credentials.password(f"postgres/{role}")
         return f"postgresql://{role}:{password}@{HOST}:{self.port}/{database}"
+
+    def check(self) -> None:
+        """Raise CannotStart unless the database's account can use its programs and its data."""
+        if why := obstacle([binaries() / "postgres", self.data.parent]):
+            raise CannotStart(why)
 
     def program(self) -> Program:
         settings = {**SETTINGS, "port": str(self.port)}
@@ -80,7 +83,7 @@ class Postgres:
         )
 
     def create_schemas(self, names: list[str]) -> None:
-        """A role and a schema for each service; none of them sees another's tables."""
+        """Create a role and a schema per service; none sees another's tables."""
         with psycopg.connect(self.url(database="postgres"), autocommit=True) as server:
             found = server.execute("select 1 from pg_database where datname = %s", [DATABASE])
             if not found.fetchone():
@@ -108,13 +111,13 @@ class Postgres:
             )
 
     def _prepare(self) -> None:
-        """Make the data directory, if this is the first time; wait for a predecessor to end."""
+        """Create the data directory the first time; wait for a previous server to end."""
         if not self.data.exists():
             self._initialize()
         self._wait_for_predecessor()
 
     def _initialize(self) -> None:
-        """Into a directory beside it first: what was interrupted is never taken for whole."""
+        """Initialize a directory beside it first, so that an interrupted one is never used."""
         new = self.data.with_name(f"{self.data.name}.new")
         password = self.data.with_name(f"{self.data.name}.password")
         shutil.rmtree(new, ignore_errors=True)
@@ -155,7 +158,7 @@ class Postgres:
         new.rename(self.data)
 
     def _wait_for_predecessor(self, seconds: float = 30.0) -> None:
-        """After the supervisor was killed, its PostgreSQL takes a moment to write everything."""
+        """Wait for the PostgreSQL of a killed supervisor to finish writing."""
         deadline = time.monotonic() + seconds
         while (pid := self._predecessor()) is not None:
             if time.monotonic() > deadline:
@@ -168,8 +171,8 @@ class Postgres:
             pid = int(lock.read_text().splitlines()[0])
             if psutil.Process(pid).cwd() == str(self.data):
                 return pid
-            # After a restart of the machine somebody else has its number; PostgreSQL would
-            # take that for itself and refuse. (It handles a number that nobody has.)
+            # After a restart of the machine another process may have its id; PostgreSQL would take
+            # that for a running server and refuse. (It handles an id that is not in use.)
             lock.unlink()
         except (OSError, ValueError, IndexError, psutil.Error):
             pass
@@ -184,7 +187,7 @@ class Postgres:
 
 
 def binaries() -> Path:
-    """Where the wheel has PostgreSQL's programs.
+    """Return the folder of PostgreSQL's programs in the wheel.
 
     Found, not imported: the import makes a lock file in the user's directories.
     """

@@ -1,4 +1,4 @@
-"""A program that is kept running: started, watched, started again, stopped."""
+"""A supervised program: started, watched, restarted, stopped."""
 
 import contextlib
 import os
@@ -18,30 +18,30 @@ CHILD = str(Path(__file__).with_name("child.py"))
 # that lived longer than STEADY begins with the first one.
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 STEADY = 10.0
-# How long a part may take to come up, in seconds: long, because a slow machine
-# is no error, and a part that ends is noticed at once.
+# How long a part may take to come up, in seconds: long, because a slow machine is not an error, and
+# a part that exits is noticed at once.
 PATIENCE = 120.0
 # A log that has grown beyond this many bytes becomes `<name>.log.1`.
-LARGEST_LOG = 8 * 1024 * 1024
+MAX_LOG_BYTES = 8 * 1024 * 1024
 
 
 class CannotStart(Exception):
-    """A part did not come up; the message tells a person why, and what to do."""
+    """A part did not start; the message says why and what to do."""
 
 
 class Report:
-    """Hears how things go; this one keeps it to itself."""
+    """A listener for progress; this one ignores it."""
 
     def ready(self, part: str, seconds: float) -> None:
-        """A part serves, so many seconds after it was started."""
+        """A part is ready, this many seconds after its start."""
 
     def note(self, sentence: str) -> None:
-        """Something that whoever runs the stack should know."""
+        """Something that the operator should know."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run, and how to treat it.
+    """Program to run, and how to supervise it.
 
     Attributes:
         name: of the process and its log.
@@ -50,11 +50,11 @@ class Program:
         ready: whether it serves now; must return within a second or so.
         stop_signal: asks it to end.
         grace: seconds it has for that before it is killed.
-        death_signal: what the kernel sends it when the supervisor is killed.
-        account: the user to run as; None: whoever runs this.
+        death_signal: the signal that the kernel sends it when the supervisor is killed.
+        account: the user to run as; None: the current one.
         directory: to run in.
         prepare: called before each start; may raise `CannotStart`.
-        before_stop: called before the stop signal, to let work run out.
+        before_stop: called before the stop signal, to drain work.
     """
 
     name: str
@@ -75,16 +75,16 @@ def tied(
     account: str | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
 ) -> list[str]:
-    """The command line of a program that ends when this process does."""
+    """Return the command line of a program that ends when this process does."""
     prefix = [sys.executable, "-I", "-S", CHILD, str(os.getpid()), str(int(death_signal))]
     return [*prefix, account or "-", *command]
 
 
 class Process:
-    """One program under supervision, by a thread of its own.
+    """One program, supervised by its own thread.
 
-    The thread also is the one that forks: on Linux a child's death signal is
-    sent when the thread that started it ends.
+    The same thread forks it: on Linux, a child gets its death signal when the
+    thread that started it ends.
 
     Attributes:
         born: when it was last started, on the monotonic clock.
@@ -105,12 +105,12 @@ class Process:
         self._popen: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        # Between deciding to start it again and having done so, nobody stops it.
+        # Held from the decision to restart until the restart, so that no stop comes in between.
         self._deciding = threading.Lock()
 
     @property
     def pid(self) -> int:
-        """Of the process now running, or of the one that ran last."""
+        """Id of the running process, or of the last one."""
         assert self._popen is not None, f"{self.name} was never started"
         return self._popen.pid
 
@@ -123,7 +123,7 @@ class Process:
         return self.running and self.program.ready()
 
     def start(self) -> None:
-        """Begin to start it; `wait_until_ready` tells when it serves."""
+        """Start the program; `wait_until_ready` returns when it serves."""
         self._stopping.clear()
         self.born = time.monotonic()
         self.came_up = False
@@ -132,7 +132,7 @@ class Process:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it and wait until it has ended; its own children go with it."""
+        """Stop the program and its children, and wait until they have ended."""
         if self._thread is None:
             return
         with self._deciding:
@@ -151,16 +151,17 @@ class Process:
         self._thread = None
 
     def kill(self) -> None:
-        """End it at once, as a fault would; it is started again if it ever came up."""
+        """Kill the program, as a fault would; it is restarted if it ever served."""
         popen = self._popen
         assert popen is not None, f"{self.name} was never started"
         popen.kill()
-        # Not before it has ended, so that whoever waits for it next waits for its successor.
+        # Return only once it has ended, so that a caller that waits for it next waits for its
+        # successor.
         while popen.returncode is None:
             time.sleep(0.01)
 
     def last_words(self, lines: int = 12) -> str:
-        """The end of its log, since it was last started."""
+        """Return the end of its log since its last start."""
         try:
             with self.log.open(errors="replace") as log:
                 log.seek(self._said)
@@ -172,31 +173,30 @@ class Process:
         pauses = iter(PAUSES)
         while True:
             try:
-                how = self._run_once()
+                end = self._run_once()
             except (OSError, CannotStart) as error:
-                how = f"could not be started: {error}"
+                end = f"could not be started: {error}"
             if self._stopping.is_set():
                 return
             if not self.came_up:
-                self.failure = how
+                self.failure = end
                 return
             if time.monotonic() - self.born > STEADY:
                 pauses = iter(PAUSES)
             pause = next(pauses, PAUSES[-1])
-            self._report.note(f"{self.name} {how}; starting it again in {pause:g} s ({self.log})")
+            self._report.note(f"{self.name} {end}; starting it again in {pause:g} s ({self.log})")
             if self._stopping.wait(pause):
                 return
             self.born = time.monotonic()
 
     def _run_once(self) -> str:
-        """Start it and wait for its end; returns how that came."""
+        """Start the program, wait for its end, and return how it ended."""
         self.program.prepare()
         with self._deciding:
             if self._stopping.is_set():
                 return ""
             self._popen = popen = self._spawn()
-        # It is not reaped before its group was killed: until then nobody else
-        # can have its number.
+        # Not reaped until its group has been killed: until then no other process can have its id.
         os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(popen.pid, signal.SIGKILL)
@@ -224,7 +224,7 @@ class Process:
 
 def rotate(log: Path) -> None:
     """Keep a log bounded: copy and truncate, since a running program has it open."""
-    if log.exists() and log.stat().st_size > LARGEST_LOG:
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
         shutil.copyfile(log, log.with_name(f"{log.name}.1"))
         os.truncate(log, 0)
 
@@ -232,7 +232,7 @@ def rotate(log: Path) -> None:
 def wait_until_ready(
     processes: Sequence[Process], report: Report, seconds: float = PATIENCE
 ) -> None:
-    """Return when all of them serve.
+    """Return when all processes serve.
 
     Raises:
         CannotStart: one ended before it came up, or the time is up.

@@ -1,11 +1,11 @@
-"""All parts together: started in order, kept running, stopped in order.
+"""All parts of the system: started in order, kept running, stopped in order.
 
     with Stack() as stack:
         httpx.get(f"{stack.url}/healthz")
         os.kill(stack.processes["gateway-1"].pid, signal.SIGKILL)
 
 A stack without a home is a throw-away: its data are in a temporary directory
-that goes when it is closed. Fewer `servers` and `services` make a smaller one:
+that is deleted when it is closed. Fewer `servers` and `services` make a smaller one:
 `Stack(servers={"nats"}, services=())` is a bus and nothing else.
 """
 
@@ -33,14 +33,14 @@ from local.process import CannotStart, Process, Program, Report, rotate, wait_un
 from local.services import SERVICES, Service
 
 SERVERS = frozenset({"postgres", "nats", "envoy"})
-# Not every service may have these: they are handed out by name.
-RESTRICTED = {"HF_ENDPOINT", "HF_TOKEN", "NATS_URL", "DATABASE_URL"}
-# How often the logs' sizes are looked at, in seconds.
+# Not every service may have these: each is passed by name.
+RESTRICTED = {"HF_ENDPOINT", "HF_TOKEN", "NATS_URL", "DATABASE_URL", "ENCRYPTION_KEYS"}
+# How often the logs' sizes are checked, in seconds.
 LOOK_AT_LOGS = 5.0
 
 
 class Stack:
-    """The parts, and what they have in common: a home, ports, passwords.
+    """All parts of a system, and what they share: a home, ports, passwords.
 
     Args:
         home: directory of data, logs and secrets; None: a temporary one.
@@ -49,7 +49,7 @@ class Stack:
         servers: which of "postgres", "nats" and "envoy".
         environment: in addition to, or in place of, this process's own.
         flood_limit: requests per second and address that the edge lets through.
-        report: hears what happens.
+        report: the listener for progress.
         command: what a person types to start it, for advice.
     """
 
@@ -76,7 +76,7 @@ class Stack:
         self._lock: int | None = None
         self._closed = threading.Event()
 
-        replicas = sum(service.replicas for service in services if service.http)
+        replicas = sum(s.replicas * (s.http + s.probed) for s in services)
         postgres, nats, edge, *free = ports.find(3 + replicas)
         self.port = port or edge
         self.url = f"http://{HOST}:{self.port}"
@@ -86,6 +86,11 @@ class Stack:
             if service.http
         }
         self._ports = {"postgres": postgres, "nats": nats}
+        self.probes: dict[str, list[Address]] = {
+            service.name: [(HOST, free.pop()) for _ in range(service.replicas)]
+            for service in services
+            if service.probed
+        }
         self._flood_limit = flood_limit
 
     def __enter__(self) -> Self:
@@ -96,7 +101,7 @@ class Stack:
         self.close()
 
     def start(self) -> None:
-        """Start everything; returns when all of it serves.
+        """Start all parts; returns when all of them serve.
 
         Raises:
             CannotStart: with a sentence that says why; nothing is left running.
@@ -113,7 +118,7 @@ class Stack:
         threading.Thread(target=self._keep_logs_small, name="logs", daemon=True).start()
 
     def close(self) -> None:
-        """Stop everything: first what callers see, last what the others stand on."""
+        """Stop all parts: first what callers see, last what the others depend on."""
         self._closed.set()
         servers = ("envoy", "nats", "postgres")
         self._stop_all([self.processes[name] for name in ("envoy",) if name in self.processes])
@@ -128,7 +133,7 @@ class Stack:
             shutil.rmtree(self.home, ignore_errors=True)
 
     def stop(self, name: str) -> None:
-        """Stop one process (`gateway-1`, `nats`), and leave it stopped."""
+        """Stop one process (`gateway-1`, `nats`) and keep it stopped."""
         self.processes[name].stop()
 
     def restart(self, name: str) -> None:
@@ -138,12 +143,12 @@ class Stack:
         self.wait_until_ready(name)
 
     def wait_until_ready(self, *names: str) -> None:
-        """Of these processes, or of all; also of one that is just being started again."""
+        """Wait until these processes, or all, serve; a restarting one included."""
         chosen = [self.processes[name] for name in names or self.processes]
         wait_until_ready(chosen, Report())
 
     def environment_of(self, service: Service, replica: int = 0) -> dict[str, str]:
-        """What a replica of a service is told, as environment variables."""
+        """Return the environment variables of a replica of a service."""
         inherited = {k: v for k, v in self.environment.items() if k not in RESTRICTED}
         environment = {"LOG_LEVEL": "INFO", **inherited, "PUBLIC_URL": self.url}
         if "nats" in self.servers:
@@ -153,23 +158,28 @@ class Stack:
         if service.http:
             host, port = self.addresses[service.name][replica]
             environment |= {"HTTP_HOST": host, "HTTP_PORT": str(port)}
+        if service.probed:
+            environment["PROBE_PORT"] = str(self.probes[service.name][replica][1])
+        if service.encrypts:
+            own = self.environment.get("ENCRYPTION_KEYS")
+            environment["ENCRYPTION_KEYS"] = own or self._credentials.key("encryption")
         if service.hub:
             hub = ("HF_ENDPOINT", "HF_TOKEN")
             environment |= {k: self.environment[k] for k in hub if k in self.environment}
         return environment
 
     def claim(self) -> None:
-        """One stack per home, and one server per port.
+        """Claim the home and the port: one stack per home, one server per port.
 
-        `start` begins with it; before that for who has other things to do that
-        would be in vain.
+        `start` begins with it; call it earlier to fail before other work that would
+        be in vain.
 
         Raises:
             CannotStart: with a sentence that says why.
         """
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # The directory itself is the lock: the kernel lets go of it when this process ends.
+            # The directory itself is the lock: the kernel releases it when this process ends.
             lock = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise CannotStart(f"{self.home} cannot be used: {error.strerror}") from None
@@ -186,8 +196,10 @@ class Stack:
         self._check_port()
         self.logs = self.home / "logs"
         self.logs.mkdir(exist_ok=True)
-        credentials = Credentials(self.home / "secrets")
+        self._credentials = credentials = Credentials(self.home / "secrets")
         self.postgres = Postgres(self.home / "postgres", self._ports["postgres"], credentials)
+        if "postgres" in self.servers:
+            self.postgres.check()
         self.nats = Nats(self.home / "nats", self._ports["nats"], credentials)
         self.edge = Envoy(
             self.home / "envoy",
@@ -235,7 +247,7 @@ class Stack:
         wait_until_ready(started, self.report)
 
     def _start_edge(self) -> None:
-        # Last: it opens its door when it has looked at every replica once.
+        # Last: it listens once it has checked every replica.
         if "envoy" in self.servers:
             wait_until_ready([self._run(self.edge.program())], self.report)
 

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeElapsedColumn as Elapsed
 
 OVER = {"succeeded", "failed", "canceled"}
-# How often the run is looked at in case the socket missed its end, in seconds.
+# How often the run is polled in case the socket missed its end, in seconds.
 LOOK = 5.0
-# How long after the run its figures may still be on their way, in seconds.
+# How long to wait for figures after the run has ended, in seconds.
 LAST_FIGURES = 5.0
-# Progress is a moving bar, and a line for each of so many parts of it.
+# Progress is a moving bar, plus a printed line for each of this many parts of it.
 LINES = 4
 UNITS = {
     "throughput": "samples/s",
@@ -31,7 +31,7 @@ UNITS = {
 
 @dataclass
 class Screen:
-    """Shows each event of the socket when it comes, and counts them."""
+    """A terminal that shows each event of the socket as it comes, and counts them."""
 
     run: str
     bar: Progress
@@ -83,9 +83,9 @@ def watch(
     console: Console,
     meanwhile: Callable[[], object],
 ) -> tuple[dict[str, Any], Screen]:
-    """Show a run until it is over; returns it, and what was seen of it.
+    """Show a run until it ends; return the run and the events that were shown.
 
-    `meanwhile` is called once, when everything that happens is seen.
+    `meanwhile` is called once, as soon as no event can be missed.
     """
     return asyncio.run(_watch(url, key, http, run, console, meanwhile))
 
@@ -107,9 +107,9 @@ async def _watch(
             client.on(shown.__name__, shown)
         await client.connect(url, auth={"token": key})
         try:
-            # What was recorded since the run was asked for comes first, then what happens.
-            wish = {"modelId": run["modelId"], "since": run["createdAt"]}
-            answer = await client.call("subscribe_metrics", wish)
+            # Samples recorded since the run was requested come first, then live ones.
+            request = {"modelId": run["modelId"], "since": run["createdAt"]}
+            answer = await client.call("subscribe_metrics", request)
             if answer["status"] != "success":
                 raise RuntimeError(f"subscribe_metrics was answered {answer}")
             await asyncio.to_thread(meanwhile)

@@ -1,6 +1,7 @@
 """A small Hub: the Hugging Face Hub's protocol over tiny real models made on the spot.
 
-Read in this order: catalogue (which models), families and awkward (how they are made),
-making (once, into a folder), repository (what the Hub knows of one), app (the protocol),
-faults (how it fails on request), testing (start one from Python).
+Read in this order: model, catalogue and misfits (which models there are), families, media,
+sounds, weightless and awkward (their makers), making (made once, into a folder), repository (a
+repository as git sees it), stock (the repositories at hand), app (the protocol), faults (failures
+on request), testing (start a Hub from Python).
 """

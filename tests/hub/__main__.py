@@ -1,10 +1,12 @@
-"""Serve the Hub: `python -m hub --models-dir DIR [--host 127.0.0.1] [--port 0]`.
+"""Serve the Hub: `python -m hub --models-dir DIR [--host 127.0.0.1] [--port 0] [--first ID ...]`.
 
-Makes the models that DIR does not have yet (progress on stderr), then prints its address as one
-line on stdout. Stops on SIGTERM.
+Makes the models that DIR lacks (progress on stderr), then prints the Hub's address as one line on
+stdout. With `--first`, only these are made before; any other one when it is first asked for.
+Stops on SIGTERM.
 """
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -15,8 +17,7 @@ import uvicorn
 from hub.app import Hub
 from hub.catalogue import MODELS
 from hub.control import Control
-from hub.making import made
-from hub.repository import read_repository
+from hub.stock import Stock
 
 
 def main() -> None:
@@ -26,18 +27,23 @@ def main() -> None:
     parser.add_argument("--models-dir", type=Path, required=True, help="made once, found again")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--first", nargs="+", default=[], metavar="ID", help="all, if left out")
     options = parser.parse_args()
 
     # While models are made a signal must unwind, so that the scratch folder goes; then uvicorn's.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    folders = made(MODELS, options.models_dir)
-    hub = Hub(read_repository(model, folders[model.id]) for model in MODELS)
+    stock = Stock(MODELS, options.models_dir)
+    stock.lay_in([stock.models[name] for name in options.first] or MODELS)
 
     with socket.create_server((options.host, options.port)) as listener:
         host, port = listener.getsockname()[:2]
-        print(f"http://{host}:{port}", flush=True)
+        try:
+            # Without a buffer, which Python would write once more at exit.
+            os.write(sys.stdout.fileno(), f"http://{host}:{port}\n".encode())
+        except BrokenPipeError:
+            return  # whoever started it is gone
         config = uvicorn.Config(
-            Control(hub),
+            Control(Hub(stock)),
             http="h11",
             ws="none",
             lifespan="off",

@@ -5,7 +5,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, quote, unquote
 
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from hub.info import model_info
 from hub.repository import DATE, Commit, File, Repository
+from hub.stock import Stock
 
 MEMBER_TOKEN = "hf_member"  # may read everything
 STRANGER_TOKEN = "hf_stranger"  # a valid account that no gated or private model has let in
@@ -31,6 +32,7 @@ ROUTES = [
     ("paths_info", re.compile(rf"/api/models/{REPO}/paths-info/(?P<revision>[^/]+)")),
     ("refs", re.compile(rf"/api/models/{REPO}/refs")),
     ("info", re.compile(rf"/api/models/{REPO}")),
+    ("search", re.compile(r"/api/models")),
     ("resolve", re.compile(rf"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)")),
     ("cdn", re.compile(rf"/cdn/{REPO}/(?P<revision>[0-9a-f]{{40}})/(?P<path>.+)")),
 ]
@@ -53,15 +55,10 @@ class MovedError(Exception):
 
 
 class Hub:
-    """An ASGI application over some repositories."""
+    """An ASGI application over a stock of repositories."""
 
-    def __init__(self, repositories: Iterable[Repository]) -> None:
-        self.repositories = {repository.model.id: repository for repository in repositories}
-        self.canonical = {
-            name.lower(): repository.model.id
-            for repository in self.repositories.values()
-            for name in (repository.model.id, *repository.model.former_ids)
-        }
+    def __init__(self, stock: Stock) -> None:
+        self.stock = stock
         self.signing_key = secrets.token_bytes()
         self.spent: dict[tuple[str, int], int] = {}
 
@@ -84,11 +81,14 @@ class Hub:
             return self.whoami(request)
         name, found = route(raw_path)
         path = found.get("path", "")
+        if name == "search":
+            return self.search(request)
         if name == "cdn":
             self.check_signature(request)
-            commit = self.repositories[found["repo"]].commits[found["revision"]]
+            repository = await self.stock.repository(found["repo"])
+            commit = repository.commits[found["revision"]]
             return content(request, commit.files[path], commit)
-        repository = self.repository(request, found["repo"])
+        repository = await self.repository(request, found["repo"])
         revision = found.get("revision", "main")
         if (at := repository.at(revision)) is None:
             raise RefusalError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
@@ -116,22 +116,22 @@ class Hub:
             raise RefusalError(401, "Invalid credentials in Authorization header")
         return account
 
-    def repository(self, request: Request, name: str) -> Repository:
+    async def repository(self, request: Request, name: str) -> Repository:
         account = self.account(request)
-        canonical = self.canonical.get(name.lower())
-        repository = self.repositories.get(canonical or "")
-        if repository is None or (repository.model.private and account != "member"):
+        canonical = self.stock.names.get(name.lower())
+        model = self.stock.models.get(canonical or "")
+        if canonical is None or model is None or (model.private and account != "member"):
             # The real Hub does not tell a stranger whether a private repository exists.
             if account is None:
                 raise RefusalError(401, "Invalid username or password.", "RepoNotFound")
             raise RefusalError(404, "Repository not found", "RepoNotFound")
-        if repository.model.disabled:
+        if model.disabled:
             raise RefusalError(403, "Access to this resource is disabled.")
-        if canonical and canonical != name:
+        if canonical != name:
             location = request.scope["raw_path"].decode("ascii").replace(name, canonical, 1)
             query = request.url.query
             raise MovedError(f"{location}?{query}" if query else location)
-        return repository
+        return await self.stock.repository(canonical)
 
     def let_in(self, request: Request, repository: Repository) -> None:
         """Raise RefusalError unless the caller may read a gated repository's files."""
@@ -167,6 +167,20 @@ class Hub:
         )
 
     # Documents
+
+    def search(self, request: Request) -> Response:
+        """Answer a list of models by owner and by a part of their ids, as the Hub's search does."""
+        query = request.query_params
+        author, part = query.get("author", ""), query.get("search", "").lower()
+        member = self.account(request) == "member"
+        found = [
+            {"id": model.id, "modelId": model.id, "private": model.private, "downloads": 0}
+            for model in self.stock.models.values()
+            if (member or not model.private)
+            and part in model.id.lower()
+            and (not author or model.id.startswith(f"{author}/"))
+        ]
+        return JSONResponse(found[: int(query.get("limit", "1000"))])
 
     def info(self, request: Request, repository: Repository, commit: Commit) -> Response:
         query = request.query_params

@@ -6,13 +6,11 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, ZipInfo
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from hub.families import bert_classifier, llama_generator, write_json
-from hub.gguf import write_gguf
 from hub.repository import CLAIMED_SIZES
 
 WEIGHTS = "model.safetensors"
@@ -145,24 +143,6 @@ def eighth(weights: dict[str, Any]) -> dict[str, Any]:
         name: value.to(torch.float8_e4m3fn) if name.endswith("proj.weight") else value
         for name, value in weights.items()
     }
-
-
-def gguf_only(folder: Path) -> None:
-    write_gguf(
-        folder / "tiny-f32.gguf",
-        {"general.architecture": "llama", "llama.context_length": 128},
-        {"token_embd.weight": [64, 512], "output.weight": [64, 512]},
-    )
-
-
-def policy(folder: Path) -> None:
-    """What stable-baselines3 pushes: an archive that only that library reads."""
-    with ZipFile(folder / "policy.zip", "w") as archive:
-        archive.writestr(ZipInfo("data"), json.dumps({"policy_class": "MlpPolicy"}))
-
-
-def card_only(folder: Path) -> None:
-    """Nothing but the card, which is there already."""
 
 
 def edit_config(folder: Path, **fields: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a test sees and turns at the Hub's back: the log of requests, the faults, the branches.
+"""What tests see and change behind the Hub's back: requests, faults, branches.
 
 `GET /_log` lists requests, `DELETE /_log` forgets them. `POST /_faults` adds a fault and answers
 its number, `DELETE /_faults/<number>` takes it away, `DELETE /_faults` all of them.
@@ -95,7 +95,7 @@ class Control:
                 self.faults.pop(int(number), None)
             case "POST", ["_branches"]:
                 move = await request.json()
-                repository = self.hub.repositories[move["id"]]
+                repository = await self.hub.stock.repository(move["id"])
                 repository.branches[move["branch"]] = repository.commits[move["commit"]].sha
             case _:
                 return JSONResponse({"error": "no such control"}, 404)

@@ -1,4 +1,4 @@
-"""What the Hub says of a model: the document under `/api/models/{id}`.
+"""The document that the Hub has about a model, under `/api/models/{id}`.
 
 As on the real Hub everything is derived from the repository's content (the card's front matter,
 config.json, weight headers), so a hostile card gives a hostile document.

@@ -1,9 +1,10 @@
-"""Makes the catalogue's models into a folder, once.
+"""Make the catalogue's models into a folder, once.
 
 `python -m hub.making FOLDER ID...` is the part that needs torch; it runs as a process of its own,
-so that the server stays small, and knows nothing of atomicity: `made` renames what it has finished.
+so that the server stays small, and knows nothing of atomicity: `made` renames what it finished.
 """
 
+import fcntl
 import hashlib
 import os
 import pkgutil
@@ -12,19 +13,21 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hub.catalogue import MODELS, Model
+from hub.catalogue import MODELS
+from hub.model import Model
 from hub.repository import LFS_SUFFIXES
 
 MAKERS = (
-    *("families.py", "media.py", "pipelines.py", "painters.py", "seeing.py"),
-    *("awkward.py", "gguf.py", "lifelike.py", "making.py", "vision.py"),
+    *("families.py", "media.py", "sounds.py", "pipelines.py", "painters.py", "seeing.py"),
+    *("awkward.py", "gguf.py", "lifelike.py", "making.py", "vision.py", "weightless.py"),
 )
 
 
@@ -36,21 +39,34 @@ def made(models: Iterable[Model], models_dir: Path) -> dict[str, Path]:
     """
     models_dir.mkdir(parents=True, exist_ok=True)
     folders = {model.id: models_dir / f"{model.id}-{recipe(model)}" for model in models}
-    missing = [name for name, folder in folders.items() if not folder.exists()]
-    if not missing:
+    if all(folder.exists() for folder in folders.values()):
         return folders
+    with locked(models_dir):
+        missing = [name for name, folder in folders.items() if not folder.exists()]
+        if missing:
+            make_all(missing, folders, models_dir)
+    return folders
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time make models here: a second one waits, and finds them made."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def make_all(names: list[str], folders: Mapping[str, Path], models_dir: Path) -> None:
     with tempfile.TemporaryDirectory(dir=models_dir, prefix=".making-") as scratch:
         subprocess.run(
-            [sys.executable, "-m", "hub.making", scratch, *missing], env=quiet(), check=True
+            [sys.executable, "-m", "hub.making", scratch, *names], env=quiet(), check=True
         )
-        for name in missing:
+        for name in names:
             folders[name].parent.mkdir(exist_ok=True)
-            try:
-                (Path(scratch) / name).rename(folders[name])
-            except OSError:
-                if not folders[name].exists():  # else another process was first: same bytes
-                    raise
-    return folders
+            (Path(scratch) / name).rename(folders[name])
 
 
 def recipe(model: Model) -> str:
@@ -79,11 +95,10 @@ def quiet() -> dict[str, str]:
 
 def make(model: Model, folder: Path) -> None:
     """Make all branches of one model into `folder`."""
-    import torch  # noqa: PLC0415 - the server imports this module, and must not load torch
-
     maker = pkgutil.resolve_name(f"hub.{model.maker}")
     for branch, options in model.branches.items():
-        torch.manual_seed(zlib.crc32(f"{model.id}@{branch}".encode()))
+        if torch := sys.modules.get("torch"):  # loaded by the makers that need it alone
+            torch.manual_seed(zlib.crc32(f"{model.id}@{branch}".encode()))
         tree = folder / branch
         tree.mkdir(parents=True)
         (tree / "README.md").write_text(card(model), encoding="utf-8")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from hub.catalogue import Model
+from hub.model import Model
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".zip", ".msgpack")
 CLAIMED_SIZES = (
@@ -30,7 +30,7 @@ class File:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the content; of what is stored and its claimed size where 400 GB are claimed."""
+        """Digest of the content, or of what is stored and the claimed size where that is 400 GB."""
         content = self.stored.read_bytes()
         if len(content) != self.size:
             content += f"\n{self.size}".encode()
@@ -42,7 +42,7 @@ class File:
 
     @cached_property
     def pointer(self) -> bytes:
-        """What git itself holds of an LFS file."""
+        """Return what git itself stores for an LFS file."""
         return (
             "version https://git-lfs.github.com/spec/v1\n"
             f"oid sha256:{self.sha256}\nsize {self.size}\n"

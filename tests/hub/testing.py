@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -29,24 +30,33 @@ def default_models_dir() -> Path:
 
 
 class HubFailed(Exception):
-    """It did not come up."""
+    """The Hub did not start."""
 
 
 class RunningHub:
-    """A Hub in a process of its own, started on entry, stopped on exit.
+    """A Hub in its own process, started on entry and stopped on exit.
 
-    It ends with the thread that started it, too.
-
-    The first start with a `models_dir` makes the models, in about ten seconds.
+    It ends with the thread that started it, too. The first start with a `models_dir` makes the
+    models: those in `first`, and the others when they are first asked for; all, if it is empty.
     """
 
     def __init__(
-        self, models_dir: Path | None = None, host: str = "127.0.0.1", port: int = 0
+        self,
+        models_dir: Path | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        first: Iterable[str] = (),
     ) -> None:
+        self.first = list(first)
         self.models_dir = models_dir or default_models_dir()
         self.host = host
         self.port = port
         self.process: subprocess.Popen[str] | None = None
+        # Kept, since a client's certificates take longer to load than a request does; a connection
+        # is not, since the Hub may be stopped between two.
+        self.client = httpx2.Client(
+            trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0)
+        )
 
     def __enter__(self) -> Self:
         self.start()
@@ -56,12 +66,13 @@ class RunningHub:
         self.stop()
 
     def start(self) -> None:
-        """Start; after `stop` on the same port, so that the Hub comes back where it was.
+        """Start the Hub; after `stop`, on the same port.
 
         Raises HubFailed if it does not come up; the reason stands on stderr.
         """
         command = [sys.executable, "-m", "hub", "--models-dir", str(self.models_dir)]
         command += ["--host", self.host, "--port", str(self.port)]
+        command += ["--first", *self.first] if self.first else []
         path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             tied(command, death_signal=signal.SIGTERM),
@@ -79,7 +90,7 @@ class RunningHub:
         self.port = int(address.rpartition(":")[2])
 
     def stop(self) -> None:
-        """Stop; from now on connections are refused."""
+        """Stop the Hub, so that connections are refused."""
         if not self.process:
             return
         self.process.terminate()
@@ -92,11 +103,11 @@ class RunningHub:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a process's Hugging Face libraries use this Hub."""
+        """Return the variables that make Hugging Face libraries use this Hub."""
         return {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
 
     def faults(self, mode: str, **details: Any) -> ExitStack:
-        """Let requests fail from now on, until `heal` or the end of the `with` block.
+        """Make requests fail until `heal` or the end of the `with` block.
 
         See `hub.faults.Fault` for modes and details. Raises ValueError for wrong ones.
         """
@@ -112,18 +123,18 @@ class RunningHub:
 
     @property
     def requests(self) -> list[Seen]:
-        """All requests since the start, or since they were forgotten, oldest first."""
+        """All requests since the start, or since `forget`, oldest first."""
         return [Seen(**seen) for seen in self.control("GET", "log").json()]
 
     def forget(self) -> None:
         self.control("DELETE", "log")
 
     def move(self, repo_id: str, branch: str, commit: str) -> None:
-        """Let a branch point to another commit, as a push would."""
+        """Move a branch to another commit, as a push would."""
         self.control("POST", "branches", {"id": repo_id, "branch": branch, "commit": commit})
 
     def control(self, method: str, what: str, body: object = None) -> httpx2.Response:
-        response = httpx2.request(method, f"{self.url}/_{what}", json=body, trust_env=False)
+        response = self.client.request(method, f"{self.url}/_{what}", json=body)
         if response.status_code >= 500:
             response.raise_for_status()
         return response

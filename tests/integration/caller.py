@@ -1,16 +1,20 @@
-"""Somebody who calls the public API, and what a well-formed answer is."""
+"""A caller of the public API, and the check that an answer is well-formed."""
 
 import json
 import secrets
 from typing import Any
 
 import httpx2
+import psycopg
 
-PASSWORD = "correct horse battery"
+from local.stack import Stack
+
+# Not the password in the examples: tools that send those would change it.
+PASSWORD = "a frog on a lily pad"
 
 
 class Account:
-    """A new account with a key, and what it may ask through the edge."""
+    """A new account with a key, and its requests through the edge."""
 
     def __init__(self, url: str) -> None:
         self.email = f"{secrets.token_hex(6)}@example.com"
@@ -37,7 +41,7 @@ class Account:
 
 
 def error_of(response: httpx2.Response) -> dict[str, Any]:
-    """The error in a well-formed envelope; fails on anything else."""
+    """Return the error of a well-formed envelope; fail on anything else."""
     assert response.headers["content-type"] == "application/json", response.text
     body = json.loads(response.text)
     assert set(body) == {"data", "error", "meta"}, body
@@ -47,3 +51,18 @@ def error_of(response: httpx2.Response) -> dict[str, Any]:
     assert body["meta"]["timestamp"].endswith("Z")
     error: dict[str, Any] = body["error"]
     return error
+
+
+def from_address(stack: Stack, address: str, **options: object) -> httpx2.Client:
+    """Open a client at an address of its own, so that its mistakes count apart."""
+    transport = httpx2.HTTPTransport(local_address=address)
+    return httpx2.Client(base_url=stack.url, transport=transport, timeout=60, **options)  # type: ignore[arg-type]
+
+
+def acts(stack: Stack, account: str) -> list[str]:
+    """List what the audit holds of the account, oldest first."""
+    with psycopg.connect(stack.postgres.url("gateway")) as database:
+        rows = database.execute(
+            "select act from audit where account_id = %s order by id", [account]
+        )
+        return [act for (act,) in rows]

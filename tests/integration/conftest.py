@@ -1,39 +1,113 @@
 """The whole stack with real servers, as a user's machine has it, in front of the small Hub."""
 
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from playwright.sync_api import Browser
 
 from hub.testing import RunningHub
 from integration.caller import Account
+from integration.chromium import chromium
+from integration.collector import Collector
+from integration.monitored import MonitoredStack
+from local.services import SERVICES
 from local.stack import Stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hub() -> Iterator[RunningHub]:
     with RunningHub() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
-def stack(hub: RunningHub) -> Iterator[Stack]:
-    """Limits as they are by default."""
-    # But for accounts: every test registers some, all from one address.
-    environment = {"HF_ENDPOINT": hub.url, "RATE_REGISTER": "100000"}
+@pytest.fixture(scope="package")
+def other_site() -> Iterator[int]:
+    """The port of somebody's own page; `stack` allows it as http://localhost, and no other host."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<title>another site</title>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.fixture(scope="package")
+def stack(hub: RunningHub, other_site: int) -> Iterator[Stack]:
+    """A stack with the default limits."""
+    # Except for registrations: every test makes some, all from one address. One thread: two would
+    # wait for each other on a busy machine.
+    environment = {"HF_ENDPOINT": hub.url, "RATE_REGISTER": "100000", "OMP_NUM_THREADS": "1"}
+    environment["ALLOWED_ORIGINS"] = f"http://localhost:{other_site}"
+    # Webhooks may reach receivers on this machine.
+    environment["WEBHOOK_NETWORKS"] = "127.0.0.0/8"
     with Stack(environment=environment) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def generous_stack(hub: RunningHub) -> Iterator[Stack]:
-    """For load: limits that are not reached."""
+    """A stack for load tests, with limits that are not reached."""
     names = ("RATE_API", "RATE_GENERATE", "RATE_REGISTER", "RATE_LOGIN")
-    limits = dict.fromkeys(names, "10000000")
-    with Stack(environment={"HF_ENDPOINT": hub.url, **limits}, flood_limit=1_000_000) as running:
+    environment = {"HF_ENDPOINT": hub.url, **dict.fromkeys(names, "10000000")}
+    services = [
+        replace(service, replicas=1) if service.name in ("metrics", "realtime") else service
+        for service in SERVICES
+    ]
+    with Stack(services=services, environment=environment, flood_limit=1_000_000) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def measuring_stack(
+    hub: RunningHub, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """A stack for tests that run models, with metrics, traces, and webhooks to this machine."""
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path_factory.mktemp("models")),
+        "OMP_NUM_THREADS": "1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_TRACES_SAMPLER_ARG": "1",
+        "RATE_REGISTER": "100000",
+        "SWEEP_INTERVAL_S": "0.5",
+        "VERIFICATIONS_PER_HOUR": "2",
+        "WEBHOOK_NETWORKS": "127.0.0.0/8",
+    }
+    one_each = [replace(service, replicas=1, probed=True) for service in SERVICES]
+    with Stack(services=one_each, environment=environment) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def monitored_stack() -> Iterator[MonitoredStack]:
+    with MonitoredStack() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for one file's tests: while it is open, no asynchronous test can run."""
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
 def new_account(stack: Stack) -> Callable[[], Account]:
     return lambda: Account(stack.url)
 

@@ -1,9 +1,9 @@
-"""A database of one's own on a server that is not the stack's.
+"""A database of its own on a server outside the stack.
 
 TEST_DATABASE_URL is the address of one, with a role that may make roles and
 databases; TEST_DATABASE_IMAGE is an image that testcontainers runs one from,
-where Docker is: `timescale/timescaledb:2.29.2-pg18`. Without either there is
-none, and the tests use the embedded PostgreSQL.
+where Docker is: `timescale/timescaledb:2.29.2-pg18`. Without either, the
+tests use the embedded PostgreSQL.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import psycopg
 
 @dataclass(frozen=True)
 class Given:
-    """`url` is that of a role that owns the database and nothing else; `owner` may do all."""
+    """`url` is for a role that owns the database and nothing else; `owner` may do everything."""
 
     url: str
     owner: str
@@ -28,7 +28,7 @@ class Given:
 
 @contextlib.contextmanager
 def database() -> Iterator[Given | None]:
-    """Goes when the block ends, so that several tests can use the server at once."""
+    """Drop the database when the block ends, so that tests can share the server."""
     with _server() as owner:
         if owner is None:
             yield None

@@ -1,4 +1,4 @@
-"""Many callers at once, each counting what it was answered."""
+"""Concurrent callers, each counting its answers."""
 
 import threading
 import time
@@ -11,6 +11,8 @@ import httpx2
 from integration.caller import Account
 
 PATIENCE = 180.0
+# Between an answer and the next request of the same caller.
+PAUSE_S = 0.1
 
 
 class Load:
@@ -20,7 +22,7 @@ class Load:
     itself failed; `good_since` waits for a success that began after a moment.
     """
 
-    def __init__(self, account: Account, url: str, callers: int = 8) -> None:
+    def __init__(self, account: Account, url: str, callers: int = 4) -> None:
         self.answers: Counter[str] = Counter()
         self.other: list[str] = []
         self._account, self._url = account, url
@@ -49,15 +51,17 @@ class Load:
                 self.answers[str(answer.status_code)] += 1
                 if answer.status_code != 200:
                     self.other.append(answer.text)
+                # Else it would keep the machine from starting what it waits for.
+                self._stop.wait(PAUSE_S)
 
     def wait_for(self, more: int) -> None:
-        """Until so many more requests have succeeded."""
+        """Wait until this many more requests have succeeded."""
         enough = self.answers["200"] + more
         wait_until(lambda: self.answers["200"] >= enough)
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    """Far longer than anything takes; what never comes is a failure, not a test that hangs."""
+    """Wait for a condition, far longer than it should take, so that a hang becomes a failure."""
     deadline = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < deadline, f"waited for {PATIENCE:g} s in vain"

@@ -26,8 +26,8 @@ METRICS = Service("metrics", replicas=2, database=True)
 V2 = {"X-Lilypad-Beta": "v2"}
 MANY = "/v2/api/monitor/record"
 LIMITS = dict.fromkeys(("RATE_API", "RATE_REGISTER"), "10000000")
-# A thread that has been told to stop does so at once, or when its last request
-# is given up; in seconds.
+# A thread that is told to stop ends at once, or when its last request
+# times out; in seconds.
 STOPPED = 90.0
 
 
@@ -38,7 +38,7 @@ def join(threads: Iterable[threading.Thread]) -> None:
 
 
 class Relay:
-    """Passes bytes on between a port of its own and another server."""
+    """Forwards bytes between its own port and another server."""
 
     def __init__(self) -> None:
         self.target = ("", 0)
@@ -59,7 +59,7 @@ class Relay:
         return thread
 
     def __enter__(self) -> Self:
-        """Hold everything up."""
+        """Hold up all traffic."""
         self._passing.clear()
         return self
 
@@ -94,7 +94,9 @@ class Relay:
                 server.settimeout(None)
                 ends = {client, server}
                 self._ends |= ends
-                if self._closed:  # while this connection was made: nobody else will shut it
+                if (
+                    self._closed
+                ):  # closed while this connection was made: only this thread can shut it
                     for end in ends:
                         _shut(end)
                 back = self._start(self._pass_on, server, client)
@@ -153,16 +155,16 @@ class MonitoredStack(Stack):
         self._rest.close()
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """What the database itself holds."""
+        """Query the database itself."""
         return given.execute(self.database_url, statement, *parameters)
 
     def administer(self, statement: str, *parameters: Any) -> None:
-        """As whoever the database server belongs to."""
+        """Run a statement as the owner of the database server."""
         owner = self.given.owner if self.given else self.postgres.url()
         given.execute(owner, statement, *parameters)
 
     def kill_database(self) -> None:
-        """Without warning; somebody else's server survives, its connections do not."""
+        """Kill the database without warning; on a shared server, its connections."""
         os.kill(self.processes["postgres"].pid, signal.SIGKILL)
         if self.given:
             self.end_connections()
@@ -174,7 +176,7 @@ class MonitoredStack(Stack):
 
 
 def at(**ago: float) -> str:
-    """RFC 3339, so long ago."""
+    """Return the RFC 3339 time of this long ago."""
     return (datetime.now(UTC) - timedelta(**ago)).isoformat()
 
 

@@ -1,4 +1,4 @@
-"""Limits, repeated requests, hostile bodies and too many callers, through the edge."""
+"""Limits, idempotency, hostile bodies and overload, through the edge."""
 
 import json
 import re
@@ -27,9 +27,9 @@ from local.stack import Stack
 MODEL = {"modelUrl": "lilypad/tiny-text-classification"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hurried(generous_stack: Stack) -> Iterator[Account]:
-    """An account where nothing is limited."""
+    """An account without limits."""
     made = Account(generous_stack.url)
     yield made
     made.http.close()
@@ -38,19 +38,27 @@ def hurried(generous_stack: Stack) -> Iterator[Account]:
 def test_five_hundred_at_once_through_two_gateways_admit_exactly_the_limit(
     stack: Stack, account: Account
 ) -> None:
-    # It may not ask this: what is counted is then answered without any other service.
+    # The key lacks the scope: a counted request is then answered without any other service.
     key = account.make_key("narrow", scopes=["benchmark"])["key"]
 
-    def call(_: int) -> httpx2.Response:
+    def call(_: int) -> tuple[float, httpx2.Response, float]:
+        sent = time.monotonic()
         with httpx2.Client(base_url=stack.url, timeout=60) as http:
-            return http.get("/v1/api/alerts", headers={"Authorization": f"Bearer {key}"})
+            answer = http.get("/v1/api/alerts", headers={"Authorization": f"Bearer {key}"})
+        return sent, answer, time.monotonic()
 
     with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(call, range(500)))
-    statuses = Counter(answer.status_code for answer in answers)
-    # Making the account's two keys were requests as well.
-    assert statuses == {403: 98, 429: 402}
-    for answer in answers:
+        calls = list(pool.map(call, range(500)))
+    statuses = Counter(answer.status_code for _, answer, _ in calls)
+    if max(ended for *_, ended in calls) - min(sent for sent, *_ in calls) < 60:
+        # Making the account's two keys were requests as well.
+        assert statuses == {403: 98, 429: 402}
+    # On a very slow machine it takes longer: 101 admitted requests take at least the minute.
+    assert statuses.keys() == {403, 429}
+    admitted = [(sent, ended) for sent, answer, ended in calls if answer.status_code == 403]
+    first, last = sorted(sent for sent, _ in admitted), sorted(ended for _, ended in admitted)
+    assert all(ended - sent >= 60 for sent, ended in zip(first, last[100:], strict=False))
+    for _, answer, _ in calls:
         assert answer.headers["ratelimit-policy"] == '"api";q=100;w=60'
         assert re.fullmatch(r'"api";r=\d+;t=\d+', answer.headers["ratelimit"])
         if answer.status_code == 429:
@@ -62,7 +70,9 @@ def test_five_hundred_at_once_through_two_gateways_admit_exactly_the_limit(
     other.http.close()
 
 
-def test_ten_generations_a_minute_and_no_more_for_whatever_was_refused(account: Account) -> None:
+def test_ten_generations_a_minute_are_admitted_and_refused_ones_do_not_count(
+    account: Account,
+) -> None:
     for _ in range(3):  # not understood, so not a generation
         assert account.post("/v1/api/generate", {"modelUrl": 1}).status_code == 400
     statuses = [account.generate(MODEL["modelUrl"]).status_code for _ in range(14)]
@@ -98,15 +108,18 @@ def test_a_request_that_is_repeated_at_once_is_done_once(
 
 
 def test_a_key_that_was_made_when_its_gateway_died_is_made_once(
-    generous_stack: Stack, hurried: Account
+    generous_stack: Stack,
 ) -> None:
-    """Both gateways are killed again and again while the same requests are repeated."""
-    auth = (hurried.email, PASSWORD)
+    """A gateway is killed again and again while the same requests are repeated."""
+    owner = Account(generous_stack.url)
+    auth = (owner.email, PASSWORD)
     stop = threading.Event()
 
     def kill() -> None:
-        while not stop.wait(1.0):
+        while True:
             generous_stack.processes["gateway-1"].kill()
+            if stop.wait(1.0):
+                return
 
     def make(number: int) -> str:
         headers = {"Idempotency-Key": f"key-{number}"}
@@ -127,17 +140,18 @@ def test_a_key_that_was_made_when_its_gateway_died_is_made_once(
     killer = threading.Thread(target=kill)
     killer.start()
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(make, range(24)))
+        made = list(pool.map(make, range(12)))
     stop.set()
     killer.join()
     generous_stack.wait_until_ready("gateway-1")
     names = [
-        key["name"] for key in hurried.http.get("/v1/api/keys", auth=auth).json()["data"]["keys"]
+        key["name"] for key in owner.http.get("/v1/api/keys", auth=auth).json()["data"]["keys"]
     ]
-    assert sorted(names) == sorted(["test", *(f"k{number}" for number in range(24))])
+    assert sorted(names) == sorted(["test", *(f"k{number}" for number in range(12))])
     for key in made:
-        answer = hurried.http.get("/v1/api/alerts", headers={"Authorization": f"Bearer {key}"})
+        answer = owner.http.get("/v1/api/alerts", headers={"Authorization": f"Bearer {key}"})
         assert answer.status_code == 200
+    owner.http.close()
 
 
 HOSTILE = {
@@ -188,7 +202,7 @@ def test_a_hostile_query_is_a_1003_that_repeats_nothing(hurried: Account, query:
 
 
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59-01:00", "3000-01-01T00:00:00Z"])
-def test_an_expiry_that_nobody_can_mean_is_a_1003(hurried: Account, time: str) -> None:
+def test_an_implausible_expiry_is_a_1003(hurried: Account, time: str) -> None:
     auth = (hurried.email, PASSWORD)
     [key] = hurried.http.get("/v1/api/keys", auth=auth).json()["data"]["keys"]
     for method, path in (("POST", "/v1/api/keys"), ("PATCH", f"/v1/api/keys/{key['id']}")):
@@ -206,7 +220,7 @@ def test_an_address_with_a_slash_too_many_is_a_404_that_leads_nowhere(hurried: A
         assert "location" not in answer.headers
 
 
-def test_what_is_no_json_is_a_415(hurried: Account) -> None:
+def test_a_body_that_is_not_json_is_a_415(hurried: Account) -> None:
     headers = {**hurried.headers, "Content-Type": "text/plain"}
     answer = hurried.http.post("/v1/api/generate", content=b"{}", headers=headers)
     assert (answer.status_code, error_of(answer)["code"]) == (415, 1003)
@@ -230,7 +244,7 @@ def test_a_gigabyte_announced_or_in_chunks_is_a_413_and_takes_no_memory(
                 for _ in range(1024 if body else 20):
                     connection.sendall(body or b" " * 2**20)
             except OSError:
-                pass  # it hangs up on what is too much
+                pass  # it hangs up on an oversized body
             assert b" 413 " in connection.recv(4096).partition(b"\r\n")[0]
     after = sum(psutil.Process(pid).memory_info().rss for pid in processes)
     assert after - before < 100 * 2**20
@@ -263,8 +277,10 @@ def test_among_a_hundred_thousand_keys_one_is_found_by_an_index(stack: Stack) ->
         database.rollback()
 
 
-def test_what_the_edge_may_answer_and_every_parameter_is_declared(generous_stack: Stack) -> None:
-    paths = httpx2.get(f"{generous_stack.url}/openapi.json").json()["paths"]
+def test_openapi_declares_every_answer_of_the_edge_and_every_parameter(
+    generous_stack: Stack,
+) -> None:
+    paths = httpx2.get(f"{generous_stack.url}/openapi.json", timeout=60).json()["paths"]
     for path, operations in paths.items():
         for method, operation in operations.items():
             wanted = {"503", "504"} | ({"408", "413"} if "requestBody" in operation else set())
@@ -275,16 +291,17 @@ def test_what_the_edge_may_answer_and_every_parameter_is_declared(generous_stack
         return {parameter["name"]: parameter["schema"] for parameter in listed}
 
     assert parameters("get", "/v1/api/alerts") == {
-        "modelId": {"type": "string"},
+        "modelId": {"type": "string", "examples": ["openai/gpt2"]},
         "openOnly": {"type": "boolean", "default": False},
-        "before": {"type": "string"},
+        "before": {"type": "string", "examples": ["alert_4f1d0c2a9b8e7d6c5b4a3928"]},
         "limit": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
     }
     assert parameters("get", "/v1/api/benchmark")["limit"]["maximum"] == 100
-    assert parameters("post", "/v1/api/download") == {"If-None-Match": {"type": "string"}}
+    assert {*parameters("post", "/v1/api/download")} == {"If-None-Match"}
     assert "304" in paths["/v1/api/download"]["post"]["responses"]
 
 
+@pytest.mark.long
 def test_schemathesis_finds_nothing(generous_stack: Stack, tmp_path: Path) -> None:
     keyed, owner = Account(generous_stack.url), Account(generous_stack.url)
     config = tmp_path / "schemathesis.toml"
@@ -295,17 +312,26 @@ def test_schemathesis_finds_nothing(generous_stack: Stack, tmp_path: Path) -> No
         # The edge knows no method QUERY and answers 400 itself.
         "[phases.coverage]\n"
         'unexpected-methods = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"]\n'
-        # A schema cannot say that a model's address must be one, that a time is to come, or that
-        # an idempotency key is another body's.
+        # A schema cannot say that a model's address must exist, that a time must lie ahead, or that
+        # an idempotency key belongs to another body.
         "[checks.positive_data_acceptance]\n"
         'expected-statuses = ["2xx", "3xx", 400, 401, 403, 404, 409, 422, 429, "5xx"]\n'
+        # The example's model is really measured, which takes a minute.
+        '[[operations]]\ninclude-name = "POST /v1/api/benchmark"\n'
+        'headers = { Prefer = "respond-async" }\n'
     )
     program = Path(executable).with_name("schemathesis")
     schema = f"{generous_stack.url}/openapi.json"
     options = ["--checks", "all", "--continue-on-failure", "--generation-deterministic"]
     options += ["--max-examples", "3", "--request-timeout", "60"]
+    # All but one of v2's operations are v1's.
+    options += ["--exclude-path-regex", "^/v2/(?!api/monitor/record$)"]
     command = [str(program), "--config-file", str(config), "run", *options, schema]
     done = run(command, capture_output=True, text=True, cwd=tmp_path)
+    for measured in keyed.http.get("/v1/api/benchmark", headers=keyed.headers).json()["data"][
+        "runs"
+    ]:
+        keyed.http.delete(f"/v1/api/benchmark/{measured['id']}", headers=keyed.headers)
     assert done.returncode == 0, done.stdout[-6000:]
     keyed.http.close()
     owner.http.close()

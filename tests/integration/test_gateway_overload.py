@@ -1,4 +1,4 @@
-"""Two gateways that take little at once: what is beyond it, and who still gets in."""
+"""Two gateways of small capacity: excess requests are refused, and others are served."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from integration.load import wait_until
 from local.services import Service
 from local.stack import Stack
 
-# Of each gateway, and of an account on each.
+# Requests at once on each gateway, and of one account on each.
 MOST, SHARE = 20, 8
 # Registrations from one address in a minute; these tests make 24.
 REGISTERED = 60
@@ -27,11 +27,11 @@ MODEL = {"modelUrl": "lilypad/tiny-text-classification"}
 @pytest.fixture(scope="module")
 def narrow(hub: RunningHub) -> Iterator[Stack]:
     limits = {"RATE_API": "10000000", "RATE_GENERATE": "10000000", "RATE_REGISTER": str(REGISTERED)}
-    places = {"MOST_AT_ONCE": str(MOST), "MOST_AT_ONCE_PER_ACCOUNT": str(SHARE)}
+    places = {"MAX_REQUESTS": str(MOST), "MAX_REQUESTS_PER_ACCOUNT": str(SHARE)}
     services = (
         Service("gateway", replicas=2, database=True, http=True),
         Service("generator", hub=True),
-        # Without a worker: what it is asked to measure waits for ever.
+        # Without a worker: its runs wait for ever.
         Service("benchmarker", database=True),
     )
     environment = {"HF_ENDPOINT": hub.url, **limits, **places}
@@ -41,14 +41,14 @@ def narrow(hub: RunningHub) -> Iterator[Stack]:
 
 @pytest.fixture
 def crowd(narrow: Stack) -> Iterator[list[Account]]:
-    """More accounts than it takes to fill every place."""
+    """More accounts than it takes to fill the capacity."""
     made = [Account(narrow.url) for _ in range(8)]
     yield made
     for account in made:
         account.http.close()
 
 
-def test_attempts_to_register_that_cannot_be_read_count_as_well(narrow: Stack) -> None:
+def test_malformed_registrations_count_against_the_limit(narrow: Stack) -> None:
     elsewhere = httpx2.HTTPTransport(local_address="127.0.0.99")
     with httpx2.Client(base_url=narrow.url, transport=elsewhere, timeout=60) as http:
         answers = [http.post("/v1/api/accounts", json={"no": "account"}) for _ in range(70)]
@@ -59,14 +59,14 @@ def test_attempts_to_register_that_cannot_be_read_count_as_well(narrow: Stack) -
 
 @pytest.fixture
 def http(narrow: Stack) -> Iterator[httpx2.Client]:
-    """Of as many connections as there are callers; each a client of its own would take its time."""
+    """A client with as many connections as callers."""
     unlimited = httpx2.Limits(max_connections=None)
     with httpx2.Client(base_url=narrow.url, timeout=130, limits=unlimited) as made:
         yield made
 
 
 def under_way(stack: Stack) -> int:
-    """Requests that the edge has passed on and that are not answered yet."""
+    """Requests that the edge has forwarded and that are not answered yet."""
     found = re.search(
         r"cluster.gateway.upstream_rq_active: (\d+)",
         stack.edge.admin("GET", "/stats?filter=^cluster.gateway.upstream_rq_active$"),
@@ -75,7 +75,7 @@ def under_way(stack: Stack) -> int:
     return int(found[1])
 
 
-def test_beyond_what_is_taken_callers_are_told_at_once_and_what_was_taken_is_served(
+def test_requests_beyond_capacity_are_refused_at_once_and_the_others_are_served(
     narrow: Stack, crowd: list[Account], http: httpx2.Client
 ) -> None:
     assert crowd[0].generate(MODEL["modelUrl"]).status_code == 200
@@ -90,7 +90,7 @@ def test_beyond_what_is_taken_callers_are_told_at_once_and_what_was_taken_is_ser
         os.kill(generator, signal.SIGSTOP)
         try:
             answers = [pool.submit(generate, number) for number in range(asked)]
-            # Nothing has been generated yet: these were refused, all that have no place.
+            # Nothing has been generated yet: all requests without a place were refused.
             wait_until(lambda: sum(map(Future.done, answers)) >= asked - 2 * MOST)
             refused = [done.result() for done in answers if done.done()]
             for path in ("/healthz", "/readyz"):
@@ -104,7 +104,8 @@ def test_beyond_what_is_taken_callers_are_told_at_once_and_what_was_taken_is_ser
     served = Counter(done.result().status_code for done in answers)
     assert set(served) == {503, 200}
     assert served[200] <= 2 * MOST
-    assert crowd[0].generate(MODEL["modelUrl"]).status_code == 200
+    # The bus may have disconnected the generator, which reconnects by itself.
+    wait_until(lambda: crowd[0].generate(MODEL["modelUrl"]).status_code == 200)
 
 
 def test_an_account_gets_its_share_and_leaves_the_rest_to_others(
@@ -131,7 +132,7 @@ def test_an_account_gets_its_share_and_leaves_the_rest_to_others(
         assert error_of(answer)["details"] == {"limit": SHARE}
 
 
-def test_accounts_that_wait_for_their_runs_keep_nobody_out(
+def test_accounts_that_wait_for_their_runs_keep_no_other_out(
     narrow: Stack, crowd: list[Account], http: httpx2.Client
 ) -> None:
     stranger, *patient = crowd
@@ -149,7 +150,7 @@ def test_accounts_that_wait_for_their_runs_keep_nobody_out(
         state: str = answer.json()["data"]["state"]
         return state
 
-    # Far more than both gateways have places, and less than of each account is held.
+    # Far more than both gateways have places, and fewer per account than a gateway holds.
     waits = [account for account in patient for _ in range(9)]
     with ThreadPoolExecutor(len(waits)) as pool:
         waiting = [pool.submit(wait, account) for account in waits]

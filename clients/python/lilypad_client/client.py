@@ -1,108 +1,233 @@
-"""The client itself: one connection pool, retries, and a method for each question."""
+"""The clients: the reference's methods, and a resource for each part of the API."""
 
-import hashlib
-import os
-import random
-import time
-from collections.abc import Sequence
+from __future__ import annotations
+
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import httpx2
+from lilypad_client import benchmarks, modules
+from lilypad_client.account import Account, Keys
+from lilypad_client.alerts import Alerts
+from lilypad_client.benchmarks import Benchmarks
+from lilypad_client.metrics import Metrics
+from lilypad_client.modules import Module, Modules
+from lilypad_client.resource import Async, AsyncRaw, Flow, Mode, Raw, Resource, Sync, operation
+from lilypad_client.retrying import Budget, Policy
+from lilypad_client.transport import AsyncTransport, SyncTransport
+from lilypad_client.webhooks import Webhooks
 
-from lilypad_client.errors import APIConnectionError, LilypadError, status_error
-from lilypad_client.modules import Module
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from datetime import datetime
+    from types import TracebackType
+    from typing import Unpack
 
-# Tried again: the service asks for it, or never saw the request.
-RETRIED = frozenset({429, 502, 503, 504})
-# The first pause between tries and the longest, in seconds.
-PAUSE, LONGEST_PAUSE = 0.5, 60.0
+    from lilypad_client import types
+    from lilypad_client.connection import RateLimit
+    from lilypad_client.params import (
+        BenchmarkRequestFields,
+        GenerateRequestFields,
+        MonitorRequestFields,
+    )
+    from lilypad_client.realtime import MetricUpdate
 
 
-class LilypadClient:
-    """Talks to a Lilypad Model Generator.
+class Client(Resource[Mode]):
+    """What all clients have, written once."""
+
+    @cached_property
+    def modules(self) -> Modules[Mode]:
+        return Modules(self._connection)
+
+    @cached_property
+    def benchmarks(self) -> Benchmarks[Mode]:
+        return Benchmarks(self._connection)
+
+    @cached_property
+    def metrics(self) -> Metrics[Mode]:
+        return Metrics(self._connection)
+
+    @cached_property
+    def alerts(self) -> Alerts[Mode]:
+        return Alerts(self._connection)
+
+    @cached_property
+    def webhooks(self) -> Webhooks[Mode]:
+        return Webhooks(self._connection)
+
+    @cached_property
+    def account(self) -> Account[Mode]:
+        return Account(self._connection)
+
+    @cached_property
+    def keys(self) -> Keys[Mode]:
+        return Keys(self._connection)
+
+    @property
+    def base_url(self) -> str:
+        """Address of the service."""
+        return self._connection.base_url
+
+    @property
+    def last_rate_limit(self) -> RateLimit | None:
+        """What the last answer said of the rate limit; None before the first."""
+        return self._connection.last_rate_limit
+
+    @property
+    def beta(self) -> Self:
+        """The same client for v2 of the API, opted in."""
+        return self._with(version="v2")
+
+    def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
+        """The same client with another deadline per call (seconds), or number of retries."""
+        old = self._connection.policy
+        new = _policy(
+            old.timeout_s if timeout is None else timeout,
+            old.max_retries if max_retries is None else max_retries,
+        )
+        return self._with(policy=new._replace(budget=old.budget))
+
+    def _with(self, **changes: Any) -> Self:
+        other = type(self).__new__(type(self))
+        Resource.__init__(other, self._connection.copy(**changes))
+        return other
+
+    @operation
+    def generate_module(
+        self, model_url: str, **fields: Unpack[GenerateRequestFields]
+    ) -> Flow[Module]:
+        """Generate the files of a module that runs the model.
+
+        Args:
+            model_url: https://huggingface.co/owner/name, or the id.
+            fields: `options` (`batchSize`, `memory`, `gpu`, `optimizationLevel`), `revision`,
+                `accept` (reasons not to refuse the model for: license, too-large), `verify`
+                (a worker runs the module first, which is waited for).
+        """
+        return modules.generate(self, model_url, fields)
+
+    @operation
+    def download(
+        self,
+        model_url: str,
+        to: str | Path,
+        *,
+        extract: bool = False,
+        **fields: Unpack[GenerateRequestFields],
+    ) -> Flow[Path]:
+        """Download the same module as a zip: whole and checked, or not at all.
+
+        Args:
+            model_url: as for `generate_module`, and so are the fields.
+            to: the file to write; with `extract`, the folder.
+            extract: whether to extract it. A crafted archive is refused.
+            fields: as for `generate_module`.
+        """
+        return modules.download(self, model_url, Path(to), extract=extract, fields=fields)
+
+    @operation
+    def get_metrics(
+        self, model_id: str, **fields: Unpack[MonitorRequestFields]
+    ) -> Flow[types.Monitoring]:
+        """Summarise the last days of a model; the same as `metrics.get`."""
+        return Metrics.get.function(self, model_id, **fields)
+
+    @operation
+    def run_benchmark(
+        self,
+        model_id: str,
+        *,
+        wait_timeout: float | None = None,
+        **fields: Unpack[BenchmarkRequestFields],
+    ) -> Flow[types.Run]:
+        """Measure a model and wait for the results: `run.results`, `run.analysis`.
+
+        `benchmarks.start` does not wait and shows progress.
+
+        Args:
+            model_id: id or address of a model on the Hugging Face Hub.
+            wait_timeout: seconds after which the run is canceled; None: as long as it takes.
+            fields: `batch_sizes`, `iterations`, `warmup`, `device` and the others of the API
+                reference, named as Python names them.
+
+        Raises:
+            JobTimeoutError: the run was not over in time, and was canceled.
+            BenchmarkError: it failed; `details["reason"]` says why.
+        """
+        return benchmarks.run(self, model_id, wait_timeout, fields)
+
+
+def _policy(timeout: float, max_retries: int) -> Policy:
+    if not timeout > 0 or max_retries < 0:
+        raise ValueError("timeout must be above 0, and max_retries 0 or more")
+    return Policy(max_retries, timeout, Budget())
+
+
+class LilypadClient(Client[Sync]):
+    """A client of the Lilypad Model Generator.
 
     Args:
         api_key: as shown when it was made; else the variable LILYPAD_API_KEY.
         base_url: where the service is; else LILYPAD_BASE_URL, else this machine.
-        timeout: seconds to wait for an answer.
-        max_retries: how often to try again after 429, 502, 503, 504 or a lost
-            connection; 0: never.
+        account: e-mail address and password, for `account` and `keys` alone; with a second
+            factor also a code, which one call uses up.
+        timeout: seconds that a call may take, all its attempts together.
+        max_retries: how often a call is tried again where that is safe; 0: never.
 
     Raises:
         LilypadError: there is no key. Every method raises its subclasses.
     """
+
+    _connection: SyncTransport
 
     def __init__(
         self,
         api_key: str | None = None,
         base_url: str | None = None,
         *,
+        account: tuple[str, str] | tuple[str, str, str] | None = None,
         timeout: float = 60.0,
         max_retries: int = 2,
     ) -> None:
-        key = api_key or os.environ.get("LILYPAD_API_KEY")
-        if not key:
-            raise LilypadError("give api_key, or set LILYPAD_API_KEY")
-        url = base_url or os.environ.get("LILYPAD_BASE_URL") or "http://127.0.0.1:8080"
-        self.max_retries = max_retries
-        self._http = httpx2.Client(
-            base_url=url.rstrip("/"),
-            timeout=timeout,
-            headers={"Authorization": f"Bearer {key}", "User-Agent": "lilypad-client-python"},
-        )
+        policy = _policy(timeout, max_retries)
+        super().__init__(SyncTransport(api_key, base_url, account, policy))
 
-    def generate_module(
+    @property
+    def with_raw_response(self) -> RawLilypadClient:
+        """The same client, whose methods return status and headers as well."""
+        return RawLilypadClient(self._connection.copy(raw=True))
+
+    def subscribe_metrics(
         self,
-        model_url: str,
-        options: dict[str, Any] | None = None,
+        model_id: str,
+        metrics: Sequence[str] | None = None,
         *,
-        revision: str | None = None,
-        accept: Sequence[str] = (),
-    ) -> Module:
-        """The files of a module that runs the model.
+        since: datetime | str | None = None,
+    ) -> Iterator[MetricUpdate]:
+        """Yield a model's updates as they are recorded; reconnects, and leaves nothing out.
 
         Args:
-            model_url: https://huggingface.co/owner/name, or the id.
-            options: any of batchSize, memory, gpu, optimizationLevel.
-            revision: a branch, tag or commit in place of the address's own.
-            accept: what the model is not to be refused for: license, too-large.
-        """
-        response = self._post("/v1/api/generate", _body(model_url, options, revision, accept))
-        try:
-            return Module(response.json()["data"])
-        except (ValueError, LookupError, TypeError):
-            raise APIConnectionError(
-                f"{self._http.base_url} does not answer as a Lilypad Model Generator;"
-                " is base_url right?"
-            ) from None
+            model_id: as it is recorded; one that was never recorded may be followed too.
+            metrics: only these; None: all.
+            since: where to begin: a time, or the `cursor` of an update; None: now.
 
-    def download(
-        self,
-        model_url: str,
-        to: str | Path,
-        options: dict[str, Any] | None = None,
-        *,
-        revision: str | None = None,
-        accept: Sequence[str] = (),
-    ) -> Path:
-        """The same module as a zip, written to the file `to`, whole or not at all.
-
-        Returns:
-            The path it was written to.
+        Raises:
+            APIStatusError: the service refused the socket, or the key was revoked.
         """
-        response = self._post("/v1/api/download", _body(model_url, options, revision, accept))
-        digest = hashlib.sha256(response.content).hexdigest()
-        if response.headers.get("etag") != f'"{digest}"':
-            raise APIConnectionError("the archive did not arrive whole; try again")
-        path = Path(to)
-        part = path.with_name(f"{path.name}.part")
-        part.write_bytes(response.content)
-        return part.replace(path)
+        from lilypad_client import realtime  # noqa: PLC0415  (an extra)
+
+        updates = realtime.metric_updates(self._connection, model_id, metrics, since)
+        return realtime.blocking(updates)
+
+    def watch_alerts(self, model_id: str | None = None) -> Iterator[types.Alert]:
+        """Yield alerts, of one model or of all: when raised, and again when recovered."""
+        from lilypad_client import realtime  # noqa: PLC0415  (an extra)
+
+        return realtime.blocking(realtime.new_alerts(self._connection, model_id))
 
     def close(self) -> None:
-        self._http.close()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -115,50 +240,65 @@ class LilypadClient:
     ) -> None:
         self.close()
 
-    def _post(self, path: str, body: dict[str, Any]) -> httpx2.Response:
-        for attempt in range(self.max_retries + 1):
-            last = attempt == self.max_retries
-            try:
-                response = self._http.post(path, json=body)
-            except httpx2.TransportError as error:
-                if last:
-                    raise APIConnectionError(f"no answer from {self._http.base_url}") from error
-                time.sleep(_pause(attempt, None))
-                continue
-            if response.is_success:
-                return response
-            if last or response.status_code not in RETRIED:
-                raise _error(response)
-            time.sleep(_pause(attempt, response.headers.get("retry-after")))
-        raise AssertionError("unreachable")
+
+class AsyncLilypadClient(Client[Async]):
+    """The same client for asyncio: its methods are awaited, its lists are `async for`."""
+
+    _connection: AsyncTransport
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        account: tuple[str, str] | tuple[str, str, str] | None = None,
+        timeout: float = 60.0,
+        max_retries: int = 2,
+    ) -> None:
+        policy = _policy(timeout, max_retries)
+        super().__init__(AsyncTransport(api_key, base_url, account, policy))
+
+    @property
+    def with_raw_response(self) -> AsyncRawLilypadClient:
+        """The same client, whose methods return status and headers as well."""
+        return AsyncRawLilypadClient(self._connection.copy(raw=True))
+
+    def subscribe_metrics(
+        self,
+        model_id: str,
+        metrics: Sequence[str] | None = None,
+        *,
+        since: datetime | str | None = None,
+    ) -> AsyncIterator[MetricUpdate]:
+        """Yield a model's updates as they are recorded; as `LilypadClient.subscribe_metrics`."""
+        from lilypad_client import realtime  # noqa: PLC0415  (an extra)
+
+        return realtime.metric_updates(self._connection, model_id, metrics, since)
+
+    def watch_alerts(self, model_id: str | None = None) -> AsyncIterator[types.Alert]:
+        """Yield alerts, of one model or of all: when raised, and again when recovered."""
+        from lilypad_client import realtime  # noqa: PLC0415  (an extra)
+
+        return realtime.new_alerts(self._connection, model_id)
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
 
 
-def _body(
-    model_url: str, options: dict[str, Any] | None, revision: str | None, accept: Sequence[str]
-) -> dict[str, Any]:
-    body: dict[str, Any] = {"modelUrl": model_url}
-    if options:
-        body["options"] = options
-    if revision:
-        body["revision"] = revision
-    if accept:
-        body["accept"] = list(accept)
-    return body
+class RawLilypadClient(Client[Raw]):
+    """Made by `LilypadClient.with_raw_response`."""
 
 
-def _pause(attempt: int, asked: str | None) -> float:
-    """What the service asked for, else a growing pause; always with a little chance in it."""
-    seconds = float(asked) if asked and asked.isdigit() else PAUSE * 2.0**attempt
-    return min(seconds, LONGEST_PAUSE) * (1 + random.random() / 4)  # noqa: S311  (no secret)
-
-
-def _error(response: httpx2.Response) -> LilypadError:
-    try:
-        error = response.json()["error"]
-        whole = isinstance(error["code"], int) and isinstance(error["message"], str)
-    except (ValueError, LookupError, TypeError):
-        whole = False
-    if not whole:
-        error = None
-    request_id = response.headers.get("x-request-id", "")
-    return status_error(response.status_code, error, request_id, response.text)
+class AsyncRawLilypadClient(Client[AsyncRaw]):
+    """Made by `AsyncLilypadClient.with_raw_response`."""

@@ -10,7 +10,7 @@ ECHO = Service("gateway", replicas=2, http=True, module="local.tests.echo")
 DEPLOY = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def edge() -> Iterator[Stack]:
     """Envoy alone, in front of two stand-ins for the gateway."""
     with Stack(
@@ -19,7 +19,7 @@ def edge() -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers() -> Iterator[Stack]:
     """NATS and PostgreSQL, with the schemas of two services that are not running."""
     services = [Service("gateway", replicas=0, database=True), Service("metrics", 0, database=True)]

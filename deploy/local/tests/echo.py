@@ -1,7 +1,8 @@
-"""Stands in for the gateway where the edge alone is looked at: tells what reached it.
+"""A stand-in for the gateway in tests of the edge alone: echoes the request it received.
 
 `/readyz` answers 200 until a POST to `/unready`; `/slow/<seconds>` waits;
-`/die` ends the process while the request is under way.
+`/die` ends the process while the request is under way. To the edge it says
+that `Authorization: ACCOUNT` is an account's, and that a request without it is not admitted.
 """
 
 import asyncio
@@ -25,8 +26,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         size += len(message.get("body", b""))
         if not message.get("more_body"):
             break
+    given = dict(scope["headers"])
+    account = given.get(b"authorization", b"")
     if path == "/readyz":
         status = 200 if ready else 503
+    elif path.startswith("/admit/"):
+        status = 200 if account else 401
     else:
         served.append(f"{scope['method']} {path}")
         await _do(path)
@@ -39,6 +44,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     }
     content = json.dumps(answer).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    if path.startswith("/admit/") and account:
+        headers.append((b"x-lilypad-account", account))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 

@@ -1,5 +1,6 @@
 """HTTP by hand, for requests that no well-behaved client would send."""
 
+import contextlib
 import json
 import re
 import socket
@@ -24,7 +25,10 @@ def ask(port: int, request: bytes) -> Answer:
     """Send these bytes as they are; the answer ends where its Content-Length says."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.settimeout(60)
-        connection.sendall(request)
+        # A caller that is refused before it has sent everything may read why (as httpx and curl
+        # do).
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            connection.sendall(request)
         return read(connection)
 
 
@@ -54,7 +58,7 @@ def _more(connection: socket.socket) -> bytes:
 
 
 def assert_envelope(answer: Answer, code: int) -> None:
-    """It is the project's envelope of an error with this code, in every particular."""
+    """Assert that the answer is exactly the project's error envelope with this code."""
     assert answer.headers["content-type"] == "application/json"
     envelope = answer.json()
     assert set(envelope) == {"data", "error", "meta"}

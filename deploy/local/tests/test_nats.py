@@ -1,4 +1,4 @@
-"""Who may say and hear what on the bus, with the real server and the real configuration."""
+"""Permissions on the bus, with the real server and the real configuration."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from local.stack import Stack
 
 
 class Guest(Client):
-    """A client that keeps what the server refuses it, as the server says it."""
+    """A client that collects the server's messages about refused operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,15 +29,15 @@ class Guest(Client):
         await self.refusals.put(str(error))
 
     async def settle(self) -> None:
-        """Returns when the server has read everything that was sent.
+        """Return when the server has read everything that was sent.
 
-        Twice, since nats-py sends the first PING ahead of what is waiting to be sent.
+        Twice, since nats-py sends the first PING ahead of the data waiting to be sent.
         """
         await self.flush()
         await self.flush()
 
     async def is_refused(self, subject: str) -> None:
-        """Returns when the server has said so."""
+        """Return when the server has reported a refusal."""
         refusal = await asyncio.wait_for(self.refusals.get(), 30)
         assert "permissions violation" in refusal
         assert subject.lower() in refusal.lower()
@@ -63,6 +63,16 @@ async def connect(servers: Stack) -> AsyncIterator[Connect]:
 
 async def answer(message: Msg) -> None:
     await message.respond(b"answer")
+
+
+async def test_a_hanging_client_is_disconnected(servers: Stack) -> None:
+    user = {"user": "generator", "pass": servers.nats.credentials.password("nats/generator")}
+    reader, writer = await asyncio.open_connection("127.0.0.1", servers.nats.port)
+    writer.write(f"CONNECT {json.dumps({**user, 'verbose': False})}\r\nPING\r\n".encode())
+    async with asyncio.timeout(100):  # by the configuration 12 s, by default 4 minutes
+        said = await reader.read()
+    writer.close()
+    assert b"Stale Connection" in said
 
 
 @pytest.mark.parametrize(
@@ -105,7 +115,7 @@ async def test_a_service_is_asked_and_answers(connect: Connect) -> None:
         ("gateway", "unlisted"),
     ],
 )
-async def test_nobody_listens_to_what_is_for_another(
+async def test_a_service_cannot_subscribe_to_anothers_requests(
     connect: Connect, user: str, subject: str
 ) -> None:
     client = await connect(user)
@@ -123,6 +133,10 @@ async def test_nobody_listens_to_what_is_for_another(
         ("generator", "$JS.API.STREAM.DELETE.LIMITS_60"),
         ("worker", "$JS.API.STREAM.DELETE.JOBS"),
         ("worker", "rpc.metrics.record"),
+        ("worker", "rpc.gateway.hub_token"),
+        ("realtime", "rpc.gateway.hub_token"),
+        ("metrics", "rpc.gateway.hub_token"),
+        ("webhooks", "rpc.gateway.hub_token"),
         ("metrics", "rpc.generator.generate"),
         ("metrics", "$JS.API.STREAM.DELETE.LIMITS_60"),
         ("gateway", "$JS.API.STREAM.DELETE.JOBS"),
@@ -133,7 +147,7 @@ async def test_nobody_listens_to_what_is_for_another(
         ("gateway", "_INBOX.generator.x.1"),
     ],
 )
-async def test_nobody_says_what_is_not_his_to_say(
+async def test_a_service_cannot_publish_on_anothers_subjects(
     connect: Connect, user: str, subject: str
 ) -> None:
     client = await connect(user)

@@ -1,8 +1,13 @@
-"""The database, with the real server: who sees what, and what survives."""
+"""The database, with the real server: who sees which tables, and which data survive."""
+
+from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from common.errors import Unavailable
+from common.postgres import Database
 from local.postgres import Postgres
 from local.stack import Stack
 
@@ -46,9 +51,37 @@ def test_no_service_reaches_beyond_its_schema(postgres: Postgres, statement: str
 
 @pytest.mark.parametrize("user", ["gateway", "postgres", "nobody"])
 @pytest.mark.parametrize("password", ["", ":wrong"])
-def test_nobody_enters_without_the_password(postgres: Postgres, user: str, password: str) -> None:
+def test_a_client_without_the_password_is_rejected(
+    postgres: Postgres, user: str, password: str
+) -> None:
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(f"postgresql://{user}{password}@127.0.0.1:{postgres.port}/lilypad")
+
+
+async def test_a_pool_takes_a_changed_password_from_its_passfile(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    passfile = tmp_path / "pgpass"
+    passfile.touch(mode=0o600)
+    passfile.write_text(f"*:*:*:*:{postgres.credentials.password('postgres/metrics')}\n")
+    url = f"postgresql://metrics@127.0.0.1:{postgres.port}/lilypad?passfile={passfile}"
+    database = Database(url, "metrics")
+    try:
+        async with database.pool:
+            await database.ping()
+            with psycopg.connect(postgres.url(), autocommit=True) as server:
+                server.execute("alter role metrics password 'changed'")
+                passfile.write_text("*:*:*:*:changed\n")
+                server.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s",
+                    ["metrics"],
+                )
+            while True:  # a connection may end a moment after it was told to
+                with suppress(Unavailable):
+                    await database.ping()
+                    break
+    finally:
+        postgres.create_schemas(["metrics"])
 
 
 def test_schemas_can_be_created_again_and_keep_what_is_in_them(postgres: Postgres) -> None:
@@ -62,7 +95,7 @@ def test_schemas_can_be_created_again_and_keep_what_is_in_them(postgres: Postgre
         benchmarker.execute("create table runs (id int)")
 
 
-def test_what_was_committed_survives_a_killed_server(servers: Stack, postgres: Postgres) -> None:
+def test_committed_rows_survive_a_killed_server(servers: Stack, postgres: Postgres) -> None:
     with psycopg.connect(postgres.url("gateway")) as gateway:
         gateway.execute("insert into keys values ('committed')")
     servers.processes["postgres"].kill()

@@ -1,4 +1,4 @@
-"""`make run`, from outside: what it says, what it leaves, what it finds again."""
+"""`make run`, from outside: its messages, the traces it leaves, the data it finds again."""
 
 import base64
 import contextlib
@@ -53,7 +53,7 @@ class Run:
         return self.process.returncode
 
     def left(self) -> list[str]:
-        """What is still there, once everything had the time to go."""
+        """Return the processes and files that remain after everything had time to end."""
         _, alive = psutil.wait_procs(self.started, timeout=60)
         pids = {child.pid for child in self.started}
         segments = [
@@ -106,7 +106,7 @@ def running(home: Path) -> Iterator[Run]:
 
 
 def refusal(home: Path, port: int | str) -> str:
-    """The one sentence that it says when it will not start."""
+    """Return the one sentence that it prints when it refuses to start."""
     process = _start(home, port)
     said, complaint = process.communicate()
     assert (process.returncode, said) == (1, "")
@@ -115,25 +115,8 @@ def refusal(home: Path, port: int | str) -> str:
     return complaint
 
 
-def test_a_second_one_at_the_same_home_is_refused_and_an_interrupt_stops_the_first_in_order(
-    tmp_path: Path,
-) -> None:
-    with running(tmp_path) as run:
-        (port,) = ports.find(1)
-        said = refusal(tmp_path, port)
-        assert str(tmp_path) in said
-        assert "already runs" in said
-        assert get(run.port, "/readyz").status == 200
-        assert run.end(signal.SIGINT) == 0
-    assert run.left() == []
-    assert run.said.endswith("stopped\n")
-    for part in ("nats", "postgres", "envoy", "gateway-1", "gateway-2", "generator-1"):
-        assert re.search(rf"✓ {part} +\d+\.\d s", run.said)
-    assert f"http://127.0.0.1:{run.port}" in run.said
-    assert "\x1b" not in run.said
-
-
-def test_a_killed_supervisor_takes_everything_with_it_but_what_the_next_start_finds(
+@pytest.mark.long
+def test_a_start_after_a_killed_supervisor_recovers_and_an_interrupt_stops_in_order(
     tmp_path: Path,
 ) -> None:
     account = {"email": "someone@example.com", "password": "a long enough password"}
@@ -147,17 +130,27 @@ def test_a_killed_supervisor_takes_everything_with_it_but_what_the_next_start_fi
             body=json.dumps(account).encode(),
         )
         assert made.status == 201
+        (port,) = ports.find(1)
+        said = refusal(tmp_path / "home", port)
+        assert str(tmp_path) in said
+        assert "already runs" in said
+        assert get(run.port, "/readyz").status == 200
         assert len(run.started) >= 7
         assert run.end(signal.SIGKILL) == -signal.SIGKILL
     assert run.left() == []
     with running(tmp_path / "home") as run:
         keys = get(run.port, "/v1/api/keys", f"Authorization: Basic {basic}")
         assert keys.status == 200
-        assert run.end(signal.SIGTERM) == 0
+        assert run.end(signal.SIGINT) == 0
     assert run.left() == []
+    assert run.said.endswith("stopped\n")
+    for part in ("nats", "postgres", "envoy", "gateway-1", "gateway-2", "generator-1"):
+        assert re.search(rf"✓ {part} +\d+\.\d s", run.said)
+    assert f"http://127.0.0.1:{run.port}" in run.said
+    assert "\x1b" not in run.said
 
 
-def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_with_advice(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         said = refusal(tmp_path, port)
@@ -168,7 +161,7 @@ def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / "postgres").exists()
 
 
-def test_the_last_port_there_is_is_taken_and_another_one_advised(tmp_path: Path) -> None:
+def test_a_taken_last_port_is_reported_with_advice_for_another(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         if ports.free(65535):
             stack.enter_context(socket.create_server(("127.0.0.1", 65535)))
@@ -178,7 +171,7 @@ def test_the_last_port_there_is_is_taken_and_another_one_advised(tmp_path: Path)
     assert int(advised[1]) < 65535
 
 
-def test_a_port_that_is_not_ours_to_take_is_told_from_one_that_is_taken(
+def test_a_privileged_port_is_distinguished_from_a_taken_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(ports, "obstacle", lambda port: errno.EACCES if port == 80 else 0)
@@ -190,7 +183,7 @@ def test_a_port_that_is_not_ours_to_take_is_told_from_one_that_is_taken(
 
 
 @pytest.mark.parametrize("hub", ["foo", "huggingface.co", "file:///x"])
-def test_a_hub_that_is_no_address_is_refused_in_a_sentence(
+def test_an_invalid_hub_address_is_refused_in_a_sentence(
     tmp_path: Path, hub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub)
@@ -198,14 +191,14 @@ def test_a_hub_that_is_no_address_is_refused_in_a_sentence(
     assert f"HF_ENDPOINT={hub} is no address" in refusal(tmp_path / "home", port)
 
 
-def test_an_empty_hub_is_the_usual_one() -> None:
+def test_an_empty_hub_address_means_the_default() -> None:
     environment = {"HF_ENDPOINT": "", "HF_TOKEN": "x"}
     check_hub(environment)
     assert environment == {"HF_TOKEN": "x"}
 
 
 @pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "80 80"])
-def test_a_port_that_is_none_is_refused_in_a_sentence(tmp_path: Path, port: str) -> None:
+def test_an_invalid_port_is_refused_in_a_sentence(tmp_path: Path, port: str) -> None:
     assert "1 to 65535" in refusal(tmp_path, port)
 
 
@@ -217,7 +210,7 @@ def test_a_home_that_cannot_be_used_is_refused_in_a_sentence(tmp_path: Path) -> 
 
 
 def test_an_old_interpreter_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = str(DEPLOY / "local" / "check_python.py")
+    check = str(DEPLOY / "local" / "check_machine.py")
     runpy.run_path(check)
     monkeypatch.setattr(sys, "version_info", (3, 8, 10, "final", 0))
     with pytest.raises(SystemExit, match=r"Python 3\.11 or newer is needed.*is 3\.8"):
@@ -225,7 +218,7 @@ def test_an_old_interpreter_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyP
 
 
 def press_keys(command: list[str], environment: dict[str, str], until: str) -> tuple[str, int]:
-    """What a program says on a terminal where somebody presses Ctrl-C, and how it ends."""
+    """Press Ctrl-C on a program's terminal; return its output and exit status."""
     terminal, theirs = pty.openpty()
     process = subprocess.Popen(
         command,
@@ -238,7 +231,7 @@ def press_keys(command: list[str], environment: dict[str, str], until: str) -> t
     )
     os.close(theirs)
     said, pressed = "", False
-    with contextlib.suppress(OSError):  # it has let go of the terminal
+    with contextlib.suppress(OSError):  # it has closed the terminal
         while more := os.read(terminal, 65536).decode(errors="replace"):
             said += more
             if until in said and not pressed:
@@ -248,7 +241,7 @@ def press_keys(command: list[str], environment: dict[str, str], until: str) -> t
     return said, process.wait()
 
 
-@pytest.mark.parametrize("until", ["make small real models", "start PostgreSQL"])
+@pytest.mark.parametrize("until", ["make a small real model", "start PostgreSQL"])
 def test_ctrl_c_on_the_demonstration_stops_all_of_it_without_a_traceback(
     tmp_path: Path, until: str
 ) -> None:
@@ -273,7 +266,7 @@ def test_ctrl_c_on_the_demonstration_stops_all_of_it_without_a_traceback(
     assert not [p for p in left if mine in " ".join(p.info["cmdline"] or [])]
 
 
-def test_a_demonstration_on_a_taken_port_says_so_at_once(tmp_path: Path) -> None:
+def test_a_demonstration_on_a_taken_port_fails_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = subprocess.run(

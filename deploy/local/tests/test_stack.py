@@ -1,4 +1,4 @@
-"""The stack as a whole, with the services as they are."""
+"""The whole stack, with the real services."""
 
 import contextlib
 import http.client
@@ -42,7 +42,7 @@ def stack(notes: Notes) -> Iterator[Stack]:
 
 
 def of_each(stack: Stack, ask: Callable[[psutil.Process], list[Any]]) -> list[Any]:
-    """What every process says; some of PostgreSQL's own come and go."""
+    """Ask every process, and return the answers; some of PostgreSQL's come and go."""
     roots = [psutil.Process(process.pid) for process in stack.processes.values()]
     said = []
     for one in roots + [child for root in roots for child in root.children(recursive=True)]:
@@ -68,7 +68,7 @@ def test_nothing_listens_to_other_machines(stack: Stack) -> None:
     assert len(listening) >= 5
 
 
-def test_passwords_are_for_their_owner_alone(stack: Stack) -> None:
+def test_only_their_owner_can_read_the_passwords(stack: Stack) -> None:
     assert stack.home.stat().st_mode & 0o077 == 0
     assert (stack.home / "secrets").stat().st_mode & 0o077 == 0
     words = " ".join(of_each(stack, psutil.Process.cmdline))
@@ -77,7 +77,7 @@ def test_passwords_are_for_their_owner_alone(stack: Stack) -> None:
         assert password not in words
 
 
-def test_a_service_is_told_what_it_needs_and_no_more(stack: Stack) -> None:
+def test_a_service_gets_only_the_variables_it_needs(stack: Stack) -> None:
     def told(name: str) -> dict[str, str]:
         return psutil.Process(stack.processes[name].pid).environ()
 
@@ -89,13 +89,12 @@ def test_a_service_is_told_what_it_needs_and_no_more(stack: Stack) -> None:
     assert not {"HF_TOKEN", "HF_ENDPOINT"} & set(gateway)
     assert generator["NATS_URL"].startswith("nats://generator:")
     assert generator["HF_TOKEN"] == "hf_of_the_generator_alone"
-    assert not {"DATABASE_URL", "HTTP_PORT"} & set(generator)
+    assert not {"DATABASE_URL", "HTTP_PORT", "ENCRYPTION_KEYS"} & set(generator)
+    assert gateway["ENCRYPTION_KEYS"] == told("gateway-1")["ENCRYPTION_KEYS"]
 
 
 @pytest.mark.parametrize("name", ["gateway-1", "generator-1", "nats", "postgres", "envoy"])
-def test_a_killed_part_is_started_again_and_it_is_said(
-    stack: Stack, notes: Notes, name: str
-) -> None:
+def test_a_killed_part_is_restarted_and_reported(stack: Stack, notes: Notes, name: str) -> None:
     before = stack.processes[name].pid
     stack.processes[name].kill()
     stack.wait_until_ready()
@@ -109,7 +108,7 @@ def test_a_killed_part_is_started_again_and_it_is_said(
     )
 
 
-def test_a_gateway_that_is_told_to_stop_under_load_fails_no_request(stack: Stack) -> None:
+def test_a_gateway_stopped_under_load_fails_no_request(stack: Stack) -> None:
     stop = threading.Event()
     statuses: dict[int | str, int] = {}
 
@@ -125,6 +124,7 @@ def test_a_gateway_that_is_told_to_stop_under_load_fails_no_request(stack: Stack
                     outcome = repr(error)
                     connection.close()
                 statuses[outcome] = statuses.get(outcome, 0) + 1
+                stop.wait(0.05)
 
     callers = [threading.Thread(target=ask) for _ in range(4)]
     for caller in callers:
@@ -154,7 +154,7 @@ def test_a_part_that_does_not_come_up_is_named_with_its_last_words(tmp_path: Pat
     assert not any(part.running for part in stack.processes.values())
 
 
-def test_what_is_under_way_is_answered_before_the_edge_stops() -> None:
+def test_requests_under_way_are_answered_before_the_edge_stops() -> None:
     answers = []
     with Stack(
         servers={"envoy"}, services=[ECHO], environment={"PYTHONPATH": str(DEPLOY)}
@@ -168,7 +168,7 @@ def test_what_is_under_way_is_answered_before_the_edge_stops() -> None:
     assert answers[0].headers["connection"] == "close"
 
 
-def test_a_part_that_keeps_dying_is_started_again_ever_less_often(
+def test_a_part_that_keeps_dying_is_restarted_with_back_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process, "PAUSES", (0.0, 0.1, 0.2))
@@ -185,7 +185,7 @@ def test_a_part_that_keeps_dying_is_started_again_ever_less_often(
 def test_a_log_stays_bounded_while_its_program_writes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(process, "LARGEST_LOG", 1000)
+    monkeypatch.setattr(process, "MAX_LOG_BYTES", 1000)
     log = tmp_path / "log"
     with log.open("ab") as writer:
         writer.write(b"first\n" * 200)

@@ -1,9 +1,10 @@
-"""Typed messages over NATS: ask one service, or tell all who listen."""
+"""Typed messages over NATS: call one service, or publish to every listener."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 import nats.errors
@@ -13,174 +14,174 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from pydantic_core import to_json
 
-from common.connection import Connection, Message, encode
+from common import tracing
+from common.connection import ERROR_CODE, Connection, Message, encode
 from common.context import Context, current
 from common.contracts import Body, Event, Reply, Request, Rpc
 from common.errors import ServiceError, Unavailable
+from common.instruments import Family, histograms
+from common.pending import PendingCalls
 
 log = structlog.get_logger()
 
-# NATS ADR-32: a reply that carries these headers is an error.
-ERROR = "Nats-Service-Error"
-ERROR_CODE = "Nats-Service-Error-Code"
-
-
-class NoResponders(Unavailable):
-    """Nobody listens to the subject: the request was not delivered, and may be sent again."""
-
-
-# While a question waits the server is looked for so often, and is away if it is silent for so long,
-# in seconds: who asked is told within a second.
-LOOK, SILENCE = 0.2, 0.6
-# Whoever was told later than this, in seconds, was kept from it by this process or its machine.
-LATE = 0.1
-
-# The reply that is awaited, its time limit, and the subject that was asked.
-Waiting = tuple["asyncio.Future[Message]", asyncio.TimerHandle, str]
+# While a call waits, the interval between pings of the server, and the silence after which it is
+# unavailable: short enough that callers fail within a second.
+PING_EVERY_S, MAX_SILENCE_S = 0.2, 0.6
+# A wake-up later than this means that this process stalled, not the server.
+MAX_STALL_S = 0.1
 
 
 class Bus(Protocol):
-    """What a service needs of the bus; `NatsBus` and `testing.MemoryBus` are the two there are."""
+    """The bus as services use it, implemented by `NatsBus` and `testing.MemoryBus`."""
 
     async def call(self, rpc: Rpc[Request, Reply], request: Request) -> Reply:
-        """Ask the service that owns `rpc` and wait for its answer.
+        """Call the service that owns `rpc` and return its reply.
 
         Raises:
-            ServiceError: what the service answered, with its code.
-            Unavailable: nobody answers, the bus is away, or the time is up.
+            ServiceError: the service replied with an error.
+            Unavailable: the service or the bus is unavailable, or the call timed out.
         """
         ...
 
     async def pass_on(self, rpc: Rpc[Request, Reply], request: Request) -> bytes:
-        """`call`, for who only hands the answer on: its JSON, as the service wrote it."""
+        """Call like `call`, but return the reply's raw JSON."""
         ...
 
     async def publish(self, event: Event[Body], body: Body, account: str, id: str) -> None:
-        """Tell everybody who listens now; an event that must not be missed is a row first."""
+        """Publish to the current listeners; store an event first if it must not be missed."""
         ...
 
 
 class NatsBus:
     """One connection to NATS.
 
-    Replies come to one inbox subscription and are matched by a token. nats-py
-    has the same in `Client.request`; this one also fails what is under way the
-    moment the connection is lost, or its other end is silent, where nats-py
-    lets each call run into its timeout.
+    Replies arrive at one inbox subscription and are matched by a token, as in
+    nats-py's `Client.request`. Calls under way also fail as soon as the
+    connection is lost or the server is silent, where nats-py lets each of them
+    run into its timeout.
     """
+
+    # Servers that hold each stream which this service declares.
+    stream_replicas = 1
 
     def __init__(self, client: Connection) -> None:
         self.client = client
-        self._waiting: dict[str, Waiting] = {}
-        self._inbox = client.new_inbox()
-        self._next = 0
+        self.calls = PendingCalls(client)
+        # By subject and outcome: ok, refused, failed, unavailable or canceled.
+        self._durations = histograms()
 
     async def start(self) -> None:
-        await self.client.listen(f"{self._inbox}.*", self._take_reply)
+        await self.calls.start()
 
     @property
-    def is_there(self) -> bool:
-        """Connected to, and not found to hang."""
+    def available(self) -> bool:
+        """Whether the server is connected and responsive."""
         return self.client.is_connected and not self.client.silent
 
     async def watch(self) -> None:
-        """Notice, for ever, a server that hangs: its connection stays open."""
+        """Detect a server or replica that hangs with its connection open, until cancelled."""
         now = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(LOOK)
-            asked = self._waiting or self.client.silent
-            if not asked or not self.client.is_connected:
+            await asyncio.sleep(PING_EVERY_S)
+            self.calls.repeat()
+            waiting = self.calls or self.client.silent
+            if not waiting or not self.client.is_connected:
                 continue
             start, connection = now(), self.client.stats["reconnects"]
             try:
-                async with asyncio.timeout(SILENCE):
+                async with asyncio.timeout(MAX_SILENCE_S):
                     await self.client.flush()
             except TimeoutError:
                 same = self.client.is_connected and self.client.stats["reconnects"] == connection
-                if same and now() - start < SILENCE + LATE:
+                if same and now() - start < MAX_SILENCE_S + MAX_STALL_S:
                     self.client.silent = True
-                    self.fail_waiting()
+                    self.calls.fail()
             except (nats.errors.Error, OSError, RuntimeError):
-                pass  # the connection is lost, which is noticed elsewhere
-
-    def _take_reply(self, message: Message) -> None:
-        waiting = self._waiting.pop(message.subject.rpartition(".")[2], None)
-        if waiting is None:
-            return
-        reply, timer, subject = waiting
-        timer.cancel()
-        if reply.done():
-            return
-        if not message.data and message.headers.get("Status") == "503":
-            away = f"the {_service(subject)} service is away; try again"
-            reply.set_exception(NoResponders(away, retry_after=1))
-        else:
-            reply.set_result(message)
-
-    def _expire(self, number: str, timeout: float) -> None:
-        reply, _, subject = self._waiting.pop(number)
-        late = f"the {_service(subject)} service did not answer within {timeout:g} s"
-        if not reply.done():
-            reply.set_exception(Unavailable(late, retry_after=1))
-
-    def fail_waiting(self) -> None:
-        """Give up on every call under way: its answer can no longer arrive."""
-        waiting, self._waiting = self._waiting, {}
-        for reply, timer, _ in waiting.values():
-            timer.cancel()
-            if not reply.done():
-                reply.set_exception(Unavailable("the bus went away", retry_after=1))
+                pass  # the connection is lost, which `lost` handles
 
     async def call(self, rpc: Rpc[Request, Reply], request: Request) -> Reply:
         answer = await self.pass_on(rpc, request)
         return rpc.reply.model_validate_json(answer, extra="ignore", strict=False)
 
     async def pass_on(self, rpc: Rpc[Request, Reply], request: Request) -> bytes:
+        with tracing.span(rpc.subject, "client"):
+            return await self._pass_on(rpc, request)
+
+    async def _pass_on(self, rpc: Rpc[Request, Reply], request: Request) -> bytes:
         context = current.get()
         now = time.time()
         deadline = now + rpc.timeout
         if context.deadline is not None:
             deadline = min(deadline, context.deadline)
         payload = to_json(request, by_alias=True)
-        message = await self.request(
-            rpc.subject, payload, deadline - now, context.to_headers(deadline)
-        )
-        if ERROR_CODE in message.headers:
+        start, outcome = time.perf_counter(), "canceled"
+        try:
+            headers = context.to_headers(deadline)
+            message = await self.ask(
+                rpc.subject, payload, deadline - now, headers, repeatable=rpc.repeatable
+            )
+            code = message.headers.get(ERROR_CODE)
+            outcome = "ok" if code is None else "refused" if code < "500" else "failed"
+        except Unavailable:
+            outcome = "unavailable"
+            raise
+        finally:
+            self._durations[rpc.subject, outcome].observe(time.perf_counter() - start)
+        if code is not None:
             raise ServiceError.from_wire(orjson.loads(message.data))
         return message.data
+
+    def families(self) -> Iterator[Family]:
+        """Yield the metrics of this connection."""
+        samples = {
+            (*subject.split(".")[1:3], outcome): histogram
+            for (subject, outcome), histogram in self._durations.items()
+        }
+        yield Family(
+            "histogram",
+            "nats_rpc_duration_seconds",
+            "Time from a call of another service to its reply",
+            ("svc", "op", "outcome"),
+            samples,
+        )
+        yield Family(
+            "gauge", "nats_available", "1 while the bus answers", (), {(): float(self.available)}
+        )
 
     async def request(
         self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
     ) -> Message:
-        """One question and its raw reply; `timeout` in seconds.
+        """Send a request and return its raw reply; `timeout` in seconds.
 
         Raises:
-            NoResponders: at once, when nobody listens.
+            NoResponders: at once, when no service listens.
             Unavailable: no connection, or no reply in time.
         """
         return await self.ask(subject, payload, timeout, headers)
 
     def ask(
-        self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
+        self,
+        subject: str,
+        payload: bytes,
+        timeout: float,
+        headers: dict[str, str] | None = None,
+        *,
+        repeatable: bool = False,
     ) -> "asyncio.Future[Message]":
-        """`request`, under way when this returns; raises Unavailable at once where it can tell."""
-        if not self.is_there:
-            raise Unavailable("the bus is away", retry_after=1)
-        self._next += 1
-        number = str(self._next)
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Message] = loop.create_future()
+        """Send a request and return the future of its reply.
+
+        Raises:
+            Unavailable: no connection, or the request is too large.
+        """
+        if not self.available:
+            raise Unavailable("the bus is unavailable; try again", retry_after=1)
+        encoded = encode(headers) if headers else b""
         try:
-            self.client.send(
-                subject, payload, f"{self._inbox}.{number}", encode(headers) if headers else b""
-            )
+            return self.calls.send(subject, payload, encoded, timeout, repeatable=repeatable)
         except nats.errors.MaxPayloadError:
-            raise Unavailable("the message is larger than the bus carries") from None
+            raise Unavailable("the message is larger than the bus allows") from None
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable("the bus is away", retry_after=1) from error
-        timer = loop.call_later(timeout, self._expire, number, timeout)
-        self._waiting[number] = reply, timer, subject
-        return reply
+            raise Unavailable("the bus is unavailable; try again", retry_after=1) from error
 
     async def publish(self, event: Event[Body], body: Body, account: str, id: str) -> None:
         subject = f"{event.subject}.{token(account)}.{token(id)}"
@@ -191,7 +192,7 @@ class NatsBus:
             await self.client.publish(subject, payload, headers=headers)
 
     async def flush(self) -> None:
-        """The server has all that was sent until now: subscriptions count from here."""
+        """Wait until the server has received everything sent, including subscriptions."""
         await self.client.flush()
 
     async def subscribe(
@@ -202,16 +203,16 @@ class NatsBus:
         filter: str = "*.*",
         queue: str = "",
     ) -> Subscription:
-        """Hear an event; `filter` is `<account>.<id>`, `queue` shares it among replicas.
+        """Subscribe to an event; `filter` is `<account>.<id>`, `queue` shares it among replicas.
 
-        A message that cannot be read, or a handler that fails, is logged and
-        the next one is heard.
+        A message that cannot be parsed, or whose handler fails, is logged and skipped.
         """
 
         async def receive(message: Msg) -> None:
             reset = current.set(Context.from_headers(message.headers))
             try:
-                await handler(event.body.model_validate_json(message.data, extra="ignore"))
+                with tracing.span(event.subject, "consumer"):
+                    await handler(event.body.model_validate_json(message.data, extra="ignore"))
             except Exception:
                 log.exception("event handler failed", subject=message.subject)
             finally:
@@ -221,7 +222,7 @@ class NatsBus:
 
 
 def token(value: str) -> str:
-    """A value as one subject token: NATS gives `.`, `*`, `>` and white space a meaning.
+    """Encode a value as one subject token: `.`, `*`, `>` and white space are special in NATS.
 
     Letters, digits, `-` and `_` stay; every other byte becomes `=XX`, so two
     values never share a token.
@@ -239,14 +240,11 @@ def token(value: str) -> str:
     )
 
 
-def _service(subject: str) -> str:
-    """Whom a subject belongs to, for a sentence."""
-    return subject.split(".")[1] if "." in subject else subject
-
-
 @asynccontextmanager
-async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
-    """Connect, for ever: a lost server is tried again every 0.25 s until it is back.
+async def connect(url: str, name: str, password_file: Path | None = None) -> AsyncIterator[NatsBus]:
+    """Connect; a lost server is retried every 0.25 s until it is back.
+
+    With `password_file`, the user is the service, and its password is read for each connection.
 
     The inbox prefix is the service's own, so that the server's permissions
     can keep one service from reading another's replies.
@@ -255,14 +253,14 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
 
     async def lost() -> None:
         if client.is_closed:
-            return  # by us
-        log.warning("bus lost")
+            return  # by this process
+        log.warning("bus connection lost")
         if bus is not None:
-            bus.fail_waiting()
+            bus.calls.fail()
 
     async def back() -> None:
         client.silent = False
-        log.info("bus back")
+        log.info("bus reconnected")
 
     async def failed(error: Exception) -> None:
         log.warning("bus error", error=repr(error))
@@ -272,15 +270,17 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
         "inbox_prefix": f"_INBOX.{name}".encode(),
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.25,
-        # A server that hangs without closing the connection is given up after 10 s.
+        # The connection to a server that hangs is abandoned after 10 s.
         "ping_interval": 5,
         "max_outstanding_pings": 2,
-        # What is published while the server is away would be delivered late or never: refuse.
+        # Bytes buffered while disconnected; events that late would be of no use.
         "pending_size": 8 * 1024 * 1024,
         "disconnected_cb": lost,
         "reconnected_cb": back,
         "error_cb": failed,
     }
+    if password_file is not None:
+        options |= {"user": name, "password": lambda: password_file.read_text("utf-8").strip()}
     client = Connection()
     await client.connect(url, **options)
     bus = NatsBus(client)
@@ -293,7 +293,7 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsBus]:
         try:
             await client.flush(timeout=2)
         except (nats.errors.Error, OSError, TimeoutError):
-            log.warning("bus away at the end")
-        # It writes what is pending, even to a connection that is lost; uvloop says RuntimeError.
+            log.warning("bus unavailable at shutdown")
+        # `close` writes what is pending, even to a lost connection; uvloop raises RuntimeError.
         with suppress(OSError, RuntimeError):
             await client.close()

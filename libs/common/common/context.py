@@ -1,7 +1,7 @@
-"""Who asked, under which number, and until when: what travels with a request.
+"""The context of a request: its id, account, deadline, trace and idempotency key.
 
-It is carried in message headers, put into every log line, and handed on to
-whatever is called while the request is being answered.
+It travels in message headers, is in every log line, and is passed on to
+every call made while the request is answered.
 """
 
 from contextvars import ContextVar
@@ -16,11 +16,12 @@ IDEMPOTENCY_KEY = "Lilypad-Idempotency-Key"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`deadline` is in seconds since 1970, on the caller's clock; None: no limit.
+    """A request's context.
 
-    Two requests of an account with the same `idempotency_key` ask for the same
-    thing: a service that makes something makes it once for both. It is empty
-    where the caller gave none, and not the caller's own words but their digest.
+    Attributes:
+        deadline: seconds since 1970 by the caller's clock; None for no limit.
+        idempotency_key: a digest of the caller's key, "" for none. Two requests of an
+            account with the same key are one: what they create is created once.
     """
 
     request_id: str = ""

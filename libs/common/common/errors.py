@@ -1,34 +1,35 @@
 """Errors that may cross the bus, and their public numbers.
 
-* ServiceError                5001  500  something broke; the message says nothing about the inside
-  - InvalidModel              1001  400  not an address of a model
+* ServiceError                5001  500  internal error; the message gives no details
+  - InvalidModel              1001  400  not a model URL
   - ModelNotFound             1001  404  no such model on the Hub
   - ModelRefused              1002  422  a model that cannot be served; details.reason
-  - HubUnavailable            1002  503  the Hub is away, slow or answers nonsense
+  - HubUnavailable            1002  503  the Hub is unavailable, slow or answers nonsense
   - InvalidRequest            1003  400  details.fields[] = {path, message}
-  - BenchmarkFailed           1004  422  a run that cannot be, or did not end well; details.reason
+  - BenchmarkFailed           1004  422  a run that is impossible or failed; details.reason
+  - MonitoringFailed          1005  422  samples that cannot be stored; details.reason
   - Unauthenticated           2001  401
   - RateLimited               2002  429  details.limit
   - PermissionDenied          2003  403
   - NotFound                  3001  404  also somebody else's object
   - Conflict                  3002  409
-  - Unavailable               5003  503  overloaded, or a dependency is away
+  - Unavailable               5003  503  overloaded, or a dependency is unavailable
 
-`code` is the number that callers of the public API see. `status` is the
-number of NATS ADR-32, sent in the reply's headers; its values are HTTP's.
+`code` is the public API's error code. `status` is the error code of NATS ADR-32
+in the reply's headers; its values are HTTP's.
 """
 
 from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
-    """An answer that is an error.
+    """An error that is a reply.
 
     Args:
-        message: a sentence that says what to do; shown to the caller.
-        status: in place of the class's own, where one code has several.
-        retry_after: seconds after which trying again makes sense.
-        details: more about it, as JSON; never what the caller submitted.
+        message: what is wrong and what to do; shown to the caller.
+        status: overrides the class's own, where one code has several.
+        retry_after: seconds after which a retry makes sense.
+        details: more about the error, as JSON; never a submitted value.
     """
 
     code: int = 5001
@@ -52,7 +53,7 @@ class ServiceError(Exception):
     by_code: ClassVar[dict[int, type["ServiceError"]]] = {}
 
     def __init_subclass__(cls) -> None:
-        # The first class of a code is the one that a reply from the bus becomes.
+        # A reply from the bus becomes the first class of its code.
         ServiceError.by_code.setdefault(cls.code, cls)
 
     def to_wire(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class ServiceError(Exception):
 
     @staticmethod
     def from_wire(wire: dict[str, Any]) -> "ServiceError":
-        """The error that another service answered; unknown codes keep their number."""
+        """Restore an error from another service's reply; an unknown code keeps its number."""
         error = ServiceError.by_code.get(wire["code"], ServiceError)(
             wire["message"], status=wire["status"], retry_after=wire.get("retryAfter")
         )
@@ -99,6 +100,10 @@ class BenchmarkFailed(ServiceError):
     code, status = 1004, 422
 
 
+class MonitoringFailed(ServiceError):
+    code, status = 1005, 422
+
+
 class Unauthenticated(ServiceError):
     code, status = 2001, 401
 
@@ -121,3 +126,7 @@ class Conflict(ServiceError):
 
 class Unavailable(ServiceError):
     code, status = 5003, 503
+
+
+class NoResponders(Unavailable):
+    """No service listens to the subject: the request was not delivered, and may be retried."""

@@ -1,15 +1,15 @@
-"""Long work over JetStream: kept until it is done, given up with its reason.
+"""Long work over JetStream: queued until acknowledged, or dead-lettered with its reason.
 
 One work-queue stream holds all jobs, and a pull consumer per kind and class of
-worker hands each to one worker at a time. A worker that says nothing for
-`ACK_WAIT` has lost its job to the next one, so handlers are idempotent by the
-job's id. A job that ends its workers, or that nobody can read, goes to the
+worker delivers each to one worker at a time. A worker without a heartbeat for
+`ACK_WAIT_S` loses its job to the next one, so handlers are idempotent by the
+job's id. A job that kills its workers, or that cannot be parsed, goes to the
 stream of dead letters with its payload and the reason.
 
 The server's own `max_deliver` is not used: a message beyond it would stay in
-the stream, out of everybody's sight. And it counts a worker that stops in good
-order like one that was killed. Who gives the work out knows which it was, and
-the worker that is told of one loss too many buries the job.
+the stream, out of sight. It also counts a worker that stops in good order like
+one that was killed. The publisher knows which it was, and the worker that it
+tells of one loss too many dead-letters the job.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ from nats.js.api import (
 )
 from pydantic_core import to_json
 
+from common.background import retry
 from common.bus import NatsBus
 from common.context import Context, current
 from common.contracts import Body, Job
@@ -43,16 +44,15 @@ log = structlog.get_logger()
 
 STREAM = "JOBS"
 DEAD = "DEAD"
-# Silence after which a job is somebody else's, in seconds; a living worker
-# says three times in that time that it is still at it.
-ACK_WAIT = 15.0
-# One request for work lasts so long, in seconds. A server that was restarted
-# forgets it, so this is also how late the next job may then be seen.
-FETCH = 5.0
-# The same message published twice within this time counts once, in seconds.
-DUPLICATES = 120.0
-DEAD_KEPT = 30 * 24 * 3600.0
-MOST_BYTES = 256 * 1024 * 1024
+# Time without a heartbeat after which a job is redelivered; a live worker sends three.
+ACK_WAIT_S = 15.0
+# Duration of one request for a job. A restarted server forgets the request, so this is
+# also how late the next job may then arrive.
+FETCH_S = 5.0
+# The same message published twice within this time counts once.
+DUPLICATE_WINDOW_S = 120.0
+DEAD_LETTER_AGE_S = 30 * 24 * 3600.0
+MAX_STREAM_BYTES = 256 * 1024 * 1024
 
 REASON = "Lilypad-Reason"
 DELIVERIES = "Lilypad-Deliveries"
@@ -60,52 +60,69 @@ JOB_ID = "Lilypad-Job-Id"
 
 
 def consumer_name(job: Job[Any], worker_class: str) -> str:
-    """`job.benchmarker.measure` of class `cpu` is drawn from `benchmarker_measure_cpu`."""
+    """Name the consumer: `benchmarker_measure_cpu` for `job.benchmarker.measure`, class `cpu`."""
     return "_".join((*job.subject.split(".")[1:], worker_class))
 
 
 class Jobs:
-    """The side that gives work out, and looks after it."""
+    """The publisher's side of the job queue."""
 
     def __init__(self, bus: NatsBus) -> None:
         self.js = bus.client.jetstream(timeout=5)
+        self.replicas = bus.stream_replicas
+        # Whether the server had all streams and consumers at the last check.
+        self.declared = False
 
     async def prepare(
-        self, job: Job[Any], worker_classes: tuple[str, ...], *, ack_wait: float = ACK_WAIT
+        self, job: Job[Any], worker_classes: tuple[str, ...], *, ack_wait: float = ACK_WAIT_S
     ) -> None:
-        """Make the streams and consumers that are not there yet; waits for the server."""
-        while True:
-            try:
-                await self._prepare(job, worker_classes, ack_wait)
-            except (nats.errors.Error, OSError) as error:
-                log.warning("waiting for JetStream", error=repr(error))
-                await asyncio.sleep(0.5)
-            else:
-                return
+        """Create the missing streams and consumers; wait for the server if necessary."""
+        await retry(
+            lambda: self.declare(job, worker_classes, ack_wait=ack_wait),
+            Unavailable,
+            waiting_for="JetStream",
+        )
 
-    async def _prepare(
+    async def declare(
+        self, job: Job[Any], worker_classes: tuple[str, ...], *, ack_wait: float = ACK_WAIT_S
+    ) -> None:
+        """Create the streams and consumers that are missing, or were lost since.
+
+        Raises:
+            Unavailable: the server did not confirm them.
+        """
+        try:
+            await self._declare(job, worker_classes, ack_wait)
+            self.declared = True
+        except (nats.errors.Error, OSError) as error:
+            self.declared = False
+            raise Unavailable("the job queue is unavailable", retry_after=1) from error
+
+    async def _declare(
         self, job: Job[Any], worker_classes: tuple[str, ...], ack_wait: float
     ) -> None:
         await self._stream(
             StreamConfig(
                 name=STREAM,
+                num_replicas=self.replicas,
                 subjects=["job.>"],
                 retention=RetentionPolicy.WORK_QUEUE,
                 storage=StorageType.FILE,
-                # Beyond its bound it refuses, where it could forget.
+                # A full stream rejects new jobs rather than drop old ones.
                 discard=DiscardPolicy.NEW,
-                max_bytes=MOST_BYTES,
-                duplicate_window=DUPLICATES,
+                max_bytes=MAX_STREAM_BYTES,
+                duplicate_window=DUPLICATE_WINDOW_S,
             )
         )
         await self._stream(
             StreamConfig(
                 name=DEAD,
+                num_replicas=self.replicas,
                 subjects=["dead.>"],
                 storage=StorageType.FILE,
-                max_age=DEAD_KEPT,
-                max_bytes=MOST_BYTES,
-                duplicate_window=DUPLICATES,
+                max_age=DEAD_LETTER_AGE_S,
+                max_bytes=MAX_STREAM_BYTES,
+                duplicate_window=DUPLICATE_WINDOW_S,
             )
         )
         for worker_class in worker_classes:
@@ -123,13 +140,13 @@ class Jobs:
     async def _stream(self, config: StreamConfig) -> None:
         try:
             await self.js.add_stream(config)
-        except nats.js.errors.BadRequestError:  # it is there, made by another version
+        except nats.js.errors.BadRequestError:  # another version created the stream
             await self.js.update_stream(config)
 
     async def publish(self, job: Job[Body], body: Body, worker_class: str, id: str) -> int:
-        """Put a job into the queue; the same `id` again within two minutes changes nothing.
+        """Publish a job; the same `id` again within two minutes changes nothing.
 
-        The account stays behind: workers are not told whose work they do.
+        The account is omitted: workers must not learn whose job they run.
 
         Returns:
             The message's number in the stream, by which `holds` and `remove` find it.
@@ -147,33 +164,34 @@ class Jobs:
                 headers=headers,
             )
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable("the job queue is away", retry_after=1) from error
+            self.declared = False
+            raise Unavailable("the job queue is unavailable", retry_after=1) from error
         return answer.seq
 
     async def holds(self, sequence: int, id: str) -> bool:
-        """Whether the message is in the queue still, waiting or being worked on.
+        """Return whether the message is still queued, waiting or being worked on.
 
         Raises:
-            Unavailable: the server cannot be asked.
+            Unavailable: the server did not answer.
         """
         try:
             message = await self.js.get_msg(STREAM, sequence)
         except nats.js.errors.NotFoundError:
             return False
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable("the job queue is away", retry_after=1) from error
-        # A stream that was lost and made again counts from 1 again.
+            raise Unavailable("the job queue is unavailable", retry_after=1) from error
+        # A stream that was lost and recreated numbers its messages from 1 again.
         return (message.headers or {}).get(JOB_ID) == id
 
     async def remove(self, sequence: int) -> None:
-        """Take a message out of the queue, if it is there and can be reached."""
+        """Remove a message from the queue, if the server is available."""
         with contextlib.suppress(nats.errors.Error, OSError):
             await self.js.delete_msg(STREAM, sequence)
 
 
 @dataclass
 class Delivery:
-    """A job as one worker has it."""
+    """One delivery of a job to a worker."""
 
     message: Msg
     worker_class: str
@@ -184,33 +202,33 @@ class Delivery:
 
     @property
     def number(self) -> int:
-        """1 the first time."""
+        """The number of this delivery, from 1."""
         return int(self.message.metadata.num_delivered or 1)
 
     @property
     def age(self) -> float:
-        """Seconds since it was put into the queue."""
+        """Seconds since the job was published."""
         return time.time() - self.message.metadata.timestamp.timestamp()
 
     @property
     def context(self) -> Context:
         return Context.from_headers(self.message.headers)
 
-    async def done(self) -> None:
-        """Take it out of the queue. A lost confirmation is a repetition, which finds it done."""
+    async def acknowledge(self) -> None:
+        """Acknowledge the job; if that gets lost, the redelivery finds the work done."""
         with contextlib.suppress(nats.errors.Error, OSError):
             await self.message.ack_sync(timeout=5)
 
-    async def again(self, seconds: float) -> None:
-        """Give it back, for anybody to take after a pause."""
+    async def release(self, seconds: float) -> None:
+        """Give the job back, to be redelivered to any worker after a pause."""
         with contextlib.suppress(nats.errors.Error, OSError):
             await self.message.nak(delay=seconds)
 
-    async def bury(self, bus: NatsBus, reason: str) -> None:
-        """Put it among the dead letters, then out of the queue; on the way it is in both.
+    async def dead_letter(self, bus: NatsBus, reason: str) -> None:
+        """Publish the job to the dead letters, then remove it from the queue.
 
         Raises:
-            nats.errors.Error: the server did not confirm; the job is still in the queue.
+            nats.errors.Error: the server did not confirm; the job is still queued.
         """
         subject = "dead." + self.message.subject.partition(".")[2]
         sequence = self.message.metadata.sequence
@@ -223,41 +241,41 @@ class Delivery:
         await bus.client.jetstream().publish(
             subject, self.message.data, stream=DEAD, headers=headers
         )
-        log.error("job buried", job=self.id, reason=reason, deliveries=self.number)
+        log.error("job dead-lettered", job=self.id, reason=reason, deliveries=self.number)
         await self.message.term()
 
     @asynccontextmanager
-    async def kept(self, ack_wait: float = ACK_WAIT) -> AsyncIterator[None]:
-        """While the block runs, the queue is told that somebody is at it."""
+    async def heartbeat(self, ack_wait: float = ACK_WAIT_S) -> AsyncIterator[None]:
+        """Send heartbeats while the block runs."""
 
-        async def tell() -> None:
+        async def beat() -> None:
             while True:
                 await asyncio.sleep(ack_wait / 3)
                 with contextlib.suppress(nats.errors.Error, OSError):
                     await self.message.in_progress()
 
-        telling = asyncio.create_task(tell())
+        beating = asyncio.create_task(beat())
         try:
             yield
         finally:
-            telling.cancel()
+            beating.cancel()
 
 
 async def pull(bus: NatsBus, job: Job[Any], worker_class: str) -> AsyncIterator[Delivery]:
-    """The next job, and the next, for ever; one is taken only when the last is let go of.
+    """Yield jobs until cancelled; the next is fetched when the consumer asks for it.
 
-    A server that is away, or not made ready yet, is waited for.
+    A server that is unavailable or not prepared yet is waited for.
     """
     js = bus.client.jetstream()
     subscription = await js.pull_subscribe_bind(consumer_name(job, worker_class), STREAM)
     try:
         while True:
-            asked = time.monotonic()
+            fetch_start_s = time.monotonic()
             try:
-                [message] = await subscription.fetch(1, timeout=FETCH)
+                [message] = await subscription.fetch(1, timeout=FETCH_S)
             except (nats.errors.TimeoutError, TimeoutError):
-                if time.monotonic() - asked < FETCH / 2:
-                    await asyncio.sleep(0.5)  # the server turned it away: it is restarting
+                if time.monotonic() - fetch_start_s < FETCH_S / 2:
+                    await asyncio.sleep(0.5)  # the server rejected it: it is restarting
                 continue
             except (nats.errors.Error, OSError) as error:
                 log.warning("waiting for the job queue", error=repr(error))
@@ -269,4 +287,4 @@ async def pull(bus: NatsBus, job: Job[Any], worker_class: str) -> AsyncIterator[
             await subscription.unsubscribe()
 
 
-__all__ = ["ACK_WAIT", "Delivery", "Jobs", "consumer_name", "pull"]
+__all__ = ["ACK_WAIT_S", "Delivery", "Jobs", "consumer_name", "pull"]

@@ -1,4 +1,4 @@
-"""JSON log lines on standard error, each with the number of the request it belongs to."""
+"""JSON log lines on standard error, each with the id of its request."""
 
 import logging
 import re
@@ -13,7 +13,7 @@ SECRET = re.compile(r"lmg_(?:live|socket)_[\w-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)
 
 
 def configure(service: str, level: str = "INFO") -> None:
-    """Send everything, the libraries' own lines too, through one JSON renderer."""
+    """Render all log lines, also those of libraries, as JSON."""
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -41,7 +41,7 @@ def configure(service: str, level: str = "INFO") -> None:
             ],
         )
     )
-    # Their lines are addresses, and those of files in storage are signed.
+    # Their lines hold URLs, and those of files in storage are signed.
     for client in ("httpx", "httpx2"):
         logging.getLogger(client).setLevel(logging.WARNING)
     root = logging.getLogger()
@@ -53,11 +53,14 @@ def _add_request(_logger: Any, _method: str, event: Any) -> Any:
     context = current.get()
     if context.request_id:
         event["requestId"] = context.request_id
+    # Before its first span a trace has no id.
+    if trace_id := context.traceparent.partition("-")[2].partition("-")[0]:
+        event["traceId"] = trace_id
     if context.account:
         event["account"] = context.account
     return event
 
 
 def _hide_secrets(_logger: Any, _method: str, line: Any) -> Any:
-    """API keys and passwords in addresses never reach a log, whoever wrote the line."""
+    """Hide API keys and passwords in URLs, whichever module wrote the line."""
     return SECRET.sub("[hidden]", line)

@@ -1,27 +1,37 @@
-"""What every service needs to know, read from the environment."""
+"""Settings of every service, read from the environment."""
 
 import sys
-from typing import Self
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ServiceSettings(BaseSettings):
-    """Each field is the environment variable of the same name, in capitals.
+    """Settings; each field is the environment variable of the same name in capitals.
 
-    An empty one counts as absent, and white space around a value as nothing:
-    that is how files of secrets and of containers leave them.
+    An empty variable counts as absent, and white space around a value is
+    stripped: files of secrets and of containers often have both.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, str_strip_whitespace=True)
 
     nats_url: str = "nats://127.0.0.1:4222"
+    # File with the password of the service's own user, instead of one in the URL.
+    nats_password_file: Path | None = None
     log_level: str = "INFO"
+    # Servers that hold each stream; 3 where NATS is a cluster of three.
+    stream_replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    # The collector of traces, and the share of requests that are traced.
+    otel_exporter_otlp_endpoint: str | None = None
+    otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 0.01
+    # Port that serves `/livez`, `/readyz` and `/metrics`.
+    probe_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read them, or end the process with a sentence for each that is wrong.
+        """Read the settings, or exit with a sentence for each invalid variable.
 
         The values are not printed: some of them are passwords.
         """

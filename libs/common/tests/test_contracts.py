@@ -8,7 +8,7 @@ from pydantic import ValidationError
 import common.contracts
 from common.contracts import Event, Job, Rpc
 from common.contracts.generation import GenerateRequest
-from common.contracts.monitoring import Records
+from common.contracts.recording import Records
 
 
 def test_subjects_are_unique_and_start_with_their_kind() -> None:
@@ -23,7 +23,7 @@ def test_subjects_are_unique_and_start_with_their_kind() -> None:
     assert len(subjects) == len(set(subjects))
 
 
-def test_an_unknown_key_is_refused_at_the_door_and_ignored_on_the_bus() -> None:
+def test_an_unknown_key_is_rejected_in_requests_and_ignored_on_the_bus() -> None:
     newer = '{"modelUrl": "gpt2", "addedLater": 1, "options": {"addedLater": 1}}'
     with pytest.raises(ValidationError, match="addedLater"):
         GenerateRequest.model_validate_json(newer)
@@ -38,7 +38,7 @@ def test_a_batch_size_is_a_whole_number_within_its_bounds(wrong: str) -> None:
         )
 
 
-def test_of_a_batch_the_first_wrong_record_is_named_and_no_other() -> None:
+def test_only_the_first_invalid_record_of_a_batch_is_named() -> None:
     with pytest.raises(ValidationError) as caught:
         Records.model_validate_json(json.dumps({"records": [{}] * 10_000}))
     assert [error["loc"] for error in caught.value.errors()] == [

@@ -15,7 +15,7 @@ class Song(Message):
 
 
 SING = Job("job.choir.sing", Song)
-# Short, so that a job that is let go of is soon somebody else's.
+# Short, so that an abandoned job is soon redelivered.
 ACK_WAIT = 0.5
 
 
@@ -42,17 +42,33 @@ async def size_of(queue: Jobs, stream: str = STREAM) -> int:
     return (await queue.js.stream_info(stream)).state.messages
 
 
-async def test_a_job_reaches_a_worker_of_its_class_and_is_gone_when_done(queue, worker) -> None:
+async def test_a_job_reaches_a_worker_of_its_class_and_is_removed_when_acknowledged(
+    queue, worker
+) -> None:
     await queue.publish(SING, Song(line="la"), "gpu", "one#0")
     await queue.publish(SING, Song(line="li"), "cpu", "two#0")
     delivery = await take(worker, "gpu")
     assert (delivery.id, delivery.number) == ("one", 1)
     assert Song.model_validate_json(delivery.message.data).line == "la"
-    await delivery.done()
+    await delivery.acknowledge()
     assert await size_of(queue) == 1
 
 
-async def test_a_job_published_twice_is_there_once(queue) -> None:
+async def test_jobs_reach_workers_after_lost_streams_are_declared_again(queue, worker) -> None:
+    taking = asyncio.create_task(take(worker))
+    await asyncio.sleep(0.2)
+    for stream in (STREAM, DEAD):
+        await queue.js.delete_stream(stream)
+    with pytest.raises(Unavailable):
+        await queue.publish(SING, Song(line="la"), "cpu", "one#0")
+    assert not queue.declared
+    await queue.declare(SING, ("cpu", "gpu"), ack_wait=ACK_WAIT)
+    assert queue.declared
+    await queue.publish(SING, Song(line="la"), "cpu", "one#1")
+    assert (await taking).id == "one"
+
+
+async def test_a_job_published_twice_is_queued_once(queue) -> None:
     first = await queue.publish(SING, Song(line="la"), "cpu", "one#0")
     assert await queue.publish(SING, Song(line="la"), "cpu", "one#0") == first
     assert await size_of(queue) == 1
@@ -62,27 +78,27 @@ async def test_a_job_published_twice_is_there_once(queue) -> None:
     assert not await queue.holds(first, "one")
 
 
-async def test_a_job_whose_worker_falls_silent_is_the_next_ones(queue, worker) -> None:
+async def test_a_job_without_heartbeats_is_redelivered(queue, worker) -> None:
     await queue.publish(SING, Song(line="la"), "cpu", "one#0")
     assert (await take(worker)).number == 1
     assert (await take(worker)).number == 2
 
 
-async def test_a_job_that_is_worked_on_is_nobody_elses(queue, worker, caller) -> None:
+async def test_a_job_with_heartbeats_is_not_redelivered(queue, worker, caller) -> None:
     await queue.publish(SING, Song(line="la"), "cpu", "one#0")
     delivery = await take(worker)
-    async with delivery.kept(ACK_WAIT):
+    async with delivery.heartbeat(ACK_WAIT):
         other = asyncio.create_task(take(caller))
         await asyncio.sleep(4 * ACK_WAIT)
         assert not other.done()
-    assert (await other).number == 2  # let go of
+    assert (await other).number == 2  # the heartbeats have stopped
 
 
-async def test_a_buried_job_keeps_its_payload_and_the_reason(queue, worker) -> None:
+async def test_a_dead_letter_keeps_the_payload_and_the_reason(queue, worker) -> None:
     await queue.publish(SING, Song(line="la"), "cpu", "one#0")
     delivery = await take(worker)
-    await delivery.bury(worker, "too high\nfor anybody")
-    while await size_of(queue):  # the order to forget it is not waited for
+    await delivery.dead_letter(worker, "too high\nfor anybody")
+    while await size_of(queue):  # the removal is not awaited
         await asyncio.sleep(0.01)
     letter = await queue.js.get_last_msg(DEAD, "dead.choir.sing.cpu")
     assert Song.model_validate_json(letter.data).line == "la"
@@ -90,7 +106,7 @@ async def test_a_buried_job_keeps_its_payload_and_the_reason(queue, worker) -> N
     assert letter.headers[DELIVERIES] == "1"
 
 
-async def test_jobs_and_workers_outlive_a_crash_of_the_server(queue, worker, nats_server) -> None:
+async def test_jobs_and_workers_survive_a_crash_of_the_server(queue, worker, nats_server) -> None:
     waiting = asyncio.create_task(take(worker))
     await asyncio.sleep(0.1)
     nats_server.kill()

@@ -19,7 +19,7 @@ def _restored() -> None:
     current.set(Context())
 
 
-def test_each_line_is_json_with_the_number_of_its_request(
+def test_each_line_is_json_with_its_request_id(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure("gateway")

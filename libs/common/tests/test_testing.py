@@ -5,8 +5,8 @@ from common.errors import ModelRefused, Unavailable
 from common.testing import MemoryBus
 
 
-async def test_a_silent_service_is_unavailable_as_on_the_real_bus() -> None:
-    with pytest.raises(Unavailable, match="generator service is away"):
+async def test_a_missing_service_is_unavailable_as_on_the_real_bus() -> None:
+    with pytest.raises(Unavailable, match="generator service is unavailable"):
         await MemoryBus().call(GENERATE, GenerateRequest(model_url="gpt2"))
 
 

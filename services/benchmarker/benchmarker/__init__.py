@@ -1,6 +1,8 @@
-"""Measures models: control keeps the runs, workers measure.
+"""Measures models: control stores and schedules the runs, workers measure.
 
-Read in this order: runs (what is stored, and a run's states), upkeep (what is looked
-after), control (what is asked), schedule and search (what is measured when), worker (who measures),
-statistics, memory, analysis, cost, plots (what the figures mean).
+Read control in this order: runs (rows and states), admission (which are accepted), turns (which
+is next), postings and queue (messages), deliveries (a run on a worker), outbox (metrics); then the
+handlers: benchmarks, verifications, reports; then upkeep. Read the worker from worker/__main__,
+session and trial. What figures mean is in schedule, search, statistics, memory, outcome, doubts,
+analysis, cost and plots.
 """

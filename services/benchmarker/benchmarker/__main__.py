@@ -1,41 +1,26 @@
 """Control: `python -m benchmarker`. Wires the store, the queue and the handlers together."""
 
-import asyncio
-import contextlib
-
-import structlog
 import uvloop
 
-from benchmarker.control import Control
+from benchmarker.admission import Admission, Limits
+from benchmarker.benchmarks import Benchmarks
 from benchmarker.cost import read_prices
-from benchmarker.runs import Limits, RunStore
+from benchmarker.deliveries import Deliveries
+from benchmarker.desk import Desk
+from benchmarker.erasure import Erasure
+from benchmarker.fleet import Fleet
+from benchmarker.news import News
+from benchmarker.notices import Notices
+from benchmarker.outbox import Outbox
+from benchmarker.postings import Postings
+from benchmarker.queue import CLASSES, JobQueue
+from benchmarker.reports import Reports
+from benchmarker.runs import RunStore
 from benchmarker.settings import ControlSettings
+from benchmarker.upkeep import Upkeep
+from benchmarker.verifications import Verifications
 from common import jobs, postgres, service
-from common.contracts.benchmarking import (
-    BENCHMARK,
-    CANCEL_RUN,
-    GET_RUN,
-    LIST_RUNS,
-    PLOT_RUN,
-    PROFILE,
-    PROGRESSED,
-    WAIT_FOR_RUN,
-)
-from common.contracts.measuring import ANNOUNCE, END, MEASURE, REPORT, TAKE, Class
-from common.contracts.verification import (
-    CANCEL_VERIFICATION,
-    GET_VERIFICATION,
-    TRIED,
-    VERIFY,
-    WAIT_FOR_VERIFICATION,
-)
-from common.errors import ServiceError
-
-log = structlog.get_logger()
-
-CLASSES: tuple[Class, ...] = ("cpu", "gpu")
-# Callers that wait for their runs at the same time.
-WAITING = 2000
+from common.background import lasting
 
 
 async def main() -> None:
@@ -44,53 +29,42 @@ async def main() -> None:
         service.connect("benchmarker", settings) as running,
         postgres.connect(settings.database_url, "benchmarker", "benchmarker") as database,
     ):
-        queue = jobs.Jobs(running.bus)
-        await queue.prepare(MEASURE, CLASSES, ack_wait=settings.ack_wait)
-        control = Control(
-            running.bus,
-            RunStore(
-                database,
-                Limits(
-                    settings.benchmarks_per_hour,
-                    settings.most_waiting,
-                    settings.verifications_per_hour,
-                ),
-            ),
-            queue,
-            read_prices(settings.cpu_price_per_hour, settings.gpu_price_per_hour),
-            {c for c in CLASSES if c in settings.worker_classes.split(",")},
+        bus = running.bus
+        runs, fleet, deliveries = RunStore(database), Fleet(database), Deliveries(database)
+        outbox, notices = Outbox(bus, database), Notices(database, bus)
+        news = News(bus, notices.delivery)
+        limits = Limits(
+            per_hour=settings.benchmarks_per_hour,
+            verified_per_hour=settings.verifications_per_hour,
+            max_waiting=settings.max_waiting,
+            max_waiting_per_account=settings.max_waiting_per_account,
         )
-        await running.answer(BENCHMARK, control.start)
-        await running.answer(GET_RUN, control.get)
-        await running.answer(LIST_RUNS, control.newest)
-        await running.answer(CANCEL_RUN, control.cancel)
-        await running.answer(WAIT_FOR_RUN, control.wait, at_once=WAITING)
-        await running.answer(PLOT_RUN, control.plot)
-        await running.answer(PROFILE, control.profile)
-        await running.answer(VERIFY, control.verify)
-        await running.answer(GET_VERIFICATION, control.verification)
-        await running.answer(CANCEL_VERIFICATION, control.cancel_verification)
-        await running.answer(WAIT_FOR_VERIFICATION, control.wait_for_verification, at_once=WAITING)
-        await running.answer(ANNOUNCE, control.announce)
-        await running.answer(TAKE, control.take)
-        await running.answer(REPORT, control.report)
-        await running.answer(END, control.end)
-        await running.listen(PROGRESSED, control.hear, shared=False)
-        await running.listen(TRIED, control.hear_tried, shared=False)
+        queue = JobQueue(
+            bus, jobs.Jobs(bus), Postings(database), deliveries, news, settings.ack_wait_s
+        )
+        prices = read_prices(settings.cpu_price_per_hour, settings.gpu_price_per_hour)
+        desk = Desk(
+            bus=bus,
+            runs=runs,
+            admission=Admission(database, limits),
+            fleet=fleet,
+            queue=queue,
+            news=news,
+            deployed={c for c in CLASSES if c in settings.worker_classes.split(",")},
+        )
+        await queue.prepare()
+        running.needs.append(lambda: queue.jobs.declared)
+        await running.serve(Benchmarks(desk, prices))
+        await running.serve(Verifications(desk))
+        await running.serve(Reports(runs, deliveries, fleet, outbox, queue, news, prices))
+        await running.serve(news)
+        await running.serve(Erasure(runs, queue, bus))
+        running.instruments.add(database.families, deliveries.observation.families)
         await running.answer_discovery()
-        sweeping = asyncio.create_task(sweep(control, settings.sweep_interval))
-        await running.run_until_stopped()
-        sweeping.cancel()
-
-
-async def sweep(control: Control, seconds: float) -> None:
-    """See to it, for ever, that what is a row is also on its way."""
-    while True:
-        with contextlib.suppress(ServiceError):  # the queue or the database is away: next time
-            await control.sweep()
-        with contextlib.suppress(ServiceError):
-            await control.deliver()
-        await asyncio.sleep(seconds)
+        upkeep = Upkeep(queue, outbox, runs, news)
+        sweeping = upkeep.keep(settings.sweep_interval_s)
+        async with lasting(sweeping, notices.delivery.run()) as ended:
+            await running.run_until_stopped(ended)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""What follows from the figures: a size for each purpose, what binds it, what to change."""
+"""Advice from the figures: a size for each purpose, its bottleneck, what to change."""
 
 from collections.abc import Mapping, Sequence
 
+from benchmarker import doubts
 from benchmarker.memory import fit
-from benchmarker.search import NEARLY
-from common.contracts.benchmarking import LARGEST_BATCH, BenchmarkRequest
+from benchmarker.search import GOOD_SHARE
+from common.contracts.benchmarking import MAX_BATCH_SIZE, BenchmarkRequest
 from common.contracts.figures import Analysis, MemoryModel, Pick, Picks, Point, Regime, Results
 
-# A size so many times as large or as small is still a neighbour: beyond it anything may be between.
-BESIDE = 2
-# A device that gives less than this share of what it can is held up by something else.
-BUSY = 0.3
-# Room above the measured peak in what is recommended to ask for.
+# A size at most this many times as large or as small is a neighbour; what lies between is unknown.
+MAX_NEIGHBOUR_RATIO = 2
+# Below this share of both ceilings, something other than the device holds a call up.
+MIN_BUSY_SHARE = 0.3
+# Recommended memory over the measured peak.
 HEADROOM = 1.2
 
 
@@ -21,29 +22,36 @@ def analyse(
     peaks: Mapping[int, float] | None = None,
     held: float | None = None,
 ) -> Analysis:
-    """What to take, and why.
+    """Return which sizes to use, and why.
+
+    Advice that a doubt about the optimal size or the run undoes gives way to what to do about the
+    doubt; other sizes that are in doubt are not advised.
 
     Args:
         results: with at least one size that has figures.
-        request: what was asked for.
-        peaks: MiB by batch size, also of sizes that nobody asked for.
-        held: MiB that the timed process held at most.
+        request: the caller's.
+        peaks: peak memory in MiB by batch size, also of sizes nobody asked for.
+        held: most memory that the timed process held, in MiB.
     """
     points = sorted(results.points, key=lambda point: point.batch_size)
     allowed = [point for point in points if _allowed(point, request.latency_budget_ms)]
     picks = _picks(points, allowed, results, request.latency_budget_ms)
     optimal, constraint = _optimal(picks, request.latency_budget_ms)
     chosen = next((point for point in points if point.batch_size == optimal), None)
-    regime = _regime(chosen)
+    in_doubt = [*chosen.suspect, *results.suspect] if chosen else []
+    regime = "unknown" if in_doubt else _regime(chosen)
     memory = _memory(results, peaks, held)
     return Analysis(
         optimal_batch_size=optimal,
         constraint=constraint,
         verified=_verified(chosen, points, results, request.latency_budget_ms),
-        resource_recommendations=_recommendations(chosen, regime, results, memory.kept or 0.0),
+        resource_recommendations=[
+            *(doubts.remedies(in_doubt, chosen) if chosen else ()),
+            *_recommendations(chosen, regime, results, memory.kept or 0.0, in_doubt=bool(in_doubt)),
+        ],
         picks=picks,
         regime=regime,
-        would_change=_would_change(chosen, points, results, memory),
+        would_change=_would_change(chosen, points, results, memory, in_doubt=bool(in_doubt)),
         memory=memory,
     )
 
@@ -63,7 +71,7 @@ def _throughput(point: Point) -> float:
 
 
 def _least_throughput(point: Point) -> float:
-    """The lower end of the interval, as far as there is one."""
+    """Return the lower end of the throughput's interval, or the mean without one."""
     interval = point.latency.mean_interval
     return point.batch_size / interval.high * 1000 if interval else _throughput(point)
 
@@ -76,14 +84,13 @@ def _picks(
         none = Pick(
             batch_size=None,
             why=f"no size stays within {budget:g} ms; {fastest.batch_size} comes closest with"
-            f" {_latency(fastest):.4g} ms",
+            f" {_latency(fastest):.4g} ms on average",
             bound_by="latency budget",
         )
         return Picks(latency=none, balanced=none, throughput=none, cost=none)
     best = max(allowed, key=_throughput)
     fastest = min(allowed, key=_latency)
-    nearly = [p for p in allowed if _least_throughput(p) >= NEARLY * _throughput(best)]
-    knee = nearly[0] if nearly else best
+    knee = next(p for p in allowed if _throughput(p) >= GOOD_SHARE * _throughput(best))
     bound = _bound(best, points, allowed, results)
     return Picks(
         latency=Pick(
@@ -93,9 +100,7 @@ def _picks(
         ),
         balanced=Pick(
             batch_size=knee.batch_size,
-            why=f"the smallest size that surely reaches {NEARLY:.0%} of the best throughput"
-            if nearly
-            else "the best throughput; no smaller size surely comes near it",
+            why=f"the smallest size with {GOOD_SHARE:.0%} of the best throughput",
             bound_by="throughput of smaller sizes"
             if knee is not allowed[0]
             else "size 1"
@@ -104,17 +109,17 @@ def _picks(
         ),
         throughput=Pick(
             batch_size=best.batch_size,
-            why=f"the most samples: {_throughput(best):.4g} per second",
+            why=f"the highest throughput: {_throughput(best):.4g} samples per second",
             bound_by=bound,
         ),
         cost=Pick(
             batch_size=best.batch_size,
-            why=f"the cheapest inference: {best.cost_per_inference:.3g} USD; the price is by the"
-            " hour, so the most samples are the cheapest ones",
+            why=f"the cheapest inference: {best.cost_per_inference:.3g} USD; the machine is paid by"
+            " the hour, so that the highest throughput is the cheapest",
             bound_by=bound,
         )
         if best.cost_per_inference is not None
-        else Pick(batch_size=None, why="no price of this machine is known", bound_by="price"),
+        else Pick(batch_size=None, why="the price of this machine is unknown", bound_by="price"),
     )
 
 
@@ -134,28 +139,28 @@ def _bound(best: Point, points: Sequence[Point], allowed: Sequence[Point], resul
 def _optimal(picks: Picks, budget: float | None) -> tuple[int | None, str]:
     if budget is not None:
         return picks.throughput.batch_size, (
-            f"the most throughput with a mean latency of at most {budget:g} ms"
+            f"the highest throughput with a mean latency of at most {budget:g} ms"
         )
     return picks.balanced.batch_size, (
-        f"the smallest size with {NEARLY:.0%} of the best throughput; no latency budget was given"
+        f"the smallest size with {GOOD_SHARE:.0%} of the best throughput;"
+        " no latency budget was given"
     )
 
 
 def _verified(
     chosen: Point | None, points: Sequence[Point], results: Results, budget: float | None
 ) -> bool:
-    """Whether both neighbours are known, none is better, and there is no doubt of any of them.
+    """Return whether both neighbours are known, none is better, and none of the three is in doubt.
 
-    A neighbour that does not fit, or at which the model fails, is known. At size 1 there is none
-    below.
+    A neighbour that does not fit, or at which the model fails, is known. Size 1 has none below.
     """
     if chosen is None:
         return False
     size = chosen.batch_size
-    below = [p for p in points if size / BESIDE <= p.batch_size < size]
-    above = [p for p in points if size < p.batch_size <= size * BESIDE]
-    full = any(size < error.batch_size <= size * BESIDE for error in results.errors)
-    if not (below or size == 1) or not (above or full or size == LARGEST_BATCH):
+    below = [p for p in points if size / MAX_NEIGHBOUR_RATIO <= p.batch_size < size]
+    above = [p for p in points if size < p.batch_size <= size * MAX_NEIGHBOUR_RATIO]
+    full = any(size < error.batch_size <= size * MAX_NEIGHBOUR_RATIO for error in results.errors)
+    if not (below or size == 1) or not (above or full or size == MAX_BATCH_SIZE):
         return False
     beside = [*below[-1:], *above[:1]]
     sure = all(p.latency.mean_interval and not p.suspect for p in (chosen, *beside))
@@ -165,28 +170,44 @@ def _verified(
 def _better(
     chosen: Point, beside: Sequence[Point], points: Sequence[Point], budget: float | None
 ) -> bool:
-    """Whether a neighbour would have been the one to choose, by its mean."""
+    """Return whether a neighbour would be optimal, or the chosen size may not be good enough."""
     if budget is not None:
         allowed = [p for p in beside if _latency(p) <= budget]
         return any(_throughput(p) > _throughput(chosen) for p in allowed)
-    enough = NEARLY * max(_throughput(p) for p in points)
+    enough = GOOD_SHARE * max(_throughput(p) for p in points)
     smaller = [p for p in beside if p.batch_size < chosen.batch_size]
-    return _throughput(chosen) < enough or any(_throughput(p) >= enough for p in smaller)
+    return _least_throughput(chosen) < enough or any(_throughput(p) >= enough for p in smaller)
 
 
 def _regime(point: Point | None) -> Regime:
     if point is None or point.bandwidth_share is None or point.compute_share is None:
         return "unknown"
-    if max(point.bandwidth_share, point.compute_share) < BUSY:
+    if max(point.bandwidth_share, point.compute_share) < MIN_BUSY_SHARE:
         return "overhead"
     return "compute" if point.compute_share >= point.bandwidth_share else "bandwidth"
 
 
 def _recommendations(
-    chosen: Point | None, regime: Regime, results: Results, kept: float
+    chosen: Point | None, regime: Regime, results: Results, kept: float, *, in_doubt: bool
 ) -> list[str]:
     if chosen is None:
         return ["Allow more latency, or use a faster device: no measured size meets the budget."]
+    gpu = results.setup.machine.device == "cuda"
+    lines = [] if in_doubt else [_advice(chosen, regime, results)]
+    used = chosen.memory.used
+    if used is not None:
+        also = f", {kept:,.0f} MiB its C library kept for later calls" if kept else ""
+        lines.append(
+            f"Give it at least {(used + kept) * HEADROOM:,.0f} MiB of {'GPU ' if gpu else ''}memory"
+            f" for batch size {chosen.batch_size}: {used:,.0f} MiB was the peak{also}, and a fifth"
+            " is headroom."
+        )
+    if regime != "unknown" and results.setup.dtype == "float32" and gpu:
+        lines.append("Measure bfloat16 too: this device computes it several times as fast.")
+    return lines
+
+
+def _advice(chosen: Point, regime: Regime, results: Results) -> str:
     gpu = results.setup.machine.device == "cuda"
     shares = ""
     if chosen.compute_share is not None and chosen.bandwidth_share is not None:
@@ -195,30 +216,19 @@ def _recommendations(
             f" {chosen.bandwidth_share:.0%} of the bandwidth measured on this device)"
         )
     advice = {
-        "overhead": f"Neither arithmetic nor reading what it must holds it back{shares}, but the"
-        " time between operations and what they pass on to each other: try torch.compile"
+        "overhead": f"Neither arithmetic nor memory bandwidth limits it{shares}, but the time"
+        " between operations and the data they pass to each other: try torch.compile"
         + (" with CUDA graphs" if gpu else "")
         + ", which shortens both, or larger batches.",
-        "bandwidth": f"Reading holds it back{shares}: larger batches share each read of the"
+        "bandwidth": f"Memory bandwidth limits it{shares}: larger batches share each read of the"
         " weights, and a smaller dtype or quantised weights shorten it.",
-        "compute": f"Arithmetic holds it back{shares}: a larger batch gains little;"
-        " use a smaller dtype, a faster device or more of them.",
-        "unknown": "What holds it back is unknown: "
+        "compute": f"Arithmetic limits it{shares}: a larger batch gains little; use a smaller"
+        " dtype, a faster device or more of them.",
+        "unknown": "Its bottleneck is unknown: "
         + ("; ".join(results.setup.missing.values()) or "nothing was counted")
         + ".",
     }
-    lines = [advice[regime]]
-    used = chosen.memory.used
-    if used is not None:
-        also = f", {kept:,.0f} MiB its C library kept for later calls" if kept else ""
-        lines.append(
-            f"Give it at least {(used + kept) * HEADROOM:,.0f} MiB of {'GPU ' if gpu else ''}memory"
-            f" for batch size {chosen.batch_size}: {used:,.0f} MiB was the peak{also}, and a fifth"
-            " is room."
-        )
-    if regime != "unknown" and results.setup.dtype == "float32" and gpu:
-        lines.append("Measure bfloat16 too: this device computes it several times as fast.")
-    return lines
+    return advice[regime]
 
 
 def _would_change(
@@ -226,23 +236,36 @@ def _would_change(
     points: Sequence[Point],
     results: Results,
     memory: MemoryModel,
+    *,
+    in_doubt: bool,
 ) -> list[str]:
-    """The nearest limits beyond which another size is right."""
+    """Return the nearest limits beyond which another size is optimal, without sizes in doubt."""
     if chosen is None:
         return [f"A latency budget of {_latency(min(points, key=_latency)):.4g} ms or more."]
     lines = []
-    smaller = [p for p in points if _latency(p) < _latency(chosen)]
-    if smaller:
-        next_one = max(smaller, key=_throughput)
+    if not in_doubt:
+        lines += _other_sizes(chosen, points, results)
+    if memory.largest_batch is not None and memory.largest_batch > points[-1].batch_size:
+        lines.append(f"Memory would hold up to about {memory.largest_batch} samples.")
+    return lines
+
+
+def _other_sizes(chosen: Point, points: Sequence[Point], results: Results) -> list[str]:
+    lines = []
+    sure = [point for point in points if not point.suspect]
+    faster = [p for p in sure if _latency(p) < _latency(chosen)]
+    if faster:
+        next_one = max(faster, key=_throughput)
         lines.append(
             f"A latency budget below {_latency(chosen):.4g} ms makes it {next_one.batch_size}."
         )
-    better = [p for p in points if _throughput(p) > _throughput(chosen)]
+    better = [p for p in sure if _throughput(p) > _throughput(chosen)]
     if better:
         top = max(better, key=_throughput)
         gain = _throughput(top) / _throughput(chosen) - 1
-        reason = f"costs {_latency(top):.4g} ms a call"
-        lines.append(f"{top.batch_size} gives {gain:.1%} more throughput and {reason}.")
+        lines.append(
+            f"{top.batch_size} gives {gain:.1%} more throughput, at {_latency(top):.4g} ms a call."
+        )
         if results.price:
             lines.append(
                 f"A machine with the same figures at {1 + gain:.3f} times the price costs at"
@@ -250,11 +273,9 @@ def _would_change(
             )
     elif chosen is points[-1] and not results.errors:
         lines.append(
-            f"{chosen.batch_size} is the largest size that was measured: a larger one may be"
-            " better still."
+            f"{chosen.batch_size} is the largest size that was measured; a larger one may be"
+            " better."
         )
-    if memory.largest_batch is not None and memory.largest_batch > points[-1].batch_size:
-        lines.append(f"Memory would hold up to about {memory.largest_batch} samples.")
     return lines
 
 

@@ -1,7 +1,7 @@
-"""What an hour of a machine costs, where that is from, and what an inference costs then.
+"""Price of a machine with its source, and the resulting cost of an inference.
 
-Throughput and price are kept apart in the answer, so that anybody can put
-another price in: cost = price per hour / 3600 / throughput / utilisation.
+Answers keep throughput and price apart, so that a reader can insert another price:
+cost = price per hour / 3600 / throughput / utilisation.
 """
 
 import csv
@@ -15,7 +15,7 @@ from common.contracts.figures import Machine, Price
 
 @dataclass(frozen=True)
 class Offer:
-    """A row of `prices.csv`; `device` is words of the GPU's name, or `cpu` with its cores."""
+    """A row of `prices.csv`; `device` holds words of the GPU's name, or is `cpu`."""
 
     provider: str
     region: str
@@ -30,14 +30,14 @@ class Offer:
 
 @dataclass(frozen=True)
 class Prices:
-    """The table that ships, and what the operator says is really paid, in USD per hour."""
+    """The shipped price table, and the operator's own prices in USD per hour."""
 
     offers: tuple[Offer, ...]
     cpu: float | None = None
     gpu: float | None = None
 
     def price(self, machine: Machine, request: BenchmarkRequest) -> Price | None:
-        """The caller's own price, else the operator's, else the table's; None if none fits."""
+        """Return the caller's price, else the operator's, else the table's; None without any."""
         if request.price_per_hour is not None:
             return _custom(request.price_per_hour, machine, "the request", request.utilisation)
         own = self.gpu if machine.device == "cuda" else self.cpu
@@ -58,9 +58,10 @@ class Prices:
         )
 
     def _offer(self, machine: Machine) -> Offer | None:
-        """The cheapest on demand: of CPUs the smallest with as many cores, of GPUs its own kind.
+        """Return the cheapest on-demand offer of a machine like this one, if the table has one.
 
-        A part of a GPU has no price: the table's are those of whole ones.
+        A CPU is matched by its cores, a GPU by its name. A GPU partition has no price: the table
+        lists whole GPUs.
         """
         offers = [offer for offer in self.offers if offer.kind == "on_demand"]
         if machine.device == "cpu":
@@ -97,7 +98,7 @@ def read_prices(cpu: float | None = None, gpu: float | None = None) -> Prices:
 
 
 def per_inference(price: Price, throughput: float) -> float:
-    """USD of one sample; `throughput` in samples per second."""
+    """Return the USD per sample; `throughput` is in samples per second."""
     return price.per_hour / 3600 / throughput / price.utilisation
 
 

@@ -1,10 +1,10 @@
-"""What the moments of tokens say: time to the first, gaps between the others, tokens per second."""
+"""Figures of text generation: time to the first token, gaps between tokens, tokens per second."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarker.statistics import NANOSECONDS, describe
+from benchmarker.statistics import NANOSECONDS_PER_MS, describe
 from common.contracts.figures import GenerationUse
 
 
@@ -14,17 +14,15 @@ def describe_generation(
     batch_size: int,
     tokens: int | None,
 ) -> GenerationUse:
-    """Figures of calls that generated.
+    """Return the figures of calls that generated tokens.
 
-    A gap lies between two tokens of the same call; from one call's last token
-    to the next call's first is no gap. The first token's time has the whole
-    prefill in it, so it is no gap either, and neither figure is a difference
-    of two averages.
+    A gap lies between two tokens of the same call. The time to the first token includes the whole
+    prefill, so it is no gap; neither figure is a difference of two averages.
 
     Args:
         wall: nanoseconds of each call.
-        steps: for each call the moment of each token since its start, in ns.
-        batch_size: sequences that a call generates.
+        steps: nanoseconds from each call's start to each of its tokens.
+        batch_size: sequences per call.
         tokens: of one input.
     """
     moments = np.asarray(steps, dtype=np.float64)
@@ -33,8 +31,8 @@ def describe_generation(
     gaps = np.diff(moments, axis=1).ravel()
     decoding = float((moments[:, -1] - first).mean())
     return GenerationUse(
-        time_to_first_token=describe(first / NANOSECONDS),
-        inter_token_latency=describe(gaps / NANOSECONDS),
+        time_to_first_token=describe(first / NANOSECONDS_PER_MS),
+        inter_token_latency=describe(gaps / NANOSECONDS_PER_MS),
         prefill_tokens_per_second=_rate(batch_size * tokens, float(first.mean()))
         if tokens
         else None,
@@ -44,5 +42,5 @@ def describe_generation(
 
 
 def _rate(number: int, nanoseconds: float) -> float | None:
-    """Per second; None where no time passed."""
+    """Return the rate per second; None if no time passed."""
     return number / nanoseconds * 1e9 if nanoseconds > 0 and number else None

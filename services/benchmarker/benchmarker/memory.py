@@ -1,101 +1,86 @@
-"""How much memory a batch size takes: estimated before it runs, fitted once two sizes have run.
+"""Memory of a batch size: estimated before it runs, fitted once two sizes have run.
 
-What is fitted has to be a line. On a GPU it is, as torch keeps its own account there. On a CPU it
-is in a process whose C library gives back at once what is freed (`GIVES_BACK`): one that keeps
-what it may need again holds up to twice as much for the very same calls, at random.
+A line is fitted. On a GPU memory grows along one, as torch's allocator counts it. On a CPU it does
+so in a process whose C library returns freed memory at once: one that keeps freed memory holds up
+to twice as much for the very same calls, at random.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from models.cache import cache_bytes, kinds_of_layers
+from models.config import read, text_part
+from models.dtypes import MIB
+from models.sizes import footprint
+from models.tasks import Task
 
-MIB = 2**20
-# An estimate without a run may be off by this factor before a size is given up on.
+# A size is skipped without a run only if its estimate exceeds the memory by this factor.
 DOUBT = 2.0
-# Below so many bytes the C library keeps what is freed, and tensors that matter are larger. Timing
-# does without: calls that take fresh memory each time are a tenth to a sixth slower.
-GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-# Sizes that run before a larger one does, so that it can be foreseen; beyond, four times the last.
-# From 8 to 16 small models grow as they do later, before that by up to a fifth more.
+# Sizes that run before a larger one, to predict its memory; after these, four times the last. Up to
+# size 8, small models grow by up to a fifth more per sample than later.
 FIRST_RUNGS = (1, 2, 4, 8, 16)
 
 
 def static_estimate(
     config: Mapping[str, Any],
-    tokens: int | None,
-    new_tokens: int | None,
-    item: int,
+    task: Task,
+    tokens: int,
+    width: int,
     *,
     eager: bool,
+    weights: int,
     shapes: Mapping[str, Sequence[int]],
 ) -> float:
-    """MiB that one sample adds to the weights: cache, logits, and the widest layer's activations.
+    """Return the MiB that one sample adds to the weights, by `models.sizes`; 0 without a config.
 
     Args:
-        config: the model's, as `to_dict` gives it.
-        tokens: of the input; None for models that read no text.
-        new_tokens: that are generated; None if none are.
-        item: bytes of one number.
+        config: the model's, as `to_dict` gives it; empty for a pipeline of diffusers.
+        task: the model's row.
+        tokens: of the input and generated; 0 for models that read no text.
+        width: bytes of one number.
         eager: whether attention writes out its matrix.
+        weights: bytes.
         shapes: of one input, by name.
     """
-    text = config.get("text_config") or config
-    # Of pictures that shrink on their way, the first stage takes most.
-    hidden = _first(text, "embed_dim", "hidden_size", "d_model", "n_embd", "dim", "hidden_sizes")
-    hidden = (hidden[0] if isinstance(hidden, list) else hidden) or 0
-    heads = _heads(text) or 0
-    wide = _first(text, "intermediate_size", "d_ff", "n_inner", "hidden_dim") or 4 * hidden
-    length = (tokens or _patches(config)) + (new_tokens or 0)
-    activations = length * (wide + 4 * hidden) * item
-    if eager:
-        activations += heads * length * length * item
-    cache = kv_cache_bytes(text, length, item) if new_tokens else 0
-    # generate() asks for the last position's logits alone, and samples in float32.
-    logits = (_first(text, "vocab_size") or 0) * 4 if new_tokens else 0
-    inputs = sum(int(np.prod(shape)) * 8 for shape in shapes.values())
-    return (activations + cache + logits + inputs) / MIB
-
-
-def kv_cache_bytes(config: Mapping[str, Any], length: int, item: int) -> int:
-    """Keys and values of one sequence; layers that slide keep their window alone.
-
-    Of an encoder with a decoder they are the decoder's, of its own tokens and of the input's.
-    """
-    hidden = _first(config, "hidden_size", "d_model", "n_embd") or 0
-    heads = _heads(config) or 1
-    layers = _first(config, "decoder_layers", "num_decoder_layers") or _first(
-        config, "num_hidden_layers", "n_layer", "num_layers"
+    if not config:
+        return 0.0
+    found = footprint(
+        read(dict(config)), task, batch=1, tokens=tokens, width=width, eager=eager, weights=weights
     )
-    kv_heads = _first(config, "num_key_value_heads") or heads
-    width = _first(config, "head_dim", "d_kv") or hidden // heads
-    window = _first(config, "sliding_window")
-    kinds = config.get("layer_types") or ["full_attention"] * (layers or 0)
-    positions = sum(
-        min(length, window) if window and kind == "sliding_attention" else length
-        for kind in kinds[:layers]
-    )
-    return 2 * positions * kv_heads * width * item
+    inputs = sum(math.prod(shape) * 8 for shape in shapes.values())
+    return (found.total + inputs) / MIB
 
 
-def cache_reads(config: Mapping[str, Any], tokens: int, new_tokens: int, item: int) -> float | None:
-    """Bytes of keys and values that a call reads for each sample.
+def cache_reads(
+    config: Mapping[str, Any], tokens: int, new_tokens: int, width: int
+) -> float | None:
+    """Return the bytes of keys and values that a call reads for each sample.
 
-    Every token but the first is written looking back on all before it. None of a model that
-    keeps something else: states of its own, or keys and values in another form.
+    Each generated token but the first is computed looking back on all before it. None for a model
+    that keeps states of its own, and where the config does not say what it keeps.
     """
-    text = config.get("text_config") or config
-    kinds = set(text.get("layer_types") or ())
-    if kinds - {"full_attention", "sliding_attention"} or text.get("kv_lora_rank"):
+    known = read(dict(config))
+    layers = kinds_of_layers(text_part(known))
+    if layers is None or layers["linear_attention"]:
         return None
-    if not _heads(text):
-        return None
-    steps = range(1, new_tokens)
-    return float(sum(kv_cache_bytes(text, tokens + step, item) for step in steps))
+    # The number of an encoder's tokens is constant while the decoder's grows.
+    apart = bool(config.get("is_encoder_decoder"))
+
+    def kept(count: int) -> int | None:
+        return cache_bytes(known, batch=1, tokens=count, width=width)
+
+    total = 0.0
+    for step in range(1, new_tokens):
+        own, before = kept(step if apart else tokens + step), kept(tokens)
+        if own is None or before is None:
+            return None
+        total += (own + before) / 2 if apart else own
+    return total
 
 
 def rungs(sizes: Sequence[int]) -> list[int]:
-    """Sizes whose memory is measured, ascending: those asked for, and some below the largest."""
+    """Return the sizes whose memory is measured, ascending: the requested ones and some smaller."""
     largest = max(sizes)
     between = list(FIRST_RUNGS)
     while between[-1] * 4 < largest:
@@ -104,10 +89,10 @@ def rungs(sizes: Sequence[int]) -> list[int]:
 
 
 def fit(peaks: Mapping[int, float]) -> tuple[float, float] | None:
-    """`(base, per_sample)` in MiB of the line along which peaks grow; None of fewer than two.
+    """Return `(base, per_sample)` in MiB of the line along which peaks grow; None below two sizes.
 
-    It goes through the largest size and the largest of at most half of it: what is set up once,
-    by one of the first few samples, is no sample's own. A slope below 0 is noise around none.
+    It goes through the largest size and the largest of at most half of it: what the first few
+    samples set up once is not theirs. A slope below 0 is noise around none.
     """
     if len(peaks) < 2:
         return None
@@ -122,7 +107,7 @@ def fit(peaks: Mapping[int, float]) -> tuple[float, float] | None:
 def foreseen(
     size: int, peaks: Mapping[int, float], available: float, estimate: tuple[float, float]
 ) -> float | None:
-    """The peak of a size that will not fit, in MiB; None if it may.
+    """Return the peak of a size that will not fit, in MiB; None if it may fit.
 
     Args:
         size: the batch size.
@@ -135,29 +120,5 @@ def foreseen(
         predicted = estimate[0] + estimate[1] * size
         return predicted if predicted > DOUBT * available else None
     predicted = fitted[0] + fitted[1] * size
-    # A little beyond the line still gets its chance: being wrong costs one probe.
+    # A size slightly above the limit is still tried: a wrong guess costs only one probe.
     return predicted if predicted > 1.1 * available else None
-
-
-def _patches(config: Mapping[str, Any]) -> int:
-    vision = config.get("vision_config") or config
-    image, patch = _first(vision, "image_size"), _first(vision, "patch_size")
-    if not image or not patch:
-        return 196  # of 224 x 224 in patches of 16
-    if isinstance(image, list):
-        image = max(image)
-    if isinstance(patch, list):
-        patch = min(patch)
-    return int(image // patch) ** 2 + 1
-
-
-def _heads(config: Mapping[str, Any]) -> int | None:
-    heads: int | None = _first(
-        config, "decoder_attention_heads", "num_attention_heads", "n_head", "n_heads", "num_heads"
-    )
-    return heads
-
-
-def _first(config: Mapping[str, Any], *names: str) -> Any:
-    """Families name the same thing differently."""
-    return next((config[name] for name in names if config.get(name)), None)

@@ -1,4 +1,4 @@
-"""From what a worker brought in to what the caller reads."""
+"""Turns workers' reports into the results that callers read."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarker import analysis, cost
+from benchmarker import analysis, cost, doubts
 from benchmarker.generation import describe_generation
-from benchmarker.runs import measurement_of, setup_of
-from benchmarker.statistics import NANOSECONDS, describe, drift
+from benchmarker.runs import Findings, measurement_of, setup_of
+from benchmarker.statistics import NANOSECONDS_PER_MS, describe
 from common.contracts.benchmarking import Failure
 from common.contracts.figures import (
     Analysis,
-    Distribution,
     EnergyUse,
     MemoryUse,
     Point,
@@ -24,18 +23,6 @@ from common.contracts.figures import (
 )
 from common.contracts.measuring import Samples, SizeFacts
 
-# From here on a figure is called suspect:
-# a latency that changes by this share from the first to the last call,
-DRIFT = 0.05
-# two clocks that disagree by this share,
-CLOCKS = 0.02
-# an interval of the mean that is so wide, as a share of it, to either side,
-WIDE = 0.10
-# so many cores that others kept busy,
-NEIGHBOURS = 0.2
-# a share of what the device can do that is beyond all of it.
-BEYOND = 1.1
-
 NOT_REPORTED = EnergyUse(missing="not measured")
 
 
@@ -44,57 +31,90 @@ class Outcome(NamedTuple):
     analysis: Analysis
 
 
-def conclude(
-    brought: tuple[dict[str, Any], list[Samples], list[SizeFacts]], prices: cost.Prices
-) -> Outcome | Failure:
-    """All figures of a run; a failure if no size has any.
+def conclude(found: Findings, prices: cost.Prices) -> Outcome | Failure:
+    """Return all figures of a run; a failure if no size has any.
 
     Args:
-        brought: the run's row, its blocks in the order of their rounds, its sizes.
-        prices: of machines, where the request names none.
+        found: the run's row, its blocks in the order of their rounds, its sizes.
+        prices: of machines, for requests that name none.
     """
-    row, blocks, facts = brought
+    row, blocks, facts = found
     request = measurement_of(row).request
     setup = setup_of(row)
     sizes = request.batch_sizes or row["chosen"]
     by_size = {fact.batch_size: fact for fact in facts}
-    shortages = [by_size[size].shortage for size in sizes if size in by_size]
-    if setup is None or not blocks:
-        named = "; ".join(shortage.message for shortage in shortages if shortage)
-        failed = any(shortage and shortage.reason == "not_measured" for shortage in shortages)
-        return Failure(
-            code=1004,
-            status=422,
-            message=f"no batch size could be measured: {named or 'nothing was reported'}",
-            reason="model" if failed else "out_of_memory" if named else "nothing_measured",
-        )
-    price = prices.price(setup.machine, request)
+    errors = {
+        size: shortage
+        for size in sizes
+        if size in by_size and (shortage := by_size[size].shortage) is not None
+    }
     timed: dict[int, list[Samples]] = defaultdict(list)
     for block in blocks:
-        timed[block.batch_size].append(block)
-    errors = {size: by_size[size].shortage for size in sizes if size in by_size}
+        if block.batch_size in sizes and block.batch_size not in errors:
+            timed[block.batch_size].append(block)
+    if setup is None or not timed:
+        return _nothing_measured(list(errors.values()))
+    price = prices.price(setup.machine, request)
     points = {
         size: describe_size(size, timed[size], by_size[size], setup, price)
         for size in sizes
-        if size in timed and not errors.get(size)
+        if size in timed
     }
-    results = assemble(sizes, points, [s for s in errors.values() if s], setup, price)
-    results = results.model_copy(update={"suspect": _doubts(blocks, results)})
+    results = assemble(sizes, points, list(errors.values()), setup, price)
+    results = results.model_copy(update={"suspect": doubts.of_run(blocks, results)})
     peaks = {f.batch_size: f.memory.used for f in facts if f.memory and f.memory.used is not None}
     held = max((block.peak_rss for block in blocks if block.peak_rss is not None), default=None)
     return Outcome(results, analysis.analyse(results, request, peaks, held))
 
 
+def conclude_canceled(found: Findings, prices: cost.Prices) -> Outcome | None:
+    """Return the figures of a run that was canceled; None if nothing was timed.
+
+    A size that has no figures is named among the errors.
+    """
+    row, blocks, facts = found
+    timed = {block.batch_size for block in blocks}
+    known = {fact.batch_size for fact in facts if fact.shortage}
+    untimed = [
+        SizeFacts(
+            batch_size=size,
+            shortage=Shortage(
+                batch_size=size,
+                reason="not_measured",
+                message=f"batch size {size} was not measured: the run was canceled before",
+            ),
+        )
+        for size in measurement_of(row).request.batch_sizes or row["chosen"]
+        if size not in timed | known
+    ]
+    measured = [fact for fact in facts if fact.batch_size in timed | known]
+    concluded = conclude((row, blocks, [*measured, *untimed]), prices)
+    return concluded if isinstance(concluded, Outcome) else None
+
+
+def _nothing_measured(errors: Sequence[Shortage]) -> Failure:
+    named = "; ".join(shortage.message for shortage in errors)
+    failed = any(shortage.reason == "not_measured" for shortage in errors)
+    return Failure(
+        code=1004,
+        status=422,
+        message=f"no batch size could be measured: {named or 'nothing was reported'}",
+        reason="model" if failed else "out_of_memory" if named else "nothing_measured",
+    )
+
+
 def describe_size(
     size: int, blocks: Sequence[Samples], facts: SizeFacts, setup: Setup, price: Price | None
 ) -> Point:
-    wall = np.concatenate([block.wall for block in blocks]) / NANOSECONDS
+    wall = np.concatenate([block.wall for block in blocks]) / NANOSECONDS_PER_MS
     latency = describe(wall)
     mean = float(wall.mean())
     throughput = size / mean * 1000
     by_device = None
     if all(block.device for block in blocks):
-        by_device = describe(np.concatenate([block.device or [] for block in blocks]) / NANOSECONDS)
+        by_device = describe(
+            np.concatenate([block.device or [] for block in blocks]) / NANOSECONDS_PER_MS
+        )
     generation = None
     if setup.new_tokens:
         generation = describe_generation(
@@ -128,8 +148,8 @@ def describe_size(
         bandwidth_share=bandwidth_share,
         compute_share=compute_share,
         suspect=[
-            *_doubts_of_size(wall, latency, by_device, blocks),
-            *_doubts_of_shares(bandwidth_share, compute_share),
+            *doubts.of_size(wall, latency, by_device, blocks),
+            *doubts.of_shares(bandwidth_share, compute_share),
         ],
     )
 
@@ -141,7 +161,7 @@ def assemble(
     setup: Setup,
     price: Price | None,
 ) -> Results:
-    """The arrays aligned with the sizes as they were asked for."""
+    """Return the results, their arrays aligned with the requested sizes."""
     aligned = [points.get(size) for size in sizes]
     return Results(
         batch_sizes=list(sizes),
@@ -158,7 +178,7 @@ def assemble(
 
 
 def records(results: Results, concluded: Analysis) -> list[dict[str, Any]]:
-    """What the metrics service is told: the figures at the best size, not a mixture of sizes."""
+    """Return the metrics to record: the figures at the optimal size, not a mixture of sizes."""
     point = next((p for p in results.points if p.batch_size == concluded.optimal_batch_size), None)
     if point is None:
         return []
@@ -170,67 +190,3 @@ def records(results: Results, concluded: Analysis) -> list[dict[str, Any]]:
         "cost_per_inference": point.cost_per_inference,
     }
     return [{name: value for name, value in metrics.items() if value is not None}]
-
-
-def _doubts_of_size(
-    wall: "np.typing.NDArray[np.float64]",
-    latency: Distribution,
-    by_device: Distribution | None,
-    blocks: Sequence[Samples],
-) -> list[str]:
-    doubts = []
-    change, real = drift(wall)
-    if real and abs(change) > DRIFT:
-        doubts.append(f"drift: latency changed by {change:+.0%} from the first to the last call")
-    interval = latency.mean_interval
-    if interval and latency.mean:
-        half = (interval.high - interval.low) / 2 / latency.mean
-        if half > WIDE:
-            doubts.append(
-                f"noise: the mean is known to within {half:.0%} only; take more iterations"
-            )
-    if by_device and by_device.median and latency.median:
-        apart = latency.median / by_device.median - 1
-        if abs(apart) > CLOCKS:
-            doubts.append(
-                f"clocks: the wall clock says {apart:+.1%} of the device's; the host is in the way"
-            )
-    if any(block.steady is False for block in blocks):
-        doubts.append("warm-up: calls had not become steady when the timing began")
-    if any(block.compiled is False for block in blocks):
-        doubts.append("compile: torch.compile was asked for, and the model ran as it is written")
-    throttled = {reason for block in blocks for reason in block.throttled}
-    if "quota" in throttled:
-        doubts.append("throttled: the worker's container had used up its share of the processor")
-    if lowered := sorted(throttled - {"quota"}):
-        doubts.append(f"throttled: the clocks were lowered ({', '.join(lowered)})")
-    return doubts
-
-
-def _doubts_of_shares(bandwidth: float | None, compute: float | None) -> list[str]:
-    doubts = []
-    if compute is not None and compute > BEYOND:
-        doubts.append(
-            f"ceilings: it computes at {compute:.0%} of the matrix product that was measured to be"
-            " the most, which was held up then"
-        )
-    if bandwidth is not None and bandwidth > BEYOND:
-        doubts.append(
-            f"ceilings: it reads at {bandwidth:.0%} of what copying reached: its weights stay in"
-            " the caches, or copying was held up then"
-        )
-    return doubts
-
-
-def _doubts(blocks: Sequence[Samples], results: Results) -> list[str]:
-    doubts = []
-    cores = [block.neighbours for block in blocks if block.neighbours is not None]
-    if cores and max(cores) > NEIGHBOURS:
-        doubts.append(
-            f"neighbours: others kept {max(cores):.1f} cores busy on a machine of"
-            f" {results.setup.machine.cores}"
-        )
-    sharing = max((block.sharing or 0 for block in blocks), default=0)
-    if sharing:
-        doubts.append(f"neighbours: {sharing} other processes had the GPU meanwhile")
-    return doubts

@@ -1,7 +1,6 @@
 """Throughput, latency, memory and cost against batch size, as figures in plain JSON.
 
-All formats are drawn from the same series. A size without a figure is a gap,
-never a zero.
+All formats show the same series. A size without a figure is a gap, never a zero.
 """
 
 from typing import Any
@@ -19,7 +18,7 @@ QUANTITIES = (
 
 
 def draw(results: Results, style: PlotFormat) -> dict[str, dict[str, Any]]:
-    """One figure per quantity, in plain JSON."""
+    """Return one figure per quantity, in plain JSON."""
     drawn = {"plotly": _plotly, "vega-lite": _vega_lite, "series": _columns}[style]
     order = sorted(range(len(results.batch_sizes)), key=results.batch_sizes.__getitem__)
     sizes = [results.batch_sizes[i] for i in order]
@@ -40,7 +39,7 @@ Values = list[float | None]
 
 
 def _bounds(name: str, sizes: list[int], intervals: dict[int, Any]) -> tuple[Values, Values] | None:
-    """The 95 % interval of the mean, where there is one."""
+    """Return the 95 % interval of the mean for each size, None where it is unknown."""
     if name == "latency":
         pairs = [(i.low, i.high) if (i := intervals.get(s)) else (None, None) for s in sizes]
     elif name == "throughput":

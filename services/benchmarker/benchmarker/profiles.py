@@ -1,4 +1,4 @@
-"""What was measured of a model, for the generator."""
+"""Measured profiles of models, for the generator."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from common.contracts.figures import Setup
 from common.postgres import Database
 
 
-async def find(database: Database, account: str, asked: ProfileRequest) -> Profile:
-    """Of the account's latest good run of the model at that commit; a GPU's before a CPU's."""
+async def find(database: Database, account: str, request: ProfileRequest) -> Profile:
+    """Return the profile of the account's latest succeeded run at that commit, a GPU's first."""
     async with (
         database.connection() as connection,
         connection.cursor(row_factory=dict_row) as cursor,
@@ -24,10 +24,10 @@ async def find(database: Database, account: str, asked: ProfileRequest) -> Profi
             " order by worker_class = 'gpu' desc, finished_at desc limit 1",
             {
                 "account": account,
-                "model": asked.model_id,
-                "commit": asked.commit,
-                "device": asked.device,
-                "dtype": asked.dtype,
+                "model": request.model_id,
+                "commit": request.commit,
+                "device": request.device,
+                "dtype": request.dtype,
             },
         )
         row = await cursor.fetchone()
@@ -35,15 +35,15 @@ async def find(database: Database, account: str, asked: ProfileRequest) -> Profi
 
 
 def _profile(row: dict[str, Any]) -> Profile:
-    """Read from the row as it lies there: the generator asks for every module that it makes."""
+    """Read the profile without validating the whole row, since every generation needs one."""
     setup, analysis = Setup.model_validate(row["setup"]), row["analysis"]
     size = analysis["optimal_batch_size"]
     peak = row["results"]["memory_usage"][row["results"]["batchSizes"].index(size)]
-    # Of a single size there is no line: from the model as it was loaded to its peak.
+    # A single size yields no line: take the slope from the loaded model to its peak.
     base, each = analysis["memory"]["base"], analysis["memory"]["perSample"]
     if base is None and peak is not None:
         base, each = setup.base, max(peak - setup.base, 0.0) / size
-    if base is not None:  # the module's process has what its C library keeps as well
+    if base is not None:  # a module's process also holds memory that its C library has not returned
         base += analysis["memory"].get("kept") or 0.0
     return Profile(
         run_id=row["id"],

@@ -1,40 +1,41 @@
-"""What is refused before it is queued, so that it neither waits nor counts."""
+"""Refusals of runs before they are queued, so that they neither wait nor count."""
 
-from benchmarker.tasks import TASKS, is_measured
 from common.contracts.benchmarking import BenchmarkRequest
 from common.contracts.generation import ModelFacts
 from common.contracts.measuring import Announcement, Class
 from common.errors import BenchmarkFailed
-
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# What the kernels of flash-attn take.
-HALVES = ("float16", "bfloat16")
-MIB = 2**20
+from models.dtypes import HALF, MIB, WIDTH_BYTES
+from models.tasks import ROWS, is_measured, row
 
 
 def class_for(
     request: BenchmarkRequest, model: ModelFacts, workers: list[Announcement], deployed: set[Class]
 ) -> Class:
-    """The class of worker that can run this.
+    """Return the class of worker that can run this.
 
     Args:
-        request: what is asked for.
-        model: what the Hub says of it.
-        workers: that are there now.
-        deployed: classes that exist even while none of their workers is up.
+        request: the caller's.
+        model: the generator's facts about it.
+        workers: that are present now.
+        deployed: classes that exist even while none of their workers is present.
 
     Raises:
-        BenchmarkFailed: none can; `details.reason` is `task`, `device`, `dtype`, `attention`,
-            `compile` or `memory`.
+        BenchmarkFailed: no worker can; `details.reason` is `task`, `device`, `dtype`, `attention`,
+            `compile`, `memory` or `tokens`.
     """
     if not is_measured(model.task, model.library):
-        of_another = f"models for {model.task} are measured of another library than this one's"
-        others = "models of this task are not measured; these are: " + ", ".join(sorted(TASKS))
-        raise BenchmarkFailed(
-            of_another if model.task in TASKS else others, status=422, reason="task"
+        measured = {row.tag for row in ROWS if row.measured}
+        of_another = f"models for {model.task} are measured, but not those of {model.library}"
+        others = (
+            f"models for {model.task} are not measured; measured tasks:"
+            f" {', '.join(sorted(measured))}"
         )
+        raise BenchmarkFailed(
+            of_another if model.task in measured else others, status=422, reason="task"
+        )
+    _check_tokens(request, model)
     there = {worker.device_class for worker in workers} | deployed
-    wanted = _wanted(request, there)
+    wanted = wanted_class(request.device, there)
     machines = [worker for worker in workers if worker.device_class == wanted]
     _check_dtype(request, machines)
     _check_attention(request, model, machines, wanted)
@@ -48,8 +49,8 @@ def class_for(
     weights = weights_of(model, dtype_of(request, wanted))
     if machines and not any(suits(machine, request, weights) for machine in machines):
         raise BenchmarkFailed(
-            "each of what is asked for is there, but no worker has all of it; leave some of"
-            " `dtype`, `attention` and `compile` out",
+            "no single worker supports this combination of `dtype`, `attention` and `compile`;"
+            " leave one of them out",
             status=422,
             reason="device",
         )
@@ -57,7 +58,7 @@ def class_for(
 
 
 def suits(machine: Announcement, request: BenchmarkRequest, weights: float) -> bool:
-    """Whether this one machine has all that a run asks for; `weights` in MiB."""
+    """Return whether a single machine supports all options of a run; `weights` are in MiB."""
     return (
         (request.dtype is None or request.dtype in machine.dtypes)
         and (request.attention is None or request.attention in machine.attentions)
@@ -66,25 +67,40 @@ def suits(machine: Announcement, request: BenchmarkRequest, weights: float) -> b
     )
 
 
-def _wanted(request: BenchmarkRequest, there: set[Class]) -> Class:
-    wanted: Class = "gpu" if request.device == "cuda" else "cpu"
-    if request.device == "auto":
+def wanted_class(device: str, there: set[Class]) -> Class:
+    """Return the class of worker for a request's `device`; raise if none is in `there`."""
+    wanted: Class = "gpu" if device == "cuda" else "cpu"
+    if device == "auto":
         return "gpu" if "gpu" in there else "cpu"
     if wanted not in there:
         raise BenchmarkFailed(
-            f"there is no worker with the device {request.device}; leave `device` out to take"
-            " what there is",
+            f"`device`: no worker has {device}; leave `device` out to use any worker",
             status=422,
             reason="device",
         )
     return wanted
 
 
+def _check_tokens(request: BenchmarkRequest, model: ModelFacts) -> None:
+    """Raise BenchmarkFailed for inputs longer than the model reads, as the worker would."""
+    input_tokens = request.input_tokens or 1
+    new = request.new_tokens if row(model.task, model.library).generates else 0
+    if model.max_tokens and input_tokens + new > model.max_tokens:
+        raise BenchmarkFailed(
+            f"`inputTokens`: the model reads at most {model.max_tokens} tokens, new ones included;"
+            f" got {input_tokens} + {new}",
+            status=422,
+            reason="tokens",
+            limit=model.max_tokens,
+        )
+
+
 def _check_dtype(request: BenchmarkRequest, machines: list[Announcement]) -> None:
     able = {dtype for machine in machines for dtype in machine.dtypes}
     if request.dtype and machines and request.dtype not in able:
         raise BenchmarkFailed(
-            f"the device cannot compute in {request.dtype}; it can in {', '.join(sorted(able))}",
+            f"`dtype`: no worker of this device computes in {request.dtype}; available:"
+            f" {', '.join(sorted(able))}",
             status=422,
             reason="dtype",
         )
@@ -93,24 +109,24 @@ def _check_dtype(request: BenchmarkRequest, machines: list[Announcement]) -> Non
 def _check_attention(
     request: BenchmarkRequest, model: ModelFacts, machines: list[Announcement], wanted: Class
 ) -> None:
-    if request.attention and TASKS[model.task].takes == "pipeline":
+    if request.attention and model.library == "diffusers":
         raise BenchmarkFailed(
-            "the attention of a pipeline of diffusers cannot be chosen; leave `attention` out",
+            "`attention` cannot be chosen for diffusers pipelines; leave it out",
             status=422,
             reason="attention",
         )
     installed = {attention for machine in machines for attention in machine.attentions}
     if request.attention and machines and request.attention not in installed:
         raise BenchmarkFailed(
-            f"{request.attention} is not installed where the run would go;"
-            f" {', '.join(sorted(installed))} are",
+            f"`attention`: {request.attention} is not installed on the workers; available:"
+            f" {', '.join(sorted(installed))}",
             status=422,
             reason="attention",
         )
-    if request.attention == "flash_attention_2" and dtype_of(request, wanted) not in HALVES:
+    if request.attention == "flash_attention_2" and dtype_of(request, wanted) not in HALF:
         raise BenchmarkFailed(
-            f"flash_attention_2 computes in {' and '.join(HALVES)} alone, and this run would be in"
-            f" {dtype_of(request, wanted)}",
+            f"`attention`: flash_attention_2 needs `dtype` {' or '.join(sorted(HALF))}; this run's"
+            f" is {dtype_of(request, wanted)}",
             status=422,
             reason="dtype",
         )
@@ -124,25 +140,25 @@ def _check_memory(
 
 
 def weights_of(model: ModelFacts, dtype: str) -> float:
-    """MiB, once they are loaded."""
-    return (model.parameters * BYTES[dtype] if model.parameters else model.weight_bytes) / MIB
+    """Return the MiB that the weights take once loaded."""
+    return (model.parameters * WIDTH_BYTES[dtype] if model.parameters else model.weight_bytes) / MIB
 
 
 def dtype_of(request: BenchmarkRequest, wanted: Class) -> str:
-    """What the run would be in, of a worker of that class."""
+    """Return the dtype of the run on a worker of that class."""
     return request.dtype or ("bfloat16" if wanted == "gpu" else "float32")
 
 
 def check_room(model: ModelFacts, machines: list[Announcement], dtype: str) -> None:
-    """Raises BenchmarkFailed for weights that no machine there is has room for."""
+    """Raise BenchmarkFailed if the weights fit no machine that is present."""
     if not machines:
-        return  # the worker that is started for it will say
+        return  # a worker that is started on demand checks it
     largest = max(machine.memory for machine in machines)
     weights = weights_of(model, dtype)
     if weights > largest:
         raise BenchmarkFailed(
-            f"the weights alone take {weights:,.0f} MiB in {dtype}, and a model may take"
-            f" {largest:,.0f} MiB on the largest machine",
+            f"the weights alone take {weights:,.0f} MiB in {dtype}; the largest worker has"
+            f" {largest:,.0f} MiB for a model",
             status=422,
             reason="memory",
             limit=int(largest),

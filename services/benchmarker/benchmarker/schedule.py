@@ -1,8 +1,8 @@
-"""In which order batch sizes are timed.
+"""Order in which batch sizes are timed.
 
-Each size is timed in several short blocks, and every round has one block of
-each size in random order. Were the sizes timed one after the other, a machine
-that slows down as it warms would make the last size look bad.
+Each size is timed in several short blocks; each round has one block of each size, in random order.
+If the sizes were timed one after the other, a machine that slows down as it warms would make the
+last size look bad.
 """
 
 import math
@@ -10,10 +10,10 @@ import random
 from dataclasses import dataclass
 
 ROUNDS = 8
-# Of a block: what is lost when a worker dies, and what passes between two signs of progress.
-MOST_CALLS = 32
-# Of one block's report: with a moment per generated token it still fits a message.
-MOST_MOMENTS = 20_000
+# A block is lost when its worker dies, and passes between two reports of progress.
+MAX_BLOCK_CALLS = 32
+# A block's report, with a moment per generated token, has to fit a message.
+MAX_BLOCK_MOMENTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class Block:
 
 
 def rounds_of(iterations: int, moments_per_call: int = 1) -> int:
-    """How many blocks the timed calls of a size are spread over."""
-    fits = max(min(MOST_MOMENTS // moments_per_call, MOST_CALLS), 1)
+    """Return the number of blocks over which the timed calls of a size are spread."""
+    fits = max(min(MAX_BLOCK_MOMENTS // moments_per_call, MAX_BLOCK_CALLS), 1)
     return min(iterations, max(ROUNDS, math.ceil(iterations / fits)))
 
 
 def blocks(sizes: list[int], iterations: int, seed: int, moments_per_call: int = 1) -> list[Block]:
-    """Every block of a run, in its order; the same for the same arguments.
+    """Return all blocks of a run in order, the same for the same arguments.
 
-    So a worker that takes a run over goes on where the last one stopped.
+    So a worker that takes over a run continues where the last one stopped.
     """
     rounds = rounds_of(iterations, moments_per_call)
     order = random.Random(seed)  # noqa: S311  (no secret)

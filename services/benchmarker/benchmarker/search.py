@@ -1,10 +1,9 @@
-"""Which batch sizes to measure when the caller names none.
+"""Search for the batch sizes to measure when the caller names none.
 
-A quarter of real curves have a cliff: a size at which throughput falls, to
-rise again beyond. So nothing here assumes one peak. A few sizes spread over
-the grid come first; then, each time, the size that could still be the best by
-what its measured neighbours suggest, plus a bonus for being far from them;
-and at the end both neighbours of the optimal one, whatever they promise.
+A quarter of real curves have a cliff: a size at which throughput falls, to rise again beyond. So
+the search does not assume a single peak. It starts with a few sizes spread over the grid; then it
+takes, each time, the size that could still be the best by interpolation between its measured
+neighbours, plus a bonus for its distance from them; last come both neighbours of the optimal size.
 """
 
 import itertools
@@ -12,36 +11,35 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# Powers of two and half steps between, as far as it usually pays.
+# Powers of two and half steps between, as far as larger batches usually pay.
 GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 # Timed calls per size while searching; the sizes found get full rounds afterwards.
-CALLS = 8
-# How much better than the straight line an unmeasured size may be, per octave
-# to the nearest measured one.
-HOPE = 0.03
-# Sizes from the first round: every so many on the grid.
+SEARCH_CALLS = 8
+# Gain over the interpolation that an unmeasured size may have, per octave to the nearest
+# measured one.
+OPTIMISM = 0.03
+# The first round measures every fourth size of the grid.
 STRIDE = 4
-# A latency this far above the line between its neighbours is a cliff.
-CLIFF = 1.12
-# Throughput that is as good as the best: the share of it that the optimal size reaches, where no
-# budget says how large a batch may be.
-NEARLY = 0.95
+# Latency, as a multiple of the interpolation, from which a size counts as a cliff.
+CLIFF_RATIO = 1.12
+# Share of the best throughput that the optimal size reaches when no budget bounds the batch.
+GOOD_SHARE = 0.95
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Mean latency of a batch in ms; None: the size does not fit."""
+    """A measured size: the mean latency of its batch in ms, None if it does not fit."""
 
     latency: float | None
 
 
 def next_size(seen: Mapping[int, Sample], grid: Sequence[int], budget: float | None) -> int | None:
-    """The size to measure next; None when enough is known.
+    """Return the size to measure next; None when enough is known.
 
     Args:
-        seen: what was measured so far, by size.
+        seen: samples so far, by size.
         grid: ascending.
-        budget: latency of a batch that must not be exceeded, in ms.
+        budget: maximum latency of a batch, in ms.
     """
     measured = {size: sample.latency for size, sample in seen.items() if sample.latency}
     full = min((size for size, sample in seen.items() if sample.latency is None), default=None)
@@ -51,33 +49,33 @@ def next_size(seen: Mapping[int, Sample], grid: Sequence[int], budget: float | N
     if usable[0] not in measured:
         return usable[0]
     if budget is not None and measured[usable[0]] > budget:
-        return None  # the smallest is too slow already
+        return None  # even the smallest is too slow
     first = [*usable[::STRIDE], usable[-1]]
     for size in first:
-        if size not in measured and _hopeful(size, measured, budget):
+        if size not in measured and _may_meet_budget(size, measured, budget):
             return size
     return _best_bet(usable, measured, budget)
 
 
 def best(measured: Mapping[int, float], budget: float | None) -> int | None:
-    """The size of the highest throughput within the budget; the smaller of two equals."""
+    """Return the size of highest throughput within the budget; of two equals the smaller."""
     allowed = [size for size in measured if budget is None or measured[size] <= budget]
     return max(allowed, key=lambda size: (size / measured[size], -size), default=None)
 
 
 def optimal(measured: Mapping[int, float], budget: float | None) -> int | None:
-    """The best size within a budget; without one the smallest that is nearly as good as it."""
+    """Return the best size within a budget, or without one the smallest that is nearly as good."""
     top = best(measured, budget)
     if top is None or budget is not None:
         return top
-    enough = NEARLY * top / measured[top]
+    enough = GOOD_SHARE * top / measured[top]
     return min(size for size in measured if size / measured[size] >= enough)
 
 
-def _hopeful(size: int, measured: Mapping[int, float], budget: float | None) -> bool:
-    """Whether a size may be within the budget.
+def _may_meet_budget(size: int, measured: Mapping[int, float], budget: float | None) -> bool:
+    """Return whether a size may be within the budget.
 
-    Beyond one that is too slow it may: that one may be a cliff. Beyond two it hardly is.
+    Beyond one size that is too slow it may, since that one may be a cliff; beyond two it hardly is.
     """
     if budget is None:
         return True
@@ -92,13 +90,13 @@ def _best_bet(
     assert chosen is not None
     to_beat = incumbent / measured[incumbent]
     if budget is None:
-        # A better one matters where the optimal size is then no longer nearly as good.
-        to_beat = max(to_beat, chosen / measured[chosen] / NEARLY)
+        # A better size matters only if the optimal one would no longer be nearly as good.
+        to_beat = max(to_beat, chosen / measured[chosen] / GOOD_SHARE)
     bets = []
     for size in usable:
         if size in measured:
             continue
-        latency = _expected(size, measured) / (1 + HOPE * _octaves(size, measured))
+        latency = _expected(size, measured) / (1 + OPTIMISM * _octaves(size, measured))
         if (budget is None or latency <= budget) and size / latency > to_beat:
             bets.append((size / latency, size))
     if bets:
@@ -110,10 +108,10 @@ def _best_bet(
 
 
 def _neighbour(size: int, usable: Sequence[int], measured: Mapping[int, float]) -> int | None:
-    """The next size to measure until both neighbours of one are known; None when they are.
+    """Return the next unmeasured neighbour of a size; None when both are known.
 
-    Above it that is the next one. Below it is the middle of the gap: any size in there may be as
-    good, and smaller.
+    Above it that is the next size of the grid; below it the middle of the gap, since any size in
+    there may be as good, and smaller.
     """
     place = usable.index(size)
     above = usable[place + 1 : place + 2]
@@ -127,7 +125,10 @@ def _neighbour(size: int, usable: Sequence[int], measured: Mapping[int, float]) 
 def _beside_a_cliff(
     usable: Sequence[int], measured: Mapping[int, float], budget: float | None
 ) -> int | None:
-    """The size below a cliff is measured, if it could be the best: the line to it lies too high."""
+    """Return an unmeasured size just below a cliff if it could be the best, else None.
+
+    Interpolation towards a cliff overestimates the latency of the sizes before it.
+    """
     incumbent = best(measured, budget)
     assert incumbent is not None
     known = sorted(measured)
@@ -136,8 +137,8 @@ def _beside_a_cliff(
         if not gap:
             continue
         slope = math.log(measured[cliff] / measured[before]) / math.log(cliff / before)
-        if slope < 1 + math.log(CLIFF) / math.log(cliff / before):
-            continue  # no worse than in proportion
+        if slope < 1 + math.log(CLIFF_RATIO) / math.log(cliff / before):
+            continue  # no worse than proportional
         top = gap[-1] / (measured[before] * gap[-1] / before)
         if top > incumbent / measured[incumbent]:
             return gap[-1]
@@ -145,12 +146,12 @@ def _beside_a_cliff(
 
 
 def _expected(size: int, measured: Mapping[int, float]) -> float:
-    """Latency on the line through the neighbours, on logarithmic axes."""
+    """Interpolate the latency between the measured neighbours, on logarithmic axes."""
     known = sorted(measured)
     below = max((s for s in known if s < size), default=None)
     above = min((s for s in known if s > size), default=None)
     if below is None or above is None:
-        # Beyond what was measured: in proportion to the size.
+        # Outside the measured range: proportional to the size.
         nearest = known[-1] if above is None else known[0]
         return measured[nearest] * size / nearest
     share = math.log(size / below) / math.log(above / below)

@@ -1,50 +1,60 @@
-"""What control and the worker need to know beside what every service does."""
+"""Settings of control and of the worker, beside those of every service."""
 
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from common.jobs import ACK_WAIT
+from common.jobs import ACK_WAIT_S
 from common.settings import ServiceSettings
 
 
 class ControlSettings(ServiceSettings):
-    """Of `python -m benchmarker`."""
+    """Settings of `python -m benchmarker`."""
 
     database_url: str
     # Accepted runs per account within any hour.
     benchmarks_per_hour: Annotated[int, Field(ge=1)] = 5
-    # Modules per account within any hour that are run before they are handed out.
+    # Modules per account within any hour that are verified by running them once.
     verifications_per_hour: Annotated[int, Field(ge=1)] = 20
     # Runs of one class that may wait; more are refused.
-    most_waiting: Annotated[int, Field(ge=1)] = 100
-    # Classes that exist even while no worker of theirs is up: GPU workers that
-    # are started on demand, say. Comma separated.
+    max_waiting: Annotated[int, Field(ge=1)] = 100
+    # Runs that may wait of one account, or of all new accounts of one network address.
+    max_waiting_per_account: Annotated[int, Field(ge=1)] = 5
+    # Classes that exist even while no worker of theirs is present: GPU workers
+    # that are started on demand, say. Comma separated.
     worker_classes: str = "cpu"
-    # Silence after which a running job is given to the next worker, in seconds.
-    ack_wait: Annotated[float, Field(gt=0)] = ACK_WAIT
-    # How often lost messages and undelivered metrics are looked for, in seconds.
-    sweep_interval: Annotated[float, Field(gt=0)] = 5.0
-    # USD per hour of the machines, in place of the table's: what is really paid.
+    # Silence after which a running job is given to the next worker.
+    ack_wait_s: Annotated[float, Field(gt=0)] = ACK_WAIT_S
+    # Pause between two sweeps for lost messages and undelivered metrics.
+    sweep_interval_s: Annotated[float, Field(gt=0)] = 5.0
+    # USD per hour of the machines, overriding the table's prices.
     cpu_price_per_hour: Annotated[float, Field(gt=0)] | None = None
     gpu_price_per_hour: Annotated[float, Field(gt=0)] | None = None
 
 
 class WorkerSettings(ServiceSettings):
-    """Of `python -m benchmarker.worker`; `hf_*` mean what they mean to huggingface_hub."""
+    """Settings of `python -m benchmarker.worker`; `hf_*` are those of huggingface_hub."""
 
     hf_endpoint: str = "https://huggingface.co"
     hf_token: SecretStr | None = None
     hf_home: Path | None = None
-    ack_wait: Annotated[float, Field(gt=0)] = ACK_WAIT
+    # Disk space that fetched models may take; None: a share of the free space.
+    max_cache_bytes: Annotated[int, Field(ge=1)] | None = None
+    ack_wait_s: Annotated[float, Field(gt=0)] = ACK_WAIT_S
     # Classes of job that it takes, comma separated, as far as its machine can.
     worker_takes: str = "cpu,gpu"
-    # A run that takes longer is ended, in seconds.
-    longest_run: Annotated[float, Field(gt=0)] = 3600.0
-    # A module that is tried is ended after so many seconds, or its own timeout if that is less.
-    longest_trial: Annotated[float, Field(gt=0)] = 600.0
+    # Jobs after which it exits, and seconds without one; None: never. For a worker that is
+    # started when there is work.
+    max_jobs: Annotated[int, Field(ge=1)] | None = None
+    max_idle_s: Annotated[float, Field(gt=0)] | None = None
+    # A run that takes longer is ended.
+    max_run_s: Annotated[float, Field(gt=0)] = 3600.0
+    # A trial that takes longer is ended, or after the module's own timeout if that is less.
+    max_trial_s: Annotated[float, Field(gt=0)] = 600.0
+    # Whether the worker exits at start if its machine cannot isolate models completely.
+    require_isolation: bool = False
     # Share of the machine's memory that a model may take.
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9
-    # MiB that a model may take, where it is to be less than that.
-    most_memory: Annotated[float, Field(gt=0)] | None = None
+    # Memory that a model may take, if that should be less than the share.
+    max_memory_mib: Annotated[float, Field(gt=0)] | None = None

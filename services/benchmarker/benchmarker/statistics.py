@@ -1,4 +1,4 @@
-"""What can be said of repeated timings, and what cannot.
+"""Statistics of repeated timings, and their limits.
 
 Successive timings are not independent: a slow moment slows several calls. An
 interval that ignores this is too narrow, so the sample counts for as many
@@ -19,17 +19,18 @@ from common.contracts.figures import Distribution, Interval
 
 Floats = NDArray[np.float64]
 
-# So few that, by MLPerf's early stopping rule with one outlier discarded, a bound of the percentile
-# stands with 99 % confidence. What is reported is the sample's own percentile, not that bound.
+# Fewest timings that bound the percentile with 99 % confidence, by MLPerf's early stopping rule
+# with one outlier discarded. Reported is the sample's own percentile, not that bound.
 SAMPLES_FOR = {"p90": 64, "p95": 130, "p99": 662}
 PERCENT = {"p90": 90, "p95": 95, "p99": 99}
-NANOSECONDS = 1e6  # in a millisecond
-# Fewer say nothing about the spread.
-FEWEST = 3
+NANOSECONDS_PER_MS = 1e6
+# With fewer timings, neither spread nor drift can be estimated.
+MIN_FOR_SPREAD = 3
+MIN_FOR_DRIFT = 9
 
 
 def describe(milliseconds: Sequence[float] | Floats) -> Distribution:
-    """All figures of one sample in the order it was taken, in milliseconds."""
+    """Return all figures of one sample, given in milliseconds and in the order it was taken."""
     values = np.asarray(milliseconds, dtype=np.float64)
     count = len(values)
     if count == 0:
@@ -44,8 +45,8 @@ def describe(milliseconds: Sequence[float] | Floats) -> Distribution:
             percentiles[name] = None
             missing[name] = f"needs {needed} samples, there are {count}"
     spread: dict[str, Any] = {}
-    if count < FEWEST:
-        reason = f"needs {FEWEST} samples, there are {count}"
+    if count < MIN_FOR_SPREAD:
+        reason = f"needs {MIN_FOR_SPREAD} samples, there are {count}"
         missing |= dict.fromkeys(("standardDeviation", "meanInterval", "medianInterval"), reason)
     else:
         inefficiency = statistical_inefficiency(values)
@@ -69,7 +70,7 @@ def describe(milliseconds: Sequence[float] | Floats) -> Distribution:
 
 
 def autocorrelation(values: Floats) -> float:
-    """At lag 1, corrected for the bias of short samples (Kendall: -(1 + 3 rho) / n)."""
+    """Return the autocorrelation at lag 1, corrected for short samples (Kendall's bias)."""
     centred = values - values.mean()
     power = float(centred @ centred)
     if power == 0:
@@ -80,16 +81,16 @@ def autocorrelation(values: Floats) -> float:
 
 
 def statistical_inefficiency(values: Floats) -> float:
-    """Timings per independent timing, 1 or more: (1 + rho) / (1 - rho).
+    """Return how many timings are worth one independent timing: (1 + rho) / (1 - rho), 1 or more.
 
-    Of a first-order process; negative correlation is not taken as a gift.
+    That holds for a first-order process; negative correlation is ignored.
     """
     rho = max(autocorrelation(values), 0.0)
     return min((1 + rho) / (1 - rho), len(values) / 2)
 
 
 def mean_interval(values: Floats, inefficiency: float) -> Interval:
-    """95 % by Student's t, with as many degrees of freedom as independent timings."""
+    """Return the 95 % interval of the mean, by Student's t over the independent timings."""
     effective = len(values) / inefficiency
     # The sample variance of a correlated series is too small by this factor.
     variance = values.var(ddof=1) * (len(values) - 1) / max(len(values) - inefficiency, 1)
@@ -99,10 +100,10 @@ def mean_interval(values: Floats, inefficiency: float) -> Interval:
 
 
 def median_interval(values: Floats) -> Interval:
-    """95 % by order statistics, the ranks spread as the correlation of the signs asks for.
+    """Return the 95 % interval of the median, by order statistics.
 
-    Above or below the median is less correlated than the values themselves:
-    by the arcsine law, which holds for a Gaussian process.
+    The ranks are spread by the autocorrelation of the signs, which is less than that of the
+    values: by the arcsine law, which holds for a Gaussian process.
     """
     count = len(values)
     ordered = np.sort(values)
@@ -110,26 +111,27 @@ def median_interval(values: Floats) -> Interval:
     signs = 2 / math.pi * np.arcsin(rho ** np.arange(1, count))
     inefficiency = min(1 + 2 * float(signs.sum()), count / 2)
     half = 1.959964 * math.sqrt(count * inefficiency) / 2
-    # Between two order statistics by a straight line: whole ranks would be too wide.
+    # Interpolated linearly between order statistics: whole ranks would make the interval too wide.
     ranks = np.arange(1, count + 1) - (count + 1) / 2
     low, high = np.interp([-half, half], ranks, ordered)
     return Interval(low=float(low), high=float(high))
 
 
 def drift(values: Floats) -> tuple[float, bool]:
-    """The change from the first to the last timing along a straight line, and if it is real.
+    """Return the change from the first timing to the last, and whether it is real.
 
     A machine that warms drifts along a line; one whose clocks are lowered makes a step. So two
-    things are asked: whether the line surely rises, and whether the last third's mean surely
-    differs from the first third's. The scatter is that around the line, or around the thirds'
-    means: a drift makes successive timings alike, and would hide behind the autocorrelation of
-    the whole.
+    things are tested: whether the line through the timings rises or falls, and whether the last
+    third's mean differs from the first third's. The scatter is that around the line, or around
+    the thirds' means: a drift makes successive timings alike, and would hide behind the
+    autocorrelation of the whole.
 
     Returns:
-        The change as a share of the mean, and whether a 99 % interval leaves out 0.
+        The change as a share of where it began, above -1, and whether a 99 % interval leaves out
+        0. It is that along the line, or between the thirds where the line is too steep to be one.
     """
     count = len(values)
-    if count < 9:
+    if count < MIN_FOR_DRIFT:
         return 0.0, False
     time = np.linspace(-0.5, 0.5, count)
     slope = float(time @ values) / float(time @ time)
@@ -139,17 +141,20 @@ def drift(values: Floats) -> tuple[float, bool]:
     around_thirds = np.concatenate([third - third.mean() for third in thirds])
     apart = float(thirds[2].mean() - thirds[0].mean())
     step = _surely(apart, around_thirds, 3, 6 / count)
-    return slope / float(values.mean()), line or step
+    mean = float(values.mean())
+    along_line = abs(slope) < mean
+    change = slope / (mean - slope / 2) if along_line else apart / float(thirds[0].mean())
+    return change, line or step
 
 
 def _surely(estimate: float, scatter: Floats, fitted: int, leverage: float) -> bool:
-    """Whether an estimate's 99 % interval leaves out 0.
+    """Return whether an estimate's 99 % interval leaves out 0.
 
     Args:
         estimate: its standard error is the scatter's, times the root of `leverage`.
-        scatter: what is left of the timings when what was fitted is taken away.
-        fitted: how many numbers that were.
-        leverage: as it would be of independent timings.
+        scatter: residuals of the timings.
+        fitted: number of fitted parameters.
+        leverage: that of independent timings.
     """
     inefficiency = statistical_inefficiency(scatter)
     count = len(scatter)

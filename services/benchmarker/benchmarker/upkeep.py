@@ -1,127 +1,67 @@
-"""What somebody has to look after: messages in the queue, figures on their way, workers."""
+"""The sweep: makes the queue agree with the database, delivers metrics, deletes old trials."""
 
-from dataclasses import dataclass
-from datetime import UTC, timedelta
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
-from psycopg.types.json import Jsonb
+import structlog
 
-from common.contracts.measuring import Announcement, Class, Measurement
-from common.contracts.monitoring import Record
-from common.postgres import Database
+from benchmarker.news import News
+from benchmarker.outbox import Outbox
+from benchmarker.queue import CLASSES, JobQueue
+from benchmarker.runs import RunStore
+from common.errors import ServiceError
 
-# A worker that has not been heard of for so long is gone.
-PRESENT = timedelta(seconds=60)
-# Each is a module's files, some 45 kB.
-TRIALS_KEPT = timedelta(days=30)
+log = structlog.get_logger()
 
-
-@dataclass(frozen=True)
-class Posting:
-    """A run whose message has to be in the queue: `number` counts its messages from 0."""
-
-    id: str
-    worker_class: Class
-    number: int
-    sequence: int | None
-    work: Measurement
-
-
-@dataclass(frozen=True)
-class Letter:
-    """Figures of a run for the metrics service, as an account's own record."""
-
-    number: int
-    account: str
-    run_id: str
-    record: Record
+# A tried module is about 45 kB.
+TRIAL_RETENTION = timedelta(days=30)
 
 
 class Upkeep:
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, queue: JobQueue, outbox: Outbox, runs: RunStore, news: News) -> None:
+        self.queue = queue
+        self.outbox = outbox
+        self.runs = runs
+        self.news = news
 
-    async def unfinished(self) -> list[Posting]:
-        """Runs whose message ought to be in the queue."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select id, worker_class, published, sequence, work from runs"
-                " where state in ('queued', 'running') order by created_at"
-            )
-            return [
-                Posting(run, worker_class, number, sequence, Measurement.model_validate(work))
-                for run, worker_class, number, sequence, work in await cursor.fetchall()
-            ]
+    async def keep(self, interval_s: float) -> None:
+        """Sweep for ever; a step that fails leaves the others and the next sweep alone."""
+        while True:
+            for step in (
+                self.mend_queue,
+                self.deliver_metrics,
+                self.delete_old_trials,
+                self.observe,
+            ):
+                await _attempt(step)
+            await asyncio.sleep(interval_s)
 
-    async def lost(self, posting: Posting) -> Posting | None:
-        """Count a message that vanished; None if the run is over, or it was counted already."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "update runs set published = published + 1, sequence = null"
-                " where id = %s and published = %s and state in ('queued', 'running')",
-                [posting.id, posting.number],
-            )
-            if cursor.rowcount == 0:
-                return None
-        return Posting(posting.id, posting.worker_class, posting.number + 1, None, posting.work)
+    async def mend_queue(self) -> None:
+        await self.queue.declare()
+        await self.queue.repair()
+        for worker_class in CLASSES:
+            await self.queue.fill(worker_class)
 
-    async def posted(self, posting: Posting, sequence: int) -> None:
-        async with self.database.connection() as connection:
+    async def deliver_metrics(self) -> None:
+        for run in await self.outbox.deliver():
+            await self.news.publish(await self.runs.change(run))
+
+    async def observe(self) -> None:
+        await self.queue.deliveries.observation.read()
+
+    async def delete_old_trials(self) -> None:
+        async with self.runs.database.connection() as connection:
             await connection.execute(
-                "update runs set sequence = %s, published_at = now()"
-                " where id = %s and published = %s",
-                [sequence, posting.id, posting.number],
+                "delete from runs where kind = 'verify' and created_at < now() - %s",
+                [TRIAL_RETENTION],
             )
 
-    async def forget_trials(self) -> int:
-        """Modules that were tried long ago; whoever has one does not need it here again.
 
-        Returns:
-            How many there were.
-        """
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "delete from runs where kind = 'verify' and created_at < now() - %s", [TRIALS_KEPT]
-            )
-            return cursor.rowcount
-
-    async def outbox(self) -> list[Letter]:
-        """Records that the metrics service has not confirmed, oldest first."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select outbox.id, outbox.account, run_id, record, model_id, finished_at"
-                " from outbox join runs on runs.id = run_id order by outbox.id limit 100"
-            )
-            return [
-                Letter(
-                    number,
-                    account,
-                    run,
-                    Record(model_id=model, timestamp=finished.astimezone(UTC), metrics=metrics),
-                )
-                for number, account, run, metrics, model, finished in await cursor.fetchall()
-            ]
-
-    async def delivered(self, letter: Letter) -> None:
-        async with self.database.connection() as connection:
-            await connection.execute("delete from outbox where id = %s", [letter.number])
-
-    async def announce(self, announcement: Announcement) -> None:
-        async with self.database.connection() as connection:
-            await connection.execute(
-                "insert into workers values (%s, %s, %s, now()) on conflict (worker) do update"
-                " set facts = excluded.facts, seen_at = now()",
-                [
-                    announcement.worker,
-                    announcement.device_class,
-                    Jsonb(announcement.model_dump(mode="json", by_alias=True)),
-                ],
-            )
-            await connection.execute("delete from workers where seen_at < now() - interval '1 day'")
-
-    async def workers(self) -> list[Announcement]:
-        """Those that are there now."""
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select facts from workers where seen_at > now() - %s", [PRESENT]
-            )
-            return [Announcement.model_validate(row[0]) for row in await cursor.fetchall()]
+async def _attempt(step: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await step()
+    except ServiceError as error:  # a dependency is unavailable: the next sweep tries again
+        log.warning("sweep incomplete", step=step.__name__, error=error.message)
+    except Exception:
+        log.exception("sweep step failed", step=step.__name__)

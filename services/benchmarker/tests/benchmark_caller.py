@@ -1,5 +1,6 @@
-"""Who asks for runs at the bus door, and the services that are asked."""
+"""A caller of the benchmarker on the bus, and the services that it needs."""
 
+import asyncio
 import itertools
 
 from common.bus import NatsBus
@@ -16,12 +17,13 @@ from local.services import Service
 
 GENERATOR = Service("generator", hub=True)
 CONTROL = Service("benchmarker", database=True)
+METRICS = Service("metrics", database=True)
 WORKER = Service("worker", hub=True, module="benchmarker.worker")
 MODEL = "lilypad/tiny-text-classification"
 
 
 class Caller:
-    """Somebody with an account, at the bus door."""
+    """A caller with an account, on the bus."""
 
     numbers = itertools.count()
 
@@ -31,6 +33,10 @@ class Caller:
 
     async def call(self, rpc, request):
         current.set(Context("req_test0000", self.account))
+        # NATS disconnects a client whose event loop stood still while other tests ran.
+        await asyncio.sleep(0.01)
+        while not self.bus.available:
+            await asyncio.sleep(0.05)
         return await self.bus.call(rpc, request)
 
     async def start(self, model: str = MODEL, **fields) -> Run:

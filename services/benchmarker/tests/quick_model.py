@@ -1,19 +1,20 @@
-"""A model that costs nothing, in place of a process with torch.
+"""A model that costs nothing, instead of a process with torch.
 
-The seed of a request says how it behaves: SLOW takes a while for each block,
-POISON kills the worker, TOO_BIG runs out of memory from size 4 on, STUCK
-never comes to its first answer, DRAINED is killed while its energy is counted,
-MOVED is on another machine in each worker, and takes a while for each block,
-BROKEN fails from size 4 on, and while energy is counted.
+A request's seed chooses its behaviour: SLOW delays each block, POISON kills the worker, TOO_BIG
+runs out of memory from size 4 on, STUCK never gives its first answer, DRAINED is killed while its
+energy is measured, MOVED is on another machine in each worker and delays each block, BROKEN fails
+from size 4 on, and while energy is measured.
 """
 
 import os
 import signal
 import time
 
-from benchmarker.worker.child import answer_questions
+from benchmarker.worker.process import answer_in_forks
 
 SLOW, POISON, TOO_BIG, STUCK, DRAINED, MOVED, BROKEN = 1, 2, 3, 4, 5, 6, 7
+# The processes that answer are this one's children.
+WORKER = os.getppid()
 MACHINE = {"device": "cpu", "name": "none", "cores": 2, "threads": 1, "memory": 1024.0}
 
 
@@ -24,14 +25,16 @@ class QuickModel:
     def answer(self, question):
         if "commit" in question:
             return {"folder": "none"}
+        if "do" not in question:
+            return self.describe()
         return getattr(self, question["do"])(question)
 
-    def describe(self, _):
+    def describe(self):
         return {"name": "none", "device_class": "cpu", "memory": 24_000.0, "dtypes": ["float32"]}
 
     def load(self, question):
         self.seed = question["seed"]
-        name = f"machine {os.getppid()}" if self.seed == MOVED else "none"
+        name = f"machine {WORKER}" if self.seed == MOVED else "none"
         return {
             "machine": {**MACHINE, "name": name},
             "dtype": "float32",
@@ -64,7 +67,7 @@ class QuickModel:
 
     def block(self, question):
         if self.seed == POISON:
-            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(WORKER, signal.SIGKILL)
         if self.seed in {SLOW, MOVED}:
             time.sleep(0.05)
         batch_size = question["batchSize"]
@@ -73,4 +76,4 @@ class QuickModel:
 
 
 if __name__ == "__main__":
-    answer_questions(QuickModel().answer)
+    answer_in_forks(lambda: QuickModel().answer)

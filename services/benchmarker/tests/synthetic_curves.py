@@ -25,7 +25,7 @@ def curve(order: random.Random, grid, *, cliff: bool) -> dict[int, float]:
 
 
 def budget_for(order: random.Random, latency: dict[int, float]) -> float | None:
-    """None, or a latency a quarter or half of the way up, on a logarithmic scale."""
+    """Draw no budget, or a latency a quarter or half of the way up, on a logarithmic scale."""
     share = order.choice([None, 0.25, 0.5])
     if share is None:
         return None

@@ -3,21 +3,26 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import weakref
 from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 from huggingface_hub import HfApi
+from trial_attempt import SANDBOX
 
-from benchmarker.worker.child import Child, Failed, OutOfMemory, started
+from benchmarker.worker.child import Child, OutOfMemory, started
 from benchmarker.worker.measure import Bench, explain
+from benchmarker.worker.process import Failed
+from benchmarker.worker.session import confined
 from hub.testing import RunningHub
 
-FETCH, MEASURE = "benchmarker.worker.fetch", "benchmarker.worker.measure"
+FETCH = "benchmarker.worker.fetch"
 
 
 async def fetched(hub: RunningHub, models, model: str) -> str:
@@ -40,61 +45,103 @@ async def load(child: Child, folder: str, task: str, **fields):
         "newTokens": 4,
         "steps": 2,
         "seed": 0,
-        "mostMemory": None,
+        "maxMemoryMib": None,
         "memoryShare": 0.9,
+        "givesBack": False,
     }
     return await child.ask(do="load", **question | fields)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+@pytest.fixture(scope="module")
+def modules_path() -> Iterator[None]:
+    """Modules beside this one can be started, with one thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
-async def test_operations_do_not_depend_on_how_attention_is_written(hub, models) -> None:
+@pytest.fixture(scope="module")
+async def measuring(models, modules_path) -> AsyncIterator[Child]:
+    models.chmod(0o755)
+    with confined(SANDBOX, str(models)) as confinement:
+        async with started("watched_measure", None, confinement) as child:
+            yield child
+
+
+@pytest.fixture
+async def child(measuring) -> Child:
+    """A new process of the sandbox that these tests share."""
+    assert await measuring.renew()
+    return measuring
+
+
+async def test_operations_do_not_depend_on_the_attention_implementation(hub, models, child) -> None:
     folder = await fetched(hub, models, "lilypad/tiny-feature-extraction")
     counted = []
-    async with started(MEASURE) as child:
-        for attention in ("sdpa", "eager"):
-            setup = await load(child, folder, "feature-extraction", attention=attention)
-            counted.append(setup["operations"])
-            assert setup["missing"] == {}
+    for attention in ("sdpa", "eager"):
+        setup = await load(child, folder, "feature-extraction", attention=attention)
+        counted.append(setup["operations"])
+        assert setup["missing"] == {}
     assert counted[0] == counted[1]
 
 
-async def test_an_encoder_is_read_once_and_its_decoder_for_every_token(hub, models) -> None:
+@pytest.mark.long
+async def test_dtype_attention_and_compilation_are_as_requested(hub, models, child) -> None:
+    folder = await fetched(hub, models, "lilypad/tiny-feature-extraction")
+    asked = {"dtype": "bfloat16", "attention": "eager"}
+    setup = await load(child, folder, "feature-extraction", compile=True, **asked)
+    assert asked.items() <= setup.items()
+    assert setup["operations"] > 0
+    # Asserts what actually ran; the flag alone states only the request.
+    assert setup["compiled"]
+    assert (await child.ask(do="block", round=0, batchSize=1, calls=1, warmup=0))["compiled"]
+
+
+@pytest.mark.parametrize("task", ["image-segmentation", "audio-classification"])
+async def test_images_and_sounds_are_shaped_by_the_models_processor(
+    hub, models, child, task
+) -> None:
+    setup = await load(child, await fetched(hub, models, f"lilypad/tiny-{task}"), task)
+    assert (setup["tokens"], setup["newTokens"]) == (None, None)
+    block = await child.ask(do="block", round=0, batchSize=2, calls=3, warmup=0)
+    assert all(nanoseconds > 0 for nanoseconds in block["wall"])
+
+
+async def test_an_encoder_is_read_once_and_its_decoder_for_every_token(hub, models, child) -> None:
     folder = await fetched(hub, models, "lilypad/tiny-summarization")
     read = []
-    async with started(MEASURE) as child:
-        for tokens in (2, 4):
-            setup = await load(child, folder, "summarization", newTokens=tokens)
-            read.append(setup["bytesPerCall"])
-            assert 0 < setup["bytesPerSample"] < setup["bytesPerCall"]
-        block = await child.ask(do="block", round=0, batchSize=2, calls=3, warmup=1)
+    for tokens in (2, 4):
+        setup = await load(child, folder, "summarization", newTokens=tokens)
+        read.append(setup["bytesPerCall"])
+        assert 0 < setup["bytesPerSample"] < setup["bytesPerCall"]
+    block = await child.ask(do="block", round=0, batchSize=2, calls=3, warmup=1)
     assert [len(steps) for steps in block["steps"]] == [4] * 3
-    assert block["device"] is None  # a CPU has no other clock
+    assert block["device"] is None  # a CPU has no clock of its own
     decoder = (read[1] - read[0]) / 2
     assert 0 < read[0] - 2 * decoder < 2**20 * setup["weights"]
 
 
-async def test_memory_grows_with_the_batch_until_it_runs_out_and_each_starts_clean(
-    hub, models
-) -> None:
+async def test_memory_grows_with_the_batch_and_each_probe_starts_clean(hub, models, child) -> None:
     task = "feature-extraction"
     folder = await fetched(hub, models, f"lilypad/tiny-{task}")
-    async with started(MEASURE) as child:
-        await load(child, folder, task, mostMemory=400.0)
-        large = (await child.ask(do="probe", batchSize=512))["peakRss"]
-        small = (await child.ask(do="probe", batchSize=1))["peakRss"]
-        assert large - small > 512 * 128 * 64 * 4 / 2**20  # its hidden states, in MiB
-        with pytest.raises(OutOfMemory):
-            await child.ask(do="probe", batchSize=4096)
-        # The process is alive; what it had is free again.
-        again = (await child.ask(do="probe", batchSize=1))["peakRss"]
-        assert again < 1.5 * small
+    setup = await load(child, folder, task, maxMemoryMib=400.0, givesBack=True)
+    descendants = psutil.Process(child.process.pid).children(recursive=True)
+    importing = next(each for each in descendants if each.name().startswith("python"))
+    assert importing.num_threads() == 1  # other threads would be missing in the fork
+    # The libraries count as if the process had imported them itself.
+    assert setup["base"] > importing.memory_info().rss / 2**20
+    large = (await child.ask(do="probe", batchSize=512))["peakRss"]
+    small = (await child.ask(do="probe", batchSize=1))["peakRss"]
+    assert large - small > 512 * 128 * 64 * 4 / 2**20  # its hidden states, in MiB
+    with pytest.raises(OutOfMemory):
+        await child.ask(do="probe", batchSize=4096)
+    # The process is alive, and its memory is free again.
+    again = (await child.ask(do="probe", batchSize=1))["peakRss"]
+    assert again < 1.5 * small
 
 
-def test_what_a_size_leaves_in_reference_cycles_is_gone_before_the_next_is_probed() -> None:
+def test_reference_cycles_of_a_size_are_collected_before_the_next_probe() -> None:
     left, clean = [], []
 
     class Activations:
@@ -126,16 +173,16 @@ def test_what_a_size_leaves_in_reference_cycles_is_gone_before_the_next_is_probe
         "[Errno 12] Cannot allocate memory",
     ],
 )
-def test_memory_that_runs_out_is_recognised_whoever_says_it(words) -> None:
+def test_out_of_memory_is_recognised_from_any_library(words) -> None:
     assert "outOfMemory" in explain(RuntimeError(words))
 
 
-def test_other_failures_are_the_models() -> None:
+def test_other_errors_are_failures_of_the_model() -> None:
     for words in ("out of resource: shared memory, Required: 270336", "index out of range in self"):
         assert explain(RuntimeError(words))["reason"] == "model"
 
 
-async def test_a_child_that_is_killed_ran_out_of_memory_and_one_that_crashed_did_not() -> None:
+async def test_a_killed_child_counts_as_out_of_memory_and_a_crashed_one_does_not() -> None:
     async with started(FETCH) as child:
         os.kill(child.process.pid, signal.SIGKILL)
         with pytest.raises(OutOfMemory):
@@ -146,31 +193,100 @@ async def test_a_child_that_is_killed_ran_out_of_memory_and_one_that_crashed_did
             await child.ask(id="a", commit="b")
 
 
-async def test_a_pickle_is_not_fetched_whoever_names_it(hub, models) -> None:
+async def test_each_forked_process_starts_afresh_and_its_end_is_explained(modules_path) -> None:
+    async with started("forked_answers") as child:
+        first = await child.ask(leave=True)
+        assert await child.renew()
+        assert not psutil.pid_exists(first["left"])
+        for how, failure, words in (
+            ({"signal": signal.SIGKILL}, OutOfMemory, "killed"),
+            ({"signal": signal.SIGSEGV}, Failed, "SIGSEGV"),
+            ({"exit": 0}, Failed, "exit code 0"),
+        ):
+            with pytest.raises(failure, match=words):
+                await child.ask(**how)
+            assert await child.renew()
+        # A process that ends between two questions is detected before the next one.
+        process = psutil.Process((await child.ask())["process"])
+        process.kill()
+        while process.is_running():
+            await asyncio.sleep(0.01)
+        assert await child.renew()
+        last = await child.ask()
+        assert last["importedBy"] == first["importedBy"] == child.process.pid
+        assert last["process"] not in (first["process"], process.pid)
+
+
+async def test_forked_processes_end_with_the_process_that_forks_them(modules_path) -> None:
+    async with started("forked_answers") as child:
+        process = psutil.Process((await child.ask())["process"])
+        child.process.kill()
+        process.wait()
+        with pytest.raises(OutOfMemory):
+            await child.ask()
+        assert not await child.renew()
+
+
+def test_the_supervisor_may_be_the_first_process_of_its_container(modules_path) -> None:
+    program = """
+import asyncio, os
+from benchmarker.worker.child import started
+
+async def main():
+    async with started("forked_answers") as child:
+        print(os.getpid(), sorted(await child.ask()))
+
+asyncio.run(main())
+"""
+    container = [
+        "--bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+        "--unshare-pid",
+        "--as-pid-1",
+    ]
+    command = ["bwrap", *container, "--unshare-pid", "--as-pid-1", sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "1 ['importedBy', 'left', 'process']\n", done.stderr
+
+
+async def test_a_pickle_is_never_fetched(hub, models) -> None:
     model = "lilypad/tiny-pickle"
     commit = HfApi(endpoint=hub.url).model_info(model).sha
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(models)}
     async with started(FETCH, environment) as child:
-        for more in ({}, {"files": ["config.json", "pytorch_model.bin"]}):
+        found = HfApi(endpoint=hub.url).model_info(model, files_metadata=True).siblings
+        named = [
+            {"path": file.rfilename, "size": file.size, "blob": file.blob_id}
+            for file in found
+            if file.rfilename in {"config.json", "pytorch_model.bin"}
+        ]
+        for more in ({}, {"files": named}):
             folder = Path((await child.ask(id=model, commit=commit, **more))["folder"])
             assert (folder / "config.json").is_file()
             assert not list(folder.rglob("*.bin"))
 
 
-async def test_only_a_commit_is_fetched_and_no_secret_is_passed_on(monkeypatch) -> None:
+async def test_only_a_commit_is_fetched_and_secrets_stay_in_the_worker(monkeypatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
     device = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}
     for name, value in device.items():
         monkeypatch.setenv(name, value)
     async with started(FETCH) as child:
-        environment = psutil.Process(child.process.pid).environ()
+        # Linux shows none for a moment after the program was started.
+        while not (environment := psutil.Process(child.process.pid).environ()):
+            await asyncio.sleep(0.01)
         assert not any("secret" in value for value in environment.values())
         assert device.items() <= environment.items()  # it has the device that this process has
         with pytest.raises(Failed, match="40 hexadecimal"):
             await child.ask(id="lilypad/tiny", commit="main")
 
 
-async def test_a_child_goes_with_its_supervisor_even_while_it_starts(tmp_path, monkeypatch) -> None:
+async def test_a_child_dies_with_its_supervisor_even_while_it_starts(tmp_path, monkeypatch) -> None:
     imported = tmp_path / "imported"
     (tmp_path / "slow_start.py").write_text(
         f"import pathlib, time\npathlib.Path({str(imported)!r}).touch()\ntime.sleep(600)"

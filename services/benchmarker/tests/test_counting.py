@@ -1,17 +1,24 @@
-"""What is counted of a call, on modules that are small enough to count by hand."""
+"""Counts of a call's operations and bytes, on modules small enough to verify by hand."""
 
 import pytest
 import torch
 
-from benchmarker.memory import cache_reads, kv_cache_bytes
+from benchmarker.memory import cache_reads
 from benchmarker.worker.counting import operations, weights_read
 
-GPT = {"n_embd": 64, "n_head": 4, "n_layer": 2}
-BART = {"d_model": 32, "encoder_layers": 6, "decoder_layers": 2, "decoder_attention_heads": 4}
+GPT = {"model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 2}
+BART = {
+    "model_type": "bart",
+    "is_encoder_decoder": True,
+    "d_model": 32,
+    "encoder_layers": 6,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+}
 
 
 @pytest.mark.parametrize("shared", [1, 4])
-def test_fused_attention_is_counted_as_what_it_computes(shared) -> None:
+def test_fused_attention_is_counted_by_its_operations(shared) -> None:
     query = torch.randn(2, 8, 96, 16)
     key, value = (torch.randn(2, 8 // shared, 96, 16) for _ in range(2))
 
@@ -23,7 +30,7 @@ def test_fused_attention_is_counted_as_what_it_computes(shared) -> None:
     assert counted == 2 * 2 * 8 * 96 * 96 * (16 + 16)
 
 
-def test_what_cannot_be_counted_ends_nothing_and_says_why() -> None:
+def test_an_uncountable_operation_yields_a_reason_and_no_error() -> None:
     def refuse() -> None:
         raise AssertionError("no formula for these shapes")
 
@@ -44,7 +51,7 @@ class Twice(torch.nn.Module):
         return self.shared(self.shared(self.once(self.rows(ids))))
 
 
-def test_weights_are_read_each_time_that_their_module_runs() -> None:
+def test_weights_count_each_time_that_their_module_runs() -> None:
     module, ids = Twice(), torch.tensor([[1, 2]])
     read, _ = weights_read(lambda: module(ids), {})
     assert read == 3 * 8 * 8 * 4
@@ -53,11 +60,20 @@ def test_weights_are_read_each_time_that_their_module_runs() -> None:
     assert "experts" in why
 
 
-def test_keys_and_values_are_read_again_for_every_token_but_the_first() -> None:
+def test_keys_and_values_are_read_for_each_token_but_the_first() -> None:
     each = 2 * 2 * 64 * 4  # keys and values of two layers, four bytes a number
-    assert cache_reads(GPT, tokens=10, new_tokens=4, item=4) == each * (11 + 12 + 13)
-    assert cache_reads(GPT, tokens=10, new_tokens=1, item=4) == 0
-    # Only the decoder has any.
-    assert kv_cache_bytes(BART, 1, item=4) == 2 * 2 * 32 * 4
-    for kept in ({"kv_lora_rank": 512}, {"layer_types": ["mamba"]}, {"n_head": None}):
-        assert cache_reads({**GPT, **kept}, tokens=10, new_tokens=4, item=4) is None
+    assert cache_reads(GPT, tokens=10, new_tokens=4, width=4) == each * (11 + 12 + 13)
+    assert cache_reads(GPT, tokens=10, new_tokens=1, width=4) == 0
+    # The decoder's tokens grow, its encoder's do not.
+    each = 2 * 2 * 32 * 4
+    assert cache_reads(BART, tokens=10, new_tokens=4, width=4) == each * (11 + 12 + 13)
+    for kept in ({"layer_types": ["mamba"]}, {"n_head": None}):
+        assert cache_reads({**GPT, **kept}, tokens=10, new_tokens=4, width=4) is None
+
+
+def test_keys_that_all_heads_share_are_read_once() -> None:
+    """Like Falcon 7B, whose 71 heads share one pair of keys and values."""
+    falcon = {"model_type": "falcon", "multi_query": True, "new_decoder_architecture": False}
+    sizes = {"hidden_size": 4544, "num_attention_heads": 71, "num_hidden_layers": 32}
+    read = cache_reads({**falcon, **sizes}, tokens=99, new_tokens=2, width=2)
+    assert read == 2 * 64 * 32 * 100 * 2

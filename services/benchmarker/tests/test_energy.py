@@ -1,4 +1,4 @@
-"""What a GPU's board says, over a board that is not there."""
+"""Energy and throttling of a GPU, with a fake board."""
 
 import threading
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from benchmarker.worker import energy
 
 @pytest.fixture
 def board(monkeypatch) -> SimpleNamespace:
-    """Works while told to; it lowers its clocks then, and has counted a joule whenever asked."""
+    """A fake board: throttles for the given reasons, and counts a joule with each reading."""
     board = SimpleNamespace(reasons=0, looks=threading.Semaphore(0), joules=0, processes=1, mps=0)
     board.name = "NVIDIA H200"
 
@@ -35,7 +35,7 @@ def board(monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(energy, "_handle", lambda: "board")
     monkeypatch.setattr(energy.torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(energy.torch.cuda, "get_device_name", lambda _: board.name)
-    monkeypatch.setattr(energy, "WINDOW", 0.01)
+    monkeypatch.setattr(energy, "WINDOW_S", 0.01)
     return board
 
 
@@ -48,23 +48,23 @@ def board(monkeypatch) -> SimpleNamespace:
         (pynvml.nvmlClocksEventReasonGpuIdle, None),
     ],
 )
-def test_clocks_that_are_lowered_while_the_device_works_are_said(board, reason, name) -> None:
+def test_lowered_clocks_are_reported_while_the_device_works(board, reason, name) -> None:
     with energy.throttling("cuda") as found:
         board.reasons = reason
-        for _ in range(3):  # the second one saw it, and was over before the third
+        for _ in range(3):  # the second look saw the reason, and had finished before the third
             assert board.looks.acquire(timeout=60)
         board.reasons = pynvml.nvmlClocksEventReasonGpuIdle
     assert found == ({name} if name else set())
 
 
-def test_the_boards_library_has_started_before_anything_is_timed(board, monkeypatch) -> None:
+def test_nvml_starts_before_anything_is_timed(board, monkeypatch) -> None:
     started = []
     monkeypatch.setattr(energy, "_handle", lambda: started.append(threading.current_thread()) or "")
     with energy.throttling("cuda"):
         assert started == [threading.main_thread()]
 
 
-def test_without_the_boards_library_what_is_timed_runs_all_the_same(monkeypatch) -> None:
+def test_timing_works_without_nvml(monkeypatch) -> None:
     def absent():
         raise pynvml.NVMLError_LibraryNotFound
 
@@ -76,27 +76,25 @@ def test_without_the_boards_library_what_is_timed_runs_all_the_same(monkeypatch)
     assert "Not Found" in energy.measure(lambda: None, 1, "cuda")["missing"]
 
 
-def test_a_board_that_others_use_too_has_no_energy_of_ones_own(board) -> None:
+def test_a_shared_board_yields_no_energy_figure(board) -> None:
     assert energy.measure(lambda: None, 1, "cuda")["perInference"] > 0
     assert energy.sharing("cuda") == 0
-    for board.processes, board.mps in ((3, 0), (1, 2)):  # the latter through NVIDIA's own service
+    for board.processes, board.mps in ((3, 0), (1, 2)):  # the latter through MPS
         answer = energy.measure(lambda: None, 1, "cuda")
-        assert "others use it too" in answer["missing"]
+        assert "other processes use the board" in answer["missing"]
         assert energy.sharing("cuda") == 2
 
 
-def test_a_part_of_a_board_has_no_energy_of_its_own_whatever_nvml_knows_of_it(
-    board, monkeypatch
-) -> None:
+def test_a_mig_partition_yields_no_energy_figure(board, monkeypatch) -> None:
     def unknown():
         raise pynvml.NVMLError_NotFound
 
     monkeypatch.setattr(energy, "_handle", unknown)
     board.name = "NVIDIA H200 MIG 1g.18gb"
-    assert "this is a part" in energy.measure(lambda: None, 1, "cuda")["missing"]
+    assert "MIG partition" in energy.measure(lambda: None, 1, "cuda")["missing"]
 
 
-def test_a_driver_that_is_too_old_to_say_who_else_is_there_ends_no_run(monkeypatch) -> None:
+def test_a_run_survives_a_driver_that_cannot_count_processes(monkeypatch) -> None:
     def missing(name):
         raise pynvml.NVMLError_FunctionNotFound
 

@@ -11,7 +11,7 @@ EXACT = 1e-9
 
 
 class FakeClock:
-    """Nanoseconds that pass only when told to."""
+    """A fake clock in nanoseconds that advances only on request."""
 
     def __init__(self) -> None:
         self.now = 123_456_789
@@ -46,7 +46,7 @@ def test_figures_of_generation_are_exact(batch_size, new, times, calls) -> None:
         for _ in range(new - 1):
             clock.pass_ms(gap)
             steps.mark()
-        clock.pass_ms(1.0)  # what is done after the last token
+        clock.pass_ms(1.0)  # work after the last token
 
     timed = time_calls(call, calls, device, steps=steps, clock=clock)
     assert timed.device is None
@@ -64,7 +64,7 @@ def test_figures_of_generation_are_exact(batch_size, new, times, calls) -> None:
         batch_size * 128 / first * 1e3, rel=EXACT
     )
     assert figures.decode_tokens_per_second == pytest.approx(batch_size / gap * 1e3, rel=EXACT)
-    # The parts are within the whole.
+    # The parts do not exceed the whole.
     assert first + gap * (new - 1) <= whole
 
 
@@ -77,7 +77,7 @@ def test_each_call_is_timed_on_its_own() -> None:
 
 
 class FakeGpu:
-    """Work is handed over at once, and done when the device is waited for."""
+    """An asynchronous device: work is queued at once, and finished on synchronisation."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -99,7 +99,7 @@ class FakeGpu:
         self.work.clear()
 
 
-def test_on_a_device_that_works_behind_the_hosts_back_the_whole_call_is_timed() -> None:
+def test_the_whole_call_is_timed_on_an_asynchronous_device() -> None:
     clock = FakeClock()
     gpu = FakeGpu(clock)
 
@@ -112,7 +112,7 @@ def test_on_a_device_that_works_behind_the_hosts_back_the_whole_call_is_timed() 
     assert timed.device == [7_000_000] * 4
 
 
-def test_warming_ends_when_the_times_are_steady_and_says_if_they_never_are() -> None:
+def test_warming_ends_when_times_are_steady_and_reports_if_they_never_are() -> None:
     clock = FakeClock()
     device = Cpu(clock)
     cold = iter([100.0, 50.0, 20.0])

@@ -1,4 +1,4 @@
-"""Real models, measured by the worker, asked for at the bus door."""
+"""Real models, measured by a worker on request over the bus."""
 
 import asyncio
 import contextlib
@@ -20,56 +20,44 @@ from common.contracts.benchmarking import (
 from common.errors import BenchmarkFailed, NotFound
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def measured(caller):
     """A run that several tests look at, of the account that `caller` is."""
-    return await caller.measure(batch_sizes=[4, 1])
+    model = "lilypad/lifelike-llama"
+    return await caller.measure(model, batch_sizes=[4, 1], new_tokens=4, steps=2)
 
 
-# One of each way to make inputs; models of other libraries are measured through the edge, and
-# other architectures where they are loaded.
-TASKS = [
-    "text-classification",
-    "text-generation",
-    "image-segmentation",
-    "audio-classification",
-]
-
-
-@pytest.mark.parametrize("task", TASKS)
-async def test_a_model_of_each_task_is_measured_in_figures_that_agree(
-    caller, measured, task
-) -> None:
+async def test_a_model_is_measured_in_figures_that_agree(measured, models) -> None:
     run = measured
-    if task != "text-classification":
-        model = f"lilypad/tiny-{task}"
-        run = await caller.measure(model, batch_sizes=[4, 1], new_tokens=4, steps=2)
+    # The repository holds another shard, which no index lists.
+    [folder] = models.glob(f"lilypad/*/snapshots/{run.commit}")
+    assert len(list(folder.glob("*.safetensors"))) == 2
     results = run.results
-    assert results.batch_sizes == [4, 1]  # as asked for
+    assert results.batch_sizes == [4, 1]  # as requested
     for size, throughput, latency in zip(
         results.batch_sizes, results.throughput, results.latency, strict=True
     ):
         assert throughput * latency / 1000 == pytest.approx(size, rel=1e-9)
-    assert all(memory > 50 for memory in results.memory_usage)  # no process is smaller, in MiB
+    assert all(memory > 50 for memory in results.memory_usage)  # in MiB; every process takes more
     assert all(cost > 0 for cost in results.cost_per_inference)
     assert run.progress.done == run.progress.total == 16
+    assert list(run.stages) == ["fetching", "loading", "warming", "measuring"]
+    times = [run.started_at, *run.stages.values(), run.finished_at]
+    assert times == sorted(times)
     assert run.analysis.optimal_batch_size in {1, 4}
     assert run.analysis.resource_recommendations
-    assert results.setup.task == task
+    assert results.setup.task == "text-generation"
     for point in results.points:
         assert point.latency.samples == 8
         assert point.latency.p90 is None
         assert "64" in point.latency.missing["p90"]
         assert point.energy.per_inference is None
         assert point.energy.missing
-        if task != "text-generation":
-            assert point.generation is None
-            continue
         generation = point.generation
         assert generation.time_to_first_token.samples == 8
         assert generation.inter_token_latency.samples == 8 * 3  # 4 tokens have 3 gaps
         parts = generation.time_to_first_token.mean + 3 * generation.inter_token_latency.mean
-        assert parts <= point.latency.mean  # the parts are within the whole
+        assert parts <= point.latency.mean  # the parts do not exceed the whole
 
 
 async def test_the_arrays_are_plotted_in_all_formats_from_the_same_figures(
@@ -103,7 +91,7 @@ async def test_a_run_belongs_to_its_account_alone(measured, new_caller) -> None:
     assert (await stranger.call(PROFILE, asked)).run_id is None
 
 
-async def test_the_measured_profile_of_a_model_is_there_for_the_generator(caller, measured) -> None:
+async def test_the_generator_reads_a_models_measured_profile(caller, measured) -> None:
     run = measured
     profile = await caller.call(PROFILE, ProfileRequest(model_id=run.model_id, commit=run.commit))
     assert profile.run_id == run.id
@@ -112,20 +100,8 @@ async def test_the_measured_profile_of_a_model_is_there_for_the_generator(caller
     assert profile.peak_memory == run.results.memory_usage[index]
 
 
-async def test_dtype_attention_and_compiling_are_as_asked_for(caller) -> None:
-    asked = {"dtype": "bfloat16", "attention": "eager", "compile": True}
-    run = await caller.measure(batch_sizes=[1], iterations=4, **asked)
-    setup = run.results.setup
-    assert (setup.dtype, setup.attention) == ("bfloat16", "eager")
-    assert setup.operations > 0
-    # What ran was looked at: the flag alone says what was wanted.
-    assert setup.compiled
-    doubts = [doubt for point in run.results.points for doubt in point.suspect]
-    assert not any(doubt.startswith("compile") for doubt in doubts)
-
-
-async def test_an_attention_that_is_not_there_is_refused_before_it_waits(caller) -> None:
-    with pytest.raises(BenchmarkFailed, match="flash_attention_2 is not installed") as refused:
+async def test_an_attention_that_is_not_installed_is_refused_at_once(caller) -> None:
+    with pytest.raises(BenchmarkFailed, match="is not installed on the workers") as refused:
         await caller.start(attention="flash_attention_2")
     assert (refused.value.status, refused.value.details["reason"]) == (422, "attention")
 

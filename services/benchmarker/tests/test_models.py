@@ -1,4 +1,4 @@
-"""Architectures that ask for more than their task does, made small, loaded and called."""
+"""Architectures with requirements beyond their task's, as small models, loaded and called."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import pytest
 import torch
 import transformers
 
-from benchmarker.worker.child import Failed
-from benchmarker.worker.models import Loaded, load
+from benchmarker.worker.models import LoadedModel, load
+from benchmarker.worker.process import Failed
 from benchmarker.worker.timing import Cpu, Steps
 
-# Libraries warn of their own future.
+# The libraries' deprecation warnings.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TEXT = {
@@ -64,7 +64,7 @@ KINDS = {
 }
 
 
-def loaded(folder: Path, task: str, **fields) -> Loaded:
+def loaded(folder: Path, task: str, **fields) -> LoadedModel:
     question = {
         "folder": str(folder), "task": task, "library": "transformers", "dtype": "float32",
         "attention": None, "compile": False, "inputTokens": None, "newTokens": 3, "seed": 0,
@@ -80,7 +80,7 @@ def make(folder: Path, kind: str, auto_class: str, sizes: dict, *, processor=Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_is_called_on_batches_as_its_architecture_asks_for(tmp_path, kind) -> None:
+def test_each_architecture_is_called_on_batches_that_fit_it(tmp_path, kind) -> None:
     task, auto_class, sizes, more = KINDS[kind]
     make(tmp_path, kind, auto_class, sizes, **more)
     model = loaded(tmp_path, task)
@@ -88,14 +88,14 @@ def test_a_model_is_called_on_batches_as_its_architecture_asks_for(tmp_path, kin
         for size in (1, 3):
             model.prepare(size)()
     assert model.new_tokens == (3 if kind == "whisper" else None)
-    # Positions that stand for padding are not there for texts.
+    # Positions reserved for padding are not available to texts.
     assert model.tokens == {"mpnet": 64, "clip": 77, "whisper": None, "maskformer": None}.get(
         kind, 128
     )
 
 
-def test_what_generates_is_compiled_only_when_that_is_asked_for(tmp_path, monkeypatch) -> None:
-    """As on a GPU, where `generate` compiles whatever has a static cache."""
+def test_a_generating_model_is_compiled_only_on_request(tmp_path, monkeypatch) -> None:
+    """On a GPU, `generate` compiles any model with a static cache; here it is told to."""
     make(tmp_path, "llama", "AutoModelForCausalLM", {**TEXT, "vocab_size": 100})
     model = loaded(tmp_path, "text-generation", inputTokens=4)
     compiling = transformers.CompileConfig()
@@ -108,7 +108,7 @@ def test_what_generates_is_compiled_only_when_that_is_asked_for(tmp_path, monkey
     assert compiled == []
 
 
-def test_ids_that_stand_for_no_word_are_not_drawn_but_for_the_end(tmp_path) -> None:
+def test_random_inputs_contain_no_special_token_but_the_end(tmp_path) -> None:
     make(tmp_path, "bart", "AutoModel", {**PAIR, "vocab_size": 12})
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     special = {config.pad_token_id, config.bos_token_id, config.eos_token_id}
@@ -124,7 +124,7 @@ def test_ids_that_stand_for_no_word_are_not_drawn_but_for_the_end(tmp_path) -> N
     assert not special & set(ids[:, :-1].flatten().tolist())
 
 
-def test_an_architecture_that_no_class_of_the_task_loads_is_named(tmp_path) -> None:
+def test_an_architecture_that_no_class_of_the_task_loads_is_refused_by_name(tmp_path) -> None:
     make(tmp_path, "bert", "AutoModel", TEXT)
     with pytest.raises(Failed, match="type bert are not measured for automatic-speech") as refused:
         loaded(tmp_path, "automatic-speech-recognition")

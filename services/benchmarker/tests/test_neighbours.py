@@ -2,19 +2,19 @@ import os
 
 import pytest
 
-from benchmarker.worker.neighbours import Neighbours, Seconds, count
+from benchmarker.worker.neighbours import CoreTimes, Neighbours, count
 
 
 class FakeMachine:
-    """Of four cores; its seconds, of the wall and of work, pass only when told to."""
+    """A machine with four cores, whose wall and CPU time advance only on request."""
 
     def __init__(self) -> None:
-        self.now = Seconds(100.0, 100.0, 100.0, 100.0)
+        self.now = CoreTimes(100.0, 100.0, 100.0, 100.0)
         self.neighbours = Neighbours(lambda: self.now)
 
     def work(self, seconds: float, own: float, others: float) -> None:
         changes = (1, own + others, 4 - own - others, own)
-        self.now = Seconds(
+        self.now = CoreTimes(
             *(value + seconds * change for value, change in zip(self.now, changes, strict=True))
         )
 
@@ -25,24 +25,24 @@ class FakeMachine:
 
 
 @pytest.mark.parametrize("others", [0.0, 0.25, 1.0, 3.5])
-def test_what_others_work_is_told_from_what_is_measured(others: float) -> None:
+def test_other_processes_work_is_distinguished_from_the_measured_ones(others: float) -> None:
     assert FakeMachine().block(1.0, own=3.9, others=others) == pytest.approx(others, rel=1e-9)
 
 
-def test_short_blocks_are_summed_before_anything_is_said() -> None:
+def test_short_blocks_are_summed_until_they_suffice() -> None:
     machine = FakeMachine()
     assert machine.block(0.2, own=3, others=1) is None
-    machine.work(50, own=0, others=4)  # between two blocks nobody measures
+    machine.work(50, own=0, others=4)  # not measured between two blocks
     assert machine.block(0.2, own=4, others=0) is None
     assert machine.block(0.6, own=4, others=0) == pytest.approx(0.2, rel=1e-9)
 
 
-def test_counting_that_is_coarse_makes_no_negative_neighbours() -> None:
+def test_coarse_counters_yield_no_negative_neighbours() -> None:
     assert FakeMachine().block(1.0, own=4.0, others=-0.01) == 0.0
 
 
-def test_who_leaves_a_core_idle_is_in_nobodys_way() -> None:
-    """As on a large machine of which a container has a part."""
+def test_neighbours_do_not_count_while_a_core_is_idle() -> None:
+    """Like a container on a large machine."""
     assert FakeMachine().block(1.0, own=1.0, others=2.0) == 0.0
     assert FakeMachine().block(1.0, own=1.0, others=2.5) == pytest.approx(2.5)
 

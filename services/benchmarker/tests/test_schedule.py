@@ -14,8 +14,8 @@ def test_every_size_gets_its_calls_in_blocks_that_fit_a_message(sizes, calls, se
     given_out: Counter[int] = Counter()
     for block in plan:
         given_out[block.batch_size] += block.calls
-        assert block.calls == 1 or block.calls * moments <= schedule.MOST_MOMENTS
-        assert 1 <= block.calls <= schedule.MOST_CALLS
+        assert block.calls == 1 or block.calls * moments <= schedule.MAX_BLOCK_MOMENTS
+        assert 1 <= block.calls <= schedule.MAX_BLOCK_CALLS
     assert given_out == dict.fromkeys(sizes, calls)
     assert len({(block.round, block.batch_size) for block in plan}) == len(plan)
     assert plan == schedule.blocks(sizes, calls, seed, moments)

@@ -17,7 +17,7 @@ def explore(latency: dict[int, float], budget: float | None) -> dict[int, float]
     return {size: sample.latency for size, sample in seen.items()}
 
 
-def test_on_a_thousand_curves_half_the_grid_finds_nearly_the_best() -> None:
+def test_measuring_half_the_grid_finds_a_nearly_best_size_on_a_thousand_curves() -> None:
     order = random.Random(5)
     measured_share = regret = 0.0
     for number in range(CURVES):
@@ -35,8 +35,8 @@ def test_on_a_thousand_curves_half_the_grid_finds_nearly_the_best() -> None:
     assert regret <= 0.01
 
 
-def test_without_a_budget_the_optimal_size_is_the_one_that_the_whole_grid_gives() -> None:
-    """On nine curves in ten; on average it falls short of nearly the best by less than 1 %."""
+def test_the_search_finds_the_optimal_size_of_the_whole_grid() -> None:
+    """It does on nine curves in ten, and falls short by less than 1 % on average."""
     order = random.Random(5)
     measured_share = short = 0.0
     same = 0
@@ -47,9 +47,9 @@ def test_without_a_budget_the_optimal_size_is_the_one_that_the_whole_grid_gives(
         optimal, best = search.optimal(measured, None), search.best(latency, None)
         same += optimal == search.optimal(latency, None)
         reached = (optimal / latency[optimal]) / (best / latency[best])
-        short += max(search.NEARLY - reached, 0) / CURVES
+        short += max(search.GOOD_SHARE - reached, 0) / CURVES
         smaller = [size for size in measured if size < optimal]
-        enough = search.NEARLY * max(size / measured[size] for size in measured)
+        enough = search.GOOD_SHARE * max(size / measured[size] for size in measured)
         assert all(size / measured[size] < enough for size in smaller)
     assert measured_share <= 0.55
     assert same >= 0.9 * CURVES
@@ -70,7 +70,7 @@ def test_both_neighbours_of_the_optimal_size_are_measured(limited) -> None:
 
 
 @pytest.mark.parametrize("full", [2, 24, 256])
-def test_sizes_beyond_one_that_does_not_fit_are_left_alone(full) -> None:
+def test_sizes_beyond_one_that_does_not_fit_are_not_measured(full) -> None:
     seen: dict[int, Sample] = {}
     while (size := next_size(seen, GRID, None)) is not None:
         assert all(size < other for other, sample in seen.items() if sample.latency is None)
@@ -79,6 +79,6 @@ def test_sizes_beyond_one_that_does_not_fit_are_left_alone(full) -> None:
     assert max(fitting) == max(size for size in GRID if size < full)
 
 
-def test_nothing_more_is_measured_when_one_sample_is_too_slow_already() -> None:
+def test_the_search_ends_when_a_single_sample_exceeds_the_budget() -> None:
     assert next_size({}, GRID, 1.0) == 1
     assert next_size({1: Sample(2.0)}, GRID, 1.0) is None

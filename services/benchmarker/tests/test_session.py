@@ -1,4 +1,4 @@
-"""One job on one worker, over a model that costs nothing; what it reports is listened to."""
+"""One job on one worker, with a model that costs nothing; its reports are recorded."""
 
 import os
 from contextlib import asynccontextmanager
@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarker.memory import GIVES_BACK
 from benchmarker.search import GRID
 from benchmarker.settings import WorkerSettings
-from benchmarker.worker import session
+from benchmarker.worker import cache, session
 from benchmarker.worker.child import started
-from benchmarker.worker.session import Me, Session
+from benchmarker.worker.sandbox import Sandbox
+from benchmarker.worker.session import Holder, Session
 from common.contracts.benchmarking import BenchmarkRequest
 from common.contracts.measuring import (
     REPORT,
@@ -27,21 +27,28 @@ from common.testing import MemoryBus
 
 
 @pytest.fixture
-def job(monkeypatch):
-    """Runs a job to its end: what it reported, and what each process was started with."""
+def job(monkeypatch, tmp_path):
+    """A function that runs a job to its end and returns its reports, sandboxes and loads."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setattr(session, "FETCH", "quick_model")
+    monkeypatch.setattr(cache, "FETCH", "quick_model")
     monkeypatch.setattr(session, "MEASURE", "quick_model")
 
     async def run(device="cpu", ticket=None, **fields) -> SimpleNamespace:
-        done = SimpleNamespace(reports=[], processes=[])
+        done = SimpleNamespace(reports=[], sandboxes=0, loads=[])
 
         @asynccontextmanager
-        async def noted(module, environment):
-            if "HF_HUB_OFFLINE" in environment:
-                done.processes.append(environment)
-            async with started(module, environment) as child:
+        async def noted(module, environment, confinement=None):
+            done.sandboxes += 1 if confinement else 0
+            async with started(module, environment, confinement) as child:
+                ask = child.ask
+
+                async def note(**question):
+                    if question.get("do") == "load":
+                        done.loads.append(question)
+                    return await ask(**question)
+
+                child.ask = note
                 yield child
 
         async def hear(report: Report) -> Standing:
@@ -57,29 +64,39 @@ def job(monkeypatch):
             model=ModelAt(id="a/b", commit="0" * 40, task="none", library="transformers"),
             request=BenchmarkRequest(model_id="a/b", **asked),
         )
-        settings = WorkerSettings(nats_url="nats://none")
-        await Session(bus, work, Me("one", device), ticket or Ticket(run=True), settings).run()
+        settings = WorkerSettings(nats_url="nats://none", hf_home=tmp_path)
+        await Session(
+            bus,
+            work,
+            Holder("one", device, Sandbox((), (), ())),
+            ticket or Ticket(run=True),
+            settings,
+        ).run()
         return done
 
     return run
 
 
-async def test_on_a_cpu_memory_is_measured_in_a_process_that_gives_back_what_is_freed(job) -> None:
+async def test_a_cpus_memory_is_measured_in_a_process_that_returns_freed_memory(job) -> None:
     done = await job()
-    assert [GIVES_BACK.items() <= environment.items() for environment in done.processes] == [
-        True,
-        False,
-    ]
+    assert done.sandboxes == 1
+    assert [asked["givesBack"] for asked in done.loads] == [True, False]
     assert [report.size.batch_size for report in done.reports if report.size][:4] == [1, 2, 4, 8]
 
 
-async def test_a_gpu_keeps_its_own_account_so_that_the_model_is_loaded_once(job) -> None:
+async def test_a_model_is_loaded_once_on_a_gpu(job) -> None:
     done = await job(device="cuda")
-    assert len(done.processes) == 1
-    assert not GIVES_BACK.items() & done.processes[0].items()
+    assert done.sandboxes == 1
+    assert [asked["givesBack"] for asked in done.loads] == [False]
 
 
-async def test_what_another_kind_of_machine_measured_is_measured_anew(job) -> None:
+async def test_a_model_is_loaded_with_the_options_of_the_request(job) -> None:
+    options = {"dtype": "bfloat16", "attention": "eager", "compile": True}
+    done = await job(**options)
+    assert all(options.items() <= asked.items() for asked in done.loads)
+
+
+async def test_figures_of_another_kind_of_machine_are_measured_again(job) -> None:
     first = await job()
     setup = next(report.setup for report in first.reports if report.setup)
     other = setup.machine.model_copy(update={"name": "another"})
@@ -91,15 +108,11 @@ async def test_what_another_kind_of_machine_measured_is_measured_anew(job) -> No
     )
     second = await job(ticket=before)
     assert second.reports == first.reports
-    # Memory in its own process, once it is seen in one that none of what was brought in counts.
-    assert [GIVES_BACK.items() <= environment.items() for environment in second.processes] == [
-        False,
-        True,
-        False,
-    ]
+    # The first process finds that earlier figures do not count; memory gets a process of its own.
+    assert [asked["givesBack"] for asked in second.loads] == [False, True, False]
 
 
-async def test_a_search_goes_on_with_what_it_has_timed(job) -> None:
+async def test_a_search_continues_with_the_sizes_already_timed(job) -> None:
     first = await job(batch_sizes=None)
     searched = [r.samples for r in first.reports if r.samples and r.samples.round == SEARCHING]
     [chosen] = [report.chosen for report in first.reports if report.chosen]

@@ -4,98 +4,128 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import structlog
 import uvicorn
 import uvloop
 
 from common import postgres, service
-from common.contracts.access import AUTHENTICATE, KEY_REVOKED
+from common.background import lasting
+from common.contracts.access import ACCOUNT_ERASED, AUTHENTICATE, KEY_REVOKED
+from common.contracts.hub import HUB_TOKEN
 from common.errors import Unavailable
-from gateway import accounts, housekeeping
-from gateway.accounts import Accounts
+from gateway import housekeeping, routes
+from gateway.accounts import Accounts, policies
 from gateway.app import Gateway
 from gateway.authentication import Authentication
 from gateway.capacity import Capacity
-from gateway.counters import Policy
-from gateway.endpoint import Guards
+from gateway.deletion import Deletion
+from gateway.door import Guards
+from gateway.generations import GenerationLog
+from gateway.hub_tokens import HubTokens
 from gateway.idempotency import Idempotency
 from gateway.keyring import KeyRing
 from gateway.limits import Limits
 from gateway.passwords import Passwords
-from gateway.routes import accounts as account_routes
-from gateway.routes import benchmarks, generations, monitoring
+from gateway.recovery import Recovery
+from gateway.second_factor import SecondFactor
 from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
+from gateway.usage import UsageCounts
+from gateway.windows import Policy
 
 log = structlog.get_logger()
 
-# From SIGTERM to closing the door, in seconds: three health checks of the
-# edge, so that it has stopped sending new requests here.
-LEAVING = 1.6
-# What is under way gets this long to end, in seconds.
-GRACE = 20
+# From SIGTERM to closing the door: three health checks of the edge, so that it has stopped
+# sending new requests here.
+DRAIN_S = 1.6
+# Requests under way get this long to finish.
+GRACE_S = 20
 
 
 async def main() -> None:
     settings = GatewaySettings.from_environment()
     async with (
         service.connect("gateway", settings) as gateway_service,
-        postgres.connect(settings.database_url, "gateway", "gateway", patience=2.0) as database,
+        postgres.connect(settings.database_url, "gateway", "gateway", timeout_s=2.0) as database,
     ):
         connection = gateway_service.bus
 
         async def bus_is_there() -> None:
-            if not connection.is_there:
-                raise Unavailable("the bus is away")
+            if not connection.available:
+                raise Unavailable("the bus is unavailable")
 
         limits = Limits(
             connection,
             [
                 Policy("api", settings.rate_api),
-                Policy("generate", settings.rate_generate, costly=True),
+                Policy("generate", settings.rate_generate, costly=True, beside="api"),
                 Policy("register", settings.rate_register),
-                *accounts.policies(settings.rate_login),
+                Policy("reset", settings.rate_reset),
+                *policies(settings.rate_login),
             ],
             replicas=settings.replicas,
         )
         await limits.start()
+        passwords = Passwords()
+        encryption = settings.encryption()
+        accounts = Accounts(database, passwords, limits, SecondFactor(database, encryption))
+        sessions = Sessions(database, connection)
+        deletion = Deletion(database, connection, accounts, sessions)
+        recovery = Recovery(
+            database,
+            passwords,
+            sessions,
+            smtp_url=settings.smtp_url,
+            smtp_from=settings.smtp_from,
+            public_url=settings.public_url,
+        )
         guards = Guards(
-            accounts=Accounts(database, Passwords(), limits),
+            accounts=accounts,
             authentication=Authentication(database),
-            sessions=Sessions(database, connection),
+            sessions=sessions,
+            deletion=deletion,
+            recovery=recovery,
             limits=limits,
             idempotency=Idempotency(database),
-            capacity=Capacity(settings.most_at_once, settings.most_at_once_per_account),
+            capacity=Capacity(settings.max_requests, settings.max_requests_per_account),
+            generations=GenerationLog(database),
+            usage=UsageCounts(database),
         )
         keyring = KeyRing(database, connection)
+        hub_tokens = HubTokens(database, connection, encryption)
         await gateway_service.answer(AUTHENTICATE, guards.authentication.check)
+        await gateway_service.answer(HUB_TOKEN, hub_tokens.find)
         await gateway_service.listen(KEY_REVOKED, guards.authentication.forget, shared=False)
+        await gateway_service.listen(ACCOUNT_ERASED, deletion.confirm)
         await gateway_service.answer_discovery()
         gateway = Gateway(
-            [
-                *generations.endpoints(connection),
-                *benchmarks.endpoints(connection),
-                *monitoring.endpoints(connection),
-                *account_routes.endpoints(guards.accounts, keyring, guards.sessions),
-            ],
+            routes.endpoints(connection, guards, keyring, hub_tokens),
             guards,
             keyring,
             settings.public_url,
             checks={"bus": bus_is_there, "database": database.ping},
+            allowed_origins=settings.allowed_origins,
         )
-        background = [
-            asyncio.create_task(guards.authentication.keep_writing_last_use()),
-            asyncio.create_task(housekeeping.keep_tidy(database)),
-        ]
-        await serve(gateway, settings.http_host, settings.http_port)
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        gateway_service.instruments.add(gateway.families, limits.families, database.families)
+        async with lasting(
+            guards.authentication.keep_renewing(),
+            guards.authentication.keep_writing_last_use(),
+            guards.usage.keep_flushing(),
+            guards.generations.keep_flushing(),
+            housekeeping.keep_tidy(database),
+            deletion.keep_publishing(),
+            recovery.keep_mailing(),
+        ) as ended:
+            await serve(gateway, settings.http_host, settings.http_port, ended)
 
 
-async def serve(gateway: Gateway, host: str, port: int) -> None:
-    """Serve until SIGTERM; then first let the edge turn away, then finish what is under way."""
+async def serve(gateway: Gateway, host: str, port: int, ended: asyncio.Future[Any]) -> None:
+    """Serve until SIGTERM, or until background work has ended.
+
+    Then wait until the edge sends nothing new, and finish the open requests.
+    """
     server = uvicorn.Server(
         uvicorn.Config(
             gateway,
@@ -108,7 +138,7 @@ async def serve(gateway: Gateway, host: str, port: int) -> None:
             proxy_headers=False,  # `audit` reads them, from the edge alone
             lifespan="off",
             timeout_keep_alive=75,  # longer than the edge keeps an idle connection
-            timeout_graceful_shutdown=GRACE,
+            timeout_graceful_shutdown=GRACE_S,
         )
     )
     # uvicorn would stop at the signal itself; here it has to wait for the edge.
@@ -121,11 +151,11 @@ async def serve(gateway: Gateway, host: str, port: int) -> None:
     stopping = asyncio.create_task(stop.wait())
     service.settle()
     log.info("ready", port=port)
-    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([serving, stopping, ended], return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
-        gateway.draining = True
+        gateway.draining.set()
         log.info("draining")
-        await asyncio.sleep(LEAVING)
+        await asyncio.sleep(DRAIN_S)
         server.should_exit = True
     stopping.cancel()
     await serving

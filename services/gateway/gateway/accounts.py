@@ -1,12 +1,12 @@
-"""Accounts: registering, logging in, and what keeps strangers from either.
+"""Accounts: registering, logging in, and the defence of both against guessing.
 
 No answer tells whether an address has an account: not by its text, not by its
 status, and not by its time, since known and unknown addresses cost one hash
 and one commit each. Wrong passwords are counted for the account at an
 address, for the address, and for the account; right ones are not, so that
-whoever knows the password is never refused for having used it. They are tried
-one after the other for each address, on each replica: so many more than are
-allowed can be tried at once, and no more.
+the owner is never refused for having logged in. Each replica checks one password
+at a time for each address, so concurrent guesses exceed the limit by at most one
+per replica.
 """
 
 import asyncio
@@ -18,35 +18,43 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated
 
-from pydantic import Field, StringConstraints
-
-from common.contracts import Input, Message
-from common.errors import Unauthenticated, Unavailable
+from common.errors import InvalidRequest, Unauthenticated, Unavailable
 from common.postgres import Database
 from gateway import audit
-from gateway.counters import Policy
+from gateway.account_fields import (
+    Account,
+    AccountChange,
+    AccountFacts,
+    NewAccount,
+    PasswordChange,
+)
+from gateway.hub_tokens import stored
 from gateway.limits import Limits, OverLimit
 from gateway.memory import remember
-from gateway.passwords import MOST_WAITING, Passwords
+from gateway.passwords import MAX_WAITING, Passwords
+from gateway.second_factor import CodeNeeded, SecondFactor, wrong_code
+from gateway.windows import Policy
 
 LOGIN, LOGIN_ADDRESS, LOGIN_ACCOUNT = "login", "login-address", "login-account"
-# Callers at once whose login was noted; the oldest go first.
-REMEMBERED = 10_000
-DAY = 86_400.0
-# In small letters as the database writes them, which makes an account's spellings one: for
-# Python the small letter of a dotted capital I is another one than i.
+# Wrong codes of a second factor; only a caller who knows the password can try one.
+LOGIN_CODE = "login-code"
+# Recorded logins in memory; the oldest are evicted first.
+MAX_NOTED_LOGINS = 10_000
+DAY_S = 86_400.0
+# Lower-cased by the database, so that every spelling of an address finds the same account: Python
+# lower-cases a dotted capital I differently.
 FIND = """
 select lower(%(email)s::text), id, password
 from (values (1)) as one left join accounts on lower(email) = lower(%(email)s)
 """
-# Callers from all addresses who try passwords: the others' requests keep most of the places.
-MOST_TRYING = 4 * MOST_WAITING
+# Max callers, from all addresses, that try passwords at once; most places stay free for other
+# requests.
+MAX_TRYING = 4 * MAX_WAITING
 
 
 def policies(per_minute: int) -> list[Policy]:
-    """Of wrong passwords: for an account from one address, from an address, for an account.
+    """Return the policies of wrong passwords: per account and address, per address, per account.
 
     OWASP ASVS 6.3.1; with 10 a minute the last is the 100 of NIST SP 800-63B.
     """
@@ -54,58 +62,45 @@ def policies(per_minute: int) -> list[Policy]:
         Policy(LOGIN, per_minute),
         Policy(LOGIN_ADDRESS, 3 * per_minute),
         Policy(LOGIN_ACCOUNT, 10 * per_minute, window=3600),
+        Policy(LOGIN_CODE, per_minute, window=3600),
     ]
-
-
-class NewAccount(Input):
-    email: Annotated[
-        str,
-        StringConstraints(
-            # HTTP Basic ends the name at the first colon.
-            pattern=r"^[^@:\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\.[^@\s\x00-\x1f\x7f]+$",
-            min_length=6,
-            max_length=254,
-        ),
-    ] = Field(examples=["you@example.com"])
-    # Long enough to resist guessing, short enough to bound the work of hashing (OWASP ASVS 6.2).
-    password: Annotated[str, StringConstraints(min_length=8, max_length=256)] = Field(
-        examples=["correct horse battery"]
-    )
-
-
-class Account(Message):
-    id: str
-    email: str
-
-
-class AccountChange(Input):
-    beta: bool = Field(description="Whether /v2/api answers without the header X-Lilypad-Beta.")
-
-
-class AccountFacts(Account):
-    beta: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An address, however it was spelled; with no account these are `""` and None."""
+    """An e-mail address in one spelling; without an account the others are `""` and None."""
 
     email: str
     account: str
     password: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """An account, and the hash of the password that logged in to it."""
+
+    account: str
+    proof: str = field(repr=False)
+
+
 @dataclass
 class Turn:
-    """Of callers from one address who try passwords."""
+    """The queue of password checks from one network address."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     callers: int = 0
 
 
 class Accounts:
-    def __init__(self, database: Database, passwords: Passwords, limits: Limits) -> None:
+    def __init__(
+        self,
+        database: Database,
+        passwords: Passwords,
+        limits: Limits,
+        second_factor: SecondFactor,
+    ) -> None:
         self.database = database
+        self.second_factor = second_factor
         self.passwords = passwords
         self.limits = limits
         self._turns: dict[str, Turn] = {}
@@ -114,12 +109,13 @@ class Accounts:
         self._noted: dict[tuple[str, str], float] = {}
 
     async def register(self, new: NewAccount) -> Account:
-        """A new account.
+        """Create an account.
 
-        An address that is taken is answered in the same way: with the password
-        that belongs to it as the account it is, with another one with an id
-        that belongs to nothing. Whoever calls has counted the attempt.
+        An address that is taken gets the same answer: with its own password the
+        id of its account, with another password an id that belongs to nothing.
+        The caller of this method has already counted the attempt.
         """
+        await self.passwords.refuse_common("password", new.password, new.email)
         known = await self._find(new.email)
         account = f"acc_{secrets.token_hex(12)}"
         if not known.account:
@@ -133,7 +129,7 @@ class Accounts:
                 if cursor.rowcount:
                     await audit.record(connection, "registered", account)
                     return Account(id=account, email=new.email)
-            known = await self._find(new.email)  # somebody was faster
+            known = await self._find(new.email)  # another request was faster
         account = await self._registered(new, known)
         async with self.database.connection() as connection:
             await audit.record(connection, "registered_again", known.account or None)
@@ -142,44 +138,87 @@ class Accounts:
     async def _registered(self, new: NewAccount, known: Known) -> str:
         if await self.passwords.verify(known.password, new.password):
             return known.account
-        # The same again for the same answer: an id that changed would tell the two cases apart.
+        # Derived, so that a repeated request gets the same id: a changing id would reveal that the
+        # address is taken.
         seed = f"{known.email}\0{new.password}".encode()
         secret = (known.password or "").encode()
         return f"acc_{hmac.new(secret, seed, hashlib.sha256).hexdigest()[:24]}"
 
-    async def log_in(self, email: str, password: str) -> str:
-        """The account's id.
+    async def log_in(
+        self, email: str, password: str, code: str | None = None, *, code_later: bool = False
+    ) -> Login:
+        """Check a password, and a code where the account has a second factor.
+
+        With `code_later` the caller of this method checks the code.
 
         Raises:
-            Unauthenticated: unknown address or wrong password; it does not say which.
+            Unauthenticated: unknown address or wrong password, it does not say which; or a code
+                that is missing (`details.reason` is `totp`) or wrong.
             RateLimited: too many of those.
             Unavailable: too many at once.
         """
         known = await self._find(email)
-        account = known.account
         async with self._turn(audit.network()):
-            await self._throttle(known, self.limits.look)
-            if await self.passwords.verify(known.password, password):
-                return account
-            async with self.database.connection() as connection:
-                # Not the address as it was typed: people type their password there.
-                await audit.record(connection, "login_failed", account or None)
-            await self._throttle(known, self.limits.admit)
-            raise Unauthenticated("the e-mail address or the password is wrong")
+            login = await self._check_password(known, password)
+            if not code_later and await self.second_factor.is_on(login.account):
+                await self._check_code(known, code)
+            return login
+
+    async def log_in_with_code(self, challenge: str, code: str) -> Login:
+        """Take the second step of a login whose password was right a moment ago.
+
+        Raises:
+            Unauthenticated: the code is wrong, or the first step too long ago.
+            RateLimited: too many wrong codes.
+        """
+        account, digest = self.second_factor.read_challenge(challenge)
+        known = await self._find((await self.get(account)).email)
+        proof = known.password or ""
+        if hashlib.sha256(proof.encode()).hexdigest() != digest:
+            raise Unauthenticated("the password was changed; log in again")
+        async with self._turn(audit.network()):
+            await self._check_code(known, code)
+            return Login(account, proof)
+
+    async def _check_password(self, known: Known, password: str) -> Login:
+        await self._throttle(known, self.limits.look)
+        if await self.passwords.verify(known.password, password):
+            return Login(known.account, known.password or "")
+        async with self.database.connection() as connection:
+            # Not the address as it was typed: people type their password there.
+            await audit.record(connection, "login_failed", known.account or None)
+        await self._throttle(known, self.limits.admit)
+        raise Unauthenticated("the e-mail address or the password is wrong")
+
+    async def _check_code(self, known: Known, code: str | None) -> None:
+        if not code:
+            challenge = self.second_factor.challenge(known.account, known.password or "")
+            raise CodeNeeded(challenge)
+        await self._throttle(known, self.limits.look, code=True)
+        if await self.second_factor.accepts(known.account, code):
+            return
+        async with self.database.connection() as connection:
+            await audit.record(connection, "login_failed", known.account, what="code")
+        await self._throttle(known, self.limits.admit, code=True)
+        raise Unauthenticated(
+            "the code is wrong, or was used; send the next one that your app shows", reason="totp"
+        )
 
     @asynccontextmanager
     async def _turn(self, network: str) -> AsyncIterator[None]:
-        """One at a time for each address; raises Unavailable when too many wait, here or in all.
+        """Hold the turn of a network address; raise Unavailable when too many wait.
 
-        No address gets more places than it leaves free, so that a few which keep asking, with
-        a password that is right even, take as many each and leave as many to whoever else comes.
+        An address gets at most as many places as it leaves free, so that a few busy
+        addresses, even with the right password, leave room for everyone else.
         """
-        free = MOST_TRYING - sum(turn.callers for turn in self._turns.values())
+        free = MAX_TRYING - sum(turn.callers for turn in self._turns.values())
         if free <= 0:
             raise Unavailable("too many logins at once; try again", retry_after=1)
         turn = self._turns.get(network, Turn())
-        if turn.callers > MOST_WAITING or turn.callers >= free:
-            raise Unavailable("too many logins at once from this address", retry_after=1)
+        if turn.callers > MAX_WAITING or turn.callers >= free:
+            raise Unavailable(
+                "too many logins at once from this network address; try again", retry_after=1
+            )
         self._turns[network] = turn
         turn.callers += 1
         try:
@@ -191,39 +230,45 @@ class Accounts:
                 del self._turns[network]
 
     async def _throttle(
-        self, known: Known, ask: Callable[[str, list[str]], Awaitable[object]]
+        self,
+        known: Known,
+        ask: Callable[[str, list[str]], Awaitable[object]],
+        *,
+        code: bool = False,
     ) -> None:
-        """Look at, or add to, what counts wrong passwords; raises RateLimited."""
+        """Read, or add to, the counters of wrong passwords, or codes; raise RateLimited."""
         account, network = known.account, audit.network()
         who = hashlib.sha256(known.email.encode()).hexdigest()[:32]
         for subject, policy in (
             (f"{who}-{network}", LOGIN),
             (network, LOGIN_ADDRESS),
-            (who, LOGIN_ACCOUNT),
+            (who, LOGIN_CODE if code else LOGIN_ACCOUNT),
         ):
             try:
                 await ask(subject, [policy])
             except OverLimit:
-                # Strangers who guess must not lock out whoever has been here before.
-                known_here = policy == LOGIN_ACCOUNT and await self._has_been_here(
+                # Guesses by strangers must not lock out a caller who has logged in from this
+                # address before.
+                known_here = policy in (LOGIN_ACCOUNT, LOGIN_CODE) and await self._has_been_here(
                     account, ["registered", "logged_in"], days=30
                 )
                 if not known_here:
-                    # As often for an address without an account: that takes a moment, too.
+                    # Also for an address without an account: skipping it would answer measurably
+                    # faster.
                     await self._notes.note(
                         "login_throttled", account or None, of=subject, policy=policy
                     )
                     raise
 
     async def note_login(self, account: str) -> None:
-        """Once a day for each address: HTTP Basic logs in with every request."""
+        """Record a login once a day for each address: HTTP Basic logs in with every request."""
         here, now = (account, audit.network()), time.monotonic()
-        if self._noted.get(here, -math.inf) > now - DAY:
+        if self._noted.get(here, -math.inf) > now - DAY_S:
             return
         if not await self._has_been_here(account, ["logged_in"], days=1):
             async with self.database.connection() as connection:
                 await audit.record(connection, "logged_in", account, by="basic")
-        remember(self._noted, here, now, REMEMBERED)
+        remember(self._noted, here, now, MAX_NOTED_LOGINS)
 
     async def _has_been_here(self, account: str, acts: list[str], days: int) -> bool:
         async with self.database.connection() as connection:
@@ -245,12 +290,65 @@ class Accounts:
     async def get(self, account: str) -> AccountFacts:
         async with self.database.connection() as connection:
             cursor = await connection.execute(
-                "select id, email, beta from accounts where id = %s", [account]
+                "select id, email, beta, exists (select from second_factors"
+                " where account_id = id and since is not null),"
+                " hub_user, role, stored_at, checked_at from accounts"
+                " left join hub_tokens on account_id = id where id = %s",
+                [account],
             )
             row = await cursor.fetchone()
         if row is None:
-            raise Unauthenticated("the account is gone")
-        return AccountFacts(id=row[0], email=row[1], beta=row[2])
+            raise Unauthenticated("the account was deleted")
+        token = stored(row[4:]) if row[4] is not None else None
+        return AccountFacts(id=row[0], email=row[1], beta=row[2], totp=row[3], hub_token=token)
+
+    async def check_password(
+        self, account: str, field: str, password: str, code: str | None, *, owes_code: bool
+    ) -> Login:
+        """Check the password of a logged-in caller, and a code where one is needed.
+
+        Args:
+            account: whose password it is.
+            field: the public field that holds it.
+            password: as it was sent.
+            code: of the second factor, as it was sent.
+            owes_code: whether the request has not proven the second factor by itself, as HTTP
+                Basic does with a code in its header.
+
+        Raises:
+            InvalidRequest: the password or the code is wrong.
+            RateLimited: too many wrong ones.
+            Unavailable: too many at once.
+        """
+        known = await self._find((await self.get(account)).email)
+        async with self._turn(audit.network()):
+            try:
+                login = await self._check_password(known, password)
+            except Unauthenticated:
+                fault = "is not the account's password"
+                fields = [{"path": field, "message": fault}]
+                raise InvalidRequest(f"{field}: {fault}", fields=fields) from None
+            if owes_code and await self.second_factor.is_on(account):
+                try:
+                    await self._check_code(known, code)
+                except Unauthenticated:
+                    raise wrong_code() if code else _missing_code() from None
+            return login
+
+    async def hash_new_password(
+        self, account: str, change: PasswordChange, *, owes_code: bool
+    ) -> tuple[Login, str]:
+        """Check the current password and hash the new one; raises as `check_password`.
+
+        Raises:
+            InvalidRequest: also for a new password that is too common.
+        """
+        email = (await self.get(account)).email
+        await self.passwords.refuse_common("new", change.new, email)
+        login = await self.check_password(
+            account, "current", change.current, change.code, owes_code=owes_code
+        )
+        return login, await self.passwords.hash(change.new)
 
     async def change(self, account: str, change: AccountChange) -> AccountFacts:
         async with self.database.connection() as connection:
@@ -259,3 +357,8 @@ class Accounts:
             )
             await audit.record(connection, "beta_on" if change.beta else "beta_off", account)
         return await self.get(account)
+
+
+def _missing_code() -> InvalidRequest:
+    fault = "is required: the account has a second factor; send a code of its app"
+    return InvalidRequest(f"code: {fault}", fields=[{"path": "code", "message": fault}])

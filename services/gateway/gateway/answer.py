@@ -1,5 +1,6 @@
-"""What goes back to a caller, and the headers that are on all of it."""
+"""Answers to callers, and the headers that each of them carries."""
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,16 +11,18 @@ from gateway import envelope
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-# Nothing here is a page, whatever a browser takes it for, and nothing is
-# anybody else's: keys and models' figures do not belong into a shared cache.
+# No answer is a page, whatever a browser takes it for, and none may be shared: keys and models'
+# figures do not belong in a shared cache.
 SAFE: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"same-origin"),
 ]
 NOT_KEPT: Headers = [(b"cache-control", b"no-store")]
-# Where the public address is https: never anything else, for two years.
+# Sent if the public address is https: browsers then refuse plain HTTP for two years.
 HSTS: Headers = [(b"strict-transport-security", b"max-age=63072000; includeSubDomains")]
+# RFC 9110, 12.4.2.
+_WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,18 @@ class Answer:
     media_type: str = "application/json"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def preferred(accept: str, offered: set[str]) -> str | None:
+    """Return the first of the media types with the highest weight in an `Accept` header."""
+    weights = {}
+    for kind in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in kind.split(";"))
+        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        if name in offered:
+            weights[name] = float(weight) if _WEIGHT.fullmatch(weight) else 0.0
+    best = max(weights, key=weights.__getitem__, default=None)
+    return best if best and weights[best] > 0 else None
 
 
 def failure(

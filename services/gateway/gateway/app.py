@@ -1,35 +1,68 @@
 """The gateway as one ASGI application: endpoints, pages, health, and an envelope on all of it."""
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match, Route
 
 from common import context
 from common.errors import InvalidRequest, NotFound, ServiceError, Unavailable
-from gateway import answer, audit, dashboard, documentation, pages
+from common.instruments import Family, Histogram, Labels, histograms
+from gateway import answer, asyncapi, audit, documentation, pages
 from gateway.answer import Send
 from gateway.bodies import Receive
-from gateway.dashboard import Dashboard
-from gateway.endpoint import Door, Endpoint, Guards, HttpScope, request_id_of
+from gateway.door import Door, Guards, request_id_of
+from gateway.endpoint import Endpoint, HttpScope
 from gateway.keyring import KeyRing
 from gateway.pages import Pages
 from gateway.versions import PREFIXES
 
+# Request headers that a page of an allowed origin may send, and response headers it may read.
+CALLERS_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Prefer",
+    "X-Lilypad-Beta",
+    "X-Lilypad-Code",
+    "X-Request-Id",
+]
+ANSWERS_HEADERS = [
+    "Content-Disposition",
+    "ETag",
+    "Idempotent-Replayed",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-Request-Id",
+]
 HEALTH = {"/healthz", "/readyz"}
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+# Path at which the edge asks who the caller is before it buffers a large body; the edge blocks it
+# for everyone else.
+ADMIT = "/admit"
 
 Check = Callable[[], Awaitable[None]]
 
 
 class Gateway:
-    """Finds the door of a request.
+    """Routes a request to its door.
 
-    Paths without parameters, which is where the traffic is, are looked up in
-    a table; the others, the pages, and what does not exist go through
-    FastAPI's router.
+    Paths without parameters, which carry most of the traffic, are looked up in
+    a table; other paths, pages and unknown addresses go through FastAPI's
+    router.
     """
 
     def __init__(
@@ -39,28 +72,41 @@ class Gateway:
         keyring: KeyRing,
         public_url: str,
         checks: dict[str, Check],
+        allowed_origins: Sequence[str] = (),
     ) -> None:
-        self.draining = False
         self.checks = checks
         self.capacity = guards.capacity
-        # Where callers come over TLS, they are told never to come without.
+        self.draining = guards.capacity.draining
+        # If callers use TLS, HSTS forbids plain HTTP.
         self.everywhere = answer.HSTS if public_url.startswith("https://") else []
         self.app = FastAPI(
             title="Lilypad Model Generator",
             docs_url=None,
             redoc_url=None,
-            # It would send a caller who came over TLS to where anybody can listen.
+            openapi_url=None,  # `documentation` serves it
+            # It would redirect a caller from TLS to plain HTTP.
             redirect_slashes=False,
         )
+        # Pages of these origins may call the API with a key; never with a cookie.
+        self.allowed_origins = {origin.encode() for origin in allowed_origins}
+        self.cross_origin = CORSMiddleware(
+            self._answer,
+            allow_origins=allowed_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=CALLERS_HEADERS,
+            expose_headers=ANSWERS_HEADERS,
+        )
         self.doors: dict[tuple[str, str], Door] = {}
+        # Requests that no door in the table served, by method, route and status.
+        self._elsewhere = histograms()
         for prefix, version in PREFIXES.items():
             for endpoint in endpoints:
                 if version in endpoint.versions:
                     self._serve(prefix + endpoint.path, Door(endpoint, guards, version))
         documentation.complete(self.app, public_url)
-        shown = Pages(public_url)
-        pages.add(self.app, shown)
-        dashboard.add(self.app, Dashboard(guards, keyring, shown))
+        asyncapi.add(self.app, public_url)
+        self.pages = Pages(public_url)
+        pages.add(self.app, self.pages, endpoints, guards, keyring)
         for path, check in (("/healthz", self._alive), ("/readyz", self._ready)):
             self.app.add_route(path, check, methods=["GET"], include_in_schema=False)
         self.app.add_exception_handler(HTTPException, self._http_error)
@@ -77,25 +123,60 @@ class Gateway:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if self.draining or self.everywhere:
-            send = _with(send, [*self.everywhere, *(CLOSE if self.draining else [])])
+        draining = self.draining.is_set()
+        if draining or self.everywhere:
+            send = _with(send, [*self.everywhere, *(CLOSE if draining else [])])
+        if self.allowed_origins and scope["path"].startswith(tuple(PREFIXES)):
+            origin = dict(scope["headers"]).get(b"origin")
+            if origin in self.allowed_origins:
+                await self.cross_origin(scope, receive, send)
+                return
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: HttpScope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         door = self.doors.get((scope["method"], path))
         if door is not None:
             await door(scope, receive, send)
             return
+        if path.startswith(f"{ADMIT}/"):
+            door = self.doors.get((scope["method"], path.removeprefix(ADMIT)))
+            if door is not None:
+                await door.admit(scope, send)
+                return
         headers = dict(scope["headers"])
         request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         context.current.set(context.Context(request_id))
         audit.remember_origin(headers, scope)
         send = _completed(send, request_id)
-        if path in HEALTH or path.startswith(tuple(PREFIXES)):  # a door counts for itself
+        if path in HEALTH:
+            await self.app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 0
+
+        async def note_status(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        await self._answer_elsewhere(scope, receive, note_status)
+        door = getattr(scope.get("route"), "app", None)
+        if not isinstance(door, Door) or status == HTTPStatus.METHOD_NOT_ALLOWED:
+            route = "unmatched" if path.startswith(tuple(PREFIXES)) else "pages"
+            method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+            labels = method, route, str(status)
+            self._elsewhere[labels].observe(time.perf_counter() - start)
+
+    async def _answer_elsewhere(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        """Answer a request that is not in the table; a door with parameters takes its own place."""
+        if scope["path"].startswith(tuple(PREFIXES)):
             await self.app(scope, receive, send)
             return
         try:
             self.capacity.take()
         except Unavailable as error:
+            request_id = scope["state"]["request_id"]
             reply = answer.failure(error, "v1", request_id)
             await answer.send_answer(send, reply, request_id, [])
             return
@@ -104,13 +185,30 @@ class Gateway:
         finally:
             self.capacity.give_back()
 
+    def families(self) -> Iterator[Family]:
+        """Yield the gateway's metrics; a route is a path with the names of its parameters."""
+        samples: dict[Labels, float | Histogram] = {
+            (method, path, str(status)): histogram
+            for (method, path), door in self.doors.items()
+            for status, histogram in door.durations.items()
+        }
+        yield Family(
+            "histogram",
+            "http_server_request_duration_seconds",
+            "Time from a request to its answer",
+            ("http_request_method", "http_route", "http_response_status_code"),
+            {**samples, **self._elsewhere},
+        )
+        active = {(): self.capacity.taken}
+        yield Family("gauge", "http_server_active_requests", "Requests under way", (), active)
+
     async def _alive(self, request: Request) -> Response:
-        """Alive as long as the event loop turns; what it depends on is readiness."""
+        """Answer while the event loop turns; dependencies are a matter of readiness."""
         return _status(request, {"status": "ok"})
 
     async def _ready(self, request: Request) -> Response:
-        if self.draining:
-            raise Unavailable("stopping", retry_after=1)
+        if self.draining.is_set():
+            raise Unavailable("the gateway is draining", retry_after=1)
         missing = []
         for name, check in self.checks.items():
             try:
@@ -125,20 +223,27 @@ class Gateway:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers or {})
         if error.status_code == 404:
-            refusal: ServiceError = NotFound("there is nothing at this address; see /docs")
+            refusal: ServiceError = NotFound("no such address; /docs lists them")
         elif error.status_code == 405:
+            methods = sorted(self._methods(request))
             refusal = NotFound(
-                "this address takes another method; see the Allow header", status=405
+                f"{request.method} is not allowed at this address; send {' or '.join(methods)}",
+                status=405,
             )
-            headers["Allow"] = ", ".join(sorted(self._methods(request)))
+            headers["Allow"] = ", ".join(methods)
         else:
             refusal = InvalidRequest(str(error.detail), status=error.status_code)
-        response = await _service_error(request, refusal)
+        if _is_browser(request):
+            response: Response = self.pages.show(
+                "absent.html", request, refusal.status, error=refusal.message
+            )
+        else:
+            response = await _service_error(request, refusal)
         response.headers.update(headers)
         return response
 
     def _methods(self, request: Request) -> set[str]:
-        """Of all routes with the address; Starlette would name those of the first."""
+        """Collect the methods of all routes that match; Starlette names only the first route's."""
         if request.scope.get("root_path"):  # below it are files
             return {"GET", "HEAD"}
         return {
@@ -170,7 +275,7 @@ def _with(send: Send, headers: answer.Headers) -> Send:
 
 
 def _completed(send: Send, request_id: str) -> Send:
-    """What every answer of ours has and FastAPI does not know."""
+    """Add the headers that FastAPI's own answers lack."""
 
     async def completed(message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -184,6 +289,12 @@ def _completed(send: Send, request_id: str) -> Send:
         await send(message)
 
     return completed
+
+
+def _is_browser(request: Request) -> bool:
+    """Whether the caller asks for a page, as a browser does for its address bar."""
+    asked = request.headers.get("accept", "")
+    return answer.preferred(asked, {"text/html", "application/json"}) == "text/html"
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

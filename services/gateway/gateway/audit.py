@@ -1,7 +1,7 @@
-"""What was done with accounts and keys, by whom and from where: one row for each act.
+"""The audit: one row for each act on an account or key, with its caller and address.
 
-The row is written in the transaction of the act itself, so that neither is
-there without the other.
+The row is written in the transaction of the act itself, so that neither
+exists without the other.
 """
 
 import ipaddress
@@ -22,13 +22,13 @@ from gateway.memory import remember
 
 log = structlog.get_logger()
 
-# Where the request that is being answered comes from, as it was told: few requests need to know.
+# Origin of the current request, unparsed: few requests need it.
 origin: ContextVar[tuple[bytes, str]] = ContextVar("origin", default=(b"", ""))
 
 ID = re.compile(r"[a-z]{2,8}_[0-9A-Za-z]{1,32}")
 
-# Of notes, at once; the oldest go first.
-REMEMBERED = 10_000
+# Notes in memory; the oldest are evicted first.
+MAX_NOTES = 10_000
 
 RECORD = (
     "insert into audit (act, account_id, address, request_id, details) values (%s, %s, %s, %s, %s)"
@@ -36,24 +36,45 @@ RECORD = (
 
 
 async def record(connection: Connection, act: str, account: str | None, **details: Any) -> None:
-    """`details` are what tells one such act from another; never a secret."""
+    """Record an act in the transaction of the act; `details` never hold a secret."""
     await connection.execute(
         RECORD,
         [act, account, address(), current.get().request_id, orjson.dumps(details).decode()],
     )
 
 
+async def begin(database: Database, act: str, account: str, **details: Any) -> int:
+    """Record an act of another service before it happens; raise Unavailable if that fails."""
+    async with database.connection() as connection:
+        await record(connection, act, account, **details)
+        row = await (await connection.execute("select lastval()")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def complete(database: Database, row: int, **details: Any) -> None:
+    """Add the outcome of the act to its row; the act stands even if that fails."""
+    try:
+        async with database.connection() as connection:
+            await connection.execute(
+                "update audit set details = details || %s::jsonb where id = %s",
+                [orjson.dumps(details).decode(), row],
+            )
+    except ServiceError as error:
+        log.warning("audit not completed", row=row, error=error.message)
+
+
 async def note(database: Database, act: str, account: str | None, **details: Any) -> None:
-    """A row of its own, for what was refused: the refusal stands even if it cannot be written."""
+    """Record a refusal in a row of its own; the refusal stands even if that fails."""
     try:
         async with database.connection() as connection:
             await record(connection, act, account, **details)
     except ServiceError as error:
-        log.warning("not in the audit", act=act, account=account, error=error.message)
+        log.warning("audit not written", act=act, account=account, error=error.message)
 
 
 class Notes:
-    """`note`, the same of one caller once a minute: who tries a lot is not to fill the table."""
+    """Like `note`, but once a minute for the same caller and act, which bounds the table."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -63,17 +84,17 @@ class Notes:
     async def note(
         self, act: str, account: str | None, *, of: str | None = None, **details: str
     ) -> None:
-        """`of`: what tells it from others in place of the account, and is not written."""
+        """Record once a minute; `of` identifies the caller in place of the account, unstored."""
         same = account or "" if of is None else of
         what, now = (network(), act, same, *details.values()), time.monotonic()
         if self._noted.get(what, -math.inf) > now - 60:
             return
-        remember(self._noted, what, now, REMEMBERED)
+        remember(self._noted, what, now, MAX_NOTES)
         await note(self.database, act, account, **details)
 
 
 def as_id(text: str) -> str:
-    """What stands where an id should, if it can be one: people paste their keys everywhere."""
+    """Return the text if it can be an id: people paste their keys everywhere."""
     return text if ID.fullmatch(text) else "(no id)"
 
 
@@ -83,24 +104,24 @@ def remember_origin(headers: dict[bytes, bytes], scope: MutableMapping[str, Any]
 
 
 def address() -> str:
-    """Where the caller is.
+    """Return the caller's network address.
 
-    The edge sets `X-Forwarded-For` to what it believes, whatever a caller
-    wrote there; of a list (one more proxy in between) the last entry is the
-    edge's. Without the edge it is the peer.
+    The edge overwrites `X-Forwarded-For` with the address that it trusts; in a
+    list (one more proxy in between) the last entry is the edge's. Without the
+    edge, it is the peer's address.
     """
     forwarded, peer = origin.get()
     try:
         given = forwarded.rpartition(b",")[2].strip().decode("latin-1") or peer
         parsed = ipaddress.ip_address(given)
-        # ::ffff:10.0.0.1, as some write it: all of these are in one /64.
+        # An IPv4-mapped address (::ffff:10.0.0.1) counts as IPv4: all of these share one /64.
         return str((parsed.version == 6 and parsed.ipv4_mapped) or parsed)
     except ValueError:
         return ""
 
 
 def network() -> str:
-    """Whom the address stands for when attempts are counted: whoever has one IPv6 has 2^64."""
+    """Return the network that attempts are counted for: an IPv6 /64 is one caller."""
     caller = address()
     if ":" in caller:
         return str(ipaddress.ip_network(f"{caller}/64", strict=False))

@@ -1,8 +1,9 @@
-"""Whose token it is: asked with every request, so remembered for a few seconds.
+"""Authentication of API keys, cached for a few seconds since every request needs it.
 
-API keys are found by their SHA-256; a database is asked at most every five
-seconds for each, and never for one whose checksum is wrong. What is revoked
-is forgotten at once on every replica, by an event.
+API keys are found by their SHA-256, and never looked up if their checksum is
+wrong. A key in use is looked up again within five seconds, together with the
+others in use, so that no request waits for it. An event evicts a revoked
+key from every replica at once.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from common.background import Repeated
 from common.contracts.access import Access, Credentials, KeyRevoked
 from common.errors import ServiceError, Unauthenticated
 from common.postgres import Database
@@ -19,25 +21,45 @@ from gateway.memory import remember
 
 log = structlog.get_logger()
 
-# How long a key is taken on trust before the database is asked again, in seconds.
-TRUSTED = 5.0
-# Keys remembered at once; the oldest are forgotten first.
-REMEMBERED = 10_000
-# How often the last use of keys is written, in seconds.
-WRITTEN = 10.0
+# Max age of the database's answer about a key.
+MAX_TRUST_S = 5.0
+RENEW_EVERY_S = 2.0
+# A key that was not used for this long is not renewed; its next use looks it up.
+MAX_IDLE_S = 600.0
+MAX_RENEWED_AT_ONCE = 1_000
+# The oldest are forgotten first.
+MAX_TRUSTED = 10_000
+WRITE_LAST_USE_EVERY_S = 10.0
+
+LOOK_UP = """
+select hash, account_id, id, scopes, extract(epoch from expires_at - now())::float8
+from keys
+where hash = any(%b) and revoked_at is null and (expires_at is null or expires_at > now())
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the account, which of its keys (None: a person), and what it may.
+    """An authenticated caller: the account, its key (None: a person), and the key's scopes.
 
-    `session`: the token of the session that a person is known by, if by one.
+    `session`: the token of the session that a person is known by, if by one. `owes_code`: whether
+    the request proved no second factor, so that its body must, where the account has one.
     """
 
     account: str
     key: str | None
     scopes: frozenset[str]
     session: str | None = field(default=None, repr=False)
+    owes_code: bool = True
+
+
+@dataclass(slots=True)
+class Trust:
+    """The database's answer about a key; times are on the monotonic clock."""
+
+    caller: Caller
+    until: float
+    used: float
 
 
 class Authentication:
@@ -45,55 +67,70 @@ class Authentication:
         self.database = database
         self._notes = audit.Notes(database)
         # By the key's hash: no key itself stays in memory.
-        self._trusted: dict[bytes, tuple[Caller, float]] = {}
+        self._trusted: dict[bytes, Trust] = {}
         self._used: dict[str, float] = {}
-        # Counts revocations, so that an answer of before one is not kept after it.
+        # Counts revocations, so that an answer from before one is not cached after it.
         self._revocations = 0
 
     async def authenticate(self, token: str, *, anew: bool = False) -> Caller:
-        """Who an API key belongs to; `anew` asks the database in any case.
+        """Return the caller that an API key belongs to; `anew` bypasses the cache.
 
         Raises:
             Unauthenticated: unknown, mistyped, expired or revoked.
-            Unavailable: the database cannot be asked; nobody is let in unchecked.
+            Unavailable: the database is unavailable; no caller is admitted unchecked.
         """
-        hashed = keys.hash_key(token)
-        trusted = self._trusted.get(hashed)
-        if trusted is None or anew or trusted[1] <= time.monotonic():
-            caller = await self._look_up(token, hashed)
+        hashed, now = keys.hash_key(token), time.monotonic()
+        trust = self._trusted.get(hashed)
+        if trust is None or anew or trust.until <= now:
+            if not keys.is_well_formed(token):
+                raise Unauthenticated(keys.fault(token))
+            caller = (await self._look_up([hashed])).get(hashed)
+            if caller is None:
+                await self._note_refused(hashed)
+                raise Unauthenticated("the API key is unknown, expired or revoked")
         else:
-            caller = trusted[0]
+            caller, trust.used = trust.caller, now
         assert caller.key is not None
         self._used[caller.key] = time.time()
         return caller
 
-    async def _look_up(self, token: str, hashed: bytes) -> Caller:
-        if not keys.is_well_formed(token):
-            raise Unauthenticated("this is not an API key; check that it was copied whole")
+    async def _look_up(self, hashes: list[bytes]) -> dict[bytes, Caller]:
+        """Look up keys in the database, and cache the answers for a while."""
         revocations, asked = self._revocations, time.monotonic()
         async with self.database.connection() as connection:
-            cursor = await connection.execute(
-                "select account_id, id, scopes,"
-                " extract(epoch from expires_at - now())::float8 from keys"
-                " where hash = %s and revoked_at is null"
-                " and (expires_at is null or expires_at > now())",
-                [hashed],
-            )
-            row = await cursor.fetchone()
-        if row is None:
-            self._trusted.pop(hashed, None)
-            await self._note_refused(hashed)
-            raise Unauthenticated("the API key is unknown, expired or revoked")
-        caller = Caller(row[0], row[1], frozenset(row[2]))
+            rows = await (await connection.execute(LOOK_UP, [hashes])).fetchall()
+        found = {row[0]: Caller(row[1], row[2], frozenset(row[3])) for row in rows}
+        for hashed in hashes:
+            if hashed not in found:
+                self._trusted.pop(hashed, None)
         if revocations == self._revocations:
-            # Not beyond its end, which no event tells.
-            seconds = TRUSTED if row[3] is None else min(TRUSTED, row[3])
-            trusted = caller, asked + seconds
-            remember(self._trusted, hashed, trusted, REMEMBERED)
-        return caller
+            for hashed, *_, expires_in_s in rows:
+                # Not beyond its expiry, which no event announces.
+                until = asked + min(MAX_TRUST_S, expires_in_s or MAX_TRUST_S)
+                known = self._trusted.get(hashed)
+                trust = Trust(found[hashed], until, known.used if known else asked)
+                remember(self._trusted, hashed, trust, MAX_TRUSTED)
+        return found
+
+    async def renew(self) -> None:
+        """Look up the keys in use again before their trust ends; forget those not in use."""
+        now = time.monotonic()
+        due = []
+        for hashed, trust in list(self._trusted.items()):
+            if trust.until <= now + 2 * RENEW_EVERY_S:
+                if trust.used > now - MAX_IDLE_S:
+                    due.append(hashed)
+                elif trust.until <= now:
+                    del self._trusted[hashed]
+        for first in range(0, len(due), MAX_RENEWED_AT_ONCE):
+            await self._look_up(due[first : first + MAX_RENEWED_AT_ONCE])
+
+    async def keep_renewing(self) -> None:
+        """Renew until canceled; a key that cannot be renewed is looked up when it is used."""
+        await Repeated(self.renew, RENEW_EVERY_S).run()
 
     async def _note_refused(self, hashed: bytes) -> None:
-        """A key that is over, or was never made: somebody tries, or goes on with what is over."""
+        """Record a refused key: expired, revoked or unknown."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "select account_id, id from keys where hash = %s", [hashed]
@@ -104,23 +141,24 @@ class Authentication:
     async def forget(self, revoked: KeyRevoked) -> None:
         """Stop trusting a key that was revoked or changed, here or on another replica."""
         self._revocations += 1
-        for hashed, (caller, _) in list(self._trusted.items()):
-            if caller.key == revoked.key:
+        for hashed, trust in list(self._trusted.items()):
+            if trust.caller.key == revoked.key:
                 del self._trusted[hashed]
 
     async def check(self, credentials: Credentials) -> Access:
-        """`authenticate`, for the other services: API keys, and the pages' socket tokens."""
+        """Authenticate for another service: an API key, or a socket token of a page."""
         if sessions.is_socket_token(credentials.token):
             account, session = await sessions.find_by_socket_token(
                 self.database, credentials.token, connected=credentials.connected
             )
             return Access(account=account, key=session, scopes=["monitor:read"])
-        # Who asks again may have missed that the key was revoked, and so may this replica.
+        # A service that asks about an open socket may have missed a revocation, and so may this
+        # replica.
         caller = await self.authenticate(credentials.token, anew=credentials.connected)
         return Access(account=caller.account, key=caller.key or "", scopes=sorted(caller.scopes))
 
     async def write_last_use(self) -> None:
-        """What was used since the last time; nothing is lost when the database is away."""
+        """Write when keys were last used; keep the times while the database is unavailable."""
         used, self._used = self._used, {}
         if not used:
             return
@@ -132,10 +170,10 @@ class Authentication:
             self._used = {**used, **self._used}
 
     async def keep_writing_last_use(self) -> None:
-        """Until canceled."""
+        """Write last uses periodically until canceled."""
         try:
             while True:
-                await asyncio.sleep(WRITTEN)
+                await asyncio.sleep(WRITE_LAST_USE_EVERY_S)
                 await self.write_last_use()
         finally:
             await self.write_last_use()

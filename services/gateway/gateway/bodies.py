@@ -1,4 +1,4 @@
-"""Reading what a caller sends, as if it were meant to harm.
+"""Parsing of request bodies and queries, all treated as hostile.
 
 JSON is read twice: here for its form, where a lenient parser would let two
 readers see two things (a repeated key, NaN, half a character), and then by
@@ -16,137 +16,278 @@ from pydantic import ValidationError
 
 from common.contracts import Message
 from common.errors import InvalidRequest
-from common.service import invalid
+from common.faults import invalid
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-# What is larger is read beside the event loop, see `endpoint`.
-LARGE = 100_000
-# No object that is asked for has half as many keys. A batch of 50,000 values has 80,000 commas;
-# who has twice as many in texts sends smaller batches. Reading 200,000 values takes 0.1 s.
-MOST_KEYS = 256
-MOST_COMMAS = 200_000
-# What stands in a path or a query is an id, or shorter.
-LONGEST_PARAMETER = 512
+# Larger bodies are parsed off the event loop, see `door`.
+LARGE_BODY_BYTES = 100_000
+# No public object has half as many keys. A batch of 50,000 values has 80,000 commas; a caller
+# with twice as many inside strings sends smaller batches. Reading 200,000 values takes 0.1 s.
+MAX_OBJECT_KEYS = 256
+MAX_COMMAS = 200_000
+# Path and query parameters are ids, or shorter.
+MAX_PARAMETER_CHARACTERS = 512
 
 # U+0000 as JSON writes it: an odd number of backslashes before u0000.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
-async def read(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes:
-    """The whole body, at most `most` bytes, counted as it arrives.
+# Headers that may be sent only once: given two values, two readers could pick different ones.
+SINGLE_HEADERS = frozenset(
+    (
+        b"authorization",
+        b"content-type",
+        b"content-length",
+        b"idempotency-key",
+        b"host",
+        b"origin",
+        b"prefer",
+        b"sec-fetch-site",
+        b"traceparent",
+        b"x-lilypad-beta",
+        b"x-lilypad-code",
+        b"x-request-id",
+    )
+)
+# Headers that the edge joins with a comma when sent twice; no valid value contains one.
+JOINED_HEADERS = frozenset((b"authorization", b"content-type", b"host", b"origin", b"x-request-id"))
+# Names the header that came twice where the edge replaced it.
+REPEATED = b"x-lilypad-repeated"
+# Ignored, a request that was to be done once would be done twice.
+MISSPELT_HEADERS = dict.fromkeys(
+    (b"idempotencykey", b"idempotency", b"idempotent-key", b"x-idempotency-key"), "Idempotency-Key"
+)
+# The parser's messages, and ours. Its other messages name what it expects.
+DUPLICATE = "duplicate key in a JSON object; send each key once"
+CONSTANT = "NaN and Infinity are not JSON numbers; leave the value out"
+# Outside strings, which come first.
+_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")|[{}\[\]:,]', re.DOTALL)
+_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(NaN|-?Infinity)', re.DOTALL)
+JSON_FAULTS = {
+    CONSTANT: CONSTANT,
+    DUPLICATE: DUPLICATE,
+    "Extra data": "nothing may follow the first JSON value",
+    "Unexpected UTF-8 BOM (decode using utf-8-sig)": "leave out the byte-order mark",
+    "Expecting value": "expecting a value: a string in double quotes, a number, an object, a list,"
+    " true, false or null",
+    "Expecting ',' delimiter": "expecting a comma or a closing bracket",
+    "Expecting ':' delimiter": "expecting a colon",
+    "Expecting property name enclosed in double quotes": "expecting a key in double quotes; JSON"
+    " has no comments",
+    "Unterminated string starting at": "the string that begins here has no closing quote",
+    "Invalid control character at": "write line breaks and other control characters in a string as"
+    " escapes, such as \\n",
+    "Invalid \\escape": "write a backslash in a string as two",
+    "Invalid \\uXXXX escape": "four hexadecimal digits must follow \\u",
+}
+
+
+def refuse_repeated(headers: list[tuple[bytes, bytes]]) -> None:
+    """Raise InvalidRequest for a single-value header that comes with two values, or misspelt."""
+    seen: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in MISSPELT_HEADERS:
+            known = MISSPELT_HEADERS[name]
+            raise InvalidRequest(
+                f"{name.decode().title()}: unknown header; did you mean `{known}`?"
+            )
+        if name == REPEATED:
+            raise InvalidRequest(f"{value.decode('latin-1')}: sent twice; send it once")
+        if name not in SINGLE_HEADERS:
+            continue
+        if name in JOINED_HEADERS and b"," in value:
+            raise InvalidRequest(f"{name.decode().title()}: sent twice; send it once")
+        if seen.setdefault(name, value.strip()) != value.strip():
+            title = name.decode().title()
+            raise InvalidRequest(f"{title}: sent twice with different values; send it once")
+
+
+async def read(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) -> bytes:
+    """Read the body, at most `max_bytes` bytes, counted as it arrives.
 
     Raises:
         InvalidRequest: 413, or 400 when the caller went away in the middle.
     """
     announced = headers.get(b"content-length", b"")
-    if announced.isdigit() and (len(announced) > 12 or int(announced) > most):
-        raise _too_large(most)
+    if announced.isdigit() and (len(announced) > 12 or int(announced) > max_bytes):
+        raise _too_large(max_bytes)
     message = await receive()
     if not message.get("more_body") and message["type"] == "http.request":
         body: bytes = message.get("body", b"")
-        if len(body) > most:
-            raise _too_large(most)
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
         return body
     chunks, size = [], 0
     while True:
         if message["type"] != "http.request":
-            raise InvalidRequest("the body ended before it was whole")
+            raise InvalidRequest("the body is incomplete: the connection ended")
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
-        if size > most:
-            raise _too_large(most)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
         if not message.get("more_body"):
             return b"".join(chunks)
         message = await receive()
 
 
 def is_small(headers: dict[bytes, bytes]) -> bool:
-    """Whether it is said to be, which the server sees to."""
+    """Whether the announced length is small; the server holds the body to it."""
     announced = headers.get(b"content-length", b"")
-    return announced.isdigit() and len(announced) <= 12 and int(announced) <= LARGE
+    return announced.isdigit() and len(announced) <= 12 and int(announced) <= LARGE_BODY_BYTES
 
 
 def require_json(headers: dict[bytes, bytes]) -> None:
-    """Raises InvalidRequest (415) for any other media type."""
+    """Raise InvalidRequest (415) unless the body is said to be JSON as it stands."""
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json":
-        raise InvalidRequest("send Content-Type: application/json", status=415)
+        raise InvalidRequest("send JSON, with Content-Type: application/json", status=415)
+    if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
+        raise InvalidRequest("send the body uncompressed, without Content-Encoding", status=415)
 
 
 def parse_query(query: bytes, model: type[Message]) -> Message:
-    """What stands behind the question mark; of what stands there twice, the last, and all known.
+    """Read the query string as a message.
 
     Raises:
         InvalidRequest: as `parse`.
     """
     try:
-        values = parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MOST_KEYS)
+        values = parse_qs(
+            query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_OBJECT_KEYS
+        )
     except ValueError:
-        raise InvalidRequest(f"the query has more than {MOST_KEYS} parameters") from None
-    last = {name: given[-1] for name, given in values.items()}
-    for name, value in last.items():
-        check_parameter(name[:64], value)
+        raise InvalidRequest(f"the query has more than {MAX_OBJECT_KEYS} parameters") from None
+    once = {name: given[0] for name, given in values.items()}
+    for name, given in values.items():
+        check_parameter(name[:64], given[0])
+        if any(value != given[0] for value in given):
+            fault = "given twice with different values; give it once"
+            path = name[:64]
+            raise InvalidRequest(f"{path}: {fault}", fields=[{"path": path, "message": fault}])
     try:
-        return model.model_validate(last, extra="forbid")
+        return model.model_validate(once, extra="forbid")
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, model) from None
 
 
 def check_parameter(name: str, value: str) -> None:
-    """Raises InvalidRequest for what nothing in a path or a query can look like."""
-    if "\0" in value or len(value) > LONGEST_PARAMETER:
-        fault = f"no NUL, and at most {LONGEST_PARAMETER} characters"
+    """Raise InvalidRequest for a value that no path or query parameter can have."""
+    if "\0" in value or len(value) > MAX_PARAMETER_CHARACTERS:
+        fault = f"must have no NUL and at most {MAX_PARAMETER_CHARACTERS} characters"
         raise InvalidRequest(f"{name}: {fault}", fields=[{"path": name, "message": fault}])
 
 
 def parse(body: bytes, model: type[Message]) -> Message:
-    """The body as what the endpoint expects.
+    """Read the body as a message.
 
     Raises:
-        InvalidRequest: with `details.fields`; never with what was submitted.
+        InvalidRequest: with `details.fields`; never with the submitted values.
     """
     check_form(body)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, model) from None
 
 
 def check_form(body: bytes) -> None:
-    """Raises InvalidRequest unless every reader of the JSON would see the same."""
-    if body.count(b",") > MOST_COMMAS:
-        raise InvalidRequest(f"the body has more than {MOST_COMMAS} values; send smaller ones")
-    try:
-        value = json.loads(body, object_pairs_hook=_once, parse_constant=_no_constant)
-    except InvalidRequest:
-        raise
-    except RecursionError:
-        raise InvalidRequest("the JSON is nested too deeply") from None
-    except ValueError:
-        raise InvalidRequest("the body is not JSON") from None
+    """Raise InvalidRequest unless every JSON parser would read the same."""
+    if body.count(b",") > MAX_COMMAS:
+        raise InvalidRequest(f"the body has more than {MAX_COMMAS} values; send smaller ones")
+    value = _load(body)
     if b"\\u" not in body:
         return  # neither can be written without an escape
     try:
         again = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError:
-        raise InvalidRequest("a string holds half a character, or a number is too large") from None
+        raise InvalidRequest("unpaired surrogate in a string, or integer beyond 64 bits") from None
     if _NUL.search(again):
-        raise InvalidRequest("a string holds the character U+0000")
+        raise InvalidRequest("a string holds the character U+0000; leave it out")
+
+
+def _load(body: bytes) -> Any:
+    if not body.strip():
+        raise InvalidRequest('the body is empty; send a JSON object, such as {"name": "value"}')
+    try:
+        text = body.decode()
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except InvalidRequest:
+        raise
+    except _DuplicateKey:
+        raise _not_json(text, json.JSONDecodeError(DUPLICATE, text, _second(text))) from None
+    except RecursionError:
+        raise InvalidRequest("the JSON is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("the body is not UTF-8; send JSON in UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _not_json(text, error) from None
+    except _NotANumber:
+        at = next(found.start(1) for found in _CONSTANT.finditer(text) if found[1])
+        raise _not_json(text, json.JSONDecodeError(CONSTANT, text, at)) from None
+    except ValueError:
+        raise InvalidRequest("a number in the JSON has too many digits") from None
+
+
+def _not_json(text: str, error: json.JSONDecodeError) -> InvalidRequest:
+    """Return an error that says where the JSON is broken, without quoting it."""
+    before, after = text[: error.pos].rstrip(), text[error.pos :].lstrip()
+    if error.msg.startswith("Illegal trailing comma") or (
+        before.endswith(",") and after.startswith(("}", "]"))
+    ):
+        fault = "no comma may stand before a closing bracket"
+        at = before.rfind(",")
+        error = json.JSONDecodeError(error.msg, text, at if at >= 0 else error.pos)
+    else:
+        fault = JSON_FAULTS.get(error.msg, error.msg.lower())
+    return InvalidRequest(
+        f"the body is not JSON: line {error.lineno}, column {error.colno}: {fault}",
+        line=error.lineno,
+        column=error.colno,
+    )
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > MOST_KEYS:
-        raise InvalidRequest(f"an object has more than {MOST_KEYS} keys")
+    if len(pairs) > MAX_OBJECT_KEYS:
+        raise InvalidRequest(f"an object has more than {MAX_OBJECT_KEYS} keys")
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        raise InvalidRequest("a key stands twice in the same object")
+        raise _DuplicateKey
     return mapping
 
 
+def _second(text: str) -> int:
+    """Return the position of the first duplicate key; the text is valid JSON up to there."""
+    keys: list[set[str] | None] = []
+    expected = False
+    for token in _TOKEN.finditer(text):
+        match token[0]:
+            case "{":
+                keys.append(set())
+            case "[":
+                keys.append(None)
+            case "}" | "]":
+                keys.pop()
+        if token[1] and expected and keys and (known := keys[-1]) is not None:
+            key = json.loads(token[1])
+            if key in known:
+                return token.start()
+            known.add(key)
+        expected = token[0] in {"{", ","}
+    return 0
+
+
+class _DuplicateKey(Exception):
+    """A duplicate key in an object."""
+
+
 def _no_constant(_: str) -> NoReturn:
-    raise InvalidRequest("NaN and Infinity are not JSON numbers")
+    raise _NotANumber
 
 
-def _too_large(most: int) -> InvalidRequest:
-    return InvalidRequest(f"the body is larger than {most} bytes", status=413, limit=most)
+class _NotANumber(Exception):
+    """NaN or Infinity, which Python reads and JSON does not have."""
+
+
+def _too_large(max_bytes: int) -> InvalidRequest:
+    return InvalidRequest(f"the body is larger than {max_bytes} bytes", status=413, limit=max_bytes)

@@ -1,49 +1,54 @@
-"""How much is done at once; beyond that the answer is 503, at once.
+"""Bounds on requests under way; beyond them the answer is 503, at once.
 
-A request that waits in a queue which only grows is answered when its caller
-has long gone. What is refused costs a few microseconds, so those that were
-taken are served as fast as ever. No account can take all of it, and who waits
-for work that goes on elsewhere takes nothing of it.
+A request in a queue that only grows is answered long after its caller has given
+up. A refusal costs a few microseconds, so admitted requests are served as fast
+as ever. No account can take all places, and a request that waits for work
+elsewhere takes none.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from common.errors import Unavailable
 
-# Answers that are held until work elsewhere is over: each is a connection and a sleeping task. Two
+# Answers held until work elsewhere has finished: each is a connection and a sleeping task. Two
 # replicas hold a quarter of the 1,024 requests that the edge carries at once.
-MOST_HELD, MOST_HELD_PER_ACCOUNT = 128, 10
+MAX_HELD, MAX_HELD_PER_ACCOUNT = 128, 10
 
 
 class Capacity:
-    """At most `most` requests at once, and `most_per_account` of any one account."""
+    """Limit of concurrent requests: `max_at_once` in all, `max_per_account` for any account.
 
-    def __init__(self, most: int, most_per_account: int) -> None:
-        self.most = most
-        self.most_per_account = most_per_account
+    `draining` is set when the gateway is about to stop; held answers are then sent as they are.
+    """
+
+    def __init__(self, max_at_once: int, max_per_account: int) -> None:
+        self.max_at_once = max_at_once
+        self.max_per_account = max_per_account
         self.taken = 0
+        self.draining = asyncio.Event()
         self._accounts: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
 
     def take(self) -> None:
-        """Raises Unavailable when everything is taken."""
-        if self.taken >= self.most:
-            raise Unavailable("too much is being asked at once; try again", retry_after=1)
+        """Take a place; raise Unavailable when all are taken."""
+        if self.taken >= self.max_at_once:
+            raise Unavailable("too many requests under way; try again", retry_after=1)
         self.taken += 1
 
     def give_back(self) -> None:
         self.taken -= 1
 
     def take_for(self, account: str) -> None:
-        """Raises Unavailable when the account has taken its share."""
+        """Take a place for the account; raise Unavailable when its share is taken."""
         taken = self._accounts[account]
-        if taken >= self.most_per_account:
+        if taken >= self.max_per_account:
             raise Unavailable(
-                f"this account has {taken} requests under way; wait for one",
+                f"the account has {taken} requests under way; wait until one has finished",
                 retry_after=1,
-                limit=self.most_per_account,
+                limit=self.max_per_account,
             )
         self._accounts[account] = taken + 1
 
@@ -52,8 +57,8 @@ class Capacity:
 
     @contextmanager
     def waiting(self, account: str) -> Iterator[bool]:
-        """A request of the account that is held takes no place; False where too many are held."""
-        if self._waiting[account] >= MOST_HELD_PER_ACCOUNT or self._waiting.total() >= MOST_HELD:
+        """Free the places of a request while it is held; yield False where too many are held."""
+        if self._waiting[account] >= MAX_HELD_PER_ACCOUNT or self._waiting.total() >= MAX_HELD:
             yield False
             return
         self._waiting[account] += 1
@@ -62,7 +67,7 @@ class Capacity:
         try:
             yield True
         finally:
-            # Unasked: all that is left to do is to answer.
+            # Without a check: only the answer is left to send.
             self.taken += 1
             self._accounts[account] += 1
             _less(self._waiting, account)

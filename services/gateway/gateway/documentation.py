@@ -1,17 +1,20 @@
-"""OpenAPI, made from the same endpoints that are served, so that it cannot say something else."""
+"""OpenAPI, generated from the endpoints that are served."""
 
+import asyncio
 import inspect
 import re
+import threading
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path
+from fastapi import FastAPI, Path, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
 from common.contracts import Message
-from gateway import envelope, sessions
+from gateway import envelope, operation_samples, samples, sessions
 from gateway.endpoint import Endpoint, Version
 from gateway.envelope import Envelope, ErrorEnvelope
+from gateway.second_factor import HEADER
 
 DESCRIPTION = """
 From a Hugging Face model to a module that runs.
@@ -33,14 +36,26 @@ same as `/v1/api/...`. Get a key with `POST /v1/api/accounts`, then
 | 3001 | not found |
 | 3002 | conflict |
 | 5001 | internal error |
-| 5003 | overloaded, or a dependency is away |
+| 5003 | overloaded, or a dependency is unavailable |
+
+What to do about each: [errors](/docs/reference/errors). How often one may ask:
+[limits](/docs/reference/limits). Guides to everything else: [documentation](/docs).
 """
+
+# The guide to each tag's operations.
+GUIDES = {
+    "Model generation": "modules",
+    "Benchmarking": "benchmark",
+    "Monitoring": "monitor",
+    "Webhooks": "webhooks",
+    "Accounts and keys": "keys",
+}
 
 MEANINGS = {
     304: "Not changed: the same bytes as those of the `ETag` that was sent.",
     400: "The request is not valid.",
     401: "No, unknown, expired or revoked credentials.",
-    403: "Not allowed: the key lacks the scope, v2 is not opted in to, or another site asks.",
+    403: "Not allowed: the key lacks the scope, v2 is not opted in to, or another site sends.",
     404: "Not found.",
     408: "The request took longer than 30 seconds to arrive.",
     409: "Conflict, or the first request with this Idempotency-Key is still under way.",
@@ -49,9 +64,9 @@ MEANINGS = {
     422: "Understood, and refused; the message says why.",
     429: "A rate limit is exceeded; `Retry-After` says for how long.",
     500: "Internal error.",
-    502: "The Hub answered something that makes no sense.",
-    503: "Overloaded, or a dependency is away; `Retry-After` says when to try again.",
-    504: "The answer took longer than it may.",
+    502: "The Hub's answer is invalid.",
+    503: "Overloaded, or a dependency is unavailable; `Retry-After` says when to retry.",
+    504: "The answer timed out.",
 }
 
 BETA = {
@@ -67,14 +82,80 @@ IDEMPOTENCY_KEY = {
     "required": False,
     "description": "The same key and body again within 24 hours is answered with what was"
     " answered the first time, and done once. Use a UUID.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+    | {"examples": ["6f1c0f3e-4f55-4f0e-9d3b-1f6a2f3c8f10"]},
 }
 IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
     "required": False,
     "description": "The `ETag` of what one has: if it is still the same, the answer is 304.",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "examples": [f'"{"0123456789abcdef" * 4}"']},
+}
+RATE_HEADERS = (
+    "RateLimit",
+    "RateLimit-Policy",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+)
+HEADERS: dict[str, dict[str, Any]] = {
+    name: {"description": description, "schema": {"type": kind}, "example": example}
+    for name, kind, description, example in (
+        (
+            *("X-Request-Id", "string"),
+            "Number of the request; send your own to find it in logs.",
+            "req_4f1d0c2a9b8e7d6c5b4a3928",
+        ),
+        (
+            *("RateLimit", "string"),
+            "By policy: requests that are left, and seconds until more come.",
+            '"api";r=97;t=41, "generate";r=9;t=41',
+        ),
+        (
+            *("RateLimit-Policy", "string"),
+            "By policy: requests that are admitted in so many seconds.",
+            '"api";q=100;w=60, "generate";q=10;w=60',
+        ),
+        (*("X-RateLimit-Limit", "integer"), "Limit of the policy with the fewest left.", 10),
+        (*("X-RateLimit-Remaining", "integer"), "Requests of it that are left.", 9),
+        (*("X-RateLimit-Reset", "integer"), "Seconds until more come.", 41),
+        (*("Retry-After", "integer"), "Seconds after which to try again.", 12),
+        (
+            *("Location", "string"),
+            "Where to look for the result.",
+            "/v1/api/benchmark/bench_0123456789abcdef",
+        ),
+        (
+            *("Link", "string"),
+            "Where the next page of a CSV is; absent on the last.",
+            '</v1/api/monitor/samples?modelId=openai%2Fgpt2&metric=latency&cursor=8>; rel="next"',
+        ),
+        (
+            *("ETag", "string"),
+            "SHA-256 of the archive; send it back as `If-None-Match`.",
+            f'"{"0123456789abcdef" * 4}"',
+        ),
+        (
+            *("Content-Disposition", "string"),
+            "The archive's file name.",
+            'attachment; filename="module.zip"',
+        ),
+        (
+            *("Idempotent-Replayed", "boolean"),
+            "`true` on the stored answer to an earlier request with the same key.",
+            True,
+        ),
+    )
+}
+# By name: what it is, and how it begins.
+PATH_PARAMETERS = {
+    "id": ("Id of the run, or of the verification.", "bench"),
+    "key_id": ("Id of the key.", "key"),
+    "rule_id": ("Id of the rule.", "rule"),
+    "session_id": ("Id of the session.", "session"),
+    "webhook_id": ("Id of the webhook.", "hook"),
+    "delivery_id": ("Id of the delivery.", "msg_alert"),
 }
 SECURITY: dict[str, list[dict[str, list[str]]]] = {
     "": [],
@@ -89,20 +170,25 @@ class Status(Message):
         return envelope.success(self, "v1", request_id)
 
 
-def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
-    """The endpoint as FastAPI understands it; it describes, and is served by its door."""
-    statuses = {500, 503, 504, *endpoint.errors}
+class EndpointRoute(APIRoute):
+    """FastAPI's route with the endpoint that it describes."""
+
+    described: Endpoint
+    version: Version
+
+
+def route(endpoint: Endpoint, path: str, version: Version) -> EndpointRoute:
+    """Build the route that describes an endpoint to FastAPI; its door serves it."""
+    statuses = {400, 500, 503, 504, *endpoint.errors}
     if endpoint.allows:
         statuses |= {401, 429}
         statuses |= {403}
     if version == "v2":
         statuses |= {403}
     if endpoint.body:
-        statuses |= {400, 408, 413, 415}
-    if "{" in path or endpoint.query:
-        statuses |= {400}
+        statuses |= {408, 413, 415}
     if endpoint.idempotent:
-        statuses |= {400, 409, 422}
+        statuses |= {409, 422}
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorEnvelope, "description": MEANINGS[status]}
         for status in sorted(statuses)
@@ -121,6 +207,11 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
             "content": {endpoint.media_type: {"schema": schema}},
         }
         responses[304] = {"description": MEANINGS[304]}
+    if endpoint.csv:
+        responses[200] = {"content": {"text/csv": {"schema": {"type": "string"}}}}
+    responses.setdefault(endpoint.status, {})
+    for status, response in responses.items():
+        response["headers"] = _headers(endpoint, int(status))
     parameters = [
         *_query(endpoint.query),
         *endpoint.parameters,
@@ -130,7 +221,7 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
     ]
     extra = {"parameters": parameters} if parameters else {}
     security = SECURITY.get(endpoint.allows or "", [{"key": []}])
-    return APIRoute(
+    made = EndpointRoute(
         path,
         _described(endpoint, path),
         methods=[endpoint.method],
@@ -138,20 +229,23 @@ def route(endpoint: Endpoint, path: str, version: Version) -> APIRoute:
         response_class=response_class,
         status_code=endpoint.status,
         summary=endpoint.summary,
-        tags=[endpoint.tag],
+        tags=[endpoint.tag if version == "v1" else f"{endpoint.tag} (v2, beta)"],
         responses=responses,
         operation_id=endpoint.handler.__name__ + ("" if version == "v1" else f"_{version}"),
         include_in_schema=path.startswith(f"/{version}/"),  # the alias is described in words
         openapi_extra={"security": security, **extra},
     )
+    made.described, made.version = endpoint, version
+    return made
 
 
 def _query(model: type[Message] | None) -> list[dict[str, Any]]:
-    """The fields of a message as parameters of a query; null cannot be written there."""
+    """Return a message's fields as query parameters, where null cannot be written."""
     if model is None:
         return []
     parameters = []
-    for name, field in model.model_json_schema()["properties"].items():
+    described = model.model_json_schema()
+    for name, field in described["properties"].items():
         schema = {key: value for key, value in field.items() if key not in {"title", "description"}}
         kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
         if kinds:
@@ -159,24 +253,32 @@ def _query(model: type[Message] | None) -> list[dict[str, Any]]:
         parameter = {
             "name": name,
             "in": "query",
-            "required": False,
+            "required": name in described.get("required", ()),
             "schema": schema | dict(*kinds),
         }
         if "description" in field:
             parameter["description"] = field["description"]
+        if name in (known := samples.QUERIES.get(model.__name__, {})):
+            parameter["example"] = known[name]
         parameters.append(parameter)
     return parameters
 
 
 def _described(endpoint: Endpoint, path: str) -> Any:
-    """A function with the signature that FastAPI reads; the door answers in its place."""
+    """Build a function with the signature that FastAPI reads; it is never called."""
 
     async def described(**_: Any) -> None: ...
 
-    parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, Path()])
-        for name in re.findall(r"{(\w+)}", path)
-    ]
+    parameters = []
+    for name in re.findall(r"{(\w+)}", path):
+        description, kind = PATH_PARAMETERS[name]
+        if name == "id" and "/generate/" in path:
+            kind = "verify"
+        parameter = Path(description=description, examples=[f"{kind}_4f1d0c2a9b8e7d6c5b4a3928"])
+        annotation = Annotated[str, parameter]
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+        )
     if endpoint.body:
         parameters.append(
             inspect.Parameter("body", inspect.Parameter.KEYWORD_ONLY, annotation=endpoint.body)
@@ -188,24 +290,40 @@ def _described(endpoint: Endpoint, path: str) -> Any:
 
 def complete(app: FastAPI, public_url: str) -> None:
     """Add what FastAPI cannot know: how to authenticate, and what every answer carries."""
-    make = app.openapi
+    make, making = app.openapi, threading.Lock()
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema:
-            return app.openapi_schema
+        with making:
+            return app.openapi_schema or made()
+
+    async def serve(_: Request) -> Response:
+        # Made on first use, which takes seconds that other requests must not wait for.
+        return JSONResponse(await asyncio.to_thread(app.openapi))
+
+    def made() -> dict[str, Any]:
         schema = make()
         schema["info"]["description"] = DESCRIPTION
         schema["servers"] = [{"url": public_url}]
+        schema["tags"] = [
+            {
+                "name": tag + beta,
+                "externalDocs": {"url": f"{public_url.rstrip('/')}/docs/how-to/{guide}"},
+            }
+            for beta in ("", " (v2, beta)")
+            for tag, guide in GUIDES.items()
+        ]
         schema.setdefault("components", {})["securitySchemes"] = {
             "key": {"type": "http", "scheme": "bearer", "bearerFormat": "lmg_live_..."},
-            "password": {"type": "http", "scheme": "basic"},
+            "password": {
+                "type": "http",
+                "scheme": "basic",
+                "description": "E-mail address and password; where the account has a second"
+                f" factor, its code goes into the header `{HEADER}`.",
+            },
             "session": {"type": "apiKey", "in": "cookie", "name": sessions.COOKIE},
         }
-        request_id = {
-            "description": "The number of the request; send your own to find it again.",
-            "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$"},
-        }
-        retry_after = {"description": "Seconds.", "schema": {"type": "integer"}}
+        schema["components"]["headers"] = HEADERS
+        routes = {r.operation_id: r for r in app.routes if isinstance(r, EndpointRoute)}
         for operations in schema["paths"].values():
             for operation in operations.values():
                 if _is_fastapis_own(operation):
@@ -214,17 +332,34 @@ def complete(app: FastAPI, public_url: str) -> None:
                     if int(status) >= 400:  # FastAPI takes the type of a file for its errors' too
                         [content] = response["content"].values()
                         response["content"] = {"application/json": content}
-                    response["headers"] = {"X-Request-Id": request_id}
-                    if status in {"429", "503"}:
-                        response["headers"]["Retry-After"] = retry_after
+                operation_samples.show(operation, routes[operation["operationId"]])
         for unused in ("HTTPValidationError", "ValidationError"):
             schema["components"]["schemas"].pop(unused, None)
         app.openapi_schema = schema
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+    app.add_route("/openapi.json", serve, include_in_schema=False)
+
+
+def _headers(endpoint: Endpoint, status: int) -> dict[str, Any]:
+    """The headers of an answer, which stand among the document's components."""
+    names = ["X-Request-Id"]
+    if endpoint.allows and status != 401:
+        names += RATE_HEADERS
+    if status in {429, 503}:
+        names.append("Retry-After")
+    if status == 202 and endpoint.later:
+        names.append("Location")
+    if status == 200 and endpoint.csv:
+        names.append("Link")
+    if status in {200, 304} and endpoint.media_type != "application/json":
+        names += ["ETag", "Content-Disposition"]
+    if endpoint.idempotent and status < 300:
+        names.append("Idempotent-Replayed")
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _is_fastapis_own(operation: dict[str, Any]) -> bool:
-    """FastAPI documents a 422 of its own; ours are 400 with code 1003."""
+    """Whether the 422 is FastAPI's own; ours are 400 with code 1003."""
     return "HTTPValidationError" in str(operation["responses"].get("422"))

@@ -1,55 +1,30 @@
-"""What happens to a request between the door and its handler.
+"""The declaration of an endpoint: a row of path, bodies, rights and limits on its handler."""
 
-In this order: is there room, request id, who calls, what they may, the body's
-type, size, form and content, how often they asked, whether this was asked
-before, the handler, the envelope. Who is known to ask too often is refused
-before anything is read, and so is an address that registers too often.
-
-An endpoint is an ASGI application of its own. FastAPI documents it, and finds
-it where the path has parameters; but its dependency solving, response
-validation and middleware stack stay out of the way of a request, which would
-cost more than everything above together.
-"""
-
-import asyncio
-import base64
-import dataclasses
-import re
-import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
 
-import orjson
-import structlog
-
-from common import context
 from common.contracts import Message
-from common.errors import NotFound, PermissionDenied, ServiceError, Unauthenticated
-from gateway import answer, audit, bodies, envelope, sessions
-from gateway.accounts import Accounts
-from gateway.answer import Answer, Headers, Send
-from gateway.authentication import Authentication, Caller
+from gateway import bodies
+from gateway.answer import Answer
+from gateway.authentication import Caller
 from gateway.capacity import Capacity
-from gateway.idempotency import Idempotency
 from gateway.keyring import Scope
-from gateway.limits import Limits, OverLimit, Standing, policy_header
-from gateway.limits import headers as rate_headers
-from gateway.sessions import Sessions
-from gateway.versions import DEPRECATED, Version
+from gateway.limits import Standing
+from gateway.usage import Kind
+from gateway.versions import Version
 
-__all__ = ["Answer", "Call", "Door", "Endpoint", "Guards", "Version"]
-
-log = structlog.get_logger()
+__all__ = ["Answer", "Call", "Endpoint", "Route", "Version", "always", "endpoints_of"]
 
 HttpScope = MutableMapping[str, Any]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
-# Ten times what is asked for anywhere, but for a batch of records; and where little is asked for.
-MOST_BYTES = bodies.LARGE
-FEW_BYTES = 10_000
-# What a key is refused that may be an attempt, and the name of the act.
-REFUSALS: dict[type[Exception], str] = {NotFound: "not_found", PermissionDenied: "not_allowed"}
+# Ten times the largest body of any endpoint but a batch of records; and the bound for bodies of a
+# few fields.
+MAX_BODY_BYTES = bodies.LARGE_BODY_BYTES
+MAX_SMALL_BODY_BYTES = 10_000
+# Attribute of a handler that holds its row.
+ROUTE = "__route__"
 
 
 @dataclass(slots=True)
@@ -63,14 +38,30 @@ class Call:
     capacity: Capacity
     caller: Caller | None = None
     standings: list[Standing] = field(default_factory=list)
+    joining: bool = False
+    kind: Kind | None = None
+    # The code of the error that it was answered with.
+    error: int | None = None
+    traceparent: str = ""
 
     @property
     def account(self) -> str:
         assert self.caller is not None, "only on endpoints that know their caller"
         return self.caller.account
 
+    @property
+    def session(self) -> str | None:
+        """The token of the session that the request came with, if any."""
+        return self.caller.session if self.caller else None
+
+    @property
+    def owes_code(self) -> bool:
+        """Whether the body must bring a code, where the account has a second factor."""
+        assert self.caller is not None, "only on endpoints that know their caller"
+        return self.caller.owes_code
+
     def path_parameter(self, name: str) -> str:
-        """Raises InvalidRequest for what no id can look like."""
+        """Return a path parameter; raise InvalidRequest for what cannot be an id."""
         value: str = self.scope["path_params"][name]
         bodies.check_parameter(name, value)
         return value
@@ -80,9 +71,17 @@ class Call:
 Handler = Callable[[Call, Any], Awaitable[Message | bytes | Answer | None]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """A path, what it takes and gives, who may call it, and the handler.
+def never(_: Any) -> bool:
+    return False
+
+
+def always(_: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Route:
+    """An endpoint's row: path, body, reply, rights and limits. Decorates the handler.
 
     Attributes:
         allows: the scope that the key must have; `"account"` for the person,
@@ -91,259 +90,65 @@ class Endpoint:
             the address where anybody may call. The first counts every request,
             the others only those that are understood.
         idempotent: whether `Idempotency-Key` is honoured.
-        query: what stands behind the question mark; the handler gets it for a body.
+        query: the message that the query string is read as; the handler gets it as its body.
+        joins: whether a repeated request with this body, while the first is under way, is answered
+            by the handler as well (`Call.joining`), counted as a request alone, and not refused.
         parameters: what OpenAPI says of headers.
+        csv: whether the answer may be CSV as well, by `Accept` or `format`.
         later: whether the answer may be 202, with the work still under way.
+        code_in_body: whether a code of the second factor may come in the body's `code`.
+        kind: the kind that a request with this body counts as in the account's usage, if any.
+        harmless: whether the handler changes nothing for this body, so that it may run while the
+            request is counted; the result of a refused request is dropped.
     """
 
     method: str
     path: str
-    handler: Handler
-    reply: type[Message] | None = None
+    _: KW_ONLY
     summary: str
-    tag: str
     allows: Scope | Literal["account"] | None = None
     body: type[Message] | None = None
+    reply: type[Message] | None = None
     query: type[Message] | None = None
-    most_bytes: int = MOST_BYTES
+    max_body_bytes: int = MAX_BODY_BYTES
     status: int = 200
     errors: tuple[int, ...] = ()
     limits: tuple[str, ...] = ("api",)
     versions: tuple[Version, ...] = ("v1", "v2")
     media_type: str = "application/json"
     idempotent: bool = False
+    joins: Callable[[Any], bool] = never
     parameters: tuple[dict[str, Any], ...] = ()
+    csv: bool = False
     later: bool = False
+    code_in_body: bool = False
+    kind: Callable[[Any], Kind] | None = None
+    harmless: Callable[[Any], bool] = never
+
+    def __call__(self, handler: Function) -> Function:
+        setattr(handler, ROUTE, self)
+        return handler
 
 
-@dataclass(frozen=True)
-class Guards:
-    """What stands before every endpoint."""
+@dataclass(frozen=True, kw_only=True)
+class Endpoint(Route):
+    """A route with its handler; `tag` is the heading under which OpenAPI lists it."""
 
-    accounts: Accounts
-    authentication: Authentication
-    sessions: Sessions
-    limits: Limits
-    idempotency: Idempotency
-    capacity: Capacity
+    handler: Handler
+    tag: str
 
 
-class Door:
-    """Serves an endpoint under one version of the API."""
+class Routes(Protocol):
+    """A class whose methods are handlers with a `Route` on each."""
 
-    def __init__(self, endpoint: Endpoint, guards: Guards, version: Version = "v1") -> None:
-        self.endpoint = endpoint
-        self.guards = guards
-        self.version = version
-        self.challenge = "Basic" if endpoint.allows == "account" else "Bearer"
-        deprecated = DEPRECATED.get((endpoint.method, endpoint.path, version))
-        self.news: Headers = deprecated.to_headers() if deprecated else []
-        # Where nothing was counted, what would have been.
-        counted = [guards.limits.policies[name] for name in endpoint.limits]
-        self.policy: Headers = [policy_header(counted)]
-        # One large body is read at a time.
-        self._large = asyncio.Lock()
-
-    async def __call__(self, scope: HttpScope, receive: bodies.Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        capacity = self.guards.capacity
-        call = Call(scope, headers, request_id_of(headers), self.version, capacity)
-        try:
-            capacity.take()
-            try:
-                reply = await self._answer(call, receive)
-            finally:
-                capacity.give_back()
-        except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an answer)
-            reply = self._failure(error, call)
-            await self._note(error, call)
-        standing = rate_headers(call.standings) if call.standings else self.policy
-        await answer.send_answer(send, reply, call.request_id, standing + self.news)
-
-    async def _answer(self, call: Call, receive: bodies.Receive) -> Answer:
-        context.current.set(context.Context(call.request_id))
-        audit.remember_origin(call.headers, call.scope)
-        if self.endpoint.allows is None:
-            return await self._admitted(call, receive)
-        call.caller = await self._authenticate(call)
-        account = call.caller.account
-        trace = call.headers.get(b"traceparent", b"").decode("latin-1")
-        context.current.set(context.Context(call.request_id, account, traceparent=trace))
-        self.guards.capacity.take_for(account)
-        try:
-            return await self._admitted(call, receive)
-        finally:
-            self.guards.capacity.give_back_for(account)
-
-    async def _admitted(self, call: Call, receive: bodies.Receive) -> Answer:
-        limits, policies = self.guards.limits, self.endpoint.limits
-        if call.caller is None:
-            call.standings = await limits.admit(audit.network(), policies)
-            return await self._work(call, (await self._understand(call, receive))[0])
-        limits.refuse_if_over(call.account, policies[:1])
-        try:
-            body, raw = await self._understand(call, receive)
-        except ServiceError:
-            # What is not understood is a request all the same, but nothing more.
-            call.standings = await limits.admit(call.account, policies[:1])
-            raise
-        key = call.headers.get(b"idempotency-key") if self.endpoint.idempotent else None
-        if key is None:
-            # All of them at once: one way to the bus and back.
-            call.standings = await limits.admit(call.account, policies)
-            return await self._work(call, body)
-        return await self._once(call, key, body, raw)
-
-    async def _understand(
-        self, call: Call, receive: bodies.Receive
-    ) -> tuple[Message | None, bytes]:
-        """The body, read and as it came; raises for what this caller may not ask, or not so."""
-        endpoint = self.endpoint
-        caller = call.caller
-        if caller is not None and caller.key is not None and endpoint.allows not in caller.scopes:
-            raise PermissionDenied(
-                f"this key may not: it lacks the scope {endpoint.allows}", scope=endpoint.allows
-            )
-        if self.version == "v2":
-            await self._require_opt_in(call)
-        if endpoint.query is not None:
-            return bodies.parse_query(call.scope["query_string"], endpoint.query), b""
-        if endpoint.body is None:
-            return None, b""
-        bodies.require_json(call.headers)
-        if endpoint.most_bytes <= bodies.LARGE or bodies.is_small(call.headers):
-            raw = await bodies.read(receive, call.headers, endpoint.most_bytes)
-            return bodies.parse(raw, endpoint.body), raw
-        # From its first byte on: those that wait are in the edge, which has them whole.
-        async with self._large:
-            raw = await bodies.read(receive, call.headers, endpoint.most_bytes)
-            return await asyncio.to_thread(bodies.parse, raw, endpoint.body), raw
-
-    async def _once(self, call: Call, key: bytes, body: Message | None, raw: bytes) -> Answer:
-        endpoint, limits, idempotency = self.endpoint, self.guards.limits, self.guards.idempotency
-
-        async def work(digest: str) -> Answer:
-            passed_on = dataclasses.replace(context.current.get(), idempotency_key=digest)
-            context.current.set(passed_on)
-            try:
-                # Only now: a repeated request costs no generation.
-                if endpoint.limits[1:]:
-                    await self._admit_more(call)
-                return await self._work(call, body)
-            except Exception as error:  # noqa: BLE001  (a failure is an answer, kept or not)
-                await self._note(error, call)
-                return self._failure(error, call)
-
-        # However it was written: order of keys, white space, /api or /v1/api.
-        request = orjson.dumps(
-            [endpoint.method, endpoint.path, self.version, raw and orjson.loads(raw)],
-            option=orjson.OPT_SORT_KEYS,
-        )
-        try:
-            limits.refuse_if_over(call.account, endpoint.limits[1:])
-        except OverLimit:
-            replay = await idempotency.find(call.account, key, request)
-            if replay is None:
-                raise
-            call.standings = await limits.admit(call.account, endpoint.limits[:1])
-            return replay
-        call.standings = await limits.admit(call.account, endpoint.limits[:1])
-        return await idempotency.once(call.account, key, request, work)
-
-    async def _admit_more(self, call: Call) -> None:
-        """Count the work itself; what is refused does not count as a request either."""
-        limits = self.guards.limits
-        try:
-            call.standings += await limits.admit(call.account, self.endpoint.limits[1:])
-        except ServiceError:
-            for standing in call.standings:
-                limits.refund(call.account, standing)
-            call.standings = []
-            raise
-
-    async def _work(self, call: Call, body: Message | None) -> Answer:
-        result = await self.endpoint.handler(call, body)
-        if isinstance(result, Answer):
-            return result
-        if result is None:
-            return Answer(b"", status=204)
-        return Answer(
-            envelope.success(result, call.version, call.request_id), status=self.endpoint.status
-        )
-
-    def _failure(self, error: Exception, call: Call) -> Answer:
-        if isinstance(error, OverLimit):
-            call.standings = [*call.standings, error.standing]
-        if not isinstance(error, ServiceError):
-            log.error("request failed", path=call.scope["path"], exc_info=error)
-            error = ServiceError("internal error")
-        return answer.failure(error, call.version, call.request_id, self.challenge)
-
-    async def _note(self, error: Exception, call: Call) -> None:
-        """A key that reaches for what is not its account's, or beyond its scopes, leaves a trace.
-
-        What a person does to the account is noted where it is done.
-        """
-        if call.caller is None or call.caller.key is None:
-            return
-        act = REFUSALS.get(type(error))
-        if act is not None:
-            ids = [audit.as_id(str(value)) for value in call.scope.get("path_params", {}).values()]
-            details = {"key": call.caller.key, "path": self.endpoint.path, "ids": ids}
-            await audit.note(self.guards.accounts.database, act, call.account, **details)
-
-    async def _authenticate(self, call: Call) -> Caller:
-        scheme, _, credentials = (
-            call.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        )
-        if self.endpoint.allows == "account":
-            return await self._authenticate_person(call, scheme.lower(), credentials)
-        if scheme.lower() != "bearer":
-            raise Unauthenticated("send an API key: Authorization: Bearer lmg_live_...")
-        return await self.guards.authentication.authenticate(credentials.strip())
-
-    async def _authenticate_person(self, call: Call, scheme: str, credentials: str) -> Caller:
-        session = sessions.token_in(call.headers)
-        if session is not None and not scheme:
-            changes = self.endpoint.method != "GET"
-            await self.guards.sessions.refuse_cross_site(call.headers, changes=changes)
-            account = await self.guards.sessions.find(session)
-        elif scheme == "basic":
-            email, password = _basic(credentials)
-            account = await self.guards.accounts.log_in(email, password)
-            await self.guards.accounts.note_login(account)
-            session = None  # whatever the cookie says
-        else:
-            raise Unauthenticated("send the account's e-mail and password with HTTP Basic")
-        return Caller(account, None, frozenset(), session=session)
-
-    async def _require_opt_in(self, call: Call) -> None:
-        asked = call.headers.get(b"x-lilypad-beta")
-        if asked is not None and asked.strip() == b"v2":
-            return
-        # As the switch is now: a request that says so itself costs no look.
-        switched = asked is None and call.caller is not None
-        if switched and (await self.guards.accounts.get(call.account)).beta:
-            return
-        raise PermissionDenied(
-            "v2 is a beta: opt in by sending the header X-Lilypad-Beta: v2 with each request,"
-            " or switch it on for the account in the dashboard"
-        )
+    tag: str
 
 
-def request_id_of(headers: dict[bytes, bytes]) -> str:
-    """The caller's own, if it is well-formed, else a new one."""
-    given = headers.get(b"x-request-id", b"")
-    return given.decode() if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-
-
-def _basic(credentials: str) -> tuple[str, str]:
-    try:
-        email, colon, password = (
-            base64.b64decode(credentials, validate=True).decode().partition(":")
-        )
-    except ValueError:  # no base64, no ASCII before it was decoded, or no UTF-8 after
-        colon = ""
-    if not colon or "\0" in email + password or len(email) > 254 or len(password) > 256:
-        raise Unauthenticated("the Basic credentials are not base64 of e-mail:password")
-    return email, password
+def endpoints_of(*groups: Routes) -> list[Endpoint]:
+    """List the endpoints of each group, in the order in which its class declares them."""
+    return [
+        Endpoint(**vars(getattr(function, ROUTE)), handler=getattr(group, name), tag=group.tag)
+        for group in groups
+        for name, function in vars(type(group)).items()
+        if hasattr(function, ROUTE)
+    ]

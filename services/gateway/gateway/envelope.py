@@ -1,4 +1,4 @@
-"""`{"data", "error", "meta"}`: what stands around every JSON answer."""
+"""The envelope of every JSON answer: `{"data", "error", "meta"}`."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -14,31 +14,35 @@ Data = TypeVar("Data")
 
 
 class ErrorBody(Message):
-    code: int = Field(description="The table of codes is in the reference.")
+    code: int = Field(description="One of the [codes](/docs/reference/errors).")
     message: str = Field(description="What happened, and what to do.")
-    details: dict[str, Any]
+    details: dict[str, Any] = Field(
+        description="More about it for programs; what it holds depends on the code."
+    )
 
 
 class Meta(Message):
-    version: Literal["v1", "v2"]
-    timestamp: datetime
-    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+    version: Literal["v1", "v2"] = Field(description="Version of the API that answered.")
+    timestamp: datetime = Field(description="When it answered, in UTC.")
+    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")] = Field(
+        description="Number of the request, also in `X-Request-Id`."
+    )
 
 
 class Envelope(Message, Generic[Data]):
-    data: Data
-    error: None
-    meta: Meta
+    data: Data = Field(description="The answer.")
+    error: None = Field(description="Null: nothing failed.")
+    meta: Meta = Field(description="About the answer itself.")
 
 
 class ErrorEnvelope(Message):
-    data: None
-    error: ErrorBody
-    meta: Meta
+    data: None = Field(description="Null: there is no answer.")
+    error: ErrorBody = Field(description="What failed.")
+    meta: Meta = Field(description="About the answer itself.")
 
 
 def success(data: Message | bytes, version: str, request_id: str) -> bytes:
-    """Around a message, or around the JSON of one."""
+    """Wrap a message, or the JSON of one."""
     body = data if isinstance(data, bytes) else to_json(data, by_alias=True)
     return b'{"data":%b,"error":null,"meta":%b}' % (body, _meta(version, request_id))
 

@@ -1,4 +1,4 @@
-"""The same request twice is done once: `Idempotency-Key`.
+"""`Idempotency-Key`: a repeated request is done once.
 
 The first request with a key claims it by one statement, does the work, and
 stores its answer for 24 hours; whoever sends the key again gets that answer.
@@ -31,23 +31,23 @@ from gateway.answer import Answer
 
 log = structlog.get_logger()
 
-# Kept so long, in hours.
-KEPT = 24
-# A gateway that has not renewed its claim for so long is dead, in seconds.
-LEASE = 10.0
-UNDER_WAY = "the first request with this Idempotency-Key is still under way"
+# Age at which stored answers are deleted.
+RETENTION_H = 24
+# A gateway that has not renewed its claim for this long counts as dead.
+LEASE_S = 10.0
+UNDER_WAY = "the first request with this Idempotency-Key is still under way; try again"
 FORM = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
-# One statement, so that of any number at once one gets it: it is free, or its
-# holder is dead, or it is older than a day. Everybody learns what is there.
-OLD = f"held.created_at < now() - interval '{KEPT} hours'"
+# One statement, so that exactly one of many concurrent requests claims the key: if it is free, its
+# holder is dead, or it is older than a day. All of them get the row.
+OLD = f"held.created_at < now() - interval '{RETENTION_H} hours'"
 FREE = (
     f"({OLD} or held.answer is null and held.leased_until < now()"
     " and held.fingerprint = excluded.fingerprint)"
 )
 CLAIM = f"""
 insert into idempotency as held (id, fingerprint, lease, leased_until)
-values (%(id)s, %(fingerprint)s, %(lease)s, now() + interval '{LEASE} seconds')
+values (%(id)s, %(fingerprint)s, %(lease)s, now() + interval '{LEASE_S} seconds')
 on conflict (id) do update set
     lease = case when {FREE} then excluded.lease else held.lease end,
     leased_until = case when {FREE} then excluded.leased_until else held.leased_until end,
@@ -72,18 +72,21 @@ class Idempotency:
         key: bytes,
         request: bytes,
         work: Callable[[str], Awaitable[Answer]],
+        join: Callable[[str], Awaitable[Answer]] | None = None,
     ) -> Answer:
-        """The answer of `work`, or the one that it gave to the same request before.
+        """Return the answer of `work`, or the stored one of the same request.
 
         Args:
-            account: whose key it is; another account's is another key.
+            account: the owner of the key; another account's key is another one.
             key: as the caller sent it.
-            request: what is asked for, in a form that the same request always has.
-            work: is given the digest of key and request, so that whoever
-                remembers it never takes another request for this one: after
-                a failure, or a day, the key may come with one. Its answer is
-                kept unless it is 429 or 5xx, after which the same request is
-                tried afresh.
+            request: the request in a canonical form.
+            work: called with the digest of key and request, so that a service that
+                remembers the digest never mistakes another request for this one:
+                after a failure, or a day, the key may come with another. Its
+                answer is stored unless it is 429 or 5xx, after which the same
+                request is tried afresh.
+            join: answers a repeated request while the first is still under way, from what the
+                first has begun; given the same digest, and not kept. Without it: Conflict.
 
         Raises:
             InvalidRequest: the key is not 1 to 255 printable ASCII characters.
@@ -95,30 +98,35 @@ class Idempotency:
         fingerprint = hashlib.sha256(request).digest()
         mine, same, stored = await self._claim(id, fingerprint, lease)
         if not same:
-            raise Conflict("this Idempotency-Key came with another request before", status=422)
+            raise Conflict(
+                "this Idempotency-Key was used with another request; send a new key", status=422
+            )
         if stored is not None:
             return _replay(secret, stored)
+        digest = hashlib.sha256(id + fingerprint).hexdigest()
         if not mine:
-            raise Conflict(UNDER_WAY, retry_after=1)
+            if join is None:
+                raise Conflict(UNDER_WAY, retry_after=1)
+            return await join(digest)
         kept = False
         try:
             async with self._renewed(id, lease):
-                answer = await work(hashlib.sha256(id + fingerprint).hexdigest())
+                answer = await work(digest)
             if answer.status < 500 and answer.status != 429:
                 try:
                     kept = await self._store(id, lease, _seal(secret, answer))
                 except ServiceError as error:  # the next request does the work again
-                    log.warning("answer not kept", error=error.message)
+                    log.warning("answer not stored", error=error.message)
                 else:
                     if not kept:
-                        return await self._of_whom_took_over(account, key, request)
+                        return await self._find_successor(account, key, request)
         finally:
             if not kept:
-                await self._let_go(id, lease)
+                await self._release(id, lease)
         return answer
 
-    async def _of_whom_took_over(self, account: str, key: bytes, request: bytes) -> Answer:
-        """This gateway stood still for longer than a lease: what another one made since counts.
+    async def _find_successor(self, account: str, key: bytes, request: bytes) -> Answer:
+        """Return the answer of the gateway that took the expired lease over.
 
         An API key, say, has the secret that was made for it last.
         """
@@ -128,7 +136,7 @@ class Idempotency:
         return answer
 
     async def find(self, account: str, key: bytes, request: bytes) -> Answer | None:
-        """The answer to the same request before, if there is one; claims nothing.
+        """Return the stored answer of the same request, if any; claim nothing.
 
         Raises:
             InvalidRequest: as `once`.
@@ -153,13 +161,13 @@ class Idempotency:
     async def _renewed(self, id: bytes, lease: str) -> AsyncIterator[None]:
         async def renew() -> None:
             while True:
-                await asyncio.sleep(LEASE / 3)
+                await asyncio.sleep(LEASE_S / 3)
                 with contextlib.suppress(ServiceError):
                     async with self.database.connection() as connection:
                         await connection.execute(
                             "update idempotency set leased_until = now() + %s * interval '1 second'"
                             " where id = %s and lease = %s",
-                            [LEASE, id, lease],
+                            [LEASE_S, id, lease],
                         )
 
         renewing = asyncio.create_task(renew())
@@ -169,7 +177,7 @@ class Idempotency:
             renewing.cancel()
 
     async def _store(self, id: bytes, lease: str, sealed: bytes) -> bool:
-        """Whether the lease was still this one's; raises Unavailable."""
+        """Store the answer; return whether the lease was still held. Raise Unavailable."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "update idempotency set answer = %s where id = %s and lease = %s",
@@ -177,7 +185,7 @@ class Idempotency:
             )
             return cursor.rowcount == 1
 
-    async def _let_go(self, id: bytes, lease: str) -> None:
+    async def _release(self, id: bytes, lease: str) -> None:
         with contextlib.suppress(ServiceError):  # then it ends by itself
             async with self.database.connection() as connection:
                 await connection.execute(
@@ -188,14 +196,16 @@ class Idempotency:
 
 async def forget_old(connection: Connection) -> None:
     await connection.execute(
-        f"delete from idempotency where created_at < now() - interval '{KEPT} hours'".encode()  # noqa: S608  (a constant)
+        "delete from idempotency where created_at < now() - %s * interval '1 hour'", [RETENTION_H]
     )
 
 
 def _names(account: str, key: bytes) -> tuple[bytes, AESGCM]:
-    """Under which the key is stored, and what its answer is encrypted with."""
+    """Derive the key's row id and the cipher of its answer."""
     if not FORM.fullmatch(key):
-        raise InvalidRequest("Idempotency-Key: 1 to 255 printable ASCII characters")
+        raise InvalidRequest(
+            "Idempotency-Key: must be 1 to 255 printable ASCII characters, such as a UUID"
+        )
     own = account.encode() + b"\0" + key
     return hashlib.sha256(own).digest(), AESGCM(hashlib.sha256(b"answer\0" + own).digest())
 

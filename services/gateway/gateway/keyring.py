@@ -1,4 +1,4 @@
-"""An account's API keys: made, listed, changed, revoked."""
+"""An account's API keys: create, list, change and revoke them."""
 
 import secrets
 from collections.abc import Sequence
@@ -14,15 +14,18 @@ from common.bus import Bus
 from common.contracts import Input, Message
 from common.contracts.access import KEY_REVOKED, KeyRevoked
 from common.errors import Conflict, InvalidRequest, NotFound
+from common.faults import Hint
 from common.postgres import Connection, Database
 from gateway import audit, keys
-from gateway.idempotency import KEPT
+from gateway.idempotency import RETENTION_H
 
 log = structlog.get_logger()
 
 Scope = Literal["generate", "benchmark", "monitor:read", "monitor:write"]
 Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")
+    str,
+    StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$"),
+    Hint('must be 1 to 100 characters without control characters, such as "laptop"'),
 ]
 
 
@@ -35,24 +38,24 @@ Scopes = Annotated[
 ]
 
 # An account that needs more than this has lost control of them.
-MOST_KEYS = 100
-# Later than anybody means, and far enough from the last year that there is.
-LATEST = datetime(3000, 1, 1, tzinfo=UTC)
+MAX_KEYS = 100
+# Later than anyone can mean, and well before the last year that a datetime holds.
+MAX_EXPIRY = datetime(3000, 1, 1, tzinfo=UTC)
 COLUMNS = "id, name, prefix, scopes, created_at, expires_at, last_used_at"
 
-# With a limit.
+# Inserts nothing beyond the account's limit.
 INSERT = f"""
 insert into keys (id, account_id, name, prefix, hash, scopes, expires_at, request)
 select %(id)s, %(account)s, %(name)s, %(prefix)s, %(hash)s, %(scopes)s, %(expires_at)s, %(request)s
-where (select count(*) from keys where account_id = %(account)s and revoked_at is null) < %(most)s
+where (select count(*) from keys where account_id = %(account)s and revoked_at is null) < %(max)s
 returning {COLUMNS}
 """  # noqa: S608  (a constant)
-# What the same request made before. Later than a day after it is another request.
+# Replaces the key that the same request created before; after a day it is another request.
 REMAKE = f"""
 update keys set name = %(name)s, prefix = %(prefix)s, hash = %(hash)s, scopes = %(scopes)s,
     expires_at = %(expires_at)s
 where account_id = %(account)s and request = %(request)s and revoked_at is null
-    and created_at > now() - interval '{KEPT} hours'
+    and created_at > now() - interval '{RETENTION_H} hours'
 returning {COLUMNS}
 """  # noqa: S608  (constants)
 UPDATE = f"""
@@ -64,32 +67,38 @@ returning {COLUMNS}
 
 
 class NewKey(Input):
-    name: Name = Field(examples=["laptop"])
-    scopes: Scopes | None = Field(None, description="All of them when left out.")
+    name: Name = Field(examples=["laptop"], description="What to call the key; only you see it.")
+    scopes: Scopes | None = Field(
+        None, examples=[["monitor:read"]], description="All of them when left out."
+    )
     expires_at: AwareDatetime | None = Field(None, description="Never when left out.")
 
 
 class KeyChange(Input):
-    """What is left out stays as it is; `expiresAt: null` means never."""
+    """Fields of a key to change; the others stay as they are. `expiresAt: null` means never."""
 
-    name: Name | None = None
-    scopes: Scopes | None = None
-    expires_at: AwareDatetime | None = None
+    name: Name | None = Field(None, description="A new name.")
+    scopes: Scopes | None = Field(
+        None, examples=[["monitor:read"]], description="All scopes from now on."
+    )
+    expires_at: AwareDatetime | None = Field(
+        None, description="When it stops working; null: never."
+    )
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("name, scopes or expiresAt: at least one")
+            raise ValueError("send at least one of `name`, `scopes` and `expiresAt`")
         return self
 
 
 class Key(Message):
-    id: str
-    name: str
+    id: str = Field(description="Id of the key.")
+    name: str = Field(description="Its name.")
     prefix: str = Field(description="The key's first characters, to tell it from others.")
-    scopes: list[Scope]
-    created_at: datetime
-    expires_at: datetime | None
+    scopes: list[Scope] = Field(description="What it may be used for.")
+    created_at: datetime = Field(description="When it was created.")
+    expires_at: datetime | None = Field(description="When it stops working; null: never.")
     last_used_at: datetime | None = Field(None, description="Within the last ten seconds or so.")
 
 
@@ -98,7 +107,7 @@ class CreatedKey(Key):
 
 
 class Keys(Message):
-    keys: list[Key]
+    keys: list[Key] = Field(description="The account's keys, oldest first.")
 
 
 class KeyRing:
@@ -107,7 +116,7 @@ class KeyRing:
         self.bus = bus
 
     async def create(self, account: str, new: NewKey) -> CreatedKey:
-        """A new key.
+        """Create a key.
 
         A request that is repeated with its idempotency key after a crash finds
         the key that the first one made, whose secret nobody ever saw, and
@@ -128,10 +137,10 @@ class KeyRing:
             "scopes": list(new.scopes or keys.SCOPES),
             "expires_at": new.expires_at,
             "request": context.current.get().idempotency_key or None,
-            "most": MOST_KEYS,
+            "max": MAX_KEYS,
         }
         async with self.database.connection() as connection:
-            # One after the other: each is to count the keys of those before.
+            # Serialised, so that each request counts the keys of those before it.
             await connection.execute(
                 "select 1 from accounts where id = %s for no key update", [account]
             )
@@ -139,7 +148,7 @@ class KeyRing:
             if row is None:
                 row = await (await connection.execute(INSERT, values)).fetchone()
             if row is None:
-                raise Conflict(f"an account has {MOST_KEYS} keys at most; revoke one", status=409)
+                raise Conflict(f"at most {MAX_KEYS} API keys per account; revoke one", status=409)
             await audit.record(connection, "key_created", account, key=row[0])
         return CreatedKey(**_key(row).model_dump(), key=key)
 
@@ -155,7 +164,7 @@ class KeyRing:
         return Keys(keys=[_key(row) for row in rows])
 
     async def get(self, account: str, id: str) -> Key:
-        """Raises NotFound also for somebody else's key."""
+        """Return a key; raise NotFound also for another account's."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 f"select {COLUMNS} from keys"  # noqa: S608  (a constant)
@@ -168,7 +177,7 @@ class KeyRing:
         return _key(row)
 
     async def change(self, account: str, id: str, change: KeyChange) -> Key:
-        """Raises NotFound also for somebody else's key."""
+        """Change a key; raise NotFound also for another account's."""
         _check_expiry(change.expires_at)
         fields: dict[str, Any] = {
             name: value
@@ -198,7 +207,7 @@ class KeyRing:
         return _key(row)
 
     async def revoke(self, account: str, id: str) -> None:
-        """Raises NotFound also for somebody else's key."""
+        """Revoke a key; raise NotFound also for another account's."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "update keys set revoked_at = now()"
@@ -213,25 +222,25 @@ class KeyRing:
         await self._tell(account, id, [])
 
     async def _tell(self, account: str, id: str, scopes: Sequence[str]) -> None:
-        """Every replica forgets the key, and its sockets close if it may not have them now.
+        """Publish a revoked or changed key, so that replicas drop it and close its sockets.
 
-        A replica that cannot hear this trusts the key for five seconds more at most.
+        A replica that misses the event trusts the key for at most five more seconds.
         """
         body = KeyRevoked(account=account, key=id, scopes=[*scopes])
         try:
             await self.bus.publish(KEY_REVOKED, body, account, id)
         except (nats.errors.Error, OSError):
-            log.warning("revocation not told", key=id)
+            log.warning("revocation not published", key=id)
 
     async def _absent(self, account: str, id: str) -> NotFound:
-        """The same, and as slow, for a key that never was and for somebody else's."""
+        """Record and return NotFound: the same for another account's key and a missing one."""
         async with self.database.connection() as connection:
             await audit.record(connection, "key_not_found", account, key=audit.as_id(id))
-        return NotFound("there is no such key")
+        return NotFound("no such API key; GET /v1/api/keys lists them")
 
 
 async def write_last_use(connection: Connection, used: dict[str, float]) -> None:
-    """When keys were used last, in seconds since 1970 by their ids."""
+    """Write the keys' last use, given in seconds since 1970 by key id."""
     await connection.execute(
         "update keys set last_used_at = greatest(last_used_at, to_timestamp(used.at))"
         " from unnest(%s::text[], %s::double precision[]) as used (id, at)"
@@ -241,8 +250,8 @@ async def write_last_use(connection: Connection, used: dict[str, float]) -> None
 
 
 def _check_expiry(expires_at: datetime | None) -> None:
-    if expires_at is not None and not datetime.now(UTC) < expires_at < LATEST:
-        message = "give a time to come, before the year 3000"
+    if expires_at is not None and not datetime.now(UTC) < expires_at < MAX_EXPIRY:
+        message = "must be a future time before the year 3000"
         field = {"path": "expiresAt", "message": message}
         raise InvalidRequest(f"expiresAt: {message}", fields=[field])
 

@@ -29,12 +29,22 @@ def is_well_formed(key: str) -> bool:
     return match is not None and _checksum(match[1]) == match[2]
 
 
+def fault(text: str) -> str:
+    """Say why a text is not an API key, without quoting it."""
+    if not text.startswith(PREFIX):
+        return (
+            f"not an API key of this service: keys start with {PREFIX};"
+            " create one with POST /v1/api/keys or in the dashboard"
+        )
+    return "the API key is incomplete or mistyped; copy the whole key"
+
+
 def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
 def shown_prefix(key: str) -> str:
-    """What may be shown for ever to tell one key from another."""
+    """Return the characters that tell one key from another and may be shown."""
     return key[: len(PREFIX) + 6]
 
 

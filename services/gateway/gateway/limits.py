@@ -1,48 +1,55 @@
-"""Rate limits: who may still ask, and what is told of it.
+"""Rate limits: admit or refuse a request, and describe the limit in headers.
 
-What is refused is given back, and who is over a limit is remembered here until
-one more could be admitted: a flood on a key that is over costs no messages.
-Numbers that other requests are about to give back look like too many as well,
-so it is looked at again after a moment.
+A refused request is given back, and an account over a limit is remembered here
+until one more request could be admitted: a flood on it costs no messages.
+Requests that other replicas are about to give back look like too many as well,
+so the counters are read again a moment later.
 """
 
 import asyncio
 import itertools
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from common.background import Background
 from common.bus import NatsBus
 from common.errors import RateLimited, Unavailable
-from gateway.counters import REMEMBERED, UNCOUNTED, Counter, Counters, Policy, Question
+from common.instruments import Family, Labels
+from gateway.counter_store import UNCOUNTED
+from gateway.counters import MAX_COUNTERS, Counters
 from gateway.memory import remember
+from gateway.windows import Count, Policy, Window
 
 log = structlog.get_logger()
 
-# Where the bus is away each replica counts alone, and looks for it so often, in seconds. Requests
-# do not: a bus that hangs would hold up each of them.
-AWAY = 0.5
-# What requests give back has arrived by then, in seconds.
-MOMENT = 0.2
+# Without the bus each replica counts alone and looks for it this often. Requests do not: a bus that
+# hangs would hold up each of them.
+RETRY_S = 0.5
+# By then, the counts that refused requests gave back have arrived.
+SETTLE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where an account stands: `remaining` requests now, more of them in `reset` seconds."""
+    """An account's standing: `remaining` requests now, more of them in `reset` seconds.
+
+    Attributes:
+        slot: the slot that the request was counted in; None: by this replica alone.
+    """
 
     policy: Policy
     remaining: int
     reset: int
-    # In which it was counted, as its number since 1970; None: by this replica alone.
     slot: int | None = None
 
 
 class OverLimit(RateLimited):
-    """More than a policy allows; admitted again in `wait` seconds."""
+    """More requests than a policy allows; the next is admitted in `wait` seconds."""
 
     def __init__(self, policy: Policy, wait: float) -> None:
         seconds = max(math.ceil(wait), 1)
@@ -56,13 +63,53 @@ class OverLimit(RateLimited):
         self.standing = Standing(policy, 0, seconds)
 
 
+@dataclass(slots=True)
+class Admission:
+    """A request that is being counted; `standings` waits for the outcome.
+
+    Attributes:
+        early: whether the request may do harmless work meanwhile: it is within
+            this replica's share of each limit. All replicas together thus start
+            no more requests that are refused in the end than a limit admits.
+    """
+
+    limits: "Limits"
+    account: str
+    policies: list[Policy]
+    counting: "list[tuple[list[Policy], asyncio.Future[Count]]] | None"
+    early: bool
+
+    async def standings(self) -> list[Standing]:
+        """The standing of each policy.
+
+        Raises:
+            OverLimit: one of the limits is exceeded; the request has cost nothing.
+            Unavailable: the request cannot be counted, and is costly.
+        """
+        if self.counting is None:
+            return self.limits.count_alone(self.account, self.policies)
+        counts: list[tuple[list[Policy], Count]] = []
+        failed = False
+        for policies, counted in self.counting:
+            try:
+                counts.append((policies, await counted))
+            except Unavailable:
+                failed = True
+        if failed:
+            for policies, count in counts:
+                self.limits.counters.give_back(self.account, policies, count.window.slot)
+            self.limits.wait_for_bus()
+            return self.limits.count_alone(self.account, self.policies)
+        return self.limits.decide(self.account, counts)
+
+
 class Limits:
-    """Who may still ask.
+    """The rate limits of all accounts.
 
     Args:
-        bus: where the counters are.
-        policies: what may be asked for, each by its name.
-        replicas: of the gateway, which share the limit when nobody can count for them all.
+        bus: the connection to the counters' server.
+        policies: the limits.
+        replicas: gateways that share each limit while the bus is unavailable.
         now: seconds since 1970; replicas' clocks differ by less than half a second.
     """
 
@@ -79,20 +126,23 @@ class Limits:
         self.now = now
         self.counters = Counters(bus, now)
         self._over: dict[tuple[str, str], float] = {}
-        self._looking: set[asyncio.Task[None]] = set()
+        self.looking = Background()
         self._alone: dict[tuple[str, str], deque[float]] = {}
         self._waiting_for_bus: asyncio.Task[None] | None = None
+        # By policy, decision and who made it: the counters, this replica's memory of them, or
+        # this replica alone.
+        self.decisions: Counter[Labels] = Counter()
 
     async def start(self) -> None:
-        """Make the streams of counters, or find them; waits for the bus as long as it takes."""
+        """Create the streams of counters, waiting for the bus as long as it takes."""
         for attempt in itertools.count():
             try:
                 for policy in {policy.window: policy for policy in self.policies.values()}.values():
-                    await self.counters.make_stream(policy)
+                    await self.counters.store.make_stream(policy)
             except Unavailable as error:
                 if attempt == 0:
-                    log.warning("waiting for the streams of limits", error=error.message)
-                await asyncio.sleep(AWAY)
+                    log.warning("waiting for the counters' streams", error=error.message)
+                await asyncio.sleep(RETRY_S)
             else:
                 return
 
@@ -100,149 +150,196 @@ class Limits:
         """Count one request against each policy, all or none.
 
         Raises:
-            RateLimited: one of them is over; the request has cost nothing.
-            Unavailable: nobody can count, and the request would cost money.
+            OverLimit: one of the limits is exceeded; the request has cost nothing.
+            Unavailable: the request cannot be counted, and is costly.
         """
+        return await self.begin(account, names).standings()
+
+    def begin(self, account: str, names: Iterable[str]) -> Admission:
+        """Send the count of a request; raises OverLimit for an account known to be over."""
         names = tuple(names)
         self.refuse_if_over(account, names)
-        # All of them are asked before any answer is waited for.
-        asked = [self._ask(account, self.policies[name]) for name in names]
-        standings: list[Standing] = []
-        refusal: OverLimit | Unavailable | None = None
-        for name, question in zip(names, asked, strict=True):
-            try:
-                standings.append(await self._answer(account, self.policies[name], question))
-            except (OverLimit, Unavailable) as error:
-                refusal = refusal or error
-        if refusal is not None:
-            for standing in standings:
-                self.refund(account, standing)
-            raise refusal
-        return standings
+        policies = [self.policies[name] for name in names]
+        if not self.asks:
+            return Admission(self, account, policies, None, early=False)
+        groups: dict[tuple[int, str], list[Policy]] = {}
+        for policy in policies:
+            groups.setdefault((policy.window, policy.counter), []).append(policy)
+        counting = [(group, self.counters.count(account, group)) for group in groups.values()]
+        early = all(
+            self.counters.used(account, policy) <= policy.limit // self.replicas
+            for policy in policies
+        )
+        return Admission(self, account, policies, counting, early)
 
     async def look(self, account: str, names: Iterable[str]) -> None:
-        """Raises RateLimited for who has no request left of one of them; counts nothing."""
+        """Raise OverLimit if one of the policies has no request left; count nothing."""
         names = tuple(names)
         self.refuse_if_over(account, names)
         for policy in (self.policies[name] for name in names):
-            counts = None
-            if self._asks():
+            window = None
+            if self.asks:
                 try:
-                    counts = await self.counters.read(account, policy)
+                    window = await self.counters.read(account, policy)
                 except Unavailable:
-                    self._wait_for_bus()
+                    self.wait_for_bus()
             now = self.now()
-            if counts is None:
+            if window is None:
                 self._refuse_alone(account, policy)
-            elif wait := _wait(policy, counts, now):
+            elif wait := _wait(policy, window.slots(policy.place), now):
                 self._suspect(account, policy, now + wait)
                 raise OverLimit(policy, wait)
 
-    def refund(self, account: str, standing: Standing) -> None:
-        """Take back what was admitted: it has turned out to be free."""
-        key = standing.policy.name, account
-        if standing.slot is not None:
-            self.counters.give_back(account, standing.policy, standing.slot)
-            # It may have been what was too many.
-            self._over.pop(key, None)
-        elif alone := self._alone.get(key):
-            alone.pop()  # which of those just now it was makes no difference
+    def refund(self, account: str, standings: Sequence[Standing]) -> None:
+        """Uncount a request that was admitted and turned out to be free."""
+        for standing in standings:
+            key = standing.policy.name, account
+            if standing.slot is not None:
+                self.counters.give_back(account, [standing.policy], standing.slot)
+                # It may have been the one too many.
+                self._over.pop(key, None)
+            elif alone := self._alone.get(key):
+                alone.pop()  # which of the latest it was makes no difference
 
     def refuse_if_over(self, account: str, names: Iterable[str]) -> None:
-        """Raises RateLimited for who is known to be over one of them; asks nobody."""
+        """Raise OverLimit if the account is known to be over one of the limits; asks nobody."""
         for name in names:
             until = self._over.get((name, account))
             if until is None:
                 continue
             wait = until - self.now()
             if wait > 0:
+                self.decisions[name, "refused", "memory"] += 1
                 raise OverLimit(self.policies[name], wait)
             del self._over[name, account]
 
-    def _ask(self, account: str, policy: Policy) -> Question | None:
-        """None when nobody can be asked."""
-        return self.counters.ask(account, policy) if self._asks() else None
-
-    def _asks(self) -> bool:
+    @property
+    def asks(self) -> bool:
+        """Whether the bus is believed to be available."""
         return self._waiting_for_bus is None or self._waiting_for_bus.done()
 
-    def _wait_for_bus(self) -> None:
-        if self._asks():
+    def wait_for_bus(self) -> None:
+        if self.asks:
             self._waiting_for_bus = asyncio.create_task(self.start())
 
-    async def _answer(self, account: str, policy: Policy, question: Question | None) -> Standing:
-        """Raises OverLimit, or Unavailable for what is costly when nobody can be asked."""
-        if question is not None:
-            try:
-                return self._decide(*await self.counters.answer(question))
-            except Unavailable:
-                self._wait_for_bus()
-        if policy.costly:
-            raise Unavailable(UNCOUNTED, retry_after=1)
-        return self._count_alone(account, policy)
+    def decide(self, account: str, counts: list[tuple[list[Policy], Count]]) -> list[Standing]:
+        """Admit a request that was counted, or give it back and raise OverLimit."""
+        now = self.now()
+        standings: list[Standing] = []
+        refusal: OverLimit | None = None
+        for policies, count in counts:
+            window = count.window
+            for policy in policies:
+                left = policy.limit - count.used(policy.place)
+                if left < 0:
+                    over = self._refuse(account, policy, window, count.used(policy.place), now)
+                    refusal = refusal or over
+                else:
+                    reset = max(math.ceil(policy.forgotten(window.oldest(policy.place)) - now), 1)
+                    standings.append(Standing(policy, left, reset, window.slot))
+        if refusal is None:
+            for standing in standings:
+                self.decisions[standing.policy.name, "admitted", "counters"] += 1
+            return standings
+        for policies, count in counts:
+            self.counters.give_back(account, policies, count.window.slot)
+        raise refusal
 
-    def _decide(self, counter: Counter, number: int) -> Standing:
-        """Raises OverLimit, for which the number is given back."""
-        policy, now = counter.policy, self.now()
-        left = policy.limit - counter.sum_of_others - number
-        if left < 0:
-            self.counters.give_back(counter.account, policy, counter.slot)
-            own = min(number - 1, number + left)
-            wait = _wait(policy, {**(counter.others or {}), counter.slot: own}, now)
-            self._suspect(counter.account, policy, now + wait)
-            raise OverLimit(policy, wait)
-        reset = max(math.ceil(policy.forgotten(counter.oldest) - now), 1)
-        return Standing(policy, left, reset, counter.slot)
+    def _refuse(
+        self, account: str, policy: Policy, window: Window, used: int, now: float
+    ) -> OverLimit:
+        slots = window.slots(policy.place)
+        # Requests counted after this one, and those over the limit, will be given back.
+        slots[window.slot] -= max(window.totals[policy.place] - min(used - 1, policy.limit), 0)
+        wait = _wait(policy, slots, now)
+        self._suspect(account, policy, now + wait)
+        self.decisions[policy.name, "refused", "counters"] += 1
+        return OverLimit(policy, wait)
 
     def _suspect(self, account: str, policy: Policy, until: float) -> None:
-        """Refuse the account for a moment, and then as long as it takes, or no more."""
+        """Refuse the account for a moment, then for as long as the counters say, if at all."""
         key = (policy.name, account)
         if self._over.get(key, -math.inf) <= self.now():
-            remember(self._over, key, until, REMEMBERED)
-            task = asyncio.create_task(self._look_again(account, policy, until))
-            self._looking.add(task)
-            task.add_done_callback(self._looking.discard)
+            remember(self._over, key, until, MAX_COUNTERS)
+            self.looking.start(self._look_again(account, policy, until))
 
     async def _look_again(self, account: str, policy: Policy, until: float) -> None:
-        await asyncio.sleep(MOMENT)
+        await asyncio.sleep(SETTLE_S)
         try:
-            counts = await self.counters.read(account, policy)
+            slots = (await self.counters.read(account, policy)).slots(policy.place)
         except Unavailable:
-            counts = {}
+            slots = {}
         key, now = (policy.name, account), self.now()
         if self._over.get(key) != until:
-            return  # something was taken back meanwhile
-        if wait := _wait(policy, counts, now):
+            return  # a request was refunded meanwhile
+        if wait := _wait(policy, slots, now):
             self._over[key] = now + wait
         else:
             del self._over[key]
 
-    def _count_alone(self, account: str, policy: Policy) -> Standing:
-        """Without the bus, each replica admits its share of the limit."""
-        left, times = self._refuse_alone(account, policy)
+    def count_alone(self, account: str, policies: Sequence[Policy]) -> list[Standing]:
+        """Count against this replica's share of the limits, without the bus.
+
+        Raises:
+            OverLimit: the share is used up.
+            Unavailable: one of the policies is costly.
+        """
+        if any(policy.costly for policy in policies):
+            raise Unavailable(UNCOUNTED, retry_after=1)
+        shares = [self._refuse_alone(account, policy) for policy in policies]
         now = self.now()
-        times.append(now)
-        return Standing(policy, left - 1, math.ceil(times[0] + policy.window - now))
+        standings = []
+        for policy, (left, times) in zip(policies, shares, strict=True):
+            times.append(now)
+            self.decisions[policy.name, "admitted", "replica"] += 1
+            reset = math.ceil(times[0] + policy.window - now)
+            standings.append(Standing(policy, left - 1, reset))
+        return standings
 
     def _refuse_alone(self, account: str, policy: Policy) -> tuple[int, deque[float]]:
-        """How many are left of the share, and when those were that count; raises OverLimit."""
+        """Return the requests left of the share, and when the others were; raise OverLimit."""
         key, now = (policy.name, account), self.now()
         times = self._alone.get(key)
         if times is None:
             times = deque()
-            remember(self._alone, key, times, REMEMBERED)
+            remember(self._alone, key, times, MAX_COUNTERS)
         while times and times[0] <= now - policy.window:
             times.popleft()
         left = max(policy.limit // self.replicas, 1) - len(times)
         if left <= 0:
+            self.decisions[policy.name, "refused", "replica"] += 1
             raise OverLimit(policy, times[0] + policy.window - now)
         return left, times
+
+    def families(self) -> Iterator[Family]:
+        """Yield what was decided, and how long the counters took."""
+        labels = ("policy", "decision", "tier")
+        yield Family(
+            "counter", "ratelimit_decisions", "Decisions on requests", labels, self.decisions
+        )
+        yield Family(
+            "histogram",
+            "ratelimit_backend_seconds",
+            "Time of the counters' server to count",
+            (),
+            {(): self.counters.durations},
+        )
+        alone = {(): float(not self.asks)}
+        yield Family("gauge", "ratelimit_degraded", "1 while each replica counts alone", (), alone)
+
+
+def service_standing(error: RateLimited) -> Standing | None:
+    """The standing behind another service's refusal, if the refusal names a limit and window."""
+    match error.details:
+        case {"policy": str(name), "limit": int(limit), "window": int(window)}:
+            return Standing(Policy(name, limit, window), 0, error.retry_after or 1)
+    return None
 
 
 def headers(standings: list[Standing]) -> list[tuple[bytes, bytes]]:
     """`RateLimit` and `RateLimit-Policy` (IETF draft 10), and the older `X-RateLimit-*`.
 
-    The older ones can say one policy only: the one that will be over first.
+    The older ones hold one policy: the one with the fewest requests left.
     """
     limit = ", ".join(f'"{s.policy.name}";r={s.remaining};t={s.reset}' for s in standings)
     tightest = min(standings, key=lambda standing: standing.remaining)

@@ -1,4 +1,4 @@
-"""What a replica remembers: bounded, because strangers decide how much comes."""
+"""Bounded memory of a replica: strangers decide how much there is to remember."""
 
 from typing import TypeVar
 
@@ -6,9 +6,9 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-def remember(memory: dict[Key, Value], key: Key, value: Value, most: int) -> None:
-    """As the newest; beyond `most` the oldest go."""
+def remember(memory: dict[Key, Value], key: Key, value: Value, maxsize: int) -> None:
+    """Insert as newest; evict the oldest beyond `maxsize`."""
     memory.pop(key, None)
     memory[key] = value
-    if len(memory) > most:
+    if len(memory) > maxsize:
         del memory[next(iter(memory))]

@@ -1,23 +1,26 @@
-"""Who is logged in, in a browser; and the short-lived tokens of its sockets.
+"""Sessions of browsers, and the short-lived tokens of their sockets.
 
-A session is a random token in a cookie and its SHA-256 in a table: what is
-stolen from the database opens nothing, and what is deleted there is over on
-every replica at once.
+A session is a random token in a cookie and its SHA-256 in a table: a stolen
+table opens nothing, and deleting a row ends the session on every replica at
+once.
 """
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import nats.errors
 import structlog
+from pydantic import Field
 
 from common.bus import Bus
 from common.contracts import Message
 from common.contracts.access import KEY_REVOKED, KeyRevoked
-from common.errors import PermissionDenied, Unauthenticated
+from common.errors import Conflict, NotFound, PermissionDenied, Unauthenticated
 from common.postgres import Connection, Database
 from gateway import audit
+from gateway.accounts import Login
 
 log = structlog.get_logger()
 
@@ -25,26 +28,42 @@ log = structlog.get_logger()
 # http://127.0.0.1 and http://localhost for secure).
 COOKIE = "__Host-session"
 ATTRIBUTES = "Path=/; Secure; HttpOnly; SameSite=Lax"
-# Ends after so long without a request, and after so long in any case, in seconds.
-IDLE = 2 * 3600
-LONGEST = 24 * 3600
+# Lifetime without a request, and in any case.
+IDLE_S = 2 * 3600
+LIFETIME_S = 24 * 3600
 # How often the last request of a session is written down, in seconds.
-SEEN = 60
+SEEN_INTERVAL_S = 60
 # Long enough to connect and upgrade; a page asks for a new one before it connects again.
-SOCKET_TOKEN = 300
+SOCKET_TOKEN_S = 300
 SOCKET_PREFIX = "lmg_socket_"
 
 ALIVE = (
-    f"seen_at > now() - interval '{IDLE} seconds'"
-    f" and created_at > now() - interval '{LONGEST} seconds'"
+    f"seen_at > now() - interval '{IDLE_S} seconds'"
+    f" and created_at > now() - interval '{LIFETIME_S} seconds'"
 )
+
+# A session's public id in SQL, as `_id` makes it.
+ID = "'session_' || left(encode(hash, 'hex'), 24)"
 
 
 class SocketToken(Message):
-    """For `auth: {token}` of a socket; it belongs to the session and ends with it."""
+    """Token for `auth: {token}` of a socket; it ends with the session."""
 
-    token: str
-    expires_at: datetime
+    token: str = Field(description="What to connect with, within five minutes.")
+    expires_at: datetime = Field(description="Until when it opens a socket.")
+
+
+class Session(Message):
+    id: str = Field(description="Id of the session.")
+    created_at: datetime = Field(description="When you logged in.")
+    seen_at: datetime = Field(description="Last request, within a minute or so.")
+    current: bool = Field(description="Whether this request came with it.")
+
+
+class SessionList(Message):
+    """Newest first."""
+
+    sessions: list[Session] = Field(description="The account's sessions, newest first.")
 
 
 class Sessions:
@@ -53,10 +72,22 @@ class Sessions:
         self.bus = bus
         self._notes = audit.Notes(database)
 
-    async def begin(self, account: str, previous: str | None) -> str:
-        """A new session's token; the one that the browser had before is over."""
+    async def begin(self, login: Login, previous: str | None) -> str:
+        """Start a session and return its token; the browser's previous one ends.
+
+        Raises:
+            Unauthenticated: the password was changed since it was checked.
+        """
+        account = login.account
         token = secrets.token_urlsafe(32)
         async with self.database.connection() as connection:
+            # Locked, so that a change of the password comes before this or ends the session.
+            cursor = await connection.execute(
+                "select 1 from accounts where id = %s and password = %s for share",
+                [account, login.proof],
+            )
+            if await cursor.fetchone() is None:
+                raise Unauthenticated("the password was changed; log in again")
             before = await _delete(connection, previous) if previous else None
             await connection.execute(
                 "insert into sessions (hash, account_id) values (%s, %s)", [_hash(token), account]
@@ -67,21 +98,21 @@ class Sessions:
         return token
 
     async def find(self, token: str) -> str:
-        """The session's account.
+        """Return the session's account.
 
         Raises:
-            Unauthenticated: there is no such session, or it is over.
+            Unauthenticated: the session does not exist, or has ended.
         """
         hashed = _hash(token)
         async with self.database.connection() as connection:
             cursor = await connection.execute(
-                f"select account_id, seen_at < now() - interval '{SEEN} seconds'"  # noqa: S608  (constants)
+                f"select account_id, seen_at < now() - interval '{SEEN_INTERVAL_S} seconds'"  # noqa: S608  (constants)
                 f" from sessions where hash = %s and {ALIVE}",
                 [hashed],
             )
             row = await cursor.fetchone()
             if row is None:
-                raise Unauthenticated("the session is over; log in again")
+                raise Unauthenticated("the session has ended; log in again")
             if row[1]:
                 await connection.execute(
                     "update sessions set seen_at = now() where hash = %s", [hashed]
@@ -98,16 +129,72 @@ class Sessions:
         if account is not None:
             await self._tell(account, token)
 
+    async def list(self, account: str, current: str | None) -> SessionList:
+        """List the account's sessions; `current` is the token of the caller's own, if any."""
+        own = _hash(current) if current else None
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select hash, created_at, seen_at from sessions"  # noqa: S608  (constants)
+                f" where account_id = %s and {ALIVE} order by created_at desc, hash",
+                [account],
+            )
+            rows = await cursor.fetchall()
+        return SessionList(
+            sessions=[
+                Session(id=_id(hash), created_at=created, seen_at=seen, current=hash == own)
+                for hash, created, seen in rows
+            ]
+        )
+
+    async def end_by_id(self, account: str, id: str) -> None:
+        """End one session; raises NotFound, also for another account's."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                f"delete from sessions where account_id = %s and {ID} = %s",  # noqa: S608  (constants)
+                [account, id],
+            )
+            ended = cursor.rowcount == 1
+            act = "session_ended" if ended else "session_not_found"
+            await audit.record(connection, act, account, session=audit.as_id(id))
+        if not ended:
+            raise NotFound("no such session; GET /v1/api/sessions lists them")
+        await self._publish_end(account, id)
+
+    async def replace_password(self, login: Login, hashed: str, current: str | None) -> None:
+        """Store a new password and end what the old one opened, but for the current session.
+
+        Raises:
+            Conflict: the password was changed since it was checked.
+        """
+        account = login.account
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select 1 from accounts where id = %s and password = %s for no key update",
+                [account, login.proof],
+            )
+            if await cursor.fetchone() is None:
+                raise Conflict("the password was changed meanwhile; log in again", status=409)
+            ended = await store_password(connection, account, hashed, current)
+            await audit.record(connection, "password_changed", account, ended=len(ended))
+        await self.publish_ends(account, ended)
+
+    async def publish_ends(self, account: str, ids: Sequence[str]) -> None:
+        """Close the sockets of sessions and keys that have ended, on every replica."""
+        for id in ids:
+            await self._publish_end(account, id)
+
     async def _tell(self, account: str, token: str) -> None:
-        """The session's sockets close; where this is not heard, within half a minute."""
-        id = _id(_hash(token))
+        await self._publish_end(account, _id(_hash(token)))
+
+    async def _publish_end(self, account: str, id: str) -> None:
+        """Publish the end of a session, which closes its sockets on every replica."""
         try:
             await self.bus.publish(KEY_REVOKED, KeyRevoked(account=account, key=id), account, id)
         except (nats.errors.Error, OSError):
-            log.warning("end of a session not told")
+            log.warning("end of a session not published")
 
     async def refuse_cross_site(self, headers: dict[bytes, bytes], *, changes: bool = True) -> None:
-        """Raises PermissionDenied for a request that another site had the browser make.
+        """Raise PermissionDenied for a request that another site had the browser send.
 
         `changes`: whether the request can change anything.
         """
@@ -120,16 +207,18 @@ class Sessions:
             )
             row = await cursor.fetchone()
         await self._notes.note("cross_site_refused", row[0] if row else None)
-        raise PermissionDenied("this request comes from another site")
+        raise PermissionDenied(
+            "the request comes from another site; send it from this one, or use an API key"
+        )
 
     async def make_socket_token(self, account: str, session: str | None) -> SocketToken:
-        """Of the person, or of the session, with which it is over.
+        """Create a token of the account, or of the session, with which it ends.
 
         Raises:
             Unauthenticated: the session has just ended.
         """
         token = SOCKET_PREFIX + secrets.token_urlsafe(32)
-        expires_at = datetime.now(UTC) + timedelta(seconds=SOCKET_TOKEN)
+        expires_at = datetime.now(UTC) + timedelta(seconds=SOCKET_TOKEN_S)
         hashed = _hash(session) if session else None
         async with self.database.connection() as connection:
             if hashed is not None:
@@ -138,7 +227,7 @@ class Sessions:
                     "select 1 from sessions where hash = %s for key share", [hashed]
                 )
                 if await cursor.fetchone() is None:
-                    raise Unauthenticated("the session is over; log in again")
+                    raise Unauthenticated("the session has ended; log in again")
             await connection.execute(
                 "insert into socket_tokens (hash, account_id, session_hash, expires_at)"
                 " values (%s, %s, %s, %s)",
@@ -155,7 +244,7 @@ def is_socket_token(token: str) -> bool:
 async def find_by_socket_token(
     database: Database, token: str, *, connected: bool
 ) -> tuple[str, str]:
-    """Whose socket token it is, and of which session ("": of none); raises Unauthenticated.
+    """Return the account and session ("": none) of a socket token; raise Unauthenticated.
 
     `connected`: a socket has it already, which ends with the session and not with the token.
     """
@@ -169,12 +258,40 @@ async def find_by_socket_token(
         )
         row = await cursor.fetchone()
     if row is None:
-        raise Unauthenticated("the socket's token is unknown or expired; ask for a new one")
+        raise Unauthenticated(
+            "the socket token is unknown or expired; create another with POST /v1/api/socket-tokens"
+        )
     return row[0], "" if row[1] is None else _id(row[1])
 
 
+async def session_ids(connection: Connection, account: str) -> list[str]:
+    """List the public ids of the account's sessions."""
+    cursor = await connection.execute(
+        f"select {ID} from sessions where account_id = %s",  # noqa: S608  (a constant)
+        [account],
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def store_password(
+    connection: Connection, account: str, hashed: str, kept: str | None = None
+) -> list[str]:
+    """Store a password's hash and end all sessions but `kept`; return the ids of those ended."""
+    await connection.execute("update accounts set password = %s where id = %s", [hashed, account])
+    cursor = await connection.execute(
+        "delete from sessions where account_id = %s and hash is distinct from %s"  # noqa: S608  (constants)
+        f" returning {ID}",
+        [account, _hash(kept) if kept else None],
+    )
+    ended = [row[0] for row in await cursor.fetchall()]
+    await connection.execute(
+        "delete from socket_tokens where account_id = %s and session_hash is null", [account]
+    )
+    return ended
+
+
 async def forget_old(connection: Connection) -> None:
-    # Those of a session go with it: a socket may have been connected with them.
+    # A session's tokens are deleted with it: a socket may still be open with them.
     await connection.execute(
         "delete from socket_tokens where expires_at < now() and session_hash is null"
     )
@@ -182,7 +299,7 @@ async def forget_old(connection: Connection) -> None:
 
 
 def token_in(headers: dict[bytes, bytes]) -> str | None:
-    """The session's token among the cookies, if there is one."""
+    """Return the session's token from the cookies, if any."""
     for cookie in headers.get(b"cookie", b"").decode("latin-1").split(";"):
         name, _, value = cookie.strip().partition("=")
         if name == COOKIE and value:
@@ -199,24 +316,26 @@ def clear_cookie() -> str:
 
 
 def _is_from_here(headers: dict[bytes, bytes], changes: bool) -> bool:
-    """Not so where another site had the browser send it.
+    """Return whether no other site had the browser send the request.
 
-    Browsers say where a request comes from in `Sec-Fetch-Site`, older ones
-    only in `Origin`, and with a GET in neither: what another site has them get
-    it cannot read. Who says neither with a request that changes something is
-    no browser, and has no business with a browser's cookie.
+    Browsers report the sender in `Sec-Fetch-Site`, older ones only in `Origin`, and with a GET in
+    neither: another site cannot read the answer. A request that changes something and has neither
+    header is not a browser's, so a session's cookie does not belong in it.
     """
-    site = headers.get(b"sec-fetch-site")
-    if site is not None:
-        return site in (b"same-origin", b"none")
-    origin = headers.get(b"origin")
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site == b"same-origin":
+        return True
+    # `none`: the person typed the address or opened a bookmark, so no page is the origin.
+    if site not in (None, b"none"):
+        return False
     if origin is None:
-        return not changes
-    return origin.partition(b"://")[2] == headers.get(b"host", b"")
+        return site is not None or not changes
+    scheme = headers.get(b"x-forwarded-proto", b"http")
+    return origin == scheme + b"://" + headers.get(b"host", b"")
 
 
 async def _delete(connection: Connection, token: str) -> str | None:
-    """Whose session it was, if there was one."""
+    """Delete a session; return its account, if it existed."""
     cursor = await connection.execute(
         "delete from sessions where hash = %s returning account_id", [_hash(token)]
     )
@@ -225,7 +344,7 @@ async def _delete(connection: Connection, token: str) -> str | None:
 
 
 def _id(hashed: bytes) -> str:
-    """What others may know of a session: it opens nothing."""
+    """Return a session's public id, which opens nothing."""
     return f"session_{hashed.hex()[:24]}"
 
 

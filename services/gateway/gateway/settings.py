@@ -1,6 +1,14 @@
-from pydantic import field_validator
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
 
+from pydantic import field_validator
+from pydantic_settings import NoDecode
+
+from common.encryption import Encryption, EncryptionKeys
 from common.settings import ServiceSettings
+
+ORIGIN = re.compile(r"https?://[^/\s?#]+")
 
 
 class GatewaySettings(ServiceSettings):
@@ -9,20 +17,52 @@ class GatewaySettings(ServiceSettings):
     http_port: int = 8000
     # Where callers reach the service; shown in the pages and the documentation.
     public_url: str = "http://127.0.0.1:8080"
+    # Other origins whose pages may call the API, separated by commas: https://app.example.com
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     # Per account: requests, and generations among them, in any minute.
     rate_api: int = 100
     rate_generate: int = 10
     # New accounts from one address in any minute.
     rate_register: int = 20
+    # Links to a new password asked for from one address in any minute.
+    rate_reset: int = 10
     # Wrong passwords for one account from one address in any minute.
     rate_login: int = 10
-    # How many gateways share a limit while the bus, which counts for all of them, is away.
+    # Server that mails links to a new password: smtp://, smtp+starttls:// or smtps://, with user
+    # and password. Empty: an operator prints them with `python -m gateway.recovery`.
+    smtp_url: str = ""
+    # Sender of those mails.
+    smtp_from: str = "lilypad@localhost"
+    # Keys that encrypt accounts' secrets in the database, separated by commas; the first encrypts,
+    # all decrypt. `python -m common.encryption` prints a new one.
+    encryption_keys: EncryptionKeys = ()
+    # How many gateways share a limit while the bus, which counts for all of them, is unavailable.
     replicas: int = 2
     # Requests under way at once, in all and of one account; beyond that the answer is 503.
-    most_at_once: int = 512
-    most_at_once_per_account: int = 128
+    max_requests: int = 512
+    max_requests_per_account: int = 128
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        origins = [part.strip().rstrip("/").lower() for part in value.split(",") if part.strip()]
+        if not all(ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("list origins such as https://app.example.com, without a path")
+        return tuple(origins)
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _is_smtp(cls, url: str) -> str:
+        if url and urlsplit(url).scheme not in {"smtp", "smtp+starttls", "smtps"}:
+            raise ValueError("use smtp://, smtp+starttls:// or smtps://, such as smtp://host:587")
+        return url
 
     @field_validator("public_url")
     @classmethod
     def _without_slash(cls, url: str) -> str:
         return url.rstrip("/")
+
+    def encryption(self) -> Encryption:
+        return Encryption.of(self.encryption_keys)

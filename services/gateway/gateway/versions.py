@@ -1,4 +1,4 @@
-"""The versions of the API, and which parts of them are on their way out."""
+"""Versions of the API, and the deprecation of their parts."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,14 +13,14 @@ PREFIXES: dict[str, Version] = {"/v1/api": "v1", "/api": "v1", "/v2/api": "v2"}
 
 @dataclass(frozen=True)
 class Deprecation:
-    """Advised against since `since`, gone at `sunset` (both UTC); `link` says what to use."""
+    """Deprecated since `since`, removed at `sunset` (both UTC); `link` names the replacement."""
 
     since: datetime
     sunset: datetime
     link: str
 
     def to_headers(self) -> list[tuple[bytes, bytes]]:
-        """`Deprecation` (RFC 9745), `Sunset` (RFC 8594) and a link."""
+        """Return `Deprecation` (RFC 9745), `Sunset` (RFC 8594) and `Link`."""
         return [
             (b"deprecation", f"@{int(self.since.timestamp())}".encode()),
             (b"sunset", format_datetime(self.sunset, usegmt=True).encode()),
@@ -28,5 +28,5 @@ class Deprecation:
         ]
 
 
-# By method, path below the prefix, and version. At present nothing is.
+# By method, path below the prefix, and version. Empty at present.
 DEPRECATED: dict[tuple[str, str, Version], Deprecation] = {}

@@ -1,4 +1,4 @@
-"""How long a caller wants to wait for work that goes on: `Prefer` (RFC 7240)."""
+"""Answers held for work under way, as `Prefer` (RFC 7240) asks."""
 
 import asyncio
 import re
@@ -9,9 +9,9 @@ from common.errors import Unavailable
 from gateway.endpoint import Call
 
 # The edge gives up on a request after 125 s; an answer has to be under way before.
-LONGEST_WAIT = 115.0
-# One question to the service that does the work is held so long at most, in seconds.
-LONGEST_QUESTION = 15.0
+MAX_WAIT_S = 115.0
+# Max time that the service that does the work holds one question, in seconds.
+MAX_POLL_S = 15.0
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,9})\b", re.IGNORECASE)
 ASYNC = re.compile(r"(?:^|[,;\s])respond-async\b", re.IGNORECASE)
 PREFER = {
@@ -19,17 +19,18 @@ PREFER = {
     "in": "header",
     "description": "`respond-async`, or `wait=<seconds>`.",
     "schema": {"type": "string"},
+    "example": "respond-async",
 }
 
 State = TypeVar("State")
 
 
 def preferred(call: Call) -> float | None:
-    """Seconds that the caller asks to wait, as far as the edge lets it; None: nothing is said."""
+    """Return the seconds that `Prefer` asks to wait, capped; None without a preference."""
     prefer = call.headers.get(b"prefer", b"").decode("latin-1")
     asked = WAIT.search(prefer)
     if asked:
-        return min(float(asked[1]), LONGEST_WAIT)
+        return min(float(asked[1]), MAX_WAIT_S)
     return 0.0 if ASYNC.search(prefer) else None
 
 
@@ -40,18 +41,31 @@ async def until(
     look: Callable[[float], Awaitable[State]],
     seconds: float,
 ) -> State:
-    """The work when it is over, or as it is after so long; at once where too many wait already.
+    """Return the work once finished, or as it is after `seconds`.
 
-    `look` asks the service that does it, which holds the question for the seconds it is given.
+    Return it at once where too many callers wait, or when the gateway drains. `look` asks the
+    service that does the work, which holds the question for the seconds it is given.
     """
     if over(state) or seconds <= 0:
         return state
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    with call.capacity.waiting(call.account) as may_wait:
-        while may_wait and not over(state) and (left := deadline - loop.time()) > 0:
-            try:
-                state = await look(min(left, LONGEST_QUESTION))
-            except Unavailable:
-                break  # it goes on without this caller, who finds it under its address
+    draining = asyncio.create_task(call.capacity.draining.wait())
+    try:
+        with call.capacity.waiting(call.account) as may_wait:
+            while may_wait and not over(state) and (left := deadline - loop.time()) > 0:
+                looking = asyncio.ensure_future(look(min(left, MAX_POLL_S)))
+                try:
+                    await asyncio.wait({looking, draining}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if not looking.done():
+                        looking.cancel()
+                if draining.done() and not looking.done():
+                    break  # its address is in the answer, and another replica knows it
+                try:
+                    state = await looking
+                except Unavailable:
+                    break  # it goes on without this caller, who finds it under its address
+    finally:
+        draining.cancel()
     return state

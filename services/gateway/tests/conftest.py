@@ -1,4 +1,4 @@
-"""A gateway in this process, on a real database and a real bus; only what it asks is made up."""
+"""A gateway in this process, on a real database and a real bus; other services are stand-ins."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -6,30 +6,44 @@ from typing import Any
 
 import httpx2
 import pytest
+from cryptography.fernet import Fernet
 
 from common import bus, context, postgres
 from common.bus import NatsBus
 from common.contracts import Input, Message
+from common.encryption import Encryption
 from common.postgres import Database
 from common.testing import MemoryBus
-from gateway import accounts
+from gateway import accounts, samples
 from gateway.accounts import Accounts
 from gateway.app import Gateway
 from gateway.authentication import Authentication
 from gateway.capacity import Capacity
-from gateway.counters import Policy
-from gateway.endpoint import Call, Endpoint, Guards
+from gateway.deletion import Deletion
+from gateway.door import Guards
+from gateway.endpoint import Answer, Call, Endpoint, always, endpoints_of
+from gateway.generations import GenerationLog
+from gateway.hub_tokens import HubTokens
 from gateway.idempotency import Idempotency
 from gateway.keyring import KeyRing, NewKey
 from gateway.limits import Limits
 from gateway.passwords import Passwords
-from gateway.routes import accounts as account_routes
+from gateway.recovery import Recovery
+from gateway.routes.accounts import AccountRoutes
+from gateway.routes.hub_tokens import HubTokenRoutes
+from gateway.routes.keys import KeyRoutes
+from gateway.routes.reading import UsageRoutes
+from gateway.routes.second_factor import SecondFactorRoutes
+from gateway.second_factor import SecondFactor
 from gateway.sessions import Sessions
+from gateway.usage import Kind, UsageCounts
 from gateway.waiting import until
+from gateway.windows import Policy
 from local.services import Service
 from local.stack import Stack
 
 LOGINS = 10_000
+KEY = Fernet.generate_key().decode()
 
 
 class Wish(Input):
@@ -68,13 +82,26 @@ class Desk:
         return account, made.key
 
 
+def kind_of(body: Wish) -> Kind:
+    return "verify" if body.word == "verify" else "generate"
+
+
+async def post(desk: Desk, path: str, key: str, body: Any = None, **headers: str) -> Any:
+    """Send a request with an API key; a header's name has `_` for `-`."""
+    async with desk.http() as http:
+        sent = {"Authorization": f"Bearer {key}"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        return await http.post(path, json=body or {"word": "x"}, headers=sent)
+
+
 async def _number(desk: Desk) -> int:
     async with desk.guards.accounts.database.connection() as connection:
         row = await (await connection.execute("select count(*) from accounts")).fetchone()
     return row[0] if row else 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers() -> Iterator[Stack]:
     database_only = Service("gateway", replicas=0, database=True)
     with Stack(servers={"nats", "postgres"}, services=[database_only]) as running:
@@ -89,23 +116,37 @@ async def nats(servers: Stack) -> AsyncIterator[NatsBus]:
 
 @pytest.fixture
 async def database(servers: Stack) -> AsyncIterator[Database]:
-    async with postgres.connect(servers.postgres.url("gateway"), "gateway", "gateway") as connected:
+    url = servers.postgres.url("gateway")
+    async with postgres.connect(url, "gateway", "gateway", timeout_s=60) as connected:
+        connected.pool.timeout = 60  # a slow machine is no reason for a 503
         yield connected
 
 
 @pytest.fixture
-async def desk(nats: NatsBus, database: Database) -> Desk:
-    policies = [Policy("api", 100_000), Policy("few", 3), Policy("register", LOGINS)]
+async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setitem(samples.REQUESTS, "Wish", {"word": "lily"})
+    monkeypatch.setitem(samples.answers(), "Echo", {"word": "lily", "times": 1})
+    policies = [Policy("api", 100_000), Policy("generate", 100_000), Policy("few", 3)]
+    policies += [Policy(name, LOGINS) for name in ("register", "reset")]
     limits = Limits(nats, [*policies, *accounts.policies(LOGINS)])
     await limits.start()
     events = MemoryBus()
+    passwords, sessions = Passwords(), Sessions(database, events)
+    encryption = Encryption([KEY])
+    own = Accounts(database, passwords, limits, SecondFactor(database, encryption))
     guards = Guards(
-        accounts=Accounts(database, Passwords(), limits),
+        accounts=own,
         authentication=Authentication(database),
-        sessions=Sessions(database, events),
+        sessions=sessions,
+        deletion=Deletion(database, events, own, sessions),
+        recovery=Recovery(
+            database, passwords, sessions, smtp_url="", smtp_from="", public_url="http://gateway"
+        ),
         limits=limits,
         idempotency=Idempotency(database),
-        capacity=Capacity(most=50, most_per_account=5),
+        capacity=Capacity(max_at_once=50, max_per_account=5),
+        generations=GenerationLog(database),
+        usage=UsageCounts(database),
     )
     keyring = KeyRing(database, events)
 
@@ -117,6 +158,14 @@ async def desk(nats: NatsBus, database: Database) -> Desk:
         return Echo(word=body.word, times=len(made.calls))
 
     async def few(call: Call, body: Wish) -> Any:
+        return await echo(call, body)
+
+    async def joined(call: Call, body: Wish) -> Any:
+        if call.joining:
+            return Answer(b"{}", status=202, headers={"Location": "/v1/api/joined/1"})
+        return await echo(call, body)
+
+    async def harmless(call: Call, body: Wish) -> Any:
         return await echo(call, body)
 
     async def many(call: Call, body: Wish) -> Any:
@@ -136,7 +185,9 @@ async def desk(nats: NatsBus, database: Database) -> Desk:
         "tag": "Test",
     }
     endpoints = [
-        Endpoint(method="POST", path="/echo", handler=echo, idempotent=True, **common),
+        Endpoint(
+            method="POST", path="/echo", handler=echo, idempotent=True, kind=kind_of, **common
+        ),
         Endpoint(
             method="POST",
             path="/few",
@@ -145,9 +196,19 @@ async def desk(nats: NatsBus, database: Database) -> Desk:
             idempotent=True,
             **common,
         ),
+        Endpoint(method="POST", path="/harmless", handler=harmless, harmless=always, **common),
+        Endpoint(
+            method="POST", path="/joined", handler=joined, idempotent=True, joins=always, **common
+        ),
         Endpoint(method="POST", path="/wait", handler=wait, **common),
-        Endpoint(method="POST", path="/many", handler=many, most_bytes=1_000_000, **common),
-        *account_routes.endpoints(guards.accounts, keyring, guards.sessions),
+        Endpoint(method="POST", path="/many", handler=many, max_body_bytes=1_000_000, **common),
+        *endpoints_of(
+            AccountRoutes(guards),
+            SecondFactorRoutes(own),
+            HubTokenRoutes(HubTokens(database, events, encryption)),
+            KeyRoutes(keyring),
+            UsageRoutes(guards),
+        ),
     ]
     gateway = Gateway(endpoints, guards, keyring, "http://gateway", checks={})
     made = Desk(gateway, guards, keyring, events, [])

@@ -1,4 +1,4 @@
-"""What keeps strangers who try passwords from everybody else's places."""
+"""Password guessing leaves places to other callers."""
 
 import asyncio
 import secrets
@@ -10,15 +10,15 @@ import pytest
 
 from common.errors import Unauthenticated, Unavailable
 from gateway import audit
-from gateway.accounts import MOST_TRYING
-from gateway.counters import Policy
-from gateway.passwords import MOST_WAITING
+from gateway.accounts import MAX_TRYING
+from gateway.passwords import MAX_WAITING
 from gateway.sessions import find_by_socket_token
+from gateway.windows import Policy
 
 from .conftest import Desk
 
 
-async def test_strangers_from_everywhere_do_not_all_wait_to_try_a_password(desk: Desk) -> None:
+async def test_the_number_of_callers_waiting_to_log_in_is_bounded(desk: Desk) -> None:
     done = asyncio.Event()
 
     async def wait_in_line(address: str) -> None:
@@ -30,8 +30,8 @@ async def test_strangers_from_everywhere_do_not_all_wait_to_try_a_password(desk:
     others = [asyncio.ensure_future(wait_in_line(f"10.0.1.{n % 250}")) for n in range(500)]
     await asyncio.sleep(0)
     waiting = Counter(task.done() for task in from_one), Counter(task.done() for task in others)
-    assert waiting[0][False] == MOST_WAITING + 1
-    assert waiting[0][False] + waiting[1][False] == MOST_TRYING
+    assert waiting[0][False] == MAX_WAITING + 1
+    assert waiting[0][False] + waiting[1][False] == MAX_TRYING
     done.set()
     told = await asyncio.gather(*from_one, *others, return_exceptions=True)
     assert all(error is None or isinstance(error, Unavailable) for error in told)
@@ -57,7 +57,7 @@ async def test_a_few_addresses_that_keep_trying_leave_places_to_others(desk: Des
     assert not desk.guards.accounts._turns
 
 
-def test_of_ipv6_a_64_is_one_address_and_of_ipv4_each_however_it_is_written() -> None:
+def test_an_ipv6_64_is_one_network_and_each_ipv4_address_is_one() -> None:
     written = ["10.0.0.1", "::ffff:10.0.0.1", "::ffff:10.0.0.2", "2001:db8::1", "2001:db8::2", "?"]
     networks = []
     for address in written:
@@ -128,7 +128,7 @@ async def test_another_spelling_of_an_address_is_the_same_address(
             assert statuses == [401, 401, 401, 429]
 
 
-async def test_a_socket_token_belongs_to_who_asked_for_it_whatever_cookie_came_along(
+async def test_a_socket_token_belongs_to_the_authenticated_caller_whatever_the_cookie(
     desk: Desk,
 ) -> None:
     person = {"email": f"{secrets.token_hex(6)}@example.com", "password": "correct horse battery"}
@@ -154,10 +154,10 @@ async def test_a_socket_token_belongs_to_who_asked_for_it_whatever_cookie_came_a
         await desk.guards.sessions.make_socket_token("acc_0", cookie.partition("=")[2])
 
 
-async def test_who_is_shut_out_of_nothing_is_noted_like_who_is_shut_out_of_an_account(
+async def test_a_throttled_login_is_recorded_alike_with_and_without_an_account(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the first refusal of each account took longer than that of an address without one."""
+    """Otherwise an account's first refusal would take longer than an unknown address's."""
     monkeypatch.setitem(desk.guards.limits.policies, "login", Policy("login", 1))
     noted: list[str | None] = []
 
@@ -183,7 +183,7 @@ async def test_who_is_shut_out_of_nothing_is_noted_like_who_is_shut_out_of_an_ac
 async def test_an_older_browser_reads_with_its_session_and_another_site_does_not(
     desk: Desk,
 ) -> None:
-    """Which says nothing of where a GET comes from."""
+    """An older browser does not say which site a GET comes from."""
     person = {"email": f"{secrets.token_hex(6)}@example.com", "password": "correct horse battery"}
     here = {"Origin": "http://gateway"}
     async with desk.http() as http:
@@ -196,6 +196,13 @@ async def test_an_older_browser_reads_with_its_session_and_another_site_does_not
             ({"Origin": ""}, 403, 403),
             ({"Origin": "null"}, 403, 403),
             ({"Origin": "http://elsewhere"}, 403, 403),
+            ({"Origin": "https://gateway"}, 403, 403),
+            ({"Origin": "https://gateway", "X-Forwarded-Proto": "https"}, 200, 201),
+            ({**here, "X-Forwarded-Proto": "https"}, 403, 403),
+            ({"Sec-Fetch-Site": "none"}, 200, 201),
+            ({**here, "Sec-Fetch-Site": "none"}, 200, 201),
+            ({"Origin": "http://elsewhere", "Sec-Fetch-Site": "none"}, 403, 403),
+            ({"Sec-Fetch-Site": "same-site"}, 403, 403),
             ({"Sec-Fetch-Site": "cross-site"}, 403, 403),
         ):
             got = await http.get("/v1/api/keys", headers=headers)

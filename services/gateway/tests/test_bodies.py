@@ -51,9 +51,35 @@ def test_a_hostile_body_is_refused_and_not_repeated(body: bytes) -> None:
         (b"[" + b"1," * 200_001 + b"1]", "more than 200000 values"),
     ],
 )
-def test_more_than_anything_needs_is_refused_before_it_is_looked_at(body: bytes, why: str) -> None:
+def test_a_body_with_too_many_keys_or_values_is_refused_before_it_is_parsed(
+    body: bytes, why: str
+) -> None:
     with pytest.raises(InvalidRequest, match=why):
         bodies.check_form(body)
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_nan_and_infinity_are_refused_with_their_place(constant: str) -> None:
+    body = f'{{"modelUrl": "NaN \\\\\\" NaN",\n "options": {{"batchSize": {constant}}}}}'
+    with pytest.raises(InvalidRequest, match="line 2, column 27: NaN and Infinity") as caught:
+        bodies.parse(body.encode(), GenerateRequest)
+    assert (caught.value.details["line"], caught.value.details["column"]) == (2, 27)
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "column"),
+    [
+        ('{"modelUrl": "a",\n "modelUrl": "hunter2-secret"}', 2, 2),
+        ('{"a": [{"b": "{\\"b\\","}, {"b": ","}], "c": {"b": 1},\n  "c": "b"}', 2, 3),
+        ('{"b": {"\\u0061": 1, "x": ["a", "a"],\n"a": 2}}', 2, 1),
+    ],
+)
+def test_a_repeated_key_is_refused_with_its_place(body: str, line: int, column: int) -> None:
+    refusal = f"line {line}, column {column}: duplicate key"
+    with pytest.raises(InvalidRequest, match=refusal) as caught:
+        bodies.check_form(body.encode())
+    assert (caught.value.details["line"], caught.value.details["column"]) == (line, column)
+    assert "hunter2" not in str(caught.value.details) + caught.value.message
 
 
 def test_an_unknown_key_is_named() -> None:
@@ -103,9 +129,17 @@ async def test_an_announced_size_beyond_the_limit_is_refused_unread() -> None:
 
 
 @pytest.mark.parametrize("length", [b"-1", b"1e3", b"\xb2", b"9" * 5000])
-async def test_a_nonsense_length_is_no_crash(length: bytes) -> None:
+async def test_a_nonsense_length_does_not_crash(length: bytes) -> None:
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": b"{}", "more_body": False}
 
     with contextlib.suppress(InvalidRequest):
         assert await bodies.read(receive, {b"content-length": length}, 10) == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("8 GB", "8GB"), ("16Gi", "16Gi"), ("4 MiB", "4MiB")]
+)
+def test_memory_is_read_with_a_blank_before_its_unit(written: str, read: str) -> None:
+    body = json.dumps({"modelUrl": "a", "options": {"memory": written}}).encode()
+    assert bodies.parse(body, GenerateRequest).options.memory == read

@@ -1,11 +1,11 @@
-"""What an account does with its keys."""
+"""An account's API keys."""
 
 from gateway.keyring import KeyChange, NewKey
 
 from .conftest import Desk
 
 
-async def test_a_scope_that_is_named_twice_is_had_once_however_the_key_came_to_it(
+async def test_a_repeated_scope_is_stored_once_on_creation_and_change(
     desk: Desk,
 ) -> None:
     account, _ = await desk.key()

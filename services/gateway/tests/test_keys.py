@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from gateway.keys import hash_key, is_well_formed, make_key, shown_prefix
 
 
-def test_a_new_key_is_well_formed_and_like_no_other() -> None:
+def test_a_new_key_is_well_formed_and_unique() -> None:
     keys = {make_key() for _ in range(1000)}
     assert len(keys) == 1000
     assert all(is_well_formed(key) and len(key) == 45 for key in keys)
@@ -22,7 +22,7 @@ def test_no_other_text_is_a_key(text: str) -> None:
     assert not is_well_formed(text)
 
 
-def test_what_is_stored_and_shown_does_not_give_the_key_away() -> None:
+def test_the_stored_hash_and_the_shown_prefix_do_not_reveal_the_key() -> None:
     key = make_key()
     assert key.encode() not in hash_key(key)
     assert len(shown_prefix(key)) == 15

@@ -1,34 +1,42 @@
-"""What a page does in a browser, as far as that can be tried without one."""
+"""Pages, as far as they can be tested without a browser."""
 
-import json
-import shutil
-import subprocess
-from importlib.resources import files
+import asyncio
+import secrets
+import threading
 
-# What set-up goes by when it installs what is in JavaScript.
-NODE = shutil.which("node") if shutil.which("npm") else None
+import pytest
 
-if NODE:
+from .conftest import Desk
 
-    def test_the_live_reference_asks_where_it_came_from() -> None:
-        """Whatever address is published, from which the page may be told to ask nothing."""
-        script = files("gateway").joinpath("static", "docs.js").read_text()
-        asked = ["/openapi.json", "http://127.0.0.1:8080/v1/api/keys/key_1?a=b%2Fc"]
-        around = f"""
-            let intercept = (request) => request;
-            const window = {{
-              location: new URL("http://localhost:8080/docs#/keys"),
-              SwaggerUIBundle: (options) => {{
-                intercept = options.requestInterceptor ?? intercept;
-              }},
-            }};
-            {script}
-            const asked = {json.dumps(asked)}.map((url) => intercept({{ url, method: "GET" }}));
-            console.log(JSON.stringify(asked));
-        """
-        ran = subprocess.run([NODE, "-e", around], capture_output=True, text=True, check=True)
-        origin = "http://localhost:8080"
-        assert json.loads(ran.stdout) == [
-            {"url": f"{origin}/openapi.json", "method": "GET"},
-            {"url": f"{origin}/v1/api/keys/key_1?a=b%2Fc", "method": "GET"},
-        ]
+
+async def test_an_account_has_no_more_pages_at_once_than_requests(desk: Desk) -> None:
+    email = f"{secrets.token_hex(6)}@example.com"
+    person = {"email": email, "password": "correct horse battery"}
+    async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
+        await http.post("/v1/api/accounts", json=person)
+        cookie = (await http.post("/login", data=person)).headers["set-cookie"].partition(";")[0]
+        desk.guards.capacity.max_per_account = 0
+        refused = await http.get("/dashboard", headers={"Cookie": cookie})
+        desk.guards.capacity.max_per_account = 5
+        shown = await http.get("/dashboard", headers={"Cookie": cookie})
+    assert (refused.status_code, shown.status_code) == (503, 200)
+
+
+async def test_other_requests_are_answered_while_the_description_of_the_api_is_made(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow() -> dict[str, str]:
+        begun.set()
+        assert may_end.wait(20), "nothing else was answered meanwhile"
+        return {"openapi": "3.1.0"}
+
+    monkeypatch.setattr(desk.gateway.app, "openapi", slow)
+    async with desk.http() as http:
+        described = asyncio.create_task(http.get("/openapi.json"))
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        assert (await http.get("/healthz")).status_code == 200
+        may_end.set()
+        assert (await described).json() == {"openapi": "3.1.0"}

@@ -4,6 +4,7 @@ import asyncio
 
 from common import service
 from common.contracts.generation import GENERATE, PACKAGE
+from common.contracts.hub import CHECK_HUB_TOKEN
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
@@ -16,10 +17,12 @@ async def main() -> None:
     hub = Hub(settings.hf_endpoint, token)
     try:
         async with service.connect("generator", settings) as generator:
-            shared = Shared(generator.bus, f"{settings.hf_endpoint} {token}")
+            opened = sorted(settings.shared_models)
+            shared = Shared(generator.bus, f"{settings.hf_endpoint} {token} {opened}")
             handlers = Handlers(hub, settings, generator.bus, shared)
             await generator.answer(GENERATE, handlers.generate, at_once=64)
             await generator.answer(PACKAGE, handlers.package, at_once=64)
+            await generator.answer(CHECK_HUB_TOKEN, handlers.check_hub_token)
             await generator.answer_discovery()
             await generator.run_until_stopped()
     finally:

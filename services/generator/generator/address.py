@@ -1,7 +1,7 @@
 """The address of a model, as people paste it.
 
-Nothing of what was submitted is ever requested: an id and a revision are taken
-out of it, each is checked on its own, and addresses are built anew from them.
+The submitted text itself is never requested: an id and a revision are extracted,
+each is validated on its own, and addresses are built from them.
 """
 
 import re
@@ -13,12 +13,29 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from common.errors import InvalidModel
 
-# Before anything parses it: urlsplit drops newlines and reads a backslash as a
+# Checked before any parsing: urlsplit drops newlines and takes a backslash for a
 # separator, and other scripts have characters that look like a dot or a slash.
 PRINTABLE = re.compile(r"[!-\[\]-~]{1,512}")
 SITES = frozenset(("huggingface.co", "huggingface.co:443", "hf.co", "hf.co:443"))
-NOT_MODELS = frozenset(("datasets", "spaces", "buckets", "collections", "papers", "api"))
-# Git forbids more than this; the Hub's branches and tags use no more.
+# Other kinds of Hub addresses, by their first path segment.
+NOT_MODELS = {
+    "datasets": "a dataset",
+    "spaces": "a Space",
+    "buckets": "a bucket",
+    "collections": "a collection",
+    "papers": "a paper",
+    "api": "the Hub's API",
+}
+# Pages of a model's repository that show a part of it.
+PAGES = {
+    "blob": "a file",
+    "raw": "a file",
+    "resolve": "a file",
+    "commit": "a commit",
+    "discussions": "a discussion",
+}
+BLANKS = " \t\r\n"
+# Stricter than Git, but branches and tags on the Hub need no more.
 REVISION = re.compile(
     r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9][A-Za-z0-9._/-]{0,127}(?<![./])"
 )
@@ -29,33 +46,39 @@ SHAPE = "give https://huggingface.co/<owner>/<name>, also with /tree/<revision>,
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A model's id, valid by the Hub's own rules, and the revision asked for."""
+    """A model's id, valid by the Hub's own rules, and the requested revision."""
 
     id: str
     revision: str = "main"
 
 
 def parse(text: str, revision: str | None = None) -> Address:
-    """The address of a model; `revision` goes before the one in the text.
+    """Parse the address of a model; `revision` takes precedence over the one in the text.
 
     Raises:
-        InvalidModel: it is no address of a model on the Hub.
+        InvalidModel: the text is not the address of a model on the Hub.
     """
+    text = text.strip(BLANKS)
     if not PRINTABLE.fullmatch(text):
-        raise InvalidModel(f"the address has characters that no address of a model has; {SHAPE}")
+        raise InvalidModel(
+            f"the address has characters that a model's address cannot have; {SHAPE}"
+        )
     model, of_address = _split_url(text) if ":" in text else (text, None)
     owner, _, name = model.rpartition("/")
     if (owner or name).lower() in SITES:
-        raise InvalidModel("the address lacks its beginning, https://")
-    if owner in NOT_MODELS:
-        raise InvalidModel(f"this is an address of {owner}, not of a model; {SHAPE}")
+        raise InvalidModel("the address must begin with https://")
+    first, *rest = model.split("/")
+    if first in NOT_MODELS:
+        raise InvalidModel(f"this is the address of {NOT_MODELS[first]}, not of a model; {SHAPE}")
+    if len(rest) > 1 and (pages := [PAGES[part] for part in rest[:2] if part in PAGES]):
+        raise InvalidModel(f"this is the address of {pages[0]} in a repository; {SHAPE}")
     try:
         validate_repo_id(model)
     except HFValidationError:
-        raise InvalidModel(f"this is not the id of a model; {SHAPE}") from None
+        raise InvalidModel(f"this is not a model's id; {SHAPE}") from None
     chosen = revision or of_address or "main"
     if not REVISION.fullmatch(chosen):
-        raise InvalidModel("the revision is not a branch, tag or commit")
+        raise InvalidModel("the revision is not the name of a branch, a tag or a commit")
     return Address(model, chosen)
 
 

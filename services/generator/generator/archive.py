@@ -9,12 +9,12 @@ from common.contracts.generation import Package
 # The earliest moment that a zip can hold.
 MOMENT = (1980, 1, 1, 0, 0, 0)
 UNIX = 3
-# Compressed, the bytes would depend on which zlib Python was built with.
+# Uncompressed: compressed bytes would depend on the zlib that Python was built with.
 METHOD = zipfile.ZIP_STORED
 
 
 def pack(folder: str, commit: str, files: dict[str, str]) -> Package:
-    """A zip with one folder in it, named after the model."""
+    """Zip the files into one folder, named after the model."""
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", METHOD) as archive:
         for name in sorted(files):

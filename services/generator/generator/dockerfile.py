@@ -17,7 +17,7 @@ class Instruction:
 
 
 def parse(text: str) -> list[Instruction]:
-    """The instructions in order. Raises ValueError for what our template has no use for."""
+    """Return the instructions in order. Raises ValueError for syntax our template does not use."""
     instructions = []
     for line in text.split("\n"):
         if not line.strip() or line.startswith("#"):

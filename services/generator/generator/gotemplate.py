@@ -1,4 +1,4 @@
-"""The network's template rules, as far as our template uses them.
+"""The subset of the network's template language that our template uses.
 
 The network renders `lilypad_module.json.tmpl` with Go's text/template over
 inputs that it has encoded as JSON, quotes and all, and then parses the outcome
@@ -16,19 +16,19 @@ GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 class TemplateError(ValueError):
-    """The template uses what the network, or this, does not know."""
+    """The template uses syntax that the network, or this renderer, does not support."""
 
 
 def marshal(value: str) -> str:
-    """A string as Go's json.Marshal writes it."""
+    """Encode a string as Go's json.Marshal does."""
     return json.dumps(value, ensure_ascii=False).translate(GO_ESCAPES)
 
 
 def render(template: str, inputs: Mapping[str, str]) -> str:
-    """The text that the network makes of a template and its inputs. Raises TemplateError."""
+    """Render a template as the network does. Raises TemplateError."""
     values = {name: marshal(value) for name, value in inputs.items()}
     written: list[str] = []
-    # Whether each open `if`, from the outermost in, lets its present branch be written.
+    # For each open `if`, outermost first: whether its current branch is written.
     branches: list[bool] = []
     for text, action in _pieces(template):
         if all(branches):
@@ -64,7 +64,7 @@ def _value(values: Mapping[str, str], name: str, offset: str | None) -> str:
 
 
 def _pieces(template: str) -> Iterator[tuple[str, tuple[str | None, ...] | None]]:
-    """Text and the action after it, in turn; None after the last."""
+    """Yield each text with the action that follows it; None after the last text."""
     at = 0
     while (begin := template.find("{{", at)) >= 0:
         action = ACTION.match(template, begin)

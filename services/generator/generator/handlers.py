@@ -1,4 +1,4 @@
-"""From a request to a module: read the model, judge it, work out its needs, write the files."""
+"""Handlers of the generator: read the model, check it, estimate its resources, write the files."""
 
 from common.bus import Bus
 from common.contracts.generation import (
@@ -9,8 +9,10 @@ from common.contracts.generation import (
     Package,
     Validation,
 )
+from common.contracts.hub import HubIdentity, HubTokenCheck
 from common.errors import ModelRefused
 from generator import (
+    access,
     address,
     archive,
     images,
@@ -21,57 +23,62 @@ from generator import (
     resources,
     validation,
 )
+from generator.access import Access
 from generator.hub import Hub
 from generator.manifest import Manifest
 from generator.measured import Measurements
 from generator.settings import Settings
 from generator.shared import Shared
 from generator.snapshots import Recent, Snapshots
+from models import config as configs
+from models import sizes
 
-# A module is about 40 kB.
-MOST_MODULES = 512
+# Rendered modules to cache; each is about 40 kB.
+MAX_MODULES = 512
 
 
 class Handlers:
     def __init__(
         self, hub: Hub, settings: Settings, bus: Bus | None = None, shared: Shared | None = None
     ) -> None:
-        self.snapshots = Snapshots(hub, shared)
+        self.snapshots = Snapshots(hub, shared, open_models=settings.shared_models)
+        self.access = Access(self.snapshots, bus)
         self.measurements = Measurements(bus)
         self.settings = settings
         self.digests = images.read(settings.base_images)
-        self._rendered: Recent[str, tuple[dict[str, str], list[Check]]] = Recent(MOST_MODULES)
+        self._rendered: Recent[str, tuple[dict[str, str], list[Check], str]] = Recent(MAX_MODULES)
 
     async def generate(self, request: GenerateRequest) -> Module:
-        """The six files, what was checked, and the facts of the model.
+        """Make the six files; return them with the checks and the model's facts.
 
         Raises:
-            InvalidModel: the address is none of a model.
+            InvalidModel: the address is not that of a model.
             ModelNotFound: the Hub has no such model or revision.
             ModelRefused: no module is made for it; `details.reason` says why.
-            HubUnavailable: the Hub is away, slow or answers nonsense.
+            HubUnavailable: the Hub is unreachable or slow, or its answer is malformed.
         """
-        snapshot, age = await self.snapshots.read(
+        snapshot, age, read_by = await self.access.read(
             address.parse(request.model_url, request.revision)
         )
-        task, library, checks = refusals.check(snapshot, request.accept)
+        task, checks = refusals.check(snapshot, request.accept)
         limits = {
-            "largest_vram": self.settings.largest_vram_mib,
-            "largest_memory": self.settings.largest_memory_mib,
+            "max_vram": self.settings.max_vram_mib,
+            "max_host_memory": self.settings.max_host_memory_mib,
         }
         options, unused = resources.settle_batch(task, request.options)
         needs, warnings = resources.estimate(
             snapshot, task, options, **limits, accept=request.accept
         )
         if self.measurements.bus is not None:
-            profile = await self.measurements.of(snapshot, needs)
-            needs, said = measured.apply(needs, profile, options, **limits)
-            replaced = {check.name for check in said}
-            warnings = [check for check in warnings if check.name not in replaced] + said
-        module = manifest.describe(snapshot, task, library, needs, self.digests)
-        files, rendered = self._render(module)
+            profile = await self.measurements.find(snapshot, needs)
+            needs, replacing = measured.apply(needs, profile, options, **limits)
+            replaced = {check.name for check in replacing}
+            warnings = [check for check in warnings if check.name not in replaced] + replacing
+        module = manifest.describe(snapshot, task, needs, self.digests)
+        files, rendered, digest = self._render(module)
         return Module(
             files=files,
+            digest=digest,
             validation=_conclude(
                 [
                     _freshness(age),
@@ -92,30 +99,42 @@ class Handlers:
                 weight_bytes=module.model.weight_bytes,
                 vram_mib=needs.vram,
                 vram_source=needs.vram_source,
+                max_tokens=sizes.max_tokens_of(configs.complete(snapshot.config), task),
                 measured=needs.measured,
+                read_by=read_by,
             ),
         )
 
     async def package(self, request: GenerateRequest) -> Package:
-        """The same files as a zip. Raises as `generate` does."""
+        """Return the same files as a zip. Raises as `generate` does."""
         module = await self.generate(request)
-        return archive.pack(manifest.slug(module.model.id), module.model.commit, module.files)
+        packed = _pack(module.model, module.files)
+        return packed.model_copy(update={"model": module.model})
 
-    def _render(self, module: Manifest) -> tuple[dict[str, str], list[Check]]:
+    async def check_hub_token(self, request: HubTokenCheck) -> HubIdentity:
+        """Ask the Hub which user a token belongs to. Raises as `access.identify` does."""
+        return await access.identify(self.snapshots.hub, request)
+
+    def _render(self, module: Manifest) -> tuple[dict[str, str], list[Check], str]:
         key = module.model_dump_json()
-        kept = self._rendered.look(key)
+        kept = self._rendered.use(key)
         if kept is None:
             files = rendering.render(module)
-            kept = files, validation.check(module, files)
+            digest = _pack(module.model, files).sha256
+            kept = files, validation.check(module, files), digest
             self._rendered.keep(key, kept)
         failed = [check.message for check in kept[1] if check.outcome == "failed"]
         if failed:
             raise ModelRefused(
-                "the module's files did not pass their checks and are not handed out",
+                "the module's files failed their checks",
                 reason="validation",
                 checks=failed,
             )
         return kept
+
+
+def _pack(model: ModelFacts | manifest.Model, files: dict[str, str]) -> Package:
+    return archive.pack(manifest.slug(model.id), model.commit, files)
 
 
 def _freshness(age: float) -> Check:
@@ -130,7 +149,7 @@ def _freshness(age: float) -> Check:
 
 
 def _base(image: str) -> Check:
-    """A version can be moved by its owner; a digest cannot. An operator asks for it."""
+    """Report how the base image is pinned: an owner can move a version, but not a digest."""
     known = "" if "@" in image else "; its digest is not known: python -m generator.images FILE"
     return Check(name="base image", outcome="passed", message=image + known)
 

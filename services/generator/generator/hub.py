@@ -1,18 +1,20 @@
-"""Reads the Hugging Face Hub as if it were hostile: so many bytes, so many seconds, no further.
+"""Reads the Hugging Face Hub as if it were hostile: bounded in bytes, time and redirects.
 
 `huggingface_hub` supplies the rules (what an id is, what its error answers mean).
 Its client is not used: `model_info` and `hf_hub_download` read an answer of any
 size into memory, follow redirects to any host, and their timeout is for each
 read, so that a byte per second holds a thread for ever. Here one
-`httpx2.AsyncClient` streams under a cap, and the caller sets a deadline for all.
+`httpx2.AsyncClient` streams under a cap, and the caller sets an overall deadline.
 """
 
 import asyncio
+import copy
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
-from urllib.parse import quote
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Self
+from urllib.parse import quote, urlencode
 
 import httpx2
 import orjson
@@ -27,27 +29,40 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils._http import hf_raise_for_status, parse_ratelimit_headers
 
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceError
+from generator.shares import Shares
 
 # A model with 20,000 files is described in about 6 MiB.
-MOST_METADATA = 8 * 2**20
-MOST_ERROR = 64 * 2**10
+MAX_METADATA_BYTES = 8 * 2**20
+MAX_ERROR_BYTES = 64 * 2**10
+# Results requested of a search.
+MAX_FOUND = 100
+ID = re.compile(r"[A-Za-z0-9._-]{1,96}(/[A-Za-z0-9._-]{1,96})?")
 REDIRECTS = 3
-# Answers under way at once; each holds at most MOST_METADATA.
+# Concurrent requests; each holds at most MAX_METADATA_BYTES.
 AT_ONCE = 32
-# Files of more than a few kB; what one is read into takes several times its size.
+# Concurrent reads of large files; a parsed file takes several times its size.
 LARGE_AT_ONCE = 4
-# The Hub hands out large files from hosts of its own; files only, without the token.
+# The Hub redirects large files to storage hosts; those never get the token.
 STORAGE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.hf\.co")
-# Seconds that its limits are counted over.
-LONGEST_WINDOW = 300
+# Until the response's headers, which take milliseconds; a body's time depends on its size.
+HEAD_TIMEOUT_S = 10.0
+# The longest window of the Hub's rate limits.
+MAX_WINDOW_S = 300
 PUBLIC = "https://huggingface.co"
-# So `huggingface_hub`, too, tells it from the 401 of a model that is not there.
+# Distinguishes a bad token from the 401 of a missing model, as `huggingface_hub` does.
 REFUSED_LOGIN = "Invalid credentials in Authorization header"
+NO_SUCH_MODEL = "no such model on the Hub, or it is private"
+NOT_OPEN_TO_OWNER = "no such model on the Hub, or your Hub token has no access to it"
+STORE_TOKEN = "store a Hub token of yours with PUT /v1/api/account/hub-token"  # noqa: S105  (advice)
 KEPT_HEADERS = ("x-error-code", "x-error-message", "retry-after", "ratelimit", "ratelimit-policy")
 
 
+class HubDown(HubUnavailable):
+    """The Hub fails for every model: no connection, 5xx or 429."""
+
+
 class Hub:
-    """What is asked of the Hub. Every method may raise the errors of `_refusal`."""
+    """A bounded client of the Hub. Every method may raise the errors of `_refusal`."""
 
     def __init__(
         self,
@@ -59,73 +74,119 @@ class Hub:
         self.endpoint = endpoint.rstrip("/")
         self.token = token
         self.clock = clock
-        # Held by whoever has a large file of a model's in memory, and what it is read into.
-        self.large = asyncio.Semaphore(LARGE_AT_ONCE)
-        # Until when the Hub has said that it answers no more, by what is asked for.
+        # Whether the token is that of an account, not of the operator.
+        self.is_own = False
+        # Held while a large file and its parsed content are in memory.
+        self.large = Shares(LARGE_AT_ONCE)
+        # When the Hub's rate limit resets, by kind of request (`_resource`).
         self._spent_until: dict[str, float] = {}
         self._origin = httpx2.URL(self.endpoint)
-        # Not from build_hf_headers: to name the calling program, that asks the Hub on its own, and
-        # waits for it. Compressed answers are not asked for, so that a small one cannot grow.
+        # Not from build_hf_headers, which blocks on a request of its own to identify the calling
+        # program. No compression, so that a small response cannot expand.
         self._headers = {"user-agent": "lilypad-generator/0.1.0", "accept-encoding": "identity"}
         if token:
             self._headers["authorization"] = f"Bearer {token}"
         self._client = httpx2.AsyncClient(
             transport=transport,
             follow_redirects=False,
-            timeout=httpx2.Timeout(10.0, connect=5.0),
+            # A full pool is ours: it shows before the Hub counts as silent.
+            timeout=httpx2.Timeout(10.0, connect=5.0, pool=HEAD_TIMEOUT_S / 2),
             limits=httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=8),
         )
+        # No cookies: a session that a mirror opens for one token must not serve another token.
+        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     async def close(self) -> None:
         await self._client.aclose()
 
+    def with_token(self, token: str) -> Self:
+        """Return a view of the Hub with an account's own token; it shares the connections."""
+        view = copy.copy(self)
+        view.use_own(token)
+        return view
+
+    def use_own(self, token: str) -> None:
+        self.token, self.is_own = token, True
+        self._headers = {**self._headers, "authorization": f"Bearer {token}"}
+        self._spent_until = {}
+
+    async def whoami(self) -> dict[str, Any]:
+        """Fetch the token's owner; unvalidated."""
+        return _object((await self._get("/api/whoami-v2", MAX_METADATA_BYTES)).content)
+
     async def model(self, id: str, revision: str) -> dict[str, Any]:
-        """What the Hub says of a model at a revision; unchecked beyond being an object."""
+        """Fetch the description of a model at a revision; validated as a JSON object only."""
         path = f"/api/models/{id}/revision/{quote(revision, safe='')}"
-        answer = await self._get(f"{path}?blobs=true&securityStatus=true", MOST_METADATA)
+        answer = await self._get(f"{path}?blobs=true&securityStatus=true", MAX_METADATA_BYTES)
         return _object(answer.content)
 
-    async def file(self, id: str, commit: str, name: str, most: int) -> bytes:
-        """A whole file of at most `most` bytes."""
-        return (await self._get(_resolve(id, commit, name), most)).content
+    async def pull_requests(self, id: str, author: str) -> dict[str, Any]:
+        """Fetch the first page of an author's open pull requests to a model; unvalidated."""
+        query = f"p=0&type=pull_request&status=open&author={quote(author, safe='')}"
+        answer = await self._get(f"/api/models/{id}/discussions?{query}", MAX_METADATA_BYTES)
+        return _object(answer.content)
+
+    async def file(self, id: str, commit: str, name: str, max_bytes: int) -> bytes:
+        """Fetch a whole file of at most `max_bytes` bytes."""
+        return (await self._get(_resolve(id, commit, name), max_bytes)).content
 
     async def part(self, id: str, commit: str, name: str, begin: int, length: int) -> bytes:
-        """At most `length` bytes of a file from `begin` on, whatever its size."""
+        """Return at most `length` bytes of a file from `begin` on."""
         wanted = {"range": f"bytes={begin}-{begin + length - 1}"}
         answer = await self._get(_resolve(id, commit, name), length, wanted, cut=True)
         if answer.status_code != 206 and begin:
-            raise HubUnavailable("the Hub gave another part of a file than asked for", status=502)
+            raise HubUnavailable("the Hub sent another byte range than requested", status=502)
         return answer.content
 
+    async def search(self, **query: str) -> list[str]:
+        """Search the Hub for public models; return their ids, most downloaded first."""
+        path = "/api/models?" + urlencode(query | {"sort": "downloads", "limit": str(MAX_FOUND)})
+        # Anonymous, because the token would also find its owner's private models.
+        answer = await self._get(path, MAX_METADATA_BYTES, anonymous=True)
+        return _ids(answer.content)
+
     async def _get(
-        self, path: str, most: int, headers: Mapping[str, str] | None = None, *, cut: bool = False
+        self,
+        path: str,
+        max_bytes: int,
+        headers: Mapping[str, str] | None = None,
+        *,
+        cut: bool = False,
+        anonymous: bool = False,
     ) -> httpx2.Response:
         self._check_quota(path)
         url = httpx2.URL(self.endpoint + path)
         sent = {**self._headers, **(headers or {})}
+        if anonymous:
+            sent.pop("authorization", None)
         try:
             for _ in range(REDIRECTS + 1):
                 request = self._client.build_request("GET", url, headers=sent)
-                answer = await self._client.send(request, stream=True)
+                async with asyncio.timeout(HEAD_TIMEOUT_S):
+                    answer = await self._client.send(request, stream=True)
                 try:
                     self._note_quota(path, answer)
                     if not answer.is_redirect:
-                        return await _read(answer, most, cut)
+                        return await _read(answer, max_bytes, cut)
                     url = self._follow(url, answer)
                     if not self._is_home(url):
                         sent.pop("authorization", None)
                 finally:
                     await answer.aclose()
         except HfHubHTTPError as error:
-            raise _refusal(error) from None
-        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError):
+            raise self._refusal(error, path) from None
+        except httpx2.PoolTimeout:
             raise HubUnavailable(
+                "too many models are being read; try again", retry_after=5
+            ) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError):
+            raise HubDown(
                 "the Hugging Face Hub cannot be reached; try again shortly", retry_after=5
             ) from None
-        raise HubUnavailable("the Hub redirects without end", status=502)
+        raise HubUnavailable("the Hub redirects in a loop", status=502)
 
     def _check_quota(self, path: str) -> None:
-        """Ask nothing that the Hub has said it will not answer: that only makes it stricter."""
+        """Raise while a rate limit is used up: more requests would only make the Hub stricter."""
         wait = self._spent_until.get(_resource(path), 0.0) - self.clock()
         if wait > 0:
             raise _limited(int(wait) + 1)
@@ -133,11 +194,11 @@ class Hub:
     def _note_quota(self, path: str, answer: httpx2.Response) -> None:
         limit = parse_ratelimit_headers(answer.headers)
         if limit and limit.remaining <= 0:
-            wait = min(limit.reset_in_seconds, LONGEST_WINDOW)
+            wait = min(limit.reset_in_seconds, MAX_WINDOW_S)
             self._spent_until[_resource(path)] = self.clock() + wait
 
     def _follow(self, url: httpx2.URL, answer: httpx2.Response) -> httpx2.URL:
-        """Where a redirect leads, if the Hub itself answers there."""
+        """Return the target of a redirect if it is on the Hub itself."""
         target = url.join(answer.headers.get("location", ""))
         is_storage = (
             self.endpoint == PUBLIC
@@ -149,6 +210,31 @@ class Hub:
             raise HubUnavailable("the Hub redirects to another host", status=502)
         return target
 
+    def gated(self, id: str) -> ModelRefused:
+        """Return the refusal of a gated model, with how to get access."""
+        where = f"{self.endpoint}/{id}"
+        if self.is_own:
+            advice = f"the Hub account of your token has no access: ask for it at {where}"
+        else:
+            advice = f"ask for access at {where}, then {STORE_TOKEN}"
+        return ModelRefused(f"the model is gated; {advice}", reason="gated")
+
+    def _refusal(self, error: HfHubHTTPError, path: str) -> ServiceError:
+        if isinstance(error, GatedRepoError):
+            return self.gated(_id_in(path))
+        refusal = _refusal(error)
+        if not self.is_own:
+            return refusal
+        if refusal.details.get("reason") == "hub-token":
+            return ModelRefused(
+                "the Hub does not accept your Hub token any more; store another with"
+                " PUT /v1/api/account/hub-token",
+                reason="hub-token",
+            )
+        if refusal.message == NO_SUCH_MODEL:
+            return ModelNotFound(NOT_OPEN_TO_OWNER)
+        return refusal
+
     def _is_home(self, url: httpx2.URL) -> bool:
         home = self._origin
         return (url.scheme, url.host, url.port, url.userinfo) == (
@@ -159,32 +245,39 @@ class Hub:
         )
 
 
+def _id_in(path: str) -> str:
+    """Return the model's id in a path built by one of the methods above."""
+    return re.split("/revision/|/resolve/|/discussions", path)[0].removeprefix("/api/models")[1:]
+
+
 def _resolve(id: str, commit: str, name: str) -> str:
     return f"/{id}/resolve/{commit}/{quote(name, safe='/')}"
 
 
-async def _read(answer: httpx2.Response, most: int, cut: bool) -> httpx2.Response:
-    """The answer with its body: all of it, or with `cut` its first `most` bytes."""
+async def _read(answer: httpx2.Response, max_bytes: int, cut: bool) -> httpx2.Response:
+    """Read the whole body, or with `cut` its first `max_bytes` bytes."""
     if answer.is_error:
-        most, cut = MOST_ERROR, True
+        max_bytes, cut = MAX_ERROR_BYTES, True
     if answer.headers.get("content-encoding", "identity") != "identity":
-        raise HubUnavailable("the Hub compressed an answer unasked", status=502)
+        raise HubUnavailable(
+            "the Hub compressed an answer that was requested uncompressed", status=502
+        )
     body = bytearray()
     async for piece in answer.aiter_raw():
         body += piece
-        if len(body) > most:
+        if len(body) > max_bytes:
             if not cut:
                 raise HubUnavailable(
-                    f"the Hub's answer is larger than {most:,} bytes, which none should be",
+                    f"the Hub's answer is larger than {max_bytes:,} bytes",
                     status=502,
                 )
             break
     headers = {name: answer.headers[name] for name in KEPT_HEADERS if name in answer.headers}
-    whole = httpx2.Response(
-        answer.status_code, headers=headers, content=bytes(body[:most]), request=answer.request
+    response = httpx2.Response(
+        answer.status_code, headers=headers, content=bytes(body[:max_bytes]), request=answer.request
     )
-    hf_raise_for_status(whole)
-    return whole
+    hf_raise_for_status(response)
+    return response
 
 
 def _object(content: bytes) -> dict[str, Any]:
@@ -193,23 +286,28 @@ def _object(content: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         value = None
     if not isinstance(value, dict):
-        raise HubUnavailable("the Hub's answer is not what a Hub answers", status=502)
+        raise HubUnavailable("the Hub's answer is malformed", status=502)
     return value
 
 
+def _ids(content: bytes) -> list[str]:
+    """Return the well-formed ids in a list of models; skip anything else."""
+    try:
+        listed = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        listed = []
+    named = [model.get("id") for model in listed if isinstance(model, dict)]
+    return [id for id in named if isinstance(id, str) and ID.fullmatch(id)]
+
+
 def _refusal(error: HfHubHTTPError) -> ServiceError:  # noqa: PLR0911  (one per meaning)
-    """What an error of the Hub means to the caller."""
+    """Translate an error of the Hub for the caller."""
     status = error.response.status_code
     if status == 401 and error.response.headers.get("x-error-message") == REFUSED_LOGIN:
         return HubUnavailable(
             "the Hub does not accept this server's HF_TOKEN: its operator has to replace it",
             status=502,
             reason="hub-token",
-        )
-    if isinstance(error, GatedRepoError):
-        return ModelRefused(
-            "the model is gated: its owner grants access on request, and this server has none",
-            reason="gated",
         )
     if isinstance(error, DisabledRepoError):
         return ModelRefused("the Hub has disabled this model", reason="disabled")
@@ -224,16 +322,15 @@ def _refusal(error: HfHubHTTPError) -> ServiceError:  # noqa: PLR0911  (one per 
     if isinstance(error, EntryNotFoundError):
         return ModelRefused("a file of the model is missing on the Hub", reason="incomplete")
     if isinstance(error, RepositoryNotFoundError) or status in {401, 404}:
-        return ModelNotFound("no such model on the Hub, or it is private")
+        return ModelNotFound(NO_SUCH_MODEL)
     if status == 429:
         return _limited(_wait(error.response))
-    return HubUnavailable(
-        f"the Hub answers with an error ({status}); try again shortly", retry_after=10
-    )
+    kind = HubDown if status >= 500 else HubUnavailable
+    return kind(f"the Hub answers with an error ({status}); try again shortly", retry_after=10)
 
 
 def _limited(seconds: int) -> HubUnavailable:
-    return HubUnavailable(
+    return HubDown(
         "the Hub answers no more requests of this server for now",
         retry_after=seconds,
         reason="hub-limit",
@@ -241,20 +338,20 @@ def _limited(seconds: int) -> HubUnavailable:
 
 
 def _resource(path: str) -> str:
-    """The Hub counts its API and its files apart."""
+    """Return which of the Hub's rate limits a path counts against."""
     return "api" if path.startswith("/api/") else "files"
 
 
 def _wait(answer: httpx2.Response) -> int:
-    """Seconds until the Hub answers again, as it says itself; within its 5 minute window."""
+    """Return the seconds to wait that the Hub states, at most its five-minute window."""
     limit = parse_ratelimit_headers(answer.headers)
-    said = answer.headers.get("retry-after", "")
-    seconds = limit.reset_in_seconds if limit else int(said) if said.isdecimal() else 30
-    return min(max(seconds, 1), LONGEST_WINDOW)
+    header = answer.headers.get("retry-after", "")
+    seconds = limit.reset_in_seconds if limit else int(header) if header.isdecimal() else 30
+    return min(max(seconds, 1), MAX_WINDOW_S)
 
 
 async def within(seconds: float, reading: Any) -> Any:
-    """Await a reading that may span several answers, for so long in all."""
+    """Await a read that may take several requests, with one timeout for all of them."""
     try:
         async with asyncio.timeout(seconds):
             return await reading

@@ -1,4 +1,4 @@
-"""Base images: an exact version each, and its digest once an operator has asked for it.
+"""Base images: an exact version each, and its digest once an operator has fetched it.
 
     python -m generator.images FILE     ask the registry, write the digests to FILE
 
@@ -19,12 +19,14 @@ import httpx2
 # runs 12.6; the torch of Python's registry brings CUDA 13, for which providers' may be too old.
 CPU = "python:3.11.14-slim-bookworm"
 CPU_WITH_COMPILER = "python:3.11.14-bookworm"
-GPU = "pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime"
-GPU_WITH_COMPILER = "pytorch/pytorch:2.13.0-cuda12.6-cudnn9-devel"
+# The version of torch that the images with CUDA bring, and that every module pins.
+TORCH = "2.13.0"
+GPU = f"pytorch/pytorch:{TORCH}-cuda12.6-cudnn9-runtime"
+GPU_WITH_COMPILER = f"pytorch/pytorch:{TORCH}-cuda12.6-cudnn9-devel"
 ALL = (CPU, CPU_WITH_COMPILER, GPU, GPU_WITH_COMPILER)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 REGISTRY = "https://registry-1.docker.io"
-# What a registry calls the list of an image's platforms; its digest is the one to pin.
+# Media types of a multi-platform image index; its digest is the one to pin.
 KINDS = (
     "application/vnd.oci.image.index.v1+json, "
     "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -38,13 +40,13 @@ def choose(*, gpu: bool, compiled: bool) -> str:
 
 
 def pin(image: str, digests: Mapping[str, str] | None) -> str:
-    """The image as a Dockerfile names it: with its digest, where that is known."""
+    """Return the image as a Dockerfile names it, with its digest if that is known."""
     found = (digests or {}).get(image)
     return f"{image}@{found}" if found else image
 
 
 def read(path: Path | None) -> dict[str, str]:
-    """Digests by image. Raises ValueError for a file that is not what `refresh` writes."""
+    """Read the digests by image. Raises ValueError unless `refresh` wrote the file."""
     if path is None:
         return {}
     table = json.loads(path.read_text(encoding="utf-8"))
@@ -56,11 +58,11 @@ def read(path: Path | None) -> dict[str, str]:
 
 
 def digest(client: httpx2.Client, image: str) -> str:
-    """The digest that the registry has for the image's version now.
+    """Fetch the current digest of the image's version from the registry.
 
     Raises:
-        httpx2.HTTPError: the registry is away, or has no such version.
-        ValueError: it answers something else.
+        httpx2.HTTPError: the registry is unavailable, or has no such version.
+        ValueError: its response is malformed.
     """
     name, _, tag = image.partition(":")
     repository = name if "/" in name else f"library/{name}"
@@ -77,19 +79,19 @@ def digest(client: httpx2.Client, image: str) -> str:
 
 
 def _token(client: httpx2.Client, challenge: str) -> str:
-    """What anyone is given for reading, from the server that the challenge names."""
-    said = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-    if "realm" not in said:
+    """Fetch an anonymous read token from the server that the challenge names."""
+    parameters = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+    if "realm" not in parameters:
         raise ValueError("the registry does not say where to log in")
-    wanted = {name: said[name] for name in ("service", "scope") if name in said}
-    answer = client.get(said["realm"], params=wanted)
+    wanted = {name: parameters[name] for name in ("service", "scope") if name in parameters}
+    answer = client.get(parameters["realm"], params=wanted)
     answer.raise_for_status()
     content: dict[str, Any] = answer.json()
     return str(content.get("token") or content.get("access_token") or "")
 
 
 def refresh(path: Path, registry: str = REGISTRY) -> dict[str, str]:
-    """Ask for all images; the file is replaced only when every one has answered."""
+    """Fetch all digests; replace the file only if every one of them arrived."""
     with httpx2.Client(base_url=registry, timeout=30) as client:
         table = {image: digest(client, image) for image in ALL}
     unfinished = path.with_suffix(".part")

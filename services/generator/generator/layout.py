@@ -13,32 +13,35 @@ from typing import Any
 import orjson
 
 from common.errors import ModelRefused
+from generator.reasons import refuse
 
 INDEXES = {"model_index.json": "diffusers", "modules.json": "sentence-transformers"}
-# More than any pipeline has; each is a configuration to read.
-MOST_FOLDERS = 24
+# More than any pipeline has; each folder is one more config to read.
+MAX_FOLDERS = 24
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-# What model_index.json may name beside the two libraries: parts of diffusers itself.
+# Modules that model_index.json may name: the two libraries, and parts of diffusers itself.
 PARTS = {"diffusers", "transformers", "stable_diffusion", "shap_e", "wan", "flux"}
 CLASS = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 MODULE = re.compile(r"sentence_transformers(?:\.[a-z_]{1,64}){0,6}\.[A-Za-z]{1,64}")
 
 
-# Parts of a pipeline that are called so have no weights.
+# Classes of pipeline components that have no weights.
 WEIGHTLESS = re.compile(
     r"TokenizersBackend|\w*(?:Tokenizer(?:Fast)?|Scheduler|Processor(?:Fast|Pil)?|FeatureExtractor)"
 )
-# Modules of sentence-transformers that only models of such a class are made of.
+# Modules of sentence-transformers that turn a text into one vector.
+VECTORS = frozenset(("Pooling", "StaticEmbedding", "WordEmbeddings"))
+# The model class that modules of these sentence-transformers packages imply.
 ENCODERS = {"sparse_encoder": "SparseEncoder", "multi_vector_encoder": "MultiVectorEncoder"}
 TOKENIZER = re.compile(r"TokenizersBackend|\w*Tokenizer(?:Fast)?")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`folders` are those of the model's parts, "" the root; `pipeline` a class of diffusers.
+    """The folders of a model's parts ("" is the root), and for diffusers its `pipeline` class.
 
-    `classes` are those that the index names, by folder; `encoder` is the class of
-    sentence-transformers that its modules are for, where others would make something else of them.
+    `classes` are the index's class names by folder; `encoder` is the class of
+    sentence-transformers that its modules require, if any other would misread them.
     """
 
     library: str | None = None
@@ -48,8 +51,13 @@ class Layout:
     encoder: str | None = None
 
     @property
+    def is_static(self) -> bool:
+        """Whether the model is a table of word vectors, without a config of transformers."""
+        return bool(self.folders) and self.classes.get(self.folders[0]) == "StaticEmbedding"
+
+    @property
     def tokenizers(self) -> dict[str, str | None]:
-        """The folders that have a tokenizer's files, with its class where the index names it."""
+        """The folders with a tokenizer's files, and its class if the index names one."""
         if self.library is None:
             return {"": None}
         if self.library == "diffusers":
@@ -59,23 +67,23 @@ class Layout:
 
     @property
     def with_weights(self) -> tuple[str, ...]:
-        """The folders that may have weights, and must in a pipeline of diffusers."""
+        """The folders that may have weights; in a diffusers pipeline each of them must."""
         if self.library != "diffusers":
             return self.folders
         return tuple(at for at, name in self.classes.items() if not WEIGHTLESS.fullmatch(name))
 
 
 def read(name: str, content: bytes) -> Layout:
-    """The layout that an index describes. Raises ModelRefused: nonsense, or code of its author."""
+    """Parse an index. Raises ModelRefused if it is malformed or brings its author's code."""
     try:
         index = orjson.loads(content)
     except orjson.JSONDecodeError:
         index = None
     layout = _components(index) if name == "model_index.json" else _modules(index)
-    if len(layout.folders) > MOST_FOLDERS or not all(
+    if len(layout.folders) > MAX_FOLDERS or not all(
         folder == "" or FOLDER.fullmatch(folder) for folder in layout.folders
     ):
-        raise ModelRefused(f"{name} names folders that a model does not have", reason="config")
+        raise ModelRefused(f"{name} names folders that are not in the repository", reason="config")
     return layout
 
 
@@ -99,19 +107,35 @@ def _modules(index: Any) -> Layout:
     if not isinstance(index, list) or not all(isinstance(module, dict) for module in index):
         raise ModelRefused("modules.json is not a list of objects", reason="config")
     for module in index:
+        if str(module.get("type")).startswith("pylate."):
+            raise late_interaction()
         if not MODULE.fullmatch(str(module.get("type"))):
             raise _custom("modules.json")
-    # The root is read in any case, for the configuration of the whole.
-    named = {str(one.get("path", "")): str(one["type"]).rpartition(".")[2] for one in index}
-    first = str(index[0].get("path", "")) if index else ""
+    # The root is always read: it has the configuration of the whole model.
+    named = {_folder(one): str(one["type"]).rpartition(".")[2] for one in index}
+    first = _folder(index[0]) if index else ""
     folders = (first, *sorted({*named, ""} - {first}))
-    of = {part for one in index for part in str(one["type"]).split(".")}
-    encoder = next((name for part, name in ENCODERS.items() if part in of), None)
+    parts = {part for one in index for part in str(one["type"]).split(".")}
+    encoder = next((name for part, name in ENCODERS.items() if part in parts), None)
     return Layout("sentence-transformers", folders, classes={first: "", **named}, encoder=encoder)
+
+
+def _folder(module: dict[str, Any]) -> str:
+    """Return a module's folder; some indexes write "." for the root and "./x" below it."""
+    path = str(module.get("path", ""))
+    return "" if path == "." else path.removeprefix("./")
+
+
+def late_interaction() -> ModelRefused:
+    return refuse(
+        "the model compares texts token by token (late interaction), which no module does",
+        "architecture",
+        "a model that makes one vector of a text",
+    )
 
 
 def _custom(name: str) -> ModelRefused:
     return ModelRefused(
-        f"{name} asks for code of the model's author to be run, which no module does",
+        f"{name} requires code of the model's author, which modules do not run",
         reason="custom-code",
     )

@@ -17,10 +17,11 @@ from pydantic.alias_generators import to_camel
 
 from common.contracts.generation import Measured
 from generator import images
-from generator.refusals import license_of
+from generator.licenses import license_of
 from generator.resources import Resources
 from generator.snapshot import Snapshot
-from generator.tasks import Parameter, Task
+from models.families import FAMILIES, stack_of
+from models.tasks import Parameter, Task
 
 VERSION = "0.1.0"
 SLUG = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -70,9 +71,16 @@ class Model(Part):
 
 
 class Run(Part):
-    """How the model is run. `dtype` is for a GPU; a processor computes in float32."""
+    """The way the model is run. `dtype` is for a GPU; a processor computes in float32.
+
+    `class` is the library's class that loads the model, and `processor` the one that prepares its
+    inputs, where no pipeline of the library finds them.
+    """
 
     family: str
+    stack: str
+    class_: str | None = Field(None, alias="class")
+    processor: str | None = None
     batch_size: int
     max_tokens: int
     dtype: Literal["float32", "float16", "bfloat16"]
@@ -117,6 +125,7 @@ class Output(Part):
     name: Name
     type: Literal["file"] = "file"
     path: str
+    fields: dict[str, str]
     description: str
 
 
@@ -142,7 +151,6 @@ class Manifest(Part):
 def describe(
     snapshot: Snapshot,
     task: Task,
-    library: str,
     needs: Resources,
     digests: Mapping[str, str] | None = None,
 ) -> Manifest:
@@ -150,12 +158,12 @@ def describe(
     assert snapshot.weights
     return Manifest(
         name=slug(snapshot.id),
-        description=f"{task.name} with {snapshot.id}",
+        description=f"{task.tag} with {snapshot.id}",
         model=Model(
             id=snapshot.id,
             commit=snapshot.commit,
-            task=task.name,
-            library=library,
+            task=task.tag,
+            library=task.library,
             license=license_of(snapshot),
             parameters=snapshot.weights.parameters,
             weight_bytes=snapshot.weights.bytes,
@@ -166,6 +174,9 @@ def describe(
         ),
         run=Run(
             family=task.family,
+            stack=stack_of(task),
+            class_=task.auto_classes[0] if FAMILIES[task.family].named else None,
+            processor=task.processor,
             batch_size=needs.batch_size,
             max_tokens=needs.max_tokens,
             dtype=needs.dtype,
@@ -185,43 +196,16 @@ def describe(
             execution_timeout=needs.execution_timeout,
             measured=needs.measured,
         ),
-        inputs=[_scalar(parameter, needs.max_tokens) for parameter in inputs_of(task)],
+        inputs=[_scalar(parameter, needs.max_tokens) for parameter in task.inputs],
         outputs=[
             Output(
                 name="result",
                 path="/outputs/result.json",
-                description=f"status, outputs, timings, model. {task.answers}",
+                fields=dict(task.returns.fields),
+                description=f"status, outputs, timings, model. {task.returns}",
             )
         ],
     )
-
-
-def inputs_of(task: Task) -> tuple[Parameter, ...]:
-    """The scalar inputs of a task, the input itself first."""
-    subject = {
-        "text": Parameter("text", "string", "The text."),
-        "question": Parameter("question", "string", "The question."),
-        "audio": Parameter(
-            "audio",
-            "string",
-            "The sound: WAV, FLAC, OGG or MP3 as base64, or a file's name in /inputs.",
-        ),
-        "table": Parameter(
-            "table",
-            "string",
-            "The table: JSON {column: [cell, ...]} or CSV, or a CSV file's name in /inputs.",
-        ),
-        "series": Parameter("series", "string", "The series: a list of numbers as JSON."),
-        "image": Parameter("image", "string", "The image, as base64, or a file's name in /inputs."),
-        "video": Parameter(
-            "video",
-            "string",
-            "The video: an animated PNG, GIF or WebP as base64, or a file's name in /inputs.",
-        ),
-        "number": Parameter("number", "integer", "Which one: the seed of this answer."),
-    }[task.takes]
-    seed = Parameter("seed", "integer", "Of every random choice.", 0, 0, 2**32 - 1)
-    return subject, *task.parameters, seed
 
 
 def _scalar(parameter: Parameter, max_tokens: int) -> ScalarInput:

@@ -1,4 +1,4 @@
-"""What a benchmark measured of a model, in place of what is worked out from its headers.
+"""Replaces estimates with figures from a benchmark run of the model.
 
     peak    base + slope x batch: the line through the peaks that were measured. The slope is
             that of sequences as long as those measured; for the module's longest inputs it is
@@ -6,9 +6,9 @@
     vram    peak x 1.2 + 640 MiB (the CUDA context, which the allocator does not count)
     memory  on a processor peak x 1.2: the process as a whole was measured
 
-What counts is the caller's own latest good run of the same commit, on the kind of device and in
-the dtype that the module uses. A run of another account says nothing here, so that nobody
-changes what somebody else is handed.
+Only the caller's own latest successful run counts: of the same commit, on the kind of device and
+in the dtype that the module uses. Runs of other accounts are ignored, so that no account can
+change the modules of another.
 """
 
 import math
@@ -16,42 +16,43 @@ import re
 import time
 from dataclasses import replace
 
-from common.bus import Bus, NoResponders
+from common.bus import Bus
 from common.contracts.benchmarking import PROFILE, Profile, ProfileRequest
 from common.contracts.generation import Check, GenerateOptions, Measured
-from common.errors import ServiceError
-from generator.resources import CUDA_CONTEXT, Resources, enough, requested, rounded_up
+from common.errors import NoResponders, ServiceError
+from generator.resources import CUDA_CONTEXT, Resources, enough, rounded_up
 from generator.snapshot import Snapshot
+from models.dtypes import to_mib
 
-# Inputs differ from those that were measured; as much room as the run itself recommends.
+# Room for inputs unlike the measured ones; the same factor as in a run's recommendations.
 HEADROOM = 1.2
-# GenerateOptions takes no more either.
-LARGEST_BATCH = 1024
-# A benchmarker that does not answer in time is left alone for so many seconds.
+# The same bound as in GenerateOptions.
+MAX_BATCH_SIZE = 1024
+# Pause in seconds before a benchmarker that timed out is called again.
 REST = 5.0
 
 
 class Measurements:
-    """Asks the benchmarker; without a bus there is nothing to ask."""
+    """The benchmarker's measurements; none without a bus."""
 
     def __init__(self, bus: Bus | None = None) -> None:
         self.bus = bus
         self._rest_until = 0.0
 
-    async def of(self, snapshot: Snapshot, needs: Resources) -> Profile | None:
-        """The caller's measurement, empty if there is none; None if nobody can say."""
+    async def find(self, snapshot: Snapshot, needs: Resources) -> Profile | None:
+        """Return the caller's measurement, empty without one; None if it cannot be fetched."""
         if self.bus is None or time.monotonic() < self._rest_until:
             return None
-        asked = ProfileRequest(
+        request = ProfileRequest(
             model_id=snapshot.id,
             commit=snapshot.commit,
             device="cuda" if needs.gpu else "cpu",
             dtype=needs.dtype,
         )
         try:
-            return await self.bus.call(PROFILE, asked)
+            return await self.bus.call(PROFILE, request)
         except NoResponders:
-            return None  # known at once, so asking again costs nothing
+            return None  # fails at once, so the next call costs nothing
         except ServiceError:
             self._rest_until = time.monotonic() + REST
             return None
@@ -62,10 +63,10 @@ def apply(
     profile: Profile | None,
     options: GenerateOptions,
     *,
-    largest_vram: int,
-    largest_memory: int,
+    max_vram: int,
+    max_host_memory: int,
 ) -> tuple[Resources, list[Check]]:
-    """The needs as measured, or as they were, and a check that says which."""
+    """Return the needs, measured if possible, and a check that says whether they are."""
     if profile is None:
         return needs, [_says("the benchmarker is away: the figures are estimates")]
     if profile.run_id is None or profile.base_memory is None or profile.batch_size is None:
@@ -74,11 +75,11 @@ def apply(
             _says(f"this account has not measured this commit {where}: the figures are estimates")
         ]
     each = (profile.memory_per_sample or 0.0) * _stretch(needs, profile)
-    largest = largest_vram - CUDA_CONTEXT if needs.gpu else largest_memory
+    largest = max_vram - CUDA_CONTEXT if needs.gpu else max_host_memory
     fits = (largest / HEADROOM - profile.base_memory) / each if each else math.inf
     if fits < (options.batch_size or 1):
         return needs, [_says("what was measured leaves no room here: the figures are estimates")]
-    batch = options.batch_size or int(min(profile.batch_size, LARGEST_BATCH, fits))
+    batch = options.batch_size or int(min(profile.batch_size, MAX_BATCH_SIZE, fits))
     peak = rounded_up((profile.base_memory + each * batch) * HEADROOM)
     measured = _provenance(profile)
     if needs.gpu:
@@ -86,7 +87,7 @@ def apply(
         checks = []
     else:
         source = needs.vram_source if options.gpu is False else "measured"
-        memory = peak if options.memory is None else requested(options.memory)
+        memory = peak if options.memory is None else to_mib(options.memory)
         found = replace(needs, memory=memory, vram_source=source)
         if options.memory is None:
             found = replace(found, memory_source="measured")
@@ -96,7 +97,7 @@ def apply(
 
 
 def _stretch(needs: Resources, profile: Profile) -> float:
-    """How much more an input of the module may take than one that was measured."""
+    """Return the factor by which memory grows from a measured input to the module's longest."""
     longer = max(needs.max_tokens / profile.tokens, 1.0) if profile.tokens else 1.0
     eager = "eager" in (profile.attention, needs.attention)
     return longer**2 if eager else longer

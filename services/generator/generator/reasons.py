@@ -1,4 +1,4 @@
-"""How a model is refused: with the reason, as a word and in a sentence, and what would help."""
+"""Refusals of a model: the reason as a word and as a sentence, and an alternative."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ REASONS = frozenset(
 }
 
 
-def refuse(said: str, reason: str, help: str, **details: Any) -> ModelRefused:
-    """The error to raise; `help` is what would help who wants a module all the same."""
+def refuse(message: str, reason: str, help: str, **details: Any) -> ModelRefused:
+    """Build the error to raise; `help` names an alternative that would work."""
     assert reason in REASONS
-    return ModelRefused(f"{said}; what would help: {help}", reason=reason, **details)
+    return ModelRefused(f"{message}; what would help: {help}", reason=reason, **details)

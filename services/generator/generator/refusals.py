@@ -1,9 +1,8 @@
-"""Which models no module is made for, and what to beware of in the others.
+"""Refuses models that no module can serve, and warns about the others.
 
 `check` raises ModelRefused with one of `reasons.REASONS`.
 """
 
-import re
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -12,122 +11,93 @@ from common.contracts.generation import Accepted, Check
 from common.errors import ModelRefused
 from generator import requirements, vocabulary
 from generator.configs import QUANTIZED
-from generator.hub_tags import FORMER, TAGS, WHOLE, refusal_of
-from generator.libraries import LIBRARIES, architectures, rows_of, table
+from generator.layout import late_interaction
+from generator.licenses import check_license
 from generator.reasons import refuse
+from generator.recognition import check_library, library_of, named_tag, task_of
 from generator.snapshot import Snapshot
-from generator.tasks import Task, with_vision
+from models.families import stack_of, with_vision
+from models.origins import NATIVE, own_code_help
+from models.tables import architectures, table
+from models.tasks import LIBRARIES, Task
+from models.tasks.sentences import RANKINGS
 
-LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
-# mnpl and mrl are Mistral's, the last is Apple's: for research.
-NON_COMMERCIAL = re.compile(
-    r"(?:^|-)(?:nc|noncommercial|non-commercial|research|mnpl|mrl)(?:-|$)|^apple-amlr$"
-)
+# The class of ColBERT's own checkpoints.
+LATE_INTERACTION = "HF_ColBERT"
+# Pipeline components that are often submitted as whole pipelines, shown by name.
+PARTS_OF_PIPELINES = frozenset(
+    ("AutoencoderKL", "ControlNetModel", "FluxControlNetModel", "SD3ControlNetModel")
+) | {"UNet2DConditionModel", "MotionAdapter", "T2IAdapter"}
 
 
-def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, str, list[Check]]:
-    """The model's task, its library, and what was looked at.
+def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list[Check]]:
+    """Return the row that serves the model, and the checks.
 
-    Raises ModelRefused, but not for what is in `accept`.
+    Raises ModelRefused, except for reasons listed in `accept`.
     """
-    name = task_of(snapshot)
+    named_tag(snapshot)
+    check_library(snapshot)
     check_weights(snapshot)
+    check_code(snapshot)
+    name = task_of(snapshot)
     library = library_of(snapshot, name)
     task = LIBRARIES[library][name]
     check_architecture(snapshot, task, library)
     check_head(snapshot, task, library)
+    check_labels(snapshot, task)
     if library == "transformers":
         task = check_vision(snapshot, task)
     check_tokenizers(snapshot, task, library)
     check_preparation(snapshot, task, library)
     return (
         task,
-        library,
         [
             Check(name="safety", outcome="passed", message="safetensors weights, no custom code"),
             check_license(snapshot, accept),
             check_access(snapshot),
             check_scan(snapshot),
+            *check_conversion(snapshot),
         ],
     )
 
 
-CARD = "a copy of the model whose card says its pipeline_tag, one of " + ", ".join(
-    tag for tag in TAGS if rows_of(tag)
-)
-
-
-# What sentence-transformers writes into the card of a sparse encoder, and says of one without.
-DENSE = (None, "feature-extraction", "sentence-similarity")
-
-
-def task_of(snapshot: Snapshot) -> str:
-    """The pipeline tag, one that is served."""
-    description = snapshot.description
-    if description.disabled:
-        raise ModelRefused("the Hub has disabled this model", reason="disabled")
-    info = description.transformers_info
-    name = description.pipeline_tag or (info.pipeline_tag if info else None)
-    if snapshot.layout.encoder == "SparseEncoder" and name in DENSE:
-        return "text-retrieval"
-    if name is None and "Pooling" in snapshot.layout.classes.values():
-        return "sentence-similarity"  # one vector per text is good for nothing else
-    if name is None:
-        raise refuse("the model does not say which task it is for", "task", CARD)
-    if refusal := refusal_of(name):
-        raise refuse(f"no module is made for {name}: {refusal.reason}", "task", refusal.help)
-    if name in FORMER:
-        raise refuse(
-            f"the Hub no longer has the task {name}",
-            "task",
-            f"a copy of the model whose card says pipeline_tag: {FORMER[name]}",
-        )
-    if not rows_of(name):
-        raise refuse("the model's task is none of the Hub's", "task", CARD)
-    return name
-
-
-def library_of(snapshot: Snapshot, task: str) -> str:
-    """The library that loads the model: as its files are laid out, else as the Hub names it."""
-    description = snapshot.description
-    guessed = "transformers" if description.transformers_info else None
-    named = description.library_name or guessed
-    # A pipeline of diffusers is nothing else, and what has modules.json was saved by that library.
-    library = snapshot.layout.library or named
-    if library == "sentence-transformers" and task not in LIBRARIES[library]:
-        # Its rankers and encoders are models of transformers, and the Hub may call them its own.
-        library = guessed if named == library else named
-    rows = rows_of(task)
-    if library not in rows:
-        raise refuse(
-            f"the model is for another library than {', '.join(sorted(rows))}, which {task} "
-            "modules run",
-            "library",
-            "a model of one of these",
-        )
-    return library
-
-
-# What a repository without weights that the libraries load has in their place: what is said of it,
-# the reason's word, and what would help. The first that is there is told.
+ORIGINAL = "the model that it was converted from, with safetensors weights"
+# Refusals of a repository without loadable weights, by what it has instead: message, reason and
+# alternative. The first kind found is named.
 INSTEAD = {
+    "empty": ("the repository is empty", "no-weights", "the model itself"),
     "adapter": (
-        "the model is an adapter to another model",
+        "the model is an adapter (LoRA) to another model",
         "adapter",
         "the two merged into one, and pushed as safetensors",
     ),
-    "gguf": (
-        "the model has GGUF weights only, which need another runtime",
-        "gguf-only",
-        "the model that they were made from, with safetensors weights",
+    "gguf": ("the model has GGUF weights only, which need llama.cpp", "gguf-only", ORIGINAL),
+    "nemo": (
+        "the model is for NVIDIA NeMo, which modules do not install",
+        "library",
+        "a copy converted to transformers",
+    ),
+    "ctranslate2": (
+        "the model is for CTranslate2, which modules do not install",
+        "library",
+        ORIGINAL,
+    ),
+    "spacy": (
+        "the model is a spaCy pipeline, which modules do not install",
+        "library",
+        "a model of transformers for the same task",
     ),
     "pickle": (
-        "the model has pickled weights only, and loading those can run anyone's code",
+        "the model has pickled weights only, and loading them can run arbitrary code",
         "pickle-only",
         "a revision with safetensors weights",
     ),
+    "openvino": ("the model has OpenVINO weights only", "library", ORIGINAL),
+    "keras": ("the model has TensorFlow or Keras weights only", "library", ORIGINAL),
+    "flax": ("the model has Flax weights only", "library", ORIGINAL),
+    "onnx": ("the model has ONNX weights only", "library", ORIGINAL),
     "shards": (
-        "the model's weights are in several files, without the index that says what is in which",
+        "the model's weights are in several files, without the index that lists them",
         "incomplete",
         "a revision with model.safetensors.index.json",
     ),
@@ -137,83 +107,143 @@ INSTEAD = {
         "a copy that its library saved: model.safetensors, or model_index.json and its folders",
     ),
 }
-# One of these says how pictures and sounds are prepared for the model; timm's say it in theirs.
+# Files that configure preprocessing of images and audio; timm has that in its config.json.
 PREPARES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
 
 def check_weights(snapshot: Snapshot) -> None:
+    """Raise ModelRefused unless the repository is a complete model with loadable weights."""
+    base = snapshot.description.base
+    if part := snapshot.config.get("_class_name"):
+        shown = part if part in PARTS_OF_PIPELINES else "its class"
+        raise refuse(
+            f"the repository has only a part of a diffusers pipeline ({shown})",
+            "incomplete",
+            "the pipeline that it belongs to",
+        )
     if snapshot.weights is None:
-        for kind, refusal in INSTEAD.items():
+        for kind, (message, reason, help) in INSTEAD.items():
             if kind in snapshot.kinds:
-                raise refuse(*refusal)
+                raise refuse(message, reason, made_from(base) if base else help)
         raise refuse("the model has no weights", "no-weights", "a revision that has them")
-    if not snapshot.config:
+    if "adapted" in snapshot.kinds:
+        raise refuse(
+            "the repository has an adapter beside its base's weights; answers would ignore it",
+            "adapter",
+            "the two merged into one, and pushed as safetensors",
+        )
+    if not snapshot.config and not snapshot.layout.is_static:
         raise refuse(
             "the model has no config.json", "config", "a copy that the library itself saved"
         )
     if snapshot.weights.is_packed or "quantized" in snapshot.kinds:
-        raise refuse(*QUANTIZED)
+        message, reason, help = QUANTIZED
+        raise refuse(message, reason, made_from(base) if base else help)
 
 
-# Rows whose models have the head of another.
-HEADS = {"text-ranking": "text-classification", "zero-shot-classification": "text-classification"}
+def made_from(base: str) -> str:
+    return f"{base}, from which it was made"
+
+
+def check_code(snapshot: Snapshot) -> None:
+    """Raise ModelRefused if inference needs code of the model's author."""
+    offered = [snapshot.config, *snapshot.tokenizers.values()]
+    kind = snapshot.config.get("model_type")
+    if any(config.get("own_code") for config in offered) and kind not in NATIVE:
+        raise refuse(
+            "config.json requires code of the model's author, which modules do not run",
+            "custom-code",
+            own_code_help(kind),
+        )
 
 
 def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
+    """Raise ModelRefused unless the task's modules run models of this architecture."""
     if library == "diffusers":
         pipeline = snapshot.layout.pipeline
         if pipeline not in task.classes:
-            # By its name only where it is one of the library's: an owner may write anything.
+            # Named only if the library has it: an owner may write anything.
             shown = pipeline if pipeline in architectures()["diffusers"] else "this pipeline"
             raise ModelRefused(
-                f"{task.name} modules do not run {shown}; they run {', '.join(task.classes)}",
+                f"{task.tag} modules do not run {shown}; they run {', '.join(task.classes)}",
                 reason="architecture",
             )
         return
     if library == "timm":
         if snapshot.config.get("architecture") not in architectures()["timm"]:
             raise ModelRefused(
-                "the timm that modules run has no such architecture", reason="architecture"
+                "the pinned timm does not have this architecture", reason="architecture"
             )
         return
-    kind = snapshot.config.get("model_type")
-    # Its own class for the task is the library's business; a ranker's model is a classifier.
-    known = HEADS.get(task.name, library) if library == "sentence-transformers" else task.name
+    if snapshot.layout.is_static:
+        return
+    kind, named = (snapshot.config.get(name) for name in ("model_type", "architectures"))
+    if isinstance(named, list) and LATE_INTERACTION in named:
+        raise late_interaction()
+    # sentence-transformers chooses the class itself, except for rankers, which are classifiers.
+    known = (task.head or library) if library == "sentence-transformers" else task.tag
     if kind not in architectures()[known]:
         raise refuse(_why_not(task, kind), "architecture", "a model of another architecture")
     if library == "sentence-transformers":
         check_encoder(snapshot, task)
-        return
-    if not task.classes:
-        return
-    named = snapshot.config.get("architectures")
+    elif task.classes:
+        check_class(task, kind, named)
+
+
+def check_class(task: Task, kind: Any, named: Any) -> None:
+    """Raise ModelRefused unless config.json names a class that answers the task."""
+    if named is None and (task.generates or kind in table()["heads"].get(task.head_tag, {})):
+        return  # the only class for the task, or one that the weights determine
     if not isinstance(named, list):
         raise refuse(
-            "the model's config.json does not say which class it is of (architectures)",
+            "the model's config.json lacks `architectures`",
             "architecture",
             "a copy that the library itself saved",
         )
     if not any(isinstance(name, str) and name.endswith(task.classes) for name in named):
+        causal = task.tag in RANKINGS and any(str(name).endswith("ForCausalLM") for name in named)
         raise refuse(
-            f"the model's architecture is not one for {task.name}, though its card says so",
+            f"the model's architecture does not support {task.tag}, although its card says so",
             "architecture",
-            "a model trained for that, or a card with the task that it was trained for",
+            "a copy of the ranker converted to sequence classification"
+            if causal
+            else "a model trained for that, or a card with the task that it was trained for",
+        )
+
+
+def check_labels(snapshot: Snapshot, task: Task) -> None:
+    """Raise ModelRefused if the labels of the model's head do not fit the task."""
+    config = snapshot.config
+    count, labels = config.get("num_labels"), config.get("labels")
+    if task.tag in RANKINGS and isinstance(count, int) and count != 1:
+        raise refuse(
+            f"the model has {count} labels; a ranker has one score",
+            "architecture",
+            "a ranker with one logit, or a card with pipeline_tag: text-classification",
+        )
+    if task.family == "zero_shot_text" and not any(
+        str(label).lower().startswith("entail") for label in labels or ()
+    ):
+        raise refuse(
+            "zero-shot classification needs a label `entailment`, which the model lacks",
+            "architecture",
+            "a model trained for natural language inference, with its labels in config.json",
         )
 
 
 def check_encoder(snapshot: Snapshot, task: Task) -> None:
-    """Whether the task's class of sentence-transformers is the one that the modules are for.
+    """Raise ModelRefused unless modules.json was written for the task's class.
 
-    Any of its classes loads any of them, and answers with numbers that mean nothing.
+    Every class of sentence-transformers loads any modules, but its output is then meaningless.
     """
     laid_out = snapshot.layout
-    if laid_out.library is None:  # without modules.json each class knows what to make of a model
+    if laid_out.library is None:  # without modules.json each class builds its own modules
         return
     made = laid_out.encoder or "SentenceTransformer"
-    asked = "SentenceTransformer" if task.name == "text-ranking" else task.classes[0]
-    if made != asked:
+    expected = "SentenceTransformer" if task.classes == ("CrossEncoder",) else task.classes[0]
+    if made != expected:
         raise refuse(
-            f"the model's modules.json is that of a {made}, and {task.name} modules run a "
+            f"the model's modules.json is that of a {made}, and {task.tag} modules run a "
             f"{task.classes[0]}",
             "architecture",
             "a model of that class, or a card with the task that the model is for",
@@ -221,8 +251,8 @@ def check_encoder(snapshot: Snapshot, task: Task) -> None:
 
 
 def check_head(snapshot: Snapshot, task: Task, library: str) -> None:
-    """Whether the weights are there that the task is answered with; else chance would answer."""
-    heads = table()["heads"].get(HEADS.get(task.name, task.name), {})
+    """Raise ModelRefused if the task's head has no weights: it would be initialised at random."""
+    heads = table()["heads"].get(task.head_tag, {})
     known = snapshot.weights.names if snapshot.weights else None
     kind = snapshot.config.get("model_type")
     if library == "timm" or known is None or kind not in heads:
@@ -233,7 +263,7 @@ def check_head(snapshot: Snapshot, task: Task, library: str) -> None:
     ]
     if all(missing):
         raise refuse(
-            f"the model's weights lack {missing[0][0]}, which {task.name} is answered with: it was "
+            f"the model's weights lack {missing[0][0]}, which {task.tag} is answered with: it was "
             "not trained for that",
             "incomplete",
             "a model that was",
@@ -241,23 +271,23 @@ def check_head(snapshot: Snapshot, task: Task, library: str) -> None:
 
 
 def check_vision(snapshot: Snapshot, task: Task) -> Task:
-    """The row with the family that has what the model sees with."""
+    """Return the row, with a stack that has torchvision or timm if the model needs one."""
     kind = snapshot.config.get("model_type")
     seen = sees_by_timm(snapshot.config)
-    if not seen and kind not in table()["vision"][task.name]:
+    if not seen and kind not in table()["vision"][task.tag]:
         return task
-    family = with_vision(task.family)
-    if seen and "timm" not in requirements.packages(family):
+    stack = with_vision(stack_of(task))
+    if seen and "timm" not in requirements.packages(stack):
         raise refuse(
-            f"the model's backbone is one of timm's, which modules for {task.name} do not install",
+            f"the model's backbone needs timm, which modules for {task.tag} do not install",
             "architecture",
             "a model with a backbone of transformers' own",
         )
-    return replace(task, family=family)
+    return replace(task, stack=stack)
 
 
 def sees_by_timm(config: dict[str, Any]) -> bool:
-    """As the configs of transformers read it: a backbone of its own goes first."""
+    """Return whether the backbone is one of timm's, by the model's config or else by default."""
     if isinstance(backbone := config.get("backbone_config"), dict):
         return backbone.get("model_type") in ("timm_backbone", "timm_wrapper")
     usual = config.get("model_type") in table()["timm"]
@@ -265,7 +295,7 @@ def sees_by_timm(config: dict[str, Any]) -> bool:
 
 
 def check_tokenizers(snapshot: Snapshot, task: Task, library: str) -> None:
-    """Whether every tokenizer that the task needs is whole, and can be read by the module."""
+    """Raise ModelRefused unless each tokenizer of the task is complete and readable."""
     if library == "timm" or (library == "transformers" and not task.tokenizes):
         return
     config = snapshot.config
@@ -275,71 +305,34 @@ def check_tokenizers(snapshot: Snapshot, task: Task, library: str) -> None:
     for folder, named in snapshot.layout.tokenizers.items():
         read = snapshot.tokenizers.get(folder, {})
         name = named or read.get("tokenizer_class") or config.get("tokenizer_class")
-        vocabulary.check(snapshot.names(folder), kind, name, read, task.family, where=folder)
+        vocabulary.check(snapshot.names(folder), kind, name, read, stack_of(task), where=folder)
 
 
 def check_preparation(snapshot: Snapshot, task: Task, library: str) -> None:
-    """Whether it is said how the pictures or sounds that the task takes are prepared."""
+    """Raise ModelRefused if the preprocessor config of an image or audio model is missing."""
     if library != "transformers" or task.takes not in ("image", "video", "audio"):
         return
-    if task.family == "documents":  # its models read words and their places, not the picture
+    if task.family == "document_qa":  # its models read words and their boxes, not pixels
         return
     own = snapshot.config.get("model_type") == "timm_wrapper"
     if not own and snapshot.names("").isdisjoint(PREPARES):
         raise refuse(
-            f"the model does not say how an input is prepared for it: none of {', '.join(PREPARES)}"
-            " is there",
+            f"the model has no preprocessor config: none of {', '.join(PREPARES)} is there",
             "incomplete",
             "a revision, or a copy of the model, that has it",
         )
 
 
 def _why_not(task: Task, kind: Any) -> str:
-    """The library may well have it: modules run what they are proven to."""
-    package = table()["absent"].get(task.name, {}).get(kind) if isinstance(kind, str) else None
+    """Explain why modules do not run an architecture, even if the library has it."""
+    package = table()["absent"].get(task.tag, {}).get(kind) if isinstance(kind, str) else None
     if package:
         return (
-            f"models of this architecture need {package}, which modules for {task.name} do not "
+            f"models of this architecture need {package}, which modules for {task.tag} do not "
             "install"
         )
-    only = f": they run {', '.join(task.classes)}" if set(task.classes) & WHOLE else ""
-    return f"modules for {task.name} do not run models of this architecture{only}"
-
-
-def licenses_of(snapshot: Snapshot) -> list[str]:
-    """The licences' identifiers. Free text is never handed on: only what looks like one."""
-    return [said for said in snapshot.description.licenses if LICENSE.fullmatch(said)]
-
-
-def license_of(snapshot: Snapshot) -> str | None:
-    """The only licence; None where there is none, or a choice."""
-    named = licenses_of(snapshot)
-    return named[0] if len(named) == 1 else None
-
-
-def check_license(snapshot: Snapshot, accept: Collection[Accepted]) -> Check:
-    named = licenses_of(snapshot)
-    own = snapshot.description.own_license
-    if LICENSE.fullmatch(own):
-        named = [own if name == "other" else name for name in named]
-    shown = ", ".join(named)
-    if not named:
-        message = "the model names no licence: ask its owner before you use it"
-    elif any(map(NON_COMMERCIAL.search, named)):
-        message = f"the licence {shown} forbids commercial use"
-        if "license" not in accept:
-            raise refuse(
-                message,
-                "license",
-                "a model of another licence, or, where your use is none or its owner allows it, "
-                'accept: ["license"]',
-            )
-    elif "other" in snapshot.description.licenses or "unknown" in named:
-        called = "" if named == ["other"] or "unknown" in named else f" ({shown})"
-        message = f"the model has a licence of its own{called}: read it before you use it"
-    else:
-        return Check(name="license", outcome="passed", message=shown)
-    return Check(name="license", outcome="warning", message=message)
+    only = f": they run {', '.join(task.classes)}" if task.named_classes else ""
+    return f"modules for {task.tag} do not run models of this architecture{only}"
 
 
 def check_access(snapshot: Snapshot) -> Check:
@@ -352,8 +345,22 @@ def check_access(snapshot: Snapshot) -> Check:
     return Check(name="access", outcome="passed", message="public")
 
 
+def check_conversion(snapshot: Snapshot) -> list[Check]:
+    """Warn if the weights are the Hub's conversion of those on the branch."""
+    if snapshot.conversion is None:
+        return []
+    return [
+        Check(
+            name="conversion",
+            outcome="warning",
+            message="the branch has pickled weights only; the module has those of the Hub's own "
+            f"conversion to safetensors (refs/pr/{snapshot.conversion}), pinned to its commit",
+        )
+    ]
+
+
 def check_scan(snapshot: Snapshot) -> Check:
-    """What the Hub's own scanners say: information, since they can be deceived."""
+    """Report the verdict of the Hub's scanners: information only, since they can be deceived."""
     found = snapshot.description.unsafe_files
     if found:
         return Check(

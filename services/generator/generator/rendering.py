@@ -1,10 +1,12 @@
 """The module's files, made from its manifest and from constant templates.
 
-Nothing that a caller or a model's owner wrote becomes code: values reach a file
-only as JSON or YAML, or as one of this program's own constants.
+No text of a caller or a model's owner becomes code: values reach a file only as
+JSON or YAML, or as one of this program's own constants.
 """
 
+import ast
 import json
+import shlex
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,65 +14,31 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from generator import requirements
-from generator.libraries import row
 from generator.manifest import Manifest
-from generator.tasks import FAMILIES, Task
+from models.families import STACKS
+from models.tasks import INPUTS, Task, row
 
 TEMPLATES = files("generator") / "templates"
-# What a README shows, for a shell: the input by its kind, and what a task cannot do without.
-EXAMPLES = {
-    "text": '"Hello, world"',
-    "question": '"Who sits on the pad?"',
-    "image": "image.png",
-    "audio": "sound.wav",
-    "video": "clip.png",
-    "table": "table.csv",
-    "series": '"[1, 2, 3, 5]"',
-    "number": "7",
-}
-# The network's command line has no files of its own to name.
+# How to pass a file on the network's command line, which takes no file names.
 ON_THE_NETWORK = {
     "image": '"$(base64 -w0 image.png)"',
     "audio": '"$(base64 -w0 sound.wav)"',
     "video": '"$(base64 -w0 clip.png)"',
     "table": '"$(cat table.csv)"',
 }
-NEEDED = {
-    "image": "`image.png`, a picture",
-    "audio": "`sound.wav`, a sound",
-    "video": "`clip.png`, an animated picture",
-    "table": "`table.csv`, a table with a heading",
-}
-ALSO = {
-    "question-answering": {"context": '"The frog sits on the pad."'},
-    "multiple-choice": {"choices": "$'It swims.\\nIt flies.'"},
-    "text-ranking": {"query": '"What is said?"'},
-    "sentence-similarity": {"query": '"Good day"'},
-    "text-retrieval": {"query": '"What is said?"'},
-    "visual-question-answering": {"question": '"What is it?"'},
-    "document-question-answering": {
-        "question": '"What is it?"',
-        "words": """'[["frog", [0, 0, 500, 100]]]'""",
-    },
-    "table-question-answering": {"question": '"How old is the frog?"'},
-    "visual-document-retrieval": {"query": '"What is it?"'},
-    "image-text-to-text": {"text": '"What is it?"'},
-    "video-text-to-text": {"text": '"What is it?"'},
-    "audio-text-to-text": {"text": '"What is it?"'},
-}
-SHARED = "# --- what all families share ---"
-FAMILY = "# --- the model's family"
+# The package that files of inference code import each other from.
+PACKAGE = "generator.templates.inference."
 
 
 def render(module: Manifest) -> dict[str, str]:
-    """The six files by name."""
+    """Render the six files, by name."""
     task = row(module.model.task, module.model.library)
     return {
         "Dockerfile": _fill(
             "Dockerfile.j2",
             base=module.run.base_image,
             gpu=module.resources.gpu,
-            unused=unused(module.run.family),
+            unused=unused(module.run.stack),
         ),
         "README.md": _fill(
             "README.md.j2",
@@ -78,8 +46,8 @@ def render(module: Manifest) -> dict[str, str]:
             image=image(module),
             examples=examples(task),
             sent=ON_THE_NETWORK,
-            needed=NEEDED.get(task.takes),
-            answers=task.answers,
+            needed=needed(task),
+            answers=str(task.returns),
         ),
         "lilypad_module.json.tmpl": _fill(
             "lilypad_module.json.tmpl.j2",
@@ -88,45 +56,73 @@ def render(module: Manifest) -> dict[str, str]:
             size=_short(module.model.parameters),
         ),
         "module.yaml": module.to_yaml(),
-        "requirements.txt": requirements.of(module.run.family),
+        "requirements.txt": requirements.read(module.run.stack),
         "run_inference.py": script(module.run.family),
     }
 
 
 def examples(task: Task) -> list[tuple[str, str]]:
-    """Inputs by name that a module of the task answers, as a shell is given them."""
-    # Modules read this mask, whatever their own is called.
-    text = '"Hello, [MASK]"' if task.name == "fill-mask" else EXAMPLES[task.takes]
-    return [(task.takes, text), *ALSO.get(task.name, {}).items()]
+    """Return example inputs of the task by name, quoted for a shell."""
+    return [(name, quote(value)) for name, value in task.examples.items()]
+
+
+def quote(value: str) -> str:
+    """Quote a value as one shell word on one line."""
+    if "\n" in value:
+        return "$'" + value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
+    return shlex.quote(value)
+
+
+def needed(task: Task) -> str | None:
+    """Describe the example file that the README's commands read; None if they need none."""
+    found = INPUTS[task.takes]
+    return f"`{found.example}`, {found.file}" if found.file else None
 
 
 def image(module: Manifest) -> str:
-    """A name to begin with; who publishes the module puts the pushed digest in its place."""
+    """Return a placeholder image name, which the publisher replaces with the pushed digest."""
     return f"docker.io/your-name/{module.name}:{module.model.commit[:12]}"
 
 
-def unused(family: str) -> list[str]:
-    """What the images with CUDA bring beside torch, and this family has no use for."""
-    return [name for name in ("torchvision", "torchaudio") if name not in FAMILIES[family].needs]
+def unused(stack: str) -> list[str]:
+    """Return the packages that CUDA images contain but the stack does not use."""
+    return [name for name in ("torchvision", "torchaudio") if name not in STACKS[stack]]
 
 
 @cache
 def script(family: str) -> str:
-    """run_inference.py: the shared source with one family's functions in their place."""
-    folder = TEMPLATES / "inference"
-    shared = (folder / "module.py").read_text(encoding="utf-8")
-    sources = [
-        (folder / f"{source}.py").read_text(encoding="utf-8") for source in FAMILIES[family].sources
-    ]
-    head, _, rest = shared.partition(FAMILY)
-    # Their imports are for checking them here; in the module all stand in one file.
-    functions = "\n\n\n".join(own[own.index("\ndef ") :].strip("\n") for own in sources)
-    heading = f"# --- this model's family: {family} ---"
-    return f"{head}{heading}\n\n\n{functions}\n\n\n{SHARED}{rest.partition(SHARED)[2]}"
+    """Build run_inference.py: the family's code, its imports and the program, in one file."""
+    imports: set[str] = set()
+    sources: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        text = (TEMPLATES / "inference" / f"{name}.py").read_text(encoding="utf-8")
+        body = ast.parse(text).body
+        end = 1
+        for node in body[1:]:
+            if not isinstance(node, (ast.Import, ast.ImportFrom)):
+                break
+            end += 1
+            module = getattr(node, "module", None) or ""
+            if not module.startswith(PACKAGE):
+                imports.add(ast.unparse(node))
+            elif module.removeprefix(PACKAGE) not in sources:
+                add(module.removeprefix(PACKAGE))
+        rest = "\n".join(text.splitlines()[body[end - 1].end_lineno or 0 :])
+        sources[name] = f"# --- {name} ---\n\n{rest.strip()}"
+
+    add(family)
+    if "program" not in sources:
+        add("program")
+    program = (TEMPLATES / "inference" / "program.py").read_text(encoding="utf-8")
+    docstring = program[: program.index('"""', 3) + 3]
+    typing = sorted(imports, key=lambda line: (line.split()[1].split(".")[0] == "yaml", line))
+    main = 'if __name__ == "__main__":\n    sys.exit(main(load, answer))\n'
+    return "\n\n\n".join([docstring + "\n\n" + "\n".join(typing), *sources.values(), main])
 
 
 def as_json(value: Any) -> str:
-    """JSON on one line that the network's templates take for text, braces and all."""
+    """Encode JSON on one line, its braces escaped so that the network's template ignores them."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False)
     return text.replace("{{", "\\u007b\\u007b").replace("}}", "\\u007d\\u007d")
 
@@ -137,8 +133,8 @@ def _load(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    # Square brackets: the network's own templates have the braces. Escaping for HTML would be
-    # wrong in every one of these files; values are typed or pass through as_json.
+    # Square brackets, since the network's own template language uses braces. HTML escaping would be
+    # wrong in all of these files; values are typed or pass through as_json.
     environment = Environment(  # noqa: S701
         loader=FunctionLoader(_load),
         undefined=StrictUndefined,
@@ -159,7 +155,7 @@ def _fill(name: str, **values: Any) -> str:
 
 
 def _short(count: int) -> str:
-    """1234567 as 1.2M, the way model sizes are written."""
+    """Shorten 1234567 to 1.23M, the way model sizes are written."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if count >= size:
             return f"{count / size:.3g}{letter}"

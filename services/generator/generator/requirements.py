@@ -1,4 +1,4 @@
-"""requirements.txt of each family: written and resolved for a release (`make pins`)."""
+"""requirements.txt of each stack: written and resolved for a release (`make pins`)."""
 
 from functools import cache
 from importlib.resources import files
@@ -8,12 +8,12 @@ from packaging.utils import canonicalize_name
 
 
 @cache
-def of(family: str) -> str:
+def read(stack: str) -> str:
     folder = files("generator") / "templates" / "requirements"
-    return (folder / f"{family}.txt").read_text(encoding="utf-8")
+    return (folder / f"{stack}.txt").read_text(encoding="utf-8")
 
 
 @cache
-def packages(family: str) -> frozenset[str]:
-    """Their canonical names."""
-    return frozenset(canonicalize_name(Requirement(line).name) for line in of(family).splitlines())
+def packages(stack: str) -> frozenset[str]:
+    """Return the canonical names of a stack's packages."""
+    return frozenset(canonicalize_name(Requirement(line).name) for line in read(stack).splitlines())

@@ -1,7 +1,7 @@
-"""What a model needs to run, worked out from its weights' headers and its configs.
+"""The resources that a model needs, computed from its weights' headers and configs.
 
     weights      elements x bytes of the dtype it runs in (whole numbers keep their own)
-    working      cache, logits and activations: footprint.py
+    working      cache, logits and activations: `models.sizes`
     vram         (weights + working) x 1.1 (the allocator's rounding) + 640 MiB
                  (CUDA context and kernels of PyTorch 2.x, as nvidia-smi shows it)
     memory       with a GPU: weights + 2 GiB; without: weights + working, x 1.1, + 1 GiB
@@ -20,17 +20,20 @@ from typing import Any, Literal
 
 from common.contracts.generation import Accepted, Check, GenerateOptions, Measured
 from common.errors import ModelRefused
-from generator import configs, footprint
 from generator.snapshot import Snapshot
-from generator.tasks import FAMILIES, Task
-from generator.weights import BYTES, Weights
+from generator.weights import Weights
+from models import config as configs
+from models import sizes
+from models.config import text_part
+from models.dtypes import MIB, OVERFLOW_IN_FLOAT16, STORED_BYTES, is_floating, to_mib
+from models.families import FAMILIES
+from models.tasks import Task
 
-MIB = 2**20
 CUDA_CONTEXT = 640
 ROUNDING = 1.1
-# From here on a processor takes seconds per input, so a GPU is asked for unless told otherwise.
+# Parameters from which a CPU takes seconds per input, so that the default is a GPU.
 GPU_FROM = 500_000_000
-# A batch that the caller did not choose has no more than this: 8 inputs of the usual encoder.
+# Most tokens in a default batch: 8 inputs of a typical encoder.
 BATCH_TOKENS = 4096
 # Pulling the image counts against the network's limit: 8 GiB of CUDA and torch plus the weights,
 # at the 250 Mbit/s that providers must have.
@@ -43,7 +46,6 @@ MEANT = {
     "measured": "the peak of the run that `measured` names",
     "requested": "the options of the request",
 }
-UNITS = {"MB": 1e6, "GB": 1e9, "Mi": 2**20, "MiB": 2**20, "Gi": 2**30, "GiB": 2**30}
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Resources:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Where each figure came from, by its name in module.yaml."""
+        """Return the source of each figure, by its name in module.yaml."""
         return {
             "cpu": "what providers offer one job; twice that for a large model without a GPU",
             "memoryMiB": MEANT[self.memory_source],
@@ -80,13 +82,13 @@ class Resources:
 
 
 def settle_batch(task: Task, options: GenerateOptions) -> tuple[GenerateOptions, list[Check]]:
-    """The options, with a batch of one where modules of the task make no other, and a warning."""
+    """Set the batch size to 1 if the task's modules do not batch; warn if it was higher."""
     if FAMILIES[task.family].batches:
         return options, []
     check = Check(
         name="batchSize",
         outcome="warning",
-        message=f"modules for {task.name} answer one input after the other: batchSize is 1",
+        message=f"modules for {task.tag} answer one input after the other: batchSize is 1",
     )
     wanted = (options.batch_size or 1) > 1
     return options.model_copy(update={"batch_size": 1}), [check] if wanted else []
@@ -94,10 +96,10 @@ def settle_batch(task: Task, options: GenerateOptions) -> tuple[GenerateOptions,
 
 @dataclass(frozen=True)
 class Size:
-    """`weights` in bytes; what a module with them asks for, in MiB."""
+    """Size of the weights in bytes, and the memory that a module requests, in MiB."""
 
     weights: int
-    working: footprint.Footprint
+    working: sizes.Footprint
     vram: int
     memory: int
 
@@ -107,57 +109,58 @@ def estimate(
     task: Task,
     options: GenerateOptions,
     *,
-    largest_vram: int,
-    largest_memory: int,
+    max_vram: int,
+    max_host_memory: int,
     accept: Collection[Accepted] = (),
 ) -> tuple[Resources, list[Check]]:
-    """What the module asks for, and warnings about it.
+    """Compute the module's resources, and warnings about them.
 
-    Raises ModelRefused: no provider could run it, whatever the options, and that is not accepted.
-    Options with which none could are made as asked, with a warning that says by how much it is too
-    large.
+    Raises ModelRefused if no provider could run the model with any options, unless `accept` allows
+    it. If only these options are too large, a warning says by how much.
     """
     weights = snapshot.weights
     assert weights
     level = options.optimization_level or "basic"
     gpu = weights.parameters >= GPU_FROM if options.gpu is None else options.gpu
-    half = "bfloat16" if weights.is_half else "float16"
+    kinds = {snapshot.config.get("model_type"), text_part(snapshot.config).get("model_type")}
+    unsafe = not OVERFLOW_IN_FLOAT16.isdisjoint(kinds)
+    half = "bfloat16" if weights.is_half or unsafe else "float16"
     dtype = half if gpu and level != "none" else "float32"
     config = configs.complete(snapshot.config)
-    tokens = footprint.tokens_of(config, task)
+    tokens = sizes.tokens_of(config, task)
     batch = options.batch_size or max(1, min(task.batch_size, BATCH_TOKENS // tokens))
 
     def size(batch: int, *, gpu: bool, width: int, eager: bool) -> Size:
         weighed = _weigh(weights, width)
-        working = footprint.of(
+        working = sizes.footprint(
             config, task, batch=batch, tokens=tokens, width=width, eager=eager, weights=weighed
         )
         return _size(weighed, working, gpu=gpu)
 
     def too_large(found: Size) -> int:
-        return max(found.vram - largest_vram, found.memory - largest_memory, 0)
+        return max(found.vram - max_vram, found.memory - max_host_memory, 0)
 
-    asked: dict[str, Any] = {
+    constraints: dict[str, Any] = {
         "gpu": gpu,
         "width": 4 if dtype == "float32" else 2,
         "eager": level == "none",
     }
-    found = size(batch, **asked)
+    found = size(batch, **constraints)
     while options.batch_size is None and batch > 1 and too_large(found):
         batch //= 2
-        found = size(batch, **asked)
+        found = size(batch, **constraints)
     checks = [_explain(found)]
     if over := too_large(found):
         card = size(1, gpu=True, width=2, eager=False)
-        # Asked for or not, a processor may do where no card does.
+        # Without a GPU the model may still fit a machine's memory.
         possible = not too_large(card) or (
             not gpu and not too_large(size(1, gpu=False, width=4, eager=False))
         )
         if not possible and "too-large" not in accept:
-            raise _too_large(card.vram, largest_vram)
+            raise _too_large(card.vram, max_vram)
         checks.append(_over(found, over))
     vram, needed = found.vram, found.memory
-    memory = needed if options.memory is None else requested(options.memory)
+    memory = needed if options.memory is None else to_mib(options.memory)
     disk = STACK + weights.bytes
     resources = Resources(
         gpu=gpu,
@@ -178,7 +181,7 @@ def estimate(
     return resources, [enough(memory, needed), *checks]
 
 
-def _size(weights: int, working: footprint.Footprint, *, gpu: bool) -> Size:
+def _size(weights: int, working: sizes.Footprint, *, gpu: bool) -> Size:
     peak = (weights + working.total) * ROUNDING / MIB
     return Size(
         weights=weights,
@@ -189,26 +192,25 @@ def _size(weights: int, working: footprint.Footprint, *, gpu: bool) -> Size:
 
 
 def _weigh(weights: Weights, width: int) -> int:
-    floating = ("F", "BF")
     return sum(
-        count * (width if dtype.startswith(floating) else BYTES.get(dtype, 1))
+        count * (width if is_floating(dtype) else STORED_BYTES.get(dtype, 1))
         for dtype, count in weights.elements.items()
     )
 
 
 def _explain(size: Size) -> Check:
-    """The estimate's parts, so that a person can follow it."""
+    """List the parts of the estimate, so that a person can follow it."""
     found = size.working
 
-    def said(name: str, size: int, source: str) -> str:
+    def line(name: str, size: int, source: str) -> str:
         source = "guessed from the weights" if name in found.guessed else source
         return f"{name} {math.ceil(size / MIB):,} MiB ({source})"
 
     parts = [
-        said("weights", size.weights, "headers"),
-        said("cache", found.cache, "config"),
-        said("logits", found.logits, "config"),
-        said("activations", found.activations, "config"),
+        line("weights", size.weights, "headers"),
+        line("cache", found.cache, "config"),
+        line("logits", found.logits, "config"),
+        line("activations", found.activations, "config"),
     ]
     return Check(name="estimate", outcome="passed", message=", ".join(parts))
 
@@ -223,19 +225,13 @@ def _over(size: Size, over: int) -> Check:
     )
 
 
-def requested(memory: str) -> int:
-    """MiB of what a caller writes: 8GB, 16Gi."""
-    digits = memory.rstrip("MGiB")
-    return max(math.floor(int(digits) * UNITS[memory[len(digits) :]] / MIB), 1)
-
-
 def rounded_up(mib: float) -> int:
-    """Rounded up to 256 MiB, so that a detail of the estimate does not change the module."""
+    """Round up to 256 MiB, so that a small change of the estimate does not change the module."""
     return math.ceil(mib / 256) * 256
 
 
 def enough(memory: int, needed: int) -> Check:
-    """Whether what is asked for is what it needs, in MiB."""
+    """Check that the requested memory is at least the estimated need, both in MiB."""
     if memory >= needed:
         message = f"{memory:,} MiB of memory, {needed:,} estimated"
         return Check(name="memory", outcome="passed", message=message)

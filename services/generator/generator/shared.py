@@ -1,11 +1,10 @@
-"""What any generator has read of a model, kept on the bus for all of them.
+"""Shares snapshots of models among the generator's replicas, over the bus.
 
-So it outlives the process: a model that one replica has seen is made by every other while the Hub
-is away, and by one that was started a moment ago. It only helps. Without the bus a generator
-knows what it has read itself.
+A snapshot thus outlives its process: while the Hub is unavailable, every replica can serve a model
+that any of them has read, even a replica that has just started. The bus is optional: without it,
+each replica has only its own snapshots.
 """
 
-import asyncio
 import hashlib
 import time
 from pathlib import Path
@@ -16,44 +15,45 @@ import structlog
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 from pydantic import TypeAdapter, ValidationError
 
-from common.bus import NatsBus, NoResponders, token
-from common.errors import Unavailable
+from common.background import Background
+from common.bus import NatsBus, token
+from common.errors import NoResponders, Unavailable
 from generator.snapshot import Snapshot
 
 log = structlog.get_logger()
 
 STREAM, SUBJECT = "MODELS", "model"
-# A day, after which nobody would be given it any more; a snapshot is some 10 kB.
-LONGEST = 24 * 3600.0
-MOST_BYTES = 256 * 2**20
-# Seconds: a bus that takes longer is of no help.
+# One day: older snapshots are never served. A snapshot is about 10 kB.
+MAX_AGE_S = 24 * 3600.0
+MAX_STORE_BYTES = 256 * 2**20
+# Timeout in seconds; waiting longer for the bus would cost more than it saves.
 BUDGET = 1.0
-# What a replica has not written yet, at most; beyond it nothing more is shared.
-MOST_UNWRITTEN = 64
+# Most pending writes of a replica; snapshots beyond that are not shared.
+MAX_UNWRITTEN = 64
 
 KEPT = TypeAdapter(tuple[float, Snapshot])
 
 
 class Shared:
-    """Snapshots by the id and revision that were asked for.
+    """Shared snapshots, by requested id and revision.
 
     Args:
         bus: where the stream is.
-        reader: the Hub's address and this server's token; what others are told of an id, or may
-            read, is something else.
+        reader: the Hub's address and this server's token; snapshots read from another Hub or with
+            another token are kept apart.
     """
 
     def __init__(self, bus: NatsBus, reader: str) -> None:
         self.bus = bus
         self.version = _version(reader)
-        self.writing: set[asyncio.Task[None]] = set()
+        self.writing = Background()
 
     async def find(self, id: str, revision: str) -> tuple[Snapshot, float] | None:
-        """And the seconds since the Hub confirmed it, to whichever replica."""
+        """Find a snapshot, and the seconds since the Hub confirmed it to any replica."""
         subject = f"$JS.API.DIRECT.GET.{STREAM}.{self.subject(id, revision)}"
         try:
             reply = await self.bus.request(subject, b"", BUDGET)
-        except Unavailable:  # the bus, or the stream: nothing was kept yet
+        except Unavailable:  # no bus, or no stream because nothing was stored yet
             return None
         if reply.headers.get("Status"):
             return None
@@ -65,13 +65,11 @@ class Shared:
         return snapshot, max(time.time() - when, 0.0)
 
     def keep(self, id: str, revision: str, snapshot: Snapshot) -> None:
-        """In the background: the Hub has just confirmed it."""
-        if len(self.writing) >= MOST_UNWRITTEN:
+        """Publish a snapshot that the Hub has just confirmed, in the background."""
+        if len(self.writing) >= MAX_UNWRITTEN:
             return
         content = KEPT.dump_json((time.time(), snapshot), by_alias=True)
-        task = asyncio.create_task(self._write(self.subject(id, revision), content))
-        self.writing.add(task)
-        task.add_done_callback(self.writing.discard)
+        self.writing.start(self._write(self.subject(id, revision), content))
 
     async def _write(self, subject: str, content: bytes) -> None:
         try:
@@ -89,12 +87,13 @@ class Shared:
     async def _make_stream(self) -> None:
         config = StreamConfig(
             name=STREAM,
+            num_replicas=self.bus.stream_replicas,
             subjects=[f"{SUBJECT}.>"],
             storage=StorageType.FILE,
             discard=DiscardPolicy.OLD,
             max_msgs_per_subject=1,
-            max_age=LONGEST,
-            max_bytes=MOST_BYTES,
+            max_age=MAX_AGE_S,
+            max_bytes=MAX_STORE_BYTES,
             allow_direct=True,
         )
         await self.bus.client.jetstream(timeout=BUDGET).add_stream(config)
@@ -104,7 +103,7 @@ class Shared:
 
 
 def _version(reader: str) -> str:
-    """Also of this code: what another one has read of a model may lack what this one needs."""
+    """Hash the reader and this code: a snapshot by another version may lack fields."""
     digest = hashlib.sha256(reader.encode())
     for path in sorted(Path(__file__).parent.rglob("*")):
         if path.is_file() and path.suffix != ".pyc":

@@ -1,9 +1,8 @@
-"""Keeps models that were read, asks for each only once at a time, and spares a Hub that is away.
+"""Caches snapshots, coalesces concurrent reads, and backs off while the Hub is unavailable.
 
-A commit never changes, so what was read of it stays true, a refusal too; what a branch points to
-is asked again, after FRESH, and what the Hub itself refuses. While the Hub is away the last known
-commit answers, and the answer says how old that knowledge is. What this process has not read,
-another may have (`shared`).
+A commit never changes, so its snapshot, or the refusal of its content, stays valid. A branch, or a
+refusal by the Hub itself, is read again after FRESH seconds. While the Hub is unavailable, the
+last known commit is served along with its age, or the snapshot of another replica (`shared`).
 """
 
 import asyncio
@@ -17,10 +16,11 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceError
-from generator import snapshot
+from generator import description, snapshot, suggestion
 from generator.address import COMMIT, Address
-from generator.hub import Hub, within
-from generator.shared import LONGEST as STALE
+from generator.description import Description
+from generator.hub import NO_SUCH_MODEL, NOT_OPEN_TO_OWNER, Hub, HubDown, within
+from generator.shared import MAX_AGE_S as STALE
 from generator.shared import Shared
 from generator.snapshot import Snapshot
 
@@ -29,25 +29,25 @@ log = structlog.get_logger()
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-# The caller waits 18 s (contracts.generation); 12 leave time to wait in line and to render.
+# Seconds: the caller waits 18 (contracts.generation), and needs the rest to queue and render.
 BUDGET = 12.0
 FRESH = 60.0
-# One snapshot is some 10 kB, and at most 1 MiB where the weights are in 2,000 files.
-MOST = 512
-# Access may be granted, a model be enabled, and a file that the Hub has lost be found again.
+# A snapshot is about 10 kB, and at most 1 MiB for weights in 2,000 files.
+MAX_SNAPSHOTS = 512
+# Reasons that may pass: access is granted, a model enabled, or a lost file restored.
 CHANGING = {"gated", "disabled", "incomplete"}
 FAILURES = 3
 REST = 10.0
 
 
 class Recent(OrderedDict[Key, Value], Generic[Key, Value]):
-    """At most `most` entries; the one unused for longest goes first."""
+    """Cache of at most `max_size` entries that evicts the least recently used."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_size: int) -> None:
         super().__init__()
-        self.most = most
+        self.max_size = max_size
 
-    def look(self, key: Key) -> Value | None:
+    def use(self, key: Key) -> Value | None:
         if key in self:
             self.move_to_end(key)
         return self.get(key)
@@ -55,12 +55,16 @@ class Recent(OrderedDict[Key, Value], Generic[Key, Value]):
     def keep(self, key: Key, value: Value) -> None:
         self[key] = value
         self.move_to_end(key)
-        if len(self) > self.most:
+        if len(self) > self.max_size:
             self.popitem(last=False)
 
 
 class Breaker:
-    """Open after FAILURES in a row, for REST seconds or as the Hub says; then one may try."""
+    """A circuit breaker: opens after FAILURES in a row, for REST seconds or as the Hub says.
+
+    One request may then try again. Only failures of the whole Hub count, not a model that takes too
+    long to read or whose response is malformed.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -72,43 +76,59 @@ class Breaker:
             wait = self.closed_at - self.clock()
             if wait > 0:
                 raise HubUnavailable(
-                    "the Hugging Face Hub is away; it is tried again shortly",
+                    "the Hugging Face Hub is unavailable; try again shortly",
                     retry_after=int(wait) + 1,
                 )
-            self.closed_at = self.clock() + REST  # whoever passes here is the one that tries
+            self.closed_at = self.clock() + REST  # this caller tries; the others wait
 
     def report(self, error: ServiceError | None) -> None:
         if not isinstance(error, HubUnavailable):
             self.failures = 0
-        elif error.status == 503:  # 502 is nonsense about one model: the Hub is there
-            # Whoever has said when to come back is not asked before.
-            said = error.details.get("reason") == "hub-limit"
-            self.failures = max(self.failures + 1, FAILURES if said else 0)
+        elif isinstance(error, HubDown):
+            # Open at once if the Hub has stated when to retry.
+            is_limited = error.details.get("reason") == "hub-limit"
+            self.failures = max(self.failures + 1, FAILURES if is_limited else 0)
             self.closed_at = self.clock() + max(REST, float(error.retry_after or 0))
 
 
 class Snapshots:
+    """Snapshots read with one token.
+
+    Args:
+        hub: the Hub, with that token.
+        shared: where other replicas find it.
+        most: snapshots to keep.
+        open_models: lower-case ids of the gated or private models that any account may read with
+            the token; None: all that the token can read.
+    """
+
     def __init__(
-        self, hub: Hub, shared: Shared | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        hub: Hub,
+        shared: Shared | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        open_models: frozenset[str] | None = frozenset(),
+        max_size: int = MAX_SNAPSHOTS,
     ) -> None:
         self.hub = hub
         self.shared = shared
+        self.open_models = open_models
         self.clock = clock
         self.breaker = Breaker(clock)
-        self._kept: Recent[tuple[str, str], Snapshot] = Recent(MOST)
-        # (id, revision) as asked for -> (canonical id, commit), and when that was true.
-        self._known: Recent[tuple[str, str], tuple[tuple[str, str], float]] = Recent(8 * MOST)
-        # What was refused, and when; what a commit holds is refused for as long as it is known.
-        self._refused: Recent[tuple[str, str], tuple[ServiceError, float]] = Recent(8 * MOST)
-        self._unservable: Recent[tuple[str, str], ModelRefused] = Recent(8 * MOST)
+        self._kept: Recent[tuple[str, str], Snapshot] = Recent(max_size)
+        # (requested id, revision) -> (canonical id, commit), and when the Hub confirmed it.
+        self._known: Recent[tuple[str, str], tuple[tuple[str, str], float]] = Recent(8 * max_size)
+        # Refusals with their time; those of a commit's content, which never expire.
+        self._refused: Recent[tuple[str, str], tuple[ServiceError, float]] = Recent(8 * max_size)
+        self._unservable: Recent[tuple[str, str], ModelRefused] = Recent(8 * max_size)
         self._under_way: dict[tuple[str, str], asyncio.Task[Snapshot]] = {}
 
     async def read(self, address: Address) -> tuple[Snapshot, float]:
-        """The model at the address, and the seconds since the Hub last confirmed it.
+        """Return the model at the address, and the seconds since the Hub last confirmed it.
 
         Raises:
-            HubUnavailable: and it was not read in the last day.
-            ModelNotFound, ModelRefused: as the Hub says.
+            HubUnavailable: the Hub is unavailable, and no snapshot of the last day exists.
+            ModelNotFound, ModelRefused: the Hub, or the model's content, says so.
         """
         key = (address.id, address.revision)
         known, age = self._recall(key)
@@ -127,11 +147,11 @@ class Snapshots:
             raise
 
     def _recall(self, key: tuple[str, str]) -> tuple[Snapshot | None, float]:
-        commit, when = self._known.look(key) or (None, 0.0)
-        return (self._kept.look(commit) if commit else None), self.clock() - when
+        commit, when = self._known.use(key) or (None, 0.0)
+        return (self._kept.use(commit) if commit else None), self.clock() - when
 
     async def _recall_shared(self, address: Address) -> tuple[Snapshot | None, float]:
-        """As `_recall`, of what another generator has read."""
+        """Like `_recall`, for snapshots that another replica has read."""
         found = await self.shared.find(address.id, address.revision) if self.shared else None
         if found is None:
             return None, 0.0
@@ -140,8 +160,8 @@ class Snapshots:
         return read, 0.0 if COMMIT.fullmatch(address.revision) else age
 
     def _recall_refusal(self, key: tuple[str, str]) -> ServiceError | None:
-        refused, when = self._refused.look(key) or (None, 0.0)
-        # A copy: an error that is raised holds on to where it was raised.
+        refused, when = self._refused.use(key) or (None, 0.0)
+        # A copy, because a raised error keeps its traceback alive.
         return copy.copy(refused) if refused and self.clock() - when < FRESH else None
 
     async def _once(
@@ -151,9 +171,9 @@ class Snapshots:
         if task is None:
             task = self._under_way[key] = asyncio.create_task(start())
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
-            # When every caller has gone, its error is nobody's.
+            # Retrieve the error in case every caller has been cancelled.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        # A caller that gives up must not take the answer from the others.
+        # Shielded, so that one caller's cancellation does not end the read for the others.
         return await asyncio.shield(task)
 
     async def _read(self, address: Address) -> Snapshot:
@@ -162,10 +182,13 @@ class Snapshots:
             read: Snapshot = await within(BUDGET, self._read_anew(address))
         except ServiceError as error:
             self.breaker.report(error)
-            if isinstance(error, (ModelRefused, ModelNotFound)):
-                refused = copy.copy(error), self.clock()
-                self._refused.keep((address.id, address.revision), refused)
-            raise
+            if not isinstance(error, (ModelRefused, ModelNotFound)):
+                raise
+            if error.message in {NO_SUCH_MODEL, NOT_OPEN_TO_OWNER}:
+                error = await suggestion.add(self.hub, address.id, error)
+            refused = copy.copy(error), self.clock()
+            self._refused.keep((address.id, address.revision), refused)
+            raise error from None
         self.breaker.report(None)
         self._remember(address, read, self.clock())
         if self.shared:
@@ -180,18 +203,29 @@ class Snapshots:
             self._known.keep((address.id, revision), (commit, when))
 
     async def _read_anew(self, address: Address) -> Snapshot:
-        description = await snapshot.describe(self.hub, address.id, address.revision)
-        at = (description.id, description.sha)
-        if refused := self._unservable.look(at):
+        described = await description.describe(self.hub, address.id, address.revision)
+        self._refuse_closed(described)
+        at = (described.id, described.sha)
+        if refused := self._unservable.use(at):
             raise copy.copy(refused)
-        kept = self._kept.look(at)
+        kept = self._kept.use(at)
         if kept is None and self.shared:
             kept, _ = await self.shared.find(*at) or (None, 0.0)
-        if kept:  # its content is the same for ever; whether it is gated or disabled is not
-            return replace(kept, description=snapshot.remembered(description))
+        if kept:  # the content is immutable, but not whether the model is gated or disabled
+            return replace(kept, description=description.remembered(described))
         try:
-            return await snapshot.read(self.hub, description)
+            return await snapshot.read(self.hub, described)
         except ModelRefused as error:
             if error.details["reason"] not in CHANGING:
                 self._unservable.keep(at, copy.copy(error))
             raise
+
+    def _refuse_closed(self, described: Description) -> None:
+        """Refuse a gated or private model that only the operator's own token may read."""
+        if self.open_models is None or not described.is_closed:
+            return
+        if described.id.lower() in self.open_models:
+            return
+        if described.private:  # the same message as for a model that does not exist
+            raise ModelNotFound(NO_SUCH_MODEL)
+        raise self.hub.gated(described.id)

@@ -1,23 +1,23 @@
-"""Looks at the rendered files once more, each with a parser of its own language.
+"""Checks the rendered files, each with the parser of its own language.
 
-The templates are made so that no value can become code. This is the second
-line: were one of them wrong, the module is refused rather than handed out.
+The templates are written so that no value can become code. This is the second
+line of defence: if a template is wrong, the module is refused.
 """
 
-import ast
 import json
 import re
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from common.contracts.generation import Check
-from generator import dockerfile, gotemplate, rendering, requirements
+from generator import dockerfile, gotemplate, images, rendering, script
 from generator.dockerfile import Instruction
 from generator.manifest import Manifest
+from models.families import STACKS
 
 Files = dict[str, str]
 
@@ -42,15 +42,15 @@ REST = (
 )
 
 
-def first(family: str, *, gpu: bool) -> tuple[Instruction, ...]:
-    """What the packages of an image with CUDA, or without, need before they are installed."""
+def first(stack: str, *, gpu: bool) -> tuple[Instruction, ...]:
+    """Return the instructions before the packages, for an image with or without CUDA."""
     if not gpu:
         return (Instruction("ARG", ("PIP_EXTRA_INDEX_URL",)),)
-    uninstall = ("python", "-m", "pip", "uninstall", "--yes", *rendering.unused(family))
+    uninstall = ("python", "-m", "pip", "uninstall", "--yes", *rendering.unused(stack))
     return (Instruction("ENV", ("PIP_BREAK_SYSTEM_PACKAGES=1",)), Instruction("RUN", uninstall))
 
 
-# What people type that has broken the modules of others, and what they would type on purpose.
+# Inputs that have broken other people's modules, by accident or on purpose.
 HOSTILE = (
     'it\'s a "cat", really',
     "line\nbreak\r\n\ttab",
@@ -66,21 +66,22 @@ HOSTILE = (
 
 
 def check(module: Manifest, files: Files) -> list[Check]:
-    """One check per file; an outcome `failed` says that the files must not be handed out."""
-    looks: dict[str, Callable[[Manifest, str], str]] = {
+    """Run one check per file; after an outcome `failed` the files must not be returned."""
+    pins = files["requirements.txt"]
+    checks: dict[str, Callable[[Manifest, str], str]] = {
         "Dockerfile": check_dockerfile,
         "README.md": check_readme,
         "lilypad_module.json.tmpl": check_template,
         "module.yaml": check_manifest,
         "requirements.txt": check_requirements,
-        "run_inference.py": check_script,
+        "run_inference.py": lambda _, text: script.check(text, pins),
     }
-    return [_look(name, look, module, files[name]) for name, look in looks.items()]
+    return [_run(name, check, module, files[name]) for name, check in checks.items()]
 
 
-def _look(name: str, look: Callable[[Manifest, str], str], module: Manifest, text: str) -> Check:
+def _run(name: str, check: Callable[[Manifest, str], str], module: Manifest, text: str) -> Check:
     try:
-        return Check(name=name, outcome="passed", message=look(module, text))
+        return Check(name=name, outcome="passed", message=check(module, text))
     except (ValueError, SyntaxError, KeyError, TypeError, yaml.YAMLError, InvalidRequirement) as e:
         return Check(name=name, outcome="failed", message=f"{name}: {e}")
 
@@ -89,25 +90,12 @@ def check_dockerfile(module: Manifest, text: str) -> str:
     expected = [
         Instruction("FROM", (module.run.base_image,)),
         *START,
-        *first(module.run.family, gpu=module.resources.gpu > 0),
+        *first(module.run.stack, gpu=module.resources.gpu > 0),
         *REST,
     ]
     if dockerfile.parse(text) != expected:
         raise ValueError("its instructions are not those of the template")
     return f"{len(expected)} instructions, those of the template"
-
-
-def check_script(module: Manifest, text: str) -> str:
-    """The script is a constant, so it equals its source; what it parses to is looked at once."""
-    if text != rendering.script(module.run.family):
-        raise ValueError("it is not the template's source")
-    return f"Python, {_count_functions(text)} functions, those of the template"
-
-
-@cache
-def _count_functions(source: str) -> int:
-    tree = ast.parse(source)
-    return sum(isinstance(node, ast.FunctionDef) for node in ast.walk(tree))
 
 
 def check_manifest(module: Manifest, text: str) -> str:
@@ -119,14 +107,19 @@ def check_manifest(module: Manifest, text: str) -> str:
 
 
 def check_requirements(module: Manifest, text: str) -> str:
-    """Resolved when the release was made, and not since: a request must not wait for a registry."""
-    pins = [Requirement(line) for line in text.splitlines()]
-    for pin in pins:
+    """Check the pins, without resolving them: a request must not wait for a registry."""
+    pins: dict[str, Requirement] = {
+        canonicalize_name(pin.name): pin for pin in map(Requirement, text.splitlines())
+    }
+    for pin in pins.values():
         if len(pin.specifier) != 1 or next(iter(pin.specifier)).operator != "==" or pin.url:
             raise ValueError(f"{pin.name} is not pinned to one version")
-    if text != requirements.of(module.run.family):
-        raise ValueError("they are not those that were resolved together for the release")
-    return f"{len(pins)} packages, each at one version, resolved together for the release"
+    if not pins["torch"].specifier.contains(images.TORCH):
+        raise ValueError(f"torch is not {images.TORCH}, which the image for a GPU has")
+    missing = {canonicalize_name(name) for name in STACKS[module.run.stack]} - pins.keys()
+    if missing:
+        raise ValueError(f"{min(missing)} is not among them")
+    return f"{len(pins)} packages, each at one version, with all that the module's stack needs"
 
 
 def check_readme(_: Manifest, text: str) -> str:
@@ -136,11 +129,11 @@ def check_readme(_: Manifest, text: str) -> str:
 
 
 def check_template(module: Manifest, text: str) -> str:
-    """Render it as the network does, with awkward inputs, and compare what arrives."""
+    """Render the template as the network does, with awkward inputs, and compare the outcome."""
     names = [scalar.name for scalar in module.inputs] + ["request"]
     variables = [scalar.env for scalar in module.inputs] + ["REQUEST_B64"]
     trials: list[dict[str, str]] = [{}, *(dict.fromkeys(names, value) for value in HOSTILE)]
-    # One input alone as well, for the commas between them.
+    # Also each input alone, for the commas between them.
     trials += [{name: HOSTILE[0]} for name in names]
     for inputs in trials:
         rendered = _strict(gotemplate.render(text, inputs))
@@ -156,7 +149,7 @@ def check_template(module: Manifest, text: str) -> str:
 
 
 def _check_fields(module: Manifest, rendered: dict[str, Any]) -> None:
-    """The rules of the network that silently do something else when broken."""
+    """Check the network's rules whose violation silently changes the job."""
     needs, spec = module.resources, rendered["job"]["Spec"]
     expected_machine = {
         "gpu": needs.gpu,

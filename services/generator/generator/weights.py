@@ -1,7 +1,7 @@
-"""What a model's weights are, from the headers of its safetensors files: no download.
+"""Reads the size and dtypes of a model's weights from its safetensors headers, without download.
 
-The format: 8 bytes of length, little-endian, then so much JSON that names each
-tensor with its dtype, shape and place.
+The format: 8 bytes of length, little-endian, then JSON of that length with each
+tensor's name, dtype, shape and offsets.
 """
 
 import math
@@ -14,18 +14,16 @@ import orjson
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from common.errors import ModelRefused
+from generator.reasons import refuse
+from models.dtypes import STORED_BYTES
 
 # 97 % of headers fit (huggingface_hub's own figure), so one request is mostly enough.
 FIRST = 100_000
 # The longest header met among models of one card's size is about 3 MB; the format allows 100 MB.
-LONGEST = 8 * 2**20
+MAX_HEADER_BYTES = 8 * 2**20
 
-BYTES = {
-    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
-    **dict.fromkeys(("F32", "I32", "U32"), 4),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
-    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 1),
-}
+# First bytes of a Git LFS pointer that was committed in place of the file.
+POINTER = b"version https://git-lfs"
 
 Size = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -41,15 +39,15 @@ class Tensor(BaseModel):
 
 HEADER = TypeAdapter(dict[str, Tensor])
 PLACES = TypeAdapter(dict[str, Annotated[str, Field(max_length=256)]])
-# The number of a layer or of an expert: what differs between tensors of one kind.
+# The number of a layer or expert, by which tensors of one kind differ.
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
-# More kinds of tensors than any model has; they are kept for as long as the model is remembered.
-MOST_NAMES = 1000
-LONGEST_NAME = 200
+# More kinds of tensors than any model has; they stay in memory as long as the snapshot.
+MAX_NAMES = 1000
+MAX_NAME_CHARACTERS = 200
 # More dtypes than the format has, and more elements of one than any model has.
-MOST_DTYPES, MOST_ELEMENTS = 32, 2**50
-# How tensors are called, or end, that hold numbers packed into others: GPTQ's and AWQ's,
-# bitsandbytes', compressed-tensors', MLX's, DeepSeek's.
+MAX_DTYPES, MAX_ELEMENTS = 32, 2**50
+# Name endings of packed tensors: GPTQ's and AWQ's, bitsandbytes', compressed-tensors', MLX's,
+# DeepSeek's.
 PACKED = (
     *(".qweight", ".qzeros", ".g_idx", ".absmax", ".quant_map", ".SCB", ".weight_packed"),
     *(".weight_scale", ".weight_scale_inv", ".scales"),
@@ -58,9 +56,9 @@ PACKED = (
 
 @dataclass(frozen=True)
 class Header:
-    """Of one file or of several: numbers of elements by dtype, and the kinds of tensors.
+    """Elements by dtype, and kinds of tensors, of one or several weights files.
 
-    A kind is a tensor's name with `*` in place of numbers; None where there are too many.
+    A kind is a tensor's name with `*` in place of numbers; `names` is None if there are too many.
     """
 
     elements: dict[str, int]
@@ -92,26 +90,32 @@ class Weights:
 
     @property
     def is_half(self) -> bool:
-        """Whether most of it is stored in bfloat16."""
+        """Whether most of the weights are stored in bfloat16."""
         return self.elements.get("BF16", 0) * 2 > self.parameters
 
     @property
     def is_packed(self) -> bool:
-        """Whether they are stored in fewer bits than anything computes in."""
+        """Whether the weights are stored in fewer bits than modules compute in."""
         small = any(dtype.startswith(("F8_", "F6_", "F4")) for dtype in self.elements)
         return small or any(name.endswith(PACKED) for name in self.names or ())
 
 
 def header_length(beginning: bytes, file_size: int) -> int:
-    """The length of the JSON after the first 8 bytes."""
+    """Return the length of the JSON after the first 8 bytes."""
+    if beginning.startswith(POINTER):
+        raise refuse(
+            "a weights file is a Git LFS pointer, not the weights themselves",
+            "incomplete",
+            "a revision whose weights were pushed with git-lfs installed",
+        )
     length = int.from_bytes(beginning[:8], "little")
-    if len(beginning) < 8 or not 2 <= length <= min(LONGEST, file_size - 8):
+    if len(beginning) < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, file_size - 8):
         raise _broken("the header of a weights file has an impossible length")
     return length
 
 
 def read_header(header: bytes, file_size: int) -> Header:
-    """What one file has. Raises ModelRefused where it contradicts itself."""
+    """Parse the header of one file. Raises ModelRefused if it contradicts itself."""
     try:
         content = orjson.loads(header)
         content.pop("__metadata__", None)
@@ -122,20 +126,20 @@ def read_header(header: bytes, file_size: int) -> Header:
     for tensor in tensors.values():
         count = math.prod(tensor.shape)
         begin, end = tensor.data_offsets
-        if count > MOST_ELEMENTS or (
-            tensor.dtype in BYTES and count * BYTES[tensor.dtype] != end - begin
+        if count > MAX_ELEMENTS or (
+            tensor.dtype in STORED_BYTES and count * STORED_BYTES[tensor.dtype] != end - begin
         ):
             raise _broken("the header of a weights file contradicts itself")
         elements[tensor.dtype] = elements.get(tensor.dtype, 0) + count
-    if len(elements) > MOST_DTYPES:
-        raise _broken("the header of a weights file names dtypes that there are not")
+    if len(elements) > MAX_DTYPES:
+        raise _broken("the header of a weights file names dtypes that do not exist")
     if 8 + len(header) + max((t.data_offsets[1] for t in tensors.values()), default=0) != file_size:
         raise _broken("a weights file is not as long as its header says")
     return Header(elements, kinds(tensors))
 
 
 def read_index(content: bytes) -> Index:
-    """Raises ModelRefused: it does not say which file each tensor is in."""
+    """Parse an index. Raises ModelRefused unless it names the file of each tensor."""
     try:
         places = PLACES.validate_python(orjson.loads(content)["weight_map"])
     except (ValueError, KeyError, TypeError, ValidationError):
@@ -145,12 +149,12 @@ def read_index(content: bytes) -> Index:
 
 def kinds(names: Iterable[str]) -> frozenset[str] | None:
     found = frozenset(NUMBER.sub("*", name) for name in names)
-    small = len(found) <= MOST_NAMES and all(len(name) <= LONGEST_NAME for name in found)
+    small = len(found) <= MAX_NAMES and all(len(name) <= MAX_NAME_CHARACTERS for name in found)
     return found if small else None
 
 
 def together(named: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
-    """The kinds of several files."""
+    """Merge the kinds of several files; None if there are too many."""
     found: set[str] = set()
     for names in named:
         if names is None:

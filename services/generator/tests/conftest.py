@@ -8,12 +8,12 @@ from generator.hub import Hub
 from generator.settings import Settings
 from hub.testing import RunningHub
 
-# Before anything imports torch: the models are too small for more than one, and several threads
-# that wait for each other on a busy machine take a hundred times as long.
+# One thread, set before torch is imported: the models are tiny, and several threads that wait for
+# each other on a busy machine take a hundred times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hub_process() -> Iterator[RunningHub]:
     with RunningHub() as running:
         yield running

@@ -3,14 +3,21 @@ libraries once.
 
     python driver.py fetch < RUNS
     python driver.py run < RUNS > RESULTS
+    python driver.py apart < RUNS_BY_PACKAGES > RESULTS
 
-The second needs no network, and is given none. RUNS is JSON {name: {"app": folder, "runs":
-[{variable: value}, ...]}}; RESULTS is JSON {name: [[exit code, result.json], ...]}.
+The last two run without a network. RUNS is JSON {name: {"app": folder, "runs":
+[{variable: value}, ...], "library": [task, parameters, inputs] or left out}}; RESULTS is JSON
+{name: {"runs": [[exit code, result.json], ...], "library": what transformers itself answers}}.
+Of RUNS_BY_PACKAGES, JSON {folder of packages: RUNS}, each part runs in a process that has just
+those packages, forked from one that has loaded what all of them have.
 """
 
 import contextlib
+import functools
+import importlib
 import json
 import os
+import site
 import sys
 import tempfile
 from pathlib import Path
@@ -40,21 +47,64 @@ def run(app: Path, variables: dict[str, str]) -> tuple[int, Any]:
     with tempfile.TemporaryDirectory() as folder:
         names["OUTPUT_DIR"] = Path(folder)
         manifest = yaml.safe_load((app / "module.yaml").read_text(encoding="utf-8"))
-        code = names["run"](manifest)
+        code = names["run"](manifest, lambda *given: coarse(names["load"](*given)), names["answer"])
         return code, json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
 
 
+def coarse(model: Any) -> Any:
+    """Compute shapes on a coarser grid, since the usual one takes 10 s each; return the model."""
+    if renderer := sys.modules.get("diffusers.pipelines.shap_e.renderer"):
+        to_mesh = vars(renderer.ShapERenderer)["decode_to_mesh"]
+        if not isinstance(to_mesh, functools.partialmethod):
+            renderer.ShapERenderer.decode_to_mesh = functools.partialmethod(to_mesh, grid_size=24)
+    return model
+
+
+def run_all(asked: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {
+            "runs": [run(Path(one["app"]), variables) for variables in one["runs"]],
+            "library": by_the_library(one["app"], *one["library"]) if "library" in one else None,
+        }
+        for name, one in asked.items()
+    }
+
+
+def by_the_library(app: str, task: str, parameters: dict[str, Any], inputs: list[Any]) -> Any:
+    import transformers  # noqa: PLC0415 - to be loaded with the packages of the module
+
+    pipeline = transformers.pipeline(task, model=f"{app}/model", device="cpu")
+    answers = [pipeline(value, **parameters) for value in inputs]
+    return json.loads(json.dumps(answers, default=float))
+
+
+def run_apart(asked: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    # Imported in advance: these load the same whatever else is installed, unlike transformers, and
+    # make up half of what it loads.
+    for package in ("huggingface_hub", "torch._dynamo", "torch.distributed.tensor"):
+        importlib.import_module(package)
+    results = {}
+    for folder, some in asked.items():
+        answers = Path(f"{folder}.json")
+        if os.fork() == 0:
+            sys.path.insert(0, folder)
+            site.execsitecustomize()
+            answers.write_text(json.dumps(run_all(some)), encoding="utf-8")
+            os._exit(0)
+        if os.wait()[1] != 0:
+            sys.exit(f"the process of {', '.join(some)} failed")
+        results |= json.loads(answers.read_text(encoding="utf-8"))
+    return results
+
+
 def main() -> None:
-    asked = json.load(sys.stdin)
-    if sys.argv[1:] == ["fetch"]:
+    what, asked = sys.argv[1], json.load(sys.stdin)
+    if what == "fetch":
         for one in asked.values():
             fetch(Path(one["app"]))
         return
     with contextlib.redirect_stdout(sys.stderr):
-        results = {
-            name: [run(Path(one["app"]), variables) for variables in one["runs"]]
-            for name, one in asked.items()
-        }
+        results = run_apart(asked) if what == "apart" else run_all(asked)
     json.dump(results, sys.stdout)
 
 

@@ -1,4 +1,4 @@
-"""A Hub that answers whatever a test makes up, without a network."""
+"""A fake Hub, without a network, whose responses each test defines."""
 
 import json
 import struct
@@ -21,18 +21,18 @@ CONFIG = {
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
 }
-# What a text, a picture or a sound is prepared with; nothing in them is read.
+# Preprocessing files of text, image and audio models; their content is never read.
 PREPARES = ("tokenizer.json", "preprocessor_config.json")
 
 
 def weights(shape: list[int], dtype: str = "F32") -> tuple[bytes, int]:
-    """A header of one tensor, a classifier's, and the size of the file that it would begin."""
+    """Return a header with a classifier's one tensor, and the size of the file it belongs to."""
     width = {"F32": 4, "BF16": 2, "F16": 2}[dtype]
     size = width
     for length in shape:
         size *= length
     tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}
-    # Without a number of their own, the heads that models here may have.
+    # Empty tensors for the other heads that models here may have.
     empty = {"dtype": dtype, "shape": [0], "data_offsets": [size, size]}
     heads = dict.fromkeys(("classifier.dense.weight", "classifier.out_proj.weight"), empty)
     tensors = {"__metadata__": {"format": "pt"}, "classifier.weight": tensor, **heads}
@@ -54,7 +54,7 @@ def handlers(
     names: tuple[str, ...] = (),
     **description: Any,
 ) -> Handlers:
-    """Handlers before a Hub with one model, whatever its id, with these fields and files."""
+    """Return handlers over a Hub with one model, at any id, with these fields and files."""
     content = json.dumps({**CONFIG, **(config or {})}).encode()
     header, size = weights(shape or [64, 64], dtype)
     lfs = {"sha256": "d" * 64, "size": size, "pointerSize": 130}

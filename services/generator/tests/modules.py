@@ -1,4 +1,4 @@
-"""Builds and runs a generated module as its Dockerfile says, in a folder, without Docker."""
+"""Builds and runs a generated module in a folder, following its Dockerfile, without Docker."""
 
 import asyncio
 import base64
@@ -10,11 +10,13 @@ import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import which
 from typing import Any
 from unittest import mock
 
+import huggingface_hub
 import yaml
 
 from common.contracts.generation import GenerateRequest
@@ -25,28 +27,36 @@ from generator.settings import Settings
 from hub import vision
 from hub.testing import RunningHub
 
+DRIVER = Path(__file__).with_name("driver.py")
+
 
 @dataclass
 class Built:
-    """An image, as far as it is a folder: `/app` of the Dockerfile lies at `app`."""
+    """A built image as a folder: `app` stands for the Dockerfile's `/app`."""
 
     app: Path
     files: dict[str, str]
     environment: dict[str, str]
     entrypoint: list[str]
 
-    def run(self, inputs: dict[str, str] | None = None, request: Any = None) -> tuple[int, Any]:
-        """What the network does: its template with the inputs, no network. Exit code, result."""
+    def variables(
+        self, inputs: dict[str, str] | None = None, request: Any = None
+    ) -> dict[str, str]:
+        """Return the container's environment variables that the network sets for these inputs."""
         inputs = dict(inputs or {})
         if request is not None:
             inputs["request"] = base64.b64encode(json.dumps(request).encode()).decode()
         job = json.loads(gotemplate.render(self.files["lilypad_module.json.tmpl"], inputs))
         docker = job["job"]["Spec"]["Docker"]
         assert docker["Entrypoint"] == self.entrypoint
+        return dict(pair.split("=", 1) for pair in docker["EnvironmentVariables"])
+
+    def run(self, inputs: dict[str, str] | None = None, request: Any = None) -> tuple[int, Any]:
+        """Run the module as the network does; return exit code and result."""
+        variables = self.variables(inputs, request)
         outputs = self.app.parent / "outputs"
         shutil.rmtree(outputs, ignore_errors=True)
-        outputs.mkdir(mode=0o755)  # and of the user who runs this, as the network's are root's
-        variables = dict(pair.split("=", 1) for pair in docker["EnvironmentVariables"])
+        outputs.mkdir(mode=0o755)  # owned by the current user; on the network, by root
         done = execute(
             self.entrypoint, self.app, {**self.environment, **variables, "OUTPUT_DIR": str(outputs)}
         )
@@ -54,25 +64,43 @@ class Built:
         assert [path.name for path in outputs.iterdir()] == ["result.json"], done.stderr
         return done.returncode, json.loads((outputs / "result.json").read_text())
 
-    def run_here(self, request: Any) -> tuple[int, Any]:
-        """As `run` with a request, within this process: quick, since the libraries are loaded."""
-        names: dict[str, Any] = {
-            "__name__": "module",
-            "__file__": str(self.app / "run_inference.py"),
-        }
-        exec(compile(self.files["run_inference.py"], "run_inference.py", "exec"), names)
+    def run_here(
+        self, request: Any = None, inputs: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Run the module within this process, which has loaded the libraries."""
+        names = self.script()
         names["OUTPUT_DIR"] = self.app.parent / "outputs"
-        encoded = base64.b64encode(json.dumps(request).encode()).decode()
-        with mock.patch.dict(os.environ, {"REQUEST_B64": encoded}), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as in a process of its own, where none is an error
-            code = names["run"](yaml.safe_load(self.files["module.yaml"]))
+        variables = self.variables(inputs, request)
+        with mock.patch.dict(os.environ, variables), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # not errors, as in a separate process
+            code = names["run"](self.manifest, names["load"], names["answer"])
         return code, json.loads((names["OUTPUT_DIR"] / "result.json").read_text())
+
+    def fetch_here(self, hub: str) -> None:
+        """Fetch the weights as the Dockerfile does, within this process."""
+        download = partial(huggingface_hub.hf_hub_download, endpoint=hub)
+        with (
+            mock.patch.dict(os.environ),
+            mock.patch.object(huggingface_hub, "hf_hub_download", download),
+        ):
+            self.script()["fetch"](self.manifest)
+
+    def script(self) -> dict[str, Any]:
+        """Execute the module's script; return the names that it defines."""
+        path = self.app / "run_inference.py"
+        names: dict[str, Any] = {"__name__": "module", "__file__": str(path)}
+        exec(compile(self.files[path.name], path.name, "exec"), names)
+        return names
+
+    @property
+    def manifest(self) -> Any:
+        return yaml.safe_load(self.files["module.yaml"])
 
 
 def build(  # noqa: C901  (one case per instruction)
     files: dict[str, str], folder: Path, *, fetched: bool = True, **build_arguments: str
 ) -> Built:
-    """Carry out the Dockerfile's instructions; packages are taken as installed.
+    """Carry out the Dockerfile's instructions, with all packages already installed.
 
     With `fetched` False the caller fetches the weights.
     """
@@ -116,7 +144,7 @@ def build(  # noqa: C901  (one case per instruction)
 
 
 def made(hub: RunningHub, folder: Path, kind: str, names: Iterable[str]) -> dict[str, Built]:
-    """By name, modules of the Hub's models of one kind; their weights are yet to be fetched."""
+    """Build modules of the Hub's models of one kind, by name, without fetching their weights."""
 
     async def make() -> dict[str, Built]:
         client = Hub(hub.url)
@@ -154,8 +182,21 @@ def execute(
     )
 
 
+def drive(command: list[str], asked: dict[str, Any], **environment: str) -> str:
+    """Run a program that takes JSON on stdin, as `driver` does, and return its output."""
+    done = subprocess.run(
+        command,
+        input=json.dumps(asked),
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
 def without_network() -> list[str]:
-    """A prefix that takes the network away, as `--network none` does, where that is permitted."""
+    """Return a command prefix that disables the network, as `--network none` does, if permitted."""
     prefix = ["unshare", "--user", "--map-root-user", "--net"]
     for attempt in (prefix, ["unshare", "--net"]):
         if which("unshare") and not subprocess.run([*attempt, "true"]).returncode:
@@ -165,7 +206,7 @@ def without_network() -> list[str]:
 
 @dataclass
 class Image:
-    """What a Docker engine builds of the files, run as the network runs it."""
+    """An image built by a Docker engine, and run as the network runs it."""
 
     files: dict[str, str]
     folder: Path
@@ -187,7 +228,7 @@ class Image:
 
 
 def build_image(files: dict[str, str], folder: Path, hub: str) -> Image | Built:
-    """By the Docker engine where there is one, else by carrying out the Dockerfile here."""
+    """Build with the Docker engine if there is one, or else by carrying out the Dockerfile here."""
     found = subprocess.run(["docker", "info"], capture_output=True) if which("docker") else None
     if found is None or found.returncode:
         return build(files, folder, HF_ENDPOINT=hub)
@@ -195,7 +236,7 @@ def build_image(files: dict[str, str], folder: Path, hub: str) -> Image | Built:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     tag = f"lilypad-module-test:{folder.name}"
-    # The Hub of the tests listens on this machine alone.
+    # The test Hub listens on localhost only.
     command = ["docker", "build", "--network", "host", "--build-arg", f"HF_ENDPOINT={hub}"]
     subprocess.run([*command, "--tag", tag, folder], check=True)
     return Image(files, folder, tag)

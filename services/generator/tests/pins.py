@@ -1,9 +1,9 @@
-"""Write what each family of modules installs: its needs, and all that those ask for.
+"""Write the pins of each stack: its packages and all their dependencies.
 
     python services/generator/tests/pins.py
 
 The versions are those of constraints.txt, with which the tests run. torch's own CUDA libraries are
-left to torch, which asks for one version of each.
+not pinned here: torch requires one exact version of each.
 """
 
 import re
@@ -16,11 +16,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from generator.rendering import TEMPLATES
-from generator.tasks import FAMILIES
 from hub import vision
+from models.families import STACKS
 
 ROOT = Path(__file__).parents[3]
-# What the base images have: Linux on x86-64, and their Python.
+# The base images' environment: Linux on x86-64, and their Python.
 IMAGE = {
     "extra": "",
     "implementation_name": "cpython",
@@ -32,13 +32,13 @@ IMAGE = {
     "python_version": "3.11",
     "sys_platform": "linux",
 }
-# pip and its like: every image has them, and a module's code does not ask for them.
+# Build tools that every image has and no module needs.
 OF_THE_IMAGE = {"pip", "setuptools", "wheel"}
 OF_CUDA = re.compile(r"nvidia-.*|cuda-.*|triton")
 
 
 def constraints() -> dict[str, tuple[str, str]]:
-    """The name as it is written and the version, by canonical name."""
+    """Return the written name and the version of each constraint, by canonical name."""
     found = {}
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         if match := re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line):
@@ -47,7 +47,7 @@ def constraints() -> dict[str, tuple[str, str]]:
 
 
 def distribution(name: str) -> metadata.Distribution:
-    """A package as it is installed here. Raises StopIteration: it is not."""
+    """Return the installed distribution of a package. Raises StopIteration if there is none."""
     path = [*sys.path, str(vision.FOLDER)]
     return next(iter(metadata.distributions(name=name, path=path)))
 
@@ -57,7 +57,7 @@ def installed(name: str) -> str:
 
 
 def asked_for(name: str, extras: Iterable[str] = ()) -> list[Requirement]:
-    """What a package, as it is installed here, asks for in the images."""
+    """Return the requirements of the installed package that apply in the images."""
     wanted = [Requirement(text) for text in distribution(name).requires or ()]
     return [
         found
@@ -68,7 +68,7 @@ def asked_for(name: str, extras: Iterable[str] = ()) -> list[Requirement]:
 
 
 def closure(needs: Iterable[str]) -> list[str]:
-    """Canonical names of the packages and of all that they ask for."""
+    """Return the canonical names of the packages and all their dependencies."""
     found: set[str] = set()
     left = [Requirement(name) for name in needs]
     while left:
@@ -81,15 +81,15 @@ def closure(needs: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def pinned(family: str) -> str:
-    """requirements.txt of a family. Raises KeyError: constraints.txt lacks a version."""
+def pinned(stack: str) -> str:
+    """Render a stack's requirements.txt. Raises KeyError if constraints.txt lacks a version."""
     known = constraints()
-    return "".join("{}=={}\n".format(*known[name]) for name in closure(FAMILIES[family].needs))
+    return "".join("{}=={}\n".format(*known[name]) for name in closure(STACKS[stack]))
 
 
 if __name__ == "__main__":
     folder = Path(str(TEMPLATES)) / "requirements"
     for file in folder.glob("*.txt"):
         file.unlink()
-    for family in FAMILIES:
-        (folder / f"{family}.txt").write_text(pinned(family), encoding="utf-8")
+    for stack in STACKS:
+        (folder / f"{stack}.txt").write_text(pinned(stack), encoding="utf-8")

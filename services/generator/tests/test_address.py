@@ -21,17 +21,37 @@ from generator.address import Address, parse
         ("https://huggingface.co/a/b/tree/v1.0", Address("a/b", "v1.0")),
         ("https://huggingface.co/a/b/tree/refs%2Fpr%2F7", Address("a/b", "refs/pr/7")),
         ("https://huggingface.co/gpt2/tree/main", Address("gpt2", "main")),
+        (" gpt2", Address("gpt2")),
+        ("https://huggingface.co/a/b\n", Address("a/b")),
     ],
 )
-def test_a_model_is_found_in_every_way_its_address_is_written(text: str, expected: Address) -> None:
+def test_every_form_of_a_models_address_is_accepted(text: str, expected: Address) -> None:
     assert parse(text) == expected
 
 
-def test_a_revision_beside_the_address_goes_before_the_one_in_it() -> None:
+def test_a_separate_revision_takes_precedence_over_the_one_in_the_address() -> None:
     assert parse("https://hf.co/a/b/tree/v1", "v2") == Address("a/b", "v2")
 
 
-# The list of things that servers of this kind have been made to fetch.
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("https://huggingface.co/spaces/acme/demo", "a Space"),
+        ("https://huggingface.co/collections/acme/frogs-123", "a collection"),
+        ("datasets/squad", "a dataset"),
+        ("https://huggingface.co/a/b/blob/main/config.json", "a file"),
+        ("https://huggingface.co/gpt2/resolve/main/config.json", "a file"),
+        ("https://huggingface.co/a/b/discussions/3", "a discussion"),
+    ],
+)
+def test_the_address_of_another_kind_of_hub_page_is_named_in_the_error(
+    text: str, named: str
+) -> None:
+    with pytest.raises(InvalidModel, match=f"the address of {named}"):
+        parse(text)
+
+
+# Addresses that servers of this kind have been tricked into fetching.
 HOSTILE = [
     "http://169.254.169.254/",
     "http://169.254.169.254/latest/meta-data",
@@ -60,7 +80,6 @@ HOSTILE = [
     "https://huggingface。co/a/b",
     "https://huggingface%2eco/a/b",
     "https://hugging\nface.co/a/b",
-    "https://huggingface.co/a/b\n",
     "https://huggingface.co/a/b\r\nHost: evil",
     "https://huggingface.co/a/b/../../c",
     "https://huggingface.co/../../etc/passwd",
@@ -87,7 +106,6 @@ HOSTILE = [
     "ａ/ｂ",  # noqa: RUF001  (full width)
     "а/b",  # noqa: RUF001  (Cyrillic)
     "a b/c",
-    " gpt2",
     "a/" + "b" * 97,
     "",
     "-",
@@ -97,11 +115,11 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_anything_else_is_no_model(text: str) -> None:
+def test_any_other_address_is_rejected(text: str) -> None:
     with pytest.raises(InvalidModel) as caught:
         parse(text)
     assert (caught.value.code, caught.value.status) == (1001, 400)
-    # What was submitted is not repeated: it may be shown where it does harm.
+    # The error does not repeat the submitted text, which may do harm where it is displayed.
     rest = text.removeprefix("https://huggingface.co").strip("/")
     assert len(rest) < 4 or rest not in caught.value.message
 
@@ -110,7 +128,7 @@ def test_anything_else_is_no_model(text: str) -> None:
     "revision",
     ["../main", "a..b", "-x", "a b", "a\n", "x.lock", "a//b", "a/", "é", "a" * 200, "~1"],
 )
-def test_a_revision_is_a_name_that_git_allows(revision: str) -> None:
+def test_a_revision_must_be_a_valid_git_name(revision: str) -> None:
     with pytest.raises(InvalidModel, match="revision"):
         parse("gpt2", revision)
 
@@ -126,7 +144,7 @@ PIECES = [
     st.none() | st.text(),
 )
 @example("https://huggingface.co/a/b/tree/main", None)
-def test_whatever_is_accepted_is_made_of_harmless_characters(
+def test_accepted_addresses_contain_only_harmless_characters(
     text: str, revision: str | None
 ) -> None:
     try:

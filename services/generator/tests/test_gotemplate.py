@@ -1,4 +1,4 @@
-"""Facts from runs of the network's own renderer, and our one idiom under any input."""
+"""Recorded output of the network's own renderer, and our template under any input."""
 
 import json
 
@@ -25,7 +25,7 @@ IDIOM = '[{{ if .x }}"X={{ slice .x 1 }}{{ else }}"X=none"{{ end }}]'
         ("{{ .x }}", {"x": "{{ .y }}"}, '"{{ .y }}"'),
     ],
 )
-def test_it_renders_as_the_network_does(
+def test_rendering_matches_the_networks_renderer(
     template: str, inputs: dict[str, str], expected: str
 ) -> None:
     assert render(template, inputs) == expected
@@ -44,13 +44,13 @@ def test_it_renders_as_the_network_does(
         "{{",
     ],
 )
-def test_what_the_network_or_we_do_not_know_is_an_error(template: str) -> None:
+def test_unsupported_template_syntax_is_an_error(template: str) -> None:
     with pytest.raises(TemplateError):
         render(template, {"x": "1"})
 
 
 @given(st.text())
-def test_our_idiom_brings_any_text_through_unchanged(text: str) -> None:
+def test_any_text_survives_our_template_unchanged(text: str) -> None:
     text = text.encode(errors="replace").decode()
     assert json.loads(render(IDIOM, {"x": text})) == [f"X={text}"]
     assert json.loads(marshal(text)) == text

@@ -1,4 +1,4 @@
-"""The digests of base images, from a registry of our own."""
+"""Digests of base images, from a local registry."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from generator import images
 
 
 class Registry(BaseHTTPRequestHandler):
-    """Asks for a token first, as the public one does; `missing` is a version that it lacks."""
+    """A registry that requires a token, like the public one, and lacks the version `missing`."""
 
     missing = "none"
 
@@ -41,7 +41,7 @@ class Registry(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps({"token": f"token of {scope}"}).encode())
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_digest_of_every_base_image_is_written(registry: str, tmp_path: Path
     assert images.read(path) == table
 
 
-def test_a_version_that_is_gone_leaves_the_file_as_it_was(registry: str, tmp_path: Path) -> None:
+def test_a_missing_version_leaves_the_file_unchanged(registry: str, tmp_path: Path) -> None:
     path = tmp_path / "images.json"
     before = images.refresh(path, registry)
     Registry.missing = images.GPU.partition(":")[2]
@@ -73,13 +73,13 @@ def test_a_version_that_is_gone_leaves_the_file_as_it_was(registry: str, tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "images.json"
     path.write_text('{"python": "latest"}')
     with pytest.raises(ValueError, match="not a table"):
         images.read(path)
 
 
-def test_a_gpu_brings_cuda_and_compiling_a_compiler() -> None:
+def test_a_gpu_needs_a_cuda_image_and_compilation_a_compiler() -> None:
     chosen = [images.choose(gpu=gpu, compiled=c) for gpu in (False, True) for c in (False, True)]
     assert chosen == list(images.ALL)

@@ -1,6 +1,7 @@
-"""Whatever a caller or a model's owner writes, it never becomes part of a file's code."""
+"""Text of a caller or a model's owner never becomes code in a generated file."""
 
 import asyncio
+import contextlib
 import json
 import string
 import sys
@@ -39,7 +40,7 @@ TRICKS = [
     "../../etc/passwd",
     "\ud800".encode(errors="surrogatepass").decode(errors="replace"),
 ]
-# All of it carries a mark, so that it is found wherever it gets to.
+# Every text carries a mark, by which it can be found in any file.
 hostile = st.builds(lambda trick, rest: f"EVIL{trick}{rest}", st.sampled_from(TRICKS), st.text())
 anything = st.recursive(
     hostile | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False),
@@ -79,7 +80,7 @@ def generate(handlers: Any, request: GenerateRequest) -> Module | None:
 
 
 def check(module: Module) -> None:
-    """Every file is the template, but for values that are themselves harmless."""
+    """Assert that files differ from the template only in harmless values."""
     files = module.files
     assert "EVIL" not in json.dumps(module.model_dump(mode="json"))
     plain = set(string.printable) - set("\r\x0b\x0c") | {"…"}
@@ -94,7 +95,7 @@ def check(module: Module) -> None:
 
 
 @given(descriptions, configs, st.lists(hostile, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_hostile_model_is_refused_or_made_into_an_ordinary_module(
     description: dict[str, Any], config: dict[str, Any], names: list[str]
 ) -> None:
@@ -104,13 +105,13 @@ def test_a_hostile_model_is_refused_or_made_into_an_ordinary_module(
         check(module)
 
 
-def test_an_ordinary_model_is_made() -> None:
+def test_an_ordinary_model_gets_a_module() -> None:
     module = generate(fake_hub.handlers(), GenerateRequest(model_url="acme/frog"))
     assert module
     check(module)
 
 
-async def test_what_looks_like_a_needed_file_is_needed_only_by_its_exact_name() -> None:
+async def test_only_exact_file_names_are_selected() -> None:
     names = (
         "tokenizer.json\n",
         "x/tokenizer.json",
@@ -163,18 +164,16 @@ def test_a_hostile_address_is_refused_without_being_repeated(url: str) -> None:
     except ValidationError:
         return
     module = generate(fake_hub.handlers(), request)
-    if module:  # a name may be anything that the Hub allows, and the Hub says what it is
+    if module:  # any id that the Hub allows is accepted, and the Hub's own spelling used
         check(module)
 
 
 @given(st.dictionaries(st.sampled_from([*GenerateOptions.model_fields, "x"]), anything), hostile)
-def test_hostile_options_never_pass_the_door(options: dict[str, Any], revision: str) -> None:
-    try:
-        accepted = GenerateOptions.model_validate(options)
-    except ValidationError:
-        accepted = GenerateOptions()
+def test_hostile_options_and_revisions_are_harmless(options: dict[str, Any], revision: str) -> None:
     handlers = fake_hub.handlers()
-    module = generate(handlers, GenerateRequest(model_url="acme/frog", options=accepted))
-    if module:
-        check(module)
+    with contextlib.suppress(ValidationError):
+        accepted = GenerateOptions.model_validate(options)
+        module = generate(handlers, GenerateRequest(model_url="acme/frog", options=accepted))
+        if module:
+            check(module)
     assert generate(handlers, GenerateRequest(model_url="acme/frog", revision=revision)) is None

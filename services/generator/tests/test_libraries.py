@@ -1,4 +1,4 @@
-"""Modules of sentence-transformers and diffusers, built and run as those of transformers are."""
+"""Modules of sentence-transformers and diffusers, built and run like those of transformers."""
 
 import base64
 import functools
@@ -18,8 +18,8 @@ from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncod
 
 from common.contracts.generation import GenerateOptions, GenerateRequest
 from generator.handlers import Handlers
-from generator.libraries import DIFFUSION, SENTENCES
 from hub.testing import RunningHub
+from models.tasks import LIBRARIES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from modules import Built, build
@@ -34,8 +34,10 @@ PICTURE = Image.effect_mandelbrot((32, 32), (-2, -1.5, 1, 1.5), 50).convert("RGB
 def make(handlers: Handlers, hub: RunningHub, tmp_path: Path) -> Make:
     async def make(model: str, **options: Any) -> Built:
         request = GenerateRequest(model_url=model, options=GenerateOptions(**options))
-        module = await handlers.generate(request)
-        return build(module.files, tmp_path / model.replace("/", "-"), HF_ENDPOINT=hub.url)
+        made = await handlers.generate(request)
+        module = build(made.files, tmp_path / model.replace("/", "-"), fetched=False)
+        module.fetch_here(hub.url)
+        return module
 
     return make
 
@@ -78,7 +80,7 @@ async def test_sentence_similarity(make: Make) -> None:
     assert outputs(module, TEXTS[:1])[0]["similarity"] is None
 
 
-async def test_a_real_model_knows_what_is_alike(make: Make) -> None:
+async def test_a_real_model_recognises_similar_sentences(make: Make) -> None:
     module = await make("lilypad/all-minilm-l6-v2")
     texts = ["A frog sits on a lily pad.", "The invoice is due on Friday."]
     answers = outputs(module, texts, query="An amphibian rests on a leaf.")
@@ -88,7 +90,7 @@ async def test_a_real_model_knows_what_is_alike(make: Make) -> None:
     assert np.array([answer["embedding"] for answer in answers]) == near(expected)
 
 
-async def test_feature_extraction_of_sentences_is_one_vector_each(make: Make) -> None:
+async def test_feature_extraction_returns_one_vector_per_sentence(make: Make) -> None:
     module = await make("lilypad/tiny-sentence-features")
     expected = SentenceTransformer(directory(module), device="cpu").encode(TEXTS)
     assert np.array(outputs(module, TEXTS)) == near(expected)
@@ -101,11 +103,11 @@ async def test_text_ranking(make: Make) -> None:
     )
     answers = outputs(module, TEXTS, query="a frog")
     assert [answer["score"] for answer in answers] == near(expected.tolist())
-    code, result = module.run({"text": TEXTS[0]})
+    code, result = module.run_here(inputs={"text": TEXTS[0]})
     assert (code, result["error"]["message"]) == (2, "query: is missing")
 
 
-# torch says of sparse tensors, on first use, that they are new.
+# torch warns on first use of sparse tensors that they are in beta.
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 @pytest.mark.parametrize("name", ["tiny-text-retrieval", "tiny-sparse-features"])
 async def test_text_retrieval(make: Make, name: str) -> None:
@@ -121,19 +123,20 @@ async def test_text_retrieval(make: Make, name: str) -> None:
 
 
 def diffused(module: Built, **arguments: Any) -> Any:
-    """What diffusers itself makes of the same files."""
+    """Return the output of diffusers itself on the same files."""
     pipeline = diffusers.DiffusionPipeline.from_pretrained(directory(module))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(generator=torch.Generator("cpu").manual_seed(7), **arguments)
 
 
 def same(encoded: str, frames: Any) -> bool:
-    """Equal up to the rounding of one step of 255."""
+    """Return whether two images are equal up to one of 255 steps of rounding."""
     ours = from_png(encoded).astype(int)
     theirs = np.stack([np.asarray(frame) for frame in frames]).astype(int)
     return ours.shape == theirs.shape and int(abs(ours - theirs).max()) <= 1
 
 
+@pytest.mark.long
 async def test_unconditional_image_generation(make: Make) -> None:
     module = await make("lilypad/tiny-unconditional-image-generation")
     first, second = outputs(module, [7, "8"], steps=2)
@@ -141,6 +144,7 @@ async def test_unconditional_image_generation(make: Make) -> None:
     assert first != second
 
 
+@pytest.mark.long
 async def test_text_to_image(make: Make) -> None:
     module = await make("lilypad/tiny-text-to-image")
     answers = outputs(module, TEXTS[:2], steps=2, guidance=3, width=32, height=32, seed=7)
@@ -149,6 +153,7 @@ async def test_text_to_image(make: Make) -> None:
         assert same(answer["image"], diffused(module, prompt=text, **wanted).images)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "given", "theirs"),
     [
@@ -156,7 +161,7 @@ async def test_text_to_image(make: Make) -> None:
         ("image-text-to-image", {"steps": 4}, {}),
     ],
 )
-async def test_pictures_from_a_picture_and_a_text(
+async def test_image_to_image(
     make: Make, model: str, given: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
     module = await make(f"lilypad/tiny-{model}")
@@ -172,6 +177,7 @@ def as_pictures(frames: Any) -> list[Any]:
 SMALL = {"height": 16, "width": 16}
 
 
+@pytest.mark.long
 async def test_text_to_video(make: Make) -> None:
     module = await make("lilypad/tiny-text-to-video")
     answer = outputs(module, ["a frog"], steps=2, frames=5, seed=7, **SMALL)[0]
@@ -180,8 +186,9 @@ async def test_text_to_video(make: Make) -> None:
     assert answer["frames"] == 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["image-to-video", "image-text-to-video"])
-async def test_videos_from_a_picture(make: Make, task: str) -> None:
+async def test_image_to_video(make: Make, task: str) -> None:
     module = await make(f"lilypad/tiny-{task}")
     answer = outputs(
         module, [as_png(PICTURE)], prompt="a frog", steps=2, frames=5, seed=7, **SMALL
@@ -191,20 +198,21 @@ async def test_videos_from_a_picture(make: Make, task: str) -> None:
     assert same(answer["video"], as_pictures(made.frames[0]))
 
 
+@pytest.mark.long
 async def test_video_to_video(make: Make) -> None:
     module = await make("lilypad/tiny-video-to-video")
     clip = [PICTURE.resize((16, 16)).rotate(turn) for turn in (0, 30, 60, 90, 120)]
     answer = outputs(module, [as_png(*clip)], prompt="a frog", steps=2, seed=7, **SMALL)[0]
     made = diffused(module, video=clip, prompt="a frog", num_inference_steps=2, **SMALL)
     assert same(answer["video"], as_pictures(made.frames[0]))
-    code, result = module.run({"video": "no video"})
+    code, result = module.run_here(inputs={"video": "no video"})
     assert (code, result["error"]["type"]) == (2, "InvalidInput")
 
 
-# diffusers hands torch's numbers to NumPy as NumPy 2 no longer likes it.
+# diffusers converts torch's numbers in a way that NumPy 2 has deprecated.
 OLD_ARRAYS = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SQUARE = {"height": 32, "width": 32}
-# By the model's name: the input, the parameters, and what diffusers is called with for them.
+# By model name: the input, the parameters, and the matching arguments of diffusers.
 MORE: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "ddim": (7, {}, {}),
     "sdxl": (TEXTS[1], SQUARE, {"prompt": TEXTS[1], **SQUARE}),
@@ -224,9 +232,10 @@ MORE: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.long
 @OLD_ARRAYS
 @pytest.mark.parametrize("name", MORE)
-async def test_each_other_pipeline_of_the_rows(make: Make, name: str) -> None:
+async def test_each_remaining_diffusers_pipeline(make: Make, name: str) -> None:
     module = await make(f"lilypad/tiny-{name}")
     value, given, theirs = MORE[name]
     parameters = {"steps": 3, **given} | ({} if name == "ddim" else {"seed": 7})
@@ -241,17 +250,18 @@ async def test_each_other_pipeline_of_the_rows(make: Make, name: str) -> None:
         assert same(answer["image"], made.images)
 
 
-def test_every_pipeline_of_the_rows_is_run_by_a_test() -> None:
+def test_every_diffusers_pipeline_is_run_by_a_test() -> None:
     makers = (HUB / "pipelines.py").read_text() + (HUB / "painters.py").read_text()
-    assert all(name in makers for row in DIFFUSION.values() for name in row.classes)
+    assert all(name in makers for row in LIBRARIES["diffusers"].values() for name in row.classes)
 
 
+@pytest.mark.long
 @OLD_ARRAYS
 @pytest.mark.parametrize("task", ["text-to-3d", "image-to-3d"])
-async def test_shapes_from_a_text_and_from_a_picture(
+async def test_text_to_3d_and_image_to_3d(
     make: Make, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # On the usual grid of 128 points a side one shape takes ten seconds.
+    # A coarser grid than the usual 128 points a side, with which one shape takes ten seconds.
     to_mesh = functools.partialmethod(ShapERenderer.decode_to_mesh, grid_size=24)
     monkeypatch.setattr(ShapERenderer, "decode_to_mesh", to_mesh)
     module = await make(f"lilypad/tiny-{task}")
@@ -271,8 +281,11 @@ async def test_shapes_from_a_text_and_from_a_picture(
     assert abs(corners["f3"].astype(float) - reds).max() <= 1
 
 
-def test_every_row_of_these_libraries_is_run_by_a_test_here() -> None:
+def test_every_row_of_these_libraries_has_a_test_here() -> None:
     source = Path(__file__).read_text()
-    # The row for features is asked for under another name, since transformers has one as well.
-    named = {*SENTENCES, *DIFFUSION} - {"feature-extraction", "image-to-image"}
+    # feature-extraction has another model name here, since transformers serves it as well.
+    named = {*LIBRARIES["sentence-transformers"], *LIBRARIES["diffusers"]} - {
+        "feature-extraction",
+        "image-to-image",
+    }
     assert all(f'{name}"' in source for name in named)

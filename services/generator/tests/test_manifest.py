@@ -29,7 +29,7 @@ def test_the_published_schema_is_current() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == manifest.schema()
 
 
-def test_a_module_is_as_the_published_schema_says() -> None:
+def test_a_manifest_conforms_to_the_published_schema() -> None:
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     content = module_yaml()
     jsonschema.validate(content, schema)

@@ -1,4 +1,4 @@
-"""Modules that carry what was measured of their model, in place of the estimate."""
+"""Modules with measured figures of their model in place of estimates."""
 
 import sys
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ MEASURED = {
     "machine": "Some <b>CPU</b> @ 2.00GHz",
     "dtype": "float32",
     "attention": "sdpa",
-    "tokens": 512,  # as many as the module takes
+    "tokens": 512,  # the module's own limit
     "batch_size": 24,
     "peak_memory": 1240.0,
     "base_memory": 1000.0,
@@ -35,7 +35,7 @@ MEASURED = {
 
 
 def measured(**fields: Any) -> Handlers:
-    """Handlers whose caller has measured the model, on the device and in the dtype asked for."""
+    """Return handlers whose caller has measured the model on the requested device and dtype."""
     bus = MemoryBus()
 
     async def profile(asked: ProfileRequest) -> Profile:
@@ -59,7 +59,7 @@ def needs(module: Module) -> dict[str, Any]:
     return {**read["resources"], "batchSize": read["run"]["batchSize"]}
 
 
-async def test_memory_and_batch_size_are_those_that_were_measured() -> None:
+async def test_memory_and_batch_size_come_from_the_measurement() -> None:
     module = await generate(measured())
     found = needs(module)
     assert found["batchSize"] == 24
@@ -74,37 +74,37 @@ async def test_memory_and_batch_size_are_those_that_were_measured() -> None:
     assert module.validation.status == "passed"
 
 
-async def test_on_a_gpu_the_measured_memory_is_its_own() -> None:
+async def test_a_gpu_measurement_sets_the_gpu_memory() -> None:
     module = await generate(measured(device="cuda", dtype="float16"), gpu=True)
     found = needs(module)
-    assert found["vramMiB"] == 1536 + 640  # and the CUDA context
+    assert found["vramMiB"] == 1536 + 640  # plus the CUDA context
     assert (found["gpu"], found["vramSource"]) == (1, "measured")
 
 
-async def test_the_same_measurement_makes_the_same_bytes_and_another_one_others() -> None:
+async def test_a_modules_bytes_depend_on_its_measurement() -> None:
     once, again = await generate(measured()), await generate(measured())
     assert once.files == again.files
     assert (await generate(measured(batch_size=8))).files != once.files
 
 
-async def test_the_callers_own_wishes_go_before_what_was_measured() -> None:
+async def test_the_callers_options_take_precedence_over_the_measurement() -> None:
     module = await generate(measured(), batch_size=48, memory="8Gi")
     found = needs(module)
     assert (found["batchSize"], found["memoryMiB"]) == (48, 8192)
-    # On the line through the peaks; and what is too little is said.
+    # On the line through the measured peaks; too little memory causes a warning.
     assert needs(await generate(measured(), batch_size=100))["memoryMiB"] == 2560
     little = await generate(measured(), memory="1Gi")
     assert little.validation.status == "warnings"
     assert "1,536 MiB" in little.validation.errors[0]
 
 
-async def test_longer_inputs_than_those_measured_take_more_in_proportion() -> None:
+async def test_memory_grows_in_proportion_for_inputs_longer_than_measured() -> None:
     assert needs(await generate(measured(tokens=128)))["memoryMiB"] == 2560  # 1000 + 24 x 40
     eager = await generate(measured(tokens=256, attention="eager"))
-    assert needs(eager)["memoryMiB"] == 2560  # twice as long, squared
+    assert needs(eager)["memoryMiB"] == 2560  # the square of twice the length
 
 
-async def test_a_batch_that_a_machine_has_no_room_for_is_made_smaller() -> None:
+async def test_a_batch_too_large_for_any_machine_is_reduced() -> None:
     made = measured(memory_per_sample=30_000.0)
     assert needs(await generate(made))["batchSize"] == 7  # of 262,144 MiB
     made = measured(memory_per_sample=300_000.0)
@@ -112,7 +112,7 @@ async def test_a_batch_that_a_machine_has_no_room_for_is_made_smaller() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"run_id": None}, {"device": "cuda"}, {"dtype": "bfloat16"}])
-async def test_without_a_measurement_of_this_kind_the_estimate_stands(fields) -> None:
+async def test_the_estimate_stands_without_a_matching_measurement(fields) -> None:
     module = await generate(measured(**fields))
     estimate = await generate(handlers())
     assert module.files == estimate.files
@@ -120,7 +120,7 @@ async def test_without_a_measurement_of_this_kind_the_estimate_stands(fields) ->
     assert any("estimates" in check.message for check in module.validation.checks)
 
 
-async def test_a_benchmarker_that_is_away_changes_nothing_but_what_is_said() -> None:
+async def test_an_unavailable_benchmarker_only_changes_a_message() -> None:
     made = handlers()
     made.measurements = Measurements(MemoryBus())
     module = await generate(made)
@@ -128,7 +128,7 @@ async def test_a_benchmarker_that_is_away_changes_nothing_but_what_is_said() -> 
     assert any("away" in check.message for check in module.validation.checks)
 
 
-async def test_one_that_does_not_answer_in_time_is_asked_again_only_later() -> None:
+async def test_a_benchmarker_that_timed_out_is_called_again_only_after_a_pause() -> None:
     bus, asked = MemoryBus(), []
 
     async def hang(request: ProfileRequest) -> Profile:

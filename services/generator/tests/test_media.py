@@ -1,14 +1,12 @@
-"""Modules of sounds, videos, tables and several things at once, beside the library itself."""
+"""Modules of audio, video, table and multimodal models, compared with the library itself."""
 
 import base64
-import inspect
 import io
 import json
 import math
 import sys
 import wave
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,15 +14,11 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from transformers import MBart50Tokenizer, NllbTokenizer
 
 from common.contracts.generation import GenerateRequest
-from generator import rendering
 from generator.handlers import Handlers
-from generator.media_tasks import MEDIA_TASKS
-from generator.templates.inference.models import auto_class
-from hub import media
 from hub.testing import RunningHub
+from models.tasks import LIBRARIES, row
 
 sys.path.insert(0, str(Path(__file__).parent))
 from modules import Built, build
@@ -80,7 +74,7 @@ def close(answer: Any, expected: Any) -> bool:
 
 
 class Library:
-    """What transformers itself answers on a module's files."""
+    """Return the output of transformers itself on a module's files."""
 
     def __init__(self, module: Built, task: str) -> None:
         self.folder, self.task = str(module.app / "model"), task
@@ -92,7 +86,11 @@ class Library:
         return found(*inputs, **parameters)
 
     def model(self) -> Any:
-        return getattr(transformers, auto_class(self.task)).from_pretrained(self.folder).eval()
+        return (
+            getattr(transformers, row(self.task, "transformers").auto_classes[0])
+            .from_pretrained(self.folder)
+            .eval()
+        )
 
     def run(self, encoded: Any) -> Any:
         with torch.inference_mode():
@@ -121,13 +119,14 @@ def sounds(library: Library) -> Any:
 
 
 def rewritten(library: Library) -> Any:
-    tokenizer, name = library.load("Tokenizer"), library.task.replace("summarization", "summary")
+    tokenizer = library.load("Tokenizer")
+    [name] = row(library.task, "transformers").returns.fields
     tokens = library.generate(tokenizer(HOSTILE, return_tensors="pt"))
-    return [{f"{name}_text": tokenizer.decode(tokens, skip_special_tokens=True).strip()}]
+    return [{name: tokenizer.decode(tokens, skip_special_tokens=True).strip()}]
 
 
 def found(library: Library) -> Any:
-    """The best of all spans, tried one by one."""
+    """Find the best span by trying all of them."""
     tokenizer, context = library.load("Tokenizer"), "the frog is on the lily pad"
     encoded = tokenizer("who is on the pad", context, return_tensors="pt")
     output = library.run(encoded)
@@ -229,6 +228,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "audio-classification": (AUDIO, {"top_k": 3}, sounds),
     "summarization": (HOSTILE, FEW, rewritten),
     "translation": (HOSTILE, FEW, rewritten),
+    "text2text-generation": (HOSTILE, FEW, rewritten),
     "question-answering": (
         {"question": "who is on the pad", "context": "the frog is on the lily pad"},
         {},
@@ -267,18 +267,20 @@ CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
 }
 
 
-# Models of a task that are not called as it is.
+# Names of models that differ from their task.
 NAMED = {"image-to-image": "super-resolution"}
 ALSO = {"panoptic-segmentation": "image-segmentation", "music": "text-to-audio"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*(NAMED.get(task, task) for task in CASES), *ALSO])
 async def test_a_module_answers_what_the_library_does(
     name: str, handlers: Handlers, hub: RunningHub, tmp_path: Path
 ) -> None:
     task = {**{named: task for task, named in NAMED.items()}, **ALSO}.get(name, name)
     made = await handlers.generate(GenerateRequest(model_url=f"lilypad/tiny-{name}"))
-    module = build(made.files, tmp_path / "module", HF_ENDPOINT=hub.url)
+    module = build(made.files, tmp_path / "module", fetched=False)
+    module.fetch_here(hub.url)
     value, parameters, expected = CASES[task]
     code, result = module.run_here({"inputs": [value], "parameters": parameters})
     assert (code, result["status"]) == (0, "success"), result
@@ -288,162 +290,30 @@ async def test_a_module_answers_what_the_library_does(
     )
 
 
+async def test_a_table_and_question_beyond_the_models_limit_are_rejected(
+    handlers: Handlers, hub: RunningHub, tmp_path: Path
+) -> None:
+    model = "lilypad/tiny-table-question-answering"
+    made = await handlers.generate(GenerateRequest(model_url=model))
+    module = build(made.files, tmp_path / "module", fetched=False)
+    module.fetch_here(hub.url)
+    long_table = {**TABLE, "age": ["2", "frog " * 600, "4"]}
+    for table, question in ((TABLE, "frog " * 2000), (long_table, "how old is lily?")):
+        request = {"inputs": [json.dumps(table)], "parameters": {"question": question}}
+        code, result = module.run_here(request)
+        assert (code, result["error"]["type"]) == (2, "InvalidInput"), result
+        assert "tokens with the question; at most" in result["error"]["message"]
+
+
 def plain(value: Any) -> Any:
     return value.tolist()
 
 
-def test_every_row_has_a_case() -> None:
+def test_every_transformers_row_has_a_case_here_or_in_the_text_tests() -> None:
     seen = {task for name, (task, *_) in SEEN.items() if not name.startswith("timm-")}
-    assert CASES.keys() | seen == MEDIA_TASKS.keys()
-
-
-def of_a_script(family: str) -> dict[str, Any]:
-    """The names that a module's script of this family defines."""
-    names: dict[str, Any] = {"__name__": family, "__file__": __file__}
-    exec(rendering.script(family), names)
-    return names
-
-
-@pytest.mark.parametrize(
-    ("family", "read", "values"),
-    [
-        ("hearing", "read_audio", (HOSTILE, IMAGE, "", 7, as_wav(SOUND[:0]))),
-        ("watching", "read_frames", (HOSTILE, AUDIO, "../etc/passwd", "a\0b", None)),
-        ("forecasting", "read_series", (HOSTILE, "[1, NaN]", [1], [1, "2"], 7, "[" * 100_000)),
-        ("tables", "read_table", (HOSTILE, "{}", '{"a": [1], "b": []}', 7, "a,b\n1", "[" * 9999)),
-        ("documents", "read_words", (None, "7", '[["a", [1]]]', '[["a", [0, 0, 0, 1001]]]')),
-    ],
-)
-def test_what_cannot_be_read_is_said_to_be_so(
-    family: str, read: str, values: tuple[Any, ...]
-) -> None:
-    names = of_a_script(family)
-    count = {"read_audio": (16_000,), "read_frames": (4,)}.get(read, ())
-    for value in values:
-        with pytest.raises(names["InvalidInput"]):
-            names[read](value, *count)
-
-
-def test_an_input_of_several_parts_names_those_that_there_are() -> None:
-    names = of_a_script("reading")
-    manifest = {
-        "inputs": [
-            {"name": "question", "type": "string"},
-            {"name": "context", "type": "string"},
-            {"name": "seed", "type": "integer"},
-        ]
-    }
-    given = {"context": "for all"}
-    asked = names["combine"](manifest, ["a", {"question": "b", "context": "own"}], given)
-    assert asked == [
-        {"question": "a", "context": "for all"},
-        {"question": "b", "context": "own"},
-    ]
-    for wrong in ({"context": "own"}, {"question": "b", HOSTILE: 1}, {"question": "b", "seed": 1}):
-        with pytest.raises(names["InvalidInput"]):
-            names["combine"](manifest, [wrong], given)
-
-
-def test_a_model_that_also_speaks_is_told_to_write_and_how_much() -> None:
-    bounds = of_a_script("conversing")["bounds"]
-    speaks = transformers.Qwen3OmniMoeForConditionalGeneration
-    given = bounds(SimpleNamespace(has_talker=True), 5)
-    assert given == {"thinker_max_new_tokens": 5, "generation_mode": "text"}
-    assert given.keys() <= inspect.signature(speaks.generate).parameters.keys()
-    assert bounds(SimpleNamespace(), 5) == {"max_new_tokens": 5}
-
-
-def test_a_sound_of_another_rate_is_heard_at_the_models_own() -> None:
-    read_audio = of_a_script("hearing")["read_audio"]
-    assert len(read_audio(as_wav(SOUND[:4000], 8000), 16_000)) == 8000
-
-
-def test_a_table_may_be_csv() -> None:
-    read_table = of_a_script("tables")["read_table"]
-    assert read_table('frog,age\n"lily, the 2nd",2\n') == {"frog": ["lily, the 2nd"], "age": ["2"]}
-
-
-def test_a_sound_longer_than_there_is_room_for_is_spelled_in_parts(tmp_path: Path) -> None:
-    media.speller(tmp_path)
-    pipeline = transformers.pipeline("automatic-speech-recognition", model=str(tmp_path))
-    lengths: list[int] = []
-
-    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
-        lengths.append(given["input_values"].shape[-1])
-
-    pipeline.model.register_forward_pre_hook(note, with_kwargs=True)
-    long = np.tile(SOUND, 3)
-    manifest = {"model": {"task": "automatic-speech-recognition"}, "run": {"maxTokens": 64}}
-    answer = of_a_script("hearing")["answer"]
-    [found] = answer(pipeline, manifest, [as_wav(long)], {"timestamps": False})
-    assert max(lengths) <= 64 * pipeline.model.config.inputs_to_logits_ratio < len(long)
-    samples = long.astype("float32") / 32768
-    expected = pipeline({"raw": samples, "sampling_rate": 16_000}, chunk_length_s=64 * 320 / 16_000)
-    assert found == {"text": expected["text"]}
-
-
-def test_a_sound_that_is_judged_as_a_whole_is_cut_where_there_is_no_more_room(
-    tmp_path: Path,
-) -> None:
-    media.sound_classifier(tmp_path)
-    pipeline = transformers.pipeline("audio-classification", model=str(tmp_path))
-    manifest = {"model": {"task": "audio-classification"}, "run": {"maxTokens": 25}}
-    answer = of_a_script("hearing")["answer"]
-    long, cut = np.tile(SOUND, 3), SOUND[: 25 * 320]
-    given = [as_wav(long), as_wav(cut)]
-    found, expected = answer(pipeline, manifest, given, {"top_k": None})
-    assert close(found, expected)
-
-
-# The script of modules that write a text from a text, loaded but not run.
-rewriting = SimpleNamespace(**of_a_script("rewriting"))
-
-
-def languages(tokenizer: Any, usual: dict[str, int | None], **named: str) -> str | None:
-    """The one that a model of several languages is told to write."""
-    settings = {"forced_bos_token_id": None, "decoder_start_token_id": None, **usual}
-    model = SimpleNamespace(config=SimpleNamespace(), generation_config=SimpleNamespace(**settings))
-    prefix, told = rewriting.choose_languages(model, tokenizer, "translation", named)
-    assert prefix == ""
-    forced = told.get("forced_bos_token_id")
-    return None if forced is None else str(tokenizer.convert_ids_to_tokens(forced))
-
-
-@pytest.mark.parametrize(
-    ("kind", "english", "german"),
-    [(NllbTokenizer, "eng_Latn", "deu_Latn"), (MBart50Tokenizer, "en_XX", "de_DE")],
-)
-def test_a_model_of_several_languages_writes_english_unless_another_is_named(
-    kind: type[Any], english: str, german: str
-) -> None:
-    tokenizer = kind()
-    end = {"decoder_start_token_id": tokenizer.eos_token_id}
-    assert languages(tokenizer, end) == english
-    assert languages(tokenizer, end, target_language=german) == german
-    assert languages(tokenizer, end, source_language=german) == english
-    assert tokenizer.src_lang == german
-    # Its own settings name the one that it writes.
-    assert languages(tokenizer, {"forced_bos_token_id": 7}) is None
-    of_one = {"decoder_start_token_id": tokenizer.convert_tokens_to_ids(german)}
-    assert languages(tokenizer, of_one) is None
-    for name in ("source_language", "target_language"):
-        for wrong in ("en", "</s> {{", "klingon"):
-            with pytest.raises(rewriting.InvalidInput, match=name):
-                languages(tokenizer, end, **{name: wrong})
-
-
-def test_a_model_of_several_pairs_translates_the_first_unless_another_is_named() -> None:
-    pairs = {f"translation_en_to_{to}": {"prefix": f"to {to}: "} for to in ("ro", "de", "fr")}
-    known = {"summarization": {"prefix": "summarize: "}, **pairs}
-    model = SimpleNamespace(config=SimpleNamespace(task_specific_params=known))
-
-    def prefix(task: str = "translation", **named: str) -> str:
-        return rewriting.choose_languages(model, SimpleNamespace(), task, named)[0]
-
-    assert prefix() == "to de: "
-    assert prefix(source_language="en", target_language="fr") == "to fr: "
-    assert prefix("summarization") == "summarize: "
-    with pytest.raises(rewriting.InvalidInput, match="translation_en_to_de, translation_en_to_fr"):
-        prefix(target_language="fr")
-    model.config.task_specific_params = None
-    assert prefix() == ""
+    files = ("test_inference.py", "test_recommended.py")
+    source = "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in files)
+    tags = LIBRARIES["transformers"].keys()
+    written = ("tiny-{}", '"{}", ', '"{}")')
+    elsewhere = {tag for tag in tags if any(form.format(tag) in source for form in written)}
+    assert CASES.keys() | seen | elsewhere == tags

@@ -1,4 +1,4 @@
-"""The generated script by itself: its inputs, its failures, its files. No model is loaded."""
+"""The generated script without a model: its inputs, failures and files."""
 
 import base64
 import contextlib
@@ -18,16 +18,19 @@ from PIL import Image
 from common.contracts.generation import GenerateRequest
 from generator import rendering
 from generator.handlers import Handlers
-from generator.tasks import FAMILIES
 from hub.testing import RunningHub
+from models.families import FAMILIES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from modules import Built, build
 
-# The script as modules have it, loaded but not run.
+# The script as modules contain it, loaded but not run.
 script: Any = ModuleType("run_inference")
+seeing: Any = ModuleType("run_inference")
 script.__file__ = __file__
-exec(compile(rendering.script("pipeline"), "run_inference.py", "exec"), script.__dict__)
+seeing.__file__ = __file__
+exec(compile(rendering.script("text_classification"), "run_inference.py", "exec"), script.__dict__)
+exec(compile(rendering.script("vision"), "run_inference.py", "exec"), seeing.__dict__)
 
 MODEL = "lilypad/tiny-text-classification"
 
@@ -35,7 +38,9 @@ MODEL = "lilypad/tiny-text-classification"
 @pytest.fixture
 async def built(handlers: Handlers, hub: RunningHub, tmp_path: Path) -> Built:
     module = await handlers.generate(GenerateRequest(model_url=MODEL))
-    return build(module.files, tmp_path, HF_ENDPOINT=hub.url)
+    built = build(module.files, tmp_path, fetched=False)
+    built.fetch_here(hub.url)
+    return built
 
 
 async def test_only_the_listed_files_are_fetched_and_only_at_the_commit(
@@ -52,7 +57,7 @@ async def test_only_the_listed_files_are_fetched_and_only_at_the_commit(
     )
 
 
-async def test_weights_that_were_changed_are_not_loaded(built: Built) -> None:
+async def test_modified_weights_are_not_loaded(built: Built) -> None:
     weights = built.app / "model" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -62,13 +67,13 @@ async def test_weights_that_were_changed_are_not_loaded(built: Built) -> None:
     assert "model.safetensors is not the file" in result["error"]["message"]
 
 
-async def test_a_config_that_was_changed_is_not_read(built: Built) -> None:
+async def test_a_modified_config_is_not_read(built: Built) -> None:
     config = built.app / "model" / "config.json"
     config.write_text(config.read_text().replace("bert", "tert"))
     assert "config.json is not the file" in built.run({"text": "hello"})[1]["error"]["message"]
 
 
-async def test_a_hub_that_hands_out_other_files_ends_the_build(
+async def test_the_build_fails_if_the_hub_serves_other_files(
     handlers: Handlers, hub: RunningHub, tmp_path: Path
 ) -> None:
     module = await handlers.generate(GenerateRequest(model_url=MODEL))
@@ -81,7 +86,7 @@ async def test_a_hub_that_hands_out_other_files_ends_the_build(
         build(files, tmp_path, HF_ENDPOINT=hub.url)
 
 
-async def test_inputs_that_cannot_be_used_are_said_in_the_result(built: Built) -> None:
+async def test_invalid_inputs_are_reported_in_the_result(built: Built) -> None:
     code, result = built.run()
     assert (code, result["error"]) == (2, {"type": "InvalidInput", "message": "text: is missing"})
     assert json.loads(built.output.strip())["status"] == "error"
@@ -106,7 +111,7 @@ def read(monkeypatch: pytest.MonkeyPatch, request: Any = None, **variables: str)
     return script.read_inputs(MANIFEST)
 
 
-def test_scalar_inputs_are_converted_and_empty_ones_left_out(
+def test_scalar_inputs_are_converted_and_empty_ones_omitted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert read(monkeypatch, text="hi", count="3", heat="0.5", all="TRUE") == (
@@ -115,7 +120,7 @@ def test_scalar_inputs_are_converted_and_empty_ones_left_out(
     )
 
 
-def test_a_request_goes_before_scalar_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_takes_precedence_over_scalar_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     request = {"inputs": ["a", "b"], "parameters": {"count": 2}}
     inputs, parameters = read(monkeypatch, request, text="c", count="3", how="so")
     assert (inputs, parameters["count"], parameters["how"]) == (["a", "b"], 2, "so")
@@ -124,24 +129,24 @@ def test_a_request_goes_before_scalar_inputs(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("request_", "variables", "message"),
     [
-        ([], {}, "request: is not an object"),
+        ([], {}, "request: must be an object"),
         ({"inputs": []}, {}, "give 1 to"),
         ({"inputs": ["a"] * 5000}, {}, "give 1 to"),
         ({"inputs": "a", "parameters": []}, {}, ""),
-        ({"inputs": "a", "parameters": [1]}, {}, "parameters: is not an object"),
-        ({"inputs": "a", "parameters": {"other": 1}}, {}, "there is no 'other'"),
-        ({"inputs": "a", "parameters": {"count": 2.5}}, {}, "count: is not of type integer"),
-        ({"inputs": "a", "parameters": {"count": True}}, {}, "count: is not of type integer"),
-        ({"inputs": "a", "parameters": {"count": 10}}, {}, "count: is not between 1 and 9"),
-        ({"inputs": "a", "parameters": {"heat": math.nan}}, {}, "heat: is not of type number"),
+        ({"inputs": "a", "parameters": [1]}, {}, "parameters: must be an object"),
+        ({"inputs": "a", "parameters": {"other": 1}}, {}, "unknown parameter 'other'"),
+        ({"inputs": "a", "parameters": {"count": 2.5}}, {}, "count: must be of type integer"),
+        ({"inputs": "a", "parameters": {"count": True}}, {}, "count: must be of type integer"),
+        ({"inputs": "a", "parameters": {"count": 10}}, {}, "count: must be between 1 and 9"),
+        ({"inputs": "a", "parameters": {"heat": math.nan}}, {}, "heat: must be of type number"),
         ({"inputs": "a", "parameters": {"heat": 10**400}}, {}, "heat"),
-        ({"inputs": "a", "parameters": {"how": 1}}, {}, "how: is not of type string"),
-        (None, {"text": "a", "count": "x"}, "count: is not of type integer"),
-        (None, {"text": "a", "all": "yes!"}, "all: is not of type boolean"),
-        (None, {"text": "a", "heat": "inf"}, "heat: is not of type number"),
+        ({"inputs": "a", "parameters": {"how": 1}}, {}, "how: must be of type string"),
+        (None, {"text": "a", "count": "x"}, "count: must be of type integer"),
+        (None, {"text": "a", "all": "yes!"}, "all: must be of type boolean"),
+        (None, {"text": "a", "heat": "inf"}, "heat: must be of type number"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_an_error_names_the_invalid_field(
     monkeypatch: pytest.MonkeyPatch, request_: Any, variables: dict[str, str], message: str
 ) -> None:
     if not message:
@@ -152,14 +157,14 @@ def test_what_is_wrong_is_named(
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="\x00", codec="utf-8")))
-def test_any_text_as_a_request_is_read_or_refused(text: str) -> None:
+def test_any_text_is_accepted_or_rejected_as_a_request(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REQUEST_B64", text)
         with contextlib.suppress(script.InvalidInput):
             assert isinstance(script.read_request(), dict)
 
 
-def test_base64_in_lines_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base64_with_line_breaks_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = base64.encodebytes(json.dumps({"inputs": "x" * 200}).encode()).decode()
     assert lines.count("\n") > 1
     monkeypatch.setenv("REQUEST_B64", lines)
@@ -167,7 +172,7 @@ def test_base64_in_lines_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["", None, 7, "\ud800", ["a"]])
-def test_a_text_is_a_text(value: Any) -> None:
+def test_only_a_non_empty_string_is_accepted_as_text(value: Any) -> None:
     with pytest.raises(script.InvalidInput):
         script.check_texts([value])
 
@@ -175,17 +180,17 @@ def test_a_text_is_a_text(value: Any) -> None:
 @pytest.mark.parametrize(
     "value", ["", "x", "../secret.png", "a\x00b", "/etc/passwd", 7, "====", "A" * 999]
 )
-def test_a_picture_that_cannot_be_read_is_refused(
+def test_an_unreadable_image_is_rejected(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: Any
 ) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     (tmp_path / "inputs").mkdir()
-    monkeypatch.setattr(script, "INPUT_DIR", tmp_path / "inputs")
-    with pytest.raises(script.InvalidInput):
-        script.read_image(value)
+    monkeypatch.setattr(seeing, "INPUT_DIR", tmp_path / "inputs")
+    with pytest.raises(seeing.InvalidInput):
+        seeing.read_image(value)
 
 
-def test_numbers_that_json_lacks_become_null_and_results_are_whole(
+def test_non_finite_numbers_become_null_in_one_complete_result_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(script, "OUTPUT_DIR", tmp_path / "outputs")
@@ -198,5 +203,5 @@ def test_numbers_that_json_lacks_become_null_and_results_are_whole(
 def test_each_family_is_one_readable_script(family: str) -> None:
     text = rendering.script(family)
     assert "generator.templates" not in text
-    assert len(text.splitlines()) < 550
+    assert len(text.splitlines()) < 560
     compile(text, "run_inference.py", "exec")

@@ -1,4 +1,4 @@
-"""What modules install fits together, is all of it, and is what was tested here."""
+"""The modules' pins are compatible, complete, and the versions tested here."""
 
 import sys
 from pathlib import Path
@@ -10,26 +10,26 @@ import pins
 
 from generator import requirements
 from generator.rendering import TEMPLATES
-from generator.tasks import FAMILIES
+from models.families import STACKS
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_pins_of_a_family_are_all_that_it_installs_at_the_versions_of_the_tests(
-    family: str,
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_stacks_pins_are_complete_and_match_the_tested_versions(
+    stack: str,
 ) -> None:
-    assert requirements.of(family) == pins.pinned(family), "make pins"
+    assert requirements.read(stack) == pins.pinned(stack), "make pins"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_pins_of_a_family_agree_with_what_each_package_asks_for(family: str) -> None:
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_stacks_pins_satisfy_the_requirements_of_each_package(stack: str) -> None:
     known = pins.constraints()
-    for name in pins.closure(FAMILIES[family].needs):
+    for name in pins.closure(STACKS[stack]):
         assert pins.installed(name).partition("+")[0] == known[name][1]
         for wanted in pins.asked_for(name):
             given = known.get(pins.canonicalize_name(wanted.name))
             assert given is None or wanted.specifier.contains(given[1], prereleases=True), wanted
 
 
-def test_there_are_pins_for_each_family_and_no_others() -> None:
+def test_every_stack_has_a_pin_file_and_no_others_exist() -> None:
     files = Path(str(TEMPLATES)) / "requirements"
-    assert {file.stem for file in files.iterdir()} == set(FAMILIES)
+    assert {file.stem for file in files.iterdir()} == set(STACKS)

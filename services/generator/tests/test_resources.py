@@ -9,12 +9,12 @@ import yaml
 from common.contracts.generation import GenerateOptions, GenerateRequest, Module
 from common.errors import ModelRefused
 from generator import rendering
-from generator.tasks import FAMILIES
+from models.families import FAMILIES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_hub
 
-# As the 8-billion-parameter Llamas are; one tensor stands for all of them.
+# Like the Llamas with 8 billion parameters; one tensor stands for all of theirs.
 LLAMA_8B = {
     "config": {
         "architectures": ["LlamaForCausalLM"],
@@ -39,9 +39,9 @@ def make(model: dict[str, Any] | None = None, **options: Any) -> tuple[Module, d
     return module, yaml.safe_load(module.files["module.yaml"])
 
 
-def test_a_large_model_asks_for_a_gpu_of_its_weights_cache_and_context() -> None:
+def test_a_large_model_requests_gpu_memory_for_weights_cache_and_context() -> None:
     module, manifest = make(LLAMA_8B)
-    # In MiB: weights in half precision, cache and one layer's activations of 8192 tokens.
+    # In MiB: weights in half precision, and the cache and one layer's activations of 8192 tokens.
     assert module.model.vram_mib == pytest.approx((15_317 + 1_024 + 960) * 1.1 + 640, abs=2)
     assert module.model.vram_source == "headers"
     assert module.model.parameters == 8_030_000_000
@@ -51,7 +51,7 @@ def test_a_large_model_asks_for_a_gpu_of_its_weights_cache_and_context() -> None
     assert asked in module.files["lilypad_module.json.tmpl"]
 
 
-def test_a_model_that_weighs_several_texts_asks_for_the_memory_of_each() -> None:
+def test_beam_search_requests_memory_for_every_beam() -> None:
     config = {
         "architectures": ["BartForConditionalGeneration"],
         "model_type": "bart",
@@ -68,11 +68,11 @@ def test_a_model_that_weighs_several_texts_asks_for_the_memory_of_each() -> None
 
     # 12 layers, 512 tokens read and as many written, in float32: four times 96 MiB.
     assert "cache 384 MiB" in said(())
-    # This file says nothing of beams, and where it is there, config.json is not asked.
+    # This file does not mention beams, and replaces config.json's generation settings.
     assert "cache 96 MiB" in said(("generation_config.json",))
 
 
-def test_a_small_model_asks_for_no_gpu() -> None:
+def test_a_small_model_requests_no_gpu() -> None:
     module, manifest = make()
     assert (manifest["resources"]["gpu"], module.model.vram_mib) == (0, 0)
     assert "gpus" not in module.files["lilypad_module.json.tmpl"]
@@ -92,7 +92,7 @@ def test_each_option_changes_the_files() -> None:
     assert len(seen) == 6
 
 
-def test_the_optimization_levels_are_what_they_are_documented_to_be() -> None:
+def test_the_optimization_levels_match_their_documentation() -> None:
     runs = {
         level: make(LLAMA_8B, gpu=True, optimization_level=level)[1]["run"]
         for level in ("none", "basic", "full")
@@ -106,10 +106,10 @@ def test_the_optimization_levels_are_what_they_are_documented_to_be() -> None:
 
 def test_a_larger_batch_needs_more() -> None:
     small, large = (make(LLAMA_8B, batch_size=size)[0].model.vram_mib for size in (1, 8))
-    assert large - small > 7 * 1024  # its cache alone is 1 GiB each
+    assert large - small > 7 * 1024  # each input's cache alone is 1 GiB
 
 
-def test_a_batch_is_neither_made_nor_paid_for_where_inputs_are_answered_one_by_one() -> None:
+def test_a_module_that_does_not_batch_requests_memory_for_one_input() -> None:
     config = {"model_type": "wav2vec2", "architectures": ["Wav2Vec2ForCTC"]}
     task = "automatic-speech-recognition"
     model = {"config": config, "pipeline_tag": task, "names": ("vocab.json",)}
@@ -123,11 +123,11 @@ def test_a_batch_is_neither_made_nor_paid_for_where_inputs_are_answered_one_by_o
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_makes_batches_if_its_script_asks_how_large(family: str) -> None:
+def test_a_family_is_marked_as_batching_if_its_script_reads_the_batch_size(family: str) -> None:
     assert FAMILIES[family].batches == ('["batchSize"]' in rendering.script(family))
 
 
-def test_too_little_memory_is_made_as_asked_with_the_difference_named() -> None:
+def test_too_little_requested_memory_is_kept_with_a_warning() -> None:
     needed = make(LLAMA_8B)[1]["resources"]["memoryMiB"]
     module, manifest = make(LLAMA_8B, memory="2Gi")
     assert manifest["resources"]["memoryMiB"] == 2048
@@ -139,18 +139,18 @@ def test_too_little_memory_is_made_as_asked_with_the_difference_named() -> None:
     ("memory", "mib"),
     [("8GB", 7629), ("16Gi", 16384), ("4096MB", 3906), ("900MiB", 900), ("7GiB", 7168)],
 )
-def test_units_of_memory_mean_what_they_say(memory: str, mib: int) -> None:
+def test_memory_units_are_converted_exactly(memory: str, mib: int) -> None:
     assert make(memory=memory)[1]["resources"]["memoryMiB"] == mib
 
 
-def test_a_model_for_which_there_is_no_card_is_refused() -> None:
+def test_a_model_too_large_for_any_gpu_is_refused() -> None:
     model = {**LLAMA_8B, "shape": [70_000, 1_000_000]}
     with pytest.raises(ModelRefused) as caught:
         make(model)
     assert caught.value.details["reason"] == "too-large"
 
 
-def test_an_inputs_length_is_the_models_own_within_bounds() -> None:
+def test_the_input_length_is_the_models_limit_within_bounds() -> None:
     lengths = [
         make({"config": config})[1]["run"]["maxTokens"]
         for config in (
@@ -172,7 +172,7 @@ def test_the_network_waits_longer_than_the_job_and_the_pull_take() -> None:
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 512}, {"gpu": False, "batch_size": 1024}])
-def test_options_that_no_provider_can_serve_are_a_warning_that_says_by_how_much(
+def test_options_beyond_any_provider_warn_with_the_excess(
     options: dict[str, Any],
 ) -> None:
     module, manifest = make(LLAMA_8B, **options)
@@ -183,8 +183,8 @@ def test_options_that_no_provider_can_serve_are_a_warning_that_says_by_how_much(
     assert f"{over:,} MiB more than the largest" in module.validation.errors[0]
 
 
-def test_a_batch_that_nobody_asked_for_becomes_smaller_until_it_fits() -> None:
-    # Two inputs of the longest do not fit beside the weights; one does.
+def test_a_default_batch_is_reduced_until_it_fits() -> None:
+    # One input of maximum length fits beside the weights; two do not.
     wide = {"num_key_value_heads": 32, "num_hidden_layers": 96, "hidden_size": 8192}
     model = {**LLAMA_8B, "config": {**LLAMA_8B["config"], **wide}, "shape": [20_000, 1_000_000]}
     module, manifest = make(model)
@@ -192,7 +192,7 @@ def test_a_batch_that_nobody_asked_for_becomes_smaller_until_it_fits() -> None:
     assert module.validation.status == "passed"
 
 
-def test_every_figure_says_where_it_came_from() -> None:
+def test_every_figure_names_its_source() -> None:
     _, manifest = make(LLAMA_8B)
     needs = manifest["resources"]
     assert set(needs["sources"]) == set(needs) - {"gpu", "vramSource", "sources"}
@@ -210,7 +210,7 @@ def test_the_parts_of_an_estimate_are_shown_with_their_sources() -> None:
     )
 
 
-def test_the_network_is_told_of_the_disk_that_the_image_takes() -> None:
+def test_the_job_requests_the_disk_that_the_image_takes() -> None:
     module, manifest = make(LLAMA_8B)
     disk = manifest["resources"]["diskMiB"]
     assert disk == pytest.approx(8192 + 15_317, abs=256)

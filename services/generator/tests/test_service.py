@@ -1,4 +1,4 @@
-"""The service as it is started: on a real bus, before a Hub."""
+"""The service as deployed: on a real bus, with a test Hub."""
 
 import asyncio
 import os
@@ -29,7 +29,9 @@ def url() -> Iterator[str]:
     server.wait()
 
 
-async def test_it_answers_on_the_bus_and_stops_when_told(url: str, hub: RunningHub) -> None:
+async def test_the_service_answers_on_the_bus_and_stops_on_a_signal(
+    url: str, hub: RunningHub
+) -> None:
     environment = {**os.environ, "NATS_URL": url, "HF_ENDPOINT": hub.url}
     service = subprocess.Popen(
         [sys.executable, "-m", "generator"], env=environment, stderr=subprocess.DEVNULL
@@ -56,7 +58,7 @@ async def test_it_answers_on_the_bus_and_stops_when_told(url: str, hub: RunningH
         assert service.wait() == 0
 
 
-def test_a_wrong_setting_ends_the_start_with_a_sentence() -> None:
+def test_an_invalid_setting_ends_the_start_with_a_sentence() -> None:
     environment = {**os.environ, "HF_ENDPOINT": "file:///etc/passwd"}
     done = subprocess.run(
         [sys.executable, "-m", "generator"], env=environment, capture_output=True, text=True

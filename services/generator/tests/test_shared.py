@@ -1,4 +1,4 @@
-"""What one generator has read, the others have: on a real bus, before a Hub."""
+"""Snapshots shared among the generator's replicas, on a real bus, with a test Hub."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from common import bus
 from common.bus import NatsBus
 from common.contracts.generation import GenerateRequest, Module
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused
-from generator import snapshots
+from generator import address, snapshots
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
@@ -41,7 +41,7 @@ async def connection(servers: Stack) -> AsyncIterator[NatsBus]:
 
 @pytest.fixture
 async def start(connection: NatsBus, hub: RunningHub) -> AsyncIterator[Start]:
-    """Generators that know what the others of this test do."""
+    """A function that starts replicas which share their snapshots within this test."""
     name = secrets.token_hex(8)
     started: list[Handlers] = []
 
@@ -61,7 +61,7 @@ async def generate(handlers: Handlers, model: str = CLASSIFIER, revision: str = 
     return module
 
 
-async def test_what_one_has_read_another_makes_while_the_hub_is_away(
+async def test_a_replica_serves_another_ones_snapshot_while_the_hub_is_unavailable(
     start: Start, hub: RunningHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await generate(start())
@@ -75,12 +75,12 @@ async def test_what_one_has_read_another_makes_while_the_hub_is_away(
             assert module.validation.status == "warnings"
             assert "10 min ago" in module.validation.errors[0]
         pinned = await generate(start(), revision=before.model.commit)
-        assert pinned.validation.status == "passed"  # a commit does not change
+        assert pinned.validation.status == "passed"  # a commit is immutable
         with pytest.raises(HubUnavailable):
             await generate(start(), GENERATOR)
 
 
-async def test_what_is_older_than_a_day_is_not_handed_out(
+async def test_a_snapshot_older_than_a_day_is_not_served(
     start: Start, hub: RunningHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await generate(start())
@@ -90,19 +90,22 @@ async def test_what_is_older_than_a_day_is_not_handed_out(
         await generate(start())
 
 
-async def test_a_commit_that_another_has_read_costs_one_call(start: Start, hub: RunningHub) -> None:
+async def test_a_commit_read_by_another_replica_costs_one_request(
+    start: Start, hub: RunningHub
+) -> None:
     first = await generate(start())
     hub.forget()
     assert await generate(start()) == first
     assert ["/api/" in seen.path for seen in hub.requests] == [True]
 
 
-async def test_what_a_token_opens_is_not_taken_by_who_has_another(
+async def test_a_snapshot_is_not_shared_between_tokens(
     start: Start, connection: NatsBus, hub: RunningHub
 ) -> None:
     member = start()
     await member.snapshots.hub.close()
     member.snapshots.hub = Hub(hub.url, MEMBER_TOKEN)
+    member.snapshots.open_models = frozenset(["lilypad/tiny-gated"])
     member.snapshots.shared = Shared(connection, f"{hub.url} {MEMBER_TOKEN}")
     await generate(member, "lilypad/tiny-gated")
     stranger = start()
@@ -111,21 +114,22 @@ async def test_what_a_token_opens_is_not_taken_by_who_has_another(
         await generate(stranger, "lilypad/tiny-gated")
 
 
-async def test_every_model_comes_back_as_it_was(start: Start, hub: RunningHub) -> None:
+async def test_every_shared_snapshot_is_restored_unchanged(start: Start, hub: RunningHub) -> None:
     handlers = start()
     for model in MODELS:
         with contextlib.suppress(ModelNotFound, ModelRefused):
-            await generate(handlers, model.id)
+            await handlers.snapshots.read(address.parse(model.id))
     kept = list(handlers.snapshots._kept.values())
     assert len(kept) > 10
     assert handlers.snapshots.shared
+    await asyncio.gather(*handlers.snapshots.shared.writing)
     for snapshot in kept:
         found = await handlers.snapshots.shared.find(snapshot.id, snapshot.commit)
         assert found
         assert found[0] == snapshot
 
 
-async def test_what_other_code_or_another_hub_has_read_is_not_taken(
+async def test_a_snapshot_of_another_version_or_hub_is_ignored(
     start: Start, connection: NatsBus, hub: RunningHub
 ) -> None:
     handlers = start()
@@ -136,7 +140,7 @@ async def test_what_other_code_or_another_hub_has_read_is_not_taken(
         await generate(handlers)
 
 
-async def test_nonsense_on_the_bus_is_as_if_nothing_was_there(
+async def test_a_malformed_snapshot_on_the_bus_is_ignored(
     start: Start, connection: NatsBus, hub: RunningHub
 ) -> None:
     handlers = start()
@@ -150,7 +154,7 @@ async def test_nonsense_on_the_bus_is_as_if_nothing_was_there(
         await generate(start())
 
 
-async def test_without_the_bus_it_knows_what_it_has_read_itself(
+async def test_a_replica_without_the_bus_still_serves_its_own_snapshots(
     start: Start, servers: Stack, hub: RunningHub
 ) -> None:
     handlers = start()

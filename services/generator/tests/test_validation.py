@@ -1,4 +1,4 @@
-"""The second line of defence: broken files are noticed, whoever broke them."""
+"""Validation, the second line of defence: broken files are detected, whatever broke them."""
 
 import sys
 from pathlib import Path
@@ -7,9 +7,11 @@ import pytest
 
 from common.contracts.generation import GenerateOptions, GenerateRequest
 from common.errors import ModelRefused
-from generator import refusals, rendering, resources, validation
+from generator import refusals, rendering, requirements, resources, script, validation
 from generator.address import Address
 from generator.manifest import Manifest, describe
+from models.families import stack_of
+from models.tasks import ROWS, Task
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_hub
@@ -17,18 +19,18 @@ import fake_hub
 
 async def manifest() -> Manifest:
     snapshot, _ = await fake_hub.handlers().snapshots.read(Address("acme/frog"))
-    task, library, _ = refusals.check(snapshot)
+    task, _ = refusals.check(snapshot)
     needs, _ = resources.estimate(
-        snapshot, task, GenerateOptions(), largest_vram=81559, largest_memory=262144
+        snapshot, task, GenerateOptions(), max_vram=81559, max_host_memory=262144
     )
-    return describe(snapshot, task, library, needs)
+    return describe(snapshot, task, needs)
 
 
 def outcomes(module: Manifest, files: dict[str, str]) -> dict[str, str]:
     return {check.name: check.outcome for check in validation.check(module, files)}
 
 
-async def test_what_is_rendered_passes() -> None:
+async def test_rendered_files_pass() -> None:
     module = await manifest()
     files = rendering.render(module)
     assert outcomes(module, files) == dict.fromkeys(files, "passed")
@@ -42,6 +44,10 @@ async def test_what_is_rendered_passes() -> None:
         ("Dockerfile", "FROM python", "FROM evil/python"),
         ("Dockerfile", "WORKDIR /app", "WORKDIR /app \\"),
         ("run_inference.py", "import yaml\n", "import yaml\nimport antigravity\n"),
+        ("run_inference.py", "trust_remote_code=False", "trust_remote_code=True"),
+        ("run_inference.py", "def load(", "def loaded("),
+        ("run_inference.py", "import yaml\n", "import yaml\nos.system('id')\n"),
+        ("run_inference.py", "import yaml\n", "import yaml\nimport requests\n"),
         ("module.yaml", "id: acme/frog", "id: acme/toad"),
         ("module.yaml", "batchSize: 8", "batchSize: 9"),
         ("module.yaml", "schema:", "&a [*a]\nschema:"),
@@ -49,6 +55,7 @@ async def test_what_is_rendered_passes() -> None:
         ("requirements.txt", "torch==2.13.0", "torch @ https://x/torch.whl"),
         ("requirements.txt", "torch==2.13.0", "torch==2.12.0"),
         ("requirements.txt", "torch==2.13.0", "--index-url https://x"),
+        ("requirements.txt", "transformers==", "transformed=="),
         ("README.md", "# acme-frog", "# <script>"),
         ("lilypad_module.json.tmpl", "slice .text 1", "slice .text 0"),
         ("lilypad_module.json.tmpl", "{{ slice .text 1 }}", "{{ .text }}"),
@@ -61,15 +68,18 @@ async def test_what_is_rendered_passes() -> None:
         ("lilypad_module.json.tmpl", "/app/run_inference.py", "/app/other.py"),
     ],
 )
-async def test_what_was_tampered_with_fails(name: str, old: str, new: str) -> None:
+async def test_tampered_files_fail(name: str, old: str, new: str) -> None:
     module = await manifest()
     files = rendering.render(module)
     assert old in files[name]
     tampered = {**files, name: files[name].replace(old, new, 1)}
-    assert outcomes(module, tampered) == {**dict.fromkeys(files, "passed"), name: "failed"}
+    found = outcomes(module, tampered)
+    if name == "requirements.txt":  # the script's check depends on it
+        found.pop("run_inference.py")
+    assert found == {**dict.fromkeys(found, "passed"), name: "failed"}
 
 
-async def test_files_that_fail_are_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_files_that_fail_validation_are_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     def render(module: Manifest) -> dict[str, str]:
         return {**original(module), "Dockerfile": "FROM evil\n"}
 
@@ -79,3 +89,9 @@ async def test_files_that_fail_are_not_handed_out(monkeypatch: pytest.MonkeyPatc
         await fake_hub.handlers().generate(GenerateRequest(model_url="acme/frog"))
     assert caught.value.details["reason"] == "validation"
     assert caught.value.details["checks"]
+
+
+@pytest.mark.parametrize("task", ROWS, ids=lambda task: f"{task.library} {task.tag}")
+def test_every_script_imports_only_packages_that_its_stack_installs(task: Task) -> None:
+    said = script.check(rendering.script(task.family), requirements.read(stack_of(task)))
+    assert "each package that it imports is installed" in said

@@ -1,14 +1,12 @@
-"""Modules that install torchvision: each beside what the libraries answer on the same files.
+"""Modules that install torchvision, compared with the libraries on the same files.
 
 torchvision is not in the environment that the tests themselves run in (`hub.vision` says why), so
-both the modules and what they are compared with are processes that have it.
+the modules and what they are compared with run in a process that has it.
 """
 
 import base64
 import io
 import json
-import os
-import subprocess
 import sys
 import wave
 from pathlib import Path
@@ -20,12 +18,12 @@ from PIL import Image
 
 from common.contracts.generation import GenerateOptions, GenerateRequest
 from generator.handlers import Handlers
-from generator.libraries import TIMM
 from hub import vision
 from hub.testing import RunningHub
+from models.tasks import LIBRARIES
 
 sys.path.insert(0, str(Path(__file__).parent))
-from modules import Built, made
+from modules import DRIVER, Built, drive, made, without_network
 
 HOSTILE = 'it\'s a "frog", really\n{{ .text }} $(id) `id` 喵 🐸'
 PICTURE = Image.effect_mandelbrot((64, 48), (-2, -1.5, 1, 1.5), 50).convert("RGB")
@@ -51,7 +49,7 @@ def as_wav(faster: int = 1) -> str:
 
 IMAGE, AUDIO, FEW = as_png(PICTURE), as_wav(), {"max_new_tokens": 8}
 ABOUT = {"text": HOSTILE, **FEW}
-# By the model's name: its task, one input, and the parameters.
+# By model name: its task, one input, and the parameters.
 CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "image-text-to-text": ("image-text-to-text", IMAGE, ABOUT),
     "qwen-vl": ("image-text-to-text", IMAGE, ABOUT),
@@ -78,37 +76,27 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
     modules = made(hub_process, tmp_path_factory.mktemp("modules"), "tiny", CASES)
     apps = {name: {"app": str(module.app)} for name, module in modules.items()}
-    subprocess.run(
-        [sys.executable, Path(__file__).parent / "driver.py", "fetch"],
-        input=json.dumps(apps),
-        env={**os.environ, "HF_ENDPOINT": hub_process.url},
-        text=True,
-        check=True,
-    )
+    drive([sys.executable, str(DRIVER), "fetch"], apps, HF_ENDPOINT=hub_process.url)
     return modules
 
 
 @pytest.fixture(scope="module")
-def expected(modules: dict[str, Built]) -> dict[str, Any]:
+def answers(modules: dict[str, Built]) -> dict[str, tuple[tuple[int, Any], Any]]:
+    """By name: a module's exit code and result, and the library's output."""
     frames = [as_png(frame) for frame in FRAMES]
-    cases = {
-        name: (task, str(modules[name].app / "model"), frames, AUDIO, HOSTILE)
-        for name, (task, *_) in CASES.items()
-    }
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parent / "with_torchvision.py"],
-        input=json.dumps(cases),
-        env={**os.environ, **vision.environment(), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    answers: dict[str, Any] = json.loads(done.stdout)
-    return answers
+    cases = {}
+    for name, (task, value, parameters) in CASES.items():
+        app = modules[name].app
+        given = modules[name].variables(request={"inputs": [value], "parameters": parameters})
+        cases[name] = (str(app), given, task, str(app / "model"), frames, AUDIO, HOSTILE)
+    command = [*without_network(), sys.executable, str(DRIVER.with_name("with_torchvision.py"))]
+    environment = {**vision.environment(), "HF_HUB_OFFLINE": "1"}
+    found: dict[str, tuple[tuple[int, Any], Any]] = json.loads(drive(command, cases, **environment))
+    return found
 
 
 def to_numbers(answer: Any) -> Any:
-    """Masks as rows of 0 and 1, since two programs may compress one picture differently."""
+    """Decode masks to rows of 0 and 1, since two programs may compress an image differently."""
     if isinstance(answer, list):
         return [to_numbers(item) for item in answer]
     if isinstance(answer, dict) and "mask" in answer:
@@ -129,22 +117,24 @@ def close(answer: Any, expected: Any) -> bool:
     return bool(answer == expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_a_module_answers_what_the_library_does(
-    name: str, modules: dict[str, Built], expected: dict[str, Any]
+    name: str, answers: dict[str, tuple[tuple[int, Any], Any]]
 ) -> None:
-    _, value, parameters = CASES[name]
-    code, result = modules[name].run(request={"inputs": [value], "parameters": parameters})
+    (code, result), expected = answers[name]
     assert (code, result["status"]) == (0, "success"), result
-    assert expected[name][0]
-    assert close(to_numbers(result["outputs"]), expected[name])
+    assert expected[0]
+    assert close(to_numbers(result["outputs"]), expected)
 
 
 def test_every_row_of_timm_has_a_case() -> None:
-    assert {task for name, (task, *_) in CASES.items() if name.startswith("timm-")} == set(TIMM)
+    assert {task for name, (task, *_) in CASES.items() if name.startswith("timm-")} == set(
+        LIBRARIES["timm"]
+    )
 
 
-async def test_an_image_with_cuda_keeps_the_torchvision_that_fits_it(handlers: Handlers) -> None:
+async def test_a_cuda_image_keeps_its_own_torchvision(handlers: Handlers) -> None:
     for model, kept in (("tiny-timm-features", True), ("tiny-text-classification", False)):
         request = GenerateRequest(
             model_url=f"lilypad/{model}", options=GenerateOptions.model_validate({"gpu": True})

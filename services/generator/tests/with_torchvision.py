@@ -1,17 +1,20 @@
-"""What the libraries themselves answer on modules' files, in a process that has torchvision.
+"""Runs modules, and the libraries on the same files, in a process that has torchvision.
 
     python with_torchvision.py < CASES > ANSWERS
 
-CASES is JSON {name: [task, folder, pictures, sound, text]}: pictures and the sound as base64.
+CASES is JSON {name: [app, variables, task, folder, pictures, sound, text]}: pictures and the sound
+as base64. ANSWERS is JSON {name: [[exit code, result.json], what the library answers]}.
 """
 
 import base64
+import contextlib
 import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import driver
 import timm
 import torch
 import transformers
@@ -21,7 +24,7 @@ TOKENS = 8
 
 
 def continued(folder: str, kind: str, text: str | None, **given: Any) -> list[Any]:
-    """What the model writes after a chat's turn with one part of `kind`, and a text."""
+    """Return the model's reply to a chat turn with one part of `kind` and a text."""
     processor = transformers.AutoProcessor.from_pretrained(folder)
     model = transformers.AutoModelForMultimodalLM.from_pretrained(folder).eval()
     parts = [{"type": kind}, {"type": "text", "text": text}]
@@ -116,9 +119,16 @@ def read_sound(encoded: str) -> Any:
 
 def main() -> None:
     answers = {}
-    for name, (task, folder, pictures, sound, text) in json.load(sys.stdin).items():
-        read = [Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB") for one in pictures]
-        answers[name] = expected(task, str(Path(folder)), read, read_sound(sound), text)
+    with contextlib.redirect_stdout(sys.stderr):
+        for name, (app, variables, *case) in json.load(sys.stdin).items():
+            task, folder, pictures, sound, text = case
+            read = [
+                Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB") for one in pictures
+            ]
+            answers[name] = (
+                driver.run(Path(app), variables),
+                expected(task, folder, read, read_sound(sound), text),
+            )
     json.dump(answers, sys.stdout)
 
 

@@ -1,4 +1,4 @@
-"""numpy arrays as PostgreSQL's binary arrays, without a Python object for each element."""
+"""Dumping of numpy arrays as PostgreSQL's binary arrays, without an object per element."""
 
 from typing import Any
 

@@ -1,29 +1,41 @@
-"""What a call brings, taken apart: rows to store, extremes to watch, news to tell."""
+"""One call's samples: rows to store, extremes to evaluate, moments to publish."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.contracts.monitoring import EPOCH, MOST_SAMPLES, Samples
+from common.contracts.recording import MAX_SAMPLES, Samples
+from common.contracts.timestamps import now_us
 from common.errors import InvalidRequest
-from metrics.arrays import Floats, Ints, Times
+from metrics.arrays import Floats, Times
 from metrics.series import Pair
-from metrics.writer import now
+from metrics.storage import Rows
 
-# Of what came together, the newest moments of each model that are told, as no chart shows more;
-# and the newest value of each metric in any case.
-MOST_TOLD = 10
+# Moments of each model published of one group, the newest ones: no chart shows more.
+# The newest value of each metric is published in any case.
+MAX_PUBLISHED = 10
 
 
 @dataclass(slots=True)
 class Batch:
-    """A call's samples: for each the pair of model and metric (an index), the time, the value."""
+    """A call's samples.
 
+    Attributes:
+        key: the call's idempotency key, "" for none.
+        pairs: the different pairs of model and metric.
+        series: the number of each pair's series, once they are known.
+        pair: each sample's pair, an index into `pairs`.
+        at: each sample's time.
+        timed: whether the caller chose that time.
+    """
+
+    account: str
+    key: str
     pairs: list[Pair]
+    series: list[int]
     pair: NDArray[np.intp]
     at: Times
     value: Floats
@@ -31,23 +43,33 @@ class Batch:
 
     @property
     def models(self) -> dict[str, list[int]]:
-        """The models, each with its pairs."""
+        """The models, each with the indexes of its pairs."""
         models: dict[str, list[int]] = {}
         for number, (model, _) in enumerate(self.pairs):
             models.setdefault(model, []).append(number)
         return models
 
+    def rows(self) -> Rows:
+        series = np.array(self.series, np.int32)[self.pair]
+        return Rows(series, self.at, self.value, self.timed)
+
     def only(self, chosen: NDArray[np.bool_]) -> "Batch":
-        """Some of the samples; pairs that have none are left out."""
+        """Return some of the samples, without the pairs that have none."""
+        if chosen.all():
+            return self
         used, pair = np.unique(self.pair[chosen], return_inverse=True)
-        pairs = [self.pairs[number] for number in used.tolist()]
-        return Batch(pairs, pair, self.at[chosen], self.value[chosen], self.timed[chosen])
+        return Batch(
+            self.account, self.key,
+            [self.pairs[index] for index in used.tolist()],
+            [self.series[index] for index in used.tolist()],
+            pair, self.at[chosen], self.value[chosen], self.timed[chosen],
+        )  # fmt: skip
 
 
 class Clock:
-    """Never the same time twice in this process."""
+    """Times that never repeat within this process."""
 
-    def __init__(self, now: Callable[[], int] = now) -> None:
+    def __init__(self, now: Callable[[], int] = now_us) -> None:
         self._now = now
         self._last = 0
 
@@ -57,11 +79,11 @@ class Clock:
         return np.arange(first, first + count, dtype=np.int64)
 
 
-def unpack(samples: Samples, clock: Clock) -> Batch:
-    """The columns of a call, with a time where none was given.
+def unpack(samples: Samples, clock: Clock, account: str, key: str) -> Batch:
+    """Unpack a call's columns, with the current time for records without one.
 
     Raises:
-        InvalidRequest: the columns do not fit together. The gateway sends none such.
+        InvalidRequest: the columns do not fit together, which the gateway never sends.
     """
     model = _column(samples.model, "<u2")
     at = _column(samples.at, "<i8").astype(np.int64)
@@ -70,15 +92,14 @@ def unpack(samples: Samples, clock: Clock) -> Batch:
     value = _column(samples.value, "<f8").astype(np.float64)
     fits = (
         len(model) == len(at) == len(size)
-        and len(metric) == len(value) == size.sum() <= MOST_SAMPLES
+        and len(metric) == len(value) == size.sum() <= MAX_SAMPLES
         and (not len(model) or model.max() < len(samples.models))
         and (not len(metric) or metric.max() < len(samples.metrics))
         and bool(np.isfinite(value).all())
     )
     if not fits:
-        raise InvalidRequest(f"not columns of at most {MOST_SAMPLES} samples")
+        raise InvalidRequest(f"columns do not fit together, or hold over {MAX_SAMPLES} samples")
     timed = at != 0
-    at[at < 0] = 0
     if not timed.all():
         at[~timed] = clock.times(int((~timed).sum()))
     width = len(samples.metrics)
@@ -86,18 +107,19 @@ def unpack(samples: Samples, clock: Clock) -> Batch:
         np.repeat(model.astype(np.int64), size) * width + metric, return_inverse=True
     )
     pairs = [(samples.models[key // width], samples.metrics[key % width]) for key in keys.tolist()]
-    return Batch(pairs, pair, np.repeat(at, size), value, np.repeat(timed, size))
+    at, timed = np.repeat(at, size), np.repeat(timed, size)
+    return Batch(account, key, pairs, [], pair, at, value, timed)
 
 
 def _column(packed: bytes, kind: str) -> NDArray[Any]:
     if len(packed) % np.dtype(kind).itemsize:
-        raise InvalidRequest("a column ends in the middle of a number")
+        raise InvalidRequest("a column ends within a number")
     return np.frombuffer(packed, kind)
 
 
 @dataclass(slots=True)
 class Extremes:
-    """Of one metric in what was just recorded: values, and their times in us since 2000."""
+    """Extremes of one metric's newly recorded values; times in microseconds since 2000."""
 
     least: float
     least_at: int
@@ -106,7 +128,7 @@ class Extremes:
     newest: int
 
     def after(self, over: int, newest: float) -> tuple[float, float]:
-        """The least and greatest value; the newest one in place of what came before `over`."""
+        """Return minimum and maximum; `newest` replaces one that is not after `over`."""
         least = self.least if self.least_at > over else newest
         return least, self.greatest if self.greatest_at > over else newest
 
@@ -119,7 +141,7 @@ class Extremes:
 
 
 def extremes(batch: Batch) -> list[Extremes]:
-    """Of each pair."""
+    """Return the extremes of each pair."""
     order = np.argsort(batch.pair, kind="stable")
     pair, at, values = batch.pair[order], batch.at[order], batch.value[order]
     first = np.flatnonzero(np.diff(pair, prepend=-1))
@@ -138,41 +160,30 @@ Moments = dict[int, dict[str, float]]
 
 
 def moments(batch: Batch) -> Iterator[tuple[str, Moments]]:
-    """Of each model the moments that are told (`chosen`): by time, the metrics."""
-    for model, numbers in batch.models.items():
+    """Return each model's moments to publish, a superset of `chosen`: metrics by time."""
+    for model, indexes in batch.models.items():
         of_model = (
             np.arange(len(batch.pair))
-            if len(numbers) == len(batch.pairs)
-            else np.flatnonzero(np.isin(batch.pair, numbers))
+            if len(indexes) == len(batch.pairs)
+            else np.flatnonzero(np.isin(batch.pair, indexes))
         )
         newest = of_model[np.argsort(batch.at[of_model], kind="stable")]
         at, backwards = batch.at[newest], newest[::-1]
         _, last = np.unique(batch.pair[backwards], return_index=True)
-        told = np.union1d(np.unique(at)[-MOST_TOLD:], batch.at[backwards[last]])
+        published = np.union1d(np.unique(at)[-MAX_PUBLISHED:], batch.at[backwards[last]])
         found: Moments = {}
-        for index in newest[np.isin(at, told)].tolist():
+        for index in newest[np.isin(at, published)].tolist():
             metric = batch.pairs[batch.pair[index]][1]
-            # Of one time the first counts, as it does when it is stored.
+            # Of two values of one time the first counts, as it does in the database.
             found.setdefault(int(batch.at[index]), {}).setdefault(metric, batch.value[index].item())
         yield model, found
 
 
 def chosen(moments: Moments) -> list[int]:
-    """The newest moments, and those with the newest value of a metric: their times, ascending."""
+    """Return the times of the moments to publish, ascending.
+
+    They are the newest ones, and those that hold the newest value of a metric.
+    """
     times = sorted(moments)
     newest = {metric: at for at in times for metric in moments[at]}
-    return sorted({*times[-MOST_TOLD:], *newest.values()})
-
-
-def to_time(at: int) -> datetime:
-    """Of microseconds since 2000."""
-    return EPOCH + timedelta(microseconds=at)
-
-
-def to_text(at: int) -> str:
-    """RFC 3339, of microseconds since 2000."""
-    return to_time(at).isoformat().replace("+00:00", "Z")
-
-
-def series_of(batch: Batch, numbers: list[int]) -> Ints:
-    return np.array(numbers, np.int32)[batch.pair]
+    return sorted({*times[-MAX_PUBLISHED:], *newest.values()})

@@ -1,4 +1,4 @@
-"""A plain database that has gained the extension, moved to TimescaleDB.
+"""Conversion of a plain database to TimescaleDB.
 
 One transaction, in which nobody writes or reads samples: it ends as if it had
 never been begun, or with everything there. The aggregates are computed
@@ -14,15 +14,15 @@ SCHEMA = "metrics"
 
 
 async def convert(url: str, schema: str = SCHEMA) -> int:
-    """Returns the exit status: 0 when the database is on TimescaleDB now."""
+    """Convert the database; return the exit status, 0 if it is on TimescaleDB now."""
     options = f"-c search_path={schema} -c client_encoding=utf8 -c timezone=UTC"
     try:
         async with await AsyncConnection.connect(url, options=options) as connection:
-            said = await _convert(connection)
+            outcome = await _convert(connection)
     except psycopg.Error as error:
         print(f"not converted, and nothing was changed: {error}", file=sys.stderr)  # noqa: T201  (a command's answer)
         return 1
-    print(said)  # noqa: T201
+    print(outcome)  # noqa: T201
     return 0
 
 
@@ -37,13 +37,15 @@ async def _convert(connection: AsyncConnection[tuple[object, ...]]) -> str:
     if await cursor.fetchone() == ("apache",):
         raise psycopg.NotSupportedError("timescaledb.license is apache; timescale is needed")
     await connection.execute("lock table samples, watermark, stale in access exclusive mode")
+    await connection.execute("drop view recorded")
     await connection.execute("alter table samples rename to samples_plain")
     await connection.execute("alter index samples_pkey rename to samples_plain_pkey")
     await connection.execute("drop table hours, days")
     await connection.execute("select create_storage()")
     moved = await connection.execute("insert into samples select * from samples_plain")
     await connection.execute("drop table samples_plain")
-    # Nothing is computed yet; the marks are for what was.
+    # Nothing is rolled up yet; the marks are of the dropped rollups, and of staged samples.
     await connection.execute("update watermark set until = '2000-01-01Z'")
-    await connection.execute("delete from stale")
+    await connection.execute("delete from stale where staged = 0")
+    await connection.execute("update stale set direct = false")
     return f"{moved.rowcount} samples are in a hypertable now"

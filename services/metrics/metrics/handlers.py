@@ -1,200 +1,328 @@
-"""What the service is asked, and who else hears of it."""
+"""Handlers of the metrics service's contracts."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 
+from common.background import end
 from common.bus import Bus
 from common.context import current
-from common.contracts.monitoring import (
-    METRICS_RECORDED,
-    USUAL_METRICS,
+from common.contracts.alerts import (
+    ADD_RULE,
+    CHANGE_RULE,
+    LIST_ALERTS,
+    LIST_RULES,
+    REMOVE_RULE,
     Alerts,
     AlertsRequest,
-    History,
-    HistoryRequest,
-    KnownModel,
-    MetricUpdate,
-    ModelRequest,
-    Monitoring,
-    MonitorRequest,
+    ChangeRequest,
     NewRule,
-    Nothing,
-    Recalled,
-    RecallRequest,
-    Recorded,
     Rule,
+    RuleRemoved,
     RuleRequest,
     Rules,
-    Samples,
+    RulesRequest,
+)
+from common.contracts.history import (
+    HISTORY,
+    METRICS_RECORDED,
+    RECALL,
+    History,
+    HistoryRequest,
+    MetricUpdate,
+    Recalled,
+    RecallRequest,
+)
+from common.contracts.monitoring import (
+    LIST_MODELS,
+    MONITOR,
+    ModelsRequest,
+    Monitoring,
+    MonitorRequest,
+    RecordedModels,
     Window,
 )
+from common.contracts.reading import (
+    DELETE_SAMPLES,
+    READ_SAMPLES,
+    RecordedSamples,
+    SamplesDeleted,
+    SamplesDeletion,
+    SamplesRequest,
+)
+from common.contracts.recording import (
+    RECORD,
+    STORAGE,
+    USUAL_METRICS,
+    Recorded,
+    Samples,
+    StorageRequest,
+    StorageUse,
+)
+from common.contracts.timestamps import now_us, to_text, to_us
+from common.errors import NotFound
+from common.instruments import Family
 from common.postgres import Connection, Database
-from metrics import batch, history, incidents, window
+from common.service import answers
+from metrics import batch, deletion, history, incidents, reading, window
 from metrics.alerts import Watch
 from metrics.batch import Batch, Clock
+from metrics.findings import Changes, examine, find_changes, unplaced
 from metrics.plots import draw
 from metrics.recommendations import recommend
 from metrics.rules import MEMORY_OF, OwnRules
 from metrics.series import Series
 from metrics.statistics import summarise
+from metrics.storage import MIN_STAGED_AGE_US
+from metrics.usage import Usage
 from metrics.window import EMPTY
-from metrics.writer import Rows, Stored, Writer, now
+from metrics.writer import Writer, writer_families
 
 log = structlog.get_logger()
 
-# What the answer always has, by the name of the metric that it comes from.
+# Statistics that every answer has, by the metric that they come from.
 ALWAYS = {"throughput": "throughput", "latency": "latency", "cost_per_inference": "costs"}
-# Moments that are told without a pause, in which others are to be answered.
-AT_ONCE = 100
-# Older samples are history that is being brought in, and raise no alert (alerts.LIVE).
-LIVE = 86_400_000_000
+# Calls that wait for the same commit, and answers that are computed together.
+MAX_CONCURRENT_RECORDS = 512
+MAX_CONCURRENT_READS = 8
+# Moments published in a row before other tasks get their turn.
+PUBLISHED_PER_TURN = 100
+# Older samples are a backfill: they are staged, and raise no alert.
+MAX_LIVE_AGE_US = MIN_STAGED_AGE_US
+# Between two groups of a backfill, as a multiple of the time that the last one took.
+BACKFILL_PAUSE_FACTOR = 1.0
 
+# All reads of one answer see the same snapshot.
+ONE_SNAPSHOT = "set transaction isolation level repeatable read"
 LATEST = """
-select metric, (select value from samples where series = id order by at desc limit 1)
-from series where id = any(%s)
+select metric, (
+    select value from recorded where series = id order by at desc limit 1
+) from series where id = any(%s)
 """
 
-
-@dataclass(slots=True)
-class Recording:
-    """A call to record, once it is understood."""
-
-    account: str
-    batch: Batch
+AHEAD = "select max(at) from samples where series = any(%s) and at > %s"
+# Clocks that differ by less cause no warning.
+MAX_CLOCK_SKEW = timedelta(minutes=1)
 
 
 class Handlers:
-    def __init__(self, database: Database, bus: Bus, most_series: int) -> None:
+    """Handlers of the metrics service, with the work that goes on beside them."""
+
+    def __init__(
+        self,
+        database: Database,
+        bus: Bus,
+        max_series: int,
+        max_stored_bytes: int = 10_000_000_000,
+        max_staged_samples: int = 1_000_000,
+    ) -> None:
         self.database = database
         self.bus = bus
-        self.series = Series(database, most_series)
-        self.writer = Writer(database, self.tell)
+        self.series = Series(database, max_series)
+        self.writer = Writer(database, self.publish)
+        # Staging takes longer, and must not hold up live samples.
+        self.backfill = Writer(database, self.publish, pause_factor=BACKFILL_PAUSE_FACTOR)
+        self.usage = Usage(database, max_stored_bytes, max_staged_samples)
         self.watch = Watch(database, bus)
         self.rules = OwnRules(database)
         self._clock = Clock()
 
-    async def run(self) -> None:
-        """What goes on beside the answers; ends only with the process."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.writer.run())
-            tasks.create_task(self.watch.run())
-            tasks.create_task(self.watch.sweep())
+    def families(self) -> Iterator[Family]:
+        return writer_families(live=self.writer, backfill=self.backfill)
 
+    async def run(self) -> None:
+        """Run the background work, which ends only with the process."""
+        works = (
+            self.writer.run(),
+            self.backfill.run(),
+            self.usage.run(),
+            self.watch.run(),
+            self.watch.sweep(),
+            self.watch.notices.delivery.run(),
+        )
+        tasks = [asyncio.create_task(work) for work in works]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            await end(tasks)
+
+    @answers(RECORD, at_once=MAX_CONCURRENT_RECORDS)
     async def record(self, request: Samples) -> Recorded:
-        """All samples are committed and told when this returns, each once however often it comes.
+        """Store and publish samples, each once however often it comes; return when committed.
 
         Raises:
             InvalidRequest: too many series.
-            Unavailable: the database is away; nothing was stored, or all of it.
+            MonitoringFailed: the account's storage is full.
+            RateLimited: too many late samples of the account wait to be merged.
+            Unavailable: the database is unavailable; all samples were stored, or none.
         """
-        account = current.get().account
-        content = batch.unpack(request, self._clock)
-        numbers = await self.series.number(account, content.pairs)
-        series = batch.series_of(content, numbers)
-        await self.writer.write(
-            Recording(account, content),
-            Rows(series, content.at, content.value, content.timed),
-            current.get().idempotency_key,
-        )
-        return Recorded()
+        context = current.get()
+        content = batch.unpack(request, self._clock, context.account, context.idempotency_key)
+        late = bool((content.at < now_us() - MAX_LIVE_AGE_US).any())
+        await self.usage.check(context.account, len(content.at), late=late)
+        content.series = await self.series.number(context.account, content.pairs)
+        writer = self.backfill if late else self.writer
+        return Recorded(duplicates=await writer.write(content))
 
-    async def tell(self, committed: list[Stored[Recording]]) -> None:
-        """What was committed together: to the watch, and to whoever listens, by time."""
+    async def publish(self, batches: list[Batch], arrival: int) -> None:
+        """Pass new samples that were committed together to the watch, and publish them by time."""
         together: dict[tuple[str, str], batch.Moments] = {}
-        for stored in committed:
-            content = stored.call.batch
-            if stored.new is not None:
-                if not stored.new.any():
-                    continue
-                content = content.only(stored.new)
-            self._note(stored.call.account, content)
+        for content in batches:
+            self.usage.add(content.account, len(content.at))
+            self._note(content)
             for model, moments in batch.moments(content):
-                found = together.setdefault((stored.call.account, model), {})
+                found = together.setdefault((content.account, model), {})
                 for at, metrics in moments.items():
                     found.setdefault(at, {}).update(metrics)
         count = 0
         for (account, model), moments in together.items():
             for at in batch.chosen(moments):
                 update = MetricUpdate.model_construct(
-                    model_id=model,
-                    timestamp=batch.to_text(at),
-                    metrics=moments[at],
-                    arrival=committed[0].arrival,
+                    model_id=model, timestamp=to_text(at), metrics=moments[at], arrival=arrival
                 )
                 await self.bus.publish(METRICS_RECORDED, update, account, model)
                 count += 1
-                if count % AT_ONCE == 0:
+                if count % PUBLISHED_PER_TURN == 0:
                     await asyncio.sleep(0)
 
-    def _note(self, account: str, content: Batch) -> None:
-        """What is not history is looked at for alerts."""
-        live = content.at > now() - LIVE
+    def _note(self, content: Batch) -> None:
+        """Pass samples that are not a backfill to the watch."""
+        live = content.at > now_us() - MAX_LIVE_AGE_US
         if not live.any():
             return
-        recent = content if live.all() else content.only(live)
+        recent = content.only(live)
         found = batch.extremes(recent)
-        for model, numbers in recent.models.items():
-            self.watch.note(account, model, {recent.pairs[n][1]: found[n] for n in numbers})
+        for model, indexes in recent.models.items():
+            extremes = {recent.pairs[index][1]: found[index] for index in indexes}
+            self.watch.observe(content.account, model, extremes)
 
+    @answers(STORAGE)
+    async def storage(self, _: StorageRequest) -> StorageUse:
+        """Return what the account has stored, and its limits."""
+        return await self.usage.read(current.get().account, self.series.max_series)
+
+    @answers(MONITOR, at_once=MAX_CONCURRENT_READS)
     async def monitor(self, request: MonitorRequest) -> Monitoring:
-        """Statistics, plots and advice. Raises NotFound for a model of nobody's, or another's."""
+        """Return statistics, plots and advice about a model.
+
+        Raises:
+            NotFound: the account has recorded nothing of the model, even if another account has.
+        """
         account = current.get().account
         until = datetime.now(UTC)
         since = until - timedelta(days=request.days)
         async with self.database.connection() as connection:
+            await connection.execute(ONE_SNAPSHOT)
             numbers = await self.series.of_model(connection, account, request.model_id)
             wanted = request.metrics or [metric for metric in USUAL_METRICS if metric in numbers]
             shown = dict.fromkeys([*ALWAYS, *wanted])
             read = [m for m in dict.fromkeys([*shown, *USUAL_METRICS]) if m in numbers]
             found = await window.read(connection, [numbers[metric] for metric in read], since)
             latest = await _latest(connection, numbers)
-        histories = {metric: found.get(numbers[metric], EMPTY) for metric in read}
-        # A year's trend takes tenths of a second, in which others are to be answered.
-        return await asyncio.to_thread(
-            _describe, request, shown, wanted, histories, latest, Window(since=since, until=until)
-        )
+            ahead = await _ahead(connection, [numbers[metric] for metric in read], until)
+        histories = {metric: found.histories.get(numbers[metric], EMPTY) for metric in read}
+        # A year's shapes take tenths of a second, in which others are to be answered.
+        shapes = await asyncio.to_thread(examine, histories)
+        samples = {}
+        if spans := unplaced(histories, shapes):
+            async with self.database.connection() as connection:
+                around = await window.read_spans(
+                    connection, {numbers[metric]: found for metric, found in spans.items()}
+                )
+            samples = {m: around[numbers[m]] for m in spans if numbers[m] in around}
+        changes = find_changes(histories, shapes, samples, to_us(since))
+        answer = await asyncio.to_thread(
+            _describe, request, shown, wanted, histories, changes, latest,
+            Window(since=since, until=ahead or until),
+        )  # fmt: skip
+        warnings = [*_warnings(request, numbers, until, ahead), *_left_out(read, numbers, found)]
+        return answer.model_copy(update={"warnings": warnings})
 
+    @answers(READ_SAMPLES, at_once=MAX_CONCURRENT_READS)
+    async def read_samples(self, request: SamplesRequest) -> RecordedSamples:
+        """Return a page of a metric's samples.
+
+        Raises:
+            NotFound: the account has never recorded the metric of the model.
+        """
+        async with self.database.connection() as connection:
+            numbers = await self._numbers(connection, request)
+            return await reading.read(connection, numbers[0], request)
+
+    @answers(DELETE_SAMPLES)
+    async def delete_samples(self, request: SamplesDeletion) -> SamplesDeleted:
+        """Delete samples; all answers from now on cover only the remaining ones.
+
+        Raises:
+            NotFound: the account has never recorded the metric of the model.
+            InvalidRequest: too many samples, or none possible; none is deleted.
+        """
+        account = current.get().account
+        async with self.database.connection() as connection:
+            numbers = await self._numbers(connection, request)
+            count = await deletion.delete(connection, account, numbers, request)
+        self.usage.forget(account)
+        log.info("samples deleted", account=account, count=count)
+        return SamplesDeleted(deleted=count)
+
+    async def _numbers(
+        self, connection: Connection, request: SamplesRequest | SamplesDeletion
+    ) -> list[int]:
+        """Read the series of a model's metric, or of all its metrics."""
+        account = current.get().account
+        numbers = await self.series.of_model(connection, account, request.model_id)
+        if request.metric is None:
+            return list(numbers.values())
+        if request.metric not in numbers:
+            raise NotFound(f"{request.metric} was never recorded of this model; check `metric`")
+        return [numbers[request.metric]]
+
+    @answers(HISTORY, at_once=MAX_CONCURRENT_READS)
     async def history(self, request: HistoryRequest) -> History:
-        """When something arrived while somebody was away."""
+        """Find when samples arrived that a listener missed."""
         account = current.get().account
         async with self.database.connection() as connection:
             numbers = await self.series.of_model(connection, account, request.model_id)
             return await history.find(connection, numbers, request)
 
+    @answers(RECALL, at_once=MAX_CONCURRENT_READS)
     async def recall(self, request: RecallRequest) -> Recalled:
-        """What that was, in the form in which it was told."""
+        """Read the samples that a listener missed, in the form of the event."""
         account = current.get().account
         async with self.database.connection() as connection:
             numbers = await self.series.of_model(connection, account, request.model_id)
             return await history.recall(connection, numbers, request)
 
-    async def find_model(self, request: ModelRequest) -> KnownModel:
-        """Raises NotFound, also for another account's."""
-        account = current.get().account
-        async with self.database.connection() as connection:
-            numbers = await self.series.of_model(connection, account, request.model_id)
-        return KnownModel(metrics=sorted(numbers))
-
+    @answers(LIST_ALERTS)
     async def list_alerts(self, request: AlertsRequest) -> Alerts:
         return await incidents.list_alerts(self.database, current.get().account, request)
 
-    async def list_rules(self, _: Nothing) -> Rules:
+    @answers(LIST_MODELS)
+    async def list_models(self, request: ModelsRequest) -> RecordedModels:
+        return await self.series.models(current.get().account, request)
+
+    @answers(LIST_RULES)
+    async def list_rules(self, _: RulesRequest) -> Rules:
         return await self.rules.all(current.get().account)
 
+    @answers(ADD_RULE)
     async def add_rule(self, request: NewRule) -> Rule:
         return await self.rules.add(current.get().account, request)
 
-    async def remove_rule(self, request: RuleRequest) -> Nothing:
+    @answers(CHANGE_RULE)
+    async def change_rule(self, request: ChangeRequest) -> Rule:
+        return await self.rules.change(current.get().account, request)
+
+    @answers(REMOVE_RULE)
+    async def remove_rule(self, request: RuleRequest) -> RuleRemoved:
         return await self.rules.remove(current.get().account, request)
 
 
 async def _latest(connection: Connection, numbers: Mapping[str, int]) -> dict[str, float]:
-    """The newest values of what advice is made of besides the window."""
+    """Read the newest values of the metrics that advice needs besides the window."""
     known = {*MEMORY_OF.values(), "batch_size"}
     ids = [
         number
@@ -207,23 +335,66 @@ async def _latest(connection: Connection, numbers: Mapping[str, int]) -> dict[st
     return {metric: value for metric, value in rows if value is not None}
 
 
+async def _ahead(connection: Connection, ids: list[int], now: datetime) -> datetime | None:
+    """Return the time of the newest sample that is ahead of now."""
+    row = await (await connection.execute(AHEAD, [ids, now])).fetchone()
+    return row[0].astimezone(UTC) if row and row[0] else None
+
+
+def _warnings(
+    request: MonitorRequest, numbers: Mapping[str, int], now: datetime, ahead: datetime | None
+) -> list[str]:
+    """Warn of metrics that were never recorded, and of a recorder's clock that is ahead."""
+    warnings = [
+        f"{metric} was never recorded of this model; its figures are null"
+        for metric in dict.fromkeys(request.metrics or ())
+        if metric not in numbers
+    ]
+    if ahead and ahead - now > MAX_CLOCK_SKEW:
+        minutes = (ahead - now) / timedelta(minutes=1)
+        warnings.append(
+            f"the newest sample is {minutes:,.0f} minutes ahead of now and is counted;"
+            " is the recorder's clock right?"
+        )
+    return warnings
+
+
+def _left_out(
+    metrics: list[str], numbers: Mapping[str, int], found: window.Window
+) -> Iterator[str]:
+    """Warn how far a metric's figures reach if too many samples wait to be rolled up."""
+    for metric in metrics:
+        if gap := found.left_out.get(numbers[metric]):
+            first, last = (moment.strftime("%Y-%m-%dT%H:%MZ") for moment in gap)
+            yield (
+                f"{metric}: samples from {first} to {last} are still being summed up, and some"
+                " are missing from its figures; ask again in a minute"
+            )
+
+
 def _describe(
     request: MonitorRequest,
     shown: Mapping[str, Any],
     wanted: list[str],
     histories: Mapping[str, window.History],
+    changes: Mapping[str, Changes],
     latest: Mapping[str, float],
     window_: Window,
 ) -> Monitoring:
     return Monitoring.model_construct(
         statistics={
-            ALWAYS.get(metric, metric): summarise(metric, histories.get(metric, EMPTY))
+            ALWAYS.get(metric, metric): summarise(
+                metric, histories.get(metric, EMPTY), changes.get(metric)
+            )
             for metric in shown
         },
         plots={
-            metric: draw(metric, histories.get(metric, EMPTY), request.plot_format)
+            metric: draw(
+                metric, histories.get(metric, EMPTY), request.plot_format, changes.get(metric)
+            )
             for metric in wanted
         },
-        recommendations=recommend(histories, latest),
+        recommendations=recommend(changes, histories, latest, datetime.now(UTC)),
+        findings=[finding for one in changes.values() for finding in one.findings()],
         window=window_,
     )

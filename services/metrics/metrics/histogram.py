@@ -1,4 +1,4 @@
-"""Logarithmic histograms, as log_bin() and histogram_of() of the database make them.
+"""Logarithmic histograms, in the format of the database's log_bin() and histogram_of().
 
 Bins of 1 %: the middle of a bin is within 0.5 % of every value in it.
 Positive and negative values have bins of their own sign, zero is 0.
@@ -29,7 +29,7 @@ def bins_of(values: Floats) -> Bins:
 
 
 def add(packed: NDArray[Any], values: Floats) -> tuple[Bins, Counts]:
-    """Packed histograms and some values as one: its bins, ascending, and their counts."""
+    """Add packed histograms and values up; return the bins, ascending, and their counts."""
     bins = np.concatenate([packed["bin"], bins_of(values)]).astype(np.int64)
     weights = np.concatenate([packed["count"], np.ones(len(values))])
     least = bins.min()
@@ -40,7 +40,7 @@ def add(packed: NDArray[Any], values: Floats) -> tuple[Bins, Counts]:
 
 
 def quantile(bins: Bins, counts: Counts, q: float) -> float:
-    """As numpy's, between the middles of the bins of the two samples around the rank."""
+    """Return numpy's quantile, interpolated between the middles of bins."""
     cumulated = np.cumsum(counts)
     rank = q * (cumulated[-1] - 1)
     below = math.floor(rank)
@@ -50,7 +50,7 @@ def quantile(bins: Bins, counts: Counts, q: float) -> float:
 
 
 def middles(bins: Bins) -> Floats:
-    """The value in the middle of each bin, in equal relative distance to both of its ends."""
+    """Return the value in the middle of each bin, at equal relative distance from its ends."""
     with np.errstate(over="ignore"):  # the last bin ends beyond the largest float
         sizes = GROWTH ** (np.abs(bins) - OFFSET).astype(np.float64) * (2 / (GROWTH + 1))
     return np.where(bins == 0, 0.0, np.sign(bins) * sizes)

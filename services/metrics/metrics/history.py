@@ -1,35 +1,32 @@
-"""What arrived of a model while somebody was away: first when, then what."""
+"""Samples that a listener missed: first their arrivals, then their values."""
 
 from collections.abc import Iterable
 from datetime import datetime
 
-from common.contracts.monitoring import (
-    EPOCH,
-    LAST_ARRIVAL,
-    MICROSECOND,
-    Heard,
+from common.contracts.history import (
+    MAX_ARRIVAL,
     History,
     HistoryRequest,
     MetricUpdate,
     Moments,
+    Position,
     Recalled,
     RecallRequest,
 )
+from common.contracts.timestamps import from_us, to_text, to_us
 from common.errors import InvalidRequest
 from common.postgres import Connection
-from metrics import batch
-from metrics.writer import PERHAPS_LATE
+from metrics.storage import PERHAPS_LATE_US
 
-# Samples that are looked at for one answer, of all metrics: as many as take a second.
-MOST_SAMPLES = 200_000
-# What one message on the bus carries, in bytes, with room for the rest of it.
-MOST_BYTES = 500_000
+# Samples read for one answer, of all metrics: a second's work.
+MAX_SAMPLES = 200_000
+# Samples in one message on the bus, with room for the rest of it.
+MAX_REPLY_BYTES = 500_000
 
 ARRIVED = """
-select min(arrival) from samples where series = any(%s::integer[]) and at = %s
+select min(arrival) from recorded where series = any(%s::integer[]) and at = %s
 """
-# What arrived after somebody had heard something: samples of that time and
-# later, and by their own list those that came late.
+# Samples that arrived after a position: by their times, and by the table `late`.
 MISSED = """
 with spans as (
     select id as series, %(since)s::timestamptz as first, 'infinity'::timestamptz as last,
@@ -41,69 +38,72 @@ with spans as (
 )
 select distinct (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint as at, s.arrival
 from spans cross join lateral (
-    select at, arrival from samples
+    select at, arrival from recorded
     where series = spans.series and at between spans.first and spans.last
     and arrival >= coalesce(spans.arrival, %(oldest)s)
     and arrival <= coalesce(spans.arrival, 9223372036854775807)
     and (arrival, at) > (
-        select coalesce(max(place), %(floor)s), coalesce(max(heard.at), 'infinity')
-        from unnest(%(places)s::bigint[], %(times)s::timestamptz[]) as heard(place, at)
+        select coalesce(max(place), %(floor)s), coalesce(max(known.at), 'infinity')
+        from unnest(%(places)s::bigint[], %(times)s::timestamptz[]) as known(place, at)
         where place & 255 = arrival & 255
     )
-    order by at desc limit %(most)s
+    order by at desc limit %(limit)s
 ) as s
-order by 1 desc, 2 desc limit %(most)s
+order by 1 desc, 2 desc limit %(limit)s
 """
 RECALL = """
 select asked.number, series, value
 from unnest(%s::bigint[], %s::timestamptz[]) with ordinality as asked(arrival, at, number)
-join samples on samples.series = any(%s::integer[]) and samples.at = asked.at
-    and samples.arrival = asked.arrival
+cross join lateral (
+    select series, value from recorded
+    where recorded.series = any(%s::integer[]) and recorded.at = asked.at
+    and recorded.arrival = asked.arrival
+) as found
 order by asked.number, series
 """
 
 
 async def find(connection: Connection, numbers: dict[str, int], request: HistoryRequest) -> History:
-    """When it was; `numbers` are the model's series."""
+    """Find when samples arrived; `numbers` are the model's series by metric."""
     names = _wanted(numbers, request.metrics)
-    heard = request.heard or await _heard(connection, list(names), request.since)
-    oldest = min([heard.floor, *(arrival for arrival, _ in heard.places)])
-    most = min(request.most, max(MOST_SAMPLES // max(len(names), 1), 1))
+    position = request.position or await _position(connection, list(names), request.since)
+    oldest = min([position.floor, *(arrival for arrival, _ in position.places)])
+    limit = min(request.limit, max(MAX_SAMPLES // max(len(names), 1), 1))
     cursor = await connection.execute(
         MISSED,
         {
             "ids": list(names),
-            "since": batch.to_time(oldest // 256 - PERHAPS_LATE),
+            "since": from_us(oldest // 256 - PERHAPS_LATE_US),
             "oldest": oldest,
-            "floor": heard.floor,
-            "places": [arrival for arrival, _ in heard.places],
-            "times": [batch.to_time(at) for _, at in heard.places],
-            "most": most + 1,
+            "floor": position.floor,
+            "places": [arrival for arrival, _ in position.places],
+            "times": [from_us(at) for _, at in position.places],
+            "limit": limit + 1,
         },
     )
     rows = await cursor.fetchall()
-    found = sorted((arrival, at) for at, arrival in rows[:most])
-    return History(moments=Moments.pack(found), complete=len(rows) <= most, heard=heard)
+    found = sorted((arrival, at) for at, arrival in rows[:limit])
+    return History(moments=Moments.pack(found), complete=len(rows) <= limit, position=position)
 
 
 async def recall(
     connection: Connection, numbers: dict[str, int], request: RecallRequest
 ) -> Recalled:
-    """What it was: of as many of the moments, from the first, as fit into a message."""
+    """Read the samples of as many moments, from the first, as fit one message."""
     names = _wanted(numbers, request.metrics)
-    asked = request.moments.unpack()
-    times = [batch.to_time(at) for _, at in asked]
+    moments = request.moments.unpack()
+    times = [from_us(at) for _, at in moments]
     cursor = await connection.execute(
-        RECALL, [[arrival for arrival, _ in asked], times, list(names)]
+        RECALL, [[arrival for arrival, _ in moments], times, list(names)]
     )
     found: dict[int, dict[str, float]] = {}
     size = 0
     for number, series, value in await cursor.fetchall():
-        if number not in found and found and size > MOST_BYTES:
-            return Recalled(updates=_updates(request, asked, found), told=number - 1)
+        if number not in found and found and size > MAX_REPLY_BYTES:
+            return Recalled(updates=_updates(request, moments, found), count=number - 1)
         found.setdefault(number, {})[names[series]] = value
         size += len(names[series]) + 24
-    return Recalled(updates=_updates(request, asked, found), told=len(asked))
+    return Recalled(updates=_updates(request, moments, found), count=len(moments))
 
 
 def _updates(
@@ -112,7 +112,7 @@ def _updates(
     moments = ((asked[number - 1], metrics) for number, metrics in found.items())
     return [
         MetricUpdate(
-            model_id=request.model_id, timestamp=batch.to_text(at), metrics=metrics, arrival=arrival
+            model_id=request.model_id, timestamp=to_text(at), metrics=metrics, arrival=arrival
         )
         for (arrival, at), metrics in moments
     ]
@@ -122,13 +122,13 @@ def _wanted(numbers: dict[str, int], metrics: Iterable[str] | None) -> dict[int,
     return {n: metric for metric, n in numbers.items() if metrics is None or metric in metrics}
 
 
-async def _heard(connection: Connection, ids: list[int], since: datetime | None) -> Heard:
-    """Of whoever says no more than a time: that of the last sample heard, or of the clock."""
+async def _position(connection: Connection, ids: list[int], since: datetime | None) -> Position:
+    """Return the position that a time stands for: a sample's, or a moment."""
     if since is None:
-        raise InvalidRequest("say since when, or what was heard")
+        raise InvalidRequest("send either `since` or `position`")
     row = await (await connection.execute(ARRIVED, [ids, since])).fetchone()
-    moment = max((since - EPOCH) // MICROSECOND, 0)
+    moment = max(to_us(since), 0)
     if row is None or row[0] is None:
-        floor = min(moment * 256 + 255, LAST_ARRIVAL)
-        return Heard(floor=floor, alerted=moment, places=[])
-    return Heard(floor=row[0], alerted=moment, places=[(row[0], moment)])
+        floor = min(moment * 256 + 255, MAX_ARRIVAL)
+        return Position(floor=floor, alerted=moment, places=[])
+    return Position(floor=row[0], alerted=moment, places=[(row[0], moment)])

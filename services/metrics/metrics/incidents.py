@@ -1,15 +1,19 @@
-"""Incidents as they are stored: at most one open of a rule and a metric of a model."""
+"""Incidents, as stored: at most one is open per rule, model and metric."""
 
 import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from common.contracts.monitoring import Alert, Alerts, AlertsRequest, Rule
+from common.contracts.alerts import Alert, Alerts, AlertsRequest, Rule
+from common.contracts.timestamps import from_us
+from common.faults import unknown_before
 from common.postgres import Connection, Database
-from metrics.batch import to_time
 from metrics.rules import Verdict, type_of
 
-# No two of an account have the same time, so that it says which have been heard.
+# No two alerts of an account have the same time, so a time says which were received.
 RAISE = """
 insert into alerts (id, account, model, metric, rule, type, severity, message, expected, raised_at)
 values (%s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())
@@ -20,13 +24,37 @@ RECOVER = """
 update alerts set recovered_at = clock_timestamp(), recovery = %s, until = %s
 where id = %s and recovered_at is null
 """
+# When a rule's condition began to hold, by the times of samples.
+HOLD = """
+insert into holding (account, model, metric, rule, since) values (%s, %s, %s, %s, %s)
+on conflict (account, model, rule, metric)
+    do update set since = least(holding.since, excluded.since)
+returning since
+"""
+RELEASE = "delete from holding where account = %s and model = %s and metric = %s and rule = %s"
+
+
+async def has_held(
+    connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
+    verdict: Verdict,
+) -> bool:  # fmt: skip
+    """Return whether the condition has held for the rule's minutes, and note since when."""
+    if not rule.for_minutes:
+        return verdict.cause is not None
+    which = [account, model, metric or "", rule.id]
+    if not (verdict.cause and verdict.lasts):
+        await connection.execute(RELEASE, which)
+        return False
+    newest = from_us(verdict.until)
+    row = await (await connection.execute(HOLD, [*which, newest])).fetchone()
+    return row is not None and newest - row[0] >= timedelta(minutes=rule.for_minutes)
 
 
 async def raise_alert(
     connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
     verdict: Verdict,
 ) -> str | None:  # fmt: skip
-    """The new incident's id; None when it is open already."""
+    """Store an incident; return its id, or None when one is open already."""
     cursor = await connection.execute(
         RAISE,
         [
@@ -40,21 +68,34 @@ async def raise_alert(
 
 
 async def recover(connection: Connection, id: str, why: str, until: int) -> None:
-    """`until`: the time of the newest sample, in microseconds since 2000; 0: of none."""
-    await connection.execute(RECOVER, [why, to_time(until) if until else None, id])
+    """End an incident; `until` is the newest sample's time in microseconds since 2000, or 0."""
+    await connection.execute(RECOVER, [why, from_us(until) if until else None, id])
+
+
+# In the order of an alert's fields.
+ALERT_COLUMNS = (
+    "id, rule, model, type, message, severity, metric, raised_at, recovered_at, recovery"
+)
+LIST = f"""
+select {ALERT_COLUMNS} from alerts where account = %(account)s
+    and (%(model)s::text is null or model = %(model)s)
+    and (not %(open)s or recovered_at is null)
+    and (%(before)s::text is null or number < (
+        select number from alerts where account = %(account)s and id = %(before)s
+    ))
+order by number desc limit %(limit)s
+"""  # noqa: S608  (constants)
 
 
 async def list_alerts(database: Database, account: str, request: AlertsRequest) -> Alerts:
-    """Newest first."""
+    """List alerts, newest first.
+
+    Raises:
+        InvalidRequest: `before` is none of them.
+    """
     async with database.connection() as connection:
         cursor = await connection.execute(
-            "select id, model, type, message, severity, metric, raised_at, recovered_at, recovery"
-            " from alerts where account = %(account)s"
-            " and (%(model)s::text is null or model = %(model)s)"
-            " and (not %(open)s or recovered_at is null)"
-            " and (%(before)s::text is null or number < (select number from alerts"
-            "  where account = %(account)s and id = %(before)s))"
-            " order by number desc limit %(limit)s",
+            LIST,
             {
                 "account": account,
                 "model": request.model_id,
@@ -64,8 +105,15 @@ async def list_alerts(database: Database, account: str, request: AlertsRequest) 
             },
         )
         rows = await cursor.fetchall()
-    names = (
-        "id", "model_id", "type", "message", "severity", "metric", "raised_at", "recovered_at",
-        "recovery",
-    )  # fmt: skip
-    return Alerts(alerts=[Alert(**dict(zip(names, row, strict=True))) for row in rows])
+        if not rows and request.before is not None:
+            cursor = await connection.execute(
+                "select from alerts where account = %s and id = %s", [account, request.before]
+            )
+            if await cursor.fetchone() is None:
+                raise unknown_before()
+    return Alerts(alerts=[alert_of(row) for row in rows])
+
+
+def alert_of(columns: Sequence[Any]) -> Alert:
+    """Return the alert in a row of `ALERT_COLUMNS`."""
+    return Alert(**dict(zip(Alert.model_fields, columns, strict=True)))

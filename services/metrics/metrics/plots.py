@@ -1,35 +1,46 @@
-"""One series, drawn three ways: for Plotly, for Vega-Lite, or as plain columns.
+"""Plots of one series: a Plotly figure, a Vega-Lite specification, or plain columns.
 
 A window with more samples than points to draw is divided into buckets of
-time; each shows its mean and the least and the greatest sample in it, so that
-no outlier disappears, and the plot says that it was done.
+time; each shows its mean, minimum and maximum, so that no outlier disappears,
+and the subtitle says so.
 """
 
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 
-from common.contracts.monitoring import EPOCH
+from common.contracts.timestamps import EPOCH, to_us
 from metrics.arrays import Times
+from metrics.findings import Changes
 from metrics.units import title, unit
-from metrics.window import MOST_POINTS, WIDTHS, History, bucket, spans
+from metrics.window import MAX_POINTS, WIDTHS_S, History, bucket, spans
 
-# What lies closer together is shown in the middle of a minute: an axis of
-# microseconds tells nobody when it was.
-LEAST_RANGE = 60_000_000
-# Blue of Okabe and Ito's palette, which colour-blind people tell apart.
-COLOUR = "#0072b2"
-BAND = "rgba(0, 114, 178, 0.2)"
+# Samples closer together are shown in the middle of a minute: an axis in microseconds
+# does not say when they were.
+MIN_RANGE_US = 60_000_000
+# Blue of Okabe and Ito's palette, which colour-blind people can tell apart.
+LINE_COLOUR = "#0072b2"
+BAND_COLOUR = "rgba(0, 114, 178, 0.2)"
+# The same palette's vermilion, for findings.
+MARK_COLOUR = "#d55e00"
+# A cost per inference is drawn per million: an axis would label it "20n", or 0.00000002.
+MILLION = 1e6
+# In a shorter span Vega-Lite's ticks are hours apart, and each label has hour and date.
+MIN_DATE_TICKS_US = 10 * 86_400_000_000
+HOUR_AND_DATE = "[utcFormat(datum.value, '%H:%M'), utcFormat(datum.value, '%-d %b')]"
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """What is drawn: one entry for each point.
+    """The points of a plot.
 
-    `width`: of a bucket in seconds, 0: none. `span`: what the axis of time
-    shows, where that is not from the first point to the last.
+    Attributes:
+        width: of a bucket in seconds; 0 where each point is a sample.
+        span: what the time axis shows, if not from the first point to the last.
+        unit: of the values; None if unknown.
     """
 
     metric: str
@@ -40,6 +51,7 @@ class Points:
     width: int
     points_in: int
     span: list[str] | None
+    unit: str | None
 
     @property
     def points(self) -> dict[str, int]:
@@ -47,42 +59,75 @@ class Points:
 
     @property
     def axis(self) -> str:
-        return (
-            f"{title(self.metric)} ({unit(self.metric)})"
-            if unit(self.metric)
-            else title(self.metric)
-        )
+        return f"{title(self.metric)} ({self.unit})" if self.unit else title(self.metric)
 
     @property
     def subtitle(self) -> str:
         if not self.width:
             return f"{self.points_in:,} sample{'s' if self.points_in > 1 else ''}"
         return (
-            f"mean of each {_duration(self.width)}, with its least and greatest sample;"
+            f"mean of each {_duration(self.width)}, with its minimum and maximum;"
             f" {self.points_in:,} samples"
         )
 
+    def drawn(self) -> "Points":
+        """Return the points in a unit that an axis can be labelled with."""
+        if not self.metric.startswith("cost_per_inference"):
+            return self
+        mean, minimum, maximum = (
+            [value * MILLION for value in values]
+            for values in (self.mean, self.minimum, self.maximum)
+        )
+        unit = f"{self.unit} per million"
+        return replace(self, mean=mean, minimum=minimum, maximum=maximum, unit=unit)
 
-def draw(metric: str, history: History, style: str) -> dict[str, Any]:
-    """The plot of a metric in one of the three formats; {} when there is nothing to draw."""
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A finding in a plot: an incident, or a step, which has no end."""
+
+    kind: str
+    begin: str
+    end: str | None
+
+
+def draw(
+    metric: str, history: History, style: str, changes: Changes | None = None
+) -> dict[str, Any]:
+    """Draw a metric in one of the three formats; {} when it has no samples."""
     if not history.count:
         return {}
     points = reduce(metric, history)
+    marks = _marks(changes) if changes else []
     if style == "plotly":
-        return to_plotly(points)
-    return to_vega_lite(points) if style == "vega-lite" else to_columns(points)
+        return to_plotly(points.drawn(), marks)
+    if style == "vega-lite":
+        return to_vega_lite(points.drawn(), marks)
+    return to_columns(points, marks)
+
+
+def _marks(changes: Changes) -> list[Mark]:
+    """Return the marks of findings; an incident that lasts is drawn up to the last cell."""
+    marks = []
+    for event in changes.events:
+        if event.kind == "incident":
+            end = changes.last if event.end is None else event.end
+            marks.append(Mark("incident", *_to_text(np.array([event.begin, end]))))
+        elif event.kind == "step":
+            marks.append(Mark("step", _to_text(np.array([event.begin]))[0], None))
+    return marks
 
 
 def reduce(metric: str, history: History) -> Points:
-    """The samples themselves where they are few, else buckets."""
+    """Return the samples themselves where they are few, otherwise buckets."""
     entries, width = history.hours, 3600
     if history.fine is not None:
         entries, width = history.fine, history.width
     if history.at is not None and history.value is not None:
         entries, width = spans(history.at, history.value), 0
-    wider = (seconds for seconds in WIDTHS if seconds > width)
+    wider = (seconds for seconds in WIDTHS_S if seconds > width)
     points = entries
-    while len(points) > MOST_POINTS:
+    while len(points) > MAX_POINTS:
         width = next(wider)
         points = bucket(entries, timedelta(seconds=width))
     return Points(
@@ -94,11 +139,12 @@ def reduce(metric: str, history: History) -> Points:
         width,
         history.count,
         _span(points["at"]),
+        unit(metric),
     )
 
 
 def _span(at: Times) -> list[str] | None:
-    missing = LEAST_RANGE - int(at[-1] - at[0])
+    missing = MIN_RANGE_US - int(at[-1] - at[0])
     if missing <= 0:
         return None
     return _to_text(np.array([at[0] - missing // 2, at[-1] + missing // 2]))
@@ -106,8 +152,10 @@ def _span(at: Times) -> list[str] | None:
 
 def _to_text(at: Times) -> list[str]:
     times = np.datetime64(EPOCH.replace(tzinfo=None), "us") + at.astype("timedelta64[us]")
-    whole = not (at % 1_000_000).any()
-    return [f"{time}Z" for time in np.datetime_as_string(times, unit="s" if whole else "us")]
+    whole_seconds = not (at % 1_000_000).any()
+    return [
+        f"{time}Z" for time in np.datetime_as_string(times, unit="s" if whole_seconds else "us")
+    ]
 
 
 def _duration(seconds: int) -> str:
@@ -118,10 +166,10 @@ def _duration(seconds: int) -> str:
     return "second" if seconds == 1 else f"{seconds} seconds"
 
 
-def to_columns(points: Points) -> dict[str, Any]:
+def to_columns(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
     return {
         "title": title(points.metric),
-        "unit": unit(points.metric),
+        "unit": points.unit,
         "bucketSeconds": points.width or None,
         "columns": {
             "time": points.time,
@@ -129,30 +177,32 @@ def to_columns(points: Points) -> dict[str, Any]:
             "minimum": points.minimum,
             "maximum": points.maximum,
         },
+        "marks": [asdict(mark) for mark in marks],
         **points.points,
     }
 
 
-def to_plotly(points: Points) -> dict[str, Any]:
+def to_plotly(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
     line = {
         "type": "scatter",
         "name": "mean" if points.width else title(points.metric),
         "x": points.time,
         "y": points.mean,
         "mode": "lines" if len(points.time) > 100 else "lines+markers",
-        "line": {"color": COLOUR, "width": 2},
+        "line": {"color": LINE_COLOUR, "width": 2},
     }
     edge = {
         "type": "scatter",
         "x": points.time,
         "mode": "lines",
-        "line": {"color": COLOUR, "width": 0},
+        "line": {"color": LINE_COLOUR, "width": 0},
         "showlegend": False,
     }
-    # The greatest first: the least is filled up to it.
+    # The maximum first: the minimum is filled up to it.
+    fill = {"fill": "tonexty", "fillcolor": BAND_COLOUR}
     band = [
-        {**edge, "name": "greatest", "y": points.maximum},
-        {**edge, "name": "least", "y": points.minimum, "fill": "tonexty", "fillcolor": BAND},
+        {**edge, "name": "maximum", "y": points.maximum},
+        {**edge, "name": "minimum", "y": points.minimum, **fill},
     ]
     return {
         "data": [*(band if points.width else ()), line],
@@ -163,13 +213,14 @@ def to_plotly(points: Points) -> dict[str, Any]:
                 "title": {"text": "Time (UTC)"},
                 **({"range": points.span} if points.span else {}),
             },
-            # Without it a cost of $0.0001 is written as 100µ.
+            # Otherwise $0.0001 is labelled as 100µ.
             "yaxis": {
                 "title": {"text": points.axis},
                 "rangemode": "tozero",
                 "exponentformat": "none",
                 "automargin": True,
             },
+            "shapes": [_shape(mark) for mark in marks],
             "hovermode": "x unified",
             "showlegend": False,
             "meta": points.points,
@@ -177,13 +228,36 @@ def to_plotly(points: Points) -> dict[str, Any]:
     }
 
 
-def to_vega_lite(points: Points) -> dict[str, Any]:
+def _shape(mark: Mark) -> dict[str, Any]:
+    """Return a shape of the plot's height: a stripe, or a line for a mark without end."""
+    place = {"x0": mark.begin, "x1": mark.end or mark.begin, "y0": 0, "y1": 1, "yref": "paper"}
+    if mark.end is None:
+        line = {"color": MARK_COLOUR, "width": 2, "dash": "dash"}
+        return {"type": "line", "name": mark.kind, "line": line, **place}
+    return {
+        "type": "rect",
+        "name": mark.kind,
+        "fillcolor": MARK_COLOUR,
+        "opacity": 0.15,
+        "line": {"width": 0},
+        "layer": "below",
+        **place,
+    }
+
+
+def to_vega_lite(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
     columns = (points.time, points.mean, points.minimum, points.maximum)
     scale = {"type": "utc", **({"domain": points.span} if points.span else {})}
-    time = {"field": "time", "type": "temporal", "title": "Time (UTC)", "scale": scale}
+    time = {
+        "field": "time",
+        "type": "temporal",
+        "title": "Time (UTC)",
+        "scale": scale,
+        "axis": _time_axis(points),
+    }
     axis = {"type": "quantitative", "title": points.axis}
     band = {
-        "mark": {"type": "area", "color": COLOUR, "opacity": 0.2},
+        "mark": {"type": "area", "color": LINE_COLOUR, "opacity": 0.2},
         "encoding": {
             "x": time,
             "y": {"field": "minimum", **axis},
@@ -191,7 +265,7 @@ def to_vega_lite(points: Points) -> dict[str, Any]:
         },
     }
     line = {
-        "mark": {"type": "line", "color": COLOUR, "point": len(points.time) <= 100},
+        "mark": {"type": "line", "color": LINE_COLOUR, "point": len(points.time) <= 100},
         "encoding": {"x": time, "y": {"field": "mean", **axis}},
     }
     return {
@@ -205,6 +279,32 @@ def to_vega_lite(points: Points) -> dict[str, Any]:
                 for at, mean, least, greatest in zip(*columns, strict=True)
             ]
         },
-        "layer": [band, line] if points.width else [line],
+        "layer": [
+            *(_layer(mark, time) for mark in marks),
+            *([band, line] if points.width else [line]),
+        ],
         "usermeta": points.points,
     }
+
+
+def _time_axis(points: Points) -> dict[str, Any]:
+    """Return an axis whose labels have dates: Vega-Lite's own drop them where space is short."""
+    first, last = (datetime.fromisoformat(points.time[end]) for end in (0, -1))
+    if to_us(last) - to_us(first) < MIN_DATE_TICKS_US:
+        return {"labelExpr": HOUR_AND_DATE}
+    return {"format": "%-d %b"}
+
+
+def _layer(mark: Mark, time: dict[str, Any]) -> dict[str, Any]:
+    encoding = {"x": {**time, "field": "begin"}}
+    if mark.end is None:
+        drawn: dict[str, Any] = {
+            "type": "rule",
+            "color": MARK_COLOUR,
+            "size": 2,
+            "strokeDash": [6, 4],
+        }
+    else:
+        drawn = {"type": "rect", "color": MARK_COLOUR, "opacity": 0.15}
+        encoding["x2"] = {"field": "end"}
+    return {"data": {"values": [asdict(mark)]}, "mark": drawn, "encoding": encoding}

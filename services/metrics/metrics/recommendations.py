@@ -1,103 +1,152 @@
-"""Sentences that a person can act on, each with the numbers that led to it; often none."""
+"""Recommendations: sentences to act on, each with the numbers behind it; often none."""
 
 import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime
 
-import numpy as np
-
-from common.contracts.monitoring import EPOCH, USUAL_METRICS
-from metrics.arrays import Floats, Times
+from common.contracts.recording import USUAL_METRICS
+from common.contracts.timestamps import from_us, to_us
+from metrics.findings import Changes
+from metrics.shape import Event
+from metrics.shape.cells import DAY, HOUR
 from metrics.units import lower_is_better, title, unit
 from metrics.window import History
 
-# A change that is smaller than this is not worth a person's time.
-WORTH = 0.10
-# Hours on each side of a change; fewer are an incident, and alerts are for those.
-LONG_ENOUGH = 12
-# How many times its standard error a change must be. The place is chosen
-# among hundreds, so it is far beyond the 2 of a single comparison.
-CLEAR = 6.0
-MEMORY_NEAR = 0.9
+# The least saving for which another batch size is recommended.
+MIN_SAVING = 0.10
+# The share of its limit from which memory is worth a warning.
+MIN_MEMORY_SHARE = 0.9
 LIMITS = {"memory_usage": "memory_limit", "gpu_memory_usage": "gpu_memory_limit"}
-HOUR = 3_600_000_000
 BATCH_COST = re.compile(r"cost_per_inference_batch_([1-9][0-9]{0,5})")
+# A limit that is reached later is not worth acting on today.
+MAX_AHEAD_DAYS = 90
+# From this factor on, a factor reads better than a percentage.
+MIN_FACTOR = 3.0
 
-
-def recommend(histories: Mapping[str, History], latest: Mapping[str, float]) -> list[str]:
-    """What to say about a model.
-
-    Args:
-        histories: by metric, the window.
-        latest: by metric, the newest value ever, of limits, of the batch size
-            in use and of the costs that were measured at each batch size.
-    """
-    return [
-        *_regressions(histories),
-        *_memory(histories, latest),
-        *_batch_size(histories, latest),
-    ]
-
-
-def _regressions(histories: Mapping[str, History]) -> Iterator[str]:
-    for metric in USUAL_METRICS:
-        history = histories.get(metric)
-        if history is None:
-            continue
-        change = find_change(history)
-        if change is None:
-            continue
-        at, before, after = change
-        worse = (after > before) == lower_is_better(metric)
-        if not worse or before <= 0 or abs(after / before - 1) < WORTH:
-            continue
-        way = "higher" if after > before else "lower"
-        day = f"{EPOCH + timedelta(microseconds=at):%Y-%m-%d %H:00} UTC"
-        yield (
-            f"{title(metric)} has been {abs(after / before - 1):.0%} {way} since {day}"
-            f" ({_number(after, metric)} on average, {_number(before, metric)} before):"
-            f" {ADVICE[metric]}."
-        )
-
-
+MACHINE = "Look at what was deployed then, and at what else runs on the machine."
+MEMORY = "Look for longer inputs, a larger batch, or a leak."
 ADVICE = {
-    "throughput": "look at what was deployed then, and at what else runs on the machine",
-    "latency": "look at what was deployed then, and at what else runs on the machine",
-    "memory_usage": "look for longer inputs, a larger batch, or a leak",
-    "gpu_memory_usage": "look for longer inputs, a larger batch, or a leak",
-    "cost_per_inference": "compare the price of the machine and the batch size with before",
+    "throughput": MACHINE,
+    "latency": MACHINE,
+    "memory_usage": MEMORY,
+    "gpu_memory_usage": MEMORY,
+    "cost_per_inference": "Compare the price of the machine and the batch size with before.",
 }
 
 
-def find_change(history: History) -> tuple[int, float, float] | None:
-    """When the hourly means changed their level for good, and the levels before and after.
+def recommend(
+    changes: Mapping[str, Changes],
+    histories: Mapping[str, History],
+    latest: Mapping[str, float],
+    now: datetime,
+) -> list[str]:
+    """Return the recommendations about a model.
 
-    Of all places, the one where the means on both sides differ most, in
-    standard errors of the difference.
+    Args:
+        changes: by metric, the changes that matter.
+        histories: by metric, the window.
+        latest: by metric, the newest value ever, of limits, of the batch size
+            in use and of the costs that were measured at each batch size.
+        now: when the window ends.
     """
-    hours = history.hours
-    n = len(hours)
-    if n < 2 * LONG_ENOUGH:
-        return None
-    means: Floats = hours["total"] / hours["count"]
-    sizes = np.arange(1, n)
-    sums, squares = np.cumsum(means), np.cumsum(np.square(means - means.mean()))
-    centred = np.cumsum(means - means.mean())[:-1]
-    # Both sides' means, about the mean of all: they add up to nothing.
-    difference = centred / sizes + centred / (n - sizes)
-    within = squares[-1] - centred**2 / sizes - centred**2 / (n - sizes)
-    deviation = np.sqrt(np.maximum(within, 0) / (n - 2) * (1 / sizes + 1 / (n - sizes)))
-    floor = np.abs(means).max() * 1e-9  # all equal on both sides
-    clarity = np.abs(difference) / np.maximum(deviation, floor or 1.0)
-    clarity[: LONG_ENOUGH - 1] = clarity[n - LONG_ENOUGH :] = 0
-    place = int(np.argmax(clarity))
-    if clarity[place] < CLEAR:
-        return None
-    before = sums[place] / (place + 1)
-    after = (sums[-1] - sums[place]) / (n - place - 1)
-    at: Times = hours["at"]
-    return int(at[place + 1]), float(before), float(after)
+    order = [*USUAL_METRICS, *(metric for metric in changes if metric not in USUAL_METRICS)]
+    sentences = [
+        sentence
+        for metric in order
+        if metric in changes
+        for sentence in _changes(changes[metric], latest.get(LIMITS.get(metric, ""), 0.0), now)
+    ]
+    return [*sentences, *_memory(histories, latest), *_batch_size(histories, latest)]
+
+
+def _changes(changes: Changes, limit: float, now: datetime) -> Iterator[str]:
+    for event in changes.events:
+        worse = (event.size > 0) == lower_is_better(changes.metric)
+        if event.kind == "slope":
+            yield _slope(changes.metric, event, limit, now, worse=worse)
+        elif event.end is None:
+            yield _lasting(changes.metric, event, now, worse=worse)
+        else:
+            normal = not any(other.begin >= event.end for other in changes.events) and not any(
+                other.kind == "slope" for other in changes.events
+            )
+            yield _passed(changes.metric, event, normal=normal)
+
+
+def _lasting(metric: str, event: Event, now: datetime, *, worse: bool) -> str:
+    since = _day(event.begin)
+    lasted = ""
+    if event.kind == "incident":
+        lasted = f"for {_duration(to_us(now) - event.begin)}, "
+    sentence = (
+        f"{title(metric)} has been {_change(event, metric)} {lasted}since {since} UTC:"
+        f" {_number(event.level, metric)} on average, {_number(event.before, metric)} before."
+    )
+    if worse:
+        return f"{sentence} {ADVICE.get(metric, MACHINE)}"
+    return f"{sentence} Whatever changed then is worth keeping."
+
+
+def _passed(metric: str, event: Event, *, normal: bool) -> str:
+    end = event.end or 0
+    since = " It has been normal since." if normal else ""
+    return (
+        f"{title(metric)} was {_change(event, metric)} for {_duration(end - event.begin)},"
+        f" from {_day(event.begin)} to {_day(end)} UTC: {_number(event.level, metric)} on average,"
+        f" usually {_number(event.before, metric)}.{since}"
+    )
+
+
+def _slope(metric: str, event: Event, limit: float, now: datetime, *, worse: bool) -> str:
+    verb = ("grows", "grew") if event.size > 0 else ("falls", "fell")
+    rate = f"{_number(abs(event.size), metric)} a day"
+    levels = f"from {_number(event.before, metric)} to {_number(event.level, metric)}"
+    if event.end is not None:
+        return (
+            f"{title(metric)} {verb[1]} by {rate}, {levels}, from {_day(event.begin)}"
+            f" to {_day(event.end)} UTC, and has been level since."
+        )
+    sentence = f"{title(metric)} {verb[0]} by {rate}: {levels} since {_day(event.begin)} UTC"
+    days = (limit - event.level) / event.size if limit > 0 else math.inf
+    if 0 < days < MAX_AHEAD_DAYS:
+        reached = _day(to_us(now) + int(days * DAY), hour=False)
+        sentence += f"; it reaches its limit of {_number(limit, metric)} on {reached}"
+    if not worse:
+        return f"{sentence}."
+    leak = (
+        "Look for a leak, and restart it before then."
+        if 0 < days < MAX_AHEAD_DAYS
+        else "Look for a leak."
+    )
+    return f"{sentence}. {leak if metric in LIMITS else ADVICE.get(metric, '')}".rstrip()
+
+
+def _change(event: Event, metric: str) -> str:
+    """Say how far a level moved, as a share of the level that it left."""
+    way = "higher" if event.size > 0 else "lower"
+    if event.before <= 0 or event.level < 0:
+        return f"{_number(abs(event.size), metric)} {way}"
+    times = event.level / event.before
+    if times >= MIN_FACTOR:
+        return (
+            f"{times:.2g} times as high as before" if times < 100 else f"{times:.0f} times as high"
+        )
+    return f"{abs(times - 1):.0%} {way}"
+
+
+def _day(us: int, *, hour: bool = True) -> str:
+    moment = from_us(us)
+    day = f"{moment:%A} {moment.day} {moment:%B}"
+    return f"{day}, {moment:%H:%M}" if hour else day
+
+
+def _duration(us: int) -> str:
+    if us >= 3 * DAY:
+        return f"{us / DAY:.0f} days"
+    if us >= 2 * HOUR:
+        return f"{us / HOUR:.0f} hours"
+    return f"{us / HOUR * 60:.0f} minutes"
 
 
 def _memory(histories: Mapping[str, History], latest: Mapping[str, float]) -> Iterator[str]:
@@ -105,11 +154,11 @@ def _memory(histories: Mapping[str, History], latest: Mapping[str, float]) -> It
         history, limit = histories.get(metric), latest.get(limit_name, 0.0)
         if history is None or not history.count or limit <= 0:
             continue
-        most = float(history.hours["maximum"].max())
-        if most >= MEMORY_NEAR * limit:
+        peak = float(history.hours["maximum"].max())
+        if peak >= MIN_MEMORY_SHARE * limit:
             yield (
-                f"{title(metric)} has reached {most:,.0f} of {limit:,.0f} MiB"
-                f" ({most / limit:.0%}): use a smaller batch, shorter inputs or half precision,"
+                f"{title(metric)} has reached {peak:,.0f} of {limit:,.0f} MiB"
+                f" ({peak / limit:.0%}): use a smaller batch, shorter inputs or half precision,"
                 " or give it more, before a request fails for lack of it."
             )
 
@@ -132,7 +181,7 @@ def _batch_size(histories: Mapping[str, History], latest: Mapping[str, float]) -
             return
         compared = "on average now"
         cost = math.fsum(history.hours["total"]) / history.count
-    if best != used and curve[best] < (1 - WORTH) * cost:
+    if best != used and curve[best] < (1 - MIN_SAVING) * cost:
         yield (
             f"Batch size {best} would be {1 - curve[best] / cost:.0%} cheaper: an inference was"
             f" measured at ${curve[best]:.3g} with it, against ${cost:.3g} {compared}."
@@ -142,4 +191,9 @@ def _batch_size(histories: Mapping[str, History], latest: Mapping[str, float]) -
 def _number(value: float, metric: str) -> str:
     if unit(metric) == "USD":
         return f"${value:.3g}"
-    return f"{value:,.4g} {unit(metric) or ''}".rstrip()
+    return f"{_digits(value)} {unit(metric) or ''}".rstrip()
+
+
+def _digits(value: float) -> str:
+    """Format with three digits, or the whole part: 1,235 rather than 1,234.567."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,32 +1,35 @@
-"""Hours and days computed ahead of the question, and what is too old let go.
+"""Rollups of hours and days, computed ahead of the question, and retention.
 
-Whichever replica holds the lock does it; the others stand by. Everything
-before the watermark has been computed, except for the days named in `stale`,
-where something was recorded late: readers compute those from the samples.
-So the answer is right at every moment, and this only decides how fast it is.
+The replica that holds the lock does the work; the others stand by. Everything
+before the watermark is rolled up. A day in `stale` lacks what was recorded
+late: readers add its staged samples, or read its samples where they changed
+(`direct`). So answers are right at every moment, and rollups make them fast.
 """
 
 import asyncio
 import time
+from datetime import datetime
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from common.postgres import NOTICE, Connection, Database
+from common.postgres import KEEPALIVE, Connection, Database
 from metrics.settings import MetricsSettings
 
 log = structlog.get_logger()
 
-# Late days computed in one transaction.
-MOST_DAYS = 32
-# Between two rounds, in seconds; when there is more to do, this many times what
-# the last one took: recording and answering come first.
-PAUSE = 1.0
-EASE = 3
-STAND_BY = 5.0
-RETENTION_EVERY = 3600.0
+# Late days computed in one transaction, and staged samples merged in it, unless one day
+# alone has more: a backfill of the same series waits meanwhile.
+MAX_DAYS = 32
+MAX_MERGED = 50_000
+# Pause between two rounds; while there is more to do, a multiple of what the last one
+# took: recording and answering come first.
+PAUSE_S = 1.0
+PAUSE_FACTOR = 3
+STAND_BY_S = 5.0
+RETENTION_EVERY_S = 3600.0
 
 AGGREGATES = """
 count(*), sum(value), min(value), max(value), histogram_of(array_agg(log_bin(value)))
@@ -60,17 +63,45 @@ DAYS_OF_SERIES = """
 select series, day as first, least(day + interval '24 hours', %s::timestamptz) as last
 from unnest(%s::integer[], %s::timestamptz[]) as s(series, day)
 """
-# Hours that ended ten minutes ago are settled: what comes in later is marked as
-# late by the writer, who begins to do so after five (writer.MARK_LATE).
+HOURS_OF_SERIES = """
+select series, hour as first, least(hour + interval '1 hour', %s::timestamptz) as last
+from unnest(%s::integer[], %s::timestamptz[]) as s(series, hour)
+"""
+UNROLL_HOURS = """
+delete from hours where series = any(%(series)s)
+    and hour >= date_trunc('hour', %(first)s::timestamptz, 'UTC') and hour <= %(last)s
+"""
+UNROLL_DAYS = """
+delete from days where series = any(%(series)s)
+    and day >= date_trunc('day', %(first)s::timestamptz, 'UTC') and day <= %(last)s
+"""
+# Hours that ended ten minutes ago are settled: the writer marks samples as late that
+# are over five minutes old (storage.MARK_LATE).
 NEXT = """
 select until, target, date_trunc('day', until, 'UTC'), date_trunc('day', target, 'UTC')
 from watermark, date_trunc('hour', now() - interval '10 minutes', 'UTC') as target
 """
-# A day is computed again when the first late sample is ten seconds old, so
-# that a stream of them is not followed sample by sample.
+# A day is rolled up again ten seconds after its first late sample, so that a stream
+# of late samples does not cause a rollup each.
 MARKED = """
-select series, day, mark from stale
+select series, day, mark, staged from stale
 where since < now() - interval '10 seconds' order by day, series limit %s
+"""
+# Nothing is staged for these series until the transaction ends (storage.STAGE_LOCK).
+MERGE_LOCK = """
+select pg_advisory_xact_lock(hashtext('staged'), lock) from (
+    select distinct mod(series, 64) as lock from unnest(%s::integer[]) as s(series) order by 1
+) as locks
+"""
+MARKS = """
+select series, day, mark, staged from stale
+join unnest(%s::integer[], %s::timestamptz[]) as s(series, day) using (series, day)
+"""
+MERGE = "select merge_staged(%s::integer[], %s::timestamptz[])"
+MERGED = """
+update stale set staged = 0, direct = true
+from unnest(%s::integer[], %s::timestamptz[]) as s(series, day)
+where stale.series = s.series and stale.day = s.day
 """
 UNMARK = """
 delete from stale using unnest(%s::integer[], %s::timestamptz[], %s::bigint[])
@@ -83,29 +114,40 @@ select case relkind when 'p' then null else timescale_schema() end
 from pg_class where oid = 'samples'::regclass
 """
 LOCK = "select pg_try_advisory_lock(hashtext('rollups'), hashtext(current_schema()))"
-# Nobody who was away for a week is told what came late meanwhile.
+# A listener that was away for a week does not get what came late meanwhile.
 FORGET_LATE = """
 delete from late where arrival <
     (extract(epoch from now() - interval '7 days' - '2000-01-01Z'::timestamptz) * 256e6)::bigint
 """
-# The gateway takes a key for a new one after a day.
+# The gateway considers a key new after a day.
 FORGET_REQUESTS = "delete from requests where stored_at < now() - interval '25 hours'"
+FORGET_ALERTS = """
+delete from alerts where recovered_at < now() - make_interval(hours => 24 * %s)
+"""
+# Samples that are about to be deleted no longer count for their accounts.
+DISCOUNT = """
+update usage set samples = greatest(samples - gone.count, 0)
+from (
+    select account, count(*) as count from {relation} join series on id = series group by account
+) as gone where usage.account = gone.account
+"""
 FORGET = (
     "delete from stale where day < %s",
     "delete from days where day < %s",
     "delete from hours where hour < %s",
     "delete from samples_older where at < %s",
+    "delete from staged where at < %s",
 )
 
 
 class Rollups:
-    """On plain PostgreSQL the rollups are tables that are written here."""
+    """Rollups on plain PostgreSQL: tables that are written here."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
     async def advance(self) -> bool:
-        """Settle the hours that have ended; whether there were any."""
+        """Roll up the hours that have ended; return whether there were any."""
         async with self.connection.transaction():
             until, target, day, target_day = await self._next()
             if until >= target:
@@ -117,13 +159,14 @@ class Rollups:
         return True
 
     async def repair(self) -> bool:
-        """Compute late days again; whether there were any."""
+        """Merge and roll up late days; return whether there were any."""
         async with self.connection.transaction():
             until, _, day, _ = await self._next()
-            marked = await self._marked(MOST_DAYS)
+            marked = _first_days(await self._marked(MAX_DAYS))
             if not marked:
                 return False
-            series, days, _ = (list(column) for column in zip(*marked, strict=True))
+            marked = await self._merge(marked)
+            series, days, *_ = (list(column) for column in zip(*marked, strict=True))
             await self.connection.execute(
                 "delete from hours using unnest(%s::integer[], %s::timestamptz[]) as s(series, day)"
                 " where hours.series = s.series"
@@ -138,12 +181,39 @@ class Rollups:
             await self._roll(ROLL_HOURS, DAYS_OF_SERIES, [until, series, days])
             await self._roll(ROLL_DAYS, DAYS_OF_SERIES, [day, series, days])
             await self._unmark(marked)
+            # A day that was marked again meanwhile stays marked, with nothing staged.
+            await self.connection.execute(MERGED, [series, days])
         return True
 
-    async def forget(self, days: int) -> None:
-        """Let go of everything that is older, and get ready for the months to come."""
+    async def mend(self, series: list[int], first: datetime, last: datetime) -> None:
+        """Roll up again what the deletion of all samples from `first` to `last` has changed.
+
+        Only the hours and days of these two have samples left.
+        """
+        until, _, day, _ = await self._next()
+        spans = {"series": series, "first": first, "last": last}
+        hours = [moment.replace(minute=0, second=0, microsecond=0) for moment in (first, last)]
+        await self.connection.execute(UNROLL_HOURS, spans)
+        await self._roll(ROLL_HOURS, HOURS_OF_SERIES, [until, *_pairs(series, hours)])
+        await self.connection.execute(UNROLL_DAYS, spans)
+        days = [hour.replace(hour=0) for hour in hours]
+        await self._roll(ROLL_DAYS, DAYS_OF_SERIES, [day, *_pairs(series, days)])
+
+    async def _merge(self, marked: list[TupleRow]) -> list[TupleRow]:
+        """Merge the staged samples of marked days; return the days' marks as they are now."""
+        series, days, *_ = (list(column) for column in zip(*marked, strict=True))
+        await self.connection.execute(MERGE_LOCK, [series])
+        cursor = await self.connection.execute(MARKS, [series, days])
+        marked = await cursor.fetchall()
+        if any(staged for *_, staged in marked):
+            await self.connection.execute(MERGE, [series, days])
+        return marked
+
+    async def forget(self, days: int, alert_days: int = 400) -> None:
+        """Delete what is older, and create partitions for the months to come."""
         await self.connection.execute(FORGET_LATE)
         await self.connection.execute(FORGET_REQUESTS)
+        await self.connection.execute(FORGET_ALERTS, [alert_days])
         cursor = await self.connection.execute(
             "select date_trunc('day', now(), 'UTC') - make_interval(hours => 24 * %s)", [days]
         )
@@ -162,10 +232,15 @@ class Rollups:
             [horizon],
         )
         for (partition,) in await cursor.fetchall():
-            await self.connection.execute(f"drop table {partition}")
-            log.info("samples let go", partition=partition)
+            await self._drop(partition)
         for statement in FORGET:
             await self.connection.execute(statement, [horizon])
+
+    async def _drop(self, partition: str) -> None:
+        async with self.connection.transaction():
+            await self.connection.execute(DISCOUNT.format(relation=partition))
+            await self.connection.execute(f"drop table {partition}")
+        log.info("expired samples deleted", partition=partition)
 
     async def _next(self) -> TupleRow:
         row = await (await self.connection.execute(NEXT)).fetchone()
@@ -177,22 +252,22 @@ class Rollups:
             statement.format(spans=spans, aggregates=AGGREGATES), parameters
         )
 
-    async def _marked(self, most: int) -> list[TupleRow]:
-        """The oldest days that were marked as late."""
-        cursor = await self.connection.execute(MARKED, [most])
+    async def _marked(self, max_days: int) -> list[TupleRow]:
+        """Return the oldest marked days."""
+        cursor = await self.connection.execute(MARKED, [max_days])
         return await cursor.fetchall()
 
     async def _unmark(self, marked: list[TupleRow]) -> None:
-        columns = [list(column) for column in zip(*marked, strict=True)]
-        await self.connection.execute(UNMARK, columns)
+        series, days, marks, _ = (list(column) for column in zip(*marked, strict=True))
+        await self.connection.execute(UNMARK, [series, days, marks])
 
 
 class TimescaleRollups(Rollups):
-    """On TimescaleDB they are continuous aggregates, which are refreshed here.
+    """Rollups on TimescaleDB: continuous aggregates that are refreshed here.
 
-    Their own policies would do for what is recorded on time. What is recorded
-    late stays invisible in an aggregate until it is refreshed, real-time or
-    not, so somebody has to know when that was: the same watermark and marks.
+    TimescaleDB's policies would do for samples recorded on time. Late ones stay
+    invisible in an aggregate until it is refreshed, real-time or not, so the
+    same watermark and marks decide when that is.
     """
 
     def __init__(self, connection: Connection, schema: str) -> None:
@@ -210,12 +285,17 @@ class TimescaleRollups(Rollups):
         return True
 
     async def repair(self) -> bool:
-        """One day at a time, of all series: an aggregate is refreshed by time alone."""
+        """Repair one day of all series: an aggregate is refreshed by time alone."""
         marked = await self._marked(10_000)
         if not marked:
             return False
         day = marked[0][1]
         marked = [mark for mark in marked if mark[1] == day]
+        async with self.connection.transaction():
+            marked = await self._merge(marked)
+            # Read from the samples until the aggregates are refreshed.
+            await self.connection.execute(MERGED, [[series for series, *_ in marked],
+                                                   [day] * len(marked)])  # fmt: skip
         cursor = await self.connection.execute(
             "select least(%(day)s + interval '24 hours', until),"
             " %(day)s + interval '24 hours' <= until from watermark",
@@ -223,13 +303,16 @@ class TimescaleRollups(Rollups):
         )
         row = await cursor.fetchone()
         assert row is not None
-        end, whole = row
+        end, whole_day = row
         if day < end:
             await self._refresh("hours", day, end)
-        if whole:
+        if whole_day:
             await self._refresh("days", day, end)
         await self._unmark(marked)
         return True
+
+    async def mend(self, series: list[int], first: datetime, last: datetime) -> None:
+        """Leave it to the refresh of the marked days, which no transaction can hold."""
 
     async def _refresh(self, aggregate: str, first: object, last: object) -> None:
         await self.connection.execute(
@@ -240,21 +323,43 @@ class TimescaleRollups(Rollups):
 
     async def _forget(self, horizon: object) -> None:
         await self.connection.execute("delete from stale where day < %s", [horizon])
+        await self.connection.execute("delete from staged where at < %s", [horizon])
+        chunks = await self.connection.execute(
+            f"select {self.schema}.show_chunks('samples', %s::timestamptz)::text", [horizon]
+        )
+        for (chunk,) in await chunks.fetchall():
+            await self.connection.execute(DISCOUNT.format(relation=chunk))
         for relation in ("samples", "hours", "days"):
             await self.connection.execute(
                 f"select {self.schema}.drop_chunks('{relation}', %s::timestamptz)", [horizon]
             )
 
 
-async def of(connection: Connection) -> Rollups:
-    """Those of the database that is there."""
+def _pairs(series: list[int], moments: list[datetime]) -> list[list[object]]:
+    """Return each series with each different moment, as two columns."""
+    pairs = [(one, moment) for one in series for moment in sorted({*moments})]
+    return [list(column) for column in zip(*pairs, strict=True)]
+
+
+def _first_days(marked: list[TupleRow]) -> list[TupleRow]:
+    """Return as many days as have their staged samples merged in one transaction."""
+    total = 0
+    for number, (*_, staged) in enumerate(marked):
+        total += staged
+        if total > MAX_MERGED:
+            return marked[: number + 1]
+    return marked
+
+
+async def load(connection: Connection) -> Rollups:
+    """Return the rollups of the database at hand."""
     row = await (await connection.execute(SCHEMA)).fetchone()
     assert row is not None
     return Rollups(connection) if row[0] is None else TimescaleRollups(connection, row[0])
 
 
 async def keep_up(database: Database, settings: MetricsSettings) -> None:
-    """Compute and let go, for ever; where another replica does, stand by."""
+    """Roll up and expire until cancelled; stand by while another replica does."""
     while True:
         try:
             async with await AsyncConnection.connect(
@@ -262,16 +367,16 @@ async def keep_up(database: Database, settings: MetricsSettings) -> None:
                 options=f"-c search_path={database.schema} -c client_encoding=utf8 -c timezone=UTC",
                 autocommit=True,
                 connect_timeout=5,
-                **NOTICE,
+                **KEEPALIVE,
             ) as connection:
-                await _work(connection, settings.retention_days)
+                await _work(connection, settings)
         except psycopg.Error as error:
-            # The database is away, or the lock on a table was not to be had: later.
+            # The database is unavailable, or a lock was not granted in time.
             log.warning("rollups interrupted", error=repr(error))
-        await asyncio.sleep(STAND_BY)
+        await asyncio.sleep(STAND_BY_S)
 
 
-async def _work(connection: Connection, retention_days: int) -> None:
+async def _work(connection: Connection, settings: MetricsSettings) -> None:
     await connection.execute("set lock_timeout = '3s'")
     cursor = await connection.execute(LOCK)
     if await cursor.fetchone() != (True,):
@@ -279,10 +384,10 @@ async def _work(connection: Connection, retention_days: int) -> None:
     forgotten = float("-inf")
     while True:
         start = time.monotonic()
-        # Asked each time: the database may have been converted meanwhile.
-        rollups = await of(connection)
+        # Looked up each time: the database may have been converted meanwhile.
+        rollups = await load(connection)
         more = await rollups.advance() | await rollups.repair()
-        if start - forgotten > RETENTION_EVERY:
-            await rollups.forget(retention_days)
+        if start - forgotten > RETENTION_EVERY_S:
+            await rollups.forget(settings.retention_days, settings.alert_retention_days)
             forgotten = start
-        await asyncio.sleep(EASE * (time.monotonic() - start) if more else PAUSE)
+        await asyncio.sleep(PAUSE_FACTOR * (time.monotonic() - start) if more else PAUSE_S)

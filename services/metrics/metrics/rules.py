@@ -1,46 +1,62 @@
-"""When to be told: the rules that need no set-up, how each judges, and the callers' own."""
+"""Rules of alerts: the default ones, how each is judged, and the accounts' own."""
 
 import secrets
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import Any
 
-from common.contracts.monitoring import NewRule, Nothing, Rule, RuleRequest, Rules, Severity
+from pydantic import ValidationError
+
+from common.contracts.alerts import (
+    ChangeRequest,
+    NewRule,
+    Rule,
+    RuleChange,
+    RuleRemoved,
+    RuleRequest,
+    Rules,
+    Severity,
+)
 from common.errors import InvalidRequest, NotFound
+from common.faults import invalid
 from common.postgres import Connection, Database
+from common.unreadable import Unreadable
 from metrics.units import lower_is_better, title, unit
 
-# Rules of an account's own; each is looked at whenever something is recorded.
-MOST_RULES = 100
-# The newest values, whose median is compared: so few that a change is seen
-# soon, so many that two outliers are not one.
-RECENT = 5
-# What they are compared with: at least 30 values, at most so many.
-FEWEST_BEFORE = 30
-MOST_BEFORE = 1_000
+# Each is logged once per process.
+UNREADABLE = Unreadable("rule")
+# Rules of an account's own; each is evaluated whenever something is recorded.
+MAX_RULES = 100
+# Newest values whose median is compared: few enough to notice a change soon, enough that two
+# outliers are not a change.
+RECENT_VALUES = 5
+# Min earlier values to compare them with.
+MIN_BASELINE_VALUES = 30
+MAX_BASELINE_VALUES = 1_000
 # Robust z-scores (distance from the median in scaled median deviations): 3.5
-# is Iglewicz and Hoaglin's limit for an outlier; below 2 it is over.
-RAISED_AT = 3.5
-OVER_AT = 2.0
-# Memory that wavers about its limit is one incident: it is over so many points below.
-MEMORY_OVER = 2.0
-# A deviation is taken to be at least this part of the median: counters and
-# rounded values hardly vary at all.
-LEAST_DEVIATION = 0.01
-# One replica at a time for each account: what one raises the next one sees. Of
-# a series that grows fast the planner would sort the whole day: it is told to
-# go backwards along the index.
+# is Iglewicz and Hoaglin's limit for an outlier; an incident recovers below 2.
+RAISE_SCORE = 3.5
+RECOVER_SCORE = 2.0
+# Memory that wavers around its limit is one incident: it recovers this far below the limit.
+MEMORY_RECOVERY_PERCENT = 2.0
+# The least deviation as a part of the median: counters and rounded values hardly vary.
+MIN_DEVIATION = 0.01
+# One replica at a time evaluates an account's rules, so that it sees what others raised.
+# In a series that grows fast the planner would sort the whole day rather than read
+# the index backwards.
 TAKE_TURNS = """
 select pg_advisory_xact_lock(hashtext('alerts'), hashtext(%s)),
     set_config('enable_bitmapscan', 'off', true)
 """
 MEMORY_OF = {"memory_usage": "memory_limit", "gpu_memory_usage": "gpu_memory_limit"}
-# A model that reported so often within a day is missed when it stops: after
-# a quarter of an hour (in seconds), or twenty times its usual interval.
-REGULAR = 20
-QUIET = 900.0
-QUIET_INTERVALS = 20
+# A model that reported so often within a day falls silent when it stops for both
+# a quarter of an hour and twenty times its usual interval.
+MIN_REGULAR_SAMPLES = 20
+MIN_SILENCE_S = 900.0
+MIN_SILENT_INTERVALS = 20
 
 
 def _default(id: str, kind: str, metric: str | None, severity: Severity, **more: Any) -> Rule:
@@ -57,7 +73,7 @@ DEFAULTS = [
     _default("gpu-memory", "memory", "gpu_memory_usage", "warning", percent=90),
     _default("silence", "silence", None, "warning"),
 ]
-# The types of alerts that have a name of their own; the others are `<metric>_<kind>`.
+# Types of the default rules' alerts; the others are `<metric>_<kind>`.
 TYPES = {"cost": "cost_drift", "latency": "latency_regression",
          "throughput": "throughput_regression", "memory": "memory_near_limit",
          "gpu-memory": "gpu_memory_near_limit", "silence": "silence"}  # fmt: skip
@@ -65,16 +81,18 @@ TYPES = {"cost": "cost_drift", "latency": "latency_regression",
 
 @dataclass(slots=True)
 class Values:
-    """One metric as a rule sees it.
+    """Values of one metric that a rule is judged by.
 
-    `newest` and before: the latest values, newest first. `least` and
-    `greatest` are those of what was just recorded, which may be over already.
+    Attributes:
+        latest: the latest values, newest first.
+        least, greatest: the extremes of the newly recorded values, which may have passed already.
+        limit_mib: the limit of a memory metric.
     """
 
     latest: Sequence[float]
     least: float
     greatest: float
-    limit: float | None = None  # of a memory metric, in MiB
+    limit_mib: float | None = None
 
     @property
     def newest(self) -> float:
@@ -83,14 +101,23 @@ class Values:
 
 @dataclass(slots=True)
 class Verdict:
-    """`worst`: why there was cause; `now`: whether there still is. None, None: cannot be told."""
+    """Conclusion of a rule from a metric's values.
+
+    Attributes:
+        cause: why an alert is due; None if it is not, or too little is known.
+        lasts: whether the cause lasts.
+        recovery: why an open incident recovers; "" if it does not.
+        severity: in place of the rule's own.
+        expected: the level that values are compared with while the incident is open.
+        until: the time of the newest value, in microseconds since 2000.
+    """
 
     cause: str | None = None
-    still: bool = False
-    over: str = ""
+    lasts: bool = False
+    recovery: str = ""
     severity: Severity | None = None
     expected: dict[str, float] = field(default_factory=dict)
-    until: int = 0  # the time of the newest value, in microseconds since 2000
+    until: int = 0
 
 
 def type_of(rule: Rule, metric: str | None) -> str:
@@ -100,7 +127,7 @@ def type_of(rule: Rule, metric: str | None) -> str:
 
 
 def judge(rule: Rule, metric: str, values: Values, expected: dict[str, float] | None) -> Verdict:
-    """Whether there is cause for an alert; `expected` is what an open one was raised against."""
+    """Judge a metric; `expected` is what an open incident was raised against."""
     if rule.kind == "threshold":
         return _threshold(rule, metric, values)
     if rule.kind == "memory":
@@ -114,45 +141,45 @@ def _threshold(rule: Rule, metric: str, values: Values) -> Verdict:
         (rule.below, values.least, "below", -1),
     ):
         if limit is not None and (extreme - limit) * sign > 0:
-            still = (values.newest - limit) * sign > 0
+            lasts = (values.newest - limit) * sign > 0
             cause = f"{title(metric)} is {say(extreme, metric)}, {word} {say(limit, metric)}"
-            return Verdict(cause, still, _back(metric, values.newest))
-    return Verdict(over=_back(metric, values.newest))
+            return Verdict(cause, lasts, _back(metric, values.newest))
+    return Verdict(recovery=_back(metric, values.newest))
 
 
 def _memory(rule: Rule, metric: str, values: Values) -> Verdict:
-    if not values.limit or values.limit <= 0 or rule.percent is None:
-        return Verdict(over=_back(metric, values.newest))
-    share = values.greatest / values.limit
-    still = values.newest / values.limit * 100 > rule.percent - MEMORY_OVER
-    over = _back(metric, values.newest)
+    if not values.limit_mib or values.limit_mib <= 0 or rule.percent is None:
+        return Verdict(recovery=_back(metric, values.newest))
+    share = values.greatest / values.limit_mib
+    lasts = values.newest / values.limit_mib * 100 > rule.percent - MEMORY_RECOVERY_PERCENT
+    recovery = _back(metric, values.newest)
     if share * 100 <= rule.percent:
-        return Verdict(still=still, over=over)
+        return Verdict(lasts=lasts, recovery=recovery)
     cause = (
         f"{title(metric)} is at {share:.0%} of its limit"
-        f" ({values.greatest:,.0f} of {values.limit:,.0f} MiB)"
+        f" ({values.greatest:,.0f} of {values.limit_mib:,.0f} MiB)"
     )
-    return Verdict(cause, still, over, "critical" if share > 0.97 else None)
+    return Verdict(cause, lasts, recovery, "critical" if share > 0.97 else None)
 
 
 def _change(rule: Rule, metric: str, values: Values, expected: dict[str, float] | None) -> Verdict:
-    recent, before = values.latest[:RECENT], values.latest[RECENT:]
+    recent, before = values.latest[:RECENT_VALUES], values.latest[RECENT_VALUES:]
     now = statistics.median(recent)
     if expected is None:
-        if len(before) < FEWEST_BEFORE:
+        if len(before) < MIN_BASELINE_VALUES:
             return Verdict()
         usual = statistics.median(before)
         spread = 1.4826 * statistics.median(abs(value - usual) for value in before)
-        expected = {"usual": usual, "deviation": max(spread, LEAST_DEVIATION * abs(usual))}
-        needed = RAISED_AT
+        expected = {"usual": usual, "deviation": max(spread, MIN_DEVIATION * abs(usual))}
+        needed = RAISE_SCORE
     else:
-        needed = OVER_AT
+        needed = RECOVER_SCORE
     usual, deviation = expected["usual"], expected["deviation"]
     worse = (now - usual) * (1 if lower_is_better(metric) else -1)
     share = worse / abs(usual) if usual else 0.0
-    enough = (rule.percent or 0) / 100 * (1 if needed == RAISED_AT else 0.5)
+    enough = (rule.percent or 0) / 100 * (1 if needed == RAISE_SCORE else 0.5)
     if deviation <= 0 or worse / deviation <= needed or share <= enough:
-        return Verdict(over=f"{_back(metric, now)}, usually {say(usual, metric)}")
+        return Verdict(recovery=f"{_back(metric, now)}, usually {say(usual, metric)}")
     way = "higher" if now > usual else "lower"
     cause = (
         f"{title(metric)} is {share:.0%} {way} than usual:"
@@ -173,27 +200,54 @@ def say(value: float, metric: str) -> str:
     return f"{value:,.4g} {unit(metric) or ''}".rstrip()
 
 
-async def own(connection: Connection, account: str) -> list[Rule]:
+async def known(connection: Connection, account: str) -> list[Rule]:
+    """Return the default rules as the account changed them, then its own, oldest first."""
     cursor = await connection.execute(
-        "select rule, created_at from rules where account = %s order by created_at, id", [account]
+        "select id, rule, created_at from rules where account = %s order by created_at, id",
+        [account],
     )
     rows = await cursor.fetchall()
-    return [Rule.model_validate({**rule, "created_at": at}) for rule, at in rows]
+    found = [rule for row in rows for rule in readable(*row)]
+    changed = {rule.id: rule for rule in found if rule.origin == "default"}
+    # One that the account changed and this version cannot read may be switched off: it is left out.
+    stored = {row[0] for row in rows}
+    defaults = [
+        changed.get(rule.id, rule)
+        for rule in DEFAULTS
+        if rule.id in changed or rule.id not in stored
+    ]
+    return [*defaults, *(rule for rule in found if rule.origin == "own")]
+
+
+def readable(id: str, rule: dict[str, Any], created_at: datetime) -> list[Rule]:
+    """Return the rule in a row, if this version can read it."""
+    found = UNREADABLE.read(id, partial(_stored, rule, created_at))
+    return [] if found is None else [found]
+
+
+def _stored(rule: dict[str, Any], created_at: datetime) -> Rule:
+    """Parse a rule's row; a default rule has no date."""
+    dated = {} if rule["origin"] == "default" else {"created_at": created_at}
+    return Rule.model_validate({**rule, **dated})
 
 
 class OwnRules:
-    """The callers' rules, as they are stored."""
+    """The accounts' rules, as stored."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     async def all(self, account: str) -> Rules:
-        """The defaults, then the account's own, oldest first."""
+        """List the default rules, then the account's own, oldest first."""
         async with self.database.connection() as connection:
-            return Rules(rules=[*DEFAULTS, *await own(connection, account)])
+            return Rules(rules=await known(connection, account))
 
     async def add(self, account: str, new: NewRule) -> Rule:
-        """Raises InvalidRequest for a rule that could never, or always, be met."""
+        """Add a rule.
+
+        Raises:
+            InvalidRequest: the condition always or never holds, or the account has too many rules.
+        """
         _check(new)
         rule = Rule(id=f"rule_{secrets.token_hex(12)}", origin="own", **new.model_dump())
         async with self.database.connection() as connection:
@@ -202,55 +256,104 @@ class OwnRules:
             )
             cursor = await connection.execute(
                 "insert into rules (id, account, rule) select %s, %s, %s"
-                " where (select count(*) from rules where account = %s) < %s returning created_at",
+                " where (select count(*) from rules where account = %s"
+                " and rule->>'origin' = 'own') < %s returning created_at",
                 [
                     rule.id,
                     account,
                     rule.model_dump_json(exclude={"created_at"}),
                     account,
-                    MOST_RULES,
+                    MAX_RULES,
                 ],
             )
             row = await cursor.fetchone()
         if row is None:
             raise InvalidRequest(
-                f"an account may have {MOST_RULES} rules; delete one first", limit=MOST_RULES
+                f"an account may have {MAX_RULES} rules; delete one first", limit=MAX_RULES
             )
         return rule.model_copy(update={"created_at": row[0]})
 
-    async def remove(self, account: str, request: RuleRequest) -> Nothing:
-        """What the rule has raised is over with it. Raises NotFound, also for another's rule."""
+    async def change(self, account: str, request: ChangeRequest) -> Rule:
+        """Change a rule, also a default one; muting it ends its open alerts.
+
+        Raises:
+            NotFound: no such rule, or another account's.
+            InvalidRequest: a field that the rule's kind does not take, or no condition left.
+        """
+        try:
+            change = RuleChange.model_validate(request.changes)
+        except ValidationError as error:
+            raise invalid(error, RuleChange) from None
+        async with self.database.connection() as connection:
+            await connection.execute(TAKE_TURNS, [account])
+            rule = next((r for r in await known(connection, account) if r.id == request.id), None)
+            if rule is None:
+                raise NotFound("no such rule; GET /v1/api/alerts/rules lists the rules")
+            changed = rule.model_copy(update=change.model_dump(exclude_unset=True, by_alias=False))
+            _check(changed)
+            await connection.execute(
+                "insert into rules (id, account, rule) values (%s, %s, %s)"
+                " on conflict (account, id) do update set rule = excluded.rule",
+                [rule.id, account, changed.model_dump_json(exclude={"created_at"})],
+            )
+            await connection.execute(
+                "delete from holding where account = %s and rule = %s", [account, rule.id]
+            )
+            if changed.muted:
+                await _end(connection, account, rule.id, "the rule was muted")
+        return changed
+
+    async def remove(self, account: str, request: RuleRequest) -> RuleRemoved:
+        """Delete a rule of the account's own, which ends its open alerts.
+
+        Raises:
+            NotFound: no such rule, another account's, or a default one.
+        """
         async with self.database.connection() as connection:
             await connection.execute(TAKE_TURNS, [account])
             cursor = await connection.execute(
-                "delete from rules where account = %s and id = %s", [account, request.id]
-            )
-            if not cursor.rowcount:
-                raise NotFound("there is no such rule; the default ones stay")
-            await connection.execute(
-                "update alerts set recovered_at = clock_timestamp(),"
-                " recovery = 'the rule was deleted'"
-                " where account = %s and rule = %s and recovered_at is null",
+                "delete from rules where account = %s and id = %s and rule->>'origin' = 'own'",
                 [account, request.id],
             )
-        return Nothing()
+            if not cursor.rowcount:
+                raise NotFound("no such rule of your own; a default rule can be muted, not deleted")
+            await connection.execute(
+                "delete from holding where account = %s and rule = %s", [account, request.id]
+            )
+            await _end(connection, account, request.id, "the rule was deleted")
+        return RuleRemoved()
 
 
-NEEDS = {"threshold": {"above", "below"}, "change": {"percent"}, "silence": {"after"}}
+async def _end(connection: Connection, account: str, rule: str, why: str) -> None:
+    """End the open alerts of a rule."""
+    await connection.execute(
+        "update alerts set recovered_at = clock_timestamp(), recovery = model || ': ' || %s"
+        " where account = %s and rule = %s and recovered_at is null",
+        [why, account, rule],
+    )
 
 
-def _check(new: NewRule) -> None:
+NEEDS = {
+    "threshold": {"above", "below"}, "change": {"percent"}, "memory": {"percent"},
+    "silence": {"after"},
+}  # fmt: skip
+
+
+def _check(new: NewRule | Rule) -> None:
     given = {
         name for name in ("above", "below", "percent", "after") if getattr(new, name) is not None
     }
     needed = NEEDS[new.kind]
-    if not given or given - needed:
+    adapts = isinstance(new, Rule) and new.id == "silence"  # to the model's own interval
+    if not (given or adapts) or given - needed:
         names = " or ".join(sorted(needed))
-        raise _wrong("kind", f"a {new.kind} rule takes {names} and nothing else of its kind")
+        raise _wrong("kind", f"a {new.kind} rule takes {names}, and no other condition")
     if new.metric is None and new.kind != "silence":
         raise _wrong("metric", f"a {new.kind} rule needs a metric")
+    if new.for_minutes and new.kind == "silence":
+        raise _wrong("forMinutes", "not for silence rules; send `after`, in seconds")
     if new.above is not None and new.below is not None and new.below >= new.above:
-        raise _wrong("below", "below must be less than above, or every value is an alert")
+        raise _wrong("below", "must be less than `above`, or every value raises an alert")
 
 
 def _wrong(path: str, message: str) -> InvalidRequest:

@@ -1,33 +1,35 @@
-"""A series is one metric of one model of one account, known to the database by a number."""
+"""Series: one metric of one model of one account, numbered by the database."""
 
 from collections.abc import Iterable
 
+from common.contracts.monitoring import ModelsRequest, RecordedModel, RecordedModels
 from common.errors import InvalidRequest, NotFound
+from common.faults import unknown_before
 from common.postgres import Connection, Database
 
-# Models remembered by each replica; the oldest are forgotten first.
-REMEMBERED = 20_000
+# Models cached by each replica; the oldest are evicted first.
+MAX_CACHED_MODELS = 20_000
 
 Pair = tuple[str, str]
 
 
 class Series:
-    """The numbers of series. They never change, so they are remembered.
+    """The numbers of series, which never change and are cached.
 
     Args:
-        most: how many an account may have.
+        max_series: series that an account may have.
     """
 
-    def __init__(self, database: Database, most: int) -> None:
+    def __init__(self, database: Database, max_series: int) -> None:
         self.database = database
-        self.most = most
+        self.max_series = max_series
         self._known: dict[Pair, dict[str, int]] = {}
 
     async def of_model(self, connection: Connection, account: str, model: str) -> dict[str, int]:
-        """The numbers of a model's metrics, as they are now.
+        """Read the numbers of a model's series, by metric.
 
         Raises:
-            NotFound: the account has recorded nothing of it, whoever else may have.
+            NotFound: the account has recorded nothing of it, even if another account has.
         """
         cursor = await connection.execute(
             "select metric, id from series where account = %s and model = %s order by id",
@@ -35,14 +37,43 @@ class Series:
         )
         numbers: dict[str, int] = dict(await cursor.fetchall())
         if not numbers:
-            raise NotFound("nothing has been recorded for this model")
+            raise NotFound("no metrics have been recorded for this model; check `modelId`")
         return numbers
 
-    async def number(self, account: str, pairs: list[Pair]) -> list[int]:
-        """The numbers of (model, metric) pairs; those that are new are made.
+    async def models(self, account: str, request: ModelsRequest) -> RecordedModels:
+        """List a page of the models that the account recorded metrics of, newest first.
 
         Raises:
-            InvalidRequest: the account would have more than it may; none is made then.
+            InvalidRequest: `before` is none of them.
+        """
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "select model, array_agg(metric order by metric) from series"
+                " where account = %(account)s group by model"
+                " having %(before)s::text is null or max(id) < ("
+                "  select max(id) from series where account = %(account)s and model = %(before)s)"
+                " order by max(id) desc limit %(limit)s",
+                {"account": account, "before": request.before, "limit": request.limit + 1},
+            )
+            rows = await cursor.fetchall()
+            if not rows and request.before is not None:
+                cursor = await connection.execute(
+                    "select from series where account = %s and model = %s limit 1",
+                    [account, request.before],
+                )
+                if await cursor.fetchone() is None:
+                    raise unknown_before()
+        page = rows[: request.limit]
+        return RecordedModels(
+            models=[RecordedModel(model_id=model, metrics=metrics) for model, metrics in page],
+            next=page[-1][0] if len(rows) > len(page) else None,
+        )
+
+    async def number(self, account: str, pairs: list[Pair]) -> list[int]:
+        """Return the numbers of (model, metric) pairs, creating those that are new.
+
+        Raises:
+            InvalidRequest: the account would exceed its limit; no series is created.
         """
         missing = [pair for pair in pairs if self._find(account, pair) is None]
         if missing:
@@ -58,7 +89,7 @@ class Series:
     async def _load(self, account: str, pairs: list[Pair]) -> None:
         models, metrics = [list(column) for column in zip(*pairs, strict=True)]
         async with self.database.connection() as connection:
-            # One after the other for each account, so that the count is right.
+            # Serialised per account, so that the count is right.
             await connection.execute(
                 "select pg_advisory_xact_lock(hashtext('series'), hashtext(%s))", [account]
             )
@@ -75,16 +106,16 @@ class Series:
                 [account, account, list(set(models))],
             )
             rows = await cursor.fetchall()
-            if rows[0][3] > self.most:
+            if rows[0][3] > self.max_series:
                 raise InvalidRequest(
-                    f"an account may record {self.most} series (a metric of a model), and this"
-                    " would be more; use fewer different model ids or metric names",
-                    limit=self.most,
+                    f"an account may record {self.max_series} series (metrics of models); use fewer"
+                    " different model ids or metric names",
+                    limit=self.max_series,
                 )
         self._remember(account, ((model, metric, number) for model, metric, number, _ in rows))
 
     def _remember(self, account: str, rows: Iterable[tuple[str, str, int]]) -> None:
         for model, metric, number in rows:
             self._known.setdefault((account, model), {})[metric] = number
-        while len(self._known) > REMEMBERED:
+        while len(self._known) > MAX_CACHED_MODELS:
             del self._known[next(iter(self._known))]

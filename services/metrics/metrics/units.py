@@ -1,4 +1,4 @@
-"""What is known of a metric by its name: its unit, its title, which way is better."""
+"""A metric's unit, title and better direction, by its name."""
 
 USUAL = {
     "throughput": ("samples/s", "Throughput"),
@@ -10,19 +10,19 @@ USUAL = {
     "cost_per_inference": ("USD", "Cost per inference"),
     "batch_size": ("samples", "Batch size"),
 }
-# A part of a name, and the unit that such a metric is in.
+# Units by the ending of a name.
 ENDINGS = {"_ms": "ms", "_seconds": "s", "_mib": "MiB", "_bytes": "bytes", "_percent": "%",
            "_usd": "USD", "_per_second": "1/s"}  # fmt: skip
 LOWER = ("latency", "memory", "cost", "time", "duration", "error", "loss", "failure", "wait",
          "queue", "_ms", "_seconds", "energy", "power", "temperature")  # fmt: skip
 HIGHER = ("throughput", "per_second", "accuracy", "score", "hit_rate", "success", "limit")
-# Whole words, which stand in a name with one of the others: `free_memory`.
+# Words of a name that override the others, as in `free_memory`.
 MORE = {"uptime", "lifetime", "free", "available", "headroom", "remaining", "saved", "savings",
         "efficiency"}  # fmt: skip
 
 
 def unit(metric: str) -> str | None:
-    """Also of a metric measured at a batch size: `latency_batch_8` is a latency."""
+    """Return a metric's unit, also of one measured at a batch size: `latency_batch_8`."""
     name = metric.partition("_batch_")[0]
     if name in USUAL:
         return USUAL[name][0]
@@ -36,7 +36,7 @@ def title(metric: str) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Of a name that says nothing, more is taken to be better."""
+    """Return whether lower is better; for a name that says nothing, higher is."""
     if any(word in metric for word in HIGHER) or not MORE.isdisjoint(metric.split("_")):
         return False
     return any(word in metric for word in LOWER)

@@ -1,93 +1,126 @@
-"""A window of a model's history: everything that statistics and plots are made of.
+"""A window of a model's history, the basis of statistics and plots.
 
-Whole days come from `days`, whole hours around them from `hours`, and what is
-left at the two ends, or was recorded late, from the samples. Each sample is
-in exactly one of them, so counts, totals and extremes are those of the
-samples.
+Whole days come from `days`, whole hours around them from `hours`, and the two
+ends and late days from the samples, as well as what is staged. Each sample is
+in exactly one of them, so counts, totals and extremes are exact.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.contracts.monitoring import EPOCH, MICROSECOND
+from common.contracts.timestamps import EPOCH, MICROSECOND, from_us
 from common.postgres import Connection
 from metrics import histogram
 from metrics.arrays import Floats, Times
 from metrics.histogram import Bins, Counts
 
 # A metric with no more samples than this in the window is computed from them.
-EXACT = 4_000
-# Fewer hours than this are too few points for a plot; its points are then made
-# of the samples, unless those of a question are more (a twentieth of a second).
-COARSE = 100
-MOST_FINE = 100_000
-# As many points as a screen has room for, and widths of buckets that a person
-# would choose, in seconds.
-MOST_POINTS = 500
-WIDTHS = (1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400)
+MAX_EXACT = 4_000
+# Samples of one answer that are read though they are not rolled up: half a second's work.
+MAX_RAW = 400_000
+# Fewer hours than this are too few points for a plot; its points are then made of the
+# samples, unless one answer has more of them (a twentieth of a second's work).
+MIN_PLOTTED_HOURS = 100
+MAX_FINE = 100_000
+# Points that a screen has room for, and bucket widths that a person would choose.
+MAX_POINTS = 500
+WIDTHS_S = (1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
-# Later than anything that can be recorded.
+# Later than any sample.
 END = datetime(9999, 1, 1, tzinfo=UTC)
 
-# As pack_hour() and timestamptz_send() || float8send() write them.
+# Binary layouts of pack_hour(), and of timestamptz_send() || float8send().
 HOURS = np.dtype(
     [("at", ">i8"), ("count", ">i8"), ("total", ">f8"), ("minimum", ">f8"), ("maximum", ">f8")]
 )
 SAMPLES = np.dtype([("at", ">i8"), ("value", ">f8")])
 # In this machine's byte order.
-SPANS = HOURS.newbyteorder("=")
+BUCKET = HOURS.newbyteorder("=")
 ADDED = (("count", np.add), ("total", np.add), ("minimum", np.minimum), ("maximum", np.maximum))
 
 STATE = """
-select until, stale.series, stale.day
+select until, stale.series, stale.day, stale.direct, stale.staged
 from watermark left join stale on stale.series = any(%s::integer[]) and stale.day > %s
 """
 READ = """
 with raw as (
     select * from unnest(%(series)s::integer[], %(firsts)s::timestamptz[],
-        %(lasts)s::timestamptz[]) as spans(series, first, last)
+        %(lasts)s::timestamptz[]) with ordinality as spans(series, first, last, number)
+), waiting as (
+    select * from unnest(%(staged)s::integer[], %(staged_firsts)s::timestamptz[],
+        %(staged_lasts)s::timestamptz[]) as spans(series, first, last)
 ), late as (
     select * from unnest(%(late)s::integer[], %(late_days)s::timestamptz[]) as late(series, day)
 )
 select series, string_agg(hours, ''::bytea), string_agg(histogram, ''::bytea),
-    string_agg(samples, ''::bytea)
+    string_agg(samples, ''::bytea),
+    array_agg(number) filter (where count >= %(most)s),
+    array_agg(oldest) filter (where count >= %(most)s)
 from (
-    select raw.series, null as hours, null as histogram, s.samples
+    select raw.series, null::bytea as hours, null::bytea as histogram, s.samples, s.count, s.oldest,
+        raw.number
     from raw cross join lateral (
-        select string_agg(timestamptz_send(at) || float8send(value), ''::bytea) as samples
-        from samples where series = raw.series and at >= raw.first and at < raw.last
+        select string_agg(timestamptz_send(at) || float8send(value), ''::bytea) as samples,
+            count(*) as count, min(at) as oldest
+        from (
+            select at, value from samples
+            where series = raw.series and at >= raw.first and at < raw.last
+            order by at desc limit %(most)s
+        ) as newest
     ) as s
     where s.samples is not null
     union all
-    select series, pack_hour(hour, count, total, minimum, maximum), histogram, null
+    select waiting.series, null, null, s.samples, 0, null::timestamptz, null::bigint
+    from waiting cross join lateral (
+        select string_agg(timestamptz_send(at) || float8send(value), ''::bytea) as samples
+        from staged where series = waiting.series and at >= waiting.first and at < waiting.last
+    ) as s
+    where s.samples is not null
+    union all
+    select series, pack_hour(hour, count, total, minimum, maximum), histogram, null, 0, null, null
     from hours
     where series = any(%(ids)s::integer[]) and (
         hour >= %(hour)s and hour < least(%(day)s, %(until)s)
         or hour >= greatest(%(day)s, %(until_day)s) and hour < %(until)s
     ) and (series, date_trunc('day', hour, 'UTC')) not in (select series, day from late)
     union all
-    select series, hours, histogram, null from days
+    select series, hours, histogram, null, 0, null, null from days
     where series = any(%(ids)s::integer[]) and day >= %(day)s and day < %(until_day)s
     and (series, day) not in (select series, day from late)
 ) as parts group by series
 """
 READ_SAMPLES = """
 select series, string_agg(timestamptz_send(at) || float8send(value), ''::bytea)
-from samples where series = any(%s::integer[]) and at >= %s group by series
+from recorded where series = any(%s::integer[]) and at >= %s group by series
 """
-# In the narrowest buckets that leave no more points than a plot has.
+READ_SPANS = """
+select series, string_agg(timestamptz_send(at) || float8send(value), ''::bytea)
+from (
+    select distinct found.series, at, value
+    from unnest(%s::integer[], %s::timestamptz[], %s::timestamptz[]) as spans(series, first, last)
+    cross join lateral (
+        select series, at, value from recorded
+        where series = spans.series and at >= first and at < last
+        order by at limit %s
+    ) as found
+) as found group by series
+"""
+# Samples read around an edge; a cell with more is placed by those at its beginning.
+MAX_AROUND = 20_000
+# Reads the narrowest buckets that yield no more points than a plot has.
 READ_FINE = """
 select asked.series, width,
     string_agg(pack_hour(fine.at, count, total, minimum, maximum), ''::bytea)
 from unnest(%(series)s::integer[]) as asked(series)
 cross join lateral (
     select extract(epoch from max(at) - min(at)) as seconds
-    from samples where series = asked.series and at >= %(since)s
+    from recorded where series = asked.series and at >= %(since)s
 ) as span
 cross join lateral (
     select min(width) as width from unnest(%(widths)s::integer[]) as w(width)
@@ -96,7 +129,7 @@ cross join lateral (
 cross join lateral (
     select date_bin(make_interval(secs => width), at, '2000-01-01Z') as at, count(*) as count,
         sum(value) as total, min(value) as minimum, max(value) as maximum
-    from samples where series = asked.series and at >= %(since)s group by 1
+    from recorded where series = asked.series and at >= %(since)s group by 1
 ) as fine
 group by asked.series, width
 """
@@ -106,11 +139,11 @@ group by asked.series, width
 class History:
     """One metric in the window.
 
-    `hours` is a SPANS array by time, an entry for each hour with samples;
-    `bins` and `counts` are the histogram, from the least value up. `at`
-    (microseconds since 2000, ascending) and `value` are the samples
-    themselves, where there are few. `fine` are narrower buckets than hours, of
-    `width` seconds, where there are many in few hours.
+    Attributes:
+        hours: a BUCKET array by time, with an entry for each hour with samples.
+        bins, counts: the histogram, from the least value up.
+        at, value: the samples by time, where they are few; times are microseconds since 2000.
+        fine: buckets of `width` seconds, narrower than hours, where few hours hold many samples.
     """
 
     hours: NDArray[Any]
@@ -126,72 +159,176 @@ class History:
         return int(self.hours["count"].sum())
 
 
-EMPTY = History(np.empty(0, SPANS), np.empty(0, np.int64), np.empty(0, np.int64))
+EMPTY = History(np.empty(0, BUCKET), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
-async def read(connection: Connection, ids: list[int], since: datetime) -> dict[int, History]:
-    """The histories of some series from `since` on; one without samples is left out."""
-    sources = await _sources(connection, ids, since)
-    cursor = await connection.cursor(binary=True).execute(READ, sources)
-    found = {series: _history(*packed) for series, *packed in await cursor.fetchall()}
-    few = [series for series, history in found.items() if history.count <= EXACT]
+@dataclass(slots=True)
+class Window:
+    """The histories of some series, by number.
+
+    `left_out`: for each series with too many samples that are not rolled up, the
+    first and the last time that its history lacks.
+    """
+
+    histories: dict[int, History] = field(default_factory=dict)
+    left_out: dict[int, tuple[datetime, datetime]] = field(default_factory=dict)
+
+    def leave_out(self, series: int, first: datetime, last: datetime) -> None:
+        begin, end = self.left_out.get(series, (first, last))
+        self.left_out[series] = min(begin, first), max(end, last)
+
+
+class Mark(NamedTuple):
+    """A day of a series whose rollups lack something (table `stale`)."""
+
+    series: int
+    day: datetime
+    direct: bool
+    staged: int
+
+
+class Span(NamedTuple):
+    """A span of time that is read as samples; `day` is the late day that it is in, if any."""
+
+    series: int
+    first: datetime
+    last: datetime
+    day: datetime | None = None
+
+
+async def read(connection: Connection, ids: list[int], since: datetime) -> Window:
+    """Read the histories of some series from `since` on; a series without samples is left out.
+
+    A window with more samples that are not rolled up than an answer can read
+    is read in part: the newest of them, and the rollups as they are.
+
+    The transaction must be REPEATABLE READ: a merge between two statements
+    would hide the samples it moves.
+    """
+    state = await (await connection.execute(STATE, [ids, since - DAY])).fetchall()
+    until = state[0][0].astimezone(UTC)
+    marks = [Mark(series, day.astimezone(UTC), *rest) for _, series, day, *rest in state if day]
+    window = Window()
+    late = [(mark.series, mark.day) for mark in marks if mark.direct]
+    staged = _affordable(window, ids, marks)
+    for attempt in (1, 2):
+        spans, sources = _sources(ids, since, until, late, staged)
+        cursor = await connection.cursor(binary=True).execute(READ, sources)
+        rows = await cursor.fetchall()
+        cut = {
+            number: (series, oldest.astimezone(UTC))
+            for series, *_, numbers, oldests in rows
+            for number, oldest in zip(numbers or (), oldests or (), strict=True)
+        }
+        crowded = [span for number, span in enumerate(spans, 1) if number in cut and span.day]
+        if attempt == 2 or not crowded:
+            break
+        # Crowded days are read from their rollups, without late samples.
+        late = [one for one in late if one not in {(span.series, span.day) for span in crowded}]
+        for span in crowded:
+            window.leave_out(span.series, span.first, span.last)
+    for number, (series, oldest) in cut.items():
+        window.leave_out(series, spans[number - 1].first, oldest)
+    window.histories = {series: _history(*packed) for series, *packed, _, _ in rows}
+    await _read_samples(connection, window, since)
+    return window
+
+
+async def _read_samples(connection: Connection, window: Window, since: datetime) -> None:
+    """Read the samples themselves of series that have few."""
+    complete = {n: history for n, history in window.histories.items() if n not in window.left_out}
+    few = [series for series, history in complete.items() if history.count <= MAX_EXACT]
     if few:
         cursor = await connection.cursor(binary=True).execute(READ_SAMPLES, [few, since])
         for series, packed in await cursor.fetchall():
-            found[series].at, found[series].value = _samples(packed)
-    await _refine(connection, found, since)
-    return found
+            complete[series].at, complete[series].value = _samples(packed)
+    await _refine(connection, complete, since)
+
+
+def _affordable(window: Window, ids: list[int], marks: list[Mark]) -> list[tuple[int, datetime]]:
+    """Return the days whose staged samples are read, the newest first; the others are left out."""
+    budget = dict.fromkeys(ids, MAX_RAW // len(ids)) if ids else {}
+    affordable = []
+    for mark in sorted(marks, key=lambda mark: mark.day, reverse=True):
+        if mark.staged:
+            budget[mark.series] -= mark.staged
+            if budget[mark.series] >= 0:
+                affordable.append((mark.series, mark.day))
+            else:
+                window.leave_out(mark.series, mark.day, mark.day + DAY)
+    return affordable
+
+
+async def read_spans(
+    connection: Connection, spans: Mapping[int, list[tuple[int, int]]]
+) -> dict[int, tuple[Times, Floats]]:
+    """Read the samples of some series in spans of time, each in microseconds since 2000."""
+    rows = [(series, *span) for series, found in spans.items() for span in found]
+    if not rows:
+        return {}
+    ids, firsts, lasts = zip(*rows, strict=True)
+    parameters = [
+        list(ids),
+        [from_us(at) for at in firsts],
+        [from_us(at) for at in lasts],
+        MAX_AROUND,
+    ]
+    cursor = await connection.cursor(binary=True).execute(READ_SPANS, parameters)
+    return {series: _samples(packed) for series, packed in await cursor.fetchall()}
 
 
 async def _refine(connection: Connection, found: dict[int, History], since: datetime) -> None:
     dense = [
         series
         for series, history in found.items()
-        if history.value is None and len(history.hours) < COARSE
+        if history.value is None and len(history.hours) < MIN_PLOTTED_HOURS
     ]
-    if not dense or sum(found[series].count for series in dense) > MOST_FINE:
+    if not dense or sum(found[series].count for series in dense) > MAX_FINE:
         return
-    asked = {"series": dense, "since": since, "widths": list(WIDTHS), "most": MOST_POINTS}
-    cursor = await connection.cursor(binary=True).execute(READ_FINE, asked)
+    parameters = {"series": dense, "since": since, "widths": list(WIDTHS_S), "most": MAX_POINTS}
+    cursor = await connection.cursor(binary=True).execute(READ_FINE, parameters)
     for series, width, packed in await cursor.fetchall():
-        entries = np.frombuffer(packed, HOURS).astype(SPANS)
+        entries = np.frombuffer(packed, HOURS).astype(BUCKET)
         found[series].fine = entries[np.argsort(entries["at"], kind="stable")]
         found[series].width = width
 
 
-async def _sources(connection: Connection, ids: list[int], since: datetime) -> dict[str, Any]:
-    """What is read from where.
-
-    What is committed between this and the reading changes which of two equal
-    sources is read, never what is found there.
-    """
-    rows = await (await connection.execute(STATE, [ids, since - DAY])).fetchall()
-    until = rows[0][0].astimezone(UTC)
-    late = [(series, day.astimezone(UTC)) for _, series, day in rows if series is not None]
+def _sources(
+    ids: list[int],
+    since: datetime,
+    until: datetime,
+    late: list[tuple[int, datetime]],
+    staged: list[tuple[int, datetime]],
+) -> tuple[list[Span], dict[str, Any]]:
+    """Return the spans that are read as samples, and the parameters of READ."""
     hour, day = _ceil(since, HOUR), _ceil(since, DAY)
-    raw = [(series, since, hour) for series in ids]
-    raw += [(series, max(hour, until), END) for series in ids]
-    raw += [(series, max(hour, day), min(day + DAY, until)) for series, day in late]
+    raw = [Span(series, since, hour) for series in ids]
+    raw += [Span(series, max(hour, until), END) for series in ids]
+    raw += [Span(n, max(hour, first), min(first + DAY, until), first) for n, first in late]
+    waiting = [Span(n, max(since, first), first + DAY) for n, first in staged]
     rolled = _rolled(ids, until, late)
-    return {
+    return raw, {
         "ids": ids,
         "hour": hour,
         "day": day,
         "until": rolled,
         "until_day": _ceil(rolled - DAY + timedelta(microseconds=1), DAY),
-        "series": [series for series, _, _ in raw],
-        "firsts": [first for _, first, _ in raw],
-        "lasts": [last for _, _, last in raw],
+        "series": [span.series for span in raw],
+        "firsts": [span.first for span in raw],
+        "lasts": [span.last for span in raw],
+        "staged": [span.series for span in waiting],
+        "staged_firsts": [span.first for span in waiting],
+        "staged_lasts": [span.last for span in waiting],
         "late": [series for series, _ in late],
         "late_days": [day for _, day in late],
+        "most": max(MAX_RAW // max(len(ids), 1), 1),
     }
 
 
 def _rolled(ids: list[int], until: datetime, late: list[tuple[int, datetime]]) -> datetime:
-    """Where the last days begin that are late for everyone, whose rollups nobody reads.
+    """Return where the last days begin that are late in every series: their rollups are not read.
 
-    What was brought in just now is such days, and a continuous aggregate that
-    is asked for them computes them before they are left out.
+    A continuous aggregate would compute them before they are left out.
     """
     marked = set(late)
     while ids and all((series, _ceil(until, DAY) - DAY) in marked for series in ids):
@@ -205,14 +342,15 @@ def _ceil(time: datetime, step: timedelta) -> datetime:
 
 def _history(hours: bytes | None, packed: bytes | None, samples: bytes | None) -> History:
     at, value = _samples(samples or b"")
-    raw = bucket(spans(at, value), HOUR)
-    parts = np.concatenate([np.frombuffer(hours or b"", HOURS).astype(SPANS), raw])
+    parts = np.concatenate([np.frombuffer(hours or b"", HOURS).astype(BUCKET), spans(at, value)])
     bins, counts = histogram.add(np.frombuffer(packed or b"", histogram.ENTRIES), value)
-    return History(parts[np.argsort(parts["at"], kind="stable")], bins, counts)
+    # An hour may be both rolled up and staged.
+    parts = bucket(parts[np.argsort(parts["at"], kind="stable")], HOUR)
+    return History(parts, bins, counts)
 
 
 def _samples(packed: bytes) -> tuple[Times, Floats]:
-    """By time."""
+    """Unpack samples, sorted by time."""
     samples = np.frombuffer(packed, SAMPLES)
     at = samples["at"].astype(np.int64)
     order = np.argsort(at, kind="stable")
@@ -220,8 +358,8 @@ def _samples(packed: bytes) -> tuple[Times, Floats]:
 
 
 def spans(at: Times, value: Floats) -> NDArray[Any]:
-    """Each sample as a SPANS entry of its own."""
-    entries = np.empty(len(at), SPANS)
+    """Return a BUCKET entry for each sample."""
+    entries = np.empty(len(at), BUCKET)
     entries["at"] = at
     entries["count"] = 1
     entries["total"] = entries["minimum"] = entries["maximum"] = value
@@ -229,11 +367,11 @@ def spans(at: Times, value: Floats) -> NDArray[Any]:
 
 
 def bucket(entries: NDArray[Any], width: timedelta) -> NDArray[Any]:
-    """Entries, by time, put together into buckets."""
+    """Combine entries, sorted by time, into buckets."""
     step = width // MICROSECOND
     numbers = entries["at"] // step
     first = np.flatnonzero(np.diff(numbers, prepend=-1))
-    buckets = np.empty(len(first), SPANS)
+    buckets = np.empty(len(first), BUCKET)
     buckets["at"] = numbers[first] * step
     for column, join in ADDED if len(first) else ():
         buckets[column] = join.reduceat(entries[column], first)

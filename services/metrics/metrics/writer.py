@@ -1,300 +1,241 @@
-"""Group commit: what arrives while one transaction is under way goes into the next.
+"""Group commit: calls that arrive during one transaction share the next.
 
-Each row is stored once: the same (series, time) again, in the same group or
-years later, changes nothing. Rows are sorted, so that two transactions that
-bring the same ones wait for each other and never deadlock.
-
-What is new is told before the caller is answered, on the same connection to
-the bus: whoever has an answer knows that it was told, whatever dies next.
+New samples are published before the caller is answered, on the same connection
+to the bus: once a caller has its answer, listeners have been sent the samples,
+whatever fails next.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
 
-import numpy as np
 import psycopg
 import structlog
-from numpy.typing import NDArray
 
-from common.contracts.monitoring import EPOCH
+from common.contracts.timestamps import now_us
 from common.errors import ServiceError, Unavailable
+from common.instruments import Family, Histogram
 from common.postgres import Connection, Database
-from metrics.arrays import Floats, Ints, Times, accept_arrays
+from metrics import storage
+from metrics.arrays import accept_arrays
+from metrics.batch import Batch
+from metrics.storage import Fresh, Rows
 
 log = structlog.get_logger()
 
 # Rows in one transaction, unless one call alone brings more.
-MOST_ROWS = 20_000
-# Rows that wait; beyond it callers are turned away: about a second's work.
-MOST_WAITING = 200_000
-# A transaction that takes longer is given up, in seconds. The rollups rely on
-# it: they leave samples of the last minutes alone.
-PATIENCE = 5.0
-DAY = 86_400_000_000
+MAX_GROUP_ROWS = 20_000
+# Queued rows, about a second's work; beyond it calls are rejected.
+MAX_QUEUED_ROWS = 200_000
+# A transaction that takes longer is given up. The rollups rely on it: they leave
+# samples of the last minutes alone.
+COMMIT_TIMEOUT_S = 5.0
+NEXT_WRITER = "select nextval('writers')"
+# A group whose commit was not acknowledged is looked for after a second, then ever more
+# rarely, for a minute: the server may still be committing it, or be down.
+FIRST_LOOK_S, MAX_DOUBT_S = 1.0, 60.0
+# Doubtful groups at once: a minute's, one per transaction given up.
+MAX_DOUBTFUL = 12
 
-# A row as COPY has it in binary: how many fields, then the length of each and the field.
-COLUMNS = {"series": ">i4", "at": ">i8", "value": ">f8", "arrival": ">i8"}
-ROW = np.dtype(
-    [("fields", ">i2")]
-    + [part for name, kind in COLUMNS.items() for part in ((f"{name} bytes", ">i4"), (name, kind))]
-)
-COPY = f"copy samples ({', '.join(COLUMNS)}) from stdin (format binary)".encode()
-COPY_HEAD, COPY_TAIL = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
-INSERT = """
-insert into samples (series, at, value, arrival)
-select series, at, value, %b::bigint from unnest(%b, %b, %b) as s(series, at, value)
-on conflict do nothing
-returning series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint
-"""
-# The rollups take everything older than ten minutes as settled (rollups.NEXT).
-MARK_LATE = """
-insert into stale (series, day)
-select series, date_trunc('day', at, 'UTC') from unnest(%b, %b) as s(series, at)
-where at < now() - interval '5 minutes'
-on conflict (series, day) do update set mark = excluded.mark
-"""
-# The services' clocks may differ from the database's by the rest of those five minutes.
-PERHAPS_LATE = 60_000_000
-# Where what arrived late is found again; by transaction, so that many together are one row.
-NOTE_LATE = """
-insert into late (series, arrival, first, last)
-select series, %b::bigint, first, last from unnest(%b, %b, %b) as s(series, first, last)
-"""
-# In order, so that two transactions that bring the same ones do not deadlock. After
-# a day the gateway takes a key for a new one, whether it is forgotten here or not.
-FIRST_TIME = """
-insert into requests (key) select unnest(%s::text[])
-on conflict (key) do update set stored_at = now()
-    where requests.stored_at < now() - interval '23 hours 59 minutes'
-returning key
-"""
-NUMBER = "select nextval('writers')"
-# Which of the rows were stored with that arrival.
-STORED = """
-select series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint
-from unnest(%b, %b) as asked(series, at) join samples using (series, at)
-where arrival = %b::bigint
-"""
-# Whether rows were stored whose commit nobody answered is looked at after so long, then ever more
-# rarely, and for so long, in seconds: the server may still be at it, or away.
-LOOK, DOUBT = 1.0, 60.0
-# Groups in doubt at once: a minute's, one for each time that a transaction is given up.
-MOST_DOUBTFUL = 12
-
-
-Call = TypeVar("Call")
+Publish = Callable[[list[Batch], int], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class Rows:
-    """Samples to store. `timed` is False where the service itself chose the time of any."""
+class Pending:
+    """A call whose rows are not committed yet: all of them will be, or none."""
 
-    series: Ints
-    at: Times
-    value: Floats
-    timed: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.series)
-
-    def only(self, chosen: NDArray[Any]) -> "Rows":
-        return Rows(self.series[chosen], self.at[chosen], self.value[chosen], self.timed[chosen])
-
-
-# Of each call which rows were not there yet; None: all.
-New = list[NDArray[np.bool_] | None]
-
-
-@dataclass(slots=True)
-class Stored(Generic[Call]):
-    """A call that was committed; `new`: which of its rows were not there yet, None: all."""
-
-    call: Call
-    arrival: int
-    new: NDArray[np.bool_] | None = None
-
-
-@dataclass(slots=True)
-class Waiting(Generic[Call]):
-    """A call: all of its rows are stored, or none."""
-
-    call: Call
+    batch: Batch
     rows: Rows
-    done: "asyncio.Future[None]"
-    key: str
+    done: "asyncio.Future[int]"
 
 
 @dataclass(slots=True)
-class Doubtful(Generic[Call]):
-    """A group that may have been committed, though nobody said so.
+class Doubtful:
+    """A group that may have been committed, although no acknowledgement arrived.
 
-    since, next: when that was, and when it is looked at again, monotonic.
+    since, next_look: when that was, and when it is looked for again, monotonic.
     """
 
-    group: list[Waiting[Call]]
+    group: list[Pending]
     arrival: int
     since: float
-    next: float
+    next_look: float
 
 
-def now() -> int:
-    """Microseconds since 2000."""
-    return time.time_ns() // 1000 - int(EPOCH.timestamp()) * 1_000_000
-
-
-class Writer(Generic[Call]):
-    """Stores what callers bring.
+class Writer:
+    """Stores callers' batches in groups.
 
     Args:
-        tell: called with what was committed, in the order of arrival, before the
-            callers are answered, and whether they still wait or not.
+        publish: called with the new samples of each committed group and their arrival,
+            in commit order, before the callers are answered, even if none still waits.
+        pause_factor: how long to pause after a group, as a multiple of the time it took.
     """
 
-    def __init__(
-        self, database: Database, tell: Callable[[list[Stored[Call]]], Awaitable[None]]
-    ) -> None:
+    def __init__(self, database: Database, publish: Publish, *, pause_factor: float = 0) -> None:
         self.database = database
-        self.tell = tell
-        self._queue: deque[Waiting[Call]] = deque()
-        self._rows = 0
-        self._doubtful: deque[Doubtful[Call]] = deque(maxlen=MOST_DOUBTFUL)
-        self._look: asyncio.TimerHandle | None = None
+        self.publish = publish
+        self.pause_factor = pause_factor
+        self._queue: deque[Pending] = deque()
+        self._queued_rows = 0
+        self._doubtful: deque[Doubtful] = deque(maxlen=MAX_DOUBTFUL)
+        self._next_look: asyncio.TimerHandle | None = None
         self._filled = asyncio.Event()
-        self._number = 0
-        self._last = 0
+        # The lowest byte of this writer's arrivals; 0 until the database has assigned it.
+        self._writer = 0
+        self._last_us = 0
+        self.rows = 0  # new ones, since the start
+        self.commits = Histogram()
 
-    async def write(self, call: Call, rows: Rows, key: str = "") -> None:
-        """Returns when the rows are committed and told; those of one `key` are stored once.
+    @property
+    def queued_rows(self) -> int:
+        return self._queued_rows
+
+    async def write(self, batch: Batch) -> int:
+        """Commit and publish a batch, and return how many of its rows were stored before.
 
         Raises:
-            Unavailable: the database is away, slow or full, or too much waits already.
+            Unavailable: the database is unavailable, slow or full, or the queue is full.
         """
-        if self._rows > MOST_WAITING:
-            raise Unavailable("too much waits to be stored", retry_after=1)
-        done = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(call, rows, done, key))
-        self._rows += len(rows)
+        if self._queued_rows > MAX_QUEUED_ROWS:
+            raise Unavailable("too many samples are waiting to be stored", retry_after=1)
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        pending = Pending(batch, batch.rows(), done)
+        self._queue.append(pending)
+        self._queued_rows += len(pending.rows)
         self._filled.set()
-        await done
+        return await done
 
     async def run(self) -> None:
         while True:
             await self._filled.wait()
             self._filled.clear()
             try:
-                # Kept as long as more comes: checking it again would cost a fifth of a commit.
-                async with self.database.connection() as connection, _committing(connection):
-                    self._number = self._number or await _number(connection)
+                # Held while calls keep coming: checking it out again costs a fifth of a commit.
+                async with self.database.connection() as connection, _autocommit(connection):
+                    self._writer = self._writer or await _next_writer(connection)
                     await self._settle(connection)
                     while group := self._take():
+                        start = time.monotonic()
                         await self._commit(connection, group)
+                        if self.pause_factor:
+                            await asyncio.sleep(self.pause_factor * (time.monotonic() - start))
             except ServiceError as error:
                 # No connection, or it broke; `_commit` has answered its group.
-                log.warning("not stored", error=error.message)
-                self._forget_those_who_left()
-            if self._doubtful and self._look is None:
-                self._look = asyncio.get_running_loop().call_later(LOOK, self._look_again)
+                log.warning("samples not stored", error=error.message)
+                self._drop_cancelled()
+            if self._doubtful and self._next_look is None:
+                loop = asyncio.get_running_loop()
+                self._next_look = loop.call_later(FIRST_LOOK_S, self._look)
 
-    def _look_again(self) -> None:
-        self._look = None
+    def _look(self) -> None:
+        self._next_look = None
         self._filled.set()
 
     async def _settle(self, connection: Connection) -> None:
-        """Tell what was committed without an answer.
+        """Publish groups that were committed without an acknowledgement.
 
-        Its callers were told to send it again, and when they do it is there already: nobody
-        else tells it.
+        Their callers were told to retry, and a retry finds the rows stored and
+        publishes nothing.
         """
-        moment = time.monotonic()
-        for doubtful in [one for one in self._doubtful if one.next <= moment]:
-            age = moment - doubtful.since
-            doubtful.next = moment + age + LOOK
+        now = time.monotonic()
+        for doubtful in [one for one in self._doubtful if one.next_look <= now]:
+            age = now - doubtful.since
+            doubtful.next_look = now + age + FIRST_LOOK_S
+            group = doubtful.group
             try:
-                async with asyncio.timeout(PATIENCE):
-                    stored = await _stored(connection, doubtful)
+                async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                    fresh = await storage.find_committed(
+                        connection, [pending.rows for pending in group], doubtful.arrival
+                    )
             except TimeoutError as error:
                 raise psycopg.OperationalError(str(error)) from error
-            if stored:
-                await self._tell(stored)
-            if stored or age > DOUBT:
+            if fresh:
+                await self._publish(group, fresh, doubtful.arrival)
+            if fresh or age > MAX_DOUBT_S:
                 self._doubtful.remove(doubtful)
 
-    def _take(self) -> list[Waiting[Call]]:
-        group: list[Waiting[Call]] = []
+    def _take(self) -> list[Pending]:
+        """Dequeue the next group."""
+        group: list[Pending] = []
         rows = 0
-        while self._queue and (not group or rows + len(self._queue[0].rows) <= MOST_ROWS):
-            waiting = self._queue.popleft()
-            self._rows -= len(waiting.rows)
-            if waiting.done.cancelled():
-                continue  # the caller has been told that it took too long
-            rows += len(waiting.rows)
-            group.append(waiting)
+        while self._queue and (not group or rows + len(self._queue[0].rows) <= MAX_GROUP_ROWS):
+            pending = self._queue.popleft()
+            self._queued_rows -= len(pending.rows)
+            if pending.done.cancelled():
+                continue  # the caller has timed out
+            rows += len(pending.rows)
+            group.append(pending)
         return group
 
-    def _forget_those_who_left(self) -> None:
-        """They were told that it took too long."""
-        self._queue = deque(waiting for waiting in self._queue if not waiting.done.cancelled())
-        self._rows = sum(len(waiting.rows) for waiting in self._queue)
+    def _drop_cancelled(self) -> None:
+        """Dequeue the calls whose callers have timed out."""
+        self._queue = deque(pending for pending in self._queue if not pending.done.cancelled())
+        self._queued_rows = sum(len(pending.rows) for pending in self._queue)
         if self._queue:
             self._filled.set()
 
-    async def _commit(self, connection: Connection, group: list[Waiting[Call]]) -> None:
-        self._last = max(now(), self._last + 1)
-        arrival = self._last * 256 + self._number
+    async def _commit(self, connection: Connection, group: list[Pending]) -> None:
+        self._last_us = max(now_us(), self._last_us + 1)
+        arrival = self._last_us * 256 + self._writer
+        calls = [(pending.rows, pending.batch.key) for pending in group]
         try:
-            async with asyncio.timeout(PATIENCE):
-                new = await _store(connection, group, arrival)
+            start = time.perf_counter()
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                fresh = await storage.store(connection, calls, arrival)
         except (TimeoutError, psycopg.OperationalError, psycopg.InterfaceError) as error:
-            _fail(group, Unavailable("the database is busy or away", retry_after=1))
+            _fail(group, Unavailable("the database is busy or unavailable", retry_after=1))
             if _is_doubtful(error):
                 since = time.monotonic()
                 self._doubtful.append(Doubtful(group, arrival, since, since))
-                # Who has heard something later of this writer has heard all before it. What may
-                # still come of this group is somebody else's.
-                self._number = 0
+                # A listener takes a writer's later arrival as proof that it received all earlier
+                # ones. This group may be published late, so the groups after it come from a new
+                # writer.
+                self._writer = 0
             raise psycopg.OperationalError(str(error)) from error
         except Exception:
             if len(group) > 1:
-                # Whoever it was, the others are not to suffer for it.
-                for waiting in group:
-                    await self._commit(connection, [waiting])
+                # One call is at fault; the others must not fail with it.
+                for pending in group:
+                    await self._commit(connection, [pending])
             else:
-                log.exception("rows were refused")
+                log.exception("samples rejected")
                 _fail(group, ServiceError("internal error"))
         else:
-            await self._tell([Stored(w.call, arrival, n) for w, n in zip(group, new, strict=True)])
-            for waiting in group:
-                if not waiting.done.done():
-                    waiting.done.set_result(None)
+            self.commits.observe(time.perf_counter() - start)
+            self.rows += sum(int(new.sum()) for new in fresh)
+            await self._publish(group, fresh, arrival)
+            for pending, new in zip(group, fresh, strict=True):
+                if not pending.done.done():
+                    pending.done.set_result(int((~new).sum()))
 
-    async def _tell(self, stored: list[Stored[Call]]) -> None:
+    async def _publish(self, group: list[Pending], fresh: list[Fresh], arrival: int) -> None:
+        calls = zip(group, fresh, strict=True)
+        batches = [pending.batch.only(new) for pending, new in calls if new.any()]
         try:
-            await self.tell(stored)
+            await self.publish(batches, arrival)
         except Exception:
-            # It is stored; who missed it can ask for it.
-            log.exception("not told")
+            # The samples are stored; a listener that missed them can ask for them.
+            log.exception("samples not published")
 
 
 def _is_doubtful(error: Exception) -> bool:
-    """Whether the server did not say itself that nothing was committed."""
-    said = error.sqlstate if isinstance(error, psycopg.Error) else None
-    return said is None or said.startswith("57P")  # 57P: it is stopping, whatever was done
+    """Whether the group may have been committed: the server did not say that it was not."""
+    sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return sqlstate is None or sqlstate.startswith("57P")  # 57P: the server is shutting down
 
 
-def _fail(group: list[Waiting[Call]], error: ServiceError) -> None:
-    for waiting in group:
-        if not waiting.done.done():
-            waiting.done.set_exception(error)
+def _fail(group: list[Pending], error: ServiceError) -> None:
+    for pending in group:
+        if not pending.done.done():
+            pending.done.set_exception(error)
 
 
 @asynccontextmanager
-async def _committing(connection: Connection) -> AsyncIterator[None]:
-    """Each statement is committed with its answer, which spares two ways to the server."""
+async def _autocommit(connection: Connection) -> AsyncIterator[None]:
+    """Commit each statement with its answer, which saves two round trips."""
     accept_arrays(connection)
     await connection.set_autocommit(True)
     try:
@@ -304,151 +245,21 @@ async def _committing(connection: Connection) -> AsyncIterator[None]:
             await connection.set_autocommit(False)
 
 
-async def _number(connection: Connection) -> int:
-    """This writer's, which the samples' arrivals end with."""
-    row = await (await connection.execute(NUMBER)).fetchone()
+async def _next_writer(connection: Connection) -> int:
+    """Return a number that no other live writer has."""
+    row = await (await connection.execute(NEXT_WRITER)).fetchone()
     assert row is not None
     number: int = row[0]
     return number
 
 
-async def _store(connection: Connection, group: list[Waiting[Call]], arrival: int) -> New:
-    keys = sorted({waiting.key for waiting in group} - {""})
-    if not keys:
-        return await _store_all(connection, [waiting.rows for waiting in group], arrival)
-    async with connection.transaction():
-        cursor = await connection.execute(FIRST_TIME, [keys])
-        first = {key for (key,) in await cursor.fetchall()}
-        wanted: list[bool] = []
-        for waiting in group:
-            wanted.append(not waiting.key or waiting.key in first)
-            first.discard(waiting.key)
-        rows = [w.rows for w, wants in zip(group, wanted, strict=True) if wants]
-        new = iter(await _store_new(connection, rows, arrival))
-        return [
-            next(new) if wants else np.zeros(len(waiting.rows), np.bool_)
-            for waiting, wants in zip(group, wanted, strict=True)
-        ]
-
-
-async def _store_all(connection: Connection, group: list[Rows], arrival: int) -> New:
-    """By COPY, which takes half as long as what leaves out the rows that are there already.
-
-    It knows only all or nothing, so where one is there, the other way is gone.
-    """
-    rows = _joined(group)
-    rows = rows.only(np.lexsort((rows.at, rows.series)))
-    late = _days(rows)
-    try:
-        if not len(late[0]):
-            await _copy(connection, rows, arrival)
-        else:
-            async with connection.transaction():
-                await _copy(connection, rows, arrival)
-                await _note_late(connection, late, rows, arrival)
-    except psycopg.errors.UniqueViolation:
-        async with connection.transaction():
-            return await _store_new(connection, group, arrival)
-    return [None] * len(group)
-
-
-async def _copy(connection: Connection, rows: Rows, arrival: int) -> None:
-    packed = np.empty(len(rows), ROW)
-    packed["fields"] = 4
-    numbers = (rows.series, rows.at, rows.value, arrival)
-    for name, column in zip(COLUMNS, numbers, strict=True):
-        packed[name] = column
-        packed[f"{name} bytes"] = ROW[name].itemsize
-    async with connection.cursor().copy(COPY) as copy:
-        await copy.write(COPY_HEAD + packed.tobytes() + COPY_TAIL)
-
-
-async def _note_late(
-    connection: Connection, late: tuple[Ints, Times], rows: Rows, arrival: int
-) -> None:
-    async with connection.pipeline():
-        await connection.execute(MARK_LATE, late)
-        await connection.execute(NOTE_LATE, [arrival, *_spans(*late, rows)])
-
-
-async def _store_new(connection: Connection, group: list[Rows], arrival: int) -> New:
-    """What is not there yet; of equal ones in the group the first."""
-    if not group:
-        return []
-    rows = _joined(group)
-    order = np.lexsort((rows.at, rows.series))
-    found = np.zeros(len(rows), np.bool_)
-    timed, untimed = order[rows.timed[order]], order[~rows.timed[order]]
-    if len(timed):
-        chosen = rows.only(timed)
-        first = (np.diff(chosen.series, prepend=-1) != 0) | (np.diff(chosen.at, prepend=-1) != 0)
-        chosen, timed = chosen.only(first), timed[first]
-        stored = await _insert(connection, chosen, arrival)
-        found[timed] = stored
-        late = _days(chosen)
-        if len(late[0]):
-            await _note_late(connection, late, chosen, arrival)
-    if len(untimed):
-        await _store_at_free_times(connection, arrival, rows.only(untimed))
-        found[untimed] = True
-    ends = np.cumsum([len(one) for one in group])
-    return list(np.split(found, ends[:-1]))
-
-
-async def _insert(connection: Connection, rows: Rows, arrival: int) -> NDArray[np.bool_]:
-    """Which of the rows, all different, were not there."""
-    cursor = await connection.execute(INSERT, [arrival, rows.series, rows.at, rows.value])
-    if cursor.rowcount == len(rows):
-        return np.ones(len(rows), np.bool_)
-    stored = {tuple(key) for key in await cursor.fetchall()}
-    keys = zip(rows.series.tolist(), rows.at.tolist(), strict=True)
-    return np.array([key in stored for key in keys])
-
-
-async def _stored(connection: Connection, doubtful: Doubtful[Call]) -> list[Stored[Call]]:
-    """What was committed of it; nothing, if it was not."""
-    rows = _joined([waiting.rows for waiting in doubtful.group])
-    cursor = await connection.execute(STORED, [rows.series, rows.at, doubtful.arrival])
-    found = set(await cursor.fetchall())
-    if not found:
-        return []
-    stored: list[Stored[Call]] = []
-    for waiting in doubtful.group:
-        keys = list(zip(waiting.rows.series.tolist(), waiting.rows.at.tolist(), strict=True))
-        new = np.array([key in found for key in keys], np.bool_)
-        found.difference_update(keys)  # of equal ones the first was stored
-        stored.append(Stored(waiting.call, doubtful.arrival, new))
-    return stored
-
-
-def _joined(group: list[Rows]) -> Rows:
-    return Rows(
-        np.concatenate([rows.series for rows in group]),
-        np.concatenate([rows.at for rows in group]),
-        np.concatenate([rows.value for rows in group]),
-        np.concatenate([rows.timed for rows in group]),
-    )
-
-
-def _days(rows: Rows) -> tuple[Ints, Times]:
-    """The series and days with samples that may be late, each with its earliest time."""
-    late = rows.at < now() - PERHAPS_LATE
-    series, at = rows.series[late], rows.at[late]
-    changes = (np.diff(series, prepend=-1) != 0) | (np.diff(at // DAY, prepend=-1) != 0)
-    return series[changes], at[changes]
-
-
-def _spans(late: Ints, first: Times, rows: Rows) -> tuple[Ints, Times, Times]:
-    """The series with late samples, each with the earliest of its times and the latest."""
-    each, start = np.unique(late, return_index=True)
-    return each, first[start], rows.at[np.searchsorted(rows.series, each, side="right") - 1]
-
-
-async def _store_at_free_times(connection: Connection, arrival: int, rows: Rows) -> None:
-    """Where the time was left to the service, two samples never count as the same one."""
-    while len(rows):
-        # Of equal ones all but the first are moved on.
-        first = (np.diff(rows.series, prepend=-1) != 0) | (np.diff(rows.at, prepend=-1) != 0)
-        first[first] = await _insert(connection, rows.only(first), arrival)
-        rows = rows.only(~first)
-        rows.at += 1
+def writer_families(**writers: Writer) -> Iterator[Family]:
+    """Yield what writers have stored and what waits for them, each under its name."""
+    queues = {(name,): writer for name, writer in writers.items()}
+    by = ("queue",)
+    stored = {labels: writer.rows for labels, writer in queues.items()}
+    yield Family("counter", "db_copy_rows", "Samples stored", by, stored)
+    commits = {labels: writer.commits for labels, writer in queues.items()}
+    yield Family("histogram", "db_copy_seconds", "Time to commit a group", by, commits)
+    waiting = {labels: writer.queued_rows for labels, writer in queues.items()}
+    yield Family("gauge", "db_copy_queued_rows", "Samples that wait", by, waiting)

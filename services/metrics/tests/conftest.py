@@ -13,7 +13,8 @@ import pytest
 
 from common import postgres
 from common.context import Context, current
-from common.contracts.monitoring import Monitoring, MonitorRequest, Record, Samples
+from common.contracts.monitoring import Monitoring, MonitorRequest
+from common.contracts.recording import Record, Recorded, Samples
 from common.postgres import Database
 from common.testing import MemoryBus
 from integration import given
@@ -26,7 +27,7 @@ SCHEMA = "metrics"
 
 
 async def until(true: Callable[[], Any], what: str) -> None:
-    """Waits for what takes milliseconds; what never comes fails."""
+    """Wait for a condition that takes milliseconds; fail if it never holds."""
     deadline = time.monotonic() + 120
     while not true():
         assert time.monotonic() < deadline, f"in vain: {what}"
@@ -35,7 +36,7 @@ async def until(true: Callable[[], Any], what: str) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """`owner`: of whoever may make schemas, where that is somebody else."""
+    """A schema of a database; `owner`: address of the role that creates schemas, if another."""
 
     url: str
     schema: str
@@ -46,7 +47,7 @@ class Place:
         return f"-c search_path={self.schema} -c client_encoding=utf8"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def place() -> Iterator[Place]:
     with given.database() as other:
         if other:
@@ -58,14 +59,14 @@ def place() -> Iterator[Place]:
         yield Place(stack.postgres.url(SCHEMA), SCHEMA, owner=stack.postgres.url())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def database(place: Place) -> AsyncIterator[Database]:
     async with postgres.connect(place.url, place.schema, "metrics") as connected:
         yield connected
 
 
 class Caller:
-    """An account at the handlers' door."""
+    """An account that calls the handlers directly."""
 
     def __init__(self, handlers: Handlers) -> None:
         self.handlers = handlers
@@ -83,9 +84,10 @@ class Caller:
         with self._asking(key):
             return await handler(request)
 
-    async def record(self, *records: dict[str, Any], key: str = "") -> None:
+    async def record(self, *records: dict[str, Any], key: str = "") -> Recorded:
         content = Samples.from_records(Record.model_validate(record) for record in records)
-        await self.ask(self.handlers.record, content, key)
+        recorded: Recorded = await self.ask(self.handlers.record, content, key)
+        return recorded
 
     async def monitor(self, model: str = "m", **more: Any) -> Monitoring:
         request = MonitorRequest(model_id=model, **more)
@@ -95,7 +97,7 @@ class Caller:
 
 
 async def settled(caller: Caller) -> None:
-    """Everything that was recorded has been told and looked at."""
+    """Wait until all recorded samples have been published and evaluated."""
     handlers = caller.handlers
     await until(
         lambda: not (any(handlers.watch._noted.values()) or handlers.watch.evaluating),
@@ -116,10 +118,10 @@ async def handlers(
     database: Database, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Handlers]:
     # Tests wait for it many times over.
-    monkeypatch.setattr(alerts, "PACE", 0.02)
-    # Samples of long ago are silence to it; tests that want it look for it themselves.
+    monkeypatch.setattr(alerts, "EVALUATE_EVERY_S", 0.02)
+    # The sweep would take old samples for silence; tests of silence look for it themselves.
     monkeypatch.setattr(alerts.Watch, "sweep", _no_sweep)
-    made = Handlers(database, bus, most_series=200)
+    made = Handlers(database, bus, max_series=200)
     work = asyncio.ensure_future(made.run())
     yield made
     work.cancel()
@@ -134,7 +136,7 @@ def caller(handlers: Handlers) -> Caller:
 
 @pytest.fixture
 async def roll(place: Place) -> AsyncIterator[Any]:
-    """Brings the rollups up to date, as the replica that has the lock does, without its pauses."""
+    """Bring the rollups up to date, like the replica that holds the lock, but without pauses."""
     async with await psycopg.AsyncConnection.connect(
         place.url, options=place.options, autocommit=True
     ) as connection:
@@ -142,7 +144,7 @@ async def roll(place: Place) -> AsyncIterator[Any]:
         async def roll(*, rest: bool = False) -> None:
             if not rest:
                 await connection.execute("update stale set since = since - interval '1 hour'")
-            rolling = await rollups.of(connection)
+            rolling = await rollups.load(connection)
             while await rolling.advance() or await rolling.repair():
                 pass
 

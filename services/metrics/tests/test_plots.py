@@ -6,24 +6,26 @@ import numpy as np
 import plotly.graph_objects
 import pytest
 
-from common.contracts.monitoring import EPOCH, MICROSECOND, MetricName
-from metrics.plots import MOST_POINTS, draw
-from metrics.window import EXACT, HOUR, History, bucket, spans
+from common.contracts.recording import MetricName
+from common.contracts.timestamps import to_us
+from metrics.plots import MAX_POINTS, draw
+from metrics.window import HOUR, MAX_EXACT, History, bucket, spans
 
 METRIC: MetricName = "latency"
+HOUR_US = 3_600_000_000
+MARCH_US = to_us(datetime(2026, 3, 1, tzinfo=UTC))
+NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 def history(count: int, days: float = 30, *, few: bool = True) -> History:
     random = np.random.default_rng(count)
-    start = (datetime(2026, 3, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
-    at = np.sort(start + random.integers(0, int(days * 86400e6), count))
+    at = np.sort(MARCH_US + random.integers(0, int(days * 86400e6), count))
     value = random.lognormal(3, 1, count)
     kept = (at, value) if few else (None, None)
-    nothing = np.empty(0, np.int64)
-    return History(bucket(spans(at, value), HOUR), nothing, nothing, *kept)
+    return History(bucket(spans(at, value), HOUR), *NOTHING, *kept)
 
 
-HISTORIES = [history(1), history(60), history(EXACT), history(50_000, few=False),
+HISTORIES = [history(1), history(60), history(MAX_EXACT), history(50_000, few=False),
              history(200_000, 365, few=False)]  # fmt: skip
 
 
@@ -55,9 +57,9 @@ def test_the_three_formats_show_the_same(drawn: History) -> None:
     assert mean["x"] == columns["time"] == [row["time"] for row in vega["data"]["values"]]
     assert mean["y"] == columns["mean"] == [row["mean"] for row in vega["data"]["values"]]
     assert columns["minimum"] == [row["minimum"] for row in vega["data"]["values"]]
-    if "least" in traces:
-        assert traces["least"]["y"] == columns["minimum"]
-        assert traces["greatest"]["y"] == columns["maximum"]
+    if "minimum" in traces:
+        assert traces["minimum"]["y"] == columns["minimum"]
+        assert traces["maximum"]["y"] == columns["maximum"]
     points = {name: series[name] for name in ("pointsIn", "pointsOut")}
     assert points == plotly_figure["layout"]["meta"] == vega["usermeta"]
 
@@ -67,10 +69,10 @@ def test_down_sampling_keeps_extremes_and_says_so(drawn: History) -> None:
     series = draw(METRIC, drawn, "series")
     columns = series["columns"]
     assert series["pointsIn"] == drawn.count
-    assert series["pointsOut"] == len(columns["time"]) <= min(MOST_POINTS, drawn.count)
+    assert series["pointsOut"] == len(columns["time"]) <= min(MAX_POINTS, drawn.count)
     assert min(columns["minimum"]) == drawn.hours["minimum"].min()
     assert max(columns["maximum"]) == drawn.hours["maximum"].max()
-    if drawn.count <= MOST_POINTS:
+    if drawn.count <= MAX_POINTS:
         assert series["bucketSeconds"] is None
         assert drawn.value is not None
         assert columns["mean"] == drawn.value.tolist()
@@ -91,5 +93,29 @@ def test_the_axis_of_a_single_sample_tells_when_it_was() -> None:
     assert "range" not in draw(METRIC, history(60), "plotly")["layout"]["xaxis"]
 
 
-def test_nothing_is_drawn_of_nothing() -> None:
+def test_no_samples_make_no_plot() -> None:
     assert draw(METRIC, history(0), "plotly") == {}
+
+
+@pytest.mark.parametrize(
+    ("hours", "label"), [(7 * 24, "'%-d %b'"), (2, "'%H:%M'"), (60 * 24, "%-d %b")]
+)
+def test_the_time_axis_of_vega_lite_labels_dates(hours: int, label: str) -> None:
+    at = np.arange(hours, dtype=np.int64) * HOUR_US + MARCH_US
+    value = np.linspace(1, 2, hours)
+    drawn = History(bucket(spans(at, value), HOUR), *NOTHING, at, value)
+    axis = draw(METRIC, drawn, "vega-lite")["layer"][-1]["encoding"]["x"]["axis"]
+    assert label in str(axis)
+
+
+def test_a_cost_is_drawn_per_million_and_its_columns_are_in_dollars() -> None:
+    at = np.arange(3, dtype=np.int64) * HOUR_US + MARCH_US
+    value = np.array([2e-8, 3e-8, 4e-8])
+    drawn = History(bucket(spans(at, value), HOUR), *NOTHING, at, value)
+    figure, vega, series = (
+        draw("cost_per_inference", drawn, style) for style in ("plotly", "vega-lite", "series")
+    )
+    assert figure["data"][-1]["y"] == pytest.approx([0.02, 0.03, 0.04])
+    assert [row["mean"] for row in vega["data"]["values"]] == figure["data"][-1]["y"]
+    assert figure["layout"]["yaxis"]["title"]["text"] == "Cost per inference (USD per million)"
+    assert (series["columns"]["mean"], series["unit"]) == (value.tolist(), "USD")

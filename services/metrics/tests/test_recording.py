@@ -1,10 +1,16 @@
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from common.contracts.monitoring import EPOCH, MetricUpdate, NewRule
+from common.contracts.alerts import NewRule
+from common.contracts.history import MetricUpdate
+from common.contracts.recording import Record
 from common.errors import InvalidRequest, NotFound
+from common.faults import invalid
 from common.postgres import Database
 from common.testing import MemoryBus
 from metrics.handlers import Handlers
@@ -16,13 +22,13 @@ def at(**ago: float) -> str:
     return (datetime.now(UTC) - timedelta(**ago)).isoformat()
 
 
-async def test_what_is_recorded_is_in_the_next_answer(caller: Caller) -> None:
+async def test_a_recorded_sample_is_in_the_next_answer(caller: Caller) -> None:
     await caller.record({"model_id": "m", "metrics": {"latency": 12.5}})
     latency = (await caller.monitor()).statistics["latency"]
     assert (latency.count, latency.mean, latency.p95, latency.exact) == (1, 12.5, 12.5, True)
 
 
-async def test_the_same_sample_again_counts_once(caller: Caller) -> None:
+async def test_a_repeated_sample_counts_once(caller: Caller) -> None:
     when = at(minutes=3)
     for value in (1.0, 2.0):
         await caller.record({"model_id": "m", "timestamp": when, "metrics": {"latency": value}})
@@ -41,10 +47,10 @@ async def test_concurrent_calls_with_the_same_samples_store_each_once(caller: Ca
     assert [statistics[name].count for name in "ab"] == [200, 200]
 
 
-async def test_a_request_that_comes_again_with_its_key_counts_once(
+async def test_a_request_repeated_with_its_key_counts_once(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
-    other = Handlers(database, bus, most_series=200)
+    other = Handlers(database, bus, max_series=200)
     work = asyncio.ensure_future(other.run())
     second = Caller(other)
     second.account = caller.account
@@ -59,7 +65,7 @@ async def test_a_request_that_comes_again_with_its_key_counts_once(
     assert (await caller.monitor()).statistics["latency"].count == 5 + 3
 
 
-async def test_a_key_that_comes_again_after_a_day_is_another_request(
+async def test_a_key_repeated_after_a_day_is_another_request(
     caller: Caller, database: Database
 ) -> None:
     record, key = {"model_id": "m", "metrics": {"latency": 1.0}}, f"{caller.account} daily"
@@ -79,7 +85,7 @@ async def test_samples_without_a_time_never_count_as_the_same(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
     # Another replica whose clock shows the very same microseconds.
-    other = Handlers(database, bus, most_series=200)
+    other = Handlers(database, bus, max_series=200)
     work = asyncio.ensure_future(other.run())
     frozen = caller.handlers._clock._now()
     for handlers in (caller.handlers, other):
@@ -92,20 +98,64 @@ async def test_samples_without_a_time_never_count_as_the_same(
     assert (await caller.monitor()).statistics["latency"].count == 40
 
 
-async def test_a_clock_that_was_reset_to_2000_does_not_tell_now(
-    caller: Caller, database: Database
+@pytest.mark.parametrize(
+    ("wrong", "path", "message"),
+    [
+        ({"timestamp": at(days=366)}, "timestamp", "is before .*Z, and no answer goes back"),
+        ({"timestamp": "2000-01-01T00:00:00Z"}, "timestamp", "is the clock right"),
+        ({"timestamp": "2026-01-31T12:00:00"}, "timestamp", "has no zone: end it with Z"),
+        ({"metrics": {"val/loss": 1.0}}, "metrics.val/loss", "such as val_loss"),
+        *(
+            ({"metrics": {"other": -1.0, name: -1.0}}, "metrics", f"^{name} cannot be negative")
+            for name in ("latency", "throughput", "gpu_memory_usage", "cost_per_inference_batch_8")
+        ),
+    ],
+)
+def test_a_record_that_cannot_be_true_is_refused_with_what_to_send(
+    wrong: dict[str, Any], path: str, message: str
 ) -> None:
-    reset = {"model_id": "m", "timestamp": "2000-01-01T00:00:00Z", "metrics": {"latency": 1.0}}
-    for _ in range(2):
-        await caller.record(reset)
-    assert (await caller.monitor()).statistics["latency"].count == 0
-    async with database.connection() as connection:
-        cursor = await connection.execute(
-            "select at, value from samples where series = any(select id from series"
-            " where account = %s)",
-            [caller.account],
-        )
-        assert await cursor.fetchall() == [(EPOCH, 1.0)]
+    with pytest.raises(ValidationError) as refused:
+        Record.model_validate({"model_id": "m", "metrics": {"latency": 1.0}, **wrong})
+    [fault] = invalid(refused.value).details["fields"]
+    assert fault["path"].startswith(path)
+    assert re.search(message, fault["message"])
+
+
+async def test_a_metric_of_unknown_kind_may_be_negative(caller: Caller) -> None:
+    await caller.record({"model_id": "m", "metrics": {"reward": -1.0}})
+    assert (await caller.monitor(metrics=["reward"])).statistics["reward"].mean == -1.0
+
+
+async def test_the_answer_counts_the_duplicates(caller: Caller) -> None:
+    when = [at(minutes=3), at(minutes=2)]
+    records = [{"model_id": "m", "timestamp": t, "metrics": {"a": 1.0, "b": 2.0}} for t in when]
+    assert (await caller.record(*records[:1])).duplicates == 0
+    assert (await caller.record(*records)).duplicates == 2
+    assert (await caller.record(*records, *records)).duplicates == 8
+    untimed = {"model_id": "m", "metrics": {"a": 1.0}}
+    assert (await caller.record(untimed, untimed)).duplicates == 0
+
+
+async def test_the_window_ends_with_the_newest_sample_and_warns_of_a_clock_ahead(
+    caller: Caller,
+) -> None:
+    ahead = datetime.now(UTC) + timedelta(hours=2)
+    await caller.record({"model_id": "m", "metrics": {"latency": 1.0}})
+    assert (await caller.monitor()).warnings == []
+    await caller.record(
+        {"model_id": "m", "timestamp": ahead.isoformat(), "metrics": {"latency": 3.0}}
+    )
+    answer = await caller.monitor()
+    assert (answer.statistics["latency"].mean, answer.window.until) == (2.0, ahead)
+    [warning] = answer.warnings
+    assert "120 minutes ahead" in warning
+
+
+async def test_a_metric_that_was_never_recorded_is_a_warning(caller: Caller) -> None:
+    await caller.record({"model_id": "m", "metrics": {"latency": 1.0}})
+    answer = await caller.monitor(metrics=["latency", "latencyy"])
+    assert answer.warnings == ["latencyy was never recorded of this model; its figures are null"]
+    assert answer.statistics["latencyy"].mean is None
 
 
 async def test_a_call_with_and_without_times_is_stored_whole(caller: Caller) -> None:
@@ -131,7 +181,7 @@ async def test_too_many_series_are_refused_and_nothing_of_the_call_is_stored(
         await caller.monitor("m0")
 
 
-async def test_somebody_elses_model_is_as_if_it_did_not_exist(handlers: Handlers) -> None:
+async def test_another_accounts_model_looks_missing(handlers: Handlers) -> None:
     owner, other = Caller(handlers), Caller(handlers)
     await owner.record({"model_id": "m", "metrics": {"latency": 1.0}})
     answers = []
@@ -146,7 +196,7 @@ def told(bus: MemoryBus) -> list[MetricUpdate]:
     return [body for subject, body in bus.published if "recorded" in subject]
 
 
-async def test_each_moment_is_told_before_its_caller_is_answered(
+async def test_each_moment_is_published_before_its_caller_is_answered(
     caller: Caller, bus: MemoryBus
 ) -> None:
     when = at(seconds=5)
@@ -157,7 +207,7 @@ async def test_each_moment_is_told_before_its_caller_is_answered(
     assert datetime.fromisoformat(update.timestamp) == datetime.fromisoformat(when)
 
 
-async def test_of_a_large_call_the_newest_moments_are_told_oldest_first(
+async def test_a_large_call_publishes_its_newest_moments_oldest_first(
     caller: Caller, bus: MemoryBus
 ) -> None:
     records = [
@@ -168,7 +218,7 @@ async def test_of_a_large_call_the_newest_moments_are_told_oldest_first(
     assert [update.metrics["latency"] for update in told(bus)] == list(range(9, -1, -1))
 
 
-async def test_of_a_large_call_the_newest_value_of_each_metric_is_told(
+async def test_a_large_call_publishes_the_newest_value_of_each_metric(
     caller: Caller, bus: MemoryBus
 ) -> None:
     records = [
@@ -181,7 +231,9 @@ async def test_of_a_large_call_the_newest_value_of_each_metric_is_told(
     assert len(told(bus)) == 10 + 4
 
 
-async def test_only_what_is_stored_is_told_and_watched(caller: Caller, bus: MemoryBus) -> None:
+async def test_only_stored_samples_are_published_and_watched(
+    caller: Caller, bus: MemoryBus
+) -> None:
     rule = NewRule(kind="threshold", metric="latency", above=100.0)
     await caller.ask(caller.handlers.add_rule, rule)
     when = [at(seconds=n) for n in (5, 4, 3)]

@@ -1,7 +1,6 @@
-"""Against numpy and scipy, as references that the service does not use for this."""
+"""Statistics against numpy and scipy, which the service does not use for them."""
 
 import math
-import tracemalloc
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,10 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.contracts.monitoring import Trend
 from common.postgres import Database
 from metrics import histogram, statistics, window
-from metrics.statistics import SIGNIFICANT
 from metrics.units import lower_is_better
 
 from .conftest import Caller
@@ -25,7 +22,7 @@ Points = Sequence[tuple[datetime, float]]
 
 
 async def store(caller: Caller, database: Database, points: Points, metric: str = "latency") -> int:
-    """By the shortest way for many: the numbers of samples are what is tested, not the door."""
+    """Store many samples directly: the statistics are under test, not the handlers."""
     [series] = await caller.handlers.series.number(caller.account, [("m", metric)])
     async with database.connection() as connection:
         async with connection.cursor().copy("copy samples (series, at, value) from stdin") as copy:
@@ -40,19 +37,8 @@ async def store(caller: Caller, database: Database, points: Points, metric: str 
 
 
 def reference(points: Points, metric: str = "latency") -> dict[str, Any]:
-    """Mean, p95, total and trend of samples, the slow way."""
+    """Mean, p95 and total of samples, the slow way."""
     values = np.array([value for _, value in points])
-    hours: dict[int, list[float]] = {}
-    for at, value in points:
-        hours.setdefault(int(at.timestamp() // 3600), []).append(value)
-    times = sorted(hours)
-    means = np.array([np.mean(hours[hour]) for hour in times])
-    trend: Trend = "insufficient_data"
-    if len(times) >= 5:
-        slope = stats.theilslopes(means, np.array(times, float)).slope
-        trend = "stable"
-        if abs(reference_test(means)) > stats.norm.ppf(0.975) and slope:
-            trend = "improving" if (slope < 0) == lower_is_better(metric) else "degrading"
     return {
         "mean": values.mean(),
         "p95": np.quantile(values, 0.95),
@@ -60,17 +46,7 @@ def reference(points: Points, metric: str = "latency") -> dict[str, Any]:
         "minimum": values.min(),
         "maximum": values.max(),
         "count": len(values),
-        "trend": trend,
     }
-
-
-def reference_test(means: Any) -> float:
-    """Mann-Kendall, from the definition."""
-    n = len(means)
-    score = sum(np.sign(means[j] - means[i]) for i in range(n) for j in range(i + 1, n))
-    ties = [list(means).count(value) for value in set(means)]
-    variance = (n * (n - 1) * (2 * n + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties)) / 18
-    return float((score - np.sign(score)) / math.sqrt(variance)) if variance else 0.0
 
 
 def equal(found: Any, expected: dict[str, Any], p95: float = 1e-9) -> None:
@@ -125,11 +101,12 @@ async def test_the_window_begins_at_the_very_moment(
     await roll()
     for moment in (since, since + timedelta(milliseconds=50), since + timedelta(minutes=20)):
         async with database.connection() as connection:
-            history = (await window.read(connection, [series], moment))[series]
+            found = await window.read(connection, [series], moment)
+            history = found.histories[series]
         assert history.count == sum(at >= moment for at, _ in points)
 
 
-async def test_what_comes_late_is_in_the_next_answer(caller: Caller, roll: Any) -> None:
+async def test_a_late_sample_is_in_the_next_answer(caller: Caller, roll: Any) -> None:
     def record(hours: float, value: float) -> dict[str, Any]:
         when = (NOW - timedelta(hours=hours)).isoformat()
         return {"model_id": "m", "timestamp": when, "metrics": {"latency": value}}
@@ -158,7 +135,11 @@ async def test_no_rollup_is_asked_for_days_that_are_late_for_everyone(
         )
         await connection.execute("update watermark set until = date_trunc('hour', now(), 'UTC')")
         for ids, days in (([series], 4), ([series, series + 1], 0), ([], 0)):
-            sources = await window._sources(connection, ids, NOW - timedelta(days=30))
+            cursor = await connection.execute(window.STATE, [ids, NOW - timedelta(days=31)])
+            rows = await cursor.fetchall()
+            late = [(id, day.astimezone(UTC)) for _, id, day, *_ in rows if day]
+            until = rows[0][0].astimezone(UTC)
+            _, sources = window._sources(ids, NOW - timedelta(days=30), until, late, [])
             assert sources["until_day"] == today - timedelta(days=days)
         await connection.execute("rollback")
 
@@ -213,7 +194,7 @@ async def test_a_trend_knows_which_way_is_better(
         ("anything", False),
     ],
 )
-def test_which_way_is_better_is_told_by_the_name(metric: str, lower: bool) -> None:
+def test_the_name_of_a_metric_says_which_way_is_better(metric: str, lower: bool) -> None:
     assert lower_is_better(metric) is lower
 
 
@@ -228,48 +209,11 @@ values = st.one_of(
         st.tuples(st.integers(0, 300), values), min_size=2, max_size=60, unique_by=lambda p: p[0]
     )
 )
-def test_slope_and_test_are_those_of_the_definitions(points: list[tuple[int, float]]) -> None:
+def test_the_slope_is_the_median_of_all_pairs(points: list[tuple[int, float]]) -> None:
     points.sort()
     times, means = np.array(points, float).T
-    slope, score = statistics.theil_sen(times, means)
     expected = stats.theilslopes(means, times).slope
-    assert slope == pytest.approx(expected, rel=1e-9, abs=1e-12)
-    assert statistics.mann_kendall(means, score) == pytest.approx(reference_test(means), abs=1e-12)
-
-
-def test_the_slope_of_a_year_is_the_median_of_all_pairs() -> None:
-    random = np.random.default_rng(2)
-    times = np.sort(random.choice(3_000, 2_500, replace=False)).astype(float)
-    means = random.normal(size=2_500) + 0.001 * times
-    slope, score = statistics.theil_sen(times, means)
-    assert slope == pytest.approx(stats.theilslopes(means, times).slope, rel=1e-12)
-    tau = stats.kendalltau(times, means).statistic
-    assert score == pytest.approx(tau * len(means) * (len(means) - 1) / 2, rel=1e-9)
-
-
-@pytest.mark.parametrize("levels", [1, 2, 3, 30])
-def test_the_slope_of_many_equal_values_is_the_median_of_all_pairs(levels: int) -> None:
-    random = np.random.default_rng(levels)
-    for rise in (0.0, 0.01):
-        times = np.arange(400.0)
-        means = random.integers(0, levels, 400) + np.floor(rise * times)
-        slope, _ = statistics.theil_sen(times, means)
-        assert slope == pytest.approx(stats.theilslopes(means, times).slope, rel=1e-12)
-
-
-@pytest.mark.parametrize("spread", [0.0, 1.0])
-def test_the_slope_of_a_year_takes_little_memory(spread: float) -> None:
-    means = np.random.default_rng(3).normal(8.0, spread, 8_760)
-    tracemalloc.start()
-    slope, _ = statistics.theil_sen(np.arange(8_760.0), means)
-    assert slope == pytest.approx(0.0, abs=1e-4 * spread)
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert most < 20_000_000
-
-
-def test_significance_is_five_per_cent_on_both_sides() -> None:
-    assert pytest.approx(stats.norm.ppf(0.975)) == SIGNIFICANT
+    assert statistics.theil_sen(times, means) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @settings(
@@ -326,17 +270,17 @@ async def test_the_largest_values_leave_every_figure_finite(caller: Caller, roll
                 {
                     "model_id": model,
                     "timestamp": (NOW - timedelta(hours=24 + n / 200)).isoformat(),
-                    "metrics": {"latency": sign * 1e100 * (1 if n < 4_000 else 0.5)},
+                    "metrics": {"reward": sign * 1e100 * (1 if n < 4_000 else 0.5)},
                 }
                 for n in range(8_000)
             )
         )
     for _ in range(2):
         for sign in (1, -1):
-            answer = await caller.monitor(f"m{sign}")
-            latency = answer.statistics["latency"]
-            assert latency.total == pytest.approx(sign * 6e103)
-            assert latency.p95 == pytest.approx(1e100 if sign > 0 else -5e99, rel=0.01)
-            assert latency.slope_per_day is not None
-            assert math.isfinite(latency.slope_per_day)
+            answer = await caller.monitor(f"m{sign}", metrics=["reward"])
+            reward = answer.statistics["reward"]
+            assert reward.total == pytest.approx(sign * 6e103)
+            assert reward.p95 == pytest.approx(1e100 if sign > 0 else -5e99, rel=0.01)
+            assert reward.slope_per_day is not None
+            assert math.isfinite(reward.slope_per_day)
         await roll()

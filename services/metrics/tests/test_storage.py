@@ -1,4 +1,4 @@
-"""What is on the disk: how it gets there, moves, and goes."""
+"""Stored samples: written, converted and expired."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from common import postgres
-from common.contracts.monitoring import AlertsRequest
+from common.contracts.alerts import AlertsRequest
 from common.postgres import Database
 from common.testing import MemoryBus
 from metrics import rollups
@@ -36,7 +36,7 @@ async def empty(place: Place, database: Database) -> AsyncIterator[Place]:
 @contextlib.asynccontextmanager
 async def serving(place: Place) -> AsyncIterator[Caller]:
     async with postgres.connect(place.url, place.schema, "metrics") as database:
-        handlers = Handlers(database, MemoryBus(), most_series=200)
+        handlers = Handlers(database, MemoryBus(), max_series=200)
         work = asyncio.ensure_future(handlers.run())
         yield Caller(handlers)
         work.cancel()
@@ -72,7 +72,7 @@ async def test_replicas_that_start_at_once_migrate_once(empty: Place) -> None:
         assert (await caller.monitor()).statistics["latency"].count == 4
 
 
-async def test_times_are_told_in_utc_wherever_the_server_is(place: Place) -> None:
+async def test_times_are_in_utc_wherever_the_server_is(place: Place) -> None:
     async with connected(place) as connection:
         await connection.execute("alter role current_user set timezone = 'Asia/Kolkata'")
         try:
@@ -87,10 +87,10 @@ async def test_times_are_told_in_utc_wherever_the_server_is(place: Place) -> Non
     assert {alert.raised_at.utcoffset() for alert in found.alerts} == {timedelta()}
 
 
-async def test_callers_that_go_away_at_any_moment_leave_connections_as_they_were(
+async def test_callers_canceled_at_any_moment_leave_connections_unchanged(
     place: Place,
 ) -> None:
-    async with postgres.connect(place.url, place.schema, "metrics", most=2) as database:
+    async with postgres.connect(place.url, place.schema, "metrics", max_size=2) as database:
 
         async def ask() -> None:
             async with database.connection() as connection:
@@ -104,8 +104,8 @@ async def test_callers_that_go_away_at_any_moment_leave_connections_as_they_were
             asking[(number + 1) % 3].cancel()
             await asyncio.gather(*asking, return_exceptions=True)
         async with database.connection() as one, database.connection() as other:
-            found = {(c.autocommit, c.patience) for c in (one, other)}  # type: ignore[attr-defined]
-        assert found == {(False, postgres.PATIENCE)}
+            found = {(c.autocommit, c.timeout_s) for c in (one, other)}  # type: ignore[attr-defined]
+        assert found == {(False, postgres.ANSWER_TIMEOUT_S)}
 
 
 SCRIPTS = sorted(files("metrics").joinpath("migrations").iterdir(), key=lambda script: script.name)
@@ -135,7 +135,7 @@ async def test_a_database_of_any_earlier_version_is_brought_up_to_date(
 
 
 @pytest.mark.parametrize("passed", [False, True])
-async def test_a_database_made_just_after_the_hour_has_what_was_recorded_just_before_it(
+async def test_a_database_made_just_after_the_hour_keeps_samples_from_just_before_it(
     empty: Place, passed: bool
 ) -> None:
     """The hour is still the last one, or has passed and was taken for settled."""
@@ -165,26 +165,27 @@ async def test_a_database_made_just_after_the_hour_has_what_was_recorded_just_be
             caller.account = "a"
             assert (await caller.monitor()).statistics["latency"].count == 1
             await connection.execute("update stale set since = '2000-01-01'")
-            rolling = await rollups.of(connection)
+            rolling = await rollups.load(connection)
             while await rolling.advance() or await rolling.repair():
                 pass
             assert (await caller.monitor()).statistics["latency"].count == 1
 
 
-async def test_what_comes_late_into_the_columnstore_counts_once(empty: Place) -> None:
+async def test_a_late_sample_in_the_columnstore_counts_once(empty: Place) -> None:
     async with serving(empty) as caller, connected(empty) as connection:
         old = [record(20 + n / 1_000, 1.0) for n in range(1_000)]
         await caller.record(*old)
         await connection.execute("update stale set since = '2000-01-01'")
-        rolling = await rollups.of(connection)
+        rolling = await rollups.load(connection)
         while await rolling.advance() or await rolling.repair():
             pass
         if isinstance(rolling, rollups.TimescaleRollups):
-            chunks = f"{rolling.schema}.show_chunks('samples', older_than => interval '7 days')"
-            cursor = await connection.execute(
-                f"select {rolling.schema}.compress_chunk(chunk) from {chunks} as chunk"
-            )
-            assert cursor.rowcount
+            for chosen in ("'samples', interval '7 days'", "'hours'"):
+                chunks = f"{rolling.schema}.show_chunks({chosen})"
+                cursor = await connection.execute(
+                    f"select {rolling.schema}.compress_chunk(chunk) from {chunks} as chunk"
+                )
+                assert cursor.rowcount
         await caller.record(*old, record(20.5, 5.0))
         assert (await caller.monitor()).statistics["latency"].total == 1_005.0
         await connection.execute("update stale set since = '2000-01-01'")
@@ -194,11 +195,12 @@ async def test_what_comes_late_into_the_columnstore_counts_once(empty: Place) ->
 
 
 async def make_plain(connection: Any) -> None:
-    """As it was before the extension was there."""
+    """Bring the database to its state before the extension was there."""
     await connection.execute(
         "do $$ begin if timescale_schema() is not null then"
+        " drop view recorded;"
         " drop materialized view days; drop materialized view hours; drop table samples;"
-        " else drop table days, hours, samples; end if; end $$"
+        " else drop table days, hours, samples cascade; end if; end $$"
     )
     cursor = await connection.execute(
         "select pg_get_functiondef(to_regprocedure('timescale_schema()'))"
@@ -239,7 +241,7 @@ async def test_a_plain_database_that_gained_the_extension_is_converted(
                     assert after.statistics[name].trend == found.trend
 
             await same()
-            rolling = await rollups.of(connection) if available else plain
+            rolling = await rollups.load(connection) if available else plain
             while await rolling.advance() or await rolling.repair():
                 pass
             await same()
@@ -255,7 +257,7 @@ async def test_a_plain_database_that_gained_the_extension_goes_on_until_it_is_co
 ) -> None:
     async with postgres.connect(empty.url, empty.schema, "metrics"), connected(empty) as connection:
         await make_plain(connection)
-        # As it says where the extension is.
+        # As it answers on a server with the extension.
         await connection.execute(
             "create or replace function timescale_schema() returns text language sql stable"
             " return 'public'"
@@ -263,7 +265,7 @@ async def test_a_plain_database_that_gained_the_extension_goes_on_until_it_is_co
         async with serving(empty) as caller:
             await caller.record(record(3, 1.0))
             await connection.execute("update stale set since = '2000-01-01'")
-            rolling = await rollups.of(connection)
+            rolling = await rollups.load(connection)
             while await rolling.advance() or await rolling.repair():
                 pass
             await rolling.forget(400)
@@ -285,20 +287,18 @@ async def test_an_extension_under_the_apache_licence_alone_is_not_used(empty: Pl
             " return 'public'"
         )
         await connection.execute("set timescaledb.license = 'apache'")
-        await connection.execute("drop table days, hours, samples")
+        await connection.execute("drop table days, hours, samples cascade")
         await connection.execute("select create_storage()")
-        cursor = await connection.execute(
-            "select relkind from pg_class where oid = 'samples'::regclass"
-        )
-        assert await cursor.fetchone() == ("p",)
+        kind = "select relkind from pg_class where oid = 'samples'::regclass"
+        assert await (await connection.execute(kind)).fetchone() == ("p",)
 
 
 async def test_an_extension_that_is_not_preloaded_is_left_alone(empty: Place) -> None:
-    """To make it would end the connection, and so every attempt to start."""
+    """Creating the extension would end the connection, and so every attempt to start."""
     async with connected(empty) as connection:
         notices: list[str] = []
         connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
-        # As a server says that has it on its disk.
+        # As on a server that has the extension on its disk.
         await connection.execute(
             "create view pg_available_extensions as select 'timescaledb'::name as name"
         )
@@ -307,23 +307,28 @@ async def test_an_extension_that_is_not_preloaded_is_left_alone(empty: Place) ->
         assert not [notice for notice in notices if "TimescaleDB is not used" in notice]
 
 
-async def test_what_is_too_old_goes_and_nothing_else(empty: Place) -> None:
+async def test_only_expired_samples_are_deleted(empty: Place) -> None:
     async with serving(empty) as caller, connected(empty) as connection:
-        old = [record(days, 1.0) for days in (5_000, 500, 460, 300, 200.5)]
-        await caller.record(*old, record(10, 1.0))
+        await caller.record(*(record(days, 1.0) for days in (300, 200.5, 10)))
+        for days in (5_000, 500, 460):  # were recent when they were recorded
+            await connection.execute(
+                "insert into samples (series, at, value)"
+                " select id, now() - make_interval(days => %s), 1 from series",
+                [days],
+            )
         await connection.execute("update stale set since = '2000-01-01'")
-        rolling = await rollups.of(connection)
+        rolling = await rollups.load(connection)
         while await rolling.advance() or await rolling.repair():
             pass
         for kept_days, left in ((470, {300, 200, 10, 460}), (250, {200, 10}), (250, {200, 10})):
             await rolling.forget(kept_days)
             cursor = await connection.execute("select at from samples")
             found = {(datetime.now(UTC) - at).days for (at,) in await cursor.fetchall()}
-            # What goes, goes by the month or by the week: a little more may stay.
+            # Samples are dropped by the month or by the week: a few expired ones may stay.
             assert left <= found
             assert not {days for days in found if days > kept_days + 31}
         assert (await caller.monitor(days=365)).statistics["latency"].count >= 2
-        # The months to come are there before they come.
+        # The partitions of the coming months exist in advance.
         await caller.record(record(-0.9, 1.0))
         cursor = await connection.execute("select to_regclass('samples_older')")
         if await cursor.fetchone() != (None,):
@@ -331,14 +336,18 @@ async def test_what_is_too_old_goes_and_nothing_else(empty: Place) -> None:
             assert await cursor.fetchone() == (0,)
 
 
-async def test_a_month_that_nobody_was_there_to_make_a_partition_for_gets_it(empty: Place) -> None:
+async def test_a_month_whose_partition_was_missed_gets_it_later(empty: Place) -> None:
     async with serving(empty) as caller, connected(empty) as connection:
-        if isinstance(await rollups.of(connection), rollups.TimescaleRollups):
+        if isinstance(await rollups.load(connection), rollups.TimescaleRollups):
             pytest.skip("it makes its chunks when they are needed")
         partition = f"samples_{datetime.now(UTC):%Y%m}"
         await connection.execute(f"drop table {partition}")
-        await caller.record(record(0, 1.0), record(5_000, 1.0))
-        rolling = await rollups.of(connection)
+        await caller.record(record(0, 1.0))
+        await connection.execute(
+            "insert into samples (series, at, value)"
+            " select id, now() - interval '5000 days', 1 from series"
+        )
+        rolling = await rollups.load(connection)
         for _ in range(2):
             await rolling.forget(400)
             cursor = await connection.execute(f"select count(*) from {partition}")
@@ -349,19 +358,19 @@ async def test_a_month_that_nobody_was_there_to_make_a_partition_for_gets_it(emp
         assert (await caller.monitor()).statistics["latency"].count == 2
 
 
-async def test_what_comes_while_a_day_is_computed_is_not_lost(
+async def test_a_sample_that_arrives_while_its_day_is_rolled_up_is_not_lost(
     empty: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(empty) as caller, connected(empty) as connection:
-        await caller.record(record(3, 1.0))
+        await caller.record(record(0.5, 1.0))
         await connection.execute("update stale set since = '2000-01-01'")
-        rolling = await rollups.of(connection)
+        rolling = await rollups.load(connection)
         await rolling.advance()
         unmark = rolling._unmark
 
         async def record_first(marked: Any) -> None:
-            # Computed already, and not yet off the list.
-            await caller.record(record(3.01, 1.0))
+            # Rolled up already, and still marked.
+            await caller.record(record(0.5001, 1.0))
             await unmark(marked)
 
         monkeypatch.setattr(rolling, "_unmark", record_first)

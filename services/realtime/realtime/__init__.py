@@ -1,7 +1,8 @@
-"""What happens, seen as it happens: events of the bus, handed to Socket.IO clients.
+"""Live updates: events of the bus, delivered to Socket.IO clients.
 
-Read in this order: `update` (an event, encoded once), `mailbox` (what waits
-for one client), `client` (one connection), `topics` (who wants what), `slots`
-(ten sockets per account), `missed` (what happened meanwhile), `sockets` (the
-events that clients send), `__main__`.
+Read in this order: `update` (an event, encoded once), `mailbox` (one client's backlog),
+`client` (one connection), `topic` and `topics` (who follows what), `slots` (ten sockets per
+account), `cursor` and `replay` (what a client missed), `subscriptions` (the events that
+clients send), `admission` and `keys` (who may), `sockets` (all of it), `engine` and
+`websocket` (the libraries below), `__main__`.
 """

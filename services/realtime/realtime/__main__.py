@@ -7,62 +7,69 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import structlog
 import uvicorn
 import uvloop
 
 from common import service
-from common.contracts.access import KEY_REVOKED
-from realtime.door import Door, Pulse
+from common.background import lasting
+from realtime.application import Application
+from realtime.heartbeat import Heartbeat
+from realtime.origins import Origins
 from realtime.settings import RealtimeSettings
 from realtime.slots import Slots
 from realtime.sockets import Sockets
-from realtime.websocket import LARGEST_FRAME, Wire
+from realtime.websocket import MAX_FRAME_BYTES, Wire
 
 log = structlog.get_logger()
 
-# From SIGTERM until clients are sent away, in seconds: three health checks of
-# the edge, so that it sends them to another replica and not back here.
-LEAVING = 1.6
-# Over how many seconds clients are sent away.
-SPREAD = 2.0
-# Bytes that the kernel holds of what a client does not read; Linux would let
-# that grow to megabytes, and doubles this for its own accounting.
-SEND_BUFFER = 128 * 1024
+# From SIGTERM until clients are disconnected: three health checks of the edge, so that it
+# sends them to another replica and not back here.
+UNREADY_S = 1.6
+# The time over which clients are disconnected.
+DRAIN_S = 2.0
+# The kernel's buffer for a client that does not read; Linux would let it grow to megabytes,
+# and doubles this for its own accounting.
+SEND_BUFFER_BYTES = 128 * 1024
 BACKLOG = 1024
-# Python's collector of cycles may look at what is young as often as it likes,
-# and never by itself at everything: with ten thousand connections that holds
-# all of them up for seconds. `Sockets.tidy` does it when it pays.
-COLLECT = (10_000, 10, 1_000_000_000)
+# Longer than the edge keeps an idle connection.
+KEEP_ALIVE_S = 75
+SHUTDOWN_TIMEOUT_S = 5
+# Python's cycle collector may look at young objects as often as it likes, and never by itself
+# at all of them: with ten thousand connections that stops everything for seconds.
+# `Sockets.keep_collecting` does it when it pays.
+GC_THRESHOLDS = (10_000, 10, 1_000_000_000)
 
 
 async def main() -> None:
-    gc.set_threshold(*COLLECT)
+    gc.set_threshold(*GC_THRESHOLDS)
     settings = RealtimeSettings.from_environment()
-    owner = secrets.token_hex(8)
     async with service.connect("realtime", settings) as realtime:
-        bus = realtime.bus
-        slots = Slots(bus, owner)
-        sockets = Sockets(bus, slots, settings.public_url)
-        pulse = Pulse(bus, slots, sockets.tell_of_gap)
+        slots = Slots(realtime.bus, secrets.token_hex(8))
+        origins = Origins(settings.public_url, settings.allowed_origins)
+        sockets = Sockets(realtime.bus, slots, origins)
+        heartbeat = Heartbeat(realtime.bus, slots, sockets.report_gap)
         await slots.start()
-        await realtime.listen(KEY_REVOKED, sockets.revoke, shared=False)
+        await realtime.serve(sockets.keys)
+        realtime.instruments.add(sockets.families)
         await realtime.answer_discovery()
-        works = [pulse.beat(), slots.keep(), sockets.recheck(), sockets.tidy()]
-        background = [asyncio.create_task(work) for work in works]
-        try:
-            await serve(Door(sockets, pulse), settings.http_host, settings.http_port, background)
-        finally:
-            for task in background:
-                task.cancel()
+        async with lasting(
+            heartbeat.beat(),
+            slots.keep_renewing(),
+            sockets.keys.keep_checking(),
+            sockets.keep_collecting(),
+        ) as ended:
+            application = Application(sockets, heartbeat)
+            await serve(application, settings.http_host, settings.http_port, ended)
 
 
-async def serve(door: Door, host: str, port: int, background: list[asyncio.Task[None]]) -> None:
-    """Serve until SIGTERM, or until something in the background fails."""
+async def serve(application: Application, host: str, port: int, ended: asyncio.Future[Any]) -> None:
+    """Serve until SIGTERM, or until background work has ended."""
     server = uvicorn.Server(
         uvicorn.Config(
-            door,
+            application,
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -70,16 +77,16 @@ async def serve(door: Door, host: str, port: int, background: list[asyncio.Task[
             date_header=False,
             lifespan="off",
             ws=Wire,
-            ws_max_size=LARGEST_FRAME,
-            # A compressor per connection would cost more than all the rest of it.
+            ws_max_size=MAX_FRAME_BYTES,
+            # A compressor per connection would cost more than the rest of it.
             ws_per_message_deflate=False,
             ws_ping_interval=None,  # Engine.IO has its own
-            timeout_keep_alive=75,  # longer than the edge keeps an idle connection
-            timeout_graceful_shutdown=5,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )
     )
     # uvicorn would stop at the signal itself; here it has to wait for the edge.
-    server.capture_signals = _no_capture  # type: ignore[method-assign]
+    server.capture_signals = _ignore_signals  # type: ignore[method-assign]
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -88,30 +95,27 @@ async def serve(door: Door, host: str, port: int, background: list[asyncio.Task[
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(stop.wait())
         log.info("ready", port=port)
-        await asyncio.wait([serving, stopping, *background], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([serving, stopping, ended], return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
-            door.leaving = True
-            log.info("draining", clients=len(door.sockets.clients))
-            await asyncio.sleep(LEAVING)
-            await door.sockets.drain(SPREAD)
+            application.stopping = True
+            log.info("draining", clients=len(application.sockets.clients))
+            await asyncio.sleep(UNREADY_S)
+            await application.sockets.drain(DRAIN_S)
             server.should_exit = True
         stopping.cancel()
         await serving
-    for task in background:
-        if task.done():
-            task.result()  # ends the process with what went wrong
 
 
 def _listen(host: str, port: int) -> socket.socket:
     listener = socket.create_server((host, port), backlog=BACKLOG)
-    # Taken over by every connection that is accepted.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    # Accepted connections inherit it.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     listener.setblocking(False)
     return listener
 
 
 @contextlib.contextmanager
-def _no_capture() -> Iterator[None]:
+def _ignore_signals() -> Iterator[None]:
     yield
 
 

@@ -1,4 +1,4 @@
-"""One connection: what it may cost, and how updates leave for it."""
+"""One connection: its cost limits, and the delivery of updates to it."""
 
 import asyncio
 import contextlib
@@ -10,41 +10,46 @@ from weakref import WeakValueDictionary
 import structlog
 from engineio.packet import MESSAGE, Packet
 
+from common.background import Background
 from common.errors import InvalidRequest, RateLimited, ServiceError, Unavailable
 from realtime import update as updates
-from realtime.mailbox import CAPACITY, Mailbox
+from realtime.mailbox import CAPACITY_BYTES, Mailbox
 from realtime.slots import Slot
 from realtime.update import Update
-from realtime.websocket import LINGER, Wire
+from realtime.websocket import LINGER_S, Wire
 
 log = structlog.get_logger()
 
-# A client hears at most this often: as often as a screen shows something new, in seconds.
-PERIOD = 1 / 60
-# A client that takes nothing for so long is disconnected, in seconds.
-PATIENCE = 10.0
-# Packets that a client may send: so many at once, and so many a second.
-BURST, RATE = 200, 20.0
-# Requests of one client that are worked on at a time.
-AT_ONCE = 8
-# engineio's own queue (acknowledgements, pings) of a client that does not read them.
-MOST_QUEUED = 256
+# The shortest time between two batches of updates: a screen shows nothing new more often.
+PERIOD_S = 1 / 60
+# A client that reads nothing for this long is disconnected.
+READ_TIMEOUT_S = 10.0
+# Packets a client may send at once, and per second.
+BURST, RATE_PER_S = 200, 20.0
+# Requests of one client that run at a time.
+MAX_CONCURRENT_REQUESTS = 8
+# Packets (acknowledgements, pings) in engineio's queue of a client that does not read.
+MAX_QUEUED_PACKETS = 256
 
-FLOOD = RateLimited(f"more than {RATE:g} messages a second; send less", limit=int(RATE))
-BINARY = InvalidRequest("binary messages mean nothing here")
-NOT_READING = Unavailable(f"nothing was read for {PATIENCE:g} s; connect again", retry_after=1)
-OVERFLOW = Unavailable("more is waiting than a client may have waiting; connect again")
+FLOOD = RateLimited(
+    f"more than {RATE_PER_S:g} messages a second; send fewer", limit=int(RATE_PER_S)
+)
+BINARY = InvalidRequest("binary messages are not supported; send JSON")
+NOT_READING = Unavailable(
+    f"the client read nothing for {READ_TIMEOUT_S:g} s; connect again", retry_after=1
+)
+OVERFLOW = Unavailable("the client reads too slowly and its mailbox is full; connect again")
 
 
 class Client:
-    """Made when an Engine.IO connection is, and known by its id.
+    """An Engine.IO connection, identified by the connection's id.
 
     Attributes:
-        socket: engineio's; has a `wire` once it is a WebSocket.
-        account, key, token: who it is, once admitted; a page's session for a key.
-        gone: nothing is delivered any more.
-        busy: free for requests of this client.
-        waiting_since: when the mailbox was last empty or taken from, monotonic.
+        socket: engineio's socket; it has a `wire` once it is a WebSocket.
+        account, key, token: the caller's identity, once admitted. A page's session is its key.
+        closed: nothing is delivered any more.
+        requests: free slots for this client's requests.
+        waiting_since_s: when the mailbox was last empty or emptied in part, monotonic.
     """
 
     def __init__(self, id: str, socket: Any, pump: "Pump") -> None:
@@ -56,23 +61,23 @@ class Client:
         self.token = ""
         self.slot: Slot | None = None
         self.models: set[str] = set()
-        self.gone = False
-        self.busy = asyncio.Semaphore(AT_ONCE)
+        self.closed = False
+        self.requests = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
         self.mailbox = Mailbox()
-        self.waiting_since = 0.0
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._next = 0.0
+        self.waiting_since_s = 0.0
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._next_batch_s = 0.0
         self._allowance = float(BURST)
-        self._counted = time.monotonic()
+        self._counted_s = time.monotonic()
         self._receive: Callable[[Packet], Awaitable[None]] = socket.receive
         socket.receive = self.receive
 
-    def turn(self, model: str) -> asyncio.Lock:
-        """What it asks about one model is done in the order in which it came."""
-        return self._turns.setdefault(model, asyncio.Lock())
+    def lock(self, model: str) -> asyncio.Lock:
+        """Return the lock that keeps requests about one model in the order they came."""
+        return self._locks.setdefault(model, asyncio.Lock())
 
-    def waits_for(self, topic: str) -> bool:
-        """Whether there are updates of a topic that it has not got yet."""
+    def has_waiting(self, topic: str) -> bool:
+        """Whether updates of a topic wait for delivery."""
         return topic in self.mailbox.latest
 
     @property
@@ -80,143 +85,142 @@ class Client:
         return getattr(self.socket, "wire", None)
 
     async def receive(self, packet: Packet) -> None:
-        """In place of engineio's: nothing is worked on that is too much, or of the wrong kind."""
-        if self.gone:
+        """Replace engineio's `receive`: refuse floods and binary packets before any work."""
+        if self.closed:
             return
         now = time.monotonic()
-        self._allowance = min(self._allowance + (now - self._counted) * RATE, BURST) - 1
-        self._counted = now
-        if self._allowance < 0 or self.socket.queue.qsize() > MOST_QUEUED:
+        self._allowance = min(self._allowance + (now - self._counted_s) * RATE_PER_S, BURST) - 1
+        self._counted_s = now
+        if self._allowance < 0 or self.socket.queue.qsize() > MAX_QUEUED_PACKETS:
             self.dismiss(FLOOD)
         elif packet.binary or (packet.packet_type == MESSAGE and str(packet.data)[:1] in "56"):
-            # Attachments would be gathered in memory until all of them are there.
+            # Attachments would be collected in memory until the last one comes.
             self.dismiss(BINARY)
         else:
             await self._receive(packet)
 
-    def deliver(self, update: Update, now: float) -> None:
-        """Now, if it hears nothing else in this period; else when its turn comes."""
-        if self.gone:
+    def deliver(self, update: Update, now_s: float) -> None:
+        """Deliver at once if nothing else went out in this period, else with the next batch."""
+        if self.closed:
             return
-        if not self.mailbox.size and now >= self._next:
+        if not self.mailbox.size_bytes and now_s >= self._next_batch_s:
             wire = self.wire
-            if wire is not None and self._is_free(wire):
-                self._next = now + PERIOD
+            if wire is not None and self._can_send(wire):
+                self._next_batch_s = now_s + PERIOD_S
                 wire.transport.write(update.frame)
                 return
-        self._wait(self.mailbox.put(update), now)
+        self._wait(self.mailbox.put(update), now_s)
 
-    def keep(self, update: Update, after: str | None = "") -> None:
-        """Deliver for certain, or disconnect the client: never drop.
+    def deliver_guaranteed(self, update: Update, after: str | None = "") -> None:
+        """Deliver without fail, or disconnect the client: never drop.
 
-        Overtakes updates that wait, but for those of the topic `after` (None: of all topics).
+        The update overtakes those that wait, except those of the topic `after` (None: of
+        every topic).
         """
-        if not self.gone:
-            self._wait(self.mailbox.keep(update, after), time.monotonic())
+        if not self.closed:
+            self._wait(self.mailbox.put_guaranteed(update, after), time.monotonic())
             self.flush(time.monotonic())
 
-    def _wait(self, fits: bool, now: float) -> None:
+    def _wait(self, fits: bool, now_s: float) -> None:
         if not fits:
-            self.dismiss(OVERFLOW, back=True)
+            self.dismiss(OVERFLOW, reconnect=True)
             return
-        if not self.waiting_since:
-            self.waiting_since = now
+        if not self.waiting_since_s:
+            self.waiting_since_s = now_s
         self.pump.add(self)
 
-    def _is_free(self, wire: Wire | None) -> bool:
-        """What engineio has queued goes first; during the upgrade nothing goes."""
+    def _can_send(self, wire: Wire | None) -> bool:
+        """Whether nothing else goes first: packets in engineio's queue, or an upgrade under way."""
         socket = self.socket
         if socket.closed or socket.upgrading or not socket.queue.empty():
             return False
         return wire.ready if socket.upgraded and wire is not None else not socket.upgraded
 
     async def has_room(self) -> None:
-        """Wait until at most half the mailbox is full, or the client is gone."""
-        while self.mailbox.size > CAPACITY // 2 and not self.gone:  # noqa: ASYNC110  (the pump's pace)
-            await asyncio.sleep(PERIOD)
+        """Wait until at most half the mailbox is full, or the client is closed."""
+        while self.mailbox.size_bytes > CAPACITY_BYTES // 2 and not self.closed:  # noqa: ASYNC110  (the pump's pace)
+            await asyncio.sleep(PERIOD_S)
 
-    async def has_kept(self) -> None:
-        """Wait until everything that must arrive has been handed over, or the client is gone."""
-        while self.mailbox.kept and not self.gone:  # noqa: ASYNC110  (the pump's pace)
-            await asyncio.sleep(PERIOD)
+    async def has_sent_guaranteed(self) -> None:
+        """Wait until every guaranteed update was sent, or the client is closed."""
+        while self.mailbox.guaranteed and not self.closed:  # noqa: ASYNC110  (the pump's pace)
+            await asyncio.sleep(PERIOD_S)
 
-    def flush(self, now: float) -> bool:
-        """Hand over what waits, if the client takes it; True when nothing waits any more."""
+    def flush(self, now_s: float) -> bool:
+        """Send the next batch if the client reads; return True once nothing waits."""
         if not self.mailbox:
-            self.waiting_since = 0.0
+            self.waiting_since_s = 0.0
             return True
-        if now >= self._next and self._is_free(wire := self.wire):
-            taken = self.mailbox.take()
+        if now_s >= self._next_batch_s and self._can_send(wire := self.wire):
+            batch = self.mailbox.take()
             if self.socket.upgraded and wire is not None:
-                wire.transport.write(b"".join([update.frame for update in taken]))
+                wire.transport.write(b"".join([update.frame for update in batch]))
             else:
-                for update in taken:
+                for update in batch:
                     self.socket.queue.put_nowait(Packet(MESSAGE, update.text[1:].decode()))
-            self._next = now + PERIOD
-            self.waiting_since = now
-        elif now - self.waiting_since > PATIENCE:
-            self.dismiss(NOT_READING, back=True)
+            self._next_batch_s = now_s + PERIOD_S
+            self.waiting_since_s = now_s
+        elif now_s - self.waiting_since_s > READ_TIMEOUT_S:
+            self.dismiss(NOT_READING, reconnect=True)
         return False
 
-    def dismiss(self, reason: ServiceError, *, back: bool = False) -> None:
-        """Tell why, then close.
+    def dismiss(self, reason: ServiceError, *, reconnect: bool = False) -> None:
+        """Send the reason, then close.
 
         Args:
             reason: sent as an `error` event.
-            back: whether the client should connect again by itself. Socket.IO's
-                clients do when the transport closes, and do not when the server
-                says that it disconnects them.
+            reconnect: whether the client should connect again by itself. Socket.IO's
+                clients do so when the transport closes, and do not when the server
+                disconnects them.
         """
-        if self.gone:
+        if self.closed:
             return
-        self.gone = True
+        self.closed = True
         log.info("client dismissed", reason=reason.message, account=self.account)
         self.mailbox.clear()
         wire = self.wire
-        told = updates.error(reason)
-        goodbye = b"" if back else b"\x81\x0241"
+        error = updates.error(reason)
+        goodbye = b"" if reconnect else b"\x81\x0241"
         if wire is not None and self.socket.upgraded:
             if wire.is_open:
-                wire.transport.write(told.frame + goodbye)
-            wire.leave(1013 if back else 1008, reason.message)
+                wire.transport.write(error.frame + goodbye)
+            wire.leave(1013 if reconnect else 1008, reason.message)
         else:
-            self.socket.queue.put_nowait(Packet(MESSAGE, told.text[1:].decode()))
-            if not back:
+            self.socket.queue.put_nowait(Packet(MESSAGE, error.text[1:].decode()))
+            if not reconnect:
                 self.socket.queue.put_nowait(Packet(MESSAGE, "1"))
-            self.pump.do(self._end_polling())
+            self.pump.run(self._end_polling())
 
     async def _end_polling(self) -> None:
-        with contextlib.suppress(Exception):  # whatever engineio says: it is over
+        with contextlib.suppress(Exception):  # engineio may say anything: the client is closed
             await self.socket.close(wait=False)
-        await asyncio.sleep(LINGER)
-        if (wire := self.wire) is not None:  # it was just being upgraded
+        await asyncio.sleep(LINGER_S)
+        if (wire := self.wire) is not None:  # an upgrade was under way
             wire.transport.abort()
 
 
 class Pump:
-    """Goes round the clients for whom something waits, once in a `PERIOD`."""
+    """Flushes the clients with a backlog, once per `PERIOD_S`."""
 
     def __init__(self) -> None:
         self._waiting: dict[Client, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Background()
 
     def add(self, client: Client) -> None:
         self._waiting[client] = None
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PERIOD, self._round)
+            self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._flush_all)
 
-    def _round(self) -> None:
+    def _flush_all(self) -> None:
         self._timer = None
-        now = time.monotonic()
+        now_s = time.monotonic()
         for client in list(self._waiting):
-            if client.gone or client.flush(now):
+            if client.closed or client.flush(now_s):
                 del self._waiting[client]
         if self._waiting:
-            self._timer = asyncio.get_running_loop().call_later(PERIOD, self._round)
+            self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._flush_all)
 
-    def do(self, work: Any) -> None:
-        """Run something that nobody waits for; a failure is logged by asyncio's handler."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def run(self, work: Any) -> None:
+        """Run a coroutine that nobody awaits; asyncio's handler logs a failure."""
+        self._tasks.start(work)

@@ -1,27 +1,20 @@
-"""How far a client has heard a model, as text that it keeps and hands back."""
+"""A client's position in a model's history, as text that the client keeps and hands back."""
 
 import re
-import time
 import zlib
-from datetime import datetime
 
-from common.contracts.monitoring import (
-    EPOCH,
-    LAST_ARRIVAL,
-    LAST_TIME,
-    MICROSECOND,
-    AlertNews,
-    Heard,
-)
+from common.contracts.alerts import AlertEvent
+from common.contracts.history import MAX_ARRIVAL, Position
+from common.contracts.timestamps import MAX_TIME_US, now_us, to_us
 
-# What was recorded so long ago, in seconds, has been told: a commit takes at
-# most five (metrics.writer.PATIENCE), and other clocks may be behind ours.
-MARGIN = 7.0
-# What was recorded so long before the newest that was heard has been heard as
-# well, whoever recorded it: so a cursor is no longer for being old.
-SETTLED = 60.0
-# Writers that are remembered, and alerts of the last minute.
-MOST_PLACES = MOST_ALERTS = 16
+# A sample recorded longer ago than this has been published: a commit takes at most 5 s
+# (metrics.writer), and other clocks may be behind ours.
+MARGIN_S = 7.0
+# A sample that arrived this long before the newest one received counts as received, from any
+# writer. So an old cursor reaches no further back than a new one.
+SETTLED_S = 60.0
+# Writers remembered, and alerts of the last minute.
+MAX_PLACES = MAX_ALERTS = 16
 
 _TEXT = re.compile(
     r"c1((?:\.[0-9a-f]{1,16}){2})"
@@ -31,12 +24,12 @@ _TEXT = re.compile(
 
 
 class Cursor:
-    """What `common.contracts.monitoring.Heard` says, while it goes on.
+    """A mutable `common.contracts.monitoring.Position` that tracks what a client has received.
 
-    A writer's samples are told in the order of their arrival, two writers'
-    in any order; so there is a place for each. Alerts are told nearly in the
-    order of their times: up to `alerted` all have been heard, and later ones
-    are remembered each.
+    The samples of one writer are published in the order of their arrival, those of two
+    writers in any order, so each writer has a place of its own. Alerts come nearly in the
+    order of their times: every alert up to `alerted` was received, and the later ones are
+    remembered one by one in `alerts`, by fingerprint.
     """
 
     __slots__ = ("_text", "alerted", "alerts", "floor", "places")
@@ -56,23 +49,35 @@ class Cursor:
 
     @classmethod
     def now(cls) -> "Cursor":
-        """Of whoever begins to hear."""
-        moment = _now() - int(MARGIN * 1e6)
-        return cls(moment * 256 + 255, moment, [])
+        """Return the cursor of a client that starts now."""
+        return cls.at(now_us() - int(MARGIN_S * 1e6))
+
+    @classmethod
+    def at(cls, moment: int) -> "Cursor":
+        """Return the cursor of a client that received everything up to a moment.
+
+        Args:
+            moment: in microseconds since 2000.
+        """
+        return cls(min(moment * 256 + 255, MAX_ARRIVAL), moment, [])
 
     @classmethod
     def parse(cls, text: str) -> "Cursor":
-        """Raises ValueError with a sentence."""
+        """Read a cursor from text.
+
+        Raises:
+            ValueError: the text is no cursor; the message is a sentence for the caller.
+        """
         found = _TEXT.fullmatch(text)
         if found is None:
-            raise ValueError("since is a time as RFC 3339 has it, or the cursor of an update")
+            raise ValueError("send an RFC 3339 time, or the `cursor` of an update, unchanged")
         floor, alerted = (int(part, 16) for part in found[1].split(".")[1:])
-        places = [_numbers(pair) for pair in found[2].split(".")[1:]]
-        alerts = dict(_numbers(pair) for pair in found[3].split("~")[1:])
+        places = [_pair(text) for text in found[2].split(".")[1:]]
+        alerts = dict(_pair(text) for text in found[3].split("~")[1:])
         arrivals = [floor, *(arrival for arrival, _ in places)]
         times = [alerted, *(at for _, at in places), *alerts.values()]
-        if max(arrivals) > LAST_ARRIVAL or max(times) > LAST_TIME:
-            raise ValueError("there is no such cursor")
+        if max(arrivals) > MAX_ARRIVAL or max(times) > MAX_TIME_US:
+            raise ValueError("not a cursor of this server; send the `cursor` of an update")
         return cls(floor, alerted, places, alerts)
 
     @property
@@ -84,57 +89,50 @@ class Cursor:
         return self._text
 
     @property
-    def heard(self) -> Heard:
-        return Heard(floor=self.floor, alerted=self.alerted, places=[*self.places.values()])
+    def position(self) -> Position:
+        return Position(floor=self.floor, alerted=self.alerted, places=[*self.places.values()])
 
-    def hear(self, arrival: int, at: int) -> None:
-        """A sample was told; 0 is the arrival of one that has none."""
+    def advance(self, arrival: int, at: int) -> None:
+        """Count a sample as received; an arrival of 0 means that it has none."""
         place = (arrival, at)
         if arrival <= 0 or place <= self.places.get(arrival & 255, (0, 0)):
             return
         self.places[arrival & 255] = place
         self._text = None
-        # A clock that is ahead, the writer's or whose cursor it is, hides nobody's samples.
-        settled = min(arrival // 256, _now()) - int(SETTLED * 1e6)
+        # A clock that is ahead (a writer's, or this cursor's) must not hide other writers' samples.
+        settled = min(arrival // 256, now_us()) - int(SETTLED_S * 1e6)
         if settled * 256 > self.floor:
             self.floor = settled * 256
             self.places = {n: place for n, place in self.places.items() if place[0] > self.floor}
-        if len(self.places) > MOST_PLACES:
+        if len(self.places) > MAX_PLACES:
             oldest, _ = self.places.pop(min(self.places, key=self.places.__getitem__))
             self.floor = max(self.floor, oldest)
 
-    def hear_alert(self, news: AlertNews) -> None:
-        if self.has_heard(news) or news.at is None:
+    def add_alert(self, news: AlertEvent) -> None:
+        """Count an alert as received."""
+        if self.covers(news) or news.at is None:
             return
-        self.alerts[_fingerprint(news)] = microseconds(news.at)
+        self.alerts[_fingerprint(news)] = to_us(news.at)
         self._text = None
-        settled = max(self.alerts.values()) - int(SETTLED * 1e6)
-        if len(self.alerts) > MOST_ALERTS:
+        settled = max(self.alerts.values()) - int(SETTLED_S * 1e6)
+        if len(self.alerts) > MAX_ALERTS:
             settled = max(settled, min(self.alerts.values()))
         if settled > self.alerted:
             self.alerted = settled
             self.alerts = {which: at for which, at in self.alerts.items() if at > settled}
 
-    def has_heard(self, news: AlertNews) -> bool:
+    def covers(self, news: AlertEvent) -> bool:
+        """Whether the client received an alert."""
         return news.at is None or (
-            microseconds(news.at) <= self.alerted or _fingerprint(news) in self.alerts
+            to_us(news.at) <= self.alerted or _fingerprint(news) in self.alerts
         )
 
 
-def microseconds(at: datetime) -> int:
-    """Since 2000."""
-    return (at - EPOCH) // MICROSECOND
-
-
-def _now() -> int:
-    return int((time.time() - EPOCH.timestamp()) * 1e6)
-
-
-def _numbers(pair: str) -> tuple[int, int]:
-    first, _, second = pair.partition("-")
+def _pair(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("-")
     return int(first, 16), int(second, 16)
 
 
-def _fingerprint(news: AlertNews) -> int:
-    """Two alerts of the same minute have the same one once in four thousand million."""
+def _fingerprint(news: AlertEvent) -> int:
+    """Return 32 bits of an alert's identity; two alerts of a minute collide once in 4e9."""
     return zlib.crc32(f"{news.id} {news.type}".encode())

@@ -1,51 +1,51 @@
-"""What waits for one client: bounded, and of each series only the newest value.
+"""The bounded mailbox of one client, in which the newest value of each series wins.
 
-Two compartments. What must arrive (alerts, what was missed, a farewell) is
-kept in order. Of updates the latest wins: one that has a value of every
-series of a waiting one takes its place, so that what waits is bounded by the
-number of series and not by how long the client does not read.
+It has two compartments. Guaranteed updates (alerts, replayed samples, a farewell)
+stay in order until they are delivered. Of all others the latest wins: an update that
+has a value for every series of a waiting one replaces it. The backlog is therefore
+bounded by the number of series, not by how long the client does not read.
 """
 
 from realtime.update import Update
 
-# Bytes that may wait. With a transport's 64 KiB and the kernel's buffers
-# (see __main__) a client that does not read costs less than 1 MiB.
-CAPACITY = 384 * 1024
-# What is handed over at once: updates, so that a browser can keep up (60 times
-# as many a second), and bytes of what is kept.
-UPDATES_AT_ONCE = 16
-BYTES_AT_ONCE = 64 * 1024
+# With a transport's 64 KiB and the kernel's buffers (see __main__), a client that
+# does not read costs less than 1 MiB.
+CAPACITY_BYTES = 384 * 1024
+# Updates delivered at once: few enough for a browser, which gets 60 such batches a second.
+MAX_BATCH_UPDATES = 16
+# Guaranteed updates delivered at once, in bytes.
+MAX_BATCH_BYTES = 64 * 1024
 
 
 class Mailbox:
-    __slots__ = ("kept", "latest", "replaced", "size")
+    __slots__ = ("guaranteed", "latest", "replaced", "size_bytes")
 
     def __init__(self) -> None:
-        self.kept: list[Update] = []
+        self.guaranteed: list[Update] = []
         self.latest: dict[str, list[Update]] = {}
-        self.size = 0
+        self.size_bytes = 0
         self.replaced = 0
 
     def __bool__(self) -> bool:
-        return self.size > 0
+        return self.size_bytes > 0
 
-    def keep(self, update: Update, after: str | None = "") -> bool:
-        """Hold until it can be delivered; False if the mailbox overflows.
+    def put_guaranteed(self, update: Update, after: str | None = "") -> bool:
+        """Hold an update until it is delivered; return False if the mailbox overflows.
 
-        Goes before updates that wait, but for those of the topic `after`
-        (None: of all topics), which are kept from then on as well.
+        It overtakes the updates that wait, except those of the topic `after` (None: of
+        every topic), which become guaranteed as well.
         """
         for topic in list(self.latest) if after is None else [after]:
-            self.kept += self.latest.pop(topic, ())
-        self.kept.append(update)
-        self.size += len(update.text)
-        return self.size <= CAPACITY
+            self.guaranteed += self.latest.pop(topic, ())
+        self.guaranteed.append(update)
+        self.size_bytes += len(update.text)
+        return self.size_bytes <= CAPACITY_BYTES
 
     def put(self, update: Update) -> bool:
-        """Hold until delivered or outdated; False if the mailbox overflows.
+        """Hold an update until it is delivered or replaced; return False on overflow.
 
-        A topic keeps its place in the queue, so a busy one does not starve; and
-        within a topic the order of what is left is the order of arrival.
+        A topic keeps its place in the queue, so a busy topic does not starve, and the
+        updates that remain within a topic keep their order of arrival.
         """
         waiting = self.latest.get(update.topic)
         if waiting is None:
@@ -53,30 +53,34 @@ class Mailbox:
         else:
             left = [one for one in waiting if not one.series <= update.series]
             self.replaced += len(waiting) - len(left)
-            self.size -= sum(len(one.text) for one in waiting) - sum(len(o.text) for o in left)
+            self.size_bytes -= _size_bytes(waiting) - _size_bytes(left)
             self.latest[update.topic] = [*left, update]
-        self.size += len(update.text)
-        return self.size <= CAPACITY
+        self.size_bytes += len(update.text)
+        return self.size_bytes <= CAPACITY_BYTES
 
     def take(self) -> list[Update]:
-        """The next ones to deliver, at most what goes at once."""
-        taken: list[Update] = []
+        """Remove and return the next batch."""
+        batch: list[Update] = []
         size = 0
-        for update in self.kept:
-            if size and size + len(update.text) > BYTES_AT_ONCE:
+        for update in self.guaranteed:
+            if size and size + len(update.text) > MAX_BATCH_BYTES:
                 break
-            taken.append(update)
+            batch.append(update)
             size += len(update.text)
-        del self.kept[: len(taken)]
-        if not self.kept:
-            while self.latest and len(taken) < UPDATES_AT_ONCE:
+        del self.guaranteed[: len(batch)]
+        if not self.guaranteed:
+            while self.latest and len(batch) < MAX_BATCH_UPDATES:
                 updates = self.latest.pop(next(iter(self.latest)))
-                taken += updates
-                size += sum(len(update.text) for update in updates)
-        self.size -= size
-        return taken
+                batch += updates
+                size += _size_bytes(updates)
+        self.size_bytes -= size
+        return batch
 
     def clear(self) -> None:
-        self.kept.clear()
+        self.guaranteed.clear()
         self.latest.clear()
-        self.size = 0
+        self.size_bytes = 0
+
+
+def _size_bytes(updates: list[Update]) -> int:
+    return sum(len(update.text) for update in updates)

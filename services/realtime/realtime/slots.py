@@ -1,11 +1,10 @@
-"""Ten sockets for an account, exactly, however many replicas there are.
+"""Exactly ten sockets per account, across all replicas.
 
-Each socket holds one of its account's ten keys in a bucket. A key can be
-created once, so no two sockets hold the same. It vanishes 45 s after its
-replica last renewed it, so what a crash leaves behind heals by itself; and
-before an account is told that it is full, the keys of replicas that no longer
-answer on the bus are taken over, so that the clients of a killed replica need
-not wait for that.
+Each socket holds one of its account's ten keys in a key-value bucket. A key can be created
+once, so no two sockets hold the same one. It expires 45 s after its replica last renewed
+it, so a crash leaves nothing behind for long. Before an account is refused, the keys of
+replicas that no longer answer on the bus are taken over, so that the clients of a killed
+replica need not wait for that either.
 """
 
 import asyncio
@@ -22,6 +21,7 @@ from nats.aio.msg import Msg
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.kv import KeyValue
 
+from common.background import retry
 from common.bus import NatsBus, token
 from common.errors import RateLimited, Unavailable
 
@@ -29,28 +29,30 @@ log = structlog.get_logger()
 
 BUCKET = "sockets"
 PER_ACCOUNT = 10
-# Seconds a key lives, and between renewals: two may fail.
-LIFE, RENEWAL = 45.0, 15.0
-# How many renewals are under way at a time.
-AT_ONCE = 16
-# Seconds after the connection to the bus was made during which silence of
-# another replica means nothing: it may not be back yet.
-SETTLING = 3.0
+# A key's lifetime, and the time between renewals: two may fail.
+TTL_S, RENEWAL_S = 45.0, 15.0
+# Renewals that run at a time.
+MAX_CONCURRENT_RENEWALS = 16
+# After the bus connection was made, how long another replica's silence means nothing: it may
+# not have reconnected yet.
+SETTLING_S = 3.0
+# How long another replica may take to say that it is alive.
+ALIVE_TIMEOUT_S = 1.0
 
-# What there is when somebody deleted the bucket.
-GONE = (nats.js.errors.NotFoundError, nats.js.errors.NoStreamResponseError)
+# The errors of a bucket that was deleted.
+MISSING = (nats.js.errors.NotFoundError, nats.js.errors.NoStreamResponseError)
 
 
 def full() -> RateLimited:
-    """A new one each time: one that is raised again and again keeps all that it passed through."""
+    """Return a new error: one raised repeatedly would keep every traceback it passed through."""
     return RateLimited(
-        f"more than {PER_ACCOUNT} sockets; close one of the others first", limit=PER_ACCOUNT
+        f"all {PER_ACCOUNT} sockets of the account are in use; close one first", limit=PER_ACCOUNT
     )
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """`holder`: the key's value; `lock`: it is not given back while it is being renewed."""
+    """A key of the bucket: `holder` is its value, `lock` keeps release and renewal apart."""
 
     account: str
     key: str
@@ -60,60 +62,58 @@ class Slot:
 
 
 class Slots:
-    """The slots that this replica's sockets hold.
+    """The slots held by this replica's sockets.
 
     Args:
-        bus: where the bucket is.
-        owner: this replica's id; it answers at `alive_subject(owner)`.
+        bus: the connection to the bucket's server.
+        owner: this replica's id, under which it answers at `alive_subject(owner)`.
     """
 
     def __init__(self, bus: NatsBus, owner: str) -> None:
         self.bus = bus
         self.owner = owner
         self.held: dict[Slot, Callable[[], None]] = {}
-        self.connected_since = time.monotonic()
+        self.connected_since_s = time.monotonic()
         self._bucket: KeyValue | None = None
 
     async def start(self) -> None:
-        """Make the bucket, or find it; waits for the bus as long as it takes."""
+        """Create or find the bucket; wait for the bus as long as it takes."""
         await self.bus.client.subscribe(alive_subject(self.owner), cb=_answer)
-        while True:
-            try:
-                await self._open()
-            except Unavailable as error:
-                log.warning("waiting for the bucket of sockets", error=error.message)
-                await asyncio.sleep(0.5)
-            else:
-                return
+        await retry(self._open, Unavailable, waiting_for="the slot bucket")
 
     async def _open(self) -> KeyValue:
         if self._bucket is None:
-            # In memory, since thousands are renewed all the time; when the bus
-            # is started again, `renew` brings back what is held.
+            # In memory: thousands of keys are renewed all the time, and after a restart of
+            # the bus `renew` creates those that are held.
             config = KeyValueConfig(
-                bucket=BUCKET, history=1, ttl=LIFE, direct=True, storage=StorageType.MEMORY
+                bucket=BUCKET,
+                history=1,
+                ttl=TTL_S,
+                direct=True,
+                storage=StorageType.MEMORY,
+                replicas=self.bus.stream_replicas,
             )
             try:
                 self._bucket = await self.bus.client.jetstream().create_key_value(config)
             except (nats.errors.Error, OSError, TimeoutError) as error:
-                raise Unavailable("the bus is away", retry_after=1) from error
+                raise Unavailable("the bus is unavailable; try again", retry_after=1) from error
         return self._bucket
 
     async def claim(self, account: str, lost: Callable[[], None]) -> Slot:
-        """One of the account's slots; `lost` is called if it is taken away again.
+        """Claim one of the account's slots; `lost` is called if another replica takes it.
 
         Raises:
-            RateLimited: all are held, by sockets that are there.
-            Unavailable: nobody can count.
+            RateLimited: sockets that are open hold all of them.
+            Unavailable: the bucket cannot be reached.
         """
         bucket = await self._open()
         try:
             slot = await self._create(bucket, account) or await self._take_over(bucket, account)
-        except GONE as error:
-            self._bucket = None  # made again by the next one
+        except MISSING as error:
+            self._bucket = None  # the next caller creates it
             raise Unavailable("sockets cannot be counted; try again", retry_after=1) from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise Unavailable("the bus is away", retry_after=1) from error
+            raise Unavailable("the bus is unavailable; try again", retry_after=1) from error
         if slot is None:
             raise full()
         self.held[slot] = lost
@@ -121,7 +121,7 @@ class Slots:
 
     async def _create(self, bucket: KeyValue, account: str) -> Slot | None:
         holder = self._holder()
-        # In random order, so that sockets that come together rarely meet at a key.
+        # In random order, so that sockets opened together rarely try the same key.
         for number in random.sample(range(PER_ACCOUNT), PER_ACCOUNT):
             key = f"{token(account)}.{number}"
             try:
@@ -131,11 +131,11 @@ class Slots:
         return None
 
     def _holder(self) -> bytes:
-        """Which replica, and which of its sockets."""
+        """Return a new key value: the replica's id and a socket's."""
         return f"{self.owner}.{secrets.token_hex(4)}".encode()
 
     async def _take_over(self, bucket: KeyValue, account: str) -> Slot | None:
-        if time.monotonic() - self.connected_since < SETTLING:
+        if time.monotonic() - self.connected_since_s < SETTLING_S:
             return None
         alive: dict[str, bool] = {self.owner: True}
         for number in range(PER_ACCOUNT):
@@ -150,15 +150,15 @@ class Slots:
                     revision = await bucket.update(key, holder, entry.revision)
                     return Slot(account, key, holder, revision)
             except nats.js.errors.KeyNotFoundError:
-                return await self._create(bucket, account)  # one was given back meanwhile
+                return await self._create(bucket, account)  # one was released meanwhile
             except nats.js.errors.KeyWrongLastSequenceError:
                 continue
         return None
 
     async def _answers(self, owner: str) -> bool:
-        """Whether a replica is there; only the server's own word counts as no."""
+        """Whether a replica is alive; only the bus server's "no responders" counts as no."""
         try:
-            await self.bus.client.request(alive_subject(owner), b"", timeout=1)
+            await self.bus.client.request(alive_subject(owner), b"", timeout=ALIVE_TIMEOUT_S)
         except nats.errors.NoRespondersError:
             return False
         except (nats.errors.Error, OSError, TimeoutError):
@@ -166,23 +166,23 @@ class Slots:
         return True
 
     async def release(self, slot: Slot) -> None:
-        """Give it back; if the bus is away it will vanish by itself."""
+        """Release a slot; if the bus is unavailable, it expires."""
         if self.held.pop(slot, None) is None:
             return
         try:
             async with slot.lock:
                 await (await self._open()).delete(slot.key, last=slot.revision)
         except (nats.errors.Error, OSError, TimeoutError, Unavailable) as error:
-            log.info("slot not given back", error=repr(error))
+            log.info("slot not released", error=repr(error))
 
-    async def keep(self) -> None:
-        """Renew what is held, for ever."""
+    async def keep_renewing(self) -> None:
+        """Renew every held slot, for ever."""
         while True:
-            await asyncio.sleep(RENEWAL)
+            await asyncio.sleep(RENEWAL_S)
             await self.renew()
 
     async def renew(self) -> None:
-        limit = asyncio.Semaphore(AT_ONCE)
+        limit = asyncio.Semaphore(MAX_CONCURRENT_RENEWALS)
 
         async def one(slot: Slot) -> None:
             async with limit, slot.lock:
@@ -195,7 +195,7 @@ class Slots:
         try:
             try:
                 await self._update(await self._open(), slot)
-            except GONE:
+            except MISSING:
                 self._bucket = None
                 await self._update(await self._open(), slot)
         except (nats.errors.Error, OSError, TimeoutError, Unavailable) as error:
@@ -207,7 +207,7 @@ class Slots:
         except nats.js.errors.KeyWrongLastSequenceError:
             if await self._is_held(bucket, slot):
                 return
-            # It vanished while the bus was away, and perhaps somebody else has it now.
+            # It expired while the bus was unavailable, and another socket may hold it now.
             other = await self._create(bucket, slot.account)
             if other is not None:
                 slot.key, slot.holder, slot.revision = other.key, other.holder, other.revision
@@ -215,7 +215,7 @@ class Slots:
                 lost()
 
     async def _is_held(self, bucket: KeyValue, slot: Slot) -> bool:
-        """Whether the last renewal was done, and only the word of it lost."""
+        """Whether the last renewal succeeded and only its acknowledgement was lost."""
         try:
             entry = await bucket.get(slot.key)
         except nats.js.errors.KeyNotFoundError:

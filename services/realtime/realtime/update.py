@@ -1,22 +1,23 @@
-"""An event as clients get it, encoded once however many they are."""
+"""An event on its way to clients, encoded once for all of them."""
 
 from functools import cached_property
 from typing import Any
 
 import orjson
 
+from common.contracts.alerts import AlertEvent
 from common.contracts.benchmarking import BenchmarkProgress
-from common.contracts.monitoring import AlertNews, MetricUpdate
+from common.contracts.history import MetricUpdate
 from common.errors import ServiceError
 
 
 class Update:
-    """One Socket.IO event on its way out.
+    """One outgoing Socket.IO event.
 
     Attributes:
-        topic: what it is about; a newer update of the same topic may replace it.
-        series: which of the topic's series it has a value of; replaced by an
-            update that has them all.
+        topic: the subject of the event; a newer update of the same topic may replace this one.
+        series: the topic's series that the update has a value of. An update is replaced only
+            by one that has all of its series.
         text: the Engine.IO packet: `4` (message), `2` (event), and a JSON array.
     """
 
@@ -26,12 +27,12 @@ class Update:
         self.topic = topic
         self.series = frozenset(series)
         self.text = b"42" + orjson.dumps([event, data])
-        self._parts: dict[frozenset[str], Update | None] = {}
-        self._marked: tuple[str, Update] | None = None
+        self._selections: dict[frozenset[str], Update | None] = {}
+        self._with_cursor: tuple[str, Update] | None = None
 
     @cached_property
     def frame(self) -> bytes:
-        """The WebSocket frame (RFC 6455, 5.2): not masked by a server, so the same for all."""
+        """The WebSocket frame (RFC 6455, 5.2): unmasked, so the same for every client."""
         size = len(self.text)
         if size < 126:
             return bytes((0x81, size)) + self.text
@@ -39,35 +40,41 @@ class Update:
             return b"\x81\x7e" + size.to_bytes(2, "big") + self.text
         return b"\x81\x7f" + size.to_bytes(8, "big") + self.text
 
-    def part(self, wanted: frozenset[str]) -> "Update | None":
-        """Only the wanted metrics, or None if there are none; the same object for the same wish."""
-        if wanted >= self.series:
+    def select(self, metrics: frozenset[str]) -> "Update | None":
+        """Return the update with only these metrics, or None if it has none of them.
+
+        Equal selections share one object, so each is encoded once.
+        """
+        if metrics >= self.series:
             return self
-        if wanted not in self._parts:
-            metrics = {k: v for k, v in self.data["metrics"].items() if k in wanted}
-            data = {**self.data, "metrics": metrics}
-            self._parts[wanted] = Update(self.event, data, self.topic, metrics) if metrics else None
-        return self._parts[wanted]
+        if metrics not in self._selections:
+            chosen = {k: v for k, v in self.data["metrics"].items() if k in metrics}
+            data = {**self.data, "metrics": chosen}
+            update = Update(self.event, data, self.topic, chosen) if chosen else None
+            self._selections[metrics] = update
+        return self._selections[metrics]
 
-    def marked(self, cursor: str) -> "Update":
-        """With a cursor; the same object for the same one."""
-        if self._marked is None or self._marked[0] != cursor:
+    def with_cursor(self, cursor: str) -> "Update":
+        """Return the update with a cursor; equal cursors share one object."""
+        if self._with_cursor is None or self._with_cursor[0] != cursor:
             data = {**self.data, "cursor": cursor}
-            self._marked = cursor, Update(self.event, data, self.topic, self.series)
-        return self._marked[1]
+            self._with_cursor = cursor, Update(self.event, data, self.topic, self.series)
+        return self._with_cursor[1]
 
 
-def topic_of(model: str) -> str:
+def model_topic(model: str) -> str:
     return f"model {model}"
 
 
 def metric_update(body: MetricUpdate) -> Update:
     data = {"modelId": body.model_id, "timestamp": body.timestamp, "metrics": body.metrics}
-    return Update("metric_update", data, topic_of(body.model_id), body.metrics)
+    return Update("metric_update", data, model_topic(body.model_id), body.metrics)
 
 
-def alert(body: AlertNews) -> Update:
-    data = body.model_dump(mode="json", include={"model_id", "type", "message", "severity"})
+def alert(body: AlertEvent) -> Update:
+    # As the API reference shows it, and the rule's id.
+    shown = {"model_id", "type", "message", "severity", "rule_id"}
+    data = body.model_dump(mode="json", include=shown)
     return Update("alert", data)
 
 

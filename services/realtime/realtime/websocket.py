@@ -1,9 +1,11 @@
-"""uvicorn's WebSocket, with a way past its message layer for frames that are ready made."""
+"""uvicorn's WebSocket with a shortcut for frames that are encoded already.
+
+It relies on uvicorn's private names (`handle_connect`, `conn`, `writable`, `close_sent`,
+`queue`); docs/decisions/011 says why, and tests/test_engine.py checks them.
+"""
 
 import asyncio
-from typing import Any, cast
 
-from engineio.async_drivers.asgi import WebSocket as EngineWebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
@@ -11,21 +13,20 @@ from common.errors import InvalidRequest
 from realtime import update
 
 EXTENSION = "lilypad.wire"
-LARGEST_FRAME = 64 * 1024
-# Seconds that a client has to take leave, before its connection is cut: one
-# that did not read may begin to, and find out why.
-LINGER = 1.0
-LINGER_LONGER = 5.0
+MAX_FRAME_BYTES = 64 * 1024
+# How long a closed connection stays open for the client to read the reason: briefly if it
+# was reading, longer if it was not and may begin to.
+LINGER_S = 1.0
+STALLED_LINGER_S = 5.0
 
-TOO_LARGE = InvalidRequest(f"a message is at most {LARGEST_FRAME // 1024} KiB")
+TOO_LARGE = InvalidRequest(f"message too large; send at most {MAX_FRAME_BYTES // 1024} KiB")
 
 
 class Wire(WebSocketsSansIOProtocol):
-    """One connection.
+    """One WebSocket connection.
 
-    An update goes to hundreds of clients as the same bytes. Written here it
-    costs one call per client; through engineio's queue and writer task and
-    uvicorn's `send`, ten times as much.
+    Hundreds of clients get an update as the same bytes. Written to the transport, that is
+    one call per client instead of engineio's queue, its writer task and uvicorn's `send`.
     """
 
     def handle_connect(self, event: Request) -> None:
@@ -37,7 +38,7 @@ class Wire(WebSocketsSansIOProtocol):
 
     @property
     def ready(self) -> bool:
-        """Whether a frame may be written: open, and the client reads what it gets."""
+        """Whether a frame may be written: the connection is open and the client reads."""
         return self.writable.is_set() and self.is_open
 
     @property
@@ -45,29 +46,18 @@ class Wire(WebSocketsSansIOProtocol):
         return self.handshake_complete and not self.close_sent and not self.transport.is_closing()
 
     def leave(self, code: int, reason: str) -> None:
-        """Close with a reason; what the client does not take in time is thrown away."""
-        linger = LINGER if self.writable.is_set() else LINGER_LONGER
+        """Close with a reason; drop what the client does not read in time."""
+        linger_s = LINGER_S if self.writable.is_set() else STALLED_LINGER_S
         if self.is_open:
             self.conn.send_close(code, reason[:120])
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.close_sent = True
             self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-            self.writable.set()  # for whoever waits in `send`: it is over
-        asyncio.get_running_loop().call_later(linger, self.transport.abort)
+            self.writable.set()  # ends a `send` that waits for the client to read
+        asyncio.get_running_loop().call_later(linger_s, self.transport.abort)
 
     def handle_parser_exception(self) -> None:
-        """A frame that is too large: the client is told before it is disconnected."""
+        """Send the reason before disconnecting a client whose frame is too large."""
         if self.handshake_complete and self.conn.close_sent and self.conn.close_sent.code == 1009:
             self.transport.write(update.error(TOO_LARGE).frame)
         super().handle_parser_exception()
-
-
-class WebSocket(EngineWebSocket):  # type: ignore[misc]  # engineio has no types
-    """engineio's side: tells its socket which wire it has."""
-
-    async def __call__(self, environ: dict[str, Any]) -> Any:
-        extensions = cast("dict[str, Any]", environ["asgi.scope"].get("extensions") or {})
-        if EXTENSION in extensions:
-            # `handler` is a method of the engineio socket that is being served.
-            self.handler.__self__.wire = extensions[EXTENSION]["wire"]
-        return await super().__call__(environ)

@@ -1,4 +1,4 @@
-"""Two replicas behind Envoy on a real bus; who may connect and what was recorded is said here."""
+"""Two replicas behind Envoy on a real bus; the gateway and the metrics service are stand-ins."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,39 +21,37 @@ from common.contracts.access import (
     Credentials,
     KeyRevoked,
 )
-from common.contracts.benchmarking import PROGRESSED, BenchmarkProgress
-from common.contracts.monitoring import (
+from common.contracts.alerts import (
     ALERT_RAISED,
-    FIND_MODEL,
-    HISTORY,
     LIST_ALERTS,
-    METRICS_RECORDED,
-    RECALL,
     Alert,
-    AlertNews,
+    AlertEvent,
     Alerts,
     AlertsRequest,
-    Heard,
+)
+from common.contracts.benchmarking import PROGRESSED, BenchmarkProgress
+from common.contracts.history import (
+    HISTORY,
+    METRICS_RECORDED,
+    RECALL,
     History,
     HistoryRequest,
-    KnownModel,
     MetricUpdate,
-    ModelRequest,
     Moments,
+    Position,
     Recalled,
     RecallRequest,
-    parse_time,
 )
+from common.contracts.timestamps import parse_time, to_us
 from common.errors import NotFound, Unauthenticated, Unavailable
 from common.service import Service as Answers
 from local.services import Service
 from local.stack import Stack
-from realtime.cursor import microseconds
 
 REALTIME = (Service("realtime", replicas=2, http=True),)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
     with Stack(servers={"nats", "envoy"}, services=REALTIME) as running:
         yield running
@@ -61,14 +59,14 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def own_stack() -> Iterator[Stack]:
-    """For a test that breaks it."""
+    """A stack of its own, for a test that breaks it."""
     with Stack(servers={"nats", "envoy"}, services=REALTIME) as running:
         yield running
 
 
 @dataclass
 class Others:
-    """The other services' side of the contracts: keys are `<account>/<key id>`."""
+    """Stand-ins for the other services; an API key is `<account>/<key id>`."""
 
     gateway: NatsBus
     metrics: NatsBus
@@ -78,7 +76,7 @@ class Others:
     alerts: list[tuple[str, Alert]] = field(default_factory=list)
     last: int = 0
     away: bool = False
-    recalls: int | None = None  # how often the past can still be had; None: always
+    recalls: int | None = None  # recalls left before it is unavailable; None: unlimited
 
     async def authenticate(self, credentials: Credentials) -> Access:
         account, _, key = credentials.token.partition("/")
@@ -87,32 +85,31 @@ class Others:
         scopes = [] if key.startswith("none") else ["monitor:read"]
         return Access(account=account, key=key, scopes=scopes)
 
-    async def find_model(self, request: ModelRequest) -> KnownModel:
-        if (current.get().account, request.model_id) not in self.recorded:
-            raise NotFound("no such model")
-        return KnownModel(metrics=[])
-
     async def history(self, request: HistoryRequest) -> History:
-        """All are committed by one writer, so its place is all there is to know."""
+        """Answer for one writer, whose place says everything."""
         if self.away:
             raise Unavailable("the database is busy or away", retry_after=1)
-        everything = self.recorded[current.get().account, request.model_id]
-        heard = request.heard
-        if heard is None:
+        everything = self.recorded.get((current.get().account, request.model_id))
+        if everything is None:
+            raise NotFound("no metrics of such a model were recorded")
+        position = request.position
+        if position is None:
             assert request.since
-            moment = microseconds(request.since)
+            moment = to_us(request.since)
             seen = [u.arrival for u in everything if parse_time(u.timestamp) == request.since]
-            heard = Heard(floor=min(seen, default=moment * 256), alerted=moment, places=[])
-        after = max([heard.floor, *(arrival for arrival, _ in heard.places)])
+            position = Position(floor=min(seen, default=moment * 256), alerted=moment, places=[])
+        after = max([position.floor, *(arrival for arrival, _ in position.places)])
         found = [
-            (update.arrival, microseconds(parse_time(update.timestamp)))
+            (update.arrival, to_us(parse_time(update.timestamp)))
             for update in everything
             if update.arrival > after
             and (request.metrics is None or set(request.metrics) & set(update.metrics))
         ]
-        complete = len(found) <= request.most
+        complete = len(found) <= request.limit
         return History(
-            moments=Moments.pack(sorted(found)[-request.most :]), complete=complete, heard=heard
+            moments=Moments.pack(sorted(found)[-request.limit :]),
+            complete=complete,
+            position=position,
         )
 
     async def recall(self, request: RecallRequest) -> Recalled:
@@ -130,7 +127,7 @@ class Others:
                 )
                 for u in updates
             ]
-        return Recalled(updates=updates, told=len(asked))
+        return Recalled(updates=updates, count=len(asked))
 
     async def list_alerts(self, request: AlertsRequest) -> Alerts:
         of_account = [a for who, a in self.alerts if who == current.get().account]
@@ -141,7 +138,7 @@ class Others:
     ) -> str:
         """Commit, then publish, as the metrics service does; returns the timestamp."""
         now = datetime.now(UTC)
-        self.last = max(microseconds(now), self.last + 1)
+        self.last = max(to_us(now), self.last + 1)
         now = (now - timedelta(seconds=ago)).isoformat()
         update = MetricUpdate(
             model_id=model, timestamp=now, metrics=metrics, arrival=self.last * 256 + 1
@@ -152,24 +149,24 @@ class Others:
         return now
 
     async def tell(self, account: str, model: str, number: int) -> None:
-        """Publish what was committed some time ago."""
+        """Publish an update committed earlier."""
         update = self.recorded[account, model][number]
         await self.metrics.publish(METRICS_RECORDED, update, account, model)
 
     async def alert(self, account: str, model: str, type: str, *, tell: bool = True) -> None:
         number = f"alert_{len(self.alerts)}"
         row = Alert(
-            id=number, model_id=model, type=type, message="!", severity="warning", metric=None,
-            raised_at=datetime.now(UTC), recovered_at=None,
+            id=number, rule_id="latency", model_id=model, type=type, message="!",
+            severity="warning", metric=None, raised_at=datetime.now(UTC), recovered_at=None,
         )  # fmt: skip
         self.alerts.append((account, row))
         if tell:
             await self.tell_alert(account)
 
     async def tell_alert(self, account: str) -> None:
-        """Publish the account's last one, for the first time or again."""
+        """Publish the account's last alert, for the first time or again."""
         alert = next(alert for who, alert in reversed(self.alerts) if who == account)
-        news = AlertNews.model_validate({**alert.model_dump(), "at": alert.raised_at})
+        news = AlertEvent.model_validate({**alert.model_dump(), "at": alert.raised_at})
         await self.metrics.publish(ALERT_RAISED, news, account, alert.model_id)
 
     async def progress(self, account: str, run: str, done: int) -> None:
@@ -177,7 +174,7 @@ class Others:
         await self.benchmarker.publish(PROGRESSED, body, account, run)
 
     async def revoke(self, account: str, key: str) -> None:
-        """Only tell: whoever asks again still hears that the key is good."""
+        """Publish a revocation; a check still finds the key valid."""
         body = KeyRevoked(account=account, key=key)
         await self.gateway.publish(KEY_REVOKED, body, account, key)
 
@@ -190,57 +187,69 @@ async def connect_others(stack: Stack, stays: AsyncExitStack) -> Others:
     others = Others(*buses)
     gateway, metrics = Answers("gateway", buses[0]), Answers("metrics", buses[1])
     await gateway.answer(AUTHENTICATE, others.authenticate)
-    await metrics.answer(FIND_MODEL, others.find_model)
     await metrics.answer(HISTORY, others.history)
     await metrics.answer(RECALL, others.recall)
     await metrics.answer(LIST_ALERTS, others.list_alerts)
     return others
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def join_others() -> Callable[[Stack, AsyncExitStack], Awaitable[Others]]:
     return connect_others
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def others(stack: Stack) -> AsyncIterator[Others]:
     async with AsyncExitStack() as stays:
         yield await connect_others(stack, stays)
 
 
-class Watcher:
-    """A real Socket.IO client that remembers what it hears.
+async def _read_refusal(
+    _session: aiohttp.ClientSession, _context: object, request: aiohttp.TraceRequestEndParams
+) -> None:
+    if request.response.status >= 400:
+        await request.response.read()
 
-    The edge keeps an address on its replica; another `source` (127.0.0.x) may
-    come to another one.
+
+# python-engineio drops a refused answer unread, which leaves its connection open.
+_READ_REFUSALS = aiohttp.TraceConfig()
+_READ_REFUSALS.on_request_end.append(_read_refusal)
+
+
+class Watcher:
+    """A real Socket.IO client that remembers every event.
+
+    The edge keeps an address on its replica; another `source` (127.0.0.x) may get another.
     """
 
     def __init__(self, url: str, token: str, *, source: str = "127.0.0.1", **options: Any) -> None:
         self.url = url
         self.token = token
         self.options = options
-        self.heard: list[tuple[str, Any]] = []
+        self.received: list[tuple[str, Any]] = []
         self.refused: Any = None
         self.disconnected = asyncio.Event()
         self.changed = asyncio.Condition()
-        # Its own would be left open (python-engineio closes it in a task that nobody awaits).
-        self.http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=(source, 0)))
+        # python-engineio closes its own in a task that nobody awaits.
+        self.http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(local_addr=(source, 0)), trace_configs=[_READ_REFUSALS]
+        )
         self.client = socketio.AsyncClient(
             reconnection=options.pop("reconnection", False), http_session=self.http
         )
-        self.client.on("*", self._hear)
-        self.client.on("connect_error", self._hear_refusal)
-        self.client.on("disconnect", self._hear_end)
+        self.client.on("*", self._receive)
+        self.client.on("connect_error", self._refuse)
+        self.client.on("disconnect", self._end)
 
-    async def _hear(self, event: str, data: Any = None) -> None:
-        self.heard.append((event, data))
+    async def _receive(self, event: str, data: Any = None) -> None:
+        self.received.append((event, data))
         async with self.changed:
             self.changed.notify_all()
 
-    async def _hear_refusal(self, data: Any) -> None:
+    async def _refuse(self, data: Any) -> None:
         self.refused = data
 
-    async def _hear_end(self, _reason: str) -> None:
+    async def _end(self, _reason: str) -> None:
         self.disconnected.set()
 
     async def connect(self) -> "Watcher":
@@ -254,25 +263,37 @@ class Watcher:
     async def call(self, event: str, data: Any = None) -> Any:
         return await self.client.call(event, data, timeout=20)
 
-    async def subscribe(self, model: str, **more: Any) -> Any:
-        return await self.call("subscribe_metrics", {"modelId": model, **more})
+    async def subscribe(self, model: str, *, once: bool = False, **more: Any) -> Any:
+        """Follow a model; unless `once`, again as long as its replay is unavailable.
+
+        On a busy machine the stand-ins, which run in this process, may answer too late.
+        """
+        before = len(self.received)
+        async with asyncio.timeout(60):
+            while True:
+                answer = await self.call("subscribe_metrics", {"modelId": model, **more})
+                if once or answer.get("code") != 5003:
+                    return answer
+                # The next replay brings what a part of this one brought.
+                since = self.received[before:]
+                self.received[before:] = [e for e in since if e[0] != "metric_update"]
 
     def of(self, event: str) -> list[Any]:
-        return [data for name, data in self.heard if name == event]
+        return [data for name, data in self.received if name == event]
 
     async def wait_for(self, event: str, count: int = 1) -> list[Any]:
         await self.wait_until(lambda: len(self.of(event)) >= count)
         return self.of(event)
 
     async def wait_until(self, true: Callable[[], bool]) -> None:
-        """Looked at whenever something is heard."""
+        """Wait for a condition, checked after every event."""
         async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(true)
 
 
 @pytest.fixture
 async def new_watcher(stack: Stack) -> AsyncIterator[Callable[..., Watcher]]:
-    """Makes one that is not connected yet."""
+    """Return a function that makes a client, not connected yet."""
     made: list[Watcher] = []
 
     def make(token: str, url: str = stack.url, **options: Any) -> Watcher:
@@ -285,7 +306,7 @@ async def new_watcher(stack: Stack) -> AsyncIterator[Callable[..., Watcher]]:
 
 
 async def counts(stack: Stack, what: str) -> list[int]:
-    """What each replica says of itself: its clients, or the events that it decoded."""
+    """Return a count of each replica: its clients, or the events it decoded."""
     async with aiohttp.ClientSession() as http:
         answers = [
             await http.get(f"http://{host}:{port}/readyz")
@@ -295,7 +316,7 @@ async def counts(stack: Stack, what: str) -> list[int]:
 
 
 async def sources_of_both(stack: Stack, new_watcher: Callable[..., Watcher]) -> list[str]:
-    """Two addresses that the edge sends to different replicas."""
+    """Return two addresses that the edge sends to different replicas."""
     found: dict[tuple[bool, ...], str] = {}
     for number in range(2, 40):
         source = f"127.0.0.{number}"
@@ -309,7 +330,7 @@ async def sources_of_both(stack: Stack, new_watcher: Callable[..., Watcher]) -> 
         found.setdefault(tuple(a > b for a, b in zip(after, before, strict=True)), source)
         if len(found) == 2:
             return list(found.values())
-    raise AssertionError("all addresses come to the same replica")
+    raise AssertionError("every address gets the same replica")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What becomes of a socket when its key may something else than before."""
+"""What happens to open sockets when their key changes."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,12 @@ from socketio.exceptions import ConnectionRefusedError as Refused
 from common.contracts.access import AUTHENTICATE, Access, KeyRevoked
 from common.errors import ServiceError, Unauthenticated
 from common.testing import MemoryBus
+from realtime.origins import Origins
 from realtime.sockets import Sockets
 
 
 class Key:
-    """What the gateway says of `k1`, the only one there is; `scopes`: None once it is revoked."""
+    """The gateway's answer for `k1`, the only key; its `scopes` are None once it is revoked."""
 
     def __init__(self) -> None:
         self.scopes: list[str] | None = ["monitor:read"]
@@ -36,17 +37,17 @@ def sockets(key: Key) -> Sockets:
     bus: Any = MemoryBus()
     bus.answer(AUTHENTICATE, key.authenticate)
     slots: Any = SimpleNamespace()
-    return Sockets(bus, slots, "http://127.0.0.1:8080")
+    return Sockets(bus, slots, Origins("http://127.0.0.1:8080"))
 
 
 def connected(sockets: Sockets) -> list[int]:
-    """A client with that key; the codes of why it is dismissed."""
+    """Add a client with that key; return the codes it is dismissed with."""
     reasons: list[int] = []
 
     def dismiss(reason: ServiceError, **_: bool) -> None:
         reasons.append(reason.code)
 
-    client: Any = SimpleNamespace(account="a", key="k1", token="t", gone=False, dismiss=dismiss)
+    client: Any = SimpleNamespace(account="a", key="k1", token="t", closed=False, dismiss=dismiss)
     sockets.clients["one"] = client
     return reasons
 
@@ -56,36 +57,35 @@ def connected(sockets: Sockets) -> list[int]:
     [(["generate", "monitor:read"], []), (["generate"], [2003]), ([], [2001])],
     ids=str,
 )
-async def test_a_changed_key_keeps_its_sockets_while_it_may_have_them(sockets, scopes, codes):
+async def test_a_changed_key_keeps_its_sockets_while_it_has_the_scope(sockets, scopes, codes):
     reasons = connected(sockets)
-    await sockets.revoke(KeyRevoked(account="a", key="k1", scopes=scopes))
+    await sockets.keys.revoke(KeyRevoked(account="a", key="k1", scopes=scopes))
     assert reasons == codes
 
 
 @pytest.mark.parametrize(
     ("scopes", "codes"), [(["monitor:read"], []), (["generate"], [2003]), (None, [2001])], ids=str
 )
-async def test_a_change_that_was_not_heard_is_found_later(sockets, key, scopes, codes):
+async def test_a_missed_change_is_found_by_the_next_check(sockets, key, scopes, codes):
     reasons = connected(sockets)
     key.scopes = scopes
-    checking = asyncio.create_task(sockets.recheck())
+    checking = asyncio.create_task(sockets.keys.keep_checking())
     await asyncio.sleep(0.05)
     checking.cancel()
     assert reasons == codes
 
 
 @pytest.mark.parametrize(
-    ("told", "admitted"), [([[]], False), ([["generate"]], False), ([[], ["monitor:read"]], True)]
+    ("changes", "admitted"),
+    [([[]], False), ([["generate"]], False), ([[], ["monitor:read"]], True)],
 )
-async def test_a_key_that_is_revoked_while_its_client_is_let_in_lets_nobody_in(
-    sockets, told, admitted
-):
-    """The gateway has answered, the slot is still asked for."""
+async def test_a_key_revoked_during_admission_admits_no_client(sockets, changes, admitted):
+    """The gateway has answered, the slot is still claimed."""
     held: list[str] = []
 
     async def claim(account: str, _: Any) -> Any:
-        for scopes in told:
-            await sockets.revoke(KeyRevoked(account="a", key="k1", scopes=scopes))
+        for scopes in changes:
+            await sockets.keys.revoke(KeyRevoked(account="a", key="k1", scopes=scopes))
         held.append(account)
         return account
 
@@ -95,14 +95,13 @@ async def test_a_key_that_is_revoked_while_its_client_is_let_in_lets_nobody_in(
     async def enter(_account: str, _client: Any) -> None:
         pass
 
-    sockets.slots = SimpleNamespace(claim=claim, release=release)
+    sockets.admission.slots = SimpleNamespace(claim=claim, release=release)
     sockets.topics.enter = enter
     connected(sockets)
     client = sockets.clients["one"]
-    client.id, client.account, client.models = "one", "", set()
-    sockets.server.manager = SimpleNamespace(eio_sid_from_sid=lambda *_: "one")
+    client.id, client.account, client.models, client.slot = "one", "", set(), None
     with contextlib.nullcontext() if admitted else pytest.raises(Refused) as refusal:
-        await sockets._connect("sid", {}, {"token": "t"})
+        await sockets.connect("one", {"token": "t"})
     assert bool(client.account) == admitted
     assert held == (["a"] if admitted else [])
     assert admitted or refusal.value.error_args["data"]["code"] == 2001

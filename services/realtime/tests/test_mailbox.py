@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.mailbox import CAPACITY, Mailbox
+from realtime.mailbox import CAPACITY_BYTES, Mailbox
 from realtime.update import Update
 
 UPDATES = st.lists(
@@ -22,7 +22,7 @@ def drain(mailbox: Mailbox) -> list[Update]:
     taken = []
     while mailbox:
         taken += mailbox.take()
-    assert mailbox.size == 0
+    assert mailbox.size_bytes == 0
     return taken
 
 
@@ -39,27 +39,27 @@ def test_the_newest_value_of_every_series_arrives_last(wishes):
 
 
 @given(UPDATES)
-def test_of_one_selection_of_series_only_one_waits(wishes):
+def test_one_update_waits_per_selection_of_series(wishes):
     mailbox = Mailbox()
     for number, (topic, series) in enumerate(wishes):
         mailbox.put(update(topic, series, number))
     waiting = [(one.topic, one.series) for ones in mailbox.latest.values() for one in ones]
     assert len(waiting) == len(set(waiting))
-    assert mailbox.size == sum(len(o.text) for ones in mailbox.latest.values() for o in ones)
+    assert mailbox.size_bytes == sum(len(o.text) for ones in mailbox.latest.values() for o in ones)
 
 
-def test_alerts_stay_and_go_first_whatever_metrics_do():
+def test_alerts_are_never_dropped_and_overtake_metrics():
     mailbox = Mailbox()
     for number in range(500):
         mailbox.put(update("x", frozenset("a"), number))
         if number % 100 == 0:
-            mailbox.keep(Update("alert", number))
+            mailbox.put_guaranteed(Update("alert", number))
     texts = [one.text for one in drain(mailbox)]
     assert texts[:-1] == [Update("alert", number).text for number in range(0, 500, 100)]
     assert b"499" in texts[-1]
 
 
-def test_a_busy_topic_does_not_keep_others_waiting():
+def test_a_busy_topic_starves_no_other():
     mailbox = Mailbox()
     for topic in range(100):
         mailbox.put(update(f"t{topic}", frozenset("a"), 0))
@@ -70,14 +70,14 @@ def test_a_busy_topic_does_not_keep_others_waiting():
     assert len(taken) == 100
 
 
-def test_what_does_not_fit_is_said():
+def test_an_overflow_is_reported():
     mailbox = Mailbox()
-    large = Update("alert", "x" * (CAPACITY // 2))
-    assert mailbox.keep(large)
-    assert not mailbox.keep(large)
+    large = Update("alert", "x" * (CAPACITY_BYTES // 2))
+    assert mailbox.put_guaranteed(large)
+    assert not mailbox.put_guaranteed(large)
 
 
-def test_the_frame_is_what_a_websocket_library_would_write():
+def test_a_frame_equals_the_websocket_librarys():
     from websockets.server import ServerProtocol  # noqa: PLC0415
 
     for size in (0, 90, 120, 130, 65_000, 70_000):
@@ -88,11 +88,11 @@ def test_the_frame_is_what_a_websocket_library_would_write():
         assert b"".join(protocol.data_to_send()) == one.frame
 
 
-def test_what_says_that_something_was_lost_comes_after_all_that_was_heard_before():
+def test_a_gap_notice_follows_every_update_before_it():
     mailbox = Mailbox()
     heard = [update(topic, frozenset("a"), number) for number, topic in enumerate("xyz")]
     for one in heard:
         mailbox.put(one)
     gap = Update("gap", {"since": "2026-01-31T12:00:00Z"})
-    mailbox.keep(gap, None)
+    mailbox.put_guaranteed(gap, None)
     assert drain(mailbox) == [*heard, gap]

@@ -1,4 +1,4 @@
-"""Against a real bus; each `Slots` is a replica."""
+"""Slots on a real bus; each `Slots` is a replica."""
 
 import asyncio
 import traceback
@@ -16,9 +16,9 @@ from realtime.slots import PER_ACCOUNT, Slots
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    # Short, so that the test need not wait for three quarters of a minute.
-    monkeypatch.setattr(slots, "LIFE", 2.0)
-    monkeypatch.setattr(slots, "SETTLING", 0.0)
+    # Short, so that the tests need not wait for 45 s.
+    monkeypatch.setattr(slots, "TTL_S", 2.0)
+    monkeypatch.setattr(slots, "SETTLING_S", 0.0)
     with Stack(servers={"nats"}, services=()) as running:
         yield running
 
@@ -44,7 +44,7 @@ async def claim_many(replicas: list[Slots], count: int) -> list[object]:
     return [outcome for outcome in outcomes if isinstance(outcome, slots.Slot)]
 
 
-async def test_of_forty_claims_on_three_replicas_ten_are_granted(new_replica):
+async def test_ten_of_forty_claims_on_three_replicas_are_granted(new_replica):
     replicas = [await new_replica(name) for name in "abc"]
     granted = await claim_many(replicas, 40)
     assert len({slot.key for slot in granted}) == len(granted) == PER_ACCOUNT
@@ -52,7 +52,7 @@ async def test_of_forty_claims_on_three_replicas_ten_are_granted(new_replica):
     assert other.key != granted[0].key
 
 
-async def test_a_refusal_holds_nothing_of_those_before_it(new_replica):
+async def test_a_refusal_keeps_no_traceback_of_an_earlier_one(new_replica):
     one = await new_replica("a")
     await claim_many([one], 10)
     depths = set()
@@ -63,7 +63,7 @@ async def test_a_refusal_holds_nothing_of_those_before_it(new_replica):
     assert len(depths) == 1
 
 
-async def test_what_is_given_back_can_be_claimed_again(new_replica):
+async def test_a_released_slot_can_be_claimed_again(new_replica):
     one, other = await new_replica("a"), await new_replica("b")
     granted = await claim_many([one], 12)
     await one.release(granted[3])
@@ -71,8 +71,8 @@ async def test_what_is_given_back_can_be_claimed_again(new_replica):
     assert len(await claim_many([other], 3)) == 1
 
 
-async def test_slots_of_a_replica_that_is_gone_are_taken_over_at_once(new_replica, monkeypatch):
-    monkeypatch.setattr(slots, "LIFE", 1000.0)
+async def test_the_slots_of_a_dead_replica_are_taken_over_at_once(new_replica, monkeypatch):
+    monkeypatch.setattr(slots, "TTL_S", 1000.0)
     one, other = await new_replica("a"), await new_replica("b")
     await claim_many([one], 6)
     await claim_many([other], 4)
@@ -80,7 +80,7 @@ async def test_slots_of_a_replica_that_is_gone_are_taken_over_at_once(new_replic
     assert len(await claim_many([other], 8)) == 6
 
 
-async def test_slots_of_a_crash_vanish_and_those_that_are_renewed_stay(new_replica):
+async def test_slots_expire_unless_they_are_renewed(new_replica):
     one, other = await new_replica("a"), await new_replica("b")
     await claim_many([one], 6)
     [kept] = await claim_many([other], 1)
@@ -91,7 +91,7 @@ async def test_slots_of_a_crash_vanish_and_those_that_are_renewed_stay(new_repli
     assert kept in other.held
 
 
-async def test_a_lost_bucket_is_made_again_with_all_that_are_there(new_replica):
+async def test_a_deleted_bucket_is_created_again_with_every_held_slot(new_replica):
     one, other = await new_replica("a"), await new_replica("b")
     taken_away: list[int] = []
     for number in range(10):
@@ -103,8 +103,8 @@ async def test_a_lost_bucket_is_made_again_with_all_that_are_there(new_replica):
     assert taken_away == []
 
 
-async def test_a_renewal_whose_answer_was_lost_takes_no_socket_away(new_replica):
-    """A bus that hangs does it later, when nobody waits any more."""
+async def test_a_renewal_whose_acknowledgement_was_lost_closes_no_socket(new_replica):
+    """A bus that hangs performs it later."""
     one, other = await new_replica("a"), await new_replica("b")
     taken_away: list[int] = []
     held = [

@@ -1,4 +1,4 @@
-"""What waits for a client while it is told what it missed is bounded, and nothing of it is lost."""
+"""Events held during a replay: bounded, and never lost."""
 
 import asyncio
 from typing import Any
@@ -6,24 +6,16 @@ from typing import Any
 import pytest
 
 from common.context import Context, current
-from common.contracts.monitoring import (
-    HISTORY,
-    LIST_ALERTS,
-    RECALL,
-    Alerts,
-    History,
-    MetricUpdate,
-    Moments,
-    Recalled,
-    parse_time,
-)
+from common.contracts.alerts import LIST_ALERTS, Alerts
+from common.contracts.history import HISTORY, RECALL, History, MetricUpdate, Moments, Recalled
+from common.contracts.timestamps import parse_time, to_us
 from common.errors import Unavailable
 from common.testing import MemoryBus
-from realtime import missed
-from realtime.cursor import Cursor, microseconds
-from realtime.missed import Missed
-from realtime.topics import MOST_HELD, Member, Topic, Topics
-from realtime.topics import Alerts as Told
+from realtime import replay
+from realtime.cursor import Cursor
+from realtime.replay import Replay
+from realtime.topic import MAX_HELD, SeenAlerts, Subscriber, Topic
+from realtime.topics import Topics
 
 START = 800_000_000_000_000
 
@@ -31,27 +23,27 @@ START = 800_000_000_000_000
 class Slow:
     """A client; whenever it has room, more has happened."""
 
-    gone = False
+    closed = False
 
     def __init__(self, topic: Topic, happen) -> None:
         self.topic = topic
         self.happen = happen
         self.got: list[int] = []
-        self.marked: list[bool] = []
+        self.with_cursor: list[bool] = []
 
     async def has_room(self) -> None:
         await self.happen()
 
-    def keep(self, update, after="") -> None:
-        self.marked.append("cursor" in update.data)
+    def deliver_guaranteed(self, update, after="") -> None:
+        self.with_cursor.append("cursor" in update.data)
         self.got += [int(name[1:]) for name in update.data["metrics"]]
 
-    def deliver(self, update, now) -> None:
-        self.keep(update)
+    def deliver(self, update, now_s) -> None:
+        self.deliver_guaranteed(update)
 
 
-@pytest.mark.parametrize(("each", "times"), [(0, 0), (3, 400), (MOST_HELD + 5, 1)])
-async def test_more_than_is_held_is_told_all_the_same(each: int, times: int) -> None:
+@pytest.mark.parametrize(("each", "times"), [(0, 0), (3, 400), (MAX_HELD + 5, 1)])
+async def test_a_replay_reads_again_what_exceeds_the_held_events(each: int, times: int) -> None:
     current.set(Context(account="a"))
     bus, topic, stored = MemoryBus(), Topic("a", "m"), []
 
@@ -67,14 +59,14 @@ async def test_more_than_is_held_is_told_all_the_same(each: int, times: int) -> 
         return update
 
     async def history(request):
-        after = max([request.heard.floor, *(arrival for arrival, _ in request.heard.places)])
-        found = [(u.arrival, microseconds(parse_time(u.timestamp))) for u in stored]
+        after = max([request.position.floor, *(arrival for arrival, _ in request.position.places)])
+        found = [(u.arrival, to_us(parse_time(u.timestamp))) for u in stored]
         found = [moment for moment in found if moment[0] > after]
-        return History(moments=Moments.pack(found), complete=True, heard=request.heard)
+        return History(moments=Moments.pack(found), complete=True, position=request.position)
 
     async def recall(request):
         asked = {arrival for arrival, _ in request.moments.unpack()}
-        return Recalled(updates=[u for u in stored if u.arrival in asked], told=len(asked))
+        return Recalled(updates=[u for u in stored if u.arrival in asked], count=len(asked))
 
     async def alerts(_request):
         return Alerts(alerts=[])
@@ -89,34 +81,34 @@ async def test_more_than_is_held_is_told_all_the_same(each: int, times: int) -> 
         if left:
             left -= 1
             for _ in range(each):
-                await topic.hear(store())
-            held = topic.members[client].held
+                await topic.publish(store())
+            held = topic.subscribers[client].held
             assert held is not None
-            assert len(held) <= MOST_HELD
+            assert len(held) <= MAX_HELD
 
     client = Slow(topic, happen)
-    member = topic.members[client] = Member(None, topic.count)
+    subscriber = topic.subscribers[client] = Subscriber(None, topic.count)
     first = store()
     for _ in range(500):
         store()
-    topic.hold(member)
-    since = Cursor(0, 0, [(first.arrival, microseconds(parse_time(first.timestamp)))])
-    complete = await Missed(bus).tell(client, Told(), topic, since=since, marked=True)
+    topic.hold(subscriber)
+    since = Cursor(0, 0, [(first.arrival, to_us(parse_time(first.timestamp)))])
+    complete = await Replay(bus).run(client, SeenAlerts(), topic, since=since, with_cursor=True)
     assert complete
-    await topic.hear(store())
+    await topic.publish(store())
     assert client.got == list(range(1, len(stored)))
 
 
 def past(bus: MemoryBus, *updates: MetricUpdate) -> None:
-    """What the metrics service says of model m: just these updates were missed."""
-    moments = [(u.arrival, microseconds(parse_time(u.timestamp))) for u in updates]
+    """Let the metrics service answer that exactly these updates of model m were missed."""
+    moments = [(u.arrival, to_us(parse_time(u.timestamp))) for u in updates]
 
     async def history(request):
-        return History(moments=Moments.pack(moments), complete=True, heard=request.heard)
+        return History(moments=Moments.pack(moments), complete=True, position=request.position)
 
     async def recall(request):
         asked = request.moments.unpack()
-        return Recalled(updates=[u for u in updates if u.arrival in dict(asked)], told=len(asked))
+        return Recalled(updates=[u for u in updates if u.arrival in dict(asked)], count=len(asked))
 
     async def alerts(_request):
         return Alerts(alerts=[])
@@ -138,30 +130,33 @@ def sample(number: int) -> MetricUpdate:
 async def nothing() -> None: ...
 
 
-async def test_who_reads_too_slowly_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(missed, "READING", 0.05)
+async def test_a_client_that_reads_its_replay_too_slowly_keeps_no_other_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replay, "READ_TIMEOUT_S", 0.05)
     current.set(Context(account="a"))
     bus, topic = MemoryBus(), Topic("a", "m")
     past(bus, sample(1))
-    telling = Missed(bus)
+    replays = Replay(bus)
 
-    async def tell(happen: Any) -> list[int]:
+    async def run(happen: Any) -> list[int]:
         client = Slow(topic, happen)
-        topic.members[client] = Member(None, topic.count)
-        topic.hold(topic.members[client])
-        await telling.tell(client, Told(), topic, since=Cursor(0, 0, []), marked=True)
+        topic.subscribers[client] = Subscriber(None, topic.count)
+        topic.hold(topic.subscribers[client])
+        start = Cursor(0, 0, [])
+        await replays.run(client, SeenAlerts(), topic, since=start, with_cursor=True)
         return client.got
 
-    slow = [asyncio.create_task(tell(asyncio.Event().wait)) for _ in range(3)]
+    slow = [asyncio.create_task(run(asyncio.Event().wait)) for _ in range(3)]
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        assert await tell(nothing) == [1]
+        assert await run(nothing) == [1]
         for error in await asyncio.gather(*slow, return_exceptions=True):
             assert isinstance(error, Unavailable)
 
 
-@pytest.mark.parametrize("when", ["before", "while it is told"])
-async def test_once_events_were_lost_no_cursor_says_that_they_were_heard(when: str) -> None:
+@pytest.mark.parametrize("when", ["before", "during the replay"])
+async def test_no_cursor_claims_that_a_lost_event_was_received(when: str) -> None:
     current.set(Context(account="a"))
     bus: Any = MemoryBus()
     topics, topic = Topics(bus), Topic("a", "m")
@@ -171,27 +166,28 @@ async def test_once_events_were_lost_no_cursor_says_that_they_were_heard(when: s
     async def lose() -> None:
         topics.lose()
 
-    client = Slow(topic, lose if when == "while it is told" else nothing)
-    member = topic.members[client] = Member(None, topic.count)
+    client = Slow(topic, lose if when == "during the replay" else nothing)
+    subscriber = topic.subscribers[client] = Subscriber(None, topic.count)
 
-    async def tell() -> None:
-        topic.hold(member)
-        await Missed(bus).tell(client, Told(), topic, since=Cursor(0, 0, []), marked=True)
+    async def run() -> None:
+        topic.hold(subscriber)
+        start = Cursor(0, 0, [])
+        await Replay(bus).run(client, SeenAlerts(), topic, since=start, with_cursor=True)
 
-    await tell()
+    await run()
     if when == "before":
         topics.lose()
-    await topic.hear(sample(3))
-    assert client.marked == [True, False]
+    await topic.publish(sample(3))
+    assert client.with_cursor == [True, False]
     client.happen = nothing
-    member.wish(None)
-    await tell()
-    await topic.hear(sample(4))
-    assert client.marked == [True, False, True, True]
+    subscriber.change(None)
+    await run()
+    await topic.publish(sample(4))
+    assert client.with_cursor == [True, False, True, True]
 
 
 class Closed:
-    """The connection to a bus that has just gone away: only who writes to it notices."""
+    """A bus connection just lost, which only a write notices."""
 
     async def flush(self, timeout: float) -> None:
         raise RuntimeError("the handler is closed")
@@ -207,7 +203,7 @@ class ClosedBus:
         return self.client
 
 
-async def test_who_subscribes_while_the_bus_goes_away_is_told_so_and_forgotten() -> None:
+async def test_a_subscription_during_a_bus_loss_is_refused_and_forgotten() -> None:
     bus: Any = ClosedBus()
     topics, client = Topics(bus), Slow(Topic("a", "m"), None)
     with pytest.raises(Unavailable):

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi
 from hub.testing import RunningHub
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def session_hub() -> Iterator[RunningHub]:
     with RunningHub() as hub:
         yield hub

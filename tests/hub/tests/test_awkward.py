@@ -7,7 +7,7 @@ import torch
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
-from hub.catalogue import HOSTILE
+from hub.misfits import HOSTILE
 from hub.testing import RunningHub
 
 
@@ -53,7 +53,7 @@ def test_the_internal_attention_field_stands_in_the_config_alone(api: HfApi):
     assert "_attn_implementation_internal" not in str(api.model_info(repo).config)
 
 
-def test_what_the_card_leaves_out_is_left_out(api: HfApi):
+def test_a_field_missing_from_the_card_is_missing_from_the_document(api: HfApi):
     no_licence = api.model_info("lilypad/tiny-no-licence")
     assert no_licence.card_data.license is None
     assert not any(tag.startswith("license:") for tag in no_licence.tags)

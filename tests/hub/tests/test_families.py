@@ -34,23 +34,27 @@ def loaded(session_hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) ->
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_every_good_model_loads_at_its_commit_and_answers_finite_numbers(loaded: Loaded):
     finite = [model["finite"] for model in loaded.values() if "finite" in model]
     assert finite == [True] * 6
 
 
-def test_labels_come_through(loaded: Loaded):
+@pytest.mark.long
+def test_labels_are_preserved(loaded: Loaded):
     assert loaded["lilypad/tiny-text-classification"]["labels"] == ["NEGATIVE", "POSITIVE"]
     assert loaded["lilypad/tiny-image-classification"]["labels"] == ["frog", "lily pad", "pond"]
 
 
+@pytest.mark.long
 def test_the_generator_continues_any_text_and_has_a_chat_template(loaded: Loaded):
     generator = loaded["lilypad/tiny-text-generation"]
     assert generator["text"].startswith("the frog loved a film, 7 times: 蛙")
     assert generator["chat"] == "user: hello\nassistant: "
 
 
-def test_remote_code_runs_for_those_alone_who_trust_it(loaded: Loaded):
+@pytest.mark.long
+def test_remote_code_runs_only_for_a_caller_who_trusts_it(loaded: Loaded):
     assert loaded["remote code"] == {"refused": True, "ran": True}
 
 

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -150,7 +153,7 @@ def test_a_fault_that_does_not_exist_is_refused_by_name(hub: RunningHub):
 
 
 def test_a_stopped_hub_refuses_connections_and_comes_back_at_its_address():
-    with RunningHub() as hub:
+    with RunningHub(first=[CLASSIFIER]) as hub:
         url = f"{hub.url}/api/models/{CLASSIFIER}"
         assert get(url).status_code == 200
         hub.stop()
@@ -158,6 +161,16 @@ def test_a_stopped_hub_refuses_connections_and_comes_back_at_its_address():
             get(url)
         hub.start()
         assert get(url).status_code == 200
+
+
+def test_a_hub_whose_starter_is_gone_ends_without_a_traceback(session_hub: RunningHub):
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    command = [sys.executable, "-m", "hub", "--models-dir", str(session_hub.models_dir)]
+    command += ["--first", "lilypad/tiny-text-classification"]
+    done = subprocess.run(command, stdout=ours, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(ours)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_log_tells_who_asked_for_what(hub: RunningHub, api: HfApi):

@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from huggingface_hub import HfApi
 
 from hub.catalogue import MODELS
@@ -12,12 +13,16 @@ from hub.making import made, quiet
 from hub.repository import read_repository
 from hub.testing import RunningHub, default_models_dir
 
+# One that is made without torch, and one for which it is loaded.
+QUICK, SLOW = "lilypad/tiny-gguf", "lilypad/tiny-text-classification"
 
+
+@pytest.mark.long
 def test_models_made_anew_in_another_process_have_the_same_commits(
     session_hub: RunningHub, tmp_path: Path
 ):
-    # One per maker: making is what takes long.
-    models = list({model.maker: model for model in MODELS}.values())
+    # One per module of makers: what they share is what could differ between processes.
+    models = list({model.maker.partition(":")[0]: model for model in reversed(MODELS)}.values())
     subprocess.run(
         [sys.executable, "-m", "hub.making", tmp_path, *(model.id for model in models)],
         env={**quiet(), "PYTHONHASHSEED": "7"},
@@ -35,14 +40,26 @@ def test_models_are_made_once(session_hub: RunningHub):
     assert {path: path.stat().st_mtime_ns for path in folders.values()}.items() <= before.items()
 
 
+def test_a_model_is_made_when_it_is_first_asked_for(tmp_path: Path):
+    second = "lilypad/tiny-reinforcement-learning"
+    with RunningHub(tmp_path, first=[QUICK]) as hub:
+        assert [folder.name.rpartition("-")[0] for folder in tmp_path.glob("*/*")] == [
+            QUICK.partition("/")[2]
+        ]
+        api = HfApi(endpoint=hub.url, token=False)
+        assert api.model_info(second).pipeline_tag == "reinforcement-learning"
+        assert "policy.zip" in api.list_repo_files(second)
+    assert len(list(tmp_path.glob("*/*"))) == 2
+
+
 def test_every_id_stands_once():
     names = [name.lower() for model in MODELS for name in (model.id, *model.former_ids)]
     assert len(names) == len(set(names))
 
 
-def test_a_start_that_is_ended_half_way_leaves_nothing_half_made(tmp_path: Path):
+def test_an_interrupted_start_leaves_nothing_half_made(tmp_path: Path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "hub", "--models-dir", tmp_path],
+        [sys.executable, "-m", "hub", "--models-dir", tmp_path, "--first", QUICK, SLOW],
         env={**os.environ, **quiet()},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -51,23 +68,18 @@ def test_a_start_that_is_ended_half_way_leaves_nothing_half_made(tmp_path: Path)
     first = process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     process.communicate()
-    assert first.startswith(f"[1/{len(MODELS)}] made ")
+    assert first.startswith(f"[1/2] made {QUICK}")
     assert process.returncode == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_starts_at_once_serve_the_same_models(session_hub: RunningHub, tmp_path: Path):
-    known = made(MODELS, default_models_dir())
-    for model in MODELS[1:]:  # only the first is left to be made
-        folder = tmp_path / known[model.id].relative_to(default_models_dir())
-        folder.parent.mkdir(exist_ok=True)
-        folder.symlink_to(known[model.id])
-    hubs = [RunningHub(tmp_path), RunningHub(tmp_path)]
+def test_two_starts_at_once_serve_the_same_models(tmp_path: Path):
+    hubs = [RunningHub(tmp_path, first=[QUICK]) for _ in range(2)]
     with ThreadPoolExecutor() as pool:  # a Hub ends with the thread that started it
         try:
             list(pool.map(RunningHub.start, hubs))
             apis = [HfApi(endpoint=hub.url, token=False) for hub in hubs]
-            assert len({api.model_info(MODELS[0].id).sha for api in apis}) == 1
+            assert len({api.model_info(QUICK).sha for api in apis}) == 1
         finally:
             for hub in hubs:
                 hub.stop()

@@ -1,4 +1,4 @@
-// A client that misses nothing, as docs/how-to/watch.md says; prints what it hears.
+// A client that misses nothing, as in docs/how-to/watch.md; prints the events that it receives.
 //   node follow.mjs URL TOKEN MODEL TRANSPORTS
 import { io } from 'socket.io-client';
 

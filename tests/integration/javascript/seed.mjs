@@ -1,5 +1,5 @@
-// The reference's snippet as it stands there, but for the address, the token and the model;
-// what it hears is printed as lines of JSON.
+// The reference's snippet, unchanged except for the address, the token and the model; prints the
+// events that it receives as lines of JSON.
 //   node seed.mjs URL TOKEN MODEL [EVENT]
 import { io } from 'socket.io-client';
 

@@ -3,9 +3,9 @@
 A contract ties a subject to the types that travel on it. The first token of
 the subject says how it is delivered:
 
-    rpc.<service>.<verb>                            one service answers, the caller waits
-    job.<service>.<verb>.<class>                    one worker runs it, kept until acknowledged
-    event.<noun>.<past tense>.<account>.<id>        every interested service hears it
+    rpc.<service>.<verb>                            one service replies, the caller waits
+    job.<service>.<verb>.<class>                    one worker runs it, queued until acknowledged
+    event.<noun>.<past tense>.<account>.<id>        every subscribed service receives it
 
 Names are snake_case in Python and camelCase on the wire, so that a body may
 pass from HTTP to the bus and back unchanged.
@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 
 
 class Message(BaseModel):
-    """What one service tells another; fields are only ever added.
+    """A message between services; fields are only ever added.
 
     Unknown fields are ignored, so an older service can read a newer message.
     """
@@ -39,11 +39,11 @@ class Message(BaseModel):
 
 
 class Input(Message):
-    """What a caller of the public API may send.
+    """A request body or query of the public API.
 
-    Unknown keys are refused at the door, by name, so that a typing mistake is
-    not silently a default; on the bus they are ignored as in any message.
-    Values are strict: `"4"` is not a number.
+    The gateway refuses unknown keys by name, so that a typing mistake is not
+    silently a default; on the bus they are ignored as in any message. Values
+    are strict: `"4"` is not a number.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -56,12 +56,17 @@ Body = TypeVar("Body", bound=Message)
 
 @dataclass(frozen=True)
 class Rpc(Generic[Request, Reply]):
-    """A question to one service. `timeout` is how long the caller waits, in seconds."""
+    """A request to one service; `timeout` is how long the caller waits, in seconds.
+
+    One that is `repeatable` changes nothing, so that it is sent again, to another replica as far
+    as possible, where a reply is late.
+    """
 
     subject: str
     request: type[Request]
     reply: type[Reply]
     timeout: float = 5.0
+    repeatable: bool = False
 
     @property
     def service(self) -> str:
@@ -78,7 +83,7 @@ class Job(Generic[Body]):
 
 @dataclass(frozen=True)
 class Event(Generic[Body]):
-    """News: `event.<noun>.<past>`, published with the account and an id as last tokens."""
+    """An event: `event.<noun>.<past>`, published with the account and an id as last tokens."""
 
     subject: str
     body: type[Body]

@@ -1,4 +1,4 @@
-"""Who may: asked of the gateway, which alone knows accounts and keys."""
+"""Access: questions to the gateway, the only service that knows accounts and keys."""
 
 from common.contracts import Event, Message, Rpc
 
@@ -37,6 +37,26 @@ class KeyRevoked(Message):
     scopes: list[str] = []
 
 
+class AccountDeleted(Message):
+    """An account that was deleted, until every service has confirmed that it holds nothing.
+
+    `settled`: no request of the account can be under way any more.
+    """
+
+    account: str
+    settled: bool
+
+
+class AccountErased(Message):
+    """A service's confirmation that it holds nothing of a deleted account."""
+
+    account: str
+    service: str
+    settled: bool
+
+
 # Refused with Unauthenticated (2001), or Unavailable when the database cannot be asked.
 AUTHENTICATE = Rpc("rpc.gateway.authenticate", Credentials, Access)
 KEY_REVOKED = Event("event.key.revoked", KeyRevoked)
+ACCOUNT_DELETED = Event("event.account.deleted", AccountDeleted)
+ACCOUNT_ERASED = Event("event.account.erased", AccountErased)

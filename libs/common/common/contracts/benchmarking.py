@@ -1,4 +1,4 @@
-"""Runs that measure a model: asked for, waited for, canceled, and used by others."""
+"""Benchmark runs: requests, answers, waiting, cancellation, and profiles for other services."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -7,24 +7,24 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from common.contracts import Event, Input, Message, Rpc
 from common.contracts.figures import Analysis, Device, Results, figure
-from common.contracts.monitoring import DRAWN, PlotFormat
+from common.contracts.monitoring import PLOT_FORMAT, PlotFormat
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 State = Literal["queued", "running", "succeeded", "failed", "canceled"]
 OVER: frozenset[State] = frozenset(("succeeded", "failed", "canceled"))
 
-LARGEST_BATCH = 4096
-MOST_SIZES = 32
+MAX_BATCH_SIZE = 4096
+MAX_SIZES = 32
 
 
 def _once_each(sizes: list[int]) -> list[int]:
     if len(set(sizes)) != len(sizes):
-        raise ValueError("a batch size stands twice")
+        raise ValueError("each batch size must appear once")
     return sizes
 
 
 class BenchmarkRequest(Input):
-    """What to measure. Left out, `batchSizes` are searched for: up to 256, of what fits."""
+    """Request of a benchmark; without `batchSizes`, sizes up to 256 that fit are searched."""
 
     model_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
         description="Id or address of a model on the Hugging Face Hub.",
@@ -32,95 +32,111 @@ class BenchmarkRequest(Input):
     )
     batch_sizes: (
         Annotated[
-            list[Annotated[int, Field(ge=1, le=LARGEST_BATCH)]],
-            Field(min_length=1, max_length=MOST_SIZES),
+            list[Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]],
+            Field(min_length=1, max_length=MAX_SIZES),
             AfterValidator(_once_each),
         ]
         | None
     ) = Field(
         None,
-        description="Up to 32 sizes of 1 to 4096; each measured, in random rounds. Left out, sizes"
-        " are searched for among those of up to 256 that fit.",
+        examples=[[1, 2, 4, 8]],
+        description="Up to 32 sizes from 1 to 4096, each measured in randomised rounds. When left"
+        " out, sizes up to 256 that fit in memory are searched.",
     )
     iterations: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        64, description="Timed calls per batch size; p90 needs 64, p95 130, p99 662."
+        64, description="Timed calls per batch size. p90 needs 64, p95 needs 130, p99 needs 662."
     )
     warmup: Annotated[int, Field(ge=0, le=1000)] = Field(
-        5, description="Calls before timing, at least; warming goes on until the times are steady."
+        5, description="Minimum warm-up calls; warm-up continues until latency is steady."
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to measure; `auto` takes a GPU if a worker has one."
+    )
     dtype: Dtype | None = Field(
-        None, description="Of the weights; float32 on a CPU and bfloat16 on a GPU when left out."
+        None, description="Type of the weights; defaults to float32 on a CPU, bfloat16 on a GPU."
     )
-    revision: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
-    compile: bool = Field(False, description="Whether the model goes through torch.compile.")
+    revision: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
+        None, description="Branch, tag or commit; defaults to `main`.", examples=["main"]
+    )
+    compile: bool = Field(False, description="Whether to compile the model with torch.compile.")
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
-        None, description="Attention implementation; the model's default when left out."
+        None, description="Attention implementation; defaults to the model's own."
     )
     input_tokens: Annotated[int, Field(ge=1, le=131_072)] | None = Field(
         None,
-        description="Tokens per input, of models that read text; at most what the model reads.",
+        description="Tokens per input of a text model; at most the model's context length.",
     )
     new_tokens: Annotated[int, Field(ge=2, le=4096)] = Field(
-        16, description="Tokens generated per input, of models that generate."
+        16, description="New tokens per input of a generative model."
     )
     steps: Annotated[int, Field(ge=1, le=1000)] = Field(
-        20, description="Steps of denoising in a call, of models that draw."
+        20, description="Denoising steps per call of a diffusion model."
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        0, description="Of the random inputs and of the order of the rounds."
+        0, description="Seed of the random inputs and of the order of rounds."
     )
     latency_budget_ms: Annotated[float, Field(gt=0, le=3_600_000)] | None = Field(
         None,
-        description="The constraint of `optimal_batch_size`: mean latency of a batch at most this.",
+        description="Largest mean batch latency that `optimal_batch_size` may have [ms].",
     )
     price_per_hour: Annotated[float, Field(gt=0, le=100_000)] | None = Field(
-        None, description="USD per hour of the machine, in place of the table's."
+        None, description="Price of the machine [USD/h]; replaces the price table."
     )
     utilisation: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0,
-        description="Share of the hour that the machine is busy; real services reach 0.3 to 0.6.",
+        description="Share of an hour that the machine is busy; real services reach 0.3 to 0.6.",
     )
-    plot_format: PlotFormat = DRAWN
+    plot_format: PlotFormat = PLOT_FORMAT
 
 
 class Failure(Message):
-    code: int
-    status: int
-    message: str
-    reason: str
+    code: int = Field(description="Error code, as in `error.code`.")
+    status: int = Field(description="HTTP status of the error.")
+    message: str = Field(description="What happened, and what to do.")
+    reason: str = Field(description="Reason in one word, for programs.")
 
 
 class Progress(Message):
-    done: int = Field(description="Timed calls that are committed.")
-    total: int
+    done: int = Field(description="Timed calls committed so far.")
+    total: int = Field(description="Timed calls of the whole run.")
 
 
 class Queue(Message):
-    position: int = Field(description="1 is next.")
+    position: int = Field(description="Position in the queue; 1 is next.")
     estimate_seconds: float | None = figure(
-        "s", "Until it starts, by the last runs' duration; null while no worker is up."
+        "s", "Time until the run starts, from recent durations; null while no worker is up."
     )
 
 
 class Run(Message):
-    id: str
-    model_id: str
-    commit: str
-    state: State
-    progress: Progress
-    queue: Queue | None = None
-    results: Results | None = None
-    analysis: Analysis | None = None
+    id: str = Field(description="Id of the run.")
+    model_id: str = Field(description="Model being measured.")
+    commit: str = Field(description="Pinned commit, 40 hexadecimal digits.")
+    state: State = Field(description="`succeeded`, `failed` and `canceled` are final.")
+    progress: Progress = Field(description="Progress of the run.")
+    queue: Queue | None = Field(
+        None, description="Position in the queue; null once the run has started."
+    )
+    results: Results | None = Field(
+        None, description="Figures; null until the first size is measured."
+    )
+    analysis: Analysis | None = Field(
+        None, description="Interpretation of the figures; null until there are results."
+    )
     plots: dict[str, dict[str, Any]] | None = Field(
         None,
-        description="Throughput, latency, memory and cost against batch size, in the format that"
-        " was asked for; null until there are results, and in lists.",
+        description="Throughput, latency, memory and cost against batch size, in the requested"
+        " format; null until there are results, and in lists.",
     )
-    error: Failure | None = None
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    error: Failure | None = Field(None, description="Why the run failed; null otherwise.")
+    created_at: datetime = Field(description="When the run was accepted.")
+    started_at: datetime | None = Field(None, description="When a worker started the run.")
+    stages: dict[str, datetime] = Field(
+        {},
+        description="When the worker began each stage: `fetching` the model, `loading` it,"
+        " `warming` each batch size, `measuring`; empty until a worker starts the run.",
+    )
+    finished_at: datetime | None = Field(None, description="When the run ended.")
 
 
 class RunName(Message):
@@ -128,37 +144,59 @@ class RunName(Message):
 
 
 class RunWait(Message):
-    """Answered when the run is over, or after `seconds`, with the run as it then is."""
+    """Wait until the run has finished, at most `seconds`; the answer is its state then."""
 
     id: str
     seconds: Annotated[float, Field(ge=0, le=15)] = 15
 
 
 class RunsRequest(Message):
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    before: str | None = Field(None, description="The id that the last page gave as `next`.")
+    limit: Annotated[int, Field(ge=1, le=100)] = Field(20, description="Runs per page.")
+    before: str | None = Field(
+        None,
+        description="`next` of the previous page.",
+        examples=["bench_4f1d0c2a9b8e7d6c5b4a3928"],
+    )
 
 
 class Runs(Message):
-    """Newest first; `next` is the id to send as `before` for more."""
+    """A page of runs, newest first."""
 
-    runs: list[Run]
-    next: str | None = None
+    runs: list[Run] = Field(description="One page of runs.")
+    next: str | None = Field(
+        None, description="Value of `before` for the next page; null on the last."
+    )
+
+
+class QuoteRequest(Message):
+    model_id: str
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Quote(Message):
+    """The queue place, wait and last cost for a run that would start now."""
+
+    queue: Queue
+    last: Run | None = Field(
+        None, description="The account's last successful run of the model, for its cost."
+    )
 
 
 class PlotRequest(Message):
     id: str
-    plot_format: PlotFormat = DRAWN
+    plot_format: PlotFormat = PLOT_FORMAT
 
 
 class Plots(Message):
-    """Per quantity one figure against batch size: throughput, latency, memory, cost."""
+    """Plots against batch size: throughput, latency, memory and cost."""
 
-    plots: dict[str, dict[str, Any]]
+    plots: dict[str, dict[str, Any]] = Field(
+        description="Plots by quantity, in the requested format."
+    )
 
 
 class ProfileRequest(Message):
-    """Left out, any `device` and `dtype` will do."""
+    """The model whose profile is wanted; without `device` or `dtype`, any matches."""
 
     model_id: str
     commit: str
@@ -167,40 +205,41 @@ class ProfileRequest(Message):
 
 
 class Profile(Message):
-    """What was measured of a model by the account's last good run; all null when there is none."""
+    """Figures of the account's last successful run of a model; all null without one."""
 
     run_id: str | None = None
     device: Device | None = None
     machine: str | None = None
     dtype: str | None = None
     attention: str | None = None
-    tokens: int | None = Field(None, description="Of a sequence, those generated included.")
-    batch_size: int | None = Field(None, description="The optimal one.")
-    peak_memory: float | None = figure("MiB", "At `batchSize`.")
-    base_memory: float | None = figure("MiB", "At size 0: fitted, or as loaded.")
-    memory_per_sample: float | None = figure("MiB", "Slope of the peak.")
+    tokens: int | None = Field(None, description="Tokens of a sequence, generated ones included.")
+    batch_size: int | None = Field(None, description="Optimal batch size.")
+    peak_memory: float | None = figure("MiB", "Peak memory at `batchSize`.")
+    base_memory: float | None = figure("MiB", "Memory at batch size 0: fitted, or as loaded.")
+    memory_per_sample: float | None = figure("MiB", "Memory that each further sample takes.")
     measured_at: datetime | None = None
 
 
 BENCHMARK = Rpc("rpc.benchmarker.start", BenchmarkRequest, Run, timeout=25.0)
-GET_RUN = Rpc("rpc.benchmarker.get", RunName, Run)
-LIST_RUNS = Rpc("rpc.benchmarker.list", RunsRequest, Runs)
+GET_RUN = Rpc("rpc.benchmarker.get", RunName, Run, repeatable=True)
+LIST_RUNS = Rpc("rpc.benchmarker.list", RunsRequest, Runs, repeatable=True)
 CANCEL_RUN = Rpc("rpc.benchmarker.cancel", RunName, Run)
-# Ends before a service that is stopping gives up on what it still answers.
+# Shorter than the grace that a stopping service gives its open requests.
 WAIT_FOR_RUN = Rpc("rpc.benchmarker.wait", RunWait, Run, timeout=18.0)
-PLOT_RUN = Rpc("rpc.benchmarker.plot", PlotRequest, Plots)
-# The generator asks it for every module, and makes do without an answer.
-PROFILE = Rpc("rpc.benchmarker.profile", ProfileRequest, Profile, timeout=1.0)
+QUOTE = Rpc("rpc.benchmarker.quote", QuoteRequest, Quote, repeatable=True)
+PLOT_RUN = Rpc("rpc.benchmarker.plot", PlotRequest, Plots, repeatable=True)
+# The generator asks for every module, and does without on a timeout.
+PROFILE = Rpc("rpc.benchmarker.profile", ProfileRequest, Profile, timeout=1.0, repeatable=True)
 
 
 class BenchmarkProgress(Message):
-    """What the socket hears as `benchmark_progress`."""
+    """Payload of the socket event `benchmark_progress`."""
 
-    id: str
-    model_id: str
-    state: State
-    done: int
-    total: int
+    id: str = Field(description="Id of the run.")
+    model_id: str = Field(description="Model being measured.")
+    state: State = Field(description="State of the run.")
+    done: int = Field(description="Timed calls committed so far.")
+    total: int = Field(description="Timed calls of the whole run.")
 
 
 PROGRESSED = Event("event.benchmark.progressed", BenchmarkProgress)

@@ -1,7 +1,7 @@
-"""What comes out of measuring a model.
+"""Figures of a measured model.
 
-Every figure names its unit in the schema. A figure that was not measured is
-null, with the reason beside it; it is never 0.
+Every figure names its unit in the schema. A figure that was not measured is null, never 0, with
+the reason beside it.
 """
 
 from typing import Any, Literal
@@ -11,11 +11,14 @@ from pydantic import Field
 from common.contracts import Message
 
 Device = Literal["cpu", "cuda"]
+# Kinds of isolation of the process that loads a model: its own user, files, processes, no
+# network, and only the system calls that it needs.
+Isolation = Literal["user", "files", "processes", "network", "system_calls"]
 Regime = Literal["overhead", "bandwidth", "compute", "unknown"]
 
 
 def figure(unit: str, description: str, alias: str | None = None) -> Any:
-    """A number that was measured or computed, with its unit; null when it was not."""
+    """Declare a measured or computed number with its unit; null when there is none."""
     return Field(
         None,
         description=f"{description} [{unit}]",
@@ -26,186 +29,207 @@ def figure(unit: str, description: str, alias: str | None = None) -> Any:
 
 
 class Interval(Message):
-    low: float
-    high: float
+    low: float = Field(description="Lower end, in the figure's unit.")
+    high: float = Field(description="Upper end, in the figure's unit.")
 
 
 class Distribution(Message):
-    """Of one batch's times. Percentiles stand only where the sample is large enough for them."""
+    """Distribution of the times of one batch; a percentile is null if the sample is too small."""
 
     samples: int = Field(description="Timed calls.")
     effective_samples: float | None = figure(
-        "1", "Independent samples worth as much, given the autocorrelation."
+        "1", "Equivalent number of independent samples, given the autocorrelation."
     )
-    autocorrelation: float | None = figure("1", "Of successive calls, at lag 1.")
+    autocorrelation: float | None = figure("1", "Autocorrelation of successive calls at lag 1.")
     mean: float | None = figure("ms", "Arithmetic mean.")
     median: float | None = figure("ms", "Median.")
-    standard_deviation: float | None = figure("ms", "Of a single call.")
+    standard_deviation: float | None = figure("ms", "Standard deviation of a call.")
     p50: float | None = figure("ms", "50th percentile.")
     p90: float | None = figure("ms", "90th percentile; from 64 samples on.")
     p95: float | None = figure("ms", "95th percentile; from 130 samples on.")
     p99: float | None = figure("ms", "99th percentile; from 662 samples on.")
     mean_interval: Interval | None = Field(
         None,
-        description="95 % confidence interval of the mean; of few samples too narrow [ms]",
+        description="95 % confidence interval of the mean; too narrow for few samples [ms]",
         json_schema_extra={"unit": "ms"},
     )
     median_interval: Interval | None = Field(
         None,
-        description="95 % confidence interval of the median; of few samples too narrow [ms]",
+        description="95 % confidence interval of the median; too narrow for few samples [ms]",
         json_schema_extra={"unit": "ms"},
     )
-    missing: dict[str, str] = Field({}, description="Why a figure is null.")
+    missing: dict[str, str] = Field({}, description="Reasons for null figures, by name.")
 
 
 class MemoryUse(Message):
-    """Peaks of one batch size from a clean state: of the process, and of a GPU's allocator."""
+    """Peak memory of one batch size from a clean state: process, and GPU allocator."""
 
     peak_rss: float | None = figure(
-        "MiB", "Largest resident set of a process that gives back at once what is freed."
+        "MiB", "Largest resident set of a process that returns freed memory at once."
     )
     allocated: float | None = figure("MiB", "Largest sum of live tensors on the device.")
-    reserved: float | None = figure("MiB", "Largest sum held by the device's allocator.")
-    retries: int | None = Field(None, description="Times the allocator had to free its cache.")
+    reserved: float | None = figure("MiB", "Largest amount reserved by the device's allocator.")
+    retries: int | None = Field(
+        None, description="Times that the allocator had to empty its cache."
+    )
 
     @property
     def used(self) -> float | None:
-        """The figure that decides whether a size fits, in MiB."""
+        """Return the memory that decides whether a size fits, in MiB."""
         return self.peak_rss if self.reserved is None else self.reserved
 
 
 class GenerationUse(Message):
-    """Of models that generate; one sample of each per timed call."""
+    """Figures of a generative model; one sample per timed call."""
 
-    time_to_first_token: Distribution = Field(json_schema_extra={"unit": "ms"})
+    time_to_first_token: Distribution = Field(
+        description="Time from the start of a call to its first new token.",
+        json_schema_extra={"unit": "ms"},
+    )
     inter_token_latency: Distribution = Field(
-        description="Gaps between successive tokens of the same call; the first token has none.",
+        description="Time between successive tokens of a call; the first token has none.",
         json_schema_extra={"unit": "ms"},
     )
     prefill_tokens_per_second: float | None = figure(
-        "token/s", "Input tokens over time to the first."
+        "token/s", "Input tokens per second until the first new token."
     )
     decode_tokens_per_second: float | None = figure(
-        "token/s", "All but the first token, of the batch."
+        "token/s", "New tokens of the batch after the first, per second."
     )
     tokens_per_second: float | None = figure(
-        "token/s", "All new tokens of the batch over the call."
+        "token/s", "All new tokens of the batch, per second of the call."
     )
 
 
 class EnergyUse(Message):
-    per_inference: float | None = figure("J", "Gross, of one sample.")
-    mean_power: float | None = figure("W", "Over the window.")
-    window: float | None = figure("s", "How long was counted; 5 s at least.")
-    missing: str | None = Field(None, description="Why there is no figure.")
+    per_inference: float | None = figure("J", "Gross energy per sample.")
+    mean_power: float | None = figure("W", "Mean power over the window.")
+    window: float | None = figure("s", "Length of the measurement; at least 5 s.")
+    missing: str | None = Field(None, description="Why energy was not measured.")
 
 
 class Point(Message):
-    """One batch size."""
+    """Figures of one batch size."""
 
-    batch_size: int
-    throughput: float | None = figure("sample/s", "Batch size over mean latency.")
+    batch_size: int = Field(description="Samples in one call.")
+    throughput: float | None = figure("sample/s", "Batch size divided by mean latency.")
     latency: Distribution = Field(
-        description="Wall clock of one call on a batch, synchronised.",
+        description="Wall-clock time of one synchronised call on a batch.",
         json_schema_extra={"unit": "ms"},
     )
     device_latency: Distribution | None = Field(
         None,
-        description="The same calls by the device's own clock.",
+        description="Time of the same calls by the device's clock.",
         json_schema_extra={"unit": "ms"},
     )
-    memory: MemoryUse
-    generation: GenerationUse | None = None
-    energy: EnergyUse
-    cost_per_inference: float | None = figure("USD", "Of one sample.")
-    cost_per_million_tokens: float | None = figure("USD", "New tokens if it generates, else read.")
-    bandwidth_share: float | None = figure(
-        "1", "Weights, keys and values that a call must read over what could be read."
+    memory: MemoryUse = Field(description="Peak memory at this batch size.")
+    generation: GenerationUse | None = Field(
+        None, description="Figures of new tokens; null for a model that does not generate."
     )
-    compute_share: float | None = figure("1", "Operations of a call over what could be computed.")
-    suspect: list[str] = Field([], description="Why these figures deserve doubt.")
+    energy: EnergyUse = Field(description="Energy per sample, if the device reports it.")
+    cost_per_inference: float | None = figure("USD", "Cost per sample.")
+    cost_per_million_tokens: float | None = figure(
+        "USD", "Cost per million tokens: new ones, or input."
+    )
+    bandwidth_share: float | None = figure(
+        "1", "Bandwidth that a call needs at least, as a share of the measured ceiling."
+    )
+    compute_share: float | None = figure(
+        "1", "Compute that a call needs, as a share of the measured ceiling."
+    )
+    suspect: list[str] = Field([], description="Reasons to doubt these figures.")
 
 
 class Shortage(Message):
-    """A size without figures."""
+    """A batch size without figures."""
 
-    batch_size: int
-    reason: Literal["out_of_memory", "predicted_out_of_memory", "not_measured"]
-    message: str
+    batch_size: int = Field(description="Batch size without figures.")
+    reason: Literal["out_of_memory", "predicted_out_of_memory", "not_measured"] = Field(
+        description="`predicted_out_of_memory`: the size was not tried."
+    )
+    message: str = Field(description="Reason as a sentence.")
 
 
 class MemoryModel(Message):
     """Peak memory against batch size: `base + per_sample * size`."""
 
     estimate: float | None = figure(
-        "MiB", "Before running: weights, cache, activations of one input."
+        "MiB", "Estimate before running: weights, cache and activations of one input."
     )
-    weights: float | None = figure("MiB", "Parameters and buffers, exact.")
-    base: float | None = figure("MiB", "Fitted, at size 0.")
-    per_sample: float | None = figure("MiB", "Fitted slope.")
+    weights: float | None = figure("MiB", "Exact size of parameters and buffers.")
+    base: float | None = figure("MiB", "Fitted memory at batch size 0.")
+    per_sample: float | None = figure("MiB", "Fitted memory per sample.")
     kept: float | None = figure(
         "MiB",
-        "On a CPU: what the C library of the timed process kept for later calls beyond the peak,"
-        " at most. No model asks for it, but a process with usual settings takes it.",
+        "On a CPU: the most that the C library kept beyond the peak for later calls. The model"
+        " does not need it, but a process with default settings takes it.",
     )
-    available: float | None = figure("MiB", "What the device had.")
-    largest_batch: int | None = Field(None, description="Largest size predicted to fit.")
+    available: float | None = figure("MiB", "Memory available on the device.")
+    largest_batch: int | None = Field(None, description="Largest batch size predicted to fit.")
 
 
 class Ceilings(Message):
-    """What this very device was measured to do, just before the run."""
+    """Ceilings of the device, measured just before the run."""
 
-    bandwidth: float | None = figure("GB/s", "Of copying, read and write counted.")
-    compute: float | None = figure("GFLOP/s", "Of a matrix product of random numbers in the dtype.")
+    bandwidth: float | None = figure(
+        "GB/s", "Memory bandwidth of a copy, reads and writes counted."
+    )
+    compute: float | None = figure("GFLOP/s", "Speed of a matrix product in the run's dtype.")
 
 
 class Machine(Message):
-    device: Device
-    name: str
-    cores: int = Field(description="Of the CPU, that the process may use.")
-    threads: int = Field(description="That torch computes with on a CPU.")
-    memory: float | None = figure("MiB", "Of the device.")
-    torch: str = ""
-    transformers: str = ""
+    device: Device = Field(description="Device that the model ran on.")
+    name: str = Field(description="Model of the processor or the GPU.")
+    cores: int = Field(description="CPU cores that the process may use.")
+    threads: int = Field(description="Threads that torch uses on a CPU.")
+    memory: float | None = figure("MiB", "Memory of the device.")
+    torch: str = Field("", description="Version of PyTorch.")
+    transformers: str = Field("", description="Version of transformers.")
 
 
 class Setup(Message):
-    """Where and on what it was measured."""
+    """Machine, model and configuration of a run."""
 
-    machine: Machine
-    task: str
-    commit: str
-    dtype: str
-    attention: str
-    compiled: bool = Field(description="Whether code that torch.compile has made was seen to run.")
-    parameters: int
-    weights: float = Field(description="[MiB]", json_schema_extra={"unit": "MiB"})
+    machine: Machine = Field(description="Machine that ran the model.")
+    task: str = Field(description="Task of the model.")
+    commit: str = Field(description="The model's commit on the Hub.")
+    dtype: str = Field(description="Type of the weights, such as float16.")
+    attention: str = Field(description="Attention implementation, such as sdpa.")
+    compiled: bool = Field(description="Whether code of torch.compile was observed to run.")
+    parameters: int = Field(description="Number of parameters.")
+    weights: float = Field(
+        description="Size of parameters and buffers [MiB]", json_schema_extra={"unit": "MiB"}
+    )
     base: float = Field(
-        description="Taken before any sample: the weights, on a CPU the whole process [MiB]",
+        description="Memory before any sample: the weights; on a CPU the whole process [MiB]",
         json_schema_extra={"unit": "MiB"},
     )
-    estimate: float | None = figure("MiB", "Static estimate of the peak at size 1.")
-    available: float | None = figure("MiB", "What the model could have had.")
+    estimate: float | None = figure("MiB", "Static estimate of the peak at batch size 1.")
+    available: float | None = figure("MiB", "Memory available to the model.")
     input: dict[str, list[int]] = Field(description="Shape of one input, without the batch.")
-    tokens: int | None = Field(None, description="Tokens of one input, of models that read text.")
-    new_tokens: int | None = None
-    operations: float | None = figure("FLOP", "Of one call on one sample.")
+    tokens: int | None = Field(None, description="Tokens per input of a text model.")
+    new_tokens: int | None = Field(None, description="New tokens per call.")
+    operations: float | None = figure("FLOP", "Operations of one call on one sample.")
     bytes_per_call: float | None = figure(
-        "B", "Weights that a call reads at the least, whatever the batch, each time that it does."
+        "B", "Weights that a call must read, repeated reads counted; the same for every batch size."
     )
     bytes_per_sample: float | None = figure(
-        "B", "Keys and values that a call reads for each sample; 0 where nothing is generated."
+        "B", "Keys and values that a call reads per sample; 0 without generation."
     )
-    load_seconds: float | None = figure("s", "From files to ready.")
-    ceilings: Ceilings = Ceilings()
-    missing: dict[str, str] = Field({}, description="Why a figure is null.")
+    load_seconds: float | None = figure("s", "Time to load the model from its files.")
+    missing_isolation: list[Isolation] = Field(
+        [],
+        description="Kinds of isolation that the worker's machine does not support.",
+    )
+    ceilings: Ceilings = Field(Ceilings(), description="Measured ceilings of the device.")
+    missing: dict[str, str] = Field({}, description="Reasons for null figures, by name.")
 
     def like(self, other: "Setup") -> bool:
-        """Whether calls timed under both may stand in one sample.
+        """Return whether calls timed under both setups may be pooled.
 
-        They may on the same kind of machine, with the same libraries and configuration.
+        They may if machine, libraries and configuration are the same.
         """
-        mine, others = (
+        own, others = (
             (
                 setup.machine.model_copy(update={"memory": None}),
                 setup.dtype,
@@ -214,69 +238,78 @@ class Setup(Message):
             )
             for setup in (self, other)
         )
-        return mine == others
+        return own == others
 
 
 class Price(Message):
-    """Where a cost comes from; recompute it as `perHour / 3600 / throughput / utilisation`."""
+    """Basis of the costs: cost per sample = `perHour / 3600 / throughput / utilisation`."""
 
-    per_hour: float = Field(description="[USD/h]", json_schema_extra={"unit": "USD/h"})
-    currency: Literal["USD"] = "USD"
-    provider: str
-    region: str
-    kind: str = Field(description="on_demand, spot or custom.")
-    machine: str
-    as_of: str = Field(description="Date of the price, as in 2026-01-31.")
-    source: str
-    utilisation: float
+    per_hour: float = Field(
+        description="Price per hour [USD/h]", json_schema_extra={"unit": "USD/h"}
+    )
+    currency: Literal["USD"] = Field("USD", description="Currency of every cost.")
+    provider: str = Field(description="Provider of the machine; `custom` for a price of your own.")
+    region: str = Field(description="Region of the provider.")
+    kind: str = Field(description="`on_demand`, `spot` or `custom`.")
+    machine: str = Field(description="Name of the machine at the provider.")
+    as_of: str = Field(description="Date of the price, such as 2026-01-31.")
+    source: str = Field(description="URL of the price list, or who set the price.")
+    utilisation: float = Field(description="Share of an hour that the machine is assumed busy.")
 
 
 class Results(Message):
-    """The four arrays are aligned with `batchSizes`; null is a size named in `errors`."""
+    """Results of a run. The arrays align with `batchSizes`; a null size is listed in `errors`."""
 
-    batch_sizes: list[int]
+    batch_sizes: list[int] = Field(description="Requested or searched batch sizes.")
     throughput: list[float | None] = Field(
-        description="[sample/s]", json_schema_extra={"unit": "sample/s"}
+        description="Throughput [sample/s]", json_schema_extra={"unit": "sample/s"}
     )
     latency: list[float | None] = Field(
-        description="Mean of a batch [ms]; batch size = throughput x latency.",
+        description="Mean latency of a batch [ms]; batch size = throughput x latency.",
         json_schema_extra={"unit": "ms"},
     )
     memory_usage: list[float | None] = Field(
-        alias="memory_usage", description="Peak [MiB]", json_schema_extra={"unit": "MiB"}
+        alias="memory_usage", description="Peak memory [MiB]", json_schema_extra={"unit": "MiB"}
     )
     cost_per_inference: list[float | None] = Field(
-        alias="cost_per_inference", description="[USD]", json_schema_extra={"unit": "USD"}
+        alias="cost_per_inference",
+        description="Cost per sample [USD]",
+        json_schema_extra={"unit": "USD"},
     )
-    errors: list[Shortage]
-    points: list[Point]
-    setup: Setup
-    price: Price | None
-    suspect: list[str] = Field(description="Why the run as a whole deserves doubt.")
+    errors: list[Shortage] = Field(description="Batch sizes without figures, with reasons.")
+    points: list[Point] = Field(description="All figures of each measured batch size.")
+    setup: Setup = Field(description="Machine, model and configuration of the run.")
+    price: Price | None = Field(description="Basis of the costs; null without a price.")
+    suspect: list[str] = Field(description="Reasons to doubt the run as a whole.")
 
 
 class Pick(Message):
-    batch_size: int | None
-    why: str
-    bound_by: str = Field(description="What keeps it from being better.")
+    batch_size: int | None = Field(description="Batch size to use; null if none was measured.")
+    why: str = Field(description="Reason for this batch size.")
+    bound_by: str = Field(description="Limiting factor.")
 
 
 class Picks(Message):
-    latency: Pick
-    balanced: Pick
-    throughput: Pick
-    cost: Pick
+    latency: Pick = Field(description="Fastest answer to a single caller.")
+    balanced: Pick = Field(description="High throughput at moderate latency.")
+    throughput: Pick = Field(description="Most samples per second.")
+    cost: Pick = Field(description="Lowest cost per sample.")
 
 
 class Analysis(Message):
-    optimal_batch_size: int | None = Field(alias="optimal_batch_size")
-    constraint: str = Field(description="Under which `optimal_batch_size` is optimal.")
-    verified: bool = Field(
-        description="Whether both neighbours, at most twice as large or as small, were measured or"
-        " do not fit, are not better, and there is no doubt of their figures."
+    optimal_batch_size: int | None = Field(
+        alias="optimal_batch_size",
+        description="Best batch size under `constraint`; null if there is none.",
     )
-    resource_recommendations: list[str] = Field(alias="resource_recommendations")
-    picks: Picks
-    regime: Regime = Field(description="What holds it back.")
-    would_change: list[str] = Field(description="What would make another size the right one.")
-    memory: MemoryModel
+    constraint: str = Field(description="Constraint on `optimal_batch_size`.")
+    verified: bool = Field(
+        description="Whether the neighbouring sizes, up to twice as large or small, were measured"
+        " without doubt or do not fit, and are not better."
+    )
+    resource_recommendations: list[str] = Field(
+        alias="resource_recommendations", description="Recommendations for machine and settings."
+    )
+    picks: Picks = Field(description="Recommended batch sizes by goal.")
+    regime: Regime = Field(description="Resource that limits the model.")
+    would_change: list[str] = Field(description="Changes that would favour another size.")
+    memory: MemoryModel = Field(description="Peak memory against batch size.")

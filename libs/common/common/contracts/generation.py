@@ -1,17 +1,28 @@
-"""What the generator answers: a model's module, as files or as an archive."""
+"""Generation of a model's module, as files or as an archive."""
 
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from common.contracts import Input, Message, Rpc
+from common.faults import Hint
 
-Memory = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}(MB|Mi|MiB|GB|Gi|GiB)$")]
+
+def _without_blank(memory: str) -> str:
+    return memory.replace(" ", "")
+
+
+Memory = Annotated[
+    str,
+    StringConstraints(pattern=r"^[1-9][0-9]{0,5} ?(MB|Mi|MiB|GB|Gi|GiB)$"),
+    AfterValidator(_without_blank),
+    Hint('must be a whole number with a unit (MB, MiB, GB or GiB), such as "8GB" or "512MiB"'),
+]
 
 
 class GenerateOptions(Input):
-    """What the caller wants otherwise than the model itself suggests; all may be left out."""
+    """Options that override what is derived from the model; all may be left out."""
 
     batch_size: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None, description="Inputs the module runs through the model at once."
@@ -29,7 +40,7 @@ class GenerateOptions(Input):
     )
 
 
-# What a model is refused for unless the caller answers for it; never for whose code would run.
+# Reasons for refusal that a caller may override; never one that would run foreign code.
 Accepted = Literal["license", "too-large"]
 
 
@@ -38,12 +49,18 @@ class GenerateRequest(Input):
         description="https://huggingface.co/<owner>/<name>, also with /tree/<revision>, or the id.",
         examples=["https://huggingface.co/distilbert/distilbert-base-uncased"],
     )
-    options: GenerateOptions = GenerateOptions()
+    options: GenerateOptions = Field(
+        GenerateOptions(),
+        description="Options that you choose; any left out is derived from the model.",
+    )
     revision: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
-        None, description="Branch, tag or commit; the address's own, else main, when left out."
+        None,
+        description="Branch, tag or commit; the address's own, else main, when left out.",
+        examples=["main"],
     )
     accept: Annotated[list[Accepted], Field(max_length=2)] = Field(
         [],
+        examples=[["license"]],
         description="Reasons (`details.reason`) for which the model is not to be refused:"
         " `license`, it forbids commercial use; `too-large`, for what a provider offers.",
     )
@@ -57,28 +74,38 @@ class GenerateRequest(Input):
 class Check(Message):
     """One thing that was looked at before the files were handed out."""
 
-    name: str
-    outcome: Literal["passed", "warning", "failed"]
-    message: str = ""
+    name: str = Field(description="Name of the check.")
+    outcome: Literal["passed", "warning", "failed"] = Field(description="Its outcome.")
+    message: str = Field("", description="What was found, in one sentence.")
 
 
 class Validation(Message):
-    status: Literal["passed", "warnings", "failed"]
+    status: Literal["passed", "warnings", "failed"] = Field(
+        description="The worst outcome of all checks."
+    )
     errors: list[str] = Field(description="What a person should act on, one sentence each.")
-    checks: list[Check] = []
+    checks: list[Check] = Field([], description="Every check and its outcome.")
 
 
 class Measured(Message):
     """The benchmark run that memory and batch size come from, and what it measured."""
 
-    run: str = Field(pattern=r"^[a-z]+_[0-9a-f]{8,64}$")
-    at: datetime
-    device: Literal["cpu", "cuda"]
-    machine: str = Field(pattern=r"^[A-Za-z0-9 ().@_/+-]{1,80}$")
-    dtype: Literal["float32", "float16", "bfloat16"]
-    batch_size: Annotated[int, Field(ge=1)]
+    run: str = Field(pattern=r"^[a-z]+_[0-9a-f]{8,64}$", description="Id of the benchmark run.")
+    at: datetime = Field(description="When it was measured.")
+    device: Literal["cpu", "cuda"] = Field(description="Kind of device.")
+    machine: str = Field(
+        pattern=r"^[A-Za-z0-9 ().@_/+-]{1,80}$", description="Name of the CPU or GPU."
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        description="Data type of the weights."
+    )
+    batch_size: Annotated[int, Field(ge=1)] = Field(description="The optimal batch size.")
     tokens: int | None = Field(None, description="Of each sequence, those generated included.")
     peak_mib: float = Field(alias="peakMiB", description="At that batch size and length.")
+
+
+# Who can read the model: anybody, or only the operator's or the account's own token.
+ReadBy = Literal["anybody", "operator", "account"]
 
 
 class ModelFacts(Message):
@@ -87,22 +114,41 @@ class ModelFacts(Message):
     `vram_mib` is in MiB; `vram_source` says where the figure came from.
     """
 
-    id: str
+    id: str = Field(description="The model's id on the Hub.")
     commit: str = Field(description="The pinned commit, 40 hexadecimal digits.")
-    task: str
-    library: str
-    license: str | None
-    parameters: int | None
-    weight_bytes: int
-    vram_mib: int = Field(alias="vramMiB")
-    vram_source: Literal["headers", "measured", "requested"]
-    measured: Measured | None = None
+    task: str = Field(description="The model's task, a pipeline tag of the Hub.")
+    library: str = Field(description="The library that runs it.")
+    license: str | None = Field(description="License by the model card; null if it names none.")
+    parameters: int | None = Field(description="Number of parameters; null if unknown.")
+    weight_bytes: int = Field(description="Size of the weight files in bytes.")
+    vram_mib: int = Field(
+        alias="vramMiB", description="GPU memory the model needs in MiB; 0 without a GPU."
+    )
+    vram_source: Literal["headers", "measured", "requested"] = Field(
+        description="Where that figure comes from."
+    )
+    max_tokens: int | None = Field(
+        None,
+        description="Longest text that the model reads, in tokens, those generated included; null"
+        " if its configuration names no limit.",
+    )
+    measured: Measured | None = Field(
+        None, description="The benchmark behind the figures; null without one."
+    )
+    read_by: ReadBy = Field(
+        "anybody",
+        description="Who may read the model: `anybody`; `operator`, it is private or gated and"
+        " the operator opens it to every account; `account`, it was read with your Hub token.",
+    )
 
 
 class Module(Message):
-    files: dict[str, str]
-    validation: Validation
-    model: ModelFacts
+    files: dict[str, str] = Field(description="Content of each file by name.")
+    validation: Validation = Field(description="What was checked, and with what outcome.")
+    model: ModelFacts = Field(description="The model as it was read.")
+    digest: str | None = Field(
+        None, description="SHA-256 of the module as `/download` sends it, the `ETag` there."
+    )
 
 
 class Package(Message):
@@ -111,8 +157,9 @@ class Package(Message):
     filename: str
     sha256: str
     content: bytes
+    model: ModelFacts | None = None
 
 
 # A cold generation reads the Hub, which has 15 s in all to answer.
-GENERATE = Rpc("rpc.generator.generate", GenerateRequest, Module, timeout=18.0)
-PACKAGE = Rpc("rpc.generator.package", GenerateRequest, Package, timeout=18.0)
+GENERATE = Rpc("rpc.generator.generate", GenerateRequest, Module, timeout=18.0, repeatable=True)
+PACKAGE = Rpc("rpc.generator.package", GenerateRequest, Package, timeout=18.0, repeatable=True)

@@ -1,4 +1,4 @@
-"""What passes between the benchmarker's control and its workers; no account is in it."""
+"""Messages between the benchmarker's control and its workers; none names an account."""
 
 from typing import Literal
 
@@ -6,11 +6,20 @@ from pydantic import Field
 
 from common.contracts import Job, Message, Rpc
 from common.contracts.benchmarking import BenchmarkRequest, Failure
-from common.contracts.figures import EnergyUse, MemoryUse, Setup, Shortage
+from common.contracts.figures import EnergyUse, Isolation, MemoryUse, Setup, Shortage
+from common.contracts.generation import ReadBy
 from common.contracts.verification import Verdict
 
 Class = Literal["cpu", "gpu"]
+# Stages of a run after the model is fetched. Warming calls each size once to measure its memory.
+Stage = Literal["loading", "warming", "measuring"]
 SEARCHING = -1
+# Version of the job format. A change that earlier workers would misread raises it, and names the
+# new version in the jobs that need it.
+JOB_VERSION = 2
+# Version of jobs whose model needs the account's own Hub token: an earlier worker would read the
+# model with the operator's token, into the cache that all runs share.
+OWN_TOKEN_VERSION = 2
 
 
 class ModelAt(Message):
@@ -21,34 +30,54 @@ class ModelAt(Message):
 
 
 class Trial(Message):
-    """A module to be run once: its files by name."""
+    """A module to run once: its files by name."""
 
     files: dict[str, str]
 
 
-class Measurement(Message):
-    """The work: one model in one configuration at some batch sizes, or a module of it to try."""
+class JobVersion(Message):
+    """The part of a job that every worker can read."""
+
+    version: int = Field(1, description="Lowest `JOB_VERSION` of a worker that can read the job.")
+
+
+class Measurement(JobVersion):
+    """One job: a model to measure at some batch sizes, or a module of the model to run once."""
 
     id: str
     model: ModelAt
     request: BenchmarkRequest
     trial: Trial | None = None
+    manifest: str | None = Field(
+        None,
+        description="The module's `module.yaml`, whose files of the model are fetched; a trial"
+        " has it among its files.",
+    )
+    read_by: ReadBy = Field(
+        "anybody", description="Who may read the model; for `account` the ticket holds the token."
+    )
     weights: float = Field(
         0.0,
-        description="What the model's take, once they are loaded [MiB]",
+        description="Memory that the weights need once loaded [MiB]",
         json_schema_extra={"unit": "MiB"},
     )
 
 
-class Samples(Message):
-    """Some timed calls at one batch size, nanoseconds each.
+def version_for(read_by: ReadBy) -> int:
+    """Return the lowest version of a worker that may read such a model."""
+    return OWN_TOKEN_VERSION if read_by == "account" else 1
 
-    `round` is SEARCHING for those by which sizes are chosen; they are not in the figures.
-    `steps` has the moment of each generated token since its call's start.
-    `neighbours` is how many cores others kept busy meanwhile, where none was left idle; `sharing`
-    how many processes have the GPU beside the one that measures. `steady` says whether the calls
-    before a size's first block had become so. `compiled` says whether the calls
-    ran what torch.compile has made, where that was asked for and looked at.
+
+class Samples(Message):
+    """Timed calls at one batch size, in nanoseconds.
+
+    Attributes:
+        round: SEARCHING for calls by which sizes are chosen; these are not in the figures.
+        steps: time of each new token since the start of its call.
+        neighbours: cores that other processes kept busy, if no core was idle.
+        sharing: other processes that use the GPU.
+        steady: whether latency was steady before the size's first block.
+        compiled: whether code of torch.compile ran; None if it was not requested or not observed.
     """
 
     round: int
@@ -69,7 +98,7 @@ class Samples(Message):
 
     @property
     def mean(self) -> float:
-        """Of a call, in ms."""
+        """Mean duration of a call, in ms."""
         return sum(self.wall) / len(self.wall) / 1e6
 
 
@@ -82,30 +111,33 @@ class SizeFacts(Message):
 
 class Take(Message):
     id: str
-    worker: str = Field(description="Who takes it, new for each delivery.")
+    worker: str = Field(description="Name of the delivery, new each time.")
 
 
 class Ticket(Message):
-    """Whether to run, and what an earlier delivery has already brought in.
+    """Whether to run the job, and the figures that earlier deliveries committed.
 
-    All of it was measured under `setup`; a worker on another kind of machine begins anew.
+    They were measured under `setup`; a worker on another kind of machine starts over.
     """
 
     run: bool
+    hub_token: str | None = Field(
+        None, repr=False, description="Hub token of the account, for a model that needs it."
+    )
     setup: Setup | None = None
-    blocks: list[tuple[int, int]] = Field([], description="(round, batch size) that are committed.")
+    blocks: list[tuple[int, int]] = Field([], description="Committed blocks: (round, batch size).")
     sizes: list[SizeFacts] = []
     looked: list[tuple[int, float]] = Field(
-        [], description="(batch size, mean latency in ms) that a search has timed."
+        [], description="(batch size, mean latency in ms) of sizes that the search has timed."
     )
-    chosen: list[int] = Field([], description="Sizes that a search has settled on.")
+    chosen: list[int] = Field([], description="Sizes that the search has chosen.")
     lost: int = Field(
-        0, description="Deliveries in a row that ended without a word and without progress."
+        0, description="Consecutive deliveries that ended without a report and without progress."
     )
 
 
 class Report(Message):
-    """What a delivery brings in; `given_back` says that it goes no further, through no fault."""
+    """Figures of a delivery; `given_back` ends the delivery without blaming the job."""
 
     id: str
     worker: str
@@ -113,11 +145,12 @@ class Report(Message):
     samples: Samples | None = None
     size: SizeFacts | None = None
     chosen: list[int] | None = None
+    stage: Stage | None = Field(None, description="Stage that begins now.")
     given_back: bool = False
 
 
 class Standing(Message):
-    """False: canceled, over, or taken by another worker; stop and let go of the device."""
+    """Whether to go on; false once the run is canceled, finished or another worker's."""
 
     run: bool
 
@@ -130,27 +163,28 @@ class End(Message):
 
 
 class Announcement(Message):
-    """A worker's machine, said again every few seconds."""
+    """Heartbeat of a worker, with its machine."""
 
     worker: str
     name: str
     device_class: Class
     memory: float = Field(
-        description="What a model may take at most [MiB]", json_schema_extra={"unit": "MiB"}
+        description="Largest memory that a model may take [MiB]", json_schema_extra={"unit": "MiB"}
     )
     dtypes: list[str]
     attentions: list[str] = Field(
-        ["eager", "sdpa", "flash_attention_2"], description="Implementations that are installed."
+        ["eager", "sdpa", "flash_attention_2"], description="Installed attention implementations."
     )
-    compiles: bool = Field(True, description="Whether torch.compile works there.")
+    compiles: bool = Field(True, description="Whether torch.compile works on the machine.")
+    missing_isolation: list[Isolation] = []
 
 
-class Heard(Message):
+class Received(Message):
     pass
 
 
 MEASURE = Job("job.benchmarker.measure", Measurement)
 TAKE = Rpc("rpc.benchmarker.take", Take, Ticket)
 REPORT = Rpc("rpc.benchmarker.report", Report, Standing)
-END = Rpc("rpc.benchmarker.end", End, Heard, timeout=10.0)
-ANNOUNCE = Rpc("rpc.benchmarker.announce", Announcement, Heard)
+END = Rpc("rpc.benchmarker.end", End, Received, timeout=10.0)
+ANNOUNCE = Rpc("rpc.benchmarker.announce", Announcement, Received)

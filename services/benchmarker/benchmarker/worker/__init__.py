@@ -1,7 +1,8 @@
-"""Runs measurements. Each model has fresh processes: one that fetches it, one that times it.
+"""The worker: takes jobs, measures models and tries modules in child processes.
 
-__main__ (wiring), session (one job), child (a process that is asked and answers),
-fetch and measure (the two kinds of it), models (a model and its inputs),
-timing (clocks), device (what the machine is and can do), neighbours and energy
-(what else is to be known of a run), trial (a module that is run once), offline (without a network).
+Read in this order: __main__ (wiring and jobs), session (one job), child (the protocol with a child
+process), fetch and measure (the two children of a measurement), models and diffusion (a model and
+its inputs), timing (clocks), device (the machine and its limits), neighbours, energy and counting
+(the circumstances of a figure), trial (a module that runs once), packages and samples (what a
+trial needs).
 """

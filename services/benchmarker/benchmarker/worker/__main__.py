@@ -1,9 +1,11 @@
-"""The worker: `python -m benchmarker.worker`. It has no database, and no torch in this process."""
+"""The worker process: `python -m benchmarker.worker`. It has no database and imports no torch."""
 
 import asyncio
 import contextlib
 import platform
 import secrets
+import time
+from collections.abc import Coroutine, Iterable
 
 import structlog
 import uvloop
@@ -11,58 +13,73 @@ from pydantic import ValidationError
 
 from benchmarker.refusals import suits
 from benchmarker.settings import WorkerSettings
-from benchmarker.worker.child import Failed, OutOfMemory, started
-from benchmarker.worker.session import MEASURE as MEASURE_CHILD
-from benchmarker.worker.session import LetGo, Me, Session, Trying, patiently
+from benchmarker.worker import cache, seal
+from benchmarker.worker.child import OutOfMemory, started
+from benchmarker.worker.control import RunTaken, call_control
+from benchmarker.worker.process import Failed
+from benchmarker.worker.sandbox import Sandbox, detect
+from benchmarker.worker.session import Holder, Session, TrialSession
 from common import jobs, service
 from common.bus import NatsBus
 from common.context import current
 from common.contracts.benchmarking import CANCELED, Failure, RunName
+from common.contracts.figures import Device
 from common.contracts.measuring import (
     ANNOUNCE,
     END,
+    JOB_VERSION,
     MEASURE,
     REPORT,
     TAKE,
     Announcement,
     End,
+    JobVersion,
     Measurement,
     Report,
     Take,
 )
-from common.errors import ServiceError, Unavailable
+from common.errors import BenchmarkFailed, ServiceError, Unavailable
 from common.jobs import Delivery
 
 log = structlog.get_logger()
 
-# Control takes a worker for gone after a minute.
-ANNOUNCE_EVERY = 15.0
-# Deliveries that a run may end in a row, without a word and without progress; then it is poison.
-MOST_LOST = 5
-FAILED = 1004
-# After so many seconds a job that came while this machine was busy, or that this machine cannot do,
-# is offered again; for a day, in which the one that can may come back.
-ELSEWHERE = 1.0
-OFFERED = 24 * 3600.0
+DESCRIBE = "benchmarker.worker.device"
+# Interval between checks whether this worker is idle.
+IDLE_CHECK_S = 0.5
+
+# Control considers a worker absent after a minute.
+ANNOUNCE_INTERVAL_S = 15.0
+# Lost deliveries in a row, without progress, after which a run is poison.
+MAX_LOST_DELIVERIES = 5
+# Pause before a job is offered again that arrived while this machine was busy, or that this
+# machine cannot run; a machine that can may return within the day.
+OFFER_PAUSE_S = 1.0
+MAX_OFFERED_S = 24 * 3600.0
+# Pause before a job is redelivered that failed through no fault of its own.
+RETRY_PAUSE_S = 5.0
 
 
 class Worker:
-    """Takes the jobs of one class; those of its machine's other class share `turn` with it."""
+    """Takes the jobs of one class; the workers of one machine share `turn`."""
 
     def __init__(
         self,
         connection: NatsBus,
         settings: WorkerSettings,
         me: Announcement,
+        sandbox: Sandbox,
         turn: asyncio.Lock | None = None,
     ) -> None:
         self.bus = connection
         self.settings = settings
         self.me = me
+        self.sandbox = sandbox
         self.turn = turn or asyncio.Lock()
+        # Monotonic time at which the last job ended, or this worker started.
+        self.last_job = time.monotonic()
         self._session: tuple[str, asyncio.Task[None]] | None = None
 
-    async def hear_cancel(self, canceled: RunName) -> None:
+    async def cancel(self, canceled: RunName) -> None:
         if self._session and self._session[0] == canceled.id:
             self._session[1].cancel()
 
@@ -70,95 +87,116 @@ class Worker:
         while True:
             with contextlib.suppress(ServiceError):
                 await self.bus.call(ANNOUNCE, self.me)
-            await asyncio.sleep(ANNOUNCE_EVERY)
+            await asyncio.sleep(ANNOUNCE_INTERVAL_S)
 
     async def serve(self) -> None:
+        """Run jobs one after the other; return when this worker has reached its limit."""
+        done = 0
         async for delivery in jobs.pull(self.bus, MEASURE, self.me.device_class):
-            if self.turn.locked():  # it came while the machine's other class was given a job
-                await delivery.again(ELSEWHERE)
+            if self.turn.locked():  # the machine's other class took a job meanwhile
+                await delivery.release(OFFER_PAUSE_S)
             else:
                 async with self.turn:
                     await self._serve(delivery)
+                done += 1
+                self.last_job = time.monotonic()
+                if done == self.settings.max_jobs:
+                    log.info("leaving", jobs=done)
+                    return
             async with self.turn:
-                pass  # what came now would be measured beside another job
+                pass  # a job fetched now would be measured beside another one
+
+    async def wait_until_idle(self, seconds: float) -> None:
+        """Return when no job came for so long."""
+        while self.turn.locked() or time.monotonic() - self.last_job < seconds:  # noqa: ASYNC110  (the clock sends no event)
+            await asyncio.sleep(IDLE_CHECK_S)
+        log.info("leaving", idle_s=seconds)
 
     async def _serve(self, delivery: Delivery) -> None:
         current.set(delivery.context)
         try:
             await self.work(delivery)
         except ServiceError as error:
-            log.warning("job given back", job=delivery.id, error=error.message)
-            await delivery.again(5)
+            log.warning("job returned to the queue", job=delivery.id, error=error.message)
+            await delivery.release(RETRY_PAUSE_S)
         except asyncio.CancelledError:
-            await delivery.again(0)
+            await delivery.release(0)
             raise
         except Exception:
             log.exception("job failed", job=delivery.id)
-            await delivery.again(5)
+            await delivery.release(RETRY_PAUSE_S)
 
     async def work(self, delivery: Delivery) -> None:
-        """Run a job to its end, or give it up with a reason."""
+        """Run a job to its end, or dead-letter it with a reason."""
         try:
+            needed = JobVersion.model_validate_json(delivery.message.data, extra="ignore").version
+            if needed > JOB_VERSION:
+                await self._return_newer(delivery, needed)
+                return
             work = Measurement.model_validate_json(delivery.message.data, extra="ignore")
         except ValidationError as error:
-            reason = f"cannot be read: {error.errors(include_input=False)[0]['msg']}"
-            await delivery.bury(self.bus, reason)
+            await self._bury_unreadable(delivery, error.errors(include_input=False)[0]["msg"])
             return
-        if not suits(self.me, work.request, work.weights) and delivery.age < OFFERED:
-            await delivery.again(ELSEWHERE)
+        if not suits(self.me, work.request, work.weights) and delivery.age < MAX_OFFERED_S:
+            await delivery.release(OFFER_PAUSE_S)
             return
         worker = f"{self.me.worker}/{secrets.token_hex(4)}"
         back = Report(id=work.id, worker=worker, given_back=True)
-        async with delivery.kept(self.settings.ack_wait):
+        async with delivery.heartbeat(self.settings.ack_wait_s):
             try:
                 await self._deliver(delivery, work, worker)
             except asyncio.CancelledError:  # this worker is stopping
                 with contextlib.suppress(ServiceError):
                     await self.bus.call(REPORT, back)
                 raise
-            except Unavailable:  # control is away
-                await patiently(self.bus, REPORT, back)
+            except Unavailable:  # control is still unavailable
+                await call_control(self.bus, REPORT, back)
                 raise
 
     async def _deliver(self, delivery: Delivery, work: Measurement, worker: str) -> None:
-        ticket = await patiently(self.bus, TAKE, Take(id=work.id, worker=worker))
+        ticket = await call_control(self.bus, TAKE, Take(id=work.id, worker=worker))
         if not ticket.run:
-            await delivery.done()
+            await delivery.acknowledge()
             return
-        if ticket.lost >= MOST_LOST:
-            await self._give_up(delivery, work, worker)
+        if ticket.lost >= MAX_LOST_DELIVERIES:
+            await self._bury_poison(delivery, work, worker)
             return
-        me = Me(worker, "cuda" if self.me.device_class == "gpu" else "cpu")
-        session: Session | Trying = (
-            Trying(work, self.settings)
+        device: Device = "cuda" if self.me.device_class == "gpu" else "cpu"
+        holder = Holder(worker, device, self.sandbox)
+        session: Session | TrialSession = (
+            TrialSession(work, ticket, self.settings, self.sandbox)
             if work.trial
-            else Session(self.bus, work, me, ticket, self.settings)
+            else Session(self.bus, work, holder, ticket, self.settings)
         )
         failure = await self._run(session)
         if failure is not None or session.finished:
             end = End(id=work.id, worker=worker, error=failure, verdict=session.verdict)
-            await patiently(self.bus, END, end)
-            await delivery.done()
+            await call_control(self.bus, END, end)
+            await delivery.acknowledge()
         elif session.canceled:
-            await delivery.done()
+            await delivery.acknowledge()
 
-    async def _run(self, session: Session | Trying) -> Failure | None:
-        """How the session failed, if it did; a cancel kills what runs before this returns."""
+    async def _run(self, session: Session | TrialSession) -> Failure | None:
+        """Run a session and return its failure, if any; its processes have ended by then."""
         task = asyncio.create_task(session.run())
         self._session = (session.work.id, task)
         try:
-            async with asyncio.timeout(self.settings.longest_run):
+            async with asyncio.timeout(self.settings.max_run_s):
                 await asyncio.shield(task)
             session.finished = True
-        except LetGo:
-            log.info("run let go", run=session.work.id)
+        except RunTaken:
+            log.info("run taken from this worker", run=session.work.id)
         except Failed as error:
             return _failure(422 if error.reason != "crashed" else 500, str(error), error.reason)
         except OutOfMemory as error:
-            return _failure(422, f"the run needs more memory than there is: {error}", "memory")
+            return _failure(
+                422, f"the run needs more memory than the worker has: {error}", "memory"
+            )
         except TimeoutError:
-            limit = f"{self.settings.longest_run:g}"
-            return _failure(504, f"the run took longer than {limit} s", "time")
+            limit = f"{self.settings.max_run_s:g}"
+            return _failure(
+                504, f"the run took longer than the {limit} s that a run may take", "time"
+            )
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise  # the worker itself is stopping
@@ -169,50 +207,107 @@ class Worker:
             await asyncio.wait([task])
         return None
 
-    async def _give_up(self, delivery: Delivery, work: Measurement, worker: str) -> None:
-        """The row first, then the dead letter: neither is left behind alone."""
-        reason = f"ended its worker {MOST_LOST} times"
-        failure = _failure(500, f"the run {reason}; it is not tried again", "poison")
-        await patiently(self.bus, END, End(id=work.id, worker=worker, error=failure))
-        await delivery.bury(self.bus, reason)
+    async def _return_newer(self, delivery: Delivery, needed: int) -> None:
+        """Leave a job to newer workers; after a day without one, fail its run."""
+        why = f"it needs version {needed} of the job format, the worker has {JOB_VERSION}"
+        if delivery.age < MAX_OFFERED_S:
+            log.warning("job returned to the queue", job=delivery.id, reason=why)
+            await delivery.release(OFFER_PAUSE_S)
+        else:
+            await self._bury_unreadable(delivery, why)
+
+    async def _bury_unreadable(self, delivery: Delivery, why: str) -> None:
+        """Fail the run, so that its job is not published again, then dead-letter the job."""
+        worker = f"{self.me.worker}/{secrets.token_hex(4)}"
+        message = f"the worker cannot read the run ({why}); update the workers"
+        end = End(id=delivery.id, worker=worker, error=_failure(500, message, "unreadable"))
+        # Without control the run stays unchanged, and fails when its job is published again.
+        with contextlib.suppress(ServiceError):
+            if (await self.bus.call(TAKE, Take(id=delivery.id, worker=worker))).run:
+                await self.bus.call(END, end)
+        await delivery.dead_letter(self.bus, f"cannot be read: {why}")
+
+    async def _bury_poison(self, delivery: Delivery, work: Measurement, worker: str) -> None:
+        """Fail the run, then dead-letter its job: in this order neither stays behind alone."""
+        reason = f"ended its worker {MAX_LOST_DELIVERIES} times"
+        failure = _failure(500, f"the run {reason} and is not retried", "poison")
+        await call_control(self.bus, END, End(id=work.id, worker=worker, error=failure))
+        await delivery.dead_letter(self.bus, reason)
 
 
 def _failure(status: int, message: str, reason: str) -> Failure:
-    return Failure(code=FAILED, status=status, message=message, reason=reason)
+    return Failure(code=BenchmarkFailed.code, status=status, message=message, reason=reason)
 
 
 async def describe(name: str, settings: WorkerSettings) -> list[Announcement]:
-    """This machine, by a child that has torch: its GPU where it has one, and its processor.
+    """Describe this machine: its GPU if it has one, and its processor; a child process has torch.
 
     Raises:
-        SystemExit: it has nothing of what this worker is to take.
+        SystemExit: the machine has no device of the classes in `WORKER_TAKES`.
     """
-    memory = {"mostMemory": settings.most_memory, "memoryShare": settings.memory_share}
-    async with started(MEASURE_CHILD) as child:
-        found = [Announcement(worker=name, **await child.ask(do="describe", **memory))]
+    memory = {"maxMemoryMib": settings.max_memory_mib, "memoryShare": settings.memory_share}
+    async with started(DESCRIBE) as child:
+        found = [Announcement(worker=name, **await child.ask(**memory))]
         if found[0].device_class == "gpu":
-            answer = await child.ask(do="describe", device="cpu", **memory)
+            answer = await child.ask(device="cpu", **memory)
             found.append(Announcement(worker=f"{name}-cpu", **answer))
     takes = settings.worker_takes.split(",")
     if not (machine := [me for me in found if me.device_class in takes]):
-        raise SystemExit(f"this machine has nothing for jobs of class {settings.worker_takes}")
+        raise SystemExit(
+            f"WORKER_TAKES: this machine has no device for jobs of class {settings.worker_takes}"
+        )
     return machine
+
+
+async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
+    await asyncio.gather(*works)
+
+
+def isolate(settings: WorkerSettings) -> Sandbox:
+    """Return this machine's sandbox, and log the isolation that it cannot provide.
+
+    Raises:
+        SystemExit: `REQUIRE_ISOLATION` is set, and isolation is incomplete.
+    """
+    sandbox = detect()
+    missing = ", ".join(sandbox.missing)
+    if missing and settings.require_isolation:
+        raise SystemExit(
+            f"REQUIRE_ISOLATION: this machine cannot isolate a model's {missing}; install"
+            " bubblewrap, and allow this worker to create namespaces"
+        )
+    if missing:
+        log.warning("isolation incomplete", missing=missing)
+    else:
+        log.info("isolation complete")
+    return sandbox
 
 
 async def main() -> None:
     settings = WorkerSettings.from_environment()
-    machine = await describe(f"{platform.node()}-{secrets.token_hex(3)}", settings)
+    seal.hide()
+    seal.adopt_orphans()
+    cache.delete_left_over(settings)
+    sandbox = isolate(settings)
+    name = f"{platform.node()}-{secrets.token_hex(3)}"
+    machine = [
+        me.model_copy(update={"missing_isolation": list(sandbox.missing)})
+        for me in await describe(name, settings)
+    ]
     async with service.connect("worker", settings) as running:
         turn = asyncio.Lock()
-        workers = [Worker(running.bus, settings, me, turn) for me in machine]
+        workers = [Worker(running.bus, settings, me, sandbox, turn) for me in machine]
         for worker in workers:
-            await running.bus.subscribe(CANCELED, worker.hear_cancel)
+            await running.bus.subscribe(CANCELED, worker.cancel)
         await running.answer_discovery()
         tasks = [
             *(asyncio.create_task(worker.announce()) for worker in workers),
             *(asyncio.create_task(worker.serve()) for worker in workers),
             asyncio.create_task(running.run_until_stopped()),
         ]
+        if settings.max_idle_s is not None:
+            idle = (worker.wait_until_idle(settings.max_idle_s) for worker in workers)
+            tasks.append(asyncio.create_task(_all(idle)))
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()

@@ -1,27 +1,32 @@
-"""A process that is asked and answers, one JSON line each way.
+"""A child process that the worker asks questions, one JSON line each way.
 
-Its supervisor waits in the kernel between a question and its answer, so that
-it takes nothing from what is measured. The same file has both ends.
+Between a question and its answer the supervisor sleeps in the kernel, so that it costs the
+measurement nothing. `process` is the child's end.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
-import runpy
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
 
-# One answer: the times of a block, with a moment per generated token.
-LONGEST_LINE = 16 * 1024 * 1024
-PR_SET_PDEATHSIG = 1
-# What a child may see of this process's environment: no token, no address, no password.
-KEPT = (
+from benchmarker.worker.process import END, ENDED, FORK, ISOLATED, SEALED, Failed, kill_orphans
+from benchmarker.worker.sandbox import Sandbox, search_path
+
+# An answer holds at most the times of a block, with a moment per generated token.
+MAX_LINE_BYTES = 16 * 1024 * 1024
+PROCESS = "benchmarker.worker.process"
+# Base of the exit code by which shells and bubblewrap report a signal.
+SIGNAL_EXIT = 128
+# Variables that a child inherits: no token, no address, no password.
+INHERITED = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES", "COVERAGE_PROCESS_START",
@@ -29,106 +34,134 @@ KEPT = (
 
 
 class OutOfMemory(Exception):
-    """What was asked for does not fit; the child may be gone."""
+    """The question needs more memory than there is; the child may have ended."""
 
 
-class Failed(Exception):
-    """The child says why, or how it ended; `reason` is one word for programs."""
+@dataclass(frozen=True)
+class Confinement:
+    """The sandbox of a child, the only folder it writes in, and those it reads."""
 
-    def __init__(self, message: str, reason: str = "failed") -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-# The supervisor's end
+    sandbox: Sandbox
+    scratch: Path
+    readable: tuple[Path, ...] = ()
 
 
 class Child:
     def __init__(self, process: Process) -> None:
         self.process = process
+        # Whether the answering process has ended, and whether the whole child has.
+        self.ended = self.closed = False
 
     async def ask(self, **question: Any) -> dict[str, Any]:
-        """Send a question and wait, blocked, for its answer.
+        """Send a question and wait for its answer.
 
         Raises:
-            OutOfMemory: it says so, or the kernel killed it.
-            Failed: it says why, or it ended in the middle.
+            OutOfMemory: the child reports it, or the kernel killed the child.
+            Failed: the child reports a failure, ended, or answered too much.
         """
-        assert self.process.stdin
-        assert self.process.stdout
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.process.stdin.write(json.dumps(question).encode() + b"\n")
-            await self.process.stdin.drain()
-        line = await self.process.stdout.readline()
-        if not line.endswith(b"\n"):
-            await self._explain_end()
-        answer: dict[str, Any] = json.loads(line)
+        await self._send(json.dumps(question).encode() + b"\n")
+        line = await self._read()
+        try:
+            answer: dict[str, Any] = dict(json.loads(line))
+        except (ValueError, TypeError):
+            raise Failed("the process answered no JSON object", "crashed") from None
         if "outOfMemory" in answer:
             raise OutOfMemory(answer["outOfMemory"])
         if "failed" in answer:
             raise Failed(answer["failed"], answer.get("reason", "failed"))
         return answer
 
-    async def _explain_end(self) -> None:
-        code = await self.process.wait()
+    async def renew(self) -> bool:
+        """Have a new process answer; return False if the child as a whole has ended."""
+        if not self.ended:
+            await self._send(END)
+            with contextlib.suppress(OutOfMemory, Failed):
+                while True:
+                    await self._read()
+        if self.closed:
+            return False
+        await self._send(FORK)
+        self.ended = False
+        return True
+
+    async def _send(self, line: bytes) -> None:
+        assert self.process.stdin
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.process.stdin.write(line)
+            await self.process.stdin.drain()
+
+    async def _read(self) -> bytes:
+        assert self.process.stdout
+        try:
+            line = await self.process.stdout.readline()
+        except ValueError:
+            limit = f"{MAX_LINE_BYTES // 2**20} MiB"
+            raise Failed(f"the process answered more than {limit}", "crashed") from None
+        if ENDED in line:
+            self.ended = True
+            with contextlib.suppress(ValueError):
+                self._explain_end(int(line.rpartition(ENDED)[2]))
+        if not line.endswith(b"\n"):
+            self.ended = self.closed = True
+            self._explain_end(await self.process.wait())
+        return line
+
+    def _explain_end(self, code: int) -> NoReturn:
+        if code > SIGNAL_EXIT:
+            code = SIGNAL_EXIT - code
         if code == -signal.SIGKILL:
-            raise OutOfMemory("the process was killed, as happens when memory runs out")
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        raise Failed(f"the process ended with {how}", "crashed")
+            raise OutOfMemory("the process was killed, as the kernel does when memory runs out")
+        cause = f"exit code {code}"
+        if -code in signal.valid_signals():
+            cause = f"signal {signal.Signals(-code).name}"
+        raise Failed(f"the process ended with {cause}", "crashed")
 
     async def kill(self) -> None:
-        """End it and what it has started, at once; the device is free when this returns."""
+        """Kill the child and all that it started; the device is free when this returns."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
+        children.discard(self.process.pid)
+        kill_orphans(children)
+
+
+# Children that this process started itself; any other child is one of their orphans.
+children: set[int] = set()
 
 
 @asynccontextmanager
 async def started(
-    module: str, environment: Mapping[str, str] | None = None
+    module: str,
+    environment: Mapping[str, str] | None = None,
+    confinement: Confinement | None = None,
 ) -> AsyncIterator[Child]:
-    """`python -m <module>` for as long as the block runs, in a session of its own."""
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    """Run `python -m <module>` while the block runs, in a session of its own.
+
+    Code that loads a model runs confined; only the worker's own code runs without.
+    """
+    variables = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    variables["TOKENIZERS_PARALLELISM"] = "false"
+    isolated = confinement is not None and bool(confinement.sandbox.bubblewrap)
+    parent = ISOLATED if isolated else str(os.getpid())
+    command = [sys.executable, "-m", PROCESS, module, parent]
+    if confinement:
+        scratch = confinement.scratch
+        # Some libraries look up the user's name and home folder, which a confined child lacks.
+        variables |= dict.fromkeys(("HOME", "TMPDIR"), str(scratch)) | {"USER": "lilypad"}
+        variables["PYTHONPATH"] = os.pathsep.join(map(str, search_path("PYTHONPATH")))
+        command += [SEALED]
+        command = confinement.sandbox.command(command, scratch, confinement.readable)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", __name__, module),
+        *command,
         stdin=PIPE,
         stdout=PIPE,
-        env={**kept, "TOKENIZERS_PARALLELISM": "false", **(environment or {})},
-        limit=LONGEST_LINE,
+        env={**variables, **(environment or {})},
+        limit=MAX_LINE_BYTES,
         start_new_session=True,
     )
+    children.add(process.pid)
     child = Child(process)
     try:
         yield child
     finally:
         await child.kill()
-
-
-# The child's end
-
-
-def answer_questions(handle: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Answer each line of standard input, until it ends.
-
-    Libraries print to standard output; what they print goes to standard error.
-    """
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        answers.write(json.dumps(handle(json.loads(line))) + "\n")
-        answers.flush()
-
-
-def _die_with_parent() -> None:
-    """A worker that is killed must not leave a model behind that still has the device."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if parent == 1 or os.getppid() != parent:
-            sys.exit("the supervisor is gone")
-
-
-if __name__ == "__main__":
-    # First of all: what the module imports takes seconds.
-    _die_with_parent()
-    runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)

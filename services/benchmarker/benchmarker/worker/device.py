@@ -1,4 +1,7 @@
-"""What this machine is, what it can do at most, and what others do on it meanwhile."""
+"""This machine: its memory, cores, dtypes and ceilings, as its container limits them.
+
+`python -m benchmarker.worker.device` is a child process that describes it.
+"""
 
 import contextlib
 import ctypes
@@ -16,22 +19,27 @@ from typing import Any
 
 import psutil
 import torch
-from transformers.utils import is_flash_attn_2_available
 
-MIB = 2**20
-# What limits this container, in the second version of control groups.
-GROUP = Path("/sys/fs/cgroup")
+from benchmarker.worker.process import answer_questions
+from models.dtypes import MIB
+
+# Limits of this container, in control groups version 2.
+CGROUP = Path("/sys/fs/cgroup")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Of the arrays that the ceilings are measured with: larger than any cache.
-COPIED = {"cpu": 128 * MIB, "cuda": 1024 * MIB}
-MATRIX = {"cpu": 1024, "cuda": 8192}
+# Sizes of the arrays that measure the ceilings, larger than any cache.
+COPY_BYTES = {"cpu": 128 * MIB, "cuda": 1024 * MIB}
+MATRIX_ROWS = {"cpu": 1024, "cuda": 8192}
 REPEATS = 6
-# Seconds in which a GPU raises its clocks at work: idle, an H200 has them at 345 of 1,980 MHz.
-RAISED = 0.3
+# Parameter of mallopt(3), and its value for returning freed memory: the C library keeps freed
+# blocks below this size, and the tensors that matter are larger. Timing does without: calls that
+# take fresh memory each time are a tenth to a sixth slower.
+M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES = -3, 64 * 1024
+# Time in which a busy GPU raises its clocks: an idle H200 runs at 345 of 1,980 MHz.
+RAMP_UP_S = 0.3
 
 
 class Cuda:
-    """Times by CUDA events, which the device itself stamps."""
+    """Clock of CUDA events, which the device itself timestamps."""
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
@@ -47,7 +55,7 @@ class Cuda:
 
 
 def free_memory(kind: str) -> float:
-    """MiB that nobody has now: of the device, or on a CPU of this container."""
+    """Return the free MiB of the device, or on a CPU of this container."""
     if kind == "cuda":
         return torch.cuda.mem_get_info()[0] / MIB
     free = psutil.virtual_memory().available
@@ -58,7 +66,7 @@ def free_memory(kind: str) -> float:
 
 
 def total_memory(kind: str) -> float:
-    """MiB that there are: of the device, or on a CPU of this container."""
+    """Return the total MiB of the device, or on a CPU of this container."""
     if kind == "cuda":
         return torch.cuda.mem_get_info()[1] / MIB
     total = psutil.virtual_memory().total
@@ -66,64 +74,69 @@ def total_memory(kind: str) -> float:
 
 
 def _container_limit() -> int | None:
-    limit = GROUP / "memory.max"
+    limit = CGROUP / "memory.max"
     text = limit.read_text().strip() if limit.exists() else "max"
     return int(text) if text.isdecimal() else None
 
 
 def _container_use() -> int:
-    """Without the files that are only kept in case somebody reads them again."""
-    stat = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
-    return int((GROUP / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
+    """Return the bytes in use, without reclaimable page cache."""
+    stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    return int((CGROUP / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
 
 
 def cores() -> int:
-    """That this process may use; in a container with a share of the time, what that is worth."""
-    mine = len(os.sched_getaffinity(0))
-    return min(mine, math.ceil(_quota() or mine))
+    """Return how many cores this process may use, its container's quota considered."""
+    allowed = len(os.sched_getaffinity(0))
+    return min(allowed, math.ceil(_quota() or allowed))
 
 
 def threads() -> int:
-    """That torch is to compute with: more than a container's share is worth are held back."""
+    """Return how many threads torch should use: more than the quota's cores are throttled."""
     share = _quota()
     usual = torch.get_num_threads()
     return usual if share is None else min(usual, max(int(share), 1))
 
 
-def held_back() -> int:
-    """Microseconds for which this container has been kept from the cores, its share used up."""
-    stat = GROUP / "cpu.stat"
+def throttled_us() -> int:
+    """Return the microseconds for which this container was throttled by its quota so far."""
+    stat = CGROUP / "cpu.stat"
     lines = stat.read_text().splitlines() if stat.exists() else []
     return int(dict(line.split() for line in lines).get("throttled_usec", 0))
 
 
 def _quota() -> float | None:
-    """Cores that this container's share of the time is worth; None without a limit."""
-    limit = GROUP / "cpu.max"
+    """Return the cores that this container's quota is worth; None without a quota."""
+    limit = CGROUP / "cpu.max"
     share, _, period = limit.read_text().partition(" ") if limit.exists() else ("max", "", "")
     return int(share) / int(period) if share.isdecimal() else None
 
 
-def describe(share: float, most: float | None, device: str | None = None) -> dict[str, Any]:
-    """`measuring.Announcement`, but for the worker's name.
+def describe(
+    share: float, max_memory_mib: float | None, device: str | None = None
+) -> dict[str, Any]:
+    """Return `measuring.Announcement`, less the worker's name.
 
-    Its memory is what a model may take where nobody else takes any, so that what is refused for
-    its size would never run here.
+    `memory` is what a model may take on an otherwise idle machine, so that a model refused for
+    its size could never run here.
 
     Args:
-        share: of the memory, that a model may take.
-        most: MiB that it may take, where that is less.
-        device: `cpu` or `cuda`; a GPU where there is one when left out.
+        share: of the machine's memory that a model may take.
+        max_memory_mib: that a model may take, if that is less.
+        device: `cpu` or `cuda`; if left out, a GPU where the machine has one.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     memory = total_memory(kind) * share
     attentions = ["eager", "sdpa"]
-    if kind == "cuda" and is_flash_attn_2_available():
-        attentions.append("flash_attention_2")
+    if kind == "cuda":
+        from transformers.utils import is_flash_attn_2_available  # noqa: PLC0415  (slow)
+
+        if is_flash_attn_2_available():
+            attentions.append("flash_attention_2")
     return {
         "name": torch.cuda.get_device_name(0) if kind == "cuda" else cpu_name(),
         "device_class": "gpu" if kind == "cuda" else "cpu",
-        "memory": min(memory, most or memory),
+        "memory": min(memory, max_memory_mib or memory),
         "dtypes": [name for name, dtype in DTYPES.items() if _computes(kind, dtype)],
         "attentions": attentions,
         "compiles": compiles(kind),
@@ -131,7 +144,7 @@ def describe(share: float, most: float | None, device: str | None = None) -> dic
 
 
 def machine(kind: str) -> dict[str, Any]:
-    """`figures.Machine`, but for the libraries' versions."""
+    """Return `figures.Machine`, less the libraries' versions."""
     gpu = kind == "cuda"
     return {
         "device": kind,
@@ -150,7 +163,7 @@ def cpu_name() -> str:
 
 
 def compiles(kind: str) -> bool:
-    """Whether torch.compile has what it writes its kernels with: triton, or a C++ compiler."""
+    """Return whether torch.compile works here: it needs triton, or a C++ compiler."""
     compiler = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
     if kind == "cuda":
         return bool(importlib.util.find_spec("triton") and (compiler or shutil.which("cc")))
@@ -158,7 +171,7 @@ def compiles(kind: str) -> bool:
 
 
 def _computes(kind: str, dtype: torch.dtype) -> bool:
-    """Whether a layer's operations exist in a dtype here; asked of the device itself."""
+    """Return whether the device runs a layer's operations in a dtype, by running some."""
     try:
         x = torch.rand(8, 8, device=kind, dtype=dtype)
         torch.nn.functional.layer_norm(torch.softmax(x @ x, -1), (8,)).sum().item()
@@ -168,21 +181,21 @@ def _computes(kind: str, dtype: torch.dtype) -> bool:
 
 
 def ceilings(kind: str, dtype: str) -> dict[str, float]:
-    """What this device does at most now: `bandwidth` in GB/s, `compute` in GFLOP/s.
+    """Measure the device's maxima: `bandwidth` in GB/s, `compute` in GFLOP/s.
 
-    Random numbers: a product of zeros takes less power and so runs faster. The right matrix lies
-    as a layer's weights do: where a CPU has no instructions for float16, torch takes nine times as
-    long for one that lies otherwise.
+    The numbers are random: a product of zeros draws less power and so runs faster. The right
+    matrix is laid out like a layer's weights: on a CPU without float16 instructions, torch takes
+    nine times as long for the other layout.
     """
-    source = torch.rand(COPIED[kind] // 4, device=kind)
+    source = torch.rand(COPY_BYTES[kind] // 4, device=kind)
     target = torch.empty_like(source)
     copying = _seconds(kind, lambda: target.copy_(source))
-    size = MATRIX[kind]
+    size = MATRIX_ROWS[kind]
     left, right = (torch.randn(size, size, device=kind).to(DTYPES[dtype]) for _ in range(2))
     product = torch.empty_like(left)
     multiplying = _seconds(kind, lambda: torch.mm(left, right.t(), out=product))
     return {
-        "bandwidth": 2 * COPIED[kind] / copying / 1e9,
+        "bandwidth": 2 * COPY_BYTES[kind] / copying / 1e9,
         "compute": 2 * size**3 / multiplying / 1e9,
     }
 
@@ -197,34 +210,40 @@ def _seconds(kind: str, call: Callable[[], Any]) -> float:
 
     began = time.perf_counter()
     once()
-    while kind == "cuda" and time.perf_counter() - began < RAISED:
+    while kind == "cuda" and time.perf_counter() - began < RAMP_UP_S:
         once()
     return statistics.median(once() for _ in range(REPEATS))
 
 
+def give_back() -> None:
+    """Have the C library return freed memory at once, for the rest of this process's life."""
+    if not ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES):
+        raise OSError("the C library does not return freed memory")
+
+
 class CpuMemory:
-    """Peak resident set of this process, from a clean state."""
+    """Account of this process's peak resident set, from a clean state."""
 
     def limit(self, mib: float) -> None:
-        """From here on an allocation beyond the limit is an error, where it would be a kill."""
+        """Make allocations beyond the limit raise an error, where the kernel would kill."""
         now = psutil.Process().memory_info().data
         resource.setrlimit(resource.RLIMIT_DATA, (now + int(mib * MIB), resource.RLIM_INFINITY))
 
     def reset(self) -> None:
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 
     def peak(self) -> dict[str, float | None]:
         peak = peak_rss()
         if peak is None:
-            raise OSError("the kernel does not tell the peak of the resident set")
+            raise OSError("the kernel does not report the peak of the resident set")
         return {"peakRss": peak}
 
 
 def peak_rss() -> float | None:
-    """Largest resident set of this process since its peak was forgotten, in MiB.
+    """Return the largest resident set of this process since the last reset, in MiB.
 
-    None where the kernel does not tell, as some that only containers have.
+    None where the kernel does not report it, as some sandboxes' do not.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
@@ -233,7 +252,7 @@ def peak_rss() -> float | None:
 
 
 class CudaMemory:
-    """What the device's allocator held at most, from a clean state."""
+    """Account of the device allocator's peak, from a clean state."""
 
     def __init__(self) -> None:
         self.host = CpuMemory()
@@ -243,7 +262,7 @@ class CudaMemory:
         torch.cuda.set_per_process_memory_fraction(min(mib / total, 1.0))
 
     def reset(self) -> None:
-        with contextlib.suppress(OSError):  # what the host holds is not what a GPU's run is about
+        with contextlib.suppress(OSError):  # the host's peak is secondary in a GPU's run
             self.host.reset()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -257,3 +276,12 @@ class CudaMemory:
             "retries": retries - self._retries,
             "peakRss": peak_rss(),
         }
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    """Answer `{maxMemoryMib, memoryShare, device?}` with `Announcement`, less its name."""
+    return describe(question["memoryShare"], question["maxMemoryMib"], question.get("device"))
+
+
+if __name__ == "__main__":
+    answer_questions(answer)

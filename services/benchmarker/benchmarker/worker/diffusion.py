@@ -1,7 +1,7 @@
 """A pipeline of diffusers as its authors published it, and calls on random inputs.
 
-What is timed is the call that a module makes: reading the words, all steps of denoising, and
-decoding the pictures. Words and pictures are random; the noise is drawn anew in each call.
+Timed is the call that a module makes: encoding the prompt, all denoising steps, decoding the
+images. Prompts and images are random; each call draws fresh noise.
 """
 
 import inspect
@@ -14,25 +14,27 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarker.worker.child import Failed
 from benchmarker.worker.device import DTYPES
+from benchmarker.worker.process import Failed
 
 WORDS = ["a", "frog", "sits", "on", "the", "lily", "pad", "in", "old", "red", "pond", "birds"]
-LENGTH = 12  # words of a prompt
-# The parts that are gone through in every step.
+PROMPT_WORDS = 12
+# Components that run in each denoising step.
 DENOISERS = ("unet", "transformer", "prior")
 
 
 def read(question: dict[str, Any], device: str) -> Any:
-    """The pipeline that `model_index.json` names. Raises Failed."""
+    """Load the pipeline that `model_index.json` names. Raises Failed."""
     import diffusers  # noqa: PLC0415  (slow; few models need it)
 
     if question["attention"]:
-        raise Failed("the attention of a pipeline of diffusers cannot be chosen", "attention")
+        raise Failed(
+            "`attention` cannot be chosen for diffusers pipelines; leave it out", "attention"
+        )
     diffusers.utils.logging.disable_progress_bar()
     index = json.loads((Path(question["folder"]) / "model_index.json").read_text("utf-8"))
     if not hasattr(diffusers, str(index.get("_class_name"))):
-        raise Failed("model_index.json names no pipeline of diffusers", "load")
+        raise Failed("model_index.json names no pipeline class of diffusers", "load")
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             question["folder"],
@@ -53,20 +55,20 @@ def read(question: dict[str, Any], device: str) -> Any:
 
 
 def parts(pipeline: Any) -> torch.nn.Module:
-    """Its models as one, for counting."""
+    """Return the pipeline's models as one module, for counting."""
     models = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     return torch.nn.ModuleList(models).eval().requires_grad_(requires_grad=False)
 
 
 def preparing(pipeline: Any, question: dict[str, Any]) -> Callable[[int], Callable[[], Any]]:
-    """Calls on a batch: prompts where it takes some, pictures where it needs one."""
+    """Return a maker of calls on a batch: prompts if it takes them, images if it needs them."""
     takes = inspect.signature(pipeline.__call__).parameters
     order = np.random.default_rng(question["seed"])
 
     def prepare(batch_size: int) -> Callable[[], Any]:
         given: dict[str, Any] = {"num_inference_steps": question["steps"], "output_type": "pt"}
         if "prompt" in takes:
-            prompts = order.choice(WORDS, (batch_size, LENGTH))
+            prompts = order.choice(WORDS, (batch_size, PROMPT_WORDS))
             given["prompt"] = [" ".join(words) for words in prompts]
         elif "batch_size" in takes:
             given["batch_size"] = batch_size

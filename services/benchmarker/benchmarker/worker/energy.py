@@ -1,7 +1,7 @@
-"""Energy of a GPU, by the counter that its board keeps.
+"""Energy of a GPU, by its board's counter, and clock throttling.
 
-The counter moves about every 100 ms, so a window is 5 s at least; it counts
-the whole board, so there is no figure where others share it.
+The counter is updated about every 100 ms, so a window lasts at least 5 s. It counts the whole
+board, so a shared board yields no figure.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ import torch
 
 from benchmarker.worker import device
 
-WINDOW = 5.0
-# Often enough for a block of a few calls, in seconds.
-LOOK_EVERY = 0.02
-# Of a block's time: less passes between two accounts of the kernel's.
-HELD_BACK = 0.02
+WINDOW_S = 5.0
+# Short enough for a block of a few calls.
+POLL_INTERVAL_S = 0.02
+# Share of a block's time below which throttling is the kernel's accounting error.
+MIN_THROTTLED_SHARE = 0.02
 LOWERED = {
     "thermal": pynvml.nvmlClocksEventReasonSwThermalSlowdown
     | pynvml.nvmlClocksEventReasonHwThermalSlowdown,
@@ -28,21 +28,21 @@ LOWERED = {
     | pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown,
     "hardware": pynvml.nvmlClocksEventReasonHwSlowdown,
 }
-OF_A_PART = "not measured: the counter is the whole board's, and this is a part"
-ON_A_CPU = "not measured: a CPU's energy counters are the host's, and a process may not read them"
+PARTITIONED = "not measured: the counter covers the whole board, and this is a MIG partition of it"
+CPU_ONLY = "not measured: a CPU's energy counters are the host's, and a process may not read them"
 
 
 def measure(call: Callable[[], Any], batch_size: int, kind: str) -> dict[str, Any]:
-    """`figures.EnergyUse` of calls repeated for 5 s."""
+    """Return `figures.EnergyUse` of calls repeated for `WINDOW_S`."""
     if kind != "cuda":
-        return {"missing": ON_A_CPU}
-    # By its name: torch tells the part's own id, under which NVML knows no board.
+        return {"missing": CPU_ONLY}
+    # Recognised by name: torch reports the partition's id, which NVML does not know.
     if "MIG" in torch.cuda.get_device_name(0).split():
-        return {"missing": OF_A_PART}
+        return {"missing": PARTITIONED}
     try:
         handle = _handle()
         if pynvml.nvmlDeviceGetMigMode(handle)[0]:
-            return {"missing": OF_A_PART}
+            return {"missing": PARTITIONED}
     except pynvml.NVMLError_NotSupported:
         pass  # a board without partitions
     except pynvml.NVMLError as error:
@@ -58,16 +58,18 @@ def _window(call: Callable[[], Any], batch_size: int, handle: Any) -> dict[str, 
     torch.cuda.synchronize()
     before = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)  # mJ since the driver was loaded
     start = time.perf_counter()
-    while time.perf_counter() - start < WINDOW:
+    while time.perf_counter() - start < WINDOW_S:
         call()
         torch.cuda.synchronize()
         calls += 1
     joules = (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before) / 1000
     seconds = time.perf_counter() - start
     if _others(handle):
-        return {"missing": "not measured: the counter is the whole board's, and others use it too"}
+        return {
+            "missing": "not measured: other processes use the board, which the counter covers whole"
+        }
     if joules <= 0:
-        return {"missing": "not measured: the counter went back"}
+        return {"missing": "not measured: the counter did not advance"}
     return {
         "perInference": joules / calls / batch_size,
         "meanPower": joules / seconds,
@@ -77,33 +79,33 @@ def _window(call: Callable[[], Any], batch_size: int, handle: Any) -> dict[str, 
 
 @contextmanager
 def throttling(kind: str) -> Iterator[set[str]]:
-    """Why the clocks were lower than asked for while a device worked: a set that fills meanwhile.
+    """Collect the reasons for lowered clocks while the block runs, into the yielded set.
 
-    An idle device has no reason to lower them, so that it is no use to look afterwards. On a CPU
-    it is `quota` where the container had used up its share of the time.
+    An idle device reports none, so it has to be polled meanwhile. On a CPU the reason is `quota`
+    if the container was throttled.
     """
     found: set[str] = set()
-    start, before = time.perf_counter(), device.held_back()
+    start, before = time.perf_counter(), device.throttled_us()
     handle = None
     if kind == "cuda":
         with contextlib.suppress(pynvml.NVMLError):
-            # Before the work begins: to start, NVML takes tens of ms and the driver's locks.
+            # Before the work begins: starting NVML takes tens of ms and the driver's locks.
             handle = _handle()
     if handle is None:
         yield found
-        held_back = (device.held_back() - before) / 1e6
-        if kind == "cpu" and held_back > HELD_BACK * (time.perf_counter() - start):
+        throttled_s = (device.throttled_us() - before) / 1e6
+        if kind == "cpu" and throttled_s > MIN_THROTTLED_SHARE * (time.perf_counter() - start):
             found.add("quota")
         return
     over = threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         with contextlib.suppress(pynvml.NVMLError):
-            while not over.wait(LOOK_EVERY):
+            while not over.wait(POLL_INTERVAL_S):
                 reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
                 found.update(name for name, bits in LOWERED.items() if reasons & bits)
 
-    looking = threading.Thread(target=look)
+    looking = threading.Thread(target=sample)
     looking.start()
     try:
         yield found
@@ -113,9 +115,9 @@ def throttling(kind: str) -> Iterator[set[str]]:
 
 
 def sharing(kind: str) -> int | None:
-    """How many processes have the device beside this one; None where that is not known.
+    """Return how many other processes use the device; None where that is unknown.
 
-    Those of its containers' namespaces have other numbers here, so that they are only counted.
+    They are only counted: processes of other pid namespaces have other numbers here.
     """
     if kind != "cuda":
         return None
@@ -126,14 +128,14 @@ def sharing(kind: str) -> int | None:
 
 
 def _others(handle: Any) -> int:
-    # By version: without one, what an old driver does not have is no NVMLError.
+    # Versioned names: only for these does a missing function of an old driver raise NVMLError.
     found = len(pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle))
-    with contextlib.suppress(pynvml.NVMLError):  # a driver without that service
+    with contextlib.suppress(pynvml.NVMLError):  # a driver without MPS
         found += len(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3(handle))
     return max(found - 1, 0)
 
 
 def _handle() -> Any:
-    """Of the device that torch calls 0, whatever the order is in which NVML counts."""
+    """Return the handle of torch's device 0; NVML may count in another order."""
     pynvml.nvmlInit()
     return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")

@@ -1,7 +1,7 @@
 """Times one model: `python -m benchmarker.worker.measure`, a child process.
 
-It does what it is told, a step at a time; which steps, and in which order, is
-the session's business. Between two steps it waits for the next.
+It executes the session's steps one at a time, and waits, blocked, for the next. What nearly every
+model needs of the libraries is imported before the process that loads the model is forked.
 """
 
 import gc
@@ -11,31 +11,36 @@ from typing import Any
 import psutil
 import torch
 import transformers
+import transformers.generation
+import transformers.modeling_utils
+import transformers.models.auto.modeling_auto
 
 from benchmarker.memory import cache_reads, static_estimate
 from benchmarker.worker import device, energy
-from benchmarker.worker.child import Failed, answer_questions
 from benchmarker.worker.counting import compiled_regions, operations, weights_read
-from benchmarker.worker.device import MIB, Cuda
-from benchmarker.worker.models import Loaded, load
+from benchmarker.worker.device import Cuda
+from benchmarker.worker.models import LoadedModel, load
 from benchmarker.worker.neighbours import Neighbours
+from benchmarker.worker.process import Failed, Handle, answer_in_forks
 from benchmarker.worker.timing import Cpu, Device, Steps, time_calls, warm
+from models.dtypes import MIB, WIDTH_BYTES
+from models.tasks import row
 
-# Calls before the blocks that follow a size's first one: other sizes were at work meanwhile.
-REWARM = 2
-# What libraries say, each in an error class of its own: torch's allocators, CUDA, cuBLAS and cuDNN,
-# the C++ library, the kernel.
-SHORT_OF_MEMORY = (
+# Warm-up calls before a size's later blocks, since other sizes have run in between.
+REWARM_CALLS = 2
+# Words by which libraries report that memory ran out, each in an error class of its own: torch's
+# allocators, CUDA, cuBLAS and cuDNN, the C++ library, the kernel.
+OUT_OF_MEMORY_WORDS = (
     "out of memory", "not enough memory", "allocate memory", "alloc_failed", "allocation_failed",
     "bad_alloc",
 )  # fmt: skip
 
 
 class Bench:
-    """A model and the means to time it."""
+    """A loaded model, its clock and its memory account."""
 
     def __init__(self) -> None:
-        self.loaded: Loaded | None = None
+        self.loaded: LoadedModel | None = None
         self.kind = "cpu"
         self.clock: Device = Cpu()
         self.steps = Steps(self.clock)
@@ -44,40 +49,40 @@ class Bench:
         self.warmed: set[int] = set()
         self.prepared: tuple[int, Callable[[], Any]] | None = None
 
-    def describe(self, question: dict[str, Any]) -> dict[str, Any]:
-        """`{mostMemory, memoryShare, device?}` to `measuring.Announcement`, but for its name."""
-        return device.describe(
-            question["memoryShare"], question["mostMemory"], question.get("device")
-        )
-
     def load(self, question: dict[str, Any]) -> dict[str, Any]:
-        """`models.load`'s question, and `{device, mostMemory, memoryShare}`, to `figures.Setup`."""
+        """Answer `models.load`'s question, plus `{device, maxMemoryMib, memoryShare, givesBack}`.
+
+        `givesBack` asks for a process that returns freed memory at once.
+        """
+        if question["givesBack"]:
+            device.give_back()
         self.kind = _present(question["device"])
         self.clock = Cuda() if self.kind == "cuda" else Cpu()
         self.steps = Steps(self.clock)
         self.memory = _memory(self.kind)
         room = device.free_memory(self.kind) * question["memoryShare"]
-        room = min(room, question["mostMemory"] or room)
+        room = min(room, question["maxMemoryMib"] or room)
         self.memory.limit(room)
         self.loaded = loaded = load(question, self.kind, self.steps)
-        item = torch.finfo(device.DTYPES[question["dtype"]]).bits // 8
+        width = WIDTH_BYTES[question["dtype"]]
         per_sample = static_estimate(
             loaded.config,
-            loaded.tokens,
-            loaded.new_tokens,
-            item,
+            row(question["task"], question["library"]),
+            (loaded.tokens or 0) + (loaded.new_tokens or 0),
+            width,
             eager=loaded.attention == "eager",
+            weights=int(loaded.weights * MIB),
             shapes=loaded.shape,
         )
         call = loaded.prepare(1)
-        call()  # what is set up at the first call is no size's own
-        counted = _count(call, loaded, item)
+        call()  # the first call's setup belongs to no size
+        counted = _count(call, loaded, width)
         self.compiles = question["compile"]
         gc.collect()
-        gc.freeze()  # the libraries' objects stay; looking through them again takes 0.1 s
+        gc.freeze()  # the libraries' objects stay; scanning them again takes 0.1 s
         compiled = self.compiles and compiled_regions(call) > 0
         self.memory.reset()
-        # At rest, the weights in place: on a CPU it is the interpreter and the libraries as well.
+        # With the weights loaded; on a CPU this includes the interpreter and the libraries.
         base = psutil.Process().memory_info().rss / MIB if self.kind == "cpu" else loaded.weights
         return {
             "machine": {
@@ -101,16 +106,16 @@ class Bench:
         }
 
     def ceilings(self, question: dict[str, Any]) -> dict[str, Any]:
-        """`{device, dtype}` to `figures.Ceilings`; asked before a model is there."""
+        """Answer `{device, dtype}` with `figures.Ceilings`; asked before a model is loaded."""
         kind = _present(question["device"])
         found = device.ceilings(kind, question["dtype"])
         _memory(kind).reset()
         return found
 
     def probe(self, question: dict[str, Any]) -> dict[str, Any]:
-        """`{batchSize}` to `figures.MemoryUse`: the peak of one call from a clean state."""
+        """Answer `{batchSize}` with `MemoryUse`: the peak of one call from a clean state."""
         self.prepared = None
-        gc.collect()  # what the last size has left in reference cycles is none of this one's
+        gc.collect()  # frees reference cycles of the previous size
         self.memory.reset()
         call = self._call(question["batchSize"])
         call()
@@ -118,13 +123,13 @@ class Bench:
         return self.memory.peak()
 
     def block(self, question: dict[str, Any]) -> dict[str, Any]:
-        """`{round, batchSize, calls, warmup}` to `measuring.Samples`."""
+        """Answer `{round, batchSize, calls, warmup}` with `measuring.Samples`."""
         batch_size = question["batchSize"]
         call = self._call(batch_size)
-        gc.collect()  # before warming: it empties the caches of the processor
+        gc.collect()  # before warming, since it evicts the processor's caches
         compiled = steady = None
         if batch_size in self.warmed:
-            for _ in range(REWARM):
+            for _ in range(REWARM_CALLS):
                 call()
         else:
             _, steady = warm(call, question["warmup"], self.clock)
@@ -150,11 +155,11 @@ class Bench:
         }
 
     def energy(self, question: dict[str, Any]) -> dict[str, Any]:
-        """`{batchSize}` to `figures.EnergyUse`."""
+        """Answer `{batchSize}` with `figures.EnergyUse`."""
         return energy.measure(self._call(question["batchSize"]), question["batchSize"], self.kind)
 
     def _call(self, batch_size: int) -> Callable[[], Any]:
-        """The call on one batch; inputs of another size are let go of first."""
+        """Return the call on one batch; inputs of another size are released first."""
         assert self.loaded, "nothing is loaded"
         if self.prepared is None or self.prepared[0] != batch_size:
             self.prepared = None
@@ -163,7 +168,7 @@ class Bench:
 
 
 def _present(kind: str) -> str:
-    """The device, where there is one. Raises Failed."""
+    """Return the device kind. Raises Failed if this machine has no such device."""
     if kind == "cuda" and not torch.cuda.is_available():
         raise Failed("this worker has no CUDA device", "device")
     return kind
@@ -173,17 +178,17 @@ def _memory(kind: str) -> device.CpuMemory | device.CudaMemory:
     return device.CudaMemory() if kind == "cuda" else device.CpuMemory()
 
 
-def _count(call: Callable[[], Any], loaded: Loaded, item: int) -> dict[str, Any]:
-    """What a call on one input computes and reads, and why where that is not known."""
+def _count(call: Callable[[], Any], loaded: LoadedModel, width: int) -> dict[str, Any]:
+    """Count the operations and bytes of a call on one input, with a reason for each unknown."""
     computed, why_not_computed = operations(call, loaded.attention)
     weights, why_not_read = weights_read(call, loaded.config)
     cache: float | None = 0.0
     if loaded.new_tokens:
-        cache = cache_reads(loaded.config, loaded.read, loaded.new_tokens, item)
+        cache = cache_reads(loaded.config, loaded.read, loaded.new_tokens, width)
     reasons = {
         "operations": computed is None and why_not_computed,
         "bytesPerCall": weights is None and why_not_read,
-        "bytesPerSample": cache is None and "what this model keeps for each token is not known",
+        "bytesPerSample": cache is None and "the size of this model's cache per token is unknown",
     }
     return {
         "operations": computed,
@@ -193,7 +198,8 @@ def _count(call: Callable[[], Any], loaded: Loaded, item: int) -> dict[str, Any]
     }
 
 
-def main() -> None:
+def begin() -> Handle:
+    """Return the handler of this process's questions."""
     torch.manual_seed(0)
     if (threads := device.threads()) < torch.get_num_threads():
         torch.set_num_threads(threads)
@@ -206,24 +212,24 @@ def main() -> None:
         try:
             with torch.inference_mode():
                 answer = step(question)
-        except Exception as error:  # noqa: BLE001  (whatever a model does, the session hears of it)
+        except Exception as error:  # noqa: BLE001  (the session is told of any failure)
             bench.prepared = None
             answer = explain(error)
         return answer
 
-    answer_questions(handle)
+    return handle
 
 
 def explain(error: Exception) -> dict[str, Any]:
-    """What went wrong, as the session tells it apart."""
+    """Return an error as the answer by which the session distinguishes failures."""
     text = str(error).strip().partition("\n")[0] or repr(error)
     if isinstance(error, Failed):
         return {"failed": text, "reason": error.reason}
     short = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    if short or any(words in str(error).lower() for words in SHORT_OF_MEMORY):
+    if short or any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS):
         return {"outOfMemory": text}
     return {"failed": f"the model failed: {text}", "reason": "model"}
 
 
 if __name__ == "__main__":
-    main()
+    answer_in_forks(begin)

@@ -1,7 +1,6 @@
 """A model as its authors published it, and random inputs that fit it.
 
-Nothing here runs code of the model's repository, and weights are read from
-safetensors alone.
+No code of the model's repository runs, and weights are read from safetensors only.
 """
 
 import time
@@ -15,34 +14,27 @@ import torch
 import transformers
 from PIL import Image
 
-from benchmarker.tasks import TASKS, Task
-from benchmarker.worker.child import Failed
-from benchmarker.worker.device import DTYPES, MIB
+from benchmarker.worker.device import DTYPES
+from benchmarker.worker.process import Failed
 from benchmarker.worker.timing import Steps
+from models.dtypes import MIB
+from models.tasks import Task, row
 
-# Tokens of an input when nobody says how many: a paragraph.
-USUAL_TOKENS = 128
-# Of a sound: a sentence.
-USUAL_SECONDS = 5
-# Classes that load a task's models where the one in its row does not.
-OTHERS = {
-    "AutoModelForCTC": ("AutoModelForSpeechSeq2Seq",),
-    "AutoModelForSemanticSegmentation": (
-        "AutoModelForInstanceSegmentation",
-        "AutoModelForUniversalSegmentation",
-        "AutoModelForImageSegmentation",
-    ),
-}
-# How configurations name ids that stand for something else than words.
-SPECIAL = ("_token_id", "_token_ids", "_token_index")
+# Tokens of an input by default: a paragraph.
+DEFAULT_TOKENS = 128
+# Length of an audio input: a sentence.
+AUDIO_S = 5
+# Suffixes of the fields in which configurations name ids of special tokens.
+SPECIAL_ID_SUFFIXES = ("_token_id", "_token_ids", "_token_index")
 
 
 @dataclass
-class Loaded:
+class LoadedModel:
     """A model on its device.
 
-    `prepare` makes the call on a batch: its inputs are on the device before it
-    is timed. `tokens` are per input.
+    Attributes:
+        prepare: makes the call on a batch, whose inputs are on the device before it is timed.
+        tokens: of one input.
     """
 
     module: torch.nn.Module
@@ -60,30 +52,30 @@ class Loaded:
 
     @property
     def weights(self) -> float:
-        """MiB of parameters and buffers, each counted once."""
+        """Return the MiB of parameters and buffers, each counted once."""
         tensors = [*self.module.parameters(), *self.module.buffers()]
         return sum({t.data_ptr(): t.nbytes for t in tensors}.values()) / MIB
 
     @property
     def read(self) -> int:
-        """Positions that what is generated looks back on: of a text, or of what was heard."""
+        """Return how many input positions a generated token attends to, of text or of audio."""
         return self.tokens or self.config.get("max_source_positions") or 0
 
 
-def load(question: dict[str, Any], device: str, steps: Steps) -> Loaded:
+def load(question: dict[str, Any], device: str, steps: Steps) -> LoadedModel:
     """Read a model from its folder onto the device.
 
     Args:
         question: `{folder, task, library, dtype, attention, compile, inputTokens, newTokens,
             seed}`.
         device: `cpu` or `cuda`.
-        steps: marked for every token, by models that generate.
+        steps: marked at each generated token.
 
     Raises:
-        Failed: what is asked for does not fit the model.
+        Failed: the model cannot be loaded, or not with these options.
     """
     began = time.perf_counter()
-    task = TASKS[question["task"]]
+    task = row(question["task"], question["library"])
     if question["library"] == "diffusers":
         return _pipeline(question, device, began)
     module, generates = _model(question, task, device)
@@ -111,7 +103,7 @@ def load(question: dict[str, Any], device: str, steps: Steps) -> Loaded:
                 inputs[name] = tensor.to(DTYPES[question["dtype"]])
         return prepare(inputs)
 
-    return Loaded(
+    return LoadedModel(
         module,
         on_device,
         shape,
@@ -124,15 +116,14 @@ def load(question: dict[str, Any], device: str, steps: Steps) -> Loaded:
 
 
 def _model(question: dict[str, Any], task: Task, device: str) -> tuple[torch.nn.Module, bool]:
-    """The model on its device, and whether it generates."""
+    """Load the model onto its device; return it, and whether it generates."""
     options: dict[str, Any] = {"dtype": DTYPES[question["dtype"]]}
     if question["attention"]:
         options["attn_implementation"] = question["attention"]
     safely = {"trust_remote_code": False, "local_files_only": True}
     folder = question["folder"]
     try:
-        # A cross encoder is a classifier of pairs, which transformers loads as it is.
-        if question["library"] == "sentence-transformers" and task.name != "text-ranking":
+        if task.auto_classes == ("SentenceTransformer",):
             return _sentence_transformer(folder, options, device), False
         config = transformers.AutoConfig.from_pretrained(folder, **safely)
         auto_class, generates = _auto_class(task, config)
@@ -141,47 +132,53 @@ def _model(question: dict[str, Any], task: Task, device: str) -> tuple[torch.nn.
         )
     except (ValueError, ImportError, OSError, KeyError) as error:
         raise Failed(f"the model could not be loaded: {_first_line(error)}", "load") from error
-    if task.auto_class == "AutoModelForSequenceClassification":
+    if "AutoModelForSequenceClassification" in _auto_classes(task):
         _allow_batches(module.config)
     return module.to(device), generates
 
 
-def _auto_class(task: Task, config: Any) -> tuple[str, bool]:
-    """The class of transformers that loads the model, and whether it generates.
+def _auto_classes(task: Task) -> tuple[str, ...]:
+    # A cross encoder is a classifier of pairs, which transformers loads itself.
+    if task.auto_classes == ("CrossEncoder",):
+        return ("AutoModelForSequenceClassification",)
+    return task.auto_classes
 
-    That is what the task's row says, but for architectures that another class of the task loads.
+
+def _auto_class(task: Task, config: Any) -> tuple[str, bool]:
+    """Return the class of transformers that loads the model, and whether it generates.
 
     Raises:
-        Failed: none of them does.
+        Failed: none of the task's classes loads it.
     """
     decodes = getattr(config, "is_encoder_decoder", False)
-    # Who wants the features of T5 takes its encoder, which runs without anything to decode.
-    if task.auto_class == "AutoModel" and decodes and _loads("AutoModelForTextEncoding", config):
+    names = _auto_classes(task)
+    # T5's features are its encoder's, which runs without a decoder input.
+    if names == ("AutoModel",) and decodes and _loads("AutoModelForTextEncoding", config):
         return "AutoModelForTextEncoding", False
-    for name in (task.auto_class, *OTHERS.get(task.auto_class, ())):
+    for name in names:
         if _loads(name, config):
             return name, task.generates or name == "AutoModelForSpeechSeq2Seq"
     raise Failed(
-        f"models of type {config.model_type} are not measured for {task.name}", "architecture"
+        f"models of type {config.model_type} are not measured for {task.tag}", "architecture"
     )
 
 
 def _loads(auto_class: str, config: Any) -> bool:
-    return type(config) in getattr(transformers, auto_class)._model_mapping  # noqa: SLF001  (no other way to ask)
+    return type(config) in getattr(transformers, auto_class)._model_mapping  # noqa: SLF001  (transformers has no public way)
 
 
 def _allow_batches(config: Any) -> None:
-    """Decoders that classify take several inputs only if they know a token to fill up with."""
+    """Set a padding token, without which a decoder that classifies refuses batches."""
     text = config.get_text_config()
     if getattr(text, "pad_token_id", None) is None:
         text.pad_token_id = _end(text) or 0
 
 
-def _pipeline(question: dict[str, Any], device: str, began: float) -> Loaded:
+def _pipeline(question: dict[str, Any], device: str, began: float) -> LoadedModel:
     from benchmarker.worker import diffusion  # noqa: PLC0415  (slow; few models need it)
 
     pipeline = diffusion.read(question, device)
-    return Loaded(
+    return LoadedModel(
         module=diffusion.parts(pipeline),
         prepare=diffusion.preparing(pipeline, question),
         shape={"steps": [question["steps"]]},
@@ -194,7 +191,7 @@ def _pipeline(question: dict[str, Any], device: str, began: float) -> Loaded:
 
 
 def config_of(module: Any) -> Any:
-    """Of the model itself, also where it is the first step of a sentence transformer."""
+    """Return the model's configuration; in a sentence transformer, its first module's."""
     return getattr(module, "config", None) or module[0].auto_model.config
 
 
@@ -215,38 +212,39 @@ def _sentence_transformer(folder: str, options: dict[str, Any], device: str) -> 
     return module
 
 
-def _tokens(module: torch.nn.Module, config: Any, asked: int | None, new_tokens: int) -> int:
+def _tokens(module: torch.nn.Module, config: Any, input_tokens: int | None, new_tokens: int) -> int:
     text = config.get_text_config()
-    most = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
-    if most and most < 0:
-        most = None  # as XLNet says that it reads any length
+    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    if limit and limit < 0:
+        limit = None  # XLNet's way to declare any length
     for name, part in module.named_modules():
-        # RoBERTa and its kin count from behind the position that stands for padding.
+        # RoBERTa and its relatives number positions from after the padding position.
         if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
-            most = part.num_embeddings - part.padding_idx - 1
-    room = (most or 1 << 30) - new_tokens
-    if room < 1 or (asked or 0) > room:
+            limit = part.num_embeddings - part.padding_idx - 1
+    room = (limit or 1 << 30) - new_tokens
+    if room < 1 or (input_tokens or 0) > room:
         raise Failed(
-            f"the model reads {most} tokens, and {asked or 1} + {new_tokens} were asked for",
+            f"`inputTokens`: the model reads at most {limit} tokens, new ones included; got"
+            f" {input_tokens or 1} + {new_tokens}",
             "tokens",
         )
-    return asked or min(USUAL_TOKENS, room)
+    return input_tokens or min(DEFAULT_TOKENS, room)
 
 
 def _texts(
     config: Any, tokens: int, new_tokens: int | None, generator: torch.Generator
 ) -> tuple[dict[str, list[int]], Draw]:
-    """Token ids of words, all of one length: no padding to flatter or spoil it.
+    """Return random token ids of one length, so that padding distorts nothing.
 
-    They end as texts of the model do, unless they are to be gone on with: some models look for
-    the end of a text, and for exactly one.
+    They end with the model's end token unless it continues them: some models look for the end of
+    a text, and for exactly one.
     """
     text = config.get_text_config()
     special = set(_special(config.to_dict()))
     words = torch.tensor([id for id in range(text.vocab_size) if id not in special])
     end = _end(text)
-    goes_on = new_tokens and not getattr(config, "is_encoder_decoder", False)
-    if goes_on or (end or 0) >= text.vocab_size:
+    continues = new_tokens and not getattr(config, "is_encoder_decoder", False)
+    if continues or (end or 0) >= text.vocab_size:
         end = None
 
     def draw(batch_size: int) -> dict[str, torch.Tensor]:
@@ -259,24 +257,24 @@ def _texts(
 
 
 def _end(config: Any) -> int | None:
-    """The token that ends a text, the first of several."""
+    """Return the token that ends a text, the first if there are several."""
     eos: int | list[int] | None = getattr(config, "eos_token_id", None)
     return eos[0] if isinstance(eos, list) else eos
 
 
 def _special(config: dict[str, Any]) -> Iterator[int | None]:
-    """Ids that a configuration names, of its parts too; None where it names none."""
+    """Yield the special ids that a configuration and its parts name, None for an unset one."""
     for name, value in config.items():
         if name.endswith("_config") and isinstance(value, dict):
             yield from _special(value)
-        elif name.endswith(SPECIAL):
+        elif name.endswith(SPECIAL_ID_SUFFIXES):
             yield from value if isinstance(value, list) else [value]
 
 
 def _images(
     question: dict[str, Any], generator: torch.Generator
 ) -> tuple[dict[str, list[int]], Draw]:
-    """What the model's own processor makes of an image, with random values in place of its."""
+    """Return inputs shaped as the model's own processor makes them of an image, but random."""
     processor = transformers.AutoImageProcessor.from_pretrained(
         Path(question["folder"]), trust_remote_code=False, local_files_only=True
     )
@@ -288,19 +286,19 @@ def _images(
 def _sounds(
     question: dict[str, Any], generator: torch.Generator
 ) -> tuple[dict[str, list[int]], Draw]:
-    """What the model's own processor makes of some seconds of noise, with random values."""
+    """Return inputs shaped as the model's own processor makes them of noise, but random."""
     processor = transformers.AutoFeatureExtractor.from_pretrained(
         Path(question["folder"]), trust_remote_code=False, local_files_only=True
     )
     rate = processor.sampling_rate
-    noise = np.random.default_rng(question["seed"]).uniform(-1, 1, USUAL_SECONDS * rate)
+    noise = np.random.default_rng(question["seed"]).uniform(-1, 1, AUDIO_S * rate)
     return _like(dict(processor(noise, sampling_rate=rate, return_tensors="pt")), generator)
 
 
 def _like(
     example: dict[str, torch.Tensor], generator: torch.Generator
 ) -> tuple[dict[str, list[int]], Draw]:
-    """Inputs of the example's shapes, with random values where it has fractions."""
+    """Return a maker of inputs of the example's shapes, its fractions replaced by random ones."""
 
     def draw(batch_size: int) -> dict[str, torch.Tensor]:
         return {
@@ -315,12 +313,12 @@ def _like(
 
 def _calling(module: Any, task: Task) -> Prepare:
     takes_dict = type(module).__name__ == "SentenceTransformer"
-    # Of a model of texts and pictures, what the one or the other goes through.
+    # The half of a text-and-image model that reads this input.
     run = getattr(module, f"get_{task.takes}_features", module)
 
     def prepare(inputs: dict[str, torch.Tensor]) -> Callable[[], Any]:
         if takes_dict:
-            # It writes its results into what it is given.
+            # A copy, since the model writes its results into its argument.
             return lambda: run(dict(inputs))
         return lambda: run(**inputs)
 
@@ -328,10 +326,10 @@ def _calling(module: Any, task: Task) -> Prepare:
 
 
 def _generating(module: Any, new_tokens: int, steps: Steps) -> Prepare:
-    """`generate` as the modules call it, greedily, with exactly so many new tokens.
+    """Return a maker of greedy `generate` calls with exactly `new_tokens` new tokens.
 
-    Some models of speech have a `generate` of their own, which also guesses the language and
-    cuts what is long into parts; it is the usual one that they call in the end.
+    Some speech models have a `generate` of their own, which also detects the language and splits
+    long audio; in the end they call the usual one, as this does.
     """
 
     def mark(input_ids: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
@@ -339,7 +337,7 @@ def _generating(module: Any, new_tokens: int, steps: Steps) -> Prepare:
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
     def prepare(inputs: dict[str, torch.Tensor]) -> Callable[[], Any]:
-        # A decoder of its own begins with one token; otherwise the input comes first.
+        # A separate decoder starts with one token; otherwise the input comes first.
         decodes = getattr(module.config, "is_encoder_decoder", False)
         before = 1 if decodes else inputs["input_ids"].shape[1]
         length = before + new_tokens
@@ -353,13 +351,15 @@ def _generating(module: Any, new_tokens: int, steps: Steps) -> Prepare:
                 do_sample=False,
                 num_beams=1,
                 use_cache=True,
-                # Where a model's own settings ask for a static cache it would be, on a GPU alone,
-                # whatever was asked for here; `load` compiles the forward itself.
+                # Otherwise a model whose settings ask for a static cache is compiled on a GPU,
+                # requested or not; `load` compiles the forward itself.
                 disable_compile=True,
                 stopping_criteria=[mark],
             )
             if out.shape[1] != length:
-                raise Failed(f"{out.shape[1]} tokens came out in place of {length}", "tokens")
+                raise Failed(
+                    f"the model generated {out.shape[1]} tokens instead of {length}", "tokens"
+                )
 
         return call
 

@@ -1,4 +1,4 @@
-"""How many cores others kept busy while this process measured, where none was left idle."""
+"""Cores that other processes kept busy while this one measured, if none was left idle."""
 
 import os
 import time
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import psutil
 
-# The kernel counts in steps of 10 ms, so that less than this says little, in seconds.
-LEAST = 0.5
-# As long as so many cores stand idle, whoever is busy on the others takes none from this process.
-ROOM = 1.0
+# The kernel counts in steps of 10 ms, so that a shorter window is too coarse.
+MIN_WINDOW_S = 0.5
+# With this many idle cores, other processes do not slow this one down.
+MIN_IDLE_CORES = 1.0
 
 
-class Seconds(NamedTuple):
-    """Of the clock, and what the cores and this process did in it."""
+class CoreTimes(NamedTuple):
+    """Seconds by the clock, of busy and idle cores, and of this process."""
 
     passed: float
     busy: float
@@ -22,35 +22,35 @@ class Seconds(NamedTuple):
     own: float
 
 
-def count() -> Seconds:
-    """Of the cores that this process may run on: in a container the host may have many more."""
-    mine = os.sched_getaffinity(0)
-    cores = [core for n, core in enumerate(psutil.cpu_times(percpu=True)) if n in mine]
+def count() -> CoreTimes:
+    """Read the times of the cores that this process may run on, not of all the host's."""
+    own = os.sched_getaffinity(0)
+    cores = [core for n, core in enumerate(psutil.cpu_times(percpu=True)) if n in own]
     idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in cores)
-    guests = sum(getattr(core, "guest", 0.0) for core in cores)  # counted as the user's already
+    guests = sum(getattr(core, "guest", 0.0) for core in cores)  # included in user time
     busy = sum(map(sum, cores)) - idle - guests
-    return Seconds(time.perf_counter(), busy, idle, time.process_time())
+    return CoreTimes(time.perf_counter(), busy, idle, time.process_time())
 
 
 class Neighbours:
-    """Sums over blocks: a block alone may be shorter than what the kernel counts in."""
+    """Sums over blocks, since one block may be shorter than the kernel's resolution."""
 
-    def __init__(self, count: Callable[[], Seconds] = count) -> None:
+    def __init__(self, count: Callable[[], CoreTimes] = count) -> None:
         self._count = count
-        self._start = Seconds(0.0, 0.0, 0.0, 0.0)
+        self._start = CoreTimes(0.0, 0.0, 0.0, 0.0)
         self._sums = (0.0, 0.0, 0.0)
 
     def start(self) -> None:
         self._start = self._count()
 
     def stop(self) -> float | None:
-        """Cores on average, of all blocks so far; None as long as they are too short to say."""
+        """Return the mean cores over all blocks so far; None while their sum is too short."""
         now, start = self._count(), self._start
         passed, others, idle = self._sums
         passed += now.passed - start.passed
         others += (now.busy - start.busy) - (now.own - start.own)
         idle += now.idle - start.idle
         self._sums = (passed, others, idle)
-        if passed < LEAST:
+        if passed < MIN_WINDOW_S:
             return None
-        return 0.0 if idle >= ROOM * passed else max(others / passed, 0.0)
+        return 0.0 if idle >= MIN_IDLE_CORES * passed else max(others / passed, 0.0)

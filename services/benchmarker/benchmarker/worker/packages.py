@@ -1,7 +1,6 @@
-"""The packages that a module pins, and no others: a folder of links that its process imports from.
+"""Exactly the packages that a module pins: a folder of links that its process imports from.
 
-A module that works only because this worker has more than it asks for would fail where its image
-has just that.
+A module that works only because the worker has more packages than it pins would fail in its image.
 """
 
 import importlib.metadata
@@ -10,13 +9,13 @@ import sys
 from importlib.metadata import Distribution
 from pathlib import Path
 
-# What this environment must not see itself: transformers prepares pictures otherwise as soon as
-# torchvision is there. `make setup` fills it; in a worker's image all of it may be installed.
+# Packages that the worker itself must not import: transformers prepares images differently once
+# torchvision is installed. `make setup` fills it; a worker's image may install all of it.
 BESIDE = Path(sys.prefix) / "beside"
-# What pins leave out because every image has it: torch's own libraries, and what pip brings.
-OF_THE_IMAGE = re.compile(r"nvidia[-_].*|cuda[-_].*|triton|pip|setuptools|wheel", re.IGNORECASE)
-# Python without the environment's packages, but with what lies beside torchvision for its sake.
-START = (
+# Packages that no module pins because every image has them: torch's libraries, and pip's.
+IMAGE_PACKAGES = re.compile(r"nvidia[-_].*|cuda[-_].*|triton|pip|setuptools|wheel", re.IGNORECASE)
+# Python without the environment's packages, but with the sitecustomize that torchvision needs.
+BOOTSTRAP = (
     "import runpy, site, sys\n"
     "site.execsitecustomize()\n"
     "sys.argv = sys.argv[1:]\n"
@@ -25,27 +24,27 @@ START = (
 
 
 def compare(requirements: str) -> tuple[list[str], dict[str, str]]:
-    """Packages that are not here, and those of another version: `name: here`."""
+    """Return the missing packages, and the installed version of those that differ."""
     missing, others = [], {}
     for name, wanted in _pins(requirements):
         found = _find(name)
         if found is None:
             missing.append(name)
-        elif found.version.partition("+")[0] != wanted:  # a build for another device is the same
+        elif found.version.partition("+")[0] != wanted:  # builds for other devices count as equal
             others[name] = found.version
     return missing, others
 
 
 def link(requirements: str, folder: Path) -> dict[str, str]:
-    """Fill `folder` with links to the packages; the environment of a process that has just them."""
+    """Fill `folder` with links to the pinned packages; return the environment that imports them."""
     folder.mkdir()
     here = [found for name, _ in _pins(requirements) if (found := _find(name))]
     everything = importlib.metadata.distributions(path=_path())
-    here += [found for found in everything if OF_THE_IMAGE.fullmatch(found.name)]
+    here += [found for found in everything if IMAGE_PACKAGES.fullmatch(found.name)]
     if "torchvision" in {found.name for found in here} and (BESIDE / "sitecustomize.py").exists():
         (folder / "sitecustomize.py").symlink_to(BESIDE / "sitecustomize.py")
     for found in here:
-        # Modules, packages, their libraries and their metadata: what lies at the top.
+        # Top-level entries: modules, packages, their libraries and their metadata.
         for top in {file.parts[0] for file in found.files or []} - {"..", "__pycache__"}:
             if not (folder / top).is_symlink():
                 (folder / top).symlink_to(Path(str(found.locate_file(top))).resolve())
@@ -53,8 +52,8 @@ def link(requirements: str, folder: Path) -> dict[str, str]:
 
 
 def command(script: str, *arguments: str) -> list[str]:
-    """What runs a script in such a process."""
-    return [sys.executable, "-S", "-u", "-c", START, script, *arguments]
+    """Return the command that runs a script with those packages only."""
+    return [sys.executable, "-S", "-u", "-c", BOOTSTRAP, script, *arguments]
 
 
 def _pins(requirements: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""One request for a module, made from its manifest: inputs of every kind that modules take."""
+"""Sample requests for modules, made from their manifests."""
 
 import base64
 import io
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from models.tasks import row
+
 TEXT = "A small frog sits on a lily pad."
 TABLE = {"frog": ["lily", "pad"], "age": ["2", "3"]}
 WORDS = [["a", [0, 0, 100, 50]], ["frog", [100, 0, 200, 50]], ["sits", [200, 0, 300, 50]]]
-# What a parameter is given, where the module has it and leaves its value to the caller or to
-# patience. What it has a sensible default for stays as it is.
+# Values for parameters without a default, or with a slow one; others keep theirs.
 PARAMETERS: dict[str, Any] = {
     "choices": "It jumps.\nIt sleeps.",
     "context": TEXT,
@@ -25,22 +26,21 @@ PARAMETERS: dict[str, Any] = {
     "steps": 2,
     "words": json.dumps(WORDS),
 }
-# Tasks of pictures and sounds that want a text as well; for others it is an extra.
-TOLD = {"image-text-to-text", "audio-text-to-text"}
 
 
 class NoSample(Exception):
-    """There is no sample of this kind of input."""
+    """This kind of input has no sample."""
 
 
 def request_for(manifest: dict[str, Any]) -> dict[str, Any]:
-    """`{inputs, parameters}` that the module should answer, by what stands in module.yaml.
+    """Return `{inputs, parameters}` that the module should answer, by its `module.yaml`.
 
     Raises:
-        NoSample: the module takes something that is not known here.
+        NoSample: the module takes an unknown kind of input.
     """
     subject, *others = (declared["name"] for declared in manifest["inputs"])
-    task = manifest["model"]["task"]
+    model = manifest["model"]
+    example = row(model["task"], model["library"]).example
     makers: dict[str, Callable[[], Any]] = {
         "text": lambda: TEXT,
         "question": lambda: PARAMETERS["question"],
@@ -52,12 +52,11 @@ def request_for(manifest: dict[str, Any]) -> dict[str, Any]:
         "number": lambda: 7,
     }
     if subject not in makers:
-        raise NoSample(f"there is no sample of {subject!r}")
+        raise NoSample(f"the worker has no sample input of kind {subject!r}")
     value = makers[subject]()
-    if task == "fill-mask":
-        value = "A small [MASK] sits on a lily pad."
+    value = example.get(subject, value)
     parameters = {name: PARAMETERS[name] for name in others if name in PARAMETERS}
-    if task in TOLD:
+    if "text" in example and subject != "text":
         parameters["text"] = "What is this?"
     return {"inputs": [value], "parameters": parameters}
 
@@ -71,7 +70,7 @@ def video() -> str:
 
 
 def sound() -> str:
-    """A second of a tone, as WAV."""
+    """Return one second of a tone as WAV, in base64."""
     samples = (np.sin(np.arange(16_000) / 20) * 0.5 * 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:

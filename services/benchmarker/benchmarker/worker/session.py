@@ -1,25 +1,28 @@
-"""One job on one worker: fetch the model, load it, probe its memory, time it, report each step.
+"""One job on one worker: fetches the model, loads it, probes its memory, times it, reports.
 
-What is reported is committed by control before the next step begins, so a
-session that is cut off at any point goes on elsewhere with the next block.
+Control commits each report before the next step begins, so that another worker continues an
+interrupted session with the next block.
 """
 
-import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
-import yaml
+from pydantic import ValidationError
 
 from benchmarker import schedule, search
-from benchmarker.memory import GIVES_BACK, foreseen, rungs
+from benchmarker.memory import foreseen, rungs
 from benchmarker.settings import WorkerSettings
-from benchmarker.worker.child import Child, Failed, OutOfMemory, started
+from benchmarker.worker.cache import fetched
+from benchmarker.worker.child import Child, Confinement, OutOfMemory, started
+from benchmarker.worker.control import RunTaken, call_control
+from benchmarker.worker.process import Failed
+from benchmarker.worker.sandbox import Sandbox
 from common.bus import Bus
-from common.contracts import Rpc
 from common.contracts.figures import Ceilings, Device, EnergyUse, MemoryUse, Setup, Shortage
 from common.contracts.measuring import (
     REPORT,
@@ -28,86 +31,104 @@ from common.contracts.measuring import (
     Report,
     Samples,
     SizeFacts,
+    Stage,
     Ticket,
 )
 from common.contracts.verification import Verdict
-from common.errors import Unavailable
 
 log = structlog.get_logger()
 
-FETCH = "benchmarker.worker.fetch"
 MEASURE = "benchmarker.worker.measure"
 TRY = "benchmarker.worker.trial"
-# How a model fails at a size that is too large for an operation of it, where smaller ones ran: a
-# kernel that counts in 32 bits says so, or ends the process.
-OF_A_SIZE = ("model", "crashed")
-# How long a control that does not answer is waited for, in seconds.
-PATIENCE = 120.0
-
-
-class LetGo(Exception):
-    """The run is no longer this worker's: canceled, over, or taken by another."""
+# Failures that one batch size may cause while smaller ones run: a kernel that counts in 32 bits
+# raises, or ends the process.
+SIZE_FAILURES = ("model", "crashed")
 
 
 @dataclass(frozen=True)
-class Me:
-    """The device, and the name under which this delivery of a job reports."""
+class Holder:
+    """The name under which a delivery reports, and the device and sandbox that it runs on."""
 
     token: str
     device: Device
+    sandbox: Sandbox
 
 
 class Session:
     verdict: Verdict | None = None
 
     def __init__(
-        self, bus: Bus, work: Measurement, me: Me, ticket: Ticket, settings: WorkerSettings
+        self, bus: Bus, work: Measurement, holder: Holder, ticket: Ticket, settings: WorkerSettings
     ) -> None:
         self.bus = bus
         self.work = work
-        self.worker = me.token
+        self.worker = holder.token
         self.settings = settings
-        self.device: Device = me.device
+        self.device: Device = holder.device
+        self.sandbox = holder.sandbox
         self.done = set(ticket.blocks)
         self.sizes = {facts.batch_size: facts for facts in ticket.sizes}
         self.looked = dict(ticket.looked)
         self.chosen = ticket.chosen
         self.before = ticket.setup
+        self.hub_token = ticket.hub_token
         self.setup: Setup | None = None
         self.finished = False
         self.canceled = False
+        self._begun: set[Stage] = set()
 
     async def run(self) -> None:
-        """Raises Failed with what went wrong, or LetGo."""
-        await self.measure(await fetch(self.work, self.settings))
+        """Fetch and measure the model.
+
+        Raises:
+            Failed: the run fails with this reason.
+            RunTaken: another worker has the run, or nobody needs it any more.
+        """
+        async with fetched(self.work, self.settings, self.hub_token) as folder:
+            await self._begin("loading")
+            await self.measure(folder)
 
     async def measure(self, folder: str) -> None:
-        """All that is missing of the model in a folder. Raises as `run` does.
+        """Measure the missing figures of the model in a folder; raises as `run` does.
 
-        A process that ran out of memory is not trusted with another figure. And memory has a
-        process of its own on a CPU: one that gives back what is freed would be timed too slow.
+        Each process is forked off one that has imported the libraries, in the run's own sandbox.
         """
-        while True:
-            apart = self.device == "cpu" and bool(self._unprobed())
-            async with self._loaded(folder, GIVES_BACK if apart else {}) as child:
-                if self.device == "cpu" and not apart and self._unprobed():
-                    continue  # what was brought in does not count on this machine
-                if await self._probe_all(child) and not apart and await self._time_all(child):
-                    return
+        with confined(self.sandbox, folder) as confinement:
+            while True:
+                async with started(MEASURE, {"HF_HUB_OFFLINE": "1"}, confinement) as child:
+                    while not await self._measured(child, folder):
+                        if not await child.renew():
+                            break
+                    else:
+                        return
+
+    async def _measured(self, child: Child, folder: str) -> bool:
+        """Measure in the child's process; return False to continue in another one.
+
+        A process that ran out of memory measures nothing more. On a CPU, memory is probed in a
+        process of its own: one that returns freed memory at once would be timed too slow.
+        """
+        apart = self.device == "cpu" and bool(self._unprobed())
+        await self._load(child, folder, gives_back=apart)
+        await self._begin("warming")
+        if self.device == "cpu" and not apart and self._unprobed():
+            return False  # the earlier figures are another machine's
+        return await self._probe_all(child) and not apart and await self._time_all(child)
 
     def _unprobed(self) -> list[int]:
         wanted = rungs(self.work.request.batch_sizes or search.GRID)
         return [size for size in wanted if size not in self.sizes]
 
     async def _probe_all(self, child: Child) -> bool:
-        """Measure the memory of each size, ascending; False if one cost the process."""
+        """Measure the memory of each size, ascending; return False if one ended the process."""
         for size in self._unprobed():
             if not await self._probe(child, size):
                 return False
         return True
 
     async def _time_all(self, child: Child) -> bool:
-        """Whether all is done; False: go on in a fresh process."""
+        """Time all sizes; return False to continue in a fresh process."""
+        await self._begin("measuring")
         sizes = self.work.request.batch_sizes
         if sizes is None:
             if not self.chosen and not await self._search(child):
@@ -122,13 +143,13 @@ class Session:
         return True
 
     async def _energy(self, child: Child, facts: SizeFacts) -> bool:
-        """Count a size's energy; False if that cost the process. Its other figures stand."""
+        """Measure a size's energy; return False if that ended the process. Other figures stand."""
         survived = True
         try:
             answer = await child.ask(do="energy", batchSize=facts.batch_size)
         except OutOfMemory as error:
             survived = False
-            answer = {"missing": f"not measured: it ran out of memory while counting ({error})"}
+            answer = {"missing": f"not measured: out of memory during the measurement ({error})"}
         except Failed as error:
             survived = False
             answer = {"missing": f"not measured: {error}"}
@@ -137,7 +158,7 @@ class Session:
         return survived
 
     async def _probe(self, child: Child, size: int) -> bool:
-        """Measure a size's memory; False if that cost the process."""
+        """Measure a size's memory; return False if that ended the process."""
         if (why_not := self._fails_before(size)) is not None:
             await self._report_size(_short(size, "not_measured", why_not))
             return True
@@ -150,7 +171,7 @@ class Session:
             await self._ran_out(size, error)
             return False
         except Failed as error:
-            if error.reason not in OF_A_SIZE or not self._smaller_ran(size):
+            if error.reason not in SIZE_FAILURES or not self._smaller_ran(size):
                 raise
             message = f"batch size {size} was not measured: {error}"
             await self._report_size(_short(size, "not_measured", message))
@@ -160,7 +181,7 @@ class Session:
         return True
 
     def _cannot_fit(self, size: int) -> str | None:
-        """Why a size need not be tried, by those that were."""
+        """Return why a size cannot fit, judged by the sizes that ran; None if it may."""
         assert self.setup
         ran_out = [other for other in self.sizes if self._short(other) and other < size]
         if ran_out:
@@ -176,12 +197,12 @@ class Session:
         if too_much is None:
             return None
         return (
-            f"batch size {size} would take {too_much:,.0f} MiB, by the sizes that ran;"
-            f" there are {available:,.0f} MiB"
+            f"batch size {size} would take {too_much:,.0f} MiB by extrapolation;"
+            f" {available:,.0f} MiB are available"
         )
 
     async def _time(self, child: Child, sizes: list[int]) -> bool:
-        """All blocks that are missing; False if one cost the process."""
+        """Time the missing blocks; return False if one ended the process."""
         request = self.work.request
         moments = 1 + (self.setup.new_tokens or 0 if self.setup else 0)
         for block in schedule.blocks(sizes, request.iterations, request.seed, moments):
@@ -200,7 +221,7 @@ class Session:
         return True
 
     async def _search(self, child: Child) -> bool:
-        """Find out which sizes deserve full rounds; False if a size cost the process."""
+        """Choose the sizes that get full rounds; return False if one ended the process."""
         seen = {size: search.Sample(latency) for size, latency in self.looked.items()}
         short = [size for size in search.GRID if self._short(size)]
         seen |= dict.fromkeys(short[:1], search.Sample(None))
@@ -208,7 +229,7 @@ class Session:
         while (size := search.next_size(seen, search.GRID, budget)) is not None:
             try:
                 answer = await child.ask(
-                    do="block", round=SEARCHING, batchSize=size, calls=search.CALLS,
+                    do="block", round=SEARCHING, batchSize=size, calls=search.SEARCH_CALLS,
                     warmup=self.work.request.warmup,
                 )  # fmt: skip
             except OutOfMemory as error:
@@ -222,47 +243,47 @@ class Session:
         await self._report(chosen=self.chosen)
         return True
 
-    @asynccontextmanager
-    async def _loaded(self, folder: str, environment: Mapping[str, str]) -> AsyncIterator[Child]:
+    async def _load(self, child: Child, folder: str, *, gives_back: bool) -> None:
+        """Load the model, once the device's ceilings are measured, and settle the setup."""
         request, model = self.work.request, self.work.model
         dtype = request.dtype or ("bfloat16" if self.device == "cuda" else "float32")
-        async with started(MEASURE, {"HF_HUB_OFFLINE": "1", **environment}) as child:
-            ceilings, missing = Ceilings(), {}
-            if self.setup is None:
-                try:
-                    answer = await child.ask(do="ceilings", device=self.device, dtype=dtype)
-                    ceilings = Ceilings.model_validate(answer)
-                except OutOfMemory:
-                    missing["ceilings"] = (
-                        "there was no memory to measure the device's ceilings with"
-                    )
+        ceilings, missing = Ceilings(), {}
+        if self.setup is None:
             try:
-                answer = await child.ask(
-                    do="load",
-                    folder=folder,
-                    task=model.task,
-                    library=model.library,
-                    device=self.device,
-                    dtype=dtype,
-                    attention=request.attention,
-                    compile=request.compile,
-                    inputTokens=request.input_tokens,
-                    newTokens=request.new_tokens,
-                    steps=request.steps,
-                    seed=request.seed,
-                    mostMemory=self.settings.most_memory,
-                    memoryShare=self.settings.memory_share,
-                )
-            except OutOfMemory as error:
-                raise Failed(f"the model does not fit this machine: {error}", "memory") from error
-            if self.setup is None:
-                found = {**answer, "task": model.task, "commit": model.commit}
-                found["missing"] = {**answer.get("missing", {}), **missing}
-                await self._settle(Setup.model_validate({**found, "ceilings": ceilings}))
-            yield child
+                answer = await child.ask(do="ceilings", device=self.device, dtype=dtype)
+                ceilings = Ceilings.model_validate(answer)
+            except OutOfMemory:
+                missing["ceilings"] = "too little memory to measure the device's ceilings"
+        try:
+            answer = await child.ask(
+                do="load",
+                folder=folder,
+                task=model.task,
+                library=model.library,
+                device=self.device,
+                dtype=dtype,
+                attention=request.attention,
+                compile=request.compile,
+                inputTokens=request.input_tokens,
+                newTokens=request.new_tokens,
+                steps=request.steps,
+                seed=request.seed,
+                maxMemoryMib=self.settings.max_memory_mib,
+                memoryShare=self.settings.memory_share,
+                givesBack=gives_back,
+            )
+        except OutOfMemory as error:
+            raise Failed(
+                f"the model does not fit the worker's memory: {error}", "memory"
+            ) from error
+        if self.setup is None:
+            found = {**answer, "task": model.task, "commit": model.commit}
+            found["missingIsolation"] = list(self.sandbox.missing)
+            found["missing"] = {**answer.get("missing", {}), **missing}
+            await self._settle(Setup.model_validate({**found, "ceilings": ceilings}))
 
     async def _settle(self, setup: Setup) -> None:
-        """Go on from what was brought in under the same conditions; under others begin anew."""
+        """Continue from an earlier worker's figures if its setup was the same, else start over."""
         if self.before and self.before.like(setup):
             self.setup = self.before
             return
@@ -275,7 +296,7 @@ class Session:
         return facts is not None and facts.shortage is not None
 
     def _fails_before(self, size: int) -> str | None:
-        """Why a size need not be tried, where the model fails at a smaller one."""
+        """Return why a size is skipped, if the model fails at a smaller one."""
         failed = [
             other
             for other, facts in self.sizes.items()
@@ -294,72 +315,70 @@ class Session:
             _short(size, "out_of_memory", f"batch size {size} ran out of memory")
         )
 
+    async def _begin(self, stage: Stage) -> None:
+        """Report the first start of a stage."""
+        if stage not in self._begun:
+            self._begun.add(stage)
+            await self._report(stage=stage)
+
     async def _report_size(self, facts: SizeFacts) -> None:
         self.sizes[facts.batch_size] = facts
         await self._report(size=facts)
 
-    async def _report(self, **what: Any) -> None:
-        standing = await patiently(
-            self.bus, REPORT, Report(id=self.work.id, worker=self.worker, **what)
+    async def _report(self, **fields: Any) -> None:
+        standing = await call_control(
+            self.bus, REPORT, Report(id=self.work.id, worker=self.worker, **fields)
         )
         if not standing.run:
-            raise LetGo
+            raise RunTaken
 
 
-class Trying:
-    """A module that is run once, in place of a model that is measured."""
+class TrialSession:
+    """A job that runs a module once, instead of measuring a model."""
 
-    def __init__(self, work: Measurement, settings: WorkerSettings) -> None:
+    def __init__(
+        self, work: Measurement, ticket: Ticket, settings: WorkerSettings, sandbox: Sandbox
+    ) -> None:
         self.work = work
+        self.hub_token = ticket.hub_token
+        self.sandbox = sandbox
         self.settings = settings
         self.verdict: Verdict | None = None
         self.finished = False
         self.canceled = False
 
     async def run(self) -> None:
-        """Raises Failed where it could not be tried."""
+        """Fetch the model and run the module. Raises Failed if the trial could not take place."""
         assert self.work.trial
         files = self.work.trial.files
-        named = [file["path"] for file in yaml.safe_load(files["module.yaml"])["model"]["files"]]
-        model = await fetch(self.work, self.settings, files=named)
-        # Here, so that it is gone also when the process is killed.
-        with tempfile.TemporaryDirectory(prefix="lilypad-trial-") as folder:
-            async with started(TRY) as child:
-                answer = await child.ask(
-                    files=files, model=model, folder=folder, seconds=self.settings.longest_trial
-                )
-        self.verdict = Verdict.model_validate(answer)
+        async with fetched(self.work, self.settings, self.hub_token) as model:
+            with confined(self.sandbox, model) as confinement:
+                async with started(TRY, None, confinement) as child:
+                    answer = await child.ask(
+                        files=files, model=model, seconds=self.settings.max_trial_s
+                    )
+        missing = self.sandbox.missing
+        answer |= {"network": "unused" if "network" in missing else "off"}
+        try:
+            self.verdict = Verdict.model_validate({**answer, "missingIsolation": missing})
+        except ValidationError:
+            raise Failed("the module's process answered no verdict", "crashed") from None
 
 
-async def fetch(work: Measurement, settings: WorkerSettings, **more: Any) -> str:
-    """The folder with the model's files at its commit. Raises Failed."""
-    environment = {"HF_ENDPOINT": settings.hf_endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    if settings.hf_token:
-        environment["HF_TOKEN"] = settings.hf_token.get_secret_value()
-    if settings.hf_home:
-        environment["HF_HOME"] = str(settings.hf_home)
-    async with started(FETCH, environment) as child:
-        answer = await child.ask(id=work.model.id, commit=work.model.commit, **more)
-    return str(answer["folder"])
+@contextmanager
+def confined(sandbox: Sandbox, model: str) -> Iterator[Confinement]:
+    """Yield the confinement of a child that loads the model in a folder.
+
+    Its scratch folder is made and deleted here, so that a child that is killed leaves nothing.
+    """
+    folder = Path(model)
+    # The Hub's client stores files as links to their content.
+    linked = {path.resolve().parent for path in folder.rglob("*") if path.is_symlink()}
+    with tempfile.TemporaryDirectory(prefix="lilypad-", ignore_cleanup_errors=True) as scratch:
+        yield Confinement(sandbox, Path(scratch), (folder, *sorted(linked)))
 
 
 def _short(size: int, reason: Any, message: str) -> SizeFacts:
     return SizeFacts(
         batch_size=size, shortage=Shortage(batch_size=size, reason=reason, message=message)
     )
-
-
-async def patiently(bus: Bus, rpc: Rpc[Any, Any], request: Any) -> Any:
-    """Ask control, and again while it is away: what was measured is not thrown away for that.
-
-    Raises:
-        Unavailable: it stayed away.
-    """
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while True:
-        try:
-            return await bus.call(rpc, request)
-        except Unavailable:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-            await asyncio.sleep(1)

@@ -1,8 +1,8 @@
-"""Times calls: by the wall clock, and by the device's own where it has one.
+"""Timing of calls: by the wall clock, and by the device's own where it has one.
 
-Nothing but the clock stands between two calls of a block. Garbage is collected
-as always: without that, what a model leaves in reference cycles stays, each
-call takes fresh memory, and is a tenth to a sixth slower than in real use.
+Only the clock is read between two calls of a block. Garbage collection stays on: without it,
+reference cycles accumulate, each call takes fresh memory, and is a tenth to a sixth slower than
+in real use.
 """
 
 import time
@@ -14,32 +14,31 @@ from typing import Any, Protocol
 Call = Callable[[], Any]
 Clock = Callable[[], int]
 
-# Warm when the medians of the last three windows differ by at most this factor.
-STEADY = 1.10
-WINDOW = 5
-WINDOWS = 3
-# Warming gives up on a machine that does not become steady after so many
-# calls, and after so many seconds.
-MOST_CALLS = 200
-MOST_SECONDS = 4.0
+# Timings are steady when the medians of the last windows differ by at most this factor.
+STEADY_RATIO = 1.10
+WINDOW_CALLS = 5
+STEADY_WINDOWS = 3
+# Bounds on warming a machine that does not become steady.
+MAX_WARM_CALLS = 200
+MAX_WARM_S = 4.0
 
 
 class Device(Protocol):
-    """Where the work runs. A CPU has finished a call when it returns; a GPU has not."""
+    """Device that runs a call. A CPU has finished it on return; a GPU has not."""
 
     def synchronize(self) -> None: ...
 
     def mark(self) -> Any:
-        """A moment in the device's own order of work."""
+        """Return a moment in the device's own order of work."""
         ...
 
     def between(self, start: Any, end: Any) -> int:
-        """Nanoseconds, once the device has passed both."""
+        """Return the nanoseconds between two moments that the device has passed."""
         ...
 
 
 class Cpu:
-    """`mark` is the wall clock; there is no other."""
+    """Processor, whose only clock is the wall clock."""
 
     def __init__(self, clock: Clock = time.perf_counter_ns) -> None:
         self.clock = clock
@@ -56,7 +55,7 @@ class Cpu:
 
 @dataclass
 class Times:
-    """Nanoseconds per call; `steps` has the moment of each token since its call's start."""
+    """Nanoseconds of each call; `steps` holds each token's moment since its call's start."""
 
     wall: list[int]
     device: list[int] | None = None
@@ -65,7 +64,7 @@ class Times:
 
 @dataclass
 class Steps:
-    """Filled by a call that generates: a mark for every token that is there."""
+    """Marks of the tokens that a generating call has produced."""
 
     device: Device
     marks: list[Any] = field(default_factory=list)
@@ -84,8 +83,8 @@ def time_calls(
 ) -> Times:
     """Time `calls` calls, each on its own.
 
-    The device is empty before a call starts and has finished it when the clock
-    is read again, so that no call's work is counted to the next one.
+    The device is idle before a call starts and has finished it when the clock is read again, so
+    that no work is attributed to the next call.
     """
     wall = [0] * calls
     marks: list[Any] = [None] * calls
@@ -118,11 +117,10 @@ def time_calls(
 def warm(
     call: Call, at_least: int, device: Device, *, clock: Clock = time.perf_counter_ns
 ) -> tuple[int, bool | None]:
-    """Call until the times are steady.
+    """Repeat a call until its times are steady.
 
     Returns:
-        How many calls it took, and whether they became steady; None where calls are so slow that
-        too few of them were made to say.
+        The number of calls, and whether they became steady; None if calls are too slow to judge.
     """
     for _ in range(at_least):
         call()
@@ -130,16 +128,16 @@ def warm(
     began = clock()
     medians: list[float] = []
     calls = at_least
-    while calls < at_least + MOST_CALLS and clock() - began < MOST_SECONDS * 1e9:
+    while calls < at_least + MAX_WARM_CALLS and clock() - began < MAX_WARM_S * 1e9:
         times = []
-        for _ in range(WINDOW):
+        for _ in range(WINDOW_CALLS):
             start = clock()
             call()
             device.synchronize()
             times.append(clock() - start)
-        calls += WINDOW
+        calls += WINDOW_CALLS
         medians.append(median(times))
-        last = medians[-WINDOWS:]
-        if len(last) == WINDOWS and max(last) <= STEADY * min(last):
+        last = medians[-STEADY_WINDOWS:]
+        if len(last) == STEADY_WINDOWS and max(last) <= STEADY_RATIO * min(last):
             return calls, True
-    return calls, False if len(medians) >= WINDOWS else None
+    return calls, False if len(medians) >= STEADY_WINDOWS else None

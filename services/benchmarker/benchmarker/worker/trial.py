@@ -1,9 +1,8 @@
-"""Runs a generated module once: `python -m benchmarker.worker.trial`, a child process.
+"""Runs a generated module once: `python -m benchmarker.worker.trial`, a confined child process.
 
-The module's own script runs as the network would run it: with its manifest beside it, the
-model's files in a folder, one request in its environment, no network, and an empty folder for
-its outputs. Its process is a fresh one, bounded in memory, time and files, sees the packages that
-the module pins and no others, and knows nothing of the worker: no token, no address, no password.
+The module's own script runs as on the network: with its manifest beside it, the model's files in a
+folder, one request in its environment, and an empty folder for its outputs. Its process is bounded
+in memory, time and files, and imports only the packages that the module pins.
 """
 
 import base64
@@ -11,75 +10,73 @@ import contextlib
 import json
 import os
 import resource
-import shutil
 import subprocess
-import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarker.worker import offline, packages
-from benchmarker.worker.child import answer_questions
+from benchmarker.worker import packages
+from benchmarker.worker.process import answer_questions
 from benchmarker.worker.samples import NoSample, request_for
+from models.dtypes import MIB
 
-MIB = 2**20
-# Of what a module writes: the largest answer of any task is a video of some MiB.
-LARGEST_FILE = 256 * MIB
-# The address space that libraries reserve for threads and never touch is counted too, in MiB.
-RESERVED = 2048
-# How often it is looked at how much of what a module holds are files, in seconds.
-LOOK_EVERY = 0.02
-# Of a value in the verdict, in characters; of a list, in items.
-LONGEST_TEXT, LONGEST_LIST = 400, 16
-# Of all that is shown of result.json, in characters.
-MOST_OF_IT = 64_000
-# Of what the module said when it failed, in characters.
-LAST_WORDS = 2000
-# In another order than the worker's, the devices that it may see are others.
-KEPT = (
+# The largest answer of any task is a video of some MiB.
+MAX_FILE_BYTES = 256 * MIB
+MAX_RESULT_BYTES = 64 * MIB
+# Address space that libraries reserve for threads and never touch; the limit counts it too.
+RESERVED_MIB = 2048
+# Interval at which the module's mapped files are measured.
+POLL_INTERVAL_S = 0.02
+# Longest text and list in a verdict, in characters and items.
+MAX_TEXT, MAX_LIST = 400, 16
+# Longest excerpt of result.json in a verdict, in characters.
+MAX_RESULT_CHARACTERS = 64_000
+# Longest excerpt of the output of a module that failed, in characters.
+MAX_OUTPUT_CHARACTERS = 2000
+# Variables that a module inherits; the order of devices has to be the worker's.
+INHERITED = (
     "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
 )  # fmt: skip
 
 
 def attempt(question: dict[str, Any]) -> dict[str, Any]:
-    """`{files, model, folder, seconds}` to `verification.Verdict`.
+    """Answer `{files, model, seconds}` with `verification.Verdict`.
 
-    `files` are the module's by name, `model` the folder with the model's files, `folder` an empty
-    one that is removed afterwards, `seconds` the time that it gets.
+    `files` are the module's by name, `model` is the folder of the model's files, `seconds` the
+    time that the module gets.
     """
     files: dict[str, str] = question["files"]
     manifest = yaml.safe_load(files["module.yaml"])
     missing, others = packages.compare(files["requirements.txt"])
     if missing:
-        return _not_run(f"this worker does not have {', '.join(missing)}")
+        return _not_run(f"the worker lacks {', '.join(missing)}")
     try:
         request = request_for(manifest)
     except NoSample as error:
         return _not_run(str(error))
     memory = manifest["resources"]["memoryMiB"]
     seconds = min(question["seconds"], manifest["resources"]["timeout"])
-    # This process as well; what it starts inherits them.
-    _limit(resource.RLIMIT_DATA, (memory + RESERVED) * MIB)
-    _limit(resource.RLIMIT_FSIZE, LARGEST_FILE)
-    _limit(resource.RLIMIT_CORE, 0)
-    app = Path(question["folder"])
+    # These bind this process as well, and are inherited by the module's.
+    _limit(resource.RLIMIT_DATA, (memory + RESERVED_MIB) * MIB)
+    _limit(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
+    app = Path(tempfile.mkdtemp())
     for name, text in files.items():
         (app / name).write_text(text, encoding="utf-8")
     found = _run(app, question["model"], request, seconds)
-    # Files that are mapped, as weights are while they are read, the kernel lets go of at need.
+    # The kernel reclaims mapped files, such as weights that are being read, when it needs memory.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 - found["mapped"]
     return {
         **_judge(found, peak, memory, seconds),
-        "network": found["network"],
         "sample": shorten(request),
         "result": shorten_all(found["result"]),
         "exitCode": found["code"],
         "seconds": found["seconds"],
         "peakMemory": peak,
-        "limits": {"memory": memory, "file": LARGEST_FILE / MIB, "seconds": seconds},
+        "limits": {"memory": memory, "file": MAX_FILE_BYTES / MIB, "seconds": seconds},
         "packages": others,
     }
 
@@ -88,9 +85,8 @@ def _run(app: Path, model: str, request: dict[str, Any], seconds: float) -> dict
     outputs, home = app / "outputs", app / "home"
     outputs.mkdir()
     home.mkdir()
-    prefix = without_network()
     environment = {
-        **{name: os.environ[name] for name in KEPT if name in os.environ},
+        **{name: os.environ[name] for name in INHERITED if name in os.environ},
         "HOME": str(home),
         "TMPDIR": str(home),
         "HF_HUB_OFFLINE": "1",
@@ -101,51 +97,59 @@ def _run(app: Path, model: str, request: dict[str, Any], seconds: float) -> dict
         "REQUEST_B64": base64.b64encode(json.dumps(request).encode()).decode(),
     }
     started = time.monotonic()
-    with (app / "words").open("wb") as words:
+    with (app / "output").open("wb") as output:
         process = subprocess.Popen(
-            [*prefix, *packages.command("run_inference.py")],
+            packages.command("run_inference.py"),
             cwd=app,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=words,
-            stderr=words,
+            stdout=output,
+            stderr=output,
         )
         code, mapped = _wait(process, seconds)
-    result, path = None, outputs / "result.json"
-    if path.is_file():
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            code = code or 1
-    said = (app / "words").read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:]
+    result = _read_result(outputs / "result.json")
+    with (app / "output").open("rb") as printed:
+        printed.seek(max(printed.seek(0, os.SEEK_END) - 4 * MAX_OUTPUT_CHARACTERS, 0))
+        text = printed.read().decode("utf-8", "replace")[-MAX_OUTPUT_CHARACTERS:]
     return {
         "code": code,
         "mapped": mapped,
         "seconds": time.monotonic() - started,
         "result": result,
-        "words": said.strip(),
-        "network": "off" if prefix else "unused",
+        "output": text.strip(),
     }
 
 
+def _read_result(path: Path) -> dict[str, Any] | None:
+    """Return the module's result; None if it is missing, too large, or not a JSON object."""
+    try:
+        with path.open("rb") as file:
+            written = file.read(MAX_RESULT_BYTES + 1)
+        if len(written) <= MAX_RESULT_BYTES:
+            return dict(json.loads(written))
+    except (OSError, ValueError, TypeError):
+        pass
+    return None
+
+
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None, float]:
-    """Its exit code, None if it had to be ended; MiB of files that it had mapped at its largest."""
+    """Return the exit code, None if it was killed, and the MiB of files mapped at its largest."""
     end = time.monotonic() + seconds
-    most = mapped = 0.0
+    peak = mapped = 0.0
     while (left := end - time.monotonic()) > 0:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(min(left, LOOK_EVERY)), mapped
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+            return process.wait(min(left, POLL_INTERVAL_S)), mapped
+        with contextlib.suppress(OSError):  # the process has ended
             resident, files = _resident(process.pid)
-            if resident > most:
-                most, mapped = resident, files
+            if resident > peak:
+                peak, mapped = resident, files
     process.kill()
     process.wait()
     return None, mapped
 
 
 def _resident(process: int) -> tuple[float, float]:
-    """MiB that it holds in memory, and those of them that are files; 0 of one that has ended."""
+    """Return a process's resident MiB, and those of them that are files; 0 if it has ended."""
     lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
     known = dict(line.split(":", 1) for line in lines)
     resident, files = (int(known.get(name, "0").split()[0]) for name in ("VmRSS", "RssFile"))
@@ -153,23 +157,27 @@ def _resident(process: int) -> tuple[float, float]:
 
 
 def _judge(found: dict[str, Any], peak: float, memory: int, seconds: float) -> dict[str, str]:
-    result, code = found["result"] or {}, found["code"]
+    code = found["code"]
     if code is None:
-        return _failed(f"the module did not end within {seconds:g} s")
+        return _failed(f"the module did not finish within {seconds:g} s")
+    if code == 0 and found["result"] is None:
+        limit = f"{MAX_RESULT_BYTES // MIB} MiB"
+        return _failed(f"the module wrote no JSON object of at most {limit} to result.json")
+    result = found["result"] or {}
     if result.get("status") != "success" or code != 0:
         error = result.get("error") or {}
-        words = found["words"].splitlines()
-        why = error.get("message") or (words[-1] if words else "it said nothing")
-        return _failed(f"the module ended with {code}: {error.get('type', '')} {why}"[:LAST_WORDS])
+        printed = found["output"].splitlines()
+        why = error.get("message") or (printed[-1] if printed else "it printed nothing")
+        message = f"the module exited with {code}: {error.get('type', '')} {why}"
+        return _failed(message[:MAX_OUTPUT_CHARACTERS])
     if len(result.get("outputs") or []) != 1:
-        return _failed(f"{len(result.get('outputs') or [])} outputs came of one input")
+        return _failed(f"the module gave {len(result.get('outputs') or [])} outputs for one input")
     if peak > memory:
-        return _failed(f"the module took {peak:,.0f} MiB and asks for {memory:,} MiB")
-    off = "off" if found["network"] == "off" else "unused"
+        return _failed(f"the module took {peak:,.0f} MiB; its manifest asks for {memory:,} MiB")
     return {
         "verdict": "passed",
-        "message": f"ran on a sample in {found['seconds']:.1f} s with the network {off}:"
-        f" {peak:,.0f} MiB of the {memory:,} MiB that it asks for",
+        "message": f"ran on a sample in {found['seconds']:.1f} s: {peak:,.0f} MiB of the"
+        f" {memory:,} MiB that its manifest asks for",
     }
 
 
@@ -181,53 +189,38 @@ def _not_run(message: str) -> dict[str, Any]:
     return {"verdict": "not_run", "message": f"the module was not run: {message}"}
 
 
-def without_network() -> list[str]:
-    """A prefix that takes the network away, where this system lets it be; else nothing."""
-    ways = [
-        ["unshare", "--net"],
-        ["unshare", "--user", "--map-root-user", "--net"],
-        [sys.executable, "-I", offline.__file__],
-    ]
-    for prefix in ways:
-        if shutil.which(prefix[0]):
-            tried = subprocess.run([*prefix, "true"], capture_output=True, check=False)
-            if tried.returncode == 0:
-                return prefix
-    return []
-
-
 def shorten_all(result: Any) -> Any:
-    """A result that fits a message, whatever a model has answered."""
+    """Return a module's result so that it fits a message."""
     if not isinstance(result, dict):
         return None
     short = shorten(result)
-    if len(json.dumps(short)) > MOST_OF_IT:
-        short["outputs"] = "too long to be shown"
+    if len(json.dumps(short)) > MAX_RESULT_CHARACTERS:
+        short = {"status": short.get("status"), "outputs": "too long to be shown"}
     return short
 
 
 def shorten(value: Any) -> Any:
-    """The value with long texts and lists cut, which then say how long they were."""
+    """Return the value with long texts and lists cut; each states its full length."""
     if isinstance(value, dict):
         return {storable(name): shorten(item) for name, item in value.items()}
     if isinstance(value, list):
-        rest = len(value) - LONGEST_LIST
-        kept = [shorten(item) for item in value[:LONGEST_LIST]]
+        rest = len(value) - MAX_LIST
+        kept = [shorten(item) for item in value[:MAX_LIST]]
         return [*kept, f"… and {rest:,} more"] if rest > 0 else kept
-    if isinstance(value, str) and len(value) > LONGEST_TEXT:
-        return f"{storable(value[:LONGEST_TEXT])}… ({len(value):,} characters)"
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        return f"{storable(value[:MAX_TEXT])}… ({len(value):,} characters)"
     return storable(value) if isinstance(value, str) else value
 
 
 def storable(text: str) -> str:
-    """A database has no NUL in its texts, and UTF-8 no half characters."""
+    """Return a text without NUL and unpaired surrogates, which the database refuses."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _limit(which: int, value: int) -> None:
     _, hard = resource.getrlimit(which)
-    most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(which, (most, most))
+    limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (limit, limit))
 
 
 if __name__ == "__main__":

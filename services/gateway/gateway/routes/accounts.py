@@ -1,158 +1,180 @@
-"""Accounts, their keys, and the tokens of their sockets."""
+"""Routes of accounts, their sessions, and the tokens of their sockets."""
 
-from gateway.accounts import Account, AccountChange, AccountFacts, Accounts, NewAccount
-from gateway.endpoint import FEW_BYTES, Call, Endpoint
-from gateway.keyring import CreatedKey, Key, KeyChange, KeyRing, Keys, NewKey
-from gateway.sessions import Sessions, SocketToken
+from gateway import envelope
+from gateway.account_fields import (
+    Account,
+    AccountChange,
+    AccountDeletion,
+    AccountFacts,
+    NewAccount,
+    PasswordChange,
+)
+from gateway.door import Guards
+from gateway.endpoint import MAX_SMALL_BODY_BYTES, Answer, Call, Route
+from gateway.recovery import Reset, ResetRequest
+from gateway.sessions import SessionList, SocketToken
 
-TAG = "Accounts and keys"
 
+class AccountRoutes:
+    """Register, and look after an account and its sessions."""
 
-def endpoints(accounts: Accounts, keyring: KeyRing, sessions: Sessions) -> list[Endpoint]:
-    return [*_account_endpoints(accounts, sessions), *_key_endpoints(keyring)]
+    tag = "Accounts and keys"
 
+    def __init__(self, guards: Guards) -> None:
+        self.accounts = guards.accounts
+        self.sessions = guards.sessions
+        self.recovery = guards.recovery
+        self.deletion = guards.deletion
 
-def _account_endpoints(accounts: Accounts, sessions: Sessions) -> list[Endpoint]:
-    async def register(_: Call, body: NewAccount) -> Account:
-        """An account; make an API key with its e-mail address and password next.
+    @Route(
+        "POST",
+        "/accounts",
+        summary="Register",
+        limits=("register",),
+        body=NewAccount,
+        max_body_bytes=MAX_SMALL_BODY_BYTES,
+        reply=Account,
+        status=201,
+        errors=(429,),
+    )
+    async def register(self, _: Call, body: NewAccount) -> Account:
+        """Create an account; next create an API key with its e-mail address and password.
 
         The answer is the same for an address that has an account already.
         """
-        return await accounts.register(body)
+        return await self.accounts.register(body)
 
-    async def get_account(call: Call, _: None) -> AccountFacts:
-        return await accounts.get(call.account)
+    @Route(
+        "GET",
+        "/account",
+        summary="Get the account",
+        allows="account",
+        reply=AccountFacts,
+    )
+    async def get_account(self, call: Call, _: None) -> AccountFacts:
+        """The account, and whether it has opted in to v2."""
+        return await self.accounts.get(call.account)
 
-    async def change_account(call: Call, body: AccountChange) -> AccountFacts:
+    @Route(
+        "PATCH",
+        "/account",
+        summary="Change the account",
+        allows="account",
+        body=AccountChange,
+        max_body_bytes=MAX_SMALL_BODY_BYTES,
+        reply=AccountFacts,
+    )
+    async def change_account(self, call: Call, body: AccountChange) -> AccountFacts:
         """Switch the beta (`/v2/api`) on or off for all of the account's keys."""
-        return await accounts.change(call.account, body)
+        return await self.accounts.change(call.account, body)
 
-    async def create_socket_token(call: Call, _: None) -> SocketToken:
-        """A short-lived token with which a page's socket connects in place of an API key."""
-        session = call.caller.session if call.caller else None
-        return await sessions.make_socket_token(call.account, session)
+    @Route(
+        "POST",
+        "/socket-tokens",
+        summary="Create a socket token",
+        allows="account",
+        reply=SocketToken,
+        status=201,
+    )
+    async def create_socket_token(self, call: Call, _: None) -> SocketToken:
+        """Create a short-lived token with which a page's socket connects."""
+        return await self.sessions.make_socket_token(call.account, call.session)
 
-    return [
-        Endpoint(
-            method="POST",
-            path="/accounts",
-            handler=register,
-            body=NewAccount,
-            most_bytes=FEW_BYTES,
-            reply=Account,
-            status=201,
-            errors=(429,),
-            limits=("register",),
-            summary="Register",
-            tag=TAG,
-        ),
-        Endpoint(
-            method="GET",
-            path="/account",
-            handler=get_account,
-            allows="account",
-            reply=AccountFacts,
-            summary="Look at the account",
-            tag=TAG,
-        ),
-        Endpoint(
-            method="PATCH",
-            path="/account",
-            handler=change_account,
-            allows="account",
-            body=AccountChange,
-            most_bytes=FEW_BYTES,
-            reply=AccountFacts,
-            summary="Change the account",
-            tag=TAG,
-        ),
-        Endpoint(
-            method="POST",
-            path="/socket-tokens",
-            handler=create_socket_token,
-            allows="account",
-            reply=SocketToken,
-            status=201,
-            summary="Make a token for a socket",
-            tag=TAG,
-        ),
-    ]
+    @Route(
+        "POST",
+        "/account/password",
+        summary="Change the password",
+        allows="account",
+        body=PasswordChange,
+        code_in_body=True,
+        max_body_bytes=MAX_SMALL_BODY_BYTES,
+        status=204,
+    )
+    async def change_password(self, call: Call, body: PasswordChange) -> None:
+        """Change the password; all sessions end but the one that this request came with.
 
+        API keys stay as they are.
+        """
+        login, hashed = await self.accounts.hash_new_password(
+            call.account, body, owes_code=call.owes_code
+        )
+        await self.sessions.replace_password(login, hashed, call.session)
 
-def _key_endpoints(keyring: KeyRing) -> list[Endpoint]:
-    async def create_key(call: Call, body: NewKey) -> CreatedKey:
-        """A key for `Authorization: Bearer`. It is shown in this answer and never again."""
-        return await keyring.create(call.account, body)
+    @Route(
+        "GET",
+        "/sessions",
+        summary="List sessions",
+        allows="account",
+        reply=SessionList,
+    )
+    async def list_sessions(self, call: Call, _: None) -> SessionList:
+        """List the browsers in which the account is logged in."""
+        return await self.sessions.list(call.account, call.session)
 
-    async def list_keys(call: Call, _: None) -> Keys:
-        """The account's keys, without the keys themselves."""
-        return await keyring.list(call.account)
+    @Route(
+        "DELETE",
+        "/sessions/{session_id}",
+        summary="End a session",
+        allows="account",
+        status=204,
+        errors=(404,),
+    )
+    async def end_session(self, call: Call, _: None) -> None:
+        """Log a browser out, on every replica; its sockets close."""
+        await self.sessions.end_by_id(call.account, call.path_parameter("session_id"))
 
-    async def get_key(call: Call, _: None) -> Key:
-        return await keyring.get(call.account, call.path_parameter("key_id"))
+    @Route(
+        "DELETE",
+        "/account",
+        summary="Delete the account",
+        allows="account",
+        body=AccountDeletion,
+        code_in_body=True,
+        max_body_bytes=MAX_SMALL_BODY_BYTES,
+        status=204,
+    )
+    async def delete_account(self, call: Call, body: AccountDeletion) -> None:
+        """Delete the account with its keys, sessions, runs, metrics and alerts.
 
-    async def change_key(call: Call, body: KeyChange) -> Key:
-        """Rename the key, or change what it may and until when; what is left out stays."""
-        return await keyring.change(call.account, call.path_parameter("key_id"), body)
+        Keys are refused at once on every replica; the other services delete what
+        they hold within a minute.
+        """
+        await self.deletion.delete(call.account, body, owes_code=call.owes_code)
 
-    async def revoke_key(call: Call, _: None) -> None:
-        """The key is refused from now on, everywhere, and its sockets are closed."""
-        await keyring.revoke(call.account, call.path_parameter("key_id"))
+    @Route(
+        "POST",
+        "/account/reset",
+        summary="Ask for a link to a new password",
+        limits=("reset",),
+        body=ResetRequest,
+        max_body_bytes=MAX_SMALL_BODY_BYTES,
+        status=202,
+        errors=(429,),
+    )
+    async def request_reset(self, call: Call, body: ResetRequest) -> Answer:
+        """Mail a link that works once, for an hour.
 
-    return [
-        Endpoint(
-            method="POST",
-            path="/keys",
-            handler=create_key,
-            allows="account",
-            body=NewKey,
-            most_bytes=FEW_BYTES,
-            reply=CreatedKey,
-            status=201,
-            errors=(409,),
-            summary="Make an API key",
-            tag=TAG,
-            idempotent=True,
-        ),
-        Endpoint(
-            method="GET",
-            path="/keys",
-            handler=list_keys,
-            allows="account",
-            reply=Keys,
-            summary="List the API keys",
-            tag=TAG,
-        ),
-        Endpoint(
-            method="GET",
-            path="/keys/{key_id}",
-            handler=get_key,
-            allows="account",
-            reply=Key,
-            errors=(400, 404),
-            summary="Look at an API key",
-            tag=TAG,
-        ),
-        Endpoint(
-            method="PATCH",
-            path="/keys/{key_id}",
-            handler=change_key,
-            allows="account",
-            body=KeyChange,
-            most_bytes=FEW_BYTES,
-            reply=Key,
-            errors=(404,),
-            summary="Change an API key",
-            tag=TAG,
-        ),
-        Endpoint(
-            method="DELETE",
-            path="/keys/{key_id}",
-            handler=revoke_key,
-            allows="account",
-            status=204,
-            errors=(400, 404),
-            summary="Revoke an API key",
-            tag=TAG,
-        ),
-    ]
+        The answer is the same for an address without an account. Where the
+        operator has set no mail server, the operator hands the link out.
+        """
+        await self.recovery.request(body.email)
+        content = envelope.success(b"null", call.version, call.request_id)
+        return Answer(content, status=202)
+
+    @Route(
+        "POST",
+        "/account/reset/confirm",
+        summary="Set a new password by a link's token",
+        limits=("reset",),
+        body=Reset,
+        max_body_bytes=MAX_SMALL_BODY_BYTES,
+        status=204,
+        errors=(429,),
+    )
+    async def confirm_reset(self, _: Call, body: Reset) -> None:
+        """Set the password and end all sessions.
+
+        The first link that is used for an address proves who owns it, and
+        revokes the API keys that were made before.
+        """
+        await self.recovery.reset(body)

@@ -19,114 +19,111 @@ from common.contracts.benchmarking import (
     RunsRequest,
     RunWait,
 )
-from common.contracts.monitoring import DRAWN, PlotFormat
+from common.contracts.monitoring import PLOT_FORMAT, PlotFormat
 from common.errors import BenchmarkFailed
 from gateway import envelope
-from gateway.endpoint import Answer, Call, Endpoint
-from gateway.waiting import LONGEST_WAIT, PREFER, preferred, until
+from gateway.endpoint import Answer, Call, Route, always
+from gateway.waiting import MAX_WAIT_S, PREFER, preferred, until
 
 
 class Style(Message):
-    plot_format: PlotFormat = DRAWN
+    plot_format: PlotFormat = PLOT_FORMAT
 
 
-def endpoints(bus: Bus) -> list[Endpoint]:
-    async def benchmark(call: Call, body: BenchmarkRequest) -> Answer:
+class BenchmarkRoutes:
+    """Start, list, look up, cancel and draw runs."""
+
+    tag = "Benchmarking"
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+
+    @Route(
+        "POST",
+        "/benchmark",
+        summary="Measure a model",
+        allows="benchmark",
+        body=BenchmarkRequest,
+        reply=Run,
+        errors=(404, 422, 429, 502),
+        idempotent=True,
+        joins=always,
+        kind=lambda _: "benchmark",
+        later=True,
+        parameters=(PREFER,),
+    )
+    async def benchmark(self, call: Call, body: BenchmarkRequest) -> Answer:
         """Measure a model at some batch sizes.
 
         v1 answers when the run is over. With `Prefer: respond-async` it answers
         202 at once, and with `Prefer: wait=<seconds>` after so long at the
         latest; so it does where a run takes longer than two minutes. The run's
         address is then in `Location`. v2 always answers 202 at once. Ten answers
-        of an account are held; more are given at once.
+        of an account are held; more are given at once. A retry with the same
+        `Idempotency-Key` while the run is under way gets the run's address.
         """
-        run = await bus.call(BENCHMARK, body)
-        seconds = preferred(call)
+        run = await self.bus.call(BENCHMARK, body)
+        # A retry while the run is under way gets its address, and can wait there.
+        seconds = 0.0 if call.joining and preferred(call) is None else preferred(call)
         if call.version == "v2":
             seconds = 0.0
-        run = await _wait(bus, call, run, LONGEST_WAIT if seconds is None else seconds)
+        run = await _wait(self.bus, call, run, MAX_WAIT_S if seconds is None else seconds)
         if run.state not in OVER:
             return _answer(call, run, 202)
         _check(run)
         return _answer(call, run, 200)
 
-    async def get_benchmark(call: Call, _: None) -> Run:
-        """A run as it is now. `Prefer: wait=<seconds>` holds the answer until it is over."""
-        run = await bus.call(GET_RUN, RunName(id=call.path_parameter("id")))
-        return await _wait(bus, call, run, preferred(call) or 0.0)
-
-    async def list_benchmarks(_: Call, query: RunsRequest) -> Runs:
+    @Route(
+        "GET",
+        "/benchmark",
+        summary="List runs",
+        allows="benchmark",
+        query=RunsRequest,
+        reply=Runs,
+    )
+    async def list_benchmarks(self, _: Call, query: RunsRequest) -> Runs:
         """The account's runs, newest first, without results."""
-        return await bus.call(LIST_RUNS, query)
+        return await self.bus.call(LIST_RUNS, query)
 
-    async def cancel_benchmark(call: Call, _: None) -> Run:
+    @Route(
+        "GET",
+        "/benchmark/{id}",
+        summary="Look at a run",
+        allows="benchmark",
+        reply=Run,
+        errors=(404,),
+        parameters=(PREFER,),
+    )
+    async def get_benchmark(self, call: Call, _: None) -> Run:
+        """A run as it is now. `Prefer: wait=<seconds>` holds the answer until it is over."""
+        run = await self.bus.call(GET_RUN, RunName(id=call.path_parameter("id")))
+        return await _wait(self.bus, call, run, preferred(call) or 0.0)
+
+    @Route(
+        "DELETE",
+        "/benchmark/{id}",
+        summary="Cancel a run",
+        allows="benchmark",
+        reply=Run,
+        errors=(404,),
+    )
+    async def cancel_benchmark(self, call: Call, _: None) -> Run:
         """End a run; one that is over stays as it is."""
-        return await bus.call(CANCEL_RUN, RunName(id=call.path_parameter("id")))
+        return await self.bus.call(CANCEL_RUN, RunName(id=call.path_parameter("id")))
 
-    async def plot_benchmark(call: Call, query: Style) -> Plots:
+    @Route(
+        "GET",
+        "/benchmark/{id}/plot",
+        summary="Draw a run",
+        allows="benchmark",
+        query=Style,
+        reply=Plots,
+        errors=(404, 422),
+    )
+    async def plot_benchmark(self, call: Call, query: Style) -> Plots:
         """A run's plots alone, in any format."""
         request = PlotRequest(id=call.path_parameter("id"), plot_format=query.plot_format)
-        return await bus.call(PLOT_RUN, request)
-
-    tag = "Benchmarking"
-    return [
-        Endpoint(
-            method="POST",
-            path="/benchmark",
-            handler=benchmark,
-            allows="benchmark",
-            body=BenchmarkRequest,
-            reply=Run,
-            errors=(404, 422, 429, 502),
-            idempotent=True,
-            later=True,
-            parameters=(PREFER,),
-            summary="Measure a model",
-            tag=tag,
-        ),
-        Endpoint(
-            method="GET",
-            path="/benchmark",
-            handler=list_benchmarks,
-            query=RunsRequest,
-            allows="benchmark",
-            reply=Runs,
-            summary="List runs",
-            tag=tag,
-        ),
-        Endpoint(
-            method="GET",
-            path="/benchmark/{id}",
-            handler=get_benchmark,
-            parameters=(PREFER,),
-            allows="benchmark",
-            reply=Run,
-            errors=(404,),
-            summary="Look at a run",
-            tag=tag,
-        ),
-        Endpoint(
-            method="DELETE",
-            path="/benchmark/{id}",
-            handler=cancel_benchmark,
-            allows="benchmark",
-            reply=Run,
-            errors=(404,),
-            summary="Cancel a run",
-            tag=tag,
-        ),
-        Endpoint(
-            method="GET",
-            path="/benchmark/{id}/plot",
-            handler=plot_benchmark,
-            query=Style,
-            allows="benchmark",
-            reply=Plots,
-            errors=(404, 422),
-            summary="Draw a run",
-            tag=tag,
-        ),
-    ]
+        return await self.bus.call(PLOT_RUN, request)
 
 
 async def _wait(bus: Bus, call: Call, run: Run, seconds: float) -> Run:

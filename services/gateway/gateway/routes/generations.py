@@ -1,32 +1,84 @@
+import orjson
+
 from common.bus import Bus
-from common.contracts.generation import GENERATE, PACKAGE, GenerateRequest
+from common.contracts.generation import GENERATE, PACKAGE, GenerateRequest, ModelFacts
 from common.contracts.verification import VerifiedModule
-from gateway.endpoint import Answer, Call, Endpoint
+from gateway.door import Guards
+from gateway.endpoint import Answer, Call, Route
+from gateway.generations import Generations, GenerationsRequest
 from gateway.routes import verifications
+from gateway.usage import Kind
 from gateway.waiting import PREFER
 
 
-def endpoints(bus: Bus) -> list[Endpoint]:
-    async def generate(call: Call, body: GenerateRequest) -> bytes | Answer:
+def _runs(body: GenerateRequest) -> bool:
+    return body.verify
+
+
+def _kind(body: GenerateRequest) -> Kind:
+    return "verify" if body.verify else "generate"
+
+
+class GenerationRoutes:
+    """Generate a module, as JSON or as an archive."""
+
+    tag = "Model generation"
+
+    def __init__(self, bus: Bus, guards: Guards) -> None:
+        self.bus = bus
+        self.guards = guards
+
+    @Route(
+        "POST",
+        "/generate",
+        summary="Generate a module from a model",
+        allows="generate",
+        limits=("api", "generate"),
+        body=GenerateRequest,
+        reply=VerifiedModule,
+        errors=(404, 422, 502),
+        idempotent=True,
+        joins=_runs,
+        later=True,
+        kind=_kind,
+        parameters=(PREFER,),
+    )
+    async def generate(self, call: Call, body: GenerateRequest) -> bytes | Answer:
         """The files of a module that runs the model, and what was checked before handing them out.
 
         Anything left out of `options` is derived from the model. With `verify`
         a worker runs the module, its network off, and the answer says what
         came of it: v2 waits for that, v1 only where `Prefer` says so. Where it
-        takes longer the answer is 202, and `Location` says where to look.
+        takes longer the answer is 202, and `Location` says where to look. A retry
+        with the same `Idempotency-Key` while it is run gets that address, too.
         """
         if body.verify:
-            return await verifications.verify(bus, call, body)
-        return await bus.pass_on(GENERATE, body)
+            return await verifications.verify(self.bus, self.guards.generations, call, body)
+        content = await self.bus.pass_on(GENERATE, body)
+        made = orjson.loads(content)
+        model = ModelFacts.model_validate(made["model"])
+        self.guards.generations.add(call.account, "generate", body, model, made.get("digest"))
+        return content
 
-    async def download(call: Call, body: GenerateRequest) -> Answer:
-        """What `/generate` answers, as an archive.
+    @Route(
+        "POST",
+        "/download",
+        summary="Download the module as a zip",
+        allows="generate",
+        limits=("api", "generate"),
+        body=GenerateRequest,
+        media_type="application/zip",
+        errors=(404, 422, 502),
+        kind=_kind,
+    )
+    async def download(self, call: Call, body: GenerateRequest) -> Answer:
+        """Generate a module as `/generate` does, and return it as an archive.
 
         It is the same byte for byte for the same commit of the model, options
         and version of the generator; `If-None-Match` is honoured.
         """
         verifications.refuse(body)
-        package = await bus.call(PACKAGE, body)
+        package = await self.bus.call(PACKAGE, body)
         headers = {
             "ETag": f'"{package.sha256}"',
             "Content-Disposition": f'attachment; filename="{package.filename}"',
@@ -34,39 +86,29 @@ def endpoints(bus: Bus) -> list[Endpoint]:
         }
         if _has_it(call, headers["ETag"]):
             return Answer(b"", status=304, headers=headers)
+        if package.model is not None:
+            self.guards.generations.add(
+                call.account, "download", body, package.model, package.sha256
+            )
         return Answer(package.content, "application/zip", headers=headers)
 
-    tag = "Model generation"
-    return [
-        Endpoint(
-            method="POST",
-            path="/generate",
-            handler=generate,
-            allows="generate",
-            limits=("api", "generate"),
-            body=GenerateRequest,
-            reply=VerifiedModule,
-            errors=(404, 422, 502),
-            idempotent=True,
-            later=True,
-            parameters=(PREFER,),
-            summary="Generate a module from a model",
-            tag=tag,
-        ),
-        Endpoint(
-            method="POST",
-            path="/download",
-            handler=download,
-            allows="generate",
-            limits=("api", "generate"),
-            body=GenerateRequest,
-            media_type="application/zip",
-            errors=(404, 422, 502),
-            summary="Download the module as a zip",
-            tag=tag,
-        ),
-        *verifications.endpoints(bus),
-    ]
+    @Route(
+        "GET",
+        "/generations",
+        summary="List generated modules",
+        allows="generate",
+        query=GenerationsRequest,
+        reply=Generations,
+    )
+    async def list_generations(self, call: Call, query: GenerationsRequest) -> Generations:
+        """The account's modules of the last 400 days, newest first, without their files.
+
+        A module is listed a second after it was handed out, at the latest.
+
+        An entry's `request`, sent to `/generate` or `/download` as it stands, makes the module
+        again from the same commit; its `digest` says whether it is the same byte for byte.
+        """
+        return await self.guards.generations.page(call.account, query)
 
 
 def _has_it(call: Call, tag: str) -> bool:

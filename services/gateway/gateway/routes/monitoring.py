@@ -1,173 +1,229 @@
-"""What models do in use: recorded, summarised, watched."""
+"""Endpoints for recording metrics, reading them back, and alerts."""
+
+from dataclasses import replace
 
 from common.bus import Bus
-from common.contracts.monitoring import (
+from common.contracts.alerts import (
     ADD_RULE,
+    CHANGE_RULE,
     LIST_ALERTS,
     LIST_RULES,
-    MONITOR,
-    MOST_SAMPLES,
-    RECORD,
     REMOVE_RULE,
     Alerts,
     AlertsRequest,
+    ChangeRequest,
+    NewRule,
+    Rule,
+    RuleChange,
+    RuleRequest,
+    Rules,
+    RulesRequest,
+)
+from common.contracts.monitoring import (
+    LIST_MODELS,
+    MONITOR,
+    ModelsRequest,
     Monitoring,
     MonitorRequest,
-    NewRule,
-    Nothing,
+    RecordedModels,
+)
+from common.contracts.recording import (
+    MAX_SAMPLES,
+    RECORD,
+    STORAGE,
     Record,
     Recorded,
     Records,
-    Rule,
-    RuleRequest,
-    Rules,
     Samples,
+    StorageRequest,
+    StorageUse,
 )
 from common.errors import InvalidRequest
-from gateway.endpoint import FEW_BYTES, Call, Endpoint
+from gateway.endpoint import MAX_SMALL_BODY_BYTES, Call, Route, always
 
-# 10,000 records of a few hundred bytes. As columns they are one message on the bus.
-MOST_BATCH_BYTES = 5_000_000
-# Of model ids and metric names, which are sent once each; the columns take up to 830,000 bytes.
-MOST_NAME_BYTES = 150_000
+# 10,000 records of a few hundred bytes. As columns they fit one message on the bus.
+MAX_BATCH_BYTES = 5_000_000
+# Different model ids and metric names; the columns take up to 830,000 bytes beside them.
+MAX_NAME_BYTES = 150_000
+# A busy machine does not store 50,000 values in the time of one record.
+RECORD_MANY = replace(RECORD, timeout=8.0)
 
 
-def endpoints(bus: Bus) -> list[Endpoint]:
-    async def record(_: Call, body: Record) -> bytes:
-        """Store what was measured at one moment.
-
-        200 means that it is committed, and in the next answer of `/monitor`.
-        The same model, time and metric again counts once.
-        """
-        return await bus.pass_on(RECORD, Samples.from_records([body]))
-
-    async def record_many(_: Call, body: Records) -> bytes:
-        """Store up to 10,000 records, with 50,000 values in all; either all of them or none."""
-        return await bus.pass_on(RECORD, _as_columns(body))
-
-    async def monitor(_: Call, body: MonitorRequest) -> bytes:
-        """Statistics, plots and advice about the last days of a model.
-
-        `statistics` has `throughput`, `latency` and `costs`, and the other
-        metrics that were asked for; what was not recorded in the window is
-        null. Mean, total and count are exact, and p95 within 1 % where
-        `exact` is false. `plots` keep the least and the greatest sample of
-        what they draw as one point, and say how many samples it was.
-        """
-        return await bus.pass_on(MONITOR, body)
-
-    async def list_alerts(_: Call, query: AlertsRequest) -> bytes:
-        """Alerts, newest first."""
-        return await bus.pass_on(LIST_ALERTS, query)
-
-    async def list_rules(_: Call, __: None) -> bytes:
-        """When alerts are raised: the default rules, which need no set-up, and one's own."""
-        return await bus.pass_on(LIST_RULES, Nothing())
-
-    async def add_rule(_: Call, body: NewRule) -> bytes:
-        """A rule of the account's own: a threshold, a change against the usual, or silence."""
-        return await bus.pass_on(ADD_RULE, body)
-
-    async def remove_rule(call: Call, _: None) -> None:
-        """The rule raises no more alerts, and those that it has open are over."""
-        await bus.call(REMOVE_RULE, RuleRequest(id=call.path_parameter("rule_id")))
+class MonitoringRoutes:
+    """Routes that record metrics, read their statistics, and manage alerts and rules."""
 
     tag = "Monitoring"
-    return [
-        Endpoint(
-            method="POST",
-            path="/monitor/record",
-            handler=record,
-            allows="monitor:write",
-            body=Record,
-            reply=Recorded,
-            idempotent=True,
-            summary="Record metrics",
-            tag=tag,
-            versions=("v1",),
-        ),
-        Endpoint(
-            method="POST",
-            path="/monitor/record",
-            handler=record_many,
-            allows="monitor:write",
-            body=Records,
-            most_bytes=MOST_BATCH_BYTES,
-            reply=Recorded,
-            idempotent=True,
-            summary="Record metrics, many at once",
-            tag=tag,
-            versions=("v2",),
-        ),
-        Endpoint(
-            method="POST",
-            path="/monitor",
-            handler=monitor,
-            allows="monitor:read",
-            body=MonitorRequest,
-            reply=Monitoring,
-            errors=(404,),
-            summary="See how a model does",
-            tag=tag,
-        ),
-        Endpoint(
-            method="GET",
-            path="/alerts",
-            handler=list_alerts,
-            allows="monitor:read",
-            reply=Alerts,
-            query=AlertsRequest,
-            summary="List alerts",
-            tag=tag,
-        ),
-        Endpoint(
-            method="GET",
-            path="/alerts/rules",
-            handler=list_rules,
-            allows="monitor:read",
-            reply=Rules,
-            summary="List the rules of alerts",
-            tag=tag,
-        ),
-        Endpoint(
-            method="POST",
-            path="/alerts/rules",
-            handler=add_rule,
-            allows="monitor:write",
-            body=NewRule,
-            most_bytes=FEW_BYTES,
-            reply=Rule,
-            status=201,
-            summary="Add a rule",
-            tag=tag,
-        ),
-        Endpoint(
-            method="DELETE",
-            path="/alerts/rules/{rule_id}",
-            handler=remove_rule,
-            allows="monitor:write",
-            status=204,
-            errors=(404,),
-            summary="Remove a rule",
-            tag=tag,
-        ),
-    ]
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+
+    @Route(
+        "POST",
+        "/monitor/record",
+        summary="Record metrics",
+        allows="monitor:write",
+        body=Record,
+        reply=Recorded,
+        kind=lambda _: "record",
+        versions=("v1",),
+        idempotent=True,
+    )
+    async def record(self, _: Call, body: Record) -> bytes:
+        """Record the metrics of one moment.
+
+        200 means that they are committed, and in the next answer of `/monitor`.
+        The same model, time and metric again counts once.
+        """
+        return await self.bus.pass_on(RECORD, Samples.from_records([body]))
+
+    @Route(
+        "POST",
+        "/monitor/record",
+        summary="Record metrics, many at once",
+        allows="monitor:write",
+        body=Records,
+        max_body_bytes=MAX_BATCH_BYTES,
+        reply=Recorded,
+        kind=lambda _: "record",
+        versions=("v2",),
+        idempotent=True,
+    )
+    async def record_many(self, _: Call, body: Records) -> bytes:
+        """Record up to 10,000 moments, with 50,000 values in all; either all or none are stored."""
+        return await self.bus.pass_on(RECORD_MANY, _as_columns(body))
+
+    @Route(
+        "POST",
+        "/monitor",
+        summary="See how a model does",
+        allows="monitor:read",
+        body=MonitorRequest,
+        reply=Monitoring,
+        errors=(404,),
+        kind=lambda _: "monitor",
+        harmless=always,
+    )
+    async def monitor(self, _: Call, body: MonitorRequest) -> bytes:
+        """Return statistics, plots and advice about the last days of a model.
+
+        `statistics` has `throughput`, `latency` and `costs`, and the requested
+        metrics; figures of a metric without samples in the window are null.
+        Mean, total and count are exact, and p95 within 1 % where `exact` is
+        false. A point of a plot that stands for several samples keeps their
+        minimum and maximum. `warnings` say what an answer lacks.
+        """
+        return await self.bus.pass_on(MONITOR, body)
+
+    @Route(
+        "GET",
+        "/models",
+        summary="List models",
+        allows="monitor:read",
+        query=ModelsRequest,
+        reply=RecordedModels,
+    )
+    async def list_models(self, _: Call, query: ModelsRequest) -> bytes:
+        """List the models that the account recorded or measured, with their metrics.
+
+        The model with the newest metric is first. `/generations` lists generated ones.
+        """
+        return await self.bus.pass_on(LIST_MODELS, query)
+
+    @Route(
+        "GET",
+        "/monitor/storage",
+        summary="See how much is stored",
+        allows="monitor:read",
+        reply=StorageUse,
+    )
+    async def get_storage(self, _: Call, __: None) -> bytes:
+        """Return how much the account has stored, and its limits."""
+        return await self.bus.pass_on(STORAGE, StorageRequest())
+
+    @Route(
+        "GET",
+        "/alerts",
+        summary="List alerts",
+        allows="monitor:read",
+        query=AlertsRequest,
+        reply=Alerts,
+    )
+    async def list_alerts(self, _: Call, query: AlertsRequest) -> bytes:
+        """List alerts, newest first."""
+        return await self.bus.pass_on(LIST_ALERTS, query)
+
+    @Route(
+        "GET",
+        "/alerts/rules",
+        summary="List the rules of alerts",
+        allows="monitor:read",
+        reply=Rules,
+    )
+    async def list_rules(self, _: Call, __: None) -> bytes:
+        """List the default rules of alerts, which need no set-up, and the account's own."""
+        return await self.bus.pass_on(LIST_RULES, RulesRequest())
+
+    @Route(
+        "POST",
+        "/alerts/rules",
+        summary="Add a rule",
+        allows="monitor:write",
+        body=NewRule,
+        max_body_bytes=MAX_SMALL_BODY_BYTES,
+        reply=Rule,
+        status=201,
+    )
+    async def add_rule(self, _: Call, body: NewRule) -> bytes:
+        """Add a rule: a threshold, a change against the usual values, or silence."""
+        return await self.bus.pass_on(ADD_RULE, body)
+
+    @Route(
+        "PATCH",
+        "/alerts/rules/{rule_id}",
+        summary="Change a rule",
+        allows="monitor:write",
+        body=RuleChange,
+        max_body_bytes=MAX_SMALL_BODY_BYTES,
+        reply=Rule,
+        errors=(404,),
+    )
+    async def change_rule(self, call: Call, body: RuleChange) -> bytes:
+        """Change or mute a rule, also a default one; omitted fields stay as they are."""
+        changes = body.model_dump(exclude_unset=True)
+        request = ChangeRequest(id=call.path_parameter("rule_id"), changes=changes)
+        return await self.bus.pass_on(CHANGE_RULE, request)
+
+    @Route(
+        "DELETE",
+        "/alerts/rules/{rule_id}",
+        summary="Remove a rule",
+        allows="monitor:write",
+        status=204,
+        errors=(404,),
+    )
+    async def remove_rule(self, call: Call, _: None) -> None:
+        """Delete a rule of the account's own, which ends its open alerts."""
+        await self.bus.call(REMOVE_RULE, RuleRequest(id=call.path_parameter("rule_id")))
 
 
 def _as_columns(body: Records) -> Samples:
-    """Raises InvalidRequest for more than one message on the bus carries."""
+    """Convert records into columns.
+
+    Raises:
+        InvalidRequest: the columns do not fit one message on the bus.
+    """
     values = sum(len(record.metrics) for record in body.records)
-    if values > MOST_SAMPLES:
+    if values > MAX_SAMPLES:
         raise InvalidRequest(
-            f"records: {values} values in all; send at most {MOST_SAMPLES} in a call",
-            limit=MOST_SAMPLES,
+            f"records: at most {MAX_SAMPLES} values in a call, got {values}",
+            limit=MAX_SAMPLES,
         )
     samples = Samples.from_records(body.records)
     names = sum(len(name.encode()) + 3 for name in (*samples.models, *samples.metrics))
-    if names > MOST_NAME_BYTES:
+    if names > MAX_NAME_BYTES:
         raise InvalidRequest(
-            f"records: the different model ids and metric names take {names} bytes;"
-            f" send at most {MOST_NAME_BYTES} in a call",
-            limit=MOST_NAME_BYTES,
+            f"records: at most {MAX_NAME_BYTES} bytes of different model ids and metric names"
+            f" in a call, got {names}",
+            limit=MAX_NAME_BYTES,
         )
     return samples

@@ -13,11 +13,12 @@ from common.contracts.verification import (
 )
 from common.errors import InvalidRequest
 from gateway import envelope
-from gateway.endpoint import Answer, Call, Endpoint
-from gateway.waiting import LONGEST_WAIT, PREFER, preferred, until
+from gateway.endpoint import Answer, Call, Route
+from gateway.generations import GenerationLog
+from gateway.waiting import MAX_WAIT_S, PREFER, preferred, until
 
 
-async def verify(bus: Bus, call: Call, body: GenerateRequest) -> Answer:
+async def verify(bus: Bus, generations: GenerationLog, call: Call, body: GenerateRequest) -> Answer:
     """200 with the verdict, or 202 while the module is still to be run."""
     seconds = preferred(call)
     if seconds is None and call.version == "v1":
@@ -26,8 +27,11 @@ async def verify(bus: Bus, call: Call, body: GenerateRequest) -> Answer:
             " Prefer: respond-async or Prefer: wait=<seconds>"
         )
         raise InvalidRequest(message, fields=[{"path": "verify", "message": message}])
+    if seconds is None and call.joining:
+        seconds = 0.0  # the address is what a retry lacks, and it can wait there
     module = await bus.call(VERIFY, body)
-    module = await _wait(bus, call, module, LONGEST_WAIT if seconds is None else seconds)
+    generations.add(call.account, "verify", body, module.model, module.digest, _of(module).id)
+    module = await _wait(bus, call, module, MAX_WAIT_S if seconds is None else seconds)
     over = _of(module).state in OVER
     where = f"/{call.version}/api/generate/{_of(module).id}"
     return Answer(
@@ -44,44 +48,43 @@ def refuse(body: GenerateRequest) -> None:
         raise InvalidRequest(message, fields=[{"path": "verify", "message": message}])
 
 
-def endpoints(bus: Bus) -> list[Endpoint]:
-    async def get_verification(call: Call, _: None) -> VerifiedModule:
+class VerificationRoutes:
+    """Look up and cancel the runs of modules asked for with `verify`."""
+
+    tag = "Model generation"
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+
+    @Route(
+        "GET",
+        "/generate/{id}",
+        summary="Look at a module that is run before the answer",
+        allows="generate",
+        reply=VerifiedModule,
+        errors=(404,),
+        parameters=(PREFER,),
+    )
+    async def get_verification(self, call: Call, _: None) -> VerifiedModule:
         """A module that was asked for with `verify`, and how far its run is.
 
         `Prefer: wait=<seconds>` holds the answer until it is over.
         """
         name = RunName(id=call.path_parameter("id"))
-        module = await bus.call(GET_VERIFICATION, name)
-        return await _wait(bus, call, module, preferred(call) or 0.0)
+        module = await self.bus.call(GET_VERIFICATION, name)
+        return await _wait(self.bus, call, module, preferred(call) or 0.0)
 
-    async def cancel_verification(call: Call, _: None) -> VerifiedModule:
+    @Route(
+        "DELETE",
+        "/generate/{id}",
+        summary="Give such a run up",
+        allows="generate",
+        reply=VerifiedModule,
+        errors=(404,),
+    )
+    async def cancel_verification(self, call: Call, _: None) -> VerifiedModule:
         """Give the run up; the module stays, and so does one that is over."""
-        return await bus.call(CANCEL_VERIFICATION, RunName(id=call.path_parameter("id")))
-
-    tag = "Model generation"
-    return [
-        Endpoint(
-            method="GET",
-            path="/generate/{id}",
-            handler=get_verification,
-            parameters=(PREFER,),
-            allows="generate",
-            reply=VerifiedModule,
-            errors=(404,),
-            summary="Look at a module that is run before the answer",
-            tag=tag,
-        ),
-        Endpoint(
-            method="DELETE",
-            path="/generate/{id}",
-            handler=cancel_verification,
-            allows="generate",
-            reply=VerifiedModule,
-            errors=(404,),
-            summary="Give such a run up",
-            tag=tag,
-        ),
-    ]
+        return await self.bus.call(CANCEL_VERIFICATION, RunName(id=call.path_parameter("id")))
 
 
 async def _wait(bus: Bus, call: Call, module: VerifiedModule, seconds: float) -> VerifiedModule:

@@ -1,8 +1,9 @@
-"""Reads sound."""
+"""Reads sounds, as much as a model hears at once."""
 
 from typing import Any
 
-from generator.templates.inference.module import InvalidInput, read_file
+from generator.templates.inference.inputs import InvalidInput
+from generator.templates.inference.media import read_file
 
 
 def read_audio(value: Any, rate: int) -> Any:
@@ -18,7 +19,7 @@ def read_audio(value: Any, rate: int) -> Any:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             own = file.samplerate
             if not 0 < file.frames <= 3600 * own:
-                raise InvalidInput("inputs: a sound is not longer than an hour, and not empty")
+                raise InvalidInput("inputs: a sound must be at most an hour long, and not empty")
             samples = file.read(dtype="float32", always_2d=True).mean(axis=1)
     except InvalidInput:
         raise
@@ -28,3 +29,15 @@ def read_audio(value: Any, rate: int) -> Any:
         shared = math.gcd(own, rate)
         samples = resample_poly(samples, rate // shared, own // shared)
     return samples
+
+
+def samples_at_once(pipeline: Any, manifest: dict[str, Any]) -> int | None:
+    """The longest sound that fits into memory at once, for a model that reads raw samples.
+
+    What it takes grows with the square of that. None for models that hear otherwise: the library
+    cannot put their parts together.
+    """
+    ratio: int | None = getattr(pipeline.model.config, "inputs_to_logits_ratio", None)
+    if ratio is None or "input_values" not in pipeline.feature_extractor.model_input_names:
+        return None
+    return int(manifest["run"]["maxTokens"]) * ratio

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def whole(load: Any) -> Any:
-    """What `load` returns, if the files have every weight that an answer takes.
+    """Call `load`, and fail where the files lack a weight that an answer depends on.
 
     The libraries fill what is missing with random numbers, and say so in a log.
     """

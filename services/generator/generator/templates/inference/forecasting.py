@@ -4,7 +4,8 @@ import json
 import math
 from typing import Any
 
-from generator.templates.inference.module import InvalidInput
+from generator.templates.inference.inputs import InvalidInput
+from generator.templates.inference.models import load as load
 
 
 def answer(

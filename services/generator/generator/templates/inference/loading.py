@@ -1,9 +1,8 @@
-"""Loads a `transformers.pipeline`; the family prepares it."""
+"""Loads a `transformers.pipeline`."""
 
 from typing import Any
 
 from generator.templates.inference.checkpoint import check_vocabulary, whole
-from generator.templates.inference.pipeline import prepare
 
 
 def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
@@ -29,7 +28,6 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
         pipeline = whole(lambda: build("eager"))
     if pipeline.tokenizer is not None:
         check_vocabulary(pipeline.tokenizer)
-    prepare(pipeline, settings)
     if settings["compile"]:
         torch._dynamo.config.suppress_errors = True  # without a compiler: slower, not broken
         pipeline.model.compile(dynamic=True)

@@ -1,0 +1,85 @@
+"""Advice about labelled series, scored against their truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks.advice_series import CHANGES, MINUTE, Series
+
+# Tolerance for an edge: a share of the event's length, or this many samples.
+PART, SAMPLES = 0.05, 2
+
+
+@dataclass(frozen=True)
+class Said:
+    """One statement; `end` is None while it lasts."""
+
+    kind: str
+    begin: int
+    end: int | None
+
+
+@dataclass
+class Score:
+    """The score of one kind of series."""
+
+    series: int = 0
+    false: int = 0  # any statement about a series without an event
+    found: int = 0  # right kind, right place
+    misplaced: int = 0  # right kind, wrong place
+    mistaken: int = 0  # wrong kind
+    more: int = 0  # a false statement beside a true one
+    wrong: list[str] = field(default_factory=list)
+
+
+def judge(series: Series, said: Sequence[Said], score: Score) -> None:
+    score.series += 1
+    if series.kind not in CHANGES:
+        if said:
+            score.false += 1
+            score.wrong.append(_describe(series, said, "false"))
+        return
+    [truth] = series.truths
+    same = [one for one in said if one.kind == truth.kind]
+    if any(_near(series, one) for one in same):
+        score.found += 1
+        if len(said) > 1:
+            score.more += 1
+            score.wrong.append(_describe(series, said, "more"))
+    elif same:
+        score.misplaced += 1
+        score.wrong.append(_describe(series, said, "misplaced"))
+    elif said:
+        score.mistaken += 1
+        score.wrong.append(_describe(series, said, "mistaken"))
+    else:
+        score.wrong.append(_describe(series, said, "missed"))
+
+
+def _near(series: Series, said: Said) -> bool:
+    [truth] = series.truths
+    last = int(series.at[-1])
+    length = (last if truth.end is None else truth.end) - truth.begin
+    allowed = max(PART * length, SAMPLES * series.interval * MINUTE)
+    if (said.end is None) != (truth.end is None):
+        return False
+    if truth.end is not None and said.end is not None and abs(said.end - truth.end) > allowed:
+        return False
+    return abs(said.begin - truth.begin) <= allowed
+
+
+def _describe(series: Series, said: Sequence[Said], outcome: str) -> str:
+    def hours(at: int | None) -> str:
+        return "now" if at is None else f"{(at - series.at[0]) / 60 / MINUTE:.1f}"
+
+    told = ", ".join(f"{one.kind} {hours(one.begin)}-{hours(one.end)} h" for one in said)
+    true = ", ".join(
+        f"{one.kind} {hours(one.begin)}-{hours(one.end)} h of {one.size:.1f}"
+        for one in series.truths
+    )
+    return f"{outcome}: {series.interval} min, {series.days} d, {series.detail}: {true} | {told}"
+
+
+def share(part: int, whole: int) -> float:
+    return float(np.round(100 * part / whole, 2)) if whole else 0.0

@@ -1,0 +1,148 @@
+/** The account and its keys; needs the account's password: `account: { email, password }`. */
+import type { Call } from './call.ts';
+import type { Connection } from './connection.ts';
+import { LilypadError } from './errors.ts';
+import type { CallOptions, Data } from './request.ts';
+import type * as types from './types.ts';
+
+/** The account that the client was given. */
+export class Account {
+  constructor(private readonly connection: Connection) {}
+
+  /** Register the account; make a key next: `client.keys.create({ name: 'laptop' })`. */
+  register(options: CallOptions = {}): Call<types.Account> {
+    const { account } = this.connection;
+    if (!account) throw new LilypadError('register needs account: { email, password }');
+    const { email, password } = account;
+    return this.connection.call('register', { body: { email, password }, ...options });
+  }
+
+  /** Look at the account. */
+  get(options: CallOptions = {}): Call<types.AccountFacts> {
+    return this.connection.call('get_account', options);
+  }
+
+  /** Switch the beta (v2) on or off for all of the account's keys. */
+  change(change: types.AccountChange, options: CallOptions = {}): Call<types.AccountFacts> {
+    return this.connection.call('change_account', { body: change, ...options });
+  }
+
+  /** Make a short-lived token with which a page's socket connects in place of a key. */
+  createSocketToken(options: CallOptions = {}): Call<types.SocketToken> {
+    return this.connection.call('create_socket_token', options);
+  }
+
+  /** Change the password and end all other sessions; make a client with the new one next. */
+  changePassword(change: { current: string; new: string }, options: CallOptions = {}): Call<void> {
+    return this.connection.call('change_password', { body: change, ...options });
+  }
+
+  /** List where the account is logged in, newest first. */
+  listSessions(options: CallOptions = {}): Call<Data<'list_sessions'>> {
+    return this.connection.call('list_sessions', options);
+  }
+
+  /** End a session; its sockets close. */
+  endSession(id: string, options: CallOptions = {}): Call<void> {
+    return this.connection.call('end_session', { path: { session_id: id }, ...options });
+  }
+
+  /** Delete the account with everything in it; this cannot be undone. */
+  delete(options: CallOptions = {}): Call<void> {
+    const body = { password: this.password('delete') };
+    return this.connection.call('delete_account', { body, ...options });
+  }
+
+  /** Make a secret for an authenticator app; `confirmTotp` switches it on. */
+  startTotp(options: CallOptions = {}): Call<types.TotpSecret> {
+    const body = { password: this.password('startTotp') };
+    return this.connection.call('start_totp', { body, ...options });
+  }
+
+  /** Switch the second factor on with the app's first code; keep the recovery codes. */
+  confirmTotp(code: string, options: CallOptions = {}): Call<types.RecoveryCodes> {
+    return this.connection.call('confirm_totp', { body: { code }, ...options });
+  }
+
+  /** End the second factor; needs `account: { email, password, code }`. */
+  stopTotp(options: CallOptions = {}): Call<void> {
+    const body = { password: this.password('stopTotp') };
+    return this.connection.call('stop_totp', { body, ...options });
+  }
+
+  /** Store a token of the Hub, with which this account's private models are read. */
+  storeHubToken(token: string, options: CallOptions = {}): Call<types.StoredHubToken> {
+    return this.connection.call('store_hub_token', { body: { token }, ...options });
+  }
+
+  /** Ask the Hub whether it still accepts the stored token. */
+  checkHubToken(options: CallOptions = {}): Call<types.StoredHubToken> {
+    return this.connection.call('check_hub_token', options);
+  }
+
+  /** Delete the stored token. */
+  deleteHubToken(options: CallOptions = {}): Call<void> {
+    return this.connection.call('delete_hub_token', options);
+  }
+
+  /** Have a link mailed to an account's address that sets a new password. */
+  requestReset(email: string, options: CallOptions = {}): Call<void> {
+    return this.connection.call('request_reset', { body: { email }, ...options });
+  }
+
+  /** Set a new password with the token of the mailed link; all sessions end. */
+  confirmReset(reset: { token: string; new: string }, options: CallOptions = {}): Call<void> {
+    return this.connection.call('confirm_reset', { body: reset, ...options });
+  }
+
+  private password(name: string): string {
+    const { account } = this.connection;
+    if (!account) throw new LilypadError(`${name} needs account: { email, password }`);
+    return account.password;
+  }
+}
+
+/** API keys of the account. */
+export class Keys {
+  constructor(private readonly connection: Connection) {}
+
+  /** Yield what was asked with each key on each day; takes an API key. */
+  async *usage({
+    days,
+    pageSize = 100,
+    ...options
+  }: CallOptions & { days?: number; pageSize?: number } = {}): AsyncGenerator<types.KeyUsage> {
+    for (let before: string | undefined; ; ) {
+      const query = { days, limit: pageSize, before };
+      const { usage, next } = await this.connection.call('list_usage', { query, ...options });
+      yield* usage;
+      if (!next) return;
+      before = next;
+    }
+  }
+
+  /** Make an API key. It is shown in this answer and never again. */
+  create(key: types.NewKey, options: CallOptions = {}): Call<types.CreatedKey> {
+    return this.connection.call('create_key', { body: key, ...options });
+  }
+
+  /** List the account's keys, without their secrets. */
+  list(options: CallOptions = {}): Call<Data<'list_keys'>> {
+    return this.connection.call('list_keys', options);
+  }
+
+  /** Look at a key. */
+  get(id: string, options: CallOptions = {}): Call<types.Key> {
+    return this.connection.call('get_key', { path: { key_id: id }, ...options });
+  }
+
+  /** Rename a key, or change its scopes or expiry; what is left out stays. */
+  change(id: string, change: Partial<types.KeyChange>, options: CallOptions = {}): Call<types.Key> {
+    return this.connection.call('change_key', { path: { key_id: id }, body: change, ...options });
+  }
+
+  /** Revoke a key: every replica refuses it from now on, and its sockets are closed. */
+  revoke(id: string, options: CallOptions = {}): Call<void> {
+    return this.connection.call('revoke_key', { path: { key_id: id }, ...options });
+  }
+}

@@ -1,0 +1,119 @@
+/** Long work: started, followed, waited for, canceled. */
+import { JobTimeoutError } from './errors.ts';
+import { pause } from './pause.ts';
+import type { CallOptions } from './request.ts';
+
+const OVER = new Set(['succeeded', 'failed', 'canceled']);
+/** How long the service may hold an answer, and how much longer the client waits for it. */
+const HOLD_S = 50;
+const GRACE_MS = 10_000;
+/** Pauses between two polls of a job, which grow, since long jobs change slowly. */
+const FIRST_LOOK_MS = 500;
+const MAX_LOOK_MS = 5_000;
+const LOOK_GROWTH = 1.5;
+
+/** The operations of a kind of job: look-up, cancel, state, outcome. */
+export interface Work<T> {
+  get(id: string, options: CallOptions & { headers?: Record<string, string> }): PromiseLike<T>;
+  cancel(id: string, options?: CallOptions): PromiseLike<T>;
+  state(latest: T): string;
+  /** Throws the error of a failed job. */
+  check(latest: T): void;
+}
+
+export interface WaitOptions {
+  /** Ends the wait and leaves the job alone. */
+  signal?: AbortSignal | undefined;
+  /** After this the job is canceled; left out: as long as it takes. */
+  waitTimeoutMs?: number | undefined;
+}
+
+/** Wait for a job whose id no one else has: an aborted signal cancels it. */
+export async function waitAlone<T>(job: Job<T>, { signal, waitTimeoutMs }: WaitOptions): Promise<T> {
+  try {
+    return await job.wait({ signal, waitTimeoutMs });
+  } catch (error) {
+    if (signal?.aborted) await job.cancel().catch(() => {});
+    throw error;
+  }
+}
+
+/** A job that the service works on, whether or not anybody waits for it. */
+export class Job<T> {
+  /** `latest` is what the job was when it was last looked at. */
+  constructor(
+    private readonly work: Work<T>,
+    readonly id: string,
+    public latest: T,
+  ) {}
+
+  /** `queued`, `running`, `succeeded`, `failed` or `canceled`, when last looked at. */
+  get state(): string {
+    return this.work.state(this.latest);
+  }
+
+  get isOver(): boolean {
+    return OVER.has(this.state);
+  }
+
+  /** Look at the job as it is now. */
+  async refresh(options: CallOptions = {}): Promise<T> {
+    this.latest = await this.work.get(this.id, options);
+    return this.latest;
+  }
+
+  /** End the job; one that is over stays as it is. */
+  async cancel(options: CallOptions = {}): Promise<T> {
+    this.latest = await this.work.cancel(this.id, options);
+    return this.latest;
+  }
+
+  /**
+   * Wait until the job is over and return what it came to.
+   *
+   * Rejects with JobTimeoutError when it was not over in time, and was canceled; with a
+   * StatusError when it failed: `code` and `details.reason` say why.
+   */
+  async wait({ signal, waitTimeoutMs }: WaitOptions = {}): Promise<T> {
+    const deadline = waitTimeoutMs === undefined ? Infinity : performance.now() + waitTimeoutMs;
+    for (let pauseMs = FIRST_LOOK_MS; !this.isOver; ) {
+      const began = performance.now();
+      if (began >= deadline) {
+        await this.cancel({ signal });
+        if (this.isOver && this.state !== 'canceled') break;
+        throw new JobTimeoutError(
+          `${this.id} was not over within ${waitTimeoutMs} ms; it was canceled`,
+        );
+      }
+      const holdS = Math.max(1, Math.floor(Math.min((deadline - began) / 1000, HOLD_S)));
+      await this.refresh({
+        signal,
+        timeoutMs: holdS * 1000 + GRACE_MS,
+        headers: { Prefer: `wait=${holdS}` },
+      } as CallOptions);
+      if (!this.isOver && performance.now() - began < pauseMs) {
+        // The service holds too many answers of this account already.
+        await pause(pauseMs, signal);
+        pauseMs = Math.min(pauseMs * LOOK_GROWTH, MAX_LOOK_MS);
+      }
+    }
+    this.work.check(this.latest);
+    return this.latest;
+  }
+
+  /** Yield the job each time it has changed, last when it is over. */
+  async *progress({ signal }: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<T> {
+    let shown = '';
+    for (let pauseMs = FIRST_LOOK_MS; ; ) {
+      // Again after each: the caller may have canceled the job meanwhile.
+      for (let answer; (answer = JSON.stringify(this.latest)) !== shown; ) {
+        shown = answer;
+        yield this.latest;
+      }
+      if (this.isOver) return;
+      await pause(pauseMs, signal);
+      await this.refresh({ signal });
+      pauseMs = Math.min(pauseMs * LOOK_GROWTH, MAX_LOOK_MS);
+    }
+  }
+}

@@ -1,0 +1,49 @@
+"""Changes in an account's list of alerts since the last look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lilypad_client.resource import Async
+
+if TYPE_CHECKING:
+    from lilypad_client import types
+    from lilypad_client.alerts import Alerts
+
+PAGE_SIZE = 100
+
+
+class AlertLog:
+    def __init__(self, alerts: Alerts[Async], model_id: str | None) -> None:
+        self._alerts = alerts
+        self._model_id = model_id
+        # Whether each known alert had recovered at the last look; None before the first.
+        self._known: dict[str, bool] | None = None
+
+    async def news(self) -> list[types.Alert]:
+        """List alerts raised or recovered since the last look, oldest first; none at the first."""
+        known, first = self._known or {}, self._known is None
+        opened = self._alerts.list(model_id=self._model_id, open_only=True, page_size=PAGE_SIZE)
+        found = {alert.id: False async for alert in opened}
+        # Alerts that were open at the last look and are not now: the list below has their end.
+        ended = {id for id, over in known.items() if not over and id not in found}
+        news: list[types.Alert] = []
+        index, familiar, old = 0, False, False
+        async for alert in self._alerts.list(model_id=self._model_id, page_size=PAGE_SIZE):
+            if index and index % PAGE_SIZE == 0:
+                # Unknown alerts below a page with a known one date from before the first look.
+                old = old or familiar or first
+                if old and not ended:
+                    break
+            index += 1
+            over = alert.recovered_at is not None
+            familiar = familiar or alert.id in known
+            ended.discard(alert.id)
+            if alert.id not in known and old:
+                continue
+            if not first and known.get(alert.id) != over:
+                news.append(alert)
+            found[alert.id] = over
+        self._known = found
+        news.reverse()
+        return news

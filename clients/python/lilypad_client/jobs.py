@@ -1,0 +1,124 @@
+"""Long work: started, followed, waited for, canceled."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from lilypad_client.errors import JobTimeoutError
+from lilypad_client.resource import Emit, Flow, Items, Mode, Resource, operation, stream
+from lilypad_client.retrying import Wait
+
+if TYPE_CHECKING:
+    from lilypad_client.connection import Connection
+
+T = TypeVar("T")
+
+OVER = frozenset({"succeeded", "failed", "canceled"})
+# Seconds for which the service may hold an answer, and how much longer the client waits for it.
+HOLD_S, GRACE_S = 50, 10
+# Pauses between two polls of a job, which grow, since long jobs change slowly.
+FIRST_LOOK_S, MAX_LOOK_S, LOOK_GROWTH = 0.5, 5.0, 1.5
+
+
+class Work(Protocol[T]):
+    """The operations of a kind of job: look-up, cancel, state, outcome."""
+
+    def get(self, id: str, hold_s: int) -> Flow[T]: ...
+
+    def cancel(self, id: str) -> Flow[T]: ...
+
+    def state(self, latest: T) -> str: ...
+
+    def check(self, latest: T) -> None:
+        """Raise what the job failed with."""
+
+
+class Job(Resource[Mode], Generic[Mode, T]):
+    """A job that the service works on, whether or not anybody waits for it.
+
+    `latest` is what it was when it was last looked at.
+    """
+
+    def __init__(self, connection: Connection, work: Work[T], id: str, latest: T) -> None:
+        super().__init__(connection)
+        self.id = id
+        self.latest = latest
+        self._work = work
+
+    @property
+    def state(self) -> str:
+        """`queued`, `running`, `succeeded`, `failed` or `canceled`, when last looked at."""
+        return self._work.state(self.latest)
+
+    @operation
+    def refresh(self) -> Flow[T]:
+        """Look at the job as it is now."""
+        return self._look(0)
+
+    @operation
+    def cancel(self) -> Flow[T]:
+        """End the job; one that is over stays as it is."""
+        return self._note(self._work.cancel(self.id))
+
+    @operation
+    def wait(self, wait_timeout: float | None = None) -> Flow[T]:
+        """Wait until the job is over and return what it came to.
+
+        Args:
+            wait_timeout: seconds after which it is canceled; None: as long as it takes.
+
+        Raises:
+            JobTimeoutError: it was not over in time, and was canceled.
+            APIStatusError: it failed, or was canceled; `code` and `details["reason"]` say why.
+        """
+        return self._until_over(wait_timeout)
+
+    @stream
+    def progress(self) -> Items[T]:
+        """Yield the job each time it has changed, last when it is over."""
+        pause_s, shown = FIRST_LOOK_S, None
+        while True:
+            # Again after each: the caller may have canceled the job meanwhile.
+            while (answer := _answer(self.latest)) != shown:
+                shown = answer
+                yield Emit(self.latest)
+            if self.state in OVER:
+                return
+            yield Wait(pause_s)
+            yield from self._look(0)
+            pause_s = min(pause_s * LOOK_GROWTH, MAX_LOOK_S)
+
+    def _until_over(self, wait_timeout: float | None) -> Flow[T]:
+        deadline = None if wait_timeout is None else time.monotonic() + wait_timeout
+        pause_s = FIRST_LOOK_S
+        while self.state not in OVER:
+            left = HOLD_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                yield from self._note(self._work.cancel(self.id))
+                if self.state in OVER - {"canceled"}:
+                    break
+                raise JobTimeoutError(
+                    f"{self.id} was not over within {wait_timeout:g} s; it was canceled"
+                )
+            began = time.monotonic()
+            yield from self._look(max(1, int(min(left, HOLD_S))))
+            if self.state not in OVER and time.monotonic() - began < pause_s:
+                # The service holds too many answers of this account already.
+                yield Wait(pause_s)
+                pause_s = min(pause_s * LOOK_GROWTH, MAX_LOOK_S)
+        self._work.check(self.latest)
+        return self.latest
+
+    def _look(self, hold_s: int) -> Flow[T]:
+        return self._note(self._work.get(self.id, hold_s))
+
+    def _note(self, flow: Flow[T]) -> Flow[T]:
+        self.latest = yield from flow
+        return self.latest
+
+
+def _answer(latest: Any) -> dict[str, Any]:
+    """Return the whole answer, since modules compare by their files only."""
+    answer: dict[str, Any] = latest.to_dict()
+    return answer

@@ -1,0 +1,73 @@
+"""Webhooks: addresses that are told what happened, and what was posted to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lilypad_client import operations
+from lilypad_client.operation import camel
+from lilypad_client.resource import Emit, Flow, Items, Mode, Resource, operation, stream
+
+if TYPE_CHECKING:
+    from typing import Literal, Unpack
+
+    from lilypad_client import types
+    from lilypad_client.params import NewWebhookFields, WebhookChangeFields
+
+
+class Webhooks(Resource[Mode]):
+    """Webhooks of the account."""
+
+    @operation
+    def list(self) -> Flow[types.Webhooks]:
+        """List all webhooks, without their secrets."""
+        return self._call(operations.LIST_WEBHOOKS)
+
+    @operation
+    def add(self, **fields: Unpack[NewWebhookFields]) -> Flow[types.Webhook]:
+        """Add a webhook; the answer holds its secret, which is shown once."""
+        return self._call(operations.ADD_WEBHOOK, body=camel(fields))
+
+    @operation
+    def change(self, id: str, **fields: Unpack[WebhookChangeFields]) -> Flow[types.Webhook]:
+        """Change a webhook, or turn it off and on; what is left out stays."""
+        return self._call(operations.CHANGE_WEBHOOK, webhook_id=id, body=camel(fields))
+
+    @operation
+    def remove(self, id: str) -> Flow[None]:
+        """Remove a webhook with the log of its deliveries."""
+        return self._call(operations.REMOVE_WEBHOOK, webhook_id=id)
+
+    @operation
+    def rotate_secret(self, id: str) -> Flow[types.Webhook]:
+        """Make a new secret; for 24 hours the former one signs as well."""
+        return self._call(operations.ROTATE_SECRET, webhook_id=id)
+
+    @operation
+    def test(self, id: str) -> Flow[types.Delivery]:
+        """Post an event of type `test`, and return what came of it."""
+        return self._call(operations.TRY_WEBHOOK, webhook_id=id)
+
+    @stream
+    def deliveries(
+        self,
+        id: str,
+        *,
+        state: Literal["pending", "succeeded", "failed"] | None = None,
+        page_size: int = 100,
+    ) -> Items[types.Delivery]:
+        """Yield what was posted to a webhook, newest first, with every attempt."""
+        before = None
+        while True:
+            query = {"state": state, "limit": page_size, "before": before}
+            page = yield from self._call(operations.LIST_DELIVERIES, webhook_id=id, query=query)
+            for delivery in page.deliveries:
+                yield Emit(delivery)
+            if len(page.deliveries) < page_size:
+                return
+            before = page.deliveries[-1].id
+
+    @operation
+    def redeliver(self, id: str, delivery: str) -> Flow[types.Delivery]:
+        """Post an event again, with all its attempts before it."""
+        return self._call(operations.REDELIVER, webhook_id=id, delivery_id=delivery)

@@ -1,0 +1,41 @@
+"""Output of a command, and a terminal for it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from lilypad_client.cli import credentials
+from lilypad_client.cli.terminal import AGENT_VARIABLES
+
+SCHEMAS = json.loads((Path(credentials.__file__).parent / "schemas.json").read_text())
+KEY = "lmg_live_x"
+
+
+def sit_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this a terminal with a person before it."""
+    for stream in (sys.stdout, sys.stdin):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    for name in AGENT_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def data_of(capsys: pytest.CaptureFixture[str], name: str) -> Any:
+    """Return what a command printed: one line of JSON that its schema describes."""
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    data = json.loads(out)
+    jsonschema.validate(data, {**SCHEMAS["properties"][name], "$defs": SCHEMAS["$defs"]})
+    return data
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    said = capsys.readouterr()
+    assert said.out == ""
+    last = json.loads(said.err.splitlines()[-1])
+    jsonschema.validate(last, SCHEMAS["properties"]["error"])
+    error: dict[str, Any] = last["error"]
+    return error

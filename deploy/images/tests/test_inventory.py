@@ -1,0 +1,52 @@
+"""The inventory of an image: its bill of materials, and how runc confines it."""
+
+import sysconfig
+from pathlib import Path
+
+import pytest
+from images import inventory
+
+STATUS = """Package: bash
+Status: install ok installed
+Architecture: amd64
+Version: 5.2.15-2+b7
+
+Package: libc6
+Architecture: amd64
+Version: 2.36-9
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An image with this environment's packages of Python, and two of Debian."""
+    site = tmp_path / "opt" / "lilypad" / "lib" / "python3.11" / "site-packages"
+    site.parent.mkdir(parents=True)
+    site.symlink_to(sysconfig.get_paths()["purelib"])
+    status = tmp_path / "var" / "lib" / "dpkg" / "status"
+    status.parent.mkdir(parents=True)
+    status.write_text(STATUS)
+    return tmp_path
+
+
+def test_the_bill_names_every_package_with_its_version_and_is_the_same_each_time(
+    root: Path,
+) -> None:
+    bill = inventory.bill(root, "lilypad/services")
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    by_name = {component["name"]: component for component in bill["components"]}
+    assert by_name["bash"]["purl"] == "pkg:deb/debian/bash@5.2.15-2%2Bb7?arch=amd64"
+    assert by_name["libc6"]["version"] == "2.36-9"
+    assert by_name["lilypad-common"]["type"] == "application"
+    assert by_name["fastapi"]["purl"].startswith("pkg:pypi/fastapi@")
+    assert by_name["fastapi"]["licenses"]
+    assert inventory.bill(root, "lilypad/services") == bill
+
+
+def test_runc_gives_a_service_no_rights_no_network_and_nothing_to_write_to(root: Path) -> None:
+    settings = inventory.container(root, ["python", "-m", "gateway"])
+    process, linux = settings["process"], settings["linux"]
+    assert settings["root"] == {"path": str(root), "readonly": True}
+    assert process["user"]["uid"] != 0
+    assert (process["noNewPrivileges"], process["capabilities"]) == (True, {})
+    assert {"type": "network"} in linux["namespaces"]

@@ -1,0 +1,61 @@
+"""Print the secrets of a new cluster: passwords of the bus and the database, and an encryption key.
+
+    python deploy/k8s/credentials.py DATABASE_HOST > secrets.yaml    # keep it safe
+    kubectl apply -f secrets.yaml
+
+The database's roles and schemas are printed to standard error, as SQL for its administrator.
+"""
+
+import argparse
+import json
+import sys
+from base64 import urlsafe_b64encode
+from secrets import token_bytes, token_hex
+
+NAMESPACE = "lilypad"
+USERS = ("gateway", "generator", "benchmarker", "worker", "metrics", "realtime", "webhooks")
+# Services that encrypt accounts' secrets in the database, with a Fernet key.
+ENCRYPTING = ("gateway", "webhooks")
+DATABASE = ("gateway", "benchmarker", "metrics", "webhooks")
+
+
+def password() -> str:
+    # The letter in front: NATS would read digits in its configuration as a number.
+    return f"p{token_hex(24)}"
+
+
+def secret(name: str, data: dict[str, str]) -> dict[str, object]:
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
+
+
+def make(host: str, database: str) -> tuple[list[dict[str, object]], list[str]]:
+    """Return the secrets, and the SQL that creates the roles and schemas they open."""
+    bus = {user: password() for user in (*USERS, "supervisor", "route")}
+    server = {f"NATS_{user.upper()}_PASSWORD": word for user, word in bus.items()}
+    made, statements = [secret("nats-users", server)], []
+    for user in USERS:
+        data = {"NATS_URL": f"nats://{user}:{bus[user]}@nats:4222"}
+        if user in DATABASE:
+            word = password()
+            data["DATABASE_URL"] = f"postgresql://{user}:{word}@{host}/{database}"
+            statements.append(f"create role {user} login password '{word}';")
+            statements.append(f"create schema {user} authorization {user};")
+        if user in ENCRYPTING:
+            data["ENCRYPTION_KEYS"] = urlsafe_b64encode(token_bytes(32)).decode()
+        made.append(secret(user, data))
+    return made, statements
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="print the secrets of a new cluster")
+    parser.add_argument("host", help="host, or host:port, of the database")
+    parser.add_argument("--database", default="lilypad", help="its name")
+    given = parser.parse_args()
+    made, statements = make(given.host, given.database)
+    print("\n---\n".join(json.dumps(each, indent=2) for each in made))
+    print("\n".join(statements), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+K8S = ROOT / "deploy" / "k8s"
+OVERLAYS = ("local", "production")
+
+Resource = dict[str, Any]
+
+
+def build(folder: Path) -> list[Resource]:
+    """Return the manifests that `kubectl apply -k` would send."""
+    if shutil.which("kubectl") is None:
+        pytest.fail(
+            "kubectl is missing: https://kubernetes.io/docs/tasks/tools says how to install it"
+        )
+    made = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return [resource for resource in yaml.safe_load_all(made.stdout) if resource]
+
+
+@pytest.fixture(scope="session", params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> list[Resource]:
+    return build(K8S / "overlays" / request.param)
+
+
+@pytest.fixture(scope="session")
+def production() -> list[Resource]:
+    return build(K8S / "overlays" / "production")
+
+
+def of_kind(resources: list[Resource], *kinds: str) -> list[Resource]:
+    return [resource for resource in resources if resource["kind"] in kinds]
+
+
+def pods(resources: list[Resource]) -> list[tuple[str, Resource]]:
+    """The pod of each workload, and the workload's name."""
+    found = []
+    for resource in of_kind(resources, "Deployment", "StatefulSet"):
+        found.append((resource["metadata"]["name"], resource["spec"]["template"]["spec"]))
+    for resource in of_kind(resources, "ScaledJob"):
+        template = resource["spec"]["jobTargetRef"]["template"]
+        found.append((resource["metadata"]["name"], template["spec"]))
+    return found
+
+
+def containers(pod: Resource) -> list[Resource]:
+    return [*pod.get("initContainers", []), *pod["containers"]]

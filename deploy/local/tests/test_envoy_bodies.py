@@ -1,0 +1,113 @@
+"""Request bodies that the edge buffers: how much, and from whom."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local import ports
+from local.envoy import BATCH_BYTES, BODY_BYTES, FLOOD_LIMIT, Envoy
+from local.process import Process, Report, wait_until_ready
+from local.stack import Stack
+from local.tests.http1 import Answer, assert_envelope, get, read
+
+BATCH = "/v2/api/monitor/record"
+
+
+def head(path: str, size: int, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {size}", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "headers"),
+    [("/", BODY_BYTES, ()), (BATCH, BATCH_BYTES, ("Authorization: somebody",))],
+)
+def test_a_body_within_its_routes_bound_passes_and_a_larger_one_is_refused(
+    edge: Stack, path: str, size: int, headers: tuple[str, ...]
+) -> None:
+    passed = get(edge.port, path, *headers, method="POST", body=b"x" * size)
+    assert passed.json()["size"] == size
+    refused = get(edge.port, path, *headers, method="POST", body=b"x" * (size + 1))
+    assert refused.status == 413
+    assert_envelope(refused, 1003)
+    assert refused.json()["error"]["details"] == {"limit": size}
+
+
+def test_a_strangers_batch_is_refused_before_its_body_is_sent(edge: Stack) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port)) as connection:
+        connection.settimeout(60)
+        connection.sendall(head(BATCH, 4_900_000, "X-Request-Id: stranger-1"))
+        answer = read(connection)
+    assert answer.status == 401
+    # The refusal comes from the replica.
+    assert answer.json()["path"] == f"/admit{BATCH}"
+    assert answer.headers["x-request-id"] == "stranger-1"
+
+
+def test_the_edges_own_question_cannot_be_asked_from_outside(edge: Stack) -> None:
+    answer = get(edge.port, f"/admit{BATCH}", "Authorization: me", method="POST")
+    assert answer.status == 404
+    assert_envelope(answer, 3001)
+
+
+def test_the_account_of_a_batch_cannot_be_claimed_and_is_not_passed_on(edge: Stack) -> None:
+    claimed = ("X-Lilypad-Account: other", "Authorization: me", "X-Forwarded-For: 6.6.6.6")
+    answer = get(edge.port, BATCH, *claimed, method="POST", body=b"x")
+    seen = dict(answer.json()["headers"])
+    assert "x-lilypad-account" not in seen
+    assert seen["x-forwarded-for"] == "127.0.0.1"
+
+
+@contextmanager
+def another(
+    edge: Stack, directory: Path, flood_limit: int = FLOOD_LIMIT
+) -> Iterator[tuple[int, psutil.Process]]:
+    """Another edge in front of the same replicas: its port and its process."""
+
+    (port,) = ports.find(1)
+    envoy = Envoy(directory, port, edge.addresses["gateway"], [], flood_limit)
+    process = Process(envoy.program(), directory / "log", Report())
+    process.start()
+    try:
+        wait_until_ready([process], Report())
+        yield port, psutil.Process(process.pid)
+    finally:
+        process.stop()
+
+
+def test_an_accounts_batches_are_bounded_and_its_other_requests_are_not(
+    edge: Stack, tmp_path: Path
+) -> None:
+    with another(edge, tmp_path, flood_limit=500) as (port, _):
+
+        def send(account: str, path: str) -> Answer:
+            return get(port, path, f"Authorization: {account}", method="POST", body=b"x")
+
+        answers = (send("greedy", BATCH) for _ in range(1000))
+        refused = next(answer for answer in answers if answer.status == 429)
+        others = [send("modest", BATCH), send("greedy", "/v1/api/monitor/record")]
+    assert_envelope(refused, 2002)
+    assert refused.json()["error"]["details"] == {"limit": 1}
+    assert [answer.status for answer in others] == [200, 200]
+
+
+def test_a_strangers_500_open_bodies_hold_no_memory_and_delay_no_other_caller(
+    edge: Stack, tmp_path: Path
+) -> None:
+    with another(edge, tmp_path) as (port, process), ExitStack() as opened:
+        before = process.memory_info().rss
+        for number in range(500):
+            connection = opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+            path, size = ("/v1/api/generate", 99_000) if number % 2 else (BATCH, 4_900_000)
+            connection.setblocking(False)
+            # The edge may have hung up, or stopped reading.
+            with suppress(ConnectionError, BlockingIOError):
+                connection.sendall(head(path, size) + b"x" * min(size - 1, 1_000_000))
+        others = [get(port, "/") for _ in range(50)]
+        grown = process.memory_info().rss - before
+    assert {answer.status for answer in others} == {200}
+    assert grown < 100 * 2**20

@@ -1,0 +1,182 @@
+"""Operation of an edge: certificates, observation, restarts."""
+
+import http.client
+import os
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import trustme
+
+from local import ports
+from local.envoy import FOLDER, Envoy
+from local.process import Process, Report, wait_until_ready
+from local.stack import Stack
+
+REQUESTS = 2_000
+CALLERS = 4
+
+
+@contextmanager
+def running(envoy: Envoy, directory: Path) -> Iterator[Process]:
+    process = Process(envoy.program(), directory / "log", Report())
+    process.start()
+    try:
+        wait_until_ready([process], Report())
+        yield process
+    finally:
+        process.stop()
+
+
+def install(authority: trustme.CA, directory: Path, name: str) -> None:
+    """Put a certificate there as Kubernetes does: a new directory, moved into place by a link."""
+    fresh = directory / name
+    fresh.mkdir(parents=True)
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(fresh / "tls.key")
+    chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+    (fresh / "tls.crt").write_bytes(chain)
+    (directory / "..next").symlink_to(name)
+    (directory / "..next").rename(directory / "..data")
+    for file in ("tls.crt", "tls.key"):
+        if not (directory / file).exists():
+            (directory / file).symlink_to(f"..data/{file}")
+
+
+def test_the_edge_serves_tls_and_takes_a_new_certificate_without_a_restart(
+    edge: Stack, tmp_path: Path
+) -> None:
+    authority, certificates = trustme.CA(), tmp_path / "tls"
+    install(authority, certificates, "first")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    context.set_alpn_protocols(["http/1.1"])
+    (port,) = ports.find(1)
+
+    def serial() -> str:
+        connection = http.client.HTTPSConnection("localhost", port, timeout=60, context=context)
+        connection.connect()
+        assert connection.sock.selected_alpn_protocol() == "http/1.1"
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        certificate = connection.sock.getpeercert()
+        connection.close()
+        assert certificate is not None
+        return str(certificate["serialNumber"])
+
+    envoy = Envoy(tmp_path, port, edge.addresses["gateway"], [], certificates=certificates)
+    with running(envoy, tmp_path) as process:
+        first, pid = serial(), process.pid
+        install(authority, certificates, "second")
+        while serial() == first:
+            time.sleep(0.05)
+        assert process.pid == pid
+
+
+def test_readiness_and_metrics_are_observed_without_the_admin_interface(edge: Stack) -> None:
+    assert edge.edge.observe("/ready") == "LIVE\n"
+    assert 'envoy_cluster_upstream_rq_total{envoy_cluster_name="gateway"}' in edge.edge.observe(
+        "/stats/prometheus"
+    )
+    for path in ("/quitquitquit", "/config_dump", "/stats"):
+        assert edge.edge.observe(path) == ""
+
+
+class Callers:
+    """Keeps asking through the edges that are listed, as a Service of Kubernetes has it."""
+
+    def __init__(self, listed: list[int]) -> None:
+        self.listed = listed
+        self.failures: list[str] = []
+        self.answered = 0
+        self.enough = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=[n]) for n in range(CALLERS)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.enough.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, number: int) -> None:
+        connection = None
+        while not self.enough.is_set():
+            if connection is None:
+                port = self.listed[(number + self.answered) % len(self.listed)]
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            try:
+                connection.request("GET", "/v1/api/alerts")
+                answer = connection.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+                connection = None
+                continue
+            self.answered += 1
+            if answer.status != 200:
+                self.failures.append(str(answer.status))
+            if answer.will_close:
+                connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+
+
+def test_a_rolling_restart_of_two_edges_loses_no_request(edge: Stack, tmp_path: Path) -> None:
+    class Reachable(Envoy):
+        """An edge whose admin interface is a port, as in a pod."""
+
+        admin_port = 0
+
+        def _prepare(self) -> None:
+            super()._prepare()
+            file = self.directory / "envoy.yaml"
+            address = '{"socket_address": {"address": "127.0.0.1", "port_value": %d}}'
+            pipe = '{"pipe": {"path": "admin.sock", "mode": 384}}'
+            text = file.read_text()
+            assert pipe in text
+            file.write_text(text.replace(pipe, address % self.admin_port))
+
+        def drain(self, seconds: float = 0) -> None:
+            environment = {**os.environ, "ADMIN_PORT": str(self.admin_port)}
+            environment |= {"DELAY_S": "1", "GRACE_S": "30"}
+            subprocess.run([FOLDER / "drain.sh"], env=environment, check=True)
+
+    processes: list[tuple[int, Process]] = []
+    found = iter(ports.find(4))
+    for name in ("a", "b"):
+        port, admin_port = next(found), next(found)
+        envoy = Reachable(tmp_path / name, port, edge.addresses["gateway"], [], 1_000_000)
+        envoy.admin_port = admin_port
+        processes.append((port, Process(envoy.program(), tmp_path / f"{name}.log", Report())))
+    for _, process in processes:
+        process.start()
+    wait_until_ready([process for _, process in processes], Report())
+    try:
+        with Callers([port for port, _ in processes]) as callers:
+            for port, process in processes:
+                # The Service's list follows a little later than the stop begins.
+                timer = threading.Timer(0.5, callers.listed.remove, [port])
+                timer.start()
+                process.stop()
+                timer.join()
+                process.start()
+                wait_until_ready([process], Report())
+                callers.listed.append(port)
+            while callers.answered < REQUESTS:
+                time.sleep(0.05)
+    finally:
+        for _, process in processes:
+            process.stop()
+    assert callers.answered >= REQUESTS
+    assert callers.failures == []

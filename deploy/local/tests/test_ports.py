@@ -1,0 +1,24 @@
+"""Ports for servers that are about to start."""
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+
+from local import ports
+
+PROGRAM = "import json, local.ports as p; print(json.dumps(p.find(1000)), flush=True); input()"
+
+
+def test_processes_that_look_for_ports_at_the_same_time_find_different_ones() -> None:
+    found = ports.find(1000)
+    with ExitStack() as stack:
+        for _ in range(3):
+            command = [sys.executable, "-c", PROGRAM]
+            process = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            assert process.stdout
+            found += json.loads(process.stdout.readline())
+    assert len(found) == 4000
+    assert len(set(found)) == len(found)

@@ -1,0 +1,104 @@
+"""Three NATS servers under the configuration of production, each at an address of its own."""
+
+import contextlib
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from common import bus
+from common.bus import NatsBus
+from local import ports
+from local.credentials import Credentials
+from local.nats import Nats, server
+from local.process import Process, Program, Report, wait_until_ready
+
+FOLDER = Path(__file__).parents[1]
+NAMES = ("nats-0", "nats-1", "nats-2")
+
+
+class Cluster:
+    """Three servers as in the StatefulSet: the same ports on all, and a name for each address."""
+
+    def __init__(self, folder: Path) -> None:
+        self.client, self.route, self.monitoring = ports.find(3)
+        self.hosts = {name: f"127.0.0.{11 + number}" for number, name in enumerate(NAMES)}
+        self.users = Nats(folder, self.client, Credentials(folder / "secrets"))
+        route = self.users.credentials.password("nats/route")
+        routes = [f"nats://route:{route}@{host}:{self.route}" for host in self.hosts.values()]
+        self.processes = {}
+        for name, host in self.hosts.items():
+            environment = {
+                **self.users.environment(),
+                "NATS_SERVER_NAME": name,
+                "NATS_HOST": host,
+                "NATS_STORE": str(folder / name),
+                "NATS_MONITORING": f"{host}:{self.monitoring}",
+                "NATS_CLUSTER_LISTEN": f"{host}:{self.route}",
+                "NATS_ROUTE_PASSWORD": route,
+                "NATS_ROUTES": json.dumps(routes),
+            }
+            program = Program(
+                name=name,
+                command=[server(), "--config", str(FOLDER / "cluster.conf")],
+                environment=environment,
+                ready=lambda host=host: self.ready(host),
+            )
+            self.processes[name] = Process(program, folder / f"{name}.log", Report())
+
+    def ready(self, host: str) -> bool:
+        """Whether the server is ready: it knows the cluster's leader."""
+        try:
+            return self.ask(host, "/healthz").get("status") == "ok"
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def ask(self, host: str, path: str) -> dict[str, object]:
+        connection = http.client.HTTPConnection(host, self.monitoring, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            return dict(json.load(connection.getresponse()))
+
+    def url(self, user: str) -> str:
+        """Return the address of one server; any server gives access to each stream."""
+        word = self.users.credentials.password(f"nats/{user}")
+        return f"nats://{user}:{word}@{self.hosts['nats-1']}:{self.client}"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        for process in made.processes.values():
+            process.start()
+        wait_until_ready(list(made.processes.values()), Report())
+        yield made
+    finally:
+        for process in made.processes.values():
+            process.stop()
+
+
+@pytest.fixture
+async def control(cluster: Cluster) -> AsyncIterator[NatsBus]:
+    async with bus.connect(cluster.url("benchmarker"), "benchmarker") as connection:
+        connection.stream_replicas = 3
+        yield connection
+
+
+@pytest.fixture
+async def worker(cluster: Cluster) -> AsyncIterator[NatsBus]:
+    async with bus.connect(cluster.url("worker"), "worker") as connection:
+        yield connection
+
+
+def start_worker(cluster: Cluster, log: Path) -> subprocess.Popen[bytes]:
+    """Start a worker process that does one job, or exits if none comes."""
+    paths = os.environ["PYTHONPATH"].split(os.pathsep)
+    environment = {**os.environ, "NATS_URL": cluster.url("worker")}
+    environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths)  # noqa: PTH100
+    return subprocess.Popen([sys.executable, FOLDER / "tests" / "one_job.py", log], env=environment)

@@ -1,0 +1,115 @@
+"""KEDA's query to three servers under the configuration of production, and its decision.
+
+The query and the way from one server to the next are those of the scaler `nats-jetstream`; the
+decision is that of a ScaledJob of the strategy `default` (KEDA 2.20).
+"""
+
+import asyncio
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarker.queue import CLASSES
+from common.bus import NatsBus
+from common.contracts.measuring import MEASURE
+from common.jobs import STREAM, Jobs, consumer_name, pull
+
+from .conftest import NAMES, Cluster, start_worker
+
+ACCOUNT = "LILYPAD"
+QUESTION = "/jsz?acc={account}&config=true&consumers=true"
+CONSUMER = consumer_name(MEASURE, "cpu")
+MAX_REPLICAS = 3
+JOBS = 5
+
+
+def consumer(cluster: Cluster, host: str, account: str = ACCOUNT) -> dict[str, Any] | None:
+    """Return a server's report on the consumer; None if it has none."""
+    answer: Any = cluster.ask(host, QUESTION.format(account=account))
+    for one in answer.get("account_details") or []:
+        for stream in one.get("stream_detail") or []:
+            for found in stream.get("consumer_detail") or []:
+                if one["name"] == account and (stream["name"], found["name"]) == (STREAM, CONSUMER):
+                    return dict(found)
+    return None
+
+
+def lag(cluster: Cluster, host: str) -> int:
+    """Go from the server that was asked to the consumer's leader, as KEDA does."""
+    varz: Any = cluster.ask(host, "/varz")
+    assert not varz.get("connect_urls"), "KEDA would take these addresses for the servers'"
+    names = {address: name for name, address in cluster.hosts.items()}
+    for url in varz["cluster"]["urls"]:
+        # In a cluster the address contains the name: nats-1.nats:6222.
+        node = names[url.split(":")[0]]
+        found = consumer(cluster, cluster.hosts[node])
+        if found is not None and found["cluster"]["leader"] == node:
+            return int(found["num_pending"] + found["num_ack_pending"])
+    raise AssertionError("leader node not found")
+
+
+async def prepare(control: NatsBus, count: int) -> Jobs:
+    jobs = Jobs(control)
+    await jobs.prepare(MEASURE, CLASSES)
+    await jobs.js.purge_stream(STREAM)
+    for number in range(count):
+        await control.client.jetstream().publish(
+            f"{MEASURE.subject}.cpu", b"{}", headers={"Lilypad-Job-Id": f"job-{number}"}
+        )
+    return jobs
+
+
+async def test_every_server_leads_to_the_true_lag_with_jobs_under_way(
+    cluster: Cluster, control: NatsBus, worker: NatsBus
+) -> None:
+    await prepare(control, JOBS)
+    async for delivery in pull(worker, MEASURE, "cpu"):
+        # One is under way, and counts until it is done.
+        for name in NAMES:
+            assert await asyncio.to_thread(lag, cluster, cluster.hosts[name]) == JOBS
+        await delivery.acknowledge()
+        break
+    for name in NAMES:
+        assert await asyncio.to_thread(lag, cluster, cluster.hosts[name]) == JOBS - 1
+
+
+async def test_an_account_that_is_not_configured_has_no_consumer(
+    cluster: Cluster, control: NatsBus
+) -> None:
+    await prepare(control, 1)
+    for name in NAMES:
+        for account in ("$G", "OTHER"):
+            assert await asyncio.to_thread(consumer, cluster, cluster.hosts[name], account) is None
+
+
+async def test_each_stream_is_on_three_servers(control: NatsBus) -> None:
+    jobs = await prepare(control, 0)
+    for stream in (STREAM, "DEAD"):
+        info = await jobs.js.stream_info(stream)
+        assert info.config.num_replicas == 3
+        assert info.cluster is not None
+        assert len(info.cluster.replicas or []) == 2
+
+
+async def test_workers_scale_from_zero_and_back_and_each_job_is_done_once(
+    cluster: Cluster, control: NatsBus, tmp_path: Path
+) -> None:
+    await prepare(control, JOBS)
+    log = tmp_path / "done"
+    running: list[Any] = []
+    most = 0
+    while True:
+        waiting = await asyncio.to_thread(lag, cluster, cluster.hosts["nats-0"])
+        running = [process for process in running if process.poll() is None]
+        if not waiting and not running:
+            break
+        # maxScale = ceil(lag / lagThreshold), at most maxReplicaCount; `default` takes off those
+        # that run.
+        scale = min(math.ceil(waiting / 1), MAX_REPLICAS)
+        running += [start_worker(cluster, log) for _ in range(scale - len(running))]
+        most = max(most, len(running))
+        await asyncio.sleep(0.5)
+    assert most == MAX_REPLICAS
+    done = Counter(log.read_text().split())
+    assert done == {f"job-{number}": 1 for number in range(JOBS)}

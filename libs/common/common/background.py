@@ -1,0 +1,128 @@
+"""Background work: tasks that are not awaited, work as long-lived as its process, and retries."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+
+from common.errors import ServiceError
+
+log = structlog.get_logger()
+
+Result = TypeVar("Result")
+# Pause between two attempts to reach a dependency that is still starting.
+RETRY_PAUSE_S = 0.5
+# Longer than any work takes to end in order, such as a last write.
+CANCEL_AGAIN_AFTER_S = 10.0
+
+
+class Background:
+    """Tasks that are not awaited; asyncio alone could garbage-collect them before they end."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Start a task and hold it until it ends; asyncio logs its exception."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __iter__(self) -> Iterator[asyncio.Task[Any]]:
+        return iter(tuple(self._running))
+
+
+class Repeated:
+    """Periodic work: runs every `every_s` seconds, and whenever it is woken."""
+
+    def __init__(self, work: Callable[[], Awaitable[object]], every_s: float) -> None:
+        self.work = work
+        self.every_s = every_s
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Run the work now, or once more if it is running."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Repeat the work forever; a failure is logged and retried in the next round."""
+        while True:
+            self._woken.clear()
+            try:
+                await self.work()
+            except ServiceError as error:  # a dependency is unavailable
+                log.warning("put off", work=self.work.__qualname__, error=error.message)
+            except Exception:
+                log.exception("background work failed", work=self.work.__qualname__)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.every_s):
+                    await self._woken.wait()
+
+
+async def end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they end.
+
+    A cancellation can get lost: `asyncio.wait_for` of Python 3.11, in which a pool of connections
+    waits, ignores one that comes together with what it waits for.
+    """
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=CANCEL_AGAIN_AFTER_S)
+
+
+@asynccontextmanager
+async def lasting(*works: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Future[Any]]:
+    """Run work that lasts as long as its process beside a block, and cancel it afterwards.
+
+    Yields a future that is done as soon as one of the works has ended, which none should: the block
+    then has to stop in order. Leaving it raises the work's error, so that the process ends with a
+    failure, and is started again.
+
+    Raises:
+        RuntimeError: a work returned; any exception that a work raised.
+    """
+    tasks = [
+        asyncio.create_task(work, name=getattr(work, "__qualname__", repr(work))) for work in works
+    ]
+    first = asyncio.ensure_future(asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
+    try:
+        yield first
+    finally:
+        ended = [task for task in tasks if task.done()]
+        await end(tasks)
+        first.cancel()
+    for task in ended:
+        log.error("background work ended", work=task.get_name(), error=repr(task.exception()))
+        raise task.exception() or RuntimeError(f"background work ended: {task.get_name()}")
+
+
+async def retry(
+    attempt: Callable[[], Awaitable[Result]],
+    *errors: type[Exception],
+    waiting_for: str,
+    pause_s: float = RETRY_PAUSE_S,
+    timeout_s: float | None = None,
+) -> Result:
+    """Repeat `attempt` while it raises one of `errors`, and return its result.
+
+    `waiting_for` names the dependency in the log. After `timeout_s`, if given,
+    the error is raised.
+    """
+    now = asyncio.get_running_loop().time
+    start = now()
+    while True:
+        try:
+            return await attempt()
+        except errors as error:
+            if timeout_s is not None and now() - start > timeout_s:
+                raise
+            log.warning("waiting", dependency=waiting_for, error=str(error).strip() or repr(error))
+            await asyncio.sleep(pause_s)

@@ -1,0 +1,33 @@
+"""Accounts' own tokens for the Hub: the gateway's, used for their requests and runs alone."""
+
+from pydantic import Field
+
+from common.contracts import Message, Rpc
+
+
+class HubTokenRequest(Message):
+    account: str
+
+
+class HubToken(Message):
+    """An account's token; None without one. It crosses the bus in replies, which nothing stores."""
+
+    token: str | None = Field(None, repr=False)
+
+
+class HubTokenCheck(Message):
+    token: str = Field(repr=False)
+
+
+class HubIdentity(Message):
+    """Whom the Hub knows by a token."""
+
+    user: str = Field(description="The Hub's name of the user whose token it is.")
+    role: str = Field(description="Role of the token on the Hub, such as `read` or `fineGrained`.")
+
+
+HUB_TOKEN = Rpc("rpc.gateway.hub_token", HubTokenRequest, HubToken, timeout=2.0, repeatable=True)
+# Refused with InvalidRequest for a token that the Hub does not accept.
+CHECK_HUB_TOKEN = Rpc(
+    "rpc.generator.check_hub_token", HubTokenCheck, HubIdentity, timeout=14.0, repeatable=True
+)

@@ -1,0 +1,180 @@
+"""Recording: metrics of models on their way into the database."""
+
+from array import array
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, FailFast, Field, StringConstraints
+
+from common.contracts import Input, Message, Rpc
+from common.contracts.timestamps import Timestamp, to_us
+from common.faults import Hint
+
+MAX_RECORDS = 10_000
+# As many samples as fit into one message on the bus: 10,000 records of the five usual metrics.
+MAX_SAMPLES = 50_000
+MAX_METRICS = 64
+# The largest window of `/monitor`: no answer includes an older sample.
+MAX_AGE = timedelta(days=365)
+
+# Units: samples/s, ms, MiB, MiB, USD.
+USUAL_METRICS = (
+    "throughput",
+    "latency",
+    "memory_usage",
+    "gpu_memory_usage",
+    "cost_per_inference",
+)
+
+ModelId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    Hint('must be 1 to 256 characters without control characters, such as "openai/gpt2"'),
+    Field(description="Any name, usually the model's id on the Hub.", examples=["openai/gpt2"]),
+]
+MetricName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$"),
+    Hint("a metric's name holds 1 to 64 of a-z, 0-9 and _, a letter first, such as val_loss"),
+]
+# Metrics that cannot be negative, also when measured at one batch size.
+NON_NEGATIVE_METRICS = frozenset({*USUAL_METRICS, "memory_limit", "gpu_memory_limit", "batch_size"})
+# Beyond any measurement, and far enough below the largest float for squares and sums.
+Value = Annotated[float, Field(ge=-1e100, le=1e100)]
+
+
+def _check_signs(metrics: dict[str, float]) -> dict[str, float]:
+    if min(metrics.values()) < 0:
+        for name, value in metrics.items():
+            if value < 0 and name.partition("_batch_")[0] in NON_NEGATIVE_METRICS:
+                raise ValueError(f"{name} cannot be negative; record it as 0 or more")
+    return metrics
+
+
+def _check_age(moment: datetime) -> datetime:
+    oldest = datetime.now(UTC) - MAX_AGE
+    if moment < oldest:
+        raise ValueError(
+            f"the time is before {oldest:%Y-%m-%dT%H:%M:%SZ}, and no answer goes back further"
+            f" than {MAX_AGE.days} days; is the clock right?"
+        )
+    return moment
+
+
+RecordedAt = Annotated[Timestamp, AfterValidator(_check_age)]
+
+
+class Record(Input):
+    """Metrics of one moment. The same model, time and metric again counts once."""
+
+    model_id: ModelId
+    timestamp: RecordedAt | None = Field(
+        None,
+        description="RFC 3339, to the microsecond, at most 365 days ago; now by default.",
+    )
+    metrics: Annotated[
+        dict[MetricName, Value],
+        Field(min_length=1, max_length=MAX_METRICS),
+        AfterValidator(_check_signs),
+    ] = Field(
+        description="throughput in samples/s, latency in ms, memory_usage and "
+        "gpu_memory_usage in MiB, cost_per_inference in USD, and any others.",
+        examples=[{"throughput": 120.5, "latency": 8.3}],
+    )
+
+
+class Records(Input):
+    """Records that are stored together: all of them, or none."""
+
+    # Report the first wrong record, not ten thousand.
+    records: Annotated[list[Record], Field(min_length=1, max_length=MAX_RECORDS), FailFast()] = (
+        Field(
+            description="Up to 10,000 records, with 50,000 values in all.",
+            examples=[[{"modelId": "openai/gpt2", "metrics": {"latency": 8.3}}]],
+        )
+    )
+
+
+class Samples(Message):
+    """Records as columns, which need an eighth of the bytes and no parsing.
+
+    Little-endian arrays: for each record the model (uint16, an index into
+    `models`), the time (int64, microseconds since 2000; 0 stands for now) and
+    the number of its metrics (uint16); for each of those, one after the other,
+    the metric (uint16, an index into `metrics`) and the value (float64).
+    """
+
+    models: list[str]
+    metrics: list[str]
+    model: bytes
+    at: bytes
+    size: bytes
+    metric: bytes
+    value: bytes
+
+    @classmethod
+    def from_records(cls, records: Iterable[Record]) -> "Samples":
+        models: dict[str, int] = {}
+        metrics: dict[str, int] = {}
+        model, size, metric = array("H"), array("H"), array("H")
+        at, value = array("q"), array("d")
+        for record in records:
+            model.append(models.setdefault(record.model_id, len(models)))
+            time = record.timestamp
+            at.append(0 if time is None else to_us(time))
+            size.append(len(record.metrics))
+            value.extend(record.metrics.values())
+            try:
+                metric.extend([metrics[name] for name in record.metrics])
+            except KeyError:
+                metric.extend([metrics.setdefault(n, len(metrics)) for n in record.metrics])
+        return cls.model_construct(
+            models=list(models),
+            metrics=list(metrics),
+            model=model.tobytes(),
+            at=at.tobytes(),
+            size=size.tobytes(),
+            metric=metric.tobytes(),
+            value=value.tobytes(),
+        )
+
+
+class Recorded(Message):
+    """Committed, and visible to the next request."""
+
+    status: Literal["success"] = Field(
+        "success", description="Always `success`: the samples are committed."
+    )
+    duplicates: int = Field(
+        0,
+        exclude_if=lambda count: not count,
+        description="Values ignored because their model, metric and time were recorded before."
+        " Absent if there are none.",
+    )
+
+
+# Bytes counted per stored sample: its row and its index entry in PostgreSQL.
+SAMPLE_BYTES = 100
+
+
+class StorageRequest(Message):
+    """Ask what the account has stored."""
+
+
+class StorageUse(Message):
+    """Storage that the account uses, and its limits."""
+
+    samples: int = Field(description="Samples stored for the account.")
+    bytes: int = Field(description=f"Of samples, at {SAMPLE_BYTES} bytes each.")
+    max_bytes: int = Field(description="Beyond it recording is refused, with code 1005.")
+    staged_samples: int = Field(description="Samples older than a day that wait to be merged.")
+    max_staged_samples: int = Field(description="Most samples that may wait to be merged.")
+    series: int = Field(description="Pairs of model and metric.")
+    max_series: int = Field(description="Most series that the account may have.")
+
+
+STORAGE = Rpc("rpc.metrics.storage", StorageRequest, StorageUse, timeout=1.8, repeatable=True)
+
+# Short enough that a caller learns within two seconds that the database is unavailable.
+RECORD = Rpc("rpc.metrics.record", Samples, Recorded, timeout=1.8)

@@ -1,0 +1,74 @@
+"""Encryption of secrets in the database, with the operator's keys.
+
+Fernet (AES-128-CBC with HMAC-SHA256). The first key encrypts, every key decrypts: a new key goes
+in front, and an old one is dropped once nothing needs it.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import orjson
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from pydantic import BeforeValidator, SecretStr
+from pydantic_settings import NoDecode
+
+from common.errors import Unavailable
+
+
+class Encryption:
+    """Encrypts with the first of the Fernet `keys`; without a key nothing can be encrypted."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
+
+    @classmethod
+    def of(cls, keys: "EncryptionKeys") -> "Encryption":
+        """Encrypt with the keys of a service's settings."""
+        return cls([key.get_secret_value() for key in keys])
+
+    @property
+    def possible(self) -> bool:
+        """Whether the operator has set any keys."""
+        return self._fernet is not None
+
+    def encrypt(self, text: str, owner: str) -> bytes:
+        """Encrypt a text so that it decrypts for its owner alone.
+
+        Raises:
+            Unavailable: the operator has set no keys.
+        """
+        if self._fernet is None:
+            raise Unavailable(
+                "this server cannot keep secrets: its operator has to set ENCRYPTION_KEYS"
+            )
+        return self._fernet.encrypt(orjson.dumps([owner, text]))
+
+    def decrypt(self, encrypted: bytes, owner: str, max_age_s: int | None = None) -> str | None:
+        """Return the text; None if it is another owner's, too old, or its key was dropped."""
+        if self._fernet is None:
+            return None
+        try:
+            found_owner, text = orjson.loads(self._fernet.decrypt(encrypted, max_age_s))
+        except InvalidToken:
+            return None
+        return str(text) if found_owner == owner else None
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    keys = tuple(key.strip() for key in value.split(",") if key.strip())
+    try:
+        Encryption(keys)
+    except ValueError:
+        raise ValueError("list keys that python -m common.encryption has printed") from None
+    return keys
+
+
+# A setting: keys separated by commas.
+EncryptionKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(Fernet.generate_key().decode() + "\n")

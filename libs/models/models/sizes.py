@@ -1,0 +1,186 @@
+"""Memory that inference needs besides the weights, computed from the sizes in a model's configs.
+
+    cache        of a decoder (`models.cache`); each of the texts that the model weighs against each
+                 other (beams) has its own
+    logits       batch x vocabulary x 4: the last token's, where the model writes; every token's,
+                 where it fills masks
+    activations  batch x tokens x (8 x hidden + 2 x intermediate) x bytes: one layer's, since
+                 inference keeps no other; with the reference attention also
+                 batch x heads x tokens^2 x 4; the largest of the model's parts
+    diffusion    the denoiser's for the text and its opposite at once, or the decoder's of pictures,
+                 whichever is larger: four maps of its first level at the picture's full size
+
+Sizes that neither the config nor the library gives are guessed from the weights, generously:
+activations of a quarter of them per input, and the cache of a decoder that is 1,024 wide.
+"""
+
+from dataclasses import dataclass
+
+from models.cache import cache_bytes, image_tokens
+from models.config import Config, first, hidden_size, number, sight_part, text_part
+from models.dtypes import MIB
+from models.tasks import Task
+
+# Longer than most inputs. A model's own limit may be 128k tokens, and each of them needs memory.
+MAX_TOKENS = 8192
+# A decoder's cache grows relative to its weights the narrower it is; large ones are at least this
+# wide.
+MIN_WIDTH = 1024
+# The largest vocabularies in use.
+MAX_VOCABULARY = 2**18
+# The limit assumed for a model that names none.
+USUAL_TOKENS = 2048
+# Architectures whose positions begin after the padding token's id, which is 1.
+SHIFTED = frozenset(
+    ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "longformer", "mpnet", "roberta")
+) | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
+# Numbers that MusicGen's audio decoder holds at once: 30 s at 32 kHz, four maps of 64 filters.
+MUSIC = 30 * 32_000 * 4 * 64
+# The largest number of beams that a caller may request.
+MAX_BEAMS = 16
+# Defaults for models that name no size: an image's side in pixels, and a video's frames.
+USUAL_SIDE = 1024
+USUAL_FRAMES = 81
+# Side in pixels of one token in the transformer of a video or flow model.
+TOKEN_SIDE = 16
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory in bytes; `guessed` names the parts that were estimated without a size."""
+
+    cache: int = 0
+    logits: int = 0
+    activations: int = 0
+    guessed: frozenset[str] = frozenset()
+
+    @property
+    def total(self) -> int:
+        return self.cache + self.logits + self.activations
+
+
+def footprint(
+    config: Config, task: Task, *, batch: int, tokens: int, width: int, eager: bool, weights: int
+) -> Footprint:
+    """Compute the memory that a batch needs beside the weights.
+
+    Args:
+        config: what `config.read`, or `config.complete`, makes of the model's own.
+        task: the row.
+        batch: inputs at once.
+        tokens: of each input.
+        width: bytes of one number.
+        eager: whether attention writes out its matrix.
+        weights: bytes; what is guessed is guessed from these.
+    """
+    if "denoiser" in config:
+        return Footprint(activations=batch * diffusion_bytes(config, task, width))
+    text = text_part(config)
+    parts = [part for part in (text, sight_part(config)) if hidden_size(part)]
+    composes = config.get("model_type") == "musicgen"
+    writes = task.generates or composes or hears_and_writes(config, task)
+    # Each beam has its own cache and logits; music is generated with and without its text at once,
+    # for classifier-free guidance.
+    times = 2 if composes else min(number(config, "num_beams") or 1, MAX_BEAMS)
+    written = batch * times if writes else batch
+    kept = cache_bytes(config, batch=written, tokens=tokens, width=width) if writes else 0
+    words = number(text, "vocab_size")
+    if words is None and (writes or task.every_logit):
+        words, guessed = MAX_VOCABULARY, {"logits"}
+    else:
+        guessed = set()
+    if kept is None:
+        # A layer has 12 x width^2 weights, and caches 2 x width numbers per token.
+        kept = written * tokens * weights // (6 * MIN_WIDTH)
+        guessed.add("cache")
+    if parts:
+        activations = max(
+            batch * activation_bytes(part, _tokens_in(part, text, tokens, task), width, eager=eager)
+            for part in parts
+        )
+    else:
+        activations = batch * max(weights // 4, 64 * MIB)
+        guessed.add("activations")
+    if composes:
+        activations = max(activations, batch * MUSIC * width)
+    return Footprint(
+        cache=kept,
+        logits=written * (words or 0) * 4 * (tokens if task.every_logit else 1),
+        activations=activations,
+        guessed=frozenset(guessed),
+    )
+
+
+def max_tokens_of(config: Config, task: Task) -> int | None:
+    """Return the longest text that the model reads, in tokens; None if it names no limit."""
+    if task.takes in {"image", "audio"}:
+        return None
+    positions = number(text_part(config), "max_position_embeddings", "n_positions")
+    return (
+        max(positions - 2, 1)
+        if positions and str(config.get("model_type")) in SHIFTED
+        else positions
+    )
+
+
+def tokens_of(config: Config, task: Task) -> int:
+    """Return the longest input of the module, in tokens (patches, for an image alone)."""
+    # Page retrieval reads the page as an image; for other questions the text has the limit.
+    takes_text = task.texts and not task.reads_pictures
+    if task.takes == "image" and not task.generates and not takes_text:
+        return image_tokens(sight_part(config))
+    text = text_part(config)
+    # The audio has more tokens than its transcript.
+    audio_positions = (
+        number(text, "max_source_positions") if hears_and_writes(config, task) else None
+    )
+    positions = (
+        audio_positions
+        or number(text, "max_position_embeddings", "n_positions", "n_ctx")
+        or USUAL_TOKENS
+    )
+    if str(config.get("model_type")) in SHIFTED:
+        positions = max(positions - 2, 1)
+    return min(positions, MAX_TOKENS)
+
+
+def hears_and_writes(config: Config, task: Task) -> bool:
+    """Return whether the model is an audio encoder with a text decoder, like Whisper."""
+    return task.transcribes and bool(number(config, "decoder_layers"))
+
+
+def diffusion_bytes(config: Config, task: Task, width: int) -> int:
+    """Return the memory of one image or video in a pipeline's denoiser and decoder, in bytes."""
+    denoiser, vae = config["denoiser"], config.get("vae") or {}
+    levels = vae.get("block_out_channels")
+    scale = 2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 8
+    sample = number(denoiser, "sample_size")
+    side = sample * (scale if vae else 1) if sample else USUAL_SIDE
+    if channels := first(denoiser.get("block_out_channels")):
+        # The first level, which has the most pixels: four maps of twice its channels.
+        seen = (side // (scale if vae else 1)) ** 2 * channels * 8 * width
+    else:
+        frames = (USUAL_FRAMES // 4 + 1) if task.returns.has("video") else 1
+        tokens = (side // TOKEN_SIDE) ** 2 * frames
+        heads = number(denoiser, "num_attention_heads") or 16
+        hidden = heads * (number(denoiser, "attention_head_dim") or 64)
+        seen = tokens * 16 * hidden * width
+    # Videos are decoded a few frames at a time.
+    decoded = side**2 * (first(levels) or 128) * 2 * 4 * width if vae else 0
+    return max(2 * seen, decoded)
+
+
+def _tokens_in(part: Config, text: Config, tokens: int, task: Task) -> int:
+    if part is not text:
+        return image_tokens(part)
+    # Some models process image and text with the same layers.
+    both = task.texts and number(part, "patch_size")
+    return tokens + image_tokens(part) if both else tokens
+
+
+def activation_bytes(part: Config, tokens: int, width: int, *, eager: bool) -> int:
+    hidden = hidden_size(part) or 0
+    heads = number(part, "num_attention_heads", "encoder_attention_heads", "n_head", "n_heads")
+    inner = number(part, "intermediate_size", "encoder_ffn_dim", "d_ff", "n_inner", "hidden_dim")
+    size = tokens * (8 * hidden + 2 * (inner or 4 * hidden)) * width
+    return size + (heads or number(part, "num_heads") or 1) * tokens**2 * 4 * eager

@@ -1,0 +1,98 @@
+"""The rows of diffusers.
+
+Their `classes` are pipelines' names (`_class_name` of model_index.json): those that the tests run,
+and no others.
+"""
+
+from dataclasses import replace
+
+from models.tasks.row import Parameter, Returns, Task
+
+STEPS = Parameter("steps", "integer", "Steps of denoising: more take longer.", 30, 1, 1000)
+PROMPT = Parameter("prompt", "string", "What is to be seen.", "")
+NEGATIVE = Parameter("negative_prompt", "string", "What is not to be seen.")
+GUIDANCE = Parameter("guidance", "number", "How closely the text is followed.", None, 0, 50)
+WIDTH = Parameter("width", "integer", "In pixels.", None, 8, 4096)
+HEIGHT = Parameter("height", "integer", "In pixels.", None, 8, 4096)
+FRAMES = Parameter("frames", "integer", "Pictures in the video.", None, 1, 512)
+STRENGTH = Parameter("strength", "number", "How much of the input may change.", None, 0.01, 1)
+
+IMAGE = Returns({"image": "image"})
+VIDEO = Returns({"video": "video", "frames": "integer"}, note="`frames` is its length.")
+SHAPE = Returns({"shape": "shape", "corners": "integer", "triangles": "integer"})
+
+
+def _task(tag: str, takes: str, returns: Returns, classes: tuple[str, ...], **more: object) -> Task:
+    loads = ("DiffusionPipeline",)
+    [made, *_] = returns.fields
+    return Task(tag, "diffusers", f"{made}_diffusion", takes, returns, classes, loads, **more)  # type: ignore[arg-type]  # takes and more are a row's own fields
+
+
+TO_VIDEO = _task(
+    "image-to-video",
+    "image",
+    VIDEO,
+    ("WanImageToVideoPipeline", "LTXImageToVideoPipeline"),
+    parameters=(PROMPT, STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT, FRAMES),
+)
+
+DIFFUSION = (
+    _task(
+        "unconditional-image-generation",
+        "number",
+        IMAGE,
+        ("DDPMPipeline", "DDIMPipeline"),
+        parameters=(STEPS,),
+        measured=True,
+    ),
+    _task(
+        "text-to-image",
+        "text",
+        IMAGE,
+        (
+            *("StableDiffusionPipeline", "StableDiffusionXLPipeline"),
+            *("StableDiffusion3Pipeline", "FluxPipeline"),
+        ),
+        parameters=(STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT),
+        measured=True,
+    ),
+    _task(
+        "image-to-image",
+        "image",
+        IMAGE,
+        (
+            *("StableDiffusionImg2ImgPipeline", "StableDiffusionXLImg2ImgPipeline"),
+            "StableDiffusionInstructPix2PixPipeline",
+        ),
+        parameters=(PROMPT, STEPS, GUIDANCE, NEGATIVE, STRENGTH),
+        measured=True,
+    ),
+    _task(
+        "image-text-to-image",
+        "image",
+        IMAGE,
+        (
+            *("StableDiffusionInstructPix2PixPipeline", "StableDiffusionImg2ImgPipeline"),
+            "StableDiffusionXLImg2ImgPipeline",
+        ),
+        parameters=(PROMPT, STEPS, GUIDANCE, NEGATIVE, STRENGTH),
+    ),
+    _task(
+        "text-to-video",
+        "text",
+        VIDEO,
+        ("WanPipeline", "LTXPipeline"),
+        parameters=(STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT, FRAMES),
+    ),
+    TO_VIDEO,
+    replace(TO_VIDEO, tag="image-text-to-video"),
+    _task(
+        "video-to-video",
+        "video",
+        VIDEO,
+        ("WanVideoToVideoPipeline",),
+        parameters=(PROMPT, STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT, STRENGTH),
+    ),
+    _task("text-to-3d", "text", SHAPE, ("ShapEPipeline",), parameters=(STEPS, GUIDANCE)),
+    _task("image-to-3d", "image", SHAPE, ("ShapEImg2ImgPipeline",), parameters=(STEPS, GUIDANCE)),
+)

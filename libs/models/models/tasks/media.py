@@ -1,0 +1,238 @@
+"""The rows of transformers for tasks on one image, audio clip, video or series.
+
+Where a row lists whole class names, only those are proven to run without libraries that a module
+lacks.
+"""
+
+from models.tasks.row import FOUND_BOXES, RANKED_LABELS, TOP_K, Parameter, Returns, Task
+
+LABELS = Parameter(
+    "candidate_labels",
+    "string",
+    "The labels to choose from, separated by commas.",
+    "person, animal",
+)
+SPEECH = Returns({"audio": "audio", "sampling_rate": "integer", "seconds": "number"})
+
+AUDIO = (
+    Task(
+        "automatic-speech-recognition",
+        "transformers",
+        "speech",
+        "audio",
+        Returns(
+            {"text": "string"},
+            note="With `timestamps` there is also `chunks`: a list of {text, timestamp}.",
+        ),
+        ("ForCTC", "ForTDT", "WhisperForConditionalGeneration"),
+        ("AutoModelForCTC", "AutoModelForTDT", "AutoModelForSpeechSeq2Seq"),
+        parameters=(Parameter("timestamps", "boolean", "Whether to say when.", False),),
+        texts=True,
+        transcribes=True,
+        measured=True,
+    ),
+    Task(
+        "audio-classification",
+        "transformers",
+        "audio_classification",
+        "audio",
+        Returns(
+            {"label": "string", "score": "number"},
+            many=True,
+            ranked=True,
+            note="A sound longer than the model hears is cut at its end.",
+        ),
+        ("ForAudioClassification", "ForSequenceClassification"),
+        ("AutoModelForAudioClassification",),
+        parameters=(TOP_K,),
+        measured=True,
+    ),
+    Task(
+        "text-to-speech",
+        "transformers",
+        "text_to_audio",
+        "text",
+        SPEECH,
+        ("VitsModel",),
+        ("AutoModelForTextToWaveform", "AutoModelForTextToSpectrogram"),
+    ),
+    Task(
+        "text-to-audio",
+        "transformers",
+        "text_to_audio",
+        "text",
+        SPEECH,
+        ("VitsModel", "MusicgenForConditionalGeneration"),
+        ("AutoModelForTextToWaveform", "AutoModelForTextToSpectrogram"),
+    ),
+)
+
+IMAGES = (
+    Task(
+        "image-classification",
+        "transformers",
+        "vision",
+        "image",
+        RANKED_LABELS,
+        ("ForImageClassification", "ForImageClassificationWithTeacher"),
+        ("AutoModelForImageClassification",),
+        parameters=(TOP_K,),
+        measured=True,
+    ),
+    Task(
+        "image-feature-extraction",
+        "transformers",
+        "vision",
+        "image",
+        Returns(bare="the last hidden state: a list of vectors, one per patch"),
+        auto_classes=("AutoModel",),
+        measured=True,
+    ),
+    Task(
+        "object-detection",
+        "transformers",
+        "vision",
+        "image",
+        FOUND_BOXES,
+        ("ForObjectDetection",),
+        ("AutoModelForObjectDetection",),
+        batch_size=1,
+        parameters=(Parameter("threshold", "number", "Least score to answer.", 0.5, 0, 1),),
+        measured=True,
+    ),
+    Task(
+        "zero-shot-image-classification",
+        "transformers",
+        "zero_shot_image",
+        "image",
+        RANKED_LABELS,
+        ("Model",),
+        ("AutoModelForZeroShotImageClassification",),
+        parameters=(LABELS,),
+        texts=True,
+    ),
+    Task(
+        "zero-shot-object-detection",
+        "transformers",
+        "zero_shot_detection",
+        "image",
+        FOUND_BOXES,
+        ("ForObjectDetection",),
+        ("AutoModelForZeroShotObjectDetection",),
+        batch_size=1,
+        parameters=(
+            LABELS,
+            Parameter("threshold", "number", "Least score to answer.", 0.1, 0, 1),
+        ),
+        texts=True,
+    ),
+    Task(
+        "image-segmentation",
+        "transformers",
+        "segmentation",
+        "image",
+        Returns({"label": "string", "score": "number", "mask": "mask"}, many=True),
+        (
+            "ForSemanticSegmentation",
+            "Mask2FormerForUniversalSegmentation",
+            "MaskFormerForInstanceSegmentation",
+        ),
+        (
+            "AutoModelForImageSegmentation",
+            "AutoModelForSemanticSegmentation",
+            "AutoModelForInstanceSegmentation",
+            "AutoModelForUniversalSegmentation",
+        ),
+        measured=True,
+    ),
+    Task(
+        "mask-generation",
+        "transformers",
+        "mask_generation",
+        "image",
+        Returns({"score": "number", "mask": "mask"}, many=True, ranked=True),
+        ("SamModel",),
+        ("AutoModelForMaskGeneration",),
+        parameters=(
+            Parameter("points", "integer", "Points to try along each side.", 32, 1, 64),
+            Parameter("threshold", "number", "How sure the model is to be.", 0.88, 0, 1),
+            Parameter("stability", "number", "How clear a mask's edge is to be.", 0.95, 0, 1),
+        ),
+    ),
+    Task(
+        "depth-estimation",
+        "transformers",
+        "depth",
+        "image",
+        Returns(
+            {"predicted_depth": "vectors", "depth": "image"},
+            note="`predicted_depth` is rows of numbers.",
+        ),
+        ("ForDepthEstimation",),
+        ("AutoModelForDepthEstimation",),
+        measured=True,
+    ),
+    Task(
+        "image-to-image",
+        "transformers",
+        "super_resolution",
+        "image",
+        Returns({"image": "image", "width": "integer", "height": "integer"}),
+        ("ForImageSuperResolution",),
+        ("AutoModelForImageToImage",),
+        processor="AutoImageProcessor",
+    ),
+    Task(
+        "keypoint-detection",
+        "transformers",
+        "keypoint_detection",
+        "image",
+        Returns(
+            {"x": "number", "y": "number", "score": "number", "descriptor": "vector"},
+            many=True,
+            ranked=True,
+            note="`x` and `y` are pixels.",
+        ),
+        ("ForKeypointDetection",),
+        ("AutoModelForKeypointDetection",),
+        processor="AutoImageProcessor",
+        parameters=(
+            Parameter("threshold", "number", "Least score to answer.", 0.0, 0, 1),
+            Parameter("top_k", "integer", "Most points to answer.", 1000, 1, 10_000),
+        ),
+    ),
+)
+
+OTHER = (
+    Task(
+        "video-classification",
+        "transformers",
+        "video_classification",
+        "video",
+        RANKED_LABELS,
+        ("ForVideoClassification",),
+        ("AutoModelForVideoClassification",),
+        processor="AutoImageProcessor",
+        parameters=(TOP_K,),
+    ),
+    Task(
+        "time-series-forecasting",
+        "transformers",
+        "forecasting",
+        "series",
+        Returns(
+            {"mean": "numbers", "quantiles": "vectors"},
+            note="Each has one entry per step ahead; `quantiles` a number for each quantile.",
+        ),
+        ("ForPrediction",),
+        ("AutoModelForTimeSeriesPrediction",),
+        parameters=(
+            Parameter("horizon", "integer", "Steps to look ahead.", 16, 1, 4096),
+            Parameter(
+                "frequency", "integer", "0: days or finer; 1: weeks, months; 2: rarer.", 0, 0, 2
+            ),
+        ),
+    ),
+)
+
+MEDIA = (*AUDIO, *IMAGES, *OTHER)

@@ -1,0 +1,155 @@
+"""The rows of transformers for tasks with several kinds of input at once."""
+
+from models.tasks.row import INPUTS, Parameter, Returns, Task
+
+QUESTION = Parameter("question", "string", "The question.")
+NEW_TOKENS = Parameter("max_new_tokens", "integer", "Most tokens to write.", 128, 1, 32_768)
+PROMPT = Parameter("text", "string", "What to do, or how the answer begins.")
+GENERATED = Returns({"generated_text": "string"}, note="The input itself is left out.")
+ASKED = {"text": "What is it?"}
+# The image, video or audio comes before the text.
+CONVERSES = ("ForConditionalGeneration", "ForCausalLM", "EncoderDecoderModel")
+
+MULTIMODAL = (
+    Task(
+        "image-text-to-text",
+        "transformers",
+        "multimodal",
+        "image",
+        GENERATED,
+        CONVERSES,
+        ("AutoModelForImageTextToText",),
+        processor="AutoProcessor",
+        parameters=(PROMPT, NEW_TOKENS),
+        example=ASKED,
+        generates=True,
+        texts=True,
+    ),
+    Task(
+        "image-to-text",
+        "transformers",
+        "multimodal",
+        "image",
+        GENERATED,
+        CONVERSES,
+        ("AutoModelForImageTextToText",),
+        processor="AutoProcessor",
+        parameters=(PROMPT, NEW_TOKENS),
+        generates=True,
+        texts=True,
+    ),
+    Task(
+        "video-text-to-text",
+        "transformers",
+        "multimodal",
+        "video",
+        GENERATED,
+        CONVERSES,
+        ("AutoModelForImageTextToText",),
+        processor="AutoProcessor",
+        parameters=(
+            PROMPT,
+            Parameter("frames", "integer", "Pictures to look at, evenly spaced.", 8, 1, 256),
+            NEW_TOKENS,
+        ),
+        example=ASKED,
+        generates=True,
+        texts=True,
+    ),
+    Task(
+        "audio-text-to-text",
+        "transformers",
+        "multimodal",
+        "audio",
+        GENERATED,
+        CONVERSES,
+        ("AutoModelForMultimodalLM",),
+        processor="AutoProcessor",
+        parameters=(PROMPT, NEW_TOKENS),
+        example=ASKED,
+        generates=True,
+        texts=True,
+    ),
+    Task(
+        "any-to-any",
+        "transformers",
+        "multimodal",
+        "text",
+        Returns(
+            {"generated_text": "string"},
+            note="The input itself is left out. Inputs of any kind; text alone is answered.",
+        ),
+        CONVERSES,
+        ("AutoModelForMultimodalLM",),
+        processor="AutoProcessor",
+        parameters=(
+            *(INPUTS[kind].parameter for kind in ("image", "audio", "video")),
+            NEW_TOKENS,
+        ),
+        generates=True,
+    ),
+    Task(
+        "visual-question-answering",
+        "transformers",
+        "visual_qa",
+        "image",
+        Returns(
+            {"answer": "string", "score": "number"},
+            many=True,
+            ranked=True,
+            note="`score` is null if the model writes its answer.",
+        ),
+        ("ForQuestionAnswering",),
+        ("AutoModelForVisualQuestionAnswering",),
+        processor="AutoProcessor",
+        parameters=(QUESTION, Parameter("top_k", "integer", "How many answers.", 5, 1, 1000)),
+        example={"question": "What is it?"},
+        texts=True,
+    ),
+    Task(
+        "document-question-answering",
+        "transformers",
+        "document_qa",
+        "image",
+        Returns(
+            {"answer": "string", "score": "number", "start": "integer", "end": "integer"},
+            many=True,
+            ranked=True,
+            note="`start` and `end` count words.",
+        ),
+        ("LayoutLMForQuestionAnswering",),
+        ("AutoModelForDocumentQuestionAnswering",),
+        parameters=(
+            QUESTION,
+            Parameter(
+                "words",
+                "string",
+                "The page's words and boxes from an OCR program, as JSON "
+                "[[word, [left, top, right, bottom]], ...], with sides from 0 to 1000.",
+            ),
+            Parameter("top_k", "integer", "How many answers.", 1, 1, 1000),
+        ),
+        example={"question": "What is it?", "words": '[["frog", [0, 0, 500, 100]]]'},
+        texts=True,
+    ),
+    Task(
+        "visual-document-retrieval",
+        "transformers",
+        "document_retrieval",
+        "image",
+        Returns(
+            {"score": "number", "vectors": "vectors"},
+            note="`score`: how well the page answers `query`.",
+        ),
+        ("ColQwen2ForRetrieval",),
+        ("ColQwen2ForRetrieval",),
+        processor="AutoProcessor",
+        parameters=(
+            Parameter("query", "string", "What is asked of the pages."),
+            Parameter("vectors", "boolean", "Whether to answer the pages' vectors.", False),
+        ),
+        example={"query": "What is it?"},
+        texts=True,
+        reads_pictures=True,
+    ),
+)

@@ -1,0 +1,78 @@
+"""The rows of sentence-transformers. Their `classes` are the library's own."""
+
+from models.tasks.row import ASKED, CUT, QUERY, RANK, Parameter, Returns, Task
+
+# The tag of models that turn a text into one vector, if their card names none.
+EMBEDS = "sentence-similarity"
+# The tag of sparse encoders, and the tags that the library writes into their cards.
+SPARSE = "text-retrieval"
+# The tag of rankers, and the one that many of their cards have.
+RANKINGS = ("text-ranking",)
+CLASSIFIES = ("text-classification",)
+DENSE_TAGS = frozenset((EMBEDS, "feature-extraction"))
+
+SENTENCES = (
+    Task(
+        "sentence-similarity",
+        "sentence-transformers",
+        "sentence_similarity",
+        "text",
+        Returns(
+            {"embedding": "vector", "similarity": "number"},
+            note="`similarity` is to `query`, null without one. " + CUT,
+        ),
+        ("SentenceTransformer",),
+        ("SentenceTransformer",),
+        parameters=(QUERY,),
+        example={"query": "Good day"},
+        measured=True,
+    ),
+    Task(
+        "feature-extraction",
+        "sentence-transformers",
+        "embedding",
+        "text",
+        Returns(bare="its embedding: one vector", note=CUT),
+        ("SentenceTransformer",),
+        ("SentenceTransformer",),
+        parameters=(
+            Parameter(
+                "role",
+                "string",
+                "query or document: which of the model's prompts goes before each text.",
+            ),
+        ),
+        measured=True,
+    ),
+    Task(
+        "text-ranking",
+        "sentence-transformers",
+        "reranking",
+        "text",
+        RANK,
+        ("CrossEncoder",),
+        ("CrossEncoder",),
+        head="text-classification",
+        parameters=(QUERY,),
+        example=ASKED,
+        measured=True,
+    ),
+    Task(
+        "text-retrieval",
+        "sentence-transformers",
+        "sparse_retrieval",
+        "text",
+        Returns(
+            {"tokens": "list", "score": "number"},
+            note="`tokens` are its heaviest, each {token, weight}; `score` is that for `query`. "
+            + CUT,
+        ),
+        ("SparseEncoder",),
+        ("SparseEncoder",),
+        parameters=(
+            QUERY,
+            Parameter("top_k", "integer", "Most tokens to answer.", 64, 1, 10_000),
+        ),
+        example=ASKED,
+    ),
+)

@@ -1,0 +1,350 @@
+"""Write which architectures the pinned transformers has for each task, and what they need.
+
+    python libs/models/scripts/architecture_table.py
+
+The generator itself runs without transformers. Every model that has a head of its own for a task is
+made once, without memory, which takes a minute; so the file says what it was made from, and a test
+whether that is still so.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from transformers.cache_utils import get_layer_types_and_kwargs
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES as IMAGE
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
+
+from hub import vision
+from models import config as configs
+from models.config import PARTS, SIZES
+from models.families import STACKS, stack_of, with_vision
+from models.tables import tokenizers
+from models.tasks import LIBRARIES
+from models.tokenizers import class_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tokenizer_table import as_lines
+
+FILE = Path(__file__).parents[1] / "models/architectures.json"
+# The number of a layer or of an expert: what differs between tensors of one kind.
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+TASKS = LIBRARIES["transformers"]
+# Packages that some architectures' processors ask for, and that no family installs.
+ABSENT = {"smolvlm": "num2words", "voxtral": "mistral-common", "voxtral_realtime": "mistral-common"}
+
+
+def of_the_libraries() -> dict[str, dict[str, Any]]:
+    """`served`: the values of `model_type` that can be loaded, by task, and timm's architectures.
+
+    `vision`: by task, those of them that need torchvision or timm. `absent`: by task, those that a
+    module lacks a package for, with its name. `timm`: those whose backbone is one of timm's unless
+    their config says otherwise. `heads`: by task, the weights that each class of an architecture
+    has for it alone. `configs`: by `model_type`, what a config means that says nothing.
+    """
+    known = {task: model_types(task) for task in sorted(TASKS)}
+    needed = {
+        task: {kind: package for kind in kinds if (package := missing_package(task, kind))}
+        for task, kinds in known.items()
+    }
+    vision = {
+        task: [kind for kind, package in kinds.items() if package in installed(task)]
+        for task, kinds in needed.items()
+    }
+    absent = {
+        task: {kind: package for kind, package in kinds.items() if kind not in vision[task]}
+        for task, kinds in needed.items()
+    }
+    served = {
+        task: [kind for kind in kinds if kind not in absent[task]] for task, kinds in known.items()
+    }
+    heads = {
+        task: {kind: names for kind in served[task] if all(names := heads_of(task, kind))}
+        for task in HEADED
+    }
+    return {
+        "made_from": {"digest": recipe()},
+        "served": served
+        | {"timm": of_timm(), "diffusers": of_diffusers()}
+        | {"sentence-transformers": sorted({*served["feature-extraction"], *HALVES})},
+        "vision": vision,
+        "absent": absent,
+        "heads": heads,
+        "timm": dict.fromkeys(over_timm(), True),
+        "configs": {kind: meant(kind) for kind in sorted(CONFIG_MAPPING_NAMES)},
+    }
+
+
+def recipe() -> str:
+    """Of all that the file follows from: this program, the rows, the sizes, and libraries."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(repr((SIZES, PARTS)).encode())
+    for task in TASKS.values():
+        needs = STACKS[stack_of(task)]
+        facts = (task.tag, task.takes, task.classes, task.auto_classes, task.texts, needs)
+        digest.update(repr(facts).encode())
+    for library in ("transformers", "diffusers", "timm"):
+        [found] = metadata.distributions(name=library, path=[*sys.path, str(vision.FOLDER)])
+        digest.update(f"{library} {found.version}".encode())
+    return digest.hexdigest()[:16]
+
+
+def meant(kind: str) -> dict[str, Any]:
+    """`sizes` of a config that says nothing, its `parts`, and other `names` that it knows them by.
+
+    Sizes that follow from others are left out, since they do so from those that a model names.
+    """
+    chosen = getattr(transformers, CONFIG_MAPPING_NAMES[kind])
+    sizes = {
+        field.name: field.default
+        for field in dataclasses.fields(chosen)
+        if field.name in SIZES and field.default is not None
+    }
+    parts = {
+        name: {"model_type": spec.model_type or spec.config_class.model_type, **spec.init_kwargs}
+        for name, spec in chosen.sub_configs_defaults.items()
+        if name in PARTS and name != "backbone_config"
+    }
+    found = {
+        "sizes": configs.reduce(sizes) | pattern(chosen),
+        "parts": {name: configs.reduce(part) for name, part in parts.items()},
+        "names": {also: name for also, name in chosen.attribute_map.items() if also in SIZES},
+    }
+    return {name: part for name, part in found.items() if part}
+
+
+def pattern(chosen: Any) -> dict[str, list[str]]:
+    """How the layers' kinds of attention follow each other, where they are of several."""
+    try:
+        config = chosen()
+        if getattr(config, "layer_types", None) is None:
+            return {}
+        kinds = get_layer_types_and_kwargs(config)[0]
+    except Exception:  # noqa: BLE001  (some have no default, and raise whatever they like)
+        return {}
+    for period in range(1, len(kinds) + 1):
+        if all(kind == kinds[place % period] for place, kind in enumerate(kinds)):
+            return {"layer_types": kinds[:period]}
+    return {}
+
+
+# Of these sentence-transformers takes the encoder alone.
+HALVES = ("longt5", "mt5", "t5", "umt5")
+
+
+def installed(task: str) -> tuple[str, ...]:
+    """What a module of the task may have at the most."""
+    return STACKS[with_vision(stack_of(TASKS[task]))]
+
+
+def over_timm() -> list[str]:
+    """Models whose default config has a backbone of timm's, and timm's own."""
+    found = {"timm_backbone", "timm_wrapper"}
+    for kind, name in CONFIG_MAPPING_NAMES.items():
+        if hasattr(chosen := getattr(transformers, name), "backbone_config"):
+            backbone = chosen().backbone_config
+            if getattr(backbone, "model_type", None) in found:
+                found.add(kind)
+    return sorted(found)
+
+
+def of_diffusers() -> list[str]:
+    return sorted(name for name in dir(diffusers) if name.endswith("Pipeline"))
+
+
+def of_timm() -> list[str]:
+    """Asked in a process of its own, which alone has torchvision."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import json, timm; print(json.dumps(timm.list_models()))"],
+        env={**os.environ, **vision.environment()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names: list[str] = json.loads(done.stdout)
+    return names
+
+
+def model_types(task: str) -> list[str]:
+    """Those whose class in the library is one of the row's, and whose inputs are the task's."""
+    row = TASKS[task]
+    found = set(class_names(task))
+    if task == "video-text-to-text":
+        found &= set(VIDEO_PROCESSOR_MAPPING_NAMES)
+    if row.family == "multimodal":
+        found -= SPEAKS
+    if task == "audio-text-to-text":
+        found -= kinds("ImageTextToText")
+    if row.takes in ("text", "question") and row.family != "multimodal":
+        found -= kinds("TableQuestionAnswering") | SHOWN
+        if row.family not in (
+            "text_generation",
+            "text_to_audio",
+        ):  # what hears has a text beside the sound, and none alone
+            found -= set(FEATURE_EXTRACTOR_MAPPING_NAMES)
+            found = {kind for kind in found if "audio_config" not in meant(kind).get("parts", {})}
+        found = {kind for kind in found if reads_plain_text(kind)}
+    if task == "feature-extraction":
+        found = {kind for kind in found & reads_alone() if not wants_two_texts(kind)}
+    if task == "image-feature-extraction":
+        found = (found & set(IMAGE)) - kinds("VideoClassification")
+    if row.takes == "image" and not row.texts:
+        names = class_names(task)
+        found = {kind for kind in found if main_input(names[kind][0]) in (None, "pixel_values")}
+    return sorted(found)
+
+
+@cache
+def class_names(task: str) -> dict[str, list[str]]:
+    """The classes that are loaded for a `model_type`, those that the row takes."""
+    row = TASKS[task]
+    found: dict[str, list[str]] = {}
+    for chosen in auto_classes(task):
+        if not hasattr(chosen, "_model_mapping"):
+            # A model's own class, where the library has none for the task.
+            found[chosen.config_class.model_type] = [chosen.__name__]
+            continue
+        for kind, names in chosen._model_mapping._model_mapping.items():
+            for name in (names,) if isinstance(names, str) else names:
+                if not row.classes or name.endswith(row.classes):
+                    found.setdefault(kind, []).append(name)
+    return found
+
+
+# It loads its voices from a pickled file, and is not made without.
+SPEAKS = {"qwen2_5_omni"}
+# It answers questions about features of pictures that another model has made.
+SHOWN = {"lxmert"}
+
+
+def kinds(head: str) -> set[str]:
+    chosen = getattr(transformers, f"AutoModelFor{head}" if head else "AutoModel")
+    return set(chosen._model_mapping._model_mapping)
+
+
+def reads_plain_text(kind: str) -> bool:
+    return bool(tokenizers()["classes"][class_of(kind, None)]["text"])
+
+
+def reads_alone() -> set[str]:
+    """Models that the library knows to do something with a text and nothing else."""
+    heads = ("CausalLM", "MaskedLM", "SequenceClassification", "TokenClassification")
+    found = set().union(*map(kinds, (*heads, "QuestionAnswering", "TextEncoding")))
+    found -= {*IMAGE_PROCESSOR_MAPPING_NAMES, *FEATURE_EXTRACTOR_MAPPING_NAMES}
+    return {kind for kind in found & kinds("") if main_input(bare(kind)) == "input_ids"}
+
+
+def bare(kind: str) -> str:
+    """The class of the model without a head."""
+    names = transformers.AutoModel._model_mapping._model_mapping[kind]
+    return str(names if isinstance(names, str) else names[0])
+
+
+def main_input(name: str) -> Any:
+    """What a class is given first; None where a package that it needs is not here."""
+    try:
+        return getattr(transformers, name).main_input_name
+    except ImportError:
+        return None
+
+
+def wants_two_texts(kind: str) -> bool:
+    """Whether it has a decoder that does not begin by itself with what the encoder reads."""
+    chosen = getattr(transformers, bare(kind))
+    source = inspect.getsource(chosen.forward)
+    return bool(chosen.config_class().is_encoder_decoder) and "shift_tokens_right" not in source
+
+
+# Tasks that a model answers with a few weights of their own, on top of what it knows anyway.
+HEADED = (
+    *("text-classification", "token-classification", "question-answering", "multiple-choice"),
+    *("fill-mask", "image-classification", "audio-classification"),
+)
+# More is no head but the model once more, under names of its own.
+MOST_NAMES = 6
+
+
+def heads_of(task: str, kind: str) -> list[list[str]]:
+    """Of each class for the task, the names of the weights that answer it."""
+    return [head(name, kind) for name in class_names(task)[kind]]
+
+
+def head(name: str, kind: str) -> list[str]:
+    """As the model's files have them, numbers as `*`.
+
+    Without those that may be others' once more, and those that older files call otherwise.
+    """
+    model = built(name)
+    if not isinstance(model, torch.nn.Module):
+        return []
+    tied = set(model.all_tied_weights_keys)
+    renamed = [
+        re.sub(r"\W", "", text)
+        for conversion in get_checkpoint_conversion_mapping(kind) or []
+        for text in conversion.target_patterns
+    ]
+    found = [
+        NUMBER.sub("*", name)
+        for name in model.state_dict()
+        if not name.startswith(f"{model.base_model_prefix}.")
+        and name.endswith(".weight")
+        and "norm" not in name.lower()
+        and name not in tied
+        and not any(text and text in re.sub(r"\W", "", name) for text in renamed)
+    ]
+    return sorted(set(found)) if len(found) <= MOST_NAMES else []
+
+
+@cache
+def built(name: str) -> Any:
+    """A model of the class with its default sizes, without memory; what it raises, if it does."""
+    try:
+        chosen = getattr(transformers, name)
+        with torch.device("meta"):
+            return chosen(chosen.config_class())
+    except Exception as error:  # noqa: BLE001  (some have no default, and raise whatever they like)
+        return error
+
+
+def auto_classes(task: str) -> tuple[Any, ...]:
+    return tuple(getattr(transformers, name) for name in TASKS[task].auto_classes)
+
+
+def missing_package(task: str, kind: str) -> str | None:
+    """What such a model, or what prepares its inputs, needs and its family does without."""
+    if TASKS[task].family == "multimodal" and kind in ABSENT:
+        return ABSENT[kind]
+    error = built(class_names(task)[kind][0]) if task in HEADED else None
+    if isinstance(error, ImportError):
+        needed = re.search(r"requires the (\w+) library", str(error))
+        assert needed, error
+        # A backbone of timm's is the config's choice: `timm` has these.
+        if needed[1] != "timm" or kind == "timm_wrapper":
+            return needed[1]
+    sees = TASKS[task].takes in ("image", "video")
+    # Who reads videos by nothing that reads pictures does so by torchvision.
+    usual: dict[str, Any] = {} if TASKS[task].takes == "video" else {"pil": None}
+    readers = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind, usual)
+    if sees and "torchvision" not in STACKS[stack_of(TASKS[task])] and "pil" not in readers:
+        return "torchvision"
+    return None
+
+
+if __name__ == "__main__":
+    FILE.write_text(as_lines(of_the_libraries()), encoding="utf-8")

@@ -1,0 +1,71 @@
+"""Write how many bytes the pinned transformers keeps for a small model of each served decoder.
+
+    python libs/models/scripts/cache_table.py
+
+Each is made and called once, which takes some minutes; so the file says what it was made from, and
+tests whether that is still so, and whether what `models.cache` counts is what was kept.
+"""
+
+import hashlib
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import transformers
+from transformers.utils import logging
+
+from models.cache import UNKNOWN
+from models.tables import architectures
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny
+
+FILE = Path(__file__).parents[1] / "tests/caches.json"
+TOKENS, BATCH = 24, 2
+KINDS = architectures()["text-generation"]
+# Small models of these cannot be made from their config alone, or have no cache to look into.
+NOT_MADE = {
+    "cohere_compass_text": "its rotary sizes by kind of layer",
+    **dict.fromkeys(("blt", "dbrx", "dots1", "fuyu", "qwen4_exp", "qwen4_exp_text"), "sizes"),
+    **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), "need another model"),
+    **dict.fromkeys(("musicgen", "musicgen_melody", "zamba", "zamba2"), "parts that must agree"),
+    **dict.fromkeys(("xlstm", "rwkv", "xlnet"), "states of their own"),
+}
+WITH_STATES_UNCOUNTED = {
+    "zaya": "of 200 numbers per layer",
+    "minimax": "MiniMaxCache has them apart",
+}
+MADE = [kind for kind in KINDS if kind not in {*NOT_MADE, *UNKNOWN}]
+
+
+def kept(kind: str) -> int:
+    """Bytes of the cache of a small model of this `model_type` after TOKENS tokens."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(tiny.config_of(kind)).eval()
+    with torch.inference_mode():
+        answer = model(torch.randint(2, 60, (BATCH, TOKENS)), use_cache=True)
+    cache = getattr(answer, "past_key_values", None)
+    cache = getattr(answer, "cache_params", None) if cache is None else cache
+    if cache is None:
+        return 0
+    return tiny.kept_bytes(cache, states=kind not in WITH_STATES_UNCOUNTED)
+
+
+def recipe() -> str:
+    """Of all that the file follows from: both programs, the kinds, and the library."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(Path(tiny.__file__).read_bytes())
+    digest.update(repr((MADE, metadata.version("transformers"))).encode())
+    return digest.hexdigest()[:16]
+
+
+def main() -> None:
+    logging.set_verbosity_error()
+    table = {"made_from": {"digest": recipe()}, "kept": {kind: kept(kind) for kind in MADE}}
+    FILE.write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

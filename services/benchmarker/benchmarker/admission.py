@@ -1,0 +1,171 @@
+"""Which runs are accepted: an account's hour, its share of the queue, and the queue itself."""
+
+from dataclasses import dataclass
+
+from benchmarker.runs import Kind, describe, select, to_json
+from benchmarker.turns import TENANT
+from common.contracts.benchmarking import Run
+from common.contracts.generation import Module
+from common.contracts.measuring import Class, Measurement
+from common.errors import RateLimited, Unavailable
+from common.postgres import Connection, Database
+
+HOUR_S = 3600
+# Runs that count against the hourly limit: not those that ended before anything was measured; of
+# trials, those that started on a worker, unless they failed without a verdict.
+COUNTED = """
+(state not in ('canceled', 'failed')
+    or kind = 'verify' and state = 'canceled' and started_at is not null
+    or exists (select from blocks where run_id = runs.id)
+    or exists (select from sizes where run_id = runs.id and facts ? 'memory'))
+"""
+POLICIES = {
+    "measure": ("benchmark", "benchmark runs"),
+    "verify": ("verify", "verified modules"),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on the accepted runs of an account within an hour, and on those that wait."""
+
+    per_hour: int
+    verified_per_hour: int
+    max_waiting: int
+    max_waiting_per_account: int
+
+
+@dataclass(frozen=True)
+class Application:
+    """A requested run, before it is admitted.
+
+    Attributes:
+        account: the run's owner.
+        tenant: the name under which the queue counts the run, empty for the account's.
+        key: the request's idempotency key, empty without one.
+        worker_class: class of the workers that can run it.
+        work: the message for the worker.
+        total: steps until it is done.
+        module: the module that is to be tried, if that is the work.
+    """
+
+    account: str
+    tenant: str
+    key: str
+    worker_class: Class
+    work: Measurement
+    total: int
+    module: Module | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return "verify" if self.module else "measure"
+
+
+class Admission:
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self.database = database
+        self.limits = limits
+
+    async def accept(self, application: Application) -> tuple[Run, bool]:
+        """Store a run if the account's hour and the queue have room for it.
+
+        Counting and storing are one transaction under one lock, so that
+        simultaneous requests cannot share the last place. A refused run leaves
+        no row, and so costs nothing.
+
+        Returns:
+            The run, and whether it is new: a request whose idempotency key was
+            used within a day gets the run of the first request.
+
+        Raises:
+            RateLimited: `details.limit` runs within an hour, or waiting.
+            Unavailable: too many runs of the class are waiting.
+        """
+        async with self.database.connection() as connection:
+            await connection.execute("select pg_advisory_xact_lock(hashtext('accept a run'))")
+            if (accepted := await _accepted(connection, application)) is not None:
+                return accepted, False
+            await self._check_hour(connection, application)
+            await self._check_share(connection, application)
+            await self._check_queue(connection, application.worker_class)
+            work = application.work
+            await connection.execute(
+                "insert into runs (id, account, tenant, model_id, commit, worker_class, work,"
+                " total, idempotency_key, kind, module)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s, nullif(%s, ''), %s, %s)",
+                [
+                    work.id,
+                    application.account,
+                    application.tenant or application.account,
+                    work.model.id,
+                    work.model.commit,
+                    application.worker_class,
+                    to_json(work),
+                    application.total,
+                    application.key,
+                    application.kind,
+                    application.module and to_json(application.module),
+                ],
+            )
+            rows = await select(connection, "where id = %s", [work.id])
+            return await describe(connection, rows[0]), True
+
+    async def _check_hour(self, connection: Connection, application: Application) -> None:
+        limits = {"measure": self.limits.per_hour, "verify": self.limits.verified_per_hour}
+        limit = limits[application.kind]
+        policy, noun = POLICIES[application.kind]
+        cursor = await connection.execute(
+            "select extract(epoch from created_at + interval '1 hour' - now())::float from runs"  # noqa: S608  (constants)
+            " where account = %s and kind = %s and created_at > now() - interval '1 hour'"
+            f" and {COUNTED} order by created_at desc limit 1 offset %s".encode(),
+            [application.account, application.kind, limit - 1],
+        )
+        row = await cursor.fetchone()
+        if row is not None:
+            raise RateLimited(
+                f"at most {limit} {noun} an hour, finished ones included; try again later",
+                retry_after=int(row[0]) + 1,
+                limit=limit,
+                window=HOUR_S,
+                policy=policy,
+            )
+
+    async def _check_share(self, connection: Connection, application: Application) -> None:
+        limit = self.limits.max_waiting_per_account
+        cursor = await connection.execute(
+            f"select count(*) from runs where state = 'queued' and {TENANT} = %s".encode(),  # noqa: S608  (constants)
+            [application.tenant or application.account],
+        )
+        [waiting] = await cursor.fetchone() or (0,)
+        if waiting >= limit:
+            shared = application.tenant not in ("", application.account)
+            whose = "new accounts at this network address" if shared else "this account"
+            raise RateLimited(
+                f"at most {limit} runs of {whose} may wait; cancel one, or wait for one to start",
+                retry_after=60,
+                limit=limit,
+            )
+
+    async def _check_queue(self, connection: Connection, worker_class: Class) -> None:
+        cursor = await connection.execute(
+            "select count(*) from runs where state = 'queued' and worker_class = %s",
+            [worker_class],
+        )
+        [waiting] = await cursor.fetchone() or (0,)
+        if waiting >= self.limits.max_waiting:
+            raise Unavailable(f"{waiting} runs are waiting; try again later", retry_after=60)
+
+
+async def _accepted(connection: Connection, application: Application) -> Run | None:
+    """Return the run of an earlier request with the same key.
+
+    A run that failed with 5xx does not count: a retry of its request starts another.
+    """
+    rows = application.key and await select(
+        connection,
+        "where account = %s and idempotency_key = %s and created_at > now() - interval '1 day'"
+        " and (kind = 'verify' or coalesce((error->>'status')::integer, 0) < 500)",
+        [application.account, application.key],
+    )
+    return await describe(connection, rows[0]) if rows else None

@@ -1,0 +1,223 @@
+"""A run on a worker: taken, reported on, finished.
+
+While a run is running, only the delivery named in `holder` may report on it; a
+delivery that was overtaken is told to stop. A worker that stops in good order
+gives its run back. A delivery that ends in silence is lost, and `lost` counts
+those in a row since the run last got further than ever.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from benchmarker.observation import Observation
+from benchmarker.runs import (
+    Change,
+    Findings,
+    change_of,
+    findings,
+    select,
+    setup_of,
+    sizes_of,
+    to_json,
+)
+from common.contracts.benchmarking import Failure
+from common.contracts.figures import Analysis, Results
+from common.contracts.measuring import SEARCHING, Report, Samples, Ticket
+from common.contracts.verification import Verdict
+from common.postgres import Connection, Database
+
+HELD = "where id = %s and holder = %s and state = 'running'"
+FURTHER = """
+with reached as (
+    select (select coalesce(sum(calls), 0) from blocks where run_id = %(id)s)
+        + (select count(*) from sizes where run_id = %(id)s)
+        + (select cardinality(chosen) from runs where id = %(id)s) as steps
+)
+update runs set furthest = steps, lost = 0 from reached where id = %(id)s and steps > furthest
+"""
+# Calls that have been timed, and calls of sizes that never will be.
+DONE = """
+update runs set done = least(total,
+    (select coalesce(sum(calls), 0) from blocks where run_id = runs.id)
+    + (select count(*) from sizes where run_id = runs.id and facts ? 'shortage'
+        and (batch_size = any(chosen)
+            or work->'request'->'batchSizes' @> to_jsonb(batch_size)))
+    * (work->'request'->>'iterations')::int)
+where id = %s
+"""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The outcome of a run; `records` are for the metrics service."""
+
+    outcome: tuple[Results, Analysis] | Verdict | Failure
+    records: list[dict[str, Any]]
+
+
+class Deliveries:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.observation = Observation(database)
+
+    async def take(self, id: str, worker: str) -> tuple[Ticket, Change | None]:
+        """Assign the run to a delivery; an earlier one that did not return it counts as lost."""
+        async with self.database.connection() as connection:
+            rows = await select(
+                connection,
+                "where id = %s and state in ('queued', 'running') for update of runs",
+                [id],
+            )
+            if not rows:
+                return Ticket(run=False), None
+            cursor = await connection.execute(
+                "update runs set state = 'running', holder = %(worker)s,"
+                " lost = lost + (coalesce(holder, %(worker)s) <> %(worker)s)::int,"
+                " started_at = coalesce(started_at, now()),"
+                " stages = jsonb_build_object('fetching', now())"
+                " where id = %(id)s returning chosen, lost",
+                {"worker": worker, "id": id},
+            )
+            chosen, lost = await cursor.fetchone() or ([], 0)
+            self.observation.count_start(rows[0])
+            # Timed blocks may be megabytes: the ticket only names them.
+            cursor = await connection.execute(
+                "select round, batch_size, case when round = %s then samples end"
+                " from blocks where run_id = %s order by round, batch_size",
+                [SEARCHING, id],
+            )
+            blocks = await cursor.fetchall()
+            facts = await sizes_of(connection, id)
+            rows = await select(connection, "where id = %s", [id])
+            ticket = Ticket(
+                run=True,
+                setup=setup_of(rows[0]),
+                blocks=[(round, size) for round, size, looked in blocks if looked is None],
+                sizes=facts,
+                looked=[
+                    (size, Samples.model_validate(looked).mean)
+                    for _, size, looked in blocks
+                    if looked
+                ],
+                chosen=chosen,
+                lost=lost,
+            )
+            return ticket, change_of(rows[0])
+
+    async def report(self, report: Report) -> Change | None:
+        """Store what a delivery reports; None if it has to stop. A repeated report is ignored."""
+        async with self.database.connection() as connection:
+            held = [report.id, report.worker]
+            rows = await select(connection, f"{HELD} for update of runs", held)
+            if not rows:
+                return None
+            if report.setup:
+                before = setup_of(rows[0])
+                if before and not before.like(report.setup):
+                    await _restart(connection, report.id)
+                await connection.execute(
+                    "update runs set setup = %s where id = %s", [to_json(report.setup), report.id]
+                )
+            await _store_figures(connection, report, rows[0]["work"]["request"]["iterations"])
+            if report.stage:
+                await connection.execute(
+                    "update runs set stages = stages || jsonb_build_object(%s::text, now())"
+                    " where id = %s",
+                    [report.stage, report.id],
+                )
+            if report.given_back:
+                await connection.execute("update runs set holder = null where id = %s", [report.id])
+            if report.samples or report.size or report.chosen is not None:
+                await connection.execute(FURTHER.encode(), {"id": report.id})
+            await connection.execute(DONE.encode(), [report.id])
+            rows = await select(connection, "where id = %s", [report.id])
+            return change_of(rows[0])
+
+    async def findings(self, id: str, worker: str) -> Findings | None:
+        """Return all reports of a run; None if this delivery no longer holds it."""
+        async with self.database.connection() as connection:
+            rows = await select(connection, HELD, [id, worker])
+            return await findings(connection, rows[0]) if rows else None
+
+    async def finish(self, id: str, worker: str, ending: Ending) -> Change | None:
+        """End the run with its outcome; None if this delivery no longer holds it."""
+        return await self._end(HELD, [id, worker], ending)
+
+    async def fail(self, id: str, failure: Failure) -> Change | None:
+        """End a run that no worker will report on; None if it is finished."""
+        where = "where id = %s and state in ('queued', 'running')"
+        return await self._end(where, [id], Ending(failure, []))
+
+    async def _end(self, where: str, values: list[str], ending: Ending) -> Change | None:
+        outcome = ending.outcome
+        failed = isinstance(outcome, Failure)
+        figures = outcome if isinstance(outcome, tuple) else (None, None)
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "update runs set state = %s, finished_at = now(), holder = null,"  # noqa: S608  (constants)
+                " done = case when %s then done else total end,"
+                f" results = %s, analysis = %s, error = %s, verdict = %s {where}".encode(),
+                [
+                    "failed" if failed else "succeeded",
+                    failed,
+                    figures[0] and to_json(figures[0]),
+                    figures[1] and to_json(figures[1]),
+                    to_json(outcome) if isinstance(outcome, Failure) else None,
+                    to_json(outcome) if isinstance(outcome, Verdict) else None,
+                    *values,
+                ],
+            )
+            if cursor.rowcount == 0:
+                return None
+            id = values[0]
+            for record in ending.records:
+                await connection.execute(
+                    "insert into outbox (account, run_id, record)"
+                    " select account, id, %s from runs where id = %s",
+                    [Jsonb(record), id],
+                )
+            [row] = await select(connection, "where id = %s", [id])
+            self.observation.count_end(row)
+            return change_of(row)
+
+
+async def _store_figures(connection: Connection, report: Report, iterations: int) -> None:
+    if report.samples:
+        samples = report.samples
+        await connection.execute(
+            "insert into blocks values (%s, %s, %s, %s, %s) on conflict do nothing",
+            [
+                report.id,
+                samples.round,
+                samples.batch_size,
+                len(samples.wall),
+                to_json(samples),
+            ],
+        )
+    if report.size:
+        await connection.execute(
+            "insert into sizes values (%s, %s, %s) on conflict (run_id, batch_size)"
+            " do update set facts = sizes.facts || excluded.facts",
+            [report.id, report.size.batch_size, to_json(report.size, exclude_none=True)],
+        )
+    if report.chosen is not None:
+        await connection.execute(
+            "update runs set chosen = %(chosen)s, total = %(total)s + (select"
+            " coalesce(sum(calls), 0) from blocks where run_id = runs.id"
+            " and round = %(searching)s) where id = %(id)s",
+            {
+                "chosen": report.chosen,
+                "total": iterations * len(report.chosen),
+                "searching": SEARCHING,
+                "id": report.id,
+            },
+        )
+
+
+async def _restart(connection: Connection, id: str) -> None:
+    """Discard figures from another machine: a sample must not mix two machines."""
+    await connection.execute("delete from blocks where run_id = %s", [id])
+    await connection.execute("delete from sizes where run_id = %s", [id])
+    await connection.execute("update runs set chosen = '{}' where id = %s", [id])

@@ -1,0 +1,143 @@
+"""Order of the waiting runs: accounts take turns, however many runs each has waiting.
+
+Runs whose message is already in the queue come first, in the queue's order. The
+others follow by turn: every account's first run before any account's second,
+running ones included. An account is a `tenant`
+here: new accounts from one network address share theirs.
+"""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from psycopg.rows import namedtuple_row
+
+from common.contracts.benchmarking import Queue
+from common.postgres import Connection
+
+# A worker that has not announced itself for this long is absent.
+PRESENT = timedelta(seconds=60)
+# Assumed duration of a run until one of its kind has succeeded.
+ASSUMED_DURATION_S = 30.0
+TENANT = "coalesce(nullif(tenant, ''), account)"
+# Waiting and running runs of a class, each with its turn and its position in the queue.
+TURNS = f"""
+with numbered as (
+    select id, kind, state, sequence, created_at, done, total, {TENANT} as tenant,
+        extract(epoch from now() - started_at)::float as elapsed_s,
+        extract(epoch from now() - (stages->>'measuring')::timestamptz)::float as measuring_s,
+        row_number() over (
+            partition by {TENANT} order by state = 'queued', created_at, id
+        ) as turn
+    from runs
+    where worker_class = %(worker_class)s and state in ('queued', 'running')
+), turns as (
+    select *, row_number() over (
+        order by state <> 'queued', sequence nulls last, turn, created_at, id
+    ) as position
+    from numbered
+)
+"""  # noqa: S608  (constants)
+DURATIONS = """
+select kind, avg(extract(epoch from finished_at - started_at))::float from (
+    select kind, started_at, finished_at,
+        row_number() over (partition by kind order by finished_at desc) as newness
+    from runs where worker_class = %s and state = 'succeeded'
+) as ended where newness <= 20 group by kind
+"""
+
+
+async def place(connection: Connection, worker_class: str, id: str) -> Queue:
+    """Return a waiting run's place, and an estimate of when it starts."""
+    runs = await _runs(connection, worker_class)
+    waiting = [run for run in runs if run.waits]
+    position = next((n for n, run in enumerate(waiting, 1) if run.id == id), 1)
+    return await _queue(connection, worker_class, runs, waiting[: position - 1])
+
+
+async def next_place(connection: Connection, worker_class: str, account: str) -> Queue:
+    """Return the place that a run of the account would have if it were started now."""
+    runs = await _runs(connection, worker_class)
+    turn = 1 + sum(run.tenant == account for run in runs)
+    ahead = [run for run in runs if run.waits and (run.posted or run.turn <= turn)]
+    return await _queue(connection, worker_class, runs, ahead)
+
+
+async def _runs(connection: Connection, worker_class: str) -> list[Any]:
+    """Return the waiting and running runs of a class, in the order of their turns."""
+    async with connection.cursor(row_factory=namedtuple_row) as cursor:
+        await cursor.execute(
+            f"{TURNS} select id, kind, state = 'queued' as waits, elapsed_s, measuring_s, done,"  # noqa: S608  (constants)
+            " total, turn, tenant, sequence is not null as posted from turns"
+            " order by position".encode(),
+            {"worker_class": worker_class},
+        )
+        return await cursor.fetchall()
+
+
+async def _queue(
+    connection: Connection, worker_class: str, runs: list[Any], ahead: list[Any]
+) -> Queue:
+    """Return the place behind the waiting runs `ahead`; `runs` are all of the class."""
+    cursor = await connection.execute(DURATIONS.encode(), [worker_class])
+    durations_s: dict[str, float] = dict(await cursor.fetchall())
+    present = await workers_present(connection, worker_class)
+    estimate_s = None  # when a worker starts is unknown
+    if present:
+        remaining_s = [
+            remaining(
+                run.elapsed_s or 0.0,
+                run.measuring_s,
+                run.done,
+                run.total,
+                durations_s.get(run.kind, ASSUMED_DURATION_S),
+            )
+            for run in runs
+            if not run.waits
+        ]
+        ahead_s = [durations_s.get(run.kind, ASSUMED_DURATION_S) for run in ahead]
+        estimate_s = round(starts_in(ahead_s, remaining_s, present), 1)
+    return Queue(position=len(ahead) + 1, estimate_seconds=estimate_s)
+
+
+async def workers_present(connection: Connection, worker_class: str) -> int:
+    cursor = await connection.execute(
+        "select count(*) from workers where worker_class = %s and seen_at > now() - %s",
+        [worker_class, PRESENT],
+    )
+    [present] = await cursor.fetchone() or (0,)
+    return int(present)
+
+
+def remaining(
+    elapsed_s: float, measuring_s: float | None, done: int, total: int, usual_s: float
+) -> float:
+    """Return the seconds until a running run ends: by its progress once it has some.
+
+    Fetching and loading take most of a short run and are no part of its progress, so that only
+    the time since it began to measure is extrapolated. A run that has outlived its expected
+    duration is expected to take twice as long.
+    """
+    if done:
+        spent_s = elapsed_s if measuring_s is None else measuring_s
+        return spent_s * max(total - done, 0) / done
+    expected_s = usual_s
+    while expected_s <= elapsed_s:
+        expected_s = max(2 * expected_s, 1.0)
+    return expected_s - elapsed_s
+
+
+def starts_in(ahead_s: Iterable[float], remaining_s: Sequence[float], workers: int) -> float:
+    """Return the seconds until a run starts: workers take the runs ahead of it as they get free.
+
+    Args:
+        ahead_s: durations of the waiting runs ahead, in their order.
+        remaining_s: of each running run.
+        workers: that are present; at least as many as run something.
+    """
+    free_s = [*remaining_s, *[0.0] * max(workers - len(remaining_s), 0)]
+    heapq.heapify(free_s)
+    for duration_s in ahead_s:
+        heapq.heapreplace(free_s, free_s[0] + duration_s)
+    return free_s[0]

@@ -1,0 +1,128 @@
+"""Powers that a process gives up itself, for good and for all that it starts.
+
+Any process may do so, in any container: the kernel refuses it the system calls by which it could
+reach a network, another process or another namespace, and bounds how many processes it has.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import resource
+import socket
+import struct
+from pathlib import Path
+
+# Constants from linux/{prctl,seccomp,audit,filter}.h.
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 4, 36, 37
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.EACCES
+LOAD, IF_EQUAL, IF_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+# Offsets of a call's number, its architecture and its first argument, on little-endian machines.
+NUMBER, ARCHITECTURE, ARGUMENT = 0, 4, 16
+# Calls beyond this number are those of a second interface, which x86 alone has.
+X32 = 0x40000000
+# io_uring_setup (another way to a socket), open_tree, move_mount, fsopen, fsmount, process_madvise,
+# mount_setattr: the same number on all machines.
+REFUSED_EVERYWHERE = (425, 428, 429, 430, 432, 440, 442)
+# By machine: the kernel's name of it, socket(), and the refused calls: ptrace, process_vm_readv and
+# _writev, pidfd_getfd, kcmp; unshare, setns, mount, umount2, pivot_root, chroot, open_by_handle_at;
+# add_key, request_key, keyctl, bpf, perf_event_open, userfaultfd, init_module, finit_module.
+MACHINES = {
+    "x86_64": (
+        0xC000003E,
+        41,
+        (101, 310, 311, 438, 312, 272, 308, 165, 166, 155, 161, 304,
+         248, 249, 250, 321, 298, 323, 175, 313),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        198,
+        (117, 270, 271, 438, 272, 97, 268, 40, 39, 41, 51, 265,
+         217, 218, 219, 280, 241, 282, 105, 273),
+    ),
+}  # fmt: skip
+# Processes and threads of a child; torch and its compiler have several for each core.
+MAX_PROCESSES = 256 + 16 * (os.cpu_count() or 1)
+
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+
+
+def available() -> bool:
+    """Return whether a filter of system calls is known for this machine."""
+    return platform.machine() in MACHINES
+
+
+def hide() -> None:
+    """Close this process's memory and environment to other processes of its user.
+
+    Root's still read both.
+    """
+    _prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Have orphaned descendants become children of this process."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def adopts_orphans() -> bool:
+    """Return whether orphaned descendants become children of this process."""
+    found = ctypes.c_int()
+    _prctl(PR_GET_CHILD_SUBREAPER, ctypes.addressof(found), 0, 0, 0)
+    return bool(found.value)
+
+
+def seal() -> None:
+    """Give the powers up. Raises OSError if the kernel takes no filter."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    max_processes = _processes_of_this_user() + MAX_PROCESSES
+    with contextlib.suppress(ValueError):  # the limit is lower already
+        resource.setrlimit(resource.RLIMIT_NPROC, (max_processes, max_processes))
+    if not available():
+        return
+    lines = instructions(*MACHINES[platform.machine()])
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in lines))
+    header = ctypes.create_string_buffer(struct.pack("HP", len(lines), ctypes.addressof(program)))
+    for which, value, filters in (
+        (PR_SET_NO_NEW_PRIVS, 1, 0),
+        (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(header)),
+    ):
+        if _prctl(which, value, filters, 0, 0):
+            raise OSError(ctypes.get_errno(), "the kernel takes no filter of system calls")
+
+
+def instructions(
+    architecture: int, socket_call: int, refused: tuple[int, ...]
+) -> list[tuple[int, int, int, int]]:
+    """Return the filter, each line with how many lines to skip if it holds and if it does not.
+
+    Sockets between processes of this machine are allowed, all others refused.
+    """
+    calls = (*refused, *REFUSED_EVERYWHERE)
+    checks = [(IF_EQUAL, len(calls) - n + 2, 0, call) for n, call in enumerate(calls)]
+    return [
+        (LOAD, 0, 0, ARCHITECTURE),
+        (IF_EQUAL, 0, len(calls) + 5, architecture),
+        (LOAD, 0, 0, NUMBER),
+        (IF_AT_LEAST, len(calls) + 3, 0, X32),
+        *checks,
+        (IF_EQUAL, 0, 3, socket_call),
+        (LOAD, 0, 0, ARGUMENT),
+        (IF_EQUAL, 1, 0, int(socket.AF_UNIX)),
+        (RETURN, 0, 0, REFUSE),
+        (RETURN, 0, 0, ALLOW),
+    ]
+
+
+def _processes_of_this_user() -> int:
+    """Count the user's processes and threads, which its limit counts too."""
+    count = 0
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if process.stat().st_uid == os.getuid():
+                    count += sum(1 for _ in (process / "task").iterdir())
+    return count

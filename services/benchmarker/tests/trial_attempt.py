@@ -1,0 +1,48 @@
+"""A trial of a module whose script a test writes."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarker.worker.child import started
+from benchmarker.worker.sandbox import Sandbox, detect
+from benchmarker.worker.session import TRY, confined
+
+SANDBOX = detect()
+# A machine without bubblewrap, or one whose kernel refuses namespaces.
+WEAK = Sandbox((), (), ("user", "files", "processes"))
+MANIFEST = {
+    "model": {"id": "a/b", "task": "text-classification", "library": "transformers", "files": []},
+    "resources": {"memoryMiB": 256, "timeout": 1800},
+    "inputs": [{"name": "text"}, {"name": "seed"}],
+}
+ANSWER = """
+import json, os
+from pathlib import Path
+def answer(*outputs):
+    written = {"status": "success", "outputs": outputs}
+    (Path(os.environ["OUTPUT_DIR"]) / "result.json").write_text(json.dumps(written))
+"""
+
+
+async def attempt(
+    folder: Path,
+    script: str,
+    *,
+    requirements: str = "",
+    seconds: float = 60,
+    sandbox: Sandbox = SANDBOX,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Return the verdict on a module whose script is `script`."""
+    files = {
+        "module.yaml": yaml.safe_dump({**MANIFEST, **fields}),
+        "requirements.txt": requirements,
+        "run_inference.py": ANSWER + script,
+    }
+    model = folder / "model"
+    model.mkdir(exist_ok=True)
+    with confined(sandbox, str(model)) as confinement:
+        async with started(TRY, None, confinement) as child:
+            return await child.ask(files=files, model=str(model), seconds=seconds)

@@ -1,0 +1,146 @@
+"""The counters' server: adding to a counter, reading it, and giving back.
+
+A counter is a subject of a stream whose message the server increments (NATS ADR-49).
+"""
+
+import asyncio
+from functools import lru_cache
+
+import nats.errors
+import nats.js.errors
+import orjson
+import structlog
+from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+
+from common.background import Background
+from common.bus import NatsBus, token
+from common.connection import Message
+from common.errors import NoResponders, Unavailable
+from gateway.windows import Policy
+
+log = structlog.get_logger()
+
+# Counting takes a quarter of a millisecond; a bus that needs longer than this on a busy machine
+# is unavailable.
+COUNT_TIMEOUT_S = 3.0
+# A counter takes 150 to 500 bytes and expires after three windows and a minute; beyond this the
+# server evicts the oldest. That is some 600 new accounts a second.
+MAX_STREAM_BYTES = 64 * 1024 * 1024
+# The stream of earlier versions, and the server's code for overlapping subjects.
+OLD_STREAM, OVERLAP_CODE = "LIMITS", 10065
+UNCOUNTED = "requests cannot be counted at present; try again"
+
+Asked = asyncio.Future[Message]
+
+
+class CounterStore:
+    """The server's side of all counters."""
+
+    def __init__(self, bus: NatsBus) -> None:
+        self.bus = bus
+        self.tasks = Background()
+        self._owed: dict[str, int] = {}
+
+    async def make_stream(self, policy: Policy) -> None:
+        """Create or update the stream of a window's counters; raises Unavailable."""
+        config = StreamConfig(
+            name=policy.stream,
+            num_replicas=self.bus.stream_replicas,
+            subjects=[f"limit.{policy.window}.>"],
+            storage=StorageType.MEMORY,
+            discard=DiscardPolicy.OLD,
+            max_msgs_per_subject=1,
+            max_age=3 * policy.window + 60,
+            max_bytes=MAX_STREAM_BYTES,
+            allow_direct=True,
+            allow_msg_counter=True,
+        )
+        if not self.bus.client.is_connected:
+            raise Unavailable(UNCOUNTED, retry_after=1)
+        stream = self.bus.client.jetstream(timeout=COUNT_TIMEOUT_S)
+        try:
+            try:
+                await stream.add_stream(config)
+            except nats.js.errors.BadRequestError as error:
+                if error.err_code == OVERLAP_CODE:
+                    await stream.delete_stream(OLD_STREAM)
+                    await stream.add_stream(config)
+                else:  # it exists, made by another version
+                    await stream.update_stream(config)
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(UNCOUNTED, retry_after=1) from error
+
+    def add(self, subject: str, amount: int) -> Asked:
+        """Add to the counter; the reply holds its new value, see `value_in`."""
+        return self._ask(subject, _increment(amount))
+
+    def read(self, policy: Policy, account: str, epoch: int) -> Asked:
+        """Ask for a counter's value, see `value_of`.
+
+        The stream has one replica, so a read sees every acknowledged count.
+        """
+        subject = f"$JS.API.DIRECT.GET.{policy.stream}.{subject_of(policy, account, epoch)}"
+        reply = self._ask(subject)
+        # The reply may never be awaited.
+        reply.add_done_callback(_retrieve)
+        return reply
+
+    def give_back(self, subject: str, amount: int) -> None:
+        """Subtract in the background. Several at once are one message."""
+        if subject not in self._owed:
+            self.tasks.start(self._pay_back(subject))
+        self._owed[subject] = self._owed.get(subject, 0) + amount
+
+    async def _pay_back(self, subject: str) -> None:
+        await asyncio.sleep(0)
+        await self.confirm(subject, self.add(subject, -self._owed.pop(subject)))
+
+    async def confirm(self, subject: str, asked: Asked) -> None:
+        """Wait until something is given back; log that it was not."""
+        try:
+            value_in(await asked)
+        except Unavailable:
+            log.warning("requests not uncounted", subject=subject)
+
+    def _ask(self, subject: str, headers: dict[str, str] | None = None) -> Asked:
+        """Like `bus.ask`, but raise Unavailable only when awaited."""
+        try:
+            return self.bus.ask(subject, b"", COUNT_TIMEOUT_S, headers)
+        except Unavailable as error:
+            failed: Asked = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
+
+
+def subject_of(policy: Policy, account: str, epoch: int) -> str:
+    """Name an account's counter in one epoch."""
+    return f"limit.{policy.window}.{policy.counter}.{token(account)}.{epoch}"
+
+
+@lru_cache(maxsize=1024)
+def _increment(amount: int) -> dict[str, str]:
+    """The header that adds to a counter; cached, since large integers are slow to write."""
+    return {"Nats-Incr": f"{amount:+d}"}
+
+
+def value_in(reply: Message) -> int:
+    """The counter's value in a reply."""
+    answer = orjson.loads(reply.data)
+    if "val" not in answer:
+        log.error("counting failed", answer=answer)
+        raise Unavailable(UNCOUNTED, retry_after=1)
+    return int(answer["val"])
+
+
+async def value_of(asked: Asked) -> int:
+    """The counter's value, 0 where it does not exist; raises Unavailable."""
+    try:
+        reply = await asked
+    except NoResponders:  # no stream: nothing was counted
+        return 0
+    return 0 if reply.headers.get("Status") else value_in(reply)
+
+
+def _retrieve(reply: Asked) -> None:
+    if not reply.cancelled():
+        reply.exception()

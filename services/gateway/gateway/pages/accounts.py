@@ -1,0 +1,267 @@
+"""Registering, logging in and out, and the account's own page."""
+
+from typing import Any
+
+import segno
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from markupsafe import Markup
+from pydantic import ValidationError
+
+from common.errors import InvalidRequest, ServiceError, Unauthenticated
+from common.faults import invalid
+from gateway import audit, sessions
+from gateway.account_fields import AccountChange, AccountDeletion, NewAccount, PasswordChange
+from gateway.accounts import Login
+from gateway.hub_tokens import NewHubToken
+from gateway.keyring import KeyRing
+from gateway.limits import OverLimit
+from gateway.pages.visit import Fields, Visit, one, read_form, session_of, to
+from gateway.pages.visits import Visits, next_page
+from gateway.recovery import Reset, ResetRequest
+from gateway.second_factor import CodeNeeded, TotpCode, TotpEnd, TotpStart
+
+
+class AccountPages:
+    def __init__(self, visits: Visits) -> None:
+        self.visits = visits
+        self.guards = visits.guards
+        self.call = visits.operations.call
+
+    async def show_register(self, request: Request) -> Response:
+        return self.visits.show("register.html", request, email="")
+
+    async def register(self, request: Request) -> Response:
+        fields: Fields = {}
+        try:
+            limits = self.guards.limits
+            request.state.standings = await limits.admit(audit.network(), ["register"])
+            fields = await read_form(request, self.guards.sessions)
+            new = NewAccount(email=one(fields, "email"), password=one(fields, "password"))
+            await self.guards.accounts.register(new)
+            login = await self.guards.accounts.log_in(new.email, new.password)
+            token = await self.guards.sessions.begin(login, session_of(request))
+        except Unauthenticated:
+            # The address had an account before, with another password.
+            return to("/login?registered=1")
+        except (ServiceError, ValidationError) as error:
+            if isinstance(error, OverLimit):
+                request.state.standings = [error.standing]
+            return self._show_again("register.html", request, fields, error)
+        response = to("/dashboard")
+        response.headers["Set-Cookie"] = sessions.set_cookie(token)
+        return response
+
+    async def show_login(self, request: Request) -> Response:
+        query = request.query_params
+        registered = "registered" in query
+        return self.visits.show(
+            "login.html",
+            request,
+            email="",
+            registered=registered,
+            next=query.get("next", ""),
+            challenge="",
+        )
+
+    async def log_in(self, request: Request) -> Response:
+        fields: Fields = {}
+        try:
+            fields = await read_form(request, self.guards.sessions)
+            login = await self._check_step(fields)
+            token = await self.guards.sessions.begin(login, session_of(request))
+        except ServiceError as error:
+            shown: dict[str, Any] = {"registered": False, "next": one(fields, "next")}
+            if isinstance(error, CodeNeeded):
+                return self.visits.show("login.html", request, challenge=error.challenge, **shown)
+            is_code = error.details.get("reason") == "totp" or isinstance(error, OverLimit)
+            shown["challenge"] = one(fields, "challenge") if is_code else ""
+            return self._show_again("login.html", request, fields, error, **shown)
+        response = to(next_page(one(fields, "next")))
+        response.headers["Set-Cookie"] = sessions.set_cookie(token)
+        return response
+
+    async def _check_step(self, fields: Fields) -> Login:
+        """Check the first step of a login, or the second one of an account that has it."""
+        accounts = self.guards.accounts
+        if challenge := one(fields, "challenge"):
+            return await accounts.log_in_with_code(challenge, one(fields, "code")[:40] or "-")
+        email, password = one(fields, "email"), one(fields, "password")
+        if not 0 < len(email) <= 254 or not 0 < len(password) <= 256:
+            raise Unauthenticated("the e-mail address or the password is wrong")
+        return await accounts.log_in(email, password)
+
+    async def log_out(self, request: Request) -> Response:
+        await read_form(request, self.guards.sessions)
+        if token := session_of(request):
+            await self.guards.sessions.end(token)
+        response = to("/")
+        response.headers["Set-Cookie"] = sessions.clear_cookie()
+        return response
+
+    async def show_forgot(self, request: Request) -> Response:
+        return self.visits.show("forgot.html", request, email="", sent=False)
+
+    async def request_reset(self, request: Request) -> Response:
+        fields: Fields = {}
+        try:
+            limits = self.guards.limits
+            request.state.standings = await limits.admit(audit.network(), ["reset"])
+            fields = await read_form(request, self.guards.sessions)
+            await self.guards.recovery.request(ResetRequest(email=one(fields, "email")).email)
+        except (ServiceError, ValidationError) as error:
+            return self._show_again("forgot.html", request, fields, error, sent=False)
+        return self.visits.show("forgot.html", request, email="", sent=True)
+
+    async def show_reset(self, request: Request) -> Response:
+        token = request.query_params.get("token", "")
+        return self.visits.show("reset.html", request, token=token)
+
+    async def reset(self, request: Request) -> Response:
+        fields: Fields = {}
+        try:
+            limits = self.guards.limits
+            request.state.standings = await limits.admit(audit.network(), ["reset"])
+            fields = await read_form(request, self.guards.sessions)
+            await self.guards.recovery.reset(
+                Reset(token=one(fields, "token"), new=one(fields, "new"))
+            )
+        except (ServiceError, ValidationError) as error:
+            token = one(fields, "token")[:100]
+            return self.visits.show("reset.html", request, error, token=token)
+        return to("/login")
+
+    async def delete_account(self, visit: Visit) -> Response:
+        try:
+            await self.call(
+                visit,
+                "delete_account",
+                AccountDeletion(password=visit.one("password"), code=visit.one("code") or None),
+            )
+        except (ServiceError, ValidationError) as error:
+            return await self._show(visit, error, form="delete")
+        response = to("/")
+        response.headers["Set-Cookie"] = sessions.clear_cookie()
+        return response
+
+    async def show(self, visit: Visit) -> Response:
+        return await self._show(visit)
+
+    async def change_password(self, visit: Visit) -> Response:
+        try:
+            change = PasswordChange(
+                current=visit.one("current"), new=visit.one("new"), code=visit.one("code") or None
+            )
+            await self.call(visit, "change_password", change)
+        except (ServiceError, ValidationError) as error:
+            return await self._show(visit, error, form="password")
+        return await self._show(visit, done="The password is changed; all other sessions ended.")
+
+    async def change_totp(self, visit: Visit) -> Response:
+        """Set the second factor up, switch it on or off."""
+        act, password, code = visit.one("act"), visit.one("password"), visit.one("code")
+        shown: dict[str, Any] = {}
+        try:
+            if act == "start":
+                totp = await self.call(visit, "start_totp", TotpStart(password=password))
+                shown = {"totp": totp, "picture": draw(totp.uri)}
+            elif act == "confirm":
+                made = await self.call(visit, "confirm_totp", TotpCode(code=code))
+                shown = {"recovery_codes": made.recovery_codes, "done": "The second factor is on."}
+            elif act == "stop":
+                end = TotpEnd(password=password, code=code or None)
+                await self.call(visit, "stop_totp", end)
+                shown = {"done": "The second factor is off."}
+        except (ServiceError, ValidationError) as error:
+            return await self._show(visit, _whole(error), confirming=act == "confirm")
+        return await self._show(visit, **shown)
+
+    async def change_hub_token(self, visit: Visit) -> Response:
+        acts = {"store": "store_hub_token", "test": "check_hub_token", "delete": "delete_hub_token"}
+        act = visit.one("act")
+        if act not in acts:
+            return to("/dashboard/account")
+        try:
+            body = NewHubToken(token=visit.one("token").strip()) if act == "store" else None
+            await self.call(visit, acts[act], body)
+        except (ServiceError, ValidationError) as error:
+            return await self._show(visit, error)
+        done = {"delete": "The Hub token is deleted."}.get(act, "The Hub accepts the token.")
+        return await self._show(visit, done=done)
+
+    async def end_session(self, visit: Visit) -> Response:
+        await self.call(visit, "end_session", session_id=visit.id("session"))
+        return to("/dashboard/account")
+
+    async def change_beta(self, visit: Visit) -> Response:
+        change = AccountChange(beta=visit.one("beta") == "on")
+        await self.call(visit, "change_account", change)
+        return to("/dashboard/account")
+
+    async def _show(
+        self,
+        visit: Visit,
+        error: ServiceError | ValidationError | None = None,
+        **values: Any,
+    ) -> Response:
+        absent: dict[str, Any] = {
+            "totp": None,
+            "picture": "",
+            "recovery_codes": [],
+            "confirming": False,
+        }
+        values = {"done": "", "form": "", **absent, **values}
+        return self.visits.show(
+            "account.html",
+            visit.request,
+            error,
+            account=await self.call(visit, "get_account"),
+            sessions=(await self.call(visit, "list_sessions")).sessions,
+            **values,
+        )
+
+    def _show_again(
+        self,
+        name: str,
+        request: Request,
+        fields: Fields,
+        error: ServiceError | ValidationError,
+        **values: Any,
+    ) -> Response:
+        """The form once more, with what is wrong; a password is never sent back."""
+        return self.visits.show(name, request, error, email=one(fields, "email")[:254], **values)
+
+
+def _whole(error: ServiceError | ValidationError) -> ServiceError:
+    """Return the error without its fields, whose names the page's other forms have as well."""
+    refusal = invalid(error) if isinstance(error, ValidationError) else error
+    return InvalidRequest(refusal.message) if isinstance(refusal, InvalidRequest) else refusal
+
+
+def draw(uri: str) -> Markup:
+    """Draw an address as a QR code, dark on light whatever the page's colours."""
+    svg = segno.make(uri, error="m").svg_inline(scale=4, dark="#000", light="#fff")
+    return Markup(svg)  # noqa: S704  (drawn here; the address is not in it as text)
+
+
+def add(app: FastAPI, visits: Visits, _: KeyRing) -> None:
+    pages = AccountPages(visits)
+    for method, path, handler in (
+        ("GET", "/register", pages.show_register),
+        ("POST", "/register", pages.register),
+        ("GET", "/login", pages.show_login),
+        ("POST", "/login", pages.log_in),
+        ("POST", "/logout", pages.log_out),
+        ("GET", "/forgot", pages.show_forgot),
+        ("POST", "/forgot", pages.request_reset),
+        ("GET", "/reset", pages.show_reset),
+        ("POST", "/reset", pages.reset),
+    ):
+        visits.add_public(app, method, path, handler)
+    visits.add(app, "GET", "/dashboard/account", pages.show)
+    visits.add(app, "POST", "/dashboard/account/password", pages.change_password)
+    visits.add(app, "POST", "/dashboard/account/sessions/{session}/end", pages.end_session)
+    visits.add(app, "POST", "/dashboard/account/totp", pages.change_totp)
+    visits.add(app, "POST", "/dashboard/account/hub-token", pages.change_hub_token)
+    visits.add(app, "POST", "/dashboard/account/delete", pages.delete_account)
+    visits.add(app, "POST", "/dashboard/beta", pages.change_beta)

@@ -1,0 +1,234 @@
+"""Benchmark runs as pages: started, followed, compared, exported, made public."""
+
+import re
+import secrets
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from pydantic import ValidationError
+
+from common.contracts.benchmarking import (
+    OVER,
+    QUOTE,
+    BenchmarkRequest,
+    QuoteRequest,
+    Run,
+    RunsRequest,
+)
+from common.errors import InvalidRequest, NotFound, ServiceError
+from gateway import audit
+from gateway.keyring import KeyRing
+from gateway.pages import report, site
+from gateway.pages.publications import Publications
+from gateway.pages.visit import Visit, to
+from gateway.pages.visits import Visits
+
+PAGE = "/dashboard/benchmarks"
+SHOWN = 20
+MAX_COMPARED = 4
+RUN = re.compile(r"bench_[0-9a-f]{8,64}")
+HUB = "https://huggingface.co/"
+# A page that embeds a badge shows a withdrawn run for up to five more minutes.
+BADGE_CACHE = "public, max-age=300"
+CHOICES = {
+    "device": ("", "cpu", "cuda"),
+    "dtype": ("", "float32", "bfloat16", "float16"),
+    "attention": ("", "eager", "sdpa", "flash_attention_2"),
+}
+NUMBERS = ("iterations", "warmup", "inputTokens", "newTokens", "latencyBudgetMs", "pricePerHour")
+FIELDS = ("modelId", "batchSizes", "revision", "compile", *CHOICES, *NUMBERS)
+
+
+class BenchmarkPages:
+    def __init__(self, visits: Visits, keyring: KeyRing) -> None:
+        self.visits = visits
+        self.call = visits.operations.call
+        self.bus = keyring.bus
+        self.publications = Publications(visits.guards.accounts.database)
+
+    async def show_all(self, visit: Visit) -> Response:
+        query = visit.request.query_params
+        form = {**_form(visit), "modelId": query.get("model", "")[:512]}
+        return await self._show_all(visit, form, before=query.get("before"))
+
+    async def quote(self, visit: Visit) -> Response:
+        query = visit.request.query_params
+        form = {name: query.get(name, "")[:512] for name in ("modelId", "device")}
+        return self.visits.show("quote.html", visit.request, **await self._quote(form))
+
+    async def start(self, visit: Visit) -> Response:
+        form = _form(visit)
+        try:
+            wish = BenchmarkRequest.model_validate(_wish(visit))
+            once = self.visits.operations.once
+            run = await once(visit, visit.one("number"), "benchmark", wish)
+        except (ServiceError, ValidationError) as error:
+            return await self._show_all(visit, form, error)
+        return to(f"{PAGE}/{run.id}")
+
+    async def show(self, visit: Visit) -> Response:
+        run = await self._find(visit)
+        name = "progress.html" if site.is_fragment(visit.request) else "run.html"
+        public = await self.publications.owner(run.id) is not None
+        return self.visits.show(name, visit.request, **_described(run), public=public)
+
+    async def cancel(self, visit: Visit) -> Response:
+        run = await self.call(visit, "cancel_benchmark", id=visit.id("id"))
+        return to(f"{PAGE}/{run.id}")
+
+    async def export(self, visit: Visit) -> Response:
+        run = await self._find(visit)
+        if visit.request.path_params["format"] == "csv":
+            return _file(report.to_csv(run), f"{run.id}.csv", "text/csv; charset=utf-8")
+        text = run.model_dump_json(by_alias=True, indent=2)
+        return _file(text, f"{run.id}.json", "application/json")
+
+    async def publish(self, visit: Visit) -> Response:
+        run = await self._find(visit)
+        if run.state != "succeeded":
+            raise InvalidRequest("only a run that succeeded can be made public")
+        await self.publications.publish(visit.account, run.id)
+        return to(f"{PAGE}/{run.id}")
+
+    async def withdraw(self, visit: Visit) -> Response:
+        run = await self._find(visit)
+        await self.publications.withdraw(visit.account, run.id)
+        return to(f"{PAGE}/{run.id}")
+
+    async def compare(self, visit: Visit) -> Response:
+        ids = list(dict.fromkeys(visit.request.query_params.getlist("run")))[:MAX_COMPARED]
+        if len(ids) < 2 or not all(RUN.fullmatch(id) for id in ids):
+            raise InvalidRequest(f"choose 2 to {MAX_COMPARED} runs from the list")
+        runs = [await self.call(visit, "get_benchmark", id=id) for id in ids]
+        names = [f"{'ABCD'[place]}: {run.model_id}" for place, run in enumerate(runs)]
+        return self.visits.show(
+            "compare.html",
+            visit.request,
+            runs=list(zip("ABCD", runs, strict=False)),
+            rows=report.compare([*"ABCD"], runs),
+            charts=report.charts(list(zip(names, runs, strict=True))),
+        )
+
+    async def show_public(self, request: Request) -> Response:
+        run = await self._find_public(request)
+        return self.visits.show("public_run.html", request, **_described(run))
+
+    async def show_badge(self, request: Request) -> Response:
+        run = await self._find_public(request)
+        headers = {"Cache-Control": BADGE_CACHE}
+        return Response(report.badge(run), 200, headers, "image/svg+xml")
+
+    async def _find(self, visit: Visit) -> Run:
+        run: Run = await self.call(visit, "get_benchmark", id=visit.id("id"))
+        return run
+
+    async def _find_public(self, request: Request) -> Run:
+        """Find a public run; raise the same NotFound for a private run and a missing one."""
+        standings = await self.visits.guards.limits.admit(audit.network(), ["api"])
+        request.state.standings = standings
+        id = request.path_params["id"]
+        owner = await self.publications.owner(id) if RUN.fullmatch(id) else None
+        if owner is None:
+            raise NotFound("no public run at this address")
+        run: Run = await self.visits.call_as(owner, request, "get_benchmark", id=id)
+        return run
+
+    async def _show_all(
+        self,
+        visit: Visit,
+        form: dict[str, Any],
+        error: ServiceError | ValidationError | None = None,
+        before: str | None = None,
+    ) -> Response:
+        wish = RunsRequest(limit=SHOWN, before=before if before and RUN.fullmatch(before) else None)
+        runs, away = await self.visits.try_to(visit, "list_benchmarks", wish)
+        return self.visits.show(
+            "benchmarks.html",
+            visit.request,
+            error,
+            form=form,
+            choices=CHOICES,
+            number=secrets.token_hex(16),
+            runs=runs.runs if runs else [],
+            next=runs.next if runs else None,
+            away=away,
+            **await self._quote(form),
+        )
+
+    async def _quote(self, form: dict[str, Any]) -> dict[str, Any]:
+        """Return the quote for a run of the form's model, or why there is none."""
+        # No text of the database holds a NUL.
+        model = form["modelId"].replace("\0", "").strip().removeprefix(HUB).strip("/")
+        device = form["device"] if form["device"] in CHOICES["device"] else ""
+        wish = QuoteRequest(model_id=model, device=device or "auto")
+        try:
+            quote = await self.bus.call(QUOTE, wish)
+        except ServiceError as error:
+            return {"quote": None, "price": None, "unquoted": error.message}
+        return {"quote": quote, "price": report.price(quote.last), "unquoted": ""}
+
+
+def add(app: FastAPI, visits: Visits, keyring: KeyRing) -> None:
+    pages = BenchmarkPages(visits, keyring)
+    visits.add(app, "GET", PAGE, pages.show_all)
+    visits.add(app, "POST", PAGE, pages.start)
+    visits.add(app, "GET", PAGE + "/quote", pages.quote)
+    visits.add(app, "GET", PAGE + "/compare", pages.compare)
+    visits.add(app, "GET", PAGE + "/{id}", pages.show)
+    visits.add(app, "GET", PAGE + "/{id}/export.{format:str}", pages.export)
+    visits.add(app, "POST", PAGE + "/{id}/cancel", pages.cancel)
+    visits.add(app, "POST", PAGE + "/{id}/publish", pages.publish)
+    visits.add(app, "POST", PAGE + "/{id}/withdraw", pages.withdraw)
+    visits.add_public(app, "GET", "/runs/{id}", pages.show_public)
+    visits.add_public(app, "GET", "/runs/{id}/badge.svg", pages.show_badge)
+
+
+def _form(visit: Visit) -> dict[str, Any]:
+    """Return the submitted fields, to fill the form again."""
+    form: dict[str, Any] = {name: visit.one(name)[:512] for name in FIELDS}
+    return {**form, "opened": any(form[name] for name in FIELDS if name not in FIELDS[:2])}
+
+
+def _described(run: Run) -> dict[str, Any]:
+    best = run.analysis.optimal_batch_size if run.analysis else None
+    rows = report.rows(run)
+    return {
+        "run": run,
+        "over": OVER,
+        "rows": rows,
+        "best": next((row for row in rows if row.size == best), None),
+        "stages": report.stages(run),
+        "charts": report.charts([(run.model_id, run)]),
+    }
+
+
+def _file(text: str, name: str, media_type: str) -> Response:
+    headers = {**site.HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(text, 200, headers, media_type)
+
+
+def _wish(visit: Visit) -> dict[str, Any]:
+    """Return the form as a request; empty fields are not sent."""
+    wish: dict[str, Any] = {"modelId": visit.one("modelId").strip()}
+    if sizes := re.findall(r"[^\s,;]+", visit.one("batchSizes")):
+        wish["batchSizes"] = [_number(size) for size in sizes]
+    for name in NUMBERS:
+        if text := visit.one(name).strip():
+            wish[name] = _number(text)
+    for name in ("revision", *CHOICES):
+        if text := visit.one(name).strip():
+            wish[name] = text
+    if visit.one("compile") == "on":
+        wish["compile"] = True
+    return wish
+
+
+def _number(text: str) -> int | float | str:
+    """A number where it is one; anything else is refused by its field's rule."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,80 @@
+"""Numbers and times as people read them, for templates."""
+
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+ABSENT = "\N{EN DASH}"
+BINARY = ("MiB", "GiB", "TiB")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits, without an exponent where that is short; a dash for None."""
+    if value is None:
+        return ABSENT
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if abs(value) >= 1e15 or abs(value) < 1e-9:
+        return f"{value:.{digits}g}"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def memory(mib: float | None) -> str:
+    """A size in MiB, with the unit that keeps it short."""
+    if mib is None:
+        return ABSENT
+    size, unit = float(mib), 0
+    while size >= 1024 and unit < len(BINARY) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{number(size)} {BINARY[unit]}"
+
+
+def usd(value: float | None) -> str:
+    return ABSENT if value is None else f"${number(value)}"
+
+
+def duration(seconds: float | None) -> str:
+    """Such as "850 ms", "12 s", "4 min", "1 h 5 min"."""
+    if seconds is None:
+        return ABSENT
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 90:
+        return f"{number(seconds)} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def between(begin: datetime | None, end: datetime | None) -> str:
+    """The duration from one time to another, or until now."""
+    if begin is None:
+        return ABSENT
+    return duration(max(0.0, ((end or datetime.now(UTC)) - begin).total_seconds()))
+
+
+def pretty(value: Any) -> str:
+    """A JSON value over several lines."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def compact(value: Any) -> str:
+    """A JSON value on one line, fit for single quotes in a shell."""
+    return json.dumps(value, ensure_ascii=False).replace("'", "\\u0027")
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "number": number,
+    "memory": memory,
+    "usd": usd,
+    "duration": duration,
+    "between": between,
+    "pretty": pretty,
+    "json": compact,
+}

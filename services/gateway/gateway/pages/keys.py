@@ -1,0 +1,93 @@
+"""An account's API keys as a page: made, renamed, revoked."""
+
+import secrets
+from datetime import UTC, datetime, timedelta
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+from pydantic import ValidationError
+
+from common.errors import InvalidRequest, ServiceError
+from gateway import keys
+from gateway.keyring import CreatedKey, KeyChange, KeyRing, NewKey
+from gateway.pages.visit import Visit, to
+from gateway.pages.visits import Visits
+
+# Lifetimes that the form offers; the API takes any time.
+EXPIRIES_DAYS = (7, 30, 90, 365)
+PAGE = "/dashboard/keys"
+
+
+class KeyPages:
+    def __init__(self, visits: Visits) -> None:
+        self.visits = visits
+        self.call = visits.operations.call
+
+    async def show(self, visit: Visit) -> Response:
+        return await self._show(visit)
+
+    async def create(self, visit: Visit) -> Response:
+        try:
+            days = visit.one("expires")
+            new = NewKey.model_validate(
+                {
+                    "name": visit.one("name").strip(),
+                    "scopes": visit.fields.get("scopes", []),
+                    "expires_at": _days_from_now(days) if days else None,
+                }
+            )
+            # The form's own number: a reload that sends it again makes no second key.
+            number = visit.one("number")
+            made = await self.visits.operations.once(
+                visit, number, "create_key", new, ignore={"expires_at"}
+            )
+        except (ServiceError, ValidationError) as error:
+            return await self._show(visit, error)
+        return await self._show(visit, made=made)
+
+    async def rename(self, visit: Visit) -> Response:
+        try:
+            change = KeyChange(name=visit.one("name").strip())
+            await self.call(visit, "change_key", change, key_id=visit.id("key"))
+        except (ServiceError, ValidationError) as error:
+            return await self._show(visit, error)
+        return to(PAGE)
+
+    async def revoke(self, visit: Visit) -> Response:
+        try:
+            await self.call(visit, "revoke_key", key_id=visit.id("key"))
+        except ServiceError as error:
+            return await self._show(visit, error)
+        return to(PAGE)
+
+    async def _show(
+        self,
+        visit: Visit,
+        error: ServiceError | ValidationError | None = None,
+        made: CreatedKey | None = None,
+    ) -> Response:
+        return self.visits.show(
+            "keys.html",
+            visit.request,
+            error,
+            keys=(await self.call(visit, "list_keys")).keys,
+            made=made,
+            scopes=keys.SCOPES,
+            expiries=EXPIRIES_DAYS,
+            now=datetime.now(UTC),
+            number=secrets.token_hex(16),
+        )
+
+
+def add(app: FastAPI, visits: Visits, _: KeyRing) -> None:
+    pages = KeyPages(visits)
+    visits.add(app, "GET", PAGE, pages.show)
+    visits.add(app, "POST", PAGE, pages.create)
+    visits.add(app, "POST", PAGE + "/{key}/rename", pages.rename)
+    visits.add(app, "POST", PAGE + "/{key}/revoke", pages.revoke)
+
+
+def _days_from_now(days: str) -> datetime:
+    if days not in map(str, EXPIRIES_DAYS):
+        raise InvalidRequest("choose an expiry from the list")
+    return datetime.now(UTC) + timedelta(days=int(days))

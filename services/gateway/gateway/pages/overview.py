@@ -1,0 +1,40 @@
+"""The dashboard's first page: what to do next, and what happened last."""
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+
+from common.contracts.alerts import AlertsRequest
+from common.contracts.benchmarking import RunsRequest
+from gateway.keyring import KeyRing
+from gateway.pages.visit import Visit
+from gateway.pages.visits import Visits
+
+SHOWN = 5
+
+
+class Overview:
+    def __init__(self, visits: Visits) -> None:
+        self.visits = visits
+
+    async def show(self, visit: Visit) -> Response:
+        # Each part stands alone: an unavailable service costs only its own part.
+        keys, _ = await self.visits.try_to(visit, "list_keys")
+        runs, runs_error = await self.visits.try_to(
+            visit, "list_benchmarks", RunsRequest(limit=SHOWN)
+        )
+        alerts, alerts_error = await self.visits.try_to(
+            visit, "list_alerts", AlertsRequest(open_only=True, limit=SHOWN)
+        )
+        return self.visits.show(
+            "overview.html",
+            visit.request,
+            keys=keys.keys if keys else [],
+            runs=runs.runs if runs else [],
+            runs_error=runs_error,
+            alerts=alerts.alerts if alerts else [],
+            alerts_error=alerts_error,
+        )
+
+
+def add(app: FastAPI, visits: Visits, _: KeyRing) -> None:
+    visits.add(app, "GET", "/dashboard", Overview(visits).show)

@@ -1,0 +1,238 @@
+"""A run's results as tables, charts, files and a badge."""
+
+import csv
+import io
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+from common.contracts.benchmarking import OVER, Run
+from common.contracts.figures import Point
+from gateway.pages.figures import number
+
+CSV_COLUMNS = (
+    "batch_size",
+    "throughput_per_s",
+    "latency_mean_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+    "latency_p95_ms",
+    "peak_memory_mib",
+    "cost_per_inference_usd",
+    "energy_per_inference_j",
+    "missing",
+)
+STAGES = ("waiting", "fetching", "loading", "warming", "measuring")
+# Badge layout: pixels per character of 11 px DejaVu Sans, and around the text.
+CHARACTER_PX, MARGIN_PX = 6.6, 10
+MAX_NAME, MAX_MACHINE = 32, 24
+
+
+@dataclass(frozen=True)
+class Row:
+    """One batch size; `picks` are the advice's names for it, `error` is why it has no figures."""
+
+    size: int
+    point: Point | None
+    picks: tuple[str, ...]
+    error: str
+
+
+def rows(run: Run) -> list[Row]:
+    if run.results is None:
+        return []
+    points = {point.batch_size: point for point in run.results.points}
+    errors = {shortage.batch_size: shortage.message for shortage in run.results.errors}
+    picks = _picks(run)
+    return [
+        Row(size, points.get(size), tuple(picks.get(size, ())), errors.get(size, ""))
+        for size in sorted(run.results.batch_sizes)
+    ]
+
+
+def _picks(run: Run) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    if run.analysis is not None:
+        for name in ("latency", "balanced", "throughput", "cost"):
+            size = getattr(run.analysis.picks, name).batch_size
+            if size is not None:
+                found.setdefault(size, []).append(name)
+    return found
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run: `state` is `now`, `done` or empty; `begin` is None before it."""
+
+    name: str
+    state: str
+    begin: datetime | None
+    end: datetime | None
+
+
+def stages(run: Run) -> list[Stage]:
+    begins = {"waiting": run.created_at, **run.stages}
+    begun = [name for name in STAGES if name in begins]
+    ends: dict[str, datetime | None] = {
+        name: begins[following] for name, following in pairwise(begun)
+    }
+    ends.setdefault("waiting", run.started_at or run.finished_at)
+    now = begun[-1] if run.state not in OVER else ""
+    return [
+        Stage(
+            name,
+            "now" if name == now else "done" if ends.get(name) or run.state == "succeeded" else "",
+            begins.get(name),
+            ends.get(name) or run.finished_at,
+        )
+        for name in STAGES
+    ]
+
+
+def price(run: Run | None) -> float | None:
+    """Return the cost of an inference at the run's best batch size, where it is known [USD]."""
+    best = run.analysis.optimal_batch_size if run and run.analysis else None
+    point = next((row.point for row in rows(run) if row.size == best), None) if run else None
+    return point.cost_per_inference if point else None
+
+
+def charts(runs: list[tuple[str, Run]]) -> list[dict[str, Any]]:
+    """Throughput, latency, memory and cost against batch size, each run under its name."""
+    sizes = sorted({row.size for _, run in runs for row in rows(run)})
+    drawn: list[dict[str, Any]] = []
+    if not sizes:
+        return drawn
+    for title, unit, figure in (
+        ("Throughput", "samples/s", _throughput),
+        ("Latency of a batch", "ms", _latency),
+        ("Peak memory", "MiB", lambda point: (point.memory.used, None, None)),
+        ("Cost per 1,000 inferences", "USD", _cost),
+    ):
+        series = []
+        for name, run in runs:
+            points = {row.size: row.point for row in rows(run)}
+            values = [figure(p) if (p := points.get(size)) else (None,) * 3 for size in sizes]
+            value, low, high = (list(column) for column in zip(*values, strict=True))
+            series.append({"name": name, "value": value, "low": low, "high": high})
+        if any(value is not None for one in series for value in one["value"]):
+            drawn.append({"title": title, "unit": unit, "x": sizes, "series": series})
+    return drawn
+
+
+Figure = tuple[float | None, float | None, float | None]
+
+
+def _throughput(point: Point) -> Figure:
+    interval = point.latency.mean_interval
+    if interval is None or interval.low <= 0:
+        return point.throughput, None, None
+    # Batch size over latency: the shorter end of one is the longer of the other.
+    milliseconds = point.batch_size * 1000
+    return point.throughput, milliseconds / interval.high, milliseconds / interval.low
+
+
+def _latency(point: Point) -> Figure:
+    interval = point.latency.mean_interval
+    ends = (interval.low, interval.high) if interval else (None, None)
+    return point.latency.mean, *ends
+
+
+def _cost(point: Point) -> Figure:
+    cost = point.cost_per_inference
+    return None if cost is None else cost * 1000, None, None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Throughput of two runs at one batch size; `verdict` says a tie where intervals overlap."""
+
+    size: int
+    points: list[Point | None]
+    verdict: str
+
+
+def compare(names: list[str], runs: list[Run]) -> list[Comparison]:
+    """Compare runs at each batch size of any; the verdict is on the first two."""
+    tables = [{row.size: row.point for row in rows(run)} for run in runs]
+    sizes = sorted({size for table in tables for size in table})
+    return [
+        Comparison(size, points := [table.get(size) for table in tables], _verdict(names, points))
+        for size in sizes
+    ]
+
+
+def _verdict(names: list[str], points: list[Point | None]) -> str:
+    first, second = points[:2]
+    if first is None or second is None or not first.throughput or not second.throughput:
+        return "not measured in both"
+    (a, a_low, a_high), (b, b_low, b_high) = _throughput(first), _throughput(second)
+    if a_low is None or b_low is None or a_high is None or b_high is None:
+        return "no interval: too few calls"
+    if a_low <= b_high and b_low <= a_high:
+        return "a tie: the intervals overlap"
+    assert a is not None, "checked above"
+    assert b is not None, "checked above"
+    better, ratio = (names[1], b / a) if b > a else (names[0], a / b)
+    return f"{better} is {number((ratio - 1) * 100, 2)} % faster"
+
+
+def to_csv(run: Run) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(CSV_COLUMNS)
+    for row in rows(run):
+        figures: list[Any] = [None] * (len(CSV_COLUMNS) - 2)
+        if (point := row.point) is not None:
+            mean, low, high = _latency(point)
+            figures = [
+                point.throughput,
+                mean,
+                low,
+                high,
+                point.latency.p95,
+                point.memory.used,
+                point.cost_per_inference,
+                point.energy.per_inference,
+            ]
+        writer.writerow([row.size, *figures, row.error])
+    return text.getvalue()
+
+
+def badge(run: Run) -> str:
+    """An SVG of less than 2 KB: what was measured, on what, and when."""
+    left = _shortened(run.model_id.rpartition("/")[2], MAX_NAME)
+    right = _measured(run)
+    widths = [round(len(text) * CHARACTER_PX) + 2 * MARGIN_PX for text in (left, right)]
+    whole = sum(widths)
+    centers = (widths[0] / 2, widths[0] + widths[1] / 2)
+    label = escape(f"{left}: {right}")
+    texts = "".join(
+        f'<text x="{center:g}" y="14" textLength="{width - 2 * MARGIN_PX}">{escape(text)}</text>'
+        for center, width, text in zip(centers, widths, (left, right), strict=True)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole}" height="20" role="img"'
+        f' aria-label="{label}"><title>{label}</title>'
+        f'<clipPath id="r"><rect width="{whole}" height="20" rx="4"/></clipPath>'
+        f'<g clip-path="url(#r)"><rect width="{widths[0]}" height="20" fill="#37474f"/>'
+        f'<rect x="{widths[0]}" width="{widths[1]}" height="20" fill="#17704b"/></g>'
+        '<g fill="#fff" text-anchor="middle" font-family="DejaVu Sans,Verdana,sans-serif"'
+        f' font-size="11">{texts}</g></svg>'
+    )
+
+
+def _measured(run: Run) -> str:
+    best = run.analysis.optimal_batch_size if run.analysis else None
+    point = next((row.point for row in rows(run) if row.size == best), None)
+    if run.results is None or point is None or point.throughput is None:
+        return run.state
+    machine = _shortened(run.results.setup.machine.name, MAX_MACHINE)
+    at: datetime = run.finished_at or run.created_at
+    speed = f"{number(point.throughput)}/s at batch {best}"
+    return f"{speed}, {run.results.setup.dtype}, {machine}, {at:%Y-%m-%d}"
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

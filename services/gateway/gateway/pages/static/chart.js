@@ -1,0 +1,221 @@
+// uPlot behind one wrapper: themes, resizing, intervals, zoom that live data leave alone, and a
+// way for the keyboard and for screen readers through what a canvas does not say.
+import { announce } from './announce.js';
+
+// Okabe and Ito's palette, which colour-blind people tell apart; dashes tell without colour.
+const DARK = matchMedia('(prefers-color-scheme: dark)');
+const LIGHT_COLOURS = ['#0072b2', '#d55e00', '#007d5b', '#b0558a'];
+const DARK_COLOURS = ['#56b4e9', '#e69f00', '#2fc59a', '#e3a1c6'];
+const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
+const HEIGHT_PX = 240;
+// At most ten redraws a second, whatever comes.
+const REDRAW_MS = 100;
+const PAGE_ROWS = 50;
+const MAX_POINTS = 100_000;
+
+const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
+const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const tick = (value) => (value && Math.abs(value) < 1e-3 ? value.toExponential(2) : short.format(value));
+const number = (value) => (value === null || value === undefined ? 'no figure' : short.format(value));
+
+/**
+ * A figure element with its chart. `chart`: {title, unit, x, time, series: [{name, value, low,
+ * high}]}; `time`: x are seconds since 1970 instead of batch sizes.
+ */
+export class Chart {
+  constructor(figure, chart) {
+    this.figure = figure;
+    this.chart = chart;
+    this.zoomed = false;
+    this.redraws = 0;
+    this.at = -1;
+    this.plot = document.createElement('div');
+    this.plot.className = 'plot';
+    this.plot.tabIndex = 0;
+    this.plot.setAttribute('role', 'application');
+    this.plot.setAttribute('aria-roledescription', 'chart');
+    this.plot.setAttribute('aria-label', `${chart.title}, ${chart.unit || 'no unit'}. Left and right read the points.`);
+    this.reading = document.createElement('p');
+    this.reading.className = 'reading';
+    this.table = this.#makeTable();
+    this.plot.setAttribute('aria-details', this.table.id);
+    figure.append(this.plot, this.reading, this.table);
+    this.plot.addEventListener('keydown', (event) => this.#key(event));
+    this.#make();
+    new ResizeObserver(() => {
+      const width = this.plot.clientWidth;
+      if (width && width !== this.u.width) this.u.setSize({ width, height: HEIGHT_PX });
+    }).observe(this.plot);
+    DARK.addEventListener('change', () => {
+      this.u.destroy();
+      this.#make();
+    });
+  }
+
+  #columns() {
+    const { x, series } = this.chart;
+    return [x, ...series.flatMap(({ low, high, value }) => [low, high, value])];
+  }
+
+  #make() {
+    const { time, series } = this.chart;
+    const colours = DARK.matches ? DARK_COLOURS : LIGHT_COLOURS;
+    const grid = { stroke: style('--line'), width: 1 };
+    const axis = { stroke: style('--quiet'), grid, ticks: grid };
+    const lines = series.flatMap(({ name }, place) => {
+      const stroke = colours[place % colours.length];
+      const edge = { show: true, stroke: 'transparent', points: { show: false } };
+      const line = {
+        label: name, stroke, width: 2, dash: DASHES[place % DASHES.length], spanGaps: false,
+        points: { show: !time || undefined, size: 6, fill: stroke },
+      };
+      return [edge, edge, line];
+    });
+    this.u = new uPlot({
+      width: this.plot.clientWidth || 320,
+      height: HEIGHT_PX,
+      cursor: { drag: { x: Boolean(time), y: false } },
+      legend: { show: false },
+      scales: { x: time ? { time: true } : { time: false, distr: 3, log: 2 } },
+      axes: [
+        time ? axis : { ...axis, splits: () => this.chart.x, values: (_, sizes) => sizes },
+        { ...axis, size: 66, values: (_, values) => values.map(tick) },
+      ],
+      series: [{}, ...lines],
+      bands: series.map((_, place) => ({
+        series: [3 * place + 2, 3 * place + 1],
+        fill: `${colours[place % colours.length]}30`,
+      })),
+      hooks: {
+        draw: [() => { this.redraws += 1; this.figure.dataset.redraws = this.redraws; }],
+        setSelect: [(u) => { if (u.select.width > 0) this.#zoom(true); }],
+        setCursor: [(u) => { if (u.cursor.idx !== null && u.cursor.idx !== undefined) this.#show(u.cursor.idx); }],
+      },
+    }, this.#columns(), this.plot);
+    this.u.over.addEventListener('dblclick', () => this.#zoom(false));
+  }
+
+  #zoom(on) {
+    this.zoomed = on;
+    this.figure.dataset.zoomed = on ? 'yes' : 'no';
+    this.figure.dispatchEvent(new CustomEvent('zoom', { bubbles: true }));
+  }
+
+  /** Follow what comes: forget the zoom and show everything again. */
+  follow() {
+    this.#zoom(false);
+    this.u.setData(this.#columns());
+  }
+
+  #label(index) {
+    const x = this.chart.x[index];
+    const where = this.chart.time ? new Date(x * 1000).toLocaleString() : `batch size ${x}`;
+    const values = this.chart.series.map(({ name, value, low, high }) => {
+      const interval = low[index] === null || low[index] === undefined || low[index] === high[index]
+        ? '' : ` (${number(low[index])} to ${number(high[index])})`;
+      const owner = this.chart.series.length > 1 ? `${name} ` : '';
+      return `${owner}${number(value[index])}${interval}`;
+    });
+    return `${where}: ${values.join('; ')} ${this.chart.unit}`;
+  }
+
+  #show(index) {
+    this.at = index;
+    this.reading.textContent = this.#label(index);
+  }
+
+  #key(event) {
+    const last = this.chart.x.length - 1;
+    const steps = { ArrowLeft: this.at - 1, ArrowRight: this.at + 1, Home: 0, End: last };
+    if (!(event.key in steps) || last < 0) return;
+    event.preventDefault();
+    this.#show(Math.min(Math.max(steps[event.key], 0), last));
+    const value = this.chart.series[0].value[this.at];
+    this.u.setCursor({
+      left: this.u.valToPos(this.chart.x[this.at], 'x'),
+      top: value === null || value === undefined ? 0 : this.u.valToPos(value, 'y'),
+    }, false);
+    announce(this.#label(this.at));
+  }
+
+  /** Replace the columns; a zoom stays where it was. */
+  replace(chart) {
+    this.chart = { ...this.chart, ...chart };
+    this.#redrawSoon();
+  }
+
+  /** Add a point at the end; those that are older than the window make room. */
+  append(x, value, window = Infinity) {
+    const { series } = this.chart;
+    const [line] = series;
+    if (this.chart.x.length && x < this.chart.x.at(-1)) return;
+    this.chart.x.push(x);
+    line.value.push(value);
+    line.low.push(value);
+    line.high.push(value);
+    const old = Math.max(
+      this.chart.x.findIndex((time) => time >= x - window),
+      this.chart.x.length - MAX_POINTS,
+    );
+    if (old > 0) for (const column of [this.chart.x, line.value, line.low, line.high]) column.splice(0, old);
+    this.#redrawSoon();
+  }
+
+  #redrawSoon() {
+    this.pending ??= setTimeout(() => {
+      this.pending = undefined;
+      const { min, max } = this.u.scales.x;
+      this.u.batch(() => {
+        this.u.setData(this.#columns(), !this.zoomed);
+        // Without new scales uPlot takes the data and draws nothing.
+        if (this.zoomed) this.u.setScale('x', { min, max });
+      });
+    }, REDRAW_MS);
+  }
+
+  /** A table of the points, made when it is opened, newest page of a time series first. */
+  #makeTable() {
+    const details = document.createElement('details');
+    details.id = `table-${crypto.randomUUID()}`;
+    const summary = document.createElement('summary');
+    summary.textContent = 'As a table';
+    details.append(summary);
+    let page = 0;
+    const fill = () => {
+      const rows = this.chart.x.map((_, index) => index);
+      if (this.chart.time) rows.reverse();
+      const pages = Math.max(1, Math.ceil(rows.length / PAGE_ROWS));
+      page = Math.min(Math.max(page, 0), pages - 1);
+      const list = document.createElement('ol');
+      list.className = 'rows';
+      for (const index of rows.slice(page * PAGE_ROWS, (page + 1) * PAGE_ROWS)) {
+        const item = document.createElement('li');
+        item.textContent = this.#label(index);
+        list.append(item);
+      }
+      const acts = document.createElement('p');
+      acts.className = 'acts';
+      for (const [name, step] of [['Previous', -1], ['Next', 1]]) {
+        const button = document.createElement('button');
+        button.type = 'button';
+        button.className = 'quiet small';
+        button.textContent = name;
+        button.disabled = page + step < 0 || page + step >= pages;
+        button.addEventListener('click', () => { page += step; fill(); });
+        acts.append(button);
+      }
+      acts.append(`Page ${page + 1} of ${pages}`);
+      details.replaceChildren(summary, list, ...(pages > 1 ? [acts] : []));
+    };
+    details.addEventListener('toggle', () => { if (details.open) fill(); });
+    return details;
+  }
+}
+
+/** Draw each figure of the page that is not drawn yet. */
+export function drawAll() {
+  return [...document.querySelectorAll('.chart[data-chart]')].map((figure) => {
+    figure.drawn ??= new Chart(figure, JSON.parse(figure.dataset.chart));
+    return figure.drawn;
+  });
+}

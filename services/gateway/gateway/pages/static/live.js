@@ -1,0 +1,89 @@
+// A model's page: live points from the socket, or by polling while there is no socket.
+import { announce } from './announce.js';
+import { Chart, drawAll } from './chart.js';
+import { connect } from './socket.js';
+
+const POLL_MS = 10_000;
+const content = document.getElementById('content');
+const { model: modelId, window: span } = content.dataset;
+const connection = document.getElementById('connection');
+const follow = document.getElementById('follow');
+const charts = new Map(drawAll().map((chart) => [chart.chart.metric, chart]));
+const WINDOW_S = { hour: 3600, day: 86_400 }[span] ?? Infinity;
+
+function say(state, words) {
+  if (connection.dataset.state !== state) announce(words);
+  connection.dataset.state = state;
+  connection.querySelector('[data-what]').textContent = words;
+}
+
+function updated(time) {
+  connection.querySelector('[data-when]').textContent = `Last update ${time.toLocaleTimeString()}`;
+}
+
+/** The chart of a metric; of one that is new, an empty one. */
+function chartOf(metric, columns) {
+  const found = charts.get(metric);
+  if (found) return found;
+  document.getElementById('nothing')?.remove();
+  const figure = document.createElement('figure');
+  figure.className = 'chart';
+  figure.dataset.metric = metric;
+  const caption = document.createElement('figcaption');
+  caption.textContent = columns?.title ?? metric;
+  figure.append(caption);
+  document.getElementById('charts').append(figure);
+  const made = new Chart(figure, columns ?? {
+    metric, title: metric, unit: '', time: true, x: [], series: [{ name: metric, value: [], low: [], high: [] }],
+  });
+  charts.set(metric, made);
+  return made;
+}
+
+async function poll() {
+  if (socket.connected) return;
+  try {
+    const address = `/dashboard/models/series?${new URLSearchParams({ model: modelId, window: span })}`;
+    const answer = await fetch(address);
+    if (answer.redirected) return location.assign(answer.url);
+    if (!answer.ok) throw new Error(String(answer.status));
+    const { charts: drawn, at } = await answer.json();
+    for (const columns of drawn) chartOf(columns.metric, columns).replace(columns);
+    if (!socket.connected) say('polling', 'Polling');
+    updated(new Date(at));
+  } catch {
+    say('away', 'No connection');
+  }
+}
+
+let cursor;
+const socket = connect();
+const subscribe = () => socket.emit('subscribe_metrics', { modelId, since: cursor, cursor: true }, (answer) => {
+  if (answer.status === 'success') {
+    cursor = answer.cursor ?? cursor;
+    say('live', 'Live');
+  } else if (answer.code === 5003) setTimeout(subscribe, 1000);
+});
+socket.on('connect', subscribe);
+socket.on('gap', ({ since }) => { cursor = since; subscribe(); });
+socket.on('disconnect', () => { say('away', 'Connecting again'); setTimeout(poll, 1000); });
+socket.on('connect_error', () => { if (connection.dataset.state === 'live') say('away', 'Connecting again'); });
+socket.on('metric_update', (update) => {
+  if (update.modelId !== modelId) return;
+  cursor = update.cursor ?? cursor;
+  const at = Date.parse(update.timestamp) / 1000;
+  for (const [metric, value] of Object.entries(update.metrics)) chartOf(metric).append(at, value, WINDOW_S);
+  updated(new Date());
+});
+socket.on('alert', (alert) => {
+  if (alert.modelId !== modelId) return;
+  announce(alert.message);
+  window.htmx.trigger(document.getElementById('alerts'), 'refresh');
+});
+setTimeout(poll, 3000);
+setInterval(poll, POLL_MS);
+
+document.addEventListener('zoom', () => {
+  follow.hidden = ![...charts.values()].some(({ zoomed }) => zoomed);
+});
+follow.addEventListener('click', () => { for (const chart of charts.values()) chart.follow(); });

@@ -1,0 +1,42 @@
+// The script of every page; without it, everything but live data still works.
+import { announce } from './announce.js';
+
+async function copy(button) {
+  const source = document.getElementById(button.dataset.copy);
+  const text = source.value ?? source.textContent;
+  source.select?.();
+  await navigator.clipboard.writeText(text);
+  const before = button.textContent;
+  button.textContent = 'Copied';
+  announce('Copied');
+  setTimeout(() => { button.textContent = before; }, 2000);
+}
+
+/** Local times, and buttons that need a script, in a page or a fragment of it. */
+function enliven(root) {
+  for (const time of root.querySelectorAll('time:not([data-local])')) {
+    time.dataset.local = '';
+    time.textContent = new Date(time.dateTime)
+      .toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'short' });
+  }
+  for (const button of root.querySelectorAll('[data-copy]')) button.hidden = false;
+}
+
+document.addEventListener('click', (event) => {
+  const button = event.target.closest?.('[data-copy], [data-confirm]');
+  if (!button) return;
+  if (button.dataset.copy) void copy(button);
+  else if (!window.confirm(button.dataset.confirm)) event.preventDefault();
+});
+document.addEventListener('submit', (event) => {
+  const button = event.submitter;
+  if (!button?.dataset.busy || event.defaultPrevented) return;
+  // After the form's data were taken; a page that comes back from the history is as before.
+  setTimeout(() => { button.disabled = true; button.textContent = button.dataset.busy; });
+});
+enliven(document);
+new MutationObserver((changes) => {
+  for (const { addedNodes } of changes) {
+    for (const node of addedNodes) if (node.nodeType === 1) enliven(node.parentElement ?? node);
+  }
+}).observe(document.body, { childList: true, subtree: true });

@@ -1,0 +1,180 @@
+"""Visits: session, rate limit and error page of a request for a page."""
+
+import dataclasses
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from pydantic import ValidationError
+
+from common import context
+from common.contracts import Message
+from common.errors import ServiceError, Unauthenticated
+from common.faults import invalid
+from gateway.door import Guards
+from gateway.limits import OverLimit
+from gateway.limits import headers as rate_headers
+from gateway.pages import site
+from gateway.pages.operations import Operations
+from gateway.pages.site import Pages
+from gateway.pages.visit import Visit, read_form, session_of, to
+
+Handler = Callable[[Request], Awaitable[Response]]
+VisitHandler = Callable[[Visit], Awaitable[Response]]
+# Pages that a login may lead to: our own.
+NEXT = re.compile(r"/dashboard(/[A-Za-z0-9/_.~%?=&+-]*)?")
+# A field's name stays as it is written.
+FIELD = re.compile(r"[a-z]\w*:")
+UNEXPECTED = "something broke on our side; try again, and tell the operator if it stays"
+
+log = structlog.get_logger()
+
+
+class LoggedOut(Exception):
+    """No session, or one that has ended."""
+
+
+class Visits:
+    """Serves pages, with everything that they share."""
+
+    def __init__(self, guards: Guards, pages: Pages, operations: Operations) -> None:
+        self.guards = guards
+        self.pages = pages
+        self.operations = operations
+
+    def add(self, app: FastAPI, method: str, path: str, handler: VisitHandler) -> None:
+        """Serve a page for people who are logged in; a POST brings a form of ours."""
+
+        async def visit(request: Request) -> Response:
+            opened = await self._open(request)
+            capacity = self.guards.capacity
+            capacity.take_for(opened.account)
+            try:
+                return await handler(opened)
+            finally:
+                capacity.give_back_for(opened.account)
+
+        self.add_public(app, method, path, visit)
+
+    def add_public(self, app: FastAPI, method: str, path: str, handler: Handler) -> None:
+        served = partial(self._serve, handler)
+        app.add_route(path, served, methods=[method], include_in_schema=False)
+
+    async def _open(self, request: Request) -> Visit:
+        fields = await read_form(request, self.guards.sessions) if _sends(request) else {}
+        session = session_of(request)
+        if session is None:
+            raise LoggedOut
+        try:
+            account = await self.guards.sessions.find(session)
+        except Unauthenticated:
+            raise LoggedOut from None
+        now = context.current.get()
+        context.current.set(dataclasses.replace(now, account=account))
+        standings = request.state.standings
+        standings += await self.guards.limits.admit(account, ["api"])
+        return Visit(request, account, session, fields, standings)
+
+    async def _serve(self, handler: Handler, request: Request) -> Response:
+        """Return the handler's page or an error page, with the rate-limit headers."""
+        request.state.standings = []
+        try:
+            response = await handler(request)
+        except LoggedOut:
+            return _to_login(request)
+        except (ServiceError, ValidationError) as error:
+            response = self.refuse(request, error)
+        except Exception:
+            log.exception("page failed", path=request.url.path)
+            response = self.refuse(request, ServiceError(UNEXPECTED))
+        if request.state.standings:
+            response.raw_headers += rate_headers(request.state.standings)
+        return response
+
+    def refuse(self, request: Request, error: ServiceError | ValidationError) -> Response:
+        """Return the refusal as a page, or as a fragment if htmx asks."""
+        if isinstance(error, OverLimit):
+            request.state.standings = [*request.state.standings, error.standing]
+        name = "refusal.html" if site.is_fragment(request) else "refused.html"
+        return self.show(name, request, error)
+
+    def show(
+        self,
+        name: str,
+        request: Request,
+        error: ServiceError | ValidationError | None = None,
+        **values: Any,
+    ) -> Response:
+        """Return a page, with its error as `error` and by field as `faults`."""
+        refusal = _refusal(error)
+        status = refusal.status if refusal else 200
+        response = self.pages.show(
+            name,
+            request,
+            status,
+            error=_sentence(refusal.message) if refusal else "",
+            reason=refusal.details.get("reason", "") if refusal else "",
+            faults=_faults(refusal),
+            **values,
+        )
+        if refusal is not None and refusal.retry_after is not None:
+            response.headers["Retry-After"] = str(refusal.retry_after)
+        return response
+
+    async def call_as(
+        self, account: str, request: Request, name: str, body: Message | None = None, **path: str
+    ) -> Any:
+        """Call an operation for an absent account, about something it has made public."""
+        context.current.set(dataclasses.replace(context.current.get(), account=account))
+        return await self.operations.call(Visit(request, account, ""), name, body, **path)
+
+    async def try_to(
+        self, visit: Visit, name: str, body: Message | None = None, **path: str
+    ) -> tuple[Any, str]:
+        """Return an operation's reply and "", or None and the error, if the page can do without."""
+        try:
+            return await self.operations.call(visit, name, body, **path), ""
+        except ServiceError as error:
+            return None, _sentence(error.message)
+
+
+def next_page(address: str) -> str:
+    """Return the page to open after the login: `address` if it is ours, else the dashboard."""
+    return address if NEXT.fullmatch(address) and "//" not in address else "/dashboard"
+
+
+def _sends(request: Request) -> bool:
+    return request.method == "POST"
+
+
+def _to_login(request: Request) -> Response:
+    # A form is not sent again after the login; its page is shown.
+    page = urlsplit(request.headers.get("referer", ""))
+    if not _sends(request) and not site.is_fragment(request):
+        page = urlsplit(request.url.path + ("?" + request.url.query if request.url.query else ""))
+    address = page.path + (f"?{page.query}" if page.query else "")
+    asked = next_page(address)
+    login = "/login" if asked == "/dashboard" else f"/login?next={quote(asked, safe='/')}"
+    if site.is_fragment(request):
+        return Response(status_code=200, headers={**site.HEADERS, "HX-Redirect": login})
+    return to(login)
+
+
+def _refusal(error: ServiceError | ValidationError | None) -> ServiceError | None:
+    return invalid(error) if isinstance(error, ValidationError) else error
+
+
+def _faults(refusal: ServiceError | None) -> dict[str, str]:
+    """Return the errors by field, such as `options.memory`."""
+    fields = refusal.details.get("fields", []) if refusal else []
+    return {field["path"]: _sentence(field["message"]) for field in fields}
+
+
+def _sentence(text: str) -> str:
+    begin = text if FIELD.match(text) else text[:1].upper() + text[1:]
+    return begin + ("" if text.endswith((".", "!", "?")) else ".")

@@ -1,0 +1,143 @@
+"""Webhooks: addresses of the account's own that are told what happened to its models."""
+
+from common.bus import Bus
+from common.contracts.webhooks import (
+    ADD_WEBHOOK,
+    CHANGE_WEBHOOK,
+    LIST_DELIVERIES,
+    LIST_WEBHOOKS,
+    REDELIVER,
+    REMOVE_WEBHOOK,
+    ROTATE_SECRET,
+    TEST_WEBHOOK,
+    Deliveries,
+    DeliveriesOfWebhook,
+    DeliveriesRequest,
+    Delivery,
+    DeliveryName,
+    NewWebhook,
+    Webhook,
+    WebhookChange,
+    WebhookChangeRequest,
+    WebhookName,
+    Webhooks,
+    WebhooksRequest,
+)
+from gateway.endpoint import MAX_SMALL_BODY_BYTES, Call, Route
+
+
+class WebhookRoutes:
+    """Make webhooks, and look after what is posted to them."""
+
+    tag = "Webhooks"
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+
+    @Route("GET", "/webhooks", summary="List webhooks", allows="monitor:read", reply=Webhooks)
+    async def list_webhooks(self, _: Call, __: None) -> bytes:
+        """The account's webhooks, oldest first, without their secrets."""
+        return await self.bus.pass_on(LIST_WEBHOOKS, WebhooksRequest())
+
+    @Route(
+        "POST",
+        "/webhooks",
+        summary="Add a webhook",
+        allows="monitor:write",
+        body=NewWebhook,
+        max_body_bytes=MAX_SMALL_BODY_BYTES,
+        reply=Webhook,
+        status=201,
+        idempotent=True,
+    )
+    async def add_webhook(self, _: Call, body: NewWebhook) -> bytes:
+        """Have events posted to an address, signed as Standard Webhooks says.
+
+        The answer holds the secret that the signatures are made with; it is shown once.
+        """
+        return await self.bus.pass_on(ADD_WEBHOOK, body)
+
+    @Route(
+        "PATCH",
+        "/webhooks/{webhook_id}",
+        summary="Change a webhook",
+        allows="monitor:write",
+        body=WebhookChange,
+        max_body_bytes=MAX_SMALL_BODY_BYTES,
+        reply=Webhook,
+        errors=(404,),
+    )
+    async def change_webhook(self, call: Call, body: WebhookChange) -> bytes:
+        """Change its address or events, or turn it off and on; other fields stay as they are."""
+        changes = body.model_dump(exclude_unset=True)
+        request = WebhookChangeRequest(id=call.path_parameter("webhook_id"), changes=changes)
+        return await self.bus.pass_on(CHANGE_WEBHOOK, request)
+
+    @Route(
+        "DELETE",
+        "/webhooks/{webhook_id}",
+        summary="Delete a webhook",
+        allows="monitor:write",
+        status=204,
+        errors=(404,),
+    )
+    async def remove_webhook(self, call: Call, _: None) -> None:
+        """Delete it with the log of its deliveries."""
+        await self.bus.call(REMOVE_WEBHOOK, WebhookName(id=call.path_parameter("webhook_id")))
+
+    @Route(
+        "POST",
+        "/webhooks/{webhook_id}/secret",
+        summary="Rotate a webhook's secret",
+        allows="monitor:write",
+        reply=Webhook,
+        errors=(404,),
+    )
+    async def rotate_secret(self, call: Call, _: None) -> bytes:
+        """Make a new secret, shown once. For 24 hours the former one signs as well."""
+        name = WebhookName(id=call.path_parameter("webhook_id"))
+        return await self.bus.pass_on(ROTATE_SECRET, name)
+
+    @Route(
+        "POST",
+        "/webhooks/{webhook_id}/test",
+        summary="Test a webhook",
+        allows="monitor:write",
+        reply=Delivery,
+        errors=(404,),
+    )
+    async def try_webhook(self, call: Call, _: None) -> bytes:
+        """Post an event of type `test` now, once, and answer with what came of it."""
+        name = WebhookName(id=call.path_parameter("webhook_id"))
+        return await self.bus.pass_on(TEST_WEBHOOK, name)
+
+    @Route(
+        "GET",
+        "/webhooks/{webhook_id}/deliveries",
+        summary="List a webhook's deliveries",
+        allows="monitor:read",
+        query=DeliveriesRequest,
+        reply=Deliveries,
+        errors=(404,),
+    )
+    async def list_deliveries(self, call: Call, query: DeliveriesRequest) -> bytes:
+        """List deliveries with their attempts, newest first; they are kept for 30 days."""
+        request = DeliveriesOfWebhook(
+            id=call.path_parameter("webhook_id"), **query.model_dump(by_alias=False)
+        )
+        return await self.bus.pass_on(LIST_DELIVERIES, request)
+
+    @Route(
+        "POST",
+        "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
+        summary="Deliver an event again",
+        allows="monitor:write",
+        reply=Delivery,
+        errors=(404,),
+    )
+    async def redeliver(self, call: Call, _: None) -> bytes:
+        """Post an event again, under the same id, with all its attempts before it."""
+        name = DeliveryName(
+            id=call.path_parameter("webhook_id"), delivery=call.path_parameter("delivery_id")
+        )
+        return await self.bus.pass_on(REDELIVER, name)

@@ -1,0 +1,260 @@
+"""Refusals of bodies: each rule of each public model, in our own words."""
+
+import json
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from common.contracts.reading import SamplesRequest
+from common.errors import InvalidRequest
+from common.faults import WORDS, invalid
+from common.testing import MemoryBus
+from gateway import bodies, routes
+from gateway.account_fields import NewAccount
+from gateway.keyring import NewKey
+
+from .conftest import Desk
+
+Path = tuple[str | int, ...]
+# What to send: an example, the bound, or the known names.
+EXAMPLE = re.compile(r'such as|for example|"|`|true or false|[0-9]')
+WRONG: dict[str, Any] = {
+    "string": 7, "integer": "7", "number": "7.5", "boolean": "true", "array": "x", "object": "x",
+}  # fmt: skip
+
+
+def read_models() -> list[type[BaseModel]]:
+    """Return the message classes of all endpoints' bodies and queries; no handler is called."""
+    parts = dict.fromkeys(("accounts", "sessions", "recovery", "deletion"))
+    bus, anything = MemoryBus(), cast("Any", SimpleNamespace(**parts))
+    found = routes.endpoints(bus, anything, anything, anything)
+    models = [model for each in found for model in (each.body, each.query) if model is not None]
+    return list(dict.fromkeys(models))
+
+
+def branch(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema itself, without references and without null."""
+    if "$ref" in schema:
+        return branch(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    for option in schema.get("anyOf", []):
+        if option != {"type": "null"}:
+            return {**schema, **branch(option, definitions)}
+    return schema
+
+
+def good(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
+    """Return a valid value of the schema."""
+    schema = branch(schema, definitions)
+    if schema.get("type") == "object" and "properties" in schema:
+        return {
+            name: good(schema["properties"][name], definitions)
+            for name in schema.get("required", [])
+        }
+    if schema.get("examples"):
+        return schema["examples"][0]
+    if "enum" in schema:
+        return schema["enum"][0]
+    if schema.get("type") == "array":
+        return [good(schema["items"], definitions)]
+    return {"integer": schema.get("minimum", 1), "number": 1.0, "boolean": True}.get(
+        schema.get("type", ""), "x"
+    )
+
+
+def faults(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[tuple[str, Path, Any]]:
+    """Each rule of a schema, where it applies, and a value that breaks it."""
+    schema = branch(schema, definitions)
+    for rule, value in own_faults(schema, definitions):
+        yield rule, (), value
+    below: dict[str | int, dict[str, Any]] = dict(schema.get("properties", {}))
+    if "items" in schema:
+        below[0] = schema["items"]
+    for values in schema.get("patternProperties", {}).values():
+        yield "propertyNames", ("val/loss",), 1.0
+        below["m"] = values
+    if "properties" in schema:
+        yield "unknown", ("colour",), "x"
+    for name in schema.get("required", []):
+        yield "required", (name,), ...
+    for head, inner in below.items():
+        for rule, path, value in faults(inner, definitions):
+            yield rule, (head, *path), value
+
+
+def own_faults(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    if "enum" in schema or "const" in schema:
+        yield "enum", "no such word"
+    elif schema.get("type") in WRONG:
+        yield "type", WRONG[schema["type"]]
+    for rule, value in (
+        ("minimum", lambda bound: bound - abs(bound) - 1),
+        ("maximum", lambda bound: bound * 2 + 1),
+        ("exclusiveMinimum", lambda bound: bound),
+        ("exclusiveMaximum", lambda bound: bound),
+        ("minLength", lambda bound: "x" * (bound - 1)),
+        ("maxLength", lambda bound: "x" * (bound + 1)),
+        ("pattern", lambda _: "\x01?"),
+        ("minItems", lambda bound: [good(schema["items"], definitions)] * (bound - 1)),
+        ("maxItems", lambda bound: [good(schema["items"], definitions)] * (bound + 1)),
+        ("minProperties", lambda _: {}),
+        ("maxProperties", lambda bound: {f"m{n}": 1.0 for n in range(bound + 1)}),
+    ):
+        if rule in schema:
+            yield rule, value(schema[rule])
+    if schema.get("format") == "date-time":
+        yield "format", "yesterday"
+        yield "zone", "2026-01-31T12:00:00"
+
+
+def broken(body: Any, schema: dict[str, Any], path: Path, value: Any, defs: dict[str, Any]) -> Any:
+    """The body with one value changed, or removed where it is `...`."""
+    if not path:
+        return value
+    schema = branch(schema, defs)
+    head, rest = path[0], path[1:]
+    if isinstance(head, int):
+        return [broken(good(schema["items"], defs), schema["items"], rest, value, defs)]
+    inner = schema.get("properties", {}).get(head, {})
+    body = dict(body) if isinstance(body, dict) else {}
+    if value is ... and not rest:
+        body.pop(head, None)
+    else:
+        below = body.get(head, good(inner, defs) if rest else None)
+        body[head] = broken(below, inner, rest, value, defs)
+    return body
+
+
+def test_each_rule_of_each_public_model_is_refused_in_our_own_words() -> None:
+    walked = set()
+    models = read_models()
+    assert len(models) >= 10
+    for model in models:
+        schema = model.model_json_schema()
+        defs = schema.get("$defs", {})
+        strict = model.model_config.get("extra") == "forbid"
+        for rule, path, value in faults(schema, defs):
+            # Query parameters are text, and converted to their type.
+            sent = [value] if rule == "type" and not strict else value
+            body = broken(good(schema, defs), schema, path, sent, defs)
+            where = f"{model.__name__}: {rule} at {path}: {body}"[:300]
+            with pytest.raises(ValidationError) as caught:
+                model.model_validate_json(json.dumps(body), extra="forbid")
+            own = invalid(caught.value, model).details["fields"]
+            raw = caught.value.errors()
+            assert {fault["type"] for fault in raw} <= {*WORDS, "extra_forbidden"}, where
+            for said, fault in zip(own, raw, strict=True):
+                hinted = fault["type"] == "hint"
+                assert said["message"], where
+                assert hinted or said["message"] != fault["msg"], f"{where}: {fault}"
+                assert "Value error" not in said["message"], where
+                assert EXAMPLE.search(said["message"]), f"{where}: {said}"
+            walked.add(rule)
+    assert walked >= {
+        "type", "enum", "required", "unknown", "minimum", "maximum", "exclusiveMinimum",
+        "minLength", "maxLength", "pattern", "minItems", "maxItems", "propertyNames",
+        "minProperties", "maxProperties", "format", "zone", "exclusiveMaximum",
+    }, walked  # fmt: skip
+
+
+def test_each_public_field_is_read_under_its_public_name_alone_or_in_snake_case() -> None:
+    for model in read_models():
+        for name, field in model.model_fields.items():
+            public = (field.alias or name).lower()
+            assert name.replace("_", "") == public, f"{model.__name__}.{name} is {field.alias}"
+
+
+@pytest.mark.parametrize(
+    ("sent", "known"),
+    [("until", "to"), ("since", "from"), ("end", "to"), ("model", "modelId"), ("met", "metric")],
+)
+def test_an_unknown_field_names_the_one_that_is_meant(sent: str, known: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{sent}: unknown field; did you mean `{known}`"):
+        bodies.parse_query(f"modelId=m&metric=loss&{sent}=x".encode(), SamplesRequest)
+
+
+def refused(body: bytes, model: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        bodies.parse(body, model)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the body is empty"),
+        (b" \n", "the body is empty"),
+        (b'{"name": "x",\n "scopes": [],}', "line 2, column"),
+        (b'{"name": "x",}', "no comma may stand before a closing bracket"),
+        (b'{"name": "x", scopes: []}', "line 1, column 15: expecting a key in double"),
+        (b'{"name": "x", // a key\n}', "JSON has no comments"),
+        (b"name=x", "line 1, column 1: expecting a value: a string in double quotes"),
+        (b'{"name": "x"} {}', "line 1, column 15: nothing may follow the first JSON value"),
+        (b'\xef\xbb\xbf{"name": "x"}', "line 1, column 1: leave out the byte-order mark"),
+        (b'{"name": "x', "line 1, column 10: the string that begins here has no closing quote"),
+        (b'{"name": "x" "scopes": []}', "expecting a comma or a closing bracket"),
+        (b'{"name": "x\ny"}', "write line breaks and other control characters in a string as"),
+        (b'{"name": "\\d"}', "write a backslash in a string as two"),
+        (b'{"name": "x", "scopes": "generate"}', 'square brackets; for example ["monitor:read"]'),
+        (b'{"name": "\xff"}', "not UTF-8"),
+        (b'{"nam": "x"}', "did you mean `name`?"),
+        (b'{"name": "x", "expires_On": "x"}', "did you mean `expiresAt`?"),
+        (b'{"name": "x", "colour": "x"}', "known are `name`, `scopes`, `expiresAt`"),
+        (b"{}", 'name: required and missing; for example "laptop"'),
+    ],
+)
+def test_an_unreadable_body_is_refused_with_its_place_and_what_to_send(
+    body: bytes, said: str
+) -> None:
+    error = refused(body, NewKey)
+    told = [error.message, *(field["message"] for field in error.details.get("fields", []))]
+    assert any(said in sentence for sentence in told), told
+
+
+def test_a_refusal_repeats_nothing_of_what_was_sent() -> None:
+    error = refused(b'{"email": "hunter2", "password": "hunter2"}', NewAccount)
+    assert "hunter2" not in json.dumps(error.to_wire())
+
+
+async def test_a_wrong_method_is_refused_with_the_right_one(desk: Desk) -> None:
+    async with desk.http() as http:
+        answer = await http.get("/v1/api/echo")
+    assert answer.status_code == 405
+    assert answer.json()["error"]["message"] == "GET is not allowed at this address; send POST"
+    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/html;q=0.1, application/json", "application/json"),
+        ("application/json;q=0.5, text/html", "text/html"),
+        ("text/html;q=0", "application/json"),
+        ("text/html;q=x", "application/json"),
+        ("*/*", "application/json"),
+    ],
+)
+async def test_a_page_or_json_answers_by_the_weights_of_accept(
+    desk: Desk, accept: str, kind: str
+) -> None:
+    async with desk.http() as http:
+        answer = await http.get("/nothing", headers={"Accept": accept})
+    assert answer.headers["content-type"].startswith(kind)
+
+
+async def test_a_browser_at_an_unknown_address_sees_a_page_and_a_program_json(desk: Desk) -> None:
+    page = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    async with desk.http() as http:
+        for path, status in (("/nothing", 404), ("/v1/api/nothing", 404), ("/v1/api/echo", 405)):
+            shown = await http.get(path, headers=page)
+            assert (shown.status_code, shown.headers["content-type"][:9]) == (status, "text/html")
+            assert '<main id="content"' in shown.text
+            assert shown.headers["x-request-id"]
+            plain = await http.get(path)
+            assert (plain.status_code, plain.headers["content-type"]) == (
+                status,
+                "application/json",
+            )

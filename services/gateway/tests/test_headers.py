@@ -1,0 +1,55 @@
+"""Headers that a request may send once, and headers of refusals by other services."""
+
+from typing import Any
+
+import pytest
+
+from common.errors import RateLimited
+
+from .conftest import Desk
+from .test_endpoint import post
+
+
+async def sent(desk: Desk, key: str, *headers: tuple[str, str]) -> Any:
+    all_headers = [("authorization", f"Bearer {key}"), *headers]
+    async with desk.http() as http:
+        return await http.post("/v1/api/echo", json={"word": "x"}, headers=all_headers)
+
+
+@pytest.mark.parametrize(
+    "name", ["Idempotency-Key", "Authorization", "Content-Type", "X-Lilypad-Beta", "X-Request-Id"]
+)
+async def test_a_header_that_must_stand_once_is_refused_with_two_values(
+    desk: Desk, name: str
+) -> None:
+    _, key = await desk.key()
+    answer = await sent(desk, key, (name, "first-value"), (name, "second-value"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, 1003)
+    assert answer.json()["error"]["message"].startswith(f"{name}: sent twice")
+    assert "second-value" not in answer.json()["error"]["message"]
+    assert desk.calls == []
+
+
+async def test_a_header_that_is_repeated_with_the_same_value_is_read(desk: Desk) -> None:
+    _, key = await desk.key()
+    answer = await sent(desk, key, ("Idempotency-Key", "one"), ("Idempotency-Key", "one"))
+    assert answer.status_code == 200
+
+
+async def test_a_refusal_by_another_service_carries_the_headers_of_its_own_limit(
+    desk: Desk,
+) -> None:
+    async def refuse(*_: Any) -> Any:
+        details = {"limit": 5, "window": 3600, "policy": "benchmark"}
+        raise RateLimited("at most 5 runs an hour", retry_after=1800, **details)
+
+    desk.answer = refuse
+    _, key = await desk.key()
+    for headers in ({}, {"idempotency_key": "one"}):
+        answer = await post(desk, "/v1/api/echo", key, **headers)
+        assert answer.status_code == 429
+        assert answer.headers["ratelimit-policy"] == '"api";q=100000;w=60, "benchmark";q=5;w=3600'
+        assert '"benchmark";r=0;t=1800' in answer.headers["ratelimit"]
+        assert answer.headers["x-ratelimit-limit"] == "5"
+        assert answer.headers["x-ratelimit-remaining"] == "0"
+        assert answer.headers["retry-after"] == "1800"

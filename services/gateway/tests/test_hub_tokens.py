@@ -1,0 +1,166 @@
+"""An account's own Hub token: stored encrypted, tested, deleted, never shown."""
+
+import secrets
+from typing import Any
+
+import httpx2
+import pytest
+from cryptography.fernet import Fernet
+
+from common.contracts.hub import (
+    CHECK_HUB_TOKEN,
+    HubIdentity,
+    HubTokenCheck,
+    HubTokenRequest,
+)
+from common.encryption import Encryption
+from common.errors import InvalidRequest, Unavailable
+from common.postgres import Database
+from gateway.hub_tokens import HubTokens, NewHubToken
+
+from .conftest import KEY, Desk
+
+TOKEN = "hf_of_a_person"
+PASSWORD = "correct horse battery"
+PATH = "/v1/api/account/hub-token"
+
+
+@pytest.fixture
+async def person(desk: Desk) -> Any:
+    """An account's id and an HTTP client that has logged in, before a Hub that knows one token."""
+
+    async def check(request: HubTokenCheck) -> HubIdentity:
+        if request.token != TOKEN:
+            raise InvalidRequest(
+                "token: is not accepted", fields=[{"path": "token", "message": "is not accepted"}]
+            )
+        return HubIdentity(user="person", role="read")
+
+    desk.events.answer(CHECK_HUB_TOKEN, check)
+    email = f"{secrets.token_hex(8)}@example.com"
+    async with desk.http(auth=httpx2.BasicAuth(email, PASSWORD)) as http:
+        made = await http.post("/v1/api/accounts", json={"email": email, "password": PASSWORD})
+        yield made.json()["data"]["id"], http
+
+
+def tokens(desk: Desk, *keys: str) -> HubTokens:
+    return HubTokens(desk.guards.accounts.database, desk.events, Encryption(keys))
+
+
+async def test_a_token_is_stored_encrypted_tested_and_never_shown(
+    desk: Desk, person: Any, database: Database
+) -> None:
+    account, http = person
+    assert (await http.get("/v1/api/account")).json()["data"]["hubToken"] is None
+    stored = await http.put(PATH, json={"token": TOKEN})
+    assert stored.status_code == 200, stored.text
+    tested = await http.post(f"{PATH}/test")
+    shown = await http.get("/v1/api/account")
+    assert shown.json()["data"]["hubToken"] == tested.json()["data"]
+    assert shown.json()["data"]["hubToken"]["user"] == "person"
+    async with database.connection() as connection:
+        cursor = await connection.execute("select hub_tokens::text, token from hub_tokens")
+        rows = await cursor.fetchall()
+        cursor = await connection.execute("select audit::text from audit")
+        audited = await cursor.fetchall()
+    told = "".join((stored.text, tested.text, shown.text, str(rows), str(audited)))
+    assert TOKEN not in told
+    assert TOKEN.encode() not in b"".join(bytes(row[1]) for row in rows)
+    assert "hub_token_stored" in str(audited)
+    found = await tokens(desk, KEY).find(HubTokenRequest(account=account))
+    assert found.token == TOKEN
+    assert TOKEN not in repr(found)
+
+
+async def test_a_token_that_the_hub_does_not_accept_is_not_stored(person: Any) -> None:
+    _, http = person
+    for body in ({"token": "hf_of_nobody"}, {"token": "two words"}, {"token": ""}, {}):
+        refused = await http.put(PATH, json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, 1003)
+        assert refused.json()["error"]["details"]["fields"][0]["path"] == "token"
+        assert "hf_of_nobody" not in refused.text
+    assert (await http.get("/v1/api/account")).json()["data"]["hubToken"] is None
+
+
+async def test_a_token_that_the_hub_no_longer_accepts_fails_its_test(
+    desk: Desk, person: Any
+) -> None:
+    _, http = person
+    await http.put(PATH, json={"token": TOKEN})
+
+    async def refuse(_: HubTokenCheck) -> HubIdentity:
+        raise InvalidRequest("token: is not accepted")
+
+    desk.events.answer(CHECK_HUB_TOKEN, refuse)
+    failed = await http.post(f"{PATH}/test")
+    assert (failed.status_code, failed.json()["error"]["code"]) == (422, 1002)
+    assert failed.json()["error"]["details"] == {"reason": "hub-token"}
+
+
+async def test_a_deleted_token_and_a_deleted_accounts_token_are_removed(
+    desk: Desk, person: Any, database: Database
+) -> None:
+    account, http = person
+    await http.put(PATH, json={"token": TOKEN})
+    assert (await http.delete(PATH)).status_code == 204
+    assert (await http.delete(PATH)).status_code == 404
+    assert (await http.post(f"{PATH}/test")).status_code == 404
+    found = await tokens(desk, KEY).find(HubTokenRequest(account=account))
+    assert found.token is None
+    await http.put(PATH, json={"token": TOKEN})
+    gone = await http.request("DELETE", "/v1/api/account", json={"password": PASSWORD})
+    assert gone.status_code == 204, gone.text
+    async with database.connection() as connection:
+        cursor = await connection.execute(
+            "select 1 from hub_tokens where account_id = %s", [account]
+        )
+        assert await cursor.fetchone() is None
+
+
+async def test_a_new_key_in_front_decrypts_what_the_old_one_encrypted(
+    desk: Desk, person: Any, database: Database
+) -> None:
+    account, http = person
+    await http.put(PATH, json={"token": TOKEN})
+    asked, new = HubTokenRequest(account=account), Fernet.generate_key().decode()
+    assert (await tokens(desk, new, KEY).find(asked)).token == TOKEN
+    assert (await tokens(desk, new).find(asked)).token is None
+    assert (await tokens(desk).find(asked)).token is None
+    with pytest.raises(Unavailable, match="ENCRYPTION_KEYS"):
+        await tokens(desk).store(account, NewHubToken(token=TOKEN))
+    other = await desk.key()
+    async with database.connection() as connection:  # moved to another account's row
+        await connection.execute(
+            "insert into hub_tokens select %s, token, hub_user, role from hub_tokens"
+            " where account_id = %s",
+            [other[0], account],
+        )
+    assert (await tokens(desk, KEY).find(HubTokenRequest(account=other[0]))).token is None
+
+
+async def test_an_api_key_may_not_touch_the_hub_token(desk: Desk) -> None:
+    _, key = await desk.key()
+    async with desk.http(headers={"Authorization": f"Bearer {key}"}) as http:
+        assert (await http.put(PATH, json={"token": TOKEN})).status_code == 401
+        assert (await http.delete(PATH)).status_code == 401
+
+
+async def test_the_accounts_page_stores_tests_and_deletes_the_token(
+    desk: Desk, person: Any
+) -> None:
+    account, _ = person
+    email = (await desk.guards.accounts.get(account)).email
+    here = {"Sec-Fetch-Site": "same-origin"}
+    async with desk.http(headers=here) as http:
+        login = await http.post("/login", data={"email": email, "password": PASSWORD})
+        http.headers["Cookie"] = login.headers["set-cookie"].partition(";")[0]
+
+        async def post(**fields: str) -> str:
+            answer = await http.post("/dashboard/account/hub-token", data=fields)
+            assert TOKEN not in answer.text
+            return answer.text
+
+        assert "s not accepted" in await post(act="store", token="hf_of_nobody")
+        assert "<b>person</b>" in await post(act="store", token=TOKEN)
+        assert "The Hub accepts the token." in await post(act="test")
+        assert "The Hub token is deleted." in await post(act="delete")

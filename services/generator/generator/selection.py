@@ -1,0 +1,158 @@
+"""Chooses the files of a repository that a module needs, and classifies the others."""
+
+import re
+from dataclasses import dataclass
+
+from common.errors import HubUnavailable, ModelRefused
+from generator.description import Description, Sibling
+from generator.layout import Layout
+from generator.reasons import refuse
+from generator.weights import Index
+from models.tokenizers import known as tokenizer_files
+
+# Files that transformers reads from a model's folder and that hold no code.
+LOADED = tokenizer_files() | {
+    *("config.json", "generation_config.json", "preprocessor_config.json"),
+    *("processor_config.json", "video_preprocessor_config.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja"),
+}
+# Files that sentence-transformers and diffusers read in addition.
+LOADED_TOO = re.compile(
+    r"modules\.json|config_sentence_transformers\.json"
+    r"|sentence_(?:bert|roberta|distilbert|camembert|albert|xlnet|xlm-roberta)_config\.json"
+    r"|model_index\.json|scheduler_config\.json"
+)
+# Unsharded weights, which the libraries prefer to the shards of an index.
+WHOLE = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.safetensors")
+NUMBERED = re.compile(r"(?:diffusion_pytorch_)?model-\d{5,6}-of-\d{5,6}\.safetensors")
+# File names of adapters, as PEFT and diffusers write them.
+ADAPTER = re.compile(
+    r"adapter_config\.json|pytorch_lora_weights\.(?:safetensors|bin)"
+    r"|.{0,120}lora.{0,120}\.(?:safetensors|bin|pt)",
+    re.IGNORECASE,
+)
+# Written beside packed weights whose config does not mention the packing.
+QUANTIZED = frozenset(("quantize_config.json", "quant_config.json", "quantization_config.json"))
+# The largest open models have about 200 shards; module.yaml lists each one.
+MAX_SHARDS = 2000
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz")
+# Weights of other programs, by the endings of their files' names.
+FORMATS = {
+    "gguf": (".gguf",),
+    "nemo": (".nemo",),
+    "openvino": ("openvino_model.xml", "openvino_model.bin"),
+    "keras": (".keras", ".h5", "saved_model.pb", "keras_metadata.pb"),
+    "flax": (".msgpack",),
+    "onnx": (".onnx",),
+}
+# Files that spaCy and CTranslate2 write beside their weights.
+SPACY = frozenset(("meta.json", "config.cfg"))
+VOCABULARIES = frozenset(("vocabulary.json", "vocabulary.txt", "shared_vocabulary.json"))
+DOCUMENTS = frozenset((".gitattributes", ".gitignore", "README.md", "LICENSE", "LICENSE.txt"))
+
+Places = dict[str, Index]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that the module needs, with its content's `sha256`, or else git's `blob` id."""
+
+    path: str
+    size: int
+    sha256: str | None
+    blob: str | None
+
+
+def kinds_of(description: Description) -> frozenset[str]:
+    """Return the kinds of files in a repository, by the keys of `INSTEAD`."""
+    names = {sibling.rfilename for sibling in description.siblings}
+    last = {name_of(name) for name in names}
+    converted = "model.bin" in names and not VOCABULARIES.isdisjoint(names)
+    pickles = {
+        name for name in last if name.endswith(PICKLES) and not name.startswith("openvino_")
+    } - ({"model.bin"} if converted else set())
+    kinds = {
+        "empty": names <= DOCUMENTS,
+        "adapter": description.is_adapter or any(map(ADAPTER.fullmatch, last)),
+        "adapted": "adapter_config.json" in names,
+        "spacy": names >= SPACY,
+        "ctranslate2": converted,
+        "pickle": bool(pickles),
+        "quantized": not QUANTIZED.isdisjoint(names),
+        "shards": any(map(NUMBERED.fullmatch, last)),
+        "safetensors": any(map(is_weights, names)),
+    } | {kind: any(name.endswith(ends) for name in last) for kind, ends in FORMATS.items()}
+    return frozenset(kind for kind, there in kinds.items() if there)
+
+
+def at(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def needed(description: Description, laid_out: Layout, shards: Places) -> tuple[File, ...]:
+    siblings = {sibling.rfilename: sibling for sibling in description.siblings}
+    folders = dict.fromkeys(("", *laid_out.folders))
+    chosen: list[str] = []
+    for folder in folders:
+        prefix = f"{folder}/" if folder else ""
+        names = [
+            path.removeprefix(prefix)
+            for path in siblings
+            if path.startswith(prefix) and "/" not in path.removeprefix(prefix)
+        ]
+        # The root of a pipeline may hold a second copy of all its weights in one file.
+        kept = folder in laid_out.with_weights
+        weights = _weights(names, shards.get(folder)) if kept else []
+        if folder and not weights and any(name.endswith(PICKLES) for name in names):
+            raise refuse(
+                f"the model has pickled weights only in {folder}, and loading those can run "
+                "anyone's code",
+                "pickle-only",
+                "a revision with safetensors weights",
+            )
+        if laid_out.pipeline and kept and not weights:
+            raise refuse(
+                f"the weights of the model's {folder} are missing, or exist only as a variant",
+                "incomplete",
+                f"a revision with {' or '.join(WHOLE)} there",
+            )
+        loaded = [name for name in names if name in LOADED]
+        if laid_out.library or "config_sentence_transformers.json" in names:
+            loaded += [name for name in names if LOADED_TOO.fullmatch(name)]
+        chosen += [prefix + name for name in weights + loaded]
+    return tuple(file_of(siblings[path]) for path in sorted(chosen))
+
+
+def _weights(names: list[str], index: Index | None) -> list[str]:
+    for file in WHOLE:
+        if file in names:  # the libraries prefer it to shards
+            return [file]
+    if index is None:
+        return []
+    shards = sorted(index.shards)
+    if len(shards) > MAX_SHARDS:
+        raise ModelRefused(f"the weights are in more than {MAX_SHARDS} files", reason="weights")
+    if not set(shards) <= set(names) or not all(map(SHARD.fullmatch, shards)):
+        raise refuse(
+            "some of the model's weight files are missing",
+            "incomplete",
+            "a revision that has all that its index names",
+        )
+    return [*shards, *(f"{file}.index.json" for file in WHOLE if f"{file}.index.json" in names)]
+
+
+def is_weights(path: str) -> bool:
+    return path.endswith(".safetensors")
+
+
+def name_of(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def file_of(sibling: Sibling) -> File:
+    if sibling.lfs:
+        return File(sibling.rfilename, sibling.lfs.size, sibling.lfs.sha256, None)
+    if sibling.size is None or sibling.blob_id is None:
+        raise HubUnavailable("the Hub lists no files of the model", status=502)
+    return File(sibling.rfilename, sibling.size, None, sibling.blob_id)

@@ -1,0 +1,20 @@
+"""Labels of a sound."""
+
+from typing import Any
+
+from generator.templates.inference.audio import read_audio, samples_at_once
+from generator.templates.inference.loading import load as load
+
+
+def answer(
+    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """A list of {label, score} per sound, best first."""
+    rate = pipeline.feature_extractor.sampling_rate
+    sounds = [read_audio(value, rate) for value in inputs]
+    # Models that hear otherwise cut what is longer than they hear themselves.
+    most = samples_at_once(pipeline, manifest)
+    labels = parameters["top_k"] or pipeline.model.config.num_labels
+    return [
+        pipeline({"raw": sound[:most], "sampling_rate": rate}, top_k=labels) for sound in sounds
+    ]

@@ -1,0 +1,16 @@
+"""Depth of each pixel of a picture."""
+
+from typing import Any
+
+from generator.templates.inference.images import read_image
+from generator.templates.inference.loading import load as load
+from generator.templates.inference.png import as_png
+
+
+def answer(pipeline: Any, _: dict[str, Any], inputs: list[Any], __: dict[str, Any]) -> list[Any]:
+    """One {predicted_depth, depth} per picture: rows of numbers, and a PNG as base64."""
+    answers = [pipeline(picture) for picture in [read_image(value) for value in inputs]]
+    return [
+        {"predicted_depth": found["predicted_depth"], "depth": as_png(found["depth"])}
+        for found in answers
+    ]

@@ -1,0 +1,34 @@
+"""Relevance of a page's picture to a query."""
+
+from typing import Any
+
+from generator.templates.inference.images import read_image
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.models import load as load
+
+
+def answer(
+    loaded: tuple[Any, Any], _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {score, vectors} per page; what was not asked for is null."""
+    import torch
+
+    model, processor = loaded
+    query = parameters["query"]
+    if query is None and not parameters["vectors"]:
+        raise InvalidInput("query: is missing, and vectors are not asked for")
+    asked = None
+    with torch.inference_mode():
+        if query is not None:
+            check_texts([query])
+            asked = model(**processor.process_queries(text=[query]).to(model.device)).embeddings
+        answers = []
+        for picture in [read_image(value) for value in inputs]:
+            page = processor.process_images(images=[picture]).to(model.device, model.dtype)
+            vectors = model(**page).embeddings
+            score = None
+            if asked is not None:
+                score = float(processor.score_retrieval(asked.float(), vectors.float())[0, 0])
+            wanted = vectors[0].float().tolist() if parameters["vectors"] else None
+            answers.append({"score": score, "vectors": wanted})
+    return answers

@@ -1,0 +1,24 @@
+"""Texts as vectors."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.sentences import load as load
+from generator.templates.inference.sentences import options
+
+
+def answer(
+    model: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One vector per text."""
+    check_texts(inputs)
+    # Where the model has prompts, each of these puts its own before a text.
+    encoders = {
+        None: model.encode,
+        "query": model.encode_query,
+        "document": model.encode_document,
+    }
+    if parameters["role"] not in encoders:
+        raise InvalidInput("role: must be query or document")
+    encode = encoders[parameters["role"]]
+    return [vector.tolist() for vector in encode(inputs, **options(manifest))]

@@ -1,0 +1,31 @@
+"""The words that a mask in a text stands for."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.limits import bound_tokens
+from generator.templates.inference.loading import load as load
+from generator.templates.inference.pipeline import call
+
+
+def answer(
+    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """A list of {token_str, token, score, sequence} per text, best first."""
+    check_texts(inputs)
+    bound_tokens(pipeline, manifest)
+    return call(pipeline, manifest, write_masks(pipeline.tokenizer, inputs), **parameters)
+
+
+def write_masks(tokenizer: Any, inputs: list[str]) -> list[str]:
+    """The texts with the model's own mask, whatever it is called, for each [MASK]."""
+    mask, most = tokenizer.mask_token, tokenizer.model_max_length
+    texts = [text if mask in text else text.replace("[MASK]", mask) for text in inputs]
+    for text in texts:
+        if mask not in text:
+            raise InvalidInput("inputs: each has [MASK] where a word is to be found")
+        if (used := len(tokenizer(text)["input_ids"])) > most:
+            raise InvalidInput(
+                f"inputs: {used} tokens are more than the {most} that the model reads"
+            )
+    return texts

@@ -1,0 +1,19 @@
+"""Reads images."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import InvalidInput
+from generator.templates.inference.media import read_file
+
+
+def read_image(value: Any) -> Any:
+    """A picture in RGB."""
+    import io
+
+    from PIL import Image
+
+    content = read_file(value, "an image")
+    try:
+        return Image.open(io.BytesIO(content)).convert("RGB")
+    except Exception:  # noqa: BLE001  (decoders of pictures raise whatever they like)
+        raise InvalidInput("inputs: an image cannot be read") from None

@@ -1,0 +1,87 @@
+"""Reads what a caller sends: variables, the request, its parameters."""
+
+import base64
+import binascii
+import json
+import math
+import os
+from typing import Any
+
+# One request is one job; more than this belongs in several.
+MAX_INPUTS = 4096
+
+
+class InvalidInput(ValueError):
+    """The inputs cannot be used; the message says why."""
+
+
+def read_inputs(manifest: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The inputs, at least one, and every parameter, None where the model decides."""
+    subject, *parameters = manifest["inputs"]
+    request = read_request()
+    given = request.get("parameters") or {}
+    if not isinstance(given, dict):
+        raise InvalidInput("parameters: must be an object")
+    if unknown := set(given) - {parameter["name"] for parameter in parameters}:
+        raise InvalidInput(f"parameters: unknown parameter {min(unknown)!r}")
+    inputs = request.get("inputs", os.environ.get(subject["env"]) or None)
+    if inputs is None:
+        raise InvalidInput(f"{subject['name']}: is missing")
+    inputs = inputs if isinstance(inputs, list) else [inputs]
+    if not 0 < len(inputs) <= MAX_INPUTS:
+        raise InvalidInput(f"inputs: give 1 to {MAX_INPUTS}")
+    values = {
+        parameter["name"]: read_parameter(
+            parameter, given.get(parameter["name"], os.environ.get(parameter["env"]) or None)
+        )
+        for parameter in parameters
+    }
+    return inputs, values
+
+
+def read_request() -> dict[str, Any]:
+    encoded = os.environ.get("REQUEST_B64", "")
+    if not encoded:
+        return {}
+    try:
+        # Programs that encode base64 break it into lines.
+        request = json.loads(base64.b64decode("".join(encoded.split()), validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        raise InvalidInput("request: must be base64 of JSON") from None
+    if not isinstance(request, dict):
+        raise InvalidInput("request: must be an object")
+    return request
+
+
+def read_parameter(parameter: dict[str, Any], value: Any) -> Any:
+    """A value of the parameter's type and within its bounds; text is converted."""
+    name, kind = parameter["name"], parameter["type"]
+    if value is None:
+        return parameter.get("default")
+    try:
+        if kind == "boolean":
+            value = {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        elif kind == "integer":
+            if isinstance(value, (bool, float)):
+                raise ValueError
+            value = int(value)
+        elif kind == "number":
+            value = float(value)
+            if not math.isfinite(value):
+                raise ValueError
+        elif not isinstance(value, str):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise InvalidInput(f"{name}: must be of type {kind}") from None
+    low, high = parameter.get("minimum"), parameter.get("maximum")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise InvalidInput(f"{name}: must be between {low:g} and {high:g}")
+    return value
+
+
+def check_texts(values: list[Any]) -> None:
+    for value in values:
+        if not isinstance(value, str) or not value:
+            raise InvalidInput("inputs: each must be a non-empty string")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InvalidInput("inputs: a string holds an unpaired surrogate")

@@ -1,0 +1,31 @@
+"""Everything that stands out in a picture, each with a mask of its own."""
+
+from typing import Any
+
+from generator.templates.inference.images import read_image
+from generator.templates.inference.loading import load as load
+from generator.templates.inference.png import as_png
+
+
+def answer(
+    pipeline: Any, _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """Per picture a list of {score, mask}, best first; the masks PNGs as base64."""
+    from PIL import Image
+
+    wanted = {
+        "points_per_crop": parameters["points"],
+        "pred_iou_thresh": parameters["threshold"],
+        "stability_score_thresh": parameters["stability"],
+    }
+    answers = []
+    for picture in [read_image(value) for value in inputs]:
+        found = pipeline(picture, **wanted)
+        # Each mask is rows of true and false.
+        answers.append(
+            [
+                {"score": float(score), "mask": as_png(Image.fromarray(mask.cpu().numpy()))}
+                for score, mask in zip(found["scores"], found["masks"], strict=True)
+            ]
+        )
+    return answers

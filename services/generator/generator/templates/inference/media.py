@@ -1,0 +1,23 @@
+"""Reads files that a caller sends, as base64 or by their names in /inputs."""
+
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
+from generator.templates.inference.inputs import InvalidInput
+
+INPUT_DIR = Path(os.environ.get("INPUT_DIR") or "/inputs")
+
+
+def read_file(value: Any, kind: str) -> bytes:
+    """Read bytes from base64, with or without a data: prefix, or from a file in /inputs."""
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(f"inputs: {kind} is base64 or a file's name")
+    path = INPUT_DIR / value if len(value) < 256 else None
+    try:
+        if path and Path(value).name == value and path.is_file():
+            return path.read_bytes()
+        return base64.b64decode(value.rpartition("base64,")[2], validate=True)
+    except (OSError, ValueError):
+        raise InvalidInput(f"inputs: {kind} cannot be read") from None

@@ -1,0 +1,92 @@
+"""Text about pictures, videos and sounds, with a text to go by."""
+
+from typing import Any
+
+from generator.templates.inference.audio import read_audio
+from generator.templates.inference.combining import combine
+from generator.templates.inference.frames import read_frames
+from generator.templates.inference.images import read_image
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.models import load as load
+
+
+def answer(
+    loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {generated_text} per input, without the input itself."""
+    import torch
+
+    model, processor = loaded
+    answers = []
+    for value in combine(manifest, inputs, parameters):
+        encoded = encode(model, processor, value)
+        used = encoded["input_ids"].shape[1] if "input_ids" in encoded else 0
+        if used + value["max_new_tokens"] > manifest["run"]["maxTokens"]:
+            raise InvalidInput(
+                f"inputs: {used} tokens and max_new_tokens {value['max_new_tokens']} are more than "
+                f"the {manifest['run']['maxTokens']} that the module has room for"
+            )
+        with torch.inference_mode():
+            tokens = model.generate(
+                **encoded, **bounds(model, value["max_new_tokens"]), do_sample=False
+            )[0]
+        if used and tokens[:used].tolist() == encoded["input_ids"][0].tolist():
+            tokens = tokens[used:]  # a decoder begins with what it was given
+        writer = processor[1] if isinstance(processor, tuple) else processor
+        text = writer.batch_decode(tokens[None], skip_special_tokens=True)[0]
+        answers.append({"generated_text": text.strip()})
+    return answers
+
+
+def bounds(model: Any, most: int) -> dict[str, Any]:
+    """Generation arguments: the token limit, and text only where a model could speak."""
+    if hasattr(model, "has_talker"):
+        return {"thinker_max_new_tokens": most, "generation_mode": "text"}
+    return {"max_new_tokens": most}
+
+
+def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C901  (a branch per kind of input)
+    """Build the model's inputs, with its chat template where it has one."""
+    text, given = value.get("text"), {}
+    if text is not None:
+        check_texts([text])
+    if value.get("image") is not None:
+        given["images"] = read_image(value["image"])
+    if value.get("audio") is not None:
+        if not hasattr(processor, "feature_extractor"):
+            raise InvalidInput("audio: this model does not hear")
+        given["audio"] = read_audio(value["audio"], processor.feature_extractor.sampling_rate)
+    if value.get("video") is not None:
+        if getattr(processor, "video_processor", None) is None:
+            raise InvalidInput("video: this model sees no videos")
+        given |= as_video(*read_frames(value["video"], value.get("frames") or 8))
+    if isinstance(processor, tuple):
+        if text is not None:
+            raise InvalidInput("text: this model takes an image alone")
+        return processor[0](**given, return_tensors="pt").to(model.device, model.dtype)
+    if "images" in given and not hasattr(processor, "image_processor"):
+        raise InvalidInput("image: this model does not see")
+    template = getattr(processor, "chat_template", None)
+    if template:
+        kinds = {"images": "image", "videos": "video", "audio": "audio"}
+        parts = [{"type": kinds[kind]} for kind in given if kind in kinds]
+        if text is not None:
+            parts.append({"type": "text", "text": text})
+        prompt = processor.apply_chat_template(
+            [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
+        )
+        given["text"] = prompt
+    elif text is not None:
+        given["text"] = text
+    return processor(**given, return_tensors="pt").to(model.device, model.dtype)
+
+
+def as_video(frames: list[Any], seconds: float) -> dict[str, Any]:
+    """Processor arguments for a video whose frames were sampled already."""
+    known = {
+        "total_num_frames": len(frames),
+        "fps": len(frames) / seconds,
+        "duration": seconds,
+        "frames_indices": list(range(len(frames))),
+    }
+    return {"videos": [frames], "video_metadata": [known], "do_sample_frames": False}

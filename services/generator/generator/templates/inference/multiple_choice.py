@@ -1,0 +1,37 @@
+"""Chooses which of several endings follows a text."""
+
+from typing import Any
+
+from generator.templates.inference.combining import combine
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.models import load as load
+
+
+def answer(
+    loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {choice, index, scores} per text."""
+    import torch
+
+    model, tokenizer = loaded
+    most = min(tokenizer.model_max_length, manifest["run"]["maxTokens"])
+    answers = []
+    for value in combine(manifest, inputs, parameters):
+        choices = [line.strip() for line in (value["choices"] or "").splitlines() if line.strip()]
+        if not 2 <= len(choices) <= 64:
+            raise InvalidInput("choices: give 2 to 64, one per line")
+        check_texts([value["text"], *choices])
+        pairs = tokenizer(
+            [value["text"]] * len(choices),
+            choices,
+            truncation=True,
+            max_length=most,
+            padding=True,
+            return_tensors="pt",
+        ).to(model.device)
+        with torch.inference_mode():
+            logits = model(**{name: tensor[None] for name, tensor in pairs.items()}).logits
+        scores = logits[0].float().softmax(-1).tolist()
+        index = scores.index(max(scores))
+        answers.append({"choice": choices[index], "index": index, "scores": scores})
+    return answers

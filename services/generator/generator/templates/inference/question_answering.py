@@ -1,0 +1,62 @@
+"""Finds the answer to a question in a text."""
+
+from typing import Any
+
+from generator.templates.inference.combining import combine
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.models import load as load
+
+
+def answer(
+    loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {answer, score, start, end} per question; the last two count characters of the text."""
+    model, tokenizer = loaded
+    most = min(tokenizer.model_max_length, manifest["run"]["maxTokens"])
+    asked = combine(manifest, inputs, parameters)
+    for value in asked:
+        if value["context"] is None:
+            raise InvalidInput("context: is missing")
+        check_texts([value["question"], value["context"]])
+        if len(tokenizer(value["question"])["input_ids"]) > most // 2:
+            raise InvalidInput(f"question: is longer than {most // 2} tokens")
+    return [find(model, tokenizer, value, most) for value in asked]
+
+
+def find(model: Any, tokenizer: Any, value: dict[str, Any], most: int) -> dict[str, Any]:
+    """The likeliest span. A long text is read in parts that overlap by up to 128 tokens."""
+    import torch
+
+    parts = tokenizer(
+        value["question"],
+        value["context"],
+        truncation="only_second",
+        max_length=most,
+        stride=min(128, most // 4),
+        padding=True,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        return_tensors="pt",
+    )
+    offsets = parts.pop("offset_mapping")
+    parts.pop("overflow_to_sample_mapping", None)
+    best: dict[str, Any] = {"answer": "", "score": 0.0, "start": 0, "end": 0}
+    for number in range(len(offsets)):
+        part = {
+            name: tensor[number : number + 1].to(model.device) for name, tensor in parts.items()
+        }
+        with torch.inference_mode():
+            output = model(**part)
+        outside = torch.tensor([owner != 1 for owner in parts.sequence_ids(number)])
+        begins, ends = (
+            logits[0].float().cpu().masked_fill(outside, -torch.inf).softmax(-1)
+            for logits in (output.start_logits, output.end_logits)
+        )
+        # Row: where it begins; column: where it ends, not before and not too long after.
+        spans = torch.outer(begins, ends).triu().tril(value["max_answer_tokens"] - 1)
+        first, last = divmod(int(spans.argmax()), len(begins))
+        if (score := float(spans[first, last])) > best["score"]:
+            start, end = int(offsets[number][first][0]), int(offsets[number][last][1])
+            found = value["context"][start:end]
+            best = {"answer": found, "score": score, "start": start, "end": end}
+    return best

@@ -1,0 +1,23 @@
+"""Relevance of texts to a query."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.sentences import load_as, options
+
+
+def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
+    """Load a cross-encoder, whichever library the model was saved with."""
+    return load_as("CrossEncoder", manifest, directory, device, dtype)
+
+
+def answer(
+    model: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {score} per text: on the model's own scale, higher is better."""
+    query = parameters["query"]
+    if query is None:
+        raise InvalidInput("query: is missing")
+    check_texts([*inputs, query])
+    scores = model.predict([(query, text) for text in inputs], **options(manifest))
+    return [{"score": score} for score in scores.tolist()]

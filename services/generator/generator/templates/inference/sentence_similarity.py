@@ -1,0 +1,22 @@
+"""Texts as vectors, and how alike they are to a query."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import check_texts
+from generator.templates.inference.sentences import compare, options
+from generator.templates.inference.sentences import load as load
+
+
+def answer(
+    model: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {embedding, similarity} per text; `similarity` is null without `query`."""
+    query = parameters["query"]
+    check_texts(inputs if query is None else [*inputs, query])
+    # Where the model has prompts, a query has one and what is searched another.
+    vectors = model.encode_document(inputs, **options(manifest))
+    near = compare(model, query, vectors, model.encode_query, options(manifest))
+    return [
+        {"embedding": vector.tolist(), "similarity": value}
+        for vector, value in zip(vectors, near, strict=True)
+    ]

@@ -1,0 +1,23 @@
+"""Texts as weighted tokens, and how well they answer a query."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import check_texts
+from generator.templates.inference.sentences import compare, options
+from generator.templates.inference.sentences import load as load
+
+
+def answer(
+    model: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {tokens, score} per text: its heaviest tokens, and its score for the query."""
+    query = parameters["query"]
+    check_texts(inputs if query is None else [*inputs, query])
+    usual = options(manifest)
+    documents = model.encode_document(inputs, **usual)
+    scores = compare(model, query, documents, model.encode_query, usual)
+    heaviest = model.decode(documents, top_k=parameters["top_k"])
+    return [
+        {"tokens": [{"token": token, "weight": weight} for token, weight in found], "score": score}
+        for found, score in zip(heaviest, scores, strict=True)
+    ]

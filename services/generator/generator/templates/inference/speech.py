@@ -1,0 +1,29 @@
+"""Transcripts of speech."""
+
+from typing import Any
+
+from generator.templates.inference.audio import read_audio, samples_at_once
+from generator.templates.inference.loading import load as load
+
+
+def answer(
+    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {text} per sound, with `timestamps` also {chunks}."""
+    rate = pipeline.feature_extractor.sampling_rate
+    sounds = [read_audio(value, rate) for value in inputs]
+    most = samples_at_once(pipeline, manifest)
+    spells = pipeline.type.startswith("ctc")  # such a model places every character it hears
+    timed = "word" if spells else True
+    # A longer sound than it can hear at once is read in parts, which only times hold together.
+    window = None if spells else getattr(pipeline.feature_extractor, "n_samples", None)
+    answers = []
+    for sound in sounds:
+        long = window is not None and len(sound) > window
+        too_long = spells and most is not None and len(sound) > most
+        parted = {"chunk_length_s": most / rate} if too_long else {}
+        heard = {"raw": sound, "sampling_rate": rate}
+        wanted = timed if parameters["timestamps"] or long else None
+        found = pipeline(heard, return_timestamps=wanted, **parted)
+        answers.append(found if parameters["timestamps"] else {"text": found["text"]})
+    return answers

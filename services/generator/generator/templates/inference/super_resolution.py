@@ -1,0 +1,27 @@
+"""A sharper, larger picture from a picture."""
+
+from typing import Any
+
+from generator.templates.inference.images import read_image
+from generator.templates.inference.models import load as load
+from generator.templates.inference.png import as_png
+
+
+def answer(
+    loaded: tuple[Any, Any], _: dict[str, Any], inputs: list[Any], __: dict[str, Any]
+) -> list[Any]:
+    """One {image, width, height} per picture, the image a PNG as base64."""
+    import torch
+    from PIL import Image
+
+    model, processor = loaded
+    answers = []
+    for picture in [read_image(value) for value in inputs]:
+        encoded = processor(picture, return_tensors="pt").to(model.device, model.dtype)
+        with torch.inference_mode():
+            made = model(**encoded).reconstruction[0].float().clamp(0, 1).cpu()
+        # The processor fills a picture up to a multiple of the window; that margin goes again.
+        wide, high = (side * model.config.upscale for side in picture.size)
+        pixels = (made[:, :high, :wide] * 255).round().byte().permute(1, 2, 0).numpy()
+        answers.append({"image": as_png(Image.fromarray(pixels)), "width": wide, "height": high})
+    return answers

@@ -1,0 +1,67 @@
+"""Answers a question about a table."""
+
+import json
+from typing import Any
+
+from generator.templates.inference.combining import combine
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.loading import load as load
+from generator.templates.inference.media import INPUT_DIR
+
+
+def answer(
+    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {answer, coordinates, cells, aggregator} per question; coordinates are (row, column)."""
+    from pandas import DataFrame
+
+    answers = []
+    tokenizer = pipeline.tokenizer
+    most = min(tokenizer.model_max_length, manifest["run"].get("maxTokens", 512))
+    for value in combine(manifest, inputs, parameters):
+        if value["question"] is None:
+            raise InvalidInput("question: is missing")
+        check_texts([value["question"]])
+        table = read_table(value["table"])
+        # Rows beyond what the model reads would be dropped without a word; a model that counts
+        # positions anew in each cell would take memory with the square of the tokens.
+        try:
+            tokens = len(tokenizer(DataFrame(table), value["question"])["input_ids"])
+            if tokens > most:
+                raise ValueError(f"{tokens:,} tokens with the question; at most {most:,}")
+            answers.append(pipeline(table=table, query=value["question"], truncation=False))
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise InvalidInput(f"table: the model cannot read it: {str(error)[:200]}") from None
+    return answers
+
+
+def read_table(value: Any) -> dict[str, list[str]]:
+    """Columns by name: of JSON {column: [cell, …]}, CSV with a heading, or a file of either."""
+    import csv
+    import io
+
+    if isinstance(value, str) and len(value) < 256 and value == value.rpartition("/")[2]:
+        path = INPUT_DIR / value
+        if "\0" not in value and path.is_file():
+            value = path.read_text(encoding="utf-8-sig", errors="replace")
+    table: Any = None
+    try:
+        table = json.loads(value)
+    except (TypeError, ValueError, RecursionError):
+        if isinstance(value, str):
+            rows = [row for row in csv.reader(io.StringIO(value)) if row]
+            if len({len(row) for row in rows}) == 1 and len(rows) > 1:
+                table = {name: [row[at] for row in rows[1:]] for at, name in enumerate(rows[0])}
+    if (
+        not isinstance(table, dict)
+        or not table
+        or not all(isinstance(column, list) and column for column in table.values())
+        or len({len(column) for column in table.values()}) != 1
+    ):
+        raise InvalidInput(
+            "table: give JSON {column: [cell, …]} with columns of one length, or CSV with a heading"
+        )
+    if len(table) * len(next(iter(table.values()))) > 10_000:
+        raise InvalidInput("table: more than 10,000 cells")
+    check_texts(list(table))
+    return {name: [str(cell) for cell in column] for name, column in table.items()}

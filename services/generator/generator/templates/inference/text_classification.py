@@ -1,0 +1,31 @@
+"""The labels of a text, or of a pair of texts."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.limits import bound_tokens
+from generator.templates.inference.loading import load as load
+from generator.templates.inference.pipeline import call
+
+# How labels begin that say how one text relates to another.
+RELATIONS = ("entail", "contradict", "not_entail", "equivalent", "not_equivalent", "duplicate")
+
+
+def answer(
+    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """A list of {label, score} per text, best first."""
+    pair = parameters["text_pair"]
+    check_texts(inputs if pair is None else [*inputs, pair])
+    if pair is None and compares(pipeline.model.config):
+        raise InvalidInput("text_pair: is missing; this model compares two texts")
+    bound_tokens(pipeline, manifest)
+    most = parameters["top_k"] or pipeline.model.config.num_labels
+    given = inputs if pair is None else [{"text": text, "text_pair": pair} for text in inputs]
+    return call(pipeline, manifest, given, truncation=True, top_k=most)
+
+
+def compares(config: Any) -> bool:
+    """Whether the model's labels say how one text relates to another."""
+    labels = (str(label).lower() for label in config.id2label.values())
+    return any(label.startswith(RELATIONS) for label in labels)

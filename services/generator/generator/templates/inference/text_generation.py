@@ -1,0 +1,56 @@
+"""Text, continued token by token."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.loading import load as load
+
+
+def answer(
+    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {generated_text} per input: a text, or a chat as a list of {role, content}."""
+    most, batch_size = manifest["run"]["maxTokens"], manifest["run"]["batchSize"]
+    if pipeline.tokenizer.pad_token_id is None:  # many generators have none, and batches need one
+        pipeline.tokenizer.pad_token = pipeline.tokenizer.eos_token
+    pipeline.tokenizer.padding_side = "left"  # what is continued stands at the right end
+    given = {name: value for name, value in parameters.items() if value is not None}
+    inputs = inputs if given.pop("raw") else [as_chat(pipeline.tokenizer, v) for v in inputs]
+    for value in inputs:
+        used = count_tokens(pipeline.tokenizer, value)
+        if used + given["max_new_tokens"] > most:
+            raise InvalidInput(
+                f"inputs: {used} tokens and max_new_tokens {given['max_new_tokens']} are more than "
+                f"the {most} that the module has room for"
+            )
+    given["do_sample"] = given["temperature"] > 0
+    if not given["do_sample"]:
+        given = {n: v for n, v in given.items() if n not in ("temperature", "top_p", "top_k")}
+    answers = pipeline(inputs, batch_size=batch_size, return_full_text=False, **given)
+    return [answer[0] for answer in answers]
+
+
+def as_chat(tokenizer: Any, value: Any) -> Any:
+    """A text as the one turn of a chat, where the model was trained for chats."""
+    if isinstance(value, str) and tokenizer.chat_template:
+        check_texts([value])
+        return [{"role": "user", "content": value}]
+    return value
+
+
+def count_tokens(tokenizer: Any, value: Any) -> int:
+    if not isinstance(value, list):
+        check_texts([value])
+        return len(tokenizer(value)["input_ids"])
+    if not value or not all(isinstance(turn, dict) for turn in value):
+        raise InvalidInput("inputs: a chat is a list of {role, content}")
+    check_texts([turn.get(key) for turn in value for key in ("role", "content")])
+    if not tokenizer.chat_template:
+        raise InvalidInput("inputs: this model takes a text, not a chat")
+    from jinja2 import TemplateError
+
+    try:
+        written = tokenizer.apply_chat_template(value, tokenize=True, add_generation_prompt=True)
+    except TemplateError as error:  # it refuses what the model was not trained for
+        raise InvalidInput(f"inputs: the model's chat template refuses them: {error}") from None
+    return len(written["input_ids"])

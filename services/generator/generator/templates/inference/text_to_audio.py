@@ -1,0 +1,39 @@
+"""Sound from a text: speech, music."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.loading import load as load
+
+
+def answer(
+    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], _: dict[str, Any]
+) -> list[Any]:
+    """One {audio, sampling_rate, seconds} per text; the audio is a WAV file as base64."""
+    check_texts(inputs)
+    most = manifest["run"]["maxTokens"]
+    for text in inputs:
+        used = len(pipeline.tokenizer(text)["input_ids"])
+        if not 0 < used <= most:
+            raise InvalidInput(f"inputs: {used} tokens; the model speaks 1 to {most} at once")
+    return [to_wav(pipeline(text)) for text in inputs]
+
+
+def to_wav(made: dict[str, Any]) -> dict[str, Any]:
+    """16-bit WAV, a channel per row; louder than full scale is cut off there."""
+    import base64
+    import io
+    import wave
+
+    import numpy as np
+
+    samples = np.atleast_2d(np.asarray(made["audio"], dtype=np.float32).squeeze())
+    whole = (np.clip(np.nan_to_num(samples), -1, 1) * 32767).round().astype("<i2")
+    rate, file = int(made["sampling_rate"]), io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(len(whole))
+        writer.setsampwidth(2)
+        writer.setframerate(rate)
+        writer.writeframes(whole.T.tobytes())
+    encoded = base64.b64encode(file.getvalue()).decode()
+    return {"audio": encoded, "sampling_rate": rate, "seconds": whole.shape[1] / rate}

@@ -1,0 +1,35 @@
+"""Entities and tags of the words of a text."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.limits import bound_tokens
+from generator.templates.inference.loading import load as load
+from generator.templates.inference.pipeline import call
+
+
+def answer(
+    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """A list of entities per text."""
+    check_texts(inputs)
+    bound_tokens(pipeline, manifest)
+    parted = overlap(pipeline.tokenizer, inputs, parameters["aggregation_strategy"])
+    return call(pipeline, manifest, inputs, **parameters, **parted)
+
+
+def overlap(tokenizer: Any, inputs: list[str], strategy: str) -> dict[str, Any]:
+    """Arguments that split a text longer than the model reads into overlapping parts."""
+    if strategy not in ("none", "simple", "first", "average", "max"):
+        raise InvalidInput("aggregation_strategy: must be none, simple, first, average or max")
+    most = tokenizer.model_max_length
+    used = max(len(tokenizer(text)["input_ids"]) for text in inputs)
+    if used <= most:
+        return {}
+    if strategy == "none" or not tokenizer.is_fast:
+        raise InvalidInput(
+            f"inputs: {used} tokens are more than the {most} that the model reads at once; longer "
+            "texts are read in parts, if the tokenizer can say where they begin, and "
+            "aggregation_strategy is not none"
+        )
+    return {"stride": most // 4}

@@ -1,0 +1,25 @@
+"""Videos, by the pipelines of diffusers."""
+
+from typing import Any
+
+from generator.templates.inference.diffusion import each
+from generator.templates.inference.diffusion import load as load
+from generator.templates.inference.png import as_png
+
+
+def answer(
+    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {video, frames} per input: an animated PNG as base64, and its length."""
+    answers = []
+    for made in each(pipeline, manifest, inputs, parameters):
+        frames = pipeline.video_processor.numpy_to_pil(pictures(made.frames))
+        answers.append({"video": as_png(*frames), "frames": len(frames)})
+    return answers
+
+
+def pictures(frames: Any) -> Any:
+    """The pictures of the one video: an array of (frames, height, width, channels) in 0 to 1."""
+    import numpy as np
+
+    return np.stack([np.asarray(frame, dtype="float32") for frame in frames[0]])

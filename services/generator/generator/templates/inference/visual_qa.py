@@ -1,0 +1,46 @@
+"""Answers a question about a picture."""
+
+from typing import Any
+
+from generator.templates.inference.combining import combine
+from generator.templates.inference.images import read_image
+from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.models import load as load
+
+
+def answer(
+    loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """A list of {answer, score} per picture, best first; no score where the answer is written."""
+    import torch
+
+    model, processor = loaded
+    most = min(processor.tokenizer.model_max_length, manifest["run"]["maxTokens"])
+    answers: list[Any] = []
+    for value in combine(manifest, inputs, parameters):
+        if value["question"] is None:
+            raise InvalidInput("question: is missing")
+        check_texts([value["question"]])
+        encoded = processor(
+            images=read_image(value["image"]),
+            text=value["question"],
+            truncation=True,
+            max_length=most,
+            return_tensors="pt",
+        ).to(model.device, model.dtype)
+        with torch.inference_mode():
+            if model.can_generate():
+                tokens = model.generate(**encoded, max_new_tokens=64, do_sample=False)
+                text = processor.batch_decode(tokens, skip_special_tokens=True)[0]
+                answers.append([{"answer": text.strip(), "score": None}])
+                continue
+            likely = model(**encoded).logits[0].float().sigmoid()
+        labels = model.config.id2label
+        best = likely.topk(min(value["top_k"], len(labels)))
+        answers.append(
+            [
+                {"answer": labels[label], "score": score}
+                for label, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            ]
+        )
+    return answers

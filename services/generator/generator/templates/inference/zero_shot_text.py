@@ -1,0 +1,21 @@
+"""Scores of the caller's labels for a text."""
+
+from typing import Any
+
+from generator.templates.inference.inputs import check_texts
+from generator.templates.inference.labels import split_labels
+from generator.templates.inference.limits import bound_tokens
+from generator.templates.inference.loading import load as load
+from generator.templates.inference.pipeline import call
+
+
+def answer(
+    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """One {sequence, labels, scores} per text, best first."""
+    check_texts(inputs)
+    # A label is weighed beside the text, so it has half of what the model reads.
+    room = bound_tokens(pipeline, manifest) // 2
+    sentence = "This example is {}."
+    labels = split_labels(pipeline.tokenizer, parameters.pop("candidate_labels"), sentence, room)
+    return call(pipeline, manifest, inputs, candidate_labels=labels, **parameters)

@@ -1,0 +1,93 @@
+"""Models with pickled weights, served from the Hub's own conversion to safetensors."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from common.contracts.generation import GenerateRequest, Module
+from common.errors import ModelRefused
+from generator.handlers import Handlers
+from generator.hub import Hub
+from generator.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_hub
+
+MAIN, CONVERTED = "c" * 40, "e" * 40
+REQUEST: dict[str, Any] = {
+    "num": 8,
+    "title": "Adding `safetensors` variant of this model",
+    "author": {"name": "SFconvertbot"},
+    "status": "open",
+    "isPullRequest": True,
+}
+
+
+async def made(requests: Any, pickle: str = "a" * 64) -> Module:
+    """Generate a module whose pull request converts pickled weights of digest `pickle`."""
+    config = json.dumps(fake_hub.CONFIG).encode()
+    header, size = fake_hub.weights([64, 64])
+
+    def describe(sha: str, digest: str, *more: dict[str, Any]) -> dict[str, Any]:
+        lfs = {"sha256": digest, "size": 1000}
+        siblings = [
+            {"rfilename": "config.json", "size": len(config), "blobId": fake_hub.BLOB},
+            {"rfilename": "tokenizer.json", "size": 1, "blobId": fake_hub.BLOB},
+            {"rfilename": "pytorch_model.bin", "blobId": fake_hub.BLOB, "lfs": lfs},
+            *more,
+        ]
+        card = {"license": "mit"}
+        task = {"pipeline_tag": "text-classification", "library_name": "transformers"}
+        return {"id": "acme/frog", "sha": sha, "siblings": siblings, "cardData": card, **task}
+
+    lfs = {"sha256": "d" * 64, "size": size}
+    weights = {"rfilename": "model.safetensors", "blobId": fake_hub.BLOB, "lfs": lfs}
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        path = request.url.path
+        if path.endswith("/discussions"):
+            return fake_hub.respond(json.dumps(requests).encode())
+        if "refs" in path:
+            document = describe(CONVERTED, pickle, weights)
+            return fake_hub.respond(json.dumps(document).encode())
+        if path.startswith("/api/models/"):
+            return fake_hub.respond(json.dumps(describe(MAIN, "a" * 64)).encode())
+        if path.endswith("model.safetensors"):
+            return fake_hub.respond(header, 206)
+        return fake_hub.respond(config if path.endswith("config.json") else b"{}")
+
+    hub = Hub("http://hub.invalid", transport=httpx2.MockTransport(answer))
+    return await Handlers(hub, Settings()).generate(GenerateRequest(model_url="acme/frog"))
+
+
+async def test_the_hubs_own_conversion_is_pinned_with_a_warning() -> None:
+    module = await made({"discussions": [REQUEST]})
+    assert module.model.commit == CONVERTED
+    assert any("refs/pr/8" in said for said in module.validation.errors)
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        {"discussions": []},
+        {"discussions": [{**REQUEST, "author": {"name": "mallory"}}]},
+        {"discussions": [{**REQUEST, "status": "closed"}]},
+        {"discussions": [{**REQUEST, "isPullRequest": False}]},
+        {"discussions": [{**REQUEST, "num": "../../main"}]},
+        {"discussions": "none"},
+        {},
+    ],
+)
+async def test_a_pull_request_of_any_other_author_is_ignored(requests: Any) -> None:
+    with pytest.raises(ModelRefused, match="pickled") as caught:
+        await made(requests)
+    assert caught.value.details["reason"] == "pickle-only"
+
+
+async def test_a_conversion_of_outdated_weights_is_ignored() -> None:
+    with pytest.raises(ModelRefused, match="pickled"):
+        await made({"discussions": [REQUEST]}, pickle="f" * 64)

@@ -1,0 +1,186 @@
+"""Recognition of a model by its files and architecture; the card only breaks ties."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from common.contracts.generation import GenerateRequest, Module
+from common.errors import ModelRefused
+from generator import layout
+from models.origins import FOREIGN, NATIVE
+from models.tables import table
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_hub
+
+REQUEST = GenerateRequest(model_url="acme/frog")
+
+
+async def made(config: dict[str, Any] | None = None, **description: Any) -> Module:
+    return await fake_hub.handlers(config, **description).generate(REQUEST)
+
+
+async def refusal(config: dict[str, Any] | None = None, **description: Any) -> ModelRefused:
+    with pytest.raises(ModelRefused) as caught:
+        await made(config, **description)
+    return caught.value
+
+
+def of(kind: str, name: str | None) -> dict[str, Any]:
+    return {"model_type": kind, "architectures": name and [name]}
+
+
+@pytest.mark.parametrize(
+    ("config", "description", "task"),
+    [
+        (of("mistral", "MistralForCausalLM"), {"library_name": "vllm"}, "text-generation"),
+        (of("gpt2", None), {"pipeline_tag": "text-generation"}, "text-generation"),
+        (of("t5", "T5ForConditionalGeneration"), {}, "text2text-generation"),
+        (
+            of("t5", "T5ForConditionalGeneration"),
+            {"pipeline_tag": "text-generation"},
+            "text2text-generation",
+        ),
+        (of("bert", "BertForSequenceClassification"), {"library_name": "nemo"}, None),
+        (of("bert", "BertForSequenceClassification"), {"pipeline_tag": "frog-naming"}, None),
+        (of("llama", "LlamaForCausalLM"), {"pipeline_tag": "conversational"}, "text-generation"),
+        (
+            {**of("bert", "BertForSequenceClassification"), "id2label": {"0": "LABEL_0"}},
+            {"pipeline_tag": "text-classification", "id": "acme/frog-reranker"},
+            "text-ranking",
+        ),
+        (
+            {**of("bert", "BertForSequenceClassification"), "id2label": {"0": "LABEL_0"}},
+            {"pipeline_tag": "text-ranking"},
+            "text-ranking",
+        ),
+    ],
+)
+async def test_a_model_is_served_by_its_architecture(
+    config: dict[str, Any], description: dict[str, Any], task: str | None
+) -> None:
+    module = await made(config, **{"pipeline_tag": None, **description})
+    assert module.model.task == (task or "text-classification")
+    assert module.model.library == "transformers"
+
+
+@pytest.mark.parametrize("kind", ["phi3", "falcon"])
+async def test_custom_code_is_ignored_for_an_architecture_of_the_library(
+    kind: str,
+) -> None:
+    name = {"phi3": "Phi3ForCausalLM", "falcon": "FalconForCausalLM"}[kind]
+    config = {**of(kind, name), "auto_map": {"AutoModel": "modeling.X"}}
+    module = await made(config, pipeline_tag="text-generation")
+    assert "trust_remote_code=True" not in module.files["run_inference.py"]
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "xlm-roberta", "new", "florence2"])
+async def test_custom_code_that_changes_the_computation_is_refused_with_an_alternative(
+    kind: str,
+) -> None:
+    error = await refusal({**of(kind, "XModel"), "auto_map": {"AutoModel": "modeling.X"}})
+    assert error.details["reason"] == "custom-code"
+    assert "what would help: " in error.message
+
+
+def test_every_native_architecture_exists_in_the_pinned_library() -> None:
+    assert set(table()["configs"]) >= NATIVE
+
+
+FILES: list[tuple[list[str], str, str]] = [
+    (["README.md", ".gitattributes"], "empty", "no-weights"),
+    (["my-frog-LoRA-v2.safetensors"], "adapter (LoRA)", "adapter"),
+    (["frog.nemo"], "NeMo", "library"),
+    (["model.bin", "vocabulary.json", "config.json"], "CTranslate2", "library"),
+    (["config.cfg", "meta.json", "model"], "spaCy", "library"),
+    (["onnx/model.onnx"], "ONNX", "library"),
+    (["openvino_model.xml", "openvino_model.bin"], "OpenVINO", "library"),
+    (["tf_model.h5"], "TensorFlow or Keras", "library"),
+    (["frog-Q4_K_M.gguf"], "llama.cpp", "gguf-only"),
+    (["pytorch_model.bin", "onnx/model.onnx"], "pickled", "pickle-only"),
+]
+
+
+@pytest.mark.parametrize(("names", "said", "reason"), FILES)
+async def test_a_refusal_names_what_a_repository_has_in_place_of_weights(
+    names: list[str], said: str, reason: str
+) -> None:
+    siblings = [{"rfilename": n, "size": 9, "blobId": fake_hub.BLOB} for n in names]
+    error = await refusal(siblings=siblings)
+    assert said in error.message
+    assert error.details["reason"] == reason
+
+
+async def test_a_refused_conversion_names_its_base_model() -> None:
+    gguf = [{"rfilename": "frog.gguf", "size": 9, "blobId": fake_hub.BLOB}]
+    tags = ["base_model:acme/toad", "base_model:quantized:acme/toad"]
+    error = await refusal(siblings=gguf, tags=tags)
+    assert "what would help: acme/toad" in error.message
+    hostile = ["base_model:quantized:<b>", "base_model:" + "x" * 300, 7, None]
+    assert "<b>" not in (await refusal(siblings=gguf, tags=hostile)).message
+
+
+@pytest.mark.parametrize("library", sorted(FOREIGN))
+async def test_a_library_that_modules_do_not_install_is_named(library: str) -> None:
+    error = await refusal({"model_type": None}, library_name=library)
+    assert (error.details["reason"], f"is for {library}" in error.message) == ("library", True)
+
+
+async def test_a_part_of_a_pipeline_is_named() -> None:
+    error = await refusal({"model_type": None, "_class_name": "ControlNetModel"})
+    assert "only a part of a diffusers pipeline (ControlNetModel)" in error.message
+
+
+async def test_an_adapter_beside_its_base_is_refused() -> None:
+    config = of("bert", "BertForSequenceClassification")
+    with pytest.raises(ModelRefused, match="answers would ignore it") as caught:
+        await fake_hub.handlers(config, names=("adapter_config.json",)).generate(REQUEST)
+    assert caught.value.details["reason"] == "adapter"
+
+
+async def test_a_late_interaction_model_is_refused_by_name() -> None:
+    error = await refusal(of("bert", "HF_ColBERT"), pipeline_tag="feature-extraction")
+    assert "late interaction" in error.message
+    with pytest.raises(ModelRefused, match="late interaction"):
+        layout.read("modules.json", orjson.dumps([{"path": "", "type": "pylate.models.Dense"}]))
+
+
+async def test_labels_that_cannot_answer_the_task_are_refused() -> None:
+    sentiment = {"id2label": {"0": "NEGATIVE", "1": "POSITIVE"}}
+    error = await refusal(sentiment, pipeline_tag="zero-shot-classification")
+    assert "needs a label `entailment`" in error.message
+    error = await refusal(sentiment, pipeline_tag="text-ranking")
+    assert "has 2 labels" in error.message
+
+
+def test_a_modules_folder_may_be_a_dot() -> None:
+    steps = [
+        {"path": ".", "type": "sentence_transformers.models.Transformer"},
+        {"path": "./1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    assert layout.read("modules.json", orjson.dumps(steps)).folders == ("", "1_Pooling")
+
+
+async def test_a_licence_in_capitals_is_a_licence() -> None:
+    module = await made(cardData={"license": "Apache-2.0"})
+    assert module.model.license == "apache-2.0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "dtype"),
+    [
+        ("gemma2", "Gemma2ForCausalLM", "bfloat16"),
+        ("gemma3_text", "Gemma3ForCausalLM", "bfloat16"),
+        ("llama", "LlamaForCausalLM", "float16"),
+    ],
+)
+async def test_float32_weights_that_overflow_in_float16_are_computed_in_bfloat16(
+    kind: str, name: str, dtype: str
+) -> None:
+    asked = GenerateRequest(model_url="acme/frog", options={"gpu": True})
+    handlers = fake_hub.handlers(of(kind, name), pipeline_tag="text-generation")
+    module = await handlers.generate(asked)
+    assert f"dtype: {dtype}" in module.files["module.yaml"]

@@ -1,0 +1,152 @@
+"""Modules give the same answers as the library's recommended call on the same weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+from generator.templates.inference import (
+    embedding,
+    reranking,
+    sentence_similarity,
+    text_classification,
+    text_generation,
+)
+from generator.templates.inference.inputs import InvalidInput
+from hub import families, pipelines
+
+TEXTS = ["a frog on the pond", "the film was terrible and sad"]
+PROMPTS = {"query": "question: ", "document": "answer: "}
+TEMPLATE = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    "{% for m in messages %}user: {{ m.content }}\n{% endfor %}model:"
+)
+
+
+def manifest(task: str, **run: Any) -> dict[str, Any]:
+    usual = {"attention": "sdpa", "compile": False, "batchSize": 2, "maxTokens": 128}
+    return {"model": {"task": task}, "run": {**usual, **run}}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., str]:
+    """Return the folder that a maker of the test Hub fills."""
+
+    def make(maker: Callable[..., None], **options: Any) -> str:
+        torch.manual_seed(3)
+        maker(tmp_path, **options)
+        return str(tmp_path)
+
+    return make
+
+
+def near(values: Any) -> Any:
+    return pytest.approx(values, rel=1e-4, abs=1e-5)
+
+
+def prompted(folder: Path) -> None:
+    families.sentence_transformer(folder)
+    config = {"similarity_fn_name": "cosine", "prompts": PROMPTS}
+    families.write_json(folder / "config_sentence_transformers.json", config)
+
+
+def test_queries_and_documents_get_the_models_prompts(made: Callable[..., str]) -> None:
+    folder = made(prompted)
+    asked = manifest("sentence-similarity", **{"class": "SentenceTransformer"})
+    model = sentence_similarity.load(asked, folder, "cpu", torch.float32)
+    answers = sentence_similarity.answer(model, asked, TEXTS, {"query": "a frog"})
+    library = SentenceTransformer(folder, device="cpu")
+    documents = library.encode_document(TEXTS)
+    scores = library.similarity(library.encode_query(["a frog"]), documents)[0].tolist()
+    assert [answer["similarity"] for answer in answers] == near(scores)
+    plain = library.similarity(library.encode(["a frog"]), library.encode(TEXTS))[0].tolist()
+    assert scores != near(plain)
+    for role, encode in (
+        (None, library.encode),
+        ("query", library.encode_query),
+        ("document", library.encode_document),
+    ):
+        vectors = embedding.answer(model, asked, TEXTS, {"role": role})
+        for vector, expected in zip(vectors, encode(TEXTS).tolist(), strict=True):
+            assert vector == near(expected)
+    with pytest.raises(InvalidInput, match="must be query or document"):
+        embedding.answer(model, asked, TEXTS, {"role": "frog"})
+
+
+def test_a_ranker_saved_by_transformers_is_a_cross_encoder(made: Callable[..., str]) -> None:
+    folder = made(pipelines.cross_encoder)
+    asked = manifest("text-ranking")
+    model = reranking.load(asked, folder, "cpu", torch.float32)
+    answers = reranking.answer(model, asked, TEXTS, {"query": "a frog"})
+    expected = CrossEncoder(folder, device="cpu").predict([("a frog", text) for text in TEXTS])
+    assert [answer["score"] for answer in answers] == near(expected.tolist())
+
+
+def test_a_model_that_compares_texts_takes_two(made: Callable[..., str]) -> None:
+    labels = ("entailment", "neutral", "contradiction")
+    folder = made(families.bert_classifier, labels=labels)
+    asked = manifest("text-classification")
+    pipeline = text_classification.load(asked, folder, "cpu", torch.float32)
+    given = {"top_k": None, "text_pair": "she is happy"}
+    answers = text_classification.answer(pipeline, asked, TEXTS, given)
+    library = transformers.pipeline("text-classification", model=folder, device="cpu")
+    for text, answer in zip(TEXTS, answers, strict=True):
+        expected = library({"text": text, "text_pair": "she is happy"}, top_k=None)
+        assert [one["label"] for one in answer] == [one["label"] for one in expected]
+        assert [one["score"] for one in answer] == near([one["score"] for one in expected])
+    with pytest.raises(InvalidInput, match="text_pair: is missing"):
+        text_classification.answer(pipeline, asked, TEXTS, {"top_k": None, "text_pair": None})
+
+
+def talker(folder: Path) -> None:
+    families.llama_generator(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+
+
+def test_a_text_becomes_a_chat_turn_unless_raw_is_set(made: Callable[..., str]) -> None:
+    folder = made(talker)
+    asked = manifest("text-generation", maxTokens=200)
+    pipeline = text_generation.load(asked, folder, "cpu", torch.float32)
+    library = transformers.pipeline("text-generation", model=folder, device="cpu")
+    told = {"max_new_tokens": 6, "temperature": 0.0, "top_p": None, "top_k": None}
+
+    def answer(value: Any, *, raw: bool = False) -> Any:
+        given = {**told, "repetition_penalty": None, "raw": raw}
+        return text_generation.answer(pipeline, asked, [value], given)[0]["generated_text"]
+
+    def expected(value: Any) -> Any:
+        said = library(value, max_new_tokens=6, do_sample=False, return_full_text=False)
+        return said[0]["generated_text"]
+
+    chat = [{"role": "user", "content": TEXTS[0]}]
+    assert answer(TEXTS[0]) == answer(chat) == expected(chat)
+    assert answer(TEXTS[0], raw=True) == expected(TEXTS[0])
+    assert expected(TEXTS[0]) != expected(chat)
+    with pytest.raises(InvalidInput, match="chat template refuses"):
+        answer([{"role": "system", "content": "be brief"}])
+
+
+def static(folder: Path) -> None:
+    tokenizer = families.word_piece_tokenizer()
+    tokenizer.save_pretrained(folder)
+    table = StaticEmbedding(tokenizer.backend_tokenizer, embedding_dim=16)
+    SentenceTransformer(modules=[table]).save(str(folder))
+
+
+def test_a_table_of_word_vectors_gives_the_same_answers_as_the_library(
+    made: Callable[..., str],
+) -> None:
+    folder = made(static)
+    asked = manifest("feature-extraction", **{"class": "SentenceTransformer"})
+    model = embedding.load(asked, folder, "cpu", torch.float32)
+    vectors = embedding.answer(model, asked, TEXTS, {"role": None})
+    expected = SentenceTransformer(folder, device="cpu").encode(TEXTS).tolist()
+    for vector, wanted in zip(vectors, expected, strict=True):
+        assert vector == near(wanted)

@@ -1,0 +1,111 @@
+"""Findings: the changes of a series that matter, for programs and for the marks in plots."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.contracts.monitoring import Finding
+from common.contracts.timestamps import from_us
+from metrics.arrays import Floats, Times
+from metrics.shape import Event, Shape, describe, needed, sharpen
+from metrics.shape.cells import median
+from metrics.units import unit
+from metrics.window import History
+
+# A change matters if it exceeds the noise of single samples, or this share of the level.
+MIN_CHANGE = 0.02
+# An hour of n samples of normal noise is about 2 * sqrt(2 ln n) deviations wide.
+MIN_SAMPLES = 4
+
+
+@dataclass(slots=True)
+class Changes:
+    """A metric's shape and its events that matter, in order of time."""
+
+    metric: str
+    shape: Shape
+    events: list[Event]
+
+    @property
+    def last(self) -> int:
+        """The end of the last cell, in microseconds since 2000."""
+        cells = self.shape.cells
+        return int(cells.at[-1]) + cells.width if cells is not None else 0
+
+    def findings(self) -> Iterable[Finding]:
+        for event in self.events:
+            measured = unit(self.metric)
+            yield Finding(
+                kind=event.kind,
+                metric=self.metric,
+                begin=from_us(event.begin),
+                end=None if event.end is None else from_us(event.end),
+                size=event.size,
+                unit=f"{measured or '1'}/day" if event.kind == "slope" else measured,
+                confidence=round(1 - event.chance, 4),
+            )
+
+
+def examine(histories: Mapping[str, History]) -> dict[str, Shape]:
+    """Describe each metric; the edges of its events are accurate to a cell."""
+    return {metric: describe(history) for metric, history in histories.items()}
+
+
+def unplaced(
+    histories: Mapping[str, History], shapes: Mapping[str, Shape]
+) -> dict[str, list[tuple[int, int]]]:
+    """Return the spans of time, by metric, whose samples are needed and not in the histories."""
+    return {
+        metric: spans
+        for metric, shape in shapes.items()
+        if histories[metric].value is None and (spans := needed(shape))
+    }
+
+
+def find_changes(
+    histories: Mapping[str, History],
+    shapes: Mapping[str, Shape],
+    samples: Mapping[str, tuple[Times, Floats]],
+    since: int,
+) -> dict[str, Changes]:
+    """Return the findings of each metric.
+
+    Args:
+        histories: by metric, the window.
+        shapes: the shape of each window.
+        samples: by metric, the samples in the spans that were `unplaced`.
+        since: when the window begins, in microseconds since 2000.
+    """
+    changes = {}
+    for metric, shape in shapes.items():
+        history = histories[metric]
+        if history.at is not None and history.value is not None:
+            sharpen(shape, history.at, history.value)
+        elif metric in samples:
+            sharpen(shape, *samples[metric])
+        for event in shape.events:
+            event.begin = max(event.begin, since)
+        changes[metric] = Changes(metric, shape, _significant(history, shape))
+    return changes
+
+
+def _significant(history: History, shape: Shape) -> list[Event]:
+    """Return the events that matter, without those that are certain and still too small."""
+    noise = _noise(history)
+
+    def matters(event: Event) -> bool:
+        size = abs(event.level - event.before)
+        return size > min(noise, MIN_CHANGE * abs(event.before))
+
+    return [event for event in shape.events if matters(event)]
+
+
+def _noise(history: History) -> float:
+    """Estimate the deviation of single samples from the range of each hour."""
+    hours = history.hours
+    many = hours[hours["count"] >= MIN_SAMPLES]
+    if not len(many):
+        return 0.0
+    widths = (many["maximum"] - many["minimum"]) / (2 * np.sqrt(2 * np.log(many["count"])))
+    return median(widths)

@@ -1,0 +1,288 @@
+"""Search for changes that noise does not explain: steps, passing incidents and slopes.
+
+Greedy forward selection, as in orthogonal matching pursuit, of whichever explains most
+after its penalty; then each place is tried again given the others, and what is not needed
+is left out. The noise is made white first, so that sums over all places and lengths
+cost a cumulated sum each.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metrics.arrays import Floats
+from metrics.shape.cells import median
+from metrics.shape.noise import Noise
+
+# By how much a change must reduce the squared residuals, in squared deviations of the noise,
+# for each place where it could be: set so that of a hundred quiet series two have one.
+STEP_COST = 13.0
+INCIDENT_COST = 22.0
+# The values that few samples make have heavier tails than the normal distribution.
+SPARSE_COST = 6.0
+LINE_COST = 14.0
+PER_DOUBLING = 1.4
+NEAR = 12
+# An edge that is needed less than this is left out.
+NEEDED = 12.0
+MAX_CHANGES = 16
+SWEEPS = 3
+# Fewer values in a row are outliers.
+MIN_VALUES = 3
+# Lengths of incidents that are tried, each this many times the one before; then refined.
+GROWTH = 1.25
+# A slope is tried only if it alone explains this share of what all changes explain.
+SLANTED = 0.25
+# A slope may begin or end at this many places of the window.
+BENDS = 24
+FLAT = 1e-9
+
+Columns = NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class Line:
+    """A slope between two cells: level before `first`, level after `last`."""
+
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """The changes found in a series of n values.
+
+    Attributes:
+        places: before which values the level changes.
+        levels: of each part between the places, without the line.
+        gains: what each place explains, in squared deviations of the noise.
+        rise: of the line in all.
+    """
+
+    places: list[int] = field(default_factory=list)
+    levels: list[float] = field(default_factory=list)
+    gains: list[float] = field(default_factory=list)
+    line: Line | None = None
+    rise: float = 0.0
+    line_gain: float = 0.0
+    cost: float = 0.0
+
+    def fitted(self, times: Floats) -> Floats:
+        edges = [0, *self.places, len(times)]
+        found = np.repeat(self.levels, np.diff(edges))
+        if self.line is not None:
+            found = found + self.rise * ramp(times, self.line)
+        return np.asarray(found)
+
+
+def ramp(times: Floats, line: Line) -> Floats:
+    """Return a ramp from 0 to 1 between the line's ends."""
+    first, last = times[line.first], times[line.last]
+    return np.asarray(np.clip((times - first) / (last - first), 0.0, 1.0))
+
+
+@dataclass(slots=True)
+class System:
+    """The normal equations of some columns: their inner products with white steps, and shares."""
+
+    against: Columns
+    inverse: Columns
+    shares: Floats
+
+
+class Search:
+    """A search for changes.
+
+    Args:
+        values: without season and outliers.
+        times: of the values, in any unit.
+        noise: of the values.
+        dense: each value is of many samples, so that no outlier is one.
+    """
+
+    def __init__(self, values: Floats, times: Floats, noise: Noise, *, dense: bool) -> None:
+        self.fewest = 1 if dense else MIN_VALUES
+        self.count = n = len(values)
+        self.times = times
+        self.noise = noise
+        self.middle = median(values)
+        self.white = noise.whiten(values - self.middle)
+        self.weight, self.after = noise.weight, noise.weight * (1 - noise.before)
+        later = _later(self.after * self.after)
+        self.norms = self.weight**2 + later
+        self.overlap = self.weight * self.after + later
+        self.steps = self._against(self.white)
+        self.lengths = _lengths(self.fewest, n)
+        self.dear = PER_DOUBLING * np.log2(n / 100) + 120 / n
+        self.incident_cost = INCIDENT_COST + (0.0 if dense else SPARSE_COST)
+        # A change near either end of the window may be as short as an incident, and costs as much.
+        self.costs = np.full(n, STEP_COST + self.dear)
+        near = max(NEAR, n // 16)
+        self.costs[:near] = self.costs[-near:] = self.incident_cost + self.dear
+        self._columns: dict[int | tuple[int, int], tuple[Floats, Floats]] = {}
+
+    def find(self) -> Changes:
+        """Return the cheapest explanation of the series, with or without a slope."""
+        nothing = self._measure([], None)
+        best = self._grow(nothing)
+        straight = self._measure([], Line(0, self.count - 1))
+        if straight.line_gain > max(LINE_COST, SLANTED * (nothing.cost - best.cost)):
+            best = min(best, self._grow(straight), key=lambda changes: changes.cost)
+            best = self._bend(best)
+        return best
+
+    def _bend(self, best: Changes) -> Changes:
+        """Fit a slope that begins or ends within the window."""
+        step, last = max(self.count // BENDS, 2), self.count - 1
+        bends = range(step, last - step + 1, step)
+        lines = [*(Line(place, last) for place in bends), *(Line(0, place) for place in bends)]
+        places = best.places if best.line else []
+        gains = [self._measure(places, line).line_gain for line in lines]
+        bent = self._grow(self._measure([], lines[int(np.argmax(gains))]))
+        # A bend is one more place, and costs as much as any other.
+        bent.cost += NEEDED
+        return min(best, bent, key=lambda changes: changes.cost)
+
+    def _grow(self, changes: Changes) -> Changes:
+        while len(changes.places) < MAX_CHANGES:
+            added = self._next(changes)
+            if added is None:
+                break
+            changes = self._measure(sorted({*changes.places, *added}), changes.line)
+        return self._prune(self._settle(changes)) if changes.places else changes
+
+    def _next(self, changes: Changes) -> list[int] | None:
+        """Return the place of the step, or the places of the incident, that explain most."""
+        n, system = self.count, self._system(changes.places, changes.line)
+        steps = self.steps - system.against @ system.shares
+        # So that the square of a row is what the columns know of a step there.
+        known = system.against @ np.linalg.cholesky(system.inverse)
+        free = self.norms - np.einsum("ij,ij->i", known, known)
+        gains = steps**2 / np.maximum(free, FLAT * self.norms) - self.costs
+        gains[: self.fewest] = gains[n - self.fewest + 1 :] = 0.0
+        for place in changes.places:
+            gains[max(place - self.fewest + 1, 0) : place + self.fewest] = 0.0
+        place = int(np.argmax(gains))
+        best, places = gains[place], [place]
+        cost = self.incident_cost + 2 * self.dear
+        for length in self.lengths:
+            last = n - length - self.fewest + 1
+            if last <= self.fewest:
+                break
+            a, b = slice(self.fewest, last), slice(self.fewest + length, last + length)
+            wide = self.norms[a] + self.norms[b] - 2 * self.overlap[b]
+            apart = known[a] - known[b]
+            free = wide - np.einsum("ij,ij->i", apart, apart)
+            gains = (steps[a] - steps[b]) ** 2 / np.maximum(free, FLAT * wide)
+            place = int(np.argmax(gains))
+            if gains[place] - cost > best:
+                best = gains[place] - cost
+                places = [place + self.fewest, place + self.fewest + length]
+        return None if best <= 0 or set(places) <= set(changes.places) else places
+
+    def _settle(self, changes: Changes) -> Changes:
+        """Move each place to where it explains most, given the others."""
+        for _ in range(SWEEPS):
+            places = list(changes.places)
+            for number in range(len(places)):
+                others = places[:number] + places[number + 1 :]
+                low = places[number - 1] + 1 if number else self.fewest
+                high = [*places, self.count - self.fewest + 1][number + 1]
+                if low < high:
+                    gains = self._gains(others, changes.line, slice(low, high))
+                    places[number] = low + int(np.argmax(gains))
+            if places == changes.places:
+                break
+            changes = self._measure(places, changes.line)
+        return changes
+
+    def _prune(self, changes: Changes) -> Changes:
+        """Drop places that are not needed, and one of two places around a change within a cell."""
+        while changes.places:
+            weakest = int(np.argmin(changes.gains))
+            if changes.gains[weakest] > NEEDED + self.dear:
+                weakest = self._half_way(changes)
+                if weakest < 0:
+                    break
+            places = changes.places[:weakest] + changes.places[weakest + 1 :]
+            changes = self._settle(self._measure(places, changes.line))
+        return changes
+
+    def _half_way(self, changes: Changes) -> int:
+        """Return the weaker of two places that are too close; -1 if there are none."""
+        levels, places = changes.levels, changes.places
+        for n in range(1, len(places)):
+            low, high = sorted((levels[n - 1], levels[n + 1]))
+            if places[n] - places[n - 1] < MIN_VALUES and low <= levels[n] <= high:
+                return n - 1 if changes.gains[n - 1] < changes.gains[n] else n
+        return -1
+
+    def _gains(self, places: list[int], line: Line | None, where: slice) -> Floats:
+        """Return what a step at each place would explain beside the given ones."""
+        system = self._system(places, line)
+        against, norms = system.against[where], self.norms[where]
+        free = norms - np.einsum("ij,ij->i", against @ system.inverse, against)
+        steps = self.steps[where] - against @ system.shares
+        return np.where(free > FLAT * norms, steps**2 / np.maximum(free, FLAT * norms), 0.0)
+
+    def _measure(self, places: list[int], line: Line | None) -> Changes:
+        system = self._system(places, line)
+        count, shares = len(places), system.shares
+        # Leaving a column out would cost its squared share over its variance.
+        gains = shares**2 / np.diag(system.inverse)
+        levels = self.middle + np.cumsum(shares[: count + 1])
+        found = Changes(places, levels.tolist(), gains[1 : count + 1].tolist(), line)
+        columns = self._chosen(places, line, 0)
+        rest = self.white - columns @ shares
+        found.cost = float(rest @ rest) + count * (STEP_COST + self.dear)
+        if line is not None:
+            found.rise, found.line_gain = float(shares[-1]), float(gains[-1])
+            found.cost += LINE_COST
+        return found
+
+    def _system(self, places: list[int], line: Line | None) -> System:
+        columns = self._chosen(places, line, 0)
+        products = columns.T @ columns
+        # A column that depends on the others has no share of its own.
+        products[np.diag_indices_from(products)] *= 1 + FLAT
+        inverse = np.asarray(np.linalg.inv(products), np.float64)
+        shares = inverse @ (columns.T @ self.white)
+        return System(self._chosen(places, line, 1), inverse, shares)
+
+    def _chosen(self, places: list[int], line: Line | None, which: int) -> Columns:
+        """Return the white columns of level, steps and line (0), or their products (1)."""
+        keys: list[int | tuple[int, int]] = [0, *places]
+        if line is not None:
+            keys.append((line.first, line.last))
+        for key in keys:
+            if key not in self._columns:
+                column = self._column(key)
+                self._columns[key] = column, self._against(column)
+        return np.stack([self._columns[key][which] for key in keys], axis=1)
+
+    def _column(self, key: int | tuple[int, int]) -> Floats:
+        if isinstance(key, tuple):
+            return self.noise.whiten(ramp(self.times, Line(*key)))
+        column = self.after.copy()
+        column[:key] = 0.0
+        column[key] = self.weight[key]
+        return column
+
+    def _against(self, column: Floats) -> Floats:
+        """Return the inner products of a white column with a white step at each place."""
+        return np.asarray(self.weight * column + _later(self.after * column))
+
+
+def _later(column: Floats) -> Floats:
+    """Return the sum of all later values for each value."""
+    sums = np.cumsum(column)
+    return np.asarray(sums[-1] - sums)
+
+
+def _lengths(fewest: int, count: int) -> list[int]:
+    lengths, length = [], float(fewest)
+    while length < 0.9 * count:
+        lengths.append(int(length))
+        length = max(length * GROWTH, length + 1)
+    return lengths

@@ -1,0 +1,92 @@
+"""The noise of a series: its deviation, and the correlation of neighbouring values.
+
+It is taken to be AR(1). The correlation is that of Chakar, Lebarbier, Levy-Leduc and Robin
+("A robust approach for estimating change-points in the mean of an AR(1) process",
+Bernoulli 23, 2017): the ratio of the differences two apart and one apart, which a
+step touches only where it is.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metrics.arrays import Floats
+from metrics.shape.cells import MEDIAN_DEVIATION, Cells, median
+
+# Beyond this, one value is no more than a copy of the one before.
+MAX_CORRELATION = 0.97
+# Differences are clipped at this many deviations.
+CLIPPED = 5.0
+# If longer stretches vary more than AR(1) predicts, the noise is taken to be larger. Lengths of the
+# stretches, in values, and the min number of stretches.
+STRETCHES = (4, 8, 16, 32)
+MIN_STRETCHES = 20
+# Beyond this share of the values the greatest change of all is not noise.
+TINY = 1e-9
+
+
+@dataclass(slots=True)
+class Noise:
+    """Weights that make the noise white, of deviation 1.
+
+    Attributes:
+        deviation: of one value.
+        weight: of each value, less `before` times the one before it.
+    """
+
+    deviation: float
+    correlation: float
+    weight: Floats
+    before: Floats
+
+    def whiten(self, column: Floats) -> Floats:
+        earlier = np.concatenate([[0.0], column[:-1]])
+        return np.asarray(self.weight * (column - self.before * earlier))
+
+
+def measure(cells: Cells, values: Floats) -> Noise:
+    steps = np.diff(cells.number)
+    neighbours = steps == 1
+    one = np.diff(values)[neighbours]
+    two = (values[2:] - values[:-2])[neighbours[1:] & neighbours[:-1]]
+    correlation = 0.0
+    square = _square(one)
+    if len(two) >= 8 and square > 0:
+        correlation = min(max(_square(two) / square - 1, 0.0), MAX_CORRELATION)
+    variance = square / 2 / (1 - correlation)
+    deviation = max(float(np.sqrt(variance)), TINY * float(np.abs(values).max()), 1e-100)
+    before = np.concatenate([[0.0], correlation ** steps.astype(np.float64)])
+    weight = np.sqrt(cells.share() / (1 - before**2)) / deviation
+    noise = Noise(deviation, correlation, weight, before)
+    swollen = np.sqrt(_swelling(noise.whiten(values - median(values))))
+    noise.weight /= swollen
+    noise.deviation *= float(swollen)
+    return noise
+
+
+def _square(differences: Floats) -> float:
+    """Return the mean square, without values that are not noise."""
+    if not len(differences):
+        return 0.0
+    differences = differences - median(differences)
+    sizes = np.abs(differences)
+    scale = median(sizes) / MEDIAN_DEVIATION
+    # Where most values do not move, the largest tenth is ignored: changes, or outliers.
+    return float(np.mean(np.minimum(sizes, CLIPPED * scale) ** 2)) if scale else float(
+        np.mean(np.sort(sizes)[: max(int(0.9 * len(sizes)), 1)] ** 2))  # fmt: skip
+
+
+def _swelling(white: NDArray[np.float64]) -> float:
+    """Return by how much the means of stretches vary more than white noise's, at least 1."""
+    sums = np.concatenate([[0.0], np.cumsum(white)])
+    ratio = 1.0
+    for length in STRETCHES:
+        if len(white) < MIN_STRETCHES * length:
+            break
+        means = (sums[length:] - sums[:-length]) / length
+        apart = means[length:] - means[:-length]
+        middle = median(apart)
+        spread = median(np.abs(apart - middle)) / MEDIAN_DEVIATION
+        ratio = max(ratio, spread**2 * length / 2)
+    return ratio

@@ -1,0 +1,170 @@
+"""Daily and weekly seasons, each seen at least twice."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metrics.arrays import Floats
+from metrics.shape.cells import MEDIAN_DEVIATION, Cells, median, running_median
+
+# A profile is a season if its mean square is this many times that of noise,
+FOUND = 3.0
+# or if one of its cells is this many standard errors from zero.
+SHARP = 6.0
+# A week's profile is judged in stretches of a quarter of a day, each of which must repeat: this
+# many standard errors from zero,
+REPEATED = 3.5
+# and, of two weeks, the lesser at least this part of the greater.
+ALIKE = 0.4
+# The standard error of the median of n normal values, relative to that of their mean.
+MEDIAN_ERROR = 1.2533
+
+
+@dataclass(slots=True)
+class Season:
+    """The part of each cell that is due to the time of day and the day of the week."""
+
+    daily: bool
+    weekly: bool
+    part: Floats
+
+    def __bool__(self) -> bool:
+        return self.daily or self.weekly
+
+
+def find(cells: Cells, values: Floats) -> Season:
+    """Find the seasons of `values`, one for each cell."""
+    first = int(cells.number[0])
+    numbers = cells.number - first
+    grid = np.full(int(numbers[-1]) + 1, np.nan)
+    grid[numbers] = values
+    missing = np.isnan(grid)
+    part = np.zeros(len(grid))
+    day = cells.per_day
+    daily = weekly = False
+    # A profile of one cell is a level.
+    if day > 1 and len(grid) >= 2 * day:
+        profile = _daily(_apart(grid, missing, day), first, day)
+        if profile is not None:
+            daily = True
+            part += profile[(np.arange(len(grid)) + first) % day]
+    if len(grid) >= 13 * day:
+        profile = _weekly(_apart(grid - part, missing, 7 * day), first, day)
+        if profile is not None:
+            weekly = True
+            part += profile[(np.arange(len(grid)) + first) % (7 * day)]
+            if day > 1:
+                # Again without the weekends, which blurred it.
+                rest = _daily(_apart(grid - part, missing, day), first, day)
+                if rest is not None:
+                    daily = True
+                    part += rest[(np.arange(len(grid)) + first) % day]
+    return Season(daily, weekly, part[numbers])
+
+
+def _apart(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:
+    """Subtract the level, the median of a period around each cell."""
+    if missing.any():
+        grid = _filled(grid, missing, period)
+    # Continued by a period on both sides, as far as it has moved meanwhile. Each window has
+    # every cell of a period once, so that a season alone has no influence on its median.
+    half = period // 2
+    moved = median(grid[period:] - grid[:-period]) if len(grid) > period else 0.0
+    longer = np.concatenate(
+        [grid[period - half : period] - moved, grid, grid[-period : half - period] + moved]
+    )
+    level = running_median(longer, period, max(period // 8, 1))
+    apart = grid - level[half : half + len(grid)]
+    apart[missing] = np.nan
+    return apart
+
+
+def _filled(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:
+    """Fill gaps as the other periods are, at the level on both sides."""
+    usual, seen = _medians(_rows(grid, 0, period))
+    usual = np.where(
+        seen > 0, usual, np.interp(np.arange(period), np.flatnonzero(seen), usual[seen > 0])
+    )
+    repeated = np.resize(usual, len(grid))
+    known = np.flatnonzero(~missing)
+    rest = np.interp(np.arange(len(grid)), known, grid[known] - repeated[known])
+    return np.where(missing, repeated + rest, grid)
+
+
+def _rows(apart: Floats, first: int, period: int) -> Floats:
+    """Return a row for each period, with nan where it has no cells."""
+    lead = first % period
+    count = -(-(lead + len(apart)) // period)
+    rows = np.full(count * period, np.nan)
+    rows[lead : lead + len(apart)] = apart
+    return rows.reshape(count, period)
+
+
+def _medians(rows: Floats) -> tuple[Floats, Floats]:
+    """Return the median of each column, and its number of values."""
+    ordered = np.sort(rows, axis=0)  # nan comes last
+    counts = (~np.isnan(rows)).sum(axis=0)
+    columns = np.arange(rows.shape[1])
+    low = ordered[np.maximum(counts - 1, 0) // 2, columns]
+    high = ordered[np.minimum(counts // 2, len(rows) - 1), columns]
+    medians = (low + high) / 2
+    return np.where(counts > 0, medians, 0.0), counts.astype(np.float64)
+
+
+def _daily(apart: Floats, first: int, period: int) -> Floats | None:
+    rows = _rows(apart, first, period)
+    profile, counts = _medians(rows)
+    seen = counts >= 2
+    if not seen.any():
+        return None
+    spread, _ = _medians(np.abs(rows - profile))
+    deviation = _pooled(spread[seen])
+    # The scale is of what is left of few days' median, which is less than their noise.
+    least = np.sqrt(np.maximum(counts[seen], 2) / np.maximum(counts[seen] - 1, 1))
+    error = MEDIAN_ERROR * deviation * least / np.sqrt(counts[seen])
+    if not error.all():
+        return profile if np.ptp(profile) > 0 else None
+    clear = (profile[seen] / error) ** 2
+    if clear.mean() < FOUND and clear.max() < SHARP**2:
+        return None
+    return np.where(seen, profile, 0.0)
+
+
+def _weekly(apart: Floats, first: int, day: int) -> Floats | None:
+    """Return the profile of stretches that repeat, 0 elsewhere; None if none does."""
+    width = max(day // 4, 1)
+    smooth = _smooth(apart, width)
+    rows, stretches = _rows(apart, first, 7 * day), _rows(smooth, first, 7 * day)
+    profile, counts = _medians(rows)
+    typical, seen = _medians(stretches)
+    spread, _ = _medians(np.abs(stretches - typical))
+    deviation = _pooled(spread[seen >= 2]) if (seen >= 2).any() else 0.0
+    deviation *= np.sqrt(2.0)  # of two weeks, what is between them and their middle
+    error = MEDIAN_ERROR * deviation / np.sqrt(np.maximum(seen, 1))
+    signs = np.sign(typical)
+    with np.errstate(invalid="ignore"):
+        same = np.nansum(np.sign(stretches) == signs, axis=0)
+        sizes = np.sort(np.where(np.isnan(stretches), np.nan, stretches * signs), axis=0)
+    least = sizes[0]
+    largest = np.abs(typical) * 2 - least
+    repeated = (seen >= 2) & (np.abs(typical) > REPEATED * error)
+    repeated &= np.where(seen == 2, (least > ALIKE * largest), same >= 0.7 * seen)
+    # A stretch reaches as far as it was averaged.
+    near = np.convolve(np.tile(repeated, 3), np.ones(width), "same")[7 * day : 14 * day] > 0
+    near &= counts >= 2
+    if not near.any():
+        return None
+    return np.where(near, profile, 0.0)
+
+
+def _smooth(values: Floats, width: int) -> Floats:
+    known = ~np.isnan(values)
+    sums = np.convolve(np.where(known, values, 0.0), np.ones(width), "same")
+    counts = np.convolve(known, np.ones(width), "same")
+    return np.where(known, sums / np.maximum(counts, 1), np.nan)
+
+
+def _pooled(spread: Floats) -> float:
+    """Estimate the deviation of the noise from the median distances of many columns."""
+    return float(np.sqrt(np.mean(np.minimum(spread, 3 * median(spread)) ** 2))) / MEDIAN_DEVIATION

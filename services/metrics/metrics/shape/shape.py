@@ -1,0 +1,243 @@
+"""The shape of a series: its events, season and noise."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from metrics.arrays import Floats
+from metrics.shape import season as seasons
+from metrics.shape.cells import DAY, HOUR, Cells, divide, median, without_outliers
+from metrics.shape.changes import Changes, Search
+from metrics.shape.noise import Noise, measure
+from metrics.shape.season import Season
+from metrics.window import History
+
+Kind = Literal["incident", "step", "slope"]
+# Fewer cells show nothing that could not be chance.
+MIN_CELLS = 8
+# A change that has lasted for less is an incident, not yet a step.
+MIN_STEP_US = 12 * HOUR
+# An incident ends when the level is back to within this share of its size.
+BACK = 0.3
+# A change over a larger share of the window did not pass: it was one level, then another.
+MAX_INCIDENT_SHARE = 0.5
+# The window may begin in an incident: one of less than this part of it, and less than a day.
+LEADING = 0.05
+# A counter rises at all but so many cells, and falls so many times as far as it rises.
+RESETS, FALLS = 0.25, 1.0
+# An incident's values exceed this share of the others, or the rank test is this clear, in squared
+# deviations.
+APART, CLEAR, RARE = 0.96, 20.0, 1_000
+# Days that hold two weekends; one weekend alone does not show whether it is typical.
+TWO_WEEKENDS = 13
+WEEK, WEEKEND = 7 * DAY, 2 * DAY
+# Rounds of finding seasons in what changes leave, and changes in what seasons leave.
+PASSES = 2
+
+
+@dataclass(slots=True)
+class Event:
+    """A change of a series, in its unit.
+
+    Attributes:
+        begin: in microseconds since 2000, as `end`, which is None while it lasts.
+        size: how far the level moved; of a slope how far in a day.
+        before: the level that it left.
+        level: the level that it reached; of a slope, at its end.
+        gain: what it explains, in squared deviations of the noise.
+        chance: that noise alone looks like it somewhere in the window.
+        edges: the cells that begin with it, and after it.
+    """
+
+    kind: Kind
+    begin: int
+    end: int | None
+    size: float
+    before: float
+    level: float
+    gain: float
+    chance: float
+    edges: tuple[int, int | None] = (0, None)
+
+
+@dataclass(slots=True)
+class Shape:
+    """The shape of one series; `cells` is None if it has too few.
+
+    `fitted` is the level, with its slope and changes but without seasons, of each cell.
+    """
+
+    cells: Cells | None = None
+    events: list[Event] = field(default_factory=list)
+    season: Season | None = None
+    fitted: Floats = field(default_factory=lambda: np.empty(0))
+    noise: Noise | None = None
+    counter: bool = False
+
+    @property
+    def slope(self) -> Event | None:
+        return next((event for event in self.events if event.kind == "slope"), None)
+
+
+def describe(history: History) -> Shape:
+    """Describe the shape of a window, by its hours."""
+    if not len(history.hours):
+        return Shape()
+    cells = divide(history.hours)
+    if len(cells) < MIN_CELLS:
+        return Shape()
+    if _counts(cells):
+        return Shape(cells, counter=True, fitted=cells.mean)
+    # Centred on 0 and scaled to 1: a metric may be of any size, and squares are summed up.
+    middle = median(cells.mean)
+    scale = float(np.abs(cells.mean - middle).max())
+    if scale <= 1e-9 * abs(middle):
+        return Shape(cells, fitted=np.full(len(cells), middle))
+    shape = _take_apart(cells, (cells.mean - middle) / scale)
+    shape.fitted = shape.fitted * scale + middle
+    if shape.season is not None:
+        shape.season.part *= scale
+    if shape.noise is not None:
+        shape.noise.deviation *= scale
+    for event in shape.events:
+        event.size *= scale
+        event.before = event.before * scale + middle
+        event.level = event.level * scale + middle
+    return shape
+
+
+def _counts(cells: Cells) -> bool:
+    """Return whether the series is a counter that was reset: its falls are not changes."""
+    steps = np.diff(cells.mean)
+    falls = -steps[steps < 0]
+    rises = steps[steps > 0]
+    if not len(falls) or not len(rises) or len(falls) > RESETS * len(steps):
+        return False
+    # Noise falls as often as it rises.
+    return bool(len(rises) > 8 and np.mean(falls) > FALLS * median(rises))
+
+
+def _take_apart(cells: Cells, values: Floats) -> Shape:
+    times = (cells.at - cells.at[0]) / DAY
+    apart = values
+    season = Season(daily=False, weekly=False, part=np.zeros(len(values)))
+    changes = Changes(levels=[0.0])
+    noise = None
+    for attempt in range(PASSES):
+        found = seasons.find(cells, apart)
+        if attempt and not found and not season:
+            break
+        season = found
+        clean = values - season.part
+        if not cells.dense:
+            clean = without_outliers(clean)
+        noise = measure(cells, clean)
+        changes = Search(clean, times, noise, dense=cells.dense).find()
+        if not changes.places and changes.line is None:
+            break
+        apart = values - changes.fitted(times)
+    events = _events(cells, times, changes, values - season.part)
+    return Shape(cells, events, season, changes.fitted(times), noise)
+
+
+def _events(cells: Cells, times: Floats, changes: Changes, values: Floats) -> list[Event]:
+    found, count = _passing(cells, changes), len(cells)
+    if changes.line is not None:
+        line = changes.line
+        days = float(times[line.last] - times[line.first])
+        lasts = line.last == count - 1
+        end = None if lasts else int(cells.at[line.last])
+        fitted = changes.fitted(times)
+        found.append(
+            Event("slope", int(cells.at[line.first]), end, changes.rise / days,
+                  float(fitted[line.first]), float(fitted[line.last]), changes.line_gain,
+                  _chance(changes.line_gain, 2), (line.first, None if lasts else line.last))
+        )  # fmt: skip
+    if not cells.dense:
+        found = [event for event in found if event.kind != "incident" or _stands_out(event, values)]
+    if times[-1] < TWO_WEEKENDS:
+        found = [event for event in found if not _weekend(event)]
+    return sorted(found, key=lambda event: event.begin)
+
+
+def _stands_out(event: Event, values: Floats) -> bool:
+    """Return whether ranks confirm an incident (Mann and Whitney): a few far values do not."""
+    first, last = event.edges
+    inside = values[first:last]
+    around = np.concatenate([values[:first], values[last:] if last is not None else values[:0]])
+    below = np.searchsorted(np.sort(around), inside).mean() / len(around)
+    share = below if event.size > 0 else 1 - below
+    score = (share - 0.5) ** 2 * 12 * len(inside) * len(around) / len(values)
+    # How unlikely this many values in a row, all this far out, are anywhere in the series.
+    rare = -len(inside) * math.log(max(1 - share, 1 / len(values)))
+    return bool(rare > math.log(RARE * len(values)) and (share > APART or score > CLEAR))
+
+
+def _weekend(event: Event) -> bool:
+    """Return whether an event is a weekend: with only one seen, it may be so every week."""
+    if event.kind != "incident" or event.end is None:
+        return False
+    # The first of January 2000 was a Saturday.
+    begin, end = (event.begin + WEEKEND // 4) % WEEK, (event.end + WEEKEND // 4) % WEEK
+    return begin < WEEKEND // 2 and WEEKEND <= end < WEEKEND + WEEKEND // 2
+
+
+def _passing(cells: Cells, changes: Changes) -> list[Event]:
+    """Return levels that were left and returned to as incidents, and the other changes as steps."""
+    count = len(cells)
+    edges = [0, *changes.places, count]
+    parts = [(edges[n], edges[n + 1], level) for n, level in enumerate(changes.levels)]
+    gains = dict(zip(changes.places, changes.gains, strict=True))
+    found: list[Event] = []
+
+    def add(kind: Kind, first: int, last: int | None, before: float, level: float) -> None:
+        gain = min(gains.get(first, math.inf), gains.get(last or count, math.inf))
+        end = None if last is None else int(cells.at[last])
+        places = count if kind == "step" else count * 8.0
+        found.append(Event(kind, int(cells.at[first]), end, level - before, before, level, gain,
+                           _chance(gain, places), (first, last)))  # fmt: skip
+
+    width = 1
+    while width < len(parts) - 1:
+        for n in range(1, len(parts) - width):
+            before, inside, after = parts[n - 1], parts[n : n + width], parts[n + width]
+            first, last = inside[0][0], inside[-1][1]
+            weights = [b - a for a, b, _ in inside]
+            level = float(np.average([part[2] for part in inside], weights=weights))
+            lengths = [before[1] - before[0], after[1] - after[0]]
+            usual = float(np.average([before[2], after[2]], weights=lengths))
+            distance = min(abs(part[2] - usual) for part in inside)
+            same_side = len({part[2] > usual for part in inside}) == 1
+            if (
+                same_side
+                and abs(before[2] - after[2]) <= BACK * distance
+                and last - first <= MAX_INCIDENT_SHARE * count
+            ):
+                add("incident", first, last, usual, level)
+                parts[n - 1 : n + width + 1] = [(before[0], after[1], usual)]
+                width = 0
+                break
+        width += 1
+    for n in range(1, len(parts)):
+        before, after = parts[n - 1], parts[n]
+        begin = int(cells.at[after[0]])
+        lasted = int(cells.at[-1]) + cells.width - begin
+        led = begin - int(cells.at[0])
+        window = int(cells.at[-1] - cells.at[0])
+        if n == 1 and led < min(LEADING * window, DAY):
+            leading = Event("incident", int(cells.at[0]), begin, before[2] - after[2], after[2],
+                          before[2], gains[after[0]], _chance(gains[after[0]], count),
+                          (0, after[0]))  # fmt: skip
+            found.append(leading)
+        elif n == len(parts) - 1 and lasted < MIN_STEP_US:
+            add("incident", after[0], None, before[2], after[2])
+        else:
+            add("step", after[0], None, before[2], after[2])
+    return found
+
+
+def _chance(gain: float, places: float) -> float:
+    """Return the chance that one of so many normal values is so far out, squared."""
+    return min(places * math.erfc(math.sqrt(max(gain, 0.0) / 2)), 1.0)

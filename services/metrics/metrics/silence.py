@@ -1,0 +1,174 @@
+"""Silence: a model that reported regularly has stopped.
+
+Replicas take turns at looking for it, since no commit triggers it.
+"""
+
+import itertools
+import statistics
+from datetime import datetime
+
+from common.contracts.alerts import Rule
+from common.contracts.timestamps import to_us
+from common.postgres import Connection, Database
+from metrics import rules
+from metrics.incidents import raise_alert
+from metrics.rules import TAKE_TURNS, Verdict
+
+LOCK = "select pg_try_advisory_xact_lock(hashtext('sweep'), hashtext(current_schema()))"
+NEWEST = """
+select account, model, metric, newest from series cross join lateral (
+    select at as newest from samples where series = id and at > now() - interval '31 days'
+    order by at desc limit 1
+) as s
+"""
+OF_MODEL = "where account = %s and model = %s"
+OPEN = "select account, model, rule from alerts where recovered_at is null and rule = any(%s)"
+INTERVALS = """
+select extract(epoch from at) from samples where series in (
+    select id from series where account = %s and model = %s and metric = %s
+) and at > now() - interval '24 hours' order by at desc limit %s
+"""
+# Samples that arrived together are one report, with the time of its newest sample.
+REPORTS = """
+select extract(epoch from max(at) - '2000-01-01Z'), arrival / 256e6 from (
+    select at, arrival from samples where series in (
+        select id from series where account = %s and model = %s and metric = %s
+    ) and at > now() - interval '24 hours' order by at desc limit 2000
+) as newest where arrival > 0 group by arrival order by 1
+"""
+# Too few reports to infer their interval.
+MIN_REPORTS = 5
+
+# An account and a model.
+Model = tuple[str, str]
+# A rule and its account; None for the default rule.
+Owned = tuple[str | None, Rule]
+
+
+async def check(database: Database) -> list[str]:
+    """Raise an alert for each model that fell silent, and return the alerts' ids.
+
+    It returns none while another replica looks.
+    """
+    raised: list[str | None] = []
+    async with database.connection() as connection:
+        cursor = await connection.execute(LOCK)
+        if await cursor.fetchone() != (True,):
+            return []
+        newest = await _newest(connection)
+        known = await _known(connection)
+        own = {(owner, rule.id) for owner, rule in known}
+        cursor = await connection.execute(OPEN, [[rule.id for _, rule in known]])
+        open_alerts = set(await cursor.fetchall())
+        (now,) = await (await connection.execute("select now()")).fetchone() or (None,)
+        for (account, model), times in newest.items():
+            for owner, rule in known:
+                if (
+                    not rule.muted
+                    and (owner == account or (owner is None and (account, rule.id) not in own))
+                    and rule.model_id in (None, model)
+                    and (account, model, rule.id) not in open_alerts
+                    and await _judge(connection, account, model, rule, now, times)
+                ):
+                    raised.append(await _raise(connection, account, model, rule, now))
+    return [id for id in raised if id is not None]
+
+
+async def _raise(
+    connection: Connection, account: str, model: str, rule: Rule, now: datetime
+) -> str | None:
+    """Raise the alert, unless its cause or its rule vanished before the account's turn."""
+    await connection.execute(TAKE_TURNS, [account])
+    if rule not in await rules.known(connection, account):
+        return None
+    times = (await _newest(connection, account, model)).get((account, model), {})
+    verdict = await _judge(connection, account, model, rule, now, times)
+    if verdict is None:
+        return None
+    return await raise_alert(connection, account, model, rule, rule.metric, verdict)
+
+
+async def _newest(connection: Connection, *model: str) -> dict[Model, dict[str, datetime]]:
+    """Return when each metric was last recorded, of all models or of one account's model."""
+    cursor = await connection.execute(f"{NEWEST} {OF_MODEL if model else ''}".encode(), model)
+    newest: dict[Model, dict[str, datetime]] = {}
+    for account, name, metric, at in await cursor.fetchall():
+        newest.setdefault((account, name), {})[metric] = at
+    return newest
+
+
+async def _known(connection: Connection) -> list[Owned]:
+    """Return the silence rules of all accounts, and the default one."""
+    cursor = await connection.execute(
+        "select account, id, rule, created_at from rules where rule->>'kind' = 'silence'"
+    )
+    own = [
+        (account, rule)
+        for account, *row in await cursor.fetchall()
+        for rule in rules.readable(*row)
+    ]
+    return [*own, (None, rules.DEFAULTS[-1])]
+
+
+async def _judge(
+    connection: Connection, account: str, model: str, rule: Rule, now: datetime,
+    times: dict[str, datetime],
+) -> Verdict | None:  # fmt: skip
+    """Return the verdict if the model is silent; `times` is when each metric was last recorded."""
+    watched = {metric: at for metric, at in times.items() if rule.metric in (None, metric)}
+    if not watched:
+        return None
+    metric = max(watched, key=watched.__getitem__)
+    quiet_s = (now - watched[metric]).total_seconds()
+    least_s = rules.MIN_SILENCE_S if rule.after is None else rule.after
+    if quiet_s <= least_s:
+        return None
+    behind_s, between_s = await _habit(connection, account, model, metric)
+    quiet_s -= behind_s
+    if quiet_s <= least_s:
+        return None
+    missing = f"no {rule.metric}" if rule.metric else "nothing"
+    cause = f"{missing} has been recorded for {_duration(quiet_s)}"
+    if rule.after is None:
+        usual_s = await _interval(connection, account, model, metric)
+        if usual_s is None:
+            return None
+        usual_s = max(usual_s, between_s)
+        if quiet_s <= rules.MIN_SILENT_INTERVALS * usual_s:
+            return None
+        cause += f"; usually every {usual_s:.3g} s"
+    return Verdict(cause, expected={"last": to_us(watched[metric])})
+
+
+async def _interval(connection: Connection, account: str, model: str, metric: str) -> float | None:
+    """Return the seconds between samples; None for a metric that did not come regularly."""
+    cursor = await connection.execute(
+        INTERVALS, [account, model, metric, rules.MIN_REGULAR_SAMPLES]
+    )
+    seconds = [float(at) for (at,) in await cursor.fetchall()]
+    if len(seconds) < rules.MIN_REGULAR_SAMPLES:
+        return None
+    return statistics.median(a - b for a, b in itertools.pairwise(seconds))
+
+
+async def _habit(
+    connection: Connection, account: str, model: str, metric: str
+) -> tuple[float, float]:
+    """Return how far reports lag behind their time, and how far apart they are, in seconds.
+
+    A clock may be hours behind, or samples be sent an hour's together: that
+    is no silence. 0, 0 where lags vary widely, as they do in a backfill.
+    """
+    cursor = await connection.execute(REPORTS, [account, model, metric])
+    reports = [(float(at), float(arrival)) for at, arrival in await cursor.fetchall()]
+    if len(reports) < MIN_REPORTS:
+        return 0.0, 0.0
+    lags = [arrival - at for at, arrival in reports]
+    if max(lags) - min(lags) > (reports[-1][0] - reports[0][0]) / 10:
+        return 0.0, 0.0
+    gaps = [later - at for (at, _), (later, _) in itertools.pairwise(reports)]
+    return max(statistics.median(lags), 0.0), statistics.median(gaps)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

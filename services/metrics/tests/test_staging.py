@@ -1,0 +1,155 @@
+"""Samples of more than a day ago: staged, visible at once, and merged by the sweep."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from common.errors import MonitoringFailed, RateLimited
+from common.postgres import Database
+from metrics import window
+from metrics.usage import SAMPLE_BYTES
+
+from .conftest import Caller
+
+
+def record(days: float, value: float = 1.0, **more: Any) -> dict[str, Any]:
+    at = datetime.now(UTC) - timedelta(days=days)
+    return {"model_id": "m", "timestamp": at.isoformat(), "metrics": {"latency": value}, **more}
+
+
+async def count_staged(database: Database, caller: Caller) -> int:
+    async with database.connection() as connection:
+        cursor = await connection.execute(
+            "select count(*) from staged join series on id = series where account = %s",
+            [caller.account],
+        )
+        [(count,)] = await cursor.fetchall()
+    return int(count)
+
+
+async def test_old_samples_are_answered_the_same_before_and_after_they_are_merged(
+    caller: Caller, database: Database, roll: Any
+) -> None:
+    old = [record(20 + n / 500, float(n % 7)) for n in range(5_000)]
+    await caller.record(*old, record(0, 3.0))
+    assert await count_staged(database, caller) == 5_000
+    before = (await caller.monitor()).statistics["latency"]
+    await roll()
+    assert await count_staged(database, caller) == 0
+    after = (await caller.monitor()).statistics["latency"]
+    assert before == after
+    assert before.count == 5_001
+
+
+async def test_an_old_sample_counts_once_whether_it_is_staged_or_merged(
+    caller: Caller, roll: Any
+) -> None:
+    old = record(3)
+    assert (await caller.record(old)).duplicates == 0
+    assert (await caller.record(old)).duplicates == 1
+    await roll()
+    assert (await caller.record(old, record(3.1))).duplicates == 1
+    await roll()
+    assert (await caller.monitor()).statistics["latency"].count == 2
+
+
+async def test_an_old_sample_that_comes_while_its_day_is_merged_counts_once(
+    caller: Caller, roll: Any
+) -> None:
+    old = [record(5 + n / 2_000) for n in range(1_000)]
+
+    async def send() -> None:
+        for first in range(0, 1_000, 50):
+            await caller.record(*old[first : first + 100])
+
+    sending = asyncio.gather(send(), send())
+    while not sending.done():
+        await roll()
+        await asyncio.sleep(0.01)
+    await sending
+    await roll()
+    assert (await caller.monitor()).statistics["latency"].count == 1_000
+
+
+async def test_a_live_sample_does_not_wait_for_a_backfill(
+    caller: Caller, database: Database
+) -> None:
+    async with database.connection() as connection:
+        # As slow as a backfill may be: it waits for this transaction.
+        await connection.execute("lock table staged in access exclusive mode")
+        backfill = asyncio.ensure_future(caller.record(record(3)))
+        await asyncio.sleep(0.2)
+        await caller.record(record(0))
+        assert not backfill.done()
+    await backfill
+
+
+async def test_an_answer_warns_of_staged_samples_too_many_to_read(
+    caller: Caller, roll: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, "MAX_RAW", 500)
+    day = datetime.now(UTC).replace(hour=1) - timedelta(days=20)
+    ago = (datetime.now(UTC) - day) / timedelta(days=1)
+    await caller.record(*(record(ago - n / 100_000) for n in range(800)), record(0.01))
+    answer = await caller.monitor(metrics=["latency"])
+    assert answer.statistics["latency"].count == 1
+    [warning] = answer.warnings
+    assert warning.startswith("latency: samples from ")
+    assert "still being summed up" in warning
+    await roll()
+    answer = await caller.monitor(metrics=["latency"])
+    assert (answer.statistics["latency"].count, answer.warnings) == (801, [])
+
+
+async def test_a_day_with_too_many_late_samples_is_answered_from_its_rollup(
+    caller: Caller, roll: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples of less than a day ago are stored at once, and mark the day as stale."""
+    await caller.record(*(record(0.8 + n / 10_000) for n in range(800)))
+    await roll()
+    await caller.record(record(0.85, 2.0))
+    monkeypatch.setattr(window, "MAX_RAW", 100)
+    answer = await caller.monitor(metrics=["latency"])
+    assert answer.statistics["latency"].count == 800
+    assert len(answer.warnings) == 1
+    await roll()
+    assert (await caller.monitor()).statistics["latency"].count == 801
+
+
+async def test_late_samples_of_an_account_beyond_its_bound_are_refused_until_they_are_merged(
+    caller: Caller, roll: Any
+) -> None:
+    caller.handlers.usage.max_staged = 10
+    await caller.record(*(record(3 + n / 100) for n in range(10)))
+    with pytest.raises(RateLimited, match="10 do; retry in") as refused:
+        await caller.record(record(4))
+    assert refused.value.details == {"limit": 10}
+    await caller.record(record(0))
+    await Caller(caller.handlers).record(record(4))
+    await roll()
+    await caller.record(record(4))
+
+
+async def test_an_account_stores_no_more_than_its_bytes(caller: Caller, database: Database) -> None:
+    usage = caller.handlers.usage
+    usage.max_bytes = 10 * SAMPLE_BYTES
+    old = record(3)
+    await caller.record(old, *(record(n / 10_000) for n in range(7)))
+    await caller.record(old)  # is there already, and takes no room
+    await usage.flush()
+    used = await caller.ask(caller.handlers.storage, None)
+    assert (used.samples, used.bytes, used.max_bytes) == (8, 800, 1_000)
+    assert (used.staged_samples, used.series) == (1, 1)
+    with pytest.raises(MonitoringFailed, match="storage is full: 800 of 1,000 bytes") as refused:
+        await caller.record(*(record(n / 10_000, model_id="n") for n in range(3)))
+    assert refused.value.details == {"reason": "storage_full", "limit": 1_000}
+    await Caller(caller.handlers).record(*(record(0.1 * n) for n in range(10)))
+    await caller.record(*(record(1 / 10_000 + n / 1_000) for n in range(2)))
+    async with database.connection() as connection:
+        await connection.execute(
+            "update usage set samples = 0 where account = %s", [caller.account]
+        )
+    usage._stored.clear()
+    await caller.record(*(record(n / 10_000) for n in range(3)))

@@ -1,0 +1,124 @@
+"""python-socketio's server, and every place where its insides are changed.
+
+docs/decisions/011-patched-engine.md says what each change buys; tests/test_engine.py
+fails when a release of python-socketio or python-engineio needs another one, or none.
+"""
+
+import asyncio
+import logging
+from typing import Any, Protocol, cast
+from urllib.parse import parse_qs
+
+import socketio
+from engineio.async_drivers.asgi import WebSocket as EngineWebSocket
+from engineio.payload import Payload
+
+from realtime.origins import Origins
+from realtime.update import Update
+from realtime.websocket import EXTENSION, MAX_FRAME_BYTES
+
+# After a connection closes, how long its last poll may still fetch the reason.
+LAST_POLL_S = 0.05
+
+
+class Listener(Protocol):
+    """The application behind the server; ids are those of Engine.IO connections."""
+
+    async def open(self, id: str, socket: Any) -> None:
+        """Take note of a connection, before it says anything."""
+
+    async def close(self, id: str) -> None:
+        """Take note of the end of a connection."""
+
+    async def connect(self, id: str, auth: Any) -> None:
+        """Admit a client to the namespace, or raise `ConnectionRefusedError`."""
+
+    async def disconnect(self, id: str) -> None:
+        """Take note that a client left the namespace."""
+
+    async def answer(self, id: str, data: list[Any]) -> dict[str, Any]:
+        """Return the acknowledgement of an event: its name and arguments are `data`."""
+
+    def send(self, id: str, update: Update) -> None:
+        """Send an update without fail."""
+
+
+class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has no types
+    def __init__(self, listener: Listener, origins: Origins) -> None:
+        # It logs callers' mistakes, at the callers' pace.
+        quiet = logging.getLogger("socketio")
+        quiet.setLevel(logging.CRITICAL)
+        super().__init__(
+            async_mode="asgi",
+            cors_allowed_origins=origins.allow,
+            max_http_buffer_size=MAX_FRAME_BYTES,
+            http_compression=False,
+            logger=quiet,
+            engineio_logger=quiet,
+        )
+        self.listener = listener
+        # engineio drops a request with more packets silently; `Client` counts them and answers.
+        Payload.max_decode_packets = MAX_FRAME_BYTES
+        # A private table, and the only way in.
+        self.eio._async = {**self.eio._async, "websocket": WebSocket}  # noqa: SLF001
+        self.on("connect", self._admit)
+        self.on("disconnect", self._leave)
+
+    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
+        await super()._handle_eio_connect(eio_sid, environ)
+        await self.listener.open(eio_sid, self.eio.sockets[eio_sid])
+
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        await super()._handle_eio_disconnect(eio_sid, reason)
+        if (socket := self.eio.sockets.get(eio_sid)) is not None:
+            # engineio leaves a poll of an ended connection waiting for 45 s.
+            loop = asyncio.get_running_loop()
+            loop.call_later(LAST_POLL_S, socket.queue.put_nowait, None)
+        await self.listener.close(eio_sid)
+
+    async def _admit(self, sid: str, _environ: dict[str, Any], auth: Any) -> None:
+        await self.listener.connect(self.manager.eio_sid_from_sid(sid, "/"), auth)
+
+    async def _leave(self, sid: str, _reason: str) -> None:
+        await self.listener.disconnect(self.manager.eio_sid_from_sid(sid, "/"))
+
+    async def _handle_event_internal(
+        self, server: Any, _sid: str, eio_sid: str, data: list[Any], namespace: str, id: int | None
+    ) -> None:
+        """Pass every event to one function, and report errors nobody waits for as an event.
+
+        The method it replaces runs a handler that cannot know whether an acknowledgement
+        was asked for.
+        """
+        answer = await self.listener.answer(eio_sid, data)
+        if id is not None:
+            packet = self.packet_class(
+                socketio.packet.ACK, namespace=namespace, id=id, data=[answer]
+            )
+            await server._send_packet(eio_sid, packet)  # noqa: SLF001  (as the method it replaces)
+        elif answer["status"] == "error":
+            body = {"code": answer["code"], "message": answer["message"]}
+            self.listener.send(eio_sid, Update("error", body))
+
+    def forget_closed(self, query: bytes) -> None:
+        """Forget the closed connection a query names, on which a POST would fail with 500."""
+        sockets = self.eio.sockets
+        for id in connection_ids(query):
+            if id in sockets and sockets[id].closed:
+                del sockets[id]
+
+
+class WebSocket(EngineWebSocket):  # type: ignore[misc]  # engineio has no types
+    """engineio's WebSocket, which gives its socket the wire below it."""
+
+    async def __call__(self, environ: dict[str, Any]) -> Any:
+        extensions = cast("dict[str, Any]", environ["asgi.scope"].get("extensions") or {})
+        if EXTENSION in extensions:
+            # `handler` is a method of the engineio socket that is served.
+            self.handler.__self__.wire = extensions[EXTENSION]["wire"]
+        return await super().__call__(environ)
+
+
+def connection_ids(query: bytes) -> list[str]:
+    """Return the connection ids in a request's query: one, or none before the first answer."""
+    return parse_qs(query.decode("latin-1")).get("sid", [])

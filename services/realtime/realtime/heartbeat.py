@@ -1,0 +1,72 @@
+"""A periodic round trip over the bus: a subscription can go deaf without an error."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import nats.errors
+import structlog
+
+from common.bus import NatsBus
+from realtime.slots import Slots, alive_subject
+
+log = structlog.get_logger()
+
+# Time between round trips, the longest one may take, and the age at which the last is stale.
+BEAT_S, BEAT_TIMEOUT_S, STALE_S = 0.5, 2.0, 3.0
+# A process that is connected and yet deaf for this long ends: the supervisor starts another, and
+# its clients connect to another replica meanwhile.
+DEAF_S = 15.0
+# Publishers' clocks may be behind ours by this much.
+CLOCK_MARGIN = timedelta(seconds=2)
+
+
+class Heartbeat:
+    """Requests from this replica to itself.
+
+    Args:
+        bus: the connection that is tried.
+        slots: hold this replica's id, and are told of a new connection.
+        lost: called after a reconnection, with the time since when events may be missing.
+    """
+
+    def __init__(self, bus: NatsBus, slots: Slots, lost: Callable[[datetime], None]) -> None:
+        self.bus = bus
+        self.slots = slots
+        self.lost = lost
+        self.last_s = -STALE_S
+        self._last = datetime.now(UTC)
+        self._connections = 0
+
+    @property
+    def is_fresh(self) -> bool:
+        return self.bus.client.is_connected and time.monotonic() - self.last_s < STALE_S
+
+    async def beat(self) -> None:
+        """Make a round trip per `BEAT_S`, for ever.
+
+        Raises:
+            RuntimeError: connected, but deaf.
+        """
+        subject = alive_subject(self.slots.owner)
+        while True:
+            try:
+                await self.bus.client.request(subject, b"", timeout=BEAT_TIMEOUT_S)
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                log.warning("no round trip over the bus", error=repr(error))
+                deaf_s = time.monotonic() - max(self.last_s, self.slots.connected_since_s)
+                if self.bus.client.is_connected and deaf_s > DEAF_S:
+                    raise RuntimeError("connected to the bus, but it delivers nothing") from None
+            else:
+                self._notice_reconnection()
+                self.last_s = time.monotonic()
+                self._last = datetime.now(UTC)
+            await asyncio.sleep(BEAT_S)
+
+    def _notice_reconnection(self) -> None:
+        connections = self.bus.client.stats["reconnects"]
+        if connections != self._connections:
+            self._connections = connections
+            self.slots.connected_since_s = time.monotonic()
+            self.lost(self._last - CLOCK_MARGIN)

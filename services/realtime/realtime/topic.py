@@ -1,0 +1,209 @@
+"""One model of one account: its subscribers, and the position of each."""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from nats.aio.subscription import Subscription
+
+from common.contracts.alerts import AlertEvent
+from common.contracts.history import MetricUpdate
+from common.contracts.timestamps import to_us
+from realtime import update as updates
+from realtime.cursor import Cursor
+from realtime.update import Update, model_topic
+
+# Recent moments of a model, so that a replay repeats nothing: five seconds of the busiest.
+# Also the alerts remembered per client.
+MAX_RECENT = 1024
+# Max moments held back from a client during a replay, which reads any further ones from the
+# database.
+MAX_HELD = 1024
+
+
+class Receiver(Protocol):
+    """The side of a client that a topic needs."""
+
+    def deliver(self, update: Update, now_s: float) -> None: ...
+
+    def deliver_guaranteed(self, update: Update, after: str = "") -> None: ...
+
+
+@dataclass(slots=True)
+class Moment:
+    """A sample or an alert of a model.
+
+    Attributes:
+        update: the event to send; None for a client that has it and only counts it.
+        arrival, at: a sample's place, as in `Cursor`; 0 for an alert.
+        alert: the alert, if it is one.
+    """
+
+    update: Update | None
+    arrival: int = 0
+    at: int = 0
+    alert: AlertEvent | None = None
+
+
+class SeenAlerts:
+    """The last alerts sent to one client, so that each is sent once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], AlertEvent] = {}
+
+    def __contains__(self, news: AlertEvent) -> bool:
+        return (news.id, news.type) in self._seen
+
+    def of_model(self, model: str) -> list[AlertEvent]:
+        return [news for news in self._seen.values() if news.model_id == model]
+
+    def add(self, news: AlertEvent) -> bool:
+        """Remember an alert; return whether it is new to the client."""
+        if news in self:
+            return False
+        self._seen[news.id, news.type] = news
+        if len(self._seen) > MAX_RECENT:
+            del self._seen[next(iter(self._seen))]
+        return True
+
+
+class Subscriber:
+    """A client's subscription to one model.
+
+    Attributes:
+        metrics: the metrics it wants; None: all.
+        constant: the metrics it has wanted all the time; None: all.
+        cursor: its position, sent with every update; None: it did not ask for one.
+        replayed: per writer, the last place of its replay, which the bus may still bring.
+        since: the topic's count of events when its gapless stretch began.
+        until: the count when it was held.
+        held: what arrived during its replay; None: no replay is running.
+        overflowed: more arrived than is held.
+        lost: an event was lost since it subscribed; no cursor may claim that it was received.
+    """
+
+    __slots__ = (
+        "constant", "cursor", "held", "lost", "metrics", "overflowed", "replayed", "since", "until",
+    )  # fmt: skip
+
+    def __init__(self, metrics: frozenset[str] | None, since: int) -> None:
+        self.metrics = self.constant = metrics
+        self.cursor: Cursor | None = None
+        self.replayed: dict[int, tuple[int, int]] = {}
+        self.since = self.until = since
+        self.held: list[Moment] | None = None
+        self.overflowed = self.lost = False
+
+    def change(self, metrics: frozenset[str] | None) -> None:
+        """Change the wanted metrics from now on."""
+        self.lost = False
+        if self.constant is None or metrics is None:
+            self.constant = self.constant if metrics is None else metrics
+        else:
+            self.constant &= metrics
+        self.metrics = metrics
+
+    def hold(self, moment: Moment) -> None:
+        if self.held is None or self.overflowed:
+            return
+        self.held.append(moment)
+        if len(self.held) > MAX_HELD:
+            self.held, self.overflowed = [], True
+
+    def take(self, moment: Moment) -> Update | None:
+        """Advance the cursor; return the update to send, or None if its replay brought it."""
+        place = (moment.arrival, moment.at)
+        if place <= self.replayed.get(moment.arrival & 255, (0, 0)):
+            return None
+        if self.cursor is not None:
+            self.cursor.advance(*place)
+        update = moment.update
+        if update is not None and self.metrics is not None:
+            update = update.select(self.metrics)
+        return self.with_cursor(update) if update is not None else None
+
+    def with_cursor(self, update: Update) -> Update:
+        return update if self.cursor is None else update.with_cursor(self.cursor.text)
+
+
+class Topic:
+    """A model while it has subscribers here.
+
+    Attributes:
+        recent: the last events: their count, time and metrics.
+    """
+
+    def __init__(self, account: str, model: str) -> None:
+        self.account = account
+        self.model = model
+        self.subscribers: dict[Receiver, Subscriber] = {}
+        self.count = 0
+        self.recent: deque[tuple[int, datetime, list[str]]] = deque(maxlen=MAX_RECENT)
+        self.listening: asyncio.Task[list[Subscription]] | None = None
+
+    async def publish(self, body: MetricUpdate) -> None:
+        """Deliver a sample to every subscriber."""
+        self.count += 1
+        at = datetime.fromisoformat(body.timestamp)
+        self.recent.append((self.count, at, list(body.metrics)))
+        moment = Moment(updates.metric_update(body), body.arrival, to_us(at))
+        now_s = time.monotonic()
+        for client, subscriber in self.subscribers.items():
+            if subscriber.held is not None:
+                subscriber.hold(moment)
+            elif (update := subscriber.take(moment)) is not None:
+                client.deliver(update, now_s)
+
+    def hold(self, subscriber: Subscriber) -> None:
+        """Hold back events from now on, until `release`; forget an earlier overflow."""
+        if subscriber.held is None:
+            subscriber.held, subscriber.until = [], self.count
+        subscriber.overflowed = False
+
+    def release(self, client: Receiver, subscriber: Subscriber, seen: SeenAlerts) -> bool:
+        """Deliver what was held and not replayed; return False if some of it was dropped."""
+        held, subscriber.held = subscriber.held or [], None
+        complete, subscriber.overflowed = not subscriber.overflowed, False
+        if self.subscribers.get(client) is not subscriber:
+            return complete  # it left
+        for moment in held:
+            if moment.alert is not None:
+                self.send_alert(client, seen, moment)
+            elif (update := subscriber.take(moment)) is not None:
+                client.deliver_guaranteed(update, model_topic(self.model))
+        return complete
+
+    def give_up(self, client: Receiver, seen: SeenAlerts) -> None:
+        """Drop a subscriber whose replay failed; its alerts are delivered all the same."""
+        subscriber = self.subscribers.pop(client, None)
+        for moment in (subscriber.held or []) if subscriber else []:
+            if moment.alert is not None and moment.update and seen.add(moment.alert):
+                client.deliver_guaranteed(moment.update)
+
+    def send_alert(self, client: Receiver, seen: SeenAlerts, moment: Moment) -> None:
+        """Deliver an alert to a subscriber, with its cursor."""
+        assert moment.alert is not None
+        assert moment.update is not None
+        subscriber = self.subscribers[client]
+        if subscriber.held is not None:
+            subscriber.hold(moment)
+        elif seen.add(moment.alert):
+            update, behind = moment.update, ""
+            if subscriber.cursor is not None:
+                # Its cursor covers the updates that wait, so it must not overtake them.
+                subscriber.cursor.add_alert(moment.alert)
+                update, behind = subscriber.with_cursor(update), model_topic(self.model)
+            client.deliver_guaranteed(update, behind)
+
+    def delivered(self, subscriber: Subscriber) -> set[tuple[datetime, str]]:
+        """Return the recent (time, metric) pairs that a subscriber got before it was held."""
+        return {
+            (at, name)
+            for count, at, names in self.recent
+            if subscriber.since < count <= subscriber.until
+            for name in names
+            if subscriber.constant is None or name in subscriber.constant
+        }

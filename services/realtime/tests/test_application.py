@@ -1,0 +1,60 @@
+from collections.abc import Iterator
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from common import bus
+from local.stack import Stack
+from realtime import heartbeat
+from realtime.application import Application
+from realtime.heartbeat import Heartbeat
+from realtime.slots import Slots
+
+
+@pytest.fixture
+def server() -> Iterator[Stack]:
+    with Stack(servers={"nats"}, services=()) as running:
+        yield running
+
+
+async def get(application: Application, path: str) -> tuple[int, Any, dict[bytes, bytes]]:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    await application(scope, receive, send)
+    return sent[0]["status"], orjson.loads(sent[1]["body"]), dict(sent[0]["headers"])
+
+
+def lost(since: datetime) -> None:
+    raise AssertionError("no connection was lost")
+
+
+async def test_a_deaf_replica_is_not_ready_and_ends(server, monkeypatch):
+    monkeypatch.setattr(heartbeat, "DEAF_S", 0.5)
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.05)
+    async with bus.connect(server.nats.url("realtime"), "realtime") as connection:
+        slots = Slots(connection, "one")  # not started: nothing answers its own requests
+        beating = Heartbeat(connection, slots, lost)
+        sockets: Any = SimpleNamespace(
+            draining=False, engine=None, clients={}, topics=SimpleNamespace(decoded=0)
+        )
+        application = Application(sockets, beating)
+        with pytest.raises(RuntimeError, match="delivers nothing"):
+            await beating.beat()
+        status, body, _ = await get(application, "/readyz")
+        assert (status, body["error"]["code"]) == (503, 5003)
+        assert (await get(application, "/healthz"))[0] == 200
+        beating.last_s = float("inf")
+        assert (await get(application, "/readyz"))[0] == 200
+        application.stopping = True
+        status, _, headers = await get(application, "/readyz")
+        assert (status, headers[b"connection"]) == (503, b"close")

@@ -1,0 +1,35 @@
+"""The origins whose pages may open a socket, as `ALLOWED_ORIGINS` lists them."""
+
+import pytest
+
+from realtime.origins import Origins
+from realtime.settings import RealtimeSettings
+
+HEADERS = {"HTTP_HOST": "lilypad.example"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "origin", "allowed"),
+    [
+        ("", "https://app.example.com", False),
+        ("https://app.example.com", "https://app.example.com", True),
+        ("https://a.example, https://App.example.com/", "https://app.example.com", True),
+        ("https://app.example.com", "https://app.example.com.evil.example", False),
+        ("https://app.example.com", "http://app.example.com", False),
+        ("https://app.example.com", "https://lilypad.example", True),
+        ("https://app.example.com", "null", False),
+    ],
+)
+def test_a_listed_origin_may_connect_and_no_other(monkeypatch, setting, origin, allowed):
+    monkeypatch.setenv("ALLOWED_ORIGINS", setting)
+    settings = RealtimeSettings.from_environment()
+    origins = Origins("http://127.0.0.1:8080", settings.allowed_origins)
+    assert origins.allow(origin, HEADERS) == allowed
+
+
+@pytest.mark.parametrize("wrong", ["*", "app.example.com", "https://app.example.com/path"])
+def test_a_malformed_origin_ends_the_start_with_a_sentence(monkeypatch, capsys, wrong):
+    monkeypatch.setenv("ALLOWED_ORIGINS", wrong)
+    with pytest.raises(SystemExit):
+        RealtimeSettings.from_environment()
+    assert "https://app.example.com, without a path" in capsys.readouterr().err

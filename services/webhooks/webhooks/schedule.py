@@ -1,0 +1,18 @@
+"""The schedule of retries: seven of them, the last 27 hours after the first attempt."""
+
+import random
+
+MINUTE_S, HOUR_S = 60.0, 3600.0
+# Those that Standard Webhooks 1.0 recommends, to a day and a little more.
+PAUSES_S = (
+    5.0, 5 * MINUTE_S, 30 * MINUTE_S, 2 * HOUR_S, 5 * HOUR_S, 8 * HOUR_S, 11 * HOUR_S,
+)  # fmt: skip
+# Deliveries that failed together are not retried together.
+JITTER = 0.1
+
+
+def pause_s(attempts: int) -> float | None:
+    """Return the seconds after so many attempts before the next one, or None after the last."""
+    if attempts > len(PAUSES_S):
+        return None
+    return PAUSES_S[attempts - 1] * random.uniform(1, 1 + JITTER)  # noqa: S311  (no secret)

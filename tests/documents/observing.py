@@ -1,0 +1,41 @@
+"""The queries of dashboards and alert rules, and the metrics that they name."""
+
+import json
+import re
+
+import yaml
+
+from documents.tables import ROOT, codes, rows
+
+OBSERVE = ROOT / "deploy" / "observe"
+# Suffixes of the three series of a histogram; a counter keeps its `_total`.
+SUFFIX = re.compile(r"_(?:bucket|count|sum)$")
+WORDS = {"by", "on", "ignoring", "without", "unless", "and", "or", "bool", "offset"}
+
+
+def queries() -> dict[str, str]:
+    """Every PromQL query of the dashboards and the rules, by its place."""
+    found = {}
+    for file in sorted((OBSERVE / "grafana").glob("*.json")):
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel["targets"]:
+                where = f"{file.stem}: {panel['title']} {target['refId']}"
+                found[where] = target["expr"].replace("$__rate_interval", "1m")
+    for group in yaml.safe_load((OBSERVE / "alerts.yaml").read_text())["groups"]:
+        for rule in group["rules"]:
+            found[f"alert {rule['alert']}"] = rule["expr"]
+    return found
+
+
+def named(query: str) -> set[str]:
+    """Return the metrics that a query reads."""
+    text = re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", query)
+    text = re.sub(r"\b(?:by|on|without|ignoring)\s*\([^)]*\)", " ", text)
+    names = re.findall(r"\b[a-z][a-z0-9_]*\b(?!\s*\()", text)
+    return {SUFFIX.sub("", name) for name in names} - WORDS
+
+
+def documented() -> set[str]:
+    """The metrics of the reference, as Prometheus names them."""
+    table = rows((ROOT / "docs" / "reference" / "metrics.md").read_text())
+    return {name for row in table for name in codes(row[0])}

@@ -1,0 +1,28 @@
+"""Makers of repositories without weights that torch reads; none of them needs torch.
+
+A test that makes models, and does not mind which, is quick with these.
+"""
+
+import json
+from pathlib import Path
+from zipfile import ZipFile, ZipInfo
+
+from hub.gguf import write_gguf
+
+
+def gguf_only(folder: Path) -> None:
+    write_gguf(
+        folder / "tiny-f32.gguf",
+        {"general.architecture": "llama", "llama.context_length": 128},
+        {"token_embd.weight": [64, 512], "output.weight": [64, 512]},
+    )
+
+
+def policy(folder: Path) -> None:
+    """What stable-baselines3 pushes: an archive that only that library reads."""
+    with ZipFile(folder / "policy.zip", "w") as archive:
+        archive.writestr(ZipInfo("data"), json.dumps({"policy_class": "MlpPolicy"}))
+
+
+def card_only(folder: Path) -> None:
+    """Nothing but the card, which is there already."""

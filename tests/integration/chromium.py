@@ -1,0 +1,126 @@
+"""Chromium as a person uses it: errors on its console, axe's findings, pages that are too wide."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from playwright import sync_api
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from integration.caller import PASSWORD
+
+AXE = Path(__file__).parent / "javascript" / "node_modules" / "axe-core" / "axe.min.js"
+THEMES = ("light", "dark")
+WIDTHS = (1440, 360)
+HEIGHT = 900
+# Timeout for a page on a machine that is busy with other tests.
+PATIENCE_MS = 60_000
+PLOTS_FOLLOW_MS = 15_000
+SEVERE = ("serious", "critical")
+WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# The rules that depend on a theme's colours.
+COLOURS = ("color-contrast", "link-in-text-block")
+RULES = """
+async (rules) => {
+  const options = { resultTypes: ["violations"], ...(rules && { runOnly: rules }) };
+  const { violations } = await axe.run(options);
+  return violations.map(({ id, impact, nodes }) => (
+    { id, impact, nodes: nodes.slice(0, 3).map((node) => node.html.slice(0, 200)) }
+  ));
+}
+"""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium; its sandbox needs rights that a test's machine may lack."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.fail("chromium is missing: apt-get install chromium")
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Person:
+    """Somebody at a browser of their own.
+
+    `complaints` are the console's errors, which name each breach of the content security policy,
+    and exceptions of scripts.
+    """
+
+    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
+        # A spinner that turns takes half a core while a test waits.
+        self.context: BrowserContext = browser.new_context(
+            base_url=url,
+            viewport={"width": WIDTHS[0], "height": HEIGHT},
+            reduced_motion="reduce",
+            **options,
+        )
+        self.context.set_default_timeout(PATIENCE_MS)
+        self.url = url
+        self.complaints: list[str] = []
+        self.page = self.open()
+
+    def open(self) -> Page:
+        """Open a new tab."""
+        page = self.context.new_page()
+        page.on("console", lambda said: self._hear(said.type, said.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        return page
+
+    def _hear(self, kind: str, text: str) -> None:
+        # Many tests provoke an error status.
+        if kind == "error" and "Failed to load resource" not in text:
+            self.complaints.append(text)
+
+    def log_in(self, email: str, password: str = PASSWORD) -> None:
+        """Log in as the login page does, without drawing it."""
+        form = {"email": email, "password": password}
+        headers = {"Sec-Fetch-Site": "same-origin"}
+        answer = httpx2.post(f"{self.url}/login", data=form, headers=headers, timeout=60)
+        assert answer.status_code == 303, answer.text
+        name, _, value = answer.headers["set-cookie"].partition(";")[0].partition("=")
+        self.context.clear_cookies()
+        # Chromium sends a secure cookie to this machine without TLS, but is not given it for http.
+        url = self.url.replace("http:", "https:")
+        self.context.add_cookies(
+            [{"name": name, "value": value, "url": url, "secure": True, "httpOnly": True}]
+        )
+
+    def submit_login(self, email: str, password: str = PASSWORD) -> None:
+        self.page.get_by_label("E-mail address").fill(email)
+        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_role("main").get_by_role("button", name="Log in").click()
+
+    def _overhang(self) -> int:
+        """Return by how many pixels the page exceeds its window, once its plots are resized."""
+        with suppress(sync_api.TimeoutError):
+            self.page.wait_for_function(f"{WIDER} <= 0", timeout=PLOTS_FOLLOW_MS)
+        return int(self.page.evaluate(WIDER))
+
+    def faults(self, path: str) -> list[str]:
+        """Return axe's serious findings, and any excess width, in both themes and widths."""
+        found = []
+        self.page.goto(path)
+        self.page.evaluate(AXE.read_text())
+        for width in WIDTHS:
+            self.page.set_viewport_size({"width": width, "height": HEIGHT})
+            if (wider := self._overhang()) > 0:
+                found.append(f"{path} at {width} px is {wider} px too wide")
+            for theme, rules in zip(THEMES, (None, COLOURS), strict=True):
+                self.page.emulate_media(color_scheme=theme)
+                found += [
+                    f"{path} {theme} {width}: {fault}"
+                    for fault in self.page.evaluate(RULES, rules)
+                    if fault["impact"] in SEVERE
+                ]
+        return found

@@ -1,0 +1,61 @@
+"""A collector of traces: OTLP over HTTP, kept in memory."""
+
+import gzip
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+Trace = list[tuple[str, Any]]
+
+
+class Collector:
+    """Receives spans at `url`; `traces` has them by trace id, each with its service."""
+
+    def __init__(self) -> None:
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                collector.take(ExportTraceServiceRequest.FromString(body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.traces: dict[str, Trace] = {}
+        self.came = threading.Condition()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def take(self, request: ExportTraceServiceRequest) -> None:
+        with self.came:
+            for resource in request.resource_spans:
+                said = {a.key: a.value.string_value for a in resource.resource.attributes}
+                for scope in resource.scope_spans:
+                    for span in scope.spans:
+                        trace = self.traces.setdefault(span.trace_id.hex(), [])
+                        trace.append((said["service.name"], span))
+            self.came.notify_all()
+
+    def wait_for(self, trace: str, *spans: tuple[str, str]) -> Trace:
+        """Wait until a trace has these spans, by service and name; return all that it has."""
+
+        def complete() -> bool:
+            return {*spans} <= {(service, s.name) for service, s in self.traces.get(trace, ())}
+
+        with self.came:
+            assert self.came.wait_for(complete, timeout=300), f"not among {self.traces.get(trace)}"
+            return list(self.traces[trace])

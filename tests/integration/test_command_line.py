@@ -1,0 +1,173 @@
+"""The command line against the whole stack."""
+
+import io
+import itertools
+import json
+import re
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from integration.caller import PASSWORD, Account
+from integration.pages import ROOT, World
+from lilypad_client.cli import __main__ as command_line
+from local.stack import Stack
+
+URL = "https://huggingface.co/lilypad/tiny-text-classification"
+MODEL = URL.removeprefix("https://huggingface.co/")
+SCHEMAS = json.loads((ROOT / "clients/python/lilypad_client/cli/schemas.json").read_text())
+# The steps that an agent with curl takes too, after it has read the OpenAPI document.
+STEPS = {"/v1/api/accounts", "/v1/api/keys", "/v1/api/generate", "/v1/api/benchmark"}
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def world(stack: Stack, account: Account, tmp_path: Path) -> World:
+    return World(stack.url, account, tmp_path)
+
+
+@pytest.fixture
+def lilypad(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run a command in this process and return its data, which its schema describes."""
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(world.folder)
+
+    def run(*arguments: str, code: int = 0, schema: str = "", **environment: str) -> Any:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(PASSWORD + "\n"))
+        with monkeypatch.context() as changed:
+            for name, value in environment.items():
+                changed.setenv(name, value)
+            returned = command_line.run(list(arguments))
+        said = capsys.readouterr()
+        assert returned == code, said.out + said.err
+        if "--text" in arguments:
+            return said.out
+        return _read(said.out, said.err, code, schema or arguments[0])
+
+    return run
+
+
+@pytest.fixture
+def agent(world: World) -> Run:
+    """Run a command as a program of its own, and count the calls."""
+
+    def run(*arguments: str, **environment: str) -> Any:
+        run.calls += 1  # type: ignore[attr-defined]
+        done = subprocess.run(
+            [sys.executable, "-m", "lilypad_client.cli", *arguments],
+            env={**world.environment, **environment},
+            cwd=world.folder,
+            input=PASSWORD + "\n",
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        if "--help" in arguments:
+            return done.stdout
+        return _read(done.stdout, done.stderr, 0, arguments[0])
+
+    run.calls = 0  # type: ignore[attr-defined]
+    return run
+
+
+def _read(out: str, err: str, code: int, schema: str) -> Any:
+    data = json.loads(out if code == 0 else err.splitlines()[-1])
+    name = "error" if code else schema
+    jsonschema.validate(data, {**SCHEMAS["properties"][name], "$defs": SCHEMAS["$defs"]})
+    return data
+
+
+@pytest.mark.timeout(900)
+def test_an_agent_that_knows_only_the_help_measures_a_module_in_fewer_calls_than_curl(
+    agent: Run, world: World
+) -> None:
+    alone = {"LILYPAD_API_KEY": ""}
+    known = {"EMAIL": f"{secrets.token_hex(6)}@example.com", "URL": URL, "DIR": "module"}
+    told = agent("--help", **alone)
+    commands = re.findall(r"^ +lilypad (.+)$", told, re.MULTILINE)
+    _, made, run = (
+        agent(*(known.get(word, word) for word in command.split()), **alone) for command in commands
+    )
+    assert (world.folder / "module" / "run_inference.py").exists()
+    assert made["validation"]["status"] in {"passed", "warnings"}
+    assert all(run["results"]["throughput"])
+    pages = (ROOT / "README.md", ROOT / "docs" / "how-to" / "benchmark.md")
+    asked = {path for page in pages for path in re.findall(r"curl.*\$URL(\S+)", page.read_text())}
+    assert asked >= STEPS
+    assert agent.calls == 4 < len(["/openapi.json", *STEPS])
+
+
+@pytest.mark.timeout(900)
+def test_every_other_command_does_its_work(lilypad: Run, world: World) -> None:
+    for latency in ("8.5", "9.5"):
+        lilypad("record", MODEL, f"latency={latency}", "throughput=100")
+    assert lilypad("monitor", MODEL)["statistics"]["latency"]["count"] == 2
+    assert lilypad("download", MODEL, "-o", "module.zip")["path"] == "module.zip"
+    lilypad("download", MODEL, "-o", "extracted", "--extract")
+    assert list((world.folder / "extracted").rglob("Dockerfile"))
+    assert lilypad("alerts")["alerts"] == []
+    update = lilypad("watch", MODEL, "--since", "2026-01-01T00:00:00Z", "--count", "1")
+    assert update["metrics"]["latency"] == 8.5
+    assert {"modelId": MODEL, "metrics": ["latency", "throughput"]} in lilypad("models")["models"]
+    assert {one["kind"] for one in lilypad("generations")["generations"]} == {"download"}
+    assert "laptop" not in json.dumps(lilypad("usage"))
+    read = lilypad("samples", "list", MODEL, "latency", schema="samples.list")["samples"]
+    assert [sample["value"] for sample in read] == [8.5, 9.5]
+    since = ("--since", "2026-01-01T00:00:00Z", "--count", "2")
+    for command in (("models",), ("generations",), ("watch", MODEL, *since)):
+        assert MODEL in lilypad(*command, "--text", COLUMNS="200")
+    assert "highest 9.5" in lilypad("monitor", MODEL, "--text")
+    before = ("--metric", "latency", "--to", read[1]["timestamp"], "--yes")
+    deleted = lilypad("samples", "delete", MODEL, *before, schema="samples.delete")
+    assert deleted == {"deleted": 1}
+    assert lilypad("monitor", MODEL)["statistics"]["latency"]["mean"] == 9.5
+
+
+@pytest.mark.timeout(900)
+def test_alerts_are_followed_as_they_are_raised(lilypad: Run, account: Account) -> None:
+    rule = {"kind": "threshold", "modelId": MODEL, "metric": "warming", "above": 500}
+    assert account.post("/v1/api/alerts/rules", rule).status_code == 201
+    over = threading.Event()
+
+    def raise_alerts() -> None:
+        """Raise an alert and recover it, until the command is known to follow."""
+        for warming in itertools.cycle((900, 1)):
+            account.post(
+                "/v1/api/monitor/record", {"modelId": MODEL, "metrics": {"warming": warming}}
+            )
+            if over.wait(0.7):
+                return
+
+    raising = threading.Thread(target=raise_alerts)
+    raising.start()
+    try:
+        alert = lilypad("alerts", "--watch", "--model", MODEL, "--count", "1")
+    finally:
+        over.set()
+        raising.join()
+    assert (alert["modelId"], alert["type"]) == (MODEL, "warming_threshold")
+    [listed] = lilypad("alerts", "--limit", "1")["alerts"]
+    assert listed["modelId"] == MODEL
+
+
+@pytest.mark.timeout(900)
+def test_keys_are_made_listed_and_revoked(lilypad: Run, account: Account) -> None:
+    owner = ("--email", account.email, "--password-stdin")
+    made = lilypad("keys", "create", "ci", "--scope", "generate", *owner, schema="keys.create")
+    listed = lilypad("keys", "list", *owner, schema="keys.list")
+    assert {key["name"] for key in listed["keys"]} == {"test", "ci"}
+    refused = lilypad("monitor", MODEL, code=1, LILYPAD_API_KEY=made["key"])["error"]
+    assert (refused["code"], refused["next"]) == (2003, "lilypad keys create NAME --scope SCOPE")
+    lilypad("keys", "revoke", made["id"], *owner, schema="keys.revoke")
+    refused = lilypad("monitor", MODEL, code=1, LILYPAD_API_KEY=made["key"])["error"]
+    assert refused["code"] == 2001

@@ -1,0 +1,156 @@
+"""The dashboard in a real browser."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from integration.caller import PASSWORD, Account
+from integration.chromium import HEIGHT, WIDTHS, Person
+from local.stack import Stack
+
+MODEL = "lilypad/tiny-text-classification"
+PUBLIC = ("/", "/register", "/login", "/nothing-here")
+PRIVATE = ("/dashboard", "/dashboard/keys", "/dashboard/account")
+
+
+@pytest.fixture(scope="module")
+def window(stack: Stack, browser: Browser) -> Iterator[Person]:
+    made = Person(browser, stack.url)
+    yield made
+    made.context.close()
+
+
+@pytest.fixture
+def stranger(window: Person) -> Iterator[Person]:
+    """Nobody yet, in the window that all tests share."""
+    window.context.clear_cookies()
+    window.page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
+    yield window
+    window.page.goto("about:blank")
+    complaints, window.complaints = window.complaints, []
+    assert complaints == []
+
+
+@pytest.fixture
+def person(stranger: Person, account: Account) -> Person:
+    """Logged in, with a key."""
+    stranger.log_in(account.email)
+    return stranger
+
+
+def test_the_way_from_registering_to_a_running_chart_takes_no_reading(
+    stack: Stack, stranger: Person
+) -> None:
+    page, email = stranger.page, f"{secrets.token_hex(6)}@example.com"
+    page.goto("/")
+    expect(page.locator("#curl")).to_contain_text(f"{stack.url}/v1/api/download")
+    page.get_by_role("link", name="Start: register").click()
+    page.get_by_label("E-mail address").fill(email)
+    page.get_by_label("Password").fill("short")
+    page.evaluate("document.querySelector('main form').noValidate = true")
+    page.get_by_role("main").get_by_role("button", name="Register").click()
+    expect(page.locator("#password-fault")).to_contain_text("at least 8 characters")
+    expect(page.get_by_label("E-mail address")).to_have_value(email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("main").get_by_role("button", name="Register").click()
+    page.wait_for_url("**/dashboard")
+    page.get_by_role("link", name="Make a key").click()
+    page.get_by_label("Name", exact=True).fill("laptop")
+    page.get_by_role("button", name="Make a key").click()
+    key = page.get_by_label("The new key").input_value()
+    page.get_by_role("link", name="Generate").click()
+    expect(page.locator("#modelUrl")).to_be_focused()
+    page.keyboard.type(MODEL)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name=MODEL).wait_for()
+    page.get_by_role("link", name="Models").click()
+    page.get_by_label("Watch a model").fill(MODEL)
+    page.get_by_role("button", name="Watch").click()
+    expect(page.locator("#connection")).to_contain_text("Live")
+    answer = page.request.post(
+        "/v1/api/monitor/record",
+        data={"modelId": MODEL, "metrics": {"latency": 12.5}},
+        headers={"Authorization": f"Bearer {key}"},
+    )
+    assert answer.status == 200
+    expect(page.locator(".chart[data-metric=latency] canvas")).to_be_visible()
+    page.get_by_role("link", name="Keys").click()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Revoke laptop").click()
+    expect(page.get_by_text("You have no keys yet")).to_be_visible()
+
+
+def test_the_first_page_takes_at_most_150_kb(stranger: Person) -> None:
+    page = stranger.page
+    stranger.context.new_cdp_session(page).send("Network.clearBrowserCache")
+    page.goto("/")
+    transferred = page.evaluate("""
+        ['navigation', 'resource'].flatMap((kind) => performance.getEntriesByType(kind))
+          .reduce((sum, { transferSize }) => sum + transferSize, 0)
+    """)
+    assert 5_000 < transferred <= 150_000
+
+
+def test_a_changed_password_ends_the_other_browsers_session_which_logs_in_to_the_same_page(
+    stack: Stack, browser: Browser, person: Person, account: Account
+) -> None:
+    other = Person(browser, stack.url)
+    other.log_in(account.email)
+    page = person.page
+    page.goto("/dashboard/account")
+    expect(page.get_by_role("button", name="End the session")).to_have_count(1)
+    for current, said in (("not it at all", "Is not the account's password"), (PASSWORD, "")):
+        page.get_by_label("Current password").fill(current)
+        page.get_by_label("New password").fill("another frog on a pad")
+        page.get_by_role("button", name="Change the password").click()
+        if said:
+            expect(page.locator("#current-fault")).to_contain_text(said)
+    expect(page.get_by_role("main").get_by_role("status")).to_contain_text("is changed")
+    expect(page.get_by_role("button", name="End the session")).to_have_count(0)
+    other.page.goto("/dashboard/keys")
+    other.page.wait_for_url("**/login?next=/dashboard/keys")
+    other.submit_login(account.email, "another frog on a pad")
+    other.page.wait_for_url("**/dashboard/keys")
+    other.context.close()
+
+
+@pytest.mark.parametrize("next_page", ["//evil.example/dashboard", "https://evil.example", "/docs"])
+def test_a_login_leads_nowhere_but_to_the_dashboard(
+    stranger: Person, account: Account, next_page: str
+) -> None:
+    stranger.page.goto(f"/login?next={next_page}")
+    stranger.submit_login(account.email)
+    stranger.page.wait_for_url(f"{stranger.url}/dashboard")
+
+
+def test_a_session_that_ends_in_the_middle_leads_to_the_login_and_back(
+    person: Person, account: Account
+) -> None:
+    page, other = person.page, person.open()
+    page.goto("/dashboard/generate")
+    other.goto("/dashboard")
+    other.get_by_role("button", name="Log out").click()
+    other.wait_for_url(f"{person.url}/")
+    page.get_by_label("Model on the Hugging Face Hub").fill(MODEL)
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.wait_for_url("**/login?next=/dashboard/generate")
+    person.submit_login(account.email)
+    page.wait_for_url("**/dashboard/generate")
+
+
+def test_the_first_tab_stop_skips_to_the_content(person: Person) -> None:
+    page = person.page
+    page.goto("/dashboard/keys")
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to the content")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('main') !== null")
+
+
+def test_pages_pass_axe_and_fit_in_both_themes_and_widths(person: Person) -> None:
+    assert [fault for path in (*PUBLIC, *PRIVATE) for fault in person.faults(path)] == []
