@@ -242,7 +242,8 @@ class Delivery:
             subject, self.message.data, stream=DEAD, headers=headers
         )
         log.error("job dead-lettered", job=self.id, reason=reason, deliveries=self.number)
-        await self.message.term()
+        # Confirmed, as `term` is not: whoever asks afterwards no longer counts the job as waiting.
+        await self.acknowledge()
 
     @asynccontextmanager
     async def heartbeat(self, ack_wait: float = ACK_WAIT_S) -> AsyncIterator[None]:
