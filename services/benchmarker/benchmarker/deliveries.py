@@ -39,13 +39,18 @@ update runs set furthest = steps, lost = 0 from reached where id = %(id)s and st
 """
 # Calls that have been timed, and calls of sizes that never will be.
 DONE = """
-update runs set done = least(total,
-    (select coalesce(sum(calls), 0) from blocks where run_id = runs.id)
-    + (select count(*) from sizes where run_id = runs.id and facts ? 'shortage'
-        and (batch_size = any(chosen)
-            or work->'request'->'batchSizes' @> to_jsonb(batch_size)))
-    * (work->'request'->>'iterations')::int)
-where id = %s
+with counted as (
+    select id, least(total,
+        (select coalesce(sum(calls), 0) from blocks where run_id = runs.id)
+        + (select count(*) from sizes where run_id = runs.id and facts ? 'shortage'
+            and (batch_size = any(chosen)
+                or work->'request'->'batchSizes' @> to_jsonb(batch_size)))
+        * (work->'request'->>'iterations')::int) as steps
+    from runs where id = %s
+)
+update runs set done = steps,
+    progressed_at = case when steps > done then now() else progressed_at end
+from counted where runs.id = counted.id
 """
 
 
@@ -76,6 +81,7 @@ class Deliveries:
                 "update runs set state = 'running', holder = %(worker)s,"
                 " lost = lost + (coalesce(holder, %(worker)s) <> %(worker)s)::int,"
                 " started_at = coalesce(started_at, now()),"
+                " resumed_from = done, progressed_at = null,"
                 " stages = jsonb_build_object('fetching', now())"
                 " where id = %(id)s returning chosen, lost",
                 {"worker": worker, "id": id},
@@ -220,4 +226,4 @@ async def _restart(connection: Connection, id: str) -> None:
     """Discard figures from another machine: a sample must not mix two machines."""
     await connection.execute("delete from blocks where run_id = %s", [id])
     await connection.execute("delete from sizes where run_id = %s", [id])
-    await connection.execute("update runs set chosen = '{}' where id = %s", [id])
+    await connection.execute("update runs set chosen = '{}', resumed_from = 0 where id = %s", [id])

@@ -20,13 +20,21 @@ from common.postgres import Connection
 PRESENT = timedelta(seconds=60)
 # Assumed duration of a run until one of its kind has succeeded.
 ASSUMED_DURATION_S = 30.0
+# What has taken longer than expected is expected to take this share of that time again.
+LATE_SHARE = 0.25
+# When the run's last delivery began.
+TAKEN = "coalesce((stages->>'fetching')::timestamptz, started_at)"
 TENANT = "coalesce(nullif(tenant, ''), account)"
 # Waiting and running runs of a class, each with its turn and its position in the queue.
 TURNS = f"""
 with numbered as (
-    select id, kind, state, sequence, created_at, done, total, {TENANT} as tenant,
-        extract(epoch from now() - started_at)::float as elapsed_s,
-        extract(epoch from now() - (stages->>'measuring')::timestamptz)::float as measuring_s,
+    select id, kind, state, sequence, created_at, {TENANT} as tenant,
+        total - done as steps_left, done - resumed_from as steps_done,
+        extract(epoch from now() - {TAKEN})::float as elapsed_s,
+        extract(epoch from
+            progressed_at - coalesce((stages->>'measuring')::timestamptz, {TAKEN})
+        )::float as measured_s,
+        extract(epoch from now() - progressed_at)::float as since_progress_s,
         row_number() over (
             partition by {TENANT} order by state = 'queued', created_at, id
         ) as turn
@@ -68,9 +76,8 @@ async def _runs(connection: Connection, worker_class: str) -> list[Any]:
     """Return the waiting and running runs of a class, in the order of their turns."""
     async with connection.cursor(row_factory=namedtuple_row) as cursor:
         await cursor.execute(
-            f"{TURNS} select id, kind, state = 'queued' as waits, elapsed_s, measuring_s, done,"  # noqa: S608  (constants)
-            " total, turn, tenant, sequence is not null as posted from turns"
-            " order by position".encode(),
+            f"{TURNS} select *, state = 'queued' as waits, sequence is not null as posted"  # noqa: S608  (constants)
+            " from turns order by position".encode(),
             {"worker_class": worker_class},
         )
         return await cursor.fetchall()
@@ -86,13 +93,7 @@ async def _queue(
     estimate_s = None  # when a worker starts is unknown
     if present:
         remaining_s = [
-            remaining(
-                run.elapsed_s or 0.0,
-                run.measuring_s,
-                run.done,
-                run.total,
-                durations_s.get(run.kind, ASSUMED_DURATION_S),
-            )
+            remaining(run, durations_s.get(run.kind, ASSUMED_DURATION_S))
             for run in runs
             if not run.waits
         ]
@@ -110,22 +111,24 @@ async def workers_present(connection: Connection, worker_class: str) -> int:
     return int(present)
 
 
-def remaining(
-    elapsed_s: float, measuring_s: float | None, done: int, total: int, usual_s: float
-) -> float:
+def remaining(run: Any, usual_s: float) -> float:
     """Return the seconds until a running run ends: by its progress once it has some.
 
     Fetching and loading take most of a short run and are no part of its progress, so that only
-    the time since it began to measure is extrapolated. A run that has outlived its expected
-    duration is expected to take twice as long.
+    the time since its last delivery began to measure is extrapolated.
     """
-    if done:
-        spent_s = elapsed_s if measuring_s is None else measuring_s
-        return spent_s * max(total - done, 0) / done
-    expected_s = usual_s
-    while expected_s <= elapsed_s:
-        expected_s = max(2 * expected_s, 1.0)
-    return expected_s - elapsed_s
+    if run.since_progress_s is None or run.steps_done <= 0:
+        return left(usual_s, run.elapsed_s or 0.0)
+    step_s = max(run.measured_s, 0.0) / run.steps_done
+    return left(step_s * run.steps_left, run.since_progress_s)
+
+
+def left(expected_s: float, elapsed_s: float) -> float:
+    """Return the seconds that are left of what was expected to take `expected_s`.
+
+    It falls with time, never to zero: what is late sets the runs behind it back, without a jump.
+    """
+    return max(expected_s - elapsed_s, LATE_SHARE * elapsed_s)
 
 
 def starts_in(ahead_s: Iterable[float], remaining_s: Sequence[float], workers: int) -> float:

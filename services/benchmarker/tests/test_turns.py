@@ -1,29 +1,56 @@
 """The order of the queue, and the estimated start of a waiting run."""
 
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
 import psycopg
 import pytest
 from benchmark_caller import MODEL, Caller
 
-from benchmarker.turns import remaining, starts_in
+from benchmarker.turns import left, remaining, starts_in
+from common import bus
 from common.contracts.benchmarking import CANCEL_RUN, GET_RUN, QUOTE, QuoteRequest, RunName
+from common.contracts.measuring import ANNOUNCE, REPORT, TAKE, Announcement, Report, Samples, Take
 from common.errors import RateLimited
 
 
+@dataclass
+class Running:
+    """A running run, of which `steps_done` of 16 were done by its delivery."""
+
+    elapsed_s: float
+    measured_s: float | None = None
+    since_progress_s: float | None = None
+    steps_done: int = 0
+
+    @property
+    def steps_left(self) -> int:
+        return 16 - self.steps_done
+
+
 @pytest.mark.parametrize(
-    ("elapsed_s", "measuring_s", "done", "total", "expected_s"),
+    ("run", "expected_s"),
     [
-        (0, None, 0, 16, 30),  # the usual duration of its kind
-        (10, None, 0, 16, 20),
-        (10, None, 4, 16, 30),  # a quarter took ten seconds
-        (45, None, 0, 16, 15),  # after more than 30 s, twice as long is expected
-        (45, 20, 16, 16, 0),
-        (26, 2, 1, 16, 30),  # it loaded for 24 s and measured one in two
+        (Running(0), 30),  # the usual duration of its kind
+        (Running(10), 20),
+        (Running(60), 15),  # a quarter of its time so far: it is late
+        (Running(10, 4, 0, 4), 12),  # a quarter took four seconds
+        (Running(15, 4, 5, 4), 7),
+        (Running(50, 4, 40, 4), 10),  # nothing for 40 s
+        (Running(45, 20, 0, 16), 0),
+        (Running(10, -3, 0, -2), 20),  # an earlier delivery's steps say nothing
     ],
 )
-def test_a_running_runs_remaining_time_follows_its_progress(
-    elapsed_s, measuring_s, done, total, expected_s
-) -> None:
-    assert remaining(elapsed_s, measuring_s, done, total, 30) == expected_s
+def test_a_running_runs_remaining_time_follows_its_progress(run, expected_s) -> None:
+    assert remaining(run, 30) == expected_s
+
+
+def test_what_is_left_falls_no_faster_than_time_and_not_to_zero_while_it_is_late() -> None:
+    estimates_s = [left(30, elapsed_s) for elapsed_s in range(300)]
+    changes_s = [after - before for before, after in pairwise(estimates_s)]
+    assert min(estimates_s) > 0
+    assert all(-1 <= change_s <= 0.25 for change_s in changes_s)
 
 
 def test_waiting_runs_start_as_workers_become_free() -> None:
@@ -57,6 +84,46 @@ async def test_accounts_take_turns_however_many_runs_each_has_waiting(idle_conne
     assert one.queue.position < last.queue.position
     assert one.queue.position <= second.queue.position + 1
     for caller, run in ((few, one), *((many, run) for run in flood)):
+        await caller.call(CANCEL_RUN, RunName(id=run.id))
+
+
+@pytest.mark.usefixtures("empty_queue")
+async def test_a_run_that_is_late_or_slow_sets_the_estimate_of_those_behind_it_back(
+    idle_stack, idle_connection
+) -> None:
+    caller = Caller(idle_connection)
+    first, second = await caller.start(), await caller.start()
+    machine = {"name": "CPU", "device_class": "cpu", "memory": 24_000.0, "dtypes": ["float32"]}
+
+    async def estimate_s(change: str) -> float:
+        """Change the running run's row; return when the one behind it starts."""
+        with psycopg.connect(idle_stack.postgres.url("benchmarker")) as database:
+            database.execute(f"update benchmarker.runs set {change} where id = %s", [first.id])
+        return (await caller.call(GET_RUN, RunName(id=second.id))).queue.estimate_seconds
+
+    with psycopg.connect(idle_stack.postgres.url("benchmarker")) as database:
+        database.execute("delete from benchmarker.workers")
+    async with bus.connect(idle_stack.nats.url("worker"), "worker") as worker:
+        await worker.call(ANNOUNCE, Announcement(worker="w", **machine))
+        await worker.call(TAKE, Take(id=first.id, worker="w"))
+        began = "now() - interval '470 seconds'"
+        late_s = await estimate_s(
+            f"started_at = {began}, stages = jsonb_build_object('fetching', {began})"
+        )
+        assert late_s >= 470 / 4
+        await worker.call(REPORT, Report(id=first.id, worker="w", stage="measuring"))
+        half = Samples(round=0, batch_size=1, wall=[1_000_000] * 8)
+        await worker.call(REPORT, Report(id=first.id, worker="w", samples=half))
+        # Half of its calls took 40 seconds, and so will the other half, unless it is late again.
+        for since_s, least_s, most_s in ((200, 50, math.inf), (20, 8, 20), (0, 8, 40)):
+            progressed = f"now() - interval '{since_s} seconds'"
+            measuring = f"jsonb_build_object('measuring', {progressed} - interval '40 seconds')"
+            change = f"progressed_at = {progressed}, stages = stages || {measuring}"
+            assert least_s <= await estimate_s(change) <= most_s
+        # Another delivery loads the model again.
+        await worker.call(TAKE, Take(id=first.id, worker="w"))
+        assert (await caller.call(GET_RUN, RunName(id=second.id))).queue.estimate_seconds > 5
+    for run in (first, second):
         await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
