@@ -12,6 +12,7 @@ from hub.testing import RunningHub
 from integration.caller import Account
 from integration.chromium import chromium
 from integration.collector import Collector
+from integration.mailbox import Mailbox
 from integration.monitored import MonitoredStack
 from local.services import SERVICES
 from local.stack import Stack
@@ -42,7 +43,14 @@ def other_site() -> Iterator[int]:
 
 
 @pytest.fixture(scope="package")
-def stack(hub: RunningHub, other_site: int) -> Iterator[Stack]:
+def mailbox() -> Iterator[Mailbox]:
+    """What `stack` mails."""
+    with Mailbox() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def stack(hub: RunningHub, other_site: int, mailbox: Mailbox) -> Iterator[Stack]:
     """A stack with the default limits."""
     # Except for registrations: every test makes some, all from one address. One thread: two would
     # wait for each other on a busy machine.
@@ -50,6 +58,7 @@ def stack(hub: RunningHub, other_site: int) -> Iterator[Stack]:
     environment["ALLOWED_ORIGINS"] = f"http://localhost:{other_site}"
     # Webhooks may reach receivers on this machine.
     environment["WEBHOOK_NETWORKS"] = "127.0.0.0/8"
+    environment["SMTP_URL"] = mailbox.url
     with Stack(environment=environment) as running:
         yield running
 

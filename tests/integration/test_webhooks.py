@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Queue
 from typing import Any
 
+import psycopg
 import pytest
 from standardwebhooks import Webhook
 
@@ -61,7 +62,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_alerts_and_finished_runs_are_posted_and_checked_with_the_secret(
-    owner: Account, receiver: Receiver
+    measuring_stack: Stack, owner: Account, receiver: Receiver
 ) -> None:
     made = owner.post("/v1/api/webhooks", {"url": receiver.url, "events": KINDS})
     assert made.status_code == 201, made.text
@@ -100,8 +101,17 @@ def test_alerts_and_finished_runs_are_posted_and_checked_with_the_secret(
     tried = owner.post(f"{path}/test", None).json()["data"]
     assert tried["state"] == "succeeded", tried
     assert receiver.next(secret, "test") == {"webhook": webhook["id"]}
+    # A receiver may change over to a new secret within a day.
     rotated = owner.post(f"{path}/secret", None).json()["data"]["secret"]
     assert rotated != secret
+    for either in (secret, rotated):
+        assert owner.post(f"{path}/test", None).json()["data"]["state"] == "succeeded"
+        assert receiver.next(either, "test") == {"webhook": webhook["id"]}
+    with psycopg.connect(measuring_stack.postgres.url("webhooks")) as database:
+        stored = str(database.execute("select * from webhooks").fetchall())
+    assert webhook["id"] in stored
+    for shown_once in (secret, rotated):
+        assert shown_once.removeprefix("whsec_") not in stored
     assert owner.http.delete(path, headers=owner.headers).status_code == 204
     listed = owner.http.get("/v1/api/webhooks", headers=owner.headers)
     assert listed.json()["data"] == {"webhooks": []}
@@ -124,10 +134,12 @@ def test_events_during_an_outage_of_the_webhooks_service_are_posted_afterwards(
     assert receiver.next(secret, "alert.raised")["modelId"] == "m"
 
 
-def test_an_address_inside_the_network_is_refused(owner: Account) -> None:
-    body = {"url": "https://169.254.169.254/latest", "events": ["alert.raised"]}
-    answer = owner.post("/v1/api/webhooks", body)
-    error = error_of(answer)
-    assert (answer.status_code, error["code"]) == (400, 1003)
-    assert "not on the public internet" in error["message"]
-    assert error["details"]["fields"][0]["path"] == "url"
+def test_an_address_inside_the_network_is_refused_however_it_is_written(owner: Account) -> None:
+    hosts = ("169.254.169.254", "2852039166", "[::ffff:10.0.0.1]", "[64:ff9b::a9fe:a9fe]")
+    for host in hosts:
+        body = {"url": f"https://{host}/latest", "events": ["alert.raised"]}
+        answer = owner.post("/v1/api/webhooks", body)
+        error = error_of(answer)
+        assert (answer.status_code, error["code"]) == (400, 1003)
+        assert "not on the public internet" in error["message"]
+        assert error["details"]["fields"][0]["path"] == "url"
