@@ -317,4 +317,13 @@ def test_model_pages_pass_axe_and_fit_in_both_themes_and_widths(
     )
     assert [fault for path in paths for fault in person.faults(path)] == []
     # The usage page is the last.
-    expect(person.page.get_by_role("row", name="1003: 1")).to_contain_text("test")
+    page = person.page
+    expect(page.get_by_role("row", name="1003: 1")).to_contain_text("test")
+    left = {"Generations and downloads": "10", "Benchmark runs": "5", "Verified modules": "20"}
+    for name, number in left.items():
+        expect(page.get_by_role("row", name=name).get_by_role("cell").nth(1)).to_have_text(number)
+    assert account.post("/v1/api/generate", {"modelUrl": MODEL}).status_code == 200
+    for _ in range(2):
+        page.reload()
+        generations = page.get_by_role("row", name="Generations").get_by_role("cell")
+        expect(generations.nth(1)).to_have_text("9")

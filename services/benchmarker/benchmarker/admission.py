@@ -1,10 +1,11 @@
 """Which runs are accepted: an account's hour, its share of the queue, and the queue itself."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from benchmarker.runs import Kind, describe, select, to_json
 from benchmarker.turns import TENANT
-from common.contracts.benchmarking import Run
+from common.contracts.benchmarking import Run, RunLimit
 from common.contracts.generation import Module
 from common.contracts.measuring import Class, Measurement
 from common.errors import RateLimited, Unavailable
@@ -19,7 +20,12 @@ COUNTED = """
     or exists (select from blocks where run_id = runs.id)
     or exists (select from sizes where run_id = runs.id and facts ? 'memory'))
 """
-POLICIES = {
+COUNT_HOUR = f"""
+select kind, count(*), extract(epoch from min(created_at) + interval '1 hour' - now())::float
+from runs where account = %s and created_at > now() - interval '1 hour' and {COUNTED}
+group by kind
+""".encode()  # noqa: S608  (constants)
+POLICIES: dict[Kind, tuple[Literal["benchmark", "verify"], str]] = {
     "measure": ("benchmark", "benchmark runs"),
     "verify": ("verify", "verified modules"),
 }
@@ -111,9 +117,32 @@ class Admission:
             rows = await select(connection, "where id = %s", [work.id])
             return await describe(connection, rows[0]), True
 
+    async def remaining(self, account: str) -> list[RunLimit]:
+        """Return how many runs of each kind the account may still start."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(COUNT_HOUR, [account])
+            counted = {kind: (count, ends) for kind, count, ends in await cursor.fetchall()}
+        remaining = []
+        for kind, (policy, _) in POLICIES.items():
+            count, ends = counted.get(kind, (0, None))
+            limit = self.per_hour[kind]
+            remaining.append(
+                RunLimit(
+                    policy=policy,
+                    limit=limit,
+                    window=HOUR_S,
+                    left=max(limit - count, 0),
+                    reset=None if ends is None else int(ends) + 1,
+                )
+            )
+        return remaining
+
+    @property
+    def per_hour(self) -> dict[Kind, int]:
+        return {"measure": self.limits.per_hour, "verify": self.limits.verified_per_hour}
+
     async def _check_hour(self, connection: Connection, application: Application) -> None:
-        limits = {"measure": self.limits.per_hour, "verify": self.limits.verified_per_hour}
-        limit = limits[application.kind]
+        limit = self.per_hour[application.kind]
         policy, noun = POLICIES[application.kind]
         cursor = await connection.execute(
             "select extract(epoch from created_at + interval '1 hour' - now())::float from runs"  # noqa: S608  (constants)

@@ -19,6 +19,7 @@ from common.contracts.benchmarking import (
     PLOT_RUN,
     PROFILE,
     QUOTE,
+    RUN_LIMITS,
     WAIT_FOR_RUN,
     BenchmarkRequest,
     PlotRequest,
@@ -28,6 +29,8 @@ from common.contracts.benchmarking import (
     Quote,
     QuoteRequest,
     Run,
+    RunLimits,
+    RunLimitsRequest,
     RunName,
     Runs,
     RunsRequest,
@@ -116,6 +119,10 @@ class Benchmarks:
         present = {worker.device_class for worker in await self.desk.fleet.present()}
         worker_class = wanted_class(request.device, present | self.desk.deployed)
         return await self.desk.runs.quote(current.get().account, worker_class, request.model_id)
+
+    @answers(RUN_LIMITS)
+    async def limits(self, _: RunLimitsRequest) -> RunLimits:
+        return RunLimits(limits=await self.desk.admission.remaining(current.get().account))
 
     @answers(PLOT_RUN)
     async def plot(self, request: PlotRequest) -> Plots:

@@ -10,7 +10,16 @@ from benchmark_caller import MODEL, Caller
 
 from benchmarker.turns import left, remaining, starts_in
 from common import bus
-from common.contracts.benchmarking import CANCEL_RUN, GET_RUN, QUOTE, QuoteRequest, RunName
+from common.contracts.benchmarking import (
+    CANCEL_RUN,
+    GET_RUN,
+    QUOTE,
+    RUN_LIMITS,
+    QuoteRequest,
+    RunLimit,
+    RunLimitsRequest,
+    RunName,
+)
 from common.contracts.measuring import ANNOUNCE, REPORT, TAKE, Announcement, Report, Samples, Take
 from common.errors import RateLimited
 
@@ -87,6 +96,10 @@ async def test_accounts_take_turns_however_many_runs_each_has_waiting(idle_conne
         await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
+async def limits_of(caller: Caller) -> list[RunLimit]:
+    return (await caller.call(RUN_LIMITS, RunLimitsRequest())).limits
+
+
 @pytest.mark.usefixtures("empty_queue")
 async def test_a_run_that_is_late_or_slow_sets_the_estimate_of_those_behind_it_back(
     idle_stack, idle_connection
@@ -128,15 +141,24 @@ async def test_a_run_that_is_late_or_slow_sets_the_estimate_of_those_behind_it_b
 
 
 @pytest.mark.usefixtures("empty_queue")
-async def test_an_account_may_have_only_a_few_waiting_runs(idle_stack, idle_connection) -> None:
+async def test_an_account_may_have_only_a_few_waiting_runs_and_sees_what_its_hour_leaves(
+    idle_stack, idle_connection
+) -> None:
     caller = Caller(idle_connection)
+    assert [one.left for one in await limits_of(caller)] == [5, 20]
     runs = [await caller.start() for _ in range(5)]
+    benchmarks, _ = await limits_of(caller)
+    assert (benchmarks.policy, benchmarks.limit, benchmarks.window) == ("benchmark", 5, 3600)
+    assert benchmarks.left == 0
+    assert benchmarks.reset is not None
+    assert 3500 < benchmarks.reset <= 3600
     with psycopg.connect(idle_stack.postgres.url("benchmarker")) as connection:
         connection.execute(
             "update benchmarker.runs set created_at = now() - interval '61 minutes'"
             " where account = %s",
             [caller.account],
         )
+    assert [one.left for one in await limits_of(caller)] == [5, 20]
     with pytest.raises(RateLimited, match="may wait"):
         await caller.start()
     for run in runs:

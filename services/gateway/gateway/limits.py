@@ -190,6 +190,20 @@ class Limits:
                 self._suspect(account, policy, now + wait)
                 raise OverLimit(policy, wait)
 
+    async def read(self, account: str, name: str) -> Standing | None:
+        """Return the account's standing, counting nothing; None while the bus is unavailable."""
+        policy = self.policies[name]
+        try:
+            window = await self.counters.read(account, policy) if self.asks else None
+        except Unavailable:
+            self.wait_for_bus()
+            return None
+        if window is None:
+            return None
+        left = max(policy.limit - window.totals[policy.place], 0)
+        reset = math.ceil(policy.forgotten(window.oldest(policy.place)) - self.now())
+        return Standing(policy, left, max(reset, 1))
+
     def refund(self, account: str, standings: Sequence[Standing]) -> None:
         """Uncount a request that was admitted and turned out to be free."""
         for standing in standings:

@@ -385,6 +385,17 @@ async def test_a_hanging_bus_delays_only_the_requests_in_flight(
         assert await admitted(limits, account(), 120) == 100
 
 
+async def test_a_standing_is_read_as_often_as_one_likes_and_counts_nothing(nats: NatsBus) -> None:
+    limits, who = await limiter(nats, 10, Clock()), account()
+    assert (await limits.read(who, "costly")).remaining == 10
+    for _ in range(3):
+        await limits.admit(who, ["api", "costly"])
+    await limits.admit(who, ["api"])
+    for _ in range(2):
+        standing = await limits.read(who, "costly")
+        assert (standing.remaining, standing.reset) == (7, 62)
+
+
 async def test_the_old_and_the_new_headers_say_the_same(nats: NatsBus) -> None:
     limits = await limiter(nats, 10, Clock())
     told = dict(headers(await limits.admit(account(), ["api", "costly"])))

@@ -182,6 +182,27 @@ class Quote(Message):
     )
 
 
+class RunLimitsRequest(Message):
+    pass
+
+
+class RunLimit(Message):
+    """`left` of `limit` runs that the account may start within `window` seconds.
+
+    `reset`: seconds until one more may start than now; None while all may.
+    """
+
+    policy: Literal["benchmark", "verify"]
+    limit: int
+    window: int
+    left: int
+    reset: int | None = None
+
+
+class RunLimits(Message):
+    limits: list[RunLimit]
+
+
 class PlotRequest(Message):
     id: str
     plot_format: PlotFormat = PLOT_FORMAT
@@ -227,6 +248,7 @@ CANCEL_RUN = Rpc("rpc.benchmarker.cancel", RunName, Run)
 # Shorter than the grace that a stopping service gives its open requests.
 WAIT_FOR_RUN = Rpc("rpc.benchmarker.wait", RunWait, Run, timeout=18.0)
 QUOTE = Rpc("rpc.benchmarker.quote", QuoteRequest, Quote, repeatable=True)
+RUN_LIMITS = Rpc("rpc.benchmarker.limits", RunLimitsRequest, RunLimits, repeatable=True)
 PLOT_RUN = Rpc("rpc.benchmarker.plot", PlotRequest, Plots, repeatable=True)
 # The generator asks for every module, and does without on a timeout.
 PROFILE = Rpc("rpc.benchmarker.profile", ProfileRequest, Profile, timeout=1.0, repeatable=True)

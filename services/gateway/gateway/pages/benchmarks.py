@@ -1,5 +1,6 @@
 """Benchmark runs as pages: started, followed, compared, exported, made public."""
 
+import asyncio
 import re
 import secrets
 from typing import Any
@@ -100,7 +101,7 @@ class BenchmarkPages:
         ids = list(dict.fromkeys(visit.request.query_params.getlist("run")))[:MAX_COMPARED]
         if len(ids) < 2 or not all(RUN.fullmatch(id) for id in ids):
             raise InvalidRequest(f"choose 2 to {MAX_COMPARED} runs from the list")
-        runs = [await self.call(visit, "get_benchmark", id=id) for id in ids]
+        runs = await asyncio.gather(*(self.call(visit, "get_benchmark", id=id) for id in ids))
         names = [f"{'ABCD'[place]}: {run.model_id}" for place, run in enumerate(runs)]
         return self.visits.show(
             "compare.html",
@@ -142,7 +143,9 @@ class BenchmarkPages:
         before: str | None = None,
     ) -> Response:
         wish = RunsRequest(limit=SHOWN, before=before if before and RUN.fullmatch(before) else None)
-        runs, away = await self.visits.try_to(visit, "list_benchmarks", wish)
+        (runs, away), quote = await asyncio.gather(
+            self.visits.try_to(visit, "list_benchmarks", wish), self._quote(form)
+        )
         return self.visits.show(
             "benchmarks.html",
             visit.request,
@@ -153,7 +156,7 @@ class BenchmarkPages:
             runs=runs.runs if runs else [],
             next=runs.next if runs else None,
             away=away,
-            **await self._quote(form),
+            **quote,
         )
 
     async def _quote(self, form: dict[str, Any]) -> dict[str, Any]:

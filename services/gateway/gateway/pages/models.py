@@ -1,5 +1,6 @@
 """Models in use as pages: live metrics, statistics, advice, alerts and their rules."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -10,7 +11,13 @@ from fastapi.responses import Response
 from pydantic import TypeAdapter, ValidationError
 
 from common.contracts.alerts import Alert, AlertsRequest, NewRule, RuleChange
-from common.contracts.monitoring import LIST_MODELS, ModelsRequest, Monitoring, MonitorRequest
+from common.contracts.monitoring import (
+    LIST_MODELS,
+    ModelsRequest,
+    Monitoring,
+    MonitorRequest,
+    RecordedModel,
+)
 from common.contracts.recording import ModelId
 from common.errors import InvalidRequest, NotFound, ServiceError
 from gateway.keyring import KeyRing
@@ -36,9 +43,9 @@ class ModelPages:
         self.acknowledgements = Acknowledgements(visits.guards.accounts.database)
 
     async def show_all(self, visit: Visit) -> Response:
-        recorded = (await self.bus.call(LIST_MODELS, ModelsRequest(limit=1_000))).models
-        alerts, _ = await self.visits.try_to(
-            visit, "list_alerts", AlertsRequest(open_only=True, limit=200)
+        recorded, (alerts, _) = await asyncio.gather(
+            self._list(),
+            self.visits.try_to(visit, "list_alerts", AlertsRequest(open_only=True, limit=200)),
         )
         troubled = {alert.model_id for alert in alerts.alerts} if alerts else set()
         return self.visits.show("models.html", visit.request, models=recorded, troubled=troubled)
@@ -101,7 +108,9 @@ class ModelPages:
         self, visit: Visit, error: ServiceError | ValidationError | None = None
     ) -> Response:
         model, window = _model(visit), _window(visit)
-        monitoring = await self._monitor(visit, model, window)
+        monitoring, alerts = await asyncio.gather(
+            self._monitor(visit, model, window), self._alerts(visit, model)
+        )
         return self.visits.show(
             "model.html",
             visit.request,
@@ -112,13 +121,18 @@ class ModelPages:
             monitoring=monitoring,
             charts=_charts(monitoring, window) if monitoring else [],
             now=datetime.now(UTC),
-            **await self._alerts(visit, model),
+            **alerts,
         )
+
+    async def _list(self) -> list[RecordedModel]:
+        models: list[RecordedModel] = (
+            await self.bus.call(LIST_MODELS, ModelsRequest(limit=1_000))
+        ).models
+        return models
 
     async def _monitor(self, visit: Visit, model: str, window: str) -> Monitoring | None:
         """Return every metric of the model; None if nothing was recorded for it yet."""
-        recorded = (await self.bus.call(LIST_MODELS, ModelsRequest(limit=1_000))).models
-        metrics = next((one.metrics for one in recorded if one.model_id == model), None)
+        metrics = next((one.metrics for one in await self._list() if one.model_id == model), None)
         wish = MonitorRequest(
             model_id=model,
             days=WINDOWS[window],
@@ -132,14 +146,15 @@ class ModelPages:
         return monitoring
 
     async def _alerts(self, visit: Visit, model: str) -> dict[str, Any]:
-        alerts = await self._list_alerts(visit, model)
-        rules = (await self.call(visit, "list_rules")).rules
+        alerts, listed = await asyncio.gather(
+            self._list_alerts(visit, model), self.call(visit, "list_rules")
+        )
         return {
             "alerts": alerts,
             "acknowledged": await self.acknowledgements.find(
                 visit.account, [alert.id for alert in alerts]
             ),
-            "rules": [rule for rule in rules if rule.model_id in (None, model)],
+            "rules": [rule for rule in listed.rules if rule.model_id in (None, model)],
         }
 
     async def _list_alerts(self, visit: Visit, model: str) -> list[Alert]:

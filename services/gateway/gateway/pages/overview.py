@@ -1,5 +1,7 @@
 """The dashboard's first page: what to do next, and what happened last."""
 
+import asyncio
+
 from fastapi import FastAPI
 from fastapi.responses import Response
 
@@ -18,12 +20,10 @@ class Overview:
 
     async def show(self, visit: Visit) -> Response:
         # Each part stands alone: an unavailable service costs only its own part.
-        keys, _ = await self.visits.try_to(visit, "list_keys")
-        runs, runs_error = await self.visits.try_to(
-            visit, "list_benchmarks", RunsRequest(limit=SHOWN)
-        )
-        alerts, alerts_error = await self.visits.try_to(
-            visit, "list_alerts", AlertsRequest(open_only=True, limit=SHOWN)
+        (keys, _), (runs, runs_error), (alerts, alerts_error) = await asyncio.gather(
+            self.visits.try_to(visit, "list_keys"),
+            self.visits.try_to(visit, "list_benchmarks", RunsRequest(limit=SHOWN)),
+            self.visits.try_to(visit, "list_alerts", AlertsRequest(open_only=True, limit=SHOWN)),
         )
         return self.visits.show(
             "overview.html",

@@ -1,44 +1,106 @@
-"""Usage page: remaining limits of the account, and its keys' requests and errors by day."""
+"""Usage page: what the account's limits leave, and its keys' requests and errors by day."""
 
-from datetime import UTC, datetime, timedelta
+import asyncio
+from dataclasses import dataclass
 
 from fastapi import FastAPI
 from fastapi.responses import Response
 
-from common.contracts.benchmarking import RunsRequest
-from gateway.keyring import KeyRing
+from common.contracts.benchmarking import RUN_LIMITS, RunLimit, RunLimitsRequest
+from common.contracts.recording import SAMPLE_BYTES
+from common.errors import ServiceError
+from gateway.keyring import MAX_KEYS, KeyRing
+from gateway.limits import Standing
 from gateway.pages.visit import Visit
 from gateway.pages.visits import Visits
 from gateway.usage import KINDS, UsageRequest
 
-MAX_RUNS = 100
 # Bounds of the table: a month, and as many rows as a page can show.
 DAYS, MAX_ROWS = 30, 200
+NAMES = {
+    "api": "Requests and pages",
+    "generate": "Generations and downloads",
+    "benchmark": "Benchmark runs",
+    "verify": "Verified modules",
+}
+SPANS = {60: "in any minute", 3600: "in any hour"}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """`left` is None while it is unknown; after `reset` seconds there are more, None if never."""
+
+    name: str
+    limit: int
+    span: str
+    left: int | None
+    reset: int | None
 
 
 class UsagePages:
-    def __init__(self, visits: Visits) -> None:
+    def __init__(self, visits: Visits, keyring: KeyRing) -> None:
         self.visits = visits
+        self.bus = keyring.bus
 
     async def show(self, visit: Visit) -> Response:
         call = self.visits.operations.call
-        keys = (await call(visit, "list_keys")).keys
-        used = await call(visit, "list_usage", UsageRequest(days=DAYS, limit=MAX_ROWS))
-        runs, away = await self.visits.try_to(visit, "list_benchmarks", RunsRequest(limit=MAX_RUNS))
-        begin = datetime.now(UTC) - timedelta(hours=1)
+        keys, used, generate, (runs, away), (storage, _) = await asyncio.gather(
+            call(visit, "list_keys"),
+            call(visit, "list_usage", UsageRequest(days=DAYS, limit=MAX_ROWS)),
+            self._generations(visit.account),
+            self._runs(),
+            self.visits.try_to(visit, "get_storage"),
+        )
+        limits = [
+            *map(_of_standing, visit.standings),
+            *generate,
+            *map(_of_runs, runs),
+            Limit("API keys", MAX_KEYS, "at a time", MAX_KEYS - len(keys.keys), None),
+        ]
         return self.visits.show(
             "usage.html",
             visit.request,
-            standings=visit.standings,
-            generate=self.visits.guards.limits.policies.get("generate"),
-            runs=sum(run.created_at > begin for run in runs.runs) if runs else None,
+            limits=limits,
+            storage=storage,
+            sample_bytes=SAMPLE_BYTES,
             away=away,
             used=used.usage,
             days=DAYS,
             kinds=KINDS,
-            keys=keys,
+            keys=keys.keys,
         )
 
+    async def _generations(self, account: str) -> list[Limit]:
+        limits = self.visits.guards.limits
+        policy = limits.policies.get("generate")
+        if policy is None:
+            return []
+        standing = await limits.read(account, policy.name)
+        if standing is None:
+            return [Limit(NAMES[policy.name], policy.limit, _span(policy.window), None, None)]
+        return [_of_standing(standing)]
 
-def add(app: FastAPI, visits: Visits, _: KeyRing) -> None:
-    visits.add(app, "GET", "/dashboard/usage", UsagePages(visits).show)
+    async def _runs(self) -> tuple[list[RunLimit], str]:
+        try:
+            return (await self.bus.call(RUN_LIMITS, RunLimitsRequest())).limits, ""
+        except ServiceError as error:
+            return [], error.message
+
+
+def add(app: FastAPI, visits: Visits, keyring: KeyRing) -> None:
+    visits.add(app, "GET", "/dashboard/usage", UsagePages(visits, keyring).show)
+
+
+def _of_standing(standing: Standing) -> Limit:
+    policy = standing.policy
+    reset = standing.reset if standing.remaining < policy.limit else None
+    name = NAMES.get(policy.name, policy.name)
+    return Limit(name, policy.limit, _span(policy.window), standing.remaining, reset)
+
+
+def _of_runs(runs: RunLimit) -> Limit:
+    return Limit(NAMES[runs.policy], runs.limit, _span(runs.window), runs.left, runs.reset)
+
+
+def _span(window: int) -> str:
+    return SPANS.get(window, f"in any {window} s")
