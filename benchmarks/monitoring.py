@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 import numpy as np
 import psutil
@@ -219,7 +220,8 @@ def fill(stack: Stack, stored: int, wanted: int) -> None:
         ids = [id for (id,) in connection.execute("select id from series where model like 'h%'")]
         each = (wanted - stored) // len(ids)
         span = 30 * 86_400_000_000
-        start = int((datetime.now(UTC) - timedelta(days=30) - EPOCH).total_seconds()) * 1_000_000
+        begin = (datetime.now(UTC) - timedelta(days=30)).replace(minute=0, second=0, microsecond=0)
+        start = int((begin - EPOCH).total_seconds()) * 1_000_000
         # Between the existing ones.
         at = start + np.arange(each) * (span // each) + stored % 7
         for series in ids:
@@ -227,25 +229,25 @@ def fill(stack: Stack, stored: int, wanted: int) -> None:
             rows["fields"], rows["l1"], rows["l2"], rows["l3"] = 3, 4, 8, 8
             rows["series"], rows["at"] = series, at
             rows["value"] = np.random.default_rng(series).lognormal(3, 0.5, each)
-            with connection.cursor().copy(
-                "copy samples (series, at, value) from stdin (format binary)"
-            ) as copy:
-                copy.write(COPY_HEAD)
-                data = rows.tobytes()
-                for chunk in range(0, len(data), 1 << 20):
-                    copy.write(data[chunk : chunk + (1 << 20)])
-                copy.write(COPY_TAIL)
-        connection.execute(
-            "insert into stale (series, day, since) select id, day, now() - interval '1 hour'"
-            " from unnest(%s::integer[]) as id, generate_series("
-            "  date_trunc('day', now() - interval '30 days', 'UTC'), now(), interval '24 hours'"
-            " ) as day on conflict do nothing",
-            [ids],
-        )
-        while connection.execute("select from stale limit 1").rowcount:
-            time.sleep(0.5)
-        connection.execute("vacuum analyze samples")
+            with connection.cursor().copy(COPY) as copy:
+                copy.write(COPY_HEAD + rows.tobytes() + COPY_TAIL)
+        _roll_up(connection, begin)
+        connection.execute("vacuum analyze")
         connection.execute("checkpoint")
+
+
+def _roll_up(connection: psycopg.Connection[Any], begin: datetime) -> None:
+    """Let the service roll up everything since `begin` at once.
+
+    It would take several minutes for as many late days, since it pauses between a few of them.
+    """
+    with connection.transaction():
+        [(until,)] = connection.execute("select until from watermark for update").fetchall()
+        connection.execute("delete from hours where hour >= %s", [begin])
+        connection.execute("delete from days where day >= date_trunc('day', %s, 'UTC')", [begin])
+        connection.execute("update watermark set until = %s", [begin])
+    while connection.execute("select from watermark where until < %s", [until]).rowcount:
+        time.sleep(0.5)
 
 
 def _median(connection: Connection, bodies: list[bytes]) -> float:

@@ -42,20 +42,33 @@ async (count) => {
   new PerformanceObserver((list) => {
     for (const task of list.getEntries()) longest[0] = Math.max(longest[0], task.duration);
   }).observe({ type: 'longtask', buffered: false });
+  const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+  // A task of 100 ms, to know that the browser reports any.
+  await sleep(1);
+  const begun = performance.now();
+  while (performance.now() - begun < 100);
+  await sleep(500);
+  if (longest[0] < 100) throw new Error('the browser reports no long tasks');
+  longest[0] = 0;
   const { Chart } = await import(document.querySelector('script[src*="chart.js"]')?.src ?? '%s');
   const x = Array.from({ length: count }, (_, place) => 1.7e9 + place);
   const value = x.map((at) => 10 + Math.sin(at / 500) + Math.random());
-  const none = x.map(() => null);
+  const low = value.map((one) => one - 1);
+  const high = value.map((one) => one + 1);
   const figure = document.createElement('figure');
   document.querySelector('main').append(figure);
-  const series = [{ name: 'latency', value, low: none, high: none }];
+  const series = [{ name: 'latency', value, low, high }];
   const chart = new Chart(figure, { title: 'latency', unit: 'ms', time: true, x, series });
-  await new Promise((done) => setTimeout(done, 1000));
+  await sleep(1000);
   for (let added = 0; added < 20; added += 1) {
     chart.append(1.7e9 + count + added, 10);
-    await new Promise((done) => setTimeout(done, 100));
+    await sleep(100);
   }
-  await new Promise((done) => setTimeout(done, 1000));
+  chart.plot.dispatchEvent(new KeyboardEvent('keydown', { key: 'End' }));
+  chart.table.open = true;
+  await sleep(1000);
+  chart.follow();
+  await sleep(1000);
   return longest[0];
 }
 """
@@ -86,6 +99,8 @@ def _fill(stack: Stack, account: Account) -> list[str]:
     bodies = [json.dumps({"records": models}).encode()]
     asyncio.run(post_all(Connection(stack, account, "/v2/api/monitor/record"), bodies))
     fill(stack, 0, SAMPLES)
+    generated = account.post("/v1/api/generate", {"modelUrl": MODEL}, timeout=600)
+    assert generated.status_code == 200, generated.text
     body = {"modelId": MODEL, "batchSizes": [1, 2, 4]}
     run = account.post("/v1/api/benchmark", body, timeout=600).json()["data"]["id"]
     # The list is written each second.
@@ -131,12 +146,13 @@ def _copy(database: psycopg.Connection[Any], table: str, count: int, account: st
         "verification": "null",
     }
     values = ", ".join(new.get(column, column) for column in columns)
-    database.execute(
+    copied = database.execute(
         f"insert into {table} ({', '.join(columns)}) select {values}"
         f" from (select * from {table} where {owner} = %s limit 1) as row,"
         " generate_series(1, %s) as number",
         [account, count - 1],
     )
+    assert copied.rowcount == count - 1, f"{table} holds no row of the account"
 
 
 def _first_page(person: Person, report: Report) -> None:
@@ -178,6 +194,8 @@ def _large_chart(person: Person, report: Report) -> None:
     person.page.goto("/dashboard/models/watch?model=h0&window=month")
     person.page.locator(".chart canvas").first.wait_for()
     longest = float(person.page.evaluate(DRAW % _script(person.page), POINTS))
+    # The browser reports tasks from 50 ms on.
+    longest = max(longest, 50.0)
     report.add(figure(f"longest task of a chart of {POINTS:,} points", longest, "ms", at_most=200))
 
 
