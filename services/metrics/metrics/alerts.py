@@ -21,6 +21,7 @@ from common.errors import ServiceError
 from common.postgres import Connection, Database
 from common.unreadable import Unreadable
 from metrics import rules, silence, situation
+from metrics.baselines import Baselines
 from metrics.batch import Extremes
 from metrics.incidents import has_held, raise_alert, recover
 from metrics.notices import Notices
@@ -59,6 +60,7 @@ class Watch:
     def __init__(self, database: Database, bus: Bus) -> None:
         self.database = database
         self.bus = bus
+        self.baselines = Baselines(database)
         self.notices = Notices(database, bus)
         self.unreadable = Unreadable("alert")
         self._noted: dict[str, dict[str, dict[str, Extremes]]] = {}
@@ -113,11 +115,15 @@ class Watch:
     async def evaluate(self, account: str, recorded: Recorded) -> None:
         """Raise and recover alerts by the newest values of some models."""
         changed: list[str] = []
+        if lacking := self.baselines.lacking(account, recorded):
+            async with self.database.connection() as connection:
+                known = await rules.known(connection, account)
+            await self.baselines.renew(account, lacking, known)
         async with self.database.connection() as connection:
             await connection.execute(TAKE_TURNS, [account])
             # Read under the lock: a rule deleted meanwhile could never end what it raised.
             known = [rule for rule in await rules.known(connection, account) if not rule.muted]
-            situations = await situation.read(connection, account, recorded, known)
+            situations = await situation.read(connection, account, recorded, known, self.baselines)
             for model, found in situations.items():
                 for rule in known:
                     if rule.model_id in (None, model):

@@ -92,7 +92,7 @@ def find_changes(
 
 def _significant(history: History, shape: Shape) -> list[Event]:
     """Return the events that matter, without those that are certain and still too small."""
-    noise = _noise(history)
+    noise = sample_noise(history)
 
     def matters(event: Event) -> bool:
         size = abs(event.level - event.before)
@@ -101,7 +101,7 @@ def _significant(history: History, shape: Shape) -> list[Event]:
     return [event for event in shape.events if matters(event)]
 
 
-def _noise(history: History) -> float:
+def sample_noise(history: History) -> float:
     """Estimate the deviation of single samples from the range of each hour."""
     hours = history.hours
     many = hours[hours["count"] >= MIN_SAMPLES]

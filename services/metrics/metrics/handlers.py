@@ -78,7 +78,7 @@ from metrics.series import Series
 from metrics.statistics import summarise
 from metrics.storage import MIN_STAGED_AGE_US
 from metrics.usage import Usage
-from metrics.window import EMPTY
+from metrics.window import EMPTY, ONE_SNAPSHOT
 from metrics.writer import Writer, writer_families
 
 log = structlog.get_logger()
@@ -95,8 +95,6 @@ MAX_LIVE_AGE_US = MIN_STAGED_AGE_US
 # Between two groups of a backfill, as a multiple of the time that the last one took.
 BACKFILL_PAUSE_FACTOR = 1.0
 
-# All reads of one answer see the same snapshot.
-ONE_SNAPSHOT = "set transaction isolation level repeatable read"
 LATEST = """
 select metric, (
     select value from recorded where series = id order by at desc limit 1
@@ -265,6 +263,7 @@ class Handlers:
             numbers = await self._numbers(connection, request)
             count = await deletion.delete(connection, account, numbers, request)
         self.usage.forget(account)
+        self.watch.baselines.forget(account)
         log.info("samples deleted", account=account, count=count)
         return SamplesDeleted(deleted=count)
 

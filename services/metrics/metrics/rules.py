@@ -1,13 +1,12 @@
 """Rules of alerts: the default ones, how each is judged, and the accounts' own."""
 
 import secrets
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from common.contracts.alerts import (
@@ -24,6 +23,9 @@ from common.errors import InvalidRequest, NotFound
 from common.faults import invalid
 from common.postgres import Connection, Database
 from common.unreadable import Unreadable
+from metrics.arrays import Floats, Times
+from metrics.baselines import Baseline
+from metrics.shape.cells import MEDIAN_DEVIATION, median
 from metrics.units import lower_is_better, title, unit
 
 # Each is logged once per process.
@@ -33,7 +35,7 @@ MAX_RULES = 100
 # Newest values whose median is compared: few enough to notice a change soon, enough that two
 # outliers are not a change.
 RECENT_VALUES = 5
-# Min earlier values to compare them with.
+# Min earlier values to compare them with where the series has no shape yet.
 MIN_BASELINE_VALUES = 30
 MAX_BASELINE_VALUES = 1_000
 # Robust z-scores (distance from the median in scaled median deviations): 3.5
@@ -84,19 +86,22 @@ class Values:
     """Values of one metric that a rule is judged by.
 
     Attributes:
-        latest: the latest values, newest first.
+        at, latest: the latest values and their times, newest first.
         least, greatest: the extremes of the newly recorded values, which may have passed already.
         limit_mib: the limit of a memory metric.
+        baseline: what the metric's values usually are, once that is known.
     """
 
-    latest: Sequence[float]
+    at: Times
+    latest: Floats
     least: float
     greatest: float
     limit_mib: float | None = None
+    baseline: Baseline | None = None
 
     @property
     def newest(self) -> float:
-        return self.latest[0]
+        return float(self.latest[0])
 
 
 @dataclass(slots=True)
@@ -163,19 +168,18 @@ def _memory(rule: Rule, metric: str, values: Values) -> Verdict:
 
 
 def _change(rule: Rule, metric: str, values: Values, expected: dict[str, float] | None) -> Verdict:
-    recent, before = values.latest[:RECENT_VALUES], values.latest[RECENT_VALUES:]
-    now = statistics.median(recent)
+    recent = values.latest[:RECENT_VALUES]
+    sign = 1 if lower_is_better(metric) else -1
     if expected is None:
-        if len(before) < MIN_BASELINE_VALUES:
+        expected = _expected(values)
+        if expected is None:
             return Verdict()
-        usual = statistics.median(before)
-        spread = 1.4826 * statistics.median(abs(value - usual) for value in before)
-        expected = {"usual": usual, "deviation": max(spread, MIN_DEVIATION * abs(usual))}
-        needed = RAISE_SCORE
+        season, needed = _season(values, sign), RAISE_SCORE
     else:
-        needed = RECOVER_SCORE
-    usual, deviation = expected["usual"], expected["deviation"]
-    worse = (now - usual) * (1 if lower_is_better(metric) else -1)
+        season, needed = _season(values, 0), RECOVER_SCORE
+    usual, deviation = expected["usual"] + median(season), expected["deviation"]
+    worse = median(recent - season - expected["usual"]) * sign
+    now = usual + worse * sign
     share = worse / abs(usual) if usual else 0.0
     enough = (rule.percent or 0) / 100 * (1 if needed == RAISE_SCORE else 0.5)
     if deviation <= 0 or worse / deviation <= needed or share <= enough:
@@ -188,6 +192,30 @@ def _change(rule: Rule, metric: str, values: Values, expected: dict[str, float] 
     # Twice as slow, or half as fast.
     bad = share >= (1.0 if lower_is_better(metric) else 0.5)
     return Verdict(cause, True, "", "critical" if bad else None, expected)
+
+
+def _expected(values: Values) -> dict[str, float] | None:
+    """Return the usual level without its season, and the deviation; None if too little is known."""
+    before, baseline = values.latest[RECENT_VALUES:], values.baseline
+    if baseline is not None:
+        if len(values.latest) < RECENT_VALUES:
+            return None
+        usual, deviation = baseline.level_at(int(values.at[0])), baseline.deviation
+        before = before - baseline.season(values.at[RECENT_VALUES:])
+    elif len(before) >= MIN_BASELINE_VALUES:
+        usual, deviation = median(before), 0.0
+    else:
+        return None
+    if len(before) >= MIN_BASELINE_VALUES:
+        spread = median(np.abs(before - median(before))) / MEDIAN_DEVIATION
+        deviation = max(deviation, spread)
+    return {"usual": usual, "deviation": max(deviation, MIN_DEVIATION * abs(usual))}
+
+
+def _season(values: Values, sign: int) -> Floats:
+    """Return the season's part of the newest values; with a sign, the greatest or least near it."""
+    at = values.at[:RECENT_VALUES]
+    return np.zeros(len(at)) if values.baseline is None else values.baseline.season(at, sign)
 
 
 def _back(metric: str, value: float) -> str:

@@ -4,17 +4,23 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import numpy as np
+
 from common.contracts.alerts import Rule
 from common.contracts.timestamps import from_us, to_us
 from common.postgres import Connection
 from metrics import rules
+from metrics.arrays import Floats, Times
+from metrics.baselines import Baseline, Baselines
 from metrics.batch import Extremes
 from metrics.rules import Values, Verdict, judge
+from metrics.window import SAMPLES
 
 # Samples older than a day are a backfill, not an emergency. Samples further ahead of their time
 # than the newly recorded ones say nothing about now.
 LATEST = """
-select model, metric, array_agg(value order by at desc), max(at)
+select model, metric,
+    string_agg(timestamptz_send(at) || float8send(value), ''::bytea order by at desc)
 from series join unnest(%s::text[], %s::timestamptz[]) as asked(model, bound) using (model)
 join unnest(%s::text[], %s::integer[]) as wanted(metric, most) using (metric)
 cross join lateral (
@@ -66,13 +72,15 @@ class Situation:
 
     Attributes:
         recorded: newly recorded extremes, by metric.
-        latest: by metric the newest values, newest first, and the newest one's time.
+        baselines: by metric, where it is known.
+        latest: by metric the times of the newest values and these, newest first.
         open: the id of each open incident, and the expected values when it began.
         recovered: when the last incident recovered, by the times of samples.
     """
 
     recorded: Mapping[str, Extremes]
-    latest: dict[str, tuple[list[float], int]] = field(default_factory=dict)
+    baselines: Mapping[str, Baseline]
+    latest: dict[str, tuple[Times, Floats]] = field(default_factory=dict)
     open: dict[RuleMetric, tuple[str, dict[str, float] | None]] = field(default_factory=dict)
     recovered: dict[RuleMetric, int] = field(default_factory=dict)
 
@@ -86,20 +94,28 @@ class Situation:
             if incident and came and max(came) > (expected or {}).get("last", 0):
                 yield metric, Verdict(recovery="samples are recorded again"), incident
         elif metric is not None and metric in self.recorded and metric in self.latest:
-            newest, at = self.latest[metric]
-            limits, _ = self.latest.get(rules.MEMORY_OF.get(metric, ""), ([None], 0))
-            peaks = self.recorded[metric].after(self.recovered.get((rule.id, metric), 0), newest[0])
-            verdict = judge(rule, metric, Values(newest, *peaks, limits[0]), expected)
-            verdict.until = at
+            at, newest = self.latest[metric]
+            limit = self.latest.get(rules.MEMORY_OF.get(metric, ""))
+            peaks = self.recorded[metric].after(
+                self.recovered.get((rule.id, metric), 0), float(newest[0])
+            )
+            values = Values(
+                at, newest, *peaks, limit and float(limit[1][0]), self.baselines.get(metric)
+            )
+            verdict = judge(rule, metric, values, expected)
+            verdict.until = int(at[0])
             yield metric, verdict, incident
 
 
 async def read(
-    connection: Connection, account: str, recorded: Recorded, known: Collection[Rule]
-) -> dict[str, Situation]:
+    connection: Connection, account: str, recorded: Recorded, known: Collection[Rule],
+    baselines: Baselines,
+) -> dict[str, Situation]:  # fmt: skip
     """Read what the rules need, by model."""
     models = list(recorded)
-    situations = {model: Situation(found) for model, found in recorded.items()}
+    situations = {
+        model: Situation(found, baselines.of(account, model)) for model, found in recorded.items()
+    }
     bounds = [
         from_us(max(extremes.newest for extremes in found.values())) + MAX_CLOCK_SKEW
         for found in recorded.values()
@@ -110,9 +126,14 @@ async def read(
     counts = [
         rules.RECENT_VALUES + rules.MAX_BASELINE_VALUES if m in compared else 1 for m in watched
     ]
-    cursor = await connection.execute(LATEST, [models, bounds, list(watched), counts, account])
-    for model, metric, values, at in await cursor.fetchall():
-        situations[model].latest[metric] = values, to_us(at)
+    cursor = await connection.cursor(binary=True).execute(
+        LATEST, [models, bounds, list(watched), counts, account]
+    )
+    for model, metric, packed in await cursor.fetchall():
+        samples = np.frombuffer(packed, SAMPLES)
+        situations[model].latest[metric] = (
+            samples["at"].astype(np.int64), samples["value"].astype(np.float64)
+        )  # fmt: skip
     cursor = await connection.execute(OPEN, [account, models])
     for model, rule, metric, id, expected in await cursor.fetchall():
         situations[model].open[rule, metric] = id, expected

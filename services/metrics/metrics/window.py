@@ -44,6 +44,8 @@ SAMPLES = np.dtype([("at", ">i8"), ("value", ">f8")])
 BUCKET = HOURS.newbyteorder("=")
 ADDED = (("count", np.add), ("total", np.add), ("minimum", np.minimum), ("maximum", np.maximum))
 
+# All reads of one answer see the same snapshot.
+ONE_SNAPSHOT = "set transaction isolation level repeatable read"
 STATE = """
 select until, stale.series, stale.day, stale.direct, stale.staged
 from watermark left join stale on stale.series = any(%s::integer[]) and stale.day > %s
@@ -196,8 +198,12 @@ class Span(NamedTuple):
     day: datetime | None = None
 
 
-async def read(connection: Connection, ids: list[int], since: datetime) -> Window:
+async def read(
+    connection: Connection, ids: list[int], since: datetime, *, summed: bool = False
+) -> Window:
     """Read the histories of some series from `since` on; a series without samples is left out.
+
+    `summed` histories have hours alone, without the samples of series that have few.
 
     A window with more samples that are not rolled up than an answer can read
     is read in part: the newest of them, and the rollups as they are.
@@ -230,7 +236,8 @@ async def read(connection: Connection, ids: list[int], since: datetime) -> Windo
     for number, (series, oldest) in cut.items():
         window.leave_out(series, spans[number - 1].first, oldest)
     window.histories = {series: _history(*packed) for series, *packed, _, _ in rows}
-    await _read_samples(connection, window, since)
+    if not summed:
+        await _read_samples(connection, window, since)
     return window
 
 

@@ -23,11 +23,15 @@ MEDIAN_ERROR = 1.2533
 
 @dataclass(slots=True)
 class Season:
-    """The part of each cell that is due to the time of day and the day of the week."""
+    """The part of each cell that is due to the time of day and the day of the week.
+
+    `week` holds a part for each cell of a week that begins with the cells' first day.
+    """
 
     daily: bool
     weekly: bool
     part: Floats
+    week: Floats
 
     def __bool__(self) -> bool:
         return self.daily or self.weekly
@@ -40,27 +44,28 @@ def find(cells: Cells, values: Floats) -> Season:
     grid = np.full(int(numbers[-1]) + 1, np.nan)
     grid[numbers] = values
     missing = np.isnan(grid)
-    part = np.zeros(len(grid))
     day = cells.per_day
+    places = (np.arange(len(grid)) + first) % (7 * day)
+    week = np.zeros(7 * day)
     daily = weekly = False
     # A profile of one cell is a level.
     if day > 1 and len(grid) >= 2 * day:
         profile = _daily(_apart(grid, missing, day), first, day)
         if profile is not None:
             daily = True
-            part += profile[(np.arange(len(grid)) + first) % day]
+            week += np.tile(profile, 7)
     if len(grid) >= 13 * day:
-        profile = _weekly(_apart(grid - part, missing, 7 * day), first, day)
+        profile = _weekly(_apart(grid - week[places], missing, 7 * day), first, day)
         if profile is not None:
             weekly = True
-            part += profile[(np.arange(len(grid)) + first) % (7 * day)]
+            week += profile
             if day > 1:
                 # Again without the weekends, which blurred it.
-                rest = _daily(_apart(grid - part, missing, day), first, day)
+                rest = _daily(_apart(grid - week[places], missing, day), first, day)
                 if rest is not None:
                     daily = True
-                    part += rest[(np.arange(len(grid)) + first) % day]
-    return Season(daily, weekly, part[numbers])
+                    week += np.tile(rest, 7)
+    return Season(daily, weekly, week[places][numbers], week)
 
 
 def _apart(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:

@@ -66,13 +66,15 @@ class Event:
 class Shape:
     """The shape of one series; `cells` is None if it has too few.
 
-    `fitted` is the level, with its slope and changes but without seasons, of each cell.
+    `fitted` is the level, with its slope and changes but without seasons, of each cell;
+    `usual` is the last cell's, or the one before a change that has not lasted yet.
     """
 
     cells: Cells | None = None
     events: list[Event] = field(default_factory=list)
     season: Season | None = None
     fitted: Floats = field(default_factory=lambda: np.empty(0))
+    usual: float = 0.0
     noise: Noise | None = None
     counter: bool = False
 
@@ -94,11 +96,13 @@ def describe(history: History) -> Shape:
     middle = median(cells.mean)
     scale = float(np.abs(cells.mean - middle).max())
     if scale <= 1e-9 * abs(middle):
-        return Shape(cells, fitted=np.full(len(cells), middle))
+        return Shape(cells, fitted=np.full(len(cells), middle), usual=middle)
     shape = _take_apart(cells, (cells.mean - middle) / scale)
     shape.fitted = shape.fitted * scale + middle
+    shape.usual = shape.usual * scale + middle
     if shape.season is not None:
         shape.season.part *= scale
+        shape.season.week *= scale
     if shape.noise is not None:
         shape.noise.deviation *= scale
     for event in shape.events:
@@ -122,7 +126,7 @@ def _counts(cells: Cells) -> bool:
 def _take_apart(cells: Cells, values: Floats) -> Shape:
     times = (cells.at - cells.at[0]) / DAY
     apart = values
-    season = Season(daily=False, weekly=False, part=np.zeros(len(values)))
+    season = Season(daily=False, weekly=False, part=np.zeros(len(values)), week=np.zeros(1))
     changes = Changes(levels=[0.0])
     noise = None
     for attempt in range(PASSES):
@@ -138,12 +142,18 @@ def _take_apart(cells: Cells, values: Floats) -> Shape:
         if not changes.places and changes.line is None:
             break
         apart = values - changes.fitted(times)
-    events = _events(cells, times, changes, values - season.part)
-    return Shape(cells, events, season, changes.fitted(times), noise)
+    fitted = changes.fitted(times)
+    passing, level = _passing(cells, changes)
+    usual = level + float(fitted[-1]) - changes.levels[-1]
+    events = _events(cells, times, changes, passing, values - season.part)
+    return Shape(cells, events, season, fitted, usual, noise)
 
 
-def _events(cells: Cells, times: Floats, changes: Changes, values: Floats) -> list[Event]:
-    found, count = _passing(cells, changes), len(cells)
+def _events(
+    cells: Cells, times: Floats, changes: Changes, found: list[Event], values: Floats
+) -> list[Event]:
+    """Add the slope to the changes of level; return those that stand out, by time."""
+    count = len(cells)
     if changes.line is not None:
         line = changes.line
         days = float(times[line.last] - times[line.first])
@@ -184,8 +194,11 @@ def _weekend(event: Event) -> bool:
     return begin < WEEKEND // 2 and WEEKEND <= end < WEEKEND + WEEKEND // 2
 
 
-def _passing(cells: Cells, changes: Changes) -> list[Event]:
-    """Return levels that were left and returned to as incidents, and the other changes as steps."""
+def _passing(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
+    """Return levels that were left and returned to as incidents, and the other changes as steps.
+
+    Also return the last level, or the one before if it has not lasted.
+    """
     count = len(cells)
     edges = [0, *changes.places, count]
     parts = [(edges[n], edges[n + 1], level) for n, level in enumerate(changes.levels)]
@@ -220,6 +233,7 @@ def _passing(cells: Cells, changes: Changes) -> list[Event]:
                 width = 0
                 break
         width += 1
+    lasting = parts[-1][2]
     for n in range(1, len(parts)):
         before, after = parts[n - 1], parts[n]
         begin = int(cells.at[after[0]])
@@ -233,9 +247,10 @@ def _passing(cells: Cells, changes: Changes) -> list[Event]:
             found.append(leading)
         elif n == len(parts) - 1 and lasted < MIN_STEP_US:
             add("incident", after[0], None, before[2], after[2])
+            lasting = before[2]
         else:
             add("step", after[0], None, before[2], after[2])
-    return found
+    return found, lasting
 
 
 def _chance(gain: float, places: float) -> float:

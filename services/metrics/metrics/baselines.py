@@ -1,0 +1,151 @@
+"""Baselines: what the values of a metric usually are, by the shape of its last month.
+
+Rules that compare with what is usual use the model that trend and advice come from, so that
+none of them reports what the others call a season. Each replica keeps the baselines that it
+needs for an hour.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from common.contracts.alerts import Rule
+from common.postgres import Connection, Database
+from metrics import window
+from metrics.arrays import Floats, Times
+from metrics.findings import sample_noise
+from metrics.shape import Shape, describe
+from metrics.shape.cells import DAY
+from metrics.window import ONE_SNAPSHOT, History
+
+# The default window of /monitor: two weekends and more.
+WINDOW = timedelta(days=30)
+# A season and a level that lasts change no sooner; what does is an incident until then.
+RENEW_S = 3600.0
+# Models whose baselines are kept, about 3 KB each; the longest unrenewed are evicted first.
+MAX_MODELS = 10_000
+SERIES = """
+select model, metric, id from series
+where account = %s and model = any(%s) and metric = any(%s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The usual values of one metric.
+
+    Attributes:
+        level: the usual level without its season, at the time `at`.
+        slope: by which the level moves in a microsecond.
+        deviation: of the noise, of single samples or of cells, whichever is greater.
+        first: when the week began, in microseconds since 2000.
+        width: of a cell, in microseconds.
+        week: the season's part of each cell of a week; one cell if there is no season.
+    """
+
+    level: float
+    at: int
+    slope: float
+    deviation: float
+    first: int
+    width: int
+    week: Floats
+
+    def level_at(self, at: int) -> float:
+        return self.level + self.slope * (at - self.at)
+
+    def season(self, at: Times, sign: int = 0) -> Floats:
+        """Return the season's part at some times.
+
+        A season is known to a cell: with a sign, the greatest (1) or least (-1) part of
+        the cells around each time.
+        """
+        if len(self.week) == 1:
+            return np.zeros(len(at))
+        place = (at - self.first) / self.width
+        middle = np.floor(place).astype(np.int64)
+        near = np.stack([self.week[(middle + shift) % len(self.week)] for shift in (-1, 0, 1)])
+        if sign:
+            return np.asarray(near.max(axis=0) if sign > 0 else near.min(axis=0))
+        # Between the middles of two cells, each of which is the mean of its samples.
+        ahead = place - middle - 0.5
+        other = np.where(ahead > 0, near[2], near[0])
+        return np.asarray(near[1] + (other - near[1]) * np.abs(ahead))
+
+
+def baseline(history: History) -> Baseline | None:
+    """Return the baseline of a metric; None for a counter, or if too little is known."""
+    shape = describe(history)
+    if shape.cells is None or shape.counter:
+        return None
+    slope = shape.slope
+    noise = shape.noise.deviation if shape.noise is not None else 0.0
+    return Baseline(
+        level=shape.usual,
+        at=int(shape.cells.at[-1]),
+        slope=slope.size / DAY if slope is not None and slope.end is None else 0.0,
+        deviation=max(noise, sample_noise(history)),
+        first=int(shape.cells.at[0]) // DAY * DAY,
+        width=shape.cells.width,
+        week=_week(shape),
+    )
+
+
+def _week(shape: Shape) -> Floats:
+    return shape.season.week if shape.season else np.zeros(1)
+
+
+class Baselines:
+    """The baselines of models, computed when they are needed and kept for an hour."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._known: dict[tuple[str, str], tuple[float, dict[str, Baseline]]] = {}
+
+    def of(self, account: str, model: str) -> Mapping[str, Baseline]:
+        """Return a model's baselines by metric, of the metrics that have one."""
+        _, found = self._known.get((account, model), (0.0, {}))
+        return found
+
+    def forget(self, account: str) -> None:
+        """Compute an account's baselines again before they are used."""
+        self._known = {which: kept for which, kept in self._known.items() if which[0] != account}
+
+    def lacking(self, account: str, models: Mapping[str, object]) -> list[str]:
+        """Return the models whose baselines are missing or old."""
+        least = time.monotonic() - RENEW_S
+        return [m for m in models if self._known.get((account, m), (-math.inf, {}))[0] < least]
+
+    async def renew(self, account: str, models: list[str], known: list[Rule]) -> None:
+        """Compute the baselines of some models that the known rules need."""
+        metrics = sorted({rule.metric for rule in known if rule.kind == "change" and rule.metric})
+        async with self.database.connection() as connection:
+            await connection.execute(ONE_SNAPSHOT)
+            cursor = await connection.execute(SERIES, [account, models, metrics])
+            rows = await cursor.fetchall()
+            histories = await _read(connection, [id for *_, id in rows])
+        found: dict[str, dict[str, Baseline]] = {model: {} for model in models}
+        for model, metric, id in rows:
+            if id in histories:
+                # A month's shape takes milliseconds, in which others are to be answered.
+                usual = await asyncio.to_thread(baseline, histories[id])
+                if usual is not None:
+                    found[model][metric] = usual
+        now = time.monotonic()
+        for model, baselines in found.items():
+            self._known.pop((account, model), None)
+            self._known[account, model] = now, baselines
+        while len(self._known) > MAX_MODELS:
+            del self._known[next(iter(self._known))]
+
+
+async def _read(connection: Connection, ids: list[int]) -> dict[int, History]:
+    if not ids:
+        return {}
+    found = await window.read(connection, ids, datetime.now(UTC) - WINDOW, summed=True)
+    return found.histories
