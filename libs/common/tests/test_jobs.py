@@ -98,8 +98,7 @@ async def test_a_dead_letter_keeps_the_payload_and_the_reason(queue, worker) -> 
     await queue.publish(SING, Song(line="la"), "cpu", "one#0")
     delivery = await take(worker)
     await delivery.dead_letter(worker, "too high\nfor anybody")
-    while await size_of(queue):  # the removal is not awaited
-        await asyncio.sleep(0.01)
+    assert await size_of(queue) == 0
     letter = await queue.js.get_last_msg(DEAD, "dead.choir.sing.cpu")
     assert Song.model_validate_json(letter.data).line == "la"
     assert letter.headers[REASON] == "too high for anybody"

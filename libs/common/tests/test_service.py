@@ -66,7 +66,7 @@ async def test_an_invalid_request_is_refused_without_repeating_its_values(
     caller: NatsBus, start_child
 ) -> None:
     await start_child().ready()
-    reply = await caller.request(SAY.subject, b'{"text": {"password": "hunter2"}}', 2)
+    reply = await caller.request(SAY.subject, b'{"text": {"password": "hunter2"}}', 30)
     error = ServiceError.from_wire(json.loads(reply.data))
     assert isinstance(error, InvalidRequest)
     assert error.details["fields"][0]["path"] == "text"
@@ -93,10 +93,10 @@ async def test_the_callers_deadline_ends_the_work(caller: NatsBus, start_child) 
     with pytest.raises(Unavailable):
         await caller.call(SAY, Say(text="x", seconds=4))
     current.set(Context())
-    stats = json.loads((await caller.request("$SRV.STATS.echo", b"", 2)).data)
+    stats = json.loads((await caller.request("$SRV.STATS.echo", b"", 30)).data)
     while not (endpoint := stats["endpoints"][0])["num_errors"]:
         await asyncio.sleep(0.05)
-        stats = json.loads((await caller.request("$SRV.STATS.echo", b"", 2)).data)
+        stats = json.loads((await caller.request("$SRV.STATS.echo", b"", 30)).data)
     assert endpoint["last_error"].startswith("503")
 
 
@@ -123,10 +123,10 @@ async def test_discovery_lists_the_service_its_endpoints_and_their_statistics(
 ) -> None:
     await start_child().ready()
     await caller.call(SAY, Say(text="x"))
-    ping = json.loads((await caller.request("$SRV.PING", b"", 2)).data)
+    ping = json.loads((await caller.request("$SRV.PING", b"", 30)).data)
     assert ping["type"] == "io.nats.micro.v1.ping_response"
-    info = json.loads((await caller.request(f"$SRV.INFO.echo.{ping['id']}", b"", 2)).data)
+    info = json.loads((await caller.request(f"$SRV.INFO.echo.{ping['id']}", b"", 30)).data)
     subjects = [endpoint["subject"] for endpoint in info["endpoints"]]
     assert subjects == [SAY.subject, SHOUT.subject]
-    stats = json.loads((await caller.request("$SRV.STATS.echo", b"", 2)).data)
+    stats = json.loads((await caller.request("$SRV.STATS.echo", b"", 30)).data)
     assert stats["endpoints"][0]["num_requests"] == 1

@@ -155,7 +155,7 @@ async def test_sizes_and_names_out_of_range_are_refused_by_name(
 ) -> None:
     body = {"modelId": "lilypad/tiny-text-classification", **fields}
     # Unvalidated, as some clients send it.
-    answer = await waiting_caller.bus.request(BENCHMARK.subject, orjson.dumps(body), 5)
+    answer = await waiting_caller.bus.request(BENCHMARK.subject, orjson.dumps(body), 30)
     error = ServiceError.from_wire(orjson.loads(answer.data))
     assert isinstance(error, InvalidRequest)
     assert error.details["fields"][0]["path"] == path

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from pydantic import Field, StringConstraints
 
-from common import postgres
+from common import logs, postgres
 from common.contracts import Input
 from common.errors import InvalidRequest
 from common.postgres import Connection, Database
@@ -258,4 +258,6 @@ async def print_link(email: str) -> int:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m gateway.recovery EMAIL")
+    # What is logged meanwhile goes to standard error: the output is the answer.
+    logs.configure("gateway")
     sys.exit(asyncio.run(print_link(sys.argv[1])))

@@ -19,7 +19,7 @@ from typing import Annotated
 import pyotp
 from pydantic import Field, StringConstraints
 
-from common import postgres
+from common import logs, postgres
 from common.contracts import Input, Message
 from common.encryption import Encryption
 from common.errors import Conflict, InvalidRequest, Unauthenticated
@@ -256,4 +256,5 @@ async def switch_off(email: str) -> int:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m gateway.second_factor EMAIL")
+    logs.configure("gateway")
     sys.exit(asyncio.run(switch_off(sys.argv[1])))

@@ -148,7 +148,7 @@ async def test_a_malformed_snapshot_on_the_bus_is_ignored(
     assert handlers.snapshots.shared
     for content in (b"", b"[]", b'[1, {"files": []}]', b"\xff"):
         subject = handlers.snapshots.shared.subject(CLASSIFIER, "main")
-        await connection.request(subject, content, 1)
+        await connection.request(subject, content, 30)
         assert await handlers.snapshots.shared.find(CLASSIFIER, "main") is None
     with hub.faults("status", status=503), pytest.raises(HubUnavailable):
         await generate(start())
