@@ -34,7 +34,7 @@ ANSWER = Module(
 
 
 def bare(port: int) -> None:
-    """A bare endpoint that validates the same body and gives the same answer."""
+    """Return a bare endpoint that validates the same body and gives the same answer."""
     app = FastAPI()
 
     @app.post("/v1/api/generate")

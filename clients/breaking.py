@@ -1,4 +1,4 @@
-"""Changes of v1 that would break a client of the last release.
+"""Detect changes of v1 that would break a client of the last release.
 
 `openapi-released.json` is the document of that release; copy `openapi.json` over it with each
 release. v2 is a beta and may change.
@@ -17,7 +17,7 @@ CODE = re.compile(r"^\| (\d{4}) \|", re.MULTILINE)
 
 
 class Comparison:
-    """Two documents, and where their references lead."""
+    """Two versions of the OpenAPI document, with their references resolved."""
 
     def __init__(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         self.before, self.after = before, after
@@ -139,7 +139,7 @@ class Comparison:
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """One sentence per breaking change; none where every client of `before` still works."""
+    """Return a sentence per breaking change; none if every client of `before` still works."""
     return sorted(set(Comparison(before, after).changes()))
 
 

@@ -1,4 +1,4 @@
-"""Write what the clients take from the gateway: `make clients`.
+"""Generate the clients' files from the gateway's OpenAPI document: `make clients`.
 
 The gateway's OpenAPI document, and from it the types and the table of operations of both
 clients; then the clients' own reference. Needs neither the network nor a running stack;
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def generated() -> dict[Path, str]:
-    """Path and content of every generated file."""
+    """Return the path and content of every generated file."""
     document = openapi()
     operations = list(_operations(document))
     files = {
@@ -101,12 +101,12 @@ def has_node() -> bool:
 
 
 def _node() -> str | None:
-    """The Node that set-up brings, else the machine's."""
+    """Return the `node` that set-up installed, or else the machine's."""
     return shutil.which("node", path=str(Path(sys.executable).parent)) or shutil.which("node")
 
 
 def openapi() -> dict[str, Any]:
-    """The document as the gateway serves it, but for the address of the server."""
+    """Return the document as the gateway serves it, except for the server's address."""
     from fastapi import FastAPI  # noqa: PLC0415  (a client's tests read this module without it)
 
     from gateway import documentation, routes  # noqa: PLC0415
@@ -126,7 +126,7 @@ def openapi() -> dict[str, Any]:
 
 
 def serialize(document: dict[str, Any]) -> str:
-    """One line per operation and per schema, so that a difference names what changed."""
+    """Encode with one line per operation and schema, so that a diff names what changed."""
     lines = ["{"]
     for name, value in document.items():
         if name in {"paths", "components"}:
@@ -147,7 +147,7 @@ def _compact(value: Any) -> str:
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per operation; the versions of the API share it."""
+    """Return one row per operation; the versions of the API share it."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for address, methods in document["paths"].items():
         version, path = address[1:3], address.removeprefix(address[:3] + "/api")
@@ -174,7 +174,7 @@ def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _reply(document: dict[str, Any], operation: dict[str, Any]) -> str | None:
-    """The name of the schema under `data`; None where there is none."""
+    """Return the name of the schema under `data`, or None."""
     for status in ("200", "201"):
         content = operation["responses"].get(status, {}).get("content", {})
         if "application/json" in content:
@@ -203,7 +203,7 @@ def _models(document: dict[str, Any], operations: list[dict[str, Any]]) -> str:
 
 
 def _params(document: dict[str, Any]) -> str:
-    """Keyword arguments of methods as Python names them; dictionaries in them as the API does."""
+    """Render params.py: keyword arguments in Python's spelling, nested keys in the API's."""
     schemas = document["components"]["schemas"]
     bodies = {
         content["schema"]["$ref"].rpartition("/")[2]
@@ -245,7 +245,7 @@ def _reachable(schemas: dict[str, Any], names: set[str]) -> set[str]:
 
 
 def _loosen(schema: Any) -> Any:
-    """The schema of an answer as a client should read it: later words are words too."""
+    """Relax an answer's schema for clients: an enumeration accepts values of later services."""
     if isinstance(schema, list):
         return [_loosen(item) for item in schema]
     if not isinstance(schema, dict):
@@ -279,7 +279,7 @@ def _generate(schemas: dict[str, Any], **options: Any) -> str:
 
 
 def _shorten(docstring: re.Match[str]) -> str:
-    """The docstring on one line instead of three, where it fits."""
+    """Put the docstring on one line instead of three, where it fits."""
     text = docstring[1]
     return docstring[0] if "\n" in text or len(text) > MAX_LINE - 10 else f'"""{text}"""'
 
@@ -330,7 +330,7 @@ def _operations_in_typescript(operations: list[dict[str, Any]]) -> str:
 
 
 def _typescript(document: dict[str, Any], operations: list[dict[str, Any]]) -> str:
-    """Types of bodies and answers; each operation once, and its errors are the client's."""
+    """Render schema.ts: each operation once, with its body and its good answers."""
     ids = {row["id"] for row in operations}
     paths: dict[str, Any] = {}
     for address, methods in copy.deepcopy(document["paths"]).items():

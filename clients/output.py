@@ -1,4 +1,4 @@
-"""The JSON Schemas of what `lilypad COMMAND --json` prints, out of the API's own."""
+"""JSON Schemas of the output of `lilypad COMMAND --json`, derived from the API's."""
 
 import json
 import re
@@ -83,7 +83,7 @@ def schemas(
     reachable: Callable[[dict[str, Any], set[str]], set[str]],
     loosen: Callable[[Any], Any],
 ) -> str:
-    """The file `schemas.json`: a property for each command."""
+    """Return the content of `schemas.json`: a property for each command."""
     named = re.findall(r"#/\$defs/(\w+)", json.dumps(COMMANDS))
     answers = document["components"]["schemas"]
     found = {name: loosen(answers[name]) for name in sorted(reachable(answers, set(named)))}

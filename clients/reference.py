@@ -1,4 +1,4 @@
-"""The clients' API reference, out of their docstrings: two pages of docs/reference.
+"""The clients' API reference, made from their docstrings: two pages of docs/reference.
 
 Read from the source, so that nothing need be imported, and each signature stands as it is written.
 """
@@ -56,7 +56,7 @@ class Section:
 
 
 def python(params: str) -> str:
-    """The page of the Python client. `params`: the module of that name, as it is about to be."""
+    """Render the Python client's page. `params` is the new content of params.py."""
     return _page(PYTHON_HEAD, chain(_python_sections(), _arguments(params)))
 
 
@@ -88,7 +88,7 @@ def _page(head: str, sections: Iterator[Section]) -> str:
 
 
 def _prose(docstring: str) -> str:
-    """A docstring's text, with its arguments as a list."""
+    """Return a docstring's text, with its arguments as a list."""
     text, *parts = PARTS.split(docstring)
     written = [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
     for title, lines in zip(parts[::2], parts[1::2], strict=True):
@@ -119,7 +119,7 @@ def _python_sections() -> Iterator[Section]:
 
 
 def _resources(owner: ast.ClassDef, prefix: str) -> Iterator[Section]:
-    """A section for each property of a class that holds operations."""
+    """Yield a section for each property of a class that holds operations."""
     for one in owner.body:
         if isinstance(one, ast.FunctionDef) and isinstance(one.returns, ast.Subscript):
             name = ast.unparse(one.returns.value)
@@ -168,7 +168,7 @@ def _tidy(annotation: str) -> str:
 
 
 def _attributes(owner: ast.ClassDef) -> Iterator[Entry]:
-    """Annotated fields of a class, each with the string below it."""
+    """Yield the annotated fields of a class, each with the string below it."""
     for one, after in zip(owner.body, [*owner.body[1:], None], strict=True):
         if isinstance(one, ast.AnnAssign) and not ast.unparse(one.target).startswith("_"):
             said = after.value if isinstance(after, ast.Expr) else None
@@ -192,7 +192,7 @@ def _errors() -> Section:
 
 
 def _arguments(params: str) -> Iterator[Section]:
-    """The keyword arguments that methods take as `**fields`."""
+    """Yield the keyword arguments that methods take as `**fields`."""
     tree = ast.parse(params)
     used = "".join(path.read_text() for path in PYTHON.glob("*.py"))
     for one in tree.body:

@@ -30,7 +30,7 @@ def test_the_javascript_client_passes_its_own(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_method_takes_a_signal() -> None:
+def test_every_javascript_method_takes_an_abort_signal() -> None:
     page = (JAVASCRIPT.parents[1] / "docs" / "reference" / "client-javascript.md").read_text()
     signatures = re.findall(r"```text\n(.+)\n```", page.partition("## Errors")[0])
     # `Subscription` holds one.

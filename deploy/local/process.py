@@ -33,10 +33,10 @@ class Report:
     """A listener for progress; this one ignores it."""
 
     def ready(self, part: str, seconds: float) -> None:
-        """A part is ready, this many seconds after its start."""
+        """Report that a part is ready, and after how many seconds."""
 
     def note(self, sentence: str) -> None:
-        """Something that the operator should know."""
+        """Report a fact that the operator should know."""
 
 
 @dataclass(frozen=True)

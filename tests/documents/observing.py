@@ -14,7 +14,7 @@ WORDS = {"by", "on", "ignoring", "without", "unless", "and", "or", "bool", "offs
 
 
 def queries() -> dict[str, str]:
-    """Every PromQL query of the dashboards and the rules, by its place."""
+    """Return every PromQL query of the dashboards and the rules, by its place."""
     found = {}
     for file in sorted((OBSERVE / "grafana").glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
@@ -36,6 +36,6 @@ def named(query: str) -> set[str]:
 
 
 def documented() -> set[str]:
-    """The metrics of the reference, as Prometheus names them."""
+    """Return the metrics of the reference, as Prometheus names them."""
     table = rows((ROOT / "docs" / "reference" / "metrics.md").read_text())
     return {name for row in table for name in codes(row[0])}

@@ -33,7 +33,7 @@ def test_every_module_that_the_design_names_exists() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The fragments that a page's headings have on GitHub."""
+    """Return the fragments that a page's headings have on GitHub."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 

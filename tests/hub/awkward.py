@@ -17,7 +17,7 @@ WEIGHTS = "model.safetensors"
 
 
 class Payload:
-    """What a malicious pickle holds: loading it creates the file `a-pickle-ran` here."""
+    """The content of a malicious pickle: loading it creates the file `a-pickle-ran` here."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (Path("a-pickle-ran"),)
@@ -51,7 +51,7 @@ def internal_attention(folder: Path) -> None:
 
 
 def hostile_names(folder: Path, labels: Sequence[str], names: Sequence[str]) -> None:
-    """A working classifier with hostile labels, and a file with each hostile name."""
+    """Make a working classifier with hostile labels, and a file with each hostile name."""
     bert_classifier(folder, labels)
     for name in names:
         (folder / name.replace("/", "_")).write_text("nothing\n")
@@ -63,7 +63,7 @@ def hostile_config(folder: Path, **fields: Any) -> None:
 
 
 def lying_header(folder: Path, lie: str) -> None:
-    """Weights with a header that does not hold: `huge`, `past-the-end`, `not-json`, `absurd`."""
+    """Make weights with an invalid header: `huge`, `past-the-end`, `not-json` or `absurd`."""
     bert_classifier(folder)
     absurd = {"w": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 8]}}
     (folder / WEIGHTS).write_bytes(
@@ -102,7 +102,7 @@ def altered(
     edits: Mapping[str, Mapping[str, Any]] = {},
     weights: str = "",
 ) -> None:
-    """What another maker makes, less files, with other fields in JSON files, with other weights.
+    """Make another maker's files, with files removed, JSON fields changed or weights replaced.
 
     `weights` names a function here that changes them.
     """
@@ -119,12 +119,12 @@ def altered(
 
 
 def headless(weights: dict[str, Any]) -> dict[str, Any]:
-    """Without what was trained for the task."""
+    """Make a model without the head that was trained for its task."""
     return {name: value for name, value in weights.items() if not name.startswith("classifier")}
 
 
 def packed(weights: dict[str, Any]) -> dict[str, Any]:
-    """Four bits a number, the way GPTQ writes them."""
+    """Make weights of four bits each, as GPTQ stores them."""
     changed = {}
     for name, value in weights.items():
         if not name.endswith("proj.weight"):
@@ -138,7 +138,7 @@ def packed(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def eighth(weights: dict[str, Any]) -> dict[str, Any]:
-    """Eight bits a number, as DeepSeek writes them."""
+    """Make weights of eight bits each, as DeepSeek stores them."""
     return {
         name: value.to(torch.float8_e4m3fn) if name.endswith("proj.weight") else value
         for name, value in weights.items()

@@ -1,4 +1,4 @@
-"""Which models the Hub has: one row each.
+"""The Hub's models: one row each.
 
 To add one: write a maker in `families` (or `awkward`) and add a row here, or in `misfits`.
 """

@@ -1,4 +1,4 @@
-"""What tests see and change behind the Hub's back: requests, faults, branches.
+"""The tests' view of the Hub: its requests, faults and branches.
 
 `GET /_log` lists requests, `DELETE /_log` forgets them. `POST /_faults` adds a fault and answers
 its number, `DELETE /_faults/<number>` takes it away, `DELETE /_faults` all of them.

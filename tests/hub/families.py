@@ -76,7 +76,7 @@ def bert_encoder(folder: Path) -> None:
 
 
 def sentence_transformer(folder: Path) -> None:
-    """A BERT encoder in the layout of the sentence-transformers library, with mean pooling."""
+    """Make a BERT encoder in the layout of sentence-transformers, with mean pooling."""
     bert_encoder(folder)
     modules = [
         ("", "sentence_transformers.models.Transformer"),
@@ -157,7 +157,7 @@ def bert_config(vocabulary: int, **more: Any) -> BertConfig:
 
 
 def word_piece_tokenizer() -> BertTokenizer:
-    """Every printable ASCII text has tokens: known words whole, the rest letter by letter."""
+    """Make a tokenizer for any printable ASCII: known words whole, the rest letter by letter."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = list(string.ascii_lowercase + string.digits)
     pieces = [
@@ -174,7 +174,7 @@ def word_piece_tokenizer() -> BertTokenizer:
 
 
 def byte_pair_tokenizer() -> GPT2Tokenizer:
-    """Every text has tokens: all 256 bytes, and merges that build the known words."""
+    """Make a tokenizer for any text: all 256 bytes, and merges that build the known words."""
     special = ["<s>", "</s>", "<pad>"]
     merges = dict.fromkeys(
         (piece[:end], piece[end])

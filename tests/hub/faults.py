@@ -1,4 +1,4 @@
-"""How the Hub fails on request: one function per mode.
+"""Faults of the Hub on request: one function per mode.
 
 ASGI cannot send half a header or too few bytes, so some modes write to uvicorn's transport itself.
 """

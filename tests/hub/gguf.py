@@ -1,4 +1,4 @@
-"""As much of the GGUF format (version 3) as a tiny file needs, written and read back."""
+"""The part of the GGUF format (version 3) that a tiny file needs: writing and reading."""
 
 import math
 import struct

@@ -51,7 +51,7 @@ WEIGHTS = "model.safetensors"
 
 
 def deberta(folder: Path) -> None:
-    """A DeBERTa v3: its vocabulary is spm.model alone."""
+    """Make a DeBERTa v3 whose vocabulary is spm.model alone."""
     pieces(folder / "spm.model", pad_id=0, bos_id=1, eos_id=2, unk_id=3)
     tokenizer(folder, "DebertaV2Tokenizer", do_lower_case=False, vocab_type="spm")
     config = DebertaV2Config(
@@ -66,7 +66,7 @@ def deberta(folder: Path) -> None:
 
 
 def xlm_roberta(folder: Path) -> None:
-    """An XLM-RoBERTa, whose mask is called <mask>, which no file of it says."""
+    """Make an XLM-RoBERTa; its mask token is <mask>, which none of its files says."""
     pieces(folder / "sentencepiece.bpe.model")
     write_json(folder / "tokenizer_config.json", {"model_max_length": CONTEXT})
     config = XLMRobertaConfig(vocab_size=300, max_position_embeddings=CONTEXT + 2, **TINY)
@@ -88,7 +88,7 @@ def albert(folder: Path) -> None:
 
 
 def llama(folder: Path) -> None:
-    """A Llama as tokenizer.model, in shards numbered with six digits, one left of another set."""
+    """Make a Llama with tokenizer.model, in shards of six digits, beside one stale shard."""
     pieces(folder / "tokenizer.model", model_type="bpe", byte_fallback=True, vocab_size=500)
     tokenizer(folder, "LlamaTokenizer", add_bos_token=True)
     LlamaForCausalLM(LlamaConfig(vocab_size=500, **TINY)).save_pretrained(folder)
@@ -115,7 +115,7 @@ def t5(folder: Path) -> None:
 
 
 def marian(folder: Path) -> None:
-    """An OPUS-MT: a vocabulary for both languages, and for each what splits it."""
+    """Make an OPUS-MT: one vocabulary for both languages, and a splitter for each."""
     for name in ("source.spm", "target.spm"):
         pieces(folder / name)
     vocabulary = {**words("</s>", "<unk>", *parts(folder / "source.spm"), "<pad>")}
@@ -133,7 +133,7 @@ def marian(folder: Path) -> None:
 
 
 def biogpt(folder: Path) -> None:
-    """A BioGPT: its words are split as Moses does."""
+    """Make a BioGPT, whose words are split as Moses does."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     ends = [f"{letter}</w>" for letter in letters]
     vocabulary = words("<s>", "<pad>", "</s>", "<unk>", *ends, *letters)
@@ -149,7 +149,7 @@ def biogpt(folder: Path) -> None:
 
 
 def whisper(folder: Path) -> None:
-    """A Whisper: letters, and after them the marks that its texts begin and end with."""
+    """Make a Whisper: letters, then the special tokens that its texts begin and end with."""
     vocabulary = byte_pair_tokenizer().get_vocab()
     known = {piece: vocabulary[piece] for piece in sorted(vocabulary, key=vocabulary.__getitem__)}
     write_json(folder / "vocab.json", known)
@@ -173,7 +173,7 @@ def whisper(folder: Path) -> None:
 
 
 def sentence_bert(folder: Path) -> None:
-    """A sentence transformer whose vocabulary is vocab.txt alone."""
+    """Make a sentence transformer whose vocabulary is vocab.txt alone."""
     sentence_transformer(folder)
     vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -182,7 +182,7 @@ def sentence_bert(folder: Path) -> None:
 
 
 def stable_diffusion(folder: Path) -> None:
-    """One with a second set of weights in half precision beside the first."""
+    """Make a Stable Diffusion with a second set of weights in half precision."""
     whole_stable_diffusion(folder)
     model = json.loads((folder / "tokenizer/tokenizer.json").read_text())["model"]
     (folder / "tokenizer/tokenizer.json").unlink()
@@ -194,7 +194,7 @@ def stable_diffusion(folder: Path) -> None:
 
 
 def shards(folder: Path, count: int, digits: int = 5) -> None:
-    """The weights in several files, with the index that says what is where."""
+    """Split the weights into several files, with an index of them."""
     weights = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
     names = sorted(weights)
@@ -209,7 +209,7 @@ def shards(folder: Path, count: int, digits: int = 5) -> None:
 
 
 def pieces(path: Path, **options: Any) -> None:
-    """A model of SentencePiece, made of the few words that all models here know."""
+    """Train a SentencePiece model on the few words that all models here know."""
     file = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([" ".join(WORDS)] * 20),

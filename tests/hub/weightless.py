@@ -19,10 +19,10 @@ def gguf_only(folder: Path) -> None:
 
 
 def policy(folder: Path) -> None:
-    """What stable-baselines3 pushes: an archive that only that library reads."""
+    """Make what stable-baselines3 pushes: an archive that only that library reads."""
     with ZipFile(folder / "policy.zip", "w") as archive:
         archive.writestr(ZipInfo("data"), json.dumps({"policy_class": "MlpPolicy"}))
 
 
 def card_only(folder: Path) -> None:
-    """Nothing but the card, which is there already."""
+    """Make nothing but the card, which is there already."""

@@ -68,7 +68,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def programs(page: Path) -> list[Block]:
-    """The page's programs in the order of their first blocks."""
+    """Return the page's programs in the order of their first blocks."""
     made: list[Block] = []
     for block in blocks(page):
         if block.language not in RUN or block.untested:

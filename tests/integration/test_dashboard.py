@@ -24,7 +24,7 @@ def window(stack: Stack, browser: Browser) -> Iterator[Person]:
 
 @pytest.fixture
 def stranger(window: Person) -> Iterator[Person]:
-    """Nobody yet, in the window that all tests share."""
+    """A person without an account, in the window that all tests share."""
     window.context.clear_cookies()
     window.page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
     yield window

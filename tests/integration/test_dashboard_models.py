@@ -228,7 +228,7 @@ def test_an_alert_appears_on_an_open_page_and_is_acknowledged(
 
 
 def propose(page: Page, price: str | re.Pattern[str]) -> None:
-    """Fill in what is to be measured, and see what it would cost and when it would start."""
+    """Fill in a benchmark's form, and wait for its expected start and cost."""
     page.goto("/dashboard/benchmarks")
     page.get_by_label("Model", exact=True).fill(f"https://huggingface.co/{MODEL}")
     page.get_by_label("Batch sizes").fill("1, 2")

@@ -53,7 +53,7 @@ def test_response_times_do_not_reveal_whether_an_address_has_an_account(
     gateways = [psutil.Process(generous_stack.processes[f"gateway-{n}"].pid) for n in (1, 2)]
 
     def cost() -> float:
-        """The gateways' processor time, which a busy machine does not lengthen."""
+        """Return the gateways' processor time, which a busy machine does not lengthen."""
         return sum(sum(gateway.cpu_times()[:2]) for gateway in gateways)
 
     def unknown() -> str:

@@ -66,7 +66,7 @@ def http(narrow: Stack) -> Iterator[httpx2.Client]:
 
 
 def under_way(stack: Stack) -> int:
-    """Requests that the edge has forwarded and that are not answered yet."""
+    """Return the number of requests that the edge has forwarded and that are not answered yet."""
     found = re.search(
         r"cluster.gateway.upstream_rq_active: (\d+)",
         stack.edge.admin("GET", "/stats?filter=^cluster.gateway.upstream_rq_active$"),

@@ -41,7 +41,7 @@ def other(stack: MonitoredStack) -> Iterator[Account]:
 
 
 def slope_of(times: list[datetime], values: list[float]) -> float | None:
-    """Slope per day by scipy, of means of up to 360 stretches of hours."""
+    """Return scipy's slope per day, of the means of up to 360 stretches of hours."""
     hours: dict[int, list[float]] = {}
     for time, value in zip(times, values, strict=True):
         hours.setdefault(int(time.timestamp() // 3_600), []).append(value)
@@ -103,7 +103,7 @@ def test_statistics_are_those_of_numpy_and_all_plots_show_the_same(
     assert min(columns["minimum"]) == min(values)
 
 
-def test_a_window_without_samples_is_nulls(account: Account) -> None:
+def test_a_window_without_samples_has_null_figures(account: Account) -> None:
     assert record(account, timestamp=at(days=40), metrics={"latency": 5.0}).status_code == 200
     data = monitor(account)
     for name in ("throughput", "latency", "costs"):
@@ -162,7 +162,7 @@ def recorded(account: Account, value: Any, metric: str = "latency", days: int = 
 
 
 def in_the_week(hours: int, ago: int) -> int:
-    """Return how long ago so many hours ended that are on no weekend: `ago`, or some days more.
+    """Return `ago`, or some days more, so that the hours before it are on no weekend.
 
     With one weekend only, what happens on it may be what happens on each.
     """
@@ -230,7 +230,7 @@ def test_a_lasting_regression_is_reported_with_its_begin(account: Account) -> No
 
 def test_the_rules_that_need_no_set_up_raise_and_recover(account: Account) -> None:
     def usual_then(metrics: dict[str, float], changed: dict[str, float]) -> list[dict[str, Any]]:
-        """An hour with a record a minute, whose last six differ."""
+        """Return an hour of records, one a minute, of which the last six differ."""
         noise = random.Random(3)
         return [
             {

@@ -177,7 +177,7 @@ def test_a_database_that_hangs_is_a_503_in_time_and_nothing_is_acknowledged(
 
 @contextlib.contextmanager
 def stopped(stack: MonitoredStack) -> Iterator[None]:
-    """The services' server accepts connections and never answers."""
+    """Suspend the services' server: it accepts connections and never answers."""
     server = psutil.Process(stack.processes["postgres"].pid)
     server.suspend()  # first, so that it starts no more children
     processes = [server, *server.children(recursive=True)]
@@ -209,7 +209,7 @@ def test_a_hanging_database_server_is_a_503_in_time(
 
 @contextlib.contextmanager
 def full(stack: MonitoredStack) -> Iterator[None]:
-    """Every write of a sample fails as on a full disk."""
+    """Make every write of a sample fail as on a full disk."""
     stack.query(
         "create function is_full() returns trigger language plpgsql as $$ begin"
         " raise exception 'could not extend file: No space left on device'"
@@ -239,7 +239,7 @@ def test_a_full_database_is_a_503_and_can_still_be_read(
 
 @contextlib.contextmanager
 def connections(stack: MonitoredStack, most: int) -> Iterator[None]:
-    """The server refuses more connections with the error for too many."""
+    """Make the server refuse more connections with the error for too many."""
     stack.administer(f"alter role {stack.role} connection limit {most}")
     stack.end_connections()
     try:

@@ -11,7 +11,7 @@ from local.stack import Stack
 
 
 def scraped(text: str) -> set[str]:
-    """The names of the metrics, also of those without a sample yet."""
+    """Return the names of the metrics, also of those without a sample yet."""
     return {*re.findall(r"^# TYPE (\S+)", text, flags=re.MULTILINE)}
 
 

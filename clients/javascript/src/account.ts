@@ -17,7 +17,7 @@ export class Account {
     return this.connection.call('register', { body: { email, password }, ...options });
   }
 
-  /** Look at the account. */
+  /** Return the account. */
   get(options: CallOptions = {}): Call<types.AccountFacts> {
     return this.connection.call('get_account', options);
   }
@@ -106,7 +106,7 @@ export class Account {
 export class Keys {
   constructor(private readonly connection: Connection) {}
 
-  /** Yield what was asked with each key on each day; takes an API key. */
+  /** Yield the requests of each key on each day; needs an API key. */
   async *usage({
     days,
     pageSize = 100,
@@ -131,7 +131,7 @@ export class Keys {
     return this.connection.call('list_keys', options);
   }
 
-  /** Look at a key. */
+  /** Return a key. */
   get(id: string, options: CallOptions = {}): Call<types.Key> {
     return this.connection.call('get_key', { path: { key_id: id }, ...options });
   }

@@ -4,7 +4,7 @@ import type { Connection } from './connection.ts';
 import type { Data, CallOptions } from './request.ts';
 import type { Alert, NewRule, Rule, RuleChange } from './types.ts';
 
-/** What was raised, and what is still open. */
+/** The account's alerts, open and recovered. */
 export class Alerts {
   readonly rules: AlertRules;
 
@@ -52,7 +52,7 @@ export class AlertRules {
     return this.connection.call('change_rule', { path: { rule_id: id }, body: change, ...options });
   }
 
-  /** Remove a rule; the alerts that it has open end. */
+  /** Remove a rule; its open alerts end. */
   remove(id: string, options: CallOptions = {}): Call<void> {
     return this.connection.call('remove_rule', { path: { rule_id: id }, ...options });
   }

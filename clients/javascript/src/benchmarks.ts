@@ -26,7 +26,7 @@ export class Benchmarks {
     return waitAlone(job, { signal, waitTimeoutMs });
   }
 
-  /** Look at a run as it is now. */
+  /** Return a run in its present state. */
   get(id: string, options: CallOptions = {}): Call<Run> {
     return this.connection.call('get_benchmark', { path: { id }, ...options });
   }
@@ -45,7 +45,7 @@ export class Benchmarks {
     }
   }
 
-  /** End a run; one that is over stays as it is. */
+  /** Cancel a run; a finished run stays as it is. */
   cancel(id: string, options: CallOptions = {}): Call<Run> {
     return this.connection.call('cancel_benchmark', { path: { id }, ...options });
   }
@@ -90,7 +90,7 @@ class RunWork implements Work<Run> {
   }
 }
 
-/** The error of a failed job, as the service would have answered it. */
+/** A failed job's error, with the code that the service would answer. */
 export function failed(failure: Failure, id: string): Error {
   const { code, message, status, reason } = failure;
   return statusError({ code, message, status, details: { reason, id } });

@@ -9,7 +9,7 @@ export interface RawResponse<T> {
   data: T;
 }
 
-/** A promise of the result; `withResponse()` is one of the answer that it came in. */
+/** A promise of the result; `withResponse()` promises the status and headers as well. */
 export class Call<T> implements Promise<T> {
   readonly [Symbol.toStringTag] = 'Call';
 

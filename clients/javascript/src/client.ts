@@ -35,7 +35,7 @@ export class LilypadClient {
     this.keys = new Keys(connection);
   }
 
-  /** What the last answer said of the rate limit; undefined before the first. */
+  /** The rate limit in the last answer; undefined before the first answer. */
   get lastRateLimit(): RateLimit | undefined {
     return this.connection.lastRateLimit;
   }

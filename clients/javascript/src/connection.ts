@@ -10,23 +10,23 @@ const DEFAULT_TIMEOUT_MS = 60_000;
 const DEFAULT_RETRIES = 2;
 
 export interface ClientOptions {
-  /** As shown when it was made; else the variable LILYPAD_API_KEY. */
+  /** The API key; by default the variable LILYPAD_API_KEY. */
   apiKey?: string | undefined;
-  /** Where the service is; else LILYPAD_BASE_URL, else this machine. */
+  /** The service's address; by default LILYPAD_BASE_URL, or else this machine. */
   baseUrl?: string | undefined;
-  /** For `account` and `keys` alone; `code` of a second factor, which one call uses up. */
+  /** Needed by `account` and `keys` alone; `code` is a second factor's, valid for one call. */
   account?: Login | undefined;
-  /** How long a call may take, all its attempts together; 60,000. */
+  /** Deadline of a call, all its attempts together; by default 60,000. */
   timeoutMs?: number | undefined;
-  /** How often a call is tried again where that is safe; 2; 0: never. */
+  /** Retries of a call where they are safe; by default 2. */
   maxRetries?: number | undefined;
-  /** Take a key or a password in a browser, where everyone who opens the page can read it. */
+  /** Accept a key or password in a browser, where everyone who opens the page can read it. */
   allowBrowser?: boolean | undefined;
-  /** In place of the global `fetch`. */
+  /** A replacement for the global `fetch`. */
   fetch?: Fetch | undefined;
 }
 
-/** What the last answer said of the limit that is nearest to being reached. */
+/** The rate limit nearest to being reached, from the last answer. */
 export interface RateLimit {
   limit: number;
   remaining: number;
@@ -104,7 +104,7 @@ export class Connection {
     return new Connection(url.replace(/\/+$/, ''), credentials, start, 'v1', fetch, {});
   }
 
-  /** The same service, rate limit and retry budget, with other options. */
+  /** Return a connection that shares rate limit and retry budget, with other options. */
   with(changes: { version?: Version; timeoutMs?: number; maxRetries?: number }): Connection {
     return new Connection(
       this.baseUrl,
@@ -116,7 +116,7 @@ export class Connection {
     );
   }
 
-  /** One request of an operation; its body is fixed now. */
+  /** Send one request of an operation; its body is fixed now. */
   call<N extends Name>(name: N, parts: Parts = {}): Call<Data<N>> {
     return Call.of(() => this.send(name, parts), (reply) => this.parse<N>(reply));
   }

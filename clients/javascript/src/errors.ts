@@ -23,7 +23,7 @@
  * A call that its own AbortSignal ends rejects with the signal's reason, as `fetch` does.
  */
 
-/** `advice` is what to do next. */
+/** The base class of all errors; `advice` says what to do next. */
 export class LilypadError extends Error {
   readonly advice: string = 'change what the message names, then call again';
 
@@ -50,15 +50,15 @@ export class ArchiveError extends LilypadError {
 
 export interface Refusal {
   message: string;
-  /** Of HTTP. */
+  /** The HTTP status. */
   status: number;
-  /** Of the API; 0 where the answer is not the API's. */
+  /** The API's code; 0 if the answer is not the API's. */
   code: number;
   details: Record<string, unknown>;
-  /** Finds the request in the service's logs; quote it to its operators. */
+  /** The id of the request in the service's logs; quote it to its operators. */
   requestId: string;
   headers: Headers;
-  /** How long the service asked to wait, if it did. */
+  /** The wait that the service asked for, if it did. */
   retryAfterMs: number | undefined;
 }
 

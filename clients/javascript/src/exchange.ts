@@ -21,7 +21,7 @@ export class Lost extends Error {
   }
 }
 
-/** Node's errors before a request is sent. In a browser it is unknown, so it counts as sent. */
+/** Node's errors before a request is sent; in a browser every failed request counts as sent. */
 const UNSENT = new Set([
   'ECONNREFUSED',
   'ENOTFOUND',

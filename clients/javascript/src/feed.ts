@@ -3,7 +3,7 @@ import { io, type Socket } from 'socket.io-client';
 import type { LilypadClient } from './client.ts';
 import { ConnectionError, LilypadError, statusError } from './errors.ts';
 
-/** What was recorded of a model at one moment. */
+/** The values recorded of a model at one moment. */
 export interface MetricUpdate {
   modelId: string;
   timestamp: string;
@@ -35,7 +35,7 @@ type Event =
 const MAX_WAITING = 10_000;
 /** A dependency is unavailable; every other refusal is permanent. */
 export const UNAVAILABLE = 5003;
-/** Pause before a connection is tried again that the service could not serve. */
+/** Pause before the client reconnects after the service was unavailable. */
 const AGAIN_MS = 1_000;
 
 export class Feed {

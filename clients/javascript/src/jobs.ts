@@ -4,7 +4,7 @@ import { pause } from './pause.ts';
 import type { CallOptions } from './request.ts';
 
 const OVER = new Set(['succeeded', 'failed', 'canceled']);
-/** How long the service may hold an answer, and how much longer the client waits for it. */
+/** The time for which the service may hold an answer, and the client's margin on top. */
 const HOLD_S = 50;
 const GRACE_MS = 10_000;
 /** Pauses between two polls of a job, which grow, since long jobs change slowly. */
@@ -24,11 +24,11 @@ export interface Work<T> {
 export interface WaitOptions {
   /** Ends the wait and leaves the job alone. */
   signal?: AbortSignal | undefined;
-  /** After this the job is canceled; left out: as long as it takes. */
+  /** Time after which the job is canceled; by default it is never canceled. */
   waitTimeoutMs?: number | undefined;
 }
 
-/** Wait for a job whose id no one else has: an aborted signal cancels it. */
+/** Wait for a job that only this call knows: an aborted signal cancels it. */
 export async function waitAlone<T>(job: Job<T>, { signal, waitTimeoutMs }: WaitOptions): Promise<T> {
   try {
     return await job.wait({ signal, waitTimeoutMs });
@@ -40,14 +40,14 @@ export async function waitAlone<T>(job: Job<T>, { signal, waitTimeoutMs }: WaitO
 
 /** A job that the service works on, whether or not anybody waits for it. */
 export class Job<T> {
-  /** `latest` is what the job was when it was last looked at. */
+  /** `latest` is the job's state when it was last fetched. */
   constructor(
     private readonly work: Work<T>,
     readonly id: string,
     public latest: T,
   ) {}
 
-  /** `queued`, `running`, `succeeded`, `failed` or `canceled`, when last looked at. */
+  /** `queued`, `running`, `succeeded`, `failed` or `canceled`, when last fetched. */
   get state(): string {
     return this.work.state(this.latest);
   }
@@ -56,13 +56,13 @@ export class Job<T> {
     return OVER.has(this.state);
   }
 
-  /** Look at the job as it is now. */
+  /** Fetch the job's present state. */
   async refresh(options: CallOptions = {}): Promise<T> {
     this.latest = await this.work.get(this.id, options);
     return this.latest;
   }
 
-  /** End the job; one that is over stays as it is. */
+  /** Cancel the job; a finished job stays as it is. */
   async cancel(options: CallOptions = {}): Promise<T> {
     this.latest = await this.work.cancel(this.id, options);
     return this.latest;
@@ -101,7 +101,7 @@ export class Job<T> {
     return this.latest;
   }
 
-  /** Yield the job each time it has changed, last when it is over. */
+  /** Yield the job after each change, last when it has finished. */
   async *progress({ signal }: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<T> {
     let shown = '';
     for (let pauseMs = FIRST_LOOK_MS; ; ) {

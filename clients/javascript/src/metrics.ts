@@ -1,4 +1,4 @@
-/** What models do in use: recorded, summarised, read back. */
+/** Metrics of models in use: recorded, summarised, read back. */
 import type { Call } from './call.ts';
 import type { Connection } from './connection.ts';
 import type { CallOptions, Data } from './request.ts';
@@ -42,7 +42,7 @@ export class Metrics {
     return this.connection.call('record_many', { body: { records }, ...options });
   }
 
-  /** Look at how much the account stores, and how much it may. */
+  /** Return the storage that the account uses, and its limits. */
   storage(options: CallOptions = {}): Call<Data<'get_storage'>> {
     return this.connection.call('get_storage', options);
   }
@@ -79,7 +79,7 @@ export class Metrics {
     }
   }
 
-  /** Delete wrong samples, of one metric or of all; statistics are those of the others at once. */
+  /** Delete wrong samples, of one metric or of all; statistics cover only the others from then on. */
   deleteSamples({
     modelId,
     metric,

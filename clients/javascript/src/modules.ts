@@ -41,12 +41,12 @@ export class Modules {
     return new Job(new VerificationWork(this.connection), verification(module).id, module);
   }
 
-  /** Look at a module that was generated with `verify`. */
+  /** Return a module that was generated with `verify`. */
   getVerification(id: string, options: CallOptions = {}): Call<Module> {
     return this.connection.call('get_verification', { path: { id }, ...options });
   }
 
-  /** End the run of a module; its files stay. */
+  /** Cancel the run of a module; its files stay. */
   cancelVerification(id: string, options: CallOptions = {}): Call<Module> {
     return this.connection.call('cancel_verification', { path: { id }, ...options });
   }
@@ -65,7 +65,7 @@ export class Modules {
     }
   }
 
-  /** Make a module of the list again: from the same commit, with the same options. */
+  /** Generate a listed module again: from the same commit, with the same options. */
   again(generation: Generation, options: CallOptions = {}): Call<Module> {
     return this.connection.call('generate', { body: generation.request, ...options });
   }

@@ -1,4 +1,4 @@
-/** Metrics and alerts as they happen, over Socket.IO; nothing is left out when a connection breaks. */
+/** Metrics and alerts as they happen, over Socket.IO; nothing is lost when a connection breaks. */
 import type { LilypadClient } from './client.ts';
 import { pause } from './pause.ts';
 import { AlertLog } from './alert-log.ts';
@@ -15,7 +15,7 @@ export interface Subscription {
   signal?: AbortSignal | undefined;
 }
 
-/** Pause before a subscription is retried that the service could not serve. */
+/** Pause before the client subscribes again after the service was unavailable. */
 const AGAIN_MS = 1_000;
 
 /** Yield a model's updates from now on, or from `since`; end by `break` or the signal. */

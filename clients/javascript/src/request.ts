@@ -11,7 +11,7 @@ export interface Operation {
   method: string;
   /** Below `/<version>/api`, with its parameters in braces. */
   path: string;
-  /** What the caller needs: an API key, the account's password, or nothing. */
+  /** The credentials that the caller needs: an API key, the account's password, or none. */
   credentials: 'key' | 'account' | null;
   /** Whether it takes an `Idempotency-Key`. */
   idempotent: boolean;
@@ -34,7 +34,7 @@ export interface CallOptions {
   signal?: AbortSignal | undefined;
   /** The deadline of all attempts together. */
   timeoutMs?: number | undefined;
-  /** Of your own, so that a program that starts over does it once; only where the API takes one. */
+  /** Your own key, so that a restarted program repeats nothing; only where the API takes one. */
   idempotencyKey?: string | undefined;
 }
 
@@ -48,7 +48,7 @@ export interface Parts extends CallOptions {
 /** A request whose body and `Idempotency-Key` are fixed before its first attempt. */
 export interface Request {
   operation: Operation;
-  /** With the query. */
+  /** The path, with the query. */
   path: string;
   headers: Record<string, string>;
   body: string | undefined;
@@ -82,7 +82,7 @@ export function build(name: Name, parts: Parts): Request {
   };
 }
 
-/** Unlike `randomUUID`, also in pages opened over plain http. */
+/** Make a random UUID, also in pages opened over plain http, where `randomUUID` is missing. */
 function unique(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

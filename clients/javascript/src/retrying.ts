@@ -26,7 +26,7 @@ export class Budget {
     this.tokens = Math.min(this.tokens + 1, MAX_RETRY_TOKENS);
   }
 
-  /** Whether a retry is left. */
+  /** Take a retry; return whether one was left. */
   spend(): boolean {
     if (this.tokens < TOKENS_PER_RETRY) return false;
     this.tokens -= TOKENS_PER_RETRY;

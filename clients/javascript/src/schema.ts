@@ -1193,7 +1193,7 @@ export interface components {
         };
         /**
          * Check
-         * @description One thing that was looked at before the files were handed out.
+         * @description A check of the module's files before they were returned, and its outcome.
          */
         Check: {
             /**
@@ -2836,7 +2836,7 @@ export interface components {
         };
         /**
          * Recorded
-         * @description Committed, and visible to the next request.
+         * @description Confirmation that the samples are committed, and visible to the next request.
          */
         Recorded: {
             /**
@@ -2884,7 +2884,7 @@ export interface components {
         };
         /**
          * RecordedSamples
-         * @description One page, oldest first.
+         * @description A page of samples, oldest first.
          */
         RecordedSamples: {
             /**
@@ -3241,7 +3241,7 @@ export interface components {
         };
         /**
          * SamplesDeleted
-         * @description Deleted, and in no answer any more.
+         * @description Confirmation that samples were deleted; no later answer contains them.
          */
         SamplesDeleted: {
             /**

@@ -1,4 +1,4 @@
-/** Webhooks: addresses that are told what happened, and what was posted to them. */
+/** Webhooks: addresses that receive events, and the deliveries to them. */
 import type { Call } from './call.ts';
 import type { Connection } from './connection.ts';
 import type { CallOptions, Data } from './request.ts';
@@ -37,7 +37,7 @@ export class Webhooks {
     return this.connection.call('rotate_secret', { path: { webhook_id: id }, ...options });
   }
 
-  /** Post an event of type `test`, and return what came of it. */
+  /** Post an event of type `test`, and return the outcome. */
   test(id: string, options: CallOptions = {}): Call<Delivery> {
     return this.connection.call('try_webhook', { path: { webhook_id: id }, ...options });
   }

@@ -27,7 +27,7 @@ afterEach(() => {
   service.stop();
 });
 
-test('a module is its files and what is known of its model', async () => {
+test('a module maps its files and names its model', async () => {
   service.answer(MODULE);
   const request = { modelUrl: 'a/b', options: { batchSize: 4 }, revision: 'v1' };
   const module = await client.generateModule(request);
@@ -83,18 +83,18 @@ test.each(['<h1>hello</h1>', '{}', '{"data": null}', '[1]'])(
   },
 );
 
-test('an absent service is a connection error', async () => {
+test('a missing service is a connection error', async () => {
   const lost = new LilypadClient({ apiKey: 'k', baseUrl: 'http://127.0.0.1:9', maxRetries: 0 });
   await expect(lost.getMetrics({ modelId: 'a/b' })).rejects.toThrow(ConnectionError);
 });
 
-test('a key is not sent on to where a redirect points', async () => {
+test('a key is not sent to the target of a redirect', async () => {
   service.answers.push({ status: 307, headers: { Location: `${service.url}/elsewhere` } });
   await expect(client.getMetrics({ modelId: 'a/b' })).rejects.toThrow(/baseUrl/);
   expect(service.asked).toHaveLength(1);
 });
 
-test('a call is over at its deadline', async () => {
+test('a call ends at its deadline', async () => {
   service.answers.push({ hang: true });
   const call = client.getMetrics({ modelId: 'a/b' }, { timeoutMs: 50 });
   await expect(call).rejects.toThrow(lilypad.TimeoutError);
@@ -112,7 +112,7 @@ test('an aborted signal ends a call, its pauses included, with its reason', asyn
   await expect(waiting).rejects.toThrow(/aborted/);
 });
 
-test('a download is whole or an error', async () => {
+test('a download is complete or an error', async () => {
   const body = Buffer.from('PK\u0001\u0002 archive');
   const headers = { ETag: `"${createHash('sha256').update(body).digest('hex')}"` };
   service.answers.push({ body, headers }, { body: body.subarray(1), headers });
@@ -120,7 +120,7 @@ test('a download is whole or an error', async () => {
   await expect(client.download({ modelUrl: 'a/b' })).rejects.toThrow(lilypad.ArchiveError);
 });
 
-test('a run is waited for and shows its progress', async () => {
+test('a run can be awaited and shows its progress', async () => {
   service.answer(RUN, { status: 202 });
   service.answer({ ...RUN, state: 'running' });
   service.answer(OVER);
@@ -133,7 +133,7 @@ test('a run is waited for and shows its progress', async () => {
   expect(JSON.parse(service.asked[0]?.body ?? '')).toEqual({ modelId: 'a/b', batchSizes: [1, 2] });
 });
 
-test('a run that is canceled meanwhile is shown so', async () => {
+test('a run canceled during the wait is reported as canceled', async () => {
   service.answer(RUN, { status: 202 });
   service.answer({ ...RUN, state: 'canceled' });
   const job = await client.benchmarks.start({ modelId: 'a/b' });
@@ -194,7 +194,7 @@ test('a list is an iterator over all pages', async () => {
   expect(service.asked[1]?.path).toBe('/v1/api/benchmark?limit=2&before=bench_1');
 });
 
-test('the answer and its rate limit can be had, after a refusal too', async () => {
+test('the answer and its rate limit are available after a refusal too', async () => {
   const headers = { 'X-RateLimit-Limit': '5', 'X-RateLimit-Remaining': '4', 'X-RateLimit-Reset': '3' };
   service.answer({ statistics: {} }, { headers });
   const answer = await client.getMetrics({ modelId: 'a/b' }).withResponse();
@@ -212,14 +212,14 @@ test('a copy of the client shares its rate limit', async () => {
   expect(client.lastRateLimit?.remaining).toBe(4);
 });
 
-test('the beta is opted in to', async () => {
+test('the beta is opt-in', async () => {
   service.answer(MODULE);
   await client.beta.generateModule({ modelUrl: 'a/b' });
   expect(service.asked[0]?.path).toBe('/v2/api/generate');
   expect(service.asked[0]?.headers['x-lilypad-beta']).toBe('v2');
 });
 
-test("keys are made with the account's password", async () => {
+test("keys are created with the account's password", async () => {
   service.refuse(401, 2001);
   const account = { email: 'ä@b.c', password: 'secret' };
   const owner = new LilypadClient({ baseUrl: service.url, account });
@@ -229,7 +229,7 @@ test("keys are made with the account's password", async () => {
   await expect(client.keys.list()).rejects.toThrow(/account/);
 });
 
-test("a code of the second factor goes with the account's password", async () => {
+test("a code of the second factor is sent with the account's password", async () => {
   service.answer({ keys: [] });
   const account = { email: 'a@b.c', password: 'secret', code: '123456' };
   await new LilypadClient({ baseUrl: service.url, account }).keys.list();
@@ -254,7 +254,7 @@ test.each([Infinity, 2 ** 31])('a deadline of %d ms is waited for', async (timeo
   await expect(patient.getMetrics({ modelId: 'a/b' })).resolves.toEqual({ statistics: {} });
 });
 
-test('a page opened over plain http makes idempotency keys too', async () => {
+test('idempotency keys are made in a page opened over plain http too', async () => {
   vi.stubGlobal('crypto', { getRandomValues: crypto.getRandomValues.bind(crypto) });
   service.answer({ status: 'success' });
   await client.metrics.record({ modelId: 'a/b', metrics: { latency: 1 } });
@@ -265,14 +265,14 @@ test.each(['ftp://x', 'http://', 'https://[::1', 'http://a:99999'])('the address
   expect(() => new LilypadClient({ apiKey: 'k', baseUrl })).toThrow(/baseUrl/);
 });
 
-test('without a key it says which variable to set', () => {
+test('an error without a key names the variable to set', () => {
   vi.stubEnv('LILYPAD_API_KEY', '');
   expect(() => new LilypadClient()).toThrow(/LILYPAD_API_KEY/);
   vi.stubEnv('LILYPAD_API_KEY', 'k');
   expect(new LilypadClient()).toBeInstanceOf(LilypadClient);
 });
 
-test('a key in a browser is refused unless it is meant', () => {
+test('a key in a browser is refused unless it is explicitly allowed', () => {
   vi.stubGlobal('document', {});
   expect(() => new LilypadClient({ apiKey: 'k' })).toThrow(LilypadError);
   expect(new LilypadClient({ apiKey: 'k', allowBrowser: true })).toBeInstanceOf(LilypadClient);

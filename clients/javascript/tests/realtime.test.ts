@@ -28,7 +28,7 @@ vi.mock('../src/feed.ts', () => ({
   },
 }));
 
-test('an update says whether earlier ones were left out', async () => {
+test('an update states whether earlier ones were skipped', async () => {
   const client = new LilypadClient({ apiKey: 'k' });
   const found = [];
   for await (const update of subscribeMetrics(client, { modelId: 'a/b', since: 'c0' })) {

@@ -29,7 +29,7 @@ class Account(Resource[Mode]):
 
     @operation
     def get(self) -> Flow[types.AccountFacts]:
-        """Look at the account."""
+        """Return the account."""
         return self._call(operations.GET_ACCOUNT)
 
     @operation
@@ -113,7 +113,7 @@ class Keys(Resource[Mode]):
 
     @stream
     def usage(self, days: int = 30, page_size: int = 100) -> Items[types.KeyUsage]:
-        """Yield what was asked with each key on each day; takes an API key."""
+        """Yield the requests of each key on each day; needs an API key."""
         return self._each(operations.LIST_USAGE, "usage", days=days, limit=page_size)
 
     @operation
@@ -137,7 +137,7 @@ class Keys(Resource[Mode]):
 
     @operation
     def get(self, id: str) -> Flow[types.Key]:
-        """Look at a key."""
+        """Return a key."""
         return self._call(operations.GET_KEY, key_id=id)
 
     @operation

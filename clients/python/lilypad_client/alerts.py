@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Alerts(Resource[Mode]):
-    """What was raised, and what is still open."""
+    """The account's alerts, open and recovered."""
 
     @cached_property
     def rules(self) -> AlertRules[Mode]:
@@ -64,5 +64,5 @@ class AlertRules(Resource[Mode]):
 
     @operation
     def remove(self, id: str) -> Flow[None]:
-        """Remove a rule; the alerts that it has open are over."""
+        """Remove a rule; its open alerts end."""
         return self._call(operations.REMOVE_RULE, rule_id=id)

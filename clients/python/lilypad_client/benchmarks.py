@@ -47,7 +47,7 @@ class Benchmarks(Resource[Mode]):
 
     @operation
     def get(self, id: str) -> Flow[types.Run]:
-        """Look at a run as it is now."""
+        """Return a run in its present state."""
         return self._call(operations.GET_BENCHMARK, id=id)
 
     @stream
@@ -57,7 +57,7 @@ class Benchmarks(Resource[Mode]):
 
     @operation
     def cancel(self, id: str) -> Flow[types.Run]:
-        """End a run; one that is over stays as it is."""
+        """Cancel a run; a finished run stays as it is."""
         return self._call(operations.CANCEL_BENCHMARK, id=id)
 
     @operation
@@ -70,7 +70,7 @@ class Benchmarks(Resource[Mode]):
 
 
 class RunWork(Resource[Any]):
-    """Looks up runs for their handles."""
+    """Operations on runs, for their handles."""
 
     def get(self, id: str, hold_s: int) -> Flow[types.Run]:
         return self._call(
@@ -114,7 +114,7 @@ def run(
 
 
 def raise_failure(failure: types.Failure, id: str) -> None:
-    """Raise what a job failed with, as the service would have answered it."""
+    """Raise a failed job's error, with the code that the service would answer."""
     raise APIStatusError.by_code.get(failure.code, APIStatusError)(
         failure.message,
         status_code=failure.status,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Client(Resource[Mode]):
-    """What all clients have, written once."""
+    """Methods and options that all clients share."""
 
     @cached_property
     def modules(self) -> Modules[Mode]:
@@ -66,12 +66,12 @@ class Client(Resource[Mode]):
 
     @property
     def base_url(self) -> str:
-        """Address of the service."""
+        """The address of the service."""
         return self._connection.base_url
 
     @property
     def last_rate_limit(self) -> RateLimit | None:
-        """What the last answer said of the rate limit; None before the first."""
+        """The rate limit in the last answer; None before the first answer."""
         return self._connection.last_rate_limit
 
     @property
@@ -80,7 +80,7 @@ class Client(Resource[Mode]):
         return self._with(version="v2")
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
-        """The same client with another deadline per call (seconds), or number of retries."""
+        """Return the same client with another deadline per call (seconds), or number of retries."""
         old = self._connection.policy
         new = _policy(
             old.timeout_s if timeout is None else timeout,
@@ -205,7 +205,7 @@ class LilypadClient(Client[Sync]):
         *,
         since: datetime | str | None = None,
     ) -> Iterator[MetricUpdate]:
-        """Yield a model's updates as they are recorded; reconnects, and leaves nothing out.
+        """Yield a model's updates as they are recorded; reconnects without losing any.
 
         Args:
             model_id: as it is recorded; one that was never recorded may be followed too.
@@ -297,8 +297,8 @@ class AsyncLilypadClient(Client[Async]):
 
 
 class RawLilypadClient(Client[Raw]):
-    """Made by `LilypadClient.with_raw_response`."""
+    """A client whose methods return raw responses, made by `LilypadClient.with_raw_response`."""
 
 
 class AsyncRawLilypadClient(Client[AsyncRaw]):
-    """Made by `AsyncLilypadClient.with_raw_response`."""
+    """The same for asyncio, made by `AsyncLilypadClient.with_raw_response`."""

@@ -28,7 +28,7 @@ STANDING = ("limit", "remaining", "reset")
 
 
 class RateLimit(NamedTuple):
-    """What the last answer said of the limit that is nearest to being reached."""
+    """The rate limit nearest to being reached, from the last answer."""
 
     limit: int
     remaining: int
@@ -36,7 +36,7 @@ class RateLimit(NamedTuple):
 
 
 class _Limits:
-    """What the last answer to any of a client's copies said."""
+    """The rate limit from the last answer to any copy of a client."""
 
     last: RateLimit | None = None
 
@@ -78,7 +78,7 @@ class Connection:
         return self._limits.last
 
     def copy(self, **changes: Any) -> Self:
-        """The same service, connection pool, rate limit and retry budget, with other options."""
+        """Return a connection that shares pool, rate limit and retry budget, with other options."""
         other = object.__new__(type(self))
         vars(other).update(vars(self) | changes)
         return other

@@ -1,4 +1,4 @@
-"""What can go wrong.
+"""The exceptions of the client.
 
 * LilypadError
   - APIConnectionError              no answer: the network, or something else at base_url
@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 
 class LilypadError(Exception):
-    """`advice` is what to do next."""
+    """The base class of all errors; `advice` says what to do next."""
 
     advice: str = "change what the message names, then call again"
 
@@ -48,7 +48,7 @@ class ArchiveError(LilypadError):
 
 
 class APIStatusError(LilypadError):
-    """`code` is the number of the API, `status_code` that of HTTP.
+    """An error answer: `code` is the API's number, `status_code` is HTTP's.
 
     `request_id` finds the request in the service's logs; quote it to its operators.
     `retry_after` is how many seconds the service asked to wait, if it did.

@@ -31,7 +31,7 @@ class Work(Protocol[T]):
     def state(self, latest: T) -> str: ...
 
     def check(self, latest: T) -> None:
-        """Raise what the job failed with."""
+        """Raise the job's error if it failed."""
 
 
 class Job(Resource[Mode], Generic[Mode, T]):
@@ -53,17 +53,17 @@ class Job(Resource[Mode], Generic[Mode, T]):
 
     @operation
     def refresh(self) -> Flow[T]:
-        """Look at the job as it is now."""
+        """Fetch the job's present state."""
         return self._look(0)
 
     @operation
     def cancel(self) -> Flow[T]:
-        """End the job; one that is over stays as it is."""
+        """Cancel the job; a finished job stays as it is."""
         return self._note(self._work.cancel(self.id))
 
     @operation
     def wait(self, wait_timeout: float | None = None) -> Flow[T]:
-        """Wait until the job is over and return what it came to.
+        """Wait until the job has finished and return its result.
 
         Args:
             wait_timeout: seconds after which it is canceled; None: as long as it takes.
@@ -76,7 +76,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
 
     @stream
     def progress(self) -> Items[T]:
-        """Yield the job each time it has changed, last when it is over."""
+        """Yield the job after each change, last when it has finished."""
         pause_s, shown = FIRST_LOOK_S, None
         while True:
             # Again after each: the caller may have canceled the job meanwhile.

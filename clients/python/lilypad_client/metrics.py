@@ -39,7 +39,7 @@ class Metrics(Resource[Mode]):
         timestamp: datetime | str | None = None,
         idempotency_key: str | None = None,
     ) -> Flow[types.Recorded]:
-        """Store what was measured at one moment; it is committed when this returns.
+        """Store the values of one moment; they are committed when this returns.
 
         Args:
             model_id: any name; usually the model's id on the Hub.
@@ -68,7 +68,7 @@ class Metrics(Resource[Mode]):
 
     @operation
     def storage(self) -> Flow[types.StorageUse]:
-        """Look at how much the account stores, and how much it may."""
+        """Return the storage that the account uses, and its limits."""
         return self._call(operations.GET_STORAGE)
 
     @stream
@@ -108,7 +108,7 @@ class Metrics(Resource[Mode]):
         since: datetime | str | None = None,
         until: datetime | str | None = None,
     ) -> Flow[types.SamplesDeleted]:
-        """Delete wrong samples; statistics are those of the others at once.
+        """Delete wrong samples; statistics cover only the others from then on.
 
         Args:
             model_id: as it was recorded.

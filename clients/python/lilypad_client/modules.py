@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Module(dict[str, str]):
-    """A module's files: names and contents, and what is known of them.
+    """A module's files by name, with its checks and facts.
 
     `validation` holds `status`, `errors` and `checks`; `model` what the files were made for:
     id, commit, task, license, parameters, memory; `verification` what came of running it,
@@ -45,7 +45,7 @@ class Module(dict[str, str]):
         self.answer = answer
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer as the API sent it."""
+        """Return the answer as the API sent it."""
         return self.answer.to_dict()
 
     def write_to(self, folder: str | Path) -> Path:
@@ -75,12 +75,12 @@ class Modules(Resource[Mode]):
 
     @operation
     def get_verification(self, id: str) -> Flow[Module]:
-        """Look at a module that was generated with `verify`."""
+        """Return a module that was generated with `verify`."""
         return VerificationWork(self._connection).get(id, 0)
 
     @operation
     def cancel_verification(self, id: str) -> Flow[Module]:
-        """End the run of a module; its files stay."""
+        """Cancel the run of a module; its files stay."""
         return VerificationWork(self._connection).cancel(id)
 
     @stream
@@ -93,13 +93,13 @@ class Modules(Resource[Mode]):
 
     @operation
     def again(self, generation: types.Generation) -> Flow[Module]:
-        """Make a module of the list again: from the same commit, with the same options."""
+        """Generate a listed module again: from the same commit, with the same options."""
         body = generation.request.to_dict()
         return _as_module(self._call(operations.GENERATE, body=body))
 
 
 class VerificationWork(Resource[Any]):
-    """Looks up verifications for their handles."""
+    """Operations on verifications, for their handles."""
 
     def get(self, id: str, hold_s: int) -> Flow[Module]:
         called = self._call(

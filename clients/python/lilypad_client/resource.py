@@ -34,19 +34,19 @@ Mode = TypeVar("Mode")
 
 
 class Sync:
-    """Methods return results."""
+    """Mode of a resource whose methods return results."""
 
 
 class Async:
-    """Methods return awaitables of results."""
+    """Mode of a resource whose methods return awaitables of results."""
 
 
 class Raw:
-    """Methods return results with the answer that they came in."""
+    """Mode of a resource whose methods return raw responses."""
 
 
 class AsyncRaw:
-    """Methods return awaitables of results with the answer that they came in."""
+    """Mode of a resource whose methods return awaitables of raw responses."""
 
 
 class Emit(NamedTuple, Generic[T]):
@@ -71,13 +71,13 @@ class RawResponse(NamedTuple, Generic[T]):
 
 
 class Resource(Generic[Mode]):
-    """A part of the API."""
+    """A group of the API's operations."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def _call(self, operation: Operation[T], **parts: Any) -> Flow[T]:
-        """One request of a given operation; its body is fixed now."""
+        """Send one request of an operation; its body is fixed now."""
         request = self._connection.request(operation, **parts)
         return self._connection.exchange(operation, request)
 

@@ -15,7 +15,7 @@ class Result(BaseModel):
     model_config = ConfigDict(extra="allow", populate_by_name=True, protected_namespaces=())
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer as the API sent it."""
+        """Return the answer as the API sent it."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     def __getitem__(self, name: str) -> Any:

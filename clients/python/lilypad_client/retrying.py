@@ -65,7 +65,7 @@ class Budget:
         self.tokens = min(self.tokens + 1, MAX_RETRY_TOKENS)
 
     def spend(self) -> bool:
-        """Whether a retry is left."""
+        """Take a retry; return whether one was left."""
         if self.tokens < TOKENS_PER_RETRY:
             return False
         self.tokens -= TOKENS_PER_RETRY

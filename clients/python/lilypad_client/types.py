@@ -70,7 +70,7 @@ class Ceilings(Result):
 
 
 class Check(Result):
-    """One thing that was looked at before the files were handed out."""
+    """A check of the module's files before they were returned, and its outcome."""
 
     name: str
     """Name of the check."""
@@ -494,7 +494,7 @@ class Queue(Result):
 
 
 class Recorded(Result):
-    """Committed, and visible to the next request."""
+    """Confirmation that the samples are committed, and visible to the next request."""
 
     status: Literal["success"] = "success"
     """Always `success`: the samples are committed."""
@@ -571,7 +571,7 @@ class Sample(Result):
 
 
 class SamplesDeleted(Result):
-    """Deleted, and in no answer any more."""
+    """Confirmation that samples were deleted; no later answer contains them."""
 
     deleted: int
     """Samples that were deleted."""
@@ -984,7 +984,7 @@ class Point(Result):
 
 
 class RecordedSamples(Result):
-    """One page, oldest first."""
+    """A page of samples, oldest first."""
 
     model_id: str = Field(..., alias="modelId")
     """The model."""

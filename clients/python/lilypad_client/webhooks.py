@@ -1,4 +1,4 @@
-"""Webhooks: addresses that are told what happened, and what was posted to them."""
+"""Webhooks: addresses that receive events, and the deliveries to them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Webhooks(Resource[Mode]):
 
     @operation
     def test(self, id: str) -> Flow[types.Delivery]:
-        """Post an event of type `test`, and return what came of it."""
+        """Post an event of type `test`, and return the outcome."""
         return self._call(operations.TRY_WEBHOOK, webhook_id=id)
 
     @stream

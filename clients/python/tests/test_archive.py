@@ -57,7 +57,7 @@ def test_a_download_keeps_links_and_devices_and_the_callers_umask(
     assert (tmp_path / "folder" / "module" / "Dockerfile").read_bytes() == b"FROM x"
 
 
-def test_an_answer_without_an_end_is_not_kept(
+def test_an_oversized_answer_is_an_error_and_leaves_no_file(
     service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("lilypad_client.transport.MAX_ANSWER_BYTES", 1000)
@@ -78,7 +78,7 @@ def _zip(*entries: tuple[zipfile.ZipInfo | str, bytes]) -> io.BytesIO:
 
 
 def _patched(entry: dict[int, int], listed: dict[int, int]) -> io.BytesIO:
-    """An archive with other bytes in its entry's own header, or content, and in the directory's."""
+    """Return an archive with bytes changed in its entry's header or content, and its directory."""
     made = bytearray(_zip(("file", b"content" * 9)).getvalue())
     directory = made.index(b"PK\1\2")
     for start, changes in ((0, entry), (directory, listed)):
@@ -120,7 +120,7 @@ def test_a_crafted_archive_is_refused_and_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
-def test_a_new_folder_is_whole_on_a_disk_that_is_nearly_full(
+def test_a_new_folder_is_extracted_without_a_second_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def copy(*_: object, **__: object) -> None:

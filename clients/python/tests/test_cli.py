@@ -124,7 +124,7 @@ def test_an_invalid_command_is_refused_with_where_its_help_is(
     assert service.asked == []
 
 
-def test_a_folder_that_cannot_be_written_is_a_failure_and_no_usage_error(
+def test_a_folder_that_cannot_be_written_is_a_failure_not_a_usage_error(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.answer(MODULE)

@@ -131,7 +131,7 @@ def test_a_damaged_credentials_file_is_named_and_a_logout_deletes_it(
     assert not credentials.path().exists()
 
 
-def test_logins_at_once_each_store_a_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_logins_each_store_a_complete_file(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LILYPAD_API_KEY", "LILYPAD_BASE_URL"):
         monkeypatch.delenv(name)
 
@@ -145,7 +145,7 @@ def test_logins_at_once_each_store_a_whole_file(monkeypatch: pytest.MonkeyPatch)
     assert [file.name for file in credentials.path().parent.iterdir()] == ["credentials.json"]
 
 
-def test_no_key_is_made_that_could_not_be_kept(
+def test_no_key_is_created_if_it_cannot_be_stored(
     service: Service, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "config").write_text("a file where the folder would be")
@@ -230,7 +230,7 @@ def test_a_command_that_needs_the_password_says_how_to_give_it(
     arguments: list[str],
     password: str | None,
 ) -> None:
-    """A key, which `lilypad login` keeps, would not help."""
+    """An API key would not help, so the advice must name the password."""
     monkeypatch.setenv("LILYPAD_BASE_URL", service.url)
     if password:
         service.refuse(401, 2001)

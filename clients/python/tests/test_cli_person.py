@@ -42,7 +42,7 @@ SHOWN = "[/b]:rocket:\\u001b]0;owned\\u0007\\u009b2J"
 
 
 @pytest.mark.parametrize("form", ["--text", "--json"])
-def test_what_a_service_sends_cannot_command_a_terminal(
+def test_text_from_a_service_cannot_control_the_terminal(
     service: Service, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     service.answer({"models": [{"modelId": HOSTILE, "metrics": ["latency"]}]})
@@ -139,7 +139,7 @@ def test_ids_and_numbers_stay_whole_in_a_narrow_table(
     assert "…" not in shown
 
 
-def test_a_command_alone_prints_the_help_and_a_program_is_told_where_it_is(
+def test_without_arguments_a_person_gets_the_help_and_a_program_its_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run([]) == 2
@@ -161,7 +161,7 @@ def test_every_refusal_names_a_command(
 
 
 @pytest.mark.parametrize(("typed", "offered"), [("gen", "generate"), ("samples l", "list")])
-def test_a_command_is_completed(
+def test_the_shell_completes_commands_options_and_values(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, offered: str
 ) -> None:
     monkeypatch.setenv("_LILYPAD_COMPLETE", "complete_bash")
@@ -172,7 +172,7 @@ def test_a_command_is_completed(
     assert offered in capsys.readouterr().out.splitlines()
 
 
-def test_a_module_for_a_person_is_a_few_lines(
+def test_a_generated_module_is_summarised_in_a_few_lines_for_a_person(
     service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sit_down(monkeypatch)

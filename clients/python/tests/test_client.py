@@ -121,12 +121,12 @@ def test_an_answer_of_another_service_is_an_error_that_names_base_url(
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "https://[::1", "http://a:99999"])
-def test_an_address_that_is_none_is_refused(url: str) -> None:
+def test_a_base_url_that_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(LilypadError, match="base_url"):
         LilypadClient("k", url)
 
 
-def test_an_absent_service_is_a_connection_error(pauses: list[float]) -> None:
+def test_a_missing_service_is_a_connection_error(pauses: list[float]) -> None:
     with LilypadClient("k", "http://127.0.0.1:9") as client, pytest.raises(APIConnectionError):
         client.generate_module("a/b")
     assert len(pauses) == 2
@@ -186,7 +186,7 @@ async def test_a_list_is_an_asynchronous_iterator_over_all_pages(service: Servic
     assert service.asked[1][0] == "/v1/api/benchmark?limit=2&before=bench_1"
 
 
-def test_a_redirect_is_not_taken_for_done(service: Service) -> None:
+def test_a_redirect_is_not_mistaken_for_success(service: Service) -> None:
     service.answer(b"<html>", 301, headers={"Location": "https://elsewhere/"})
     account = ("a@example.com", "password")
     with (
@@ -204,7 +204,7 @@ def test_a_redirect_is_not_taken_for_done(service: Service) -> None:
         (b'{"error": {"code": 2002, "message": "no", "details": {"a": NaN}}}', "", ""),
     ],
 )
-def test_a_refusal_that_a_proxy_garbled_is_still_one(
+def test_a_refusal_garbled_by_a_proxy_still_raises_its_error(
     service: Service, content: bytes, after: str, limit: str
 ) -> None:
     service.answer(content, 429, headers={"Retry-After": after, "X-RateLimit-Limit": limit})

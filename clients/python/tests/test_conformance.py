@@ -65,7 +65,7 @@ def _check(case: dict[str, Any], service: Service, pauses: list[float], error: A
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_the_client_follows_the_table(
+def test_the_client_passes_every_conformance_case(
     service: Service, pauses: list[float], case: dict[str, Any]
 ) -> None:
     error = None
@@ -78,7 +78,7 @@ def test_the_client_follows_the_table(
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-async def test_the_asynchronous_client_follows_the_table(
+async def test_the_asynchronous_client_passes_every_conformance_case(
     service: Service, pauses: list[float], case: dict[str, Any]
 ) -> None:
     error = None
@@ -112,7 +112,7 @@ def _monitor() -> Any:
 
 
 def _drive(flow: Any, answer: Reply | None) -> int:
-    """Requests sent until the flow ends, each with the same outcome."""
+    """Drive the flow to its end, each request with the same outcome."""
     sent, step = 0, next(flow)
     while True:
         sent += isinstance(step, Send)

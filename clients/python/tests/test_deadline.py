@@ -41,7 +41,7 @@ def dripping(request: pytest.FixtureRequest) -> Iterator[tuple[str, threading.Ev
         thread.join()
 
 
-def test_headers_without_an_end_are_read_until_the_calls_deadline(
+def test_endless_headers_are_read_until_the_calls_deadline(
     dripping: tuple[str, threading.Event],
 ) -> None:
     url, done = dripping

@@ -42,7 +42,7 @@ async def test_an_update_states_whether_earlier_ones_were_skipped(
     assert [body["since"] for body in asked] == [TIME, "c1"]
 
 
-def test_an_interrupted_iteration_ends_what_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_iteration_closes_its_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = []
 
     async def updates() -> AsyncGenerator[int]:

@@ -63,7 +63,7 @@ def test_every_container_is_confined_and_has_a_version_and_a_memory_limit() -> N
         assert re.fullmatch(r"\d+[gm]", container["mem_limit"]), name
 
 
-def test_only_the_edge_is_reached_from_elsewhere() -> None:
+def test_only_the_edge_is_reachable_from_outside() -> None:
     closed = [name for name, network in COMPOSE["networks"].items() if network.get("internal")]
     assert closed == ["bus", "data", "web"]
     published = {name: c["ports"] for name, c in CONTAINERS.items() if "ports" in c}

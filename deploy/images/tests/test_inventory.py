@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_bill_names_every_package_with_its_version_and_is_the_same_each_time(
+def test_the_bill_of_materials_names_every_package_and_is_reproducible(
     root: Path,
 ) -> None:
     bill = inventory.bill(root, "lilypad/services")
@@ -43,7 +43,7 @@ def test_the_bill_names_every_package_with_its_version_and_is_the_same_each_time
     assert inventory.bill(root, "lilypad/services") == bill
 
 
-def test_runc_gives_a_service_no_rights_no_network_and_nothing_to_write_to(root: Path) -> None:
+def test_runc_gives_a_service_no_capabilities_no_network_and_no_writable_path(root: Path) -> None:
     settings = inventory.container(root, ["python", "-m", "gateway"])
     process, linux = settings["process"], settings["linux"]
     assert settings["root"] == {"path": str(root), "readonly": True}

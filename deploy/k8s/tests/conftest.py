@@ -39,7 +39,7 @@ def of_kind(resources: list[Resource], *kinds: str) -> list[Resource]:
 
 
 def pods(resources: list[Resource]) -> list[tuple[str, Resource]]:
-    """The pod of each workload, and the workload's name."""
+    """Return the pod of each workload, and the workload's name."""
     found = []
     for resource in of_kind(resources, "Deployment", "StatefulSet"):
         found.append((resource["metadata"]["name"], resource["spec"]["template"]["spec"]))

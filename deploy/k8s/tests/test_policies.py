@@ -66,7 +66,7 @@ def test_every_server_is_probed_and_may_be_disrupted_one_at_a_time(
         assert budgets[name]["maxUnavailable"] == 1
 
 
-def test_grace_covers_the_longest_request(overlay: list[Resource]) -> None:
+def test_the_termination_grace_covers_the_longest_request(overlay: list[Resource]) -> None:
     for name, pod in pods(overlay):
         needed = GRACE_S.get(name.partition("-")[0], 20)
         assert pod["terminationGracePeriodSeconds"] >= needed, name
@@ -81,7 +81,7 @@ def test_only_autoscalers_write_replicas_of_what_they_scale(overlay: list[Resour
         assert ("replicas" in deployment["spec"]) != (deployment["metadata"]["name"] in scaled)
 
 
-def test_keda_asks_for_a_consumer_that_control_makes_in_an_account_that_exists(
+def test_keda_queries_a_consumer_that_control_creates_in_a_configured_account(
     overlay: list[Resource],
 ) -> None:
     accounts = re.findall(
@@ -134,7 +134,7 @@ def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(
         assert required | {"NATS_URL"} <= given, name
 
 
-def test_the_secrets_open_the_bus(overlay: list[Resource]) -> None:
+def test_the_generated_passwords_are_those_of_the_bus(overlay: list[Resource]) -> None:
     named = set(re.findall(r"\$(NATS_\w+_PASSWORD)", (ROOT / "deploy/nats/nats.conf").read_text()))
     assert secrets_of()["nats-users"] == named | {"NATS_ROUTE_PASSWORD"}
 

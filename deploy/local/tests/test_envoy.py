@@ -340,7 +340,7 @@ def test_a_caller_that_sends_too_slowly_gets_an_error_that_says_so(hasty: int) -
         assert_envelope(answer, 1003)
 
 
-def test_an_answer_that_takes_too_long_is_given_up_but_a_benchmark_is_waited_for(
+def test_a_slow_answer_times_out_but_a_benchmark_is_awaited(
     hasty: int,
 ) -> None:
     answer = get(hasty, "/slow/20")

@@ -48,7 +48,7 @@ def test_a_strangers_batch_is_refused_before_its_body_is_sent(edge: Stack) -> No
     assert answer.headers["x-request-id"] == "stranger-1"
 
 
-def test_the_edges_own_question_cannot_be_asked_from_outside(edge: Stack) -> None:
+def test_the_edges_admission_request_cannot_be_sent_from_outside(edge: Stack) -> None:
     answer = get(edge.port, f"/admit{BATCH}", "Authorization: me", method="POST")
     assert answer.status == 404
     assert_envelope(answer, 3001)

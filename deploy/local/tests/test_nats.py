@@ -92,7 +92,7 @@ async def test_a_stranger_is_refused(servers: Stack, credentials: dict[str, str]
         assert connection.recv(65536) == b"-ERR 'Authorization Violation'\r\n"
 
 
-async def test_a_service_is_asked_and_answers(connect: Connect) -> None:
+async def test_a_service_receives_a_request_and_answers(connect: Connect) -> None:
     gateway, generator = await connect("gateway"), await connect("generator")
     await generator.subscribe("rpc.generator.generate", queue="generator", cb=answer)
     await generator.settle()

@@ -51,7 +51,7 @@ def of_each(stack: Stack, ask: Callable[[psutil.Process], list[Any]]) -> list[An
     return said
 
 
-def test_every_part_serves(stack: Stack) -> None:
+def test_every_part_of_the_stack_serves(stack: Stack) -> None:
     assert get(stack.port, "/readyz").json()["data"] == {"status": "ready"}
     expected = {f"{s.name}-{n + 1}" for s in SERVICES for n in range(s.replicas)}
     assert set(stack.processes) == {"nats", "postgres", "envoy"} | expected
@@ -141,7 +141,7 @@ def test_a_gateway_stopped_under_load_fails_no_request(stack: Stack) -> None:
     assert set(statuses) == {200}, statuses
 
 
-def test_a_part_that_does_not_come_up_is_named_with_its_last_words(tmp_path: Path) -> None:
+def test_a_part_that_fails_to_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     broken = Service("generator", module="local.tests.broken")
     stack = Stack(
         tmp_path,
@@ -168,7 +168,7 @@ def test_requests_under_way_are_answered_before_the_edge_stops() -> None:
     assert answers[0].headers["connection"] == "close"
 
 
-def test_a_part_that_keeps_dying_is_restarted_with_back_off(
+def test_a_part_that_keeps_crashing_is_restarted_with_back_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process, "PAUSES", (0.0, 0.1, 0.2))

@@ -60,7 +60,7 @@ async def prepare(control: NatsBus, count: int) -> Jobs:
     return jobs
 
 
-async def test_every_server_leads_to_the_true_lag_with_jobs_under_way(
+async def test_every_server_leads_to_the_true_lag_while_jobs_run(
     cluster: Cluster, control: NatsBus, worker: NatsBus
 ) -> None:
     await prepare(control, JOBS)

@@ -17,7 +17,7 @@ UNCONFINED = Sandbox((), (), ())
 ME = Announcement(worker="w", name="a processor", device_class="cpu", memory=1024, dtypes=[])
 
 
-async def test_a_worker_leaves_after_max_jobs_and_leaves_the_others_in_the_queue(
+async def test_a_worker_exits_after_max_jobs_and_leaves_the_others_in_the_queue(
     cluster: Cluster, control: NatsBus, worker: NatsBus
 ) -> None:
     # Unreadable jobs: dead-lettered, they count as done.
@@ -26,7 +26,7 @@ async def test_a_worker_leaves_after_max_jobs_and_leaves_the_others_in_the_queue
     assert await asyncio.to_thread(lag, cluster, cluster.hosts["nats-0"]) == 1
 
 
-async def test_an_idle_worker_leaves_but_not_in_the_middle_of_a_job(worker: NatsBus) -> None:
+async def test_an_idle_worker_exits_but_not_in_the_middle_of_a_job(worker: NatsBus) -> None:
     idle = Worker(worker, WorkerSettings(), ME, UNCONFINED)
     await idle.wait_until_idle(0.1)
     async with idle.turn:

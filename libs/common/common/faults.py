@@ -101,7 +101,7 @@ WORDS: dict[str, Callable[[Context], str]] = {
 
 
 def invalid(error: ValidationError, model: type[BaseModel] | None = None) -> InvalidRequest:
-    """A validation error without the submitted values, which may be secret.
+    """Return a validation error without the submitted values, which may be secret.
 
     Args:
         error: its faults are named; of more than `MAX_FAULTS` only the number.
@@ -120,7 +120,7 @@ def invalid(error: ValidationError, model: type[BaseModel] | None = None) -> Inv
 
 
 def unknown_before() -> InvalidRequest:
-    """The refusal of a list's `before` that names none of its entries."""
+    """Return the refusal of a list's `before` that names none of its entries."""
     fault = "names no entry of this list; send what the last page gave, or leave it out"
     return InvalidRequest(f"before: {fault}", fields=[{"path": "before", "message": fault}])
 

@@ -15,7 +15,7 @@ class Unreadable:
     """Rows that only another version can read, set aside so that a sweep continues without them."""
 
     def __init__(self, kind: str) -> None:
-        """`kind`: of row, for the log."""
+        """`kind` names the rows in log lines."""
         self.kind = kind
         self._ids: set[Hashable] = set()
 

@@ -116,7 +116,7 @@ def refusal_of(tag: str) -> Refusal | None:
 
 
 def page() -> str:
-    """docs/reference/tasks.md."""
+    """Render docs/reference/tasks.md."""
     served = sum(bool(rows_of(tag)) for tag in TAGS)
     lines = [
         "# Tasks",

@@ -51,7 +51,9 @@ ABSENT = {"smolvlm": "num2words", "voxtral": "mistral-common", "voxtral_realtime
 
 
 def of_the_libraries() -> dict[str, dict[str, Any]]:
-    """`served`: the values of `model_type` that can be loaded, by task, and timm's architectures.
+    """Return the whole table.
+
+    `served`: the values of `model_type` that can be loaded, by task, and timm's architectures.
 
     `vision`: by task, those of them that need torchvision or timm. `absent`: by task, those that a
     module lacks a package for, with its name. `timm`: those whose backbone is one of timm's unless
@@ -92,7 +94,7 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
 
 
 def recipe() -> str:
-    """Of all that the file follows from: this program, the rows, the sizes, and libraries."""
+    """Hash everything that the file depends on: this program, rows, sizes, libraries."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     digest.update(repr((SIZES, PARTS)).encode())
     for task in TASKS.values():
@@ -106,7 +108,7 @@ def recipe() -> str:
 
 
 def meant(kind: str) -> dict[str, Any]:
-    """`sizes` of a config that says nothing, its `parts`, and other `names` that it knows them by.
+    """Return the default `sizes` of a config, its `parts`, and the `names` that it gives to sizes.
 
     Sizes that follow from others are left out, since they do so from those that a model names.
     """
@@ -130,7 +132,7 @@ def meant(kind: str) -> dict[str, Any]:
 
 
 def pattern(chosen: Any) -> dict[str, list[str]]:
-    """How the layers' kinds of attention follow each other, where they are of several."""
+    """Return the repeating pattern of the layers' kinds of attention, {} if all are alike."""
     try:
         config = chosen()
         if getattr(config, "layer_types", None) is None:
@@ -149,12 +151,12 @@ HALVES = ("longt5", "mt5", "t5", "umt5")
 
 
 def installed(task: str) -> tuple[str, ...]:
-    """What a module of the task may have at the most."""
+    """Return all packages that a module of the task may install."""
     return STACKS[with_vision(stack_of(TASKS[task]))]
 
 
 def over_timm() -> list[str]:
-    """Models whose default config has a backbone of timm's, and timm's own."""
+    """Return the models whose default config has a backbone of timm, and timm's own."""
     found = {"timm_backbone", "timm_wrapper"}
     for kind, name in CONFIG_MAPPING_NAMES.items():
         if hasattr(chosen := getattr(transformers, name), "backbone_config"):
@@ -169,7 +171,7 @@ def of_diffusers() -> list[str]:
 
 
 def of_timm() -> list[str]:
-    """Asked in a process of its own, which alone has torchvision."""
+    """List timm's models, in a process of its own, which alone has torchvision."""
     done = subprocess.run(
         [sys.executable, "-c", "import json, timm; print(json.dumps(timm.list_models()))"],
         env={**os.environ, **vision.environment()},
@@ -182,7 +184,7 @@ def of_timm() -> list[str]:
 
 
 def model_types(task: str) -> list[str]:
-    """Those whose class in the library is one of the row's, and whose inputs are the task's."""
+    """Return the `model_type` values whose class the row takes, and whose inputs are the task's."""
     row = TASKS[task]
     found = set(class_names(task))
     if task == "video-text-to-text":
@@ -212,7 +214,7 @@ def model_types(task: str) -> list[str]:
 
 @cache
 def class_names(task: str) -> dict[str, list[str]]:
-    """The classes that are loaded for a `model_type`, those that the row takes."""
+    """Return the classes that the row takes, by `model_type`."""
     row = TASKS[task]
     found: dict[str, list[str]] = {}
     for chosen in auto_classes(task):
@@ -243,7 +245,7 @@ def reads_plain_text(kind: str) -> bool:
 
 
 def reads_alone() -> set[str]:
-    """Models that the library knows to do something with a text and nothing else."""
+    """Return the models whose only input is text."""
     heads = ("CausalLM", "MaskedLM", "SequenceClassification", "TokenClassification")
     found = set().union(*map(kinds, (*heads, "QuestionAnswering", "TextEncoding")))
     found -= {*IMAGE_PROCESSOR_MAPPING_NAMES, *FEATURE_EXTRACTOR_MAPPING_NAMES}
@@ -251,13 +253,13 @@ def reads_alone() -> set[str]:
 
 
 def bare(kind: str) -> str:
-    """The class of the model without a head."""
+    """Return the name of the model's class without a head."""
     names = transformers.AutoModel._model_mapping._model_mapping[kind]
     return str(names if isinstance(names, str) else names[0])
 
 
 def main_input(name: str) -> Any:
-    """What a class is given first; None where a package that it needs is not here."""
+    """Return the name of a class's main input; None if a package that it needs is missing."""
     try:
         return getattr(transformers, name).main_input_name
     except ImportError:
@@ -265,7 +267,7 @@ def main_input(name: str) -> Any:
 
 
 def wants_two_texts(kind: str) -> bool:
-    """Whether it has a decoder that does not begin by itself with what the encoder reads."""
+    """Return whether the model is an encoder-decoder that needs explicit decoder inputs."""
     chosen = getattr(transformers, bare(kind))
     source = inspect.getsource(chosen.forward)
     return bool(chosen.config_class().is_encoder_decoder) and "shift_tokens_right" not in source
@@ -281,14 +283,14 @@ MOST_NAMES = 6
 
 
 def heads_of(task: str, kind: str) -> list[list[str]]:
-    """Of each class for the task, the names of the weights that answer it."""
+    """Return the names of the head's weights, for each class of the task."""
     return [head(name, kind) for name in class_names(task)[kind]]
 
 
 def head(name: str, kind: str) -> list[str]:
-    """As the model's files have them, numbers as `*`.
+    """Return the names of a head's weights as in the model's files, numbers as `*`.
 
-    Without those that may be others' once more, and those that older files call otherwise.
+    Tied weights are left out, and so are those that older files name differently.
     """
     model = built(name)
     if not isinstance(model, torch.nn.Module):
@@ -313,7 +315,7 @@ def head(name: str, kind: str) -> list[str]:
 
 @cache
 def built(name: str) -> Any:
-    """A model of the class with its default sizes, without memory; what it raises, if it does."""
+    """Build a model of default sizes on the meta device; return the error if that fails."""
     try:
         chosen = getattr(transformers, name)
         with torch.device("meta"):
@@ -327,7 +329,7 @@ def auto_classes(task: str) -> tuple[Any, ...]:
 
 
 def missing_package(task: str, kind: str) -> str | None:
-    """What such a model, or what prepares its inputs, needs and its family does without."""
+    """Return the package that the model or its processor needs and the family does not install."""
     if TASKS[task].family == "multimodal" and kind in ABSENT:
         return ABSENT[kind]
     error = built(class_names(task)[kind][0]) if task in HEADED else None

@@ -41,7 +41,7 @@ MADE = [kind for kind in KINDS if kind not in {*NOT_MADE, *UNKNOWN}]
 
 
 def kept(kind: str) -> int:
-    """Bytes of the cache of a small model of this `model_type` after TOKENS tokens."""
+    """Return the bytes of a small model's cache after TOKENS tokens."""
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(tiny.config_of(kind)).eval()
     with torch.inference_mode():
@@ -54,7 +54,7 @@ def kept(kind: str) -> int:
 
 
 def recipe() -> str:
-    """Of all that the file follows from: both programs, the kinds, and the library."""
+    """Hash everything that the file depends on: both programs, the kinds, the library."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     digest.update(Path(tiny.__file__).read_bytes())
     digest.update(repr((MADE, metadata.version("transformers"))).encode())

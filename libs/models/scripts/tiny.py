@@ -75,7 +75,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 def config_of(kind: str) -> Any:
-    """The config of a small model of this `model_type`, its parts small as well."""
+    """Return the config of a small model of this `model_type`; its parts are small as well."""
     return shrink(getattr(transformers, CONFIG_MAPPING_NAMES[kind]))
 
 
@@ -99,7 +99,7 @@ def shrink(chosen: Any) -> Any:
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """All tensors of a cache's layer that are more than a counter."""
+    """Yield all tensors of a cache's layer, except counters."""
     if isinstance(value, torch.Tensor):
         if value.ndim > 1:
             yield value

@@ -43,7 +43,9 @@ TEXT = "frog a"
 
 
 def of_the_library() -> dict[str, Any]:
-    """`classes` by name, `of` the class of each `model_type`, `corrected` those whose own is wrong.
+    """Return the whole table: `classes` by name, `of` by `model_type`, and `corrected`.
+
+    `of` has the class of each `model_type`; `corrected` names those whose own class is wrong.
 
     A class has the `files` that it cannot do without, `more` that it reads, `whole` if one
     tokenizer.json does as well, `text` if it reads plain text, and as `needs` the package that not
@@ -70,7 +72,7 @@ def of_the_library() -> dict[str, Any]:
 
 
 def recipe() -> str:
-    """Of all that the file follows from: this program, and the libraries' versions."""
+    """Hash everything that the file depends on: this program, and the libraries' versions."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for library in ("transformers", "tokenizers", "sentencepiece", "protobuf"):
         digest.update(f"{library} {version(library)}".encode())
@@ -78,7 +80,7 @@ def recipe() -> str:
 
 
 def classes() -> dict[str, Any]:
-    """Those that a model's files may name, and those that the library takes for a model."""
+    """Return the classes that a model's files may name, and those that the library chooses."""
     names = {
         name for name in dir(transformers) if re.fullmatch(r"(?!PreTrained)\w+Tokenizer", name)
     }
@@ -119,7 +121,7 @@ def attempt(chosen: Any) -> dict[str, Any]:
 
 
 def load(chosen: Any, names: Iterable[str], trained: dict[str, Any]) -> set[str]:
-    """What the tokenizer over such files knows beside its special tokens."""
+    """Load a tokenizer from small files; return its vocabulary without special tokens."""
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             write(Path(folder) / name, trained, counted="bpe.codes" in names)
@@ -184,7 +186,7 @@ def sentences(trained: str) -> bytes:
 
 
 def as_lines(table: dict[str, dict[str, Any]]) -> str:
-    """JSON with a line per entry, so that a new version of the library shows what it changed."""
+    """Encode JSON with a line per entry, so that a diff shows what a new version changed."""
     parts = [
         f"{json.dumps(name)}: {{\n"
         + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in part.items())

@@ -42,15 +42,15 @@ def test_the_cache_of_every_decoder_is_counted_to_the_byte(kind: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["deepseek_v3", "gemma3_text", "gpt2", "mamba2"])
-def test_the_table_has_what_a_decoder_really_keeps(kind: str) -> None:
+def test_the_table_matches_the_bytes_that_a_decoder_caches(kind: str) -> None:
     assert cache_table.kept(kind) == TABLE["kept"][kind]
 
 
-def test_the_table_is_of_the_pinned_libraries() -> None:
+def test_the_table_was_generated_with_the_pinned_libraries() -> None:
     made_from = TABLE["made_from"]["digest"]
     assert made_from == cache_table.recipe(), "run libs/models/scripts/cache_table.py"
 
 
-def test_every_exception_is_of_an_architecture_that_is_served() -> None:
+def test_every_exception_names_a_served_architecture() -> None:
     exceptions = {*BOUNDED, *cache_table.NOT_MADE, *cache_table.WITH_STATES_UNCOUNTED, *UNKNOWN}
     assert exceptions <= set(cache_table.KINDS)

@@ -166,7 +166,7 @@ REWRITERS: dict[str, Any] = {
 
 
 def kept(config: Any) -> int | None:
-    """As the generator has it: read from the file that the model's owner would push.
+    """Return the sizes as the generator reads them, from the config that an owner would push.
 
     Most leave out what is as the library has it, and those from before what it adds today.
     """
@@ -191,7 +191,7 @@ def test_the_cache_of_a_decoder_is_known_to_the_byte(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", HYBRIDS)
-def test_so_is_that_of_a_decoder_whose_layers_keep_more_or_less(kind: str) -> None:
+def test_the_cache_of_a_hybrid_decoder_is_known_to_the_byte(kind: str) -> None:
     config, written = HYBRIDS[kind][0](), HYBRIDS[kind][1]
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     tokens = torch.full((BATCH, TOKENS), 7)
@@ -203,7 +203,7 @@ def test_so_is_that_of_a_decoder_whose_layers_keep_more_or_less(kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", REWRITERS)
-def test_the_cache_of_a_decoder_that_looks_at_an_encoder_is_too(kind: str) -> None:
+def test_the_cache_of_a_decoder_with_cross_attention_is_known_to_the_byte(kind: str) -> None:
     config = REWRITERS[kind]()
     model = transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
     tokens = torch.full((BATCH, TOKENS), 7)
@@ -212,7 +212,7 @@ def test_the_cache_of_a_decoder_that_looks_at_an_encoder_is_too(kind: str) -> No
     assert kept_bytes(cache) == kept(config)
 
 
-def test_the_cache_of_what_hears_and_writes_is_too() -> None:
+def test_the_cache_of_a_speech_recogniser_is_known_to_the_byte() -> None:
     config = transformers.WhisperConfig(
         vocab_size=64,
         num_mel_bins=8,
@@ -238,7 +238,7 @@ def test_the_cache_of_what_hears_and_writes_is_too() -> None:
     assert of(task, read, batch=BATCH, tokens=TOKENS, width=4).cache == kept_bytes(cache)
 
 
-def test_music_is_made_for_its_text_and_for_none_at_once() -> None:
+def test_music_generation_caches_a_conditional_and_an_unconditional_pass() -> None:
     # As musicgen-small: 24 layers of 1,024, 2,048 tokens made and as many read.
     decoder = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
     config = configs.complete(configs.reduce({"model_type": "musicgen", "decoder": decoder}))
@@ -249,7 +249,7 @@ def test_music_is_made_for_its_text_and_for_none_at_once() -> None:
     assert (found.activations, found.guessed) == (sizes.MUSIC * 2, set())
 
 
-def test_each_text_that_is_weighed_against_others_has_a_cache_of_its_own() -> None:
+def test_each_beam_has_a_cache_of_its_own() -> None:
     bart = configs.complete(configs.reduce(json.loads(REWRITERS["Bart"]().to_json_string())))
     task = TASKS["summarization"]
     one, four = of(task, bart), of(task, {**bart, "num_beams": 4})
@@ -262,7 +262,7 @@ def of(task: Any, config: dict[str, Any], **more: Any) -> sizes.Footprint:
     return sizes.footprint(config, task, **given)
 
 
-def test_a_model_that_sees_has_the_sizes_of_its_parts() -> None:
+def test_a_vision_language_model_has_the_sizes_of_its_parts() -> None:
     text = {**SMALL, "num_key_value_heads": 2, "max_position_embeddings": 512}
     config = {"model_type": "llava", "text_config": text, "vision_config": SEEN}
     read = configs.reduce(config)
@@ -286,7 +286,7 @@ def test_a_model_that_sees_has_the_sizes_of_its_parts() -> None:
         ("vit", "image-classification", (224 // 16) ** 2 + 1),
     ],
 )
-def test_the_longest_text_about_a_picture_is_as_the_model_reads_it(
+def test_the_longest_input_of_a_multimodal_model_is_its_own_limit(
     kind: str, task: str, most: int
 ) -> None:
     config = configs.complete({"model_type": kind})
@@ -294,19 +294,19 @@ def test_the_longest_text_about_a_picture_is_as_the_model_reads_it(
     assert sizes.tokens_of(config, row) == most
 
 
-def test_logits_are_of_every_token_only_where_masks_are_filled() -> None:
+def test_only_fill_mask_has_logits_for_every_token() -> None:
     assert of(TASKS["fill-mask"], SMALL).logits == 100 * 64 * 4
     assert of(TASKS["text-generation"], SMALL).logits == 64 * 4
 
 
-def test_the_reference_attention_takes_the_square_of_the_tokens() -> None:
+def test_eager_attention_takes_memory_with_the_square_of_the_tokens() -> None:
     plain, eager = (
         of(TASKS["text-classification"], SMALL, eager=eager).activations for eager in (False, True)
     )
     assert eager - plain == 4 * 100**2 * 4
 
 
-def test_a_picture_of_twice_the_side_takes_four_times_the_memory() -> None:
+def test_an_image_of_twice_the_side_takes_four_times_the_memory() -> None:
     def painted(side: int) -> int:
         config = {
             "denoiser": {"sample_size": side, "block_out_channels": [320, 640]},
@@ -319,14 +319,14 @@ def test_a_picture_of_twice_the_side_takes_four_times_the_memory() -> None:
     assert painted(64) == 512**2 * 256 * 4 * 2
 
 
-def test_sizes_that_nobody_names_are_said_to_be_guessed() -> None:
+def test_sizes_missing_from_the_config_are_reported_as_guessed() -> None:
     found = of(TASKS["text-classification"], {}, weights=2**30)
     assert (found.guessed, found.activations) == ({"activations"}, 2**28)
     found = of(TASKS["text-generation"], {"hidden_size": 64}, weights=2**30)
     assert (found.guessed, found.cache) == ({"cache", "logits"}, 100 * 2**30 // 6144)
 
 
-def test_a_part_of_a_model_has_the_sizes_of_its_own_kind_where_the_whole_says_nothing() -> None:
+def test_a_part_without_sizes_gets_the_defaults_of_its_own_architecture() -> None:
     config = {"model_type": "llava", "text_config": {"model_type": "llama"}}
     found = of(TASKS["image-text-to-text"], configs.complete(config), tokens=4096)
     # 32 layers, 32 heads of 128.
@@ -337,7 +337,7 @@ def test_a_part_of_a_model_has_the_sizes_of_its_own_kind_where_the_whole_says_no
 
 
 @pytest.mark.parametrize("absurd", [-(2**62), 0, 2**62, True, [320], "320", None])
-def test_an_absurd_size_is_none(absurd: Any) -> None:
+def test_an_absurd_size_is_ignored(absurd: Any) -> None:
     config = {
         "denoiser": {"sample_size": 64, "block_out_channels": [absurd]},
         "vae": {"block_out_channels": [absurd, 256, 512, 512]},
@@ -352,7 +352,7 @@ def test_an_absurd_size_is_none(absurd: Any) -> None:
     )
 
 
-def test_layers_are_counted_however_many_an_owner_writes() -> None:
+def test_any_number_of_layers_is_stored_as_counts_by_kind() -> None:
     read = configs.reduce({"layer_types": ["sliding_attention"] * 100_000 + ["EVIL"]})
     assert read["layer_types"] == {
         # Of a kind that nobody knows; taken for such as keep most.
@@ -363,7 +363,7 @@ def test_layers_are_counted_however_many_an_owner_writes() -> None:
     }
 
 
-def test_sizes_of_what_writes_may_stand_beside_those_of_what_sees() -> None:
+def test_text_sizes_may_stand_beside_vision_sizes_in_one_config() -> None:
     # As Qwen2.5-VL-3B-Instruct has them.
     config = {
         "model_type": "qwen2_5_vl",

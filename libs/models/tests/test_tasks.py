@@ -17,7 +17,7 @@ def tags_in(source: str) -> set[str]:
     return {str(node.value) for node in literals} & {*SERVABLE, *RENAMED}
 
 
-def test_a_tag_stands_in_libs_models_alone() -> None:
+def test_no_tag_is_a_literal_outside_libs_models() -> None:
     sources = [
         path
         for folder in ("libs", "services", "clients", "deploy")
@@ -38,7 +38,7 @@ def test_a_literal_tag_is_found() -> None:
     assert tags_in("# fill-mask") == set()
 
 
-def test_a_row_stands_once_per_tag_and_library() -> None:
+def test_each_pair_of_tag_and_library_has_one_row() -> None:
     assert len(ROWS) == sum(len(rows) for rows in LIBRARIES.values())
 
 

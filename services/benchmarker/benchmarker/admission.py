@@ -1,4 +1,4 @@
-"""Which runs are accepted: an account's hour, its share of the queue, and the queue itself."""
+"""Admission of runs: an account's hour, its share of the queue, and the queue itself."""
 
 from dataclasses import dataclass
 from typing import Literal

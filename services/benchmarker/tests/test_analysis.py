@@ -260,7 +260,7 @@ def test_figures_above_the_devices_ceilings_are_doubted(counted) -> None:
 
 
 def doubts_of(milliseconds) -> list[str]:
-    """The kinds of doubts about a series, one word each."""
+    """Return the kinds of doubts about a series, one word each."""
     wall = [round(value * 1e6) for value in milliseconds]
     facts = SizeFacts(batch_size=1, memory=MemoryUse(peak_rss=100.0))
     point = describe_size(1, [Samples(round=0, batch_size=1, wall=wall)], facts, setup(), None)

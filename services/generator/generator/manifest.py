@@ -225,12 +225,12 @@ def _scalar(parameter: Parameter, max_tokens: int) -> ScalarInput:
 
 
 def slug(id: str) -> str:
-    """A name for a folder, an image and an archive: lower case, digits, hyphens."""
+    """Return a name for a folder, an image and an archive: lower case, digits, hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", id.lower()).strip("-")[:63].rstrip("-") or "model"
 
 
 def schema() -> str:
-    """The JSON schema of module.yaml: docs/reference/module.schema.json."""
+    """Return the JSON schema of module.yaml: docs/reference/module.schema.json."""
     return json.dumps(Manifest.model_json_schema(), indent=2) + "\n"
 
 

@@ -71,7 +71,7 @@ PICTURES = [
 TEXTS = ["a lily on the pond", 'it\'s a "cat", really\n{{ .text }} $(id) `id`', "喵", "frog " * 40]
 
 
-async def test_text_classification(make: Build) -> None:
+async def test_a_text_classification_module_answers_like_the_library(make: Build) -> None:
     module = await make("lilypad/tiny-text-classification")
     code, result = module.run_here({"inputs": TEXTS})
     assert (code, result["status"]) == (0, "success")
@@ -82,7 +82,7 @@ async def test_text_classification(make: Build) -> None:
     assert result["timings"]["inference"] > 0
 
 
-async def test_feature_extraction(make: Build) -> None:
+async def test_a_feature_extraction_module_answers_like_the_library(make: Build) -> None:
     module = await make("lilypad/tiny-feature-extraction", batch_size=1)
     code, result = module.run_here({"inputs": TEXTS})
     assert code == 0
@@ -102,7 +102,7 @@ async def test_text_generation_continues_a_text_and_a_chat(make: Build) -> None:
     assert result["outputs"] == by_the_library(module, "text-generation", [chat], **wanted)[0]
 
 
-async def test_image_classification(make: Build) -> None:
+async def test_an_image_classification_module_answers_like_the_library(make: Build) -> None:
     module = await make("lilypad/tiny-image-classification")
     encoded = [as_png(picture) for picture in PICTURES]
     code, result = module.run_here({"inputs": encoded, "parameters": {"top_k": 2}})
@@ -119,7 +119,7 @@ async def test_a_scalar_input_arrives_as_typed(make: Build) -> None:
     assert close(result["outputs"], expected)
 
 
-async def test_token_classification(make: Build) -> None:
+async def test_a_token_classification_module_answers_like_the_library(make: Build) -> None:
     module = await make("lilypad/tiny-token-classification")
     code, result = module.run_here({"inputs": TEXTS})
     assert code == 0
@@ -139,7 +139,7 @@ async def test_a_text_longer_than_the_models_limit_is_tagged_to_its_end(make: Bu
         assert "aggregation_strategy" in result["error"]["message"]
 
 
-async def test_fill_mask(make: Build) -> None:
+async def test_a_fill_mask_module_answers_like_the_library(make: Build) -> None:
     module = await make("lilypad/tiny-fill-mask")
     texts = ["a [MASK] on the pond", "the frog [MASK]"]
     code, result = module.run_here({"inputs": texts, "parameters": {"top_k": 3}})
@@ -156,7 +156,7 @@ async def test_fill_mask(make: Build) -> None:
         assert (code, result["error"]["type"]) == (2, "InvalidInput")
 
 
-async def test_zero_shot_classification(make: Build) -> None:
+async def test_a_zero_shot_classification_module_answers_like_the_library(make: Build) -> None:
     module = await make("lilypad/tiny-zero-shot-classification")
     inputs = {"text": "a frog on the pond", "candidate_labels": "animal, plant,film"}
     code, result = module.run_here(inputs=inputs)
@@ -174,7 +174,9 @@ async def test_zero_shot_classification(make: Build) -> None:
     ("task", "parameters"),
     [("image-feature-extraction", {}), ("object-detection", {"threshold": 0.0})],
 )
-async def test_other_image_tasks(make: Build, task: str, parameters: dict[str, Any]) -> None:
+async def test_a_module_of_any_other_image_task_answers_like_the_library(
+    make: Build, task: str, parameters: dict[str, Any]
+) -> None:
     module = await make(f"lilypad/tiny-{task}")
     encoded = [as_png(picture) for picture in PICTURES]
     code, result = module.run_here({"inputs": encoded, "parameters": parameters})

@@ -68,7 +68,7 @@ def from_png(encoded: str) -> np.ndarray:
         return np.stack([np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(picture)])
 
 
-async def test_sentence_similarity(make: Make) -> None:
+async def test_a_sentence_similarity_module_answers_like_the_library(make: Make) -> None:
     module = await make("lilypad/tiny-sentence-similarity")
     model = SentenceTransformer(directory(module), device="cpu")
     answers = outputs(module, TEXTS, query="a frog")
@@ -96,7 +96,7 @@ async def test_feature_extraction_returns_one_vector_per_sentence(make: Make) ->
     assert np.array(outputs(module, TEXTS)) == near(expected)
 
 
-async def test_text_ranking(make: Make) -> None:
+async def test_a_text_ranking_module_answers_like_the_library(make: Make) -> None:
     module = await make("lilypad/tiny-text-ranking")
     expected = CrossEncoder(directory(module), device="cpu").predict(
         [("a frog", text) for text in TEXTS]
@@ -110,7 +110,7 @@ async def test_text_ranking(make: Make) -> None:
 # torch warns on first use of sparse tensors that they are in beta.
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 @pytest.mark.parametrize("name", ["tiny-text-retrieval", "tiny-sparse-features"])
-async def test_text_retrieval(make: Make, name: str) -> None:
+async def test_a_text_retrieval_module_answers_like_the_library(make: Make, name: str) -> None:
     module = await make(f"lilypad/{name}")
     model = SparseEncoder(directory(module), device="cpu")
     documents = model.encode_document(TEXTS)
@@ -137,7 +137,9 @@ def same(encoded: str, frames: Any) -> bool:
 
 
 @pytest.mark.long
-async def test_unconditional_image_generation(make: Make) -> None:
+async def test_an_unconditional_image_generation_module_answers_like_the_library(
+    make: Make,
+) -> None:
     module = await make("lilypad/tiny-unconditional-image-generation")
     first, second = outputs(module, [7, "8"], steps=2)
     assert same(first["image"], diffused(module, num_inference_steps=2).images)
@@ -145,7 +147,7 @@ async def test_unconditional_image_generation(make: Make) -> None:
 
 
 @pytest.mark.long
-async def test_text_to_image(make: Make) -> None:
+async def test_a_text_to_image_module_answers_like_the_library(make: Make) -> None:
     module = await make("lilypad/tiny-text-to-image")
     answers = outputs(module, TEXTS[:2], steps=2, guidance=3, width=32, height=32, seed=7)
     wanted = {"num_inference_steps": 2, "guidance_scale": 3, "width": 32, "height": 32}
@@ -161,7 +163,7 @@ async def test_text_to_image(make: Make) -> None:
         ("image-text-to-image", {"steps": 4}, {}),
     ],
 )
-async def test_image_to_image(
+async def test_an_image_to_image_module_answers_like_the_library(
     make: Make, model: str, given: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
     module = await make(f"lilypad/tiny-{model}")
@@ -178,7 +180,7 @@ SMALL = {"height": 16, "width": 16}
 
 
 @pytest.mark.long
-async def test_text_to_video(make: Make) -> None:
+async def test_a_text_to_video_module_answers_like_the_library(make: Make) -> None:
     module = await make("lilypad/tiny-text-to-video")
     answer = outputs(module, ["a frog"], steps=2, frames=5, seed=7, **SMALL)[0]
     made = diffused(module, prompt="a frog", num_inference_steps=2, num_frames=5, **SMALL)
@@ -188,7 +190,7 @@ async def test_text_to_video(make: Make) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("task", ["image-to-video", "image-text-to-video"])
-async def test_image_to_video(make: Make, task: str) -> None:
+async def test_an_image_to_video_module_answers_like_the_library(make: Make, task: str) -> None:
     module = await make(f"lilypad/tiny-{task}")
     answer = outputs(
         module, [as_png(PICTURE)], prompt="a frog", steps=2, frames=5, seed=7, **SMALL
@@ -199,7 +201,7 @@ async def test_image_to_video(make: Make, task: str) -> None:
 
 
 @pytest.mark.long
-async def test_video_to_video(make: Make) -> None:
+async def test_a_video_to_video_module_answers_like_the_library(make: Make) -> None:
     module = await make("lilypad/tiny-video-to-video")
     clip = [PICTURE.resize((16, 16)).rotate(turn) for turn in (0, 30, 60, 90, 120)]
     answer = outputs(module, [as_png(*clip)], prompt="a frog", steps=2, seed=7, **SMALL)[0]
@@ -235,7 +237,9 @@ MORE: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.long
 @OLD_ARRAYS
 @pytest.mark.parametrize("name", MORE)
-async def test_each_remaining_diffusers_pipeline(make: Make, name: str) -> None:
+async def test_each_remaining_diffusers_pipeline_answers_like_the_library(
+    make: Make, name: str
+) -> None:
     module = await make(f"lilypad/tiny-{name}")
     value, given, theirs = MORE[name]
     parameters = {"steps": 3, **given} | ({} if name == "ddim" else {"seed": 7})
@@ -258,7 +262,7 @@ def test_every_diffusers_pipeline_is_run_by_a_test() -> None:
 @pytest.mark.long
 @OLD_ARRAYS
 @pytest.mark.parametrize("task", ["text-to-3d", "image-to-3d"])
-async def test_text_to_3d_and_image_to_3d(
+async def test_a_3d_module_answers_like_the_library(
     make: Make, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A coarser grid than the usual 128 points a side, with which one shape takes ten seconds.

@@ -274,7 +274,7 @@ ALSO = {"panoptic-segmentation": "image-segmentation", "music": "text-to-audio"}
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", [*(NAMED.get(task, task) for task in CASES), *ALSO])
-async def test_a_module_answers_what_the_library_does(
+async def test_a_module_answers_like_the_library(
     name: str, handlers: Handlers, hub: RunningHub, tmp_path: Path
 ) -> None:
     task = {**{named: task for task, named in NAMED.items()}, **ALSO}.get(name, name)

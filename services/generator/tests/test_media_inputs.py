@@ -134,7 +134,7 @@ def languages(tokenizer: Any, usual: dict[str, int | None], **named: str) -> str
     ("kind", "english", "german"),
     [(NllbTokenizer, "eng_Latn", "deu_Latn"), (MBart50Tokenizer, "en_XX", "de_DE")],
 )
-def test_a_multilingual_model_writes_english_unless_told_otherwise(
+def test_a_multilingual_model_writes_english_unless_another_language_is_requested(
     kind: type[Any], english: str, german: str
 ) -> None:
     tokenizer = kind()
@@ -153,7 +153,7 @@ def test_a_multilingual_model_writes_english_unless_told_otherwise(
                 languages(tokenizer, end, **{name: wrong})
 
 
-def test_a_model_of_several_language_pairs_uses_the_first_unless_told_otherwise() -> None:
+def test_a_model_of_several_language_pairs_uses_the_first_unless_another_is_requested() -> None:
     pairs = {f"translation_en_to_{to}": {"prefix": f"to {to}: "} for to in ("ro", "de", "fr")}
     known = {"summarization": {"prefix": "summarize: "}, **pairs}
     model = SimpleNamespace(config=SimpleNamespace(task_specific_params=known))

@@ -119,7 +119,7 @@ def close(answer: Any, expected: Any) -> bool:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
-def test_a_module_answers_what_the_library_does(
+def test_a_module_answers_like_the_library(
     name: str, answers: dict[str, tuple[tuple[int, Any], Any]]
 ) -> None:
     (code, result), expected = answers[name]

@@ -270,7 +270,7 @@ async def unwatched(caller: Caller, database: Database) -> AsyncIterator[Caller]
 async def test_a_peak_after_a_recovered_one_raises_an_alert(
     caller: Caller, database: Database
 ) -> None:
-    """The watch keeps one peak of samples that come together; here the first incident's."""
+    """The watch keeps one peak per batch of samples; here it is the first incident's."""
     await add(caller, kind="threshold", metric="latency", above=100.0)
     start = now_us() - 20_000_000
     for second, value in ((0, 190.0), (1, 60.0)):
@@ -305,7 +305,7 @@ async def test_a_sample_ahead_of_its_time_hides_no_other(caller: Caller, kind: s
     assert len(await alerts(caller)) == 2
 
 
-async def test_a_recorder_whose_clock_is_ahead_is_watched(caller: Caller) -> None:
+async def test_a_recorder_whose_clock_is_ahead_raises_alerts(caller: Caller) -> None:
     await add(caller, kind="threshold", metric="latency", above=100.0)
     for n, value in enumerate((150.0, 150.0, 50.0, 150.0)):
         await caller.record(record(-7_200 - n, latency=value))
@@ -329,7 +329,7 @@ async def test_samples_that_a_dead_replica_did_not_evaluate_are_evaluated(
 
 
 @pytest.mark.parametrize("order", [1, -1])
-async def test_a_rule_deleted_while_it_is_judged_leaves_no_open_alert(
+async def test_a_rule_deleted_during_its_evaluation_leaves_no_open_alert(
     caller: Caller, database: Database, order: int
 ) -> None:
     rule = await add(caller, kind="threshold", metric="latency", above=100.0)

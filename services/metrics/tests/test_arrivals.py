@@ -86,7 +86,7 @@ async def test_another_metric_of_the_last_moment_is_replayed(caller: Caller) -> 
     assert await missed(caller, since=last) == ["other"]
 
 
-async def test_repeated_samples_did_not_arrive_again(caller: Caller) -> None:
+async def test_repeated_samples_have_no_second_arrival(caller: Caller) -> None:
     first = await record(caller, "seen")
     last = await record(caller, "last")
     await caller.record({"modelId": "m", "timestamp": first, "metrics": {"seen": 1.0}})
@@ -94,7 +94,7 @@ async def test_repeated_samples_did_not_arrive_again(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-async def test_any_time_can_be_asked_for(caller: Caller, since: str) -> None:
+async def test_arrivals_can_be_requested_since_any_time(caller: Caller, since: str) -> None:
     await record(caller, "one", timedelta(days=1))
     await record(caller, "two")
     expected = ["one", "two"] if since < "2" else []

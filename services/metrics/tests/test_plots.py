@@ -83,7 +83,7 @@ def test_down_sampling_keeps_extremes_and_says_so(drawn: History) -> None:
         assert (second - first) % timedelta(seconds=series["bucketSeconds"]) == timedelta()
 
 
-def test_the_axis_of_a_single_sample_tells_when_it_was() -> None:
+def test_the_axis_of_a_single_sample_shows_its_time() -> None:
     figure, vega = (draw(METRIC, history(1), style) for style in ("plotly", "vega-lite"))
     first, last = (datetime.fromisoformat(time) for time in figure["layout"]["xaxis"]["range"])
     assert last - first == timedelta(minutes=1)

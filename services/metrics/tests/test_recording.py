@@ -81,7 +81,7 @@ async def test_a_key_repeated_after_a_day_is_another_request(
                 )
 
 
-async def test_samples_without_a_time_never_count_as_the_same(
+async def test_samples_without_a_time_never_count_as_duplicates(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
     # Another replica whose clock shows the very same microseconds.
@@ -158,7 +158,7 @@ async def test_a_metric_that_was_never_recorded_is_a_warning(caller: Caller) -> 
     assert answer.statistics["latencyy"].mean is None
 
 
-async def test_a_call_with_and_without_times_is_stored_whole(caller: Caller) -> None:
+async def test_a_call_may_mix_records_with_and_without_times(caller: Caller) -> None:
     await caller.record(
         {"model_id": "m", "metrics": {"latency": 1.0}},
         {"model_id": "m", "timestamp": at(hours=2), "metrics": {"latency": 2.0}},

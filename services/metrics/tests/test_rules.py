@@ -104,7 +104,7 @@ async def test_an_alert_is_raised_once_its_condition_has_held_for_the_rules_minu
         ("silence", {"forMinutes": 5}, "forMinutes"),
     ],
 )
-async def test_a_change_that_cannot_be_meant_is_refused(
+async def test_a_contradictory_or_unfit_change_is_refused(
     caller: Caller, id: str, changes: dict[str, Any], path: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:

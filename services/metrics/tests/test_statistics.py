@@ -123,7 +123,7 @@ async def test_a_late_sample_is_in_the_next_answer(caller: Caller, roll: Any) ->
         assert (await caller.monitor()).statistics["latency"] == after
 
 
-async def test_no_rollup_is_asked_for_days_that_are_late_for_everyone(
+async def test_no_rollup_is_read_for_days_that_are_stale_in_every_series(
     caller: Caller, database: Database
 ) -> None:
     points = [(NOW - timedelta(hours=6 * n), float(n)) for n in range(40)]
@@ -144,7 +144,7 @@ async def test_no_rollup_is_asked_for_days_that_are_late_for_everyone(
         await connection.execute("rollback")
 
 
-async def test_a_window_without_samples_is_nulls(caller: Caller) -> None:
+async def test_a_window_without_samples_has_null_figures(caller: Caller) -> None:
     when = (NOW - timedelta(days=3)).isoformat()
     await caller.record({"model_id": "m", "timestamp": when, "metrics": {"latency": 1.0}})
     answer = await caller.monitor(days=1, metrics=["other"])
@@ -209,7 +209,7 @@ values = st.one_of(
         st.tuples(st.integers(0, 300), values), min_size=2, max_size=60, unique_by=lambda p: p[0]
     )
 )
-def test_the_slope_is_the_median_of_all_pairs(points: list[tuple[int, float]]) -> None:
+def test_the_slope_is_the_median_over_all_pairs(points: list[tuple[int, float]]) -> None:
     points.sort()
     times, means = np.array(points, float).T
     expected = stats.theilslopes(means, times).slope

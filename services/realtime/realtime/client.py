@@ -222,5 +222,5 @@ class Pump:
             self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._flush_all)
 
     def run(self, work: Any) -> None:
-        """Run a coroutine that nobody awaits; asyncio's handler logs a failure."""
+        """Run a coroutine in the background; asyncio's handler logs a failure."""
         self._tasks.start(work)

@@ -1,4 +1,4 @@
-"""python-socketio's server, and every place where its insides are changed.
+"""python-socketio's server, and every change of its internals.
 
 docs/decisions/011-patched-engine.md says what each change buys; tests/test_engine.py
 fails when a release of python-socketio or python-engineio needs another one, or none.
@@ -25,16 +25,16 @@ class Listener(Protocol):
     """The application behind the server; ids are those of Engine.IO connections."""
 
     async def open(self, id: str, socket: Any) -> None:
-        """Take note of a connection, before it says anything."""
+        """Note a new connection, before its first packet."""
 
     async def close(self, id: str) -> None:
-        """Take note of the end of a connection."""
+        """Note the end of a connection."""
 
     async def connect(self, id: str, auth: Any) -> None:
         """Admit a client to the namespace, or raise `ConnectionRefusedError`."""
 
     async def disconnect(self, id: str) -> None:
-        """Take note that a client left the namespace."""
+        """Note that a client left the namespace."""
 
     async def answer(self, id: str, data: list[Any]) -> dict[str, Any]:
         """Return the acknowledgement of an event: its name and arguments are `data`."""

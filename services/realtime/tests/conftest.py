@@ -86,7 +86,7 @@ class Others:
         return Access(account=account, key=key, scopes=scopes)
 
     async def history(self, request: HistoryRequest) -> History:
-        """Answer for one writer, whose place says everything."""
+        """Answer like a service with a single writer, whose position is the whole position."""
         if self.away:
             raise Unavailable("the database is busy or away", retry_after=1)
         everything = self.recorded.get((current.get().account, request.model_id))

@@ -77,7 +77,7 @@ def test_a_cursor_covers_every_sample_of_any_number_of_writers(places):
 
 
 @given(st.text() | st.from_regex(r"c1(\.[0-9a-f]{0,17})*(-[0-9a-f]*)*", fullmatch=True))
-def test_other_text_is_refused_without_harm(text):
+def test_any_other_text_is_refused_without_an_error(text):
     with contextlib.suppress(ValueError):  # becomes an answer with 1003
         assert Cursor.parse(text).position
 

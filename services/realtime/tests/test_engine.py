@@ -172,7 +172,7 @@ async def test_engineio_still_fails_over_a_message_to_an_ended_connection():
         await server.handle_request(scope, receive, send)
 
 
-async def test_engineio_still_works_on_whatever_a_client_sends():
+async def test_engineio_still_processes_every_packet_of_a_flood():
     """Without our `receive`, a thousand packets at once would be a thousand calls."""
     server, socket = bare_socket()
     seen: list[Any] = []

@@ -1,4 +1,4 @@
-"""What happens to open sockets when their key changes."""
+"""Open sockets whose key changes."""
 
 import asyncio
 import contextlib

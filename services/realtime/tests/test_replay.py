@@ -35,7 +35,7 @@ async def test_missed_updates_come_before_new_ones(others, watch):
     assert await everything(watcher, 6) == [1, 2, 3, 4, 5, 6]
 
 
-async def test_updates_during_a_replay_are_neither_lost_nor_doubled(others, watch):
+async def test_updates_during_a_replay_are_neither_lost_nor_repeated(others, watch):
     since = await others.record("m2", "m", tell=False, n0=0)
 
     async def record() -> None:
@@ -54,7 +54,7 @@ async def test_updates_during_a_replay_are_neither_lost_nor_doubled(others, watc
         assert await everything(watcher, 299) == list(range(1, 300))
 
 
-async def test_a_second_subscribe_doubles_nothing(others, watch):
+async def test_a_second_subscribe_repeats_no_update(others, watch):
     since = await others.record("m3", "m", tell=False, n0=0)
     watcher = await watch("m3/key")
     await watcher.subscribe("m")

@@ -249,7 +249,7 @@ async def secrets_in(database: Database, webhook: str) -> list[str]:
     return [secret for secret in row if secret]
 
 
-async def test_secrets_are_stored_encrypted_also_those_of_before_there_were_keys(
+async def test_secrets_are_encrypted_including_those_stored_before_there_were_keys(
     someone: Someone, receiver: Receiver, database: Database, poster: Poster
 ) -> None:
     made = await someone.add(receiver.url)

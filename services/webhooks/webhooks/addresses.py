@@ -25,7 +25,7 @@ RESOLVE_TIMEOUT_S = 4.0
 
 
 class InnerAddress(OSError):
-    """A name that leads into a network that is not public."""
+    """An address inside a network that is not public."""
 
     def __init__(self) -> None:
         super().__init__("the address is not on the public internet")

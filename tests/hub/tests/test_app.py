@@ -27,7 +27,7 @@ CLASSIFIER = "lilypad/tiny-text-classification"
 WEIGHTS = "model.safetensors"
 
 
-def test_a_document_has_what_the_real_hub_tells(api: HfApi):
+def test_a_document_has_the_fields_of_the_real_hub(api: HfApi):
     info = api.model_info(CLASSIFIER, files_metadata=True, securityStatus=True)
     assert len(info.sha) == 40
     assert (info.id, info.author, info.modelId) == (CLASSIFIER, "lilypad", CLASSIFIER)
@@ -44,7 +44,7 @@ def test_a_document_has_what_the_real_hub_tells(api: HfApi):
     assert info.last_modified is not None
 
 
-def test_only_what_is_asked_for_is_expanded(api: HfApi):
+def test_only_requested_fields_are_expanded(api: HfApi):
     info = api.model_info(CLASSIFIER, expand=["safetensors", "gated"])
     assert info.safetensors.total > 0
     assert info.gated is False
@@ -74,7 +74,9 @@ def test_a_branch_and_its_commit_name_the_same_revision(api: HfApi):
     assert refs["main"] != refs["v1"]
 
 
-def test_a_moved_branch_shows_the_other_commit_and_the_old_one_stays(hub: RunningHub, api: HfApi):
+def test_a_moved_branch_shows_the_new_commit_and_the_old_one_stays_readable(
+    hub: RunningHub, api: HfApi
+):
     before = api.model_info(CLASSIFIER).sha
     other = api.model_info(CLASSIFIER, revision="v1").sha
     hub.move(CLASSIFIER, "main", other)
@@ -204,7 +206,7 @@ def test_an_unknown_revision_is_not_found(api: HfApi, revision: str):
         api.model_info(CLASSIFIER, revision=revision)
 
 
-def test_an_unknown_file_is_not_found_and_the_commit_is_told(api: HfApi):
+def test_an_unknown_file_is_not_found_and_the_commit_is_named(api: HfApi):
     with pytest.raises(RemoteEntryNotFoundError) as refused:
         api.hf_hub_download(CLASSIFIER, "nothing.txt")
     assert refused.value.response.headers["X-Repo-Commit"] == api.model_info(CLASSIFIER).sha
@@ -230,14 +232,14 @@ def test_a_gated_model_shows_its_document_but_not_its_files(
         api.parse_safetensors_file_metadata("lilypad/tiny-gated", WEIGHTS, token=token)
 
 
-def test_a_member_reads_gated_and_private_models(api: HfApi):
+def test_a_member_can_read_gated_and_private_models(api: HfApi):
     for repo in ("lilypad/tiny-gated", "lilypad/tiny-private"):
         assert Path(api.hf_hub_download(repo, "config.json", token=MEMBER_TOKEN)).exists()
     assert api.whoami(token=MEMBER_TOKEN)["name"] == "member"
 
 
 @pytest.mark.parametrize("token", [False, STRANGER_TOKEN])
-def test_a_private_model_looks_like_none_at_all(api: HfApi, token: str | bool):
+def test_a_private_model_looks_missing(api: HfApi, token: str | bool):
     def refusal(repo: str) -> tuple[int, object]:
         with pytest.raises(RepositoryNotFoundError) as refused:
             api.model_info(repo, token=token)

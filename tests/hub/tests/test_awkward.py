@@ -102,7 +102,7 @@ def test_the_gguf_file_is_read_back(api: HfApi):
     assert len(content) - 4 * info.gguf["total"] < 1_000
 
 
-def test_hostile_fields_arrive_letter_by_letter(api: HfApi):
+def test_hostile_fields_are_served_unchanged(api: HfApi):
     card = api.model_info("lilypad/tiny-hostile-card")
     assert card.card_data.license == " ".join(HOSTILE)
     assert f"license:{' '.join(HOSTILE)}" in card.tags

@@ -26,7 +26,7 @@ def get(url: str, **more: object) -> httpx2.Response:
     return httpx2.get(url, timeout=PATIENCE, **more)
 
 
-def test_a_fault_strikes_as_often_as_it_was_told_and_calls_are_counted(hub: RunningHub, url: str):
+def test_a_fault_strikes_as_often_as_configured_and_calls_are_counted(hub: RunningHub, url: str):
     hub.faults("status", status=503, times=2)
     assert [get(url).status_code for _ in range(3)] == [503, 503, 200]
     assert [(seen.status, seen.fault) for seen in hub.requests] == [
@@ -36,7 +36,9 @@ def test_a_fault_strikes_as_often_as_it_was_told_and_calls_are_counted(hub: Runn
     ]
 
 
-def test_a_fault_ends_with_its_block_and_strikes_only_where_it_was_told(hub: RunningHub, url: str):
+def test_a_fault_ends_with_its_block_and_strikes_only_the_configured_requests(
+    hub: RunningHub, url: str
+):
     with hub.faults("status", status=500, path="^/api/.*classification", method="GET"):
         assert get(url).status_code == 500
         assert httpx2.head(url).status_code == 200
@@ -44,7 +46,7 @@ def test_a_fault_ends_with_its_block_and_strikes_only_where_it_was_told(hub: Run
     assert get(url).status_code == 200
 
 
-def test_429_says_when_to_come_back(hub: RunningHub, api: HfApi, url: str):
+def test_a_429_says_when_to_retry(hub: RunningHub, api: HfApi, url: str):
     hub.faults("status", status=429, retry_after=7)
     headers = get(url).headers
     assert headers["Retry-After"] == "7"
@@ -54,7 +56,7 @@ def test_429_says_when_to_come_back(hub: RunningHub, api: HfApi, url: str):
         api.model_info(CLASSIFIER)
 
 
-def test_a_late_answer_is_the_true_one(hub: RunningHub, url: str):
+def test_a_delayed_answer_is_the_true_one(hub: RunningHub, url: str):
     hub.faults("late", seconds=0.3)
     started = time.monotonic()
     assert get(url).json()["id"] == CLASSIFIER
@@ -102,7 +104,7 @@ def test_a_redirect_leads_elsewhere(hub: RunningHub, url: str):
 
 
 @pytest.mark.parametrize("kind", [*NONSENSE, "types"])
-def test_nonsense_is_no_document(hub: RunningHub, api: HfApi, kind: str):
+def test_the_nonsense_fault_sends_no_valid_document(hub: RunningHub, api: HfApi, kind: str):
     hub.faults("nonsense", kind=kind)
     # Whatever the client does with it, it is not the document.
     try:
@@ -131,7 +133,7 @@ def test_a_client_may_leave_a_huge_body(hub: RunningHub, url: str):
     assert get(url).status_code == 200
 
 
-def test_a_truncated_file_is_an_error_and_the_client_asks_again(hub: RunningHub, api: HfApi):
+def test_a_truncated_file_is_an_error_and_the_client_retries(hub: RunningHub, api: HfApi):
     with hub.faults("truncated", path="/resolve/"), pytest.raises(httpx2.RemoteProtocolError):
         get(f"{hub.url}/{CLASSIFIER}/resolve/main/config.json")
     hub.faults("truncated", path="^/cdn/", method="GET", times=1)
@@ -163,7 +165,7 @@ def test_a_stopped_hub_refuses_connections_and_comes_back_at_its_address():
         assert get(url).status_code == 200
 
 
-def test_a_hub_whose_starter_is_gone_ends_without_a_traceback(session_hub: RunningHub):
+def test_a_hub_whose_parent_has_ended_ends_without_a_traceback(session_hub: RunningHub):
     theirs, ours = os.pipe()
     os.close(theirs)
     command = [sys.executable, "-m", "hub", "--models-dir", str(session_hub.models_dir)]
@@ -173,7 +175,7 @@ def test_a_hub_whose_starter_is_gone_ends_without_a_traceback(session_hub: Runni
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_log_tells_who_asked_for_what(hub: RunningHub, api: HfApi):
+def test_the_log_names_the_account_and_path_of_each_request(hub: RunningHub, api: HfApi):
     api.whoami(token="hf_member")
     (seen,) = hub.requests
     assert (seen.method, seen.path, seen.status) == ("GET", "/api/whoami-v2", 200)

@@ -18,7 +18,7 @@ QUICK, SLOW = "lilypad/tiny-gguf", "lilypad/tiny-text-classification"
 
 
 @pytest.mark.long
-def test_models_made_anew_in_another_process_have_the_same_commits(
+def test_models_rebuilt_in_another_process_have_the_same_commits(
     session_hub: RunningHub, tmp_path: Path
 ):
     # One per module of makers: what they share is what could differ between processes.
@@ -52,7 +52,7 @@ def test_a_model_is_made_when_it_is_first_asked_for(tmp_path: Path):
     assert len(list(tmp_path.glob("*/*"))) == 2
 
 
-def test_every_id_stands_once():
+def test_every_id_is_unique():
     names = [name.lower() for model in MODELS for name in (model.id, *model.former_ids)]
     assert len(names) == len(set(names))
 
@@ -73,7 +73,7 @@ def test_an_interrupted_start_leaves_nothing_half_made(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_starts_at_once_serve_the_same_models(tmp_path: Path):
+def test_concurrent_starts_serve_the_same_models(tmp_path: Path):
     hubs = [RunningHub(tmp_path, first=[QUICK]) for _ in range(2)]
     with ThreadPoolExecutor() as pool:  # a Hub ends with the thread that started it
         try:

@@ -44,7 +44,7 @@ def login(
     ] = False,
     register: Annotated[bool, typer.Option("--register", help="Make the account first.")] = False,
 ) -> None:
-    """Keep a key for the commands that follow: one you have, or a new one."""
+    """Store a key for later commands: one that you have, or a new one."""
     if key_stdin or (not email and not register and session.terminal.prompts):
         key = sys.stdin.readline().strip() if key_stdin else _ask_for_key()
         if not key:
@@ -68,7 +68,7 @@ def login(
 
 @command(app)
 def logout(session: Session) -> None:
-    """Forget the key that `login` kept; it stays valid: see `lilypad keys revoke`."""
+    """Delete the key that `login` stored; it stays valid: see `lilypad keys revoke`."""
     url = credentials.forget()
     said = f"The key for {url} is forgotten." if url else "No key was kept."
     session.terminal.show({"url": url}, lambda out: out.print(said, soft_wrap=True))

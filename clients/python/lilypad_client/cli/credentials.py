@@ -46,7 +46,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def _part() -> Iterator[Path]:
-    """Make an empty file beside the stored one that this process alone has, private to its user."""
+    """Create an empty temporary file beside the stored one, readable by its owner only."""
     import tempfile  # noqa: PLC0415  (slow to import)
 
     folder = path().parent

@@ -61,7 +61,7 @@ def record(
         str | None, typer.Option(help="Of your own, so that a second try records it once.")
     ] = None,
 ) -> None:
-    """Record what was measured at one moment."""
+    """Record the values of one moment."""
     recorded = session.client.metrics.record(
         model,
         dict(_pair(text) for text in metrics),

@@ -64,7 +64,7 @@ class Session:
         return self.connect(key, url)
 
     def connect(self, key: str | None, url: str | None, **options: Any) -> "LilypadClient":
-        """Open a client; it is slow to import, and the help can do without."""
+        """Open a client, imported only now, since the help must start fast."""
         from lilypad_client import LilypadClient  # noqa: PLC0415
 
         return LilypadClient(key, url, **options)
@@ -153,7 +153,7 @@ def owner_command(
 
 
 def _sign(run: Callable[..., None], parameters: list[inspect.Parameter]) -> None:
-    """Give a function the parameters that Typer makes arguments and options of."""
+    """Give a function the signature from which Typer builds arguments and options."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     signed = [one if one.name == "session" else one.replace(kind=keyword) for one in parameters]
     run.__signature__ = inspect.Signature(signed)  # type: ignore[attr-defined]

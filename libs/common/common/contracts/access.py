@@ -15,7 +15,7 @@ class Credentials(Message):
 
 
 class Access(Message):
-    """Whom a token belongs to.
+    """The account and the key or session that a token belongs to.
 
     `key` is the key's id, or the session's; empty for a token that was made with the password.
     """
@@ -26,7 +26,7 @@ class Access(Message):
 
 
 class KeyRevoked(Message):
-    """A key that may something else from now on; told with the account and the key's id as tokens.
+    """A key that was revoked or whose scopes changed. Subject tokens: account, key id.
 
     `scopes`: what it may still; empty when it is revoked, and refused from now on. So is a session
     that was ended.

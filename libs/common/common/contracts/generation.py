@@ -72,7 +72,7 @@ class GenerateRequest(Input):
 
 
 class Check(Message):
-    """One thing that was looked at before the files were handed out."""
+    """A check of the module's files before they were returned, and its outcome."""
 
     name: str = Field(description="Name of the check.")
     outcome: Literal["passed", "warning", "failed"] = Field(description="Its outcome.")

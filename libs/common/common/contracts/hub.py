@@ -20,7 +20,7 @@ class HubTokenCheck(Message):
 
 
 class HubIdentity(Message):
-    """Whom the Hub knows by a token."""
+    """The Hub's user that a token belongs to."""
 
     user: str = Field(description="The Hub's name of the user whose token it is.")
     role: str = Field(description="Role of the token on the Hub, such as `read` or `fineGrained`.")

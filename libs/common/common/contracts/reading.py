@@ -60,7 +60,7 @@ class Sample(Message):
 
 
 class RecordedSamples(Message):
-    """One page, oldest first."""
+    """A page of samples, oldest first."""
 
     model_id: str = Field(description="The model.")
     metric: str = Field(description="The metric.")
@@ -83,7 +83,7 @@ class SamplesDeletion(Message):
 
 
 class SamplesDeleted(Message):
-    """Deleted, and in no answer any more."""
+    """Confirmation that samples were deleted; no later answer contains them."""
 
     deleted: int = Field(description="Samples that were deleted.")
 

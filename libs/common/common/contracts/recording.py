@@ -141,7 +141,7 @@ class Samples(Message):
 
 
 class Recorded(Message):
-    """Committed, and visible to the next request."""
+    """Confirmation that the samples are committed, and visible to the next request."""
 
     status: Literal["success"] = Field(
         "success", description="Always `success`: the samples are committed."

@@ -1,4 +1,4 @@
-"""Webhooks: an account's addresses that are told what happened to its models."""
+"""Webhooks: an account's addresses that receive the events of its models."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -77,7 +77,7 @@ class Delivery(Message):
 
 
 class DeliveriesRequest(Message):
-    """Newest first; `before` is the id of the last one seen."""
+    """A page of deliveries, newest first; `before` is the id of the last one seen."""
 
     state: Literal["pending", "succeeded", "failed"] | None = Field(
         None, description="Only deliveries in this state."

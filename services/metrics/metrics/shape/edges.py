@@ -33,7 +33,7 @@ def needed(shape: Shape) -> list[tuple[int, int]]:
 
 
 def sharpen(shape: Shape, at: Times, value: Floats) -> None:
-    """Move the edges of events to the samples, which are by time, where they change.
+    """Move the edges of events to the samples where the level changes; samples are by time.
 
     An incident of a few cells with too few samples was outliers, and is dropped.
     """

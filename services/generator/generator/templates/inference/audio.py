@@ -1,4 +1,4 @@
-"""Reads sounds, as much as a model hears at once."""
+"""Reads sounds, no longer than the model takes at once."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from generator.templates.inference.media import read_file
 
 
 def read_audio(value: Any, rate: int) -> Any:
-    """WAV, FLAC, OGG or MP3 as float32 in one channel, at `rate` samples per second."""
+    """Read WAV, FLAC, OGG or MP3 as float32 in one channel, at `rate` samples per second."""
     import io
     import math
 
@@ -32,7 +32,7 @@ def read_audio(value: Any, rate: int) -> Any:
 
 
 def samples_at_once(pipeline: Any, manifest: dict[str, Any]) -> int | None:
-    """The longest sound that fits into memory at once, for a model that reads raw samples.
+    """Return the longest sound that fits into memory at once, for a model that reads raw samples.
 
     What it takes grows with the square of that. None for models that hear otherwise: the library
     cannot put their parts together.

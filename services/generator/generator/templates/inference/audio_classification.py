@@ -9,7 +9,7 @@ from generator.templates.inference.loading import load as load
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of {label, score} per sound, best first."""
+    """Return a list of {label, score} per sound, best first."""
     rate = pipeline.feature_extractor.sampling_rate
     sounds = [read_audio(value, rate) for value in inputs]
     # Models that hear otherwise cut what is longer than they hear themselves.

@@ -1,4 +1,4 @@
-"""Refuses to answer with what the model's files do not hold."""
+"""Refuses to answer with weights that the model's files lack."""
 
 import sys
 from typing import Any
@@ -35,7 +35,7 @@ def whole(load: Any) -> Any:
 
 
 class IncompleteModel(Exception):
-    """The model's files lack what an answer takes."""
+    """The model's files lack a weight that an answer depends on."""
 
 
 def check_weights(missing: Any) -> None:

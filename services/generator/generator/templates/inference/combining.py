@@ -1,4 +1,4 @@
-"""Inputs of several parts: an object has its own, what it leaves out is the same for all."""
+"""Inputs of several parts: an object's own fields take precedence over the parameters."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from generator.templates.inference.inputs import InvalidInput, read_parameter
 def combine(
     manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Per input the values by name: {"question": …, "context": …} goes before the parameters."""
+    """Return each input's values by name: {"question": …, "context": …}, else the parameters'."""
     subject, *others = manifest["inputs"]
     known = {other["name"]: other for other in others if other["name"] != "seed"}
     combined = []

@@ -8,7 +8,7 @@ from generator.templates.inference.png import as_png
 
 
 def answer(pipeline: Any, _: dict[str, Any], inputs: list[Any], __: dict[str, Any]) -> list[Any]:
-    """One {predicted_depth, depth} per picture: rows of numbers, and a PNG as base64."""
+    """Return one {predicted_depth, depth} per picture: rows of numbers, and a PNG as base64."""
     answers = [pipeline(picture) for picture in [read_image(value) for value in inputs]]
     return [
         {"predicted_depth": found["predicted_depth"], "depth": as_png(found["depth"])}

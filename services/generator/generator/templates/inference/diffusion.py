@@ -11,7 +11,7 @@ from generator.templates.inference.media import read_file
 
 
 def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
-    """The pipeline that model_index.json in `directory` names."""
+    """Load the pipeline that model_index.json in `directory` names."""
     import diffusers
 
     diffusers.utils.logging.disable_progress_bar()
@@ -81,7 +81,7 @@ def each(
 
 
 def read(subject: str, value: Any) -> dict[str, Any]:
-    """The input as the pipeline's argument."""
+    """Return the input as the pipeline's argument."""
     if subject == "text":
         check_texts([value])
         return {"prompt": value}
@@ -103,7 +103,7 @@ def read_number(value: Any) -> int:
 
 
 def read_video(value: Any) -> list[Any]:
-    """The frames of an animated picture, from base64 or from a file in /inputs."""
+    """Read the frames of an animated picture, from base64 or from a file in /inputs."""
     from PIL import Image, ImageSequence
 
     content = read_file(value, "a video")

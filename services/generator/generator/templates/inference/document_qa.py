@@ -12,7 +12,7 @@ from generator.templates.inference.loading import load as load
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of {answer, score, start, end} per page, best first; the last two count words."""
+    """Return lists of {answer, score, start, end} per page, best first; start, end: words."""
     most = min(pipeline.tokenizer.model_max_length, manifest["run"]["maxTokens"])
     answers = []
     for value in combine(manifest, inputs, parameters):
@@ -32,7 +32,7 @@ def answer(
 
 
 def read_words(value: Any) -> list[tuple[str, list[int]]]:
-    """JSON [[word, [left, top, right, bottom]], …], the page being 1000 wide and 1000 high."""
+    """Read JSON [[word, [left, top, right, bottom]], …]; a page is 1000 wide and 1000 high."""
     try:
         words = [(word, [int(side) for side in box]) for word, box in json.loads(value or "[]")]
     except (TypeError, ValueError, OverflowError, RecursionError):

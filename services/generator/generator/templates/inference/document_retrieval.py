@@ -10,7 +10,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {score, vectors} per page; what was not asked for is null."""
+    """Return one {score, vectors} per page; a part that was not requested is null."""
     import torch
 
     model, processor = loaded

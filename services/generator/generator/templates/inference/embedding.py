@@ -10,7 +10,7 @@ from generator.templates.inference.sentences import options
 def answer(
     model: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One vector per text."""
+    """Return one vector per text."""
     check_texts(inputs)
     # Where the model has prompts, each of these puts its own before a text.
     encoders = {

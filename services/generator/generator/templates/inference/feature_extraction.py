@@ -11,7 +11,7 @@ from generator.templates.inference.pipeline import call
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of vectors per text, one per token."""
+    """Return a list of vectors per text, one per token."""
     check_texts(inputs)
     bound_tokens(pipeline, manifest)
     return call(pipeline, manifest, inputs, truncation=True, **parameters)

@@ -1,4 +1,4 @@
-"""The words that a mask in a text stands for."""
+"""The most likely words for a mask in a text."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from generator.templates.inference.pipeline import call
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of {token_str, token, score, sequence} per text, best first."""
+    """Return a list of {token_str, token, score, sequence} per text, best first."""
     check_texts(inputs)
     bound_tokens(pipeline, manifest)
     return call(pipeline, manifest, write_masks(pipeline.tokenizer, inputs), **parameters)
 
 
 def write_masks(tokenizer: Any, inputs: list[str]) -> list[str]:
-    """The texts with the model's own mask, whatever it is called, for each [MASK]."""
+    """Replace each [MASK] in the texts by the model's own mask token."""
     mask, most = tokenizer.mask_token, tokenizer.model_max_length
     texts = [text if mask in text else text.replace("[MASK]", mask) for text in inputs]
     for text in texts:

@@ -11,7 +11,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {mean, quantiles} per series: a number, and one per quantile, for each step ahead."""
+    """Return one {mean, quantiles} per series: a mean and its quantiles for each step ahead."""
     import torch
 
     model = loaded[0]
@@ -36,7 +36,7 @@ def answer(
 
 
 def read_series(value: Any) -> list[float]:
-    """The numbers of a list, or of a text that holds one as JSON."""
+    """Return the numbers of a list, or of a text that holds one as JSON."""
     try:
         numbers = json.loads(value) if isinstance(value, str) else value
         if not isinstance(numbers, list) or not 2 <= len(numbers) <= 1_000_000:

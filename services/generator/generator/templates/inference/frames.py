@@ -7,7 +7,7 @@ from generator.templates.inference.media import read_file
 
 
 def read_frames(value: Any, count: int) -> tuple[list[Any], float]:
-    """`count` pictures of an animated GIF, WebP or PNG, evenly over its length, and its seconds."""
+    """Read `count` evenly spaced pictures of an animated GIF, WebP or PNG, and its seconds."""
     import io
 
     from PIL import Image

@@ -10,6 +10,6 @@ from generator.templates.inference.png import as_png
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {image} per input: a PNG as base64."""
+    """Return one {image} per input: a PNG as base64."""
     made = each(pipeline, manifest, inputs, parameters)
     return [{"image": as_png(one.images[0])} for one in made]

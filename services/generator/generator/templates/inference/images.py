@@ -7,7 +7,7 @@ from generator.templates.inference.media import read_file
 
 
 def read_image(value: Any) -> Any:
-    """A picture in RGB."""
+    """Read a picture, converted to RGB."""
     import io
 
     from PIL import Image

@@ -16,7 +16,7 @@ class InvalidInput(ValueError):
 
 
 def read_inputs(manifest: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The inputs, at least one, and every parameter, None where the model decides."""
+    """Return the inputs, at least one, and every parameter, None where the model decides."""
     subject, *parameters = manifest["inputs"]
     request = read_request()
     given = request.get("parameters") or {}
@@ -54,7 +54,7 @@ def read_request() -> dict[str, Any]:
 
 
 def read_parameter(parameter: dict[str, Any], value: Any) -> Any:
-    """A value of the parameter's type and within its bounds; text is converted."""
+    """Return a value of the parameter's type and within its bounds; text is converted."""
     name, kind = parameter["name"], parameter["type"]
     if value is None:
         return parameter.get("default")

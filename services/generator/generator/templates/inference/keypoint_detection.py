@@ -1,4 +1,4 @@
-"""Points of a picture that are found again in another one."""
+"""Keypoints of a picture, each with a descriptor to match it in another picture."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Per picture a list of {x, y, score, descriptor}, best first; x and y in pixels."""
+    """Return per picture a list of {x, y, score, descriptor}, best first; x and y in pixels."""
     import torch
 
     model, processor = loaded

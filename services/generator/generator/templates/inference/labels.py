@@ -6,7 +6,7 @@ from generator.templates.inference.inputs import InvalidInput, check_texts
 
 
 def split_labels(tokenizer: Any, text: str, sentence: str, most: int) -> list[str]:
-    """The labels of a text with commas; in `sentence`, each has at most `most` tokens."""
+    """Split comma-separated labels; each, put into `sentence`, has at most `most` tokens."""
     labels = [label.strip() for label in text.split(",") if label.strip()]
     if not labels:
         raise InvalidInput("candidate_labels: name at least one")

@@ -6,7 +6,7 @@ from generator.templates.inference.checkpoint import check_vocabulary, whole
 
 
 def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
-    """The pipeline of the module's task over the files in `directory`."""
+    """Load the pipeline of the module's task from the files in `directory`."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""Everything that stands out in a picture, each with a mask of its own."""
+"""Masks of all objects in a picture."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from generator.templates.inference.png import as_png
 def answer(
     pipeline: Any, _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Per picture a list of {score, mask}, best first; the masks PNGs as base64."""
+    """Return per picture a list of {score, mask}, best first; the masks PNGs as base64."""
     from PIL import Image
 
     wanted = {

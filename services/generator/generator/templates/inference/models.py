@@ -1,4 +1,4 @@
-"""Loads a model and what prepares its inputs, for tasks that no pipeline serves."""
+"""Loads a model and its processor, for tasks that no pipeline serves."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from generator.templates.inference.checkpoint import check_vocabulary, whole
 
 
 def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> tuple[Any, Any]:
-    """The model over the files in `directory`, and what prepares its inputs, if anything."""
+    """Load the model from the files in `directory`, and its processor if it has one."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""Text about pictures, videos and sounds, with a text to go by."""
+"""Text about pictures, videos and sounds, in reply to a text."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {generated_text} per input, without the input itself."""
+    """Return one {generated_text} per input, without the input itself."""
     import torch
 
     model, processor = loaded

@@ -10,7 +10,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {choice, index, scores} per text."""
+    """Return one {choice, index, scores} per text."""
     import torch
 
     model, tokenizer = loaded

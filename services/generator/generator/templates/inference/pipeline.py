@@ -4,7 +4,7 @@ from typing import Any
 
 
 def call(pipeline: Any, manifest: dict[str, Any], inputs: list[Any], **given: Any) -> list[Any]:
-    """One answer per input; what is None is left to the library."""
+    """Return one answer per input; an argument of None is left to the library."""
     given = {name: value for name, value in given.items() if value is not None}
     # Texts of several lengths stand in one batch only if something can fill them up.
     pads = pipeline.tokenizer is None or pipeline.tokenizer.pad_token_id is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def as_png(*frames: Any) -> str:
-    """A PNG as base64; several frames make an animation of 16 per second, without any loss."""
+    """Encode a PNG as base64; several frames make a lossless animation of 16 per second."""
     file = io.BytesIO()
     more: dict[str, Any] = (
         {"save_all": True, "append_images": frames[1:], "duration": 62} if frames[1:] else {}

@@ -91,7 +91,7 @@ def seed_everything(seed: int) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """Plain values; what JSON has no number for becomes null."""
+    """Convert to plain values; numbers that JSON lacks become null."""
     if isinstance(value, dict):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -104,7 +104,7 @@ def to_json(value: Any) -> Any:
 
 
 def write(result: dict[str, Any]) -> None:
-    """All of result.json or nothing: who collects the outputs never sees half of it."""
+    """Write result.json atomically: nobody ever reads half of it."""
     OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
     unfinished = OUTPUT_DIR / "result.json.part"
     with unfinished.open("w", encoding="utf-8") as file:

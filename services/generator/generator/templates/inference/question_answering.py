@@ -10,7 +10,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {answer, score, start, end} per question; the last two count characters of the text."""
+    """Return one {answer, score, start, end} per question; start and end are characters."""
     model, tokenizer = loaded
     most = min(tokenizer.model_max_length, manifest["run"]["maxTokens"])
     asked = combine(manifest, inputs, parameters)
@@ -24,7 +24,7 @@ def answer(
 
 
 def find(model: Any, tokenizer: Any, value: dict[str, Any], most: int) -> dict[str, Any]:
-    """The likeliest span. A long text is read in parts that overlap by up to 128 tokens."""
+    """Find the likeliest span. A long text is read in parts that overlap by up to 128 tokens."""
     import torch
 
     parts = tokenizer(

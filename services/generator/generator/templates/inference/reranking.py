@@ -14,7 +14,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
 def answer(
     model: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {score} per text: on the model's own scale, higher is better."""
+    """Return one {score} per text: on the model's own scale, higher is better."""
     query = parameters["query"]
     if query is None:
         raise InvalidInput("query: is missing")

@@ -10,7 +10,7 @@ from generator.templates.inference.sentences import load as load
 def answer(
     model: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {embedding, similarity} per text; `similarity` is null without `query`."""
+    """Return one {embedding, similarity} per text; `similarity` is null without `query`."""
     query = parameters["query"]
     check_texts(inputs if query is None else [*inputs, query])
     # Where the model has prompts, a query has one and what is searched another.

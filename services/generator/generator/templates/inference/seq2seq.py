@@ -1,4 +1,4 @@
-"""A text from a text, by an encoder with a decoder."""
+"""Text from text, by an encoder-decoder model."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One object per text, with the field that module.yaml names."""
+    """Return one object per text, with the field that module.yaml names."""
     import torch
 
     model, tokenizer = loaded
@@ -42,19 +42,19 @@ def answer(
 
 
 def tasks_of(model: Any) -> dict[str, Any]:
-    """The task-specific parameters in the model's config (T5)."""
+    """Return the task-specific parameters in the model's config (T5)."""
     return getattr(model.config, "task_specific_params", None) or {}
 
 
 def prefix_of(model: Any, task: str) -> str:
-    """The words at the beginning by which the model is told its task."""
+    """Return the words before a text that tell the model its task."""
     return (tasks_of(model).get(task) or {}).get("prefix") or ""
 
 
 def choose_languages(
     model: Any, tokenizer: Any, parameters: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """The prefix of the text, and the arguments that choose the output language."""
+    """Return the prefix of the text, and the arguments that choose the output language."""
     known = tasks_of(model)
     source, target = parameters.get("source_language"), parameters.get("target_language")
     if hasattr(tokenizer, "src_lang"):
@@ -70,7 +70,7 @@ def choose_languages(
 
 
 def between(model: Any, tokenizer: Any, source: str | None, target: str | None) -> dict[str, Any]:
-    """For a model that knows several languages: English is written, if no other is named."""
+    """Return a multilingual model's arguments; it writes English if no language is named."""
     for name, value in (("source_language", source), ("target_language", target)):
         if value and not knows(tokenizer, value):
             raise InvalidInput(f"{name}: the model does not know {value[:32]!r}")

@@ -11,12 +11,12 @@ from generator.templates.inference.diffusion import load as load
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {shape, corners, triangles} per input: a PLY file as base64, and what it has."""
+    """Return one {shape, corners, triangles} per input: a PLY file as base64, and what it has."""
     return [as_ply(made.images[0]) for made in each(pipeline, manifest, inputs, parameters)]
 
 
 def as_ply(mesh: Any) -> dict[str, Any]:
-    """A shape as a PLY file, which programs for shapes open, with a colour per corner."""
+    """Encode a shape as a PLY file, the common format of 3D programs, with a colour per corner."""
     import tempfile
 
     from diffusers.utils import export_to_ply

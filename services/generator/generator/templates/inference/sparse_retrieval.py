@@ -10,7 +10,7 @@ from generator.templates.inference.sentences import load as load
 def answer(
     model: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {tokens, score} per text: its heaviest tokens, and its score for the query."""
+    """Return one {tokens, score} per text: its heaviest tokens, and its score for the query."""
     query = parameters["query"]
     check_texts(inputs if query is None else [*inputs, query])
     usual = options(manifest)

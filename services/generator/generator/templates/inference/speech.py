@@ -9,7 +9,7 @@ from generator.templates.inference.loading import load as load
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {text} per sound, with `timestamps` also {chunks}."""
+    """Return one {text} per sound, with `timestamps` also {chunks}."""
     rate = pipeline.feature_extractor.sampling_rate
     sounds = [read_audio(value, rate) for value in inputs]
     most = samples_at_once(pipeline, manifest)

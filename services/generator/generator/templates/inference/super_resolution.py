@@ -10,7 +10,7 @@ from generator.templates.inference.png import as_png
 def answer(
     loaded: tuple[Any, Any], _: dict[str, Any], inputs: list[Any], __: dict[str, Any]
 ) -> list[Any]:
-    """One {image, width, height} per picture, the image a PNG as base64."""
+    """Return one {image, width, height} per picture, the image a PNG as base64."""
     import torch
     from PIL import Image
 

@@ -12,7 +12,7 @@ from generator.templates.inference.media import INPUT_DIR
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {answer, coordinates, cells, aggregator} per question; coordinates are (row, column)."""
+    """Return {answer, coordinates, cells, aggregator} per question; coordinates: (row, column)."""
     from pandas import DataFrame
 
     answers = []
@@ -36,7 +36,7 @@ def answer(
 
 
 def read_table(value: Any) -> dict[str, list[str]]:
-    """Columns by name: of JSON {column: [cell, …]}, CSV with a heading, or a file of either."""
+    """Read columns by name: JSON {column: [cell, …]}, CSV with a heading, or a file of either."""
     import csv
     import io
 

@@ -14,7 +14,7 @@ RELATIONS = ("entail", "contradict", "not_entail", "equivalent", "not_equivalent
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of {label, score} per text, best first."""
+    """Return a list of {label, score} per text, best first."""
     pair = parameters["text_pair"]
     check_texts(inputs if pair is None else [*inputs, pair])
     if pair is None and compares(pipeline.model.config):

@@ -9,7 +9,7 @@ from generator.templates.inference.loading import load as load
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {generated_text} per input: a text, or a chat as a list of {role, content}."""
+    """Return one {generated_text} per input: a text, or a chat as a list of {role, content}."""
     most, batch_size = manifest["run"]["maxTokens"], manifest["run"]["batchSize"]
     if pipeline.tokenizer.pad_token_id is None:  # many generators have none, and batches need one
         pipeline.tokenizer.pad_token = pipeline.tokenizer.eos_token
@@ -31,7 +31,7 @@ def answer(
 
 
 def as_chat(tokenizer: Any, value: Any) -> Any:
-    """A text as the one turn of a chat, where the model was trained for chats."""
+    """Wrap a text as the one turn of a chat, if the model was trained for chats."""
     if isinstance(value, str) and tokenizer.chat_template:
         check_texts([value])
         return [{"role": "user", "content": value}]

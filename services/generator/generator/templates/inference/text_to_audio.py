@@ -9,7 +9,7 @@ from generator.templates.inference.loading import load as load
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], _: dict[str, Any]
 ) -> list[Any]:
-    """One {audio, sampling_rate, seconds} per text; the audio is a WAV file as base64."""
+    """Return one {audio, sampling_rate, seconds} per text; the audio is a WAV file as base64."""
     check_texts(inputs)
     most = manifest["run"]["maxTokens"]
     for text in inputs:
@@ -20,7 +20,7 @@ def answer(
 
 
 def to_wav(made: dict[str, Any]) -> dict[str, Any]:
-    """16-bit WAV, a channel per row; louder than full scale is cut off there."""
+    """Encode 16-bit WAV, a channel per row; samples beyond full scale are clipped."""
     import base64
     import io
     import wave

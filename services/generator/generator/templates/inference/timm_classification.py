@@ -12,7 +12,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> t
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of {label, score} per picture, best first."""
+    """Return a list of {label, score} per picture, best first."""
     answers = see(loaded, manifest, inputs)
     labels = name_labels(loaded[0])
     most = min(parameters["top_k"] or len(labels), len(labels))
@@ -24,7 +24,7 @@ def answer(
 
 
 def name_labels(model: Any) -> list[str]:
-    """Label names: the model's own, else its data set's, else numbers."""
+    """Return the label names: the model's own, else its data set's, else numbers."""
     import timm.data
 
     named = model.pretrained_cfg.get("label_names")

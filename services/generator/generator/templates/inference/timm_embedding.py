@@ -13,5 +13,5 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> t
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], _: dict[str, Any]
 ) -> list[Any]:
-    """One vector per picture."""
+    """Return one vector per picture."""
     return list(see(loaded, manifest, inputs).tolist())

@@ -8,7 +8,7 @@ from generator.templates.inference.images import read_image
 def load_timm(
     manifest: dict[str, Any], directory: str, device: str, dtype: Any, **options: Any
 ) -> tuple[Any, Any]:
-    """The model over the files in `directory`, and what prepares its pictures."""
+    """Load the model from the files in `directory`, and its image transform."""
     import timm
 
     model = timm.create_model(f"local-dir:{directory}", pretrained=True, **options)
@@ -23,7 +23,7 @@ def load_timm(
 
 
 def see(loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any]) -> Any:
-    """The model's output: a row per image."""
+    """Return the model's output: a row per image."""
     import torch
 
     model, prepare = loaded

@@ -11,7 +11,7 @@ from generator.templates.inference.pipeline import call
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of entities per text."""
+    """Return a list of entities per text."""
     check_texts(inputs)
     bound_tokens(pipeline, manifest)
     parted = overlap(pipeline.tokenizer, inputs, parameters["aggregation_strategy"])
@@ -19,7 +19,7 @@ def answer(
 
 
 def overlap(tokenizer: Any, inputs: list[str], strategy: str) -> dict[str, Any]:
-    """Arguments that split a text longer than the model reads into overlapping parts."""
+    """Return arguments that split a text longer than the model reads into overlapping parts."""
     if strategy not in ("none", "simple", "first", "average", "max"):
         raise InvalidInput("aggregation_strategy: must be none, simple, first, average or max")
     most = tokenizer.model_max_length

@@ -9,7 +9,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], __: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of {label, score} per video, best first."""
+    """Return a list of {label, score} per video, best first."""
     import torch
 
     model, processor = loaded

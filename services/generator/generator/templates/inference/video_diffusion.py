@@ -10,7 +10,7 @@ from generator.templates.inference.png import as_png
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {video, frames} per input: an animated PNG as base64, and its length."""
+    """Return one {video, frames} per input: an animated PNG as base64, and its length."""
     answers = []
     for made in each(pipeline, manifest, inputs, parameters):
         frames = pipeline.video_processor.numpy_to_pil(pictures(made.frames))
@@ -19,7 +19,7 @@ def answer(
 
 
 def pictures(frames: Any) -> Any:
-    """The pictures of the one video: an array of (frames, height, width, channels) in 0 to 1."""
+    """Return the one video: an array of (frames, height, width, channels) in 0 to 1."""
     import numpy as np
 
     return np.stack([np.asarray(frame, dtype="float32") for frame in frames[0]])

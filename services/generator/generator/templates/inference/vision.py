@@ -10,5 +10,5 @@ from generator.templates.inference.pipeline import call
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One answer of the task's own pipeline per image."""
+    """Return one answer of the task's own pipeline per image."""
     return call(pipeline, manifest, [read_image(value) for value in inputs], **parameters)

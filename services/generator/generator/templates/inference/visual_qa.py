@@ -11,7 +11,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of {answer, score} per picture, best first; no score where the answer is written."""
+    """Return a list of {answer, score} per picture, best first; no score for a generated answer."""
     import torch
 
     model, processor = loaded

@@ -1,4 +1,4 @@
-"""Where the given labels are in an image."""
+"""Boxes of the caller's labels in an image."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from generator.templates.inference.loading import load as load
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of {label, score, box} per image."""
+    """Return a list of {label, score, box} per image."""
     room = bound_tokens(pipeline, manifest)
     labels = split_labels(pipeline.tokenizer, parameters.pop("candidate_labels"), "{}", room)
     # The pipeline takes the image and the labels together.

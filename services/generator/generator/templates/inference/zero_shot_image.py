@@ -12,7 +12,7 @@ from generator.templates.inference.pipeline import call
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """A list of {label, score} per image, best first."""
+    """Return a list of {label, score} per image, best first."""
     room = bound_tokens(pipeline, manifest)
     sentence = "This is a photo of {}."
     labels = split_labels(pipeline.tokenizer, parameters.pop("candidate_labels"), sentence, room)

@@ -12,7 +12,7 @@ from generator.templates.inference.pipeline import call
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """One {sequence, labels, scores} per text, best first."""
+    """Return one {sequence, labels, scores} per text, best first."""
     check_texts(inputs)
     # A label is weighed beside the text, so it has half of what the model reads.
     room = bound_tokens(pipeline, manifest) // 2
