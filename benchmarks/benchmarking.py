@@ -84,11 +84,11 @@ def _harness(report: Report) -> None:
         with torch.inference_mode():
             for _ in range(50):
                 model(ids)
-            bare, ours = _turns(lambda m=model, i=ids: m(i), CALLS, Cpu())
+            bare, measured = _turns(lambda m=model, i=ids: m(i), CALLS, Cpu())
         report.add(
             figure(
                 f"{name}, batch {batch}: median",
-                ours / 1e6,
+                measured / 1e6,
                 "ms",
                 against=("bare loop", bare / 1e6),
                 # The overhead is the same for every call, and thus a smaller share of a longer one.
@@ -101,7 +101,7 @@ def _turns(call: Callable[[], Any], calls: int, device: Any) -> tuple[float, flo
     """Return the median nanoseconds per call, of the bare loop and of the harness."""
 
     bare: list[int] = []
-    ours: list[int] = []
+    measured: list[int] = []
 
     def by_bare_loop() -> None:
         clock = time.perf_counter_ns
@@ -111,13 +111,13 @@ def _turns(call: Callable[[], Any], calls: int, device: Any) -> tuple[float, flo
             bare.append(clock() - start)
 
     def by_harness() -> None:
-        ours.extend(time_calls(call, calls, device).wall)
+        measured.extend(time_calls(call, calls, device).wall)
 
     order = random.Random(1)
     for _ in range(TURNS):
         for turn in order.sample([by_bare_loop, by_harness], 2):
             turn()
-    return statistics.median(bare), statistics.median(ours)
+    return statistics.median(bare), statistics.median(measured)
 
 
 def _questions(folder: str) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def _supervision(report: Report) -> None:
 
         async def supervised() -> list[dict[str, Any]]:
             async with started(module) as child:
-                return [await child.ask(**question) for question in questions]
+                return [await child.request(**question) for question in questions]
 
         def alone() -> list[dict[str, Any]]:
             lines = "\n".join(json.dumps(question) for question in questions)
@@ -241,29 +241,29 @@ async def _follow(stack: Any) -> tuple[list[float], list[float], float]:
 
     async with bus.connect(stack.nats.url("gateway"), "gateway") as connection:
         caller = Caller(connection)
-        heard: dict[str, float] = {}
+        at: dict[str, float] = {}
 
         async def hear(news: Any) -> None:
             if news.state == "running":
-                heard.setdefault(news.id, time.perf_counter())
+                at.setdefault(news.id, time.perf_counter())
 
         await connection.subscribe(PROGRESSED, hear, filter=f"{caller.account}.*")
         first, cancels = [], []
         for _ in range(RUNS):
-            asked = time.perf_counter()
+            start = time.perf_counter()
             run = await caller.finish(await caller.start())
-            first.append((heard[run.id] - asked) * 1e3)
+            first.append((at[run.id] - start) * 1e3)
         for _ in range(5):
             run = await caller.start(seed=SLOW, iterations=10_000)
             while run.progress.done == 0:
                 run = await caller.call(GET_RUN, RunName(id=run.id))
                 await asyncio.sleep(0.02)
             [child] = psutil.Process(stack.processes["worker-1"].pid).children()
-            asked = time.perf_counter()
+            start = time.perf_counter()
             await caller.call(CANCEL_RUN, RunName(id=run.id))
             while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
-            cancels.append(time.perf_counter() - asked)
+            cancels.append(time.perf_counter() - start)
         run = await caller.start(seed=SLOW, iterations=4000)
         while run.progress.done == 0:
             run = await caller.call(GET_RUN, RunName(id=run.id))

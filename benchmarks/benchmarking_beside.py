@@ -48,18 +48,18 @@ def measure() -> Report:
     with tempfile.TemporaryDirectory() as folder:
         for name, (model, task) in make(Path(folder)).items():
             pairs = [asyncio.run(pair(str(model), task, seed)) for seed in range(PAIRS)]
-            ours, bare = sorted(pairs, key=lambda pair: pair[0] / pair[1])[PAIRS // 2]
+            measured, bare = sorted(pairs, key=lambda pair: pair[0] / pair[1])[PAIRS // 2]
             report.add(
                 figure(
                     f"{name}: ours",
-                    ours,
+                    measured,
                     "ms",
                     against=("bare loop", bare),
                     at_least=bare * 0.98,
                     at_most=bare * 1.02,
                 )
             )
-            ratios = ", ".join(f"{ours / bare:.3f}" for ours, bare in pairs)
+            ratios = ", ".join(f"{measured / bare:.3f}" for measured, bare in pairs)
             report.notes.append(f"{name}, ours against the bare loop, pair by pair: {ratios}.")
             best = dict.fromkeys(("bare", "inline", "process"), float("inf"))
             for _ in range(ROUNDS):
@@ -80,11 +80,11 @@ def measure() -> Report:
 
 async def pair(folder: str, task: str, seed: int) -> tuple[float, float]:
     """Return the median milliseconds per call, of the benchmarker and of the bare loop."""
-    ours: list[float] = []
+    measured: list[float] = []
     bare: list[float] = []
     script = (str(HERE / "benchmarking_peer.py"), "bare", folder)
     async with started("benchmarker.worker.measure") as child:
-        await child.ask(
+        await child.request(
             do="load", folder=folder, task=task, library="transformers", device="cpu",
             dtype="float32", attention=None, compile=False, inputTokens=TOKENS, newTokens=2,
             steps=1, seed=0, maxMemoryMib=None, memoryShare=0.9, givesBack=False,
@@ -99,13 +99,13 @@ async def pair(folder: str, task: str, seed: int) -> tuple[float, float]:
             for _ in range(TURNS):
                 for tool in order.sample(["ours", "bare"], 2):
                     if tool == "ours":
-                        ours += await by_ours(child, TURN)
+                        measured += await by_ours(child, TURN)
                     else:
                         bare += await by_bare_loop(loop, TURN)
         finally:
             loop.kill()
             await loop.wait()
-    return statistics.median(ours), statistics.median(bare)
+    return statistics.median(measured), statistics.median(bare)
 
 
 async def by_bare_loop(loop: Process, calls: int) -> list[float]:
@@ -120,7 +120,7 @@ async def by_bare_loop(loop: Process, calls: int) -> list[float]:
 async def by_ours(child: Child, calls: int) -> list[float]:
     """Return the milliseconds of each call, measured by the worker's own process."""
     block: dict[str, Any] = {"round": 0, "batchSize": BATCH, "calls": calls, "warmup": WARMUP}
-    return [time / 1e6 for time in (await child.ask(do="block", **block))["wall"]]
+    return [time / 1e6 for time in (await child.request(do="block", **block))["wall"]]
 
 
 def environment() -> str:
@@ -138,20 +138,20 @@ def environment() -> str:
 def make(folder: Path) -> dict[str, tuple[Path, str]]:
     """Write three models to disk, and return the task of each."""
     shapes = {"tiny BERT": (2, 64), "small BERT": (4, 256)}
-    made = {}
+    tasks = {}
     for name, (layers, width) in shapes.items():
         config = BertConfig(
             num_hidden_layers=layers, hidden_size=width, num_attention_heads=4,
             intermediate_size=2 * width, vocab_size=1000,
         )  # fmt: skip
         BertModel(config).save_pretrained(folder / name)
-        made[name] = (folder / name, "feature-extraction")
+        tasks[name] = (folder / name, "feature-extraction")
     sizes = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
     model = ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, **sizes))
     model.save_pretrained(folder / "ViT")
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / "ViT")
-    made["small ViT"] = (folder / "ViT", "image-classification")
-    return made
+    tasks["small ViT"] = (folder / "ViT", "image-classification")
+    return tasks
 
 
 def time_with(tool: str, python: str, folder: str) -> float:
@@ -169,5 +169,5 @@ def time_with(tool: str, python: str, folder: str) -> float:
     if tool == "bare":
         return statistics.median(json.loads(done.stdout))
     # The peer's processes write logs there too, even while they exit.
-    [said] = [line for line in done.stdout.splitlines() if line.startswith('{"median"')]
-    return float(json.loads(said)["median"])
+    [line_of_median] = [line for line in done.stdout.splitlines() if line.startswith('{"median"')]
+    return float(json.loads(line_of_median)["median"])

@@ -47,10 +47,10 @@ async def _measure(report: Report, folder: str, weights: float) -> None:
         "memoryShare": 0.9, "givesBack": False,
     }  # fmt: skip
     async with started("benchmarker.worker.measure") as child:
-        ceilings = await child.ask(do="ceilings", device="cuda", dtype="bfloat16")
+        ceilings = await child.request(do="ceilings", device="cuda", dtype="bfloat16")
         report.add(figure("copy", ceilings["bandwidth"], "GB/s"))
         report.add(figure("matrix product", ceilings["compute"] / 1e3, "TFLOP/s"))
-        setup = await child.ask(**question)
+        setup = await child.request(**question)
         report.add(
             figure(
                 "weights",
@@ -62,7 +62,7 @@ async def _measure(report: Report, folder: str, weights: float) -> None:
             )
         )
         for size in SIZES:
-            memory = await child.ask(do="probe", batchSize=size)
+            memory = await child.request(do="probe", batchSize=size)
             report.add(
                 figure(
                     f"batch {size}: allocated",
@@ -73,7 +73,7 @@ async def _measure(report: Report, folder: str, weights: float) -> None:
                 )
             )
             await _times(report, child, size)
-        energy = await child.ask(do="energy", batchSize=SIZES[-1])
+        energy = await child.request(do="energy", batchSize=SIZES[-1])
         if "missing" in energy:
             report.notes.append(energy["missing"])
         else:
@@ -81,10 +81,10 @@ async def _measure(report: Report, folder: str, weights: float) -> None:
             report.add(figure("energy of an inference", energy["perInference"], "J"))
             report.add(figure("counted for", energy["window"], "s", at_least=5))
         try:
-            await child.ask(do="probe", batchSize=1 << 20)
+            await child.request(do="probe", batchSize=1 << 20)
             survived = 0
         except OutOfMemory:
-            again = await child.ask(do="probe", batchSize=1)
+            again = await child.request(do="probe", batchSize=1)
             survived = int(again["allocated"] > 0)
         report.add(
             figure("a size that does not fit is told, and the next runs", survived, "", at_least=1)
@@ -93,7 +93,7 @@ async def _measure(report: Report, folder: str, weights: float) -> None:
 
 async def _times(report: Report, child: Any, size: int) -> None:
     block = {"round": 0, "batchSize": size, "calls": 20, "warmup": 3}
-    answer = await child.ask(do="block", **block)
+    answer = await child.request(do="block", **block)
     wall, device = (statistics.median(answer[name]) / 1e6 for name in ("wall", "device"))
     # The host submits the last work before the device has finished it, never after.
     report.add(

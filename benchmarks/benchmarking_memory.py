@@ -124,8 +124,8 @@ async def look(folder: str, task: str) -> tuple[dict[str, Any], dict[int, float]
         "givesBack": True,
     }  # fmt: skip
     async with started("benchmarker.worker.measure") as child:
-        setup = await child.ask(**question)
+        setup = await child.request(**question)
         peaks = {}
         for size in rungs(FORESEEN):
-            peaks[size] = (await child.ask(do="probe", batchSize=size))["peakRss"]
+            peaks[size] = (await child.request(do="probe", batchSize=size))["peakRss"]
     return setup, peaks

@@ -84,8 +84,8 @@ def by_the_peer(launcher: str, folder: str, calls: int) -> list[float]:
             task="image-classification" if sees(folder) else "feature-extraction",
         ),
     )
-    found: list[float] = Benchmark.launch(config).to_dict()["forward"]["latency"]["values"]
-    return found
+    latencies: list[float] = Benchmark.launch(config).to_dict()["forward"]["latency"]["values"]
+    return latencies
 
 
 if __name__ == "__main__":

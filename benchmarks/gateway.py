@@ -54,17 +54,17 @@ class Found:
 def measure() -> Report:
     require("wrk", "redis-server")
     report = Report("Gateway as shipped: one worker each, wrk on the same machine")
-    found, on_the_bus_ms = _run()
+    results, on_the_bus_ms = _run()
     for connections, bare_ratio, peer_ratio in ((1, None, 5), (64, 0.95, 10)):
-        ours, at = found["gateway", connections], f"{connections} connections"
+        gateway, at = results["gateway", connections], f"{connections} connections"
         for name, against, least in (
             ("bare", "bare FastAPI", bare_ratio),
             ("peer", "FastAPI + slowapi + httpx", peer_ratio),
         ):
             # The median of the turns' ratios, since a slow turn is slow for both.
-            other = found[name, connections]
-            ratio = _median_of(lambda a, b: a / b, ours.rates, other.rates)
-            rate = statistics.median(ours.rates)
+            other = results[name, connections]
+            ratio = _median_of(lambda a, b: a / b, gateway.rates, other.rates)
+            rate = statistics.median(gateway.rates)
             report.add(
                 figure(
                     f"through gateway and NATS, {at}",
@@ -75,7 +75,7 @@ def measure() -> Report:
                 )
             )
     more = _median_of(
-        lambda a, b: a - b, found["gateway", 1].medians_ms, found["bare", 1].medians_ms
+        lambda a, b: a - b, results["gateway", 1].medians_ms, results["bare", 1].medians_ms
     )
     report.add(figure("more at the median than bare, 1 connection", more, "ms", at_most=0.45))
     report.add(figure("of that, the question on the bus and its answer", on_the_bus_ms, "ms"))
@@ -83,19 +83,19 @@ def measure() -> Report:
         f"{name}, {connections} connections: "
         + ", ".join(f"{rate:,.0f}" for rate in runs.rates)
         + " requests/s in the turns"
-        for (name, connections), runs in found.items()
+        for (name, connections), runs in results.items()
     ]
     return report
 
 
 def _median_of(
-    combine: Callable[[float, float], float], ours: list[float], theirs: list[float]
+    combine: Callable[[float, float], float], first: list[float], second: list[float]
 ) -> float:
     """Combine each turn's pair of runs; return the median over the turns.
 
     A turn is ignored if other load on the machine starved one of its runs.
     """
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a and b]
     return statistics.median(combine(a, b) for a, b in pairs)
 
 
@@ -119,7 +119,7 @@ def _run() -> tuple[dict[tuple[str, int], Found], float]:
             wait_until_served(others, "secret")
         rate, _ = wrk.measure(bare_port, ["secret"], 64, SECONDS)
         accounts = max(MIN_ACCOUNTS, math.ceil(1.1 * rate * SECONDS / MAX_PER_ACCOUNT))
-        found = {
+        runs = {
             (name, connections): Found()
             for name in ("gateway", "bare", "peer")
             for connections in CONNECTIONS
@@ -133,8 +133,8 @@ def _run() -> tuple[dict[tuple[str, int], Found], float]:
                     ("bare", bare_port, keys),
                     ("peer", proxy_port, ["secret"]),
                 ):
-                    found[name, connections].add(*wrk.measure(at, sent, connections, SECONDS))
-        return found, asyncio.run(_on_the_bus(system))
+                    runs[name, connections].add(*wrk.measure(at, sent, connections, SECONDS))
+        return runs, asyncio.run(_on_the_bus(system))
 
 
 def _make_accounts(system: Stack, count: int) -> list[str]:
@@ -159,9 +159,9 @@ def _make_accounts(system: Stack, count: int) -> list[str]:
 def _make_known(port: int, keys: list[str]) -> None:
     """Send one request with each key, which the gateway then caches for five seconds."""
 
-    def ask(mine: list[str]) -> None:
+    def send_first(keys_of_thread: list[str]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        for key in mine:
+        for key in keys_of_thread:
             headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
             connection.request("POST", "/v1/api/generate", wrk.BODY, headers)
             answer = connection.getresponse()
@@ -169,7 +169,7 @@ def _make_known(port: int, keys: list[str]) -> None:
             assert answer.status == 200, answer.status
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(ask, [keys[n::8] for n in range(8)]))
+        list(pool.map(send_first, [keys[n::8] for n in range(8)]))
 
 
 async def _on_the_bus(system: Stack) -> float:

@@ -37,8 +37,8 @@ def _revoke(report: Report) -> None:
 
 
 def _revocation(account: Account, doors: list[str]) -> float:
-    made = account.make_key("revoked")
-    headers = {"Authorization": f"Bearer {made['key']}"}
+    key = account.make_key("revoked")
+    headers = {"Authorization": f"Bearer {key['key']}"}
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(httpx2.Client(base_url=door)) for door in doors]
 
@@ -49,7 +49,7 @@ def _revocation(account: Account, doors: list[str]) -> float:
             }
 
         assert 401 not in statuses()
-        account.http.delete(f"/v1/api/keys/{made['id']}", auth=(account.email, PASSWORD))
+        account.http.delete(f"/v1/api/keys/{key['id']}", auth=(account.email, PASSWORD))
         start = time.perf_counter()
         while statuses() != {401}:
             pass
@@ -62,7 +62,7 @@ def _compare_database(report: Report) -> None:
     with contextlib.ExitStack() as stack:
         doors = [_door_among(stack, total) for total in sizes]
         # In turns, so that other load on the machine affects both alike.
-        times = [[ask(number) for ask, _ in doors] for number in range(ASKED)]
+        times = [[call(number) for call, _ in doors] for number in range(ASKED)]
         statements = [look_up() for _, look_up in doors]
     few, many = (statistics.median(column) for column in zip(*times, strict=True))
     name = "with a key that is new to the gateway, among 1,000,000"
@@ -102,13 +102,13 @@ def _door_among(
     database.execute("vacuum analyze")
     http = stack.enter_context(httpx2.Client(base_url=system.url, timeout=60))
 
-    def ask(number: int) -> float:
+    def call(number: int) -> float:
         headers = {"Authorization": f"Bearer {keys[number]}"}
         start = time.perf_counter()
         answer = http.post("/v1/api/generate", json={"modelUrl": "a/b"}, headers=headers)
-        taken = time.perf_counter() - start
+        seconds = time.perf_counter() - start
         assert answer.status_code == 200, answer.text
-        return taken * 1e3
+        return seconds * 1e3
 
     def look_up() -> float:
         times = []
@@ -125,4 +125,4 @@ def _door_among(
             assert row is not None
         return statistics.median(times) * 1e3
 
-    return ask, look_up
+    return call, look_up

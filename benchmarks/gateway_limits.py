@@ -52,21 +52,21 @@ def _count_exactly(report: Report) -> None:
             for host, port in system.addresses["gateway"]
         ]
 
-        def ask(account: Account, door: httpx2.Client) -> httpx2.Response:
+        def call(account: Account, door: httpx2.Client) -> httpx2.Response:
             return door.get("/v1/api/benchmark/none", headers=account.headers)
 
         account = Account(system.url)
-        left = int(ask(account, doors[0]).headers["x-ratelimit-remaining"])
+        left = int(call(account, doors[0]).headers["x-ratelimit-remaining"])
         with ThreadPoolExecutor(500) as pool:
-            at_once = [pool.submit(ask, account, doors[n % 4]) for n in range(500)]
+            at_once = [pool.submit(call, account, doors[n % 4]) for n in range(500)]
             admitted = sum(answer.result().status_code != 429 for answer in at_once)
         before = _messages(system)
         with ThreadPoolExecutor(16) as pool:
-            flood = [pool.submit(ask, account, doors[n % 4]) for n in range(500)]
+            flood = [pool.submit(call, account, doors[n % 4]) for n in range(500)]
             assert {answer.result().status_code for answer in flood} == {429}
         during = _messages(system) - before
         account = Account(system.url)
-        worst = _worst_window([functools.partial(ask, account, door) for door in doors])
+        worst = _worst_window([functools.partial(call, account, door) for door in doors])
     report.add(
         figure(
             f"admitted of 500 at once, with {left} left",
@@ -121,7 +121,7 @@ async def _decision(system: Stack) -> float:
 def _messages(system: Stack) -> int:
     """Return the number of messages published to the counters' stream."""
 
-    async def ask() -> int:
+    async def count() -> int:
         client = await nats.connect(system.nats.url("supervisor"), inbox_prefix="_INBOX.supervisor")
         try:
             info = await client.jetstream().stream_info("LIMITS_60")
@@ -129,4 +129,4 @@ def _messages(system: Stack) -> int:
         finally:
             await client.close()
 
-    return asyncio.run(ask())
+    return asyncio.run(count())

@@ -106,17 +106,17 @@ async def on_the_bus(report: Report, hub: RunningHub) -> None:
         async with generators(1, url, hub) as caller:
             calls, again = await cold(caller, hub)
             warm = await rate(caller, lambda _: GenerateRequest(model_url=MODEL))
-            one = await rate(caller, anew)
+            single = await rate(caller, anew)
         async with generators(2, url, hub) as caller:
             two = await rate(caller, anew)
     report.add(figure("warm, one process", warm, "modules/s", at_least=150))
-    report.add(figure("made anew, one process", one, "modules/s"))
+    report.add(figure("made anew, one process", single, "modules/s"))
     report.add(
         figure(
             "made anew, two processes",
             two,
             "modules/s",
-            against=("one process", one),
+            against=("one process", single),
             ratio_at_least=1.7,
         )
     )

@@ -51,20 +51,20 @@ def measure(database_url: str, port: int) -> Mapping[str, float]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(url, server)
-            said = subprocess.run(
+            output = subprocess.run(
                 [python, __file__, url], check=True, capture_output=True, text=True, env=_client()
             )
         finally:
             if server.poll() is None:
                 os.killpg(server.pid, signal.SIGTERM)
                 server.wait()
-    figures: Mapping[str, float] = json.loads(said.stdout.splitlines()[-1])
+    figures: Mapping[str, float] = json.loads(output.stdout.splitlines()[-1])
     return figures
 
 
 def _environment(folder: Path) -> str:
-    if given := os.environ.get("MLFLOW_PYTHON"):
-        return given
+    if interpreter := os.environ.get("MLFLOW_PYTHON"):
+        return interpreter
     venv.create(folder, with_pip=True)
     python = str(folder / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS], check=True)

@@ -124,15 +124,15 @@ def against_mlflow(stack: Stack, account: Account, report: Report, rows: float) 
         )
     )
     record = Connection(stack, account, "/v1/api/monitor/record")
-    one = _median(record, [_single("alone")] * 300)
+    single = _median(record, [_single("alone")] * 300)
     report.add(
-        figure("v1, one at a time, 1 client", 1 / one, "requests/s",
+        figure("v1, one at a time, 1 client", 1 / single, "requests/s",
                against=("MLflow log_metric", peer["singles"]))
     )  # fmt: skip
     asyncio.run(post_all(Connection(stack, account, "/v2/api/monitor/record"), _bodies("read", 20)))
-    ask = Connection(stack, account, "/v1/api/monitor")
+    monitor = Connection(stack, account, "/v1/api/monitor")
     body = json.dumps({"modelId": "read", "days": 30, "metrics": ["latency"]}).encode()
-    seconds = _median(ask, [body] * 50)
+    seconds = _median(monitor, [body] * 50)
     report.add(
         figure(
             "/monitor: statistics and a plot of 4,000 samples",
@@ -165,12 +165,12 @@ def refusal(stack: Stack, account: Account, report: Report) -> None:
     postgres.suspend()  # first, so that it starts no more children
     processes = [postgres, *postgres.children(recursive=True)]
     record = {"modelId": "refused", "metrics": {"latency": 1.0}}
-    asked = {"record": record, "": {"modelId": "single"}}
+    bodies = {"record": record, "": {"modelId": "single"}}
     longest = 0.0
     for process in processes:
         process.suspend()
     try:
-        for path, body in asked.items():
+        for path, body in bodies.items():
             start = time.perf_counter()
             answer = account.post(f"/v1/api/monitor/{path}".rstrip("/"), body)
             longest = max(longest, time.perf_counter() - start)
@@ -196,10 +196,10 @@ def history(stack: Stack, account: Account, report: Report, millions: list[int])
     for million in millions:
         fill(stack, stored, million * 1_000_000)
         stored = million * 1_000_000
-        ask = Connection(stack, account, "/v1/api/monitor")
+        monitor = Connection(stack, account, "/v1/api/monitor")
         bodies = [json.dumps({"modelId": f"h{n % 10}", "days": 30}).encode() for n in range(120)]
-        _median(ask, bodies[:30])
-        median = _median(ask, bodies) * 1e3
+        _median(monitor, bodies[:30])
+        median = _median(monitor, bodies) * 1e3
         first = first or median
         report.add(
             figure(

@@ -201,11 +201,11 @@ def _one_process(report: Report) -> None:
 
 
 def _beside_redis(report: Report) -> None:
-    ours, theirs = [], []
+    own, peers = [], []
     for _ in range(ROUNDS):  # in turns, so that other load on the machine affects both
-        ours.append(_two_processes())
-        theirs.append(_two_redis_processes())
-    (rate, tail), (their_rate, their_tail) = map(_medians, (ours, theirs))
+        own.append(_two_processes())
+        peers.append(_two_redis_processes())
+    (rate, tail), (their_rate, their_tail) = map(_medians, (own, peers))
     peer = "Redis manager"
     report.add(
         figure(
@@ -354,7 +354,7 @@ async def _record_and_watch(stack: Stack, account: Account) -> tuple[list[float]
     """Return the milliseconds until a client has the value, since the answer and the request."""
     loop = asyncio.get_running_loop()
     connections = [Connection(stack, account, "/v1/api/monitor/record") for _ in range(PER_MODEL)]
-    asked: list[list[float]] = [[] for _ in connections]
+    sent_times: list[list[float]] = [[] for _ in connections]
     answered: list[list[float]] = [[] for _ in connections]
     seen: list[list[float]] = [[] for _ in connections]
 
@@ -374,7 +374,7 @@ async def _record_and_watch(stack: Stack, account: Account) -> tuple[list[float]
         for turn in range(count):
             due = start + turn * PER_MODEL / UPDATES_A_SECOND
             await asyncio.sleep(max(due - time.perf_counter(), 0))
-            asked[number].append(time.perf_counter())
+            sent_times[number].append(time.perf_counter())
             await connections[number].post(_body(number, turn))
             answered[number].append(time.perf_counter())
 
@@ -383,10 +383,10 @@ async def _record_and_watch(stack: Stack, account: Account) -> tuple[list[float]
     await asyncio.sleep(1)
     skip = int(count * WARM_UP / (WARM_UP + SECONDS))
     waits, whole = [], []
-    for sent, said, there in zip(asked, answered, seen, strict=True):
-        times = list(zip(sent, said, there, strict=True))[skip:]
-        waits += [max(heard - told, 0) * 1000 for _, told, heard in times]
-        whole += [(heard - began) * 1000 for began, _, heard in times]
+    for sent, answered_at, there in zip(sent_times, answered, seen, strict=True):
+        times = list(zip(sent, answered_at, there, strict=True))[skip:]
+        waits += [max(received_s - answered_s, 0) * 1000 for _, answered_s, received_s in times]
+        whole += [(received_s - began) * 1000 for began, _, received_s in times]
     return waits, whole
 
 

@@ -62,8 +62,8 @@ class Follower:
         await _until(lambda: self.cursor is not None)
 
     async def _subscribe(self, since: str | None = None) -> None:
-        wish = {"modelId": MODEL, "since": since or self.cursor, "cursor": True}
-        await self.client.emit("subscribe_metrics", wish, callback=self._answered)
+        request = {"modelId": MODEL, "since": since or self.cursor, "cursor": True}
+        await self.client.emit("subscribe_metrics", request, callback=self._answered)
 
     async def _answered(self, answer: dict[str, Any]) -> None:
         if answer["status"] == "success":
@@ -156,7 +156,7 @@ async def _idle(stack: Stack, report: Report) -> None:
     process = psutil.Process(stack.processes["realtime-1"].pid)
     [address] = stack.addresses["realtime"]
     loop = asyncio.get_running_loop()
-    heard: list[float] = []
+    latencies: list[float] = []
     async with AsyncExitStack() as stays:
         publish = await realtime.publisher(stack, stays)
         before = process.memory_info().rss
@@ -170,16 +170,18 @@ async def _idle(stack: Stack, report: Report) -> None:
         rate = IDLE / (time.monotonic() - start)
         memory = (process.memory_info().rss - before) / IDLE / 1024
         for n in range(HEALTHY):
-            make = partial(Client, f"a0/k{n}", "m0", lambda _: heard.append(time.perf_counter()))
+            make = partial(
+                Client, f"a0/k{n}", "m0", lambda _: latencies.append(time.perf_counter())
+            )
             _, client = await loop.create_connection(make, *address)
             await asyncio.wait_for(client.ready, PATIENCE)
         waits = []
         for _ in range(100):
-            heard.clear()
+            latencies.clear()
             sent = time.perf_counter()
             await publish(0)
-            await _until(lambda: len(heard) == HEALTHY)
-            waits.append((max(heard) - sent) * 1000)
+            await _until(lambda: len(latencies) == HEALTHY)
+            waits.append((max(latencies) - sent) * 1000)
             await asyncio.sleep(0.1)
     report.add(figure(f"{IDLE:,} idle sockets on one process: opened", rate, "sockets/s"))
     report.add(figure("memory of each", memory, "KiB", at_most=64))

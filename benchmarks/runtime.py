@@ -33,15 +33,15 @@ def measure() -> Report:
     report = Report("Service runtime: 5 ms handler, 64 callers, two processes")
     with Stack(servers={"nats"}, services=()) as stack:
         urls = stack.nats.url("generator"), stack.nats.url("gateway")
-        ours = _serve_and_ask(_runtime, *urls)
-        theirs = _serve_and_ask(_sequential, *urls)
+        own = _serve_and_ask(_runtime, *urls)
+        sequential = _serve_and_ask(_sequential, *urls)
     report.add(
         figure(
             "common.service",
-            ours,
+            own,
             "requests/s",
             at_least=6000,
-            against=("nats-py's callbacks", theirs),
+            against=("nats-py's callbacks", sequential),
         )
     )
     report.notes.append(
@@ -54,13 +54,13 @@ def _serve_and_ask(serve: Callable[[str], None], service_url: str, caller_url: s
     process = multiprocessing.get_context("spawn").Process(target=serve, args=[service_url])
     process.start()
     try:
-        return uvloop.run(_ask(caller_url))
+        return uvloop.run(_call(caller_url))
     finally:
         process.terminate()
         process.join()
 
 
-async def _ask(url: str) -> float:
+async def _call(url: str) -> float:
     async with bus.connect(url, "gateway") as connection:
         while True:
             try:

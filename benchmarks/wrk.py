@@ -50,10 +50,10 @@ def flood(port: int, keys: list[str], connections: int, seconds: int, rate: floa
         ' threads[1]:get("other") or 0, " us ", summary.duration, "\\n")\nend\n'
     )
     done = _run(port, script, connections, seconds)
-    found = re.search(r"good (\d+) other (\d+) us (\d+)", done)
-    assert found
-    assert found[2] == "0", done
-    return int(found[1]) / int(found[3]) * 1e6
+    match = re.search(r"good (\d+) other (\d+) us (\d+)", done)
+    assert match
+    assert match[2] == "0", done
+    return int(match[1]) / int(match[3]) * 1e6
 
 
 def _run(port: int, script: str, connections: int, seconds: int) -> str:

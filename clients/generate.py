@@ -211,12 +211,12 @@ def _params(document: dict[str, Any]) -> str:
         for operation in methods.values()
         for content in operation.get("requestBody", {}).get("content", {}).values()
     }
-    found = {name: dict(schemas[name]) for name in _reachable(schemas, set(bodies))}
-    for schema in found.values():
+    reached = {name: dict(schemas[name]) for name in _reachable(schemas, set(bodies))}
+    for schema in reached.values():
         schema.pop("additionalProperties", None)
-    arguments = {f"{name}Fields": _arguments(name, found[name]) for name in bodies}
+    arguments = {f"{name}Fields": _arguments(name, reached[name]) for name in bodies}
     nested = _reachable(schemas, bodies) - bodies | {"Record"}
-    chosen = {**arguments, **{name: found[name] for name in nested}}
+    chosen = {**arguments, **{name: reached[name] for name in nested}}
     return _generate(dict(sorted(chosen.items())), output_model_type="typing.TypedDict")
 
 
@@ -236,12 +236,12 @@ def _snake(name: str) -> str:
 
 
 def _reachable(schemas: dict[str, Any], names: set[str]) -> set[str]:
-    found: set[str] = set()
+    reached: set[str] = set()
     while names:
-        found |= names
+        reached |= names
         text = json.dumps([schemas[name] for name in names])
-        names = {name for name in schemas if f'/{name}"' in text} - found
-    return found
+        names = {name for name in schemas if f'/{name}"' in text} - reached
+    return reached
 
 
 def _loosen(schema: Any) -> Any:

@@ -86,8 +86,8 @@ def schemas(
     """Return the content of `schemas.json`: a property for each command."""
     named = re.findall(r"#/\$defs/(\w+)", json.dumps(COMMANDS))
     answers = document["components"]["schemas"]
-    found = {name: loosen(answers[name]) for name in sorted(reachable(answers, set(named)))}
-    definitions = json.dumps(found).replace("#/components/schemas/", "#/$defs/")
+    selected = {name: loosen(answers[name]) for name in sorted(reachable(answers, set(named)))}
+    definitions = json.dumps(selected).replace("#/components/schemas/", "#/$defs/")
     whole = {
         "$schema": DIALECT,
         "title": "What each command of lilypad prints with --json",

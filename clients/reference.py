@@ -79,7 +79,10 @@ def _page(head: str, sections: Iterator[Section]) -> str:
         for plain, entries in groupby(section.entries, lambda entry: "(" not in entry.signature):
             if plain:
                 words = ((entry.signature, " ".join(entry.text.split())) for entry in entries)
-                lines += [*(f"- `{one}`: {text}".removesuffix(": ") for one, text in words), ""]
+                lines += [
+                    *(f"- `{signature}`: {text}".removesuffix(": ") for signature, text in words),
+                    "",
+                ]
                 continue
             for entry in entries:
                 lines += [f"```text\n{entry.signature}\n```\n"]
@@ -106,30 +109,32 @@ def _prose(docstring: str) -> str:
 
 def _python_sections() -> Iterator[Section]:
     client, shared = _class("client", "LilypadClient"), _class("client", "Client")
-    opening = next(one for one in client.body if getattr(one, "name", "") == "__init__")
+    opening = next(node for node in client.body if getattr(node, "name", "") == "__init__")
     assert isinstance(opening, ast.FunctionDef)
     signature = _signature(opening, "LilypadClient").removesuffix(" -> None")
     first = Entry(signature, _docstring(client))
     yield Section("LilypadClient", "", [first, *_methods(shared), *_methods(client)])
     yield from _resources(shared, "client")
     for module, name in CLASSES:
-        found = _class(module, name)
-        yield Section(name, _docstring(found), [*_methods(found), *_attributes(found)])
+        definition = _class(module, name)
+        yield Section(
+            name, _docstring(definition), [*_methods(definition), *_attributes(definition)]
+        )
     yield _errors()
 
 
 def _resources(owner: ast.ClassDef, prefix: str) -> Iterator[Section]:
     """Yield a section for each property of a class that holds operations."""
-    for one in owner.body:
-        if isinstance(one, ast.FunctionDef) and isinstance(one.returns, ast.Subscript):
-            name = ast.unparse(one.returns.value)
+    for node in owner.body:
+        if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.Subscript):
+            name = ast.unparse(node.returns.value)
             module = next((path.stem for path in PYTHON.glob("*.py") if _has(path, name)), None)
-            if module is None or ast.unparse(one.returns.slice) != "Mode":
+            if module is None or ast.unparse(node.returns.slice) != "Mode":
                 continue
-            found = _class(module, name)
-            title = f"{prefix}.{one.name}"
-            yield Section(title, _docstring(found), list(_methods(found)))
-            yield from _resources(found, title)
+            definition = _class(module, name)
+            title = f"{prefix}.{node.name}"
+            yield Section(title, _docstring(definition), list(_methods(definition)))
+            yield from _resources(definition, title)
 
 
 def _has(path: Path, name: str) -> bool:
@@ -138,7 +143,7 @@ def _has(path: Path, name: str) -> bool:
 
 def _class(module: str, name: str) -> ast.ClassDef:
     tree = ast.parse((PYTHON / f"{module}.py").read_text())
-    return next(one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == name)
+    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
 
 
 def _docstring(node: ast.ClassDef | ast.FunctionDef) -> str:
@@ -146,13 +151,13 @@ def _docstring(node: ast.ClassDef | ast.FunctionDef) -> str:
 
 
 def _methods(owner: ast.ClassDef) -> Iterator[Entry]:
-    for one in owner.body:
-        if isinstance(one, ast.FunctionDef) and not one.name.startswith("_") and _docstring(one):
-            yield Entry(_signature(one, one.name), _docstring(one))
+    for node in owner.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and _docstring(node):
+            yield Entry(_signature(node, node.name), _docstring(node))
 
 
 def _signature(function: ast.FunctionDef, name: str) -> str:
-    decorators = {ast.unparse(one) for one in function.decorator_list}
+    decorators = {ast.unparse(decorator) for decorator in function.decorator_list}
     result = ast.unparse(function.returns) if function.returns else "None"
     if decorators & {"property", "cached_property"}:
         return _tidy(f"{name}: {result}")
@@ -169,25 +174,25 @@ def _tidy(annotation: str) -> str:
 
 def _attributes(owner: ast.ClassDef) -> Iterator[Entry]:
     """Yield the annotated fields of a class, each with the string below it."""
-    for one, after in zip(owner.body, [*owner.body[1:], None], strict=True):
-        if isinstance(one, ast.AnnAssign) and not ast.unparse(one.target).startswith("_"):
-            said = after.value if isinstance(after, ast.Expr) else None
-            text = str(said.value) if isinstance(said, ast.Constant) else ""
-            yield Entry(f"{ast.unparse(one.target)}: {_tidy(ast.unparse(one.annotation))}", text)
+    for node, after in zip(owner.body, [*owner.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and not ast.unparse(node.target).startswith("_"):
+            docstring = after.value if isinstance(after, ast.Expr) else None
+            text = str(docstring.value) if isinstance(docstring, ast.Constant) else ""
+            yield Entry(f"{ast.unparse(node.target)}: {_tidy(ast.unparse(node.annotation))}", text)
 
 
 def _errors() -> Section:
     tree = ast.parse((PYTHON / "errors.py").read_text())
     rows = ["| exception | code | next |", "|---|---|---|"]
-    for one in tree.body:
-        if isinstance(one, ast.ClassDef):
-            code = next((ast.unparse(keyword.value) for keyword in one.keywords), "")
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            code = next((ast.unparse(keyword.value) for keyword in node.keywords), "")
             advice = {
                 ast.unparse(line.targets[0]): ast.literal_eval(line.value)
-                for line in one.body
+                for line in node.body
                 if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant)
             }.get("advice", "")
-            rows.append(f"| `{one.name}` | {code} | {advice} |")
+            rows.append(f"| `{node.name}` | {code} | {advice} |")
     return Section("Errors", "", rows=rows)
 
 
@@ -195,10 +200,10 @@ def _arguments(params: str) -> Iterator[Section]:
     """Yield the keyword arguments that methods take as `**fields`."""
     tree = ast.parse(params)
     used = "".join(path.read_text() for path in PYTHON.glob("*.py"))
-    for one in tree.body:
-        if isinstance(one, ast.ClassDef) and f"Unpack[{one.name}]" in used:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and f"Unpack[{node.name}]" in used:
             rows = [
                 f"- `{entry.signature}`: {' '.join(entry.text.split())}"
-                for entry in _attributes(one)
+                for entry in _attributes(node)
             ]
-            yield Section(one.name, _docstring(one), rows=rows)
+            yield Section(node.name, _docstring(node), rows=rows)

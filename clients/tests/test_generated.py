@@ -33,8 +33,8 @@ def test_a_generated_file_is_what_the_gateway_makes_it(
     generated: dict[str, tuple[str, str]], name: str
 ) -> None:
     assert name in generated, "the packages of clients/javascript are missing: npm install there"
-    expected, found = generated[name]
-    assert found == expected, f"{name} is out of date: run `make clients`"
+    expected, actual = generated[name]
+    assert actual == expected, f"{name} is out of date: run `make clients`"
 
 
 def test_v1_breaks_no_client_of_the_last_release(document: dict[str, Any]) -> None:

@@ -34,6 +34,10 @@ def test_every_javascript_method_takes_an_abort_signal() -> None:
     page = (JAVASCRIPT.parents[1] / "docs" / "reference" / "client-javascript.md").read_text()
     signatures = re.findall(r"```text\n(.+)\n```", page.partition("## Errors")[0])
     # `Subscription` holds one.
-    deaf = [one for one in signatures if not re.search(r"CallOptions|signal|Subscription", one)]
+    without_signal = [
+        signature
+        for signature in signatures
+        if not re.search(r"CallOptions|signal|Subscription", signature)
+    ]
     assert len(signatures) > 50
-    assert [one.partition("(")[0] for one in deaf] == ["withOptions"]
+    assert [signature.partition("(")[0] for signature in without_signal] == ["withOptions"]

@@ -31,19 +31,19 @@ def edge() -> str:
 def files() -> dict[str, str]:
     """Return the content of each file of `made/`."""
     secrets, statements = credentials.make("database:5432", "lilypad")
-    made = {}
+    contents = {}
     for secret in secrets:
         metadata, data = secret["metadata"], secret["stringData"]
         assert isinstance(metadata, dict)
         assert isinstance(data, dict)
         name = "nats" if metadata["name"] == "nats-users" else metadata["name"]
         lines = [f"{variable}={value}" for variable, value in data.items()]
-        made[f"{name}.env"] = "\n".join([*lines, ""])
-    made["database.env"] = f"POSTGRES_PASSWORD={credentials.password()}\n"
-    made["grafana.env"] = f"GF_SECURITY_ADMIN_PASSWORD={credentials.password()}\n"
-    made["roles.sql"] = "\n".join([*statements, ""])
-    made["envoy.yaml"] = edge()
-    return made
+        contents[f"{name}.env"] = "\n".join([*lines, ""])
+    contents["database.env"] = f"POSTGRES_PASSWORD={credentials.password()}\n"
+    contents["grafana.env"] = f"GF_SECURITY_ADMIN_PASSWORD={credentials.password()}\n"
+    contents["roles.sql"] = "\n".join([*statements, ""])
+    contents["envoy.yaml"] = edge()
+    return contents
 
 
 def write(folder: Path) -> None:

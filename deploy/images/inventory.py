@@ -23,9 +23,9 @@ LICENCE = "License :: OSI Approved :: "
 def packages(root: Path) -> Iterator[dict[str, Any]]:
     """Yield the packages of Python and of Debian, as CycloneDX has them."""
     folders = [str(folder) for folder in root.glob("opt/*/lib/python3*/site-packages")]
-    for found in distributions(path=folders):
+    for package in distributions(path=folders):
         # Our own packages are in no registry.
-        name, version = found.metadata["Name"].lower().replace("_", "-"), found.version
+        name, version = package.metadata["Name"].lower().replace("_", "-"), package.version
         purl = f"pkg:pypi/{quote(name)}@{quote(version)}"
         yield {
             "type": "application" if name.startswith(OWN) else "library",
@@ -33,7 +33,7 @@ def packages(root: Path) -> Iterator[dict[str, Any]]:
             "name": name,
             "version": version,
             "purl": purl,
-            **_licences(found),
+            **_licences(package),
         }
     status = root / "var" / "lib" / "dpkg" / "status"
     for block in status.read_text().split("\n\n") if status.exists() else ():
@@ -46,12 +46,16 @@ def packages(root: Path) -> Iterator[dict[str, Any]]:
             yield {**entry, "version": version, "purl": purl}
 
 
-def _licences(found: Distribution) -> dict[str, Any]:
-    expression = found.metadata.get("License-Expression")
+def _licences(package: Distribution) -> dict[str, Any]:
+    expression = package.metadata.get("License-Expression")
     if expression:
         return {"licenses": [{"expression": expression}]}
-    classifiers = found.metadata.get_all("Classifier") or []
-    names = [one.removeprefix(LICENCE) for one in classifiers if one.startswith(LICENCE)]
+    classifiers = package.metadata.get_all("Classifier") or []
+    names = [
+        classifier.removeprefix(LICENCE)
+        for classifier in classifiers
+        if classifier.startswith(LICENCE)
+    ]
     return {"licenses": [{"license": {"name": name}} for name in names]} if names else {}
 
 
@@ -95,9 +99,13 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--name", default="lilypad/services")
     parser.add_argument("--run", nargs=argparse.REMAINDER, help="print runc's settings instead")
-    given = parser.parse_args()
-    made = container(given.root, given.run) if given.run else bill(given.root, given.name)
-    print(json.dumps(made, indent=1))
+    arguments = parser.parse_args()
+    document = (
+        container(arguments.root, arguments.run)
+        if arguments.run
+        else bill(arguments.root, arguments.name)
+    )
+    print(json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":

@@ -32,28 +32,28 @@ def secret(name: str, data: dict[str, str]) -> dict[str, object]:
 def make(host: str, database: str) -> tuple[list[dict[str, object]], list[str]]:
     """Return the secrets, and the SQL that creates the roles and schemas they open."""
     bus = {user: password() for user in (*USERS, "supervisor", "route")}
-    server = {f"NATS_{user.upper()}_PASSWORD": word for user, word in bus.items()}
-    made, statements = [secret("nats-users", server)], []
+    server = {f"NATS_{user.upper()}_PASSWORD": secret_text for user, secret_text in bus.items()}
+    secrets_made, statements = [secret("nats-users", server)], []
     for user in USERS:
         data = {"NATS_URL": f"nats://{user}:{bus[user]}@nats:4222"}
         if user in DATABASE:
-            word = password()
-            data["DATABASE_URL"] = f"postgresql://{user}:{word}@{host}/{database}"
-            statements.append(f"create role {user} login password '{word}';")
+            secret_text = password()
+            data["DATABASE_URL"] = f"postgresql://{user}:{secret_text}@{host}/{database}"
+            statements.append(f"create role {user} login password '{secret_text}';")
             statements.append(f"create schema {user} authorization {user};")
         if user in ENCRYPTING:
             data["ENCRYPTION_KEYS"] = urlsafe_b64encode(token_bytes(32)).decode()
-        made.append(secret(user, data))
-    return made, statements
+        secrets_made.append(secret(user, data))
+    return secrets_made, statements
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="print the secrets of a new cluster")
     parser.add_argument("host", help="host, or host:port, of the database")
     parser.add_argument("--database", default="lilypad", help="its name")
-    given = parser.parse_args()
-    made, statements = make(given.host, given.database)
-    print("\n---\n".join(json.dumps(each, indent=2) for each in made))
+    arguments = parser.parse_args()
+    secrets, statements = make(arguments.host, arguments.database)
+    print("\n---\n".join(json.dumps(each, indent=2) for each in secrets))
     print("\n".join(statements), file=sys.stderr)
 
 

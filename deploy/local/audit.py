@@ -27,8 +27,8 @@ def python_advisories() -> list[str]:
     """Return the advisories that apply to the packages in constraints.txt."""
     command = [sys.executable, "-m", "pip_audit", "--disable-pip", "--no-deps", "--format", "json"]
     command += ["--progress-spinner", "off", "--requirement", str(ROOT / "constraints.txt")]
-    found = _answer(command, {**os.environ, "PYTHONPATH": str(AUDITOR)})
-    packages = found.get("dependencies", [])
+    answer = _answer(command, {**os.environ, "PYTHONPATH": str(AUDITOR)})
+    packages = answer.get("dependencies", [])
     skipped = [package["name"] for package in packages if "skip_reason" in package]
     if len(skipped) == len(packages):
         raise Unreachable
@@ -43,10 +43,10 @@ def python_advisories() -> list[str]:
 
 def script_advisories(folder: str) -> list[str]:
     """Return the advisories that apply to the npm packages installed in a folder."""
-    found = _answer(["npm", "audit", "--json", "--prefix", str(ROOT / folder)], dict(os.environ))
-    if "vulnerabilities" not in found:
+    answer = _answer(["npm", "audit", "--json", "--prefix", str(ROOT / folder)], dict(os.environ))
+    if "vulnerabilities" not in answer:
         raise Unreachable
-    return [f"{name}: {about['severity']}" for name, about in found["vulnerabilities"].items()]
+    return [f"{name}: {about['severity']}" for name, about in answer["vulnerabilities"].items()]
 
 
 def _answer(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
@@ -63,13 +63,13 @@ def main() -> int:
     audits |= {folder: partial(script_advisories, folder) for folder in SCRIPTS}
     for name, audit in audits.items():
         try:
-            found = audit()
+            advisories = audit()
         except Unreachable:
             print(f"{name}: NOT AUDITED, its advisories cannot be reached from here")
             status = status or 2
             continue
-        print(f"{name}: {len(found)} advisories apply", *found, sep="\n  ")
-        status = 1 if found else status
+        print(f"{name}: {len(advisories)} advisories apply", *advisories, sep="\n  ")
+        status = 1 if advisories else status
     return status
 
 

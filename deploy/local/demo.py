@@ -149,11 +149,11 @@ def make_key(url: str) -> str:
     email, password = f"demo-{secrets.token_hex(4)}@example.com", secrets.token_urlsafe(16)
     with httpx2.Client(base_url=url, timeout=30) as http:
         registered = http.post("/v1/api/accounts", json={"email": email, "password": password})
-        made = http.post("/v1/api/keys", json={"name": "demo"}, auth=(email, password))
-    for answer in (registered, made):
+        created = http.post("/v1/api/keys", json={"name": "demo"}, auth=(email, password))
+    for answer in (registered, created):
         if answer.status_code != 201:
             raise Failed(f"{answer.request.url.path} answered {answer.text}")
-    return str(made.json()["data"]["key"])
+    return str(created.json()["data"]["key"])
 
 
 def generate_measured(client: LilypadClient) -> Module:
@@ -170,7 +170,7 @@ def unpack(archive: Path, folder: Path, module: Module) -> Path:
     with zipfile.ZipFile(archive) as files:
         files.extractall(folder)
     # The archive has one folder at its top.
-    (top,) = [found.parent for found in folder.rglob("module.yaml")]
+    (top,) = [manifest.parent for manifest in folder.rglob("module.yaml")]
     for name, text in module.items():
         if (top / name).read_text() != text:
             raise Failed(f"{name} in the zip is not what /generate answered")
@@ -279,9 +279,9 @@ def _compared(estimated: Module, measured: Module) -> Table:
     )
     for title, part, name in rows:
         table.add_row(title, f"{before[part][name]:,}", f"{after[part][name]:,}")
-    found = measured.model["measured"]
-    peak = f"{found['peakMiB']:,.0f} MiB at {found['batchSize']}"
-    table.add_row("by run", "", f"{found['run']} [dim]({peak})[/]")
+    measured_figures = measured.model["measured"]
+    peak = f"{measured_figures['peakMiB']:,.0f} MiB at {measured_figures['batchSize']}"
+    table.add_row("by run", "", f"{measured_figures['run']} [dim]({peak})[/]")
     return table
 
 
@@ -309,11 +309,11 @@ def _statistics(monitored: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 2))
     for title in ("metric", "samples", "mean", "p95", "trend"):
         table.add_column(title, justify="left" if title in {"metric", "trend"} else "right")
-    for name, found in monitored["statistics"].items():
-        if found["count"]:
-            unit = f" {found['unit']}" if found["unit"] else ""
-            values = [f"{found[kind]:,.4g}{unit}" for kind in ("mean", "p95")]
-            table.add_row(name, str(found["count"]), *values, found["trend"])
+    for name, figures in monitored["statistics"].items():
+        if figures["count"]:
+            unit = f" {figures['unit']}" if figures["unit"] else ""
+            values = [f"{figures[kind]:,.4g}{unit}" for kind in ("mean", "p95")]
+            table.add_row(name, str(figures["count"]), *values, figures["trend"])
     return table
 
 

@@ -149,13 +149,13 @@ class Envoy:
 
     def admin(self, method: str, path: str) -> str:
         """Ask the admin interface; return its answer."""
-        return self._ask("admin.sock", method, path)
+        return self._request("admin.sock", method, path)
 
     def observe(self, path: str) -> str:
         """Ask the interface for the operator's network: `/ready`, `/stats/prometheus`."""
-        return self._ask("observed.sock", "GET", path)
+        return self._request("observed.sock", "GET", path)
 
-    def _ask(self, name: str, method: str, path: str) -> str:
+    def _request(self, name: str, method: str, path: str) -> str:
         with contextlib.closing(_UnixConnection(self.directory, name)) as connection:
             connection.request(method, path)
             return connection.getresponse().read().decode()
@@ -236,16 +236,16 @@ def main() -> None:
     parser.add_argument("--certificate", type=Path, help="where certificate.yaml lies, for TLS")
     parser.add_argument("--trusted-hops", type=int, default=0, help="proxies in front of this one")
     parser.add_argument("--flood-limit", type=int, default=FLOOD_LIMIT, help="requests/s/address")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     text = render(
-        given.listen,
-        gateway=given.gateway,
-        realtime=given.realtime,
-        admin=_socket(given.admin),
-        observed=_socket(given.observed),
-        certificate=given.certificate,
-        trusted_hops=given.trusted_hops,
-        flood_limit=given.flood_limit,
+        arguments.listen,
+        gateway=arguments.gateway,
+        realtime=arguments.realtime,
+        admin=_socket(arguments.admin),
+        observed=_socket(arguments.observed),
+        certificate=arguments.certificate,
+        trusted_hops=arguments.trusted_hops,
+        flood_limit=arguments.flood_limit,
     )
     print(text)
 

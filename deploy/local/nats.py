@@ -110,7 +110,7 @@ class Nats:
 def server() -> str:
     """Return the path of `nats-server`, which the wheel puts beside this interpreter."""
     beside = Path(sys.executable).with_name("nats-server")
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    if not found:
+    program = str(beside) if beside.exists() else shutil.which("nats-server")
+    if not program:
         raise FileNotFoundError("nats-server is not installed; run make setup")
-    return found
+    return program

@@ -57,15 +57,15 @@ class Supply:
         self._taking = threading.Lock()
 
     def take(self, count: int) -> list[int]:
-        found: list[int] = []
+        taken: list[int] = []
         with self._taking:
-            while len(found) < count:
+            while len(taken) < count:
                 if not self._left:
                     self._left = self._next_share()
                 port = self._left.pop()
                 if free(port):
-                    found.append(port)
-        return found
+                    taken.append(port)
+        return taken
 
     def _next_share(self) -> list[int]:
         for first in random.sample(range(LOWEST, HIGHEST, SHARE), (HIGHEST - LOWEST) // SHARE):

@@ -85,8 +85,8 @@ class Postgres:
     def create_schemas(self, names: list[str]) -> None:
         """Create a role and a schema per service; none sees another's tables."""
         with psycopg.connect(self.url(database="postgres"), autocommit=True) as server:
-            found = server.execute("select 1 from pg_database where datname = %s", [DATABASE])
-            if not found.fetchone():
+            row = server.execute("select 1 from pg_database where datname = %s", [DATABASE])
+            if not row.fetchone():
                 server.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
         with psycopg.connect(self.url()) as database:
             database.execute("revoke all on database lilypad from public")

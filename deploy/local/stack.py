@@ -213,10 +213,10 @@ class Stack:
         why = ports.obstacle(self.port) if "envoy" in self.servers else 0
         if not why:
             return
-        taken = "is taken by another program; end it, or"
+        in_use = "is taken by another program; end it, or"
         not_ours = "may be used by root alone; become that, or"
         raise CannotStart(
-            f"port {self.port} {not_ours if why == errno.EACCES else taken} use another port:"
+            f"port {self.port} {not_ours if why == errno.EACCES else in_use} use another port:"
             f" PORT={ports.nearest(max(self.port, 1023))} {self.command}"
         )
 

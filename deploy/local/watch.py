@@ -116,8 +116,8 @@ async def _watch(
             while run["state"] not in OVER:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(screen.over.wait(), LOOK)
-                found = await asyncio.to_thread(http.get, f"/v1/api/benchmark/{run['id']}")
-                run = found.json()["data"]
+                polled = await asyncio.to_thread(http.get, f"/v1/api/benchmark/{run['id']}")
+                run = polled.json()["data"]
             screen.over.set()
             if run["state"] == "succeeded":
                 with contextlib.suppress(TimeoutError):

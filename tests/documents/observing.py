@@ -15,16 +15,16 @@ WORDS = {"by", "on", "ignoring", "without", "unless", "and", "or", "bool", "offs
 
 def queries() -> dict[str, str]:
     """Return every PromQL query of the dashboards and the rules, by its place."""
-    found = {}
+    expressions = {}
     for file in sorted((OBSERVE / "grafana").glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
             for target in panel["targets"]:
                 where = f"{file.stem}: {panel['title']} {target['refId']}"
-                found[where] = target["expr"].replace("$__rate_interval", "1m")
+                expressions[where] = target["expr"].replace("$__rate_interval", "1m")
     for group in yaml.safe_load((OBSERVE / "alerts.yaml").read_text())["groups"]:
         for rule in group["rules"]:
-            found[f"alert {rule['alert']}"] = rule["expr"]
-    return found
+            expressions[f"alert {rule['alert']}"] = rule["expr"]
+    return expressions
 
 
 def named(query: str) -> set[str]:

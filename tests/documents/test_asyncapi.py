@@ -30,8 +30,8 @@ def test_every_message_is_described_and_its_examples_follow_its_schema() -> None
         assert message["summary"]
         for example in message["examples"]:
             jsonschema.validate(example["payload"], message["payload"])
-        for one in message["payload"].get("oneOf", [message["payload"]]):
-            for field, schema in one["properties"].items():
+        for schema_of_payload in message["payload"].get("oneOf", [message["payload"]]):
+            for field, schema in schema_of_payload["properties"].items():
                 assert schema.get("description"), f"{name}.{field}"
 
 

@@ -45,9 +45,9 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
         if target.startswith(("http://", "https://", "mailto:")):
             continue
         path, _, fragment = target.partition("#")
-        found = folder / path if path else ROOT / page
-        assert found.exists(), target
-        assert not fragment or fragment in anchors(found), target
+        target_path = folder / path if path else ROOT / page
+        assert target_path.exists(), target
+        assert not fragment or fragment in anchors(target_path), target
 
 
 def test_every_column_of_a_table_under_docs_has_a_title() -> None:

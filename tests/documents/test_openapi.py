@@ -116,10 +116,11 @@ class Nothing:
 
 def kinds(attribute: str) -> dict[str, type[Message]]:
     nothing: Any = Nothing()
-    found = [
-        getattr(one, attribute) for one in routes.endpoints(nothing, nothing, nothing, nothing)
+    models = [
+        getattr(endpoint, attribute)
+        for endpoint in routes.endpoints(nothing, nothing, nothing, nothing)
     ]
-    return {kind.__name__: kind for kind in found if kind is not None}
+    return {kind.__name__: kind for kind in models if kind is not None}
 
 
 def test_every_sample_body_is_accepted_and_belongs_to_an_operation() -> None:

@@ -86,16 +86,16 @@ def sources(*kinds: str) -> dict[str, str]:
 
 def read_by_name() -> dict[str, set[str]]:
     """Variables that the code reads by name, and the files that do."""
-    found = defaultdict(set)
+    readers = defaultdict(set)
     for path, text in sources("*.py").items():
         if "environ" in text or "getenv" in text:
             for node in ast.walk(ast.parse(text)):
                 if name := _variable(node):
-                    found[name].add(path)
+                    readers[name].add(path)
     for path, text in sources("*.conf", "*.mjs", "*.ts").items():
         for name in re.findall(r"(?:process\.env\.|: \$)(NATS_\w+|[A-Z][A-Z_]{3,})\b", text):
-            found[name].add(path)
-    return found
+            readers[name].add(path)
+    return readers
 
 
 def _variable(node: ast.AST) -> str | None:

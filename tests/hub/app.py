@@ -79,17 +79,17 @@ class Hub:
         raw_path = request.scope["raw_path"].decode("ascii")
         if raw_path == "/api/whoami-v2":
             return self.whoami(request)
-        name, found = route(raw_path)
-        path = found.get("path", "")
+        name, arguments = route(raw_path)
+        path = arguments.get("path", "")
         if name == "search":
             return self.search(request)
         if name == "cdn":
             self.check_signature(request)
-            repository = await self.stock.repository(found["repo"])
-            commit = repository.commits[found["revision"]]
+            repository = await self.stock.repository(arguments["repo"])
+            commit = repository.commits[arguments["revision"]]
             return content(request, commit.files[path], commit)
-        repository = await self.repository(request, found["repo"])
-        revision = found.get("revision", "main")
+        repository = await self.repository(request, arguments["repo"])
+        revision = arguments.get("revision", "main")
         if (at := repository.at(revision)) is None:
             raise RefusalError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         match name:
@@ -173,14 +173,14 @@ class Hub:
         query = request.query_params
         author, part = query.get("author", ""), query.get("search", "").lower()
         member = self.account(request) == "member"
-        found = [
+        matches = [
             {"id": model.id, "modelId": model.id, "private": model.private, "downloads": 0}
             for model in self.stock.models.values()
             if (member or not model.private)
             and part in model.id.lower()
             and (not author or model.id.startswith(f"{author}/"))
         ]
-        return JSONResponse(found[: int(query.get("limit", "1000"))])
+        return JSONResponse(matches[: int(query.get("limit", "1000"))])
 
     def info(self, request: Request, repository: Repository, commit: Commit) -> Response:
         query = request.query_params

@@ -139,10 +139,10 @@ async def drop(_fault: Fault, exchange: Exchange) -> None:
 
 
 async def redirect(fault: Fault, exchange: Exchange) -> None:
-    asked = exchange.scope["raw_path"].decode("ascii")
+    path = exchange.scope["raw_path"].decode("ascii")
     if exchange.scope["query_string"]:
-        asked += "?" + exchange.scope["query_string"].decode("ascii")
-    location = fault.to.replace("{path}", asked)
+        path += "?" + exchange.scope["query_string"].decode("ascii")
+    location = fault.to.replace("{path}", path)
     await exchange.answer(Response(None, 307, {"Location": location}))
 
 

@@ -92,7 +92,7 @@ def tags(
     commit: Commit, card: Document, config: Document, library: str | None, task: str | None
 ) -> list[str]:
     formats = [("safetensors", ".safetensors"), ("pytorch", ".bin"), ("gguf", ".gguf")]
-    found = [
+    relations = [
         library,
         *(name for name, suffix in formats if any_ends(commit, suffix)),
         config.get("model_type"),
@@ -103,7 +103,7 @@ def tags(
         f"license:{card['license']}" if "license" in card else None,
         "region:us",
     ]
-    return list(dict.fromkeys(str(tag) for tag in found if tag))
+    return list(dict.fromkeys(str(tag) for tag in relations if tag))
 
 
 def summary_of_config(commit: Commit) -> Document:

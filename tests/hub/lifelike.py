@@ -224,8 +224,8 @@ def pieces(path: Path, **options: Any) -> None:
 
 def parts(path: Path) -> list[str]:
     model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    found = [model.id_to_piece(number) for number in range(model.get_piece_size())]
-    return [piece for piece in found if not re.fullmatch("<.*>", piece)]
+    vocabulary = [model.id_to_piece(number) for number in range(model.get_piece_size())]
+    return [piece for piece in vocabulary if not re.fullmatch("<.*>", piece)]
 
 
 def words(*names: str) -> dict[str, int]:

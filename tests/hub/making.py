@@ -31,7 +31,7 @@ MAKERS = (
 )
 
 
-def made(models: Iterable[Model], models_dir: Path) -> dict[str, Path]:
+def make_missing(models: Iterable[Model], models_dir: Path) -> dict[str, Path]:
     """Return the folder of each model by id, a folder per branch in it; make what is missing.
 
     A model lies under a digest of its row, of the makers' source and of the libraries' versions:

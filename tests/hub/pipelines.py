@@ -265,7 +265,12 @@ def clip_text_config(**more: Any) -> CLIPTextConfig:
 
 def clip_tokenizer() -> CLIPTokenizer:
     letters = list(bytes_to_unicode().values())
-    pieces = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{one}</w>" for one in letters)]
+    pieces = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *letters,
+        *(f"{letter}</w>" for letter in letters),
+    ]
     return CLIPTokenizer(
         vocab={piece: number for number, piece in enumerate(pieces)},
         merges=[],

@@ -218,6 +218,6 @@ def of_timm() -> dict[str, dict[str, bytes]]:
             check=True,
         )
         return {
-            made.name: {path.name: path.read_bytes() for path in made.iterdir()}
-            for made in Path(folder).iterdir()
+            file.name: {path.name: path.read_bytes() for path in file.iterdir()}
+            for file in Path(folder).iterdir()
         }

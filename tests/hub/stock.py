@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
-from hub.making import made
+from hub.making import make_missing
 from hub.model import Model
 from hub.repository import Repository, read_repository
 
@@ -30,7 +30,7 @@ class Stock:
 
     def lay_in(self, models: Iterable[Model]) -> None:
         """Make these models now, in one process, since loading torch takes seconds."""
-        folders = made(models, self._models_dir)
+        folders = make_missing(models, self._models_dir)
         for name, folder in folders.items():
             self._repositories[name] = read_repository(self.models[name], folder)
 

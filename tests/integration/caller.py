@@ -29,8 +29,8 @@ class Account:
             "/v1/api/keys", json={"name": name, **fields}, auth=(self.email, PASSWORD)
         )
         assert answer.status_code == 201, answer.text
-        made: dict[str, Any] = answer.json()["data"]
-        return made
+        key: dict[str, Any] = answer.json()["data"]
+        return key
 
     def post(self, path: str, body: Any, **options: Any) -> httpx2.Response:
         headers = {**self.headers, **options.pop("headers", {})}

@@ -109,18 +109,18 @@ class Person:
 
     def faults(self, path: str) -> list[str]:
         """Return axe's serious findings, and any excess width, in both themes and widths."""
-        found = []
+        findings = []
         self.page.goto(path)
         self.page.evaluate(AXE.read_text())
         for width in WIDTHS:
             self.page.set_viewport_size({"width": width, "height": HEIGHT})
             if (wider := self._overhang()) > 0:
-                found.append(f"{path} at {width} px is {wider} px too wide")
+                findings.append(f"{path} at {width} px is {wider} px too wide")
             for theme, rules in zip(THEMES, (None, COLOURS), strict=True):
                 self.page.emulate_media(color_scheme=theme)
-                found += [
+                findings += [
                     f"{path} {theme} {width}: {fault}"
                     for fault in self.page.evaluate(RULES, rules)
                     if fault["impact"] in SEVERE
                 ]
-        return found
+        return findings

@@ -43,11 +43,11 @@ class Collector:
     def take(self, request: ExportTraceServiceRequest) -> None:
         with self.came:
             for resource in request.resource_spans:
-                said = {a.key: a.value.string_value for a in resource.resource.attributes}
+                attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
                 for scope in resource.scope_spans:
                     for span in scope.spans:
                         trace = self.traces.setdefault(span.trace_id.hex(), [])
-                        trace.append((said["service.name"], span))
+                        trace.append((attributes["service.name"], span))
             self.came.notify_all()
 
     def wait_for(self, trace: str, *spans: tuple[str, str]) -> Trace:

@@ -123,6 +123,6 @@ def new_account(stack: Stack) -> Callable[[], Account]:
 
 @pytest.fixture
 def account(stack: Stack) -> Iterator[Account]:
-    made = Account(stack.url)
-    yield made
-    made.http.close()
+    account = Account(stack.url)
+    yield account
+    account.http.close()

@@ -44,8 +44,8 @@ def wheel() -> Path:
     shutil.copytree(CLIENTS / "python", folder, ignore=kept)
     options = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q"]
     run(sys.executable, "-m", "pip", "wheel", *options, ".", "-w", "dist", folder=folder)
-    [made] = (folder / "dist").iterdir()
-    return made
+    [built] = (folder / "dist").iterdir()
+    return built
 
 
 @functools.cache

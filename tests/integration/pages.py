@@ -56,31 +56,31 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text()
-    found = []
+    read = []
     for match in BLOCK.finditer(text):
         number = text.count("\n", 0, match.start("language")) + 1
         block = Block(match["language"], textwrap.dedent(match["lines"]), number)
         if match["note"]:
             assert match["note"] in {"until", "untested"}, f"{page}:{number}: unknown note"
             setattr(block, match["note"], match["text"])
-        found.append(block)
-    return found
+        read.append(block)
+    return read
 
 
 def programs(page: Path) -> list[Block]:
     """Return the page's programs in the order of their first blocks."""
-    made: list[Block] = []
+    blocks_so_far: list[Block] = []
     for block in blocks(page):
         if block.language not in RUN or block.untested:
             continue
-        before = [one for one in made if one.language == block.language]
+        before = [earlier for earlier in blocks_so_far if earlier.language == block.language]
         imports = re.search(r"^(import|from) ", block.lines, re.MULTILINE)
         if block.language != "sh" and not imports and before:
             before[-1].lines += "\n" + block.lines
             before[-1].until = before[-1].until or block.until
         else:
-            made.append(block)
-    return made
+            blocks_so_far.append(block)
+    return blocks_so_far
 
 
 class World:
@@ -122,10 +122,10 @@ class World:
         if program.language == "sh":
             state = self.folder.parent / "state"
             lines = f"set -eua -o pipefail\n{lines}\nenv -0 > '{state}'\n"
-            said = self._run(["bash", "-c", lines], program)
+            output = self._run(["bash", "-c", lines], program)
             pairs = state.read_text().split("\0")
             self.environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-            return said
+            return output
         script = (
             self.folder / f"line_{program.number}.{'py' if program.language == 'python' else 'mjs'}"
         )
@@ -141,7 +141,7 @@ class World:
             shutil.copytree(packages.javascript(), client)
 
     def _run(self, command: list[str], program: Block) -> str:
-        said, reports = "", self._reports() if program.until else contextlib.nullcontext()
+        output, reports = "", self._reports() if program.until else contextlib.nullcontext()
         with (
             reports,
             subprocess.Popen(
@@ -158,17 +158,17 @@ class World:
             assert process.stdout
             try:
                 for line in process.stdout:
-                    said += line
+                    output += line
                     if program.until and program.until in line:
                         os.killpg(process.pid, signal.SIGTERM)
-                        return said
+                        return output
             except BaseException as error:
                 os.killpg(process.pid, signal.SIGTERM)
-                error.add_note(f"line {program.number} printed {said!r}")
+                error.add_note(f"line {program.number} printed {output!r}")
                 raise
-        assert process.returncode == 0, f"line {program.number}: {said[-3000:]}"
-        assert not program.until, f"line {program.number} ended without {program.until!r}: {said}"
-        return said
+        assert process.returncode == 0, f"line {program.number}: {output[-3000:]}"
+        assert not program.until, f"line {program.number} ended without {program.until!r}: {output}"
+        return output
 
     @contextlib.contextmanager
     def _reports(self) -> Iterator[None]:

@@ -25,10 +25,10 @@ def stack(measuring_stack: Stack) -> Stack:
 
 @pytest.fixture
 def account(stack: Stack) -> Iterator[Account]:
-    made = Account(stack.url)
-    made.http.timeout = 125
-    yield made
-    made.http.close()
+    account = Account(stack.url)
+    account.http.timeout = 125
+    yield account
+    account.http.close()
 
 
 def benchmark(

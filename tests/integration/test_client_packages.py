@@ -50,10 +50,10 @@ def test_a_packages_page_links_to_nothing_beside_it(client: str, page: str) -> N
 
 
 def test_the_wheel_can_be_published() -> None:
-    said = packages.run(
+    output = packages.run(
         sys.executable, "-m", "twine", "check", "--strict", packages.wheel(), folder=ROOT
     )
-    assert "PASSED" in said
+    assert "PASSED" in output
 
 
 @pytest.mark.parametrize("tool", ["publint", "attw"])

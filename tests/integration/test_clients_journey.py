@@ -192,18 +192,18 @@ def test_a_client_goes_from_no_account_to_alerts_and_names_each_refusal(
     world = World(stack.url, account, tmp_path)
     world.provide("lilypad-client")
     (world.folder / name).write_text(program)
-    told = {"MODEL": MODEL, "REFUSED": REFUSED, "LILYPAD_PASSWORD": PASSWORD}
-    told["LILYPAD_EMAIL"] = f"{secrets.token_hex(6)}@example.com"
+    variables = {"MODEL": MODEL, "REFUSED": REFUSED, "LILYPAD_PASSWORD": PASSWORD}
+    variables["LILYPAD_EMAIL"] = f"{secrets.token_hex(6)}@example.com"
     done = subprocess.run(
         [interpreter, name],
-        env={**world.environment, **told},
+        env={**world.environment, **variables},
         cwd=world.folder,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    steps = found["steps"]
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    steps = outcome["steps"]
     assert "run_inference.py" in steps["files"]
     assert steps["archive"] == "PK"
     assert steps["latency"] == [1, 900]
@@ -213,4 +213,4 @@ def test_a_client_goes_from_no_account_to_alerts_and_names_each_refusal(
     assert "running" in steps["run"]
     assert steps["trial"][-1] == "succeeded"
     assert steps["verdict"] == "passed"
-    assert found["codes"] == CODES
+    assert outcome["codes"] == CODES

@@ -105,12 +105,12 @@ def test_updates_and_alerts_missed_during_a_lost_connection_arrive_afterwards(
                 return
             record(latency=1, warming=warming)
 
-    heard: dict[str, list[Any]] = {"latency": [], "alert": []}
+    received: dict[str, list[Any]] = {"latency": [], "alert": []}
 
     def hear_until(name: str, value: Any) -> None:
-        while value not in heard[name]:
+        while value not in received[name]:
             for key, what in hear().items():
-                heard[key].append(what)
+                received[key].append(what)
 
     with (
         Cable(stack.url) as cable,
@@ -129,5 +129,5 @@ def test_updates_and_alerts_missed_during_a_lost_connection_arrive_afterwards(
         record(latency=904)
         hear_until("latency", 904)
         hear_until("alert", "latency_threshold")
-    assert [latency for latency in heard["latency"] if latency != 1] == [901, 902, 903, 904]
-    assert heard["alert"].count("latency_threshold") == 1
+    assert [latency for latency in received["latency"] if latency != 1] == [901, 902, 903, 904]
+    assert received["alert"].count("latency_threshold") == 1

@@ -48,11 +48,11 @@ def lilypad(
             for name, value in environment.items():
                 changed.setenv(name, value)
             returned = command_line.run(list(arguments))
-        said = capsys.readouterr()
-        assert returned == code, said.out + said.err
+        output = capsys.readouterr()
+        assert returned == code, output.out + output.err
         if "--text" in arguments:
-            return said.out
-        return _read(said.out, said.err, code, schema or arguments[0])
+            return output.out
+        return _read(output.out, output.err, code, schema or arguments[0])
 
     return run
 
@@ -93,17 +93,17 @@ def test_an_agent_that_knows_only_the_help_measures_a_module_in_fewer_calls_than
 ) -> None:
     alone = {"LILYPAD_API_KEY": ""}
     known = {"EMAIL": f"{secrets.token_hex(6)}@example.com", "URL": URL, "DIR": "module"}
-    told = agent("--help", **alone)
-    commands = re.findall(r"^ +lilypad (.+)$", told, re.MULTILINE)
-    _, made, run = (
+    help_text = agent("--help", **alone)
+    commands = re.findall(r"^ +lilypad (.+)$", help_text, re.MULTILINE)
+    _, module, run = (
         agent(*(known.get(word, word) for word in command.split()), **alone) for command in commands
     )
     assert (world.folder / "module" / "run_inference.py").exists()
-    assert made["validation"]["status"] in {"passed", "warnings"}
+    assert module["validation"]["status"] in {"passed", "warnings"}
     assert all(run["results"]["throughput"])
     pages = (ROOT / "README.md", ROOT / "docs" / "how-to" / "benchmark.md")
-    asked = {path for page in pages for path in re.findall(r"curl.*\$URL(\S+)", page.read_text())}
-    assert asked >= STEPS
+    paths = {path for page in pages for path in re.findall(r"curl.*\$URL(\S+)", page.read_text())}
+    assert paths >= STEPS
     assert agent.calls == 4 < len(["/openapi.json", *STEPS])
 
 
@@ -119,7 +119,9 @@ def test_every_other_command_does_its_work(lilypad: Run, world: World) -> None:
     update = lilypad("watch", MODEL, "--since", "2026-01-01T00:00:00Z", "--count", "1")
     assert update["metrics"]["latency"] == 8.5
     assert {"modelId": MODEL, "metrics": ["latency", "throughput"]} in lilypad("models")["models"]
-    assert {one["kind"] for one in lilypad("generations")["generations"]} == {"download"}
+    assert {generation["kind"] for generation in lilypad("generations")["generations"]} == {
+        "download"
+    }
     assert "laptop" not in json.dumps(lilypad("usage"))
     read = lilypad("samples", "list", MODEL, "latency", schema="samples.list")["samples"]
     assert [sample["value"] for sample in read] == [8.5, 9.5]
@@ -163,11 +165,11 @@ def test_alerts_are_followed_as_they_are_raised(lilypad: Run, account: Account) 
 @pytest.mark.timeout(900)
 def test_keys_are_made_listed_and_revoked(lilypad: Run, account: Account) -> None:
     owner = ("--email", account.email, "--password-stdin")
-    made = lilypad("keys", "create", "ci", "--scope", "generate", *owner, schema="keys.create")
+    created = lilypad("keys", "create", "ci", "--scope", "generate", *owner, schema="keys.create")
     listed = lilypad("keys", "list", *owner, schema="keys.list")
     assert {key["name"] for key in listed["keys"]} == {"test", "ci"}
-    refused = lilypad("monitor", MODEL, code=1, LILYPAD_API_KEY=made["key"])["error"]
+    refused = lilypad("monitor", MODEL, code=1, LILYPAD_API_KEY=created["key"])["error"]
     assert (refused["code"], refused["next"]) == (2003, "lilypad keys create NAME --scope SCOPE")
-    lilypad("keys", "revoke", made["id"], *owner, schema="keys.revoke")
-    refused = lilypad("monitor", MODEL, code=1, LILYPAD_API_KEY=made["key"])["error"]
+    lilypad("keys", "revoke", created["id"], *owner, schema="keys.revoke")
+    refused = lilypad("monitor", MODEL, code=1, LILYPAD_API_KEY=created["key"])["error"]
     assert refused["code"] == 2001

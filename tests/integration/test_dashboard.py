@@ -17,9 +17,9 @@ PRIVATE = ("/dashboard", "/dashboard/keys", "/dashboard/account")
 
 @pytest.fixture(scope="module")
 def window(stack: Stack, browser: Browser) -> Iterator[Person]:
-    made = Person(browser, stack.url)
-    yield made
-    made.context.close()
+    window = Person(browser, stack.url)
+    yield window
+    window.context.close()
 
 
 @pytest.fixture
@@ -101,12 +101,12 @@ def test_a_changed_password_ends_the_other_browsers_session_which_logs_in_to_the
     page = person.page
     page.goto("/dashboard/account")
     expect(page.get_by_role("button", name="End the session")).to_have_count(1)
-    for current, said in (("not it at all", "Is not the account's password"), (PASSWORD, "")):
+    for current, fault in (("not it at all", "Is not the account's password"), (PASSWORD, "")):
         page.get_by_label("Current password").fill(current)
         page.get_by_label("New password").fill("another frog on a pad")
         page.get_by_role("button", name="Change the password").click()
-        if said:
-            expect(page.locator("#current-fault")).to_contain_text(said)
+        if fault:
+            expect(page.locator("#current-fault")).to_contain_text(fault)
     expect(page.get_by_role("main").get_by_role("status")).to_contain_text("is changed")
     expect(page.get_by_role("button", name="End the session")).to_have_count(0)
     other.page.goto("/dashboard/keys")

@@ -24,9 +24,9 @@ PATIENCE_MS = 300_000
 
 @pytest.fixture(scope="module")
 def window(stack: Stack, browser: Browser) -> Iterator[Person]:
-    made = Person(browser, stack.url)
-    yield made
-    made.context.close()
+    window = Person(browser, stack.url)
+    yield window
+    window.context.close()
 
 
 @pytest.fixture

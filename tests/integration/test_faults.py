@@ -20,9 +20,9 @@ MODEL = "lilypad/tiny-text-classification"
 
 @pytest.fixture
 def account(generous_stack: Stack) -> Iterator[Account]:
-    made = Account(generous_stack.url)
-    yield made
-    made.http.close()
+    account = Account(generous_stack.url)
+    yield account
+    account.http.close()
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ MODEL = {"modelUrl": "lilypad/tiny-text-classification"}
 @pytest.fixture(scope="module")
 def hurried(generous_stack: Stack) -> Iterator[Account]:
     """An account without limits."""
-    made = Account(generous_stack.url)
-    yield made
-    made.http.close()
+    account = Account(generous_stack.url)
+    yield account
+    account.http.close()
 
 
 def test_five_hundred_at_once_through_two_gateways_admit_exactly_the_limit(
@@ -101,8 +101,8 @@ def test_a_request_that_is_repeated_at_once_is_done_once(
     answer = hurried.post("/v1/api/generate", {"modelUrl": "a/b"}, headers=headers)
     assert (answer.status_code, error_of(answer)["code"]) == (422, 3002)
     stranger = Account(generous_stack.url)
-    theirs = {**stranger.headers, "Idempotency-Key": headers["Idempotency-Key"]}
-    answer = stranger.post("/v1/api/generate", MODEL, headers=theirs)
+    other_headers = {**stranger.headers, "Idempotency-Key": headers["Idempotency-Key"]}
+    answer = stranger.post("/v1/api/generate", MODEL, headers=other_headers)
     assert (answer.status_code, "idempotent-replayed" in answer.headers) == (200, False)
     stranger.http.close()
 
@@ -132,15 +132,15 @@ def test_a_key_that_was_made_when_its_gateway_died_is_made_once(
             except httpx2.TransportError:
                 continue
             if answer.status_code == 201:
-                made: str = answer.json()["data"]["key"]
-                return made
+                key: str = answer.json()["data"]["key"]
+                return key
             assert answer.status_code in (409, 429, 503), answer.text
             time.sleep(0.2)
 
     killer = threading.Thread(target=kill)
     killer.start()
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(make, range(12)))
+        keys = list(pool.map(make, range(12)))
     stop.set()
     killer.join()
     generous_stack.wait_until_ready("gateway-1")
@@ -148,7 +148,7 @@ def test_a_key_that_was_made_when_its_gateway_died_is_made_once(
         key["name"] for key in owner.http.get("/v1/api/keys", auth=auth).json()["data"]["keys"]
     ]
     assert sorted(names) == sorted(["test", *(f"k{number}" for number in range(12))])
-    for key in made:
+    for key in keys:
         answer = owner.http.get("/v1/api/alerts", headers={"Authorization": f"Bearer {key}"})
         assert answer.status_code == 200
     owner.http.close()

@@ -19,9 +19,9 @@ from local.stack import Stack
 @pytest.fixture
 def hurried(generous_stack: Stack) -> Iterator[Account]:
     """An account where nothing is limited."""
-    made = Account(generous_stack.url)
-    yield made
-    made.http.close()
+    account = Account(generous_stack.url)
+    yield account
+    account.http.close()
 
 
 def test_an_address_that_http_basic_cannot_send_is_not_registered(account: Account) -> None:
@@ -34,8 +34,8 @@ def test_an_address_that_is_taken_is_answered_like_a_new_one(account: Account) -
     def register(email: str, password: str) -> dict[str, object]:
         answer = account.http.post("/v1/api/accounts", json={"email": email, "password": password})
         assert answer.status_code == 201
-        found: dict[str, object] = answer.json()["data"]
-        return found
+        data: dict[str, object] = answer.json()["data"]
+        return data
 
     wrong = register(account.email, "another password")
     assert wrong == register(account.email, "another password")

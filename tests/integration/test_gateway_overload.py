@@ -42,9 +42,9 @@ def narrow(hub: RunningHub) -> Iterator[Stack]:
 @pytest.fixture
 def crowd(narrow: Stack) -> Iterator[list[Account]]:
     """More accounts than it takes to fill the capacity."""
-    made = [Account(narrow.url) for _ in range(8)]
-    yield made
-    for account in made:
+    accounts = [Account(narrow.url) for _ in range(8)]
+    yield accounts
+    for account in accounts:
         account.http.close()
 
 
@@ -61,18 +61,18 @@ def test_malformed_registrations_count_against_the_limit(narrow: Stack) -> None:
 def http(narrow: Stack) -> Iterator[httpx2.Client]:
     """A client with as many connections as callers."""
     unlimited = httpx2.Limits(max_connections=None)
-    with httpx2.Client(base_url=narrow.url, timeout=130, limits=unlimited) as made:
-        yield made
+    with httpx2.Client(base_url=narrow.url, timeout=130, limits=unlimited) as client:
+        yield client
 
 
 def under_way(stack: Stack) -> int:
     """Return the number of requests that the edge has forwarded and that are not answered yet."""
-    found = re.search(
+    match = re.search(
         r"cluster.gateway.upstream_rq_active: (\d+)",
         stack.edge.admin("GET", "/stats?filter=^cluster.gateway.upstream_rq_active$"),
     )
-    assert found
-    return int(found[1])
+    assert match
+    return int(match[1])
 
 
 def test_requests_beyond_capacity_are_refused_at_once_and_the_others_are_served(
@@ -80,18 +80,18 @@ def test_requests_beyond_capacity_are_refused_at_once_and_the_others_are_served(
 ) -> None:
     assert crowd[0].generate(MODEL["modelUrl"]).status_code == 200
     generator = narrow.processes["generator-1"].pid
-    asked = 5 * 2 * MOST
+    sent = 5 * 2 * MOST
 
     def generate(number: int) -> httpx2.Response:
         headers = crowd[number % len(crowd)].headers
         return http.post("/v1/api/generate", json=MODEL, headers=headers)
 
-    with ThreadPoolExecutor(asked) as pool:
+    with ThreadPoolExecutor(sent) as pool:
         os.kill(generator, signal.SIGSTOP)
         try:
-            answers = [pool.submit(generate, number) for number in range(asked)]
+            answers = [pool.submit(generate, number) for number in range(sent)]
             # Nothing has been generated yet: all requests without a place were refused.
-            wait_until(lambda: sum(map(Future.done, answers)) >= asked - 2 * MOST)
+            wait_until(lambda: sum(map(Future.done, answers)) >= sent - 2 * MOST)
             refused = [done.result() for done in answers if done.done()]
             for path in ("/healthz", "/readyz"):
                 for method in ("GET", "HEAD"):
@@ -157,8 +157,8 @@ def test_accounts_that_wait_for_their_runs_keep_no_other_out(
         wait_until(lambda: under_way(narrow) >= len(waits))
 
         def served() -> bool:
-            ask = partial(stranger.http.get, "/v1/api/benchmark", headers=stranger.headers)
-            return {ask().status_code for _ in range(20)} == {200}
+            call = partial(stranger.http.get, "/v1/api/benchmark", headers=stranger.headers)
+            return {call().status_code for _ in range(20)} == {200}
 
         wait_until(served)
         assert under_way(narrow) >= len(waits)

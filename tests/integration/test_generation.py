@@ -27,9 +27,9 @@ FILES = {
 @pytest.fixture(scope="module")
 def refused(generous_stack: Stack) -> Iterator[Account]:
     """An account for many refused requests."""
-    made = Account(generous_stack.url)
-    yield made
-    made.http.close()
+    account = Account(generous_stack.url)
+    yield account
+    account.http.close()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -48,15 +48,15 @@ def test_a_models_address_becomes_a_module(account: Account, task: str) -> None:
 
 def test_the_alias_without_a_version_answers_the_same(account: Account) -> None:
     body = {"modelUrl": "lilypad/tiny-text-classification"}
-    one, other = (account.post(f"{prefix}/api/generate", body) for prefix in ("/v1", ""))
-    assert one.json()["data"] == other.json()["data"]
+    versioned, other = (account.post(f"{prefix}/api/generate", body) for prefix in ("/v1", ""))
+    assert versioned.json()["data"] == other.json()["data"]
 
 
 def test_generated_modules_are_listed_and_one_is_made_again_byte_for_byte(
     stack: Stack, account: Account
 ) -> None:
     options = {"batchSize": 2, "memory": "8GB"}
-    made = account.generate("lilypad/tiny-text-generation", options=options).json()["data"]
+    module = account.generate("lilypad/tiny-text-generation", options=options).json()["data"]
     zipped = account.post("/v1/api/download", {"modelUrl": "lilypad/tiny-text-classification"})
     with LilypadClient(account.key, base_url=stack.url) as client:
         # Each replica writes its list within a second.
@@ -68,11 +68,11 @@ def test_generated_modules_are_listed_and_one_is_made_again_byte_for_byte(
         assert (oldest.kind, oldest.task, oldest.digest) == (
             "generate",
             "text-generation",
-            made["digest"],
+            module["digest"],
         )
-        assert oldest.commit == oldest.request.revision == made["model"]["commit"]
+        assert oldest.commit == oldest.request.revision == module["model"]["commit"]
         again = client.modules.again(oldest)
-        assert (dict(again), again.answer.digest) == (made["files"], made["digest"])
+        assert (dict(again), again.answer.digest) == (module["files"], module["digest"])
         package = account.post("/v1/api/download", oldest.request.to_dict())
         assert package.headers["etag"] == f'"{oldest.digest}"'
         # Each replica writes its counts within seconds.
@@ -182,10 +182,14 @@ def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
 def test_a_model_too_large_for_a_provider_is_generated_when_the_caller_accepts_it(
     account: Account,
 ) -> None:
-    made = account.generate("lilypad/too-big", accept=["too-large"])
-    assert made.status_code == 200, made.text
-    [said] = [said for said in made.json()["data"]["validation"]["errors"] if "MiB more" in said]
-    assert "GPU memory" in said
+    answer = account.generate("lilypad/too-big", accept=["too-large"])
+    assert answer.status_code == 200, answer.text
+    [warning] = [
+        warning
+        for warning in answer.json()["data"]["validation"]["errors"]
+        if "MiB more" in warning
+    ]
+    assert "GPU memory" in warning
     # A caller cannot accept another author's code.
     for reason in ("custom-code", "pickle-only"):
         refused = account.generate("lilypad/tiny-remote-code", accept=[reason])

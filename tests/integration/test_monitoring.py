@@ -25,16 +25,16 @@ def stack(monitored_stack: MonitoredStack) -> MonitoredStack:
 
 @pytest.fixture
 def account(stack: MonitoredStack) -> Iterator[Account]:
-    made = Account(stack.url)
-    yield made
-    made.http.close()
+    account = Account(stack.url)
+    yield account
+    account.http.close()
 
 
 @pytest.fixture
 def other(stack: MonitoredStack) -> Iterator[Account]:
-    made = Account(stack.url)
-    yield made
-    made.http.close()
+    account = Account(stack.url)
+    yield account
+    account.http.close()
 
 
 def test_the_references_own_example_works(account: Account) -> None:
@@ -53,8 +53,8 @@ def test_the_references_own_example_works(account: Account) -> None:
     assert (answer.status_code, answer.json()["data"]) == (200, {"status": "success"})
     again = account.post("/api/monitor/record", body).json()["data"]
     assert again == {"status": "success", "duplicates": 5}
-    asked = {"modelId": "m", "days": 30, "metrics": ["throughput", "latency"]}
-    data = account.post("/api/monitor", asked).json()["data"]
+    request = {"modelId": "m", "days": 30, "metrics": ["throughput", "latency"]}
+    data = account.post("/api/monitor", request).json()["data"]
     assert data["statistics"]["throughput"]["mean"] == 120.5
     assert data["statistics"]["latency"]["p95"] == 8.0
     assert data["statistics"]["costs"]["total"] == 0.00012
@@ -130,8 +130,8 @@ def test_impossible_values_are_refused_by_field_name(
         assert answer.status_code == 400, answer.text
         error = error_of(answer)
         assert error["code"] == 1003
-        found = error["details"]["fields"][0]
-        assert found["path"].removeprefix("records.0.") == path
+        fault = error["details"]["fields"][0]
+        assert fault["path"].removeprefix("records.0.") == path
         assert "secret" not in answer.text
 
 
@@ -147,14 +147,14 @@ def test_impossible_metric_values_are_refused(account: Account, text: str) -> No
 
 
 def test_the_limits_of_size_are_named(account: Account) -> None:
-    def one(n: int, names: int = 1) -> dict[str, Any]:
+    def record_of(n: int, names: int = 1) -> dict[str, Any]:
         metrics = {f"metric_{name}": 1.0 for name in range(names)}
         return {"modelId": "m", "timestamp": at(seconds=n), "metrics": metrics}
 
-    answer = record_many(account, [one(n) for n in range(10_001)])
+    answer = record_many(account, [record_of(n) for n in range(10_001)])
     assert answer.status_code == 400
     assert "10000" in error_of(answer)["message"]
-    answer = record_many(account, [one(n, 10) for n in range(5_001)])
+    answer = record_many(account, [record_of(n, 10) for n in range(5_001)])
     assert answer.status_code == 400
     assert error_of(answer)["details"]["limit"] == 50_000
     for days in (0, 366, 1.5, "30"):
@@ -268,14 +268,14 @@ def test_a_hundred_thousand_samples_are_summarised_within_one_per_cent(
 def test_models_are_listed_page_by_page_the_newest_first(account: Account) -> None:
     for model in ("a", "b", "c"):
         record(account, modelId=model, metrics={"latency": 1.0, "throughput": 2.0})
-    found, query = [], ""
+    listed, query = [], ""
     while query is not None:
         answer = account.http.get(f"/v1/api/models?limit=2{query}", headers=account.headers)
         page = answer.json()["data"]
-        found += page["models"]
+        listed += page["models"]
         query = f"&before={page['next']}" if page["next"] else None
-    assert [model["modelId"] for model in found] == ["c", "b", "a"]
-    assert found[0]["metrics"] == ["latency", "throughput"]
+    assert [model["modelId"] for model in listed] == ["c", "b", "a"]
+    assert listed[0]["metrics"] == ["latency", "throughput"]
 
 
 def test_samples_are_read_back_as_json_and_csv_and_deleted_with_an_audit(
@@ -287,18 +287,18 @@ def test_samples_are_read_back_as_json_and_csv_and_deleted_with_an_audit(
         assert record(account, timestamp=time, metrics={"latency": value}).status_code == 200
     address = "/v1/api/monitor/samples?modelId=m&metric=latency"
 
-    def ask(method: str, path: str, caller: Account = account, **more: str) -> httpx2.Response:
+    def call(method: str, path: str, caller: Account = account, **more: str) -> httpx2.Response:
         return caller.http.request(method, path, headers={**caller.headers, **more})
 
-    page = ask("GET", f"{address}&limit=3").json()["data"]
+    page = call("GET", f"{address}&limit=3").json()["data"]
     assert [sample["value"] for sample in page["samples"]] == values[:3]
-    rest = ask("GET", f"{address}&limit=3&cursor={page['next']}").json()["data"]
+    rest = call("GET", f"{address}&limit=3&cursor={page['next']}").json()["data"]
     assert ([sample["value"] for sample in rest["samples"]], rest["next"]) == (values[3:], None)
-    csv = ask("GET", f"{address}&limit=3", Accept="text/csv")
+    csv = call("GET", f"{address}&limit=3", Accept="text/csv")
     assert csv.headers["content-type"] == "text/csv"
     assert csv.text.splitlines()[1] == f"{times[0].replace('+00:00', 'Z')},latency,{values[0]!r}"
     following = csv.headers["link"].removeprefix("<").removesuffix('>; rel="next"')
-    assert ask("GET", following).text.splitlines()[1:] == [
+    assert call("GET", following).text.splitlines()[1:] == [
         f"{times[3].replace('+00:00', 'Z')},latency,1e-09"
     ]
     for query, words in (
@@ -311,15 +311,15 @@ def test_samples_are_read_back_as_json_and_csv_and_deleted_with_an_audit(
         ("modelId=m&metric=latency&form=2026-01-31T12:00:00Z", "form: "),
         ("modelId=m&metric=latncy", "latncy was never recorded of this model"),
     ):
-        refused = ask("GET", f"/v1/api/monitor/samples?{query}", Accept="text/csv")
+        refused = call("GET", f"/v1/api/monitor/samples?{query}", Accept="text/csv")
         assert refused.status_code in {400, 404}
         assert error_of(refused)["message"].startswith(words)
     narrow = account.make_key("narrow", scopes=["monitor:read"])["key"]
-    refused = ask("DELETE", address, Authorization=f"Bearer {narrow}")
+    refused = call("DELETE", address, Authorization=f"Bearer {narrow}")
     assert (refused.status_code, error_of(refused)["code"]) == (403, 2003)
     span = f"&from={quote(times[2])}&to={times[3]}"  # the second one's plus sign is not escaped
-    assert error_of(ask("DELETE", address + span, other))["code"] == 3001
-    answer = ask("DELETE", address + span)
+    assert error_of(call("DELETE", address + span, other))["code"] == 3001
+    answer = call("DELETE", address + span)
     assert (answer.status_code, answer.json()["data"]) == (200, {"deleted": 1})
     statistics = monitor(account)["statistics"]["latency"]
     assert (statistics["count"], statistics["maximum"]) == (3, 8.0)

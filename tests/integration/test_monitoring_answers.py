@@ -28,16 +28,16 @@ def stack(monitored_stack: MonitoredStack) -> MonitoredStack:
 
 @pytest.fixture
 def account(stack: MonitoredStack) -> Iterator[Account]:
-    made = Account(stack.url)
-    yield made
-    made.http.close()
+    account = Account(stack.url)
+    yield account
+    account.http.close()
 
 
 @pytest.fixture
 def other(stack: MonitoredStack) -> Iterator[Account]:
-    made = Account(stack.url)
-    yield made
-    made.http.close()
+    account = Account(stack.url)
+    yield account
+    account.http.close()
 
 
 def slope_of(times: list[datetime], values: list[float]) -> float | None:
@@ -51,7 +51,7 @@ def slope_of(times: list[datetime], values: list[float]) -> float | None:
     ordered = sorted(hours.items())
     stretches = [ordered[n : n + many] for n in range(0, len(ordered), many)]
     when = [np.mean([hour for hour, _ in stretch]) for stretch in stretches]
-    means = [np.mean([value for _, found in stretch for value in found]) for stretch in stretches]
+    means = [np.mean([value for _, hour in stretch for value in hour]) for stretch in stretches]
     slope: float = stats.theilslopes(means, when).slope * 24
     return slope
 
@@ -76,10 +76,10 @@ def test_statistics_are_those_of_numpy_and_all_plots_show_the_same(
         for time, value in zip(times, values, strict=True)
     ]
     assert record_many(account, records).status_code == 200
-    asked = {
+    request = {
         style: monitor(account, plotFormat=style) for style in ("plotly", "vega-lite", "series")
     }
-    latency = asked["series"]["statistics"]["latency"]
+    latency = request["series"]["statistics"]["latency"]
     slope = slope_of(times, values)
     trend = "insufficient_data" if slope is None else "degrading" if kind == "rising" else "stable"
     expected = {
@@ -92,10 +92,10 @@ def test_statistics_are_those_of_numpy_and_all_plots_show_the_same(
         assert latency[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
     assert (latency["trend"], latency["exact"], latency["unit"]) == (trend, True, "ms")
     assert (latency["slopePerDay"] is None) == (slope is None)
-    columns = asked["series"]["plots"]["latency"]["columns"]
-    figure = asked["plotly"]["plots"]["latency"]
+    columns = request["series"]["plots"]["latency"]["columns"]
+    figure = request["plotly"]["plots"]["latency"]
     plotly.graph_objects.Figure(figure)
-    vega = asked["vega-lite"]["plots"]["latency"]
+    vega = request["vega-lite"]["plots"]["latency"]
     alt.Chart.from_dict(vega, validate=True)
     assert figure["data"][-1]["x"] == columns["time"] == [p["time"] for p in vega["data"]["values"]]
     assert figure["data"][-1]["y"] == columns["mean"] == [p["mean"] for p in vega["data"]["values"]]
@@ -107,9 +107,9 @@ def test_a_window_without_samples_has_null_figures(account: Account) -> None:
     assert record(account, timestamp=at(days=40), metrics={"latency": 5.0}).status_code == 200
     data = monitor(account)
     for name in ("throughput", "latency", "costs"):
-        found = data["statistics"][name]
-        assert (found["count"], found["trend"]) == (0, "insufficient_data")
-        assert {found[f] for f in ("mean", "p95", "total", "minimum", "slopePerDay")} == {None}
+        statistics = data["statistics"][name]
+        assert (statistics["count"], statistics["trend"]) == (0, "insufficient_data")
+        assert {statistics[f] for f in ("mean", "p95", "total", "minimum", "slopePerDay")} == {None}
     assert (data["plots"], data["recommendations"]) == ({"latency": {}}, [])
     assert monitor(account, days=365)["statistics"]["latency"]["mean"] == 5.0
 
@@ -281,10 +281,10 @@ def test_an_alert_is_raised_once_by_two_replicas_and_received(
     stack: MonitoredStack, account: Account
 ) -> None:
     rule = {"kind": "threshold", "metric": "latency", "above": 100.0, "severity": "critical"}
-    made = account.post("/v1/api/alerts/rules", rule)
-    assert made.status_code == 201
+    rule_added = account.post("/v1/api/alerts/rules", rule)
+    assert rule_added.status_code == 201
     rules = account.http.get("/v1/api/alerts/rules", headers=account.headers).json()["data"]
-    assert made.json()["data"] in rules["rules"]
+    assert rule_added.json()["data"] in rules["rules"]
 
     async def listen() -> tuple[list[AlertEvent], list[MetricUpdate]]:
         alerts: list[AlertEvent] = []
@@ -297,9 +297,9 @@ def test_an_alert_is_raised_once_by_two_replicas_and_received(
             updates.append(update)
 
         async with bus.connect(stack.nats.url("realtime"), "realtime") as listener:
-            mine = f"{bus.token(account.id)}.*"
-            await listener.subscribe(ALERT_RAISED, hear_alert, filter=mine)
-            await listener.subscribe(METRICS_RECORDED, hear_update, filter=mine)
+            filter = f"{bus.token(account.id)}.*"
+            await listener.subscribe(ALERT_RAISED, hear_alert, filter=filter)
+            await listener.subscribe(METRICS_RECORDED, hear_update, filter=filter)
             await listener.flush()
             for value in (50.0, *[150.0] * 20):
                 answer = await asyncio.to_thread(record, account, metrics={"latency": value})
@@ -309,22 +309,22 @@ def test_an_alert_is_raised_once_by_two_replicas_and_received(
             await asyncio.to_thread(wait_until, lambda: len(alerts) >= 2)
         return alerts, updates
 
-    heard, updates = asyncio.run(listen())
-    assert [(alert.type, alert.severity) for alert in heard] == [
+    events, updates = asyncio.run(listen())
+    assert [(alert.type, alert.severity) for alert in events] == [
         ("latency_threshold", "critical"),
         ("latency_threshold_recovered", "info"),
     ]
     assert {update.metrics["latency"] for update in updates} <= {50.0, 150.0}
     stored = account.http.get("/v1/api/alerts?modelId=m", headers=account.headers).json()["data"]
     [alert] = stored["alerts"]
-    assert alert["id"] == heard[0].id
+    assert alert["id"] == events[0].id
     assert alert["recoveredAt"] is not None
-    id = made.json()["data"]["id"]
+    id = rule_added.json()["data"]["id"]
     assert alert["ruleId"] == id
     muted = account.http.patch(
         f"/v1/api/alerts/rules/{id}", headers=account.headers, json={"muted": True, "above": 90}
     )
-    assert muted.json()["data"] == {**made.json()["data"], "muted": True, "above": 90.0}
+    assert muted.json()["data"] == {**rule_added.json()["data"], "muted": True, "above": 90.0}
     assert account.http.delete(
         f"/v1/api/alerts/rules/{id}", headers=account.headers
     ).status_code == 204  # fmt: skip
@@ -363,8 +363,8 @@ def test_a_slowdown_raises_an_alert_and_a_recommendation_without_set_up(
 
     def alerts() -> list[dict[str, Any]]:
         answer = account.http.get("/v1/api/alerts?modelId=n", headers=account.headers)
-        found: list[dict[str, Any]] = answer.json()["data"]["alerts"]
-        return found
+        raised: list[dict[str, Any]] = answer.json()["data"]["alerts"]
+        return raised
 
     wait_until(lambda: bool(alerts()))
     assert [alert["type"] for alert in alerts()] == ["latency_regression"]
@@ -378,8 +378,8 @@ def test_alerts_of_two_accounts_do_not_mix(account: Account, other: Account) -> 
 
     def alerts(who: Account) -> list[Any]:
         body = who.http.get("/v1/api/alerts", headers=who.headers).json()
-        found: list[Any] = body["data"]["alerts"]
-        return found
+        raised: list[Any] = body["data"]["alerts"]
+        return raised
 
     wait_until(lambda: bool(alerts(account)))
     assert alerts(other) == []

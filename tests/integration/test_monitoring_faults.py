@@ -36,9 +36,9 @@ def stack(monitored_stack: MonitoredStack) -> MonitoredStack:
 
 @pytest.fixture
 def account(stack: MonitoredStack) -> Iterator[Account]:
-    made = Account(stack.url)
-    yield made
-    made.http.close()
+    account = Account(stack.url)
+    yield account
+    account.http.close()
 
 
 class Load:
@@ -130,16 +130,16 @@ def test_acknowledged_records_are_stored_once_whatever_is_killed(
             else:
                 os.kill(victim.pid, signal.SIGKILL)
             load.wait_for(50)  # recovered without help
-    found = stored(stack, account)
-    assert len(found) == len(set(found))
-    assert load.acknowledged <= set(found) <= load.sent
+    stored_moments = stored(stack, account)
+    assert len(stored_moments) == len(set(stored_moments))
+    assert load.acknowledged <= set(stored_moments) <= load.sent
     assert set(load.answers) <= {0, 200, 503}, load.answers
     for _, answer in load.refusals:
         if answer.headers["content-type"] == "application/json":
             assert error_of(answer)["code"] == 5003
         assert int(answer.headers["retry-after"]) >= 1
     answer = account.post("/v1/api/monitor", {"modelId": "m"})
-    assert answer.json()["data"]["statistics"]["latency"]["count"] == len(found)
+    assert answer.json()["data"]["statistics"]["latency"]["count"] == len(stored_moments)
 
 
 def refused_soon(
@@ -154,25 +154,25 @@ def refused_soon(
     return answer
 
 
-def one(account: Account, value: float = 1.0) -> httpx2.Response:
+def record_one(account: Account, value: float = 1.0) -> httpx2.Response:
     return account.post(RECORD, {"modelId": "m", "metrics": {"latency": value}})
 
 
 def test_a_database_that_hangs_is_a_503_in_time_and_nothing_is_acknowledged(
     stack: MonitoredStack, account: Account
 ) -> None:
-    assert one(account).status_code == 200
+    assert record_one(account).status_code == 200
     with stack.relay:
         refused_soon(account, RECORD, {"modelId": "m", "metrics": {"latency": 1.0}})
         refused_soon(account, "/v1/api/monitor", {"modelId": "m"})
         assert account.http.get("/healthz").status_code == 200
         assert stack.processes["metrics-1"].running
-    wait_until(lambda: one(account).status_code == 200)
+    wait_until(lambda: record_one(account).status_code == 200)
     acknowledged = 2
     answer = account.post("/v1/api/monitor", {"modelId": "m"})
-    found = answer.json()["data"]["statistics"]["latency"]["count"]
+    count = answer.json()["data"]["statistics"]["latency"]["count"]
     # Refused samples may have been stored; acknowledged ones have been.
-    assert found >= acknowledged
+    assert count >= acknowledged
 
 
 @contextlib.contextmanager
@@ -195,7 +195,7 @@ def stopped(stack: MonitoredStack) -> Iterator[None]:
 def test_a_hanging_database_server_is_a_503_in_time(
     stack: MonitoredStack, account: Account
 ) -> None:
-    assert one(account).status_code == 200
+    assert record_one(account).status_code == 200
     # Again, with connections from before it hung.
     for _ in range(2):
         with stopped(stack):
@@ -204,7 +204,7 @@ def test_a_hanging_database_server_is_a_503_in_time(
             if not stack.given:
                 refused_soon(account, "/v1/api/monitor", {"modelId": "m"})
             assert account.http.get("/healthz").status_code == 200
-        wait_until(lambda: one(account).status_code == 200)
+        wait_until(lambda: record_one(account).status_code == 200)
 
 
 @contextlib.contextmanager
@@ -228,12 +228,12 @@ def full(stack: MonitoredStack) -> Iterator[None]:
 def test_a_full_database_is_a_503_and_can_still_be_read(
     stack: MonitoredStack, account: Account
 ) -> None:
-    assert one(account).status_code == 200
+    assert record_one(account).status_code == 200
     with full(stack):
         refused_soon(account, RECORD, {"modelId": "m", "metrics": {"latency": 2.0}})
         answer = account.post("/v1/api/monitor", {"modelId": "m"})
         assert answer.json()["data"]["statistics"]["latency"]["count"] == 1
-    assert one(account).status_code == 200
+    assert record_one(account).status_code == 200
     assert len(stored(stack, account)) == 2
 
 
@@ -251,8 +251,8 @@ def connections(stack: MonitoredStack, most: int) -> Iterator[None]:
 def test_a_database_without_free_connections_is_a_503_until_there_are(
     stack: MonitoredStack, account: Account
 ) -> None:
-    assert one(account).status_code == 200
+    assert record_one(account).status_code == 200
     with connections(stack, most=0):
         refused_soon(account, RECORD, {"modelId": "m", "metrics": {"latency": 1.0}})
         assert account.http.get("/healthz").status_code == 200
-    wait_until(lambda: one(account).status_code == 200)
+    wait_until(lambda: record_one(account).status_code == 200)

@@ -49,8 +49,8 @@ def test_a_request_is_one_trace_across_http_the_bus_and_sql(
     body = {"modelId": "nobody/knows-it", "days": 1}
     assert account.post("/v1/api/monitor", body, headers=headers).status_code == 404
     account.http.close()
-    asked = "rpc.metrics.monitor"
-    ends = ("gateway", "POST /monitor"), ("gateway", asked), ("metrics", asked)
+    operation = "rpc.metrics.monitor"
+    ends = ("gateway", "POST /monitor"), ("gateway", operation), ("metrics", operation)
     spans = collector.wait_for(trace, *ends, ("metrics", "SELECT"))
     # One span of our own for the request, and none of FastAPI's.
     [root] = [span for _, span in spans if span.name == "POST /monitor"]

@@ -91,13 +91,13 @@ def test_the_javascript_client_works_in_a_page_of_an_allowed_origin(
     page.route("**/client/*.js", serve)
     page.goto(f"http://localhost:{other_site}")
     arguments = [stack.url, account.key, "lilypad/tiny-text-classification", IMPORTS]
-    found = page.evaluate(CLIENT, arguments)
-    assert "allowBrowser" in found["refused"]
-    assert "run_inference.py" in found["files"]
-    assert bytes(found["archive"]) == b"PK"
-    assert found["update"] == {"latency": 8}
-    assert found["error"] == ["NotFoundError", 3001, False]
-    assert found["limit"] > 0
+    result = page.evaluate(CLIENT, arguments)
+    assert "allowBrowser" in result["refused"]
+    assert "run_inference.py" in result["files"]
+    assert bytes(result["archive"]) == b"PK"
+    assert result["update"] == {"latency": 8}
+    assert result["error"] == ["NotFoundError", 3001, False]
+    assert result["limit"] > 0
 
 
 def test_a_page_of_any_other_origin_reads_nothing(
@@ -113,9 +113,9 @@ def test_no_origin_is_allowed_to_send_a_cookie_or_to_read_a_page(
     stack: Stack, other_site: int, account: Account
 ) -> None:
     origin = f"http://localhost:{other_site}"
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    asked["Access-Control-Request-Headers"] = "authorization, content-type, x-lilypad-code"
-    preflight = account.http.options("/v1/api/generate", headers=asked)
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    headers["Access-Control-Request-Headers"] = "authorization, content-type, x-lilypad-code"
+    preflight = account.http.options("/v1/api/generate", headers=headers)
     assert preflight.status_code == 200, preflight.text
     assert preflight.headers["access-control-allow-origin"] == origin
     assert "access-control-allow-credentials" not in preflight.headers

@@ -69,10 +69,10 @@ def test_the_lines_on_the_start_page_and_the_dashboard_run_as_they_stand(
     with httpx2.Client(base_url=stack.url, headers=page_itself, timeout=60) as browser:
         cookie = browser.post("/login", data=login).headers["set-cookie"].partition(";")[0]
         start = browser.get("/").text
-        made = browser.post("/dashboard/keys", data=form, headers={"Cookie": cookie}).text
-    for page, expected in ((start, 3), (made, 1)):
+        answer = browser.post("/dashboard/keys", data=form, headers={"Cookie": cookie}).text
+    for page, expected in ((start, 3), (answer, 1)):
         lines = [
-            html.unescape(found) for found in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+            html.unescape(block) for block in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
         ]
         calls = [line for line in lines if line.startswith("curl")]
         assert len(calls) == expected
@@ -84,8 +84,8 @@ def test_the_lines_on_the_start_page_and_the_dashboard_run_as_they_stand(
 def test_the_monitoring_page_shows_what_its_own_blocks_record(
     stack: Stack, account: Account, tmp_path: Path
 ) -> None:
-    record, ask = programs(ROOT / "docs/how-to/monitor.md")[:2]
+    record, monitor = programs(ROOT / "docs/how-to/monitor.md")[:2]
     world = World(stack.url, account, tmp_path)
     world.run(record)
-    answer = json.loads(world.run(ask))
+    answer = json.loads(world.run(monitor))
     assert answer["data"]["statistics"]["latency"]["count"] == 1

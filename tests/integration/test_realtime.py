@@ -32,10 +32,10 @@ PATIENCE = 60
 
 @pytest.fixture
 def account(stack: Stack) -> Iterator[Account]:
-    made = Account(stack.url)
-    record(made, warm_up=1)  # from now on the model is the account's
-    yield made
-    made.http.close()
+    account = Account(stack.url)
+    record(account, warm_up=1)  # from now on the model is the account's
+    yield account
+    account.http.close()
 
 
 def record(account: Account, timestamp: str | None = None, **metrics: float) -> None:
@@ -68,7 +68,7 @@ class Script:
     def __init__(self, name: str, *arguments: str) -> None:
         command = [NODE, str(JAVASCRIPT / name), *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.heard: list[tuple[str, Any]] = []
+        self.received: list[tuple[str, Any]] = []
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -79,25 +79,25 @@ class Script:
 
     def wait_for(self, *events: str, count: int = 1) -> list[Any]:
         """Return the data of such events once so many have come."""
-        while len(found := [data for event, data in self.heard if event in events]) < count:
-            self.hear(PATIENCE)
-        return found
+        while len(received := [data for event, data in self.received if event in events]) < count:
+            self.next_line(PATIENCE)
+        return received
 
-    def hear(self, seconds: float) -> None:
+    def next_line(self, seconds: float) -> None:
         """Return the next line; raise `queue.Empty` if none comes in time."""
         line = json.loads(self._lines.get(timeout=seconds))
-        self.heard.append((line["event"], line.get("data")))
+        self.received.append((line["event"], line.get("data")))
 
     def numbers(self) -> list[int]:
         """Return the received numbers of n0, n1, ...; the first record has none."""
-        updates = [data for event, data in self.heard if event == "metric_update"]
+        updates = [data for event, data in self.received if event == "metric_update"]
         names = [name for update in updates for name in update["metrics"] if name != "warm_up"]
         return [int(name[1:]) for name in names]
 
     def wait_for_numbers(self, count: int) -> list[int]:
         """Wait for so many numbers, sorted: concurrent replicas deliver in any order."""
         while len(self.numbers()) < count:
-            self.hear(PATIENCE)
+            self.next_line(PATIENCE)
         return sorted(self.numbers())
 
     def close(self) -> None:
@@ -109,14 +109,14 @@ class Script:
 
 @pytest.fixture
 def run_script() -> Iterator[Callable[..., Script]]:
-    made: list[Script] = []
+    scripts: list[Script] = []
 
     def run(*arguments: str) -> Script:
-        made.append(Script(*arguments))
-        return made[-1]
+        scripts.append(Script(*arguments))
+        return scripts[-1]
 
     yield run
-    for script in made:
+    for script in scripts:
         script.close()
 
 
@@ -149,8 +149,8 @@ class Client:
         self.ended.set()
 
     async def subscribe(self, model: str) -> Any:
-        wish = {"modelId": model}
-        return await self.client.call("subscribe_metrics", wish, timeout=PATIENCE)
+        request = {"modelId": model}
+        return await self.client.call("subscribe_metrics", request, timeout=PATIENCE)
 
 
 async def test_a_revoked_key_closes_its_sockets(stack: Stack, account: Account) -> None:
@@ -167,9 +167,9 @@ async def test_a_revoked_key_closes_its_sockets(stack: Stack, account: Account) 
 
 
 async def test_a_page_connects_with_its_short_lived_token(stack: Stack, account: Account) -> None:
-    made = account.http.post("/v1/api/socket-tokens", auth=(account.email, PASSWORD))
-    assert made.status_code == 201, made.text
-    token = made.json()["data"]["token"]
+    answer = account.http.post("/v1/api/socket-tokens", auth=(account.email, PASSWORD))
+    assert answer.status_code == 201, answer.text
+    token = answer.json()["data"]["token"]
     assert account.http.get("/v1/api/alerts", headers={"Authorization": f"Bearer {token}"}).is_error
     async with Client(stack.url, token) as client:
         assert await client.subscribe(MODEL) == {"status": "success"}
@@ -180,9 +180,9 @@ async def test_a_pages_socket_closes_when_its_session_ends(stack: Stack, account
     form = {"email": account.email, "password": PASSWORD}
     answer = account.http.post("/login", data=form, headers=browser)
     browser["Cookie"] = answer.headers["set-cookie"].partition(";")[0]
-    made = account.http.post("/v1/api/socket-tokens", headers=browser)
-    assert made.status_code == 201, made.text
-    async with Client(stack.url, made.json()["data"]["token"]) as client:
+    created = account.http.post("/v1/api/socket-tokens", headers=browser)
+    assert created.status_code == 201, created.text
+    async with Client(stack.url, created.json()["data"]["token"]) as client:
         assert await client.subscribe(MODEL) == {"status": "success"}
         account.http.post("/logout", data={"sure": "yes"}, headers=browser)
         await asyncio.wait_for(client.ended.wait(), 60)
@@ -203,12 +203,12 @@ def test_the_references_snippet_works_as_pasted(stack, account, run_script) -> N
     script = run_script("seed.mjs", stack.url, account.key, MODEL)
     assert script.wait_for("connect", "upgrade", count=2)  # polling, then WebSocket
     seed = {"throughput": 120.5, "latency": 8.25, "memory_usage": 512.0}
-    while not [event for event, _ in script.heard if event == "metric_update"]:
+    while not [event for event, _ in script.received if event == "metric_update"]:
         # The snippet asks for no acknowledgement, so only a received update shows that it is
         # subscribed.
         record(account, **seed, other=1)
         with contextlib.suppress(queue.Empty):
-            script.hear(0.5)
+            script.next_line(0.5)
     [update, *_] = script.wait_for("metric_update")
     assert set(update) == {"modelId", "timestamp", "metrics"}
     assert (update["modelId"], update["metrics"]) == (MODEL, seed)
@@ -249,9 +249,9 @@ def test_a_javascript_client_receives_alerts_and_benchmarks_of_its_account(
     assert alert["message"].startswith(f"{MODEL}: ")
     assert (alert["modelId"], alert["severity"]) == (MODEL, "critical")
     body = {"modelId": "lilypad/tiny-text-classification", "batchSizes": [1], "iterations": 1}
-    asked = account.post("/v1/api/benchmark", body, headers={"Prefer": "respond-async"})
-    assert asked.status_code == 202, asked.text
-    run = asked.json()["data"]["id"]
+    started = account.post("/v1/api/benchmark", body, headers={"Prefer": "respond-async"})
+    assert started.status_code == 202, started.text
+    run = started.json()["data"]["id"]
     account.http.delete(f"/v1/api/benchmark/{run}", headers=account.headers)
     for _ in range(1000):
         last = script.wait_for("benchmark_progress", count=1)[-1]
@@ -259,7 +259,7 @@ def test_a_javascript_client_receives_alerts_and_benchmarks_of_its_account(
         assert (last["id"], last["modelId"]) == (run, body["modelId"])
         if last["state"] in {"canceled", "succeeded"}:
             break
-        script.hear(PATIENCE)
+        script.next_line(PATIENCE)
     assert last["state"] in {"canceled", "succeeded"}
 
 

@@ -23,10 +23,10 @@ def stack(measuring_stack: Stack) -> Stack:
 
 @pytest.fixture
 def account(stack: Stack) -> Iterator[Account]:
-    made = Account(stack.url)
-    made.http.timeout = 125
-    yield made
-    made.http.close()
+    account = Account(stack.url)
+    account.http.timeout = 125
+    yield account
+    account.http.close()
 
 
 def verify(account: Account, version: str = "v2", model: str = MODEL, **headers: str):
@@ -54,11 +54,11 @@ def state_of(account: Account, where: str) -> str:
 def test_v2_waits_and_has_the_verdict_and_the_sample_output_in_its_answer_and_its_retries(
     stack: Stack, account: Account
 ) -> None:
-    def ask(_: int) -> httpx2.Response:
+    def call(_: int) -> httpx2.Response:
         return verify(account, idempotency_key="the same")
 
     with ThreadPoolExecutor(3) as threads:
-        answers = list(threads.map(ask, range(3)))
+        answers = list(threads.map(call, range(3)))
     assert {answer.status_code for answer in answers} <= {200, 202}
     [run] = {answer.json()["data"]["verification"]["id"] for answer in answers}
     for answer in answers:  # a retry that joins the run, and all on a very slow machine

@@ -24,9 +24,9 @@ class AlertLog:
         """List alerts raised or recovered since the last look, oldest first; none at the first."""
         known, first = self._known or {}, self._known is None
         opened = self._alerts.list(model_id=self._model_id, open_only=True, page_size=PAGE_SIZE)
-        found = {alert.id: False async for alert in opened}
+        states = {alert.id: False async for alert in opened}
         # Alerts that were open at the last look and are not now: the list below has their end.
-        ended = {id for id, over in known.items() if not over and id not in found}
+        ended = {id for id, over in known.items() if not over and id not in states}
         news: list[types.Alert] = []
         index, familiar, old = 0, False, False
         async for alert in self._alerts.list(model_id=self._model_id, page_size=PAGE_SIZE):
@@ -43,7 +43,7 @@ class AlertLog:
                 continue
             if not first and known.get(alert.id) != over:
                 news.append(alert)
-            found[alert.id] = over
-        self._known = found
+            states[alert.id] = over
+        self._known = states
         news.reverse()
         return news

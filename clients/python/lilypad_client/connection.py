@@ -88,8 +88,8 @@ class Connection:
         headers = {**(parts.pop("headers", None) or {}), **self._authorization(operation)}
         if version == "v2":
             headers["X-Lilypad-Beta"] = "v2"
-        made = build(operation, headers=headers, **parts)
-        return made._replace(path=f"/{version}/api{made.path}")
+        request = build(operation, headers=headers, **parts)
+        return request._replace(path=f"/{version}/api{request.path}")
 
     def exchange(self, operation: Operation[T], request: Request) -> Flow[T]:
         reply = yield from self.send(request)

@@ -47,8 +47,8 @@ class _Stream:
                 import httpcore2  # noqa: PLC0415  (slow to import)
 
                 raise httpcore2.ReadTimeout("the deadline passed")
-        found: bytes = self._stream.read(max_bytes, timeout)
-        return found
+        data: bytes = self._stream.read(max_bytes, timeout)
+        return data
 
     def start_tls(self, *arguments: Any, **options: Any) -> _Stream:
         return _Stream(self._stream.start_tls(*arguments, **options))

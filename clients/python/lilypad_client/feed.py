@@ -25,11 +25,11 @@ MAX_WAITING = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A received event; `ask` sends one whose acknowledgement arrives as another event."""
+    """A received event; `send` sends one whose acknowledgement arrives as another event."""
 
     name: str
     data: Any
-    ask: Callable[[str, dict[str, Any]], Awaitable[None]]
+    send: Callable[[str, dict[str, Any]], Awaitable[None]]
 
 
 def refusal(failure: Mapping[str, Any]) -> APIStatusError:
@@ -107,7 +107,7 @@ class _Socket:
     async def close(self) -> None:
         await self._client.disconnect()
 
-    async def ask(self, name: str, body: dict[str, Any]) -> None:
+    async def send(self, name: str, body: dict[str, Any]) -> None:
         try:
             await self._client.emit(
                 name, body, callback=lambda answer: self._add("acknowledged", answer)
@@ -119,7 +119,7 @@ class _Socket:
         if self._closing:
             return
         if self.inbox.qsize() < MAX_WAITING:
-            self.inbox.put_nowait(Event(name, data, self.ask))
+            self.inbox.put_nowait(Event(name, data, self.send))
             return
         self._closing.add(asyncio.ensure_future(self.close()))
 

@@ -52,8 +52,8 @@ async def metric_updates(
 ) -> AsyncGenerator[MetricUpdate]:
     complete = True
     position = since.astimezone().isoformat() if isinstance(since, datetime) else since
-    async with contextlib.aclosing(events(connection)) as heard:
-        async for event in heard:
+    async with contextlib.aclosing(events(connection)) as feed:
+        async for event in feed:
             if event.name == "gap":
                 position = event.data["since"]
             elif event.name == "acknowledged":
@@ -77,7 +77,7 @@ async def metric_updates(
                 body["metrics"] = list(metrics)
             if position is not None:
                 body["since"] = position
-            await event.ask("subscribe_metrics", body)
+            await event.send("subscribe_metrics", body)
 
 
 async def new_alerts(connection: Connection, model_id: str | None) -> AsyncGenerator[types.Alert]:
@@ -87,8 +87,8 @@ async def new_alerts(connection: Connection, model_id: str | None) -> AsyncGener
     )
     log = AlertLog(Alerts[Async](transport), model_id)
     try:
-        async with contextlib.aclosing(events(connection)) as heard:
-            async for event in heard:
+        async with contextlib.aclosing(events(connection)) as feed:
+            async for event in feed:
                 # Stored before their events are sent, so that lost events are listed too.
                 if event.name in {"connect", "gap", "alert"}:
                     for alert in await log.news():

@@ -101,26 +101,26 @@ def attempts(
             error: APIStatusError | APIConnectionError = _lost_error(lost, timeout_s)
             again = request.repeatable or not lost.sent
             uncertain |= lost.sent
-            asked = None
+            wait_s = None
         else:
             if reply.status < 400:
                 policy.budget.earn()
                 return reply
-            asked = retry_after(reply.headers)
-            error = _refusal(reply, asked)
-            if _is_own_first_attempt(reply, asked, uncertain=uncertain):
-                pause_s = max(asked or 0.0, FIRST_PAUSE_S)
+            wait_s = retry_after(reply.headers)
+            error = _refusal(reply, wait_s)
+            if _is_own_first_attempt(reply, wait_s, uncertain=uncertain):
+                pause_s = max(wait_s or 0.0, FIRST_PAUSE_S)
                 if time.monotonic() + pause_s >= deadline:
                     raise error
                 yield Wait(pause_s)
                 continue
             again = reply.status in REFUSED or (reply.status in UNCERTAIN and request.repeatable)
             uncertain |= reply.status in UNCERTAIN
-        pause_s = pause(retries, asked)
+        pause_s = pause(retries, wait_s)
         if (
             not again
             or retries >= policy.max_retries
-            or (asked or 0.0) > MAX_RETRY_AFTER_S
+            or (wait_s or 0.0) > MAX_RETRY_AFTER_S
             or time.monotonic() + pause_s >= deadline
             or not policy.budget.spend()
         ):
@@ -132,13 +132,13 @@ def attempts(
         yield Wait(pause_s)
 
 
-def pause(retries: int, asked: float | None) -> float:
+def pause(retries: int, wait_s: float | None) -> float:
     """Return seconds to wait: at least as long as the service asked, and with jitter."""
     import random  # noqa: PLC0415  (slow to import)
 
     chance = random.random()  # noqa: S311  (no secret)
-    if asked:
-        return asked * (1 + chance / 10)
+    if wait_s:
+        return wait_s * (1 + chance / 10)
     return min(FIRST_PAUSE_S * 2.0**retries, MAX_PAUSE_S) * (0.5 + chance / 2)
 
 
@@ -169,12 +169,12 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _is_own_first_attempt(reply: Reply, asked: float | None, *, uncertain: bool) -> bool:
+def _is_own_first_attempt(reply: Reply, wait_s: float | None, *, uncertain: bool) -> bool:
     """Return whether a conflict is with this same request, whose first answer was lost.
 
     The service locks the `Idempotency-Key` until the request is done, so waiting costs no retry.
     """
-    return uncertain and reply.status == 409 and asked is not None
+    return uncertain and reply.status == 409 and wait_s is not None
 
 
 def _lost_error(lost: Lost, timeout_s: float) -> APIConnectionError:
@@ -183,7 +183,7 @@ def _lost_error(lost: Lost, timeout_s: float) -> APIConnectionError:
     return APIConnectionError(str(lost))
 
 
-def _refusal(reply: Reply, asked: float | None) -> APIStatusError:
+def _refusal(reply: Reply, wait_s: float | None) -> APIStatusError:
     error = None
     if len(reply.content) <= MAX_ERROR_BYTES:
         try:
@@ -195,4 +195,4 @@ def _refusal(reply: Reply, asked: float | None) -> APIStatusError:
         except (ValueError, LookupError, TypeError):
             error = None
     text = reply.content[:MAX_ERROR_BYTES].decode("utf-8", "replace")
-    return status_error(reply.status, error, reply.headers, text, asked)
+    return status_error(reply.status, error, reply.headers, text, wait_s)

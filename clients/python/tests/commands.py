@@ -33,9 +33,9 @@ def data_of(capsys: pytest.CaptureFixture[str], name: str) -> Any:
 
 
 def error_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    said = capsys.readouterr()
-    assert said.out == ""
-    last = json.loads(said.err.splitlines()[-1])
+    output = capsys.readouterr()
+    assert output.out == ""
+    last = json.loads(output.err.splitlines()[-1])
     jsonschema.validate(last, SCHEMAS["properties"]["error"])
     error: dict[str, Any] = last["error"]
     return error

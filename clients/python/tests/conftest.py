@@ -25,7 +25,7 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The client's pauses between attempts, recorded instead of waited for."""
-    taken: list[float] = []
+    recorded: list[float] = []
     sleep, sleep_async = time.sleep, asyncio.sleep
 
     def is_client() -> bool:
@@ -34,18 +34,18 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def pause(seconds: float) -> None:
         if not is_client():
             return sleep(seconds)
-        taken.append(seconds)
+        recorded.append(seconds)
         return None
 
     def pause_async(seconds: float) -> Awaitable[None]:
         if not is_client():
             return sleep_async(seconds)
-        taken.append(seconds)
+        recorded.append(seconds)
         return sleep_async(0)
 
     monkeypatch.setattr("time.sleep", pause)
     monkeypatch.setattr("asyncio.sleep", pause_async)
-    return taken
+    return recorded
 
 
 @pytest.fixture

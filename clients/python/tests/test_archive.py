@@ -70,21 +70,21 @@ def test_an_oversized_answer_is_an_error_and_leaves_no_file(
 
 
 def _zip(*entries: tuple[zipfile.ZipInfo | str, bytes]) -> io.BytesIO:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries:
             archive.writestr(name, content)
-    return made
+    return file
 
 
 def _patched(entry: dict[int, int], listed: dict[int, int]) -> io.BytesIO:
     """Return an archive with bytes changed in its entry's header or content, and its directory."""
-    made = bytearray(_zip(("file", b"content" * 9)).getvalue())
-    directory = made.index(b"PK\1\2")
+    archive = bytearray(_zip(("file", b"content" * 9)).getvalue())
+    directory = archive.index(b"PK\1\2")
     for start, changes in ((0, entry), (directory, listed)):
         for at, byte in changes.items():
-            made[start + at] = byte
-    return io.BytesIO(made)
+            archive[start + at] = byte
+    return io.BytesIO(archive)
 
 
 def _link() -> zipfile.ZipInfo:

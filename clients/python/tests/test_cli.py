@@ -35,7 +35,7 @@ def test_generate_writes_the_files_and_prints_their_names(
     assert run(["generate", "a/b", "-o", "module", "--batch-size", "4", "--no-gpu"]) == 0
     assert data_of(capsys, "generate")["files"] == ["Dockerfile"]
     assert (home / "module" / "Dockerfile").read_text() == "FROM x\n"
-    [(_, headers, body)] = service.asked
+    [(_, headers, body)] = service.requests
     assert headers["Authorization"] == f"Bearer {KEY}"
     assert json.loads(body)["options"] == {"batchSize": 4, "gpu": False}
 
@@ -47,7 +47,7 @@ def test_verify_and_download_take_the_options_of_generate(
         service.refuse(422, 1002)
         assert run(["--json", command, "a/b", "--batch-size", "4", "--memory", "8GB"]) == 1
         assert error_of(capsys)["code"] == 1002
-        options = json.loads(service.asked[-1][2])["options"]
+        options = json.loads(service.requests[-1][2])["options"]
         assert options == {"batchSize": 4, "memory": "8GB"}
     assert not list(home.glob("*.zip"))
 
@@ -59,12 +59,12 @@ def test_a_benchmark_prints_results_and_shows_progress_on_standard_error(
     service.answer({**RUN, "state": "running"})
     service.answer(OVER)
     assert run(["benchmark", "a/b", "--batch-sizes", "1,2"]) == 0
-    said = capfd.readouterr()
-    assert json.loads(said.out)["state"] == "succeeded"
-    assert [line.rpartition(" ")[2] for line in said.err.splitlines()] == [
+    output = capfd.readouterr()
+    assert json.loads(output.out)["state"] == "succeeded"
+    assert [line.rpartition(" ")[2] for line in output.err.splitlines()] == [
         "queued", "running", "succeeded",
     ]  # fmt: skip
-    assert json.loads(service.asked[0][2])["batchSizes"] == [1, 2]
+    assert json.loads(service.requests[0][2])["batchSizes"] == [1, 2]
 
 
 @pytest.mark.usefixtures("pauses")
@@ -121,7 +121,7 @@ def test_an_invalid_command_is_refused_with_where_its_help_is(
 ) -> None:
     assert run(arguments) == 2
     assert error_of(capsys)["next"].endswith("--help")
-    assert service.asked == []
+    assert service.requests == []
 
 
 def test_a_folder_that_cannot_be_written_is_a_failure_not_a_usage_error(
@@ -142,8 +142,8 @@ def test_a_login_is_stored_for_its_service_in_a_private_file(
     assert run(["monitor", "a/b"]) == 1
     assert "lilypad login" in error_of(capsys)["next"]
 
-    made = {"id": "key_1", "key": "lmg_live_new", "name": "n", "prefix": "p", "scopes": []}
-    service.answer({**made, "createdAt": "2026-01-31T12:00:00Z", "expiresAt": None}, 201)
+    created = {"id": "key_1", "key": "lmg_live_new", "name": "n", "prefix": "p", "scopes": []}
+    service.answer({**created, "createdAt": "2026-01-31T12:00:00Z", "expiresAt": None}, 201)
     service.answer({"runs": [], "next": None})
     monkeypatch.setenv("LILYPAD_PASSWORD", "secret")
     assert run(["login", "--email", "a@b.c"]) == 0
@@ -154,7 +154,7 @@ def test_a_login_is_stored_for_its_service_in_a_private_file(
     monkeypatch.delenv("LILYPAD_BASE_URL")
     service.answer({"status": "success"})
     assert run(["record", "a/b", "latency=8.5"]) == 0
-    assert service.asked[-1][1]["Authorization"] == "Bearer lmg_live_new"
+    assert service.requests[-1][1]["Authorization"] == "Bearer lmg_live_new"
     assert run(["record", "a/b", "latency=8.5", "--url", "http://127.0.0.1:9"]) == 1
 
 
@@ -248,12 +248,12 @@ def test_the_help_loads_no_slow_module() -> None:
 
 
 def test_the_help_lists_the_commands_of_every_module_on_one_line_each() -> None:
-    found = {
+    listed = {
         name: module.__name__.rpartition(".")[2]
         for module in (account, measuring, modules, monitoring, protection, samples)
         for name in get_group(module.app).commands
     }
-    assert found == {name: module for name, (module, _) in COMMANDS.items()}
+    assert listed == {name: module for name, (module, _) in COMMANDS.items()}
     assert max(len(line) for _, line in COMMANDS.values()) <= 80 - len("  second-factor  ")
 
 

@@ -80,7 +80,7 @@ def test_a_key_is_stored_in_the_systems_keyring_and_in_no_file(
     assert KEY not in credentials.path().read_text()
     service.answer({"status": "success"})
     assert run(["record", "a/b", "latency=8.5"]) == 0
-    assert service.asked[-1][1]["Authorization"] == f"Bearer {KEY}"
+    assert service.requests[-1][1]["Authorization"] == f"Bearer {KEY}"
     capsys.readouterr()
     monkeypatch.setattr(ring, "locked", True)
     assert run(["record", "a/b", "latency=8.5"]) == 1
@@ -151,7 +151,7 @@ def test_no_key_is_created_if_it_cannot_be_stored(
     (home / "config").write_text("a file where the folder would be")
     _type(monkeypatch, "secret")
     assert run(["login", "--email", "a@b.c", "--password-stdin"]) == 1
-    assert service.asked == []
+    assert service.requests == []
 
 
 def test_an_empty_line_is_not_stored_as_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_the_hubs_token_is_stored_from_standard_input_checked_and_deleted(
     service.answer(TOKEN)
     assert run(["hub-token", "store", "--token-stdin", *owner]) == 0
     assert data_of(capsys, "hub-token.store")["user"] == "you"
-    assert json.loads(service.asked[0][2]) == {"token": "hf_token"}
+    assert json.loads(service.requests[0][2]) == {"token": "hf_token"}
     monkeypatch.setenv("LILYPAD_PASSWORD", "secret")
     service.answer(TOKEN)
     assert run(["hub-token", "check", "--email", "a@b.c"]) == 0
@@ -199,7 +199,7 @@ def test_a_second_factor_is_switched_on_and_off_with_codes(
     service.answers.append({"status": 204, "content": b""})
     assert run(["second-factor", "stop"]) == 0
     assert data_of(capsys, "second-factor.stop")
-    sent = [headers.get("X-Lilypad-Code") for _, headers, _ in service.asked]
+    sent = [headers.get("X-Lilypad-Code") for _, headers, _ in service.requests]
     assert sent == [None, None, None, "654321"]
 
 

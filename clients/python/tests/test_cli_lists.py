@@ -69,7 +69,7 @@ def test_a_list_ends_at_its_limit(
     service.answer({field: answer[field] * 2, "next": None})
     assert run([name, "--limit", "1"]) == 0
     assert len(data_of(capsys, name)[field]) <= 1
-    assert service.asked[0][0].endswith("?limit=1")
+    assert service.requests[0][0].endswith("?limit=1")
 
 
 def test_samples_are_printed_as_json_or_csv_as_they_were_recorded(
@@ -86,7 +86,7 @@ def test_samples_are_printed_as_json_or_csv_as_they_were_recorded(
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [float(line["value"]) for line in lines] == [0.1 + 0.2, 1e-9]
     assert [line["timestamp"] for line in lines] == [sample["timestamp"] for sample in read]
-    query = dict(parse_qsl(urlsplit(service.asked[0][0]).query))
+    query = dict(parse_qsl(urlsplit(service.requests[0][0]).query))
     assert (query["from"], query["to"]) == ("2026-01-31", "2026-02-01")
 
 
@@ -100,12 +100,12 @@ def test_samples_are_deleted_only_after_confirmation(
     monkeypatch.setattr("sys.stdin.readline", lambda *_: "n\n", raising=False)
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda *_: "n", raising=False)
     assert run(command) == 130
-    assert service.asked == []
+    assert service.requests == []
     service.answer({"deleted": 2})
     capsys.readouterr()
     assert run([*command, "--yes", "--json"]) == 0
     assert data_of(capsys, "samples.delete") == {"deleted": 2}
-    assert dict(parse_qsl(urlsplit(service.asked[0][0]).query)) == {
+    assert dict(parse_qsl(urlsplit(service.requests[0][0]).query)) == {
         "modelId": "a/b", "metric": "latency",
     }  # fmt: skip
 
@@ -124,11 +124,11 @@ def test_a_module_is_verified_before_its_files_are_written(
     service.answer(_trial("running"))
     service.answer(_trial("succeeded"))
     assert run(["verify", "a/b", "-o", "module"]) == 0
-    said = capfd.readouterr()
-    assert json.loads(said.out)["files"] == ["Dockerfile"]
-    assert [line.rpartition(" ")[2] for line in said.err.splitlines()] == [
+    output = capfd.readouterr()
+    assert json.loads(output.out)["files"] == ["Dockerfile"]
+    assert [line.rpartition(" ")[2] for line in output.err.splitlines()] == [
         "queued", "running", "succeeded",
     ]  # fmt: skip
-    (path, headers, body), *_ = service.asked
+    (path, headers, body), *_ = service.requests
     assert (path, headers["Prefer"]) == ("/v1/api/generate", "respond-async")
     assert json.loads(body) == {"modelUrl": "a/b", "verify": True}

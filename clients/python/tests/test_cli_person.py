@@ -53,10 +53,10 @@ def test_text_from_a_service_cannot_control_the_terminal(
     service.answer({**RUN, "id": HOSTILE}, 202)
     service.answer({**OVER, "id": HOSTILE})
     run(["benchmark", "a/b", form])
-    said = capsys.readouterr()
-    assert not {"\x1b", "\x07", "\x9b"} & {*said.out, *said.err}
-    assert SHOWN in "".join(said.out.split())
-    assert SHOWN in said.err
+    output = capsys.readouterr()
+    assert not {"\x1b", "\x07", "\x9b"} & {*output.out, *output.err}
+    assert SHOWN in "".join(output.out.split())
+    assert SHOWN in output.err
 
 
 def _updates(values: Iterable[float]) -> Callable[..., Iterator[Any]]:

@@ -57,7 +57,7 @@ def test_a_module_maps_its_files_and_names_its_model(service: Service, tmp_path:
     assert module["Dockerfile"] == "FROM x\n"
     assert module.model.id == "a/b"
     assert (module.write_to(tmp_path / "new") / "Dockerfile").read_text() == "FROM x\n"
-    [(path, headers, body)] = service.asked
+    [(path, headers, body)] = service.requests
     assert path == "/v1/api/generate"
     assert headers["Authorization"] == "Bearer lmg_live_x"
     assert json.loads(body) == {
@@ -140,7 +140,7 @@ def test_a_run_can_be_awaited_and_shows_its_progress(service: Service, pauses: l
         job = client.benchmarks.start("a/b", batch_sizes=[1, 2])
         assert [run.state for run in job.progress()] == ["queued", "running", "succeeded"]
         assert job.wait().progress.done == 4
-    (_, headers, body), *_ = service.asked
+    (_, headers, body), *_ = service.requests
     assert headers["Prefer"] == "respond-async"
     assert json.loads(body) == {"modelId": "a/b", "batchSizes": [1, 2]}
 
@@ -171,7 +171,7 @@ def test_a_run_that_takes_too_long_is_canceled(service: Service) -> None:
     service.answer({**RUN, "state": "canceled"})
     with _client(service) as client, pytest.raises(JobTimeoutError, match="bench_1"):
         client.run_benchmark("a/b", wait_timeout=0)
-    assert [path for path, _, _ in service.asked] == [
+    assert [path for path, _, _ in service.requests] == [
         "/v1/api/benchmark",
         "/v1/api/benchmark/bench_1",
     ]
@@ -183,7 +183,7 @@ async def test_a_list_is_an_asynchronous_iterator_over_all_pages(service: Servic
     async with AsyncLilypadClient("k", service.url) as client:
         states = [run.state async for run in client.benchmarks.list(page_size=2)]
     assert states == ["queued", "queued", "succeeded"]
-    assert service.asked[1][0] == "/v1/api/benchmark?limit=2&before=bench_1"
+    assert service.requests[1][0] == "/v1/api/benchmark?limit=2&before=bench_1"
 
 
 def test_a_redirect_is_not_mistaken_for_success(service: Service) -> None:
@@ -232,7 +232,7 @@ def test_a_copy_of_the_client_shares_its_rate_limit(service: Service) -> None:
         client.with_raw_response.metrics.record("a/b", {"latency": np.float32(8.5)})
         assert client.last_rate_limit == (5, 4, 3)
     # Numbers of NumPy are those of Python.
-    assert json.loads(service.asked[0][2])["metrics"] == {"latency": 8.5}
+    assert json.loads(service.requests[0][2])["metrics"] == {"latency": 8.5}
 
 
 def test_the_last_rate_limit_is_available_after_a_refusal_too(service: Service) -> None:
@@ -249,7 +249,7 @@ def test_the_beta_is_opt_in(service: Service) -> None:
     service.answer(MODULE)
     with _client(service) as client:
         client.beta.generate_module("a/b")
-    [(path, headers, _)] = service.asked
+    [(path, headers, _)] = service.requests
     assert (path, headers["X-Lilypad-Beta"]) == ("/v2/api/generate", "v2")
 
 
@@ -258,7 +258,7 @@ def test_keys_are_created_with_the_accounts_password(service: Service) -> None:
     client = LilypadClient(base_url=service.url, account=("a@b.c", "secret"))
     with client, pytest.raises(AuthenticationError):
         client.keys.create("laptop")
-    assert service.asked[0][1]["Authorization"].startswith("Basic ")
+    assert service.requests[0][1]["Authorization"].startswith("Basic ")
     with _client(service) as client, pytest.raises(LilypadError, match="account="):
         client.keys.list()
 
@@ -276,7 +276,7 @@ def test_a_default_rule_is_muted(service: Service) -> None:
     service.answer({**rule, "metric": None, "severity": "warning", "muted": True, "forMinutes": 0})
     with _client(service) as client:
         assert client.alerts.rules.change("rule_1", muted=True, for_minutes=5).muted
-    [(path, _, body)] = service.asked
+    [(path, _, body)] = service.requests
     assert path == "/v1/api/alerts/rules/rule_1"
     assert json.loads(body) == {"muted": True, "forMinutes": 5}
 
@@ -289,10 +289,13 @@ def test_samples_are_read_page_by_page_and_deleted_within_a_span(service: Servic
         service.answer({**page, "samples": [sample], "next": following})
     service.answer({"deleted": 2})
     with _client(service) as client:
-        found = list(client.metrics.samples("a/b", "latency", since=since, page_size=1))
+        samples = list(client.metrics.samples("a/b", "latency", since=since, page_size=1))
         assert client.metrics.delete_samples("a/b", since=since, until="2026-02-01").deleted == 2
-    assert [(one.value, one.timestamp.microsecond) for one in found] == [(0.1 + 0.2, 1), (1.0, 1)]
-    queries = [dict(parse_qsl(urlsplit(path).query)) for path, _, _ in service.asked]
+    assert [(entry.value, entry.timestamp.microsecond) for entry in samples] == [
+        (0.1 + 0.2, 1),
+        (1.0, 1),
+    ]
+    queries = [dict(parse_qsl(urlsplit(path).query)) for path, _, _ in service.requests]
     assert [query.get("cursor") for query in queries] == [None, "42", None]
     assert datetime.fromisoformat(queries[1]["from"]) == since
     assert queries[2].keys() == {"modelId", "from", "to"}
@@ -302,7 +305,7 @@ def test_a_password_is_changed_with_the_old_one(service: Service) -> None:
     service.answers.append({"status": 204, "content": b""})
     with LilypadClient(base_url=service.url, account=("a@b.c", "old")) as client:
         client.account.change_password("old", "new")
-    [(path, headers, body)] = service.asked
+    [(path, headers, body)] = service.requests
     assert (path, json.loads(body)) == (
         "/v1/api/account/password",
         {"current": "old", "new": "new"},

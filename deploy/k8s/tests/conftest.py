@@ -19,9 +19,9 @@ def build(folder: Path) -> list[Resource]:
         pytest.fail(
             "kubectl is missing: https://kubernetes.io/docs/tasks/tools says how to install it"
         )
-    made = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
-    return [resource for resource in yaml.safe_load_all(made.stdout) if resource]
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [resource for resource in yaml.safe_load_all(done.stdout) if resource]
 
 
 @pytest.fixture(scope="session", params=OVERLAYS)
@@ -40,13 +40,13 @@ def of_kind(resources: list[Resource], *kinds: str) -> list[Resource]:
 
 def pods(resources: list[Resource]) -> list[tuple[str, Resource]]:
     """Return the pod of each workload, and the workload's name."""
-    found = []
+    workloads = []
     for resource in of_kind(resources, "Deployment", "StatefulSet"):
-        found.append((resource["metadata"]["name"], resource["spec"]["template"]["spec"]))
+        workloads.append((resource["metadata"]["name"], resource["spec"]["template"]["spec"]))
     for resource in of_kind(resources, "ScaledJob"):
         template = resource["spec"]["jobTargetRef"]["template"]
-        found.append((resource["metadata"]["name"], template["spec"]))
-    return found
+        workloads.append((resource["metadata"]["name"], template["spec"]))
+    return workloads
 
 
 def containers(pod: Resource) -> list[Resource]:

@@ -103,20 +103,20 @@ def test_keda_queries_a_consumer_that_control_creates_in_a_configured_account(
 def variables(resources: list[Resource], pod: Resource, secrets: dict[str, set[str]]) -> set[str]:
     maps = {m["metadata"]["name"]: set(m.get("data", {})) for m in of_kind(resources, "ConfigMap")}
     [container] = pod["containers"]
-    found = {variable["name"] for variable in container.get("env", [])}
+    names = {variable["name"] for variable in container.get("env", [])}
     for source in container["envFrom"]:
         if "configMapRef" in source:
-            found |= maps[source["configMapRef"]["name"]]
+            names |= maps[source["configMapRef"]["name"]]
         else:
-            found |= secrets[source["secretRef"]["name"]]
-    return found
+            names |= secrets[source["secretRef"]["name"]]
+    return names
 
 
 def secrets_of() -> dict[str, set[str]]:
     from k8s.credentials import make  # noqa: PLC0415  (deploy/ is on the path in tests)
 
-    made, _ = make("db.example.com", "lilypad")
-    return {str(s["metadata"]["name"]): set(s["stringData"]) for s in made}  # type: ignore[index,call-overload]
+    manifests, _ = make("db.example.com", "lilypad")
+    return {str(s["metadata"]["name"]): set(s["stringData"]) for s in manifests}  # type: ignore[index,call-overload]
 
 
 def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(
@@ -128,10 +128,10 @@ def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(
         if service not in SETTINGS:
             continue
         fields = SETTINGS[service].model_fields
-        given = variables(overlay, pod, secrets)
-        assert given <= {field.upper() for field in fields}, name
+        set_variables = variables(overlay, pod, secrets)
+        assert set_variables <= {field.upper() for field in fields}, name
         required = {field.upper() for field, info in fields.items() if info.is_required()}
-        assert required | {"NATS_URL"} <= given, name
+        assert required | {"NATS_URL"} <= set_variables, name
 
 
 def test_the_generated_passwords_are_those_of_the_bus(overlay: list[Resource]) -> None:

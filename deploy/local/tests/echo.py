@@ -26,8 +26,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         size += len(message.get("body", b""))
         if not message.get("more_body"):
             break
-    given = dict(scope["headers"])
-    account = given.get(b"authorization", b"")
+    request_headers = dict(scope["headers"])
+    account = request_headers.get(b"authorization", b"")
     if path == "/readyz":
         status = 200 if ready else 503
     elif path.startswith("/admit/"):

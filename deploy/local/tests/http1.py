@@ -21,7 +21,7 @@ class Answer:
         return json.loads(self.body)
 
 
-def ask(port: int, request: bytes) -> Answer:
+def send(port: int, request: bytes) -> Answer:
     """Send these bytes as they are; the answer ends where its Content-Length says."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.settimeout(60)
@@ -36,7 +36,7 @@ def get(port: int, path: str, *headers: str, method: str = "GET", body: bytes = 
     lines = [f"{method} {path} HTTP/1.1", "Host: lilypad", *headers]
     if body or method == "POST":
         lines.append(f"Content-Length: {len(body)}")
-    return ask(port, "\r\n".join([*lines, "", ""]).encode() + body)
+    return send(port, "\r\n".join([*lines, "", ""]).encode() + body)
 
 
 def read(connection: socket.socket) -> Answer:

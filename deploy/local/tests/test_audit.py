@@ -14,7 +14,7 @@ KNOWN_SCRIPTS = {"vulnerabilities": {"b": {"severity": "high"}}}
 
 
 @pytest.mark.parametrize(
-    ("python", "scripts", "status", "said"),
+    ("python", "scripts", "status", "message"),
     [
         (SAFE, SAFE_SCRIPTS, 0, "Python: 0 advisories apply"),
         (KNOWN, SAFE_SCRIPTS, 1, "a 1: CVE-1"),
@@ -30,13 +30,13 @@ def test_an_audit_that_reached_no_advisories_does_not_pass(
     python: dict[str, Any],
     scripts: dict[str, Any],
     status: int,
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(
         audit, "_answer", lambda command, _: scripts if command[0] == "npm" else python
     )
     assert audit.main() == status
-    assert said in capsys.readouterr().out
+    assert message in capsys.readouterr().out
 
 
 def test_the_set_up_pins_its_own_pip() -> None:

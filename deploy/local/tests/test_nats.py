@@ -70,9 +70,9 @@ async def test_a_hanging_client_is_disconnected(servers: Stack) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", servers.nats.port)
     writer.write(f"CONNECT {json.dumps({**user, 'verbose': False})}\r\nPING\r\n".encode())
     async with asyncio.timeout(100):  # by the configuration 12 s, by default 4 minutes
-        said = await reader.read()
+        received = await reader.read()
     writer.close()
-    assert b"Stale Connection" in said
+    assert b"Stale Connection" in received
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ PROGRAM = "import json, local.ports as p; print(json.dumps(p.find(1000)), flush=
 
 
 def test_processes_that_look_for_ports_at_the_same_time_find_different_ones() -> None:
-    found = ports.find(1000)
+    all_ports = ports.find(1000)
     with ExitStack() as stack:
         for _ in range(3):
             command = [sys.executable, "-c", PROGRAM]
@@ -19,6 +19,6 @@ def test_processes_that_look_for_ports_at_the_same_time_find_different_ones() ->
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
             assert process.stdout
-            found += json.loads(process.stdout.readline())
-    assert len(found) == 4000
-    assert len(set(found)) == len(found)
+            all_ports += json.loads(process.stdout.readline())
+    assert len(all_ports) == 4000
+    assert len(set(all_ports)) == len(all_ports)

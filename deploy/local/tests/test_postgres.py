@@ -89,8 +89,8 @@ def test_schemas_can_be_created_again_and_keep_what_is_in_them(postgres: Postgre
         gateway.execute("insert into keys values ('before')")
     postgres.create_schemas(["gateway", "metrics", "benchmarker"])
     with psycopg.connect(postgres.url("gateway")) as gateway:
-        found = gateway.execute("select count(*) from keys where name = 'before'").fetchone()
-    assert found == (1,)
+        count = gateway.execute("select count(*) from keys where name = 'before'").fetchone()
+    assert count == (1,)
     with psycopg.connect(postgres.url("benchmarker")) as benchmarker:
         benchmarker.execute("create table runs (id int)")
 
@@ -101,6 +101,6 @@ def test_committed_rows_survive_a_killed_server(servers: Stack, postgres: Postgr
     servers.processes["postgres"].kill()
     servers.wait_until_ready("postgres")
     with psycopg.connect(postgres.url("gateway")) as gateway:
-        found = gateway.execute("select count(*) from keys where name = 'committed'").fetchone()
+        count = gateway.execute("select count(*) from keys where name = 'committed'").fetchone()
         checksums = gateway.execute("show data_checksums").fetchone()
-    assert (found, checksums) == ((1,), ("on",))
+    assert (count, checksums) == ((1,), ("on",))

@@ -37,10 +37,10 @@ class Run:
         self.home = home
         self.port = port
         self.process = _start(home, port)
-        self.said = ""
+        self.output = ""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.said += line
+            self.output += line
             if "Ctrl-C" in line:
                 break
         self.started = psutil.Process(self.process.pid).children(recursive=True)
@@ -49,7 +49,7 @@ class Run:
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
         rest, _ = self.process.communicate()
-        self.said += rest
+        self.output += rest
         return self.process.returncode
 
     def left(self) -> list[str]:
@@ -108,8 +108,8 @@ def running(home: Path) -> Iterator[Run]:
 def refusal(home: Path, port: int | str) -> str:
     """Return the one sentence that it prints when it refuses to start."""
     process = _start(home, port)
-    said, complaint = process.communicate()
-    assert (process.returncode, said) == (1, "")
+    output, complaint = process.communicate()
+    assert (process.returncode, output) == (1, "")
     assert complaint.startswith("Not started: ")
     assert len(complaint.splitlines()) == 1
     return complaint
@@ -122,18 +122,18 @@ def test_a_start_after_a_killed_supervisor_recovers_and_an_interrupt_stops_in_or
     account = {"email": "someone@example.com", "password": "a long enough password"}
     basic = base64.b64encode(f"{account['email']}:{account['password']}".encode()).decode()
     with running(tmp_path / "home") as run:
-        made = get(
+        key = get(
             run.port,
             "/v1/api/accounts",
             "Content-Type: application/json",
             method="POST",
             body=json.dumps(account).encode(),
         )
-        assert made.status == 201
+        assert key.status == 201
         (port,) = ports.find(1)
-        said = refusal(tmp_path / "home", port)
-        assert str(tmp_path) in said
-        assert "already runs" in said
+        refused = refusal(tmp_path / "home", port)
+        assert str(tmp_path) in refused
+        assert "already runs" in refused
         assert get(run.port, "/readyz").status == 200
         assert len(run.started) >= 7
         assert run.end(signal.SIGKILL) == -signal.SIGKILL
@@ -143,19 +143,19 @@ def test_a_start_after_a_killed_supervisor_recovers_and_an_interrupt_stops_in_or
         assert keys.status == 200
         assert run.end(signal.SIGINT) == 0
     assert run.left() == []
-    assert run.said.endswith("stopped\n")
+    assert run.output.endswith("stopped\n")
     for part in ("nats", "postgres", "envoy", "gateway-1", "gateway-2", "generator-1"):
-        assert re.search(rf"✓ {part} +\d+\.\d s", run.said)
-    assert f"http://127.0.0.1:{run.port}" in run.said
-    assert "\x1b" not in run.said
+        assert re.search(rf"✓ {part} +\d+\.\d s", run.output)
+    assert f"http://127.0.0.1:{run.port}" in run.output
+    assert "\x1b" not in run.output
 
 
 def test_a_taken_port_is_reported_with_advice(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        said = refusal(tmp_path, port)
-        assert f"port {port} is taken" in said
-        advised = re.search(r"PORT=(\d+) make run", said)
+        refused = refusal(tmp_path, port)
+        assert f"port {port} is taken" in refused
+        advised = re.search(r"PORT=(\d+) make run", refused)
         assert advised
         assert ports.free(int(advised[1]))
     assert not (tmp_path / "postgres").exists()
@@ -165,8 +165,8 @@ def test_a_taken_last_port_is_reported_with_advice_for_another(tmp_path: Path) -
     with contextlib.ExitStack() as stack:
         if ports.free(65535):
             stack.enter_context(socket.create_server(("127.0.0.1", 65535)))
-        said = refusal(tmp_path, 65535)
-    advised = re.search(r"PORT=(\d+) make run", said)
+        refused = refusal(tmp_path, 65535)
+    advised = re.search(r"PORT=(\d+) make run", refused)
     assert advised
     assert int(advised[1]) < 65535
 
@@ -219,26 +219,26 @@ def test_an_old_interpreter_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyP
 
 def press_keys(command: list[str], environment: dict[str, str], until: str) -> tuple[str, int]:
     """Press Ctrl-C on a program's terminal; return its output and exit status."""
-    terminal, theirs = pty.openpty()
+    terminal, child_side = pty.openpty()
     process = subprocess.Popen(
         command,
         env=environment,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        stdin=child_side,
+        stdout=child_side,
+        stderr=child_side,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  (no thread runs)
     )
-    os.close(theirs)
-    said, pressed = "", False
+    os.close(child_side)
+    output, pressed = "", False
     with contextlib.suppress(OSError):  # it has closed the terminal
         while more := os.read(terminal, 65536).decode(errors="replace"):
-            said += more
-            if until in said and not pressed:
+            output += more
+            if until in output and not pressed:
                 pressed = True
                 os.write(terminal, b"\x03")
     os.close(terminal)
-    return said, process.wait()
+    return output, process.wait()
 
 
 @pytest.mark.parametrize("until", ["make a small real model", "start PostgreSQL"])
@@ -257,13 +257,13 @@ def test_ctrl_c_on_the_demonstration_stops_all_of_it_without_a_traceback(
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "models").symlink_to(default_models_dir())
     before = set(psutil.pids())
-    said, status = press_keys([sys.executable, "-m", "local.demo"], environment, until)
-    assert "Traceback" not in said
-    assert "stopped" in said
+    output, status = press_keys([sys.executable, "-m", "local.demo"], environment, until)
+    assert "Traceback" not in output
+    assert "stopped" in output
     assert status == 0
-    mine = str(tmp_path)
+    home = str(tmp_path)
     left = [p for p in psutil.process_iter(["pid", "cmdline"]) if p.pid not in before]
-    assert not [p for p in left if mine in " ".join(p.info["cmdline"] or [])]
+    assert not [p for p in left if home in " ".join(p.info["cmdline"] or [])]
 
 
 def test_a_demonstration_on_a_taken_port_fails_at_once(tmp_path: Path) -> None:

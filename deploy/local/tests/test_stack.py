@@ -41,14 +41,14 @@ def stack(notes: Notes) -> Iterator[Stack]:
         yield stack
 
 
-def of_each(stack: Stack, ask: Callable[[psutil.Process], list[Any]]) -> list[Any]:
+def of_each(stack: Stack, question: Callable[[psutil.Process], list[Any]]) -> list[Any]:
     """Ask every process, and return the answers; some of PostgreSQL's come and go."""
     roots = [psutil.Process(process.pid) for process in stack.processes.values()]
-    said = []
-    for one in roots + [child for root in roots for child in root.children(recursive=True)]:
+    answers = []
+    for member in roots + [child for root in roots for child in root.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
-            said += ask(one)
-    return said
+            answers += question(member)
+    return answers
 
 
 def test_every_part_of_the_stack_serves(stack: Stack) -> None:
@@ -78,10 +78,10 @@ def test_only_their_owner_can_read_the_passwords(stack: Stack) -> None:
 
 
 def test_a_service_gets_only_the_variables_it_needs(stack: Stack) -> None:
-    def told(name: str) -> dict[str, str]:
+    def variables_of(name: str) -> dict[str, str]:
         return psutil.Process(stack.processes[name].pid).environ()
 
-    gateway, generator = told("gateway-2"), told("generator-1")
+    gateway, generator = variables_of("gateway-2"), variables_of("generator-1")
     assert gateway["DATABASE_URL"].startswith("postgresql://gateway:")
     assert gateway["NATS_URL"].startswith("nats://gateway:")
     assert gateway["PUBLIC_URL"] == stack.url
@@ -90,7 +90,7 @@ def test_a_service_gets_only_the_variables_it_needs(stack: Stack) -> None:
     assert generator["NATS_URL"].startswith("nats://generator:")
     assert generator["HF_TOKEN"] == "hf_of_the_generator_alone"
     assert not {"DATABASE_URL", "HTTP_PORT", "ENCRYPTION_KEYS"} & set(generator)
-    assert gateway["ENCRYPTION_KEYS"] == told("gateway-1")["ENCRYPTION_KEYS"]
+    assert gateway["ENCRYPTION_KEYS"] == variables_of("gateway-1")["ENCRYPTION_KEYS"]
 
 
 @pytest.mark.parametrize("name", ["gateway-1", "generator-1", "nats", "postgres", "envoy"])
@@ -112,7 +112,7 @@ def test_a_gateway_stopped_under_load_fails_no_request(stack: Stack) -> None:
     stop = threading.Event()
     statuses: dict[int | str, int] = {}
 
-    def ask() -> None:
+    def call() -> None:
         with closing(http.client.HTTPConnection("127.0.0.1", stack.port)) as connection:
             while not stop.is_set():
                 try:
@@ -126,7 +126,7 @@ def test_a_gateway_stopped_under_load_fails_no_request(stack: Stack) -> None:
                 statuses[outcome] = statuses.get(outcome, 0) + 1
                 stop.wait(0.05)
 
-    callers = [threading.Thread(target=ask) for _ in range(4)]
+    callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
         caller.start()
     try:

@@ -54,11 +54,11 @@ class Cluster:
     def ready(self, host: str) -> bool:
         """Whether the server is ready: it knows the cluster's leader."""
         try:
-            return self.ask(host, "/healthz").get("status") == "ok"
+            return self.request(host, "/healthz").get("status") == "ok"
         except (OSError, http.client.HTTPException):
             return False
 
-    def ask(self, host: str, path: str) -> dict[str, object]:
+    def request(self, host: str, path: str) -> dict[str, object]:
         connection = http.client.HTTPConnection(host, self.monitoring, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", path)
@@ -66,20 +66,20 @@ class Cluster:
 
     def url(self, user: str) -> str:
         """Return the address of one server; any server gives access to each stream."""
-        word = self.users.credentials.password(f"nats/{user}")
-        return f"nats://{user}:{word}@{self.hosts['nats-1']}:{self.client}"
+        password = self.users.credentials.password(f"nats/{user}")
+        return f"nats://{user}:{password}@{self.hosts['nats-1']}:{self.client}"
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
-        for process in made.processes.values():
+        for process in cluster.processes.values():
             process.start()
-        wait_until_ready(list(made.processes.values()), Report())
-        yield made
+        wait_until_ready(list(cluster.processes.values()), Report())
+        yield cluster
     finally:
-        for process in made.processes.values():
+        for process in cluster.processes.values():
             process.stop()
 
 

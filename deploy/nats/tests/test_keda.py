@@ -26,26 +26,29 @@ JOBS = 5
 
 def consumer(cluster: Cluster, host: str, account: str = ACCOUNT) -> dict[str, Any] | None:
     """Return a server's report on the consumer; None if it has none."""
-    answer: Any = cluster.ask(host, QUESTION.format(account=account))
-    for one in answer.get("account_details") or []:
-        for stream in one.get("stream_detail") or []:
-            for found in stream.get("consumer_detail") or []:
-                if one["name"] == account and (stream["name"], found["name"]) == (STREAM, CONSUMER):
-                    return dict(found)
+    answer: Any = cluster.request(host, QUESTION.format(account=account))
+    for details in answer.get("account_details") or []:
+        for stream in details.get("stream_detail") or []:
+            for report in stream.get("consumer_detail") or []:
+                if details["name"] == account and (stream["name"], report["name"]) == (
+                    STREAM,
+                    CONSUMER,
+                ):
+                    return dict(report)
     return None
 
 
 def lag(cluster: Cluster, host: str) -> int:
     """Go from the server that was asked to the consumer's leader, as KEDA does."""
-    varz: Any = cluster.ask(host, "/varz")
+    varz: Any = cluster.request(host, "/varz")
     assert not varz.get("connect_urls"), "KEDA would take these addresses for the servers'"
     names = {address: name for name, address in cluster.hosts.items()}
     for url in varz["cluster"]["urls"]:
         # In a cluster the address contains the name: nats-1.nats:6222.
         node = names[url.split(":")[0]]
-        found = consumer(cluster, cluster.hosts[node])
-        if found is not None and found["cluster"]["leader"] == node:
-            return int(found["num_pending"] + found["num_ack_pending"])
+        report = consumer(cluster, cluster.hosts[node])
+        if report is not None and report["cluster"]["leader"] == node:
+            return int(report["num_pending"] + report["num_ack_pending"])
     raise AssertionError("leader node not found")
 
 

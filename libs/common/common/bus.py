@@ -117,7 +117,7 @@ class NatsBus:
         start, outcome = time.perf_counter(), "canceled"
         try:
             headers = context.to_headers(deadline)
-            message = await self.ask(
+            message = await self.send_request(
                 rpc.subject, payload, deadline - now, headers, repeatable=rpc.repeatable
             )
             code = message.headers.get(ERROR_CODE)
@@ -157,9 +157,9 @@ class NatsBus:
             NoResponders: at once, when no service listens.
             Unavailable: no connection, or no reply in time.
         """
-        return await self.ask(subject, payload, timeout, headers)
+        return await self.send_request(subject, payload, timeout, headers)
 
-    def ask(
+    def send_request(
         self,
         subject: str,
         payload: bytes,

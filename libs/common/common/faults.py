@@ -156,7 +156,11 @@ def _unknown(name: str, owner: type[BaseModel] | None) -> str:
     plain = _plain(name[:64])
     near = difflib.get_close_matches(plain, known, n=1, cutoff=0.6) or [
         *([_plain(SYNONYMS[plain])] if plain in SYNONYMS else []),
-        *(one for one in known if len(plain) >= MIN_SHARED_LETTERS and plain in one),
+        *(
+            candidate
+            for candidate in known
+            if len(plain) >= MIN_SHARED_LETTERS and plain in candidate
+        ),
     ]
     if near and near[0] in known:
         return f"unknown field; did you mean `{known[near[0]]}`?"
@@ -188,8 +192,8 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in get_args(annotation):
-        if (found := _model_in(part)) is not None:
-            return found
+        if (model := _model_in(part)) is not None:
+            return model
     return None
 
 

@@ -88,12 +88,12 @@ class Instruments:
             "gauge": core.GaugeMetricFamily,
             "histogram": core.HistogramMetricFamily,
         }
-        found: dict[str, Any] = {}
+        families: dict[str, Any] = {}
         for family in (family for part in self.parts for family in part()):
-            metric = found.get(family.name)
+            metric = families.get(family.name)
             if metric is None:
                 kind = kinds[family.kind]
-                metric = found[family.name] = kind(
+                metric = families[family.name] = kind(
                     family.name, family.meaning, labels=family.labels
                 )
             # A copy: observing may add samples, and in another thread.
@@ -102,7 +102,7 @@ class Instruments:
                     metric.add_metric(labels, list(_cumulative(value)), value.total_s)
                 else:
                     metric.add_metric(labels, value)
-        yield from found.values()
+        yield from families.values()
 
 
 def _cumulative(histogram: Histogram) -> Iterator[tuple[str, int]]:

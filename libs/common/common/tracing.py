@@ -61,15 +61,15 @@ class Tracer:
         self._tracer = self.provider.get_tracer("lilypad")
         self._trace = trace
 
-    def decide(self, given: str) -> str:
+    def decide(self, traceparent: str) -> str:
         """Decide whether a request from outside is traced; `given` is its own `traceparent`.
 
         The caller's trace is continued, but not the caller's decision: the cost is ours. The
         first span of a new trace has no parent, so that `-01` is all there is to say.
         """
         sampled = random.random() < self.share  # noqa: S311  (no secret)
-        if given:
-            return given[:-3] + (SAMPLED if sampled else UNSAMPLED)
+        if traceparent:
+            return traceparent[:-3] + (SAMPLED if sampled else UNSAMPLED)
         return SAMPLED if sampled else ""
 
     @contextmanager
@@ -132,9 +132,9 @@ async def exporting(service: str, endpoint: str | None, share: float) -> AsyncIt
     if endpoint is None:
         yield
         return
-    tracer = made = Tracer(service, endpoint, share)
+    tracer = own = Tracer(service, endpoint, share)
     try:
         yield
     finally:
         tracer = None
-        await asyncio.to_thread(made.provider.shutdown)
+        await asyncio.to_thread(own.provider.shutdown)

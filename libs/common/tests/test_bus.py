@@ -67,11 +67,11 @@ async def test_a_hung_bus_is_unavailable_until_it_resumes(
 async def test_only_a_repeatable_call_is_sent_again_without_a_reply(
     caller: NatsBus, nats_server, *, repeatable: bool
 ) -> None:
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
     def hang_once(message: Received) -> None:
-        asked.append(message.data)
-        if len(asked) == 2:
+        requests.append(message.data)
+        if len(requests) == 2:
             listener.client.send(message.reply, b'{"line": "second"}')
 
     rpc = Rpc(
@@ -85,7 +85,7 @@ async def test_only_a_repeatable_call_is_sent_again_without_a_reply(
         else:
             with pytest.raises(Unavailable, match="did not answer"):
                 await caller.call(rpc, Sung(line="first"))
-    assert asked == [b'{"line":"first"}'] * (2 if repeatable else 1)
+    assert requests == [b'{"line":"first"}'] * (2 if repeatable else 1)
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ async def test_only_a_repeatable_call_is_sent_again_without_a_reply(
 async def test_a_failed_copy_of_a_call_ends_it_only_when_the_original_is_not_answered(
     caller: NatsBus, nats_server, answered: list[str], timeout: float, outcome: str
 ) -> None:
-    heard: list[Received] = []
+    received: list[Received] = []
 
     def answer(message: Received) -> None:
-        heard.append(message)
-        for reply in answered if len(heard) == 2 else ():
-            to = message if "copy" in reply else heard[0]
+        received.append(message)
+        for reply in answered if len(received) == 2 else ():
+            to = message if "copy" in reply else received[0]
             error = encode({ERROR: reply, ERROR_CODE: "503"}) if reply != "well" else b""
             refusal = {"code": 5003, "status": 503, "message": reply}
             body = orjson.dumps(refusal if error else {"line": "first"})
@@ -151,10 +151,10 @@ async def test_a_service_may_start_before_its_bus(nats_server, start_child) -> N
 async def test_an_event_reaches_all_subscribers_with_its_request_id(
     caller: NatsBus, nats_server
 ) -> None:
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     async def hear(sung: Sung) -> None:
-        heard.append((sung.line, current.get().request_id))
+        received.append((sung.line, current.get().request_id))
         if sung.line == "wrong":
             raise ValueError("a handler that fails must not end the listening")
 
@@ -166,10 +166,10 @@ async def test_an_event_reaches_all_subscribers_with_its_request_id(
         for line in ("one", "wrong", "two"):
             await caller.publish(SUNG, Sung(line=line), "me", "org/model.v1")
         async with asyncio.timeout(60):
-            while len(heard) < 3:
+            while len(received) < 3:
                 await asyncio.sleep(0.01)
     current.set(Context())
-    assert heard == [("one", "abcdefgh"), ("wrong", "abcdefgh"), ("two", "abcdefgh")]
+    assert received == [("one", "abcdefgh"), ("wrong", "abcdefgh"), ("two", "abcdefgh")]
 
 
 async def test_a_request_larger_than_the_bus_allows_fails_at_once(

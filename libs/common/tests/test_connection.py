@@ -28,13 +28,13 @@ async def client(nats_server) -> AsyncIterator[Connection]:
 
 
 async def test_messages_arrive_unchanged_and_in_order(client: Connection) -> None:
-    heard: list[Message] = []
-    await client.listen("a.*", heard.append)
+    received: list[Message] = []
+    await client.listen("a.*", received.append)
     headers = {"X-One": "1: one", "X-Other": "é", "X-Broken": "one\r\nX-Two: 2"}
     client.send("a.b", b"\r\n\x00", "to.me", encode(headers))
     client.send("a.c", b"")
     await client.flush()
-    first, second = heard
+    first, second = received
     assert (first.subject, first.reply, first.data) == ("a.b", "to.me", b"\r\n\x00")
     assert first.headers == {"X-One": "1: one", "X-Other": "é", "X-Broken": "one  X-Two: 2"}
     assert (second.subject, second.reply, second.data, second.headers) == ("a.c", "", b"", {})
@@ -42,26 +42,26 @@ async def test_messages_arrive_unchanged_and_in_order(client: Connection) -> Non
 
 async def test_messages_are_exchanged_with_plain_nats_py(client: Connection, nats_server) -> None:
     async with connected(nats_server.url) as other:
-        theirs = await other.subscribe("a")
-        ours: list[Message] = []
-        await client.listen("b", ours.append)
+        subscription = await other.subscribe("a")
+        received: list[Message] = []
+        await client.listen("b", received.append)
         await other.flush()
         await client.flush()
         client.send("a", b"x", headers=encode({"One": "1"}))
-        message = await theirs.next_msg(timeout=60)
+        message = await subscription.next_msg(timeout=60)
         assert (message.data, message.headers) == (b"x", {"One": "1"})
         await other.publish("b", b"y", headers={"Two": "2"})
         await other.flush()
         await client.flush()
-    assert [(message.data, message.headers) for message in ours] == [(b"y", {"Two": "2"})]
+    assert [(message.data, message.headers) for message in received] == [(b"y", {"Two": "2"})]
 
 
 async def test_the_server_reports_a_subject_without_subscribers(client: Connection) -> None:
-    heard: list[Message] = []
-    await client.listen("inbox", heard.append)
+    received: list[Message] = []
+    await client.listen("inbox", received.append)
     client.send("nobody", b"", "inbox")
     await client.flush()
-    [message] = heard
+    [message] = received
     assert (message.data, message.headers["Status"]) == (b"", "503")
 
 
@@ -69,12 +69,12 @@ async def test_a_subscription_is_sent_before_later_messages(
     client: Connection,
 ) -> None:
     """nats-py writes subscriptions on its own schedule, `send` after this turn of the loop."""
-    heard: list[Message] = []
+    received: list[Message] = []
     for number in range(200):
-        await client.listen(f"a.{number}", heard.append)
+        await client.listen(f"a.{number}", received.append)
         client.send(f"a.{number}", b"")
     await client.flush()
-    assert [message.subject for message in heard] == [f"a.{number}" for number in range(200)]
+    assert [message.subject for message in received] == [f"a.{number}" for number in range(200)]
 
 
 async def test_a_flush_overtakes_no_subscription(
@@ -95,9 +95,9 @@ async def test_a_draining_replica_of_a_queue_group_loses_no_message(
     client: Connection, nats_server
 ) -> None:
     async with connected(nats_server.url) as other:
-        heard: list[Message] = []
-        leaves = await other.listen("a", heard.append, "queue")
-        await client.listen("a", heard.append, "queue")
+        received: list[Message] = []
+        leaves = await other.listen("a", received.append, "queue")
+        await client.listen("a", received.append, "queue")
         await other.flush()
         await client.flush()
         for number in range(2000):
@@ -106,14 +106,14 @@ async def test_a_draining_replica_of_a_queue_group_loses_no_message(
                 await leaves.drain()
         await client.flush()
         await other.flush()
-    assert sorted(int(message.data) for message in heard) == list(range(2000))
+    assert sorted(int(message.data) for message in received) == list(range(2000))
 
 
 async def test_subscriptions_are_restored_after_a_restart_of_the_server(
     client: Connection, nats_server
 ) -> None:
-    heard: list[Message] = []
-    await client.listen("a", heard.append)
+    received: list[Message] = []
+    await client.listen("a", received.append)
     nats_server.kill()
     async with asyncio.timeout(60):
         while client.is_connected:
@@ -125,15 +125,15 @@ async def test_subscriptions_are_restored_after_a_restart_of_the_server(
             await asyncio.sleep(0.01)
         client.send("a", b"again")
         await client.flush()
-    assert [message.data for message in heard] == [b"again"]
+    assert [message.data for message in received] == [b"again"]
 
 
 async def test_a_message_of_a_lost_connection_is_not_sent_on_the_next(
     client: Connection,
 ) -> None:
     """Its caller has already been told that the bus is unavailable."""
-    heard: list[Message] = []
-    await client.listen("a", heard.append)
+    received: list[Message] = []
+    await client.listen("a", received.append)
     await client.flush()
     client.send("a", b"lost")
     client._socket.abort()
@@ -142,7 +142,7 @@ async def test_a_message_of_a_lost_connection_is_not_sent_on_the_next(
             await asyncio.sleep(0.01)
     client.send("a", b"again")
     await client.flush()
-    assert [message.data for message in heard] == [b"again"]
+    assert [message.data for message in received] == [b"again"]
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
@@ -181,8 +181,8 @@ async def test_a_message_that_is_too_large_or_cannot_be_buffered_is_refused(
 async def test_a_connection_survives_a_server_that_hangs_briefly(
     client: Connection, nats_server
 ) -> None:
-    heard: list[Message] = []
-    await client.listen("a", heard.append)
+    received: list[Message] = []
+    await client.listen("a", received.append)
     await client.flush()
     nats_server.hang()
     with pytest.raises(nats.errors.TimeoutError):
@@ -190,5 +190,5 @@ async def test_a_connection_survives_a_server_that_hangs_briefly(
     nats_server.go_on()
     client.send("a", b"again")
     await client.flush()
-    assert [message.data for message in heard] == [b"again"]
+    assert [message.data for message in received] == [b"again"]
     assert client.stats["reconnects"] == 0

@@ -21,9 +21,9 @@ ACK_WAIT = 0.5
 
 @pytest.fixture
 async def queue(caller: NatsBus) -> Jobs:
-    made = Jobs(caller)
-    await made.prepare(SING, ("cpu", "gpu"), ack_wait=ACK_WAIT)
-    return made
+    jobs = Jobs(caller)
+    await jobs.prepare(SING, ("cpu", "gpu"), ack_wait=ACK_WAIT)
+    return jobs
 
 
 @pytest.fixture

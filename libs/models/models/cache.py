@@ -86,14 +86,14 @@ def kinds_of_layers(text: Config) -> dict[str, int] | None:
         return None
     if not isinstance(kinds, dict) and (every := number(text, "attn_layer_period")):
         full = len(range(number(text, "attn_layer_offset") or 0, layers or 0, every))
-        found = count_layers(["full_attention"] * full)
-        return found | {"linear_attention": (layers or 0) - full}
+        counts = count_layers(["full_attention"] * full)
+        return counts | {"linear_attention": (layers or 0) - full}
     if isinstance(kinds, list):  # a pattern: `configs.complete`
         layers = max((layers or 0) - (number(text, "num_kv_shared_layers") or 0), 0)
         if every := number(text, "sliding_window_pattern"):
             full = layers // every
-            found = count_layers(["full_attention"])
-            return found | {"full_attention": full, "sliding_attention": layers - full}
+            counts = count_layers(["full_attention"])
+            return counts | {"full_attention": full, "sliding_attention": layers - full}
         times, rest = divmod(layers, len(kinds))
         once, more = count_layers(kinds), count_layers(kinds[:rest])
         return {kind: times * once[kind] + more[kind] for kind in once}

@@ -134,12 +134,12 @@ def layers_of(config: dict[str, Any]) -> list[Any] | None:
 
 def count_layers(layers: list[Any]) -> dict[str, int]:
     """Count the layers of each kind in LAYERS."""
-    found = dict.fromkeys(LAYERS, 0)
+    counts = dict.fromkeys(LAYERS, 0)
     for name in layers:
         if isinstance(name, str):
             for kind in ALSO.get(name, (name if name in LAYERS else "full_attention",)):
-                found[kind] += 1
-    return found
+                counts[kind] += 1
+    return counts
 
 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
@@ -150,17 +150,17 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     kind = config.get("model_type")
     usual = table()["configs"].get(kind, {}) if isinstance(kind, str) else {}
     names = usual.get("names", {})
-    found = {**usual.get("sizes", {}), **{names.get(key, key): config[key] for key in config}}
+    sizes = {**usual.get("sizes", {}), **{names.get(key, key): config[key] for key in config}}
     for name, default in usual.get("parts", {}).items():
         # A part's own config replaces all defaults for it. Qwen's first vision models have the
         # text model's sizes at the top level, beside the vision model's config.
-        given = config.get(name) or default
+        own = config.get(name) or default
         if name == "text_config" and name not in config and "num_hidden_layers" in config:
-            given = {key: config[key] for key in (*SIZES, "layer_types") if key in config}
-        found[name] = complete({"model_type": default["model_type"], **given})
+            own = {key: config[key] for key in (*SIZES, "layer_types") if key in config}
+        sizes[name] = complete({"model_type": default["model_type"], **own})
     for name in config.keys() & (set(PARTS) - usual.get("parts", {}).keys()):
-        found[name] = complete(config[name])
-    return found
+        sizes[name] = complete(config[name])
+    return sizes
 
 
 def _is_small(value: Any) -> bool:

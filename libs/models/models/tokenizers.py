@@ -11,7 +11,9 @@ WHOLE = "tokenizer.json"
 def known() -> frozenset[str]:
     """Return the names of all files that a tokenizer may read, including WHOLE."""
     classes = tokenizers()["classes"].values()
-    return frozenset(name for one in classes for name in (*one["files"], *one["more"])) | {WHOLE}
+    return frozenset(name for entry in classes for name in (*entry["files"], *entry["more"])) | {
+        WHOLE
+    }
 
 
 def class_of(kind: Any, named: Any) -> str:

@@ -102,8 +102,8 @@ def recipe() -> str:
         facts = (task.tag, task.takes, task.classes, task.auto_classes, task.texts, needs)
         digest.update(repr(facts).encode())
     for library in ("transformers", "diffusers", "timm"):
-        [found] = metadata.distributions(name=library, path=[*sys.path, str(vision.FOLDER)])
-        digest.update(f"{library} {found.version}".encode())
+        [distribution] = metadata.distributions(name=library, path=[*sys.path, str(vision.FOLDER)])
+        digest.update(f"{library} {distribution.version}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -123,12 +123,12 @@ def meant(kind: str) -> dict[str, Any]:
         for name, spec in chosen.sub_configs_defaults.items()
         if name in PARTS and name != "backbone_config"
     }
-    found = {
+    defaults = {
         "sizes": configs.reduce(sizes) | pattern(chosen),
         "parts": {name: configs.reduce(part) for name, part in parts.items()},
         "names": {also: name for also, name in chosen.attribute_map.items() if also in SIZES},
     }
-    return {name: part for name, part in found.items() if part}
+    return {name: part for name, part in defaults.items() if part}
 
 
 def pattern(chosen: Any) -> dict[str, list[str]]:
@@ -157,13 +157,13 @@ def installed(task: str) -> tuple[str, ...]:
 
 def over_timm() -> list[str]:
     """Return the models whose default config has a backbone of timm, and timm's own."""
-    found = {"timm_backbone", "timm_wrapper"}
+    kinds_over_timm = {"timm_backbone", "timm_wrapper"}
     for kind, name in CONFIG_MAPPING_NAMES.items():
         if hasattr(chosen := getattr(transformers, name), "backbone_config"):
             backbone = chosen().backbone_config
-            if getattr(backbone, "model_type", None) in found:
-                found.add(kind)
-    return sorted(found)
+            if getattr(backbone, "model_type", None) in kinds_over_timm:
+                kinds_over_timm.add(kind)
+    return sorted(kinds_over_timm)
 
 
 def of_diffusers() -> list[str]:
@@ -186,47 +186,51 @@ def of_timm() -> list[str]:
 def model_types(task: str) -> list[str]:
     """Return the `model_type` values whose class the row takes, and whose inputs are the task's."""
     row = TASKS[task]
-    found = set(class_names(task))
+    accepted = set(class_names(task))
     if task == "video-text-to-text":
-        found &= set(VIDEO_PROCESSOR_MAPPING_NAMES)
+        accepted &= set(VIDEO_PROCESSOR_MAPPING_NAMES)
     if row.family == "multimodal":
-        found -= SPEAKS
+        accepted -= SPEAKS
     if task == "audio-text-to-text":
-        found -= kinds("ImageTextToText")
+        accepted -= kinds("ImageTextToText")
     if row.takes in ("text", "question") and row.family != "multimodal":
-        found -= kinds("TableQuestionAnswering") | SHOWN
+        accepted -= kinds("TableQuestionAnswering") | SHOWN
         if row.family not in (
             "text_generation",
             "text_to_audio",
         ):  # what hears has a text beside the sound, and none alone
-            found -= set(FEATURE_EXTRACTOR_MAPPING_NAMES)
-            found = {kind for kind in found if "audio_config" not in meant(kind).get("parts", {})}
-        found = {kind for kind in found if reads_plain_text(kind)}
+            accepted -= set(FEATURE_EXTRACTOR_MAPPING_NAMES)
+            accepted = {
+                kind for kind in accepted if "audio_config" not in meant(kind).get("parts", {})
+            }
+        accepted = {kind for kind in accepted if reads_plain_text(kind)}
     if task == "feature-extraction":
-        found = {kind for kind in found & reads_alone() if not wants_two_texts(kind)}
+        accepted = {kind for kind in accepted & reads_alone() if not wants_two_texts(kind)}
     if task == "image-feature-extraction":
-        found = (found & set(IMAGE)) - kinds("VideoClassification")
+        accepted = (accepted & set(IMAGE)) - kinds("VideoClassification")
     if row.takes == "image" and not row.texts:
         names = class_names(task)
-        found = {kind for kind in found if main_input(names[kind][0]) in (None, "pixel_values")}
-    return sorted(found)
+        accepted = {
+            kind for kind in accepted if main_input(names[kind][0]) in (None, "pixel_values")
+        }
+    return sorted(accepted)
 
 
 @cache
 def class_names(task: str) -> dict[str, list[str]]:
     """Return the classes that the row takes, by `model_type`."""
     row = TASKS[task]
-    found: dict[str, list[str]] = {}
+    names_by_type: dict[str, list[str]] = {}
     for chosen in auto_classes(task):
         if not hasattr(chosen, "_model_mapping"):
             # A model's own class, where the library has none for the task.
-            found[chosen.config_class.model_type] = [chosen.__name__]
+            names_by_type[chosen.config_class.model_type] = [chosen.__name__]
             continue
         for kind, names in chosen._model_mapping._model_mapping.items():
             for name in (names,) if isinstance(names, str) else names:
                 if not row.classes or name.endswith(row.classes):
-                    found.setdefault(kind, []).append(name)
-    return found
+                    names_by_type.setdefault(kind, []).append(name)
+    return names_by_type
 
 
 # It loads its voices from a pickled file, and is not made without.
@@ -247,9 +251,9 @@ def reads_plain_text(kind: str) -> bool:
 def reads_alone() -> set[str]:
     """Return the models whose only input is text."""
     heads = ("CausalLM", "MaskedLM", "SequenceClassification", "TokenClassification")
-    found = set().union(*map(kinds, (*heads, "QuestionAnswering", "TextEncoding")))
-    found -= {*IMAGE_PROCESSOR_MAPPING_NAMES, *FEATURE_EXTRACTOR_MAPPING_NAMES}
-    return {kind for kind in found & kinds("") if main_input(bare(kind)) == "input_ids"}
+    candidates = set().union(*map(kinds, (*heads, "QuestionAnswering", "TextEncoding")))
+    candidates -= {*IMAGE_PROCESSOR_MAPPING_NAMES, *FEATURE_EXTRACTOR_MAPPING_NAMES}
+    return {kind for kind in candidates & kinds("") if main_input(bare(kind)) == "input_ids"}
 
 
 def bare(kind: str) -> str:
@@ -301,7 +305,7 @@ def head(name: str, kind: str) -> list[str]:
         for conversion in get_checkpoint_conversion_mapping(kind) or []
         for text in conversion.target_patterns
     ]
-    found = [
+    weights = [
         NUMBER.sub("*", name)
         for name in model.state_dict()
         if not name.startswith(f"{model.base_model_prefix}.")
@@ -310,7 +314,7 @@ def head(name: str, kind: str) -> list[str]:
         and name not in tied
         and not any(text and text in re.sub(r"\W", "", name) for text in renamed)
     ]
-    return sorted(set(found)) if len(found) <= MOST_NAMES else []
+    return sorted(set(weights)) if len(weights) <= MOST_NAMES else []
 
 
 @cache

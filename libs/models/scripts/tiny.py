@@ -81,21 +81,21 @@ def config_of(kind: str) -> Any:
 
 def shrink(chosen: Any) -> Any:
     usual = {field.name: field.default for field in dataclasses.fields(chosen)}
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: size
         for name, size in SMALL.items()
         if name in usual
         and not isinstance(usual[name], (list, tuple))
         and not (name in OPTIONAL and usual[name] is None)
     }
-    if "num_key_value_heads" in given:  # one for all, one for each, or groups, as it usually is
+    if "num_key_value_heads" in fields:  # one for all, one for each, or groups, as it usually is
         shared, heads = usual["num_key_value_heads"], usual.get("num_attention_heads")
-        given["num_key_value_heads"] = {1: 1, heads: 4, None: 4}.get(shared, 2)
-    given |= {name: 1 for name in usual if name.endswith("token_id") and usual[name] is not None}
+        fields["num_key_value_heads"] = {1: 1, heads: 4, None: 4}.get(shared, 2)
+    fields |= {name: 1 for name in usual if name.endswith("token_id") and usual[name] is not None}
     for name, part in (getattr(chosen, "sub_configs", None) or {}).items():
         if name in usual and dataclasses.is_dataclass(part):
-            given[name] = shrink(part).to_dict()
-    return chosen(**given | OWN.get(chosen.model_type, {}))
+            fields[name] = shrink(part).to_dict()
+    return chosen(**fields | OWN.get(chosen.model_type, {}))
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -106,13 +106,13 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
         return
     inner = value.values() if isinstance(value, dict) else value
     if isinstance(value, (dict, list, tuple)):
-        for one in inner:
-            yield from tensors(one)
+        for item in inner:
+            yield from tensors(item)
 
 
 def kept_bytes(cache: Any, *, states: bool = True) -> int:
     parts = [getattr(cache, f"{name}_attention_cache", None) for name in ("self", "cross")]
-    found = [
+    sizes = [
         tensor
         for part in (parts if any(parts) else [cache])
         for layer in part.layers
@@ -120,4 +120,4 @@ def kept_bytes(cache: Any, *, states: bool = True) -> int:
         if states or name in ("keys", "values")
         for tensor in tensors(value)
     ]
-    return sum(tensor.numel() * tensor.element_size() for tensor in found)
+    return sum(tensor.numel() * tensor.element_size() for tensor in sizes)

@@ -85,8 +85,8 @@ def classes() -> dict[str, Any]:
         name for name in dir(transformers) if re.fullmatch(r"(?!PreTrained)\w+Tokenizer", name)
     }
     names |= {name for name in auto.TOKENIZER_MAPPING_NAMES.values() if name}
-    found = {name: auto.tokenizer_class_from_name(name) for name in sorted(names)}
-    tokenizers = {name: one for name, one in found.items() if is_tokenizer(one)}
+    named = {name: auto.tokenizer_class_from_name(name) for name in sorted(names)}
+    tokenizers = {name: chosen for name, chosen in named.items() if is_tokenizer(chosen)}
     return {**tokenizers, "TokenizersBackend": TokenizersBackend}
 
 
@@ -103,21 +103,21 @@ def attempt(chosen: Any) -> dict[str, Any]:
     known = set(chosen.vocab_files_names.values())
     own = sorted(known - {"tokenizer.json", "tokenizer_config.json"})
     whole = issubclass(chosen, TokenizersBackend)
-    found: dict[str, Any] = {"files": own, "more": [], "whole": whole, "text": True}
+    entry: dict[str, Any] = {"files": own, "more": [], "whole": whole, "text": True}
     for trained in TRAINED:
         try:
             vocabulary = load(chosen, own, trained)
         except ImportError as error:
-            return {**found, "needs": package(str(error))}
+            return {**entry, "needs": package(str(error))}
         except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
             # What transformers' classes raise over files of another kind than theirs.
             reason = str(error)
             continue
-        found["more"] = [name for name in own if does_without(chosen, own, name, trained)]
-        found["files"] = [name for name in own if name not in found["more"]]
+        entry["more"] = [name for name in own if does_without(chosen, own, name, trained)]
+        entry["files"] = [name for name in own if name not in entry["more"]]
         # Some know no words but those that one file brings, under a name that is not theirs.
-        return found if vocabulary or own else {**found, "files": ["tokenizer.model"]}
-    return {**found, "text": "Words must" not in reason and "required positional" not in reason}
+        return entry if vocabulary or own else {**entry, "files": ["tokenizer.model"]}
+    return {**entry, "text": "Words must" not in reason and "required positional" not in reason}
 
 
 def load(chosen: Any, names: Iterable[str], trained: dict[str, Any]) -> set[str]:
@@ -139,9 +139,9 @@ def does_without(chosen: Any, names: list[str], name: str, trained: dict[str, An
 
 
 def package(reason: str) -> str:
-    found = re.search(r"(?:install|requires the) ([\w-]+)|^([\w-]+) is required", reason.strip())
-    assert found, reason
-    return (found[1] or found[2]).lower()
+    match = re.search(r"(?:install|requires the) ([\w-]+)|^([\w-]+) is required", reason.strip())
+    assert match, reason
+    return (match[1] or match[2]).lower()
 
 
 def write(path: Path, trained: dict[str, Any], *, counted: bool) -> None:

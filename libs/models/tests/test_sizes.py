@@ -170,14 +170,14 @@ def kept(config: Any) -> int | None:
 
     Most leave out what is as the library has it, and those from before what it adds today.
     """
-    found = set()
+    kinds = set()
     for written in (config.to_json_string(use_diff=False), config.to_json_string()):
         older = json.dumps({k: v for k, v in json.loads(written).items() if k != "layer_types"})
         for text in (written, older):
             read = configs.read(json.loads(text))
-            found.add(cache_bytes(read, batch=BATCH, tokens=TOKENS, width=4))
-    assert len(found) == 1, found
-    return found.pop()
+            kinds.add(cache_bytes(read, batch=BATCH, tokens=TOKENS, width=4))
+    assert len(kinds) == 1, kinds
+    return kinds.pop()
 
 
 @pytest.mark.parametrize("kind", DECODERS)
@@ -229,9 +229,9 @@ def test_the_cache_of_a_speech_recogniser_is_known_to_the_byte() -> None:
         decoder_start_token_id=1,
     )
     model = transformers.WhisperForConditionalGeneration(config).eval()
-    heard, said = torch.zeros(BATCH, 8, 2 * TOKENS), torch.full((BATCH, TOKENS // 2), 7)
+    features, tokens = torch.zeros(BATCH, 8, 2 * TOKENS), torch.full((BATCH, TOKENS // 2), 7)
     with torch.inference_mode():
-        cache = model(heard, decoder_input_ids=said, use_cache=True).past_key_values
+        cache = model(features, decoder_input_ids=tokens, use_cache=True).past_key_values
     read = configs.read(json.loads(config.to_json_string()))
     task = TASKS["automatic-speech-recognition"]
     assert sizes.tokens_of(read, task) == TOKENS
@@ -244,22 +244,22 @@ def test_music_generation_caches_a_conditional_and_an_unconditional_pass() -> No
     config = configs.complete(configs.reduce({"model_type": "musicgen", "decoder": decoder}))
     task = TASKS["text-to-audio"]
     tokens = sizes.tokens_of(config, task)
-    found = of(task, config, tokens=tokens)
-    assert found.cache == 2 * (2 * 24 * 1024) * (2048 + 2048) * 2
-    assert (found.activations, found.guessed) == (sizes.MUSIC * 2, set())
+    footprint = of(task, config, tokens=tokens)
+    assert footprint.cache == 2 * (2 * 24 * 1024) * (2048 + 2048) * 2
+    assert (footprint.activations, footprint.guessed) == (sizes.MUSIC * 2, set())
 
 
 def test_each_beam_has_a_cache_of_its_own() -> None:
     bart = configs.complete(configs.reduce(json.loads(REWRITERS["Bart"]().to_json_string())))
     task = TASKS["summarization"]
-    one, four = of(task, bart), of(task, {**bart, "num_beams": 4})
-    assert (four.cache, four.logits) == (4 * one.cache, 4 * one.logits)
-    assert four.activations == one.activations
+    single, four = of(task, bart), of(task, {**bart, "num_beams": 4})
+    assert (four.cache, four.logits) == (4 * single.cache, 4 * single.logits)
+    assert four.activations == single.activations
 
 
 def of(task: Any, config: dict[str, Any], **more: Any) -> sizes.Footprint:
-    given = {"batch": 1, "tokens": 100, "width": 2, "eager": False, "weights": 0, **more}
-    return sizes.footprint(config, task, **given)
+    arguments = {"batch": 1, "tokens": 100, "width": 2, "eager": False, "weights": 0, **more}
+    return sizes.footprint(config, task, **arguments)
 
 
 def test_a_vision_language_model_has_the_sizes_of_its_parts() -> None:
@@ -268,10 +268,10 @@ def test_a_vision_language_model_has_the_sizes_of_its_parts() -> None:
     read = configs.reduce(config)
     task = TASKS["image-text-to-text"]
     assert sizes.tokens_of(read, task) == 512
-    found = of(task, read)
-    assert found.cache == 2 * 3 * 2 * 16 * 100 * 2
-    assert found.logits == 64 * 4
-    assert not found.guessed
+    footprint = of(task, read)
+    assert footprint.cache == 2 * 3 * 2 * 16 * 100 * 2
+    assert footprint.logits == 64 * 4
+    assert not footprint.guessed
 
 
 @pytest.mark.parametrize(
@@ -320,17 +320,17 @@ def test_an_image_of_twice_the_side_takes_four_times_the_memory() -> None:
 
 
 def test_sizes_missing_from_the_config_are_reported_as_guessed() -> None:
-    found = of(TASKS["text-classification"], {}, weights=2**30)
-    assert (found.guessed, found.activations) == ({"activations"}, 2**28)
-    found = of(TASKS["text-generation"], {"hidden_size": 64}, weights=2**30)
-    assert (found.guessed, found.cache) == ({"cache", "logits"}, 100 * 2**30 // 6144)
+    footprint = of(TASKS["text-classification"], {}, weights=2**30)
+    assert (footprint.guessed, footprint.activations) == ({"activations"}, 2**28)
+    footprint = of(TASKS["text-generation"], {"hidden_size": 64}, weights=2**30)
+    assert (footprint.guessed, footprint.cache) == ({"cache", "logits"}, 100 * 2**30 // 6144)
 
 
 def test_a_part_without_sizes_gets_the_defaults_of_its_own_architecture() -> None:
     config = {"model_type": "llava", "text_config": {"model_type": "llama"}}
-    found = of(TASKS["image-text-to-text"], configs.complete(config), tokens=4096)
+    footprint = of(TASKS["image-text-to-text"], configs.complete(config), tokens=4096)
     # 32 layers, 32 heads of 128.
-    assert (found.cache, found.guessed) == (2 * 32 * 32 * 128 * 4096 * 2, set())
+    assert (footprint.cache, footprint.guessed) == (2 * 32 * 32 * 128 * 4096 * 2, set())
     gemma = configs.complete({"model_type": "gemma3", "text_config": {"num_hidden_layers": 34}})
     assert gemma["text_config"]["num_key_value_heads"] == 4
     assert sizes.tokens_of(gemma, TASKS["image-text-to-text"]) == sizes.MAX_TOKENS
@@ -377,8 +377,8 @@ def test_text_sizes_may_stand_beside_vision_sizes_in_one_config() -> None:
         "vocab_size": 151_936,
     }
     read = configs.complete(configs.reduce(config))
-    found = of(TASKS["image-text-to-text"], read, tokens=4096)
-    assert (found.cache, found.logits) == (2 * 36 * 2 * 128 * 4096 * 2, 151_936 * 4)
+    footprint = of(TASKS["image-text-to-text"], read, tokens=4096)
+    assert (footprint.cache, footprint.logits) == (2 * 36 * 2 * 128 * 4096 * 2, 151_936 * 4)
     # And inside another model's, as in ColQwen2's.
     assert (
         configs.complete({"model_type": "colqwen2", "vlm_config": config})["vlm_config"][

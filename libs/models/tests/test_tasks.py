@@ -25,12 +25,12 @@ def test_no_tag_is_a_literal_outside_libs_models() -> None:
         if "tests" not in path.parts and HOME not in path.parents
     ]
     assert len(sources) > 100
-    found = {
+    literals = {
         str(path.relative_to(ROOT)): tags
         for path in sources
         if (tags := tags_in(path.read_text(encoding="utf-8")))
     }
-    assert found == {}
+    assert literals == {}
 
 
 def test_a_literal_tag_is_found() -> None:

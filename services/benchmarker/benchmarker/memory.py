@@ -45,11 +45,11 @@ def static_estimate(
     """
     if not config:
         return 0.0
-    found = footprint(
+    estimate = footprint(
         read(dict(config)), task, batch=1, tokens=tokens, width=width, eager=eager, weights=weights
     )
     inputs = sum(math.prod(shape) * 8 for shape in shapes.values())
-    return (found.total + inputs) / MIB
+    return (estimate.total + inputs) / MIB
 
 
 def cache_reads(

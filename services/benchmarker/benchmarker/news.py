@@ -73,10 +73,10 @@ class News:
         try:
             while True:
                 event.clear()
-                run, found = await read()
+                run, row = await read()
                 left = deadline - loop.time()
                 if run.state in OVER or left <= 0:
-                    return run, found
+                    return run, row
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(left, REREAD_S)):
                         await event.wait()

@@ -51,9 +51,9 @@ class Observation:
     def count_end(self, row: Row) -> None:
         """Count a run that has just ended."""
         if row["started_at"] is not None:
-            taken = row["finished_at"] - row["started_at"]
+            duration = row["finished_at"] - row["started_at"]
             labels = row["worker_class"], row["kind"], row["state"]
-            self._runs[labels].observe(taken.total_seconds())
+            self._runs[labels].observe(duration.total_seconds())
 
     async def read(self) -> None:
         """Read the state of the database; raises Unavailable."""

@@ -31,14 +31,14 @@ class Outcome(NamedTuple):
     analysis: Analysis
 
 
-def conclude(found: Findings, prices: cost.Prices) -> Outcome | Failure:
+def conclude(findings: Findings, prices: cost.Prices) -> Outcome | Failure:
     """Return all figures of a run; a failure if no size has any.
 
     Args:
-        found: the run's row, its blocks in the order of their rounds, its sizes.
+        findings: the run's row, its blocks in the order of their rounds, its sizes.
         prices: of machines, for requests that name none.
     """
-    row, blocks, facts = found
+    row, blocks, facts = findings
     request = measurement_of(row).request
     setup = setup_of(row)
     sizes = request.batch_sizes or row["chosen"]
@@ -67,12 +67,12 @@ def conclude(found: Findings, prices: cost.Prices) -> Outcome | Failure:
     return Outcome(results, analysis.analyse(results, request, peaks, held))
 
 
-def conclude_canceled(found: Findings, prices: cost.Prices) -> Outcome | None:
+def conclude_canceled(findings: Findings, prices: cost.Prices) -> Outcome | None:
     """Return the figures of a run that was canceled; None if nothing was timed.
 
     A size that has no figures is named among the errors.
     """
-    row, blocks, facts = found
+    row, blocks, facts = findings
     timed = {block.batch_size for block in blocks}
     known = {fact.batch_size for fact in facts if fact.shortage}
     untimed = [

@@ -79,10 +79,10 @@ class Reports:
     @answers(END)
     async def end(self, end: End) -> Received:
         """Finish a run once: its figures, their analysis and cost, and the metrics made of them."""
-        found = await self.deliveries.findings(end.id, end.worker)
-        if found is None:
+        findings = await self.deliveries.findings(end.id, end.worker)
+        if findings is None:
             return Received()
-        ending = await self._conclude(end, found)
+        ending = await self._conclude(end, findings)
         change = await self.deliveries.finish(end.id, end.worker, ending)
         if change is None:
             return Received()
@@ -94,11 +94,11 @@ class Reports:
                 await self.news.publish(await self.runs.change(run))
         return Received()
 
-    async def _conclude(self, end: End, found: Findings) -> Ending:
+    async def _conclude(self, end: End, findings: Findings) -> Ending:
         conclusion = end.error or end.verdict
         if conclusion:
             return Ending(conclusion, [])
-        concluded = await asyncio.to_thread(outcome.conclude, found, self.prices)
+        concluded = await asyncio.to_thread(outcome.conclude, findings, self.prices)
         if isinstance(concluded, outcome.Outcome):
             return Ending(concluded, outcome.records(*concluded))
         return Ending(concluded, [])

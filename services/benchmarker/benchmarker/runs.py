@@ -104,10 +104,10 @@ class RunStore:
                 {"account": account, "before": before, "limit": limit},
             )
             if not rows and before is not None:
-                found = await connection.execute(
+                cursor = await connection.execute(
                     "select from runs where account = %s and id = %s", [account, before]
                 )
-                if await found.fetchone() is None:
+                if await cursor.fetchone() is None:
                     raise unknown_before()
             lean = [{**row, "results": None, "analysis": None} for row in rows]
             return [await describe(connection, row) for row in lean]
@@ -150,8 +150,8 @@ class RunStore:
             if not rows:
                 raise NotFound(MISSING[kind])
             if rows[0]["state"] in {"queued", "running"}:
-                found = await findings(connection, rows[0])
-                figures = await asyncio.to_thread(conclude, found) or (None, None)
+                reported = await findings(connection, rows[0])
+                figures = await asyncio.to_thread(conclude, reported) or (None, None)
                 await connection.execute(
                     "update runs set state = 'canceled', finished_at = now(), holder = null,"
                     " results = %s, analysis = %s where id = %s",
@@ -173,7 +173,9 @@ async def findings(connection: Connection, row: Row) -> Findings:
         "select samples from blocks where run_id = %s and round <> %s order by round, batch_size",
         [row["id"], SEARCHING],
     )
-    samples = [Samples.model_validate(found[0]) for found in await cursor.fetchall()]
+    samples = [
+        Samples.model_validate(row_of_samples[0]) for row_of_samples in await cursor.fetchall()
+    ]
     return row, samples, await sizes_of(connection, row["id"])
 
 

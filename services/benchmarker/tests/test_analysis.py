@@ -44,7 +44,7 @@ def setup(machine: Machine = CPU, **fields) -> Setup:
 
 def results(latencies: dict[int, float], *, short=(), machine=CPU, noise=0.0, **fields) -> Results:
     """Results of a model with these ms per batch, and 100 MiB plus 10 per sample."""
-    made = setup(machine, **fields)
+    setup_of_run = setup(machine, **fields)
     request = BenchmarkRequest(model_id="a/b")
     price = PRICES.price(machine, request)
     points = {}
@@ -57,9 +57,9 @@ def results(latencies: dict[int, float], *, short=(), machine=CPU, noise=0.0, **
             memory=MemoryUse(reserved=memory) if gpu else MemoryUse(peak_rss=memory),
         )
         block = Samples(round=0, batch_size=size, wall=wall)
-        points[size] = describe_size(size, [block], facts, made, price)
+        points[size] = describe_size(size, [block], facts, setup_of_run, price)
     errors = [Shortage(batch_size=s, reason="out_of_memory", message="no") for s in short]
-    return assemble([*latencies, *short], points, errors, made, price)
+    return assemble([*latencies, *short], points, errors, setup_of_run, price)
 
 
 def request(**fields) -> BenchmarkRequest:
@@ -119,9 +119,9 @@ def test_memory_is_the_bound_if_the_next_size_ran_out_of_memory() -> None:
 
 
 def test_a_size_at_which_the_model_fails_is_a_bound_but_not_memorys() -> None:
-    found = results({1: 10.0, 2: 10.5, 4: 12.5}, short=[8])
-    errors = [error.model_copy(update={"reason": "not_measured"}) for error in found.errors]
-    analysis = analyse(found.model_copy(update={"errors": errors}), request())
+    analysed = results({1: 10.0, 2: 10.5, 4: 12.5}, short=[8])
+    errors = [error.model_copy(update={"reason": "not_measured"}) for error in analysed.errors]
+    analysis = analyse(analysed.model_copy(update={"errors": errors}), request())
     assert analysis.picks.throughput.bound_by == "the model fails at larger sizes"
     assert analysis.verified
 
@@ -146,7 +146,7 @@ def test_an_uncertain_optimum_is_not_called_verified(latencies, noise) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "regime", "word"),
+    ("fields", "regime", "expected"),
     [
         ({}, "overhead", "torch.compile"),
         ({"bytes_per_call": 1e8}, "bandwidth", "quantised"),
@@ -154,10 +154,10 @@ def test_an_uncertain_optimum_is_not_called_verified(latencies, noise) -> None:
         ({"bytes_per_call": None, "missing": {"bytesPerCall": "experts"}}, "unknown", "experts"),
     ],
 )
-def test_recommendations_follow_from_the_bottleneck(fields, regime, word) -> None:
+def test_recommendations_follow_from_the_bottleneck(fields, regime, expected) -> None:
     analysis = analyse(results(LATENCIES, **fields), request())
     assert analysis.regime == regime
-    assert word in analysis.resource_recommendations[0]
+    assert expected in analysis.resource_recommendations[0]
     assert "168 MiB" in analysis.resource_recommendations[1]  # a fifth above the 140 of size 4
 
 
@@ -196,8 +196,8 @@ def test_a_gpu_is_priced_by_its_kind_with_provenance() -> None:
         "NVIDIA RTX A6000": ("Lambda", 1.09),
     }
     for name, (provider, per_hour) in names.items():
-        found = PRICES.price(H200.model_copy(update={"name": name}), request())
-        assert (found.provider, found.per_hour) == (provider, per_hour)
+        priced = PRICES.price(H200.model_copy(update={"name": name}), request())
+        assert (priced.provider, priced.per_hour) == (provider, per_hour)
     small = H200.model_copy(update={"name": "NVIDIA A100-SXM4-40GB"})
     assert PRICES.price(small, request()) is None  # other memory, other price
     part = H200.model_copy(update={"name": "NVIDIA H200 MIG 1g.18gb"})
@@ -212,9 +212,9 @@ def test_a_gpu_is_priced_by_its_kind_with_provenance() -> None:
 
 def test_the_callers_price_precedes_the_operators_and_the_tables() -> None:
     own = cost.read_prices(cpu=2.0)
-    asked = own.price(CPU, request(price_per_hour=3.0))
-    assert asked.per_hour == 3.0
-    assert abs(date.fromisoformat(asked.as_of) - datetime.now(UTC).date()) <= timedelta(days=1)
+    requested = own.price(CPU, request(price_per_hour=3.0))
+    assert requested.per_hour == 3.0
+    assert abs(date.fromisoformat(requested.as_of) - datetime.now(UTC).date()) <= timedelta(days=1)
     assert own.price(CPU, request()).per_hour == 2.0
     table = PRICES.price(CPU, request())
     assert (table.per_hour, table.provider) == (0.0496, "Nebius")
@@ -240,14 +240,14 @@ def test_drift_and_noise_are_reported() -> None:
     )
     doubts = describe_size(1, [hot], facts, setup(), None).suspect
     assert [doubt.partition(":")[0] for doubt in doubts] == ["clocks", "throttled"]
-    for what, word in (
+    for what, expected in (
         ({"compiled": False}, "compile"),
         ({"steady": False}, "warm-up"),
         ({"throttled": ["quota"]}, "throttled: the worker's container"),
     ):
         samples = Samples(round=0, batch_size=1, wall=[10**6] * 8, **what)
-        [said] = describe_size(1, [samples], facts, setup(), None).suspect
-        assert said.startswith(word)
+        [suspicion] = describe_size(1, [samples], facts, setup(), None).suspect
+        assert suspicion.startswith(expected)
 
 
 @pytest.mark.parametrize("counted", ["operations", "bytes_per_call"])
@@ -276,8 +276,8 @@ def test_a_machine_that_slows_down_midway_is_reported() -> None:
     after = np.arange(256) >= 128
     warming = 1 - np.exp(-np.arange(256) / 60)
     for slower in (0.1 * after, 0.1 * warming, np.linspace(0, 0.1, 256), -0.1 * after):
-        found = [doubts_of(noisy(seed) * (1 + slower)) for seed in range(20)]
-        assert all("drift" in doubts for doubts in found)
+        reported = [doubts_of(noisy(seed) * (1 + slower)) for seed in range(20)]
+        assert all("drift" in doubts for doubts in reported)
 
 
 def test_a_quiet_machine_raises_no_doubt() -> None:
@@ -311,11 +311,11 @@ def test_neighbours_of_the_whole_run_are_reported() -> None:
         return conclude((brought, blocks, facts), PRICES).results.suspect
 
     assert suspects(None, 0.01, 0.15) == []
-    [said] = suspects(None, 0.01, 0.8)
-    assert "0.8 cores" in said
+    [doubt] = suspects(None, 0.01, 0.8)
+    assert "0.8 cores" in doubt
     assert suspects(0.0, 0.0, sharing=0) == []
-    [said] = suspects(0.0, 0.0, sharing=2)
-    assert "2 other processes used the GPU" in said
+    [doubt] = suspects(0.0, 0.0, sharing=2)
+    assert "2 other processes used the GPU" in doubt
 
 
 def test_a_size_without_a_figure_is_a_gap_in_every_plot() -> None:
@@ -356,18 +356,18 @@ def test_a_doubtful_run_gets_a_remedy_in_place_of_advice() -> None:
     assert analysis.regime == "unknown"
     assert "while nothing else runs" in analysis.resource_recommendations[0]
     undone = ("limits it", "bottleneck", "more throughput", "latency budget below")
-    said = " ".join([*analysis.resource_recommendations, *analysis.would_change])
-    assert not any(words in said for words in undone)
-    assert "MiB" in said  # memory is not in doubt
+    text = " ".join([*analysis.resource_recommendations, *analysis.would_change])
+    assert not any(words in text for words in undone)
+    assert "MiB" in text  # memory is not in doubt
 
 
 def test_a_noisy_mean_gets_the_iterations_that_it_needs() -> None:
     noisy_one = [1_000_000 if n % 5 else 30_000_000 for n in range(20)]
     facts = SizeFacts(batch_size=1, memory=MemoryUse(peak_rss=100.0))
     point = describe_size(1, [Samples(round=0, batch_size=1, wall=noisy_one)], facts, setup(), None)
-    found = assemble([1], {1: point}, [], setup(), None)
-    [first, *_] = analyse(found, request()).resource_recommendations
+    assembled = assemble([1], {1: point}, [], setup(), None)
+    [first, *_] = analyse(assembled, request()).resource_recommendations
     assert "`iterations`" in first
     needed = int(first.split("at least ")[1].split(" ")[0].replace(",", ""))
     assert needed > 20
-    assert analyse(found, request()).would_change == []
+    assert analyse(assembled, request()).would_change == []

@@ -29,7 +29,7 @@ async def fetched(hub: RunningHub, models, model: str) -> str:
     commit = HfApi(endpoint=hub.url).model_info(model).sha
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(models)}
     async with started(FETCH, environment) as child:
-        return (await child.ask(id=model, commit=commit))["folder"]
+        return (await child.request(id=model, commit=commit))["folder"]
 
 
 async def load(child: Child, folder: str, task: str, **fields):
@@ -49,7 +49,7 @@ async def load(child: Child, folder: str, task: str, **fields):
         "memoryShare": 0.9,
         "givesBack": False,
     }
-    return await child.ask(do="load", **question | fields)
+    return await child.request(do="load", **question | fields)
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +89,13 @@ async def test_operations_do_not_depend_on_the_attention_implementation(hub, mod
 @pytest.mark.long
 async def test_dtype_attention_and_compilation_are_as_requested(hub, models, child) -> None:
     folder = await fetched(hub, models, "lilypad/tiny-feature-extraction")
-    asked = {"dtype": "bfloat16", "attention": "eager"}
-    setup = await load(child, folder, "feature-extraction", compile=True, **asked)
-    assert asked.items() <= setup.items()
+    options = {"dtype": "bfloat16", "attention": "eager"}
+    setup = await load(child, folder, "feature-extraction", compile=True, **options)
+    assert options.items() <= setup.items()
     assert setup["operations"] > 0
     # Asserts what actually ran; the flag alone states only the request.
     assert setup["compiled"]
-    assert (await child.ask(do="block", round=0, batchSize=1, calls=1, warmup=0))["compiled"]
+    assert (await child.request(do="block", round=0, batchSize=1, calls=1, warmup=0))["compiled"]
 
 
 @pytest.mark.parametrize("task", ["image-segmentation", "audio-classification"])
@@ -104,7 +104,7 @@ async def test_images_and_sounds_are_shaped_by_the_models_processor(
 ) -> None:
     setup = await load(child, await fetched(hub, models, f"lilypad/tiny-{task}"), task)
     assert (setup["tokens"], setup["newTokens"]) == (None, None)
-    block = await child.ask(do="block", round=0, batchSize=2, calls=3, warmup=0)
+    block = await child.request(do="block", round=0, batchSize=2, calls=3, warmup=0)
     assert all(nanoseconds > 0 for nanoseconds in block["wall"])
 
 
@@ -115,7 +115,7 @@ async def test_an_encoder_is_read_once_and_its_decoder_for_every_token(hub, mode
         setup = await load(child, folder, "summarization", newTokens=tokens)
         read.append(setup["bytesPerCall"])
         assert 0 < setup["bytesPerSample"] < setup["bytesPerCall"]
-    block = await child.ask(do="block", round=0, batchSize=2, calls=3, warmup=1)
+    block = await child.request(do="block", round=0, batchSize=2, calls=3, warmup=1)
     assert [len(steps) for steps in block["steps"]] == [4] * 3
     assert block["device"] is None  # a CPU has no clock of its own
     decoder = (read[1] - read[0]) / 2
@@ -131,13 +131,13 @@ async def test_memory_grows_with_the_batch_and_each_probe_starts_clean(hub, mode
     assert importing.num_threads() == 1  # other threads would be missing in the fork
     # The libraries count as if the process had imported them itself.
     assert setup["base"] > importing.memory_info().rss / 2**20
-    large = (await child.ask(do="probe", batchSize=512))["peakRss"]
-    small = (await child.ask(do="probe", batchSize=1))["peakRss"]
+    large = (await child.request(do="probe", batchSize=512))["peakRss"]
+    small = (await child.request(do="probe", batchSize=1))["peakRss"]
     assert large - small > 512 * 128 * 64 * 4 / 2**20  # its hidden states, in MiB
     with pytest.raises(OutOfMemory):
-        await child.ask(do="probe", batchSize=4096)
+        await child.request(do="probe", batchSize=4096)
     # The process is alive, and its memory is free again.
-    again = (await child.ask(do="probe", batchSize=1))["peakRss"]
+    again = (await child.request(do="probe", batchSize=1))["peakRss"]
     assert again < 1.5 * small
 
 
@@ -186,16 +186,16 @@ async def test_a_killed_child_counts_as_out_of_memory_and_a_crashed_one_does_not
     async with started(FETCH) as child:
         os.kill(child.process.pid, signal.SIGKILL)
         with pytest.raises(OutOfMemory):
-            await child.ask(id="a", commit="b")
+            await child.request(id="a", commit="b")
     async with started(FETCH) as child:
         os.kill(child.process.pid, signal.SIGSEGV)
         with pytest.raises(Failed, match="SIGSEGV"):
-            await child.ask(id="a", commit="b")
+            await child.request(id="a", commit="b")
 
 
 async def test_each_forked_process_starts_afresh_and_its_end_is_explained(modules_path) -> None:
     async with started("forked_answers") as child:
-        first = await child.ask(leave=True)
+        first = await child.request(leave=True)
         assert await child.renew()
         assert not psutil.pid_exists(first["left"])
         for how, failure, words in (
@@ -204,26 +204,26 @@ async def test_each_forked_process_starts_afresh_and_its_end_is_explained(module
             ({"exit": 0}, Failed, "exit code 0"),
         ):
             with pytest.raises(failure, match=words):
-                await child.ask(**how)
+                await child.request(**how)
             assert await child.renew()
         # A process that ends between two questions is detected before the next one.
-        process = psutil.Process((await child.ask())["process"])
+        process = psutil.Process((await child.request())["process"])
         process.kill()
         while process.is_running():
             await asyncio.sleep(0.01)
         assert await child.renew()
-        last = await child.ask()
+        last = await child.request()
         assert last["importedBy"] == first["importedBy"] == child.process.pid
         assert last["process"] not in (first["process"], process.pid)
 
 
 async def test_forked_processes_end_with_the_process_that_forks_them(modules_path) -> None:
     async with started("forked_answers") as child:
-        process = psutil.Process((await child.ask())["process"])
+        process = psutil.Process((await child.request())["process"])
         child.process.kill()
         process.wait()
         with pytest.raises(OutOfMemory):
-            await child.ask()
+            await child.request()
         assert not await child.renew()
 
 
@@ -234,7 +234,7 @@ from benchmarker.worker.child import started
 
 async def main():
     async with started("forked_answers") as child:
-        print(os.getpid(), sorted(await child.ask()))
+        print(os.getpid(), sorted(await child.request()))
 
 asyncio.run(main())
 """
@@ -259,14 +259,14 @@ async def test_a_pickle_is_never_fetched(hub, models) -> None:
     commit = HfApi(endpoint=hub.url).model_info(model).sha
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(models)}
     async with started(FETCH, environment) as child:
-        found = HfApi(endpoint=hub.url).model_info(model, files_metadata=True).siblings
+        siblings = HfApi(endpoint=hub.url).model_info(model, files_metadata=True).siblings
         named = [
             {"path": file.rfilename, "size": file.size, "blob": file.blob_id}
-            for file in found
+            for file in siblings
             if file.rfilename in {"config.json", "pytorch_model.bin"}
         ]
         for more in ({}, {"files": named}):
-            folder = Path((await child.ask(id=model, commit=commit, **more))["folder"])
+            folder = Path((await child.request(id=model, commit=commit, **more))["folder"])
             assert (folder / "config.json").is_file()
             assert not list(folder.rglob("*.bin"))
 
@@ -283,7 +283,7 @@ async def test_only_a_commit_is_fetched_and_secrets_stay_in_the_worker(monkeypat
         assert not any("secret" in value for value in environment.values())
         assert device.items() <= environment.items()  # it has the device that this process has
         with pytest.raises(Failed, match="40 hexadecimal"):
-            await child.ask(id="lilypad/tiny", commit="main")
+            await child.request(id="lilypad/tiny", commit="main")
 
 
 async def test_a_child_dies_with_its_supervisor_even_while_it_starts(tmp_path, monkeypatch) -> None:

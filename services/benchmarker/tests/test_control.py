@@ -109,7 +109,7 @@ async def test_a_run_that_failed_before_any_measurement_does_not_count(
 
 
 @pytest.mark.parametrize(
-    ("fields", "error", "word"),
+    ("fields", "error", "expected"),
     [
         ({"model": "lilypad/no-such-model"}, InvalidModel, "no such model"),
         ({"model": "lilypad/tiny-unknown-task"}, ModelRefused, "task"),
@@ -125,13 +125,13 @@ async def test_a_run_that_failed_before_any_measurement_does_not_count(
     ],
 )
 async def test_a_run_that_no_worker_supports_is_refused_before_it_counts(
-    idle_connection, fields, error, word
+    idle_connection, fields, error, expected
 ) -> None:
     caller = Caller(idle_connection)
     for _ in range(6):  # more than the hourly limit
         with pytest.raises(error) as refused:
             await caller.start(**fields)
-        assert word in refused.value.message
+        assert expected in refused.value.message
     assert isinstance(await caller.start(), Run)
 
 
@@ -168,15 +168,15 @@ def test_options_that_no_single_machine_combines_are_refused() -> None:
         Announcement(worker="b", attentions=["sdpa"], **machine),
     ]
     for fields in ({"attention": "eager"}, {"compile": True}):
-        asked = BenchmarkRequest(model_id=MODEL, **fields)
-        assert class_for(asked, FACTS, both, set()) == "cpu"
-    asked = BenchmarkRequest(model_id=MODEL, attention="eager", compile=True)
+        run_request = BenchmarkRequest(model_id=MODEL, **fields)
+        assert class_for(run_request, FACTS, both, set()) == "cpu"
+    run_request = BenchmarkRequest(model_id=MODEL, attention="eager", compile=True)
     with pytest.raises(BenchmarkFailed, match="no single worker supports"):
-        class_for(asked, FACTS, both, set())
+        class_for(run_request, FACTS, both, set())
 
 
 @pytest.mark.parametrize(
-    ("task", "asked", "refused"),
+    ("task", "options", "refused"),
     [
         ("text-classification", {"input_tokens": 128, "new_tokens": 64}, False),
         ("text-classification", {"input_tokens": 129}, True),
@@ -186,9 +186,9 @@ def test_options_that_no_single_machine_combines_are_refused() -> None:
     ],
 )
 def test_inputs_that_the_model_cannot_read_are_refused(
-    task: str, asked: dict[str, int], *, refused: bool
+    task: str, options: dict[str, int], *, refused: bool
 ) -> None:
-    request = BenchmarkRequest(model_id=MODEL, **asked)
+    request = BenchmarkRequest(model_id=MODEL, **options)
     model = FACTS.model_copy(update={"task": task, "max_tokens": 128})
     assert class_for(request, FACTS.model_copy(update={"task": task}), [], {"cpu"}) == "cpu"
     if not refused:
@@ -258,15 +258,15 @@ async def test_only_silent_deliveries_without_progress_count_as_lost(
     run = await caller.start()
 
     async with bus.connect(idle_stack.nats.url("worker"), "worker") as connection:
-        taken = 0
+        deliveries = 0
 
         async def take() -> int:
-            nonlocal taken
-            taken += 1
-            return (await connection.call(TAKE, Take(id=run.id, worker=f"w/{taken}"))).lost
+            nonlocal deliveries
+            deliveries += 1
+            return (await connection.call(TAKE, Take(id=run.id, worker=f"w/{deliveries}"))).lost
 
         async def report(**what) -> None:
-            await connection.call(REPORT, Report(id=run.id, worker=f"w/{taken}", **what))
+            await connection.call(REPORT, Report(id=run.id, worker=f"w/{deliveries}", **what))
 
         for _ in range(7):  # like a worker that is being stopped
             assert await take() == 0
@@ -274,7 +274,7 @@ async def test_only_silent_deliveries_without_progress_count_as_lost(
         assert [await take() for _ in range(4)] == [0, 1, 2, 3]  # like killed workers
         await report(size=SizeFacts(batch_size=1))
         assert await take() == 1
-        again = await connection.call(TAKE, Take(id=run.id, worker=f"w/{taken}"))
+        again = await connection.call(TAKE, Take(id=run.id, worker=f"w/{deliveries}"))
         assert again.lost == 1  # the worker repeats its request after a lost reply
     await caller.call(CANCEL_RUN, RunName(id=run.id))
 
@@ -287,10 +287,10 @@ async def test_a_delivery_that_restarts_a_run_and_gets_no_further_counts_as_lost
     machines = [setup_of(), setup_of(dtype="bfloat16")]
     async with bus.connect(idle_stack.nats.url("worker"), "worker") as connection:
         lost = []
-        for taken in range(6):
-            worker = f"w/{taken}"
+        for attempt in range(6):
+            worker = f"w/{attempt}"
             lost.append((await connection.call(TAKE, Take(id=run.id, worker=worker))).lost)
-            what = Report(id=run.id, worker=worker, setup=machines[taken % 2])
+            what = Report(id=run.id, worker=worker, setup=machines[attempt % 2])
             await connection.call(REPORT, what)
             size = SizeFacts(batch_size=1)
             await connection.call(REPORT, Report(id=run.id, worker=worker, size=size))
@@ -333,8 +333,8 @@ async def test_a_tried_module_is_deleted_after_a_month(idle_stack, idle_connecti
         await asyncio.sleep(0.1)
     else:
         raise AssertionError("a module of 31 days ago is still there after 60 s")
-    found = await caller.call(GET_VERIFICATION, RunName(id=new))
-    assert found.verification.queue.position > 0
+    verification = await caller.call(GET_VERIFICATION, RunName(id=new))
+    assert verification.verification.queue.position > 0
     assert (await caller.call(GET_RUN, RunName(id=run.id))).state == "queued"
     await caller.call(CANCEL_VERIFICATION, RunName(id=new))
     await caller.call(CANCEL_RUN, RunName(id=run.id))
@@ -346,10 +346,10 @@ async def test_a_run_of_another_version_does_not_block_webhooks_of_others(
     newer, run = [await waiting_caller.start() for _ in range(2)]
     for canceled in (newer, run):
         await waiting_caller.call(CANCEL_RUN, RunName(id=canceled.id))
-    told: list[str] = []
+    notified: list[str] = []
 
     async def note(noted: Occurrences) -> Noted:
-        told.extend(occurrence.id for occurrence in noted.occurrences)
+        notified.extend(occurrence.id for occurrence in noted.occurrences)
         return Noted()
 
     memory = MemoryBus()
@@ -362,8 +362,8 @@ async def test_a_run_of_another_version_does_not_block_webhooks_of_others(
         await Notices(database, memory).deliver()
         async with database.connection() as connection:
             await connection.execute("update runs set error = null where id = %s", [newer.id])
-    assert f"msg_{run.id}_finished" in told
-    assert f"msg_{newer.id}_finished" not in told
+    assert f"msg_{run.id}_finished" in notified
+    assert f"msg_{newer.id}_finished" not in notified
 
 
 async def test_a_full_queue_refuses_a_run_without_counting_it(idle_connection) -> None:

@@ -62,12 +62,12 @@ def test_a_container_beyond_its_quota_is_reported_as_throttled(group) -> None:
         (group / "cpu.stat").write_text(f"usage_usec 7\nthrottled_usec {microseconds}\n")
 
     tell(1000)
-    with energy.throttling("cpu") as found:
+    with energy.throttling("cpu") as reasons:
         pass
-    assert found == set()
-    with energy.throttling("cpu") as found:
+    assert reasons == set()
+    with energy.throttling("cpu") as reasons:
         tell(60_000_000)
-    assert found == {"quota"}
+    assert reasons == {"quota"}
 
 
 def test_ceilings_are_measured_after_a_gpu_has_raised_its_clocks(monkeypatch) -> None:
@@ -90,14 +90,14 @@ def test_ceilings_are_measured_after_a_gpu_has_raised_its_clocks(monkeypatch) ->
         monkeypatch.setattr(torch, name, lambda *size, device, made=kind: made(*size))
     for sizes in (device.COPY_BYTES, device.MATRIX_ROWS):
         monkeypatch.setitem(sizes, "cuda", 64)
-    found = device.ceilings("cuda", "bfloat16")
-    assert found["compute"] == pytest.approx(2 * 64**3 / 0.001 / 1e9, rel=0.01)
+    ceilings = device.ceilings("cuda", "bfloat16")
+    assert ceilings["compute"] == pytest.approx(2 * 64**3 / 0.001 / 1e9, rel=0.01)
 
 
 def test_a_machine_with_a_gpu_also_announces_its_cpu(group, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    found = device.describe(1.0, None, "cpu")
-    assert (found["device_class"], found["name"]) == ("cpu", device.cpu_name())
+    described = device.describe(1.0, None, "cpu")
+    assert (described["device_class"], described["name"]) == ("cpu", device.cpu_name())
 
 
 def test_an_attention_is_announced_if_its_kernels_are_installed() -> None:

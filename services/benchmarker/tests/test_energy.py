@@ -49,12 +49,12 @@ def board(monkeypatch) -> SimpleNamespace:
     ],
 )
 def test_lowered_clocks_are_reported_while_the_device_works(board, reason, name) -> None:
-    with energy.throttling("cuda") as found:
+    with energy.throttling("cuda") as reasons:
         board.reasons = reason
         for _ in range(3):  # the second look saw the reason, and had finished before the third
             assert board.looks.acquire(timeout=60)
         board.reasons = pynvml.nvmlClocksEventReasonGpuIdle
-    assert found == ({name} if name else set())
+    assert reasons == ({name} if name else set())
 
 
 def test_nvml_starts_before_anything_is_timed(board, monkeypatch) -> None:
@@ -70,8 +70,8 @@ def test_timing_works_without_nvml(monkeypatch) -> None:
 
     monkeypatch.setattr(energy, "_handle", absent)
     monkeypatch.setattr(energy.torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
-    with energy.throttling("cuda") as found:
-        assert found == set()
+    with energy.throttling("cuda") as reasons:
+        assert reasons == set()
     assert energy.sharing("cuda") is None
     assert "Not Found" in energy.measure(lambda: None, 1, "cuda")["missing"]
 

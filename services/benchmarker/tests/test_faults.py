@@ -199,11 +199,11 @@ async def test_sizes_are_searched_for_when_the_caller_names_none(caller) -> None
 
 async def test_a_run_restarts_on_another_kind_of_machine(quick_stack, caller) -> None:
     """A sample must come from one machine, so the first machine's figures are discarded."""
-    heard: list[int] = []
+    received: list[int] = []
 
     async def hear(progress: BenchmarkProgress) -> None:
         if progress.id == run.id:
-            heard.append(progress.done)
+            received.append(progress.done)
 
     run = await caller.start(seed=MOVED, iterations=400)
     await caller.bus.subscribe(PROGRESSED, hear, filter=f"{caller.account}.*")
@@ -214,7 +214,7 @@ async def test_a_run_restarts_on_another_kind_of_machine(quick_stack, caller) ->
     run = await caller.finish(run)
     assert run.state == "succeeded", run.error
     assert [point.latency.samples for point in run.results.points] == [400, 400]
-    assert heard != sorted(heard)  # from 0 again
+    assert received != sorted(received)  # from 0 again
 
 
 async def test_an_unreadable_job_is_dead_lettered(caller, queue) -> None:
@@ -287,7 +287,7 @@ async def test_a_worker_announces_the_classes_of_its_machine_and_settings(
     monkeypatch, takes, classes
 ) -> None:
     class OnAGpu:
-        async def ask(self, device="cuda", **_):
+        async def request(self, device="cuda", **_):
             kind = {"cuda": "gpu", "cpu": "cpu"}[device]
             return {"name": device, "device_class": kind, "memory": 1.0, "dtypes": []}
 
@@ -296,9 +296,9 @@ async def test_a_worker_announces_the_classes_of_its_machine_and_settings(
         yield OnAGpu()
 
     monkeypatch.setattr(worker_process, "started", started)
-    found = await describe("one", WorkerSettings(nats_url="nats://none", **takes))
-    assert [me.device_class for me in found] == classes
-    assert len({me.worker for me in found}) == len(found)  # names are unique
+    announcements = await describe("one", WorkerSettings(nats_url="nats://none", **takes))
+    assert [me.device_class for me in announcements] == classes
+    assert len({me.worker for me in announcements}) == len(announcements)  # names are unique
 
 
 async def test_a_machine_runs_one_job_at_a_time_across_its_classes(
@@ -337,7 +337,7 @@ async def test_a_job_waits_for_a_machine_that_supports_it_and_survives_a_loss_by
     quick_stack, caller, queue, monkeypatch
 ) -> None:
     offered: list[str] = []
-    taken: list[str] = []
+    workers: list[str] = []
     give_back = jobs.Delivery.release
 
     async def again(delivery, seconds) -> None:
@@ -345,7 +345,7 @@ async def test_a_job_waits_for_a_machine_that_supports_it_and_survives_a_loss_by
         offered.append(delivery.id)
 
     async def deliver(_self, delivery, *_) -> None:
-        taken.append(delivery.id)
+        workers.append(delivery.id)
 
     monkeypatch.setattr(jobs.Delivery, "release", again)
     monkeypatch.setattr(Worker, "_deliver", deliver)
@@ -359,7 +359,7 @@ async def test_a_job_waits_for_a_machine_that_supports_it_and_survives_a_loss_by
         serving = asyncio.create_task(plain.serve())
         try:
             run = await caller.start(attention="eager")
-            while len(offered) < 2 and not taken:
+            while len(offered) < 2 and not workers:
                 await asyncio.sleep(0.02)
             assert offered == 2 * [run.id]
             assert (await caller.call(GET_RUN, RunName(id=run.id))).state == "queued"
@@ -372,4 +372,4 @@ async def test_a_job_waits_for_a_machine_that_supports_it_and_survives_a_loss_by
                 quick_stack.processes[f"worker-{number + 1}"].start()
         assert (await caller.finish(run)).state == "succeeded"
         serving.cancel()
-    assert not taken
+    assert not workers

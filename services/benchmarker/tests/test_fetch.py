@@ -24,17 +24,17 @@ async def failure(hub: RunningHub, folder: Path, mode: str, **fault: Any) -> str
     with hub.faults(mode, **fault):
         async with started(FETCH, environment) as child:
             with pytest.raises(Failed) as failed:
-                await child.ask(id=MODEL, commit=commit)
+                await child.request(id=MODEL, commit=commit)
     assert failed.value.reason == "hub"
     return str(failed.value)
 
 
-@pytest.mark.parametrize("asked", [{"path": "/api/"}, {"path": "/resolve/", "method": "GET"}])
-async def test_a_redirect_to_an_inner_address_is_not_followed(hub, tmp_path, asked) -> None:
+@pytest.mark.parametrize("requested", [{"path": "/api/"}, {"path": "/resolve/", "method": "GET"}])
+async def test_a_redirect_to_an_inner_address_is_not_followed(hub, tmp_path, requested) -> None:
     with socket.create_server(("127.0.0.1", 0)) as inner:
         inner.settimeout(0)
         target = f"http://127.0.0.1:{inner.getsockname()[1]}/secret"
-        message = await failure(hub, tmp_path, "redirect", to=target, **asked)
+        message = await failure(hub, tmp_path, "redirect", to=target, **requested)
         with pytest.raises(BlockingIOError):  # no connection was made
             inner.accept()
     assert message == "the model could not be fetched: the Hub redirects to another host"
@@ -60,17 +60,17 @@ async def test_a_model_made_private_since_is_not_read_with_the_operators_token(
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
     async with started(FETCH, {**environment, "HF_TOKEN": MEMBER_TOKEN}) as child:
         # Nor from the cache: the operator had listed the model, and has removed it again.
-        assert (await child.ask(id=model, commit=commit))["folder"]
+        assert (await child.request(id=model, commit=commit))["folder"]
         with pytest.raises(Failed, match="private or gated meanwhile"):
-            await child.ask(id=model, commit=commit, open=True)
+            await child.request(id=model, commit=commit, open=True)
 
 
 class Files:
     """A few files of a model, as a manifest names them."""
 
     def __init__(self, hub: RunningHub, model: str, *paths: str) -> None:
-        found = HfApi(endpoint=hub.url).model_info(model, files_metadata=True)
-        self.id, self.commit = model, found.sha
+        info = HfApi(endpoint=hub.url).model_info(model, files_metadata=True)
+        self.id, self.commit = model, info.sha
         self.files = [
             {
                 "path": sibling.rfilename,
@@ -78,7 +78,7 @@ class Files:
                 "sha256": sibling.lfs.sha256 if sibling.lfs else None,
                 "blob": None if sibling.lfs else sibling.blob_id,
             }
-            for sibling in found.siblings
+            for sibling in info.siblings
             if sibling.rfilename in paths
         ]
         self.size = sum(file["size"] for file in self.files)
@@ -92,14 +92,14 @@ async def test_the_files_of_the_manifest_are_fetched_and_no_others(hub, tmp_path
     named = Files(hub, MODEL, "config.json", "model.safetensors")
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
     async with started(FETCH, environment) as child:
-        folder = Path((await child.ask(**named.question))["folder"])
+        folder = Path((await child.request(**named.question))["folder"])
         assert {path.name for path in folder.rglob("*")} == {"config.json", "model.safetensors"}
         for name in ("config.json", "model.safetensors"):  # one named by git, one by SHA-256
             content = (folder / name).read_bytes()
             (folder / name).resolve().write_bytes(content[:-1] + b"?")
             with pytest.raises(Failed, match=f"{name} differs from its digest"):
-                await child.ask(**named.question)
-            await child.ask(**named.question)
+                await child.request(**named.question)
+            await child.request(**named.question)
             assert (folder / name).read_bytes() == content
 
 
@@ -112,7 +112,7 @@ async def test_the_least_recently_used_model_that_is_not_in_use_makes_room(hub, 
 
         async def fetch(model: Files, room: int) -> Path:
             with disk.in_use(cache, model.id, model.commit):
-                answer = await child.ask(**model.question, budget=room)
+                answer = await child.request(**model.question, budget=room)
             return Path(answer["folder"])
 
         plenty = 3 * sum(model.size for model in models)

@@ -87,8 +87,8 @@ async def test_a_run_belongs_to_its_account_alone(measured, new_caller) -> None:
     with pytest.raises(NotFound) as of_nobody:
         await stranger.call(GET_RUN, RunName(id="bench_" + "0" * 24))
     assert of_another.value.to_wire() == of_nobody.value.to_wire()
-    asked = ProfileRequest(model_id=run.model_id, commit=run.commit)
-    assert (await stranger.call(PROFILE, asked)).run_id is None
+    profile_request = ProfileRequest(model_id=run.model_id, commit=run.commit)
+    assert (await stranger.call(PROFILE, profile_request)).run_id is None
 
 
 async def test_the_generator_reads_a_models_measured_profile(caller, measured) -> None:

@@ -49,8 +49,8 @@ async def test_a_module_sees_no_variable_of_the_worker(tmp_path, monkeypatch, ki
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    found = await attempt(tmp_path, "answer(dict(os.environ))", sandbox=kind)
-    [known] = found["result"]["outputs"]
+    verdict = await attempt(tmp_path, "answer(dict(os.environ))", sandbox=kind)
+    [known] = verdict["result"]["outputs"]
     assert known["CUDA_VISIBLE_DEVICES"] == "1"
     assert set(known) >= {"MODEL_DIR", "OUTPUT_DIR", "REQUEST_B64", "HF_HUB_OFFLINE"}
     assert "a-secret" not in known.values()
@@ -64,8 +64,8 @@ async def test_a_module_reads_no_other_processs_environment(tmp_path, process_wi
         "    except OSError:\n        pass\n"
         f"answer('a-secret' in ''.join(found), Path('/proc/{process_with_secrets.pid}').exists())"
     )
-    found = await attempt(tmp_path, script)
-    assert found["result"]["outputs"] == [False, False]
+    verdict = await attempt(tmp_path, script)
+    assert verdict["result"]["outputs"] == [False, False]
 
 
 def test_a_worker_closes_its_environment_to_its_own_user() -> None:
@@ -99,8 +99,8 @@ def test_a_worker_closes_its_environment_to_its_own_user() -> None:
 async def test_a_module_writes_neither_packages_nor_its_model(tmp_path) -> None:
     paths = [Path(sandbox.__file__), Path(json.__file__), tmp_path / "model" / "new", "/usr/new"]
     script = TRIED + f"answer(*[tried(open, path, 'ab') for path in {list(map(str, paths))}])"
-    found = await attempt(tmp_path, script)
-    outputs = found["result"]["outputs"]
+    verdict = await attempt(tmp_path, script)
+    outputs = verdict["result"]["outputs"]
     assert set(outputs) <= {"Read-only file system", "Permission denied"}, outputs
 
 
@@ -108,8 +108,8 @@ async def test_a_module_sees_no_file_outside_its_folders(tmp_path) -> None:
     (tmp_path / "secret").write_text("a-secret")
     paths = ["/etc/shadow", "/etc/hostname", "/var", "/home", str(tmp_path / "secret")]
     script = f"answer(*[os.path.exists(path) for path in {paths}])"
-    found = await attempt(tmp_path, script)
-    assert found["result"]["outputs"] == [False] * len(paths)
+    verdict = await attempt(tmp_path, script)
+    assert verdict["result"]["outputs"] == [False] * len(paths)
 
 
 @BOTH
@@ -124,8 +124,8 @@ async def test_a_module_joins_and_makes_no_namespace(tmp_path, kind) -> None:
         "traced = refused(libc.ptrace, 16, os.getppid(), 0, 0)\n"
         "answer(joined, made, traced)"
     )
-    found = await attempt(tmp_path, script, sandbox=kind)
-    assert found["result"]["outputs"] == ["Permission denied"] * 3
+    verdict = await attempt(tmp_path, script, sandbox=kind)
+    assert verdict["result"]["outputs"] == ["Permission denied"] * 3
 
 
 @BOTH
@@ -142,9 +142,9 @@ async def test_a_module_reaches_no_network(tmp_path, kind) -> None:
         "answer([metadata, local, *[tried(socket.socket, f) for f in families]],\n"
         "    [ring, child.returncode, pair])"
     )
-    found = await attempt(tmp_path, script, sandbox=kind)
-    refusals, others = found["result"]["outputs"]
-    assert set(refusals) <= {"Permission denied", "Network is unreachable"}, found
+    verdict = await attempt(tmp_path, script, sandbox=kind)
+    refusals, others = verdict["result"]["outputs"]
+    assert set(refusals) <= {"Permission denied", "Network is unreachable"}, verdict
     if seal.available():
         assert others == [-1, 1, True]
 
@@ -164,11 +164,11 @@ async def test_a_measured_model_reaches_no_network_either(tmp_path, monkeypatch)
     tmp_path.chmod(0o755)
     with socket.create_server(("127.0.0.1", 0)) as server:
         async with started("curious") as child:
-            assert (await child.ask(to=server.getsockname()))["refused"] is None
+            assert (await child.request(to=server.getsockname()))["refused"] is None
         for kind in (SANDBOX, WEAK):
             with confined(kind, str(tmp_path)) as confinement:
                 async with started("curious", None, confinement) as child:
-                    answer = await child.ask(to=server.getsockname())
+                    answer = await child.request(to=server.getsockname())
                 assert answer["refused"] in {"Permission denied", "Connection refused",
                                              "Network is unreachable"}  # fmt: skip
 
@@ -185,8 +185,8 @@ async def test_a_fork_bomb_ends_at_the_limit_of_processes(tmp_path) -> None:
         "except BlockingIOError:\n    pass\n"
         "answer(len(children))"
     )
-    found = await attempt(tmp_path, script)
-    [count] = found["result"]["outputs"]
+    verdict = await attempt(tmp_path, script)
+    [count] = verdict["result"]["outputs"]
     assert 0 < count < seal.MAX_PROCESSES
 
 
@@ -201,8 +201,8 @@ async def test_a_module_fills_its_own_scratch_folder_only(tmp_path, monkeypatch)
         "Path('large0').unlink()\n"
         "answer(written, words)"
     )
-    found = await attempt(tmp_path, script)
-    written, words = found["result"]["outputs"]
+    verdict = await attempt(tmp_path, script)
+    written, words = verdict["result"]["outputs"]
     assert written < 64
     assert words == "No space left on device"
 
@@ -210,8 +210,8 @@ async def test_a_module_fills_its_own_scratch_folder_only(tmp_path, monkeypatch)
 async def test_a_process_in_a_session_of_its_own_does_not_outlive_its_trial(tmp_path) -> None:
     mark = f"outliving-{os.getpid()}"
     script = outliving(mark)
-    found = await attempt(tmp_path, script)
-    assert found["verdict"] == "passed", found
+    verdict = await attempt(tmp_path, script)
+    assert verdict["verdict"] == "passed", verdict
     await until_gone(mark)
 
 
@@ -253,11 +253,11 @@ async def until_gone(mark: str) -> None:
 
 
 async def test_a_result_beyond_its_bound_is_not_read(tmp_path) -> None:
-    found = await attempt(
+    verdict = await attempt(
         tmp_path, "answer('x' * (70 * 2**20))", resources={"memoryMiB": 1024, "timeout": 1800}
     )
-    assert found["verdict"] == "failed"
-    assert found["result"] is None
+    assert verdict["verdict"] == "failed"
+    assert verdict["result"] is None
 
 
 def test_a_worker_that_requires_isolation_exits_if_it_is_incomplete(monkeypatch) -> None:
@@ -271,6 +271,6 @@ def test_a_worker_that_requires_isolation_exits_if_it_is_incomplete(monkeypatch)
 
 def test_a_worker_without_bubblewrap_names_the_missing_isolation(monkeypatch) -> None:
     monkeypatch.setattr(sandbox, "_find_bubblewrap", lambda: None)
-    found = sandbox.detect()
-    assert found.bubblewrap == ()
-    assert set(found.missing) >= {"user", "files", "processes"}
+    detected = sandbox.detect()
+    assert detected.bubblewrap == ()
+    assert set(detected.missing) >= {"user", "files", "processes"}

@@ -41,14 +41,14 @@ def job(monkeypatch, tmp_path):
         async def noted(module, environment, confinement=None):
             done.sandboxes += 1 if confinement else 0
             async with started(module, environment, confinement) as child:
-                ask = child.ask
+                send = child.request
 
                 async def note(**question):
                     if question.get("do") == "load":
                         done.loads.append(question)
-                    return await ask(**question)
+                    return await send(**question)
 
-                child.ask = note
+                child.request = note
                 yield child
 
         async def hear(report: Report) -> Standing:
@@ -58,11 +58,11 @@ def job(monkeypatch, tmp_path):
         monkeypatch.setattr(session, "started", noted)
         bus = MemoryBus()
         bus.answer(REPORT, hear)
-        asked = {"batch_sizes": [1, 8], "iterations": 2, "warmup": 0, **fields}
+        request = {"batch_sizes": [1, 8], "iterations": 2, "warmup": 0, **fields}
         work = Measurement(
             id="bench_0",
             model=ModelAt(id="a/b", commit="0" * 40, task="none", library="transformers"),
-            request=BenchmarkRequest(model_id="a/b", **asked),
+            request=BenchmarkRequest(model_id="a/b", **request),
         )
         settings = WorkerSettings(nats_url="nats://none", hf_home=tmp_path)
         await Session(
@@ -80,20 +80,20 @@ def job(monkeypatch, tmp_path):
 async def test_a_cpus_memory_is_measured_in_a_process_that_returns_freed_memory(job) -> None:
     done = await job()
     assert done.sandboxes == 1
-    assert [asked["givesBack"] for asked in done.loads] == [True, False]
+    assert [question["givesBack"] for question in done.loads] == [True, False]
     assert [report.size.batch_size for report in done.reports if report.size][:4] == [1, 2, 4, 8]
 
 
 async def test_a_model_is_loaded_once_on_a_gpu(job) -> None:
     done = await job(device="cuda")
     assert done.sandboxes == 1
-    assert [asked["givesBack"] for asked in done.loads] == [False]
+    assert [question["givesBack"] for question in done.loads] == [False]
 
 
 async def test_a_model_is_loaded_with_the_options_of_the_request(job) -> None:
     options = {"dtype": "bfloat16", "attention": "eager", "compile": True}
     done = await job(**options)
-    assert all(options.items() <= asked.items() for asked in done.loads)
+    assert all(options.items() <= question.items() for question in done.loads)
 
 
 async def test_figures_of_another_kind_of_machine_are_measured_again(job) -> None:
@@ -109,7 +109,7 @@ async def test_figures_of_another_kind_of_machine_are_measured_again(job) -> Non
     second = await job(ticket=before)
     assert second.reports == first.reports
     # The first process finds that earlier figures do not count; memory gets a process of its own.
-    assert [asked["givesBack"] for asked in second.loads] == [False, True, False]
+    assert [question["givesBack"] for question in second.loads] == [False, True, False]
 
 
 async def test_a_search_continues_with_the_sizes_already_timed(job) -> None:

@@ -37,13 +37,15 @@ def test_constant_times_have_an_interval_of_zero_width() -> None:
     st.floats(1e-3, 1e3),
 )
 def test_intervals_contain_their_figure_and_scale_with_the_unit(values, scale) -> None:
-    one = describe(values)
-    assert one.mean_interval.low <= one.mean <= one.mean_interval.high
-    assert one.median_interval.low <= one.median <= one.median_interval.high
-    assert 1 <= one.effective_samples <= len(values)
+    described = describe(values)
+    assert described.mean_interval.low <= described.mean <= described.mean_interval.high
+    assert described.median_interval.low <= described.median <= described.median_interval.high
+    assert 1 <= described.effective_samples <= len(values)
     other = describe([value * scale for value in values])
-    assert other.mean == pytest.approx(one.mean * scale, rel=1e-9)
-    assert other.median_interval.high == pytest.approx(one.median_interval.high * scale, rel=1e-6)
+    assert other.mean == pytest.approx(described.mean * scale, rel=1e-9)
+    assert other.median_interval.high == pytest.approx(
+        described.median_interval.high * scale, rel=1e-6
+    )
 
 
 def autoregressive(rng, rho: float, count: int) -> np.ndarray:
@@ -58,8 +60,8 @@ def autoregressive(rng, rho: float, count: int) -> np.ndarray:
 @pytest.mark.parametrize("rho", [0.0, 0.25, 0.5])
 def test_autocorrelation_is_found_and_widens_the_interval(rho) -> None:
     rng = np.random.default_rng(7)
-    found = [autocorrelation(autoregressive(rng, rho, 130)) for _ in range(200)]
-    assert np.mean(found) == pytest.approx(rho, abs=0.03)
+    estimates = [autocorrelation(autoregressive(rng, rho, 130)) for _ in range(200)]
+    assert np.mean(estimates) == pytest.approx(rho, abs=0.03)
     long = autoregressive(rng, rho, 20_000)
     assert statistical_inefficiency(long) == pytest.approx((1 + rho) / (1 - rho), rel=0.1)
 

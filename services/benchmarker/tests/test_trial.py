@@ -20,25 +20,25 @@ async def test_a_verdict_contains_the_sample_and_the_modules_answer_to_it(tmp_pa
         "import base64\n"
         "answer(json.loads(base64.b64decode(os.environ['REQUEST_B64']))['inputs'][0].upper())"
     )
-    found = await attempt(tmp_path, script)
-    assert (found["verdict"], found["exitCode"]) == ("passed", 0), found
-    [text] = found["sample"]["inputs"]
-    assert found["result"]["outputs"] == [text.upper()]
-    assert found["limits"]["memory"] == 256
-    assert 0 < found["peakMemory"] < 256
+    verdict = await attempt(tmp_path, script)
+    assert (verdict["verdict"], verdict["exitCode"]) == ("passed", 0), verdict
+    [text] = verdict["sample"]["inputs"]
+    assert verdict["result"]["outputs"] == [text.upper()]
+    assert verdict["limits"]["memory"] == 256
+    assert 0 < verdict["peakMemory"] < 256
 
 
 async def test_a_module_imports_only_the_packages_that_it_pins(tmp_path: Path) -> None:
     names = ("yaml", "numpy", "torchvision", "benchmarker")
     script = f"from importlib.util import find_spec\nanswer(*map(bool, map(find_spec, {names})))"
     pins = "".join(f"{name}=={version(name)}\n" for name in ("PyYAML", "numpy"))
-    found = await attempt(tmp_path, script, requirements=pins)
-    assert found["result"]["outputs"] == [True, True, False, False]
+    verdict = await attempt(tmp_path, script, requirements=pins)
+    assert verdict["result"]["outputs"] == [True, True, False, False]
     # A package that this environment must not contain comes from a folder beside it, if pinned.
     [beside] = distributions(name="torchvision", path=[str(BESIDE)])
     pins = f"torchvision=={beside.version}\n"
-    found = await attempt(tmp_path, script, requirements=pins)
-    assert found["result"]["outputs"] == [False, False, True, False]
+    verdict = await attempt(tmp_path, script, requirements=pins)
+    assert verdict["result"]["outputs"] == [False, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ async def test_a_module_imports_only_the_packages_that_it_pins(tmp_path: Path) -
 async def test_a_module_that_does_not_work_fails_with_the_reason(
     tmp_path: Path, script: str, words: str
 ) -> None:
-    found = await attempt(tmp_path, script)
-    assert found["verdict"] == "failed"
-    assert words in found["message"], found
+    verdict = await attempt(tmp_path, script)
+    assert verdict["verdict"] == "failed"
+    assert words in verdict["message"], verdict
 
 
 async def test_mapped_files_do_not_count_as_a_modules_memory(tmp_path: Path) -> None:
@@ -79,19 +79,19 @@ async def test_mapped_files_do_not_count_as_a_modules_memory(tmp_path: Path) -> 
         "time.sleep(0.5)\n"
         "answer(touched)"
     )
-    found = await attempt(tmp_path, script)
-    assert found["verdict"] == "passed", found
-    assert 0 < found["peakMemory"] < 50
+    verdict = await attempt(tmp_path, script)
+    assert verdict["verdict"] == "passed", verdict
+    assert 0 < verdict["peakMemory"] < 50
 
 
 async def test_a_module_that_exceeds_its_time_is_killed(tmp_path: Path) -> None:
-    found = await attempt(tmp_path, "import time; time.sleep(600)", seconds=0.5)
-    assert found["verdict"] == "failed"
-    assert "not finish within 0.5 s" in found["message"]
+    verdict = await attempt(tmp_path, "import time; time.sleep(600)", seconds=0.5)
+    assert verdict["verdict"] == "failed"
+    assert "not finish within 0.5 s" in verdict["message"]
 
 
 async def test_canceling_a_trial_kills_its_module(tmp_path: Path) -> None:
-    asked = asyncio.create_task(attempt(tmp_path, "import time; time.sleep(600)"))
+    trial_task = asyncio.create_task(attempt(tmp_path, "import time; time.sleep(600)"))
     module = None
     async with asyncio.timeout(60):
         while module is None:
@@ -99,25 +99,25 @@ async def test_canceling_a_trial_kills_its_module(tmp_path: Path) -> None:
             children = psutil.Process().children(recursive=True)
             with contextlib.suppress(psutil.NoSuchProcess):
                 module = next((p for p in children if "run_inference.py" in p.cmdline()), None)
-        asked.cancel()
-        await asyncio.wait([asked])
+        trial_task.cancel()
+        await asyncio.wait([trial_task])
         while module.is_running() and module.status() != psutil.STATUS_ZOMBIE:
             await asyncio.sleep(0.05)
 
 
 async def test_a_module_is_not_run_if_the_worker_lacks_its_packages(tmp_path: Path) -> None:
-    found = await attempt(tmp_path, "answer(1)", requirements="no-such-package==1.0\n")
-    assert found["verdict"] == "not_run"
-    assert "no-such-package" in found["message"]
-    found = await attempt(tmp_path, "answer(1)", requirements="PyYAML==0.1\n")
-    assert list(found["packages"]) == ["PyYAML"]
-    found = request_for({**MANIFEST, "inputs": [{"name": "text"}]})
-    assert found["parameters"] == {}
+    verdict = await attempt(tmp_path, "answer(1)", requirements="no-such-package==1.0\n")
+    assert verdict["verdict"] == "not_run"
+    assert "no-such-package" in verdict["message"]
+    verdict = await attempt(tmp_path, "answer(1)", requirements="PyYAML==0.1\n")
+    assert list(verdict["packages"]) == ["PyYAML"]
+    verdict = request_for({**MANIFEST, "inputs": [{"name": "text"}]})
+    assert verdict["parameters"] == {}
 
 
 async def test_an_unknown_kind_of_input_is_named_in_the_verdict(tmp_path: Path) -> None:
-    found = await attempt(tmp_path, "answer(1)", inputs=[{"name": "smell"}])
-    assert (found["verdict"], "smell" in found["message"]) == ("not_run", True)
+    verdict = await attempt(tmp_path, "answer(1)", inputs=[{"name": "smell"}])
+    assert (verdict["verdict"], "smell" in verdict["message"]) == ("not_run", True)
 
 
 def test_a_long_answer_is_shortened_and_states_its_length() -> None:

@@ -84,15 +84,15 @@ async def test_accounts_take_turns_however_many_runs_each_has_waiting(idle_conne
     many, few = Caller(idle_connection), Caller(idle_connection)
     flood = [await many.start() for _ in range(5)]
     quote = await few.call(QUOTE, QuoteRequest(model_id=MODEL))
-    one = await few.start()
-    assert (quote.queue.position, quote.last) == (one.queue.position, None)
+    single = await few.start()
+    assert (quote.queue.position, quote.last) == (single.queue.position, None)
     second = await many.call(GET_RUN, RunName(id=flood[1].id))
     last = await many.call(GET_RUN, RunName(id=flood[-1].id))
-    one = await few.call(GET_RUN, RunName(id=one.id))
+    single = await few.call(GET_RUN, RunName(id=single.id))
     # Two messages of each class are queued in advance; the others follow by turns.
-    assert one.queue.position < last.queue.position
-    assert one.queue.position <= second.queue.position + 1
-    for caller, run in ((few, one), *((many, run) for run in flood)):
+    assert single.queue.position < last.queue.position
+    assert single.queue.position <= second.queue.position + 1
+    for caller, run in ((few, single), *((many, run) for run in flood)):
         await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 

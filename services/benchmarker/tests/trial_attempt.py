@@ -45,4 +45,4 @@ async def attempt(
     model.mkdir(exist_ok=True)
     with confined(sandbox, str(model)) as confinement:
         async with started(TRY, None, confinement) as child:
-            return await child.ask(files=files, model=str(model), seconds=seconds)
+            return await child.request(files=files, model=str(model), seconds=seconds)

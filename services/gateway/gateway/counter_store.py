@@ -103,9 +103,9 @@ class CounterStore:
             log.warning("requests not uncounted", subject=subject)
 
     def _ask(self, subject: str, headers: dict[str, str] | None = None) -> Asked:
-        """Like `bus.ask`, but raise Unavailable only when awaited."""
+        """Like `bus.send_request`, but raise Unavailable only when awaited."""
         try:
-            return self.bus.ask(subject, b"", COUNT_TIMEOUT_S, headers)
+            return self.bus.send_request(subject, b"", COUNT_TIMEOUT_S, headers)
         except Unavailable as error:
             failed: Asked = asyncio.get_running_loop().create_future()
             failed.set_exception(error)

@@ -136,16 +136,16 @@ async def test_harmless_work_of_an_account_far_below_its_limit_does_not_wait_for
     monkeypatch.setattr(limits, "replicas", 2)
     monkeypatch.setitem(limits.policies, "api", Policy("api", limit))
     account, key = await desk.key()
-    counted, ask = asyncio.Event(), limits.counters.store.bus.ask
+    counted, send = asyncio.Event(), limits.counters.store.bus.send_request
 
     def hold(subject: str, *arguments: Any) -> Any:
         async def later() -> Any:
             await counted.wait()
-            return await ask(subject, *arguments)
+            return await send(subject, *arguments)
 
         return asyncio.ensure_future(later())
 
-    monkeypatch.setattr(limits.counters.store.bus, "ask", hold)
+    monkeypatch.setattr(limits.counters.store.bus, "send_request", hold)
     asked = asyncio.create_task(post(desk, "/v1/api/harmless", key))
     while not (desk.calls or limits.counters.used(account, limits.policies["api"])):
         await asyncio.sleep(0.01)

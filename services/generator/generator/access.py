@@ -63,14 +63,14 @@ class Access:
         if token is None:
             return None
         key = hashlib.sha256(f"{account} {token}".encode()).digest()
-        found = self._own.use(key)
-        if found is None:
+        snapshots = self._own.use(key)
+        if snapshots is None:
             hub = self.public.hub.with_token(token)
-            found = Snapshots(
+            snapshots = Snapshots(
                 hub, clock=self.public.clock, open_models=None, max_size=MAX_OWN_SNAPSHOTS
             )
-            self._own.keep(key, found)
-        return found
+            self._own.keep(key, snapshots)
+        return snapshots
 
 
 async def identify(hub: Hub, check: HubTokenCheck) -> HubIdentity:
@@ -81,15 +81,15 @@ async def identify(hub: Hub, check: HubTokenCheck) -> HubIdentity:
         HubUnavailable: the Hub cannot be asked.
     """
     try:
-        found = await within(CHECK_TIMEOUT_S, hub.with_token(check.token).whoami())
+        owner = await within(CHECK_TIMEOUT_S, hub.with_token(check.token).whoami())
     except (ModelRefused, ModelNotFound):
         fault = "is not accepted by the Hub; create one there under Settings, Access Tokens"
         fields = [{"path": "token", "message": fault}]
         raise InvalidRequest(f"token: {fault}", fields=fields) from None
-    auth = found.get("auth")
+    auth = owner.get("auth")
     token = auth.get("accessToken") if isinstance(auth, dict) else None
     role = token.get("role") if isinstance(token, dict) else None
-    return HubIdentity(user=str(found.get("name"))[:100], role=str(role or "unknown")[:40])
+    return HubIdentity(user=str(owner.get("name"))[:100], role=str(role or "unknown")[:40])
 
 
 def _may_be_closed(error: ServiceError) -> bool:

@@ -48,7 +48,7 @@ async def find(hub: Hub, description: Description) -> tuple[int, Description] | 
 
 
 def _read(answer: dict[str, Any]) -> list[PullRequest]:
-    found = []
+    requests = []
     entries = answer.get("discussions")
     for entry in entries if isinstance(entries, list) else []:
         try:
@@ -56,8 +56,8 @@ def _read(answer: dict[str, Any]) -> list[PullRequest]:
         except ValidationError:
             continue
         if request.converts:
-            found.append(request)
-    return sorted(found, key=lambda request: -request.num)[:MAX_REQUESTS]
+            requests.append(request)
+    return sorted(requests, key=lambda request: -request.num)[:MAX_REQUESTS]
 
 
 def _digests(description: Description) -> set[tuple[str, str]]:

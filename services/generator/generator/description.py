@@ -63,8 +63,8 @@ def _relations(tags: Any) -> list[str]:
     """Return the tags that name the base model and how this one was derived from it."""
     if not isinstance(tags, list):
         return []
-    found = [tag for tag in tags[:MAX_TAGS] if isinstance(tag, str) and len(tag) < 256]
-    relations = [tag for tag in found if tag in RELATIONS or tag.startswith("base_model:")]
+    related = [tag for tag in tags[:MAX_TAGS] if isinstance(tag, str) and len(tag) < 256]
+    relations = [tag for tag in related if tag in RELATIONS or tag.startswith("base_model:")]
     return relations[:MAX_RELATIONS]
 
 

@@ -41,8 +41,8 @@ def choose(*, gpu: bool, compiled: bool) -> str:
 
 def pin(image: str, digests: Mapping[str, str] | None) -> str:
     """Return the image as a Dockerfile names it, with its digest if that is known."""
-    found = (digests or {}).get(image)
-    return f"{image}@{found}" if found else image
+    known = (digests or {}).get(image)
+    return f"{image}@{known}" if known else image
 
 
 def read(path: Path | None) -> dict[str, str]:
@@ -72,10 +72,10 @@ def digest(client: httpx2.Client, image: str) -> str:
         token = _token(client, answer.headers.get("www-authenticate", ""))
         answer = client.head(path, headers={"accept": KINDS, "authorization": f"Bearer {token}"})
     answer.raise_for_status()
-    found: str = answer.headers.get("docker-content-digest", "")
-    if not DIGEST.fullmatch(found):
+    value: str = answer.headers.get("docker-content-digest", "")
+    if not DIGEST.fullmatch(value):
         raise ValueError(f"the registry names no digest of {image}")
-    return found
+    return value
 
 
 def _token(client: httpx2.Client, challenge: str) -> str:

@@ -112,10 +112,10 @@ def _modules(index: Any) -> Layout:
         if not MODULE.fullmatch(str(module.get("type"))):
             raise _custom("modules.json")
     # The root is always read: it has the configuration of the whole model.
-    named = {_folder(one): str(one["type"]).rpartition(".")[2] for one in index}
+    named = {_folder(entry): str(entry["type"]).rpartition(".")[2] for entry in index}
     first = _folder(index[0]) if index else ""
     folders = (first, *sorted({*named, ""} - {first}))
-    parts = {part for one in index for part in str(one["type"]).split(".")}
+    parts = {part for entry in index for part in str(entry["type"]).split(".")}
     encoder = next((name for part, name in ENCODERS.items() if part in parts), None)
     return Layout("sentence-transformers", folders, classes={first: "", **named}, encoder=encoder)
 

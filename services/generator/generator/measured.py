@@ -83,17 +83,17 @@ def apply(
     peak = rounded_up((profile.base_memory + each * batch) * HEADROOM)
     measured = _provenance(profile)
     if needs.gpu:
-        found = replace(needs, vram=peak + CUDA_CONTEXT, vram_source="measured")
+        measured_needs = replace(needs, vram=peak + CUDA_CONTEXT, vram_source="measured")
         checks = []
     else:
         source = needs.vram_source if options.gpu is False else "measured"
         memory = peak if options.memory is None else to_mib(options.memory)
-        found = replace(needs, memory=memory, vram_source=source)
+        measured_needs = replace(needs, memory=memory, vram_source=source)
         if options.memory is None:
-            found = replace(found, memory_source="measured")
+            measured_needs = replace(measured_needs, memory_source="measured")
         checks = [enough(memory, peak)]
     message = f"memory and batch size follow from run {measured.run} on {measured.machine}"
-    return replace(found, batch_size=batch, measured=measured), [*checks, _says(message)]
+    return replace(measured_needs, batch_size=batch, measured=measured), [*checks, _says(message)]
 
 
 def _stretch(needs: Resources, profile: Profile) -> float:

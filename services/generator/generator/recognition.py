@@ -87,9 +87,9 @@ def _original(snapshot: Snapshot) -> str | None:
 def library_of(snapshot: Snapshot, task: str) -> str:
     """Return the library that loads the model, by its layout or else by the Hub's name for it."""
     rows = rows_of(task)
-    found = _library(snapshot, task)
-    if found in rows:
-        return str(found)
+    library = _library(snapshot, task)
+    if library in rows:
+        return str(library)
     named = snapshot.description.library_name
     shown = f"the model is for {named}" if named in FOREIGN else "the model is for another library"
     raise refuse(

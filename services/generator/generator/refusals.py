@@ -239,11 +239,11 @@ def check_encoder(snapshot: Snapshot, task: Task) -> None:
     laid_out = snapshot.layout
     if laid_out.library is None:  # without modules.json each class builds its own modules
         return
-    made = laid_out.encoder or "SentenceTransformer"
+    encoder = laid_out.encoder or "SentenceTransformer"
     expected = "SentenceTransformer" if task.classes == ("CrossEncoder",) else task.classes[0]
-    if made != expected:
+    if encoder != expected:
         raise refuse(
-            f"the model's modules.json is that of a {made}, and {task.tag} modules run a "
+            f"the model's modules.json is that of a {encoder}, and {task.tag} modules run a "
             f"{task.classes[0]}",
             "architecture",
             "a model of that class, or a card with the task that the model is for",
@@ -361,12 +361,12 @@ def check_conversion(snapshot: Snapshot) -> list[Check]:
 
 def check_scan(snapshot: Snapshot) -> Check:
     """Report the verdict of the Hub's scanners: information only, since they can be deceived."""
-    found = snapshot.description.unsafe_files
-    if found:
+    unsafe = snapshot.description.unsafe_files
+    if unsafe:
         return Check(
             name="scan",
             outcome="warning",
-            message=f"the Hub's scanners report {found} unsafe files; "
+            message=f"the Hub's scanners report {unsafe} unsafe files; "
             "the module uses none but those that its module.yaml lists",
         )
     return Check(name="scan", outcome="passed", message="the Hub's scanners report nothing")

@@ -75,8 +75,8 @@ def quote(value: str) -> str:
 
 def needed(task: Task) -> str | None:
     """Describe the example file that the README's commands read; None if they need none."""
-    found = INPUTS[task.takes]
-    return f"`{found.example}`, {found.file}" if found.file else None
+    kind = INPUTS[task.takes]
+    return f"`{kind.example}`, {kind.file}" if kind.file else None
 
 
 def image(module: Manifest) -> str:

@@ -137,20 +137,20 @@ def estimate(
         )
         return _size(weighed, working, gpu=gpu)
 
-    def too_large(found: Size) -> int:
-        return max(found.vram - max_vram, found.memory - max_host_memory, 0)
+    def too_large(candidate: Size) -> int:
+        return max(candidate.vram - max_vram, candidate.memory - max_host_memory, 0)
 
     constraints: dict[str, Any] = {
         "gpu": gpu,
         "width": 4 if dtype == "float32" else 2,
         "eager": level == "none",
     }
-    found = size(batch, **constraints)
-    while options.batch_size is None and batch > 1 and too_large(found):
+    sized = size(batch, **constraints)
+    while options.batch_size is None and batch > 1 and too_large(sized):
         batch //= 2
-        found = size(batch, **constraints)
-    checks = [_explain(found)]
-    if over := too_large(found):
+        sized = size(batch, **constraints)
+    checks = [_explain(sized)]
+    if over := too_large(sized):
         card = size(1, gpu=True, width=2, eager=False)
         # Without a GPU the model may still fit a machine's memory.
         possible = not too_large(card) or (
@@ -158,8 +158,8 @@ def estimate(
         )
         if not possible and "too-large" not in accept:
             raise _too_large(card.vram, max_vram)
-        checks.append(_over(found, over))
-    vram, needed = found.vram, found.memory
+        checks.append(_over(sized, over))
+    vram, needed = sized.vram, sized.memory
     memory = needed if options.memory is None else to_mib(options.memory)
     disk = STACK + weights.bytes
     resources = Resources(
@@ -200,17 +200,17 @@ def _weigh(weights: Weights, width: int) -> int:
 
 def _explain(size: Size) -> Check:
     """List the parts of the estimate, so that a person can follow it."""
-    found = size.working
+    working = size.working
 
     def line(name: str, size: int, source: str) -> str:
-        source = "guessed from the weights" if name in found.guessed else source
+        source = "guessed from the weights" if name in working.guessed else source
         return f"{name} {math.ceil(size / MIB):,} MiB ({source})"
 
     parts = [
         line("weights", size.weights, "headers"),
-        line("cache", found.cache, "config"),
-        line("logits", found.logits, "config"),
-        line("activations", found.activations, "config"),
+        line("cache", working.cache, "config"),
+        line("logits", working.logits, "config"),
+        line("activations", working.activations, "config"),
     ]
     return Check(name="estimate", outcome="passed", message=", ".join(parts))
 

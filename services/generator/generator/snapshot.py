@@ -73,12 +73,12 @@ async def read(hub: Hub, description: Description) -> Snapshot:
 
     Raises ModelRefused for a config that brings code and for weights that cannot be.
     """
-    found = await read_commit(hub, description)
-    if found.weights is not None or "pickle" not in found.kinds or not found.config:
-        return found
+    snapshot = await read_commit(hub, description)
+    if snapshot.weights is not None or "pickle" not in snapshot.kinds or not snapshot.config:
+        return snapshot
     converted = await conversions.find(hub, description)
     if converted is None:
-        return found
+        return snapshot
     number, description = converted
     return replace(await read_commit(hub, description), conversion=number)
 

@@ -152,10 +152,10 @@ class Snapshots:
 
     async def _recall_shared(self, address: Address) -> tuple[Snapshot | None, float]:
         """Like `_recall`, for snapshots that another replica has read."""
-        found = await self.shared.find(address.id, address.revision) if self.shared else None
-        if found is None:
+        entry = await self.shared.find(address.id, address.revision) if self.shared else None
+        if entry is None:
             return None, 0.0
-        read, age = found
+        read, age = entry
         self._remember(address, read, self.clock() - age)
         return read, 0.0 if COMMIT.fullmatch(address.revision) else age
 

@@ -30,10 +30,10 @@ async def nearest(hub: Hub, id: str) -> str | None:
     # The search matches substrings, so half of a misspelt name may match where all of it would not.
     half = {"search": name[: max(len(name) // 2, 3)]}
     for query in [{"author": owner}, half] if owner else [half]:
-        found = {known.lower(): known for known in await hub.search(**query)}
-        names = {known.rpartition("/")[2]: known for known in reversed(found)}
-        near = difflib.get_close_matches(id.lower(), found, 1, MIN_LIKENESS)
+        ids = {known.lower(): known for known in await hub.search(**query)}
+        names = {known.rpartition("/")[2]: known for known in reversed(ids)}
+        near = difflib.get_close_matches(id.lower(), ids, 1, MIN_LIKENESS)
         near += [names[n] for n in difflib.get_close_matches(name.lower(), names, 1, MIN_LIKENESS)]
         if near:
-            return found[near[0]]
+            return ids[near[0]]
     return None

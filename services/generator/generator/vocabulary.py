@@ -47,16 +47,16 @@ def check(
         where: the folder, for the message; empty for the model's own.
     """
     name = class_of(kind, named)
-    one = tokenizers()["classes"][name]
+    entry = tokenizers()["classes"][name]
     place = f" in {where}" if where else ""
-    if not set(one["files"]) <= set(names) and not (one["whole"] and WHOLE in names):
-        wanted = ([WHOLE] if one["whole"] else []) + [" and ".join(one["files"])]
+    if not set(entry["files"]) <= set(names) and not (entry["whole"] and WHOLE in names):
+        wanted = ([WHOLE] if entry["whole"] else []) + [" and ".join(entry["files"])]
         raise refuse(
             f"the model's tokenizer{place} ({name}) is not whole: it reads {' or '.join(wanted)}",
             "incomplete",
             "a revision, or a copy of the model, that has them",
         )
-    needed = package(name, one, config)
+    needed = package(name, entry, config)
     if needed and canonicalize_name(needed) not in requirements.packages(stack):
         raise refuse(
             f"the model's tokenizer{place} ({name}) needs {needed}, which its modules do not "
@@ -66,7 +66,7 @@ def check(
         )
 
 
-def package(name: str, one: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+def package(name: str, entry: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     """Return the extra package that a tokenizer needs, or None."""
     for field, value, needed in ALSO.get(name, ()):
         if config.get(field) == value:
@@ -74,5 +74,5 @@ def package(name: str, one: Mapping[str, Any], config: Mapping[str, Any]) -> str
     unless = UNLESS.get(name)
     if unless and config.get(unless[0]) is unless[1]:
         return None
-    found: str | None = one.get("needs")
-    return found
+    extra: str | None = entry.get("needs")
+    return extra

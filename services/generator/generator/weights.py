@@ -148,19 +148,21 @@ def read_index(content: bytes) -> Index:
 
 
 def kinds(names: Iterable[str]) -> frozenset[str] | None:
-    found = frozenset(NUMBER.sub("*", name) for name in names)
-    small = len(found) <= MAX_NAMES and all(len(name) <= MAX_NAME_CHARACTERS for name in found)
-    return found if small else None
+    names_by_kind = frozenset(NUMBER.sub("*", name) for name in names)
+    small = len(names_by_kind) <= MAX_NAMES and all(
+        len(name) <= MAX_NAME_CHARACTERS for name in names_by_kind
+    )
+    return names_by_kind if small else None
 
 
 def together(named: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
     """Merge the kinds of several files; None if there are too many."""
-    found: set[str] = set()
+    merged: set[str] = set()
     for names in named:
         if names is None:
             return None
-        found |= names
-    return kinds(found)
+        merged |= names
+    return kinds(merged)
 
 
 def total(files: Iterable[Header], size: int) -> Weights:

@@ -60,13 +60,15 @@ def coarse(model: Any) -> Any:
     return model
 
 
-def run_all(asked: dict[str, Any]) -> dict[str, Any]:
+def run_all(runs: dict[str, Any]) -> dict[str, Any]:
     return {
         name: {
-            "runs": [run(Path(one["app"]), variables) for variables in one["runs"]],
-            "library": by_the_library(one["app"], *one["library"]) if "library" in one else None,
+            "runs": [run(Path(run_of["app"]), variables) for variables in run_of["runs"]],
+            "library": by_the_library(run_of["app"], *run_of["library"])
+            if "library" in run_of
+            else None,
         }
-        for name, one in asked.items()
+        for name, run_of in runs.items()
     }
 
 
@@ -78,13 +80,13 @@ def by_the_library(app: str, task: str, parameters: dict[str, Any], inputs: list
     return json.loads(json.dumps(answers, default=float))
 
 
-def run_apart(asked: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def run_apart(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     # Imported in advance: these load the same whatever else is installed, unlike transformers, and
     # make up half of what it loads.
     for package in ("huggingface_hub", "torch._dynamo", "torch.distributed.tensor"):
         importlib.import_module(package)
     results = {}
-    for folder, some in asked.items():
+    for folder, some in runs.items():
         answers = Path(f"{folder}.json")
         if os.fork() == 0:
             sys.path.insert(0, folder)
@@ -98,13 +100,13 @@ def run_apart(asked: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    what, asked = sys.argv[1], json.load(sys.stdin)
+    what, runs = sys.argv[1], json.load(sys.stdin)
     if what == "fetch":
-        for one in asked.values():
-            fetch(Path(one["app"]))
+        for run_of in runs.values():
+            fetch(Path(run_of["app"]))
         return
     with contextlib.redirect_stdout(sys.stderr):
-        results = run_apart(asked) if what == "apart" else run_all(asked)
+        results = run_apart(runs) if what == "apart" else run_all(runs)
     json.dump(results, sys.stdout)
 
 

@@ -119,8 +119,8 @@ def build(  # noqa: C901  (one case per instruction)
                 for source in sources:
                     shutil.copy(context / source, app)
             case "ARG", (assignment,):
-                name, given, default = assignment.partition("=")
-                if given:
+                name, setting, default = assignment.partition("=")
+                if setting:
                     environment.setdefault(name, default)
             case "ENV", (assignment,):
                 name, _, value = assignment.partition("=")
@@ -143,7 +143,9 @@ def build(  # noqa: C901  (one case per instruction)
     return Built(app, files, environment, entrypoint)
 
 
-def made(hub: RunningHub, folder: Path, kind: str, names: Iterable[str]) -> dict[str, Built]:
+def build_modules(
+    hub: RunningHub, folder: Path, kind: str, names: Iterable[str]
+) -> dict[str, Built]:
     """Build modules of the Hub's models of one kind, by name, without fetching their weights."""
 
     async def make() -> dict[str, Built]:
@@ -182,11 +184,11 @@ def execute(
     )
 
 
-def drive(command: list[str], asked: dict[str, Any], **environment: str) -> str:
+def drive(command: list[str], cases: dict[str, Any], **environment: str) -> str:
     """Run a program that takes JSON on stdin, as `driver` does, and return its output."""
     done = subprocess.run(
         command,
-        input=json.dumps(asked),
+        input=json.dumps(cases),
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -229,8 +231,8 @@ class Image:
 
 def build_image(files: dict[str, str], folder: Path, hub: str) -> Image | Built:
     """Build with the Docker engine if there is one, or else by carrying out the Dockerfile here."""
-    found = subprocess.run(["docker", "info"], capture_output=True) if which("docker") else None
-    if found is None or found.returncode:
+    engine = subprocess.run(["docker", "info"], capture_output=True) if which("docker") else None
+    if engine is None or engine.returncode:
         return build(files, folder, HF_ENDPOINT=hub)
     folder.mkdir()
     for name, text in files.items():

@@ -39,11 +39,11 @@ OF_CUDA = re.compile(r"nvidia-.*|cuda-.*|triton")
 
 def constraints() -> dict[str, tuple[str, str]]:
     """Return the written name and the version of each constraint, by canonical name."""
-    found = {}
+    versions = {}
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         if match := re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line):
-            found[canonicalize_name(match[1])] = match[1], match[2]
-    return found
+            versions[canonicalize_name(match[1])] = match[1], match[2]
+    return versions
 
 
 def distribution(name: str) -> metadata.Distribution:
@@ -60,25 +60,25 @@ def asked_for(name: str, extras: Iterable[str] = ()) -> list[Requirement]:
     """Return the requirements of the installed package that apply in the images."""
     wanted = [Requirement(text) for text in distribution(name).requires or ()]
     return [
-        found
-        for found in wanted
-        if found.marker is None
-        or any(found.marker.evaluate({**IMAGE, "extra": extra}) for extra in ("", *extras))
+        requirement
+        for requirement in wanted
+        if requirement.marker is None
+        or any(requirement.marker.evaluate({**IMAGE, "extra": extra}) for extra in ("", *extras))
     ]
 
 
 def closure(needs: Iterable[str]) -> list[str]:
     """Return the canonical names of the packages and all their dependencies."""
-    found: set[str] = set()
+    names: set[str] = set()
     left = [Requirement(name) for name in needs]
     while left:
         wanted = left.pop()
         name = canonicalize_name(wanted.name)
-        if name in found or name in OF_THE_IMAGE or OF_CUDA.fullmatch(name):
+        if name in names or name in OF_THE_IMAGE or OF_CUDA.fullmatch(name):
             continue
-        found.add(name)
+        names.add(name)
         left += asked_for(name, wanted.extras)
-    return sorted(found)
+    return sorted(names)
 
 
 def pinned(stack: str) -> str:

@@ -67,12 +67,12 @@ async def test_the_operators_token_gives_accounts_no_access_to_closed_models(ope
 async def test_a_private_model_is_refused_like_a_missing_one(
     operator: Hub,
 ) -> None:
-    said = []
+    messages = []
     for model in (PRIVATE, "lilypad/tiny-privats"):
         with pytest.raises(ModelNotFound) as caught:
             await generate(start(operator), model)
-        said.append((caught.value.status, caught.value.message, caught.value.details))
-    assert said[0] == said[1]
+        messages.append((caught.value.status, caught.value.message, caught.value.details))
+    assert messages[0] == messages[1]
     assert "If it is private, store a Hub token" in caught.value.message
 
 
@@ -129,8 +129,8 @@ async def test_a_token_is_checked_by_asking_the_hub_for_its_owner(operator: Hub)
     async def check(token: str) -> Any:
         return await start(operator).check_hub_token(HubTokenCheck(token=token))
 
-    found = await check(STRANGER_TOKEN)
-    assert (found.user, found.role) == ("stranger", "read")
+    identity = await check(STRANGER_TOKEN)
+    assert (identity.user, identity.role) == ("stranger", "read")
     with pytest.raises(InvalidRequest) as no:
         await check("hf_of_yesterday")
     assert no.value.details["fields"][0]["path"] == "token"
@@ -142,9 +142,9 @@ async def test_a_session_cookie_of_one_token_is_not_sent_with_another() -> None:
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         sent.append(request.headers.get("cookie"))
-        found = fake_hub.respond(b'{"name": "person"}')
-        found.headers["set-cookie"] = "session=of-a-person; Path=/"
-        return found
+        response = fake_hub.respond(b'{"name": "person"}')
+        response.headers["set-cookie"] = "session=of-a-person; Path=/"
+        return response
 
     client = Hub("http://hub.invalid", transport=httpx2.MockTransport(answer))
     await client.with_token("hf_of_a_person").whoami()

@@ -27,7 +27,7 @@ REQUEST: dict[str, Any] = {
 }
 
 
-async def made(requests: Any, pickle: str = "a" * 64) -> Module:
+async def generate(requests: Any, pickle: str = "a" * 64) -> Module:
     """Generate a module whose pull request converts pickled weights of digest `pickle`."""
     config = json.dumps(fake_hub.CONFIG).encode()
     header, size = fake_hub.weights([64, 64])
@@ -65,9 +65,9 @@ async def made(requests: Any, pickle: str = "a" * 64) -> Module:
 
 
 async def test_the_hubs_own_conversion_is_pinned_with_a_warning() -> None:
-    module = await made({"discussions": [REQUEST]})
+    module = await generate({"discussions": [REQUEST]})
     assert module.model.commit == CONVERTED
-    assert any("refs/pr/8" in said for said in module.validation.errors)
+    assert any("refs/pr/8" in message for message in module.validation.errors)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ async def test_the_hubs_own_conversion_is_pinned_with_a_warning() -> None:
 )
 async def test_a_pull_request_of_any_other_author_is_ignored(requests: Any) -> None:
     with pytest.raises(ModelRefused, match="pickled") as caught:
-        await made(requests)
+        await generate(requests)
     assert caught.value.details["reason"] == "pickle-only"
 
 
 async def test_a_conversion_of_outdated_weights_is_ignored() -> None:
     with pytest.raises(ModelRefused, match="pickled"):
-        await made({"discussions": [REQUEST]}, pickle="f" * 64)
+        await generate({"discussions": [REQUEST]}, pickle="f" * 64)

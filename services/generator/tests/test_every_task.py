@@ -28,7 +28,7 @@ from models.tags import SERVABLE
 from models.tasks import LIBRARIES, rows_of
 
 sys.path.insert(0, str(Path(__file__).parent))
-from modules import DRIVER, Built, drive, made, without_network
+from modules import DRIVER, Built, build_modules, drive, without_network
 from test_vision import FRAMES, PICTURE, as_wav
 
 # The first test waits until all modules have run, on a busy machine for ten minutes.
@@ -71,7 +71,7 @@ esac
 
 @pytest.fixture(scope="module")
 def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
-    return made(hub_process, tmp_path_factory.mktemp("modules"), "tiny", ROWS.values())
+    return build_modules(hub_process, tmp_path_factory.mktemp("modules"), "tiny", ROWS.values())
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def follow(module: Built, folder: Path) -> list[list[str]]:
     readme = module.files["README.md"]
     # Command blocks are indented by four spaces.
     blocks = [
-        textwrap.dedent(found) for found in re.findall(r"(?:^    .*\n)+", readme, re.MULTILINE)
+        textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n)+", readme, re.MULTILINE)
     ]
     commands = "".join(blocks).partition("git init")[0]
     done = subprocess.run(
@@ -150,18 +150,18 @@ def results(
     @cache
     def answers(sees: bool) -> Answers:
         names = seeing if sees else modules.keys() - seeing
-        asked = {}
+        cases = {}
         for name in names:
             notes = follow(modules[name], folder / name)
             assert [note[0] for note in notes] == ["build", "run", "push", "inspect"]
             runs = runs_of(modules[name], variables(notes[1]))
-            asked[name] = {"app": str(modules[name].app), "runs": runs}
-        drive([sys.executable, str(DRIVER), "fetch"], asked, HF_ENDPOINT=hub_process.url)
+            cases[name] = {"app": str(modules[name].app), "runs": runs}
+        drive([sys.executable, str(DRIVER), "fetch"], cases, HF_ENDPOINT=hub_process.url)
         more = {"HF_HUB_OFFLINE": "1", "INPUT_DIR": str(inputs)}
         more |= vision.environment() if sees else {}
         command = [*without_network(), sys.executable, str(DRIVER), "run"]
-        found: Answers = json.loads(drive(command, asked, **more))
-        return found
+        answered: Answers = json.loads(drive(command, cases, **more))
+        return answered
 
     return lambda name: answers(name in seeing)[name]["runs"]
 

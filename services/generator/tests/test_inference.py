@@ -26,8 +26,8 @@ Build = Callable[..., Any]
 def make(handlers: Handlers, hub: RunningHub, tmp_path: Path) -> Build:
     async def make(model: str, **options: Any) -> Built:
         request = GenerateRequest(model_url=model, options=GenerateOptions(**options))
-        made = await handlers.generate(request)
-        module = build(made.files, tmp_path / model.replace("/", "-"), fetched=False)
+        generated = await handlers.generate(request)
+        module = build(generated.files, tmp_path / model.replace("/", "-"), fetched=False)
         module.fetch_here(hub.url)
         return module
 
@@ -93,8 +93,8 @@ async def test_a_feature_extraction_module_answers_like_the_library(make: Build)
 async def test_text_generation_continues_a_text_and_a_chat(make: Build) -> None:
     module = await make("lilypad/tiny-text-generation")
     chat = [{"role": "user", "content": "hello"}]
-    asked = {"max_new_tokens": 12, "raw": True}
-    code, result = module.run_here({"inputs": [TEXTS[1]], "parameters": asked})
+    parameters = {"max_new_tokens": 12, "raw": True}
+    code, result = module.run_here({"inputs": [TEXTS[1]], "parameters": parameters})
     assert code == 0
     wanted = {"max_new_tokens": 12, "do_sample": False, "return_full_text": False}
     assert result["outputs"] == by_the_library(module, "text-generation", [TEXTS[1]], **wanted)[0]

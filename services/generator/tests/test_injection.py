@@ -145,7 +145,7 @@ modules = st.lists(
 @given(st.sampled_from(["model_index.json", "modules.json"]), components | modules | anything)
 def test_a_hostile_index_names_folders_or_is_refused(name: str, index: Any) -> None:
     try:
-        found = layout.read(name, json.dumps(index).encode())
+        read_layout = layout.read(name, json.dumps(index).encode())
     except ModelRefused as error:
         refused = json.dumps(error.to_wire())
     else:
@@ -153,8 +153,8 @@ def test_a_hostile_index_names_folders_or_is_refused(name: str, index: Any) -> N
     assert "EVIL" not in refused
     if refused:
         return
-    assert all(folder == "" or layout.FOLDER.fullmatch(folder) for folder in found.folders)
-    assert found.pipeline is None or layout.CLASS.fullmatch(found.pipeline)
+    assert all(folder == "" or layout.FOLDER.fullmatch(folder) for folder in read_layout.folders)
+    assert read_layout.pipeline is None or layout.CLASS.fullmatch(read_layout.pipeline)
 
 
 @given(hostile | st.just("acme/frog").flatmap(lambda good: hostile.map(good.__add__)))

@@ -34,8 +34,8 @@ PICTURE = Image.effect_mandelbrot((32, 32), (-2, -1.5, 1, 1.5), 50).convert("RGB
 def make(handlers: Handlers, hub: RunningHub, tmp_path: Path) -> Make:
     async def make(model: str, **options: Any) -> Built:
         request = GenerateRequest(model_url=model, options=GenerateOptions(**options))
-        made = await handlers.generate(request)
-        module = build(made.files, tmp_path / model.replace("/", "-"), fetched=False)
+        generated = await handlers.generate(request)
+        module = build(generated.files, tmp_path / model.replace("/", "-"), fetched=False)
         module.fetch_here(hub.url)
         return module
 
@@ -131,9 +131,9 @@ def diffused(module: Built, **arguments: Any) -> Any:
 
 def same(encoded: str, frames: Any) -> bool:
     """Return whether two images are equal up to one of 255 steps of rounding."""
-    ours = from_png(encoded).astype(int)
-    theirs = np.stack([np.asarray(frame) for frame in frames]).astype(int)
-    return ours.shape == theirs.shape and int(abs(ours - theirs).max()) <= 1
+    actual = from_png(encoded).astype(int)
+    expected = np.stack([np.asarray(frame) for frame in frames]).astype(int)
+    return actual.shape == expected.shape and int(abs(actual - expected).max()) <= 1
 
 
 @pytest.mark.long
@@ -157,19 +157,19 @@ async def test_a_text_to_image_module_answers_like_the_library(make: Make) -> No
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("model", "given", "theirs"),
+    ("model", "parameters", "options"),
     [
         ("diffused-image-to-image", {"strength": 0.8, "steps": 4}, {"strength": 0.8}),
         ("image-text-to-image", {"steps": 4}, {}),
     ],
 )
 async def test_an_image_to_image_module_answers_like_the_library(
-    make: Make, model: str, given: dict[str, Any], theirs: dict[str, Any]
+    make: Make, model: str, parameters: dict[str, Any], options: dict[str, Any]
 ) -> None:
     module = await make(f"lilypad/tiny-{model}")
-    answers = outputs(module, [as_png(PICTURE)], prompt="a frog", seed=7, **given)
-    made = diffused(module, prompt="a frog", image=PICTURE, num_inference_steps=4, **theirs)
-    assert same(answers[0]["image"], made.images)
+    answers = outputs(module, [as_png(PICTURE)], prompt="a frog", seed=7, **parameters)
+    expected = diffused(module, prompt="a frog", image=PICTURE, num_inference_steps=4, **options)
+    assert same(answers[0]["image"], expected.images)
 
 
 def as_pictures(frames: Any) -> list[Any]:
@@ -183,8 +183,8 @@ SMALL = {"height": 16, "width": 16}
 async def test_a_text_to_video_module_answers_like_the_library(make: Make) -> None:
     module = await make("lilypad/tiny-text-to-video")
     answer = outputs(module, ["a frog"], steps=2, frames=5, seed=7, **SMALL)[0]
-    made = diffused(module, prompt="a frog", num_inference_steps=2, num_frames=5, **SMALL)
-    assert same(answer["video"], as_pictures(made.frames[0]))
+    expected = diffused(module, prompt="a frog", num_inference_steps=2, num_frames=5, **SMALL)
+    assert same(answer["video"], as_pictures(expected.frames[0]))
     assert answer["frames"] == 5
 
 
@@ -196,8 +196,8 @@ async def test_an_image_to_video_module_answers_like_the_library(make: Make, tas
         module, [as_png(PICTURE)], prompt="a frog", steps=2, frames=5, seed=7, **SMALL
     )[0]
     wanted = {"prompt": "a frog", "num_inference_steps": 2, "num_frames": 5, **SMALL}
-    made = diffused(module, image=PICTURE, **wanted)
-    assert same(answer["video"], as_pictures(made.frames[0]))
+    expected = diffused(module, image=PICTURE, **wanted)
+    assert same(answer["video"], as_pictures(expected.frames[0]))
 
 
 @pytest.mark.long
@@ -205,8 +205,8 @@ async def test_a_video_to_video_module_answers_like_the_library(make: Make) -> N
     module = await make("lilypad/tiny-video-to-video")
     clip = [PICTURE.resize((16, 16)).rotate(turn) for turn in (0, 30, 60, 90, 120)]
     answer = outputs(module, [as_png(*clip)], prompt="a frog", steps=2, seed=7, **SMALL)[0]
-    made = diffused(module, video=clip, prompt="a frog", num_inference_steps=2, **SMALL)
-    assert same(answer["video"], as_pictures(made.frames[0]))
+    expected = diffused(module, video=clip, prompt="a frog", num_inference_steps=2, **SMALL)
+    assert same(answer["video"], as_pictures(expected.frames[0]))
     code, result = module.run_here(inputs={"video": "no video"})
     assert (code, result["error"]["type"]) == (2, "InvalidInput")
 
@@ -241,17 +241,17 @@ async def test_each_remaining_diffusers_pipeline_answers_like_the_library(
     make: Make, name: str
 ) -> None:
     module = await make(f"lilypad/tiny-{name}")
-    value, given, theirs = MORE[name]
-    parameters = {"steps": 3, **given} | ({} if name == "ddim" else {"seed": 7})
+    value, own, options = MORE[name]
+    parameters = {"steps": 3, **own} | ({} if name == "ddim" else {"seed": 7})
     code, result = module.run_here({"inputs": [value], "parameters": parameters})
     assert code == 0, result
     (answer,) = result["outputs"]
-    made = diffused(module, num_inference_steps=3, **theirs)
+    expected = diffused(module, num_inference_steps=3, **options)
     if "video" in answer:
-        frames = [np.asarray(frame) for frame in made.frames[0]]
+        frames = [np.asarray(frame) for frame in expected.frames[0]]
         assert same(answer["video"], frames)
     else:
-        assert same(answer["image"], made.images)
+        assert same(answer["image"], expected.images)
 
 
 def test_every_diffusers_pipeline_is_run_by_a_test() -> None:
@@ -270,11 +270,11 @@ async def test_a_3d_module_answers_like_the_library(
     monkeypatch.setattr(ShapERenderer, "decode_to_mesh", to_mesh)
     module = await make(f"lilypad/tiny-{task}")
     text = task.startswith("text")
-    given, theirs = (
+    value, options = (
         (TEXTS[1], {"prompt": TEXTS[1]}) if text else (as_png(PICTURE), {"image": PICTURE})
     )
-    answer = outputs(module, [given], steps=2, seed=7)[0]
-    shape = diffused(module, num_inference_steps=2, output_type="mesh", **theirs).images[0]
+    answer = outputs(module, [value], steps=2, seed=7)[0]
+    shape = diffused(module, num_inference_steps=2, output_type="mesh", **options).images[0]
     assert (answer["corners"], answer["triangles"]) == (len(shape.verts), len(shape.faces))
     assert answer["triangles"] > 100
     head, _, rest = base64.b64decode(answer["shape"]).partition(b"end_header\n")

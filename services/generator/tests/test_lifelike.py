@@ -18,7 +18,7 @@ from benchmarker.worker import packages
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
-from modules import DRIVER, Built, drive, made, without_network
+from modules import DRIVER, Built, build_modules, drive, without_network
 from test_every_task import follow, less, variables
 from test_vision import FRAMES, PICTURE, as_png, as_wav, close
 
@@ -55,7 +55,7 @@ BY_THE_LIBRARY: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
-    return made(hub_process, tmp_path_factory.mktemp("modules"), "lifelike", CASES)
+    return build_modules(hub_process, tmp_path_factory.mktemp("modules"), "lifelike", CASES)
 
 
 @pytest.fixture(scope="module")
@@ -67,27 +67,27 @@ def results(
     (folder / "inputs").mkdir()
     PICTURE.save(folder / "inputs/image.png")
     (folder / "inputs/sound.wav").write_bytes(base64.b64decode(as_wav()))
-    asked: dict[str, dict[str, Any]] = {}
+    cases: dict[str, dict[str, Any]] = {}
     for name, module in modules.items():
         inputs, parameters = CASES[name]
         request = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
         twice = [{"REQUEST_B64": base64.b64encode(request).decode()}] * 2
         example = variables(follow(module, folder / name)[1]) | less(module)
-        asked[name] = {"app": str(module.app), "runs": [example, *twice]}
+        cases[name] = {"app": str(module.app), "runs": [example, *twice]}
         if name in BY_THE_LIBRARY:
-            asked[name]["library"] = (*BY_THE_LIBRARY[name], inputs)
-    drive([sys.executable, str(DRIVER), "fetch"], asked, HF_ENDPOINT=hub_process.url)
+            cases[name]["library"] = (*BY_THE_LIBRARY[name], inputs)
+    drive([sys.executable, str(DRIVER), "fetch"], cases, HF_ENDPOINT=hub_process.url)
     pinned = {name: module.files["requirements.txt"] for name, module in modules.items()}
     apart: dict[str, dict[str, Any]] = {}
     for number, pins in enumerate(sorted({*pinned.values()})):
         packages.link(pins, folder / f"packages-{number}")
-        some = {name: asked[name] for name in modules if pinned[name] == pins}
+        some = {name: cases[name] for name in modules if pinned[name] == pins}
         apart[str(folder / f"packages-{number}")] = some
     environment = packages.link(in_all(pinned.values()), folder / "packages")
     environment |= {"HF_HUB_OFFLINE": "1", "INPUT_DIR": str(folder / "inputs")}
     command = [*without_network(), *packages.command(str(DRIVER), "apart")]
-    found: dict[str, dict[str, Any]] = json.loads(drive(command, apart, **environment))
-    return found
+    answers: dict[str, dict[str, Any]] = json.loads(drive(command, apart, **environment))
+    return answers
 
 
 def in_all(requirements: Iterable[str]) -> str:

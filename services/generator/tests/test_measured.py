@@ -38,20 +38,20 @@ def measured(**fields: Any) -> Handlers:
     """Return handlers whose caller has measured the model on the requested device and dtype."""
     bus = MemoryBus()
 
-    async def profile(asked: ProfileRequest) -> Profile:
+    async def profile(request: ProfileRequest) -> Profile:
         known = Profile(**MEASURED | fields)
-        asked_for = (known.device, known.dtype) == (asked.device, asked.dtype)
+        asked_for = (known.device, known.dtype) == (request.device, request.dtype)
         return known if asked_for else Profile()
 
     bus.answer(PROFILE, profile)
-    made = handlers()
-    made.measurements = Measurements(bus)
-    return made
+    handlers_with_profile = handlers()
+    handlers_with_profile.measurements = Measurements(bus)
+    return handlers_with_profile
 
 
-async def generate(made: Handlers, **options: Any) -> Module:
+async def generate(handlers: Handlers, **options: Any) -> Module:
     request = GenerateRequest(model_url="acme/frog", options=GenerateOptions(**options))
-    return await made.generate(request)
+    return await handlers.generate(request)
 
 
 def needs(module: Module) -> dict[str, Any]:
@@ -61,12 +61,12 @@ def needs(module: Module) -> dict[str, Any]:
 
 async def test_memory_and_batch_size_come_from_the_measurement() -> None:
     module = await generate(measured())
-    found = needs(module)
-    assert found["batchSize"] == 24
-    assert found["memoryMiB"] == 1536  # 1.2 x (1000 + 24 x 10) in steps of 256
-    assert (module.model.vram_source, found["vramSource"]) == ("measured", "measured")
-    assert found["measured"]["run"] == module.model.measured.run == RUN
-    assert found["measured"]["peakMiB"] == 1240.0
+    resources = needs(module)
+    assert resources["batchSize"] == 24
+    assert resources["memoryMiB"] == 1536  # 1.2 x (1000 + 24 x 10) in steps of 256
+    assert (module.model.vram_source, resources["vramSource"]) == ("measured", "measured")
+    assert resources["measured"]["run"] == module.model.measured.run == RUN
+    assert resources["measured"]["peakMiB"] == 1240.0
     assert RUN in module.files["README.md"]
     assert "2026-11-23" in module.files["README.md"]
     assert "<b>" not in str(module.files)
@@ -76,9 +76,9 @@ async def test_memory_and_batch_size_come_from_the_measurement() -> None:
 
 async def test_a_gpu_measurement_sets_the_gpu_memory() -> None:
     module = await generate(measured(device="cuda", dtype="float16"), gpu=True)
-    found = needs(module)
-    assert found["vramMiB"] == 1536 + 640  # plus the CUDA context
-    assert (found["gpu"], found["vramSource"]) == (1, "measured")
+    resources = needs(module)
+    assert resources["vramMiB"] == 1536 + 640  # plus the CUDA context
+    assert (resources["gpu"], resources["vramSource"]) == (1, "measured")
 
 
 async def test_a_modules_bytes_depend_on_its_measurement() -> None:
@@ -89,8 +89,8 @@ async def test_a_modules_bytes_depend_on_its_measurement() -> None:
 
 async def test_the_callers_options_take_precedence_over_the_measurement() -> None:
     module = await generate(measured(), batch_size=48, memory="8Gi")
-    found = needs(module)
-    assert (found["batchSize"], found["memoryMiB"]) == (48, 8192)
+    resources = needs(module)
+    assert (resources["batchSize"], resources["memoryMiB"]) == (48, 8192)
     # On the line through the measured peaks; too little memory causes a warning.
     assert needs(await generate(measured(), batch_size=100))["memoryMiB"] == 2560
     little = await generate(measured(), memory="1Gi")
@@ -105,10 +105,10 @@ async def test_memory_grows_in_proportion_for_inputs_longer_than_measured() -> N
 
 
 async def test_a_batch_too_large_for_any_machine_is_reduced() -> None:
-    made = measured(memory_per_sample=30_000.0)
-    assert needs(await generate(made))["batchSize"] == 7  # of 262,144 MiB
-    made = measured(memory_per_sample=300_000.0)
-    assert needs(await generate(made))["vramSource"] == "headers"
+    generator = measured(memory_per_sample=30_000.0)
+    assert needs(await generate(generator))["batchSize"] == 7  # of 262,144 MiB
+    generator = measured(memory_per_sample=300_000.0)
+    assert needs(await generate(generator))["vramSource"] == "headers"
 
 
 @pytest.mark.parametrize("fields", [{"run_id": None}, {"device": "cuda"}, {"dtype": "bfloat16"}])
@@ -121,23 +121,23 @@ async def test_the_estimate_stands_without_a_matching_measurement(fields) -> Non
 
 
 async def test_an_unavailable_benchmarker_only_changes_a_message() -> None:
-    made = handlers()
-    made.measurements = Measurements(MemoryBus())
-    module = await generate(made)
+    generator = handlers()
+    generator.measurements = Measurements(MemoryBus())
+    module = await generate(generator)
     assert module.files == (await generate(handlers())).files
     assert any("away" in check.message for check in module.validation.checks)
 
 
 async def test_a_benchmarker_that_timed_out_is_called_again_only_after_a_pause() -> None:
-    bus, asked = MemoryBus(), []
+    bus, requests = MemoryBus(), []
 
     async def hang(request: ProfileRequest) -> Profile:
-        asked.append(request)
+        requests.append(request)
         raise Unavailable("it did not answer")
 
     bus.answer(PROFILE, hang)
-    made = handlers()
-    made.measurements = Measurements(bus)
+    generator = handlers()
+    generator.measurements = Measurements(bus)
     for _ in range(3):
-        assert (await generate(made)).model.vram_source == "headers"
-    assert len(asked) == 1
+        assert (await generate(generator)).model.vram_source == "headers"
+    assert len(requests) == 1

@@ -81,9 +81,9 @@ class Library:
         torch.manual_seed(0)
 
     def pipeline(self, *inputs: Any, **parameters: Any) -> Any:
-        found = transformers.pipeline(self.task, model=self.folder, device="cpu")
+        pipeline = transformers.pipeline(self.task, model=self.folder, device="cpu")
         torch.manual_seed(0)
-        return found(*inputs, **parameters)
+        return pipeline(*inputs, **parameters)
 
     def model(self) -> Any:
         return (
@@ -99,23 +99,23 @@ class Library:
     def generate(self, encoded: Any, count: int = 8) -> list[int]:
         with torch.inference_mode():
             tokens = self.model().generate(**encoded, max_new_tokens=count, do_sample=False)
-        found: list[int] = tokens[0].tolist()
-        return found
+        ids: list[int] = tokens[0].tolist()
+        return ids
 
     def load(self, kind: str) -> Any:
         return getattr(transformers, f"Auto{kind}").from_pretrained(self.folder)
 
 
-def heard() -> dict[str, Any]:
+def transcribed() -> dict[str, Any]:
     return {"raw": SOUND.astype(np.float32) / 32768, "sampling_rate": 16_000}
 
 
 def speech(library: Library) -> Any:
-    return [library.pipeline(heard())]
+    return [library.pipeline(transcribed())]
 
 
 def sounds(library: Library) -> Any:
-    return [library.pipeline(heard(), top_k=3)]
+    return [library.pipeline(transcribed(), top_k=3)]
 
 
 def rewritten(library: Library) -> Any:
@@ -125,7 +125,7 @@ def rewritten(library: Library) -> Any:
     return [{name: tokenizer.decode(tokens, skip_special_tokens=True).strip()}]
 
 
-def found(library: Library) -> Any:
+def best_span(library: Library) -> Any:
     """Find the best span by trying all of them."""
     tokenizer, context = library.load("Tokenizer"), "the frog is on the lily pad"
     encoded = tokenizer("who is on the pad", context, return_tensors="pt")
@@ -167,8 +167,8 @@ def depth(library: Library) -> Any:
 
 
 def upscaled(library: Library) -> Any:
-    made = library.run(library.load("ImageProcessor")(PICTURE, return_tensors="pt"))
-    pixels = (made.reconstruction[0, :, :96, :128].clamp(0, 1) * 255).round().byte()
+    output = library.run(library.load("ImageProcessor")(PICTURE, return_tensors="pt"))
+    pixels = (output.reconstruction[0, :, :96, :128].clamp(0, 1) * 255).round().byte()
     picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     return [{"image": as_png(picture), "width": 128, "height": 96}]
 
@@ -215,9 +215,9 @@ def forecast(library: Library) -> Any:
 
 
 def spoken(library: Library) -> Any:
-    made = library.pipeline("the frog is on the pad")
-    samples = (np.clip(made["audio"].squeeze(), -1, 1) * 32767).round().astype("<i2")
-    rate = made["sampling_rate"]
+    speech = library.pipeline("the frog is on the pad")
+    samples = (np.clip(speech["audio"].squeeze(), -1, 1) * 32767).round().astype("<i2")
+    rate = speech["sampling_rate"]
     audio = as_wav(samples, rate)
     return [{"audio": audio, "sampling_rate": rate, "seconds": len(samples) / rate}]
 
@@ -232,7 +232,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "question-answering": (
         {"question": "who is on the pad", "context": "the frog is on the lily pad"},
         {},
-        found,
+        best_span,
     ),
     "multiple-choice": (HOSTILE, {"choices": "happy frog\nsad pond\n"}, chosen),
     "zero-shot-image-classification": (IMAGE, {"candidate_labels": "frog, lily"}, zero_shot),
@@ -278,8 +278,8 @@ async def test_a_module_answers_like_the_library(
     name: str, handlers: Handlers, hub: RunningHub, tmp_path: Path
 ) -> None:
     task = {**{named: task for task, named in NAMED.items()}, **ALSO}.get(name, name)
-    made = await handlers.generate(GenerateRequest(model_url=f"lilypad/tiny-{name}"))
-    module = build(made.files, tmp_path / "module", fetched=False)
+    generated = await handlers.generate(GenerateRequest(model_url=f"lilypad/tiny-{name}"))
+    module = build(generated.files, tmp_path / "module", fetched=False)
     module.fetch_here(hub.url)
     value, parameters, expected = CASES[task]
     code, result = module.run_here({"inputs": [value], "parameters": parameters})
@@ -294,8 +294,8 @@ async def test_a_table_and_question_beyond_the_models_limit_are_rejected(
     handlers: Handlers, hub: RunningHub, tmp_path: Path
 ) -> None:
     model = "lilypad/tiny-table-question-answering"
-    made = await handlers.generate(GenerateRequest(model_url=model))
-    module = build(made.files, tmp_path / "module", fetched=False)
+    generated = await handlers.generate(GenerateRequest(model_url=model))
+    module = build(generated.files, tmp_path / "module", fetched=False)
     module.fetch_here(hub.url)
     long_table = {**TABLE, "age": ["2", "frog " * 600, "4"]}
     for table, question in ((TABLE, "frog " * 2000), (long_table, "how old is lily?")):

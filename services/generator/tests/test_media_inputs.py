@@ -54,23 +54,23 @@ def test_an_input_of_several_parts_must_name_each_of_them_and_no_others() -> Non
             {"name": "seed", "type": "integer"},
         ]
     }
-    given = {"context": "for all"}
-    asked = names["combine"](manifest, ["a", {"question": "b", "context": "own"}], given)
-    assert asked == [
+    parameters = {"context": "for all"}
+    combined = names["combine"](manifest, ["a", {"question": "b", "context": "own"}], parameters)
+    assert combined == [
         {"question": "a", "context": "for all"},
         {"question": "b", "context": "own"},
     ]
     for wrong in ({"context": "own"}, {"question": "b", HOSTILE: 1}, {"question": "b", "seed": 1}):
         with pytest.raises(names["InvalidInput"]):
-            names["combine"](manifest, [wrong], given)
+            names["combine"](manifest, [wrong], parameters)
 
 
 def test_a_model_that_also_speaks_is_asked_for_text_of_bounded_length() -> None:
     bounds = of_a_script("multimodal")["bounds"]
     speaks = transformers.Qwen3OmniMoeForConditionalGeneration
-    given = bounds(SimpleNamespace(has_talker=True), 5)
-    assert given == {"thinker_max_new_tokens": 5, "generation_mode": "text"}
-    assert given.keys() <= inspect.signature(speaks.generate).parameters.keys()
+    arguments = bounds(SimpleNamespace(has_talker=True), 5)
+    assert arguments == {"thinker_max_new_tokens": 5, "generation_mode": "text"}
+    assert arguments.keys() <= inspect.signature(speaks.generate).parameters.keys()
     assert bounds(SimpleNamespace(), 5) == {"max_new_tokens": 5}
 
 
@@ -89,18 +89,18 @@ def test_long_audio_is_transcribed_in_parts(tmp_path: Path) -> None:
     pipeline = transformers.pipeline("automatic-speech-recognition", model=str(tmp_path))
     lengths: list[int] = []
 
-    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
-        lengths.append(given["input_values"].shape[-1])
+    def note(_: Any, __: Any, audio: dict[str, Any]) -> None:
+        lengths.append(audio["input_values"].shape[-1])
 
     pipeline.model.register_forward_pre_hook(note, with_kwargs=True)
     long = np.tile(SOUND, 3)
     manifest = {"model": {"task": "automatic-speech-recognition"}, "run": {"maxTokens": 64}}
     answer = of_a_script("speech")["answer"]
-    [found] = answer(pipeline, manifest, [as_wav(long)], {"timestamps": False})
+    [transcript] = answer(pipeline, manifest, [as_wav(long)], {"timestamps": False})
     assert max(lengths) <= 64 * pipeline.model.config.inputs_to_logits_ratio < len(long)
     samples = long.astype("float32") / 32768
     expected = pipeline({"raw": samples, "sampling_rate": 16_000}, chunk_length_s=64 * 320 / 16_000)
-    assert found == {"text": expected["text"]}
+    assert transcript == {"text": expected["text"]}
 
 
 def test_audio_classified_as_a_whole_is_truncated_at_the_limit(
@@ -111,9 +111,9 @@ def test_audio_classified_as_a_whole_is_truncated_at_the_limit(
     manifest = {"model": {"task": "audio-classification"}, "run": {"maxTokens": 25}}
     answer = of_a_script("audio_classification")["answer"]
     long, cut = np.tile(SOUND, 3), SOUND[: 25 * 320]
-    given = [as_wav(long), as_wav(cut)]
-    found, expected = answer(pipeline, manifest, given, {"top_k": None})
-    assert close(found, expected)
+    sounds = [as_wav(long), as_wav(cut)]
+    actual, expected = answer(pipeline, manifest, sounds, {"top_k": None})
+    assert close(actual, expected)
 
 
 # The script of text-to-text modules, loaded but not run.
@@ -124,9 +124,9 @@ def languages(tokenizer: Any, usual: dict[str, int | None], **named: str) -> str
     """Return the target language that a multilingual model is given."""
     settings = {"forced_bos_token_id": None, "decoder_start_token_id": None, **usual}
     model = SimpleNamespace(config=SimpleNamespace(), generation_config=SimpleNamespace(**settings))
-    prefix, told = rewriting.choose_languages(model, tokenizer, named)
+    prefix, arguments = rewriting.choose_languages(model, tokenizer, named)
     assert prefix == ""
-    forced = told.get("forced_bos_token_id")
+    forced = arguments.get("forced_bos_token_id")
     return None if forced is None else str(tokenizer.convert_ids_to_tokens(forced))
 
 

@@ -26,8 +26,10 @@ def test_a_stacks_pins_satisfy_the_requirements_of_each_package(stack: str) -> N
     for name in pins.closure(STACKS[stack]):
         assert pins.installed(name).partition("+")[0] == known[name][1]
         for wanted in pins.asked_for(name):
-            given = known.get(pins.canonicalize_name(wanted.name))
-            assert given is None or wanted.specifier.contains(given[1], prereleases=True), wanted
+            version = known.get(pins.canonicalize_name(wanted.name))
+            assert version is None or wanted.specifier.contains(version[1], prereleases=True), (
+                wanted
+            )
 
 
 def test_every_stack_has_a_pin_file_and_no_others_exist() -> None:

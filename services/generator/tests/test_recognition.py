@@ -19,13 +19,13 @@ import fake_hub
 REQUEST = GenerateRequest(model_url="acme/frog")
 
 
-async def made(config: dict[str, Any] | None = None, **description: Any) -> Module:
+async def generate(config: dict[str, Any] | None = None, **description: Any) -> Module:
     return await fake_hub.handlers(config, **description).generate(REQUEST)
 
 
 async def refusal(config: dict[str, Any] | None = None, **description: Any) -> ModelRefused:
     with pytest.raises(ModelRefused) as caught:
-        await made(config, **description)
+        await generate(config, **description)
     return caught.value
 
 
@@ -62,7 +62,7 @@ def of(kind: str, name: str | None) -> dict[str, Any]:
 async def test_a_model_is_served_by_its_architecture(
     config: dict[str, Any], description: dict[str, Any], task: str | None
 ) -> None:
-    module = await made(config, **{"pipeline_tag": None, **description})
+    module = await generate(config, **{"pipeline_tag": None, **description})
     assert module.model.task == (task or "text-classification")
     assert module.model.library == "transformers"
 
@@ -73,7 +73,7 @@ async def test_custom_code_is_ignored_for_an_architecture_of_the_library(
 ) -> None:
     name = {"phi3": "Phi3ForCausalLM", "falcon": "FalconForCausalLM"}[kind]
     config = {**of(kind, name), "auto_map": {"AutoModel": "modeling.X"}}
-    module = await made(config, pipeline_tag="text-generation")
+    module = await generate(config, pipeline_tag="text-generation")
     assert "trust_remote_code=True" not in module.files["run_inference.py"]
 
 
@@ -104,13 +104,13 @@ FILES: list[tuple[list[str], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("names", "said", "reason"), FILES)
+@pytest.mark.parametrize(("names", "message", "reason"), FILES)
 async def test_a_refusal_names_what_a_repository_has_in_place_of_weights(
-    names: list[str], said: str, reason: str
+    names: list[str], message: str, reason: str
 ) -> None:
     siblings = [{"rfilename": n, "size": 9, "blobId": fake_hub.BLOB} for n in names]
     error = await refusal(siblings=siblings)
-    assert said in error.message
+    assert message in error.message
     assert error.details["reason"] == reason
 
 
@@ -165,7 +165,7 @@ def test_a_modules_folder_may_be_a_dot() -> None:
 
 
 async def test_a_licence_in_capitals_is_a_licence() -> None:
-    module = await made(cardData={"license": "Apache-2.0"})
+    module = await generate(cardData={"license": "Apache-2.0"})
     assert module.model.license == "apache-2.0"
 
 
@@ -180,7 +180,7 @@ async def test_a_licence_in_capitals_is_a_licence() -> None:
 async def test_float32_weights_that_overflow_in_float16_are_computed_in_bfloat16(
     kind: str, name: str, dtype: str
 ) -> None:
-    asked = GenerateRequest(model_url="acme/frog", options={"gpu": True})
+    request = GenerateRequest(model_url="acme/frog", options={"gpu": True})
     handlers = fake_hub.handlers(of(kind, name), pipeline_tag="text-generation")
-    module = await handlers.generate(asked)
+    module = await handlers.generate(request)
     assert f"dtype: {dtype}" in module.files["module.yaml"]

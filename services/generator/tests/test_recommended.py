@@ -34,7 +34,7 @@ def manifest(task: str, **run: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[..., str]:
+def make_model(tmp_path: Path) -> Callable[..., str]:
     """Return the folder that a maker of the test Hub fills."""
 
     def make(maker: Callable[..., None], **options: Any) -> str:
@@ -55,11 +55,11 @@ def prompted(folder: Path) -> None:
     families.write_json(folder / "config_sentence_transformers.json", config)
 
 
-def test_queries_and_documents_get_the_models_prompts(made: Callable[..., str]) -> None:
-    folder = made(prompted)
-    asked = manifest("sentence-similarity", **{"class": "SentenceTransformer"})
-    model = sentence_similarity.load(asked, folder, "cpu", torch.float32)
-    answers = sentence_similarity.answer(model, asked, TEXTS, {"query": "a frog"})
+def test_queries_and_documents_get_the_models_prompts(make_model: Callable[..., str]) -> None:
+    folder = make_model(prompted)
+    module_manifest = manifest("sentence-similarity", **{"class": "SentenceTransformer"})
+    model = sentence_similarity.load(module_manifest, folder, "cpu", torch.float32)
+    answers = sentence_similarity.answer(model, module_manifest, TEXTS, {"query": "a frog"})
     library = SentenceTransformer(folder, device="cpu")
     documents = library.encode_document(TEXTS)
     scores = library.similarity(library.encode_query(["a frog"]), documents)[0].tolist()
@@ -71,36 +71,42 @@ def test_queries_and_documents_get_the_models_prompts(made: Callable[..., str]) 
         ("query", library.encode_query),
         ("document", library.encode_document),
     ):
-        vectors = embedding.answer(model, asked, TEXTS, {"role": role})
+        vectors = embedding.answer(model, module_manifest, TEXTS, {"role": role})
         for vector, expected in zip(vectors, encode(TEXTS).tolist(), strict=True):
             assert vector == near(expected)
     with pytest.raises(InvalidInput, match="must be query or document"):
-        embedding.answer(model, asked, TEXTS, {"role": "frog"})
+        embedding.answer(model, module_manifest, TEXTS, {"role": "frog"})
 
 
-def test_a_ranker_saved_by_transformers_is_a_cross_encoder(made: Callable[..., str]) -> None:
-    folder = made(pipelines.cross_encoder)
-    asked = manifest("text-ranking")
-    model = reranking.load(asked, folder, "cpu", torch.float32)
-    answers = reranking.answer(model, asked, TEXTS, {"query": "a frog"})
+def test_a_ranker_saved_by_transformers_is_a_cross_encoder(make_model: Callable[..., str]) -> None:
+    folder = make_model(pipelines.cross_encoder)
+    module_manifest = manifest("text-ranking")
+    model = reranking.load(module_manifest, folder, "cpu", torch.float32)
+    answers = reranking.answer(model, module_manifest, TEXTS, {"query": "a frog"})
     expected = CrossEncoder(folder, device="cpu").predict([("a frog", text) for text in TEXTS])
     assert [answer["score"] for answer in answers] == near(expected.tolist())
 
 
-def test_a_model_that_compares_texts_takes_two(made: Callable[..., str]) -> None:
+def test_a_model_that_compares_texts_takes_two(make_model: Callable[..., str]) -> None:
     labels = ("entailment", "neutral", "contradiction")
-    folder = made(families.bert_classifier, labels=labels)
-    asked = manifest("text-classification")
-    pipeline = text_classification.load(asked, folder, "cpu", torch.float32)
-    given = {"top_k": None, "text_pair": "she is happy"}
-    answers = text_classification.answer(pipeline, asked, TEXTS, given)
+    folder = make_model(families.bert_classifier, labels=labels)
+    module_manifest = manifest("text-classification")
+    pipeline = text_classification.load(module_manifest, folder, "cpu", torch.float32)
+    parameters = {"top_k": None, "text_pair": "she is happy"}
+    answers = text_classification.answer(pipeline, module_manifest, TEXTS, parameters)
     library = transformers.pipeline("text-classification", model=folder, device="cpu")
     for text, answer in zip(TEXTS, answers, strict=True):
         expected = library({"text": text, "text_pair": "she is happy"}, top_k=None)
-        assert [one["label"] for one in answer] == [one["label"] for one in expected]
-        assert [one["score"] for one in answer] == near([one["score"] for one in expected])
+        assert [labelled["label"] for labelled in answer] == [
+            labelled["label"] for labelled in expected
+        ]
+        assert [labelled["score"] for labelled in answer] == near(
+            [labelled["score"] for labelled in expected]
+        )
     with pytest.raises(InvalidInput, match="text_pair: is missing"):
-        text_classification.answer(pipeline, asked, TEXTS, {"top_k": None, "text_pair": None})
+        text_classification.answer(
+            pipeline, module_manifest, TEXTS, {"top_k": None, "text_pair": None}
+        )
 
 
 def talker(folder: Path) -> None:
@@ -110,20 +116,22 @@ def talker(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def test_a_text_becomes_a_chat_turn_unless_raw_is_set(made: Callable[..., str]) -> None:
-    folder = made(talker)
-    asked = manifest("text-generation", maxTokens=200)
-    pipeline = text_generation.load(asked, folder, "cpu", torch.float32)
+def test_a_text_becomes_a_chat_turn_unless_raw_is_set(make_model: Callable[..., str]) -> None:
+    folder = make_model(talker)
+    module_manifest = manifest("text-generation", maxTokens=200)
+    pipeline = text_generation.load(module_manifest, folder, "cpu", torch.float32)
     library = transformers.pipeline("text-generation", model=folder, device="cpu")
-    told = {"max_new_tokens": 6, "temperature": 0.0, "top_p": None, "top_k": None}
+    defaults = {"max_new_tokens": 6, "temperature": 0.0, "top_p": None, "top_k": None}
 
     def answer(value: Any, *, raw: bool = False) -> Any:
-        given = {**told, "repetition_penalty": None, "raw": raw}
-        return text_generation.answer(pipeline, asked, [value], given)[0]["generated_text"]
+        parameters = {**defaults, "repetition_penalty": None, "raw": raw}
+        return text_generation.answer(pipeline, module_manifest, [value], parameters)[0][
+            "generated_text"
+        ]
 
     def expected(value: Any) -> Any:
-        said = library(value, max_new_tokens=6, do_sample=False, return_full_text=False)
-        return said[0]["generated_text"]
+        reply = library(value, max_new_tokens=6, do_sample=False, return_full_text=False)
+        return reply[0]["generated_text"]
 
     chat = [{"role": "user", "content": TEXTS[0]}]
     assert answer(TEXTS[0]) == answer(chat) == expected(chat)
@@ -141,12 +149,12 @@ def static(folder: Path) -> None:
 
 
 def test_a_table_of_word_vectors_gives_the_same_answers_as_the_library(
-    made: Callable[..., str],
+    make_model: Callable[..., str],
 ) -> None:
-    folder = made(static)
-    asked = manifest("feature-extraction", **{"class": "SentenceTransformer"})
-    model = embedding.load(asked, folder, "cpu", torch.float32)
-    vectors = embedding.answer(model, asked, TEXTS, {"role": None})
+    folder = make_model(static)
+    module_manifest = manifest("feature-extraction", **{"class": "SentenceTransformer"})
+    model = embedding.load(module_manifest, folder, "cpu", torch.float32)
+    vectors = embedding.answer(model, module_manifest, TEXTS, {"role": None})
     expected = SentenceTransformer(folder, device="cpu").encode(TEXTS).tolist()
     for vector, wanted in zip(vectors, expected, strict=True):
         assert vector == near(wanted)

@@ -69,16 +69,16 @@ async def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("description", "reason", "said"),
+    ("description", "reason", "advice"),
     [
         ({"pipeline_tag": "robotics"}, "task", "a policy answers a robot"),
         ({"pipeline_tag": "text-to-image"}, "library", "text-to-image modules run diffusers"),
     ],
 )
 async def test_a_refusal_says_what_would_help(
-    description: dict[str, Any], reason: str, said: str
+    description: dict[str, Any], reason: str, advice: str
 ) -> None:
-    with pytest.raises(ModelRefused, match=said) as caught:
+    with pytest.raises(ModelRefused, match=advice) as caught:
         await fake_hub.handlers(**description).generate(GenerateRequest(model_url="acme/frog"))
     assert caught.value.details["reason"] == reason
     assert "what would help" in caught.value.message
@@ -145,7 +145,7 @@ async def test_a_model_without_a_licence_causes_a_warning(handlers: Handlers) ->
 
 
 @pytest.mark.parametrize(
-    ("license", "outcome", "said"),
+    ("license", "outcome", "message"),
     [
         ("mit", "passed", "mit"),
         (["apache-2.0", "mit"], "passed", "apache-2.0, mit"),
@@ -155,12 +155,14 @@ async def test_a_model_without_a_licence_causes_a_warning(handlers: Handlers) ->
         ("unknown", "warning", "a licence of its own: read"),
     ],
 )
-async def test_every_licence_on_the_card_is_reported(license: Any, outcome: str, said: str) -> None:
+async def test_every_licence_on_the_card_is_reported(
+    license: Any, outcome: str, message: str
+) -> None:
     handlers = fake_hub.handlers(cardData={"license": license})
     module = await handlers.generate(GenerateRequest(model_url="acme/frog"))
     [check] = [check for check in module.validation.checks if check.name == "license"]
     assert check.outcome == outcome
-    assert said in check.message
+    assert message in check.message
     assert module.model.license == (license if isinstance(license, str) else None)
 
 
@@ -172,19 +174,19 @@ async def test_a_custom_non_commercial_licence_is_recognised_by_its_name(name: s
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("stabilityai-ai-community", "of its own (stabilityai-ai-community): read"),
         ("<b>free</b>", "of its own: read"),
         ({"name": "mit"}, "of its own: read"),
     ],
 )
-async def test_a_custom_licence_is_reported_by_its_name(name: Any, said: str) -> None:
+async def test_a_custom_licence_is_reported_by_its_name(name: Any, message: str) -> None:
     handlers = fake_hub.handlers(cardData={"license": "other", "license_name": name})
     module = await handlers.generate(GenerateRequest(model_url="acme/frog"))
     [check] = [check for check in module.validation.checks if check.name == "license"]
     assert (check.outcome, module.model.license) == ("warning", "other")
-    assert said in check.message
+    assert message in check.message
 
 
 @pytest.mark.parametrize("license", ["apple-amlr", ["mit", "cc-by-nc-4.0"]])
@@ -197,7 +199,7 @@ async def test_a_non_commercial_licence_is_refused_unless_the_caller_accepts_it(
     assert caught.value.details["reason"] == "license"
     accepted = GenerateRequest(model_url="acme/frog", accept=[caught.value.details["reason"]])
     module = await handlers.generate(accepted)
-    assert any("forbids commercial use" in said for said in module.validation.errors)
+    assert any("forbids commercial use" in message for message in module.validation.errors)
     assert module.validation.status == "warnings"
 
 
@@ -289,7 +291,7 @@ def test_an_unserved_tag_is_refused_by_name_with_an_alternative(tag: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("kind", "architecture", "tag", "said"),
+    ("kind", "architecture", "tag", "message"),
     [
         ("smolvlm", "SmolVLMForConditionalGeneration", "image-text-to-text", "num2words"),
         ("vivit", "VivitForVideoClassification", "video-classification", "torchvision"),
@@ -309,23 +311,23 @@ def test_an_unserved_tag_is_refused_by_name_with_an_alternative(tag: str) -> Non
     ],
 )
 async def test_an_unsupported_architecture_is_refused_with_the_reason(
-    kind: str, architecture: str | None, tag: str, said: str
+    kind: str, architecture: str | None, tag: str, message: str
 ) -> None:
     config = {"model_type": kind, "architectures": architecture and [architecture]}
     handlers = fake_hub.handlers(config, pipeline_tag=tag)
     with pytest.raises(ModelRefused) as caught:
         await handlers.generate(GenerateRequest(model_url="acme/frog"))
     assert caught.value.details["reason"] == "architecture"
-    assert said in caught.value.message
+    assert message in caught.value.message
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "said"),
+    ("pipeline", "message"),
     [("FluxKontextPipeline", "do not run FluxKontextPipeline; they run"), ("EvilPipeline", "this")],
 )
-def test_a_pipeline_that_no_test_runs_is_refused_by_its_name(pipeline: str, said: str) -> None:
+def test_a_pipeline_that_no_test_runs_is_refused_by_its_name(pipeline: str, message: str) -> None:
     description = Description(id="acme/frog", sha="c" * 40)
     laid_out = Layout("diffusers", ("unet",), pipeline)
     snapshot = Snapshot(description, (), frozenset(), {"architectures": []}, None, laid_out)
-    with pytest.raises(ModelRefused, match=said):
+    with pytest.raises(ModelRefused, match=message):
         check_architecture(snapshot, row("image-to-image", "diffusers"), "diffusers")

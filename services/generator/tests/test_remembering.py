@@ -163,13 +163,13 @@ async def test_a_cached_refusal_causes_no_hub_request(
 ) -> None:
     for model, reason in (("tiny-remote-code", "custom-code"), ("tiny-gated", "gated")):
         hub.forget()
-        asked = []
+        requests = []
         for _ in range(3):
             with pytest.raises(ModelRefused) as caught:
                 await generate(handlers, f"lilypad/{model}")
             assert caught.value.details["reason"] == reason
-            asked.append(len(hub.requests))
-        assert asked[0] == asked[1] == asked[2]
+            requests.append(len(hub.requests))
+        assert requests[0] == requests[1] == requests[2]
     with pytest.raises(ModelRefused):
         await generate(handlers, "lilypad/tiny-remote-code")
     clock.now += snapshots.FRESH + 1
@@ -231,14 +231,14 @@ async def test_the_hub_is_not_called_before_its_retry_after(
 
 
 async def test_no_request_is_sent_once_a_quota_is_used_up() -> None:
-    asked = []
+    requests = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
-        asked.append(request.url.path)
-        found = fake_hub.respond(b'{"id": "acme/frog", "sha": "%s"}' % (b"c" * 40))
-        found.headers["ratelimit"] = '"api";r=0;t=55'
-        found.headers["ratelimit-policy"] = '"fixed window";"api";q=500;w=300'
-        return found
+        requests.append(request.url.path)
+        response = fake_hub.respond(b'{"id": "acme/frog", "sha": "%s"}' % (b"c" * 40))
+        response.headers["ratelimit"] = '"api";r=0;t=55'
+        response.headers["ratelimit-policy"] = '"fixed window";"api";q=500;w=300'
+        return response
 
     clock = Clock()
     client = Hub("http://hub.invalid", transport=httpx2.MockTransport(answer), clock=clock)
@@ -249,4 +249,4 @@ async def test_no_request_is_sent_once_a_quota_is_used_up() -> None:
     await client.file("acme/frog", "c" * 40, "config.json", 1000)  # files have a quota of their own
     clock.now += 56
     await client.model("acme/toad", "main")
-    assert len(asked) == 3
+    assert len(requests) == 3

@@ -47,8 +47,8 @@ def test_a_large_model_requests_gpu_memory_for_weights_cache_and_context() -> No
     assert module.model.parameters == 8_030_000_000
     assert manifest["run"]["dtype"] == "bfloat16"
     assert manifest["resources"]["gpu"] == 1
-    asked = f'"gpus": [{{ "vram": {module.model.vram_mib} }}]'
-    assert asked in module.files["lilypad_module.json.tmpl"]
+    gpus = f'"gpus": [{{ "vram": {module.model.vram_mib} }}]'
+    assert gpus in module.files["lilypad_module.json.tmpl"]
 
 
 def test_beam_search_requests_memory_for_every_beam() -> None:
@@ -62,14 +62,14 @@ def test_beam_search_requests_memory_for_every_beam() -> None:
     }
     model = {"config": config, "pipeline_tag": "summarization"}
 
-    def said(names: tuple[str, ...]) -> str:
+    def message(names: tuple[str, ...]) -> str:
         module, _ = make({**model, "names": names}, batchSize=1)
-        return next(one.message for one in module.validation.checks if one.name == "estimate")
+        return next(check.message for check in module.validation.checks if check.name == "estimate")
 
     # 12 layers, 512 tokens read and as many written, in float32: four times 96 MiB.
-    assert "cache 384 MiB" in said(())
+    assert "cache 384 MiB" in message(())
     # This file does not mention beams, and replaces config.json's generation settings.
-    assert "cache 96 MiB" in said(("generation_config.json",))
+    assert "cache 96 MiB" in message(("generation_config.json",))
 
 
 def test_a_small_model_requests_no_gpu() -> None:
@@ -113,9 +113,9 @@ def test_a_module_that_does_not_batch_requests_memory_for_one_input() -> None:
     config = {"model_type": "wav2vec2", "architectures": ["Wav2Vec2ForCTC"]}
     task = "automatic-speech-recognition"
     model = {"config": config, "pipeline_tag": task, "names": ("vocab.json",)}
-    one, manifest = make(model)
+    module, manifest = make(model)
     many, _ = make(model, batch_size=64)
-    assert many.files == one.files
+    assert many.files == module.files
     assert manifest["run"]["batchSize"] == 1
     assert many.validation.errors == [
         f"modules for {task} answer one input after the other: batchSize is 1"
@@ -196,9 +196,9 @@ def test_every_figure_names_its_source() -> None:
     _, manifest = make(LLAMA_8B)
     needs = manifest["resources"]
     assert set(needs["sources"]) == set(needs) - {"gpu", "vramSource", "sources"}
-    asked = make(LLAMA_8B, memory="64GB")[1]["resources"]["sources"]
-    assert asked["memoryMiB"] != needs["sources"]["memoryMiB"]
-    assert "options" in asked["memoryMiB"]
+    sources = make(LLAMA_8B, memory="64GB")[1]["resources"]["sources"]
+    assert sources["memoryMiB"] != needs["sources"]["memoryMiB"]
+    assert "options" in sources["memoryMiB"]
 
 
 def test_the_parts_of_an_estimate_are_shown_with_their_sources() -> None:

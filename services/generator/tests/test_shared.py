@@ -124,9 +124,9 @@ async def test_every_shared_snapshot_is_restored_unchanged(start: Start, hub: Ru
     assert handlers.snapshots.shared
     await asyncio.gather(*handlers.snapshots.shared.writing)
     for snapshot in kept:
-        found = await handlers.snapshots.shared.find(snapshot.id, snapshot.commit)
-        assert found
-        assert found[0] == snapshot
+        restored = await handlers.snapshots.shared.find(snapshot.id, snapshot.commit)
+        assert restored
+        assert restored[0] == snapshot
 
 
 async def test_a_snapshot_of_another_version_or_hub_is_ignored(

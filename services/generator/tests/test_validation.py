@@ -73,10 +73,10 @@ async def test_tampered_files_fail(name: str, old: str, new: str) -> None:
     files = rendering.render(module)
     assert old in files[name]
     tampered = {**files, name: files[name].replace(old, new, 1)}
-    found = outcomes(module, tampered)
+    results = outcomes(module, tampered)
     if name == "requirements.txt":  # the script's check depends on it
-        found.pop("run_inference.py")
-    assert found == {**dict.fromkeys(found, "passed"), name: "failed"}
+        results.pop("run_inference.py")
+    assert results == {**dict.fromkeys(results, "passed"), name: "failed"}
 
 
 async def test_files_that_fail_validation_are_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,5 +93,5 @@ async def test_files_that_fail_validation_are_not_returned(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("task", ROWS, ids=lambda task: f"{task.library} {task.tag}")
 def test_every_script_imports_only_packages_that_its_stack_installs(task: Task) -> None:
-    said = script.check(rendering.script(task.family), requirements.read(stack_of(task)))
-    assert "each package that it imports is installed" in said
+    summary = script.check(rendering.script(task.family), requirements.read(stack_of(task)))
+    assert "each package that it imports is installed" in summary

@@ -23,7 +23,7 @@ from hub.testing import RunningHub
 from models.tasks import LIBRARIES
 
 sys.path.insert(0, str(Path(__file__).parent))
-from modules import DRIVER, Built, drive, made, without_network
+from modules import DRIVER, Built, build_modules, drive, without_network
 
 HOSTILE = 'it\'s a "frog", really\n{{ .text }} $(id) `id` 喵 🐸'
 PICTURE = Image.effect_mandelbrot((64, 48), (-2, -1.5, 1, 1.5), 50).convert("RGB")
@@ -74,7 +74,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
-    modules = made(hub_process, tmp_path_factory.mktemp("modules"), "tiny", CASES)
+    modules = build_modules(hub_process, tmp_path_factory.mktemp("modules"), "tiny", CASES)
     apps = {name: {"app": str(module.app)} for name, module in modules.items()}
     drive([sys.executable, str(DRIVER), "fetch"], apps, HF_ENDPOINT=hub_process.url)
     return modules
@@ -87,12 +87,14 @@ def answers(modules: dict[str, Built]) -> dict[str, tuple[tuple[int, Any], Any]]
     cases = {}
     for name, (task, value, parameters) in CASES.items():
         app = modules[name].app
-        given = modules[name].variables(request={"inputs": [value], "parameters": parameters})
-        cases[name] = (str(app), given, task, str(app / "model"), frames, AUDIO, HOSTILE)
+        variables = modules[name].variables(request={"inputs": [value], "parameters": parameters})
+        cases[name] = (str(app), variables, task, str(app / "model"), frames, AUDIO, HOSTILE)
     command = [*without_network(), sys.executable, str(DRIVER.with_name("with_torchvision.py"))]
     environment = {**vision.environment(), "HF_HUB_OFFLINE": "1"}
-    found: dict[str, tuple[tuple[int, Any], Any]] = json.loads(drive(command, cases, **environment))
-    return found
+    answered: dict[str, tuple[tuple[int, Any], Any]] = json.loads(
+        drive(command, cases, **environment)
+    )
+    return answered
 
 
 def to_numbers(answer: Any) -> Any:

@@ -23,7 +23,7 @@ from PIL import Image
 TOKENS = 8
 
 
-def continued(folder: str, kind: str, text: str | None, **given: Any) -> list[Any]:
+def continued(folder: str, kind: str, text: str | None, **media: Any) -> list[Any]:
     """Return the model's reply to a chat turn with one part of `kind` and a text."""
     processor = transformers.AutoProcessor.from_pretrained(folder)
     model = transformers.AutoModelForMultimodalLM.from_pretrained(folder).eval()
@@ -31,7 +31,7 @@ def continued(folder: str, kind: str, text: str | None, **given: Any) -> list[An
     prompt = processor.apply_chat_template(
         [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
     )
-    encoded = processor(text=prompt, **given, return_tensors="pt")
+    encoded = processor(text=prompt, **media, return_tensors="pt")
     with torch.inference_mode():
         tokens = model.generate(**encoded, max_new_tokens=TOKENS, do_sample=False)[0]
     tokens = tokens[encoded["input_ids"].shape[1] :]
@@ -49,13 +49,13 @@ def captioned(folder: str, picture: Image.Image) -> list[Any]:
 
 
 def masked(folder: str, picture: Image.Image) -> list[Any]:
-    found = transformers.pipeline("mask-generation", model=folder, device="cpu")(
+    masks = transformers.pipeline("mask-generation", model=folder, device="cpu")(
         picture, points_per_crop=4, pred_iou_thresh=0.5, stability_score_thresh=0.0
     )
     return [
         [
             {"score": float(score), "mask": mask.int().tolist()}
-            for score, mask in zip(found["scores"], found["masks"], strict=True)
+            for score, mask in zip(masks["scores"], masks["masks"], strict=True)
         ]
     ]
 
@@ -65,8 +65,8 @@ def searched(folder: str, picture: Image.Image, query: str) -> list[Any]:
     model = transformers.ColQwen2ForRetrieval.from_pretrained(folder).eval()
     with torch.inference_mode():
         page = model(**processor.process_images(images=[picture])).embeddings
-        asked = model(**processor.process_queries(text=[query])).embeddings
-    score = float(processor.score_retrieval(asked, page)[0, 0])
+        query_vectors = model(**processor.process_queries(text=[query])).embeddings
+    score = float(processor.score_retrieval(query_vectors, page)[0, 0])
     return [{"score": score, "vectors": page[0].tolist()}]
 
 
@@ -123,7 +123,8 @@ def main() -> None:
         for name, (app, variables, *case) in json.load(sys.stdin).items():
             task, folder, pictures, sound, text = case
             read = [
-                Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB") for one in pictures
+                Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+                for encoded in pictures
             ]
             answers[name] = (
                 driver.run(Path(app), variables),

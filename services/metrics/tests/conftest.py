@@ -80,18 +80,18 @@ class Caller:
         finally:
             current.reset(reset)
 
-    async def ask(self, handler: Any, request: Any, key: str = "") -> Any:
+    async def call(self, handler: Any, request: Any, key: str = "") -> Any:
         with self._asking(key):
             return await handler(request)
 
     async def record(self, *records: dict[str, Any], key: str = "") -> Recorded:
         content = Samples.from_records(Record.model_validate(record) for record in records)
-        recorded: Recorded = await self.ask(self.handlers.record, content, key)
+        recorded: Recorded = await self.call(self.handlers.record, content, key)
         return recorded
 
     async def monitor(self, model: str = "m", **more: Any) -> Monitoring:
         request = MonitorRequest(model_id=model, **more)
-        answer: Monitoring = await self.ask(self.handlers.monitor, request)
+        answer: Monitoring = await self.call(self.handlers.monitor, request)
         # Through its wire form, which is what a caller gets.
         return Monitoring.model_validate_json(answer.model_dump_json())
 
@@ -121,9 +121,9 @@ async def handlers(
     monkeypatch.setattr(alerts, "EVALUATE_EVERY_S", 0.02)
     # The sweep would take old samples for silence; tests of silence look for it themselves.
     monkeypatch.setattr(alerts.Watch, "sweep", _no_sweep)
-    made = Handlers(database, bus, max_series=200)
-    work = asyncio.ensure_future(made.run())
-    yield made
+    handlers = Handlers(database, bus, max_series=200)
+    work = asyncio.ensure_future(handlers.run())
+    yield handlers
     work.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await work

@@ -40,12 +40,12 @@ async def usual(caller: Caller, metric: str, value: float, spread: float = 0.03)
 
 async def alerts(caller: Caller, **request: Any) -> list[Alert]:
     await settled(caller)
-    found = await caller.ask(caller.handlers.list_alerts, AlertsRequest(**request))
-    return list(found.alerts)
+    answer = await caller.call(caller.handlers.list_alerts, AlertsRequest(**request))
+    return list(answer.alerts)
 
 
 async def add(caller: Caller, **rule: Any) -> Rule:
-    added: Rule = await caller.ask(caller.handlers.add_rule, NewRule(**rule))
+    added: Rule = await caller.call(caller.handlers.add_rule, NewRule(**rule))
     return added
 
 
@@ -59,10 +59,10 @@ async def test_an_incident_raises_one_alert_and_recovers_once(
     await add(caller, kind="threshold", metric="latency", above=100.0, severity="critical")
     for value in (50.0, 150.0, 180.0, 160.0):
         await caller.record(record(0, latency=value))
-        found = await alerts(caller)
-    assert [(alert.type, alert.severity) for alert in found] == [("latency_threshold", "critical")]
-    assert found[0].message == "m: Latency is 150 ms, above 100 ms"
-    assert found[0].recovered_at is None
+        raised = await alerts(caller)
+    assert [(alert.type, alert.severity) for alert in raised] == [("latency_threshold", "critical")]
+    assert raised[0].message == "m: Latency is 150 ms, above 100 ms"
+    assert raised[0].recovered_at is None
     await caller.record(record(0, latency=60.0))
     [alert] = await alerts(caller)
     assert alert.recovered_at is not None
@@ -148,8 +148,8 @@ async def test_memory_above_nine_tenths_of_its_limit_raises_an_alert(
     caller: Caller, used: float, severity: str | None
 ) -> None:
     await caller.record(record(1, gpu_memory_usage=used, gpu_memory_limit=16_384.0))
-    found = [(alert.type, alert.severity) for alert in await alerts(caller)]
-    assert found == ([("gpu_memory_near_limit", severity)] if severity else [])
+    raised = [(alert.type, alert.severity) for alert in await alerts(caller)]
+    assert raised == ([("gpu_memory_near_limit", severity)] if severity else [])
 
 
 async def test_memory_that_wavers_about_its_limit_is_one_incident(caller: Caller) -> None:
@@ -345,11 +345,11 @@ async def test_a_rule_deleted_during_its_evaluation_leaves_no_open_alert(
         )
         work = [
             lambda: quiet.evaluate(caller.account, peak),
-            lambda: caller.ask(caller.handlers.remove_rule, RuleRequest(id=rule.id)),
+            lambda: caller.call(caller.handlers.remove_rule, RuleRequest(id=rule.id)),
         ][::order]
         tasks = []
-        for one in work:
-            tasks.append(asyncio.ensure_future(one()))
+        for task in work:
+            tasks.append(asyncio.ensure_future(task()))
             await asyncio.sleep(0.1)
     await asyncio.gather(*tasks)
     assert await alerts(caller, open_only=True) == []

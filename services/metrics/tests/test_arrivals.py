@@ -26,23 +26,23 @@ MICROSECOND = timedelta(microseconds=1)
 async def published(bus: MemoryBus, count: int) -> list[MetricUpdate]:
     """Wait for this many published updates, and return them."""
     async with asyncio.timeout(60):
-        while len(found := [body for subject, body in bus.published if "recorded" in subject]) < (
+        while len(updates := [body for subject, body in bus.published if "recorded" in subject]) < (
             count
         ):
             await asyncio.sleep(0.01)
-    return found
+    return updates
 
 
 async def missed(caller: Caller, **request: Any) -> list[str]:
     """Return the names of the metrics that arrived, in order of arrival, a few at a time."""
     handlers = caller.handlers
-    found = await caller.ask(handlers.history, HistoryRequest(model_id="m", **request))
-    assert found.complete
+    history = await caller.call(handlers.history, HistoryRequest(model_id="m", **request))
+    assert history.complete
     updates: list[MetricUpdate] = []
     done = 0
-    while done < len(found.moments):
-        request = RecallRequest(model_id="m", moments=found.moments.part(done, done + 3))
-        recalled = await caller.ask(handlers.recall, request)
+    while done < len(history.moments):
+        request = RecallRequest(model_id="m", moments=history.moments.part(done, done + 3))
+        recalled = await caller.call(handlers.recall, request)
         updates += recalled.updates
         done += recalled.count
     assert [update.arrival for update in updates] == sorted(update.arrival for update in updates)
@@ -104,10 +104,10 @@ async def test_arrivals_can_be_requested_since_any_time(caller: Caller, since: s
 @pytest.fixture
 async def other(handlers: Handlers, database: Database) -> AsyncIterator[Handlers]:
     """Another replica."""
-    made = Handlers(database, handlers.bus, max_series=2_000)
+    replica = Handlers(database, handlers.bus, max_series=2_000)
     handlers.series.max_series = 2_000
-    work = asyncio.ensure_future(made.run())
-    yield made
+    work = asyncio.ensure_future(replica.run())
+    yield replica
     work.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await work
@@ -155,13 +155,13 @@ async def test_too_many_arrivals_are_cut_to_the_newest_and_reported_as_incomplet
     for limit, bound, names in cases:
         monkeypatch.setattr(history, "MAX_SAMPLES", bound)
         request = HistoryRequest(model_id="m", since=parse_time(last), limit=limit)
-        found = await caller.ask(handlers.history, request)
-        recalled = await caller.ask(
-            handlers.recall, RecallRequest(model_id="m", moments=found.moments)
+        arrived = await caller.call(handlers.history, request)
+        recalled = await caller.call(
+            handlers.recall, RecallRequest(model_id="m", moments=arrived.moments)
         )
         metrics = [name for update in recalled.updates for name in update.metrics]
         assert metrics == (names.split() or ["n0", "n1", "n2"] * 3)
-        assert found.complete == (not names)
+        assert arrived.complete == (not names)
 
 
 async def test_a_replay_too_large_for_one_message_comes_in_several(caller: Caller) -> None:
@@ -177,11 +177,13 @@ async def test_a_replay_too_large_for_one_message_comes_in_several(caller: Calle
     ]
     await caller.record(*moments)
     handlers = caller.handlers
-    found = await caller.ask(handlers.history, HistoryRequest(model_id="m", since=parse_time(last)))
+    history = await caller.call(
+        handlers.history, HistoryRequest(model_id="m", since=parse_time(last))
+    )
     done, answers = 0, 0
-    while done < len(found.moments):
-        request = RecallRequest(model_id="m", moments=found.moments.part(done, done + 1000))
-        recalled = await caller.ask(handlers.recall, request)
+    while done < len(history.moments):
+        request = RecallRequest(model_id="m", moments=history.moments.part(done, done + 1000))
+        recalled = await caller.call(handlers.recall, request)
         assert len(recalled.model_dump_json()) < 1_000_000
         assert [len(update.metrics) for update in recalled.updates] == [64] * recalled.count
         done, answers = done + recalled.count, answers + 1
@@ -204,13 +206,13 @@ async def test_a_commit_that_was_never_acknowledged_is_published(
 
     monkeypatch.setattr(storage, "store", store_without_answer)
     when = datetime.now(UTC).isoformat()
-    mine = {"model_id": "m", "timestamp": when, "metrics": {"mine": 1.0}}
+    sent = {"model_id": "m", "timestamp": when, "metrics": {"mine": 1.0}}
     for key in ("", f"{caller.account} key"):
         with pytest.raises(Unavailable):
-            await caller.record({**mine, "metrics": {f"mine{len(key)}": 1.0}}, key=key)
+            await caller.record({**sent, "metrics": {f"mine{len(key)}": 1.0}}, key=key)
     answers_are_lost = False
     for key in ("", f"{caller.account} key"):
-        await caller.record({**mine, "metrics": {f"mine{len(key)}": 1.0}}, key=key)
+        await caller.record({**sent, "metrics": {f"mine{len(key)}": 1.0}}, key=key)
     await record(caller, "after")
     updates = await published(bus, 4)
     await asyncio.sleep(0.2)

@@ -28,13 +28,13 @@ def record(days: float, value: float, **more: Any) -> dict[str, Any]:
 
 async def read(caller: Caller, **more: Any) -> RecordedSamples:
     request = SamplesRequest.model_validate({"model_id": "m", "metric": "latency", **more})
-    answer = await caller.ask(caller.handlers.read_samples, request)
+    answer = await caller.call(caller.handlers.read_samples, request)
     return RecordedSamples.model_validate_json(answer.model_dump_json())
 
 
 async def delete(caller: Caller, **more: Any) -> int:
     request = SamplesDeletion.model_validate({"model_id": "m", **more})
-    answer: SamplesDeleted = await caller.ask(caller.handlers.delete_samples, request)
+    answer: SamplesDeleted = await caller.call(caller.handlers.delete_samples, request)
     return answer.deleted
 
 
@@ -58,8 +58,8 @@ async def test_samples_are_read_back_exactly_in_pages_whether_staged_or_merged(
             if cursor is None:
                 break
         assert [len(page) for page in pages] == [2, 2, 1]
-        found = [(sample.timestamp, sample.value) for page in pages for sample in page]
-        assert found == [(ago(day), value) for day, value in zip(days, values, strict=True)]
+        read_back = [(sample.timestamp, sample.value) for page in pages for sample in page]
+        assert read_back == [(ago(day), value) for day, value in zip(days, values, strict=True)]
         assert page.unit == "ms"
         within = await read(caller, **{"from": ago(3), "to": ago(0.1)})
         assert [sample.value for sample in within.samples] == values[1:3]
@@ -98,7 +98,9 @@ async def test_answers_after_a_deletion_are_those_of_the_remaining_samples(
     # Two days and a bit, in the midst of an hour at both ends.
     wrong = [record(9.13 + n / 90.5, 5_000.0 + n) for n in range(200)]
     first, last = ago(9.13 + 199 / 90.5), ago(9.13) + timedelta(microseconds=1)
-    good = [one for one in good if not first <= datetime.fromisoformat(one["timestamp"]) < last]
+    good = [
+        sample for sample in good if not first <= datetime.fromisoformat(sample["timestamp"]) < last
+    ]
     await caller.record(*good, *wrong[::2])
     await roll()
     await caller.record(*wrong[1::2], record(5, 1.0, metrics={"throughput": 9.0}))
@@ -107,14 +109,14 @@ async def test_answers_after_a_deletion_are_those_of_the_remaining_samples(
     await roll(rest=True)
 
     async def same() -> None:
-        found, expected = await caller.monitor(), await clean.monitor()
+        actual, expected = await caller.monitor(), await clean.monitor()
         for name, statistics in expected.statistics.items():
-            assert found.statistics[name].count == statistics.count
+            assert actual.statistics[name].count == statistics.count
             for figure in ("mean", "p95", "minimum", "maximum", "total", "trend"):
-                assert getattr(found.statistics[name], figure) == getattr(statistics, figure)
-        assert found.plots == expected.plots
-        assert found.findings == expected.findings
-        assert found.warnings == []
+                assert getattr(actual.statistics[name], figure) == getattr(statistics, figure)
+        assert actual.plots == expected.plots
+        assert actual.findings == expected.findings
+        assert actual.warnings == []
 
     assert await delete(caller, metric="latency", **{"from": first, "to": last}) == 200
     await same()
@@ -143,11 +145,11 @@ async def test_a_deletion_makes_room_and_counts_the_samples_of_all_metrics(
         await delete(caller)
     monkeypatch.undo()
     assert await delete(caller, **{"from": ago(3), "to": ago(0.1)}) == 4
-    used = await caller.ask(caller.handlers.storage, None)
+    used = await caller.call(caller.handlers.storage, None)
     assert (used.samples, used.staged_samples) == (4, 2)
     await caller.record(record(0, 1.0))
     assert await delete(caller) == 5
-    used = await caller.ask(caller.handlers.storage, None)
+    used = await caller.call(caller.handlers.storage, None)
     await usage.flush()
     assert (used.samples, used.staged_samples) == (0, 0)
     answer = await caller.monitor()

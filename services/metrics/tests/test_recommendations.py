@@ -76,7 +76,7 @@ def test_memory_near_its_limit_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("latest", "said"),
+    ("latest", "expected"),
     [
         ({"batch_size": 1.0}, "Batch size 8 would be 60% cheaper"),
         ({"batch_size": 8.0}, None),
@@ -85,12 +85,16 @@ def test_memory_near_its_limit_says_what_to_do() -> None:
     ],
 )
 def test_a_cheaper_batch_size_comes_from_the_measured_curve(
-    latest: dict[str, float], said: str | None
+    latest: dict[str, float], expected: str | None
 ) -> None:
     curve = {f"cost_per_inference_batch_{size}": cost for size, cost in
              ((1, 1e-4), (8, 4e-5), (16, 4.2e-5))}  # fmt: skip
-    found = recommend({"cost_per_inference": history((50, 5e-5), noise=0.0)}, {**curve, **latest})
-    assert [sentence.partition(":")[0] for sentence in found] == ([said] if said else [])
+    recommendations = recommend(
+        {"cost_per_inference": history((50, 5e-5), noise=0.0)}, {**curve, **latest}
+    )
+    assert [sentence.partition(":")[0] for sentence in recommendations] == (
+        [expected] if expected else []
+    )
 
 
 async def test_the_answer_includes_the_recommendations(caller: Any) -> None:

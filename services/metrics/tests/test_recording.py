@@ -192,7 +192,7 @@ async def test_another_accounts_model_looks_missing(handlers: Handlers) -> None:
     assert answers[0] == answers[1]
 
 
-def told(bus: MemoryBus) -> list[MetricUpdate]:
+def updates(bus: MemoryBus) -> list[MetricUpdate]:
     return [body for subject, body in bus.published if "recorded" in subject]
 
 
@@ -215,7 +215,7 @@ async def test_a_large_call_publishes_its_newest_moments_oldest_first(
         for n in range(100)
     ]
     await caller.record(*records)
-    assert [update.metrics["latency"] for update in told(bus)] == list(range(9, -1, -1))
+    assert [update.metrics["latency"] for update in updates(bus)] == list(range(9, -1, -1))
 
 
 async def test_a_large_call_publishes_the_newest_value_of_each_metric(
@@ -226,16 +226,16 @@ async def test_a_large_call_publishes_the_newest_value_of_each_metric(
         for n in range(200)
     ]
     await caller.record(*records)
-    newest = {name: value for update in told(bus) for name, value in update.metrics.items()}
+    newest = {name: value for update in updates(bus) for name, value in update.metrics.items()}
     assert newest == {f"m{n}": 40.0 * n for n in range(5)}
-    assert len(told(bus)) == 10 + 4
+    assert len(updates(bus)) == 10 + 4
 
 
 async def test_only_stored_samples_are_published_and_watched(
     caller: Caller, bus: MemoryBus
 ) -> None:
     rule = NewRule(kind="threshold", metric="latency", above=100.0)
-    await caller.ask(caller.handlers.add_rule, rule)
+    await caller.call(caller.handlers.add_rule, rule)
     when = [at(seconds=n) for n in (5, 4, 3)]
 
     def record(n: int, value: float) -> dict[str, object]:
@@ -247,7 +247,7 @@ async def test_only_stored_samples_are_published_and_watched(
     await caller.record(record(0, 999.0), record(2, 7.0), record(2, 999.0))
     for _ in range(3):
         await caller.record({"model_id": "m", "metrics": {"latency": 8.0}}, key=caller.account)
-    assert [update.metrics["latency"] for update in told(bus)] == [5.0, 6.0, 7.0, 8.0]
+    assert [update.metrics["latency"] for update in updates(bus)] == [5.0, 6.0, 7.0, 8.0]
     assert (await caller.monitor()).statistics["latency"].maximum == 8.0
     await settled(caller)
     assert not [subject for subject, _ in bus.published if "alert" in subject]

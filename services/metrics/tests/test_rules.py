@@ -16,13 +16,13 @@ from .test_alerts import add, alerts, record, sent, usual
 
 async def change(caller: Caller, id: str, **changes: Any) -> Rule:
     request = ChangeRequest(id=id, changes=changes)
-    changed: Rule = await caller.ask(caller.handlers.change_rule, request)
+    changed: Rule = await caller.call(caller.handlers.change_rule, request)
     return changed
 
 
 async def listed(caller: Caller) -> list[Rule]:
-    found: list[Rule] = (await caller.ask(caller.handlers.list_rules, None)).rules
-    return found
+    rules: list[Rule] = (await caller.call(caller.handlers.list_rules, None)).rules
+    return rules
 
 
 async def test_a_changed_rule_keeps_the_fields_that_were_left_out(caller: Caller) -> None:
@@ -138,15 +138,15 @@ async def test_rules_are_added_listed_and_removed(caller: Caller, handlers: Hand
     rule = await add(caller, kind="threshold", metric="latency", above=100.0)
     await caller.record(record(0, latency=150.0))
     assert len(await alerts(caller, open_only=True)) == 1
-    listed = (await caller.ask(handlers.list_rules, None)).rules
-    assert [found.origin for found in listed] == ["default"] * 6 + ["own"]
+    listed = (await caller.call(handlers.list_rules, None)).rules
+    assert [rule_listed.origin for rule_listed in listed] == ["default"] * 6 + ["own"]
     assert listed[-1] == rule
     with pytest.raises(NotFound):
-        await Caller(handlers).ask(handlers.remove_rule, RuleRequest(id=rule.id))
-    await caller.ask(handlers.remove_rule, RuleRequest(id=rule.id))
+        await Caller(handlers).call(handlers.remove_rule, RuleRequest(id=rule.id))
+    await caller.call(handlers.remove_rule, RuleRequest(id=rule.id))
     assert await alerts(caller, open_only=True) == []
     with pytest.raises(NotFound):
-        await caller.ask(handlers.remove_rule, RuleRequest(id=rule.id))
+        await caller.call(handlers.remove_rule, RuleRequest(id=rule.id))
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ async def test_a_model_that_reported_regularly_and_stopped_is_silent(
     await caller.record(*(record(3_600 - 30 * n, latency=40.0) for n in range(60)))
     await caller.record({**record(3_600, latency=40.0), "model_id": "seldom"})
     # `look` finds nothing while the sweep is looking, which is about to find the same.
-    while not (found := await alerts(caller)):
+    while not (raised := await alerts(caller)):
         await caller.handlers.watch.look_for_silence()
-    [alert] = found
+    [alert] = raised
     assert (alert.type, alert.model_id) == ("silence", "m")
     while not sent(bus):
         await asyncio.sleep(0.01)

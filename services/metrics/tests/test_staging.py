@@ -139,7 +139,7 @@ async def test_an_account_stores_no_more_than_its_bytes(caller: Caller, database
     await caller.record(old, *(record(n / 10_000) for n in range(7)))
     await caller.record(old)  # is there already, and takes no room
     await usage.flush()
-    used = await caller.ask(caller.handlers.storage, None)
+    used = await caller.call(caller.handlers.storage, None)
     assert (used.samples, used.bytes, used.max_bytes) == (8, 800, 1_000)
     assert (used.staged_samples, used.series) == (1, 1)
     with pytest.raises(MonitoringFailed, match="storage is full: 800 of 1,000 bytes") as refused:

@@ -49,13 +49,15 @@ def reference(points: Points, metric: str = "latency") -> dict[str, Any]:
     }
 
 
-def equal(found: Any, expected: dict[str, Any], p95: float = 1e-9) -> None:
+def equal(figures: Any, expected: dict[str, Any], p95: float = 1e-9) -> None:
     for name, value in expected.items():
-        got = getattr(found, name)
+        actual = getattr(figures, name)
         if isinstance(value, str | int):
-            assert got == value, name
+            assert actual == value, name
         else:
-            assert got == pytest.approx(value, rel=p95 if name == "p95" else 1e-9, abs=1e-12), name
+            assert actual == pytest.approx(value, rel=p95 if name == "p95" else 1e-9, abs=1e-12), (
+                name
+            )
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4_000])
@@ -68,9 +70,9 @@ async def test_few_samples_are_answered_exactly(
         for value in random.lognormal(3, 1, count)
     ]
     await store(caller, database, points)
-    found = (await caller.monitor()).statistics["latency"]
-    equal(found, reference(points))
-    assert found.exact
+    figures = (await caller.monitor()).statistics["latency"]
+    equal(figures, reference(points))
+    assert figures.exact
 
 
 @pytest.mark.parametrize("rolled", [False, True])
@@ -87,9 +89,9 @@ async def test_many_samples_are_answered_within_one_per_cent(
     await store(caller, database, points)
     if rolled:
         await roll()
-    found = (await caller.monitor()).statistics["latency"]
-    equal(found, reference(points), p95=0.01)
-    assert not found.exact
+    figures = (await caller.monitor()).statistics["latency"]
+    equal(figures, reference(points), p95=0.01)
+    assert not figures.exact
 
 
 async def test_the_window_begins_at_the_very_moment(
@@ -101,8 +103,8 @@ async def test_the_window_begins_at_the_very_moment(
     await roll()
     for moment in (since, since + timedelta(milliseconds=50), since + timedelta(minutes=20)):
         async with database.connection() as connection:
-            found = await window.read(connection, [series], moment)
-            history = found.histories[series]
+            histories = await window.read(connection, [series], moment)
+            history = histories.histories[series]
         assert history.count == sum(at >= moment for at, _ in points)
 
 
@@ -149,9 +151,9 @@ async def test_a_window_without_samples_has_null_figures(caller: Caller) -> None
     await caller.record({"model_id": "m", "timestamp": when, "metrics": {"latency": 1.0}})
     answer = await caller.monitor(days=1, metrics=["other"])
     assert set(answer.statistics) == {"throughput", "latency", "costs", "other"}
-    for found in answer.statistics.values():
-        assert (found.mean, found.p95, found.total) == (None, None, None)
-        assert (found.trend, found.count) == ("insufficient_data", 0)
+    for figures in answer.statistics.values():
+        assert (figures.mean, figures.p95, figures.total) == (None, None, None)
+        assert (figures.trend, figures.count) == ("insufficient_data", 0)
     assert answer.plots == {"other": {}}
 
 
@@ -175,9 +177,9 @@ async def test_a_trend_knows_which_way_is_better(
     ]
     await store(caller, database, points, metric)
     name = "costs" if metric == "cost_per_inference" else metric
-    found = (await caller.monitor()).statistics[name]
-    assert found.trend == trend
-    assert found.slope_per_day == pytest.approx(slope * 24, abs=0.2)
+    figures = (await caller.monitor()).statistics[name]
+    assert figures.trend == trend
+    assert figures.slope_per_day == pytest.approx(slope * 24, abs=0.2)
 
 
 @pytest.mark.parametrize(

@@ -81,10 +81,10 @@ async def test_times_are_in_utc_wherever_the_server_is(place: Place) -> None:
                 await caller.record({"model_id": "m", "metrics": {"memory_limit": 10.0}})
                 await caller.record({"model_id": "m", "metrics": {"memory_usage": 9.5}})
                 await settled(caller)
-                found = await caller.ask(caller.handlers.list_alerts, AlertsRequest())
+                answer = await caller.call(caller.handlers.list_alerts, AlertsRequest())
         finally:
             await connection.execute("alter role current_user reset timezone")
-    assert {alert.raised_at.utcoffset() for alert in found.alerts} == {timedelta()}
+    assert {alert.raised_at.utcoffset() for alert in answer.alerts} == {timedelta()}
 
 
 async def test_callers_canceled_at_any_moment_leave_connections_unchanged(
@@ -92,20 +92,20 @@ async def test_callers_canceled_at_any_moment_leave_connections_unchanged(
 ) -> None:
     async with postgres.connect(place.url, place.schema, "metrics", max_size=2) as database:
 
-        async def ask() -> None:
+        async def call() -> None:
             async with database.connection() as connection:
                 await connection.execute("select 1")
 
         for number in range(300):
-            asking = [asyncio.ensure_future(ask()) for _ in range(3)]
+            asking = [asyncio.ensure_future(call()) for _ in range(3)]
             for _ in range(number % 30):
                 await asyncio.sleep(0)
             asking[number % 3].cancel()
             asking[(number + 1) % 3].cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        async with database.connection() as one, database.connection() as other:
-            found = {(c.autocommit, c.timeout_s) for c in (one, other)}  # type: ignore[attr-defined]
-        assert found == {(False, postgres.ANSWER_TIMEOUT_S)}
+        async with database.connection() as first, database.connection() as other:
+            states = {(c.autocommit, c.timeout_s) for c in (first, other)}  # type: ignore[attr-defined]
+        assert states == {(False, postgres.ANSWER_TIMEOUT_S)}
 
 
 SCRIPTS = sorted(files("metrics").joinpath("migrations").iterdir(), key=lambda script: script.name)
@@ -148,17 +148,17 @@ async def test_a_database_made_just_after_the_hour_keeps_samples_from_just_befor
             await connection.execute("insert into migrations (name) values (%s)", [script.name])
         full, moment = "date_trunc('hour', now(), 'UTC')", "interval '1 hour'"
         if passed:
-            made = f"{full} - 5 * {moment}"
+            start = f"{full} - 5 * {moment}"
             await connection.execute(f"update watermark set until = {full} - {moment}")
         else:
-            made = f"{full} + {moment}"
-            await connection.execute(f"update watermark set until = {made}")
-        await connection.execute(f"update migrations set applied_at = {made}")
+            start = f"{full} + {moment}"
+            await connection.execute(f"update watermark set until = {start}")
+        await connection.execute(f"update migrations set applied_at = {start}")
         await connection.execute(
             "insert into series (account, model, metric) values ('a', 'm', 'latency')"
         )
         await connection.execute(
-            f"insert into samples (series, at, value) select id, {made} - interval '3 minutes', 1"
+            f"insert into samples (series, at, value) select id, {start} - interval '3 minutes', 1"
             " from series"
         )
         async with serving(empty) as caller:
@@ -235,10 +235,10 @@ async def test_a_plain_database_that_gained_the_extension_is_converted(
 
             async def same() -> None:
                 after = await caller.monitor()
-                for name, found in before.statistics.items():
-                    assert after.statistics[name].count == found.count
-                    assert after.statistics[name].mean == pytest.approx(found.mean)
-                    assert after.statistics[name].trend == found.trend
+                for name, statistics in before.statistics.items():
+                    assert after.statistics[name].count == statistics.count
+                    assert after.statistics[name].mean == pytest.approx(statistics.mean)
+                    assert after.statistics[name].trend == statistics.trend
 
             await same()
             rolling = await rollups.load(connection) if available else plain
@@ -323,10 +323,10 @@ async def test_only_expired_samples_are_deleted(empty: Place) -> None:
         for kept_days, left in ((470, {300, 200, 10, 460}), (250, {200, 10}), (250, {200, 10})):
             await rolling.forget(kept_days)
             cursor = await connection.execute("select at from samples")
-            found = {(datetime.now(UTC) - at).days for (at,) in await cursor.fetchall()}
+            ages = {(datetime.now(UTC) - at).days for (at,) in await cursor.fetchall()}
             # Samples are dropped by the month or by the week: a few expired ones may stay.
-            assert left <= found
-            assert not {days for days in found if days > kept_days + 31}
+            assert left <= ages
+            assert not {days for days in ages if days > kept_days + 31}
         assert (await caller.monitor(days=365)).statistics["latency"].count >= 2
         # The partitions of the coming months exist in advance.
         await caller.record(record(-0.9, 1.0))

@@ -68,12 +68,12 @@ class Cursor:
         Raises:
             ValueError: the text is no cursor; the message is a sentence for the caller.
         """
-        found = _TEXT.fullmatch(text)
-        if found is None:
+        match = _TEXT.fullmatch(text)
+        if match is None:
             raise ValueError("send an RFC 3339 time, or the `cursor` of an update, unchanged")
-        floor, alerted = (int(part, 16) for part in found[1].split(".")[1:])
-        places = [_pair(text) for text in found[2].split(".")[1:]]
-        alerts = dict(_pair(text) for text in found[3].split("~")[1:])
+        floor, alerted = (int(part, 16) for part in match[1].split(".")[1:])
+        places = [_pair(text) for text in match[2].split(".")[1:]]
+        alerts = dict(_pair(text) for text in match[3].split("~")[1:])
         arrivals = [floor, *(arrival for arrival, _ in places)]
         times = [alerted, *(at for _, at in places), *alerts.values()]
         if max(arrivals) > MAX_ARRIVAL or max(times) > MAX_TIME_US:

@@ -51,7 +51,7 @@ class Mailbox:
         if waiting is None:
             self.latest[update.topic] = [update]
         else:
-            left = [one for one in waiting if not one.series <= update.series]
+            left = [held for held in waiting if not held.series <= update.series]
             self.replaced += len(waiting) - len(left)
             self.size_bytes -= _size_bytes(waiting) - _size_bytes(left)
             self.latest[update.topic] = [*left, update]

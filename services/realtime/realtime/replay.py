@@ -196,16 +196,16 @@ class Replay:
 
     async def _alerts(self, model: str, cursor: Cursor) -> tuple[list[AlertEvent], bool]:
         """Return the alerts that the cursor does not cover, oldest first, and whether all."""
-        found: list[AlertEvent] = []
+        events: list[AlertEvent] = []
         before: str | None = None
-        while len(found) < MAX_ALERTS:
+        while len(events) < MAX_ALERTS:
             request = AlertsRequest(model_id=model, before=before, limit=ALERTS_PER_PAGE)
             page = (await self.bus.call(LIST_ALERTS, request)).alerts
-            found += [news for alert in page for news in _news(alert) if not cursor.covers(news)]
+            events += [news for alert in page for news in _news(alert) if not cursor.covers(news)]
             if len(page) < ALERTS_PER_PAGE or to_us(page[-1].raised_at) <= cursor.alerted:
-                return sorted(found, key=_arrival), True
+                return sorted(events, key=_arrival), True
             before = page[-1].id
-        return sorted(found, key=_arrival), False
+        return sorted(events, key=_arrival), False
 
 
 def _moment(body: MetricUpdate, delivered: set[tuple[datetime, str]]) -> Moment:

@@ -21,7 +21,7 @@ class RealtimeSettings(ServiceSettings):
         if not isinstance(value, str):
             return value
         origins = [part.strip().rstrip("/").lower() for part in value.split(",") if part.strip()]
-        for one in origins:
-            if not one.startswith(("http://", "https://")) or origin(one) != one:
+        for listed in origins:
+            if not listed.startswith(("http://", "https://")) or origin(listed) != listed:
                 raise ValueError("list origins such as https://app.example.com, without a path")
         return tuple(origins)

@@ -184,12 +184,12 @@ class Slots:
     async def renew(self) -> None:
         limit = asyncio.Semaphore(MAX_CONCURRENT_RENEWALS)
 
-        async def one(slot: Slot) -> None:
+        async def renew_slot(slot: Slot) -> None:
             async with limit, slot.lock:
                 if slot in self.held:
                     await self._renew(slot)
 
-        await asyncio.gather(*(one(slot) for slot in list(self.held)))
+        await asyncio.gather(*(renew_slot(slot) for slot in list(self.held)))
 
     async def _renew(self, slot: Slot) -> None:
         try:

@@ -75,21 +75,21 @@ class Topics:
         Raises:
             Unavailable: the bus is unavailable.
         """
-        found = self.accounts.setdefault(account, Account())
-        found.clients.setdefault(client, SeenAlerts())
-        if found.listening is None or _failed(found.listening):
-            found.listening = asyncio.ensure_future(self._listen_to_account(account, found))
+        entry = self.accounts.setdefault(account, Account())
+        entry.clients.setdefault(client, SeenAlerts())
+        if entry.listening is None or _failed(entry.listening):
+            entry.listening = asyncio.ensure_future(self._listen_to_account(account, entry))
         # Other clients wait for it too: one that leaves must not cancel it.
-        await asyncio.shield(found.listening)
-        return found
+        await asyncio.shield(entry.listening)
+        return entry
 
     def exit(self, account: str, client: Receiver) -> None:
-        found = self.accounts.get(account)
-        if found is None or found.clients.pop(client, None) is None:
+        entry = self.accounts.get(account)
+        if entry is None or entry.clients.pop(client, None) is None:
             return
-        if not found.clients:
+        if not entry.clients:
             del self.accounts[account]
-            self._stop(found.listening)
+            self._stop(entry.listening)
 
     async def join(
         self,
@@ -154,14 +154,14 @@ class Topics:
         which = f"{token(topic.account)}.{token(topic.model)}"
         return await self._confirm(self.bus.subscribe(METRICS_RECORDED, receive, filter=which))
 
-    async def _listen_to_account(self, account: str, found: Account) -> list[Subscription]:
+    async def _listen_to_account(self, account: str, entry: Account) -> list[Subscription]:
         async def receive_alert(body: AlertEvent) -> None:
             self.decoded += 1
-            await found.publish_alert(body, self.models.get((account, body.model_id)))
+            await entry.publish_alert(body, self.models.get((account, body.model_id)))
 
         async def receive_progress(body: BenchmarkProgress) -> None:
             self.decoded += 1
-            await found.publish_progress(body)
+            await entry.publish_progress(body)
 
         which = f"{token(account)}.*"
         return await self._confirm(
@@ -173,8 +173,8 @@ class Topics:
         """Subscribe, and wait until the server has the subscriptions."""
         subscriptions: list[Subscription] = []
         try:
-            for one in subscribing:
-                subscriptions.append(await one)  # noqa: PERF401  (undone if a later one fails)
+            for confirmed in subscribing:
+                subscriptions.append(await confirmed)  # noqa: PERF401  (undone if a later one fails)
             await self.bus.client.flush(timeout=CONFIRM_TIMEOUT_S)
         except (*LOST, TimeoutError) as error:
             with contextlib.suppress(*LOST):

@@ -99,15 +99,15 @@ class Others:
             seen = [u.arrival for u in everything if parse_time(u.timestamp) == request.since]
             position = Position(floor=min(seen, default=moment * 256), alerted=moment, places=[])
         after = max([position.floor, *(arrival for arrival, _ in position.places)])
-        found = [
+        arrivals = [
             (update.arrival, to_us(parse_time(update.timestamp)))
             for update in everything
             if update.arrival > after
             and (request.metrics is None or set(request.metrics) & set(update.metrics))
         ]
-        complete = len(found) <= request.limit
+        complete = len(arrivals) <= request.limit
         return History(
-            moments=Moments.pack(sorted(found)[-request.limit :]),
+            moments=Moments.pack(sorted(arrivals)[-request.limit :]),
             complete=complete,
             position=position,
         )
@@ -118,8 +118,8 @@ class Others:
             if self.recalls < 0:
                 raise Unavailable("the database is busy or away", retry_after=1)
         everything = self.recorded[current.get().account, request.model_id]
-        asked = {arrival for arrival, _ in request.moments.unpack()}
-        updates = [update for update in everything if update.arrival in asked]
+        requested = {arrival for arrival, _ in request.moments.unpack()}
+        updates = [update for update in everything if update.arrival in requested]
         if request.metrics is not None:
             updates = [
                 u.model_copy(
@@ -127,7 +127,7 @@ class Others:
                 )
                 for u in updates
             ]
-        return Recalled(updates=updates, count=len(asked))
+        return Recalled(updates=updates, count=len(requested))
 
     async def list_alerts(self, request: AlertsRequest) -> Alerts:
         of_account = [a for who, a in self.alerts if who == current.get().account]
@@ -148,7 +148,7 @@ class Others:
             await self.metrics.publish(METRICS_RECORDED, update, account, model)
         return now
 
-    async def tell(self, account: str, model: str, number: int) -> None:
+    async def publish_update(self, account: str, model: str, number: int) -> None:
         """Publish an update committed earlier."""
         update = self.recorded[account, model][number]
         await self.metrics.publish(METRICS_RECORDED, update, account, model)
@@ -161,9 +161,9 @@ class Others:
         )  # fmt: skip
         self.alerts.append((account, row))
         if tell:
-            await self.tell_alert(account)
+            await self.publish_alert(account)
 
-    async def tell_alert(self, account: str) -> None:
+    async def publish_alert(self, account: str) -> None:
         """Publish the account's last alert, for the first time or again."""
         alert = next(alert for who, alert in reversed(self.alerts) if who == account)
         news = AlertEvent.model_validate({**alert.model_dump(), "at": alert.raised_at})
@@ -294,14 +294,14 @@ class Watcher:
 @pytest.fixture
 async def new_watcher(stack: Stack) -> AsyncIterator[Callable[..., Watcher]]:
     """Return a function that makes a client, not connected yet."""
-    made: list[Watcher] = []
+    watchers: list[Watcher] = []
 
     def make(token: str, url: str = stack.url, **options: Any) -> Watcher:
-        made.append(Watcher(url, token, **options))
-        return made[-1]
+        watchers.append(Watcher(url, token, **options))
+        return watchers[-1]
 
     yield make
-    for watcher in made:
+    for watcher in watchers:
         await watcher.close()
 
 
@@ -317,7 +317,7 @@ async def counts(stack: Stack, what: str) -> list[int]:
 
 async def sources_of_both(stack: Stack, new_watcher: Callable[..., Watcher]) -> list[str]:
     """Return two addresses that the edge sends to different replicas."""
-    found: dict[tuple[bool, ...], str] = {}
+    addresses: dict[tuple[bool, ...], str] = {}
     for number in range(2, 40):
         source = f"127.0.0.{number}"
         before = await counts(stack, "clients")
@@ -327,9 +327,9 @@ async def sources_of_both(stack: Stack, new_watcher: Callable[..., Watcher]) -> 
         async with asyncio.timeout(60):
             while await counts(stack, "clients") != before:
                 await asyncio.sleep(0.02)
-        found.setdefault(tuple(a > b for a, b in zip(after, before, strict=True)), source)
-        if len(found) == 2:
-            return list(found.values())
+        addresses.setdefault(tuple(a > b for a, b in zip(after, before, strict=True)), source)
+        if len(addresses) == 2:
+            return list(addresses.values())
     raise AssertionError("every address gets the same replica")
 
 

@@ -245,10 +245,10 @@ async def test_clients_that_do_not_read_their_replay_cost_little(stack, others, 
     [replica] = [n for n, count in enumerate(now) if count == before[n] + 8]
     process = psutil.Process(stack.processes[f"realtime-{replica + 1}"].pid)
     least = most = process.memory_info().rss
-    wish = json.dumps(["subscribe_metrics", {"modelId": "m", "since": since, "cursor": True}])
+    event = json.dumps(["subscribe_metrics", {"modelId": "m", "since": since, "cursor": True}])
     for raw in raws:
         for ack in range(8):
-            raw.send(f"42{ack}{wish}")
+            raw.send(f"42{ack}{event}")
     deadline = time.monotonic() + 180
     while (await counts(stack, "clients"))[replica] > before[replica]:
         assert time.monotonic() < deadline, "they stay connected"

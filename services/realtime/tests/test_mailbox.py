@@ -11,39 +11,39 @@ UPDATES = st.lists(
 
 
 def update(topic: str, series: frozenset[str], number: int) -> Update:
-    made = Update(
+    update = Update(
         "metric_update", {"metrics": dict.fromkeys(sorted(series), number)}, topic, series
     )
-    made.number = number  # type: ignore[attr-defined]
-    return made
+    update.number = number  # type: ignore[attr-defined]
+    return update
 
 
 def drain(mailbox: Mailbox) -> list[Update]:
-    taken = []
+    updates = []
     while mailbox:
-        taken += mailbox.take()
+        updates += mailbox.take()
     assert mailbox.size_bytes == 0
-    return taken
+    return updates
 
 
 @given(UPDATES)
-def test_the_newest_value_of_every_series_arrives_last(wishes):
+def test_the_newest_value_of_every_series_arrives_last(selections):
     mailbox, newest = Mailbox(), {}
-    for number, (topic, series) in enumerate(wishes):
+    for number, (topic, series) in enumerate(selections):
         mailbox.put(update(topic, series, number))
-        newest |= {(topic, one): number for one in series}
+        newest |= {(topic, received): number for received in series}
     seen = {}
-    for one in drain(mailbox):
-        seen |= {(one.topic, series): one.number for series in one.series}
+    for received in drain(mailbox):
+        seen |= {(received.topic, series): received.number for series in received.series}
     assert seen == newest
 
 
 @given(UPDATES)
-def test_one_update_waits_per_selection_of_series(wishes):
+def test_one_update_waits_per_selection_of_series(selections):
     mailbox = Mailbox()
-    for number, (topic, series) in enumerate(wishes):
+    for number, (topic, series) in enumerate(selections):
         mailbox.put(update(topic, series, number))
-    waiting = [(one.topic, one.series) for ones in mailbox.latest.values() for one in ones]
+    waiting = [(held.topic, held.series) for ones in mailbox.latest.values() for held in ones]
     assert len(waiting) == len(set(waiting))
     assert mailbox.size_bytes == sum(len(o.text) for ones in mailbox.latest.values() for o in ones)
 
@@ -54,7 +54,7 @@ def test_alerts_are_never_dropped_and_overtake_metrics():
         mailbox.put(update("x", frozenset("a"), number))
         if number % 100 == 0:
             mailbox.put_guaranteed(Update("alert", number))
-    texts = [one.text for one in drain(mailbox)]
+    texts = [received.text for received in drain(mailbox)]
     assert texts[:-1] == [Update("alert", number).text for number in range(0, 500, 100)]
     assert b"499" in texts[-1]
 
@@ -63,11 +63,11 @@ def test_a_busy_topic_starves_no_other():
     mailbox = Mailbox()
     for topic in range(100):
         mailbox.put(update(f"t{topic}", frozenset("a"), 0))
-    taken = set()
+    topics = set()
     for number in range(20):
         mailbox.put(update("t0", frozenset("a"), number))
-        taken |= {one.topic for one in mailbox.take()}
-    assert len(taken) == 100
+        topics |= {received.topic for received in mailbox.take()}
+    assert len(topics) == 100
 
 
 def test_an_overflow_is_reported():
@@ -83,16 +83,16 @@ def test_a_frame_equals_the_websocket_librarys():
     for size in (0, 90, 120, 130, 65_000, 70_000):
         protocol = ServerProtocol()
         protocol.state = protocol.state.OPEN
-        one = Update("x", "y" * size)
-        protocol.send_text(one.text)
-        assert b"".join(protocol.data_to_send()) == one.frame
+        sent = Update("x", "y" * size)
+        protocol.send_text(sent.text)
+        assert b"".join(protocol.data_to_send()) == sent.frame
 
 
 def test_a_gap_notice_follows_every_update_before_it():
     mailbox = Mailbox()
-    heard = [update(topic, frozenset("a"), number) for number, topic in enumerate("xyz")]
-    for one in heard:
-        mailbox.put(one)
+    updates = [update(topic, frozenset("a"), number) for number, topic in enumerate("xyz")]
+    for received in updates:
+        mailbox.put(received)
     gap = Update("gap", {"since": "2026-01-31T12:00:00Z"})
     mailbox.put_guaranteed(gap, None)
-    assert drain(mailbox) == [*heard, gap]
+    assert drain(mailbox) == [*updates, gap]

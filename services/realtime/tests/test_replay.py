@@ -143,9 +143,9 @@ async def test_a_replayed_update_published_later_is_not_repeated(others, watch):
         watcher = await watch("m12/key")
         await watcher.subscribe("m", since=since, **options)
         assert what(watcher.received) == ["n1", "slow"]
-        await others.tell("m12", "m", 1)
-        await others.tell_alert("m12")
-        await others.tell_alert("m12")
+        await others.publish_update("m12", "m", 1)
+        await others.publish_alert("m12")
+        await others.publish_alert("m12")
         await others.record("m12", "m", n2=0)
         await everything(watcher, 2)
         assert what(watcher.received) == ["n1", "slow", "n2"]
@@ -161,7 +161,7 @@ async def test_one_clients_replay_does_not_move_another_clients_cursor(others, w
     watcher = await watch("m13/key")
     await watcher.subscribe("m", since=since, cursor=True)
     assert numbers(watcher) == [1, 2]
-    await others.tell("m13", "m", 1)
+    await others.publish_update("m13", "m", 1)
     [update] = await leaves.wait_for("metric_update")
     await leaves.close()
     again = await watch("m13/key")
@@ -252,10 +252,10 @@ async def test_requests_about_one_model_run_in_order(others, watch):
     for number in range(1, 500):
         await others.record("m19", "m", tell=False, **{f"n{number}": 0})
     watcher = await watch("m19/key")
-    wish = {"modelId": "m", "since": since}
+    request = {"modelId": "m", "since": since}
     answers = await asyncio.gather(
         *(
-            watcher.call(event, wish if event == "subscribe_metrics" else {"modelId": "m"})
+            watcher.call(event, request if event == "subscribe_metrics" else {"modelId": "m"})
             for event in ("subscribe_metrics", "unsubscribe_metrics") * 3
         )
     )

@@ -53,36 +53,36 @@ async def test_ten_of_forty_claims_on_three_replicas_are_granted(new_replica):
 
 
 async def test_a_refusal_keeps_no_traceback_of_an_earlier_one(new_replica):
-    one = await new_replica("a")
-    await claim_many([one], 10)
+    replica = await new_replica("a")
+    await claim_many([replica], 10)
     depths = set()
     for _ in range(3):
         with pytest.raises(RateLimited) as refusal:
-            await one.claim("acc", lambda: None)
+            await replica.claim("acc", lambda: None)
         depths.add(len(list(traceback.walk_tb(refusal.value.__traceback__))))
     assert len(depths) == 1
 
 
 async def test_a_released_slot_can_be_claimed_again(new_replica):
-    one, other = await new_replica("a"), await new_replica("b")
-    granted = await claim_many([one], 12)
-    await one.release(granted[3])
-    await one.release(granted[3])
+    first, other = await new_replica("a"), await new_replica("b")
+    granted = await claim_many([first], 12)
+    await first.release(granted[3])
+    await first.release(granted[3])
     assert len(await claim_many([other], 3)) == 1
 
 
 async def test_the_slots_of_a_dead_replica_are_taken_over_at_once(new_replica, monkeypatch):
     monkeypatch.setattr(slots, "TTL_S", 1000.0)
-    one, other = await new_replica("a"), await new_replica("b")
-    await claim_many([one], 6)
+    first, other = await new_replica("a"), await new_replica("b")
+    await claim_many([first], 6)
     await claim_many([other], 4)
-    await one.bus.client.close()
+    await first.bus.client.close()
     assert len(await claim_many([other], 8)) == 6
 
 
 async def test_slots_expire_unless_they_are_renewed(new_replica):
-    one, other = await new_replica("a"), await new_replica("b")
-    await claim_many([one], 6)
+    first, other = await new_replica("a"), await new_replica("b")
+    await claim_many([first], 6)
     [kept] = await claim_many([other], 1)
     for _ in range(8):
         await asyncio.sleep(0.4)
@@ -92,12 +92,12 @@ async def test_slots_expire_unless_they_are_renewed(new_replica):
 
 
 async def test_a_deleted_bucket_is_created_again_with_every_held_slot(new_replica):
-    one, other = await new_replica("a"), await new_replica("b")
+    first, other = await new_replica("a"), await new_replica("b")
     taken_away: list[int] = []
     for number in range(10):
-        await one.claim("acc", lambda number=number: taken_away.append(number))
-    await one.bus.client.jetstream().delete_key_value(slots.BUCKET)
-    await one.renew()
+        await first.claim("acc", lambda number=number: taken_away.append(number))
+    await first.bus.client.jetstream().delete_key_value(slots.BUCKET)
+    await first.renew()
     with pytest.raises(RateLimited):
         await other.claim("acc", lambda: None)
     assert taken_away == []
@@ -105,19 +105,19 @@ async def test_a_deleted_bucket_is_created_again_with_every_held_slot(new_replic
 
 async def test_a_renewal_whose_acknowledgement_was_lost_closes_no_socket(new_replica):
     """A bus that hangs performs it later."""
-    one, other = await new_replica("a"), await new_replica("b")
+    first, other = await new_replica("a"), await new_replica("b")
     taken_away: list[int] = []
     held = [
-        await one.claim("acc", lambda number=number: taken_away.append(number))
+        await first.claim("acc", lambda number=number: taken_away.append(number))
         for number in range(10)
     ]
-    bucket = await one._open()
+    bucket = await first._open()
     for slot in held:
         value = (await bucket.get(slot.key)).value
         await bucket.update(slot.key, value, slot.revision)
-    await one.renew()
+    await first.renew()
     assert taken_away == []
-    await one.release(held[3])
+    await first.release(held[3])
     await other.claim("acc", lambda: None)
     with pytest.raises(RateLimited):
         await other.claim("acc", lambda: None)

@@ -176,7 +176,10 @@ async def test_a_subscription_before_the_first_record_delivers_it(others, watch,
         await others.record("acc9", model, tell=False, missed=1)
         again = await watch("acc9/key")
         await again.subscribe(model, since=answer["cursor"])
-        assert [set(one["metrics"]) for one in again.of("metric_update")] == [set(SEED), {"missed"}]
+        assert [set(received["metrics"]) for received in again.of("metric_update")] == [
+            set(SEED),
+            {"missed"},
+        ]
 
 
 async def test_an_unknown_event_gets_an_error_and_a_disconnect(others, watch):

@@ -28,7 +28,7 @@ class Slow:
     def __init__(self, topic: Topic, happen) -> None:
         self.topic = topic
         self.happen = happen
-        self.got: list[int] = []
+        self.received: list[int] = []
         self.with_cursor: list[bool] = []
 
     async def has_room(self) -> None:
@@ -36,7 +36,7 @@ class Slow:
 
     def deliver_guaranteed(self, update, after="") -> None:
         self.with_cursor.append("cursor" in update.data)
-        self.got += [int(name[1:]) for name in update.data["metrics"]]
+        self.received += [int(name[1:]) for name in update.data["metrics"]]
 
     def deliver(self, update, now_s) -> None:
         self.deliver_guaranteed(update)
@@ -60,13 +60,13 @@ async def test_a_replay_reads_again_what_exceeds_the_held_events(each: int, time
 
     async def history(request):
         after = max([request.position.floor, *(arrival for arrival, _ in request.position.places)])
-        found = [(u.arrival, to_us(parse_time(u.timestamp))) for u in stored]
-        found = [moment for moment in found if moment[0] > after]
-        return History(moments=Moments.pack(found), complete=True, position=request.position)
+        arrivals = [(u.arrival, to_us(parse_time(u.timestamp))) for u in stored]
+        arrivals = [moment for moment in arrivals if moment[0] > after]
+        return History(moments=Moments.pack(arrivals), complete=True, position=request.position)
 
     async def recall(request):
-        asked = {arrival for arrival, _ in request.moments.unpack()}
-        return Recalled(updates=[u for u in stored if u.arrival in asked], count=len(asked))
+        requested = {arrival for arrival, _ in request.moments.unpack()}
+        return Recalled(updates=[u for u in stored if u.arrival in requested], count=len(requested))
 
     async def alerts(_request):
         return Alerts(alerts=[])
@@ -96,7 +96,7 @@ async def test_a_replay_reads_again_what_exceeds_the_held_events(each: int, time
     complete = await Replay(bus).run(client, SeenAlerts(), topic, since=since, with_cursor=True)
     assert complete
     await topic.publish(store())
-    assert client.got == list(range(1, len(stored)))
+    assert client.received == list(range(1, len(stored)))
 
 
 def past(bus: MemoryBus, *updates: MetricUpdate) -> None:
@@ -107,8 +107,10 @@ def past(bus: MemoryBus, *updates: MetricUpdate) -> None:
         return History(moments=Moments.pack(moments), complete=True, position=request.position)
 
     async def recall(request):
-        asked = request.moments.unpack()
-        return Recalled(updates=[u for u in updates if u.arrival in dict(asked)], count=len(asked))
+        requested = request.moments.unpack()
+        return Recalled(
+            updates=[u for u in updates if u.arrival in dict(requested)], count=len(requested)
+        )
 
     async def alerts(_request):
         return Alerts(alerts=[])
@@ -145,7 +147,7 @@ async def test_a_client_that_reads_its_replay_too_slowly_keeps_no_other_waiting(
         topic.hold(topic.subscribers[client])
         start = Cursor(0, 0, [])
         await replays.run(client, SeenAlerts(), topic, since=start, with_cursor=True)
-        return client.got
+        return client.received
 
     slow = [asyncio.create_task(run(asyncio.Event().wait)) for _ in range(3)]
     await asyncio.sleep(0)

@@ -24,16 +24,16 @@ from webhook_receiver import LOOPBACK, SEALING, Receiver, Someone, new_someone
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    made = Receiver()
+    server = Receiver()
     app = web.Application()
-    app.router.add_post("/{path:.*}", made.take)
+    app.router.add_post("/{path:.*}", server.take)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
-    made.url = f"http://{host}:{port}/hook"
-    yield made
+    server.url = f"http://{host}:{port}/hook"
+    yield server
     await runner.cleanup()
 
 
@@ -57,8 +57,8 @@ async def database(url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def poster() -> AsyncIterator[Poster]:
-    async with Poster(LOOPBACK) as made:
-        yield made
+    async with Poster(LOOPBACK) as poster:
+        yield poster
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def someone(database: Database) -> Someone:
 
 @pytest.fixture
 async def sender(database: Database, poster: Poster) -> AsyncIterator[Sender]:
-    made = Sender(DeliveryStore(database, SEALING, 10), poster, timedelta(days=30))
-    running = asyncio.create_task(made.run())
-    yield made
+    sender = Sender(DeliveryStore(database, SEALING, 10), poster, timedelta(days=30))
+    running = asyncio.create_task(sender.run())
+    yield sender
     running.cancel()
     await asyncio.wait([running])
-    await made.finish()
+    await sender.finish()

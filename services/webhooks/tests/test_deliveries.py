@@ -168,12 +168,12 @@ async def test_a_replica_that_died_in_an_attempt_loses_no_event(
 ) -> None:
     await someone.add(receiver.url)
     await someone.happen()
-    (taken,) = [p for p in await someone.deliveries.take(100) if p.url == receiver.url]
+    (parcel,) = [p for p in await someone.deliveries.take(100) if p.url == receiver.url]
     assert [p for p in await someone.deliveries.take(100) if p.url == receiver.url] == []
     async with database.connection() as connection:  # its lease expires
         await connection.execute(
             "update deliveries set taken_until = now() - interval '1 s' where number = %s",
-            [taken.number],
+            [parcel.number],
         )
     sender.sending.wake()
     assert len(await receiver.wait_for(1)) == 1
@@ -185,8 +185,8 @@ async def test_two_replicas_never_take_the_same_delivery(
     await someone.add(receiver.url)
     for _ in range(4):
         await someone.happen()
-    taken = await asyncio.gather(*(someone.deliveries.take(100) for _ in range(4)))
-    numbers = [p.number for parcels in taken for p in parcels if p.url == receiver.url]
+    batches = await asyncio.gather(*(someone.deliveries.take(100) for _ in range(4)))
+    numbers = [p.number for parcels in batches for p in parcels if p.url == receiver.url]
     assert len(numbers) == len(set(numbers)) == 4
 
 
@@ -252,21 +252,21 @@ async def secrets_in(database: Database, webhook: str) -> list[str]:
 async def test_secrets_are_encrypted_including_those_stored_before_there_were_keys(
     someone: Someone, receiver: Receiver, database: Database, poster: Poster
 ) -> None:
-    made = await someone.add(receiver.url)
-    rotated = await someone.registry.rotate_secret(someone.account, made.id)
-    assert not any(secret.startswith("whsec_") for secret in await secrets_in(database, made.id))
+    webhook = await someone.add(receiver.url)
+    rotated = await someone.registry.rotate_secret(someone.account, webhook.id)
+    assert not any(secret.startswith("whsec_") for secret in await secrets_in(database, webhook.id))
     async with database.connection() as connection:
         await connection.execute(
             "update webhooks set secret = %s, former_secret = %s where id = %s",
-            [rotated.secret, made.secret, made.id],
+            [rotated.secret, webhook.secret, webhook.id],
         )
     await SEALING.seal_stored(database)
-    assert not any(secret.startswith("whsec_") for secret in await secrets_in(database, made.id))
-    parcel = await someone.deliveries.parcel_for_test(someone.account, made.id)
-    assert list(parcel.secrets) == [rotated.secret, made.secret]
+    assert not any(secret.startswith("whsec_") for secret in await secrets_in(database, webhook.id))
+    parcel = await someone.deliveries.parcel_for_test(someone.account, webhook.id)
+    assert list(parcel.secrets) == [rotated.secret, webhook.secret]
     # With another key, nothing is posted unsigned.
     lost = Sealing(Encryption([Fernet.generate_key().decode()]))
-    assert lost.open(await secrets_in(database, made.id), made.id) == []
+    assert lost.open(await secrets_in(database, webhook.id), webhook.id) == []
     posted = await poster.post(receiver.url, "msg_1", "{}", [])
     assert "cannot be read" in str(posted.attempt.error)
     assert receiver.posts == []

@@ -23,4 +23,4 @@ async def test_a_deleted_accounts_webhooks_and_events_are_deleted_and_confirmed(
             )
             assert await cursor.fetchall() == []
     subject = f"{ACCOUNT_ERASED.subject}.{someone.account}.webhooks"
-    assert [told for told, _ in bus.published] == [subject]
+    assert [published for published, _ in bus.published] == [subject]

@@ -52,13 +52,13 @@ class Addresses:
             raise _invalid("leave out passwords, blanks and #fragments")
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-                found = await self.resolver().resolve(host, port or 443, socket.AF_UNSPEC)
+                resolved = await self.resolver().resolve(host, port or 443, socket.AF_UNSPEC)
         except InnerAddress as error:
             raise _invalid(f"{error}; events can only be posted to one that is") from None
         except (OSError, UnicodeError, TimeoutError):
             raise _invalid(f"no address was found for {host}; check its spelling") from None
         if parts.scheme == "http" and not all(
-            self._allowed(ip_address(address["host"])) for address in found
+            self._allowed(ip_address(address["host"])) for address in resolved
         ):
             raise _invalid("use https, so that nobody on the way can read what is posted")
 
@@ -84,10 +84,10 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self.names.resolve(host, port, family)
-        if not all(self.addresses.may_reach(address["host"]) for address in found):
+        resolved = await self.names.resolve(host, port, family)
+        if not all(self.addresses.may_reach(address["host"]) for address in resolved):
             raise InnerAddress
-        return found
+        return resolved
 
     async def close(self) -> None:
         await self.names.close()

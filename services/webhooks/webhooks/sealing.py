@@ -25,15 +25,15 @@ class Sealing:
 
     def open(self, stored: Sequence[str], webhook: str) -> list[str]:
         """Return the secrets that can be read; none whose key was dropped."""
-        found = []
+        secrets = []
         for text in stored:
             plain = text if text.startswith(MARK) else None
             plain = plain or self.encryption.decrypt(text.encode(), webhook)
             if plain is None:
                 log.error("webhook secret cannot be decrypted", webhook=webhook)
             else:
-                found.append(plain)
-        return found
+                secrets.append(plain)
+        return secrets
 
     async def seal_stored(self, database: Database) -> None:
         """Encrypt the secrets that were stored before there were keys."""
@@ -43,7 +43,8 @@ class Sealing:
             rows = await (await connection.execute(PLAIN.encode())).fetchall()
             for id, *secrets in rows:
                 sealed = [
-                    self.seal(one, id) if one and one.startswith(MARK) else one for one in secrets
+                    self.seal(secret, id) if secret and secret.startswith(MARK) else secret
+                    for secret in secrets
                 ]
                 await connection.execute(
                     "update webhooks set secret = %s, former_secret = %s where id = %s",

@@ -156,8 +156,8 @@ def test_a_range_is_the_slice_of_the_file_or_refused(
 ):
     url = hf_hub_url(CLASSIFIER, WEIGHTS, endpoint=session_hub.url)
     content = whole(url)
-    asked = {"Range": f"bytes={first}-{last}"}
-    answer = session_hub.client.get(url, headers=asked, follow_redirects=True)
+    headers = {"Range": f"bytes={first}-{last}"}
+    answer = session_hub.client.get(url, headers=headers, follow_redirects=True)
     expected = content[first : last + 1]
     assert answer.status_code == (206 if expected else 416)
     if expected:

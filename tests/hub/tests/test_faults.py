@@ -166,12 +166,12 @@ def test_a_stopped_hub_refuses_connections_and_comes_back_at_its_address():
 
 
 def test_a_hub_whose_parent_has_ended_ends_without_a_traceback(session_hub: RunningHub):
-    theirs, ours = os.pipe()
-    os.close(theirs)
+    reading, writing = os.pipe()
+    os.close(reading)
     command = [sys.executable, "-m", "hub", "--models-dir", str(session_hub.models_dir)]
     command += ["--first", "lilypad/tiny-text-classification"]
-    done = subprocess.run(command, stdout=ours, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(ours)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
 
 

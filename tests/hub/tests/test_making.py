@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from hub.catalogue import MODELS
-from hub.making import made, quiet
+from hub.making import make_missing, quiet
 from hub.repository import read_repository
 from hub.testing import RunningHub, default_models_dir
 
@@ -28,7 +28,7 @@ def test_models_rebuilt_in_another_process_have_the_same_commits(
         env={**quiet(), "PYTHONHASHSEED": "7"},
         check=True,
     )
-    known = made(MODELS, default_models_dir())
+    known = make_missing(MODELS, default_models_dir())
     for model in models:
         anew = read_repository(model, tmp_path / model.id)
         assert anew.branches == read_repository(model, known[model.id]).branches
@@ -36,7 +36,7 @@ def test_models_rebuilt_in_another_process_have_the_same_commits(
 
 def test_models_are_made_once(session_hub: RunningHub):
     before = {path: path.stat().st_mtime_ns for path in default_models_dir().glob("*/*")}
-    folders = made(MODELS, default_models_dir())
+    folders = make_missing(MODELS, default_models_dir())
     assert {path: path.stat().st_mtime_ns for path in folders.values()}.items() <= before.items()
 
 

@@ -3,14 +3,14 @@ import subprocess
 from pathlib import Path
 
 from hub.catalogue import MODELS
-from hub.making import made
+from hub.making import make_missing
 from hub.repository import Commit, read_commit, read_repository
 from hub.testing import RunningHub, default_models_dir
 
 
 def test_a_models_ids_are_those_of_git_itself(session_hub: RunningHub, tmp_path: Path):
     (model,) = (model for model in MODELS if model.id == "lilypad/tiny-sentence-similarity")
-    folder = made([model], default_models_dir())[model.id]
+    folder = make_missing([model], default_models_dir())[model.id]
     repository = read_repository(model, folder)
     assert repository.branches == {"main": commit_by_git(model.id, repository.at("main"), tmp_path)}
 

@@ -101,8 +101,8 @@ def run(arguments: list[str]) -> int:
     """Run a command and return its exit code."""
     gc.freeze()
     gc.enable()
-    asked = True if "--json" in arguments else False if "--text" in arguments else None
-    terminal = Terminal(json=asked)
+    as_json = True if "--json" in arguments else False if "--text" in arguments else None
+    terminal = Terminal(json=as_json)
     # Every command takes them; many people type them before it.
     before = list(takewhile(("--json", "--text").__contains__, arguments))
     if len(before) < len(arguments):
@@ -145,7 +145,7 @@ def _report(terminal: Terminal, error: LilypadError, arguments: list[str]) -> in
     text = error.message if isinstance(error, APIStatusError) and terminal.json else str(error)
     transient = isinstance(error, TRANSIENT_ERRORS) or facts.get("retryAfter") is not None
     advice = next((text for kind, text in NEXT.items() if isinstance(error, kind)), error.advice)
-    command = next((one for one in arguments if not one.startswith("-")), "")
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
     if isinstance(error, NotFoundError):
         advice = LISTS.get(command, advice)
     if command in OWNED and "lilypad login" in advice:

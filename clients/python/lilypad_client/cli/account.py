@@ -70,8 +70,8 @@ def login(
 def logout(session: Session) -> None:
     """Delete the key that `login` stored; it stays valid: see `lilypad keys revoke`."""
     url = credentials.forget()
-    said = f"The key for {url} is forgotten." if url else "No key was kept."
-    session.terminal.show({"url": url}, lambda out: out.print(said, soft_wrap=True))
+    message = f"The key for {url} is forgotten." if url else "No key was kept."
+    session.terminal.show({"url": url}, lambda out: out.print(message, soft_wrap=True))
 
 
 def _ask_for_key() -> str:
@@ -82,13 +82,13 @@ def _ask_for_key() -> str:
 @owner_command(keys, "list")
 def list_keys(session: Session, owner: "LilypadClient") -> None:
     """List the account's keys, without their secrets."""
-    found = owner.keys.list()
+    listed = owner.keys.list()
     columns = dict.fromkeys(("id", "name", "prefix", "scopes", "expires", "last used"), "left")
     rows = [
         [key.id, key.name, key.prefix, " ".join(key.scopes), key.expires_at, key.last_used_at]
-        for key in found.keys
+        for key in listed.keys
     ]
-    session.terminal.show(found.to_dict(), lambda out: table(out, columns, rows))
+    session.terminal.show(listed.to_dict(), lambda out: table(out, columns, rows))
 
 
 @owner_command(keys, "create")
@@ -100,8 +100,8 @@ def create_key(
 ) -> None:
     """Make an API key, and print it; it is never shown again."""
     fields: dict[str, Any] = {"scopes": list(scope)} if scope else {}
-    made = owner.keys.create(name, **fields)
-    session.terminal.show(made.to_dict(), lambda out: out.print(made.key))
+    key = owner.keys.create(name, **fields)
+    session.terminal.show(key.to_dict(), lambda out: out.print(key.key))
 
 
 @owner_command(keys, "revoke")
@@ -114,12 +114,12 @@ def revoke_key(session: Session, owner: "LilypadClient", id: str) -> None:
 @command(app)
 def usage(session: Session, days: Annotated[int, typer.Option(min=1, max=365)] = 30) -> None:
     """Show the requests of each key on each day, newest first, and the errors by code."""
-    found = [row.to_dict() for row in session.client.keys.usage(days)]
+    usage_rows = [row.to_dict() for row in session.client.keys.usage(days)]
     kinds = ("generate", "verify", "benchmark", "record", "monitor")
     columns = dict.fromkeys(("day", "key"), "left") | dict.fromkeys(kinds, "right")
     columns["errors"] = "left"
-    rows = [[row["day"], row["keyName"], *map(row.get, kinds), _errors(row)] for row in found]
-    session.terminal.show({"usage": found}, lambda out: table(out, columns, rows))
+    rows = [[row["day"], row["keyName"], *map(row.get, kinds), _errors(row)] for row in usage_rows]
+    session.terminal.show({"usage": usage_rows}, lambda out: table(out, columns, rows))
 
 
 def _errors(row: dict[str, Any]) -> str:

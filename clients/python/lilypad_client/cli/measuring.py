@@ -44,8 +44,8 @@ def benchmark(
         "device": device,
         "revision": revision,
     }
-    given = {name: value for name, value in fields.items() if value is not None}
-    job = session.client.benchmarks.start(model, **given)
+    options = {name: value for name, value in fields.items() if value is not None}
+    job = session.client.benchmarks.start(model, **options)
     if not wait:
         session.terminal.show(job.latest.to_dict(), lambda out: out.print(job.id))
         return
@@ -69,7 +69,7 @@ def runs(
         run = session.client.benchmarks.get(id)
         session.terminal.show(run.to_dict(), lambda out: _draw(out, [run]))
         return
-    found = list(islice(session.client.benchmarks.list(page_size=min(limit, 100)), limit))
+    listed = list(islice(session.client.benchmarks.list(page_size=min(limit, 100)), limit))
     columns = dict.fromkeys(("id", "model", "state", "progress", "created"), "left")
     rows = [
         [
@@ -79,9 +79,9 @@ def runs(
             f"{run.progress.done}/{run.progress.total}",
             f"{run.created_at:%Y-%m-%d %H:%M}",
         ]
-        for run in found
+        for run in listed
     ]
-    data = {"runs": [run.to_dict() for run in found]}
+    data = {"runs": [run.to_dict() for run in listed]}
     session.terminal.show(data, lambda out: table(out, columns, rows))
 
 
@@ -93,9 +93,9 @@ def compare(
     ],
 ) -> None:
     """Compare models side by side: their newest results, measured now where there are none."""
-    found = [_newest(session, name) for name in models]
-    data = {"runs": [run.to_dict() for run in found]}
-    session.terminal.show(data, lambda out: _draw(out, found))
+    newest = [_newest(session, name) for name in models]
+    data = {"runs": [run.to_dict() for run in newest]}
+    session.terminal.show(data, lambda out: _draw(out, newest))
 
 
 def _newest(session: Session, name: str) -> Any:
@@ -117,9 +117,9 @@ def _sizes(text: str) -> list[int]:
         raise typer.BadParameter(f"--batch-sizes: such as 1,2,4,8; got {text!r}") from None
 
 
-def _draw(out: Any, found: list[Any]) -> None:
+def _draw(out: Any, runs: list[Any]) -> None:
     rows = []
-    for run in found:
+    for run in runs:
         if run.results is None:
             rows.append([run.model_id, None, None, None, None, None, run.state])
             continue
@@ -129,6 +129,6 @@ def _draw(out: Any, found: list[Any]) -> None:
             rows.append([run.model_id, size, *values, "best" if size == best else ""])
     titles = ("model", "batch", *TITLES, "")
     table(out, {title: "left" if title in {"model", ""} else "right" for title in titles}, rows)
-    if len(found) == 1 and found[0].analysis:
-        for line in found[0].analysis.resource_recommendations:
+    if len(runs) == 1 and runs[0].analysis:
+        for line in runs[0].analysis.resource_recommendations:
             out.print(f"- {line}")

@@ -99,13 +99,20 @@ def download(
 @command(app)
 def generations(session: Session, limit: Annotated[int, typer.Option(min=1)] = 20) -> None:
     """List the modules that were generated, newest first, each with the request that made it."""
-    found = list(islice(session.client.modules.list(page_size=min(limit, 100)), limit))
+    listed = list(islice(session.client.modules.list(page_size=min(limit, 100)), limit))
     columns = dict.fromkeys(("id", "kind", "model", "commit", "task", "created"), "left")
     rows = [
-        [one.id, one.kind, one.model_id, one.commit[:12], one.task, f"{one.created_at:%F %H:%M}"]
-        for one in found
+        [
+            generation.id,
+            generation.kind,
+            generation.model_id,
+            generation.commit[:12],
+            generation.task,
+            f"{generation.created_at:%F %H:%M}",
+        ]
+        for generation in listed
     ]
-    data = {"generations": [one.to_dict() for one in found]}
+    data = {"generations": [generation.to_dict() for generation in listed]}
     session.terminal.show(data, lambda out: table(out, columns, rows))
 
 
@@ -119,8 +126,8 @@ def _fields(
 ) -> dict[str, Any]:
     options = {"batchSize": batch_size, "memory": memory, "gpu": gpu}
     options["optimizationLevel"] = optimization_level
-    given = {name: value for name, value in options.items() if value is not None}
-    fields: dict[str, Any] = {"options": given} if given else {}
+    chosen = {name: value for name, value in options.items() if value is not None}
+    fields: dict[str, Any] = {"options": chosen} if chosen else {}
     if revision:
         fields["revision"] = revision
     if accept:

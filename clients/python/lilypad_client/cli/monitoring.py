@@ -27,8 +27,8 @@ def monitor(
     fields: dict[str, Any] = {"days": days, "plot_format": "series"}
     if metric:
         fields["metrics"] = list(metric)
-    found = session.client.get_metrics(model, **fields)
-    data = found.to_dict()
+    answer = session.client.get_metrics(model, **fields)
+    data = answer.to_dict()
 
     def draw(out: Any) -> None:
         statistics = data["statistics"]
@@ -115,10 +115,10 @@ def alerts(
     listed = session.client.alerts.list(
         model_id=model, open_only=open_only, page_size=min(limit, 100)
     )
-    found = list(islice(listed, limit))
+    shown = list(islice(listed, limit))
     columns = dict.fromkeys(("raised", "recovered", "severity", "model", "message"), "left")
-    data = {"alerts": [alert.to_dict() for alert in found]}
-    terminal.show(data, lambda out: table(out, columns, [_row(alert) for alert in found]))
+    data = {"alerts": [alert.to_dict() for alert in shown]}
+    terminal.show(data, lambda out: table(out, columns, [_row(alert) for alert in shown]))
 
 
 def _row(alert: Any) -> list[Any]:

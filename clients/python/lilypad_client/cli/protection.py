@@ -70,20 +70,20 @@ def _show_token(session: Session, stored: Any) -> None:
 @owner_command(second_factor, "start")
 def start_second_factor(session: Session, owner: "LilypadClient") -> None:
     """Make a secret for an authenticator app; `confirm` switches the second factor on."""
-    made = owner.account.start_totp()
+    secret = owner.account.start_totp()
 
     def draw(out: Any) -> None:
-        out.print(made.uri, soft_wrap=True)
+        out.print(secret.uri, soft_wrap=True)
         out.print("Add it to your app, then: lilypad second-factor confirm CODE")
 
-    session.terminal.show(made.to_dict(), draw)
+    session.terminal.show(secret.to_dict(), draw)
 
 
 @owner_command(second_factor, "confirm")
 def confirm_second_factor(session: Session, owner: "LilypadClient", code: str) -> None:
     """Switch the second factor on with the app's first code, and print the recovery codes."""
-    made = owner.account.confirm_totp(code)
-    session.terminal.show(made.to_dict(), lambda out: out.print("\n".join(made.recovery_codes)))
+    codes = owner.account.confirm_totp(code)
+    session.terminal.show(codes.to_dict(), lambda out: out.print("\n".join(codes.recovery_codes)))
 
 
 @owner_command(second_factor, "stop")

@@ -26,10 +26,10 @@ app.add_typer(samples, name="samples")
 @command(app)
 def models(session: Session, limit: Annotated[int, typer.Option(min=1)] = 20) -> None:
     """List the models that were recorded or measured, with their metrics, newest first."""
-    found = list(islice(session.client.metrics.models(page_size=min(limit, 100)), limit))
+    listed = list(islice(session.client.metrics.models(page_size=min(limit, 100)), limit))
     columns = dict.fromkeys(("model", "metrics"), "left")
-    rows = [[model.model_id, " ".join(model.metrics)] for model in found]
-    data = {"models": [model.to_dict() for model in found]}
+    rows = [[model.model_id, " ".join(model.metrics)] for model in listed]
+    data = {"models": [model.to_dict() for model in listed]}
     session.terminal.show(data, lambda out: table(out, columns, rows))
 
 
@@ -48,16 +48,16 @@ def list_samples(
     listed = session.client.metrics.samples(
         model, metric, since=since, until=until, page_size=min(limit or 5000, 5000)
     )
-    found = islice(listed, limit)
+    chosen = islice(listed, limit)
     if as_csv:
         # Printed line by line, since there may be millions, in the format of the API's own CSV.
         writer = csv.writer(sys.stdout)
         writer.writerow(("timestamp", "metric", "value"))
-        for sample in found:
+        for sample in chosen:
             data = sample.to_dict()
             writer.writerow((data["timestamp"], metric, repr(sample.value)))
         return
-    read = [sample.to_dict() for sample in found]
+    read = [sample.to_dict() for sample in chosen]
     rows: list[list[Any]] = [[sample["timestamp"], sample["value"]] for sample in read]
     session.terminal.show(
         {"modelId": model, "metric": metric, "samples": read},

@@ -155,6 +155,9 @@ def owner_command(
 def _sign(run: Callable[..., None], parameters: list[inspect.Parameter]) -> None:
     """Give a function the signature from which Typer builds arguments and options."""
     keyword = inspect.Parameter.KEYWORD_ONLY
-    signed = [one if one.name == "session" else one.replace(kind=keyword) for one in parameters]
+    signed = [
+        parameter if parameter.name == "session" else parameter.replace(kind=keyword)
+        for parameter in parameters
+    ]
     run.__signature__ = inspect.Signature(signed)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in signed}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in signed}

@@ -85,11 +85,11 @@ class Terminal:
             )
 
     def _line(self, what: str) -> Callable[[str, int, int], None]:
-        said: set[str] = set()
+        shown: set[str] = set()
 
         def say(state: str, _done: int, _total: int) -> None:
-            if state not in said:
-                said.add(state)
+            if state not in shown:
+                shown.add(state)
                 print(printable(f"{what}: {state}"), file=sys.stderr, flush=True)
 
         return say

@@ -44,10 +44,10 @@ def parse_time(text: str) -> datetime:
     Raises:
         ValueError: with a sentence for the caller.
     """
-    found = _RFC3339.fullmatch(text)
-    if not found:
+    match = _RFC3339.fullmatch(text)
+    if not match:
         raise ValueError("write the time as RFC 3339: 2026-01-31T12:00:00Z")
-    if found[2] is None:
+    if match[2] is None:
         raise ValueError("the time has no zone: end it with Z for UTC, or an offset like +02:00")
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)

@@ -45,5 +45,5 @@ def rows_of(tag: str) -> dict[str, Task]:
 
 def is_measured(tag: str, library: str) -> bool:
     """Return whether the benchmarker measures models of this tag and library."""
-    found = LIBRARIES.get(library, {}).get(tag)
-    return found is not None and found.measured
+    task = LIBRARIES.get(library, {}).get(tag)
+    return task is not None and task.measured

@@ -247,12 +247,12 @@ async def describe(name: str, settings: WorkerSettings) -> list[Announcement]:
     """
     memory = {"maxMemoryMib": settings.max_memory_mib, "memoryShare": settings.memory_share}
     async with started(DESCRIBE) as child:
-        found = [Announcement(worker=name, **await child.ask(**memory))]
-        if found[0].device_class == "gpu":
-            answer = await child.ask(device="cpu", **memory)
-            found.append(Announcement(worker=f"{name}-cpu", **answer))
+        announcements = [Announcement(worker=name, **await child.request(**memory))]
+        if announcements[0].device_class == "gpu":
+            answer = await child.request(device="cpu", **memory)
+            announcements.append(Announcement(worker=f"{name}-cpu", **answer))
     takes = settings.worker_takes.split(",")
-    if not (machine := [me for me in found if me.device_class in takes]):
+    if not (machine := [me for me in announcements if me.device_class in takes]):
         raise SystemExit(
             f"WORKER_TAKES: this machine has no device for jobs of class {settings.worker_takes}"
         )

@@ -70,7 +70,7 @@ async def fetched(
         }
         async with started(FETCH, environment) as child:
             try:
-                answer = await child.ask(**question)
+                answer = await child.request(**question)
             except Failed as error:
                 if error.reason == disk.BUSY:
                     raise Unavailable(str(error)) from None
@@ -93,10 +93,12 @@ def own_folder(settings: WorkerSettings) -> Iterator[str]:
     parent = _parent(settings)
     parent.mkdir(parents=True, exist_ok=True)
     delete_left_over(settings)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent, ignore_cleanup_errors=True) as made:
+    with tempfile.TemporaryDirectory(
+        prefix=PREFIX, dir=parent, ignore_cleanup_errors=True
+    ) as folder:
         # A confined child may be another user: it passes through, and lists nothing.
-        Path(made).chmod(0o711)
-        yield made
+        Path(folder).chmod(0o711)
+        yield folder
 
 
 def delete_left_over(settings: WorkerSettings) -> None:

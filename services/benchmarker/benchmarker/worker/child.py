@@ -52,7 +52,7 @@ class Child:
         # Whether the answering process has ended, and whether the whole child has.
         self.ended = self.closed = False
 
-    async def ask(self, **question: Any) -> dict[str, Any]:
+    async def request(self, **question: Any) -> dict[str, Any]:
         """Send a question and wait for its answer.
 
         Raises:

@@ -66,15 +66,15 @@ def preparing(pipeline: Any, question: dict[str, Any]) -> Callable[[int], Callab
     order = np.random.default_rng(question["seed"])
 
     def prepare(batch_size: int) -> Callable[[], Any]:
-        given: dict[str, Any] = {"num_inference_steps": question["steps"], "output_type": "pt"}
+        options: dict[str, Any] = {"num_inference_steps": question["steps"], "output_type": "pt"}
         if "prompt" in takes:
             prompts = order.choice(WORDS, (batch_size, PROMPT_WORDS))
-            given["prompt"] = [" ".join(words) for words in prompts]
+            options["prompt"] = [" ".join(words) for words in prompts]
         elif "batch_size" in takes:
-            given["batch_size"] = batch_size
+            options["batch_size"] = batch_size
         if "image" in takes and takes["image"].default in (inspect.Parameter.empty, None):
             noise = order.integers(0, 256, (batch_size, 64, 64, 3), dtype=np.uint8)
-            given["image"] = [Image.fromarray(picture) for picture in noise]
-        return lambda: pipeline(**{name: value for name, value in given.items() if name in takes})
+            options["image"] = [Image.fromarray(picture) for picture in noise]
+        return lambda: pipeline(**{name: value for name, value in options.items() if name in takes})
 
     return prepare

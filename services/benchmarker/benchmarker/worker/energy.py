@@ -84,7 +84,7 @@ def throttling(kind: str) -> Iterator[set[str]]:
     An idle device reports none, so it has to be polled meanwhile. On a CPU the reason is `quota`
     if the container was throttled.
     """
-    found: set[str] = set()
+    seen_reasons: set[str] = set()
     start, before = time.perf_counter(), device.throttled_us()
     handle = None
     if kind == "cuda":
@@ -92,10 +92,10 @@ def throttling(kind: str) -> Iterator[set[str]]:
             # Before the work begins: starting NVML takes tens of ms and the driver's locks.
             handle = _handle()
     if handle is None:
-        yield found
+        yield seen_reasons
         throttled_s = (device.throttled_us() - before) / 1e6
         if kind == "cpu" and throttled_s > MIN_THROTTLED_SHARE * (time.perf_counter() - start):
-            found.add("quota")
+            seen_reasons.add("quota")
         return
     over = threading.Event()
 
@@ -103,12 +103,12 @@ def throttling(kind: str) -> Iterator[set[str]]:
         with contextlib.suppress(pynvml.NVMLError):
             while not over.wait(POLL_INTERVAL_S):
                 reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
-                found.update(name for name, bits in LOWERED.items() if reasons & bits)
+                seen_reasons.update(name for name, bits in LOWERED.items() if reasons & bits)
 
     looking = threading.Thread(target=sample)
     looking.start()
     try:
-        yield found
+        yield seen_reasons
     finally:
         over.set()
         looking.join()
@@ -129,10 +129,10 @@ def sharing(kind: str) -> int | None:
 
 def _others(handle: Any) -> int:
     # Versioned names: only for these does a missing function of an old driver raise NVMLError.
-    found = len(pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle))
+    count = len(pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle))
     with contextlib.suppress(pynvml.NVMLError):  # a driver without MPS
-        found += len(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3(handle))
-    return max(found - 1, 0)
+        count += len(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3(handle))
+    return max(count - 1, 0)
 
 
 def _handle() -> Any:

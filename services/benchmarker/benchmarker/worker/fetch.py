@@ -63,8 +63,8 @@ def fetch(question: dict[str, Any]) -> dict[str, Any]:
     redirected.clear()
     try:
         if question.get("open") and os.environ.get("HF_TOKEN"):
-            found = model_info(id, revision=commit, timeout=10)
-            if found.private or found.gated:
+            info = model_info(id, revision=commit, timeout=10)
+            if info.private or info.gated:
                 return {"failed": "the model was made private or gated meanwhile", "reason": "hub"}
         named = question.get("files") or list_files(id, commit)
         files = [file for file in named if not matches(path_of(file), PICKLES)]

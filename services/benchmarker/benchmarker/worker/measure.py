@@ -108,9 +108,9 @@ class Bench:
     def ceilings(self, question: dict[str, Any]) -> dict[str, Any]:
         """Answer `{device, dtype}` with `figures.Ceilings`; asked before a model is loaded."""
         kind = _present(question["device"])
-        found = device.ceilings(kind, question["dtype"])
+        ceilings = device.ceilings(kind, question["dtype"])
         _memory(kind).reset()
-        return found
+        return ceilings
 
     def probe(self, question: dict[str, Any]) -> dict[str, Any]:
         """Answer `{batchSize}` with `MemoryUse`: the peak of one call from a clean state."""

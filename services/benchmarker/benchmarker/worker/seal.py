@@ -70,9 +70,9 @@ def adopt_orphans() -> None:
 
 def adopts_orphans() -> bool:
     """Return whether orphaned descendants become children of this process."""
-    found = ctypes.c_int()
-    _prctl(PR_GET_CHILD_SUBREAPER, ctypes.addressof(found), 0, 0, 0)
-    return bool(found.value)
+    flag = ctypes.c_int()
+    _prctl(PR_GET_CHILD_SUBREAPER, ctypes.addressof(flag), 0, 0, 0)
+    return bool(flag.value)
 
 
 def seal() -> None:

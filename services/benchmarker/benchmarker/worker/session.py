@@ -146,7 +146,7 @@ class Session:
         """Measure a size's energy; return False if that ended the process. Other figures stand."""
         survived = True
         try:
-            answer = await child.ask(do="energy", batchSize=facts.batch_size)
+            answer = await child.request(do="energy", batchSize=facts.batch_size)
         except OutOfMemory as error:
             survived = False
             answer = {"missing": f"not measured: out of memory during the measurement ({error})"}
@@ -166,7 +166,7 @@ class Session:
             await self._report_size(_short(size, "predicted_out_of_memory", why_not))
             return True
         try:
-            answer = await child.ask(do="probe", batchSize=size)
+            answer = await child.request(do="probe", batchSize=size)
         except OutOfMemory as error:
             await self._ran_out(size, error)
             return False
@@ -209,7 +209,7 @@ class Session:
             if (block.round, block.batch_size) in self.done:
                 continue
             try:
-                answer = await child.ask(
+                answer = await child.request(
                     do="block", round=block.round, batchSize=block.batch_size,
                     calls=block.calls, warmup=request.warmup,
                 )  # fmt: skip
@@ -228,7 +228,7 @@ class Session:
         budget = self.work.request.latency_budget_ms
         while (size := search.next_size(seen, search.GRID, budget)) is not None:
             try:
-                answer = await child.ask(
+                answer = await child.request(
                     do="block", round=SEARCHING, batchSize=size, calls=search.SEARCH_CALLS,
                     warmup=self.work.request.warmup,
                 )  # fmt: skip
@@ -250,12 +250,12 @@ class Session:
         ceilings, missing = Ceilings(), {}
         if self.setup is None:
             try:
-                answer = await child.ask(do="ceilings", device=self.device, dtype=dtype)
+                answer = await child.request(do="ceilings", device=self.device, dtype=dtype)
                 ceilings = Ceilings.model_validate(answer)
             except OutOfMemory:
                 missing["ceilings"] = "too little memory to measure the device's ceilings"
         try:
-            answer = await child.ask(
+            answer = await child.request(
                 do="load",
                 folder=folder,
                 task=model.task,
@@ -277,10 +277,10 @@ class Session:
                 f"the model does not fit the worker's memory: {error}", "memory"
             ) from error
         if self.setup is None:
-            found = {**answer, "task": model.task, "commit": model.commit}
-            found["missingIsolation"] = list(self.sandbox.missing)
-            found["missing"] = {**answer.get("missing", {}), **missing}
-            await self._settle(Setup.model_validate({**found, "ceilings": ceilings}))
+            setup = {**answer, "task": model.task, "commit": model.commit}
+            setup["missingIsolation"] = list(self.sandbox.missing)
+            setup["missing"] = {**answer.get("missing", {}), **missing}
+            await self._settle(Setup.model_validate({**setup, "ceilings": ceilings}))
 
     async def _settle(self, setup: Setup) -> None:
         """Continue from an earlier worker's figures if its setup was the same, else start over."""
@@ -354,7 +354,7 @@ class TrialSession:
         async with fetched(self.work, self.settings, self.hub_token) as model:
             with confined(self.sandbox, model) as confinement:
                 async with started(TRY, None, confinement) as child:
-                    answer = await child.ask(
+                    answer = await child.request(
                         files=files, model=model, seconds=self.settings.max_trial_s
                     )
         missing = self.sandbox.missing

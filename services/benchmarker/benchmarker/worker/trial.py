@@ -66,15 +66,15 @@ def attempt(question: dict[str, Any]) -> dict[str, Any]:
     app = Path(tempfile.mkdtemp())
     for name, text in files.items():
         (app / name).write_text(text, encoding="utf-8")
-    found = _run(app, question["model"], request, seconds)
+    observed = _run(app, question["model"], request, seconds)
     # The kernel reclaims mapped files, such as weights that are being read, when it needs memory.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 - found["mapped"]
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 - observed["mapped"]
     return {
-        **_judge(found, peak, memory, seconds),
+        **_judge(observed, peak, memory, seconds),
         "sample": shorten(request),
-        "result": shorten_all(found["result"]),
-        "exitCode": found["code"],
-        "seconds": found["seconds"],
+        "result": shorten_all(observed["result"]),
+        "exitCode": observed["code"],
+        "seconds": observed["seconds"],
         "peakMemory": peak,
         "limits": {"memory": memory, "file": MAX_FILE_BYTES / MIB, "seconds": seconds},
         "packages": others,
@@ -156,17 +156,17 @@ def _resident(process: int) -> tuple[float, float]:
     return resident / 1024, files / 1024
 
 
-def _judge(found: dict[str, Any], peak: float, memory: int, seconds: float) -> dict[str, str]:
-    code = found["code"]
+def _judge(observed: dict[str, Any], peak: float, memory: int, seconds: float) -> dict[str, str]:
+    code = observed["code"]
     if code is None:
         return _failed(f"the module did not finish within {seconds:g} s")
-    if code == 0 and found["result"] is None:
+    if code == 0 and observed["result"] is None:
         limit = f"{MAX_RESULT_BYTES // MIB} MiB"
         return _failed(f"the module wrote no JSON object of at most {limit} to result.json")
-    result = found["result"] or {}
+    result = observed["result"] or {}
     if result.get("status") != "success" or code != 0:
         error = result.get("error") or {}
-        printed = found["output"].splitlines()
+        printed = observed["output"].splitlines()
         why = error.get("message") or (printed[-1] if printed else "it printed nothing")
         message = f"the module exited with {code}: {error.get('type', '')} {why}"
         return _failed(message[:MAX_OUTPUT_CHARACTERS])
@@ -176,7 +176,7 @@ def _judge(found: dict[str, Any], peak: float, memory: int, seconds: float) -> d
         return _failed(f"the module took {peak:,.0f} MiB; its manifest asks for {memory:,} MiB")
     return {
         "verdict": "passed",
-        "message": f"ran on a sample in {found['seconds']:.1f} s: {peak:,.0f} MiB of the"
+        "message": f"ran on a sample in {observed['seconds']:.1f} s: {peak:,.0f} MiB of the"
         f" {memory:,} MiB that its manifest asks for",
     }
 

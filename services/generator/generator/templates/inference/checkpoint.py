@@ -19,8 +19,8 @@ def whole(load: Any) -> Any:
     def checked(method: Any) -> Any:
         def from_pretrained(chosen: Any, *arguments: Any, **options: Any) -> Any:
             options["output_loading_info"] = True
-            model, found = method.__func__(chosen, *arguments, **options)
-            check_weights(found["missing_keys"])
+            model, report = method.__func__(chosen, *arguments, **options)
+            check_weights(report["missing_keys"])
             return model
 
         return classmethod(from_pretrained)

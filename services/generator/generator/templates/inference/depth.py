@@ -11,6 +11,6 @@ def answer(pipeline: Any, _: dict[str, Any], inputs: list[Any], __: dict[str, An
     """Return one {predicted_depth, depth} per picture: rows of numbers, and a PNG as base64."""
     answers = [pipeline(picture) for picture in [read_image(value) for value in inputs]]
     return [
-        {"predicted_depth": found["predicted_depth"], "depth": as_png(found["depth"])}
-        for found in answers
+        {"predicted_depth": depth["predicted_depth"], "depth": as_png(depth["depth"])}
+        for depth in answers
     ]

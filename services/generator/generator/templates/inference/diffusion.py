@@ -45,24 +45,31 @@ def arguments(
     import inspect
 
     names = {"steps": "num_inference_steps", "guidance": "guidance_scale", "frames": "num_frames"}
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         names.get(name, name): parameter
         for name, parameter in parameters.items()
         if parameter is not None and not (name == "prompt" and parameter == "")
     }
     known = inspect.signature(pipeline.__call__).parameters
     if "prompt" in known and subject != "text":
-        given.setdefault("prompt", "")
-    for name in given:
+        values.setdefault("prompt", "")
+    for name in values:
         if name not in known:
-            shown = next((ours for ours, theirs in names.items() if theirs == name), name)
+            shown = next(
+                (
+                    public_name
+                    for public_name, pipeline_name in names.items()
+                    if pipeline_name == name
+                ),
+                name,
+            )
             raise InvalidInput(f"{shown}: this model has no such parameter")
-    given |= read(subject, value)
+    values |= read(subject, value)
     if subject == "video" or "num_frames" in known:
-        given["output_type"] = "np"
+        values["output_type"] = "np"
     if "frame_size" in known:  # of Shap-E: pictures of the shape, were the shape not asked for
-        given["output_type"] = "mesh"
-    return given
+        values["output_type"] = "mesh"
+    return values
 
 
 def each(
@@ -74,10 +81,10 @@ def each(
     seed = torch.initial_seed()
     for value in inputs:
         generator = torch.Generator("cpu").manual_seed(seed)
-        given = arguments(pipeline, manifest["inputs"][0]["name"], value, parameters)
-        if "number" in given:
-            generator.manual_seed(given.pop("number"))
-        yield pipeline(generator=generator, **given)
+        options = arguments(pipeline, manifest["inputs"][0]["name"], value, parameters)
+        if "number" in options:
+            generator.manual_seed(options.pop("number"))
+        yield pipeline(generator=generator, **options)
 
 
 def read(subject: str, value: Any) -> dict[str, Any]:

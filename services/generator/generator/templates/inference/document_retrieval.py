@@ -17,18 +17,22 @@ def answer(
     query = parameters["query"]
     if query is None and not parameters["vectors"]:
         raise InvalidInput("query: is missing, and vectors are not asked for")
-    asked = None
+    query_vectors = None
     with torch.inference_mode():
         if query is not None:
             check_texts([query])
-            asked = model(**processor.process_queries(text=[query]).to(model.device)).embeddings
+            query_vectors = model(
+                **processor.process_queries(text=[query]).to(model.device)
+            ).embeddings
         answers = []
         for picture in [read_image(value) for value in inputs]:
             page = processor.process_images(images=[picture]).to(model.device, model.dtype)
             vectors = model(**page).embeddings
             score = None
-            if asked is not None:
-                score = float(processor.score_retrieval(asked.float(), vectors.float())[0, 0])
+            if query_vectors is not None:
+                score = float(
+                    processor.score_retrieval(query_vectors.float(), vectors.float())[0, 0]
+                )
             wanted = vectors[0].float().tolist() if parameters["vectors"] else None
             answers.append({"score": score, "vectors": wanted})
     return answers

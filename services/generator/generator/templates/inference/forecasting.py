@@ -18,15 +18,15 @@ def answer(
     most = model.config.horizon_length
     if parameters["horizon"] > most:
         raise InvalidInput(f"horizon: the model looks at most {most} steps ahead")
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if model.config.model_type == "timesfm":  # 0: days and finer, 1: weeks and months, 2: years
-        given["freq"] = [parameters["frequency"]] * len(inputs)
+        options["freq"] = [parameters["frequency"]] * len(inputs)
     series = [
         torch.tensor(read_series(value), dtype=torch.float32, device=model.device)
         for value in inputs
     ]
     with torch.inference_mode():
-        output = model(past_values=series, **given)
+        output = model(past_values=series, **options)
     return [
         {"mean": mean[: parameters["horizon"]], "quantiles": full[: parameters["horizon"], 1:]}
         for mean, full in zip(

@@ -11,5 +11,5 @@ def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
     """Return one {image} per input: a PNG as base64."""
-    made = each(pipeline, manifest, inputs, parameters)
-    return [{"image": as_png(one.images[0])} for one in made]
+    results = each(pipeline, manifest, inputs, parameters)
+    return [{"image": as_png(result.images[0])} for result in results]

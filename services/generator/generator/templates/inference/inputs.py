@@ -19,10 +19,10 @@ def read_inputs(manifest: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Return the inputs, at least one, and every parameter, None where the model decides."""
     subject, *parameters = manifest["inputs"]
     request = read_request()
-    given = request.get("parameters") or {}
-    if not isinstance(given, dict):
+    submitted = request.get("parameters") or {}
+    if not isinstance(submitted, dict):
         raise InvalidInput("parameters: must be an object")
-    if unknown := set(given) - {parameter["name"] for parameter in parameters}:
+    if unknown := set(submitted) - {parameter["name"] for parameter in parameters}:
         raise InvalidInput(f"parameters: unknown parameter {min(unknown)!r}")
     inputs = request.get("inputs", os.environ.get(subject["env"]) or None)
     if inputs is None:
@@ -32,7 +32,7 @@ def read_inputs(manifest: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         raise InvalidInput(f"inputs: give 1 to {MAX_INPUTS}")
     values = {
         parameter["name"]: read_parameter(
-            parameter, given.get(parameter["name"], os.environ.get(parameter["env"]) or None)
+            parameter, submitted.get(parameter["name"], os.environ.get(parameter["env"]) or None)
         )
         for parameter in parameters
     }

@@ -18,13 +18,13 @@ def answer(
         encoded = processor(picture, return_tensors="pt").to(model.device, model.dtype)
         with torch.inference_mode():
             output = model(**encoded)
-        found = processor.post_process_keypoint_detection(output, [picture.size[::-1]])[0]
+        keypoints = processor.post_process_keypoint_detection(output, [picture.size[::-1]])[0]
         points = [
             {"x": float(x), "y": float(y), "score": score, "descriptor": descriptor}
             for (x, y), score, descriptor in zip(
-                found["keypoints"].tolist(),
-                found["scores"].tolist(),
-                found["descriptors"].tolist(),
+                keypoints["keypoints"].tolist(),
+                keypoints["scores"].tolist(),
+                keypoints["descriptors"].tolist(),
                 strict=True,
             )
             if score >= parameters["threshold"]

@@ -20,12 +20,12 @@ def answer(
     }
     answers = []
     for picture in [read_image(value) for value in inputs]:
-        found = pipeline(picture, **wanted)
+        masks = pipeline(picture, **wanted)
         # Each mask is rows of true and false.
         answers.append(
             [
                 {"score": float(score), "mask": as_png(Image.fromarray(mask.cpu().numpy()))}
-                for score, mask in zip(found["scores"], found["masks"], strict=True)
+                for score, mask in zip(masks["scores"], masks["masks"], strict=True)
             ]
         )
     return answers

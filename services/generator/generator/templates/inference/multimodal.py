@@ -47,38 +47,38 @@ def bounds(model: Any, most: int) -> dict[str, Any]:
 
 def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C901  (a branch per kind of input)
     """Build the model's inputs, with its chat template where it has one."""
-    text, given = value.get("text"), {}
+    text, media = value.get("text"), {}
     if text is not None:
         check_texts([text])
     if value.get("image") is not None:
-        given["images"] = read_image(value["image"])
+        media["images"] = read_image(value["image"])
     if value.get("audio") is not None:
         if not hasattr(processor, "feature_extractor"):
             raise InvalidInput("audio: this model does not hear")
-        given["audio"] = read_audio(value["audio"], processor.feature_extractor.sampling_rate)
+        media["audio"] = read_audio(value["audio"], processor.feature_extractor.sampling_rate)
     if value.get("video") is not None:
         if getattr(processor, "video_processor", None) is None:
             raise InvalidInput("video: this model sees no videos")
-        given |= as_video(*read_frames(value["video"], value.get("frames") or 8))
+        media |= as_video(*read_frames(value["video"], value.get("frames") or 8))
     if isinstance(processor, tuple):
         if text is not None:
             raise InvalidInput("text: this model takes an image alone")
-        return processor[0](**given, return_tensors="pt").to(model.device, model.dtype)
-    if "images" in given and not hasattr(processor, "image_processor"):
+        return processor[0](**media, return_tensors="pt").to(model.device, model.dtype)
+    if "images" in media and not hasattr(processor, "image_processor"):
         raise InvalidInput("image: this model does not see")
     template = getattr(processor, "chat_template", None)
     if template:
         kinds = {"images": "image", "videos": "video", "audio": "audio"}
-        parts = [{"type": kinds[kind]} for kind in given if kind in kinds]
+        parts = [{"type": kinds[kind]} for kind in media if kind in kinds]
         if text is not None:
             parts.append({"type": "text", "text": text})
         prompt = processor.apply_chat_template(
             [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
         )
-        given["text"] = prompt
+        media["text"] = prompt
     elif text is not None:
-        given["text"] = text
-    return processor(**given, return_tensors="pt").to(model.device, model.dtype)
+        media["text"] = text
+    return processor(**media, return_tensors="pt").to(model.device, model.dtype)
 
 
 def as_video(frames: list[Any], seconds: float) -> dict[str, Any]:

@@ -13,14 +13,14 @@ def answer(
     """Return one {answer, score, start, end} per question; start and end are characters."""
     model, tokenizer = loaded
     most = min(tokenizer.model_max_length, manifest["run"]["maxTokens"])
-    asked = combine(manifest, inputs, parameters)
-    for value in asked:
+    questions = combine(manifest, inputs, parameters)
+    for value in questions:
         if value["context"] is None:
             raise InvalidInput("context: is missing")
         check_texts([value["question"], value["context"]])
         if len(tokenizer(value["question"])["input_ids"]) > most // 2:
             raise InvalidInput(f"question: is longer than {most // 2} tokens")
-    return [find(model, tokenizer, value, most) for value in asked]
+    return [find(model, tokenizer, value, most) for value in questions]
 
 
 def find(model: Any, tokenizer: Any, value: dict[str, Any], most: int) -> dict[str, Any]:
@@ -57,6 +57,6 @@ def find(model: Any, tokenizer: Any, value: dict[str, Any], most: int) -> dict[s
         first, last = divmod(int(spans.argmax()), len(begins))
         if (score := float(spans[first, last])) > best["score"]:
             start, end = int(offsets[number][first][0]), int(offsets[number][last][1])
-            found = value["context"][start:end]
-            best = {"answer": found, "score": score, "start": start, "end": end}
+            span = value["context"][start:end]
+            best = {"answer": span, "score": score, "start": start, "end": end}
     return best

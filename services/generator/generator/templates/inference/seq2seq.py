@@ -28,15 +28,19 @@ def answer(
                 f"inputs: {used} tokens are more than the {most} that the model reads"
             )
     [name] = manifest["outputs"][0]["fields"]
-    given = {n: parameters[n] for n in ("max_new_tokens", "num_beams") if parameters[n] is not None}
+    options = {
+        n: parameters[n] for n in ("max_new_tokens", "num_beams") if parameters[n] is not None
+    }
     # More beams than the model's own take more memory: then fewer texts go through it at once.
     usual = getattr(model.generation_config, "num_beams", None) or 1
-    size = max(1, size * usual // max(given.get("num_beams", usual), usual))
+    size = max(1, size * usual // max(options.get("num_beams", usual), usual))
     answers = []
     for start in range(0, len(texts), size):
         batch = tokenizer(texts[start : start + size], return_tensors="pt", padding=True)
         with torch.inference_mode():
-            tokens = model.generate(**batch.to(model.device), **given, **languages, do_sample=False)
+            tokens = model.generate(
+                **batch.to(model.device), **options, **languages, do_sample=False
+            )
         answers += tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [{name: text.strip()} for text in answers]
 
@@ -60,9 +64,9 @@ def choose_languages(
     if hasattr(tokenizer, "src_lang"):
         return "", between(model, tokenizer, source, target)
     pairs = sorted(name for name in known if name.startswith("translation_"))
-    asked = f"translation_{source}_to_{target}" if source or target else (pairs or [""])[0]
-    if not (source or target) or asked in pairs:
-        return prefix_of(model, asked), {}
+    pair = f"translation_{source}_to_{target}" if source or target else (pairs or [""])[0]
+    if not (source or target) or pair in pairs:
+        return prefix_of(model, pair), {}
     raise InvalidInput(
         "source_language, target_language: this model "
         + (f"knows {', '.join(pairs)}" if pairs else "translates one pair; leave them out")
@@ -79,8 +83,8 @@ def between(model: Any, tokenizer: Any, source: str | None, target: str | None) 
     usual = model.generation_config
     apart = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
     # Some always begin with the one language that they write.
-    told = usual.forced_bos_token_id or usual.decoder_start_token_id not in (None, *apart)
-    if not target and not told:  # as NLLB, mBART and M2M100 call it
+    is_named = usual.forced_bos_token_id or usual.decoder_start_token_id not in (None, *apart)
+    if not target and not is_named:  # as NLLB, mBART and M2M100 call it
         english = ("eng_Latn", "en_XX", "en")
         target = next((name for name in english if knows(tokenizer, name)), None)
     if not target:

@@ -12,7 +12,7 @@ def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
     """Return one {shape, corners, triangles} per input: a PLY file as base64, and what it has."""
-    return [as_ply(made.images[0]) for made in each(pipeline, manifest, inputs, parameters)]
+    return [as_ply(result.images[0]) for result in each(pipeline, manifest, inputs, parameters)]
 
 
 def as_ply(mesh: Any) -> dict[str, Any]:

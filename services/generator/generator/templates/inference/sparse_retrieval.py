@@ -18,6 +18,6 @@ def answer(
     scores = compare(model, query, documents, model.encode_query, usual)
     heaviest = model.decode(documents, top_k=parameters["top_k"])
     return [
-        {"tokens": [{"token": token, "weight": weight} for token, weight in found], "score": score}
-        for found, score in zip(heaviest, scores, strict=True)
+        {"tokens": [{"token": token, "weight": weight} for token, weight in tokens], "score": score}
+        for tokens, score in zip(heaviest, scores, strict=True)
     ]

@@ -22,8 +22,8 @@ def answer(
         long = window is not None and len(sound) > window
         too_long = spells and most is not None and len(sound) > most
         parted = {"chunk_length_s": most / rate} if too_long else {}
-        heard = {"raw": sound, "sampling_rate": rate}
+        audio = {"raw": sound, "sampling_rate": rate}
         wanted = timed if parameters["timestamps"] or long else None
-        found = pipeline(heard, return_timestamps=wanted, **parted)
-        answers.append(found if parameters["timestamps"] else {"text": found["text"]})
+        transcript = pipeline(audio, return_timestamps=wanted, **parted)
+        answers.append(transcript if parameters["timestamps"] else {"text": transcript["text"]})
     return answers

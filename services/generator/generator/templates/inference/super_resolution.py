@@ -19,9 +19,9 @@ def answer(
     for picture in [read_image(value) for value in inputs]:
         encoded = processor(picture, return_tensors="pt").to(model.device, model.dtype)
         with torch.inference_mode():
-            made = model(**encoded).reconstruction[0].float().clamp(0, 1).cpu()
+            image = model(**encoded).reconstruction[0].float().clamp(0, 1).cpu()
         # The processor fills a picture up to a multiple of the window; that margin goes again.
         wide, high = (side * model.config.upscale for side in picture.size)
-        pixels = (made[:, :high, :wide] * 255).round().byte().permute(1, 2, 0).numpy()
+        pixels = (image[:, :high, :wide] * 255).round().byte().permute(1, 2, 0).numpy()
         answers.append({"image": as_png(Image.fromarray(pixels)), "width": wide, "height": high})
     return answers

@@ -21,8 +21,8 @@ def answer(
         raise InvalidInput("text_pair: is missing; this model compares two texts")
     bound_tokens(pipeline, manifest)
     most = parameters["top_k"] or pipeline.model.config.num_labels
-    given = inputs if pair is None else [{"text": text, "text_pair": pair} for text in inputs]
-    return call(pipeline, manifest, given, truncation=True, top_k=most)
+    texts = inputs if pair is None else [{"text": text, "text_pair": pair} for text in inputs]
+    return call(pipeline, manifest, texts, truncation=True, top_k=most)
 
 
 def compares(config: Any) -> bool:

@@ -14,19 +14,19 @@ def answer(
     if pipeline.tokenizer.pad_token_id is None:  # many generators have none, and batches need one
         pipeline.tokenizer.pad_token = pipeline.tokenizer.eos_token
     pipeline.tokenizer.padding_side = "left"  # what is continued stands at the right end
-    given = {name: value for name, value in parameters.items() if value is not None}
-    inputs = inputs if given.pop("raw") else [as_chat(pipeline.tokenizer, v) for v in inputs]
+    options = {name: value for name, value in parameters.items() if value is not None}
+    inputs = inputs if options.pop("raw") else [as_chat(pipeline.tokenizer, v) for v in inputs]
     for value in inputs:
         used = count_tokens(pipeline.tokenizer, value)
-        if used + given["max_new_tokens"] > most:
+        if used + options["max_new_tokens"] > most:
             raise InvalidInput(
-                f"inputs: {used} tokens and max_new_tokens {given['max_new_tokens']} are more than "
-                f"the {most} that the module has room for"
+                f"inputs: {used} tokens and max_new_tokens {options['max_new_tokens']} are more "
+                f"than the {most} that the module has room for"
             )
-    given["do_sample"] = given["temperature"] > 0
-    if not given["do_sample"]:
-        given = {n: v for n, v in given.items() if n not in ("temperature", "top_p", "top_k")}
-    answers = pipeline(inputs, batch_size=batch_size, return_full_text=False, **given)
+    options["do_sample"] = options["temperature"] > 0
+    if not options["do_sample"]:
+        options = {n: v for n, v in options.items() if n not in ("temperature", "top_p", "top_k")}
+    answers = pipeline(inputs, batch_size=batch_size, return_full_text=False, **options)
     return [answer[0] for answer in answers]
 
 

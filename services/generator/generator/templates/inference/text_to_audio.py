@@ -19,7 +19,7 @@ def answer(
     return [to_wav(pipeline(text)) for text in inputs]
 
 
-def to_wav(made: dict[str, Any]) -> dict[str, Any]:
+def to_wav(speech: dict[str, Any]) -> dict[str, Any]:
     """Encode 16-bit WAV, a channel per row; samples beyond full scale are clipped."""
     import base64
     import io
@@ -27,9 +27,9 @@ def to_wav(made: dict[str, Any]) -> dict[str, Any]:
 
     import numpy as np
 
-    samples = np.atleast_2d(np.asarray(made["audio"], dtype=np.float32).squeeze())
+    samples = np.atleast_2d(np.asarray(speech["audio"], dtype=np.float32).squeeze())
     whole = (np.clip(np.nan_to_num(samples), -1, 1) * 32767).round().astype("<i2")
-    rate, file = int(made["sampling_rate"]), io.BytesIO()
+    rate, file = int(speech["sampling_rate"]), io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(len(whole))
         writer.setsampwidth(2)

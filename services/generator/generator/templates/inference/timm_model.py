@@ -30,9 +30,9 @@ def see(loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any]) ->
     weight = next(model.parameters())
     size = manifest["run"]["batchSize"]
     pictures = [read_image(value) for value in inputs]
-    made = []
+    outputs = []
     for start in range(0, len(pictures), size):
         batch = torch.stack([prepare(picture) for picture in pictures[start : start + size]])
         with torch.inference_mode():
-            made.append(model(batch.to(weight.device, weight.dtype)).float().cpu())
-    return torch.cat(made)
+            outputs.append(model(batch.to(weight.device, weight.dtype)).float().cpu())
+    return torch.cat(outputs)

@@ -12,8 +12,8 @@ def answer(
 ) -> list[Any]:
     """Return one {video, frames} per input: an animated PNG as base64, and its length."""
     answers = []
-    for made in each(pipeline, manifest, inputs, parameters):
-        frames = pipeline.video_processor.numpy_to_pil(pictures(made.frames))
+    for result in each(pipeline, manifest, inputs, parameters):
+        frames = pipeline.video_processor.numpy_to_pil(pictures(result.frames))
         answers.append({"video": as_png(*frames), "frames": len(frames)})
     return answers
 
