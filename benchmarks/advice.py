@@ -1,23 +1,32 @@
 """Advice about series of known truth: false, missing and mistaken statements.
 
-`EACH=1000` takes the whole table, some ten minutes; less is a sample of it.
+`EACH=1000` takes the whole table, some ten minutes; less is a sample of it. Two libraries get
+the first `EACH_PEERS` series of each kind.
 """
 
+import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks import advice_score, advice_series
+from benchmarks import advice_chart, advice_score, advice_series
 from benchmarks.advice_score import Said, Score, share
 from benchmarks.advice_series import CHANGES, KINDS, Series
 from benchmarks.report import Report, figure
 from metrics import shape
+from metrics.shape.cells import divide
 from metrics.window import HOUR, MAX_EXACT, History, bucket, spans
 
 # A seed on which the model was not tuned.
 SEED = 20_261_129
+HERE = Path(__file__).parent
+PEERS = {"ruptures": "ruptures", "adtk": "ADTK"}
 
 
 def measure() -> Report:
@@ -43,7 +52,60 @@ def measure() -> Report:
             report.add(figure(f"{kind}: told falsely", share(score.false, each), "%", at_most=2))
     for days, taken in times.items():
         report.add(figure(f"{days} days of a metric", statistics.median(taken), "ms of CPU"))
+    compare(report, min(each, int(os.environ.get("EACH_PEERS", "45"))))
+    advice_chart.draw(report)
     return report
+
+
+def compare(report: Report, each: int) -> None:
+    """Hold the statements of two libraries about the same series against the truth."""
+    series = list(advice_series.numbered(SEED, each))
+    histories = [as_history(one) for one in series]
+    told = {"this project": [say(*both) for both in zip(series, histories, strict=True)]}
+    cells = [divide(history.hours) for history in histories]
+    with tempfile.TemporaryDirectory() as folder:
+        columns = {f"at{n}": one.at for n, one in enumerate(cells)}
+        columns |= {f"value{n}": one.mean for n, one in enumerate(cells)}
+        columns |= {f"width{n}": np.array(one.width) for n, one in enumerate(cells)}
+        np.savez(Path(folder) / "series.npz", **columns)
+        try:
+            python = _peer_python()
+            for peer, name in PEERS.items():
+                command = [str(python), str(HERE / "advice_peer.py"), peer, folder]
+                answer = subprocess.run(command, check=True, capture_output=True, text=True)
+                told[name] = [[Said(*one) for one in said] for said in json.loads(answer.stdout)]
+        except (subprocess.CalledProcessError, OSError) as error:
+            report.notes.append(f"the libraries were not measured: {error}")
+            return
+    for kind in KINDS:
+        for name, said in told.items():
+            score = Score()
+            for one, statements, cell in zip(series, said, cells, strict=True):
+                if one.kind == kind:
+                    # The libraries see cells only, so an edge in the right cell is right.
+                    width = cell.width if name in PEERS.values() else 0
+                    advice_score.judge(one, statements, score, cell=width)
+            found = kind in CHANGES
+            value = share(score.found if found else score.false, each)
+            what = "found" if found else "told falsely"
+            report.add(figure(f"{kind}, {each} series: {what} by {name}", value, "%"))
+            if found:
+                wrong = share(score.mistaken, each)
+                report.add(figure(f"{kind}, {each} series: mistaken by {name}", wrong, "%"))
+    report.notes.append(
+        "The libraries get the same hourly cells and may be off by a cell more; ruptures has the"
+        " penalty that is best over all kinds. Neither finds slopes."
+    )
+
+
+def _peer_python() -> Path:
+    """Return the interpreter of the libraries' environment; create it the first time."""
+    python = HERE.parent / ".venv-bench" / "advice" / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
+        install = ["-m", "pip", "install", "-q", "-r", str(HERE / "advice_peers.txt")]
+        subprocess.run([str(python), *install], check=True)
+    return python
 
 
 def say(series: Series, history: History) -> list[Said]:

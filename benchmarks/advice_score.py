@@ -33,7 +33,8 @@ class Score:
     wrong: list[str] = field(default_factory=list)
 
 
-def judge(series: Series, said: Sequence[Said], score: Score) -> None:
+def judge(series: Series, said: Sequence[Said], score: Score, *, cell: int = 0) -> None:
+    """Add what was said of a series to a score; edges may be off by a cell more."""
     score.series += 1
     if series.kind not in CHANGES:
         if said:
@@ -42,7 +43,7 @@ def judge(series: Series, said: Sequence[Said], score: Score) -> None:
         return
     [truth] = series.truths
     same = [one for one in said if one.kind == truth.kind]
-    if any(_near(series, one) for one in same):
+    if any(_near(series, one, cell) for one in same):
         score.found += 1
         if len(said) > 1:
             score.more += 1
@@ -57,11 +58,11 @@ def judge(series: Series, said: Sequence[Said], score: Score) -> None:
         score.wrong.append(_describe(series, said, "missed"))
 
 
-def _near(series: Series, said: Said) -> bool:
+def _near(series: Series, said: Said, cell: int) -> bool:
     [truth] = series.truths
     last = int(series.at[-1])
     length = (last if truth.end is None else truth.end) - truth.begin
-    allowed = max(PART * length, SAMPLES * series.interval * MINUTE)
+    allowed = max(PART * length, SAMPLES * series.interval * MINUTE) + cell
     if (said.end is None) != (truth.end is None):
         return False
     if truth.end is not None and said.end is not None and abs(said.end - truth.end) > allowed:
