@@ -87,6 +87,21 @@ def slope_per_day(history: History) -> float | None:
 
 def theil_sen(times: Floats, values: Floats) -> float:
     """Return the median of the slopes between all pairs; `times` must be distinct."""
-    earlier, later = np.triu_indices(len(values), 1)
-    slopes = (values[later] - values[earlier]) / (times[later] - times[earlier])
+    slopes = _pairs(values) / _pairs(times)
     return median(slopes) + 0.0  # 0 has no sign
+
+
+def _pairs(values: Floats) -> Floats:
+    """Return the difference of each pair, in an order that depends on their number alone.
+
+    Each value is subtracted from those up to half the way round that follow it, which takes
+    half the time of indexes of pairs.
+    """
+    count = len(values)
+    near = (count - 1) // 2
+    round_ = np.concatenate([values, values[: near + 1]])
+    windows = np.lib.stride_tricks.sliding_window_view(round_, near + 1)[:count]
+    found: Floats = (windows[:, 1:] - windows[:, :1]).ravel()
+    if count % 2:
+        return found
+    return np.concatenate([found, values[count // 2 :] - values[: count // 2]])
