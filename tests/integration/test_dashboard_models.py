@@ -316,8 +316,11 @@ def test_model_pages_pass_axe_and_fit_in_both_themes_and_widths(
         "/dashboard/usage",
     )
     assert [fault for path in paths for fault in person.faults(path)] == []
-    # The usage page is the last.
+    # The usage page is the last; what is counted is written within seconds.
     page = person.page
+    while not page.get_by_role("row", name="1003: 1").count():
+        page.wait_for_timeout(2000)  # a hundred pages a minute are the limit
+        page.reload()
     expect(page.get_by_role("row", name="1003: 1")).to_contain_text("test")
     left = {"Generations and downloads": "10", "Benchmark runs": "5", "Verified modules": "20"}
     for name, number in left.items():

@@ -12,6 +12,8 @@ from realtime.heartbeat import Heartbeat
 from realtime.sockets import Sockets
 from realtime.websocket import MAX_FRAME_BYTES, TOO_LARGE
 
+# Of a body that is refused; the edge takes less.
+MAX_DRAINED_BYTES = 1_000_000
 NOT_FOUND = {"code": 3001, "message": "not found; connect a Socket.IO client to /socket.io/"}
 
 Scope = MutableMapping[str, Any]
@@ -60,6 +62,7 @@ class Application:
         elif scope["type"] == "http" and _content_length(scope) > MAX_FRAME_BYTES:
             # The reason comes with the answer to its poll; engineio would only say 400.
             self.sockets.refuse(scope["query_string"], TOO_LARGE)
+            await _drain(receive)
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"ok"})
         else:
@@ -88,3 +91,13 @@ def _content_length(scope: Scope) -> int:
     """Return the announced length of the body in bytes, or 0: engineio then reads none."""
     value = dict(scope["headers"]).get(b"content-length", b"0")
     return int(value) if value.isdigit() else 0
+
+
+async def _drain(receive: Receive) -> None:
+    """Read a body to its end: who still sends sees a broken connection, not the answer."""
+    read = 0
+    while read < MAX_DRAINED_BYTES:
+        message = await receive()
+        read += len(message.get("body", b""))
+        if not message.get("more_body"):
+            return

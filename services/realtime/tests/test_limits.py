@@ -71,6 +71,18 @@ async def test_a_posted_message_over_64_kib_gets_an_error_and_a_disconnect(other
     assert "64 KiB" in watcher.of("error")[0]["message"]
 
 
+async def test_a_posted_message_over_64_kib_is_read_to_its_end_before_the_answer(stack):
+    """Else a client that still sends sees a broken connection, and not the reason."""
+    reader, writer = await asyncio.open_connection(*stack.addresses["realtime"][0])
+    writer.write(b"POST /socket.io/?sid=x HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\nx")
+    answer = asyncio.create_task(reader.readline())
+    await asyncio.sleep(0.3)
+    assert not answer.done()
+    writer.write(b"x" * 69_999)
+    assert await answer == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
+
+
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
 async def test_a_flooding_client_is_disconnected_and_disturbs_no_other(others, watch, transport):
     await others.record("acc1", "m", tell=False, latency=1)
