@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+from gateway.pages import figures
+
 from .conftest import Desk
 
 
@@ -40,3 +42,16 @@ async def test_other_requests_are_answered_while_the_description_of_the_api_is_m
         assert (await http.get("/healthz")).status_code == 200
         may_end.set()
         assert (await described).json() == {"openapi": "3.1.0"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.000000805, "8.05e-7"), (0.00001234, "0.0000123"), (2e15, "2e15"), (1234.5, "1,234")],
+)
+def test_a_number_has_an_exponent_where_that_is_shorter(value: float, text: str) -> None:
+    assert figures.number(value) == text
+
+
+def test_what_stands_in_backticks_is_code_and_nothing_else_is_markup() -> None:
+    shown = figures.marked("a higher `warmup`, <b>not</b> `<i>`")
+    assert shown == "a higher <code>warmup</code>, &lt;b&gt;not&lt;/b&gt; <code>&lt;i&gt;</code>"

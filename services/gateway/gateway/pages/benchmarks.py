@@ -151,6 +151,7 @@ class BenchmarkPages:
             visit.request,
             error,
             form=form,
+            fields=FIELDS,
             choices=CHOICES,
             number=secrets.token_hex(16),
             runs=runs.runs if runs else [],

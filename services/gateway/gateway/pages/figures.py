@@ -2,11 +2,15 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from markupsafe import Markup, escape
+
 ABSENT = "\N{EN DASH}"
+CODE = re.compile(r"`([^`]+)`")
 BINARY = ("MiB", "GiB", "TiB")
 
 
@@ -16,8 +20,9 @@ def number(value: float | None, digits: int = 3) -> str:
         return ABSENT
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    if abs(value) >= 1e15 or abs(value) < 1e-9:
-        return f"{value:.{digits}g}"
+    if abs(value) >= 1e15 or abs(value) < 1e-6:
+        mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+        return f"{mantissa}e{int(exponent)}"
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{places}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
@@ -31,6 +36,15 @@ def memory(mib: float | None) -> str:
     while size >= 1024 and unit < len(BINARY) - 1:
         size, unit = size / 1024, unit + 1
     return f"{number(size)} {BINARY[unit]}"
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def marked(text: str) -> Markup:
+    """Show what stands in backticks as code."""
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  (escaped)
 
 
 def usd(value: float | None) -> str:
@@ -75,6 +89,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "usd": usd,
     "duration": duration,
     "between": between,
+    "sentence": sentence,
+    "marked": marked,
     "pretty": pretty,
     "json": compact,
 }

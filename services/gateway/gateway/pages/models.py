@@ -18,7 +18,7 @@ from common.contracts.monitoring import (
     MonitorRequest,
     RecordedModel,
 )
-from common.contracts.recording import ModelId
+from common.contracts.recording import USUAL_METRICS, ModelId
 from common.errors import InvalidRequest, NotFound, ServiceError
 from gateway.keyring import KeyRing
 from gateway.pages import site
@@ -33,6 +33,7 @@ MAX_METRICS = 16
 MAX_ALERTS = 20
 MODEL: TypeAdapter[str] = TypeAdapter(ModelId)
 RULE_NUMBERS = ("above", "below", "percent", "after", "forMinutes")
+RULE_FIELDS = ("kind", "metric", *RULE_NUMBERS, "severity")
 
 
 class ModelPages:
@@ -150,6 +151,8 @@ class ModelPages:
             self._list_alerts(visit, model), self.call(visit, "list_rules")
         )
         return {
+            "typed": {name: visit.one(name)[:256] for name in RULE_FIELDS},
+            "rule_fields": RULE_FIELDS,
             "alerts": alerts,
             "acknowledged": await self.acknowledgements.find(
                 visit.account, [alert.id for alert in alerts]
@@ -189,6 +192,21 @@ def _window(visit: Visit) -> str:
     return window if window in WINDOWS else WINDOW
 
 
+def _caption(plot: dict[str, Any], skipped: int, shown: int) -> str:
+    if plot["pointsIn"] == plot["pointsOut"]:
+        return f"{shown:,} sample{'s' if shown > 1 else ''}"
+    # How many samples the points of an hour have is unknown: they are a day's.
+    samples = "" if skipped else f"{plot['pointsIn']:,} samples in "
+    return f"{samples}{shown:,} points: mean, least and greatest"
+
+
+def _rank(plot: tuple[str, Any]) -> tuple[int, str]:
+    """Usual metrics first, throughput before latency; the others by name."""
+    name = plot[0]
+    usual = USUAL_METRICS.index(name) if name in USUAL_METRICS else len(USUAL_METRICS)
+    return usual, name
+
+
 def _rule_fields(visit: Visit) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in RULE_NUMBERS:
@@ -208,7 +226,7 @@ def _charts(monitoring: Monitoring, window: str) -> list[dict[str, Any]]:
     """The plots' columns as the charts take them; times in seconds since 1970."""
     since = datetime.now(UTC) - timedelta(hours=1) if window == "hour" else None
     drawn = []
-    for metric, plot in monitoring.plots.items():
+    for metric, plot in sorted(monitoring.plots.items(), key=_rank):
         if not plot:
             continue
         columns = plot["columns"]
@@ -230,8 +248,7 @@ def _charts(monitoring: Monitoring, window: str) -> list[dict[str, Any]]:
                 "time": True,
                 "x": [time.timestamp() for time in times[first:]],
                 "series": [series],
-                "pointsIn": plot["pointsIn"],
-                "pointsOut": plot["pointsOut"],
+                "caption": _caption(plot, first, len(times) - first),
             }
         )
     return drawn

@@ -27,8 +27,10 @@ HELP = {
     " the account's page; or choose a model that is open.",
     "hub-token": "Store another Hub token on the account's page.",
     "private": "Make the model public, or choose another one.",
-    "license": "If your use is allowed by the licence, tick “The licence allows my use” below.",
-    "too-large": "If you have such a provider, tick “I have a provider with more memory” below.",
+    "license": "If your use is allowed by the licence, tick “The licence allows my use” among"
+    " the options.",
+    "too-large": "If you have such a provider, tick “I have a provider with more memory” among"
+    " the options.",
     "pickle-only": "Ask the model's owner for safetensors weights, or look for a conversion"
     " among the model's pull requests on the Hub and give its revision.",
     "custom-code": "Look for a version of the model that transformers itself knows.",

@@ -91,10 +91,15 @@ def stages(run: Run) -> list[Stage]:
     ]
 
 
+def best(run: Run) -> Point | None:
+    """Return the figures of the run's best batch size."""
+    size = run.analysis.optimal_batch_size if run.analysis else None
+    return next((row.point for row in rows(run) if row.size == size), None)
+
+
 def price(run: Run | None) -> float | None:
     """Return the cost of an inference at the run's best batch size, where it is known [USD]."""
-    best = run.analysis.optimal_batch_size if run and run.analysis else None
-    point = next((row.point for row in rows(run) if row.size == best), None) if run else None
+    point = best(run) if run else None
     return point.cost_per_inference if point else None
 
 
@@ -146,25 +151,36 @@ def _cost(point: Point) -> Figure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Throughput of two runs at one batch size; `verdict` says a tie where intervals overlap."""
+    """Throughput of runs at one batch size; a verdict for the first against each other run.
+
+    A verdict says a tie where the intervals overlap.
+    """
 
     size: int
     points: list[Point | None]
-    verdict: str
+    verdicts: list[str]
 
 
 def compare(names: list[str], runs: list[Run]) -> list[Comparison]:
-    """Compare runs at each batch size of any; the verdict is on the first two."""
+    """Compare runs at each batch size of any of them."""
     tables = [{row.size: row.point for row in rows(run)} for run in runs]
     sizes = sorted({size for table in tables for size in table})
     return [
-        Comparison(size, points := [table.get(size) for table in tables], _verdict(names, points))
+        Comparison(size, points := [table.get(size) for table in tables], _verdicts(names, points))
         for size in sizes
     ]
 
 
-def _verdict(names: list[str], points: list[Point | None]) -> str:
-    first, second = points[:2]
+def _verdicts(names: list[str], points: list[Point | None]) -> list[str]:
+    others = range(1, len(points))
+    found = [_verdict((names[0], names[n]), (points[0], points[n])) for n in others]
+    if len(found) == 1:
+        return found
+    return [f"{names[0]}, {names[n]}: {verdict}" for n, verdict in zip(others, found, strict=True)]
+
+
+def _verdict(names: tuple[str, str], points: tuple[Point | None, Point | None]) -> str:
+    first, second = points
     if first is None or second is None or not first.throughput or not second.throughput:
         return "not measured in both"
     (a, a_low, a_high), (b, b_low, b_high) = _throughput(first), _throughput(second)
@@ -224,13 +240,12 @@ def badge(run: Run) -> str:
 
 
 def _measured(run: Run) -> str:
-    best = run.analysis.optimal_batch_size if run.analysis else None
-    point = next((row.point for row in rows(run) if row.size == best), None)
+    point = best(run)
     if run.results is None or point is None or point.throughput is None:
         return run.state
     machine = _shortened(run.results.setup.machine.name, MAX_MACHINE)
     at: datetime = run.finished_at or run.created_at
-    speed = f"{number(point.throughput)}/s at batch {best}"
+    speed = f"{number(point.throughput)}/s at batch {point.batch_size}"
     return f"{speed}, {run.results.setup.dtype}, {machine}, {at:%Y-%m-%d}"
 
 

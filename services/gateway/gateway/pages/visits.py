@@ -29,7 +29,8 @@ VisitHandler = Callable[[Visit], Awaitable[Response]]
 # Pages that a login may lead to: our own.
 NEXT = re.compile(r"/dashboard(/[A-Za-z0-9/_.~%?=&+-]*)?")
 # A field's name stays as it is written.
-FIELD = re.compile(r"[a-z]\w*:")
+FIELD = re.compile(r"[a-z][\w.]*:")
+ITEM = re.compile(r"\.(\d+)$")
 UNEXPECTED = "something broke on our side; try again, and tell the operator if it stays"
 
 log = structlog.get_logger()
@@ -170,9 +171,14 @@ def _refusal(error: ServiceError | ValidationError | None) -> ServiceError | Non
 
 
 def _faults(refusal: ServiceError | None) -> dict[str, str]:
-    """Return the errors by field, such as `options.memory`."""
-    fields = refusal.details.get("fields", []) if refusal else []
-    return {field["path"]: _sentence(field["message"]) for field in fields}
+    """Return the errors by field, such as `options.memory`; those of a list's items together."""
+    faults: dict[str, str] = {}
+    for field in refusal.details.get("fields", []) if refusal else []:
+        name, message = field["path"], _sentence(field["message"])
+        if item := ITEM.search(name):
+            name, message = name[: item.start()], f"Item {int(item[1]) + 1}: {message}"
+        faults[name] = f"{faults[name]} {message}" if name in faults else message
+    return faults
 
 
 def _sentence(text: str) -> str:

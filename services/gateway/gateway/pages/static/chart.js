@@ -1,17 +1,21 @@
 // uPlot behind one wrapper: themes, resizing, intervals, zoom that live data leave alone, and a
 // way for the keyboard and for screen readers through what a canvas does not say.
 import { announce } from './announce.js';
+import { utc } from './times.js';
 
 // Okabe and Ito's palette, which colour-blind people tell apart; dashes tell without colour.
 const DARK = matchMedia('(prefers-color-scheme: dark)');
 const LIGHT_COLOURS = ['#0072b2', '#d55e00', '#007d5b', '#b0558a'];
 const DARK_COLOURS = ['#56b4e9', '#e69f00', '#2fc59a', '#e3a1c6'];
+const SVG = 'http://www.w3.org/2000/svg';
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
 const HEIGHT_PX = 240;
 // At most ten redraws a second, whatever comes.
 const REDRAW_MS = 100;
 const PAGE_ROWS = 50;
 const MAX_POINTS = 100_000;
+// Half the window around a single sample.
+const ALONE_S = 30;
 
 const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -25,6 +29,7 @@ const number = (value) => (value === null || value === undefined ? 'no figure' :
 export class Chart {
   constructor(figure, chart) {
     this.figure = figure;
+    figure.drawn = this;
     this.chart = chart;
     this.zoomed = false;
     this.redraws = 0;
@@ -60,6 +65,9 @@ export class Chart {
   #make() {
     const { time, series } = this.chart;
     const colours = DARK.matches ? DARK_COLOURS : LIGHT_COLOURS;
+    this.#tellApart(colours);
+    // Around a single sample uPlot would show years.
+    const range = ({ data: [x] }, min, max) => (x.length === 1 ? [x[0] - ALONE_S, x[0] + ALONE_S] : [min, max]);
     const grid = { stroke: style('--line'), width: 1 };
     const axis = { stroke: style('--quiet'), grid, ticks: grid };
     const lines = series.flatMap(({ name }, place) => {
@@ -67,7 +75,8 @@ export class Chart {
       const edge = { show: true, stroke: 'transparent', points: { show: false } };
       const line = {
         label: name, stroke, width: 2, dash: DASHES[place % DASHES.length], spanGaps: false,
-        points: { show: !time || undefined, size: 6, fill: stroke },
+        // Over time, uPlot draws points where they have room.
+        points: { ...(!time && { show: true }), size: 6, fill: stroke },
       };
       return [edge, edge, line];
     });
@@ -76,7 +85,7 @@ export class Chart {
       height: HEIGHT_PX,
       cursor: { drag: { x: Boolean(time), y: false } },
       legend: { show: false },
-      scales: { x: time ? { time: true } : { time: false, distr: 3, log: 2 } },
+      scales: { x: time ? { time: true, range } : { time: false, distr: 3, log: 2 } },
       axes: [
         time ? axis : { ...axis, splits: () => this.chart.x, values: (_, sizes) => sizes },
         { ...axis, size: 66, values: (_, values) => values.map(tick) },
@@ -93,6 +102,28 @@ export class Chart {
       },
     }, this.#columns(), this.plot);
     this.u.over.addEventListener('dblclick', () => this.#zoom(false));
+  }
+
+  /** A legend, where there are several lines. */
+  #tellApart(colours) {
+    const { series } = this.chart;
+    if (series.length < 2) return;
+    const legend = document.createElement('ul');
+    legend.className = 'legend';
+    for (const [place, { name }] of series.entries()) {
+      const item = document.createElement('li');
+      const line = document.createElementNS(SVG, 'svg');
+      const path = document.createElementNS(SVG, 'path');
+      path.setAttribute('d', 'M0 5H28');
+      path.setAttribute('stroke', colours[place % colours.length]);
+      path.setAttribute('stroke-dasharray', DASHES[place % DASHES.length].join(' '));
+      line.setAttribute('aria-hidden', 'true');
+      line.append(path);
+      item.append(line, name);
+      legend.append(item);
+    }
+    this.figure.querySelector('.legend')?.remove();
+    this.plot.before(legend);
   }
 
   #zoom(on) {
@@ -122,6 +153,7 @@ export class Chart {
   #show(index) {
     this.at = index;
     this.reading.textContent = this.#label(index);
+    if (this.chart.time) this.reading.title = utc(new Date(this.chart.x[index] * 1000));
   }
 
   #key(event) {
@@ -215,7 +247,6 @@ export class Chart {
 /** Draw each figure of the page that is not drawn yet. */
 export function drawAll() {
   return [...document.querySelectorAll('.chart[data-chart]')].map((figure) => {
-    figure.drawn ??= new Chart(figure, JSON.parse(figure.dataset.chart));
-    return figure.drawn;
+    return figure.drawn ?? new Chart(figure, JSON.parse(figure.dataset.chart));
   });
 }

@@ -2,6 +2,7 @@
 import { announce } from './announce.js';
 import { Chart, drawAll } from './chart.js';
 import { connect } from './socket.js';
+import { local, utc } from './times.js';
 
 const POLL_MS = 10_000;
 const content = document.getElementById('content');
@@ -18,8 +19,13 @@ function say(state, words) {
 }
 
 function updated(time) {
-  connection.querySelector('[data-when]').textContent = `Last update ${time.toLocaleTimeString()}`;
+  const when = connection.querySelector('[data-when]');
+  when.textContent = `Last update ${local(time)}`;
+  when.title = utc(time);
 }
+
+const newest = Math.max(...[...charts.values()].map(({ chart }) => chart.x.at(-1)));
+if (Number.isFinite(newest)) updated(new Date(newest * 1000));
 
 /** The chart of a metric; of one that is new, an empty one. */
 function chartOf(metric, columns) {
