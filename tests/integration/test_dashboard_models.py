@@ -334,6 +334,11 @@ def test_model_pages_pass_axe_and_fit_in_both_themes_and_widths(
         page.wait_for_timeout(2000)  # a hundred pages a minute are the limit
         page.reload()
     expect(page.get_by_role("row", name="1003: 1")).to_contain_text("test")
+    limits = page.get_by_role("region", name="Limits", exact=True)
+    assert limits.evaluate("(table) => [innerWidth, table.scrollWidth <= table.clientWidth]") == [
+        WIDTHS[-1],
+        True,
+    ]
     left = {"Generations and downloads": "10", "Benchmark runs": "5", "Verified modules": "20"}
     for name, number in left.items():
         cell = page.get_by_role("row", name=name).get_by_role("cell").first
