@@ -24,6 +24,7 @@ NAMES = (
     "benchmarking_memory",
     "benchmarking_beside",
     "monitoring",
+    "backfill",
     "advice",
     "pages",
     "clients",
