@@ -73,6 +73,24 @@ def test_each_answered_record_is_in_the_next_answer_whichever_replicas_serve(
         assert monitor(account)["statistics"]["latency"]["count"] == count
 
 
+def test_a_custom_metric_is_described_with_its_records(account: Account) -> None:
+    body: dict[str, Any] = {
+        "records": [{"modelId": "m", "metrics": {"wait": 3.0}}],
+        "descriptions": {"wait": {"kind": "share", "unit": "parts", "moreIsBetter": True}},
+    }
+    for name, path in (("latency", "descriptions"), ("Wait", "descriptions.Wait")):
+        wrong = {**body, "descriptions": {name: {}}}
+        answer = account.post(MANY, wrong, headers=V2)
+        assert error_of(answer)["details"]["fields"][0]["path"].startswith(path)
+    answer = account.post(MANY, body, headers=V2)
+    assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
+    assert error_of(answer)["details"]["fields"][0]["path"] == "wait"
+    assert "a share and cannot exceed 1" in error_of(answer)["message"]
+    body["records"][0]["metrics"]["wait"] = 0.3
+    assert account.post(MANY, body, headers=V2).status_code == 200
+    assert monitor(account, metrics=["wait"])["statistics"]["wait"]["unit"] == "parts"
+
+
 def test_ten_thousand_records_in_a_call_are_stored_all_or_none(account: Account) -> None:
     values = np.random.default_rng(1).lognormal(3, 1, (10_000, 5))
     names = ("throughput", "latency", "memory_usage", "gpu_memory_usage", "cost_per_inference")

@@ -2345,6 +2345,30 @@ export interface components {
             requestId: string;
         };
         /**
+         * MetricDescription
+         * @description What a metric of one's own is; a later description replaces it.
+         */
+        MetricDescription: {
+            /**
+             * Kind
+             * @description An `amount` cannot be negative, and a `share` is from 0 to 1: other values are refused by the metric's name.
+             * @default any
+             * @enum {string}
+             */
+            kind?: "any" | "amount" | "share";
+            /**
+             * Unit
+             * @description Unit of its values; else derived from its name.
+             * @example tokens
+             */
+            unit?: string | null;
+            /**
+             * Moreisbetter
+             * @description Whether more is better; else derived from its name.
+             */
+            moreIsBetter?: boolean | null;
+        };
+        /**
          * ModelFacts
          * @description The model as it was when it was read, and what it needs.
          *
@@ -2899,7 +2923,7 @@ export interface components {
             metric: string;
             /**
              * Unit
-             * @description Unit of the values; null for metrics of your own.
+             * @description Unit of the values; null where it is unknown.
              */
             unit: string | null;
             /**
@@ -2931,6 +2955,20 @@ export interface components {
              *     ]
              */
             records: components["schemas"]["Record"][];
+            /**
+             * Descriptions
+             * @description What metrics of your own are, by name. It holds for all models of the account and for what was recorded before: statistics, plots, advice and alerts follow it.
+             * @default {}
+             * @example {
+             *       "tokens_per_request": {
+             *         "kind": "amount",
+             *         "unit": "tokens"
+             *       }
+             *     }
+             */
+            descriptions?: {
+                [key: string]: components["schemas"]["MetricDescription"];
+            };
         };
         /** RecoveryCodes */
         RecoveryCodes: {

@@ -102,6 +102,19 @@ class KeyChangeFields(TypedDict):
     """When it stops working; null: never."""
 
 
+class MetricDescription(TypedDict):
+    """What a metric of one's own is; a later description replaces it."""
+
+    kind: NotRequired[Literal["any", "amount", "share"]]
+    """
+    An `amount` cannot be negative, and a `share` is from 0 to 1: other values are refused by the metric's name.
+    """
+    unit: NotRequired[str | None]
+    """Unit of its values; else derived from its name."""
+    moreIsBetter: NotRequired[bool | None]
+    """Whether more is better; else derived from its name."""
+
+
 Metric: TypeAlias = str
 
 
@@ -215,6 +228,10 @@ class RecordsFields(TypedDict):
 
     records: list[Record]
     """Up to 10,000 records, with 50,000 values in all."""
+    descriptions: NotRequired[dict[str, MetricDescription]]
+    """
+    What metrics of your own are, by name. It holds for all models of the account and for what was recorded before: statistics, plots, advice and alerts follow it.
+    """
 
 
 class ResetFields(TypedDict):

@@ -991,7 +991,7 @@ class RecordedSamples(Result):
     metric: str
     """The metric."""
     unit: str | None
-    """Unit of the values; null for metrics of your own."""
+    """Unit of the values; null where it is unknown."""
     samples: list[Sample]
     """Samples by time, those recorded late included."""
     next: str | None = None

@@ -23,10 +23,12 @@ from common.unreadable import Unreadable
 from metrics import rules, silence, situation
 from metrics.baselines import Baselines
 from metrics.batch import Extremes
+from metrics.descriptions import Descriptions
 from metrics.incidents import has_held, raise_alert, recover
 from metrics.notices import Notices
 from metrics.rules import TAKE_TURNS, Verdict
 from metrics.situation import Recorded
+from metrics.units import DESCRIBED
 
 log = structlog.get_logger()
 
@@ -61,6 +63,7 @@ class Watch:
         self.database = database
         self.bus = bus
         self.baselines = Baselines(database)
+        self.descriptions = Descriptions(database)
         self.notices = Notices(database, bus)
         self.unreadable = Unreadable("alert")
         self._noted: dict[str, dict[str, dict[str, Extremes]]] = {}
@@ -115,6 +118,7 @@ class Watch:
     async def evaluate(self, account: str, recorded: Recorded) -> None:
         """Raise and recover alerts by the newest values of some models."""
         changed: list[str] = []
+        DESCRIBED.set(await self.descriptions.of(account))
         if lacking := self.baselines.lacking(account, recorded):
             async with self.database.connection() as connection:
                 known = await rules.known(connection, account)

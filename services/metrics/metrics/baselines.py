@@ -2,7 +2,7 @@
 
 Rules that compare with what is usual use the model that trend and advice come from, so that
 none of them reports what the others call a season. Each replica keeps the baselines that it
-needs for an hour.
+needs for an hour, for minutes where a metric has none yet.
 """
 
 import asyncio
@@ -21,12 +21,14 @@ from metrics.arrays import Floats, Times
 from metrics.findings import sample_noise
 from metrics.shape import Shape, describe
 from metrics.shape.cells import DAY
-from metrics.window import ONE_SNAPSHOT, History
+from metrics.window import EMPTY, ONE_SNAPSHOT, History
 
 # The default window of /monitor: two weekends and more.
 WINDOW = timedelta(days=30)
 # A season and a level that lasts change no sooner; what does is an incident until then.
 RENEW_S = 3600.0
+# A model with a metric that has no baseline yet is looked at again so soon.
+RENEW_YOUNG_S = 300.0
 # Models whose baselines are kept, about 3 KB each; the longest unrenewed are evicted first.
 MAX_MODELS = 10_000
 SERIES = """
@@ -89,7 +91,8 @@ def baseline(history: History) -> Baseline | None:
         level=shape.usual,
         at=int(shape.cells.at[-1]),
         slope=slope.size / DAY if slope is not None and slope.end is None else 0.0,
-        deviation=max(noise, sample_noise(history)),
+        # Where few hours have many samples, those may be of a change.
+        deviation=max(noise, sample_noise(history) if shape.cells.dense else 0.0),
         first=int(shape.cells.at[0]) // DAY * DAY,
         width=shape.cells.width,
         week=_week(shape),
@@ -105,6 +108,7 @@ class Baselines:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        # By account and model: until when they hold, and the baselines by metric.
         self._known: dict[tuple[str, str], tuple[float, dict[str, Baseline]]] = {}
 
     def of(self, account: str, model: str) -> Mapping[str, Baseline]:
@@ -118,8 +122,8 @@ class Baselines:
 
     def lacking(self, account: str, models: Mapping[str, object]) -> list[str]:
         """Return the models whose baselines are missing or old."""
-        least = time.monotonic() - RENEW_S
-        return [m for m in models if self._known.get((account, m), (-math.inf, {}))[0] < least]
+        now = time.monotonic()
+        return [m for m in models if self._known.get((account, m), (-math.inf, {}))[0] < now]
 
     async def renew(self, account: str, models: list[str], known: list[Rule]) -> None:
         """Compute the baselines of some models that the known rules need."""
@@ -130,16 +134,19 @@ class Baselines:
             rows = await cursor.fetchall()
             histories = await _read(connection, [id for *_, id in rows])
         found: dict[str, dict[str, Baseline]] = {model: {} for model in models}
+        young: set[str] = set()
         for model, metric, id in rows:
-            if id in histories:
-                # A month's shape takes milliseconds, in which others are to be answered.
-                usual = await asyncio.to_thread(baseline, histories[id])
-                if usual is not None:
-                    found[model][metric] = usual
+            # A month's shape takes milliseconds, in which others are to be answered.
+            usual = await asyncio.to_thread(baseline, histories.get(id, EMPTY))
+            if usual is not None:
+                found[model][metric] = usual
+            else:
+                young.add(model)
         now = time.monotonic()
         for model, baselines in found.items():
             self._known.pop((account, model), None)
-            self._known[account, model] = now, baselines
+            until = now + (RENEW_YOUNG_S if model in young else RENEW_S)
+            self._known[account, model] = until, baselines
         while len(self._known) > MAX_MODELS:
             del self._known[next(iter(self._known))]
 

@@ -5,7 +5,7 @@ from common.contracts.access import ACCOUNT_DELETED, ACCOUNT_ERASED, AccountDele
 from common.postgres import Connection, Database
 from common.service import listens
 
-OF_ACCOUNT = ("holding", "alerts", "rules", "usage")
+OF_ACCOUNT = ("holding", "alerts", "rules", "usage", "descriptions")
 # On TimescaleDB `hours` and `days` are aggregates, refreshed from the samples.
 OF_SERIES = ("samples", "staged", "late", "stale", "hours", "days")
 

@@ -77,6 +77,7 @@ from metrics.rules import MEMORY_OF, OwnRules
 from metrics.series import Series
 from metrics.statistics import summarise
 from metrics.storage import MIN_STAGED_AGE_US
+from metrics.units import DESCRIBED
 from metrics.usage import Usage
 from metrics.window import EMPTY, ONE_SNAPSHOT
 from metrics.writer import Writer, writer_families
@@ -100,8 +101,6 @@ select metric, (
     select value from recorded where series = id order by at desc limit 1
 ) from series where id = any(%s)
 """
-
-AHEAD = "select max(at) from samples where series = any(%s) and at > %s"
 # Clocks that differ by less cause no warning.
 MAX_CLOCK_SKEW = timedelta(minutes=1)
 
@@ -152,13 +151,14 @@ class Handlers:
         """Store and publish samples, each once however often it comes; return when committed.
 
         Raises:
-            InvalidRequest: too many series.
+            InvalidRequest: too many series, or a value that a described metric cannot have.
             MonitoringFailed: the account's storage is full.
             RateLimited: too many late samples of the account wait to be merged.
             Unavailable: the database is unavailable; all samples were stored, or none.
         """
         context = current.get()
         content = batch.unpack(request, self._clock, context.account, context.idempotency_key)
+        await self.watch.descriptions.check(content, request.descriptions)
         late = bool((content.at < now_us() - MAX_LIVE_AGE_US).any())
         await self.usage.check(context.account, len(content.at), late=late)
         content.series = await self.series.number(context.account, content.pairs)
@@ -210,6 +210,7 @@ class Handlers:
             NotFound: the account has recorded nothing of the model, even if another account has.
         """
         account = current.get().account
+        DESCRIBED.set(await self.watch.descriptions.of(account))
         until = datetime.now(UTC)
         since = until - timedelta(days=request.days)
         async with self.database.connection() as connection:
@@ -220,7 +221,9 @@ class Handlers:
             read = [m for m in dict.fromkeys([*shown, *USUAL_METRICS]) if m in numbers]
             found = await window.read(connection, [numbers[metric] for metric in read], since)
             latest = await _latest(connection, numbers)
-            ahead = await _ahead(connection, [numbers[metric] for metric in read], until)
+            ahead = await reading.newest_ahead(
+                connection, [numbers[metric] for metric in read], until
+            )
         histories = {metric: found.histories.get(numbers[metric], EMPTY) for metric in read}
         # A year's shapes take tenths of a second, in which others are to be answered.
         shapes = await asyncio.to_thread(examine, histories)
@@ -246,6 +249,7 @@ class Handlers:
         Raises:
             NotFound: the account has never recorded the metric of the model.
         """
+        DESCRIBED.set(await self.watch.descriptions.of(current.get().account))
         async with self.database.connection() as connection:
             numbers = await self._numbers(connection, request)
             return await reading.read(connection, numbers[0], request)
@@ -309,6 +313,7 @@ class Handlers:
 
     @answers(ADD_RULE)
     async def add_rule(self, request: NewRule) -> Rule:
+        self.watch.baselines.forget(current.get().account)
         return await self.rules.add(current.get().account, request)
 
     @answers(CHANGE_RULE)
@@ -332,12 +337,6 @@ async def _latest(connection: Connection, numbers: Mapping[str, int]) -> dict[st
         return {}
     rows = await (await connection.execute(LATEST, [ids])).fetchall()
     return {metric: value for metric, value in rows if value is not None}
-
-
-async def _ahead(connection: Connection, ids: list[int], now: datetime) -> datetime | None:
-    """Return the time of the newest sample that is ahead of now."""
-    row = await (await connection.execute(AHEAD, [ids, now])).fetchone()
-    return row[0].astimezone(UTC) if row and row[0] else None
 
 
 def _warnings(

@@ -1,4 +1,12 @@
-"""A metric's unit, title and better direction, by its name."""
+"""A metric's unit, title and better direction: as the account described it, or by its name."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+
+from common.contracts.recording import MetricDescription
+
+# The descriptions of the account whose metrics are read or evaluated.
+DESCRIBED: ContextVar[Mapping[str, MetricDescription]] = ContextVar("described", default={})  # noqa: B039
 
 USUAL = {
     "throughput": ("samples/s", "Throughput"),
@@ -23,6 +31,9 @@ MORE = {"uptime", "lifetime", "free", "available", "headroom", "remaining", "sav
 
 def unit(metric: str) -> str | None:
     """Return a metric's unit, also of one measured at a batch size: `latency_batch_8`."""
+    described = DESCRIBED.get().get(metric)
+    if described is not None and described.unit is not None:
+        return described.unit
     name = metric.partition("_batch_")[0]
     if name in USUAL:
         return USUAL[name][0]
@@ -37,6 +48,9 @@ def title(metric: str) -> str:
 
 def lower_is_better(metric: str) -> bool:
     """Return whether lower is better; for a name that says nothing, higher is."""
+    described = DESCRIBED.get().get(metric)
+    if described is not None and described.more_is_better is not None:
+        return not described.more_is_better
     if any(word in metric for word in HIGHER) or not MORE.isdisjoint(metric.split("_")):
         return False
     return any(word in metric for word in LOWER)

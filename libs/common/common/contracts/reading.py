@@ -64,7 +64,7 @@ class RecordedSamples(Message):
 
     model_id: str = Field(description="The model.")
     metric: str = Field(description="The metric.")
-    unit: str | None = Field(description="Unit of the values; null for metrics of your own.")
+    unit: str | None = Field(description="Unit of the values; null where it is unknown.")
     samples: list[Sample] = Field(description="Samples by time, those recorded late included.")
     next: str | None = Field(
         None, description="Value of `cursor` for the next page; null on the last."

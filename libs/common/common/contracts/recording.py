@@ -84,6 +84,38 @@ class Record(Input):
     )
 
 
+class MetricDescription(Input):
+    """What a metric of one's own is; a later description replaces it."""
+
+    kind: Literal["any", "amount", "share"] = Field(
+        "any",
+        description="An `amount` cannot be negative, and a `share` is from 0 to 1: other values"
+        " are refused by the metric's name.",
+    )
+    unit: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,32}$")] | None = Field(
+        None, description="Unit of its values; else derived from its name.", examples=["tokens"]
+    )
+    more_is_better: bool | None = Field(
+        None, description="Whether more is better; else derived from its name."
+    )
+
+
+def impossible(name: str, value: float, description: MetricDescription) -> str | None:
+    """Return why a metric cannot have a value; None if it can."""
+    if description.kind != "any" and value < 0:
+        return f"{name} cannot be negative; record it as 0 or more"
+    if description.kind == "share" and value > 1:
+        return f"{name} is a share and cannot exceed 1; record it as 0 to 1"
+    return None
+
+
+def _check_described(described: dict[str, MetricDescription]) -> dict[str, MetricDescription]:
+    for name in described:
+        if name.partition("_batch_")[0] in NON_NEGATIVE_METRICS:
+            raise ValueError(f"{name} has a meaning of its own and cannot be described; omit it")
+    return described
+
+
 class Records(Input):
     """Records that are stored together: all of them, or none."""
 
@@ -93,6 +125,16 @@ class Records(Input):
             description="Up to 10,000 records, with 50,000 values in all.",
             examples=[[{"modelId": "openai/gpt2", "metrics": {"latency": 8.3}}]],
         )
+    )
+    descriptions: Annotated[
+        dict[MetricName, MetricDescription],
+        Field(max_length=MAX_METRICS),
+        AfterValidator(_check_described),
+    ] = Field(
+        default={},
+        description="What metrics of your own are, by name. It holds for all models of the account"
+        " and for what was recorded before: statistics, plots, advice and alerts follow it.",
+        examples=[{"tokens_per_request": {"kind": "amount", "unit": "tokens"}}],
     )
 
 
@@ -112,6 +154,7 @@ class Samples(Message):
     size: bytes
     metric: bytes
     value: bytes
+    descriptions: dict[str, MetricDescription] = {}
 
     @classmethod
     def from_records(cls, records: Iterable[Record]) -> "Samples":

@@ -226,4 +226,4 @@ def _as_columns(body: Records) -> Samples:
             f" in a call, got {names}",
             limit=MAX_NAME_BYTES,
         )
-    return samples
+    return samples.model_copy(update={"descriptions": body.descriptions})

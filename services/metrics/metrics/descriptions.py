@@ -1,0 +1,79 @@
+"""Descriptions: what accounts say about their own metrics, as stored."""
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from common.contracts.recording import MetricDescription, impossible
+from common.errors import InvalidRequest
+from common.postgres import Database
+from metrics.batch import Batch
+
+READ = "select metric, kind, unit, more_is_better from descriptions where account = %s"
+STORE = """
+insert into descriptions (account, metric, kind, unit, more_is_better)
+select %s, * from unnest(%s::text[], %s::text[], %s::text[], %s::boolean[]) order by 1, 2
+on conflict (account, metric) do update
+set kind = excluded.kind, unit = excluded.unit, more_is_better = excluded.more_is_better
+"""
+# Time after which a replica follows what another one stored.
+RENEW_S = 60.0
+# Accounts whose descriptions are cached; the longest unrenewed are evicted first.
+MAX_ACCOUNTS = 20_000
+
+
+class Descriptions:
+    """The descriptions of each account's metrics, cached for a minute."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._known: dict[str, tuple[float, dict[str, MetricDescription]]] = {}
+
+    async def of(self, account: str) -> Mapping[str, MetricDescription]:
+        """Return the descriptions of an account's metrics, by name."""
+        read, found = self._known.get(account, (0.0, None))
+        if found is None or read < time.monotonic() - RENEW_S:
+            async with self.database.connection() as connection:
+                rows = await (await connection.execute(READ, [account])).fetchall()
+            found = {
+                metric: MetricDescription.model_construct(
+                    kind=kind, unit=unit, more_is_better=better
+                )
+                for metric, kind, unit, better in rows
+            }
+            self._remember(account, found)
+        return found
+
+    async def check(self, content: Batch, described: Mapping[str, MetricDescription]) -> None:
+        """Refuse values that a metric cannot have, then store what a call describes.
+
+        Raises:
+            InvalidRequest: a value that the metric's kind excludes; names the metric.
+        """
+        known = {**await self.of(content.account), **described}
+        for number, (_, metric) in enumerate(content.pairs) if known else ():
+            if metric in known:
+                values = content.value[content.pair == number]
+                for value in (float(np.min(values)), float(np.max(values))):
+                    if fault := impossible(metric, value, known[metric]):
+                        raise InvalidRequest(fault, fields=[{"path": metric, "message": fault}])
+        if described:
+            await self._store(content.account, described)
+            self._remember(content.account, known)
+
+    async def _store(self, account: str, described: Mapping[str, MetricDescription]) -> None:
+        columns = [
+            list(described),
+            [one.kind for one in described.values()],
+            [one.unit for one in described.values()],
+            [one.more_is_better for one in described.values()],
+        ]
+        async with self.database.connection() as connection:
+            await connection.execute(STORE, [account, *columns])
+
+    def _remember(self, account: str, found: dict[str, MetricDescription]) -> None:
+        self._known.pop(account, None)
+        self._known[account] = time.monotonic(), found
+        while len(self._known) > MAX_ACCOUNTS:
+            del self._known[next(iter(self._known))]

@@ -1,0 +1,9 @@
+-- What an account says about its own metrics: recording, statistics, advice and alerts follow it.
+create table descriptions (
+    account text not null,
+    metric text not null,
+    kind text not null,
+    unit text,
+    more_is_better boolean,
+    primary key (account, metric)
+);
