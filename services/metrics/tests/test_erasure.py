@@ -11,6 +11,7 @@ from common.testing import MemoryBus
 from metrics.erasure import Erasure
 
 from .conftest import Caller
+from .test_descriptions import describe
 
 
 async def test_a_deleted_accounts_metrics_are_gone_and_the_deletion_is_confirmed(
@@ -24,6 +25,7 @@ async def test_a_deleted_accounts_metrics_are_gone_and_the_deletion_is_confirmed
             "select id from series where account = %s", [caller.account]
         )
         [(series,)] = await cursor.fetchall()
+    await describe(caller, "tokens", 1.0, unit="tokens")
     await caller.monitor("m")
     account = caller.account
     for settled in (False, True):
@@ -32,10 +34,11 @@ async def test_a_deleted_accounts_metrics_are_gone_and_the_deletion_is_confirmed
         cursor = await connection.execute(
             "select (select count(*) from series where account = %s),"
             " (select count(*) from usage where account = %s),"
+            " (select count(*) from descriptions where account = %s),"
             " (select count(*) from recorded where series = %s)",
-            [account, account, series],
+            [account, account, account, series],
         )
-        assert await cursor.fetchone() == (0, 0, 0)
+        assert await cursor.fetchone() == (0, 0, 0, 0)
     with pytest.raises(NotFound):
         await caller.monitor("m")
     subject = f"{ACCOUNT_ERASED.subject}.{account}.metrics"
