@@ -43,7 +43,7 @@ def together(file: str) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together without xdist, too, what shares a stack."""
+    """Group the tests that share a stack, also without xdist."""
     places: dict[str, int] = {}
     for item in items:
         places.setdefault(together(item.location[0]), len(places))

@@ -34,7 +34,7 @@ class Score:
 
 
 def judge(series: Series, said: Sequence[Said], score: Score, *, cell: int = 0) -> None:
-    """Add what was said of a series to a score; edges may be off by a cell more."""
+    """Score the statements about a series; edges may be off by a cell more."""
     score.series += 1
     if series.kind not in CHANGES:
         if said:

@@ -80,7 +80,7 @@ class Nats:
             received += bool(message.data)
 
         async def ignore(_: Exception) -> None:
-            """Suppress what nats-py would print; here it means not ready yet."""
+            """Suppress nats-py's log of failed connections: here they mean not ready yet."""
 
         try:
             client = await nats.connect(

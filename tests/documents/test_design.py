@@ -51,7 +51,7 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
 
 
 def test_every_column_of_a_table_under_docs_has_a_title() -> None:
-    """An empty heading is nothing that a screen reader could say."""
+    """A screen reader cannot announce an empty heading."""
     for page in (page for page in PAGES if page.startswith("docs/")):
         heads = re.findall(r"^(\|.*\|)\n\|[-|: ]+\|$", (ROOT / page).read_text(), re.MULTILINE)
         for head in heads:

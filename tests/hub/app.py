@@ -258,7 +258,7 @@ class Hub:
         )
 
     def check_signature(self, request: Request) -> None:
-        """Raise RefusalError unless the Hub made this address: a content network asks no more."""
+        """Raise RefusalError unless the Hub signed this address; nothing else is checked."""
         expected = self.signature(request.scope["raw_path"].decode("ascii"))
         if not hmac.compare_digest(expected, request.query_params.get("Signature", "")):
             raise RefusalError(403, "AccessDenied")
@@ -278,7 +278,7 @@ class Hub:
 
 
 def route(raw_path: str) -> tuple[str, dict[str, str]]:
-    """Return what is asked for, and the path's parts as they were before quoting."""
+    """Return the name of the handler, and the unquoted parts of the path."""
     for name, pattern in ROUTES:
         if match := pattern.fullmatch(raw_path):
             return name, {key: unquote(part) for key, part in match.groupdict().items() if part}

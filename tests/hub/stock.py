@@ -1,4 +1,4 @@
-"""The repositories the Hub has at hand, made when they are first asked for."""
+"""The Hub's repositories, made when they are first requested."""
 
 import asyncio
 from collections.abc import Iterable

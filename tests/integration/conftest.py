@@ -44,7 +44,7 @@ def other_site() -> Iterator[int]:
 
 @pytest.fixture(scope="package")
 def mailbox() -> Iterator[Mailbox]:
-    """What `stack` mails."""
+    """The mails that `stack` sends."""
     with Mailbox() as running:
         yield running
 

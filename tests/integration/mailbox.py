@@ -1,4 +1,4 @@
-"""A mail server that keeps what it is sent."""
+"""A mail server that stores the mails it receives."""
 
 import re
 from queue import Queue

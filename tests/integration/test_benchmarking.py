@@ -91,7 +91,7 @@ def test_v1_answers_with_the_results_that_the_reference_describes(
     assert mean == pytest.approx(results["throughput"][optimum])
 
 
-def test_only_the_accounts_own_next_module_carries_the_measured_figures(
+def test_only_the_accounts_own_modules_carry_the_measured_figures(
     account: Account, measurement: tuple[Account, dict[str, Any]]
 ) -> None:
     owner, run = measurement
@@ -221,7 +221,7 @@ def test_inputs_that_the_model_cannot_read_are_refused_and_not_counted(account: 
 
 @pytest.fixture
 def announce(stack: Stack) -> Iterator[Callable[..., None]]:
-    """Say that there is another machine; it is gone after the test."""
+    """Announce another machine for the duration of the test."""
 
     def announce(**machine: Any) -> None:
         async def say() -> None:
@@ -236,7 +236,7 @@ def announce(stack: Stack) -> Iterator[Callable[..., None]]:
         database.execute("delete from benchmarker.workers where worker = 'another'")
 
 
-def test_a_run_that_cannot_work_is_refused_before_the_queue_and_costs_nothing(
+def test_a_run_that_cannot_succeed_is_refused_before_it_is_queued_or_counted(
     account: Account, announce: Callable[..., None]
 ) -> None:
     gpu = {

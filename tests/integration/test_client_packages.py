@@ -44,7 +44,7 @@ def test_the_tarball_holds_only_the_build() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
 @pytest.mark.parametrize("client", ["python", "javascript"])
-def test_a_packages_page_links_to_nothing_beside_it(client: str, page: str) -> None:
+def test_a_packages_readme_has_only_absolute_links(client: str, page: str) -> None:
     text = (packages.CLIENTS / client / page).read_text()
     assert not re.findall(r"\]\((?!https?:)|^\[\w+\]: (?!https?:)", text, re.MULTILINE)
 

@@ -65,7 +65,7 @@ CASES = [
 
 
 class Caller:
-    """A program of one language, which makes the calls it is told."""
+    """A program of one language that makes the calls it receives on standard input."""
 
     def __init__(self, language: str, world: World) -> None:
         script = world.folder / f"calls.{'py' if language == 'python' else 'mjs'}"

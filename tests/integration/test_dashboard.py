@@ -40,7 +40,7 @@ def person(stranger: Person, account: Account) -> Person:
     return stranger
 
 
-def test_the_way_from_registering_to_a_running_chart_takes_no_reading(
+def test_a_newcomer_registers_and_sees_a_chart_by_following_the_pages(
     stack: Stack, stranger: Person
 ) -> None:
     page, email = stranger.page, f"{secrets.token_hex(6)}@example.com"
@@ -117,7 +117,7 @@ def test_a_changed_password_ends_the_other_browsers_session_which_logs_in_to_the
 
 
 @pytest.mark.parametrize("next_page", ["//evil.example/dashboard", "https://evil.example", "/docs"])
-def test_a_login_leads_nowhere_but_to_the_dashboard(
+def test_a_login_redirects_only_within_the_dashboard(
     stranger: Person, account: Account, next_page: str
 ) -> None:
     stranger.page.goto(f"/login?next={next_page}")
@@ -125,9 +125,7 @@ def test_a_login_leads_nowhere_but_to_the_dashboard(
     stranger.page.wait_for_url(f"{stranger.url}/dashboard")
 
 
-def test_a_session_that_ends_in_the_middle_leads_to_the_login_and_back(
-    person: Person, account: Account
-) -> None:
+def test_an_ended_session_leads_to_the_login_and_back(person: Person, account: Account) -> None:
     page, other = person.page, person.open()
     page.goto("/dashboard/generate")
     other.goto("/dashboard")
@@ -140,7 +138,7 @@ def test_a_session_that_ends_in_the_middle_leads_to_the_login_and_back(
     page.wait_for_url("**/dashboard/generate")
 
 
-def test_the_first_tab_stop_skips_to_the_content(person: Person) -> None:
+def test_the_first_tab_stop_is_a_link_to_the_content(person: Person) -> None:
     page = person.page
     page.goto("/dashboard/keys")
     page.keyboard.press("Tab")

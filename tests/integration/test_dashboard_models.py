@@ -95,7 +95,7 @@ def test_a_refusal_says_what_would_help(person: Person, model: str, help: str) -
     expect(person.page.locator(".refusal")).to_contain_text(help)
 
 
-def test_hostile_cards_and_names_run_nothing(person: Person, account: Account) -> None:
+def test_hostile_cards_and_names_run_no_script(person: Person, account: Account) -> None:
     page = person.open()
     page.on("dialog", lambda dialog: person.complaints.append(dialog.message))
     for model in ("lilypad/tiny-hostile-card", "lilypad/tiny-hostile-names", HOSTILE):
@@ -110,9 +110,7 @@ def test_hostile_cards_and_names_run_nothing(person: Person, account: Account) -
     page.close()
 
 
-def test_a_model_is_watched_live_whatever_its_user_zooms_to(
-    person: Person, account: Account
-) -> None:
+def test_a_live_chart_keeps_the_zoom_of_its_user(person: Person, account: Account) -> None:
     page = person.page
     page.goto(f"/dashboard/models/watch?model={MODEL}&window=hour")
     connection = page.locator("#connection")
@@ -196,7 +194,7 @@ def test_a_chart_is_read_with_the_keyboard_and_as_a_table(person: Person, accoun
     expect(page.locator(".chart details li")).to_have_count(10)
 
 
-def test_a_page_polls_while_there_is_no_socket(person: Person, account: Account) -> None:
+def test_a_page_polls_while_its_socket_is_disconnected(person: Person, account: Account) -> None:
     record(account, MODEL, latency=12.5)
     page = person.page
     page.route("**/socket.io/**", lambda route: route.abort())
@@ -299,7 +297,7 @@ def test_a_run_is_started_followed_compared_exported_and_made_public(
     expect(verdict).to_contain_text(re.compile("a tie|% faster|no interval"))
 
 
-def test_a_run_that_waits_or_runs_can_be_canceled(person: Person) -> None:
+def test_a_waiting_or_running_run_can_be_canceled(person: Person) -> None:
     page = person.page
     page.goto(f"/dashboard/benchmarks?model={MODEL}")
     page.get_by_label("Batch sizes").fill("0")

@@ -108,7 +108,7 @@ class Reader:
         self.key = answer.json()["data"]["key"]
 
     def prepare(self) -> None:
-        """Make what takes its time or comes by mail: a run with results, a trial, a delivery."""
+        """Prepare what takes time or arrives by mail: a run with results, a trial, a delivery."""
         run = self.start("/benchmark", samples.REQUESTS["BenchmarkRequest"])
         trial = samples.REQUESTS["GenerateRequest"] | {"verify": True}
         for name in ("get_verification", "cancel_verification"):

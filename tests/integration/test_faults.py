@@ -69,7 +69,7 @@ def test_during_a_bus_outage_health_is_green_readiness_is_not_and_callers_get_an
     wait_until(lambda: account.http.get("/readyz").status_code == 200)
 
 
-def test_a_killed_generator_fails_only_the_requests_it_was_answering(
+def test_a_killed_generator_fails_only_the_requests_in_progress(
     stack: Stack, account: Account
 ) -> None:
     with Load(account, stack.url) as load:

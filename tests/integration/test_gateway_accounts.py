@@ -33,7 +33,7 @@ def log_in(browser: httpx2.Client, email: str, password: str = PASSWORD) -> str:
     return cookie.partition(";")[0]
 
 
-def test_from_registering_to_a_revoked_key_on_the_pages(
+def test_a_person_registers_then_creates_and_revokes_a_key_on_the_pages(
     stack: Stack, browser: httpx2.Client
 ) -> None:
     email = f"{secrets.token_hex(6)}@example.com"
@@ -121,7 +121,7 @@ def test_an_older_browser_is_checked_by_its_origin(stack: Stack, account: Accoun
         assert log_in(older, account.email)
 
 
-def test_a_socket_token_is_for_sockets_and_its_making_is_noted(
+def test_a_socket_token_opens_only_sockets_and_its_creation_is_audited(
     stack: Stack, account: Account, browser: httpx2.Client
 ) -> None:
     cookie = {"Cookie": log_in(browser, account.email)}
@@ -180,7 +180,7 @@ def test_a_key_used_beyond_its_rights_leaves_an_audit_entry(stack: Stack, accoun
     ]
 
 
-def test_an_expired_key_and_one_that_was_never_made_are_refused_and_noted(
+def test_an_expired_and_an_unknown_key_are_refused_and_audited(
     stack: Stack, account: Account
 ) -> None:
     key = account.make_key("short", expiresAt="2099-01-01T00:00:00Z")
@@ -225,7 +225,7 @@ def test_a_revoked_key_is_refused_by_every_gateway_at_once(stack: Stack, account
     wait_until(refused_before_the_cache_expires)
 
 
-def test_an_account_has_a_hundred_keys_and_not_one_more_however_many_are_made_at_once(
+def test_concurrent_requests_create_no_more_than_a_hundred_keys(
     stack: Stack, account: Account, browser: httpx2.Client
 ) -> None:
     with psycopg.connect(stack.postgres.url("gateway")) as database:

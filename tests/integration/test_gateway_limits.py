@@ -35,7 +35,7 @@ def hurried(generous_stack: Stack) -> Iterator[Account]:
     account.http.close()
 
 
-def test_five_hundred_at_once_through_two_gateways_admit_exactly_the_limit(
+def test_of_500_concurrent_requests_through_two_gateways_exactly_the_limit_is_admitted(
     stack: Stack, account: Account
 ) -> None:
     # The key lacks the scope: a counted request is then answered without any other service.
@@ -81,7 +81,7 @@ def test_ten_generations_a_minute_are_admitted_and_refused_ones_do_not_count(
     assert account.http.get("/v1/api/alerts", headers=account.headers).status_code == 200
 
 
-def test_a_request_that_is_repeated_at_once_is_done_once(
+def test_a_concurrently_repeated_request_is_carried_out_once(
     hurried: Account, generous_stack: Stack
 ) -> None:
     headers = {**hurried.headers, "Idempotency-Key": str(uuid.uuid4())}
@@ -107,7 +107,7 @@ def test_a_request_that_is_repeated_at_once_is_done_once(
     stranger.http.close()
 
 
-def test_a_key_that_was_made_when_its_gateway_died_is_made_once(
+def test_a_key_whose_gateway_died_during_its_creation_is_created_once(
     generous_stack: Stack,
 ) -> None:
     """A gateway is killed again and again while the same requests are repeated."""
@@ -213,7 +213,7 @@ def test_an_implausible_expiry_is_a_1003(hurried: Account, time: str) -> None:
         assert error_of(answer)["details"]["fields"][0]["path"] == "expiresAt"
 
 
-def test_an_address_with_a_slash_too_many_is_a_404_that_leads_nowhere(hurried: Account) -> None:
+def test_an_address_with_an_extra_slash_is_a_404_without_a_redirect(hurried: Account) -> None:
     for method, path in (("GET", "/v1/api/keys/"), ("POST", "/api/generate/"), ("GET", "/login/")):
         answer = hurried.http.request(method, path, headers={"Host": "evil.example"})
         assert (answer.status_code, error_of(answer)["code"]) == (404, 3001)
@@ -226,7 +226,7 @@ def test_a_body_that_is_not_json_is_a_415(hurried: Account) -> None:
     assert (answer.status_code, error_of(answer)["code"]) == (415, 1003)
 
 
-def test_a_gigabyte_announced_or_in_chunks_is_a_413_and_takes_no_memory(
+def test_a_gigabyte_announced_or_in_chunks_is_a_413_and_is_not_buffered(
     generous_stack: Stack, hurried: Account
 ) -> None:
     processes = [generous_stack.processes[name].pid for name in ("gateway-1", "gateway-2", "envoy")]

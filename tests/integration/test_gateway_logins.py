@@ -77,7 +77,7 @@ def test_response_times_do_not_reveal_whether_an_address_has_an_account(
     assert 0.5 < costs["taken"] / costs["new"] < 2, costs
 
 
-def test_guessing_is_slowed_whatever_address_it_claims_and_the_owner_still_gets_in(
+def test_guessing_is_slowed_whatever_address_it_claims_and_the_owner_can_log_in(
     stack: Stack, account: Account
 ) -> None:
     with from_address(stack, "127.0.0.66") as guesser:
@@ -133,7 +133,7 @@ def test_a_known_address_is_not_locked_out_by_guesses_from_everywhere(
     assert log_in_from("127.0.0.78") == 429
 
 
-def test_right_passwords_are_let_in_however_many_come_at_once(
+def test_correct_passwords_are_accepted_however_many_come_at_once(
     stack: Stack, account: Account
 ) -> None:
     with from_address(stack, "127.0.0.68") as http, ThreadPoolExecutor(25) as pool:

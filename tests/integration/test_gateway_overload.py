@@ -108,7 +108,7 @@ def test_requests_beyond_capacity_are_refused_at_once_and_the_others_are_served(
     wait_until(lambda: crowd[0].generate(MODEL["modelUrl"]).status_code == 200)
 
 
-def test_an_account_gets_its_share_and_leaves_the_rest_to_others(
+def test_an_account_gets_its_share_of_capacity_and_no_more(
     narrow: Stack, crowd: list[Account], http: httpx2.Client
 ) -> None:
     greedy, modest = crowd[:2]
@@ -132,7 +132,7 @@ def test_an_account_gets_its_share_and_leaves_the_rest_to_others(
         assert error_of(answer)["details"] == {"limit": SHARE}
 
 
-def test_accounts_that_wait_for_their_runs_keep_no_other_out(
+def test_accounts_waiting_for_their_runs_block_no_other_account(
     narrow: Stack, crowd: list[Account], http: httpx2.Client
 ) -> None:
     stranger, *patient = crowd

@@ -142,7 +142,7 @@ def test_the_python_client_works_as_in_the_reference(
         ("https://huggingface.co/lilypad/absent", 404),
     ],
 )
-def test_an_address_that_is_not_a_models_is_refused_without_a_packet(
+def test_an_address_of_no_model_is_refused_without_a_request_to_the_hub(
     refused: Account, hub: RunningHub, url: str, status: int
 ) -> None:
     before = len(hub.requests)
@@ -179,7 +179,7 @@ def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
     assert len(error["message"]) > 30, error
 
 
-def test_a_model_too_large_for_a_provider_is_generated_when_the_caller_accepts_it(
+def test_a_model_too_large_for_any_provider_is_generated_if_the_caller_accepts_it(
     account: Account,
 ) -> None:
     answer = account.generate("lilypad/too-big", accept=["too-large"])

@@ -286,7 +286,7 @@ def test_a_header_that_must_stand_once_is_refused_with_two_values(
         assert b"first-request" not in answer
 
 
-def test_a_typo_in_an_id_is_answered_with_the_nearest_one_also_with_a_hub_token(
+def test_a_misspelt_id_is_refused_with_the_nearest_one_also_with_a_hub_token(
     caller: Account,
 ) -> None:
     owner = Account(str(caller.http.base_url).rstrip("/"))
@@ -299,7 +299,7 @@ def test_a_typo_in_an_id_is_answered_with_the_nearest_one_also_with_a_hub_token(
     assert f"your Hub token has no access to it; did you mean `{MODEL}`?" in error["message"]
 
 
-def test_memory_with_a_blank_is_no_mistake(caller: Account) -> None:
+def test_a_memory_size_with_a_blank_is_accepted(caller: Account) -> None:
     answer = caller.generate(MODEL, options={"memory": "8 GB"})
     assert answer.status_code == 200, answer.text
     assert "8 GB" not in answer.json()["data"]["files"]["lilypad_module.json.tmpl"]

@@ -184,7 +184,7 @@ def test_the_limits_of_size_are_named(account: Account) -> None:
     assert len(answer.text) < 2_000, "what was submitted is not echoed"
 
 
-def test_labels_without_end_are_refused_with_the_cap(account: Account, other: Account) -> None:
+def test_series_beyond_the_cap_are_refused_with_the_cap(account: Account, other: Account) -> None:
     assert record(account, metrics={"latency": 1.0}).status_code == 200
     for batch in range(11):
         records = [{"modelId": f"m{batch}-{n}", "metrics": {"latency": 1.0}} for n in range(1_000)]
@@ -230,7 +230,7 @@ def test_another_accounts_model_looks_missing(account: Account, other: Account) 
         assert (answer.status_code, error_of(answer)["code"]) == (404, 3001)
 
 
-def test_keys_that_may_only_read_or_only_write(account: Account) -> None:
+def test_a_key_may_be_limited_to_reading_or_to_writing(account: Account) -> None:
     keys = {
         scope: {"Authorization": f"Bearer {account.make_key(scope, scopes=[scope])['key']}"}
         for scope in ("monitor:read", "monitor:write")

@@ -188,7 +188,7 @@ def test_an_incident_that_passed_is_reported_as_passed(account: Account) -> None
     assert datetime.fromisoformat(mark["x1"]) == datetime.fromisoformat(finding["end"])
 
 
-def test_an_incident_in_mid_week_is_named_with_begin_and_end(account: Account) -> None:
+def test_an_incident_in_mid_week_is_named_with_start_and_end(account: Account) -> None:
     end = in_the_week(14, ago=70)
     data = recorded(account, lambda ago: 110.0 if end <= ago < end + 14 else 40.0)
     [sentence] = data["recommendations"]
@@ -218,7 +218,7 @@ def test_a_leak_is_reported_per_day_with_the_day_it_reaches_the_limit(account: A
     assert finding["size"] == pytest.approx(288, rel=0.05)
 
 
-def test_a_lasting_regression_is_reported_with_its_begin(account: Account) -> None:
+def test_a_lasting_regression_is_reported_with_its_start(account: Account) -> None:
     data = recorded(account, lambda ago: 60.0 if ago < 50 else 40.0)
     [sentence], [finding] = data["recommendations"], data["findings"]
     assert re.match("Latency has been (49|50|51)% higher since", sentence)
@@ -228,7 +228,7 @@ def test_a_lasting_regression_is_reported_with_its_begin(account: Account) -> No
     assert data["statistics"]["latency"]["trend"] == "degrading"
 
 
-def test_the_rules_that_need_no_set_up_raise_and_recover(account: Account) -> None:
+def test_the_default_rules_raise_and_recover_alerts(account: Account) -> None:
     def usual_then(metrics: dict[str, float], changed: dict[str, float]) -> list[dict[str, Any]]:
         """Return an hour of records, one a minute, of which the last six differ."""
         noise = random.Random(3)

@@ -225,7 +225,7 @@ def full(stack: MonitoredStack) -> Iterator[None]:
         stack.query("drop function is_full")
 
 
-def test_a_full_database_is_a_503_and_can_still_be_read(
+def test_a_full_database_answers_503_to_writes_and_can_still_be_read(
     stack: MonitoredStack, account: Account
 ) -> None:
     assert record_one(account).status_code == 200
@@ -248,7 +248,7 @@ def connections(stack: MonitoredStack, most: int) -> Iterator[None]:
         stack.administer(f"alter role {stack.role} connection limit -1")
 
 
-def test_a_database_without_free_connections_is_a_503_until_there_are(
+def test_a_database_without_free_connections_answers_503_until_some_are_free(
     stack: MonitoredStack, account: Account
 ) -> None:
     assert record_one(account).status_code == 200

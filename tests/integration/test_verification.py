@@ -102,7 +102,7 @@ def test_v2_waits_and_has_the_verdict_and_the_sample_output_in_its_answer_and_it
     assert lost.status_code == 404
 
 
-def test_v1_explains_how_to_ask_for_verify_and_download_refuses_it(account: Account) -> None:
+def test_v1_explains_how_to_request_verify_and_download_refuses_it(account: Account) -> None:
     refused = verify(account, "v1")
     error = error_of(refused)
     assert (refused.status_code, error["code"]) == (400, 1003)
@@ -133,7 +133,7 @@ def test_a_caller_who_does_not_wait_gets_a_location_and_an_hour_admits_a_limited
     assert error_of(refused)["details"]["limit"] == 2
 
 
-def test_an_unsupported_model_is_refused_with_verify_as_without(account: Account) -> None:
+def test_an_unsupported_model_is_refused_with_and_without_verify(account: Account) -> None:
     refused = verify(account, model="lilypad/tiny-pickle")
     assert (refused.status_code, error_of(refused)["code"]) == (422, 1002)
 

@@ -25,7 +25,7 @@ def owner(measuring_stack: Stack) -> Iterator[Account]:
 
 
 class Receiver:
-    """A server that puts what is posted into a queue."""
+    """A server that queues the posts it receives."""
 
     def __init__(self) -> None:
         posts: Queue[tuple[dict[str, str], bytes]] = Queue()

@@ -16,7 +16,7 @@ export interface paths {
         put?: never;
         /**
          * Generate a module from a model
-         * @description The files of a module that runs the model, and what was checked before handing them out.
+         * @description Generate the files of a module that runs the model, and check them.
          *
          *     Anything left out of `options` is derived from the model. With `verify`
          *     a worker runs the module, its network off, and the answer says what
@@ -63,7 +63,7 @@ export interface paths {
         };
         /**
          * List generated modules
-         * @description The account's modules of the last 400 days, newest first, without their files.
+         * @description List the account's modules of the last 400 days, newest first, without their files.
          *
          *     A module is listed a second after it was handed out, at the latest.
          *
@@ -88,7 +88,7 @@ export interface paths {
         };
         /**
          * Look at a module that is run before the answer
-         * @description A module that was asked for with `verify`, and how far its run is.
+         * @description Return a module generated with `verify`, and the progress of its run.
          *
          *     `Prefer: wait=<seconds>` holds the answer until it is over.
          */
@@ -97,7 +97,7 @@ export interface paths {
         post?: never;
         /**
          * Give such a run up
-         * @description Give the run up; the module stays, and so does one that is over.
+         * @description Cancel the module's run; the module stays, and a finished run is left as it is.
          */
         delete: operations["cancel_verification"];
         options?: never;
@@ -114,7 +114,7 @@ export interface paths {
         };
         /**
          * List runs
-         * @description The account's runs, newest first, without results.
+         * @description List the account's runs, newest first, without results.
          */
         get: operations["list_benchmarks"];
         put?: never;
@@ -145,14 +145,14 @@ export interface paths {
         };
         /**
          * Look at a run
-         * @description A run as it is now. `Prefer: wait=<seconds>` holds the answer until it is over.
+         * @description Return a run. `Prefer: wait=<seconds>` holds the answer until the run ends.
          */
         get: operations["get_benchmark"];
         put?: never;
         post?: never;
         /**
          * Cancel a run
-         * @description End a run; one that is over stays as it is.
+         * @description Cancel a run; a finished run stays as it is.
          */
         delete: operations["cancel_benchmark"];
         options?: never;
@@ -169,7 +169,7 @@ export interface paths {
         };
         /**
          * Draw a run
-         * @description A run's plots alone, in any format.
+         * @description Return a run's plots alone, in any format.
          */
         get: operations["plot_benchmark"];
         put?: never;
@@ -398,7 +398,7 @@ export interface paths {
         };
         /**
          * List webhooks
-         * @description The account's webhooks, oldest first, without their secrets.
+         * @description List the account's webhooks, oldest first, without their secrets.
          */
         get: operations["list_webhooks"];
         put?: never;
@@ -427,14 +427,14 @@ export interface paths {
         post?: never;
         /**
          * Delete a webhook
-         * @description Delete it with the log of its deliveries.
+         * @description Delete a webhook with the log of its deliveries.
          */
         delete: operations["remove_webhook"];
         options?: never;
         head?: never;
         /**
          * Change a webhook
-         * @description Change its address or events, or turn it off and on; other fields stay as they are.
+         * @description Change a webhook's address or events, or turn it off or on; other fields stay.
          */
         patch: operations["change_webhook"];
         trace?: never;
@@ -470,7 +470,7 @@ export interface paths {
         put?: never;
         /**
          * Test a webhook
-         * @description Post an event of type `test` now, once, and answer with what came of it.
+         * @description Post an event of type `test` now, once, and return the outcome.
          */
         post: operations["try_webhook"];
         delete?: never;
@@ -550,7 +550,7 @@ export interface paths {
         };
         /**
          * Get the account
-         * @description The account, and whether it has opted in to v2.
+         * @description Return the account, and whether it has opted in to v2.
          */
         get: operations["get_account"];
         put?: never;
@@ -716,7 +716,7 @@ export interface paths {
         post: operations["start_totp"];
         /**
          * End the second factor
-         * @description Switch it off; needs the password and a code, or a recovery code.
+         * @description Switch the second factor off; needs the password and a code, or a recovery code.
          */
         delete: operations["stop_totp"];
         options?: never;
@@ -735,7 +735,7 @@ export interface paths {
         put?: never;
         /**
          * Switch the second factor on
-         * @description Switch it on by the app's first code; the answer has recovery codes, shown this once.
+         * @description Switch the second factor on by the app's first code; returns recovery codes, once.
          *
          *     From now on logging in needs a code: on the page, and with HTTP Basic in the header
          *     `X-Lilypad-Code`. Each code is taken once. API keys stay as they are.
@@ -757,7 +757,7 @@ export interface paths {
         get?: never;
         /**
          * Store a Hub token
-         * @description Store a token of the Hub's, so that this account generates and measures what it opens.
+         * @description Store a Hub token, so that this account can generate and measure its private models.
          *
          *     The Hub is asked whose it is first; a token that it does not accept is refused. It is kept
          *     encrypted, shown to nobody, used for this account's private and gated models alone, and
@@ -828,7 +828,7 @@ export interface paths {
         };
         /**
          * Get an API key
-         * @description One key, without the key itself.
+         * @description Return a key's description, without the key itself.
          */
         get: operations["get_key"];
         put?: never;
@@ -1913,7 +1913,7 @@ export interface components {
         };
         /**
          * Generation
-         * @description A module that was handed out. `request`, sent to `/generate` as it stands, makes it again.
+         * @description A generated module. `request`, sent to `/generate` unchanged, generates it again.
          */
         Generation: {
             /**
@@ -1988,7 +1988,7 @@ export interface components {
         };
         /**
          * Generations
-         * @description Newest first; `next` is the id to send as `before` for more.
+         * @description A page of modules, newest first; `next` is the id to send as `before` for more.
          */
         Generations: {
             /**
@@ -3315,7 +3315,7 @@ export interface components {
         };
         /**
          * SessionList
-         * @description Newest first.
+         * @description The account's sessions, newest first.
          */
         SessionList: {
             /**
@@ -3651,7 +3651,7 @@ export interface components {
         };
         /**
          * Usage
-         * @description The newest day first; `next` is what to send as `before` for more.
+         * @description A page of usage, the newest day first; `next` is what to send as `before` for more.
          */
         Usage: {
             /**

@@ -42,7 +42,7 @@ export class Webhooks {
     return this.connection.call('try_webhook', { path: { webhook_id: id }, ...options });
   }
 
-  /** Yield what was posted to a webhook, newest first, with every attempt. */
+  /** Yield a webhook's deliveries, newest first, with every attempt. */
   async *deliveries(
     id: string,
     {

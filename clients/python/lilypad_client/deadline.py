@@ -1,4 +1,4 @@
-"""An overall deadline for calls of httpx2, whose timeouts begin anew with each piece read."""
+"""An overall deadline for calls of httpx2, whose own timeouts restart with each read."""
 
 from __future__ import annotations
 

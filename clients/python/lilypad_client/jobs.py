@@ -48,7 +48,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
 
     @property
     def state(self) -> str:
-        """`queued`, `running`, `succeeded`, `failed` or `canceled`, when last looked at."""
+        """`queued`, `running`, `succeeded`, `failed` or `canceled`, when last fetched."""
         return self._work.state(self.latest)
 
     @operation

@@ -213,7 +213,7 @@ class GenerateRequest(Result):
 
 
 class Generation(Result):
-    """A module that was handed out. `request`, sent to `/generate` as it stands, makes it again."""
+    """A generated module. `request`, sent to `/generate` unchanged, generates it again."""
 
     id: str
     """Id of the entry."""
@@ -238,7 +238,7 @@ class Generation(Result):
 
 
 class Generations(Result):
-    """Newest first; `next` is the id to send as `before` for more."""
+    """A page of modules, newest first; `next` is the id to send as `before` for more."""
 
     generations: list[Generation]
     """One page of modules."""
@@ -589,7 +589,7 @@ class Session(Result):
 
 
 class SessionList(Result):
-    """Newest first."""
+    """The account's sessions, newest first."""
 
     sessions: list[Session]
     """The account's sessions, newest first."""
@@ -732,7 +732,7 @@ class TotpSecret(Result):
 
 
 class Usage(Result):
-    """The newest day first; `next` is what to send as `before` for more."""
+    """A page of usage, the newest day first; `next` is what to send as `before` for more."""
 
     usage: list[KeyUsage]
     """One page: a row for each key and day."""

@@ -56,7 +56,7 @@ class Webhooks(Resource[Mode]):
         state: Literal["pending", "succeeded", "failed"] | None = None,
         page_size: int = 100,
     ) -> Items[types.Delivery]:
-        """Yield what was posted to a webhook, newest first, with every attempt."""
+        """Yield a webhook's deliveries, newest first, with every attempt."""
         before = None
         while True:
             query = {"state": state, "limit": page_size, "before": before}

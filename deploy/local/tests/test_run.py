@@ -161,7 +161,7 @@ def test_a_taken_port_is_reported_with_advice(tmp_path: Path) -> None:
     assert not (tmp_path / "postgres").exists()
 
 
-def test_a_taken_last_port_is_reported_with_advice_for_another(tmp_path: Path) -> None:
+def test_a_taken_port_65535_is_reported_with_advice_for_another(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         if ports.free(65535):
             stack.enter_context(socket.create_server(("127.0.0.1", 65535)))
@@ -202,7 +202,7 @@ def test_an_invalid_port_is_refused_in_a_sentence(tmp_path: Path, port: str) -> 
     assert "1 to 65535" in refusal(tmp_path, port)
 
 
-def test_a_home_that_cannot_be_used_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_home_directory_that_cannot_be_used_is_refused_in_a_sentence(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     (port,) = ports.find(1)

@@ -39,7 +39,7 @@ def consumer(cluster: Cluster, host: str, account: str = ACCOUNT) -> dict[str, A
 
 
 def lag(cluster: Cluster, host: str) -> int:
-    """Go from the server that was asked to the consumer's leader, as KEDA does."""
+    """Return the lag that KEDA computes, asking first this server, then the consumer's leader."""
     varz: Any = cluster.request(host, "/varz")
     assert not varz.get("connect_urls"), "KEDA would take these addresses for the servers'"
     names = {address: name for name, address in cluster.hosts.items()}

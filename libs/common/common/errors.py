@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
-    """An error that is a reply.
+    """An error that a service sends as its reply.
 
     Args:
         message: what is wrong and what to do; shown to the caller.

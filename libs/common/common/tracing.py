@@ -74,7 +74,7 @@ class Tracer:
 
     @contextmanager
     def open(self, name: str, kind: Kind, parent: str, attributes: Attributes) -> Iterator[Any]:
-        """Open a span; what happens in the block is below it."""
+        """Open a span; spans opened in the block are its children."""
         span = self._tracer.start_span(
             name, self._below(parent), self._trace.SpanKind[kind.upper()], attributes
         )

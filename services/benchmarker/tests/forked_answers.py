@@ -1,4 +1,4 @@
-"""Answers from forked processes that end as they are asked to."""
+"""Answers from forked processes, which end in the way that the question names."""
 
 import os
 import subprocess

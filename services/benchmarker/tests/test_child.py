@@ -1,4 +1,4 @@
-"""The two processes of a run, asked directly."""
+"""The two processes of a run, called directly."""
 
 import asyncio
 import os

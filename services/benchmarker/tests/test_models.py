@@ -95,7 +95,7 @@ def test_each_architecture_is_called_on_batches_that_fit_it(tmp_path, kind) -> N
 
 
 def test_a_generating_model_is_compiled_only_on_request(tmp_path, monkeypatch) -> None:
-    """On a GPU, `generate` compiles any model with a static cache; here it is told to."""
+    """On a GPU, `generate` compiles any model with a static cache; here a setting forces it."""
     make(tmp_path, "llama", "AutoModelForCausalLM", {**TEXT, "vocab_size": 100})
     model = loaded(tmp_path, "text-generation", inputTokens=4)
     compiling = transformers.CompileConfig()

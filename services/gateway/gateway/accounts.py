@@ -232,7 +232,7 @@ class Accounts:
     async def _throttle(
         self,
         known: Known,
-        ask: Callable[[str, list[str]], Awaitable[object]],
+        check: Callable[[str, list[str]], Awaitable[object]],
         *,
         code: bool = False,
     ) -> None:
@@ -245,7 +245,7 @@ class Accounts:
             (who, LOGIN_CODE if code else LOGIN_ACCOUNT),
         ):
             try:
-                await ask(subject, [policy])
+                await check(subject, [policy])
             except OverLimit:
                 # Guesses by strangers must not lock out a caller who has logged in from this
                 # address before.

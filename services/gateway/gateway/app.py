@@ -293,8 +293,8 @@ def _completed(send: Send, request_id: str) -> Send:
 
 def _is_browser(request: Request) -> bool:
     """Whether the caller asks for a page, as a browser does for its address bar."""
-    asked = request.headers.get("accept", "")
-    return answer.preferred(asked, {"text/html", "application/json"}) == "text/html"
+    accept = request.headers.get("accept", "")
+    return answer.preferred(accept, {"text/html", "application/json"}) == "text/html"
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -112,8 +112,8 @@ def address() -> str:
     """
     forwarded, peer = origin.get()
     try:
-        given = forwarded.rpartition(b",")[2].strip().decode("latin-1") or peer
-        parsed = ipaddress.ip_address(given)
+        address_text = forwarded.rpartition(b",")[2].strip().decode("latin-1") or peer
+        parsed = ipaddress.ip_address(address_text)
         # An IPv4-mapped address (::ffff:10.0.0.1) counts as IPv4: all of these share one /64.
         return str((parsed.version == 6 and parsed.ipv4_mapped) or parsed)
     except ValueError:

@@ -55,7 +55,7 @@ class Caller:
 
 @dataclass(slots=True)
 class Trust:
-    """The database's answer about a key; times are on the monotonic clock."""
+    """A key as the database had it, trusted for a while; times are on the monotonic clock."""
 
     caller: Caller
     until: float
@@ -96,21 +96,21 @@ class Authentication:
 
     async def _look_up(self, hashes: list[bytes]) -> dict[bytes, Caller]:
         """Look up keys in the database, and cache the answers for a while."""
-        revocations, asked = self._revocations, time.monotonic()
+        revocations, start = self._revocations, time.monotonic()
         async with self.database.connection() as connection:
             rows = await (await connection.execute(LOOK_UP, [hashes])).fetchall()
-        found = {row[0]: Caller(row[1], row[2], frozenset(row[3])) for row in rows}
+        callers = {row[0]: Caller(row[1], row[2], frozenset(row[3])) for row in rows}
         for hashed in hashes:
-            if hashed not in found:
+            if hashed not in callers:
                 self._trusted.pop(hashed, None)
         if revocations == self._revocations:
             for hashed, *_, expires_in_s in rows:
                 # Not beyond its expiry, which no event announces.
-                until = asked + min(MAX_TRUST_S, expires_in_s or MAX_TRUST_S)
+                until = start + min(MAX_TRUST_S, expires_in_s or MAX_TRUST_S)
                 known = self._trusted.get(hashed)
-                trust = Trust(found[hashed], until, known.used if known else asked)
+                trust = Trust(callers[hashed], until, known.used if known else start)
                 remember(self._trusted, hashed, trust, MAX_TRUSTED)
-        return found
+        return callers
 
     async def renew(self) -> None:
         """Look up the keys in use again before their trust ends; forget those not in use."""

@@ -138,7 +138,7 @@ def is_small(headers: dict[bytes, bytes]) -> bool:
 
 
 def require_json(headers: dict[bytes, bytes]) -> None:
-    """Raise InvalidRequest (415) unless the body is said to be JSON as it stands."""
+    """Raise InvalidRequest (415) unless the headers announce uncompressed JSON."""
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json":
         raise InvalidRequest("send JSON, with Content-Type: application/json", status=415)
@@ -158,10 +158,10 @@ def parse_query(query: bytes, model: type[Message]) -> Message:
         )
     except ValueError:
         raise InvalidRequest(f"the query has more than {MAX_OBJECT_KEYS} parameters") from None
-    once = {name: given[0] for name, given in values.items()}
-    for name, given in values.items():
-        check_parameter(name[:64], given[0])
-        if any(value != given[0] for value in given):
+    once = {name: sent[0] for name, sent in values.items()}
+    for name, sent in values.items():
+        check_parameter(name[:64], sent[0])
+        if any(value != sent[0] for value in sent):
             fault = "given twice with different values; give it once"
             path = name[:64]
             raise InvalidRequest(f"{path}: {fault}", fields=[{"path": path, "message": fault}])
@@ -223,7 +223,7 @@ def _load(body: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise _not_json(text, error) from None
     except _NotANumber:
-        at = next(found.start(1) for found in _CONSTANT.finditer(text) if found[1])
+        at = next(match.start(1) for match in _CONSTANT.finditer(text) if match[1])
         raise _not_json(text, json.JSONDecodeError(CONSTANT, text, at)) from None
     except ValueError:
         raise InvalidRequest("a number in the JSON has too many digits") from None

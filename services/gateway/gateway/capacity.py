@@ -33,7 +33,7 @@ class Capacity:
         self._waiting: Counter[str] = Counter()
 
     def take(self) -> None:
-        """Take a place; raise Unavailable when all are taken."""
+        """Reserve capacity for a request; raise Unavailable if none is left."""
         if self.taken >= self.max_at_once:
             raise Unavailable("too many requests under way; try again", retry_after=1)
         self.taken += 1
@@ -42,22 +42,22 @@ class Capacity:
         self.taken -= 1
 
     def take_for(self, account: str) -> None:
-        """Take a place for the account; raise Unavailable when its share is taken."""
-        taken = self._accounts[account]
-        if taken >= self.max_per_account:
+        """Reserve capacity within the account's share; raise Unavailable if none is left."""
+        used = self._accounts[account]
+        if used >= self.max_per_account:
             raise Unavailable(
-                f"the account has {taken} requests under way; wait until one has finished",
+                f"the account has {used} requests under way; wait until one has finished",
                 retry_after=1,
                 limit=self.max_per_account,
             )
-        self._accounts[account] = taken + 1
+        self._accounts[account] = used + 1
 
     def give_back_for(self, account: str) -> None:
         _less(self._accounts, account)
 
     @contextmanager
     def waiting(self, account: str) -> Iterator[bool]:
-        """Free the places of a request while it is held; yield False where too many are held."""
+        """Release a request's capacity while its answer is held; False if too many are held."""
         if self._waiting[account] >= MAX_HELD_PER_ACCOUNT or self._waiting.total() >= MAX_HELD:
             yield False
             return

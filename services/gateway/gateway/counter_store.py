@@ -95,10 +95,10 @@ class CounterStore:
         await asyncio.sleep(0)
         await self.confirm(subject, self.add(subject, -self._owed.pop(subject)))
 
-    async def confirm(self, subject: str, asked: Asked) -> None:
+    async def confirm(self, subject: str, reply: Asked) -> None:
         """Wait until something is given back; log that it was not."""
         try:
-            value_in(await asked)
+            value_in(await reply)
         except Unavailable:
             log.warning("requests not uncounted", subject=subject)
 
@@ -119,12 +119,12 @@ def subject_of(policy: Policy, account: str, epoch: int) -> str:
 
 @lru_cache(maxsize=1024)
 def _increment(amount: int) -> dict[str, str]:
-    """The header that adds to a counter; cached, since large integers are slow to write."""
+    """Return the header that adds to a counter; cached, since large integers are slow to write."""
     return {"Nats-Incr": f"{amount:+d}"}
 
 
 def value_in(reply: Message) -> int:
-    """The counter's value in a reply."""
+    """Return the counter's value in a reply."""
     answer = orjson.loads(reply.data)
     if "val" not in answer:
         log.error("counting failed", answer=answer)
@@ -132,10 +132,10 @@ def value_in(reply: Message) -> int:
     return int(answer["val"])
 
 
-async def value_of(asked: Asked) -> int:
-    """The counter's value, 0 where it does not exist; raises Unavailable."""
+async def value_of(pending: Asked) -> int:
+    """Return the counter's value, 0 where it does not exist; raises Unavailable."""
     try:
-        reply = await asked
+        reply = await pending
     except NoResponders:  # no stream: nothing was counted
         return 0
     return 0 if reply.headers.get("Status") else value_in(reply)

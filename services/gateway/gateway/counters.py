@@ -116,7 +116,7 @@ class Counters:
         return counted
 
     def used(self, account: str, policy: Policy) -> int:
-        """An upper bound of the requests counted here in the window, those under way included."""
+        """Bound the requests counted here in the window, those under way included."""
         counter = self._counters.get((policy.counter, account))
         return 0 if counter is None else counter.used[policy.place] + counter.pending
 
@@ -139,7 +139,7 @@ class Counters:
         )
 
     def _counter(self, account: str, policy: Policy) -> Counter:
-        """The account's counter in the current epoch."""
+        """Return the account's counter in the current epoch."""
         key, epoch = (policy.counter, account), policy.slot(self.now()) // EPOCH_SLOTS
         known = self._counters.get(key)
         if known is not None and known.epoch >= epoch:
@@ -217,19 +217,19 @@ class Counters:
         previous: Asked | None,
     ) -> None:
         """Read the neighbouring epochs that matter, after the batch was counted."""
-        policy, account, asked = counter.policy, counter.account, self.now()
+        policy, account, until = counter.policy, counter.account, self.now()
         following: int | None = None
         try:
-            if asked >= counter.end - SKEW_S:
+            if until >= counter.end - SKEW_S:
                 reply = self.store.read(policy, account, counter.epoch + 1)
                 following = await value_of(reply)
             if counter.needs_previous(slot):
                 if previous is None:
                     previous = self.store.read(policy, account, counter.epoch - 1)
                 else:
-                    asked = counter.begin + SKEW_S
+                    until = counter.begin + SKEW_S
                 counter.previous = await value_of(previous)
-                counter.settled = asked >= counter.begin + SKEW_S
+                counter.settled = until >= counter.begin + SKEW_S
         except Unavailable as error:
             places = [place for _, places in batch for place in places]
             self.store.give_back(
@@ -279,7 +279,7 @@ class Counters:
             counter.busy = False
 
     def _count_again(self, counter: Counter, batch: list[Waiting]) -> None:
-        """Count requests whose reply came late in the slot that it is now."""
+        """Count requests again whose reply came late, in the present slot."""
         batch, counter.waiting = [*batch, *counter.waiting], []
         counter.busy = False
         counter.pending -= len(batch)

@@ -1,4 +1,4 @@
-"""Deletion of an account: here at once; published to other services until each confirms.
+"""Deletion of an account: at once in the gateway, then published until each service confirms.
 
 A deletion is a row in the transaction that deletes the account, so it outlives any process.
 A request that was under way may still write something, and a key is trusted for some
@@ -45,7 +45,7 @@ class Deletion:
         self.accounts = accounts
         self.sessions = sessions
 
-    async def delete(self, account: str, asked: AccountDeletion, *, owes_code: bool) -> None:
+    async def delete(self, account: str, credentials: AccountDeletion, *, owes_code: bool) -> None:
         """Delete the account with everything in it.
 
         Raises:
@@ -53,7 +53,7 @@ class Deletion:
             RateLimited: too many wrong ones.
         """
         await self.accounts.check_password(
-            account, "password", asked.password, asked.code, owes_code=owes_code
+            account, "password", credentials.password, credentials.code, owes_code=owes_code
         )
         async with self.database.connection() as connection:
             await connection.execute(

@@ -221,7 +221,7 @@ def route(endpoint: Endpoint, path: str, version: Version) -> EndpointRoute:
     ]
     extra = {"parameters": parameters} if parameters else {}
     security = SECURITY.get(endpoint.allows or "", [{"key": []}])
-    made = EndpointRoute(
+    described = EndpointRoute(
         path,
         _described(endpoint, path),
         methods=[endpoint.method],
@@ -235,8 +235,8 @@ def route(endpoint: Endpoint, path: str, version: Version) -> EndpointRoute:
         include_in_schema=path.startswith(f"/{version}/"),  # the alias is described in words
         openapi_extra={"security": security, **extra},
     )
-    made.described, made.version = endpoint, version
-    return made
+    described.described, described.version = endpoint, version
+    return described
 
 
 def _query(model: type[Message] | None) -> list[dict[str, Any]]:
@@ -294,13 +294,13 @@ def complete(app: FastAPI, public_url: str) -> None:
 
     def openapi() -> dict[str, Any]:
         with making:
-            return app.openapi_schema or made()
+            return app.openapi_schema or cached()
 
     async def serve(_: Request) -> Response:
         # Made on first use, which takes seconds that other requests must not wait for.
         return JSONResponse(await asyncio.to_thread(app.openapi))
 
-    def made() -> dict[str, Any]:
+    def cached() -> dict[str, Any]:
         schema = make()
         schema["info"]["description"] = DESCRIPTION
         schema["servers"] = [{"url": public_url}]
@@ -343,7 +343,7 @@ def complete(app: FastAPI, public_url: str) -> None:
 
 
 def _headers(endpoint: Endpoint, status: int) -> dict[str, Any]:
-    """The headers of an answer, which stand among the document's components."""
+    """Return the headers of an answer, which stand among the document's components."""
     names = ["X-Request-Id"]
     if endpoint.allows and status != 401:
         names += RATE_HEADERS

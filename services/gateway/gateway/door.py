@@ -138,7 +138,7 @@ class Door:
         return reply.status
 
     async def admit(self, scope: HttpScope, send: Send) -> None:
-        """Tell the edge whose a large body is, before it buffers any of it: 200, or the refusal."""
+        """Answer the edge before it buffers a large body: 200 with the account, or the refusal."""
         headers = dict(scope["headers"])
         capacity = self.guards.capacity
         call = Call(scope, headers, request_id_of(headers), self.version, capacity)
@@ -344,11 +344,11 @@ class Door:
         return Caller(account, None, frozenset(), session=session, owes_code=owes_code)
 
     async def _require_opt_in(self, call: Call) -> None:
-        asked = call.headers.get(b"x-lilypad-beta")
-        if asked is not None and asked.strip() == b"v2":
+        opted_in = call.headers.get(b"x-lilypad-beta")
+        if opted_in is not None and opted_in.strip() == b"v2":
             return
         # Read the switch only now: a request with the header needs no look-up.
-        switched = asked is None and call.caller is not None
+        switched = opted_in is None and call.caller is not None
         if switched and (await self.guards.accounts.get(call.account)).beta:
             return
         raise PermissionDenied(
@@ -359,8 +359,8 @@ class Door:
 
 def request_id_of(headers: dict[bytes, bytes]) -> str:
     """Return the caller's request id if it is well-formed, else a new one."""
-    given = headers.get(b"x-request-id", b"")
-    return given.decode() if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    sent = headers.get(b"x-request-id", b"")
+    return sent.decode() if REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
 
 
 def _basic(credentials: str) -> tuple[str, str]:

@@ -65,7 +65,7 @@ class GenerationsRequest(Message):
 
 
 class Generation(Message):
-    """A module that was handed out. `request`, sent to `/generate` as it stands, makes it again."""
+    """A generated module. `request`, sent to `/generate` unchanged, generates it again."""
 
     id: str = Field(description="Id of the entry.")
     kind: Kind = Field(description="Kind of request that made it; `verify` ran the module first.")
@@ -84,7 +84,7 @@ class Generation(Message):
 
 
 class Generations(Message):
-    """Newest first; `next` is the id to send as `before` for more."""
+    """A page of modules, newest first; `next` is the id to send as `before` for more."""
 
     generations: list[Generation] = Field(description="One page of modules.")
     next: str | None = Field(
@@ -92,13 +92,13 @@ class Generations(Message):
     )
 
 
-class Made(NamedTuple):
+class UnwrittenGeneration(NamedTuple):
     """A generated module that is not stored yet. Its id makes a repeated write harmless."""
 
     id: str
     account: str
     kind: Kind
-    asked: GenerateRequest
+    submitted: GenerateRequest
     model: ModelFacts
     digest: str | None
     verification: str | None
@@ -106,7 +106,9 @@ class Made(NamedTuple):
 
     def row(self) -> dict[str, Any]:
         pinned = {"model_url": self.model.id, "revision": self.model.commit, "verify": False}
-        request = self.asked.model_copy(update=pinned).model_dump(mode="json", exclude_none=True)
+        request = self.submitted.model_copy(update=pinned).model_dump(
+            mode="json", exclude_none=True
+        )
         return {
             "id": self.id,
             "account_id": self.account,
@@ -124,7 +126,7 @@ class Made(NamedTuple):
 class GenerationLog:
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._unwritten: deque[Made] = deque(maxlen=MAX_UNWRITTEN)
+        self._unwritten: deque[UnwrittenGeneration] = deque(maxlen=MAX_UNWRITTEN)
         # One flush at a time, so that a page waits for entries that are being written.
         self._flushing = asyncio.Lock()
 
@@ -132,23 +134,25 @@ class GenerationLog:
         self,
         account: str,
         kind: Kind,
-        asked: GenerateRequest,
+        request: GenerateRequest,
         model: ModelFacts,
         digest: str | None,
         verification: str | None = None,
     ) -> None:
         """Note a module, to be written within a second."""
         id, now = f"gen_{secrets.token_hex(12)}", datetime.now(UTC)
-        self._unwritten.append(Made(id, account, kind, asked, model, digest, verification, now))
+        self._unwritten.append(
+            UnwrittenGeneration(id, account, kind, request, model, digest, verification, now)
+        )
 
     async def flush(self) -> None:
         """Write the queued entries; keep them for the next flush if that fails."""
         async with self._flushing:
-            while made := [*itertools.islice(self._unwritten, MAX_WRITTEN_AT_ONCE)]:
-                rows = orjson.dumps([one.row() for one in made]).decode()
+            while unwritten := [*itertools.islice(self._unwritten, MAX_WRITTEN_AT_ONCE)]:
+                rows = orjson.dumps([generation.row() for generation in unwritten]).decode()
                 async with self.database.connection() as connection:
                     await connection.execute(FLUSH, [rows])
-                written = {one.id for one in made}
+                written = {generation.id for generation in unwritten}
                 while self._unwritten and self._unwritten[0].id in written:
                     self._unwritten.popleft()
 
@@ -159,29 +163,29 @@ class GenerationLog:
         finally:
             await self.flush()
 
-    async def page(self, account: str, asked: GenerationsRequest) -> Generations:
+    async def page(self, account: str, request: GenerationsRequest) -> Generations:
         """Read one page of an account's modules, newest first.
 
         Raises:
             InvalidRequest: `before` is none of them.
         """
         await self.flush()
-        values = {"account": account, "before": asked.before, "limit": asked.limit + 1}
+        values = {"account": account, "before": request.before, "limit": request.limit + 1}
         async with (
             self.database.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
         ):
             await cursor.execute(PAGE, values)
             rows = await cursor.fetchall()
-            if not rows and asked.before is not None:
+            if not rows and request.before is not None:
                 await cursor.execute(
                     "select from generations where account_id = %(account)s and id = %(before)s",
                     values,
                 )
                 if not await cursor.fetchone():
                     raise unknown_before()
-        page = [Generation.model_validate(row) for row in rows[: asked.limit]]
-        more = len(rows) > asked.limit
+        page = [Generation.model_validate(row) for row in rows[: request.limit]]
+        more = len(rows) > request.limit
         return Generations(generations=page, next=page[-1].id if more else None)
 
 

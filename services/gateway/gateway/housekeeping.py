@@ -1,4 +1,4 @@
-"""Deletion of expired rows, by whichever replica gets to it first."""
+"""Deletion of expired rows, by the first replica that finds them."""
 
 import asyncio
 import random

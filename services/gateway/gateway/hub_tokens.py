@@ -71,9 +71,10 @@ class HubTokens:
             Unavailable: the operator has set no keys.
         """
         encrypted = self.encryption.encrypt(new.token, account)
-        found = await self.bus.call(CHECK_HUB_TOKEN, HubTokenCheck(token=new.token))
+        identity = await self.bus.call(CHECK_HUB_TOKEN, HubTokenCheck(token=new.token))
         async with self.database.connection() as connection:
-            cursor = await connection.execute(STORE, [account, encrypted, found.user, found.role])
+            values = [account, encrypted, identity.user, identity.role]
+            cursor = await connection.execute(STORE, values)
             row = await cursor.fetchone()
             await audit.record(connection, "hub_token_stored", account)
         assert row is not None
@@ -87,12 +88,12 @@ class HubTokens:
             ModelRefused: the Hub does not accept it.
             HubUnavailable: the Hub cannot be asked.
         """
-        found = await self._ask_hub(await self._decrypt(account))
+        identity = await self._ask_hub(await self._decrypt(account))
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "update hub_tokens set hub_user = %s, role = %s, checked_at = now()"
                 " where account_id = %s returning hub_user, role, stored_at, checked_at",
-                [found.user, found.role, account],
+                [identity.user, identity.role, account],
             )
             row = await cursor.fetchone()
         if row is None:

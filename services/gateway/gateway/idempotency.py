@@ -96,7 +96,7 @@ class Idempotency:
         id, secret = _names(account, key)
         lease = secrets.token_hex(8)
         fingerprint = hashlib.sha256(request).digest()
-        mine, same, stored = await self._claim(id, fingerprint, lease)
+        claimed, same, stored = await self._claim(id, fingerprint, lease)
         if not same:
             raise Conflict(
                 "this Idempotency-Key was used with another request; send a new key", status=422
@@ -104,7 +104,7 @@ class Idempotency:
         if stored is not None:
             return _replay(secret, stored)
         digest = hashlib.sha256(id + fingerprint).hexdigest()
-        if not mine:
+        if not claimed:
             if join is None:
                 raise Conflict(UNDER_WAY, retry_after=1)
             return await join(digest)

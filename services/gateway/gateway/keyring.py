@@ -153,7 +153,7 @@ class KeyRing:
         return CreatedKey(**_key(row).model_dump(), key=key)
 
     async def list(self, account: str) -> Keys:
-        """The account's keys that are not revoked, oldest first."""
+        """Return the account's keys that are not revoked, oldest first."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 f"select {COLUMNS} from keys"  # noqa: S608  (a constant)

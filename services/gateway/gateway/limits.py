@@ -80,7 +80,7 @@ class Admission:
     early: bool
 
     async def standings(self) -> list[Standing]:
-        """The standing of each policy.
+        """Return the standing of each policy.
 
         Raises:
             OverLimit: one of the limits is exceeded; the request has cost nothing.
@@ -160,7 +160,7 @@ class Limits:
         names = tuple(names)
         self.refuse_if_over(account, names)
         policies = [self.policies[name] for name in names]
-        if not self.asks:
+        if not self.bus_available:
             return Admission(self, account, policies, None, early=False)
         groups: dict[tuple[int, str], list[Policy]] = {}
         for policy in policies:
@@ -178,7 +178,7 @@ class Limits:
         self.refuse_if_over(account, names)
         for policy in (self.policies[name] for name in names):
             window = None
-            if self.asks:
+            if self.bus_available:
                 try:
                     window = await self.counters.read(account, policy)
                 except Unavailable:
@@ -194,7 +194,7 @@ class Limits:
         """Return the account's standing, counting nothing; None while the bus is unavailable."""
         policy = self.policies[name]
         try:
-            window = await self.counters.read(account, policy) if self.asks else None
+            window = await self.counters.read(account, policy) if self.bus_available else None
         except Unavailable:
             self.wait_for_bus()
             return None
@@ -216,7 +216,7 @@ class Limits:
                 alone.pop()  # which of the latest it was makes no difference
 
     def refuse_if_over(self, account: str, names: Iterable[str]) -> None:
-        """Raise OverLimit if the account is known to be over one of the limits; asks nobody."""
+        """Raise OverLimit if the account is known to be over one of the limits; sends nothing."""
         for name in names:
             until = self._over.get((name, account))
             if until is None:
@@ -228,12 +228,12 @@ class Limits:
             del self._over[name, account]
 
     @property
-    def asks(self) -> bool:
+    def bus_available(self) -> bool:
         """Whether the bus is believed to be available."""
         return self._waiting_for_bus is None or self._waiting_for_bus.done()
 
     def wait_for_bus(self) -> None:
-        if self.asks:
+        if self.bus_available:
             self._waiting_for_bus = asyncio.create_task(self.start())
 
     def decide(self, account: str, counts: list[tuple[list[Policy], Count]]) -> list[Standing]:
@@ -271,7 +271,7 @@ class Limits:
         return OverLimit(policy, wait)
 
     def _suspect(self, account: str, policy: Policy, until: float) -> None:
-        """Refuse the account for a moment, then for as long as the counters say, if at all."""
+        """Refuse the account briefly, then as long as the counters require, if at all."""
         key = (policy.name, account)
         if self._over.get(key, -math.inf) <= self.now():
             remember(self._over, key, until, MAX_COUNTERS)
@@ -326,7 +326,7 @@ class Limits:
         return left, times
 
     def families(self) -> Iterator[Family]:
-        """Yield what was decided, and how long the counters took."""
+        """Yield the decisions, and the durations of counting."""
         labels = ("policy", "decision", "tier")
         yield Family(
             "counter", "ratelimit_decisions", "Decisions on requests", labels, self.decisions
@@ -338,12 +338,12 @@ class Limits:
             (),
             {(): self.counters.durations},
         )
-        alone = {(): float(not self.asks)}
+        alone = {(): float(not self.bus_available)}
         yield Family("gauge", "ratelimit_degraded", "1 while each replica counts alone", (), alone)
 
 
 def service_standing(error: RateLimited) -> Standing | None:
-    """The standing behind another service's refusal, if the refusal names a limit and window."""
+    """Return the standing behind another service's refusal that names a limit and window."""
     match error.details:
         case {"policy": str(name), "limit": int(limit), "window": int(window)}:
             return Standing(Policy(name, limit, window), 0, error.retry_after or 1)
@@ -367,12 +367,12 @@ def headers(standings: list[Standing]) -> list[tuple[bytes, bytes]]:
 
 
 def policy_header(policies: list[Policy]) -> tuple[bytes, bytes]:
-    told = ", ".join(f'"{policy.name}";q={policy.limit};w={policy.window}' for policy in policies)
-    return b"ratelimit-policy", told.encode()
+    value = ", ".join(f'"{policy.name}";q={policy.limit};w={policy.window}' for policy in policies)
+    return b"ratelimit-policy", value.encode()
 
 
 def _wait(policy: Policy, counts: dict[int, int], now: float) -> float:
-    """Seconds until one more would be admitted, if nothing else is counted until then."""
+    """Return seconds until one more would be admitted, if nothing else is counted until then."""
     used, wait = sum(counts.values()), 0.0
     for slot in sorted(counts):
         if used < policy.limit:

@@ -1,4 +1,4 @@
-"""Bounded memory of a replica: strangers decide how much there is to remember."""
+"""A bound on a replica's memory, since strangers decide how much there is to remember."""
 
 from typing import TypeVar
 

@@ -107,7 +107,7 @@ def show(operation: dict[str, Any], route: Described) -> None:
 
 
 def envelope(version: str, data: Any = None, error: Any = None) -> dict[str, Any]:
-    """Return an answer as it stands in its envelope."""
+    """Wrap an answer's sample in the envelope."""
     meta = {
         "version": version,
         "timestamp": "2026-01-31T12:00:00.000Z",

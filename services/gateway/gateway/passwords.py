@@ -36,7 +36,7 @@ class Passwords:
         return await self._run(HASHER.hash, password)
 
     async def refuse_common(self, field: str, password: str, email: str) -> None:
-        """Raise InvalidRequest for a password among the first that somebody would try.
+        """Raise InvalidRequest for a password that is easily guessed.
 
         `field` is the public field that holds it; parts of the account's address make poor ones.
         """

@@ -77,7 +77,7 @@ class Reset(Input):
 
 
 class Recovery:
-    """Requests for links, and links that are used.
+    """Password recovery: requests for links, and the links that are used.
 
     Args:
         smtp_url: the server that mails links; empty: links are not mailed.
@@ -206,7 +206,7 @@ async def make_link(connection: Connection, account: str, public_url: str) -> st
 
 
 async def _confirm(connection: Connection, account: str) -> list[str]:
-    """Mark the address as its owner's; the first time, revoke what another may have made."""
+    """Mark the address as confirmed; the first time, revoke what a squatter may have created."""
     cursor = await connection.execute(
         "update accounts set confirmed_at = now() where id = %s and confirmed_at is null",
         [account],
@@ -228,7 +228,7 @@ def _dead_link() -> InvalidRequest:
 
 
 async def forget_old(connection: Connection) -> None:
-    """Delete expired links, and requests that nobody turned into one for a day."""
+    """Delete expired links, and requests without a link that are older than a day."""
     await connection.execute("delete from resets where expires_at < now()")
     await connection.execute(
         "delete from reset_requests where requested_at < now() - interval '1 day'"

@@ -1,4 +1,4 @@
-"""Samples of requests and answers for OpenAPI, all of them real.
+"""Samples of requests and answers for OpenAPI, recorded from real ones.
 
 Answers stand in `samples.json` by the name of their type, errors are made in
 `operation_samples`. tests/documents/test_openapi.py holds all of them to the types.

@@ -77,7 +77,7 @@ class RecoveryCodes(Message):
 
 
 class CodeNeeded(Unauthenticated):
-    """The password was right, and a code is missing; `challenge` leads to the second step."""
+    """A login whose password was right but lacks a code; `challenge` leads to the second step."""
 
     def __init__(self, challenge: str) -> None:
         super().__init__(
@@ -204,13 +204,13 @@ class SecondFactor:
         secret = self.encryption.decrypt(encrypted, account)
         if secret is None:
             return None
-        given = code.replace(" ", "").encode()
+        digits = code.replace(" ", "").encode()
         totp, now = pyotp.TOTP(secret, interval=STEP_S), int(time.time()) // STEP_S
-        found = None
+        matched = None
         for step in range(now - MAX_SKEW, now + MAX_SKEW + 1):
-            if hmac.compare_digest(totp.generate_otp(step).encode(), given):
-                found = step
-        return found
+            if hmac.compare_digest(totp.generate_otp(step).encode(), digits):
+                matched = step
+        return matched
 
 
 async def delete(connection: Connection, account: str) -> bool:

@@ -61,7 +61,7 @@ class Session(Message):
 
 
 class SessionList(Message):
-    """Newest first."""
+    """The account's sessions, newest first."""
 
     sessions: list[Session] = Field(description="The account's sessions, newest first.")
 
@@ -161,7 +161,7 @@ class Sessions:
         await self._publish_end(account, id)
 
     async def replace_password(self, login: Login, hashed: str, current: str | None) -> None:
-        """Store a new password and end what the old one opened, but for the current session.
+        """Store a new password and end all sessions except the current one.
 
         Raises:
             Conflict: the password was changed since it was checked.

@@ -82,7 +82,7 @@ class KeyUsage(Message):
 
 
 class Usage(Message):
-    """The newest day first; `next` is what to send as `before` for more."""
+    """A page of usage, the newest day first; `next` is what to send as `before` for more."""
 
     usage: list[KeyUsage] = Field(description="One page: a row for each key and day.")
     next: str | None = Field(
@@ -125,24 +125,24 @@ class UsageCounts:
         finally:
             await self.flush()
 
-    async def page(self, account: str, asked: UsageRequest) -> Usage:
+    async def page(self, account: str, request: UsageRequest) -> Usage:
         """Read one page of an account's usage, the newest day first."""
         await self.flush()
-        day, _, key = (asked.before or "").partition(".")
+        day, _, key = (request.before or "").partition(".")
         values = {
             "account": account,
-            "since": datetime.now(UTC).date() - timedelta(days=asked.days),
+            "since": datetime.now(UTC).date() - timedelta(days=request.days),
             "day": _day(day) if day else None,
             "key": key,
-            "limit": asked.limit + 1,
+            "limit": request.limit + 1,
         }
         async with self.database.connection() as connection:
             rows = await (await connection.execute(PAGE, values)).fetchall()
         page = [
             KeyUsage(day=day, key_id=key, key_name=name, **_by_kind(requests))
-            for day, key, name, requests in rows[: asked.limit]
+            for day, key, name, requests in rows[: request.limit]
         ]
-        more = len(rows) > asked.limit
+        more = len(rows) > request.limit
         return Usage(usage=page, next=f"{page[-1].day}.{page[-1].key_id}" if more else None)
 
 

@@ -28,9 +28,9 @@ State = TypeVar("State")
 def preferred(call: Call) -> float | None:
     """Return the seconds that `Prefer` asks to wait, capped; None without a preference."""
     prefer = call.headers.get(b"prefer", b"").decode("latin-1")
-    asked = WAIT.search(prefer)
-    if asked:
-        return min(float(asked[1]), MAX_WAIT_S)
+    match = WAIT.search(prefer)
+    if match:
+        return min(float(match[1]), MAX_WAIT_S)
     return 0.0 if ASYNC.search(prefer) else None
 
 

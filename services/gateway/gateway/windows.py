@@ -90,7 +90,7 @@ class Window:
                 self.totals[place] += (added >> place * DIGIT_BITS & DIGIT) - bias
 
     def oldest(self, place: int) -> int:
-        """The oldest slot with requests that count; the window's own if none has."""
+        """Return the oldest slot with requests that count; the window's own if none has."""
         for epoch, value in self.values:
             skipped = max(self.first - epoch * EPOCH_SLOTS, 0)
             digits = value >> skipped * SLOT_BITS & DIGITS_OF_PLACE[place]
@@ -100,7 +100,7 @@ class Window:
         return self.slot
 
     def slots(self, place: int) -> dict[int, int]:
-        """The requests of each slot that counts, oldest first."""
+        """Return the requests of each slot that counts, oldest first."""
         return {
             epoch * EPOCH_SLOTS + index: (
                 value + BIAS >> index * SLOT_BITS + place * DIGIT_BITS & DIGIT
@@ -119,12 +119,12 @@ class Count:
     later: tuple[int, ...]
 
     def used(self, place: int) -> int:
-        """Requests that count against the policy, this one and those before it."""
+        """Return requests that count against the policy, this one and those before it."""
         return self.window.totals[place] - self.later[place]
 
 
 def first_slot(policy: Policy, slot: int, now: float) -> int:
-    """The oldest slot that counts."""
+    """Return the oldest slot that counts."""
     return slot - SLOTS - (now < policy.begin(slot) + SKEW_S)
 
 

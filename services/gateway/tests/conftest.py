@@ -46,7 +46,7 @@ LOGINS = 10_000
 KEY = Fernet.generate_key().decode()
 
 
-class Wish(Input):
+class EchoRequest(Input):
     word: str = ""
 
 
@@ -64,25 +64,25 @@ class Desk:
     keyring: KeyRing
     events: MemoryBus
     calls: list[tuple[str, str]]
-    answer: Callable[[Call, Wish], Any] | None = None
+    answer: Callable[[Call, EchoRequest], Any] | None = None
 
     def http(self, **options: Any) -> httpx2.AsyncClient:
         transport = httpx2.ASGITransport(self.gateway)
         return httpx2.AsyncClient(transport=transport, base_url="http://gateway", **options)
 
     async def key(self, **fields: Any) -> tuple[str, str]:
-        """A new account's id and a key of it."""
+        """Return a new account's id and a key of it."""
         account = f"acc_{len(self.calls)}_{id(fields)}_{await _number(self)}"
         async with self.guards.accounts.database.connection() as connection:
             await connection.execute(
                 "insert into accounts (id, email, password) values (%s, %s, '')",
                 [account, f"{account}@example.com"],
             )
-        made = await self.keyring.create(account, NewKey(name="test", **fields))
-        return account, made.key
+        key = await self.keyring.create(account, NewKey(name="test", **fields))
+        return account, key.key
 
 
-def kind_of(body: Wish) -> Kind:
+def kind_of(body: EchoRequest) -> Kind:
     return "verify" if body.word == "verify" else "generate"
 
 
@@ -124,7 +124,7 @@ async def database(servers: Stack) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setitem(samples.REQUESTS, "Wish", {"word": "lily"})
+    monkeypatch.setitem(samples.REQUESTS, "EchoRequest", {"word": "lily"})
     monkeypatch.setitem(samples.answers(), "Echo", {"word": "lily", "times": 1})
     policies = [Policy("api", 100_000), Policy("generate", 100_000), Policy("few", 3)]
     policies += [Policy(name, LOGINS) for name in ("register", "reset")]
@@ -150,35 +150,35 @@ async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatc
     )
     keyring = KeyRing(database, events)
 
-    async def echo(call: Call, body: Wish) -> Any:
+    async def echo(call: Call, body: EchoRequest) -> Any:
 
         made.calls.append((body.word, context.current.get().idempotency_key))
         if made.answer is not None:
             return await made.answer(call, body)
         return Echo(word=body.word, times=len(made.calls))
 
-    async def few(call: Call, body: Wish) -> Any:
+    async def few(call: Call, body: EchoRequest) -> Any:
         return await echo(call, body)
 
-    async def joined(call: Call, body: Wish) -> Any:
+    async def joined(call: Call, body: EchoRequest) -> Any:
         if call.joining:
             return Answer(b"{}", status=202, headers={"Location": "/v1/api/joined/1"})
         return await echo(call, body)
 
-    async def harmless(call: Call, body: Wish) -> Any:
+    async def harmless(call: Call, body: EchoRequest) -> Any:
         return await echo(call, body)
 
-    async def many(call: Call, body: Wish) -> Any:
+    async def many(call: Call, body: EchoRequest) -> Any:
         return Echo(word="", times=len(body.word))
 
-    async def wait(call: Call, body: Wish) -> Any:
+    async def wait(call: Call, body: EchoRequest) -> Any:
         async def look(_: float) -> Echo:
             return await echo(call, body)
 
         return await until(call, Echo(word="", times=0), lambda e: e.times > 0, look, 600)
 
     common: dict[str, Any] = {
-        "body": Wish,
+        "body": EchoRequest,
         "reply": Echo,
         "allows": "generate",
         "summary": "Echo",

@@ -33,12 +33,12 @@ async def test_the_number_of_callers_waiting_to_log_in_is_bounded(desk: Desk) ->
     assert waiting[0][False] == MAX_WAITING + 1
     assert waiting[0][False] + waiting[1][False] == MAX_TRYING
     done.set()
-    told = await asyncio.gather(*from_one, *others, return_exceptions=True)
-    assert all(error is None or isinstance(error, Unavailable) for error in told)
+    outcomes = await asyncio.gather(*from_one, *others, return_exceptions=True)
+    assert all(error is None or isinstance(error, Unavailable) for error in outcomes)
     await asyncio.wait_for(wait_in_line("10.0.2.1"), 60)
 
 
-async def test_a_few_addresses_that_keep_trying_leave_places_to_others(desk: Desk) -> None:
+async def test_a_few_addresses_that_keep_guessing_leave_room_for_others(desk: Desk) -> None:
     done = asyncio.Event()
 
     async def wait_in_line(address: str) -> None:
@@ -52,8 +52,8 @@ async def test_a_few_addresses_that_keep_trying_leave_places_to_others(desk: Des
     await asyncio.sleep(0)
     assert not any(task.done() for task in others)
     done.set()
-    told = await asyncio.gather(*few, *others, return_exceptions=True)
-    assert all(error is None or isinstance(error, Unavailable) for error in told)
+    outcomes = await asyncio.gather(*few, *others, return_exceptions=True)
+    assert all(error is None or isinstance(error, Unavailable) for error in outcomes)
     assert not desk.guards.accounts._turns
 
 
@@ -68,7 +68,7 @@ def test_an_ipv6_64_is_one_network_and_each_ipv4_address_is_one() -> None:
     ]  # fmt: skip
 
 
-async def test_the_same_refusal_is_noted_once_a_minute(
+async def test_the_same_refusal_is_audited_once_a_minute(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account, key = await desk.key()
@@ -102,7 +102,7 @@ async def test_another_spelling_of_an_address_is_the_same_address(
 ) -> None:
     """The dotted capital I, which is one letter to the database and another to Python."""
     monkeypatch.setitem(desk.guards.limits.policies, "login", Policy("login", 3))
-    taken, free = (f"ii{secrets.token_hex(6)}@example.com" for _ in range(2))
+    used, free = (f"ii{secrets.token_hex(6)}@example.com" for _ in range(2))
     async with desk.http(headers={"X-Forwarded-For": f"10.9.0.{secrets.randbelow(250)}"}) as http:
 
         async def register(email: str, password: str) -> str:
@@ -112,13 +112,13 @@ async def test_another_spelling_of_an_address_is_the_same_address(
             assert answer.status_code == 201
             return str(answer.json()["data"]["id"])
 
-        owner = await register(taken, "correct horse battery")
+        owner = await register(used, "correct horse battery")
         for password in ("a guess that is wrong", "correct horse battery"):
-            odd = taken.replace("ii", "\u0130I")
-            ids = {await register(email, password) for email in (taken, odd)}
+            odd = used.replace("ii", "\u0130I")
+            ids = {await register(email, password) for email in (used, odd)}
             assert len(ids) == 1  # else two questions would tell which password is right
             assert (ids == {owner}) == password.startswith("correct")
-        for email in (taken, free):
+        for email in (used, free):
             statuses = [
                 (
                     await http.get("/v1/api/keys", auth=(email.replace("ii", spelling), "guess"))
@@ -205,6 +205,6 @@ async def test_an_older_browser_reads_with_its_session_and_another_site_does_not
             ({"Sec-Fetch-Site": "same-site"}, 403, 403),
             ({"Sec-Fetch-Site": "cross-site"}, 403, 403),
         ):
-            got = await http.get("/v1/api/keys", headers=headers)
-            made = await http.post("/v1/api/keys", json={"name": "x"}, headers=headers)
-            assert (got.status_code, made.status_code) == (read, written), headers
+            listed = await http.get("/v1/api/keys", headers=headers)
+            created = await http.post("/v1/api/keys", json={"name": "x"}, headers=headers)
+            assert (listed.status_code, created.status_code) == (read, written), headers

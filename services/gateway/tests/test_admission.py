@@ -5,7 +5,7 @@ from typing import Any
 from .conftest import Desk
 
 
-async def asked(desk: Desk, path: str, key: str = "") -> Any:
+async def admission(desk: Desk, path: str, key: str = "") -> Any:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     async with desk.http() as http:
         return await http.post(f"/admit{path}", headers=headers)
@@ -13,7 +13,7 @@ async def asked(desk: Desk, path: str, key: str = "") -> Any:
 
 async def test_a_known_caller_is_admitted_by_account_without_a_body(desk: Desk) -> None:
     account, key = await desk.key()
-    answer = await asked(desk, "/v1/api/many", key)
+    answer = await admission(desk, "/v1/api/many", key)
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["x-lilypad-account"] == account
     assert desk.calls == []
@@ -21,17 +21,17 @@ async def test_a_known_caller_is_admitted_by_account_without_a_body(desk: Desk) 
 
 async def test_an_unknown_caller_is_refused_as_with_the_body(desk: Desk) -> None:
     for key in ("", "lmg_live_unknown"):
-        answer = await asked(desk, "/v1/api/many", key)
+        answer = await admission(desk, "/v1/api/many", key)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, 2001)
         assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
 async def test_a_key_without_the_scope_is_refused(desk: Desk) -> None:
     _, key = await desk.key(scopes=["monitor:read"])
-    answer = await asked(desk, "/v1/api/many", key)
+    answer = await admission(desk, "/v1/api/many", key)
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, 2003)
 
 
-async def test_an_address_that_does_not_exist_admits_nobody(desk: Desk) -> None:
+async def test_an_unknown_path_admits_no_caller(desk: Desk) -> None:
     _, key = await desk.key()
-    assert (await asked(desk, "/v1/api/nothing", key)).status_code == 404
+    assert (await admission(desk, "/v1/api/nothing", key)).status_code == 404

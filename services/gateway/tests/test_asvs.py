@@ -34,7 +34,7 @@ async def log_in(http: httpx2.AsyncClient, email: str) -> str:
     return answer.headers["set-cookie"].partition(";")[0]
 
 
-def test_every_line_of_the_table_names_tests_that_exist() -> None:
+def test_every_line_of_the_table_names_existing_tests() -> None:
     table = (ROOT / "docs" / "reference" / "asvs.md").read_text()
     lines = re.findall(r"^\| (\d\.\d\.\d+) \|.*\| (`test_.*`) \|$", table, re.MULTILINE)
     assert len(lines) == 19 + 6
@@ -76,9 +76,11 @@ async def test_a_password_is_checked_exactly_as_it_was_sent(desk: Desk) -> None:
 
 
 def test_the_most_common_passwords_are_refused() -> None:
-    common = [word for word in FREQUENCY_LISTS["passwords"] if len(word) >= 8][:3000]
+    common = [password for password in FREQUENCY_LISTS["passwords"] if len(password) >= 8][:3000]
     assert len(common) == 3000
-    accepted = [word for word in common[::STEP] if _score(word, "somebody@example.com") >= 2]
+    accepted = [
+        password for password in common[::STEP] if _score(password, "somebody@example.com") >= 2
+    ]
     assert MIN_SCORE == 2
     assert accepted == []
 
@@ -86,7 +88,7 @@ def test_the_most_common_passwords_are_refused() -> None:
 @pytest.mark.parametrize(
     "password", ["frieda.teich@seerose.example", "frieda.teich1", "seerose.example"]
 )
-def test_the_accounts_own_address_is_no_password(password: str) -> None:
+def test_the_accounts_own_address_is_refused_as_a_password(password: str) -> None:
     assert _score(password, "frieda.teich@seerose.example") < MIN_SCORE
 
 
@@ -127,7 +129,7 @@ async def test_an_api_key_opens_no_page(desk: Desk) -> None:
             assert (answer.status_code, answer.headers["location"]) == (303, "/login")
 
 
-async def test_each_login_has_256_random_bits_of_its_own(desk: Desk) -> None:
+async def test_each_login_gets_a_token_of_256_random_bits(desk: Desk) -> None:
     async with desk.http(headers=HERE) as http:
         email, _ = await register(http, PASSWORD)
         tokens = [(await log_in(http, email)).partition("=")[2] for _ in range(4)]

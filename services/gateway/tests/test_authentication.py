@@ -1,4 +1,4 @@
-"""API keys and credentials, tried at the ASGI door."""
+"""API keys and credentials, tested through the ASGI application."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -24,10 +24,10 @@ async def test_a_key_without_the_scope_is_refused_with_the_missing_one(desk: Des
 async def test_a_revoked_key_is_refused_at_once_where_the_event_arrives(desk: Desk) -> None:
     account, key = await desk.key()
     assert (await post(desk, "/v1/api/echo", key)).status_code == 200
-    [made] = (await desk.keyring.list(account)).keys
-    await desk.keyring.revoke(account, made.id)
+    [stored] = (await desk.keyring.list(account)).keys
+    await desk.keyring.revoke(account, stored.id)
     subject, event = desk.events.published[-1]
-    assert subject == f"{KEY_REVOKED.subject}.{account}.{made.id}"
+    assert subject == f"{KEY_REVOKED.subject}.{account}.{stored.id}"
     assert isinstance(event, KeyRevoked)
     assert event.scopes == []
     await desk.guards.authentication.forget(event)
@@ -49,8 +49,8 @@ async def test_a_check_for_an_open_socket_always_asks_the_database(
     looking = desk.guards.authentication
     connected = Credentials(token=key, connected=True)
     assert (await looking.check(connected)).account == account
-    [made] = (await desk.keyring.list(account)).keys
-    await desk.keyring.revoke(account, made.id)  # and the event is lost
+    [stored] = (await desk.keyring.list(account)).keys
+    await desk.keyring.revoke(account, stored.id)  # and the event is lost
     with pytest.raises(Unauthenticated):
         await looking.check(connected)
 
@@ -65,8 +65,8 @@ async def test_keys_in_use_are_looked_up_together_before_a_request_has_to_wait(
         for key in (idle, kept, revoked):
             await looking.authenticate(key)
         looking._trusted[keys.hash_key(idle)].used -= authentication.MAX_IDLE_S
-        [made] = (await desk.keyring.list(other)).keys
-        await desk.keyring.revoke(other, made.id)  # and the event is lost
+        [stored] = (await desk.keyring.list(other)).keys
+        await desk.keyring.revoke(other, stored.id)  # and the event is lost
         patched.setattr(authentication, "MAX_TRUST_S", 5.0)
         await looking.renew()
     monkeypatch.setattr(looking, "database", None)
@@ -78,14 +78,14 @@ async def test_keys_in_use_are_looked_up_together_before_a_request_has_to_wait(
 
 async def test_a_changed_key_is_published_with_its_remaining_scopes(desk: Desk) -> None:
     account, _ = await desk.key()
-    [made] = (await desk.keyring.list(account)).keys
+    [stored] = (await desk.keyring.list(account)).keys
     for change, scopes in (
         (KeyChange(scopes=["generate", "monitor:read"]), ["generate", "monitor:read"]),
         (KeyChange(expires_at=None), ["generate", "monitor:read"]),
     ):
-        await desk.keyring.change(account, made.id, change)
+        await desk.keyring.change(account, stored.id, change)
         _, event = desk.events.published[-1]
-        assert event == KeyRevoked(account=account, key=made.id, scopes=scopes)
+        assert event == KeyRevoked(account=account, key=stored.id, scopes=scopes)
 
 
 async def test_a_mistyped_key_is_refused_without_the_database(desk: Desk) -> None:
@@ -94,7 +94,7 @@ async def test_a_mistyped_key_is_refused_without_the_database(desk: Desk) -> Non
         await desk.guards.authentication.authenticate("lmg_live_" + "a" * 36)
 
 
-async def test_last_uses_are_written_later_and_in_bulk(desk: Desk) -> None:
+async def test_the_last_use_of_keys_is_written_later_and_in_bulk(desk: Desk) -> None:
     account, key = await desk.key()
     await post(desk, "/v1/api/echo", key)
     [before] = (await desk.keyring.list(account)).keys

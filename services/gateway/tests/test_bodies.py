@@ -37,7 +37,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_body_is_refused_and_not_repeated(body: bytes) -> None:
+def test_a_hostile_body_is_refused_and_not_quoted(body: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
         bodies.parse(body, GenerateRequest)
     assert (caught.value.code, caught.value.status) == (1003, 400)
@@ -99,24 +99,24 @@ def test_any_bytes_are_either_read_or_refused(body: bytes) -> None:
         st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=512
     )
 )
-def test_any_other_text_comes_through_unchanged(text: str) -> None:
+def test_any_other_text_is_read_unchanged(text: str) -> None:
     for ascii_only in (True, False):
         body = json.dumps({"modelUrl": text}, ensure_ascii=ascii_only).encode()
         assert bodies.parse(body, GenerateRequest).model_url == text
 
 
 async def test_a_body_that_grows_beyond_its_limit_is_refused_as_it_arrives() -> None:
-    taken = 0
+    chunks_read = 0
 
     async def receive() -> dict[str, object]:
-        nonlocal taken
-        taken += 1
+        nonlocal chunks_read
+        chunks_read += 1
         return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
 
     with pytest.raises(InvalidRequest) as caught:
         await bodies.read(receive, {}, 10_000)
     assert caught.value.status == 413
-    assert taken == 11
+    assert chunks_read == 11
 
 
 async def test_an_announced_size_beyond_the_limit_is_refused_unread() -> None:
@@ -129,7 +129,7 @@ async def test_an_announced_size_beyond_the_limit_is_refused_unread() -> None:
 
 
 @pytest.mark.parametrize("length", [b"-1", b"1e3", b"\xb2", b"9" * 5000])
-async def test_a_nonsense_length_does_not_crash(length: bytes) -> None:
+async def test_an_invalid_content_length_does_not_crash(length: bytes) -> None:
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": b"{}", "more_body": False}
 
@@ -140,6 +140,6 @@ async def test_a_nonsense_length_does_not_crash(length: bytes) -> None:
 @pytest.mark.parametrize(
     ("written", "read"), [("8 GB", "8GB"), ("16Gi", "16Gi"), ("4 MiB", "4MiB")]
 )
-def test_memory_is_read_with_a_blank_before_its_unit(written: str, read: str) -> None:
+def test_a_memory_size_may_have_a_blank_before_its_unit(written: str, read: str) -> None:
     body = json.dumps({"modelUrl": "a", "options": {"memory": written}}).encode()
     assert bodies.parse(body, GenerateRequest).options.memory == read

@@ -10,7 +10,7 @@ from .conftest import Desk
 PASSWORD = "correct horse battery"
 
 
-async def test_a_deleted_account_opens_and_shows_nothing_and_is_published_until_all_have_confirmed(
+async def test_a_deleted_account_is_inaccessible_and_is_published_until_every_service_confirms(
     desk: Desk,
 ) -> None:
     email = f"{secrets.token_hex(6)}@example.com"

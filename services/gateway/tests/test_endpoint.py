@@ -37,7 +37,7 @@ async def test_every_authenticated_answer_carries_the_rate_limit_headers(desk: D
         assert answer.headers["x-ratelimit-limit"] == "100000"
 
 
-async def test_the_dashboard_is_counted_like_a_request_and_refuses_with_a_page(
+async def test_the_dashboard_counts_as_a_request_and_its_refusal_is_a_page(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     email = f"{secrets.token_hex(6)}@example.com"
@@ -84,7 +84,7 @@ async def test_a_body_with_thousands_of_faults_gets_a_short_answer(desk: Desk) -
         assert len(answer.content) < 1000
 
 
-async def test_while_a_large_body_is_read_others_are_answered(
+async def test_other_requests_are_answered_while_a_large_body_is_read(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, key = await desk.key()
@@ -105,7 +105,7 @@ async def test_while_a_large_body_is_read_others_are_answered(
     assert (await large).status_code == 200
 
 
-async def test_large_bodies_are_understood_one_after_the_other(
+async def test_large_bodies_are_parsed_one_after_the_other(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, key = await desk.key()
@@ -146,13 +146,13 @@ async def test_harmless_work_of_an_account_far_below_its_limit_does_not_wait_for
         return asyncio.ensure_future(later())
 
     monkeypatch.setattr(limits.counters.store.bus, "send_request", hold)
-    asked = asyncio.create_task(post(desk, "/v1/api/harmless", key))
+    request = asyncio.create_task(post(desk, "/v1/api/harmless", key))
     while not (desk.calls or limits.counters.used(account, limits.policies["api"])):
         await asyncio.sleep(0.01)
     await asyncio.sleep(0)
-    assert (len(desk.calls), asked.done()) == (int(early), False)
+    assert (len(desk.calls), request.done()) == (int(early), False)
     counted.set()
-    answer = await asked
+    answer = await request
     assert (answer.status_code, len(desk.calls)) == (200, 1)
     assert answer.headers["x-ratelimit-remaining"] == str(limit - 1)
 
@@ -175,7 +175,7 @@ async def test_a_refused_request_is_refused_whatever_its_early_work_answered(
     assert len(desk.calls) == 1
 
 
-async def test_an_account_beyond_its_share_is_refused_at_once_and_others_are_served(
+async def test_an_account_beyond_its_share_of_capacity_is_refused_at_once(
     desk: Desk,
 ) -> None:
     (_, greedy), (_, other) = await desk.key(), await desk.key()
@@ -202,7 +202,7 @@ async def test_an_account_beyond_its_share_is_refused_at_once_and_others_are_ser
     assert desk.guards.capacity.taken == 0
 
 
-async def test_held_answers_take_no_place_and_their_number_is_bounded(
+async def test_held_answers_use_no_capacity_and_their_number_is_bounded(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (_, patient), (_, other), (_, third) = [await desk.key() for _ in range(3)]
@@ -237,16 +237,16 @@ async def test_a_draining_gateway_sends_held_answers_as_they_are_and_holds_no_mo
     desk: Desk,
 ) -> None:
     _, key = await desk.key()
-    asked = asyncio.Event()
+    received = asyncio.Event()
 
     async def work(*_: Any) -> Echo:
-        asked.set()
+        received.set()
         await asyncio.Event().wait()
         raise AssertionError
 
     desk.answer = work
     held = asyncio.create_task(post(desk, "/v1/api/wait", key))
-    await asked.wait()
+    await received.wait()
     desk.guards.capacity.draining.set()
     answers = [await held, await post(desk, "/v1/api/wait", key)]
     assert [answer.json()["data"]["word"] for answer in answers] == ["", ""]
@@ -263,7 +263,7 @@ async def test_a_full_gateway_answers_only_health_checks(desk: Desk) -> None:
         assert (await http.get("/healthz")).status_code == 200
 
 
-async def test_a_deprecated_endpoint_says_so_and_until_when(
+async def test_a_deprecated_endpoint_announces_its_end(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaving = Deprecation(
@@ -280,7 +280,7 @@ async def test_a_deprecated_endpoint_says_so_and_until_when(
     assert "deprecation" not in (await post(desk, "/api/echo", key)).headers
 
 
-async def test_v2_answers_with_the_header_or_the_accounts_switch_only(desk: Desk) -> None:
+async def test_v2_needs_the_header_or_the_accounts_switch(desk: Desk) -> None:
     account, key = await desk.key()
     refused = await post(desk, "/v2/api/echo", key)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, 2003)
@@ -294,8 +294,8 @@ async def test_v2_answers_with_the_header_or_the_accounts_switch_only(desk: Desk
     second = (await desk.keyring.create(account, NewKey(name="first used with v2 on"))).key
     assert (await post(desk, "/v2/api/echo", second)).status_code == 200
     await desk.guards.accounts.change(account, AccountChange(beta=False))
-    for one in (key, second):
-        assert (await post(desk, "/v2/api/echo", one)).status_code == 403
+    for used_key in (key, second):
+        assert (await post(desk, "/v2/api/echo", used_key)).status_code == 403
 
 
 async def test_v2_has_every_route_of_v1(desk: Desk) -> None:
@@ -305,7 +305,7 @@ async def test_v2_has_every_route_of_v1(desk: Desk) -> None:
     assert first == second
 
 
-async def test_every_answer_has_the_headers_that_keep_browsers_from_harm(desk: Desk) -> None:
+async def test_every_answer_has_the_security_headers_for_browsers(desk: Desk) -> None:
     _, key = await desk.key()
     async with desk.http() as http:
         answers = [await http.get(path) for path in ("/", "/login", "/nothing", "/v1/api/echo")]
@@ -332,7 +332,7 @@ async def test_an_invalid_name_of_a_key_is_refused_with_a_page(desk: Desk, act: 
             assert answer.headers["content-type"].startswith("text/html")
 
 
-async def test_every_page_answers_head_and_says_which_methods_it_takes(desk: Desk) -> None:
+async def test_every_page_answers_head_and_names_its_methods(desk: Desk) -> None:
     async with desk.http() as http:
         for path in ("/", "/docs", "/dashboard", "/openapi.json", "/static/style.css"):
             head = await http.head(path)
@@ -342,7 +342,7 @@ async def test_every_page_answers_head_and_says_which_methods_it_takes(desk: Des
             assert (other.status_code, other.headers["allow"]) == (405, "GET, HEAD"), path
 
 
-async def test_one_of_several_large_bodies_is_in_memory_at_a_time(
+async def test_only_one_large_body_is_in_memory_at_a_time(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, key = await desk.key()
@@ -368,5 +368,5 @@ async def test_one_of_several_large_bodies_is_in_memory_at_a_time(
     await asyncio.sleep(0.3)
     waiting = begun
     read_on.set()
-    assert {(await one).status_code for one in many} == {200}
+    assert {(await pending).status_code for pending in many} == {200}
     assert (waiting, begun) == (1, 4)

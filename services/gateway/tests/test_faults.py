@@ -31,13 +31,13 @@ def read_models() -> list[type[BaseModel]]:
     """Return the message classes of all endpoints' bodies and queries; no handler is called."""
     parts = dict.fromkeys(("accounts", "sessions", "recovery", "deletion"))
     bus, anything = MemoryBus(), cast("Any", SimpleNamespace(**parts))
-    found = routes.endpoints(bus, anything, anything, anything)
-    models = [model for each in found for model in (each.body, each.query) if model is not None]
+    endpoints = routes.endpoints(bus, anything, anything, anything)
+    models = [model for each in endpoints for model in (each.body, each.query) if model is not None]
     return list(dict.fromkeys(models))
 
 
 def branch(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema itself, without references and without null."""
+    """Return the schema itself, without references and without null."""
     if "$ref" in schema:
         return branch(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     for option in schema.get("anyOf", []):
@@ -66,7 +66,7 @@ def good(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
 
 
 def faults(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[tuple[str, Path, Any]]:
-    """Each rule of a schema, where it applies, and a value that breaks it."""
+    """Yield each rule of a schema, where it applies, and a value that breaks it."""
     schema = branch(schema, definitions)
     for rule, value in own_faults(schema, definitions):
         yield rule, (), value
@@ -111,7 +111,7 @@ def own_faults(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[
 
 
 def broken(body: Any, schema: dict[str, Any], path: Path, value: Any, defs: dict[str, Any]) -> Any:
-    """The body with one value changed, or removed where it is `...`."""
+    """Return the body with one value changed, or removed where it is `...`."""
     if not path:
         return value
     schema = branch(schema, defs)
@@ -146,12 +146,12 @@ def test_each_rule_of_each_public_model_is_refused_in_our_own_words() -> None:
             own = invalid(caught.value, model).details["fields"]
             raw = caught.value.errors()
             assert {fault["type"] for fault in raw} <= {*WORDS, "extra_forbidden"}, where
-            for said, fault in zip(own, raw, strict=True):
+            for message, fault in zip(own, raw, strict=True):
                 hinted = fault["type"] == "hint"
-                assert said["message"], where
-                assert hinted or said["message"] != fault["msg"], f"{where}: {fault}"
-                assert "Value error" not in said["message"], where
-                assert EXAMPLE.search(said["message"]), f"{where}: {said}"
+                assert message["message"], where
+                assert hinted or message["message"] != fault["msg"], f"{where}: {fault}"
+                assert "Value error" not in message["message"], where
+                assert EXAMPLE.search(message["message"]), f"{where}: {message}"
             walked.add(rule)
     assert walked >= {
         "type", "enum", "required", "unknown", "minimum", "maximum", "exclusiveMinimum",
@@ -171,7 +171,7 @@ def test_each_public_field_is_read_under_its_public_name_alone_or_in_snake_case(
     ("sent", "known"),
     [("until", "to"), ("since", "from"), ("end", "to"), ("model", "modelId"), ("met", "metric")],
 )
-def test_an_unknown_field_names_the_one_that_is_meant(sent: str, known: str) -> None:
+def test_the_refusal_of_an_unknown_field_names_the_nearest_one(sent: str, known: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^{sent}: unknown field; did you mean `{known}`"):
         bodies.parse_query(f"modelId=m&metric=loss&{sent}=x".encode(), SamplesRequest)
 
@@ -183,7 +183,7 @@ def refused(body: bytes, model: Any) -> InvalidRequest:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         (b"", "the body is empty"),
         (b" \n", "the body is empty"),
@@ -207,19 +207,19 @@ def refused(body: bytes, model: Any) -> InvalidRequest:
     ],
 )
 def test_an_unreadable_body_is_refused_with_its_place_and_what_to_send(
-    body: bytes, said: str
+    body: bytes, expected: str
 ) -> None:
     error = refused(body, NewKey)
-    told = [error.message, *(field["message"] for field in error.details.get("fields", []))]
-    assert any(said in sentence for sentence in told), told
+    messages = [error.message, *(field["message"] for field in error.details.get("fields", []))]
+    assert any(expected in sentence for sentence in messages), messages
 
 
-def test_a_refusal_repeats_nothing_of_what_was_sent() -> None:
+def test_a_refusal_quotes_nothing_of_the_request() -> None:
     error = refused(b'{"email": "hunter2", "password": "hunter2"}', NewAccount)
     assert "hunter2" not in json.dumps(error.to_wire())
 
 
-async def test_a_wrong_method_is_refused_with_the_right_one(desk: Desk) -> None:
+async def test_a_wrong_method_is_refused_with_the_allowed_ones(desk: Desk) -> None:
     async with desk.http() as http:
         answer = await http.get("/v1/api/echo")
     assert answer.status_code == 405
@@ -237,7 +237,7 @@ async def test_a_wrong_method_is_refused_with_the_right_one(desk: Desk) -> None:
         ("*/*", "application/json"),
     ],
 )
-async def test_a_page_or_json_answers_by_the_weights_of_accept(
+async def test_the_weights_of_accept_choose_between_a_page_and_json(
     desk: Desk, accept: str, kind: str
 ) -> None:
     async with desk.http() as http:

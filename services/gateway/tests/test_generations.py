@@ -31,7 +31,7 @@ async def listed(log: GenerationLog, account: str) -> list[Generation]:
     return (await log.page(account, GenerationsRequest())).generations
 
 
-async def test_modules_are_listed_newest_first_with_the_request_that_makes_each_again(
+async def test_modules_are_listed_newest_first_with_the_request_to_generate_each_again(
     desk: Desk,
 ) -> None:
     log = desk.guards.generations
@@ -40,20 +40,24 @@ async def test_modules_are_listed_newest_first_with_the_request_that_makes_each_
     log.add(account, "download", ASKED, MODEL, None)
     for _ in range(2):  # a retry joined it
         log.add(account, "verify", ASKED, MODEL, "d3", "run_1")
-    found = await listed(log, account)
-    assert [(one.kind, one.digest) for one in found] == [
+    generations = await listed(log, account)
+    assert [(generation.kind, generation.digest) for generation in generations] == [
         ("verify", "d3"),
         ("download", ""),
         ("generate", "d1"),
     ]
-    assert found[0].verification == "run_1"
-    for one in found:
-        assert (one.model_id, one.commit, one.task) == (MODEL.id, MODEL.commit, MODEL.task)
-        assert one.request == ASKED.model_copy(update={"revision": MODEL.commit})
+    assert generations[0].verification == "run_1"
+    for generation in generations:
+        assert (generation.model_id, generation.commit, generation.task) == (
+            MODEL.id,
+            MODEL.commit,
+            MODEL.task,
+        )
+        assert generation.request == ASKED.model_copy(update={"revision": MODEL.commit})
     assert await listed(log, stranger) == []
     first = await log.page(account, GenerationsRequest(limit=2))
     rest = await log.page(account, GenerationsRequest(limit=2, before=first.next))
-    assert first.generations + rest.generations == found
+    assert first.generations + rest.generations == generations
     assert rest.next is None
 
 
@@ -71,7 +75,7 @@ async def test_the_list_survives_a_failed_write_and_a_deleted_account(
         patched.setattr(generations, "FLUSH", "insert into generations values (%s)")
         with pytest.raises(psycopg.Error):
             await log.flush()
-    assert [one.digest for one in await listed(log, account)] == ["d1"]
+    assert [generation.digest for generation in await listed(log, account)] == ["d1"]
     assert await listed(log, gone) == []
 
 
@@ -87,7 +91,7 @@ async def test_the_newest_modules_are_kept_while_the_database_is_unavailable(
             log.add(account, "generate", ASKED, MODEL, f"d{number}")
             with pytest.raises(psycopg.Error):
                 await log.flush()
-    assert [one.digest for one in await listed(log, account)] == ["d4", "d3", "d2"]
+    assert [generation.digest for generation in await listed(log, account)] == ["d4", "d3", "d2"]
 
 
 async def test_the_list_is_written_when_the_gateway_stops(desk: Desk, database: Database) -> None:
@@ -98,4 +102,6 @@ async def test_the_list_is_written_when_the_gateway_stops(desk: Desk, database: 
     flushing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await flushing
-    assert [one.digest for one in await listed(GenerationLog(database), account)] == ["d1"]
+    assert [generation.digest for generation in await listed(GenerationLog(database), account)] == [
+        "d1"
+    ]

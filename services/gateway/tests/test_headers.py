@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
+from common.bus import NatsBus
 from common.errors import RateLimited
+from gateway.limits import headers
 
 from .conftest import Desk
 from .test_endpoint import post
+from .test_limits import Clock, account, limiter
 
 
 async def sent(desk: Desk, key: str, *headers: tuple[str, str]) -> Any:
@@ -45,11 +48,20 @@ async def test_a_refusal_by_another_service_carries_the_headers_of_its_own_limit
 
     desk.answer = refuse
     _, key = await desk.key()
-    for headers in ({}, {"idempotency_key": "one"}):
-        answer = await post(desk, "/v1/api/echo", key, **headers)
+    for extra in ({}, {"idempotency_key": "one"}):
+        answer = await post(desk, "/v1/api/echo", key, **extra)
         assert answer.status_code == 429
         assert answer.headers["ratelimit-policy"] == '"api";q=100000;w=60, "benchmark";q=5;w=3600'
         assert '"benchmark";r=0;t=1800' in answer.headers["ratelimit"]
         assert answer.headers["x-ratelimit-limit"] == "5"
         assert answer.headers["x-ratelimit-remaining"] == "0"
         assert answer.headers["retry-after"] == "1800"
+
+
+async def test_the_old_and_the_new_rate_limit_headers_agree(nats: NatsBus) -> None:
+    limits = await limiter(nats, 10, Clock())
+    shown = dict(headers(await limits.admit(account(), ["api", "costly"])))
+    assert shown[b"ratelimit-policy"] == b'"api";q=10;w=60, "costly";q=10;w=60'
+    assert shown[b"ratelimit"] == b'"api";r=9;t=62, "costly";r=9;t=62'
+    assert shown[b"x-ratelimit-remaining"] == b"9"
+    assert shown[b"x-ratelimit-limit"] == b"10"

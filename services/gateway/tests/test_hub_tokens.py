@@ -39,8 +39,10 @@ async def person(desk: Desk) -> Any:
     desk.events.answer(CHECK_HUB_TOKEN, check)
     email = f"{secrets.token_hex(8)}@example.com"
     async with desk.http(auth=httpx2.BasicAuth(email, PASSWORD)) as http:
-        made = await http.post("/v1/api/accounts", json={"email": email, "password": PASSWORD})
-        yield made.json()["data"]["id"], http
+        registered = await http.post(
+            "/v1/api/accounts", json={"email": email, "password": PASSWORD}
+        )
+        yield registered.json()["data"]["id"], http
 
 
 def tokens(desk: Desk, *keys: str) -> HubTokens:
@@ -63,13 +65,13 @@ async def test_a_token_is_stored_encrypted_tested_and_never_shown(
         rows = await cursor.fetchall()
         cursor = await connection.execute("select audit::text from audit")
         audited = await cursor.fetchall()
-    told = "".join((stored.text, tested.text, shown.text, str(rows), str(audited)))
-    assert TOKEN not in told
+    answers = "".join((stored.text, tested.text, shown.text, str(rows), str(audited)))
+    assert TOKEN not in answers
     assert TOKEN.encode() not in b"".join(bytes(row[1]) for row in rows)
     assert "hub_token_stored" in str(audited)
-    found = await tokens(desk, KEY).find(HubTokenRequest(account=account))
-    assert found.token == TOKEN
-    assert TOKEN not in repr(found)
+    hub_token = await tokens(desk, KEY).find(HubTokenRequest(account=account))
+    assert hub_token.token == TOKEN
+    assert TOKEN not in repr(hub_token)
 
 
 async def test_a_token_that_the_hub_does_not_accept_is_not_stored(person: Any) -> None:
@@ -105,8 +107,8 @@ async def test_a_deleted_token_and_a_deleted_accounts_token_are_removed(
     assert (await http.delete(PATH)).status_code == 204
     assert (await http.delete(PATH)).status_code == 404
     assert (await http.post(f"{PATH}/test")).status_code == 404
-    found = await tokens(desk, KEY).find(HubTokenRequest(account=account))
-    assert found.token is None
+    hub_token = await tokens(desk, KEY).find(HubTokenRequest(account=account))
+    assert hub_token.token is None
     await http.put(PATH, json={"token": TOKEN})
     gone = await http.request("DELETE", "/v1/api/account", json={"password": PASSWORD})
     assert gone.status_code == 204, gone.text
@@ -122,10 +124,10 @@ async def test_a_new_key_in_front_decrypts_what_the_old_one_encrypted(
 ) -> None:
     account, http = person
     await http.put(PATH, json={"token": TOKEN})
-    asked, new = HubTokenRequest(account=account), Fernet.generate_key().decode()
-    assert (await tokens(desk, new, KEY).find(asked)).token == TOKEN
-    assert (await tokens(desk, new).find(asked)).token is None
-    assert (await tokens(desk).find(asked)).token is None
+    request, new = HubTokenRequest(account=account), Fernet.generate_key().decode()
+    assert (await tokens(desk, new, KEY).find(request)).token == TOKEN
+    assert (await tokens(desk, new).find(request)).token is None
+    assert (await tokens(desk).find(request)).token is None
     with pytest.raises(Unavailable, match="ENCRYPTION_KEYS"):
         await tokens(desk).store(account, NewHubToken(token=TOKEN))
     other = await desk.key()
@@ -138,7 +140,7 @@ async def test_a_new_key_in_front_decrypts_what_the_old_one_encrypted(
     assert (await tokens(desk, KEY).find(HubTokenRequest(account=other[0]))).token is None
 
 
-async def test_an_api_key_may_not_touch_the_hub_token(desk: Desk) -> None:
+async def test_an_api_key_can_neither_store_nor_delete_the_hub_token(desk: Desk) -> None:
     _, key = await desk.key()
     async with desk.http(headers={"Authorization": f"Bearer {key}"}) as http:
         assert (await http.put(PATH, json={"token": TOKEN})).status_code == 401

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`, tried at the ASGI door."""
+"""`Idempotency-Key`, tested through the ASGI application."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ async def test_a_repeated_request_gets_the_first_answer(desk: Desk) -> None:
     assert len(desk.calls) == 1
 
 
-async def test_fifty_concurrent_repeats_do_the_work_once(desk: Desk) -> None:
+async def test_fifty_concurrent_repeats_run_the_handler_once(desk: Desk) -> None:
     _, key = await desk.key()
     desk.guards.capacity.max_per_account = 100
     desk.guards.capacity.max_at_once = 100
@@ -56,7 +56,7 @@ async def test_a_retry_while_the_first_request_is_under_way_is_a_409(desk: Desk)
     assert (await first).status_code == 200
 
 
-async def test_a_retry_joins_work_under_way_where_the_endpoint_has_an_address_for_it(
+async def test_a_retry_during_a_run_gets_the_address_of_the_run(
     desk: Desk,
 ) -> None:
     _, key = await desk.key()
@@ -91,8 +91,8 @@ async def test_the_same_key_with_another_body_or_endpoint_is_refused(desk: Desk)
 
 
 async def test_idempotency_keys_of_two_accounts_are_separate(desk: Desk) -> None:
-    (_, one), (_, other) = await desk.key(), await desk.key()
-    for key in (one, other):
+    (_, own), (_, other) = await desk.key(), await desk.key()
+    for key in (own, other):
         answer = await post(desk, "/v1/api/echo", key, idempotency_key="shared")
         assert "idempotent-replayed" not in answer.headers
     (_, first), (_, second) = desk.calls
@@ -123,7 +123,7 @@ async def test_a_refusal_is_stored_and_a_failure_is_not(
     assert second.status_code == (422 if kept else 200)
 
 
-async def test_a_key_that_comes_with_another_body_after_a_failure_is_another_request(
+async def test_a_key_with_another_body_after_a_failure_is_a_new_request(
     desk: Desk,
 ) -> None:
     """The failed work may have been done, and the service that did it remembers the request."""
@@ -191,7 +191,7 @@ async def test_an_account_over_its_limit_is_not_charged_for_requests_with_an_ide
     assert (again.status_code, again.content) == (200, first.content)
 
 
-async def test_a_gateway_that_died_with_the_work_is_followed_by_another(desk: Desk) -> None:
+async def test_another_gateway_repeats_the_work_of_one_that_died(desk: Desk) -> None:
     _, key = await desk.key()
 
     async def die(*_: Any) -> Echo:
@@ -240,14 +240,14 @@ async def test_a_stalled_gateway_answers_what_its_successor_answered(
         await connection.execute("update idempotency set leased_until = now() - interval '1 s'")
     second = await post(desk, "/v1/api/echo", key, idempotency_key="still")
     go_on.set()
-    told = await first
-    assert told.status_code == followed
+    late_answer = await first
+    assert late_answer.status_code == followed
     if followed == 200:
-        assert told.content == second.content
-        assert told.headers["idempotent-replayed"] == "true"
+        assert late_answer.content == second.content
+        assert late_answer.headers["idempotent-replayed"] == "true"
 
 
-async def test_a_key_is_free_again_after_a_day(desk: Desk) -> None:
+async def test_an_idempotency_key_can_be_used_anew_after_a_day(desk: Desk) -> None:
     _, key = await desk.key()
     await post(desk, "/v1/api/echo", key, {"word": "a"}, idempotency_key="day")
     async with desk.guards.idempotency.database.connection() as connection:
@@ -279,8 +279,8 @@ async def test_a_request_of_the_day_before_makes_another_api_key_and_leaves_the_
     await desk.keyring.revoke(account, second.id)
     third = await make("c")
     statuses = [
-        (await post(desk, "/v1/api/echo", made.key)).status_code
-        for made in (lost, first, second, third)
+        (await post(desk, "/v1/api/echo", key_answer.key)).status_code
+        for key_answer in (lost, first, second, third)
     ]
     assert statuses == [401, 200, 401, 200]
 
@@ -291,8 +291,8 @@ async def test_the_request_for_the_hundredth_api_key_can_be_repeated(
     account, _ = await desk.key()
     monkeypatch.setattr("gateway.keyring.MAX_KEYS", 2)
     context.current.set(Context("req_12345678", account, idempotency_key="digest"))
-    made = [(await desk.keyring.create(account, NewKey(name="last"))).id for _ in range(2)]
-    assert made[0] == made[1]
+    ids = [(await desk.keyring.create(account, NewKey(name="last"))).id for _ in range(2)]
+    assert ids[0] == ids[1]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ü", "a\tb"])

@@ -11,14 +11,14 @@ def test_a_new_key_is_well_formed_and_unique() -> None:
 
 
 @given(st.integers(9, 44), st.sampled_from("0123456789abcXYZ"))
-def test_one_mistyped_character_is_noticed_without_a_database(place: int, character: str) -> None:
+def test_one_mistyped_character_is_detected_without_a_database(place: int, character: str) -> None:
     key = make_key()
     mistyped = key[:place] + character + key[place + 1 :]
     assert is_well_formed(mistyped) == (mistyped == key)
 
 
 @given(st.text())
-def test_no_other_text_is_a_key(text: str) -> None:
+def test_any_other_text_is_rejected_as_a_key(text: str) -> None:
     assert not is_well_formed(text)
 
 

@@ -32,7 +32,7 @@ async def test_a_request_with_every_fault_is_refused_in_the_order_that_the_desig
             assert (await http.post("/v2/api/few", json={}, headers=sent)).status_code == 200
 
         capacity.max_at_once, capacity.max_per_account = 0, 0
-        over.update({("api", one): desk.guards.limits.now() + 600 for one in (account, other)})
+        over.update({("api", id): desk.guards.limits.now() + 600 for id in (account, other)})
         headers = [("X-Request-Id", "request-1"), ("X-Request-Id", "request-2")]
         body = b"{" + b" " * 200_000
 

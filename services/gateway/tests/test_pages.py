@@ -24,7 +24,7 @@ async def test_an_account_has_no_more_pages_at_once_than_requests(desk: Desk) ->
     assert (refused.status_code, shown.status_code) == (503, 200)
 
 
-async def test_other_requests_are_answered_while_the_description_of_the_api_is_made(
+async def test_other_requests_are_answered_while_openapi_is_generated(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, may_end = threading.Event(), threading.Event()

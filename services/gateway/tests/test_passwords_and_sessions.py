@@ -16,8 +16,8 @@ HERE = {"Sec-Fetch-Site": "same-origin"}
 
 async def person(http: httpx2.AsyncClient) -> tuple[str, str]:
     email = f"{secrets.token_hex(6)}@example.com"
-    made = await http.post("/v1/api/accounts", json={"email": email, "password": OLD})
-    assert made.status_code == 201, made.text
+    registered = await http.post("/v1/api/accounts", json={"email": email, "password": OLD})
+    assert registered.status_code == 201, registered.text
     return email, OLD
 
 
@@ -133,9 +133,9 @@ async def test_registering_on_the_page_logs_in_and_a_taken_address_keeps_its_pas
 ) -> None:
     form = {"email": f"{secrets.token_hex(6)}@example.com", "password": OLD}
     async with desk.http(headers=HERE) as http:
-        made = await http.post("/register", data=form)
-        assert (made.status_code, made.headers["location"]) == (303, "/dashboard")
-        assert "__Host-session=" in made.headers["set-cookie"]
+        registered = await http.post("/register", data=form)
+        assert (registered.status_code, registered.headers["location"]) == (303, "/dashboard")
+        assert "__Host-session=" in registered.headers["set-cookie"]
         other = await http.post("/register", data={**form, "password": NEW})
         assert (other.status_code, other.headers["location"]) == (303, "/login?registered=1")
         assert "set-cookie" not in other.headers

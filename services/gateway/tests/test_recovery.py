@@ -31,24 +31,24 @@ class Mailbox:
 
 @pytest.fixture
 def mailbox(desk: Desk) -> Iterator[Mailbox]:
-    made = Mailbox()
+    box = Mailbox()
     [port] = ports.find(1)
-    server = Controller(made, hostname="127.0.0.1", port=port)
+    server = Controller(box, hostname="127.0.0.1", port=port)
     server.start()
     desk.guards.recovery.smtp_url = f"smtp://127.0.0.1:{port}"
     desk.guards.recovery.smtp_from = "lilypad@example.com"
-    yield made
+    yield box
     server.stop()
 
 
 async def person(http: httpx2.AsyncClient) -> str:
     email = f"{secrets.token_hex(6)}@example.com"
-    made = await http.post("/v1/api/accounts", json={"email": email, "password": OLD})
-    assert made.status_code == 201, made.text
+    registered = await http.post("/v1/api/accounts", json={"email": email, "password": OLD})
+    assert registered.status_code == 201, registered.text
     return email
 
 
-async def ask(http: httpx2.AsyncClient, email: str) -> httpx2.Response:
+async def request_link(http: httpx2.AsyncClient, email: str) -> httpx2.Response:
     return await http.post("/v1/api/account/reset", json={"email": email})
 
 
@@ -58,7 +58,7 @@ async def confirm(http: httpx2.AsyncClient, token: str, new: str = NEW) -> httpx
 
 
 async def token_for(desk: Desk, http: httpx2.AsyncClient, email: str, mailbox: Mailbox) -> str:
-    assert (await ask(http, email)).status_code == 202
+    assert (await request_link(http, email)).status_code == 202
     assert await desk.guards.recovery.mail_next()
     to, text = mailbox.mails[-1]
     assert to == [email]
@@ -89,7 +89,7 @@ async def test_an_address_without_an_account_is_answered_the_same_and_mailed_not
 ) -> None:
     async with desk.http() as http:
         known, unknown = await person(http), f"{secrets.token_hex(6)}@example.com"
-        answers = [await ask(http, email) for email in (known, unknown)]
+        answers = [await request_link(http, email) for email in (known, unknown)]
         assert [answer.status_code for answer in answers] == [202, 202]
         assert [answer.json()["data"] for answer in answers] == [None, None]
     while await desk.guards.recovery.mail_next():
@@ -105,15 +105,15 @@ async def test_the_first_link_takes_the_address_from_the_account_that_registered
         email = await person(http)
         statuses = []
         for password, new in ((OLD, NEW), (NEW, OLD)):
-            made = await http.post("/v1/api/keys", json={"name": "x"}, auth=(email, password))
+            created = await http.post("/v1/api/keys", json={"name": "x"}, auth=(email, password))
             token = await token_for(desk, http, email, mailbox)
             assert (await confirm(http, token, new)).status_code == 204
-            key = {"Authorization": f"Bearer {made.json()['data']['key']}"}
+            key = {"Authorization": f"Bearer {created.json()['data']['key']}"}
             statuses.append((await http.post("/v1/api/echo", json={}, headers=key)).status_code)
         assert statuses == [401, 200]
 
 
-async def test_a_mail_that_cannot_be_sent_is_due_again_later(desk: Desk, mailbox: Mailbox) -> None:
+async def test_a_mail_that_cannot_be_sent_is_retried_later(desk: Desk, mailbox: Mailbox) -> None:
     [closed] = ports.find(1)
     async with desk.http() as http:
         email = await person(http)
@@ -121,7 +121,7 @@ async def test_a_mail_that_cannot_be_sent_is_due_again_later(desk: Desk, mailbox
             pass
         working = desk.guards.recovery.smtp_url
         desk.guards.recovery.smtp_url = f"smtp://127.0.0.1:{closed}"
-        await ask(http, email)
+        await request_link(http, email)
         with pytest.raises(OSError):
             await desk.guards.recovery.mail_next()
         desk.guards.recovery.smtp_url = working
@@ -157,7 +157,7 @@ async def test_an_expired_link_sets_no_password(desk: Desk, mailbox: Mailbox) ->
         assert (await http.get("/v1/api/account", auth=(email, OLD))).status_code == 200
 
 
-async def test_an_address_that_no_server_takes_does_not_end_all_mailing(
+async def test_an_undeliverable_address_does_not_stop_other_mail(
     desk: Desk, mailbox: Mailbox
 ) -> None:
     odd = f"ä{secrets.token_hex(6)}@example.com"
@@ -166,8 +166,8 @@ async def test_an_address_that_no_server_takes_does_not_end_all_mailing(
         assert (await http.post("/v1/api/accounts", json=body)).status_code == 201
         email = await person(http)
         mailing = asyncio.create_task(desk.guards.recovery.keep_mailing())
-        await ask(http, odd)
-        await ask(http, email)
+        await request_link(http, odd)
+        await request_link(http, email)
         while [email] not in [to for to, _ in mailbox.mails]:
             await asyncio.sleep(0.05)
             assert not mailing.done()

@@ -1,4 +1,4 @@
-"""A second factor: set up, asked for wherever a password is, taken once, and ended."""
+"""A second factor: set up, required with each password, valid once, and ended."""
 
 import re
 import secrets
@@ -32,7 +32,7 @@ class Person:
         self.secret = ""
 
     def code(self, later: int = 0) -> str:
-        """The code of a time step from now."""
+        """Return the code of a time step from now."""
         return pyotp.TOTP(self.secret).at(int(time.time()) + later * STEP_S)
 
     async def send(self, method: str, path: str, code: str = "", **options: Any) -> httpx2.Response:
@@ -43,41 +43,45 @@ class Person:
     async def log_in(self, password: str = PASSWORD, **fields: str) -> httpx2.Response:
         """Post the form of the page for logging in."""
         self.http.cookies.clear()
-        asked = fields or {"email": self.email, "password": password}
-        return await self.http.post("/login", data=asked, headers=HERE)
+        form = fields or {"email": self.email, "password": password}
+        return await self.http.post("/login", data=form, headers=HERE)
 
 
 @pytest.fixture
 async def person(desk: Desk) -> Any:
     email = f"{secrets.token_hex(8)}@example.com"
     async with desk.http() as http:
-        made = Person(http, email)
+        person_with_app = Person(http, email)
         body = {"email": email, "password": PASSWORD}
         assert (await http.post("/v1/api/accounts", json=body)).status_code == 201
-        started = await made.send("POST", TOTP, json={"password": PASSWORD})
+        started = await person_with_app.send("POST", TOTP, json={"password": PASSWORD})
         assert started.status_code == 201, started.text
-        made.secret = started.json()["data"]["secret"]
-        assert made.secret in started.json()["data"]["uri"]
+        person_with_app.secret = started.json()["data"]["secret"]
+        assert person_with_app.secret in started.json()["data"]["uri"]
         # Nothing has changed until the first code.
-        assert (await made.send("GET", "/v1/api/account")).json()["data"]["totp"] is False
+        assert (await person_with_app.send("GET", "/v1/api/account")).json()["data"][
+            "totp"
+        ] is False
         for wrong in ("000000", "no digits"):
-            refused = await made.send("POST", f"{TOTP}/confirm", json={"code": wrong})
+            refused = await person_with_app.send("POST", f"{TOTP}/confirm", json={"code": wrong})
             assert refused.json()["error"]["details"]["fields"][0]["path"] == "code"
-        answer = await made.send("POST", f"{TOTP}/confirm", json={"code": made.code(-1)})
+        answer = await person_with_app.send(
+            "POST", f"{TOTP}/confirm", json={"code": person_with_app.code(-1)}
+        )
         assert answer.status_code == 200, answer.text
-        made.codes = answer.json()["data"]["recoveryCodes"]
-        yield made
+        person_with_app.codes = answer.json()["data"]["recoveryCodes"]
+        yield person_with_app
 
 
-async def test_a_password_alone_opens_nothing_and_each_code_works_once(person: Person) -> None:
+async def test_a_password_alone_is_refused_and_each_code_works_once(person: Person) -> None:
     alone = await person.send("GET", "/v1/api/account")
     error = alone.json()["error"]
     assert (alone.status_code, error["code"], error["details"]) == (401, 2001, {"reason": "totp"})
     assert "X-Lilypad-Code" in error["message"]
     assert (await person.send("GET", "/v1/api/account", person.code(-1))).status_code == 401
     code = person.code()
-    found = await person.send("GET", "/v1/api/account", code)
-    assert found.json()["data"]["totp"] is True
+    answer = await person.send("GET", "/v1/api/account", code)
+    assert answer.json()["data"]["totp"] is True
     assert (await person.send("GET", "/v1/api/account", code)).status_code == 401
     # An earlier code is refused too, although it was never sent.
     assert (await person.send("GET", "/v1/api/account", person.code(-1))).status_code == 401

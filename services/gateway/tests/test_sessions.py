@@ -24,14 +24,14 @@ async def register(desk: Desk) -> Login:
 
 
 async def opened(desk: Desk) -> tuple[Login, str, str, Access]:
-    """An account, its session, a socket's token of that, and what the token opens."""
+    """Return an account, its session, a socket's token of that, and what the token opens."""
     login = await register(desk)
     session = await desk.guards.sessions.begin(login, None)
     token = (await desk.guards.sessions.make_socket_token(login.account, session)).token
     return login, session, token, await desk.guards.authentication.check(Credentials(token=token))
 
 
-async def test_a_sockets_token_is_good_for_connecting_shortly_and_then_with_its_session(
+async def test_a_socket_token_connects_for_five_minutes_and_then_lasts_as_long_as_its_session(
     desk: Desk,
 ) -> None:
     login, session, token, access = await opened(desk)

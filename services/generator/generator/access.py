@@ -98,7 +98,7 @@ def _may_be_closed(error: ServiceError) -> bool:
 
 
 def _advised(error: ServiceError) -> ServiceError:
-    """Add how to open a private model to "no such model"; other refusals already say it."""
+    """Add advice on private models to "no such model"; other refusals already have it."""
     if isinstance(error, ModelNotFound):
         stop = "" if error.message.endswith("?") else "."
         advice = f"{error.message}{stop} If it is private, {STORE_TOKEN}"

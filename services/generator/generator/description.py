@@ -132,7 +132,7 @@ class Description(BaseModel):
 
     @property
     def is_ranker(self) -> bool:
-        """Whether its id or tags call it a ranker: a single logit could also grade lone texts."""
+        """Whether the model's id or tags call it a ranker; a single logit does not prove it."""
         names = (self.id.lower(), *self.tags)
         return any(name in text for text in names for name in ("rerank", "cross-encoder"))
 

@@ -1,4 +1,4 @@
-"""Repositories whose model lies in several folders: which folders a module needs.
+"""Repositories whose model spans several folders, and the folders that a module needs.
 
 diffusers names its components in model_index.json, sentence-transformers its modules in
 modules.json. Each library also loads classes of the model's author from there; such a model is

@@ -50,7 +50,7 @@ MEANT = {
 
 @dataclass(frozen=True)
 class Resources:
-    """Sizes in MiB, times in seconds; `dtype` is torch's name for what a GPU computes in."""
+    """Sizes in MiB, times in seconds; `dtype` is torch's name of the dtype on a GPU."""
 
     gpu: bool
     vram: int

@@ -104,7 +104,7 @@ def test_the_optimization_levels_match_their_documentation() -> None:
     ]
 
 
-def test_a_larger_batch_needs_more() -> None:
+def test_a_larger_batch_needs_more_memory() -> None:
     small, large = (make(LLAMA_8B, batch_size=size)[0].model.vram_mib for size in (1, 8))
     assert large - small > 7 * 1024  # each input's cache alone is 1 GiB
 
@@ -164,7 +164,7 @@ def test_the_input_length_is_the_models_limit_within_bounds() -> None:
     assert lengths == [512, 512, 2048, 2048, 8192]
 
 
-def test_the_network_waits_longer_than_the_job_and_the_pull_take() -> None:
+def test_the_networks_timeout_exceeds_the_image_pull_and_the_job() -> None:
     _, manifest = make(LLAMA_8B)
     needs = manifest["resources"]
     # 16 GB of weights and 8 GiB of libraries at 250 Mbit/s.

@@ -312,7 +312,7 @@ class TimescaleRollups(Rollups):
         return True
 
     async def mend(self, series: list[int], first: datetime, last: datetime) -> None:
-        """Leave it to the refresh of the marked days, which no transaction can hold."""
+        """Do nothing: the refresh of marked days follows, and cannot run in a transaction."""
 
     async def _refresh(self, aggregate: str, first: object, last: object) -> None:
         await self.connection.execute(
@@ -352,7 +352,7 @@ def _first_days(marked: list[TupleRow]) -> list[TupleRow]:
 
 
 async def load(connection: Connection) -> Rollups:
-    """Return the rollups of the database at hand."""
+    """Return the rollups for this database, with or without TimescaleDB."""
     row = await (await connection.execute(SCHEMA)).fetchone()
     assert row is not None
     return Rollups(connection) if row[0] is None else TimescaleRollups(connection, row[0])

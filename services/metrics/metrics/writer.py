@@ -254,7 +254,7 @@ async def _next_writer(connection: Connection) -> int:
 
 
 def writer_families(**writers: Writer) -> Iterator[Family]:
-    """Yield what writers have stored and what waits for them, each under its name."""
+    """Yield the writers' counts: samples stored, and samples waiting."""
     queues = {(name,): writer for name, writer in writers.items()}
     by = ("queue",)
     stored = {labels: writer.rows for labels, writer in queues.items()}

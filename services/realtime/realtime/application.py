@@ -56,7 +56,7 @@ class Application:
             await self._respond(send, 200, {"status": "ready", **counts}, None)
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request to engineio, unless its answer would say too little."""
+        """Pass a request to engineio, except a refused one, which gets the reason."""
         if self.sockets.draining and b"sid=" not in scope["query_string"]:
             await self._refuse(scope, send, Unavailable("stopping", retry_after=1))
         elif scope["type"] == "http" and _content_length(scope) > MAX_FRAME_BYTES:

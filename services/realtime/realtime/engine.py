@@ -85,7 +85,7 @@ class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has
     async def _handle_event_internal(
         self, server: Any, _sid: str, eio_sid: str, data: list[Any], namespace: str, id: int | None
     ) -> None:
-        """Pass every event to one function, and report errors nobody waits for as an event.
+        """Pass every event to one function; send errors without an acknowledgement as an event.
 
         The method it replaces runs a handler that cannot know whether an acknowledgement
         was asked for.

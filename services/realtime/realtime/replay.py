@@ -57,7 +57,7 @@ class Replay:
         since: datetime | Cursor,
         with_cursor: bool,
     ) -> bool:
-        """Send what happened after `since`, in order and once; then what arrived meanwhile.
+        """Send all updates after `since`, in order and once; then those that arrived meanwhile.
 
         The client is held (`Topics.join`), and stays so if this fails.
 

@@ -164,7 +164,7 @@ class Topic:
         subscriber.overflowed = False
 
     def release(self, client: Receiver, subscriber: Subscriber, seen: SeenAlerts) -> bool:
-        """Deliver what was held and not replayed; return False if some of it was dropped."""
+        """Deliver the held updates that were not replayed; return False if some were dropped."""
         held, subscriber.held = subscriber.held or [], None
         complete, subscriber.overflowed = not subscriber.overflowed, False
         if self.subscribers.get(client) is not subscriber:

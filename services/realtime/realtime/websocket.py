@@ -46,7 +46,7 @@ class Wire(WebSocketsSansIOProtocol):
         return self.handshake_complete and not self.close_sent and not self.transport.is_closing()
 
     def leave(self, code: int, reason: str) -> None:
-        """Close with a reason; drop what the client does not read in time."""
+        """Close with a reason; drop the frames that the client does not read in time."""
         linger_s = LINGER_S if self.writable.is_set() else STALLED_LINGER_S
         if self.is_open:
             self.conn.send_close(code, reason[:120])

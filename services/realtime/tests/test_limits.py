@@ -149,7 +149,7 @@ async def test_a_client_is_not_flooded_and_gets_the_last_value(others, watch):
 
 
 class Raw:
-    """A WebSocket client that reads only when told to."""
+    """A WebSocket client that reads only on request."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.socket()

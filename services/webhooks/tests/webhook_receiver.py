@@ -28,7 +28,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """An HTTP server that records the posts it gets, and answers as it is told."""
+    """An HTTP server that records its posts, and gives the configured answers."""
 
     url: str = ""
     status: int = 204

@@ -42,7 +42,7 @@ class Posted:
 
     @property
     def gone(self) -> bool:
-        """The receiver wants no more (410)."""
+        """Whether the receiver refuses further events (410)."""
         return self.attempt.status == GONE
 
 

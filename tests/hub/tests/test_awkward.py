@@ -65,7 +65,7 @@ def test_a_field_missing_from_the_card_is_missing_from_the_document(api: HfApi):
 
 
 @pytest.mark.parametrize("branch", ["main", "past-the-end", "not-json"])
-def test_a_lying_header_is_no_metadata(api: HfApi, branch: str):
+def test_weights_with_a_false_header_have_no_metadata(api: HfApi, branch: str):
     repo = "lilypad/tiny-lying-header"
     with pytest.raises((SafetensorsParsingError, ValueError)):
         api.get_safetensors_metadata(repo, revision=branch)

@@ -41,7 +41,7 @@ def test_every_good_model_loads_at_its_commit_and_answers_finite_numbers(loaded:
 
 
 @pytest.mark.long
-def test_labels_are_preserved(loaded: Loaded):
+def test_the_labels_of_a_model_are_preserved(loaded: Loaded):
     assert loaded["lilypad/tiny-text-classification"]["labels"] == ["NEGATIVE", "POSITIVE"]
     assert loaded["lilypad/tiny-image-classification"]["labels"] == ["frog", "lily pad", "pond"]
 

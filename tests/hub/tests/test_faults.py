@@ -26,7 +26,9 @@ def get(url: str, **more: object) -> httpx2.Response:
     return httpx2.get(url, timeout=PATIENCE, **more)
 
 
-def test_a_fault_strikes_as_often_as_configured_and_calls_are_counted(hub: RunningHub, url: str):
+def test_a_fault_affects_the_configured_number_of_requests_and_counts_calls(
+    hub: RunningHub, url: str
+):
     hub.faults("status", status=503, times=2)
     assert [get(url).status_code for _ in range(3)] == [503, 503, 200]
     assert [(seen.status, seen.fault) for seen in hub.requests] == [
@@ -36,7 +38,7 @@ def test_a_fault_strikes_as_often_as_configured_and_calls_are_counted(hub: Runni
     ]
 
 
-def test_a_fault_ends_with_its_block_and_strikes_only_the_configured_requests(
+def test_a_fault_ends_with_its_block_and_affects_only_the_configured_requests(
     hub: RunningHub, url: str
 ):
     with hub.faults("status", status=500, path="^/api/.*classification", method="GET"):

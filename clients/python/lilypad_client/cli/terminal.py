@@ -50,7 +50,7 @@ class Terminal:
         print(printable(text), flush=True)
 
     def note(self, text: str) -> None:
-        """Say something to a person; a program reads the data."""
+        """Print a note for a person; a program gets only the data."""
         if not self.json:
             print(printable(text), file=sys.stderr, flush=True)
 
@@ -67,7 +67,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Callable[[str, int, int], None]]:
-        """Show a bar on standard error; yields what updates it: state, done, total."""
+        """Show a bar on standard error; yield the function that updates it: state, done, total."""
         if self.json or not sys.stderr.isatty():
             yield self._line(what)
             return

@@ -1,4 +1,4 @@
-"""Samples that a listener missed: first when they arrived, then what they were."""
+"""Samples that a listener missed: first their arrivals, then their values."""
 
 from array import array
 from collections.abc import Sequence

@@ -77,7 +77,7 @@ class Delivery(Message):
 
 
 class DeliveriesRequest(Message):
-    """A page of deliveries, newest first; `before` is the id of the last one seen."""
+    """Request for a page of deliveries, newest first; `before` is the id of the last one seen."""
 
     state: Literal["pending", "succeeded", "failed"] | None = Field(
         None, description="Only deliveries in this state."
@@ -139,7 +139,7 @@ class Occurrences(Message):
 
 
 class Noted(Message):
-    """Confirm that what happened is stored, with a delivery for each webhook that wants it."""
+    """Confirm that the event is stored, with a delivery for each webhook that subscribes to it."""
 
 
 ADD_WEBHOOK = Rpc("rpc.webhooks.add", NewWebhook, Webhook, timeout=8.0)

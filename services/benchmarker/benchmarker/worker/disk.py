@@ -80,7 +80,7 @@ def _least_recently_used(cache: Path) -> list[Path]:
 
 
 def _evict(cache: Path, snapshot: Path) -> None:
-    """Delete a model at a commit, unless it is in use, and what no other commit links to."""
+    """Delete a model at a commit, unless it is in use, and blobs that no other commit links to."""
     repository = snapshot.parents[1]
     mark = _mark(cache, repository.name, snapshot.name)
     mark.parent.mkdir(parents=True, exist_ok=True)

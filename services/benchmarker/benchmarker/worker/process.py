@@ -56,7 +56,7 @@ def answer_questions(handle: Handle) -> None:
 
 
 def answer_in_forks(begin: Callable[[], Handle]) -> None:
-    """Answer questions in a forked process, report its end, and fork again when asked to.
+    """Answer questions in a forked process, report its end, and fork again on request.
 
     Before this, nothing may start a thread or initialize CUDA: neither survives a fork.
 

@@ -16,7 +16,7 @@ from gateway.sessions import SessionList, SocketToken
 
 
 class AccountRoutes:
-    """Register, and look after an account and its sessions."""
+    """Register an account, and manage it and its sessions."""
 
     tag = "Accounts and keys"
 
@@ -52,7 +52,7 @@ class AccountRoutes:
         reply=AccountFacts,
     )
     async def get_account(self, call: Call, _: None) -> AccountFacts:
-        """The account, and whether it has opted in to v2."""
+        """Return the account, and whether it has opted in to v2."""
         return await self.accounts.get(call.account)
 
     @Route(

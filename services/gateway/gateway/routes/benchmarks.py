@@ -82,7 +82,7 @@ class BenchmarkRoutes:
         reply=Runs,
     )
     async def list_benchmarks(self, _: Call, query: RunsRequest) -> Runs:
-        """The account's runs, newest first, without results."""
+        """List the account's runs, newest first, without results."""
         return await self.bus.call(LIST_RUNS, query)
 
     @Route(
@@ -95,7 +95,7 @@ class BenchmarkRoutes:
         parameters=(PREFER,),
     )
     async def get_benchmark(self, call: Call, _: None) -> Run:
-        """A run as it is now. `Prefer: wait=<seconds>` holds the answer until it is over."""
+        """Return a run. `Prefer: wait=<seconds>` holds the answer until the run ends."""
         run = await self.bus.call(GET_RUN, RunName(id=call.path_parameter("id")))
         return await _wait(self.bus, call, run, preferred(call) or 0.0)
 
@@ -108,7 +108,7 @@ class BenchmarkRoutes:
         errors=(404,),
     )
     async def cancel_benchmark(self, call: Call, _: None) -> Run:
-        """End a run; one that is over stays as it is."""
+        """Cancel a run; a finished run stays as it is."""
         return await self.bus.call(CANCEL_RUN, RunName(id=call.path_parameter("id")))
 
     @Route(
@@ -121,7 +121,7 @@ class BenchmarkRoutes:
         errors=(404, 422),
     )
     async def plot_benchmark(self, call: Call, query: Style) -> Plots:
-        """A run's plots alone, in any format."""
+        """Return a run's plots alone, in any format."""
         request = PlotRequest(id=call.path_parameter("id"), plot_format=query.plot_format)
         return await self.bus.call(PLOT_RUN, request)
 
@@ -130,7 +130,7 @@ async def _wait(bus: Bus, call: Call, run: Run, seconds: float) -> Run:
     async def look(left: float) -> Run:
         return await bus.call(WAIT_FOR_RUN, RunWait(id=run.id, seconds=left))
 
-    return await until(call, run, lambda found: found.state in OVER, look, seconds)
+    return await until(call, run, lambda latest: latest.state in OVER, look, seconds)
 
 
 def _check(run: Run) -> None:

@@ -44,7 +44,7 @@ class GenerationRoutes:
         parameters=(PREFER,),
     )
     async def generate(self, call: Call, body: GenerateRequest) -> bytes | Answer:
-        """The files of a module that runs the model, and what was checked before handing them out.
+        """Generate the files of a module that runs the model, and check them.
 
         Anything left out of `options` is derived from the model. With `verify`
         a worker runs the module, its network off, and the answer says what
@@ -55,9 +55,9 @@ class GenerationRoutes:
         if body.verify:
             return await verifications.verify(self.bus, self.guards.generations, call, body)
         content = await self.bus.pass_on(GENERATE, body)
-        made = orjson.loads(content)
-        model = ModelFacts.model_validate(made["model"])
-        self.guards.generations.add(call.account, "generate", body, model, made.get("digest"))
+        module = orjson.loads(content)
+        model = ModelFacts.model_validate(module["model"])
+        self.guards.generations.add(call.account, "generate", body, model, module.get("digest"))
         return content
 
     @Route(
@@ -101,7 +101,7 @@ class GenerationRoutes:
         reply=Generations,
     )
     async def list_generations(self, call: Call, query: GenerationsRequest) -> Generations:
-        """The account's modules of the last 400 days, newest first, without their files.
+        """List the account's modules of the last 400 days, newest first, without their files.
 
         A module is listed a second after it was handed out, at the latest.
 
@@ -112,6 +112,6 @@ class GenerationRoutes:
 
 
 def _has_it(call: Call, tag: str) -> bool:
-    """Whether `If-None-Match` names it, in a list perhaps, or weakly (RFC 9110, 13.1.2)."""
+    """Whether `If-None-Match` names the tag, in a list or weakly (RFC 9110, 13.1.2)."""
     named = call.headers.get(b"if-none-match", b"").decode("latin-1").split(",")
-    return not {"*", tag, f"W/{tag}"}.isdisjoint(one.strip() for one in named)
+    return not {"*", tag, f"W/{tag}"}.isdisjoint(name.strip() for name in named)

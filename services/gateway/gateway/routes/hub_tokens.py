@@ -25,7 +25,7 @@ class HubTokenRoutes:
         errors=(502,),
     )
     async def store_hub_token(self, call: Call, body: NewHubToken) -> StoredHubToken:
-        """Store a token of the Hub's, so that this account generates and measures what it opens.
+        """Store a Hub token, so that this account can generate and measure its private models.
 
         The Hub is asked whose it is first; a token that it does not accept is refused. It is kept
         encrypted, shown to nobody, used for this account's private and gated models alone, and

@@ -48,7 +48,7 @@ class KeyRoutes:
         errors=(400, 404),
     )
     async def get_key(self, call: Call, _: None) -> Key:
-        """One key, without the key itself."""
+        """Return a key's description, without the key itself."""
         return await self.keyring.get(call.account, call.path_parameter("key_id"))
 
     @Route(

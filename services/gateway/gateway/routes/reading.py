@@ -108,8 +108,8 @@ def _wants_csv(call: Call, query: SamplesRequest) -> bool:
     """Whether CSV is asked for: by `format`, else by `Accept`."""
     if query.format is not None:
         return query.format == "csv"
-    asked = call.headers.get(b"accept", b"").decode("latin-1")
-    return answer.preferred(asked, {CSV, "application/json", "*/*"}) == CSV
+    accept = call.headers.get(b"accept", b"").decode("latin-1")
+    return answer.preferred(accept, {CSV, "application/json", "*/*"}) == CSV
 
 
 def _lines(page: RecordedSamples) -> Iterator[str]:

@@ -43,7 +43,7 @@ class SecondFactorRoutes:
         errors=(409,),
     )
     async def confirm_totp(self, call: Call, body: TotpCode) -> RecoveryCodes:
-        """Switch it on by the app's first code; the answer has recovery codes, shown this once.
+        """Switch the second factor on by the app's first code; returns recovery codes, once.
 
         From now on logging in needs a code: on the page, and with HTTP Basic in the header
         `X-Lilypad-Code`. Each code is taken once. API keys stay as they are.
@@ -61,7 +61,7 @@ class SecondFactorRoutes:
         status=204,
     )
     async def stop_totp(self, call: Call, body: TotpEnd) -> None:
-        """Switch it off; needs the password and a code, or a recovery code."""
+        """Switch the second factor off; needs the password and a code, or a recovery code."""
         await self.accounts.check_password(
             call.account,
             "password",

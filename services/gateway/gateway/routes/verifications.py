@@ -1,4 +1,4 @@
-"""Modules that a worker runs before they are handed out: asked for, looked up, given up."""
+"""Verification: modules that a worker runs before they are returned."""
 
 from common.bus import Bus
 from common.contracts.benchmarking import OVER, RunName, RunWait
@@ -19,7 +19,7 @@ from gateway.waiting import MAX_WAIT_S, PREFER, preferred, until
 
 
 async def verify(bus: Bus, generations: GenerationLog, call: Call, body: GenerateRequest) -> Answer:
-    """200 with the verdict, or 202 while the module is still to be run."""
+    """Answer 200 with the verdict, or 202 until the module has run."""
     seconds = preferred(call)
     if seconds is None and call.version == "v1":
         message = (
@@ -42,14 +42,14 @@ async def verify(bus: Bus, generations: GenerationLog, call: Call, body: Generat
 
 
 def refuse(body: GenerateRequest) -> None:
-    """Raises InvalidRequest: an archive has no place for a verdict."""
+    """Raise InvalidRequest: an archive has no place for a verdict."""
     if body.verify:
         message = "verify: belongs to /generate; /download has the same files"
         raise InvalidRequest(message, fields=[{"path": "verify", "message": message}])
 
 
 class VerificationRoutes:
-    """Look up and cancel the runs of modules asked for with `verify`."""
+    """Look up and cancel the runs of modules generated with `verify`."""
 
     tag = "Model generation"
 
@@ -66,7 +66,7 @@ class VerificationRoutes:
         parameters=(PREFER,),
     )
     async def get_verification(self, call: Call, _: None) -> VerifiedModule:
-        """A module that was asked for with `verify`, and how far its run is.
+        """Return a module generated with `verify`, and the progress of its run.
 
         `Prefer: wait=<seconds>` holds the answer until it is over.
         """
@@ -83,7 +83,7 @@ class VerificationRoutes:
         errors=(404,),
     )
     async def cancel_verification(self, call: Call, _: None) -> VerifiedModule:
-        """Give the run up; the module stays, and so does one that is over."""
+        """Cancel the module's run; the module stays, and a finished run is left as it is."""
         return await self.bus.call(CANCEL_VERIFICATION, RunName(id=call.path_parameter("id")))
 
 
@@ -91,7 +91,7 @@ async def _wait(bus: Bus, call: Call, module: VerifiedModule, seconds: float) ->
     async def look(left: float) -> VerifiedModule:
         return await bus.call(WAIT_FOR_VERIFICATION, RunWait(id=_of(module).id, seconds=left))
 
-    return await until(call, module, lambda found: _of(found).state in OVER, look, seconds)
+    return await until(call, module, lambda latest: _of(latest).state in OVER, look, seconds)
 
 
 def _of(module: VerifiedModule) -> Verification:

@@ -1,4 +1,4 @@
-"""Webhooks: addresses of the account's own that are told what happened to its models."""
+"""Webhooks: the account's addresses that receive the events of its models."""
 
 from common.bus import Bus
 from common.contracts.webhooks import (
@@ -27,7 +27,7 @@ from gateway.endpoint import MAX_SMALL_BODY_BYTES, Call, Route
 
 
 class WebhookRoutes:
-    """Make webhooks, and look after what is posted to them."""
+    """Manage webhooks and their deliveries."""
 
     tag = "Webhooks"
 
@@ -36,7 +36,7 @@ class WebhookRoutes:
 
     @Route("GET", "/webhooks", summary="List webhooks", allows="monitor:read", reply=Webhooks)
     async def list_webhooks(self, _: Call, __: None) -> bytes:
-        """The account's webhooks, oldest first, without their secrets."""
+        """List the account's webhooks, oldest first, without their secrets."""
         return await self.bus.pass_on(LIST_WEBHOOKS, WebhooksRequest())
 
     @Route(
@@ -68,7 +68,7 @@ class WebhookRoutes:
         errors=(404,),
     )
     async def change_webhook(self, call: Call, body: WebhookChange) -> bytes:
-        """Change its address or events, or turn it off and on; other fields stay as they are."""
+        """Change a webhook's address or events, or turn it off or on; other fields stay."""
         changes = body.model_dump(exclude_unset=True)
         request = WebhookChangeRequest(id=call.path_parameter("webhook_id"), changes=changes)
         return await self.bus.pass_on(CHANGE_WEBHOOK, request)
@@ -82,7 +82,7 @@ class WebhookRoutes:
         errors=(404,),
     )
     async def remove_webhook(self, call: Call, _: None) -> None:
-        """Delete it with the log of its deliveries."""
+        """Delete a webhook with the log of its deliveries."""
         await self.bus.call(REMOVE_WEBHOOK, WebhookName(id=call.path_parameter("webhook_id")))
 
     @Route(
@@ -107,7 +107,7 @@ class WebhookRoutes:
         errors=(404,),
     )
     async def try_webhook(self, call: Call, _: None) -> bytes:
-        """Post an event of type `test` now, once, and answer with what came of it."""
+        """Post an event of type `test` now, once, and return the outcome."""
         name = WebhookName(id=call.path_parameter("webhook_id"))
         return await self.bus.pass_on(TEST_WEBHOOK, name)
 
