@@ -126,3 +126,10 @@ def account(stack: Stack) -> Iterator[Account]:
     account = Account(stack.url)
     yield account
     account.http.close()
+
+
+@pytest.fixture
+def other(stack: Stack) -> Iterator[Account]:
+    account = Account(stack.url)
+    yield account
+    account.http.close()

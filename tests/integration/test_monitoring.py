@@ -1,7 +1,6 @@
 """Metrics through the edge: recorded, committed, summarised, watched."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from time import sleep
 from typing import Any
@@ -21,20 +20,6 @@ from integration.monitored import MANY, V2, MonitoredStack, at, monitor, record,
 @pytest.fixture(scope="module")
 def stack(monitored_stack: MonitoredStack) -> MonitoredStack:
     return monitored_stack
-
-
-@pytest.fixture
-def account(stack: MonitoredStack) -> Iterator[Account]:
-    account = Account(stack.url)
-    yield account
-    account.http.close()
-
-
-@pytest.fixture
-def other(stack: MonitoredStack) -> Iterator[Account]:
-    account = Account(stack.url)
-    yield account
-    account.http.close()
 
 
 def test_the_references_own_example_works(account: Account) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,20 +23,6 @@ from integration.monitored import MonitoredStack, at, monitor, record, record_ma
 @pytest.fixture(scope="module")
 def stack(monitored_stack: MonitoredStack) -> MonitoredStack:
     return monitored_stack
-
-
-@pytest.fixture
-def account(stack: MonitoredStack) -> Iterator[Account]:
-    account = Account(stack.url)
-    yield account
-    account.http.close()
-
-
-@pytest.fixture
-def other(stack: MonitoredStack) -> Iterator[Account]:
-    account = Account(stack.url)
-    yield account
-    account.http.close()
 
 
 def slope_of(times: list[datetime], values: list[float]) -> float | None:

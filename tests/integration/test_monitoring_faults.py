@@ -34,13 +34,6 @@ def stack(monitored_stack: MonitoredStack) -> MonitoredStack:
     return monitored_stack
 
 
-@pytest.fixture
-def account(stack: MonitoredStack) -> Iterator[Account]:
-    account = Account(stack.url)
-    yield account
-    account.http.close()
-
-
 class Load:
     """Callers that record moments of their own, and remember which were acknowledged."""
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from unittest import mock
 import huggingface_hub
 import yaml
 
-from common.contracts.generation import GenerateRequest
+from common.contracts.generation import GenerateOptions, GenerateRequest
 from generator import dockerfile, gotemplate
 from generator.handlers import Handlers
 from generator.hub import Hub
@@ -141,6 +141,19 @@ def build(  # noqa: C901  (one case per instruction)
             case other:
                 raise AssertionError(f"nothing here carries out {other}")
     return Built(app, files, environment, entrypoint)
+
+
+def builder(handlers: Handlers, hub: RunningHub, folder: Path) -> Callable[..., Any]:
+    """Return a function that generates a model's module, builds it and fetches its weights."""
+
+    async def make(model: str, **options: Any) -> Built:
+        request = GenerateRequest(model_url=model, options=GenerateOptions(**options))
+        generated = await handlers.generate(request)
+        module = build(generated.files, folder / model.replace("/", "-"), fetched=False)
+        module.fetch_here(hub.url)
+        return module
+
+    return make
 
 
 def build_modules(

@@ -12,26 +12,19 @@ import pytest
 import transformers
 from PIL import Image
 
-from common.contracts.generation import GenerateOptions, GenerateRequest
+from common.contracts.generation import GenerateRequest
 from generator.handlers import Handlers
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
-from modules import Built, build, build_image
+from modules import Built, build_image, builder
 
 Build = Callable[..., Any]
 
 
 @pytest.fixture
 def make(handlers: Handlers, hub: RunningHub, tmp_path: Path) -> Build:
-    async def make(model: str, **options: Any) -> Built:
-        request = GenerateRequest(model_url=model, options=GenerateOptions(**options))
-        generated = await handlers.generate(request)
-        module = build(generated.files, tmp_path / model.replace("/", "-"), fetched=False)
-        module.fetch_here(hub.url)
-        return module
-
-    return make
+    return builder(handlers, hub, tmp_path)
 
 
 def by_the_library(module: Built, task: str, inputs: list[Any], **parameters: Any) -> Any:

@@ -16,13 +16,12 @@ from diffusers.pipelines.shap_e.renderer import ShapERenderer
 from PIL import Image, ImageSequence
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 
-from common.contracts.generation import GenerateOptions, GenerateRequest
 from generator.handlers import Handlers
 from hub.testing import RunningHub
 from models.tasks import LIBRARIES
 
 sys.path.insert(0, str(Path(__file__).parent))
-from modules import Built, build
+from modules import Built, builder
 
 Make = Callable[..., Any]
 TEXTS = ["a lily on the pond", 'it\'s a "cat", really\n{{ .text }} $(id)', "喵", "frog " * 40]
@@ -32,14 +31,7 @@ PICTURE = Image.effect_mandelbrot((32, 32), (-2, -1.5, 1, 1.5), 50).convert("RGB
 
 @pytest.fixture
 def make(handlers: Handlers, hub: RunningHub, tmp_path: Path) -> Make:
-    async def make(model: str, **options: Any) -> Built:
-        request = GenerateRequest(model_url=model, options=GenerateOptions(**options))
-        generated = await handlers.generate(request)
-        module = build(generated.files, tmp_path / model.replace("/", "-"), fetched=False)
-        module.fetch_here(hub.url)
-        return module
-
-    return make
+    return builder(handlers, hub, tmp_path)
 
 
 def outputs(module: Built, inputs: list[Any], **parameters: Any) -> list[Any]:
