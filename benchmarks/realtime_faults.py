@@ -27,7 +27,7 @@ IDLE, PER_ACCOUNT = 10_000, 10
 # Connections opened at a time.
 TOGETHER = 50
 HEALTHY = 10
-PATIENCE = 120.0
+TIMEOUT_S = 120.0
 
 
 def measure() -> Report:
@@ -95,7 +95,7 @@ async def _faults(stack: Stack, report: Report) -> None:
         """Record the next number, retrying until it is accepted."""
         nonlocal number
         body = {"modelId": MODEL, "metrics": {f"n{number}": 1.0}}
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_S
         while (await asyncio.to_thread(_post, account, body)) != 200:
             if time.monotonic() > deadline:
                 raise TimeoutError("nothing can be recorded")
@@ -166,7 +166,7 @@ async def _idle(stack: Stack, report: Report) -> None:
             for n in range(first, first + TOGETHER):
                 make = partial(Client, f"idle{n // PER_ACCOUNT}/k", "nothing", _ignore)
                 clients.append((await loop.create_connection(make, *address))[1])
-            await asyncio.wait_for(asyncio.gather(*(c.ready for c in clients)), PATIENCE)
+            await asyncio.wait_for(asyncio.gather(*(c.ready for c in clients)), TIMEOUT_S)
         rate = IDLE / (time.monotonic() - start)
         memory = (process.memory_info().rss - before) / IDLE / 1024
         for n in range(HEALTHY):
@@ -174,7 +174,7 @@ async def _idle(stack: Stack, report: Report) -> None:
                 Client, f"a0/k{n}", "m0", lambda _: latencies.append(time.perf_counter())
             )
             _, client = await loop.create_connection(make, *address)
-            await asyncio.wait_for(client.ready, PATIENCE)
+            await asyncio.wait_for(client.ready, TIMEOUT_S)
         waits = []
         for _ in range(100):
             latencies.clear()
@@ -194,7 +194,7 @@ def _ignore(_: bytes) -> None:
 
 
 async def _until(true: Any) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while not true():
         if time.monotonic() > deadline:
             raise TimeoutError("clients do not hear")

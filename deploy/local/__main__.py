@@ -96,7 +96,7 @@ def _interrupt(_number: int, _frame: object) -> Never:
 def port_of(text: str) -> int:
     if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
         return int(text)
-    raise CannotStart(f"PORT={text} is no port; it is a number from 1 to 65535")
+    raise CannotStart(f"PORT={text} is not a port; set a number from 1 to 65535")
 
 
 def check_hub(environment: MutableMapping[str, str]) -> None:
@@ -105,7 +105,7 @@ def check_hub(environment: MutableMapping[str, str]) -> None:
     if not hub:
         environment.pop("HF_ENDPOINT", None)
     elif not hub.startswith(("http://", "https://")):
-        raise CannotStart(f"HF_ENDPOINT={hub} is no address; it begins with https:// or http://")
+        raise CannotStart(f"HF_ENDPOINT={hub} is not an address; begin it with https:// or http://")
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def generate_measured(client: LilypadClient) -> Module:
         if module.model["vramSource"] == "measured":
             return module
         time.sleep(3)
-    raise Failed("the module does not carry what was measured")
+    raise Failed("the module lacks the measured figures")
 
 
 def unpack(archive: Path, folder: Path, module: Module) -> Path:

@@ -37,7 +37,7 @@ BATCH_BURST_S = 10
 # Connections from callers, where the process may open enough files.
 MAX_CONNECTIONS = 10_000
 # Time for answers under way when the edge is stopped, in seconds.
-DRAIN = 5.0
+DRAIN_S = 5.0
 
 Address = tuple[str, int]
 
@@ -138,7 +138,7 @@ class Envoy:
             before_stop=self.drain,
         )
 
-    def drain(self, seconds: float = DRAIN) -> None:
+    def drain(self, seconds: float = DRAIN_S) -> None:
         """Accept no new connections, and wait until all requests under way are answered."""
         # From here on every answer says `Connection: close`.
         self.admin("POST", "/healthcheck/fail")

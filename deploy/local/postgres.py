@@ -151,7 +151,7 @@ class Postgres:
             )
         except subprocess.CalledProcessError as error:
             raise CannotStart(
-                f"postgres could not make its data:\n{error.stderr.strip()}"
+                f"postgres could not create its data directory:\n{error.stderr.strip()}"
             ) from None
         finally:
             password.unlink()

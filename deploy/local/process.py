@@ -15,12 +15,12 @@ from pathlib import Path
 
 CHILD = str(Path(__file__).with_name("child.py"))
 # Pauses before a program that keeps dying is started again, in seconds; one
-# that lived longer than STEADY begins with the first one.
+# that lived longer than STEADY_S begins with the first one.
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-STEADY = 10.0
+STEADY_S = 10.0
 # How long a part may take to come up, in seconds: long, because a slow machine is not an error, and
 # a part that exits is noticed at once.
-PATIENCE = 120.0
+START_TIMEOUT_S = 120.0
 # A log that has grown beyond this many bytes becomes `<name>.log.1`.
 MAX_LOG_BYTES = 8 * 1024 * 1024
 
@@ -181,7 +181,7 @@ class Process:
             if not self.came_up:
                 self.failure = end
                 return
-            if time.monotonic() - self.born > STEADY:
+            if time.monotonic() - self.born > STEADY_S:
                 pauses = iter(PAUSES)
             pause = next(pauses, PAUSES[-1])
             self._report.note(f"{self.name} {end}; starting it again in {pause:g} s ({self.log})")
@@ -230,7 +230,7 @@ def rotate(log: Path) -> None:
 
 
 def wait_until_ready(
-    processes: Sequence[Process], report: Report, seconds: float = PATIENCE
+    processes: Sequence[Process], report: Report, seconds: float = START_TIMEOUT_S
 ) -> None:
     """Return when all processes serve.
 

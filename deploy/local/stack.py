@@ -36,7 +36,7 @@ SERVERS = frozenset({"postgres", "nats", "envoy"})
 # Not every service may have these: each is passed by name.
 RESTRICTED = {"HF_ENDPOINT", "HF_TOKEN", "NATS_URL", "DATABASE_URL", "ENCRYPTION_KEYS"}
 # How often the logs' sizes are checked, in seconds.
-LOOK_AT_LOGS = 5.0
+LOG_CHECK_EVERY_S = 5.0
 
 
 class Stack:
@@ -280,7 +280,7 @@ class Stack:
                 list(pool.map(Process.stop, processes))
 
     def _keep_logs_small(self) -> None:
-        while not self._closed.wait(LOOK_AT_LOGS):
+        while not self._closed.wait(LOG_CHECK_EVERY_S):
             for process in self.processes.values():
                 rotate(process.log)
 

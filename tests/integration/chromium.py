@@ -18,7 +18,7 @@ THEMES = ("light", "dark")
 WIDTHS = (1440, 360)
 HEIGHT = 900
 # Timeout for a page on a machine that is busy with other tests.
-PATIENCE_MS = 60_000
+TIMEOUT_MS = 60_000
 PLOTS_FOLLOW_MS = 15_000
 SEVERE = ("serious", "critical")
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -41,7 +41,7 @@ def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium")
     if program is None:
         pytest.fail("chromium is missing: apt-get install chromium")
-    expect.set_options(timeout=PATIENCE_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         try:
@@ -65,7 +65,7 @@ class Person:
             reduced_motion="reduce",
             **options,
         )
-        self.context.set_default_timeout(PATIENCE_MS)
+        self.context.set_default_timeout(TIMEOUT_MS)
         self.url = url
         self.complaints: list[str] = []
         self.page = self.open()

@@ -10,7 +10,7 @@ import httpx2
 
 from integration.caller import Account
 
-PATIENCE = 180.0
+TIMEOUT_S = 180.0
 # Between an answer and the next request of the same caller.
 PAUSE_S = 0.1
 
@@ -62,7 +62,7 @@ class Load:
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Wait for a condition, far longer than it should take, so that a hang becomes a failure."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while not true():
-        assert time.monotonic() < deadline, f"waited for {PATIENCE:g} s in vain"
+        assert time.monotonic() < deadline, f"waited for {TIMEOUT_S:g} s in vain"
         time.sleep(0.02)

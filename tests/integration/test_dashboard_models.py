@@ -19,7 +19,7 @@ MODEL = "lilypad/tiny-text-classification"
 RUN = re.compile(r".*/dashboard/benchmarks/bench_[0-9a-f]+$")
 # A name of a model and a metric's unit that would run, were they not text.
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}</script><script>alert(2)</script>"
-PATIENCE_MS = 300_000
+TIMEOUT_MS = 300_000
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_module_is_generated_verified_downloaded_and_generated_again(person: P
     assert waiting.value.suggested_filename.endswith(".zip")
     page.get_by_role("button", name="Verify: run it once").click()
     answer = page.locator("#verification pre", has_text='"status": "success"')
-    expect(answer).to_be_visible(timeout=PATIENCE_MS)
+    expect(answer).to_be_visible(timeout=TIMEOUT_MS)
     assert person.faults("/dashboard/generate/history") == []
     page.get_by_role("button", name="Generate again").last.click()
     expect(page.get_by_role("heading", name=MODEL)).to_be_visible()
@@ -264,7 +264,7 @@ def test_a_run_is_started_followed_compared_exported_and_made_public(
     page.get_by_label("Timed calls per size").fill("2")
     page.get_by_role("button", name="Start").click()
     page.wait_for_url(RUN)
-    page.get_by_role("heading", name="Results").wait_for(timeout=PATIENCE_MS)
+    page.get_by_role("heading", name="Results").wait_for(timeout=TIMEOUT_MS)
     for stage in ("Waiting", "Fetching", "Loading", "Warming", "Measuring"):
         expect(page.locator("#progress li", has_text=stage)).to_contain_text(re.compile(r"\d m?s"))
     page.locator(".chart canvas").first.wait_for()

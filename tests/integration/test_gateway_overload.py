@@ -18,7 +18,7 @@ from local.services import Service
 from local.stack import Stack
 
 # Requests at once on each gateway, and of one account on each.
-MOST, SHARE = 20, 8
+MAX_CONCURRENT, SHARE = 20, 8
 # Registrations from one address in a minute; these tests make 24.
 REGISTERED = 60
 MODEL = {"modelUrl": "lilypad/tiny-text-classification"}
@@ -27,7 +27,7 @@ MODEL = {"modelUrl": "lilypad/tiny-text-classification"}
 @pytest.fixture(scope="module")
 def narrow(hub: RunningHub) -> Iterator[Stack]:
     limits = {"RATE_API": "10000000", "RATE_GENERATE": "10000000", "RATE_REGISTER": str(REGISTERED)}
-    places = {"MAX_REQUESTS": str(MOST), "MAX_REQUESTS_PER_ACCOUNT": str(SHARE)}
+    places = {"MAX_REQUESTS": str(MAX_CONCURRENT), "MAX_REQUESTS_PER_ACCOUNT": str(SHARE)}
     services = (
         Service("gateway", replicas=2, database=True, http=True),
         Service("generator", hub=True),
@@ -80,7 +80,7 @@ def test_requests_beyond_capacity_are_refused_at_once_and_the_others_are_served(
 ) -> None:
     assert crowd[0].generate(MODEL["modelUrl"]).status_code == 200
     generator = narrow.processes["generator-1"].pid
-    sent = 5 * 2 * MOST
+    sent = 5 * 2 * MAX_CONCURRENT
 
     def generate(number: int) -> httpx2.Response:
         headers = crowd[number % len(crowd)].headers
@@ -91,7 +91,7 @@ def test_requests_beyond_capacity_are_refused_at_once_and_the_others_are_served(
         try:
             answers = [pool.submit(generate, number) for number in range(sent)]
             # Nothing has been generated yet: all requests without a place were refused.
-            wait_until(lambda: sum(map(Future.done, answers)) >= sent - 2 * MOST)
+            wait_until(lambda: sum(map(Future.done, answers)) >= sent - 2 * MAX_CONCURRENT)
             refused = [done.result() for done in answers if done.done()]
             for path in ("/healthz", "/readyz"):
                 for method in ("GET", "HEAD"):
@@ -103,7 +103,7 @@ def test_requests_beyond_capacity_are_refused_at_once_and_the_others_are_served(
         assert answer.headers["retry-after"] == "1"
     served = Counter(done.result().status_code for done in answers)
     assert set(served) == {503, 200}
-    assert served[200] <= 2 * MOST
+    assert served[200] <= 2 * MAX_CONCURRENT
     # The bus may have disconnected the generator, which reconnects by itself.
     wait_until(lambda: crowd[0].generate(MODEL["modelUrl"]).status_code == 200)
 

@@ -312,7 +312,7 @@ def test_samples_are_read_back_as_json_and_csv_and_deleted_with_an_audit(
         (f"modelId=m&metric=latency&to={quote(times[0])}&from={quote(times[1])}", "to: must be"),
         ("modelId=m&metric=latency&limit=10001", "limit: "),
         ("modelId=m&metric=latency&form=2026-01-31T12:00:00Z", "form: "),
-        ("modelId=m&metric=latncy", "latncy was never recorded of this model"),
+        ("modelId=m&metric=latncy", "latncy was never recorded for this model"),
     ):
         refused = call("GET", f"/v1/api/monitor/samples?{query}", Accept="text/csv")
         assert refused.status_code in {400, 404}

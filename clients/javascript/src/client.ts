@@ -78,7 +78,7 @@ export class LilypadClient {
    * Measure a model and wait for the results: `run.results`, `run.analysis`.
    *
    * `benchmarks.start` does not wait and shows progress. Rejects with JobTimeoutError when the
-   * run was not over within `waitTimeoutMs`, and was canceled.
+   * run did not finish within `waitTimeoutMs`, and was canceled.
    */
   runBenchmark(
     request: types.BenchmarkRequest,

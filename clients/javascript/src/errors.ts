@@ -5,7 +5,7 @@
  *   ConnectionError        no answer: the network, or something else at baseUrl
  *     TimeoutError         no answer before the deadline
  *   JobTimeoutError        a run was not over in time; it was canceled
- *   ArchiveError           an archive that did not arrive whole
+ *   ArchiveError           an incomplete, changed or unsafe archive
  *   StatusError            the service refused; its `code`:
  *     InvalidModelError    1001  not the address of a model, or no such model
  *     GenerationError      1002  the model is refused, or the Hub is unavailable

@@ -82,7 +82,7 @@ export class Job<T> {
         await this.cancel({ signal });
         if (this.isOver && this.state !== 'canceled') break;
         throw new JobTimeoutError(
-          `${this.id} was not over within ${waitTimeoutMs} ms; it was canceled`,
+          `${this.id} did not finish within ${waitTimeoutMs} ms; it was canceled`,
         );
       }
       const holdS = Math.max(1, Math.floor(Math.min((deadline - began) / 1000, HOLD_S)));

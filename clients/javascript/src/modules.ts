@@ -82,7 +82,7 @@ export class Modules {
     const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', reply.content));
     const hex = Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
     if (reply.headers.get('etag') !== `"${hex}"`) {
-      throw new ArchiveError('the archive did not arrive whole: its digest is another');
+      throw new ArchiveError('the archive is incomplete or was changed: its digest differs');
     }
     return reply.content;
   }

@@ -31,7 +31,7 @@ def check_digest(file: IO[bytes], etag: str) -> None:
     while chunk := file.read(CHUNK_BYTES):
         digest.update(chunk)
     if etag != f'"{digest.hexdigest()}"':
-        raise ArchiveError("the archive did not arrive whole: its digest is another")
+        raise ArchiveError("the archive is incomplete or was changed: its digest differs")
 
 
 def extract(archive: str | Path, folder: str | Path) -> Path:

@@ -99,7 +99,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
                 if self.state in OVER - {"canceled"}:
                     break
                 raise JobTimeoutError(
-                    f"{self.id} was not over within {wait_timeout:g} s; it was canceled"
+                    f"{self.id} did not finish within {wait_timeout:g} s; it was canceled"
                 )
             began = time.monotonic()
             yield from self._look(max(1, int(min(left, HOLD_S))))

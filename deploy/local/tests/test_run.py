@@ -188,7 +188,7 @@ def test_an_invalid_hub_address_is_refused_in_a_sentence(
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub)
     (port,) = ports.find(1)
-    assert f"HF_ENDPOINT={hub} is no address" in refusal(tmp_path / "home", port)
+    assert f"HF_ENDPOINT={hub} is not an address" in refusal(tmp_path / "home", port)
 
 
 def test_an_empty_hub_address_means_the_default() -> None:

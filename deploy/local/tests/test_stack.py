@@ -172,7 +172,7 @@ def test_a_part_that_keeps_crashing_is_restarted_with_back_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process, "PAUSES", (0.0, 0.1, 0.2))
-    monkeypatch.setattr(process, "STEADY", float("inf"))
+    monkeypatch.setattr(process, "STEADY_S", float("inf"))
     notes = Notes()
     with Stack(servers={"nats"}, services=(), report=notes) as stack:
         for _ in range(5):

@@ -55,7 +55,7 @@ PARTS = (
     *("text_config", "vision_config", "audio_config", "vlm_config", "llm_config"),
     *("language_config", "thinker_config", "decoder", "encoder", "backbone_config"),
 )
-DEEPEST_PART = 3
+MAX_PART_DEPTH = 3
 # Kinds of layers by what they cache: all tokens, a window, a chunk, or a state.
 LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 # Layers of other names, by the kinds they contain; unknown ones cache all tokens.
@@ -106,7 +106,7 @@ def reduce(config: dict[str, Any], depth: int = 0) -> dict[str, Any]:
     layers = layers_of(config)
     if layers is not None:
         kept["layer_types"] = count_layers(layers)
-    if depth < DEEPEST_PART:
+    if depth < MAX_PART_DEPTH:
         for name in PARTS:
             if isinstance(part := config.get(name), dict):
                 kept[name] = reduce(part, depth + 1)

@@ -283,7 +283,7 @@ HEADED = (
     *("fill-mask", "image-classification", "audio-classification"),
 )
 # More is no head but the model once more, under names of its own.
-MOST_NAMES = 6
+MAX_NAMES = 6
 
 
 def heads_of(task: str, kind: str) -> list[list[str]]:
@@ -314,7 +314,7 @@ def head(name: str, kind: str) -> list[str]:
         and name not in tied
         and not any(text and text in re.sub(r"\W", "", name) for text in renamed)
     ]
-    return sorted(set(weights)) if len(weights) <= MOST_NAMES else []
+    return sorted(set(weights)) if len(weights) <= MAX_NAMES else []
 
 
 @cache

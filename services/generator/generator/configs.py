@@ -11,7 +11,7 @@ ATTENTION = {None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "f
 CODE = {"auto_map", "custom_pipelines", "custom_generate"}
 # Files whose `auto_map` is optional: the libraries ignore it for architectures they implement.
 OFFERS = ("config.json", "tokenizer_config.json")
-DEEPEST = 32
+MAX_DEPTH = 32
 QUANTIZED = (
     "the model is quantized: its weights are packed into fewer bits than modules compute in",
     "quantized",
@@ -35,7 +35,7 @@ def read(name: str, content: bytes) -> dict[str, Any]:
 
 def check(name: str, config: Any, depth: int = 0) -> None:
     """Refuse keys that make the library fetch or run code of the model's author."""
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         raise ModelRefused(f"{name} is nested too deeply", reason="config")
     if isinstance(config, list):
         for item in config:

@@ -37,11 +37,11 @@ MAX_ERROR_BYTES = 64 * 2**10
 # Results requested of a search.
 MAX_FOUND = 100
 ID = re.compile(r"[A-Za-z0-9._-]{1,96}(/[A-Za-z0-9._-]{1,96})?")
-REDIRECTS = 3
+MAX_REDIRECTS = 3
 # Concurrent requests; each holds at most MAX_METADATA_BYTES.
-AT_ONCE = 32
+MAX_CONCURRENT = 32
 # Concurrent reads of large files; a parsed file takes several times its size.
-LARGE_AT_ONCE = 4
+MAX_CONCURRENT_LARGE = 4
 # The Hub redirects large files to storage hosts; those never get the token.
 STORAGE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.hf\.co")
 # Until the response's headers, which take milliseconds; a body's time depends on its size.
@@ -77,7 +77,7 @@ class Hub:
         # Whether the token is that of an account, not of the operator.
         self.is_own = False
         # Held while a large file and its parsed content are in memory.
-        self.large = Shares(LARGE_AT_ONCE)
+        self.large = Shares(MAX_CONCURRENT_LARGE)
         # When the Hub's rate limit resets, by kind of request (`_resource`).
         self._spent_until: dict[str, float] = {}
         self._origin = httpx2.URL(self.endpoint)
@@ -91,7 +91,7 @@ class Hub:
             follow_redirects=False,
             # A full pool is ours: it shows before the Hub counts as silent.
             timeout=httpx2.Timeout(10.0, connect=5.0, pool=HEAD_TIMEOUT_S / 2),
-            limits=httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=8),
+            limits=httpx2.Limits(max_connections=MAX_CONCURRENT, max_keepalive_connections=8),
         )
         # No cookies: a session that a mirror opens for one token must not serve another token.
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -160,7 +160,7 @@ class Hub:
         if anonymous:
             sent.pop("authorization", None)
         try:
-            for _ in range(REDIRECTS + 1):
+            for _ in range(MAX_REDIRECTS + 1):
                 request = self._client.build_request("GET", url, headers=sent)
                 async with asyncio.timeout(HEAD_TIMEOUT_S):
                     answer = await self._client.send(request, stream=True)

@@ -20,7 +20,7 @@ from common.bus import Bus
 from common.contracts.benchmarking import PROFILE, Profile, ProfileRequest
 from common.contracts.generation import Check, GenerateOptions, Measured
 from common.errors import NoResponders, ServiceError
-from generator.resources import CUDA_CONTEXT, Resources, enough, rounded_up
+from generator.resources import CUDA_CONTEXT_MIB, Resources, enough, rounded_up
 from generator.snapshot import Snapshot
 from models.dtypes import to_mib
 
@@ -29,7 +29,7 @@ HEADROOM = 1.2
 # The same bound as in GenerateOptions.
 MAX_BATCH_SIZE = 1024
 # Pause in seconds before a benchmarker that timed out is called again.
-REST = 5.0
+RETRY_PAUSE_S = 5.0
 
 
 class Measurements:
@@ -54,7 +54,7 @@ class Measurements:
         except NoResponders:
             return None  # fails at once, so the next call costs nothing
         except ServiceError:
-            self._rest_until = time.monotonic() + REST
+            self._rest_until = time.monotonic() + RETRY_PAUSE_S
             return None
 
 
@@ -75,7 +75,7 @@ def apply(
             _says(f"this account has not measured this commit {where}: the figures are estimates")
         ]
     each = (profile.memory_per_sample or 0.0) * _stretch(needs, profile)
-    largest = max_vram - CUDA_CONTEXT if needs.gpu else max_host_memory
+    largest = max_vram - CUDA_CONTEXT_MIB if needs.gpu else max_host_memory
     fits = (largest / HEADROOM - profile.base_memory) / each if each else math.inf
     if fits < (options.batch_size or 1):
         return needs, [_says("what was measured leaves no room here: the figures are estimates")]
@@ -83,7 +83,7 @@ def apply(
     peak = rounded_up((profile.base_memory + each * batch) * HEADROOM)
     measured = _provenance(profile)
     if needs.gpu:
-        measured_needs = replace(needs, vram=peak + CUDA_CONTEXT, vram_source="measured")
+        measured_needs = replace(needs, vram=peak + CUDA_CONTEXT_MIB, vram_source="measured")
         checks = []
     else:
         source = needs.vram_source if options.gpu is False else "measured"

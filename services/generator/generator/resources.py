@@ -29,17 +29,17 @@ from models.dtypes import MIB, OVERFLOW_IN_FLOAT16, STORED_BYTES, is_floating, t
 from models.families import FAMILIES
 from models.tasks import Task
 
-CUDA_CONTEXT = 640
+CUDA_CONTEXT_MIB = 640
 ROUNDING = 1.1
 # Parameters from which a CPU takes seconds per input, so that the default is a GPU.
-GPU_FROM = 500_000_000
+MIN_GPU_PARAMETERS = 500_000_000
 # Most tokens in a default batch: 8 inputs of a typical encoder.
 BATCH_TOKENS = 4096
 # Pulling the image counts against the network's limit: 8 GiB of CUDA and torch plus the weights,
 # at the 250 Mbit/s that providers must have.
-STACK = 8 * 2**30
-PULL = 250e6 / 8
-RUN_SECONDS = 1800
+STACK_BYTES = 8 * 2**30
+PULL_BYTES_PER_S = 250e6 / 8
+DEFAULT_RUN_S = 1800
 Source = Literal["headers", "measured", "requested"]
 MEANT = {
     "headers": "the weights' headers and the model's configs, by the formula of the reference",
@@ -121,7 +121,7 @@ def estimate(
     weights = snapshot.weights
     assert weights
     level = options.optimization_level or "basic"
-    gpu = weights.parameters >= GPU_FROM if options.gpu is None else options.gpu
+    gpu = weights.parameters >= MIN_GPU_PARAMETERS if options.gpu is None else options.gpu
     kinds = {snapshot.config.get("model_type"), text_part(snapshot.config).get("model_type")}
     unsafe = not OVERFLOW_IN_FLOAT16.isdisjoint(kinds)
     half = "bfloat16" if weights.is_half or unsafe else "float16"
@@ -161,7 +161,7 @@ def estimate(
         checks.append(_over(sized, over))
     vram, needed = sized.vram, sized.memory
     memory = needed if options.memory is None else to_mib(options.memory)
-    disk = STACK + weights.bytes
+    disk = STACK_BYTES + weights.bytes
     resources = Resources(
         gpu=gpu,
         vram=vram,
@@ -169,14 +169,14 @@ def estimate(
         memory=memory,
         memory_source="headers" if options.memory is None else "requested",
         disk=rounded_up(disk / MIB),
-        cpu=4 if gpu or weights.parameters < GPU_FROM else 8,
+        cpu=4 if gpu or weights.parameters < MIN_GPU_PARAMETERS else 8,
         batch_size=batch,
         max_tokens=tokens,
         dtype=dtype,
         attention="eager" if level == "none" else "sdpa",
         compile=level == "full",
-        timeout=RUN_SECONDS,
-        execution_timeout=RUN_SECONDS + math.ceil(disk / PULL),
+        timeout=DEFAULT_RUN_S,
+        execution_timeout=DEFAULT_RUN_S + math.ceil(disk / PULL_BYTES_PER_S),
     )
     return resources, [enough(memory, needed), *checks]
 
@@ -186,7 +186,7 @@ def _size(weights: int, working: sizes.Footprint, *, gpu: bool) -> Size:
     return Size(
         weights=weights,
         working=working,
-        vram=math.ceil(peak) + CUDA_CONTEXT if gpu else 0,
+        vram=math.ceil(peak) + CUDA_CONTEXT_MIB if gpu else 0,
         memory=rounded_up(weights / MIB + 2048 if gpu else peak + 1024),
     )
 

@@ -27,7 +27,7 @@ STREAM, SUBJECT = "MODELS", "model"
 MAX_AGE_S = 24 * 3600.0
 MAX_STORE_BYTES = 256 * 2**20
 # Timeout in seconds; waiting longer for the bus would cost more than it saves.
-BUDGET = 1.0
+BUS_TIMEOUT_S = 1.0
 # Most pending writes of a replica; snapshots beyond that are not shared.
 MAX_UNWRITTEN = 64
 
@@ -52,7 +52,7 @@ class Shared:
         """Find a snapshot, and the seconds since the Hub confirmed it to any replica."""
         subject = f"$JS.API.DIRECT.GET.{STREAM}.{self.subject(id, revision)}"
         try:
-            reply = await self.bus.request(subject, b"", BUDGET)
+            reply = await self.bus.request(subject, b"", BUS_TIMEOUT_S)
         except Unavailable:  # no bus, or no stream because nothing was stored yet
             return None
         if reply.headers.get("Status"):
@@ -74,10 +74,10 @@ class Shared:
     async def _write(self, subject: str, content: bytes) -> None:
         try:
             try:
-                reply = await self.bus.request(subject, content, BUDGET)
+                reply = await self.bus.request(subject, content, BUS_TIMEOUT_S)
             except NoResponders:
                 await self._make_stream()
-                reply = await self.bus.request(subject, content, BUDGET)
+                reply = await self.bus.request(subject, content, BUS_TIMEOUT_S)
         except (Unavailable, nats.errors.Error, OSError) as error:
             log.warning("not shared", subject=subject, error=repr(error))
             return
@@ -96,7 +96,7 @@ class Shared:
             max_bytes=MAX_STORE_BYTES,
             allow_direct=True,
         )
-        await self.bus.client.jetstream(timeout=BUDGET).add_stream(config)
+        await self.bus.client.jetstream(timeout=BUS_TIMEOUT_S).add_stream(config)
 
     def subject(self, id: str, revision: str) -> str:
         return f"{SUBJECT}.{self.version}.{token(id)}.{token(revision)}"

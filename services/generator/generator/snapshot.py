@@ -26,12 +26,12 @@ CONFIGS = (
 # Gemma 3's tokenizer lists its 6,400 added tokens in 1.2 MB, a classifier its 21,841 labels in 3.
 MAX_CONFIG_BYTES = 8 * 2**20
 # Files up to this size, in bytes, are parsed in the event loop instead of in a thread.
-SMALL = 64 * 2**10
+MAX_INLINE_BYTES = 64 * 2**10
 # Enough for the largest models, whose index has a line for each tensor of each expert.
 MAX_INDEX_BYTES = 16 * 2**20
 # With more weight files than this, the Hub's own summary of the headers is used.
 MAX_HEADERS = 64
-HEADERS_AT_ONCE = 4
+MAX_CONCURRENT_HEADERS = 4
 
 Found = TypeVar("Found")
 
@@ -174,8 +174,8 @@ async def _read_file(
 ) -> Found:
     """Fetch a file and parse it. Raises ModelRefused if it is larger than `max_bytes` bytes."""
     where = description.id, description.sha, file.path
-    if file.size <= SMALL:
-        return read(await hub.file(*where, SMALL))
+    if file.size <= MAX_INLINE_BYTES:
+        return read(await hub.file(*where, MAX_INLINE_BYTES))
     if file.size > max_bytes:
         raise ModelRefused(f"{file.path} is larger than {max_bytes // 2**20} MiB", reason="config")
     async with hub.large.slot():
@@ -205,13 +205,12 @@ async def _measure(
         names = weights.together(index.names for index in places.values())
         header = weights.Header(description.safetensors.parameters, names)
         return weights.total([header], size)
-    free = asyncio.Semaphore(HEADERS_AT_ONCE)
+    free = asyncio.Semaphore(MAX_CONCURRENT_HEADERS)
 
     async def measure(shard: File) -> weights.Header:
         async with free:
-            part = await hub.part(
-                description.id, description.sha, shard.path, 0, min(weights.FIRST, shard.size)
-            )
+            length = min(weights.FIRST_READ_BYTES, shard.size)
+            part = await hub.part(description.id, description.sha, shard.path, 0, length)
             length = weights.header_length(part, shard.size)
             if len(part) >= 8 + length:
                 return await asyncio.to_thread(

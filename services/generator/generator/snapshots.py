@@ -1,7 +1,7 @@
 """Caches snapshots, coalesces concurrent reads, and backs off while the Hub is unavailable.
 
 A commit never changes, so its snapshot, or the refusal of its content, stays valid. A branch, or a
-refusal by the Hub itself, is read again after FRESH seconds. While the Hub is unavailable, the
+refusal by the Hub itself, is read again after FRESH_S seconds. While the Hub is unavailable, the
 last known commit is served along with its age, or the snapshot of another replica (`shared`).
 """
 
@@ -30,14 +30,14 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 # Seconds: the caller waits 18 (contracts.generation), and needs the rest to queue and render.
-BUDGET = 12.0
-FRESH = 60.0
+READ_TIMEOUT_S = 12.0
+FRESH_S = 60.0
 # A snapshot is about 10 kB, and at most 1 MiB for weights in 2,000 files.
 MAX_SNAPSHOTS = 512
 # Reasons that may pass: access is granted, a model enabled, or a lost file restored.
 CHANGING = {"gated", "disabled", "incomplete"}
-FAILURES = 3
-REST = 10.0
+MAX_FAILURES = 3
+OPEN_S = 10.0
 
 
 class Recent(OrderedDict[Key, Value], Generic[Key, Value]):
@@ -60,7 +60,7 @@ class Recent(OrderedDict[Key, Value], Generic[Key, Value]):
 
 
 class Breaker:
-    """A circuit breaker: opens after FAILURES in a row, for REST seconds or as the Hub says.
+    """A circuit breaker: opens after MAX_FAILURES in a row, for OPEN_S seconds or as the Hub says.
 
     One request may then try again. Only failures of the whole Hub count, not a model that takes too
     long to read or whose response is malformed.
@@ -72,14 +72,14 @@ class Breaker:
         self.closed_at = 0.0
 
     def admit(self) -> None:
-        if self.failures >= FAILURES:
+        if self.failures >= MAX_FAILURES:
             wait = self.closed_at - self.clock()
             if wait > 0:
                 raise HubUnavailable(
                     "the Hugging Face Hub is unavailable; try again shortly",
                     retry_after=int(wait) + 1,
                 )
-            self.closed_at = self.clock() + REST  # this caller tries; the others wait
+            self.closed_at = self.clock() + OPEN_S  # this caller tries; the others wait
 
     def report(self, error: ServiceError | None) -> None:
         if not isinstance(error, HubUnavailable):
@@ -87,8 +87,8 @@ class Breaker:
         elif isinstance(error, HubDown):
             # Open at once if the Hub has stated when to retry.
             is_limited = error.details.get("reason") == "hub-limit"
-            self.failures = max(self.failures + 1, FAILURES if is_limited else 0)
-            self.closed_at = self.clock() + max(REST, float(error.retry_after or 0))
+            self.failures = max(self.failures + 1, MAX_FAILURES if is_limited else 0)
+            self.closed_at = self.clock() + max(OPEN_S, float(error.retry_after or 0))
 
 
 class Snapshots:
@@ -132,7 +132,7 @@ class Snapshots:
         """
         key = (address.id, address.revision)
         known, age = self._recall(key)
-        if known and (age < FRESH or COMMIT.fullmatch(address.revision)):
+        if known and (age < FRESH_S or COMMIT.fullmatch(address.revision)):
             return known, 0.0
         if refused := self._recall_refusal(key):
             raise refused
@@ -162,7 +162,7 @@ class Snapshots:
     def _recall_refusal(self, key: tuple[str, str]) -> ServiceError | None:
         refused, when = self._refused.use(key) or (None, 0.0)
         # A copy, because a raised error keeps its traceback alive.
-        return copy.copy(refused) if refused and self.clock() - when < FRESH else None
+        return copy.copy(refused) if refused and self.clock() - when < FRESH_S else None
 
     async def _once(
         self, key: tuple[str, str], start: Callable[[], Coroutine[Any, Any, Snapshot]]
@@ -179,7 +179,7 @@ class Snapshots:
     async def _read(self, address: Address) -> Snapshot:
         self.breaker.admit()
         try:
-            read: Snapshot = await within(BUDGET, self._read_anew(address))
+            read: Snapshot = await within(READ_TIMEOUT_S, self._read_anew(address))
         except ServiceError as error:
             self.breaker.report(error)
             if not isinstance(error, (ModelRefused, ModelNotFound)):

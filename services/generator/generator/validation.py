@@ -101,9 +101,9 @@ def check_dockerfile(module: Manifest, text: str) -> str:
 def check_manifest(module: Manifest, text: str) -> str:
     read = yaml.safe_load(text)
     if read != module.to_data():
-        raise ValueError("it does not read as what was meant")
+        raise ValueError("it does not parse as intended")
     Manifest.model_validate(read)  # the published schema is made from this class
-    return "reads as what was meant, and as its schema says"
+    return "parses as intended, and as its schema says"
 
 
 def check_requirements(module: Manifest, text: str) -> str:
@@ -124,7 +124,7 @@ def check_requirements(module: Manifest, text: str) -> str:
 
 def check_readme(_: Manifest, text: str) -> str:
     if re.search(r"<(?!you>|repository>|commit>)|javascript:", text):
-        raise ValueError("it has markup in it")
+        raise ValueError("it contains markup")
     return "no markup beyond the template's"
 
 
@@ -166,7 +166,7 @@ def _check_fields(module: Manifest, rendered: dict[str, Any]) -> None:
     if rendered["machine"] != expected_machine or spec["Resources"] != expected_resources:
         raise ValueError("it asks for other resources than the module needs")
     if rendered["executionTimeoutSeconds"] < spec["Timeout"]:
-        raise ValueError("the network would end a job before its own time is up")
+        raise ValueError("the network's timeout is shorter than the job's")
     if spec["Docker"]["Entrypoint"] != ["python", "/app/run_inference.py"]:
         raise ValueError("it starts another program")
     if spec["Docker"]["Image"] != rendering.image(module):
@@ -176,7 +176,7 @@ def _check_fields(module: Manifest, rendered: dict[str, Any]) -> None:
 def _strict(text: str) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({name for name, _ in pairs}) != len(pairs):
-            raise ValueError("a field stands twice")
+            raise ValueError("a field is repeated")
         return dict(pairs)
 
     value = json.loads(text, object_pairs_hook=once)

@@ -18,7 +18,7 @@ from generator.reasons import refuse
 from models.dtypes import STORED_BYTES
 
 # 97 % of headers fit (huggingface_hub's own figure), so one request is mostly enough.
-FIRST = 100_000
+FIRST_READ_BYTES = 100_000
 # The longest header met among models of one card's size is about 3 MB; the format allows 100 MB.
 MAX_HEADER_BYTES = 8 * 2**20
 

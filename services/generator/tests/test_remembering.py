@@ -72,7 +72,7 @@ async def test_a_branch_is_resolved_again_after_a_minute(
     other = (await generate(handlers, revision="v1")).model.commit
     hub.move(CLASSIFIER, "main", other)
     try:
-        clock.now += snapshots.FRESH - 1
+        clock.now += snapshots.FRESH_S - 1
         assert (await generate(handlers)).model.commit == first.model.commit
         clock.now += 2
         hub.forget()
@@ -97,10 +97,10 @@ async def test_an_unavailable_hub_is_not_called_and_known_models_are_still_serve
             with pytest.raises(HubUnavailable) as caught:
                 await generate(handlers, GENERATOR)
             assert caught.value.retry_after
-        assert len(hub.requests) == snapshots.FAILURES
+        assert len(hub.requests) == snapshots.MAX_FAILURES
         pinned = await generate(handlers, revision=before.model.commit)
         assert pinned.validation.status == "passed"  # a commit is immutable
-    clock.now += snapshots.REST + 1
+    clock.now += snapshots.OPEN_S + 1
     assert (await generate(handlers)).validation.status == "passed"
     assert (await generate(handlers, GENERATOR)).validation.status == "passed"
 
@@ -111,12 +111,12 @@ async def test_slow_models_do_not_count_as_failures_of_the_hub(
     # The weights' header arrives slowly, like a very large one.
     with hub.faults("slow", path="model.safetensors", seconds=0.05, part="body"):
         with monkeypatch.context() as patch:
-            patch.setattr(snapshots, "BUDGET", 0.2)
-            for _ in range(snapshots.FAILURES):
+            patch.setattr(snapshots, "READ_TIMEOUT_S", 0.2)
+            for _ in range(snapshots.MAX_FAILURES):
                 with pytest.raises(HubUnavailable, match="took longer"):
                     await generate(handlers)
         with hub.faults("status", status=416, path="model.safetensors"):
-            for _ in range(snapshots.FAILURES):
+            for _ in range(snapshots.MAX_FAILURES):
                 with pytest.raises(HubUnavailable):
                     await generate(handlers)
     assert (await generate(handlers, GENERATOR)).validation.status == "passed"
@@ -172,7 +172,7 @@ async def test_a_cached_refusal_causes_no_hub_request(
         assert requests[0] == requests[1] == requests[2]
     with pytest.raises(ModelRefused):
         await generate(handlers, "lilypad/tiny-remote-code")
-    clock.now += snapshots.FRESH + 1
+    clock.now += snapshots.FRESH_S + 1
     hub.forget()
     with pytest.raises(ModelRefused):
         await generate(handlers, "lilypad/tiny-remote-code")
@@ -191,7 +191,7 @@ async def test_granted_access_is_noticed_within_a_minute(
     handlers.snapshots.open_models = frozenset(["lilypad/tiny-gated"])
     with pytest.raises(ModelRefused):
         await generate(handlers, "lilypad/tiny-gated")
-    clock.now += snapshots.FRESH + 1
+    clock.now += snapshots.FRESH_S + 1
     assert (await generate(handlers, "lilypad/tiny-gated")).files
     await handlers.snapshots.hub.close()
     handlers.snapshots.hub = before
@@ -213,7 +213,7 @@ async def test_a_new_model_is_found_within_a_minute(
         await generate(handlers)
     with pytest.raises(ModelNotFound):
         await generate(handlers)
-    clock.now += snapshots.FRESH + 1
+    clock.now += snapshots.FRESH_S + 1
     assert (await generate(handlers)).model.id == CLASSIFIER
 
 

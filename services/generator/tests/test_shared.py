@@ -69,7 +69,7 @@ async def test_a_replica_serves_another_ones_snapshot_while_the_hub_is_unavailab
     monkeypatch.setattr(time, "time", lambda: now + 600)
     later = start()
     with hub.faults("status", status=503):
-        for _ in range(2 * snapshots.FAILURES):
+        for _ in range(2 * snapshots.MAX_FAILURES):
             module = await generate(later)
             assert module.files == before.files
             assert module.validation.status == "warnings"

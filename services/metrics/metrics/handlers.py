@@ -280,7 +280,7 @@ class Handlers:
         if request.metric is None:
             return list(numbers.values())
         if request.metric not in numbers:
-            raise NotFound(f"{request.metric} was never recorded of this model; check `metric`")
+            raise NotFound(f"{request.metric} was never recorded for this model; check `metric`")
         return [numbers[request.metric]]
 
     @answers(HISTORY, at_once=MAX_CONCURRENT_READS)
@@ -344,7 +344,7 @@ def _warnings(
 ) -> list[str]:
     """Warn of metrics that were never recorded, and of a recorder's clock that is ahead."""
     warnings = [
-        f"{metric} was never recorded of this model; its figures are null"
+        f"{metric} was never recorded for this model; its figures are null"
         for metric in dict.fromkeys(request.metrics or ())
         if metric not in numbers
     ]

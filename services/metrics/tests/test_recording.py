@@ -154,7 +154,7 @@ async def test_the_window_ends_with_the_newest_sample_and_warns_of_a_clock_ahead
 async def test_a_metric_that_was_never_recorded_is_a_warning(caller: Caller) -> None:
     await caller.record({"model_id": "m", "metrics": {"latency": 1.0}})
     answer = await caller.monitor(metrics=["latency", "latencyy"])
-    assert answer.warnings == ["latencyy was never recorded of this model; its figures are null"]
+    assert answer.warnings == ["latencyy was never recorded for this model; its figures are null"]
     assert answer.statistics["latencyy"].mean is None
 
 

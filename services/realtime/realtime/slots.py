@@ -28,7 +28,7 @@ from common.errors import RateLimited, Unavailable
 log = structlog.get_logger()
 
 BUCKET = "sockets"
-PER_ACCOUNT = 10
+MAX_PER_ACCOUNT = 10
 # A key's lifetime, and the time between renewals: two may fail.
 TTL_S, RENEWAL_S = 45.0, 15.0
 # Renewals that run at a time.
@@ -46,7 +46,8 @@ MISSING = (nats.js.errors.NotFoundError, nats.js.errors.NoStreamResponseError)
 def full() -> RateLimited:
     """Return a new error: one raised repeatedly would keep every traceback it passed through."""
     return RateLimited(
-        f"all {PER_ACCOUNT} sockets of the account are in use; close one first", limit=PER_ACCOUNT
+        f"all {MAX_PER_ACCOUNT} sockets of the account are in use; close one first",
+        limit=MAX_PER_ACCOUNT,
     )
 
 
@@ -122,7 +123,7 @@ class Slots:
     async def _create(self, bucket: KeyValue, account: str) -> Slot | None:
         holder = self._holder()
         # In random order, so that sockets opened together rarely try the same key.
-        for number in random.sample(range(PER_ACCOUNT), PER_ACCOUNT):
+        for number in random.sample(range(MAX_PER_ACCOUNT), MAX_PER_ACCOUNT):
             key = f"{token(account)}.{number}"
             try:
                 return Slot(account, key, holder, await bucket.create(key, holder))
@@ -138,7 +139,7 @@ class Slots:
         if time.monotonic() - self.connected_since_s < SETTLING_S:
             return None
         alive: dict[str, bool] = {self.owner: True}
-        for number in range(PER_ACCOUNT):
+        for number in range(MAX_PER_ACCOUNT):
             key = f"{token(account)}.{number}"
             try:
                 entry = await bucket.get(key)

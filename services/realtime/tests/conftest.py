@@ -91,7 +91,7 @@ class Others:
             raise Unavailable("the database is busy or away", retry_after=1)
         everything = self.recorded.get((current.get().account, request.model_id))
         if everything is None:
-            raise NotFound("no metrics of such a model were recorded")
+            raise NotFound("no metrics have been recorded for this model")
         position = request.position
         if position is None:
             assert request.since

@@ -11,7 +11,7 @@ from common import bus
 from common.errors import RateLimited
 from local.stack import Stack
 from realtime import slots
-from realtime.slots import PER_ACCOUNT, Slots
+from realtime.slots import MAX_PER_ACCOUNT, Slots
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def claim_many(replicas: list[Slots], count: int) -> list[object]:
 async def test_ten_of_forty_claims_on_three_replicas_are_granted(new_replica):
     replicas = [await new_replica(name) for name in "abc"]
     granted = await claim_many(replicas, 40)
-    assert len({slot.key for slot in granted}) == len(granted) == PER_ACCOUNT
+    assert len({slot.key for slot in granted}) == len(granted) == MAX_PER_ACCOUNT
     other = await replicas[0].claim("another account", lambda: None)
     assert other.key != granted[0].key
 

@@ -14,7 +14,7 @@ from hub.faults import NONSENSE
 from hub.testing import RunningHub
 
 CLASSIFIER = "lilypad/tiny-text-classification"
-PATIENCE = 60  # seconds; ends a test that would hang, and is never measured
+TIMEOUT_S = 60  # seconds; ends a test that would hang, and is never measured
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def url(hub: RunningHub) -> str:
 
 
 def get(url: str, **more: object) -> httpx2.Response:
-    return httpx2.get(url, timeout=PATIENCE, **more)
+    return httpx2.get(url, timeout=TIMEOUT_S, **more)
 
 
 def test_a_fault_affects_the_configured_number_of_requests_and_counts_calls(
@@ -75,11 +75,11 @@ def test_a_trickle_keeps_a_read_timeout_from_striking(hub: RunningHub, url: str,
 
 
 def test_a_trickle_of_headers_starts_with_its_first_byte(hub: RunningHub, url: str):
-    hub.faults("slow", seconds=PATIENCE)
+    hub.faults("slow", seconds=TIMEOUT_S)
     with pytest.raises(httpx2.ReadTimeout):
         httpx2.get(url, timeout=0.5)
-    hub.faults("slow", part="body", seconds=PATIENCE)
-    with httpx2.stream("GET", url, timeout=PATIENCE) as answer:
+    hub.faults("slow", part="body", seconds=TIMEOUT_S)
+    with httpx2.stream("GET", url, timeout=TIMEOUT_S) as answer:
         assert answer.status_code == 200
 
 
@@ -129,7 +129,7 @@ def test_a_huge_body_comes_with_and_without_its_length(hub: RunningHub, url: str
 
 def test_a_client_may_leave_a_huge_body(hub: RunningHub, url: str):
     hub.faults("huge", times=1)
-    with httpx2.stream("GET", url, timeout=PATIENCE) as answer:
+    with httpx2.stream("GET", url, timeout=TIMEOUT_S) as answer:
         assert answer.headers["Content-Length"] == "200000000"
         next(answer.iter_raw())
     assert get(url).status_code == 200

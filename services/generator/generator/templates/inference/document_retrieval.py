@@ -16,7 +16,7 @@ def answer(
     model, processor = loaded
     query = parameters["query"]
     if query is None and not parameters["vectors"]:
-        raise InvalidInput("query: is missing, and vectors are not asked for")
+        raise InvalidInput("query: is missing; send it, or set `vectors`")
     query_vectors = None
     with torch.inference_mode():
         if query is not None:

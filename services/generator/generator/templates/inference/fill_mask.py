@@ -23,7 +23,7 @@ def write_masks(tokenizer: Any, inputs: list[str]) -> list[str]:
     texts = [text if mask in text else text.replace("[MASK]", mask) for text in inputs]
     for text in texts:
         if mask not in text:
-            raise InvalidInput("inputs: each has [MASK] where a word is to be found")
+            raise InvalidInput("inputs: each must contain [MASK]")
         if (used := len(tokenizer(text)["input_ids"])) > most:
             raise InvalidInput(
                 f"inputs: {used} tokens are more than the {most} that the model reads"

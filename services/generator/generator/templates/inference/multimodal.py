@@ -54,18 +54,18 @@ def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C
         media["images"] = read_image(value["image"])
     if value.get("audio") is not None:
         if not hasattr(processor, "feature_extractor"):
-            raise InvalidInput("audio: this model does not hear")
+            raise InvalidInput("audio: this model takes no audio")
         media["audio"] = read_audio(value["audio"], processor.feature_extractor.sampling_rate)
     if value.get("video") is not None:
         if getattr(processor, "video_processor", None) is None:
-            raise InvalidInput("video: this model sees no videos")
+            raise InvalidInput("video: this model takes no video")
         media |= as_video(*read_frames(value["video"], value.get("frames") or 8))
     if isinstance(processor, tuple):
         if text is not None:
             raise InvalidInput("text: this model takes an image alone")
         return processor[0](**media, return_tensors="pt").to(model.device, model.dtype)
     if "images" in media and not hasattr(processor, "image_processor"):
-        raise InvalidInput("image: this model does not see")
+        raise InvalidInput("image: this model takes no image")
     template = getattr(processor, "chat_template", None)
     if template:
         kinds = {"images": "image", "videos": "video", "audio": "audio"}
