@@ -1,7 +1,11 @@
 """A gateway in this process, on a real database and a real bus; other services are stand-ins."""
 
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -44,6 +48,14 @@ from local.stack import Stack
 
 LOGINS = 10_000
 KEY = Fernet.generate_key().decode()
+
+
+def suspend(pid: int) -> None:
+    """Stop a process until it gets SIGCONT; return once all its threads have stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = list(Path(f"/proc/{pid}/task").glob("*/stat"))
+    while not all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in threads):
+        time.sleep(0.001)
 
 
 class EchoRequest(Input):

@@ -19,6 +19,8 @@ from gateway.limits import Limits, OverLimit
 from gateway.windows import EPOCH_SLOTS, Policy
 from local.stack import Stack
 
+from .conftest import suspend
+
 numbers = itertools.count()
 
 
@@ -367,7 +369,7 @@ async def test_a_hanging_bus_delays_only_the_requests_in_flight(
     server = servers.processes["nats"].pid
     async with bus.connect(servers.nats.url("gateway"), "gateway") as connection:
         limits, who = await limiter(connection, 100, Clock(), replicas=2), account()
-        os.kill(server, signal.SIGSTOP)
+        suspend(server)
         try:
             [standing] = await limits.admit(who, ["api"])
             assert standing.slot is None  # counted alone
