@@ -16,7 +16,7 @@ from gateway.accounts import Login
 from gateway.hub_tokens import NewHubToken
 from gateway.keyring import KeyRing
 from gateway.limits import OverLimit
-from gateway.pages.visit import Fields, Visit, one, read_form, session_of, to
+from gateway.pages.visit import Fields, Visit, first_value, read_form, session_of, to
 from gateway.pages.visits import Visits, next_page
 from gateway.recovery import Reset, ResetRequest
 from gateway.second_factor import CodeNeeded, TotpCode, TotpEnd, TotpStart
@@ -37,7 +37,9 @@ class AccountPages:
             limits = self.guards.limits
             request.state.standings = await limits.admit(audit.network(), ["register"])
             fields = await read_form(request, self.guards.sessions)
-            new = NewAccount(email=one(fields, "email"), password=one(fields, "password"))
+            new = NewAccount(
+                email=first_value(fields, "email"), password=first_value(fields, "password")
+            )
             await self.guards.accounts.register(new)
             login = await self.guards.accounts.log_in(new.email, new.password)
             token = await self.guards.sessions.begin(login, session_of(request))
@@ -71,22 +73,24 @@ class AccountPages:
             login = await self._check_step(fields)
             token = await self.guards.sessions.begin(login, session_of(request))
         except ServiceError as error:
-            shown: dict[str, Any] = {"registered": False, "next": one(fields, "next")}
+            shown: dict[str, Any] = {"registered": False, "next": first_value(fields, "next")}
             if isinstance(error, CodeNeeded):
                 return self.visits.show("login.html", request, challenge=error.challenge, **shown)
             is_code = error.details.get("reason") == "totp" or isinstance(error, OverLimit)
-            shown["challenge"] = one(fields, "challenge") if is_code else ""
+            shown["challenge"] = first_value(fields, "challenge") if is_code else ""
             return self._show_again("login.html", request, fields, error, **shown)
-        response = to(next_page(one(fields, "next")))
+        response = to(next_page(first_value(fields, "next")))
         response.headers["Set-Cookie"] = sessions.set_cookie(token)
         return response
 
     async def _check_step(self, fields: Fields) -> Login:
         """Check the first step of a login, or the second one of an account that has it."""
         accounts = self.guards.accounts
-        if challenge := one(fields, "challenge"):
-            return await accounts.log_in_with_code(challenge, one(fields, "code")[:40] or "-")
-        email, password = one(fields, "email"), one(fields, "password")
+        if challenge := first_value(fields, "challenge"):
+            return await accounts.log_in_with_code(
+                challenge, first_value(fields, "code")[:40] or "-"
+            )
+        email, password = first_value(fields, "email"), first_value(fields, "password")
         if not 0 < len(email) <= 254 or not 0 < len(password) <= 256:
             raise Unauthenticated("the e-mail address or the password is wrong")
         return await accounts.log_in(email, password)
@@ -108,7 +112,9 @@ class AccountPages:
             limits = self.guards.limits
             request.state.standings = await limits.admit(audit.network(), ["reset"])
             fields = await read_form(request, self.guards.sessions)
-            await self.guards.recovery.request(ResetRequest(email=one(fields, "email")).email)
+            await self.guards.recovery.request(
+                ResetRequest(email=first_value(fields, "email")).email
+            )
         except (ServiceError, ValidationError) as error:
             return self._show_again("forgot.html", request, fields, error, sent=False)
         return self.visits.show("forgot.html", request, email="", sent=True)
@@ -124,10 +130,10 @@ class AccountPages:
             request.state.standings = await limits.admit(audit.network(), ["reset"])
             fields = await read_form(request, self.guards.sessions)
             await self.guards.recovery.reset(
-                Reset(token=one(fields, "token"), new=one(fields, "new"))
+                Reset(token=first_value(fields, "token"), new=first_value(fields, "new"))
             )
         except (ServiceError, ValidationError) as error:
-            token = one(fields, "token")[:100]
+            token = first_value(fields, "token")[:100]
             return self.visits.show("reset.html", request, error, token=token)
         return to("/login")
 
@@ -136,7 +142,7 @@ class AccountPages:
             await self.call(
                 visit,
                 "delete_account",
-                AccountDeletion(password=visit.one("password"), code=visit.one("code") or None),
+                AccountDeletion(password=visit.field("password"), code=visit.field("code") or None),
             )
         except (ServiceError, ValidationError) as error:
             return await self._show(visit, error, form="delete")
@@ -150,7 +156,9 @@ class AccountPages:
     async def change_password(self, visit: Visit) -> Response:
         try:
             change = PasswordChange(
-                current=visit.one("current"), new=visit.one("new"), code=visit.one("code") or None
+                current=visit.field("current"),
+                new=visit.field("new"),
+                code=visit.field("code") or None,
             )
             await self.call(visit, "change_password", change)
         except (ServiceError, ValidationError) as error:
@@ -159,15 +167,15 @@ class AccountPages:
 
     async def change_totp(self, visit: Visit) -> Response:
         """Set the second factor up, switch it on or off."""
-        act, password, code = visit.one("act"), visit.one("password"), visit.one("code")
+        act, password, code = visit.field("act"), visit.field("password"), visit.field("code")
         shown: dict[str, Any] = {}
         try:
             if act == "start":
                 totp = await self.call(visit, "start_totp", TotpStart(password=password))
                 shown = {"totp": totp, "picture": draw(totp.uri)}
             elif act == "confirm":
-                made = await self.call(visit, "confirm_totp", TotpCode(code=code))
-                shown = {"recovery_codes": made.recovery_codes, "done": "The second factor is on."}
+                codes = await self.call(visit, "confirm_totp", TotpCode(code=code))
+                shown = {"recovery_codes": codes.recovery_codes, "done": "The second factor is on."}
             elif act == "stop":
                 end = TotpEnd(password=password, code=code or None)
                 await self.call(visit, "stop_totp", end)
@@ -178,11 +186,11 @@ class AccountPages:
 
     async def change_hub_token(self, visit: Visit) -> Response:
         acts = {"store": "store_hub_token", "test": "check_hub_token", "delete": "delete_hub_token"}
-        act = visit.one("act")
+        act = visit.field("act")
         if act not in acts:
             return to("/dashboard/account")
         try:
-            body = NewHubToken(token=visit.one("token").strip()) if act == "store" else None
+            body = NewHubToken(token=visit.field("token").strip()) if act == "store" else None
             await self.call(visit, acts[act], body)
         except (ServiceError, ValidationError) as error:
             return await self._show(visit, error)
@@ -194,7 +202,7 @@ class AccountPages:
         return to("/dashboard/account")
 
     async def change_beta(self, visit: Visit) -> Response:
-        change = AccountChange(beta=visit.one("beta") == "on")
+        change = AccountChange(beta=visit.field("beta") == "on")
         await self.call(visit, "change_account", change)
         return to("/dashboard/account")
 
@@ -228,8 +236,10 @@ class AccountPages:
         error: ServiceError | ValidationError,
         **values: Any,
     ) -> Response:
-        """The form once more, with what is wrong; a password is never sent back."""
-        return self.visits.show(name, request, error, email=one(fields, "email")[:254], **values)
+        """Return the form again with its errors; a password is never sent back."""
+        return self.visits.show(
+            name, request, error, email=first_value(fields, "email")[:254], **values
+        )
 
 
 def _whole(error: ServiceError | ValidationError) -> ServiceError:

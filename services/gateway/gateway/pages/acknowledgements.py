@@ -10,7 +10,7 @@ class Acknowledgements:
         self.database = database
 
     async def add(self, account: str, alert: str) -> None:
-        """Acknowledge an alert; the caller has made sure that it is the account's."""
+        """Acknowledge an alert; callers check first that it is the account's."""
         async with self.database.connection() as connection:
             await connection.execute(
                 "insert into acknowledged_alerts (account_id, alert_id) values (%s, %s)"

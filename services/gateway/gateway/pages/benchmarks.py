@@ -61,9 +61,9 @@ class BenchmarkPages:
     async def start(self, visit: Visit) -> Response:
         form = _form(visit)
         try:
-            wish = BenchmarkRequest.model_validate(_wish(visit))
+            run_request = BenchmarkRequest.model_validate(_request(visit))
             once = self.visits.operations.once
-            run = await once(visit, visit.one("number"), "benchmark", wish)
+            run = await once(visit, visit.field("number"), "benchmark", run_request)
         except (ServiceError, ValidationError) as error:
             return await self._show_all(visit, form, error)
         return to(f"{PAGE}/{run.id}")
@@ -142,9 +142,10 @@ class BenchmarkPages:
         error: ServiceError | ValidationError | None = None,
         before: str | None = None,
     ) -> Response:
-        wish = RunsRequest(limit=SHOWN, before=before if before and RUN.fullmatch(before) else None)
+        position = before if before and RUN.fullmatch(before) else None
+        list_request = RunsRequest(limit=SHOWN, before=position)
         (runs, away), quote = await asyncio.gather(
-            self.visits.try_to(visit, "list_benchmarks", wish), self._quote(form)
+            self.visits.try_to(visit, "list_benchmarks", list_request), self._quote(form)
         )
         return self.visits.show(
             "benchmarks.html",
@@ -165,9 +166,9 @@ class BenchmarkPages:
         # No text of the database holds a NUL.
         model = form["modelId"].replace("\0", "").strip().removeprefix(HUB).strip("/")
         device = form["device"] if form["device"] in CHOICES["device"] else ""
-        wish = QuoteRequest(model_id=model, device=device or "auto")
+        quote_request = QuoteRequest(model_id=model, device=device or "auto")
         try:
-            quote = await self.bus.call(QUOTE, wish)
+            quote = await self.bus.call(QUOTE, quote_request)
         except ServiceError as error:
             return {"quote": None, "price": None, "unquoted": error.message}
         return {"quote": quote, "price": report.price(quote.last), "unquoted": ""}
@@ -190,7 +191,7 @@ def add(app: FastAPI, visits: Visits, keyring: KeyRing) -> None:
 
 def _form(visit: Visit) -> dict[str, Any]:
     """Return the submitted fields, to fill the form again."""
-    form: dict[str, Any] = {name: visit.one(name)[:512] for name in FIELDS}
+    form: dict[str, Any] = {name: visit.field(name)[:512] for name in FIELDS}
     return {**form, "opened": any(form[name] for name in FIELDS if name not in FIELDS[:2])}
 
 
@@ -212,24 +213,24 @@ def _file(text: str, name: str, media_type: str) -> Response:
     return Response(text, 200, headers, media_type)
 
 
-def _wish(visit: Visit) -> dict[str, Any]:
+def _request(visit: Visit) -> dict[str, Any]:
     """Return the form as a request; empty fields are not sent."""
-    wish: dict[str, Any] = {"modelId": visit.one("modelId").strip()}
-    if sizes := re.findall(r"[^\s,;]+", visit.one("batchSizes")):
-        wish["batchSizes"] = [_number(size) for size in sizes]
+    body: dict[str, Any] = {"modelId": visit.field("modelId").strip()}
+    if sizes := re.findall(r"[^\s,;]+", visit.field("batchSizes")):
+        body["batchSizes"] = [_number(size) for size in sizes]
     for name in NUMBERS:
-        if text := visit.one(name).strip():
-            wish[name] = _number(text)
+        if text := visit.field(name).strip():
+            body[name] = _number(text)
     for name in ("revision", *CHOICES):
-        if text := visit.one(name).strip():
-            wish[name] = text
-    if visit.one("compile") == "on":
-        wish["compile"] = True
-    return wish
+        if text := visit.field(name).strip():
+            body[name] = text
+    if visit.field("compile") == "on":
+        body["compile"] = True
+    return body
 
 
 def _number(text: str) -> int | float | str:
-    """A number where it is one; anything else is refused by its field's rule."""
+    """Parse a number; return other text as it is, for the field's rule to refuse."""
     for kind in (int, float):
         try:
             return kind(text)

@@ -21,14 +21,14 @@ class Docs:
         self.reference = Reference(app)
 
     async def v1(self, request: Request) -> Response:
-        """The API's stable version, and the guides."""
+        """Serve the API's stable version, and the guides."""
         return await self._show("api.html", request, "v1", guides=True)
 
     async def v2(self, request: Request) -> Response:
         return await self._show("api.html", request, "v2", guides=False)
 
     async def page(self, request: Request) -> Response:
-        """A guide, an operation, or a file that a guide shows."""
+        """Serve a guide, an operation, or a file that a guide shows."""
         path = request.url.path
         if guide := guides.guides().get(path):
             section = guides.SECTIONS[guide.file.parent.name]

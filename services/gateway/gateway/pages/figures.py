@@ -15,7 +15,7 @@ BINARY = ("MiB", "GiB", "TiB")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits, without an exponent where that is short; a dash for None."""
+    """Write three significant digits, without an exponent if that is short; a dash for None."""
     if value is None:
         return ABSENT
     if value == 0 or not math.isfinite(value):
@@ -29,7 +29,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def memory(mib: float | None) -> str:
-    """A size in MiB, with the unit that keeps it short."""
+    """Write a size given in MiB in the unit that keeps it short."""
     if mib is None:
         return ABSENT
     size, unit = float(mib), 0
@@ -52,7 +52,7 @@ def usd(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Such as "850 ms", "12 s", "4 min", "1 h 5 min"."""
+    """Write a duration, such as "850 ms", "12 s", "4 min" or "1 h 5 min"."""
     if seconds is None:
         return ABSENT
     if seconds < 1:
@@ -67,19 +67,19 @@ def duration(seconds: float | None) -> str:
 
 
 def between(begin: datetime | None, end: datetime | None) -> str:
-    """The duration from one time to another, or until now."""
+    """Write the duration from one time to another, or until now."""
     if begin is None:
         return ABSENT
     return duration(max(0.0, ((end or datetime.now(UTC)) - begin).total_seconds()))
 
 
 def pretty(value: Any) -> str:
-    """A JSON value over several lines."""
+    """Encode a JSON value over several lines."""
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def compact(value: Any) -> str:
-    """A JSON value on one line, fit for single quotes in a shell."""
+    """Encode a JSON value on one line, fit for single quotes in a shell."""
     return json.dumps(value, ensure_ascii=False).replace("'", "\\u0027")
 
 

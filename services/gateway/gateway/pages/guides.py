@@ -28,20 +28,20 @@ class Guide:
 
 @cache
 def guides() -> dict[str, Guide]:
-    """All guides by address, in the order in which they are listed."""
-    found = {}
+    """Return all guides by address, in the order in which they are listed."""
+    by_address = {}
     for section in SECTIONS:
         for file in sorted((FOLDER / section).glob("*.md")):
             with file.open(encoding="utf-8") as lines:
                 title = next(lines).lstrip("# ").strip()
             address = _address(f"{section}/{file.name}")
-            found[address] = Guide(address, title, file)
-    return found
+            by_address[address] = Guide(address, title, file)
+    return by_address
 
 
 @cache
 def attachments() -> dict[str, Path]:
-    """The files that guides link to, by address."""
+    """Return the files that guides link to, by address."""
     return {
         f"{ROOT}/{file.relative_to(FOLDER).as_posix()}": file
         for file in FOLDER.rglob("*")
@@ -51,7 +51,7 @@ def attachments() -> dict[str, Path]:
 
 @cache
 def contents() -> list[tuple[str, list[Guide]]]:
-    """The guides by section."""
+    """Return the guides by section."""
     return [
         (title, [guide for guide in guides().values() if guide.file.parent.name == section])
         for section, title in SECTIONS.items()
@@ -60,7 +60,7 @@ def contents() -> list[tuple[str, list[Guide]]]:
 
 @cache
 def render(guide: Guide) -> Markup:
-    """The guide as HTML; takes some 10 ms the first time."""
+    """Render the guide as HTML; takes some 10 ms the first time."""
 
     def resolve(link: str) -> str | None:
         parts = urlsplit(link)

@@ -50,11 +50,11 @@ def highlight(files: dict[str, str]) -> list[File]:
 
 def resources(files: dict[str, str]) -> list[Resource]:
     manifest = yaml.load(files["module.yaml"], LOADER)  # noqa: S506  (a safe loader, in C)
-    found = manifest["resources"]
-    sources = found.get("sources", {})
+    needs = manifest["resources"]
+    sources = needs.get("sources", {})
     return [
         Resource(name, value, sources.get(name, ""))
-        for name, value in found.items()
+        for name, value in needs.items()
         if name not in ("sources", "vramSource")
     ]
 

@@ -28,26 +28,26 @@ class KeyPages:
 
     async def create(self, visit: Visit) -> Response:
         try:
-            days = visit.one("expires")
+            days = visit.field("expires")
             new = NewKey.model_validate(
                 {
-                    "name": visit.one("name").strip(),
+                    "name": visit.field("name").strip(),
                     "scopes": visit.fields.get("scopes", []),
                     "expires_at": _days_from_now(days) if days else None,
                 }
             )
             # The form's own number: a reload that sends it again makes no second key.
-            number = visit.one("number")
-            made = await self.visits.operations.once(
+            number = visit.field("number")
+            created = await self.visits.operations.once(
                 visit, number, "create_key", new, ignore={"expires_at"}
             )
         except (ServiceError, ValidationError) as error:
             return await self._show(visit, error)
-        return await self._show(visit, made=made)
+        return await self._show(visit, created=created)
 
     async def rename(self, visit: Visit) -> Response:
         try:
-            change = KeyChange(name=visit.one("name").strip())
+            change = KeyChange(name=visit.field("name").strip())
             await self.call(visit, "change_key", change, key_id=visit.id("key"))
         except (ServiceError, ValidationError) as error:
             return await self._show(visit, error)
@@ -64,14 +64,14 @@ class KeyPages:
         self,
         visit: Visit,
         error: ServiceError | ValidationError | None = None,
-        made: CreatedKey | None = None,
+        created: CreatedKey | None = None,
     ) -> Response:
         return self.visits.show(
             "keys.html",
             visit.request,
             error,
             keys=(await self.call(visit, "list_keys")).keys,
-            made=made,
+            created=created,
             scopes=keys.SCOPES,
             expiries=EXPIRIES_DAYS,
             now=datetime.now(UTC),

@@ -69,15 +69,15 @@ class ModelPages:
 
     async def acknowledge(self, visit: Visit) -> Response:
         model, alert = _model(visit), visit.id("alert")
-        if alert not in {found.id for found in await self._list_alerts(visit, model)}:
+        if alert not in {listed.id for listed in await self._list_alerts(visit, model)}:
             raise NotFound("no such alert among the model's newest")
         await self.acknowledgements.add(visit.account, alert)
         return await self._changed(visit)
 
     async def add_rule(self, visit: Visit) -> Response:
         try:
-            fields: dict[str, Any] = {"kind": visit.one("kind"), **_rule_fields(visit)}
-            if metric := visit.one("metric").strip():
+            fields: dict[str, Any] = {"kind": visit.field("kind"), **_rule_fields(visit)}
+            if metric := visit.field("metric").strip():
                 fields["metric"] = metric
             rule = NewRule.model_validate({**fields, "modelId": _model(visit)})
             await self.call(visit, "add_rule", rule)
@@ -88,7 +88,7 @@ class ModelPages:
     async def change_rule(self, visit: Visit) -> Response:
         try:
             fields = _rule_fields(visit)
-            if muted := visit.one("muted"):
+            if muted := visit.field("muted"):
                 fields = {"muted": muted == "on"}
             change = RuleChange.model_validate(fields)
             await self.call(visit, "change_rule", change, rule_id=visit.id("rule"))
@@ -133,15 +133,16 @@ class ModelPages:
 
     async def _monitor(self, visit: Visit, model: str, window: str) -> Monitoring | None:
         """Return every metric of the model; None if nothing was recorded for it yet."""
-        metrics = next((one.metrics for one in await self._list() if one.model_id == model), None)
-        wish = MonitorRequest(
+        listed = await self._list()
+        metrics = next((known.metrics for known in listed if known.model_id == model), None)
+        request = MonitorRequest(
             model_id=model,
             days=WINDOWS[window],
             metrics=metrics[:MAX_METRICS] if metrics else None,
             plot_format="series",
         )
         try:
-            monitoring: Monitoring = await self.call(visit, "monitor", wish)
+            monitoring: Monitoring = await self.call(visit, "monitor", request)
         except NotFound:
             return None
         return monitoring
@@ -151,7 +152,7 @@ class ModelPages:
             self._list_alerts(visit, model), self.call(visit, "list_rules")
         )
         return {
-            "typed": {name: visit.one(name)[:256] for name in RULE_FIELDS},
+            "typed": {name: visit.field(name)[:256] for name in RULE_FIELDS},
             "rule_fields": RULE_FIELDS,
             "alerts": alerts,
             "acknowledged": await self.acknowledgements.find(
@@ -161,8 +162,8 @@ class ModelPages:
         }
 
     async def _list_alerts(self, visit: Visit, model: str) -> list[Alert]:
-        wish = AlertsRequest(model_id=model, limit=MAX_ALERTS)
-        alerts: list[Alert] = (await self.call(visit, "list_alerts", wish)).alerts
+        request = AlertsRequest(model_id=model, limit=MAX_ALERTS)
+        alerts: list[Alert] = (await self.call(visit, "list_alerts", request)).alerts
         return alerts
 
 
@@ -179,10 +180,10 @@ def add(app: FastAPI, visits: Visits, keyring: KeyRing) -> None:
 
 
 def _model(visit: Visit) -> str:
-    """The model's id, which may hold anything but control characters."""
-    given = visit.one("model") or visit.request.query_params.get("model", "")
+    """Return the model's id, which may hold anything but control characters."""
+    id = visit.field("model") or visit.request.query_params.get("model", "")
     try:
-        return MODEL.validate_python(given)
+        return MODEL.validate_python(id)
     except ValidationError:
         raise InvalidRequest("model: give the id of a model") from None
 
@@ -210,20 +211,20 @@ def _rank(plot: tuple[str, Any]) -> tuple[int, str]:
 def _rule_fields(visit: Visit) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in RULE_NUMBERS:
-        text = visit.one(name).strip()
+        text = visit.field(name).strip()
         try:
             if text:
                 fields[name] = float(text) if name in ("above", "below", "percent") else int(text)
         except ValueError:
             fault = {"path": name, "message": "must be a number, such as 250"}
             raise InvalidRequest(f"{name}: must be a number", fields=[fault]) from None
-    if severity := visit.one("severity"):
+    if severity := visit.field("severity"):
         fields["severity"] = severity
     return fields
 
 
 def _charts(monitoring: Monitoring, window: str) -> list[dict[str, Any]]:
-    """The plots' columns as the charts take them; times in seconds since 1970."""
+    """Return the plots' columns as the charts take them; times in seconds since 1970."""
     since = datetime.now(UTC) - timedelta(hours=1) if window == "hour" else None
     drawn = []
     for metric, plot in sorted(monitoring.plots.items(), key=_rank):

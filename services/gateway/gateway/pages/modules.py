@@ -48,14 +48,14 @@ class ModulePages:
     async def generate(self, visit: Visit) -> Response:
         form = _form(visit)
         try:
-            module = await self.call(visit, "generate", _wish(visit))
+            module = await self.call(visit, "generate", _request(visit))
         except (ServiceError, ValidationError) as error:
             return self._show(visit, error, form=form)
         return self._show(visit, form=form, shown=await _describe(module))
 
     async def download(self, visit: Visit) -> Response:
         try:
-            package = await self.call(visit, "download", _wish(visit))
+            package = await self.call(visit, "download", _request(visit))
         except (ServiceError, ValidationError) as error:
             return self._show(visit, error, form=_form(visit))
         return Response(package.content, 200, package.headers, package.media_type)
@@ -63,8 +63,8 @@ class ModulePages:
     async def verify(self, visit: Visit) -> Response:
         form = _form(visit)
         try:
-            wish = _wish(visit).model_copy(update={"verify": True})
-            module = await self.call(visit, "generate", wish)
+            request = _request(visit).model_copy(update={"verify": True})
+            module = await self.call(visit, "generate", request)
         except (ServiceError, ValidationError) as error:
             if site.is_fragment(visit.request):
                 return self.visits.refuse(visit.request, error)
@@ -84,14 +84,14 @@ class ModulePages:
         return self._show_verification(visit, module)
 
     async def show_history(self, visit: Visit) -> Response:
-        given = visit.request.query_params.get("before", "")
-        before = given if GENERATION.fullmatch(given) else None
-        wish = GenerationsRequest(limit=SHOWN, before=before)
-        page = await self.call(visit, "list_generations", wish)
+        cursor = visit.request.query_params.get("before", "")
+        before = cursor if GENERATION.fullmatch(cursor) else None
+        request = GenerationsRequest(limit=SHOWN, before=before)
+        page = await self.call(visit, "list_generations", request)
         return self.visits.show(
             "history.html",
             visit.request,
-            generations=[(one, _fields(one.request.options)) for one in page.generations],
+            generations=[(entry, _fields(entry.request.options)) for entry in page.generations],
             next=page.next,
             before=before,
         )
@@ -130,31 +130,31 @@ def add(app: FastAPI, visits: Visits, _: KeyRing) -> None:
 def _form(visit: Visit, model: str = "") -> dict[str, Any]:
     """Return the submitted fields, to fill the form again; `model` if there are none."""
     names = ("modelUrl", "revision", "batchSize", "memory", "gpu", "optimizationLevel")
-    typed: dict[str, Any] = {name: visit.one(name)[:512] for name in names}
+    typed: dict[str, Any] = {name: visit.field(name)[:512] for name in names}
     typed["modelUrl"] = typed["modelUrl"] or model[:512]
     return {**typed, "accept": visit.fields.get("accept", [])}
 
 
-def _wish(visit: Visit) -> GenerateRequest:
+def _request(visit: Visit) -> GenerateRequest:
     """Return the form as a request; empty fields are derived from the model."""
     options: dict[str, Any] = {}
-    if batch := visit.one("batchSize").strip():
+    if batch := visit.field("batchSize").strip():
         options["batchSize"] = int(batch) if batch.isascii() and batch.isdigit() else batch
-    if memory := visit.one("memory").strip():
+    if memory := visit.field("memory").strip():
         options["memory"] = memory
-    if gpu := visit.one("gpu"):
+    if gpu := visit.field("gpu"):
         options["gpu"] = gpu == "yes"
-    if level := visit.one("optimizationLevel"):
+    if level := visit.field("optimizationLevel"):
         options["optimizationLevel"] = level
-    wish: dict[str, Any] = {"modelUrl": visit.one("modelUrl").strip(), "options": options}
-    if revision := visit.one("revision").strip():
-        wish["revision"] = revision
-    wish["accept"] = visit.fields.get("accept", [])
-    return GenerateRequest.model_validate(wish)
+    body: dict[str, Any] = {"modelUrl": visit.field("modelUrl").strip(), "options": options}
+    if revision := visit.field("revision").strip():
+        body["revision"] = revision
+    body["accept"] = visit.fields.get("accept", [])
+    return GenerateRequest.model_validate(body)
 
 
 def _fields(options: GenerateOptions) -> dict[str, Any]:
-    """The options that were chosen, as the form's fields."""
+    """Return the chosen options as the form's fields."""
     chosen = options.model_dump(exclude_none=True)
     if options.gpu is not None:
         chosen["gpu"] = "yes" if options.gpu else "no"
@@ -162,7 +162,7 @@ def _fields(options: GenerateOptions) -> dict[str, Any]:
 
 
 async def _describe(module: Module) -> dict[str, Any]:
-    """The module as the template shows it, made off the event loop."""
+    """Return the module as the template shows it, highlighted off the event loop."""
     files = await asyncio.to_thread(highlighting.highlight, module.files)
     return {
         "module": module,

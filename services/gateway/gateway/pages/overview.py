@@ -1,4 +1,4 @@
-"""The dashboard's first page: what to do next, and what happened last."""
+"""The dashboard's first page: next steps and latest events."""
 
 import asyncio
 

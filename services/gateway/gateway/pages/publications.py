@@ -9,7 +9,7 @@ class Publications:
         self.database = database
 
     async def publish(self, account: str, run: str) -> None:
-        """Make a run public; the caller has made sure that it is the account's."""
+        """Make a run public; callers check first that it is the account's."""
         async with self.database.connection() as connection:
             await connection.execute(
                 "insert into published_runs (id, account_id) values (%s, %s)"

@@ -93,11 +93,11 @@ class Reference:
         return self._operations
 
     def by_tag(self, version: str) -> dict[str, list[Operation]]:
-        found: dict[str, list[Operation]] = {}
+        tagged: dict[str, list[Operation]] = {}
         for operation in self.by_address().values():
             if operation.version == version:
-                found.setdefault(operation.tag, []).append(operation)
-        return found
+                tagged.setdefault(operation.tag, []).append(operation)
+        return tagged
 
     def introduction(self) -> Markup:
         return _text(self._app.openapi()["info"]["description"])
@@ -133,7 +133,7 @@ def _operation(document: Schema, route: EndpointRoute, method: str, described: S
         description=_text(described.get("description", "")),
         allows=route.described.allows or "",
         limits=[*route.described.limits],
-        parameters=[_parameter(route.path, one) for one in described.get("parameters", [])],
+        parameters=[_parameter(route.path, row) for row in described.get("parameters", [])],
         body=json.dumps(body["example"], indent=2) if body else "",
         body_fields=[*_fields(document, body["schema"])] if body else [],
         answers=answers,
@@ -189,9 +189,13 @@ def _fields(document: Schema, schema: Schema, before: str = "", depth: int = 0) 
 
 
 def _plain(document: Schema, schema: Schema) -> Schema:
-    """Return the schema behind a reference; of a nullable schema, the part without null."""
+    """Return the schema behind a reference; for a nullable schema, the part without null."""
     while True:
-        kinds = [one for one in schema.get("anyOf", []) if one != {"type": "null"}]
+        kinds = [
+            alternative
+            for alternative in schema.get("anyOf", [])
+            if alternative != {"type": "null"}
+        ]
         if len(kinds) == 1:
             [schema] = kinds
         elif "$ref" in schema:
@@ -202,10 +206,10 @@ def _plain(document: Schema, schema: Schema) -> Schema:
 
 def _kind(document: Schema, schema: Schema) -> str:
     if "anyOf" in schema:
-        return " or ".join(_kind(document, one) for one in schema["anyOf"])
+        return " or ".join(_kind(document, option) for option in schema["anyOf"])
     schema = _plain(document, schema)
     if "enum" in schema:
-        return " | ".join(json.dumps(one) for one in schema["enum"])
+        return " | ".join(json.dumps(option) for option in schema["enum"])
     if "const" in schema:
         return json.dumps(schema["const"])
     kind = str(schema.get("type", "any"))

@@ -53,13 +53,13 @@ def rows(run: Run) -> list[Row]:
 
 
 def _picks(run: Run) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
+    names: dict[int, list[str]] = {}
     if run.analysis is not None:
         for name in ("latency", "balanced", "throughput", "cost"):
             size = getattr(run.analysis.picks, name).batch_size
             if size is not None:
-                found.setdefault(size, []).append(name)
-    return found
+                names.setdefault(size, []).append(name)
+    return names
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def price(run: Run | None) -> float | None:
 
 
 def charts(runs: list[tuple[str, Run]]) -> list[dict[str, Any]]:
-    """Throughput, latency, memory and cost against batch size, each run under its name."""
+    """Return charts of throughput, latency, memory and cost against batch size, for each run."""
     sizes = sorted({row.size for _, run in runs for row in rows(run)})
     drawn: list[dict[str, Any]] = []
     if not sizes:
@@ -121,7 +121,7 @@ def charts(runs: list[tuple[str, Run]]) -> list[dict[str, Any]]:
             values = [figure(p) if (p := points.get(size)) else (None,) * 3 for size in sizes]
             value, low, high = (list(column) for column in zip(*values, strict=True))
             series.append({"name": name, "value": value, "low": low, "high": high})
-        if any(value is not None for one in series for value in one["value"]):
+        if any(value is not None for line in series for value in line["value"]):
             drawn.append({"title": title, "unit": unit, "x": sizes, "series": series})
     return drawn
 
@@ -217,7 +217,7 @@ def to_csv(run: Run) -> str:
 
 
 def badge(run: Run) -> str:
-    """An SVG of less than 2 KB: what was measured, on what, and when."""
+    """Draw an SVG of less than 2 KB: the result, the machine and the date."""
     left = _shortened(run.model_id.rpartition("/")[2], MAX_NAME)
     right = _measured(run)
     widths = [round(len(text) * CHARACTER_PX) + 2 * MARGIN_PX for text in (left, right)]

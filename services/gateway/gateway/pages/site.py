@@ -110,7 +110,7 @@ def add_static(app: FastAPI) -> None:
 
 
 def _addresses() -> dict[str, str]:
-    """Addresses of static files by name, each with its digest."""
+    """Return the addresses of static files by name, each with its digest."""
     return {name: f"/static/{name}?v={digest}" for name, digest in _digests()}
 
 

@@ -28,18 +28,18 @@ class Visit:
     fields: Fields = field(default_factory=dict)
     standings: list[Standing] = field(default_factory=list)
 
-    def one(self, name: str) -> str:
-        return one(self.fields, name)
+    def field(self, name: str) -> str:
+        return first_value(self.fields, name)
 
     def id(self, name: str) -> str:
-        """A path parameter; raises InvalidRequest for what no id can look like."""
+        """Return a path parameter; raise InvalidRequest for text that cannot be an id."""
         value: str = self.request.path_params[name]
         bodies.check_parameter(name, value)
         return value
 
 
 async def read_form(request: Request, guard: Sessions) -> Fields:
-    """The fields of a form of ours.
+    """Read the fields of a form of ours.
 
     Raises:
         PermissionDenied: another site's form.
@@ -62,7 +62,7 @@ async def read_form(request: Request, guard: Sessions) -> Fields:
     return fields
 
 
-def one(fields: Fields, name: str) -> str:
+def first_value(fields: Fields, name: str) -> str:
     return fields.get(name, [""])[0]
 
 

@@ -159,8 +159,8 @@ def _to_login(request: Request) -> Response:
     if not _sends(request) and not site.is_fragment(request):
         page = urlsplit(request.url.path + ("?" + request.url.query if request.url.query else ""))
     address = page.path + (f"?{page.query}" if page.query else "")
-    asked = next_page(address)
-    login = "/login" if asked == "/dashboard" else f"/login?next={quote(asked, safe='/')}"
+    target = next_page(address)
+    login = "/login" if target == "/dashboard" else f"/login?next={quote(target, safe='/')}"
     if site.is_fragment(request):
         return Response(status_code=200, headers={**site.HEADERS, "HX-Redirect": login})
     return to(login)
