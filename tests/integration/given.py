@@ -19,7 +19,7 @@ import psycopg
 
 @dataclass(frozen=True)
 class Given:
-    """`url` is for a role that owns the database and nothing else; `owner` may do everything."""
+    """A database: `url` is for a role that owns it and nothing else, `owner` may do everything."""
 
     url: str
     owner: str

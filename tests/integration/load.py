@@ -16,7 +16,7 @@ PAUSE_S = 0.1
 
 
 class Load:
-    """`callers` threads that generate one model after the other until stopped.
+    """Load of `callers` threads that generate one model after the other until stopped.
 
     `answers` counts status codes, and names of exceptions where the connection
     itself failed; `good_since` waits for a success that began after a moment.

@@ -64,7 +64,7 @@ def test_sessions_are_listed_and_ended_singly_and_a_new_password_ends_the_others
 def test_a_mailed_link_gives_an_unconfirmed_address_to_its_owner_once(
     stack: Stack, account: Account, person: httpx2.Client, mailbox: Mailbox
 ) -> None:
-    """`account` was made by somebody who does not read the address's mail."""
+    """The account's creator does not read the mail of its address."""
     stranger = log_in(person, account.email)
     for email in (account.email, "nobody@example.com"):
         answer = person.post(f"{ME}/reset", json={"email": email})

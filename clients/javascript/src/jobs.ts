@@ -47,7 +47,7 @@ export class Job<T> {
     public latest: T,
   ) {}
 
-  /** `queued`, `running`, `succeeded`, `failed` or `canceled`, when last fetched. */
+  /** The state when last fetched: `queued`, `running`, `succeeded`, `failed` or `canceled`. */
   get state(): string {
     return this.work.state(this.latest);
   }

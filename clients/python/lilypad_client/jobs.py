@@ -48,7 +48,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
 
     @property
     def state(self) -> str:
-        """`queued`, `running`, `succeeded`, `failed` or `canceled`, when last fetched."""
+        """The state when last fetched: `queued`, `running`, `succeeded`, `failed` or `canceled`."""
         return self._work.state(self.latest)
 
     @operation

@@ -23,7 +23,7 @@ Found = TypeVar("Found")
 
 class News:
     def __init__(self, bus: Bus, notices: Repeated) -> None:
-        """`notices`: the delivery to the webhooks service, woken when a run has finished."""
+        """`notices` delivers to the webhooks service; it is woken when a run has finished."""
         self.bus = bus
         self.notices = notices
         self._waiting: dict[str, set[asyncio.Event]] = {}

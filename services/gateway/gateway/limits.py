@@ -351,7 +351,7 @@ def service_standing(error: RateLimited) -> Standing | None:
 
 
 def headers(standings: list[Standing]) -> list[tuple[bytes, bytes]]:
-    """`RateLimit` and `RateLimit-Policy` (IETF draft 10), and the older `X-RateLimit-*`.
+    """Build `RateLimit` and `RateLimit-Policy` (IETF draft 10), and the older `X-RateLimit-*`.
 
     The older ones hold one policy: the one with the fewest requests left.
     """

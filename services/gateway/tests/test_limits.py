@@ -306,7 +306,7 @@ async def test_only_requests_within_a_replicas_share_may_work_early(nats: NatsBu
     await last.standings()
 
 
-async def test_a_counter_that_was_given_back_too_often_borrows_from_no_other(
+async def test_a_counter_below_zero_does_not_change_its_neighbours(
     nats: NatsBus,
 ) -> None:
     clock, who = Clock(), account()

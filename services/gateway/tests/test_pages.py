@@ -52,6 +52,6 @@ def test_a_number_has_an_exponent_where_that_is_shorter(value: float, text: str)
     assert figures.number(value) == text
 
 
-def test_what_stands_in_backticks_is_code_and_nothing_else_is_markup() -> None:
+def test_text_in_backticks_is_code_and_no_other_text_is_markup() -> None:
     shown = figures.marked("a higher `warmup`, <b>not</b> `<i>`")
     assert shown == "a higher <code>warmup</code>, &lt;b&gt;not&lt;/b&gt; <code>&lt;i&gt;</code>"

@@ -9,7 +9,7 @@ HEREDOC = re.compile(r"<<-?[\"']?\w")
 
 @dataclass(frozen=True)
 class Instruction:
-    """`arguments` of the exec form as they are; anything else is one argument."""
+    """An instruction; `arguments` are those of an exec form, or else one text."""
 
     name: str
     arguments: tuple[str, ...]

@@ -51,7 +51,7 @@ class Part(BaseModel):
 
 
 class ModelFile(Part):
-    """`sha256` of the content, or `blob`: git's id of it."""
+    """A file of the model, with the `sha256` of its content, or its git id as `blob`."""
 
     path: Path
     size: Annotated[int, Field(ge=0)]
@@ -154,7 +154,7 @@ def describe(
     needs: Resources,
     digests: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """`digests` are those of the base images, by image."""
+    """Describe a module; `digests` are those of the base images, by image."""
     assert snapshot.weights
     return Manifest(
         name=slug(snapshot.id),

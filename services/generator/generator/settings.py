@@ -13,7 +13,7 @@ Endpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:
 
 
 class Settings(ServiceSettings):
-    """`hf_endpoint` and `hf_token` mean what they mean to huggingface_hub."""
+    """The generator's settings; `hf_endpoint` and `hf_token` are those of huggingface_hub."""
 
     hf_endpoint: Endpoint = "https://huggingface.co"
     hf_token: SecretStr | None = None

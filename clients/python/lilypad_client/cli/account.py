@@ -1,4 +1,4 @@
-"""`login`, `logout`, `keys`, `usage`, `schema`, `demo`."""
+"""The commands `login`, `logout`, `keys`, `usage`, `schema` and `demo`."""
 
 import platform
 import sys

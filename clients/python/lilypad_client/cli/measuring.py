@@ -1,4 +1,4 @@
-"""`benchmark`, `runs`, `compare`."""
+"""The commands `benchmark`, `runs` and `compare`."""
 
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal

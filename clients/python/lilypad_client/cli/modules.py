@@ -1,4 +1,4 @@
-"""`generate`, `download`, `verify`, `generations`."""
+"""The commands `generate`, `download`, `verify` and `generations`."""
 
 from itertools import islice
 from pathlib import Path

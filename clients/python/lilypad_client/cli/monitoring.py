@@ -1,4 +1,4 @@
-"""`monitor`, `record`, `watch`, `alerts`."""
+"""The commands `monitor`, `record`, `watch` and `alerts`."""
 
 import math
 from itertools import islice

@@ -1,4 +1,4 @@
-"""`hub-token`, `second-factor`: what the account's password protects beside its keys."""
+"""The commands `hub-token` and `second-factor`, which need the account's password."""
 
 import os
 import sys

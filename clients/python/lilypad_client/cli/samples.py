@@ -1,4 +1,4 @@
-"""`models`, `samples`."""
+"""The commands `models` and `samples`."""
 
 import csv
 import sys

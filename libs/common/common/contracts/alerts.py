@@ -113,7 +113,7 @@ class RuleRequest(Message):
 
 
 class ChangeRequest(RuleRequest):
-    """`changes`: the fields of a `RuleChange` that the caller sent, by their public names."""
+    """Request to change a rule; `changes` has the sent fields of a `RuleChange` by public name."""
 
     changes: dict[str, Any]
 

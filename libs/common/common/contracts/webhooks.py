@@ -107,7 +107,7 @@ class WebhookName(Message):
 
 
 class WebhookChangeRequest(WebhookName):
-    """`changes`: the fields of a `WebhookChange` that the caller sent, by their public names."""
+    """Request to change a webhook; `changes` has the sent fields by public name."""
 
     changes: dict[str, Any]
 

@@ -78,5 +78,5 @@ def render(guide: Guide) -> Markup:
 
 
 def _address(path: str) -> str:
-    """`how-to/keys.md` as /docs/how-to/keys, and `decisions/README.md` as /docs/decisions."""
+    """Return `how-to/keys.md` as /docs/how-to/keys, `decisions/README.md` as /docs/decisions."""
     return f"{ROOT}/{path.removesuffix('.md').removesuffix('/README')}"

@@ -57,7 +57,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """`allows` is the scope that a key must have, "account" for a person, or "" for anybody."""
+    """An operation; `allows` is a key's scope, "account" for a person, or "" for anybody."""
 
     name: str
     version: Version

@@ -20,7 +20,7 @@ Fields = dict[str, list[str]]
 
 @dataclass
 class Visit:
-    """`session` is the cookie's token; `fields` are the form's."""
+    """A person's request for a page: `session` is the cookie's token, `fields` are the form's."""
 
     request: Request
     account: str
