@@ -2346,7 +2346,7 @@ export interface components {
         };
         /**
          * MetricDescription
-         * @description What a metric of one's own is; a later description replaces it.
+         * @description The description of an account's own metric; a later one replaces it.
          */
         MetricDescription: {
             /**

@@ -103,7 +103,7 @@ class KeyChangeFields(TypedDict):
 
 
 class MetricDescription(TypedDict):
-    """What a metric of one's own is; a later description replaces it."""
+    """The description of an account's own metric; a later one replaces it."""
 
     kind: NotRequired[Literal["any", "amount", "share"]]
     """

@@ -8,7 +8,7 @@ import difflib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
@@ -177,15 +177,21 @@ def _find(
     model: type[BaseModel] | None, location: Location
 ) -> tuple[type[BaseModel] | None, FieldInfo | None]:
     """Return the model that holds the last part of a location, and its field."""
-    owner, field = model, None
+    owner, field, is_key = model, None, False
     for index, part in enumerate(location):
-        if isinstance(part, int) or owner is None:
+        if isinstance(part, int) or owner is None or is_key:
+            is_key = False
             continue
         field = public_names(owner).get(part)
         if field is None or index == len(location) - 1:
             break
-        owner = _model_in(field.annotation)
+        owner, is_key = _model_in(field.annotation), _is_mapping(field.annotation)
     return owner, field
+
+
+def _is_mapping(annotation: Any) -> bool:
+    """Return whether the next part of a location is a key of the caller's own."""
+    return get_origin(annotation) is dict or any(map(_is_mapping, get_args(annotation)))
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

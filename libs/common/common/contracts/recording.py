@@ -84,15 +84,21 @@ class Record(Input):
     )
 
 
+UNIT = (
+    StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,32}$"),
+    Hint("a unit holds 1 to 32 printable characters, such as tokens"),
+)
+
+
 class MetricDescription(Input):
-    """What a metric of one's own is; a later description replaces it."""
+    """The description of an account's own metric; a later one replaces it."""
 
     kind: Literal["any", "amount", "share"] = Field(
         "any",
         description="An `amount` cannot be negative, and a `share` is from 0 to 1: other values"
         " are refused by the metric's name.",
     )
-    unit: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,32}$")] | None = Field(
+    unit: Annotated[str, *UNIT] | None = Field(
         None, description="Unit of its values; else derived from its name.", examples=["tokens"]
     )
     more_is_better: bool | None = Field(
