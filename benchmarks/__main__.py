@@ -28,6 +28,7 @@ NAMES = (
     "advice",
     "pages",
     "clients",
+    "simulate",
 )
 # Only when named: needs a CUDA device.
 ON_REQUEST = ("benchmarking_gpu",)
