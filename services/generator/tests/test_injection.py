@@ -176,4 +176,7 @@ def test_hostile_options_and_revisions_are_harmless(options: dict[str, Any], rev
         module = generate(handlers, GenerateRequest(model_url="acme/frog", options=accepted))
         if module:
             check(module)
-    assert generate(handlers, GenerateRequest(model_url="acme/frog", revision=revision)) is None
+    # Some are too long.
+    with contextlib.suppress(ValidationError):
+        request = GenerateRequest(model_url="acme/frog", revision=revision)
+        assert generate(handlers, request) is None

@@ -34,15 +34,18 @@ class Descriptions:
         """Return the descriptions of an account's metrics, by name."""
         read, found = self._known.get(account, (0.0, None))
         if found is None or read < time.monotonic() - RENEW_S:
-            async with self.database.connection() as connection:
-                rows = await (await connection.execute(READ, [account])).fetchall()
-            found = {
-                metric: MetricDescription.model_construct(
-                    kind=kind, unit=unit, more_is_better=better
-                )
-                for metric, kind, unit, better in rows
-            }
-            self._remember(account, found)
+            return await self.newest(account)
+        return found
+
+    async def newest(self, account: str) -> Mapping[str, MetricDescription]:
+        """Return the descriptions as they are now, also those that another replica stored."""
+        async with self.database.connection() as connection:
+            rows = await (await connection.execute(READ, [account])).fetchall()
+        found = {
+            metric: MetricDescription.model_construct(kind=kind, unit=unit, more_is_better=better)
+            for metric, kind, unit, better in rows
+        }
+        self._remember(account, found)
         return found
 
     async def check(self, content: Batch, described: Mapping[str, MetricDescription]) -> None:

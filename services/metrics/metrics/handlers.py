@@ -210,7 +210,7 @@ class Handlers:
             NotFound: the account has recorded nothing of the model, even if another account has.
         """
         account = current.get().account
-        DESCRIBED.set(await self.watch.descriptions.of(account))
+        DESCRIBED.set(await self.watch.descriptions.newest(account))
         until = datetime.now(UTC)
         since = until - timedelta(days=request.days)
         async with self.database.connection() as connection:
@@ -249,7 +249,7 @@ class Handlers:
         Raises:
             NotFound: the account has never recorded the metric of the model.
         """
-        DESCRIBED.set(await self.watch.descriptions.of(current.get().account))
+        DESCRIBED.set(await self.watch.descriptions.newest(current.get().account))
         async with self.database.connection() as connection:
             numbers = await self._numbers(connection, request)
             return await reading.read(connection, numbers[0], request)
