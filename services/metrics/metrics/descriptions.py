@@ -49,11 +49,17 @@ class Descriptions:
         return found
 
     async def check(self, content: Batch, described: Mapping[str, MetricDescription]) -> None:
-        """Refuse values that a metric cannot have, then store what a call describes.
+        """Refuse descriptions without values, and values that a metric cannot have.
 
         Raises:
-            InvalidRequest: a value that the metric's kind excludes; names the metric.
+            InvalidRequest: names the metric.
         """
+        # So that an account has no more descriptions than series.
+        if lacking := described.keys() - {metric for _, metric in content.pairs}:
+            name = min(lacking)
+            path = f"descriptions.{name}"
+            advice = "no record of this call has this metric; describe metrics beside their values"
+            raise InvalidRequest(f"{path}: {advice}", fields=[{"path": path, "message": advice}])
         known = {**await self.of(content.account), **described}
         for number, (_, metric) in enumerate(content.pairs) if known else ():
             if metric in known:
@@ -61,9 +67,13 @@ class Descriptions:
                 for value in (float(np.min(values)), float(np.max(values))):
                     if fault := impossible(metric, value, known[metric]):
                         raise InvalidRequest(fault, fields=[{"path": metric, "message": fault}])
+
+    async def store(self, account: str, described: Mapping[str, MetricDescription]) -> None:
+        """Store what a call describes, in place of what earlier ones said of the same metrics."""
         if described:
-            await self._store(content.account, described)
-            self._remember(content.account, known)
+            known = {**await self.of(account), **described}
+            await self._store(account, described)
+            self._remember(account, known)
 
     async def _store(self, account: str, described: Mapping[str, MetricDescription]) -> None:
         columns = [

@@ -151,7 +151,8 @@ class Handlers:
         """Store and publish samples, each once however often it comes; return when committed.
 
         Raises:
-            InvalidRequest: too many series, or a value that a described metric cannot have.
+            InvalidRequest: too many series, a value that a described metric cannot have, or a
+                description without values.
             MonitoringFailed: the account's storage is full.
             RateLimited: too many late samples of the account wait to be merged.
             Unavailable: the database is unavailable; all samples were stored, or none.
@@ -162,6 +163,7 @@ class Handlers:
         late = bool((content.at < now_us() - MAX_LIVE_AGE_US).any())
         await self.usage.check(context.account, len(content.at), late=late)
         content.series = await self.series.number(context.account, content.pairs)
+        await self.watch.descriptions.store(context.account, request.descriptions)
         writer = self.backfill if late else self.writer
         return Recorded(duplicates=await writer.write(content))
 

@@ -68,3 +68,22 @@ async def test_a_value_that_a_described_metric_cannot_have_is_refused_from_then_
         await caller.record(record(0, tokens=value, other=value))
     await caller.record(record(0, tokens=1.0, other=value))
     await describe(caller, "tokens", value, kind="any")
+
+
+async def test_a_description_without_values_is_refused(caller: Caller) -> None:
+    """Else an account could store any number of them."""
+    content = Samples.from_records([Record.model_validate(record(0, tokens=1.0))])
+    described = {name: MetricDescription(unit="x") for name in ("tokens", "words")}
+    request = content.model_copy(update={"descriptions": described})
+    with pytest.raises(InvalidRequest, match=r"descriptions\.words: no record of this call"):
+        await caller.call(caller.handlers.record, request)
+    assert await caller.handlers.watch.descriptions.newest(caller.account) == {}
+
+
+async def test_a_call_that_is_refused_describes_nothing(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller.handlers.series, "max_series", 0)
+    with pytest.raises(InvalidRequest, match="an account may record"):
+        await describe(caller, "tokens", 1.0, unit="x")
+    assert await caller.handlers.watch.descriptions.newest(caller.account) == {}
