@@ -9,6 +9,7 @@ import pytest
 
 from integration.caller import Account
 from integration.faulty import FaultyProxy
+from integration.load import wait_until
 from integration.pages import NODE, World
 from local.stack import Stack
 
@@ -126,8 +127,9 @@ def test_an_answer_slower_than_the_deadline_is_an_error(
 ) -> None:
     proxy.faults = ["slow"]
     assert caller.call("record", timeout=4) in {"APITimeoutError", "TimeoutError"}
+    # On a busy machine the client gives up while the proxy still waits for the service.
+    wait_until(lambda: _count(account) == 1)
     assert len(proxy.keys) == 1
-    assert _count(account) == 1
 
 
 @pytest.mark.timeout(900)
@@ -145,5 +147,5 @@ def test_a_failing_network_starts_no_second_run(
 
 def _count(account: Account) -> int:
     answer = account.post("/v1/api/monitor", {"modelId": MODEL, "days": 1})
-    count: int = answer.json()["data"]["statistics"]["latency"]["count"]
-    return count
+    latency = answer.json()["data"]["statistics"].get("latency") if answer.is_success else None
+    return latency["count"] if latency else 0
