@@ -61,7 +61,14 @@ async def main() -> None:
         await running.serve(Erasure(runs, queue, bus))
         running.instruments.add(database.families, deliveries.observation.families)
         await running.answer_discovery()
-        upkeep = Upkeep(queue, outbox, runs, news)
+        upkeep = Upkeep(
+            queue,
+            outbox,
+            runs,
+            news,
+            run_days=settings.run_retention_days,
+            trial_days=settings.trial_retention_days,
+        )
         sweeping = upkeep.keep(settings.sweep_interval_s)
         async with lasting(sweeping, notices.delivery.run()) as ended:
             await running.run_until_stopped(ended)

@@ -28,6 +28,10 @@ class ControlSettings(ServiceSettings):
     ack_wait_s: Annotated[float, Field(gt=0)] = ACK_WAIT_S
     # Pause between two sweeps for lost messages and undelivered metrics.
     sweep_interval_s: Annotated[float, Field(gt=0)] = 5.0
+    # Ages at which ended runs, with their blocks, and tried modules are deleted; a repeated request
+    # finds its run for a day.
+    run_retention_days: Annotated[int, Field(ge=2)] = 400
+    trial_retention_days: Annotated[int, Field(ge=2)] = 30
     # USD per hour of the machines, overriding the table's prices.
     cpu_price_per_hour: Annotated[float, Field(gt=0)] | None = None
     gpu_price_per_hour: Annotated[float, Field(gt=0)] | None = None

@@ -1,8 +1,7 @@
-"""The sweep: makes the queue agree with the database, delivers metrics, deletes old trials."""
+"""The sweep: makes the queue agree with the database, delivers metrics, deletes old runs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
 import structlog
 
@@ -14,16 +13,40 @@ from common.errors import ServiceError
 
 log = structlog.get_logger()
 
-# A tried module is about 45 kB.
-TRIAL_RETENTION = timedelta(days=30)
+# Runs of a kind that one sweep deletes: a tried module is about 45 kB, and a run has its blocks.
+MAX_DELETED = 1_000
+DELETE_TRIALS = """
+delete from runs where id in (
+    select id from runs where kind = 'verify' and created_at < now() - %s * interval '1 day'
+    limit %s
+)
+"""
+DELETE_RUNS = """
+delete from runs where id in (
+    select id from runs where kind = 'measure' and finished_at < now() - %s * interval '1 day'
+    limit %s
+)
+"""
 
 
 class Upkeep:
-    def __init__(self, queue: JobQueue, outbox: Outbox, runs: RunStore, news: News) -> None:
+    """The sweep.
+
+    Args:
+        run_days: age at which ended runs are deleted, with their blocks.
+        trial_days: age at which tried modules are deleted.
+    """
+
+    def __init__(
+        self, queue: JobQueue, outbox: Outbox, runs: RunStore, news: News, *, run_days: int,
+        trial_days: int,
+    ) -> None:  # fmt: skip
         self.queue = queue
         self.outbox = outbox
         self.runs = runs
         self.news = news
+        self.run_days = run_days
+        self.trial_days = trial_days
 
     async def keep(self, interval_s: float) -> None:
         """Sweep for ever; a step that fails leaves the others and the next sweep alone."""
@@ -31,7 +54,7 @@ class Upkeep:
             for step in (
                 self.mend_queue,
                 self.deliver_metrics,
-                self.delete_old_trials,
+                self.delete_old_runs,
                 self.observe,
             ):
                 await _attempt(step)
@@ -50,12 +73,10 @@ class Upkeep:
     async def observe(self) -> None:
         await self.queue.deliveries.observation.read()
 
-    async def delete_old_trials(self) -> None:
+    async def delete_old_runs(self) -> None:
         async with self.runs.database.connection() as connection:
-            await connection.execute(
-                "delete from runs where kind = 'verify' and created_at < now() - %s",
-                [TRIAL_RETENTION],
-            )
+            await connection.execute(DELETE_TRIALS, [self.trial_days, MAX_DELETED])
+            await connection.execute(DELETE_RUNS, [self.run_days, MAX_DELETED])
 
 
 async def _attempt(step: Callable[[], Awaitable[None]]) -> None:

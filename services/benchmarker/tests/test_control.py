@@ -251,6 +251,34 @@ async def test_runs_wait_in_line_and_are_listed_newest_first(idle_stack, idle_co
     assert moved.queue.position < second.queue.position
 
 
+async def test_an_ended_run_is_deleted_with_its_blocks_at_the_age_that_the_setting_gives(
+    idle_stack, idle_connection
+) -> None:
+    caller = Caller(idle_connection)
+    old, kept, waiting = [await caller.start() for _ in range(3)]
+    for run in (old, kept):
+        await caller.call(CANCEL_RUN, RunName(id=run.id))
+    with psycopg.connect(idle_stack.postgres.url("benchmarker")) as database:
+        database.execute("insert into blocks values (%s, 0, 1, 1, '[]')", [old.id])
+        for run, days in ((old, 401), (kept, 399), (waiting, 401)):
+            database.execute(
+                "update runs set created_at = created_at - %(age)s * interval '1 day',"
+                " finished_at = finished_at - %(age)s * interval '1 day' where id = %(id)s",
+                {"age": days, "id": run.id},
+            )
+    async with asyncio.timeout(120):
+        while old.id in (listed := await run_ids(caller)):
+            await asyncio.sleep(0.05)
+    assert {*listed} == {kept.id, waiting.id}
+    with psycopg.connect(idle_stack.postgres.url("benchmarker")) as database:
+        assert not database.execute("select from blocks where run_id = %s", [old.id]).rowcount
+    await caller.call(CANCEL_RUN, RunName(id=waiting.id))
+
+
+async def run_ids(caller: Caller) -> list[str]:
+    return [run.id for run in (await caller.call(LIST_RUNS, RunsRequest(limit=10))).runs]
+
+
 async def test_only_silent_deliveries_without_progress_count_as_lost(
     idle_stack, idle_connection
 ) -> None:

@@ -114,7 +114,11 @@ async def main() -> None:
             guards.authentication.keep_writing_last_use(),
             guards.usage.keep_flushing(),
             guards.generations.keep_flushing(),
-            housekeeping.keep_tidy(database),
+            housekeeping.keep_tidy(
+                database,
+                audit_days=settings.audit_retention_days,
+                key_days=settings.key_retention_days,
+            ),
             deletion.keep_publishing(),
             recovery.keep_mailing(),
         ) as ended:

@@ -13,28 +13,29 @@ log = structlog.get_logger()
 
 # On average; a few rows more or less change nothing.
 INTERVAL_S = 600.0
-# Age at which rows of the audit are deleted.
-AUDIT_RETENTION_DAYS = 400
+AUDIT = "delete from audit where at < now() - %s * interval '1 day'"
+# Nothing refers to a key that cannot be used: the audit and the usage keep its id.
+REVOKED_KEYS = "delete from keys where revoked_at < now() - %s * interval '1 day'"
 
 
-async def tidy(database: Database) -> None:
+async def tidy(database: Database, *, audit_days: int, key_days: int) -> None:
+    """Delete what has expired: audit rows and revoked keys at the given ages."""
     async with database.connection() as connection:
         await idempotency.forget_old(connection)
         await sessions.forget_old(connection)
         await recovery.forget_old(connection)
         await generations.forget_old(connection)
         await usage.forget_old(connection)
-        await connection.execute(
-            "delete from audit where at < now() - %s * interval '1 day'", [AUDIT_RETENTION_DAYS]
-        )
+        await connection.execute(AUDIT, [audit_days])
+        await connection.execute(REVOKED_KEYS, [key_days])
 
 
-async def keep_tidy(database: Database) -> None:
+async def keep_tidy(database: Database, *, audit_days: int, key_days: int) -> None:
     """Delete expired rows until canceled."""
     while True:
         # Not all replicas at the same moment.
         await asyncio.sleep(INTERVAL_S * random.uniform(0.5, 1.5))  # noqa: S311  (no secret)
         try:
-            await tidy(database)
+            await tidy(database, audit_days=audit_days, key_days=key_days)
         except ServiceError as error:
             log.warning("expired rows not deleted", error=error.message)

@@ -2,7 +2,7 @@ import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from common.encryption import Encryption, EncryptionKeys
@@ -41,6 +41,9 @@ class GatewaySettings(ServiceSettings):
     # Requests under way at once, in all and of one account; beyond that the answer is 503.
     max_requests: int = 512
     max_requests_per_account: int = 128
+    # Ages at which rows of the audit, and keys that were revoked, are deleted.
+    audit_retention_days: Annotated[int, Field(ge=1)] = 400
+    key_retention_days: Annotated[int, Field(ge=1)] = 400
 
     @field_validator("allowed_origins", mode="before")
     @classmethod

@@ -40,7 +40,7 @@ async def test_a_socket_token_connects_for_five_minutes_and_then_lasts_as_long_a
         await connection.execute(
             "update socket_tokens set expires_at = now() where account_id = %s", [login.account]
         )
-    await housekeeping.tidy(guards.sessions.database)
+    await housekeeping.tidy(guards.sessions.database, audit_days=400, key_days=400)
     with pytest.raises(Unauthenticated, match="expired"):
         await guards.authentication.check(Credentials(token=token))
     connected = Credentials(token=token, connected=True)
