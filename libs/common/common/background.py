@@ -1,4 +1,4 @@
-"""Background work: tasks that are not awaited, work as long-lived as its process, and retries."""
+"""Background work: tasks that are not awaited, work as long-lived as its process, retries."""
 
 import asyncio
 import contextlib
@@ -80,7 +80,7 @@ async def end(tasks: list[asyncio.Task[None]]) -> None:
 
 @asynccontextmanager
 async def lasting(*works: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Future[Any]]:
-    """Run work that lasts as long as its process beside a block, and cancel it afterwards.
+    """Run work as long-lived as the process alongside a block, and cancel it afterwards.
 
     Yields a future that is done as soon as one of the works has ended, which none should: the block
     then has to stop in order. Leaving it raises the work's error, so that the process ends with a

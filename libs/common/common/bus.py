@@ -44,7 +44,7 @@ class Bus(Protocol):
         ...
 
     async def pass_on(self, rpc: Rpc[Request, Reply], request: Request) -> bytes:
-        """Call like `call`, but return the reply's raw JSON."""
+        """Like `call`, but return the reply's raw JSON."""
         ...
 
     async def publish(self, event: Event[Body], body: Body, account: str, id: str) -> None:

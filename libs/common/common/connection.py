@@ -58,7 +58,7 @@ Receive = Callable[[Message], None]
 
 
 class Connection(Client):
-    """A nats-py client with `listen` and `send` beside its own methods."""
+    """A nats-py client with `listen` and `send` in addition to its own methods."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Connection(Client):
         await super()._send_ping(future)
 
     async def _process_pong(self) -> None:
-        # nats-py's version stops reading for good at the pong of a ping that has timed out.
+        # nats-py's version stops reading permanently at the pong of a ping that has timed out.
         self.silent = False
         if self._pongs and self._pongs[0].done():
             self._pongs.pop(0)
@@ -163,6 +163,6 @@ class Connection(Client):
 
 
 def encode(headers: Mapping[str, str]) -> bytes:
-    """Encode headers for the wire; a line break in a value becomes a blank."""
+    """Encode headers for the wire; a line break in a value becomes a space."""
     lines = "".join(f"{name}: {value.translate(NEWLINES)}\r\n" for name, value in headers.items())
     return b"%b\r\n%b\r\n" % (HEAD, lines.encode())

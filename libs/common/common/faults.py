@@ -1,4 +1,4 @@
-"""Validation errors in our own words: what is wrong, then what to send.
+"""Validation errors in our own words: the fault, then the value to send.
 
 Every public model's rules are worded here or beside the rule (`Hint`); the
 validator's own sentences speak of Python and of regular expressions.
@@ -16,11 +16,11 @@ from pydantic_core import CoreSchema, core_schema
 
 from common.errors import InvalidRequest
 
-# Most faults named for one body; naming one blocks the loop for 16 microseconds.
+# Max faults named for one body; naming one blocks the loop for 16 microseconds.
 MAX_FAULTS = 100
-# Most fields listed for an unknown one that resembles none of them.
+# Max fields listed for an unknown one that resembles none of them.
 MAX_LISTED_FIELDS = 12
-# Fewest letters that two names share, one within the other, to count as near: `url`, `modelUrl`.
+# Min letters that two names share, one within the other, to count as near: `url`, `modelUrl`.
 MIN_SHARED_LETTERS = 3
 # Other services' words for our fields, by their plain spelling.
 SYNONYMS = {
@@ -144,7 +144,7 @@ def _word(fault: Any, model: type[BaseModel] | None) -> str:
     sentence = words(fault.get("ctx", {}))
     if kind in {"value_error", "timezone_aware"} or field is None or not field.examples:
         return sentence
-    if location[-1] not in (field.alias, field.validation_alias):  # the example is of the whole
+    if location[-1] not in (field.alias, field.validation_alias):  # the example is the whole object
         return sentence
     return f"{sentence}; for example {json.dumps(field.examples[0])}"
 

@@ -242,7 +242,7 @@ class Delivery:
             subject, self.message.data, stream=DEAD, headers=headers
         )
         log.error("job dead-lettered", job=self.id, reason=reason, deliveries=self.number)
-        # Confirmed, as `term` is not: whoever asks afterwards no longer counts the job as waiting.
+        # Confirmed, unlike `term`: a later query no longer counts the job as waiting.
         await self.acknowledge()
 
     @asynccontextmanager

@@ -55,7 +55,7 @@ class PendingCalls:
     def send(
         self, subject: str, payload: bytes, headers: bytes, timeout_s: float, *, repeatable: bool
     ) -> "asyncio.Future[Message]":
-        """Send a request and return the future of its reply; raises what `Connection.send` does."""
+        """Send a request and return the future of its reply; raises as `Connection.send` does."""
         self._next += 1
         number = str(self._next)
         loop = asyncio.get_running_loop()
@@ -101,7 +101,7 @@ class PendingCalls:
             return
         lost = not message.data and message.headers.get("Status") == "503"
         if copy and (lost or message.headers.get(ERROR_CODE, "") >= "500"):
-            # The replica that has the original may be slow, and answer well.
+            # The replica that has the original may only be slow, and still answer well.
             call.failure = call.failure if lost else message
             return
         del self._calls[number]

@@ -22,9 +22,10 @@ log = structlog.get_logger()
 # Time to wait for a connection and to check an idle one: less than two seconds together.
 POOL_TIMEOUT_S = 1.3
 CHECK_TIMEOUT_S = 0.5
-# The server cancels a statement that takes longer.
+# The server cancels a statement that takes longer than this.
 STATEMENT_TIMEOUT_MS = 10_000
-# Longer than that: a server that has not even cancelled the statement hangs or is unreachable.
+# Longer than the server's limit: a server that has not even cancelled the statement hangs or is
+# unreachable.
 ANSWER_TIMEOUT_S = 12.0
 
 # Keepalive settings: the kernel detects an unreachable server within half a minute.

@@ -261,7 +261,7 @@ class Service:
         except nats.errors.MaxPayloadError:
             self._refuse(message, ServiceError("the answer is larger than the bus allows"))
         except (nats.errors.Error, OSError) as error:
-            # The caller has lost the connection too, which has already failed its call.
+            # The caller has lost the connection too, and its call has already failed.
             log.warning("reply not sent", error=repr(error))
 
     def _families(self) -> Iterator[Family]:

@@ -10,7 +10,7 @@ from common.errors import ServiceError, Unavailable
 
 
 class MemoryBus:
-    """A bus that calls registered handlers and records what was published.
+    """A bus that calls registered handlers and records published messages.
 
     Bodies and errors pass through their wire form, as on the real bus.
     """

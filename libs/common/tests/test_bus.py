@@ -92,8 +92,8 @@ async def test_only_a_repeatable_call_is_sent_again_without_a_reply(
     ("answered", "timeout", "outcome"),
     [
         (["busy copy", "well"], 18, "first"),  # the original may be slow, and answer well
-        (["original"], 18, "original"),  # its own failure is the answer, whatever a copy will say
-        (["busy copy"], 3, "busy copy"),  # better than that there was no answer
+        (["original"], 18, "original"),  # the original's own failure precedes any copy's
+        (["busy copy"], 3, "busy copy"),  # more helpful than the report of a missing answer
     ],
 )
 async def test_a_failed_copy_of_a_call_ends_it_only_when_the_original_is_not_answered(

@@ -131,7 +131,7 @@ async def test_subscriptions_are_restored_after_a_restart_of_the_server(
 async def test_a_message_of_a_lost_connection_is_not_sent_on_the_next(
     client: Connection,
 ) -> None:
-    """Its caller has already been told that the bus is unavailable."""
+    """Its caller has already received the error that the bus is unavailable."""
     received: list[Message] = []
     await client.listen("a", received.append)
     await client.flush()

@@ -56,7 +56,7 @@ PARTS = (
     *("language_config", "thinker_config", "decoder", "encoder", "backbone_config"),
 )
 MAX_PART_DEPTH = 3
-# Kinds of layers by what they cache: all tokens, a window, a chunk, or a state.
+# Kinds of layers by the tokens they cache: all, a window, a chunk, or none but a state.
 LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 # Layers of other names, by the kinds they contain; unknown ones cache all tokens.
 ALSO: dict[str, tuple[str, ...]] = {
@@ -76,7 +76,7 @@ MAX_ITEMS = 16
 
 
 def read(config: Config) -> Config:
-    """Reduce a whole config.json, or a library's `to_dict()`, to what `sizes` needs."""
+    """Reduce a whole config.json, or a library's `to_dict()`, to the fields that `sizes` needs."""
     return complete(reduce(config))
 
 
@@ -152,8 +152,8 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     names = usual.get("names", {})
     sizes = {**usual.get("sizes", {}), **{names.get(key, key): config[key] for key in config}}
     for name, default in usual.get("parts", {}).items():
-        # A part's own config replaces all defaults for it. Qwen's first vision models have the
-        # text model's sizes at the top level, beside the vision model's config.
+        # A part's own config replaces all defaults for it. Qwen's first vision models have the text
+        # model's sizes at the top level, next to the vision model's config.
         own = config.get(name) or default
         if name == "text_config" and name not in config and "num_hidden_layers" in config:
             own = {key: config[key] for key in (*SIZES, "layer_types") if key in config}

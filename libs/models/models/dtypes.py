@@ -6,7 +6,7 @@ KIB = 2**10
 MIB = 2**20
 GIB = 2**30
 
-# Bytes of one number, by torch's name: what models are loaded and computed in.
+# Bytes of one number, by torch's name: the dtypes in which models are loaded and computed.
 WIDTH_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The 16-bit formats, the only ones that kernels such as flash attention support.
 HALF = frozenset(("float16", "bfloat16"))

@@ -62,7 +62,7 @@ class Footprint:
 def footprint(
     config: Config, task: Task, *, batch: int, tokens: int, width: int, eager: bool, weights: int
 ) -> Footprint:
-    """Compute the memory that a batch needs beside the weights.
+    """Compute the memory that a batch needs in addition to the weights.
 
     Args:
         config: what `config.read`, or `config.complete`, makes of the model's own.

@@ -1,4 +1,4 @@
-"""The generated tables: what the pinned libraries serve, and which files their tokenizers read.
+"""The generated tables: architectures of the pinned libraries, and the files of their tokenizers.
 
 `libs/models/scripts` writes them; the services run without those libraries.
 """

@@ -1,4 +1,4 @@
-"""Write which architectures the pinned transformers has for each task, and what they need.
+"""Write the architectures of the pinned transformers for each task, and the packages they need.
 
     python libs/models/scripts/architecture_table.py
 
@@ -43,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tokenizer_table import as_lines
 
 FILE = Path(__file__).parents[1] / "models/architectures.json"
-# The number of a layer or of an expert: what differs between tensors of one kind.
+# The number of a layer or of an expert, by which tensors of one kind differ.
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 TASKS = LIBRARIES["transformers"]
 # Packages that some architectures' processors ask for, and that no family installs.
@@ -132,7 +132,7 @@ def meant(kind: str) -> dict[str, Any]:
 
 
 def pattern(chosen: Any) -> dict[str, list[str]]:
-    """Return the repeating pattern of the layers' kinds of attention, {} if all are alike."""
+    """Return the repeating pattern of the layers' kinds of attention, {} if all are the same."""
     try:
         config = chosen()
         if getattr(config, "layer_types", None) is None:
@@ -146,7 +146,7 @@ def pattern(chosen: Any) -> dict[str, list[str]]:
     return {}
 
 
-# Of these sentence-transformers takes the encoder alone.
+# Architectures of which sentence-transformers loads only the encoder.
 HALVES = ("longt5", "mt5", "t5", "umt5")
 
 
@@ -198,7 +198,7 @@ def model_types(task: str) -> list[str]:
         if row.family not in (
             "text_generation",
             "text_to_audio",
-        ):  # what hears has a text beside the sound, and none alone
+        ):  # audio models take a text together with the audio, and none without it
             accepted -= set(FEATURE_EXTRACTOR_MAPPING_NAMES)
             accepted = {
                 kind for kind in accepted if "audio_config" not in meant(kind).get("parts", {})
@@ -233,9 +233,9 @@ def class_names(task: str) -> dict[str, list[str]]:
     return names_by_type
 
 
-# It loads its voices from a pickled file, and is not made without.
+# Qwen2.5-Omni loads its voices from a pickled file, and is not built without it.
 SPEAKS = {"qwen2_5_omni"}
-# It answers questions about features of pictures that another model has made.
+# LXMERT answers questions about image features that another model has extracted.
 SHOWN = {"lxmert"}
 
 
@@ -277,12 +277,12 @@ def wants_two_texts(kind: str) -> bool:
     return bool(chosen.config_class().is_encoder_decoder) and "shift_tokens_right" not in source
 
 
-# Tasks that a model answers with a few weights of their own, on top of what it knows anyway.
+# Tasks whose head adds only a few weights to the pretrained model.
 HEADED = (
     *("text-classification", "token-classification", "question-answering", "multiple-choice"),
     *("fill-mask", "image-classification", "audio-classification"),
 )
-# More is no head but the model once more, under names of its own.
+# More names than this are not a head but the whole model again, under other names.
 MAX_NAMES = 6
 
 
@@ -340,11 +340,11 @@ def missing_package(task: str, kind: str) -> str | None:
     if isinstance(error, ImportError):
         needed = re.search(r"requires the (\w+) library", str(error))
         assert needed, error
-        # A backbone of timm's is the config's choice: `timm` has these.
+        # A backbone of timm's is the config's choice: the table's `timm` lists these.
         if needed[1] != "timm" or kind == "timm_wrapper":
             return needed[1]
     sees = TASKS[task].takes in ("image", "video")
-    # Who reads videos by nothing that reads pictures does so by torchvision.
+    # Video models without a video processor of their own need torchvision.
     usual: dict[str, Any] = {} if TASKS[task].takes == "video" else {"pil": None}
     readers = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind, usual)
     if sees and "torchvision" not in STACKS[stack_of(TASKS[task])] and "pil" not in readers:

@@ -1,4 +1,4 @@
-"""Write how many bytes the pinned transformers keeps for a small model of each served decoder.
+"""Write the bytes that the pinned transformers caches for a small model of each served decoder.
 
     python libs/models/scripts/cache_table.py
 
@@ -25,7 +25,7 @@ import tiny
 FILE = Path(__file__).parents[1] / "tests/caches.json"
 TOKENS, BATCH = 24, 2
 KINDS = architectures()["text-generation"]
-# Small models of these cannot be made from their config alone, or have no cache to look into.
+# Small models of these cannot be built from their config alone, or have no cache to inspect.
 NOT_MADE = {
     "cohere_compass_text": "its rotary sizes by kind of layer",
     **dict.fromkeys(("blt", "dbrx", "dots1", "fuyu", "qwen4_exp", "qwen4_exp_text"), "sizes"),

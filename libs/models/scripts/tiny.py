@@ -1,4 +1,4 @@
-"""Small random decoders, one for each architecture, and the bytes that their caches hold."""
+"""Small random decoders, one for each architecture, and the bytes that they cache."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -46,14 +46,14 @@ SMALL = {
     "v_head_dim": 12,
     "qk_head_dim": 24,
 }
-# None has a meaning of its own there, and is what most of the library's configs have.
+# Fields in which None has a meaning of its own, and is the default of most configs.
 OPTIONAL = frozenset(
     ("sliding_window", "attention_window", "attention_chunk_size", "head_dim", "q_lora_rank")
 ) | {"n_inner", "num_global_key_value_heads"}
 ALONE = {"is_encoder_decoder": False, "is_decoder": True}
 HEAD = {"head_dim": 16}
 ALTERNATING = {"layer_types": [LINEAR, FULL] * 2}
-# What the rule above does not make of an architecture.
+# Exceptions to the rule above, by architecture.
 OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small"), ALONE),
     **dict.fromkeys(("marian", "mbart", "mvp", "pegasus", "plbart", "prophetnet"), ALONE),
@@ -88,7 +88,7 @@ def shrink(chosen: Any) -> Any:
         and not isinstance(usual[name], (list, tuple))
         and not (name in OPTIONAL and usual[name] is None)
     }
-    if "num_key_value_heads" in fields:  # one for all, one for each, or groups, as it usually is
+    if "num_key_value_heads" in fields:  # one for all, one for each, or groups, as in the default
         shared, heads = usual["num_key_value_heads"], usual.get("num_attention_heads")
         fields["num_key_value_heads"] = {1: 1, heads: 4, None: 4}.get(shared, 2)
     fields |= {name: 1 for name in usual if name.endswith("token_id") and usual[name] is not None}

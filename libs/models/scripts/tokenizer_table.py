@@ -1,4 +1,4 @@
-"""Write which files the tokenizers of the pinned transformers read, and what they need beside.
+"""Write which files and extra packages the tokenizers of the pinned transformers need.
 
     python libs/models/scripts/tokenizer_table.py
 
@@ -29,10 +29,10 @@ from transformers.models.auto import tokenization_auto as auto
 from hub.families import WORDS
 
 FILE = Path(__file__).parents[1] / "models/tokenizers.json"
-# What some families for texts install and others do not.
+# Packages that only some of the text families install.
 SOMETIMES = ("sacremoses",)
 SPECIAL = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# What SentencePiece's models differ in: how they were trained, and which pieces have which place.
+# SentencePiece models differ in their training and in the ids of their special pieces.
 MARKED = {"user_defined_symbols": ["<mask>", "<pad>", *SPECIAL[5:]], "model_type": "unigram"}
 TRAINED: tuple[dict[str, Any], ...] = (
     MARKED,
@@ -56,7 +56,7 @@ def of_the_library() -> dict[str, Any]:
         for name, chosen in classes().items():
             tried[name] |= {"needs": needed} if (needed := attempt(chosen).get("needs")) else {}
     named = {
-        # Its own package reads Mistral's files; without it the library does.
+        # Its own package reads Mistral's files; without that package the library does.
         kind: "TokenizersBackend" if name == "MistralCommonBackend" else name
         for kind, name in auto.TOKENIZER_MAPPING_NAMES.items()
         if name in {*tried, "MistralCommonBackend"}
@@ -95,7 +95,7 @@ def is_tokenizer(chosen: Any) -> bool:
         return bool(getattr(chosen, "from_pretrained", None)) and hasattr(
             chosen, "vocab_files_names"
         )
-    except ImportError:  # a stand-in for one whose package is not here
+    except ImportError:  # a placeholder for a class whose package is not installed
         return False
 
 
@@ -110,12 +110,12 @@ def attempt(chosen: Any) -> dict[str, Any]:
         except ImportError as error:
             return {**entry, "needs": package(str(error))}
         except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
-            # What transformers' classes raise over files of another kind than theirs.
+            # Errors that transformers' classes raise on files of another kind.
             reason = str(error)
             continue
         entry["more"] = [name for name in own if does_without(chosen, own, name, trained)]
         entry["files"] = [name for name in own if name not in entry["more"]]
-        # Some know no words but those that one file brings, under a name that is not theirs.
+        # Some have no vocabulary but that of one file, whose name they do not declare.
         return entry if vocabulary or own else {**entry, "files": ["tokenizer.model"]}
     return {**entry, "text": "Words must" not in reason and "required positional" not in reason}
 

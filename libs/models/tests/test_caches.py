@@ -1,4 +1,4 @@
-"""The cache of every decoder that is served, against the bytes that transformers keeps."""
+"""The counted cache of every served decoder, against the bytes that transformers stores."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ import cache_table
 import tiny
 
 TABLE = json.loads(cache_table.FILE.read_text())
-# Counted above what they keep, by what is said.
+# Decoders for which the count is an upper bound, and why.
 BOUNDED = {
     "deepseek_v4": "it compresses all tokens but a window's",
     **dict.fromkeys(("hy_v4", "minimax_m3_vl_text"), "counted with an index in every layer"),

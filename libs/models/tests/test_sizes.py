@@ -1,4 +1,4 @@
-"""The memory beside the weights, against what transformers really keeps."""
+"""Memory in addition to the weights, against the bytes that transformers really allocates."""
 
 import json
 import sys
@@ -86,7 +86,7 @@ DECODERS: dict[str, Any] = {
     ),
 }
 MIXED = {**SMALL, "num_hidden_layers": 4}
-# The names of the layers' kinds are those that their configs on the Hub have.
+# The kinds of layers are named as in the configs on the Hub.
 HYBRIDS: dict[str, Any] = {
     "FalconH1": (
         lambda: transformers.FalconH1Config(
@@ -166,7 +166,7 @@ REWRITERS: dict[str, Any] = {
 
 
 def kept(config: Any) -> int | None:
-    """Return the sizes as the generator reads them, from the config that an owner would push.
+    """Return the cache in bytes as the generator reads it, from a config as an owner would push it.
 
     Most leave out what is as the library has it, and those from before what it adds today.
     """
@@ -181,7 +181,7 @@ def kept(config: Any) -> int | None:
 
 
 @pytest.mark.parametrize("kind", DECODERS)
-def test_the_cache_of_a_decoder_is_known_to_the_byte(kind: str) -> None:
+def test_the_cache_of_a_decoder_is_computed_to_the_byte(kind: str) -> None:
     config = DECODERS[kind][1]()
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     tokens = torch.full((BATCH, TOKENS), 7)
@@ -191,7 +191,7 @@ def test_the_cache_of_a_decoder_is_known_to_the_byte(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", HYBRIDS)
-def test_the_cache_of_a_hybrid_decoder_is_known_to_the_byte(kind: str) -> None:
+def test_the_cache_of_a_hybrid_decoder_is_computed_to_the_byte(kind: str) -> None:
     config, written = HYBRIDS[kind][0](), HYBRIDS[kind][1]
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     tokens = torch.full((BATCH, TOKENS), 7)
@@ -203,7 +203,7 @@ def test_the_cache_of_a_hybrid_decoder_is_known_to_the_byte(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", REWRITERS)
-def test_the_cache_of_a_decoder_with_cross_attention_is_known_to_the_byte(kind: str) -> None:
+def test_the_cache_of_a_decoder_with_cross_attention_is_computed_to_the_byte(kind: str) -> None:
     config = REWRITERS[kind]()
     model = transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
     tokens = torch.full((BATCH, TOKENS), 7)
@@ -212,7 +212,7 @@ def test_the_cache_of_a_decoder_with_cross_attention_is_known_to_the_byte(kind: 
     assert kept_bytes(cache) == kept(config)
 
 
-def test_the_cache_of_a_speech_recogniser_is_known_to_the_byte() -> None:
+def test_the_cache_of_a_speech_recogniser_is_computed_to_the_byte() -> None:
     config = transformers.WhisperConfig(
         vocab_size=64,
         num_mel_bins=8,
@@ -239,7 +239,7 @@ def test_the_cache_of_a_speech_recogniser_is_known_to_the_byte() -> None:
 
 
 def test_music_generation_caches_a_conditional_and_an_unconditional_pass() -> None:
-    # As musicgen-small: 24 layers of 1,024, 2,048 tokens made and as many read.
+    # Sizes of musicgen-small: 24 layers of width 1,024, 2,048 tokens generated and as many read.
     decoder = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
     config = configs.complete(configs.reduce({"model_type": "musicgen", "decoder": decoder}))
     task = TASKS["text-to-audio"]
@@ -277,7 +277,7 @@ def test_a_vision_language_model_has_the_sizes_of_its_parts() -> None:
 @pytest.mark.parametrize(
     ("kind", "task", "most"),
     [
-        # Of the text that is asked or named; the picture has tokens of its own.
+        # The limit of the text, be it a question or labels; the image has its own tokens.
         ("vilt", "visual-question-answering", 40),
         ("blip", "visual-question-answering", 512),
         ("clip", "zero-shot-image-classification", 77),
@@ -299,7 +299,7 @@ def test_only_fill_mask_has_logits_for_every_token() -> None:
     assert of(TASKS["text-generation"], SMALL).logits == 64 * 4
 
 
-def test_eager_attention_takes_memory_with_the_square_of_the_tokens() -> None:
+def test_the_memory_of_eager_attention_grows_with_the_square_of_the_tokens() -> None:
     plain, eager = (
         of(TASKS["text-classification"], SMALL, eager=eager).activations for eager in (False, True)
     )
@@ -355,7 +355,7 @@ def test_an_absurd_size_is_ignored(absurd: Any) -> None:
 def test_any_number_of_layers_is_stored_as_counts_by_kind() -> None:
     read = configs.reduce({"layer_types": ["sliding_attention"] * 100_000 + ["EVIL"]})
     assert read["layer_types"] == {
-        # Of a kind that nobody knows; taken for such as keep most.
+        # An unknown kind counts as the kind that caches most.
         "full_attention": 1,
         "sliding_attention": 100_000,
         "chunked_attention": 0,
@@ -363,8 +363,8 @@ def test_any_number_of_layers_is_stored_as_counts_by_kind() -> None:
     }
 
 
-def test_text_sizes_may_stand_beside_vision_sizes_in_one_config() -> None:
-    # As Qwen2.5-VL-3B-Instruct has them.
+def test_text_and_vision_sizes_may_share_one_config() -> None:
+    # Sizes of Qwen2.5-VL-3B-Instruct.
     config = {
         "model_type": "qwen2_5_vl",
         "hidden_size": 2048,
@@ -379,7 +379,7 @@ def test_text_sizes_may_stand_beside_vision_sizes_in_one_config() -> None:
     read = configs.complete(configs.reduce(config))
     footprint = of(TASKS["image-text-to-text"], read, tokens=4096)
     assert (footprint.cache, footprint.logits) == (2 * 36 * 2 * 128 * 4096 * 2, 151_936 * 4)
-    # And inside another model's, as in ColQwen2's.
+    # The same config inside another model's, as in ColQwen2's.
     assert (
         configs.complete({"model_type": "colqwen2", "vlm_config": config})["vlm_config"][
             "text_config"

@@ -1,4 +1,4 @@
-"""The generated tables are those of the pinned libraries."""
+"""The generated tables match the pinned libraries."""
 
 import sys
 from pathlib import Path
@@ -10,11 +10,11 @@ import architecture_table
 import tokenizer_table
 
 
-def test_the_architectures_are_those_of_the_pinned_libraries() -> None:
+def test_the_architectures_match_the_pinned_libraries() -> None:
     made_from = table()["made_from"]["digest"]
     assert made_from == architecture_table.recipe(), "run libs/models/scripts/architecture_table.py"
 
 
-def test_the_tokenizers_are_those_of_the_pinned_libraries() -> None:
+def test_the_tokenizers_match_the_pinned_libraries() -> None:
     made_from = tokenizers()["made_from"]["digest"]
     assert made_from == tokenizer_table.recipe(), "run libs/models/scripts/tokenizer_table.py"

@@ -1,4 +1,4 @@
-"""Every pipeline tag of the Hub is served or refused, and the docs say which."""
+"""Every pipeline tag of the Hub is served or refused, and the documentation lists which."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from models.tags import REFUSED, SERVABLE, TAGS
 from models.tasks import LIBRARIES, rows_of
 
 PAGE = Path(__file__).parents[3] / "docs/reference/tasks.md"
-# The tags that no library of modules reaches.
+# Tags that no library of the modules covers.
 UNREACHABLE = {
     *("audio-to-audio", "voice-activity-detection", "tabular-classification"),
     *("tabular-regression", "tabular-to-text", "table-to-text", "reinforcement-learning"),
@@ -20,7 +20,7 @@ def test_the_table_has_the_hubs_56_tags_once_each() -> None:
     assert set(REFUSED) == UNREACHABLE <= set(TAGS)
 
 
-def test_all_47_tags_that_a_library_reaches_are_served() -> None:
+def test_all_47_tags_that_a_library_covers_are_served() -> None:
     assert {tag for tag in TAGS if rows_of(tag)} == set(TAGS) - UNREACHABLE
     assert len(set(TAGS) - UNREACHABLE) == 47
 

@@ -1,4 +1,4 @@
-"""The rows are the one home of what is known about tasks."""
+"""The rows are the only place with knowledge about tasks."""
 
 import ast
 from pathlib import Path

@@ -163,7 +163,7 @@ class Task:
 
     @property
     def named_classes(self) -> bool:
-        """Whether `classes` are complete names rather than endings."""
+        """Whether `classes` are complete class names rather than suffixes."""
         return bool(self.classes) and not any(name.startswith("For") for name in self.classes)
 
     @property
