@@ -37,9 +37,9 @@ BACKLOG = 1024
 # Longer than the edge keeps an idle connection.
 KEEP_ALIVE_S = 75
 SHUTDOWN_TIMEOUT_S = 5
-# Python's cycle collector may look at young objects as often as it likes, and never by itself
-# at all of them: with ten thousand connections that stops everything for seconds.
-# `Sockets.keep_collecting` does it when it pays.
+# Python's cycle collector may scan young objects often, but never all objects by itself: with ten
+# thousand connections that stops everything for seconds. `Sockets.keep_collecting` does it when it
+# pays.
 GC_THRESHOLDS = (10_000, 10, 1_000_000_000)
 
 

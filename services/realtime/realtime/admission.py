@@ -1,4 +1,4 @@
-"""Admission: a token becomes an account, one of its sockets, and its alerts."""
+"""Admission of a client: checks its token, claims a socket slot, subscribes it to alerts."""
 
 from typing import Any
 
@@ -42,7 +42,8 @@ class Admission:
         client.account, client.key, client.token = access.account, access.key, token
         await self.topics.enter(access.account, client)
         if client.closed:
-            # Admitted, it would stay in python-socketio for ever: the end was reported too early.
+            # If admitted, it would stay in python-socketio permanently: its end was reported too
+            # early.
             raise Unavailable("the connection was lost")
 
     async def leave(self, client: Client) -> None:

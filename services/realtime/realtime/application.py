@@ -1,4 +1,4 @@
-"""The service as one ASGI application: its sockets, and its health."""
+"""The service as one ASGI application: its sockets, and its health checks."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from realtime.heartbeat import Heartbeat
 from realtime.sockets import Sockets
 from realtime.websocket import MAX_FRAME_BYTES, TOO_LARGE
 
-# Of a body that is refused; the edge takes less.
+# Max bytes read of a refused body; the edge accepts less.
 MAX_DRAINED_BYTES = 1_000_000
 NOT_FOUND = {"code": 3001, "message": "not found; connect a Socket.IO client to /socket.io/"}
 
@@ -94,7 +94,7 @@ def _content_length(scope: Scope) -> int:
 
 
 async def _drain(receive: Receive) -> None:
-    """Read a body to its end: who still sends sees a broken connection, not the answer."""
+    """Read a body to its end; otherwise a client still sending would not see the answer."""
     read = 0
     while read < MAX_DRAINED_BYTES:
         message = await receive()

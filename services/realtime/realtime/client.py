@@ -100,7 +100,7 @@ class Client:
             await self._receive(packet)
 
     def deliver(self, update: Update, now_s: float) -> None:
-        """Deliver at once if nothing else went out in this period, else with the next batch."""
+        """Deliver at once if nothing else was sent in this period, else with the next batch."""
         if self.closed:
             return
         if not self.mailbox.size_bytes and now_s >= self._next_batch_s:
@@ -130,7 +130,7 @@ class Client:
         self.pump.add(self)
 
     def _can_send(self, wire: Wire | None) -> bool:
-        """Whether nothing else goes first: packets in engineio's queue, or an upgrade under way."""
+        """Whether a frame may be written now: none is queued, and no upgrade is under way."""
         socket = self.socket
         if socket.closed or socket.upgrading or not socket.queue.empty():
             return False

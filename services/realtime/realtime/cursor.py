@@ -24,7 +24,7 @@ _TEXT = re.compile(
 
 
 class Cursor:
-    """A mutable `common.contracts.monitoring.Position` that tracks what a client has received.
+    """A mutable `common.contracts.history.Position` that tracks the updates a client has received.
 
     The samples of one writer are published in the order of their arrival, those of two
     writers in any order, so each writer has a place of its own. Alerts come nearly in the
@@ -49,7 +49,7 @@ class Cursor:
 
     @classmethod
     def now(cls) -> "Cursor":
-        """Return the cursor of a client that starts now."""
+        """Return the cursor of a client that subscribes now."""
         return cls.at(now_us() - int(MARGIN_S * 1e6))
 
     @classmethod

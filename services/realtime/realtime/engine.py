@@ -1,4 +1,4 @@
-"""python-socketio's server, and every change of its internals.
+"""python-socketio's server, with all our changes to its internals.
 
 docs/decisions/011-patched-engine.md says what each change buys; tests/test_engine.py
 fails when a release of python-socketio or python-engineio needs another one, or none.
@@ -101,7 +101,7 @@ class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has
             self.listener.send(eio_sid, Update("error", body))
 
     def forget_closed(self, query: bytes) -> None:
-        """Forget the closed connection a query names, on which a POST would fail with 500."""
+        """Forget a closed connection that a query names; a POST to it would fail with 500."""
         sockets = self.eio.sockets
         for id in connection_ids(query):
             if id in sockets and sockets[id].closed:

@@ -1,4 +1,4 @@
-"""A periodic round trip over the bus: a subscription can go deaf without an error."""
+"""A periodic round trip over the bus: a subscription may stop receiving without an error."""
 
 import asyncio
 import time
@@ -15,8 +15,8 @@ log = structlog.get_logger()
 
 # Time between round trips, the longest one may take, and the age at which the last is stale.
 BEAT_S, BEAT_TIMEOUT_S, STALE_S = 0.5, 2.0, 3.0
-# A process that is connected and yet deaf for this long ends: the supervisor starts another, and
-# its clients connect to another replica meanwhile.
+# A process that is connected but receives nothing for this long ends: the supervisor starts
+# another, and its clients connect to another replica meanwhile.
 DEAF_S = 15.0
 # Publishers' clocks may be behind ours by this much.
 CLOCK_MARGIN = timedelta(seconds=2)
@@ -44,7 +44,7 @@ class Heartbeat:
         return self.bus.client.is_connected and time.monotonic() - self.last_s < STALE_S
 
     async def beat(self) -> None:
-        """Make a round trip per `BEAT_S`, for ever.
+        """Make a round trip every `BEAT_S` until cancelled.
 
         Raises:
             RuntimeError: connected, but deaf.

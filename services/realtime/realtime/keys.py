@@ -1,4 +1,4 @@
-"""The API keys and sessions behind the open sockets; sockets close when these lose the right."""
+"""The API keys and sessions behind the open sockets; a socket closes when its key is revoked."""
 
 import asyncio
 import contextlib
@@ -72,11 +72,11 @@ class Keys:
                 client.dismiss(reason)
 
     def check_soon(self) -> None:
-        """Check every key now: events were lost, and a revocation may be among them."""
+        """Check every key now: events were lost, possibly a revocation among them."""
         self._due.set()
 
     async def keep_checking(self) -> None:
-        """Check every key in use, for ever."""
+        """Check every key in use until cancelled."""
         while True:
             wait_s = RECHECK_S if await self._check() else RETRY_S
             with contextlib.suppress(TimeoutError):

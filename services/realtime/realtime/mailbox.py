@@ -42,7 +42,7 @@ class Mailbox:
         return self.size_bytes <= CAPACITY_BYTES
 
     def put(self, update: Update) -> bool:
-        """Hold an update until it is delivered or replaced; return False on overflow.
+        """Hold an update until it is delivered or replaced; return False if the mailbox overflows.
 
         A topic keeps its place in the queue, so a busy topic does not starve, and the
         updates that remain within a topic keep their order of arrival.

@@ -34,10 +34,10 @@ BATCH_MOMENTS = 100
 ALERTS_PER_PAGE, MAX_ALERTS = 200, 1_000
 # Replays that run at a time: of one account, and in all.
 MAX_CONCURRENT_PER_ACCOUNT, MAX_CONCURRENT = 2, 64
-# The time a client gets to read its replay. Without it, a client that reads a little now
-# and then keeps the others waiting.
+# The time that a client has to read its replay. Without this limit, a client that reads a little
+# now and then would keep the others waiting.
 READ_TIMEOUT_S = 60.0
-# How often a replay reads again what arrived meanwhile, if that is more than can be held.
+# Rounds in which a replay reads updates that arrived meanwhile, if they are more than can be held.
 MAX_ROUNDS = 3
 
 
@@ -184,7 +184,7 @@ class Replay:
         metrics: list[str] | None,
         delivered: set[tuple[datetime, str]],
     ) -> AsyncIterator[Moment]:
-        """Yield samples by arrival; one that was delivered already has no update."""
+        """Yield samples by arrival; a sample that was already delivered has no update."""
         done = 0
         while done < len(moments):
             part = moments.part(done, done + BATCH_MOMENTS)
@@ -195,7 +195,7 @@ class Replay:
             done += max(recalled.count, 1)
 
     async def _alerts(self, model: str, cursor: Cursor) -> tuple[list[AlertEvent], bool]:
-        """Return the alerts that the cursor does not cover, oldest first, and whether all."""
+        """Return the alerts that the cursor lacks, oldest first, and whether these are all."""
         events: list[AlertEvent] = []
         before: str | None = None
         while len(events) < MAX_ALERTS:

@@ -78,7 +78,7 @@ class Slots:
         self._bucket: KeyValue | None = None
 
     async def start(self) -> None:
-        """Create or find the bucket; wait for the bus as long as it takes."""
+        """Create or find the bucket, waiting for the bus as long as necessary."""
         await self.bus.client.subscribe(alive_subject(self.owner), cb=_answer)
         await retry(self._open, Unavailable, waiting_for="the slot bucket")
 
@@ -177,7 +177,7 @@ class Slots:
             log.info("slot not released", error=repr(error))
 
     async def keep_renewing(self) -> None:
-        """Renew every held slot, for ever."""
+        """Renew every held slot until cancelled."""
         while True:
             await asyncio.sleep(RENEWAL_S)
             await self.renew()

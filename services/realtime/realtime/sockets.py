@@ -155,7 +155,7 @@ class Sockets:
         self.pump.run(self.slots.renew())  # the bus may have forgotten the slots' holders
 
     async def keep_collecting(self) -> None:
-        """Free the memory of closed connections, for ever, whenever enough were closed."""
+        """Free the memory of closed connections, whenever enough were closed, until cancelled."""
         while True:
             await asyncio.sleep(COLLECT_EVERY_S)
             if self._closed > max(MAX_CLOSED, len(self.clients) // 2):

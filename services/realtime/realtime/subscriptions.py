@@ -94,7 +94,7 @@ def _read(model: type[Request], data: Any) -> Request:
 
 
 def _to_json(data: Any) -> bytes:
-    """Encode what Python's lenient parser read, for pydantic's strict one."""
+    """Encode data that Python's lenient parser has read, for pydantic's strict one."""
     try:
         return orjson.dumps(data)
     except TypeError:

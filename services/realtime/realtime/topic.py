@@ -114,7 +114,7 @@ class Subscriber:
             self.held, self.overflowed = [], True
 
     def take(self, moment: Moment) -> Update | None:
-        """Advance the cursor; return the update to send, or None if its replay brought it."""
+        """Advance the cursor; return the update to send, or None if the replay already sent it."""
         place = (moment.arrival, moment.at)
         if place <= self.replayed.get(moment.arrival & 255, (0, 0)):
             return None
@@ -168,7 +168,7 @@ class Topic:
         held, subscriber.held = subscriber.held or [], None
         complete, subscriber.overflowed = not subscriber.overflowed, False
         if self.subscribers.get(client) is not subscriber:
-            return complete  # it left
+            return complete  # the subscriber has left
         for moment in held:
             if moment.alert is not None:
                 self.send_alert(client, seen, moment)
@@ -177,7 +177,7 @@ class Topic:
         return complete
 
     def give_up(self, client: Receiver, seen: SeenAlerts) -> None:
-        """Drop a subscriber whose replay failed; its alerts are delivered all the same."""
+        """Drop a subscriber whose replay failed; its alerts are still delivered."""
         subscriber = self.subscribers.pop(client, None)
         for moment in (subscriber.held or []) if subscriber else []:
             if moment.alert is not None and moment.update and seen.add(moment.alert):
@@ -199,7 +199,7 @@ class Topic:
             client.deliver_guaranteed(update, behind)
 
     def delivered(self, subscriber: Subscriber) -> set[tuple[datetime, str]]:
-        """Return the recent (time, metric) pairs that a subscriber got before it was held."""
+        """Return the recent (time, metric) pairs that a subscriber received before it was held."""
         return {
             (at, name)
             for count, at, names in self.recent

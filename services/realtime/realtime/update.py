@@ -72,7 +72,7 @@ def metric_update(body: MetricUpdate) -> Update:
 
 
 def alert(body: AlertEvent) -> Update:
-    # As the API reference shows it, and the rule's id.
+    # The fields of the API reference, and the rule's id.
     shown = {"model_id", "type", "message", "severity", "rule_id"}
     data = body.model_dump(mode="json", include=shown)
     return Update("alert", data)

@@ -59,7 +59,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def own_stack() -> Iterator[Stack]:
-    """A stack of its own, for a test that breaks it."""
+    """A separate stack for a test that breaks it."""
     with Stack(servers={"nats", "envoy"}, services=REALTIME) as running:
         yield running
 
@@ -136,7 +136,7 @@ class Others:
     async def record(
         self, account: str, model: str, *, tell: bool = True, ago: float = 0, **metrics: float
     ) -> str:
-        """Commit, then publish, as the metrics service does; returns the timestamp."""
+        """Commit, then publish, as the metrics service does; return the timestamp."""
         now = datetime.now(UTC)
         self.last = max(to_us(now), self.last + 1)
         now = (now - timedelta(seconds=ago)).isoformat()
@@ -274,7 +274,7 @@ class Watcher:
                 answer = await self.call("subscribe_metrics", {"modelId": model, **more})
                 if once or answer.get("code") != 5003:
                     return answer
-                # The next replay brings what a part of this one brought.
+                # The next replay repeats the part that this one delivered.
                 since = self.received[before:]
                 self.received[before:] = [e for e in since if e[0] != "metric_update"]
 

@@ -23,15 +23,15 @@ def test_a_cursor_survives_its_text_form(floor, alerted, places):
 
 
 @given(PLACES, st.integers(0, 10**6))
-def test_a_cursor_reaches_back_a_minute_from_its_newest_place(places, ago):
-    """However old the cursor is."""
+def test_a_cursor_reaches_back_a_minute_from_its_newest_sample(places, ago):
+    """The age of the cursor itself makes no difference."""
     cursor = Cursor(0, 0, [])
     now = to_us(datetime.now(UTC))
     for arrival, at in sorted(places):
         cursor.advance(arrival, at)
     newest = (now - ago) * 256 + 7
     cursor.advance(newest, 1)
-    if cursor.places[7] == (newest, 1):  # else a generated place is ahead of it
+    if cursor.places[7] == (newest, 1):  # otherwise a generated position is ahead of it
         position = cursor.position
         oldest = min([position.floor, *(arrival for arrival, _ in position.places)])
         assert oldest >= (now - ago - 61_000_000) * 256
@@ -78,7 +78,7 @@ def test_a_cursor_covers_every_sample_of_any_number_of_writers(places):
 
 @given(st.text() | st.from_regex(r"c1(\.[0-9a-f]{0,17})*(-[0-9a-f]*)*", fullmatch=True))
 def test_any_other_text_is_refused_without_an_error(text):
-    with contextlib.suppress(ValueError):  # becomes an answer with 1003
+    with contextlib.suppress(ValueError):  # the service answers it with 1003
         assert Cursor.parse(text).position
 
 

@@ -93,13 +93,13 @@ async def open_polling(http: aiohttp.ClientSession, served: Served) -> tuple[str
     return id, url
 
 
-def test_the_libraries_are_those_that_the_decision_names():
+def test_the_libraries_have_the_versions_that_the_decision_names():
     text = (ROOT / "docs/decisions/011-patched-engine.md").read_text()
     for library in ("python-socketio", "python-engineio", "uvicorn"):
         assert f"{library} {version(library)}" in text, "measure again, and say for which version"
 
 
-async def test_an_update_goes_past_the_librarys_queue_to_a_websocket(served):
+async def test_an_update_bypasses_the_librarys_queue_to_a_websocket(served):
     async with (
         aiohttp.ClientSession() as http,
         http.ws_connect(f"{served.url}&transport=websocket") as websocket,
@@ -154,7 +154,7 @@ async def test_engineio_still_leaves_the_last_poll_waiting():
     assert socket.queue.empty(), "it ends the poll now: drop our change"
 
 
-async def test_engineio_still_fails_over_a_message_to_an_ended_connection():
+async def test_engineio_still_fails_on_a_message_to_an_ended_connection():
     server, socket = bare_socket()
     await socket.close(wait=False, abort=True)
     scope = {

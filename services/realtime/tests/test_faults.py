@@ -77,7 +77,7 @@ async def test_after_a_bus_crash_every_update_arrives_once(broken, new_watcher):
         await follower.up_to(1)
     await asyncio.sleep(2.5)  # beyond CLOCK_MARGIN, so that 1 is not replayed
     os.kill(stack.processes["nats"].pid, signal.SIGKILL)
-    others.revoked.add("gone")  # and no event could say so
+    others.revoked.add("gone")  # and no event could report the loss
     await others.record("f", "m", tell=False, n2=0)
     for follower in followers:
         await follower.up_to(2)
@@ -95,7 +95,7 @@ async def test_after_a_bus_crash_every_update_arrives_once(broken, new_watcher):
 async def test_clients_of_a_replica_that_ends_reconnect_and_miss_nothing(broken, number):
     stack, others, follow = broken
     followers = [await follow(transports=["websocket"]) for _ in range(8)]
-    followers += [await follow() for _ in range(2)]  # ten: the account has no slot to spare
+    followers += [await follow() for _ in range(2)]  # ten sockets: the account has no spare slot
     await others.record("f", "m", n1=0)
     for follower in followers:
         await follower.up_to(1)

@@ -72,7 +72,7 @@ async def test_a_posted_message_over_64_kib_gets_an_error_and_a_disconnect(other
 
 
 async def test_a_posted_message_over_64_kib_is_read_to_its_end_before_the_answer(stack):
-    """Else a client that still sends sees a broken connection, and not the reason."""
+    """Otherwise a client that still sends would see a broken connection, not the reason."""
     reader, writer = await asyncio.open_connection(*stack.addresses["realtime"][0])
     writer.write(b"POST /socket.io/?sid=x HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\nx")
     answer = asyncio.create_task(reader.readline())
@@ -129,7 +129,7 @@ async def test_a_page_of_another_origin_is_refused(stack, others):
                     assert answer.status < 500, (path, origin)
 
 
-async def test_a_client_is_not_flooded_and_gets_the_last_value(others, watch):
+async def test_a_client_is_not_flooded_and_receives_the_last_value(others, watch):
     await others.record("acc1", "busy", tell=False, latency=1)
     watcher = await watch("acc1/key")
     await watcher.subscribe("busy")
@@ -199,7 +199,7 @@ def received(watcher, since: int, at: str) -> bool:
 
 
 @pytest.mark.long
-async def test_clients_that_do_not_read_cost_little_and_learn_why_they_are_disconnected(
+async def test_clients_that_do_not_read_cost_little_and_receive_the_reason_for_their_disconnect(
     stack, others, watch
 ):
     await others.record("deaf", "m", tell=False, latency=1)

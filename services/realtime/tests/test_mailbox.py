@@ -27,7 +27,7 @@ def drain(mailbox: Mailbox) -> list[Update]:
 
 
 @given(UPDATES)
-def test_the_newest_value_of_every_series_arrives_last(selections):
+def test_the_newest_value_of_every_series_is_delivered_last(selections):
     mailbox, newest = Mailbox(), {}
     for number, (topic, series) in enumerate(selections):
         mailbox.put(update(topic, series, number))
@@ -39,7 +39,7 @@ def test_the_newest_value_of_every_series_arrives_last(selections):
 
 
 @given(UPDATES)
-def test_one_update_waits_per_selection_of_series(selections):
+def test_one_update_waits_for_each_selection_of_series(selections):
     mailbox = Mailbox()
     for number, (topic, series) in enumerate(selections):
         mailbox.put(update(topic, series, number))

@@ -12,7 +12,7 @@ def numbers(watcher) -> list[int]:
 
 
 def what(received) -> list[str]:
-    """Return metrics by name, alerts by type."""
+    """Return the metrics' names and the alerts' types."""
     return [
         data["type"] if event == "alert" else next(iter(data["metrics"]))
         for event, data in received
@@ -25,7 +25,7 @@ async def everything(watcher, last: int) -> list[int]:
     return numbers(watcher)
 
 
-async def test_missed_updates_come_before_new_ones(others, watch):
+async def test_missed_updates_are_sent_before_new_ones(others, watch):
     since = await others.record("m1", "m", tell=False, n0=0)
     for number in range(1, 6):
         await others.record("m1", "m", tell=False, **{f"n{number}": 0})
@@ -68,7 +68,7 @@ async def test_a_second_subscribe_repeats_no_update(others, watch):
     assert sorted(await everything(watcher, 4)) == [1, 2, 3, 4]
 
 
-async def test_thousands_of_missed_updates_all_come(others, watch):
+async def test_thousands_of_missed_updates_are_all_delivered(others, watch):
     since = await others.record("m4", "m", tell=False, n0=0)
     for number in range(1, 3500):
         await others.record("m4", "m", tell=False, **{f"n{number}": 0})
@@ -235,7 +235,7 @@ async def test_an_alert_published_out_of_order_is_replayed(others, watch):
     assert what(again.received) == ["silence"]
 
 
-async def test_newly_wanted_metrics_are_replayed(others, watch):
+async def test_newly_selected_metrics_are_replayed(others, watch):
     since = await others.record("m18", "m", tell=False, latency=0, throughput=0)
     watcher = await watch("m18/key")
     await watcher.subscribe("m", metrics=["latency"])
@@ -273,7 +273,7 @@ async def test_an_invalid_cursor_is_refused(others, watch, wrong: str):
     assert (await watcher.subscribe("m", since=wrong))["code"] == 1003
 
 
-async def test_a_replay_has_only_the_wanted_metrics(others, watch):
+async def test_a_replay_has_only_the_selected_metrics(others, watch):
     since = await others.record("m5", "m", tell=False, n0=0)
     await others.record("m5", "m", tell=False, n1=0, other=1)
     await others.record("m5", "m", tell=False, other=1)

@@ -104,7 +104,7 @@ async def test_a_deleted_bucket_is_created_again_with_every_held_slot(new_replic
 
 
 async def test_a_renewal_whose_acknowledgement_was_lost_closes_no_socket(new_replica):
-    """A bus that hangs performs it later."""
+    """A bus that hangs carries out the renewal later."""
     first, other = await new_replica("a"), await new_replica("b")
     taken_away: list[int] = []
     held = [

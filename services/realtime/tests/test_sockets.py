@@ -62,7 +62,7 @@ async def test_a_replica_decodes_only_what_its_own_clients_follow(stack, others,
     assert [b - a for a, b in zip(before, after, strict=True)] == [20, 0]
 
 
-async def test_only_wanted_metrics_are_delivered(others, watch):
+async def test_only_selected_metrics_are_delivered(others, watch):
     await others.record("acc1", "m", tell=False, latency=1)
     watcher = await watch("acc1/key")
     await watcher.subscribe("m", metrics=["latency", "power"])

@@ -21,7 +21,7 @@ START = 800_000_000_000_000
 
 
 class Slow:
-    """A client; whenever it has room, more has happened."""
+    """A client; each time it has room, more updates have arrived."""
 
     closed = False
 
@@ -43,7 +43,7 @@ class Slow:
 
 
 @pytest.mark.parametrize(("each", "times"), [(0, 0), (3, 400), (MAX_HELD + 5, 1)])
-async def test_a_replay_reads_again_what_exceeds_the_held_events(each: int, times: int) -> None:
+async def test_a_replay_reads_events_beyond_the_held_ones_again(each: int, times: int) -> None:
     current.set(Context(account="a"))
     bus, topic, stored = MemoryBus(), Topic("a", "m"), []
 
@@ -132,7 +132,7 @@ def sample(number: int) -> MetricUpdate:
 async def nothing() -> None: ...
 
 
-async def test_a_client_that_reads_its_replay_too_slowly_keeps_no_other_waiting(
+async def test_a_client_that_reads_its_replay_too_slowly_delays_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(replay, "READ_TIMEOUT_S", 0.05)
@@ -189,7 +189,7 @@ async def test_no_cursor_claims_that_a_lost_event_was_received(when: str) -> Non
 
 
 class Closed:
-    """A bus connection just lost, which only a write notices."""
+    """A bus connection that was just lost, which only a write reveals."""
 
     async def flush(self, timeout: float) -> None:
         raise RuntimeError("the handler is closed")

@@ -1,4 +1,4 @@
-"""A real database, a receiver on this machine, and the parts of the service in between."""
+"""A real database, a receiver on this machine, and the parts of the service between them."""
 
 import asyncio
 import sys

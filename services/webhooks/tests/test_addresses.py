@@ -1,4 +1,4 @@
-"""Events are posted to the public internet and nowhere else."""
+"""Events are posted to public addresses and nowhere else."""
 
 import socket
 from ipaddress import ip_network
@@ -66,7 +66,7 @@ async def test_a_network_that_the_operator_allows_is_reached_by_http() -> None:
     await Addresses((ip_network("127.0.0.0/8"),)).check("http://127.0.0.1/hook")
 
 
-async def test_a_name_that_turns_inner_after_it_was_stored_is_not_connected_to(
+async def test_a_name_that_resolves_to_an_inner_address_later_is_not_connected_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def lead_inside(

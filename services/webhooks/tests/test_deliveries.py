@@ -201,7 +201,7 @@ async def test_one_webhooks_many_events_do_not_delay_anothers(
     await quiet.happen()
     urls = [parcel.url for parcel in await busy.deliveries.take(100)]
     assert urls.count(receiver.url + "/quiet") == 1
-    assert urls.count(receiver.url + "/busy") == 4  # no more of one under way
+    assert urls.count(receiver.url + "/busy") == 4  # no second delivery of one under way
 
 
 async def test_the_number_of_waiting_deliveries_is_bounded(

@@ -1,4 +1,4 @@
-"""A deleted account leaves nothing behind."""
+"""The data of a deleted account is deleted."""
 
 from webhook_receiver import Receiver, Someone
 

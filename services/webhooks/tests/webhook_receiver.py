@@ -1,4 +1,4 @@
-"""A receiver of webhooks, and an account that events happen to."""
+"""A receiver of webhooks, and an account whose events are posted to it."""
 
 import asyncio
 import secrets
@@ -51,7 +51,7 @@ class Receiver:
 
 @dataclass
 class Someone:
-    """An account with webhooks, that events happen to."""
+    """An account with webhooks, and functions that cause its events."""
 
     registry: WebhookStore
     deliveries: DeliveryStore

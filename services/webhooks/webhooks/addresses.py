@@ -17,9 +17,9 @@ from aiohttp.resolver import ThreadedResolver
 from common.errors import InvalidRequest
 from webhooks.settings import Network
 
-# An IPv4 address as a translator writes it (RFC 6052).
+# An IPv4 address as NAT64 writes it (RFC 6052).
 TRANSLATED = IPv6Network("64:ff9b::/96")
-# The former way to write one, `::127.0.0.1`; `::` and `::1` are no IPv4 addresses.
+# The former notation, `::127.0.0.1`; `::` and `::1` are not IPv4 addresses.
 COMPATIBLE = IPv6Network("::/96")
 RESOLVE_TIMEOUT_S = 4.0
 
@@ -94,7 +94,7 @@ class PublicResolver(AbstractResolver):
 
 
 def _as_reached(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address inside an IPv6 one that is only a way of writing it."""
+    """Return the IPv4 address that an IPv6 address embeds, or the address itself."""
     if isinstance(ip, IPv4Address):
         return ip
     if ip in TRANSLATED or (ip in COMPATIBLE and int(ip) > 1):

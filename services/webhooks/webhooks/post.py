@@ -16,7 +16,7 @@ from common.contracts.webhooks import Attempt
 from webhooks.addresses import Addresses, InnerAddress
 
 TIMEOUT_S = 10.0
-# No more than this is read of an answer, which bounds what a connection costs.
+# Max bytes read of an answer, which bounds the cost of a connection.
 MAX_ANSWER_BYTES = 4096
 MAX_RETRY_AFTER_S = 24 * 3600.0
 GONE = 410
@@ -69,7 +69,7 @@ class Poster:
         await self.http.close()
 
     async def post(self, url: str, id: str, body: str, secrets: Sequence[str]) -> Posted:
-        """Post an event once; the attempt says what went wrong.
+        """Post an event once; the attempt holds the reason of a failure.
 
         Args:
             url: where to.

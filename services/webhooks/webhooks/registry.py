@@ -24,7 +24,7 @@ from webhooks.sealing import Sealing
 # Time that a receiver has to change over to a new secret.
 FORMER_SECRET_KEPT = timedelta(hours=24)
 SECRET_BYTES = 32
-# Deliveries that wait for a webhook when it is turned off are not posted when it is turned on.
+# Deliveries waiting for a webhook when it is turned off are not posted after it is turned on.
 FAIL_WAITING = """
 update deliveries set state = 'failed', next_at = null where webhook = %s and state = 'pending'
 """

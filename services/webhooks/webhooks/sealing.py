@@ -1,4 +1,4 @@
-"""Webhooks' secrets as the database holds them: encrypted, where the operator has set keys."""
+"""Webhooks' secrets as stored in the database: encrypted if the operator has set keys."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from common.postgres import Database
 
 log = structlog.get_logger()
 
-# How every secret begins; an encrypted one never does.
+# Prefix of every plain secret; an encrypted one never has it.
 MARK = "whsec_"
 PLAIN = f"select id, secret, former_secret from webhooks where secret like '{MARK}%%' for update"  # noqa: S608  (a constant)
 

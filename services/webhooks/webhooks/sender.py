@@ -28,7 +28,7 @@ class Sender:
         self._attempts = Background()
 
     async def run(self) -> None:
-        """Post due deliveries, and delete old events, for ever."""
+        """Post due deliveries, and delete old events, until cancelled."""
         async with asyncio.TaskGroup() as together:
             together.create_task(self.sending.run())
             together.create_task(self.forgetting.run())

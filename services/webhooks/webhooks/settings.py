@@ -12,16 +12,16 @@ Network = IPv4Network | IPv6Network
 
 class WebhookSettings(ServiceSettings):
     database_url: str
-    # Webhooks that one account may have.
+    # Max webhooks of one account.
     max_webhooks: Annotated[int, Field(ge=1)] = 10
-    # Deliveries that may wait for one webhook; what happens beyond is not posted to it.
+    # Max waiting deliveries of one webhook; further events are not posted to it.
     max_waiting_deliveries: Annotated[int, Field(ge=1)] = 10_000
-    # Inner networks that webhooks may reach, by http too; comma separated, none by default.
+    # Private networks that webhooks may reach, also over http; comma separated, none by default.
     webhook_networks: Annotated[tuple[Network, ...], NoDecode] = ()
     # Keys that encrypt webhooks' secrets in the database, separated by commas; the first encrypts,
     # all decrypt. Empty: secrets are stored as they are.
     encryption_keys: EncryptionKeys = ()
-    # How long what happened, and the log of its deliveries, is kept, in days.
+    # Age at which events and the log of their deliveries are deleted, in days.
     webhook_log_days: Annotated[int, Field(ge=2)] = 30
 
     @field_validator("webhook_networks", mode="before")

@@ -1,4 +1,4 @@
--- Where an account wants to be told, and what signs it.
+-- An address that an account's events are posted to, and the secret that signs them.
 create table webhooks (
     id text primary key,
     account text not null,
@@ -7,14 +7,14 @@ create table webhooks (
     enabled boolean not null default true,
     disabled_reason text,
     secret text not null,
-    -- Signs as well until then, so that a receiver may change over in its own time.
+    -- Also signs until then, so that a receiver may change over in its own time.
     former_secret text,
     former_until timestamptz,
     created_at timestamptz not null default now()
 );
 create index webhooks_of_account on webhooks (account, created_at, id);
 
--- What happened, as it is posted: once for all of an account's webhooks.
+-- An event as it is posted: stored once for all of an account's webhooks.
 create table occurrences (
     id text primary key,
     account text not null,
@@ -30,10 +30,10 @@ create table deliveries (
     occurrence text not null references occurrences on delete cascade,
     account text not null,
     state text not null default 'pending' check (state in ('pending', 'succeeded', 'failed')),
-    -- Attempts since it was made or redelivered by hand; says how long the next pause is.
+    -- Attempts since it was created or redelivered by hand; determines the next pause.
     tried integer not null default 0,
     next_at timestamptz,
-    -- The replica that posts it now; when it dies, the others take it from then on.
+    -- End of the lease of the replica that posts it; if that replica dies, others take over then.
     taken_until timestamptz,
     attempts jsonb not null default '[]',
     created_at timestamptz not null default now(),
