@@ -126,7 +126,7 @@ def openapi() -> dict[str, Any]:
 
 
 def serialize(document: dict[str, Any]) -> str:
-    """Encode with one line per operation and schema, so that a diff names what changed."""
+    """Encode with one line per operation and schema, so that a diff names the changed ones."""
     lines = ["{"]
     for name, value in document.items():
         if name in {"paths", "components"}:

@@ -25,14 +25,14 @@ JAVASCRIPT_HEAD = """# JavaScript client: reference
 Methods, options and errors of `lilypad-client`; [recipes](../how-to/clients.md) use them.
 Requests and results have the fields of the API. Generated from the comments by `make clients`.
 """
-# What is not reached through a property of the client.
+# Classes that no property of the client reaches.
 CLASSES = (
     *(("jobs", "Job"), ("modules", "Module"), ("realtime", "MetricUpdate")),
     *(("connection", "RateLimit"), ("resource", "RawResponse")),
 )
 PARTS = re.compile(r"^(Args|Returns|Raises|Yields):$", re.MULTILINE)
 ARGUMENT = re.compile(r"^    (\w+): ", re.MULTILINE)
-# A flow is what a method is written as; a caller gets what it comes to.
+# Flows are generators inside the client; a caller gets their results.
 RESULTS = (
     *((r"\bFlow\[(.*)\]$", r"\1"), (r"\bItems\[(.*)\]$", r"Iterator[\1]"), (r"\btypes\.", "")),
     *((r"\bUnpack\[(\w+)\]", r"\1"), (r"\bJob\[Any, ", "Job[")),

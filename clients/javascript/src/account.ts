@@ -136,7 +136,7 @@ export class Keys {
     return this.connection.call('get_key', { path: { key_id: id }, ...options });
   }
 
-  /** Rename a key, or change its scopes or expiry; what is left out stays. */
+  /** Rename a key, or change its scopes or expiry; omitted fields stay as they are. */
   change(id: string, change: Partial<types.KeyChange>, options: CallOptions = {}): Call<types.Key> {
     return this.connection.call('change_key', { path: { key_id: id }, body: change, ...options });
   }

@@ -1,11 +1,11 @@
-/** Changes in an account's list of alerts since the last look. */
+/** Changes in an account's list of alerts since the last check. */
 import type { Alerts } from './alerts.ts';
 import type { Alert } from './types.ts';
 
 const PAGE_SIZE = 100;
 
 export class AlertLog {
-  /** Whether each known alert had recovered at the last look; undefined before the first. */
+  /** Whether each known alert had recovered at the last check; undefined before the first. */
   private known: Map<string, boolean> | undefined;
 
   constructor(
@@ -14,14 +14,14 @@ export class AlertLog {
     private readonly signal?: AbortSignal | undefined,
   ) {}
 
-  /** List alerts raised or recovered since the last look, oldest first; none at the first. */
+  /** List alerts raised or recovered since the last check, oldest first; none at the first. */
   async news(): Promise<Alert[]> {
     const { modelId, signal } = this;
     const query = { modelId, signal, pageSize: PAGE_SIZE };
     const found = new Map<string, boolean>();
     for await (const { id } of this.alerts.list({ ...query, openOnly: true })) found.set(id, false);
     const known = this.known;
-    // Alerts that were open at the last look and are not now: the list below has their end.
+    // Alerts that were open at the last check and are not now: the list below has their end.
     const ended = new Set([...(known ?? [])].filter(([id, over]) => !over && !found.has(id)).map(([id]) => id));
     const news: Alert[] = [];
     let index = 0;

@@ -47,7 +47,7 @@ export class AlertRules {
     return this.connection.call('add_rule', { body: rule, ...options });
   }
 
-  /** Change or mute a rule, a default one included; what is left out stays. */
+  /** Change or mute a rule, a default one included; omitted fields stay as they are. */
   change(id: string, change: Partial<RuleChange>, options: CallOptions = {}): Call<Rule> {
     return this.connection.call('change_rule', { path: { rule_id: id }, body: change, ...options });
   }

@@ -26,7 +26,7 @@ export class Benchmarks {
     return waitAlone(job, { signal, waitTimeoutMs });
   }
 
-  /** Return a run in its present state. */
+  /** Return a run in its current state. */
   get(id: string, options: CallOptions = {}): Call<Run> {
     return this.connection.call('get_benchmark', { path: { id }, ...options });
   }

@@ -1,24 +1,24 @@
 /**
- * What can go wrong.
+ * The errors that the client throws.
  *
  * LilypadError
  *   ConnectionError        no answer: the network, or something else at baseUrl
  *     TimeoutError         no answer before the deadline
- *   JobTimeoutError        a run was not over in time; it was canceled
+ *   JobTimeoutError        a run did not finish in time; it was canceled
  *   ArchiveError           an incomplete, changed or unsafe archive
  *   StatusError            the service refused; its `code`:
  *     InvalidModelError    1001  not the address of a model, or no such model
  *     GenerationError      1002  the model is refused, or the Hub is unavailable
  *     InvalidRequestError  1003  a field is wrong: `details.fields`
- *     BenchmarkError       1004  a run that cannot be, or did not end well
+ *     BenchmarkError       1004  the run was refused, or failed
  *     MonitoringError      1005
  *     AuthenticationError  2001  no, unknown, expired or revoked key
  *     RateLimitError       2002  `retryAfterMs`
  *     PermissionDeniedError 2003 the key lacks a scope, or v2 is not switched on
- *     NotFoundError        3001  also somebody else's object
+ *     NotFoundError        3001  also another account's object
  *     ConflictError        3002  an Idempotency-Key in use
  *     InternalError        5001
- *     UnavailableError     5003  overloaded, or a dependency is away
+ *     UnavailableError     5003  overloaded, or a dependency is unavailable
  *
  * A call that its own AbortSignal ends rejects with the signal's reason, as `fetch` does.
  */

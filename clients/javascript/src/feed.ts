@@ -3,12 +3,12 @@ import { io, type Socket } from 'socket.io-client';
 import type { LilypadClient } from './client.ts';
 import { ConnectionError, LilypadError, statusError } from './errors.ts';
 
-/** The values recorded of a model at one moment. */
+/** The values recorded for a model at one moment. */
 export interface MetricUpdate {
   modelId: string;
   timestamp: string;
   metrics: Record<string, number>;
-  /** A position to go on from, in this process or another: `since`. */
+  /** A position to resume from, in this process or another: `since`. */
   cursor?: string;
   /**
    * False: more was missed than is sent again, and some of it is not among the updates before
@@ -31,7 +31,7 @@ type Event =
   | { name: 'metric_update'; data: Omit<MetricUpdate, 'complete'> }
   | { name: 'acknowledged'; data: Acknowledgement };
 
-/** Most events queued for a slow reader; beyond that, the socket reconnects from the cursor. */
+/** Max events queued for a slow reader; beyond that, the socket reconnects from the cursor. */
 const MAX_WAITING = 10_000;
 /** A dependency is unavailable; every other refusal is permanent. */
 export const UNAVAILABLE = 5003;
@@ -56,7 +56,7 @@ export class Feed {
     const socket = io(baseUrl, { auth: { token: key }, transports: ['websocket'], forceNew: true });
     this.socket = socket;
     let reason: Failure | undefined;
-    // Of the first connection; a later one is tried for as long as it takes.
+    // Applies to the first connection only; later ones are retried as long as necessary.
     let deadline = performance.now() + timeoutMs;
     socket.on('connect', () => {
       deadline = Infinity;

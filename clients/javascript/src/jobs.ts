@@ -1,10 +1,10 @@
-/** Long work: started, followed, waited for, canceled. */
+/** Long-running work: started, followed, awaited, canceled. */
 import { JobTimeoutError } from './errors.ts';
 import { pause } from './pause.ts';
 import type { CallOptions } from './request.ts';
 
 const OVER = new Set(['succeeded', 'failed', 'canceled']);
-/** The time for which the service may hold an answer, and the client's margin on top. */
+/** The time for which the service may hold an answer, and how much longer the client waits. */
 const HOLD_S = 50;
 const GRACE_MS = 10_000;
 /** Pauses between two polls of a job, which grow, since long jobs change slowly. */
@@ -56,7 +56,7 @@ export class Job<T> {
     return OVER.has(this.state);
   }
 
-  /** Fetch the job's present state. */
+  /** Fetch the job's current state. */
   async refresh(options: CallOptions = {}): Promise<T> {
     this.latest = await this.work.get(this.id, options);
     return this.latest;
@@ -69,10 +69,10 @@ export class Job<T> {
   }
 
   /**
-   * Wait until the job is over and return what it came to.
+   * Wait until the job has finished and return its result.
    *
-   * Rejects with JobTimeoutError when it was not over in time, and was canceled; with a
-   * StatusError when it failed: `code` and `details.reason` say why.
+   * Rejects with JobTimeoutError if it did not finish in time, and cancels it; with a
+   * StatusError if it failed: `code` and `details.reason` say why.
    */
   async wait({ signal, waitTimeoutMs }: WaitOptions = {}): Promise<T> {
     const deadline = waitTimeoutMs === undefined ? Infinity : performance.now() + waitTimeoutMs;

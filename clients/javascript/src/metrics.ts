@@ -6,16 +6,16 @@ import type { MetricRecord, Monitoring, MonitorRequest, Recorded, RecordedModel,
 
 /** A record whose time may be a Date. */
 export type NewRecord = Omit<MetricRecord, 'timestamp'> & {
-  /** When it was measured; now when left out. */
+  /** When it was measured; now if omitted. */
   timestamp?: Date | string | undefined;
 };
 
 /** Samples of a model, from a time until before another. */
 export interface Span {
   modelId: string;
-  /** The first time; the oldest when left out. */
+  /** The first time; the oldest if omitted. */
   from?: Date | string | undefined;
-  /** The time before which to end; no end when left out. */
+  /** The time before which to end; no end if omitted. */
   to?: Date | string | undefined;
 }
 
@@ -28,7 +28,7 @@ export class Metrics {
   }
 
   /**
-   * Store what was measured at one moment; it is committed when this resolves.
+   * Store the values of one moment; they are committed when this resolves.
    *
    * Units: throughput samples/s, latency ms, memory_usage and gpu_memory_usage MiB,
    * cost_per_inference USD.

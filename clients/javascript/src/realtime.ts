@@ -7,9 +7,9 @@ import type { Alert } from './types.ts';
 
 export interface Subscription {
   modelId: string;
-  /** Only these; all, when left out. */
+  /** Only these metrics; all if omitted. */
   metrics?: readonly string[] | undefined;
-  /** A cursor or a time (RFC 3339) to begin at; now when left out. */
+  /** A cursor or a time (RFC 3339) to begin at; now if omitted. */
   since?: string | undefined;
   /** Ends the iteration. */
   signal?: AbortSignal | undefined;

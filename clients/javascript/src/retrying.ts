@@ -1,4 +1,4 @@
-/** When to send a request again. The cases stand in clients/conformance/retries.json. */
+/** When to send a request again. The test cases are in clients/conformance/retries.json. */
 import { ConnectionError, type LilypadError, statusError, TimeoutError } from './errors.ts';
 import { Lost, type Reply } from './exchange.ts';
 import { pause } from './pause.ts';
@@ -12,10 +12,10 @@ const FIRST_PAUSE_MS = 500;
 const MAX_PAUSE_MS = 8_000;
 /** With a longer `Retry-After`, waiting is left to the caller. */
 const MAX_RETRY_AFTER_MS = 60_000;
-/** In an outage at most this many retries at once, then one for every ten answers. */
+/** In an outage at most this many retries, then one for every ten answers. */
 const MAX_RETRY_TOKENS = 100;
 const TOKENS_PER_RETRY = 10;
-/** Most of a foreign answer that an error quotes. */
+/** Max characters of a foreign answer that an error quotes. */
 const MAX_QUOTED_CHARACTERS = 500;
 
 /** A bound on the retries of all of a client's calls, so that they do not worsen an outage. */

@@ -18,11 +18,11 @@ export interface paths {
          * Generate a module from a model
          * @description Generate the files of a module that runs the model, and check them.
          *
-         *     Anything left out of `options` is derived from the model. With `verify`
-         *     a worker runs the module, its network off, and the answer says what
-         *     came of it: v2 waits for that, v1 only where `Prefer` says so. Where it
-         *     takes longer the answer is 202, and `Location` says where to look. A retry
-         *     with the same `Idempotency-Key` while it is run gets that address, too.
+         *     Omitted `options` are derived from the model. With `verify`, a worker runs
+         *     the module without a network, and the answer contains the verdict: v2
+         *     waits for it, v1 only if `Prefer` asks for that. If it takes longer, the
+         *     answer is 202 with an address in `Location`. A retry with the same
+         *     `Idempotency-Key` during the run gets that address, too.
          */
         post: operations["generate"];
         delete?: never;
@@ -44,8 +44,8 @@ export interface paths {
          * Download the module as a zip
          * @description Generate a module as `/generate` does, and return it as an archive.
          *
-         *     It is the same byte for byte for the same commit of the model, options
-         *     and version of the generator; `If-None-Match` is honoured.
+         *     The same commit of the model, options and version of the generator give
+         *     the same bytes; `If-None-Match` is honoured.
          */
         post: operations["download"];
         delete?: never;
@@ -65,10 +65,10 @@ export interface paths {
          * List generated modules
          * @description List the account's modules of the last 400 days, newest first, without their files.
          *
-         *     A module is listed a second after it was handed out, at the latest.
+         *     A module is listed within a second of its answer.
          *
-         *     An entry's `request`, sent to `/generate` or `/download` as it stands, makes the module
-         *     again from the same commit; its `digest` says whether it is the same byte for byte.
+         *     An entry's `request`, sent to `/generate` or `/download` unchanged, generates the module
+         *     again from the same commit; equal `digest`s mean equal bytes.
          */
         get: operations["list_generations"];
         put?: never;
@@ -87,17 +87,17 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Look at a module that is run before the answer
+         * Get a verified module
          * @description Return a module generated with `verify`, and the progress of its run.
          *
-         *     `Prefer: wait=<seconds>` holds the answer until it is over.
+         *     `Prefer: wait=<seconds>` holds the answer until it ends.
          */
         get: operations["get_verification"];
         put?: never;
         post?: never;
         /**
-         * Give such a run up
-         * @description Cancel the module's run; the module stays, and a finished run is left as it is.
+         * Cancel a module's run
+         * @description Cancel the module's run; the module and a finished run stay as they are.
          */
         delete: operations["cancel_verification"];
         options?: never;
@@ -122,12 +122,12 @@ export interface paths {
          * Measure a model
          * @description Measure a model at some batch sizes.
          *
-         *     v1 answers when the run is over. With `Prefer: respond-async` it answers
-         *     202 at once, and with `Prefer: wait=<seconds>` after so long at the
-         *     latest; so it does where a run takes longer than two minutes. The run's
-         *     address is then in `Location`. v2 always answers 202 at once. Ten answers
-         *     of an account are held; more are given at once. A retry with the same
-         *     `Idempotency-Key` while the run is under way gets the run's address.
+         *     v1 answers when the run has finished. It answers 202, with the run's address
+         *     in `Location`, at once with `Prefer: respond-async`, after at most that
+         *     time with `Prefer: wait=<seconds>`, and otherwise after two minutes. v2
+         *     always answers 202 at once. At most ten answers of an account are held;
+         *     others are sent at once. A retry with the same `Idempotency-Key` during
+         *     the run gets the run's address.
          */
         post: operations["benchmark"];
         delete?: never;
@@ -144,7 +144,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Look at a run
+         * Get a run
          * @description Return a run. `Prefer: wait=<seconds>` holds the answer until the run ends.
          */
         get: operations["get_benchmark"];
@@ -168,7 +168,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Draw a run
+         * Plot a run
          * @description Return a run's plots alone, in any format.
          */
         get: operations["plot_benchmark"];
@@ -193,7 +193,7 @@ export interface paths {
          * Record metrics
          * @description Record the metrics of one moment.
          *
-         *     200 means that they are committed, and in the next answer of `/monitor`.
+         *     200 means that they are committed, and included in the next answer of `/monitor`.
          *     The same model, time and metric again counts once.
          */
         post: operations["record"];
@@ -233,14 +233,14 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * See how a model does
-         * @description Return statistics, plots and advice about the last days of a model.
+         * Summarise a model's metrics
+         * @description Return statistics, plots and advice about a model's recent days.
          *
          *     `statistics` has `throughput`, `latency` and `costs`, and the requested
          *     metrics; figures of a metric without samples in the window are null.
          *     Mean, total and count are exact, and p95 within 1 % where `exact` is
          *     false. A point of a plot that stands for several samples keeps their
-         *     minimum and maximum. `warnings` say what an answer lacks.
+         *     minimum and maximum. `warnings` name the limitations of an answer.
          */
         post: operations["monitor"];
         delete?: never;
@@ -279,7 +279,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * See how much is stored
+         * Get the storage used
          * @description Return how much the account has stored, and its limits.
          */
         get: operations["get_storage"];
@@ -319,7 +319,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List the rules of alerts
+         * List the alert rules
          * @description List the default rules of alerts, which need no set-up, and the account's own.
          */
         get: operations["list_rules"];
@@ -380,7 +380,7 @@ export interface paths {
          * Delete wrong samples
          * @description Delete samples of a model: of one metric or all, from `from` until before `to`.
          *
-         *     From the answer on all statistics, plots and rules are those of the remaining
+         *     After the answer, all statistics, plots and rules cover only the remaining
          *     samples. At most 500,000 samples are deleted in a call; with more, none is.
          */
         delete: operations["delete_samples"];
@@ -406,7 +406,7 @@ export interface paths {
          * Add a webhook
          * @description Have events posted to an address, signed as Standard Webhooks says.
          *
-         *     The answer holds the secret that the signatures are made with; it is shown once.
+         *     The answer contains the signing secret; it is shown once.
          */
         post: operations["add_webhook"];
         delete?: never;
@@ -434,7 +434,7 @@ export interface paths {
         head?: never;
         /**
          * Change a webhook
-         * @description Change a webhook's address or events, or turn it off or on; other fields stay.
+         * @description Change a webhook's address or events, or turn it off or on; omitted fields stay.
          */
         patch: operations["change_webhook"];
         trace?: never;
@@ -450,7 +450,7 @@ export interface paths {
         put?: never;
         /**
          * Rotate a webhook's secret
-         * @description Make a new secret, shown once. For 24 hours the former one signs as well.
+         * @description Create a new secret, shown once. For 24 hours the former one signs as well.
          */
         post: operations["rotate_secret"];
         delete?: never;
@@ -510,7 +510,7 @@ export interface paths {
         put?: never;
         /**
          * Deliver an event again
-         * @description Post an event again, under the same id, with all its attempts before it.
+         * @description Post an event again, under the same id, with its full number of attempts.
          */
         post: operations["redeliver"];
         delete?: never;
@@ -603,7 +603,7 @@ export interface paths {
         put?: never;
         /**
          * Change the password
-         * @description Change the password; all sessions end but the one that this request came with.
+         * @description Change the password; all other sessions end.
          *
          *     API keys stay as they are.
          */
@@ -664,11 +664,11 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Ask for a link to a new password
-         * @description Mail a link that works once, for an hour.
+         * Request a password reset
+         * @description Mail a link that works once, within an hour.
          *
-         *     The answer is the same for an address without an account. Where the
-         *     operator has set no mail server, the operator hands the link out.
+         *     The answer is the same for an address without an account. Without a mail
+         *     server, the operator passes the link on.
          */
         post: operations["request_reset"];
         delete?: never;
@@ -687,11 +687,11 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Set a new password by a link's token
+         * Reset the password
          * @description Set the password and end all sessions.
          *
-         *     The first link that is used for an address proves who owns it, and
-         *     revokes the API keys that were made before.
+         *     The first link used for an address proves its ownership, and revokes the
+         *     API keys created before.
          */
         post: operations["confirm_reset"];
         delete?: never;
@@ -711,7 +711,7 @@ export interface paths {
         put?: never;
         /**
          * Set up a second factor
-         * @description Make a secret for an authenticator app (TOTP); nothing changes until it is confirmed.
+         * @description Create a secret for an authenticator app (TOTP); it takes effect once confirmed.
          */
         post: operations["start_totp"];
         /**
@@ -735,10 +735,10 @@ export interface paths {
         put?: never;
         /**
          * Switch the second factor on
-         * @description Switch the second factor on by the app's first code; returns recovery codes, once.
+         * @description Switch the second factor on with the app's first code; returns recovery codes, once.
          *
-         *     From now on logging in needs a code: on the page, and with HTTP Basic in the header
-         *     `X-Lilypad-Code`. Each code is taken once. API keys stay as they are.
+         *     From then on a login needs a code: on the page, and with HTTP Basic in the header
+         *     `X-Lilypad-Code`. Each code is accepted once. API keys stay as they are.
          */
         post: operations["confirm_totp"];
         delete?: never;
@@ -759,9 +759,9 @@ export interface paths {
          * Store a Hub token
          * @description Store a Hub token, so that this account can generate and measure its private models.
          *
-         *     The Hub is asked whose it is first; a token that it does not accept is refused. It is kept
-         *     encrypted, shown to nobody, used for this account's private and gated models alone, and
-         *     replaces the one before.
+         *     The Hub is asked for the token's owner first; a token that it does not accept is refused.
+         *     The token is stored encrypted, never shown, used only for this account's private and gated
+         *     models, and replaces the previous one.
          */
         put: operations["store_hub_token"];
         post?: never;
@@ -842,7 +842,7 @@ export interface paths {
         head?: never;
         /**
          * Change an API key
-         * @description Change the name, scopes or expiry; a field that is left out stays as it is.
+         * @description Change the name, scopes or expiry; omitted fields stay as they are.
          */
         patch: operations["change_key"];
         trace?: never;
@@ -855,8 +855,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * See what was asked with each key
-         * @description Return requests by key, day and kind, the newest day first; seconds late at most.
+         * List requests by key and day
+         * @description Return requests by key, day and kind, the newest day first; at most seconds old.
          */
         get: operations["list_usage"];
         put?: never;
@@ -897,7 +897,7 @@ export interface components {
         AccountDeletion: {
             /**
              * Password
-             * @description The account's password, once more.
+             * @description The account's password.
              * @example correct horse battery
              */
             password: string;
@@ -956,17 +956,17 @@ export interface components {
             modelId: string;
             /**
              * Type
-             * @description What happened, for programs.
+             * @description Type of the incident, for programs.
              */
             type: string;
             /**
              * Message
-             * @description What happened, in one sentence.
+             * @description The incident in one sentence.
              */
             message: string;
             /**
              * Severity
-             * @description How bad it is.
+             * @description Severity of the incident.
              * @enum {string}
              */
             severity: "info" | "warning" | "critical";
@@ -978,12 +978,12 @@ export interface components {
             /**
              * Raisedat
              * Format: date-time
-             * @description When it was raised.
+             * @description Time at which it was raised.
              */
             raisedAt: string;
             /**
              * Recoveredat
-             * @description When it recovered; null while it is open.
+             * @description Time of its recovery; null while it is open.
              */
             recoveredAt: string | null;
             /**
@@ -1040,13 +1040,13 @@ export interface components {
         };
         /**
          * Attempt
-         * @description One try to deliver an event.
+         * @description One attempt to deliver an event.
          */
         Attempt: {
             /**
              * At
              * Format: date-time
-             * @description When it began.
+             * @description Time at which it began.
              */
             at: string;
             /**
@@ -1061,7 +1061,7 @@ export interface components {
             error?: string | null;
             /**
              * Seconds
-             * @description How long it took.
+             * @description Duration of the attempt.
              */
             seconds: number;
         };
@@ -1101,7 +1101,7 @@ export interface components {
             warmup?: number;
             /**
              * Device
-             * @description Where to measure; `auto` takes a GPU if a worker has one.
+             * @description Device to measure on; `auto` takes a GPU if a worker has one.
              * @default auto
              * @enum {string}
              */
@@ -1209,7 +1209,7 @@ export interface components {
             outcome: "passed" | "warning" | "failed";
             /**
              * Message
-             * @description What was found, in one sentence.
+             * @description Finding of the check, in one sentence.
              * @default
              */
             message?: string;
@@ -1233,23 +1233,23 @@ export interface components {
             prefix: string;
             /**
              * Scopes
-             * @description What it may be used for.
+             * @description Operations that the key permits.
              */
             scopes: ("generate" | "benchmark" | "monitor:read" | "monitor:write")[];
             /**
              * Createdat
              * Format: date-time
-             * @description When it was created.
+             * @description Time at which it was created.
              */
             createdAt: string;
             /**
              * Expiresat
-             * @description When it stops working; null: never.
+             * @description Expiry of the key; null: never.
              */
             expiresAt: string | null;
             /**
              * Lastusedat
-             * @description Within the last ten seconds or so.
+             * @description Time of the last use, accurate to some ten seconds.
              */
             lastUsedAt?: string | null;
             /**
@@ -1265,7 +1265,7 @@ export interface components {
         Deliveries: {
             /**
              * Deliveries
-             * @description Newest first.
+             * @description The deliveries, newest first.
              */
             deliveries: components["schemas"]["Delivery"][];
         };
@@ -1286,7 +1286,7 @@ export interface components {
             type: string;
             /**
              * State
-             * @description `failed` when the last attempt was made in vain.
+             * @description `failed` once the last attempt has failed.
              * @enum {string}
              */
             state: "pending" | "succeeded" | "failed";
@@ -1297,13 +1297,13 @@ export interface components {
             attempts: components["schemas"]["Attempt"][];
             /**
              * Nextattemptat
-             * @description When the next one is due.
+             * @description Time of the next attempt.
              */
             nextAttemptAt?: string | null;
             /**
              * Createdat
              * Format: date-time
-             * @description When the event happened.
+             * @description Time of the event.
              */
             createdAt: string;
         };
@@ -1404,10 +1404,10 @@ export interface components {
             data: components["schemas"]["AccountFacts"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Account] */
@@ -1416,10 +1416,10 @@ export interface components {
             data: components["schemas"]["Account"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Alerts] */
@@ -1428,10 +1428,10 @@ export interface components {
             data: components["schemas"]["Alerts"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[CreatedKey] */
@@ -1440,10 +1440,10 @@ export interface components {
             data: components["schemas"]["CreatedKey"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Deliveries] */
@@ -1452,10 +1452,10 @@ export interface components {
             data: components["schemas"]["Deliveries"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Delivery] */
@@ -1464,10 +1464,10 @@ export interface components {
             data: components["schemas"]["Delivery"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Generations] */
@@ -1476,10 +1476,10 @@ export interface components {
             data: components["schemas"]["Generations"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Key] */
@@ -1488,10 +1488,10 @@ export interface components {
             data: components["schemas"]["Key"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Keys] */
@@ -1500,10 +1500,10 @@ export interface components {
             data: components["schemas"]["Keys"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Monitoring] */
@@ -1512,10 +1512,10 @@ export interface components {
             data: components["schemas"]["Monitoring"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Plots] */
@@ -1524,10 +1524,10 @@ export interface components {
             data: components["schemas"]["Plots"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[RecordedModels] */
@@ -1536,10 +1536,10 @@ export interface components {
             data: components["schemas"]["RecordedModels"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[RecordedSamples] */
@@ -1548,10 +1548,10 @@ export interface components {
             data: components["schemas"]["RecordedSamples"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Recorded] */
@@ -1560,10 +1560,10 @@ export interface components {
             data: components["schemas"]["Recorded"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[RecoveryCodes] */
@@ -1572,10 +1572,10 @@ export interface components {
             data: components["schemas"]["RecoveryCodes"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Rule] */
@@ -1584,10 +1584,10 @@ export interface components {
             data: components["schemas"]["Rule"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Rules] */
@@ -1596,10 +1596,10 @@ export interface components {
             data: components["schemas"]["Rules"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Run] */
@@ -1608,10 +1608,10 @@ export interface components {
             data: components["schemas"]["Run"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Runs] */
@@ -1620,10 +1620,10 @@ export interface components {
             data: components["schemas"]["Runs"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[SamplesDeleted] */
@@ -1632,10 +1632,10 @@ export interface components {
             data: components["schemas"]["SamplesDeleted"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[SessionList] */
@@ -1644,10 +1644,10 @@ export interface components {
             data: components["schemas"]["SessionList"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[SocketToken] */
@@ -1656,10 +1656,10 @@ export interface components {
             data: components["schemas"]["SocketToken"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[StorageUse] */
@@ -1668,10 +1668,10 @@ export interface components {
             data: components["schemas"]["StorageUse"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[StoredHubToken] */
@@ -1680,10 +1680,10 @@ export interface components {
             data: components["schemas"]["StoredHubToken"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[TotpSecret] */
@@ -1692,10 +1692,10 @@ export interface components {
             data: components["schemas"]["TotpSecret"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Usage] */
@@ -1704,10 +1704,10 @@ export interface components {
             data: components["schemas"]["Usage"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[VerifiedModule] */
@@ -1716,10 +1716,10 @@ export interface components {
             data: components["schemas"]["VerifiedModule"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Webhook] */
@@ -1728,10 +1728,10 @@ export interface components {
             data: components["schemas"]["Webhook"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Envelope[Webhooks] */
@@ -1740,10 +1740,10 @@ export interface components {
             data: components["schemas"]["Webhooks"];
             /**
              * Error
-             * @description Null: nothing failed.
+             * @description Null: the request succeeded.
              */
             error: null;
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** ErrorBody */
@@ -1755,12 +1755,12 @@ export interface components {
             code: number;
             /**
              * Message
-             * @description What happened, and what to do.
+             * @description Description of the error, and what to do.
              */
             message: string;
             /**
              * Details
-             * @description More about it for programs; what it holds depends on the code.
+             * @description Details for programs; their content depends on the code.
              */
             details: {
                 [key: string]: unknown;
@@ -1773,9 +1773,9 @@ export interface components {
              * @description Null: there is no answer.
              */
             data: null;
-            /** @description What failed. */
+            /** @description The error. */
             error: components["schemas"]["ErrorBody"];
-            /** @description About the answer itself. */
+            /** @description Facts about the answer itself. */
             meta: components["schemas"]["Meta"];
         };
         /** Failure */
@@ -1792,7 +1792,7 @@ export interface components {
             status: number;
             /**
              * Message
-             * @description What happened, and what to do.
+             * @description Description of the failure, and what to do.
              */
             message: string;
             /**
@@ -1812,19 +1812,19 @@ export interface components {
         Finding: {
             /**
              * Kind
-             * @description What happened.
+             * @description Kind of change.
              * @enum {string}
              */
             kind: "incident" | "step" | "slope";
             /**
              * Metric
-             * @description The metric it happened to.
+             * @description The metric that changed.
              */
             metric: string;
             /**
              * Begin
              * Format: date-time
-             * @description When it began.
+             * @description Time at which it began.
              */
             begin: string;
             /**
@@ -1834,7 +1834,7 @@ export interface components {
             end: string | null;
             /**
              * Size
-             * @description How far the level moved, in `unit`.
+             * @description Change of the level, in `unit`.
              */
             size: number;
             /**
@@ -1850,7 +1850,7 @@ export interface components {
         };
         /**
          * GenerateOptions
-         * @description Options that override what is derived from the model; all may be left out.
+         * @description Options that override values derived from the model; all are optional.
          */
         GenerateOptions: {
             /**
@@ -1885,19 +1885,19 @@ export interface components {
              */
             modelUrl: string;
             /**
-             * @description Options that you choose; any left out is derived from the model.
+             * @description Your options; omitted ones are derived from the model.
              * @default {}
              */
             options?: components["schemas"]["GenerateOptions"];
             /**
              * Revision
-             * @description Branch, tag or commit; the address's own, else main, when left out.
+             * @description Branch, tag or commit; defaults to the address's own, or else main.
              * @example main
              */
             revision?: string | null;
             /**
              * Accept
-             * @description Reasons (`details.reason`) for which the model is not to be refused: `license`, it forbids commercial use; `too-large`, for what a provider offers.
+             * @description Reasons (`details.reason`) for which the model shall not be refused: `license`, it forbids commercial use; `too-large`, for what a provider offers.
              * @default []
              * @example [
              *       "license"
@@ -1906,7 +1906,7 @@ export interface components {
             accept?: ("license" | "too-large")[];
             /**
              * Verify
-             * @description Whether a worker runs the module first. It takes a while: ask v2, or send `Prefer: respond-async` or `Prefer: wait=<seconds>`.
+             * @description Whether a worker runs the module first. It takes a while: use v2, or send `Prefer: respond-async` or `Prefer: wait=<seconds>`.
              * @default false
              */
             verify?: boolean;
@@ -1951,13 +1951,13 @@ export interface components {
             request: components["schemas"]["GenerateRequest"];
             /**
              * Verification
-             * @description Id of its verification, if it was asked for with `verify`.
+             * @description Id of its verification, if it was requested with `verify`.
              */
             verification?: string | null;
             /**
              * Createdat
              * Format: date-time
-             * @description When it was handed out.
+             * @description Time at which it was returned.
              */
             createdAt: string;
         };
@@ -2034,23 +2034,23 @@ export interface components {
             prefix: string;
             /**
              * Scopes
-             * @description What it may be used for.
+             * @description Operations that the key permits.
              */
             scopes: ("generate" | "benchmark" | "monitor:read" | "monitor:write")[];
             /**
              * Createdat
              * Format: date-time
-             * @description When it was created.
+             * @description Time at which it was created.
              */
             createdAt: string;
             /**
              * Expiresat
-             * @description When it stops working; null: never.
+             * @description Expiry of the key; null: never.
              */
             expiresAt: string | null;
             /**
              * Lastusedat
-             * @description Within the last ten seconds or so.
+             * @description Time of the last use, accurate to some ten seconds.
              */
             lastUsedAt?: string | null;
         };
@@ -2074,7 +2074,7 @@ export interface components {
             scopes?: ("generate" | "benchmark" | "monitor:read" | "monitor:write")[] | null;
             /**
              * Expiresat
-             * @description When it stops working; null: never.
+             * @description Expiry of the key; null: never.
              */
             expiresAt?: string | null;
         };
@@ -2107,13 +2107,13 @@ export interface components {
             generate?: number;
             /**
              * Benchmark
-             * @description Benchmarks asked for.
+             * @description Benchmarks requested.
              * @default 0
              */
             benchmark?: number;
             /**
              * Verify
-             * @description Modules asked for with `verify`.
+             * @description Modules requested with `verify`.
              * @default 0
              */
             verify?: number;
@@ -2221,7 +2221,7 @@ export interface components {
             /**
              * At
              * Format: date-time
-             * @description When it was measured.
+             * @description Time of the measurement.
              */
             at: string;
             /**
@@ -2248,12 +2248,12 @@ export interface components {
             batchSize: number;
             /**
              * Tokens
-             * @description Of each sequence, those generated included.
+             * @description Tokens per sequence, including those generated.
              */
             tokens?: number | null;
             /**
              * Peakmib
-             * @description At that batch size and length.
+             * @description Peak memory at that batch size and length.
              */
             peakMiB: number;
         };
@@ -2284,7 +2284,7 @@ export interface components {
             perSample?: number | null;
             /**
              * Kept
-             * @description On a CPU: the most that the C library kept beyond the peak for later calls. The model does not need it, but a process with default settings takes it. [MiB]
+             * @description On a CPU: the most memory that the C library retained beyond the peak. The model does not need it, but a process with default settings takes it. [MiB]
              */
             kept?: number | null;
             /**
@@ -2335,7 +2335,7 @@ export interface components {
             /**
              * Timestamp
              * Format: date-time
-             * @description When it answered, in UTC.
+             * @description Time of the answer, in UTC.
              */
             timestamp: string;
             /**
@@ -2370,7 +2370,7 @@ export interface components {
         };
         /**
          * ModelFacts
-         * @description The model as it was when it was read, and what it needs.
+         * @description Facts about the model at the commit that was read, and the resources it needs.
          *
          *     `vram_mib` is in MiB; `vram_source` says where the figure came from.
          */
@@ -2417,7 +2417,7 @@ export interface components {
             vramMiB: number;
             /**
              * Vramsource
-             * @description Where that figure comes from.
+             * @description Source of that figure.
              * @enum {string}
              */
             vramSource: "headers" | "measured" | "requested";
@@ -2430,7 +2430,7 @@ export interface components {
             measured?: components["schemas"]["Measured"] | null;
             /**
              * Readby
-             * @description Who may read the model: `anybody`; `operator`, it is private or gated and the operator opens it to every account; `account`, it was read with your Hub token.
+             * @description Audience of the model: `anybody`; `operator`, it is private or gated and the operator opens it to every account; `account`, it was read with your Hub token.
              * @default anybody
              * @enum {string}
              */
@@ -2452,7 +2452,7 @@ export interface components {
             days?: number;
             /**
              * Metrics
-             * @description Metrics to plot; those of the usual five that were recorded by default.
+             * @description Metrics to plot; by default the recorded ones of the usual five.
              * @example [
              *       "latency",
              *       "throughput"
@@ -2495,7 +2495,7 @@ export interface components {
             findings: components["schemas"]["Finding"][];
             /**
              * Warnings
-             * @description What the answer lacks, and why.
+             * @description Limitations of the answer, and their reasons.
              * @default []
              */
             warnings?: string[];
@@ -2530,13 +2530,13 @@ export interface components {
         NewKey: {
             /**
              * Name
-             * @description What to call the key; only you see it.
+             * @description A name for the key; only you see it.
              * @example laptop
              */
             name: string;
             /**
              * Scopes
-             * @description All of them when left out.
+             * @description Defaults to all scopes.
              * @example [
              *       "monitor:read"
              *     ]
@@ -2544,7 +2544,7 @@ export interface components {
             scopes?: ("generate" | "benchmark" | "monitor:read" | "monitor:write")[] | null;
             /**
              * Expiresat
-             * @description Never when left out.
+             * @description Expiry of the key; defaults to never.
              */
             expiresAt?: string | null;
         };
@@ -2559,7 +2559,7 @@ export interface components {
         NewRule: {
             /**
              * Kind
-             * @description What the rule watches for.
+             * @description Kind of condition that raises an alert.
              * @example threshold
              * @enum {string}
              */
@@ -2586,17 +2586,17 @@ export interface components {
             below?: number | null;
             /**
              * Percent
-             * @description Change: alert when the metric is worse than its baseline by so many percent. Memory: alert above so many percent of the limit.
+             * @description Change: alert when the metric is worse than its baseline by this percentage. Memory: alert above this percentage of the limit.
              */
             percent?: number | null;
             /**
              * After
-             * @description Silence: alert after so many seconds without a record.
+             * @description Silence: alert after this many seconds without a record.
              */
             after?: number | null;
             /**
              * Forminutes
-             * @description How long the condition must hold before an alert is raised; not for silence rules.
+             * @description Time for which the condition must hold before an alert; not for silence rules.
              * @default 0
              */
             forMinutes?: number;
@@ -2621,7 +2621,7 @@ export interface components {
         NewWebhook: {
             /**
              * Url
-             * @description Where events are posted: https, and reachable from the internet.
+             * @description Address that events are posted to: https, and reachable from the internet.
              * @example https://example.com/hooks/lilypad
              */
             url: string;
@@ -2638,7 +2638,7 @@ export interface components {
         PasswordChange: {
             /**
              * Current
-             * @description The password as it is.
+             * @description The current password.
              * @example correct horse battery
              */
             current: string;
@@ -2795,7 +2795,7 @@ export interface components {
             asOf: string;
             /**
              * Source
-             * @description URL of the price list, or who set the price.
+             * @description URL of the price list, or the party that set the price.
              */
             source: string;
             /**
@@ -2872,7 +2872,7 @@ export interface components {
             status?: "success";
             /**
              * Duplicates
-             * @description Values ignored because their model, metric and time were recorded before. Absent if there are none.
+             * @description Ignored values, whose model, metric and time were recorded before. Absent if there are none.
              * @default 0
              */
             duplicates?: number;
@@ -2892,7 +2892,7 @@ export interface components {
         };
         /**
          * RecordedModels
-         * @description The models whose newest metric is newest first; `next` is to be sent as `before`.
+         * @description Models, the most recently recorded first; send `next` as `before` for the next page.
          */
         RecordedModels: {
             /**
@@ -2957,7 +2957,7 @@ export interface components {
             records: components["schemas"]["Record"][];
             /**
              * Descriptions
-             * @description What metrics of your own are, by name. It holds for all models of the account and for what was recorded before: statistics, plots, advice and alerts follow it.
+             * @description Descriptions of your own metrics, by name. They apply to all of your models and to earlier records: statistics, plots, advice and alerts follow them.
              * @default {}
              * @example {
              *       "tokens_per_request": {
@@ -3070,7 +3070,7 @@ export interface components {
             origin: "default" | "own";
             /**
              * Kind
-             * @description What the rule watches for: threshold, change or silence.
+             * @description Kind of condition: threshold, change or silence.
              */
             kind: string;
             /**
@@ -3105,7 +3105,7 @@ export interface components {
             after?: number | null;
             /**
              * Forminutes
-             * @description How long the condition must hold before an alert is raised; not for silence rules.
+             * @description Time for which the condition must hold before an alert; not for silence rules.
              * @default 0
              */
             forMinutes?: number;
@@ -3123,7 +3123,7 @@ export interface components {
             severity: "info" | "warning" | "critical";
             /**
              * Createdat
-             * @description When it was added; null for default rules.
+             * @description Time at which it was added; null for default rules.
              */
             createdAt?: string | null;
         };
@@ -3144,17 +3144,17 @@ export interface components {
             below?: number | null;
             /**
              * Percent
-             * @description Change: alert when the metric is worse than its baseline by so many percent. Memory: alert above so many percent of the limit.
+             * @description Change: alert when the metric is worse than its baseline by this percentage. Memory: alert above this percentage of the limit.
              */
             percent?: number | null;
             /**
              * After
-             * @description Silence: alert after so many seconds without a record.
+             * @description Silence: alert after this many seconds without a record.
              */
             after?: number | null;
             /**
              * Forminutes
-             * @description How long the condition must hold before an alert is raised; not for silence rules.
+             * @description Time for which the condition must hold before an alert; not for silence rules.
              * @default 0
              */
             forMinutes?: number;
@@ -3225,17 +3225,17 @@ export interface components {
             /**
              * Createdat
              * Format: date-time
-             * @description When the run was accepted.
+             * @description Time at which the run was accepted.
              */
             createdAt: string;
             /**
              * Startedat
-             * @description When a worker started the run.
+             * @description Time at which a worker started the run.
              */
             startedAt?: string | null;
             /**
              * Stages
-             * @description When the worker began each stage: `fetching` the model, `loading` it, `warming` each batch size, `measuring`; empty until a worker starts the run.
+             * @description Time at which each stage began: `fetching` the model, `loading` it, `warming` each batch size, `measuring`; empty until a worker starts the run.
              * @default {}
              */
             stages?: {
@@ -3243,7 +3243,7 @@ export interface components {
             };
             /**
              * Finishedat
-             * @description When the run ended.
+             * @description Time at which the run ended.
              */
             finishedAt?: string | null;
         };
@@ -3298,7 +3298,7 @@ export interface components {
             /**
              * Createdat
              * Format: date-time
-             * @description When you logged in.
+             * @description Time of the login.
              */
             createdAt: string;
             /**
@@ -3467,13 +3467,13 @@ export interface components {
         SocketToken: {
             /**
              * Token
-             * @description What to connect with, within five minutes.
+             * @description The token, which opens sockets for five minutes.
              */
             token: string;
             /**
              * Expiresat
              * Format: date-time
-             * @description Until when it opens a socket.
+             * @description Expiry of the token.
              */
             expiresAt: string;
         };
@@ -3549,12 +3549,12 @@ export interface components {
             samples: number;
             /**
              * Bytes
-             * @description Of samples, at 100 bytes each.
+             * @description Size of the samples, at 100 bytes each.
              */
             bytes: number;
             /**
              * Maxbytes
-             * @description Beyond it recording is refused, with code 1005.
+             * @description Max size of the samples; beyond it recording is refused with code 1005.
              */
             maxBytes: number;
             /**
@@ -3564,7 +3564,7 @@ export interface components {
             stagedSamples: number;
             /**
              * Maxstagedsamples
-             * @description Most samples that may wait to be merged.
+             * @description Max samples that may wait to be merged.
              */
             maxStagedSamples: number;
             /**
@@ -3574,7 +3574,7 @@ export interface components {
             series: number;
             /**
              * Maxseries
-             * @description Most series that the account may have.
+             * @description Max series that the account may have.
              */
             maxSeries: number;
         };
@@ -3593,13 +3593,13 @@ export interface components {
             /**
              * Storedat
              * Format: date-time
-             * @description When it was stored.
+             * @description Time at which it was stored.
              */
             storedAt: string;
             /**
              * Checkedat
              * Format: date-time
-             * @description When the Hub accepted it last, as far as checked.
+             * @description Time of the last check that the Hub accepts it.
              */
             checkedAt: string;
         };
@@ -3616,7 +3616,7 @@ export interface components {
         TotpEnd: {
             /**
              * Password
-             * @description The account's password, once more.
+             * @description The account's password.
              * @example correct horse battery
              */
             password: string;
@@ -3644,7 +3644,7 @@ export interface components {
         TotpStart: {
             /**
              * Password
-             * @description The account's password, once more.
+             * @description The account's password.
              * @example correct horse battery
              */
             password: string;
@@ -3675,7 +3675,7 @@ export interface components {
             status: "passed" | "warnings" | "failed";
             /**
              * Errors
-             * @description What a person should act on, one sentence each.
+             * @description Problems to act on, one sentence each.
              */
             errors: string[];
             /**
@@ -3777,17 +3777,17 @@ export interface components {
             /**
              * Createdat
              * Format: date-time
-             * @description When the verification was accepted.
+             * @description Time at which the verification was accepted.
              */
             createdAt: string;
             /**
              * Startedat
-             * @description When a worker started the trial.
+             * @description Time at which a worker started the trial.
              */
             startedAt?: string | null;
             /**
              * Finishedat
-             * @description When the trial ended.
+             * @description Time at which the trial ended.
              */
             finishedAt?: string | null;
         };
@@ -3803,7 +3803,7 @@ export interface components {
             files: {
                 [key: string]: string;
             };
-            /** @description What was checked, and with what outcome. */
+            /** @description The checks of the files, and their outcomes. */
             validation: components["schemas"]["Validation"];
             /** @description The model as it was read. */
             model: components["schemas"]["ModelFacts"];
@@ -3817,7 +3817,7 @@ export interface components {
         };
         /**
          * Webhook
-         * @description A webhook; its secret is in the answer that made it, and in no other.
+         * @description A webhook; only the answer that creates it contains its secret.
          */
         Webhook: {
             /**
@@ -3827,7 +3827,7 @@ export interface components {
             id: string;
             /**
              * Url
-             * @description Where events are posted: https, and reachable from the internet.
+             * @description Address that events are posted to: https, and reachable from the internet.
              */
             url: string;
             /**
@@ -3848,13 +3848,13 @@ export interface components {
             disabledReason?: string | null;
             /**
              * Secret
-             * @description What signatures are made with (`whsec_…`); shown once.
+             * @description Secret that signs the events (`whsec_…`); shown once.
              */
             secret?: string | null;
             /**
              * Createdat
              * Format: date-time
-             * @description When it was made.
+             * @description Time at which it was created.
              */
             createdAt: string;
         };
@@ -3865,7 +3865,7 @@ export interface components {
         WebhookChange: {
             /**
              * Url
-             * @description Where events are posted: https, and reachable from the internet.
+             * @description Address that events are posted to: https, and reachable from the internet.
              * @example https://example.com/hooks/lilypad
              */
             url?: string | null;
@@ -3890,7 +3890,7 @@ export interface components {
         Webhooks: {
             /**
              * Webhooks
-             * @description Oldest first.
+             * @description The webhooks, oldest first.
              */
             webhooks: components["schemas"]["Webhook"][];
         };
@@ -3918,47 +3918,47 @@ export interface components {
     requestBodies: never;
     headers: {
         /**
-         * @description Number of the request; send your own to find it in logs.
+         * @description Id of the request; send your own to find it in logs.
          * @example req_4f1d0c2a9b8e7d6c5b4a3928
          */
         "X-Request-Id": string;
         /**
-         * @description By policy: requests that are left, and seconds until more come.
+         * @description By policy: remaining requests, and seconds until more are admitted.
          * @example "api";r=97;t=41, "generate";r=9;t=41
          */
         RateLimit: string;
         /**
-         * @description By policy: requests that are admitted in so many seconds.
+         * @description By policy: admitted requests, and the window in seconds.
          * @example "api";q=100;w=60, "generate";q=10;w=60
          */
         "RateLimit-Policy": string;
         /**
-         * @description Limit of the policy with the fewest left.
+         * @description Limit of the policy with the fewest requests left.
          * @example 10
          */
         "X-RateLimit-Limit": number;
         /**
-         * @description Requests of it that are left.
+         * @description Remaining requests of that policy.
          * @example 9
          */
         "X-RateLimit-Remaining": number;
         /**
-         * @description Seconds until more come.
+         * @description Seconds until more requests are admitted.
          * @example 41
          */
         "X-RateLimit-Reset": number;
         /**
-         * @description Seconds after which to try again.
+         * @description Seconds to wait before a retry.
          * @example 12
          */
         "Retry-After": number;
         /**
-         * @description Where to look for the result.
+         * @description Address of the result.
          * @example /v1/api/benchmark/bench_0123456789abcdef
          */
         Location: string;
         /**
-         * @description Where the next page of a CSV is; absent on the last.
+         * @description Address of the next page of a CSV; absent on the last.
          * @example </v1/api/monitor/samples?modelId=openai%2Fgpt2&metric=latency&cursor=8>; rel="next"
          */
         Link: string;
@@ -3991,7 +3991,7 @@ export interface operations {
                  * @example respond-async
                  */
                 Prefer?: string;
-                /** @description The same key and body again within 24 hours is answered with what was answered the first time, and done once. Use a UUID. */
+                /** @description Within 24 hours, a request with the same key and body is carried out once, and gets the first answer again. Use a UUID. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -4161,7 +4161,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The `ETag` of what one has: if it is still the same, the answer is 304. */
+                /** @description The `ETag` of your copy: if it is still current, the answer is 304. */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -4206,7 +4206,7 @@ export interface operations {
             query?: {
                 /** @description Modules per page. */
                 limit?: number;
-                /** @description The id that the last page gave as `next`. */
+                /** @description `next` of the previous page. */
                 before?: string;
             };
             header?: never;
@@ -4520,7 +4520,7 @@ export interface operations {
                  * @example respond-async
                  */
                 Prefer?: string;
-                /** @description The same key and body again within 24 hours is answered with what was answered the first time, and done once. Use a UUID. */
+                /** @description Within 24 hours, a request with the same key and body is carried out once, and gets the first answer again. Use a UUID. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -5618,7 +5618,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The same key and body again within 24 hours is answered with what was answered the first time, and done once. Use a UUID. */
+                /** @description Within 24 hours, a request with the same key and body is carried out once, and gets the first answer again. Use a UUID. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -5674,7 +5674,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The same key and body again within 24 hours is answered with what was answered the first time, and done once. Use a UUID. */
+                /** @description Within 24 hours, a request with the same key and body is carried out once, and gets the first answer again. Use a UUID. */
                 "Idempotency-Key"?: string;
                 /** @description Opts in to the beta; not needed where the account has switched it on. */
                 "X-Lilypad-Beta"?: "v2";
@@ -5859,7 +5859,7 @@ export interface operations {
             query?: {
                 /** @description Models per page. */
                 limit?: number;
-                /** @description The model that the last page gave as `next`. */
+                /** @description `next` of the previous page. */
                 before?: string;
             };
             header?: never;
@@ -6256,7 +6256,7 @@ export interface operations {
                 to?: string;
                 /** @description Samples per page. */
                 limit?: number;
-                /** @description What the last page gave as `next`. */
+                /** @description `next` of the previous page. */
                 cursor?: string;
                 /** @description `csv` as `Accept: text/csv`; JSON by default. */
                 format?: "json" | "csv";
@@ -6422,7 +6422,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The same key and body again within 24 hours is answered with what was answered the first time, and done once. Use a UUID. */
+                /** @description Within 24 hours, a request with the same key and body is carried out once, and gets the first answer again. Use a UUID. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -6676,9 +6676,9 @@ export interface operations {
             query?: {
                 /** @description Only deliveries in this state. */
                 state?: "pending" | "succeeded" | "failed";
-                /** @description The id of the last delivery of the page before. */
+                /** @description The id of the last delivery on the previous page. */
                 before?: string;
-                /** @description At most so many in the answer. */
+                /** @description Deliveries per page. */
                 limit?: number;
             };
             header?: never;
@@ -7501,7 +7501,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The same key and body again within 24 hours is answered with what was answered the first time, and done once. Use a UUID. */
+                /** @description Within 24 hours, a request with the same key and body is carried out once, and gets the first answer again. Use a UUID. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -7714,7 +7714,7 @@ export interface operations {
                 days?: number;
                 /** @description Rows per page. */
                 limit?: number;
-                /** @description What the last page gave as `next`. */
+                /** @description `next` of the previous page. */
                 before?: string;
             };
             header?: never;

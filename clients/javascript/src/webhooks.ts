@@ -18,7 +18,7 @@ export class Webhooks {
     return this.connection.call('add_webhook', { body: webhook, ...options });
   }
 
-  /** Change a webhook, or turn it off and on; what is left out stays. */
+  /** Change a webhook, or turn it off and on; omitted fields stay as they are. */
   change(id: string, change: WebhookChange, options: CallOptions = {}): Call<Webhook> {
     return this.connection.call('change_webhook', {
       path: { webhook_id: id },
@@ -63,7 +63,7 @@ export class Webhooks {
     }
   }
 
-  /** Post an event again, with all its attempts before it. */
+  /** Post an event again, with its full number of attempts. */
   redeliver(id: string, delivery: string, options: CallOptions = {}): Call<Delivery> {
     return this.connection.call('redeliver', {
       path: { webhook_id: id, delivery_id: delivery },

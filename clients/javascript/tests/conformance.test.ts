@@ -49,7 +49,7 @@ test.each(cases)('$name', async (row) => {
 
   const metrics = { latency: 1 };
   const called = call(client, row.call, metrics);
-  metrics.latency = 2; // after the call: what is sent stays as it was
+  metrics.latency = 2; // changed after the call: the request that is sent stays the same
   const error = await called.then(
     () => undefined,
     (reason: unknown) => reason,

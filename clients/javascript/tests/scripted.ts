@@ -1,4 +1,4 @@
-/** A service that answers what a test tells it to, in order, and remembers what it was asked. */
+/** A service that gives scripted answers in order, and records the requests. */
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 

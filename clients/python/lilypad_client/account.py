@@ -142,7 +142,7 @@ class Keys(Resource[Mode]):
 
     @operation
     def change(self, id: str, **fields: Unpack[KeyChangeFields]) -> Flow[types.Key]:
-        """Rename a key, or change its scopes or expiry; what is left out stays."""
+        """Rename a key, or change its scopes or expiry; omitted fields stay as they are."""
         return self._call(operations.CHANGE_KEY, key_id=id, body=camel(fields))
 
     @operation

@@ -1,4 +1,4 @@
-"""Changes in an account's list of alerts since the last look."""
+"""Changes in an account's list of alerts since the last check."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class AlertLog:
     def __init__(self, alerts: Alerts[Async], model_id: str | None) -> None:
         self._alerts = alerts
         self._model_id = model_id
-        # Whether each known alert had recovered at the last look; None before the first.
+        # Whether each known alert had recovered at the last check; None before the first.
         self._known: dict[str, bool] | None = None
 
     async def news(self) -> list[types.Alert]:
-        """List alerts raised or recovered since the last look, oldest first; none at the first."""
+        """List alerts raised or recovered since the last check, oldest first; none at the first."""
         known, first = self._known or {}, self._known is None
         opened = self._alerts.list(model_id=self._model_id, open_only=True, page_size=PAGE_SIZE)
         states = {alert.id: False async for alert in opened}
-        # Alerts that were open at the last look and are not now: the list below has their end.
+        # Alerts that were open at the last check and are not now: the list below has their end.
         ended = {id for id, over in known.items() if not over and id not in states}
         news: list[types.Alert] = []
         index, familiar, old = 0, False, False
         async for alert in self._alerts.list(model_id=self._model_id, page_size=PAGE_SIZE):
             if index and index % PAGE_SIZE == 0:
-                # Unknown alerts below a page with a known one date from before the first look.
+                # Unknown alerts below a page with a known one date from before the first check.
                 old = old or familiar or first
                 if old and not ended:
                     break

@@ -59,7 +59,7 @@ class AlertRules(Resource[Mode]):
 
     @operation
     def change(self, id: str, **fields: Unpack[RuleChangeFields]) -> Flow[types.Rule]:
-        """Change or mute a rule, a default one included; what is left out stays."""
+        """Change or mute a rule, a default one included; omitted fields stay as they are."""
         return self._call(operations.CHANGE_RULE, rule_id=id, body=camel(fields))
 
     @operation

@@ -47,7 +47,7 @@ class Benchmarks(Resource[Mode]):
 
     @operation
     def get(self, id: str) -> Flow[types.Run]:
-        """Return a run in its present state."""
+        """Return a run in its current state."""
         return self._call(operations.GET_BENCHMARK, id=id)
 
     @stream

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-# Statuses of an operation that answers nothing.
+# Statuses of an operation that answers without content.
 EMPTY = frozenset({202, 204})
 # The headers `X-RateLimit-...` that say how close the limit is.
 STANDING = ("limit", "remaining", "reset")
@@ -146,6 +146,6 @@ class Connection:
         )
 
     def _note_limit(self, headers: Mapping[str, str]) -> None:
-        with suppress(LookupError, ValueError):  # none, or what a proxy made of them
+        with suppress(LookupError, ValueError):  # no such headers, or ones that a proxy has changed
             limit, remaining, reset_s = (int(headers[f"x-ratelimit-{name}"]) for name in STANDING)
             self._limits.last = RateLimit(limit, remaining, reset_s)

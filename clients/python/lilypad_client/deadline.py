@@ -43,7 +43,7 @@ class _Stream:
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if timeout is not None:
             timeout = min(timeout, end_s.get(float("inf")) - time.monotonic())
-            if timeout <= 0:  # which what comes without a pause would never reach
+            if timeout <= 0:  # a deadline that a body which never pauses would never reach
                 import httpcore2  # noqa: PLC0415  (slow to import)
 
                 raise httpcore2.ReadTimeout("the deadline passed")

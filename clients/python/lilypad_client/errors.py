@@ -3,21 +3,21 @@
 * LilypadError
   - APIConnectionError              no answer: the network, or something else at base_url
     - APITimeoutError               no answer before the deadline
-  - JobTimeoutError                 a run was not over in time; it was canceled
+  - JobTimeoutError                 a run did not finish in time; it was canceled
   - ArchiveError                    an archive that is damaged or not safe to extract
   - APIStatusError                  the service refused; its `code`:
     - InvalidModelError             1001  not the address of a model, or no such model
     - GenerationError               1002  the model is refused, or the Hub is unavailable
     - InvalidRequestError           1003  a field is wrong: `details["fields"]`
-    - BenchmarkError                1004  a run that cannot be, or did not end well
+    - BenchmarkError                1004  the run was refused, or failed
     - MonitoringError               1005
     - AuthenticationError           2001  no, unknown, expired or revoked key
     - RateLimitError                2002  `retry_after`
     - PermissionDeniedError         2003  the key lacks a scope, or v2 is not switched on
-    - NotFoundError                 3001  also somebody else's object
+    - NotFoundError                 3001  also another account's object
     - ConflictError                 3002  an Idempotency-Key in use
     - InternalError                 5001
-    - UnavailableError              5003  overloaded, or a dependency is away
+    - UnavailableError              5003  overloaded, or a dependency is unavailable
 """
 
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ UNAVAILABLE = 5003
 HEARD = ("metric_update", "alert", "gap", "benchmark_progress")
 CONNECT_TIMEOUT_S = 10.0
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 8.0
-# Most events queued for a slow reader; beyond that, the socket reconnects from the cursor.
+# Max events queued for a slow reader; beyond that, the socket reconnects from the cursor.
 MAX_WAITING = 10_000
 
 

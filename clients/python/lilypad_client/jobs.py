@@ -1,4 +1,4 @@
-"""Long work: started, followed, waited for, canceled."""
+"""Long-running work: started, followed, awaited, canceled."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
 
     @operation
     def refresh(self) -> Flow[T]:
-        """Fetch the job's present state."""
+        """Fetch the job's current state."""
         return self._look(0)
 
     @operation

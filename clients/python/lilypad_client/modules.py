@@ -49,7 +49,7 @@ class Module(dict[str, str]):
         return self.answer.to_dict()
 
     def write_to(self, folder: str | Path) -> Path:
-        """Write the files into a folder, which is made when it is missing."""
+        """Write the files into a folder, which is created if it is missing."""
         folder = Path(folder)
         for name in self:
             if Path(name).name != name:
@@ -61,7 +61,7 @@ class Module(dict[str, str]):
 
 
 class Modules(Resource[Mode]):
-    """Modules whose generation goes on in the background."""
+    """Modules whose generation continues in the background."""
 
     @starting
     def start_verification(
@@ -167,7 +167,7 @@ def download(
     request = connection.request(operations.DOWNLOAD, body=body)
     if not extract and to.exists() and not to.is_file():
         raise ValueError(f"{to} is not a file that a download may replace")
-    # A link stays one.
+    # A link stays a link.
     target = to.resolve() if to.is_symlink() else to
     import secrets  # noqa: PLC0415  (slow to import)
 

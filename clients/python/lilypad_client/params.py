@@ -12,7 +12,7 @@ class AccountChangeFields(TypedDict):
 
 class AccountDeletionFields(TypedDict):
     password: str
-    """The account's password, once more."""
+    """The account's password."""
     code: NotRequired[str | None]
     """A code of the second factor, where it is on and the request brings none in its header."""
 
@@ -32,7 +32,7 @@ class BenchmarkRequestFields(TypedDict):
     warmup: NotRequired[int]
     """Minimum warm-up calls; warm-up continues until latency is steady."""
     device: NotRequired[Literal["auto", "cpu", "cuda"]]
-    """Where to measure; `auto` takes a GPU if a worker has one."""
+    """Device to measure on; `auto` takes a GPU if a worker has one."""
     dtype: NotRequired[Literal["float32", "bfloat16", "float16"] | None]
     """Type of the weights; defaults to float32 on a CPU, bfloat16 on a GPU."""
     revision: NotRequired[str | None]
@@ -60,7 +60,7 @@ class BenchmarkRequestFields(TypedDict):
 
 
 class GenerateOptions(TypedDict):
-    """Options that override what is derived from the model; all may be left out."""
+    """Options that override values derived from the model; all are optional."""
 
     batchSize: NotRequired[int | None]
     """Inputs the module runs through the model at once."""
@@ -76,16 +76,16 @@ class GenerateOptions(TypedDict):
 
 class GenerateRequestFields(TypedDict):
     options: NotRequired[GenerateOptions]
-    """Options that you choose; any left out is derived from the model."""
+    """Your options; omitted ones are derived from the model."""
     revision: NotRequired[str | None]
-    """Branch, tag or commit; the address's own, else main, when left out."""
+    """Branch, tag or commit; defaults to the address's own, or else main."""
     accept: NotRequired[list[Literal["license", "too-large"]]]
     """
-    Reasons (`details.reason`) for which the model is not to be refused: `license`, it forbids commercial use; `too-large`, for what a provider offers.
+    Reasons (`details.reason`) for which the model shall not be refused: `license`, it forbids commercial use; `too-large`, for what a provider offers.
     """
     verify: NotRequired[bool]
     """
-    Whether a worker runs the module first. It takes a while: ask v2, or send `Prefer: respond-async` or `Prefer: wait=<seconds>`.
+    Whether a worker runs the module first. It takes a while: use v2, or send `Prefer: respond-async` or `Prefer: wait=<seconds>`.
     """
 
 
@@ -99,7 +99,7 @@ class KeyChangeFields(TypedDict):
     ]
     """All scopes from now on."""
     expires_at: NotRequired[str | None]
-    """When it stops working; null: never."""
+    """Expiry of the key; null: never."""
 
 
 class MetricDescription(TypedDict):
@@ -122,7 +122,7 @@ class MonitorRequestFields(TypedDict):
     days: NotRequired[int]
     """Length of the window, up to now."""
     metrics: NotRequired[list[Metric] | None]
-    """Metrics to plot; those of the usual five that were recorded by default."""
+    """Metrics to plot; by default the recorded ones of the usual five."""
     plot_format: NotRequired[Literal["plotly", "vega-lite", "series"]]
     """Plotly figure, Vega-Lite specification, or plain columns."""
 
@@ -145,9 +145,9 @@ class NewKeyFields(TypedDict):
     scopes: NotRequired[
         list[Literal["generate", "benchmark", "monitor:read", "monitor:write"]] | None
     ]
-    """All of them when left out."""
+    """Defaults to all scopes."""
     expires_at: NotRequired[str | None]
-    """Never when left out."""
+    """Expiry of the key; defaults to never."""
 
 
 class NewRuleFields(TypedDict):
@@ -160,7 +160,7 @@ class NewRuleFields(TypedDict):
     """
 
     kind: Literal["threshold", "change", "silence"]
-    """What the rule watches for."""
+    """Kind of condition that raises an alert."""
     model_id: NotRequired[str | None]
     """The model; by default all models of the account."""
     metric: NotRequired[str | None]
@@ -171,12 +171,12 @@ class NewRuleFields(TypedDict):
     """Threshold: alert when the metric is below this value."""
     percent: NotRequired[float | None]
     """
-    Change: alert when the metric is worse than its baseline by so many percent. Memory: alert above so many percent of the limit.
+    Change: alert when the metric is worse than its baseline by this percentage. Memory: alert above this percentage of the limit.
     """
     after: NotRequired[int | None]
-    """Silence: alert after so many seconds without a record."""
+    """Silence: alert after this many seconds without a record."""
     for_minutes: NotRequired[int]
-    """How long the condition must hold before an alert is raised; not for silence rules."""
+    """Time for which the condition must hold before an alert; not for silence rules."""
     muted: NotRequired[bool]
     """A muted rule raises no alerts, and its open alerts end."""
     severity: NotRequired[Literal["info", "warning", "critical"]]
@@ -187,7 +187,7 @@ class NewWebhookFields(TypedDict):
     """An address, and the kinds of events to post there."""
 
     url: str
-    """Where events are posted: https, and reachable from the internet."""
+    """Address that events are posted to: https, and reachable from the internet."""
     events: list[
         Literal["alert.raised", "alert.recovered", "benchmark.finished", "verification.finished"]
     ]
@@ -196,7 +196,7 @@ class NewWebhookFields(TypedDict):
 
 class PasswordChangeFields(TypedDict):
     current: str
-    """The password as it is."""
+    """The current password."""
     new: str
     """The password from now on; all other sessions end."""
     code: NotRequired[str | None]
@@ -230,7 +230,7 @@ class RecordsFields(TypedDict):
     """Up to 10,000 records, with 50,000 values in all."""
     descriptions: NotRequired[dict[str, MetricDescription]]
     """
-    What metrics of your own are, by name. It holds for all models of the account and for what was recorded before: statistics, plots, advice and alerts follow it.
+    Descriptions of your own metrics, by name. They apply to all of your models and to earlier records: statistics, plots, advice and alerts follow them.
     """
 
 
@@ -255,12 +255,12 @@ class RuleChangeFields(TypedDict):
     """Threshold: alert when the metric is below this value."""
     percent: NotRequired[float | None]
     """
-    Change: alert when the metric is worse than its baseline by so many percent. Memory: alert above so many percent of the limit.
+    Change: alert when the metric is worse than its baseline by this percentage. Memory: alert above this percentage of the limit.
     """
     after: NotRequired[int | None]
-    """Silence: alert after so many seconds without a record."""
+    """Silence: alert after this many seconds without a record."""
     for_minutes: NotRequired[int]
-    """How long the condition must hold before an alert is raised; not for silence rules."""
+    """Time for which the condition must hold before an alert; not for silence rules."""
     muted: NotRequired[bool]
     """A muted rule raises no alerts, and its open alerts end."""
     severity: NotRequired[Literal["info", "warning", "critical"]]
@@ -274,21 +274,21 @@ class TotpCodeFields(TypedDict):
 
 class TotpEndFields(TypedDict):
     password: str
-    """The account's password, once more."""
+    """The account's password."""
     code: NotRequired[str | None]
     """A code, unless the request brings one in its header."""
 
 
 class TotpStartFields(TypedDict):
     password: str
-    """The account's password, once more."""
+    """The account's password."""
 
 
 class WebhookChangeFields(TypedDict):
     """Fields of a webhook to change; the others stay as they are."""
 
     url: NotRequired[str | None]
-    """Where events are posted: https, and reachable from the internet."""
+    """Address that events are posted to: https, and reachable from the internet."""
     events: NotRequired[
         list[
             Literal[

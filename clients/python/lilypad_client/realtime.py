@@ -32,7 +32,7 @@ AGAIN_S = 1.0
 
 
 class MetricUpdate(Result):
-    """The values recorded of a model at one moment."""
+    """The values recorded for a model at one moment."""
 
     model_id: str = Field(alias="modelId")
     timestamp: AwareDatetime

@@ -20,9 +20,9 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 8.0
 MAX_RETRY_AFTER_S = 60.0
 # The retry budget: at most ten retries in an outage, then one for every ten answers.
 MAX_RETRY_TOKENS, TOKENS_PER_RETRY = 100, 10
-# Most bytes of an error body that are parsed, or quoted as text.
+# Max bytes of an error body that are parsed, or quoted as text.
 MAX_ERROR_BYTES = 1_000_000
-# Most seconds of a `Retry-After`: thirty years, which a number in JSON can hold.
+# Max seconds of a `Retry-After`: thirty years, which a number in JSON can hold.
 MAX_STATED_S = 1e9
 
 
@@ -156,7 +156,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def read_json(content: bytes) -> Any:
-    """Parse an answer; raises ValueError for all that is no JSON."""
+    """Parse an answer; raises ValueError for anything that is not JSON."""
     import json  # noqa: PLC0415  (the help can do without)
 
     try:

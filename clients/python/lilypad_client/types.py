@@ -27,17 +27,17 @@ class Alert(Result):
     model_id: str = Field(..., alias="modelId")
     """The model it is about."""
     type: str
-    """What happened, for programs."""
+    """Type of the incident, for programs."""
     message: str
-    """What happened, in one sentence."""
+    """The incident in one sentence."""
     severity: Literal["info", "warning", "critical"] | str
-    """How bad it is."""
+    """Severity of the incident."""
     metric: str | None
     """The metric it is about; null for silence."""
     raised_at: AwareDatetime = Field(..., alias="raisedAt")
-    """When it was raised."""
+    """Time at which it was raised."""
     recovered_at: AwareDatetime | None = Field(..., alias="recoveredAt")
-    """When it recovered; null while it is open."""
+    """Time of its recovery; null while it is open."""
     recovery: str | None = None
     """The message of the recovery."""
 
@@ -48,16 +48,16 @@ class Alerts(Result):
 
 
 class Attempt(Result):
-    """One try to deliver an event."""
+    """One attempt to deliver an event."""
 
     at: AwareDatetime
-    """When it began."""
+    """Time at which it began."""
     status: int | None = None
     """The HTTP status of the answer, if one came."""
     error: str | None = None
     """Why it failed; null when it succeeded."""
     seconds: float
-    """How long it took."""
+    """Duration of the attempt."""
 
 
 class Ceilings(Result):
@@ -77,7 +77,7 @@ class Check(Result):
     outcome: Literal["passed", "warning", "failed"] | str
     """Its outcome."""
     message: str | None = ""
-    """What was found, in one sentence."""
+    """Finding of the check, in one sentence."""
 
 
 class CreatedKey(Result):
@@ -88,13 +88,13 @@ class CreatedKey(Result):
     prefix: str
     """The key's first characters, to tell it from others."""
     scopes: list[Literal["generate", "benchmark", "monitor:read", "monitor:write"] | str]
-    """What it may be used for."""
+    """Operations that the key permits."""
     created_at: AwareDatetime = Field(..., alias="createdAt")
-    """When it was created."""
+    """Time at which it was created."""
     expires_at: AwareDatetime | None = Field(..., alias="expiresAt")
-    """When it stops working; null: never."""
+    """Expiry of the key; null: never."""
     last_used_at: AwareDatetime | None = Field(None, alias="lastUsedAt")
-    """Within the last ten seconds or so."""
+    """Time of the last use, accurate to some ten seconds."""
     key: str
     """The key itself. It is shown this once and cannot be read again."""
 
@@ -107,13 +107,13 @@ class Delivery(Result):
     type: str
     """The kind of event."""
     state: Literal["pending", "succeeded", "failed"] | str
-    """`failed` when the last attempt was made in vain."""
+    """`failed` once the last attempt has failed."""
     attempts: list[Attempt]
     """Oldest first; at most the last twenty."""
     next_attempt_at: AwareDatetime | None = Field(None, alias="nextAttemptAt")
-    """When the next one is due."""
+    """Time of the next attempt."""
     created_at: AwareDatetime = Field(..., alias="createdAt")
-    """When the event happened."""
+    """Time of the event."""
 
 
 class EnergyUse(Result):
@@ -131,9 +131,9 @@ class ErrorBody(Result):
     code: int
     """One of the [codes](/docs/reference/errors)."""
     message: str
-    """What happened, and what to do."""
+    """Description of the error, and what to do."""
     details: dict[str, Any]
-    """More about it for programs; what it holds depends on the code."""
+    """Details for programs; their content depends on the code."""
 
 
 class Failure(Result):
@@ -142,7 +142,7 @@ class Failure(Result):
     status: int
     """HTTP status of the error."""
     message: str
-    """What happened, and what to do."""
+    """Description of the failure, and what to do."""
     reason: str
     """Reason in one word, for programs."""
 
@@ -157,15 +157,15 @@ class Finding(Result):
     """
 
     kind: Literal["incident", "step", "slope"] | str
-    """What happened."""
+    """Kind of change."""
     metric: str
-    """The metric it happened to."""
+    """The metric that changed."""
     begin: AwareDatetime
-    """When it began."""
+    """Time at which it began."""
     end: AwareDatetime | None
     """Null while it lasts."""
     size: float
-    """How far the level moved, in `unit`."""
+    """Change of the level, in `unit`."""
     unit: str | None
     """Unit of `size`; null for metrics of the caller's own."""
     confidence: float
@@ -173,7 +173,7 @@ class Finding(Result):
 
 
 class GenerateOptions(Result):
-    """Options that override what is derived from the model; all may be left out."""
+    """Options that override values derived from the model; all are optional."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -199,16 +199,16 @@ class GenerateRequest(Result):
     model_url: str = Field(..., alias="modelUrl")
     """https://huggingface.co/<owner>/<name>, also with /tree/<revision>, or the id."""
     options: GenerateOptions | None = Field({}, validate_default=True)
-    """Options that you choose; any left out is derived from the model."""
+    """Your options; omitted ones are derived from the model."""
     revision: str | None = None
-    """Branch, tag or commit; the address's own, else main, when left out."""
+    """Branch, tag or commit; defaults to the address's own, or else main."""
     accept: list[Literal["license", "too-large"] | str] | None = []
     """
-    Reasons (`details.reason`) for which the model is not to be refused: `license`, it forbids commercial use; `too-large`, for what a provider offers.
+    Reasons (`details.reason`) for which the model shall not be refused: `license`, it forbids commercial use; `too-large`, for what a provider offers.
     """
     verify: bool | None = False
     """
-    Whether a worker runs the module first. It takes a while: ask v2, or send `Prefer: respond-async` or `Prefer: wait=<seconds>`.
+    Whether a worker runs the module first. It takes a while: use v2, or send `Prefer: respond-async` or `Prefer: wait=<seconds>`.
     """
 
 
@@ -232,9 +232,9 @@ class Generation(Result):
     A body for `/generate` or `/download` that makes the module again: the same options, with the commit pinned.
     """
     verification: str | None = None
-    """Id of its verification, if it was asked for with `verify`."""
+    """Id of its verification, if it was requested with `verify`."""
     created_at: AwareDatetime = Field(..., alias="createdAt")
-    """When it was handed out."""
+    """Time at which it was returned."""
 
 
 class Generations(Result):
@@ -261,13 +261,13 @@ class Key(Result):
     prefix: str
     """The key's first characters, to tell it from others."""
     scopes: list[Literal["generate", "benchmark", "monitor:read", "monitor:write"] | str]
-    """What it may be used for."""
+    """Operations that the key permits."""
     created_at: AwareDatetime = Field(..., alias="createdAt")
-    """When it was created."""
+    """Time at which it was created."""
     expires_at: AwareDatetime | None = Field(..., alias="expiresAt")
-    """When it stops working; null: never."""
+    """Expiry of the key; null: never."""
     last_used_at: AwareDatetime | None = Field(None, alias="lastUsedAt")
-    """Within the last ten seconds or so."""
+    """Time of the last use, accurate to some ten seconds."""
 
 
 class KeyUsage(Result):
@@ -282,9 +282,9 @@ class KeyUsage(Result):
     generate: int | None = 0
     """Modules generated or downloaded."""
     benchmark: int | None = 0
-    """Benchmarks asked for."""
+    """Benchmarks requested."""
     verify: int | None = 0
-    """Modules asked for with `verify`."""
+    """Modules requested with `verify`."""
     record: int | None = 0
     """Requests that recorded metrics."""
     monitor: int | None = 0
@@ -332,7 +332,7 @@ class Measured(Result):
     run: str
     """Id of the benchmark run."""
     at: AwareDatetime
-    """When it was measured."""
+    """Time of the measurement."""
     device: Literal["cpu", "cuda"] | str
     """Kind of device."""
     machine: str
@@ -342,9 +342,9 @@ class Measured(Result):
     batch_size: int = Field(..., alias="batchSize")
     """The optimal batch size."""
     tokens: int | None = None
-    """Of each sequence, those generated included."""
+    """Tokens per sequence, including those generated."""
     peak_mi_b: float = Field(..., alias="peakMiB")
-    """At that batch size and length."""
+    """Peak memory at that batch size and length."""
 
 
 class MemoryModel(Result):
@@ -360,7 +360,7 @@ class MemoryModel(Result):
     """Fitted memory per sample. [MiB]"""
     kept: float | None = None
     """
-    On a CPU: the most that the C library kept beyond the peak for later calls. The model does not need it, but a process with default settings takes it. [MiB]
+    On a CPU: the most memory that the C library retained beyond the peak. The model does not need it, but a process with default settings takes it. [MiB]
     """
     available: float | None = None
     """Memory available on the device. [MiB]"""
@@ -385,14 +385,14 @@ class Meta(Result):
     version: Literal["v1", "v2"] | str
     """Version of the API that answered."""
     timestamp: AwareDatetime
-    """When it answered, in UTC."""
+    """Time of the answer, in UTC."""
     request_id: str = Field(..., alias="requestId")
     """Number of the request, also in `X-Request-Id`."""
 
 
 class ModelFacts(Result):
     """
-    The model as it was when it was read, and what it needs.
+    Facts about the model at the commit that was read, and the resources it needs.
 
     `vram_mib` is in MiB; `vram_source` says where the figure came from.
     """
@@ -414,7 +414,7 @@ class ModelFacts(Result):
     vram_mib: int = Field(..., alias="vramMiB")
     """GPU memory the model needs in MiB; 0 without a GPU."""
     vram_source: Literal["headers", "measured", "requested"] | str = Field(..., alias="vramSource")
-    """Where that figure comes from."""
+    """Source of that figure."""
     max_tokens: int | None = Field(None, alias="maxTokens")
     """
     Longest text that the model reads, in tokens, those generated included; null if its configuration names no limit.
@@ -425,7 +425,7 @@ class ModelFacts(Result):
         "anybody", alias="readBy"
     )
     """
-    Who may read the model: `anybody`; `operator`, it is private or gated and the operator opens it to every account; `account`, it was read with your Hub token.
+    Audience of the model: `anybody`; `operator`, it is private or gated and the operator opens it to every account; `account`, it was read with your Hub token.
     """
 
 
@@ -474,7 +474,7 @@ class Price(Result):
     as_of: str = Field(..., alias="asOf")
     """Date of the price, such as 2026-01-31."""
     source: str
-    """URL of the price list, or who set the price."""
+    """URL of the price list, or the party that set the price."""
     utilisation: float
     """Share of an hour that the machine is assumed busy."""
 
@@ -500,7 +500,7 @@ class Recorded(Result):
     """Always `success`: the samples are committed."""
     duplicates: int | None = 0
     """
-    Values ignored because their model, metric and time were recorded before. Absent if there are none.
+    Ignored values, whose model, metric and time were recorded before. Absent if there are none.
     """
 
 
@@ -512,7 +512,7 @@ class RecordedModel(Result):
 
 
 class RecordedModels(Result):
-    """The models whose newest metric is newest first; `next` is to be sent as `before`."""
+    """Models, the most recently recorded first; send `next` as `before` for the next page."""
 
     models: list[RecordedModel]
     """One page of models."""
@@ -533,7 +533,7 @@ class Rule(Result):
     origin: Literal["default", "own"] | str
     """`default` for rules that need no set-up."""
     kind: str
-    """What the rule watches for: threshold, change or silence."""
+    """Kind of condition: threshold, change or silence."""
     model_id: str | None = Field(..., alias="modelId")
     """The model it watches; null for all."""
     metric: str | None
@@ -549,13 +549,13 @@ class Rule(Result):
     after: int | None = None
     """Silence: seconds without a record."""
     for_minutes: int | None = Field(0, alias="forMinutes")
-    """How long the condition must hold before an alert is raised; not for silence rules."""
+    """Time for which the condition must hold before an alert; not for silence rules."""
     muted: bool | None = False
     """A muted rule raises no alerts, and its open alerts end."""
     severity: Literal["info", "warning", "critical"] | str
     """Severity of its alerts."""
     created_at: AwareDatetime | None = Field(None, alias="createdAt")
-    """When it was added; null for default rules."""
+    """Time at which it was added; null for default rules."""
 
 
 class Rules(Result):
@@ -581,7 +581,7 @@ class Session(Result):
     id: str
     """Id of the session."""
     created_at: AwareDatetime = Field(..., alias="createdAt")
-    """When you logged in."""
+    """Time of the login."""
     seen_at: AwareDatetime = Field(..., alias="seenAt")
     """Last request, within a minute or so."""
     current: bool
@@ -659,9 +659,9 @@ class SocketToken(Result):
     """Token for `auth: {token}` of a socket; it ends with the session."""
 
     token: str
-    """What to connect with, within five minutes."""
+    """The token, which opens sockets for five minutes."""
     expires_at: AwareDatetime = Field(..., alias="expiresAt")
-    """Until when it opens a socket."""
+    """Expiry of the token."""
 
 
 class Statistics(Result):
@@ -700,17 +700,17 @@ class StorageUse(Result):
     samples: int
     """Samples stored for the account."""
     bytes: int
-    """Of samples, at 100 bytes each."""
+    """Size of the samples, at 100 bytes each."""
     max_bytes: int = Field(..., alias="maxBytes")
-    """Beyond it recording is refused, with code 1005."""
+    """Max size of the samples; beyond it recording is refused with code 1005."""
     staged_samples: int = Field(..., alias="stagedSamples")
     """Samples older than a day that wait to be merged."""
     max_staged_samples: int = Field(..., alias="maxStagedSamples")
-    """Most samples that may wait to be merged."""
+    """Max samples that may wait to be merged."""
     series: int
     """Pairs of model and metric."""
     max_series: int = Field(..., alias="maxSeries")
-    """Most series that the account may have."""
+    """Max series that the account may have."""
 
 
 class StoredHubToken(Result):
@@ -719,9 +719,9 @@ class StoredHubToken(Result):
     role: str
     """Role of the token on the Hub, such as `read` or `fineGrained`."""
     stored_at: AwareDatetime = Field(..., alias="storedAt")
-    """When it was stored."""
+    """Time at which it was stored."""
     checked_at: AwareDatetime = Field(..., alias="checkedAt")
-    """When the Hub accepted it last, as far as checked."""
+    """Time of the last check that the Hub accepts it."""
 
 
 class TotpSecret(Result):
@@ -744,7 +744,7 @@ class Validation(Result):
     status: Literal["passed", "warnings", "failed"] | str
     """The worst outcome of all checks."""
     errors: list[str]
-    """What a person should act on, one sentence each."""
+    """Problems to act on, one sentence each."""
     checks: list[Check] | None = Field([], validate_default=True)
     """Every check and its outcome."""
 
@@ -792,11 +792,11 @@ class Verification(Result):
     error: Failure | None = None
     """Why there is no verdict; null otherwise."""
     created_at: AwareDatetime = Field(..., alias="createdAt")
-    """When the verification was accepted."""
+    """Time at which the verification was accepted."""
     started_at: AwareDatetime | None = Field(None, alias="startedAt")
-    """When a worker started the trial."""
+    """Time at which a worker started the trial."""
     finished_at: AwareDatetime | None = Field(None, alias="finishedAt")
-    """When the trial ended."""
+    """Time at which the trial ended."""
 
 
 class VerifiedModule(Result):
@@ -805,7 +805,7 @@ class VerifiedModule(Result):
     files: dict[str, str]
     """Content of each file by name."""
     validation: Validation
-    """What was checked, and with what outcome."""
+    """The checks of the files, and their outcomes."""
     model: ModelFacts
     """The model as it was read."""
     digest: str | None = None
@@ -815,12 +815,12 @@ class VerifiedModule(Result):
 
 
 class Webhook(Result):
-    """A webhook; its secret is in the answer that made it, and in no other."""
+    """A webhook; only the answer that creates it contains its secret."""
 
     id: str
     """The webhook's id."""
     url: str
-    """Where events are posted: https, and reachable from the internet."""
+    """Address that events are posted to: https, and reachable from the internet."""
     events: list[
         Literal["alert.raised", "alert.recovered", "benchmark.finished", "verification.finished"]
         | str
@@ -831,16 +831,16 @@ class Webhook(Result):
     disabled_reason: str | None = Field(None, alias="disabledReason")
     """Why the service turned it off, if it did; set `enabled` to go on."""
     secret: str | None = None
-    """What signatures are made with (`whsec_…`); shown once."""
+    """Secret that signs the events (`whsec_…`); shown once."""
     created_at: AwareDatetime = Field(..., alias="createdAt")
-    """When it was made."""
+    """Time at which it was created."""
 
 
 class Webhooks(Result):
     """The account's webhooks, oldest first."""
 
     webhooks: list[Webhook]
-    """Oldest first."""
+    """The webhooks, oldest first."""
 
 
 class Window(Result):
@@ -890,7 +890,7 @@ class Deliveries(Result):
     """The deliveries of one webhook."""
 
     deliveries: list[Delivery]
-    """Newest first."""
+    """The deliveries, newest first."""
 
 
 class Distribution(Result):
@@ -949,7 +949,7 @@ class Monitoring(Result):
     findings: list[Finding]
     """Changes found; empty when there are none."""
     warnings: list[str] | None = []
-    """What the answer lacks, and why."""
+    """Limitations of the answer, and their reasons."""
     window: Window
     """The time that the answer covers."""
 
@@ -1047,15 +1047,15 @@ class Run(Result):
     error: Failure | None = None
     """Why the run failed; null otherwise."""
     created_at: AwareDatetime = Field(..., alias="createdAt")
-    """When the run was accepted."""
+    """Time at which the run was accepted."""
     started_at: AwareDatetime | None = Field(None, alias="startedAt")
-    """When a worker started the run."""
+    """Time at which a worker started the run."""
     stages: dict[str, AwareDatetime] | None = {}
     """
-    When the worker began each stage: `fetching` the model, `loading` it, `warming` each batch size, `measuring`; empty until a worker starts the run.
+    Time at which each stage began: `fetching` the model, `loading` it, `warming` each batch size, `measuring`; empty until a worker starts the run.
     """
     finished_at: AwareDatetime | None = Field(None, alias="finishedAt")
-    """When the run ended."""
+    """Time at which the run ended."""
 
 
 class Runs(Result):

@@ -30,7 +30,7 @@ class Webhooks(Resource[Mode]):
 
     @operation
     def change(self, id: str, **fields: Unpack[WebhookChangeFields]) -> Flow[types.Webhook]:
-        """Change a webhook, or turn it off and on; what is left out stays."""
+        """Change a webhook, or turn it off and on; omitted fields stay as they are."""
         return self._call(operations.CHANGE_WEBHOOK, webhook_id=id, body=camel(fields))
 
     @operation
@@ -69,5 +69,5 @@ class Webhooks(Resource[Mode]):
 
     @operation
     def redeliver(self, id: str, delivery: str) -> Flow[types.Delivery]:
-        """Post an event again, with all its attempts before it."""
+        """Post an event again, with its full number of attempts."""
         return self._call(operations.REDELIVER, webhook_id=id, delivery_id=delivery)

@@ -16,7 +16,7 @@ KEY = "lmg_live_x"
 
 
 def sit_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make this a terminal with a person before it."""
+    """Make this a terminal with a person in front of it."""
     for stream in (sys.stdout, sys.stdin):
         monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
     for name in AGENT_VARIABLES:
@@ -24,7 +24,7 @@ def sit_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def data_of(capsys: pytest.CaptureFixture[str], name: str) -> Any:
-    """Return what a command printed: one line of JSON that its schema describes."""
+    """Return a command's output: one line of JSON that its schema describes."""
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     data = json.loads(out)

@@ -44,7 +44,7 @@ class NewAccount(Input):
 
 class PasswordChange(Input):
     current: Password = Field(
-        description="The password as it is.", examples=["correct horse battery"]
+        description="The current password.", examples=["correct horse battery"]
     )
     new: NewPassword = Field(
         description="The password from now on; all other sessions end.",
@@ -55,7 +55,7 @@ class PasswordChange(Input):
 
 class AccountDeletion(Input):
     password: Password = Field(
-        description="The account's password, once more.", examples=["correct horse battery"]
+        description="The account's password.", examples=["correct horse battery"]
     )
     code: Code | None = OWN_CODE
 

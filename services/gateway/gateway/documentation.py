@@ -30,7 +30,7 @@ same as `/v1/api/...`. Get a key with `POST /v1/api/accounts`, then
 | 1003 | the request is not valid |
 | 1004 | benchmark failed |
 | 1005 | monitoring error |
-| 2001 | no, unknown, expired or revoked token |
+| 2001 | missing, unknown, expired or revoked credentials |
 | 2002 | rate limit exceeded |
 | 2003 | permission denied |
 | 3001 | not found |
@@ -38,7 +38,7 @@ same as `/v1/api/...`. Get a key with `POST /v1/api/accounts`, then
 | 5001 | internal error |
 | 5003 | overloaded, or a dependency is unavailable |
 
-What to do about each: [errors](/docs/reference/errors). How often one may ask:
+Remedies for each: [errors](/docs/reference/errors). Permitted request rates:
 [limits](/docs/reference/limits). Guides to everything else: [documentation](/docs).
 """
 
@@ -52,16 +52,16 @@ GUIDES = {
 }
 
 MEANINGS = {
-    304: "Not changed: the same bytes as those of the `ETag` that was sent.",
+    304: "Not modified: the `ETag` that was sent is still current.",
     400: "The request is not valid.",
-    401: "No, unknown, expired or revoked credentials.",
-    403: "Not allowed: the key lacks the scope, v2 is not opted in to, or another site sends.",
+    401: "Missing, unknown, expired or revoked credentials.",
+    403: "The key lacks the scope, v2 is not enabled, or the request comes from another site.",
     404: "Not found.",
     408: "The request took longer than 30 seconds to arrive.",
     409: "Conflict, or the first request with this Idempotency-Key is still under way.",
     413: "The body is too large.",
-    415: "The body is not JSON by its media type.",
-    422: "Understood, and refused; the message says why.",
+    415: "The media type is not JSON, or the body is compressed.",
+    422: "The request is valid but was refused; the message says why.",
     429: "A rate limit is exceeded; `Retry-After` says for how long.",
     500: "Internal error.",
     502: "The Hub's answer is invalid.",
@@ -80,8 +80,8 @@ IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same key and body again within 24 hours is answered with what was"
-    " answered the first time, and done once. Use a UUID.",
+    "description": "Within 24 hours, a request with the same key and body is carried out"
+    " once, and gets the first answer again. Use a UUID.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
     | {"examples": ["6f1c0f3e-4f55-4f0e-9d3b-1f6a2f3c8f10"]},
 }
@@ -89,7 +89,7 @@ IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
     "required": False,
-    "description": "The `ETag` of what one has: if it is still the same, the answer is 304.",
+    "description": "The `ETag` of your copy: if it is still current, the answer is 304.",
     "schema": {"type": "string", "examples": [f'"{"0123456789abcdef" * 4}"']},
 }
 RATE_HEADERS = (
@@ -104,31 +104,35 @@ HEADERS: dict[str, dict[str, Any]] = {
     for name, kind, description, example in (
         (
             *("X-Request-Id", "string"),
-            "Number of the request; send your own to find it in logs.",
+            "Id of the request; send your own to find it in logs.",
             "req_4f1d0c2a9b8e7d6c5b4a3928",
         ),
         (
             *("RateLimit", "string"),
-            "By policy: requests that are left, and seconds until more come.",
+            "By policy: remaining requests, and seconds until more are admitted.",
             '"api";r=97;t=41, "generate";r=9;t=41',
         ),
         (
             *("RateLimit-Policy", "string"),
-            "By policy: requests that are admitted in so many seconds.",
+            "By policy: admitted requests, and the window in seconds.",
             '"api";q=100;w=60, "generate";q=10;w=60',
         ),
-        (*("X-RateLimit-Limit", "integer"), "Limit of the policy with the fewest left.", 10),
-        (*("X-RateLimit-Remaining", "integer"), "Requests of it that are left.", 9),
-        (*("X-RateLimit-Reset", "integer"), "Seconds until more come.", 41),
-        (*("Retry-After", "integer"), "Seconds after which to try again.", 12),
+        (
+            *("X-RateLimit-Limit", "integer"),
+            "Limit of the policy with the fewest requests left.",
+            10,
+        ),
+        (*("X-RateLimit-Remaining", "integer"), "Remaining requests of that policy.", 9),
+        (*("X-RateLimit-Reset", "integer"), "Seconds until more requests are admitted.", 41),
+        (*("Retry-After", "integer"), "Seconds to wait before a retry.", 12),
         (
             *("Location", "string"),
-            "Where to look for the result.",
+            "Address of the result.",
             "/v1/api/benchmark/bench_0123456789abcdef",
         ),
         (
             *("Link", "string"),
-            "Where the next page of a CSV is; absent on the last.",
+            "Address of the next page of a CSV; absent on the last.",
             '</v1/api/monitor/samples?modelId=openai%2Fgpt2&metric=latency&cursor=8>; rel="next"',
         ),
         (

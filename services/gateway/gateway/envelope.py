@@ -15,15 +15,15 @@ Data = TypeVar("Data")
 
 class ErrorBody(Message):
     code: int = Field(description="One of the [codes](/docs/reference/errors).")
-    message: str = Field(description="What happened, and what to do.")
+    message: str = Field(description="Description of the error, and what to do.")
     details: dict[str, Any] = Field(
-        description="More about it for programs; what it holds depends on the code."
+        description="Details for programs; their content depends on the code."
     )
 
 
 class Meta(Message):
     version: Literal["v1", "v2"] = Field(description="Version of the API that answered.")
-    timestamp: datetime = Field(description="When it answered, in UTC.")
+    timestamp: datetime = Field(description="Time of the answer, in UTC.")
     request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")] = Field(
         description="Number of the request, also in `X-Request-Id`."
     )
@@ -31,14 +31,14 @@ class Meta(Message):
 
 class Envelope(Message, Generic[Data]):
     data: Data = Field(description="The answer.")
-    error: None = Field(description="Null: nothing failed.")
-    meta: Meta = Field(description="About the answer itself.")
+    error: None = Field(description="Null: the request succeeded.")
+    meta: Meta = Field(description="Facts about the answer itself.")
 
 
 class ErrorEnvelope(Message):
     data: None = Field(description="Null: there is no answer.")
-    error: ErrorBody = Field(description="What failed.")
-    meta: Meta = Field(description="About the answer itself.")
+    error: ErrorBody = Field(description="The error.")
+    meta: Meta = Field(description="Facts about the answer itself.")
 
 
 def success(data: Message | bytes, version: str, request_id: str) -> bytes:

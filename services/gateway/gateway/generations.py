@@ -59,7 +59,7 @@ class GenerationsRequest(Message):
     limit: Annotated[int, Field(ge=1, le=100)] = Field(20, description="Modules per page.")
     before: str | None = Field(
         None,
-        description="The id that the last page gave as `next`.",
+        description="`next` of the previous page.",
         examples=["gen_4f1d0c2a9b8e7d6c5b4a3928"],
     )
 
@@ -78,9 +78,9 @@ class Generation(Message):
         " options, with the commit pinned."
     )
     verification: str | None = Field(
-        None, description="Id of its verification, if it was asked for with `verify`."
+        None, description="Id of its verification, if it was requested with `verify`."
     )
-    created_at: datetime = Field(description="When it was handed out.")
+    created_at: datetime = Field(description="Time at which it was returned.")
 
 
 class Generations(Message):

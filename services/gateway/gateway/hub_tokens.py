@@ -52,8 +52,8 @@ class NewHubToken(Input):
 class StoredHubToken(Message):
     user: str = Field(description="The Hub's name of the user whose token it is.")
     role: str = Field(description="Role of the token on the Hub, such as `read` or `fineGrained`.")
-    stored_at: datetime = Field(description="When it was stored.")
-    checked_at: datetime = Field(description="When the Hub accepted it last, as far as checked.")
+    stored_at: datetime = Field(description="Time at which it was stored.")
+    checked_at: datetime = Field(description="Time of the last check that the Hub accepts it.")
 
 
 class HubTokens:

@@ -67,11 +67,13 @@ returning {COLUMNS}
 
 
 class NewKey(Input):
-    name: Name = Field(examples=["laptop"], description="What to call the key; only you see it.")
+    name: Name = Field(examples=["laptop"], description="A name for the key; only you see it.")
     scopes: Scopes | None = Field(
-        None, examples=[["monitor:read"]], description="All of them when left out."
+        None, examples=[["monitor:read"]], description="Defaults to all scopes."
     )
-    expires_at: AwareDatetime | None = Field(None, description="Never when left out.")
+    expires_at: AwareDatetime | None = Field(
+        None, description="Expiry of the key; defaults to never."
+    )
 
 
 class KeyChange(Input):
@@ -81,9 +83,7 @@ class KeyChange(Input):
     scopes: Scopes | None = Field(
         None, examples=[["monitor:read"]], description="All scopes from now on."
     )
-    expires_at: AwareDatetime | None = Field(
-        None, description="When it stops working; null: never."
-    )
+    expires_at: AwareDatetime | None = Field(None, description="Expiry of the key; null: never.")
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
@@ -96,10 +96,12 @@ class Key(Message):
     id: str = Field(description="Id of the key.")
     name: str = Field(description="Its name.")
     prefix: str = Field(description="The key's first characters, to tell it from others.")
-    scopes: list[Scope] = Field(description="What it may be used for.")
-    created_at: datetime = Field(description="When it was created.")
-    expires_at: datetime | None = Field(description="When it stops working; null: never.")
-    last_used_at: datetime | None = Field(None, description="Within the last ten seconds or so.")
+    scopes: list[Scope] = Field(description="Operations that the key permits.")
+    created_at: datetime = Field(description="Time at which it was created.")
+    expires_at: datetime | None = Field(description="Expiry of the key; null: never.")
+    last_used_at: datetime | None = Field(
+        None, description="Time of the last use, accurate to some ten seconds."
+    )
 
 
 class CreatedKey(Key):

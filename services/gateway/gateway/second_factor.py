@@ -46,7 +46,7 @@ Code = Annotated[
 
 class TotpStart(Input):
     password: Annotated[str, StringConstraints(min_length=1, max_length=256)] = Field(
-        description="The account's password, once more.", examples=["correct horse battery"]
+        description="The account's password.", examples=["correct horse battery"]
     )
 
 
@@ -56,7 +56,7 @@ class TotpCode(Input):
 
 class TotpEnd(Input):
     password: Annotated[str, StringConstraints(min_length=1, max_length=256)] = Field(
-        description="The account's password, once more.", examples=["correct horse battery"]
+        description="The account's password.", examples=["correct horse battery"]
     )
     code: Code | None = Field(
         None,

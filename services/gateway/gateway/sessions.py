@@ -49,13 +49,13 @@ ID = "'session_' || left(encode(hash, 'hex'), 24)"
 class SocketToken(Message):
     """Token for `auth: {token}` of a socket; it ends with the session."""
 
-    token: str = Field(description="What to connect with, within five minutes.")
-    expires_at: datetime = Field(description="Until when it opens a socket.")
+    token: str = Field(description="The token, which opens sockets for five minutes.")
+    expires_at: datetime = Field(description="Expiry of the token.")
 
 
 class Session(Message):
     id: str = Field(description="Id of the session.")
-    created_at: datetime = Field(description="When you logged in.")
+    created_at: datetime = Field(description="Time of the login.")
     seen_at: datetime = Field(description="Last request, within a minute or so.")
     current: bool = Field(description="Whether this request came with it.")
 

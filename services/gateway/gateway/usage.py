@@ -60,7 +60,7 @@ class UsageRequest(Message):
         | None
     ) = Field(
         None,
-        description="What the last page gave as `next`.",
+        description="`next` of the previous page.",
         examples=["2026-01-31.key_4f1d0c2a9b8e7d6c5b4a3928"],
     )
 
@@ -72,8 +72,8 @@ class KeyUsage(Message):
     key_id: str = Field(description="Id of the API key.")
     key_name: str = Field(description="Name of the API key.")
     generate: int = Field(0, description="Modules generated or downloaded.")
-    benchmark: int = Field(0, description="Benchmarks asked for.")
-    verify: int = Field(0, description="Modules asked for with `verify`.")
+    benchmark: int = Field(0, description="Benchmarks requested.")
+    verify: int = Field(0, description="Modules requested with `verify`.")
     record: int = Field(0, description="Requests that recorded metrics.")
     monitor: int = Field(0, description="Requests for statistics or samples.")
     errors: dict[str, int] = Field(

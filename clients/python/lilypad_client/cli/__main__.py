@@ -63,7 +63,7 @@ NEXT: dict[type[LilypadError], str] = {
 # Where a command's models and ids are listed.
 LISTS = dict.fromkeys(("monitor", "watch", "samples"), "lilypad models")
 LISTS["keys"] = "lilypad keys list --email EMAIL --password-stdin"
-# Commands that need the account's password, and not the key that a login keeps.
+# Commands that need the account's password instead of the key that a login stores.
 OWNED = ("keys", "hub-token", "second-factor")
 
 app = typer.Typer(

@@ -131,7 +131,7 @@ def schema(
     session: Session,
     name: Annotated[str | None, typer.Argument(help="Such as benchmark, or keys.create.")] = None,
 ) -> None:
-    """Print the JSON Schema of what a command prints with --json."""
+    """Print the JSON Schema of a command's output with --json."""
     import json  # noqa: PLC0415  (beside its only use)
 
     schemas = json.loads((Path(__file__).parent / "schemas.json").read_text())

@@ -13,7 +13,7 @@ from typing import Any
 from lilypad_client.errors import LilypadError
 
 KEYRING_SERVICE = "lilypad"
-# More than an address and a key take.
+# More bytes than an address and a key take.
 ROOM_BYTES = 4096
 # On Linux, no keyring is reachable without one of these, and looking for one takes 100 ms.
 KEYRING_VARIABLES = ("DBUS_SESSION_BUS_ADDRESS", "PYTHON_KEYRING_BACKEND")

@@ -13,7 +13,7 @@ from lilypad_client.cli.terminal import console, printable
 if TYPE_CHECKING:
     from rich.console import Group
 
-# A terminal over SSH shows no more, and drawing is slower than reading.
+# A terminal over SSH shows no more than this, and drawing is slower than reading.
 MAX_REDRAWS_PER_S = 10
 SHOWN_POINTS = 60
 
@@ -45,7 +45,7 @@ class Picture:
             later, self._later = self._later, None
         if later is not None:
             later.cancel()
-        # Draws what has come since the last redraw.
+        # Draws the updates since the last redraw.
         self._live.stop()
 
     def add(self, update: Any) -> None:

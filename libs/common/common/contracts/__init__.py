@@ -75,7 +75,7 @@ class Rpc(Generic[Request, Reply]):
 
 @dataclass(frozen=True)
 class Job(Generic[Body]):
-    """Long work: `job.<service>.<verb>`, published with the class of worker as last token."""
+    """Long work: `job.<service>.<verb>`, published with the worker's class as the last token."""
 
     subject: str
     body: type[Body]
@@ -83,7 +83,7 @@ class Job(Generic[Body]):
 
 @dataclass(frozen=True)
 class Event(Generic[Body]):
-    """An event: `event.<noun>.<past>`, published with the account and an id as last tokens."""
+    """An event: `event.<noun>.<past>`, published with the account and an id as the last tokens."""
 
     subject: str
     body: type[Body]

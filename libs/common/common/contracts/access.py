@@ -38,7 +38,7 @@ class KeyRevoked(Message):
 
 
 class AccountDeleted(Message):
-    """An account that was deleted, until every service has confirmed that it holds nothing.
+    """A deleted account, published until every service confirms that its data are deleted.
 
     `settled`: no request of the account can be under way any more.
     """
@@ -48,7 +48,7 @@ class AccountDeleted(Message):
 
 
 class AccountErased(Message):
-    """A service's confirmation that it holds nothing of a deleted account."""
+    """A service's confirmation that it holds no data of a deleted account."""
 
     account: str
     service: str

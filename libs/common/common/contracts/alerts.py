@@ -12,7 +12,7 @@ Severity = Literal["info", "warning", "critical"]
 Percent = Annotated[float, Field(gt=0, le=10_000)]
 AfterS = Annotated[int, Field(ge=10, le=30 * 86_400)]
 ForMinutes = Annotated[int, Field(ge=0, le=7 * 1_440)]
-FOR_MINUTES = "How long the condition must hold before an alert is raised; not for silence rules."
+FOR_MINUTES = "Time for which the condition must hold before an alert; not for silence rules."
 MUTED = "A muted rule raises no alerts, and its open alerts end."
 
 
@@ -25,7 +25,7 @@ class NewRule(Input):
     """
 
     kind: Literal["threshold", "change", "silence"] = Field(
-        examples=["threshold"], description="What the rule watches for."
+        examples=["threshold"], description="Kind of condition that raises an alert."
     )
     model_id: ModelId | None = Field(
         None, description="The model; by default all models of the account."
@@ -41,11 +41,11 @@ class NewRule(Input):
     )
     percent: Percent | None = Field(
         None,
-        description="Change: alert when the metric is worse than its baseline by so many percent."
-        " Memory: alert above so many percent of the limit.",
+        description="Change: alert when the metric is worse than its baseline by this percentage."
+        " Memory: alert above this percentage of the limit.",
     )
     after: AfterS | None = Field(
-        None, description="Silence: alert after so many seconds without a record."
+        None, description="Silence: alert after this many seconds without a record."
     )
     for_minutes: ForMinutes = Field(0, description=FOR_MINUTES)
     muted: bool = Field(False, description=MUTED)
@@ -63,11 +63,11 @@ class RuleChange(Input):
     )
     percent: Percent | None = Field(
         None,
-        description="Change: alert when the metric is worse than its baseline by so many percent."
-        " Memory: alert above so many percent of the limit.",
+        description="Change: alert when the metric is worse than its baseline by this percentage."
+        " Memory: alert above this percentage of the limit.",
     )
     after: AfterS | None = Field(
-        None, description="Silence: alert after so many seconds without a record."
+        None, description="Silence: alert after this many seconds without a record."
     )
     for_minutes: ForMinutes = Field(0, description=FOR_MINUTES)
     muted: bool = Field(False, description=MUTED)
@@ -81,7 +81,7 @@ class Rule(Message):
     origin: Literal["default", "own"] = Field(
         description="`default` for rules that need no set-up."
     )
-    kind: str = Field(description="What the rule watches for: threshold, change or silence.")
+    kind: str = Field(description="Kind of condition: threshold, change or silence.")
     model_id: str | None = Field(description="The model it watches; null for all.")
     metric: str | None = Field(description="The metric it watches; null for any.")
     above: float | None = Field(None, description="Threshold: the value above which it alerts.")
@@ -96,7 +96,7 @@ class Rule(Message):
     muted: bool = Field(False, description=MUTED)
     severity: Severity = Field(description="Severity of its alerts.")
     created_at: datetime | None = Field(
-        None, description="When it was added; null for default rules."
+        None, description="Time at which it was added; null for default rules."
     )
 
 
@@ -130,12 +130,14 @@ class Alert(Message):
         None, description="The rule that raised it; null once the rule is deleted."
     )
     model_id: str = Field(description="The model it is about.")
-    type: str = Field(description="What happened, for programs.")
-    message: str = Field(description="What happened, in one sentence.")
-    severity: Severity = Field(description="How bad it is.")
+    type: str = Field(description="Type of the incident, for programs.")
+    message: str = Field(description="The incident in one sentence.")
+    severity: Severity = Field(description="Severity of the incident.")
     metric: str | None = Field(description="The metric it is about; null for silence.")
-    raised_at: datetime = Field(description="When it was raised.")
-    recovered_at: datetime | None = Field(description="When it recovered; null while it is open.")
+    raised_at: datetime = Field(description="Time at which it was raised.")
+    recovered_at: datetime | None = Field(
+        description="Time of its recovery; null while it is open."
+    )
     recovery: str | None = Field(None, description="The message of the recovery.")
 
 

@@ -50,7 +50,7 @@ class BenchmarkRequest(Input):
         5, description="Minimum warm-up calls; warm-up continues until latency is steady."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where to measure; `auto` takes a GPU if a worker has one."
+        "auto", description="Device to measure on; `auto` takes a GPU if a worker has one."
     )
     dtype: Dtype | None = Field(
         None, description="Type of the weights; defaults to float32 on a CPU, bfloat16 on a GPU."
@@ -92,7 +92,7 @@ class BenchmarkRequest(Input):
 class Failure(Message):
     code: int = Field(description="Error code, as in `error.code`.")
     status: int = Field(description="HTTP status of the error.")
-    message: str = Field(description="What happened, and what to do.")
+    message: str = Field(description="Description of the failure, and what to do.")
     reason: str = Field(description="Reason in one word, for programs.")
 
 
@@ -129,14 +129,14 @@ class Run(Message):
         " format; null until there are results, and in lists.",
     )
     error: Failure | None = Field(None, description="Why the run failed; null otherwise.")
-    created_at: datetime = Field(description="When the run was accepted.")
-    started_at: datetime | None = Field(None, description="When a worker started the run.")
+    created_at: datetime = Field(description="Time at which the run was accepted.")
+    started_at: datetime | None = Field(None, description="Time at which a worker started the run.")
     stages: dict[str, datetime] = Field(
         {},
-        description="When the worker began each stage: `fetching` the model, `loading` it,"
+        description="Time at which each stage began: `fetching` the model, `loading` it,"
         " `warming` each batch size, `measuring`; empty until a worker starts the run.",
     )
-    finished_at: datetime | None = Field(None, description="When the run ended.")
+    finished_at: datetime | None = Field(None, description="Time at which the run ended.")
 
 
 class RunName(Message):
@@ -250,7 +250,7 @@ WAIT_FOR_RUN = Rpc("rpc.benchmarker.wait", RunWait, Run, timeout=18.0)
 QUOTE = Rpc("rpc.benchmarker.quote", QuoteRequest, Quote, repeatable=True)
 RUN_LIMITS = Rpc("rpc.benchmarker.limits", RunLimitsRequest, RunLimits, repeatable=True)
 PLOT_RUN = Rpc("rpc.benchmarker.plot", PlotRequest, Plots, repeatable=True)
-# The generator asks for every module, and does without on a timeout.
+# The generator asks for a profile for every module, and continues without one on a timeout.
 PROFILE = Rpc("rpc.benchmarker.profile", ProfileRequest, Profile, timeout=1.0, repeatable=True)
 
 

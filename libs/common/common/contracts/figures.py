@@ -161,7 +161,7 @@ class MemoryModel(Message):
     per_sample: float | None = figure("MiB", "Fitted memory per sample.")
     kept: float | None = figure(
         "MiB",
-        "On a CPU: the most that the C library kept beyond the peak for later calls. The model"
+        "On a CPU: the most memory that the C library retained beyond the peak. The model"
         " does not need it, but a process with default settings takes it.",
     )
     available: float | None = figure("MiB", "Memory available on the device.")
@@ -253,7 +253,7 @@ class Price(Message):
     kind: str = Field(description="`on_demand`, `spot` or `custom`.")
     machine: str = Field(description="Name of the machine at the provider.")
     as_of: str = Field(description="Date of the price, such as 2026-01-31.")
-    source: str = Field(description="URL of the price list, or who set the price.")
+    source: str = Field(description="URL of the price list, or the party that set the price.")
     utilisation: float = Field(description="Share of an hour that the machine is assumed busy.")
 
 

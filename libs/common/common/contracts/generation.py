@@ -22,7 +22,7 @@ Memory = Annotated[
 
 
 class GenerateOptions(Input):
-    """Options that override what is derived from the model; all may be left out."""
+    """Options that override values derived from the model; all are optional."""
 
     batch_size: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None, description="Inputs the module runs through the model at once."
@@ -51,22 +51,22 @@ class GenerateRequest(Input):
     )
     options: GenerateOptions = Field(
         GenerateOptions(),
-        description="Options that you choose; any left out is derived from the model.",
+        description="Your options; omitted ones are derived from the model.",
     )
     revision: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
         None,
-        description="Branch, tag or commit; the address's own, else main, when left out.",
+        description="Branch, tag or commit; defaults to the address's own, or else main.",
         examples=["main"],
     )
     accept: Annotated[list[Accepted], Field(max_length=2)] = Field(
         [],
         examples=[["license"]],
-        description="Reasons (`details.reason`) for which the model is not to be refused:"
+        description="Reasons (`details.reason`) for which the model shall not be refused:"
         " `license`, it forbids commercial use; `too-large`, for what a provider offers.",
     )
     verify: bool = Field(
         False,
-        description="Whether a worker runs the module first. It takes a while: ask v2, or send"
+        description="Whether a worker runs the module first. It takes a while: use v2, or send"
         " `Prefer: respond-async` or `Prefer: wait=<seconds>`.",
     )
 
@@ -76,14 +76,14 @@ class Check(Message):
 
     name: str = Field(description="Name of the check.")
     outcome: Literal["passed", "warning", "failed"] = Field(description="Its outcome.")
-    message: str = Field("", description="What was found, in one sentence.")
+    message: str = Field("", description="Finding of the check, in one sentence.")
 
 
 class Validation(Message):
     status: Literal["passed", "warnings", "failed"] = Field(
         description="The worst outcome of all checks."
     )
-    errors: list[str] = Field(description="What a person should act on, one sentence each.")
+    errors: list[str] = Field(description="Problems to act on, one sentence each.")
     checks: list[Check] = Field([], description="Every check and its outcome.")
 
 
@@ -91,7 +91,7 @@ class Measured(Message):
     """The benchmark run that memory and batch size come from, and what it measured."""
 
     run: str = Field(pattern=r"^[a-z]+_[0-9a-f]{8,64}$", description="Id of the benchmark run.")
-    at: datetime = Field(description="When it was measured.")
+    at: datetime = Field(description="Time of the measurement.")
     device: Literal["cpu", "cuda"] = Field(description="Kind of device.")
     machine: str = Field(
         pattern=r"^[A-Za-z0-9 ().@_/+-]{1,80}$", description="Name of the CPU or GPU."
@@ -100,8 +100,10 @@ class Measured(Message):
         description="Data type of the weights."
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(description="The optimal batch size.")
-    tokens: int | None = Field(None, description="Of each sequence, those generated included.")
-    peak_mib: float = Field(alias="peakMiB", description="At that batch size and length.")
+    tokens: int | None = Field(None, description="Tokens per sequence, including those generated.")
+    peak_mib: float = Field(
+        alias="peakMiB", description="Peak memory at that batch size and length."
+    )
 
 
 # Who can read the model: anybody, or only the operator's or the account's own token.
@@ -109,7 +111,7 @@ ReadBy = Literal["anybody", "operator", "account"]
 
 
 class ModelFacts(Message):
-    """The model as it was when it was read, and what it needs.
+    """Facts about the model at the commit that was read, and the resources it needs.
 
     `vram_mib` is in MiB; `vram_source` says where the figure came from.
     """
@@ -125,7 +127,7 @@ class ModelFacts(Message):
         alias="vramMiB", description="GPU memory the model needs in MiB; 0 without a GPU."
     )
     vram_source: Literal["headers", "measured", "requested"] = Field(
-        description="Where that figure comes from."
+        description="Source of that figure."
     )
     max_tokens: int | None = Field(
         None,
@@ -137,14 +139,14 @@ class ModelFacts(Message):
     )
     read_by: ReadBy = Field(
         "anybody",
-        description="Who may read the model: `anybody`; `operator`, it is private or gated and"
+        description="Audience of the model: `anybody`; `operator`, it is private or gated and"
         " the operator opens it to every account; `account`, it was read with your Hub token.",
     )
 
 
 class Module(Message):
     files: dict[str, str] = Field(description="Content of each file by name.")
-    validation: Validation = Field(description="What was checked, and with what outcome.")
+    validation: Validation = Field(description="The checks of the files, and their outcomes.")
     model: ModelFacts = Field(description="The model as it was read.")
     digest: str | None = Field(
         None, description="SHA-256 of the module as `/download` sends it, the `ETag` there."
@@ -152,7 +154,7 @@ class Module(Message):
 
 
 class Package(Message):
-    """The same files as one zip, byte for byte the same for the same commit and options."""
+    """The module's files as one zip; the same commit and options give the same bytes."""
 
     filename: str
     sha256: str

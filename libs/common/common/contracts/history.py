@@ -43,7 +43,7 @@ class Moments(Message):
         return list(zip(array("q", self.arrival), array("q", self.at), strict=True))
 
     def part(self, first: int, last: int) -> "Moments":
-        """Return the moments from number `first` up to, and without, `last`."""
+        """Return the moments from number `first` up to, but not including, `last`."""
         return Moments(arrival=self.arrival[8 * first : 8 * last], at=self.at[8 * first : 8 * last])
 
     def __len__(self) -> int:

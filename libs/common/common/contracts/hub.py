@@ -1,4 +1,4 @@
-"""Accounts' own tokens for the Hub: the gateway's, used for their requests and runs alone."""
+"""Accounts' own Hub tokens, stored by the gateway and used only for their requests and runs."""
 
 from pydantic import Field
 

@@ -54,7 +54,7 @@ class Measurement(JobVersion):
         " has it among its files.",
     )
     read_by: ReadBy = Field(
-        "anybody", description="Who may read the model; for `account` the ticket holds the token."
+        "anybody", description="Audience of the model; for `account` the ticket holds the token."
     )
     weights: float = Field(
         0.0,

@@ -22,7 +22,7 @@ class MonitorRequest(Input):
     metrics: Annotated[list[MetricName], Field(min_length=1, max_length=16)] | None = Field(
         None,
         examples=[["latency", "throughput"]],
-        description="Metrics to plot; those of the usual five that were recorded by default.",
+        description="Metrics to plot; by default the recorded ones of the usual five.",
     )
     plot_format: PlotFormat = PLOT_FORMAT
 
@@ -70,11 +70,11 @@ class Finding(Message):
     slope: the level moves by `size` per day, as `unit` says.
     """
 
-    kind: Literal["incident", "step", "slope"] = Field(description="What happened.")
-    metric: str = Field(description="The metric it happened to.")
-    begin: datetime = Field(description="When it began.")
+    kind: Literal["incident", "step", "slope"] = Field(description="Kind of change.")
+    metric: str = Field(description="The metric that changed.")
+    begin: datetime = Field(description="Time at which it began.")
     end: datetime | None = Field(description="Null while it lasts.")
-    size: float = Field(description="How far the level moved, in `unit`.")
+    size: float = Field(description="Change of the level, in `unit`.")
     unit: str | None = Field(description="Unit of `size`; null for metrics of the caller's own.")
     confidence: float = Field(
         description="1 minus the chance that noise alone shows such a change in the window."
@@ -88,7 +88,7 @@ class Monitoring(Message):
     plots: dict[str, Any] = Field(description="Plots by metric; {} for a metric without samples.")
     recommendations: list[str] = Field(description="Advice for people, one sentence each.")
     findings: list[Finding] = Field(description="Changes found; empty when there are none.")
-    warnings: list[str] = Field([], description="What the answer lacks, and why.")
+    warnings: list[str] = Field([], description="Limitations of the answer, and their reasons.")
     window: Window = Field(description="The time that the answer covers.")
 
 
@@ -97,7 +97,7 @@ class ModelsRequest(Message):
 
     limit: Annotated[int, Field(ge=1, le=1_000)] = Field(100, description="Models per page.")
     before: str | None = Field(
-        None, description="The model that the last page gave as `next`.", examples=["openai/gpt2"]
+        None, description="`next` of the previous page.", examples=["openai/gpt2"]
     )
 
 
@@ -107,7 +107,7 @@ class RecordedModel(Message):
 
 
 class RecordedModels(Message):
-    """The models whose newest metric is newest first; `next` is to be sent as `before`."""
+    """Models, the most recently recorded first; send `next` as `before` for the next page."""
 
     models: list[RecordedModel] = Field(description="One page of models.")
     next: str | None = Field(

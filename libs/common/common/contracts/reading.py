@@ -1,4 +1,4 @@
-"""Reading back what was recorded, sample by sample, and deleting what is wrong."""
+"""Reading recorded samples back, one by one, and deleting wrong ones."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -48,7 +48,7 @@ class SamplesRequest(Message):
             Hint("send what the last page gave as `next`"),
         ]
         | None
-    ) = Field(None, description="What the last page gave as `next`.", examples=["823640125"])
+    ) = Field(None, description="`next` of the previous page.", examples=["823640125"])
     format: Literal["json", "csv"] | None = Field(
         None, description="`csv` as `Accept: text/csv`; JSON by default."
     )

@@ -138,8 +138,8 @@ class Records(Input):
         AfterValidator(_check_described),
     ] = Field(
         default={},
-        description="What metrics of your own are, by name. It holds for all models of the account"
-        " and for what was recorded before: statistics, plots, advice and alerts follow it.",
+        description="Descriptions of your own metrics, by name. They apply to all of your models"
+        " and to earlier records: statistics, plots, advice and alerts follow them.",
         examples=[{"tokens_per_request": {"kind": "amount", "unit": "tokens"}}],
     )
 
@@ -198,7 +198,7 @@ class Recorded(Message):
     duplicates: int = Field(
         0,
         exclude_if=lambda count: not count,
-        description="Values ignored because their model, metric and time were recorded before."
+        description="Ignored values, whose model, metric and time were recorded before."
         " Absent if there are none.",
     )
 
@@ -208,19 +208,21 @@ SAMPLE_BYTES = 100
 
 
 class StorageRequest(Message):
-    """Ask what the account has stored."""
+    """Ask how much the account has stored."""
 
 
 class StorageUse(Message):
     """Storage that the account uses, and its limits."""
 
     samples: int = Field(description="Samples stored for the account.")
-    bytes: int = Field(description=f"Of samples, at {SAMPLE_BYTES} bytes each.")
-    max_bytes: int = Field(description="Beyond it recording is refused, with code 1005.")
+    bytes: int = Field(description=f"Size of the samples, at {SAMPLE_BYTES} bytes each.")
+    max_bytes: int = Field(
+        description="Max size of the samples; beyond it recording is refused with code 1005."
+    )
     staged_samples: int = Field(description="Samples older than a day that wait to be merged.")
-    max_staged_samples: int = Field(description="Most samples that may wait to be merged.")
+    max_staged_samples: int = Field(description="Max samples that may wait to be merged.")
     series: int = Field(description="Pairs of model and metric.")
-    max_series: int = Field(description="Most series that the account may have.")
+    max_series: int = Field(description="Max series that the account may have.")
 
 
 STORAGE = Rpc("rpc.metrics.storage", StorageRequest, StorageUse, timeout=1.8, repeatable=True)

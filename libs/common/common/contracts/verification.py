@@ -65,9 +65,11 @@ class Verification(Message):
         None, description="Position in the queue; null once the trial has started."
     )
     error: Failure | None = Field(None, description="Why there is no verdict; null otherwise.")
-    created_at: datetime = Field(description="When the verification was accepted.")
-    started_at: datetime | None = Field(None, description="When a worker started the trial.")
-    finished_at: datetime | None = Field(None, description="When the trial ended.")
+    created_at: datetime = Field(description="Time at which the verification was accepted.")
+    started_at: datetime | None = Field(
+        None, description="Time at which a worker started the trial."
+    )
+    finished_at: datetime | None = Field(None, description="Time at which the trial ended.")
 
 
 class VerifiedModule(Module):

@@ -12,7 +12,7 @@ EventType = Literal[
 ]
 Url = Annotated[str, Field(min_length=1, max_length=2000)]
 EventTypes = Annotated[list[EventType], Field(min_length=1, max_length=4)]
-URL = "Where events are posted: https, and reachable from the internet."
+URL = "Address that events are posted to: https, and reachable from the internet."
 EVENTS = "The kinds of events to post."
 ENABLED = "Whether events are posted; those that happen while it is false never are."
 
@@ -33,7 +33,7 @@ class WebhookChange(Input):
 
 
 class Webhook(Message):
-    """A webhook; its secret is in the answer that made it, and in no other."""
+    """A webhook; only the answer that creates it contains its secret."""
 
     id: str = Field(description="The webhook's id.")
     url: str = Field(description=URL)
@@ -43,24 +43,24 @@ class Webhook(Message):
         None, description="Why the service turned it off, if it did; set `enabled` to go on."
     )
     secret: str | None = Field(
-        None, description="What signatures are made with (`whsec_…`); shown once."
+        None, description="Secret that signs the events (`whsec_…`); shown once."
     )
-    created_at: datetime = Field(description="When it was made.")
+    created_at: datetime = Field(description="Time at which it was created.")
 
 
 class Webhooks(Message):
     """The account's webhooks, oldest first."""
 
-    webhooks: list[Webhook] = Field(description="Oldest first.")
+    webhooks: list[Webhook] = Field(description="The webhooks, oldest first.")
 
 
 class Attempt(Message):
-    """One try to deliver an event."""
+    """One attempt to deliver an event."""
 
-    at: datetime = Field(description="When it began.")
+    at: datetime = Field(description="Time at which it began.")
     status: int | None = Field(None, description="The HTTP status of the answer, if one came.")
     error: str | None = Field(None, description="Why it failed; null when it succeeded.")
-    seconds: float = Field(description="How long it took.", json_schema_extra={"unit": "s"})
+    seconds: float = Field(description="Duration of the attempt.", json_schema_extra={"unit": "s"})
 
 
 class Delivery(Message):
@@ -69,11 +69,11 @@ class Delivery(Message):
     id: str = Field(description="The delivery's id; the same in every attempt's `webhook-id`.")
     type: str = Field(description="The kind of event.")
     state: Literal["pending", "succeeded", "failed"] = Field(
-        description="`failed` when the last attempt was made in vain."
+        description="`failed` once the last attempt has failed."
     )
     attempts: list[Attempt] = Field(description="Oldest first; at most the last twenty.")
-    next_attempt_at: datetime | None = Field(None, description="When the next one is due.")
-    created_at: datetime = Field(description="When the event happened.")
+    next_attempt_at: datetime | None = Field(None, description="Time of the next attempt.")
+    created_at: datetime = Field(description="Time of the event.")
 
 
 class DeliveriesRequest(Message):
@@ -84,18 +84,16 @@ class DeliveriesRequest(Message):
     )
     before: str | None = Field(
         None,
-        description="The id of the last delivery of the page before.",
+        description="The id of the last delivery on the previous page.",
         examples=["msg_alert_4f1d0c2a9b8e7d6c5b4a3928_raised"],
     )
-    limit: Annotated[int, Field(ge=1, le=100)] = Field(
-        50, description="At most so many in the answer."
-    )
+    limit: Annotated[int, Field(ge=1, le=100)] = Field(50, description="Deliveries per page.")
 
 
 class Deliveries(Message):
     """The deliveries of one webhook."""
 
-    deliveries: list[Delivery] = Field(description="Newest first.")
+    deliveries: list[Delivery] = Field(description="The deliveries, newest first.")
 
 
 class WebhooksRequest(Message):

@@ -91,7 +91,7 @@ class AccountRoutes:
         status=204,
     )
     async def change_password(self, call: Call, body: PasswordChange) -> None:
-        """Change the password; all sessions end but the one that this request came with.
+        """Change the password; all other sessions end.
 
         API keys stay as they are.
         """
@@ -144,7 +144,7 @@ class AccountRoutes:
     @Route(
         "POST",
         "/account/reset",
-        summary="Ask for a link to a new password",
+        summary="Request a password reset",
         limits=("reset",),
         body=ResetRequest,
         max_body_bytes=MAX_SMALL_BODY_BYTES,
@@ -152,10 +152,10 @@ class AccountRoutes:
         errors=(429,),
     )
     async def request_reset(self, call: Call, body: ResetRequest) -> Answer:
-        """Mail a link that works once, for an hour.
+        """Mail a link that works once, within an hour.
 
-        The answer is the same for an address without an account. Where the
-        operator has set no mail server, the operator hands the link out.
+        The answer is the same for an address without an account. Without a mail
+        server, the operator passes the link on.
         """
         await self.recovery.request(body.email)
         content = envelope.success(b"null", call.version, call.request_id)
@@ -164,7 +164,7 @@ class AccountRoutes:
     @Route(
         "POST",
         "/account/reset/confirm",
-        summary="Set a new password by a link's token",
+        summary="Reset the password",
         limits=("reset",),
         body=Reset,
         max_body_bytes=MAX_SMALL_BODY_BYTES,
@@ -174,7 +174,7 @@ class AccountRoutes:
     async def confirm_reset(self, _: Call, body: Reset) -> None:
         """Set the password and end all sessions.
 
-        The first link that is used for an address proves who owns it, and
-        revokes the API keys that were made before.
+        The first link used for an address proves its ownership, and revokes the
+        API keys created before.
         """
         await self.recovery.reset(body)

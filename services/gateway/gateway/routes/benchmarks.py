@@ -55,12 +55,12 @@ class BenchmarkRoutes:
     async def benchmark(self, call: Call, body: BenchmarkRequest) -> Answer:
         """Measure a model at some batch sizes.
 
-        v1 answers when the run is over. With `Prefer: respond-async` it answers
-        202 at once, and with `Prefer: wait=<seconds>` after so long at the
-        latest; so it does where a run takes longer than two minutes. The run's
-        address is then in `Location`. v2 always answers 202 at once. Ten answers
-        of an account are held; more are given at once. A retry with the same
-        `Idempotency-Key` while the run is under way gets the run's address.
+        v1 answers when the run has finished. It answers 202, with the run's address
+        in `Location`, at once with `Prefer: respond-async`, after at most that
+        time with `Prefer: wait=<seconds>`, and otherwise after two minutes. v2
+        always answers 202 at once. At most ten answers of an account are held;
+        others are sent at once. A retry with the same `Idempotency-Key` during
+        the run gets the run's address.
         """
         run = await self.bus.call(BENCHMARK, body)
         # A retry while the run is under way gets its address, and can wait there.
@@ -88,7 +88,7 @@ class BenchmarkRoutes:
     @Route(
         "GET",
         "/benchmark/{id}",
-        summary="Look at a run",
+        summary="Get a run",
         allows="benchmark",
         reply=Run,
         errors=(404,),
@@ -114,7 +114,7 @@ class BenchmarkRoutes:
     @Route(
         "GET",
         "/benchmark/{id}/plot",
-        summary="Draw a run",
+        summary="Plot a run",
         allows="benchmark",
         query=Style,
         reply=Plots,
@@ -134,7 +134,7 @@ async def _wait(bus: Bus, call: Call, run: Run, seconds: float) -> Run:
 
 
 def _check(run: Run) -> None:
-    """Raises BenchmarkFailed for a run that did not end well."""
+    """Raise BenchmarkFailed for a run that failed or was canceled."""
     if run.error is not None:
         raise BenchmarkFailed(
             run.error.message, status=run.error.status, reason=run.error.reason, id=run.id

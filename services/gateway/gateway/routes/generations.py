@@ -46,11 +46,11 @@ class GenerationRoutes:
     async def generate(self, call: Call, body: GenerateRequest) -> bytes | Answer:
         """Generate the files of a module that runs the model, and check them.
 
-        Anything left out of `options` is derived from the model. With `verify`
-        a worker runs the module, its network off, and the answer says what
-        came of it: v2 waits for that, v1 only where `Prefer` says so. Where it
-        takes longer the answer is 202, and `Location` says where to look. A retry
-        with the same `Idempotency-Key` while it is run gets that address, too.
+        Omitted `options` are derived from the model. With `verify`, a worker runs
+        the module without a network, and the answer contains the verdict: v2
+        waits for it, v1 only if `Prefer` asks for that. If it takes longer, the
+        answer is 202 with an address in `Location`. A retry with the same
+        `Idempotency-Key` during the run gets that address, too.
         """
         if body.verify:
             return await verifications.verify(self.bus, self.guards.generations, call, body)
@@ -74,8 +74,8 @@ class GenerationRoutes:
     async def download(self, call: Call, body: GenerateRequest) -> Answer:
         """Generate a module as `/generate` does, and return it as an archive.
 
-        It is the same byte for byte for the same commit of the model, options
-        and version of the generator; `If-None-Match` is honoured.
+        The same commit of the model, options and version of the generator give
+        the same bytes; `If-None-Match` is honoured.
         """
         verifications.refuse(body)
         package = await self.bus.call(PACKAGE, body)
@@ -103,10 +103,10 @@ class GenerationRoutes:
     async def list_generations(self, call: Call, query: GenerationsRequest) -> Generations:
         """List the account's modules of the last 400 days, newest first, without their files.
 
-        A module is listed a second after it was handed out, at the latest.
+        A module is listed within a second of its answer.
 
-        An entry's `request`, sent to `/generate` or `/download` as it stands, makes the module
-        again from the same commit; its `digest` says whether it is the same byte for byte.
+        An entry's `request`, sent to `/generate` or `/download` unchanged, generates the module
+        again from the same commit; equal `digest`s mean equal bytes.
         """
         return await self.guards.generations.page(call.account, query)
 

@@ -27,9 +27,9 @@ class HubTokenRoutes:
     async def store_hub_token(self, call: Call, body: NewHubToken) -> StoredHubToken:
         """Store a Hub token, so that this account can generate and measure its private models.
 
-        The Hub is asked whose it is first; a token that it does not accept is refused. It is kept
-        encrypted, shown to nobody, used for this account's private and gated models alone, and
-        replaces the one before.
+        The Hub is asked for the token's owner first; a token that it does not accept is refused.
+        The token is stored encrypted, never shown, used only for this account's private and gated
+        models, and replaces the previous one.
         """
         return await self.hub_tokens.store(call.account, body)
 

@@ -62,7 +62,7 @@ class KeyRoutes:
         errors=(404,),
     )
     async def change_key(self, call: Call, body: KeyChange) -> Key:
-        """Change the name, scopes or expiry; a field that is left out stays as it is."""
+        """Change the name, scopes or expiry; omitted fields stay as they are."""
         return await self.keyring.change(call.account, call.path_parameter("key_id"), body)
 
     @Route(

@@ -71,7 +71,7 @@ class MonitoringRoutes:
     async def record(self, _: Call, body: Record) -> bytes:
         """Record the metrics of one moment.
 
-        200 means that they are committed, and in the next answer of `/monitor`.
+        200 means that they are committed, and included in the next answer of `/monitor`.
         The same model, time and metric again counts once.
         """
         return await self.bus.pass_on(RECORD, Samples.from_records([body]))
@@ -95,7 +95,7 @@ class MonitoringRoutes:
     @Route(
         "POST",
         "/monitor",
-        summary="See how a model does",
+        summary="Summarise a model's metrics",
         allows="monitor:read",
         body=MonitorRequest,
         reply=Monitoring,
@@ -104,13 +104,13 @@ class MonitoringRoutes:
         harmless=always,
     )
     async def monitor(self, _: Call, body: MonitorRequest) -> bytes:
-        """Return statistics, plots and advice about the last days of a model.
+        """Return statistics, plots and advice about a model's recent days.
 
         `statistics` has `throughput`, `latency` and `costs`, and the requested
         metrics; figures of a metric without samples in the window are null.
         Mean, total and count are exact, and p95 within 1 % where `exact` is
         false. A point of a plot that stands for several samples keeps their
-        minimum and maximum. `warnings` say what an answer lacks.
+        minimum and maximum. `warnings` name the limitations of an answer.
         """
         return await self.bus.pass_on(MONITOR, body)
 
@@ -132,7 +132,7 @@ class MonitoringRoutes:
     @Route(
         "GET",
         "/monitor/storage",
-        summary="See how much is stored",
+        summary="Get the storage used",
         allows="monitor:read",
         reply=StorageUse,
     )
@@ -155,7 +155,7 @@ class MonitoringRoutes:
     @Route(
         "GET",
         "/alerts/rules",
-        summary="List the rules of alerts",
+        summary="List the alert rules",
         allows="monitor:read",
         reply=Rules,
     )

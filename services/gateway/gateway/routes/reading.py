@@ -70,7 +70,7 @@ class SampleRoutes:
     async def delete_samples(self, call: Call, query: SamplesDeletion) -> SamplesDeleted:
         """Delete samples of a model: of one metric or all, from `from` until before `to`.
 
-        From the answer on all statistics, plots and rules are those of the remaining
+        After the answer, all statistics, plots and rules cover only the remaining
         samples. At most 500,000 samples are deleted in a call; with more, none is.
         """
         database, caller = self.guards.accounts.database, call.caller
@@ -94,13 +94,13 @@ class UsageRoutes:
     @Route(
         "GET",
         "/usage",
-        summary="See what was asked with each key",
+        summary="List requests by key and day",
         allows="monitor:read",
         query=UsageRequest,
         reply=Usage,
     )
     async def list_usage(self, call: Call, query: UsageRequest) -> Usage:
-        """Return requests by key, day and kind, the newest day first; seconds late at most."""
+        """Return requests by key, day and kind, the newest day first; at most seconds old."""
         return await self.guards.usage.page(call.account, query)
 
 

@@ -25,7 +25,7 @@ class SecondFactorRoutes:
         errors=(409,),
     )
     async def start_totp(self, call: Call, body: TotpStart) -> TotpSecret:
-        """Make a secret for an authenticator app (TOTP); nothing changes until it is confirmed."""
+        """Create a secret for an authenticator app (TOTP); it takes effect once confirmed."""
         await self.accounts.check_password(
             call.account, "password", body.password, None, owes_code=False
         )
@@ -43,10 +43,10 @@ class SecondFactorRoutes:
         errors=(409,),
     )
     async def confirm_totp(self, call: Call, body: TotpCode) -> RecoveryCodes:
-        """Switch the second factor on by the app's first code; returns recovery codes, once.
+        """Switch the second factor on with the app's first code; returns recovery codes, once.
 
-        From now on logging in needs a code: on the page, and with HTTP Basic in the header
-        `X-Lilypad-Code`. Each code is taken once. API keys stay as they are.
+        From then on a login needs a code: on the page, and with HTTP Basic in the header
+        `X-Lilypad-Code`. Each code is accepted once. API keys stay as they are.
         """
         return await self.accounts.second_factor.confirm(call.account, body.code)
 

@@ -59,7 +59,7 @@ class VerificationRoutes:
     @Route(
         "GET",
         "/generate/{id}",
-        summary="Look at a module that is run before the answer",
+        summary="Get a verified module",
         allows="generate",
         reply=VerifiedModule,
         errors=(404,),
@@ -68,7 +68,7 @@ class VerificationRoutes:
     async def get_verification(self, call: Call, _: None) -> VerifiedModule:
         """Return a module generated with `verify`, and the progress of its run.
 
-        `Prefer: wait=<seconds>` holds the answer until it is over.
+        `Prefer: wait=<seconds>` holds the answer until it ends.
         """
         name = RunName(id=call.path_parameter("id"))
         module = await self.bus.call(GET_VERIFICATION, name)
@@ -77,13 +77,13 @@ class VerificationRoutes:
     @Route(
         "DELETE",
         "/generate/{id}",
-        summary="Give such a run up",
+        summary="Cancel a module's run",
         allows="generate",
         reply=VerifiedModule,
         errors=(404,),
     )
     async def cancel_verification(self, call: Call, _: None) -> VerifiedModule:
-        """Cancel the module's run; the module stays, and a finished run is left as it is."""
+        """Cancel the module's run; the module and a finished run stay as they are."""
         return await self.bus.call(CANCEL_VERIFICATION, RunName(id=call.path_parameter("id")))
 
 

@@ -53,7 +53,7 @@ class WebhookRoutes:
     async def add_webhook(self, _: Call, body: NewWebhook) -> bytes:
         """Have events posted to an address, signed as Standard Webhooks says.
 
-        The answer holds the secret that the signatures are made with; it is shown once.
+        The answer contains the signing secret; it is shown once.
         """
         return await self.bus.pass_on(ADD_WEBHOOK, body)
 
@@ -68,7 +68,7 @@ class WebhookRoutes:
         errors=(404,),
     )
     async def change_webhook(self, call: Call, body: WebhookChange) -> bytes:
-        """Change a webhook's address or events, or turn it off or on; other fields stay."""
+        """Change a webhook's address or events, or turn it off or on; omitted fields stay."""
         changes = body.model_dump(exclude_unset=True)
         request = WebhookChangeRequest(id=call.path_parameter("webhook_id"), changes=changes)
         return await self.bus.pass_on(CHANGE_WEBHOOK, request)
@@ -94,7 +94,7 @@ class WebhookRoutes:
         errors=(404,),
     )
     async def rotate_secret(self, call: Call, _: None) -> bytes:
-        """Make a new secret, shown once. For 24 hours the former one signs as well."""
+        """Create a new secret, shown once. For 24 hours the former one signs as well."""
         name = WebhookName(id=call.path_parameter("webhook_id"))
         return await self.bus.pass_on(ROTATE_SECRET, name)
 
@@ -136,7 +136,7 @@ class WebhookRoutes:
         errors=(404,),
     )
     async def redeliver(self, call: Call, _: None) -> bytes:
-        """Post an event again, under the same id, with all its attempts before it."""
+        """Post an event again, under the same id, with its full number of attempts."""
         name = DeliveryName(
             id=call.path_parameter("webhook_id"), delivery=call.path_parameter("delivery_id")
         )
