@@ -17,6 +17,7 @@ from local import ports
 from local.envoy import FOLDER, Envoy
 from local.process import Process, Report, wait_until_ready
 from local.stack import Stack
+from local.tests.http1 import get
 
 REQUESTS = 2_000
 CALLERS = 4
@@ -72,10 +73,40 @@ def test_the_edge_serves_tls_and_takes_a_new_certificate_without_a_restart(
     envoy = Envoy(tmp_path, port, edge.addresses["gateway"], [], certificates=certificates)
     with running(envoy, tmp_path) as process:
         first, pid = serial(), process.pid
+        connection = http.client.HTTPSConnection("localhost", port, timeout=60, context=context)
+        for path in ("/admit/", "/socket.io/"):  # of the edge's own answers too
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status in (404, 503)
+            # Where the caller came by TLS, and only there, see `assert_envelope`.
+            hsts = answer.headers["strict-transport-security"]
+            assert hsts == "max-age=63072000; includeSubDomains"
+        connection.close()
         install(authority, certificates, "second")
         while serial() == first:
             time.sleep(0.05)
         assert process.pid == pid
+
+
+def test_each_poll_of_a_socket_reaches_its_replica_without_a_cookie(
+    edge: Stack, tmp_path: Path
+) -> None:
+    (port,) = ports.find(1)
+    replicas = edge.addresses["gateway"]
+    with running(Envoy(tmp_path, port, [], replicas), tmp_path):
+        chosen = set()
+        for number in range(40):
+            request = f"X-Request-Id: request_{number}"
+            first = get(port, "/socket.io/?EIO=4&transport=polling", request)
+            assert "set-cookie" not in first.headers
+            assert first.headers["x-content-type-options"] == "nosniff"
+            replica = first.json()["pid"]
+            chosen.add(replica)
+            for query in ("EIO=4&sid={}&t=1", "sid={}", "EIO=4&transport=websocket&sid={}&x=.y"):
+                path = f"/socket.io/?{query.format(f'request_{number}.abc-D_9')}"
+                assert get(port, path).json()["pid"] == replica
+        assert len(chosen) == len(replicas)
 
 
 def test_readiness_and_metrics_are_observed_without_the_admin_interface(edge: Stack) -> None:

@@ -6,9 +6,12 @@ fails when a release of python-socketio or python-engineio needs another one, or
 
 import asyncio
 import logging
+import re
+from contextvars import ContextVar
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qs
 
+import engineio
 import socketio
 from engineio.async_drivers.asgi import WebSocket as EngineWebSocket
 from engineio.payload import Payload
@@ -19,6 +22,10 @@ from realtime.websocket import EXTENSION, MAX_FRAME_BYTES
 
 # After a connection closes, how long its last poll may still fetch the reason.
 LAST_POLL_S = 0.05
+# An id that the edge has checked.
+REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
+# Request that opens the connection.
+opening: ContextVar[str] = ContextVar("opening", default="")
 
 
 class Listener(Protocol):
@@ -64,6 +71,9 @@ class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has
         self.on("connect", self._admit)
         self.on("disconnect", self._leave)
 
+    def _engineio_server_class(self) -> type[engineio.AsyncServer]:
+        return EngineServer
+
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
         await super()._handle_eio_connect(eio_sid, environ)
         await self.listener.open(eio_sid, self.eio.sockets[eio_sid])
@@ -106,6 +116,21 @@ class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has
         for id in connection_ids(query):
             if id in sockets and sockets[id].closed:
                 del sockets[id]
+
+
+class EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # engineio has no types
+    """engineio's server, whose connection ids begin with the id of the request that opens them.
+
+    The edge sends each request of a connection where that one went, by the hash of its id.
+    """
+
+    async def _handle_connect(self, environ: dict[str, Any], *arguments: Any) -> Any:
+        opening.set(environ.get("HTTP_X_REQUEST_ID", ""))
+        return await super()._handle_connect(environ, *arguments)
+
+    def generate_id(self) -> str:
+        id, request = str(super().generate_id()), opening.get()
+        return f"{request}.{id}" if REQUEST_ID.fullmatch(request) else id
 
 
 class WebSocket(EngineWebSocket):  # type: ignore[misc]  # engineio has no types

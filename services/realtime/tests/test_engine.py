@@ -112,6 +112,18 @@ async def test_an_update_bypasses_the_librarys_queue_to_a_websocket(served):
         assert await websocket.receive_str() == '42["metric_update",{"n":1}]'
 
 
+async def test_a_connections_id_begins_with_the_id_of_its_first_request(served):
+    url = f"{served.url}&transport=polling"
+    async with aiohttp.ClientSession() as http:
+        ids = []
+        for request in ("request_1", "request_1", "no request's id"):
+            async with http.get(url, headers={"X-Request-Id": request}) as answer:
+                ids.append(json.loads((await answer.text())[1:])["sid"])
+    assert [id.partition(".")[0] for id in ids[:2]] == ["request_1"] * 2
+    assert len(set(ids)) == 3
+    assert "." not in ids[2]
+
+
 async def test_one_request_may_carry_more_than_sixteen_packets(served):
     async with aiohttp.ClientSession() as http:
         _, url = await open_polling(http, served)
