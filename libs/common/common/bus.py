@@ -1,11 +1,13 @@
 """Typed messages over NATS: call one service, or publish to every listener."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import nats.errors
 import orjson
@@ -18,9 +20,9 @@ from common import tracing
 from common.connection import ERROR_CODE, Connection, Message, encode
 from common.context import Context, current
 from common.contracts import Body, Event, Reply, Request, Rpc
-from common.errors import ServiceError, Unavailable
+from common.errors import NoResponders, ServiceError, Unavailable
 from common.instruments import Family, histograms
-from common.pending import PendingCalls
+from common.pending import ConnectionLost, PendingCalls
 
 log = structlog.get_logger()
 
@@ -29,6 +31,10 @@ log = structlog.get_logger()
 PING_EVERY_S, MAX_SILENCE_S = 0.2, 0.6
 # A wake-up later than this means that this process stalled, not the server.
 MAX_STALL_S = 0.1
+# Time that calls wait for a connection that was just lost, and then for the services' own: servers
+# that restart one after the other, or take new passwords, are back in a fraction of it.
+BRIDGE_S = 1.0
+BRIDGE_PAUSE_S = 0.05
 
 
 class Bus(Protocol):
@@ -67,6 +73,9 @@ class NatsBus:
     def __init__(self, client: Connection) -> None:
         self.client = client
         self.calls = PendingCalls(client)
+        self._lost_at = self._back_at = -math.inf
+        self._connected = asyncio.Event()
+        self._connected.set()
         # By subject and outcome: ok, refused, failed, unavailable or canceled.
         self._durations = histograms()
 
@@ -99,6 +108,18 @@ class NatsBus:
             except (nats.errors.Error, OSError, RuntimeError):
                 pass  # the connection is lost, which `lost` handles
 
+    def lose(self) -> None:
+        """Note that the connection was lost, and fail the calls under way."""
+        if self._connected.is_set():
+            self._lost_at = asyncio.get_running_loop().time()
+            self._connected.clear()
+        self.calls.fail()
+
+    def resume(self) -> None:
+        """Note that the connection is back."""
+        self._back_at = asyncio.get_running_loop().time()
+        self._connected.set()
+
     async def call(self, rpc: Rpc[Request, Reply], request: Request) -> Reply:
         answer = await self.pass_on(rpc, request)
         return rpc.reply.model_validate_json(answer, extra="ignore", strict=False)
@@ -117,9 +138,7 @@ class NatsBus:
         start, outcome = time.perf_counter(), "canceled"
         try:
             headers = context.to_headers(deadline)
-            message = await self.send_request(
-                rpc.subject, payload, deadline - now, headers, repeatable=rpc.repeatable
-            )
+            message = await self._deliver(rpc, payload, deadline, headers)
             code = message.headers.get(ERROR_CODE)
             outcome = "ok" if code is None else "refused" if code < "500" else "failed"
         except Unavailable:
@@ -130,6 +149,47 @@ class NatsBus:
         if code is not None:
             raise ServiceError.from_wire(orjson.loads(message.data))
         return message.data
+
+    async def _deliver(
+        self, rpc: Rpc[Request, Reply], payload: bytes, deadline: float, headers: dict[str, str]
+    ) -> Message:
+        """Send a request, and return its raw reply.
+
+        After the loss of a connection, it is sent again if it was not sent or may be repeated.
+        """
+        while True:
+            reply, timeout = None, deadline - time.time()
+            try:
+                reply = self.send_request(
+                    rpc.subject, payload, timeout, headers, repeatable=rpc.repeatable
+                )
+                return await reply
+            except NoResponders:
+                if not self._is_recent(self._back_at):
+                    raise
+                await asyncio.sleep(BRIDGE_PAUSE_S)
+            except Unavailable as error:
+                if reply is None:
+                    again = not self.available
+                else:
+                    again = rpc.repeatable and isinstance(error, ConnectionLost)
+                if not again or not await self._bridge():
+                    raise
+
+    async def _bridge(self) -> bool:
+        """Wait for a connection that was just lost; return whether it is back."""
+        if not self.client.is_connected and self._connected.is_set():
+            self.lose()  # nats-py has yet to say so
+        if self.client.silent or not self._is_recent(self._lost_at):
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._lost_at + BRIDGE_S):
+                await self._connected.wait()
+        return self._connected.is_set() and self.available
+
+    @staticmethod
+    def _is_recent(moment: float) -> bool:
+        return asyncio.get_running_loop().time() < moment + BRIDGE_S
 
     def families(self) -> Iterator[Family]:
         """Yield the metrics of this connection."""
@@ -241,10 +301,14 @@ def token(value: str) -> str:
 
 
 @asynccontextmanager
-async def connect(url: str, name: str, password_file: Path | None = None) -> AsyncIterator[NatsBus]:
+async def connect(
+    url: str, name: str, password_file: Path | None = None, ca_file: Path | None = None
+) -> AsyncIterator[NatsBus]:
     """Connect; a lost server is retried every 0.25 s until it is back.
 
-    With `password_file`, the user is the service, and its password is read for each connection.
+    With `password_file`, the user is the service, and its password is read for each connection, as
+    are the certificates in `ca_file`. With these, or with a tls:// URL, a server without TLS is
+    refused.
 
     The inbox prefix is the service's own, so that the server's permissions
     can keep one service from reading another's replies.
@@ -256,10 +320,12 @@ async def connect(url: str, name: str, password_file: Path | None = None) -> Asy
             return  # by this process
         log.warning("bus connection lost")
         if bus is not None:
-            bus.calls.fail()
+            bus.lose()
 
     async def back() -> None:
         client.silent = False
+        if bus is not None:
+            bus.resume()
         log.info("bus reconnected")
 
     async def failed(error: Exception) -> None:
@@ -281,7 +347,7 @@ async def connect(url: str, name: str, password_file: Path | None = None) -> Asy
     }
     if password_file is not None:
         options |= {"user": name, "password": lambda: password_file.read_text("utf-8").strip()}
-    client = Connection()
+    client = Connection(tls=ca_file is not None or urlsplit(url).scheme == "tls", ca_file=ca_file)
     await client.connect(url, **options)
     bus = NatsBus(client)
     await bus.start()

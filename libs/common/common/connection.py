@@ -6,12 +6,14 @@ message, most of a request's cost. Here a message is handed to its callback as
 it is parsed, and the messages sent in one turn of the loop are written
 together. Connecting, reconnecting, subscriptions and JetStream are nats-py's.
 
-This relies on private names of nats-py (`_process_msg`, `_pongs`, `_pending`,
-`_transport`); its version is pinned, and tests/test_connection.py covers them.
+This relies on private names of nats-py (`_process_msg`, `_process_info`, `_process_err`, `_pongs`,
+`_pending`, `_transport`); its version is pinned, and tests/test_connection.py covers them.
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import nats.errors
@@ -25,6 +27,8 @@ HEAD = b"NATS/1.0"
 # NATS ADR-32: a reply that carries these headers is an error.
 ERROR = "Nats-Service-Error"
 ERROR_CODE = "Nats-Service-Error-Code"
+# Error of a server that refuses a subject and keeps the connection.
+PERMISSIONS = "permissions violation"
 NEWLINES = str.maketrans("\r\n", "  ")
 
 
@@ -58,10 +62,17 @@ Receive = Callable[[Message], None]
 
 
 class Connection(Client):
-    """A nats-py client with `listen` and `send` in addition to its own methods."""
+    """A nats-py client with `listen` and `send` in addition to its own methods.
 
-    def __init__(self) -> None:
+    Args:
+        tls: whether a server without TLS is refused.
+        ca_file: certificates to trust, read for each connection; None for the system's.
+    """
+
+    def __init__(self, *, tls: bool = False, ca_file: Path | None = None) -> None:
         super().__init__()
+        self._tls = tls
+        self._ca_file = ca_file
         self._receivers: dict[int, Receive] = {}
         # Messages of this turn of the loop, not yet written.
         self._unsent: list[bytes] = []
@@ -130,6 +141,24 @@ class Connection(Client):
             self._transport.writelines(unsent)
             self._pending, self._unsent = [], []
             self._pending_data_size = self._unsent_size = 0
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self._ca_file)
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # Before the password is sent; nats-py follows a server that asks for no TLS.
+        if initial_connection and self._tls and not info.get("tls_required"):
+            raise nats.errors.Error("the server offers no TLS")
+        await super()._process_info(info, initial_connection=initial_connection)
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py closes for good when the server ends a connection, because the user's password was
+        # changed for example.
+        if PERMISSIONS in err_msg.lower():
+            await super()._process_err(err_msg)
+        else:
+            await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))
 
     async def _send_ping(self, future: asyncio.Future[None] | None = None) -> None:
         # nats-py's ping would overtake what is pending, whose arrival the pong confirms.

@@ -22,6 +22,10 @@ MAX_COPIES = 3
 COPY = "-copy"
 
 
+class ConnectionLost(Unavailable):
+    """The connection was lost while the call was under way: it may or may not have been handled."""
+
+
 @dataclass(slots=True)
 class Call:
     """A pending call; `failure` is the reply to a copy that failed while the original waits."""
@@ -91,7 +95,7 @@ class PendingCalls:
             call.timer.cancel()
             if not call.reply.done():
                 call.reply.set_exception(
-                    Unavailable("the connection to the bus was lost; try again", retry_after=1)
+                    ConnectionLost("the connection to the bus was lost; try again", retry_after=1)
                 )
 
     def _take_reply(self, message: Message) -> None:

@@ -335,7 +335,8 @@ def settle() -> None:
 async def connect(name: str, settings: ServiceSettings) -> AsyncIterator[Service]:
     """Connect a service to the bus; it is drained when the block ends."""
     logs.configure(name, settings.log_level)
-    async with bus.connect(settings.nats_url, name, settings.nats_password_file) as connection:
+    files = settings.nats_password_file, settings.nats_ca_file
+    async with bus.connect(settings.nats_url, name, *files) as connection:
         connection.stream_replicas = settings.stream_replicas
         service = Service(name, connection)
         traces = settings.otel_exporter_otlp_endpoint, settings.otel_traces_sampler_arg

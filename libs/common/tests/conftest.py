@@ -49,6 +49,11 @@ class NatsServer:
         self.process.send_signal(number)
         self.process.wait()
 
+    def reload(self) -> None:
+        """Have it read its configuration again."""
+        assert self.process
+        self.process.send_signal(signal.SIGHUP)
+
     def hang(self) -> None:
         assert self.process
         self.process.send_signal(signal.SIGSTOP)

@@ -1,15 +1,18 @@
 import asyncio
+import ssl
 import sys
 from pathlib import Path
 
+import nats.errors
 import orjson
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common import bus
 from common.bus import NatsBus, token
-from common.connection import ERROR, ERROR_CODE, encode
+from common.connection import ERROR, ERROR_CODE, Connection, encode
 from common.connection import Message as Received
 from common.context import Context, current
 from common.contracts import Event, Message, Rpc
@@ -121,23 +124,85 @@ async def test_a_failed_copy_of_a_call_ends_it_only_when_the_original_is_not_ans
     assert line == outcome
 
 
-async def test_a_changed_password_is_read_when_the_bus_reconnects(nats_server, tmp_path) -> None:
-    password = tmp_path / "password"
+async def test_changed_passwords_refuse_no_call(nats_server, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(bus, "BRIDGE_S", 60)  # however slow this machine is
+    password, users = tmp_path / "password", tmp_path / "users.conf"
 
     def change(to: str) -> None:
-        nats_server.kill()
         password.write_text(f"{to}\n")
-        nats_server.options = ["--user", "caller", "--pass", to]
-        nats_server.start()
+        both = ", ".join(f"{{user: {name}, password: {to}}}" for name in ("caller", "choir"))
+        users.write_text(f"authorization {{ users: [{both}] }}")
+
+    def sing(message: Received) -> None:
+        choir.client.send(message.reply, b'{"line": "la"}')
 
     change("one")
-    async with bus.connect(nats_server.url, "caller", password) as caller:
-        await caller.flush()
+    nats_server.kill()
+    nats_server.options = ["--config", str(users)]
+    nats_server.start()
+    rpc = Rpc("rpc.choir.sing", Sung, Sung, timeout=60, repeatable=True)
+    async with (
+        bus.connect(nats_server.url, "caller", password) as caller,
+        bus.connect(nats_server.url, "choir", password) as choir,
+    ):
+        await choir.client.listen(rpc.subject, sing, "choir")
+        await choir.flush()
+        assert (await caller.call(rpc, Sung(line=""))).line == "la"
         change("two")
-        async with asyncio.timeout(60):
-            while not caller.client.stats["reconnects"]:
-                await asyncio.sleep(0.05)
-        await caller.flush()
+        nats_server.reload()  # the server ends the connections of changed users
+        while not (caller.client.stats["reconnects"] and choir.client.stats["reconnects"]):
+            assert (await caller.call(rpc, Sung(line=""))).line == "la"
+        assert (await caller.call(rpc, Sung(line=""))).line == "la"
+
+
+def certify(folder: Path) -> None:
+    """Write a new authority's certificate, and a certificate that it signed, with its key."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+    issued.private_key_pem.write_to_path(folder / "tls.key")
+
+
+async def test_the_bus_is_used_over_tls_and_takes_another_authority_when_it_reconnects(
+    nats_server, tmp_path
+) -> None:
+    certify(tmp_path)
+    nats_server.kill()
+    nats_server.options = [f"--tlscert={tmp_path}/tls.crt", f"--tlskey={tmp_path}/tls.key"]
+    nats_server.start()
+    url, trusted = nats_server.url.replace("nats://", "tls://"), tmp_path / "ca.crt"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await Connection(tls=True).connect(url, allow_reconnect=False)
+    async with bus.connect(url, "caller", ca_file=trusted) as caller:
+        received: asyncio.Queue[Received] = asyncio.Queue()
+        await caller.client.listen("to.me", received.put_nowait)
+        for round in range(2):
+            caller.client.send("to.me", b"x" * 500_000)
+            assert len((await received.get()).data) == 500_000
+            if round == 0:
+                certify(tmp_path)
+                nats_server.kill()
+                nats_server.start()
+                while not caller.client.stats["reconnects"]:
+                    await asyncio.sleep(0.05)
+
+
+async def test_a_server_without_tls_gets_no_password_where_tls_is_asked_for() -> None:
+    sent: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"max_payload":1048576,"auth_required":true}\r\n')
+        sent.put_nowait(await reader.read())
+        writer.close()
+
+    async with await asyncio.start_server(pretend, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client, url = Connection(tls=True), f"tls://user:secret@127.0.0.1:{port}"
+        with pytest.raises(nats.errors.Error, match="no TLS"):
+            await client.connect(url, allow_reconnect=False)
+        await client.close()
+        assert await sent.get() == b""
 
 
 async def test_a_service_may_start_before_its_bus(nats_server, start_child) -> None:
