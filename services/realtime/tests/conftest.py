@@ -219,10 +219,10 @@ _READ_REFUSALS.on_request_end.append(_read_refusal)
 class Watcher:
     """A real Socket.IO client that remembers every event.
 
-    The edge keeps an address on its replica; another `source` (127.0.0.x) may get another.
+    The edge chooses a replica by the id of the `request` that opens the connection; None: any.
     """
 
-    def __init__(self, url: str, token: str, *, source: str = "127.0.0.1", **options: Any) -> None:
+    def __init__(self, url: str, token: str, *, request: str | None = None, **options: Any) -> None:
         self.url = url
         self.token = token
         self.options = options
@@ -231,9 +231,8 @@ class Watcher:
         self.disconnected = asyncio.Event()
         self.changed = asyncio.Condition()
         # python-engineio closes its own in a task that nobody awaits.
-        self.http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(local_addr=(source, 0)), trace_configs=[_READ_REFUSALS]
-        )
+        headers = {"X-Request-Id": request} if request else {}
+        self.http = aiohttp.ClientSession(headers=headers, trace_configs=[_READ_REFUSALS])
         self.client = socketio.AsyncClient(
             reconnection=options.pop("reconnection", False), http_session=self.http
         )
@@ -315,27 +314,27 @@ async def counts(stack: Stack, what: str) -> list[int]:
         return [(await answer.json())["data"][what] for answer in answers]
 
 
-async def sources_of_both(stack: Stack, new_watcher: Callable[..., Watcher]) -> list[str]:
-    """Return two addresses that the edge sends to different replicas."""
-    addresses: dict[tuple[bool, ...], str] = {}
-    for number in range(2, 40):
-        source = f"127.0.0.{number}"
+async def requests_to_both(stack: Stack, new_watcher: Callable[..., Watcher]) -> list[str]:
+    """Return two request ids that the edge sends to different replicas."""
+    requests: dict[tuple[bool, ...], str] = {}
+    for number in range(40):
+        request = f"request_{number}"
         before = await counts(stack, "clients")
-        watcher = await new_watcher("sources/key", stack.url, source=source).connect()
+        watcher = await new_watcher("both/key", stack.url, request=request).connect()
         after = await counts(stack, "clients")
         await watcher.close()
         async with asyncio.timeout(60):
             while await counts(stack, "clients") != before:
                 await asyncio.sleep(0.02)
-        addresses.setdefault(tuple(a > b for a, b in zip(after, before, strict=True)), source)
-        if len(addresses) == 2:
-            return list(addresses.values())
-    raise AssertionError("every address gets the same replica")
+        requests.setdefault(tuple(a > b for a, b in zip(after, before, strict=True)), request)
+        if len(requests) == 2:
+            return list(requests.values())
+    raise AssertionError("every request gets the same replica")
 
 
 @pytest.fixture
-async def sources(stack: Stack, others: Others, new_watcher: Callable[..., Watcher]) -> list[str]:
-    return await sources_of_both(stack, new_watcher)
+async def requests(stack: Stack, others: Others, new_watcher: Callable[..., Watcher]) -> list[str]:
+    return await requests_to_both(stack, new_watcher)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from socketio.exceptions import ConnectionError as Refused
 from socketio.exceptions import SocketIOError
 
-from .conftest import counts, sources_of_both
+from .conftest import counts, requests_to_both
 
 
 class Follower:
@@ -68,7 +68,7 @@ async def broken(own_stack, join_others, new_watcher):
 async def test_after_a_bus_crash_every_update_arrives_once(broken, new_watcher):
     stack, others, follow = broken
     followers = [
-        await follow(source=source) for source in await sources_of_both(stack, new_watcher)
+        await follow(request=request) for request in await requests_to_both(stack, new_watcher)
     ]
     assert all(await counts(stack, "clients"))
     revoked = await new_watcher("f/gone", stack.url).connect()

@@ -21,9 +21,10 @@ async def ended(watcher) -> None:
     await asyncio.wait_for(watcher.disconnected.wait(), 60)
 
 
-async def test_an_account_gets_exactly_ten_sockets_across_replicas(stack, sources, new_watcher):
+async def test_an_account_gets_exactly_ten_sockets_across_replicas(stack, requests, new_watcher):
     watchers = [
-        new_watcher("many/key", source=sources[n % 2], transports=["websocket"]) for n in range(25)
+        new_watcher("many/key", request=requests[n % 2], transports=["websocket"])
+        for n in range(25)
     ]
     before = await counts(stack, "clients")
     for watcher in watchers[:8]:
@@ -148,6 +149,10 @@ async def test_a_client_is_not_flooded_and_receives_the_last_value(others, watch
     assert len(values) < 1500
 
 
+# By its id the edge sends each connection to the same replica.
+REQUEST = "same_replica"
+
+
 class Raw:
     """A WebSocket client that reads only on request."""
 
@@ -158,7 +163,8 @@ class Raw:
         self.socket.sendall(
             b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n"
             b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\r\n\r\n"
+            b"Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\r\n"
+            b"X-Request-Id: " + REQUEST.encode() + b"\r\n\r\n"
         )
         self.read_until(b'"maxPayload"')
 
@@ -212,7 +218,7 @@ async def test_clients_that_do_not_read_cost_little_and_receive_the_reason_for_t
         raw.send('420["subscribe_metrics",{"modelId":"m"}]')
         await asyncio.to_thread(raw.read_until, b"success")
         raws.append(raw)
-    healthy = await watch("deaf/ok")
+    healthy = await watch("deaf/ok", request=REQUEST)
     await healthy.subscribe("m")
     now = await counts(stack, "clients")
     [replica] = [n for n, count in enumerate(now) if count == before[n] + 10]
