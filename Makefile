@@ -23,7 +23,7 @@ export TMPDIR := $(CURDIR)/.lilypad/tmp
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help check setup demo run test tested test-long unit integration lint types k8s-check images clients screenshots bench bench-gpu audit clean
+.PHONY: help check setup demo run backup restore test tested test-long unit integration lint types k8s-check images clients screenshots bench bench-gpu audit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,12 @@ demo: $(STAMP) ## from a model's URL to a module's answer, on this machine alone
 
 run: $(STAMP) ## serve at http://127.0.0.1:8080 (PORT and LILYPAD_HOME move it)
 	@$(PY) -m local run
+
+backup: $(STAMP) ## data and secrets of LILYPAD_HOME into a new folder (TO=folder), while it serves or not
+	@$(PY) -m local backup $(TO)
+
+restore: $(STAMP) ## a new LILYPAD_HOME of such a folder (FROM=folder)
+	@$(PY) -m local restore $(FROM)
 
 test: $(STAMP) $(NPM_STAMP) lint ## lint, types, unit and integration tests
 	@# The tests wait often enough for the types to be looked at meanwhile.

@@ -4,10 +4,15 @@
 
 It writes `made/` beside this file, once: passwords that are there stay, because the database keeps
 them too. Remove the folder together with the volumes.
+
+    python deploy/compose/prepare.py --rotate
+
+makes new passwords, and `made/rotate.sql` for the database that still has the old ones.
 """
 
 import string
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -28,9 +33,9 @@ def edge() -> str:
     return template.substitute(settings)
 
 
-def files() -> dict[str, str]:
+def files(former_keys: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the content of each file of `made/`."""
-    secrets, statements = credentials.make("database:5432", "lilypad")
+    secrets, statements = credentials.make("database:5432", "lilypad", former_keys)
     contents = {}
     for secret in secrets:
         metadata, data = secret["metadata"], secret["stringData"]
@@ -41,6 +46,7 @@ def files() -> dict[str, str]:
         contents[f"{name}.env"] = "\n".join([*lines, ""])
     contents["database.env"] = f"POSTGRES_PASSWORD={credentials.password()}\n"
     contents["grafana.env"] = f"GF_SECURITY_ADMIN_PASSWORD={credentials.password()}\n"
+    contents["rotate.sql"] = "\n".join([*credentials.changed(statements), ""])
     contents["roles.sql"] = "\n".join([*statements, ""])
     contents["envoy.yaml"] = edge()
     return contents
@@ -56,5 +62,23 @@ def write(folder: Path) -> None:
         (folder / name).write_text(text)
 
 
+def rotate(folder: Path) -> None:
+    """Replace the passwords of the bus and of the database's roles; keep the encryption keys."""
+    former = {
+        file.stem: value
+        for file in folder.glob("*.env")
+        for name, _, value in (line.partition("=") for line in file.read_text().splitlines())
+        if name == "ENCRYPTION_KEYS"
+    }
+    # The administrators' passwords are in the volumes of the database and of Grafana.
+    kept = ("database.env", "grafana.env")
+    for name, text in files(former).items():
+        if name not in kept:
+            (folder / name).write_text(text)
+
+
 if __name__ == "__main__":
-    write(HERE / "made")
+    if sys.argv[1:] == ["--rotate"]:
+        rotate(HERE / "made")
+    else:
+        write(HERE / "made")

@@ -3,6 +3,9 @@
     python deploy/k8s/credentials.py DATABASE_HOST > secrets.yaml    # keep it safe
     kubectl apply -f secrets.yaml
 
+With `--rotate secrets.yaml` it prints new passwords in place of those in that file. The encryption
+keys in it stay, behind a new one, because they decrypt what the database holds.
+
 The database's roles and schemas are printed to standard error, as SQL for its administrator.
 """
 
@@ -10,6 +13,8 @@ import argparse
 import json
 import sys
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from pathlib import Path
 from secrets import token_bytes, token_hex
 
 NAMESPACE = "lilypad"
@@ -29,8 +34,13 @@ def secret(name: str, data: dict[str, str]) -> dict[str, object]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
 
-def make(host: str, database: str) -> tuple[list[dict[str, object]], list[str]]:
-    """Return the secrets, and the SQL that creates the roles and schemas they open."""
+def make(
+    host: str, database: str, former_keys: Mapping[str, str] | None = None
+) -> tuple[list[dict[str, object]], list[str]]:
+    """Return the secrets, and the SQL that creates the roles and schemas they open.
+
+    `former_keys` are the encryption keys of each service so far, which stay behind a new one.
+    """
     bus = {user: password() for user in (*USERS, "supervisor", "route")}
     server = {f"NATS_{user.upper()}_PASSWORD": secret_text for user, secret_text in bus.items()}
     secrets_made, statements = [secret("nats-users", server)], []
@@ -42,17 +52,39 @@ def make(host: str, database: str) -> tuple[list[dict[str, object]], list[str]]:
             statements.append(f"create role {user} login password '{secret_text}';")
             statements.append(f"create schema {user} authorization {user};")
         if user in ENCRYPTING:
-            data["ENCRYPTION_KEYS"] = urlsafe_b64encode(token_bytes(32)).decode()
+            former = (former_keys or {}).get(user)
+            key = urlsafe_b64encode(token_bytes(32)).decode()
+            data["ENCRYPTION_KEYS"] = f"{key},{former}" if former else key
         secrets_made.append(secret(user, data))
     return secrets_made, statements
+
+
+def encryption_keys(text: str) -> dict[str, str]:
+    """Return the encryption keys, by service, in secrets that `main` has printed."""
+    printed = [json.loads(each) for each in text.split("\n---\n")]
+    return {
+        each["metadata"]["name"]: each["stringData"]["ENCRYPTION_KEYS"]
+        for each in printed
+        if "ENCRYPTION_KEYS" in each["stringData"]
+    }
+
+
+def changed(statements: list[str]) -> list[str]:
+    """Return the SQL that changes the passwords of the roles that `statements` would create."""
+    roles = [each for each in statements if each.startswith("create role ")]
+    return [each.replace("create", "alter", 1) for each in roles]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="print the secrets of a new cluster")
     parser.add_argument("host", help="host, or host:port, of the database")
     parser.add_argument("--database", default="lilypad", help="its name")
+    parser.add_argument("--rotate", type=Path, metavar="FILE", help="the secrets to replace")
     arguments = parser.parse_args()
-    secrets, statements = make(arguments.host, arguments.database)
+    former = encryption_keys(arguments.rotate.read_text()) if arguments.rotate else None
+    secrets, statements = make(arguments.host, arguments.database, former)
+    if arguments.rotate:
+        statements = changed(statements)
     print("\n---\n".join(json.dumps(each, indent=2) for each in secrets))
     print("\n".join(statements), file=sys.stderr)
 

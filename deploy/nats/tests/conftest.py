@@ -26,30 +26,35 @@ class Cluster:
     """Three servers as in the StatefulSet: the same ports on all, and a name for each address."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.client, self.route, self.monitoring = ports.find(3)
         self.hosts = {name: f"127.0.0.{11 + number}" for number, name in enumerate(NAMES)}
         self.users = Nats(folder, self.client, Credentials(folder / "secrets"))
+        self.processes = {
+            name: Process(self.program(name), folder / f"{name}.log", Report()) for name in NAMES
+        }
+
+    def program(self, name: str) -> Program:
+        """Return the program of a server, with the passwords as they are now."""
+        host = self.hosts[name]
         route = self.users.credentials.password("nats/route")
         routes = [f"nats://route:{route}@{host}:{self.route}" for host in self.hosts.values()]
-        self.processes = {}
-        for name, host in self.hosts.items():
-            environment = {
-                **self.users.environment(),
-                "NATS_SERVER_NAME": name,
-                "NATS_HOST": host,
-                "NATS_STORE": str(folder / name),
-                "NATS_MONITORING": f"{host}:{self.monitoring}",
-                "NATS_CLUSTER_LISTEN": f"{host}:{self.route}",
-                "NATS_ROUTE_PASSWORD": route,
-                "NATS_ROUTES": json.dumps(routes),
-            }
-            program = Program(
-                name=name,
-                command=[server(), "--config", str(FOLDER / "cluster.conf")],
-                environment=environment,
-                ready=lambda host=host: self.ready(host),
-            )
-            self.processes[name] = Process(program, folder / f"{name}.log", Report())
+        environment = {
+            **self.users.environment(),
+            "NATS_SERVER_NAME": name,
+            "NATS_HOST": host,
+            "NATS_STORE": str(self.folder / name),
+            "NATS_MONITORING": f"{host}:{self.monitoring}",
+            "NATS_CLUSTER_LISTEN": f"{host}:{self.route}",
+            "NATS_ROUTE_PASSWORD": route,
+            "NATS_ROUTES": json.dumps(routes),
+        }
+        return Program(
+            name=name,
+            command=[server(), "--config", str(FOLDER / "cluster.conf")],
+            environment=environment,
+            ready=lambda: self.ready(host),
+        )
 
     def ready(self, host: str) -> bool:
         """Whether the server is ready: it knows the cluster's leader."""

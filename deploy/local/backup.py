@@ -1,0 +1,117 @@
+"""Backups of a stack's home: the database, the streams, and the passwords and keys that open them.
+
+A backup is a folder with a dump of PostgreSQL (`database.dump`), a snapshot of each stream and the
+file `secrets`. The stack may serve meanwhile: all that was acknowledged before the backup is in it.
+"""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from local import streams
+from local.credentials import Credentials
+from local.nats import Nats
+from local.postgres import DATABASE, SUPERUSER, Postgres, binaries
+from local.process import CannotStart
+from local.services import SERVICES
+from local.stack import PORTS, AlreadyRuns, Stack
+
+SERVERS = ("postgres", "nats")
+
+
+def save(home: Path, folder: Path) -> None:
+    """Back a home up into a new folder, whether its stack runs or not.
+
+    Raises:
+        CannotStart: with a sentence that says why; then there is no such folder.
+    """
+    home = home.resolve()
+    if not (home / "postgres").exists():
+        raise CannotStart(f"there is nothing to back up in {home}; set LILYPAD_HOME")
+    new = _new_folder(folder)
+    try:
+        try:
+            stack = Stack(home, servers=SERVERS, services=())
+            stack.claim()
+        except AlreadyRuns:
+            postgres, nats = _running(home)
+            _save(postgres, nats, new)
+        else:
+            with stack:
+                _save(stack.postgres, stack.nats, new)
+        shutil.copy2(home / "secrets", new / "secrets")
+    except BaseException:
+        shutil.rmtree(new)
+        raise
+    new.rename(folder)
+
+
+def restore(folder: Path, home: Path) -> None:
+    """Restore a backup into a home that does not exist yet.
+
+    Raises:
+        CannotStart: with a sentence that says why; then there is no such home.
+    """
+    if not (folder / "database.dump").exists():
+        raise CannotStart(f"{folder} is no backup: it has no database.dump")
+    if home.exists():
+        raise CannotStart(f"{home} exists; move it away, or set LILYPAD_HOME to a new folder")
+    new = _new_folder(home)
+    try:
+        shutil.copy2(folder / "secrets", new / "secrets")
+        with Stack(new, servers=SERVERS, services=()) as stack:
+            stack.postgres.create_schemas([s.name for s in SERVICES if s.database])
+            options = ["--clean", "--if-exists", "--exit-on-error", "--single-transaction"]
+            _postgres(
+                stack.postgres, "pg_restore", *options, "-d", DATABASE, folder / "database.dump"
+            )
+            url = stack.nats.url("supervisor")
+            asyncio.run(streams.restore(url, folder / "streams"))
+    except BaseException:
+        shutil.rmtree(new)
+        raise
+    new.rename(home)
+
+
+def _new_folder(folder: Path) -> Path:
+    """Create a folder that becomes `folder` at the end, so that an incomplete one is never used."""
+    if folder.exists():
+        raise CannotStart(f"{folder} exists; name a new folder")
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700, parents=True)
+    return new
+
+
+def _running(home: Path) -> tuple[Postgres, Nats]:
+    """Return the servers of the stack that runs from a home."""
+    ports = json.loads((home / PORTS).read_text())
+    credentials = Credentials(home / "secrets")
+    return (
+        Postgres(home / "postgres", ports["postgres"], credentials),
+        Nats(home / "nats", ports["nats"], credentials),
+    )
+
+
+def _save(postgres: Postgres, nats: Nats, new: Path) -> None:
+    (new / "streams").mkdir()
+    _postgres(postgres, "pg_dump", "--format=custom", "-f", new / "database.dump", DATABASE)
+    asyncio.run(streams.save(nats.url("supervisor"), new / "streams"))
+
+
+def _postgres(postgres: Postgres, program: str, *arguments: str | Path) -> None:
+    url = urlsplit(postgres.url())
+    environment = {
+        "PGHOST": str(url.hostname),
+        "PGPORT": str(url.port),
+        "PGUSER": SUPERUSER,
+        "PGPASSWORD": str(url.password),
+        "LC_ALL": "C",
+    }
+    command = [binaries() / program, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotStart(f"{program} failed:\n{done.stderr.strip()}")

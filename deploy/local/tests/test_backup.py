@@ -1,0 +1,117 @@
+"""Backups of a home: what they hold, and what refuses them."""
+
+import asyncio
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+import psycopg
+import pytest
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+
+from local import backup
+from local.__main__ import main
+from local.process import CannotStart
+from local.services import Service
+from local.stack import Stack
+
+SERVICES = [Service("gateway", replicas=0, database=True)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("backup") / "home"
+
+
+@pytest.fixture(scope="module")
+def stack(home: Path) -> Iterator[Stack]:
+    with Stack(home, servers={"nats", "postgres"}, services=SERVICES) as running:
+        yield running
+
+
+async def queue(stack: Stack) -> None:
+    """Queue two jobs of which a worker has acknowledged the first, beside a stream in memory."""
+    client = await nats.connect(stack.nats.url("benchmarker"), inbox_prefix="_INBOX.benchmarker")
+    jobs = client.jetstream()
+    await jobs.add_stream(
+        StreamConfig("JOBS", subjects=["job.>"], retention=RetentionPolicy.WORK_QUEUE)
+    )
+    await jobs.add_stream(
+        StreamConfig("PASSING", subjects=["event.benchmark.>"], storage=StorageType.MEMORY)
+    )
+    subscription = await jobs.pull_subscribe("job.benchmarker.measure.cpu", "cpu", stream="JOBS")
+    for text in (b"done", b"waits" * 100_000):
+        await jobs.publish("job.benchmarker.measure.cpu", text)
+    await (await subscription.fetch(1))[0].ack_sync()
+    await client.close()
+
+
+async def next_job(stack: Stack) -> tuple[bytes, int]:
+    """Return the next job of the queue's consumer, and its number."""
+    client = await nats.connect(stack.nats.url("benchmarker"), inbox_prefix="_INBOX.benchmarker")
+    jobs = client.jetstream()
+    [message] = await (await jobs.pull_subscribe_bind("cpu", "JOBS")).fetch(1)
+    await client.close()
+    return message.data, message.metadata.sequence.stream
+
+
+def test_rows_jobs_and_passwords_of_a_backup_made_while_it_serves_are_restored(
+    stack: Stack, home: Path
+) -> None:
+    with psycopg.connect(stack.postgres.url("gateway")) as gateway:
+        gateway.execute("create table accounts (id serial primary key, name text)")
+        gateway.execute("insert into accounts (name) values ('Ada'), ('Bo')")
+    asyncio.run(queue(stack))
+    folder = home.with_name("saved")
+    backup.save(home, folder)
+    with psycopg.connect(stack.postgres.url("gateway")) as gateway:
+        gateway.execute("delete from accounts")
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    expected = {"database.dump", "secrets", "streams/JOBS.json", "streams/JOBS.snapshot"}
+    assert files == expected
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+    restored = home.with_name("restored")
+    backup.restore(folder, restored)
+    with Stack(restored, servers={"nats", "postgres"}, services=SERVICES) as again:
+        with psycopg.connect(again.postgres.url("gateway")) as gateway:
+            gateway.execute("insert into accounts (name) values ('Cy')")
+            rows = gateway.execute("select id, name from accounts order by id").fetchall()
+        job = asyncio.run(next_job(again))
+    assert rows == [(1, "Ada"), (2, "Bo"), (3, "Cy")]
+    assert job == (b"waits" * 100_000, 2)
+    assert (
+        again.postgres.url("gateway").split("@")[0] == stack.postgres.url("gateway").split("@")[0]
+    )
+
+
+def test_a_backup_that_fails_leaves_no_folder(stack: Stack, home: Path) -> None:
+    damaged = home.with_name("damaged")
+    (damaged / "streams").mkdir(parents=True)
+    (damaged / "database.dump").write_bytes(b"PGDMP and nothing else")
+    (damaged / "secrets").write_text(json.dumps({}))
+    with pytest.raises(CannotStart, match="pg_restore"):
+        backup.restore(damaged, home.with_name("of-damaged"))
+    assert not [path for path in home.parent.iterdir() if "of-damaged" in path.name]
+    stack.stop("postgres")
+    with pytest.raises(CannotStart, match="pg_dump"):
+        backup.save(home, home.with_name("without"))
+    assert not [path for path in home.parent.iterdir() if "without" in path.name]
+
+
+def test_a_backup_replaces_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LILYPAD_HOME", str(tmp_path))
+    for arguments, why in (
+        (["backup", str(tmp_path / "new")], "there is nothing to back up"),
+        (["restore", str(tmp_path)], "is no backup"),
+    ):
+        assert main(arguments) == 1
+        assert why in capsys.readouterr().err
+    (tmp_path / "database.dump").touch()
+    assert main(["restore", str(tmp_path)]) == 1
+    assert f"{tmp_path} exists" in " ".join(capsys.readouterr().err.split())
+    assert main(["backup"]) == 2

@@ -1,0 +1,71 @@
+"""What the runbook promises of three servers: a lost disk, and new passwords for all."""
+
+import asyncio
+import shutil
+
+import nats.errors
+import pytest
+
+from common import bus
+from common.background import retry
+from common.bus import NatsBus
+from common.jobs import STREAM, Jobs
+from local.credentials import Credentials
+from local.process import Report, wait_until_ready
+
+from .conftest import Cluster
+from .test_keda import JOBS, prepare
+
+# Among the long tests, which share no servers with the others.
+pytestmark = pytest.mark.long
+
+
+async def holders(jobs: Jobs) -> set[str]:
+    """Return the servers that hold all jobs."""
+    info = await jobs.js.stream_info(STREAM)
+    assert info.cluster is not None
+    replicas = {str(replica.name) for replica in info.cluster.replicas or [] if replica.current}
+    return {str(info.cluster.leader), *replicas}
+
+
+async def test_a_server_that_lost_its_disk_gets_its_streams_from_the_others(
+    cluster: Cluster, control: NatsBus
+) -> None:
+    jobs = await prepare(control, JOBS)
+    # The one that clients are connected to stays.
+    lost = cluster.processes["nats-2"]
+    await asyncio.to_thread(lost.stop)
+    shutil.rmtree(cluster.folder / "nats-2")
+    await control.client.jetstream().publish("job.benchmarker.measure.cpu", b"{}")
+    lost.start()
+    await asyncio.to_thread(wait_until_ready, [lost], Report())
+    async with asyncio.timeout(120):
+        while "nats-2" not in await holders(jobs):
+            await asyncio.sleep(0.2)
+    assert (await jobs.js.stream_info(STREAM)).state.messages == JOBS + 1
+
+
+async def test_servers_that_restart_together_with_new_passwords_keep_their_jobs(
+    cluster: Cluster,
+) -> None:
+    async with bus.connect(cluster.url("benchmarker"), "benchmarker") as before:
+        before.stream_replicas = 3
+        await prepare(before, JOBS)
+    former = cluster.url("benchmarker")
+    for process in cluster.processes.values():
+        await asyncio.to_thread(process.stop)
+    cluster.users.credentials = Credentials(cluster.folder / "rotated")
+    for name, process in cluster.processes.items():
+        process.program = cluster.program(name)
+        process.start()
+    await asyncio.to_thread(wait_until_ready, list(cluster.processes.values()), Report())
+    assert cluster.url("benchmarker") != former
+    async with bus.connect(cluster.url("benchmarker"), "benchmarker") as again:
+        # The streams elect their leaders first.
+        info = await retry(
+            lambda: Jobs(again).js.stream_info(STREAM),
+            nats.errors.Error,
+            waiting_for="a leader",
+            timeout_s=120,
+        )
+        assert info.state.messages == JOBS
