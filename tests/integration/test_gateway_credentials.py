@@ -64,8 +64,16 @@ def test_sessions_are_listed_and_ended_singly_and_a_new_password_ends_the_others
 def test_a_mailed_link_gives_an_unconfirmed_address_to_its_owner_once(
     stack: Stack, account: Account, person: httpx2.Client, mailbox: Mailbox
 ) -> None:
-    """The account's creator does not read the mail of its address."""
+    """The account's creator does not read the mail of its address, and keeps no way in."""
     stranger = log_in(person, account.email)
+    hook = {"url": "http://127.0.0.1:9/", "events": ["alert.raised"]}
+    added = account.post("/v1/api/webhooks", hook)
+    assert added.status_code == 201, added.text
+    token = {"token": "hf_stranger"}
+    assert person.put(f"{ME}/hub-token", json=token, headers=stranger).status_code == 200
+    totp = person.post(f"{ME}/totp", json={"password": PASSWORD}, headers=stranger).json()["data"]
+    code = {"code": pyotp.TOTP(totp["secret"]).now()}
+    assert person.post(f"{ME}/totp/confirm", json=code, headers=stranger).status_code == 200
     for email in (account.email, "nobody@example.com"):
         answer = person.post(f"{ME}/reset", json={"email": email})
         assert (answer.status_code, answer.json()["data"]) == (202, None)
@@ -83,7 +91,12 @@ def test_a_mailed_link_gives_an_unconfirmed_address_to_its_owner_once(
         account.generate("lilypad/tiny-text-classification").status_code == 401
     )  # a key of before
     assert status(person, auth=(account.email, PASSWORD)) == 401
-    assert status(person, auth=(account.email, NEW)) == 200
+    owner = log_in(person, account.email, NEW)  # no code is asked for
+    tried = person.post(f"{ME}/hub-token/test", headers=owner)
+    assert "no Hub token is stored" in error_of(tried)["message"]
+    made = person.post("/v1/api/keys", json={"name": "own"}, headers=owner).json()["data"]["key"]
+    listed = person.get("/v1/api/webhooks", headers={"Authorization": f"Bearer {made}"})
+    assert [one["enabled"] for one in listed.json()["data"]["webhooks"]] == [False]
     assert "nobody@example.com" not in mailbox.received
     assert "password_reset" in acts(stack, account.id)
 

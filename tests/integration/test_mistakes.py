@@ -57,6 +57,18 @@ MISTAKES = (
         {"modelUrl": MODEL}, headers={"Authorization": "Bearer lmg_live_0123456789"},
     ),
     Mistake(
+        "a key in quotes", GENERATE, 401, 2001, ("without quotes or brackets",),
+        {"modelUrl": MODEL}, headers={"Authorization": f'Bearer "{KEY}"'},
+    ),
+    Mistake(
+        "an empty variable for a key", GENERATE, 401, 2001, ("no API key after `Bearer`",),
+        {"modelUrl": MODEL}, headers={"Authorization": "Bearer"},
+    ),
+    Mistake(
+        "a run of nobody", f"{BENCHMARK}/bench_0", 404, 3001, ("GET /v1/api/benchmark lists",),
+        method="GET",
+    ),
+    Mistake(
         "a key where a password belongs", "/v1/api/keys", 401, 2001,
         ("e-mail address and password", "Basic"), {"name": "laptop"},
     ),
@@ -153,10 +165,13 @@ MISTAKES = (
         f"{MONITOR}/samples?modelId=m&metric=latency&until=2026-01-31T12:00:00Z", 400, 1003,
         ("until: unknown field", "`to`"), method="GET",
     ),
-    Mistake(
-        "a key for a repeated request under another name", RECORD, 400, 1003,
-        ("did you mean `Idempotency-Key`?",), {"modelId": "m", "metrics": {"latency": 1.0}},
-        headers=BEARER | {"X-Idempotency-Key": "one"},
+    *(
+        Mistake(
+            f"a key for a repeated request as {name}", RECORD, 400, 1003,
+            ("did you mean `Idempotency-Key`?",), {"modelId": "m", "metrics": {"latency": 1.0}},
+            headers=BEARER | {name: "one"},
+        )
+        for name in ("X-Idempotency-Key", "Indempotency-Key", "Idempotent-Key")
     ),
     Mistake(
         "a key where an account is managed", "/v1/api/account", 401, 2001,
@@ -189,7 +204,25 @@ MISTAKES = (
         content="{}", headers=BEARER | JSON | {"Content-Encoding": "gzip"},
     ),
     Mistake("GET for POST", GENERATE, 405, 3001, ("send POST",), method="GET"),
-    Mistake("an address that lacks its version's api", "/v1/generate", 404, 3001, ("/docs",), {}),
+    *(
+        Mistake(
+            f"the address {path}", path, 404, 3001, (f"did you mean {near}?", "/docs"), {},
+        )
+        for path, near in (
+            ("/v1/generate", GENERATE), ("/generate", GENERATE), (f"{GENERATE}/", GENERATE),
+            ("/V1/api/generate", GENERATE), ("/v1/api/monitor/records", RECORD),
+            ("/v2/api/benchmarks", "/v2/api/benchmark"),
+            ("/v1/api/webhook/whk_0/test", "/v1/api/webhooks/{webhook_id}/test"),
+        )
+    ),
+    Mistake(
+        "an option in the query", f"{GENERATE}?verify=true", 400, 1003,
+        ("verify:", "field of the JSON body"), {"modelUrl": MODEL},
+    ),
+    Mistake(
+        "a filter where there is none", "/v1/api/webhooks?state=failed", 400, 1003,
+        ("state:", "leave it out"), method="GET",
+    ),
     Mistake(
         "v2 without opting in", "/v2/api/generate", 403, 2003, ("X-Lilypad-Beta: v2",),
         {"modelUrl": MODEL},
@@ -297,6 +330,30 @@ def test_a_misspelt_id_is_refused_with_the_nearest_one_also_with_a_hub_token(
     error = error_of(owner.generate("lilypad/tiny-text-clasification"))
     owner.http.close()
     assert f"your Hub token has no access to it; did you mean `{MODEL}`?" in error["message"]
+
+
+def test_a_parameters_name_in_place_of_its_value_is_refused_as_any_other_id(
+    caller: Account,
+) -> None:
+    """As somebody who pastes a path from the reference sends it."""
+    document = caller.http.get("/openapi.json").json()
+    accepted = {}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if "{" not in path or not path.startswith("/v1/"):
+                continue
+            with_key = {"key": []} in operation["security"]
+            content = operation.get("requestBody", {}).get("content")
+            answer = caller.http.request(
+                method,
+                path,
+                headers=caller.headers if with_key else {},
+                auth=None if with_key else (caller.email, PASSWORD),
+                json=content and content["application/json"]["example"],
+            )
+            if answer.status_code != 404:
+                accepted[method, path] = answer.text
+    assert accepted == {}
 
 
 def test_a_memory_size_with_a_blank_is_accepted(caller: Account) -> None:

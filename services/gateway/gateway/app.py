@@ -15,6 +15,7 @@ from common import context
 from common.errors import InvalidRequest, NotFound, ServiceError, Unavailable
 from common.instruments import Family, Histogram, Labels, histograms
 from gateway import answer, asyncapi, audit, documentation, pages
+from gateway.addresses import Addresses
 from gateway.answer import Send
 from gateway.bodies import Receive
 from gateway.door import Door, Guards, request_id_of
@@ -97,6 +98,8 @@ class Gateway:
             expose_headers=ANSWERS_HEADERS,
         )
         self.doors: dict[tuple[str, str], Door] = {}
+        # Those without parameters. A caller may send `/keys/{key_id}` as it stands in a reference.
+        self._fixed: dict[tuple[str, str], Door] = {}
         # Requests that no door in the table served, by method, route and status.
         self._elsewhere = histograms()
         for prefix, version in PREFIXES.items():
@@ -109,12 +112,17 @@ class Gateway:
         pages.add(self.app, self.pages, endpoints, guards, keyring)
         for path, check in (("/healthz", self._alive), ("/readyz", self._ready)):
             self.app.add_route(path, check, methods=["GET"], include_in_schema=False)
+        self.addresses = Addresses(
+            route.path for route in self.app.routes if isinstance(route, Route)
+        )
         self.app.add_exception_handler(HTTPException, self._http_error)
         self.app.add_exception_handler(ServiceError, _service_error)
         self.app.add_exception_handler(Exception, _unexpected)
 
     def _serve(self, path: str, door: Door) -> None:
         self.doors[door.endpoint.method, path] = door
+        if "{" not in path:
+            self._fixed[door.endpoint.method, path] = door
         route = documentation.route(door.endpoint, path, door.version)
         route.app = door
         self.app.router.routes.append(route)
@@ -135,12 +143,12 @@ class Gateway:
 
     async def _answer(self, scope: HttpScope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        door = self.doors.get((scope["method"], path))
+        door = self._fixed.get((scope["method"], path))
         if door is not None:
             await door(scope, receive, send)
             return
         if path.startswith(f"{ADMIT}/"):
-            door = self.doors.get((scope["method"], path.removeprefix(ADMIT)))
+            door = self._fixed.get((scope["method"], path.removeprefix(ADMIT)))
             if door is not None:
                 await door.admit(scope, send)
                 return
@@ -223,7 +231,9 @@ class Gateway:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers or {})
         if error.status_code == 404:
-            refusal: ServiceError = NotFound("no such address; /docs lists them")
+            near = self.addresses.nearest(request.url.path)
+            advice = f"; did you mean {near}?" if near else ";"
+            refusal: ServiceError = NotFound(f"no such address{advice} /docs lists them")
         elif error.status_code == 405:
             methods = sorted(self._methods(request))
             refusal = NotFound(

@@ -54,10 +54,10 @@ SINGLE_HEADERS = frozenset(
 JOINED_HEADERS = frozenset((b"authorization", b"content-type", b"host", b"origin", b"x-request-id"))
 # Names the header that came twice where the edge replaced it.
 REPEATED = b"x-lilypad-repeated"
-# Ignored, a request that was to be done once would be done twice.
-MISSPELT_HEADERS = dict.fromkeys(
-    (b"idempotencykey", b"idempotency", b"idempotent-key", b"x-idempotency-key"), "Idempotency-Key"
-)
+# Parts of what callers write for this header, and of no other header. Were one ignored, a request
+# that was to be done once would be done twice.
+IDEMPOTENCY_KEY = b"idempotency-key"
+PARTS = (b"empo", b"potenc", b"potent")
 # The parser's messages, and ours. Its other messages name what it expects.
 DUPLICATE = "duplicate key in a JSON object; send each key once"
 CONSTANT = "NaN and Infinity are not JSON numbers; leave the value out"
@@ -87,11 +87,9 @@ def refuse_repeated(headers: list[tuple[bytes, bytes]]) -> None:
     """Raise InvalidRequest for a single-value header that comes with two values, or misspelt."""
     seen: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in MISSPELT_HEADERS:
-            known = MISSPELT_HEADERS[name]
-            raise InvalidRequest(
-                f"{name.decode().title()}: unknown header; did you mean `{known}`?"
-            )
+        if b"p" in name and name != IDEMPOTENCY_KEY and any(map(name.__contains__, PARTS)):
+            title = name[:64].decode("latin-1").title()
+            raise InvalidRequest(f"{title}: unknown header; did you mean `Idempotency-Key`?")
         if name == REPEATED:
             raise InvalidRequest(f"{value.decode('latin-1')}: sent twice; send it once")
         if name not in SINGLE_HEADERS:
@@ -171,6 +169,18 @@ def parse_query(query: bytes, model: type[Message]) -> Message:
         raise invalid(error, model) from None
 
 
+def refuse_query(query: bytes, body: type[Message] | None) -> None:
+    """Raise InvalidRequest for a query where none is read: what it asks for would not be done."""
+    if not query:
+        return
+    name = next(iter(parse_qs(query.decode("latin-1")[:MAX_PARAMETER_CHARACTERS])), "")[:64]
+    fault = "nothing is read from the query here; " + (
+        "send it as a field of the JSON body" if body else "leave it out"
+    )
+    where = f"{name}: " if name else ""
+    raise InvalidRequest(f"{where}{fault}", fields=[{"path": name, "message": fault}])
+
+
 def check_parameter(name: str, value: str) -> None:
     """Raise InvalidRequest for a value that no path or query parameter can have."""
     if "\0" in value or len(value) > MAX_PARAMETER_CHARACTERS:
@@ -201,7 +211,10 @@ def check_form(body: bytes) -> None:
     try:
         again = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError:
-        raise InvalidRequest("unpaired surrogate in a string, or integer beyond 64 bits") from None
+        raise InvalidRequest(
+            "the body has half a surrogate pair in a string, or an integer of more than 64 bits;"
+            " send whole characters, and larger numbers as strings"
+        ) from None
     if _NUL.search(again):
         raise InvalidRequest("a string holds the character U+0000; leave it out")
 
@@ -217,7 +230,7 @@ def _load(body: bytes) -> Any:
     except _DuplicateKey:
         raise _not_json(text, json.JSONDecodeError(DUPLICATE, text, _second(text))) from None
     except RecursionError:
-        raise InvalidRequest("the JSON is nested too deeply") from None
+        raise InvalidRequest("the JSON is nested too deeply; /docs shows what to send") from None
     except UnicodeDecodeError:
         raise InvalidRequest("the body is not UTF-8; send JSON in UTF-8") from None
     except json.JSONDecodeError as error:

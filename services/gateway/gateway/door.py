@@ -208,6 +208,7 @@ class Door:
             await self._require_opt_in(call)
         if endpoint.query is not None:
             return bodies.parse_query(call.scope["query_string"], endpoint.query), b""
+        bodies.refuse_query(call.scope["query_string"], endpoint.body)
         if endpoint.body is None:
             return None, b""
         bodies.require_json(call.headers)

@@ -31,7 +31,11 @@ def is_well_formed(key: str) -> bool:
 
 def fault(text: str) -> str:
     """Say why a text is not an API key, without quoting it."""
+    if not text:
+        return f"no API key after `Bearer`; send Authorization: Bearer {PREFIX}..."
     if not text.startswith(PREFIX):
+        if PREFIX in text:
+            return f"send the API key alone, from {PREFIX} on, without quotes or brackets"
         return (
             f"not an API key of this service: keys start with {PREFIX};"
             " create one with POST /v1/api/keys or in the dashboard"

@@ -38,9 +38,9 @@ CONFLICTS = {
 }
 # By the last parameter of the path, or by the path.
 MISSING = {
-    "/benchmark/{id}": "no such benchmark run",
-    "/benchmark/{id}/plot": "no such benchmark run",
-    "/generate/{id}": "no such verification",
+    "/benchmark/{id}": "no such benchmark run; GET /v1/api/benchmark lists the runs",
+    "/benchmark/{id}/plot": "no such benchmark run; GET /v1/api/benchmark lists the runs",
+    "/generate/{id}": "no such verification; GET /v1/api/generations lists verified modules",
     "/account/hub-token": "no Hub token is stored; PUT /v1/api/account/hub-token stores one",
     "/account/hub-token/test": "no Hub token is stored; PUT /v1/api/account/hub-token stores one",
     "key_id": "no such API key; GET /v1/api/keys lists them",
@@ -179,9 +179,9 @@ def _too_large(max_bytes: int) -> Error:
     message = f"the body is larger than {max_bytes} bytes"
     # The edge refuses those that the gateway would not.
     if max_bytes == bodies.LARGE_BODY_BYTES:
-        message = "The body is larger than 100,000 bytes, the most that is taken here."
+        message = "the body is larger than 100,000 bytes, the most that is accepted here"
     elif max_bytes > bodies.LARGE_BODY_BYTES:
-        message = f"The batch is larger than {max_bytes:,} bytes; send smaller ones."
+        message = f"the batch is larger than {max_bytes:,} bytes; send smaller ones"
     return 1003, message, {"limit": max_bytes}
 
 

@@ -6,6 +6,8 @@ without SMTP an operator does: `python -m gateway.recovery you@example.com`.
 """
 
 import asyncio
+import contextlib
+import dataclasses
 import hashlib
 import secrets
 import smtplib
@@ -17,9 +19,16 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from pydantic import Field, StringConstraints
 
-from common import logs, postgres
+from common import context, logs, postgres
+from common.bus import Bus
 from common.contracts import Input
-from common.errors import InvalidRequest
+from common.contracts.webhooks import (
+    CHANGE_WEBHOOK,
+    LIST_WEBHOOKS,
+    WebhookChangeRequest,
+    WebhooksRequest,
+)
+from common.errors import InvalidRequest, ServiceError
 from common.postgres import Connection, Database
 from gateway import audit
 from gateway.account_fields import EmailAddress, NewPassword
@@ -55,7 +64,8 @@ Choose one here within an hour; the link works once:
     {link}
 
 If it was not you, ignore this mail: nothing has changed. The first link that is used for an
-address proves who owns it, and revokes the API keys made before.
+address proves who owns it. It revokes the API keys, ends the second factor and turns off the
+webhooks that were made before.
 """
 
 
@@ -88,6 +98,7 @@ class Recovery:
     def __init__(
         self,
         database: Database,
+        bus: Bus,
         passwords: Passwords,
         sessions: Sessions,
         *,
@@ -96,6 +107,7 @@ class Recovery:
         public_url: str,
     ) -> None:
         self.database = database
+        self.bus = bus
         self.passwords = passwords
         self.sessions = sessions
         self.smtp_url = smtp_url
@@ -112,24 +124,29 @@ class Recovery:
         """Set a new password by a link's token, and end whatever the old one opened.
 
         An address that was never confirmed may have been registered by somebody else. Its
-        first link proves who owns it, so that account's API keys end as well.
+        first link proves who owns it, so all that gives that person access to the account ends as
+        well: API keys, the second factor, the Hub token, and webhooks.
 
         Raises:
             InvalidRequest: the token is unknown, used or expired, or the password is too common.
+            Unavailable: webhooks cannot be turned off now; the link still works.
         """
         hashed = hashlib.sha256(body.token.encode()).digest()
         async with self.database.connection() as connection:
             cursor = await connection.execute(
-                "select account_id, email from resets join accounts on accounts.id = account_id"
+                "select account_id, email, confirmed_at is null"
+                " from resets join accounts on accounts.id = account_id"
                 " where hash = %s and expires_at > now()",
                 [hashed],
             )
             row = await cursor.fetchone()
         if row is None:
             raise _dead_link()
-        account, email = row
+        account, email, is_first = row
         await self.passwords.refuse_common("new", body.new, email)
         password = await self.passwords.hash(body.new)
+        if is_first:
+            await self._turn_off_webhooks(account)
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "delete from resets where hash = %s and expires_at > now()", [hashed]
@@ -143,6 +160,22 @@ class Recovery:
                 connection, "password_reset", account, ended=len(ended), revoked=len(revoked)
             )
         await self.sessions.publish_ends(account, [*ended, *revoked])
+        if is_first:
+            # Again, for one that was turned on while the key for it still worked.
+            with contextlib.suppress(ServiceError):
+                await self._turn_off_webhooks(account)
+
+    async def _turn_off_webhooks(self, account: str) -> None:
+        """Turn off the account's webhooks, which would post its events to whoever made them."""
+        current = context.current.get()
+        context.current.set(dataclasses.replace(current, account=account))
+        try:
+            for webhook in (await self.bus.call(LIST_WEBHOOKS, WebhooksRequest())).webhooks:
+                if webhook.enabled:
+                    change = WebhookChangeRequest(id=webhook.id, changes={"enabled": False})
+                    await self.bus.call(CHANGE_WEBHOOK, change)
+        finally:
+            context.current.set(current)
 
     async def keep_mailing(self) -> None:
         """Mail links until canceled; only wait without SMTP."""
@@ -213,7 +246,8 @@ async def _confirm(connection: Connection, account: str) -> list[str]:
     )
     if not cursor.rowcount:
         return []
-    await connection.execute("delete from hub_tokens where account_id = %s", [account])
+    for table in ("hub_tokens", "second_factors", "recovery_codes"):
+        await connection.execute(f"delete from {table} where account_id = %s".encode(), [account])  # noqa: S608  (constants)
     cursor = await connection.execute(
         "update keys set revoked_at = now() where account_id = %s and revoked_at is null"
         " returning id",

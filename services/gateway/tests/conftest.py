@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 from common import bus, context, postgres
 from common.bus import NatsBus
 from common.contracts import Input, Message
+from common.contracts.webhooks import LIST_WEBHOOKS, Webhooks, WebhooksRequest
 from common.encryption import Encryption
 from common.postgres import Database
 from common.testing import MemoryBus
@@ -134,6 +135,10 @@ async def database(servers: Stack) -> AsyncIterator[Database]:
         yield connected
 
 
+async def no_webhooks(_: WebhooksRequest) -> Webhooks:
+    return Webhooks(webhooks=[])
+
+
 @pytest.fixture
 async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setitem(samples.REQUESTS, "EchoRequest", {"word": "lily"})
@@ -143,6 +148,7 @@ async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatc
     limits = Limits(nats, [*policies, *accounts.policies(LOGINS)])
     await limits.start()
     events = MemoryBus()
+    events.answer(LIST_WEBHOOKS, no_webhooks)
     passwords, sessions = Passwords(), Sessions(database, events)
     encryption = Encryption([KEY])
     own = Accounts(database, passwords, limits, SecondFactor(database, encryption))
@@ -152,7 +158,13 @@ async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatc
         sessions=sessions,
         deletion=Deletion(database, events, own, sessions),
         recovery=Recovery(
-            database, passwords, sessions, smtp_url="", smtp_from="", public_url="http://gateway"
+            database,
+            events,
+            passwords,
+            sessions,
+            smtp_url="",
+            smtp_from="",
+            public_url="http://gateway",
         ),
         limits=limits,
         idempotency=Idempotency(database),

@@ -8,7 +8,7 @@ else the second time is not asked again.
 import asyncio
 import socket
 from collections.abc import Collection
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -21,6 +21,17 @@ from webhooks.settings import Network
 TRANSLATED = IPv6Network("64:ff9b::/96")
 # The former notation, `::127.0.0.1`; `::` and `::1` are not IPv4 addresses.
 COMPATIBLE = IPv6Network("::/96")
+# All that the internet routes (RFC 4291): other ways to write an IPv4 address, translators of one's
+# own and identifiers of routers lie beside it.
+GLOBAL_UNICAST = IPv6Network("2000::/3")
+# Inner addresses that Python calls global: special assignments, former relays, examples,
+# and the address at which Azure gives machines their secrets.
+NOT_GLOBAL = (
+    IPv4Network("192.0.0.0/24"),
+    IPv4Network("192.88.99.0/24"),
+    IPv4Network("168.63.129.16/32"),
+    IPv6Network("3fff::/20"),
+)
 RESOLVE_TIMEOUT_S = 4.0
 
 
@@ -65,7 +76,7 @@ class Addresses:
     def may_reach(self, address: str) -> bool:
         """Return whether an IP address is public, or in a network that the operator allows."""
         ip = _as_reached(ip_address(address.partition("%")[0]))
-        return self._allowed(ip) or (ip.is_global and not ip.is_multicast)
+        return self._allowed(ip) or _is_public(ip)
 
     def resolver(self) -> "PublicResolver":
         return PublicResolver(self)
@@ -91,6 +102,12 @@ class PublicResolver(AbstractResolver):
 
     async def close(self) -> None:
         await self.names.close()
+
+
+def _is_public(ip: IPv4Address | IPv6Address) -> bool:
+    if isinstance(ip, IPv6Address) and ip not in GLOBAL_UNICAST:
+        return False
+    return ip.is_global and not ip.is_multicast and not any(ip in net for net in NOT_GLOBAL)
 
 
 def _as_reached(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

@@ -1,0 +1,80 @@
+"""The known address nearest to one that does not exist."""
+
+import difflib
+from collections.abc import Iterable
+
+# A longer path is no misspelling. The bounds keep a search to about a millisecond.
+MAX_CHARACTERS = 200
+MAX_SEGMENTS = 8
+# Least similarity of a misspelt segment, as difflib counts it.
+MIN_SIMILARITY = 0.7
+VERSIONS = ("v1", "v2")
+
+
+class Addresses:
+    """The paths of all routes, by their number of segments."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._known: dict[int, list[list[str]]] = {}
+        for path in sorted(paths):
+            segments = _segments(path)
+            self._known.setdefault(len(segments), []).append(segments)
+
+    def nearest(self, path: str) -> str | None:
+        """Return the path that the caller may have meant, with the names of its parameters."""
+        written = _segments(path)
+        if len(path) > MAX_CHARACTERS or not 0 < len(written) <= MAX_SEGMENTS:
+            return None
+        known: dict[tuple[str, str], float] = {}
+        best, most = None, 0.0
+        for wanted in _variants([segment.lower() for segment in written]):
+            for candidate in self._known.get(len(wanted), ()):
+                likeness = _likeness(wanted, candidate, known)
+                if likeness > most and not _matches(path, candidate):
+                    best, most = candidate, likeness
+        return best and "/" + "/".join(best)
+
+
+def _segments(path: str) -> list[str]:
+    return [segment for segment in path.split("/") if segment]
+
+
+def _variants(wanted: list[str]) -> list[list[str]]:
+    """Return the segments, and with the version and `api` that they may lack."""
+    if wanted[0] in VERSIONS:
+        return [wanted, [wanted[0], "api", *wanted[1:]]]
+    return [wanted, ["v1", "api", *wanted]]
+
+
+def _matches(path: str, candidate: list[str]) -> bool:
+    """Whether the path is at this address already, which has nothing of the caller's name."""
+    written = path.split("/")[1:]
+    return len(written) == len(candidate) and all(
+        _is_parameter(there) or here == there
+        for here, there in zip(written, candidate, strict=True)
+    )
+
+
+def _likeness(
+    wanted: list[str], candidate: list[str], known: dict[tuple[str, str], float]
+) -> float:
+    """Return the mean similarity of the segments; 0 if one is not similar."""
+    total = 0.0
+    for pair in zip(wanted, candidate, strict=True):
+        here, there = pair
+        if here == there:
+            total += 1
+        elif not _is_parameter(there):
+            if pair not in known:
+                matcher = difflib.SequenceMatcher(None, here, there)
+                # First by the lengths alone, which is a hundred times faster.
+                is_near = matcher.real_quick_ratio() >= MIN_SIMILARITY
+                known[pair] = matcher.ratio() if is_near else 0.0
+            if known[pair] < MIN_SIMILARITY:
+                return 0.0
+            total += known[pair]
+    return total / len(wanted)
+
+
+def _is_parameter(segment: str) -> bool:
+    return segment.startswith("{")
