@@ -98,8 +98,8 @@ class Gateway:
             expose_headers=ANSWERS_HEADERS,
         )
         self.doors: dict[tuple[str, str], Door] = {}
-        # Those without parameters. A caller may send `/keys/{key_id}` as it stands in a reference.
-        self._fixed: dict[tuple[str, str], Door] = {}
+        # Not in the table: a caller may send `/keys/{key_id}` as it stands in the reference.
+        self.doors_with_parameters: dict[tuple[str, str], Door] = {}
         # Requests that no door in the table served, by method, route and status.
         self._elsewhere = histograms()
         for prefix, version in PREFIXES.items():
@@ -120,9 +120,8 @@ class Gateway:
         self.app.add_exception_handler(Exception, _unexpected)
 
     def _serve(self, path: str, door: Door) -> None:
-        self.doors[door.endpoint.method, path] = door
-        if "{" not in path:
-            self._fixed[door.endpoint.method, path] = door
+        doors = self.doors_with_parameters if "{" in path else self.doors
+        doors[door.endpoint.method, path] = door
         route = documentation.route(door.endpoint, path, door.version)
         route.app = door
         self.app.router.routes.append(route)
@@ -143,12 +142,12 @@ class Gateway:
 
     async def _answer(self, scope: HttpScope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        door = self._fixed.get((scope["method"], path))
+        door = self.doors.get((scope["method"], path))
         if door is not None:
             await door(scope, receive, send)
             return
         if path.startswith(f"{ADMIT}/"):
-            door = self._fixed.get((scope["method"], path.removeprefix(ADMIT)))
+            door = self.doors.get((scope["method"], path.removeprefix(ADMIT)))
             if door is not None:
                 await door.admit(scope, send)
                 return
@@ -197,7 +196,7 @@ class Gateway:
         """Yield the gateway's metrics; a route is a path with the names of its parameters."""
         samples: dict[Labels, float | Histogram] = {
             (method, path, str(status)): histogram
-            for (method, path), door in self.doors.items()
+            for (method, path), door in (self.doors | self.doors_with_parameters).items()
             for status, histogram in door.durations.items()
         }
         yield Family(
