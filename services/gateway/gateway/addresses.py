@@ -26,13 +26,14 @@ class Addresses:
         if len(path) > MAX_CHARACTERS or not 0 < len(written) <= MAX_SEGMENTS:
             return None
         known: dict[tuple[str, str], float] = {}
-        best, most = None, 0.0
+        best: list[str] = []
+        most = 0.0
         for wanted in _variants([segment.lower() for segment in written]):
             for candidate in self._known.get(len(wanted), ()):
                 likeness = _likeness(wanted, candidate, known)
                 if likeness > most and not _matches(path, candidate):
                     best, most = candidate, likeness
-        return best and "/" + "/".join(best)
+        return "/" + "/".join(best) if best else None
 
 
 def _segments(path: str) -> list[str]:
