@@ -166,7 +166,7 @@ def test_an_incident_that_passed_is_reported_as_passed(account: Account) -> None
     assert (finding["kind"], finding["metric"], finding["unit"]) == ("incident", "latency", "ms")
     length = datetime.fromisoformat(finding["end"]) - datetime.fromisoformat(finding["begin"])
     assert abs(length - timedelta(hours=26)) <= timedelta(minutes=30)
-    assert finding["size"] == pytest.approx(50, rel=0.1)
+    assert finding["size"] == pytest.approx(50, rel=0.05)
     assert data["statistics"]["latency"]["trend"] == "stable"
     [mark] = data["plots"]["latency"]["layout"]["shapes"]
     assert datetime.fromisoformat(mark["x0"]) == datetime.fromisoformat(finding["begin"])

@@ -52,6 +52,26 @@ def test_a_regression_names_its_date_and_its_numbers() -> None:
     assert "55" in sentence and "40" in sentence and " ms" in sentence  # noqa: PT018
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_an_incident_is_as_large_as_its_samples_wherever_in_the_hour_it_begins(
+    ended: bool,
+) -> None:
+    """The hours in which it begins and ends hold only a part of it."""
+    random = np.random.default_rng(4)
+    at = to_us(START) + np.arange(7 * 288) * 300_000_000
+    value = 40.0 * random.normal(1, 0.03, len(at))
+    first = 1_000 if ended else len(at) - 66
+    incident = slice(first, first + 66)  # five hours and a half
+    value[incident] *= 3
+    nothing = np.empty(0, np.int64)
+    one = History(bucket(spans(at, value), HOUR), nothing, nothing, at, value)
+    found = find_changes({"latency": one}, examine({"latency": one}), {}, to_us(START))
+    [event] = found["latency"].events
+    assert (event.kind, event.begin) == ("incident", at[first])
+    assert event.level == pytest.approx(value[incident].mean(), rel=0.01)
+    assert event.size == pytest.approx(event.level - 40.0, rel=0.02)
+
+
 def test_lower_throughput_is_a_regression_and_lower_latency_is_good_news() -> None:
     fell = history((240, 100.0), (100, 70.0))
     [sentence] = recommend({"throughput": fell}, {})

@@ -54,13 +54,36 @@ def sharpen(shape: Shape, at: Times, value: Floats) -> None:
                 edge = _edge(shape, place, at[first:last], value[first:last])
                 if edge is not None:
                     moved[place] = edge
-        if event.kind == "slope":
-            continue
-        begin, end = event.edges
-        event.begin = moved.get(begin, event.begin)
-        if end is not None:
-            event.end = moved.get(end, event.end or 0)
     shape.events = kept
+    for event in kept:
+        if event.kind != "slope" and not _short(shape, event):
+            _move(event, moved)
+            _measure(shape, event)
+
+
+def _move(event: Event, moved: dict[int, int]) -> None:
+    begin, end = event.edges
+    event.begin = moved.get(begin, event.begin)
+    if end is not None:
+        event.end = moved.get(end, event.end or 0)
+
+
+def _measure(shape: Shape, event: Event) -> None:
+    """Take a longer incident's level from the cells that lie wholly within it."""
+    cells = shape.cells
+    if cells is None or event.kind != "incident":
+        return
+    within = slice(*_reach(shape, event))
+    begin = cells.at[within]
+    whole = begin >= event.begin
+    if event.end is not None:
+        whole &= begin + cells.width <= event.end
+    if whole.any():
+        seasonal = shape.season.part if shape.season else 0.0
+        left = (cells.mean - shape.fitted - seasonal)[within][whole]
+        moved = float(np.average(left, weights=cells.count[within][whole]))
+        event.size += moved
+        event.level += moved
 
 
 def _short(shape: Shape, event: Event) -> bool:
