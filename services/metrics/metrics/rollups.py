@@ -29,6 +29,7 @@ MAX_MERGED = 50_000
 PAUSE_S = 1.0
 PAUSE_FACTOR = 3
 STAND_BY_S = 5.0
+MAX_REFRESHES = 60  # attempts, a pause apart
 RETENTION_EVERY_S = 3600.0
 
 AGGREGATES = """
@@ -243,8 +244,7 @@ class Rollups:
         log.info("expired samples deleted", partition=partition)
 
     async def _next(self) -> TupleRow:
-        row = await (await self.connection.execute(NEXT)).fetchone()
-        assert row is not None
+        [row] = await (await self.connection.execute(NEXT)).fetchall()
         return row
 
     async def _roll(self, statement: str, spans: str, parameters: list[object]) -> None:
@@ -315,11 +315,18 @@ class TimescaleRollups(Rollups):
         """Do nothing: the refresh of marked days follows, and cannot run in a transaction."""
 
     async def _refresh(self, aggregate: str, first: object, last: object) -> None:
-        await self.connection.execute(
+        statement = (
             f"call {self.schema}.refresh_continuous_aggregate("
-            f"'{aggregate}', %s::timestamptz, %s::timestamptz)",
-            [first, last],
+            f"'{aggregate}', %s::timestamptz, %s::timestamptz)"
         )
+        for left in reversed(range(MAX_REFRESHES)):
+            try:
+                await self.connection.execute(statement, [first, last])
+                break
+            except psycopg.errors.LockNotAvailable:  # a policy refreshes the same days just now
+                if not left:
+                    raise
+            await asyncio.sleep(PAUSE_S)
 
     async def _forget(self, horizon: object) -> None:
         await self.connection.execute("delete from stale where day < %s", [horizon])

@@ -34,6 +34,14 @@ async def until(true: Callable[[], Any], what: str) -> None:
         await asyncio.sleep(0.01)
 
 
+async def drop(connection: Any, statement: str) -> None:
+    """Drop something that TimescaleDB's policies may be at work on."""
+    dropped = None
+    while not dropped:
+        with contextlib.suppress(psycopg.errors.InternalError_):  # a policy ran just then
+            dropped = await connection.execute(statement)
+
+
 @dataclass(frozen=True)
 class Place:
     """A schema of a database; `owner`: address of the role that creates schemas, if another."""
