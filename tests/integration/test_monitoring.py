@@ -76,6 +76,35 @@ def test_a_custom_metric_is_described_with_its_records(account: Account) -> None
     assert monitor(account, metrics=["wait"])["statistics"]["wait"]["unit"] == "parts"
 
 
+def test_every_replica_follows_a_description_as_soon_as_it_is_stored(account: Account) -> None:
+    def statuses(value: float) -> set[int]:
+        return {record(account, metrics={"wait": value}).status_code for _ in range(20)}
+
+    body: dict[str, Any] = {"records": [{"modelId": "m", "metrics": {"wait": 0.5}}]}
+    for kind, expected in (("any", 200), ("amount", 400), ("any", 200), ("share", 400)):
+        described = {**body, "descriptions": {"wait": {"kind": kind}}}
+        assert account.post(MANY, described, headers=V2).status_code == 200
+        # An event may be a few milliseconds behind the answer; a cache lasts for ten minutes.
+        wait_until(lambda expected=expected: statuses(-1.0) == {expected})
+
+
+@pytest.mark.parametrize("character", ["\u202e", "\u2066", "\u200f", "\x9b", "\u2028", "\n"])
+def test_names_and_units_cannot_turn_the_text_that_they_stand_in(
+    account: Account, character: str
+) -> None:
+    answer = record(account, modelId=f"m{character}", metrics={"wait": 1.0})
+    assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
+    assert error_of(answer)["details"]["fields"][0]["path"] == "modelId"
+    body = {"records": [{"modelId": "m", "metrics": {"wait": 1.0}}]}
+    for unit in (f"to{character}ks", character):
+        described = {**body, "descriptions": {"wait": {"unit": unit}}}
+        answer = account.post(MANY, described, headers=V2)
+        assert answer.status_code == 400, unit
+        assert error_of(answer)["details"]["fields"][0]["path"] == "descriptions.wait.unit"
+    described = {**body, "descriptions": {"wait": {"unit": "\u00b5g/m\u00b3 \u05d0"}}}
+    assert account.post(MANY, described, headers=V2).status_code == 200
+
+
 def test_ten_thousand_records_in_a_call_are_stored_all_or_none(account: Account) -> None:
     values = np.random.default_rng(1).lognormal(3, 1, (10_000, 5))
     names = ("throughput", "latency", "memory_usage", "gpu_memory_usage", "cost_per_inference")

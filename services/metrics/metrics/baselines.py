@@ -127,6 +127,9 @@ class Baselines:
 
     async def renew(self, account: str, models: list[str], known: list[Rule]) -> None:
         """Compute the baselines of some models that the known rules need."""
+        # Still there in the end, unless what is computed may be older than a change.
+        renewing = {model: (-math.inf, dict(self.of(account, model))) for model in models}
+        self._known.update({(account, model): kept for model, kept in renewing.items()})
         metrics = sorted({rule.metric for rule in known if rule.kind == "change" and rule.metric})
         async with self.database.connection() as connection:
             await connection.execute(ONE_SNAPSHOT)
@@ -144,9 +147,9 @@ class Baselines:
                 young.add(model)
         now = time.monotonic()
         for model, baselines in found.items():
-            self._known.pop((account, model), None)
-            until = now + (RENEW_YOUNG_S if model in young else RENEW_S)
-            self._known[account, model] = until, baselines
+            kept = self._known.pop((account, model), None)
+            lasts = RENEW_YOUNG_S if model in young else RENEW_S
+            self._known[account, model] = now + lasts * (kept is renewing[model]), baselines
         while len(self._known) > MAX_MODELS:
             del self._known[next(iter(self._known))]
 

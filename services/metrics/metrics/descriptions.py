@@ -1,5 +1,6 @@
 """Descriptions: what accounts say about their own metrics, as stored."""
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -16,15 +17,17 @@ insert into descriptions (account, metric, kind, unit, more_is_better)
 select %s, * from unnest(%s::text[], %s::text[], %s::text[], %s::boolean[]) order by 1, 2
 on conflict (account, metric) do update
 set kind = excluded.kind, unit = excluded.unit, more_is_better = excluded.more_is_better
+where (descriptions.kind, descriptions.unit, descriptions.more_is_better)
+    is distinct from (excluded.kind, excluded.unit, excluded.more_is_better)
 """
-# Time after which a replica follows what another one stored.
-RENEW_S = 60.0
+# Time after which a replica follows what another one stored, if it missed the event.
+RENEW_S = 600.0
 # Accounts whose descriptions are cached; the longest unrenewed are evicted first.
 MAX_ACCOUNTS = 20_000
 
 
 class Descriptions:
-    """The descriptions of each account's metrics, cached for a minute."""
+    """The descriptions of each account's metrics, cached until one changes."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -32,21 +35,27 @@ class Descriptions:
 
     async def of(self, account: str) -> Mapping[str, MetricDescription]:
         """Return the descriptions of an account's metrics, by name."""
-        read, found = self._known.get(account, (0.0, None))
-        if found is None or read < time.monotonic() - RENEW_S:
-            return await self.newest(account)
-        return found
+        read, found = self._known.get(account, (-math.inf, {}))
+        return found if read > time.monotonic() - RENEW_S else await self.newest(account)
 
     async def newest(self, account: str) -> Mapping[str, MetricDescription]:
         """Return the descriptions as they are now, also those that another replica stored."""
+        # Still there after the read, unless what is read may be older than a change.
+        reading = (-math.inf, self._known.get(account, (0.0, {}))[1])
+        self._remember(account, reading)
         async with self.database.connection() as connection:
             rows = await (await connection.execute(READ, [account])).fetchall()
         found = {
             metric: MetricDescription.model_construct(kind=kind, unit=unit, more_is_better=better)
             for metric, kind, unit, better in rows
         }
-        self._remember(account, found)
+        if self._known.get(account) is reading:
+            self._remember(account, (time.monotonic(), found))
         return found
+
+    def forget(self, account: str) -> None:
+        """Read an account's descriptions again before they are used."""
+        self._known.pop(account, None)
 
     async def check(self, content: Batch, described: Mapping[str, MetricDescription]) -> None:
         """Refuse descriptions without values, and values that a metric cannot have.
@@ -68,14 +77,13 @@ class Descriptions:
                     if fault := impossible(metric, value, known[metric]):
                         raise InvalidRequest(fault, fields=[{"path": metric, "message": fault}])
 
-    async def store(self, account: str, described: Mapping[str, MetricDescription]) -> None:
-        """Store what a call describes, in place of what earlier ones said of the same metrics."""
-        if described:
-            known = {**await self.of(account), **described}
-            await self._store(account, described)
-            self._remember(account, known)
+    async def store(self, account: str, described: Mapping[str, MetricDescription]) -> bool:
+        """Store what a call describes, in place of what earlier ones said of the same metrics.
 
-    async def _store(self, account: str, described: Mapping[str, MetricDescription]) -> None:
+        Return whether anything changed.
+        """
+        if not described:
+            return False
         columns = [
             list(described),
             [one.kind for one in described.values()],
@@ -83,10 +91,11 @@ class Descriptions:
             [one.more_is_better for one in described.values()],
         ]
         async with self.database.connection() as connection:
-            await connection.execute(STORE, [account, *columns])
+            cursor = await connection.execute(STORE, [account, *columns])
+        return cursor.rowcount > 0
 
-    def _remember(self, account: str, found: dict[str, MetricDescription]) -> None:
+    def _remember(self, account: str, read: tuple[float, dict[str, MetricDescription]]) -> None:
         self._known.pop(account, None)
-        self._known[account] = time.monotonic(), found
+        self._known[account] = read
         while len(self._known) > MAX_ACCOUNTS:
             del self._known[next(iter(self._known))]

@@ -54,9 +54,11 @@ from common.contracts.reading import (
     SamplesRequest,
 )
 from common.contracts.recording import (
+    METRICS_CHANGED,
     RECORD,
     STORAGE,
     USUAL_METRICS,
+    MetricsChanged,
     Recorded,
     Samples,
     StorageRequest,
@@ -66,8 +68,8 @@ from common.contracts.timestamps import now_us, to_text, to_us
 from common.errors import NotFound
 from common.instruments import Family
 from common.postgres import Connection, Database
-from common.service import answers
-from metrics import batch, deletion, history, incidents, reading, window
+from common.service import answers, listens
+from metrics import batch, caveats, deletion, history, incidents, reading, window
 from metrics.alerts import Watch
 from metrics.batch import Batch, Clock
 from metrics.findings import Changes, examine, find_changes, unplaced
@@ -101,8 +103,6 @@ select metric, (
     select value from recorded where series = id order by at desc limit 1
 ) from series where id = any(%s)
 """
-# Clocks that differ by less cause no warning.
-MAX_CLOCK_SKEW = timedelta(minutes=1)
 
 
 class Handlers:
@@ -163,7 +163,8 @@ class Handlers:
         late = bool((content.at < now_us() - MAX_LIVE_AGE_US).any())
         await self.usage.check(context.account, len(content.at), late=late)
         content.series = await self.series.number(context.account, content.pairs)
-        await self.watch.descriptions.store(context.account, request.descriptions)
+        if await self.watch.descriptions.store(context.account, request.descriptions):
+            await self._publish_change()
         writer = self.backfill if late else self.writer
         return Recorded(duplicates=await writer.write(content))
 
@@ -241,7 +242,7 @@ class Handlers:
             _describe, request, shown, wanted, histories, changes, latest,
             Window(since=since, until=ahead or until),
         )  # fmt: skip
-        warnings = [*_warnings(request, numbers, until, ahead), *_left_out(read, numbers, found)]
+        warnings = caveats.warnings_of(request, numbers, read, found, until, ahead)
         return answer.model_copy(update={"warnings": warnings})
 
     @answers(READ_SAMPLES, at_once=MAX_CONCURRENT_READS)
@@ -268,10 +269,22 @@ class Handlers:
         async with self.database.connection() as connection:
             numbers = await self._numbers(connection, request)
             count = await deletion.delete(connection, account, numbers, request)
-        self.usage.forget(account)
-        self.watch.baselines.forget(account)
+        await self._publish_change()
         log.info("samples deleted", account=account, count=count)
         return SamplesDeleted(deleted=count)
+
+    @listens(METRICS_CHANGED, shared=False)
+    async def forget(self, changed: MetricsChanged) -> None:
+        """Read and compute again what is cached of an account's metrics."""
+        self.usage.forget(changed.account)
+        self.watch.descriptions.forget(changed.account)
+        self.watch.baselines.forget(changed.account)
+
+    async def _publish_change(self) -> None:
+        """Forget what is cached of the caller's metrics, here and in all other replicas."""
+        account = current.get().account
+        await self.forget(changed := MetricsChanged(account=account))
+        await self.bus.publish(METRICS_CHANGED, changed, account, "metrics")
 
     async def _numbers(
         self, connection: Connection, request: SamplesRequest | SamplesDeletion
@@ -315,8 +328,9 @@ class Handlers:
 
     @answers(ADD_RULE)
     async def add_rule(self, request: NewRule) -> Rule:
-        self.watch.baselines.forget(current.get().account)
-        return await self.rules.add(current.get().account, request)
+        added = await self.rules.add(current.get().account, request)
+        await self._publish_change()
+        return added
 
     @answers(CHANGE_RULE)
     async def change_rule(self, request: ChangeRequest) -> Rule:
@@ -339,37 +353,6 @@ async def _latest(connection: Connection, numbers: Mapping[str, int]) -> dict[st
         return {}
     rows = await (await connection.execute(LATEST, [ids])).fetchall()
     return {metric: value for metric, value in rows if value is not None}
-
-
-def _warnings(
-    request: MonitorRequest, numbers: Mapping[str, int], now: datetime, ahead: datetime | None
-) -> list[str]:
-    """Warn of metrics that were never recorded, and of a recorder's clock that is ahead."""
-    warnings = [
-        f"{metric} was never recorded for this model; its figures are null"
-        for metric in dict.fromkeys(request.metrics or ())
-        if metric not in numbers
-    ]
-    if ahead and ahead - now > MAX_CLOCK_SKEW:
-        minutes = (ahead - now) / timedelta(minutes=1)
-        warnings.append(
-            f"the newest sample is {minutes:,.0f} minutes ahead of now and is counted;"
-            " is the recorder's clock right?"
-        )
-    return warnings
-
-
-def _left_out(
-    metrics: list[str], numbers: Mapping[str, int], found: window.Window
-) -> Iterator[str]:
-    """Warn how far a metric's figures reach if too many samples wait to be rolled up."""
-    for metric in metrics:
-        if gap := found.left_out.get(numbers[metric]):
-            first, last = (moment.strftime("%Y-%m-%dT%H:%MZ") for moment in gap)
-            yield (
-                f"{metric}: samples from {first} to {last} are still being summed up, and some"
-                " are missing from its figures; ask again in a minute"
-            )
 
 
 def _describe(

@@ -6,6 +6,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from common.contracts.alerts import NewRule
+from common.contracts.reading import SamplesDeletion
+from common.contracts.recording import METRICS_CHANGED, MetricsChanged
+from common.contracts.timestamps import now_us
+from common.postgres import Database
+from common.testing import MemoryBus
+from metrics.batch import Extremes
+from metrics.handlers import Handlers
+
 from .conftest import Caller
 from .test_alerts import alerts, record
 
@@ -54,3 +63,44 @@ async def test_a_dip_that_comes_every_week_raises_no_alert_and_an_incident_in_it
     assert alert.recovered_at is not None
     assert alert.recovery is not None
     assert "usually 5" in alert.recovery
+
+
+async def test_other_replicas_compute_baselines_anew_after_a_deletion_and_for_a_new_rule(
+    caller: Caller, database: Database, bus: MemoryBus
+) -> None:
+    """Else they compared with what is gone for up to an hour."""
+    other = Handlers(database, MemoryBus(), max_series=200)
+    wrong, right = 100.0, 40.0
+    noise = np.random.default_rng(6)
+
+    def levels(level: float, hours: range) -> list[dict[str, object]]:
+        return [record(3_600 * n, latency=level * noise.normal(1, 0.02)) for n in hours]
+
+    async def usual() -> float | None:
+        """Return the baseline that the other replica evaluates with."""
+        at = now_us()
+        await other.watch.evaluate(caller.account, {"m": {"latency": Extremes(1, at, 1, at, at)}})
+        known = other.watch.baselines.of(caller.account, "m")
+        return known["latency"].level if "latency" in known else None
+
+    async def told() -> None:
+        for subject, body in bus.published:
+            if subject.startswith(METRICS_CHANGED.subject):
+                await other.forget(MetricsChanged.model_validate_json(body.model_dump_json()))
+        bus.published.clear()
+
+    await caller.record(*levels(wrong, range(200, 0, -1)))
+    assert await usual() == pytest.approx(wrong, rel=0.05)
+    await caller.call(
+        caller.handlers.delete_samples,
+        SamplesDeletion.model_validate({"model_id": "m", "metric": "latency"}),
+    )
+    await caller.record(*levels(right, range(200, 0, -1)))
+    assert await usual() == pytest.approx(wrong, rel=0.05), "known until the event comes"
+    await told()
+    assert await usual() == pytest.approx(right, rel=0.05)
+    await caller.record(*(record(3_600 * n, steps=7.0 + n % 2) for n in range(200, 0, -1)))
+    await caller.call(caller.handlers.add_rule, NewRule(kind="change", metric="steps", percent=5))
+    await told()
+    await usual()
+    assert "steps" in other.watch.baselines.of(caller.account, "m")

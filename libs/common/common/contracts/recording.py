@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, FailFast, Field, StringConstraints
 
-from common.contracts import Input, Message, Rpc
+from common.contracts import Event, Input, Message, Rpc
 from common.contracts.timestamps import Timestamp, to_us
 from common.faults import Hint
 
@@ -27,9 +27,13 @@ USUAL_METRICS = (
     "cost_per_inference",
 )
 
+# Control characters, line separators, and the marks that turn the direction of text: an id or a
+# unit with one would look like another, or turn the sentence that it stands in.
+UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+
 ModelId = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    StringConstraints(min_length=1, max_length=256, pattern=rf"^[^{UNSEEN}]+$"),
     Hint('must be 1 to 256 characters without control characters, such as "openai/gpt2"'),
     Field(description="Any name, usually the model's id on the Hub.", examples=["openai/gpt2"]),
 ]
@@ -85,8 +89,8 @@ class Record(Input):
 
 
 UNIT = (
-    StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,32}$"),
-    Hint("a unit holds 1 to 32 printable characters, such as tokens"),
+    StringConstraints(pattern=rf"^[^{UNSEEN}\s]([^{UNSEEN}]{{0,30}}[^{UNSEEN}\s])?$"),
+    Hint("a unit holds 1 to 32 printable characters and no space around them, such as tokens"),
 )
 
 
@@ -225,7 +229,16 @@ class StorageUse(Message):
     max_series: int = Field(description="Max series that the account may have.")
 
 
+class MetricsChanged(Message):
+    """What replicas cache of an account's metrics is stale: descriptions, rules or old samples."""
+
+    account: str
+
+
 STORAGE = Rpc("rpc.metrics.storage", StorageRequest, StorageUse, timeout=1.8, repeatable=True)
 
 # Short enough that a caller learns within two seconds that the database is unavailable.
 RECORD = Rpc("rpc.metrics.record", Samples, Recorded, timeout=1.8)
+
+# Every replica of the metrics service listens.
+METRICS_CHANGED = Event("event.metrics.changed", MetricsChanged)

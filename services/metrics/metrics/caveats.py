@@ -1,0 +1,57 @@
+"""Warnings of an answer: what its figures lack, or what is odd about them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+
+from common.contracts.monitoring import MonitorRequest
+from metrics.window import Window
+
+# Clocks that differ by less cause no warning.
+MAX_CLOCK_SKEW = timedelta(minutes=1)
+
+
+def warnings_of(
+    request: MonitorRequest,
+    numbers: Mapping[str, int],
+    read: Iterable[str],
+    found: Window,
+    now: datetime,
+    ahead: datetime | None,
+) -> list[str]:
+    """Return the warnings of an answer.
+
+    Args:
+        request: what was asked for.
+        numbers: the model's series, by metric.
+        read: the metrics that were read.
+        found: what was read of them.
+        now: when the window ends.
+        ahead: the time of the newest sample, if it is ahead of now.
+    """
+    return [*_unknown(request, numbers), *_clock(now, ahead), *_left_out(read, numbers, found)]
+
+
+def _unknown(request: MonitorRequest, numbers: Mapping[str, int]) -> Iterator[str]:
+    for metric in dict.fromkeys(request.metrics or ()):
+        if metric not in numbers:
+            yield f"{metric} was never recorded for this model; its figures are null"
+
+
+def _clock(now: datetime, ahead: datetime | None) -> Iterator[str]:
+    if ahead and ahead - now > MAX_CLOCK_SKEW:
+        minutes = (ahead - now) / timedelta(minutes=1)
+        yield (
+            f"the newest sample is {minutes:,.0f} minutes ahead of now and is counted;"
+            " is the recorder's clock right?"
+        )
+
+
+def _left_out(read: Iterable[str], numbers: Mapping[str, int], found: Window) -> Iterator[str]:
+    """Warn how far a metric's figures reach if too many samples wait to be rolled up."""
+    for metric in read:
+        if gap := found.left_out.get(numbers[metric]):
+            first, last = (moment.strftime("%Y-%m-%dT%H:%MZ") for moment in gap)
+            yield (
+                f"{metric}: samples from {first} to {last} are still being summed up, and some"
+                " are missing from its figures; ask again in a minute"
+            )
