@@ -1,23 +1,23 @@
-# The whole of a checkout's life. `make help` lists it.
+# Everything that a checkout needs. `make help` lists it.
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-# JavaScript's packages, brought by the Node that setup installs; npm's own scripts look for it.
+# JavaScript packages, installed by the Node from setup; npm's own scripts look for it on the path.
 SCRIPTS := tests/integration/javascript
 NPM_STAMP := $(VENV)/.scripts
 INSTALL := $(PY) deploy/local/install.py
-# The pages' own: every install needs them.
+# Packages of the pages, which every install needs.
 PAGES := services/gateway/gateway/pages
 COMPILED := torch transformers diffusers sympy scipy accelerate huggingface_hub sentence_transformers
 SERVICES := $(foreach service,$(wildcard services/*),$(service)/$(notdir $(service)))
-# Tests that share what they started stay together (conftest.py); packages come one after the
-# other, so that their servers end.
+# Tests that share a stack run together (conftest.py); packages run one after the other, so that
+# their servers end.
 PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 export PYTHONPATH := deploy:tests
-# Containers often set it; every process would compile the libraries anew, for 15 s of CPU.
+# Containers often set it; every process would then compile the libraries again, for 15 s of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-# What is fetched and tried takes gigabytes: where /tmp has less than four, it lies in the checkout.
+# Fetched and tried models take gigabytes: if /tmp has less than four, they go into the checkout.
 ifneq ($(shell df -Pk "$${TMPDIR:-/tmp}" 2>/dev/null | awk 'NR == 2 && $$4 < 4194304'),)
 export TMPDIR := $(CURDIR)/.lilypad/tmp
 endif

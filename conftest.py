@@ -29,7 +29,7 @@ SHARED = ("measuring_stack", "monitored_stack", "narrow", "stack")
 
 
 class Together(LoadScopeScheduling):
-    """Keeps together the files that share a stack of the integration tests, and each other file."""
+    """Scheduling that keeps together the files that share a stack, and each other file."""
 
     def _split_scope(self, nodeid: str) -> str:
         return together(nodeid.partition("::")[0])

@@ -1,4 +1,4 @@
-"""Advice about series of known truth: false, missing and mistaken statements.
+"""Advice about series of known truth: false, missing and wrong statements.
 
 `EACH=1000` takes the whole table, some ten minutes; less is a sample of it. Two libraries get
 the first `EACH_PEERS` series of each kind.
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import advice_chart, advice_score, advice_series
-from benchmarks.advice_score import Said, Score, share
+from benchmarks.advice_score import Score, Statement, share
 from benchmarks.advice_series import CHANGES, KINDS, Series
 from benchmarks.report import Report, figure
 from metrics import shape
@@ -39,9 +39,9 @@ def measure() -> Report:
             series = advice_series.draw(kind, SEED, number)
             history = as_history(series)
             start = time.process_time()
-            said = say(series, history)
+            statements = say(series, history)
             times[series.days].append((time.process_time() - start) * 1e3)
-            advice_score.judge(series, said, score)
+            advice_score.judge(series, statements, score)
         if kind in CHANGES:
             report.add(figure(f"{kind}: found, and where", share(score.found, each), "%",
                               at_least=95))  # fmt: skip
@@ -50,18 +50,18 @@ def measure() -> Report:
             report.add(figure(f"{kind}: more told than is true", share(score.more, each), "%"))
         else:
             report.add(figure(f"{kind}: told falsely", share(score.false, each), "%", at_most=2))
-    for days, taken in times.items():
-        report.add(figure(f"{days} days of a metric", statistics.median(taken), "ms of CPU"))
+    for days, ms in times.items():
+        report.add(figure(f"{days} days of a metric", statistics.median(ms), "ms of CPU"))
     compare(report, min(each, int(os.environ.get("EACH_PEERS", "45"))))
     advice_chart.draw(report)
     return report
 
 
 def compare(report: Report, each: int) -> None:
-    """Hold the statements of two libraries about the same series against the truth."""
+    """Score this project and two libraries on the same series against the truth."""
     series = list(advice_series.numbered(SEED, each))
     histories = [as_history(one) for one in series]
-    told = {"this project": [say(*both) for both in zip(series, histories, strict=True)]}
+    statements = {"this project": [say(*both) for both in zip(series, histories, strict=True)]}
     cells = [divide(history.hours) for history in histories]
     with tempfile.TemporaryDirectory() as folder:
         columns = {f"at{n}": one.at for n, one in enumerate(cells)}
@@ -73,22 +73,23 @@ def compare(report: Report, each: int) -> None:
             for peer, name in PEERS.items():
                 command = [str(python), str(HERE / "advice_peer.py"), peer, folder]
                 answer = subprocess.run(command, check=True, capture_output=True, text=True)
-                told[name] = [[Said(*one) for one in said] for said in json.loads(answer.stdout)]
+                rows = json.loads(answer.stdout)
+                statements[name] = [[Statement(*row) for row in of_series] for of_series in rows]
         except (subprocess.CalledProcessError, OSError) as error:
             report.notes.append(f"the libraries were not measured: {error}")
             return
     for kind in KINDS:
-        for name, said in told.items():
+        for name, by_series in statements.items():
             score = Score()
-            for one, statements, cell in zip(series, said, cells, strict=True):
+            for one, given, cell in zip(series, by_series, cells, strict=True):
                 if one.kind == kind:
                     # The libraries see cells only, so an edge in the right cell is right.
                     width = cell.width if name in PEERS.values() else 0
-                    advice_score.judge(one, statements, score, cell=width)
+                    advice_score.judge(one, given, score, cell=width)
             found = kind in CHANGES
             value = share(score.found if found else score.false, each)
-            what = "found" if found else "told falsely"
-            report.add(figure(f"{kind}, {each} series: {what} by {name}", value, "%"))
+            outcome = "found" if found else "told falsely"
+            report.add(figure(f"{kind}, {each} series: {outcome} by {name}", value, "%"))
             if found:
                 wrong = share(score.mistaken, each)
                 report.add(figure(f"{kind}, {each} series: mistaken by {name}", wrong, "%"))
@@ -108,11 +109,11 @@ def _peer_python() -> Path:
     return python
 
 
-def say(series: Series, history: History) -> list[Said]:
-    found = shape.describe(history)
-    if found.events:
-        shape.sharpen(found, series.at, series.value)
-    return [Said(event.kind, event.begin, event.end) for event in found.events]
+def say(series: Series, history: History) -> list[Statement]:
+    described = shape.describe(history)
+    if described.events:
+        shape.sharpen(described, series.at, series.value)
+    return [Statement(event.kind, event.begin, event.end) for event in described.events]
 
 
 def as_history(series: Series) -> History:

@@ -1,4 +1,4 @@
-"""A chart of the advice benchmark: bars of this project beside two libraries, as SVG."""
+"""A chart of the advice benchmark: bars of this project next to two libraries, as SVG."""
 
 import re
 from html import escape

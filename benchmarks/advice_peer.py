@@ -21,18 +21,18 @@ DAY = 24 * HOUR
 # Penalty of a change, in log(n) variances of the noise: of 4, 16, 64, 128 and 256 the one with
 # which ruptures does best over all kinds.
 PENALTY = 64.0
-# ADTK: interquartile ranges beyond which a value is an anomaly, and a level's shift is one.
+# ADTK: the interquartile ranges beyond which a value is an anomaly, and a change a level shift.
 FAR, SHIFTED = 3.0, 6.0
 MIN_CELLS = 3
-# The level is back, as in the project's model.
+# Share of an incident's size within which the level is back, as in the project's model.
 BACK = 0.3
 # A change that has lasted for less is an incident.
 MIN_STEP = 12 * HOUR
 
-Said = tuple[str, int, int | None]
+Statement = tuple[str, int, int | None]
 
 
-def ruptures(at: Any, value: Any, width: int) -> list[Said]:
+def ruptures(at: Any, value: Any, width: int) -> list[Statement]:
     """Subtract the seasons with statsmodels, find changes with ruptures, and pair them."""
     import ruptures as rpt  # noqa: PLC0415
 
@@ -47,21 +47,21 @@ def ruptures(at: Any, value: Any, width: int) -> list[Said]:
     return paired(at, signal, [0, *places, len(signal)], width)
 
 
-def paired(at: Any, signal: Any, edges: list[int], width: int) -> list[Said]:
+def paired(at: Any, signal: Any, edges: list[int], width: int) -> list[Statement]:
     """Read levels that were left and returned to as incidents, and the others as steps."""
     levels = [float(signal[a:b].mean()) for a, b in itertools.pairwise(edges)]
-    said: list[Said] = []
+    statements: list[Statement] = []
     n = 1
     while n < len(levels):
         size = abs(levels[n] - levels[n - 1])
         if n + 1 < len(levels) and abs(levels[n + 1] - levels[n - 1]) <= BACK * size:
-            said.append(("incident", int(at[edges[n]]), int(at[edges[n + 1]])))
+            statements.append(("incident", int(at[edges[n]]), int(at[edges[n + 1]])))
             n += 2
         else:
             lasts = n == len(levels) - 1 and int(at[-1]) + width - int(at[edges[n]]) < MIN_STEP
-            said.append(("incident" if lasts else "step", int(at[edges[n]]), None))
+            statements.append(("incident" if lasts else "step", int(at[edges[n]]), None))
             n += 1
-    return said
+    return statements
 
 
 def seasons(value: Any, day: int) -> Any:
@@ -71,11 +71,11 @@ def seasons(value: Any, day: int) -> Any:
     periods = [p for p in (day, 7 * day) if p > 1 and len(value) >= 2 * p]
     if not periods:
         return np.zeros(len(value))
-    found = MSTL(value, periods=periods).fit().seasonal
-    return np.asarray(found).reshape(len(value), -1).sum(axis=1)
+    parts = MSTL(value, periods=periods).fit().seasonal
+    return np.asarray(parts).reshape(len(value), -1).sum(axis=1)
 
 
-def adtk(at: Any, value: Any, width: int) -> list[Said]:
+def adtk(at: Any, value: Any, width: int) -> list[Statement]:
     """Decompose with ADTK where it finds a season, then detect shifts and anomalies."""
     from adtk.data import to_events  # noqa: PLC0415
     from adtk.detector import InterQuartileRangeAD, LevelShiftAD  # noqa: PLC0415
@@ -91,16 +91,16 @@ def adtk(at: Any, value: Any, width: int) -> list[Said]:
         if "seasonality" not in str(error):
             raise
 
-    said: list[Said] = []
+    statements: list[Statement] = []
     half_a_day = max(MIN_STEP // width, MIN_CELLS)
-    for found in to_events(LevelShiftAD(half_a_day, c=SHIFTED).fit_detect(series)):
-        first, last = bounds(found)
-        said.append(("step", (first + last) // 2, None))
-    for found in to_events(InterQuartileRangeAD(FAR).fit_detect(series)):
-        first, last = bounds(found)
+    for event in to_events(LevelShiftAD(half_a_day, c=SHIFTED).fit_detect(series)):
+        first, last = bounds(event)
+        statements.append(("step", (first + last) // 2, None))
+    for event in to_events(InterQuartileRangeAD(FAR).fit_detect(series)):
+        first, last = bounds(event)
         if last - first >= MIN_CELLS * width:
-            said.append(("incident", first, last if last <= int(at[-1]) else None))
-    return said
+            statements.append(("incident", first, last if last <= int(at[-1]) else None))
+    return statements
 
 
 def bounds(event: Any) -> tuple[int, int]:
@@ -117,14 +117,14 @@ def regular(at: Any, value: Any, width: int) -> tuple[Any, Any]:
 
 def main(library: str, folder: str) -> None:
     warnings.filterwarnings("ignore")
-    ask = {"ruptures": ruptures, "adtk": adtk}[library]
+    find = {"ruptures": ruptures, "adtk": adtk}[library]
     with np.load(Path(folder) / "series.npz") as packed:
         count = len(packed.files) // 3
-        said = [
-            ask(packed[f"at{n}"], packed[f"value{n}"], int(packed[f"width{n}"]))
+        statements = [
+            find(packed[f"at{n}"], packed[f"value{n}"], int(packed[f"width{n}"]))
             for n in range(count)
         ]
-    print(json.dumps(said))
+    print(json.dumps(statements))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ PART, SAMPLES = 0.05, 2
 
 
 @dataclass(frozen=True)
-class Said:
+class Statement:
     """One statement; `end` is None while it lasts."""
 
     kind: str
@@ -29,57 +29,61 @@ class Score:
     found: int = 0  # right kind, right place
     misplaced: int = 0  # right kind, wrong place
     mistaken: int = 0  # wrong kind
-    more: int = 0  # a false statement beside a true one
+    more: int = 0  # a false statement in addition to a true one
     wrong: list[str] = field(default_factory=list)
 
 
-def judge(series: Series, said: Sequence[Said], score: Score, *, cell: int = 0) -> None:
+def judge(series: Series, statements: Sequence[Statement], score: Score, *, cell: int = 0) -> None:
     """Score the statements about a series; edges may be off by a cell more."""
     score.series += 1
     if series.kind not in CHANGES:
-        if said:
+        if statements:
             score.false += 1
-            score.wrong.append(_describe(series, said, "false"))
+            score.wrong.append(_describe(series, statements, "false"))
         return
     [truth] = series.truths
-    same = [one for one in said if one.kind == truth.kind]
-    if any(_near(series, one, cell) for one in same):
+    same = [statement for statement in statements if statement.kind == truth.kind]
+    if any(_near(series, statement, cell) for statement in same):
         score.found += 1
-        if len(said) > 1:
+        if len(statements) > 1:
             score.more += 1
-            score.wrong.append(_describe(series, said, "more"))
+            score.wrong.append(_describe(series, statements, "more"))
     elif same:
         score.misplaced += 1
-        score.wrong.append(_describe(series, said, "misplaced"))
-    elif said:
+        score.wrong.append(_describe(series, statements, "misplaced"))
+    elif statements:
         score.mistaken += 1
-        score.wrong.append(_describe(series, said, "mistaken"))
+        score.wrong.append(_describe(series, statements, "mistaken"))
     else:
-        score.wrong.append(_describe(series, said, "missed"))
+        score.wrong.append(_describe(series, statements, "missed"))
 
 
-def _near(series: Series, said: Said, cell: int) -> bool:
+def _near(series: Series, statement: Statement, cell: int) -> bool:
     [truth] = series.truths
     last = int(series.at[-1])
     length = (last if truth.end is None else truth.end) - truth.begin
     allowed = max(PART * length, SAMPLES * series.interval * MINUTE) + cell
-    if (said.end is None) != (truth.end is None):
+    if (statement.end is None) != (truth.end is None):
         return False
-    if truth.end is not None and said.end is not None and abs(said.end - truth.end) > allowed:
+    if (
+        truth.end is not None
+        and statement.end is not None
+        and abs(statement.end - truth.end) > allowed
+    ):
         return False
-    return abs(said.begin - truth.begin) <= allowed
+    return abs(statement.begin - truth.begin) <= allowed
 
 
-def _describe(series: Series, said: Sequence[Said], outcome: str) -> str:
+def _describe(series: Series, statements: Sequence[Statement], outcome: str) -> str:
     def hours(at: int | None) -> str:
         return "now" if at is None else f"{(at - series.at[0]) / 60 / MINUTE:.1f}"
 
-    told = ", ".join(f"{one.kind} {hours(one.begin)}-{hours(one.end)} h" for one in said)
+    given = ", ".join(f"{one.kind} {hours(one.begin)}-{hours(one.end)} h" for one in statements)
     true = ", ".join(
         f"{one.kind} {hours(one.begin)}-{hours(one.end)} h of {one.size:.1f}"
         for one in series.truths
     )
-    return f"{outcome}: {series.interval} min, {series.days} d, {series.detail}: {true} | {told}"
+    return f"{outcome}: {series.interval} min, {series.days} d, {series.detail}: {true} | {given}"
 
 
 def share(part: int, whole: int) -> float:

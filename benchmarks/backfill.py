@@ -1,4 +1,4 @@
-"""A live record of one account beside another account's backfill, through the edge.
+"""A live record of one account during another account's backfill, through the edge.
 
 On the embedded PostgreSQL, or on the server of `TEST_DATABASE_URL`, which may have TimescaleDB.
 """
@@ -20,7 +20,7 @@ from integration.caller import Account
 from local.services import Service
 from local.stack import Stack
 
-# Samples of the backfill; of one call, which is as many as it may have; days ago that they are of.
+# Samples of the backfill, samples of one call (the maximum), and their age in days.
 SAMPLES = 1_000_000
 CALL = 50_000
 DAYS = (3, 30)

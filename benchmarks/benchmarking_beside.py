@@ -38,7 +38,7 @@ PEERS = HERE.parent / ".lilypad" / "peers" / "optimum-benchmark"
 CALLS = int(os.environ.get("CALLS", "200"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 PAIRS = int(os.environ.get("PAIRS", "7"))
-# Turns of each pair, and calls of each turn.
+# Turns of each pair, and calls in each turn.
 TURNS, TURN = 20, 25
 
 

@@ -31,10 +31,10 @@ from local.stack import Stack
 
 HERE = Path(__file__).parent
 SECONDS = 2
-# Turns, each with one run of every target, so that other load on the machine affects all alike.
+# Turns, each with one run of every target, so that other load on the machine affects all equally.
 TURNS = 7
 CONNECTIONS = (1, 64)
-# Of an account's 10 generations a minute, one makes its key known, and these are measured.
+# An account has 10 generations a minute: one makes its key known, and these are measured.
 MAX_PER_ACCOUNT = 8
 MIN_ACCOUNTS = 1000
 

@@ -61,7 +61,7 @@ def _compare_database(report: Report) -> None:
     sizes = (1_000, 1_000_000)
     with contextlib.ExitStack() as stack:
         doors = [_door_among(stack, total) for total in sizes]
-        # In turns, so that other load on the machine affects both alike.
+        # In turns, so that other load on the machine affects both equally.
         times = [[call(number) for call, _ in doors] for number in range(ASKED)]
         statements = [look_up() for _, look_up in doors]
     few, many = (statistics.median(column) for column in zip(*times, strict=True))

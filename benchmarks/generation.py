@@ -33,7 +33,7 @@ from integration.caller import Account
 from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
-# Not requested before.
+# Models not requested before.
 COLD = "lilypad/tiny-fill-mask"
 MODELS = (
     *("lilypad/tiny-text-generation", "lilypad/tiny-image-classification"),

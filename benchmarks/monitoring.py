@@ -84,7 +84,7 @@ def measure() -> Report:
 
 
 def recording(stack: Stack, account: Account, report: Report) -> float:
-    # In turns, so that other load on the machine affects both alike; then the medians.
+    # In turns, so that other load on the machine affects both equally; then the medians.
     pairs = [(batches(stack, account, 8), raw_copy(stack)) for _ in range(ROUNDS)]
     batch, raw = (statistics.median(column) for column in zip(*pairs, strict=True))
     report.add(
@@ -162,7 +162,7 @@ def steadiness(stack: Stack, account: Account, report: Report, seconds: int) -> 
 def refusal(stack: Stack, account: Account, report: Report) -> None:
     """Measure the time until a caller learns that the database hangs."""
     postgres = psutil.Process(stack.processes["postgres"].pid)
-    postgres.suspend()  # first, so that it starts no more children
+    postgres.suspend()  # first, so that it starts no further children
     processes = [postgres, *postgres.children(recursive=True)]
     record = {"modelId": "refused", "metrics": {"latency": 1.0}}
     bodies = {"record": record, "": {"modelId": "single"}}
@@ -222,7 +222,7 @@ def fill(stack: Stack, stored: int, wanted: int) -> None:
         span = 30 * 86_400_000_000
         begin = (datetime.now(UTC) - timedelta(days=30)).replace(minute=0, second=0, microsecond=0)
         start = int((begin - EPOCH).total_seconds()) * 1_000_000
-        # Between the existing ones.
+        # Between the existing moments.
         at = start + np.arange(each) * (span // each) + stored % 7
         for series in ids:
             rows = np.empty(each, ROW)

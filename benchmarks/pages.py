@@ -1,4 +1,4 @@
-"""The pages as a person's browser gets them, with an account that has years of work in it."""
+"""The pages in a person's browser, with an account that holds years of data."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Processes that a benchmark starts beside the stack."""
+"""Processes that a benchmark starts in addition to the stack."""
 
 import contextlib
 import os

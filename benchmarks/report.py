@@ -1,4 +1,4 @@
-"""A benchmark's result: figures beside their comparisons from the same run."""
+"""A benchmark's result: figures and their comparisons from the same run."""
 
 import json
 import os

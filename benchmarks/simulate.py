@@ -1,4 +1,4 @@
-"""GPU jobs in a queue under KEDA: how long they wait, and what a policy of scaling costs.
+"""GPU jobs in a queue under KEDA: their waiting times, and the cost of a scaling policy.
 
 Measured in the same run, on the real stack: a worker's start and a run's time with it. The time
 until a new machine is there cannot be measured on one machine, nor can a large model's download;
@@ -30,7 +30,7 @@ from integration.caller import Account
 from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
-# Of deploy/k8s/base/worker-gpu.yaml.
+# As in deploy/k8s/base/worker-gpu.yaml.
 POLL_S, MAX_WORKERS = 10.0, 8
 # Assumptions. A cloud's GPU machine takes minutes until its driver is ready, and the image with
 # CUDA is 5 GB; the autoscaler of clusters keeps an idle machine for ten minutes by default.
@@ -83,7 +83,7 @@ class Machines:
         self.idle_since: list[float] = []
 
     def take(self, now: float) -> bool:
-        """Take a machine that is still there; return whether there was one."""
+        """Take a machine that is still running; return whether there was one."""
         kept = [since for since in self.idle_since if now - since < MACHINE_KEPT_S]
         self.paid_s += MACHINE_KEPT_S * (len(self.idle_since) - len(kept))
         self.idle_since = kept

@@ -1,4 +1,4 @@
-"""Write the files that the containers of one host need: passwords, roles, the edge's configuration.
+"""Write the containers' files for one host: passwords, roles, the edge's configuration.
 
     python deploy/compose/prepare.py
 

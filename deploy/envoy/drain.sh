@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stop an edge without losing a request: run before SIGTERM, at which Envoy just ends.
+# Stop an edge without losing a request: run this before SIGTERM, which ends Envoy at once.
 #
 # Answers say `Connection: close` and readiness fails at once; new connections are accepted for
 # another DELAY_S, until load balancers have noticed; then the listener closes, and requests under

@@ -1,4 +1,4 @@
-"""Become another program whose life is tied to its parent's.
+"""Become another program, whose life is tied to its parent's.
 
     python -I -S child.py PARENT SIGNAL ACCOUNT PROGRAM ARGUMENTS...
 

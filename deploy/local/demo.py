@@ -1,4 +1,4 @@
-"""`python -m local.demo [--once]`: from a model's URL to a module's answer, before your eyes.
+"""`python -m local.demo [--once]`: from a model's URL to a module's answer, step by step.
 
 Everything runs on this machine: the stack, a small Hub with real models made
 on the spot, and at last the module itself, with the network off.
@@ -267,7 +267,7 @@ def _described(module: Module) -> Table:
 
 
 def _compared(estimated: Module, measured: Module) -> Table:
-    """Compare what the manifest asks for before and after the benchmark."""
+    """Compare the manifest's resources before and after the benchmark."""
     table = Table(box=None, padding=(0, 2, 0, 2))
     for title in ("module.yaml", "estimated", "measured"):
         table.add_column(title, justify="left" if title == "module.yaml" else "right")

@@ -25,8 +25,8 @@ from local.process import Program
 
 FOLDER = Path(__file__).parents[1] / "envoy"
 TEMPLATE = FOLDER / "envoy.yaml"
-# Requests per second and address that the edge lets through: far beyond what
-# one client needs, far below what would starve the others.
+# Requests per second and address that the edge admits: far more than one client needs, far fewer
+# than would starve the others.
 FLOOD_LIMIT = 2000
 # Body limits, as in the configuration: of a request, and of a batch of records.
 BODY_BYTES, BATCH_BYTES = 100_000, 5_000_000
@@ -77,7 +77,7 @@ def render(  # noqa: PLR0913  (the placeholders)
 
 
 def _affordable_connections() -> int:
-    """Return what the limit of open files allows: a socket takes two, replicas and logs some."""
+    """Return the connections that the limit of open files allows: a socket takes two, logs some."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(min(MAX_CONNECTIONS, files * 2 // 5), 1)
 

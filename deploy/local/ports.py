@@ -45,7 +45,7 @@ def reach_directly() -> None:
 
 
 class Supply:
-    """Ports that this process gives to servers it is about to start, each once.
+    """Ports for servers that this process is about to start, each given once.
 
     It takes them from shares that no other process takes from meanwhile: the lock of a share is an
     abstract socket, which ends with the process. Without such sockets (macOS) all ports are one

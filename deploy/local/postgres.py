@@ -34,7 +34,7 @@ SETTINGS = {
     "autovacuum_max_workers": "2",
     # Compilation costs more than it gains on statements of milliseconds.
     "jit": "off",
-    # A service that dies in the middle of a transaction does not hold its locks for ever.
+    # A service that dies during a transaction does not hold its locks indefinitely.
     "idle_in_transaction_session_timeout": "60s",
     "tcp_keepalives_idle": "30",
     "log_line_prefix": "%m [%p] %q%u ",

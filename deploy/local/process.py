@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CHILD = str(Path(__file__).with_name("child.py"))
-# Pauses before a program that keeps dying is started again, in seconds; one
-# that lived longer than STEADY_S begins with the first one.
+# Pauses before a program that keeps dying is started again, in seconds; after a life longer than
+# STEADY_S they begin with the first one again.
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 STEADY_S = 10.0
-# How long a part may take to come up, in seconds: long, because a slow machine is not an error, and
-# a part that exits is noticed at once.
+# How long a part may take to start, in seconds: long, because a slow machine is not an error, and a
+# part that exits is noticed at once.
 START_TIMEOUT_S = 120.0
 # A log that has grown beyond this many bytes becomes `<name>.log.1`.
 MAX_LOG_BYTES = 8 * 1024 * 1024
@@ -155,8 +155,7 @@ class Process:
         popen = self._popen
         assert popen is not None, f"{self.name} was never started"
         popen.kill()
-        # Return only once it has ended, so that a caller that waits for it next waits for its
-        # successor.
+        # Return only once it has ended, so that a caller that waits next waits for its successor.
         while popen.returncode is None:
             time.sleep(0.01)
 
@@ -217,7 +216,8 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C in a terminal is for the supervisor, which stops things in order.
+                # Ctrl-C in a terminal is handled by the supervisor, which stops everything in
+                # order.
                 start_new_session=True,
             )
 

@@ -34,7 +34,7 @@ from local.process import CannotStart, Process, Program, Report, rotate, wait_un
 from local.services import SERVICES, Service
 
 SERVERS = frozenset({"postgres", "nats", "envoy"})
-# Not every service may have these: each is passed by name.
+# Not every service may have these variables: each is passed by name.
 RESTRICTED = {"HF_ENDPOINT", "HF_TOKEN", "NATS_URL", "DATABASE_URL", "ENCRYPTION_KEYS"}
 # In the home: where the servers of the stack that runs from it listen, as JSON.
 PORTS = "ports"
@@ -47,7 +47,7 @@ class AlreadyRuns(CannotStart):
 
 
 class Stack:
-    """All parts of a system, and what they share: a home, ports, passwords.
+    """All parts of a system, with their shared home, ports and passwords.
 
     Args:
         home: directory of data, logs and secrets; None: a temporary one.
@@ -125,7 +125,7 @@ class Stack:
         threading.Thread(target=self._keep_logs_small, name="logs", daemon=True).start()
 
     def close(self) -> None:
-        """Stop all parts: first what callers see, last what the others depend on."""
+        """Stop all parts: the edge first, the parts that others depend on last."""
         self._closed.set()
         servers = ("envoy", "nats", "postgres")
         self._stop_all([self.processes[name] for name in ("envoy",) if name in self.processes])
@@ -265,7 +265,7 @@ class Stack:
             command=[sys.executable, "-m", service.module or service.name],
             environment=self.environment_of(service, replica),
             ready=lambda: self._serves(service, replica),
-            # The longest answer that a service may be giving.
+            # The duration of the longest answer under way.
             grace=25.0,
         )
 

@@ -53,7 +53,7 @@ def test_a_documented_request_has_the_fields_that_the_service_reads(name: str) -
 def test_a_request_that_the_service_refuses_violates_the_schema_too(body: dict[str, Any]) -> None:
     with pytest.raises((ValidationError, InvalidRequest)):
         Subscribe.model_validate_json(json.dumps(body))
-    if body.get("modelId") != "":  # its length is the model's business
+    if body.get("modelId") != "":  # its length is checked by the model
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(body, MESSAGES["subscribe_metrics"]["payload"])
 

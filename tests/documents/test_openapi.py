@@ -109,7 +109,7 @@ def test_every_sample_of_a_refusal_is_one_of_its_own_operation(document: dict[st
 
 
 class Nothing:
-    """A stand-in for everything that handlers use when they are called."""
+    """A stand-in for all objects that handlers use only when they are called."""
 
     def __getattr__(self, _: str) -> None: ...
 

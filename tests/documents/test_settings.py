@@ -24,7 +24,7 @@ ORDINARY = {"PATH", "PYTHONPATH", "HTTP_HOST", "HTTP_PORT", "HF_HUB_OFFLINE"}
 
 
 def settings() -> dict[str, type[ServiceSettings]]:
-    """Return the settings class of each service, found by the file that it stands in."""
+    """Return the settings class of each service, found by its file."""
     for module in sorted((ROOT / "services").glob("*/*/settings.py")):
         importlib.import_module(f"{module.parent.name}.settings")
     classes = [c for c in ServiceSettings.__subclasses__() if c.__module__.endswith(".settings")]
@@ -70,7 +70,7 @@ def test_every_setting_states_its_unit_and_its_purpose() -> None:
 
 
 def documented() -> set[str]:
-    """Return the variables of every table, and of the list of what the worker passes on."""
+    """Return the variables of every table, and those that the worker passes on."""
     named = {name for text in PAGE.values() for row in rows(text) for name in codes(row[0])}
     return named | {*codes(PAGE["Services"].rpartition("\n\n")[0].rpartition("\n\n")[2])}
 

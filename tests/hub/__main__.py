@@ -30,7 +30,8 @@ def main() -> None:
     parser.add_argument("--first", nargs="+", default=[], metavar="ID", help="all, if left out")
     options = parser.parse_args()
 
-    # While models are made a signal must unwind, so that the scratch folder goes; then uvicorn's.
+    # While models are made, a signal must unwind, so that the scratch folder is deleted; afterwards
+    # uvicorn handles signals.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     stock = Stock(MODELS, options.models_dir)
     stock.lay_in([stock.models[name] for name in options.first] or MODELS)
@@ -41,7 +42,7 @@ def main() -> None:
             # Without a buffer, which Python would write once more at exit.
             os.write(sys.stdout.fileno(), f"http://{host}:{port}\n".encode())
         except BrokenPipeError:
-            return  # whoever started it is gone
+            return  # the process that started it has ended
         config = uvicorn.Config(
             Control(Hub(stock)),
             http="h11",

@@ -24,7 +24,7 @@ QUOTA, WINDOW = 100_000, 300  # requests per seconds; the real one has 500 (api)
 PAGE = 1000  # entries of a tree, as on the real Hub
 CHUNK = 1 << 16
 
-# Paths are taken as they were sent: the client quotes a revision's or file's slashes and newlines.
+# Paths are used as sent: the client quotes slashes and newlines of a revision or a file.
 REPO = r"(?P<repo>[^/]+(?:/[^/]+)?)"
 ROUTES = [
     ("info", re.compile(rf"/api/models/{REPO}/revision/(?P<revision>[^/]+)")),
@@ -43,7 +43,7 @@ class RefusalError(Exception):
 
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
         super().__init__(message)
-        # A message repeats what was asked for, which may be anything; a header may not.
+        # A message may repeat any request; a header may not.
         self.headers = {"X-Error-Message": message.encode("unicode_escape").decode(), **headers}
         if code:
             self.headers["X-Error-Code"] = code
@@ -104,7 +104,7 @@ class Hub:
             case _:
                 return self.resolve(request, repository, at, path)
 
-    # Who asks for what
+    # Callers and their permissions
 
     def account(self, request: Request) -> str | None:
         """Return the account's name; None without a token. Raises RefusalError if unknown."""

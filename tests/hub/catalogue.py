@@ -16,7 +16,7 @@ MODELS = (
         former_ids=(
             "frog/tiny-text-classification",
             "tiny-text-classification",
-            # As the documentation's examples name it.
+            # The name in the documentation's examples.
             "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
         ),
     ),
@@ -58,7 +58,7 @@ MODELS = (
         "text-retrieval",
         library="sentence-transformers",
     ),
-    # As the library itself tags what it saves.
+    # The tag that the library itself writes.
     Model(
         "lilypad/tiny-sparse-features",
         "pipelines:sparse_encoder",
@@ -179,7 +179,7 @@ MODELS = (
     Model("lilypad/tiny-image-text-to-text", "media:seer", "image-text-to-text"),
     Model("lilypad/tiny-audio-text-to-text", "sounds:listener", "audio-text-to-text"),
     Model("lilypad/tiny-any-to-any", "sounds:listener", "any-to-any"),
-    # Good ones whose modules read pictures with torchvision.
+    # Good ones whose modules read images with torchvision.
     Model("lilypad/tiny-video-text-to-text", "seeing:qwen_vl", "video-text-to-text"),
     Model("lilypad/tiny-qwen-vl", "seeing:qwen_vl", "image-text-to-text"),
     Model("lilypad/tiny-mask-generation", "seeing:mask_maker", "mask-generation"),
@@ -208,7 +208,7 @@ MODELS = (
         library="diffusers",
         branches={"main": {"kind": "image"}},
     ),
-    # Good ones of more of diffusers' pipelines than one per task.
+    # Good ones for further pipelines of diffusers.
     Model(
         "lilypad/tiny-ddim", "painters:ddim", "unconditional-image-generation", library="diffusers"
     ),
@@ -232,7 +232,7 @@ MODELS = (
         library="diffusers",
         branches={"main": {"kind": "image"}},
     ),
-    # Good ones with just the files that real repositories have.
+    # Good ones with exactly the files that real repositories have.
     *(
         Model(f"lilypad/lifelike-{name.replace('_', '-')}", f"lifelike:{name}", task, library)
         for name, task, library in (

@@ -65,7 +65,7 @@ class Control:
             await MODES[fault.mode](fault, exchange)
 
     def strike(self, seen: Seen) -> Fault | None:
-        """Return the newest fault that concerns this request, and count it."""
+        """Return the newest fault that applies to this request, and count it."""
         for fault in reversed(self.faults.values()):
             concerned = fault.method in {None, seen.method} and re.search(fault.path, seen.path)
             if concerned and fault.times != 0:

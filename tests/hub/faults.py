@@ -33,9 +33,9 @@ class Fault:
     """
 
     mode: str
-    path: str = ""  # regular expression searched in path and query; "" strikes every request
+    path: str = ""  # regular expression searched in path and query; "" matches every request
     method: str | None = None
-    times: int | None = None  # requests that it still strikes; None: until it is taken away
+    times: int | None = None  # remaining requests that the fault affects; None: until it is removed
     status: int = 503
     retry_after: int | None = None
     seconds: float = 1.0
@@ -87,7 +87,7 @@ class Exchange:
 
     async def close(self) -> None:
         self.transport.close()
-        await self.client_gone()  # else uvicorn misses an answer, and sends a 500 of its own
+        await self.client_gone()  # otherwise uvicorn would send a 500 for the missing answer
 
 
 def transport_of(send: Send) -> asyncio.Transport:
@@ -131,7 +131,7 @@ async def hang(_fault: Fault, exchange: Exchange) -> None:
 
 
 async def drop(_fault: Fault, exchange: Exchange) -> None:
-    # Lingering for no time makes the kernel send a reset instead of an orderly end.
+    # A linger time of zero makes the kernel send a reset instead of an orderly end.
     connection = exchange.transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     exchange.transport.abort()
@@ -182,7 +182,7 @@ async def truncated(_fault: Fault, exchange: Exchange) -> None:
 
 
 def wrong_types(value: Any) -> Any:
-    """Return the document with its names, and another type under each."""
+    """Return the document with the same names, but another type of value under each."""
     if isinstance(value, dict):
         return {name: wrong_types(inner) for name, inner in value.items()} or "nothing"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The document that the Hub has about a model, under `/api/models/{id}`.
+"""The Hub's document about a model, under `/api/models/{id}`.
 
 As on the real Hub everything is derived from the repository's content (the card's front matter,
 config.json, weight headers), so a hostile card gives a hostile document.
@@ -107,7 +107,7 @@ def tags(
 
 
 def summary_of_config(commit: Commit) -> Document:
-    """Return what the real Hub keeps of config.json and tokenizer_config.json."""
+    """Return the fields of config.json and tokenizer_config.json that the real Hub shows."""
     config = json_file(commit, "config.json")
     kept = {
         name: config[name] for name in ("architectures", "auto_map", "model_type") if name in config

@@ -1,4 +1,4 @@
-"""Makers of small models with just the files that real repositories have.
+"""Makers of small models with exactly the files that real repositories have.
 
 Saving a tokenizer or a config with today's library writes what older repositories lack: a
 tokenizer.json beside every vocabulary, each size that is the library's default. Here they are left
@@ -45,13 +45,13 @@ WRITES: dict[str, Any] = {
     "decoder_attention_heads": 2,
     "encoder_ffn_dim": 64,
     "decoder_ffn_dim": 64,
-    "init_std": 0.5,  # so large that what goes in makes a difference to what comes out
+    "init_std": 0.5,  # so large that the input makes a difference to the output
 }
 WEIGHTS = "model.safetensors"
 
 
 def deberta(folder: Path) -> None:
-    """Make a DeBERTa v3 whose vocabulary is spm.model alone."""
+    """Make a DeBERTa v3 whose only vocabulary is spm.model."""
     pieces(folder / "spm.model", pad_id=0, bos_id=1, eos_id=2, unk_id=3)
     tokenizer(folder, "DebertaV2Tokenizer", do_lower_case=False, vocab_type="spm")
     config = DebertaV2Config(
@@ -66,7 +66,7 @@ def deberta(folder: Path) -> None:
 
 
 def xlm_roberta(folder: Path) -> None:
-    """Make an XLM-RoBERTa; its mask token is <mask>, which none of its files says."""
+    """Make an XLM-RoBERTa; its mask token is <mask>, which none of its files states."""
     pieces(folder / "sentencepiece.bpe.model")
     write_json(folder / "tokenizer_config.json", {"model_max_length": CONTEXT})
     config = XLMRobertaConfig(vocab_size=300, max_position_embeddings=CONTEXT + 2, **TINY)
@@ -88,7 +88,7 @@ def albert(folder: Path) -> None:
 
 
 def llama(folder: Path) -> None:
-    """Make a Llama with tokenizer.model, in shards of six digits, beside one stale shard."""
+    """Make a Llama with tokenizer.model, six-digit shard numbers, and one stale shard."""
     pieces(folder / "tokenizer.model", model_type="bpe", byte_fallback=True, vocab_size=500)
     tokenizer(folder, "LlamaTokenizer", add_bos_token=True)
     LlamaForCausalLM(LlamaConfig(vocab_size=500, **TINY)).save_pretrained(folder)
@@ -149,7 +149,7 @@ def biogpt(folder: Path) -> None:
 
 
 def whisper(folder: Path) -> None:
-    """Make a Whisper: letters, then the special tokens that its texts begin and end with."""
+    """Make a Whisper: letters, then the special tokens that begin and end its texts."""
     vocabulary = byte_pair_tokenizer().get_vocab()
     known = {piece: vocabulary[piece] for piece in sorted(vocabulary, key=vocabulary.__getitem__)}
     write_json(folder / "vocab.json", known)
@@ -173,7 +173,7 @@ def whisper(folder: Path) -> None:
 
 
 def sentence_bert(folder: Path) -> None:
-    """Make a sentence transformer whose vocabulary is vocab.txt alone."""
+    """Make a sentence transformer whose only vocabulary is vocab.txt."""
     sentence_transformer(folder)
     vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     for name in ("tokenizer.json", "tokenizer_config.json"):

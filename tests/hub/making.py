@@ -32,7 +32,7 @@ MAKERS = (
 
 
 def make_missing(models: Iterable[Model], models_dir: Path) -> dict[str, Path]:
-    """Return the folder of each model by id, a folder per branch in it; make what is missing.
+    """Return the folder of each model by id, a folder per branch in it; make missing ones.
 
     A model lies under a digest of its row, of the makers' source and of the libraries' versions:
     an edit of any makes it anew. Raises `subprocess.CalledProcessError` if a maker fails.
@@ -81,7 +81,7 @@ def recipe(model: Model) -> str:
 
 
 def quiet() -> dict[str, str]:
-    """Return a making process's environment: this package found, no network, no chatter."""
+    """Return a making process's environment: with this package, without network or chatter."""
     package_root = str(Path(__file__).parents[1])
     return {
         **os.environ,
@@ -97,7 +97,7 @@ def make(model: Model, folder: Path) -> None:
     """Make all branches of one model into `folder`."""
     maker = pkgutil.resolve_name(f"hub.{model.maker}")
     for branch, options in model.branches.items():
-        if torch := sys.modules.get("torch"):  # loaded by the makers that need it alone
+        if torch := sys.modules.get("torch"):  # imported only by the makers that need it
             torch.manual_seed(zlib.crc32(f"{model.id}@{branch}".encode()))
         tree = folder / branch
         tree.mkdir(parents=True)

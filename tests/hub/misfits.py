@@ -2,7 +2,7 @@
 
 from hub.model import Model
 
-HOSTILE = (  # what a field that goes into a Dockerfile, Python, YAML, HTML or a log may hold
+HOSTILE = (  # text with a meaning in a Dockerfile, Python, YAML, HTML or a log
     "line\nRUN id",
     "carriage\r\nreturn",
     "quotes \" '",
@@ -21,7 +21,7 @@ HOSTILE = (  # what a field that goes into a Dockerfile, Python, YAML, HTML or a
 BERT, LLAMA = "families:bert_classifier", "families:llama_generator"
 
 MISFITS = (
-    # Good ones behind a door.
+    # Good ones that are gated or private.
     Model("lilypad/tiny-gated", "families:bert_classifier", "text-classification", gated="manual"),
     Model("lilypad/tiny-private", "families:bert_classifier", "text-classification", private=True),
     Model(
@@ -37,7 +37,7 @@ MISFITS = (
     ),
     Model("lilypad/tiny-remote-code", "awkward:remote_code", "text-generation"),
     Model("lilypad/tiny-internal-attention", "awkward:internal_attention", "text-classification"),
-    # Ones that lack what they cannot do without: a branch for each thing.
+    # Ones that lack something essential: a branch for each.
     Model(
         "lilypad/unwhole-classifier",
         "awkward:altered",
@@ -111,7 +111,7 @@ MISFITS = (
             },
         },
     ),
-    # Ones that leave something out, or that no pipeline of transformers runs.
+    # Ones that omit something, or that no pipeline of transformers runs.
     Model(
         "lilypad/tiny-no-licence",
         "families:bert_classifier",
@@ -128,7 +128,7 @@ MISFITS = (
     ),
     Model("lilypad/tiny-unknown-task", "families:bert_encoder", "telepathy"),
     Model("lilypad/tiny-gguf", "weightless:gguf_only", "text-generation", library=None),
-    # Ones that lie about their size.
+    # Ones with false sizes.
     Model(
         "lilypad/tiny-lying-header",
         "awkward:lying_header",
@@ -141,7 +141,7 @@ MISFITS = (
         },
     ),
     Model(
-        "lilypad/too-big",  # 400 GB, and as many files as make the tree two pages long
+        "lilypad/too-big",  # 400 GB, and enough files for a tree of two pages
         "awkward:sharded",
         "text-generation",
         branches={
@@ -149,7 +149,7 @@ MISFITS = (
             "many-shards": {"shards": 1_500, "shape": (8, 8)},
         },
     ),
-    # Hostile ones: each in a single place, so that a refusal of one does not hide the next.
+    # Hostile ones: each in a single field, so that a refusal of one does not hide the next.
     Model(
         "lilypad/tiny-hostile-task",
         "families:bert_classifier",

@@ -224,7 +224,7 @@ def shap_e(folder: Path, kind: str = "text") -> None:
 
 
 def shape_renderer(width: int) -> ShapERenderer:
-    """Make a Shap-E renderer with a rough table of triangles of our own."""
+    """Make a Shap-E renderer with a coarse table of triangles of our own."""
     shapes = ((width, 93), (width, 8), (width, 8), (width, 8))
     renderer = ShapERenderer(param_shapes=shapes, d_latent=32, d_hidden=width, n_output=12)
     # The corners of a cube are numbered x + 2y + 4z; its edges along x come first, then y, then z.
@@ -239,7 +239,7 @@ def shape_renderer(width: int) -> ShapERenderer:
             triangle = torch.tensor([crossed[0], crossed[number + 1], crossed[number + 2]])
             renderer.mesh_decoder.cases[inside, number] = triangle
             renderer.mesh_decoder.masks[inside, number] = True
-    # All of space is inside, or a shape by chance has millions of corners; its colours vary.
+    # Otherwise all of space is inside, or a random shape has millions of corners; its colours vary.
     renderer.mlp.mlp[-1].weight.data[0], renderer.mlp.mlp[-1].bias.data[0] = 0.0, 1.0
     return renderer
 

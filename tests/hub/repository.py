@@ -1,4 +1,4 @@
-"""A repository as git sees it: blobs, trees, commits, branches, read from a made folder.
+"""A repository as git sees it: blobs, trees, commits and branches of a folder of made files.
 
 Object ids are git's own, so a commit is a function of the content alone: the same models made
 elsewhere have the same commits.
@@ -14,7 +14,7 @@ from hub.model import Model
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".zip", ".msgpack")
 CLAIMED_SIZES = (
-    ".claimed-sizes.json"  # {path: bytes}: what the Hub says, whatever is stored; zeros follow
+    ".claimed-sizes.json"  # {path: bytes} as the Hub reports them; missing content is zeros
 )
 DATE = "2026-01-01T00:00:00.000Z"  # of every commit, else commits would differ between makings
 SIGNATURE = "Lilypad <hub@example.invalid> 1767225600 +0000"  # the same moment, as git writes it
@@ -30,7 +30,7 @@ class File:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the content, or of what is stored and the claimed size where that is 400 GB."""
+        """Digest of the content; for a 400 GB file, of its stored bytes and claimed size."""
         content = self.stored.read_bytes()
         if len(content) != self.size:
             content += f"\n{self.size}".encode()
@@ -42,7 +42,7 @@ class File:
 
     @cached_property
     def pointer(self) -> bytes:
-        """Return what git itself stores for an LFS file."""
+        """Return the pointer that git itself stores for an LFS file."""
         return (
             "version https://git-lfs.github.com/spec/v1\n"
             f"oid sha256:{self.sha256}\nsize {self.size}\n"

@@ -1,4 +1,4 @@
-"""Makers of small working models whose modules read pictures with torchvision.
+"""Makers of small working models whose modules read images with torchvision.
 
 The makers' own process lacks it, so what prepares the inputs is written out here.
 """
@@ -166,7 +166,7 @@ def mask_maker(folder: Path) -> None:
         },
     )
     model = SamModel(config)
-    # Sure of every mask, as one that has learned nothing is not.
+    # Confident about every mask, as an untrained model is not.
     model.mask_decoder.iou_prediction_head.proj_out.bias.data.fill_(1.0)
     model.save_pretrained(folder)
 

@@ -1,4 +1,4 @@
-"""Makers of small working models that hear, speak or compose."""
+"""Makers of small working audio models."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ HEARS: dict[str, Any] = {
 
 
 def speller(folder: Path) -> None:
-    """Make a wav2vec 2.0, which spells what it hears."""
+    """Make a wav2vec 2.0, which transcribes letter by letter."""
     letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz"]
     write_json(folder / "vocab.json", {letter: number for number, letter in enumerate(letters)})
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
@@ -60,7 +60,7 @@ def sound_classifier(folder: Path) -> None:
 
 
 def speaker(folder: Path) -> None:
-    """Make a VITS, which speaks the letters that it reads."""
+    """Make a VITS, which speaks letters."""
     letters = "_ abcdefghijklmnopqrstuvwxyz"
     write_json(folder / "vocab.json", {letter: number for number, letter in enumerate(letters)})
     tokenizer = VitsTokenizer(
@@ -86,7 +86,7 @@ def speaker(folder: Path) -> None:
         resblock_kernel_sizes=[3],
         resblock_dilation_sizes=[[1, 3]],
         sampling_rate=16_000,
-        noise_scale=0.0,  # without chance: the same text always sounds the same
+        noise_scale=0.0,  # deterministic: the same text always sounds the same
         noise_scale_duration=0.0,
     )
     VitsModel(config).save_pretrained(folder)

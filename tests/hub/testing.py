@@ -52,8 +52,8 @@ class RunningHub:
         self.host = host
         self.port = port
         self.process: subprocess.Popen[str] | None = None
-        # Kept, since a client's certificates take longer to load than a request does; a connection
-        # is not, since the Hub may be stopped between two.
+        # Reused, since a client's certificates take longer to load than a request; a connection is
+        # not, since the Hub may be stopped in between.
         self.client = httpx2.Client(
             trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0)
         )
@@ -79,7 +79,7 @@ class RunningHub:
             env={**os.environ, "PYTHONPATH": path},
             stdout=subprocess.PIPE,
             text=True,
-            # Ctrl-C in a terminal is for who started it.
+            # Ctrl-C in a terminal is handled by the parent process.
             start_new_session=True,
         )
         assert self.process.stdout

@@ -1,4 +1,4 @@
-"""torchvision and timm, in a folder of their own beside the environment.
+"""torchvision and timm, in a folder separate from the environment.
 
 transformers prepares pictures otherwise as soon as torchvision is there. Only the modules that
 install it are to be tried with it, so it is on the path of their processes alone.

@@ -19,10 +19,10 @@ def gguf_only(folder: Path) -> None:
 
 
 def policy(folder: Path) -> None:
-    """Make what stable-baselines3 pushes: an archive that only that library reads."""
+    """Make a stable-baselines3 repository: an archive that only that library reads."""
     with ZipFile(folder / "policy.zip", "w") as archive:
         archive.writestr(ZipInfo("data"), json.dumps({"policy_class": "MlpPolicy"}))
 
 
 def card_only(folder: Path) -> None:
-    """Make nothing but the card, which is there already."""
+    """Add nothing: the card is already in the folder."""

@@ -9,7 +9,7 @@ import psycopg
 
 from local.stack import Stack
 
-# Not the password in the examples: tools that send those would change it.
+# Not the password in the examples, which tools that send those would change.
 PASSWORD = "a frog on a lily pad"
 
 

@@ -1,4 +1,4 @@
-"""Chromium as a person uses it: errors on its console, axe's findings, pages that are too wide."""
+"""Chromium as a person uses it: console errors, axe's findings, pages that are too wide."""
 
 import shutil
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Person:
-    """Somebody at a browser of their own.
+    """A person with a separate browser profile.
 
     `complaints` are the console's errors, which name each breach of the content security policy,
     and exceptions of scripts.
@@ -104,7 +104,7 @@ class Person:
     def _overhang(self) -> int:
         """Return by how many pixels the page exceeds its window, once its plots are resized."""
         with suppress(sync_api.TimeoutError):
-            # A bare expression would be evaluated anew each time, which the policy forbids.
+            # A bare expression would be evaluated again each time, which the policy forbids.
             self.page.wait_for_function(f"() => {WIDER} <= 0", timeout=PLOTS_FOLLOW_MS)
         return int(self.page.evaluate(WIDER))
 

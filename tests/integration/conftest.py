@@ -26,7 +26,7 @@ def hub() -> Iterator[RunningHub]:
 
 @pytest.fixture(scope="package")
 def other_site() -> Iterator[int]:
-    """The port of somebody's own page; `stack` allows it as http://localhost, and no other host."""
+    """The port of another site's page; `stack` allows it as http://localhost, and no other host."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -51,7 +51,7 @@ class Load:
                 self.answers[str(answer.status_code)] += 1
                 if answer.status_code != 200:
                     self.other.append(answer.text)
-                # Else it would keep the machine from starting what it waits for.
+                # Otherwise the load would delay the very event that this waits for.
                 self._stop.wait(PAUSE_S)
 
     def wait_for(self, more: int) -> None:

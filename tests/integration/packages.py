@@ -50,7 +50,7 @@ def wheel() -> Path:
 
 @functools.cache
 def javascript() -> Path:
-    """Return the unpacked npm tarball: what lies in a user's node_modules."""
+    """Return the unpacked npm tarball, as in a user's node_modules."""
     folder = workshop() / "unpacked"
     with tarfile.open(tarball()) as archive:
         archive.extractall(folder, filter="data")

@@ -83,7 +83,7 @@ def pages(page: Page) -> Iterator[str]:
 def photograph(page: Page, name: str, names: tuple[str, ...]) -> None:
     for theme in THEMES if name in names or not names else ():
         page.emulate_media(color_scheme=theme)
-        # Charts are drawn again in the theme's colours.
+        # Charts are redrawn in the theme's colours.
         page.wait_for_timeout(300)
         page.screenshot(path=FOLDER / f"{name}-{theme}.png")
 

@@ -62,7 +62,7 @@ def measured(account: Account, **fields) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def measurement(stack: Stack) -> Iterator[tuple[Account, dict[str, Any]]]:
-    """An account, and its run, which several tests look at."""
+    """An account and its run, which several tests inspect."""
     account = Account(stack.url)
     account.http.timeout = 125
     yield account, measured(account, plotFormat="series")
@@ -81,7 +81,7 @@ def test_v1_answers_with_the_results_that_the_reference_describes(
     assert (data["state"], data["error"]) == ("succeeded", None)
     assert data["progress"]["done"] == data["progress"]["total"] == 8
     assert all(point["generation"] is None for point in results["points"])
-    # It is drawn, and on record as metrics of that model.
+    # The run is drawn, and recorded as metrics of that model.
     assert data["plots"]["latency"]["value"] == results["latency"]
     answer = get(account, f"/v1/api/benchmark/{data['id']}/plot?plotFormat=plotly")
     assert answer.json()["data"]["plots"]["latency"]["data"][0]["y"] == results["latency"]
@@ -95,7 +95,7 @@ def test_only_the_accounts_own_modules_carry_the_measured_figures(
     account: Account, measurement: tuple[Account, dict[str, Any]]
 ) -> None:
     owner, run = measurement
-    for _ in range(60):  # a benchmarker that is slow to answer is not waited for
+    for _ in range(60):  # an answer of a slow benchmarker is not waited for
         module = owner.generate(MODEL).json()["data"]
         if module["model"]["vramSource"] == "measured":
             break
@@ -129,7 +129,7 @@ def test_a_caller_who_does_not_wait_gets_a_location(account: Account) -> None:
     assert error_of(get(account, f"{where}/plot", **beta))["code"] == 1004
 
 
-def test_five_runs_an_hour_are_the_limit_and_an_unmeasured_one_gives_its_place_back(
+def test_five_runs_an_hour_are_the_limit_and_an_unmeasured_one_does_not_count(
     account: Account,
 ) -> None:
     wait = {"Prefer": "respond-async"}
@@ -142,7 +142,7 @@ def test_five_runs_an_hour_are_the_limit_and_an_unmeasured_one_gives_its_place_b
     assert refused.headers["ratelimit-policy"].endswith('"benchmark";q=5;w=3600')
     last = accepted[-1].headers["location"]
     canceled = account.http.delete(last, headers=account.headers).json()["data"]
-    if canceled["progress"]["done"] == 0:  # it was still waiting, or had just begun
+    if canceled["progress"]["done"] == 0:  # it was still waiting, or had just started
         assert benchmark(account, headers=wait).status_code == 202
     for run in get(account, "/v1/api/benchmark").json()["data"]["runs"]:
         account.http.delete(f"/v1/api/benchmark/{run['id']}", headers=account.headers)
@@ -156,7 +156,7 @@ def test_a_repeated_request_with_its_key_is_one_run(account: Account) -> None:
     account.http.delete(first.headers["location"], headers=account.headers)
 
 
-def test_a_retry_while_the_run_is_under_way_gets_its_address_and_a_late_cancel_keeps_its_points(
+def test_a_retry_during_a_run_gets_its_address_and_a_late_cancel_keeps_its_points(
     stack: Stack, account: Account
 ) -> None:
     headers = {"Idempotency-Key": "0f1c6f62-under-way"}
@@ -265,7 +265,7 @@ def test_a_run_that_cannot_succeed_is_refused_before_it_is_queued_or_counted(
         assert (answer.status_code, error["code"]) == (status, code), (body, error)
         assert words in str(error), (body, error)
     assert get(account, "/v1/api/benchmark").json()["data"]["runs"] == []
-    for _ in range(5):  # all of an hour's are left
+    for _ in range(5):  # the whole hourly limit is left
         wait = {"Prefer": "respond-async"}
         answer = benchmark(account, headers=wait, device="cpu")
         assert answer.status_code == 202, answer.text

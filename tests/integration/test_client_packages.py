@@ -19,7 +19,7 @@ from local.stack import Stack
 pytestmark = pytest.mark.long
 
 
-def test_the_wheel_holds_only_the_client() -> None:
+def test_the_wheel_contains_only_the_client() -> None:
     with zipfile.ZipFile(packages.wheel()) as archive:
         names = archive.namelist()
         metadata = next(name for name in names if name.endswith("/METADATA"))
@@ -33,7 +33,7 @@ def test_the_wheel_holds_only_the_client() -> None:
     assert described.index("# lilypad-client") < described.index("# Changelog")
 
 
-def test_the_tarball_holds_only_the_build() -> None:
+def test_the_tarball_contains_only_the_build() -> None:
     with tarfile.open(packages.tarball()) as archive:
         names = {name.removeprefix("package/") for name in archive.getnames()}
     entries = {name for name in names if not name.startswith("dist/")}

@@ -104,7 +104,7 @@ def test_the_committed_openapi_is_what_the_service_serves(stack: Stack, account:
 
 
 def check_results(named: dict) -> None:
-    """Check what the reference's snippets name `files`, `metrics` and `results`."""
+    """Check the variables of the reference's snippets: `files`, `metrics` and `results`."""
     assert {"Dockerfile", "module.yaml", "run_inference.py"} <= set(named["files"])
     assert named["metrics"]["statistics"]["latency"]["mean"] == 8.0
     assert len(named["results"]["results"]["throughput"]) == 4

@@ -56,7 +56,7 @@ for await (const { type } of alerts) print({ alert: type });
 
 @contextlib.contextmanager
 def _running(language: str, world: World) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Run the program of a language; yields what waits for its next line."""
+    """Run the program of a language; yield a function that waits for its next line."""
     script = world.folder / f"follow.{'py' if language == 'python' else 'mjs'}"
     script.write_text(PROGRAMS[language])
     world.provide("lilypad-client")

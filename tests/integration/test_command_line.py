@@ -108,7 +108,7 @@ def test_an_agent_that_knows_only_the_help_measures_a_module_in_fewer_calls_than
 
 
 @pytest.mark.timeout(900)
-def test_every_other_command_does_its_work(lilypad: Run, world: World) -> None:
+def test_every_other_command_works(lilypad: Run, world: World) -> None:
     for latency in ("8.5", "9.5"):
         lilypad("record", MODEL, f"latency={latency}", "throughput=100")
     assert lilypad("monitor", MODEL)["statistics"]["latency"]["count"] == 2
@@ -136,7 +136,7 @@ def test_every_other_command_does_its_work(lilypad: Run, world: World) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_alerts_are_followed_as_they_are_raised(lilypad: Run, account: Account) -> None:
+def test_alerts_are_followed_live(lilypad: Run, account: Account) -> None:
     rule = {"kind": "threshold", "modelId": MODEL, "metric": "warming", "above": 500}
     assert account.post("/v1/api/alerts/rules", rule).status_code == 201
     over = threading.Event()

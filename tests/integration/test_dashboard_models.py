@@ -17,7 +17,7 @@ from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
 RUN = re.compile(r".*/dashboard/benchmarks/bench_[0-9a-f]+$")
-# A name of a model and a metric's unit that would run, were they not text.
+# A model's name and a metric's unit that would run as script if they were not escaped.
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}</script><script>alert(2)</script>"
 TIMEOUT_MS = 300_000
 
@@ -119,7 +119,7 @@ def test_a_live_chart_keeps_the_zoom_of_its_user(person: Person, account: Accoun
     chart = page.locator(".chart[data-metric=latency]")
     chart.locator("canvas").wait_for()
     expect(connection).to_contain_text("Last update")
-    # A newcomer's single sample stands in a minute, not in years.
+    # A newcomer's single sample is shown within a minute, not within years.
     page.wait_for_function(
         "(figure) => { const { min, max } = figure.drawn.u.scales.x; return max - min === 60; }",
         arg=chart.element_handle(),
@@ -326,7 +326,7 @@ def test_model_pages_pass_axe_and_fit_in_both_themes_and_widths(
         "/dashboard/usage",
     )
     assert [fault for path in paths for fault in person.faults(path)] == []
-    # The usage page is the last; what is counted is written within seconds.
+    # The usage page is the last; counts are written within seconds.
     page = person.page
     while not page.get_by_role("row", name="1003: 1").count():
         page.wait_for_timeout(2000)  # a hundred pages a minute are the limit

@@ -16,7 +16,7 @@ from hub.app import MEMBER_TOKEN
 from integration.chromium import AXE, HEIGHT, RULES, SEVERE, WIDER, WIDTHS, Person
 from local.stack import Stack
 
-PASSWORD = "correct horse battery"  # of the samples
+PASSWORD = "correct horse battery"  # the samples' values
 SCOPES = ["generate", "benchmark", "monitor:read", "monitor:write"]
 # Operations that others depend on come first, in this order; those that end something come last.
 FIRST = (
@@ -52,18 +52,18 @@ def operations(url: str, version: str) -> list[str]:
 
 
 class Reader:
-    """Somebody who tries one operation after the other, with an account as the samples have it."""
+    """A person who tries one operation after the other, with the account of the samples."""
 
     def __init__(self, stack: Stack, page: Page, version: str) -> None:
         self.stack, self.page, self.version = stack, page, version
         self.http = httpx2.Client(base_url=stack.url, timeout=60)
         self.password = PASSWORD
         self.key = ""
-        # Values that no page can know, by operation and label.
+        # Values that a page cannot know, by operation and label.
         self.values: dict[str, dict[str, str]] = {}
 
     def send(self, name: str) -> str:
-        """Send an operation as its page is filled in; return what the page shows."""
+        """Send an operation as its page is filled in; return the answer on the page."""
         page = self.page
         page.goto(f"/docs/{self.version}/{name}")
         for label, value in (("Password", self.password), ("API key", self.key)):
@@ -73,7 +73,7 @@ class Reader:
                 field.press("Tab")
         for label, value in self.values.get(name, {}).items():
             page.locator("#call").get_by_label(label).first.fill(value)
-        # Ids are filled in from the lists of what there is.
+        # Ids are filled in from the lists of existing objects.
         for field in page.locator("#call input[required]").all():
             expect(field).not_to_have_value("")
         page.get_by_role("button", name="Send").click()
@@ -100,7 +100,7 @@ class Reader:
         self.key = answer.json()["data"]["key"]
 
     def prepare(self) -> None:
-        """Prepare what takes time or arrives by mail: a run with results, a trial, a delivery."""
+        """Prepare slow or mailed objects: a run with results, a trial, a delivery."""
         run = self.start("/benchmark", samples.REQUESTS["BenchmarkRequest"])
         trial = samples.REQUESTS["GenerateRequest"] | {"verify": True}
         for name in ("get_verification", "cancel_verification"):

@@ -120,7 +120,7 @@ FAULTS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_a_misbehaving_hub_is_a_clear_error_soon_and_harms_no_other_caller(
+def test_a_misbehaving_hub_is_reported_clearly_and_in_time_and_harms_no_other_caller(
     stack: Stack, account: Account, hub: RunningHub, fault: dict[str, object]
 ) -> None:
     assert account.generate(MODEL).status_code == 200  # read before: answered from memory

@@ -66,7 +66,7 @@ def test_a_person_registers_then_creates_and_revokes_a_key_on_the_pages(
     assert error_of(browser.get("/v1/api/keys", headers=cookie))["code"] == 2001
 
 
-def test_each_login_has_a_token_of_its_own_and_ends_the_one_before(
+def test_each_login_gets_a_new_token_and_ends_the_previous_session(
     account: Account, browser: httpx2.Client
 ) -> None:
     first = log_in(browser, account.email)
@@ -103,7 +103,7 @@ def test_a_session_ends_when_it_is_idle_and_after_a_day(
     ],
     ids=str,
 )
-def test_another_site_cannot_make_a_browser_act(
+def test_another_site_cannot_make_a_browser_send_requests(
     stack: Stack, account: Account, browser: httpx2.Client, headers: dict[str, str]
 ) -> None:
     cookie = {"Cookie": log_in(browser, account.email)}

@@ -23,7 +23,7 @@ ME = "/v1/api/account"
 
 @pytest.fixture
 def person(stack: Stack, account: Account) -> Iterator[httpx2.Client]:
-    """A browser of somebody at an address of its own, whose requests for links count apart."""
+    """A browser at a separate address, so that its requests for links count apart."""
     with from_address(stack, "127.0.0.81", headers={"Sec-Fetch-Site": "same-origin"}) as made:
         yield made
 
@@ -40,7 +40,7 @@ def status(person: httpx2.Client, **how: Any) -> int:
     return person.get(ME, **how).status_code
 
 
-def test_sessions_are_listed_and_ended_singly_and_a_new_password_ends_the_others(
+def test_sessions_are_listed_and_ended_one_by_one_and_a_new_password_ends_the_others(
     account: Account, person: httpx2.Client
 ) -> None:
     desk, phone, lost = (log_in(person, account.email) for _ in range(3))
@@ -89,7 +89,7 @@ def test_a_mailed_link_gives_an_unconfirmed_address_to_its_owner_once(
     assert status(person, headers=stranger) == 401
     assert (
         account.generate("lilypad/tiny-text-classification").status_code == 401
-    )  # a key of before
+    )  # a key created before
     assert status(person, auth=(account.email, PASSWORD)) == 401
     owner = log_in(person, account.email, NEW)  # no code is asked for
     tried = person.post(f"{ME}/hub-token/test", headers=owner)
@@ -137,8 +137,8 @@ def test_a_second_factor_takes_each_code_once_in_the_header_or_the_body(
     without = send("GET", "")
     assert (without.status_code, error_of(without)["details"]) == (401, {"reason": "totp"})
     assert "X-Lilypad-Code" in error_of(without)["message"]
-    code = app.at(int(time.time()) + app.interval)  # of the next step: the last one was taken
-    # Whichever gateway a request reaches.
+    code = app.at(int(time.time()) + app.interval)  # the next step's: the last one is used up
+    # On whichever gateway each request arrives.
     assert [send("GET", "", code).status_code for _ in range(3)] == [200, 401, 401]
     assert [send("GET", "", recovery[0]).status_code for _ in range(2)] == [200, 401]
     # The page asks for it in a second step.

@@ -1,4 +1,4 @@
-"""Deleting an account, through the edge and every service that holds something of it."""
+"""Deletion of an account, through the edge and every service that stores its data."""
 
 import psycopg
 

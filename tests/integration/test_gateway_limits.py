@@ -51,7 +51,7 @@ def test_of_500_concurrent_requests_through_two_gateways_exactly_the_limit_is_ad
         calls = list(pool.map(call, range(500)))
     statuses = Counter(answer.status_code for _, answer, _ in calls)
     if max(ended for *_, ended in calls) - min(sent for sent, *_ in calls) < 60:
-        # Making the account's two keys were requests as well.
+        # Creating the account's two keys took requests as well.
         assert statuses == {403: 98, 429: 402}
     # On a very slow machine it takes longer: 101 admitted requests take at least the minute.
     assert statuses.keys() == {403, 429}
@@ -255,7 +255,7 @@ def test_a_body_between_the_gateways_and_the_edges_limit_is_a_413(hurried: Accou
     assert (answer.status_code, error_of(answer)["code"]) == (413, 1003)
 
 
-def test_among_a_hundred_thousand_keys_one_is_found_by_an_index(stack: Stack) -> None:
+def test_a_key_among_a_hundred_thousand_is_found_by_an_index(stack: Stack) -> None:
     with psycopg.connect(stack.postgres.url("gateway")) as database:
         database.execute(
             "insert into accounts (id, email, password) select 'x' || n, n || '@x.org', ''"
@@ -312,8 +312,8 @@ def test_schemathesis_finds_nothing(generous_stack: Stack, tmp_path: Path) -> No
         # The edge knows no method QUERY and answers 400 itself.
         "[phases.coverage]\n"
         'unexpected-methods = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"]\n'
-        # A schema cannot say that a model's address must exist, that a time must lie ahead, or that
-        # an idempotency key belongs to another body.
+        # A schema cannot express that a model's address must exist, that a time must be in the
+        # future, or that an idempotency key belongs to another body.
         "[checks.positive_data_acceptance]\n"
         'expected-statuses = ["2xx", "3xx", 400, 401, 403, 404, 409, 422, 429, "5xx"]\n'
         # The example's model is really measured, which takes a minute.

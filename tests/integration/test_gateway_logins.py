@@ -18,7 +18,7 @@ from local.stack import Stack
 
 @pytest.fixture
 def hurried(generous_stack: Stack) -> Iterator[Account]:
-    """An account where nothing is limited."""
+    """An account without limits."""
     account = Account(generous_stack.url)
     yield account
     account.http.close()
@@ -30,7 +30,7 @@ def test_an_address_that_http_basic_cannot_send_is_not_registered(account: Accou
     assert error_of(answer)["details"]["fields"][0]["path"] == "email"
 
 
-def test_an_address_that_is_taken_is_answered_like_a_new_one(account: Account) -> None:
+def test_a_registered_address_is_answered_like_a_new_one(account: Account) -> None:
     def register(email: str, password: str) -> dict[str, object]:
         answer = account.http.post("/v1/api/accounts", json={"email": email, "password": password})
         assert answer.status_code == 201
@@ -110,7 +110,7 @@ def test_guessing_is_slowed_whatever_address_it_claims_and_the_owner_can_log_in(
     assert "login_throttled" in acts(stack, account.id)
 
 
-def test_a_known_address_is_not_locked_out_by_guesses_from_everywhere(
+def test_guesses_from_many_addresses_do_not_lock_a_known_address_out(
     stack: Stack, account: Account
 ) -> None:
     def guess(number: int) -> int:

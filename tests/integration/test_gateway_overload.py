@@ -31,7 +31,7 @@ def narrow(hub: RunningHub) -> Iterator[Stack]:
     services = (
         Service("gateway", replicas=2, database=True, http=True),
         Service("generator", hub=True),
-        # Without a worker: its runs wait for ever.
+        # Without a worker, its runs wait indefinitely.
         Service("benchmarker", database=True),
     )
     environment = {"HF_ENDPOINT": hub.url, **limits, **places}
@@ -90,7 +90,7 @@ def test_requests_beyond_capacity_are_refused_at_once_and_the_others_are_served(
         os.kill(generator, signal.SIGSTOP)
         try:
             answers = [pool.submit(generate, number) for number in range(sent)]
-            # Nothing has been generated yet: all requests without a place were refused.
+            # Nothing has been generated yet: all requests beyond capacity were refused.
             wait_until(lambda: sum(map(Future.done, answers)) >= sent - 2 * MAX_CONCURRENT)
             refused = [done.result() for done in answers if done.done()]
             for path in ("/healthz", "/readyz"):
@@ -150,7 +150,7 @@ def test_accounts_waiting_for_their_runs_block_no_other_account(
         state: str = answer.json()["data"]["state"]
         return state
 
-    # Far more than both gateways have places, and fewer per account than a gateway holds.
+    # Far more than both gateways have capacity for, and fewer per account than a gateway holds.
     waits = [account for account in patient for _ in range(9)]
     with ThreadPoolExecutor(len(waits)) as pool:
         waiting = [pool.submit(wait, account) for account in waits]

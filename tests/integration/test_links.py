@@ -41,7 +41,7 @@ class Document(HTMLParser):
 
 @pytest.fixture(scope="module")
 def reader(stack: Stack) -> Iterator[Account]:
-    """Somebody with a key, a recorded model and an alert's rule, logged in."""
+    """A logged-in person with a key, a recorded model and an alert rule."""
     account = Account(stack.url)
     account.post("/v1/api/monitor/record", {"modelId": MODEL, "metrics": {"latency": 12.5}})
     yield account
@@ -107,7 +107,7 @@ def test_every_link_of_every_page_leads_somewhere(
     assert broken == []
     assert len(guides) >= 11
     assert len(documents) > 100
-    needed = {  # from where a person needs them
+    needed = {  # linked from the pages where people need them
         "/dashboard/models": "/docs/how-to/monitor",
         "/dashboard/benchmarks": "/docs/how-to/benchmark",
         "/dashboard/generate": "/docs/how-to/modules",

@@ -1,4 +1,4 @@
-"""Mistakes that people make, each sent through the edge and answered with what to do."""
+"""Common mistakes, each sent through the edge and answered with advice."""
 
 import base64
 import socket
@@ -293,7 +293,7 @@ def test_a_session_or_password_in_place_of_a_key_is_refused_with_advice(caller: 
         ("Content-Length", ("{length}", "1")),
         ("Host", ("localhost", "example.com")),
         ("X-Request-Id", ("first-request", "second-request")),
-        # Two that agree cannot be told from a list, which nobody sends.
+        # Two identical values cannot be told from a list, which nobody sends.
         ("Authorization", (BEARER["Authorization"], BEARER["Authorization"])),
     ],
 )

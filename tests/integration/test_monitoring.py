@@ -178,7 +178,7 @@ def test_impossible_metric_values_are_refused(account: Account, text: str) -> No
     assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
 
 
-def test_the_limits_of_size_are_named(account: Account) -> None:
+def test_the_size_limits_are_named_in_refusals(account: Account) -> None:
     def record_of(n: int, names: int = 1) -> dict[str, Any]:
         metrics = {f"metric_{name}": 1.0 for name in range(names)}
         return {"modelId": "m", "timestamp": at(seconds=n), "metrics": metrics}
@@ -282,7 +282,7 @@ def test_a_hundred_thousand_samples_are_summarised_within_one_per_cent(
         body = json.dumps({"records": records}).encode()
         headers = {**account.headers, **V2, "Content-Type": "application/json"}
         headers["Idempotency-Key"] = f"call {call}"
-        # A database that is busy, as on a very slow machine, takes it when it is sent again.
+        # A database that is busy, as on a very slow machine, accepts a repeated request.
         while (answer := account.http.post(MANY, content=body, headers=headers)).status_code == 503:
             sleep(1)
         assert answer.status_code == 200, answer.text

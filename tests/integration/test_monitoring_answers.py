@@ -47,7 +47,7 @@ def test_statistics_are_those_of_numpy_and_all_plots_show_the_same(
     account: Account, count: int, kind: str
 ) -> None:
     random_ = np.random.default_rng(count)
-    # In no order; ten minutes from the window's edges.
+    # In random order; ten minutes from the window's edges.
     minutes = random_.choice(np.arange(10, 30 * 1_440 - 10), count, replace=False)
     now = datetime.now(UTC)
     times = [now - timedelta(minutes=int(m)) for m in minutes]
@@ -99,7 +99,7 @@ def test_a_window_without_samples_has_null_figures(account: Account) -> None:
     assert monitor(account, days=365)["statistics"]["latency"]["mean"] == 5.0
 
 
-def test_recommendations_name_the_numbers_that_led_to_them(account: Account) -> None:
+def test_recommendations_name_the_numbers_behind_them(account: Account) -> None:
     records = [
         {
             "modelId": "m",
@@ -147,7 +147,7 @@ def recorded(account: Account, value: Any, metric: str = "latency", days: int = 
 
 
 def in_the_week(hours: int, ago: int) -> int:
-    """Return `ago`, or some days more, so that the hours before it are on no weekend.
+    """Return `ago`, or some days more, so that the hours before it fall on no weekend.
 
     With one weekend only, what happens on it may be what happens on each.
     """
@@ -182,7 +182,7 @@ def test_an_incident_in_mid_week_is_named_with_start_and_end(account: Account) -
     assert [finding["kind"] for finding in data["findings"]] == ["incident"]
 
 
-def test_a_weekend_that_is_like_the_last_one_is_not_reported(account: Account) -> None:
+def test_a_weekend_like_the_last_one_is_not_reported(account: Account) -> None:
     def throughput(ago: float) -> float:
         return 56.0 if (datetime.now(UTC) - timedelta(hours=ago)).weekday() >= 5 else 100.0
 

@@ -21,7 +21,7 @@ from integration.monitored import MonitoredStack, join
 
 RECORD = "/v1/api/monitor/record"
 MANY = "/v2/api/monitor/record"
-# As many kills as fit continuous integration; the aim is 30 in five minutes.
+# As many kills as continuous integration has time for; the aim is 30 in five minutes.
 KILLS = int(os.environ.get("KILLS", "9"))
 
 
@@ -169,7 +169,7 @@ def test_a_database_that_hangs_is_a_503_in_time_and_nothing_is_acknowledged(
 def stopped(stack: MonitoredStack) -> Iterator[None]:
     """Suspend the services' server: it accepts connections and never answers."""
     server = psutil.Process(stack.processes["postgres"].pid)
-    server.suspend()  # first, so that it starts no more children
+    server.suspend()  # first, so that it starts no further children
     processes = [server, *server.children(recursive=True)]
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):  # it was about to end

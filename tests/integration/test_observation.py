@@ -26,7 +26,7 @@ def test_a_running_system_has_every_metric_of_the_reference_and_of_the_dashboard
         with urllib.request.urlopen(f"http://{host}:{port}/metrics") as answer:
             answers[service] = answer.read().decode()
     assert 'http_route="/v1/api/keys"' in answers["gateway"]
-    # No label's value is a caller's.
+    # No label value comes from a caller.
     assert account.id not in "".join(answers.values())
     own = scraped("\n".join(answers.values()))
     assert {name for name in own if not name.startswith("process_")} == {

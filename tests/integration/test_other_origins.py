@@ -100,7 +100,7 @@ def test_the_javascript_client_works_in_a_page_of_an_allowed_origin(
     assert result["limit"] > 0
 
 
-def test_a_page_of_any_other_origin_reads_nothing(
+def test_a_page_of_any_other_origin_can_read_nothing(
     stack: Stack, other_site: int, account: Account, page: Page
 ) -> None:
     page.goto(f"http://127.0.0.1:{other_site}")

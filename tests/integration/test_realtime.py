@@ -78,7 +78,7 @@ class Script:
             self._lines.put(line)
 
     def wait_for(self, *events: str, count: int = 1) -> list[Any]:
-        """Return the data of such events once so many have come."""
+        """Return the data of these events once enough have arrived."""
         while len(received := [data for event, data in self.received if event in events]) < count:
             self.next_line(TIMEOUT_S)
         return received
@@ -95,7 +95,7 @@ class Script:
         return [int(name[1:]) for name in names]
 
     def wait_for_numbers(self, count: int) -> list[int]:
-        """Wait for so many numbers, sorted: concurrent replicas deliver in any order."""
+        """Wait for these numbers, sorted: concurrent replicas deliver in any order."""
         while len(self.numbers()) < count:
             self.next_line(TIMEOUT_S)
         return sorted(self.numbers())

@@ -1,4 +1,4 @@
-"""Modules that a worker runs before the caller gets them: real torch, real modules."""
+"""Modules that a worker runs before the answer: real torch, real modules."""
 
 import time
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def state_of(account: Account, where: str) -> str:
     return state
 
 
-def test_v2_waits_and_has_the_verdict_and_the_sample_output_in_its_answer_and_its_retries(
+def test_v2_waits_and_its_answers_and_retries_contain_the_verdict_and_the_sample_output(
     stack: Stack, account: Account
 ) -> None:
     def call(_: int) -> httpx2.Response:
@@ -61,7 +61,7 @@ def test_v2_waits_and_has_the_verdict_and_the_sample_output_in_its_answer_and_it
         answers = list(threads.map(call, range(3)))
     assert {answer.status_code for answer in answers} <= {200, 202}
     [run] = {answer.json()["data"]["verification"]["id"] for answer in answers}
-    for answer in answers:  # a retry that joins the run, and all on a very slow machine
+    for answer in answers:  # retries that join the run; on a very slow machine, all of them
         if answer.status_code == 202:
             assert answer.headers["location"] == f"/v2/api/generate/{run}"
     first = max(answers, key=lambda answer: answer.status_code == 200)

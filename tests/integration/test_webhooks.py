@@ -1,4 +1,4 @@
-"""Webhooks through the edge: from what happens to a receiver on the account's own machine."""
+"""Webhooks through the edge: from an event to a receiver on the account's own machine."""
 
 import json
 import threading
@@ -61,7 +61,7 @@ def receiver() -> Iterator[Receiver]:
     made.server.server_close()
 
 
-def test_alerts_and_finished_runs_are_posted_and_checked_with_the_secret(
+def test_alerts_and_finished_runs_are_posted_with_a_verifiable_signature(
     measuring_stack: Stack, owner: Account, receiver: Receiver
 ) -> None:
     made = owner.post("/v1/api/webhooks", {"url": receiver.url, "events": KINDS})

@@ -71,7 +71,7 @@ def test_only_the_edge_is_reachable_from_outside() -> None:
     assert published == {"grafana": ["127.0.0.1:3000:3000"]}
 
 
-def test_workers_reach_the_bus_and_the_hub_and_no_database() -> None:
+def test_workers_reach_only_the_bus_and_the_hub_and_no_database() -> None:
     for name, container in CONTAINERS.items():
         if name.startswith("worker"):
             assert container["networks"] == ["bus", "outer"]

@@ -20,7 +20,7 @@ RECIPES = {"worker-cpu": "worker", "worker-cuda": "worker"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_hadolint_finds_nothing(file: Path) -> None:
+def test_hadolint_reports_nothing(file: Path) -> None:
     program = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([program, file], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,7 +14,7 @@ SCALED_JOB = json.loads((K8S / "tests" / "scaledjob.schema.json").read_text())
 
 
 def check(resource: Resource) -> None:
-    """Raises for an unknown field, a missing one, or a wrong value."""
+    """Raise for an unknown field, a missing one, or a wrong value."""
     if resource["kind"] == "ScaledJob":
         jsonschema.validate(resource, SCALED_JOB)
         resource = {

@@ -18,14 +18,14 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="PostgreSQL runs as the c
 
 @pytest.fixture
 def closed(tmp_path: Path) -> Path:
-    """A directory that only its owner may enter, with a blank in its name."""
+    """A directory that only its owner may enter, with a space in its name."""
     folder = tmp_path / "a home"
     folder.mkdir(mode=0o700)
     return folder
 
 
 def may(*command: str) -> bool:
-    """Whether this machine has the program and lets us run it."""
+    """Whether this machine has the program and permits us to run it."""
     if not shutil.which(command[0]):
         return False
     return subprocess.run([*command, "true"], capture_output=True).returncode == 0
@@ -85,7 +85,7 @@ def test_a_small_tmp_is_left_alone(tmp_path: Path) -> None:
     if not may(*namespace):
         pytest.skip("nothing can be mounted here")
     show = tmp_path / "Makefile"
-    # `include` takes a blank for the end of a name.
+    # `include` ends the name at a space.
     makefile = str(ROOT / "Makefile").replace(" ", "\\ ")
     show.write_text(f"include {makefile}\nshow:\n\t@echo $$TMPDIR\n")
     (tmp_path / "small").mkdir()

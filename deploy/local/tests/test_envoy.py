@@ -123,7 +123,7 @@ def test_a_wellformed_request_id_is_kept_on_refusals_too(edge: Stack) -> None:
 
 
 @pytest.mark.parametrize("sent", ["abcd1234", "A-Z_" * 16, "6f1d9a52-0000-4000-8000-aabbccddeeff"])
-def test_a_wellformed_request_id_goes_through_and_comes_back(edge: Stack, sent: str) -> None:
+def test_a_wellformed_request_id_is_passed_on_and_returned(edge: Stack, sent: str) -> None:
     answer = get(edge.port, "/", f"X-Request-Id: {sent}")
     assert ids_upstream(answer) == [sent]
     assert answer.headers["x-request-id"] == sent
@@ -166,7 +166,7 @@ def test_the_peers_address_replaces_what_the_caller_claims(edge: Stack) -> None:
     assert "6.6.6.6" not in answer.body.decode()
 
 
-def test_a_caller_cannot_steer_timeouts_and_retries(edge: Stack) -> None:
+def test_a_caller_cannot_control_timeouts_and_retries(edge: Stack) -> None:
     answer = get(
         edge.port,
         "/slow/0.3",
@@ -217,7 +217,7 @@ def test_a_post_that_killed_a_replica_is_not_repeated(own_edge: Stack) -> None:
     assert len(before & after) == 1, "the other replica has never seen it"
 
 
-def test_a_replica_that_refuses_connections_costs_no_request(own_edge: Stack) -> None:
+def test_a_replica_that_refuses_connections_fails_no_request(own_edge: Stack) -> None:
     while len({get(own_edge.port, "/").json()["pid"] for _ in range(10)}) < 2:
         time.sleep(0.05)  # until the edge has seen that both are ready
     own_edge.stop("gateway-1")

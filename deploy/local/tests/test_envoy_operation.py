@@ -119,7 +119,7 @@ def test_readiness_and_metrics_are_observed_without_the_admin_interface(edge: St
 
 
 class Callers:
-    """Keeps asking through the edges that are listed, as a Service of Kubernetes has it."""
+    """Callers that send requests through the listed edges, as a Service of Kubernetes does."""
 
     def __init__(self, listed: list[int]) -> None:
         self.listed = listed

@@ -1,4 +1,4 @@
-"""The database, with the real server: who sees which tables, and which data survive."""
+"""The database, with the real server: access to tables, and durability."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -84,7 +84,7 @@ async def test_a_pool_takes_a_changed_password_from_its_passfile(
         postgres.create_schemas(["metrics"])
 
 
-def test_schemas_can_be_created_again_and_keep_what_is_in_them(postgres: Postgres) -> None:
+def test_schemas_can_be_created_again_without_losing_their_content(postgres: Postgres) -> None:
     with psycopg.connect(postgres.url("gateway")) as gateway:
         gateway.execute("insert into keys values ('before')")
     postgres.create_schemas(["gateway", "metrics", "benchmarker"])

@@ -1,4 +1,4 @@
-"""`make run`, from outside: its messages, the traces it leaves, the data it finds again."""
+"""`make run` from outside: its messages, its leftovers, and the data of an earlier run."""
 
 import base64
 import contextlib
@@ -150,7 +150,7 @@ def test_a_start_after_a_killed_supervisor_recovers_and_an_interrupt_stops_in_or
     assert "\x1b" not in run.output
 
 
-def test_a_taken_port_is_reported_with_advice(tmp_path: Path) -> None:
+def test_an_occupied_port_is_reported_with_advice(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         refused = refusal(tmp_path, port)
@@ -161,7 +161,7 @@ def test_a_taken_port_is_reported_with_advice(tmp_path: Path) -> None:
     assert not (tmp_path / "postgres").exists()
 
 
-def test_a_taken_port_65535_is_reported_with_advice_for_another(tmp_path: Path) -> None:
+def test_an_occupied_port_65535_is_reported_with_advice_for_another(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         if ports.free(65535):
             stack.enter_context(socket.create_server(("127.0.0.1", 65535)))
@@ -171,7 +171,7 @@ def test_a_taken_port_65535_is_reported_with_advice_for_another(tmp_path: Path) 
     assert int(advised[1]) < 65535
 
 
-def test_a_privileged_port_is_distinguished_from_a_taken_one(
+def test_a_privileged_port_is_distinguished_from_an_occupied_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(ports, "obstacle", lambda port: errno.EACCES if port == 80 else 0)
@@ -266,7 +266,7 @@ def test_ctrl_c_on_the_demonstration_stops_all_of_it_without_a_traceback(
     assert not [p for p in left if home in " ".join(p.info["cmdline"] or [])]
 
 
-def test_a_demonstration_on_a_taken_port_fails_at_once(tmp_path: Path) -> None:
+def test_a_demonstration_on_an_occupied_port_fails_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = subprocess.run(

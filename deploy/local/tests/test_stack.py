@@ -42,7 +42,7 @@ def stack(notes: Notes) -> Iterator[Stack]:
 
 
 def of_each(stack: Stack, question: Callable[[psutil.Process], list[Any]]) -> list[Any]:
-    """Ask every process, and return the answers; some of PostgreSQL's come and go."""
+    """Ask every process, and return the answers; skip PostgreSQL's short-lived ones."""
     roots = [psutil.Process(process.pid) for process in stack.processes.values()]
     answers = []
     for member in roots + [child for root in roots for child in root.children(recursive=True)]:

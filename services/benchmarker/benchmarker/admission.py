@@ -1,4 +1,4 @@
-"""Admission of runs: an account's hour, its share of the queue, and the queue itself."""
+"""Admission of runs: the account's hourly limit, its share of the queue, the queue's bound."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -74,7 +74,7 @@ class Admission:
         self.limits = limits
 
     async def accept(self, application: Application) -> tuple[Run, bool]:
-        """Store a run if the account's hour and the queue have room for it.
+        """Store a run if the account's hourly limit and the queue have room for it.
 
         Counting and storing are one transaction under one lock, so that
         simultaneous requests cannot share the last place. A refused run leaves

@@ -1,4 +1,4 @@
-"""Advice from the figures: a size for each purpose, its bottleneck, what to change."""
+"""Advice from the figures: a size for each purpose, its bottleneck, possible improvements."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +8,11 @@ from benchmarker.search import GOOD_SHARE
 from common.contracts.benchmarking import MAX_BATCH_SIZE, BenchmarkRequest
 from common.contracts.figures import Analysis, MemoryModel, Pick, Picks, Point, Regime, Results
 
-# A size at most this many times as large or as small is a neighbour; what lies between is unknown.
+# A size at most this many times as large or as small is a neighbour; those beyond are not.
 MAX_NEIGHBOUR_RATIO = 2
-# Below this share of both ceilings, something other than the device holds a call up.
+# Below this share of both ceilings, something other than the device delays a call.
 MIN_BUSY_SHARE = 0.3
-# Recommended memory over the measured peak.
+# Recommended memory, as a multiple of the measured peak.
 HEADROOM = 1.2
 
 
@@ -22,7 +22,7 @@ def analyse(
     peaks: Mapping[int, float] | None = None,
     held: float | None = None,
 ) -> Analysis:
-    """Return which sizes to use, and why.
+    """Return the recommended sizes, and the reason for each.
 
     Advice that a doubt about the optimal size or the run undoes gives way to what to do about the
     doubt; other sizes that are in doubt are not advised.

@@ -42,7 +42,7 @@ from common.errors import BenchmarkFailed
 from common.service import answers
 
 MAX_LISTED = 100
-# Most callers that may wait for their runs at once.
+# Max callers that may wait for their runs at once.
 MAX_WAITING_CALLERS = 2000
 
 
@@ -105,7 +105,7 @@ class Benchmarks:
 
     @answers(CANCEL_RUN)
     async def cancel(self, request: RunName) -> Run:
-        """Cancel a run; the figures that it has stay readable."""
+        """Cancel a run; its figures so far stay readable."""
         conclude = partial(conclude_canceled, prices=self.prices)
         change, sequence = await self.desk.runs.cancel(
             current.get().account, request.id, "measure", conclude

@@ -1,4 +1,4 @@
-"""A run on a worker: taken, reported on, finished.
+"""Deliveries of a run to workers: taken, reported on, finished.
 
 While a run is running, only the delivery named in `holder` may report on it; a
 delivery that was overtaken is told to stop. A worker that stops in good order
@@ -113,7 +113,7 @@ class Deliveries:
             return ticket, change_of(rows[0])
 
     async def report(self, report: Report) -> Change | None:
-        """Store what a delivery reports; None if it has to stop. A repeated report is ignored."""
+        """Store a delivery's report; None if it has to stop. A repeated report is ignored."""
         async with self.database.connection() as connection:
             held = [report.id, report.worker]
             rows = await select(connection, f"{HELD} for update of runs", held)

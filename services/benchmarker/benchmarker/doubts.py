@@ -1,4 +1,4 @@
-"""Reasons to distrust a figure, and what to do about each.
+"""Reasons to distrust a figure, and a remedy for each.
 
 A doubt is a sentence that begins with its kind: `noise: …`.
 """

@@ -1,4 +1,4 @@
-"""Deletion of the runs of an account that was deleted."""
+"""Deletion of a deleted account's runs."""
 
 from benchmarker.queue import JobQueue
 from benchmarker.runs import RunStore

@@ -35,7 +35,7 @@ class JobQueue:
         self.ack_wait_s = ack_wait_s
 
     async def prepare(self) -> None:
-        """Create the streams and consumers, waiting for the server as long as it takes."""
+        """Create the streams and consumers, waiting for the server as long as necessary."""
         await self.jobs.prepare(MEASURE, CLASSES, ack_wait=self.ack_wait_s)
 
     async def declare(self) -> None:

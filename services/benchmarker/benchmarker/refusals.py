@@ -11,7 +11,7 @@ from models.tasks import ROWS, is_measured, row
 def class_for(
     request: BenchmarkRequest, model: ModelFacts, workers: list[Announcement], deployed: set[Class]
 ) -> Class:
-    """Return the class of worker that can run this.
+    """Return the class of worker that supports the run.
 
     Args:
         request: the caller's.

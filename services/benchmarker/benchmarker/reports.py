@@ -89,7 +89,7 @@ class Reports:
         log.info("run finished", run=end.id, failed=change.run.state == "failed")
         if not ending.records:
             await self.news.publish(change)
-        with contextlib.suppress(ServiceError):  # the sweep delivers what stays in the outbox
+        with contextlib.suppress(ServiceError):  # the sweep delivers the rest of the outbox
             for run in await self.outbox.deliver(end.id):
                 await self.news.publish(await self.runs.change(run))
         return Received()

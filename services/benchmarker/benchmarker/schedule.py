@@ -30,7 +30,7 @@ def rounds_of(iterations: int, moments_per_call: int = 1) -> int:
 
 
 def blocks(sizes: list[int], iterations: int, seed: int, moments_per_call: int = 1) -> list[Block]:
-    """Return all blocks of a run in order, the same for the same arguments.
+    """Return all blocks of a run in order; equal arguments give the same order.
 
     So a worker that takes over a run continues where the last one stopped.
     """

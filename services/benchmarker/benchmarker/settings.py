@@ -1,4 +1,4 @@
-"""Settings of control and of the worker, beside those of every service."""
+"""Settings of control and of the worker, in addition to those of every service."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,8 +21,8 @@ class ControlSettings(ServiceSettings):
     max_waiting: Annotated[int, Field(ge=1)] = 100
     # Runs that may wait of one account, or of all new accounts of one network address.
     max_waiting_per_account: Annotated[int, Field(ge=1)] = 5
-    # Classes that exist even while no worker of theirs is present: GPU workers
-    # that are started on demand, say. Comma separated.
+    # Classes that exist even while no worker of theirs is present, such as GPU workers that are
+    # started on demand. Comma separated.
     worker_classes: str = "cpu"
     # Silence after which a running job is given to the next worker.
     ack_wait_s: Annotated[float, Field(gt=0)] = ACK_WAIT_S
@@ -46,19 +46,19 @@ class WorkerSettings(ServiceSettings):
     # Disk space that fetched models may take; None: a share of the free space.
     max_cache_bytes: Annotated[int, Field(ge=1)] | None = None
     ack_wait_s: Annotated[float, Field(gt=0)] = ACK_WAIT_S
-    # Classes of job that it takes, comma separated, as far as its machine can.
+    # Classes of job that the worker takes if its machine can, comma separated.
     worker_takes: str = "cpu,gpu"
-    # Jobs after which it exits, and seconds without one; None: never. For a worker that is
-    # started when there is work.
+    # Jobs after which the worker exits, and seconds without a job; None: never. For workers that
+    # are started on demand.
     max_jobs: Annotated[int, Field(ge=1)] | None = None
     max_idle_s: Annotated[float, Field(gt=0)] | None = None
-    # A run that takes longer is ended.
+    # Duration after which a run is ended.
     max_run_s: Annotated[float, Field(gt=0)] = 3600.0
-    # A trial that takes longer is ended, or after the module's own timeout if that is less.
+    # Duration after which a trial is ended, unless the module's own timeout is shorter.
     max_trial_s: Annotated[float, Field(gt=0)] = 600.0
     # Whether the worker exits at start if its machine cannot isolate models completely.
     require_isolation: bool = False
     # Share of the machine's memory that a model may take.
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9
-    # Memory that a model may take, if that should be less than the share.
+    # Memory that a model may take, if less than the share.
     max_memory_mib: Annotated[float, Field(gt=0)] | None = None

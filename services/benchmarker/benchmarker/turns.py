@@ -20,7 +20,7 @@ from common.postgres import Connection
 PRESENT = timedelta(seconds=60)
 # Assumed duration of a run until one of its kind has succeeded.
 ASSUMED_DURATION_S = 30.0
-# What has taken longer than expected is expected to take this share of that time again.
+# A run that takes longer than expected is expected to take this share of that time in addition.
 LATE_SHARE = 0.25
 # When the run's last delivery began.
 TAKEN = "coalesce((stages->>'fetching')::timestamptz, started_at)"
@@ -124,7 +124,7 @@ def remaining(run: Any, usual_s: float) -> float:
 
 
 def left(expected_s: float, elapsed_s: float) -> float:
-    """Return the seconds that are left of what was expected to take `expected_s`.
+    """Return the seconds that remain of a duration expected to be `expected_s`.
 
     It falls with time, never to zero: what is late sets the runs behind it back, without a jump.
     """
@@ -132,7 +132,7 @@ def left(expected_s: float, elapsed_s: float) -> float:
 
 
 def starts_in(ahead_s: Iterable[float], remaining_s: Sequence[float], workers: int) -> float:
-    """Return the seconds until a run starts: workers take the runs ahead of it as they get free.
+    """Return the seconds until a run starts: workers take the runs ahead as they become free.
 
     Args:
         ahead_s: durations of the waiting runs ahead, in their order.

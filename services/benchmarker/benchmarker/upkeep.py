@@ -49,7 +49,7 @@ class Upkeep:
         self.trial_days = trial_days
 
     async def keep(self, interval_s: float) -> None:
-        """Sweep for ever; a step that fails leaves the others and the next sweep alone."""
+        """Sweep until cancelled; a failed step affects neither the others nor the next sweep."""
         while True:
             for step in (
                 self.mend_queue,

@@ -28,7 +28,7 @@ from common.contracts.verification import (
 )
 from common.service import answers
 
-# Most callers that may wait for their modules at once.
+# Max callers that may wait for their modules at once.
 MAX_WAITING_CALLERS = 2000
 # Dtypes in which modules compute unless told otherwise.
 DTYPES: dict[Class, str] = {"gpu": "bfloat16", "cpu": "float32"}
@@ -40,7 +40,7 @@ class Verifications:
 
     @answers(VERIFY)
     async def verify(self, request: GenerateRequest) -> VerifiedModule:
-        """Return the module, and have a worker try it; refuse what no worker can try."""
+        """Return the module, and have a worker run it; refuse modules that no worker can run."""
         module = await self.desk.bus.call(GENERATE, request)
         worker_class = class_for(module.model, await self.desk.fleet.present(), self.desk.deployed)
         work = work_of(new_id("verify"), module, worker_class)
@@ -73,7 +73,7 @@ class Verifications:
 
 
 def class_for(model: ModelFacts, workers: list[Announcement], deployed: set[Class]) -> Class:
-    """Return `gpu` for a module that asks for one, if there is one; a CPU runs it too.
+    """Return `gpu` for a module that requests one, if there is such a worker; a CPU runs it too.
 
     Raises:
         BenchmarkFailed: the weights do not fit the largest machine.

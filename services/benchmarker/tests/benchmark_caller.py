@@ -33,7 +33,7 @@ class Caller:
 
     async def call(self, rpc, request):
         current.set(Context("req_test0000", self.account))
-        # NATS disconnects a client whose event loop stood still while other tests ran.
+        # NATS disconnects a client whose event loop was blocked while other tests ran.
         await asyncio.sleep(0.01)
         while not self.bus.available:
             await asyncio.sleep(0.05)

@@ -43,7 +43,7 @@ def setup(machine: Machine = CPU, **fields) -> Setup:
 
 
 def results(latencies: dict[int, float], *, short=(), machine=CPU, noise=0.0, **fields) -> Results:
-    """Results of a model with these ms per batch, and 100 MiB plus 10 per sample."""
+    """Results of a model with these ms per batch, which takes 100 MiB plus 10 per sample."""
     setup_of_run = setup(machine, **fields)
     request = BenchmarkRequest(model_id="a/b")
     price = PRICES.price(machine, request)
@@ -104,7 +104,7 @@ def test_the_memory_model_uses_all_measured_sizes_and_retained_memory() -> None:
     assert (memory.base, memory.per_sample, memory.kept) == (80.0, 13.75, 60.0)
     assert memory.largest_batch == 66
     [advice] = [line for line in analysis.resource_recommendations if "MiB" in line]
-    assert "240 MiB" in advice  # the peak of 140 and the 60 besides, plus a fifth
+    assert "240 MiB" in advice  # the peak of 140, the retained 60, and a fifth more
     assert analyse(measured, request(), held=90.0).memory.kept == 0.0
     assert analyse(results({1: 10.0}, machine=H200), request(), held=900.0).memory.kept is None
 

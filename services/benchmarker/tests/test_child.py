@@ -54,7 +54,7 @@ async def load(child: Child, folder: str, task: str, **fields):
 
 @pytest.fixture(scope="module")
 def modules_path() -> Iterator[None]:
-    """Modules beside this one can be started, with one thread."""
+    """Let the modules in this folder be started, with one thread each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -71,7 +71,7 @@ async def measuring(models, modules_path) -> AsyncIterator[Child]:
 
 @pytest.fixture
 async def child(measuring) -> Child:
-    """A new process of the sandbox that these tests share."""
+    """Start a new process in the sandbox that these tests share."""
     assert await measuring.renew()
     return measuring
 
@@ -217,7 +217,7 @@ async def test_each_forked_process_starts_afresh_and_its_end_is_explained(module
         assert last["process"] not in (first["process"], process.pid)
 
 
-async def test_forked_processes_end_with_the_process_that_forks_them(modules_path) -> None:
+async def test_forked_processes_end_with_their_parent(modules_path) -> None:
     async with started("forked_answers") as child:
         process = psutil.Process((await child.request())["process"])
         child.process.kill()
@@ -227,7 +227,7 @@ async def test_forked_processes_end_with_the_process_that_forks_them(modules_pat
         assert not await child.renew()
 
 
-def test_the_supervisor_may_be_the_first_process_of_its_container(modules_path) -> None:
+def test_the_supervisor_may_be_process_1_of_its_container(modules_path) -> None:
     program = """
 import asyncio, os
 from benchmarker.worker.child import started

@@ -232,11 +232,13 @@ async def test_a_request_whose_run_failed_with_5xx_starts_another_run(
     await caller.call(CANCEL_RUN, RunName(id=second))
 
 
-async def test_runs_wait_in_line_and_are_listed_newest_first(idle_stack, idle_connection) -> None:
+async def test_runs_wait_in_a_queue_and_are_listed_newest_first(
+    idle_stack, idle_connection
+) -> None:
     caller = Caller(idle_connection)
     first, second, third = [await caller.start() for _ in range(3)]
     assert second.queue.position > first.queue.position
-    assert second.queue.estimate_seconds is None  # the start of a worker is unknown
+    assert second.queue.estimate_seconds is None  # the start of a worker cannot be predicted
     async with bus.connect(idle_stack.nats.url("worker"), "worker") as connection:
         machine = {"name": "CPU", "device_class": "cpu", "memory": 24_000.0, "dtypes": ["float32"]}
         await connection.call(ANNOUNCE, Announcement(worker="w", **machine))

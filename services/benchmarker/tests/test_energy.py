@@ -51,7 +51,7 @@ def board(monkeypatch) -> SimpleNamespace:
 def test_lowered_clocks_are_reported_while_the_device_works(board, reason, name) -> None:
     with energy.throttling("cuda") as reasons:
         board.reasons = reason
-        for _ in range(3):  # the second look saw the reason, and had finished before the third
+        for _ in range(3):  # the second poll saw the reason, and had finished before the third
             assert board.looks.acquire(timeout=60)
         board.reasons = pynvml.nvmlClocksEventReasonGpuIdle
     assert reasons == ({name} if name else set())

@@ -147,7 +147,7 @@ async def test_a_stopping_worker_gives_its_run_back_without_a_loss(quick_stack, 
         first, _ = kept_of(quick_stack, run.id)
     holder = first
     while holder in (first, None):
-        if holder == first:  # else the next worker may just be taking it
+        if holder == first:  # otherwise the next worker may just be taking it
             signal_busy_workers(quick_stack, signal.SIGTERM)
         await asyncio.sleep(0.5)
         holder, lost = kept_of(quick_stack, run.id)

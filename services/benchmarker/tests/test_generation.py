@@ -112,7 +112,7 @@ def test_the_whole_call_is_timed_on_an_asynchronous_device() -> None:
     assert timed.device == [7_000_000] * 4
 
 
-def test_warming_ends_when_times_are_steady_and_reports_if_they_never_are() -> None:
+def test_warming_ends_when_times_are_steady_and_reports_when_they_never_are() -> None:
     clock = FakeClock()
     device = Cpu(clock)
     cold = iter([100.0, 50.0, 20.0])

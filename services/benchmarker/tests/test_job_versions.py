@@ -23,7 +23,7 @@ ME = Announcement(worker="one", name="none", device_class="cpu", memory=1.0, dty
 
 
 class OneDelivery:
-    """A delivery that records what the worker does with it."""
+    """A delivery that records how the worker ends it."""
 
     def __init__(self, body: dict[str, Any], age_s: float = 0.0) -> None:
         self.id = "bench_1"

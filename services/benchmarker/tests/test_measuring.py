@@ -22,12 +22,12 @@ from common.errors import BenchmarkFailed, NotFound
 
 @pytest.fixture(scope="package")
 async def measured(caller):
-    """A run that several tests look at, of the account that `caller` is."""
+    """A run of the account of `caller`, which several tests inspect."""
     model = "lilypad/lifelike-llama"
     return await caller.measure(model, batch_sizes=[4, 1], new_tokens=4, steps=2)
 
 
-async def test_a_model_is_measured_in_figures_that_agree(measured, models) -> None:
+async def test_a_model_is_measured_in_consistent_figures(measured, models) -> None:
     run = measured
     # The repository holds another shard, which no index lists.
     [folder] = models.glob(f"lilypad/*/snapshots/{run.commit}")

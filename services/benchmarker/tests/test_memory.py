@@ -32,19 +32,19 @@ def test_a_pipeline_without_a_config_has_an_estimate_of_zero() -> None:
     assert static_estimate({}, task, 0, 4, eager=False, weights=2**30, shapes={"steps": [20]}) == 0
 
 
-def test_memory_is_fitted_along_a_line_from_two_sizes_on() -> None:
+def test_memory_is_fitted_to_a_line_from_two_sizes_on() -> None:
     assert fit({1: 110.0}) is None
     base, slope = fit({1: 110.0, 2: 120.0, 8: 180.0})
     assert (base, slope) == (pytest.approx(100), pytest.approx(10))
     assert fit({1: 110.0, 2: 109.0}) == (110.0, 0.0)  # noise is no gain
 
 
-def test_memory_set_up_once_is_not_attributed_to_each_sample() -> None:
+def test_memory_allocated_once_is_not_attributed_to_each_sample() -> None:
     base, slope = fit({1: 110.0, 2: 125.0, 4: 150.0, 8: 190.0, 16: 270.0})
     assert (base, slope) == (pytest.approx(110), pytest.approx(10))
 
 
-def test_smaller_sizes_run_first_so_that_a_large_ones_memory_is_predicted() -> None:
+def test_smaller_sizes_run_first_to_predict_a_large_ones_memory() -> None:
     assert rungs([1]) == [1]
     assert rungs([2, 1]) == [1, 2]
     assert rungs([64]) == [1, 2, 4, 8, 16, 64]

@@ -25,7 +25,7 @@ class FakeMachine:
 
 
 @pytest.mark.parametrize("others", [0.0, 0.25, 1.0, 3.5])
-def test_other_processes_work_is_distinguished_from_the_measured_ones(others: float) -> None:
+def test_other_processes_work_is_distinguished_from_the_measured_processs(others: float) -> None:
     assert FakeMachine().block(1.0, own=3.9, others=others) == pytest.approx(others, rel=1e-9)
 
 
@@ -42,7 +42,7 @@ def test_coarse_counters_yield_no_negative_neighbours() -> None:
 
 
 def test_neighbours_do_not_count_while_a_core_is_idle() -> None:
-    """Like a container on a large machine."""
+    """The situation of a container on a large machine."""
     assert FakeMachine().block(1.0, own=1.0, others=2.0) == 0.0
     assert FakeMachine().block(1.0, own=1.0, others=2.5) == pytest.approx(2.5)
 

@@ -45,7 +45,7 @@ def test_this_machine_isolates_completely() -> None:
 
 
 @BOTH
-async def test_a_module_sees_no_variable_of_the_worker(tmp_path, monkeypatch, kind) -> None:
+async def test_a_module_gets_no_variable_of_the_worker(tmp_path, monkeypatch, kind) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
@@ -56,7 +56,9 @@ async def test_a_module_sees_no_variable_of_the_worker(tmp_path, monkeypatch, ki
     assert "a-secret" not in known.values()
 
 
-async def test_a_module_reads_no_other_processs_environment(tmp_path, process_with_secrets) -> None:
+async def test_a_module_cannot_read_another_processs_environment(
+    tmp_path, process_with_secrets
+) -> None:
     script = (
         "found = []\n"
         "for process in Path('/proc').iterdir():\n"
@@ -68,7 +70,7 @@ async def test_a_module_reads_no_other_processs_environment(tmp_path, process_wi
     assert verdict["result"]["outputs"] == [False, False]
 
 
-def test_a_worker_closes_its_environment_to_its_own_user() -> None:
+def test_a_worker_hides_its_environment_from_its_own_user() -> None:
     program = (
         "import os\n"
         "from pathlib import Path\n"
@@ -96,7 +98,7 @@ def test_a_worker_closes_its_environment_to_its_own_user() -> None:
     assert printed.splitlines() == ["read True", "refused"]
 
 
-async def test_a_module_writes_neither_packages_nor_its_model(tmp_path) -> None:
+async def test_a_module_can_write_neither_its_packages_nor_its_model(tmp_path) -> None:
     paths = [Path(sandbox.__file__), Path(json.__file__), tmp_path / "model" / "new", "/usr/new"]
     script = TRIED + f"answer(*[tried(open, path, 'ab') for path in {list(map(str, paths))}])"
     verdict = await attempt(tmp_path, script)
@@ -104,7 +106,7 @@ async def test_a_module_writes_neither_packages_nor_its_model(tmp_path) -> None:
     assert set(outputs) <= {"Read-only file system", "Permission denied"}, outputs
 
 
-async def test_a_module_sees_no_file_outside_its_folders(tmp_path) -> None:
+async def test_a_module_can_read_no_file_outside_its_folders(tmp_path) -> None:
     (tmp_path / "secret").write_text("a-secret")
     paths = ["/etc/shadow", "/etc/hostname", "/var", "/home", str(tmp_path / "secret")]
     script = f"answer(*[os.path.exists(path) for path in {paths}])"
@@ -113,7 +115,7 @@ async def test_a_module_sees_no_file_outside_its_folders(tmp_path) -> None:
 
 
 @BOTH
-async def test_a_module_joins_and_makes_no_namespace(tmp_path, kind) -> None:
+async def test_a_module_can_neither_join_nor_create_a_namespace(tmp_path, kind) -> None:
     script = (
         "import ctypes\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
@@ -247,7 +249,7 @@ def outliving(mark: str) -> str:
 
 
 async def until_gone(mark: str) -> None:
-    """Return once no process has the mark in its command line."""
+    """Wait until no process has the mark in its command line."""
     while any(mark in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
         await asyncio.sleep(0.05)
 

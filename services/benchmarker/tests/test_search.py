@@ -36,7 +36,7 @@ def test_measuring_half_the_grid_finds_a_nearly_best_size_on_a_thousand_curves()
 
 
 def test_the_search_finds_the_optimal_size_of_the_whole_grid() -> None:
-    """It does on nine curves in ten, and falls short by less than 1 % on average."""
+    """It does so on nine curves in ten, and falls short by less than 1 % on average."""
     order = random.Random(5)
     measured_share = short = 0.0
     same = 0

@@ -28,7 +28,7 @@ from common.testing import MemoryBus
 
 @pytest.fixture
 def job(monkeypatch, tmp_path):
-    """A function that runs a job to its end and returns its reports, sandboxes and loads."""
+    """Return a function that runs a job and returns its reports, sandboxes and loads."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setattr(cache, "FETCH", "quick_model")

@@ -34,7 +34,7 @@ async def test_a_module_imports_only_the_packages_that_it_pins(tmp_path: Path) -
     pins = "".join(f"{name}=={version(name)}\n" for name in ("PyYAML", "numpy"))
     verdict = await attempt(tmp_path, script, requirements=pins)
     assert verdict["result"]["outputs"] == [True, True, False, False]
-    # A package that this environment must not contain comes from a folder beside it, if pinned.
+    # A package that this environment must not contain comes from a separate folder, if pinned.
     [beside] = distributions(name="torchvision", path=[str(BESIDE)])
     pins = f"torchvision=={beside.version}\n"
     verdict = await attempt(tmp_path, script, requirements=pins)
@@ -67,7 +67,7 @@ async def test_a_module_that_does_not_work_fails_with_the_reason(
 
 
 async def test_mapped_files_do_not_count_as_a_modules_memory(tmp_path: Path) -> None:
-    """Like weights while they are read: the kernel evicts them when it needs memory."""
+    """Weights that are being read are such files: the kernel evicts them when it needs memory."""
     (tmp_path / "model").mkdir()
     with (tmp_path / "model" / "weights").open("wb") as file:
         file.truncate(250 * 2**20)

@@ -46,16 +46,16 @@ class Running:
         (Running(60), 15),  # a quarter of its time so far: it is late
         (Running(10, 4, 0, 4), 12),  # a quarter took four seconds
         (Running(15, 4, 5, 4), 7),
-        (Running(50, 4, 40, 4), 10),  # nothing for 40 s
+        (Running(50, 4, 40, 4), 10),  # no step for 40 s
         (Running(45, 20, 0, 16), 0),
-        (Running(10, -3, 0, -2), 20),  # an earlier delivery's steps say nothing
+        (Running(10, -3, 0, -2), 20),  # an earlier delivery's steps do not count
     ],
 )
 def test_a_running_runs_remaining_time_follows_its_progress(run, expected_s) -> None:
     assert remaining(run, 30) == expected_s
 
 
-def test_what_is_left_falls_no_faster_than_time_and_not_to_zero_while_it_is_late() -> None:
+def test_the_remaining_time_of_a_late_run_falls_no_faster_than_time_and_not_to_zero() -> None:
     estimates_s = [left(30, elapsed_s) for elapsed_s in range(300)]
     changes_s = [after - before for before, after in pairwise(estimates_s)]
     assert min(estimates_s) > 0
@@ -101,7 +101,7 @@ async def limits_of(caller: Caller) -> list[RunLimit]:
 
 
 @pytest.mark.usefixtures("empty_queue")
-async def test_a_run_that_is_late_or_slow_sets_the_estimate_of_those_behind_it_back(
+async def test_a_late_or_slow_run_delays_the_estimate_of_those_behind_it(
     idle_stack, idle_connection
 ) -> None:
     caller = Caller(idle_connection)
@@ -141,7 +141,7 @@ async def test_a_run_that_is_late_or_slow_sets_the_estimate_of_those_behind_it_b
 
 
 @pytest.mark.usefixtures("empty_queue")
-async def test_an_account_may_have_only_a_few_waiting_runs_and_sees_what_its_hour_leaves(
+async def test_an_account_may_have_few_waiting_runs_and_can_read_what_its_hour_leaves(
     idle_stack, idle_connection
 ) -> None:
     caller = Caller(idle_connection)

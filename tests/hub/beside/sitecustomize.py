@@ -1,4 +1,4 @@
-"""Lets torchvision be imported beside a torch without CUDA; Python runs this by itself.
+"""Lets torchvision be imported with a torch without CUDA; Python runs this file at its start.
 
 torchvision's wheel is built for the torch that has CUDA, and beside any other its compiled part
 does not load. All else of it is Python, which needs two names of that part to be declared. The one
@@ -27,7 +27,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Te
 
 
 if torch.version.cuda is None and importlib.util.find_spec("torchvision"):
-    library: Any = torch.library.Library  # its own functions say nothing of their types
+    library: Any = torch.library.Library  # its functions lack type annotations
     library = library("torchvision", "DEF")  # lives as long as this module
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

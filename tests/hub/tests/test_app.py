@@ -174,7 +174,7 @@ def test_a_range_may_leave_out_either_end(hub: RunningHub):
     assert httpx2.get(url, headers={"Range": "bytes=10-"}).content == whole(url)[10:]
 
 
-def test_parameters_are_counted_alike_by_header_document_and_file(api: HfApi):
+def test_parameters_are_counted_equally_by_header_document_and_file(api: HfApi):
     metadata = api.get_safetensors_metadata(CLASSIFIER)
     assert metadata.parameter_count == api.model_info(CLASSIFIER).safetensors.parameters
     with safe_open(api.hf_hub_download(CLASSIFIER, WEIGHTS), framework="np") as weights:

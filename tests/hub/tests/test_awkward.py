@@ -46,7 +46,7 @@ def test_remote_code_is_announced(api: HfApi):
     assert "code.py" in {file.rfilename for file in info.siblings}
 
 
-def test_the_internal_attention_field_stands_in_the_config_alone(api: HfApi):
+def test_the_internal_attention_field_is_in_the_config_alone(api: HfApi):
     repo = "lilypad/tiny-internal-attention"
     config = Path(api.hf_hub_download(repo, "config.json")).read_text()
     assert '"_attn_implementation_internal": "attacker/kernel"' in config
@@ -86,7 +86,7 @@ def test_the_big_model_is_measured_by_its_headers_without_a_download(hub: Runnin
     assert sum(seen.sent for seen in hub.requests) < 20_000_000
 
 
-def test_the_big_model_has_bytes_to_its_very_end(hub: RunningHub):
+def test_the_big_model_has_bytes_up_to_its_end(hub: RunningHub):
     url = hf_hub_url("lilypad/too-big", "model-00080-of-00080.safetensors", endpoint=hub.url)
     tail = httpx2.get(url, headers={"Range": "bytes=-100"}, follow_redirects=True)
     assert (tail.status_code, tail.content) == (206, bytes(100))

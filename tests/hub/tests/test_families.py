@@ -29,7 +29,7 @@ def loaded(session_hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) ->
     )
     files = [seen.path for seen in session_hub.requests if "/resolve/" in seen.path]
     assert files
-    # All of them at the commit, except where the client was not given one.
+    # All of them at the commit, except requests whose client was not given one.
     assert not [path for path in files if "/resolve/main/" in path and "remote" not in path]
     return json.loads(done.stdout)
 

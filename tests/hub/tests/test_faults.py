@@ -66,7 +66,7 @@ def test_a_delayed_answer_is_the_true_one(hub: RunningHub, url: str):
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
-def test_a_trickle_keeps_a_read_timeout_from_striking(hub: RunningHub, url: str, part: str):
+def test_a_trickle_prevents_a_read_timeout(hub: RunningHub, url: str, part: str):
     hub.faults("slow", part=part, piece=100, seconds=0.02)
     started = time.monotonic()
     answer = get(url)
@@ -108,7 +108,7 @@ def test_a_redirect_leads_elsewhere(hub: RunningHub, url: str):
 @pytest.mark.parametrize("kind", [*NONSENSE, "types"])
 def test_the_nonsense_fault_sends_no_valid_document(hub: RunningHub, api: HfApi, kind: str):
     hub.faults("nonsense", kind=kind)
-    # Whatever the client does with it, it is not the document.
+    # Whatever the client makes of it, it is not the document.
     try:
         sha = api.model_info(CLASSIFIER).sha
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError):

@@ -13,7 +13,7 @@ from hub.making import make_missing, quiet
 from hub.repository import read_repository
 from hub.testing import RunningHub, default_models_dir
 
-# One that is made without torch, and one for which it is loaded.
+# One made without torch, and one made with it.
 QUICK, SLOW = "lilypad/tiny-gguf", "lilypad/tiny-text-classification"
 
 
@@ -21,7 +21,7 @@ QUICK, SLOW = "lilypad/tiny-gguf", "lilypad/tiny-text-classification"
 def test_models_rebuilt_in_another_process_have_the_same_commits(
     session_hub: RunningHub, tmp_path: Path
 ):
-    # One per module of makers: what they share is what could differ between processes.
+    # One per module of makers: state shared by makers could differ between processes.
     models = list({model.maker.partition(":")[0]: model for model in reversed(MODELS)}.values())
     subprocess.run(
         [sys.executable, "-m", "hub.making", tmp_path, *(model.id for model in models)],
@@ -40,7 +40,7 @@ def test_models_are_made_once(session_hub: RunningHub):
     assert {path: path.stat().st_mtime_ns for path in folders.values()}.items() <= before.items()
 
 
-def test_a_model_is_made_when_it_is_first_asked_for(tmp_path: Path):
+def test_a_model_is_made_on_its_first_request(tmp_path: Path):
     second = "lilypad/tiny-reinforcement-learning"
     with RunningHub(tmp_path, first=[QUICK]) as hub:
         assert [folder.name.rpartition("-")[0] for folder in tmp_path.glob("*/*")] == [

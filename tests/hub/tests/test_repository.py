@@ -28,7 +28,7 @@ def commit_by_git(repo_id: str, commit: Commit, folder: Path) -> str:
     for path, file in commit.files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        # git-lfs would put the pointer in the place of the content; it is not needed here
+        # git-lfs would replace the content with the pointer, which is not wanted here
         target.write_bytes(file.pointer if file.is_lfs else file.stored.read_bytes())
     who = {
         f"GIT_{role}_{name}": value

@@ -20,7 +20,7 @@ socket.emit('subscribe_metrics', {
 socket.on('metric_update', print('metric_update'));
 socket.on('alert', print('alert'));
 
-// Not in the snippet: other events, and how the connection fares.
+// Not in the snippet: other events, and the state of the connection.
 if (another) socket.emit(another, {});
 socket.on('benchmark_progress', print('benchmark_progress'));
 socket.on('error', print('error'));

@@ -1,4 +1,4 @@
--- A run and what came out of it. Control alone writes here.
+-- A run and its results. Only control writes here.
 create table runs (
     id text primary key,
     account text not null,
@@ -10,11 +10,11 @@ create table runs (
         check (state in ('queued', 'running', 'succeeded', 'failed', 'canceled')),
     done integer not null default 0,
     total integer not null,
-    -- The message in the queue, and how often one was published.
+    -- The message in the queue, and the number of messages published so far.
     sequence bigint,
     published integer not null default 0,
     published_at timestamptz,
-    -- The delivery that may report; an older one is told to stop.
+    -- The delivery that may report; an earlier one is stopped.
     holder text,
     setup jsonb,
     chosen integer[] not null default '{}',
@@ -41,7 +41,7 @@ create table blocks (
     primary key (run_id, round, batch_size)
 );
 
--- Memory of a batch size, or why it has no figures.
+-- Memory of a batch size, or the reason why it has no figures.
 create table sizes (
     run_id text not null references runs on delete cascade,
     batch_size integer not null,
@@ -57,7 +57,7 @@ create table workers (
     seen_at timestamptz not null default now()
 );
 
--- Figures on their way to the metrics service; written with the result, gone when it has them.
+-- Figures to be sent to the metrics service; written with the result, deleted once it has them.
 create table outbox (
     id bigint generated always as identity primary key,
     account text not null,

@@ -1,2 +1,2 @@
--- Modules that were tried are forgotten after a while; looked for every few seconds.
+-- Finds trials to delete; a sweep looks for them every few seconds.
 create index runs_tried on runs (created_at) where kind = 'verify';

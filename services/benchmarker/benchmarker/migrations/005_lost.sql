@@ -1,2 +1,2 @@
--- Deliveries in a row that ended without a word and without progress: so poison is known.
+-- Consecutive deliveries that ended without a report or progress, by which poison is detected.
 alter table runs add column lost integer not null default 0;

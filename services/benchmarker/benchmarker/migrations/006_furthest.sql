@@ -1,2 +1,2 @@
--- How far a run has ever been: what it begins anew on another machine is no progress until then.
+-- Most steps that a run has ever done: repeating steps on another machine is not progress.
 alter table runs add column furthest integer not null default 0;

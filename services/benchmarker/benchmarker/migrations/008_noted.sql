@@ -1,5 +1,5 @@
--- Whether the webhooks service has confirmed that the run is over.
--- What ended before there was such a service is not posted any more.
+-- Whether the webhooks service has confirmed the end of the run. Runs that ended before that
+-- service existed are not posted.
 alter table runs add column noted boolean not null default true;
 alter table runs alter column noted set default false;
 create index runs_unnoted on runs (finished_at) where not noted and finished_at is not null;

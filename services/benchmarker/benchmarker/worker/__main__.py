@@ -104,10 +104,10 @@ class Worker:
                     log.info("leaving", jobs=done)
                     return
             async with self.turn:
-                pass  # a job fetched now would be measured beside another one
+                pass  # a job fetched now would be measured while another one runs
 
     async def wait_until_idle(self, seconds: float) -> None:
-        """Return when no job came for so long."""
+        """Return once no job has come for the idle limit."""
         while self.turn.locked() or time.monotonic() - self.last_job < seconds:  # noqa: ASYNC110  (the clock sends no event)
             await asyncio.sleep(IDLE_CHECK_S)
         log.info("leaving", idle_s=seconds)

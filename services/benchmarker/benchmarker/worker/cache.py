@@ -22,7 +22,7 @@ FETCH = "benchmarker.worker.fetch"
 # Under HF_HOME, where other programs keep models that are not this worker's to evict.
 SHARED = "lilypad"
 PREFIX = "lilypad-own-"
-# A run ends its children within moments of its time limit; this is plenty.
+# A run's children end within moments of its time limit; this is plenty.
 MARGIN_S = 600
 
 
@@ -89,7 +89,7 @@ def _files(work: Measurement) -> list[dict[str, Any]] | None:
 
 @contextmanager
 def own_folder(settings: WorkerSettings) -> Iterator[str]:
-    """Yield a new folder beside the shared cache, which is on a disk that holds models."""
+    """Yield a new folder next to the shared cache, on the disk for models."""
     parent = _parent(settings)
     parent.mkdir(parents=True, exist_ok=True)
     delete_left_over(settings)

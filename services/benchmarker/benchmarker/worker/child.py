@@ -1,4 +1,4 @@
-"""A child process that the worker asks questions, one JSON line each way.
+"""A child process that answers the worker's questions, one JSON line each way.
 
 Between a question and its answer the supervisor sleeps in the kernel, so that it costs the
 measurement nothing. `process` is the child's end.
@@ -117,7 +117,7 @@ class Child:
         raise Failed(f"the process ended with {cause}", "crashed")
 
     async def kill(self) -> None:
-        """Kill the child and all that it started; the device is free when this returns."""
+        """Kill the child and all its descendants; the device is free when this returns."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()

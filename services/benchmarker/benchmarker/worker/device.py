@@ -30,7 +30,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 COPY_BYTES = {"cpu": 128 * MIB, "cuda": 1024 * MIB}
 MATRIX_ROWS = {"cpu": 1024, "cuda": 8192}
 REPEATS = 6
-# Parameter of mallopt(3), and its value for returning freed memory: the C library keeps freed
+# Parameter of mallopt(3), and its value for returning freed memory: the C library retains freed
 # blocks below this size, and the tensors that matter are larger. Timing does without: calls that
 # take fresh memory each time are a tenth to a sixth slower.
 M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES = -3, 64 * 1024

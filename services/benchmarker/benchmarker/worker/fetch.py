@@ -25,7 +25,7 @@ from benchmarker.worker.process import answer_questions
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HASHED_AT_ONCE = 4
-# Files of a job that names none, which an earlier version has queued.
+# Files fetched for a job that names none, which an earlier version has queued.
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.bpe"]
 # Never fetched: no module lists a pickle, and one that did would fail as incomplete.
 PICKLES = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.py"]

@@ -108,12 +108,12 @@ def die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    # First of all: the module's imports take seconds. The supervisor may be process 1 itself, so
-    # that only its own number tells whether it has ended.
+    # Before anything else: the module's imports take seconds. The supervisor may be process 1
+    # itself, so that only its own number tells whether it has ended.
     if sys.argv[2] != ISOLATED:
         die_with(int(sys.argv[2]))
     if SEALED in sys.argv:
         seal.seal()
-    # Nothing is garbage while libraries load; looking for it takes a fifth of the time.
+    # Nothing is garbage while libraries load; searching for it takes a fifth of the time.
     gc.disable()
     runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)

@@ -23,12 +23,12 @@ from models.dtypes import MIB
 
 log = structlog.get_logger()
 
-# The scratch folder lies in memory, and so does what a child shares between its processes.
+# The scratch folder is in memory, and so is the memory that a child's processes share.
 MAX_SCRATCH_BYTES = 1024 * MIB
 MAX_SHARED_BYTES = 1024 * MIB
 # User ids that systemd gives to services without one (DynamicUser), so that no account has them.
 FIRST_UID, UIDS = 61184, 4336
-# Packages that children import; from a checkout they lie outside the environment.
+# Packages that children import; in a checkout they are outside the environment.
 PACKAGES = ("benchmarker", "common", "models")
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 # Files for looking up loaders, fonts and user names; no secrets, no host names.

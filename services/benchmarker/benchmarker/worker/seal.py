@@ -1,4 +1,4 @@
-"""Powers that a process gives up itself, for good and for all that it starts.
+"""Privileges that a process gives up permanently, for itself and its children.
 
 Any process may do so, in any container: the kernel refuses it the system calls by which it could
 reach a network, another process or another namespace, and bounds how many processes it has.
@@ -76,7 +76,7 @@ def adopts_orphans() -> bool:
 
 
 def seal() -> None:
-    """Give the powers up. Raises OSError if the kernel takes no filter."""
+    """Give the privileges up. Raises OSError if the kernel rejects the filter."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     max_processes = _processes_of_this_user() + MAX_PROCESSES
     with contextlib.suppress(ValueError):  # the limit is lower already

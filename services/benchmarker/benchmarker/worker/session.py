@@ -143,7 +143,7 @@ class Session:
         return True
 
     async def _energy(self, child: Child, facts: SizeFacts) -> bool:
-        """Measure a size's energy; return False if that ended the process. Other figures stand."""
+        """Measure a size's energy; return False if that ended the process. Other figures remain."""
         survived = True
         try:
             answer = await child.request(do="energy", batchSize=facts.batch_size)
