@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.monitoring import LIMITS, METRICS, SERVICES, Connection
 from benchmarks.report import Report, figure
-from integration import given
+from integration import external_database
 from integration.caller import Account
 from local.services import Service
 from local.stack import Stack
@@ -28,18 +28,18 @@ QUIET_S = 10.0
 EVERY_S = 0.02
 
 
-class GivenStack(Stack):
-    """A stack whose metrics service uses a given database, if there is one."""
+class StackOnExternalDatabase(Stack):
+    """A stack whose metrics service uses an external database, if there is one."""
 
     def __init__(self) -> None:
         super().__init__(services=SERVICES, environment=LIMITS, flood_limit=1_000_000)
-        self.given: given.Given | None = None
+        self.external: external_database.ExternalDatabase | None = None
         self._rest = contextlib.ExitStack()
 
     def start(self) -> None:
-        self.given = self._rest.enter_context(given.database())
-        if self.given:
-            given.execute(self.given.url, "create schema metrics")
+        self.external = self._rest.enter_context(external_database.database())
+        if self.external:
+            external_database.execute(self.external.url, "create schema metrics")
         super().start()
 
     def close(self) -> None:
@@ -48,14 +48,14 @@ class GivenStack(Stack):
 
     def environment_of(self, service: Service, replica: int = 0) -> dict[str, str]:
         environment = super().environment_of(service, replica)
-        if self.given and service.name == "metrics":
-            environment["DATABASE_URL"] = self.given.url
+        if self.external and service.name == "metrics":
+            environment["DATABASE_URL"] = self.external.url
         return environment
 
     def extension(self) -> str:
         """Return the database's version of TimescaleDB, "" if it has none."""
-        url = self.given.url if self.given else self.postgres.url("metrics")
-        found = given.execute(
+        url = self.external.url if self.external else self.postgres.url("metrics")
+        found = external_database.execute(
             url, "select extversion from pg_extension where extname = 'timescaledb'"
         )
         return str(found[0][0]) if found else ""
@@ -64,7 +64,7 @@ class GivenStack(Stack):
 def measure() -> Report:
     """Measure; `BACKFILL=5000000` takes more samples, some ten minutes."""
     wanted = int(os.environ.get("BACKFILL", SAMPLES))
-    with GivenStack() as stack:
+    with StackOnExternalDatabase() as stack:
         version = stack.extension()
         server = f"TimescaleDB {version}" if version else "plain PostgreSQL"
         report = Report(f"A live record beside a backfill of {wanted:,} samples, on {server}")

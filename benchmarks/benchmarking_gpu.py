@@ -16,10 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarker.worker.child import OutOfMemory, started
 from benchmarks.report import Report, figure
+from models.dtypes import MIB
 
 NEW_TOKENS = 32
 SIZES = (1, 8, 64)
-MIB = 2**20
 
 
 def measure() -> Report:

@@ -1,4 +1,4 @@
-"""A stack for metrics alone, on its own PostgreSQL or on a given one (`integration.given`).
+"""A stack for metrics alone, on its own PostgreSQL or on an external one (`integration.external_database`).
 
 Between the service and its database stands a relay, which can hold everything
 up: a database that neither answers nor closes its connections.
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 
-from integration import given
+from integration import external_database
 from integration.caller import Account
 from local.services import Service
 from local.stack import Stack
@@ -122,7 +122,7 @@ class MonitoredStack(Stack):
     def __init__(self) -> None:
         super().__init__(services=(GATEWAY, METRICS), environment=LIMITS, flood_limit=1_000_000)
         self.relay = Relay()
-        self.given: given.Given | None = None
+        self.external: external_database.ExternalDatabase | None = None
         self._rest = contextlib.ExitStack()
 
     def environment_of(self, service: Service, replica: int = 0) -> dict[str, str]:
@@ -137,15 +137,15 @@ class MonitoredStack(Stack):
 
     @property
     def database_url(self) -> str:
-        return self.given.url if self.given else self.postgres.url("metrics")
+        return self.external.url if self.external else self.postgres.url("metrics")
 
     @property
     def role(self) -> str:
-        return self.given.role if self.given else "metrics"
+        return self.external.role if self.external else "metrics"
 
     def start(self) -> None:
-        self.given = self._rest.enter_context(given.database())
-        if self.given:
+        self.external = self._rest.enter_context(external_database.database())
+        if self.external:
             self.query("create schema metrics")
         super().start()
 
@@ -156,17 +156,17 @@ class MonitoredStack(Stack):
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Query the database itself."""
-        return given.execute(self.database_url, statement, *parameters)
+        return external_database.execute(self.database_url, statement, *parameters)
 
     def administer(self, statement: str, *parameters: Any) -> None:
         """Run a statement as the owner of the database server."""
-        owner = self.given.owner if self.given else self.postgres.url()
-        given.execute(owner, statement, *parameters)
+        owner = self.external.owner if self.external else self.postgres.url()
+        external_database.execute(owner, statement, *parameters)
 
     def kill_database(self) -> None:
         """Kill the database without warning; on a shared server, its connections."""
         os.kill(self.processes["postgres"].pid, signal.SIGKILL)
-        if self.given:
+        if self.external:
             self.end_connections()
 
     def end_connections(self) -> None:

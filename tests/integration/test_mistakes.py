@@ -297,7 +297,7 @@ def test_a_session_or_password_in_place_of_a_key_is_refused_with_advice(caller: 
         ("Authorization", (BEARER["Authorization"], BEARER["Authorization"])),
     ],
 )
-def test_a_header_that_must_stand_once_is_refused_with_two_values(
+def test_a_single_value_header_is_refused_with_two_values(
     caller: Account, name: str, values: tuple[str, str]
 ) -> None:
     body = b'{"modelId": "m", "metrics": {"latency": 1.0}}'

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects
 import pytest
 
-from integration import given
+from integration import external_database
 from integration.caller import Account, error_of
 from integration.load import wait_until
 from integration.monitored import MANY, V2, MonitoredStack, at, monitor, record, record_many
@@ -355,7 +355,7 @@ def test_samples_are_read_back_as_json_and_csv_and_deleted_with_an_audit(
     assert (answer.status_code, answer.json()["data"]) == (200, {"deleted": 1})
     statistics = monitor(account)["statistics"]["latency"]
     assert (statistics["count"], statistics["maximum"]) == (3, 8.0)
-    audited = given.execute(
+    audited = external_database.execute(
         stack.postgres.url("gateway"),
         "select details->>'deleted', details->>'metric', details ? 'key' from audit"
         " where act = 'samples_deleted' and account_id = %s",

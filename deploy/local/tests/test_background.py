@@ -22,7 +22,7 @@ PROGRAM = """
 import asyncio, runpy
 import {module}
 
-async def fail(*_):
+async def fail(*_, **__):
     await asyncio.sleep(0.2)
     raise OSError("gone")
 

@@ -13,6 +13,7 @@ from common.contracts.benchmarking import (
     Run,
     RunWait,
 )
+from common.contracts.generation import ModelFacts
 from local.services import Service
 
 GENERATOR = Service("generator", hub=True)
@@ -20,6 +21,17 @@ CONTROL = Service("benchmarker", database=True)
 METRICS = Service("metrics", database=True)
 WORKER = Service("worker", hub=True, module="benchmarker.worker")
 MODEL = "lilypad/tiny-text-classification"
+FACTS = ModelFacts(
+    id=MODEL,
+    commit="0" * 40,
+    task="text-classification",
+    library="transformers",
+    license=None,
+    parameters=1000,
+    weight_bytes=4000,
+    vram_mib=0,
+    vram_source="headers",
+)
 
 
 class Caller:

@@ -76,3 +76,8 @@ def caller(new_caller: Callable[[], Caller]) -> Caller:
 async def idle_connection(idle_stack: Stack) -> AsyncIterator[NatsBus]:
     async with bus.connect(idle_stack.nats.url("gateway"), "gateway") as opened:
         yield opened
+
+
+@pytest.fixture
+def waiting_caller(idle_connection) -> Caller:
+    return Caller(idle_connection)

@@ -5,7 +5,7 @@ import asyncio
 import orjson
 import psycopg
 import pytest
-from benchmark_caller import MODEL, Caller
+from benchmark_caller import FACTS, MODEL, Caller
 from test_analysis import setup as setup_of
 
 from benchmarker.notices import Notices
@@ -23,7 +23,7 @@ from common.contracts.benchmarking import (
     RunName,
     RunsRequest,
 )
-from common.contracts.generation import GenerateRequest, ModelFacts
+from common.contracts.generation import GenerateRequest
 from common.contracts.measuring import (
     ANNOUNCE,
     END,
@@ -51,23 +51,6 @@ from common.errors import (
 )
 from common.postgres import Database
 from common.testing import MemoryBus
-
-FACTS = ModelFacts(
-    id=MODEL,
-    commit="0" * 40,
-    task="text-classification",
-    library="transformers",
-    license=None,
-    parameters=1000,
-    weight_bytes=4000,
-    vram_mib=0,
-    vram_source="headers",
-)
-
-
-@pytest.fixture
-def waiting_caller(idle_connection) -> Caller:
-    return Caller(idle_connection)
 
 
 async def outcomes(caller: Caller, number: int) -> list[Run | BaseException]:

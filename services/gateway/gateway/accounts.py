@@ -48,7 +48,7 @@ FIND = """
 select lower(%(email)s::text), id, password
 from (values (1)) as one left join accounts on lower(email) = lower(%(email)s)
 """
-# Max callers, from all addresses, that try passwords at once; most places stay free for other
+# Max callers, from all addresses, that try passwords at once; most capacity stays free for other
 # requests.
 MAX_TRYING = 4 * MAX_WAITING
 
@@ -105,7 +105,7 @@ class Accounts:
         self.limits = limits
         self._turns: dict[str, Turn] = {}
         self._notes = audit.Notes(database)
-        # Whose login was noted where, and when, on the monotonic clock.
+        # When each login was noted, by account and address, on the monotonic clock.
         self._noted: dict[tuple[str, str], float] = {}
 
     async def register(self, new: NewAccount) -> Account:
@@ -185,7 +185,7 @@ class Accounts:
         if await self.passwords.verify(known.password, password):
             return Login(known.account, known.password or "")
         async with self.database.connection() as connection:
-            # Not the address as it was typed: people type their password there.
+            # Not the address as it was typed: people sometimes type their password there.
             await audit.record(connection, "login_failed", known.account or None)
         await self._throttle(known, self.limits.admit)
         raise Unauthenticated("the e-mail address or the password is wrong")

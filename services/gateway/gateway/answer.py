@@ -11,8 +11,8 @@ from gateway import envelope
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-# No answer is a page, whatever a browser takes it for, and none may be shared: keys and models'
-# figures do not belong in a shared cache.
+# No answer is a page, whatever a browser guesses, and none may be shared: keys and models' figures
+# do not belong in a shared cache.
 SAFE: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),

@@ -1,4 +1,4 @@
-"""The gateway as one ASGI application: endpoints, pages, health, and an envelope on all of it."""
+"""The gateway as one ASGI application: endpoints, pages and health, each with the envelope."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -51,8 +51,8 @@ ANSWERS_HEADERS = [
 ]
 HEALTH = {"/healthz", "/readyz"}
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-# Path at which the edge asks who the caller is before it buffers a large body; the edge blocks it
-# for everyone else.
+# Path at which the edge asks for a caller's account before it buffers a large body; the edge blocks
+# it for everyone else.
 ADMIT = "/admit"
 
 Check = Callable[[], Awaitable[None]]
@@ -176,7 +176,7 @@ class Gateway:
             self._elsewhere[labels].observe(time.perf_counter() - start)
 
     async def _answer_elsewhere(self, scope: HttpScope, receive: Receive, send: Send) -> None:
-        """Answer a request that is not in the table; a door with parameters takes its own place."""
+        """Answer a request that is not in the table; a door with parameters is looked up here."""
         if scope["path"].startswith(tuple(PREFIXES)):
             await self.app(scope, receive, send)
             return
@@ -210,7 +210,7 @@ class Gateway:
         yield Family("gauge", "http_server_active_requests", "Requests under way", (), active)
 
     async def _alive(self, request: Request) -> Response:
-        """Answer while the event loop turns; dependencies are a matter of readiness."""
+        """Answer while the event loop runs; dependencies are a matter of readiness."""
         return _status(request, {"status": "ok"})
 
     async def _ready(self, request: Request) -> Response:
@@ -270,7 +270,7 @@ def _status(request: Request, data: dict[str, Any]) -> Response:
     )
 
 
-# While stopping, each answer asks for its connection to be closed, so that none is cut.
+# While stopping, each answer asks the caller to close its connection, so that none is cut.
 CLOSE: answer.Headers = [(b"connection", b"close")]
 
 

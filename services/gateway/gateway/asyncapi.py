@@ -1,4 +1,4 @@
-"""The sockets as an AsyncAPI document, beside OpenAPI.
+"""The sockets as an AsyncAPI document, in addition to OpenAPI.
 
 `asyncapi.json` is held to the realtime service by the tests of `tests/documents`.
 """

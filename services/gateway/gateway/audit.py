@@ -53,7 +53,7 @@ async def begin(database: Database, act: str, account: str, **details: Any) -> i
 
 
 async def complete(database: Database, row: int, **details: Any) -> None:
-    """Add the outcome of the act to its row; the act stands even if that fails."""
+    """Add the outcome of the act to its row; the act remains even if that fails."""
     try:
         async with database.connection() as connection:
             await connection.execute(
@@ -65,7 +65,7 @@ async def complete(database: Database, row: int, **details: Any) -> None:
 
 
 async def note(database: Database, act: str, account: str | None, **details: Any) -> None:
-    """Record a refusal in a row of its own; the refusal stands even if that fails."""
+    """Record a refusal in a row of its own; the refusal remains even if that fails."""
     try:
         async with database.connection() as connection:
             await record(connection, act, account, **details)
@@ -84,7 +84,7 @@ class Notes:
     async def note(
         self, act: str, account: str | None, *, of: str | None = None, **details: str
     ) -> None:
-        """Record once a minute; `of` identifies the caller in place of the account, unstored."""
+        """Record once a minute; `of` identifies a caller without an account, unstored."""
         same = account or "" if of is None else of
         what, now = (network(), act, same, *details.values()), time.monotonic()
         if self._noted.get(what, -math.inf) > now - 60:

@@ -27,7 +27,7 @@ RENEW_EVERY_S = 2.0
 # A key that was not used for this long is not renewed; its next use looks it up.
 MAX_IDLE_S = 600.0
 MAX_RENEWED_AT_ONCE = 1_000
-# The oldest are forgotten first.
+# Max cached keys; the oldest are evicted first.
 MAX_TRUSTED = 10_000
 WRITE_LAST_USE_EVERY_S = 10.0
 

@@ -54,11 +54,11 @@ SINGLE_HEADERS = frozenset(
 JOINED_HEADERS = frozenset((b"authorization", b"content-type", b"host", b"origin", b"x-request-id"))
 # Names the header that came twice where the edge replaced it.
 REPEATED = b"x-lilypad-repeated"
-# Parts of what callers write for this header, and of no other header. Were one ignored, a request
-# that was to be done once would be done twice.
+# Parts of misspellings of this header, and of no other header. If one were ignored, a request meant
+# to be carried out once could be carried out twice.
 IDEMPOTENCY_KEY = b"idempotency-key"
 PARTS = (b"empo", b"potenc", b"potent")
-# The parser's messages, and ours. Its other messages name what it expects.
+# The parser's messages, and ours. Its other messages name the expected syntax.
 DUPLICATE = "duplicate key in a JSON object; send each key once"
 CONSTANT = "NaN and Infinity are not JSON numbers; leave the value out"
 # Outside strings, which come first.
@@ -84,7 +84,7 @@ JSON_FAULTS = {
 
 
 def refuse_repeated(headers: list[tuple[bytes, bytes]]) -> None:
-    """Raise InvalidRequest for a single-value header that comes with two values, or misspelt."""
+    """Raise InvalidRequest for a misspelt header, or a single-value one with two values."""
     seen: dict[bytes, bytes] = {}
     for name, value in headers:
         if b"p" in name and name != IDEMPOTENCY_KEY and any(map(name.__contains__, PARTS)):

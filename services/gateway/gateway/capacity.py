@@ -1,4 +1,4 @@
-"""Bounds on requests under way; beyond them the answer is 503, at once.
+"""Bounds on requests under way; requests beyond them get 503 at once.
 
 A request in a queue that only grows is answered long after its caller has given
 up. A refusal costs a few microseconds, so admitted requests are served as fast
@@ -67,7 +67,7 @@ class Capacity:
         try:
             yield True
         finally:
-            # Without a check: only the answer is left to send.
+            # Without a check: only the answer remains to be sent.
             self.taken += 1
             self._accounts[account] += 1
             _less(self._waiting, account)

@@ -1,4 +1,4 @@
-"""The counters' server: adding to a counter, reading it, and giving back.
+"""The server of the counters: adding, reading, and giving back.
 
 A counter is a subject of a stream whose message the server increments (NATS ADR-49).
 """

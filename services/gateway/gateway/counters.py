@@ -190,7 +190,7 @@ class Counters:
         self.durations.observe(time.perf_counter() - counter.sent_s)
         now = self.now()
         if now >= counter.policy.begin(slot + 1):
-            # Sent before the next count, so the server uncounts it before.
+            # Sent before the next count, so the server uncounts it first.
             self.store.tasks.start(self.store.confirm(subject, self.store.add(subject, -amount)))
             self._count_again(counter, batch)
         elif counter.needs_previous(slot) or now >= counter.end - SKEW_S:
@@ -279,7 +279,7 @@ class Counters:
             counter.busy = False
 
     def _count_again(self, counter: Counter, batch: list[Waiting]) -> None:
-        """Count requests again whose reply came late, in the present slot."""
+        """Count requests again whose reply came late, in the current slot."""
         batch, counter.waiting = [*batch, *counter.waiting], []
         counter.busy = False
         counter.pending -= len(batch)

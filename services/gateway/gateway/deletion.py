@@ -21,7 +21,7 @@ from gateway.sessions import Sessions, session_ids
 
 log = structlog.get_logger()
 
-# Services that keep something of an account.
+# Services that store data of an account.
 KEEPERS = ["benchmarker", "metrics", "webhooks"]
 SETTLED_S = 30
 REPEAT_S = 10
@@ -46,7 +46,7 @@ class Deletion:
         self.sessions = sessions
 
     async def delete(self, account: str, credentials: AccountDeletion, *, owes_code: bool) -> None:
-        """Delete the account with everything in it.
+        """Delete the account with all its data.
 
         Raises:
             InvalidRequest: the password, or the code of the second factor, is wrong.
@@ -83,7 +83,7 @@ class Deletion:
                 log.warning("deletion not published", account=account)
 
     async def confirm(self, erased: AccountErased) -> None:
-        """Note that a service has deleted everything; the last one ends the deletion."""
+        """Note that a service has deleted its data; the last one ends the deletion."""
         if not erased.settled:
             return
         async with self.database.connection() as connection:

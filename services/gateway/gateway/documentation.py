@@ -152,7 +152,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         ),
     )
 }
-# By name: what it is, and how it begins.
+# By name: the file's kind, and its first characters.
 PATH_PARAMETERS = {
     "id": ("Id of the run, or of the verification.", "bench"),
     "key_id": ("Id of the key.", "key"),
@@ -293,7 +293,7 @@ def _described(endpoint: Endpoint, path: str) -> Any:
 
 
 def complete(app: FastAPI, public_url: str) -> None:
-    """Add what FastAPI cannot know: how to authenticate, and what every answer carries."""
+    """Add facts that FastAPI cannot know: authentication, and the headers of every answer."""
     make, making = app.openapi, threading.Lock()
 
     def openapi() -> dict[str, Any]:
@@ -333,7 +333,7 @@ def complete(app: FastAPI, public_url: str) -> None:
                 if _is_fastapis_own(operation):
                     del operation["responses"]["422"]
                 for status, response in operation["responses"].items():
-                    if int(status) >= 400:  # FastAPI takes the type of a file for its errors' too
+                    if int(status) >= 400:  # FastAPI uses a file's type for its errors, too
                         [content] = response["content"].values()
                         response["content"] = {"application/json": content}
                 operation_samples.show(operation, routes[operation["operationId"]])
@@ -347,7 +347,7 @@ def complete(app: FastAPI, public_url: str) -> None:
 
 
 def _headers(endpoint: Endpoint, status: int) -> dict[str, Any]:
-    """Return the headers of an answer, which stand among the document's components."""
+    """Return the headers of an answer, as references to the document's components."""
     names = ["X-Request-Id"]
     if endpoint.allows and status != 401:
         names += RATE_HEADERS

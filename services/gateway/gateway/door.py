@@ -235,7 +235,7 @@ class Door:
             passed_on = dataclasses.replace(context.current.get(), idempotency_key=digest)
             context.current.set(passed_on)
             try:
-                # Only now: a repeated request costs no generation.
+                # Only now: a repeated request must not count as a generation.
                 if endpoint.limits[1:] and not call.joining:
                     await self._admit_more(call)
                 return await self._work(call, body)
@@ -250,7 +250,7 @@ class Door:
         )
         joins = endpoint.joins(body)
         try:
-            # A retry that joins work under way costs none of its own.
+            # A retry that joins work under way does not count again.
             limits.refuse_if_over(call.account, () if joins else endpoint.limits[1:])
         except OverLimit:
             replay = await idempotency.find(call.account, key, request)
@@ -369,7 +369,7 @@ def _basic(credentials: str) -> tuple[str, str]:
         email, colon, password = (
             base64.b64decode(credentials, validate=True).decode().partition(":")
         )
-    except ValueError:  # no base64, no ASCII before it was decoded, or no UTF-8 after
+    except ValueError:  # not base64, not ASCII before decoding, or not UTF-8 after it
         colon = ""
     if not colon or "\0" in email + password or len(email) > 254 or len(password) > 256:
         raise Unauthenticated("malformed Basic credentials; send base64 of e-mail:password")

@@ -19,8 +19,8 @@ __all__ = ["Answer", "Call", "Endpoint", "Route", "Version", "always", "endpoint
 HttpScope = MutableMapping[str, Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Ten times the largest body of any endpoint but a batch of records; and the bound for bodies of a
-# few fields.
+# Ten times the largest body of any endpoint except batches of records; and the bound for bodies of
+# a few fields.
 MAX_BODY_BYTES = bodies.LARGE_BODY_BYTES
 MAX_SMALL_BODY_BYTES = 10_000
 # Attribute of a handler that holds its row.
@@ -56,12 +56,12 @@ class Call:
 
     @property
     def owes_code(self) -> bool:
-        """Whether the body must bring a code, where the account has a second factor."""
+        """Whether the body must contain a code, if the account has a second factor."""
         assert self.caller is not None, "only on endpoints that know their caller"
         return self.caller.owes_code
 
     def path_parameter(self, name: str) -> str:
-        """Return a path parameter; raise InvalidRequest for what cannot be an id."""
+        """Return a path parameter; raise InvalidRequest for text that cannot be an id."""
         value: str = self.scope["path_params"][name]
         bodies.check_parameter(name, value)
         return value

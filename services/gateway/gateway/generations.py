@@ -84,7 +84,7 @@ class Generation(Message):
 
 
 class Generations(Message):
-    """A page of modules, newest first; `next` is the id to send as `before` for more."""
+    """A page of modules, newest first; send `next` as `before` for the next page."""
 
     generations: list[Generation] = Field(description="One page of modules.")
     next: str | None = Field(
@@ -157,7 +157,7 @@ class GenerationLog:
                     self._unwritten.popleft()
 
     async def keep_flushing(self) -> None:
-        """Write until canceled, and then once more."""
+        """Write until canceled, and then a last time."""
         try:
             await Repeated(self.flush, FLUSH_EVERY_S).run()
         finally:

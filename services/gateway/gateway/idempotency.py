@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a repeated request is done once.
+"""`Idempotency-Key`: a repeated request is carried out once.
 
 The first request with a key claims it by one statement, does the work, and
 stores its answer for 24 hours; whoever sends the key again gets that answer.

@@ -39,7 +39,7 @@ Scopes = Annotated[
 
 # An account that needs more than this has lost control of them.
 MAX_KEYS = 100
-# Later than anyone can mean, and well before the last year that a datetime holds.
+# Later than anyone can mean, and well before the last year of a datetime.
 MAX_EXPIRY = datetime(3000, 1, 1, tzinfo=UTC)
 COLUMNS = "id, name, prefix, scopes, created_at, expires_at, last_used_at"
 
@@ -77,7 +77,7 @@ class NewKey(Input):
 
 
 class KeyChange(Input):
-    """Fields of a key to change; the others stay as they are. `expiresAt: null` means never."""
+    """Fields of a key to change; omitted ones stay as they are. `expiresAt: null` means never."""
 
     name: Name | None = Field(None, description="A new name.")
     scopes: Scopes | None = Field(
@@ -184,7 +184,7 @@ class KeyRing:
         fields: dict[str, Any] = {
             name: value
             for name, value in change.model_dump(exclude_unset=True, by_alias=False).items()
-            # Only the expiry can be taken away.
+            # `null` can only mean a removed expiry.
             if value is not None or name == "expires_at"
         }
         async with self.database.connection() as connection:

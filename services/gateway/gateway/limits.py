@@ -27,8 +27,8 @@ from gateway.windows import Count, Policy, Window
 
 log = structlog.get_logger()
 
-# Without the bus each replica counts alone and looks for it this often. Requests do not: a bus that
-# hangs would hold up each of them.
+# Without the bus each replica counts alone, and checks this often whether the bus is back. Requests
+# do not check: a bus that hangs would hold each of them up.
 RETRY_S = 0.5
 # By then, the counts that refused requests gave back have arrived.
 SETTLE_S = 0.2
@@ -129,12 +129,12 @@ class Limits:
         self.looking = Background()
         self._alone: dict[tuple[str, str], deque[float]] = {}
         self._waiting_for_bus: asyncio.Task[None] | None = None
-        # By policy, decision and who made it: the counters, this replica's memory of them, or
-        # this replica alone.
+        # By policy, decision and decider: the counters, this replica's memory of them, or this
+        # replica alone.
         self.decisions: Counter[Labels] = Counter()
 
     async def start(self) -> None:
-        """Create the streams of counters, waiting for the bus as long as it takes."""
+        """Create the streams of counters, waiting for the bus as long as necessary."""
         for attempt in itertools.count():
             try:
                 for policy in {policy.window: policy for policy in self.policies.values()}.values():
@@ -147,7 +147,7 @@ class Limits:
                 return
 
     async def admit(self, account: str, names: Iterable[str]) -> list[Standing]:
-        """Count one request against each policy, all or none.
+        """Count one request against each policy: all of them, or none.
 
         Raises:
             OverLimit: one of the limits is exceeded; the request has cost nothing.
@@ -210,10 +210,10 @@ class Limits:
             key = standing.policy.name, account
             if standing.slot is not None:
                 self.counters.give_back(account, [standing.policy], standing.slot)
-                # It may have been the one too many.
+                # It may have been the request over the limit.
                 self._over.pop(key, None)
             elif alone := self._alone.get(key):
-                alone.pop()  # which of the latest it was makes no difference
+                alone.pop()  # it makes no difference which of the latest it was
 
     def refuse_if_over(self, account: str, names: Iterable[str]) -> None:
         """Raise OverLimit if the account is known to be over one of the limits; sends nothing."""
@@ -311,7 +311,7 @@ class Limits:
         return standings
 
     def _refuse_alone(self, account: str, policy: Policy) -> tuple[int, deque[float]]:
-        """Return the requests left of the share, and when the others were; raise OverLimit."""
+        """Return the requests left of the share, and when they were counted; raise OverLimit."""
         key, now = (policy.name, account), self.now()
         times = self._alone.get(key)
         if times is None:

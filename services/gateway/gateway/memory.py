@@ -1,4 +1,4 @@
-"""A bound on a replica's memory, since strangers decide how much there is to remember."""
+"""A bound on a replica's memory, since strangers decide how many entries there are."""
 
 from typing import TypeVar
 

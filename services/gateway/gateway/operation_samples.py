@@ -36,7 +36,7 @@ CONFLICTS = {
         "no second factor is being set up; start with POST /v1/api/account/totp"
     ),
 }
-# By the last parameter of the path, or by the path.
+# By the path's last parameter, or by the path.
 MISSING = {
     "/benchmark/{id}": "no such benchmark run; GET /v1/api/benchmark lists the runs",
     "/benchmark/{id}/plot": "no such benchmark run; GET /v1/api/benchmark lists the runs",
@@ -177,7 +177,7 @@ def _missing(endpoint: Endpoint) -> Error:
 
 def _too_large(max_bytes: int) -> Error:
     message = f"the body is larger than {max_bytes} bytes"
-    # The edge refuses those that the gateway would not.
+    # The edge refuses requests that the gateway would accept.
     if max_bytes == bodies.LARGE_BODY_BYTES:
         message = "the body is larger than 100,000 bytes, the most that is accepted here"
     elif max_bytes > bodies.LARGE_BODY_BYTES:

@@ -14,8 +14,9 @@ from common.errors import InvalidRequest, Unavailable
 HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 MAX_CONCURRENT = 2
 MAX_WAITING = 32
-# zxcvbn's scores are powers of ten of guesses: below 2 are fewer than a million, which holds the
-# 30,000 most common passwords and their variations. It reads no more than this many characters.
+# zxcvbn's scores are powers of ten of guesses: a score below 2 means fewer than a million, which
+# includes the 30,000 most common passwords and their variations. It reads at most this many
+# characters.
 MIN_SCORE, MAX_SCORED_CHARACTERS = 2, 72
 
 

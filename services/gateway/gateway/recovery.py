@@ -39,8 +39,8 @@ from gateway.settings import GatewaySettings
 log = structlog.get_logger()
 
 LINK_LIFETIME_S = 3600
-# Links of an account that work at the same time; more requests are dropped, so that
-# nobody's mailbox can be filled.
+# Max links of an account that work at the same time; more requests are dropped, so that nobody's
+# mailbox can be filled.
 MAX_LINKS = 3
 MAIL_INTERVAL_S = 2.0
 SMTP_TIMEOUT_S = 20.0
@@ -121,7 +121,7 @@ class Recovery:
             await audit.record(connection, "reset_requested", None)
 
     async def reset(self, body: Reset) -> None:
-        """Set a new password by a link's token, and end whatever the old one opened.
+        """Set a new password by a link's token, and end all access through the old one.
 
         An address that was never confirmed may have been registered by somebody else. Its
         first link proves who owns it, so all that gives that person access to the account ends as
@@ -189,7 +189,7 @@ class Recovery:
                 await asyncio.sleep(MAIL_INTERVAL_S)
 
     async def mail_next(self) -> bool:
-        """Mail one link, if one is due; a mail that fails is retried ever more rarely."""
+        """Mail one link, if one is due; failed mails are retried at growing intervals."""
         async with self.database.connection() as connection:
             row = await (await connection.execute(NEXT.encode())).fetchone()
             if row is None:
@@ -212,7 +212,7 @@ class Recovery:
         mail["Subject"] = "A new password for the Lilypad Model Generator"
         mail["From"] = self.smtp_from
         mail["To"] = email
-        # Not wrapped: some readers take the first line of a link for the whole.
+        # Not wrapped: some mail readers take the first line of a link for the whole link.
         mail.set_content(MAIL.format(link=link), cte="7bit")
         server = urlsplit(self.smtp_url)
         connect = smtplib.SMTP_SSL if server.scheme == "smtps" else smtplib.SMTP
@@ -222,7 +222,7 @@ class Recovery:
                 smtp.starttls()
             if server.username:
                 smtp.login(unquote(server.username), unquote(server.password or ""))
-            # Not as the header would be read: a comma is allowed in an address.
+            # Not parsed as a header: a comma is allowed in an address.
             smtp.send_message(mail, to_addrs=[email])
 
 
@@ -239,7 +239,7 @@ async def make_link(connection: Connection, account: str, public_url: str) -> st
 
 
 async def _confirm(connection: Connection, account: str) -> list[str]:
-    """Mark the address as confirmed; the first time, revoke what a squatter may have created."""
+    """Mark the address as confirmed; the first time, revoke keys that a squatter may have made."""
     cursor = await connection.execute(
         "update accounts set confirmed_at = now() where id = %s and confirmed_at is null",
         [account],
@@ -270,7 +270,7 @@ async def forget_old(connection: Connection) -> None:
 
 
 async def print_link(email: str) -> int:
-    """Print a link for an operator to hand on; return the exit status."""
+    """Print a link for an operator to pass on; return the exit status."""
     settings = GatewaySettings.from_environment()
     async with (
         postgres.connect(settings.database_url, "gateway", "gateway") as database,
@@ -292,6 +292,6 @@ async def print_link(email: str) -> int:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m gateway.recovery EMAIL")
-    # What is logged meanwhile goes to standard error: the output is the answer.
+    # Log lines go to standard error: standard output is the link alone.
     logs.configure("gateway")
     sys.exit(asyncio.run(print_link(sys.argv[1])))

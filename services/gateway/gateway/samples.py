@@ -12,7 +12,7 @@ from typing import Any
 MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 RECORDED = {"modelId": "openai/gpt2", "metrics": {"throughput": 120.5, "latency": 8.3}}
 
-# By the name of a body's type. "Try it" is filled in with these, so each can be sent as it stands.
+# By the name of a body's type. "Try it" is filled in with these, so each can be sent unchanged.
 REQUESTS: dict[str, Any] = {
     "AccountChange": {"beta": True},
     "AccountDeletion": {"password": "correct horse battery"},
@@ -49,12 +49,12 @@ REQUESTS: dict[str, Any] = {
     "WebhookChange": {"enabled": False},
 }
 
-# By the name of a query's type: what must be there.
+# By the name of a query's type: its required parameters.
 QUERIES: dict[str, dict[str, str]] = {
     "SamplesRequest": {"modelId": "openai/gpt2", "metric": "latency"},
     "SamplesDeletion": {"modelId": "openai/gpt2"},
 }
-# Answers that are no JSON, by their media type.
+# Answers that are not JSON, by media type.
 FILES: dict[str, dict[str, Any]] = {
     "text/csv": {"example": "timestamp,metric,value\r\n2026-01-31T12:00:00Z,latency,12.5\r\n"},
     "application/zip": {
@@ -62,7 +62,7 @@ FILES: dict[str, dict[str, Any]] = {
             "module": {
                 "summary": "One folder with the module's files: Dockerfile, README.md,"
                 " lilypad_module.json.tmpl, module.yaml, requirements.txt, run_inference.py",
-                # How every archive begins.
+                # The first bytes of every archive.
                 "value": "PK\u0003\u0004",
             }
         }

@@ -30,7 +30,7 @@ from gateway.settings import GatewaySettings
 
 ISSUER = "Lilypad"
 STEP_S = 30
-# Steps by which the clock of a person's telephone may differ.
+# Max steps by which the clock of a person's phone may differ.
 MAX_SKEW = 1
 RECOVERY_CODES, RECOVERY_BYTES = 10, 15
 HEADER = "X-Lilypad-Code"
@@ -124,7 +124,7 @@ class SecondFactor:
         return TotpSecret(secret=secret, uri=uri)
 
     async def confirm(self, account: str, code: str) -> RecoveryCodes:
-        """Switch the second factor on by the first code of the app.
+        """Switch the second factor on with the app's first code.
 
         Raises:
             Conflict: it is on, or was not started.
@@ -187,7 +187,7 @@ class SecondFactor:
         return self.encryption.encrypt(text, LOGIN).decode()
 
     def read_challenge(self, challenge: str) -> tuple[str, str]:
-        """Return a challenge's account and digest; raise Unauthenticated for an old one."""
+        """Return a challenge's account and digest; raise Unauthenticated for an expired one."""
         text = self.encryption.decrypt(challenge.encode(), LOGIN, LOGIN_STEP_S)
         if text is None:
             raise Unauthenticated("the login took too long; log in again")

@@ -24,14 +24,14 @@ from gateway.accounts import Login
 
 log = structlog.get_logger()
 
-# `__Host-`: over a secure origin only, for this host only (browsers take
-# http://127.0.0.1 and http://localhost for secure).
+# `__Host-`: sent only over a secure origin and to this host (browsers treat http://127.0.0.1 and
+# http://localhost as secure).
 COOKIE = "__Host-session"
 ATTRIBUTES = "Path=/; Secure; HttpOnly; SameSite=Lax"
-# Lifetime without a request, and in any case.
+# Lifetime without a request, and absolute lifetime.
 IDLE_S = 2 * 3600
 LIFETIME_S = 24 * 3600
-# How often the last request of a session is written down, in seconds.
+# How often the time of a session's last request is written, in seconds.
 SEEN_INTERVAL_S = 60
 # Long enough to connect and upgrade; a page asks for a new one before it connects again.
 SOCKET_TOKEN_S = 300
@@ -222,7 +222,7 @@ class Sessions:
         hashed = _hash(session) if session else None
         async with self.database.connection() as connection:
             if hashed is not None:
-                # It cannot end between this and the next statement.
+                # The session cannot end between this and the next statement.
                 cursor = await connection.execute(
                     "select 1 from sessions where hash = %s for key share", [hashed]
                 )
@@ -316,7 +316,7 @@ def clear_cookie() -> str:
 
 
 def _is_from_here(headers: dict[bytes, bytes], changes: bool) -> bool:
-    """Return whether no other site had the browser send the request.
+    """Return whether the browser sent the request for our own pages.
 
     Browsers report the sender in `Sec-Fetch-Site`, older ones only in `Origin`, and with a GET in
     neither: another site cannot read the answer. A request that changes something and has neither

@@ -24,12 +24,12 @@ class GatewaySettings(ServiceSettings):
     rate_generate: int = 10
     # New accounts from one address in any minute.
     rate_register: int = 20
-    # Links to a new password asked for from one address in any minute.
+    # Password reset links requested from one address in any minute.
     rate_reset: int = 10
     # Wrong passwords for one account from one address in any minute.
     rate_login: int = 10
-    # Server that mails links to a new password: smtp://, smtp+starttls:// or smtps://, with user
-    # and password. Empty: an operator prints them with `python -m gateway.recovery`.
+    # Server that mails password reset links: smtp://, smtp+starttls:// or smtps://, with user and
+    # password. Empty: an operator prints them with `python -m gateway.recovery`.
     smtp_url: str = ""
     # Sender of those mails.
     smtp_from: str = "lilypad@localhost"

@@ -82,7 +82,7 @@ class KeyUsage(Message):
 
 
 class Usage(Message):
-    """A page of usage, the newest day first; `next` is what to send as `before` for more."""
+    """A page of usage, the newest day first; send `next` as `before` for the next page."""
 
     usage: list[KeyUsage] = Field(description="One page: a row for each key and day.")
     next: str | None = Field(
@@ -119,7 +119,7 @@ class UsageCounts:
                 raise
 
     async def keep_flushing(self) -> None:
-        """Write until canceled, and then once more."""
+        """Write until canceled, and then a last time."""
         try:
             await Repeated(self.flush, FLUSH_EVERY_S).run()
         finally:

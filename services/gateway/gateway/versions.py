@@ -7,7 +7,7 @@ from typing import Literal
 
 Version = Literal["v1", "v2"]
 
-# /api is the same thing as /v1/api.
+# /api is the same as /v1/api.
 PREFIXES: dict[str, Version] = {"/v1/api": "v1", "/api": "v1", "/v2/api": "v2"}
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from common.errors import Unavailable
 from gateway.endpoint import Call
 
-# The edge gives up on a request after 125 s; an answer has to be under way before.
+# The edge gives up on a request after 125 s; an answer has to be under way by then.
 MAX_WAIT_S = 115.0
 # Max time that the service that does the work holds one question, in seconds.
 MAX_POLL_S = 15.0
@@ -65,7 +65,7 @@ async def until(
                 try:
                     state = await looking
                 except Unavailable:
-                    break  # it goes on without this caller, who finds it under its address
+                    break  # the work continues without this caller, who finds it at its address
     finally:
         draining.cancel()
     return state

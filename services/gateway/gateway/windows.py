@@ -12,7 +12,7 @@ SKEW_S = 0.5
 PLACES = 2
 DIGIT_BITS = 24
 SLOT_BITS = PLACES * DIGIT_BITS
-# Added before digits are read, so that a negative one (a request given back to a server that had
+# Added before digits are read, so that a negative digit (a request given back to a server that had
 # lost its memory) borrows nothing from its neighbour.
 BIAS_OF_DIGIT = 1 << 10
 BIAS_OF_SLOT = sum(BIAS_OF_DIGIT << place * DIGIT_BITS for place in range(PLACES))
@@ -57,17 +57,17 @@ class Policy:
         return int(now * SLOTS / self.window)
 
     def begin(self, slot: int) -> float:
-        """Begin of a slot, in seconds since 1970."""
+        """Start of a slot, in seconds since 1970."""
         return slot * self.window / SLOTS
 
     def forgotten(self, slot: int) -> float:
-        """When a request of the slot stops counting, in seconds since 1970."""
+        """Time at which a request of the slot stops counting, in seconds since 1970."""
         return self.begin(slot + SLOTS + 1) + SKEW_S
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The requests that count in one slot, as one reply of the server had them.
+    """The counted requests of a window, as in one reply of the server.
 
     Attributes:
         first: the oldest slot that counts.

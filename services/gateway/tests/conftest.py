@@ -70,7 +70,7 @@ class Echo(Message):
 
 @dataclass
 class Desk:
-    """A gateway, and what its test endpoint has seen."""
+    """A gateway, and the requests that its test endpoint has received."""
 
     gateway: Gateway
     guards: Guards

@@ -1,4 +1,4 @@
-"""Password guessing leaves places to other callers."""
+"""Password guessing leaves capacity for other callers."""
 
 import asyncio
 import secrets
@@ -97,7 +97,7 @@ async def test_the_same_refusal_is_audited_once_a_minute(
     assert await noted() == 2
 
 
-async def test_another_spelling_of_an_address_is_the_same_address(
+async def test_another_spelling_is_the_same_address(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The dotted capital I, which is one letter to the database and another to Python."""
@@ -116,7 +116,7 @@ async def test_another_spelling_of_an_address_is_the_same_address(
         for password in ("a guess that is wrong", "correct horse battery"):
             odd = used.replace("ii", "\u0130I")
             ids = {await register(email, password) for email in (used, odd)}
-            assert len(ids) == 1  # else two questions would tell which password is right
+            assert len(ids) == 1  # otherwise two requests would reveal which password is right
             assert (ids == {owner}) == password.startswith("correct")
         for email in (used, free):
             statuses = [
@@ -154,7 +154,7 @@ async def test_a_socket_token_belongs_to_the_authenticated_caller_whatever_the_c
         await desk.guards.sessions.make_socket_token("acc_0", cookie.partition("=")[2])
 
 
-async def test_a_throttled_login_is_recorded_alike_with_and_without_an_account(
+async def test_a_throttled_login_is_recorded_equally_with_and_without_an_account(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise an account's first refusal would take longer than an unknown address's."""

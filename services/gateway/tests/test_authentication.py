@@ -72,7 +72,7 @@ async def test_keys_in_use_are_looked_up_together_before_a_request_has_to_wait(
     monkeypatch.setattr(looking, "database", None)
     assert (await looking.authenticate(kept)).account == account
     for key in (revoked, idle):
-        with pytest.raises(AttributeError):  # only the database could say
+        with pytest.raises(AttributeError):  # only the database would know
             await looking.authenticate(key)
 
 

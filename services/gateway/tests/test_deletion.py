@@ -1,4 +1,4 @@
-"""Deleting an account, and what other services confirm."""
+"""Deletion of an account, and its confirmation by other services."""
 
 import secrets
 

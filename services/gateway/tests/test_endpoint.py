@@ -224,7 +224,7 @@ async def test_held_answers_use_no_capacity_and_their_number_is_bounded(
         waiting.append(asyncio.create_task(wait(key)))
         while len(desk.calls) < len(waiting):
             await asyncio.sleep(0)
-    # One more of the account, and one more of any account, are answered at once.
+    # One more of the same account, and one more of any account, are answered at once.
     assert [await wait(patient), await wait(third)] == [(200, ""), (200, "")]
     assert (await post(desk, "/v1/api/many", third)).status_code == 200
     done.set()

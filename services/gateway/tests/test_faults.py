@@ -20,7 +20,7 @@ from gateway.keyring import NewKey
 from .conftest import Desk
 
 Path = tuple[str | int, ...]
-# What to send: an example, the bound, or the known names.
+# Values to send: an example, the bound, or the known names.
 EXAMPLE = re.compile(r'such as|for example|"|`|true or false|[0-9]')
 WRONG: dict[str, Any] = {
     "string": 7, "integer": "7", "number": "7.5", "boolean": "true", "array": "x", "object": "x",

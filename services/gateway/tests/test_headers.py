@@ -22,9 +22,7 @@ async def sent(desk: Desk, key: str, *headers: tuple[str, str]) -> Any:
 @pytest.mark.parametrize(
     "name", ["Idempotency-Key", "Authorization", "Content-Type", "X-Lilypad-Beta", "X-Request-Id"]
 )
-async def test_a_header_that_must_stand_once_is_refused_with_two_values(
-    desk: Desk, name: str
-) -> None:
+async def test_a_single_value_header_is_refused_with_two_values(desk: Desk, name: str) -> None:
     _, key = await desk.key()
     answer = await sent(desk, key, (name, "first-value"), (name, "second-value"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, 1003)

@@ -131,7 +131,7 @@ async def test_a_new_key_in_front_decrypts_what_the_old_one_encrypted(
     with pytest.raises(Unavailable, match="ENCRYPTION_KEYS"):
         await tokens(desk).store(account, NewHubToken(token=TOKEN))
     other = await desk.key()
-    async with database.connection() as connection:  # moved to another account's row
+    async with database.connection() as connection:  # copied into another account's row
         await connection.execute(
             "insert into hub_tokens select %s, token, hub_user, role from hub_tokens"
             " where account_id = %s",

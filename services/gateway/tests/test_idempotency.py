@@ -77,7 +77,7 @@ async def test_a_retry_during_a_run_gets_the_address_of_the_run(
     finish.set()
     assert (await first).status_code == 200
     again = await post(desk, "/v1/api/joined", key, idempotency_key="join")
-    assert again.content == (await first).content  # the answer of the work is the one kept
+    assert again.content == (await first).content  # the answer of the work is the one stored
     assert len(desk.calls) == 1
 
 
@@ -141,7 +141,7 @@ async def test_a_key_with_another_body_after_a_failure_is_a_new_request(
     assert first == second != other
 
 
-async def test_a_404_is_audited_with_an_idempotency_key_as_without(desk: Desk) -> None:
+async def test_a_404_is_audited_equally_with_and_without_an_idempotency_key(desk: Desk) -> None:
     account, key = await desk.key()
 
     async def fail(*_: Any) -> Echo:
@@ -208,7 +208,7 @@ async def test_another_gateway_repeats_the_work_of_one_that_died(desk: Desk) -> 
         await post(desk, "/v1/api/echo", key, idempotency_key="crash")
     desk.answer, desk.guards.idempotency._release = None, release  # type: ignore[method-assign]
     assert (await post(desk, "/v1/api/echo", key, idempotency_key="crash")).status_code == 409
-    async with database.connection() as connection:  # as when the lease has run out
+    async with database.connection() as connection:  # simulates an expired lease
         await connection.execute("update idempotency set leased_until = now() - interval '1 s'")
     answer = await post(desk, "/v1/api/echo", key, idempotency_key="crash")
     assert answer.status_code == 200
@@ -247,7 +247,7 @@ async def test_a_stalled_gateway_answers_what_its_successor_answered(
         assert late_answer.headers["idempotent-replayed"] == "true"
 
 
-async def test_an_idempotency_key_can_be_used_anew_after_a_day(desk: Desk) -> None:
+async def test_an_idempotency_key_can_be_reused_after_a_day(desk: Desk) -> None:
     _, key = await desk.key()
     await post(desk, "/v1/api/echo", key, {"word": "a"}, idempotency_key="day")
     async with desk.guards.idempotency.database.connection() as connection:
@@ -256,7 +256,7 @@ async def test_an_idempotency_key_can_be_used_anew_after_a_day(desk: Desk) -> No
     assert answer.json()["data"]["word"] == "b"
 
 
-async def test_a_request_of_the_day_before_makes_another_api_key_and_leaves_the_first(
+async def test_a_repeat_after_a_day_creates_another_api_key_and_leaves_the_first(
     desk: Desk,
 ) -> None:
     account, _ = await desk.key()
@@ -270,7 +270,7 @@ async def test_a_request_of_the_day_before_makes_another_api_key_and_leaves_the_
         async with database.connection() as connection:
             await connection.execute("update keys set created_at = now() - interval '25 hours'")
 
-    lost, first = await make("a"), await make("a")  # as when the gateway died with its answer
+    lost, first = await make("a"), await make("a")  # simulates a gateway that died with its answer
     assert lost.id == first.id
     assert [key.id for key in (await desk.keyring.list(account)).keys][1:] == [first.id]
     await wait_a_day()

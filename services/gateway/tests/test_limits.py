@@ -131,7 +131,7 @@ async def test_bursts_over_the_end_of_a_slot_admit_the_limit_despite_clock_skew(
         ]
         for lead in (0.05, 0.02, 0.0):
             who = account()
-            # Soon a slot ends, for each replica at another moment.
+            # A slot ends soon, for each replica at another moment.
             ending = (policy.slot(time.time()) // slots + 1) * slots
             until_end = policy.begin(ending) - lead - time.time()
             replicas = [
@@ -146,7 +146,7 @@ async def test_bursts_over_the_end_of_a_slot_admit_the_limit_despite_clock_skew(
             # Replicas that saw each other's counts may have refused requests that fit.
             for _ in range(100 - total):
                 await asyncio.gather(*map(_settled, replicas))
-                # On a slow machine a replica looked before another had given back.
+                # On a slow machine a replica may read before another has given back.
                 replicas[0]._over.clear()
                 await replicas[0].admit(who, ["api"])
             await asyncio.gather(*map(_settled, replicas))
@@ -199,7 +199,7 @@ async def test_requests_refused_by_one_policy_are_not_counted_by_the_others(nats
     assert await admitted_to(120, "wide") == 90
 
 
-async def test_a_refusal_for_requests_that_another_replica_refunds_lasts_a_moment_only(
+async def test_a_refusal_for_requests_that_another_replica_refunds_is_brief(
     nats: NatsBus, servers: Stack
 ) -> None:
     clock, who = Clock(), account()
@@ -295,7 +295,7 @@ async def test_policies_that_share_a_counter_are_counted_by_one_message(nats: Na
     assert standing.remaining == 88
 
 
-async def test_only_requests_within_a_replicas_share_may_work_early(nats: NatsBus) -> None:
+async def test_only_requests_within_a_replicas_share_may_start_early(nats: NatsBus) -> None:
     limits, who = await limiter(nats, 10, Clock(), replicas=2), account()
     at_once = [limits.begin(who, ["api"]) for _ in range(7)]
     assert [admission.early for admission in at_once] == [True] * 5 + [False] * 2
@@ -348,7 +348,7 @@ async def test_without_the_bus_reads_get_a_share_and_costly_requests_are_refused
         servers.stop("nats")
         try:
             who = account()
-            for _ in range(60):  # refused, and so for nothing
+            for _ in range(60):  # refused, and counted against nothing
                 with pytest.raises(Unavailable):
                     await limits.admit(who, ["api", "costly"])
             assert await admitted(limits, who, 80) == 50

@@ -1,4 +1,4 @@
-"""Changing a password, and looking after one's sessions, through the API."""
+"""Changing a password, and managing one's sessions, through the API."""
 
 import secrets
 from typing import Any
@@ -101,9 +101,7 @@ async def test_a_login_checked_before_a_change_of_the_password_begins_no_session
 @pytest.mark.parametrize(
     "password", ["password", "Password1", "12345678", "qwertyuiop", "aaaaaaaaaaaa", "letmein123"]
 )
-async def test_a_common_password_is_refused_wherever_one_is_chosen(
-    desk: Desk, password: str
-) -> None:
+async def test_a_common_password_is_refused_wherever_one_is_set(desk: Desk, password: str) -> None:
     async with desk.http(headers=HERE) as http:
         email, _ = await person(http)
         new = {"email": f"{secrets.token_hex(6)}@example.com", "password": password}

@@ -100,7 +100,7 @@ async def test_an_address_without_an_account_is_answered_the_same_and_mailed_not
 async def test_the_first_link_takes_the_address_from_the_account_that_registered_it(
     desk: Desk, mailbox: Mailbox
 ) -> None:
-    """The second leaves the keys, which the owner has made."""
+    """The second link leaves the keys, which the owner has created."""
     async with desk.http() as http:
         email = await person(http)
         statuses = []

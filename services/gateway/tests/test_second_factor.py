@@ -149,7 +149,7 @@ async def test_a_session_alone_neither_changes_the_password_nor_deletes_the_acco
     assert done.status_code == 204, done.text
 
 
-async def test_the_second_factor_is_ended_with_a_code_and_set_up_anew(person: Person) -> None:
+async def test_the_second_factor_is_ended_with_a_code_and_set_up_again(person: Person) -> None:
     twice = await person.send("POST", TOTP, person.codes[0], json={"password": PASSWORD})
     assert (twice.status_code, twice.json()["error"]["code"]) == (409, 3002)
     gone = await person.send("DELETE", TOTP, person.codes[1], json={"password": PASSWORD})
@@ -160,7 +160,7 @@ async def test_the_second_factor_is_ended_with_a_code_and_set_up_anew(person: Pe
     assert (confirm.status_code, confirm.json()["error"]["code"]) == (409, 3002)
 
 
-async def test_http_basic_may_bring_the_code_in_the_body(person: Person) -> None:
+async def test_http_basic_may_send_the_code_in_the_body(person: Person) -> None:
     change = {"current": PASSWORD, "new": "staple a longer battery"}
     for method, path, body in (
         ("POST", "/v1/api/account/password", change),
@@ -192,9 +192,7 @@ async def test_guessing_codes_is_slowed_even_with_the_right_password(
         policies["login-code"] = before
 
 
-async def test_a_new_password_by_mail_does_not_end_the_second_factor(
-    desk: Desk, person: Person
-) -> None:
+async def test_a_password_reset_does_not_end_the_second_factor(desk: Desk, person: Person) -> None:
     async with desk.guards.accounts.database.connection() as connection:
         cursor = await connection.execute(
             "select id from accounts where email = %s", [person.email]

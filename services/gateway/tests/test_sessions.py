@@ -24,7 +24,7 @@ async def register(desk: Desk) -> Login:
 
 
 async def opened(desk: Desk) -> tuple[Login, str, str, Access]:
-    """Return an account, its session, a socket's token of that, and what the token opens."""
+    """Return an account, its session, a socket token of the session, and the token's access."""
     login = await register(desk)
     session = await desk.guards.sessions.begin(login, None)
     token = (await desk.guards.sessions.make_socket_token(login.account, session)).token

@@ -34,7 +34,7 @@ async def test_usage_counts_each_keys_good_answers_by_kind_and_errors_by_code(de
         for _ in range(number):
             await post(desk, "/v1/api/echo", key, {"word": word})
     await post(desk, "/v1/api/echo", key, {"wrong": 1})
-    await post(desk, "/v1/api/few", key)  # counts as nothing
+    await post(desk, "/v1/api/few", key)  # not counted
     await post(desk, "/v1/api/echo", second.key)
     await post(desk, "/v1/api/echo", stranger)
     rows = (await read(desk, key))["usage"]
@@ -42,7 +42,7 @@ async def test_usage_counts_each_keys_good_answers_by_kind_and_errors_by_code(de
     assert {row["day"] for row in rows} == {today}
     counted = {row["keyName"]: (row["generate"], row["verify"], row["errors"]) for row in rows}
     assert counted == {"test": (3, 2, {"1003": 1}), "second": (1, 0, {})}
-    # A second look adds nothing, and its pages are the list.
+    # A second read adds nothing, and its pages are the whole list.
     first = await read(desk, key, "?limit=1")
     rest = await read(desk, key, f"?limit=1&before={first['next']}")
     assert first["usage"] + rest["usage"] == rows

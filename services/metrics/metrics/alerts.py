@@ -57,7 +57,7 @@ OVERDUE = "coalesce(recovered_at, raised_at) < now() - interval '5 seconds'"
 
 
 class Watch:
-    """Evaluates rules against what was recorded, and raises and recovers alerts."""
+    """Evaluates rules against recorded samples, and raises and recovers alerts."""
 
     def __init__(self, database: Database, bus: Bus) -> None:
         self.database = database
@@ -81,7 +81,7 @@ class Watch:
         self._waiting.set()
 
     async def run(self) -> None:
-        """Evaluate what is noted, until cancelled."""
+        """Evaluate the noted models, until cancelled."""
         await self.look_back()
         while True:
             await self._waiting.wait()
@@ -121,17 +121,19 @@ class Watch:
         DESCRIBED.set(await self.descriptions.of(account))
         if lacking := self.baselines.lacking(account, recorded):
             async with self.database.connection() as connection:
-                known = await rules.known(connection, account)
-            await self.baselines.renew(account, lacking, known)
+                account_rules = await rules.known(connection, account)
+            await self.baselines.renew(account, lacking, account_rules)
         async with self.database.connection() as connection:
             await connection.execute(TAKE_TURNS, [account])
-            # Read under the lock: a rule deleted meanwhile could never end what it raised.
-            known = [rule for rule in await rules.known(connection, account) if not rule.muted]
-            situations = await situation.read(connection, account, recorded, known, self.baselines)
-            for model, found in situations.items():
-                for rule in known:
+            # Read under the lock: a rule deleted meanwhile could never end its alerts.
+            enabled = [rule for rule in await rules.known(connection, account) if not rule.muted]
+            situations = await situation.read(
+                connection, account, recorded, enabled, self.baselines
+            )
+            for model, facts in situations.items():
+                for rule in enabled:
                     if rule.model_id in (None, model):
-                        for metric, verdict, incident in found.verdicts(rule):
+                        for metric, verdict, incident in facts.verdicts(rule):
                             changed += await self._apply(
                                 connection, account, model, rule, metric, verdict, incident
                             )
@@ -139,14 +141,14 @@ class Watch:
             await self.publish("id = any(%s)", [changed])
 
     async def look_back(self) -> None:
-        """Note what was recorded just before this replica started: its replica may have died."""
+        """Note samples recorded just before this replica started: their replica may have died."""
         try:
             async with self.database.connection() as connection:
-                found = await situation.lately(connection)
+                recent = await situation.lately(connection)
         except ServiceError as error:
             log.warning("recent samples not read", error=error.message)
             return
-        for account, models in found.items():
+        for account, models in recent.items():
             for model, recorded in models.items():
                 self.observe(account, model, recorded)
 
@@ -163,8 +165,8 @@ class Watch:
 
     async def publish(self, which: str, parameters: list[Any]) -> None:
         """Publish stored alerts, each once unless this process dies half-way."""
-        found = MAX_MODELS_TOGETHER
-        while found == MAX_MODELS_TOGETHER:
+        count = MAX_MODELS_TOGETHER
+        while count == MAX_MODELS_TOGETHER:
             async with self.database.connection() as connection:
                 cursor = await connection.execute(
                     UNPUBLISHED.format(which=which),
@@ -184,7 +186,7 @@ class Watch:
                         recovered = _recovered(event, recovery, recovered_at)
                         await self.bus.publish(ALERT_RAISED, recovered, account, event.model_id)
                 await connection.execute(MARK_PUBLISHED, [ids])
-            found = len(rows)
+            count = len(rows)
         self.notices.delivery.wake()
 
     async def sweep(self) -> None:

@@ -14,14 +14,14 @@ from metrics.arrays import Floats, Times
 from metrics.series import Pair
 from metrics.storage import Rows
 
-# Moments of each model published of one group, the newest ones: no chart shows more.
-# The newest value of each metric is published in any case.
+# Max moments of each model published for one group, the newest ones: no chart shows more. The
+# newest value of each metric is published in any case.
 MAX_PUBLISHED = 10
 
 
 @dataclass(slots=True)
 class Batch:
-    """A call's samples.
+    """A call's samples, unpacked.
 
     Attributes:
         key: the call's idempotency key, "" for none.
@@ -153,7 +153,7 @@ def extremes(batch: Batch) -> list[Extremes]:
         np.maximum.reduceat(np.where(values == greatest[pair], at, 0), first),
         np.maximum.reduceat(at, first),
     )
-    return [Extremes(*one) for one in zip(*(column.tolist() for column in columns), strict=True)]
+    return [Extremes(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 Moments = dict[int, dict[str, float]]
@@ -171,12 +171,14 @@ def moments(batch: Batch) -> Iterator[tuple[str, Moments]]:
         at, backwards = batch.at[newest], newest[::-1]
         _, last = np.unique(batch.pair[backwards], return_index=True)
         published = np.union1d(np.unique(at)[-MAX_PUBLISHED:], batch.at[backwards[last]])
-        found: Moments = {}
+        metrics_by_time: Moments = {}
         for index in newest[np.isin(at, published)].tolist():
             metric = batch.pairs[batch.pair[index]][1]
-            # Of two values of one time the first counts, as it does in the database.
-            found.setdefault(int(batch.at[index]), {}).setdefault(metric, batch.value[index].item())
-        yield model, found
+            # If two values have the same time, the first counts, as in the database.
+            metrics_by_time.setdefault(int(batch.at[index]), {}).setdefault(
+                metric, batch.value[index].item()
+            )
+        yield model, metrics_by_time
 
 
 def chosen(moments: Moments) -> list[int]:

@@ -47,7 +47,7 @@ update usage set samples = samples - %s, staged = greatest(staged - %s, 0) where
 async def delete(
     connection: Connection, account: str, ids: list[int], request: SamplesDeletion
 ) -> int:
-    """Delete the samples of some series within a span of time; return how many there were.
+    """Delete the samples of some series within a span of time; return their number.
 
     Raises:
         InvalidRequest: the span is empty, or holds too many samples; none is deleted.

@@ -1,4 +1,4 @@
-"""Findings: the changes of a series that matter, for programs and for the marks in plots."""
+"""Findings: the significant changes of a series, for programs and for the marks in plots."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def examine(histories: Mapping[str, History]) -> dict[str, Shape]:
 def unplaced(
     histories: Mapping[str, History], shapes: Mapping[str, Shape]
 ) -> dict[str, list[tuple[int, int]]]:
-    """Return the spans of time, by metric, whose samples are needed and not in the histories."""
+    """Return the spans of time, by metric, whose samples are needed but not in the histories."""
     return {
         metric: spans
         for metric, shape in shapes.items()
@@ -91,7 +91,7 @@ def find_changes(
 
 
 def _significant(history: History, shape: Shape) -> list[Event]:
-    """Return the events that matter, without those that are certain and still too small."""
+    """Return the events that matter, without those that are certain but too small."""
     noise = sample_noise(history)
 
     def matters(event: Event) -> bool:

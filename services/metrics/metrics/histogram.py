@@ -33,7 +33,7 @@ def add(packed: NDArray[Any], values: Floats) -> tuple[Bins, Counts]:
     bins = np.concatenate([packed["bin"], bins_of(values)]).astype(np.int64)
     weights = np.concatenate([packed["count"], np.ones(len(values))])
     least = bins.min()
-    # As floats, which hold counts to 2^53 exactly.
+    # In floats, which hold counts up to 2^53 exactly.
     counts = np.bincount(bins - least, weights=weights)
     used = np.flatnonzero(counts)
     return used + least, counts[used].astype(np.int64)

@@ -82,8 +82,8 @@ async def find(connection: Connection, numbers: dict[str, int], request: History
         },
     )
     rows = await cursor.fetchall()
-    found = sorted((arrival, at) for at, arrival in rows[:limit])
-    return History(moments=Moments.pack(found), complete=len(rows) <= limit, position=position)
+    arrivals = sorted((arrival, at) for at, arrival in rows[:limit])
+    return History(moments=Moments.pack(arrivals), complete=len(rows) <= limit, position=position)
 
 
 async def recall(
@@ -96,20 +96,24 @@ async def recall(
     cursor = await connection.execute(
         RECALL, [[arrival for arrival, _ in moments], times, list(names)]
     )
-    found: dict[int, dict[str, float]] = {}
+    metrics_by_moment: dict[int, dict[str, float]] = {}
     size = 0
     for number, series, value in await cursor.fetchall():
-        if number not in found and found and size > MAX_REPLY_BYTES:
-            return Recalled(updates=_updates(request, moments, found), count=number - 1)
-        found.setdefault(number, {})[names[series]] = value
+        if number not in metrics_by_moment and metrics_by_moment and size > MAX_REPLY_BYTES:
+            return Recalled(updates=_updates(request, moments, metrics_by_moment), count=number - 1)
+        metrics_by_moment.setdefault(number, {})[names[series]] = value
         size += len(names[series]) + 24
-    return Recalled(updates=_updates(request, moments, found), count=len(moments))
+    return Recalled(updates=_updates(request, moments, metrics_by_moment), count=len(moments))
 
 
 def _updates(
-    request: RecallRequest, asked: list[tuple[int, int]], found: dict[int, dict[str, float]]
+    request: RecallRequest,
+    moments_asked: list[tuple[int, int]],
+    metrics_by_moment: dict[int, dict[str, float]],
 ) -> list[MetricUpdate]:
-    moments = ((asked[number - 1], metrics) for number, metrics in found.items())
+    moments = (
+        (moments_asked[number - 1], metrics) for number, metrics in metrics_by_moment.items()
+    )
     return [
         MetricUpdate(
             model_id=request.model_id, timestamp=to_text(at), metrics=metrics, arrival=arrival

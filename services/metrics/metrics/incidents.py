@@ -13,7 +13,7 @@ from common.faults import unknown_before
 from common.postgres import Connection, Database
 from metrics.rules import Verdict, type_of
 
-# No two alerts of an account have the same time, so a time says which were received.
+# No two alerts of an account have the same time, so a time says which ones were received.
 RAISE = """
 insert into alerts (id, account, model, metric, rule, type, severity, message, expected, raised_at)
 values (%s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())
@@ -38,7 +38,7 @@ async def has_held(
     connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
     verdict: Verdict,
 ) -> bool:  # fmt: skip
-    """Return whether the condition has held for the rule's minutes, and note since when."""
+    """Return whether the condition has held for the rule's minutes, and store since when."""
     if not rule.for_minutes:
         return verdict.cause is not None
     which = [account, model, metric or "", rule.id]

@@ -76,7 +76,7 @@ class Notices:
 
 def _occurrence(account: str, event: EventType, alert: Alert) -> Occurrence:
     raised = event == "alert.raised"
-    if raised:  # as it was then, also when it has recovered meanwhile
+    if raised:  # the alert as it was then, even if it has recovered meanwhile
         alert = alert.model_copy(update={"recovered_at": None, "recovery": None})
     data: dict[str, Any] = alert.model_dump(mode="json", by_alias=True)
     return Occurrence(

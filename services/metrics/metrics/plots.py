@@ -18,15 +18,15 @@ from metrics.findings import Changes
 from metrics.units import title, unit
 from metrics.window import MAX_POINTS, WIDTHS_S, History, bucket, spans
 
-# Samples closer together are shown in the middle of a minute: an axis in microseconds
-# does not say when they were.
+# Samples closer together are shown in the middle of a minute: an axis in microseconds would not
+# show the time.
 MIN_RANGE_US = 60_000_000
 # Blue of Okabe and Ito's palette, which colour-blind people can tell apart.
 LINE_COLOUR = "#0072b2"
 BAND_COLOUR = "rgba(0, 114, 178, 0.2)"
 # The same palette's vermilion, for findings.
 MARK_COLOUR = "#d55e00"
-# A cost per inference is drawn per million: an axis would label it "20n", or 0.00000002.
+# Costs per inference are drawn per million: an axis would show them as "20n", or 0.00000002.
 MILLION = 1e6
 # In a shorter span Vega-Lite's ticks are hours apart, and each label has hour and date.
 MIN_DATE_TICKS_US = 10 * 86_400_000_000
@@ -107,7 +107,7 @@ def draw(
 
 
 def _marks(changes: Changes) -> list[Mark]:
-    """Return the marks of findings; an incident that lasts is drawn up to the last cell."""
+    """Return the marks of findings; an ongoing incident is drawn up to the last cell."""
     marks = []
     for event in changes.events:
         if event.kind == "incident":
@@ -119,7 +119,7 @@ def _marks(changes: Changes) -> list[Mark]:
 
 
 def reduce(metric: str, history: History) -> Points:
-    """Return the samples themselves where they are few, otherwise buckets."""
+    """Return the samples themselves if they are few, otherwise buckets."""
     entries, width = history.hours, 3600
     if history.fine is not None:
         entries, width = history.fine, history.width
@@ -213,7 +213,7 @@ def to_plotly(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
                 "title": {"text": "Time (UTC)"},
                 **({"range": points.span} if points.span else {}),
             },
-            # Otherwise $0.0001 is labelled as 100µ.
+            # Otherwise $0.0001 would be labelled 100µ.
             "yaxis": {
                 "title": {"text": points.axis},
                 "rangemode": "tozero",

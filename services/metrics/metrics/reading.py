@@ -11,8 +11,8 @@ from metrics.units import unit
 # Before and after every time that PostgreSQL and Python both know.
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
-# Where statistics lag behind a series, the planner would sort all of it for one page rather
-# than read the index in order: 930 ms in place of 13 for 10,000 of 490,000 samples.
+# If its statistics are out of date, the planner would sort a whole series for one page rather than
+# read the index in order: 930 ms instead of 13 for 10,000 of 490,000 samples.
 IN_ORDER = "set local enable_bitmapscan = off"
 AHEAD = "select max(at) from samples where series = any(%s) and at > %s"
 PAGE = """

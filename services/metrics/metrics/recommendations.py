@@ -1,4 +1,4 @@
-"""Recommendations: sentences to act on, each with the numbers behind it; often none."""
+"""Recommendations: sentences to act on, each with its numbers; often none."""
 
 import math
 import re
@@ -19,7 +19,7 @@ MIN_SAVING = 0.10
 MIN_MEMORY_SHARE = 0.9
 LIMITS = {"memory_usage": "memory_limit", "gpu_memory_usage": "gpu_memory_limit"}
 BATCH_COST = re.compile(r"cost_per_inference_batch_([1-9][0-9]{0,5})")
-# A limit that is reached later is not worth acting on today.
+# A limit that is reached later than this is not worth acting on today.
 MAX_AHEAD_DAYS = 90
 # From this factor on, a factor reads better than a percentage.
 MIN_FACTOR = 3.0
@@ -123,7 +123,7 @@ def _slope(metric: str, event: Event, limit: float, now: datetime, *, worse: boo
 
 
 def _change(event: Event, metric: str) -> str:
-    """Say how far a level moved, as a share of the level that it left."""
+    """Describe how far a level moved, as a share of the level before."""
     way = "higher" if event.size > 0 else "lower"
     if event.before <= 0 or event.level < 0:
         return f"{_number(abs(event.size), metric)} {way}"
@@ -195,5 +195,5 @@ def _number(value: float, metric: str) -> str:
 
 
 def _digits(value: float) -> str:
-    """Format with three digits, or the whole part: 1,235 rather than 1,234.567."""
+    """Format with three digits, or the integer part: 1,235 rather than 1,234.567."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -24,8 +24,8 @@ log = structlog.get_logger()
 # alone has more: a backfill of the same series waits meanwhile.
 MAX_DAYS = 32
 MAX_MERGED = 50_000
-# Pause between two rounds; while there is more to do, a multiple of what the last one
-# took: recording and answering come first.
+# Pause between two rounds; while there is more to do, a multiple of the last round's duration:
+# recording and answering come first.
 PAUSE_S = 1.0
 PAUSE_FACTOR = 3
 STAND_BY_S = 5.0
@@ -109,13 +109,13 @@ delete from stale using unnest(%s::integer[], %s::timestamptz[], %s::bigint[])
     as seen(series, day, mark)
 where stale.series = seen.series and stale.day = seen.day and stale.mark = seen.mark
 """
-# The extension may be in the database and not in use: until `python -m metrics convert`.
+# The extension may be installed but not in use until `python -m metrics convert`.
 SCHEMA = """
 select case relkind when 'p' then null else timescale_schema() end
 from pg_class where oid = 'samples'::regclass
 """
 LOCK = "select pg_try_advisory_lock(hashtext('rollups'), hashtext(current_schema()))"
-# A listener that was away for a week does not get what came late meanwhile.
+# A listener that was away for over a week does not get late samples of that time.
 FORGET_LATE = """
 delete from late where arrival <
     (extract(epoch from now() - interval '7 days' - '2000-01-01Z'::timestamptz) * 256e6)::bigint
@@ -187,7 +187,7 @@ class Rollups:
         return True
 
     async def mend(self, series: list[int], first: datetime, last: datetime) -> None:
-        """Roll up again what the deletion of all samples from `first` to `last` has changed.
+        """Repair the rollups after the deletion of all samples from `first` to `last`.
 
         Only the hours and days of these two have samples left.
         """
@@ -211,7 +211,7 @@ class Rollups:
         return marked
 
     async def forget(self, days: int, alert_days: int = 400) -> None:
-        """Delete what is older, and create partitions for the months to come."""
+        """Delete expired samples, and create partitions for the months to come."""
         await self.connection.execute(FORGET_LATE)
         await self.connection.execute(FORGET_REQUESTS)
         await self.connection.execute(FORGET_ALERTS, [alert_days])
@@ -343,8 +343,8 @@ class TimescaleRollups(Rollups):
 
 
 def _pairs(series: list[int], moments: list[datetime]) -> list[list[object]]:
-    """Return each series with each different moment, as two columns."""
-    pairs = [(one, moment) for one in series for moment in sorted({*moments})]
+    """Pair each series with each different moment, as two columns."""
+    pairs = [(number, moment) for number in series for moment in sorted({*moments})]
     return [list(column) for column in zip(*pairs, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Rules of alerts: the default ones, how each is judged, and the accounts' own."""
+"""Alert rules: the defaults, the accounts' own, and how each is judged."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from metrics.units import lower_is_better, title, unit
 
 # Each is logged once per process.
 UNREADABLE = Unreadable("rule")
-# Rules of an account's own; each is evaluated whenever something is recorded.
+# Max rules of an account's own; each is evaluated whenever something is recorded.
 MAX_RULES = 100
 # Newest values whose median is compared: few enough to notice a change soon, enough that two
 # outliers are not a change.
@@ -44,11 +44,11 @@ RAISE_SCORE = 3.5
 RECOVER_SCORE = 2.0
 # Memory that wavers around its limit is one incident: it recovers this far below the limit.
 MEMORY_RECOVERY_PERCENT = 2.0
-# The least deviation as a part of the median: counters and rounded values hardly vary.
+# The least deviation as a share of the median: counters and rounded values hardly vary.
 MIN_DEVIATION = 0.01
-# One replica at a time evaluates an account's rules, so that it sees what others raised.
-# In a series that grows fast the planner would sort the whole day rather than read
-# the index backwards.
+# One replica at a time evaluates an account's rules, so that it sees alerts that others raised. In
+# a series that grows fast the planner would sort the whole day rather than read the index
+# backwards.
 TAKE_TURNS = """
 select pg_advisory_xact_lock(hashtext('alerts'), hashtext(%s)),
     set_config('enable_bitmapscan', 'off', true)
@@ -132,7 +132,7 @@ def type_of(rule: Rule, metric: str | None) -> str:
 
 
 def judge(rule: Rule, metric: str, values: Values, expected: dict[str, float] | None) -> Verdict:
-    """Judge a metric; `expected` is what an open incident was raised against."""
+    """Judge a metric; `expected` is the level against which an open incident was raised."""
     if rule.kind == "threshold":
         return _threshold(rule, metric, values)
     if rule.kind == "memory":
@@ -141,13 +141,13 @@ def judge(rule: Rule, metric: str, values: Values, expected: dict[str, float] | 
 
 
 def _threshold(rule: Rule, metric: str, values: Values) -> Verdict:
-    for limit, extreme, word, sign in (
+    for limit, extreme, direction, sign in (
         (rule.above, values.greatest, "above", 1),
         (rule.below, values.least, "below", -1),
     ):
         if limit is not None and (extreme - limit) * sign > 0:
             lasts = (values.newest - limit) * sign > 0
-            cause = f"{title(metric)} is {say(extreme, metric)}, {word} {say(limit, metric)}"
+            cause = f"{title(metric)} is {say(extreme, metric)}, {direction} {say(limit, metric)}"
             return Verdict(cause, lasts, _back(metric, values.newest))
     return Verdict(recovery=_back(metric, values.newest))
 
@@ -174,15 +174,15 @@ def _change(rule: Rule, metric: str, values: Values, expected: dict[str, float] 
         expected = _expected(values)
         if expected is None:
             return Verdict()
-        season, needed = _season(values, sign), RAISE_SCORE
+        season, min_score = _season(values, sign), RAISE_SCORE
     else:
-        season, needed = _season(values, 0), RECOVER_SCORE
+        season, min_score = _season(values, 0), RECOVER_SCORE
     usual, deviation = expected["usual"] + median(season), expected["deviation"]
     worse = median(recent - season - expected["usual"]) * sign
     now = usual + worse * sign
     share = worse / abs(usual) if usual else 0.0
-    enough = (rule.percent or 0) / 100 * (1 if needed == RAISE_SCORE else 0.5)
-    if deviation <= 0 or worse / deviation <= needed or share <= enough:
+    enough = (rule.percent or 0) / 100 * (1 if min_score == RAISE_SCORE else 0.5)
+    if deviation <= 0 or worse / deviation <= min_score or share <= enough:
         return Verdict(recovery=f"{_back(metric, now)}, usually {say(usual, metric)}")
     way = "higher" if now > usual else "lower"
     cause = (
@@ -235,22 +235,22 @@ async def known(connection: Connection, account: str) -> list[Rule]:
         [account],
     )
     rows = await cursor.fetchall()
-    found = [rule for row in rows for rule in readable(*row)]
-    changed = {rule.id: rule for rule in found if rule.origin == "default"}
-    # One that the account changed and this version cannot read may be switched off: it is left out.
+    readable_rules = [rule for row in rows for rule in readable(*row)]
+    changed = {rule.id: rule for rule in readable_rules if rule.origin == "default"}
+    # A changed rule that this version cannot read may be switched off, so it is left out.
     stored = {row[0] for row in rows}
     defaults = [
         changed.get(rule.id, rule)
         for rule in DEFAULTS
         if rule.id in changed or rule.id not in stored
     ]
-    return [*defaults, *(rule for rule in found if rule.origin == "own")]
+    return [*defaults, *(rule for rule in readable_rules if rule.origin == "own")]
 
 
 def readable(id: str, rule: dict[str, Any], created_at: datetime) -> list[Rule]:
     """Return the rule in a row, if this version can read it."""
-    found = UNREADABLE.read(id, partial(_stored, rule, created_at))
-    return [] if found is None else [found]
+    parsed = UNREADABLE.read(id, partial(_stored, rule, created_at))
+    return [] if parsed is None else [parsed]
 
 
 def _stored(rule: dict[str, Any], created_at: datetime) -> Rule:
@@ -368,13 +368,13 @@ NEEDS = {
 
 
 def _check(new: NewRule | Rule) -> None:
-    given = {
+    sent = {
         name for name in ("above", "below", "percent", "after") if getattr(new, name) is not None
     }
-    needed = NEEDS[new.kind]
+    permitted = NEEDS[new.kind]
     adapts = isinstance(new, Rule) and new.id == "silence"  # to the model's own interval
-    if not (given or adapts) or given - needed:
-        names = " or ".join(sorted(needed))
+    if not (sent or adapts) or sent - permitted:
+        names = " or ".join(sorted(permitted))
         raise _wrong("kind", f"a {new.kind} rule takes {names}, and no other condition")
     if new.metric is None and new.kind != "silence":
         raise _wrong("metric", f"a {new.kind} rule needs a metric")

@@ -13,10 +13,10 @@ class MetricsSettings(ServiceSettings):
     retention_days: int = Field(400, ge=366)
     # Age at which recovered alerts are deleted.
     alert_retention_days: int = Field(400, ge=1)
-    # Pairs of model and metric that one account may record. Each costs a
-    # little memory in every replica, and a row for each of its days.
+    # Max pairs of model and metric of one account. Each costs a little memory in every replica, and
+    # a row for each of its days.
     max_series: int = Field(10_000, ge=1)
-    # Bytes that one account may store: a hundred million samples.
+    # Max bytes that one account may store: a hundred million samples.
     max_stored_bytes: int = Field(10_000_000_000, ge=1)
-    # Late samples of one account that may wait to be merged: under half a minute's work.
+    # Max late samples of one account that wait to be merged: under half a minute's work.
     max_staged_samples: int = Field(1_000_000, ge=1)

@@ -1,4 +1,4 @@
-"""Silence: a model that reported regularly has stopped.
+"""Silence: a model that reported regularly and has stopped.
 
 Replicas take turns at looking for it, since no commit triggers it.
 """
@@ -141,7 +141,7 @@ async def _judge(
 
 
 async def _interval(connection: Connection, account: str, model: str, metric: str) -> float | None:
-    """Return the seconds between samples; None for a metric that did not come regularly."""
+    """Return the seconds between samples; None for a metric without a regular interval."""
     cursor = await connection.execute(
         INTERVALS, [account, model, metric, rules.MIN_REGULAR_SAMPLES]
     )

@@ -1,4 +1,4 @@
-"""The facts that a model's rules are judged by."""
+"""The facts by which a model's rules are judged."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -111,7 +111,7 @@ async def read(
     connection: Connection, account: str, recorded: Recorded, known: Collection[Rule],
     baselines: Baselines,
 ) -> dict[str, Situation]:  # fmt: skip
-    """Read what the rules need, by model."""
+    """Read the facts that the rules need, by model."""
     models = list(recorded)
     situations = {
         model: Situation(found, baselines.of(account, model)) for model, found in recorded.items()
@@ -153,20 +153,20 @@ async def _look_behind(
     recovered = to_us(until)
     if peaks is None or not min(peaks.least_at, peaks.greatest_at) <= recovered < peaks.newest:
         return
-    which = [until, from_us(peaks.newest), account, model, metric]
-    cursor = await connection.execute(AFTER, which)
+    parameters = [until, from_us(peaks.newest), account, model, metric]
+    cursor = await connection.execute(AFTER, parameters)
     [(least, greatest)] = await cursor.fetchall()
     if least is not None:
-        found = Extremes(least, peaks.newest, greatest, peaks.newest, peaks.newest)
-        situation.recorded = {**situation.recorded, metric: found}
+        later = Extremes(least, peaks.newest, greatest, peaks.newest, peaks.newest)
+        situation.recorded = {**situation.recorded, metric: later}
 
 
 async def lately(connection: Connection) -> dict[str, dict[str, dict[str, Extremes]]]:
     """Read the extremes of the last minute, by account, model and metric."""
-    found: dict[str, dict[str, dict[str, Extremes]]] = {}
+    extremes_by_account: dict[str, dict[str, dict[str, Extremes]]] = {}
     cursor = await connection.execute(LATELY)
     for account, model, metric, least, greatest, newest in await cursor.fetchall():
         at = to_us(newest)
         extremes = Extremes(least, at, greatest, at, at)
-        found.setdefault(account, {}).setdefault(model, {})[metric] = extremes
-    return found
+        extremes_by_account.setdefault(account, {}).setdefault(model, {})[metric] = extremes
+    return extremes_by_account

@@ -101,7 +101,7 @@ def _pairs(values: Floats) -> Floats:
     near = (count - 1) // 2
     round_ = np.concatenate([values, values[: near + 1]])
     windows = np.lib.stride_tricks.sliding_window_view(round_, near + 1)[:count]
-    found: Floats = (windows[:, 1:] - windows[:, :1]).ravel()
+    differences: Floats = (windows[:, 1:] - windows[:, :1]).ravel()
     if count % 2:
-        return found
-    return np.concatenate([found, values[count // 2 :] - values[: count // 2]])
+        return differences
+    return np.concatenate([differences, values[count // 2 :] - values[: count // 2]])

@@ -153,32 +153,32 @@ async def store(
     async with connection.transaction():
         cursor = await connection.execute(FIRST_TIME, [keys])
         first = {key for (key,) in await cursor.fetchall()}
-        wanted: list[bool] = []
+        is_new: list[bool] = []
         for _, key in calls:
-            wanted.append(not key or key in first)
+            is_new.append(not key or key in first)
             first.discard(key)
-        group = [rows for (rows, _), wants in zip(calls, wanted, strict=True) if wants]
+        group = [rows for (rows, _), new in zip(calls, is_new, strict=True) if new]
         fresh = iter(await _store_missing(connection, group, arrival))
         return [
-            next(fresh) if wants else np.zeros(len(rows), np.bool_)
-            for (rows, _), wants in zip(calls, wanted, strict=True)
+            next(fresh) if new else np.zeros(len(rows), np.bool_)
+            for (rows, _), new in zip(calls, is_new, strict=True)
         ]
 
 
 async def find_committed(
     connection: Connection, group: Sequence[Rows], arrival: int
 ) -> list[Fresh] | None:
-    """Return what `store` would have, had its answer arrived; None if nothing was committed."""
+    """Return the result that `store` would have returned; None if nothing was committed."""
     rows = _joined(group)
     cursor = await connection.execute(COMMITTED, [rows.series, rows.at, arrival])
-    found = set(await cursor.fetchall())
-    if not found:
+    committed = set(await cursor.fetchall())
+    if not committed:
         return None
     fresh = []
-    for one in group:
-        keys = one.identities()
-        fresh.append(np.array([key in found for key in keys], np.bool_))
-        found.difference_update(keys)  # of equal rows the first was stored
+    for call in group:
+        keys = call.identities()
+        fresh.append(np.array([key in committed for key in keys], np.bool_))
+        committed.difference_update(keys)  # of equal rows the first was stored
     return fresh
 
 
@@ -203,7 +203,7 @@ async def _store_all(connection: Connection, group: list[Rows], arrival: int) ->
     except psycopg.errors.UniqueViolation:
         async with connection.transaction():
             return await _store_missing(connection, group, arrival)
-    return [np.ones(len(one), np.bool_) for one in group]
+    return [np.ones(len(call), np.bool_) for call in group]
 
 
 async def _copy(connection: Connection, rows: Rows, arrival: int) -> None:
@@ -250,7 +250,7 @@ async def _store_missing(
     if len(untimed):
         await _insert_at_free_times(connection, rows.only(untimed), arrival)
         fresh[untimed] = True
-    ends = np.cumsum([len(one) for one in group])
+    ends = np.cumsum([len(call) for call in group])
     return list(np.split(fresh, ends[:-1]))
 
 
@@ -279,7 +279,7 @@ async def _stage(connection: Connection, rows: Rows, arrival: int) -> Fresh:
 
 
 async def _insert_at_free_times(connection: Connection, rows: Rows, arrival: int) -> None:
-    """Insert sorted rows; a row whose time is taken moves on by a microsecond."""
+    """Insert sorted rows; a row whose time is occupied moves on by a microsecond."""
     while len(rows):
         first = rows.firsts()
         first[first] = await _insert(connection, rows.only(first), arrival)

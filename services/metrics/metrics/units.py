@@ -47,7 +47,7 @@ def title(metric: str) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Return whether lower is better; for a name that says nothing, higher is."""
+    """Return whether lower is better; by default higher is."""
     described = DESCRIBED.get().get(metric)
     if described is not None and described.more_is_better is not None:
         return not described.more_is_better

@@ -11,12 +11,12 @@ from common.postgres import Database
 
 log = structlog.get_logger()
 
-# Time after which other replicas see what this one stored; a replica that dies loses this much of
-# the count.
+# Time after which other replicas see the samples that this one stored; a replica that dies loses
+# this much of the count.
 FLUSH_EVERY_S = 2.0
 # Accounts whose totals are cached; beyond this the cache is cleared.
 MAX_REMEMBERED = 20_000
-# Time in which the sweep merges some ten thousand staged samples.
+# Time in which the sweep merges about ten thousand staged samples.
 RETRY_STAGING_S = 5
 
 FLUSH = """
@@ -108,7 +108,7 @@ class Usage:
         self._stored |= totals
 
     async def read(self, account: str, max_series: int) -> StorageUse:
-        """Read what an account has stored, and its limits."""
+        """Read how much an account has stored, and its limits."""
         async with self.database.connection() as connection:
             row = await (await connection.execute(SERIES, [account])).fetchone()
         stored, staged = await self._read(account)

@@ -21,7 +21,7 @@ from metrics.histogram import Bins, Counts
 
 # A metric with no more samples than this in the window is computed from them.
 MAX_EXACT = 4_000
-# Samples of one answer that are read though they are not rolled up: half a second's work.
+# Max samples of one answer that are read because they are not rolled up: half a second's work.
 MAX_RAW = 400_000
 # Fewer hours than this are too few points for a plot; its points are then made of the
 # samples, unless one answer has more of them (a twentieth of a second's work).
@@ -230,7 +230,11 @@ async def read(
         if attempt == 2 or not crowded:
             break
         # Crowded days are read from their rollups, without late samples.
-        late = [one for one in late if one not in {(span.series, span.day) for span in crowded}]
+        late = [
+            day_of_series
+            for day_of_series in late
+            if day_of_series not in {(span.series, span.day) for span in crowded}
+        ]
         for span in crowded:
             window.leave_out(span.series, span.first, span.last)
     for number, (series, oldest) in cut.items():
@@ -270,7 +274,9 @@ async def read_spans(
     connection: Connection, spans: Mapping[int, list[tuple[int, int]]]
 ) -> dict[int, tuple[Times, Floats]]:
     """Read the samples of some series in spans of time, each in microseconds since 2000."""
-    rows = [(series, *span) for series, found in spans.items() for span in found]
+    rows = [
+        (series, *span) for series, spans_of_series in spans.items() for span in spans_of_series
+    ]
     if not rows:
         return {}
     ids, firsts, lasts = zip(*rows, strict=True)
@@ -284,20 +290,20 @@ async def read_spans(
     return {series: _samples(packed) for series, packed in await cursor.fetchall()}
 
 
-async def _refine(connection: Connection, found: dict[int, History], since: datetime) -> None:
+async def _refine(connection: Connection, histories: dict[int, History], since: datetime) -> None:
     dense = [
         series
-        for series, history in found.items()
+        for series, history in histories.items()
         if history.value is None and len(history.hours) < MIN_PLOTTED_HOURS
     ]
-    if not dense or sum(found[series].count for series in dense) > MAX_FINE:
+    if not dense or sum(histories[series].count for series in dense) > MAX_FINE:
         return
     parameters = {"series": dense, "since": since, "widths": list(WIDTHS_S), "most": MAX_POINTS}
     cursor = await connection.cursor(binary=True).execute(READ_FINE, parameters)
     for series, width, packed in await cursor.fetchall():
         entries = np.frombuffer(packed, HOURS).astype(BUCKET)
-        found[series].fine = entries[np.argsort(entries["at"], kind="stable")]
-        found[series].width = width
+        histories[series].fine = entries[np.argsort(entries["at"], kind="stable")]
+        histories[series].width = width
 
 
 def _sources(

@@ -30,8 +30,8 @@ log = structlog.get_logger()
 MAX_GROUP_ROWS = 20_000
 # Queued rows, about a second's work; beyond it calls are rejected.
 MAX_QUEUED_ROWS = 200_000
-# A transaction that takes longer is given up. The rollups rely on it: they leave
-# samples of the last minutes alone.
+# A longer transaction is given up. The rollups rely on this bound: they leave samples of the last
+# minutes alone.
 COMMIT_TIMEOUT_S = 5.0
 NEXT_WRITER = "select nextval('writers')"
 # A group whose commit was not acknowledged is looked for after a second, then ever more
@@ -141,7 +141,8 @@ class Writer:
         publishes nothing.
         """
         now = time.monotonic()
-        for doubtful in [one for one in self._doubtful if one.next_look <= now]:
+        due = [doubtful for doubtful in self._doubtful if doubtful.next_look <= now]
+        for doubtful in due:
             age = now - doubtful.since
             doubtful.next_look = now + age + FIRST_LOOK_S
             group = doubtful.group

@@ -1,4 +1,4 @@
-"""A real database: the embedded one, or a given one (`integration.given`)."""
+"""A real database: the embedded one, or an external one (`integration.external_database`)."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from common.contracts.monitoring import Monitoring, MonitorRequest
 from common.contracts.recording import Record, Recorded, Samples
 from common.postgres import Database
 from common.testing import MemoryBus
-from integration import given
+from integration import external_database
 from local.services import Service
 from local.stack import Stack
 from metrics import alerts, rollups
@@ -57,9 +57,9 @@ class Place:
 
 @pytest.fixture(scope="package")
 def place() -> Iterator[Place]:
-    with given.database() as other:
+    with external_database.database() as other:
         if other:
-            given.execute(other.url, f"create schema {SCHEMA}")
+            external_database.execute(other.url, f"create schema {SCHEMA}")
             yield Place(other.url, SCHEMA)
             return
     schema_only = Service(SCHEMA, replicas=0, database=True)
@@ -100,7 +100,7 @@ class Caller:
     async def monitor(self, model: str = "m", **more: Any) -> Monitoring:
         request = MonitorRequest(model_id=model, **more)
         answer: Monitoring = await self.call(self.handlers.monitor, request)
-        # Through its wire form, which is what a caller gets.
+        # Through its wire form, as a caller receives it.
         return Monitoring.model_validate_json(answer.model_dump_json())
 
 
@@ -127,7 +127,7 @@ async def handlers(
 ) -> AsyncIterator[Handlers]:
     # Tests wait for it many times over.
     monkeypatch.setattr(alerts, "EVALUATE_EVERY_S", 0.02)
-    # The sweep would take old samples for silence; tests of silence look for it themselves.
+    # The sweep would regard old samples as silence; tests of silence run it themselves.
     monkeypatch.setattr(alerts.Watch, "sweep", _no_sweep)
     handlers = Handlers(database, bus, max_series=200)
     work = asyncio.ensure_future(handlers.run())

@@ -154,7 +154,7 @@ async def test_memory_above_nine_tenths_of_its_limit_raises_an_alert(
     assert raised == ([("gpu_memory_near_limit", severity)] if severity else [])
 
 
-async def test_memory_that_wavers_about_its_limit_is_one_incident(caller: Caller) -> None:
+async def test_memory_that_oscillates_around_its_limit_is_one_incident(caller: Caller) -> None:
     for n, share in enumerate((0.905, 0.895, 0.91, 0.89, 0.905)):
         await caller.record(record(10 - n, gpu_memory_usage=share * 1_000, gpu_memory_limit=1_000))
         [alert] = await alerts(caller)
@@ -182,7 +182,7 @@ async def test_the_sweep_publishes_a_stored_alert_once(
     assert sent(bus) == [("latency_threshold", "warning")]
 
 
-async def test_rows_of_another_version_hold_up_no_other_alert(
+async def test_rows_of_another_version_delay_no_other_alert(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
     accounts: list[str] = []

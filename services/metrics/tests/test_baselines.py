@@ -1,4 +1,4 @@
-"""Alerts compare with what is usual at this time of the day and the week, as advice does."""
+"""Alerts compare with the usual values of the hour and the weekday, as advice does."""
 
 import re
 from collections.abc import Callable

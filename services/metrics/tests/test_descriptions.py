@@ -1,4 +1,4 @@
-"""What an account says about its own metrics, and what follows it."""
+"""Descriptions of an account's own metrics, and their effects."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ async def describe(caller: Caller, metric: str, value: float, **description: Any
 async def test_answers_and_alerts_follow_the_description_of_a_metric(
     caller: Caller, handlers: Handlers
 ) -> None:
-    """By its name, fewer failures would be better, and their unit would be unknown."""
+    """By its name alone, fewer failures would be better, and their unit would be unknown."""
     other = Caller(handlers)
     noise = np.random.default_rng(2)
     await describe(caller, "failure", 40.0, kind="amount", unit="found", more_is_better=True)
@@ -62,7 +62,7 @@ async def test_a_value_that_a_described_metric_cannot_have_is_refused_from_then_
     await caller.record(record(2, tokens=value))
     with pytest.raises(InvalidRequest, match=fault):
         await describe(caller, "tokens", value, kind=kind)
-    await caller.record(record(1, tokens=value))  # what was refused describes nothing
+    await caller.record(record(1, tokens=value))  # refused calls describe nothing
     await describe(caller, "tokens", 0.5, kind=kind)
     with pytest.raises(InvalidRequest, match=fault):
         await caller.record(record(0, tokens=value, other=value))
@@ -71,7 +71,7 @@ async def test_a_value_that_a_described_metric_cannot_have_is_refused_from_then_
 
 
 async def test_a_description_without_values_is_refused(caller: Caller) -> None:
-    """Else an account could store any number of them."""
+    """Otherwise an account could store any number of them."""
     content = Samples.from_records([Record.model_validate(record(0, tokens=1.0))])
     described = {name: MetricDescription(unit="x") for name in ("tokens", "words")}
     request = content.model_copy(update={"descriptions": described})

@@ -1,4 +1,4 @@
-"""Deletion of what a deleted account had recorded."""
+"""Deletion of a deleted account's metrics."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -72,7 +72,7 @@ def test_an_incident_is_as_large_as_its_samples_wherever_in_the_hour_it_begins(
     assert event.size == pytest.approx(event.level - 40.0, rel=0.02)
 
 
-def test_lower_throughput_is_a_regression_and_lower_latency_is_good_news() -> None:
+def test_lower_throughput_is_a_regression_and_lower_latency_an_improvement() -> None:
     fell = history((240, 100.0), (100, 70.0))
     [sentence] = recommend({"throughput": fell}, {})
     assert "Throughput has been 30% lower" in sentence

@@ -111,7 +111,7 @@ async def test_samples_without_a_time_never_count_as_duplicates(
         ),
     ],
 )
-def test_a_record_that_cannot_be_true_is_refused_with_what_to_send(
+def test_an_impossible_record_is_refused_with_the_value_to_send(
     wrong: dict[str, Any], path: str, message: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:

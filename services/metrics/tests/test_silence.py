@@ -63,7 +63,7 @@ async def report(
         ({"ago": 1_800, "together": 60}, None),
     ],
 )
-async def test_a_recorder_that_keeps_its_habit_is_not_silent(
+async def test_a_recorder_with_its_usual_lag_is_not_silent(
     caller: Caller, database: Database, habit: dict[str, Any], after: int | None
 ) -> None:
     """A clock that is hours behind is no silence, nor is the time between hourly batches."""

@@ -1,4 +1,4 @@
-"""Samples of more than a day ago: staged, visible at once, and merged by the sweep."""
+"""Samples more than a day old: staged, visible at once, and merged by the sweep."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -77,7 +77,7 @@ async def test_a_live_sample_does_not_wait_for_a_backfill(
     caller: Caller, database: Database
 ) -> None:
     async with database.connection() as connection:
-        # As slow as a backfill may be: it waits for this transaction.
+        # Simulates a slow backfill: it waits for this transaction.
         await connection.execute("lock table staged in access exclusive mode")
         backfill = asyncio.ensure_future(caller.record(record(3)))
         await asyncio.sleep(0.2)
@@ -106,7 +106,7 @@ async def test_an_answer_warns_of_staged_samples_too_many_to_read(
 async def test_a_day_with_too_many_late_samples_is_answered_from_its_rollup(
     caller: Caller, roll: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Samples of less than a day ago are stored at once, and mark the day as stale."""
+    """Samples less than a day old are stored at once, and mark the day as stale."""
     await caller.record(*(record(0.8 + n / 10_000) for n in range(800)))
     await roll()
     await caller.record(record(0.85, 2.0))
@@ -137,7 +137,7 @@ async def test_an_account_stores_no_more_than_its_bytes(caller: Caller, database
     usage.max_bytes = 10 * SAMPLE_BYTES
     old = record(3)
     await caller.record(old, *(record(n / 10_000) for n in range(7)))
-    await caller.record(old)  # is there already, and takes no room
+    await caller.record(old)  # is stored already, and takes no room
     await usage.flush()
     used = await caller.call(caller.handlers.storage, None)
     assert (used.samples, used.bytes, used.max_bytes) == (8, 800, 1_000)

@@ -94,7 +94,7 @@ async def test_many_samples_are_answered_within_one_per_cent(
     assert not figures.exact
 
 
-async def test_the_window_begins_at_the_very_moment(
+async def test_the_window_begins_at_the_exact_moment(
     caller: Caller, database: Database, roll: Any
 ) -> None:
     since = NOW - timedelta(days=7)
@@ -115,7 +115,7 @@ async def test_a_late_sample_is_in_the_next_answer(caller: Caller, roll: Any) ->
 
     await caller.record(*(record(n / 10, 1.0) for n in range(5_000)))
     await roll()
-    for hours in (0.01, 3, 30, 300):  # this hour, this day, a day of its own, among others
+    for hours in (0.01, 3, 30, 300):  # this hour, this day, a separate day, among others
         before = (await caller.monitor()).statistics["latency"]
         await caller.record(record(hours + 0.001, 1e6))
         after = (await caller.monitor()).statistics["latency"]
@@ -168,7 +168,7 @@ async def test_a_window_without_samples_has_null_figures(caller: Caller) -> None
         ("latency", 0.0, "stable"),
     ],
 )
-async def test_a_trend_knows_which_way_is_better(
+async def test_a_trend_follows_which_direction_is_better(
     caller: Caller, database: Database, metric: str, slope: float, trend: str
 ) -> None:
     random = np.random.default_rng(5)
@@ -196,7 +196,9 @@ async def test_a_trend_knows_which_way_is_better(
         ("anything", False),
     ],
 )
-def test_the_name_of_a_metric_says_which_way_is_better(metric: str, lower: bool) -> None:
+def test_the_name_of_a_metric_determines_which_direction_is_better(
+    metric: str, lower: bool
+) -> None:
     assert lower_is_better(metric) is lower
 
 

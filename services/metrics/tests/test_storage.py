@@ -24,7 +24,7 @@ from .conftest import Caller, Place, drop, settled
 
 @pytest.fixture
 async def empty(place: Place, database: Database) -> AsyncIterator[Place]:
-    """A schema with nothing in it, in a database that need not be the tests' own."""
+    """An empty schema, possibly in a database other than the tests' own."""
     owner = place.owner or place.url
     schema = f"metrics_{secrets.token_hex(4)}"
     async with await psycopg.AsyncConnection.connect(owner, autocommit=True) as connection:
@@ -67,7 +67,7 @@ async def test_replicas_that_start_at_once_migrate_once(empty: Place) -> None:
             await caller.record(record(n, 1.0))
         answers = [await caller.monitor() for caller in callers]
     assert [answer.statistics["latency"].count for answer in answers] == [4] * 4
-    async with serving(empty) as caller:  # and again, when all is there
+    async with serving(empty) as caller:  # and again, once everything exists
         caller.account = "a"
         assert (await caller.monitor()).statistics["latency"].count == 4
 
@@ -135,10 +135,10 @@ async def test_a_database_of_any_earlier_version_is_brought_up_to_date(
 
 
 @pytest.mark.parametrize("passed", [False, True])
-async def test_a_database_made_just_after_the_hour_keeps_samples_from_just_before_it(
+async def test_a_database_created_just_after_the_hour_keeps_samples_from_just_before_it(
     empty: Place, passed: bool
 ) -> None:
-    """The hour is still the last one, or has passed and was taken for settled."""
+    """The hour is still the last one, or is over and was regarded as settled."""
     async with connected(empty) as connection:
         await connection.execute(
             "create table migrations (name text primary key, applied_at timestamptz default now())"
@@ -195,7 +195,7 @@ async def test_a_late_sample_in_the_columnstore_counts_once(empty: Place) -> Non
 
 
 async def make_plain(connection: Any) -> None:
-    """Bring the database to its state before the extension was there."""
+    """Restore the state of a database that has not had the extension."""
     await drop(
         connection,
         "do $$ begin if timescale_schema() is null then drop table days, hours, samples cascade;"
@@ -252,12 +252,12 @@ async def test_a_plain_database_that_gained_the_extension_is_converted(
             assert "already" in capsys.readouterr().out
 
 
-async def test_a_plain_database_that_gained_the_extension_goes_on_until_it_is_converted(
+async def test_a_plain_database_that_gained_the_extension_works_until_it_is_converted(
     empty: Place,
 ) -> None:
     async with postgres.connect(empty.url, empty.schema, "metrics"), connected(empty) as connection:
         await make_plain(connection)
-        # As it answers on a server with the extension.
+        # The answer of a server with the extension.
         await connection.execute(
             "create or replace function timescale_schema() returns text language sql stable"
             " return 'public'"
@@ -298,7 +298,7 @@ async def test_an_extension_that_is_not_preloaded_is_left_alone(empty: Place) ->
     async with connected(empty) as connection:
         notices: list[str] = []
         connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
-        # As on a server that has the extension on its disk.
+        # Simulates a server that has the extension on its disk.
         await connection.execute(
             "create view pg_available_extensions as select 'timescaledb'::name as name"
         )

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from common import postgres
 from common.postgres import Database
-from integration import given
+from integration import external_database
 from local.services import Service
 from local.stack import Stack
 from webhooks.deliveries import DeliveryStore
@@ -39,9 +39,9 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture(scope="package")
 def url() -> Iterator[str]:
-    with given.database() as other:
+    with external_database.database() as other:
         if other:
-            given.execute(other.url, "create schema webhooks")
+            external_database.execute(other.url, "create schema webhooks")
             yield other.url
             return
     schema_only = Service("webhooks", replicas=0, database=True)

@@ -4,7 +4,7 @@ create table accounts (
     password text not null,
     created_at timestamptz not null default now()
 );
--- One account per address, however it is capitalised.
+-- One account per address, regardless of capitals.
 create unique index accounts_email on accounts (lower(email));
 
 create table keys (
@@ -12,7 +12,7 @@ create table keys (
     account_id text not null references accounts on delete cascade,
     name text not null,
     prefix text not null,
-    -- SHA-256 of the whole key; the key itself is shown once and stored nowhere.
+    -- SHA-256 of the whole key; the key itself is shown once and never stored.
     hash bytea not null unique,
     scopes text[] not null,
     created_at timestamptz not null default now(),

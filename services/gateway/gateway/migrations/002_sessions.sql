@@ -1,8 +1,8 @@
--- Whether the account's calls reach v2 without asking for it each time.
+-- Whether the account's requests may use v2 without the header of the beta.
 alter table accounts add column beta boolean not null default false;
 
 create table sessions (
-    -- SHA-256 of the cookie's token; the token itself is stored nowhere.
+    -- SHA-256 of the cookie's token; the token itself is never stored.
     hash bytea primary key,
     account_id text not null references accounts on delete cascade,
     created_at timestamptz not null default now(),
@@ -13,7 +13,7 @@ create index sessions_created on sessions (created_at);
 create table socket_tokens (
     hash bytea primary key,
     account_id text not null references accounts on delete cascade,
-    -- Logging out ends the tokens as well.
+    -- A logout deletes the tokens as well.
     session_hash bytea references sessions on delete cascade,
     expires_at timestamptz not null
 );
@@ -24,7 +24,7 @@ create table audit (
     id bigint generated always as identity primary key,
     at timestamptz not null default now(),
     act text not null,
-    -- Null where no account is known; it stays when the account goes.
+    -- Null without a known account; the row stays when the account is deleted.
     account_id text,
     address text not null,
     request_id text not null,

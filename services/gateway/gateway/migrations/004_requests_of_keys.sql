@@ -1,2 +1,2 @@
--- The digest of the Idempotency-Key that the key was made with; null where there was none.
+-- The digest of the Idempotency-Key of the request that created the key; null without one.
 alter table keys add column request text;

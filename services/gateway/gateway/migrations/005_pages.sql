@@ -1,10 +1,10 @@
--- Benchmark runs that anybody may look at; the runs themselves are the benchmarker's.
+-- Benchmark runs that anybody may see; the runs themselves are in the benchmarker.
 create table published_runs (
     id text primary key,
     account_id text not null references accounts (id) on delete cascade,
     published_at timestamptz not null default now()
 );
--- Alerts that somebody has seen; the alerts themselves are the metrics service's.
+-- Alerts that somebody has acknowledged; the alerts themselves are in the metrics service.
 create table acknowledged_alerts (
     account_id text not null references accounts (id) on delete cascade,
     alert_id text not null,

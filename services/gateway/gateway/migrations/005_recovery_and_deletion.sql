@@ -1,7 +1,7 @@
--- Null until a link that was sent to the address was used.
+-- Null until a link that was mailed to the address was used.
 alter table accounts add column confirmed_at timestamptz;
 
--- Links that were asked for and are not made yet: one of an account at a time.
+-- Requests for links that have not been sent yet: one per account at a time.
 create table reset_requests (
     account_id text primary key references accounts on delete cascade,
     requested_at timestamptz not null default now(),
@@ -10,14 +10,14 @@ create table reset_requests (
 );
 
 create table resets (
-    -- SHA-256 of the link's token; the token itself is stored nowhere.
+    -- SHA-256 of the link's token; the token itself is never stored.
     hash bytea primary key,
     account_id text not null references accounts on delete cascade,
     expires_at timestamptz not null
 );
 create index resets_account on resets (account_id);
 
--- Accounts that were deleted here and of which other services may still hold something.
+-- Accounts that are deleted here while other services may still hold their data.
 create table deletions (
     account_id text primary key,
     requested_at timestamptz not null default now(),

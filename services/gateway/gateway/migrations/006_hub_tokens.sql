@@ -2,7 +2,7 @@
 create table hub_tokens (
     account_id text primary key references accounts on delete cascade,
     token bytea not null,
-    -- What the Hub said of it when it was asked last.
+    -- The Hub's last answer about the token.
     hub_user text not null,
     role text not null,
     stored_at timestamptz not null default now(),

@@ -1,4 +1,4 @@
--- Modules that were handed out, and what they were asked for with.
+-- Modules that were returned, and the requests for them.
 create table generations (
     id text primary key,
     account_id text not null references accounts on delete cascade,

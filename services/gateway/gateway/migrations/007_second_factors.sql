@@ -3,12 +3,12 @@ create table second_factors (
     account_id text primary key references accounts on delete cascade,
     secret bytea not null,
     since timestamptz,
-    -- The time step of the last code that was taken: no code of it, or of an earlier one, is again.
+    -- The time step of the last accepted code: codes of it and of earlier steps are refused.
     last_step bigint not null default 0
 );
 
 create table recovery_codes (
-    -- SHA-256 of account and code; the code itself is shown once and stored nowhere.
+    -- SHA-256 of account and code; the code itself is shown once and never stored.
     hash bytea primary key,
     account_id text not null references accounts on delete cascade
 );

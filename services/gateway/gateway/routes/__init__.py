@@ -1,4 +1,4 @@
-"""Every endpoint of the public API, grouped by what it is about."""
+"""Every endpoint of the public API, grouped by topic."""
 
 from common.bus import Bus
 from gateway.door import Guards

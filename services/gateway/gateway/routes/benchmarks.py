@@ -1,4 +1,4 @@
-"""Benchmark runs: started, waited for, looked up, canceled, drawn."""
+"""Benchmark runs: started, awaited, looked up, canceled, plotted."""
 
 from common.bus import Bus
 from common.contracts import Message

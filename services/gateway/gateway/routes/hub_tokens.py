@@ -12,7 +12,7 @@ class HubTokenRoutes:
     def __init__(self, hub_tokens: HubTokens) -> None:
         self.hub_tokens = hub_tokens
 
-    # Each question to the Hub counts as a generation, which asks it as well.
+    # Each question to the Hub counts as a generation, which also asks the Hub.
     @Route(
         "PUT",
         "/account/hub-token",

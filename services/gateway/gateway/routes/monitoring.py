@@ -43,7 +43,7 @@ from gateway.endpoint import MAX_SMALL_BODY_BYTES, Call, Route, always
 
 # 10,000 records of a few hundred bytes. As columns they fit one message on the bus.
 MAX_BATCH_BYTES = 5_000_000
-# Different model ids and metric names; the columns take up to 830,000 bytes beside them.
+# Max bytes of different model ids and metric names; the columns take up to 830,000 bytes more.
 MAX_NAME_BYTES = 150_000
 # A busy machine does not store 50,000 values in the time of one record.
 RECORD_MANY = replace(RECORD, timeout=8.0)

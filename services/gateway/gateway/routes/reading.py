@@ -105,7 +105,7 @@ class UsageRoutes:
 
 
 def _wants_csv(call: Call, query: SamplesRequest) -> bool:
-    """Whether CSV is asked for: by `format`, else by `Accept`."""
+    """Whether CSV is requested: by `format`, else by `Accept`."""
     if query.format is not None:
         return query.format == "csv"
     accept = call.headers.get(b"accept", b"").decode("latin-1")

@@ -28,7 +28,7 @@ async def verify(bus: Bus, generations: GenerationLog, call: Call, body: Generat
         )
         raise InvalidRequest(message, fields=[{"path": "verify", "message": message}])
     if seconds is None and call.joining:
-        seconds = 0.0  # the address is what a retry lacks, and it can wait there
+        seconds = 0.0  # a retry lacks only the address, where it can wait
     module = await bus.call(VERIFY, body)
     generations.add(call.account, "verify", body, module.model, module.digest, _of(module).id)
     module = await _wait(bus, call, module, MAX_WAIT_S if seconds is None else seconds)

@@ -1,6 +1,5 @@
--- Samples and what is computed from them. The relations have the same names
--- and columns on plain PostgreSQL and on TimescaleDB; create_storage() makes
--- them as whichever of the two is there.
+-- Samples and everything computed from them. The relations have the same names and columns on plain
+-- PostgreSQL and on TimescaleDB; create_storage() creates them for whichever of the two is present.
 
 create table series (
     id integer generated always as identity primary key,
@@ -21,8 +20,8 @@ create function log_bin(value double precision) returns integer
         else 0
     end;
 
--- A histogram is bytes: for each bin its number and its count, as int4.
--- Histograms are added by writing one after the other.
+-- A histogram is bytes: for each bin its number and its count, as int4. Concatenation adds
+-- histograms.
 create function histogram_of(bins integer[]) returns bytea
     language sql immutable strict parallel safe
     return (
@@ -30,8 +29,7 @@ create function histogram_of(bins integer[]) returns bytea
         from (select bin, count(*)::integer as count from unnest(bins) as bin group by bin) as b
     );
 
--- The same histogram with one entry for each bin. The bins stay the bytes
--- that they are; only counts are read.
+-- The same histogram with one entry for each bin. The bins stay bytes; only counts are parsed.
 create function compact_histogram(histogram bytea) returns bytea
     language sql immutable strict parallel safe
     return (
@@ -48,7 +46,7 @@ create function compact_histogram(histogram bytea) returns bytea
         ) as b
     );
 
--- An hour as bytes, 40 of them: when, count, total, minimum, maximum.
+-- An hour as 40 bytes: time, count, total, minimum, maximum.
 create function pack_hour(
     hour timestamptz, count bigint, total double precision,
     minimum double precision, maximum double precision
@@ -57,10 +55,9 @@ create function pack_hour(
     return timestamptz_send(hour) || int8send(count)
         || float8send(total) || float8send(minimum) || float8send(maximum);
 
--- What was computed for times before `until` is right, except for the days
--- of a series that are named in `stale`: something was recorded there late.
--- A day is computed again and taken off the list if its mark is still the
--- one that was seen before.
+-- Rollups of times before `until` are right, except for the days of a series that are listed in
+-- `stale`: late samples were recorded there. A day is rolled up again and removed from the list if
+-- its mark has not changed meanwhile.
 create table watermark (until timestamptz not null);
 insert into watermark values (date_trunc('hour', now(), 'UTC'));
 
@@ -73,7 +70,7 @@ create table stale (
     primary key (series, day)
 );
 
--- Months from `first` to `last` get a partition each, where they have none.
+-- Creates the missing partitions for the months from `first` to `last`.
 create function create_partitions(first timestamptz, last timestamptz) returns void
     language plpgsql as $$
 declare
@@ -91,7 +88,7 @@ begin
     end loop;
 end $$;
 
--- Returns where TimescaleDB's functions are, or null on plain PostgreSQL.
+-- Returns the schema of TimescaleDB's functions, or null on plain PostgreSQL.
 create function timescale_schema() returns text
     language sql stable
     return (
@@ -104,7 +101,7 @@ create function create_storage() returns void
 declare
     timescale text := timescale_schema();
 begin
-    -- Columnstore and aggregates are not in what the Apache licence covers.
+    -- The edition under the Apache licence has neither columnstore nor aggregates.
     if timescale is null or current_setting('timescaledb.license', true) = 'apache' then
         create table samples (
             series integer not null,
@@ -112,7 +109,7 @@ begin
             value double precision not null,
             primary key (series, at)
         ) partition by range (at);
-        -- Times that no month covers: only such as are older than what is kept.
+        -- Times outside every month's partition: only older ones than retention keeps.
         create table samples_older partition of samples default;
         perform create_partitions(now() - interval '13 months', now() + interval '2 months');
         create table hours (
@@ -133,7 +130,7 @@ begin
             primary key (series, day)
         );
     else
-        -- The columnstore orders by what is asked for: one series, by time.
+        -- The columnstore is ordered as it is queried: one series, by time.
         create table samples (
             series integer not null,
             at timestamptz not null,
@@ -142,7 +139,7 @@ begin
         ) with (
             tsdb.hypertable, tsdb.partition_column = 'at', tsdb.chunk_interval = '7 days',
             tsdb.segmentby = 'series', tsdb.orderby = 'at',
-            -- The primary key is what all questions go by; another index would only cost.
+            -- All queries use the primary key; another index would only cost.
             tsdb.create_default_indexes = false
         );
         execute format($sql$
@@ -164,9 +161,8 @@ begin
     end if;
 end $$;
 
--- The extension is used where it is there, or may be made. To make it where it
--- is not preloaded ends the connection, which no block survives; what is
--- preloaded has its settings.
+-- Uses the extension if it is installed or can be created. Creating it where it is not preloaded
+-- would end the connection, which no block survives; a preloaded one has its settings.
 do $$
 begin
     if exists (select from pg_available_extensions where name = 'timescaledb')

@@ -1,4 +1,4 @@
--- The caller's own rules; those that need no set-up are in the program.
+-- The accounts' own rules; the default rules are in the program.
 create table rules (
     id text primary key,
     account text not null,
@@ -7,9 +7,9 @@ create table rules (
 );
 create index on rules (account, created_at);
 
--- An incident: at most one is open for a rule and a metric of a model, and
--- what was expected when it began stays with it, to tell when it is over.
--- `announced` counts what was sent: 1 the alert, 2 the recovery as well.
+-- An incident: at most one is open per rule, model and metric. The values expected at its begin are
+-- stored with it, to detect its end. `announced` counts published events: 1 the alert, 2 the
+-- recovery as well.
 create table alerts (
     number bigint generated always as identity primary key,
     id text not null unique,
@@ -29,5 +29,5 @@ create table alerts (
 create unique index alerts_open on alerts (account, model, rule, coalesce(metric, ''))
     where recovered_at is null;
 create index on alerts (account, number desc);
--- What is stored and not yet sent; nearly always empty.
+-- Alerts stored but not yet published; nearly always empty.
 create index on alerts (number) where announced < 1 or (announced < 2 and recovered_at is not null);

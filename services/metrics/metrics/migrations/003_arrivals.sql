@@ -1,10 +1,10 @@
--- In which order samples arrived, so that whoever was away can be told what it
--- missed, whatever times the samples themselves have.
+-- The order in which samples arrived, so that a listener that was away can receive the missed ones,
+-- whatever the samples' own times are.
 
--- Microseconds since 2000 by the clock of the writer, times 256, and the
--- writer. A writer commits one transaction after the other, so its arrivals
--- are in the order of its commits; two writers' are not, and need not be:
--- whoever listens knows how far it has heard each of them. 0: from before.
+-- Microseconds since 2000 by the writer's clock, times 256, plus the writer's number. A writer
+-- commits one transaction after the other, so its arrivals are in the order of its commits.
+-- Arrivals of two writers are not, and need not be: a listener knows its position for each writer.
+-- 0: recorded before arrivals existed.
 alter table samples add column arrival bigint not null default 0;
 
 alter function create_storage() rename to create_storage_without_arrivals;
@@ -15,11 +15,11 @@ begin
     alter table samples add column arrival bigint not null default 0;
 end $$;
 
--- No two writers that live at the same time have the same number.
+-- No two live writers have the same number.
 create sequence writers minvalue 1 maxvalue 255 cycle;
 
--- What arrives is looked for among samples of its time; what is more than a
--- minute older than that is looked for by these.
+-- New arrivals are searched among samples with recent times; those of samples over a minute older
+-- are found here.
 create table late (
     series integer not null,
     arrival bigint not null,

@@ -1,6 +1,5 @@
--- Which requests were stored, by the digest of the Idempotency-Key that they
--- came with. Who sends one again because the answer got lost finds it here,
--- also where the samples have no times of their own to tell them apart by.
+-- Stored requests, by the digest of their Idempotency-Key. A request that is repeated because its
+-- answer was lost is found here, even if its samples have no times of their own to identify them.
 create table requests (
     key text primary key,
     stored_at timestamptz not null default now()

@@ -1,8 +1,8 @@
--- A service that was away for months came back to a month without a partition,
--- and what was recorded before it was made went where it could not be made any
--- more, nor anything let go.
+-- If the service had not run for months, the current month had no partition; samples recorded
+-- before it was created went into the default partition, which then prevented its creation and
+-- their expiry.
 
--- Months from `first` to `last` get a partition each, where they have none.
+-- Creates the missing partitions for the months from `first` to `last`.
 create or replace function create_partitions(first timestamptz, last timestamptz) returns void
     language plpgsql as $$
 declare
@@ -16,7 +16,7 @@ begin
         since := month at time zone 'UTC';
         until := (month + interval '1 month') at time zone 'UTC';
         if to_regclass(name) is null then
-            -- So that nothing of the month comes while its samples are moved.
+            -- Keeps new samples of the month out while its samples are moved.
             lock table samples_older in access exclusive mode;
             execute format(
                 'create table %I (like samples_older including defaults including indexes)', name

@@ -1,7 +1,7 @@
--- A default rule that an account changed has its row here, under the default's id.
+-- An account's changes of a default rule have a row here, under the default's id.
 alter table rules drop constraint rules_pkey, add primary key (account, id);
 
--- Since when the condition of a rule that waits has held.
+-- Since when a rule's condition has held while its minutes are not over yet.
 create table holding (
     account text not null,
     model text not null,

@@ -1,5 +1,5 @@
--- `noted` counts what the webhooks service has confirmed: 1 the alert, 2 the recovery as well.
--- What was raised before there was such a service is not posted any more.
+-- `noted` counts events that the webhooks service has confirmed: 1 the alert, 2 the recovery as
+-- well. Alerts raised before that service existed are not posted.
 alter table alerts add column noted smallint not null default 2;
 alter table alerts alter column noted set default 0;
 create index alerts_unnoted on alerts (number)

@@ -1,6 +1,6 @@
--- Samples recorded more than a day after their time wait here for a sweep that merges them
--- into `samples`: its old chunks are slow to insert into once they are compressed, and
--- their rollups have to be computed again.
+-- Samples recorded more than a day after their time wait here for a sweep that merges them into
+-- `samples`: inserting into compressed old chunks is slow, and their rollups have to be computed
+-- again.
 create table staged (
     series integer not null,
     at timestamptz not null,
@@ -23,13 +23,13 @@ begin
         union all select series, at, value, arrival from staged;
 end $$;
 
--- direct: samples of the day came late, so it is read from `samples`, not from its rollups.
--- staged: how many samples of the day are staged.
+-- direct: some samples of the day were late, so it is read from `samples`, not from its rollups.
+-- staged: number of the day's staged samples.
 alter table stale
     add column direct boolean not null default true,
     add column staged integer not null default 0;
 
--- What each account has stored, in samples, and how many of them are staged.
+-- Number of samples that each account has stored, and of those that are staged.
 create table usage (
     account text primary key,
     samples bigint not null default 0,
@@ -38,7 +38,7 @@ create table usage (
 insert into usage (account, samples)
 select account, count(*) from samples join series on id = series group by account;
 
--- Staged samples of some days of some series become samples; a sample that is there stays.
+-- Merges the staged samples of some days of some series; existing samples stay as they are.
 create function merge_staged(series_ids integer[], days timestamptz[]) returns void
     language sql as $$
     with moved as (

@@ -1,5 +1,6 @@
--- TimescaleDB's own means: hours in the columnstore, aggregates without what is not rolled up yet
--- (readers take that from the samples), and refreshes that go on while no metrics service runs.
+-- TimescaleDB's own policies: hours in the columnstore, aggregates without times that are not
+-- rolled up yet (readers use the samples there), and refreshes that continue while no metrics
+-- service runs.
 create function tune_storage() returns void
     language plpgsql as $$
 declare

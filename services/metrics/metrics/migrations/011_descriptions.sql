@@ -1,4 +1,5 @@
--- What an account says about its own metrics: recording, statistics, advice and alerts follow it.
+-- Accounts' descriptions of their own metrics; recording, statistics, advice and alerts follow
+-- them.
 create table descriptions (
     account text not null,
     metric text not null,

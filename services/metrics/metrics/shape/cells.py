@@ -117,7 +117,7 @@ def running_median(values: Floats, width: int, step: int = 1) -> Floats:
 
 
 def without_outliers(values: Floats) -> Floats:
-    """Replace single values that stand out from their neighbours by those' median.
+    """Replace single values that differ from their neighbours by the neighbours' median.
 
     The filter of Hampel: an outlier is no incident, but it could hide one.
     """
@@ -127,7 +127,7 @@ def without_outliers(values: Floats) -> Floats:
     middle = np.pad(_median_of_five(window), 2, mode="edge")
     distance = np.abs(values - middle)
     usual = median(distance) / MEDIAN_DEVIATION
-    # Around a step, four of five are on one side: it is kept as it is.
+    # Next to a step, four of five values are on one side, so the step is not smoothed.
     return np.where(distance > OUTLIER * max(usual, 1e-12 * np.abs(middle).max()) * 1.3,
                     middle, values)  # fmt: skip
 

@@ -15,16 +15,16 @@ from metrics.arrays import Floats
 from metrics.shape.cells import median
 from metrics.shape.noise import Noise
 
-# By how much a change must reduce the squared residuals, in squared deviations of the noise,
-# for each place where it could be: set so that of a hundred quiet series two have one.
+# By how much a change must reduce the squared residuals, in squared deviations of the noise, for
+# each place where it could be: chosen so that two of a hundred quiet series have a change.
 STEP_COST = 13.0
 INCIDENT_COST = 22.0
-# The values that few samples make have heavier tails than the normal distribution.
+# Cells of few samples have heavier tails than the normal distribution.
 SPARSE_COST = 6.0
 LINE_COST = 14.0
 PER_DOUBLING = 1.4
 NEAR = 12
-# An edge that is needed less than this is left out.
+# An edge that explains less than this is left out.
 NEEDED = 12.0
 MAX_CHANGES = 16
 SWEEPS = 3
@@ -43,7 +43,7 @@ Columns = NDArray[np.float64]
 
 @dataclass(slots=True)
 class Line:
-    """A slope between two cells: level before `first`, level after `last`."""
+    """A slope between two cells: constant before `first` and after `last`."""
 
     first: int
     last: int
@@ -140,7 +140,7 @@ class Search:
         places = best.places if best.line else []
         gains = [self._measure(places, line).line_gain for line in lines]
         bent = self._grow(self._measure([], lines[int(np.argmax(gains))]))
-        # A bend is one more place, and costs as much as any other.
+        # A slope adds one more place, at the same cost as any other.
         bent.cost += NEEDED
         return min(best, bent, key=lambda changes: changes.cost)
 
@@ -156,7 +156,7 @@ class Search:
         """Return the place of the step, or the places of the incident, that explain most."""
         n, system = self.count, self._system(changes.places, changes.line)
         steps = self.steps - system.against @ system.shares
-        # So that the square of a row is what the columns know of a step there.
+        # Scaled so that the square of a row is the columns' share of a step there.
         known = system.against @ np.linalg.cholesky(system.inverse)
         free = self.norms - np.einsum("ij,ij->i", known, known)
         gains = steps**2 / np.maximum(free, FLAT * self.norms) - self.costs
@@ -219,7 +219,7 @@ class Search:
         return -1
 
     def _gains(self, places: list[int], line: Line | None, where: slice) -> Floats:
-        """Return what a step at each place would explain beside the given ones."""
+        """Return how much a step at each place would explain in addition to the given ones."""
         system = self._system(places, line)
         against, norms = system.against[where], self.norms[where]
         free = norms - np.einsum("ij,ij->i", against @ system.inverse, against)
@@ -232,14 +232,14 @@ class Search:
         # Leaving a column out would cost its squared share over its variance.
         gains = shares**2 / np.diag(system.inverse)
         levels = self.middle + np.cumsum(shares[: count + 1])
-        found = Changes(places, levels.tolist(), gains[1 : count + 1].tolist(), line)
+        measured = Changes(places, levels.tolist(), gains[1 : count + 1].tolist(), line)
         columns = self._chosen(places, line, 0)
         rest = self.white - columns @ shares
-        found.cost = float(rest @ rest) + count * (STEP_COST + self.dear)
+        measured.cost = float(rest @ rest) + count * (STEP_COST + self.dear)
         if line is not None:
-            found.rise, found.line_gain = float(shares[-1]), float(gains[-1])
-            found.cost += LINE_COST
-        return found
+            measured.rise, measured.line_gain = float(shares[-1]), float(gains[-1])
+            measured.cost += LINE_COST
+        return measured
 
     def _system(self, places: list[int], line: Line | None) -> System:
         columns = self._chosen(places, line, 0)

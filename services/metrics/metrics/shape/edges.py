@@ -12,9 +12,9 @@ from metrics.shape.shape import Event, Shape
 AROUND = 2
 # An incident of no more cells than this is placed as a whole,
 SHORT = 4
-# and of fewer samples than this it is outliers.
+# and with fewer samples than this it is a group of outliers,
 MIN_SAMPLES = 6
-# so is one that is less than this from the others, in their deviations.
+# as it is if it differs from the others by less than this, in their deviations.
 CLEAR = 1.75
 # Max edges whose samples are read; further edges stay on their cells.
 MAX_EDGES = 24
@@ -27,8 +27,8 @@ def needed(shape: Shape) -> list[tuple[int, int]]:
         if _short(shape, event):
             spans.append(_around(shape, event))
         else:
-            found = (_span(shape, place) for place in _places(event))
-            spans += [span for span in found if span is not None]
+            edges = (_span(shape, place) for place in _places(event))
+            spans += [span for span in edges if span is not None]
     return spans[:MAX_EDGES]
 
 
@@ -37,14 +37,14 @@ def sharpen(shape: Shape, at: Times, value: Floats) -> None:
 
     An incident of a few cells with too few samples was outliers, and is dropped.
     """
-    kept = []
+    events = []
     moved: dict[int, int] = {}
     for event in shape.events:
         if _short(shape, event):
             if _place_whole(shape, event, at, value):
-                kept.append(event)
+                events.append(event)
             continue
-        kept.append(event)
+        events.append(event)
         for place in _places(event):
             span = _span(shape, place)
             if span is None or place in moved:
@@ -54,8 +54,8 @@ def sharpen(shape: Shape, at: Times, value: Floats) -> None:
                 edge = _edge(shape, place, at[first:last], value[first:last])
                 if edge is not None:
                     moved[place] = edge
-    shape.events = kept
-    for event in kept:
+    shape.events = events
+    for event in events:
         if event.kind != "slope" and not _short(shape, event):
             _move(event, moved)
             _measure(shape, event)

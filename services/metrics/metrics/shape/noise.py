@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from metrics.arrays import Floats
 from metrics.shape.cells import MEDIAN_DEVIATION, Cells, median
 
-# Beyond this, one value is no more than a copy of the one before.
+# Beyond this correlation, one value is little more than a copy of the one before.
 MAX_CORRELATION = 0.97
 # Differences are clipped at this many deviations.
 CLIPPED = 5.0
@@ -22,7 +22,7 @@ CLIPPED = 5.0
 # stretches, in values, and the min number of stretches.
 STRETCHES = (4, 8, 16, 32)
 MIN_STRETCHES = 20
-# Beyond this share of the values the greatest change of all is not noise.
+# If the greatest change covers more than this share of the values, it is not noise.
 TINY = 1e-9
 
 
@@ -48,10 +48,10 @@ class Noise:
 def measure(cells: Cells, values: Floats) -> Noise:
     steps = np.diff(cells.number)
     neighbours = steps == 1
-    one = np.diff(values)[neighbours]
+    differences = np.diff(values)[neighbours]
     two = (values[2:] - values[:-2])[neighbours[1:] & neighbours[:-1]]
     correlation = 0.0
-    square = _square(one)
+    square = _square(differences)
     if len(two) >= 8 and square > 0:
         correlation = min(max(_square(two) / square - 1, 0.0), MAX_CORRELATION)
     variance = square / 2 / (1 - correlation)

@@ -15,7 +15,7 @@ SHARP = 6.0
 # A week's profile is judged in stretches of a quarter of a day, each of which must repeat: this
 # many standard errors from zero,
 REPEATED = 3.5
-# and, of two weeks, the lesser at least this part of the greater.
+# and, of two weeks, the smaller at least this share of the greater.
 ALIKE = 0.4
 # The standard error of the median of n normal values, relative to that of their mean.
 MEDIAN_ERROR = 1.2533
@@ -60,7 +60,7 @@ def find(cells: Cells, values: Floats) -> Season:
             weekly = True
             week += profile
             if day > 1:
-                # Again without the weekends, which blurred it.
+                # Repeated without the weekends, which distorted the profile.
                 rest = _daily(_apart(grid - week[places], missing, day), first, day)
                 if rest is not None:
                     daily = True
@@ -72,8 +72,8 @@ def _apart(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:
     """Subtract the level, the median of a period around each cell."""
     if missing.any():
         grid = _filled(grid, missing, period)
-    # Continued by a period on both sides, as far as it has moved meanwhile. Each window has
-    # every cell of a period once, so that a season alone has no influence on its median.
+    # Extended by a period on both sides, shifted by the level's change. Each window has every cell
+    # of a period once, so that a season alone does not affect its median.
     half = period // 2
     moved = median(grid[period:] - grid[:-period]) if len(grid) > period else 0.0
     longer = np.concatenate(
@@ -86,7 +86,7 @@ def _apart(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:
 
 
 def _filled(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:
-    """Fill gaps as the other periods are, at the level on both sides."""
+    """Fill gaps from the other periods, at the level on both sides."""
     usual, seen = _medians(_rows(grid, 0, period))
     usual = np.where(
         seen > 0, usual, np.interp(np.arange(period), np.flatnonzero(seen), usual[seen > 0])
@@ -125,7 +125,7 @@ def _daily(apart: Floats, first: int, period: int) -> Floats | None:
         return None
     spread, _ = _medians(np.abs(rows - profile))
     deviation = _pooled(spread[seen])
-    # The scale is of what is left of few days' median, which is less than their noise.
+    # Scaled up: the remainder after a median of few days is less than their noise.
     least = np.sqrt(np.maximum(counts[seen], 2) / np.maximum(counts[seen] - 1, 1))
     error = MEDIAN_ERROR * deviation * least / np.sqrt(counts[seen])
     if not error.all():
@@ -145,7 +145,7 @@ def _weekly(apart: Floats, first: int, day: int) -> Floats | None:
     typical, seen = _medians(stretches)
     spread, _ = _medians(np.abs(stretches - typical))
     deviation = _pooled(spread[seen >= 2]) if (seen >= 2).any() else 0.0
-    deviation *= np.sqrt(2.0)  # of two weeks, what is between them and their middle
+    deviation *= np.sqrt(2.0)  # of two weeks, the part between them and their mean
     error = MEDIAN_ERROR * deviation / np.sqrt(np.maximum(seen, 1))
     signs = np.sign(typical)
     with np.errstate(invalid="ignore"):

@@ -23,9 +23,10 @@ MIN_STEP_US = 12 * HOUR
 BACK = 0.3
 # A change over a larger share of the window did not pass: it was one level, then another.
 MAX_INCIDENT_SHARE = 0.5
-# The window may begin in an incident: one of less than this part of it, and less than a day.
+# The window may begin during an incident: shorter than this part of it, and than a day.
 LEADING = 0.05
-# A counter rises at all but so many cells, and falls so many times as far as it rises.
+# A counter's falls are at most this share of its steps, and on average larger than this many
+# median rises.
 RESETS, FALLS = 0.25, 1.0
 # An incident's values exceed this share of the others, or the rank test is this clear, in squared
 # deviations.
@@ -33,7 +34,7 @@ APART, CLEAR, RARE = 0.96, 20.0, 1_000
 # Days that hold two weekends; one weekend alone does not show whether it is typical.
 TWO_WEEKENDS = 13
 WEEK, WEEKEND = 7 * DAY, 2 * DAY
-# Rounds of finding seasons in what changes leave, and changes in what seasons leave.
+# Rounds of finding seasons after removing changes, and changes after removing seasons.
 PASSES = 2
 
 
@@ -150,7 +151,7 @@ def _take_apart(cells: Cells, values: Floats) -> Shape:
 
 
 def _events(
-    cells: Cells, times: Floats, changes: Changes, found: list[Event], values: Floats
+    cells: Cells, times: Floats, changes: Changes, events: list[Event], values: Floats
 ) -> list[Event]:
     """Add the slope to the changes of level; return those that stand out, by time."""
     count = len(cells)
@@ -160,16 +161,18 @@ def _events(
         lasts = line.last == count - 1
         end = None if lasts else int(cells.at[line.last])
         fitted = changes.fitted(times)
-        found.append(
+        events.append(
             Event("slope", int(cells.at[line.first]), end, changes.rise / days,
                   float(fitted[line.first]), float(fitted[line.last]), changes.line_gain,
                   _chance(changes.line_gain, 2), (line.first, None if lasts else line.last))
         )  # fmt: skip
     if not cells.dense:
-        found = [event for event in found if event.kind != "incident" or _stands_out(event, values)]
+        events = [
+            event for event in events if event.kind != "incident" or _stands_out(event, values)
+        ]
     if times[-1] < TWO_WEEKENDS:
-        found = [event for event in found if not _weekend(event)]
-    return sorted(found, key=lambda event: event.begin)
+        events = [event for event in events if not _weekend(event)]
+    return sorted(events, key=lambda event: event.begin)
 
 
 def _stands_out(event: Event, values: Floats) -> bool:
@@ -186,10 +189,10 @@ def _stands_out(event: Event, values: Floats) -> bool:
 
 
 def _weekend(event: Event) -> bool:
-    """Return whether an event is a weekend: with only one seen, it may be so every week."""
+    """Return whether an event is a weekend: if only one was seen, others may look the same."""
     if event.kind != "incident" or event.end is None:
         return False
-    # The first of January 2000 was a Saturday.
+    # 1 January 2000 was a Saturday.
     begin, end = (event.begin + WEEKEND // 4) % WEEK, (event.end + WEEKEND // 4) % WEEK
     return begin < WEEKEND // 2 and WEEKEND <= end < WEEKEND + WEEKEND // 2
 
@@ -203,13 +206,13 @@ def _passing(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
     edges = [0, *changes.places, count]
     parts = [(edges[n], edges[n + 1], level) for n, level in enumerate(changes.levels)]
     gains = dict(zip(changes.places, changes.gains, strict=True))
-    found: list[Event] = []
+    events: list[Event] = []
 
     def add(kind: Kind, first: int, last: int | None, before: float, level: float) -> None:
         gain = min(gains.get(first, math.inf), gains.get(last or count, math.inf))
         end = None if last is None else int(cells.at[last])
         places = count if kind == "step" else count * 8.0
-        found.append(Event(kind, int(cells.at[first]), end, level - before, before, level, gain,
+        events.append(Event(kind, int(cells.at[first]), end, level - before, before, level, gain,
                            _chance(gain, places), (first, last)))  # fmt: skip
 
     width = 1
@@ -244,13 +247,13 @@ def _passing(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
             leading = Event("incident", int(cells.at[0]), begin, before[2] - after[2], after[2],
                           before[2], gains[after[0]], _chance(gains[after[0]], count),
                           (0, after[0]))  # fmt: skip
-            found.append(leading)
+            events.append(leading)
         elif n == len(parts) - 1 and lasted < MIN_STEP_US:
             add("incident", after[0], None, before[2], after[2])
             lasting = before[2]
         else:
             add("step", after[0], None, before[2], after[2])
-    return found, lasting
+    return events, lasting
 
 
 def _chance(gain: float, places: float) -> float:

@@ -1,4 +1,4 @@
-"""A database of its own on a server outside the stack.
+"""A separate database on an external server, instead of the stack's own.
 
 TEST_DATABASE_URL is the address of one, with a role that may make roles and
 databases; TEST_DATABASE_IMAGE is an image that testcontainers runs one from,
@@ -18,7 +18,7 @@ import psycopg
 
 
 @dataclass(frozen=True)
-class Given:
+class ExternalDatabase:
     """A database: `url` is for a role that owns it and nothing else, `owner` may do everything."""
 
     url: str
@@ -27,8 +27,8 @@ class Given:
 
 
 @contextlib.contextmanager
-def database() -> Iterator[Given | None]:
-    """Drop the database when the block ends, so that tests can share the server."""
+def database() -> Iterator[ExternalDatabase | None]:
+    """Create a database, and drop it when the block ends, so that tests can share the server."""
     with _server() as owner:
         if owner is None:
             yield None
@@ -40,7 +40,7 @@ def database() -> Iterator[Given | None]:
         execute(owner, f"create role {name} login password '{name}'")
         execute(owner, f"create database {name} owner {name}")
         try:
-            yield Given(urlunsplit(own), owner, name)
+            yield ExternalDatabase(urlunsplit(own), owner, name)
         finally:
             execute(owner, f"drop database {name} with (force)")
             execute(owner, f"drop role {name}")

@@ -1,0 +1,94 @@
+"""The sources: their length, constants that are defined once, and dependencies that are used."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from documents.tables import ROOT
+
+MAX_LINES = 400
+GENERATED = {
+    "clients/javascript/src/schema.ts",
+    "clients/python/lilypad_client/operations.py",
+    "clients/python/lilypad_client/types.py",
+}
+KINDS = ("*.py", "*.js", "*.mjs", "*.ts", "*.css", "*.html", "*.sql", "*.sh")
+# Numbers that several packages need, and the only file that may define each.
+CONSTANTS = {
+    r"^\w*(?:EPOCH|epoch)\w* = datetime\(2000,": "libs/common/common/contracts/timestamps.py",
+    r"^_?(?:MIB|MEBIBYTE) = ": "libs/models/models/dtypes.py",
+}
+# Dependencies that no module imports, and the reason for each.
+UNIMPORTED = {
+    "common": {"uvloop": "the event loop that every service's entry point runs"},
+    "gateway": {"httptools": "uvicorn's parser"},
+    "realtime": {"httptools": "uvicorn's parser"},
+    "benchmarker": dict.fromkeys(
+        ("accelerate", "ftfy", "pandas", "protobuf", "sacremoses", "safetensors"),
+        "imported by the libraries that load models, or by generated modules",
+    )
+    | dict.fromkeys(("sentencepiece", "soundfile"), "imported by generated modules"),
+}
+
+
+def committed(*kinds: str) -> list[str]:
+    """Return the paths of the committed files of these kinds."""
+    listed = subprocess.run(
+        ["git", "ls-files", *kinds], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [path for path in listed.stdout.splitlines() if (ROOT / path).is_file()]
+
+
+def test_no_source_file_is_longer_than_400_lines() -> None:
+    lengths = {path: len((ROOT / path).read_text().splitlines()) for path in committed(*KINDS)}
+    assert len(lengths) > 700
+    assert lengths.keys() >= GENERATED
+    long = {path: length for path, length in lengths.items() if length > MAX_LINES}
+    assert long.keys() <= GENERATED, long
+
+
+@pytest.mark.parametrize("pattern", CONSTANTS)
+def test_a_shared_constant_is_defined_in_one_file(pattern: str) -> None:
+    definition = re.compile(pattern, re.MULTILINE)
+    files = [path for path in committed("*.py") if definition.search((ROOT / path).read_text())]
+    assert files == [CONSTANTS[pattern]]
+
+
+def imported(folder: Path) -> set[str]:
+    """Return the top-level modules that a package's own code imports."""
+    modules: set[str] = set()
+    for path in folder.rglob("*.py"):
+        if "tests" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Import(names=names):
+                    modules |= {name.name.partition(".")[0] for name in names}
+                case ast.ImportFrom(module=str() as module, level=0):
+                    modules.add(module.partition(".")[0])
+    return modules
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("path", committed("libs/*/pyproject.toml", "services/*/pyproject.toml"))
+def test_every_dependency_is_imported(path: str) -> None:
+    folder = (ROOT / path).parent
+    project = tomllib.loads((ROOT / path).read_text())["project"]
+    extras = project.get("optional-dependencies", {}).values()
+    required = [*project["dependencies"], *(name for extra in extras for name in extra)]
+    declared = {canonical(re.split(r"[\[<>=~! ]", name)[0]) for name in required}
+    distributions = packages_distributions()
+    used = {
+        canonical(name)
+        for module in imported(folder / folder.name)
+        for name in distributions.get(module, ())
+    }
+    assert declared - used == UNIMPORTED.get(folder.name, {}).keys()
