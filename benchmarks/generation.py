@@ -161,7 +161,7 @@ async def cold(caller: Bus, hub: RunningHub) -> tuple[int, float]:
     hub.forget()
     requests = [GenerateRequest(model_url=MODELS[n % len(MODELS)]) for n in range(PARALLEL)]
     await asyncio.gather(*(caller.call(GENERATE, request) for request in requests))
-    paths = [seen.path for seen in hub.requests]
+    paths = [logged.path for logged in hub.requests]
     return calls, len(paths) / len(set(paths))
 
 

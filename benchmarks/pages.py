@@ -172,7 +172,7 @@ def _first_page(person: Person, report: Report) -> None:
 
 def _server_time(person: Person, paths: list[str], report: Report) -> None:
     """Time requests one after the other, as the edge answers them."""
-    cookies = {one["name"]: one["value"] for one in person.context.cookies()}
+    cookies = {cookie["name"]: cookie["value"] for cookie in person.context.cookies()}
     header = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
     slowest = {}
     with httpx2.Client(base_url=person.url, headers=header, timeout=60) as http:
@@ -206,7 +206,7 @@ def _script(page: Page) -> str:
 
 
 def _lighthouse(person: Person, paths: list[str], report: Report) -> None:
-    cookies = {one["name"]: one["value"] for one in person.context.cookies()}
+    cookies = {cookie["name"]: cookie["value"] for cookie in person.context.cookies()}
     header = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
     lowest = dict.fromkeys(CATEGORIES, (101.0, ""))
     _install()
@@ -248,5 +248,5 @@ def _scores(url: str, headers: dict[str, str]) -> dict[str, float]:
             check=True,
             env={"CHROME_PATH": shutil.which("chromium") or "", "PATH": "/usr/bin:/bin"},
         )
-        found = json.loads(path.read_text())["categories"]
-    return {category: found[category]["score"] * 100 for category in CATEGORIES}
+        categories = json.loads(path.read_text())["categories"]
+    return {category: categories[category]["score"] * 100 for category in CATEGORIES}

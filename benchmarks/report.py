@@ -125,7 +125,7 @@ def figure(
         unit,
         against[0],
         against[1] or None,
-        "; ".join(f"{how} {what}" for how, what, _ in promises),
+        "; ".join(f"{how} {bound}" for how, bound, _ in promises),
         all(kept for *_, kept in promises) if promises else None,
     )
 

@@ -250,16 +250,18 @@ def _loosen(schema: Any) -> Any:
         return [_loosen(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {key: value for key, value in schema.items() if key not in CONSTRAINTS}
+    relaxed = {key: value for key, value in schema.items() if key not in CONSTRAINTS}
     if isinstance(schema.get("properties"), dict):
-        kept["properties"] = {k: _loosen(v) for k, v in schema["properties"].items()}
-        rest = [key for key in kept if key != "properties"]
+        relaxed["properties"] = {k: _loosen(v) for k, v in schema["properties"].items()}
+        rest = [key for key in relaxed if key != "properties"]
     else:
-        rest = list(kept)
-    loose = {key: kept[key] if key in {"enum", "default"} else _loosen(kept[key]) for key in rest}
-    if "properties" in kept:
-        loose["properties"] = kept["properties"]
-    if kept.get("type") == "string" and "enum" in kept:
+        rest = list(relaxed)
+    loose = {
+        key: relaxed[key] if key in {"enum", "default"} else _loosen(relaxed[key]) for key in rest
+    }
+    if "properties" in relaxed:
+        loose["properties"] = relaxed["properties"]
+    if relaxed.get("type") == "string" and "enum" in relaxed:
         described = {key: loose.pop(key) for key in ("description", "default") if key in loose}
         return {**described, "anyOf": [loose, {"type": "string"}]}
     return loose

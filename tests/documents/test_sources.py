@@ -1,6 +1,7 @@
 """The sources: their length, constants that are defined once, and dependencies that are used."""
 
 import ast
+import functools
 import re
 import subprocess
 import tomllib
@@ -74,6 +75,12 @@ def imported(folder: Path) -> set[str]:
     return modules
 
 
+@functools.cache
+def distributions() -> dict[str, list[str]]:
+    """Map each top-level module of this environment to the distributions that provide it."""
+    return dict(packages_distributions())
+
+
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -85,10 +92,9 @@ def test_every_dependency_is_imported(path: str) -> None:
     extras = project.get("optional-dependencies", {}).values()
     required = [*project["dependencies"], *(name for extra in extras for name in extra)]
     declared = {canonical(re.split(r"[\[<>=~! ]", name)[0]) for name in required}
-    distributions = packages_distributions()
     used = {
         canonical(name)
         for module in imported(folder / folder.name)
-        for name in distributions.get(module, ())
+        for name in distributions().get(module, ())
     }
     assert declared - used == UNIMPORTED.get(folder.name, {}).keys()

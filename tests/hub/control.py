@@ -21,7 +21,7 @@ LOGGED = 100_000  # requests; the oldest go first
 
 
 @dataclass
-class Seen:
+class LoggedRequest:
     """One request that reached the Hub; `status` is None while it has none to show."""
 
     method: str
@@ -41,7 +41,7 @@ class Control:
         self.hub = hub
         self.faults: dict[int, Fault] = {}
         self.numbers = count(1)
-        self.log: deque[Seen] = deque(maxlen=LOGGED)
+        self.log: deque[LoggedRequest] = deque(maxlen=LOGGED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -49,35 +49,35 @@ class Control:
             response = await self.turn(request)
             await response(scope, receive, send)
             return
-        seen = see(request)
-        self.log.append(seen)
+        logged = see(request)
+        self.log.append(logged)
 
         async def record(message: Message) -> None:
-            seen.status = message.get("status", seen.status)
-            seen.sent += len(message.get("body", b"")) * (seen.method != "HEAD")
+            logged.status = message.get("status", logged.status)
+            logged.sent += len(message.get("body", b"")) * (logged.method != "HEAD")
             await send(message)
 
-        fault = self.strike(seen)
+        fault = self.strike(logged)
         if fault is None:
             await self.hub(scope, receive, record)
         else:
             exchange = Exchange(self.hub, scope, receive, record, transport_of(send))
             await MODES[fault.mode](fault, exchange)
 
-    def strike(self, seen: Seen) -> Fault | None:
+    def strike(self, logged: LoggedRequest) -> Fault | None:
         """Return the newest fault that applies to this request, and count it."""
         for fault in reversed(self.faults.values()):
-            concerned = fault.method in {None, seen.method} and re.search(fault.path, seen.path)
+            concerned = fault.method in {None, logged.method} and re.search(fault.path, logged.path)
             if concerned and fault.times != 0:
                 fault.times = None if fault.times is None else fault.times - 1
-                seen.fault = fault.mode
+                logged.fault = fault.mode
                 return fault
         return None
 
     async def turn(self, request: Request) -> Response:
         match request.method, request.url.path.strip("/").split("/"):
             case "GET", ["_log"]:
-                return JSONResponse([asdict(seen) for seen in self.log])
+                return JSONResponse([asdict(logged) for logged in self.log])
             case "DELETE", ["_log"]:
                 self.log.clear()
             case "POST", ["_faults"]:
@@ -102,9 +102,9 @@ class Control:
         return Response(None, 204)
 
 
-def see(request: Request) -> Seen:
+def see(request: Request) -> LoggedRequest:
     query = request.scope["query_string"].decode("ascii")
-    return Seen(
+    return LoggedRequest(
         method=request.method,
         path=request.scope["raw_path"].decode("ascii") + (f"?{query}" if query else ""),
         range=request.headers.get("range"),

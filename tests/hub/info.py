@@ -109,7 +109,7 @@ def tags(
 def summary_of_config(commit: Commit) -> Document:
     """Return the fields of config.json and tokenizer_config.json that the real Hub shows."""
     config = json_file(commit, "config.json")
-    kept = {
+    summary = {
         name: config[name] for name in ("architectures", "auto_map", "model_type") if name in config
     }
     tokenizer = json_file(commit, "tokenizer_config.json")
@@ -118,7 +118,7 @@ def summary_of_config(commit: Commit) -> Document:
         for name, value in tokenizer.items()
         if name.endswith("_token") or name == "chat_template"
     }
-    return kept | ({"tokenizer_config": special} if special else {})
+    return summary | ({"tokenizer_config": special} if special else {})
 
 
 def summary_for_transformers(commit: Commit, config: Document) -> Document:

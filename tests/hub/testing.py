@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import httpx2
 
-from hub.control import Seen
+from hub.control import LoggedRequest
 from local.process import tied
 
 ROOT = Path(__file__).parents[2]
@@ -122,9 +122,9 @@ class RunningHub:
         self.control("DELETE", "faults")
 
     @property
-    def requests(self) -> list[Seen]:
+    def requests(self) -> list[LoggedRequest]:
         """All requests since the start, or since `forget`, oldest first."""
-        return [Seen(**seen) for seen in self.control("GET", "log").json()]
+        return [LoggedRequest(**row) for row in self.control("GET", "log").json()]
 
     def forget(self) -> None:
         self.control("DELETE", "log")

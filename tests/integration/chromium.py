@@ -73,7 +73,7 @@ class Person:
     def open(self) -> Page:
         """Open a new tab."""
         page = self.context.new_page()
-        page.on("console", lambda said: self._hear(said.type, said.text))
+        page.on("console", lambda message: self._hear(message.type, message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         return page
 

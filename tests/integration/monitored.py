@@ -1,4 +1,4 @@
-"""A stack for metrics alone, on its own PostgreSQL or on an external one (`integration.external_database`).
+"""A stack for metrics alone, on its own PostgreSQL or an external one (`external_database`).
 
 Between the service and its database stands a relay, which can hold everything
 up: a database that neither answers nor closes its connections.

@@ -45,16 +45,16 @@ def test_sessions_are_listed_and_ended_one_by_one_and_a_new_password_ends_the_ot
 ) -> None:
     desk, phone, lost = (log_in(person, account.email) for _ in range(3))
     listed = person.get("/v1/api/sessions", headers=desk).json()["data"]["sessions"]
-    assert [one["current"] for one in listed] == [False, False, True]
+    assert [session["current"] for session in listed] == [False, False, True]
     ended = person.delete(f"/v1/api/sessions/{listed[0]['id']}", headers=desk)
     assert ended.status_code == 204, ended.text
-    assert [status(person, headers=one) for one in (desk, phone, lost)] == [200, 200, 401]
+    assert [status(person, headers=session) for session in (desk, phone, lost)] == [200, 200, 401]
 
     wrong = person.post(f"{ME}/password", json={"current": "guess", "new": NEW}, headers=desk)
     assert error_of(wrong)["details"]["fields"][0]["path"] == "current"
     change = {"current": PASSWORD, "new": NEW}
     assert person.post(f"{ME}/password", json=change, headers=desk).status_code == 204
-    assert [status(person, headers=one) for one in (desk, phone)] == [200, 401]
+    assert [status(person, headers=session) for session in (desk, phone)] == [200, 401]
     assert status(person, auth=(account.email, PASSWORD)) == 401
     assert status(person, auth=(account.email, NEW)) == 200
     # Keys stay as they are.

@@ -53,27 +53,29 @@ def documents(stack: Stack, reader: Account) -> dict[str, Document]:
     """Every page by its address, with and without a login."""
     headers = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
     with httpx2.Client(base_url=stack.url, headers=headers, timeout=60) as browser:
-        found = crawl(browser, stack.url, ["/", *UNLINKED])
+        documents_by_address = crawl(browser, stack.url, ["/", *UNLINKED])
         login = {"email": reader.email, "password": PASSWORD}
         # The cookie is for https only, except in browsers on this machine.
         cookie = browser.post("/login", data=login).headers["set-cookie"].partition(";")[0]
         browser.headers["Cookie"] = cookie
-        for address in [one for one in found if one.startswith("/dashboard")]:
-            del found[address]  # it led to the login
-        return found | crawl(browser, stack.url, ["/dashboard"], found)
+        for address in [one for one in documents_by_address if one.startswith("/dashboard")]:
+            del documents_by_address[address]  # it led to the login
+        return documents_by_address | crawl(
+            browser, stack.url, ["/dashboard"], documents_by_address
+        )
 
 
 def crawl(
     browser: httpx2.Client, url: str, addresses: list[str], known: Collection[str] = ()
 ) -> dict[str, Document]:
-    found: dict[str, Document] = {}
+    documents_by_address: dict[str, Document] = {}
     waiting = list(addresses)
     while waiting:
         address = waiting.pop()
-        if address in found or address in known:
+        if address in documents_by_address or address in known:
             continue
         answer = browser.get(address)
-        found[address] = document = Document(answer.status_code, answer.headers)
+        documents_by_address[address] = document = Document(answer.status_code, answer.headers)
         if not answer.headers.get("content-type", "").startswith("text/html"):
             continue
         document.feed(answer.text)
@@ -81,7 +83,7 @@ def crawl(
             to = urlsplit(urldefrag(urljoin(url + address, link)).url)
             if to.scheme in ("http", "https") and f"{to.scheme}://{to.netloc}" == url:
                 waiting.append(to.path + (f"?{to.query}" if to.query else ""))
-    return found
+    return documents_by_address
 
 
 def test_every_link_of_every_page_leads_somewhere(
@@ -153,8 +155,8 @@ def test_no_page_is_wider_than_a_phone(
 
 def look(person: Person, pages: list[str]) -> dict[str, int]:
     """Return by how many pixels each page that is too wide exceeds the window."""
-    found = {}
+    documents_by_address = {}
     for address in pages:
         person.page.goto(address)
-        found[address] = person.page.evaluate(WIDER)
-    return {address: wider for address, wider in found.items() if wider > 0}
+        documents_by_address[address] = person.page.evaluate(WIDER)
+    return {address: wider for address, wider in documents_by_address.items() if wider > 0}

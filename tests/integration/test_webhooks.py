@@ -88,8 +88,8 @@ def test_alerts_and_finished_runs_are_posted_with_a_verifiable_signature(
         headers={"Prefer": "respond-async"},
     ).json()["data"]
     owner.http.delete(f"/v1/api/benchmark/{run['id']}", headers=owner.headers)
-    told = receiver.next(secret, "benchmark.finished")
-    assert (told["id"], told["state"]) == (run["id"], "canceled")
+    finished = receiver.next(secret, "benchmark.finished")
+    assert (finished["id"], finished["state"]) == (run["id"], "canceled")
 
     log = owner.http.get(f"{path}/deliveries", headers=owner.headers).json()["data"]
     kinds = [delivery["type"] for delivery in log["deliveries"]]

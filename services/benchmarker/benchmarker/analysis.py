@@ -188,7 +188,7 @@ def _regime(point: Point | None) -> Regime:
 
 
 def _recommendations(
-    chosen: Point | None, regime: Regime, results: Results, kept: float, *, in_doubt: bool
+    chosen: Point | None, regime: Regime, results: Results, retained: float, *, in_doubt: bool
 ) -> list[str]:
     if chosen is None:
         return ["Allow more latency, or use a faster device: no measured size meets the budget."]
@@ -196,9 +196,10 @@ def _recommendations(
     lines = [] if in_doubt else [_advice(chosen, regime, results)]
     used = chosen.memory.used
     if used is not None:
-        also = f", {kept:,.0f} MiB its C library kept for later calls" if kept else ""
+        also = f", {retained:,.0f} MiB its C library kept for later calls" if retained else ""
         lines.append(
-            f"Give it at least {(used + kept) * HEADROOM:,.0f} MiB of {'GPU ' if gpu else ''}memory"
+            f"Give it at least {(used + retained) * HEADROOM:,.0f} MiB of"
+            f" {'GPU ' if gpu else ''}memory"
             f" for batch size {chosen.batch_size}: {used:,.0f} MiB was the peak{also}, and a fifth"
             " is headroom."
         )
@@ -286,15 +287,15 @@ def _memory(results: Results, peaks: Mapping[int, float] | None, held: float | N
     largest = None
     if fitted and fitted[1] > 0 and setup.available:
         largest = max(int((setup.available - fitted[0]) / fitted[1]), 0)
-    kept = None
+    retained = None
     if setup.machine.device == "cpu" and held is not None and measured:
-        kept = max(held - max(measured.values()), 0.0)
+        retained = max(held - max(measured.values()), 0.0)
     return MemoryModel(
         estimate=setup.estimate,
         weights=setup.weights,
         base=fitted and fitted[0],
         per_sample=fitted and fitted[1],
-        kept=kept,
+        kept=retained,
         available=setup.available,
         largest_batch=largest,
     )

@@ -67,12 +67,12 @@ def cache_reads(
     # The number of an encoder's tokens is constant while the decoder's grows.
     apart = bool(config.get("is_encoder_decoder"))
 
-    def kept(count: int) -> int | None:
+    def bytes_of(count: int) -> int | None:
         return cache_bytes(known, batch=1, tokens=count, width=width)
 
     total = 0.0
     for step in range(1, new_tokens):
-        own, before = kept(step if apart else tokens + step), kept(tokens)
+        own, before = bytes_of(step if apart else tokens + step), bytes_of(tokens)
         if own is None or before is None:
             return None
         total += (own + before) / 2 if apart else own

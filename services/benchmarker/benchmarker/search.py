@@ -33,16 +33,18 @@ class Sample:
     latency: float | None
 
 
-def next_size(seen: Mapping[int, Sample], grid: Sequence[int], budget: float | None) -> int | None:
+def next_size(
+    samples: Mapping[int, Sample], grid: Sequence[int], budget: float | None
+) -> int | None:
     """Return the size to measure next; None when enough is known.
 
     Args:
-        seen: samples so far, by size.
+        samples: samples so far, by size.
         grid: ascending.
         budget: maximum latency of a batch, in ms.
     """
-    measured = {size: sample.latency for size, sample in seen.items() if sample.latency}
-    full = min((size for size, sample in seen.items() if sample.latency is None), default=None)
+    measured = {size: sample.latency for size, sample in samples.items() if sample.latency}
+    full = min((size for size, sample in samples.items() if sample.latency is None), default=None)
     usable = [size for size in grid if full is None or size < full]
     if not usable:
         return None

@@ -238,11 +238,11 @@ class Accounts:
     ) -> None:
         """Read, or add to, the counters of wrong passwords, or codes; raise RateLimited."""
         account, network = known.account, audit.network()
-        who = hashlib.sha256(known.email.encode()).hexdigest()[:32]
+        email_digest = hashlib.sha256(known.email.encode()).hexdigest()[:32]
         for subject, policy in (
-            (f"{who}-{network}", LOGIN),
+            (f"{email_digest}-{network}", LOGIN),
             (network, LOGIN_ADDRESS),
-            (who, LOGIN_CODE if code else LOGIN_ACCOUNT),
+            (email_digest, LOGIN_CODE if code else LOGIN_ACCOUNT),
         ):
             try:
                 await check(subject, [policy])

@@ -108,20 +108,20 @@ class Idempotency:
             if join is None:
                 raise Conflict(UNDER_WAY, retry_after=1)
             return await join(digest)
-        kept = False
+        is_stored = False
         try:
             async with self._renewed(id, lease):
                 answer = await work(digest)
             if answer.status < 500 and answer.status != 429:
                 try:
-                    kept = await self._store(id, lease, _seal(secret, answer))
+                    is_stored = await self._store(id, lease, _seal(secret, answer))
                 except ServiceError as error:  # the next request does the work again
                     log.warning("answer not stored", error=error.message)
                 else:
-                    if not kept:
+                    if not is_stored:
                         return await self._find_successor(account, key, request)
         finally:
-            if not kept:
+            if not is_stored:
                 await self._release(id, lease)
         return answer
 

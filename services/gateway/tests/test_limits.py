@@ -52,9 +52,9 @@ async def limiter(
     return limits
 
 
-async def admitted(limits: Limits, who: str, times: int) -> int:
+async def admitted(limits: Limits, account_id: str, times: int) -> int:
     outcomes = await asyncio.gather(
-        *(limits.admit(who, ["api"]) for _ in range(times)), return_exceptions=True
+        *(limits.admit(account_id, ["api"]) for _ in range(times)), return_exceptions=True
     )
     assert all(isinstance(o, list | RateLimited) for o in outcomes), outcomes
     await _settled(limits)
@@ -70,7 +70,7 @@ async def _settled(limits: Limits) -> None:
 async def test_any_number_at_once_admits_exactly_the_limit(
     nats: NatsBus, servers: Stack, patience: None
 ) -> None:
-    clock, who = Clock(), account()
+    clock, account_id = Clock(), account()
     async with (
         bus.connect(servers.nats.url("gateway"), "gateway") as second,
         bus.connect(servers.nats.url("gateway"), "gateway") as third,
@@ -78,7 +78,7 @@ async def test_any_number_at_once_admits_exactly_the_limit(
         replicas = [
             await limiter(bus_of_replica, 100, clock) for bus_of_replica in (nats, second, third)
         ]
-        counts = await asyncio.gather(*(admitted(replica, who, 170) for replica in replicas))
+        counts = await asyncio.gather(*(admitted(replica, account_id, 170) for replica in replicas))
     assert sum(counts) == 100
 
 
@@ -92,7 +92,7 @@ async def test_any_sixty_seconds_of_replicas_with_clock_skew_admit_at_most_the_l
     nats: NatsBus, pace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.limits.SETTLE_S", 0.0)
-    clock, who = Clock(), account()
+    clock, account_id = Clock(), account()
     replicas = [await limiter(nats, 100, clock, behind) for behind in (0.0, 0.2, 0.45)]
     start = clock.now - 1.5
     times: list[float] = []
@@ -108,7 +108,7 @@ async def test_any_sixty_seconds_of_replicas_with_clock_skew_admit_at_most_the_l
         # The first burst, if there is one, goes to the replica whose clock is behind.
         limits = replicas[-1] if arrival < 60.4 else replicas[number % 3]
         try:
-            await limits.admit(who, ["api"])
+            await limits.admit(account_id, ["api"])
         except RateLimited:
             await _settled(limits)
         else:
@@ -130,7 +130,7 @@ async def test_bursts_over_the_end_of_a_slot_admit_the_limit_despite_clock_skew(
             await stack.enter_async_context(bus.connect(url, "gateway")) for _ in range(3)
         ]
         for lead in (0.05, 0.02, 0.0):
-            who = account()
+            account_id = account()
             # A slot ends soon, for each replica at another moment.
             ending = (policy.slot(time.time()) // slots + 1) * slots
             until_end = policy.begin(ending) - lead - time.time()
@@ -140,7 +140,7 @@ async def test_bursts_over_the_end_of_a_slot_admit_the_limit_despite_clock_skew(
             ]
             await replicas[0].start()
             delays = [(2 * lead + behind) * n / 170 for n in range(170)]
-            bursts = [_admitted_over(replica, who, delays) for replica in replicas]
+            bursts = [_admitted_over(replica, account_id, delays) for replica in replicas]
             total = sum(await asyncio.gather(*bursts))
             assert total <= 100
             # Replicas that saw each other's counts may have refused requests that fit.
@@ -148,22 +148,22 @@ async def test_bursts_over_the_end_of_a_slot_admit_the_limit_despite_clock_skew(
                 await asyncio.gather(*map(_settled, replicas))
                 # On a slow machine a replica may read before another has given back.
                 replicas[0]._over.clear()
-                await replicas[0].admit(who, ["api"])
+                await replicas[0].admit(account_id, ["api"])
             await asyncio.gather(*map(_settled, replicas))
             for replica in replicas:
                 with pytest.raises(OverLimit):
-                    await replica.admit(who, ["api"])
+                    await replica.admit(account_id, ["api"])
 
 
 def _later(seconds: float) -> float:
     return time.time() + seconds
 
 
-async def _admitted_over(limits: Limits, who: str, delays: list[float]) -> int:
+async def _admitted_over(limits: Limits, account_id: str, delays: list[float]) -> int:
     async def admit(delay: float) -> int:
         await asyncio.sleep(delay)
         try:
-            await limits.admit(who, ["api"])
+            await limits.admit(account_id, ["api"])
         except OverLimit:
             return 0
         return 1
@@ -172,25 +172,25 @@ async def _admitted_over(limits: Limits, who: str, delays: list[float]) -> int:
 
 
 async def test_a_count_that_arrives_after_its_slot_is_repeated(nats: NatsBus) -> None:
-    clock, who = Clock(), account()
+    clock, account_id = Clock(), account()
     limits = await limiter(nats, 1, clock)
-    admission = asyncio.create_task(limits.admit(who, ["api"]))
+    admission = asyncio.create_task(limits.admit(account_id, ["api"]))
     await asyncio.sleep(0)
     clock.now += 3
     [standing] = await admission
     assert standing.slot == standing.policy.slot(clock.now)
     await _settled(limits)
-    window = await limits.counters.read(who, standing.policy)
+    window = await limits.counters.read(account_id, standing.policy)
     assert {slot for slot, n in window.slots(0).items() if n} == {standing.slot}
 
 
 async def test_requests_refused_by_one_policy_are_not_counted_by_the_others(nats: NatsBus) -> None:
-    who = account()
+    account_id = account()
     limits = Limits(nats, [Policy("wide", 100), Policy("narrow", 10)], now=Clock())
     await limits.start()
 
     async def admitted_to(times: int, *names: str) -> int:
-        requests = (limits.admit(who, names) for _ in range(times))
+        requests = (limits.admit(account_id, names) for _ in range(times))
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
         return sum(isinstance(outcome, list) for outcome in outcomes)
 
@@ -202,106 +202,106 @@ async def test_requests_refused_by_one_policy_are_not_counted_by_the_others(nats
 async def test_a_refusal_for_requests_that_another_replica_refunds_is_brief(
     nats: NatsBus, servers: Stack
 ) -> None:
-    clock, who = Clock(), account()
+    clock, account_id = Clock(), account()
     async with bus.connect(servers.nats.url("gateway"), "gateway") as second:
         here, there = await limiter(nats, 5, clock), await limiter(second, 5, clock)
-        standings = [await there.admit(who, ["api"]) for _ in range(5)]
+        standings = [await there.admit(account_id, ["api"]) for _ in range(5)]
         with pytest.raises(OverLimit) as caught:
-            await here.admit(who, ["api"])
+            await here.admit(account_id, ["api"])
         assert caught.value.retry_after == 62
         for [standing] in standings:
-            there.refund(who, [standing])
+            there.refund(account_id, [standing])
         await _settled(there)
         await _settled(here)
-        assert await admitted(here, who, 9) == 5
+        assert await admitted(here, account_id, 9) == 5
 
 
 async def test_a_refused_request_costs_nothing(nats: NatsBus) -> None:
-    clock, who = Clock(), account()
+    clock, account_id = Clock(), account()
     limits = await limiter(nats, 10, clock)
-    assert await admitted(limits, who, 1000) == 10
+    assert await admitted(limits, account_id, 1000) == 10
     clock.now += 62
-    assert await admitted(limits, who, 1000) == 10
+    assert await admitted(limits, account_id, 1000) == 10
 
 
 async def test_an_account_over_its_limit_costs_no_message(nats: NatsBus) -> None:
-    who = account()
+    account_id = account()
     limits = await limiter(nats, 10, Clock())
-    await admitted(limits, who, 20)
+    await admitted(limits, account_id, 20)
     sent = nats.client.stats["out_msgs"]
-    assert await admitted(limits, who, 5000) == 0
+    assert await admitted(limits, account_id, 5000) == 0
     assert nats.client.stats["out_msgs"] == sent
 
 
 async def test_retry_after_is_exactly_long_enough(nats: NatsBus) -> None:
-    clock, who = Clock(), account()
+    clock, account_id = Clock(), account()
     limits = await limiter(nats, 10, clock)
     clock.now += 20
-    await admitted(limits, who, 10)
+    await admitted(limits, account_id, 10)
     with pytest.raises(OverLimit) as caught:
-        await limits.admit(who, ["api"])
+        await limits.admit(account_id, ["api"])
     assert caught.value.retry_after is not None
     clock.now += caught.value.retry_after - 2
-    assert await admitted(limits, who, 1) == 0
+    assert await admitted(limits, account_id, 1) == 0
     clock.now += 2
-    assert await admitted(limits, who, 1) == 1
+    assert await admitted(limits, account_id, 1) == 1
 
 
 async def test_a_request_that_one_policy_refuses_counts_for_none(nats: NatsBus) -> None:
-    who = account()
+    account_id = account()
     limits = Limits(nats, [Policy("wide", 5), Policy("narrow", 1)], now=Clock())
     await limits.start()
-    await limits.admit(who, ["wide", "narrow"])
+    await limits.admit(account_id, ["wide", "narrow"])
     for _ in range(3):
         with pytest.raises(RateLimited):
-            await limits.admit(who, ["wide", "narrow"])
+            await limits.admit(account_id, ["wide", "narrow"])
     await _settled(limits)
     for _ in range(4):
-        await limits.admit(who, ["wide"])
+        await limits.admit(account_id, ["wide"])
     with pytest.raises(RateLimited):
-        await limits.admit(who, ["wide"])
+        await limits.admit(account_id, ["wide"])
 
 
 async def test_a_refunded_request_can_be_used_again(nats: NatsBus) -> None:
-    clock, who = Clock(), account()
+    clock, account_id = Clock(), account()
     limits = await limiter(nats, 1, clock)
     for _ in range(5):
-        [standing] = await limits.admit(who, ["api"])
+        [standing] = await limits.admit(account_id, ["api"])
         clock.now += 0.01
-        limits.refund(who, [standing])
+        limits.refund(account_id, [standing])
         await _settled(limits)
     clock.now += 60  # a refund belongs to the window in which it was counted
-    assert await admitted(limits, who, 5) == 1
+    assert await admitted(limits, account_id, 5) == 1
 
 
 async def test_policies_that_share_a_counter_are_counted_by_one_message(nats: NatsBus) -> None:
-    who = account()
+    account_id = account()
     policies = [Policy("api", 100), Policy("generate", 10, beside="api")]
     limits = Limits(nats, policies, now=Clock())
     await limits.start()
-    await limits.admit(who, ["api"])
+    await limits.admit(account_id, ["api"])
     sent = nats.client.stats["out_msgs"]
     for _ in range(5):
-        standings = await limits.admit(who, ["api", "generate"])
+        standings = await limits.admit(account_id, ["api", "generate"])
     assert nats.client.stats["out_msgs"] == sent + 5
     assert [standing.remaining for standing in standings] == [94, 5]
     for _ in range(5):
-        await limits.admit(who, ["api", "generate"])
+        await limits.admit(account_id, ["api", "generate"])
     with pytest.raises(OverLimit) as caught:
-        await limits.admit(who, ["api", "generate"])
+        await limits.admit(account_id, ["api", "generate"])
     assert caught.value.standing.policy.name == "generate"
     await _settled(limits)
-    [standing] = await limits.admit(who, ["api"])
+    [standing] = await limits.admit(account_id, ["api"])
     assert standing.remaining == 88
 
 
 async def test_only_requests_within_a_replicas_share_may_start_early(nats: NatsBus) -> None:
-    limits, who = await limiter(nats, 10, Clock(), replicas=2), account()
-    at_once = [limits.begin(who, ["api"]) for _ in range(7)]
+    limits, account_id = await limiter(nats, 10, Clock(), replicas=2), account()
+    at_once = [limits.begin(account_id, ["api"]) for _ in range(7)]
     assert [admission.early for admission in at_once] == [True] * 5 + [False] * 2
     for admission in at_once:
         await admission.standings()
-    last = limits.begin(who, ["api"])
+    last = limits.begin(account_id, ["api"])
     assert not last.early
     await last.standings()
 
@@ -309,24 +309,24 @@ async def test_only_requests_within_a_replicas_share_may_start_early(nats: NatsB
 async def test_a_counter_below_zero_does_not_change_its_neighbours(
     nats: NatsBus,
 ) -> None:
-    clock, who = Clock(), account()
+    clock, account_id = Clock(), account()
     policies = [Policy("api", 5), Policy("generate", 5, beside="api")]
     limits = Limits(nats, policies, now=clock)
     await limits.start()
-    standings = await limits.admit(who, ["api", "generate"])
-    await nats.client.jetstream().purge_stream("LIMITS_60", subject=f"limit.60.api.{who}.*")
-    limits.refund(who, standings[:1])
+    standings = await limits.admit(account_id, ["api", "generate"])
+    await nats.client.jetstream().purge_stream("LIMITS_60", subject=f"limit.60.api.{account_id}.*")
+    limits.refund(account_id, standings[:1])
     await _settled(limits)
     clock.now += 3
-    again = await limits.admit(who, ["api", "generate"])
+    again = await limits.admit(account_id, ["api", "generate"])
     assert [standing.remaining for standing in again] == [5, 4]
 
 
 async def test_counting_continues_after_the_bus_lost_its_streams(nats: NatsBus) -> None:
-    who = account()
+    account_id = account()
     limits = await limiter(nats, 5, Clock())
     await nats.client.jetstream().delete_stream("LIMITS_60")
-    assert await admitted(limits, who, 9) == 5
+    assert await admitted(limits, account_id, 9) == 5
 
 
 async def test_the_stream_of_an_earlier_version_is_replaced(nats: NatsBus, servers: Stack) -> None:
@@ -347,13 +347,13 @@ async def test_without_the_bus_reads_get_a_share_and_costly_requests_are_refused
         limits = await limiter(connection, 100, Clock(), replicas=2)
         servers.stop("nats")
         try:
-            who = account()
+            account_id = account()
             for _ in range(60):  # refused, and counted against nothing
                 with pytest.raises(Unavailable):
-                    await limits.admit(who, ["api", "costly"])
-            assert await admitted(limits, who, 80) == 50
+                    await limits.admit(account_id, ["api", "costly"])
+            assert await admitted(limits, account_id, 80) == 50
             with pytest.raises(Unavailable):
-                await limits.admit(who, ["costly"])
+                await limits.admit(account_id, ["costly"])
         finally:
             servers.processes["nats"].start()
             await asyncio.to_thread(servers.wait_until_ready, "nats")
@@ -368,18 +368,18 @@ async def test_a_hanging_bus_delays_only_the_requests_in_flight(
     monkeypatch.setattr("gateway.counter_store.COUNT_TIMEOUT_S", 0.5)
     server = servers.processes["nats"].pid
     async with bus.connect(servers.nats.url("gateway"), "gateway") as connection:
-        limits, who = await limiter(connection, 100, Clock(), replicas=2), account()
+        limits, account_id = await limiter(connection, 100, Clock(), replicas=2), account()
         suspend(server)
         try:
-            [standing] = await limits.admit(who, ["api"])
+            [standing] = await limits.admit(account_id, ["api"])
             assert standing.slot is None  # counted alone
             with monkeypatch.context() as patched:
                 patched.setattr(limits.counters, "count", pytest.fail)
                 patched.setattr(limits.counters, "read", pytest.fail)
                 for _ in range(20):
                     await asyncio.sleep(0.1)
-                    await limits.admit(who, ["api"])
-                    await limits.look(who, ["api"])
+                    await limits.admit(account_id, ["api"])
+                    await limits.look(account_id, ["api"])
         finally:
             os.kill(server, signal.SIGCONT)
         while not limits.bus_available:
@@ -388,11 +388,11 @@ async def test_a_hanging_bus_delays_only_the_requests_in_flight(
 
 
 async def test_reading_a_standing_counts_no_request(nats: NatsBus) -> None:
-    limits, who = await limiter(nats, 10, Clock()), account()
-    assert (await limits.read(who, "costly")).remaining == 10
+    limits, account_id = await limiter(nats, 10, Clock()), account()
+    assert (await limits.read(account_id, "costly")).remaining == 10
     for _ in range(3):
-        await limits.admit(who, ["api", "costly"])
-    await limits.admit(who, ["api"])
+        await limits.admit(account_id, ["api", "costly"])
+    await limits.admit(account_id, ["api"])
     for _ in range(2):
-        standing = await limits.read(who, "costly")
+        standing = await limits.read(account_id, "costly")
         assert (standing.remaining, standing.reset) == (7, 62)

@@ -228,14 +228,19 @@ def test_any_submitted_string_leads_to_model_requests_only(
         runner.run(
             handlers.generate(GenerateRequest.model_construct(model_url=text, revision=revision))
         )
-    for seen in hub.requests:
-        path = urlsplit(seen.path).path
+    for request in hub.requests:
+        path = urlsplit(request.path).path
         if path == "/api/models":  # the search for a suggestion after a missing model
-            assert {*parse_qs(urlsplit(seen.path).query)} <= {"author", "search", "sort", "limit"}
+            assert {*parse_qs(urlsplit(request.path).query)} <= {
+                "author",
+                "search",
+                "sort",
+                "limit",
+            }
             continue
         _, api, models, *id_and_revision = path.split("/")
         assert (api, models) == ("api", "models")
         assert id_and_revision[-2] == "revision"
         assert 1 <= len(id_and_revision[:-2]) <= 2
         assert not {"", ".", ".."} & set(id_and_revision)
-        assert urlsplit(seen.path).query == "blobs=true&securityStatus=true"
+        assert urlsplit(request.path).query == "blobs=true&securityStatus=true"

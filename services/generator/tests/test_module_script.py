@@ -49,7 +49,9 @@ async def test_only_the_listed_files_are_fetched_and_only_at_the_commit(
     manifest = yaml.safe_load(built.files["module.yaml"])
     listed = {file["path"] for file in manifest["model"]["files"]}
     assert {path.name for path in (built.app / "model").iterdir()} == listed
-    paths = [seen.path for seen in hub.requests if "lilypad-generator" not in str(seen.user_agent)]
+    paths = [
+        logged.path for logged in hub.requests if "lilypad-generator" not in str(logged.user_agent)
+    ]
     assert paths
     commit, name = manifest["model"]["commit"], manifest["model"]["id"]
     assert all(

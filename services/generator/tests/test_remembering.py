@@ -35,7 +35,7 @@ async def test_concurrent_requests_for_one_model_share_a_single_read(
     handlers: Handlers, hub: RunningHub
 ) -> None:
     await asyncio.gather(*(generate(handlers) for _ in range(200)))
-    paths = [seen.path for seen in hub.requests]
+    paths = [logged.path for logged in hub.requests]
     assert len(paths) == len(set(paths)) <= 8
 
 
@@ -176,7 +176,7 @@ async def test_a_cached_refusal_causes_no_hub_request(
     hub.forget()
     with pytest.raises(ModelRefused):
         await generate(handlers, "lilypad/tiny-remote-code")
-    assert ["/api/" in seen.path for seen in hub.requests] == [
+    assert ["/api/" in logged.path for logged in hub.requests] == [
         True
     ]  # only the branch is resolved again; its commit is cached
 

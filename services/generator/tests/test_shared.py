@@ -96,7 +96,7 @@ async def test_a_commit_read_by_another_replica_costs_one_request(
     first = await generate(start())
     hub.forget()
     assert await generate(start()) == first
-    assert ["/api/" in seen.path for seen in hub.requests] == [True]
+    assert ["/api/" in request.path for request in hub.requests] == [True]
 
 
 async def test_a_snapshot_is_not_shared_between_tokens(

@@ -68,7 +68,8 @@ def someone(database: Database) -> Someone:
 
 @pytest.fixture
 async def sender(database: Database, poster: Poster) -> AsyncIterator[Sender]:
-    sender = Sender(DeliveryStore(database, SEALING, 10), poster, timedelta(days=30))
+    # The events of the tests have a fixed date, and must not be deleted for their age.
+    sender = Sender(DeliveryStore(database, SEALING, 10), poster, timedelta(days=36_500))
     running = asyncio.create_task(sender.run())
     yield sender
     running.cancel()

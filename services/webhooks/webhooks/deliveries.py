@@ -241,10 +241,10 @@ class DeliveryStore:
         id = f"msg_{secrets.token_hex(12)}"
         return Parcel(0, webhook, url, id, json.dumps(content), 0, opened)
 
-    async def forget(self, kept: timedelta) -> None:
+    async def forget(self, retention: timedelta) -> None:
         """Delete older events, with their deliveries."""
         async with self.database.connection() as connection:
-            await connection.execute("delete from occurrences where at < now() - %s", [kept])
+            await connection.execute("delete from occurrences where at < now() - %s", [retention])
 
     async def _rows(
         self,

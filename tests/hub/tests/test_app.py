@@ -145,8 +145,8 @@ def test_a_files_metadata_is_read_by_the_client(hub: RunningHub, api: HfApi, fil
 def test_an_unchanged_file_is_not_sent_again(hub: RunningHub, api: HfApi):
     for _ in range(2):
         api.hf_hub_download(CLASSIFIER, WEIGHTS)
-    bodies = [seen for seen in hub.requests if seen.method == "GET"]
-    assert [seen.path.split("/")[1] for seen in bodies] == ["cdn"]
+    bodies = [request for request in hub.requests if request.method == "GET"]
+    assert [request.path.split("/")[1] for request in bodies] == ["cdn"]
 
 
 @given(first=st.integers(0, 400_000), last=st.integers(0, 400_000))

@@ -83,7 +83,7 @@ def test_the_big_model_is_measured_by_its_headers_without_a_download(hub: Runnin
     info = api.model_info("lilypad/too-big", files_metadata=True)
     assert info.safetensors.total == 200_000_000_000
     assert info.used_storage > 400_000_000_000
-    assert sum(seen.sent for seen in hub.requests) < 20_000_000
+    assert sum(request.sent for request in hub.requests) < 20_000_000
 
 
 def test_the_big_model_has_bytes_up_to_its_end(hub: RunningHub):

@@ -27,7 +27,7 @@ def loaded(session_hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) ->
         stdout=subprocess.PIPE,
         text=True,
     )
-    files = [seen.path for seen in session_hub.requests if "/resolve/" in seen.path]
+    files = [request.path for request in session_hub.requests if "/resolve/" in request.path]
     assert files
     # All of them at the commit, except requests whose client was not given one.
     assert not [path for path in files if "/resolve/main/" in path and "remote" not in path]

@@ -31,7 +31,7 @@ def test_a_fault_affects_the_configured_number_of_requests_and_counts_calls(
 ):
     hub.faults("status", status=503, times=2)
     assert [get(url).status_code for _ in range(3)] == [503, 503, 200]
-    assert [(seen.status, seen.fault) for seen in hub.requests] == [
+    assert [(request.status, request.fault) for request in hub.requests] == [
         (503, "status"),
         (503, "status"),
         (200, None),
@@ -140,8 +140,8 @@ def test_a_truncated_file_is_an_error_and_the_client_retries(hub: RunningHub, ap
         get(f"{hub.url}/{CLASSIFIER}/resolve/main/config.json")
     hub.faults("truncated", path="^/cdn/", method="GET", times=1)
     path = Path(api.hf_hub_download(CLASSIFIER, "model.safetensors"))
-    bodies = [seen for seen in hub.requests if seen.path.startswith("/cdn/")][-2:]
-    assert [(seen.fault, seen.sent) for seen in bodies] == [
+    bodies = [request for request in hub.requests if request.path.startswith("/cdn/")][-2:]
+    assert [(request.fault, request.sent) for request in bodies] == [
         ("truncated", 0),
         (None, path.stat().st_size),
     ]
@@ -179,9 +179,9 @@ def test_a_hub_whose_parent_has_ended_ends_without_a_traceback(session_hub: Runn
 
 def test_the_log_names_the_account_and_path_of_each_request(hub: RunningHub, api: HfApi):
     api.whoami(token="hf_member")
-    (seen,) = hub.requests
-    assert (seen.method, seen.path, seen.status) == ("GET", "/api/whoami-v2", 200)
-    assert seen.authorization == "Bearer hf_member"
-    assert "hf_hub/" in seen.user_agent
+    (request,) = hub.requests
+    assert (request.method, request.path, request.status) == ("GET", "/api/whoami-v2", 200)
+    assert request.authorization == "Bearer hf_member"
+    assert "hf_hub/" in request.user_agent
     hub.forget()
     assert hub.requests == []

@@ -31,9 +31,9 @@ class DamagedFileError(LilypadError):
 def save(url: str, key: str) -> str:
     """Store the key; return where."""
     in_keyring = _save_in_keyring(url, key)
-    kept: dict[str, Any] = {"url": url} if in_keyring else {"url": url, "key": key}
+    stored: dict[str, Any] = {"url": url} if in_keyring else {"url": url, "key": key}
     with _part() as part:
-        part.write_text(json.dumps(kept))
+        part.write_text(json.dumps(stored))
         part.replace(path())
     return "the system's keyring" if in_keyring else str(path())
 
@@ -62,13 +62,13 @@ def _part() -> Iterator[Path]:
 def forget() -> str | None:
     """Delete the stored key; return the address of its service, or None without a key."""
     try:
-        kept = _read()
+        stored = _read()
     except DamagedFileError:
         path().unlink()
         return None
-    if kept is None:
+    if stored is None:
         return None
-    url: str = kept["url"]
+    url: str = stored["url"]
     ring = _keyring()
     if ring is not None:
         with contextlib.suppress(ring.errors.KeyringError):  # the keyring has no such key
@@ -82,26 +82,26 @@ def load() -> tuple[str | None, str | None]:
     url, key = os.environ.get("LILYPAD_BASE_URL"), os.environ.get("LILYPAD_API_KEY")
     if key:
         return url, key
-    kept = _read()
-    if kept is None:
+    stored = _read()
+    if stored is None:
         return url, None
-    if url and url.rstrip("/") != kept["url"].rstrip("/"):
+    if url and url.rstrip("/") != stored["url"].rstrip("/"):
         return url, None  # a key is valid only for the service that created it
-    return kept["url"], kept.get("key") or _load_from_keyring(kept["url"])
+    return stored["url"], stored.get("key") or _load_from_keyring(stored["url"])
 
 
 def _read() -> dict[str, str] | None:
     try:
-        kept: dict[str, str] = json.loads(path().read_text())
+        stored: dict[str, str] = json.loads(path().read_text())
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise DamagedFileError(f"cannot read {path()}: {error}") from error
-    if not (isinstance(kept, dict) and isinstance(kept.get("url"), str)):
+    if not (isinstance(stored, dict) and isinstance(stored.get("url"), str)):
         raise DamagedFileError(f"{path()} does not name a service")
-    if not isinstance(kept.get("key", ""), str):
+    if not isinstance(stored.get("key", ""), str):
         raise DamagedFileError(f"{path()} holds no key")
-    return kept
+    return stored
 
 
 def _save_in_keyring(url: str, key: str) -> bool:

@@ -66,31 +66,31 @@ class Terminal:
         print(printable(text), file=sys.stderr)
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[str, int, int], None]]:
+    def progress(self, label: str) -> Iterator[Callable[[str, int, int], None]]:
         """Show a bar on standard error; yield the function that updates it: state, done, total."""
         if self.json or not sys.stderr.isatty():
-            yield self._line(what)
+            yield self._line(label)
             return
         from rich.markup import escape  # noqa: PLC0415  (slow to import)
         from rich.progress import Progress  # noqa: PLC0415
 
         shown = console(stderr=True)
         with Progress(console=shown, transient=True, refresh_per_second=10) as bar:
-            task = bar.add_task(escape(printable(what)), total=None)
+            task = bar.add_task(escape(printable(label)), total=None)
             yield lambda state, done, total: bar.update(
                 task,
-                description=escape(printable(f"{what}: {state}")),
+                description=escape(printable(f"{label}: {state}")),
                 completed=done,
                 total=total or None,
             )
 
-    def _line(self, what: str) -> Callable[[str, int, int], None]:
+    def _line(self, label: str) -> Callable[[str, int, int], None]:
         shown: set[str] = set()
 
         def say(state: str, _done: int, _total: int) -> None:
             if state not in shown:
                 shown.add(state)
-                print(printable(f"{what}: {state}"), file=sys.stderr, flush=True)
+                print(printable(f"{label}: {state}"), file=sys.stderr, flush=True)
 
         return say
 

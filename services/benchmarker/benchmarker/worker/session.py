@@ -222,11 +222,11 @@ class Session:
 
     async def _search(self, child: Child) -> bool:
         """Choose the sizes that get full rounds; return False if one ended the process."""
-        seen = {size: search.Sample(latency) for size, latency in self.looked.items()}
+        measured = {size: search.Sample(latency) for size, latency in self.looked.items()}
         short = [size for size in search.GRID if self._short(size)]
-        seen |= dict.fromkeys(short[:1], search.Sample(None))
+        measured |= dict.fromkeys(short[:1], search.Sample(None))
         budget = self.work.request.latency_budget_ms
-        while (size := search.next_size(seen, search.GRID, budget)) is not None:
+        while (size := search.next_size(measured, search.GRID, budget)) is not None:
             try:
                 answer = await child.request(
                     do="block", round=SEARCHING, batchSize=size, calls=search.SEARCH_CALLS,
@@ -238,8 +238,8 @@ class Session:
             samples = Samples.model_validate(answer)
             await self._report(samples=samples)
             self.looked[size] = samples.mean
-            seen[size] = search.Sample(samples.mean)
-        self.chosen = sorted(seen)
+            measured[size] = search.Sample(samples.mean)
+        self.chosen = sorted(measured)
         await self._report(chosen=self.chosen)
         return True
 

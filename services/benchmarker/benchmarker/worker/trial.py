@@ -205,8 +205,8 @@ def shorten(value: Any) -> Any:
         return {storable(name): shorten(item) for name, item in value.items()}
     if isinstance(value, list):
         rest = len(value) - MAX_LIST
-        kept = [shorten(item) for item in value[:MAX_LIST]]
-        return [*kept, f"… and {rest:,} more"] if rest > 0 else kept
+        items = [shorten(item) for item in value[:MAX_LIST]]
+        return [*items, f"… and {rest:,} more"] if rest > 0 else items
     if isinstance(value, str) and len(value) > MAX_TEXT:
         return f"{storable(value[:MAX_TEXT])}… ({len(value):,} characters)"
     return storable(value) if isinstance(value, str) else value

@@ -173,10 +173,12 @@ def compare(names: list[str], runs: list[Run]) -> list[Comparison]:
 
 def _verdicts(names: list[str], points: list[Point | None]) -> list[str]:
     others = range(1, len(points))
-    found = [_verdict((names[0], names[n]), (points[0], points[n])) for n in others]
-    if len(found) == 1:
-        return found
-    return [f"{names[0]}, {names[n]}: {verdict}" for n, verdict in zip(others, found, strict=True)]
+    verdicts = [_verdict((names[0], names[n]), (points[0], points[n])) for n in others]
+    if len(verdicts) == 1:
+        return verdicts
+    return [
+        f"{names[0]}, {names[n]}: {verdict}" for n, verdict in zip(others, verdicts, strict=True)
+    ]
 
 
 def _verdict(names: tuple[str, str], points: tuple[Point | None, Point | None]) -> str:
