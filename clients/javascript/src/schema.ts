@@ -1988,7 +1988,7 @@ export interface components {
         };
         /**
          * Generations
-         * @description A page of modules, newest first; `next` is the id to send as `before` for more.
+         * @description A page of modules, newest first; send `next` as `before` for the next page.
          */
         Generations: {
             /**
@@ -2056,7 +2056,7 @@ export interface components {
         };
         /**
          * KeyChange
-         * @description Fields of a key to change; the others stay as they are. `expiresAt: null` means never.
+         * @description Fields of a key to change; omitted ones stay as they are. `expiresAt: null` means never.
          */
         KeyChange: {
             /**
@@ -3651,7 +3651,7 @@ export interface components {
         };
         /**
          * Usage
-         * @description A page of usage, the newest day first; `next` is what to send as `before` for more.
+         * @description A page of usage, the newest day first; send `next` as `before` for the next page.
          */
         Usage: {
             /**

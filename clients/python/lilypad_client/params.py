@@ -90,7 +90,7 @@ class GenerateRequestFields(TypedDict):
 
 
 class KeyChangeFields(TypedDict):
-    """Fields of a key to change; the others stay as they are. `expiresAt: null` means never."""
+    """Fields of a key to change; omitted ones stay as they are. `expiresAt: null` means never."""
 
     name: NotRequired[str | None]
     """A new name."""

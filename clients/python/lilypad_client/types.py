@@ -238,7 +238,7 @@ class Generation(Result):
 
 
 class Generations(Result):
-    """A page of modules, newest first; `next` is the id to send as `before` for more."""
+    """A page of modules, newest first; send `next` as `before` for the next page."""
 
     generations: list[Generation]
     """One page of modules."""
@@ -732,7 +732,7 @@ class TotpSecret(Result):
 
 
 class Usage(Result):
-    """A page of usage, the newest day first; `next` is what to send as `before` for more."""
+    """A page of usage, the newest day first; send `next` as `before` for the next page."""
 
     usage: list[KeyUsage]
     """One page: a row for each key and day."""
