@@ -1,6 +1,7 @@
 """Benchmarks through the edge: real torch on small real models."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,12 @@ import pytest
 from common import bus
 from common.contracts.measuring import ANNOUNCE, Announcement
 from integration.caller import Account, error_of
+from integration.collector import Collector
 from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
+# Of the run that several tests look at.
+TRACE = secrets.token_hex(16)
 SMALL = {"batchSizes": [1, 2], "iterations": 4, "warmup": 1}
 
 
@@ -65,7 +69,8 @@ def measurement(stack: Stack) -> Iterator[tuple[Account, dict[str, Any]]]:
     """An account and its run, which several tests inspect."""
     account = Account(stack.url)
     account.http.timeout = 125
-    yield account, measured(account, plotFormat="series")
+    headers = {"traceparent": f"00-{TRACE}-{secrets.token_hex(8)}-00"}
+    yield account, measured(account, headers=headers, plotFormat="series")
     account.http.close()
 
 
@@ -89,6 +94,28 @@ def test_v1_answers_with_the_results_that_the_reference_describes(
     answer = account.post("/v1/api/monitor", {"modelId": MODEL, "days": 1})
     mean = answer.json()["data"]["statistics"]["throughput"]["mean"]
     assert mean == pytest.approx(results["throughput"][optimum])
+
+
+def test_a_run_is_one_trace_from_its_request_to_the_workers_calls_and_their_sql(
+    measurement: tuple[Account, dict[str, Any]], collector: Collector
+) -> None:
+    _, run = measurement
+    job, take = "job.benchmarker.measure", "rpc.benchmarker.take"
+    ends = ("gateway", "POST /benchmark"), ("worker", job), ("worker", take)
+    spans = collector.wait_for(TRACE, *ends, ("benchmarker", take), ("benchmarker", "UPDATE"))
+    [worked] = [span for _, span in spans if span.name == job]
+    assert run["id"] in {a.value.string_value for a in worked.attributes}
+    by_id = {span.span_id: (service, span) for service, span in spans}
+
+    def above(span: Any) -> list[tuple[str, str]]:
+        """Return the spans between a span and the caller's own, as services and names."""
+        service, parent = by_id.get(span.parent_span_id, ("", None))
+        return [] if parent is None else [(service, parent.name), *above(parent)]
+
+    ways = [above(span) for _, span in spans if span.name == "UPDATE"]
+    end = ("gateway", "POST /benchmark")
+    taken = [("benchmarker", take), ("worker", take), ("worker", job)]
+    assert [way for way in ways if way[:3] == taken and way[-1] == end], ways
 
 
 def test_only_the_accounts_own_modules_carry_the_measured_figures(

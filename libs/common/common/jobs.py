@@ -17,7 +17,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nats.errors
@@ -36,7 +36,7 @@ from pydantic_core import to_json
 
 from common.background import retry
 from common.bus import NatsBus
-from common.context import Context, current
+from common.context import Context
 from common.contracts import Body, Job
 from common.errors import Unavailable
 
@@ -143,10 +143,18 @@ class Jobs:
         except nats.js.errors.BadRequestError:  # another version created the stream
             await self.js.update_stream(config)
 
-    async def publish(self, job: Job[Body], body: Body, worker_class: str, id: str) -> int:
+    async def publish(
+        self,
+        job: Job[Body],
+        body: Body,
+        worker_class: str,
+        id: str,
+        origin: Context | None = None,
+    ) -> int:
         """Publish a job; the same `id` again within two minutes changes nothing.
 
-        The account is omitted: workers must not learn whose job they run.
+        `origin` is the context of the request that asked for the job, without its account: workers
+        must not learn whose job they run. It is seldom the request that is answered meanwhile.
 
         Returns:
             The message's number in the stream, by which `holds` and `remove` find it.
@@ -154,7 +162,7 @@ class Jobs:
         Raises:
             Unavailable: the server did not confirm it.
         """
-        headers = Context(request_id=current.get().request_id).to_headers()
+        headers = replace(origin or Context(), account="").to_headers()
         headers |= {"Nats-Msg-Id": id, JOB_ID: id.partition("#")[0]}
         try:
             answer = await self.js.publish(

@@ -66,6 +66,7 @@ class Benchmarks:
         worker_class = class_for(
             request, model, await self.desk.fleet.present(), self.desk.deployed
         )
+        context = current.get()
         work = Measurement(
             id=new_id(),
             model=ModelAt(id=model.id, commit=model.commit, task=model.task, library=model.library),
@@ -74,11 +75,12 @@ class Benchmarks:
             read_by=model.read_by,
             version=version_for(model.read_by),
             weights=weights_of(model, dtype_of(request, worker_class)),
+            request_id=context.request_id,
+            traceparent=context.traceparent,
         )
         total = request.iterations * len(request.batch_sizes or GRID)
         if request.batch_sizes is None:
             total += SEARCH_CALLS * len(GRID)
-        context = current.get()
         run, new = await self.desk.admission.accept(
             Application(context.account, "", context.idempotency_key, worker_class, work, total)
         )

@@ -7,6 +7,7 @@ from benchmarker.news import News
 from benchmarker.postings import MAX_POSTINGS, Posting, Postings
 from benchmarker.runs import Change
 from common.bus import Bus
+from common.context import Context
 from common.contracts.benchmarking import CANCELED, Failure, RunName
 from common.contracts.measuring import MEASURE, Class
 from common.errors import ServiceError
@@ -46,8 +47,13 @@ class JobQueue:
         """Post the messages that are due; return their number."""
         due = await self.postings.due(worker_class)
         for posting in due:
+            work = posting.work
             sequence = await self.jobs.publish(
-                MEASURE, posting.work, posting.worker_class, f"{posting.id}#{posting.number}"
+                MEASURE,
+                work,
+                posting.worker_class,
+                f"{posting.id}#{posting.number}",
+                Context(request_id=work.request_id, traceparent=work.traceparent),
             )
             await self.postings.record(posting, sequence)
         return len(due)

@@ -86,7 +86,7 @@ def class_for(model: ModelFacts, workers: list[Announcement], deployed: set[Clas
 
 
 def work_of(id: str, module: Module, worker_class: Class) -> Measurement:
-    model = module.model
+    model, context = module.model, current.get()
     return Measurement(
         id=id,
         model=ModelAt(id=model.id, commit=model.commit, task=model.task, library=model.library),
@@ -95,6 +95,8 @@ def work_of(id: str, module: Module, worker_class: Class) -> Measurement:
         read_by=model.read_by,
         version=version_for(model.read_by),
         weights=weights_of(model, DTYPES[worker_class]),
+        request_id=context.request_id,
+        traceparent=context.traceparent,
     )
 
 

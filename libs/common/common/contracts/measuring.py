@@ -61,6 +61,8 @@ class Measurement(JobVersion):
         description="Memory that the weights need once loaded [MiB]",
         json_schema_extra={"unit": "MiB"},
     )
+    request_id: str = Field("", description="Id of the request that asked for the run.")
+    traceparent: str = Field("", description="Trace and span of that request, if it has any.")
 
 
 def version_for(read_by: ReadBy) -> int:

@@ -19,7 +19,7 @@ from benchmarker.worker.control import RunTaken, call_control
 from benchmarker.worker.process import Failed
 from benchmarker.worker.sandbox import Sandbox, detect
 from benchmarker.worker.session import Holder, Session, TrialSession
-from common import jobs, service
+from common import jobs, service, tracing
 from common.bus import NatsBus
 from common.context import current
 from common.contracts.benchmarking import CANCELED, Failure, RunName
@@ -114,8 +114,10 @@ class Worker:
 
     async def _serve(self, delivery: Delivery) -> None:
         current.set(delivery.context)
+        about = {"lilypad.run": delivery.id, "lilypad.delivery": delivery.number}
         try:
-            await self.work(delivery)
+            with tracing.span(MEASURE.subject, "consumer", about):
+                await self.work(delivery)
         except ServiceError as error:
             log.warning("job returned to the queue", job=delivery.id, error=error.message)
             await delivery.release(RETRY_PAUSE_S)
