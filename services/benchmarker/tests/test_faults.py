@@ -24,6 +24,7 @@ from benchmarker.worker.__main__ import MAX_LOST_DELIVERIES, Worker, describe
 from benchmarker.worker.child import OutOfMemory
 from benchmarker.worker.sandbox import Sandbox
 from common import bus, jobs
+from common.context import Context
 from common.contracts.benchmarking import (
     CANCEL_RUN,
     GET_RUN,
@@ -314,7 +315,8 @@ async def test_a_machine_runs_one_job_at_a_time_across_its_classes(
             async def release(_seconds, name=f"{worker_class} {number}") -> None:
                 back.append(name)
 
-            yield SimpleNamespace(context=None, release=release, worker_class=worker_class)
+            job = {"id": "bench_0", "number": 1, "context": Context()}
+            yield SimpleNamespace(**job, release=release, worker_class=worker_class)
 
     async def work(_self, delivery) -> None:
         at_work.append(delivery)
