@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
@@ -23,6 +24,8 @@ from gateway.endpoint import Endpoint, HttpScope
 from gateway.keyring import KeyRing
 from gateway.pages import Pages
 from gateway.versions import PREFIXES
+
+log = structlog.get_logger()
 
 # Request headers that a page of an allowed origin may send, and response headers it may read.
 CALLERS_HEADERS = [
@@ -80,6 +83,8 @@ class Gateway:
         self.draining = guards.capacity.draining
         # If callers use TLS, HSTS forbids plain HTTP.
         self.everywhere = answer.HSTS if public_url.startswith("https://") else []
+        # Whether the operator was told that the edge does not know that callers use TLS.
+        self._warned = not self.everywhere
         self.app = FastAPI(
             title="Lilypad Model Generator",
             docs_url=None,
@@ -130,6 +135,13 @@ class Gateway:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if not self._warned and dict(scope["headers"]).get(b"x-forwarded-proto") == b"http":
+            self._warned = True
+            log.warning(
+                "a request arrived over http, though PUBLIC_URL is https: if a proxy in front of"
+                " the edge terminates TLS, set TRUSTED_HOPS; until then all callers share one"
+                " address and its limits, and pages refuse to log in"
+            )
         draining = self.draining.is_set()
         if draining or self.everywhere:
             send = _with(send, [*self.everywhere, *(CLOSE if draining else [])])

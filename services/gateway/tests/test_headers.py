@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from common.bus import NatsBus
 from common.errors import RateLimited
+from gateway.app import Gateway
 from gateway.limits import headers
 
 from .conftest import Desk
@@ -63,3 +66,17 @@ async def test_the_old_and_the_new_rate_limit_headers_agree(nats: NatsBus) -> No
     assert shown[b"ratelimit"] == b'"api";r=9;t=62, "costly";r=9;t=62'
     assert shown[b"x-ratelimit-remaining"] == b"9"
     assert shown[b"x-ratelimit-limit"] == b"10"
+
+
+async def test_https_callers_get_hsts_and_a_proxy_that_is_not_counted_is_reported_once(
+    desk: Desk,
+) -> None:
+    gateway = Gateway([], desk.guards, desk.keyring, "https://gateway", checks={})
+    transport = httpx2.ASGITransport(gateway)
+    async with httpx2.AsyncClient(transport=transport, base_url="https://gateway") as http:
+        with capture_logs() as lines:
+            for scheme in ("https", "http", "http"):
+                answer = await http.get("/healthz", headers={"X-Forwarded-Proto": scheme})
+                assert answer.headers["strict-transport-security"].startswith("max-age=")
+                assert len(lines) == (scheme == "http")
+    assert "TRUSTED_HOPS" in lines[0]["event"]
