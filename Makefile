@@ -23,7 +23,7 @@ export TMPDIR := $(CURDIR)/.lilypad/tmp
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help check setup demo run backup restore test tested test-long unit integration lint types k8s-check images clients screenshots bench bench-gpu audit clean
+.PHONY: help check setup demo run backup restore test tested test-long unit integration lint types k8s-check images clients screenshots storm bench bench-gpu audit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -102,6 +102,9 @@ clients: $(STAMP) $(NPM_STAMP) ## write what the clients take from the gateway: 
 
 screenshots: $(STAMP) $(NPM_STAMP) ## photograph every page into docs/screenshots (URL=… of a running stack)
 	@$(PY) -m integration.screenshots $(URL)
+
+storm: $(STAMP) ## five minutes of load while parts fail at random, and what held (SEED, SECONDS, STRICT=0)
+	@$(PY) -m storm
 
 bench: $(STAMP) ## measure, and print ratios side by side
 	@$(PY) -m benchmarks

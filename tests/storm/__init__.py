@@ -1,0 +1,1 @@
+"""Mixed load while parts fail at random, and a check of what every client was told."""

@@ -1,0 +1,116 @@
+"""`make storm`: a seeded storm of faults under mixed load, and a table of what held.
+
+    SEED=7 SECONDS=300 make storm
+
+Two replicas of each service run behind the edge, with a model that costs nothing. Fails where a
+line of the table does not hold; with STRICT=0, lines that depend on the machine's speed too are
+told and do not count.
+"""
+
+import contextlib
+import os
+import random
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from hub.testing import ROOT, RunningHub
+from local.services import SERVICES
+from local.stack import Stack
+from storm.checks import Check, check, wait_for
+from storm.clients import GENERATED, Clients
+from storm.faults import Faults
+
+QUICK = {"worker": "quick_worker"}
+# Load after the last fault, in seconds: everything must work again.
+CALM_S = 5.0
+
+
+def main() -> int:
+    seed = int(os.environ.get("SEED") or random.randrange(1_000_000))
+    seconds = float(os.environ.get("SECONDS") or 300)
+    strict = os.environ.get("STRICT", "1") != "0"
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"storm of {seconds:g} s, SEED={seed}")
+    checks, hits = storm(seed, seconds, console)
+    table = Table(title=f"storm of {seconds:g} s, {hits} faults, SEED={seed}")
+    for column in ("check", "figure", "holds"):
+        table.add_column(column)
+    for line in checks:
+        verdict = "yes" if line.holds else "late" if line.timed else "NO"
+        table.add_row(line.name, line.figure, verdict)
+    console.print(table)
+    failed = [line for line in checks if not line.holds and (strict or not line.timed)]
+    return 1 if failed else 0
+
+
+def storm(seed: int, seconds: float, console: Console) -> tuple[list[Check], int]:
+    path = os.pathsep.join(
+        [str(ROOT / "services/benchmarker/tests"), os.environ.get("PYTHONPATH", "")]
+    )
+    generous = dict.fromkeys(("RATE_API", "RATE_REGISTER", "RATE_LOGIN"), "1000000")
+    runs = ("BENCHMARKS_PER_HOUR", "MAX_WAITING", "MAX_WAITING_PER_ACCOUNT")
+    services = [
+        replace(service, replicas=2, module=QUICK.get(service.name, service.module))
+        for service in SERVICES
+    ]
+    with RunningHub(first=[GENERATED]) as hub:
+        environment = {
+            "HF_ENDPOINT": hub.url,
+            "PYTHONPATH": path,
+            **generous,
+            **dict.fromkeys(runs, "1000000"),
+        }
+        with Stack(services=services, environment=environment, flood_limit=1_000_000) as stack:
+            return _blow(stack, seed, seconds, console)
+
+
+def _blow(stack: Stack, seed: int, seconds: float, console: Console) -> tuple[list[Check], int]:
+    replicas = {
+        f"{name}-{number + 1}": f"http://{host}:{port}"
+        for name, addresses in stack.addresses.items()
+        for number, (host, port) in enumerate(addresses)
+    }
+    faults = Faults(stack, seed)
+    with Clients(stack.url, replicas, seed) as clients:
+        time.sleep(CALM_S)
+        before, start = _memory(stack), time.monotonic()
+        while time.monotonic() < start + seconds:
+            console.print(f"{time.monotonic() - start:6.1f} s  {faults.hit()}")
+            time.sleep(faults.pause())
+        acknowledged = clients.log.answers[200]
+        wait_for(lambda: clients.log.answers[200] > acknowledged + 50)
+        time.sleep(CALM_S)
+        after = _memory(stack)
+        clients.stop()
+        growth = {name: after[name] - before[name] for name in before}
+        checks = check(stack, clients, faults.done, growth)
+    logs = sum("Traceback" in _text(process.log) for process in stack.processes.values())
+    console.print(f"logs with a traceback: {logs}, in {stack.logs}")
+    return checks, len(faults.done)
+
+
+def _memory(stack: Stack) -> dict[str, float]:
+    """Return the memory that each process and its children have to themselves, in MiB."""
+    sizes = {}
+    for name, process in stack.processes.items():
+        parent = psutil.Process(process.pid)
+        family = [parent, *parent.children(recursive=True)]
+        sizes[name] = 0.0
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                sizes[name] += member.memory_full_info().uss / 2**20
+    return sizes
+
+
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace") if log.exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

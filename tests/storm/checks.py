@@ -1,0 +1,199 @@
+"""What must hold after the storm, each with its figure."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from local.stack import Stack
+from storm.clients import Clients
+from storm.faults import Fault
+
+# In seconds, but for the last.
+READY_S, BACK_S = 5.0, 10.0
+GENERATIONS, MINUTE_S = 10, 60.0
+MAX_GROWTH_MIB = 64.0
+# How long what was interrupted may take to end, on a machine that does other work too.
+SETTLE_S = 300.0
+ENDED = ("succeeded", "failed", "canceled")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table; `timed` ones depend on the machine's speed too."""
+
+    name: str
+    figure: str
+    holds: bool
+    timed: bool = False
+
+
+def wait_for(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + SETTLE_S
+    while not (done := true()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return done
+
+
+def check(
+    stack: Stack, clients: Clients, faults: list[Fault], growth: dict[str, float]
+) -> list[Check]:
+    largest = max(growth, key=growth.__getitem__)
+    return [
+        *_answers(clients),
+        *_records(stack, clients),
+        *_runs(stack, clients),
+        *_sockets(clients, faults),
+        *_limits(clients, faults),
+        *_readiness(clients, faults),
+        Check(
+            f"largest growth of a process's memory ({largest})",
+            f"{growth[largest]:.0f} of {MAX_GROWTH_MIB:.0f} MiB",
+            growth[largest] <= MAX_GROWTH_MIB,
+        ),
+    ]
+
+
+def _answers(clients: Clients) -> list[Check]:
+    wrong = clients.log.wrong
+    text = ", ".join(f"{status}: {n}" for status, n in sorted(clients.log.answers.items()))
+    return [
+        Check("answers by status (0: broken connection)", text, clients.log.answers[200] > 0),
+        Check("answers that nobody should get", _first(wrong), not wrong),
+    ]
+
+
+def _records(stack: Stack, clients: Clients) -> list[Check]:
+    log, account = clients.log, clients.recorder
+    query = (
+        "select (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint from samples"
+        " where series in (select id from series where account = %s)"
+    )
+    with psycopg.connect(stack.postgres.url("metrics")) as database:
+        stored = [moment for (moment,) in database.execute(query, [account.id])]
+    lost, invented = log.acknowledged - set(stored), set(stored) - log.sent
+
+    def counted() -> int:
+        answer = account.post("/v1/api/monitor", {"modelId": "m"})
+        if answer.status_code != 200:
+            return -1
+        return int(answer.json()["data"]["statistics"]["latency"]["count"])
+
+    agrees = wait_for(lambda: counted() == len(stored))
+    return [
+        Check(
+            "acknowledged samples that are lost",
+            f"{len(lost)} of {len(log.acknowledged)}",
+            not lost,
+        ),
+        Check("samples that nobody sent", str(len(invented)), not invented),
+        Check("samples that statistics count", f"{counted()} of {len(stored)} stored", agrees),
+    ]
+
+
+def _runs(stack: Stack, clients: Clients) -> list[Check]:
+    log = clients.log
+    query = "select id, state from runs where account = %s"
+    states: dict[str, str] = {}
+
+    def all_ended() -> bool:
+        with psycopg.connect(stack.postgres.url("benchmarker")) as database:
+            states.update(database.execute(query, [clients.runner.id]).fetchall())
+        return all(state in ENDED for state in states.values())
+
+    wait_for(all_ended)
+    stuck = [id for id, state in states.items() if state not in ENDED]
+    twice = [key for key, ids in log.runs.items() if len(ids) > 1]
+    lost = {id for ids in log.runs.values() for id in ids} - set(states)
+    more = max(len(states) - len(log.keys), 0)
+    counts = Counter(states.values())
+    text = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    return [
+        Check("runs by state", text, counts["succeeded"] > 0),
+        Check("runs that are stuck", _first(stuck), not stuck),
+        Check("accepted runs that are lost", str(len(lost)), not lost),
+        Check("keys with two runs", f"{len(twice)} of {len(log.keys)}", not twice),
+        Check("more runs than keys", str(more), not more),
+    ]
+
+
+def _sockets(clients: Clients, faults: list[Fault]) -> list[Check]:
+    expected = set(clients.log.watched) - {0}
+    followers = clients.followers
+    wait_for(lambda: all(expected <= set(follower.numbers) for follower in followers))
+    missed = sum(len(expected - set(follower.numbers)) for follower in followers)
+    doubled = sum(len(follower.numbers) - len(set(follower.numbers)) for follower in followers)
+    late = [_after(left, back, faults) for follower in followers for left, back in follower.away]
+    slowest = max(late, default=0.0)
+    updates = len(expected) * len(followers)
+    return [
+        Check("updates that sockets missed", f"{missed} of {updates}", not missed),
+        Check("updates that sockets got twice", str(doubled), not doubled),
+        Check(
+            f"slowest return of a socket after its fault, of {len(late)}",
+            f"{slowest:.1f} of {BACK_S:.0f} s",
+            slowest <= BACK_S,
+            timed=True,
+        ),
+    ]
+
+
+def _after(left: float, back: float, faults: list[Fault]) -> float:
+    """Return for how long a socket was away since the last fault within that time was over."""
+    ends = [fault.end for fault in faults if left <= fault.end <= back]
+    return back - max([left, *ends])
+
+
+def _limits(clients: Clients, faults: list[Fault]) -> list[Check]:
+    """Compare each minute with the limit, which a restarted bus begins anew (decision 003)."""
+    times = clients.log.generated
+    ends = {f.start: f.end for f in faults if f.part == "nats" and f.kind != "pause"}
+    most, worst, allowed = 0, 0, GENERATIONS
+    for begun, _ in times:
+        # Those that began after this one and ended within a minute of its beginning were all
+        # counted in one minute.
+        over = begun + MINUTE_S
+        admitted = sum(start >= begun and end <= over for start, end in times)
+        restarts = sum(start <= over and end >= begun for start, end in ends.items())
+        most = max(most, admitted)
+        if admitted - GENERATIONS * (1 + restarts) > worst - allowed:
+            worst, allowed = admitted, GENERATIONS * (1 + restarts)
+    return [
+        Check(
+            "generations in the busiest minute; in the one nearest to what is allowed",
+            f"{most}; {worst} of {allowed}",
+            most > 0 and worst <= allowed,
+        )
+    ]
+
+
+def _readiness(clients: Clients, faults: list[Fault]) -> list[Check]:
+    """Compare each probe with what the faults had left a replica for `READY_S`."""
+    unready, bus_lost = [], []
+    for at, name, status in clients.log.readiness:
+        if status != 200 and not any(f.start <= at <= f.end + READY_S for f in faults):
+            unready.append(f"{name} {status}")
+        gone = [f for f in faults if f.part == "nats" and f.kind == "wipe"]
+        if status == 200 and any(f.start + READY_S < at < f.undone for f in gone):
+            bus_lost.append(name)
+    probes = len(clients.log.readiness)
+    return [
+        Check(
+            f"probes unready {READY_S:.0f} s after every fault",
+            f"{_first(unready)}; {probes} probes",
+            not unready,
+            timed=True,
+        ),
+        Check(
+            f"probes ready {READY_S:.0f} s after the bus was lost",
+            f"{_first(bus_lost)}; {probes} probes",
+            not bus_lost,
+            timed=True,
+        ),
+    ]
+
+
+def _first(items: list[str]) -> str:
+    return f"{len(items)}, the first: {items[0]}" if items else "0"

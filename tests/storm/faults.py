@@ -1,0 +1,144 @@
+"""Faults of the storm: chosen by a seed, applied, undone, and noted with their times."""
+
+import contextlib
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import psutil
+import psycopg
+
+from local.stack import Stack
+
+FULL = """
+create or replace function metrics.is_full() returns trigger language plpgsql as $$ begin
+    raise exception 'could not extend file: No space left on device' using errcode = 'disk_full';
+end $$;
+create trigger is_full before insert on {table} for each row execute function metrics.is_full()
+"""
+# Tables of which each refuses rows while the disk is full.
+TABLES = ("metrics.samples", "benchmarker.runs", "gateway.audit")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault that was in force from `start` to `undone`; at `end` everything served again."""
+
+    kind: str
+    part: str
+    start: float
+    undone: float
+    end: float
+
+
+class Faults:
+    """Hits parts of a stack, one or two at a time."""
+
+    def __init__(self, stack: Stack, seed: int) -> None:
+        self.stack = stack
+        self.done: list[Fault] = []
+        self._random = random.Random(seed)
+        self._replicas = [
+            f"{service.name}-{number + 1}"
+            for service in stack.services
+            for number in range(service.replicas)
+        ]
+        # More than one of a kind, where that kind should come more often.
+        self._kinds: list[Callable[[str], contextlib.AbstractContextManager[None]]] = [
+            self._kill, self._kill, self._pause, self._pause, self._restart, self._wipe, self._full,
+        ]  # fmt: skip
+
+    def hit(self) -> str:
+        """Apply a fault or two for a while, undo them, and wait until everything serves."""
+        chosen = self._random.sample(self._kinds, self._random.choice((1, 1, 2)))
+        parts = self._random.sample([*self._replicas, "nats", "postgres", "nats", "postgres"], 2)
+        lasts = self._random.uniform(0.5, 6.0)
+        # The disk first: a database that stands still cannot be changed.
+        chosen.sort(key=lambda kind: kind.__name__ != "_full")
+        hit = list(zip(parts, chosen, strict=False))
+        names = [f"{kind.__name__[1:]} {self._part(kind.__name__, part)}" for part, kind in hit]
+        starts = []
+        with contextlib.ExitStack() as undone:
+            for part, kind in hit:
+                undone.enter_context(kind(part))
+                starts.append(time.monotonic())
+            time.sleep(lasts)
+            undone_at = time.monotonic()
+        self.stack.wait_until_ready()
+        end = time.monotonic()
+        for name, start in zip(names, starts, strict=True):
+            self.done.append(Fault(*name.split(" "), start, undone_at, end))
+        return ", ".join(names)
+
+    def pause(self) -> float:
+        """Return how long to leave the system alone, in seconds."""
+        return self._random.uniform(1.0, 6.0)
+
+    @staticmethod
+    def _part(kind: str, part: str) -> str:
+        return {"_wipe": "nats", "_full": "postgres"}.get(kind, part)
+
+    @contextlib.contextmanager
+    def _kill(self, part: str) -> Iterator[None]:
+        process = self.stack.processes[part]
+        if process.running:
+            process.kill()
+        yield
+
+    @contextlib.contextmanager
+    def _pause(self, part: str) -> Iterator[None]:
+        stopped: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self.stack.processes[part].pid)
+            parent.suspend()  # first, so that it starts no more children
+            stopped.append(parent)
+            stopped += parent.children(recursive=True)
+        for process in stopped[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+    @contextlib.contextmanager
+    def _restart(self, part: str) -> Iterator[None]:
+        yield
+        self.stack.stop(part)
+        self.stack.processes[part].start()
+
+    @contextlib.contextmanager
+    def _wipe(self, _: str) -> Iterator[None]:
+        """Stop the bus, delete all that it stores, and start it again."""
+        self.stack.stop("nats")
+        shutil.rmtree(self.stack.nats.data, ignore_errors=True)
+        try:
+            yield
+        finally:
+            self.stack.processes["nats"].start()
+
+    @contextlib.contextmanager
+    def _full(self, _: str) -> Iterator[None]:
+        self._administer([FULL.format(table=table) for table in TABLES])
+        try:
+            yield
+        finally:
+            self._administer([f"drop trigger if exists is_full on {table}" for table in TABLES])
+
+    def _administer(self, statements: list[str]) -> None:
+        """Change the database, again until it is there."""
+        left = list(statements)
+        while left:
+            try:
+                with psycopg.connect(self.stack.postgres.url(), connect_timeout=5) as database:
+                    database.execute("set lock_timeout = '5s'")
+                    database.execute(left[0].encode())
+                left.pop(0)
+            except psycopg.errors.DuplicateObject:
+                left.pop(0)
+            except psycopg.OperationalError:
+                time.sleep(0.2)
