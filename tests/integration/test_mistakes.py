@@ -332,6 +332,17 @@ def test_a_misspelt_id_is_refused_with_the_nearest_one_also_with_a_hub_token(
     assert f"your Hub token has no access to it; did you mean `{MODEL}`?" in error["message"]
 
 
+def test_a_model_that_was_not_recorded_is_refused_with_the_nearest_that_was(
+    caller: Account,
+) -> None:
+    caller.post(RECORD, {"modelId": MODEL, "metrics": {"latency": 1.0}})
+    for wrong in ("lilypad/tiny-text-clasification", f"https://huggingface.co/{MODEL}"):
+        error = error_of(caller.post(MONITOR, {"modelId": wrong}))
+        assert (error["code"], f"did you mean `{MODEL}`?" in error["message"]) == (3001, True), (
+            error
+        )
+
+
 def test_a_parameters_name_in_place_of_its_value_is_refused_as_any_other_id(
     caller: Account,
 ) -> None:

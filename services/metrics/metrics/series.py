@@ -1,5 +1,6 @@
 """Series: one metric of one model of one account, numbered by the database."""
 
+import difflib
 from collections.abc import Iterable
 
 from common.contracts.monitoring import ModelsRequest, RecordedModel, RecordedModels
@@ -9,6 +10,11 @@ from common.postgres import Connection, Database
 
 # Models cached by each replica; the oldest are evicted first.
 MAX_CACHED_MODELS = 20_000
+# The newest models that a misspelt id is compared with, which takes some milliseconds.
+MAX_COMPARED = 300
+# Least similarity of a misspelt id, as difflib counts it.
+MIN_SIMILARITY = 0.75
+HUB = "https://huggingface.co/"
 
 Pair = tuple[str, str]
 
@@ -37,7 +43,9 @@ class Series:
         )
         numbers: dict[str, int] = dict(await cursor.fetchall())
         if not numbers:
-            raise NotFound("no metrics have been recorded for this model; check `modelId`")
+            near = await _nearest(connection, account, model)
+            advice = f"did you mean `{near}`?" if near else "check `modelId`"
+            raise NotFound(f"no metrics have been recorded for this model; {advice}")
         return numbers
 
     async def models(self, account: str, request: ModelsRequest) -> RecordedModels:
@@ -119,3 +127,14 @@ class Series:
             self._known.setdefault((account, model), {})[metric] = number
         while len(self._known) > MAX_CACHED_MODELS:
             del self._known[next(iter(self._known))]
+
+
+async def _nearest(connection: Connection, account: str, model: str) -> str | None:
+    """Return the account's own model that a misspelt id, or the model's address, may mean."""
+    cursor = await connection.execute(
+        "select model from series where account = %s group by model order by max(id) desc limit %s",
+        [account, MAX_COMPARED],
+    )
+    known = [name for (name,) in await cursor.fetchall()]
+    near = difflib.get_close_matches(model.removeprefix(HUB), known, 1, MIN_SIMILARITY)
+    return near[0] if near else None
