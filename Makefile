@@ -22,6 +22,11 @@ ifneq ($(shell df -Pk "$${TMPDIR:-/tmp}" 2>/dev/null | awk 'NR == 2 && $$4 < 419
 export TMPDIR := $(CURDIR)/.lilypad/tmp
 endif
 
+# Caches lie in the home. In a container an account may have none, or one that it may not write to.
+ifeq ($(shell test -d "$$HOME" && test -w "$$HOME" && echo home),)
+export HOME := $(CURDIR)/.lilypad/home
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help check setup demo run backup restore test tested test-long unit integration lint types k8s-check images clients screenshots storm bench bench-gpu audit clean
 
@@ -30,7 +35,7 @@ help: ## list the targets
 
 check:
 	@$(PYTHON) -I deploy/local/check_machine.py
-	@mkdir -p -m 700 .lilypad "$${TMPDIR:-/tmp}"
+	@mkdir -p -m 700 .lilypad "$${TMPDIR:-/tmp}" "$$HOME"
 
 setup: $(STAMP) ## install everything into .venv
 

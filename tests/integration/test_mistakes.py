@@ -200,6 +200,14 @@ MISTAKES = (
         headers=BEARER | {"Content-Type": "application/x-www-form-urlencoded"},
     ),
     Mistake(
+        "a common password", "/v1/api/accounts", 400, 1003, ("password: is too easy to guess",),
+        {"email": "mistake@example.com", "password": "Football1"}, headers={},
+    ),
+    Mistake(
+        "no body and no type", GENERATE, 415, 1003,
+        ("the body is empty", "Content-Type: application/json"),
+    ),
+    Mistake(
         "a compressed body", GENERATE, 415, 1003, ("without Content-Encoding",),
         content="{}", headers=BEARER | JSON | {"Content-Encoding": "gzip"},
     ),

@@ -80,14 +80,18 @@ def test_a_machine_that_cannot_run_postgres_is_refused_before_anything_starts(
     assert not (closed / "x" / "postgres").exists()
 
 
+def include_makefile(folder: Path, show: str) -> None:
+    """Write a Makefile that is ours with a target more, `show`, which prints a variable."""
+    # `include` ends the name at a space.
+    ours = str(ROOT / "Makefile").replace(" ", "\\ ")
+    (folder / "Makefile").write_text(f"include {ours}\nshow:\n\t@echo $${show}\n")
+
+
 def test_a_small_tmp_is_left_alone(tmp_path: Path) -> None:
     namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if not may(*namespace):
         pytest.skip("nothing can be mounted here")
-    show = tmp_path / "Makefile"
-    # `include` ends the name at a space.
-    makefile = str(ROOT / "Makefile").replace(" ", "\\ ")
-    show.write_text(f"include {makefile}\nshow:\n\t@echo $$TMPDIR\n")
+    include_makefile(tmp_path, show="TMPDIR")
     (tmp_path / "small").mkdir()
     script = 'mount -t tmpfs -o size=1m none small && TMPDIR="$PWD/small" make -s show'
     for prefix, expected in (
@@ -95,4 +99,18 @@ def test_a_small_tmp_is_left_alone(tmp_path: Path) -> None:
         (["env", f"TMPDIR={tmp_path}", "make", "-s", "show"], tmp_path),
     ):
         done = subprocess.run(prefix, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.strip() == str(expected), done.stderr
+
+
+def test_an_account_without_a_home_has_its_caches_in_the_checkout(tmp_path: Path) -> None:
+    """Like one that a container is started with by its number alone."""
+    include_makefile(tmp_path, show="HOME")
+    (tmp_path / "a home").mkdir()
+    for home, expected in (
+        (["-u", "HOME"], tmp_path / ".lilypad" / "home"),
+        ([f"HOME={tmp_path / 'missing'}"], tmp_path / ".lilypad" / "home"),
+        ([f"HOME={tmp_path / 'a home'}"], tmp_path / "a home"),
+    ):
+        command = ["env", *home, "make", "-s", "show"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.stdout.strip() == str(expected), done.stderr

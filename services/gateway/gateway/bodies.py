@@ -139,7 +139,9 @@ def require_json(headers: dict[bytes, bytes]) -> None:
     """Raise InvalidRequest (415) unless the headers announce uncompressed JSON."""
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json":
-        raise InvalidRequest("send JSON, with Content-Type: application/json", status=415)
+        nothing = not media_type and headers.get(b"content-length", b"0") == b"0"
+        empty = "the body is empty; " if nothing and b"transfer-encoding" not in headers else ""
+        raise InvalidRequest(f"{empty}send JSON, with Content-Type: application/json", status=415)
     if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
         raise InvalidRequest("send the body uncompressed, without Content-Encoding", status=415)
 
