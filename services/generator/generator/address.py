@@ -1,4 +1,4 @@
-"""The address of a model, as people paste it.
+"""The address of a model, in any form that people paste.
 
 The submitted text itself is never requested: an id and a revision are extracted,
 each is validated on its own, and addresses are built from them.
@@ -35,7 +35,7 @@ PAGES = {
     "discussions": "a discussion",
 }
 BLANKS = " \t\r\n"
-# Stricter than Git, but branches and tags on the Hub need no more.
+# Stricter than Git, but sufficient for branches and tags on the Hub.
 REVISION = re.compile(
     r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9][A-Za-z0-9._/-]{0,127}(?<![./])"
 )

@@ -1,4 +1,4 @@
-"""The files as one zip: the same bytes for the same files, on any machine, at any time."""
+"""The files as one zip: the same files give the same bytes, on any machine, at any time."""
 
 import hashlib
 import zipfile

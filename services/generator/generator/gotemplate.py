@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 ACTION = re.compile(r"\{\{ (?:if \.(\w+)|(else)|(end)|slice \.(\w+) (\d+)|\.(\w+)) \}\}")
-# Go's json.Marshal writes these escaped, so that JSON may stand within HTML or a script.
+# Characters that Go's json.Marshal escapes, so that JSON may be embedded in HTML or a script.
 GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 

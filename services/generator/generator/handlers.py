@@ -149,7 +149,7 @@ def _freshness(age: float) -> Check:
 
 
 def _base(image: str) -> Check:
-    """Report how the base image is pinned: an owner can move a version, but not a digest."""
+    """Report whether the base image is pinned by digest: an owner can move a version."""
     known = "" if "@" in image else "; its digest is not known: python -m generator.images FILE"
     return Check(name="base image", outcome="passed", message=image + known)
 

@@ -89,7 +89,7 @@ class Hub:
         self._client = httpx2.AsyncClient(
             transport=transport,
             follow_redirects=False,
-            # A full pool is ours: it shows before the Hub counts as silent.
+            # Waiting for our own pool is not the Hub's silence, so its timeout comes first.
             timeout=httpx2.Timeout(10.0, connect=5.0, pool=HEAD_TIMEOUT_S / 2),
             limits=httpx2.Limits(max_connections=MAX_CONCURRENT, max_keepalive_connections=8),
         )

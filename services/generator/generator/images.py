@@ -1,4 +1,4 @@
-"""Base images: an exact version each, and its digest once an operator has fetched it.
+"""Base images: an exact version each, with its digest once an operator has fetched it.
 
     python -m generator.images FILE     ask the registry, write the digests to FILE
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from common.errors import ModelRefused
 
-# Every word that `details.reason` may have; docs/how-to/modules.md says what each means.
+# Every value that `details.reason` may have; docs/how-to/modules.md explains each.
 REASONS = frozenset(
     ("gated", "disabled", "task", "library", "adapter", "quantized", "gguf-only", "pickle-only")
 ) | {

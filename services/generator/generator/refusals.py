@@ -62,8 +62,8 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
 
 
 ORIGINAL = "the model that it was converted from, with safetensors weights"
-# Refusals of a repository without loadable weights, by what it has instead: message, reason and
-# alternative. The first kind found is named.
+# Refusals of a repository without loadable weights, by the kind of files it has instead: message,
+# reason and alternative. The first kind found is named.
 INSTEAD = {
     "empty": ("the repository is empty", "no-weights", "the model itself"),
     "adapter": (
@@ -287,7 +287,7 @@ def check_vision(snapshot: Snapshot, task: Task) -> Task:
 
 
 def sees_by_timm(config: dict[str, Any]) -> bool:
-    """Return whether the backbone is one of timm's, by the model's config or else by default."""
+    """Return whether the backbone is one of timm's, by the model's config or by default."""
     if isinstance(backbone := config.get("backbone_config"), dict):
         return backbone.get("model_type") in ("timm_backbone", "timm_wrapper")
     usual = config.get("model_type") in table()["timm"]

@@ -32,7 +32,7 @@ ADAPTER = re.compile(
     r"|.{0,120}lora.{0,120}\.(?:safetensors|bin|pt)",
     re.IGNORECASE,
 )
-# Written beside packed weights whose config does not mention the packing.
+# Written next to packed weights whose config does not mention the packing.
 QUANTIZED = frozenset(("quantize_config.json", "quant_config.json", "quantization_config.json"))
 # The largest open models have about 200 shards; module.yaml lists each one.
 MAX_SHARDS = 2000
@@ -46,7 +46,7 @@ FORMATS = {
     "flax": (".msgpack",),
     "onnx": (".onnx",),
 }
-# Files that spaCy and CTranslate2 write beside their weights.
+# Files that spaCy and CTranslate2 write next to their weights.
 SPACY = frozenset(("meta.json", "config.cfg"))
 VOCABULARIES = frozenset(("vocabulary.json", "vocabulary.txt", "shared_vocabulary.json"))
 DOCUMENTS = frozenset((".gitattributes", ".gitignore", "README.md", "LICENSE", "LICENSE.txt"))

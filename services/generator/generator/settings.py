@@ -1,4 +1,4 @@
-"""The generator's settings, beside those of every service."""
+"""The generator's settings, in addition to those of every service."""
 
 from pathlib import Path
 from typing import Annotated

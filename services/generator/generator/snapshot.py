@@ -84,7 +84,7 @@ async def read(hub: Hub, description: Description) -> Snapshot:
 
 
 async def read_commit(hub: Hub, description: Description) -> Snapshot:
-    """Read what decides whether and how the model is served: its configs and weight headers.
+    """Read the files by which the model is recognised: its configs and weight headers.
 
     Raises ModelRefused for a config that brings code and for weights that cannot be.
     """

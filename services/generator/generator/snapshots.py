@@ -34,7 +34,7 @@ READ_TIMEOUT_S = 12.0
 FRESH_S = 60.0
 # A snapshot is about 10 kB, and at most 1 MiB for weights in 2,000 files.
 MAX_SNAPSHOTS = 512
-# Reasons that may pass: access is granted, a model enabled, or a lost file restored.
+# Reasons that may become obsolete: access is granted, a model enabled, or a lost file restored.
 CHANGING = {"gated", "disabled", "incomplete"}
 MAX_FAILURES = 3
 OPEN_S = 10.0

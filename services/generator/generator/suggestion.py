@@ -1,4 +1,4 @@
-"""The model that a caller may have meant by an id that the Hub does not have."""
+"""The model that a caller may have meant by an id that does not exist on the Hub."""
 
 import asyncio
 import difflib

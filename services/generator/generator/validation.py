@@ -50,7 +50,7 @@ def first(stack: str, *, gpu: bool) -> tuple[Instruction, ...]:
     return (Instruction("ENV", ("PIP_BREAK_SYSTEM_PACKAGES=1",)), Instruction("RUN", uninstall))
 
 
-# Inputs that have broken other people's modules, by accident or on purpose.
+# Inputs that have broken other people's modules, accidentally or deliberately.
 HOSTILE = (
     'it\'s a "cat", really',
     "line\nbreak\r\n\ttab",

@@ -8,8 +8,8 @@ from generator.hub import Hub
 from generator.settings import Settings
 from hub.testing import RunningHub
 
-# One thread, set before torch is imported: the models are tiny, and several threads that wait for
-# each other on a busy machine take a hundred times as long.
+# One thread, set before torch is imported: the models are tiny, and on a busy machine several
+# threads that wait for each other take a hundred times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -119,7 +119,7 @@ def test_any_other_address_is_rejected(text: str) -> None:
     with pytest.raises(InvalidModel) as caught:
         parse(text)
     assert (caught.value.code, caught.value.status) == (1001, 400)
-    # The error does not repeat the submitted text, which may do harm where it is displayed.
+    # The error does not repeat the submitted text, which could be harmful where it is displayed.
     rest = text.removeprefix("https://huggingface.co").strip("/")
     assert len(rest) < 4 or rest not in caught.value.message
 

@@ -1,4 +1,4 @@
-"""Each supported task from a newcomer's side: the README's commands, then arbitrary input.
+"""Each supported task as a newcomer tries it: the README's commands, then arbitrary input.
 
 A stand-in for `docker` records its arguments; the module itself is built from its Dockerfile. All
 modules of one kind run in one process, since loading the libraries takes most of the time.
@@ -194,7 +194,7 @@ def test_the_readmes_commands_succeed(
 
 
 @pytest.mark.parametrize("name", ROWS.values())
-def test_any_typed_input_is_answered_or_rejected_as_invalid(
+def test_any_text_input_is_answered_or_rejected_as_invalid(
     name: str, results: Callable[[str], list[tuple[int, Any]]]
 ) -> None:
     for code, result in results(name)[1:]:

@@ -112,7 +112,7 @@ async def test_an_endless_response_times_out_while_other_requests_are_served(
     assert served > 1
 
 
-def test_the_time_budget_lets_callers_get_a_response_within_15_seconds() -> None:
+def test_the_time_budget_gives_callers_a_response_within_15_seconds() -> None:
     assert snapshots.READ_TIMEOUT_S <= 12
 
 

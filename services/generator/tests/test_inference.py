@@ -34,7 +34,7 @@ def by_the_library(module: Built, task: str, inputs: list[Any], **parameters: An
 
 
 def close(answer: Any, expected: Any) -> bool:
-    """Compare results, allowing numbers the rounding error of another summation order."""
+    """Compare results up to the rounding error of another order of summation."""
     if isinstance(expected, dict):
         return answer.keys() == expected.keys() and all(
             close(answer[k], expected[k]) for k in answer

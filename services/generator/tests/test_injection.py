@@ -1,4 +1,4 @@
-"""Text of a caller or a model's owner never becomes code in a generated file."""
+"""Text from a caller or a model's owner never becomes code in a generated file."""
 
 import asyncio
 import contextlib

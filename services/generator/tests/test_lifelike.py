@@ -43,7 +43,7 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "stable-diffusion": (TEXTS, {"steps": 2, "width": 32, "height": 32}),
     "detr": (PICTURES, {"threshold": 0.0}),
 }
-# Models that a pipeline of the library can run, with its arguments for the same input.
+# Models that one of the library's pipelines can run, with its arguments for the same input.
 BY_THE_LIBRARY: dict[str, tuple[str, dict[str, Any]]] = {
     "deberta": ("text-classification", {"top_k": None}),
     "xlm-roberta": ("fill-mask", {"top_k": 3}),
@@ -91,7 +91,7 @@ def results(
 
 
 def in_all(requirements: Iterable[str]) -> str:
-    """Return the pins that all of them share."""
+    """Return the pins that all stacks share."""
     first, *rest = (text.splitlines() for text in requirements)
     return "\n".join(line for line in first if all(line in other for other in rest))
 

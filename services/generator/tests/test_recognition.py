@@ -134,7 +134,7 @@ async def test_a_part_of_a_pipeline_is_named() -> None:
     assert "only a part of a diffusers pipeline (ControlNetModel)" in error.message
 
 
-async def test_an_adapter_beside_its_base_is_refused() -> None:
+async def test_an_adapter_next_to_its_base_is_refused() -> None:
     config = of("bert", "BertForSequenceClassification")
     with pytest.raises(ModelRefused, match="answers would ignore it") as caught:
         await fake_hub.handlers(config, names=("adapter_config.json",)).generate(REQUEST)

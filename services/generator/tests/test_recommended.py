@@ -87,7 +87,7 @@ def test_a_ranker_saved_by_transformers_is_a_cross_encoder(make_model: Callable[
     assert [answer["score"] for answer in answers] == near(expected.tolist())
 
 
-def test_a_model_that_compares_texts_takes_two(make_model: Callable[..., str]) -> None:
+def test_a_model_that_compares_texts_accepts_two(make_model: Callable[..., str]) -> None:
     labels = ("entailment", "neutral", "contradiction")
     folder = make_model(families.bert_classifier, labels=labels)
     module_manifest = manifest("text-classification")

@@ -14,7 +14,7 @@ from models.families import FAMILIES
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_hub
 
-# Like the Llamas with 8 billion parameters; one tensor stands for all of theirs.
+# Sizes of Llamas with 8 billion parameters; one tensor represents all of theirs.
 LLAMA_8B = {
     "config": {
         "architectures": ["LlamaForCausalLM"],
@@ -184,7 +184,7 @@ def test_options_beyond_any_provider_warn_with_the_excess(
 
 
 def test_a_default_batch_is_reduced_until_it_fits() -> None:
-    # One input of maximum length fits beside the weights; two do not.
+    # One input of maximum length fits together with the weights; two do not.
     wide = {"num_key_value_heads": 32, "num_hidden_layers": 96, "hidden_size": 8192}
     model = {**LLAMA_8B, "config": {**LLAMA_8B["config"], **wide}, "shape": [20_000, 1_000_000]}
     module, manifest = make(model)

@@ -22,7 +22,7 @@ async def refusal(handlers: Handlers, model: str) -> ModelNotFound:
     [
         "lilypad/tiny-text-clasification",
         "https://huggingface.co/lilypad/Tiny_Text-Classification",
-        "lillypad/tiny-text-classification",  # a misspelt owner, who has no models
+        "lillypad/tiny-text-classification",  # a misspelt owner, which has no models
         "tiny-text-classificaton",  # without an owner
     ],
 )
@@ -43,7 +43,7 @@ async def test_an_id_similar_to_no_other_is_refused_without_a_suggestion(
 
 
 async def test_a_private_model_is_never_suggested(hub: RunningHub) -> None:
-    """Even a model that the server's own token can read."""
+    """Not even one that the server's own token can read."""
     client = Hub(hub.url, MEMBER_TOKEN)
     try:
         assert (await client.model("lilypad/tiny-private", "main"))["private"]

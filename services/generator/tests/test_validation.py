@@ -1,4 +1,4 @@
-"""Validation, the second line of defence: broken files are detected, whatever broke them."""
+"""Validation, the second line of defence: it detects broken files of any cause."""
 
 import sys
 from pathlib import Path

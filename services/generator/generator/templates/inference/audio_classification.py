@@ -12,7 +12,7 @@ def answer(
     """Return a list of {label, score} per sound, best first."""
     rate = pipeline.feature_extractor.sampling_rate
     sounds = [read_audio(value, rate) for value in inputs]
-    # Models that hear otherwise cut what is longer than they hear themselves.
+    # Other models truncate longer audio themselves.
     most = samples_at_once(pipeline, manifest)
     labels = parameters["top_k"] or pipeline.model.config.num_labels
     return [

@@ -39,7 +39,7 @@ class IncompleteModel(Exception):
 
 
 def check_weights(missing: Any) -> None:
-    # No answer takes a bare encoder's pooler, nor what masks and counts while a model is trained.
+    # No answer depends on an encoder's pooler, or on buffers that only training uses.
     unused = (".masked_spec_embed", ".num_batches_tracked")
     needed = sorted(
         name

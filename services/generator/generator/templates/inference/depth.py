@@ -1,4 +1,4 @@
-"""Depth of each pixel of a picture."""
+"""Depth of each pixel of an image."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from generator.templates.inference.png import as_png
 
 
 def answer(pipeline: Any, _: dict[str, Any], inputs: list[Any], __: dict[str, Any]) -> list[Any]:
-    """Return one {predicted_depth, depth} per picture: rows of numbers, and a PNG as base64."""
+    """Return one {predicted_depth, depth} per image: rows of numbers, and a PNG as base64."""
     answers = [pipeline(picture) for picture in [read_image(value) for value in inputs]]
     return [
         {"predicted_depth": depth["predicted_depth"], "depth": as_png(depth["depth"])}

@@ -67,7 +67,7 @@ def arguments(
     values |= read(subject, value)
     if subject == "video" or "num_frames" in known:
         values["output_type"] = "np"
-    if "frame_size" in known:  # of Shap-E: pictures of the shape, were the shape not asked for
+    if "frame_size" in known:  # Shap-E returns images unless asked for the shape
         values["output_type"] = "mesh"
     return values
 
@@ -110,12 +110,12 @@ def read_number(value: Any) -> int:
 
 
 def read_video(value: Any) -> list[Any]:
-    """Read the frames of an animated picture, from base64 or from a file in /inputs."""
+    """Read the frames of an animated image, from base64 or from a file in /inputs."""
     from PIL import Image, ImageSequence
 
     content = read_file(value, "a video")
     try:
         with Image.open(io.BytesIO(content)) as video:
             return [frame.convert("RGB") for frame in ImageSequence.Iterator(video)]
-    except Exception:  # noqa: BLE001  (decoders of pictures raise whatever they like)
+    except Exception:  # noqa: BLE001  (image decoders raise any kind of error)
         raise InvalidInput("inputs: a video cannot be read") from None

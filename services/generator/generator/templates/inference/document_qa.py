@@ -1,4 +1,4 @@
-"""Answers a question about a page, whose words and their places are given."""
+"""Answers a question about a page; the request contains its words and their positions."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Relevance of a page's picture to a query."""
+"""Relevance of a page's image to a query."""
 
 from typing import Any
 

@@ -12,7 +12,7 @@ def answer(
 ) -> list[Any]:
     """Return one vector per text."""
     check_texts(inputs)
-    # Where the model has prompts, each of these puts its own before a text.
+    # If the model has prompts, each of these methods prepends its own to a text.
     encoders = {
         None: model.encode,
         "query": model.encode_query,

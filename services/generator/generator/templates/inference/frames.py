@@ -7,7 +7,7 @@ from generator.templates.inference.media import read_file
 
 
 def read_frames(value: Any, count: int) -> tuple[list[Any], float]:
-    """Read `count` evenly spaced pictures of an animated GIF, WebP or PNG, and its seconds."""
+    """Read `count` evenly spaced images of an animated GIF, WebP or PNG, and its seconds."""
     import io
 
     from PIL import Image
@@ -24,7 +24,7 @@ def read_frames(value: Any, count: int) -> tuple[list[Any], float]:
                 if number in chosen:
                     pictures[number] = file.convert("RGB")
             frames = [pictures[number] for number in chosen]
-    except Exception:  # noqa: BLE001  (decoders of pictures raise whatever they like)
+    except Exception:  # noqa: BLE001  (image decoders raise any kind of error)
         raise InvalidInput(
             "inputs: a video cannot be read; send an animated GIF, WebP or PNG"
         ) from None

@@ -7,7 +7,7 @@ from generator.templates.inference.media import read_file
 
 
 def read_image(value: Any) -> Any:
-    """Read a picture, converted to RGB."""
+    """Read an image, converted to RGB."""
     import io
 
     from PIL import Image
@@ -15,5 +15,5 @@ def read_image(value: Any) -> Any:
     content = read_file(value, "an image")
     try:
         return Image.open(io.BytesIO(content)).convert("RGB")
-    except Exception:  # noqa: BLE001  (decoders of pictures raise whatever they like)
+    except Exception:  # noqa: BLE001  (image decoders raise any kind of error)
         raise InvalidInput("inputs: an image cannot be read") from None

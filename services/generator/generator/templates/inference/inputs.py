@@ -1,4 +1,4 @@
-"""Reads what a caller sends: variables, the request, its parameters."""
+"""Reads a request: variables, inputs, parameters."""
 
 import base64
 import binascii
@@ -7,7 +7,7 @@ import math
 import os
 from typing import Any
 
-# One request is one job; more than this belongs in several.
+# Max inputs of a request; one request is one job.
 MAX_INPUTS = 4096
 
 

@@ -1,4 +1,4 @@
-"""Keypoints of a picture, each with a descriptor to match it in another picture."""
+"""Keypoints of an image, each with a descriptor to match it in another image."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return per picture a list of {x, y, score, descriptor}, best first; x and y in pixels."""
+    """Return per image a list of {x, y, score, descriptor}, best first; x and y in pixels."""
     import torch
 
     model, processor = loaded

@@ -24,7 +24,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
 
     try:
         pipeline = whole(lambda: build(settings["attention"]))
-    except ValueError:  # an architecture without this attention: the reference serves every one
+    except ValueError:  # without this attention: the reference serves all
         pipeline = whole(lambda: build("eager"))
     if pipeline.tokenizer is not None:
         check_vocabulary(pipeline.tokenizer)

@@ -1,4 +1,4 @@
-"""Masks of all objects in a picture."""
+"""Masks of all objects in an image."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from generator.templates.inference.png import as_png
 def answer(
     pipeline: Any, _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return per picture a list of {score, mask}, best first; the masks PNGs as base64."""
+    """Return per image a list of {score, mask}, best first; the masks PNGs as base64."""
     from PIL import Image
 
     wanted = {

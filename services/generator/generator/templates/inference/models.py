@@ -24,7 +24,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> t
 
     try:
         model = whole(lambda: build(settings["attention"]))
-    except ValueError:  # an architecture without this attention: the reference serves every one
+    except ValueError:  # without this attention: the reference serves all
         model = whole(lambda: build("eager"))
     model = model.to(device).eval()
     if settings["compile"]:
@@ -32,7 +32,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> t
         model.compile(dynamic=True)
     if "processor" not in settings:
         return model, None
-    if model.config.model_type == "vision-encoder-decoder":  # two models, and none for both
+    if model.config.model_type == "vision-encoder-decoder":  # two models without a common class
         pair = (transformers.AutoImageProcessor, transformers.AutoTokenizer)
         readers = tuple(reader.from_pretrained(directory) for reader in pair)
         check_vocabulary(readers[1])

@@ -1,4 +1,4 @@
-"""Text about pictures, videos and sounds, in reply to a text."""
+"""Text about images, videos and sounds, in reply to a text."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def answer(
                 **encoded, **bounds(model, value["max_new_tokens"]), do_sample=False
             )[0]
         if used and tokens[:used].tolist() == encoded["input_ids"][0].tolist():
-            tokens = tokens[used:]  # a decoder begins with what it was given
+            tokens = tokens[used:]  # a decoder's output begins with its input
         writer = processor[1] if isinstance(processor, tuple) else processor
         text = writer.batch_decode(tokens[None], skip_special_tokens=True)[0]
         answers.append({"generated_text": text.strip()})

@@ -32,7 +32,7 @@ from generator.templates.inference.inputs import InvalidInput, read_inputs
 HERE = Path(__file__).resolve().parent
 MODEL_DIR = Path(os.environ.get("MODEL_DIR") or HERE / "model")
 OUTPUT_DIR = Path(os.environ.get("OUTPUT_DIR") or "/outputs")
-# Of the model's family: load the model, and answer inputs with it.
+# Defined by the model's family: loading the model, and answering inputs with it.
 Load = Callable[[dict[str, Any], str, str, Any], Any]
 Answer = Callable[[Any, dict[str, Any], list[Any], dict[str, Any]], list[Any]]
 
@@ -104,7 +104,7 @@ def to_json(value: Any) -> Any:
 
 
 def write(result: dict[str, Any]) -> None:
-    """Write result.json atomically: nobody ever reads half of it."""
+    """Write result.json atomically, so that nobody reads half of it."""
     OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
     unfinished = OUTPUT_DIR / "result.json.part"
     with unfinished.open("w", encoding="utf-8") as file:
@@ -137,7 +137,7 @@ def run(manifest: dict[str, Any], load: Load, answer: Answer) -> int:
         started = time.perf_counter()
         seed_everything(
             parameters.pop("seed")
-        )  # after loading, which may take from chance as it likes
+        )  # after loading, which may draw random numbers of its own
         result["outputs"] = to_json(answer(model, manifest, inputs, parameters))
         timings["inference"] = time.perf_counter() - started
         result["status"], code = "success", 0
@@ -151,11 +151,11 @@ def run(manifest: dict[str, Any], load: Load, answer: Answer) -> int:
 
 
 def main(load: Load, answer: Answer) -> int:
-    """Do what the command line asks for, and return the exit code."""
+    """Carry out the command line, and return the exit code."""
     manifest = yaml.safe_load((HERE / "module.yaml").read_text(encoding="utf-8"))
     if sys.argv[1:] == ["fetch"]:
         fetch(manifest)
         return 0
-    # Set before any library is imported: nothing is to be looked for on the network.
+    # Set before any library is imported: nothing may be looked up on the network.
     os.environ["HF_HUB_OFFLINE"] = "1"
     return run(manifest, load, answer)

@@ -52,7 +52,7 @@ def find(model: Any, tokenizer: Any, value: dict[str, Any], most: int) -> dict[s
             logits[0].float().cpu().masked_fill(outside, -torch.inf).softmax(-1)
             for logits in (output.start_logits, output.end_logits)
         )
-        # Row: where it begins; column: where it ends, not before and not too long after.
+        # Row: start of the span; column: its end, not before the start and not too far after it.
         spans = torch.outer(begins, ends).triu().tril(value["max_answer_tokens"] - 1)
         first, last = divmod(int(spans.argmax()), len(begins))
         if (score := float(spans[first, last])) > best["score"]:

@@ -7,7 +7,7 @@ from generator.templates.inference.sentences import load_as, options
 
 
 def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
-    """Load a cross-encoder, whichever library the model was saved with."""
+    """Load a cross-encoder, whether sentence-transformers or transformers saved the model."""
     return load_as("CrossEncoder", manifest, directory, device, dtype)
 
 

@@ -1,4 +1,4 @@
-"""Segments of a picture, with their labels and masks."""
+"""Segments of an image, with their labels and masks."""
 
 from typing import Any
 
@@ -8,6 +8,6 @@ from generator.templates.inference.png import as_png
 
 
 def answer(pipeline: Any, _: dict[str, Any], inputs: list[Any], __: dict[str, Any]) -> list[Any]:
-    """Return a list of {label, score, mask} per picture; the masks PNGs as base64."""
+    """Return a list of {label, score, mask} per image; the masks PNGs as base64."""
     answers = [pipeline(picture) for picture in [read_image(value) for value in inputs]]
     return [[{**part, "mask": as_png(part["mask"])} for part in parts] for parts in answers]

@@ -1,4 +1,4 @@
-"""Texts as vectors, and how alike they are to a query."""
+"""Texts as vectors, and their similarity to a query."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def answer(
     """Return one {embedding, similarity} per text; `similarity` is null without `query`."""
     query = parameters["query"]
     check_texts(inputs if query is None else [*inputs, query])
-    # Where the model has prompts, a query has one and what is searched another.
+    # If the model has prompts, queries and documents have different ones.
     vectors = model.encode_document(inputs, **options(manifest))
     near = compare(model, query, vectors, model.encode_query, options(manifest))
     return [

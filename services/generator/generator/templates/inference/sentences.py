@@ -23,10 +23,10 @@ def load_as(name: str, manifest: dict[str, Any], directory: str, device: str, dt
     }
     try:
         model = whole(lambda: kind(directory, device=device, model_kwargs=arguments))
-    except ValueError:  # an architecture without this attention: the reference serves every one
+    except ValueError:  # without this attention: the reference serves all
         arguments["attn_implementation"] = "eager"
         model = whole(lambda: kind(directory, device=device, model_kwargs=arguments))
-    if hasattr(model.tokenizer, "all_special_tokens"):  # a table of words has a bare tokenizer
+    if hasattr(model.tokenizer, "all_special_tokens"):  # a word-vector table: a bare tokenizer
         check_vocabulary(model.tokenizer)
     if settings["compile"]:
         import torch

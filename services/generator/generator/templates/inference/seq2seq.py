@@ -31,7 +31,7 @@ def answer(
     options = {
         n: parameters[n] for n in ("max_new_tokens", "num_beams") if parameters[n] is not None
     }
-    # More beams than the model's own take more memory: then fewer texts go through it at once.
+    # More beams than the model's own take more memory, so fewer texts share a batch.
     usual = getattr(model.generation_config, "num_beams", None) or 1
     size = max(1, size * usual // max(options.get("num_beams", usual), usual))
     answers = []
@@ -51,7 +51,7 @@ def tasks_of(model: Any) -> dict[str, Any]:
 
 
 def prefix_of(model: Any, task: str) -> str:
-    """Return the words before a text that tell the model its task."""
+    """Return the words that precede a text and tell the model its task."""
     return (tasks_of(model).get(task) or {}).get("prefix") or ""
 
 
@@ -82,9 +82,9 @@ def between(model: Any, tokenizer: Any, source: str | None, target: str | None) 
         tokenizer.src_lang = source
     usual = model.generation_config
     apart = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
-    # Some always begin with the one language that they write.
+    # Some always begin with their only output language.
     is_named = usual.forced_bos_token_id or usual.decoder_start_token_id not in (None, *apart)
-    if not target and not is_named:  # as NLLB, mBART and M2M100 call it
+    if not target and not is_named:  # the names in NLLB, mBART and M2M100
         english = ("eng_Latn", "en_XX", "en")
         target = next((name for name in english if knows(tokenizer, name)), None)
     if not target:

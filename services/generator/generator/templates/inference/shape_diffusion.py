@@ -11,7 +11,7 @@ from generator.templates.inference.diffusion import load as load
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return one {shape, corners, triangles} per input: a PLY file as base64, and what it has."""
+    """Return one {shape, corners, triangles} per input: a PLY file as base64, and its counts."""
     return [as_ply(result.images[0]) for result in each(pipeline, manifest, inputs, parameters)]
 
 

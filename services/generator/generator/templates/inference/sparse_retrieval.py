@@ -1,4 +1,4 @@
-"""Texts as weighted tokens, and how well they answer a query."""
+"""Texts as weighted tokens, and their scores for a query."""
 
 from typing import Any
 

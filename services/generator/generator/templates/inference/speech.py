@@ -13,9 +13,9 @@ def answer(
     rate = pipeline.feature_extractor.sampling_rate
     sounds = [read_audio(value, rate) for value in inputs]
     most = samples_at_once(pipeline, manifest)
-    spells = pipeline.type.startswith("ctc")  # such a model places every character it hears
+    spells = pipeline.type.startswith("ctc")  # such a model gives the position of every character
     timed = "word" if spells else True
-    # A longer sound than it can hear at once is read in parts, which only times hold together.
+    # Audio beyond the model's limit is read in parts, which only timestamps can join.
     window = None if spells else getattr(pipeline.feature_extractor, "n_samples", None)
     answers = []
     for sound in sounds:

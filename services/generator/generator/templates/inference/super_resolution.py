@@ -1,4 +1,4 @@
-"""A sharper, larger picture from a picture."""
+"""A sharper, larger image from an image."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from generator.templates.inference.png import as_png
 def answer(
     loaded: tuple[Any, Any], _: dict[str, Any], inputs: list[Any], __: dict[str, Any]
 ) -> list[Any]:
-    """Return one {image, width, height} per picture, the image a PNG as base64."""
+    """Return one {image, width, height} per image, the image a PNG as base64."""
     import torch
     from PIL import Image
 
@@ -20,7 +20,7 @@ def answer(
         encoded = processor(picture, return_tensors="pt").to(model.device, model.dtype)
         with torch.inference_mode():
             image = model(**encoded).reconstruction[0].float().clamp(0, 1).cpu()
-        # The processor fills a picture up to a multiple of the window; that margin goes again.
+        # The processor pads an image to a multiple of the window; the padding is cut off again.
         wide, high = (side * model.config.upscale for side in picture.size)
         pixels = (image[:, :high, :wide] * 255).round().byte().permute(1, 2, 0).numpy()
         answers.append({"image": as_png(Image.fromarray(pixels)), "width": wide, "height": high})

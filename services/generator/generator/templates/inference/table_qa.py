@@ -23,8 +23,8 @@ def answer(
             raise InvalidInput("question: is missing")
         check_texts([value["question"]])
         table = read_table(value["table"])
-        # Rows beyond what the model reads would be dropped without a word; a model that counts
-        # positions anew in each cell would take memory with the square of the tokens.
+        # Rows beyond the model's limit would be dropped silently; a model that restarts positions
+        # in each cell would take memory with the square of the tokens.
         try:
             tokens = len(tokenizer(DataFrame(table), value["question"])["input_ids"])
             if tokens > most:

@@ -7,7 +7,7 @@ from generator.templates.inference.limits import bound_tokens
 from generator.templates.inference.loading import load as load
 from generator.templates.inference.pipeline import call
 
-# How labels begin that say how one text relates to another.
+# Prefixes of labels that describe the relation of one text to another.
 RELATIONS = ("entail", "contradict", "not_entail", "equivalent", "not_equivalent", "duplicate")
 
 
@@ -26,6 +26,6 @@ def answer(
 
 
 def compares(config: Any) -> bool:
-    """Whether the model's labels say how one text relates to another."""
+    """Whether the model's labels describe the relation of two texts."""
     labels = (str(label).lower() for label in config.id2label.values())
     return any(label.startswith(RELATIONS) for label in labels)

@@ -11,9 +11,9 @@ def answer(
 ) -> list[Any]:
     """Return one {generated_text} per input: a text, or a chat as a list of {role, content}."""
     most, batch_size = manifest["run"]["maxTokens"], manifest["run"]["batchSize"]
-    if pipeline.tokenizer.pad_token_id is None:  # many generators have none, and batches need one
+    if pipeline.tokenizer.pad_token_id is None:  # many generators lack one, and batches need it
         pipeline.tokenizer.pad_token = pipeline.tokenizer.eos_token
-    pipeline.tokenizer.padding_side = "left"  # what is continued stands at the right end
+    pipeline.tokenizer.padding_side = "left"  # so that each text ends at the right
     options = {name: value for name, value in parameters.items() if value is not None}
     inputs = inputs if options.pop("raw") else [as_chat(pipeline.tokenizer, v) for v in inputs]
     for value in inputs:
@@ -51,6 +51,6 @@ def count_tokens(tokenizer: Any, value: Any) -> int:
 
     try:
         written = tokenizer.apply_chat_template(value, tokenize=True, add_generation_prompt=True)
-    except TemplateError as error:  # it refuses what the model was not trained for
+    except TemplateError as error:  # the template refuses roles that the model was not trained for
         raise InvalidInput(f"inputs: the model's chat template refuses them: {error}") from None
     return len(written["input_ids"])

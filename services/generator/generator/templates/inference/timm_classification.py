@@ -1,4 +1,4 @@
-"""Labels of a picture, by a timm model."""
+"""Labels of an image, by a timm model."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> t
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return a list of {label, score} per picture, best first."""
+    """Return a list of {label, score} per image, best first."""
     answers = see(loaded, manifest, inputs)
     labels = name_labels(loaded[0])
     most = min(parameters["top_k"] or len(labels), len(labels))

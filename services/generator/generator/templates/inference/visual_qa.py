@@ -1,4 +1,4 @@
-"""Answers a question about a picture."""
+"""Answers a question about an image."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return a list of {answer, score} per picture, best first; no score for a generated answer."""
+    """Return a list of {answer, score} per image, best first; no score for a generated answer."""
     import torch
 
     model, processor = loaded

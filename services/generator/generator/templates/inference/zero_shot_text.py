@@ -14,7 +14,7 @@ def answer(
 ) -> list[Any]:
     """Return one {sequence, labels, scores} per text, best first."""
     check_texts(inputs)
-    # A label is weighed beside the text, so it has half of what the model reads.
+    # The text and a label share the model's limit, so a label gets half of it.
     room = bound_tokens(pipeline, manifest) // 2
     sentence = "This example is {}."
     labels = split_labels(pipeline.tokenizer, parameters.pop("candidate_labels"), sentence, room)
