@@ -20,8 +20,8 @@ RUN python -m venv /opt/lilypad \
     && /opt/lilypad/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check \
        -c constraints.txt ./libs/common ./libs/models ./services/gateway ./services/generator \
        ./services/benchmarker ./services/metrics ./services/realtime ./services/webhooks \
-    # Compiled here, since a service cannot write beside the modules and would recompile them at
-    # each start. By hashes, not times: the same inputs give the same bytes.
+    # Compiled here, since a service cannot write to the modules' folders and would recompile them
+    # at each start. By hashes, not times: the same inputs give the same bytes.
     && PYTHONHASHSEED=0 /opt/lilypad/bin/python -m compileall -q -j 0 -x /testing/_internal/ \
        --invalidation-mode unchecked-hash /opt/lilypad/lib \
     && rm -rf /root/.cache

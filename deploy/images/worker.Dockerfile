@@ -15,8 +15,8 @@ RUN python -m venv /opt/lilypad \
        -c constraints.txt ./libs/common ./libs/models "./services/benchmarker[worker]" \
        "$(grep '^torch==' requirements.txt)" transformers safetensors pillow accelerate diffusers \
        sentence-transformers \
-    # Compiled here, since the worker cannot write beside the modules and would recompile them at
-    # each start. By hashes, not times: the same inputs give the same bytes.
+    # Compiled here, since the worker cannot write to the modules' folders and would recompile them
+    # at each start. By hashes, not times: the same inputs give the same bytes.
     && PYTHONHASHSEED=0 /opt/lilypad/bin/python -m compileall -q -j 0 -x /testing/_internal/ \
        --invalidation-mode unchecked-hash /opt/lilypad/lib \
     && rm -rf /root/.cache

@@ -99,7 +99,7 @@ def keep(command: str, folder: Path, home: Path, console: Console) -> None:
 
 
 def interruptible() -> None:
-    """Stop everything that this process started when a signal ends it."""
+    """Stop all processes that this one started when a signal ends it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
 

@@ -171,8 +171,8 @@ class Postgres:
             pid = int(lock.read_text().splitlines()[0])
             if psutil.Process(pid).cwd() == str(self.data):
                 return pid
-            # After a restart of the machine another process may have its id; PostgreSQL would take
-            # that for a running server and refuse. (It handles an id that is not in use.)
+            # After a restart of the machine another process may have its id; PostgreSQL would
+            # mistake that for a running server and refuse. (It handles an id that is not in use.)
             lock.unlink()
         except (OSError, ValueError, IndexError, psutil.Error):
             pass

@@ -105,7 +105,7 @@ class Process:
         self._popen: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        # Held from the decision to restart until the restart, so that no stop comes in between.
+        # Held from the decision to restart until the restart, so that no stop can intervene.
         self._deciding = threading.Lock()
 
     @property

@@ -1,4 +1,4 @@
-"""Makers of small working models of texts, pictures, videos, tables and series."""
+"""Makers of small working models for text, images, video, tables and series."""
 
 from pathlib import Path
 from typing import Any

@@ -59,7 +59,7 @@ def documents(stack: Stack, reader: Account) -> dict[str, Document]:
         cookie = browser.post("/login", data=login).headers["set-cookie"].partition(";")[0]
         browser.headers["Cookie"] = cookie
         for address in [one for one in documents_by_address if one.startswith("/dashboard")]:
-            del documents_by_address[address]  # it led to the login
+            del documents_by_address[address]  # the page redirected to the login
         return documents_by_address | crawl(
             browser, stack.url, ["/dashboard"], documents_by_address
         )

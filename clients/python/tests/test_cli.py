@@ -116,7 +116,7 @@ def test_an_unavailable_service_exits_with_the_retry_code(
     ],
     ids=" ".join,
 )
-def test_an_invalid_command_is_refused_with_where_its_help_is(
+def test_an_invalid_command_is_refused_with_a_pointer_to_its_help(
     service: Service, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert run(arguments) == 2

@@ -121,7 +121,7 @@ def test_an_answer_of_another_service_is_an_error_that_names_base_url(
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "https://[::1", "http://a:99999"])
-def test_a_base_url_that_is_no_url_is_refused(url: str) -> None:
+def test_a_base_url_that_is_not_a_url_is_refused(url: str) -> None:
     with pytest.raises(LilypadError, match="base_url"):
         LilypadClient("k", url)
 

@@ -1,4 +1,4 @@
-"""Backups of a home: what they hold, and what refuses them."""
+"""Backups of a home: their content, and the reasons for refusal."""
 
 import asyncio
 import json

@@ -29,7 +29,7 @@ class Guest(Client):
         await self.refusals.put(str(error))
 
     async def settle(self) -> None:
-        """Return when the server has read everything that was sent.
+        """Wait until the server has read all messages.
 
         Twice, since nats-py sends the first PING ahead of the data waiting to be sent.
         """

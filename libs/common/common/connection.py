@@ -88,7 +88,7 @@ class Connection(Client):
         """
 
         async def late(message: Msg) -> None:
-            # Messages that arrived before the line below.
+            # Messages that arrived before the fast path is installed below.
             headers = message.headers or {}
             raw = encode(headers) if headers else None
             receive(Message(message.subject, message.reply, message.data, raw))

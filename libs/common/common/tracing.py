@@ -21,7 +21,7 @@ from common.errors import ServiceError
 
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 SAMPLED, UNSAMPLED = "-01", "-00"
-# Spans are sent together, this often; a collector that takes longer to accept them loses them.
+# Interval between two batches of spans; a collector that takes longer to accept one loses it.
 EXPORT_EVERY_S, EXPORT_TIMEOUT_S = 1.0, 5.0
 
 Kind = Literal["server", "client", "consumer"]

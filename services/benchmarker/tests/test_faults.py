@@ -122,7 +122,7 @@ async def test_poison_is_dead_lettered_with_its_reason(caller, queue) -> None:
 async def test_workers_that_stop_while_a_run_progresses_do_not_make_it_poison(
     quick_stack, caller
 ) -> None:
-    """A run that progresses after each stop or kill is no poison."""
+    """A run that progresses after each stop or kill is not poison."""
     run = await caller.start(seed=SLOW, iterations=10_000)
     before = None
     for number in (signal.SIGTERM, *[signal.SIGKILL] * MAX_LOST_DELIVERIES, None):
@@ -335,7 +335,7 @@ async def test_a_machine_runs_one_job_at_a_time_across_its_classes(
     assert len(together) + len(back) == 6  # jobs that arrive meanwhile go to another machine
 
 
-async def test_a_job_waits_for_a_machine_that_supports_it_and_survives_a_loss_by_the_queue(
+async def test_a_job_waits_for_a_machine_that_supports_it_and_survives_its_loss_by_the_queue(
     quick_stack, caller, queue, monkeypatch
 ) -> None:
     offered: list[str] = []

@@ -36,7 +36,7 @@ def test_memory_is_fitted_to_a_line_from_two_sizes_on() -> None:
     assert fit({1: 110.0}) is None
     base, slope = fit({1: 110.0, 2: 120.0, 8: 180.0})
     assert (base, slope) == (pytest.approx(100), pytest.approx(10))
-    assert fit({1: 110.0, 2: 109.0}) == (110.0, 0.0)  # noise is no gain
+    assert fit({1: 110.0, 2: 109.0}) == (110.0, 0.0)  # noise yields no negative slope
 
 
 def test_memory_allocated_once_is_not_attributed_to_each_sample() -> None:

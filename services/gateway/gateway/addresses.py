@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-# A longer path is no misspelling. The bounds keep a search to about a millisecond.
+# A longer path cannot be a misspelling. The bounds limit a search to about a millisecond.
 MAX_CHARACTERS = 200
 MAX_SEGMENTS = 8
 # Least similarity of a misspelt segment, as difflib counts it.

@@ -265,7 +265,7 @@ class Gateway:
 
     def _methods(self, request: Request) -> set[str]:
         """Collect the methods of all routes that match; Starlette names only the first route's."""
-        if request.scope.get("root_path"):  # below it are files
+        if request.scope.get("root_path"):  # paths below it are files
             return {"GET", "HEAD"}
         return {
             method

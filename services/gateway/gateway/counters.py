@@ -121,7 +121,7 @@ class Counters:
         return 0 if counter is None else counter.used[policy.place] + counter.pending
 
     async def read(self, account: str, policy: Policy) -> Window:
-        """Read everything that counts at present; raises Unavailable."""
+        """Read all current counts; raises Unavailable."""
         now = self.now()
         slot = policy.slot(now)
         first = first_slot(policy, slot, now)

@@ -131,7 +131,7 @@ async def nats(servers: Stack) -> AsyncIterator[NatsBus]:
 async def database(servers: Stack) -> AsyncIterator[Database]:
     url = servers.postgres.url("gateway")
     async with postgres.connect(url, "gateway", "gateway", timeout_s=60) as connected:
-        connected.pool.timeout = 60  # a slow machine is no reason for a 503
+        connected.pool.timeout = 60  # a slow machine must not cause a 503
         yield connected
 
 

@@ -13,8 +13,8 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from common.errors import InvalidModel
 
-# Checked before any parsing: urlsplit drops newlines and takes a backslash for a
-# separator, and other scripts have characters that look like a dot or a slash.
+# Checked before any parsing: urlsplit drops newlines and treats a backslash as a separator, and
+# other scripts have characters that look like a dot or a slash.
 PRINTABLE = re.compile(r"[!-\[\]-~]{1,512}")
 SITES = frozenset(("huggingface.co", "huggingface.co:443", "hf.co", "hf.co:443"))
 # Other kinds of Hub addresses, by their first path segment.

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 STANDARD = frozenset(
     ("base64", "binascii", "collections", "csv", "hashlib", "inspect", "io", "json", "math", "os")
 ) | {"pathlib", "random", "shutil", "sys", "tempfile", "time", "typing", "wave"}
-# Packages whose module has another name.
+# Packages whose module has a different name.
 PACKAGES = {"PIL": "pillow", "yaml": "pyyaml"}
 # Functions that run text as code, or start a program.
 FORBIDDEN = frozenset(

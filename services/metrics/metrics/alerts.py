@@ -40,7 +40,7 @@ MAX_MODELS_TOGETHER = 50
 SWEEP_EVERY_S = 10.0
 # Pauses take nine times as long as the work: recording and answering come first.
 PAUSE_FACTOR = 9
-# A database that hung is no reason to pause for longer.
+# After a database has hung, the pause is no longer than this.
 MAX_PAUSE_S = 30.0
 EVENT_FIELDS = ("id", "rule_id", "model_id", "type", "message", "severity", "at")
 UNPUBLISHED = """

@@ -228,7 +228,7 @@ class Handlers:
                 connection, [numbers[metric] for metric in read], until
             )
         histories = {metric: found.histories.get(numbers[metric], EMPTY) for metric in read}
-        # A year's shapes take tenths of a second, in which others are to be answered.
+        # A year's shapes take tenths of a second, in which other requests must be answered.
         shapes = await asyncio.to_thread(examine, histories)
         samples = {}
         if spans := unplaced(histories, shapes):

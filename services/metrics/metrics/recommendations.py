@@ -13,7 +13,7 @@ from metrics.shape.cells import DAY, HOUR
 from metrics.units import lower_is_better, title, unit
 from metrics.window import History
 
-# The least saving for which another batch size is recommended.
+# Min saving for which another batch size is recommended.
 MIN_SAVING = 0.10
 # The share of its limit from which memory is worth a warning.
 MIN_MEMORY_SHARE = 0.9

@@ -44,7 +44,7 @@ RAISE_SCORE = 3.5
 RECOVER_SCORE = 2.0
 # Memory that wavers around its limit is one incident: it recovers this far below the limit.
 MEMORY_RECOVERY_PERCENT = 2.0
-# The least deviation as a share of the median: counters and rounded values hardly vary.
+# Min deviation as a share of the median: counters and rounded values hardly vary.
 MIN_DEVIATION = 0.01
 # One replica at a time evaluates an account's rules, so that it sees alerts that others raised. In
 # a series that grows fast the planner would sort the whole day rather than read the index
@@ -213,7 +213,7 @@ def _expected(values: Values) -> dict[str, float] | None:
 
 
 def _season(values: Values, sign: int) -> Floats:
-    """Return the season's part of the newest values; with a sign, the greatest or least near it."""
+    """Return the season's part of the newest values; with a sign, its extreme near them."""
     at = values.at[:RECENT_VALUES]
     return np.zeros(len(at)) if values.baseline is None else values.baseline.season(at, sign)
 

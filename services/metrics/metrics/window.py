@@ -339,7 +339,7 @@ def _sources(
 
 
 def _rolled(ids: list[int], until: datetime, late: list[tuple[int, datetime]]) -> datetime:
-    """Return where the last days begin that are late in every series: their rollups are not read.
+    """Return the start of the last days that are late in every series: their rollups are not read.
 
     A continuous aggregate would compute them before they are left out.
     """

@@ -34,7 +34,7 @@ def test_a_healthy_model_gets_no_recommendation() -> None:
     assert recommend({}, {}) == []
 
 
-def test_noise_with_the_heaviest_tails_is_hardly_ever_a_change() -> None:
+def test_noise_with_the_heaviest_tails_is_rarely_mistaken_for_a_change() -> None:
     changes = 0
     for seed in range(20):
         random = np.random.default_rng(seed)

@@ -66,7 +66,7 @@ async def report(
 async def test_a_recorder_with_its_usual_lag_is_not_silent(
     caller: Caller, database: Database, habit: dict[str, Any], after: int | None
 ) -> None:
-    """A clock that is hours behind is no silence, nor is the time between hourly batches."""
+    """A clock that is hours behind does not count as silence, nor does the time between batches."""
     if after:
         await add(caller, kind="silence", after=after)
     await report(caller, database, **habit)

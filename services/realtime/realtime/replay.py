@@ -28,8 +28,8 @@ from realtime.update import model_topic
 
 log = structlog.get_logger()
 
-# Moments read and sent together. The times of all that was missed are read at once, the
-# values only for these, so a replay costs little memory however slowly a client reads.
+# Moments read and sent together. The times of all missed moments are read at once, the values only
+# for these, so a replay costs little memory however slowly a client reads.
 BATCH_MOMENTS = 100
 ALERTS_PER_PAGE, MAX_ALERTS = 200, 1_000
 # Replays that run at a time: of one account, and in all.

@@ -230,7 +230,7 @@ class Watcher:
         self.refused: Any = None
         self.disconnected = asyncio.Event()
         self.changed = asyncio.Condition()
-        # python-engineio closes its own in a task that nobody awaits.
+        # python-engineio closes its own session in a task that nobody awaits.
         headers = {"X-Request-Id": request} if request else {}
         self.http = aiohttp.ClientSession(headers=headers, trace_configs=[_READ_REFUSALS])
         self.client = socketio.AsyncClient(

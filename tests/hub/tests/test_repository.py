@@ -15,7 +15,7 @@ def test_a_models_ids_are_those_of_git_itself(session_hub: RunningHub, tmp_path:
     assert repository.branches == {"main": commit_by_git(model.id, repository.at("main"), tmp_path)}
 
 
-def test_folders_are_sorted_as_git_does(tmp_path: Path):
+def test_folders_are_sorted_as_in_git(tmp_path: Path):
     tree = tmp_path / "tree"
     for path in ("a/b/c.json", "a-b", "a.txt", "a0", "a/model.safetensors"):
         (tree / path).parent.mkdir(parents=True, exist_ok=True)

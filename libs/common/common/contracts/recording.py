@@ -230,7 +230,7 @@ class StorageUse(Message):
 
 
 class MetricsChanged(Message):
-    """What replicas cache of an account's metrics is stale: descriptions, rules or old samples."""
+    """An account's metrics have changed: cached descriptions, rules or old samples are stale."""
 
     account: str
 

@@ -109,7 +109,7 @@ def _drop_root() -> tuple[str, ...]:
 
 
 def _works(sandbox: Sandbox) -> bool:
-    """Return whether a program runs in it; the folder need not exist outside."""
+    """Return whether a program runs in the sandbox; the folder need not exist outside."""
     program = [sys.executable, "-I", "-S", "-c", ""]
     command = sandbox.command(program, Path("/scratch"))
     tried = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -55,7 +55,7 @@ class Cpu:
 
 @dataclass
 class Times:
-    """Nanoseconds of each call; `steps` holds each token's moment since its call's start."""
+    """Nanoseconds of each call; `steps` holds the time of each token since its call's start."""
 
     wall: list[int]
     device: list[int] | None = None

@@ -149,7 +149,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None,
 
 
 def _resident(process: int) -> tuple[float, float]:
-    """Return a process's resident MiB, and those of them that are files; 0 if it has ended."""
+    """Return a process's resident MiB, and the part that is mapped files; 0 if it has ended."""
     lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
     known = dict(line.split(":", 1) for line in lines)
     resident, files = (int(known.get(name, "0").split()[0]) for name in ("VmRSS", "RssFile"))

@@ -163,7 +163,7 @@ class BenchmarkPages:
 
     async def _quote(self, form: dict[str, Any]) -> dict[str, Any]:
         """Return the quote for a run of the form's model, or why there is none."""
-        # No text of the database holds a NUL.
+        # PostgreSQL's text cannot contain a NUL.
         model = form["modelId"].replace("\0", "").strip().removeprefix(HUB).strip("/")
         device = form["device"] if form["device"] in CHOICES["device"] else ""
         quote_request = QuoteRequest(model_id=model, device=device or "auto")

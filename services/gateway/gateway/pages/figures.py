@@ -43,7 +43,7 @@ def sentence(text: str) -> str:
 
 
 def marked(text: str) -> Markup:
-    """Show what stands in backticks as code."""
+    """Show text in backticks as code."""
     return Markup(CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  (escaped)
 
 

@@ -137,6 +137,6 @@ def _median_of_five(window: NDArray[np.float64]) -> Floats:
     a, b, c, d, e = window.T
     low, high = np.minimum(a, b), np.maximum(a, b)
     low2, high2 = np.minimum(d, e), np.maximum(d, e)
-    # Neither the least of the lower ends nor the greatest of the upper ones is the median.
+    # Neither the smallest of the lower ends nor the largest of the upper ones is the median.
     x, y = np.maximum(low, low2), np.minimum(high, high2)
     return np.asarray(np.maximum(np.minimum(x, y), np.minimum(np.maximum(x, y), c)))

@@ -10,7 +10,7 @@ const DARK_COLOURS = ['#56b4e9', '#e69f00', '#2fc59a', '#e3a1c6'];
 const SVG = 'http://www.w3.org/2000/svg';
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
 const HEIGHT_PX = 240;
-// At most ten redraws a second, whatever comes.
+// At most ten redraws a second, however many updates arrive.
 const REDRAW_MS = 100;
 const PAGE_ROWS = 50;
 const MAX_POINTS = 100_000;
