@@ -54,7 +54,7 @@ def render(  # noqa: PLR0913  (the placeholders)
     flood_limit: int = FLOOD_LIMIT,
     max_connections: int = MAX_CONNECTIONS,
 ) -> str:
-    """Fill in the configuration; `certificate` is the file that says where the certificate is."""
+    """Fill in the configuration; `certificate` is the file that names the certificate's files."""
     host, port = listen
     tls = "null"
     if certificate is not None:

@@ -87,7 +87,7 @@ class Nats:
                 self.url("supervisor"),
                 allow_reconnect=False,
                 connect_timeout=1,
-                # nats-py retries a refused connection even so, by default after 2 s.
+                # nats-py would still retry a refused connection, by default after 2 s.
                 reconnect_time_wait=0.02,
                 inbox_prefix="_INBOX.supervisor",
                 error_cb=ignore,

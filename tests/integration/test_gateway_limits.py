@@ -309,7 +309,7 @@ def test_schemathesis_finds_nothing(generous_stack: Stack, tmp_path: Path) -> No
         f'base-url = "{generous_stack.url}"\n'
         f'[auth.openapi.key]\nbearer = "{keyed.key}"\n'
         f'[auth.openapi.password]\nusername = "{owner.email}"\npassword = "{PASSWORD}"\n'
-        # The edge knows no method QUERY and answers 400 itself.
+        # The edge does not know the method QUERY and answers 400 itself.
         "[phases.coverage]\n"
         'unexpected-methods = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"]\n'
         # A schema cannot express that a model's address must exist, that a time must be in the

@@ -254,7 +254,7 @@ def send(caller: Account, mistake: Mistake) -> httpx2.Response:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
-def test_a_mistake_is_answered_with_what_to_do(caller: Account, mistake: Mistake) -> None:
+def test_a_mistake_is_answered_with_advice(caller: Account, mistake: Mistake) -> None:
     answer = send(caller, mistake)
     error = error_of(answer)
     assert (answer.status_code, error["code"]) == (mistake.status, mistake.code), error

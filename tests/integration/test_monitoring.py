@@ -310,7 +310,7 @@ def test_models_are_listed_page_by_page_the_newest_first(account: Account) -> No
     assert listed[0]["metrics"] == ["latency", "throughput"]
 
 
-def test_samples_are_read_back_as_json_and_csv_and_deleted_with_an_audit(
+def test_samples_are_read_back_as_json_and_csv_and_deleted_with_an_audit_entry(
     stack: MonitoredStack, account: Account, other: Account
 ) -> None:
     times = [at(minutes=n) for n in (4, 3, 2, 1)]

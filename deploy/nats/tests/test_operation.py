@@ -32,7 +32,7 @@ async def test_a_server_that_lost_its_disk_gets_its_streams_from_the_others(
     cluster: Cluster, control: NatsBus
 ) -> None:
     jobs = await prepare(control, JOBS)
-    # The one that clients are connected to stays.
+    # The server that clients are connected to keeps running.
     lost = cluster.processes["nats-2"]
     await asyncio.to_thread(lost.stop)
     shutil.rmtree(cluster.folder / "nats-2")

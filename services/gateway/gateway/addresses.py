@@ -68,7 +68,7 @@ def _likeness(
         elif not _is_parameter(there):
             if pair not in known:
                 matcher = difflib.SequenceMatcher(None, here, there)
-                # First by the lengths alone, which is a hundred times faster.
+                # Lengths are compared first, which is a hundred times faster.
                 is_near = matcher.real_quick_ratio() >= MIN_SIMILARITY
                 known[pair] = matcher.ratio() if is_near else 0.0
             if known[pair] < MIN_SIMILARITY:

@@ -116,7 +116,7 @@ class Counters:
         return counted
 
     def used(self, account: str, policy: Policy) -> int:
-        """Bound the requests counted here in the window, those under way included."""
+        """Return an upper bound of the window's requests counted here, with those under way."""
         counter = self._counters.get((policy.counter, account))
         return 0 if counter is None else counter.used[policy.place] + counter.pending
 

@@ -37,7 +37,7 @@ Scopes = Annotated[
     list[Scope], Field(min_length=1, max_length=len(keys.SCOPES)), AfterValidator(_once_each)
 ]
 
-# An account that needs more than this has lost control of them.
+# An account that needs more than this has lost control of its keys.
 MAX_KEYS = 100
 # Later than anyone can mean, and well before the last year of a datetime.
 MAX_EXPIRY = datetime(3000, 1, 1, tzinfo=UTC)

@@ -180,7 +180,7 @@ async def test_a_throttled_login_is_recorded_equally_with_and_without_an_account
     assert [account is None for account in noted] == [False, False, True, True]
 
 
-async def test_an_older_browser_reads_with_its_session_and_another_site_does_not(
+async def test_an_older_browser_can_read_with_its_session_but_another_site_cannot(
     desk: Desk,
 ) -> None:
     """An older browser does not say which site a GET comes from."""

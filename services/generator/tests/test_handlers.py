@@ -47,7 +47,7 @@ async def test_the_manifest_pins_every_file_that_is_fetched(handlers: Handlers) 
     assert [f["path"] for f in manifest["model"]["files"] if "sha256" in f] == ["model.safetensors"]
 
 
-async def test_a_package_is_the_same_files_as_a_zip(handlers: Handlers) -> None:
+async def test_a_package_is_a_zip_of_the_same_files(handlers: Handlers) -> None:
     module, package = await handlers.generate(REQUEST), await handlers.package(REQUEST)
     commit = module.model.commit[:12]
     assert package.filename == f"lilypad-tiny-text-classification-{commit}.zip"

@@ -52,9 +52,9 @@ async def test_a_dip_that_comes_every_week_raises_no_alert_and_an_incident_in_it
     await caller.record(*(throughput(n * interval_s, 0.5) for n in range(10, 0, -1)))
     [alert] = await alerts(caller)
     [finding] = (await caller.monitor()).findings
-    told = re.search(r"is (\d+)% lower than usual: ([\d.]+) .*, usually ([\d.]+) ", alert.message)
-    assert told is not None
-    share, now, usual = (float(number) for number in told.groups())
+    stated = re.search(r"is (\d+)% lower than usual: ([\d.]+) .*, usually ([\d.]+) ", alert.message)
+    assert stated is not None
+    share, now, usual = (float(number) for number in stated.groups())
     assert (share, now, usual) == pytest.approx((50, 28, 56), rel=0.1)
     assert (finding.kind, finding.metric, finding.end) == ("incident", "throughput", None)
     assert finding.size == pytest.approx(now - usual, rel=0.15)
@@ -83,7 +83,7 @@ async def test_other_replicas_compute_baselines_anew_after_a_deletion_and_for_a_
         known = other.watch.baselines.of(caller.account, "m")
         return known["latency"].level if "latency" in known else None
 
-    async def told() -> None:
+    async def forward_changes() -> None:
         for subject, body in bus.published:
             if subject.startswith(METRICS_CHANGED.subject):
                 await other.forget(MetricsChanged.model_validate_json(body.model_dump_json()))
@@ -97,10 +97,10 @@ async def test_other_replicas_compute_baselines_anew_after_a_deletion_and_for_a_
     )
     await caller.record(*levels(right, range(200, 0, -1)))
     assert await usual() == pytest.approx(wrong, rel=0.05), "known until the event comes"
-    await told()
+    await forward_changes()
     assert await usual() == pytest.approx(right, rel=0.05)
     await caller.record(*(record(3_600 * n, steps=7.0 + n % 2) for n in range(200, 0, -1)))
     await caller.call(caller.handlers.add_rule, NewRule(kind="change", metric="steps", percent=5))
-    await told()
+    await forward_changes()
     await usual()
     assert "steps" in other.watch.baselines.of(caller.account, "m")

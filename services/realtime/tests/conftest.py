@@ -263,7 +263,7 @@ class Watcher:
         return await self.client.call(event, data, timeout=20)
 
     async def subscribe(self, model: str, *, once: bool = False, **more: Any) -> Any:
-        """Follow a model; unless `once`, again as long as its replay is unavailable.
+        """Follow a model; unless `once`, retry while its replay is unavailable.
 
         On a busy machine the stand-ins, which run in this process, may answer too late.
         """

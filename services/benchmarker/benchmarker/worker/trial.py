@@ -133,7 +133,7 @@ def _read_result(path: Path) -> dict[str, Any] | None:
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None, float]:
-    """Return the exit code, None if it was killed, and the MiB of files mapped at its largest."""
+    """Return the exit code (None if it was killed), and the peak MiB of mapped files."""
     end = time.monotonic() + seconds
     peak = mapped = 0.0
     while (left := end - time.monotonic()) > 0:

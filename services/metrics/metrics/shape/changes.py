@@ -84,7 +84,7 @@ def ramp(times: Floats, line: Line) -> Floats:
 
 @dataclass(slots=True)
 class System:
-    """The normal equations of some columns: their inner products with white steps, and shares."""
+    """The normal equations of some columns: their products with whitened steps, and shares."""
 
     against: Columns
     inverse: Columns
@@ -251,7 +251,7 @@ class Search:
         return System(self._chosen(places, line, 1), inverse, shares)
 
     def _chosen(self, places: list[int], line: Line | None, which: int) -> Columns:
-        """Return the white columns of level, steps and line (0), or their products (1)."""
+        """Return the whitened columns of level, steps and line (0), or their inner products (1)."""
         keys: list[int | tuple[int, int]] = [0, *places]
         if line is not None:
             keys.append((line.first, line.last))
@@ -270,7 +270,7 @@ class Search:
         return column
 
     def _against(self, column: Floats) -> Floats:
-        """Return the inner products of a white column with a white step at each place."""
+        """Return the inner products of a whitened column with a whitened step at each place."""
         return np.asarray(self.weight * column + _later(self.after * column))
 
 

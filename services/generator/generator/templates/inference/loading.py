@@ -24,7 +24,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
 
     try:
         pipeline = whole(lambda: build(settings["attention"]))
-    except ValueError:  # without this attention: the reference serves all
+    except ValueError:  # this attention is unsupported: use the reference's
         pipeline = whole(lambda: build("eager"))
     if pipeline.tokenizer is not None:
         check_vocabulary(pipeline.tokenizer)

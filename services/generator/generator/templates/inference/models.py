@@ -24,7 +24,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> t
 
     try:
         model = whole(lambda: build(settings["attention"]))
-    except ValueError:  # without this attention: the reference serves all
+    except ValueError:  # this attention is unsupported: use the reference's
         model = whole(lambda: build("eager"))
     model = model.to(device).eval()
     if settings["compile"]:

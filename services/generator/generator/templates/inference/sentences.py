@@ -23,7 +23,7 @@ def load_as(name: str, manifest: dict[str, Any], directory: str, device: str, dt
     }
     try:
         model = whole(lambda: kind(directory, device=device, model_kwargs=arguments))
-    except ValueError:  # without this attention: the reference serves all
+    except ValueError:  # this attention is unsupported: use the reference's
         arguments["attn_implementation"] = "eager"
         model = whole(lambda: kind(directory, device=device, model_kwargs=arguments))
     if hasattr(model.tokenizer, "all_special_tokens"):  # a word-vector table: a bare tokenizer
