@@ -95,12 +95,13 @@ def _picks(
     return Picks(
         latency=Pick(
             batch_size=fastest.batch_size,
-            why=f"the shortest call: {_latency(fastest):.4g} ms on average",
+            why=f"the shortest call: {_latency(fastest):.4g} ms on average{_doubt(fastest)}",
             bound_by="the work of a single call",
         ),
         balanced=Pick(
             batch_size=knee.batch_size,
-            why=f"the smallest size with {GOOD_SHARE:.0%} of the best throughput",
+            why=f"the smallest size with {GOOD_SHARE:.0%} of the best throughput"
+            f"{_doubt(knee, best)}",
             bound_by="throughput of smaller sizes"
             if knee is not allowed[0]
             else "size 1"
@@ -109,18 +110,26 @@ def _picks(
         ),
         throughput=Pick(
             batch_size=best.batch_size,
-            why=f"the highest throughput: {_throughput(best):.4g} samples per second",
+            why=f"the highest throughput: {_throughput(best):.4g} samples per second{_doubt(best)}",
             bound_by=bound,
         ),
         cost=Pick(
             batch_size=best.batch_size,
             why=f"the cheapest inference: {best.cost_per_inference:.3g} USD; the machine is paid by"
-            " the hour, so that the highest throughput is the cheapest",
+            f" the hour, so that the highest throughput is the cheapest{_doubt(best)}",
             bound_by=bound,
         )
         if best.cost_per_inference is not None
         else Pick(batch_size=None, why="the price of this machine is unknown", bound_by="price"),
     )
+
+
+def _doubt(*compared: Point) -> str:
+    """Return what to do about the sizes in doubt that a pick rests on."""
+    doubtful = dict.fromkeys(f"{point.batch_size}" for point in compared if point.suspect)
+    if not doubtful:
+        return ""
+    return f"; measure again first: the figures of {' and '.join(doubtful)} are in doubt"
 
 
 def _bound(best: Point, points: Sequence[Point], allowed: Sequence[Point], results: Results) -> str:

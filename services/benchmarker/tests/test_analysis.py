@@ -361,6 +361,20 @@ def test_a_doubtful_run_gets_a_remedy_in_place_of_advice() -> None:
     assert "MiB" in text  # memory is not in doubt
 
 
+def test_a_pick_that_rests_on_a_size_in_doubt_says_so() -> None:
+    measured = results(LATENCIES)
+    points = [
+        point.model_copy(update={"suspect": ["noise: too few calls"]})
+        if point.batch_size == 8
+        else point
+        for point in measured.points
+    ]
+    picks = analyse(measured.model_copy(update={"points": points}), request()).picks
+    advice = "measure again first: the figures of 8 are in doubt"
+    told = {name: advice in getattr(picks, name).why for name in type(picks).model_fields}
+    assert told == {"latency": False, "balanced": True, "throughput": True, "cost": True}
+
+
 def test_a_noisy_mean_gets_the_iterations_that_it_needs() -> None:
     noisy_one = [1_000_000 if n % 5 else 30_000_000 for n in range(20)]
     facts = SizeFacts(batch_size=1, memory=MemoryUse(peak_rss=100.0))
