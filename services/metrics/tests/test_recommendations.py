@@ -72,6 +72,22 @@ def test_an_incident_is_as_large_as_its_samples_wherever_in_the_hour_it_begins(
     assert event.size == pytest.approx(event.level - 40.0, rel=0.02)
 
 
+def test_a_gap_in_the_midst_of_a_season_is_no_change() -> None:
+    """A year's cells have three hours: one that a gap cuts short has another mean."""
+    nothing = np.empty(0, np.int64)
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        at = to_us(START) + (np.arange(365 * 288) + random.integers(0, 288)) * 300_000_000
+        nightly = (at // 3_600_000_000 % 24 >= 2) & (at // 3_600_000_000 % 24 < 4)
+        value = 100.0 + 60 * nightly + random.normal(0, 5, len(at))
+        kept = np.ones(len(at), bool)
+        for first in random.integers(0, len(at), 20):
+            kept[first : first + int(random.integers(100, 1_000))] = False
+        cells = bucket(spans(at[kept], value[kept]), HOUR)
+        one = {"latency": History(cells, nothing, nothing)}
+        assert find_changes(one, examine(one), {}, to_us(START))["latency"].events == []
+
+
 def test_lower_throughput_is_a_regression_and_lower_latency_an_improvement() -> None:
     fell = history((240, 100.0), (100, 70.0))
     [sentence] = recommend({"throughput": fell}, {})

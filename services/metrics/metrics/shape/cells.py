@@ -22,6 +22,8 @@ OUTLIER = 4.0
 DENSE = 8
 # The extremes of an hour are clipped at this multiple of their usual distance from its mean.
 EXTREME = 2.5
+# A cell with a smaller share of the usual number of samples, beside a gap, is cut short.
+WHOLE = 0.95
 # Half of the normal distribution lies within this many deviations.
 MEDIAN_DEVIATION = 0.6745
 
@@ -53,6 +55,28 @@ class Cells:
     @property
     def dense(self) -> bool:
         return median(self.count) >= DENSE
+
+    def without_cut(self, values: Floats) -> Floats:
+        """Replace the values of cells that a gap or the window cuts short by the nearest whole's.
+
+        A season is known to a cell: a part of one has another mean, without any change.
+        """
+        apart = np.diff(self.number) > 1
+        beside = np.concatenate([[True], apart]) | np.concatenate([apart, [True]])
+        cut = beside & (self.count < WHOLE * median(self.count))
+        whole = np.flatnonzero(~cut)
+        if len(whole) == len(values) or not len(whole):
+            return values
+        places = np.flatnonzero(cut)
+        found = np.searchsorted(whole, places)
+        earlier = whole[np.maximum(found - 1, 0)]
+        later = whole[np.minimum(found, len(whole) - 1)]
+        near = np.abs(self.number[later] - self.number[places]) < np.abs(
+            self.number[earlier] - self.number[places]
+        )
+        values = values.copy()
+        values[places] = values[np.where(near, later, earlier)]
+        return values
 
     def share(self) -> Floats:
         """Return each cell's share of the usual number of samples, at most 1."""

@@ -136,6 +136,8 @@ def _take_apart(cells: Cells, values: Floats) -> Shape:
             break
         season = found
         clean = values - season.part
+        if season:
+            clean = cells.without_cut(clean)
         if not cells.dense:
             clean = without_outliers(clean)
         noise = measure(cells, clean)
