@@ -83,10 +83,10 @@ select until, target, date_trunc('day', until, 'UTC'), date_trunc('day', target,
 from watermark, date_trunc('hour', now() - interval '10 minutes', 'UTC') as target
 """
 # A day is rolled up again ten seconds after its first late sample, so that a stream
-# of late samples does not cause a rollup each.
+# of late samples does not cause a rollup each; the one that waits longest is the first.
 MARKED = """
 select series, day, mark, staged from stale
-where since < now() - interval '10 seconds' order by day, series limit %s
+where since < now() - interval '10 seconds' order by since, day, series limit %s
 """
 # Nothing is staged for these series until the transaction ends (storage.STAGE_LOCK).
 MERGE_LOCK = """
@@ -100,7 +100,7 @@ join unnest(%s::integer[], %s::timestamptz[]) as s(series, day) using (series, d
 """
 MERGE = "select merge_staged(%s::integer[], %s::timestamptz[])"
 MERGED = """
-update stale set staged = 0, direct = true
+update stale set staged = 0, direct = true, since = now()
 from unnest(%s::integer[], %s::timestamptz[]) as s(series, day)
 where stale.series = s.series and stale.day = s.day
 """
@@ -253,7 +253,7 @@ class Rollups:
         )
 
     async def _marked(self, max_days: int) -> list[TupleRow]:
-        """Return the oldest marked days."""
+        """Return the days that were marked first."""
         cursor = await self.connection.execute(MARKED, [max_days])
         return await cursor.fetchall()
 

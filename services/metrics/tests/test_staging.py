@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import MonitoringFailed, RateLimited
 from common.postgres import Database
-from metrics import window
+from metrics import rollups, window
 from metrics.usage import SAMPLE_BYTES
 
 from .conftest import Caller
@@ -71,6 +71,30 @@ async def test_an_old_sample_that_comes_while_its_day_is_merged_counts_once(
     await sending
     await roll()
     assert (await caller.monitor()).statistics["latency"].count == 1_000
+
+
+async def test_a_day_is_merged_before_those_that_were_marked_later(
+    caller: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backfill, of which ever more comes, does not hold up another account's late day."""
+    monkeypatch.setattr(rollups, "MAX_DAYS", 1)
+    backfill = Caller(caller.handlers)
+    await caller.record(record(2))
+    await backfill.record(*(record(day) for day in range(4, 30)))
+    async with database.connection() as connection:
+        await connection.execute(
+            "update stale set since = since - interval '1 hour' where series = any ("
+            " select id from series where account = any(%s))",
+            [[caller.account, backfill.account]],
+        )
+    async with database.connection() as connection:
+        await connection.set_autocommit(True)
+        rolling = await rollups.load(connection)
+        waited = 0
+        while await count_staged(database, caller):
+            assert await rolling.repair()
+            waited += 26 - await count_staged(database, backfill)
+    assert waited == 0
 
 
 async def test_a_live_sample_does_not_wait_for_a_backfill(
