@@ -183,7 +183,7 @@ def refusal(stack: Stack, account: Account, report: Report) -> None:
 
 
 def history(stack: Stack, account: Account, report: Report, millions: list[int]) -> None:
-    """Time `/monitor` of 30 days: ten models of five metrics, with ever more samples."""
+    """Time `/monitor` of 30 days: ten models of five metrics, with a growing number of samples."""
     asyncio.run(
         post_all(
             Connection(stack, account, "/v2/api/monitor/record"),

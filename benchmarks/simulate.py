@@ -75,7 +75,7 @@ POLICIES = (
 
 
 class Machines:
-    """GPU machines: started for a pod, kept for a while after it, paid for all the time."""
+    """GPU machines: started for a pod, kept for a while after it, paid for throughout."""
 
     def __init__(self) -> None:
         self.paid_s = 0.0
@@ -117,7 +117,7 @@ class Fleet:
         self.under_way = self.pods = self.done = 0
 
     def simulate(self, runs_per_hour: float, days: float, order: random.Random) -> None:
-        """Let runs arrive at random (Poisson) for so many days."""
+        """Let runs arrive at random (Poisson) for `days` days."""
         self.clock.process(self._arrive(runs_per_hour, order))
         self.clock.process(self._scale())
         for _ in range(self.policy.always):

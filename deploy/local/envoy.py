@@ -192,7 +192,7 @@ class Envoy:
         return int(line.rpartition(":")[2] or 0)
 
     def _ready(self) -> bool:
-        """Return whether Envoy listens and answers a request, whoever produced the answer."""
+        """Return whether Envoy listens and answers a request, from any source."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
         if self.certificates is not None:
             anybody = ssl._create_unverified_context()  # noqa: S323, SLF001  (to this host itself)

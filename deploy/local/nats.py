@@ -108,7 +108,7 @@ class Nats:
 
 
 def server() -> str:
-    """Return the path of `nats-server`, which the wheel puts beside this interpreter."""
+    """Return the path of `nats-server`, which the wheel installs next to this interpreter."""
     beside = Path(sys.executable).with_name("nats-server")
     program = str(beside) if beside.exists() else shutil.which("nats-server")
     if not program:

@@ -117,7 +117,7 @@ class Postgres:
         self._wait_for_predecessor()
 
     def _initialize(self) -> None:
-        """Initialize a directory beside it first, so that an interrupted one is never used."""
+        """Initialize a separate directory first, so that an interrupted one is never used."""
         new = self.data.with_name(f"{self.data.name}.new")
         password = self.data.with_name(f"{self.data.name}.password")
         shutil.rmtree(new, ignore_errors=True)

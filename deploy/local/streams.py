@@ -51,7 +51,7 @@ async def restore(url: str, folder: Path) -> list[str]:
 
 
 def saved(folder: Path) -> list[str]:
-    """Return the names of the streams of which a folder has snapshots."""
+    """Return the names of the streams whose snapshots are in a folder."""
     return sorted(file.stem for file in folder.glob("*.json"))
 
 

@@ -199,7 +199,7 @@ MODELS = (
         library="timm",
     ),
     Model("lilypad/lifelike-detr", "seeing:detector", "object-detection"),
-    # Good ones of shapes.
+    # Good ones for 3D shapes.
     Model("lilypad/tiny-text-to-3d", "pipelines:shap_e", "text-to-3d", library="diffusers"),
     Model(
         "lilypad/tiny-image-to-3d",

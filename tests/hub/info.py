@@ -149,7 +149,7 @@ def guessed_library(commit: Commit, config: Document) -> str | None:
 
 
 def safetensors_summary(commit: Commit) -> Document | None:
-    """Return parameters by dtype and in total, from weights' headers; None if these are false."""
+    """Return parameters by dtype and in total, from weights' headers; None if a header is false."""
     shards = [
         file for path, file in commit.files.items() if re.fullmatch(r"model.*\.safetensors", path)
     ]

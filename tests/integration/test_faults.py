@@ -103,7 +103,7 @@ def test_a_part_stopped_under_load_fails_no_request(
     assert set(load.answers) == {"200"}, (load.answers, load.other[:3])
 
 
-# Those that last come first: after a refusal for too many requests, the Hub is not asked at all.
+# Lasting faults come first: after a refusal for too many requests, the Hub is not asked at all.
 FAULTS: dict[str, dict[str, object]] = {
     "a hang": {"mode": "hang"},
     "a trickle": {"mode": "slow"},

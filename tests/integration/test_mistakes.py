@@ -13,7 +13,7 @@ from integration.caller import PASSWORD, Account, error_of
 MODEL = "lilypad/tiny-text-classification"
 GENERATE, BENCHMARK = "/v1/api/generate", "/v1/api/benchmark"
 MONITOR, RECORD = "/v1/api/monitor", "/v1/api/monitor/record"
-# Stands for the account's key where a header needs it.
+# Placeholder for the account's key in headers.
 KEY = "{key}"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 JSON = {"Content-Type": "application/json"}

@@ -89,7 +89,7 @@ def test_every_replica_follows_a_description_as_soon_as_it_is_stored(account: Ac
 
 
 @pytest.mark.parametrize("character", ["\u202e", "\u2066", "\u200f", "\x9b", "\u2028", "\n"])
-def test_names_and_units_cannot_turn_the_text_that_they_stand_in(
+def test_names_and_units_cannot_reverse_the_text_around_them(
     account: Account, character: str
 ) -> None:
     answer = record(account, modelId=f"m{character}", metrics={"wait": 1.0})

@@ -15,7 +15,7 @@ from storm.faults import Fault
 READY_S, BACK_S = 5.0, 10.0
 GENERATIONS, MINUTE_S = 10, 60.0
 MAX_GROWTH_MIB = 64.0
-# How long what was interrupted may take to end, on a machine that does other work too.
+# Max time for interrupted work to end, on a machine that does other work too.
 SETTLE_S = 300.0
 ENDED = ("succeeded", "failed", "canceled")
 

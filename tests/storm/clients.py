@@ -23,7 +23,7 @@ RECORD, MANY = "/v1/api/monitor/record", "/v2/api/monitor/record"
 GENERATED = "lilypad/tiny-text-classification"
 # A request that gets no answer; the edge's own timeouts are shorter.
 TIMEOUT_S = 60.0
-# What a client may be told while parts fail: success, a limit, or to try again.
+# Outcomes that a client may see while parts fail: success, a limit, or a request to try again.
 EXPECTED = {200, 201, 202, 429, 502, 503, 504}
 PROBE_EVERY_S = 0.25
 

@@ -18,7 +18,7 @@ create or replace function metrics.is_full() returns trigger language plpgsql as
 end $$;
 create trigger is_full before insert on {table} for each row execute function metrics.is_full()
 """
-# Tables of which each refuses rows while the disk is full.
+# Tables that refuse rows while the disk is full.
 TABLES = ("metrics.samples", "benchmarker.runs", "gateway.audit")
 
 
@@ -92,7 +92,7 @@ class Faults:
         stopped: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
             parent = psutil.Process(self.stack.processes[part].pid)
-            parent.suspend()  # first, so that it starts no more children
+            parent.suspend()  # first, so that it starts no further children
             stopped.append(parent)
             stopped += parent.children(recursive=True)
         for process in stopped[1:]:

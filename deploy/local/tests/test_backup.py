@@ -32,7 +32,7 @@ def stack(home: Path) -> Iterator[Stack]:
 
 
 async def queue(stack: Stack) -> None:
-    """Queue two jobs of which a worker has acknowledged the first, beside a stream in memory."""
+    """Queue two jobs, the first one acknowledged by a worker, in addition to a stream in memory."""
     client = await nats.connect(stack.nats.url("benchmarker"), inbox_prefix="_INBOX.benchmarker")
     jobs = client.jetstream()
     await jobs.add_stream(

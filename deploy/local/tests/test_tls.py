@@ -84,10 +84,10 @@ async def test_the_bus_serves_tls_alone_and_takes_a_new_certificate_without_a_re
         process.stop()
 
 
-async def test_the_database_is_used_over_tls_as_its_url_asks(
+async def test_the_database_is_used_over_tls_if_its_url_requests_it(
     servers: Stack, tmp_path: Path
 ) -> None:
-    """The packaged PostgreSQL has no TLS: something in front of it has, as a cloud's proxy may."""
+    """The packaged PostgreSQL lacks TLS, so a proxy in front of it provides TLS, as in a cloud."""
     authority = trustme.CA()
     certify(authority, tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -179,7 +179,7 @@ class NatsBus:
     async def _bridge(self) -> bool:
         """Wait for a connection that was just lost; return whether it is back."""
         if not self.client.is_connected and self._connected.is_set():
-            self.lose()  # nats-py has yet to say so
+            self.lose()  # nats-py has not reported it yet
         if self.client.silent or not self._is_recent(self._lost_at):
             return False
         with suppress(TimeoutError):

@@ -20,8 +20,8 @@ class ServiceSettings(BaseSettings):
     nats_url: str = "nats://127.0.0.1:4222"
     # File with the password of the service's own user, instead of one in the URL.
     nats_password_file: Path | None = None
-    # File with the certificates of the authorities that may have signed the server's; with it, or
-    # a URL that begins with tls://, the bus is used over TLS alone.
+    # File with the certificates of the bus's authorities; with it, or a URL that begins with
+    # tls://, the bus is used over TLS only.
     nats_ca_file: Path | None = None
     log_level: str = "INFO"
     # Servers that hold each stream; 3 where NATS is a cluster of three.

@@ -277,7 +277,7 @@ def test_a_vision_language_model_has_the_sizes_of_its_parts() -> None:
 @pytest.mark.parametrize(
     ("kind", "task", "most"),
     [
-        # The limit of the text, be it a question or labels; the image has its own tokens.
+        # The limit of the text, whether a question or labels; the image has its own tokens.
         ("vilt", "visual-question-answering", 40),
         ("blip", "visual-question-answering", 512),
         ("clip", "zero-shot-image-classification", 77),

@@ -40,7 +40,7 @@ def process_with_secrets() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_this_machine_isolates_completely() -> None:
-    """The set-up brings bubblewrap, so that the tests below try the strongest sandbox."""
+    """The set-up installs bubblewrap, so that the tests below try the strongest sandbox."""
     assert SANDBOX.missing == ()
 
 

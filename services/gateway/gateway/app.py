@@ -103,7 +103,7 @@ class Gateway:
             expose_headers=ANSWERS_HEADERS,
         )
         self.doors: dict[tuple[str, str], Door] = {}
-        # Not in the table: a caller may send `/keys/{key_id}` as it stands in the reference.
+        # Not in the table: a caller may send `/keys/{key_id}` literally, as in the reference.
         self.doors_with_parameters: dict[tuple[str, str], Door] = {}
         # Requests that no door in the table served, by method, route and status.
         self._elsewhere = histograms()

@@ -19,7 +19,7 @@ REVOKED_KEYS = "delete from keys where revoked_at < now() - %s * interval '1 day
 
 
 async def tidy(database: Database, *, audit_days: int, key_days: int) -> None:
-    """Delete what has expired: audit rows and revoked keys at the given ages."""
+    """Delete expired rows: audit entries and revoked keys at the given ages."""
     async with database.connection() as connection:
         await idempotency.forget_old(connection)
         await sessions.forget_old(connection)

@@ -166,7 +166,7 @@ class Recovery:
                 await self._turn_off_webhooks(account)
 
     async def _turn_off_webhooks(self, account: str) -> None:
-        """Turn off the account's webhooks, which would post its events to whoever made them."""
+        """Turn off the account's webhooks, which would post its events to their creator."""
         current = context.current.get()
         context.current.set(dataclasses.replace(current, account=account))
         try:

@@ -1,4 +1,4 @@
-"""A model's JSON files: refused if they bring code, otherwise reduced to the fields in use."""
+"""A model's JSON files: refused if they load code, otherwise reduced to the fields in use."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ MAX_CONFIG_VALUES = 250_000
 
 
 def read(name: str, content: bytes) -> dict[str, Any]:
-    """Read and reduce a config. Raises ModelRefused: not an object, or it brings code."""
+    """Read and reduce a config. Raises ModelRefused if it is not an object, or loads code."""
     if content.count(b",") > MAX_CONFIG_VALUES:
         raise ModelRefused(f"{name} has more than {MAX_CONFIG_VALUES:,} values", reason="config")
     config = parse(content)

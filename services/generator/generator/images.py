@@ -19,7 +19,7 @@ import httpx2
 # runs 12.6; the torch of Python's registry brings CUDA 13, for which providers' may be too old.
 CPU = "python:3.11.14-slim-bookworm"
 CPU_WITH_COMPILER = "python:3.11.14-bookworm"
-# The version of torch that the images with CUDA bring, and that every module pins.
+# The version of torch in the CUDA images, which every module pins.
 TORCH = "2.13.0"
 GPU = f"pytorch/pytorch:{TORCH}-cuda12.6-cudnn9-runtime"
 GPU_WITH_COMPILER = f"pytorch/pytorch:{TORCH}-cuda12.6-cudnn9-devel"

@@ -74,7 +74,7 @@ class Layout:
 
 
 def read(name: str, content: bytes) -> Layout:
-    """Parse an index. Raises ModelRefused if it is malformed or brings its author's code."""
+    """Parse an index. Raises ModelRefused if it is malformed or loads its author's code."""
     try:
         index = orjson.loads(content)
     except orjson.JSONDecodeError:

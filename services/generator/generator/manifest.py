@@ -110,7 +110,7 @@ class Needs(Part):
 
 
 class ScalarInput(Part):
-    """One input of the network's command line, and the variable that brings it in."""
+    """One input of the network's command line, and the variable that carries it."""
 
     name: Name
     env: Name

@@ -35,7 +35,7 @@ log = structlog.get_logger()
 # Time between two evaluations while samples keep coming; longer where an evaluation
 # takes more than a tenth of it.
 EVALUATE_EVERY_S = 0.5
-# Models of an account evaluated together; each may bring thousands of values.
+# Models of an account evaluated together; each may have thousands of values.
 MAX_MODELS_TOGETHER = 50
 SWEEP_EVERY_S = 10.0
 # Pauses take nine times as long as the work: recording and answering come first.

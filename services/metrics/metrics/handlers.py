@@ -106,7 +106,7 @@ select metric, (
 
 
 class Handlers:
-    """Handlers of the metrics service, with the work that goes on beside them."""
+    """Handlers of the metrics service, and their background work."""
 
     def __init__(
         self,

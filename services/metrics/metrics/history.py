@@ -127,7 +127,7 @@ def _wanted(numbers: dict[str, int], metrics: Iterable[str] | None) -> dict[int,
 
 
 async def _position(connection: Connection, ids: list[int], since: datetime | None) -> Position:
-    """Return the position that a time stands for: a sample's, or a moment."""
+    """Return the position that a time means: a sample's, or a moment."""
     if since is None:
         raise InvalidRequest("send either `since` or `position`")
     row = await (await connection.execute(ARRIVED, [ids, since])).fetchone()

@@ -76,8 +76,8 @@ STAGE_LOCK = """
 select pg_advisory_xact_lock_shared(hashtext('staged'), lock)
 from (select distinct mod(series, 64) as lock from unnest(%b) as s(series) order by 1) as locks
 """
-# Whether a row is there already is read in one range for each series and day: the
-# columnstore finds ranges quickly, and single rows slowly.
+# Existing rows are read in one range for each series and day: the columnstore finds ranges quickly,
+# and single rows slowly.
 STAGE = """
 with incoming as (
     select series, at, value from unnest(%b, %b, %b) as s(series, at, value)

@@ -26,7 +26,7 @@ from metrics.storage import Fresh, Rows
 
 log = structlog.get_logger()
 
-# Rows in one transaction, unless one call alone brings more.
+# Rows in one transaction, unless one call alone has more.
 MAX_GROUP_ROWS = 20_000
 # Queued rows, about a second's work; beyond it calls are rejected.
 MAX_QUEUED_ROWS = 200_000
@@ -34,8 +34,8 @@ MAX_QUEUED_ROWS = 200_000
 # minutes alone.
 COMMIT_TIMEOUT_S = 5.0
 NEXT_WRITER = "select nextval('writers')"
-# A group whose commit was not acknowledged is looked for after a second, then ever more
-# rarely, for a minute: the server may still be committing it, or be down.
+# A group whose commit was not acknowledged is searched for after a second, then at growing
+# intervals, for a minute: the server may still be committing it, or be down.
 FIRST_LOOK_S, MAX_DOUBT_S = 1.0, 60.0
 # Doubtful groups at once: a minute's, one per transaction given up.
 MAX_DOUBTFUL = 12

@@ -349,7 +349,7 @@ async def test_a_month_whose_partition_was_missed_gets_it_later(empty: Place) ->
         rolling = await rollups.load(connection)
         for _ in range(2):
             await rolling.forget(400)
-            for relation in (partition, "samples"):  # what was too old has gone
+            for relation in (partition, "samples"):  # expired samples are deleted
                 assert (await connection.execute(f"select from {relation}")).rowcount == 1
         await caller.record(record(-0.001, 1.0))
         assert (await caller.monitor()).statistics["latency"].count == 2

@@ -3,7 +3,7 @@
 import random
 
 MINUTE_S, HOUR_S = 60.0, 3600.0
-# Those that Standard Webhooks 1.0 recommends, to a day and a little more.
+# The pauses that Standard Webhooks 1.0 recommends, a little over a day in all.
 PAUSES_S = (
     5.0, 5 * MINUTE_S, 30 * MINUTE_S, 2 * HOUR_S, 5 * HOUR_S, 8 * HOUR_S, 11 * HOUR_S,
 )  # fmt: skip
@@ -12,7 +12,7 @@ JITTER = 0.1
 
 
 def pause_s(attempts: int) -> float | None:
-    """Return the seconds after so many attempts before the next one, or None after the last."""
+    """Return the seconds before the next attempt, or None after the last."""
     if attempts > len(PAUSES_S):
         return None
     return PAUSES_S[attempts - 1] * random.uniform(1, 1 + JITTER)  # noqa: S311  (no secret)

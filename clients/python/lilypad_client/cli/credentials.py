@@ -46,7 +46,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def _part() -> Iterator[Path]:
-    """Create an empty temporary file beside the stored one, readable by its owner only."""
+    """Create an empty temporary file next to the stored one, readable by its owner only."""
     import tempfile  # noqa: PLC0415  (slow to import)
 
     folder = path().parent

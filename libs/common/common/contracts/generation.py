@@ -106,7 +106,7 @@ class Measured(Message):
     )
 
 
-# Who can read the model: anybody, or only the operator's or the account's own token.
+# Audience of the model: anybody, or only the holders of the operator's or the account's own token.
 ReadBy = Literal["anybody", "operator", "account"]
 
 

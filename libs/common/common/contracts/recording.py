@@ -27,8 +27,8 @@ USUAL_METRICS = (
     "cost_per_inference",
 )
 
-# Control characters, line separators, and the marks that turn the direction of text: an id or a
-# unit with one would look like another, or turn the sentence that it stands in.
+# Control characters, line separators, and marks that reverse the direction of text: an id or a unit
+# with one could look like another, or reverse the sentence that contains it.
 UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 
 ModelId = Annotated[

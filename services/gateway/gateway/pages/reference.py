@@ -15,7 +15,7 @@ from gateway.pages import markdown
 from gateway.versions import Version
 
 Schema = dict[str, Any]
-# Fields of fields of fields: deeper ones are what a recursive type would repeat.
+# Max depth of nested fields; deeper ones would only repeat a recursive type.
 MAX_DEPTH = 4
 
 

@@ -35,7 +35,7 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 
 PACKAGE = Path(str(files("gateway.pages")))
 STATIC = PACKAGE / "static"
-# npm brings these at set-up, by package.json.
+# npm installs these at set-up, by package.json.
 NPM = PACKAGE / "node_modules"
 LIBRARIES = {
     "htmx.js": "htmx.org/dist/htmx.min.js",

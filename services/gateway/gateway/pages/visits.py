@@ -49,7 +49,7 @@ class Visits:
         self.operations = operations
 
     def add(self, app: FastAPI, method: str, path: str, handler: VisitHandler) -> None:
-        """Serve a page for people who are logged in; a POST brings a form of ours."""
+        """Serve a page for people who are logged in; a POST contains a form of ours."""
 
         async def visit(request: Request) -> Response:
             opened = await self._open(request)

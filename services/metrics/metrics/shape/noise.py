@@ -28,7 +28,7 @@ TINY = 1e-9
 
 @dataclass(slots=True)
 class Noise:
-    """Weights that make the noise white, of deviation 1.
+    """Weights that whiten the noise, to deviation 1.
 
     Attributes:
         deviation: of one value.

@@ -259,5 +259,5 @@ def _passing(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
 
 
 def _chance(gain: float, places: float) -> float:
-    """Return the chance that one of so many normal values is so far out, squared."""
+    """Return the chance that one of n normal values deviates this far, squared."""
     return min(places * math.erfc(math.sqrt(max(gain, 0.0) / 2)), 1.0)

@@ -29,7 +29,7 @@ function credentials() {
   };
 }
 
-/** The address with the path's parameters, as far as they are there. */
+/** The address with the values of the path's parameters that are filled in. */
 function filled(path) {
   let address = path;
   for (const input of form.querySelectorAll('[data-place=path]')) {

@@ -19,7 +19,7 @@ function follow() {
     if (counts) counts.textContent = `${done} of ${total} calls`;
     if (state !== section.dataset.state) window.htmx.trigger(section, 'refresh');
   });
-  // Results stand outside the part that is refreshed.
+  // Results are outside the part that is refreshed.
   new MutationObserver(() => {
     const { state } = progress().dataset;
     if (!over(state)) return;
