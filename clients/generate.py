@@ -332,7 +332,7 @@ def _operations_in_typescript(operations: list[dict[str, Any]]) -> str:
 
 
 def _typescript(document: dict[str, Any], operations: list[dict[str, Any]]) -> str:
-    """Render schema.ts: each operation once, with its body and its good answers."""
+    """Render schema.ts: each operation once, with its body and its successful answers."""
     ids = {row["id"] for row in operations}
     paths: dict[str, Any] = {}
     for address, methods in copy.deepcopy(document["paths"]).items():

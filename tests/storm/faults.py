@@ -55,7 +55,7 @@ class Faults:
         chosen = self._random.sample(self._kinds, self._random.choice((1, 1, 2)))
         parts = self._random.sample([*self._replicas, "nats", "postgres", "nats", "postgres"], 2)
         lasts = self._random.uniform(0.5, 6.0)
-        # The disk first: a database that stands still cannot be changed.
+        # The disk first: a suspended database cannot be changed.
         chosen.sort(key=lambda kind: kind.__name__ != "_full")
         hit = list(zip(parts, chosen, strict=False))
         names = [f"{kind.__name__[1:]} {self._part(kind.__name__, part)}" for part, kind in hit]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 # Powers of two and half steps between, as far as larger batches usually pay.
 GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-# Timed calls per size while searching; the sizes found get full rounds afterwards.
+# Timed calls per size while searching; the chosen sizes get full rounds afterwards.
 SEARCH_CALLS = 8
 # Gain over the interpolation that an unmeasured size may have, per octave to the nearest
 # measured one.

@@ -375,7 +375,7 @@ def test_a_pick_that_rests_on_a_size_in_doubt_says_so() -> None:
     assert told == {"latency": False, "balanced": True, "throughput": True, "cost": True}
 
 
-def test_a_noisy_mean_gets_the_iterations_that_it_needs() -> None:
+def test_a_noisy_mean_gets_advice_on_the_iterations_that_it_needs() -> None:
     noisy_one = [1_000_000 if n % 5 else 30_000_000 for n in range(20)]
     facts = SizeFacts(batch_size=1, memory=MemoryUse(peak_rss=100.0))
     point = describe_size(1, [Samples(round=0, batch_size=1, wall=noisy_one)], facts, setup(), None)

@@ -34,7 +34,7 @@ def dips_weekly(ago: float) -> bool:
 @pytest.mark.parametrize(
     ("dips", "interval_s"), [(dips_daily, 900), (dips_weekly, 900), (dips_weekly, 3_600)]
 )
-async def test_a_dip_that_comes_every_week_raises_no_alert_and_an_incident_in_it_does(
+async def test_a_weekly_dip_raises_no_alert_but_an_incident_during_it_does(
     caller: Caller, dips: Callable[[float], bool], interval_s: int
 ) -> None:
     noise = np.random.default_rng(5)

@@ -41,7 +41,7 @@ async def fetched(
     """
     model, shared = work.model, _parent(settings) / SHARED
     environment = {"HF_ENDPOINT": settings.hf_endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    environment["HF_HUB_DISABLE_XET"] = "1"  # Xet's client would choose its hosts itself
+    environment["HF_HUB_DISABLE_XET"] = "1"  # Xet's client would choose its hosts by itself
     if settings.hf_token:
         environment["HF_TOKEN"] = settings.hf_token.get_secret_value()
     if settings.hf_home:
