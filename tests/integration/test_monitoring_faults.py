@@ -191,7 +191,7 @@ def test_a_hanging_database_server_is_a_503_in_time(
         with stopped(stack):
             # The gateway must look the account up.
             refused_soon(account, "/v1/api/keys", {"name": "k"}, auth=(account.email, PASSWORD))
-            if not stack.given:
+            if not stack.external:
                 refused_soon(account, "/v1/api/monitor", {"modelId": "m"})
             assert account.http.get("/healthz").status_code == 200
         wait_until(lambda: record_one(account).status_code == 200)
