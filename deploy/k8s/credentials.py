@@ -83,6 +83,8 @@ def main() -> None:
     arguments = parser.parse_args()
     former = encryption_keys(arguments.rotate.read_text()) if arguments.rotate else None
     secrets, statements = make(arguments.host, arguments.database, former)
+    # For a database that is created in the cluster, with these roles.
+    secrets.append(secret("database-roles", {"roles.sql": "\n".join([*statements, ""])}))
     if arguments.rotate:
         statements = changed(statements)
     print("\n---\n".join(json.dumps(each, indent=2) for each in secrets))

@@ -8,7 +8,7 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 K8S = ROOT / "deploy" / "k8s"
-OVERLAYS = ("local", "production")
+OVERLAYS = ("local", "production", "cloudnative-pg", "cloudnative-pg-timescale")
 
 Resource = dict[str, Any]
 

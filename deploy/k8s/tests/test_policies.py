@@ -21,7 +21,7 @@ from generator.settings import Settings as GeneratorSettings
 from metrics.settings import MetricsSettings
 from realtime.settings import RealtimeSettings
 
-from .conftest import K8S, ROOT, Resource, containers, of_kind, pods
+from .conftest import K8S, ROOT, Resource, build, containers, of_kind, pods
 
 SETTINGS: dict[str, type[BaseSettings]] = {
     "gateway": GatewaySettings,
@@ -167,6 +167,26 @@ def test_rotated_secrets_have_new_passwords_and_still_decrypt_what_is_stored(
     for statement in statements:
         role, password = re.findall(r"^alter role (\w+) login password '(\w+)';$", statement)[0]
         assert f"//{role}:{password}@" in after[role]["DATABASE_URL"]
+
+
+@pytest.mark.parametrize("timescale", [False, True])
+def test_a_database_in_the_cluster_has_the_roles_of_the_secrets_and_the_edition_that_is_named(
+    timescale: bool,
+) -> None:
+    resources = build(K8S / "overlays" / f"cloudnative-pg{'-timescale' if timescale else ''}")
+    [cluster] = of_kind(resources, "Cluster")
+    spec = cluster["spec"]
+    assert spec["postgresql"].get("shared_preload_libraries", []) == ["timescaledb"] * timescale
+    # With one standby of two, a commit is on two servers.
+    assert (spec["instances"], spec["postgresql"]["synchronous"]["number"]) == (3, 1)
+    program = [sys.executable, str(K8S / "credentials.py"), f"{cluster['metadata']['name']}-rw"]
+    printed = subprocess.run(program, capture_output=True, text=True, check=True)
+    secrets = {s["metadata"]["name"]: s["stringData"] for s in yaml.safe_load_all(printed.stdout)}
+    initdb = spec["bootstrap"]["initdb"]
+    [roles] = initdb["postInitApplicationSQLRefs"]["secretRefs"]
+    assert secrets[roles["name"]][roles["key"]] == printed.stderr
+    for name in ("gateway", "benchmarker", "metrics", "webhooks"):
+        assert secrets[name]["DATABASE_URL"].endswith(f"@database-rw/{initdb['database']}")
 
 
 def test_the_worker_reaches_only_the_bus_and_the_hub(overlay: list[Resource]) -> None:

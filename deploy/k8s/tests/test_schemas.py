@@ -1,4 +1,4 @@
-"""Kubernetes and KEDA would accept every field of every manifest."""
+"""Kubernetes, KEDA and CloudNativePG would accept every field of every manifest."""
 
 import copy
 import json
@@ -11,6 +11,8 @@ from .conftest import K8S, Resource, build, of_kind
 
 VERSION = "1.35"
 SCALED_JOB = json.loads((K8S / "tests" / "scaledjob.schema.json").read_text())
+# The fields that are used, as the operator's own definition has them.
+CLUSTER = json.loads((K8S / "tests" / "cluster.schema.json").read_text())
 
 
 def check(resource: Resource) -> None:
@@ -23,6 +25,9 @@ def check(resource: Resource) -> None:
             "metadata": resource["metadata"],
             "spec": resource["spec"]["jobTargetRef"],
         }
+    if resource["kind"] == "Cluster":
+        jsonschema.validate(resource, CLUSTER)
+        return
     kubernetes_validate.validate(resource, VERSION, strict=True)
 
 
@@ -62,6 +67,10 @@ def test_a_misspelt_field_is_refused_in_a_custom_resource_too(production: list[R
     scaled["spec"]["maxReplicaCout"] = scaled["spec"].pop("maxReplicaCount")
     with pytest.raises(jsonschema.ValidationError, match="maxReplicaCout"):
         check(scaled)
+    [cluster] = copy.deepcopy(of_kind(build(K8S / "overlays" / "cloudnative-pg"), "Cluster"))
+    cluster["spec"]["postgresql"]["synchronos"] = cluster["spec"]["postgresql"].pop("synchronous")
+    with pytest.raises(jsonschema.ValidationError, match="synchronos"):
+        check(cluster)
     job = copy.deepcopy(of_kind(production, "ScaledJob")[0])
     job["spec"]["jobTargetRef"]["backofLimit"] = 1
     with pytest.raises(jsonschema.ValidationError):
