@@ -17,6 +17,7 @@ NAMES = (
     "gateway_keys",
     "gateway_limits",
     "gateway_overload",
+    "tracing",
     "generation",
     "realtime",
     "realtime_faults",
