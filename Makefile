@@ -99,7 +99,7 @@ integration: $(STAMP) $(NPM_STAMP) ## the whole stack with real servers
 k8s-check: $(STAMP) ## the manifests: kustomize, schemas, policies
 	@$(PYTEST) deploy/k8s
 
-images: ## build the services' image without Docker, list its packages, run a service (root; buildah, runc, mmdebstrap)
+images: $(STAMP) ## build all images without Docker, list what is in them, start the stack from them (root; buildah, runc, mmdebstrap)
 	@deploy/images/build.sh
 
 clients: $(STAMP) $(NPM_STAMP) ## write what the clients take from the gateway: OpenAPI, types, operations

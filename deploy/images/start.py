@@ -1,0 +1,145 @@
+"""Start the stack from unpacked images, and use it: generate a module, and measure its model.
+
+    python -m images.start services=ROOT worker-cpu=ROOT edge=ROOT nats=ROOT
+
+Every part but PostgreSQL is a container of runc: no root, no rights, nothing that can be written
+but what the part needs, and this machine's network. Needs root.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from images.inventory import container as confined
+
+from hub.testing import RunningHub
+from integration.caller import Account
+from local.nats import CONFIGURATION
+from local.process import Process, Program
+from local.services import SERVICES, Service
+from local.stack import Stack
+
+MODEL = "lilypad/tiny-text-classification"
+USER = 1000
+# Images of the parts that are not the services'.
+IMAGES = {"worker": "worker-cpu", "envoy": "edge", "nats": "nats"}
+PROGRAMS = {"envoy": "envoy", "nats": "/nats-server"}
+RUNC = shutil.which("runc") or "runc"
+# What a worker writes: models, and what torch compiles or shares between processes.
+WORKER_WRITES = {"/models": "2g", "/dev/shm": "512m"}  # noqa: S108
+
+
+class Containers(Stack):
+    """A stack of which each process but PostgreSQL runs in a container."""
+
+    def __init__(
+        self, roots: Mapping[str, Path], services: Sequence[Service], environment: Mapping[str, str]
+    ) -> None:
+        super().__init__(services=services, environment=environment)
+        self.roots = roots
+
+    def close(self) -> None:
+        super().close()
+        for name in self.processes:
+            command = ["runc", "delete", "--force", self.container(name)]
+            subprocess.run(command, capture_output=True, check=False)
+
+    def container(self, name: str) -> str:
+        """Return the name that runc knows a process by."""
+        return f"lilypad-{os.getpid()}-{name}"
+
+    def _run(self, program: Program) -> Process:
+        return super()._run(program if program.name == "postgres" else self._contained(program))
+
+    def _contained(self, program: Program) -> Program:
+        """Return the program that runs the same command in its image."""
+        part = program.name.partition("-")[0]
+        root = self.roots[IMAGES.get(part, "services")]
+        command = [PROGRAMS.get(part, "python"), *program.command[1:]]
+        folders = {"nats": [self.home / "nats", CONFIGURATION.parent]}.get(part, [])
+        if program.directory:
+            folders = [program.directory]
+        inherited = os.environ if part not in PROGRAMS else {}
+        environment = {k: v for k, v in program.environment.items() if inherited.get(k) != v}
+        if part == "worker":
+            environment |= {"HF_HOME": "/models", "HOME": "/tmp"}  # noqa: S108
+        settings = confined(
+            root,
+            command,
+            environment,
+            network=True,
+            writable=WORKER_WRITES if part == "worker" else None,
+            folders=folders,
+            directory=str(program.directory or "/"),
+        )
+        bundle = self.home / "bundles" / program.name
+        bundle.mkdir(parents=True)
+        (bundle / "config.json").write_text(json.dumps(settings))
+
+        def prepare() -> None:
+            program.prepare()
+            subprocess.run(
+                ["runc", "delete", "--force", self.container(program.name)],
+                capture_output=True,
+                check=False,
+            )
+            for folder in (self.home / part, program.directory):
+                if folder and part in PROGRAMS:
+                    folder.mkdir(exist_ok=True)
+                    for path in (folder, *folder.rglob("*")):
+                        shutil.chown(path, USER, USER)
+
+        return replace(
+            program,
+            command=[RUNC, "run", "--bundle", str(bundle), self.container(program.name)],
+            environment={"PATH": os.environ["PATH"]},
+            directory=None,
+            prepare=prepare,
+        )
+
+
+def healthy(stack: Containers, process: str) -> None:
+    """Run the health check of the services' recipe in a container that serves."""
+    recipe = (Path(__file__).parent / "services.Dockerfile").read_text()
+    check = recipe.partition("HEALTHCHECK ")[2].partition("CMD")[2].replace("\\\n", " ")
+    command = json.loads(check.strip().splitlines()[0])
+    subprocess.run([RUNC, "exec", stack.container(process), *command], check=True)
+
+
+def use(url: str) -> list[str]:
+    """Generate a module and measure its model; return a line about each."""
+    account = Account(url)
+    account.http.timeout = 125
+    answer = account.generate(MODEL)
+    assert answer.status_code == 200, answer.text
+    files = answer.json()["data"]["files"]
+    lines = [f"generated a module of {len(files)} files"]
+    body = {"modelId": MODEL, "batchSizes": [1], "iterations": 4, "warmup": 1}
+    run = account.post("/v1/api/benchmark", body)
+    while run.status_code == 202 or run.json()["data"]["state"] in ("queued", "running"):
+        where = run.headers["location"]
+        run = account.http.get(where, headers={**account.headers, "Prefer": "wait=60"})
+    data = run.json()["data"]
+    assert data["state"] == "succeeded", data
+    return [*lines, f"measured it: {data['results']['latency'][0]:.1f} ms"]
+
+
+def main(arguments: list[str]) -> None:
+    roots = {name: Path(root) for name, _, root in (each.partition("=") for each in arguments)}
+    services = [replace(service, replicas=1) for service in SERVICES]
+    with RunningHub(first=[MODEL]) as hub:
+        environment = {"HF_ENDPOINT": hub.url, "OMP_NUM_THREADS": "1"}
+        with Containers(roots, services, environment) as stack:
+            for process in ("gateway-1", "realtime-1"):
+                healthy(stack, process)
+            for line in use(stack.url):
+                print(line)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
