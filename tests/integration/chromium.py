@@ -22,6 +22,12 @@ TIMEOUT_MS = 60_000
 PLOTS_FOLLOW_MS = 15_000
 SEVERE = ("serious", "critical")
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Text at the very edge of a card, or beyond it.
+UNFIT = """
+() => [...document.querySelectorAll('.card')].filter((card) => (
+  card.scrollWidth > card.clientWidth + 1 || parseFloat(getComputedStyle(card).paddingLeft) < 8
+)).map((card) => card.textContent.trim().slice(0, 60))
+"""
 # The rules that depend on a theme's colours.
 COLOURS = ("color-contrast", "link-in-text-block")
 RULES = """
@@ -117,6 +123,10 @@ class Person:
             self.page.set_viewport_size({"width": width, "height": HEIGHT})
             if (wider := self._overhang()) > 0:
                 findings.append(f"{path} at {width} px is {wider} px too wide")
+            findings += [
+                f"{path} at {width} px does not fit its card: {text}"
+                for text in self.page.evaluate(UNFIT)
+            ]
             for theme, rules in zip(THEMES, (None, COLOURS), strict=True):
                 self.page.emulate_media(color_scheme=theme)
                 findings += [
@@ -125,3 +135,10 @@ class Person:
                     if fault["impact"] in SEVERE
                 ]
         return findings
+
+
+def generate(page: Page, model: str) -> None:
+    """Ask for a module of the model, as a person does."""
+    page.goto("/dashboard/generate")
+    page.get_by_label("Model on the Hugging Face Hub").fill(model)
+    page.get_by_role("button", name="Generate", exact=True).click()

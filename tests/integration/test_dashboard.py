@@ -1,5 +1,6 @@
 """The dashboard in a real browser."""
 
+import re
 import secrets
 from collections.abc import Iterator
 
@@ -116,6 +117,35 @@ def test_a_changed_password_ends_the_other_browsers_session_which_logs_in_to_the
     other.context.close()
 
 
+def test_errors_in_keys_and_the_second_factor_stand_beside_their_fields(person: Person) -> None:
+    page = person.page
+    page.goto("/dashboard/keys")
+    page.get_by_label("Name", exact=True).fill("laptop")
+    for box in page.get_by_role("checkbox").all():
+        box.uncheck()
+    page.get_by_role("button", name="Make a key").click()
+    scopes = page.get_by_role("group", name="Scopes")
+    expect(scopes).to_have_accessible_description("Must have at least 1 entry, got 0.")
+    expect(page.get_by_role("checkbox", checked=True)).to_have_count(0)
+    name = page.get_by_label("Name", exact=True)
+    expect(name).to_have_value("laptop")
+    name.fill("  ")
+    page.get_by_role("button", name="Make a key").click()
+    expect(name).to_have_accessible_description(re.compile("Must be 1 to 100 characters"))
+    page.get_by_label("New name of test").fill("  ")
+    page.get_by_role("button", name="Rename").click()
+    renamed = page.get_by_label("New name of test")
+    expect(renamed).to_have_accessible_description(re.compile("Must be 1 to 100 characters"))
+    expect(page.locator(".fault")).to_have_count(1)
+    page.goto("/dashboard/account")
+    page.locator("#totp-password").fill("not it at all")
+    page.get_by_role("button", name="Set up").click()
+    expect(page.locator("#totp-password")).to_have_accessible_description(
+        "Is not the account's password."
+    )
+    expect(page.locator(".fault")).to_have_count(1)
+
+
 @pytest.mark.parametrize("next_page", ["//evil.example/dashboard", "https://evil.example", "/docs"])
 def test_a_login_redirects_only_within_the_dashboard(
     stranger: Person, account: Account, next_page: str
@@ -152,3 +182,7 @@ def test_the_first_tab_stop_is_a_link_to_the_content(person: Person) -> None:
 
 def test_pages_pass_axe_and_fit_in_both_themes_and_widths(person: Person) -> None:
     assert [fault for path in (*PUBLIC, *PRIVATE) for fault in person.faults(path)] == []
+    # Three lines on a phone: the name, and two of pages.
+    bar = person.page.locator("header.bar").bounding_box()
+    assert bar
+    assert bar["height"] < 130

@@ -1,25 +1,20 @@
-"""Generating, benchmarking and watching models in a real browser."""
+"""Watching models in a real browser."""
 
-import json
 import re
-import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from integration.caller import Account
-from integration.chromium import HEIGHT, WIDTHS, Person
+from integration.chromium import HEIGHT, WIDTHS, Person, generate
 from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
-RUN = re.compile(r".*/dashboard/benchmarks/bench_[0-9a-f]+$")
 # A model's name and a metric's unit that would run as script if they were not escaped.
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}</script><script>alert(2)</script>"
-TIMEOUT_MS = 300_000
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +35,6 @@ def person(window: Person, account: Account) -> Iterator[Person]:
     assert complaints == []
 
 
-def generate(page: Page, model: str) -> None:
-    page.goto("/dashboard/generate")
-    page.get_by_label("Model on the Hugging Face Hub").fill(model)
-    page.get_by_role("button", name="Generate", exact=True).click()
-
-
 def record(account: Account, model: str, count: int = 1, **metrics: float) -> None:
     now = datetime.now(UTC)
     records = [
@@ -59,40 +48,6 @@ def record(account: Account, model: str, count: int = 1, **metrics: float) -> No
     headers = {"X-Lilypad-Beta": "v2"}
     answer = account.post("/v2/api/monitor/record", {"records": records}, headers=headers)
     assert answer.status_code == 200, answer.text
-
-
-def test_a_module_is_generated_verified_downloaded_and_generated_again(person: Person) -> None:
-    page = person.page
-    generate(page, MODEL)
-    expect(page.get_by_role("heading", name=MODEL)).to_be_visible()
-    expect(page.locator("dd", has_text="apache-2.0").first).to_be_visible()
-    expect(page.get_by_role("row", name="memoryMiB")).to_contain_text("headers")
-    page.locator("summary", has_text="run_inference.py").click()
-    expect(page.locator("pre[aria-label='run_inference.py'] .kn").first).to_be_visible()
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download the zip").click()
-    assert waiting.value.suggested_filename.endswith(".zip")
-    page.get_by_role("button", name="Verify: run it once").click()
-    answer = page.locator("#verification pre", has_text='"status": "success"')
-    expect(answer).to_be_visible(timeout=TIMEOUT_MS)
-    assert person.faults("/dashboard/generate/history") == []
-    page.get_by_role("button", name="Generate again").last.click()
-    expect(page.get_by_role("heading", name=MODEL)).to_be_visible()
-    commit = page.get_by_label("Revision").input_value()
-    assert page.locator(f"code[title='{commit}']").is_visible()
-
-
-@pytest.mark.parametrize(
-    ("model", "help"),
-    [
-        ("lilypad/tiny-gated", "Ask for access"),
-        ("lilypad/tiny-malicious-pickle", "safetensors"),
-        ("http://169.254.169.254/", "https://huggingface.co is read"),
-    ],
-)
-def test_a_refusal_says_what_would_help(person: Person, model: str, help: str) -> None:
-    generate(person.page, model)
-    expect(person.page.locator(".refusal")).to_contain_text(help)
 
 
 def test_hostile_cards_and_names_run_no_script(person: Person, account: Account) -> None:
@@ -119,6 +74,8 @@ def test_a_live_chart_keeps_the_zoom_of_its_user(person: Person, account: Accoun
     chart = page.locator(".chart[data-metric=latency]")
     chart.locator("canvas").wait_for()
     expect(connection).to_contain_text("Last update")
+    expect(chart.locator("figcaption")).to_have_text("Latency, ms 1 sample")
+    expect(chart.locator(".reading")).to_contain_text("Newest: ")
     # A newcomer's single sample is shown within a minute, not within years.
     page.wait_for_function(
         "(figure) => { const { min, max } = figure.drawn.u.scales.x; return max - min === 60; }",
@@ -151,6 +108,35 @@ def test_a_live_chart_keeps_the_zoom_of_its_user(person: Person, account: Accoun
 def zoom(page: Page) -> Any:
     figure = "document.querySelector('.chart[data-metric=latency]').drawn"
     return page.evaluate(f"(({{ min, max }}) => [min, max])({figure}.u.scales.x)")
+
+
+def test_an_hour_shows_its_samples_though_the_day_has_thousands(
+    person: Person, account: Account
+) -> None:
+    now = datetime.now(UTC)
+    times = [now - timedelta(seconds=20 * place) for place in range(4_500)]
+    others = {f"metric_{place:02d}": 1.0 for place in range(20)}
+    for begin in range(0, len(times), 900):
+        records = [
+            {"modelId": MODEL, "timestamp": time.isoformat(), "metrics": {"throughput": 80.0}}
+            for time in times[begin : begin + 900]
+        ]
+        records[0]["metrics"] = {"throughput": 80.0, **others}
+        headers = {"X-Lilypad-Beta": "v2"}
+        answer = account.post("/v2/api/monitor/record", {"records": records}, headers=headers)
+        assert answer.status_code == 200, answer.text
+    page = person.page
+    for window, caption in (
+        ("day", "mean, minimum and maximum of each 5 minutes"),
+        ("hour", re.compile(r"1(79|80) samples")),
+    ):
+        page.goto(f"/dashboard/models/watch?model={MODEL}&window={window}")
+        first = page.locator(".chart").first
+        expect(first.locator("figcaption")).to_contain_text("Throughput, samples/s")
+        expect(first.locator("figcaption .quiet")).to_have_text(caption)
+    expect(page.locator(".chart")).to_have_count(16)
+    page.get_by_role("link", name="17 to 21 of 21 metrics").click()
+    expect(page.locator(".chart")).to_have_count(5)
 
 
 def test_two_hundred_updates_a_second_cause_at_most_twelve_redraws(
@@ -206,6 +192,14 @@ def test_a_page_polls_while_its_socket_is_disconnected(person: Person, account: 
     )
     page.unroute("**/socket.io/**")
     expect(page.locator("#connection")).to_contain_text("Live")
+    # Whatever notices first that the session has ended leads to the login and back to this page.
+    page.route("**/socket.io/**", lambda route: route.abort())
+    page.route("**/socket-tokens", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#connection")).to_contain_text("Polling")
+    person.context.clear_cookies()
+    page.wait_for_url(re.compile("/login.next=/dashboard/models/watch"))
+    page.unroute_all()
     person.complaints.clear()  # the requests that were aborted
 
 
@@ -215,108 +209,47 @@ def test_an_alert_appears_on_an_open_page_and_is_acknowledged(
     page = person.page
     page.goto(f"/dashboard/models/watch?model={MODEL}")
     page.get_by_text("Add a rule").click()
-    page.get_by_label("Metric").fill("latency")
-    page.get_by_label("Above").fill("very")
     page.get_by_role("button", name="Add the rule").click()
-    above = page.get_by_label("Above")
+    kind = page.get_by_label("Kind")
+    expect(kind).to_have_accessible_description(re.compile("rule takes above or below"))
+    page.get_by_label("Metric").fill("latency")
+    above = page.get_by_label("Above", exact=True)
+    above.fill("very")
+    page.get_by_role("button", name="Add the rule").click()
     expect(above).to_have_accessible_description(re.compile("Must be a number"))
     expect(above).to_be_focused()
     expect(page.get_by_label("Metric")).to_have_value("latency")
     above.fill("250")
     page.get_by_role("button", name="Add the rule").click()
-    expect(page.locator("#alerts")).to_contain_text("latency above 250")
-    expect(page.locator("#connection")).to_contain_text("Live")
-    record(account, MODEL, latency=400.0)
-    page.get_by_role("button", name="Acknowledge").click()
-    expect(page.locator("#alerts")).to_contain_text("acknowledged")
     rule = page.locator("#alerts li", has_text="latency above 250")
-    rule.get_by_role("button", name="Mute").click()
+    rule.locator("summary").click()
+    above = rule.get_by_label("Above")
+    above.fill("many")
+    rule.get_by_role("button", name="Change the rule").click()
+    expect(above).to_have_accessible_description(re.compile("Must be a number"))
+    above.fill("300")
+    rule.get_by_label("Severity").select_option("critical")
+    rule.get_by_role("button", name="Change the rule").click()
+    rule = page.locator("#alerts li", has_text="latency above 300")
+    expect(rule).to_contain_text("critical")
+    expect(page.locator("#connection")).to_contain_text("Live")
+    page.get_by_text("Add a rule").click()
+    page.get_by_label("Metric").fill("through")
+    record(account, MODEL, latency=400.0)
+    page.get_by_role("button", name="Acknowledge").press("Enter")
+    expect(page.locator("#alerts")).to_contain_text("acknowledged")
+    expect(page.get_by_role("heading", name="Alerts")).to_be_focused()
+    mute = rule.get_by_role("button", name="Mute", exact=True)
+    mute.press("Enter")
     expect(rule).to_contain_text("muted")
-
-
-def propose(page: Page, price: str | re.Pattern[str]) -> None:
-    """Fill in a benchmark's form, and wait for its expected start and cost."""
-    page.goto("/dashboard/benchmarks")
-    page.get_by_label("Model", exact=True).fill(f"https://huggingface.co/{MODEL}")
-    page.get_by_label("Batch sizes").fill("1, 2")
-    expect(page.locator("#quote")).to_contain_text(price)
-    expect(page.locator("#quote")).to_contain_text(re.compile(r"queue\s*\d"))
-
-
-def measure_again(stack: Stack, run: str) -> None:
-    """Store another run with the same figures; measuring it would take half a minute."""
-    another = json.dumps({"id": f"bench_{secrets.token_hex(12)}"})
-    with psycopg.connect(stack.postgres.url("benchmarker"), autocommit=True) as database:
-        database.execute(
-            "insert into benchmarker.runs"
-            " select (jsonb_populate_record(runs, %s)).* from benchmarker.runs where id = %s",
-            [another, run],
-        )
-
-
-def test_a_run_is_started_followed_compared_exported_and_made_public(
-    stack: Stack, browser: Browser, person: Person
-) -> None:
-    page = person.page
-    propose(page, "not measured yet")
-    page.get_by_text("Options").click()
-    page.get_by_label("Price of the machine").fill("1.5")
-    page.get_by_label("Timed calls per size").fill("2")
-    page.get_by_role("button", name="Start").click()
-    page.wait_for_url(RUN)
-    page.get_by_role("heading", name="Results").wait_for(timeout=TIMEOUT_MS)
-    for stage in ("Waiting", "Fetching", "Loading", "Warming", "Measuring"):
-        expect(page.locator("#progress li", has_text=stage)).to_contain_text(re.compile(r"\d m?s"))
-    page.locator(".chart canvas").first.wait_for()
-    assert person.faults(page.url) == []
-    for kind in ("JSON", "CSV"):
-        with page.expect_download() as waiting:
-            page.get_by_role("link", name=kind, exact=True).click()
-        assert "throughput" in waiting.value.path().read_text()
-    page.once("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Make public").click()
-    public = page.get_by_role("link", name="/runs/").get_attribute("href")
-    stranger = Person(browser, stack.url)
-    badge = stranger.page.request.get(f"{public}/badge.svg")
-    assert (badge.status, badge.headers["content-type"]) == (200, "image/svg+xml")
-    assert len(badge.body()) < 2048
-    assert "tiny-text-classification" in badge.text()
-    assert stranger.faults(public or "") == []
-    page.get_by_role("button", name="Make private").click()
-    page.get_by_role("button", name="Make public").wait_for()
-    assert stranger.page.request.get(public or "").status == 404
-    stranger.context.close()
-    measure_again(stack, page.url.rpartition("/")[2])
-    propose(page, re.compile(r"\$.* as measured last"))
-    for box in page.get_by_role("checkbox", name="Compare").all():
-        box.check()
-    page.get_by_role("button", name="Compare the chosen").click()
-    lines = page.locator(".legend").first.get_by_role("listitem")
-    expect(lines).to_have_text([re.compile("^A: "), re.compile("^B: ")])
-    verdict = page.get_by_role("row").nth(1)
-    expect(verdict).to_contain_text(re.compile("a tie|% faster|no interval"))
-
-
-def test_a_waiting_or_running_run_can_be_canceled(person: Person) -> None:
-    page = person.page
-    page.goto(f"/dashboard/benchmarks?model={MODEL}")
-    page.get_by_label("Batch sizes").fill("0")
-    page.get_by_role("button", name="Start").click()
-    sizes = page.get_by_label("Batch sizes")
-    expect(sizes).to_have_accessible_description(re.compile("Item 1: Must be at least 1"))
-    page.get_by_label("Batch sizes").fill("1 2 4 8 16 32")
-    page.get_by_text("Options").click()
-    page.get_by_label("Timed calls per size").fill("10000")
-    page.get_by_role("button", name="Start").click()
-    page.wait_for_url(RUN)
-    page.get_by_role("button", name="Cancel the run").click()
-    expect(page.locator("#progress")).to_contain_text("canceled")
+    expect(rule.get_by_role("button", name="Unmute")).to_be_focused()
 
 
 def test_model_pages_pass_axe_and_fit_in_both_themes_and_widths(
     person: Person, account: Account
 ) -> None:
-    record(account, MODEL, 30, latency=12.5, cost_per_inference=1e-5)
+    long = {"a_metric_whose_name_is_as_long_as_names_of_metrics_ever_are_here": 1.0}
+    record(account, MODEL, 30, latency=12.5, cost_per_inference=1e-5, **long)
     assert account.post("/v1/api/monitor", {"modelId": 7}).status_code == 400
     paths = (
         f"/dashboard/models/watch?model={MODEL}",

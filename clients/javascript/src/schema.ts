@@ -3211,6 +3211,8 @@ export interface components {
             results?: components["schemas"]["Results"] | null;
             /** @description Interpretation of the figures; null until there are results. */
             analysis?: components["schemas"]["Analysis"] | null;
+            /** @description Figures of the best batch size, in lists too; null without one. */
+            summary?: components["schemas"]["Summary"] | null;
             /**
              * Plots
              * @description Throughput, latency, memory and cost against batch size, in the requested format; null until there are results, and in lists.
@@ -3602,6 +3604,42 @@ export interface components {
              * @description Time of the last check that the Hub accepts it.
              */
             checkedAt: string;
+        };
+        /**
+         * Summary
+         * @description Figures of a run's best batch size.
+         */
+        Summary: {
+            /**
+             * Batchsize
+             * @description Best batch size.
+             */
+            batchSize: number;
+            /**
+             * Throughput
+             * @description Throughput at that size [sample/s]
+             */
+            throughput: number;
+            /**
+             * Latency
+             * @description Mean latency of a batch [ms]
+             */
+            latency: number;
+            /**
+             * Costperinference
+             * @description Cost of one inference; null where the price is unknown. [USD]
+             */
+            costPerInference?: number | null;
+            /**
+             * Dtype
+             * @description Type of the weights, such as float16.
+             */
+            dtype: string;
+            /**
+             * Machine
+             * @description Machine that ran the model.
+             */
+            machine: string;
         };
         /** TotpCode */
         TotpCode: {
@@ -4483,6 +4521,14 @@ export interface operations {
                      *             "queue": null,
                      *             "results": null,
                      *             "analysis": null,
+                     *             "summary": {
+                     *               "batchSize": 2,
+                     *               "throughput": 2.323278710410542,
+                     *               "latency": 860.852376875,
+                     *               "costPerInference": 0.000005930316374027778,
+                     *               "dtype": "float32",
+                     *               "machine": "AMD EPYC"
+                     *             },
                      *             "plots": null,
                      *             "error": null,
                      *             "createdAt": "2026-11-29T10:06:37.494547Z",
@@ -4739,6 +4785,14 @@ export interface operations {
                      *             "largestBatch": 85542
                      *           }
                      *         },
+                     *         "summary": {
+                     *           "batchSize": 2,
+                     *           "throughput": 2.323278710410542,
+                     *           "latency": 860.852376875,
+                     *           "costPerInference": 0.000005930316374027778,
+                     *           "dtype": "float32",
+                     *           "machine": "AMD EPYC"
+                     *         },
                      *         "plots": {
                      *           "throughput": {
                      *             "data": [
@@ -4981,6 +5035,14 @@ export interface operations {
                      *             "available": 18107.465959167483,
                      *             "largestBatch": 85542
                      *           }
+                     *         },
+                     *         "summary": {
+                     *           "batchSize": 2,
+                     *           "throughput": 2.323278710410542,
+                     *           "latency": 860.852376875,
+                     *           "costPerInference": 0.000005930316374027778,
+                     *           "dtype": "float32",
+                     *           "machine": "AMD EPYC"
                      *         },
                      *         "plots": {
                      *           "throughput": {
@@ -5243,6 +5305,14 @@ export interface operations {
                      *             "largestBatch": 85542
                      *           }
                      *         },
+                     *         "summary": {
+                     *           "batchSize": 2,
+                     *           "throughput": 2.323278710410542,
+                     *           "latency": 860.852376875,
+                     *           "costPerInference": 0.000005930316374027778,
+                     *           "dtype": "float32",
+                     *           "machine": "AMD EPYC"
+                     *         },
                      *         "plots": {
                      *           "throughput": {
                      *             "data": [
@@ -5497,6 +5567,14 @@ export interface operations {
                      *             "available": 18107.465959167483,
                      *             "largestBatch": 85542
                      *           }
+                     *         },
+                     *         "summary": {
+                     *           "batchSize": 2,
+                     *           "throughput": 2.323278710410542,
+                     *           "latency": 860.852376875,
+                     *           "costPerInference": 0.000005930316374027778,
+                     *           "dtype": "float32",
+                     *           "machine": "AMD EPYC"
                      *         },
                      *         "plots": {
                      *           "throughput": {

@@ -724,6 +724,23 @@ class StoredHubToken(Result):
     """Time of the last check that the Hub accepts it."""
 
 
+class Summary(Result):
+    """Figures of a run's best batch size."""
+
+    batch_size: int = Field(..., alias="batchSize")
+    """Best batch size."""
+    throughput: float
+    """Throughput at that size [sample/s]"""
+    latency: float
+    """Mean latency of a batch [ms]"""
+    cost_per_inference: float | None = Field(None, alias="costPerInference")
+    """Cost of one inference; null where the price is unknown. [USD]"""
+    dtype: str
+    """Type of the weights, such as float16."""
+    machine: str
+    """Machine that ran the model."""
+
+
 class TotpSecret(Result):
     secret: str
     """For your authenticator app; it is shown this once."""
@@ -1040,6 +1057,8 @@ class Run(Result):
     """Figures; null until the first size is measured."""
     analysis: Analysis | None = None
     """Interpretation of the figures; null until there are results."""
+    summary: Summary | None = None
+    """Figures of the best batch size, in lists too; null without one."""
     plots: dict[str, dict[str, Any]] | None = None
     """
     Throughput, latency, memory and cost against batch size, in the requested format; null until there are results, and in lists.

@@ -217,6 +217,21 @@ def test_a_post_that_killed_a_replica_is_not_repeated(own_edge: Stack) -> None:
     assert len(before & after) == 1, "the other replica has never seen it"
 
 
+def test_a_browser_that_opens_a_page_while_the_gateway_is_away_gets_a_page(
+    own_edge: Stack,
+) -> None:
+    browser = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
+    answer = get(own_edge.port, "/die", browser, method="POST")
+    own_edge.wait_until_ready()
+    assert (answer.status, answer.headers["content-type"]) == (503, "text/html; charset=utf-8")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "<h1>The service does not answer</h1>" in answer.body.decode()
+    assert answer.headers["x-request-id"] in answer.body.decode()
+    part = get(own_edge.port, "/die", browser, "HX-Request: true", method="POST")
+    own_edge.wait_until_ready()
+    assert_envelope(part, 5003)
+
+
 def test_a_replica_that_refuses_connections_fails_no_request(own_edge: Stack) -> None:
     while len({get(own_edge.port, "/").json()["pid"] for _ in range(10)}) < 2:
         time.sleep(0.05)  # until the edge has seen that both are ready

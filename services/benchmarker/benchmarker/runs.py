@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 
 from benchmarker import turns
 from common.contracts import Body, Message
-from common.contracts.benchmarking import Failure, Progress, Quote, Run
+from common.contracts.benchmarking import Failure, Progress, Quote, Run, Summary
 from common.contracts.figures import Analysis, Results, Setup
 from common.contracts.measuring import SEARCHING, Class, Measurement, Samples, SizeFacts
 from common.errors import NotFound
@@ -109,7 +109,9 @@ class RunStore:
                 )
                 if await cursor.fetchone() is None:
                     raise unknown_before()
-            lean = [{**row, "results": None, "analysis": None} for row in rows]
+            lean = [
+                {**row, "results": None, "analysis": None, "summary": _summary(row)} for row in rows
+            ]
             return [await describe(connection, row) for row in lean]
 
     async def quote(self, account: str, worker_class: Class, model_id: str) -> Quote:
@@ -205,11 +207,28 @@ def run_of(row: Row) -> Run:
         progress=Progress(done=row["done"], total=row["total"]),
         results=None if recording else _read(Results, row["results"]),
         analysis=None if recording else _read(Analysis, row["analysis"]),
+        summary=None if recording else row.get("summary") or _summary(row),
         error=_read(Failure, row["error"]),
         stages=_in_order(row["stages"]),
         created_at=row["created_at"].astimezone(UTC),
         started_at=_utc(row["started_at"]),
         finished_at=None if recording else _utc(row["finished_at"]),
+    )
+
+
+def _summary(row: Row) -> Summary | None:
+    """Summarise the results as the database holds them: a list's are too large to validate."""
+    results, size = row["results"], (row["analysis"] or {}).get("optimal_batch_size")
+    if results is None or size is None or row["recording"]:
+        return None
+    place = results["batchSizes"].index(size)
+    return Summary(
+        batch_size=size,
+        throughput=results["throughput"][place],
+        latency=results["latency"][place],
+        cost_per_inference=results["cost_per_inference"][place],
+        dtype=results["setup"]["dtype"],
+        machine=results["setup"]["machine"]["name"],
     )
 
 

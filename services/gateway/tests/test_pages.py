@@ -3,10 +3,14 @@
 import asyncio
 import secrets
 import threading
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from gateway.pages import figures
+from common.contracts.monitoring import Finding
+from gateway.pages import figures, highlighting, report
 
 from .conftest import Desk
 
@@ -55,3 +59,35 @@ def test_a_number_has_an_exponent_where_that_is_shorter(value: float, text: str)
 def test_text_in_backticks_is_code_and_no_other_text_is_markup() -> None:
     shown = figures.marked("a higher `warmup`, <b>not</b> `<i>`")
     assert shown == "a higher <code>warmup</code>, &lt;b&gt;not&lt;/b&gt; <code>&lt;i&gt;</code>"
+
+
+def test_times_in_advice_are_marked_and_other_text_is_no_markup() -> None:
+    begin = datetime(2026, 11, 30, 7, 3, 34, tzinfo=UTC)
+    end = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
+    found = Finding(
+        kind="incident", metric="latency", begin=begin, end=end, size=1, unit="ms", confidence=1
+    )
+    text = "<b> from Monday 30 November, 07:03 to Monday 30 November, 09:00 UTC."
+    assert figures.timed(text, [found]) == (
+        '&lt;b&gt; from <time datetime="2026-11-30T07:03:34+00:00" title="2026-11-30 07:03:34 UTC">'
+        'Monday 30 November, 07:03 UTC</time> to <time datetime="2026-11-30T09:00:00+00:00"'
+        ' title="2026-11-30 09:00:00 UTC">Monday 30 November, 09:00 UTC</time>.'
+    )
+
+
+def test_the_resources_of_a_measured_module_are_figures() -> None:
+    manifest = "resources: {cpu: 4, measured: {run: bench_1}, sources: {cpu: usual}}"
+    found = highlighting.resources({"module.yaml": manifest})
+    assert [(resource.name, resource.value, resource.source) for resource in found] == [
+        ("cpu", 4, "usual")
+    ]
+
+
+def test_compared_runs_name_what_differs_beside_their_models() -> None:
+    def measured(dtype: str) -> Any:
+        setup = SimpleNamespace(machine=SimpleNamespace(name="CPU"), dtype=dtype, attention="sdpa")
+        return SimpleNamespace(results=SimpleNamespace(setup=setup))
+
+    unmeasured: Any = SimpleNamespace(results=None)
+    assert report.differences([measured("float32"), measured("float32"), unmeasured]) == []
+    assert report.differences([measured("float32"), measured("bfloat16")]) == ["dtype"]

@@ -108,6 +108,23 @@ class Queue(Message):
     )
 
 
+class Summary(Message):
+    """Figures of a run's best batch size."""
+
+    batch_size: int = Field(description="Best batch size.")
+    throughput: float = Field(
+        description="Throughput at that size [sample/s]", json_schema_extra={"unit": "sample/s"}
+    )
+    latency: float = Field(
+        description="Mean latency of a batch [ms]", json_schema_extra={"unit": "ms"}
+    )
+    cost_per_inference: float | None = figure(
+        "USD", "Cost of one inference; null where the price is unknown."
+    )
+    dtype: str = Field(description="Type of the weights, such as float16.")
+    machine: str = Field(description="Machine that ran the model.")
+
+
 class Run(Message):
     id: str = Field(description="Id of the run.")
     model_id: str = Field(description="Model being measured.")
@@ -122,6 +139,9 @@ class Run(Message):
     )
     analysis: Analysis | None = Field(
         None, description="Interpretation of the figures; null until there are results."
+    )
+    summary: Summary | None = Field(
+        None, description="Figures of the best batch size, in lists too; null without one."
     )
     plots: dict[str, dict[str, Any]] | None = Field(
         None,

@@ -8,8 +8,7 @@ from fastapi.responses import Response
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from common.errors import InvalidRequest, ServiceError, Unauthenticated
-from common.faults import invalid
+from common.errors import ServiceError, Unauthenticated
 from gateway import audit, sessions
 from gateway.account_fields import AccountChange, AccountDeletion, NewAccount, PasswordChange
 from gateway.accounts import Login
@@ -181,7 +180,7 @@ class AccountPages:
                 await self.call(visit, "stop_totp", end)
                 shown = {"done": "The second factor is off."}
         except (ServiceError, ValidationError) as error:
-            return await self._show(visit, _whole(error), confirming=act == "confirm")
+            return await self._show(visit, error, form="totp", confirming=act == "confirm")
         return await self._show(visit, **shown)
 
     async def change_hub_token(self, visit: Visit) -> Response:
@@ -240,12 +239,6 @@ class AccountPages:
         return self.visits.show(
             name, request, error, email=first_value(fields, "email")[:254], **values
         )
-
-
-def _whole(error: ServiceError | ValidationError) -> ServiceError:
-    """Return the error without its fields, whose names the page's other forms have as well."""
-    refusal = invalid(error) if isinstance(error, ValidationError) else error
-    return InvalidRequest(refusal.message) if isinstance(refusal, InvalidRequest) else refusal
 
 
 def draw(uri: str) -> Markup:

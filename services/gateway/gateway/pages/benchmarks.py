@@ -108,6 +108,7 @@ class BenchmarkPages:
             visit.request,
             runs=list(zip("ABCD", runs, strict=False)),
             rows=report.compare([*"ABCD"], runs),
+            differences=report.differences(runs),
             charts=report.charts(list(zip(names, runs, strict=True))),
         )
 
@@ -155,7 +156,7 @@ class BenchmarkPages:
             fields=FIELDS,
             choices=CHOICES,
             number=secrets.token_hex(16),
-            runs=runs.runs if runs else [],
+            runs=[(run, report.figures(run)) for run in runs.runs] if runs else [],
             next=runs.next if runs else None,
             away=away,
             **quote,

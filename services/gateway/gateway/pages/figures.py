@@ -3,11 +3,13 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup, escape
+
+from common.contracts.monitoring import Finding
 
 ABSENT = "\N{EN DASH}"
 CODE = re.compile(r"`([^`]+)`")
@@ -45,6 +47,22 @@ def sentence(text: str) -> str:
 def marked(text: str) -> Markup:
     """Show text in backticks as code."""
     return Markup(CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  (escaped)
+
+
+def timed(text: str, findings: Sequence[Finding]) -> Markup:
+    """Mark the times of findings in a sentence of advice, which are UTC, as times."""
+    marked = str(escape(text))
+    for time in {time for found in findings for time in (found.begin, found.end) if time}:
+        words = f"{time:%A} {time.day} {time:%B}, {time:%H:%M}"
+        title = f"{time:%Y-%m-%d %H:%M:%S} UTC"
+        element = f'<time datetime="{time.isoformat()}" title="{title}">{words} UTC</time>'
+        marked = re.sub(f"{words}( UTC)?", element, marked)
+    return Markup(marked)  # noqa: S704  (escaped)
+
+
+def plain(value: float | None) -> str:
+    """Write a number as a form's field takes it; "" for None."""
+    return "" if value is None else f"{value:.15g}"
 
 
 def usd(value: float | None) -> str:
@@ -91,6 +109,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "between": between,
     "sentence": sentence,
     "marked": marked,
+    "plain": plain,
+    "timed": timed,
     "pretty": pretty,
     "json": compact,
 }

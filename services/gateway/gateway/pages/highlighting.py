@@ -55,7 +55,8 @@ def resources(files: dict[str, str]) -> list[Resource]:
     return [
         Resource(name, value, sources.get(name, ""))
         for name, value in needs.items()
-        if name not in ("sources", "vramSource")
+        # What a run measured stands beside the verdict.
+        if name not in ("sources", "vramSource", "measured")
     ]
 
 

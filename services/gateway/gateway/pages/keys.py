@@ -50,7 +50,7 @@ class KeyPages:
             change = KeyChange(name=visit.field("name").strip())
             await self.call(visit, "change_key", change, key_id=visit.id("key"))
         except (ServiceError, ValidationError) as error:
-            return await self._show(visit, error)
+            return await self._show(visit, error, renamed=visit.id("key"))
         return to(PAGE)
 
     async def revoke(self, visit: Visit) -> Response:
@@ -65,13 +65,24 @@ class KeyPages:
         visit: Visit,
         error: ServiceError | ValidationError | None = None,
         created: CreatedKey | None = None,
+        renamed: str = "",
     ) -> Response:
+        """Show the keys; `renamed` is the one whose new name was refused with the error."""
+        typed = {"name": "", "scopes": keys.SCOPES, "expires": ""}
+        if error and not renamed:
+            typed = {
+                "name": visit.field("name")[:256],
+                "scopes": visit.fields.get("scopes", []),
+                "expires": visit.field("expires"),
+            }
         return self.visits.show(
             "keys.html",
             visit.request,
             error,
             keys=(await self.call(visit, "list_keys")).keys,
             created=created,
+            renamed=renamed,
+            typed=typed,
             scopes=keys.SCOPES,
             expiries=EXPIRIES_DAYS,
             now=datetime.now(UTC),
@@ -89,5 +100,6 @@ def add(app: FastAPI, visits: Visits, _: KeyRing) -> None:
 
 def _days_from_now(days: str) -> datetime:
     if days not in map(str, EXPIRIES_DAYS):
-        raise InvalidRequest("choose an expiry from the list")
+        fault = {"path": "expires", "message": "choose one of the list"}
+        raise InvalidRequest("expires: choose one of the list", fields=[fault])
     return datetime.now(UTC) + timedelta(days=int(days))

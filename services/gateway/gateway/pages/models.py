@@ -1,7 +1,7 @@
 """Models in use as pages: live metrics, statistics, advice, alerts and their rules."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,10 +18,10 @@ from common.contracts.monitoring import (
     MonitorRequest,
     RecordedModel,
 )
-from common.contracts.recording import USUAL_METRICS, ModelId
+from common.contracts.recording import ModelId
 from common.errors import InvalidRequest, NotFound, ServiceError
 from gateway.keyring import KeyRing
-from gateway.pages import site
+from gateway.pages import plots, site
 from gateway.pages.acknowledgements import Acknowledgements
 from gateway.pages.visit import Visit, to
 from gateway.pages.visits import Visits
@@ -56,16 +56,20 @@ class ModelPages:
 
     async def show_series(self, visit: Visit) -> Response:
         """Answer a page without a socket with the charts' columns."""
-        model, window = _model(visit), _window(visit)
-        monitoring = await self._monitor(visit, model, window)
-        charts = _charts(monitoring, window) if monitoring else []
+        model, window, place = _model(visit), _window(visit), _place(visit)
+        metrics = (await self._metrics(model))[place : place + MAX_METRICS]
+        monitoring = await self._monitor(visit, model, window, metrics)
+        charts = plots.charts(monitoring, window) if monitoring else []
         content = orjson.dumps({"charts": charts, "at": datetime.now(UTC)})
         return Response(content, 200, site.HEADERS, "application/json")
 
     async def show_alerts(self, visit: Visit) -> Response:
         model = _model(visit)
         values = await self._alerts(visit, model)
-        return self.visits.show("alerts.html", visit.request, model=model, **values)
+        window = _window(visit)
+        return self.visits.show(
+            "alerts.html", visit.request, model=model, window=window, changed="", **values
+        )
 
     async def acknowledge(self, visit: Visit) -> Response:
         model, alert = _model(visit), visit.id("alert")
@@ -90,10 +94,14 @@ class ModelPages:
             fields = _rule_fields(visit)
             if muted := visit.field("muted"):
                 fields = {"muted": muted == "on"}
+            else:
+                # An emptied bound is taken away; the other one stays.
+                emptied = [name for name in ("above", "below") if visit.fields.get(name) == [""]]
+                fields.update(dict.fromkeys(emptied))
             change = RuleChange.model_validate(fields)
             await self.call(visit, "change_rule", change, rule_id=visit.id("rule"))
         except (ServiceError, ValidationError) as error:
-            return await self._show(visit, error)
+            return await self._show(visit, error, changed=visit.id("rule"))
         return await self._changed(visit)
 
     async def remove_rule(self, visit: Visit) -> Response:
@@ -103,14 +111,21 @@ class ModelPages:
     async def _changed(self, visit: Visit) -> Response:
         if site.is_fragment(visit.request):
             return await self.show_alerts(visit)
-        return to(f"{PAGE}/watch?{urlencode({'model': _model(visit)})}")
+        address = urlencode({"model": _model(visit), "window": _window(visit)})
+        return to(f"{PAGE}/watch?{address}#rules")
 
     async def _show(
-        self, visit: Visit, error: ServiceError | ValidationError | None = None
+        self,
+        visit: Visit,
+        error: ServiceError | ValidationError | None = None,
+        changed: str = "",
     ) -> Response:
-        model, window = _model(visit), _window(visit)
+        """Show the model; `changed` is the rule whose change was refused with the error."""
+        model, window, place = _model(visit), _window(visit), _place(visit)
+        metrics = await self._metrics(model)
+        shown = metrics[place : place + MAX_METRICS]
         monitoring, alerts = await asyncio.gather(
-            self._monitor(visit, model, window), self._alerts(visit, model)
+            self._monitor(visit, model, window, shown), self._alerts(visit, model)
         )
         return self.visits.show(
             "model.html",
@@ -118,9 +133,17 @@ class ModelPages:
             error,
             model=model,
             window=window,
+            changed=changed,
             windows=list(WINDOWS),
             monitoring=monitoring,
-            charts=_charts(monitoring, window) if monitoring else [],
+            titles=plots.titles(monitoring) if monitoring else {},
+            place=place,
+            # Where each page of metrics begins, and those that stand on another than this one.
+            places=list(range(0, len(metrics), MAX_METRICS)),
+            elsewhere=[metric for metric in metrics if metric not in shown],
+            per_page=MAX_METRICS,
+            metrics=metrics,
+            charts=plots.charts(monitoring, window) if monitoring else [],
             now=datetime.now(UTC),
             **alerts,
         )
@@ -131,20 +154,25 @@ class ModelPages:
         ).models
         return models
 
-    async def _monitor(self, visit: Visit, model: str, window: str) -> Monitoring | None:
-        """Return every metric of the model; None if nothing was recorded for it yet."""
+    async def _metrics(self, model: str) -> list[str]:
+        """Return the metrics of the model, the usual ones first; none if it was never recorded."""
         listed = await self._list()
-        metrics = next((known.metrics for known in listed if known.model_id == model), None)
+        recorded = (known.metrics for known in listed if known.model_id == model)
+        return sorted(next(recorded, []), key=plots.rank)
+
+    async def _monitor(
+        self, visit: Visit, model: str, window: str, metrics: list[str]
+    ) -> Monitoring | None:
+        """Return these metrics of the model; None if nothing was recorded for it yet."""
         request = MonitorRequest(
-            model_id=model,
-            days=WINDOWS[window],
-            metrics=metrics[:MAX_METRICS] if metrics else None,
-            plot_format="series",
+            model_id=model, days=WINDOWS[window], metrics=metrics or None, plot_format="series"
         )
         try:
             monitoring: Monitoring = await self.call(visit, "monitor", request)
         except NotFound:
             return None
+        if window == "hour":
+            await plots.refine(self.bus, model, monitoring)
         return monitoring
 
     async def _alerts(self, visit: Visit, model: str) -> dict[str, Any]:
@@ -153,6 +181,7 @@ class ModelPages:
         )
         return {
             "typed": {name: visit.field(name)[:256] for name in RULE_FIELDS},
+            "blank": dict.fromkeys(RULE_FIELDS, ""),
             "rule_fields": RULE_FIELDS,
             "alerts": alerts,
             "acknowledged": await self.acknowledgements.find(
@@ -189,23 +218,15 @@ def _model(visit: Visit) -> str:
 
 
 def _window(visit: Visit) -> str:
-    window = visit.request.query_params.get("window", WINDOW)
+    window = visit.field("window") or visit.request.query_params.get("window", WINDOW)
     return window if window in WINDOWS else WINDOW
 
 
-def _caption(plot: dict[str, Any], skipped: int, shown: int) -> str:
-    if plot["pointsIn"] == plot["pointsOut"]:
-        return f"{shown:,} sample{'s' if shown > 1 else ''}"
-    # How many samples the points of an hour have is unknown: they are a day's.
-    samples = "" if skipped else f"{plot['pointsIn']:,} samples in "
-    return f"{samples}{shown:,} points: mean, least and greatest"
-
-
-def _rank(plot: tuple[str, Any]) -> tuple[int, str]:
-    """Usual metrics first, throughput before latency; the others by name."""
-    name = plot[0]
-    usual = USUAL_METRICS.index(name) if name in USUAL_METRICS else len(USUAL_METRICS)
-    return usual, name
+def _place(visit: Visit) -> int:
+    """Return the place of the first metric that the page shows."""
+    text = visit.request.query_params.get("metrics", "")
+    place = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+    return place - place % MAX_METRICS
 
 
 def _rule_fields(visit: Visit) -> dict[str, Any]:
@@ -221,35 +242,3 @@ def _rule_fields(visit: Visit) -> dict[str, Any]:
     if severity := visit.field("severity"):
         fields["severity"] = severity
     return fields
-
-
-def _charts(monitoring: Monitoring, window: str) -> list[dict[str, Any]]:
-    """Return the plots' columns as the charts take them; times in seconds since 1970."""
-    since = datetime.now(UTC) - timedelta(hours=1) if window == "hour" else None
-    drawn = []
-    for metric, plot in sorted(monitoring.plots.items(), key=_rank):
-        if not plot:
-            continue
-        columns = plot["columns"]
-        times = [datetime.fromisoformat(time) for time in columns["time"]]
-        first = 0 if since is None else sum(time < since for time in times)
-        if first == len(times):
-            continue
-        series = {
-            "name": metric,
-            "value": columns["mean"][first:],
-            "low": columns["minimum"][first:],
-            "high": columns["maximum"][first:],
-        }
-        drawn.append(
-            {
-                "metric": metric,
-                "title": plot["title"],
-                "unit": plot["unit"] or "",
-                "time": True,
-                "x": [time.timestamp() for time in times[first:]],
-                "series": [series],
-                "caption": _caption(plot, first, len(times) - first),
-            }
-        )
-    return drawn

@@ -110,9 +110,18 @@ class ModulePages:
         shown: dict[str, Any] | None = None,
     ) -> Response:
         """Return the page, or only the part below its form if htmx asks for that."""
-        name = "module.html" if site.is_fragment(visit.request) else "generate.html"
+        fragment = site.is_fragment(visit.request)
         return self.visits.show(
-            name, visit.request, error, form=form, shown=shown, help=HELP, over=OVER
+            "generated.html" if fragment else "generate.html",
+            visit.request,
+            error,
+            form=form,
+            shown=shown,
+            help=HELP,
+            over=OVER,
+            fragment=fragment,
+            # Fields that were marked as wrong are not any more.
+            marked=bool(visit.field("marked")),
         )
 
 

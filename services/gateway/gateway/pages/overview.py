@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from common.contracts.alerts import AlertsRequest
 from common.contracts.benchmarking import RunsRequest
 from gateway.keyring import KeyRing
+from gateway.pages import report
 from gateway.pages.visit import Visit
 from gateway.pages.visits import Visits
 
@@ -29,7 +30,7 @@ class Overview:
             "overview.html",
             visit.request,
             keys=keys.keys if keys else [],
-            runs=runs.runs if runs else [],
+            runs=[(run, report.figures(run)) for run in runs.runs] if runs else [],
             runs_error=runs_error,
             alerts=alerts.alerts if alerts else [],
             alerts_error=alerts_error,

@@ -10,7 +10,7 @@ from typing import Any
 
 from common.contracts.benchmarking import OVER, Run
 from common.contracts.figures import Point
-from gateway.pages.figures import number
+from gateway.pages.figures import number, usd
 
 CSV_COLUMNS = (
     "batch_size",
@@ -97,6 +97,19 @@ def best(run: Run) -> Point | None:
     return next((row.point for row in rows(run) if row.size == size), None)
 
 
+def figures(run: Run) -> str:
+    """Write a run's summary in one line, for lists; "" without one."""
+    if (found := run.summary) is None:
+        return ""
+    parts = [
+        f"{number(found.throughput)}/s at batch size {found.batch_size}",
+        f"{number(found.latency)} ms",
+    ]
+    if found.cost_per_inference is not None:
+        parts.append(f"{usd(found.cost_per_inference * 1000)} per 1,000")
+    return f"{', '.join(parts)} ({found.dtype}, {found.machine})"
+
+
 def price(run: Run | None) -> float | None:
     """Return the cost of an inference at the run's best batch size, where it is known [USD]."""
     point = best(run) if run else None
@@ -169,6 +182,17 @@ def compare(names: list[str], runs: list[Run]) -> list[Comparison]:
         Comparison(size, points := [table.get(size) for table in tables], _verdicts(names, points))
         for size in sizes
     ]
+
+
+def differences(runs: list[Run]) -> list[str]:
+    """Name what else than the model differs between the runs that have results."""
+    setups = [run.results.setup for run in runs if run.results]
+    facts = {
+        "machine": {setup.machine.name for setup in setups},
+        "dtype": {setup.dtype for setup in setups},
+        "attention": {setup.attention for setup in setups},
+    }
+    return [name for name, values in facts.items() if len(values) > 1]
 
 
 def _verdicts(names: list[str], points: list[Point | None]) -> list[str]:

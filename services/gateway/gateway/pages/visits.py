@@ -31,6 +31,11 @@ NEXT = re.compile(r"/dashboard(/[A-Za-z0-9/_.~%?=&+-]*)?")
 # A field's name stays as it is written.
 FIELD = re.compile(r"[a-z][\w.]*:")
 ITEM = re.compile(r"\.(\d+)$")
+# What a program would call, as the page on which a person does it.
+PAGES_OF_CALLS = (
+    (re.compile(r" with PUT /v1/api/account/hub-token"), " on your account's page"),
+    (re.compile(r"; GET /v1/api/[a-z/]+ lists? [a-z ]+"), ""),
+)
 UNEXPECTED = "something broke on our side; try again, and tell the operator if it stays"
 
 log = structlog.get_logger()
@@ -171,10 +176,12 @@ def _refusal(error: ServiceError | ValidationError | None) -> ServiceError | Non
 
 
 def _faults(refusal: ServiceError | None) -> dict[str, str]:
-    """Return the errors by field, such as `options.memory`; those of a list's items together."""
+    """Return the errors by field, such as `memory`; those of a list's items together."""
     faults: dict[str, str] = {}
     for field in refusal.details.get("fields", []) if refusal else []:
-        name, message = field["path"], _sentence(field["message"])
+        # A form has neither groups of fields nor quotes around text.
+        name = field["path"].removeprefix("options.")
+        message = _sentence(field["message"].replace(", without quotes", ""))
         if item := ITEM.search(name):
             name, message = name[: item.start()], f"Item {int(item[1]) + 1}: {message}"
         faults[name] = f"{faults[name]} {message}" if name in faults else message
@@ -182,5 +189,7 @@ def _faults(refusal: ServiceError | None) -> dict[str, str]:
 
 
 def _sentence(text: str) -> str:
+    for call, page in PAGES_OF_CALLS:
+        text = call.sub(page, text)
     begin = text if FIELD.match(text) else text[:1].upper() + text[1:]
     return begin + ("" if text.endswith((".", "!", "?")) else ".")

@@ -16,6 +16,8 @@ const PAGE_ROWS = 50;
 const MAX_POINTS = 100_000;
 // Half the window around a single sample.
 const ALONE_S = 30;
+// A step has no end; the line that marks it has a width.
+const STEP_PX = 2;
 
 const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -24,7 +26,8 @@ const number = (value) => (value === null || value === undefined ? 'no figure' :
 
 /**
  * A figure element with its chart. `chart`: {title, unit, x, time, series: [{name, value, low,
- * high}]}; `time`: x are seconds since 1970 instead of batch sizes.
+ * high}], marks: [{kind, begin, end}], width}; `time`: x are seconds since 1970 instead of batch
+ * sizes; `width`: of a bucket in seconds, if points are not samples.
  */
 export class Chart {
   constructor(figure, chart) {
@@ -46,6 +49,7 @@ export class Chart {
     this.plot.setAttribute('aria-details', this.table.id);
     figure.append(this.plot, this.reading, this.table);
     this.plot.addEventListener('keydown', (event) => this.#key(event));
+    for (const left of ['blur', 'mouseleave']) this.plot.addEventListener(left, () => this.#leave());
     this.#make();
     new ResizeObserver(() => {
       const width = this.plot.clientWidth;
@@ -74,7 +78,7 @@ export class Chart {
       const stroke = colours[place % colours.length];
       const edge = { show: true, stroke: 'transparent', points: { show: false } };
       const line = {
-        label: name, stroke, width: 2, dash: DASHES[place % DASHES.length], spanGaps: false,
+        label: name, stroke, width: 2, dash: DASHES[place % DASHES.length], spanGaps: !time,
         // Over time, uPlot draws points where they have room.
         points: { ...(!time && { show: true }), size: 6, fill: stroke },
       };
@@ -96,12 +100,26 @@ export class Chart {
         fill: `${colours[place % colours.length]}30`,
       })),
       hooks: {
+        drawClear: [(u) => this.#shade(u)],
         draw: [() => { this.redraws += 1; this.figure.dataset.redraws = this.redraws; }],
         setSelect: [(u) => { if (u.select.width > 0) this.#zoom(true); }],
         setCursor: [(u) => { if (u.cursor.idx !== null && u.cursor.idx !== undefined) this.#show(u.cursor.idx); }],
       },
     }, this.#columns(), this.plot);
     this.u.over.addEventListener('dblclick', () => this.#zoom(false));
+    this.#tellNewest();
+  }
+
+  /** Shade the incidents, and mark the steps, that the advice speaks of. */
+  #shade(u) {
+    const { left, top, width, height } = u.bbox;
+    for (const { kind, begin, end } of this.chart.marks ?? []) {
+      const from = Math.max(u.valToPos(begin, 'x', true), left);
+      const to = kind === 'step' ? from + STEP_PX : Math.min(u.valToPos(end ?? begin, 'x', true), left + width);
+      if (from > left + width || to <= from) continue;
+      u.ctx.fillStyle = style(kind === 'step' ? '--warn' : '--mark');
+      u.ctx.fillRect(from, top, to - from, height);
+    }
   }
 
   /** A legend, where there are several lines. */
@@ -150,6 +168,20 @@ export class Chart {
     return `${where}: ${values.join('; ')} ${this.chart.unit}`;
   }
 
+  /** While nobody reads a point of a time series, tell its newest. */
+  #tellNewest() {
+    const last = this.chart.x.length - 1;
+    if (!this.chart.time || this.at >= 0 || last < 0) return;
+    this.reading.textContent = `Newest: ${this.#label(last)}`;
+    this.reading.title = utc(new Date(this.chart.x[last] * 1000));
+  }
+
+  #leave() {
+    if (!this.chart.time || document.activeElement === this.plot) return;
+    this.at = -1;
+    this.#tellNewest();
+  }
+
   #show(index) {
     this.at = index;
     this.reading.textContent = this.#label(index);
@@ -158,7 +190,9 @@ export class Chart {
 
   #key(event) {
     const last = this.chart.x.length - 1;
-    const steps = { ArrowLeft: this.at - 1, ArrowRight: this.at + 1, Home: 0, End: last };
+    // The newest point of a time series is the first that is read.
+    const before = this.at < 0 ? last : this.at - 1;
+    const steps = { ArrowLeft: before, ArrowRight: this.at + 1, Home: 0, End: last };
     if (!(event.key in steps) || last < 0) return;
     event.preventDefault();
     this.#show(Math.min(Math.max(steps[event.key], 0), last));
@@ -173,6 +207,7 @@ export class Chart {
   /** Replace the columns; a zoom stays where it was. */
   replace(chart) {
     this.chart = { ...this.chart, ...chart };
+    this.#caption(this.chart.caption);
     this.#redrawSoon();
   }
 
@@ -189,8 +224,18 @@ export class Chart {
       this.chart.x.findIndex((time) => time >= x - window),
       this.chart.x.length - MAX_POINTS,
     );
-    if (old > 0) for (const column of [this.chart.x, line.value, line.low, line.high]) column.splice(0, old);
+    if (old > 0) {
+      for (const column of [this.chart.x, line.value, line.low, line.high]) column.splice(0, old);
+      if (this.at >= 0) this.at = Math.max(this.at - old, 0);
+    }
+    const count = this.chart.x.length;
+    if (!this.chart.width) this.#caption(`${count.toLocaleString()} sample${count > 1 ? 's' : ''}`);
     this.#redrawSoon();
+  }
+
+  #caption(text) {
+    const caption = this.figure.querySelector('figcaption .quiet');
+    if (caption && text) caption.textContent = text;
   }
 
   #redrawSoon() {
@@ -202,6 +247,7 @@ export class Chart {
         // Without new scales uPlot takes the data and draws nothing.
         if (this.zoomed) this.u.setScale('x', { min, max });
       });
+      this.#tellNewest();
     }, REDRAW_MS);
   }
 

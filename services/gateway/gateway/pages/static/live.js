@@ -6,7 +6,9 @@ import { local, utc } from './times.js';
 
 const POLL_MS = 10_000;
 const content = document.getElementById('content');
-const { model: modelId, window: span } = content.dataset;
+const { model: modelId, window: span, metrics: place } = content.dataset;
+// Metrics that stand on other pages of this model.
+const elsewhere = new Set(JSON.parse(content.dataset.elsewhere));
 const connection = document.getElementById('connection');
 const follow = document.getElementById('follow');
 const charts = new Map(drawAll().map((chart) => [chart.chart.metric, chart]));
@@ -24,19 +26,24 @@ function updated(time) {
   when.title = utc(time);
 }
 
-const newest = Math.max(...[...charts.values()].map(({ chart }) => chart.x.at(-1)));
-if (Number.isFinite(newest)) updated(new Date(newest * 1000));
+const named = ({ title, unit }) => (unit ? `${title}, ${unit}` : title);
 
-/** The chart of a metric; of one that is new, an empty one. */
+if (charts.size) updated(new Date(content.dataset.at));
+
+/** The chart of a metric; of one that is new, an empty one, until its title and unit are read. */
 function chartOf(metric, columns) {
   const found = charts.get(metric);
   if (found) return found;
+  if (!columns) describe();
   document.getElementById('nothing')?.remove();
   const figure = document.createElement('figure');
   figure.className = 'chart';
   figure.dataset.metric = metric;
   const caption = document.createElement('figcaption');
-  caption.textContent = columns?.title ?? metric;
+  const count = document.createElement('span');
+  count.className = 'quiet';
+  count.textContent = columns?.caption ?? '';
+  caption.append(columns ? named(columns) : metric, ' ', count);
   figure.append(caption);
   document.getElementById('charts').append(figure);
   const made = new Chart(figure, columns ?? {
@@ -46,17 +53,36 @@ function chartOf(metric, columns) {
   return made;
 }
 
+/** Read all charts again. */
+async function load() {
+  const address = `/dashboard/models/series?${new URLSearchParams({ model: modelId, window: span, metrics: place })}`;
+  const answer = await fetch(address);
+  // The session has ended; after the login this page comes again.
+  if (answer.redirected) return location.reload();
+  if (!answer.ok) throw new Error(String(answer.status));
+  const { charts: drawn, at } = await answer.json();
+  for (const columns of drawn) {
+    const chart = chartOf(columns.metric, columns);
+    chart.figure.querySelector('figcaption').firstChild.textContent = named(columns);
+    chart.replace(columns);
+  }
+  updated(new Date(at));
+}
+
+let described;
+/** Read titles and units, once for all metrics that are new in one update. */
+function describe() {
+  described ??= setTimeout(() => {
+    described = undefined;
+    load().catch(() => {});
+  });
+}
+
 async function poll() {
   if (socket.connected) return;
   try {
-    const address = `/dashboard/models/series?${new URLSearchParams({ model: modelId, window: span })}`;
-    const answer = await fetch(address);
-    if (answer.redirected) return location.assign(answer.url);
-    if (!answer.ok) throw new Error(String(answer.status));
-    const { charts: drawn, at } = await answer.json();
-    for (const columns of drawn) chartOf(columns.metric, columns).replace(columns);
+    await load();
     if (!socket.connected) say('polling', 'Polling');
-    updated(new Date(at));
   } catch {
     say('away', 'No connection');
   }
@@ -78,13 +104,15 @@ socket.on('metric_update', (update) => {
   if (update.modelId !== modelId) return;
   cursor = update.cursor ?? cursor;
   const at = Date.parse(update.timestamp) / 1000;
-  for (const [metric, value] of Object.entries(update.metrics)) chartOf(metric).append(at, value, WINDOW_S);
+  for (const [metric, value] of Object.entries(update.metrics)) {
+    if (!elsewhere.has(metric)) chartOf(metric).append(at, value, WINDOW_S);
+  }
   updated(new Date());
 });
 socket.on('alert', (alert) => {
   if (alert.modelId !== modelId) return;
   announce(alert.message);
-  window.htmx.trigger(document.getElementById('alerts'), 'refresh');
+  window.htmx.trigger(document.getElementById('alert-list'), 'refresh');
 });
 setTimeout(poll, 3000);
 setInterval(poll, POLL_MS);

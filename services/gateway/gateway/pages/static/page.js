@@ -34,6 +34,27 @@ document.addEventListener('submit', (event) => {
   // After the form's data were taken; a page that comes back from the history is as before.
   setTimeout(() => { button.disabled = true; button.textContent = button.dataset.busy; });
 });
+// A part of a page that did not come leaves the page as it is: the edge answers in JSON, and a lost
+// connection not at all.
+const trouble = document.getElementById('trouble');
+function fail() {
+  trouble.hidden = false;
+  trouble.textContent = 'The service did not answer. Nothing is lost; try again in a few seconds.';
+}
+document.addEventListener('htmx:before:response', (event) => {
+  const { headers } = event.detail.ctx.response;
+  trouble.hidden = headers.has('hx-redirect') || (headers.get('content-type') ?? '').startsWith('text/html');
+  if (trouble.hidden) return;
+  event.preventDefault();
+  fail();
+});
+document.addEventListener('htmx:error', (event) => { if (event.detail.ctx) fail(); });
+// A button that is gone after its work leaves the focus to a heading, not to the page's begin.
+let then = '';
+document.addEventListener('htmx:before:swap', () => { then = document.activeElement?.dataset.then ?? ''; });
+document.addEventListener('htmx:after:swap', () => {
+  if (then && document.activeElement === document.body) document.getElementById(then)?.focus();
+});
 enliven(document);
 new MutationObserver((changes) => {
   for (const { addedNodes } of changes) {
