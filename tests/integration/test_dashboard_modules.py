@@ -73,11 +73,11 @@ def test_an_error_in_an_option_stands_beside_its_field_until_it_is_corrected(
     expect(memory).to_have_accessible_description(re.compile("Must be a whole number with a unit"))
     expect(page.locator(".refusal")).to_contain_text("Correct the fields that are marked above")
     # An answer of the edge, and none at all, leave the page as it is.
-    for answer in ({"status": 503, "json": {"data": None}}, None):
-        page.route(
-            "**/generate",
-            lambda route, answer=answer: route.fulfill(**answer) if answer else route.abort(),
-        )
+    for answer in (
+        lambda route: route.fulfill(status=503, json={"data": None}),
+        lambda route: route.abort(),
+    ):
+        page.route("**/generate", answer)
         page.get_by_role("button", name="Generate", exact=True).click()
         expect(page.locator("#trouble")).to_contain_text("The service did not answer")
         expect(batch).to_have_value("four")

@@ -63,18 +63,24 @@ class ModelPages:
         content = orjson.dumps({"charts": charts, "at": datetime.now(UTC)})
         return Response(content, 200, site.HEADERS, "application/json")
 
-    async def show_alerts(self, visit: Visit) -> Response:
+    async def show_alerts(self, visit: Visit, error: ServiceError | None = None) -> Response:
+        """Show the alerts and rules alone, below the error of what was asked of one of them."""
         model = _model(visit)
-        values = await self._alerts(visit, model)
-        window = _window(visit)
         return self.visits.show(
-            "alerts.html", visit.request, model=model, window=window, changed="", **values
+            "alerts.html",
+            visit.request,
+            error,
+            model=model,
+            window=_window(visit),
+            changed="",
+            alone=True,
+            **await self._alerts(visit, model),
         )
 
     async def acknowledge(self, visit: Visit) -> Response:
         model, alert = _model(visit), visit.id("alert")
         if alert not in {listed.id for listed in await self._list_alerts(visit, model)}:
-            raise NotFound("no such alert among the model's newest")
+            return await self._changed(visit, NotFound("no such alert among the model's newest"))
         await self.acknowledgements.add(visit.account, alert)
         return await self._changed(visit)
 
@@ -100,17 +106,26 @@ class ModelPages:
                 fields.update(dict.fromkeys(emptied))
             change = RuleChange.model_validate(fields)
             await self.call(visit, "change_rule", change, rule_id=visit.id("rule"))
-        except (ServiceError, ValidationError) as error:
+        except ServiceError as error:
+            if site.is_fragment(visit.request):
+                return await self._changed(visit, error)
+            return await self._show(visit, error, changed=visit.id("rule"))
+        except ValidationError as error:
             return await self._show(visit, error, changed=visit.id("rule"))
         return await self._changed(visit)
 
     async def remove_rule(self, visit: Visit) -> Response:
-        await self.call(visit, "remove_rule", rule_id=visit.id("rule"))
+        try:
+            await self.call(visit, "remove_rule", rule_id=visit.id("rule"))
+        except ServiceError as error:
+            return await self._changed(visit, error)
         return await self._changed(visit)
 
-    async def _changed(self, visit: Visit) -> Response:
+    async def _changed(self, visit: Visit, error: ServiceError | None = None) -> Response:
         if site.is_fragment(visit.request):
-            return await self.show_alerts(visit)
+            return await self.show_alerts(visit, error)
+        if error is not None:
+            raise error
         address = urlencode({"model": _model(visit), "window": _window(visit)})
         return to(f"{PAGE}/watch?{address}#rules")
 
@@ -134,6 +149,7 @@ class ModelPages:
             model=model,
             window=window,
             changed=changed,
+            alone=False,
             windows=list(WINDOWS),
             monitoring=monitoring,
             titles=plots.titles(monitoring) if monitoring else {},
