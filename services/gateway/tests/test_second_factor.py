@@ -228,7 +228,7 @@ async def test_the_accounts_page_sets_it_up_with_a_picture_and_switches_it_off(d
         started = await post(act="start", password=PASSWORD)
         assert "<svg" in started.text
         person.secret = re.findall(r'id="totp-secret">(\w+)<', started.text)[0]
-        assert "is wrong" in (await post(act="confirm", code="000000")).text
+        assert "Is wrong" in (await post(act="confirm", code="000000")).text
         on = await post(act="confirm", code=person.code(-1))
         codes = re.findall(r'id="recovery-codes"[^>]*>([^<]+)<', on.text)[0].split()
         assert len(codes) == 10

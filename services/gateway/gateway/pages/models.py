@@ -59,6 +59,8 @@ class ModelPages:
         model, window, place = _model(visit), _window(visit), _place(visit)
         metrics = (await self._metrics(model))[place : place + MAX_METRICS]
         monitoring = await self._monitor(visit, model, window, metrics)
+        if monitoring and window == "hour":
+            await plots.refine(self.bus, model, monitoring)
         charts = plots.charts(monitoring, window) if monitoring else []
         content = orjson.dumps({"charts": charts, "at": datetime.now(UTC)})
         return Response(content, 200, site.HEADERS, "application/json")
@@ -150,6 +152,8 @@ class ModelPages:
             window=window,
             changed=changed,
             alone=False,
+            # The page comes first, and asks for the hour's samples then: they take longer.
+            coarse=bool(monitoring and window == "hour" and plots.coarse(monitoring)),
             windows=list(WINDOWS),
             monitoring=monitoring,
             titles=plots.titles(monitoring) if monitoring else {},
@@ -187,8 +191,6 @@ class ModelPages:
             monitoring: Monitoring = await self.call(visit, "monitor", request)
         except NotFound:
             return None
-        if window == "hour":
-            await plots.refine(self.bus, model, monitoring)
         return monitoring
 
     async def _alerts(self, visit: Visit, model: str) -> dict[str, Any]:

@@ -27,18 +27,21 @@ Plot = dict[str, Any]
 Point = tuple[float, float, float, float]
 
 
+def coarse(monitoring: Monitoring) -> list[str]:
+    """Return the metrics whose plots have buckets instead of samples."""
+    return [metric for metric, plot in monitoring.plots.items() if plot.get("bucketSeconds")]
+
+
 async def refine(bus: Bus, model: str, monitoring: Monitoring) -> None:
     """Replace the buckets of a day's plots by the newest hour's samples, or finer buckets.
 
     A plot stays as it is where the hour has too many samples to read, or the service is away.
     """
-    coarse = [metric for metric, plot in monitoring.plots.items() if plot.get("bucketSeconds")]
-    if not coarse:
-        return
+    metrics = coarse(monitoring)
     since = datetime.now(UTC) - HOUR
-    pages = max(1, MAX_PAGES // len(coarse))
-    found = await asyncio.gather(*(_read(bus, model, metric, since, pages) for metric in coarse))
-    for metric, samples in zip(coarse, found, strict=True):
+    pages = max(1, MAX_PAGES // max(1, len(metrics)))
+    found = await asyncio.gather(*(_read(bus, model, metric, since, pages) for metric in metrics))
+    for metric, samples in zip(metrics, found, strict=True):
         if samples:
             monitoring.plots[metric] = {**monitoring.plots[metric], **_reduced(samples)}
 

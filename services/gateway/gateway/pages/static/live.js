@@ -114,6 +114,8 @@ socket.on('alert', (alert) => {
   announce(alert.message);
   window.htmx.trigger(document.getElementById('alert-list'), 'refresh');
 });
+// A day's points are too coarse for an hour; the finer ones come once the page is there.
+if ('coarse' in content.dataset) describe();
 setTimeout(poll, 3000);
 setInterval(poll, POLL_MS);
 
