@@ -16,9 +16,9 @@ def test_a_rule_that_holds_for_minutes_is_raised_later_with_its_id_and_ends_when
 
     def add(**fields: Any) -> str:
         rule = {"kind": "threshold", "metric": "queue_depth", "above": 10, **fields}
-        made = account.post(RULES, rule)
-        assert made.status_code == 201, made.text
-        return str(made.json()["data"]["id"])
+        answer = account.post(RULES, rule)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["data"]["id"])
 
     def change(id: str, **fields: Any) -> None:
         changed = account.http.patch(f"{RULES}/{id}", json=fields, headers=account.headers)

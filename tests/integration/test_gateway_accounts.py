@@ -125,9 +125,9 @@ def test_a_socket_token_opens_only_sockets_and_its_creation_is_audited(
     stack: Stack, account: Account, browser: httpx2.Client
 ) -> None:
     cookie = {"Cookie": log_in(browser, account.email)}
-    made = browser.post("/v1/api/socket-tokens", headers=cookie).json()["data"]
-    assert made["token"].startswith("lmg_socket_")
-    answer = browser.get("/v1/api/alerts", headers={"Authorization": f"Bearer {made['token']}"})
+    token = browser.post("/v1/api/socket-tokens", headers=cookie).json()["data"]
+    assert token["token"].startswith("lmg_socket_")
+    answer = browser.get("/v1/api/alerts", headers={"Authorization": f"Bearer {token['token']}"})
     assert error_of(answer)["code"] == 2001
     assert acts(stack, account.id)[-1] == "socket_token_made"
 
@@ -258,13 +258,11 @@ def test_the_last_use_of_a_key_is_shown_soon(account: Account) -> None:
 
 
 def test_a_key_is_in_no_log_and_no_table(stack: Stack, account: Account) -> None:
-    made = account.make_key("secret")["key"]
-    account.post(
-        "/v1/api/generate", {"modelUrl": made}, headers={"Authorization": f"Bearer {made}"}
-    )
-    account.http.get(f"/v1/api/{made}", params={"token": made})
+    key = account.make_key("secret")["key"]
+    account.post("/v1/api/generate", {"modelUrl": key}, headers={"Authorization": f"Bearer {key}"})
+    account.http.get(f"/v1/api/{key}", params={"token": key})
     for log in stack.logs.iterdir():
-        assert made not in log.read_text(errors="replace"), log.name
+        assert key not in log.read_text(errors="replace"), log.name
         assert PASSWORD not in log.read_text(errors="replace"), log.name
     with psycopg.connect(stack.postgres.url()) as database:
         tables = database.execute(
@@ -272,5 +270,5 @@ def test_a_key_is_in_no_log_and_no_table(stack: Stack, account: Account) -> None
         ).fetchall()
         for schema, table in tables:
             for (row,) in database.execute(f'select t::text from "{schema}"."{table}" t'):
-                assert made not in row
+                assert key not in row
                 assert PASSWORD not in row

@@ -96,7 +96,7 @@ def test_a_mailed_link_gives_an_unconfirmed_address_to_its_owner_once(
     assert "no Hub token is stored" in error_of(tried)["message"]
     made = person.post("/v1/api/keys", json={"name": "own"}, headers=owner).json()["data"]["key"]
     listed = person.get("/v1/api/webhooks", headers={"Authorization": f"Bearer {made}"})
-    assert [one["enabled"] for one in listed.json()["data"]["webhooks"]] == [False]
+    assert [each["enabled"] for each in listed.json()["data"]["webhooks"]] == [False]
     assert "nobody@example.com" not in mailbox.received
     assert "password_reset" in acts(stack, account.id)
 

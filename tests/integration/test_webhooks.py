@@ -64,9 +64,9 @@ def receiver() -> Iterator[Receiver]:
 def test_alerts_and_finished_runs_are_posted_with_a_verifiable_signature(
     measuring_stack: Stack, owner: Account, receiver: Receiver
 ) -> None:
-    made = owner.post("/v1/api/webhooks", {"url": receiver.url, "events": KINDS})
-    assert made.status_code == 201, made.text
-    webhook = made.json()["data"]
+    answer = owner.post("/v1/api/webhooks", {"url": receiver.url, "events": KINDS})
+    assert answer.status_code == 201, answer.text
+    webhook = answer.json()["data"]
     secret, path = webhook["secret"], f"/v1/api/webhooks/{webhook['id']}"
     owner.post(
         "/v1/api/alerts/rules",

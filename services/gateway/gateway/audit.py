@@ -86,10 +86,10 @@ class Notes:
     ) -> None:
         """Record once a minute; `of` identifies a caller without an account, unstored."""
         same = account or "" if of is None else of
-        what, now = (network(), act, same, *details.values()), time.monotonic()
-        if self._noted.get(what, -math.inf) > now - 60:
+        key, now = (network(), act, same, *details.values()), time.monotonic()
+        if self._noted.get(key, -math.inf) > now - 60:
             return
-        remember(self._noted, what, now, MAX_NOTES)
+        remember(self._noted, key, now, MAX_NOTES)
         await note(self.database, act, account, **details)
 
 

@@ -274,14 +274,14 @@ async def session_ids(connection: Connection, account: str) -> list[str]:
 
 
 async def store_password(
-    connection: Connection, account: str, hashed: str, kept: str | None = None
+    connection: Connection, account: str, hashed: str, current: str | None = None
 ) -> list[str]:
-    """Store a password's hash and end all sessions but `kept`; return the ids of those ended."""
+    """Store a password's hash and end all sessions but `current`; return the ids of those ended."""
     await connection.execute("update accounts set password = %s where id = %s", [hashed, account])
     cursor = await connection.execute(
         "delete from sessions where account_id = %s and hash is distinct from %s"  # noqa: S608  (constants)
         f" returning {ID}",
-        [account, _hash(kept) if kept else None],
+        [account, _hash(current) if current else None],
     )
     ended = [row[0] for row in await cursor.fetchall()]
     await connection.execute(

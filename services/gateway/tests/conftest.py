@@ -176,10 +176,10 @@ async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatc
 
     async def echo(call: Call, body: EchoRequest) -> Any:
 
-        made.calls.append((body.word, context.current.get().idempotency_key))
-        if made.answer is not None:
-            return await made.answer(call, body)
-        return Echo(word=body.word, times=len(made.calls))
+        opened.calls.append((body.word, context.current.get().idempotency_key))
+        if opened.answer is not None:
+            return await opened.answer(call, body)
+        return Echo(word=body.word, times=len(opened.calls))
 
     async def few(call: Call, body: EchoRequest) -> Any:
         return await echo(call, body)
@@ -235,5 +235,5 @@ async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatc
         ),
     ]
     gateway = Gateway(endpoints, guards, keyring, "http://gateway", checks={})
-    made = Desk(gateway, guards, keyring, events, [])
-    return made
+    opened = Desk(gateway, guards, keyring, events, [])
+    return opened

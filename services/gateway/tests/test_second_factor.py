@@ -101,9 +101,9 @@ async def test_a_recovery_code_works_once_and_is_stored_as_a_hash(
             "select second_factors::text, recovery_codes::text from second_factors"
             " join recovery_codes using (account_id)"
         )
-        kept = str(await cursor.fetchall())
-    assert person.secret not in kept
-    assert not any(code in kept for code in person.codes)
+        stored = str(await cursor.fetchall())
+    assert person.secret not in stored
+    assert not any(code in stored for code in person.codes)
 
 
 async def test_the_page_asks_for_the_code_in_a_second_step(person: Person) -> None:

@@ -113,12 +113,12 @@ class Baselines:
 
     def of(self, account: str, model: str) -> Mapping[str, Baseline]:
         """Return a model's baselines by metric, of the metrics that have one."""
-        _, found = self._known.get((account, model), (0.0, {}))
-        return found
+        _, baselines = self._known.get((account, model), (0.0, {}))
+        return baselines
 
     def forget(self, account: str) -> None:
         """Compute an account's baselines again before they are used."""
-        self._known = {which: kept for which, kept in self._known.items() if which[0] != account}
+        self._known = {key: entry for key, entry in self._known.items() if key[0] != account}
 
     def lacking(self, account: str, models: Mapping[str, object]) -> list[str]:
         """Return the models whose baselines are missing or old."""
@@ -129,27 +129,27 @@ class Baselines:
         """Compute the baselines of some models that the known rules need."""
         # Still there in the end, unless what is computed may be older than a change.
         renewing = {model: (-math.inf, dict(self.of(account, model))) for model in models}
-        self._known.update({(account, model): kept for model, kept in renewing.items()})
+        self._known.update({(account, model): entry for model, entry in renewing.items()})
         metrics = sorted({rule.metric for rule in known if rule.kind == "change" and rule.metric})
         async with self.database.connection() as connection:
             await connection.execute(ONE_SNAPSHOT)
             cursor = await connection.execute(SERIES, [account, models, metrics])
             rows = await cursor.fetchall()
             histories = await _read(connection, [id for *_, id in rows])
-        found: dict[str, dict[str, Baseline]] = {model: {} for model in models}
+        baselines_by_model: dict[str, dict[str, Baseline]] = {model: {} for model in models}
         young: set[str] = set()
         for model, metric, id in rows:
             # A month's shape takes milliseconds, in which others are to be answered.
             usual = await asyncio.to_thread(baseline, histories.get(id, EMPTY))
             if usual is not None:
-                found[model][metric] = usual
+                baselines_by_model[model][metric] = usual
             else:
                 young.add(model)
         now = time.monotonic()
-        for model, baselines in found.items():
-            kept = self._known.pop((account, model), None)
+        for model, baselines in baselines_by_model.items():
+            entry = self._known.pop((account, model), None)
             lasts = RENEW_YOUNG_S if model in young else RENEW_S
-            self._known[account, model] = now + lasts * (kept is renewing[model]), baselines
+            self._known[account, model] = now + lasts * (entry is renewing[model]), baselines
         while len(self._known) > MAX_MODELS:
             del self._known[next(iter(self._known))]
 
@@ -157,5 +157,5 @@ class Baselines:
 async def _read(connection: Connection, ids: list[int]) -> dict[int, History]:
     if not ids:
         return {}
-    found = await window.read(connection, ids, datetime.now(UTC) - WINDOW, summed=True)
-    return found.histories
+    month = await window.read(connection, ids, datetime.now(UTC) - WINDOW, summed=True)
+    return month.histories

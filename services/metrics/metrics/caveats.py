@@ -14,21 +14,21 @@ def warnings_of(
     request: MonitorRequest,
     numbers: Mapping[str, int],
     read: Iterable[str],
-    found: Window,
+    window: Window,
     now: datetime,
     ahead: datetime | None,
 ) -> list[str]:
     """Return the warnings of an answer.
 
     Args:
-        request: what was asked for.
+        request: the request.
         numbers: the model's series, by metric.
         read: the metrics that were read.
-        found: what was read of them.
-        now: when the window ends.
+        window: their histories.
+        now: the end of the window.
         ahead: the time of the newest sample, if it is ahead of now.
     """
-    return [*_unknown(request, numbers), *_clock(now, ahead), *_left_out(read, numbers, found)]
+    return [*_unknown(request, numbers), *_clock(now, ahead), *_left_out(read, numbers, window)]
 
 
 def _unknown(request: MonitorRequest, numbers: Mapping[str, int]) -> Iterator[str]:
@@ -46,10 +46,10 @@ def _clock(now: datetime, ahead: datetime | None) -> Iterator[str]:
         )
 
 
-def _left_out(read: Iterable[str], numbers: Mapping[str, int], found: Window) -> Iterator[str]:
+def _left_out(read: Iterable[str], numbers: Mapping[str, int], window: Window) -> Iterator[str]:
     """Warn how far a metric's figures reach if too many samples wait to be rolled up."""
     for metric in read:
-        if gap := found.left_out.get(numbers[metric]):
+        if gap := window.left_out.get(numbers[metric]):
             first, last = (moment.strftime("%Y-%m-%dT%H:%MZ") for moment in gap)
             yield (
                 f"{metric}: samples from {first} to {last} are still being summed up, and some"

@@ -35,8 +35,8 @@ class Descriptions:
 
     async def of(self, account: str) -> Mapping[str, MetricDescription]:
         """Return the descriptions of an account's metrics, by name."""
-        read, found = self._known.get(account, (-math.inf, {}))
-        return found if read > time.monotonic() - RENEW_S else await self.newest(account)
+        read, descriptions = self._known.get(account, (-math.inf, {}))
+        return descriptions if read > time.monotonic() - RENEW_S else await self.newest(account)
 
     async def newest(self, account: str) -> Mapping[str, MetricDescription]:
         """Return the descriptions as they are now, also those that another replica stored."""
@@ -45,13 +45,13 @@ class Descriptions:
         self._remember(account, reading)
         async with self.database.connection() as connection:
             rows = await (await connection.execute(READ, [account])).fetchall()
-        found = {
+        descriptions = {
             metric: MetricDescription.model_construct(kind=kind, unit=unit, more_is_better=better)
             for metric, kind, unit, better in rows
         }
         if self._known.get(account) is reading:
-            self._remember(account, (time.monotonic(), found))
-        return found
+            self._remember(account, (time.monotonic(), descriptions))
+        return descriptions
 
     def forget(self, account: str) -> None:
         """Read an account's descriptions again before they are used."""

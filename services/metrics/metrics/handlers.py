@@ -175,9 +175,9 @@ class Handlers:
             self.usage.add(content.account, len(content.at))
             self._note(content)
             for model, moments in batch.moments(content):
-                found = together.setdefault((content.account, model), {})
+                merged = together.setdefault((content.account, model), {})
                 for at, metrics in moments.items():
-                    found.setdefault(at, {}).update(metrics)
+                    merged.setdefault(at, {}).update(metrics)
         count = 0
         for (account, model), moments in together.items():
             for at in batch.chosen(moments):
@@ -195,9 +195,9 @@ class Handlers:
         if not live.any():
             return
         recent = content.only(live)
-        found = batch.extremes(recent)
+        extremes_by_pair = batch.extremes(recent)
         for model, indexes in recent.models.items():
-            extremes = {recent.pairs[index][1]: found[index] for index in indexes}
+            extremes = {recent.pairs[index][1]: extremes_by_pair[index] for index in indexes}
             self.watch.observe(content.account, model, extremes)
 
     @answers(STORAGE)

@@ -21,8 +21,8 @@ def history(count: int, days: float = 30, *, few: bool = True) -> History:
     random = np.random.default_rng(count)
     at = np.sort(MARCH_US + random.integers(0, int(days * 86400e6), count))
     value = random.lognormal(3, 1, count)
-    kept = (at, value) if few else (None, None)
-    return History(bucket(spans(at, value), HOUR), *NOTHING, *kept)
+    samples = (at, value) if few else (None, None)
+    return History(bucket(spans(at, value), HOUR), *NOTHING, *samples)
 
 
 HISTORIES = [history(1), history(60), history(MAX_EXACT), history(50_000, few=False),

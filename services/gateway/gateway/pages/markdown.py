@@ -55,7 +55,7 @@ def _parser() -> MarkdownIt:
 
 def _linked(tokens: Sequence[Token], resolve: Resolve) -> list[Token]:
     """Resolve links and images; of a link that leads nowhere, keep only the text."""
-    kept, dropped = [], False
+    remaining, dropped = [], False
     for token in tokens:
         name = {"link_open": "href", "image": "src"}.get(token.type)
         if name:
@@ -67,8 +67,8 @@ def _linked(tokens: Sequence[Token], resolve: Resolve) -> list[Token]:
         elif token.type == "link_close" and dropped:
             dropped = False
             continue
-        kept.append(token)
-    return kept
+        remaining.append(token)
+    return remaining
 
 
 def _fence(_: Any, tokens: Sequence[Token], index: int, *__: Any) -> str:

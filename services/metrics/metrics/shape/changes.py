@@ -70,10 +70,10 @@ class Changes:
 
     def fitted(self, times: Floats) -> Floats:
         edges = [0, *self.places, len(times)]
-        found = np.repeat(self.levels, np.diff(edges))
+        levels = np.repeat(self.levels, np.diff(edges))
         if self.line is not None:
-            found = found + self.rise * ramp(times, self.line)
-        return np.asarray(found)
+            levels = levels + self.rise * ramp(times, self.line)
+        return np.asarray(levels)
 
 
 def ramp(times: Floats, line: Line) -> Floats:
