@@ -141,13 +141,13 @@ def _sockets(clients: Clients, faults: list[Fault]) -> list[Check]:
 
 
 def _after(left: float, back: float, faults: list[Fault]) -> float:
-    """Return for how long a socket was away since the last fault within that time was over."""
+    """Return how long a socket was away after the last fault that ended during its absence."""
     ends = [fault.end for fault in faults if left <= fault.end <= back]
     return back - max([left, *ends])
 
 
 def _limits(clients: Clients, faults: list[Fault]) -> list[Check]:
-    """Compare each minute with the limit, which a restarted bus begins anew (decision 003)."""
+    """Compare each minute with the limit, which a restarted bus counts from zero (decision 003)."""
     times = clients.log.generated
     ends = {f.start: f.end for f in faults if f.part == "nats" and f.kind != "pause"}
     most, worst, allowed = 0, 0, GENERATIONS

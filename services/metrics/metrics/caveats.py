@@ -1,4 +1,4 @@
-"""Warnings of an answer: what its figures lack, or what is odd about them."""
+"""Warnings of an answer: missing samples, unknown metrics, and a clock that is ahead."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta

@@ -150,7 +150,7 @@ export class Chart {
     this.figure.dispatchEvent(new CustomEvent('zoom', { bubbles: true }));
   }
 
-  /** Follow what comes: forget the zoom and show everything again. */
+  /** Follow live data: forget the zoom and show everything again. */
   follow() {
     this.#zoom(false);
     this.u.setData(this.#columns());

@@ -8,7 +8,7 @@ const KEY = 'lilypad-key';
 const MADE = 'lilypad-made';
 const SHOWN_CHARACTERS = 200_000;
 
-/** What the request is sent with: what was typed in, and no cookie, else the session's cookie. */
+/** The request's credentials: those typed in, without a cookie, or else the session's cookie. */
 function caller() {
   const headers = credentials();
   // If cookies may be sent, the browser itself asks for a password when one is wrong.
@@ -75,7 +75,7 @@ async function show(response, milliseconds) {
   return `${response.status} ${response.statusText}`.trim();
 }
 
-/** Keep the id of what was made, for the pages of what can be done with it. */
+/** Keep the created object's id, for the pages of operations that use it. */
 function remember(data) {
   if (form.dataset.method !== 'POST' || typeof data?.id !== 'string') return;
   const made = JSON.parse(sessionStorage.getItem(MADE) ?? '{}');
@@ -83,7 +83,7 @@ function remember(data) {
   sessionStorage.setItem(MADE, JSON.stringify(made));
 }
 
-/** Fill in an id that exists: what this tab made, else the newest of the list. */
+/** Fill in an existing id: one that this tab created, or else the newest of the list. */
 async function fill(input) {
   const address = filled(input.dataset.listed);
   const made = JSON.parse(sessionStorage.getItem(MADE) ?? '{}')[address];
@@ -99,7 +99,7 @@ async function fill(input) {
   field(input.getAttribute('list')).replaceChildren(
     ...rows.map(({ id }) => Object.assign(document.createElement('option'), { value: id })),
   );
-  // Of sessions not the one that this page itself has.
+  // Of the sessions, any but this page's own.
   const chosen = rows.find(({ current }) => !current);
   if (chosen && !input.value) input.value = chosen.id;
 }

@@ -30,7 +30,7 @@ const named = ({ title, unit }) => (unit ? `${title}, ${unit}` : title);
 
 if (charts.size) updated(new Date(content.dataset.at));
 
-/** The chart of a metric; of one that is new, an empty one, until its title and unit are read. */
+/** The chart of a metric; a new metric has an empty one until its title and unit are read. */
 function chartOf(metric, columns) {
   const found = charts.get(metric);
   if (found) return found;
