@@ -117,7 +117,9 @@ def test_a_changed_password_ends_the_other_browsers_session_which_logs_in_to_the
     other.context.close()
 
 
-def test_errors_in_keys_and_the_second_factor_are_shown_next_to_their_fields(person: Person) -> None:
+def test_errors_in_keys_and_the_second_factor_are_shown_next_to_their_fields(
+    person: Person,
+) -> None:
     page = person.page
     page.goto("/dashboard/keys")
     page.get_by_label("Name", exact=True).fill("laptop")
