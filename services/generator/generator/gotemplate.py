@@ -4,13 +4,23 @@ The network renders `lilypad_module.json.tmpl` with Go's text/template over
 inputs that it has encoded as JSON, quotes and all, and then parses the outcome
 as JSON. Supported here: `{{ .x }}`, `{{ slice .x n }}`, `{{ if .x }}`,
 `{{ else }}`, `{{ end }}`. Anything else is an error, as it should be in ours.
+What is supported follows Go to the letter, since a module is handed out on this
+renderer's word: text is bytes, a number may be octal, a name is Go's.
 """
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 
-ACTION = re.compile(r"\{\{ (?:if \.(\w+)|(else)|(end)|slice \.(\w+) (\d+)|\.(\w+)) \}\}")
+NAME = r"([^\s{}().|]+)"
+ACTION = re.compile(
+    rf"\{{\{{ (?:if \.{NAME}|(else)|(end)|slice \.{NAME} ([0-9]+)|\.{NAME}) \}}\}}"
+)
+# Go reads a number with a leading zero as octal.
+NUMBER = re.compile(r"0[0-7]*|[1-9][0-9]*")
+# Categories that Go's unicode.IsLetter and IsDigit accept.
+GO_LETTERS = frozenset(("Lu", "Ll", "Lt", "Lm", "Lo", "Nd"))
 # Characters that Go's json.Marshal escapes, so that JSON may be embedded in HTML or a script.
 GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -28,31 +38,48 @@ def render(template: str, inputs: Mapping[str, str]) -> str:
     """Render a template as the network does. Raises TemplateError."""
     values = {name: marshal(value) for name, value in inputs.items()}
     written: list[str] = []
-    # For each open `if`, outermost first: whether its current branch is written.
-    branches: list[bool] = []
+    # For each open `if`, outermost first: whether its current branch is written, and whether
+    # that is the branch after its `else`.
+    branches: list[tuple[bool, bool]] = []
     for text, action in _pieces(template):
-        if all(branches):
+        taken = all(is_written for is_written, _ in branches)
+        if taken:
             written.append(text)
         if action is None:
             break
         tested, is_else, is_end, sliced, offset, plain = action
+        # Go parses the whole template, the branches that are not taken too.
+        if (name := tested or sliced or plain) and not _is_name(name):
+            raise TemplateError(f"not a name in Go: {name[:20]!r}")
+        if offset and not NUMBER.fullmatch(offset):
+            raise TemplateError(f"not a number in Go: {offset[:20]!r}")
         if tested:
-            branches.append(tested in values)
+            branches.append((tested in values, False))
         elif is_else or is_end:
             _turn(branches, is_else=bool(is_else))
-        elif all(branches):
+        elif taken:
             written.append(_value(values, sliced or plain or "", offset))
     if branches:
         raise TemplateError("an if without its end")
     return "".join(written)
 
 
-def _turn(branches: list[bool], *, is_else: bool) -> None:
+def _is_name(name: str) -> bool:
+    """Whether Go reads the text after a dot as a field: letters, digits, no ASCII digit first."""
+    letters = all(
+        character == "_" or unicodedata.category(character) in GO_LETTERS for character in name
+    )
+    return letters and name[0] not in "0123456789"
+
+
+def _turn(branches: list[tuple[bool, bool]], *, is_else: bool) -> None:
     if not branches:
         raise TemplateError("an else or end without its if")
-    was = branches.pop()
+    was_written, after_else = branches.pop()
+    if is_else and after_else:
+        raise TemplateError("a second else")
     if is_else:
-        branches.append(not was)
+        branches.append((not was_written, True))
 
 
 def _value(values: Mapping[str, str], name: str, offset: str | None) -> str:
@@ -60,7 +87,12 @@ def _value(values: Mapping[str, str], name: str, offset: str | None) -> str:
         return values.get(name, "<no value>")
     if name not in values:
         raise TemplateError(f"slice of the absent input {name}")
-    return values[name][int(offset) :]
+    content = values[name].encode()
+    begin = int(offset, 8 if offset.startswith("0") else 10)
+    if begin > len(content):
+        raise TemplateError(f"slice of {name} past its end")
+    # Half a character is read as U+FFFD by the JSON parser that gets the outcome.
+    return content[begin:].decode(errors="replace")
 
 
 def _pieces(template: str) -> Iterator[tuple[str, tuple[str | None, ...] | None]]:

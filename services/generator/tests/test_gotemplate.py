@@ -23,6 +23,12 @@ IDIOM = '[{{ if .x }}"X={{ slice .x 1 }}{{ else }}"X=none"{{ end }}]'
         ("{{ if .x }}{{ slice .x 1 }}{{ end }}", {}, ""),
         ("{{ .x }}", {"x": "<&>\u2028"}, '"\\u003c\\u0026\\u003e\\u2028"'),
         ("{{ .x }}", {"x": "{{ .y }}"}, '"{{ .y }}"'),
+        # Go slices bytes, reads a leading zero as octal, and takes any letter in a name.
+        ("{{ slice .x 3 }}", {"x": "éa"}, 'a"'),
+        ("{{ slice .x 2 }}", {"x": "éa"}, '\ufffda"'),
+        ("{{ slice .x 010 }}", {"x": "0123456789"}, '789"'),
+        ("{{ slice .x 5 }}", {"x": "moo"}, ""),
+        ("{{ .é }}{{ .x_1 }}", {"é": "a", "x_1": "b"}, '"a""b"'),
     ],
 )
 def test_rendering_matches_the_networks_renderer(
@@ -42,6 +48,16 @@ def test_rendering_matches_the_networks_renderer(
         "{{ else }}",
         "{{ slice .absent 1 }}",
         "{{",
+        # What Go refuses although Python's own rules would take it.
+        "{{ slice .x 4 }}",
+        "{{ slice .x 08 }}",
+        "{{ slice .x ١ }}",
+        "{{ if .absent }}{{ slice .x 09 }}{{ end }}",
+        "{{ if .x }}a{{ else }}b{{ else }}c{{ end }}",
+        "{{ .9 }}",
+        "{{ .1x }}",
+        "{{ if .9 }}{{ end }}",
+        "{{ .x² }}",
     ],
 )
 def test_unsupported_template_syntax_is_an_error(template: str) -> None:

@@ -173,6 +173,16 @@ def test_base64_with_line_breaks_is_accepted(monkeypatch: pytest.MonkeyPatch) ->
     assert script.read_request() == {"inputs": "x" * 200}
 
 
+@pytest.mark.parametrize("text", ["a", "ab", "abc", "abcd"])
+def test_base64_without_its_padding_is_accepted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    encoded = base64.b64encode(json.dumps({"inputs": text}).encode()).decode()
+    for sent in (encoded, encoded.rstrip("=")):
+        monkeypatch.setenv("REQUEST_B64", sent)
+        assert script.read_request() == {"inputs": text}
+    picture = base64.b64encode(text.encode()).decode().rstrip("=")
+    assert seeing.read_file(picture, "a picture") == text.encode()
+
+
 @pytest.mark.parametrize("value", ["", None, 7, "\ud800", ["a"]])
 def test_only_a_non_empty_string_is_accepted_as_text(value: Any) -> None:
     with pytest.raises(script.InvalidInput):

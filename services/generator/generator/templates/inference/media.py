@@ -1,11 +1,10 @@
 """Reads files that a caller sends, as base64 or by their names in /inputs."""
 
-import base64
 import os
 from pathlib import Path
 from typing import Any
 
-from generator.templates.inference.inputs import InvalidInput
+from generator.templates.inference.inputs import InvalidInput, decode
 
 INPUT_DIR = Path(os.environ.get("INPUT_DIR") or "/inputs")
 
@@ -18,6 +17,6 @@ def read_file(value: Any, kind: str) -> bytes:
     try:
         if path and Path(value).name == value and path.is_file():
             return path.read_bytes()
-        return base64.b64decode(value.rpartition("base64,")[2], validate=True)
+        return decode(value.rpartition("base64,")[2])
     except (OSError, ValueError):
         raise InvalidInput(f"inputs: {kind} cannot be read") from None
