@@ -14,9 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 
 NAME = r"([^\s{}().|]+)"
-ACTION = re.compile(
-    rf"\{{\{{ (?:if \.{NAME}|(else)|(end)|slice \.{NAME} ([0-9]+)|\.{NAME}) \}}\}}"
-)
+ACTION = re.compile(rf"\{{\{{ (?:if \.{NAME}|(else)|(end)|slice \.{NAME} ([0-9]+)|\.{NAME}) \}}\}}")
 # Go reads a number with a leading zero as octal.
 NUMBER = re.compile(r"0[0-7]*|[1-9][0-9]*")
 # Categories that Go's unicode.IsLetter and IsDigit accept.

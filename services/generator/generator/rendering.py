@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from generator import requirements
+from generator import images, requirements
 from generator.manifest import Manifest
 from models.families import STACKS
 from models.tasks import INPUTS, Task, row
@@ -39,6 +39,7 @@ def render(module: Manifest) -> dict[str, str]:
             base=module.run.base_image,
             gpu=module.resources.gpu,
             unused=unused(module.run.stack),
+            torch_index=images.TORCH_INDEX,
         ),
         "README.md": _fill(
             "README.md.j2",

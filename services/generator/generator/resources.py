@@ -6,7 +6,7 @@
                  (CUDA context and kernels of PyTorch 2.x, as nvidia-smi shows it)
     memory       with a GPU: weights + 2 GiB; without: weights + working, x 1.1, + 1 GiB
                  (an interpreter with torch and transformers takes 0.6 GiB)
-    disk         8 GiB of libraries and CUDA, and the weights' files
+    disk         the image's libraries (with CUDA 8 GiB, else 2), and the weights' files
     time         half an hour for a request, and the pull of the image
 
 Each figure says where it came from: `Resources.sources`. A measured peak replaces vram or memory
@@ -35,11 +35,15 @@ ROUNDING = 1.1
 MIN_GPU_PARAMETERS = 500_000_000
 # Most tokens in a default batch: 8 inputs of a typical encoder.
 BATCH_TOKENS = 4096
-# Pulling the image counts against the network's limit: 8 GiB of CUDA and torch plus the weights,
-# at the 250 Mbit/s that providers must have.
-STACK_BYTES = 8 * 2**30
+# The image without the weights: Python, torch and the other packages. With CUDA 8 GiB; without, the
+# packages of a stack take up to 1.4 GiB and Debian's Python 0.2, a compiler another 1.
+STACK_BYTES = {"cuda": 8 * 2**30, "cpu": 2 * 2**30, "compiler": 2**30}
+# Pulling the image counts against both of the network's limits, at the 250 Mbit/s that providers
+# must have: the job's (Bacalhau 1.6 starts its clock before the pull) and the deal's.
 PULL_BYTES_PER_S = 250e6 / 8
 DEFAULT_RUN_S = 1800
+# The solver's default for a whole deal (Lilypad 2.23, pkg/options/timeout.go).
+MAX_DEAL_S = 7200
 Source = Literal["headers", "measured", "requested"]
 MEANT = {
     "headers": "the weights' headers and the model's configs, by the formula of the reference",
@@ -75,7 +79,7 @@ class Resources:
             "cpu": "what providers offer one job; twice that for a large model without a GPU",
             "memoryMiB": MEANT[self.memory_source],
             "vramMiB": MEANT[self.vram_source] if self.gpu else "no GPU is asked for",
-            "diskMiB": "8 GiB of libraries, and the weights' files",
+            "diskMiB": "the image's libraries, and the weights' files",
             "timeout": "half an hour for one request",
             "executionTimeout": "timeout, and the pull of diskMiB at 250 Mbit/s",
         }
@@ -161,7 +165,12 @@ def estimate(
         checks.append(_over(sized, over))
     vram, needed = sized.vram, sized.memory
     memory = needed if options.memory is None else to_mib(options.memory)
-    disk = STACK_BYTES + weights.bytes
+    compiled = level == "full"
+    stack = STACK_BYTES["cuda" if gpu else "cpu"] + STACK_BYTES["compiler"] * (compiled and not gpu)
+    disk = stack + weights.bytes
+    execution_timeout = DEFAULT_RUN_S + math.ceil(disk / PULL_BYTES_PER_S)
+    if execution_timeout > MAX_DEAL_S:
+        checks.append(_too_long(execution_timeout))
     resources = Resources(
         gpu=gpu,
         vram=vram,
@@ -174,9 +183,9 @@ def estimate(
         max_tokens=tokens,
         dtype=dtype,
         attention="eager" if level == "none" else "sdpa",
-        compile=level == "full",
+        compile=compiled,
         timeout=DEFAULT_RUN_S,
-        execution_timeout=DEFAULT_RUN_S + math.ceil(disk / PULL_BYTES_PER_S),
+        execution_timeout=execution_timeout,
     )
     return resources, [enough(memory, needed), *checks]
 
@@ -222,6 +231,15 @@ def _over(size: Size, over: int) -> Check:
         outcome="warning",
         message=f"with these options the module needs about {needs}, {over:,} MiB more than the "
         "largest that a provider offers; a smaller batchSize or optimizationLevel basic needs less",
+    )
+
+
+def _too_long(seconds: int) -> Check:
+    return Check(
+        name="time",
+        outcome="warning",
+        message=f"pulling the image and one request may take {seconds:,} s, and the network's "
+        f"solver ends a deal after {MAX_DEAL_S:,} s: choose providers that already have the image",
     )
 
 

@@ -45,7 +45,7 @@ REST = (
 def first(stack: str, *, gpu: bool) -> tuple[Instruction, ...]:
     """Return the instructions before the packages, for an image with or without CUDA."""
     if not gpu:
-        return (Instruction("ARG", ("PIP_EXTRA_INDEX_URL",)),)
+        return (Instruction("ARG", (f"PIP_EXTRA_INDEX_URL={images.TORCH_INDEX}",)),)
     uninstall = ("python", "-m", "pip", "uninstall", "--yes", *rendering.unused(stack))
     return (Instruction("ENV", ("PIP_BREAK_SYSTEM_PACKAGES=1",)), Instruction("RUN", uninstall))
 
@@ -165,8 +165,8 @@ def _check_fields(module: Manifest, rendered: dict[str, Any]) -> None:
     }
     if rendered["machine"] != expected_machine or spec["Resources"] != expected_resources:
         raise ValueError("it asks for other resources than the module needs")
-    if rendered["executionTimeoutSeconds"] < spec["Timeout"]:
-        raise ValueError("the network's timeout is shorter than the job's")
+    if not needs.execution_timeout <= spec["Timeout"] <= rendered["executionTimeoutSeconds"]:
+        raise ValueError("a timeout is shorter than the job and the pull of its image")
     if spec["Docker"]["Entrypoint"] != ["python", "/app/run_inference.py"]:
         raise ValueError("it starts another program")
     if spec["Docker"]["Image"] != rendering.image(module):

@@ -164,11 +164,30 @@ def test_the_input_length_is_the_models_limit_within_bounds() -> None:
     assert lengths == [512, 512, 2048, 2048, 8192]
 
 
-def test_the_networks_timeout_exceeds_the_image_pull_and_the_job() -> None:
-    _, manifest = make(LLAMA_8B)
+def test_both_of_the_networks_timeouts_include_the_pull_of_the_image() -> None:
+    module, manifest = make(LLAMA_8B)
     needs = manifest["resources"]
     # 16 GB of weights and 8 GiB of libraries at 250 Mbit/s.
     assert needs["executionTimeout"] - needs["timeout"] > 13 * 60
+    template = module.files["lilypad_module.json.tmpl"]
+    for field in ("executionTimeoutSeconds", "Timeout"):
+        assert f'"{field}": {needs["executionTimeout"]}' in template
+    assert not any("7,200" in message for message in module.validation.errors)
+
+
+def test_a_deal_that_outlasts_the_solver_is_announced() -> None:
+    model = {**LLAMA_8B, "shape": [90_000, 1_000_000]}
+    request = GenerateRequest(model_url="acme/frog", accept=["too-large"])
+    module = asyncio.run(fake_hub.handlers(**model).generate(request))
+    assert any("ends a deal after 7,200 s" in message for message in module.validation.errors)
+
+
+def test_a_module_for_processors_installs_no_cuda() -> None:
+    module, manifest = make()
+    assert manifest["resources"]["diskMiB"] < 3 * 1024
+    assert (
+        "ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu" in module.files["Dockerfile"]
+    )
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 512}, {"gpu": False, "batch_size": 1024}])
