@@ -51,7 +51,7 @@ def test_rendering_matches_the_networks_renderer(
         # What Go refuses although Python's own rules would take it.
         "{{ slice .x 4 }}",
         "{{ slice .x 08 }}",
-        "{{ slice .x ١ }}",
+        "{{ slice .x \u0661 }}",
         "{{ if .absent }}{{ slice .x 09 }}{{ end }}",
         "{{ if .x }}a{{ else }}b{{ else }}c{{ end }}",
         "{{ .9 }}",

@@ -1,24 +1,33 @@
 """Modules give the same answers as the library's recommended call on the same weights."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from jinja2 import TemplateError
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from generator.templates.inference import (
     embedding,
+    multimodal,
     reranking,
     sentence_similarity,
+    speech,
     text_classification,
     text_generation,
 )
 from generator.templates.inference.inputs import InvalidInput
-from hub import families, pipelines
+from hub import families, lifelike, pipelines
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_vision import SOUND, as_wav
 
 TEXTS = ["a frog on the pond", "the film was terrible and sad"]
 PROMPTS = {"query": "question: ", "document": "answer: "}
@@ -158,3 +167,81 @@ def test_a_table_of_word_vectors_gives_the_same_answers_as_the_library(
     expected = SentenceTransformer(folder, device="cpu").encode(TEXTS).tolist()
     for vector, wanted in zip(vectors, expected, strict=True):
         assert vector == near(wanted)
+
+
+def decoding_classifier(folder: Path, labels: int, pad_token: str | None = None) -> None:
+    """A Llama with a head for labels, as many are pushed: its config names no token to pad with."""
+    families.llama_generator(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = pad_token
+    tokenizer.save_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    config.pad_token_id, config.num_labels = None, labels
+    transformers.LlamaForSequenceClassification(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("pad_token", [None, "<pad>"])
+def test_a_decoder_without_a_pad_token_classifies_several_texts(
+    make_model: Callable[..., str], pad_token: str | None
+) -> None:
+    folder = make_model(decoding_classifier, labels=3, pad_token=pad_token)
+    module_manifest = manifest("text-classification", batchSize=4)
+    pipeline = text_classification.load(module_manifest, folder, "cpu", torch.float32)
+    texts = [*TEXTS, "x", TEXTS[1] * 3]
+    parameters = {"top_k": None, "text_pair": None}
+    answers = text_classification.answer(pipeline, module_manifest, texts, parameters)
+    library = transformers.pipeline("text-classification", model=folder, device="cpu")
+    for text, answer in zip(texts, answers, strict=True):
+        expected = library(text, top_k=None)
+        assert [item["score"] for item in answer] == near([item["score"] for item in expected])
+
+
+def test_a_decoder_without_a_pad_token_ranks_several_texts(make_model: Callable[..., str]) -> None:
+    folder = make_model(decoding_classifier, labels=1)
+    module_manifest = manifest("text-ranking", batchSize=4)
+    model = reranking.load(module_manifest, folder, "cpu", torch.float32)
+    answers = reranking.answer(model, module_manifest, TEXTS, {"query": "a frog"})
+    library = CrossEncoder(folder, device="cpu")
+    library.tokenizer.pad_token = library.tokenizer.eos_token
+    for text, answer in zip(TEXTS, answers, strict=True):
+        assert answer["score"] == near(float(library.predict([("a frog", text)])[0]))
+
+
+def timed_whisper(folder: Path) -> None:
+    """A Whisper with tokens for times, which only its generation_config.json tells apart."""
+    lifelike.whisper(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<|{step / 50:.2f}|>" for step in range(1501)])
+    tokenizer.save_pretrained(folder)
+    model = transformers.WhisperForConditionalGeneration.from_pretrained(folder)
+    model.resize_token_embeddings(len(tokenizer))
+    settings = model.generation_config
+    settings.no_timestamps_token_id = tokenizer.convert_tokens_to_ids("<|notimestamps|>")
+    model.save_pretrained(folder)
+
+
+def test_a_whisper_without_generation_config_hears_more_than_half_a_minute(
+    make_model: Callable[..., str],
+) -> None:
+    folder = make_model(timed_whisper)
+    module_manifest = manifest("automatic-speech-recognition")
+    sound = np.resize(SOUND, 31 * 16_000)
+    texts = []
+    for _ in range(2):
+        pipeline = speech.load(module_manifest, folder, "cpu", torch.float32)
+        [answer] = speech.answer(
+            pipeline, module_manifest, [as_wav(sound=sound)], {"timestamps": False}
+        )
+        texts.append(answer["text"])
+        (Path(folder) / "generation_config.json").unlink(missing_ok=True)
+    assert texts[0] == texts[1] != ""
+
+
+def test_a_picture_that_the_chat_template_refuses_is_the_callers_error() -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise TemplateError("this model takes one picture")
+
+    processor = SimpleNamespace(chat_template="x", apply_chat_template=refuse)
+    model = SimpleNamespace(device="cpu", dtype=torch.float32)
+    with pytest.raises(InvalidInput, match="refuses them: this model takes one picture"):
+        multimodal.encode(model, processor, {"text": "what is it?"})

@@ -37,13 +37,13 @@ def as_png(*frames: Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def as_wav(faster: int = 1) -> str:
+def as_wav(faster: int = 1, sound: Any = SOUND) -> str:
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)
         writer.setsampwidth(2)
         writer.setframerate(16_000)
-        writer.writeframes(SOUND[::faster].tobytes())
+        writer.writeframes(sound[::faster].tobytes())
     return base64.b64encode(file.getvalue()).decode()
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from generator.templates.inference.audio import read_audio
+from generator.templates.inference.chats import write_chat
 from generator.templates.inference.combining import combine
 from generator.templates.inference.frames import read_frames
 from generator.templates.inference.images import read_image
@@ -72,10 +73,8 @@ def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C
         parts = [{"type": kinds[kind]} for kind in media if kind in kinds]
         if text is not None:
             parts.append({"type": "text", "text": text})
-        prompt = processor.apply_chat_template(
-            [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
-        )
-        media["text"] = prompt
+        turn = {"role": "user", "content": parts}
+        media["text"] = write_chat(processor, [turn], tokenize=False)
     elif text is not None:
         media["text"] = text
     return processor(**media, return_tensors="pt").to(model.device, model.dtype)

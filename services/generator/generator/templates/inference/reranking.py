@@ -19,5 +19,8 @@ def answer(
     if query is None:
         raise InvalidInput("query: is missing")
     check_texts([*inputs, query])
-    scores = model.predict([(query, text) for text in inputs], **options(manifest))
+    usual = options(manifest)
+    if model.config.get_text_config().pad_token_id is None:
+        usual["batch_size"] = 1  # a decoder that classifies would not find each text's last token
+    scores = model.predict([(query, text) for text in inputs], **usual)
     return [{"score": score} for score in scores.tolist()]

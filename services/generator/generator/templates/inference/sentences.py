@@ -28,6 +28,8 @@ def load_as(name: str, manifest: dict[str, Any], directory: str, device: str, dt
         model = whole(lambda: kind(directory, device=device, model_kwargs=arguments))
     if hasattr(model.tokenizer, "all_special_tokens"):  # a word-vector table: a bare tokenizer
         check_vocabulary(model.tokenizer)
+        if model.tokenizer.pad_token_id is None:  # the library pads every batch, even one of one
+            model.tokenizer.pad_token = model.tokenizer.eos_token
     if settings["compile"]:
         import torch
 

@@ -5,6 +5,9 @@ from typing import Any
 from generator.templates.inference.audio import read_audio, samples_at_once
 from generator.templates.inference.loading import load as load
 
+# Whisper's token that says that no times follow; the tokens after it are the times.
+UNTIMED = "<|notimestamps|>"
+
 
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
@@ -17,6 +20,7 @@ def answer(
     timed = "word" if spells else True
     # Audio beyond the model's limit is read in parts, which only timestamps can join.
     window = None if spells else getattr(pipeline.feature_extractor, "n_samples", None)
+    teach_times(pipeline)
     answers = []
     for sound in sounds:
         long = window is not None and len(sound) > window
@@ -27,3 +31,14 @@ def answer(
         transcript = pipeline(audio, return_timestamps=wanted, **parted)
         answers.append(transcript if parameters["timestamps"] else {"text": transcript["text"]})
     return answers
+
+
+def teach_times(pipeline: Any) -> None:
+    """Tell a Whisper without generation_config.json which tokens are times, as its own does."""
+    token = pipeline.tokenizer.convert_tokens_to_ids(UNTIMED)
+    if not pipeline.model.can_generate() or token in (None, pipeline.tokenizer.unk_token_id):
+        return
+    for owner in (pipeline.model, pipeline):  # the pipeline may have a copy of its own
+        settings = getattr(owner, "generation_config", None)
+        if settings is not None and getattr(settings, "no_timestamps_token_id", None) is None:
+            settings.no_timestamps_token_id = token

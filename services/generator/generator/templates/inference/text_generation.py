@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from generator.templates.inference.chats import write_chat
 from generator.templates.inference.inputs import InvalidInput, check_texts
 from generator.templates.inference.loading import load as load
 
@@ -47,10 +48,4 @@ def count_tokens(tokenizer: Any, value: Any) -> int:
     check_texts([turn.get(key) for turn in value for key in ("role", "content")])
     if not tokenizer.chat_template:
         raise InvalidInput("inputs: this model takes a text, not a chat")
-    from jinja2 import TemplateError
-
-    try:
-        written = tokenizer.apply_chat_template(value, tokenize=True, add_generation_prompt=True)
-    except TemplateError as error:  # the template refuses roles that the model was not trained for
-        raise InvalidInput(f"inputs: the model's chat template refuses them: {error}") from None
-    return len(written["input_ids"])
+    return len(write_chat(tokenizer, value, tokenize=True)["input_ids"])
