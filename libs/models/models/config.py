@@ -15,6 +15,7 @@ Config = dict[str, Any]
 # The sizes that determine a model's memory.
 SIZES = (
     *("image_size", "patch_size", "vocab_size", "head_dim", "multi_query"),
+    *("max_encoder_position_embeddings", "conv_dim", "conv_stride"),
     *("max_position_embeddings", "n_positions", "n_ctx", "hidden_size", "d_model", "n_embd", "dim"),
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_attention_heads", "n_head"),
     *("n_heads", "num_key_value_heads", "intermediate_size", "n_inner", "hidden_dim"),
@@ -46,7 +47,7 @@ FIELDS = (
     # The tokenizer's class, and how it splits words.
     *("tokenizer_class", "word_tokenizer_type", "phonemize", "is_uroman"),
     # Components of diffusers pipelines.
-    *("_class_name", "sample_size", "block_out_channels", "attention_head_dim"),
+    *("_class_name", "sample_size", "block_out_channels", "attention_head_dim", "force_upcast"),
     # The number of a classifier's labels; `id2label` takes precedence.
     "num_labels",
 )

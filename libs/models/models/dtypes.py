@@ -1,6 +1,11 @@
 """Number formats and memory units: widths of dtypes, MiB, and parsing of memory sizes."""
 
 import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from models.tables import table
 
 KIB = 2**10
 MIB = 2**20
@@ -46,6 +51,25 @@ UNIT_BYTES = {
     "GiB": GIB,
 }
 MEMORY = re.compile(r"(\d+)(MB|GB|MiB?|GiB?)")
+
+
+def kept_in_float32(kinds: Iterable[Any], dtype: str) -> frozenset[str]:
+    """Return the parts that models of these kinds keep in float32 when loaded in a dtype."""
+    table_by_kind = table()["float32"]
+    names: set[str] = set()
+    for kept in (table_by_kind[kind] for kind in kinds if kind in table_by_kind):
+        if dtype in HALF:
+            names |= {*kept["half"]}
+        if dtype == "float16":
+            names |= {*kept["float16"]}
+    return frozenset(names)
+
+
+@cache
+def ever_in_float32() -> frozenset[str]:
+    """Return the names of all parts that some model keeps in float32."""
+    kinds = table()["float32"]
+    return kept_in_float32(kinds, "float16")
 
 
 def is_floating(dtype: str) -> bool:

@@ -7,8 +7,8 @@
     activations  batch x tokens x (8 x hidden + 2 x intermediate) x bytes: one layer's, since
                  inference keeps no other; with the reference attention also
                  batch x heads x tokens^2 x 4; the largest of the model's parts
-    diffusion    the denoiser's for the text and its opposite at once, or the decoder's of pictures,
-                 whichever is larger: four maps of its first level at the picture's full size
+    diffusion    the denoiser's, or the decoder's of pictures, whichever is larger, at the size that
+                 the pipeline has by default (`models.pipelines`)
 
 Sizes that neither the config nor the library gives are guessed from the weights, generously:
 activations of a quarter of them per input, and the cache of a decoder that is 1,024 wide.
@@ -17,8 +17,10 @@ activations of a quarter of them per input, and the cache of a decoder that is 1
 from dataclasses import dataclass
 
 from models.cache import cache_bytes, image_tokens
-from models.config import Config, first, hidden_size, number, sight_part, text_part
+from models.config import Config, hidden_size, number, sight_part, text_part
 from models.dtypes import MIB
+from models.pipelines import diffusion_bytes
+from models.tables import table
 from models.tasks import Task
 
 # Longer than most inputs. A model's own limit may be 128k tokens, and each of them needs memory.
@@ -28,6 +30,8 @@ MAX_TOKENS = 8192
 MIN_WIDTH = 1024
 # The largest vocabularies in use.
 MAX_VOCABULARY = 2**18
+# Fields with the longest text in tokens; an encoder's own limit goes before (LED).
+POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings", "n_positions", "n_ctx")
 # The limit assumed for a model that names none.
 USUAL_TOKENS = 2048
 # Architectures whose positions begin after the padding token's id, which is 1.
@@ -38,11 +42,6 @@ SHIFTED = frozenset(
 MUSIC = 30 * 32_000 * 4 * 64
 # The largest number of beams that a caller may request.
 MAX_BEAMS = 16
-# Defaults for models that name no size: an image's side in pixels, and a video's frames.
-USUAL_SIDE = 1024
-USUAL_FRAMES = 81
-# Side in pixels of one token in the transformer of a video or flow model.
-TOKEN_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,14 @@ def footprint(
         guessed.add("cache")
     if parts:
         activations = max(
-            batch * activation_bytes(part, _tokens_in(part, text, tokens, task), width, eager=eager)
+            batch
+            * activation_bytes(
+                part,
+                _tokens_in(part, text, tokens, task),
+                width,
+                eager=eager
+                or (part.get("model_type") or config.get("model_type")) in table()["eager"],
+            )
             for part in parts
         )
     else:
@@ -115,7 +121,7 @@ def max_tokens_of(config: Config, task: Task) -> int | None:
     """Return the longest text that the model reads, in tokens; None if it names no limit."""
     if task.takes in {"image", "audio"}:
         return None
-    positions = number(text_part(config), "max_position_embeddings", "n_positions")
+    positions = number(text_part(config), *POSITIONS[:3])
     return (
         max(positions - 2, 1)
         if positions and str(config.get("model_type")) in SHIFTED
@@ -134,11 +140,7 @@ def tokens_of(config: Config, task: Task) -> int:
     audio_positions = (
         number(text, "max_source_positions") if hears_and_writes(config, task) else None
     )
-    positions = (
-        audio_positions
-        or number(text, "max_position_embeddings", "n_positions", "n_ctx")
-        or USUAL_TOKENS
-    )
+    positions = audio_positions or number(text, *POSITIONS) or USUAL_TOKENS
     if str(config.get("model_type")) in SHIFTED:
         positions = max(positions - 2, 1)
     return min(positions, MAX_TOKENS)
@@ -147,27 +149,6 @@ def tokens_of(config: Config, task: Task) -> int:
 def hears_and_writes(config: Config, task: Task) -> bool:
     """Return whether the model is an audio encoder with a text decoder, like Whisper."""
     return task.transcribes and bool(number(config, "decoder_layers"))
-
-
-def diffusion_bytes(config: Config, task: Task, width: int) -> int:
-    """Return the memory of one image or video in a pipeline's denoiser and decoder, in bytes."""
-    denoiser, vae = config["denoiser"], config.get("vae") or {}
-    levels = vae.get("block_out_channels")
-    scale = 2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 8
-    sample = number(denoiser, "sample_size")
-    side = sample * (scale if vae else 1) if sample else USUAL_SIDE
-    if channels := first(denoiser.get("block_out_channels")):
-        # The first level, which has the most pixels: four maps of twice its channels.
-        seen = (side // (scale if vae else 1)) ** 2 * channels * 8 * width
-    else:
-        frames = (USUAL_FRAMES // 4 + 1) if task.returns.has("video") else 1
-        tokens = (side // TOKEN_SIDE) ** 2 * frames
-        heads = number(denoiser, "num_attention_heads") or 16
-        hidden = heads * (number(denoiser, "attention_head_dim") or 64)
-        seen = tokens * 16 * hidden * width
-    # Videos are decoded a few frames at a time.
-    decoded = side**2 * (first(levels) or 128) * 2 * 4 * width if vae else 0
-    return max(2 * seen, decoded)
 
 
 def _tokens_in(part: Config, text: Config, tokens: int, task: Task) -> int:

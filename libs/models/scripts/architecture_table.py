@@ -58,7 +58,9 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
     `vision`: by task, those of them that need torchvision or timm. `absent`: by task, those that a
     module lacks a package for, with its name. `timm`: those whose backbone is one of timm's unless
     their config says otherwise. `heads`: by task, the weights that each class of an architecture
-    has for it alone. `configs`: by `model_type`, what a config means that says nothing.
+    has for it alone. `configs`: by `model_type`, what a config means that says nothing. `float32`:
+    by `model_type` or diffusers' class, parts that are kept in float32 (`float16`: where the rest
+    is in that format, `half`: in either of 16 bits). `eager`: those without a fused attention.
     """
     known = {task: model_types(task) for task in sorted(TASKS)}
     needed = {
@@ -89,6 +91,8 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
         "absent": absent,
         "heads": heads,
         "timm": dict.fromkeys(over_timm(), True),
+        "float32": kept_in_float32(),
+        "eager": dict.fromkeys(without_sdpa(), True),
         "configs": {kind: meant(kind) for kind in sorted(CONFIG_MAPPING_NAMES)},
     }
 
@@ -144,6 +148,58 @@ def pattern(chosen: Any) -> dict[str, list[str]]:
         if all(kind == kinds[place % period] for place, kind in enumerate(kinds)):
             return {"layer_types": kinds[:period]}
     return {}
+
+
+@cache
+def classes_of(kind: str) -> list[Any]:
+    """Return the library's classes of a `model_type` that some task loads, and the bare one."""
+    names = {name for task in TASKS for name in class_names(task).get(kind, ())}
+    if kind in kinds(""):
+        names.add(bare(kind))
+    return [chosen for name in sorted(names) if (chosen := loaded(name)) is not None]
+
+
+def loaded(name: str) -> Any:
+    """Return a class of the library; None if it, or a package that it needs, is missing."""
+    try:
+        chosen = getattr(transformers, name)
+        return chosen if hasattr(chosen, "base_model_prefix") else None
+    except (AttributeError, ImportError):
+        return None
+
+
+def kept_in_float32() -> dict[str, dict[str, list[str]]]:
+    kept = {}
+    for kind in sorted(CONFIG_MAPPING_NAMES):
+        found = {
+            "float16": names_in(classes_of(kind), "_keep_in_fp32_modules"),
+            "half": names_in(classes_of(kind), "_keep_in_fp32_modules_strict"),
+        }
+        if any(found.values()):
+            kept[kind] = found
+    for name in sorted(dir(diffusers)):
+        if name.endswith(("Model", "Model2D", "Transformer3DModel")):
+            try:
+                found_names = names_in([getattr(diffusers, name)], "_keep_in_fp32_modules")
+            except (ImportError, RuntimeError):
+                continue
+            if found_names:
+                kept[name] = {"float16": [], "half": found_names}
+    return kept
+
+
+def names_in(chosen: list[Any], attribute: str) -> list[str]:
+    lists = [getattr(each, attribute, None) for each in chosen]
+    return sorted({name for names in lists if isinstance(names, list | set) for name in names})
+
+
+def without_sdpa() -> list[str]:
+    """Return the models that write out the matrix of their attention, whatever is asked for."""
+    return sorted(
+        kind
+        for kind in CONFIG_MAPPING_NAMES
+        if (chosen := classes_of(kind)) and not any(each._supports_sdpa for each in chosen)
+    )
 
 
 # Architectures of which sentence-transformers loads only the encoder.

@@ -24,9 +24,17 @@ from generator.snapshot import Snapshot
 from generator.weights import Weights
 from models import config as configs
 from models import sizes
-from models.config import text_part
-from models.dtypes import MIB, OVERFLOW_IN_FLOAT16, STORED_BYTES, is_floating, to_mib
+from models.config import Config, text_part
+from models.dtypes import (
+    MIB,
+    OVERFLOW_IN_FLOAT16,
+    STORED_BYTES,
+    is_floating,
+    kept_in_float32,
+    to_mib,
+)
 from models.families import FAMILIES
+from models.pipelines import pipeline_of
 from models.tasks import Task
 
 CUDA_CONTEXT_MIB = 640
@@ -126,8 +134,8 @@ def estimate(
     assert weights
     level = options.optimization_level or "basic"
     gpu = weights.parameters >= MIN_GPU_PARAMETERS if options.gpu is None else options.gpu
-    kinds = {snapshot.config.get("model_type"), text_part(snapshot.config).get("model_type")}
-    unsafe = not OVERFLOW_IN_FLOAT16.isdisjoint(kinds)
+    kinds = kinds_of(snapshot.config)
+    unsafe = not OVERFLOW_IN_FLOAT16.isdisjoint(kinds) or pipeline_of(snapshot.config).bfloat16
     half = "bfloat16" if weights.is_half or unsafe else "float16"
     dtype = half if gpu and level != "none" else "float32"
     config = configs.complete(snapshot.config)
@@ -135,7 +143,7 @@ def estimate(
     batch = options.batch_size or max(1, min(task.batch_size, BATCH_TOKENS // tokens))
 
     def size(batch: int, *, gpu: bool, width: int, eager: bool) -> Size:
-        weighed = _weigh(weights, width)
+        weighed = weigh(weights, width, kept_in_float32(kinds, half if width == 2 else "float32"))
         working = sizes.footprint(
             config, task, batch=batch, tokens=tokens, width=width, eager=eager, weights=weighed
         )
@@ -200,11 +208,19 @@ def _size(weights: int, working: sizes.Footprint, *, gpu: bool) -> Size:
     )
 
 
-def _weigh(weights: Weights, width: int) -> int:
-    return sum(
+def weigh(weights: Weights, width: int, in_float32: frozenset[str] = frozenset()) -> int:
+    loaded = sum(
         count * (width if is_floating(dtype) else STORED_BYTES.get(dtype, 1))
         for dtype, count in weights.elements.items()
     )
+    return loaded + sum(weights.kept.get(part, 0) for part in in_float32) * (4 - width)
+
+
+def kinds_of(config: Config) -> set[str]:
+    """Return the architectures of a model, of its text part, and of a pipeline's components."""
+    named = (config, text_part(config), *config.get("components", ()))
+    kinds = {part.get(key) for part in named for key in ("model_type", "_class_name")}
+    return {kind for kind in kinds if isinstance(kind, str)}
 
 
 def _explain(size: Size) -> Check:

@@ -139,6 +139,10 @@ def _pipeline(laid_out: Layout, read: dict[str, dict[str, Any]]) -> dict[str, An
         config["denoiser"] = read.get(f"{name}/config.json") or config["denoiser"]
     if "vae" in laid_out.folders:
         config["vae"] = read.get("vae/config.json") or {}
+    config["components"] = [
+        {key: part[key] for key in ("model_type", "_class_name") if key in part}
+        for part in (read.get(f"{folder}/config.json", {}) for folder in laid_out.with_weights)
+    ]
     return config
 
 

@@ -6,8 +6,9 @@ tensor's name, dtype, shape and offsets.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import orjson
@@ -15,7 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from common.errors import ModelRefused
 from generator.reasons import refuse
-from models.dtypes import STORED_BYTES
+from models.dtypes import STORED_BYTES, ever_in_float32, is_floating
 
 # 97 % of headers fit (huggingface_hub's own figure), so one request is mostly enough.
 FIRST_READ_BYTES = 100_000
@@ -59,10 +60,12 @@ class Header:
     """Elements by dtype, and kinds of tensors, of one or several weights files.
 
     A kind is a tensor's name with `*` in place of numbers; `names` is None if there are too many.
+    `kept` are the elements of parts that some model keeps in float32, by the part's name.
     """
 
     elements: dict[str, int]
     names: frozenset[str] | None
+    kept: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,13 @@ class Index:
 class Weights:
     """Numbers of elements by dtype (safetensors' names), and the files' size in bytes.
 
-    `names` are the tensors' kinds, as in Header.
+    `names` are the tensors' kinds, and `kept` the parts in float32, as in Header.
     """
 
     elements: dict[str, int]
     bytes: int
     names: frozenset[str] | None
+    kept: dict[str, int] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -123,7 +127,8 @@ def read_header(header: bytes, file_size: int) -> Header:
     except (ValueError, AttributeError, TypeError, ValidationError):
         raise _broken("the header of a weights file cannot be read") from None
     elements: dict[str, int] = {}
-    for tensor in tensors.values():
+    kept: dict[str, int] = {}
+    for name, tensor in tensors.items():
         count = math.prod(tensor.shape)
         begin, end = tensor.data_offsets
         if count > MAX_ELEMENTS or (
@@ -131,11 +136,19 @@ def read_header(header: bytes, file_size: int) -> Header:
         ):
             raise _broken("the header of a weights file contradicts itself")
         elements[tensor.dtype] = elements.get(tensor.dtype, 0) + count
+        for part in parts_of(name) if is_floating(tensor.dtype) else ():
+            kept[part] = kept.get(part, 0) + count
     if len(elements) > MAX_DTYPES:
         raise _broken("the header of a weights file names dtypes that do not exist")
     if 8 + len(header) + max((t.data_offsets[1] for t in tensors.values()), default=0) != file_size:
         raise _broken("a weights file is not as long as its header says")
-    return Header(elements, kinds(tensors))
+    return Header(elements, kinds(tensors), kept)
+
+
+def parts_of(name: str) -> set[str]:
+    """Return the parts that some model keeps in float32 of which a tensor is one."""
+    dotted = {part for part in ever_in_float32() if "." in part and f".{part}." in f".{name}."}
+    return dotted | (ever_in_float32() & {*name.split(".")})
 
 
 def read_index(content: bytes) -> Index:
@@ -166,12 +179,13 @@ def together(named: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
 
 
 def total(files: Iterable[Header], size: int) -> Weights:
-    elements: dict[str, int] = {}
     files = list(files)
+    elements, kept = Counter[str](), Counter[str]()
     for file in files:
-        for dtype, count in file.elements.items():
-            elements[dtype] = elements.get(dtype, 0) + count
-    return Weights(dict(sorted(elements.items())), size, together(file.names for file in files))
+        elements.update(file.elements)
+        kept.update(file.kept)
+    names = together(file.names for file in files)
+    return Weights(dict(sorted(elements.items())), size, names, dict(sorted(kept.items())))
 
 
 def _broken(message: str) -> ModelRefused:

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 import yaml
 
 from common.contracts.generation import GenerateOptions, GenerateRequest, Module
 from common.errors import ModelRefused
-from generator import rendering
+from generator import rendering, resources, weights
+from models.dtypes import kept_in_float32
 from models.families import FAMILIES
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -31,6 +33,8 @@ LLAMA_8B = {
     "dtype": "BF16",
     "pipeline_tag": "text-generation",
 }
+
+FEW = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
 def make(model: dict[str, Any] | None = None, **options: Any) -> tuple[Module, dict[str, Any]]:
@@ -234,3 +238,45 @@ def test_the_job_requests_the_disk_that_the_image_takes() -> None:
     disk = manifest["resources"]["diskMiB"]
     assert disk == pytest.approx(8192 + 15_317, abs=256)
     assert f'"disk": {disk}' in module.files["lilypad_module.json.tmpl"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "config"),
+    [
+        (
+            "blip-2",
+            "Blip2Model",
+            {
+                "text_config": {"model_type": "opt", **FEW},
+                "vision_config": FEW,
+                "qformer_config": FEW,
+            },
+        ),
+        (
+            "t5",
+            "T5ForConditionalGeneration",
+            {"d_model": 32, "d_kv": 8, "num_layers": 2, "num_heads": 4},
+        ),
+        (
+            "deepseek_v3",
+            "DeepseekV3ForCausalLM",
+            {**FEW, "n_routed_experts": 8, "first_k_dense_replace": 1, "moe_intermediate_size": 16},
+        ),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_what_the_library_keeps_in_float32_is_counted_so(
+    kind: str, model: str, config: dict[str, Any], dtype: str, tmp_path: Path
+) -> None:
+    chosen = getattr(transformers, model)
+    chosen(chosen.config_class(**config)).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    content = file.read_bytes()
+    length = weights.header_length(content, len(content))
+    header = weights.read_header(content[8 : 8 + length], len(content))
+    read = weights.total([header], len(content))
+    loaded = chosen.from_pretrained(tmp_path, dtype=dtype)
+    held = {id(tensor): tensor.nbytes for tensor in loaded.state_dict().values()}
+    parameters = sum(tensor.nbytes for tensor in loaded.parameters())
+    counted = resources.weigh(read, 2, kept_in_float32({kind}, dtype))
+    assert parameters <= counted <= max(parameters, sum(held.values())) * 1.001
