@@ -17,8 +17,8 @@ QUANTIZED = (
     "quantized",
     "the model that it was made from",
 )
-# Four times as many as in the largest known tokenizer_config.json, counted by commas.
-MAX_CONFIG_VALUES = 250_000
+# Twice as many as in the largest known config, counted by commas.
+MAX_CONFIG_VALUES = 100_000
 
 
 def read(name: str, content: bytes) -> dict[str, Any]:

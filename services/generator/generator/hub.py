@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils._http import hf_raise_for_status, parse_ratelimit_headers
 
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceError
+from generator.reading import Reader
 from generator.shares import Shares
 
 # A model with 20,000 files is described in about 6 MiB.
@@ -78,6 +79,7 @@ class Hub:
         self.is_own = False
         # Held while a large file and its parsed content are in memory.
         self.large = Shares(MAX_CONCURRENT_LARGE)
+        self.reader = Reader()
         # When the Hub's rate limit resets, by kind of request (`_resource`).
         self._spent_until: dict[str, float] = {}
         self._origin = httpx2.URL(self.endpoint)
@@ -97,6 +99,7 @@ class Hub:
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     async def close(self) -> None:
+        await self.reader.close()
         await self._client.aclose()
 
     def with_token(self, token: str) -> Self:

@@ -1,16 +1,16 @@
 """Reads a model at one commit: its configs and weight headers, validated as hostile input."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from common.errors import ModelRefused
-from generator import configs, conversions, layout, weights
+from generator import conversions, weights
 from generator.description import Description, remembered
 from generator.hub import Hub
 from generator.layout import INDEXES, Layout
+from generator.reading import READERS
 from generator.selection import WHOLE, File, Places, at, file_of, is_weights, kinds_of, name_of
 from generator.selection import needed as needed_files
 from generator.weights import Index, Weights
@@ -24,16 +24,16 @@ CONFIGS = (
     "tokenizer_config.json",
 )
 # Gemma 3's tokenizer lists its 6,400 added tokens in 1.2 MB, a classifier its 21,841 labels in 3.
-MAX_CONFIG_BYTES = 8 * 2**20
-# Files up to this size, in bytes, are parsed in the event loop instead of in a thread.
+MAX_CONFIG_BYTES = 4 * 2**20
+# All configs of one model together.
+MAX_CONFIGS_BYTES = 16 * 2**20
+# Files up to this size, in bytes, are parsed in the event loop, larger ones in another process.
 MAX_INLINE_BYTES = 64 * 2**10
 # Enough for the largest models, whose index has a line for each tensor of each expert.
 MAX_INDEX_BYTES = 16 * 2**20
 # With more weight files than this, the Hub's own summary of the headers is used.
 MAX_HEADERS = 64
 MAX_CONCURRENT_HEADERS = 4
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,15 @@ async def read_commit(hub: Hub, description: Description) -> Snapshot:
     laid_out = await _read_layout(hub, description)
     shards = await _read_indexes(hub, description, laid_out)
     files = needed_files(description, laid_out, shards)
+    read_files = [file for file in files if name_of(file.path) in CONFIGS]
+    if sum(file.size for file in read_files) > MAX_CONFIGS_BYTES:
+        raise ModelRefused(
+            f"the model's configs are larger than {MAX_CONFIGS_BYTES // 2**20} MiB together",
+            reason="config",
+        )
     measured, *read_configs = await _together(
         _measure(hub, description, [file for file in files if is_weights(file.path)], shards),
-        *(_read_config(hub, description, file) for file in files if name_of(file.path) in CONFIGS),
+        *(_read_config(hub, description, file) for file in read_files),
     )
     # The model's config is at the root, or in the folder of the first sentence-transformers module.
     first = (
@@ -150,8 +156,11 @@ async def _read_layout(hub: Hub, description: Description) -> Layout:
     """Read the index of a model in several folders, which determines the files to read next."""
     for sibling in description.siblings:
         if sibling.rfilename in INDEXES:
-            read = partial(layout.read, sibling.rfilename)
-            return await _read_file(hub, description, file_of(sibling), MAX_CONFIG_BYTES, read)
+            name, file = sibling.rfilename, file_of(sibling)
+            read: Layout = await _read_file(
+                hub, description, file, MAX_CONFIG_BYTES, "layout", name=name
+            )
+            return read
     return Layout()
 
 
@@ -167,31 +176,32 @@ async def _read_indexes(hub: Hub, description: Description, laid_out: Layout) ->
 
     async def read(index: str) -> Index:
         file = file_of(siblings[index])
-        return await _read_file(hub, description, file, MAX_INDEX_BYTES, weights.read_index)
+        found: Index = await _read_file(hub, description, file, MAX_INDEX_BYTES, "index")
+        return found
 
     places = await _together(*(read(index) for index in wanted.values()))
     return dict(zip(wanted, places, strict=True))
 
 
 async def _read_file(
-    hub: Hub, description: Description, file: File, max_bytes: int, read: Callable[[bytes], Found]
-) -> Found:
+    hub: Hub, description: Description, file: File, max_bytes: int, kind: str, **arguments: Any
+) -> Any:
     """Fetch a file and parse it. Raises ModelRefused if it is larger than `max_bytes` bytes."""
     where = description.id, description.sha, file.path
     if file.size <= MAX_INLINE_BYTES:
-        return read(await hub.file(*where, MAX_INLINE_BYTES))
+        read, _ = READERS[kind]
+        return read(content=await hub.file(*where, MAX_INLINE_BYTES), **arguments)
     if file.size > max_bytes:
         raise ModelRefused(f"{file.path} is larger than {max_bytes // 2**20} MiB", reason="config")
     async with hub.large.slot():
-        # In a thread, since parsing megabytes would block every other request.
-        return await asyncio.to_thread(read, await hub.file(*where, max_bytes))
+        return await hub.reader.read(kind, await hub.file(*where, max_bytes), **arguments)
 
 
 async def _read_config(
     hub: Hub, description: Description, file: File
 ) -> tuple[str, dict[str, Any]]:
-    read = partial(configs.read, file.path)
-    return file.path, await _read_file(hub, description, file, MAX_CONFIG_BYTES, read)
+    read = await _read_file(hub, description, file, MAX_CONFIG_BYTES, "config", name=file.path)
+    return file.path, read
 
 
 async def _measure(
@@ -216,12 +226,16 @@ async def _measure(
             length = min(weights.FIRST_READ_BYTES, shard.size)
             part = await hub.part(description.id, description.sha, shard.path, 0, length)
             length = weights.header_length(part, shard.size)
-            if len(part) >= 8 + length:
-                return await asyncio.to_thread(
-                    weights.read_header, part[8 : 8 + length], shard.size
-                )
+            if length <= MAX_INLINE_BYTES and len(part) >= 8 + length:
+                return weights.read_header(part[8 : 8 + length], shard.size)
             async with hub.large.slot():
-                part = await hub.part(description.id, description.sha, shard.path, 0, 8 + length)
-                return await asyncio.to_thread(weights.read_header, part[8:], shard.size)
+                if len(part) < 8 + length:
+                    part = await hub.part(
+                        description.id, description.sha, shard.path, 0, 8 + length
+                    )
+                found: weights.Header = await hub.reader.read(
+                    "header", part[8 : 8 + length], file_size=shard.size
+                )
+                return found
 
     return weights.total(await asyncio.gather(*(measure(shard) for shard in shards)), size)

@@ -21,7 +21,10 @@ from models.dtypes import STORED_BYTES, ever_in_float32, is_floating
 # 97 % of headers fit (huggingface_hub's own figure), so one request is mostly enough.
 FIRST_READ_BYTES = 100_000
 # The longest header met among models of one card's size is about 3 MB; the format allows 100 MB.
-MAX_HEADER_BYTES = 8 * 2**20
+MAX_HEADER_BYTES = 4 * 2**20
+# Twice as many tensors as in one file, and in an index, of the largest models known; counted in the
+# text, before it is parsed.
+MAX_TENSORS, MAX_INDEXED = 50_000, 200_000
 
 # First bytes of a Git LFS pointer that was committed in place of the file.
 POINTER = b"version https://git-lfs"
@@ -118,12 +121,14 @@ def header_length(beginning: bytes, file_size: int) -> int:
     return length
 
 
-def read_header(header: bytes, file_size: int) -> Header:
+def read_header(content: bytes, file_size: int) -> Header:
     """Parse the header of one file. Raises ModelRefused if it contradicts itself."""
+    if content.count(b"{") > MAX_TENSORS:
+        raise _broken(f"the header of a weights file names more than {MAX_TENSORS:,} tensors")
     try:
-        content = orjson.loads(header)
-        content.pop("__metadata__", None)
-        tensors = HEADER.validate_python(content)
+        header = orjson.loads(content)
+        header.pop("__metadata__", None)
+        tensors = HEADER.validate_python(header)
     except (ValueError, AttributeError, TypeError, ValidationError):
         raise _broken("the header of a weights file cannot be read") from None
     elements: dict[str, int] = {}
@@ -140,7 +145,10 @@ def read_header(header: bytes, file_size: int) -> Header:
             kept[part] = kept.get(part, 0) + count
     if len(elements) > MAX_DTYPES:
         raise _broken("the header of a weights file names dtypes that do not exist")
-    if 8 + len(header) + max((t.data_offsets[1] for t in tensors.values()), default=0) != file_size:
+    if (
+        8 + len(content) + max((t.data_offsets[1] for t in tensors.values()), default=0)
+        != file_size
+    ):
         raise _broken("a weights file is not as long as its header says")
     return Header(elements, kinds(tensors), kept)
 
@@ -153,6 +161,8 @@ def parts_of(name: str) -> set[str]:
 
 def read_index(content: bytes) -> Index:
     """Parse an index. Raises ModelRefused unless it names the file of each tensor."""
+    if content.count(b":") > MAX_INDEXED:
+        raise _broken(f"the index of the weights names more than {MAX_INDEXED:,} tensors")
     try:
         places = PLACES.validate_python(orjson.loads(content)["weight_map"])
     except (ValueError, KeyError, TypeError, ValidationError):
