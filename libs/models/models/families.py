@@ -69,7 +69,8 @@ FAMILIES = {
         Family("zero_shot_detection", "images"),
         Family("vision", "images", batches=True),
         Family("text_generation", "words", batches=True),
-        Family("seq2seq", "words", batches=True, named=True),
+        Family("rewriting", "words", batches=True, named=True),
+        Family("translation", "words", batches=True, named=True),
         Family("question_answering", "text", named=True),
         Family("multiple_choice", "text", named=True),
         Family("visual_qa", "images", named=True),
@@ -91,9 +92,14 @@ FAMILIES = {
         Family("sentence_similarity", "sentences", batches=True, named=True),
         Family("reranking", "sentences", batches=True),
         Family("sparse_retrieval", "sentences", batches=True, named=True),
-        Family("image_diffusion", "diffusion"),
-        Family("video_diffusion", "diffusion"),
-        Family("shape_diffusion", "diffusion"),
+        *(
+            Family(f"{takes}_to_{made}", "diffusion")
+            for takes, made in (
+                *(("text", "image"), ("image", "image"), ("number", "image")),
+                *(("text", "video"), ("image", "video"), ("video", "video")),
+                *(("text", "shape"), ("image", "shape")),
+            )
+        ),
         Family("timm_classification", "timm", batches=True),
         Family("timm_embedding", "timm", batches=True),
     )

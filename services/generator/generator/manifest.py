@@ -115,6 +115,7 @@ class ScalarInput(Part):
     name: Name
     env: Name
     type: Literal["string", "integer", "number", "boolean"]
+    required: bool = False
     description: str
     default: str | int | float | bool | None = None
     minimum: int | float | None = None
@@ -196,7 +197,10 @@ def describe(
             execution_timeout=needs.execution_timeout,
             measured=needs.measured,
         ),
-        inputs=[_scalar(parameter, needs.max_tokens) for parameter in task.inputs],
+        inputs=[
+            _scalar(parameter, needs.max_tokens, required=parameter.name in task.required)
+            for parameter in task.inputs
+        ],
         outputs=[
             Output(
                 name="result",
@@ -208,7 +212,7 @@ def describe(
     )
 
 
-def _scalar(parameter: Parameter, max_tokens: int) -> ScalarInput:
+def _scalar(parameter: Parameter, max_tokens: int, *, required: bool) -> ScalarInput:
     if parameter.name == "max_new_tokens":  # the input needs room as well
         parameter = replace(
             parameter, default=min(parameter.default, max_tokens // 2), maximum=max_tokens - 1
@@ -217,6 +221,7 @@ def _scalar(parameter: Parameter, max_tokens: int) -> ScalarInput:
         name=parameter.name,
         env=f"INPUT_{parameter.name.upper()}",
         type=parameter.type,
+        required=required,
         description=parameter.description,
         default=parameter.default,
         minimum=parameter.minimum,

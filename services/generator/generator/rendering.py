@@ -17,13 +17,14 @@ from generator import images, requirements
 from generator.manifest import Manifest
 from models.families import STACKS
 from models.tasks import INPUTS, Task, row
+from models.tasks.row import ENDINGS
 
 TEMPLATES = files("generator") / "templates"
 # How to pass a file on the network's command line, which takes no file names.
 ON_THE_NETWORK = {
-    "image": '"$(base64 -w0 image.png)"',
-    "audio": '"$(base64 -w0 sound.wav)"',
-    "video": '"$(base64 -w0 clip.png)"',
+    "image": '"$(base64 -w0 image.png | tr -d =)"',
+    "audio": '"$(base64 -w0 sound.wav | tr -d =)"',
+    "video": '"$(base64 -w0 clip.png | tr -d =)"',
     "table": '"$(cat table.csv)"',
 }
 # The package that files of inference code import each other from.
@@ -47,6 +48,10 @@ def render(module: Manifest) -> dict[str, str]:
             image=image(module),
             examples=examples(task),
             sent=ON_THE_NETWORK,
+            request=request(task),
+            torch_index=images.TORCH_INDEX,
+            sample=sample(module, task),
+            encoded=encoded(task),
             needed=needed(task),
             answers=str(task.returns),
         ),
@@ -65,6 +70,46 @@ def render(module: Manifest) -> dict[str, str]:
 def examples(task: Task) -> list[tuple[str, str]]:
     """Return example inputs of the task by name, quoted for a shell."""
     return [(name, quote(value)) for name, value in task.examples.items()]
+
+
+def request(task: Task) -> str:
+    """Return the command that writes a request of the examples as JSON."""
+    subject, *others = task.examples
+    values: dict[str, Any] = {"inputs": task.examples[subject]}
+    if others:
+        values["parameters"] = {name: task.examples[name] for name in others}
+    kind = INPUTS[task.takes]
+    if not kind.file:
+        return f"printf %s {shlex.quote(json.dumps(values))}"
+    if task.takes == "table":  # text, which JSON writes in a way of its own
+        values["inputs"] = None
+        read = f"dict({values!r}, inputs=open({kind.example!r}).read())"
+        return f"python3 -c {shlex.quote(f'import json; print(json.dumps({read}))')}"
+    text = json.dumps(values | {"inputs": "@"}).replace("\\", "\\\\").replace("%", "%%")
+    text = text.replace('"@"', '"%s"')
+    return f'printf {shlex.quote(text)} "$(base64 -w0 {kind.example})"'
+
+
+def sample(module: Manifest, task: Task) -> str:
+    """Return a result.json in its form."""
+    result = {
+        "status": "success",
+        "model": {"id": module.model.id, "commit": module.model.commit, "task": task.tag},
+        "outputs": [task.returns.sample],
+        "timings": {"verify": 0.2, "load": 3.1, "inference": 0.4},
+        "device": "cuda" if module.resources.gpu else "cpu",
+    }
+    return json.dumps(result, ensure_ascii=False)
+
+
+def encoded(task: Task) -> dict[str, str] | None:
+    """Describe the first field of an answer that is a file; None without one."""
+    found = task.returns.encoded
+    if found is None:
+        return None
+    name, kind = found
+    path = ("[0]" if task.returns.many else "") + f"['{name}']"
+    return {"kind": kind, "path": path, "ending": ENDINGS[kind]}
 
 
 def quote(value: str) -> str:

@@ -63,9 +63,14 @@ PAINTED: tuple[list[str], ...] = (["".join((*SHORT, LONG))],)
 DOCKER = f"""#!/bin/sh
 printf '%s\\0' "$@" '' >> "$NOTES"
 case $1 in
-  inspect) echo docker.io/your-name/frog@sha256:{"a" * 64} ;;
+  inspect) echo "other/frog@sha256:{"b" * 64}"; name=${{4#docker.io/}}
+    echo "${{name%:*}}@sha256:{"a" * 64}" ;;
   run) echo '{{"status": "success"}}' > outputs/result.json ;;
 esac
+"""
+GIT = """#!/bin/sh
+printf 'git %s\\0\\0' "$*" >> "$NOTES"
+case $1 in init) mkdir -p .git/info ;; esac
 """
 
 
@@ -87,25 +92,26 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def follow(module: Built, folder: Path) -> list[list[str]]:
-    """Run the README's commands up to publishing; return the arguments of each `docker` call."""
+    """Run the README's commands; return the arguments of each call of `docker` and `git`."""
     folder.mkdir()
     for name, text in module.files.items():
         (folder / name).write_text(text)
-    program = folder / "bin/docker"
-    program.parent.mkdir()
-    program.write_text(DOCKER)
-    program.chmod(0o755)
+    (folder / "bin").mkdir()
     readme = module.files["README.md"]
     # Command blocks are indented by four spaces.
     blocks = [
         textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n)+", readme, re.MULTILINE)
     ]
-    commands = "".join(blocks).partition("git init")[0]
+    for program_name, text in (("docker", DOCKER), ("git", GIT)):
+        program = folder / "bin" / program_name
+        program.write_text(text)
+        program.chmod(0o755)
+    commands = "".join(blocks).replace("=your-name ", "=acme ")
     done = subprocess.run(
         ["bash", "-euc", commands],
         cwd=folder,
         env={
-            "PATH": f"{program.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "NOTES": str(folder / "notes"),
         },
         capture_output=True,
@@ -153,7 +159,9 @@ def results(
         cases = {}
         for name in names:
             notes = follow(modules[name], folder / name)
-            assert [note[0] for note in notes] == ["build", "run", "push", "inspect"]
+            assert [note[0].split()[0] for note in notes] == ["build", "run", "push", "inspect"] + [
+                "git"
+            ] * 4
             runs = runs_of(modules[name], variables(notes[1]))
             cases[name] = {"app": str(modules[name].app), "runs": runs}
         drive([sys.executable, str(DRIVER), "fetch"], cases, HF_ENDPOINT=hub_process.url)
@@ -171,7 +179,7 @@ def runs_of(module: Built, example: dict[str, str]) -> list[dict[str, str]]:
     subject = next(iter(example))
     sample = example | less(module)
     rest = {name: value for name, value in sample.items() if name != subject}
-    painted = "_diffusion\n" in module.files["module.yaml"]
+    painted = "stack: diffusion\n" in module.files["module.yaml"]
     requests = [json.dumps({"inputs": texts}) for texts in (PAINTED if painted else HOSTILE)]
     others = yaml.safe_load(module.files["module.yaml"])["inputs"][1:]
     requests += [
@@ -181,16 +189,40 @@ def runs_of(module: Built, example: dict[str, str]) -> list[dict[str, str]]:
         for text in ("".join(SHORT), LONG)
     ]
     encoded = [base64.b64encode(request.encode()).decode() for request in requests]
-    return [sample, *({**rest, "REQUEST_B64": request} for request in encoded)]
+    without = [
+        {name: value for name, value in sample.items() if name != other["env"]}
+        for other in others
+        if other["required"]
+    ]
+    return [sample, *without, *({**rest, "REQUEST_B64": request} for request in encoded)]
 
 
 @pytest.mark.parametrize("name", ROWS.values())
 def test_the_readmes_commands_succeed(
-    name: str, results: Callable[[str], list[tuple[int, Any]]]
+    name: str, modules: dict[str, Built], results: Callable[[str], list[tuple[int, Any]]]
 ) -> None:
     code, result = results(name)[0]
     assert (code, result["status"]) == (0, "success"), result
     assert len(result["outputs"]) == 1
+    shown = json.loads(
+        modules[name].files["README.md"].partition("```json\n")[2].partition("```")[0]
+    )
+    assert shown.keys() == result.keys()
+    [answer], [expected] = result["outputs"], shown["outputs"]
+    while isinstance(answer, list) and answer and isinstance(expected, list):
+        answer, expected = answer[0], expected[0]
+    assert type(answer) is type(expected) or answer == []
+    if isinstance(answer, dict):
+        assert answer.keys() == expected.keys()
+
+
+@pytest.mark.parametrize("name", ROWS.values())
+def test_a_required_input_cannot_be_left_out(
+    name: str, modules: dict[str, Built], results: Callable[[str], list[tuple[int, Any]]]
+) -> None:
+    _, *others = modules[name].manifest["inputs"]
+    for code, result in results(name)[1 : 1 + sum(other["required"] for other in others)]:
+        assert (code, result["error"]["type"]) == (2, "InvalidInput")
 
 
 @pytest.mark.parametrize("name", ROWS.values())
@@ -208,7 +240,8 @@ def test_publishing_writes_the_image_digest_into_the_template(
 ) -> None:
     follow(modules["text-classification"], tmp_path / "module")
     template = (tmp_path / "module/lilypad_module.json.tmpl").read_text()
-    assert f'"Image": "docker.io/your-name/frog@sha256:{"a" * 64}"' in template
+    name = "docker.io/acme/lilypad-tiny-text-classification"
+    assert f'"Image": "{name}@sha256:{"a" * 64}"' in template
 
 
 def test_every_row_has_a_test_model() -> None:

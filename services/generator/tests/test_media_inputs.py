@@ -117,14 +117,14 @@ def test_audio_classified_as_a_whole_is_truncated_at_the_limit(
 
 
 # The script of text-to-text modules, loaded but not run.
-rewriting = SimpleNamespace(**of_a_script("seq2seq"))
+translating = SimpleNamespace(**of_a_script("translation"))
 
 
 def languages(tokenizer: Any, usual: dict[str, int | None], **named: str) -> str | None:
     """Return the target language that a multilingual model is given."""
     settings = {"forced_bos_token_id": None, "decoder_start_token_id": None, **usual}
     model = SimpleNamespace(config=SimpleNamespace(), generation_config=SimpleNamespace(**settings))
-    prefix, arguments = rewriting.choose_languages(model, tokenizer, named)
+    prefix, arguments = translating.choose_languages(model, tokenizer, named)
     assert prefix == ""
     forced = arguments.get("forced_bos_token_id")
     return None if forced is None else str(tokenizer.convert_ids_to_tokens(forced))
@@ -149,7 +149,7 @@ def test_a_multilingual_model_writes_english_unless_another_language_is_requeste
     assert languages(tokenizer, of_one) is None
     for name in ("source_language", "target_language"):
         for wrong in ("en", "</s> {{", "klingon"):
-            with pytest.raises(rewriting.InvalidInput, match=name):
+            with pytest.raises(translating.InvalidInput, match=name):
                 languages(tokenizer, end, **{name: wrong})
 
 
@@ -159,12 +159,14 @@ def test_a_model_of_several_language_pairs_uses_the_first_unless_another_is_requ
     model = SimpleNamespace(config=SimpleNamespace(task_specific_params=known))
 
     def prefix(**named: str) -> str:
-        return rewriting.choose_languages(model, SimpleNamespace(), named)[0]
+        return translating.choose_languages(model, SimpleNamespace(), named)[0]
 
     assert prefix() == "to de: "
     assert prefix(source_language="en", target_language="fr") == "to fr: "
-    assert rewriting.prefix_of(model, "summarization") == "summarize: "
-    with pytest.raises(rewriting.InvalidInput, match="translation_en_to_de, translation_en_to_fr"):
+    assert translating.prefix_of(model, "summarization") == "summarize: "
+    with pytest.raises(
+        translating.InvalidInput, match="translation_en_to_de, translation_en_to_fr"
+    ):
         prefix(target_language="fr")
     model.config.task_specific_params = None
     assert prefix() == ""

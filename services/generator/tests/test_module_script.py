@@ -1,5 +1,6 @@
 """The generated script without a model: its inputs, failures and files."""
 
+import ast
 import base64
 import contextlib
 import json
@@ -216,4 +217,7 @@ def test_each_family_is_one_readable_script(family: str) -> None:
     text = rendering.script(family)
     assert "generator.templates" not in text
     assert len(text.splitlines()) < 600
-    compile(text, "run_inference.py", "exec")
+    tree = ast.parse(text)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert defined <= used  # no code of another task

@@ -24,8 +24,9 @@ SHAPE = Returns({"shape": "shape", "corners": "integer", "triangles": "integer"}
 
 def _task(tag: str, takes: str, returns: Returns, classes: tuple[str, ...], **more: object) -> Task:
     loads = ("DiffusionPipeline",)
-    [field, *_] = returns.fields
-    return Task(tag, "diffusers", f"{field}_diffusion", takes, returns, classes, loads, **more)  # type: ignore[arg-type]  # takes and more are a row's own fields
+    [made, *_] = returns.fields
+    family = f"{takes}_to_{made}"
+    return Task(tag, "diffusers", family, takes, returns, classes, loads, **more)  # type: ignore[arg-type]  # takes and more are a row's own fields
 
 
 TO_VIDEO = _task(

@@ -10,6 +10,28 @@ Type = Literal[
     "string", "number", "integer", "numbers", "vector", "vectors", "box", "list",
     "image", "mask", "audio", "video", "shape",
 ]  # fmt: skip
+# A value of each type, to show an answer's form; files begin as real ones do.
+SAMPLES: dict[Type, Any] = {
+    "string": "…",
+    "number": 0.98,
+    "integer": 3,
+    "numbers": [0.7, 0.3],
+    "vector": [0.012, -0.034],
+    "vectors": [[0.012, -0.034]],
+    "box": {"xmin": 10, "ymin": 20, "xmax": 110, "ymax": 220},
+    "list": [],
+    "image": "iVBORw0KGgo…",
+    "mask": "iVBORw0KGgo…",
+    "audio": "UklGRg…",
+    "video": "iVBORw0KGgo…",
+    "shape": "cGx5…",
+}
+# How the file of an encoded field ends.
+ENDINGS: dict[Type, str] = {
+    **dict.fromkeys(("image", "mask", "video"), "png"),
+    "audio": "wav",
+    "shape": "ply",
+}
 FORMATS: dict[Type, str] = {
     "image": "a PNG as base64",
     "mask": "a PNG as base64",
@@ -100,6 +122,20 @@ class Returns:
     def has(self, type: Type) -> bool:
         return type in self.fields.values()
 
+    @property
+    def sample(self) -> Any:
+        """An answer in its form."""
+        if self.bare:
+            item: Any = SAMPLES["vectors" if "list of vectors" in self.bare else "vector"]
+        else:
+            item = {name.split(" or ")[-1]: SAMPLES[kind] for name, kind in self.fields.items()}
+        return [item] if self.many else item
+
+    @property
+    def encoded(self) -> tuple[str, Type] | None:
+        """The first field that is a file, and its type."""
+        return next(((name, kind) for name, kind in self.fields.items() if kind in ENDINGS), None)
+
     def __str__(self) -> str:
         item = self.bare or "{" + ", ".join(self.fields) + "}"
         if self.many:
@@ -127,6 +163,7 @@ class Task:
         batch_size: inputs at once where the caller names no number.
         parameters: scalar inputs beside the input itself.
         example: values of the parameters that a caller cannot leave out, or of the input itself.
+        optional: those of `example` that may be left out.
         generates: whether tokens are written one after another.
         texts: whether its input or output includes a text besides `takes`.
         transcribes: whether a model with a decoder generates text with it.
@@ -148,6 +185,7 @@ class Task:
     batch_size: int = 8
     parameters: tuple[Parameter, ...] = ()
     example: Mapping[str, str] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
     generates: bool = False
     texts: bool = False
     transcribes: bool = False
@@ -176,6 +214,11 @@ class Task:
         """The scalar inputs: the input itself, the parameters, the seed."""
         seed = Parameter("seed", "integer", "Of every random choice.", 0, 0, 2**32 - 1)
         return INPUTS[self.takes].parameter, *self.parameters, seed
+
+    @property
+    def required(self) -> frozenset[str]:
+        """The inputs that every request has to have."""
+        return frozenset((self.takes, *self.example)) - {*self.optional}
 
     @property
     def examples(self) -> dict[str, str]:

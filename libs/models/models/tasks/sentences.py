@@ -25,6 +25,7 @@ SENTENCES = (
         ("SentenceTransformer",),
         parameters=(QUERY,),
         example={"query": "Good day"},
+        optional=("query",),
         measured=True,
     ),
     Task(

@@ -148,7 +148,7 @@ TEXT = (
     Task(
         "summarization",
         "transformers",
-        "seq2seq",
+        "rewriting",
         "text",
         Returns({"summary_text": "string"}),
         REWRITES,
@@ -161,7 +161,7 @@ TEXT = (
     Task(
         "translation",
         "transformers",
-        "seq2seq",
+        "translation",
         "text",
         Returns({"translation_text": "string"}),
         REWRITES,
@@ -184,7 +184,7 @@ TEXT = (
     Task(
         "text2text-generation",
         "transformers",
-        "seq2seq",
+        "rewriting",
         "text",
         Returns({"generated_text": "string"}),
         REWRITES,

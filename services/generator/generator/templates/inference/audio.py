@@ -29,15 +29,3 @@ def read_audio(value: Any, rate: int) -> Any:
         shared = math.gcd(own, rate)
         samples = resample_poly(samples, rate // shared, own // shared)
     return samples
-
-
-def samples_at_once(pipeline: Any, manifest: dict[str, Any]) -> int | None:
-    """Return the longest sound that fits into memory at once, for a model that reads raw samples.
-
-    What it takes grows with the square of that. None for models that hear otherwise: the library
-    cannot put their parts together.
-    """
-    ratio: int | None = getattr(pipeline.model.config, "inputs_to_logits_ratio", None)
-    if ratio is None or "input_values" not in pipeline.feature_extractor.model_input_names:
-        return None
-    return int(manifest["run"]["maxTokens"]) * ratio

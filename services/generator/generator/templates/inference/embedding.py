@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.sentences import load as load
 from generator.templates.inference.sentences import options
+from generator.templates.inference.texts import check_texts
 
 
 def answer(

@@ -83,11 +83,3 @@ def read_parameter(parameter: dict[str, Any], value: Any) -> Any:
     if (low is not None and value < low) or (high is not None and value > high):
         raise InvalidInput(f"{name}: must be between {low:g} and {high:g}")
     return value
-
-
-def check_texts(values: list[Any]) -> None:
-    for value in values:
-        if not isinstance(value, str) or not value:
-            raise InvalidInput("inputs: each must be a non-empty string")
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise InvalidInput("inputs: a string holds an unpaired surrogate")

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.inputs import InvalidInput
+from generator.templates.inference.texts import check_texts
 
 
 def split_labels(tokenizer: Any, text: str, sentence: str, most: int) -> list[str]:

@@ -1,12 +1,10 @@
 """Reads files that a caller sends, as base64 or by their names in /inputs."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+from generator.templates.inference.folders import INPUT_DIR
 from generator.templates.inference.inputs import InvalidInput, decode
-
-INPUT_DIR = Path(os.environ.get("INPUT_DIR") or "/inputs")
 
 
 def read_file(value: Any, kind: str) -> bytes:

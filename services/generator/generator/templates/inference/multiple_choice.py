@@ -3,8 +3,9 @@
 from typing import Any
 
 from generator.templates.inference.combining import combine
-from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.models import load as load
+from generator.templates.inference.texts import check_texts
 
 
 def answer(

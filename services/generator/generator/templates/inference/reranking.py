@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.sentences import load_as, options
+from generator.templates.inference.texts import check_texts
 
 
 def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:

@@ -41,13 +41,3 @@ def load_as(name: str, manifest: dict[str, Any], directory: str, device: str, dt
 def options(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of every call."""
     return {"batch_size": manifest["run"]["batchSize"], "show_progress_bar": False}
-
-
-def compare(
-    model: Any, query: str | None, vectors: Any, encode: Any, usual: dict[str, Any]
-) -> list[float | None]:
-    """Return the query's similarity to each vector, by the model's measure; None without one."""
-    if query is None:
-        return [None] * len(vectors)
-    similar: list[float | None] = model.similarity(encode([query], **usual), vectors)[0].tolist()
-    return similar

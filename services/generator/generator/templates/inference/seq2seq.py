@@ -2,25 +2,28 @@
 
 from typing import Any
 
-from generator.templates.inference.inputs import InvalidInput, check_texts
-from generator.templates.inference.models import load as load
+from generator.templates.inference.inputs import InvalidInput
+from generator.templates.inference.texts import check_texts
 
 
-def answer(
-    loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+def rewrite(
+    loaded: tuple[Any, Any],
+    manifest: dict[str, Any],
+    inputs: list[Any],
+    parameters: dict[str, Any],
+    prefix: str,
+    **languages: Any,
 ) -> list[Any]:
-    """Return one object per text, with the field that module.yaml names."""
+    """Return one object per text, with the field that module.yaml names.
+
+    `prefix` goes before each text; `languages` are further arguments of the generation.
+    """
     import torch
 
     model, tokenizer = loaded
     check_texts(inputs)
     size, most = manifest["run"]["batchSize"], manifest["run"]["maxTokens"]
     most = min(most, tokenizer.model_max_length)
-    languages: dict[str, Any] = {}
-    if "target_language" in parameters:
-        prefix, languages = choose_languages(model, tokenizer, parameters)
-    else:
-        prefix = prefix_of(model, manifest["model"]["task"])
     texts = [prefix + text for text in inputs]
     for text in texts:
         if (used := len(tokenizer(text)["input_ids"])) > most:
@@ -53,47 +56,3 @@ def tasks_of(model: Any) -> dict[str, Any]:
 def prefix_of(model: Any, task: str) -> str:
     """Return the words that precede a text and tell the model its task."""
     return (tasks_of(model).get(task) or {}).get("prefix") or ""
-
-
-def choose_languages(
-    model: Any, tokenizer: Any, parameters: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Return the prefix of the text, and the arguments that choose the output language."""
-    known = tasks_of(model)
-    source, target = parameters.get("source_language"), parameters.get("target_language")
-    if hasattr(tokenizer, "src_lang"):
-        return "", between(model, tokenizer, source, target)
-    pairs = sorted(name for name in known if name.startswith("translation_"))
-    pair = f"translation_{source}_to_{target}" if source or target else (pairs or [""])[0]
-    if not (source or target) or pair in pairs:
-        return prefix_of(model, pair), {}
-    raise InvalidInput(
-        "source_language, target_language: this model "
-        + (f"knows {', '.join(pairs)}" if pairs else "translates one pair; leave them out")
-    )
-
-
-def between(model: Any, tokenizer: Any, source: str | None, target: str | None) -> dict[str, Any]:
-    """Return a multilingual model's arguments; it writes English if no language is named."""
-    for name, value in (("source_language", source), ("target_language", target)):
-        if value and not knows(tokenizer, value):
-            raise InvalidInput(f"{name}: the model does not know {value[:32]!r}")
-    if source:
-        tokenizer.src_lang = source
-    usual = model.generation_config
-    apart = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
-    # Some always begin with their only output language.
-    is_named = usual.forced_bos_token_id or usual.decoder_start_token_id not in (None, *apart)
-    if not target and not is_named:  # the names in NLLB, mBART and M2M100
-        english = ("eng_Latn", "en_XX", "en")
-        target = next((name for name in english if knows(tokenizer, name)), None)
-    if not target:
-        return {}
-    if hasattr(tokenizer, "get_lang_id"):  # M2M100
-        return {"forced_bos_token_id": tokenizer.get_lang_id(target)}
-    return {"forced_bos_token_id": tokenizer.convert_tokens_to_ids(target)}
-
-
-def knows(tokenizer: Any, language: str) -> bool:
-    codes = getattr(tokenizer, "lang_code_to_id", None)
-    return language in (codes or tokenizer.all_special_tokens)

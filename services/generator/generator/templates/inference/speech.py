@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from generator.templates.inference.audio import read_audio, samples_at_once
+from generator.templates.inference.audio import read_audio
+from generator.templates.inference.hearing import samples_at_once
 from generator.templates.inference.loading import load as load
 
 # Whisper's token that says that no times follow; the tokens after it are the times.

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from generator.templates.inference.combining import combine
-from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.folders import INPUT_DIR
+from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.loading import load as load
-from generator.templates.inference.media import INPUT_DIR
+from generator.templates.inference.texts import check_texts
 
 
 def answer(

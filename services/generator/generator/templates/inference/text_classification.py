@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.limits import bound_tokens
 from generator.templates.inference.loading import load as load
 from generator.templates.inference.pipeline import call
+from generator.templates.inference.texts import check_texts
 
 # Prefixes of labels that describe the relation of one text to another.
 RELATIONS = ("entail", "contradict", "not_entail", "equivalent", "not_equivalent", "duplicate")

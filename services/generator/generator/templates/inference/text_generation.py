@@ -3,8 +3,9 @@
 from typing import Any
 
 from generator.templates.inference.chats import write_chat
-from generator.templates.inference.inputs import InvalidInput, check_texts
+from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.loading import load as load
+from generator.templates.inference.texts import check_texts
 
 
 def answer(

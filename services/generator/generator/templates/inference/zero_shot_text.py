@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from generator.templates.inference.inputs import check_texts
 from generator.templates.inference.labels import split_labels
 from generator.templates.inference.limits import bound_tokens
 from generator.templates.inference.loading import load as load
 from generator.templates.inference.pipeline import call
+from generator.templates.inference.texts import check_texts
 
 
 def answer(

@@ -1,18 +1,14 @@
-"""Shapes, by the pipelines of diffusers."""
+"""Answers of pipelines that make one shape."""
 
 import base64
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from generator.templates.inference.diffusion import each
-from generator.templates.inference.diffusion import load as load
 
-
-def answer(
-    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
-) -> list[Any]:
-    """Return one {shape, corners, triangles} per input: a PLY file as base64, and its counts."""
-    return [as_ply(result.images[0]) for result in each(pipeline, manifest, inputs, parameters)]
+def shaped(results: Iterable[Any]) -> list[Any]:
+    """Return one {shape, corners, triangles} per result: a PLY file as base64, and its counts."""
+    return [as_ply(result.images[0]) for result in results]
 
 
 def as_ply(mesh: Any) -> dict[str, Any]:

@@ -1,18 +1,15 @@
-"""Videos, by the pipelines of diffusers."""
+"""Answers of pipelines that make one video."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from generator.templates.inference.diffusion import each
-from generator.templates.inference.diffusion import load as load
 from generator.templates.inference.png import as_png
 
 
-def answer(
-    pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
-) -> list[Any]:
-    """Return one {video, frames} per input: an animated PNG as base64, and its length."""
+def filmed(pipeline: Any, results: Iterable[Any]) -> list[Any]:
+    """Return one {video, frames} per result: an animated PNG as base64, and its length."""
     answers = []
-    for result in each(pipeline, manifest, inputs, parameters):
+    for result in results:
         frames = pipeline.video_processor.numpy_to_pil(pictures(result.frames))
         answers.append({"video": as_png(*frames), "frames": len(frames)})
     return answers

@@ -1,0 +1,13 @@
+"""Compares a query with texts that a model of sentence-transformers has encoded."""
+
+from typing import Any
+
+
+def compare(
+    model: Any, query: str | None, vectors: Any, encode: Any, usual: dict[str, Any]
+) -> list[float | None]:
+    """Return the query's similarity to each vector, by the model's measure; None without one."""
+    if query is None:
+        return [None] * len(vectors)
+    similar: list[float | None] = model.similarity(encode([query], **usual), vectors)[0].tolist()
+    return similar

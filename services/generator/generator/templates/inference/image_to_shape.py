@@ -1,0 +1,16 @@
+"""Makes a shape of an image, by a pipeline of diffusers."""
+
+from typing import Any
+
+from generator.templates.inference.diffusion import each
+from generator.templates.inference.diffusion import load as load
+from generator.templates.inference.images import read_image
+from generator.templates.inference.shaped import shaped
+
+
+def answer(
+    pipeline: Any, _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
+) -> list[Any]:
+    """Return one answer per input."""
+    results = each(pipeline, ({"image": read_image(value)} for value in inputs), parameters)
+    return shaped(results)
