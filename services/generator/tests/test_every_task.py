@@ -213,7 +213,7 @@ def test_the_readmes_commands_succeed(
         answer, expected = answer[0], expected[0]
     assert type(answer) is type(expected) or answer == []
     if isinstance(answer, dict):
-        assert answer.keys() == expected.keys()
+        assert answer.keys() <= expected.keys()  # an aggregator is there where one was chosen
 
 
 @pytest.mark.parametrize("name", ROWS.values())

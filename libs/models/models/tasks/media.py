@@ -84,7 +84,7 @@ IMAGES = (
         "transformers",
         "vision",
         "image",
-        Returns(bare="the last hidden state: a list of vectors, one per patch"),
+        Returns(bare="a list of one: the last hidden state, a list of vectors, one per patch"),
         auto_classes=("AutoModel",),
         measured=True,
     ),

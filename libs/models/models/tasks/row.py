@@ -126,7 +126,8 @@ class Returns:
     def sample(self) -> Any:
         """An answer in its form."""
         if self.bare:
-            item: Any = SAMPLES["vectors" if "list of vectors" in self.bare else "vector"]
+            states = "list of vectors" in self.bare
+            item: Any = [SAMPLES["vectors"]] if states else SAMPLES["vector"]
         else:
             item = {name.split(" or ")[-1]: SAMPLES[kind] for name, kind in self.fields.items()}
         return [item] if self.many else item

@@ -75,5 +75,6 @@ SENTENCES = (
             Parameter("top_k", "integer", "Most tokens to answer.", 64, 1, 10_000),
         ),
         example=ASKED,
+        optional=("query",),
     ),
 )

@@ -102,7 +102,9 @@ TEXT = (
         "transformers",
         "feature_extraction",
         "text",
-        Returns(bare="the last hidden state: a list of vectors, one per token", note=CUT),
+        Returns(
+            bare="a list of one: the last hidden state, a list of vectors, one per token", note=CUT
+        ),
         auto_classes=("AutoModel",),
         measured=True,
     ),
