@@ -40,6 +40,7 @@ from models.tasks import LIBRARIES
 from models.tokenizers import class_of
 
 sys.path.insert(0, str(Path(__file__).parent))
+from precision_table import kept_in_float32, without_sdpa
 from tokenizer_table import as_lines
 
 FILE = Path(__file__).parents[1] / "models/architectures.json"
@@ -91,8 +92,8 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
         "absent": absent,
         "heads": heads,
         "timm": dict.fromkeys(over_timm(), True),
-        "float32": kept_in_float32(),
-        "eager": dict.fromkeys(without_sdpa(), True),
+        "float32": kept_in_float32(classes_of),
+        "eager": dict.fromkeys(without_sdpa(classes_of), True),
         "configs": {kind: meant(kind) for kind in sorted(CONFIG_MAPPING_NAMES)},
     }
 
@@ -100,6 +101,7 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
 def recipe() -> str:
     """Hash everything that the file depends on: this program, rows, sizes, libraries."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(Path(__file__).with_name("precision_table.py").read_bytes())
     digest.update(repr((SIZES, PARTS)).encode())
     for task in TASKS.values():
         needs = STACKS[stack_of(task)]
@@ -166,40 +168,6 @@ def loaded(name: str) -> Any:
         return chosen if hasattr(chosen, "base_model_prefix") else None
     except (AttributeError, ImportError):
         return None
-
-
-def kept_in_float32() -> dict[str, dict[str, list[str]]]:
-    kept = {}
-    for kind in sorted(CONFIG_MAPPING_NAMES):
-        found = {
-            "float16": names_in(classes_of(kind), "_keep_in_fp32_modules"),
-            "half": names_in(classes_of(kind), "_keep_in_fp32_modules_strict"),
-        }
-        if any(found.values()):
-            kept[kind] = found
-    for name in sorted(dir(diffusers)):
-        if name.endswith(("Model", "Model2D", "Transformer3DModel")):
-            try:
-                found_names = names_in([getattr(diffusers, name)], "_keep_in_fp32_modules")
-            except (ImportError, RuntimeError):
-                continue
-            if found_names:
-                kept[name] = {"float16": [], "half": found_names}
-    return kept
-
-
-def names_in(chosen: list[Any], attribute: str) -> list[str]:
-    lists = [getattr(each, attribute, None) for each in chosen]
-    return sorted({name for names in lists if isinstance(names, list | set) for name in names})
-
-
-def without_sdpa() -> list[str]:
-    """Return the models that write out the matrix of their attention, whatever is asked for."""
-    return sorted(
-        kind
-        for kind in CONFIG_MAPPING_NAMES
-        if (chosen := classes_of(kind)) and not any(each._supports_sdpa for each in chosen)
-    )
 
 
 # Architectures of which sentence-transformers loads only the encoder.

@@ -1,0 +1,43 @@
+"""The memory of diffusers' pipelines at their default sizes."""
+
+import inspect
+from typing import Any
+
+import diffusers
+import pytest
+
+from models.pipelines import PIPELINES, diffusion_bytes
+from models.tasks import LIBRARIES
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipelines_defaults_are_the_pinned_librarys_own(name: str) -> None:
+    usual, known = PIPELINES[name], inspect.signature(getattr(diffusers, name).__call__).parameters
+    for size, value in (("width", usual.width), ("height", usual.height)):
+        assert known[size].default in (value, None) if size in known else value is None
+    if "num_frames" in known:
+        assert known["num_frames"].default == usual.frames
+
+
+def test_the_video_of_a_pipelines_default_size_is_counted_once() -> None:
+    # As Wan2.2-A14B: 32,760 tokens of 5,120, with the text and its opposite one after the other.
+    config = {
+        "architectures": ["WanPipeline"],
+        "denoiser": {"num_attention_heads": 40, "attention_head_dim": 128},
+        "vae": {},
+    }
+    task = LIBRARIES["diffusers"]["text-to-video"]
+    assert diffusion_bytes(config, task, 2) == 32_760 * 5_120 * 16 * 2
+
+
+def test_the_image_decoder_of_sdxl_computes_in_float32() -> None:
+    config: dict[str, Any] = {
+        "architectures": ["StableDiffusionXLPipeline"],
+        "denoiser": {"sample_size": 128, "block_out_channels": [320, 640, 1280]},
+        "vae": {"block_out_channels": [128, 256, 512, 512]},
+    }
+    task = LIBRARIES["diffusers"]["text-to-image"]
+    decoded = 1024**2 * 128 * 2 * 4
+    assert diffusion_bytes(config, task, 2) == decoded * 4
+    config["vae"]["force_upcast"] = False
+    assert diffusion_bytes(config, task, 2) == decoded * 2
