@@ -33,7 +33,9 @@ ADAPTER = re.compile(
     re.IGNORECASE,
 )
 # Written next to packed weights whose config does not mention the packing.
-QUANTIZED = frozenset(("quantize_config.json", "quant_config.json", "quantization_config.json"))
+QUANTIZED = frozenset(
+    ("quantize_config.json", "quant_config.json", "quantization_config.json", "quanto_qmap.json")
+)
 # The largest open models have about 200 shards; module.yaml lists each one.
 MAX_SHARDS = 2000
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz")

@@ -51,8 +51,9 @@ MAX_NAME_CHARACTERS = 200
 # More dtypes than the format has, and more elements of one than any model has.
 MAX_DTYPES, MAX_ELEMENTS = 32, 2**50
 # Name endings of packed tensors: GPTQ's and AWQ's, bitsandbytes', compressed-tensors', MLX's,
-# DeepSeek's.
+# DeepSeek's, Quanto's, EXL3's.
 PACKED = (
+    *(".weight._data", ".weight._scale", ".q_weight", ".q_scale", ".trellis"),
     *(".qweight", ".qzeros", ".g_idx", ".absmax", ".quant_map", ".SCB", ".weight_packed"),
     *(".weight_scale", ".weight_scale_inv", ".scales"),
 )

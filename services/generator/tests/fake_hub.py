@@ -25,8 +25,11 @@ CONFIG = {
 PREPARES = ("tokenizer.json", "preprocessor_config.json")
 
 
-def weights(shape: list[int], dtype: str = "F32") -> tuple[bytes, int]:
-    """Return a header with a classifier's one tensor, and the size of the file it belongs to."""
+def weights(shape: list[int], dtype: str = "F32", more: tuple[str, ...] = ()) -> tuple[bytes, int]:
+    """Return a header with a classifier's one tensor, and the size of the file it belongs to.
+
+    `more` are names of further tensors, without a number.
+    """
     width = {"F32": 4, "BF16": 2, "F16": 2}[dtype]
     size = width
     for length in shape:
@@ -35,6 +38,7 @@ def weights(shape: list[int], dtype: str = "F32") -> tuple[bytes, int]:
     # Empty tensors for the other heads that models here may have.
     empty = {"dtype": dtype, "shape": [0], "data_offsets": [size, size]}
     heads = dict.fromkeys(("classifier.dense.weight", "classifier.out_proj.weight"), empty)
+    heads |= dict.fromkeys(more, empty)
     tensors = {"__metadata__": {"format": "pt"}, "classifier.weight": tensor, **heads}
     header = json.dumps(tensors).encode()
     return struct.pack("<Q", len(header)) + header, 8 + len(header) + size
@@ -52,11 +56,12 @@ def handlers(
     shape: list[int] | None = None,
     dtype: str = "F32",
     names: tuple[str, ...] = (),
+    tensors: tuple[str, ...] = (),
     **description: Any,
 ) -> Handlers:
     """Return handlers over a Hub with one model, at any id, with these fields and files."""
     content = json.dumps({**CONFIG, **(config or {})}).encode()
-    header, size = weights(shape or [64, 64], dtype)
+    header, size = weights(shape or [64, 64], dtype, tensors)
     lfs = {"sha256": "d" * 64, "size": size, "pointerSize": 130}
     document = {
         "id": "acme/frog",

@@ -331,3 +331,18 @@ def test_a_pipeline_that_no_test_runs_is_refused_by_its_name(pipeline: str, mess
     snapshot = Snapshot(description, (), frozenset(), {"architectures": []}, None, laid_out)
     with pytest.raises(ModelRefused, match=message):
         check_architecture(snapshot, row("image-to-image", "diffusers"), "diffusers")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"tensors": ("encoder.layer.0.attention.self.query.q_weight",)},
+        {"tensors": ("encoder.layer.0.attention.self.query.weight._data",)},
+        {"tensors": ("encoder.layer.0.attention.self.query.trellis",)},
+        {"names": ("quanto_qmap.json",)},
+    ],
+)
+async def test_packed_weights_that_config_does_not_mention_are_refused(given: Any) -> None:
+    with pytest.raises(ModelRefused) as caught:
+        await fake_hub.handlers(**given).generate(GenerateRequest(model_url="acme/frog"))
+    assert caught.value.details["reason"] == "quantized"
