@@ -14,10 +14,11 @@ Sizes that neither the config nor the library gives are guessed from the weights
 activations of a quarter of them per input, and the cache of a decoder that is 1,024 wide.
 """
 
+import math
 from dataclasses import dataclass
 
 from models.cache import cache_bytes, image_tokens
-from models.config import Config, hidden_size, number, sight_part, text_part
+from models.config import Config, first, hidden_size, number, sight_part, text_part
 from models.dtypes import MIB
 from models.pipelines import diffusion_bytes
 from models.tables import table
@@ -40,6 +41,10 @@ SHIFTED = frozenset(
 ) | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
 # Numbers that MusicGen's audio decoder holds at once: 30 s at 32 kHz, four maps of 64 filters.
 MUSIC = 30 * 32_000 * 4 * 64
+# Points that the library's pipeline asks about at once, and masks of each.
+POINTS_AT_ONCE, MASKS_PER_POINT = 64, 3
+# Side in pixels of SAM's own images.
+USUAL_MASK_SIDE = 1024
 # The largest number of beams that a caller may request.
 MAX_BEAMS = 16
 
@@ -107,6 +112,10 @@ def footprint(
     else:
         activations = batch * max(weights // 4, 64 * MIB)
         guessed.add("activations")
+    if task.takes == "audio":
+        activations += batch * waves_bytes(config, tokens, width)
+    if task.family == "mask_generation":
+        activations += batch * masks_bytes(config)
     if composes:
         activations = max(activations, batch * MUSIC * width)
     return Footprint(
@@ -115,6 +124,21 @@ def footprint(
         activations=activations,
         guessed=frozenset(guessed),
     )
+
+
+def waves_bytes(config: Config, tokens: int, width: int) -> int:
+    """Return the memory of raw samples after the first convolution: its output, twice."""
+    channels, strides = first(config.get("conv_dim")), config.get("conv_stride")
+    if not channels or not isinstance(strides, list) or not first(strides):
+        return 0
+    steps = [stride for stride in strides[1:] if isinstance(stride, int) and 0 < stride < 100]
+    return 2 * tokens * math.prod(steps) * channels * width
+
+
+def masks_bytes(config: Config) -> int:
+    """Return the memory of a batch of points' masks: padded to a square, then of the image."""
+    side = number(sight_part(config), "image_size") or USUAL_MASK_SIDE
+    return 2 * POINTS_AT_ONCE * MASKS_PER_POINT * side**2 * 4
 
 
 def max_tokens_of(config: Config, task: Task) -> int | None:

@@ -280,3 +280,26 @@ def test_what_the_library_keeps_in_float32_is_counted_so(
     parameters = sum(tensor.nbytes for tensor in loaded.parameters())
     counted = resources.weigh(read, 2, kept_in_float32({kind}, dtype))
     assert parameters <= counted <= max(parameters, sum(held.values())) * 1.001
+
+
+def test_the_masks_of_a_batch_of_points_are_counted() -> None:
+    # As sam-vit-base, which took 2,970 MiB with its first 64 points.
+    config = {"architectures": ["SamModel"], "model_type": "sam"}
+    model = {"config": config, "pipeline_tag": "mask-generation", "shape": [93_735, 1_000]}
+    assert 2_970 <= make(model)[1]["resources"]["memoryMiB"] < 2 * 2_970
+
+
+def test_the_convolutions_of_raw_sound_are_counted() -> None:
+    # As wav2vec2-base-960h, which took 1,599 MiB for the 41 s that it hears at once.
+    convolutions = {"conv_dim": [512] * 7, "conv_stride": [5, 2, 2, 2, 2, 2, 2]}
+    config = {"architectures": ["Wav2Vec2ForCTC"], "model_type": "wav2vec2", **convolutions}
+    sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+    model = {
+        "config": {**config, **sizes, "max_position_embeddings": None},
+        "pipeline_tag": "automatic-speech-recognition",
+        "names": ("vocab.json",),
+        "shape": [94_396, 1_000],
+    }
+    manifest = make(model)[1]
+    assert manifest["run"]["maxTokens"] == 2048
+    assert 1_599 <= manifest["resources"]["memoryMiB"] < 2 * 1_599
