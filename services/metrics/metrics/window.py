@@ -44,8 +44,13 @@ SAMPLES = np.dtype([("at", ">i8"), ("value", ">f8")])
 BUCKET = HOURS.newbyteorder("=")
 ADDED = (("count", np.add), ("total", np.add), ("minimum", np.minimum), ("maximum", np.maximum))
 
-# All reads of one answer see the same snapshot.
-ONE_SNAPSHOT = "set transaction isolation level repeatable read"
+# All reads of one answer see the same snapshot. Where statistics lag behind a series, the planner
+# would sort all of it for the newest samples rather than read the index backwards: 1.4 s of CPU in
+# place of 0.1 for 400,000 of 6.5 million.
+ONE_SNAPSHOT = """
+set transaction isolation level repeatable read;
+set local enable_bitmapscan = off; set local enable_seqscan = off
+"""
 STATE = """
 select until, stale.series, stale.day, stale.direct, stale.staged
 from watermark left join stale on stale.series = any(%s::integer[]) and stale.day > %s

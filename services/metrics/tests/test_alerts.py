@@ -68,7 +68,10 @@ async def test_an_incident_raises_one_alert_and_recovers_once(
     await caller.record(record(0, latency=60.0))
     [alert] = await alerts(caller)
     assert alert.recovered_at is not None
-    assert sent(bus) == [("latency_threshold", "critical"), ("latency_threshold_recovered", "info")]
+    assert sent(bus, caller.account) == [
+        ("latency_threshold", "critical"),
+        ("latency_threshold_recovered", "info"),
+    ]
     await caller.record(record(0, latency=170.0))
     assert len(await alerts(caller)) == 2, "it is another incident"
 
@@ -81,7 +84,10 @@ async def test_a_peak_within_one_call_raises_an_alert_that_has_recovered(
     [alert] = await alerts(caller)
     assert alert.recovered_at is not None
     assert "500 ms" in alert.message
-    assert [type for type, _ in sent(bus)] == ["latency_threshold", "latency_threshold_recovered"]
+    assert [type for type, _ in sent(bus, caller.account)] == [
+        "latency_threshold",
+        "latency_threshold_recovered",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +116,7 @@ async def test_values_worse_than_usual_raise_an_alert_without_set_up(
     await caller.record(*(record(10 - n, **{metric: 40.0}) for n in range(6)))
     [alert] = await alerts(caller)
     assert alert.recovered_at is not None
-    assert sent(bus) == [(type, severity), (f"{type}_recovered", "info")]
+    assert sent(bus, caller.account) == [(type, severity), (f"{type}_recovered", "info")]
 
 
 @pytest.mark.parametrize(("metric", "better"), [("latency", 0.4), ("throughput", 2.5)])
@@ -176,10 +182,10 @@ async def test_the_sweep_publishes_a_stored_alert_once(
         patched.setattr(Watch, "publish", die)
         await caller.record(record(0, latency=150.0))
         assert len(await alerts(caller)) == 1, "stored before it is sent"
-    assert sent(bus) == []
+    assert sent(bus, caller.account) == []
     others = [Watch(database, bus) for _ in range(3)]
     await asyncio.gather(*(other.publish("account = %s", [caller.account]) for other in others))
-    assert sent(bus) == [("latency_threshold", "warning")]
+    assert sent(bus, caller.account) == [("latency_threshold", "warning")]
 
 
 async def test_rows_of_another_version_delay_no_other_alert(
@@ -235,7 +241,7 @@ async def test_replicas_that_evaluate_at_once_raise_one_alert(
     for task in work:
         task.cancel()
     assert len(await alerts(caller)) == 1
-    assert sent(bus) == [("latency_threshold", "warning")]
+    assert sent(bus, caller.account) == [("latency_threshold", "warning")]
 
 
 async def test_a_recovered_peak_that_another_replica_evaluates_late_raises_no_second_alert(

@@ -66,7 +66,7 @@ async def test_a_muted_rule_raises_nothing_and_its_open_alerts_end(
     await change(caller, rule.id, muted=False)
     await caller.record(record(0, latency=150.0))
     assert len(await alerts(caller)) == 2
-    assert [kind for kind, _ in sent(bus)][:1] == ["latency_threshold"]
+    assert [kind for kind, _ in sent(bus, caller.account)][:1] == ["latency_threshold"]
 
 
 @pytest.mark.parametrize("muted", [True, False])

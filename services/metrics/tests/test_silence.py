@@ -26,13 +26,13 @@ async def test_a_model_that_reported_regularly_and_stopped_is_silent(
         await caller.handlers.watch.look_for_silence()
     [alert] = raised
     assert (alert.type, alert.model_id) == ("silence", "m")
-    while not sent(bus):
+    while not sent(bus, caller.account):
         await asyncio.sleep(0.01)
-    assert sent(bus) == [("silence", "warning")]
+    assert sent(bus, caller.account) == [("silence", "warning")]
     await caller.record(record(0, latency=40.0))
     [alert] = await alerts(caller)
     assert alert.recovered_at is not None
-    assert ("silence_recovered", "info") in sent(bus)
+    assert ("silence_recovered", "info") in sent(bus, caller.account)
 
 
 async def report(

@@ -97,6 +97,29 @@ async def test_a_day_is_merged_before_those_that_were_marked_later(
     assert waited == 0
 
 
+async def test_no_more_samples_are_read_than_an_answer_takes(
+    caller: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planner, which does not know the new samples yet, would read and sort all of them."""
+    monkeypatch.setattr(window, "MAX_RAW", 500)
+    few = [record(0.5, model_id=f"{n}") for n in range(150)]
+    await caller.record(*few)
+    async with database.connection() as connection:
+        await connection.execute("analyze samples")
+    await caller.record(*(record(n / 50_000) for n in range(40_000)))
+    async with database.connection() as connection:
+        await connection.execute(window.ONE_SNAPSHOT)
+        numbers = await caller.handlers.series.of_model(connection, caller.account, "m")
+        since = datetime.now(UTC) - timedelta(days=30)
+        await window.read(connection, list(numbers.values()), since, summed=True)
+        cursor = await connection.execute(
+            "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))"
+            " from pg_stat_xact_user_tables where relname ~ '^(samples|_hyper)'"
+        )
+        [(count,)] = await cursor.fetchall()
+    assert 500 <= count < 5_000
+
+
 async def test_a_live_sample_does_not_wait_for_a_backfill(
     caller: Caller, database: Database
 ) -> None:
