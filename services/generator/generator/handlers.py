@@ -67,7 +67,12 @@ class Handlers:
         }
         options, unused = resources.settle_batch(task, request.options)
         needs, warnings = resources.estimate(
-            snapshot, task, options, **limits, accept=request.accept
+            snapshot,
+            task,
+            options,
+            **limits,
+            accept=request.accept,
+            cpu_torch_index=self.settings.cpu_torch_index,
         )
         if self.measurements.bus is not None:
             profile = await self.measurements.find(snapshot, needs)

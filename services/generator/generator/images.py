@@ -21,9 +21,6 @@ CPU = "python:3.11.14-slim-bookworm"
 CPU_WITH_COMPILER = "python:3.11.14-bookworm"
 # The version of torch in the CUDA images, which every module pins.
 TORCH = "2.13.0"
-# Where pip finds the same version built without CUDA, a tenth of the size; its version has a suffix
-# (`+cpu`) by which pip prefers it.
-TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 GPU = f"pytorch/pytorch:{TORCH}-cuda12.6-cudnn9-runtime"
 GPU_WITH_COMPILER = f"pytorch/pytorch:{TORCH}-cuda12.6-cudnn9-devel"
 ALL = (CPU, CPU_WITH_COMPILER, GPU, GPU_WITH_COMPILER)

@@ -19,6 +19,7 @@ from common.contracts.generation import Measured
 from generator import images
 from generator.licenses import license_of
 from generator.resources import Resources
+from generator.settings import Endpoint
 from generator.snapshot import Snapshot
 from models.families import FAMILIES, stack_of
 from models.tasks import Parameter, Task
@@ -73,6 +74,7 @@ class Model(Part):
 class Run(Part):
     """The way the model is run. `dtype` is for a GPU; a processor computes in float32.
 
+    `torchIndex` is the index of Python packages that has torch without CUDA, for an image without.
     `class` is the library's class that loads the model, and `processor` the one that prepares its
     inputs, where no pipeline of the library finds them.
     """
@@ -92,6 +94,7 @@ class Run(Part):
             pattern=r"^[a-z0-9][a-z0-9./_-]*:[A-Za-z0-9._-]+(?:@sha256:[0-9a-f]{64})?$"
         ),
     ]
+    torch_index: Endpoint | None = None
 
 
 class Needs(Part):
@@ -184,6 +187,7 @@ def describe(
             attention=needs.attention,
             compile=needs.compile,
             base_image=images.pin(images.choose(gpu=needs.gpu, compiled=needs.compile), digests),
+            torch_index=needs.torch_index,
         ),
         resources=Needs(
             cpu=needs.cpu,

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from generator import images, requirements
+from generator import requirements
 from generator.manifest import Manifest
 from models.families import STACKS
 from models.tasks import INPUTS, Task, row
@@ -40,7 +40,7 @@ def render(module: Manifest) -> dict[str, str]:
             base=module.run.base_image,
             gpu=module.resources.gpu,
             unused=unused(module.run.stack),
-            torch_index=images.TORCH_INDEX,
+            torch_index=module.run.torch_index,
         ),
         "README.md": _fill(
             "README.md.j2",
@@ -49,7 +49,6 @@ def render(module: Manifest) -> dict[str, str]:
             examples=examples(task),
             sent=ON_THE_NETWORK,
             request=request(task),
-            torch_index=images.TORCH_INDEX,
             sample=sample(module, task),
             encoded=encoded(task),
             needed=needed(task),

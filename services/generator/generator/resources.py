@@ -6,7 +6,8 @@
                  (CUDA context and kernels of PyTorch 2.x, as nvidia-smi shows it)
     memory       with a GPU: weights + 2 GiB; without: weights + working, x 1.1, + 1 GiB
                  (an interpreter with torch and transformers takes 0.6 GiB)
-    disk         the image's libraries (with CUDA 8 GiB, else 2), and the weights' files
+    disk         the image's libraries (with CUDA 8 GiB, else 2), and the weights' files; an image
+                 for processors has no CUDA where `cpu_torch_index` has a build of torch without
     time         half an hour for a request, and the pull of the image
 
 Each figure says where it came from: `Resources.sources`. A measured peak replaces vram or memory
@@ -78,6 +79,7 @@ class Resources:
     compile: bool
     timeout: int
     execution_timeout: int
+    torch_index: str | None = None
     measured: Measured | None = None
 
     @property
@@ -124,6 +126,7 @@ def estimate(
     max_vram: int,
     max_host_memory: int,
     accept: Collection[Accepted] = (),
+    cpu_torch_index: str | None = None,
 ) -> tuple[Resources, list[Check]]:
     """Compute the module's resources, and warnings about them.
 
@@ -174,8 +177,9 @@ def estimate(
     vram, needed = sized.vram, sized.memory
     memory = needed if options.memory is None else to_mib(options.memory)
     compiled = level == "full"
-    stack = STACK_BYTES["cuda" if gpu else "cpu"] + STACK_BYTES["compiler"] * (compiled and not gpu)
-    disk = stack + weights.bytes
+    torch_index = None if gpu else cpu_torch_index
+    stack = STACK_BYTES["cpu" if torch_index else "cuda"]
+    disk = stack + STACK_BYTES["compiler"] * (compiled and not gpu) + weights.bytes
     execution_timeout = DEFAULT_RUN_S + math.ceil(disk / PULL_BYTES_PER_S)
     if execution_timeout > MAX_DEAL_S:
         checks.append(_too_long(execution_timeout))
@@ -194,6 +198,7 @@ def estimate(
         compile=compiled,
         timeout=DEFAULT_RUN_S,
         execution_timeout=execution_timeout,
+        torch_index=torch_index,
     )
     return resources, [enough(memory, needed), *checks]
 

@@ -25,6 +25,10 @@ class Settings(ServiceSettings):
     # File of base image digests, written by `python -m generator.images FILE`.
     base_images: Path | None = None
 
+    # An index of Python packages with builds of torch for processors. Unset, modules without a GPU
+    # install the usual build, which brings CUDA.
+    cpu_torch_index: Endpoint | None = None
+
     @field_validator("shared_models", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

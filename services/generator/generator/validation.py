@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from common.contracts.generation import Check
 from generator import dockerfile, gotemplate, images, rendering, script
 from generator.dockerfile import Instruction
-from generator.manifest import Manifest
+from generator.manifest import Manifest, Run
 from models.families import STACKS
 
 Files = dict[str, str]
@@ -42,11 +42,12 @@ REST = (
 )
 
 
-def first(stack: str, *, gpu: bool) -> tuple[Instruction, ...]:
+def first(run: Run, *, gpu: bool) -> tuple[Instruction, ...]:
     """Return the instructions before the packages, for an image with or without CUDA."""
     if not gpu:
-        return (Instruction("ARG", (f"PIP_EXTRA_INDEX_URL={images.TORCH_INDEX}",)),)
-    uninstall = ("python", "-m", "pip", "uninstall", "--yes", *rendering.unused(stack))
+        index = f"={run.torch_index}" if run.torch_index else ""
+        return (Instruction("ARG", (f"PIP_EXTRA_INDEX_URL{index}",)),)
+    uninstall = ("python", "-m", "pip", "uninstall", "--yes", *rendering.unused(run.stack))
     return (Instruction("ENV", ("PIP_BREAK_SYSTEM_PACKAGES=1",)), Instruction("RUN", uninstall))
 
 
@@ -90,7 +91,7 @@ def check_dockerfile(module: Manifest, text: str) -> str:
     expected = [
         Instruction("FROM", (module.run.base_image,)),
         *START,
-        *first(module.run.stack, gpu=module.resources.gpu > 0),
+        *first(module.run, gpu=module.resources.gpu > 0),
         *REST,
     ]
     if dockerfile.parse(text) != expected:

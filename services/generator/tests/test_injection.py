@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from common.contracts.generation import GenerateOptions, GenerateRequest, Module
 from common.errors import ModelRefused, ServiceError
 from generator import dockerfile, images, layout, rendering, validation
+from generator.manifest import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_hub
@@ -88,7 +89,8 @@ def check(module: Module) -> None:
     base, *rest = dockerfile.parse(files["Dockerfile"])
     assert base.arguments[0] in images.ALL
     manifest = yaml.safe_load(files["module.yaml"])
-    first = validation.first(manifest["run"]["family"], gpu=manifest["resources"]["gpu"] > 0)
+    run = Run.model_validate(manifest["run"])
+    first = validation.first(run, gpu=manifest["resources"]["gpu"] > 0)
     assert tuple(rest) == (*validation.START, *first, *validation.REST)
     assert files["run_inference.py"] == rendering.script(manifest["run"]["family"])
     assert {check.outcome for check in module.validation.checks} <= {"passed", "warning"}

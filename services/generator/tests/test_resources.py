@@ -186,12 +186,21 @@ def test_a_deal_that_outlasts_the_solver_is_announced() -> None:
     assert any("ends a deal after 7,200 s" in message for message in module.validation.errors)
 
 
-def test_a_module_for_processors_installs_no_cuda() -> None:
+def test_a_module_for_processors_has_no_cuda_where_an_index_has_torch_without() -> None:
+    index = "https://packages.example/cpu"
+    handlers = fake_hub.handlers()
+    handlers.settings = handlers.settings.model_copy(update={"cpu_torch_index": index})
+    module = asyncio.run(handlers.generate(GenerateRequest(model_url="acme/frog")))
+    assert module.validation.status == "passed"
+    assert yaml.safe_load(module.files["module.yaml"])["resources"]["diskMiB"] < 3 * 1024
+    assert f"ARG PIP_EXTRA_INDEX_URL={index}\n" in module.files["Dockerfile"]
+
+
+def test_a_module_for_processors_has_disk_for_cuda_where_no_index_is_known() -> None:
     module, manifest = make()
-    assert manifest["resources"]["diskMiB"] < 3 * 1024
-    assert (
-        "ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu" in module.files["Dockerfile"]
-    )
+    assert manifest["resources"]["diskMiB"] >= 8 * 1024
+    assert "ARG PIP_EXTRA_INDEX_URL\n" in module.files["Dockerfile"]
+    assert "pytorch.org/get-started" in module.files["README.md"]
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 512}, {"gpu": False, "batch_size": 1024}])
