@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import nats
 import nats.errors
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from local.credentials import Credentials
@@ -82,19 +82,17 @@ class Nats:
         async def ignore(_: Exception) -> None:
             """Suppress nats-py's log of failed connections: here they mean not ready yet."""
 
+        client = Client()
         try:
-            client = await nats.connect(
+            await client.connect(
                 self.url("supervisor"),
                 allow_reconnect=False,
                 connect_timeout=1,
                 # nats-py would still retry a refused connection, by default after 2 s.
-                reconnect_time_wait=0.02,
+                reconnect_time_wait=0.02,  # type: ignore[arg-type]
                 inbox_prefix="_INBOX.supervisor",
                 error_cb=ignore,
             )
-        except (nats.errors.Error, OSError, TimeoutError):
-            return -1
-        try:
             inbox = client.new_inbox()
             await client.subscribe(inbox, cb=hear)
             await client.publish(f"$SRV.PING.{service}", reply=inbox)
@@ -103,7 +101,7 @@ class Nats:
         except (nats.errors.Error, OSError, TimeoutError):
             return -1
         finally:
-            await client.close()
+            await client.close()  # also after a failure, when nats-py leaves its socket open
         return received
 
 

@@ -1,15 +1,21 @@
 """Permissions on the bus, with the real server and the real configuration."""
 
 import asyncio
+import contextlib
+import gc
 import json
 import socket
+import threading
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from local.nats import USERS
+from local.credentials import Credentials
+from local.nats import USERS, Nats
 from local.stack import Stack
 
 
@@ -73,6 +79,30 @@ async def test_a_hanging_client_is_disconnected(servers: Stack) -> None:
         received = await reader.read()
     writer.close()
     assert b"Stale Connection" in received
+
+
+def test_a_server_that_refuses_is_not_ready_and_leaves_no_socket_open(tmp_path: Path) -> None:
+    def refuse() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.sendall(b'INFO {"max_payload":1048576}\r\n')
+                connection.recv(65536)
+                connection.sendall(b"-ERR 'Authorization Violation'\r\n")
+                connection.close()
+
+    gc.collect()
+    with (
+        warnings.catch_warnings(record=True, action="always") as caught,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        threading.Thread(target=refuse, daemon=True).start()
+        credentials = Credentials(tmp_path / "credentials.json")
+        server = Nats(tmp_path, listener.getsockname()[1], credentials)
+        assert [server.answers("nobody") for _ in range(5)] == [-1] * 5
+        listener.shutdown(socket.SHUT_RDWR)
+        gc.collect()
+    assert not [str(warning.message) for warning in caught]
 
 
 @pytest.mark.parametrize(

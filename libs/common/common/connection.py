@@ -6,8 +6,9 @@ message, most of a request's cost. Here a message is handed to its callback as
 it is parsed, and the messages sent in one turn of the loop are written
 together. Connecting, reconnecting, subscriptions and JetStream are nats-py's.
 
-This relies on private names of nats-py (`_process_msg`, `_process_info`, `_process_err`, `_pongs`,
-`_pending`, `_transport`); its version is pinned, and tests/test_connection.py covers them.
+This relies on private names of nats-py (`_process_msg`, `_process_info`, `_process_err`,
+`_connect_to_server`, `_pongs`, `_pending`, `_transport`); its version is pinned, and
+tests/test_connection.py covers them.
 """
 
 import asyncio
@@ -145,6 +146,12 @@ class Connection(Client):
     @property
     def ssl_context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self._ca_file)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # nats-py leaves the socket of a failed attempt open.
+        if self._transport:
+            self._transport.close()
+        await super()._connect_to_server(s)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # Before the password is sent; nats-py follows a server that asks for no TLS.

@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -192,3 +194,35 @@ async def test_a_connection_survives_a_server_that_hangs_briefly(
     await client.flush()
     assert [message.data for message in received] == [b"again"]
     assert client.stats["reconnects"] == 0
+
+
+async def test_attempts_to_reconnect_to_a_server_that_refuses_leave_no_socket_open() -> None:
+    attempts = 0
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        writer.write(b'INFO {"max_payload":1048576}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        if attempts == 1 or attempts > 5:
+            writer.write(b"PONG\r\n")
+        else:
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+        while attempts > 5 and (line := await reader.readline()):
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async def ignore(_: Exception) -> None:
+        pass
+
+    gc.collect()
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+            url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with connected(url, error_cb=ignore) as client:
+                while attempts < 6 or not client.is_connected:
+                    await asyncio.sleep(0.05)
+        gc.collect()
+    assert attempts == 6
+    assert not [str(warning.message) for warning in caught]
