@@ -95,6 +95,8 @@ class RunStore:
             InvalidRequest: `before` is none of them.
         """
         async with self.database.connection() as connection:
+            # One snapshot: the places of its runs agree, though some are taken meanwhile.
+            await connection.execute("set transaction isolation level repeatable read, read only")
             rows = await select(
                 connection,
                 "where account = %(account)s and kind = 'measure'"

@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from benchmark_caller import MODEL, Caller
 
+from benchmarker import turns
+from benchmarker.runs import RunStore
 from benchmarker.turns import left, remaining, starts_in
 from common import bus
 from common.contracts.benchmarking import (
@@ -22,6 +24,7 @@ from common.contracts.benchmarking import (
 )
 from common.contracts.measuring import ANNOUNCE, REPORT, TAKE, Announcement, Report, Samples, Take
 from common.errors import RateLimited
+from common.postgres import Database
 
 
 @dataclass
@@ -93,6 +96,30 @@ async def test_accounts_take_turns_however_many_runs_each_has_waiting(idle_conne
     assert single.queue.position < last.queue.position
     assert single.queue.position <= second.queue.position + 1
     for caller, run in ((few, single), *((many, run) for run in flood)):
+        await caller.call(CANCEL_RUN, RunName(id=run.id))
+
+
+@pytest.mark.usefixtures("empty_queue")
+async def test_the_places_of_listed_runs_agree_though_one_is_taken_meanwhile(
+    idle_stack, idle_connection, monkeypatch
+) -> None:
+    caller = Caller(idle_connection)
+    runs = [await caller.start() for _ in range(3)]
+    url, place = idle_stack.postgres.url("benchmarker"), turns.place
+
+    async def after_one_is_taken(*arguments):
+        with psycopg.connect(url) as database:
+            database.execute(
+                "update benchmarker.runs set state = 'running' where id = %s", [runs[0].id]
+            )
+        return await place(*arguments)
+
+    monkeypatch.setattr(turns, "place", after_one_is_taken)
+    database = Database(url, "benchmarker")
+    async with database.pool:
+        listed = await RunStore(database).newest(caller.account, 10, None)
+    assert [run.queue.position for run in listed] == [3, 2, 1]
+    for run in runs:
         await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
