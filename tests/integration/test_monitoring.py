@@ -95,6 +95,9 @@ def test_names_and_units_cannot_reverse_the_text_around_them(
     answer = record(account, modelId=f"m{character}", metrics={"wait": 1.0})
     assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
     assert error_of(answer)["details"]["fields"][0]["path"] == "modelId"
+    # One that was recorded before this was refused is still found.
+    found = account.post("/v1/api/monitor", {"modelId": f"m{character}"}).status_code
+    assert found == (400 if character == "\n" else 404)
     body = {"records": [{"modelId": "m", "metrics": {"wait": 1.0}}]}
     for unit in (f"to{character}ks", character):
         described = {**body, "descriptions": {"wait": {"unit": unit}}}

@@ -1,5 +1,6 @@
 """Recording: metrics of models on their way into the database."""
 
+import re
 from array import array
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -28,12 +29,14 @@ USUAL_METRICS = (
 )
 
 # Control characters, line separators, and marks that reverse the direction of text: an id or a unit
-# with one could look like another, or reverse the sentence that contains it.
+# with one could look like another, or reverse the sentence that contains it. None is recorded; ids
+# that were recorded earlier can still be read and deleted.
 UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_UNSEEN = re.compile(f"[{UNSEEN}]")
 
 ModelId = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=256, pattern=rf"^[^{UNSEEN}]+$"),
+    StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
     Hint('must be 1 to 256 characters without control characters, such as "openai/gpt2"'),
     Field(description="Any name, usually the model's id on the Hub.", examples=["openai/gpt2"]),
 ]
@@ -46,6 +49,14 @@ MetricName = Annotated[
 NON_NEGATIVE_METRICS = frozenset({*USUAL_METRICS, "memory_limit", "gpu_memory_limit", "batch_size"})
 # Beyond any measurement, and far enough below the largest float for squares and sums.
 Value = Annotated[float, Field(ge=-1e100, le=1e100)]
+
+
+def _check_visible(model_id: str) -> str:
+    if _UNSEEN.search(model_id):
+        raise ValueError(
+            'must be 1 to 256 characters, none of which is invisible, such as "openai/gpt2"'
+        )
+    return model_id
 
 
 def _check_signs(metrics: dict[str, float]) -> dict[str, float]:
@@ -72,7 +83,7 @@ RecordedAt = Annotated[Timestamp, AfterValidator(_check_age)]
 class Record(Input):
     """Metrics of one moment. The same model, time and metric again counts once."""
 
-    model_id: ModelId
+    model_id: Annotated[ModelId, AfterValidator(_check_visible)]
     timestamp: RecordedAt | None = Field(
         None,
         description="RFC 3339, to the microsecond, at most 365 days ago; now by default.",
