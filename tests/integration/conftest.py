@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 
 from hub.testing import RunningHub
 from integration.caller import Account
-from integration.chromium import chromium
+from integration.chromium import HEIGHT, WIDTHS, Person, chromium
 from integration.collector import Collector
 from integration.mailbox import Mailbox
 from integration.monitored import MonitoredStack
@@ -116,6 +116,25 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def window(stack: Stack, browser: Browser) -> Iterator[Person]:
+    """A browser's window at the stack, for one file's tests."""
+    window = Person(browser, stack.url)
+    yield window
+    window.context.close()
+
+
+@pytest.fixture
+def stranger(window: Person) -> Iterator[Person]:
+    """A person without an account, in the window that all tests share."""
+    window.context.clear_cookies()
+    window.page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
+    yield window
+    window.page.goto("about:blank")  # ends its sockets
+    complaints, window.complaints = window.complaints, []
+    assert complaints == []
+
+
 @pytest.fixture(scope="package")
 def new_account(stack: Stack) -> Callable[[], Account]:
     return lambda: Account(stack.url)
@@ -133,3 +152,10 @@ def other(stack: Stack) -> Iterator[Account]:
     account = Account(stack.url)
     yield account
     account.http.close()
+
+
+@pytest.fixture
+def person(stranger: Person, account: Account) -> Person:
+    """Logged in to an account of the test's own, in the window that all tests share."""
+    stranger.log_in(account.email)
+    return stranger

@@ -2,43 +2,17 @@
 
 import re
 import secrets
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from integration.caller import PASSWORD, Account
-from integration.chromium import HEIGHT, WIDTHS, Person
+from integration.chromium import Person
 from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
 PUBLIC = ("/", "/register", "/login", "/nothing-here")
 PRIVATE = ("/dashboard", "/dashboard/keys", "/dashboard/account")
-
-
-@pytest.fixture(scope="module")
-def window(stack: Stack, browser: Browser) -> Iterator[Person]:
-    window = Person(browser, stack.url)
-    yield window
-    window.context.close()
-
-
-@pytest.fixture
-def stranger(window: Person) -> Iterator[Person]:
-    """A person without an account, in the window that all tests share."""
-    window.context.clear_cookies()
-    window.page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
-    yield window
-    window.page.goto("about:blank")
-    complaints, window.complaints = window.complaints, []
-    assert complaints == []
-
-
-@pytest.fixture
-def person(stranger: Person, account: Account) -> Person:
-    """Logged in, with a key."""
-    stranger.log_in(account.email)
-    return stranger
 
 
 def test_a_newcomer_registers_and_sees_a_chart_by_following_the_pages(

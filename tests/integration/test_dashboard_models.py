@@ -1,38 +1,17 @@
 """Watching models in a real browser."""
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from integration.caller import Account
-from integration.chromium import HEIGHT, WIDTHS, Person, generate
-from local.stack import Stack
+from integration.chromium import WIDTHS, Person, generate
 
 MODEL = "lilypad/tiny-text-classification"
 # A model's name and a metric's unit that would run as script if they were not escaped.
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}</script><script>alert(2)</script>"
-
-
-@pytest.fixture(scope="module")
-def window(stack: Stack, browser: Browser) -> Iterator[Person]:
-    window = Person(browser, stack.url)
-    yield window
-    window.context.close()
-
-
-@pytest.fixture
-def person(window: Person, account: Account) -> Iterator[Person]:
-    """Logged in to an account of the test's own, in the window that all tests share."""
-    window.log_in(account.email)
-    window.page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
-    yield window
-    window.page.goto("about:blank")  # ends its sockets
-    complaints, window.complaints = window.complaints, []
-    assert complaints == []
 
 
 def record(account: Account, model: str, count: int = 1, **metrics: float) -> None:

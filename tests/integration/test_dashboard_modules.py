@@ -3,37 +3,17 @@
 import json
 import re
 import secrets
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from integration.caller import Account
-from integration.chromium import HEIGHT, WIDTHS, Person, generate
+from integration.chromium import Person, generate
 from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
 RUN = re.compile(r".*/dashboard/benchmarks/bench_[0-9a-f]+$")
 TIMEOUT_MS = 300_000
-
-
-@pytest.fixture(scope="module")
-def window(stack: Stack, browser: Browser) -> Iterator[Person]:
-    window = Person(browser, stack.url)
-    yield window
-    window.context.close()
-
-
-@pytest.fixture
-def person(window: Person, account: Account) -> Iterator[Person]:
-    """Logged in to an account of the test's own, in the window that all tests share."""
-    window.log_in(account.email)
-    window.page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
-    yield window
-    window.page.goto("about:blank")  # ends its sockets
-    complaints, window.complaints = window.complaints, []
-    assert complaints == []
 
 
 def test_a_module_is_generated_verified_downloaded_and_generated_again(person: Person) -> None:

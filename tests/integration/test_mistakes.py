@@ -354,7 +354,7 @@ def test_a_model_that_was_not_recorded_is_refused_with_the_nearest_that_was(
 def test_a_parameters_name_in_place_of_its_value_is_refused_as_any_other_id(
     caller: Account,
 ) -> None:
-    """As somebody who pastes a path from the reference sends it."""
+    """People paste paths from the reference as they stand, `{id}` included."""
     document = caller.http.get("/openapi.json").json()
     accepted = {}
     for path, item in document["paths"].items():
