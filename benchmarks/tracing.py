@@ -1,4 +1,4 @@
-"""What traces cost the gateway: CPU per request, untraced, at 1 % and at 100 % sampling.
+"""CPU that traces cost the gateway per request, at 1 % and at 100 % sampling.
 
 One gateway each on a bus and a database of its own, with the same handler behind it, in turns.
 """

@@ -24,6 +24,8 @@ CONSTANTS = {
     r"^\w*(?:EPOCH|epoch)\w* = datetime\(2000,": "libs/common/common/contracts/timestamps.py",
     r"^_?(?:MIB|MEBIBYTE) = ": "libs/models/models/dtypes.py",
 }
+# Words that open half a sentence, in place of a verb or a noun.
+FRAGMENT = re.compile(r"(?:What|Where|Who|Whom|How|Else|As|Because|Since|Than|That|Which)\b")
 # Dependencies that no module imports, and the reason for each.
 UNIMPORTED = {
     "common": {"uvloop": "the event loop that every service's entry point runs"},
@@ -51,6 +53,23 @@ def test_no_source_file_is_longer_than_400_lines() -> None:
     assert lengths.keys() >= GENERATED
     long = {path: length for path, length in lengths.items() if length > MAX_LINES}
     assert long.keys() <= GENERATED, long
+
+
+def first_lines(path: str) -> list[str]:
+    """Return the first line of each docstring of a module."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    return [
+        text.partition("\n")[0]
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, documented) and (text := ast.get_docstring(node))
+    ]
+
+
+def test_no_docstring_opens_with_a_fragment() -> None:
+    lines = {path: first_lines(path) for path in committed("*.py")}
+    assert sum(map(len, lines.values())) > 3000
+    wrong = [(path, line) for path in lines for line in lines[path] if FRAGMENT.match(line)]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("pattern", CONSTANTS)

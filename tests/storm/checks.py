@@ -1,4 +1,4 @@
-"""What must hold after the storm, each with its figure."""
+"""Checks after the storm, each with its figure."""
 
 import time
 from collections import Counter

@@ -30,7 +30,7 @@ PROBE_EVERY_S = 0.25
 
 @dataclass
 class Log:
-    """What all clients were told.
+    """Record of the answers that all clients received.
 
     Attributes:
         sent: moments of records, in microseconds since 2000.

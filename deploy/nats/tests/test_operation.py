@@ -1,4 +1,4 @@
-"""What the runbook promises of three servers: a lost disk, and new passwords for all."""
+"""The runbook's procedures with three servers: a lost disk, and new passwords for all."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""What diffusers' pipelines do unless a caller says otherwise: sizes, and how they guide.
+"""Defaults of diffusers' pipelines: sizes, and guidance.
 
 The tests compare the sizes with the pinned library's own defaults.
 """

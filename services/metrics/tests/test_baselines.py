@@ -68,7 +68,7 @@ async def test_a_weekly_dip_raises_no_alert_but_an_incident_during_it_does(
 async def test_other_replicas_compute_baselines_anew_after_a_deletion_and_for_a_new_rule(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
-    """Else they compared with what is gone for up to an hour."""
+    """A replica that does not hear of it uses the old baseline for up to an hour."""
     other = Handlers(database, MemoryBus(), max_series=200)
     wrong, right = 100.0, 40.0
     noise = np.random.default_rng(6)

@@ -1,4 +1,4 @@
-"""What the service does about TimescaleDB, tried without the extension."""
+"""The service's handling of TimescaleDB, tried without the extension."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where the network puts a caller's files."""
+"""Folders in which the network puts a caller's files."""
 
 import os
 from pathlib import Path
