@@ -50,13 +50,23 @@ def marked(text: str) -> Markup:
 
 
 def timed(text: str, findings: Sequence[Finding]) -> Markup:
-    """Mark the times of findings in a sentence of advice, which are UTC, as times."""
-    marked = str(escape(text))
-    for time in {time for found in findings for time in (found.begin, found.end) if time}:
+    """Mark the times of findings in a sentence of advice, which are UTC, as times.
+
+    The sentence names minutes: of several times within a minute, the earliest is marked.
+    """
+    times = {time for found in findings for time in (found.begin, found.end) if time}
+    if not times:
+        return escape(text)
+    elements: dict[str, str] = {}
+    for time in sorted(times):
         words = f"{time:%A} {time.day} {time:%B}, {time:%H:%M}"
         title = f"{time:%Y-%m-%d %H:%M:%S} UTC"
         element = f'<time datetime="{time.isoformat()}" title="{title}">{words} UTC</time>'
-        marked = re.sub(f"{words}( UTC)?", element, marked)
+        elements.setdefault(words, element)
+    # A single pass: the text of an element is not marked again.
+    marked = re.sub(
+        f"({'|'.join(elements)})( UTC)?", lambda match: elements[match[1]], str(escape(text))
+    )
     return Markup(marked)  # noqa: S704  (escaped)
 
 
