@@ -8,6 +8,7 @@ import asyncio
 import json
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ from local.services import SERVICES
 from local.stack import PORTS, AlreadyRuns, Stack
 
 SERVERS = ("postgres", "nats")
+# A home's data, in the order of a restore: without `secrets`, the database cannot be opened.
+RESTORED = ("postgres", "nats", "secrets")
 
 
 def save(home: Path, folder: Path) -> None:
@@ -31,7 +34,10 @@ def save(home: Path, folder: Path) -> None:
     home = home.resolve()
     if not (home / "postgres").exists():
         raise CannotStart(f"there is nothing to back up in {home}; set LILYPAD_HOME")
-    new = _new_folder(folder)
+    if folder.exists():
+        raise CannotStart(f"{folder} exists; name a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = _beside(folder)
     try:
         try:
             stack = Stack(home, servers=SERVERS, services=())
@@ -43,23 +49,28 @@ def save(home: Path, folder: Path) -> None:
             with stack:
                 _save(stack.postgres, stack.nats, new)
         shutil.copy2(home / "secrets", new / "secrets")
+        new.rename(folder)
     except BaseException:
         shutil.rmtree(new)
         raise
-    new.rename(folder)
 
 
 def restore(folder: Path, home: Path) -> None:
-    """Restore a backup into a home that does not exist yet.
+    """Restore a backup into a home without data: a new one, or one that holds caches alone.
 
     Raises:
-        CannotStart: with a sentence that says why; then there is no such home.
+        CannotStart: with a sentence that says why; then the home is as it was.
     """
     if not (folder / "database.dump").exists():
         raise CannotStart(f"{folder} is no backup: it has no database.dump")
-    if home.exists():
-        raise CannotStart(f"{home} exists; move it away, or set LILYPAD_HOME to a new folder")
-    new = _new_folder(home)
+    if held := [name for name in RESTORED if (home / name).exists()]:
+        raise CannotStart(
+            f"{home / held[0]} exists; move {home} away, or set LILYPAD_HOME to a new folder"
+        )
+    created = not home.exists()
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Inside the home, which may be a file system of its own.
+    new = Path(tempfile.mkdtemp(prefix=".restored-", dir=home))
     try:
         shutil.copy2(folder / "secrets", new / "secrets")
         with Stack(new, servers=SERVERS, services=()) as stack:
@@ -70,20 +81,17 @@ def restore(folder: Path, home: Path) -> None:
             )
             url = stack.nats.url("supervisor")
             asyncio.run(streams.restore(url, folder / "streams"))
-    except BaseException:
+        for name in RESTORED:
+            (new / name).rename(home / name)
+    finally:
         shutil.rmtree(new)
-        raise
-    new.rename(home)
+        if created and not any(home.iterdir()):
+            home.rmdir()
 
 
-def _new_folder(folder: Path) -> Path:
+def _beside(folder: Path) -> Path:
     """Create a folder that becomes `folder` at the end, so that an incomplete one is never used."""
-    if folder.exists():
-        raise CannotStart(f"{folder} exists; name a new folder")
-    new = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(mode=0o700, parents=True)
-    return new
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
 
 
 def _running(home: Path) -> tuple[Postgres, Nats]:

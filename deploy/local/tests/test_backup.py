@@ -4,6 +4,7 @@ import asyncio
 import json
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nats
@@ -73,8 +74,11 @@ def test_rows_jobs_and_passwords_of_a_backup_made_while_it_serves_are_restored(
     assert files == expected
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
+    # As `make` leaves it: a folder with caches.
     restored = home.with_name("restored")
+    (restored / "tmp").mkdir(parents=True)
     backup.restore(folder, restored)
+    assert {path.name for path in restored.iterdir()} == {"nats", "postgres", "secrets", "tmp"}
     with Stack(restored, servers={"nats", "postgres"}, services=SERVICES) as again:
         with psycopg.connect(again.postgres.url("gateway")) as gateway:
             gateway.execute("insert into accounts (name) values ('Cy')")
@@ -96,9 +100,26 @@ def test_a_backup_that_fails_leaves_no_folder(stack: Stack, home: Path) -> None:
         backup.restore(damaged, home.with_name("of-damaged"))
     assert not [path for path in home.parent.iterdir() if "of-damaged" in path.name]
     stack.stop("postgres")
-    with pytest.raises(CannotStart, match="pg_dump"):
-        backup.save(home, home.with_name("without"))
+    try:
+        with pytest.raises(CannotStart, match="pg_dump"):
+            backup.save(home, home.with_name("without"))
+    finally:
+        stack.restart("postgres")
     assert not [path for path in home.parent.iterdir() if "without" in path.name]
+
+
+def test_a_backup_and_a_restore_delete_no_folder_that_they_did_not_create(
+    stack: Stack, home: Path
+) -> None:
+    for name in ("twice.new", "again.new"):
+        home.with_name(name).mkdir()
+        (home.with_name(name) / "mine").touch()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: backup.save(home, home.with_name(name)), ("twice", "beside")))
+    backup.restore(home.with_name("twice"), home.with_name("again"))
+    for name in ("twice.new", "again.new"):
+        assert (home.with_name(name) / "mine").exists(), name
+    assert not [path for path in home.parent.iterdir() if path.name.startswith(".")]
 
 
 def test_a_backup_replaces_nothing(
@@ -112,6 +133,9 @@ def test_a_backup_replaces_nothing(
         assert main(arguments) == 1
         assert why in capsys.readouterr().err
     (tmp_path / "database.dump").touch()
-    assert main(["restore", str(tmp_path)]) == 1
-    assert f"{tmp_path} exists" in " ".join(capsys.readouterr().err.split())
+    for name in ("postgres", "nats", "secrets"):
+        (tmp_path / name).mkdir()
+        assert main(["restore", str(tmp_path)]) == 1
+        assert f"{tmp_path / name} exists" in " ".join(capsys.readouterr().err.split())
+        (tmp_path / name).rmdir()
     assert main(["backup"]) == 2
