@@ -7,9 +7,11 @@ them too. Remove the folder together with the volumes.
 
     python deploy/compose/prepare.py --rotate
 
-makes new passwords, and `made/rotate.sql` for the database that still has the old ones.
+makes new passwords, and `made/rotate.sql` for the database that still has the old ones. If it is
+interrupted, repeat it: the encryption keys are kept whenever that happens.
 """
 
+import os
 import string
 import sys
 from collections.abc import Mapping
@@ -52,33 +54,63 @@ def files(former_keys: Mapping[str, str] | None = None) -> dict[str, str]:
     return contents
 
 
+class Refused(Exception):
+    """The folder is not as this program leaves it; the message says what to do."""
+
+
 def write(folder: Path) -> None:
-    """Write the missing files; only the owner can enter the folder."""
-    if (folder / "envoy.yaml").exists():
-        (folder / "envoy.yaml").write_text(edge())
-        return
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for name, text in files().items():
-        (folder / name).write_text(text)
+    """Write all files, or the edge's alone if the others exist; only the owner can enter."""
+    contents = files()
+    del contents["rotate.sql"]
+    missing = [name for name in contents if not (folder / name).exists()]
+    if len(missing) == len(contents):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _replace(folder, contents)
+    elif lost := [name for name in missing if name != "envoy.yaml"]:
+        raise Refused(
+            f"{folder} lacks {', '.join(lost)}: put them back from a backup; or, before the first"
+            " start, remove the folder"
+        )
+    else:
+        _replace(folder, {"envoy.yaml": contents["envoy.yaml"]})
 
 
 def rotate(folder: Path) -> None:
     """Replace the passwords of the bus and of the database's roles; keep the encryption keys."""
+    if not folder.is_dir():
+        raise Refused(f"there is no {folder}, and so nothing to rotate; leave out --rotate")
     former = {
         file.stem: value
         for file in folder.glob("*.env")
         for name, _, value in (line.partition("=") for line in file.read_text().splitlines())
         if name == "ENCRYPTION_KEYS"
     }
+    try:
+        contents = files(former)
+    except credentials.MissingKeys as error:
+        raise Refused(f"{folder}: {error}") from None
     # The administrators' passwords are in the volumes of the database and of Grafana.
-    kept = ("database.env", "grafana.env")
-    for name, text in files(former).items():
-        if name not in kept:
-            (folder / name).write_text(text)
+    for kept in ("database.env", "grafana.env"):
+        del contents[kept]
+    _replace(folder, contents)
+
+
+def _replace(folder: Path, contents: Mapping[str, str]) -> None:
+    """Write files beside those they replace, and rename them once all are on the disk."""
+    for name, text in contents.items():
+        new = folder / f"{name}.new"
+        with new.open("w") as file:
+            # The folder is closed to other users, but containers that mount a file have others.
+            new.chmod(0o600 if name.endswith(".env") else 0o644)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    for name in contents:
+        (folder / f"{name}.new").rename(folder / name)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--rotate"]:
-        rotate(HERE / "made")
-    else:
-        write(HERE / "made")
+    try:
+        (rotate if sys.argv[1:] == ["--rotate"] else write)(HERE / "made")
+    except (Refused, OSError) as error:
+        sys.exit(str(error))

@@ -24,6 +24,10 @@ ENCRYPTING = ("gateway", "webhooks")
 DATABASE = ("gateway", "benchmarker", "metrics", "webhooks")
 
 
+class MissingKeys(Exception):
+    """Secrets to replace lack encryption keys; the message says whose."""
+
+
 def password() -> str:
     # The letter in front: NATS would read digits in its configuration as a number.
     return f"p{token_hex(24)}"
@@ -40,7 +44,12 @@ def make(
     """Return the secrets, and the SQL that creates the roles and schemas they open.
 
     `former_keys` are the encryption keys of each service so far, which stay behind a new one.
+
+    Raises:
+        MissingKeys: `former_keys` lack a service.
     """
+    if former_keys is not None:
+        require_keys(former_keys)
     bus = {user: password() for user in (*USERS, "supervisor", "route")}
     server = {f"NATS_{user.upper()}_PASSWORD": secret_text for user, secret_text in bus.items()}
     secrets_made, statements = [secret("nats-users", server)], []
@@ -57,6 +66,15 @@ def make(
             data["ENCRYPTION_KEYS"] = f"{key},{former}" if former else key
         secrets_made.append(secret(user, data))
     return secrets_made, statements
+
+
+def require_keys(keys: Mapping[str, str]) -> None:
+    """Raise MissingKeys unless each service that encrypts has keys."""
+    if missing := [service for service in ENCRYPTING if not keys.get(service)]:
+        raise MissingKeys(
+            f"ENCRYPTION_KEYS of {' and '.join(missing)} missing: with new ones alone, what is"
+            " stored could not be decrypted; put the former ones back"
+        )
 
 
 def encryption_keys(text: str) -> dict[str, str]:
@@ -82,7 +100,10 @@ def main() -> None:
     parser.add_argument("--rotate", type=Path, metavar="FILE", help="the secrets to replace")
     arguments = parser.parse_args()
     former = encryption_keys(arguments.rotate.read_text()) if arguments.rotate else None
-    secrets, statements = make(arguments.host, arguments.database, former)
+    try:
+        secrets, statements = make(arguments.host, arguments.database, former)
+    except MissingKeys as error:
+        sys.exit(f"{arguments.rotate}: {error}")
     # For a database that is created in the cluster, with these roles.
     secrets.append(secret("database-roles", {"roles.sql": "\n".join([*statements, ""])}))
     if arguments.rotate:

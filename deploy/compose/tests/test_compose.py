@@ -1,5 +1,6 @@
 """The containers of one host: the specification, their networks, and their variables."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -130,6 +131,64 @@ def test_rotated_passwords_are_new_and_the_encryption_keys_stay_behind_new_ones(
     for statement in after["rotate.sql"].splitlines():
         role, password = re.findall(r"^alter role (\w+) login password '(\w+)';$", statement)[0]
         assert f":{password}@" in after[f"{role}.env"]
+
+
+@pytest.mark.parametrize("refused", ["open", "rename"])
+def test_a_rotation_that_is_interrupted_loses_no_encryption_key(
+    refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare.write(tmp_path)
+    keys = {
+        name: re.findall("ENCRYPTION_KEYS=(.*)", (tmp_path / name).read_text())[0]
+        for name in ("gateway.env", "webhooks.env")
+    }
+    actual = getattr(Path, refused)
+    allowed = 0
+
+    def fail(path: Path, *arguments: Any, **named: Any) -> Any:
+        nonlocal allowed
+        if refused == "rename" or "w" in (*arguments, *named.values()):
+            allowed -= 1
+            if allowed < 0:
+                if refused == "open":
+                    actual(path, *arguments, **named).close()  # a full disk empties the file
+                raise OSError(28, "No space left on device")
+        return actual(path, *arguments, **named)
+
+    for before in range(12):
+        allowed = before
+        with monkeypatch.context() as full:
+            full.setattr(Path, refused, fail)
+            with contextlib.suppress(OSError):
+                prepare.rotate(tmp_path)
+        for name, key in keys.items():
+            assert key in (tmp_path / name).read_text(), (name, before)
+    prepare.rotate(tmp_path)
+    assert not [*tmp_path.glob("*.new")]
+
+
+def test_secrets_that_are_missing_are_not_made_anew(tmp_path: Path) -> None:
+    with pytest.raises(prepare.Refused, match="nothing to rotate"):
+        prepare.rotate(tmp_path / "made")
+    prepare.write(tmp_path)
+    for name in ("database.env", "roles.sql", "envoy.yaml"):
+        assert (tmp_path / name).stat().st_mode & 0o077 == (0 if name[-3:] == "env" else 0o044)
+    key = (tmp_path / "gateway.env").read_text()
+    (tmp_path / "envoy.yaml").unlink()
+    prepare.write(tmp_path)
+    assert (tmp_path / "envoy.yaml").exists()
+    assert (tmp_path / "gateway.env").read_text() == key
+    webhooks = (tmp_path / "webhooks.env").read_text()
+    for text in ("", webhooks.replace("ENCRYPTION_KEYS", "KEYS"), None):
+        (tmp_path / "webhooks.env").write_text(text or "")
+        if text is None:
+            (tmp_path / "webhooks.env").unlink()
+            (tmp_path / "envoy.yaml").unlink()
+            with pytest.raises(prepare.Refused, match=r"lacks webhooks\.env"):
+                prepare.write(tmp_path)
+        with pytest.raises(prepare.Refused, match="ENCRYPTION_KEYS of webhooks missing"):
+            prepare.rotate(tmp_path)
+        assert (tmp_path / "gateway.env").read_text() == key
 
 
 def test_envoy_accepts_the_edge_of_one_host(prepared: Path) -> None:

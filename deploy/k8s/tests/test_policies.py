@@ -167,6 +167,10 @@ def test_rotated_secrets_have_new_passwords_and_still_decrypt_what_is_stored(
     for statement in statements:
         role, password = re.findall(r"^alter role (\w+) login password '(\w+)';$", statement)[0]
         assert f"//{role}:{password}@" in after[role]["DATABASE_URL"]
+    file.write_text(first.stdout.replace("ENCRYPTION_KEYS", "KEYS"))
+    refused = subprocess.run([*program, "--rotate", file], capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"{file}: ENCRYPTION_KEYS of gateway and webhooks missing")
 
 
 @pytest.mark.parametrize("timescale", [False, True])
