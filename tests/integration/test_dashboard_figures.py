@@ -1,9 +1,20 @@
 """Figures of the dashboard's pages, as far as they can be tested without a browser."""
 
-from datetime import UTC, datetime
+import asyncio
+import itertools
+import threading
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
-from common.contracts.monitoring import Finding
-from gateway.pages import figures
+import pytest
+from pydantic_core import to_json
+
+from common.contracts.monitoring import Finding, Monitoring
+from common.contracts.reading import READ_SAMPLES, RecordedSamples, Sample, SamplesRequest
+from common.errors import Unavailable
+from common.testing import MemoryBus
+from gateway.pages import figures, plots
 
 
 def incident(begin: datetime) -> Finding:
@@ -22,3 +33,102 @@ def test_two_times_within_one_minute_are_marked_once_as_the_earlier() -> None:
     text = "Since Monday 30 November, 07:03 UTC latency is higher."
     assert figures.timed(text, found) == f"Since {element} latency is higher."
     assert figures.timed(text, []) == text
+
+
+class Metrics(MemoryBus):
+    """A metrics service whose metrics have a sample a tenth of a second, from `oldest` on."""
+
+    def __init__(self, count_by_metric: dict[str, int]) -> None:
+        super().__init__()
+        self.counts = count_by_metric
+        self.read = self.concurrent = self.max_concurrent = self.calls = 0
+        self.oldest = datetime.now(UTC) - timedelta(minutes=50)
+        self.unavailable = False
+
+    async def pass_on(self, rpc: Any, request: Any) -> bytes:
+        assert rpc is READ_SAMPLES
+        return to_json(await self.read_samples(request), by_alias=True)
+
+    async def read_samples(self, request: SamplesRequest) -> RecordedSamples:
+        self.calls += 1
+        self.concurrent += 1
+        self.max_concurrent = max(self.max_concurrent, self.concurrent)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        self.concurrent -= 1
+        if self.unavailable:
+            raise Unavailable("the metrics service is unavailable")
+        first = int(request.cursor or 0)
+        last = min(first + request.limit, self.counts[request.metric])
+        self.read += last - first
+        return RecordedSamples(
+            model_id=request.model_id,
+            metric=request.metric,
+            unit=None,
+            samples=[
+                Sample(timestamp=self.oldest + timedelta(seconds=place / 10), value=place)
+                for place in range(first, last)
+            ],
+            next=str(last) if last < self.counts[request.metric] else None,
+        )
+
+    def day(self) -> Monitoring:
+        plot = {"title": "", "unit": None, "marks": [], "bucketSeconds": 300, "columns": {}}
+        return Monitoring.model_construct(
+            statistics={},
+            plots={metric: dict(plot) for metric in self.counts},
+            recommendations=[],
+            findings=[],
+        )
+
+
+async def test_samples_of_an_hour_are_read_two_pages_at_once_up_to_a_limit() -> None:
+    names = [f"metric_{place:02d}" for place in range(16)]
+    metrics = Metrics(dict.fromkeys(names[:-1], 20000) | {names[-1]: 400})
+    monitoring = metrics.day()
+    await plots.refine(metrics, "m", monitoring)
+    assert metrics.max_concurrent == 2
+    assert metrics.read <= 60_000
+    widths = [monitoring.plots[name]["bucketSeconds"] for name in names]
+    assert widths == [300] * 15 + [None]
+    assert monitoring.plots[names[-1]]["columns"]["mean"] == list(range(400))
+
+
+async def test_an_hour_of_one_metric_is_read_over_several_pages() -> None:
+    metrics = Metrics({"latency": 26_000})
+    monitoring = metrics.day()
+    await plots.refine(metrics, "m", monitoring)
+    assert metrics.calls == 3
+    assert monitoring.plots["latency"]["bucketSeconds"] == 15
+
+
+async def test_the_first_unavailable_answer_ends_the_reading_of_all_metrics() -> None:
+    metrics = Metrics(dict.fromkeys([f"metric_{place:02d}" for place in range(16)], 10))
+    metrics.unavailable = True
+    monitoring = metrics.day()
+    await plots.refine(metrics, "m", monitoring)
+    # The next two may have begun before they are canceled.
+    assert metrics.calls <= 4
+    assert monitoring == metrics.day()
+
+
+async def test_samples_are_parsed_and_bucketed_outside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics = Metrics({"latency": 2_000})
+    threads = set()
+
+    def noting(function: Any) -> Any:
+        def noted(*arguments: Any, **named: Any) -> Any:
+            threads.add(threading.current_thread())
+            return function(*arguments, **named)
+
+        return noted
+
+    monkeypatch.setattr(plots, "orjson", SimpleNamespace(loads=noting(plots.orjson.loads)))
+    monkeypatch.setattr(plots, "groupby", noting(itertools.groupby))
+    monitoring = metrics.day()
+    await plots.refine(metrics, "m", monitoring)
+    assert monitoring.plots["latency"]["bucketSeconds"] == 1
+    assert threads
+    assert threading.current_thread() not in threads

@@ -12,19 +12,23 @@ from common.bus import Bus
 from common.contracts.monitoring import Monitoring
 from common.contracts.reading import MAX_PAGE_SAMPLES, READ_SAMPLES, SamplesRequest
 from common.contracts.recording import USUAL_METRICS
-from common.errors import ServiceError
+from common.errors import ServiceError, Unavailable
 
 HOUR = timedelta(hours=1)
 # Points that a chart has room for, and the buckets of an hour that has more samples, in seconds.
 MAX_POINTS = 500
 WIDTHS_S = (1, 5, 15, 60)
-# Pages of samples read for one page: half a second's work of a metrics service.
-MAX_PAGES = 16
+# Samples read for one page of charts: an hour of one a second for each of its 16 metrics.
+MAX_SAMPLES = 60_000
+# A metrics replica answers 8 reads at a time, those of all accounts.
+MAX_CONCURRENT_READS = 2
 UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 Plot = dict[str, Any]
 # The time in seconds since 1970, the mean, the minimum and the maximum.
 Point = tuple[float, float, float, float]
+# The time and the value.
+Entry = tuple[float, float]
 
 
 def coarse(monitoring: Monitoring) -> list[str]:
@@ -35,43 +39,68 @@ def coarse(monitoring: Monitoring) -> list[str]:
 async def refine(bus: Bus, model: str, monitoring: Monitoring) -> None:
     """Replace the buckets of a day's plots by the newest hour's samples, or finer buckets.
 
-    A plot stays as it is where the hour has too many samples to read, or the service is away.
+    At most MAX_SAMPLES are read in all, in equal shares. The plot of a metric with more samples
+    than its share keeps its buckets, as do those not read yet when the service is unavailable.
     """
     metrics = coarse(monitoring)
     since = datetime.now(UTC) - HOUR
-    pages = max(1, MAX_PAGES // max(1, len(metrics)))
-    found = await asyncio.gather(*(_read(bus, model, metric, since, pages) for metric in metrics))
-    for metric, samples in zip(metrics, found, strict=True):
+    reads = asyncio.Semaphore(MAX_CONCURRENT_READS)
+
+    async def replace(metric: str) -> None:
+        async with reads:
+            samples = await _read(bus, model, metric, since, MAX_SAMPLES // len(metrics))
         if samples:
-            monitoring.plots[metric] = {**monitoring.plots[metric], **_reduced(samples)}
+            finer = await asyncio.to_thread(_reduced, samples)
+            monitoring.plots[metric] = {**monitoring.plots[metric], **finer}
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for metric in metrics:
+                tasks.create_task(replace(metric))
+    except* Unavailable:
+        pass
 
 
 async def _read(
-    bus: Bus, model: str, metric: str, since: datetime, pages: int
-) -> list[tuple[float, float]] | None:
-    """Return a metric's samples since a time; None if they are more than the pages hold."""
-    samples: list[tuple[float, float]] = []
+    bus: Bus, model: str, metric: str, since: datetime, max_count: int
+) -> list[Entry] | None:
+    """Return a metric's samples since a time; None if they are more than `max_count`.
+
+    Raises:
+        Unavailable: the metrics service does not answer.
+    """
+    samples: list[Entry] = []
     cursor = None
-    for _ in range(pages):
+    while len(samples) < max_count:
+        limit = min(MAX_PAGE_SAMPLES, max_count - len(samples))
         request = SamplesRequest(
-            model_id=model, metric=metric, from_=since, limit=MAX_PAGE_SAMPLES, cursor=cursor
+            model_id=model, metric=metric, from_=since, limit=limit, cursor=cursor
         )
         try:
-            # Validating ten thousand samples would take longer than reading them.
-            page = orjson.loads(await bus.pass_on(READ_SAMPLES, request))
+            answer = await bus.pass_on(READ_SAMPLES, request)
+        except Unavailable:
+            raise
         except ServiceError:
             return None
-        samples += [
-            (datetime.fromisoformat(sample["timestamp"]).timestamp(), sample["value"])
-            for sample in page["samples"]
-        ]
-        cursor = page.get("next")
+        page, cursor = await asyncio.to_thread(_parsed, answer)
+        samples += page
         if cursor is None:
             return samples
     return None
 
 
-def _reduced(samples: list[tuple[float, float]]) -> Plot:
+def _parsed(answer: bytes) -> tuple[list[Entry], str | None]:
+    """Return the samples of a page and the cursor of the next."""
+    # Validating ten thousand samples would take longer than reading them.
+    page = orjson.loads(answer)
+    samples = [
+        (datetime.fromisoformat(sample["timestamp"]).timestamp(), sample["value"])
+        for sample in page["samples"]
+    ]
+    return samples, page.get("next")
+
+
+def _reduced(samples: list[Entry]) -> Plot:
     points: list[Point] = [(at, value, value, value) for at, value in samples]
     width = None
     for seconds in WIDTHS_S:
@@ -83,7 +112,7 @@ def _reduced(samples: list[tuple[float, float]]) -> Plot:
     return {"columns": columns, "bucketSeconds": width}
 
 
-def _buckets(samples: Sequence[tuple[float, float]], seconds: int) -> Iterator[Point]:
+def _buckets(samples: Sequence[Entry], seconds: int) -> Iterator[Point]:
     for number, group in groupby(samples, key=lambda sample: sample[0] // seconds):
         values = [value for _, value in group]
         yield number * seconds, sum(values) / len(values), min(values), max(values)
