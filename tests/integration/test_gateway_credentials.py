@@ -12,7 +12,7 @@ import httpx2
 import pyotp
 import pytest
 
-from integration.caller import PASSWORD, Account, acts, error_of, from_address
+from integration.caller import PASSWORD, Account, acts, confirm_address, error_of, from_address
 from integration.mailbox import Mailbox
 from local.services import SERVICES
 from local.stack import Stack
@@ -71,9 +71,9 @@ def test_a_mailed_link_gives_an_unconfirmed_address_to_its_owner_once(
     assert added.status_code == 201, added.text
     token = {"token": "hf_stranger"}
     assert person.put(f"{ME}/hub-token", json=token, headers=stranger).status_code == 200
-    totp = person.post(f"{ME}/totp", json={"password": PASSWORD}, headers=stranger).json()["data"]
-    code = {"code": pyotp.TOTP(totp["secret"]).now()}
-    assert person.post(f"{ME}/totp/confirm", json=code, headers=stranger).status_code == 200
+    totp = person.post(f"{ME}/totp", json={"password": PASSWORD}, headers=stranger)
+    assert totp.status_code == 409
+    assert "confirm your e-mail address first" in error_of(totp)["message"]
     for email in (account.email, "nobody@example.com"):
         answer = person.post(f"{ME}/reset", json={"email": email})
         assert (answer.status_code, answer.json()["data"]) == (202, None)
@@ -91,7 +91,9 @@ def test_a_mailed_link_gives_an_unconfirmed_address_to_its_owner_once(
         account.generate("lilypad/tiny-text-classification").status_code == 401
     )  # a key created before
     assert status(person, auth=(account.email, PASSWORD)) == 401
-    owner = log_in(person, account.email, NEW)  # no code is asked for
+    owner = log_in(person, account.email, NEW)
+    totp = person.post(f"{ME}/totp", json={"password": NEW}, headers=owner)
+    assert totp.status_code == 201, "the link has confirmed the address"
     tried = person.post(f"{ME}/hub-token/test", headers=owner)
     assert "no Hub token is stored" in error_of(tried)["message"]
     made = person.post("/v1/api/keys", json={"name": "own"}, headers=owner).json()["data"]["key"]
@@ -120,8 +122,9 @@ def test_an_operators_command_prints_a_link_that_works_once(
 
 
 def test_a_second_factor_takes_each_code_once_in_the_header_or_the_body(
-    account: Account, person: httpx2.Client
+    stack: Stack, account: Account, person: httpx2.Client
 ) -> None:
+    confirm_address(stack, account.email)
     auth = (account.email, PASSWORD)
 
     def send(method: str, path: str, code: str = "", **body: str) -> httpx2.Response:

@@ -70,7 +70,12 @@ async def main() -> None:
         await limits.start()
         passwords = Passwords()
         encryption = settings.encryption()
-        accounts = Accounts(database, passwords, limits, SecondFactor(database, encryption))
+        accounts = Accounts(
+            database,
+            passwords,
+            limits,
+            SecondFactor(database, encryption, needs_confirmation=bool(settings.smtp_url)),
+        )
         sessions = Sessions(database, connection)
         deletion = Deletion(database, connection, accounts, sessions)
         recovery = Recovery(

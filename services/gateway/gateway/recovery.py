@@ -6,7 +6,6 @@ without SMTP an operator does: `python -m gateway.recovery you@example.com`.
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import hashlib
 import secrets
@@ -64,8 +63,8 @@ Choose one here within an hour; the link works once:
     {link}
 
 If it was not you, ignore this mail: nothing has changed. The first link that is used for an
-address proves who owns it. It revokes the API keys, ends the second factor and turns off the
-webhooks that were made before.
+address proves who owns it. It revokes the API keys and turns off the webhooks
+that were made before.
 """
 
 
@@ -125,7 +124,8 @@ class Recovery:
 
         An address that was never confirmed may have been registered by somebody else. Its
         first link proves who owns it, so all that gives that person access to the account ends as
-        well: API keys, the second factor, the Hub token, and webhooks.
+        well: API keys, the Hub token, and webhooks. It leaves the second factor on, which needs a
+        confirmed address where links are mailed.
 
         Raises:
             InvalidRequest: the token is unknown, used or expired, or the password is too common.
@@ -162,8 +162,10 @@ class Recovery:
         await self.sessions.publish_ends(account, [*ended, *revoked])
         if is_first:
             # Again, for one that was turned on while the key for it still worked.
-            with contextlib.suppress(ServiceError):
+            try:
                 await self._turn_off_webhooks(account)
+            except ServiceError as error:
+                log.warning("webhooks not turned off", account=account, error=str(error))
 
     async def _turn_off_webhooks(self, account: str) -> None:
         """Turn off the account's webhooks, which would post its events to their creator."""
@@ -246,8 +248,7 @@ async def _confirm(connection: Connection, account: str) -> list[str]:
     )
     if not cursor.rowcount:
         return []
-    for table in ("hub_tokens", "second_factors", "recovery_codes"):
-        await connection.execute(f"delete from {table} where account_id = %s".encode(), [account])  # noqa: S608  (constants)
+    await connection.execute("delete from hub_tokens where account_id = %s", [account])
     cursor = await connection.execute(
         "update keys set revoked_at = now() where account_id = %s and revoked_at is null"
         " returning id",

@@ -87,9 +87,21 @@ class CodeNeeded(Unauthenticated):
 
 
 class SecondFactor:
-    def __init__(self, database: Database, encryption: Encryption) -> None:
+    """The second factors of all accounts.
+
+    Args:
+        database: the gateway's.
+        encryption: of the apps' secrets.
+        needs_confirmation: whether only an account whose address was confirmed, by a link that was
+            mailed to it, may switch one on: nobody then keeps an address's owner out with an app.
+    """
+
+    def __init__(
+        self, database: Database, encryption: Encryption, *, needs_confirmation: bool = False
+    ) -> None:
         self.database = database
         self.encryption = encryption
+        self.needs_confirmation = needs_confirmation
 
     async def is_on(self, account: str) -> bool:
         async with self.database.connection() as connection:
@@ -103,12 +115,22 @@ class SecondFactor:
         """Make a secret, in place of one that was never confirmed.
 
         Raises:
-            Conflict: the second factor is on.
+            Conflict: the second factor is on, or the address was not confirmed.
             Unavailable: the operator has set no keys.
         """
         secret = pyotp.random_base32()
         encrypted = self.encryption.encrypt(secret, account)
         async with self.database.connection() as connection:
+            if self.needs_confirmation:
+                cursor = await connection.execute(
+                    "select 1 from accounts where id = %s and confirmed_at is not null", [account]
+                )
+                if await cursor.fetchone() is None:
+                    raise Conflict(
+                        "confirm your e-mail address first: use a link of POST"
+                        " /v1/api/account/reset (on the pages, Forgotten password) once",
+                        status=409,
+                    )
             cursor = await connection.execute(
                 "insert into second_factors as held (account_id, secret) values (%s, %s)"
                 " on conflict (account_id) do update set secret = excluded.secret"
