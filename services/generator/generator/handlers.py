@@ -56,6 +56,7 @@ class Handlers:
             ModelNotFound: the Hub has no such model or revision.
             ModelRefused: no module is made for it; `details.reason` says why.
             HubUnavailable: the Hub is unreachable or slow, or its answer is malformed.
+            Unavailable: the process that parses large files died or stalled.
         """
         snapshot, age, read_by = await self.access.read(
             address.parse(request.model_url, request.revision)

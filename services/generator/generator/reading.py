@@ -5,6 +5,8 @@
 A header of a hundred thousand tensors, or a config of as many keys, takes several times its size
 and seconds to parse. Another process does it, one file at a time: what it took is given back, the
 service answers meanwhile, and a file that takes more than its share is refused with the model.
+That refusal lasts, so it needs evidence: the process reports that the file took too much, or the
+kernel ended it for its CPU time. After any other death the file is read once more by a new process.
 
 The two speak by pipes: a line of JSON with the length of the content, then the content; the answer
 is a line of JSON.
@@ -17,12 +19,13 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import structlog
 from pydantic import TypeAdapter
 
-from common.errors import ModelRefused
+from common.errors import ModelRefused, Unavailable
 from generator import configs, layout, weights
 from generator.layout import Layout
 from generator.weights import Header, Index
@@ -35,6 +38,12 @@ MAX_MEMORY_BYTES = 512 * 2**20
 MAX_CPU_S = 5
 # An answer is one line: a config, reduced, or the names of 1,000 kinds of tensors.
 MAX_ANSWER_BYTES = 2**20
+# Processes that one file is given to.
+MAX_ATTEMPTS = 2
+# For all attempts together: longer than the CPU time, shorter than a caller waits (`snapshots`).
+MAX_WAIT_S = 10.0
+# The last answer of a process: the file, or its own answer, took more than its share.
+EXCEEDED = b'{"exceeded": true}\n'
 
 # The functions that a file may be read with, and the types that they return.
 READERS: dict[str, tuple[Callable[..., Any], TypeAdapter[Any]]] = {
@@ -48,50 +57,87 @@ READERS: dict[str, tuple[Callable[..., Any], TypeAdapter[Any]]] = {
 class Reader:
     """The process that parses, started with the first large file and again after it has died."""
 
-    def __init__(self, max_memory: int = MAX_MEMORY_BYTES, max_cpu: int = MAX_CPU_S) -> None:
+    def __init__(
+        self,
+        max_memory: int = MAX_MEMORY_BYTES,
+        max_cpu: int = MAX_CPU_S,
+        max_wait: float = MAX_WAIT_S,
+    ) -> None:
         self.max_memory = max_memory
         self.max_cpu = max_cpu
+        self.max_wait = max_wait
         self._process: Process | None = None
         self._turn = asyncio.Lock()
+        self._closed = False
 
     async def read(self, kind: str, content: bytes, **arguments: Any) -> Any:
         """Parse `content` with a function of READERS, whose keyword arguments these are.
 
         Raises:
             ModelRefused: the function does, or the file took more than its share.
+            Unavailable: the process died, or did not answer in time.
         """
-        # Shielded, since half an answer would be read for the next one.
+        # A caller that is cancelled in the queue leaves it.
+        await self._turn.acquire()
         asking = asyncio.ensure_future(self._ask(kind, content, arguments))
-        # Retrieve the error in case the caller has gone.
-        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        asking.add_done_callback(self._end_turn)
+        # Shielded, since half an answer would be read for the next one.
         answer = json.loads(await asyncio.shield(asking))
         if "refused" in answer:
             raise ModelRefused(answer["refused"], **answer["details"])
         return READERS[kind][1].validate_python(answer["read"])
 
+    def _end_turn(self, asking: asyncio.Future[bytes]) -> None:
+        self._turn.release()
+        if not asking.cancelled():
+            asking.exception()  # retrieved in case the caller has gone
+
     async def _ask(self, kind: str, content: bytes, arguments: dict[str, Any]) -> bytes:
-        async with self._turn:
-            process = await self._started()
-            assert process.stdin
-            assert process.stdout
-            question = {"kind": kind, "length": len(content), "arguments": arguments}
-            try:
-                process.stdin.write(json.dumps(question).encode() + b"\n" + content)
-                await process.stdin.drain()
-                answer = await process.stdout.readline()
-            except (OSError, ValueError):
-                answer = b""
-            if answer.endswith(b"\n"):
-                return answer
+        question = {"kind": kind, "length": len(content), "arguments": arguments}
+        sent = json.dumps(question).encode() + b"\n" + content
+        try:
+            async with asyncio.timeout(self.max_wait):
+                for _ in range(MAX_ATTEMPTS):
+                    answer, code = await self._attempt(sent)
+                    if answer == EXCEEDED or code == -signal.SIGXCPU:
+                        await self._end()
+                        raise self._too_much(kind, content)
+                    if code is None:
+                        return answer
+                    log.warning("the process that reads large files died", kind=kind, code=code)
+        except TimeoutError:
             await self._end()
-            log.warning("a file took more than its share", kind=kind, bytes=len(content))
-            raise ModelRefused(
-                f"a file of the model takes more than {self.max_cpu} s or "
-                f"{self.max_memory // 2**20} MiB to read",
-                reason="config",
-            )
+            log.warning("the process that reads large files did not answer", kind=kind)
+        raise _unavailable()
+
+    def _too_much(self, kind: str, content: bytes) -> ModelRefused:
+        log.warning("a file took more than its share", kind=kind, bytes=len(content))
+        return ModelRefused(
+            f"a file of the model takes more than {self.max_cpu} s or "
+            f"{self.max_memory // 2**20} MiB to read",
+            reason="config",
+        )
+
+    async def _attempt(self, sent: bytes) -> tuple[bytes, int | None]:
+        """Return the answer, or an incomplete one with the exit status of the process."""
+        process = await self._started()
+        assert process.stdin
+        assert process.stdout
+        # A process that ends before it has read all of the content may still have answered.
+        with suppress(OSError):
+            process.stdin.write(sent)
+            await process.stdin.drain()
+        answer = b""
+        with suppress(OSError):
+            answer = await process.stdout.readline()
+        if answer.endswith(b"\n"):
+            return answer, None
+        # Its output has ended, so it ends by itself: a signal from here would hide its status.
+        return answer, await process.wait()
 
     async def _started(self) -> Process:
+        if self._closed:
+            raise _unavailable()
         if self._process is None or self._process.returncode is not None:
             command = (sys.executable, "-m", "generator.reading")
             bounds = (str(self.max_memory), str(self.max_cpu))
@@ -107,8 +153,15 @@ class Reader:
         self._process = None
 
     async def close(self) -> None:
+        """End the process, whatever it is reading."""
+        self._closed = True
+        await self._end()
         async with self._turn:
             await self._end()
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable("large files of models cannot be read now; try again", retry_after=5)
 
 
 def answer(question: dict[str, Any], content: bytes) -> bytes:
@@ -124,16 +177,23 @@ def answer(question: dict[str, Any], content: bytes) -> bytes:
 
 
 def serve(questions: BinaryIO, answers: BinaryIO, max_memory: int, max_cpu: int) -> None:
-    """Answer questions until there are none, each within its share of memory and CPU time."""
+    """Answer questions until there are none, or one exceeds its share of memory or CPU time."""
     bound(resource.RLIMIT_AS, _address_space() + max_memory)
     while line := questions.readline():
         question = json.loads(line)
-        content = questions.read(question["length"])
         used = resource.getrusage(resource.RUSAGE_SELF)
         # At the soft limit the kernel ends the process, in the middle of a parser too.
         bound(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + max_cpu)
-        answers.write(answer(question, content))
+        try:
+            answered = answer(question, questions.read(question["length"]))
+        except MemoryError:
+            answered = EXCEEDED
+        if len(answered) > MAX_ANSWER_BYTES:
+            answered = EXCEEDED
+        answers.write(answered)
         answers.flush()
+        if answered == EXCEEDED:
+            return  # the rest of the content may still be in the pipe
 
 
 def bound(limit: int, value: int) -> None:

@@ -1,14 +1,18 @@
 """Large files of repositories are parsed in a bounded process, as small ones are here."""
 
+import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from common.errors import ModelRefused
-from generator import weights
+from common.errors import ModelRefused, Unavailable
+from generator import reading, weights
 from generator.reading import READERS, Reader
+from models.config import SIZES
 
 TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 HEADER = json.dumps({"layer.0.wo.weight": TENSOR}).encode()
@@ -53,6 +57,101 @@ async def test_a_file_that_takes_more_than_its_share_ends_the_process_and_no_mor
     finally:
         await reader.close()
     assert header.elements == {"F32": 2}
+
+
+async def test_a_file_that_takes_more_cpu_time_than_its_share_is_refused() -> None:
+    reader = Reader(max_memory=2**32, max_cpu=0, max_wait=100.0)
+    name = "layer.1" * 200
+    tensors = dict.fromkeys((f"{name}.{number}" for number in range(49_000)), TENSOR)
+    try:
+        with pytest.raises(ModelRefused, match="more than 0 s") as caught:
+            await reader.read("header", json.dumps(tensors).encode(), file_size=1)
+    finally:
+        await reader.close()
+    assert caught.value.details["reason"] == "config"
+
+
+async def test_an_answer_longer_than_its_bound_is_refused(reader: Reader) -> None:
+    names = ["\U0001f438" * 128] * 16
+    config = dict.fromkeys(("architectures", "model_type", *SIZES), names)
+    with pytest.raises(ModelRefused, match="more than 5 s or 512 MiB"):
+        await reader.read("config", json.dumps(config).encode(), name="config.json")
+    await read_one(reader)
+
+
+async def test_a_file_is_read_after_the_death_of_an_idle_process(reader: Reader) -> None:
+    await read_one(reader)
+    os.kill(process_of(reader), signal.SIGKILL)
+    await read_one(reader)
+
+
+async def test_a_file_whose_processes_die_is_not_refused_for_good(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The process knows no such reader, and dies of the exception.
+    monkeypatch.setitem(READERS, "unknown", READERS["config"])
+    with pytest.raises(Unavailable, match="cannot be read now"):
+        await reader.read("unknown", b"{}", name="config.json")
+    await read_one(reader)
+
+
+async def test_a_stopped_process_is_ended_and_replaced(reader: Reader) -> None:
+    await read_one(reader)
+    stopped = process_of(reader)
+    os.kill(stopped, signal.SIGSTOP)
+    reader.max_wait = 0.2
+    with pytest.raises(Unavailable, match="cannot be read now"):
+        await asyncio.wait_for(read_one(reader), 20.0)
+    reader.max_wait = reading.MAX_WAIT_S
+    await read_one(reader)
+    assert process_of(reader) != stopped
+
+
+async def test_closing_does_not_wait_for_a_stopped_process(reader: Reader) -> None:
+    await read_one(reader)
+    os.kill(process_of(reader), signal.SIGSTOP)
+    reader.max_wait = 1000.0
+    asking = asyncio.ensure_future(read_one(reader))
+    await asyncio.sleep(0.1)
+    await asyncio.wait_for(reader.close(), 20.0)
+    with pytest.raises(Unavailable):
+        await asking
+
+
+async def test_a_cancelled_caller_in_the_queue_leaves_it(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    ask = reader._ask
+
+    async def counting(kind: str, content: bytes, arguments: dict[str, Any]) -> bytes:
+        asked.append(content)
+        return await ask(kind, content, arguments)
+
+    monkeypatch.setattr(reader, "_ask", counting)
+    await read_one(reader)
+    process = process_of(reader)
+    os.kill(process, signal.SIGSTOP)
+    callers = [asyncio.ensure_future(read_one(reader)) for _ in range(4)]
+    await asyncio.sleep(0.1)
+    # The first is being read for, and its answer must not become that of the next caller.
+    for caller in callers[:3]:
+        caller.cancel()
+    await asyncio.sleep(0.1)
+    os.kill(process, signal.SIGCONT)
+    await asyncio.wait_for(callers[3], 20.0)
+    assert len(asked) == 3
+
+
+async def read_one(reader: Reader) -> None:
+    content, arguments = FILES["header"]
+    header = await reader.read("header", content, **arguments)
+    assert header.elements == {"F32": 2}
+
+
+def process_of(reader: Reader) -> int:
+    assert reader._process
+    return reader._process.pid
 
 
 @pytest.mark.parametrize(
