@@ -27,7 +27,8 @@ folder. Environment:
   HF_ENDPOINT    another Hub than https://huggingface.co
   HF_TOKEN       for the Hub's higher limits
   SHARED_MODELS  private and gated models that HF_TOKEN opens to everybody
-  LOG_LEVEL      of the services (INFO)"""
+  LOG_LEVEL      of the services (INFO)
+  ENCRYPTION_KEYS  in place of the one in LILYPAD_HOME; it is in no backup"""
 
 
 class Progress(Report):
@@ -59,10 +60,10 @@ def main(arguments: list[str]) -> int:
         else:
             command, folder = arguments
             keep(command, Path(folder), home, console)
-    except CannotStart as error:
-        reason = escape(str(error))
+    except (CannotStart, backup.Failed) as error:
+        done = {"run": "started", "backup": "backed up", "restore": "restored"}[arguments[0]]
         Console(stderr=True).print(
-            f"[red]Not started:[/] {reason}", highlight=False, soft_wrap=True
+            f"[red]Not {done}:[/] {escape(str(error))}", highlight=False, soft_wrap=True
         )
         return 1
     return 0
@@ -90,7 +91,9 @@ def keep(command: str, folder: Path, home: Path, console: Console) -> None:
     if command == "backup":
         with console.status("backing up ..."):
             backup.save(home, folder)
-        said = f"{home} is backed up in {folder}; it opens everything, so keep it safe"
+        said = f"{home} is backed up in {folder}; its passwords are in it, so keep it safe"
+        if not backup.holds_encryption_keys(folder):
+            said += "\nwhat ENCRYPTION_KEYS encrypts needs that value too: keep it apart"
     else:
         with console.status("restoring ..."):
             backup.restore(folder, home)

@@ -1,16 +1,23 @@
 """Backups of a stack's home: the database, the streams, and the passwords and keys that open them.
 
-A backup is a folder with a dump of PostgreSQL (`database.dump`), a snapshot of each stream and the
-file `secrets`. The stack may serve meanwhile: all that was acknowledged before the backup is in it.
+A backup is a folder with a dump of PostgreSQL (`database.dump`), a snapshot of each stream, the
+file `secrets`, and `manifest.json`, which lists these files. The stack may serve meanwhile: all
+that was acknowledged before the backup is in it.
 """
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import nats.errors
+import psycopg
 
 from local import streams
 from local.credentials import Credentials
@@ -23,19 +30,42 @@ from local.stack import PORTS, AlreadyRuns, Stack
 SERVERS = ("postgres", "nats")
 # A home's data, in the order of a restore: without `secrets`, the database cannot be opened.
 RESTORED = ("postgres", "nats", "secrets")
+# In a backup: the size of each other file, in bytes, by its path. It is written last.
+MANIFEST = "manifest.json"
 
 
+class Failed(Exception):
+    """A backup or a restore failed; the message says why and what to do."""
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what may go wrong into `Failed`."""
+    try:
+        yield
+    except (CannotStart, streams.Refused, psycopg.Error) as error:
+        raise Failed(str(error).strip()) from error
+    except (nats.errors.Error, TimeoutError) as error:
+        raise Failed(f"NATS does not answer: {error}") from error
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise Failed(what) from error
+
+
+@_explained()
 def save(home: Path, folder: Path) -> None:
     """Back a home up into a new folder, whether its stack runs or not.
 
     Raises:
-        CannotStart: with a sentence that says why; then there is no such folder.
+        Failed: with a sentence that says why; then there is no such folder.
     """
     home = home.resolve()
     if not (home / "postgres").exists():
-        raise CannotStart(f"there is nothing to back up in {home}; set LILYPAD_HOME")
+        raise Failed(f"there is nothing to back up in {home}; set LILYPAD_HOME")
+    if not (home / "secrets").exists():
+        raise Failed(f"{home / 'secrets'} is missing; without it, nothing opens the database")
     if folder.exists():
-        raise CannotStart(f"{folder} exists; name a new folder")
+        raise Failed(f"{folder} exists; name a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = _beside(folder)
     try:
@@ -43,28 +73,28 @@ def save(home: Path, folder: Path) -> None:
             stack = Stack(home, servers=SERVERS, services=())
             stack.claim()
         except AlreadyRuns:
-            postgres, nats = _running(home)
-            _save(postgres, nats, new)
+            _save(*_running(home), new)
         else:
             with stack:
                 _save(stack.postgres, stack.nats, new)
         shutil.copy2(home / "secrets", new / "secrets")
+        (new / MANIFEST).write_text(json.dumps(_sizes(new), indent=1))
         new.rename(folder)
     except BaseException:
         shutil.rmtree(new)
         raise
 
 
+@_explained()
 def restore(folder: Path, home: Path) -> None:
     """Restore a backup into a home without data: a new one, or one that holds caches alone.
 
     Raises:
-        CannotStart: with a sentence that says why; then the home is as it was.
+        Failed: with a sentence that says why; then the home is as it was.
     """
-    if not (folder / "database.dump").exists():
-        raise CannotStart(f"{folder} is no backup: it has no database.dump")
+    _check(folder)
     if held := [name for name in RESTORED if (home / name).exists()]:
-        raise CannotStart(
+        raise Failed(
             f"{home / held[0]} exists; move {home} away, or set LILYPAD_HOME to a new folder"
         )
     created = not home.exists()
@@ -89,6 +119,36 @@ def restore(folder: Path, home: Path) -> None:
             home.rmdir()
 
 
+def holds_encryption_keys(folder: Path) -> bool:
+    """Whether a backup has the encryption keys; they may have come from ENCRYPTION_KEYS."""
+    secrets: dict[str, str] = json.loads((folder / "secrets").read_text())
+    return "encryption" in secrets and not os.environ.get("ENCRYPTION_KEYS")
+
+
+def _check(folder: Path) -> None:
+    """Raise Failed unless each file of a backup is there, and complete."""
+    if not (folder / MANIFEST).exists():
+        raise Failed(f"{folder} is no complete backup: it has no {MANIFEST}")
+    try:
+        sizes = dict(json.loads((folder / MANIFEST).read_bytes()))
+    except (TypeError, ValueError):
+        raise Failed(f"{folder} is no complete backup: {MANIFEST} is damaged") from None
+    there = _sizes(folder)
+    if wrong := sorted(name for name, size in sizes.items() if there.get(name) != size):
+        raise Failed(
+            f"{folder} is no complete backup: {', '.join(wrong)} missing or not of the size in"
+            f" {MANIFEST}"
+        )
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {
+        file.relative_to(folder).as_posix(): file.stat().st_size
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
 def _beside(folder: Path) -> Path:
     """Create a folder that becomes `folder` at the end, so that an incomplete one is never used."""
     return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -96,7 +156,13 @@ def _beside(folder: Path) -> Path:
 
 def _running(home: Path) -> tuple[Postgres, Nats]:
     """Return the servers of the stack that runs from a home."""
-    ports = json.loads((home / PORTS).read_text())
+    try:
+        ports = json.loads((home / PORTS).read_text())
+    except (FileNotFoundError, ValueError):
+        raise Failed(
+            f"{home / PORTS} does not tell where its servers listen; try again once it serves, or"
+            " stop it first"
+        ) from None
     credentials = Credentials(home / "secrets")
     return (
         Postgres(home / "postgres", ports["postgres"], credentials),
@@ -104,10 +170,10 @@ def _running(home: Path) -> tuple[Postgres, Nats]:
     )
 
 
-def _save(postgres: Postgres, nats: Nats, new: Path) -> None:
+def _save(postgres: Postgres, bus: Nats, new: Path) -> None:
     (new / "streams").mkdir()
     _postgres(postgres, "pg_dump", "--format=custom", "-f", new / "database.dump", DATABASE)
-    asyncio.run(streams.save(nats.url("supervisor"), new / "streams"))
+    asyncio.run(streams.save(bus.url("supervisor"), new / "streams"))
 
 
 def _postgres(postgres: Postgres, program: str, *arguments: str | Path) -> None:
@@ -122,4 +188,4 @@ def _postgres(postgres: Postgres, program: str, *arguments: str | Path) -> None:
     command = [binaries() / program, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CannotStart(f"{program} failed:\n{done.stderr.strip()}")
+        raise Failed(f"{program} failed:\n{done.stderr.strip()}")

@@ -56,7 +56,12 @@ def saved(folder: Path) -> list[str]:
 
 
 async def _connect(url: str) -> Client:
-    return await nats.connect(url, inbox_prefix="_INBOX.supervisor", allow_reconnect=False)
+    async def ignore(_: Exception) -> None:
+        """Suppress nats-py's log: the caller gets the exception."""
+
+    return await nats.connect(
+        url, inbox_prefix="_INBOX.supervisor", allow_reconnect=False, error_cb=ignore
+    )
 
 
 async def _save(client: Client, name: str, folder: Path) -> None:

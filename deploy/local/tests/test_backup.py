@@ -3,18 +3,19 @@
 import asyncio
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import nats
+import nats.errors
 import psycopg
 import pytest
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
-from local import backup
+from local import backup, streams
 from local.__main__ import main
-from local.process import CannotStart
 from local.services import Service
 from local.stack import Stack
 
@@ -49,6 +50,13 @@ async def queue(stack: Stack) -> None:
     await client.close()
 
 
+async def dead_letters(stack: Stack) -> None:
+    """Create a stream on disk."""
+    client = await nats.connect(stack.nats.url("benchmarker"), inbox_prefix="_INBOX.benchmarker")
+    await client.jetstream().add_stream(StreamConfig("DEAD", subjects=["dead.>"]))
+    await client.close()
+
+
 async def next_job(stack: Stack) -> tuple[bytes, int]:
     """Return the next job of the queue's consumer, and its number."""
     client = await nats.connect(stack.nats.url("benchmarker"), inbox_prefix="_INBOX.benchmarker")
@@ -71,6 +79,7 @@ def test_rows_jobs_and_passwords_of_a_backup_made_while_it_serves_are_restored(
         gateway.execute("delete from accounts")
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     expected = {"database.dump", "secrets", "streams/JOBS.json", "streams/JOBS.snapshot"}
+    expected |= {"manifest.json"}
     assert files == expected
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -96,16 +105,96 @@ def test_a_backup_that_fails_leaves_no_folder(stack: Stack, home: Path) -> None:
     (damaged / "streams").mkdir(parents=True)
     (damaged / "database.dump").write_bytes(b"PGDMP and nothing else")
     (damaged / "secrets").write_text(json.dumps({}))
-    with pytest.raises(CannotStart, match="pg_restore"):
+    (damaged / "manifest.json").write_text(json.dumps({}))
+    with pytest.raises(backup.Failed, match="pg_restore"):
         backup.restore(damaged, home.with_name("of-damaged"))
     assert not [path for path in home.parent.iterdir() if "of-damaged" in path.name]
     stack.stop("postgres")
     try:
-        with pytest.raises(CannotStart, match="pg_dump"):
+        with pytest.raises(backup.Failed, match="pg_dump"):
             backup.save(home, home.with_name("without"))
     finally:
         stack.restart("postgres")
     assert not [path for path in home.parent.iterdir() if "without" in path.name]
+
+
+def test_a_backup_without_one_of_its_files_or_with_half_of_it_is_refused(
+    stack: Stack, home: Path
+) -> None:
+    folder, target = home.with_name("complete"), home.with_name("of-incomplete")
+    asyncio.run(dead_letters(stack))
+    backup.save(home, folder)
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    assert {"manifest.json", "streams/DEAD.json", "streams/DEAD.snapshot"} < {*names}
+    for name in names:
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        with pytest.raises(backup.Failed, match=f"no complete backup.*{name}"):
+            backup.restore(folder, target)
+        (folder / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(backup.Failed, match=f"no complete backup.*{name}"):
+            backup.restore(folder, target)
+        (folder / name).write_bytes(content)
+    assert not target.exists()
+
+
+def test_failures_of_a_backup_and_a_restore_are_sentences(
+    stack: Stack,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(error: Exception) -> Callable[..., None]:
+        def fail(*_: object) -> None:
+            raise error
+
+        return fail
+
+    def said(command: str, folder: Path, target: Path) -> str:
+        monkeypatch.setenv("LILYPAD_HOME", str(target))
+        assert main([command, str(folder)]) == 1
+        return " ".join(capsys.readouterr().err.split())
+
+    errors = {
+        "NATS does not answer": nats.errors.NoServersError(),
+        "stream name already in use": streams.Refused("stream name already in use"),
+        "/full: No space left": OSError(28, "No space left on device", "/full"),
+    }
+    backup.save(home, tmp_path / "saved")
+    for words, error in errors.items():
+        with monkeypatch.context() as broken:
+            broken.setattr(streams, "save", refuse(error))
+            text = said("backup", tmp_path / "new", home)
+            assert text.startswith("Not backed up: ")
+            assert words in text
+    monkeypatch.setattr(streams, "restore", refuse(nats.errors.NoServersError()))
+    text = said("restore", tmp_path / "saved", tmp_path / "home")
+    assert text.startswith("Not restored: NATS does not answer")
+    for name in ("ports", "secrets"):
+        (home / name).rename(tmp_path / name)
+        try:
+            assert name in said("backup", tmp_path / "new", home)
+        finally:
+            (tmp_path / name).rename(home / name)
+    (tmp_path / "file").touch()
+    assert "file" in said("backup", tmp_path / "file" / "new", home)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backup_says_that_encryption_keys_of_the_environment_are_not_in_it(
+    stack: Stack, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(folder: str) -> str:
+        monkeypatch.setenv("LILYPAD_HOME", str(home))
+        assert main(["backup", str(home.with_name(folder))]) == 0
+        return capsys.readouterr().out
+
+    assert "ENCRYPTION_KEYS" in said("keys-1"), "it never made a key"
+    stack.environment_of(replace(SERVICES[0], encrypts=True, replicas=1))
+    assert "ENCRYPTION_KEYS" not in said("keys-2")
+    monkeypatch.setenv("ENCRYPTION_KEYS", "a key")
+    assert "ENCRYPTION_KEYS" in said("keys-3")
 
 
 def test_a_backup_and_a_restore_delete_no_folder_that_they_did_not_create(
@@ -128,11 +217,11 @@ def test_a_backup_replaces_nothing(
     monkeypatch.setenv("LILYPAD_HOME", str(tmp_path))
     for arguments, why in (
         (["backup", str(tmp_path / "new")], "there is nothing to back up"),
-        (["restore", str(tmp_path)], "is no backup"),
+        (["restore", str(tmp_path)], "is no complete backup"),
     ):
         assert main(arguments) == 1
         assert why in capsys.readouterr().err
-    (tmp_path / "database.dump").touch()
+    (tmp_path / "manifest.json").write_text("{}")
     for name in ("postgres", "nats", "secrets"):
         (tmp_path / name).mkdir()
         assert main(["restore", str(tmp_path)]) == 1
