@@ -81,7 +81,7 @@ from metrics.statistics import summarise
 from metrics.storage import MIN_STAGED_AGE_US
 from metrics.units import DESCRIBED
 from metrics.usage import Usage
-from metrics.window import EMPTY, ONE_SNAPSHOT
+from metrics.window import EMPTY
 from metrics.writer import Writer, writer_families
 
 log = structlog.get_logger()
@@ -216,9 +216,10 @@ class Handlers:
         DESCRIBED.set(await self.watch.descriptions.newest(account))
         until = datetime.now(UTC)
         since = until - timedelta(days=request.days)
-        async with self.database.connection() as connection:
-            await connection.execute(ONE_SNAPSHOT)
-            numbers = await self.series.of_model(connection, account, request.model_id)
+        async with self.series.reading(account, request.model_id, snapshot=True) as (
+            connection,
+            numbers,
+        ):
             wanted = request.metrics or [metric for metric in USUAL_METRICS if metric in numbers]
             shown = dict.fromkeys([*ALWAYS, *wanted])
             read = [m for m in dict.fromkeys([*shown, *USUAL_METRICS]) if m in numbers]
@@ -252,9 +253,10 @@ class Handlers:
         Raises:
             NotFound: the account has never recorded the metric of the model.
         """
-        DESCRIBED.set(await self.watch.descriptions.newest(current.get().account))
-        async with self.database.connection() as connection:
-            numbers = await self._numbers(connection, request)
+        account = current.get().account
+        DESCRIBED.set(await self.watch.descriptions.newest(account))
+        async with self.series.reading(account, request.model_id) as (connection, known):
+            numbers = _numbers(known, request)
             return await reading.read(connection, numbers[0], request)
 
     @answers(DELETE_SAMPLES)
@@ -266,8 +268,8 @@ class Handlers:
             InvalidRequest: too many samples, or none possible; none is deleted.
         """
         account = current.get().account
-        async with self.database.connection() as connection:
-            numbers = await self._numbers(connection, request)
+        async with self.series.reading(account, request.model_id) as (connection, known):
+            numbers = _numbers(known, request)
             count = await deletion.delete(connection, account, numbers, request)
         await self._publish_change()
         log.info("samples deleted", account=account, count=count)
@@ -286,32 +288,18 @@ class Handlers:
         await self.forget(changed := MetricsChanged(account=account))
         await self.bus.publish(METRICS_CHANGED, changed, account, "metrics")
 
-    async def _numbers(
-        self, connection: Connection, request: SamplesRequest | SamplesDeletion
-    ) -> list[int]:
-        """Read the series of a model's metric, or of all its metrics."""
-        account = current.get().account
-        numbers = await self.series.of_model(connection, account, request.model_id)
-        if request.metric is None:
-            return list(numbers.values())
-        if request.metric not in numbers:
-            raise NotFound(f"{request.metric} was never recorded for this model; check `metric`")
-        return [numbers[request.metric]]
-
     @answers(HISTORY, at_once=MAX_CONCURRENT_READS)
     async def history(self, request: HistoryRequest) -> History:
         """Find when samples arrived that a listener missed."""
         account = current.get().account
-        async with self.database.connection() as connection:
-            numbers = await self.series.of_model(connection, account, request.model_id)
+        async with self.series.reading(account, request.model_id) as (connection, numbers):
             return await history.find(connection, numbers, request)
 
     @answers(RECALL, at_once=MAX_CONCURRENT_READS)
     async def recall(self, request: RecallRequest) -> Recalled:
         """Read the samples that a listener missed, in the form of the event."""
         account = current.get().account
-        async with self.database.connection() as connection:
-            numbers = await self.series.of_model(connection, account, request.model_id)
+        async with self.series.reading(account, request.model_id) as (connection, numbers):
             return await history.recall(connection, numbers, request)
 
     @answers(LIST_ALERTS)
@@ -339,6 +327,15 @@ class Handlers:
     @answers(REMOVE_RULE)
     async def remove_rule(self, request: RuleRequest) -> RuleRemoved:
         return await self.rules.remove(current.get().account, request)
+
+
+def _numbers(known: Mapping[str, int], request: SamplesRequest | SamplesDeletion) -> list[int]:
+    """Return the series of the request's metric, or of all metrics of its model."""
+    if request.metric is None:
+        return list(known.values())
+    if request.metric not in known:
+        raise NotFound(f"{request.metric} was never recorded for this model; check `metric`")
+    return [known[request.metric]]
 
 
 async def _latest(connection: Connection, numbers: Mapping[str, int]) -> dict[str, float]:

@@ -1,20 +1,18 @@
 """Series: one metric of one model of one account, numbered by the database."""
 
-import difflib
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from common.contracts.monitoring import ModelsRequest, RecordedModel, RecordedModels
 from common.errors import InvalidRequest, NotFound
 from common.faults import unknown_before
 from common.postgres import Connection, Database
+from metrics.nearest import MAX_CHARACTERS, MAX_COMPARED, may_be_misspelt, nearest
+from metrics.window import ONE_SNAPSHOT
 
 # Models cached by each replica; the oldest are evicted first.
 MAX_CACHED_MODELS = 20_000
-# The newest models that a misspelt id is compared with, which takes some milliseconds.
-MAX_COMPARED = 300
-# Least similarity of a misspelt id, as difflib counts it.
-MIN_SIMILARITY = 0.75
-HUB = "https://huggingface.co/"
 
 Pair = tuple[str, str]
 
@@ -31,22 +29,36 @@ class Series:
         self.max_series = max_series
         self._known: dict[Pair, dict[str, int]] = {}
 
-    async def of_model(self, connection: Connection, account: str, model: str) -> dict[str, int]:
-        """Read the numbers of a model's series, by metric.
+    @asynccontextmanager
+    async def reading(
+        self, account: str, model: str, *, snapshot: bool = False
+    ) -> AsyncIterator[tuple[Connection, dict[str, int]]]:
+        """Borrow a connection for one transaction, and read the numbers of a model's series.
+
+        With `snapshot`, all of the transaction sees the same data.
 
         Raises:
             NotFound: the account has recorded nothing of it, even if another account has.
         """
+        async with self.database.connection() as connection:
+            if snapshot:
+                await connection.execute(ONE_SNAPSHOT)
+            if numbers := await self.of_model(connection, account, model):
+                yield connection, numbers
+                return
+            known = await _newest(connection, account) if may_be_misspelt(model) else []
+        # The comparison takes milliseconds, in which other requests must be answered.
+        near = await asyncio.to_thread(nearest, model, known)
+        advice = f"did you mean `{near}`?" if near else "check `modelId`"
+        raise NotFound(f"no metrics have been recorded for this model; {advice}")
+
+    async def of_model(self, connection: Connection, account: str, model: str) -> dict[str, int]:
+        """Read the numbers of a model's series, by metric; none if nothing was recorded."""
         cursor = await connection.execute(
             "select metric, id from series where account = %s and model = %s order by id",
             [account, model],
         )
-        numbers: dict[str, int] = dict(await cursor.fetchall())
-        if not numbers:
-            near = await _nearest(connection, account, model)
-            advice = f"did you mean `{near}`?" if near else "check `modelId`"
-            raise NotFound(f"no metrics have been recorded for this model; {advice}")
-        return numbers
+        return dict(await cursor.fetchall())
 
     async def models(self, account: str, request: ModelsRequest) -> RecordedModels:
         """List a page of the models that the account recorded metrics of, newest first.
@@ -129,12 +141,11 @@ class Series:
             del self._known[next(iter(self._known))]
 
 
-async def _nearest(connection: Connection, account: str, model: str) -> str | None:
-    """Return the account's own model that a misspelt id, or the model's address, may mean."""
+async def _newest(connection: Connection, account: str) -> list[str]:
+    """Read the account's newest models whose ids are short enough to be compared."""
     cursor = await connection.execute(
-        "select model from series where account = %s group by model order by max(id) desc limit %s",
-        [account, MAX_COMPARED],
+        "select model from series where account = %s and length(model) <= %s"
+        " group by model order by max(id) desc limit %s",
+        [account, MAX_CHARACTERS, MAX_COMPARED],
     )
-    known = [name for (name,) in await cursor.fetchall()]
-    near = difflib.get_close_matches(model.removeprefix(HUB), known, 1, MIN_SIMILARITY)
-    return near[0] if near else None
+    return [name for (name,) in await cursor.fetchall()]

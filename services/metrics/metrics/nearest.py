@@ -1,0 +1,46 @@
+"""The known model id nearest to one that does not exist."""
+
+import difflib
+import heapq
+from collections.abc import Sequence
+
+# A longer id cannot be a misspelling. The bounds limit a search to some milliseconds.
+MAX_CHARACTERS = 100
+# Ids whose letters are compared, and those of them that are then aligned, which is quadratic.
+MAX_COMPARED = 300
+MAX_ALIGNED = 4
+# Least similarity of a misspelt id, as difflib counts it.
+MIN_SIMILARITY = 0.75
+HUB = "https://huggingface.co/"
+
+
+def may_be_misspelt(written: str) -> bool:
+    """Return whether an id is short enough to be compared."""
+    return len(written.removeprefix(HUB)) <= MAX_CHARACTERS
+
+
+def nearest(written: str, known: Sequence[str]) -> str | None:
+    """Return the known id that a misspelt id, or a model's address, may mean.
+
+    Only the first `MAX_COMPARED` known ids are considered.
+    """
+    if not may_be_misspelt(written):
+        return None
+    matcher: difflib.SequenceMatcher[str] = difflib.SequenceMatcher()
+    matcher.set_seq2(written.removeprefix(HUB))
+    bounds: list[tuple[float, str]] = []
+    for name in known[:MAX_COMPARED]:
+        if len(name) > MAX_CHARACTERS:
+            continue
+        matcher.set_seq1(name)
+        # Both are upper bounds of the similarity, by the lengths and by the letters.
+        if matcher.real_quick_ratio() >= MIN_SIMILARITY:
+            bounds.append((matcher.quick_ratio(), name))
+    best, most = None, MIN_SIMILARITY
+    for bound, name in heapq.nlargest(MAX_ALIGNED, bounds, key=lambda pair: pair[0]):
+        if bound < most:
+            break
+        matcher.set_seq1(name)
+        if (similarity := matcher.ratio()) >= most and (best is None or similarity > most):
+            best, most = name, similarity
+    return best
