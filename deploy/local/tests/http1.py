@@ -57,15 +57,20 @@ def _more(connection: socket.socket) -> bytes:
     return received
 
 
-def assert_envelope(answer: Answer, code: int) -> None:
-    """Assert that the answer is exactly the project's error envelope with this code."""
-    assert answer.headers["content-type"] == "application/json"
+def assert_secured(answer: Answer) -> None:
+    """Assert that an answer of the edge has the headers that keep browsers careful."""
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert answer.headers["referrer-policy"] == "same-origin"
     assert answer.headers["cache-control"] == "no-store"
     # Over plain HTTP nobody is told to come by TLS.
     assert "strict-transport-security" not in answer.headers
+
+
+def assert_envelope(answer: Answer, code: int) -> None:
+    """Assert that the answer is exactly the project's error envelope with this code."""
+    assert answer.headers["content-type"] == "application/json"
+    assert_secured(answer)
     envelope = answer.json()
     assert set(envelope) == {"data", "error", "meta"}
     assert envelope["data"] is None

@@ -19,7 +19,7 @@ from local.process import Process, Report, wait_until_ready
 from local.services import Service
 from local.stack import Stack
 from local.tests.conftest import DEPLOY, ECHO
-from local.tests.http1 import REQUEST_ID, Answer, assert_envelope, get, send
+from local.tests.http1 import REQUEST_ID, Answer, assert_envelope, assert_secured, get, send
 
 
 def ids_upstream(answer: Answer) -> list[str]:
@@ -224,7 +224,7 @@ def test_a_browser_that_opens_a_page_while_the_gateway_is_away_gets_a_page(
     answer = get(own_edge.port, "/die", browser, method="POST")
     own_edge.wait_until_ready()
     assert (answer.status, answer.headers["content-type"]) == (503, "text/html; charset=utf-8")
-    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert_secured(answer)
     assert "<h1>The service does not answer</h1>" in answer.body.decode()
     assert answer.headers["x-request-id"] in answer.body.decode()
     part = get(own_edge.port, "/die", browser, "HX-Request: true", method="POST")
@@ -364,6 +364,9 @@ def test_a_slow_answer_times_out_but_a_benchmark_is_awaited(
     assert answer.status == 504
     assert_envelope(answer, 5003)
     assert answer.json()["error"]["message"] == ANYWHERE[504][1]
+    page = get(hasty, "/slow/20", "Accept: text/html")
+    assert_secured(page)
+    assert "took too long" in page.body.decode()
     for prefix in ("/v1/api", "/v2/api", "/api"):
         assert get(hasty, f"{prefix}/benchmark/slow/0.6").status == 200
     assert get(hasty, "/v1/api/benchmarks/slow/20").status == 504

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import ssl
 import subprocess
 import threading
@@ -211,3 +212,25 @@ def test_a_rolling_restart_of_two_edges_loses_no_request(edge: Stack, tmp_path: 
             process.stop()
     assert callers.answered >= REQUESTS
     assert callers.failures == []
+
+
+def test_the_page_of_an_unavailable_service_is_for_no_other_error() -> None:
+    text = (FOLDER / "envoy.yaml").read_text()
+    [mapper] = [m for m in text.split("            - filter:") if "text/html; charset" in m]
+    bounds = re.findall(r"op: (\w+), value: { default_value: (\d+)", mapper)
+    assert bounds == [("EQ", "429"), ("GE", "502")]
+
+
+def test_the_page_of_an_unavailable_service_carries_hsts_by_tls(tmp_path: Path) -> None:
+    authority, certificates = trustme.CA(), tmp_path / "tls"
+    install(authority, certificates, "first")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    (port,) = ports.find(1)
+    with running(Envoy(tmp_path, port, [], [], certificates=certificates), tmp_path):
+        connection = http.client.HTTPSConnection("localhost", port, timeout=60, context=context)
+        connection.request("GET", "/", headers={"Accept": "text/html"})
+        answer = connection.getresponse()
+        connection.close()
+    assert (answer.status, answer.headers["content-type"]) == (503, "text/html; charset=utf-8")
+    assert answer.headers["strict-transport-security"] == "max-age=63072000; includeSubDomains"

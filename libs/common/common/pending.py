@@ -125,7 +125,9 @@ class PendingCalls:
         if call.failure is not None:
             call.reply.set_result(call.failure)
             return
-        late = f"the {_service(call.subject)} service did not answer within {timeout_s:g} s"
+        late = (
+            f"the {_service(call.subject)} service did not answer within {round(timeout_s, 1):g} s"
+        )
         call.reply.set_exception(Unavailable(late, retry_after=1))
 
 
