@@ -286,7 +286,11 @@ class Handlers:
         """Forget what is cached of the caller's metrics, here and in all other replicas."""
         account = current.get().account
         await self.forget(changed := MetricsChanged(account=account))
-        await self.bus.publish(METRICS_CHANGED, changed, account, "metrics")
+        try:
+            await self.bus.publish(METRICS_CHANGED, changed, account, "metrics")
+        except Exception:
+            # The change is committed; an error would make the caller repeat it.
+            log.exception("change not published", account=account)
 
     @answers(HISTORY, at_once=MAX_CONCURRENT_READS)
     async def history(self, request: HistoryRequest) -> History:
