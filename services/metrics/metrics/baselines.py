@@ -116,8 +116,11 @@ class Baselines:
         _, baselines = self._known.get((account, model), (0.0, {}))
         return baselines
 
-    def forget(self, account: str) -> None:
-        """Compute an account's baselines again before they are used."""
+    def forget(self, account: str, model: str | None = None) -> None:
+        """Compute the baselines of an account's model, or of all its models, again before use."""
+        if model is not None:
+            self._known.pop((account, model), None)
+            return
         self._known = {key: entry for key, entry in self._known.items() if key[0] != account}
 
     def lacking(self, account: str, models: Mapping[str, object]) -> list[str]:

@@ -58,6 +58,7 @@ from common.contracts.recording import (
     RECORD,
     STORAGE,
     USUAL_METRICS,
+    Change,
     MetricsChanged,
     Recorded,
     Samples,
@@ -164,7 +165,7 @@ class Handlers:
         await self.usage.check(context.account, len(content.at), late=late)
         content.series = await self.series.number(context.account, content.pairs)
         if await self.watch.descriptions.store(context.account, request.descriptions):
-            await self._publish_change()
+            await self._publish_change("descriptions")
         writer = self.backfill if late else self.writer
         return Recorded(duplicates=await writer.write(content))
 
@@ -271,21 +272,25 @@ class Handlers:
         async with self.series.reading(account, request.model_id) as (connection, known):
             numbers = _numbers(known, request)
             count = await deletion.delete(connection, account, numbers, request)
-        await self._publish_change()
+        await self._publish_change("samples", request.model_id)
         log.info("samples deleted", account=account, count=count)
         return SamplesDeleted(deleted=count)
 
     @listens(METRICS_CHANGED, shared=False)
     async def forget(self, changed: MetricsChanged) -> None:
-        """Read and compute again what is cached of an account's metrics."""
-        self.usage.forget(changed.account)
-        self.watch.descriptions.forget(changed.account)
-        self.watch.baselines.forget(changed.account)
+        """Read and compute again what is stale of an account's metrics."""
+        if changed.what in ("samples", None):
+            self.usage.forget(changed.account)
+        if changed.what in ("descriptions", None):
+            self.watch.descriptions.forget(changed.account)
+        if changed.what in ("samples", "rules", None):
+            self.watch.baselines.forget(changed.account, changed.model_id)
 
-    async def _publish_change(self) -> None:
-        """Forget what is cached of the caller's metrics, here and in all other replicas."""
+    async def _publish_change(self, what: Change, model: str | None = None) -> None:
+        """Forget what is stale of the caller's metrics, here and in all other replicas."""
         account = current.get().account
-        await self.forget(changed := MetricsChanged(account=account))
+        changed = MetricsChanged(account=account, what=what, model_id=model)
+        await self.forget(changed)
         try:
             await self.bus.publish(METRICS_CHANGED, changed, account, "metrics")
         except Exception:
@@ -321,7 +326,8 @@ class Handlers:
     @answers(ADD_RULE)
     async def add_rule(self, request: NewRule) -> Rule:
         added = await self.rules.add(current.get().account, request)
-        await self._publish_change()
+        if added.kind == "change":  # the only kind that compares with baselines
+            await self._publish_change("rules", added.model_id)
         return added
 
     @answers(CHANGE_RULE)

@@ -240,10 +240,20 @@ class StorageUse(Message):
     max_series: int = Field(description="Max series that the account may have.")
 
 
+Change = Literal["descriptions", "rules", "samples"]
+
+
 class MetricsChanged(Message):
-    """An account's metrics have changed: cached descriptions, rules or old samples are stale."""
+    """An account's metrics have changed, and what is cached of them is stale.
+
+    Without `what`, as earlier versions publish it, anything may have changed.
+    """
 
     account: str
+    what: Change | None = None
+    model_id: str | None = Field(
+        default=None, description="The only model that the change is about; absent if all are."
+    )
 
 
 STORAGE = Rpc("rpc.metrics.storage", StorageRequest, StorageUse, timeout=1.8, repeatable=True)
