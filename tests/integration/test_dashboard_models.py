@@ -4,12 +4,14 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from integration.caller import Account
 from integration.chromium import WIDTHS, Person, generate
 
 MODEL = "lilypad/tiny-text-classification"
+# The values of the latency's chart.
+LATENCY = "document.querySelector('.chart[data-metric=latency]').drawn.chart.series[0].value"
 # A model's name and a metric's unit that would run as script if they were not escaped.
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}</script><script>alert(2)</script>"
 
@@ -87,6 +89,35 @@ def test_a_live_chart_keeps_the_zoom_of_its_user(person: Person, account: Accoun
 def zoom(page: Page) -> Any:
     figure = "document.querySelector('.chart[data-metric=latency]').drawn"
     return page.evaluate(f"(({{ min, max }}) => [min, max])({figure}.u.scales.x)")
+
+
+def test_a_late_answer_with_all_charts_removes_no_newer_points(
+    person: Person, account: Account
+) -> None:
+    record(account, MODEL, 30, latency=12.0)
+    page = person.page
+    answers: list[tuple[Route, APIResponse]] = []
+    page.route("**/series?*", lambda route: answers.append((route, route.fetch())))
+    page.goto(f"/dashboard/models/watch?model={MODEL}&window=hour")
+    expect(page.locator("#connection")).to_contain_text("Live")
+    # The title of a new metric is read with all charts; the answers are held up.
+    for number, metric, value in ((1, "throughput", 98.0), (2, "memory_usage", 99.0)):
+        record(account, MODEL, **{metric: 80.0})
+        while len(answers) < number:
+            page.wait_for_timeout(50)
+        record(account, MODEL, latency=value)
+        page.wait_for_function(f"() => ({LATENCY}).includes({value})")
+    for (route, response), title in zip(
+        reversed(answers), ("Memory, MiB", "Throughput, "), strict=True
+    ):
+        with page.expect_response("**/series?*") as answered:
+            route.fulfill(response=response)
+        answered.value.finished()
+        expect(page.locator("figcaption", has_text=title)).to_be_visible()
+        page.wait_for_timeout(200)
+        assert page.evaluate(LATENCY) == [12.0] * 30 + [98.0, 99.0]
+    expect(page.locator(".chart[data-metric=latency] figcaption .quiet")).to_have_text("32 samples")
+    page.unroute_all()
 
 
 def test_an_hour_shows_its_samples_though_the_day_has_thousands(

@@ -36,6 +36,8 @@ export class Chart {
     this.chart = chart;
     this.zoomed = false;
     this.redraws = 0;
+    // Points that were appended since the columns came.
+    this.appended = 0;
     this.at = -1;
     this.plot = document.createElement('div');
     this.plot.className = 'plot';
@@ -204,10 +206,19 @@ export class Chart {
     announce(this.#label(this.at));
   }
 
-  /** Replace the columns; a zoom stays where it was. */
+  /** Replace the columns, but keep appended points that are newer; a zoom stays where it was. */
   replace(chart) {
+    const { x, series: [line] } = this.chart;
+    const newest = chart.x.at(-1) ?? -Infinity;
+    let first = x.length - this.appended;
+    while (first < x.length && x[first] <= newest) first += 1;
+    this.appended = x.length - first;
     this.chart = { ...this.chart, ...chart };
     this.#caption(this.chart.caption);
+    if (this.appended) {
+      for (let index = first; index < x.length; index += 1) this.#push(x[index], line.value[index]);
+      this.#count();
+    }
     this.#redrawSoon();
   }
 
@@ -216,10 +227,8 @@ export class Chart {
     const { series } = this.chart;
     const [line] = series;
     if (this.chart.x.length && x < this.chart.x.at(-1)) return;
-    this.chart.x.push(x);
-    line.value.push(value);
-    line.low.push(value);
-    line.high.push(value);
+    this.#push(x, value);
+    this.appended += 1;
     const old = Math.max(
       this.chart.x.findIndex((time) => time >= x - window),
       this.chart.x.length - MAX_POINTS,
@@ -227,10 +236,21 @@ export class Chart {
     if (old > 0) {
       for (const column of [this.chart.x, line.value, line.low, line.high]) column.splice(0, old);
       if (this.at >= 0) this.at = Math.max(this.at - old, 0);
+      this.appended = Math.min(this.appended, this.chart.x.length);
     }
+    this.#count();
+    this.#redrawSoon();
+  }
+
+  #push(x, value) {
+    const [line] = this.chart.series;
+    this.chart.x.push(x);
+    for (const column of [line.value, line.low, line.high]) column.push(value);
+  }
+
+  #count() {
     const count = this.chart.x.length;
     if (!this.chart.width) this.#caption(`${count.toLocaleString()} sample${count > 1 ? 's' : ''}`);
-    this.#redrawSoon();
   }
 
   #caption(text) {

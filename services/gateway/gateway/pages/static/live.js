@@ -53,14 +53,20 @@ function chartOf(metric, columns) {
   return made;
 }
 
-/** Read all charts again. */
+let requests = 0;
+let applied = 0;
+/** Read all charts again; an answer that a later request has overtaken is ignored. */
 async function load() {
+  requests += 1;
+  const request = requests;
   const address = `/dashboard/models/series?${new URLSearchParams({ model: modelId, window: span, metrics: place })}`;
   const answer = await fetch(address);
   // The session has ended; after the login this page comes again.
   if (answer.redirected) return location.reload();
   if (!answer.ok) throw new Error(String(answer.status));
   const { charts: drawn, at } = await answer.json();
+  if (request < applied) return;
+  applied = request;
   for (const columns of drawn) {
     const chart = chartOf(columns.metric, columns);
     chart.figure.querySelector('figcaption').firstChild.textContent = named(columns);
