@@ -82,6 +82,9 @@ def test_a_mailed_link_gives_an_unconfirmed_address_to_its_owner_once(
     form = person.get(link)
     [token] = re.findall(r'name="token" value="(\w[^"]+)"', form.text)
     done = person.post("/reset", data={"token": token, "new": NEW})
+    while done.status_code == 503:  # the webhooks service is busy, and the link still works
+        time.sleep(1)
+        done = person.post("/reset", data={"token": token, "new": NEW})
     assert (done.status_code, done.headers.get("location")) == (303, "/login"), done.text
 
     again = person.post(f"{ME}/reset/confirm", json={"token": token, "new": PASSWORD})

@@ -165,7 +165,9 @@ class Connection(Client):
         if PERMISSIONS in err_msg.lower():
             await super()._process_err(err_msg)
         else:
-            await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))
+            error = nats.errors.Error(f"nats: {err_msg}")
+            await self._error_cb(error)
+            await self._process_op_err(error)
 
     async def _send_ping(self, future: asyncio.Future[None] | None = None) -> None:
         # nats-py's ping would overtake what is pending, whose arrival the pong confirms.

@@ -6,6 +6,7 @@ from pathlib import Path
 import nats.errors
 import orjson
 import pytest
+import structlog.testing
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,10 +150,13 @@ async def test_changed_passwords_refuse_no_call(nats_server, tmp_path, monkeypat
         await choir.flush()
         assert (await caller.call(rpc, Sung(line=""))).line == "la"
         change("two")
-        nats_server.reload()  # the server ends the connections of changed users
-        while not (caller.client.stats["reconnects"] and choir.client.stats["reconnects"]):
+        with structlog.testing.capture_logs() as logged:
+            nats_server.reload()  # the server ends the connections of changed users
+            while not (caller.client.stats["reconnects"] and choir.client.stats["reconnects"]):
+                assert (await caller.call(rpc, Sung(line=""))).line == "la"
             assert (await caller.call(rpc, Sung(line=""))).line == "la"
-        assert (await caller.call(rpc, Sung(line=""))).line == "la"
+    reasons = [entry["error"].lower() for entry in logged if entry["event"] == "bus error"]
+    assert any("authorization" in reason for reason in reasons), "the server's reason is logged"
 
 
 def certify(folder: Path) -> None:

@@ -135,7 +135,7 @@ class Gateway:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if not self._warned and dict(scope["headers"]).get(b"x-forwarded-proto") == b"http":
+        if not self._warned and (b"x-forwarded-proto", b"http") in scope["headers"]:
             self._warned = True
             log.warning(
                 "a request arrived over http, though PUBLIC_URL is https: if a proxy in front of"

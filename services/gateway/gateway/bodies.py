@@ -57,7 +57,7 @@ REPEATED = b"x-lilypad-repeated"
 # Parts of misspellings of this header, and of no other header. If one were ignored, a request meant
 # to be carried out once could be carried out twice.
 IDEMPOTENCY_KEY = b"idempotency-key"
-PARTS = (b"empo", b"potenc", b"potent")
+PARTS = (b"dempo", b"idemp", b"potenc", b"potent")
 # The parser's messages, and ours. Its other messages name the expected syntax.
 DUPLICATE = "duplicate key in a JSON object; send each key once"
 CONSTANT = "NaN and Infinity are not JSON numbers; leave the value out"

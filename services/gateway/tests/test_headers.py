@@ -34,6 +34,20 @@ async def test_a_single_value_header_is_refused_with_two_values(desk: Desk, name
     assert desk.calls == []
 
 
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        *((name, 400) for name in ("Indempotency-Key", "Idempotncy-Key", "X-Idempotent-Key")),
+        *((name, 200) for name in ("X-Tempo-Id", "X-Temporary", "X-Temporal-Namespace")),
+    ],
+)
+async def test_a_misspelt_idempotency_key_is_refused_and_a_proxys_own_header_is_not(
+    desk: Desk, name: str, status: int
+) -> None:
+    _, key = await desk.key()
+    assert (await sent(desk, key, (name, "one"))).status_code == status
+
+
 async def test_a_header_that_is_repeated_with_the_same_value_is_read(desk: Desk) -> None:
     _, key = await desk.key()
     answer = await sent(desk, key, ("Idempotency-Key", "one"), ("Idempotency-Key", "one"))
