@@ -267,6 +267,15 @@ def test_envoy_accepts_the_edge_of_the_cluster(tls: bool, tmp_path: Path) -> Non
     assert (settings.get("TLS_DIRECTORY") in mounted) is tls
 
 
+def test_an_edge_that_believes_no_proxy_receives_the_callers_own_addresses() -> None:
+    resources = build(K8S / "tests" / "with" / "tls")
+    [settings] = [m["data"] for m in of_kind(resources, "ConfigMap") if "GATEWAY" in m["data"]]
+    [edge] = [m["spec"] for m in of_kind(resources, "Service") if m["metadata"]["name"] == "edge"]
+    assert settings["TRUSTED_HOPS"] == "0"
+    # Otherwise a node that passes a connection on puts its own address in place of the caller's.
+    assert (edge.get("type"), edge.get("externalTrafficPolicy")) == ("LoadBalancer", "Local")
+
+
 def test_the_edge_has_more_memory_than_its_heap(production: list[Resource]) -> None:
     heap = re.search(r"max_heap_size_bytes: (\d+)", (ROOT / "deploy/envoy/envoy.yaml").read_text())
     edge = next(pod for name, pod in pods(production) if name == "edge")
