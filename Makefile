@@ -91,7 +91,7 @@ types: $(STAMP) ## mypy, strict
 	@$(VENV)/bin/mypy libs/common/common libs/models/models $(SERVICES) clients/python/lilypad_client clients/breaking.py clients/generate.py deploy/local tests/hub
 
 unit: $(STAMP) $(NPM_STAMP) ## the packages' own tests
-	@$(PYTEST) libs services clients deploy tests/hub tests/documents
+	@$(PYTEST) libs services clients deploy tests/hub tests/documents tests/storm
 
 integration: $(STAMP) $(NPM_STAMP) ## the whole stack with real servers
 	@$(PYTEST) tests/integration

@@ -20,6 +20,13 @@ create trigger is_full before insert on {table} for each row execute function me
 """
 # Tables that refuse rows while the disk is full.
 TABLES = ("metrics.samples", "benchmarker.runs", "gateway.audit")
+# More than one of a kind, where that kind should come more often.
+KINDS = ("kill", "kill", "pause", "pause", "restart", "wipe", "full")
+# Kinds that hit one part only; the others hit any.
+PARTS = {"wipe": "nats", "full": "postgres"}
+# Range of times for most faults and for the pauses between them, and that of those which must
+# outlast the time in which a replica notices (`READY_S` in `checks.py`).
+SHORT_S, LONG_S = (0.5, 6.0), (8.0, 12.0)
 
 
 @dataclass(frozen=True)
@@ -45,26 +52,35 @@ class Faults:
             for service in stack.services
             for number in range(service.replicas)
         ]
-        # More than one of a kind, where that kind should come more often.
-        self._kinds: list[Callable[[str], contextlib.AbstractContextManager[None]]] = [
-            self._kill, self._kill, self._pause, self._pause, self._restart, self._wipe, self._full,
-        ]  # fmt: skip
+        self._kinds: dict[str, Callable[[str], contextlib.AbstractContextManager[None]]] = {
+            "kill": self._kill,
+            "pause": self._pause,
+            "restart": self._restart,
+            "wipe": self._wipe,
+            "full": self._full,
+        }
+
+    def draw(self) -> tuple[list[tuple[str, str]], float]:
+        """Choose a fault or two, each a kind and a part, and how long they last, in seconds."""
+        kinds = self._random.sample(KINDS, self._random.choice((1, 1, 2)))
+        parts = [*self._replicas, "nats", "postgres", "nats", "postgres"]
+        while True:
+            hit = [(kind, PARTS.get(kind) or self._random.choice(parts)) for kind in kinds]
+            # Undoing two faults of one part would start it twice.
+            if len({part for _, part in hit}) == len(hit):
+                break
+        return hit, self._random.uniform(*(LONG_S if "wipe" in kinds else SHORT_S))
 
     def hit(self) -> str:
         """Apply a fault or two for a while, undo them, and wait until everything serves."""
-        chosen = self._random.sample(self._kinds, self._random.choice((1, 1, 2)))
-        parts = self._random.sample([*self._replicas, "nats", "postgres", "nats", "postgres"], 2)
-        lasts = self._random.uniform(0.5, 6.0)
-        # The disk first: a suspended database cannot be changed.
-        chosen.sort(key=lambda kind: kind.__name__ != "_full")
-        hit = list(zip(parts, chosen, strict=False))
-        names = [f"{kind.__name__[1:]} {self._part(kind.__name__, part)}" for part, kind in hit]
+        hit, lasts_s = self.draw()
+        names = [f"{kind} {part}" for kind, part in hit]
         starts = []
         with contextlib.ExitStack() as undone:
-            for part, kind in hit:
-                undone.enter_context(kind(part))
+            for kind, part in hit:
+                undone.enter_context(self._kinds[kind](part))
                 starts.append(time.monotonic())
-            time.sleep(lasts)
+            time.sleep(lasts_s)
             undone_at = time.monotonic()
         self.stack.wait_until_ready()
         end = time.monotonic()
@@ -74,11 +90,7 @@ class Faults:
 
     def pause(self) -> float:
         """Return how long to leave the system alone, in seconds."""
-        return self._random.uniform(1.0, 6.0)
-
-    @staticmethod
-    def _part(kind: str, part: str) -> str:
-        return {"_wipe": "nats", "_full": "postgres"}.get(kind, part)
+        return self._random.uniform(*(LONG_S if self._random.random() < 0.3 else SHORT_S))
 
     @contextlib.contextmanager
     def _kill(self, part: str) -> Iterator[None]:

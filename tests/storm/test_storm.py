@@ -1,0 +1,62 @@
+"""The draw of the storm's faults, and the judgement of its probes."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from local.services import SERVICES
+from storm.checks import READY_S, Check, judge_readiness
+from storm.faults import Fault, Faults
+
+WIPE = Fault("wipe", "nats", 100.0, 110.0, 112.0)
+
+
+def judged(*probes: tuple[float, int], faults: list[Fault]) -> list[Check]:
+    readiness = [(at, "gateway-1", status) for at, status in probes]
+    return judge_readiness(
+        cast("Any", SimpleNamespace(log=SimpleNamespace(readiness=readiness))), faults
+    )
+
+
+def test_only_probes_long_enough_after_a_fault_are_judged_and_counted() -> None:
+    checks = judged((50, 200), (104, 200), (107, 503), (113, 503), (118, 200), faults=[WIPE])
+    assert [check.figure for check in checks] == ["0; 2 probes judged", "0; 1 probes judged"]
+    assert all(check.holds for check in checks)
+
+
+@pytest.mark.parametrize(("probe", "line"), [((118, 503), 0), ((107, 200), 1)])
+def test_a_replica_that_is_unready_for_long_or_ready_without_the_bus_fails_a_line(
+    probe: tuple[float, int], line: int
+) -> None:
+    checks = judged((50, 200), (107, 503), probe, faults=[WIPE])
+    assert [check.holds for check in checks] == [line != 0, line != 1]
+    assert checks[line].figure == "1, the first: gateway-1" + (" 503" if not line else "") + (
+        "; 2 probes judged"
+    )
+
+
+def test_a_line_that_judged_no_probe_fails() -> None:
+    checks = judged((104, 200), faults=[WIPE])
+    assert [(check.figure, check.holds) for check in checks] == [("no probe was judged", False)] * 2
+    assert not any(check.timed for check in checks)
+
+
+def test_a_storm_that_never_lost_the_bus_says_so() -> None:
+    calm, lost = judged((50, 200), faults=[])
+    assert calm.holds
+    assert lost.holds
+    assert lost.figure.startswith("not tried")
+
+
+def test_faults_that_come_together_hit_different_parts_and_a_lost_bus_is_noticed() -> None:
+    pairs = 0
+    for seed in range(200):
+        faults = Faults(cast("Any", SimpleNamespace(services=SERVICES)), seed)
+        hit, lasts_s = faults.draw()
+        pairs += len(hit) == 2
+        assert len({part for _, part in hit}) == len(hit)
+        assert ("wipe", "nats") not in hit or lasts_s > READY_S + 2
+        assert all(part == "nats" for kind, part in hit if kind == "wipe")
+    assert pairs > 20
+    assert max(faults.pause() for _ in range(100)) > READY_S + 2
