@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import threading
 from collections import Counter
@@ -14,6 +15,8 @@ import httpx2
 import psutil
 import pytest
 
+from common import postgres
+from common.contracts import monitoring, recording
 from common.contracts.timestamps import EPOCH
 from integration.caller import PASSWORD, Account, error_of
 from integration.load import wait_until
@@ -23,6 +26,11 @@ RECORD = "/v1/api/monitor/record"
 MANY = "/v2/api/monitor/record"
 # As many kills as continuous integration has time for; the aim is 30 in five minutes.
 KILLS = int(os.environ.get("KILLS", "9"))
+# Messages that only the services' own deadlines have: the database's, and those of a call.
+DEADLINES = re.compile(
+    "the database is busy or unavailable|the answer took longer than the caller waits"
+    r"|the metrics service did not answer within [01](\.\d+)? s"
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +141,21 @@ def test_acknowledged_records_are_stored_once_whatever_is_killed(
 def refused_soon(
     account: Account, path: str, body: dict[str, Any], **options: Any
 ) -> httpx2.Response:
-    """Check that the service gives up in time: after 30 s the edge would answer 504 in its place.
-
-    `make bench` measures how soon.
-    """
+    """Check that a service's own deadline ended the call; `make bench` measures how soon."""
     answer = account.post(path, body, **options)
     assert answer.status_code == 503, answer.text
-    assert error_of(answer)["code"] == 5003
+    error = error_of(answer)
+    assert error["code"] == 5003
+    assert DEADLINES.fullmatch(error["message"]), error
     assert int(answer.headers["retry-after"]) >= 1
     return answer
+
+
+def test_each_deadline_of_a_call_to_a_database_that_hangs_is_far_below_that_of_the_edge() -> None:
+    assert recording.RECORD.timeout < 2
+    assert monitoring.MONITOR.timeout < 2
+    assert postgres.POOL_TIMEOUT_S + postgres.CHECK_TIMEOUT_S < 2
+    assert postgres.ANSWER_TIMEOUT_S + 2 < 15
 
 
 def record_one(account: Account, value: float = 1.0) -> httpx2.Response:
