@@ -31,6 +31,8 @@ class FaultyProxy(ThreadingHTTPServer):
         self.faults: list[str] = []
         # The Idempotency-Key of every request.
         self.keys: list[str | None] = []
+        # Requests to which the service has answered.
+        self.answered = 0
         self.stopping = threading.Event()
 
     def __enter__(self) -> Self:
@@ -73,6 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.server.service.request(
             self.command, self.path, headers=passed, content=body or None
         )
+        self.server.answered += 1
         headers = {
             name: value
             for name, value in answer.headers.items()

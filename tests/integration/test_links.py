@@ -155,8 +155,8 @@ def test_no_page_is_wider_than_a_phone(
 
 def look(person: Person, pages: list[str]) -> dict[str, int]:
     """Return by how many pixels each page that is too wide exceeds the window."""
-    documents_by_address = {}
+    overhangs = {}
     for address in pages:
         person.page.goto(address)
-        documents_by_address[address] = person.page.evaluate(WIDER)
-    return {address: wider for address, wider in documents_by_address.items() if wider > 0}
+        overhangs[address] = person.page.evaluate(WIDER)
+    return {address: overhang for address, overhang in overhangs.items() if overhang > 0}
