@@ -4,6 +4,7 @@ A config is untrusted: every value is checked before use, and the result is smal
 """
 
 import json
+import re
 from typing import Any
 
 import orjson
@@ -51,6 +52,10 @@ FIELDS = (
     # The number of a classifier's labels; `id2label` takes precedence.
     "num_labels",
 )
+# Fields that are looked up in tables; a value that is not text is dropped.
+NAMES = frozenset(
+    ("architecture", "model_type", "tokenizer_class", "word_tokenizer_type", "_class_name")
+)
 # The configs of a model's parts, which are reduced in the same way.
 PARTS = (
     *("text_config", "vision_config", "audio_config", "vlm_config", "llm_config"),
@@ -74,6 +79,7 @@ MAX_SIZE = 10_000_000
 # Longer than any name of an architecture.
 MAX_CHARACTERS = 128
 MAX_ITEMS = 16
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read(config: Config) -> Config:
@@ -99,7 +105,7 @@ def parse(content: bytes) -> Any:
 
 def reduce(config: dict[str, Any], depth: int = 0) -> dict[str, Any]:
     """Keep the fields in FIELDS, recursively for PARTS, and the number of layers by kind."""
-    kept = {key: config[key] for key in FIELDS if key in config and _is_small(config[key])}
+    kept = {key: config[key] for key in FIELDS if key in config and _is_kept(key, config[key])}
     if isinstance(labels := config.get("id2label"), dict):
         kept["num_labels"] = len(labels)
         if _is_small(list(labels.values())):
@@ -164,6 +170,12 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     return sizes
 
 
+def _is_kept(key: str, value: Any) -> bool:
+    if key in NAMES and not isinstance(value, str):
+        return False
+    return _is_small(value)
+
+
 def _is_small(value: Any) -> bool:
     """Whether a value is small enough to stay in memory as long as the model is cached."""
     if isinstance(value, list):
@@ -174,7 +186,8 @@ def _is_small(value: Any) -> bool:
 def _is_short_or_a_number(value: Any) -> bool:
     # A size of null is kept: it means something other than an omitted one.
     if isinstance(value, str):
-        return len(value) <= MAX_CHARACTERS
+        # Snapshots are shared as JSON, which has no unpaired surrogates.
+        return len(value) <= MAX_CHARACTERS and not SURROGATE.search(value)
     return value is None or isinstance(value, int)
 
 

@@ -5,9 +5,11 @@ import contextlib
 import json
 import string
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +17,13 @@ from pydantic import ValidationError
 
 from common.contracts.generation import GenerateOptions, GenerateRequest, Module
 from common.errors import ModelRefused, ServiceError
+from generator import configs as reading
 from generator import dockerfile, images, layout, rendering, validation
 from generator.manifest import Run
+from generator.shared import KEPT
+from generator.snapshot import Snapshot
+from models.config import FIELDS as READ_FIELDS
+from models.config import PARTS, SIZES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_hub
@@ -105,6 +112,62 @@ def test_a_hostile_model_is_refused_or_made_into_an_ordinary_module(
     module = generate(handlers, GenerateRequest(model_url="acme/frog"))
     if module:
         check(module)
+
+
+# One value of each type, and those within which a lookup or a computation may fail.
+VALUES: list[Any] = [
+    *(None, True, 0, -1, 2**70, 1.5, float("inf"), "", "x", "\ud800", [], {}),
+    *([None], [True], [2**70], ["x"], ["\ud800"], [[]], [{}], {"x": ["x"]}, {"model_type": []}),
+]
+LISTS = ("id2label", "layer_types", "layers_block_type", "hybrid_override_pattern")
+# What else a repository is, which decides the fields that are looked up.
+REPOSITORIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "classifier": ({}, {}),
+    "decoder": (
+        {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+        {"pipeline_tag": "text-generation"},
+    ),
+    "pictures": (
+        {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]},
+        {"pipeline_tag": "image-text-to-text"},
+    ),
+    "custom code": ({"auto_map": {"AutoModel": "x"}}, {}),
+    "another library": ({}, {"library_name": "mlx"}),
+    "no card": ({}, {"pipeline_tag": None}),
+}
+
+
+@pytest.mark.parametrize("repository", REPOSITORIES)
+async def test_a_model_with_any_value_in_any_field_is_refused_or_made(
+    repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, description = REPOSITORIES[repository]
+    handlers = fake_hub.handlers(**description)
+    request = GenerateRequest(model_url="acme/frog")
+    with contextlib.suppress(ModelRefused):
+        await handlers.generate(request)
+    (read,) = handlers.snapshots._kept.values()
+    names = (*READ_FIELDS, *PARTS, *LISTS, "attn_layer_indices")
+    hostile_configs = [{name: value} for name in names for value in VALUES]
+    few = [name for name in READ_FIELDS if name not in SIZES]
+    hostile_configs += [{part: {name: value}} for part in PARTS for name in few for value in VALUES]
+    failures: dict[str, str] = {}
+    for config in hostile_configs:
+        content = json.dumps({**fake_hub.CONFIG, **base, **config}).encode()
+        one = replace(read, config=reading.read("config.json", content))
+
+        async def give(*_: Any, one: Snapshot = one) -> tuple[Snapshot, float, str]:
+            return one, 0.0, "anybody"
+
+        monkeypatch.setattr(handlers.access, "read", give)
+        try:
+            assert KEPT.validate_json(KEPT.dump_json((0.0, one), by_alias=True)) == (0.0, one)
+            await handlers.generate(request)
+        except ModelRefused:
+            pass
+        except Exception as error:  # noqa: BLE001  (each is a 500)
+            failures.setdefault(repr(error), repr(config))
+    assert failures == {}
 
 
 def test_an_ordinary_model_gets_a_module() -> None:
