@@ -64,6 +64,10 @@ def test_every_container_is_confined_and_has_a_version_and_a_memory_limit() -> N
         assert re.fullmatch(r"\d+[gm]", container["mem_limit"]), name
 
 
+def test_the_database_is_not_healthy_before_its_roles_are_created() -> None:
+    assert "127.0.0.1" in CONTAINERS["database"]["healthcheck"]["test"]
+
+
 def test_only_the_edge_is_reachable_from_outside() -> None:
     closed = [name for name, network in COMPOSE["networks"].items() if network.get("internal")]
     assert closed == ["bus", "data", "web"]
