@@ -12,7 +12,7 @@ import uvloop
 
 from common import logs, postgres, service
 from common.background import lasting
-from metrics import rollups
+from metrics import reconnection, rollups
 from metrics.convert import convert
 from metrics.erasure import Erasure
 from metrics.handlers import Handlers
@@ -35,7 +35,11 @@ async def main() -> None:
             settings.max_staged_samples,
         )
         # Canceled once the service has drained: its last answers need the writer.
-        work = lasting(handlers.run(), rollups.keep_up(database, settings))
+        work = lasting(
+            handlers.run(),
+            rollups.keep_up(database, settings),
+            reconnection.watch(metrics.bus, handlers.forget_all),
+        )
         ended = await beside.enter_async_context(work)
         await metrics.serve(handlers)
         await metrics.serve(Erasure(database, metrics.bus))

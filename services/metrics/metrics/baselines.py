@@ -7,6 +7,7 @@ needs for an hour, for minutes where a metric has none yet.
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,6 +123,13 @@ class Baselines:
             self._known.pop((account, model), None)
             return
         self._known = {key: entry for key, entry in self._known.items() if key[0] != account}
+
+    def expire_all(self) -> None:
+        """Compute all baselines again within minutes, spread so that evaluation goes on."""
+        soon = time.monotonic()
+        for key, (until, baselines) in self._known.items():
+            at = soon + random.uniform(0, RENEW_YOUNG_S)  # noqa: S311  (only to spread)
+            self._known[key] = min(until, at), baselines
 
     def lacking(self, account: str, models: Mapping[str, object]) -> list[str]:
         """Return the models whose baselines are missing or old."""

@@ -21,7 +21,7 @@ where (descriptions.kind, descriptions.unit, descriptions.more_is_better)
     is distinct from (excluded.kind, excluded.unit, excluded.more_is_better)
 """
 # Time after which a replica follows what another one stored, if it missed the event.
-RENEW_S = 600.0
+RENEW_S = 60.0
 # Accounts whose descriptions are cached; the longest unrenewed are evicted first.
 MAX_ACCOUNTS = 20_000
 
@@ -56,6 +56,10 @@ class Descriptions:
     def forget(self, account: str) -> None:
         """Read an account's descriptions again before they are used."""
         self._known.pop(account, None)
+
+    def forget_all(self) -> None:
+        """Read the descriptions of all accounts again before they are used."""
+        self._known.clear()
 
     async def check(self, content: Batch, described: Mapping[str, MetricDescription]) -> None:
         """Refuse descriptions without values, and values that a metric cannot have.

@@ -286,6 +286,12 @@ class Handlers:
         if changed.what in ("samples", "rules", None):
             self.watch.baselines.forget(changed.account, changed.model_id)
 
+    def forget_all(self) -> None:
+        """Read and compute again what is cached of all accounts: changes may have been missed."""
+        self.usage.forget_all()
+        self.watch.descriptions.forget_all()
+        self.watch.baselines.expire_all()
+
     async def _publish_change(self, what: Change, model: str | None = None) -> None:
         """Forget what is stale of the caller's metrics, here and in all other replicas."""
         account = current.get().account

@@ -80,6 +80,10 @@ class Usage:
         """Read an account's total again when it is next needed: samples were deleted."""
         self._stored.pop(account, None)
 
+    def forget_all(self) -> None:
+        """Read the totals of all accounts again when they are next needed."""
+        self._stored.clear()
+
     def add(self, account: str, count: int) -> None:
         """Count new samples of an account."""
         self._unflushed[account] += count
