@@ -24,6 +24,8 @@ from metrics import alerts, rollups
 from metrics.handlers import Handlers
 
 SCHEMA = "metrics"
+# A policy of TimescaleDB runs for milliseconds in tests.
+MAX_DROPS, DROP_PAUSE_S = 100, 0.1
 
 
 async def until(true: Callable[[], Any], what: str) -> None:
@@ -36,10 +38,15 @@ async def until(true: Callable[[], Any], what: str) -> None:
 
 async def drop(connection: Any, statement: str) -> None:
     """Drop something that TimescaleDB's policies may be at work on."""
-    dropped = None
-    while not dropped:
-        with contextlib.suppress(psycopg.errors.InternalError_):  # a policy ran just then
-            dropped = await connection.execute(statement)
+    for attempt in range(1, MAX_DROPS + 1):
+        try:
+            await connection.execute(statement)
+        except psycopg.errors.InternalError_:  # a policy ran just then
+            if attempt == MAX_DROPS:
+                raise
+            await asyncio.sleep(DROP_PAUSE_S)
+        else:
+            return
 
 
 @dataclass(frozen=True)
