@@ -60,6 +60,9 @@ def main(arguments: list[str]) -> int:
         else:
             command, folder = arguments
             keep(command, Path(folder), home, console)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except (CannotStart, backup.Failed) as error:
         done = {"run": "started", "backup": "backed up", "restore": "restored"}[arguments[0]]
         Console(stderr=True).print(

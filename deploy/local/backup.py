@@ -47,6 +47,8 @@ def _explained() -> Iterator[None]:
         raise Failed(str(error).strip()) from error
     except (nats.errors.Error, TimeoutError) as error:
         raise Failed(f"NATS does not answer: {error}") from error
+    except json.JSONDecodeError as error:
+        raise Failed(f"`secrets` is damaged: {error}") from error
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         raise Failed(what) from error
@@ -119,6 +121,7 @@ def restore(folder: Path, home: Path) -> None:
             home.rmdir()
 
 
+@_explained()
 def holds_encryption_keys(folder: Path) -> bool:
     """Whether a backup has the encryption keys; they may have come from ENCRYPTION_KEYS."""
     secrets: dict[str, str] = json.loads((folder / "secrets").read_text())

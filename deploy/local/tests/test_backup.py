@@ -145,7 +145,7 @@ def test_failures_of_a_backup_and_a_restore_are_sentences(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(error: Exception) -> Callable[..., None]:
+    def refuse(error: BaseException) -> Callable[..., None]:
         def fail(*_: object) -> None:
             raise error
 
@@ -177,6 +177,15 @@ def test_failures_of_a_backup_and_a_restore_are_sentences(
             assert name in said("backup", tmp_path / "new", home)
         finally:
             (tmp_path / name).rename(home / name)
+    content = (home / "secrets").read_bytes()
+    (home / "secrets").write_bytes(content[:-9])
+    try:
+        assert "`secrets` is damaged" in said("backup", tmp_path / "new", home)
+    finally:
+        (home / "secrets").write_bytes(content)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(backup, "save", refuse(KeyboardInterrupt()))
+        assert main(["backup", str(tmp_path / "new")]) == 130
     (tmp_path / "file").touch()
     assert "file" in said("backup", tmp_path / "file" / "new", home)
     assert not (tmp_path / "new").exists()
