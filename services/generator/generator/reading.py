@@ -40,8 +40,12 @@ MAX_CPU_S = 5
 MAX_ANSWER_BYTES = 2**20
 # Processes that one file is given to.
 MAX_ATTEMPTS = 2
-# For all attempts together: longer than the CPU time, shorter than a caller waits (`snapshots`).
+# For one attempt: longer than the CPU time, shorter than a caller waits (`snapshots`).
 MAX_WAIT_S = 10.0
+# For the start of the process, which imports all readers: a busy machine takes many seconds.
+MAX_START_S = 60.0
+# The first line of a process that has started.
+READY = b"\n"
 # The last answer of a process: the file, or its own answer, took more than its share.
 EXCEEDED = b'{"exceeded": true}\n'
 
@@ -96,15 +100,16 @@ class Reader:
         question = {"kind": kind, "length": len(content), "arguments": arguments}
         sent = json.dumps(question).encode() + b"\n" + content
         try:
-            async with asyncio.timeout(self.max_wait):
-                for _ in range(MAX_ATTEMPTS):
-                    answer, code = await self._attempt(sent)
-                    if answer == EXCEEDED or code == -signal.SIGXCPU:
-                        await self._end()
-                        raise self._too_much(kind, content)
-                    if code is None:
-                        return answer
-                    log.warning("the process that reads large files died", kind=kind, code=code)
+            for _ in range(MAX_ATTEMPTS):
+                process = await self._started()
+                async with asyncio.timeout(self.max_wait):
+                    answer, code = await _attempt(process, sent)
+                if answer == EXCEEDED or code == -signal.SIGXCPU:
+                    await self._end()
+                    raise self._too_much(kind, content)
+                if code is None:
+                    return answer
+                log.warning("the process that reads large files died", kind=kind, code=code)
         except TimeoutError:
             await self._end()
             log.warning("the process that reads large files did not answer", kind=kind)
@@ -118,32 +123,19 @@ class Reader:
             reason="config",
         )
 
-    async def _attempt(self, sent: bytes) -> tuple[bytes, int | None]:
-        """Return the answer, or an incomplete one with the exit status of the process."""
-        process = await self._started()
-        assert process.stdin
-        assert process.stdout
-        # A process that ends before it has read all of the content may still have answered.
-        with suppress(OSError):
-            process.stdin.write(sent)
-            await process.stdin.drain()
-        answer = b""
-        with suppress(OSError):
-            answer = await process.stdout.readline()
-        if answer.endswith(b"\n"):
-            return answer, None
-        # Its output has ended, so it ends by itself: a signal from here would hide its status.
-        return answer, await process.wait()
-
     async def _started(self) -> Process:
         if self._closed:
             raise _unavailable()
         if self._process is None or self._process.returncode is not None:
             command = (sys.executable, "-m", "generator.reading")
             bounds = (str(self.max_memory), str(self.max_cpu))
-            self._process = await asyncio.create_subprocess_exec(
+            self._process = process = await asyncio.create_subprocess_exec(
                 *command, *bounds, stdin=PIPE, stdout=PIPE, limit=MAX_ANSWER_BYTES
             )
+            assert process.stdout
+            async with asyncio.timeout(MAX_START_S):
+                await process.stdout.readline()  # READY, or nothing if it has died
+            return process
         return self._process
 
     async def _end(self) -> None:
@@ -158,6 +150,23 @@ class Reader:
         await self._end()
         async with self._turn:
             await self._end()
+
+
+async def _attempt(process: Process, sent: bytes) -> tuple[bytes, int | None]:
+    """Return the answer, or an incomplete one with the exit status of the process."""
+    assert process.stdin
+    assert process.stdout
+    # A process that ends before it has read all of the content may still have answered.
+    with suppress(OSError):
+        process.stdin.write(sent)
+        await process.stdin.drain()
+    answer = b""
+    with suppress(OSError):
+        answer = await process.stdout.readline()
+    if answer.endswith(b"\n"):
+        return answer, None
+    # Its output has ended, so it ends by itself: a signal from here would hide its status.
+    return answer, await process.wait()
 
 
 def _unavailable() -> Unavailable:
@@ -179,6 +188,8 @@ def answer(question: dict[str, Any], content: bytes) -> bytes:
 def serve(questions: BinaryIO, answers: BinaryIO, max_memory: int, max_cpu: int) -> None:
     """Answer questions until there are none, or one exceeds its share of memory or CPU time."""
     bound(resource.RLIMIT_AS, _address_space() + max_memory)
+    answers.write(READY)
+    answers.flush()
     while line := questions.readline():
         question = json.loads(line)
         used = resource.getrusage(resource.RUSAGE_SELF)

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from common.errors import ModelRefused, Unavailable
-from generator import reading, weights
+from generator import weights
 from generator.reading import READERS, Reader
 from models.config import SIZES
 
+# On a busy machine any step may take many seconds.
+PATIENCE_S = 100.0
 TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 HEADER = json.dumps({"layer.0.wo.weight": TENSOR}).encode()
 FILES: dict[str, tuple[bytes, dict[str, Any]]] = {
@@ -33,7 +35,7 @@ FILES: dict[str, tuple[bytes, dict[str, Any]]] = {
 
 @pytest.fixture
 async def reader() -> AsyncIterator[Reader]:
-    reader = Reader()
+    reader = Reader(max_wait=PATIENCE_S)
     yield reader
     await reader.close()
 
@@ -48,7 +50,7 @@ async def test_another_process_reads_what_this_one_reads(reader: Reader) -> None
 
 
 async def test_a_file_that_takes_more_than_its_share_ends_the_process_and_no_more() -> None:
-    reader = Reader(max_memory=2**20)
+    reader = Reader(max_memory=2**20, max_wait=PATIENCE_S)
     content, arguments = FILES["header"]
     try:
         with pytest.raises(ModelRefused, match="more than 5 s or 1 MiB"):
@@ -60,7 +62,7 @@ async def test_a_file_that_takes_more_than_its_share_ends_the_process_and_no_mor
 
 
 async def test_a_file_that_takes_more_cpu_time_than_its_share_is_refused() -> None:
-    reader = Reader(max_memory=2**32, max_cpu=0, max_wait=100.0)
+    reader = Reader(max_memory=2**32, max_cpu=0, max_wait=PATIENCE_S)
     name = "layer.1" * 200
     tensors = dict.fromkeys((f"{name}.{number}" for number in range(49_000)), TENSOR)
     try:
@@ -101,19 +103,31 @@ async def test_a_stopped_process_is_ended_and_replaced(reader: Reader) -> None:
     os.kill(stopped, signal.SIGSTOP)
     reader.max_wait = 0.2
     with pytest.raises(Unavailable, match="cannot be read now"):
-        await asyncio.wait_for(read_one(reader), 20.0)
-    reader.max_wait = reading.MAX_WAIT_S
+        await asyncio.wait_for(read_one(reader), PATIENCE_S / 2)
+    reader.max_wait = PATIENCE_S
     await read_one(reader)
     assert process_of(reader) != stopped
+
+
+async def test_the_start_of_the_process_does_not_count_as_reading(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def late(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        return await start("sh", "-c", 'sleep 6 && exec "$0" "$@"', *command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", late)
+    reader.max_wait = 5.0
+    await read_one(reader)
 
 
 async def test_closing_does_not_wait_for_a_stopped_process(reader: Reader) -> None:
     await read_one(reader)
     os.kill(process_of(reader), signal.SIGSTOP)
-    reader.max_wait = 1000.0
     asking = asyncio.ensure_future(read_one(reader))
     await asyncio.sleep(0.1)
-    await asyncio.wait_for(reader.close(), 20.0)
+    await asyncio.wait_for(reader.close(), PATIENCE_S / 2)
     with pytest.raises(Unavailable):
         await asking
 
@@ -139,7 +153,7 @@ async def test_a_cancelled_caller_in_the_queue_leaves_it(
         caller.cancel()
     await asyncio.sleep(0.1)
     os.kill(process, signal.SIGCONT)
-    await asyncio.wait_for(callers[3], 20.0)
+    await asyncio.wait_for(callers[3], PATIENCE_S / 2)
     assert len(asked) == 3
 
 
