@@ -76,7 +76,7 @@ class Follower:
         await self._subscribe(gap["since"])
 
     async def _hear(self, update: dict[str, Any]) -> None:
-        self.cursor = update["cursor"]
+        self.cursor = update.get("cursor", self.cursor)  # none between a gap and its replay
         self.numbers += [int(name[1:]) for name in update["metrics"]]
 
     async def _end(self, _reason: str) -> None:
