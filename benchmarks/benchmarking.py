@@ -6,6 +6,7 @@ machine affects both.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -261,8 +262,9 @@ async def _follow(stack: Any) -> tuple[list[float], list[float], float]:
             [child] = psutil.Process(stack.processes["worker-1"].pid).children()
             start = time.perf_counter()
             await caller.call(CANCEL_RUN, RunName(id=run.id))
-            while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                while child.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
             cancels.append(time.perf_counter() - start)
         run = await caller.start(seed=SLOW, iterations=4000)
         while run.progress.done == 0:

@@ -116,6 +116,7 @@ async def test_a_canceled_run_stops_and_leaves_no_process_behind(stack, caller) 
             measuring = next((c for c in worker.children() if MEASURE in c.cmdline()), None)
     run = await caller.call(CANCEL_RUN, RunName(id=run.id))
     assert run.state == "canceled"
-    while measuring.is_running() and measuring.status() != psutil.STATUS_ZOMBIE:
-        await asyncio.sleep(0.02)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while measuring.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.02)
     assert (await caller.call(CANCEL_RUN, RunName(id=run.id))).state == "canceled"

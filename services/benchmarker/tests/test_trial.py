@@ -101,8 +101,9 @@ async def test_canceling_a_trial_kills_its_module(tmp_path: Path) -> None:
                 module = next((p for p in children if "run_inference.py" in p.cmdline()), None)
         trial_task.cancel()
         await asyncio.wait([trial_task])
-        while module.is_running() and module.status() != psutil.STATUS_ZOMBIE:
-            await asyncio.sleep(0.05)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while module.status() != psutil.STATUS_ZOMBIE:
+                await asyncio.sleep(0.05)
 
 
 async def test_a_module_is_not_run_if_the_worker_lacks_its_packages(tmp_path: Path) -> None:

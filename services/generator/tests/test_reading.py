@@ -50,10 +50,10 @@ async def test_another_process_reads_what_this_one_reads(reader: Reader) -> None
 
 
 async def test_a_file_that_takes_more_than_its_share_ends_the_process_and_no_more() -> None:
-    reader = Reader(max_memory=2**20, max_wait=PATIENCE_S)
+    reader = Reader(max_memory=2**25, max_wait=PATIENCE_S)
     content, arguments = FILES["header"]
     try:
-        with pytest.raises(ModelRefused, match="more than 5 s or 1 MiB"):
+        with pytest.raises(ModelRefused, match="more than 5 s or 32 MiB"):
             await reader.read("header", b" " * 64 * 2**20, file_size=1)
         header = await reader.read("header", content, **arguments)
     finally:
