@@ -25,6 +25,8 @@ from metrics.window import HOUR, MAX_EXACT, History, bucket, spans
 
 # A seed on which the model was not tuned.
 SEED = 20_261_129
+# The chart in the documentation is not replaced by one of fewer series of each kind.
+CHARTED = 45
 HERE = Path(__file__).parent
 PEERS = {"ruptures": "ruptures", "adtk": "ADTK"}
 
@@ -43,17 +45,21 @@ def measure() -> Report:
             times[series.days].append((time.process_time() - start) * 1e3)
             advice_score.judge(series, statements, score)
         if kind in CHANGES:
-            report.add(figure(f"{kind}: found, and where", share(score.found, each), "%",
+            report.add(figure(f"{kind}: found, with its times", share(score.found, each), "%",
                               at_least=95))  # fmt: skip
-            report.add(figure(f"{kind}: told as something else", share(score.mistaken, each), "%",
-                              at_most=5))  # fmt: skip
-            report.add(figure(f"{kind}: more told than is true", share(score.more, each), "%"))
+            report.add(figure(f"{kind}: reported as another kind", share(score.mistaken, each),
+                              "%", at_most=5))  # fmt: skip
+            report.add(figure(f"{kind}: a false statement besides", share(score.more, each), "%"))
         else:
-            report.add(figure(f"{kind}: told falsely", share(score.false, each), "%", at_most=2))
+            report.add(figure(f"{kind}: false statements", share(score.false, each), "%",
+                              at_most=2))  # fmt: skip
     for days, ms in times.items():
-        report.add(figure(f"{days} days of a metric", statistics.median(ms), "ms of CPU"))
-    compare(report, min(each, int(os.environ.get("EACH_PEERS", "45"))))
-    advice_chart.draw(report)
+        if ms:  # the first few series are all of the shortest window
+            report.add(figure(f"{days} days of a metric", statistics.median(ms), "ms of CPU"))
+    each_peers = int(os.environ.get("EACH_PEERS", str(CHARTED)))
+    compare(report, min(each, each_peers))
+    if min(each, each_peers) >= CHARTED:
+        advice_chart.draw(report)
     return report
 
 
@@ -88,11 +94,13 @@ def compare(report: Report, each: int) -> None:
                     advice_score.judge(one, given, score, cell=width)
             found = kind in CHANGES
             value = share(score.found if found else score.false, each)
-            outcome = "found" if found else "told falsely"
+            outcome = "found" if found else "false statements"
             report.add(figure(f"{kind}, {each} series: {outcome} by {name}", value, "%"))
             if found:
                 wrong = share(score.mistaken, each)
-                report.add(figure(f"{kind}, {each} series: mistaken by {name}", wrong, "%"))
+                report.add(
+                    figure(f"{kind}, {each} series: reported as another kind by {name}", wrong, "%")
+                )
     report.notes.append(
         "The libraries get the same hourly cells and may be off by a cell more; ruptures has the"
         " penalty that is best over all kinds. Neither finds slopes."

@@ -9,11 +9,11 @@ from benchmarks.report import Report
 PATH = Path(__file__).parents[1] / "docs" / "reference" / "advice.svg"
 # `step, 45 series: found by ADTK`, as advice.compare names its figures.
 NAME = re.compile(
-    r"(?P<kind>[^,]+), (?P<count>\d+) series: (?P<what>found|told falsely) by (?P<who>.+)"
+    r"(?P<kind>[^,]+), (?P<count>\d+) series: (?P<what>found|false statements) by (?P<who>.+)"
 )
 COLORS = ("#1f6f8b", "#e0a458", "#8d8d8d")
-TITLES = {"found": "Changes found, and where (more is better)",
-          "told falsely": "Series with a false statement (less is better)"}  # fmt: skip
+TITLES = {"found": "Changes found, with their times (more is better)",
+          "false statements": "Series with a false statement (less is better)"}  # fmt: skip
 WIDTH, LEFT, RIGHT, BAR, GAP = 760, 190, 60, 9, 10
 
 

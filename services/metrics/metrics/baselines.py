@@ -110,37 +110,37 @@ class Baselines:
     def __init__(self, database: Database) -> None:
         self.database = database
         # By account and model: until when they hold, and the baselines by metric.
-        self._known: dict[tuple[str, str], tuple[float, dict[str, Baseline]]] = {}
+        self._cached: dict[tuple[str, str], tuple[float, dict[str, Baseline]]] = {}
 
     def of(self, account: str, model: str) -> Mapping[str, Baseline]:
         """Return a model's baselines by metric, of the metrics that have one."""
-        _, baselines = self._known.get((account, model), (0.0, {}))
+        _, baselines = self._cached.get((account, model), (0.0, {}))
         return baselines
 
     def forget(self, account: str, model: str | None = None) -> None:
         """Compute the baselines of an account's model, or of all its models, again before use."""
         if model is not None:
-            self._known.pop((account, model), None)
+            self._cached.pop((account, model), None)
             return
-        self._known = {key: entry for key, entry in self._known.items() if key[0] != account}
+        self._cached = {key: entry for key, entry in self._cached.items() if key[0] != account}
 
     def expire_all(self) -> None:
         """Compute all baselines again within minutes, spread so that evaluation goes on."""
         soon = time.monotonic()
-        for key, (until, baselines) in self._known.items():
+        for key, (until, baselines) in self._cached.items():
             at = soon + random.uniform(0, RENEW_YOUNG_S)  # noqa: S311  (only to spread)
-            self._known[key] = min(until, at), baselines
+            self._cached[key] = min(until, at), baselines
 
     def lacking(self, account: str, models: Mapping[str, object]) -> list[str]:
         """Return the models whose baselines are missing or old."""
         now = time.monotonic()
-        return [m for m in models if self._known.get((account, m), (-math.inf, {}))[0] < now]
+        return [m for m in models if self._cached.get((account, m), (-math.inf, {}))[0] < now]
 
     async def renew(self, account: str, models: list[str], known: list[Rule]) -> None:
         """Compute the baselines of some models that the known rules need."""
         # Still there in the end, unless what is computed may be older than a change.
         renewing = {model: (-math.inf, dict(self.of(account, model))) for model in models}
-        self._known.update({(account, model): entry for model, entry in renewing.items()})
+        self._cached.update({(account, model): entry for model, entry in renewing.items()})
         metrics = sorted({rule.metric for rule in known if rule.kind == "change" and rule.metric})
         async with self.database.connection() as connection:
             await connection.execute(ONE_SNAPSHOT)
@@ -158,11 +158,11 @@ class Baselines:
                 young.add(model)
         now = time.monotonic()
         for model, baselines in baselines_by_model.items():
-            entry = self._known.pop((account, model), None)
+            entry = self._cached.pop((account, model), None)
             lasts = RENEW_YOUNG_S if model in young else RENEW_S
-            self._known[account, model] = now + lasts * (entry is renewing[model]), baselines
-        while len(self._known) > MAX_MODELS:
-            del self._known[next(iter(self._known))]
+            self._cached[account, model] = now + lasts * (entry is renewing[model]), baselines
+        while len(self._cached) > MAX_MODELS:
+            del self._cached[next(iter(self._cached))]
 
 
 async def _read(connection: Connection, ids: list[int]) -> dict[int, History]:

@@ -31,17 +31,17 @@ class Descriptions:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._known: dict[str, tuple[float, dict[str, MetricDescription]]] = {}
+        self._cached: dict[str, tuple[float, dict[str, MetricDescription]]] = {}
 
     async def of(self, account: str) -> Mapping[str, MetricDescription]:
         """Return the descriptions of an account's metrics, by name."""
-        read, descriptions = self._known.get(account, (-math.inf, {}))
+        read, descriptions = self._cached.get(account, (-math.inf, {}))
         return descriptions if read > time.monotonic() - RENEW_S else await self.newest(account)
 
     async def newest(self, account: str) -> Mapping[str, MetricDescription]:
         """Return the descriptions as they are now, also those that another replica stored."""
         # Still there after the read, unless what is read may be older than a change.
-        reading = (-math.inf, self._known.get(account, (0.0, {}))[1])
+        reading = (-math.inf, self._cached.get(account, (0.0, {}))[1])
         self._remember(account, reading)
         async with self.database.connection() as connection:
             rows = await (await connection.execute(READ, [account])).fetchall()
@@ -49,17 +49,17 @@ class Descriptions:
             metric: MetricDescription.model_construct(kind=kind, unit=unit, more_is_better=better)
             for metric, kind, unit, better in rows
         }
-        if self._known.get(account) is reading:
+        if self._cached.get(account) is reading:
             self._remember(account, (time.monotonic(), descriptions))
         return descriptions
 
     def forget(self, account: str) -> None:
         """Read an account's descriptions again before they are used."""
-        self._known.pop(account, None)
+        self._cached.pop(account, None)
 
     def forget_all(self) -> None:
         """Read the descriptions of all accounts again before they are used."""
-        self._known.clear()
+        self._cached.clear()
 
     async def check(self, content: Batch, described: Mapping[str, MetricDescription]) -> None:
         """Refuse descriptions without values, and values that a metric cannot have.
@@ -99,7 +99,7 @@ class Descriptions:
         return cursor.rowcount > 0
 
     def _remember(self, account: str, read: tuple[float, dict[str, MetricDescription]]) -> None:
-        self._known.pop(account, None)
-        self._known[account] = read
-        while len(self._known) > MAX_ACCOUNTS:
-            del self._known[next(iter(self._known))]
+        self._cached.pop(account, None)
+        self._cached[account] = read
+        while len(self._cached) > MAX_ACCOUNTS:
+            del self._cached[next(iter(self._cached))]

@@ -27,7 +27,7 @@ class Series:
     def __init__(self, database: Database, max_series: int) -> None:
         self.database = database
         self.max_series = max_series
-        self._known: dict[Pair, dict[str, int]] = {}
+        self._cached: dict[Pair, dict[str, int]] = {}
 
     @asynccontextmanager
     async def reading(
@@ -103,7 +103,7 @@ class Series:
 
     def _find(self, account: str, pair: Pair) -> int | None:
         model, metric = pair
-        known = self._known.get((account, model))
+        known = self._cached.get((account, model))
         return known.get(metric) if known else None
 
     async def _load(self, account: str, pairs: list[Pair]) -> None:
@@ -136,9 +136,9 @@ class Series:
 
     def _remember(self, account: str, rows: Iterable[tuple[str, str, int]]) -> None:
         for model, metric, number in rows:
-            self._known.setdefault((account, model), {})[metric] = number
-        while len(self._known) > MAX_CACHED_MODELS:
-            del self._known[next(iter(self._known))]
+            self._cached.setdefault((account, model), {})[metric] = number
+        while len(self._cached) > MAX_CACHED_MODELS:
+            del self._cached[next(iter(self._cached))]
 
 
 async def _newest(connection: Connection, account: str) -> list[str]:

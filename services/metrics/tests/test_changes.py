@@ -71,7 +71,7 @@ async def test_replicas_forget_only_what_a_change_makes_stale(
                 await other.forget(MetricsChanged.model_validate_json(body.model_dump_json()))
         return [
             *watch.baselines.lacking(account, dict.fromkeys(models)),
-            *(["descriptions"] if account not in watch.descriptions._known else []),
+            *(["descriptions"] if account not in watch.descriptions._cached else []),
             *(["usage"] if account not in usage._stored else []),
         ]
 

@@ -48,7 +48,7 @@ async def test_a_replica_follows_a_change_whose_event_it_missed(
         count = connection.client.stats["reconnects"]
         await connection.client._process_op_err(ConnectionError("cut"))
         await until(lambda n=count: connection.client.stats["reconnects"] > n, "reconnected")
-        await until(lambda: account not in known._known, "the descriptions are forgotten")
+        await until(lambda: account not in known._cached, "the descriptions are forgotten")
         assert account not in replica.usage._stored
         assert (await known.of(account))["x"].unit == unit
     work.cancel()
@@ -59,10 +59,10 @@ def test_all_baselines_expire_within_minutes_but_not_together(database: Database
     many = Baselines(database)
     models = [f"{n}" for n in range(1_000)]
     now = time.monotonic()
-    many._known = {("acc", model): (now + baselines.RENEW_S, {}) for model in models}
-    many._known["acc", "0"] = (now + 1.0, {})
+    many._cached = {("acc", model): (now + baselines.RENEW_S, {}) for model in models}
+    many._cached["acc", "0"] = (now + 1.0, {})
     many.expire_all()
-    lasting = [at - now for at, _ in many._known.values()]
+    lasting = [at - now for at, _ in many._cached.values()]
     assert lasting[0] <= 1.0
     assert max(lasting) <= baselines.RENEW_YOUNG_S + 5
     assert len({int(one / baselines.RENEW_YOUNG_S * 10) for one in lasting}) >= 10
