@@ -148,19 +148,19 @@ class Baselines:
             rows = await cursor.fetchall()
             histories = await _read(connection, [id for *_, id in rows])
         baselines_by_model: dict[str, dict[str, Baseline]] = {model: {} for model in models}
-        young: set[str] = set()
+        lacking_metrics: set[str] = set()
         for model, metric, id in rows:
             # A month's shape takes milliseconds, in which others are to be answered.
-            usual = await asyncio.to_thread(baseline, histories.get(id, EMPTY))
-            if usual is not None:
-                baselines_by_model[model][metric] = usual
+            computed = await asyncio.to_thread(baseline, histories.get(id, EMPTY))
+            if computed is not None:
+                baselines_by_model[model][metric] = computed
             else:
-                young.add(model)
+                lacking_metrics.add(model)
         now = time.monotonic()
         for model, baselines in baselines_by_model.items():
             entry = self._cached.pop((account, model), None)
-            lasts = RENEW_YOUNG_S if model in young else RENEW_S
-            self._cached[account, model] = now + lasts * (entry is renewing[model]), baselines
+            lifetime_s = RENEW_YOUNG_S if model in lacking_metrics else RENEW_S
+            self._cached[account, model] = now + lifetime_s * (entry is renewing[model]), baselines
         while len(self._cached) > MAX_MODELS:
             del self._cached[next(iter(self._cached))]
 

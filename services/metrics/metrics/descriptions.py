@@ -23,7 +23,7 @@ where (descriptions.kind, descriptions.unit, descriptions.more_is_better)
 # Time after which a replica follows what another one stored, if it missed the event.
 RENEW_S = 60.0
 # Accounts whose descriptions are cached; the longest unrenewed are evicted first.
-MAX_ACCOUNTS = 20_000
+MAX_CACHED_ACCOUNTS = 20_000
 
 
 class Descriptions:
@@ -101,5 +101,5 @@ class Descriptions:
     def _remember(self, account: str, read: tuple[float, dict[str, MetricDescription]]) -> None:
         self._cached.pop(account, None)
         self._cached[account] = read
-        while len(self._cached) > MAX_ACCOUNTS:
+        while len(self._cached) > MAX_CACHED_ACCOUNTS:
             del self._cached[next(iter(self._cached))]

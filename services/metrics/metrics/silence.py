@@ -56,16 +56,18 @@ async def check(database: Database) -> list[str]:
         if await cursor.fetchone() != (True,):
             return []
         newest = await _newest(connection)
-        known = await _known(connection)
-        own = {(owner, rule.id) for owner, rule in known}
-        cursor = await connection.execute(OPEN, [[rule.id for _, rule in known]])
+        owned_rules = await _silence_rules(connection)
+        overridden = {(owner, rule.id) for owner, rule in owned_rules}
+        cursor = await connection.execute(OPEN, [[rule.id for _, rule in owned_rules]])
         open_alerts = set(await cursor.fetchall())
         (now,) = await (await connection.execute("select now()")).fetchone() or (None,)
         for (account, model), times in newest.items():
-            for owner, rule in known:
+            for owner, rule in owned_rules:
                 if (
                     not rule.muted
-                    and (owner == account or (owner is None and (account, rule.id) not in own))
+                    and (
+                        owner == account or (owner is None and (account, rule.id) not in overridden)
+                    )
                     and rule.model_id in (None, model)
                     and (account, model, rule.id) not in open_alerts
                     and await _judge(connection, account, model, rule, now, times)
@@ -97,7 +99,7 @@ async def _newest(connection: Connection, *model: str) -> dict[Model, dict[str, 
     return newest
 
 
-async def _known(connection: Connection) -> list[Owned]:
+async def _silence_rules(connection: Connection) -> list[Owned]:
     """Return the silence rules of all accounts, and the default one."""
     cursor = await connection.execute(
         "select account, id, rule, created_at from rules where rule->>'kind' = 'silence'"
@@ -120,12 +122,12 @@ async def _judge(
         return None
     metric = max(watched, key=watched.__getitem__)
     quiet_s = (now - watched[metric]).total_seconds()
-    least_s = rules.MIN_SILENCE_S if rule.after is None else rule.after
-    if quiet_s <= least_s:
+    min_quiet_s = rules.MIN_SILENCE_S if rule.after is None else rule.after
+    if quiet_s <= min_quiet_s:
         return None
-    behind_s, between_s = await _habit(connection, account, model, metric)
-    quiet_s -= behind_s
-    if quiet_s <= least_s:
+    lag_s, gap_s = await _report_timing(connection, account, model, metric)
+    quiet_s -= lag_s
+    if quiet_s <= min_quiet_s:
         return None
     missing = f"no {rule.metric}" if rule.metric else "nothing"
     cause = f"{missing} has been recorded for {_duration(quiet_s)}"
@@ -133,7 +135,7 @@ async def _judge(
         usual_s = await _interval(connection, account, model, metric)
         if usual_s is None:
             return None
-        usual_s = max(usual_s, between_s)
+        usual_s = max(usual_s, gap_s)
         if quiet_s <= rules.MIN_SILENT_INTERVALS * usual_s:
             return None
         cause += f"; usually every {usual_s:.3g} s"
@@ -151,10 +153,10 @@ async def _interval(connection: Connection, account: str, model: str, metric: st
     return statistics.median(a - b for a, b in itertools.pairwise(seconds))
 
 
-async def _habit(
+async def _report_timing(
     connection: Connection, account: str, model: str, metric: str
 ) -> tuple[float, float]:
-    """Return how far reports lag behind their time, and how far apart they are, in seconds.
+    """Return how far reports lag behind their time, and their interval, in seconds.
 
     A clock may be hours behind, or samples be sent an hour's together: that
     is no silence. 0, 0 where lags vary widely, as they do in a backfill.

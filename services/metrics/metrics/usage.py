@@ -15,7 +15,7 @@ log = structlog.get_logger()
 # this much of the count.
 FLUSH_EVERY_S = 2.0
 # Accounts whose totals are cached; beyond this the cache is cleared.
-MAX_REMEMBERED = 20_000
+MAX_CACHED_ACCOUNTS = 20_000
 # Time in which the sweep merges about ten thousand staged samples.
 RETRY_STAGING_S = 5
 
@@ -107,7 +107,7 @@ class Usage:
         except BaseException:
             self._unflushed += counts
             raise
-        if len(self._stored) > MAX_REMEMBERED:
+        if len(self._stored) > MAX_CACHED_ACCOUNTS:
             self._stored.clear()
         self._stored |= totals
 

@@ -53,12 +53,12 @@ class Line:
 
 @dataclass(slots=True)
 class System:
-    """The normal equations of some columns: their products with whitened steps, and shares."""
+    """The normal equations of some columns, solved: `against` are inner products with steps."""
 
     columns: Columns
     against: Columns
     inverse: Columns
-    shares: Floats
+    coefficients: Floats
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class Search:
     """
 
     def __init__(self, values: Floats, times: Floats, noise: Noise, *, dense: bool) -> None:
-        self.fewest = 1 if dense else MIN_VALUES
+        self.min_length = 1 if dense else MIN_VALUES
         self.count = n = len(values)
         self.times = times
         self.noise = noise
@@ -118,16 +118,16 @@ class Search:
         self.norms = self.weight**2 + later
         self.overlap = self.weight * self.after + later
         self.steps = self._against(self.white)
-        self.first, self.last = _spans(self.fewest, n)
+        self.first, self.last = _spans(self.min_length, n)
         self.span_norms = (
             self.norms[self.first] + self.norms[self.last] - 2 * self.overlap[self.last]
         )
-        self.dear = PER_DOUBLING * np.log2(n / 100) + 120 / n
+        self.length_cost = PER_DOUBLING * np.log2(n / 100) + 120 / n
         self.incident_cost = INCIDENT_COST + (0.0 if dense else SPARSE_COST)
         # A change near either end of the window may be as short as an incident, and costs as much.
-        self.costs = np.full(n, STEP_COST + self.dear)
+        self.costs = np.full(n, STEP_COST + self.length_cost)
         near = max(NEAR, n // 16)
-        self.costs[:near] = self.costs[-near:] = self.incident_cost + self.dear
+        self.costs[:near] = self.costs[-near:] = self.incident_cost + self.length_cost
         self._columns: dict[int | tuple[int, int], tuple[Floats, Floats]] = {}
 
     def find(self) -> Changes:
@@ -163,17 +163,17 @@ class Search:
     def _next(self, changes: Changes) -> list[int] | None:
         """Return the place of the step, or the places of the incident, that explain most."""
         n, system = self.count, changes.system or self._system(changes.places, changes.line)
-        steps = self.steps - system.against @ system.shares
+        steps = self.steps - system.against @ system.coefficients
         # Scaled so that the square of a row is the columns' share of a step there.
         known = system.against @ np.linalg.cholesky(system.inverse)
         free = self.norms - np.einsum("ij,ij->i", known, known)
         gains = steps**2 / np.maximum(free, FLAT * self.norms) - self.costs
-        gains[: self.fewest] = gains[n - self.fewest + 1 :] = 0.0
+        gains[: self.min_length] = gains[n - self.min_length + 1 :] = 0.0
         for place in changes.places:
-            gains[max(place - self.fewest + 1, 0) : place + self.fewest] = 0.0
+            gains[max(place - self.min_length + 1, 0) : place + self.min_length] = 0.0
         place = int(np.argmax(gains))
         best, places = gains[place], [place]
-        cost = self.incident_cost + 2 * self.dear
+        cost = self.incident_cost + 2 * self.length_cost
         if len(self.first):
             gains = self._incidents(steps, known)
             number = int(np.argmax(gains))
@@ -202,8 +202,8 @@ class Search:
             places = list(changes.places)
             for number in range(len(places)):
                 others = places[:number] + places[number + 1 :]
-                low = places[number - 1] + 1 if number else self.fewest
-                high = [*places, self.count - self.fewest + 1][number + 1]
+                low = places[number - 1] + 1 if number else self.min_length
+                high = [*places, self.count - self.min_length + 1][number + 1]
                 if low < high:
                     gains = self._gains(others, changes.line, slice(low, high))
                     places[number] = low + int(np.argmax(gains))
@@ -216,7 +216,7 @@ class Search:
         """Drop places that are not needed, and one of two places around a change within a cell."""
         while changes.places:
             weakest = int(np.argmin(changes.gains))
-            if changes.gains[weakest] > NEEDED + self.dear:
+            if changes.gains[weakest] > NEEDED + self.length_cost:
                 weakest = self._half_way(changes)
                 if weakest < 0:
                     break
@@ -238,32 +238,32 @@ class Search:
         system = self._system(places, line)
         against, norms = system.against[where], self.norms[where]
         free = norms - np.einsum("ij,ij->i", against @ system.inverse, against)
-        steps = self.steps[where] - against @ system.shares
+        steps = self.steps[where] - against @ system.coefficients
         return np.where(free > FLAT * norms, steps**2 / np.maximum(free, FLAT * norms), 0.0)
 
     def _measure(self, places: list[int], line: Line | None) -> Changes:
         system = self._system(places, line)
-        count, shares = len(places), system.shares
-        # Leaving a column out would cost its squared share over its variance.
-        gains = shares**2 / np.diag(system.inverse)
-        levels = self.middle + np.cumsum(shares[: count + 1])
+        count, coefficients = len(places), system.coefficients
+        # Leaving a column out would cost its squared coefficient over its variance.
+        gains = coefficients**2 / np.diag(system.inverse)
+        levels = self.middle + np.cumsum(coefficients[: count + 1])
         measured = Changes(places, levels.tolist(), gains[1 : count + 1].tolist(), line)
         measured.system = system
-        rest = self.white - system.columns @ shares
-        measured.cost = float(rest @ rest) + count * (STEP_COST + self.dear)
+        rest = self.white - system.columns @ coefficients
+        measured.cost = float(rest @ rest) + count * (STEP_COST + self.length_cost)
         if line is not None:
-            measured.rise, measured.line_gain = float(shares[-1]), float(gains[-1])
+            measured.rise, measured.line_gain = float(coefficients[-1]), float(gains[-1])
             measured.cost += LINE_COST
         return measured
 
     def _system(self, places: list[int], line: Line | None) -> System:
         columns = self._chosen(places, line, 0)
         products = columns.T @ columns
-        # A column that depends on the others has no share of its own.
+        # A column that depends on the others has no coefficient of its own.
         products.flat[:: len(products) + 1] *= 1 + FLAT
         inverse = np.asarray(np.linalg.inv(products), np.float64)
-        shares = inverse @ (columns.T @ self.white)
-        return System(columns, self._chosen(places, line, 1), inverse, shares)
+        coefficients = inverse @ (columns.T @ self.white)
+        return System(columns, self._chosen(places, line, 1), inverse, coefficients)
 
     def _chosen(self, places: list[int], line: Line | None, which: int) -> Columns:
         """Return the whitened columns of level, steps and line (0), or their inner products (1)."""
@@ -296,12 +296,12 @@ def _later(column: Floats) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def _spans(fewest: int, count: int) -> tuple[Places, Places]:
+def _spans(min_length: int, count: int) -> tuple[Places, Places]:
     """Return the places of both edges of all incidents that are tried, the shortest first."""
     firsts, lasts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    length = float(fewest)
+    length = float(min_length)
     while length < 0.9 * count:
-        first = np.arange(fewest, count - int(length) - fewest + 1)
+        first = np.arange(min_length, count - int(length) - min_length + 1)
         firsts.append(first)
         lasts.append(first + int(length))
         length = max(length * GROWTH, length + 1)

@@ -98,7 +98,7 @@ def describe(history: History) -> Shape:
     scale = float(np.abs(cells.mean - middle).max())
     if scale <= 1e-9 * abs(middle):
         return Shape(cells, fitted=np.full(len(cells), middle), usual=middle)
-    shape = _take_apart(cells, (cells.mean - middle) / scale)
+    shape = _decompose(cells, (cells.mean - middle) / scale)
     shape.fitted = shape.fitted * scale + middle
     shape.usual = shape.usual * scale + middle
     if shape.season is not None:
@@ -124,7 +124,7 @@ def _counts(cells: Cells) -> bool:
     return bool(len(rises) > 8 and np.mean(falls) > FALLS * median(rises))
 
 
-def _take_apart(cells: Cells, values: Floats) -> Shape:
+def _decompose(cells: Cells, values: Floats) -> Shape:
     times = (cells.at - cells.at[0]) / DAY
     apart = values
     season = Season(daily=False, weekly=False, part=np.zeros(len(values)), week=np.zeros(1))
@@ -146,9 +146,9 @@ def _take_apart(cells: Cells, values: Floats) -> Shape:
             break
         apart = values - changes.fitted(times)
     fitted = changes.fitted(times)
-    passing, level = _passing(cells, changes)
+    events, level = _level_changes(cells, changes)
     usual = level + float(fitted[-1]) - changes.levels[-1]
-    events = _events(cells, times, changes, passing, values - season.part)
+    events = _events(cells, times, changes, events, values - season.part)
     return Shape(cells, events, season, fitted, usual, noise)
 
 
@@ -199,7 +199,7 @@ def _weekend(event: Event) -> bool:
     return begin < WEEKEND // 2 and WEEKEND <= end < WEEKEND + WEEKEND // 2
 
 
-def _passing(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
+def _level_changes(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
     """Return levels that were left and returned to as incidents, and the other changes as steps.
 
     Also return the last level, or the one before if it has not lasted.
