@@ -10,6 +10,8 @@ from nats.aio.client import Client
 CHUNK_BYTES = 128 * 1024
 # Longest wait for the server's next answer, in seconds.
 ANSWER_TIMEOUT_S = 60.0
+# Names of the gateway's streams of counters, one for each window.
+COUNTERS = "LIMITS_"
 # The server's status of a snapshot that was sent completely.
 COMPLETE = "204"
 
@@ -21,12 +23,13 @@ class Refused(Exception):
 async def save(url: str, folder: Path) -> list[str]:
     """Write a snapshot of each stream that is on disk; return their names.
 
-    Streams in memory, such as counters of rate limits, do not outlive their server anyway.
+    Counters of rate limits are left out: by the time of a restore they are forgotten.
     """
     client = await _connect(url)
     try:
         streams = await client.jetstream().streams_info()
         names = [str(info.config.name) for info in streams if str(info.config.storage) == "file"]
+        names = [name for name in names if not name.startswith(COUNTERS)]
         for name in names:
             await _save(client, name, folder)
     finally:

@@ -147,19 +147,23 @@ def _after(left: float, back: float, faults: list[Fault]) -> float:
 
 
 def _limits(clients: Clients, faults: list[Fault]) -> list[Check]:
-    """Compare each minute with the limit, which a restarted bus counts from zero (decision 003)."""
+    """Compare each minute with the limit.
+
+    A bus that lost its store counts from zero; a killed one may lose its last count (decision 003).
+    """
     times = clients.log.generated
-    ends = {f.start: f.end for f in faults if f.part == "nats" and f.kind != "pause"}
+    forgotten = {"wipe": GENERATIONS, "kill": 1}
+    losses = [(f.start, f.end, forgotten.get(f.kind, 0)) for f in faults if f.part == "nats"]
     most, worst, allowed = 0, 0, GENERATIONS
     for begun, _ in times:
         # Those that began after this one and ended within a minute of its beginning were all
         # counted in one minute.
         over = begun + MINUTE_S
         admitted = sum(start >= begun and end <= over for start, end in times)
-        restarts = sum(start <= over and end >= begun for start, end in ends.items())
+        lost = sum(n for start, end, n in losses if start <= over and end >= begun)
         most = max(most, admitted)
-        if admitted - GENERATIONS * (1 + restarts) > worst - allowed:
-            worst, allowed = admitted, GENERATIONS * (1 + restarts)
+        if admitted - (GENERATIONS + lost) > worst - allowed:
+            worst, allowed = admitted, GENERATIONS + lost
     return [
         Check(
             "generations in the busiest minute; in the one nearest to what is allowed",

@@ -34,7 +34,7 @@ def stack(home: Path) -> Iterator[Stack]:
 
 
 async def queue(stack: Stack) -> None:
-    """Queue two jobs, the first one acknowledged by a worker, in addition to a stream in memory."""
+    """Queue two jobs, the first one acknowledged, beside counters and a stream in memory."""
     client = await nats.connect(stack.nats.url("benchmarker"), inbox_prefix="_INBOX.benchmarker")
     jobs = client.jetstream()
     await jobs.add_stream(
@@ -43,6 +43,7 @@ async def queue(stack: Stack) -> None:
     await jobs.add_stream(
         StreamConfig("PASSING", subjects=["event.benchmark.>"], storage=StorageType.MEMORY)
     )
+    await jobs.add_stream(StreamConfig("LIMITS_60", subjects=["limit.60.>"]))
     subscription = await jobs.pull_subscribe("job.benchmarker.measure.cpu", "cpu", stream="JOBS")
     for text in (b"done", b"waits" * 100_000):
         await jobs.publish("job.benchmarker.measure.cpu", text)

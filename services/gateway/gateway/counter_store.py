@@ -10,7 +10,8 @@ import nats.errors
 import nats.js.errors
 import orjson
 import structlog
-from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, PersistMode, StorageType, StreamConfig
 
 from common.background import Background
 from common.bus import NatsBus, token
@@ -42,12 +43,19 @@ class CounterStore:
         self._owed: dict[str, int] = {}
 
     async def make_stream(self, policy: Policy) -> None:
-        """Create or update the stream of a window's counters; raises Unavailable."""
+        """Create or update the stream of a window's counters; raises Unavailable.
+
+        On one server it is a file, so that it outlives a restart. The server writes it in the
+        background, which costs no more than memory: the kill of the server loses the counts of
+        its last milliseconds. Of several servers, the others still have it.
+        """
+        alone = self.bus.stream_replicas == 1
         config = StreamConfig(
             name=policy.stream,
             num_replicas=self.bus.stream_replicas,
             subjects=[f"limit.{policy.window}.>"],
-            storage=StorageType.MEMORY,
+            storage=StorageType.FILE if alone else StorageType.MEMORY,
+            persist_mode=PersistMode.ASYNC if alone else None,
             discard=DiscardPolicy.OLD,
             max_msgs_per_subject=1,
             max_age=3 * policy.window + 60,
@@ -66,7 +74,7 @@ class CounterStore:
                     await stream.delete_stream(OLD_STREAM)
                     await stream.add_stream(config)
                 else:  # it exists, made by another version
-                    await stream.update_stream(config)
+                    await _change(stream, config)
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(UNCOUNTED, retry_after=1) from error
 
@@ -110,6 +118,15 @@ class CounterStore:
             failed: Asked = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
             return failed
+
+
+async def _change(stream: JetStreamContext, config: StreamConfig) -> None:
+    """Update a stream, or replace it: the server does not move one from memory to a file."""
+    try:
+        await stream.update_stream(config)
+    except (nats.js.errors.BadRequestError, nats.js.errors.ServerError):
+        await stream.delete_stream(str(config.name))
+        await stream.add_stream(config)
 
 
 def subject_of(policy: Policy, account: str, epoch: int) -> str:
