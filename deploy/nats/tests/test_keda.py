@@ -7,10 +7,14 @@ decision is that of a ScaledJob of the strategy `default` (KEDA 2.20).
 import asyncio
 import math
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import nats.errors
 
 from benchmarker.queue import CLASSES
+from common.background import retry
 from common.bus import NatsBus
 from common.contracts.measuring import MEASURE
 from common.jobs import STREAM, Jobs, consumer_name, pull
@@ -22,6 +26,9 @@ QUESTION = "/jsz?acc={account}&config=true&consumers=true"
 CONSUMER = consumer_name(MEASURE, "cpu")
 MAX_REPLICAS = 3
 JOBS = 5
+# An election takes seconds, or much longer on a machine that does other work too.
+ELECTION_TIMEOUT_S = 120.0
+Result = TypeVar("Result")
 
 
 def consumer(cluster: Cluster, host: str, account: str = ACCOUNT) -> dict[str, Any] | None:
@@ -52,14 +59,25 @@ def lag(cluster: Cluster, host: str) -> int:
     raise AssertionError("leader node not found")
 
 
+async def once_led(attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Repeat an attempt while the servers elect a leader, and return its result."""
+    return await retry(
+        attempt, nats.errors.Error, waiting_for="a leader", timeout_s=ELECTION_TIMEOUT_S
+    )
+
+
 async def prepare(control: NatsBus, count: int) -> Jobs:
     jobs = Jobs(control)
     await jobs.prepare(MEASURE, CLASSES)
-    await jobs.js.purge_stream(STREAM)
-    for number in range(count):
-        await control.client.jetstream().publish(
-            f"{MEASURE.subject}.cpu", b"{}", headers={"Lilypad-Job-Id": f"job-{number}"}
-        )
+
+    async def fill() -> None:
+        await jobs.js.purge_stream(STREAM)
+        for number in range(count):
+            await control.client.jetstream().publish(
+                f"{MEASURE.subject}.cpu", b"{}", headers={"Lilypad-Job-Id": f"job-{number}"}
+            )
+
+    await once_led(fill)
     return jobs
 
 
