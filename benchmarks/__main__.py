@@ -19,6 +19,7 @@ NAMES = (
     "gateway_overload",
     "tracing",
     "generation",
+    "modules_memory",
     "realtime",
     "realtime_faults",
     "benchmarking",

@@ -45,6 +45,11 @@ MUSIC = 30 * 32_000 * 4 * 64
 POINTS_AT_ONCE, MASKS_PER_POINT = 64, 3
 # Side in pixels of SAM's own images.
 USUAL_MASK_SIDE = 1024
+# Pixels of the largest picture that modules answer pixel by pixel; they shrink a larger one
+# (`shrinking.py` of the generator's templates).
+MAX_PIXELS = 2**20
+# Segments that the library looks for at once: what its models have by default.
+SEGMENTS, MASK_FORMERS = 100, frozenset(("mask2former", "maskformer"))
 # The largest number of beams that a caller may request.
 MAX_BEAMS = 16
 
@@ -116,6 +121,8 @@ def footprint(
         activations += batch * waves_bytes(config, tokens, width)
     if task.family == "mask_generation":
         activations += batch * masks_bytes(config)
+    if task.family == "segmentation":
+        activations += batch * segments_bytes(config)
     if composes:
         activations = max(activations, batch * MUSIC * width)
     return Footprint(
@@ -139,6 +146,14 @@ def masks_bytes(config: Config) -> int:
     """Return the memory of a batch of points' masks: padded to a square, then of the image."""
     side = number(sight_part(config), "image_size") or USUAL_MASK_SIDE
     return 2 * POINTS_AT_ONCE * MASKS_PER_POINT * side**2 * 4
+
+
+def segments_bytes(config: Config) -> int:
+    """Return the memory of a map of each label, or segment, at the picture's size, twice."""
+    maps = number(config, "num_labels") or 2
+    if config.get("model_type") in MASK_FORMERS:
+        maps = max(maps, SEGMENTS)
+    return 2 * maps * MAX_PIXELS * 4
 
 
 def max_tokens_of(config: Config, task: Task) -> int | None:

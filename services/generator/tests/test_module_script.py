@@ -3,6 +3,7 @@
 import ast
 import base64
 import contextlib
+import io
 import json
 import math
 import sys
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -221,3 +223,36 @@ def test_each_family_is_one_readable_script(family: str) -> None:
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assert defined <= used  # no code of another task
+
+
+@pytest.mark.parametrize("family", ["segmentation", "mask_generation", "depth"])
+def test_a_model_sees_a_large_picture_shrunk_and_its_masks_have_the_pictures_size(
+    family: str,
+) -> None:
+    module: Any = ModuleType("run_inference")
+    module.__file__ = __file__
+    exec(compile(rendering.script(family), "run_inference.py", "exec"), module.__dict__)
+    seen: list[tuple[int, int]] = []
+
+    def pipeline(picture: Image.Image, **_: Any) -> Any:
+        seen.append(picture.size)
+        mask = torch.ones(picture.height, picture.width, dtype=torch.bool)
+        if family == "mask_generation":
+            return {"scores": torch.ones(1), "masks": [mask]}
+        image = Image.new("L", picture.size)
+        depth = {"predicted_depth": [], "depth": image}
+        return depth if family == "depth" else [{"label": "frog", "score": 1.0, "mask": image}]
+
+    parameters = {"points": 8, "threshold": 0.5, "stability": 0.5}
+    pictures = [png(2000, 1500), png(64, 48)]
+    answers = module.answer(pipeline, {}, pictures, parameters)
+    assert seen == [(1182, 886), (64, 48)]
+    if family != "depth":
+        masks = [base64.b64decode(answer[0]["mask"]) for answer in answers]
+        assert [Image.open(io.BytesIO(mask)).size for mask in masks] == [(2000, 1500), (64, 48)]
+
+
+def png(width: int, height: int) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height)).save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()

@@ -312,3 +312,20 @@ def test_the_convolutions_of_raw_sound_are_counted() -> None:
     manifest = make(model)[1]
     assert manifest["run"]["maxTokens"] == 2048
     assert 1_599 <= manifest["resources"]["memoryMiB"] < 2 * 1_599
+
+
+def test_a_map_of_each_label_at_the_pictures_size_is_counted() -> None:
+    # As segformer-b0 for the 150 labels of ADE20K, which took 1,329 MiB.
+    config = {
+        "architectures": ["SegformerForSemanticSegmentation"],
+        "model_type": "segformer",
+        "id2label": {str(number): f"label {number}" for number in range(150)},
+    }
+    tensors = ("decode_head.classifier.weight",)
+    model = {
+        "config": config,
+        "pipeline_tag": "image-segmentation",
+        "tensors": tensors,
+        "shape": [3_753, 1_000],
+    }
+    assert 1_329 <= make(model)[1]["resources"]["memoryMiB"] <= 2 * 1_329

@@ -12,6 +12,7 @@ LABELS = Parameter(
     "The labels to choose from, separated by commas.",
     "person, animal",
 )
+SHRUNK = "The model sees a picture of more than 1,048,576 pixels smaller; masks have its own size."
 SPEECH = Returns({"audio": "audio", "sampling_rate": "integer", "seconds": "number"})
 
 AUDIO = (
@@ -131,7 +132,7 @@ IMAGES = (
         "transformers",
         "segmentation",
         "image",
-        Returns({"label": "string", "score": "number", "mask": "mask"}, many=True),
+        Returns({"label": "string", "score": "number", "mask": "mask"}, many=True, note=SHRUNK),
         (
             "ForSemanticSegmentation",
             "Mask2FormerForUniversalSegmentation",
@@ -150,7 +151,7 @@ IMAGES = (
         "transformers",
         "mask_generation",
         "image",
-        Returns({"score": "number", "mask": "mask"}, many=True, ranked=True),
+        Returns({"score": "number", "mask": "mask"}, many=True, ranked=True, note=SHRUNK),
         ("SamModel",),
         ("AutoModelForMaskGeneration",),
         parameters=(
@@ -166,7 +167,8 @@ IMAGES = (
         "image",
         Returns(
             {"predicted_depth": "vectors", "depth": "image"},
-            note="`predicted_depth` is rows of numbers.",
+            note="`predicted_depth` is rows of numbers. A picture of more than 1,048,576 pixels "
+            "is made smaller first, and so is its depth.",
         ),
         ("ForDepthEstimation",),
         ("AutoModelForDepthEstimation",),

@@ -5,6 +5,7 @@ from typing import Any
 from generator.templates.inference.images import read_image
 from generator.templates.inference.loading import load as load
 from generator.templates.inference.png import as_png
+from generator.templates.inference.shrinking import shrink
 
 
 def answer(
@@ -20,12 +21,16 @@ def answer(
     }
     answers = []
     for picture in [read_image(value) for value in inputs]:
-        masks = pipeline(picture, **wanted)
+        masks = pipeline(shrink(picture), **wanted)
         # Each mask is rows of true and false.
         answers.append(
             [
-                {"score": float(score), "mask": as_png(Image.fromarray(mask.cpu().numpy()))}
-                for score, mask in zip(masks["scores"], masks["masks"], strict=True)
+                {"score": float(score), "mask": as_png(mask.resize(picture.size, 0))}
+                for score, mask in zip(
+                    masks["scores"].tolist(),
+                    (Image.fromarray(mask.cpu().numpy()) for mask in masks["masks"]),
+                    strict=True,
+                )
             ]
         )
     return answers

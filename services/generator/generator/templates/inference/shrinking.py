@@ -1,0 +1,14 @@
+"""Shrinks pictures for models that answer for every pixel."""
+
+from typing import Any
+
+# The module asks for the memory of the answers for this many.
+MAX_PIXELS = 2**20
+
+
+def shrink(picture: Any) -> Any:
+    """Return the picture, or a smaller one of MAX_PIXELS pixels and the same shape."""
+    scale = (MAX_PIXELS / (picture.width * picture.height)) ** 0.5
+    if scale >= 1:
+        return picture
+    return picture.resize([max(int(side * scale), 1) for side in picture.size])
