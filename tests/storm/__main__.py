@@ -4,7 +4,7 @@
 
 Two replicas of each service run behind the edge, with a model that costs nothing. Fails where a
 line of the table does not hold; with STRICT=0, lines that depend on the machine's speed too are
-told and do not count.
+told and do not count. Their limits grow as the machine is slower (`pace`).
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from local.stack import Stack
 from storm.checks import Check, check, wait_for
 from storm.clients import GENERATED, Clients
 from storm.faults import Faults
+from storm.pace import Pace
 
 QUICK = {"worker": "quick_worker"}
 # Load after the last fault, in seconds: everything must work again.
@@ -77,7 +78,7 @@ def _blow(stack: Stack, seed: int, seconds: float, console: Console) -> tuple[li
         for number, (host, port) in enumerate(addresses)
     }
     faults = Faults(stack, seed)
-    with Clients(stack.url, replicas, seed) as clients:
+    with Pace() as pace, Clients(stack.url, replicas, seed) as clients:
         time.sleep(CALM_S)
         before, start = _memory(stack), time.monotonic()
         while time.monotonic() < start + seconds:
@@ -89,8 +90,10 @@ def _blow(stack: Stack, seed: int, seconds: float, console: Console) -> tuple[li
         after = _memory(stack)
         clients.stop()
         growth = {name: after[name] - before[name] for name in before}
-        checks = check(stack, clients, faults.done, growth)
+        checks = check(stack, clients, faults.done, growth, pace)
+        share = pace.share(start, time.monotonic())
     logs = sum("Traceback" in _text(process.log) for process in stack.processes.values())
+    console.print(f"share of a core that a further process got: {share:.2f}")
     console.print(f"logs with a traceback: {logs}, in {stack.logs}")
     return checks, len(faults.done)
 

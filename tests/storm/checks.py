@@ -10,8 +10,9 @@ import psycopg
 from local.stack import Stack
 from storm.clients import Clients
 from storm.faults import Fault
+from storm.pace import Pace
 
-# In seconds, but for the last.
+# In seconds of a machine that has a core left (`pace`).
 READY_S, BACK_S = 5.0, 10.0
 GENERATIONS, MINUTE_S = 10, 60.0
 MAX_GROWTH_MIB = 64.0
@@ -38,16 +39,16 @@ def wait_for(true: Callable[[], bool]) -> bool:
 
 
 def check(
-    stack: Stack, clients: Clients, faults: list[Fault], growth: dict[str, float]
+    stack: Stack, clients: Clients, faults: list[Fault], growth: dict[str, float], pace: Pace
 ) -> list[Check]:
     largest = max(growth, key=growth.__getitem__)
     return [
         *_answers(clients),
         *_records(stack, clients),
         *_runs(stack, clients),
-        *_sockets(clients, faults),
+        *_sockets(clients, faults, pace),
         *_limits(clients, faults),
-        *judge_readiness(clients, faults),
+        *judge_readiness(clients, faults, pace),
         Check(
             f"largest growth of a process's memory ({largest})",
             f"{growth[largest]:.0f} of {MAX_GROWTH_MIB:.0f} MiB",
@@ -119,13 +120,17 @@ def _runs(stack: Stack, clients: Clients) -> list[Check]:
     ]
 
 
-def _sockets(clients: Clients, faults: list[Fault]) -> list[Check]:
+def _sockets(clients: Clients, faults: list[Fault], pace: Pace) -> list[Check]:
     expected = set(clients.log.watched) - {0}
     followers = clients.followers
     wait_for(lambda: all(expected <= set(follower.numbers) for follower in followers))
     missed = sum(len(expected - set(follower.numbers)) for follower in followers)
     doubled = sum(len(follower.numbers) - len(set(follower.numbers)) for follower in followers)
-    late = [_after(left, back, faults) for follower in followers for left, back in follower.away]
+    late = [
+        pace.elapsed(_last_fault(left, back, faults), back)
+        for follower in followers
+        for left, back in follower.away
+    ]
     slowest = max(late, default=0.0)
     updates = len(expected) * len(followers)
     return [
@@ -140,10 +145,9 @@ def _sockets(clients: Clients, faults: list[Fault]) -> list[Check]:
     ]
 
 
-def _after(left: float, back: float, faults: list[Fault]) -> float:
-    """Return how long a socket was away after the last fault that ended during its absence."""
-    ends = [fault.end for fault in faults if left <= fault.end <= back]
-    return back - max([left, *ends])
+def _last_fault(left: float, back: float, faults: list[Fault]) -> float:
+    """Return when a socket left, or the last fault that ended during its absence."""
+    return max([left, *(fault.end for fault in faults if left <= fault.end <= back)])
 
 
 def _limits(clients: Clients, faults: list[Fault]) -> list[Check]:
@@ -173,14 +177,21 @@ def _limits(clients: Clients, faults: list[Fault]) -> list[Check]:
     ]
 
 
-def judge_readiness(clients: Clients, faults: list[Fault]) -> list[Check]:
+def judge_readiness(clients: Clients, faults: list[Fault], pace: Pace) -> list[Check]:
     """Judge each probe that came long enough after a fault, or after the bus was lost."""
     wipes = [fault for fault in faults if fault.kind == "wipe"]
     calm, without_bus = [], []
+
+    def settling(fault: Fault, at: float) -> bool:
+        return fault.start <= at and (at <= fault.end or pace.elapsed(fault.end, at) <= READY_S)
+
     for at, name, status in clients.log.readiness:
-        if not any(fault.start <= at <= fault.end + READY_S for fault in faults):
+        if not any(settling(fault, at) for fault in faults):
             calm.append((name, status))
-        if any(wipe.start + READY_S < at < wipe.undone for wipe in wipes):
+        if any(
+            wipe.start < at < wipe.undone and pace.elapsed(wipe.start, at) > READY_S
+            for wipe in wipes
+        ):
             without_bus.append((name, status))
     unready = [f"{name} {status}" for name, status in calm if status != 200]
     ready = [name for name, status in without_bus if status == 200]
@@ -194,7 +205,7 @@ def judge_readiness(clients: Clients, faults: list[Fault]) -> list[Check]:
 
 def _probes(name: str, wrong: list[str], judged: int) -> Check:
     if not judged:
-        return Check(name, "no probe was judged", False)
+        return Check(name, "no probe was judged", False, timed=True)
     return Check(name, f"{_first(wrong)}; {judged} probes judged", not wrong, timed=True)
 
 

@@ -1,5 +1,6 @@
 """The draw of the storm's faults, and the judgement of its probes."""
 
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,15 +9,17 @@ import pytest
 from local.services import SERVICES
 from storm.checks import READY_S, Check, judge_readiness
 from storm.faults import Fault, Faults
+from storm.pace import Pace
 
 WIPE = Fault("wipe", "nats", 100.0, 110.0, 112.0)
 
 
-def judged(*probes: tuple[float, int], faults: list[Fault]) -> list[Check]:
+def judged(
+    *probes: tuple[float, int], faults: list[Fault], pace: Pace | None = None
+) -> list[Check]:
     readiness = [(at, "gateway-1", status) for at, status in probes]
-    return judge_readiness(
-        cast("Any", SimpleNamespace(log=SimpleNamespace(readiness=readiness))), faults
-    )
+    clients = cast("Any", SimpleNamespace(log=SimpleNamespace(readiness=readiness)))
+    return judge_readiness(clients, faults, pace or Pace())
 
 
 def test_only_probes_long_enough_after_a_fault_are_judged_and_counted() -> None:
@@ -39,7 +42,25 @@ def test_a_replica_that_is_unready_for_long_or_ready_without_the_bus_fails_a_lin
 def test_a_line_that_judged_no_probe_fails() -> None:
     checks = judged((104, 200), faults=[WIPE])
     assert [(check.figure, check.holds) for check in checks] == [("no probe was judged", False)] * 2
-    assert not any(check.timed for check in checks)
+
+
+def test_limits_of_time_grow_as_the_machine_is_slower() -> None:
+    pace = Pace()
+    for tenth in range(900, 1_400):  # from the end of the fault on, half a core is left
+        pace.note(tenth / 10, 0.004 if tenth < 1_120 else 0.008)
+    assert pace.share(113, 120) == pytest.approx(0.5)
+    assert pace.share(95, 100) == pytest.approx(1)
+    late = (119, 503)
+    assert not judged((95, 200), late, (125, 200), faults=[WIPE])[0].holds
+    assert judged((95, 200), late, (125, 200), faults=[WIPE], pace=pace)[0].holds
+    assert not judged((95, 200), late, (125, 503), faults=[WIPE], pace=pace)[0].holds
+
+
+def test_the_pace_is_measured_while_the_block_runs() -> None:
+    with Pace() as pace:
+        begin = time.monotonic()
+        while not 0 < pace.share(begin, time.monotonic() + 60) < 1:
+            time.sleep(0.1)
 
 
 def test_a_storm_that_never_lost_the_bus_says_so() -> None:
