@@ -21,6 +21,7 @@ class Encryption:
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
+        self._first = Fernet(keys[0]) if keys else None
 
     @classmethod
     def of(cls, keys: "EncryptionKeys") -> "Encryption":
@@ -53,6 +54,25 @@ class Encryption:
         except InvalidToken:
             return None
         return str(text) if found_owner == owner else None
+
+    def is_current(self, encrypted: bytes) -> bool:
+        """Return whether the first key has encrypted it."""
+        if self._first is None:
+            return False
+        try:
+            self._first.decrypt(encrypted)
+        except InvalidToken:
+            return False
+        return True
+
+    def renew(self, encrypted: bytes) -> bytes | None:
+        """Encrypt it with the first key, for the same owner; None if no key decrypts it."""
+        if self._fernet is None:
+            return None
+        try:
+            return self._fernet.rotate(encrypted)
+        except InvalidToken:
+            return None
 
 
 def _split(value: object) -> object:

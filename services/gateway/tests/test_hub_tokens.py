@@ -16,7 +16,9 @@ from common.contracts.hub import (
 from common.encryption import Encryption
 from common.errors import InvalidRequest, Unavailable
 from common.postgres import Database
+from gateway import rotation
 from gateway.hub_tokens import HubTokens, NewHubToken
+from local.stack import Stack
 
 from .conftest import KEY, Desk
 
@@ -138,6 +140,37 @@ async def test_a_new_key_in_front_decrypts_what_the_old_one_encrypted(
             [other[0], account],
         )
     assert (await tokens(desk, KEY).find(HubTokenRequest(account=other[0]))).token is None
+
+
+async def test_an_operators_command_encrypts_anew_so_that_the_old_key_can_be_dropped(
+    desk: Desk,
+    person: Any,
+    servers: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    account, http = person
+    await http.put(PATH, json={"token": TOKEN})
+    started = await http.post("/v1/api/account/totp", json={"password": PASSWORD})
+    app = started.json()["data"]["secret"]
+    request, new = HubTokenRequest(account=account), Fernet.generate_key().decode()
+    monkeypatch.setenv("DATABASE_URL", servers.postgres.url("gateway"))
+    for keys, status, said in (
+        (new, 1, "0 secrets encrypted anew"),  # the old key is missing: nothing changes
+        (f"{new},{KEY}", 0, " 0 had the first key already, 0 cannot"),
+        (new, 0, "0 secrets encrypted anew"),
+    ):
+        monkeypatch.setenv("ENCRYPTION_KEYS", keys)
+        assert await rotation.main() == status
+        assert said in capsys.readouterr().out
+    assert (await tokens(desk, new).find(request)).token == TOKEN
+    assert (await tokens(desk, KEY).find(request)).token is None
+    async with desk.guards.accounts.database.connection() as connection:
+        cursor = await connection.execute(
+            "select secret from second_factors where account_id = %s", [account]
+        )
+        [row] = await cursor.fetchall()
+    assert Encryption([new]).decrypt(row[0], account) == app
 
 
 async def test_an_api_key_can_neither_store_nor_delete_the_hub_token(desk: Desk) -> None:

@@ -10,7 +10,7 @@ import pytest
 from cryptography.fernet import Fernet
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
-from webhook_receiver import SEALING, Receiver, Someone, new_someone
+from webhook_receiver import KEY, SEALING, Receiver, Someone, new_someone
 
 from common.contracts.webhooks import (
     DeliveriesOfWebhook,
@@ -21,7 +21,7 @@ from common.contracts.webhooks import (
 from common.encryption import Encryption
 from common.errors import InvalidRequest, NotFound
 from common.postgres import Database
-from webhooks import schedule
+from webhooks import rotation, schedule
 from webhooks.post import Poster
 from webhooks.sealing import Sealing
 from webhooks.sender import Sender
@@ -250,7 +250,12 @@ async def secrets_in(database: Database, webhook: str) -> list[str]:
 
 
 async def test_secrets_are_encrypted_including_those_stored_before_there_were_keys(
-    someone: Someone, receiver: Receiver, database: Database, poster: Poster
+    someone: Someone,
+    receiver: Receiver,
+    database: Database,
+    poster: Poster,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     webhook = await someone.add(receiver.url)
     rotated = await someone.registry.rotate_secret(someone.account, webhook.id)
@@ -264,6 +269,14 @@ async def test_secrets_are_encrypted_including_those_stored_before_there_were_ke
     assert not any(secret.startswith("whsec_") for secret in await secrets_in(database, webhook.id))
     parcel = await someone.deliveries.parcel_for_test(someone.account, webhook.id)
     assert list(parcel.secrets) == [rotated.secret, webhook.secret]
+    # An operator's command encrypts them anew, so that the old key can be dropped.
+    new = Fernet.generate_key().decode()
+    monkeypatch.setenv("DATABASE_URL", url)
+    for keys, status in ((new, 1), (f"{new},{KEY}", 0), (new, 0)):
+        monkeypatch.setenv("ENCRYPTION_KEYS", keys)
+        assert await rotation.main() == status
+    renewed = Sealing(Encryption([new])).open(await secrets_in(database, webhook.id), webhook.id)
+    assert renewed == [rotated.secret, webhook.secret]
     # With another key, nothing is posted unsigned.
     lost = Sealing(Encryption([Fernet.generate_key().decode()]))
     assert lost.open(await secrets_in(database, webhook.id), webhook.id) == []

@@ -16,7 +16,8 @@ from webhooks.deliveries import DeliveryStore
 from webhooks.registry import WebhookStore
 from webhooks.sealing import Sealing
 
-SEALING = Sealing(Encryption([Fernet.generate_key().decode()]))
+KEY = Fernet.generate_key().decode()
+SEALING = Sealing(Encryption([KEY]))
 LOOPBACK = Addresses((ip_network("127.0.0.0/8"),))
 
 
