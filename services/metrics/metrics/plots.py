@@ -5,6 +5,7 @@ time; each shows its mean, minimum and maximum, so that no outlier disappears,
 and the subtitle says so.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -28,8 +29,10 @@ BAND_COLOUR = "rgba(0, 114, 178, 0.2)"
 MARK_COLOUR = "#d55e00"
 # Costs per inference are drawn per million: an axis would show them as "20n", or 0.00000002.
 MILLION = 1e6
-# In a shorter span Vega-Lite's ticks are hours apart, and each label has hour and date.
-MIN_DATE_TICKS_US = 10 * 86_400_000_000
+# In a shorter span Vega-Lite's ticks are hours apart, and each label has hour and date. In a longer
+# one they are days apart, which it does by itself only from two months on.
+DAY_US = 86_400_000_000
+MIN_DATE_TICKS_DAYS, MAX_DATE_TICKS_DAYS, MAX_DATE_TICKS = 10, 60, 15
 HOUR_AND_DATE = "[utcFormat(datum.value, '%H:%M'), utcFormat(datum.value, '%-d %b')]"
 
 
@@ -289,10 +292,14 @@ def to_vega_lite(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
 
 def _time_axis(points: Points) -> dict[str, Any]:
     """Return an axis whose labels have dates: Vega-Lite's own drop them where space is short."""
-    first, last = (datetime.fromisoformat(points.time[end]) for end in (0, -1))
-    if to_us(last) - to_us(first) < MIN_DATE_TICKS_US:
+    first, last = (to_us(datetime.fromisoformat(points.time[end])) for end in (0, -1))
+    days = (last - first) / DAY_US
+    if days < MIN_DATE_TICKS_DAYS:
         return {"labelExpr": HOUR_AND_DATE}
-    return {"format": "%-d %b"}
+    axis: dict[str, Any] = {"format": "%-d %b", "labelOverlap": "greedy", "labelSeparation": 6}
+    if days < MAX_DATE_TICKS_DAYS:
+        axis["tickCount"] = {"interval": "day", "step": math.ceil(days / MAX_DATE_TICKS)}
+    return axis
 
 
 def _layer(mark: Mark, time: dict[str, Any]) -> dict[str, Any]:

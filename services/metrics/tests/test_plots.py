@@ -108,6 +108,14 @@ def test_the_time_axis_of_vega_lite_labels_dates(hours: int, label: str) -> None
     assert label in str(axis)
 
 
+@pytest.mark.parametrize(("days", "step"), [(12, 1), (29, 2), (59, 4)])
+def test_no_date_is_labelled_twice_on_the_time_axis_of_vega_lite(days: int, step: int) -> None:
+    """Ticks half a day apart would have the same date."""
+    drawn = history(50_000, days, few=False)
+    axis = draw(METRIC, drawn, "vega-lite")["layer"][-1]["encoding"]["x"]["axis"]
+    assert axis["tickCount"] == {"interval": "day", "step": step}
+
+
 def test_a_cost_is_drawn_per_million_and_its_columns_are_in_dollars() -> None:
     at = np.arange(3, dtype=np.int64) * HOUR_US + MARCH_US
     value = np.array([2e-8, 3e-8, 4e-8])
