@@ -22,7 +22,8 @@ from metrics.arrays import Floats, Times
 from metrics.findings import sample_noise
 from metrics.shape import Shape, describe
 from metrics.shape.cells import DAY
-from metrics.window import EMPTY, ONE_SNAPSHOT, History
+from metrics.snapshot import begin_snapshot
+from metrics.window import EMPTY, History
 
 # The default window of /monitor: two weekends and more.
 WINDOW = timedelta(days=30)
@@ -143,7 +144,7 @@ class Baselines:
         self._cached.update({(account, model): entry for model, entry in renewing.items()})
         metrics = sorted({rule.metric for rule in known if rule.kind == "change" and rule.metric})
         async with self.database.connection() as connection:
-            await connection.execute(ONE_SNAPSHOT)
+            await begin_snapshot(connection)
             cursor = await connection.execute(SERIES, [account, models, metrics])
             rows = await cursor.fetchall()
             histories = await _read(connection, [id for *_, id in rows])

@@ -10,6 +10,7 @@ from common.contracts.recording import MetricDescription, impossible
 from common.errors import InvalidRequest
 from common.postgres import Database
 from metrics.batch import Batch
+from metrics.units import parse_descriptions
 
 READ = "select metric, kind, unit, more_is_better from descriptions where account = %s"
 STORE = """
@@ -45,10 +46,7 @@ class Descriptions:
         self._remember(account, reading)
         async with self.database.connection() as connection:
             rows = await (await connection.execute(READ, [account])).fetchall()
-        descriptions = {
-            metric: MetricDescription.model_construct(kind=kind, unit=unit, more_is_better=better)
-            for metric, kind, unit, better in rows
-        }
+        descriptions = parse_descriptions(rows)
         if self._cached.get(account) is reading:
             self._remember(account, (time.monotonic(), descriptions))
         return descriptions

@@ -65,7 +65,7 @@ from common.contracts.recording import (
     StorageRequest,
     StorageUse,
 )
-from common.contracts.timestamps import now_us, to_text, to_us
+from common.contracts.timestamps import from_us, now_us, to_text, to_us
 from common.errors import NotFound
 from common.instruments import Family
 from common.postgres import Connection, Database
@@ -80,7 +80,6 @@ from metrics.rules import MEMORY_OF, OwnRules
 from metrics.series import Series
 from metrics.statistics import summarise
 from metrics.storage import MIN_STAGED_AGE_US
-from metrics.units import DESCRIBED
 from metrics.usage import Usage
 from metrics.window import EMPTY
 from metrics.writer import Writer, writer_families
@@ -214,7 +213,6 @@ class Handlers:
             NotFound: the account has recorded nothing of the model, even if another account has.
         """
         account = current.get().account
-        DESCRIBED.set(await self.watch.descriptions.newest(account))
         until = datetime.now(UTC)
         since = until - timedelta(days=request.days)
         async with self.series.reading(account, request.model_id, snapshot=True) as (
@@ -226,9 +224,8 @@ class Handlers:
             read = [m for m in dict.fromkeys([*shown, *USUAL_METRICS]) if m in numbers]
             found = await window.read(connection, [numbers[metric] for metric in read], since)
             latest = await _latest(connection, numbers)
-            ahead = await reading.newest_ahead(
-                connection, [numbers[metric] for metric in read], until
-            )
+        newest = from_us(max([history.newest for history in found.histories.values()], default=0))
+        ahead = newest if newest > until else None
         histories = {metric: found.histories.get(numbers[metric], EMPTY) for metric in read}
         # A year's shapes take tenths of a second, in which other requests must be answered.
         shapes = await asyncio.to_thread(examine, histories)
@@ -255,7 +252,6 @@ class Handlers:
             NotFound: the account has never recorded the metric of the model.
         """
         account = current.get().account
-        DESCRIBED.set(await self.watch.descriptions.newest(account))
         async with self.series.reading(account, request.model_id) as (connection, known):
             numbers = _numbers(known, request)
             return await reading.read(connection, numbers[0], request)

@@ -9,10 +9,16 @@ from common.errors import InvalidRequest, NotFound
 from common.faults import unknown_before
 from common.postgres import Connection, Database
 from metrics.nearest import MAX_CHARACTERS, MAX_COMPARED, may_be_misspelt, nearest
-from metrics.window import ONE_SNAPSHOT
+from metrics.snapshot import begin_snapshot
+from metrics.units import DESCRIBED, parse_descriptions
 
 # Models cached by each replica; the oldest are evicted first.
 MAX_CACHED_MODELS = 20_000
+
+OF_MODEL = """
+select id, metric, kind, unit, more_is_better from series left join descriptions
+    using (account, metric) where account = %s and model = %s order by id
+"""
 
 Pair = tuple[str, str]
 
@@ -35,14 +41,15 @@ class Series:
     ) -> AsyncIterator[tuple[Connection, dict[str, int]]]:
         """Borrow a connection for one transaction, and read the numbers of a model's series.
 
-        With `snapshot`, all of the transaction sees the same data.
+        The metrics' descriptions are `DESCRIBED` from then on. With `snapshot`, all of the
+        transaction sees the same data.
 
         Raises:
             NotFound: the account has recorded nothing of it, even if another account has.
         """
         async with self.database.connection() as connection:
             if snapshot:
-                await connection.execute(ONE_SNAPSHOT)
+                await begin_snapshot(connection)
             if numbers := await self.of_model(connection, account, model):
                 yield connection, numbers
                 return
@@ -54,11 +61,9 @@ class Series:
 
     async def of_model(self, connection: Connection, account: str, model: str) -> dict[str, int]:
         """Read the numbers of a model's series, by metric; none if nothing was recorded."""
-        cursor = await connection.execute(
-            "select metric, id from series where account = %s and model = %s order by id",
-            [account, model],
-        )
-        return dict(await cursor.fetchall())
+        rows = await (await connection.execute(OF_MODEL, [account, model])).fetchall()
+        DESCRIBED.set(parse_descriptions(row[1:] for row in rows))
+        return {metric: number for number, metric, *_ in rows}
 
     async def models(self, account: str, request: ModelsRequest) -> RecordedModels:
         """List a page of the models that the account recorded metrics of, newest first.

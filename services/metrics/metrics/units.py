@@ -1,12 +1,24 @@
 """A metric's unit, title and better direction: as the account described it, or by its name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
+
+from psycopg.rows import TupleRow
 
 from common.contracts.recording import MetricDescription
 
 # The descriptions of the account whose metrics are read or evaluated.
 DESCRIBED: ContextVar[Mapping[str, MetricDescription]] = ContextVar("described", default={})  # noqa: B039
+
+
+def parse_descriptions(rows: Iterable[TupleRow]) -> dict[str, MetricDescription]:
+    """Return the descriptions in rows of metric, kind, unit and direction; no kind, none."""
+    return {
+        metric: MetricDescription.model_construct(kind=kind, unit=unit, more_is_better=better)
+        for metric, kind, unit, better in rows
+        if kind is not None
+    }
+
 
 USUAL = {
     "throughput": ("samples/s", "Throughput"),

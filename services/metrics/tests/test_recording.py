@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from common.contracts.alerts import NewRule
 from common.contracts.history import MetricUpdate
-from common.contracts.recording import Record
+from common.contracts.recording import USUAL_METRICS, Record
 from common.errors import InvalidRequest, NotFound
 from common.faults import invalid
-from common.postgres import Database
+from common.postgres import Database, TimedConnection
 from common.testing import MemoryBus
 from metrics.handlers import Handlers
 
@@ -251,3 +251,23 @@ async def test_only_stored_samples_are_published_and_watched(
     assert (await caller.monitor()).statistics["latency"].maximum == 8.0
     await settled(caller)
     assert not [subject for subject, _ in bus.published if "alert" in subject]
+
+
+async def test_an_answer_takes_few_round_trips_to_the_database(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine, each of them costs more than its statement."""
+    await caller.record({"model_id": "m", "metrics": dict.fromkeys(USUAL_METRICS, 1.0)})
+    await caller.monitor()
+    count, own, wait = 0, asyncio.current_task(), TimedConnection.wait
+
+    async def counted(self: TimedConnection, *arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += asyncio.current_task() is own  # and no background work
+        return await wait(self, *arguments, **options)
+
+    monkeypatch.setattr(TimedConnection, "wait", counted)
+    await caller.monitor()
+    # The connection's check, BEGIN, series, state of rollups, window, few samples and COMMIT; the
+    # other three only set the connection's mode.
+    assert count <= 10

@@ -9,6 +9,7 @@ import pytest
 from common.errors import MonitoringFailed, RateLimited
 from common.postgres import Connection, Database
 from metrics import rollups, window
+from metrics.snapshot import begin_snapshot
 from metrics.usage import SAMPLE_BYTES
 
 from .conftest import Caller
@@ -118,7 +119,7 @@ async def test_no_more_samples_are_read_than_an_answer_takes(
         await connection.execute("analyze samples")
     await caller.record(*(record(n / 50_000) for n in range(40_000)))
     async with database.connection() as connection:
-        await connection.execute(window.ONE_SNAPSHOT)
+        await begin_snapshot(connection)
         numbers = await caller.handlers.series.of_model(connection, caller.account, "m")
         since = datetime.now(UTC) - timedelta(days=30)
         before = await count_read(connection)
