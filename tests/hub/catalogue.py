@@ -26,6 +26,27 @@ MODELS = (
         "text-generation",
         former_ids=("openai-community/gpt2",),
     ),
+    Model(
+        "lilypad/packed-bitsandbytes",
+        "packed:bitsandbytes",
+        "text-generation",
+        branches={
+            "main": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+            "8bit": {"load_in_8bit": True},
+        },
+    ),
+    Model("lilypad/packed-fp8", "packed:block_fp8", "text-generation"),
+    Model("lilypad/packed-mxfp4", "packed:mxfp4", "text-generation"),
+    Model(
+        "lilypad/packed-compressed",
+        "packed:compressed",
+        "text-generation",
+        branches={
+            "main": {"format": "float-quantized", "bits": 8},
+            "int8": {"format": "int-quantized", "bits": 8},
+            "int4": {"format": "pack-quantized", "bits": 4},
+        },
+    ),
     Model("lilypad/tiny-feature-extraction", "families:bert_encoder", "feature-extraction"),
     Model(
         "lilypad/tiny-sentence-similarity",

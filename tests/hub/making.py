@@ -27,7 +27,15 @@ from hub.repository import LFS_SUFFIXES
 
 MAKERS = (
     *("families.py", "media.py", "sounds.py", "pipelines.py", "painters.py", "seeing.py"),
-    *("awkward.py", "gguf.py", "lifelike.py", "making.py", "vision.py", "weightless.py"),
+    *(
+        "awkward.py",
+        "gguf.py",
+        "lifelike.py",
+        "making.py",
+        "packed.py",
+        "vision.py",
+        "weightless.py",
+    ),
 )
 
 

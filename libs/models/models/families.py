@@ -19,12 +19,16 @@ AUDIO = (*TEXT, "scipy", "soundfile")
 # tested only without it.
 VISION = (*SIGHT, "torchvision")
 
+# For weights that are packed into fewer bits (`packing`).
+PACKING = ("accelerate", "bitsandbytes", "compressed-tensors")
+
 # Packages by stack. `make pins` resolves each with its dependencies to exact versions, in the
 # generator's `templates/requirements`.
 STACKS: dict[str, tuple[str, ...]] = {
     "text": TEXT,
     # Some tokenizers of translation and text generation models split words as Moses does.
     "words": (*TEXT, "sacremoses"),
+    "words-packed": (*TEXT, "sacremoses", *PACKING),
     "images": (*TEXT, "pillow"),
     # For models that need torchvision, or have a backbone of timm.
     "images-vision": (*TEXT, *VISION, "timm"),
@@ -35,6 +39,7 @@ STACKS: dict[str, tuple[str, ...]] = {
     "pages": (*TEXT, "pillow", "torchvision"),
     "audio": AUDIO,
     "multimodal": (*AUDIO, "pillow", "timm", "torchvision"),
+    "multimodal-packed": (*AUDIO, "pillow", "timm", "torchvision", *PACKING),
     "tables": (*TEXT, "pandas"),
     "series": PLAIN,
     "sentences": (*TEXT, "sentence-transformers"),
@@ -109,6 +114,11 @@ FAMILIES = {
 def with_vision(stack: str) -> str:
     """Return the variant of a stack with torchvision and timm, or the stack itself without one."""
     return f"{stack}-vision" if f"{stack}-vision" in STACKS else stack
+
+
+def with_packing(stack: str) -> str:
+    """Return the variant of a stack that loads packed weights, or the stack itself without one."""
+    return f"{stack}-packed" if f"{stack}-packed" in STACKS else stack
 
 
 def stack_of(task: Task) -> str:

@@ -6,6 +6,7 @@ The rows are the Hub's own list (huggingface.js, `packages/tasks/src/pipelines.t
 
 from dataclasses import dataclass
 
+from models import forms
 from models.tables import architectures
 from models.tasks import Task, rows_of
 
@@ -149,6 +150,7 @@ def page() -> str:
     lines += ["| tag | served by | models | input | answer |", "|---|---|---|---|---|"]
     lines += [line for tag in FORMER for line in _lines(tag)]
     lines += [f"| `{old}` | as `{new}` | | | |" for old, new in RENAMED.items()]
+    lines += ["", *forms.section()]
     lines += ["", "## Refused", "", "| tag | reason | what would help |", "|---|---|---|"]
     for tag in TAGS:
         if refusal := refusal_of(tag):

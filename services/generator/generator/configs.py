@@ -4,6 +4,7 @@ from typing import Any
 
 from common.errors import ModelRefused
 from generator.reasons import refuse
+from models import packing
 from models.config import parse, reduce
 
 # Attention code that is part of the library; any other name is fetched from the Hub and run.
@@ -12,11 +13,8 @@ CODE = {"auto_map", "custom_pipelines", "custom_generate"}
 # Files whose `auto_map` is optional: the libraries ignore it for architectures they implement.
 OFFERS = ("config.json", "tokenizer_config.json")
 MAX_DEPTH = 32
-QUANTIZED = (
-    "the model is quantized: its weights are packed into fewer bits than modules compute in",
-    "quantized",
-    "the model that it was made from",
-)
+# Fields that describe packed weights; MLX writes `quantization`.
+PACKED = ("quantization_config", "compression_config", "quantization")
 # Twice as many as in the largest known config, counted by commas.
 MAX_CONFIG_VALUES = 100_000
 
@@ -29,8 +27,28 @@ def read(name: str, content: bytes) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelRefused(f"{name} is not a JSON object", reason="config")
     offered = name.rpartition("/")[2] in OFFERS and bool(config.pop("auto_map", None))
+    packed = _packing(config) if name.rpartition("/")[2] == "config.json" else {}
     check(name, config)
-    return reduce(config) | ({"own_code": True} if offered else {})
+    return reduce(config) | ({"own_code": True} if offered else {}) | packed
+
+
+def _packing(config: dict[str, Any]) -> dict[str, Any]:
+    """Take the kind of packed weights out of a config."""
+    written = config.pop("quantization_config", None)
+    return {"packing": packing.read(written)} if written else {}
+
+
+def quantized(
+    title: str | None = None, help: str = "the model that it was made from"
+) -> ModelRefused:
+    """Build the refusal of packed weights, of a kind that has this title if it is known."""
+    kind = f" ({title})" if title else ""
+    return refuse(
+        f"the model is quantized{kind}: its weights are packed in a way that its modules do not "
+        "load",
+        "quantized",
+        help,
+    )
 
 
 def check(name: str, config: Any, depth: int = 0) -> None:
@@ -60,7 +78,5 @@ def _check_field(name: str, key: str, value: Any) -> None:
             f"{name} requires attention code from the Hub, which modules do not run",
             reason="custom-code",
         )
-    if key in {"quantization_config", "compression_config"} and value:
-        raise refuse(*QUANTIZED)
-    if key == "quantization" and isinstance(value, dict):  # as MLX writes it
-        raise refuse(*QUANTIZED)
+    if key in PACKED and (isinstance(value, dict) if key == "quantization" else value):
+        raise quantized()

@@ -22,6 +22,7 @@ from generator.resources import Resources
 from generator.settings import Endpoint
 from generator.snapshot import Snapshot
 from models.families import FAMILIES, stack_of
+from models.packing import Packing
 from models.tasks import Parameter, Task
 
 VERSION = "0.1.0"
@@ -76,13 +77,14 @@ class Run(Part):
 
     `torchIndex` is the index of Python packages that has torch without CUDA, for an image without.
     `class` is the library's class that loads the model, and `processor` the one that prepares its
-    inputs, where no pipeline of the library finds them.
+    inputs, where no pipeline of the library finds them. `packing` is the kind of packed weights.
     """
 
     family: str
     stack: str
     class_: str | None = Field(None, alias="class")
     processor: str | None = None
+    packing: Packing | None = None
     batch_size: int
     max_tokens: int
     dtype: Literal["float32", "float16", "bfloat16"]
@@ -181,6 +183,7 @@ def describe(
             stack=stack_of(task),
             class_=task.auto_classes[0] if FAMILIES[task.family].named else None,
             processor=task.processor,
+            packing=snapshot.config.get("packing", {}).get("kind"),
             batch_size=needs.batch_size,
             max_tokens=needs.max_tokens,
             dtype=needs.dtype,

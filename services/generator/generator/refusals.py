@@ -10,13 +10,13 @@ from typing import Any
 from common.contracts.generation import Accepted, Check
 from common.errors import ModelRefused
 from generator import requirements, vocabulary
-from generator.configs import QUANTIZED
+from generator.configs import quantized
 from generator.layout import late_interaction
 from generator.licenses import check_license
 from generator.reasons import refuse
 from generator.recognition import check_library, library_of, named_tag, task_of
 from generator.snapshot import Snapshot
-from models.families import stack_of, with_vision
+from models.families import stack_of, with_packing, with_vision
 from models.origins import NATIVE, own_code_help
 from models.tables import architectures, table
 from models.tasks import LIBRARIES, Task
@@ -49,6 +49,7 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
         task = check_vision(snapshot, task)
     check_tokenizers(snapshot, task, library)
     check_preparation(snapshot, task, library)
+    task = check_packing(snapshot, task)
     return (
         task,
         [
@@ -136,9 +137,11 @@ def check_weights(snapshot: Snapshot) -> None:
         raise refuse(
             "the model has no config.json", "config", "a copy that the library itself saved"
         )
-    if snapshot.weights.is_packed or "quantized" in snapshot.kinds:
-        message, reason, help = QUANTIZED
-        raise refuse(message, reason, made_from(base) if base else help)
+    packed = snapshot.config.get("packing", {})
+    if "kind" not in packed and (
+        packed or snapshot.weights.is_packed or "quantized" in snapshot.kinds
+    ):
+        raise quantized(packed.get("title"), *([made_from(base)] if base else []))
 
 
 def made_from(base: str) -> str:
@@ -283,6 +286,17 @@ def check_vision(snapshot: Snapshot, task: Task) -> Task:
             "architecture",
             "a model with a backbone of transformers' own",
         )
+    return replace(task, stack=stack)
+
+
+def check_packing(snapshot: Snapshot, task: Task) -> Task:
+    """Return the row, with a stack that loads packed weights if the model's are."""
+    packed = snapshot.config.get("packing")
+    if packed is None:
+        return task
+    stack = with_packing(stack_of(task))
+    if stack == stack_of(task):
+        raise quantized(packed["kind"], "a model whose weights are not quantized")
     return replace(task, stack=stack)
 
 

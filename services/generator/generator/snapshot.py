@@ -14,6 +14,7 @@ from generator.reading import READERS
 from generator.selection import WHOLE, File, Places, at, file_of, is_weights, kinds_of, name_of
 from generator.selection import needed as needed_files
 from generator.weights import Index, Weights
+from models import packing
 
 # Configs that can name code to fetch, or that determine the kind of model.
 CONFIGS = (
@@ -110,6 +111,10 @@ async def read_commit(hub: Hub, description: Description) -> Snapshot:
     by_path = dict(read_configs)
     config = _pipeline(laid_out, by_path) if laid_out.pipeline else by_path.get(first, {})
     writing = by_path.get("generation_config.json")
+    if measured and "kind" in config.get("packing", {}):
+        measured = replace(
+            measured, elements=packing.unpacked(config["packing"], measured.elements)
+        )
     if config and writing is not None:
         # If present, it replaces the generation settings in config.json.
         config = {**config, "num_beams": writing.get("num_beams")}

@@ -3,6 +3,7 @@
 from typing import Any
 
 from generator.templates.inference.checkpoint import check_vocabulary, whole
+from generator.templates.inference.packing import unpacked, unpacking
 
 
 def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> tuple[Any, Any]:
@@ -12,6 +13,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> t
 
     settings = manifest["run"]
     chosen = getattr(transformers, settings["class"])
+    packed = unpacking(settings, directory, device)
 
     def build(attention: str) -> Any:
         return chosen.from_pretrained(
@@ -20,13 +22,15 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> t
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
+            **packed,
         )
 
     try:
         model = whole(lambda: build(settings["attention"]))
     except ValueError:  # this attention is unsupported: use the reference's
         model = whole(lambda: build("eager"))
-    model = model.to(device).eval()
+    model = unpacked(settings, model, dtype) if packed else model.to(device)
+    model.eval()
     if settings["compile"]:
         torch._dynamo.config.suppress_errors = True  # without a compiler: slower, not broken
         model.compile(dynamic=True)

@@ -1,0 +1,58 @@
+"""Forms in which weights are published, with what modules do with each, for the documentation."""
+
+# A form, how it is recognised, and what happens.
+FORMS = (
+    (
+        "safetensors",
+        "`model.safetensors`, or the shards of its index",
+        "loaded in float32 on a processor; on a GPU in half precision",
+    ),
+    (
+        "safetensors beside other forms of the same weights",
+        "`pytorch_model.bin`, `tf_model.h5`, `flax_model.msgpack`, `onnx/`, `openvino/` beside it",
+        "the safetensors are loaded, and no other file is part of the module",
+    ),
+    (
+        "FP8 with a scale per block, MXFP4, compressed-tensors",
+        "`quant_method` `fp8`, `mxfp4` or `compressed-tensors` (FP8, INT8, INT4) in config.json",
+        "for text generation, and text about images or sounds: unpacked to bfloat16 when loaded",
+    ),
+    (
+        "bitsandbytes, four or eight bits",
+        "`quant_method` `bitsandbytes` in config.json",
+        "for the same tasks: stays packed, and takes the memory of its files",
+    ),
+    (
+        "GPTQ, AWQ, NVFP4, MLX and all other packed weights",
+        "config.json, `quantize_config.json` and others beside it, or the names of tensors",
+        "refused as `quantized`, with the model that it was made from where its card names one",
+    ),
+    (
+        "pickles, converted by the Hub",
+        "`pytorch_model.bin` alone, and a pull request of the Hub's own robot for the same bytes",
+        "the conversion is loaded, pinned to its commit, with a warning",
+    ),
+    ("pickles alone", "`.bin`, `.pt`, `.pth`, `.ckpt`", "refused as `pickle-only`"),
+    ("GGUF alone", "`.gguf`", "refused as `gguf-only`"),
+    (
+        "an adapter (LoRA)",
+        "`adapter_config.json`, a file or tag with `lora`",
+        "refused as `adapter`, with its base",
+    ),
+    (
+        "ONNX, OpenVINO, TensorFlow, Flax, NeMo, CTranslate2 or spaCy alone",
+        "the files of each",
+        "refused as `library`, named as what it is",
+    ),
+)
+
+
+def section() -> list[str]:
+    """Return the lines of the section on forms of weights."""
+    return [
+        "## Weights",
+        "",
+        "| form | recognised by | what happens |",
+        "|---|---|---|",
+        *(f"| {form} | {sign} | {result} |" for form, sign, result in FORMS),
+    ]

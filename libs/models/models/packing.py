@@ -1,0 +1,100 @@
+"""Kinds of packed weights: how config.json names them, and how modules load each.
+
+The library unpacks most kinds while it loads them, on any device, so that they take the memory of
+the dtype that the module computes in. It computes with those of bitsandbytes as they are packed.
+Kernels that compute with the others are code that the library fetches from the Hub, and modules
+have no network.
+"""
+
+from typing import Any, Literal
+
+Packing = Literal["bitsandbytes", "compressed-tensors", "fp8", "mxfp4"]
+
+# Formats of compressed-tensors whose weights the library unpacks.
+FORMATS = frozenset(("float-quantized", "int-quantized", "naive-quantized", "pack-quantized"))
+# Numbers of bits that compressed-tensors packs a weight into.
+WIDTHS = frozenset((2, 3, 4, 8))
+# Kinds that modules do not load, by the names of `quant_method`, as shown.
+KNOWN = {
+    "aqlm": "AQLM",
+    "auto-round": "AutoRound",
+    "awq": "AWQ",
+    "bitnet": "BitNet",
+    "eetq": "EETQ",
+    "exl2": "EXL2",
+    "exl3": "EXL3",
+    "fbgemm_fp8": "FBGEMM FP8",
+    "gptq": "GPTQ",
+    "hqq": "HQQ",
+    "modelopt": "NVIDIA's Model Optimizer",
+    "nvfp4": "NVFP4",
+    "quanto": "Quanto",
+    "quark": "Quark",
+    "spqr": "SpQR",
+    "torchao": "torchao",
+    "vptq": "VPTQ",
+}
+
+
+def read(written: Any) -> dict[str, Any]:
+    """Reduce a config's `quantization_config`; to `title` alone if modules do not load its kind."""
+    return (_read(written) if isinstance(written, dict) else None) or {"title": _title(written)}
+
+
+def _read(written: dict[str, Any]) -> dict[str, Any] | None:
+    kind = written.get("quant_method")
+    if kind in ("fp8", "mxfp4"):
+        return {"kind": kind}
+    if kind == "bitsandbytes" and (written.get("load_in_4bit") or written.get("load_in_8bit")):
+        return {"kind": kind}
+    if kind == "compressed-tensors" and (bits := _fewest_bits(written)):
+        return {"kind": kind, "bits": bits}
+    return None
+
+
+def _fewest_bits(written: dict[str, Any]) -> int | None:
+    """Return the bits of the narrowest weights; None if a group of them has another format."""
+    groups = written.get("config_groups")
+    sparse = written.get("sparsity_config") or {}
+    if not isinstance(groups, dict) or not isinstance(sparse, dict):
+        return None
+    if sparse.get("format") not in (None, "dense"):
+        return None
+    bits = []
+    for group in groups.values():
+        weights = group.get("weights") if isinstance(group, dict) else None
+        if not isinstance(weights, dict) or weights.get("num_bits") not in WIDTHS:
+            return None
+        if (group.get("format") or written.get("format")) not in FORMATS:
+            return None
+        bits.append(weights["num_bits"])
+    return min(bits, default=None)
+
+
+def _title(written: Any) -> str | None:
+    """Return the name of a known kind, for a message."""
+    kind = written.get("quant_method") if isinstance(written, dict) else None
+    return KNOWN.get(kind) if isinstance(kind, str) else None
+
+
+def unpacked(packing: dict[str, Any], elements: dict[str, int]) -> dict[str, int]:
+    """Return the elements by dtype once loaded; those that are unpacked count as BF16."""
+    kind, loaded = packing["kind"], dict[str, int]()
+    for dtype, count in elements.items():
+        times = _times(kind, dtype, packing.get("bits", 8))
+        name = "BF16" if times else dtype
+        loaded[name] = loaded.get(name, 0) + count * (times or 1)
+    return loaded
+
+
+def _times(kind: str, dtype: str, bits: int) -> int:
+    """Return the weights in one element of a dtype; 0 if it is not unpacked."""
+    if kind == "bitsandbytes":
+        return 0
+    if dtype.startswith("F8_"):
+        return 1
+    if kind == "mxfp4" and dtype == "U8":
+        return 2
+    if kind == "compressed-tensors" and dtype in ("I32", "I8"):
+        return -(-32 // bits) if dtype == "I32" else 1
+    return 0

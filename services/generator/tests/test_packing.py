@@ -1,0 +1,124 @@
+"""Modules of weights packed into fewer bits, compared with the library on the same files."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from common.contracts.generation import GenerateRequest
+from common.errors import ModelRefused
+from generator.handlers import Handlers
+from hub.testing import RunningHub
+from models import packing
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_hub
+from modules import Built, build
+
+KINDS = {
+    "fp8": ("packed-fp8", None),
+    "mxfp4": ("packed-mxfp4", None),
+    "compressed-tensors": ("packed-compressed", None),
+    "compressed-tensors of eight bits": ("packed-compressed", "int8"),
+    "compressed-tensors of four bits": ("packed-compressed", "int4"),
+    "bitsandbytes": ("packed-bitsandbytes", None),
+    "bitsandbytes of eight bits": ("packed-bitsandbytes", "8bit"),
+}
+TEXTS = ["the frog is on the lily pad", "who is happy?"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", KINDS)
+async def test_a_module_of_packed_weights_answers_like_the_library(
+    name: str, handlers: Handlers, hub: RunningHub, tmp_path: Path
+) -> None:
+    model, revision = KINDS[name]
+    generated = await handlers.generate(
+        GenerateRequest(model_url=f"lilypad/{model}", revision=revision)
+    )
+    module = build(generated.files, tmp_path / "module", fetched=False)
+    module.fetch_here(hub.url)
+    run = module.manifest["run"]
+    assert (run["packing"], run["stack"]) == (name.partition(" of")[0], "words-packed")
+    request = {"inputs": TEXTS, "parameters": {"max_new_tokens": 8, "raw": True}}
+    code, result = module.run_here(request)
+    assert (code, result["status"]) == (0, "success"), result
+    assert result["outputs"] == library(module)
+
+
+def library(module: Built) -> list[Any]:
+    """Continue the texts with the library's own way of loading the weights, in float32."""
+    folder = module.app / "model"
+    config = transformers.AutoConfig.from_pretrained(folder)
+    described = config.quantization_config
+    if described["quant_method"] != "bitsandbytes":
+        described["dequantize"] = True
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, config=config, dtype=torch.float32, device_map="cpu"
+    )
+    if described["quant_method"] != "bitsandbytes":
+        model = model.float()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    answers = []
+    for text in TEXTS:
+        tokens = tokenizer(text, return_tensors="pt")
+        written = model.generate(**tokens, max_new_tokens=8, do_sample=False)[0]
+        after = written[tokens["input_ids"].shape[1] :]
+        answers.append({"generated_text": tokenizer.decode(after, skip_special_tokens=True)})
+    return answers
+
+
+LLAMA: dict[str, Any] = {
+    "config": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 1000},
+    "pipeline_tag": "text-generation",
+}
+
+
+def described(**fields: Any) -> dict[str, Any]:
+    """Return a model whose config describes its weights by these fields."""
+    return {**LLAMA, "config": {**LLAMA["config"], "quantization_config": fields}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, r"quantized \(GPTQ\).*acme/toad, from which"),
+        ({"quant_method": "modelopt"}, "Model Optimizer"),
+        ({"quant_method": "<b>"}, "quantized: its weights"),
+        ({"bits": 4}, "quantized: its weights"),
+        ({"quant_method": "bitsandbytes"}, "quantized: its weights"),
+        ({"quant_method": "compressed-tensors", "format": "marlin-24"}, "quantized: its weights"),
+    ],
+)
+async def test_weights_that_modules_cannot_unpack_are_refused_with_their_original(
+    fields: dict[str, Any], message: str
+) -> None:
+    handlers = fake_hub.handlers(**described(**fields), tags=["base_model:acme/toad"])
+    with pytest.raises(ModelRefused, match=message) as caught:
+        await handlers.generate(GenerateRequest(model_url="acme/frog"))
+    assert caught.value.details["reason"] == "quantized"
+
+
+async def test_packed_weights_are_refused_for_tasks_whose_modules_do_not_unpack_them() -> None:
+    config = {"quantization_config": {"quant_method": "fp8"}}
+    with pytest.raises(ModelRefused, match="whose weights are not quantized"):
+        await fake_hub.handlers(config).generate(GenerateRequest(model_url="acme/frog"))
+
+
+def test_weights_count_as_the_numbers_that_they_are_unpacked_to() -> None:
+    fp8 = packing.read({"quant_method": "fp8", "weight_block_size": [128, 128]})
+    assert packing.unpacked(fp8, {"F8_E4M3": 100, "BF16": 10, "F32": 1}) == {"BF16": 110, "F32": 1}
+    mxfp4 = packing.read({"quant_method": "mxfp4"})
+    assert packing.unpacked(mxfp4, {"U8": 100, "BF16": 10}) == {"BF16": 210}
+    group = {"weights": {"num_bits": 4}, "targets": ["Linear"]}
+    written = {"config_groups": {"a": group}, "format": "pack-quantized"}
+    four = packing.read({"quant_method": "compressed-tensors", **written})
+    assert packing.unpacked(four, {"I32": 100, "I64": 2}) == {"BF16": 800, "I64": 2}
+    kept = packing.read({"quant_method": "bitsandbytes", "load_in_4bit": True})
+    assert packing.unpacked(kept, {"U8": 100, "F16": 10}) == {"U8": 100, "F16": 10}
+    # What shared snapshots are written as.
+    assert json.loads(json.dumps(four)) == four
