@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,13 @@ def _span(at: Times) -> list[str] | None:
 
 
 def _to_text(at: Times) -> list[str]:
+    return _texts(at.tobytes())
+
+
+@lru_cache(maxsize=16)
+def _texts(packed: bytes) -> list[str]:
+    """Return times as text; the metrics of a model mostly share them."""
+    at = np.frombuffer(packed, np.int64)
     times = np.datetime64(EPOCH.replace(tzinfo=None), "us") + at.astype("timedelta64[us]")
     whole_seconds = not (at % 1_000_000).any()
     return [

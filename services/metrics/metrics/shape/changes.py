@@ -41,6 +41,8 @@ FLAT = 1e-9
 
 Columns = NDArray[np.float64]
 Places = NDArray[np.int64]
+# A step's place, 0 for the level, or the ends of a line.
+Key = int | tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -53,12 +55,24 @@ class Line:
 
 @dataclass(slots=True)
 class System:
-    """The normal equations of some columns, solved: `against` are inner products with steps."""
+    """The normal equations of some columns, solved; each row of `columns` is one."""
 
     columns: Columns
-    against: Columns
     inverse: Columns
     coefficients: Floats
+
+
+@dataclass(slots=True)
+class Remainder:
+    """The squared norms that chosen columns leave of each step and incident.
+
+    Attributes:
+        basis: the chosen columns, orthonormal.
+    """
+
+    steps: Floats
+    incidents: Floats
+    basis: list[Floats] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -70,7 +84,6 @@ class Changes:
         levels: of each part between the places, without the line.
         gains: what each place explains, in squared deviations of the noise.
         rise: of the line in all.
-        system: the equations that gave them.
     """
 
     places: list[int] = field(default_factory=list)
@@ -80,7 +93,6 @@ class Changes:
     rise: float = 0.0
     line_gain: float = 0.0
     cost: float = 0.0
-    system: System | None = None
 
     def fitted(self, times: Floats) -> Floats:
         edges = [0, *self.places, len(times)]
@@ -128,7 +140,7 @@ class Search:
         self.costs = np.full(n, STEP_COST + self.length_cost)
         near = max(NEAR, n // 16)
         self.costs[:near] = self.costs[-near:] = self.incident_cost + self.length_cost
-        self._columns: dict[int | tuple[int, int], tuple[Floats, Floats]] = {}
+        self._columns: dict[Key, tuple[Floats, Floats]] = {}
 
     def find(self) -> Changes:
         """Return the cheapest explanation of the series, with or without a slope."""
@@ -153,21 +165,46 @@ class Search:
         return min(best, bent, key=lambda changes: changes.cost)
 
     def _grow(self, changes: Changes) -> Changes:
+        remainder = Remainder(self.norms.copy(), self.span_norms.copy())
+        for key in self._keys(changes.places, changes.line):
+            self._choose(remainder, key)
         while len(changes.places) < MAX_CHANGES:
-            added = self._next(changes)
-            if added is None:
+            added = self._next(changes, remainder)
+            if not added:
                 break
+            for place in added:
+                self._choose(remainder, place)
             changes = self._measure(sorted({*changes.places, *added}), changes.line)
         return self._prune(self._settle(changes)) if changes.places else changes
 
-    def _next(self, changes: Changes) -> list[int] | None:
-        """Return the place of the step, or the places of the incident, that explain most."""
-        n, system = self.count, changes.system or self._system(changes.places, changes.line)
-        steps = self.steps - system.against @ system.coefficients
-        # Scaled so that the square of a row is the columns' share of a step there.
-        known = system.against @ np.linalg.cholesky(system.inverse)
-        free = self.norms - np.einsum("ij,ij->i", known, known)
-        gains = steps**2 / np.maximum(free, FLAT * self.norms) - self.costs
+    def _choose(self, remainder: Remainder, key: Key) -> None:
+        """Take a column's part from every step and incident."""
+        column, _ = self._whitened(key)
+        norm = column @ column
+        for _ in range(2):  # the second time for accuracy
+            for chosen in remainder.basis:
+                column = column - (chosen @ column) * chosen
+        left = column @ column
+        if left <= FLAT * norm:
+            return
+        column = column / np.sqrt(left)
+        remainder.basis.append(column)
+        part = self._against(column)
+        remainder.steps -= part * part
+        apart = part[self.first]
+        apart -= part[self.last]
+        apart *= apart
+        remainder.incidents -= apart
+
+    def _next(self, changes: Changes, remainder: Remainder) -> list[int]:
+        """Return the place of the step, or the places of the incident, that explain most.
+
+        Of those that are chosen already, none; none at all where nothing is worth its cost.
+        """
+        n, system = self.count, self._system(changes.places, changes.line)
+        keys = self._keys(changes.places, changes.line)
+        steps = self.steps - system.coefficients @ self._products(keys, slice(None))
+        gains = steps**2 / np.maximum(remainder.steps, FLAT * self.norms) - self.costs
         gains[: self.min_length] = gains[n - self.min_length + 1 :] = 0.0
         for place in changes.places:
             gains[max(place - self.min_length + 1, 0) : place + self.min_length] = 0.0
@@ -175,26 +212,15 @@ class Search:
         best, places = gains[place], [place]
         cost = self.incident_cost + 2 * self.length_cost
         if len(self.first):
-            gains = self._incidents(steps, known)
+            gains = steps[self.first]
+            gains -= steps[self.last]
+            gains *= gains
+            gains /= np.maximum(remainder.incidents, FLAT * self.span_norms)
             number = int(np.argmax(gains))
             if gains[number] - cost > best:
                 best = gains[number] - cost
                 places = [int(self.first[number]), int(self.last[number])]
-        return None if best <= 0 or set(places) <= set(changes.places) else places
-
-    def _incidents(self, steps: Floats, known: Columns) -> Floats:
-        """Return how much each incident would explain, given what is known of steps."""
-        free = self.span_norms.copy()
-        for column in known.T:
-            apart = column[self.first]
-            apart -= column[self.last]
-            apart *= apart
-            free -= apart
-        gains = steps[self.first]
-        gains -= steps[self.last]
-        gains *= gains
-        gains /= np.maximum(free, FLAT * self.span_norms, out=free)
-        return np.asarray(gains)
+        return [] if best <= 0 else [place for place in places if place not in changes.places]
 
     def _settle(self, changes: Changes) -> Changes:
         """Move each place to where it explains most, given the others."""
@@ -235,10 +261,10 @@ class Search:
 
     def _gains(self, places: list[int], line: Line | None, where: slice) -> Floats:
         """Return how much a step at each place would explain in addition to the given ones."""
-        system = self._system(places, line)
-        against, norms = system.against[where], self.norms[where]
-        free = norms - np.einsum("ij,ij->i", against @ system.inverse, against)
-        steps = self.steps[where] - against @ system.coefficients
+        system, norms = self._system(places, line), self.norms[where]
+        products = self._products(self._keys(places, line), where)
+        free = norms - np.einsum("ij,ij->j", system.inverse @ products, products)
+        steps = self.steps[where] - system.coefficients @ products
         return np.where(free > FLAT * norms, steps**2 / np.maximum(free, FLAT * norms), 0.0)
 
     def _measure(self, places: list[int], line: Line | None) -> Changes:
@@ -248,8 +274,7 @@ class Search:
         gains = coefficients**2 / np.diag(system.inverse)
         levels = self.middle + np.cumsum(coefficients[: count + 1])
         measured = Changes(places, levels.tolist(), gains[1 : count + 1].tolist(), line)
-        measured.system = system
-        rest = self.white - system.columns @ coefficients
+        rest = self.white - coefficients @ system.columns
         measured.cost = float(rest @ rest) + count * (STEP_COST + self.length_cost)
         if line is not None:
             measured.rise, measured.line_gain = float(coefficients[-1]), float(gains[-1])
@@ -257,26 +282,30 @@ class Search:
         return measured
 
     def _system(self, places: list[int], line: Line | None) -> System:
-        columns = self._chosen(places, line, 0)
-        products = columns.T @ columns
+        keys = self._keys(places, line)
+        columns = np.stack([self._whitened(key)[0] for key in keys])
+        products = columns @ columns.T
         # A column that depends on the others has no coefficient of its own.
         products.flat[:: len(products) + 1] *= 1 + FLAT
         inverse = np.asarray(np.linalg.inv(products), np.float64)
-        coefficients = inverse @ (columns.T @ self.white)
-        return System(columns, self._chosen(places, line, 1), inverse, coefficients)
+        return System(columns, inverse, inverse @ (columns @ self.white))
 
-    def _chosen(self, places: list[int], line: Line | None, which: int) -> Columns:
-        """Return the whitened columns of level, steps and line (0), or their inner products (1)."""
-        keys: list[int | tuple[int, int]] = [0, *places]
-        if line is not None:
-            keys.append((line.first, line.last))
-        for key in keys:
-            if key not in self._columns:
-                column = self._column(key)
-                self._columns[key] = column, self._against(column)
-        return np.stack([self._columns[key][which] for key in keys], axis=1)
+    def _keys(self, places: list[int], line: Line | None) -> list[Key]:
+        """Return the keys of the columns of level, steps and line."""
+        return [0, *places] if line is None else [0, *places, (line.first, line.last)]
 
-    def _column(self, key: int | tuple[int, int]) -> Floats:
+    def _products(self, keys: list[Key], where: slice) -> Columns:
+        """Return the inner products of whitened columns with the steps at some places."""
+        return np.stack([self._whitened(key)[1][where] for key in keys])
+
+    def _whitened(self, key: Key) -> tuple[Floats, Floats]:
+        """Return a whitened column, and its inner products with the steps at all places."""
+        if key not in self._columns:
+            column = self._column(key)
+            self._columns[key] = column, self._against(column)
+        return self._columns[key]
+
+    def _column(self, key: Key) -> Floats:
         if isinstance(key, tuple):
             return self.noise.whiten(ramp(self.times, Line(*key)))
         column = self.after.copy()
