@@ -4,6 +4,7 @@ A counter is a subject of a stream whose message the server increments (NATS ADR
 """
 
 import asyncio
+from dataclasses import replace
 from functools import lru_cache
 
 import nats.errors
@@ -47,7 +48,8 @@ class CounterStore:
 
         On one server it is a file, so that it outlives a restart. The server writes it in the
         background, which costs no more than memory: the kill of the server loses the counts of
-        its last milliseconds. Of several servers, the others still have it.
+        its last milliseconds. Of several servers, the others still have it. Where the server's
+        disk is full, it is in memory until the server restarts.
         """
         alone = self.bus.stream_replicas == 1
         config = StreamConfig(
@@ -75,8 +77,20 @@ class CounterStore:
                     await stream.add_stream(config)
                 else:  # it exists, made by another version
                     await _change(stream, config)
+            if not await self._counts(policy):
+                await _move_to_memory(stream, config)
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(UNCOUNTED, retry_after=1) from error
+
+    async def _counts(self, policy: Policy) -> bool:
+        """Return whether the stream takes counts; one whose file cannot be written does not."""
+        try:
+            value_in(await self.add(f"limit.{policy.window}.check", 0))
+        except Unavailable:
+            if not self.bus.available:  # it may, once the bus is back
+                raise
+            return False
+        return True
 
     def add(self, subject: str, amount: int) -> Asked:
         """Add to the counter; the reply holds its new value, see `value_in`."""
@@ -121,12 +135,23 @@ class CounterStore:
 
 
 async def _change(stream: JetStreamContext, config: StreamConfig) -> None:
-    """Update a stream, or replace it: the server does not move one from memory to a file."""
+    """Update a stream, which stays where it is: the server does not move one to a file."""
+    there = (await stream.stream_info(str(config.name))).config
+    kept = replace(config, storage=there.storage, persist_mode=there.persist_mode)
     try:
-        await stream.update_stream(config)
+        await stream.update_stream(kept)
     except (nats.js.errors.BadRequestError, nats.js.errors.ServerError):
         await stream.delete_stream(str(config.name))
         await stream.add_stream(config)
+
+
+async def _move_to_memory(stream: JetStreamContext, config: StreamConfig) -> None:
+    """Replace a stream whose file cannot be written, unless another replica has."""
+    there = (await stream.stream_info(str(config.name))).config
+    if there.storage == StorageType.FILE:
+        log.error("counting in memory: the bus cannot write to its disk", stream=config.name)
+        await stream.delete_stream(str(config.name))
+        await stream.add_stream(replace(config, storage=StorageType.MEMORY, persist_mode=None))
 
 
 def subject_of(policy: Policy, account: str, epoch: int) -> str:
