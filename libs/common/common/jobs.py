@@ -51,6 +51,8 @@ ACK_WAIT_S = 15.0
 FETCH_S = 5.0
 # The same message published twice within this time counts once.
 DUPLICATE_WINDOW_S = 120.0
+# Publications in a row that stay unanswered before the queue counts as one that cannot be written.
+MAX_UNANSWERED = 3
 DEAD_LETTER_AGE_S = 30 * 24 * 3600.0
 MAX_STREAM_BYTES = 256 * 1024 * 1024
 
@@ -72,6 +74,7 @@ class Jobs:
         self.replicas = bus.stream_replicas
         # Whether the server had all streams and consumers at the last check.
         self.declared = False
+        self._unanswered = 0
 
     async def prepare(
         self, job: Job[Any], worker_classes: tuple[str, ...], *, ack_wait: float = ACK_WAIT_S
@@ -88,10 +91,15 @@ class Jobs:
     ) -> None:
         """Create the streams and consumers that are missing, or were lost since.
 
+        A queue that a single server cannot write is replaced: its disk was full, after which it
+        writes the stream's files only once it restarts. Its messages are lost, as with the disk.
+
         Raises:
             Unavailable: the server did not confirm them.
         """
         try:
+            if self.replicas == 1 and self._unanswered >= MAX_UNANSWERED:
+                await self._drop_queue()
             await self._declare(job, worker_classes, ack_wait)
             self.declared = True
         except (nats.errors.Error, OSError) as error:
@@ -137,6 +145,12 @@ class Jobs:
                 ),
             )
 
+    async def _drop_queue(self) -> None:
+        await self.js.stream_info(STREAM)  # raises an error if the server answers nothing at all
+        log.error("job queue replaced: the bus cannot write to its disk")
+        await self.js.delete_stream(STREAM)
+        self._unanswered = 0
+
     async def _stream(self, config: StreamConfig) -> None:
         try:
             await self.js.add_stream(config)
@@ -173,7 +187,9 @@ class Jobs:
             )
         except (nats.errors.Error, OSError) as error:
             self.declared = False
+            self._unanswered += isinstance(error, nats.errors.TimeoutError)
             raise Unavailable("the job queue is unavailable", retry_after=1) from error
+        self._unanswered = 0
         return answer.seq
 
     async def holds(self, sequence: int, id: str) -> bool:

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,11 @@ from common.bus import NatsBus
 from common.contracts import Job, Message
 from common.errors import Unavailable
 from common.jobs import DEAD, DELIVERIES, REASON, STREAM, Delivery, Jobs
+from integration import small_disk
+from local import ports
+from local.credentials import Credentials
+from local.nats import Nats
+from local.process import Process, Report, wait_until_ready
 
 
 class Song(Message):
@@ -128,3 +134,36 @@ async def test_jobs_and_workers_survive_a_crash_of_the_server(queue, worker, nat
         else:
             break
     assert (await waiting).id == "one"
+
+
+async def test_a_queue_on_a_disk_that_was_full_takes_jobs_again_once_there_is_space(
+    tmp_path: Path,
+) -> None:
+    """The server itself would write the stream's files only after its restart."""
+    song = Job("job.benchmarker.sing", Song)
+    with small_disk.mounted(tmp_path / "disk", "16m") as disk:
+        [port] = ports.find(1)
+        server = Nats(disk / "nats", port, Credentials(tmp_path / "secrets"))
+        process = Process(server.program(), tmp_path / "nats.log", Report())
+        process.start()
+        try:
+            await asyncio.to_thread(wait_until_ready, [process], Report())
+            async with bus.connect(server.url("benchmarker"), "benchmarker") as connection:
+                jobs = Jobs(connection)
+                await jobs.prepare(song, ("cpu",))
+                jobs.js = connection.client.jetstream(timeout=1)
+
+                ballast = small_disk.fill(disk)
+                with pytest.raises(Unavailable):
+                    await jobs.publish(song, Song(line="la" * 50_000), "cpu", "full#0")
+                ballast.unlink()
+                async with asyncio.timeout(120):
+                    while True:  # as the publisher's sweep does
+                        try:
+                            await jobs.declare(song, ("cpu",))
+                            await jobs.publish(song, Song(line="la"), "cpu", "after#0")
+                        except Unavailable:
+                            continue
+                        break
+        finally:
+            await asyncio.to_thread(process.stop)

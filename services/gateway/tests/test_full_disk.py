@@ -1,8 +1,6 @@
 """Limits while the disk of the bus is full, and afterwards."""
 
 import asyncio
-import contextlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from common import bus
 from common.errors import Unavailable
 from gateway.limits import Limits
 from gateway.windows import Policy
+from integration import small_disk
 from local import ports
 from local.credentials import Credentials
 from local.nats import Nats
@@ -21,21 +20,8 @@ from local.process import Process, Report, wait_until_ready
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk, which only root may mount."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "lilypad-test", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"this machine mounts no disk: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(ballast: Path) -> None:
-    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
+    with small_disk.mounted(tmp_path / "disk") as folder:
+        yield folder
 
 
 async def test_a_full_disk_of_the_bus_moves_counts_to_memory_until_its_restart(
@@ -66,14 +52,14 @@ async def test_a_full_disk_of_the_bus_moves_counts_to_memory_until_its_restart(
                         return
 
             assert await storage() == StorageType.FILE
-            fill(disk / "ballast")
+            ballast = small_disk.fill(disk)
             number = 0
             async with asyncio.timeout(120):
                 while await storage() == StorageType.FILE:  # the last page takes some counts
                     await admit(f"acc_{number}")
                     number += 1
                 await admit("acc_later")
-            (disk / "ballast").unlink()
+            ballast.unlink()
             await asyncio.to_thread(process.stop)
             process.start()
             await asyncio.to_thread(wait_until_ready, [process], Report())
