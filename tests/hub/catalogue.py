@@ -36,6 +36,16 @@ MODELS = (
         },
     ),
     Model("lilypad/packed-fp8", "packed:block_fp8", "text-generation"),
+    Model(
+        "lilypad/packed-integers",
+        "packed:integers",
+        "text-generation",
+        branches={
+            "main": {"kind": "gptq", "bits": 4, "desc_act": False},
+            "gptq-8bit": {"kind": "gptq", "bits": 8, "desc_act": False},
+            "awq": {"kind": "awq", "bits": 4, "version": "gemm", "zero_point": True},
+        },
+    ),
     Model("lilypad/packed-mxfp4", "packed:mxfp4", "text-generation"),
     Model(
         "lilypad/packed-compressed",
@@ -203,6 +213,7 @@ MODELS = (
     # Good ones whose modules read images with torchvision.
     Model("lilypad/tiny-video-text-to-text", "seeing:qwen_vl", "video-text-to-text"),
     Model("lilypad/tiny-qwen-vl", "seeing:qwen_vl", "image-text-to-text"),
+    Model("lilypad/tiny-packed-vl", "packed:block_fp8_vl", "image-text-to-text"),
     Model("lilypad/tiny-mask-generation", "seeing:mask_maker", "mask-generation"),
     Model(
         "lilypad/tiny-visual-document-retrieval", "seeing:page_finder", "visual-document-retrieval"

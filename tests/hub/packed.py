@@ -4,6 +4,7 @@ transformers packs FP8 and MXFP4 on a GPU alone; those are packed here as it rea
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from hub.families import CONTEXT, byte_pair_tokenizer, llama_generator, write_json
+from hub.seeing import qwen_vl
 
 BLOCK = 32
 # The numbers that four bits of MXFP4 stand for.
@@ -28,12 +30,12 @@ HALVES = (0, 0.5, 1, 1.5, 2, 3, 4, 6)
 MAX_E4M3 = 448
 
 
-def block_fp8(folder: Path) -> None:
-    """Make a Llama with weights of eight bits and a scale for each block, as DeepSeek's."""
-    llama_generator(folder)
+def block_fp8(folder: Path, maker: Callable[[Path], None] = llama_generator) -> None:
+    """Make a model with weights of eight bits and a scale for each block, as DeepSeek's."""
+    maker(folder)
 
     def pack(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        if not name.endswith("proj.weight"):
+        if not name.endswith("_proj.weight"):
             return {name: weight.bfloat16()}
         high, wide = (side // BLOCK for side in weight.shape)
         blocks = weight.reshape(high, BLOCK, wide, BLOCK)
@@ -43,6 +45,11 @@ def block_fp8(folder: Path) -> None:
 
     size = {"weight_block_size": [BLOCK, BLOCK], "fmt": "e4m3", "activation_scheme": "dynamic"}
     pack_weights(folder, pack, quant_method="fp8", **size)
+
+
+def block_fp8_vl(folder: Path) -> None:
+    """Make such a model of images and text."""
+    block_fp8(folder, qwen_vl)
 
 
 def mxfp4(folder: Path) -> None:
@@ -119,6 +126,41 @@ def bitsandbytes(folder: Path, **packing: Any) -> None:
         folder, quantization_config=options, device_map="cpu"
     )
     model.save_pretrained(folder)
+
+
+def integers(folder: Path, kind: str, bits: int, **described: Any) -> None:
+    """Make a Llama packed into whole numbers as AutoGPTQ and AutoAWQ write them."""
+    llama_generator(folder)
+    words, largest = 32 // bits, 2**bits - 1
+    shifts = torch.arange(0, 32, bits)
+    columns = [0, 2, 4, 6, 1, 3, 5, 7] if kind == "awq" else [*range(words)]
+
+    def join(numbers: torch.Tensor) -> torch.Tensor:
+        """Pack rows of words; the first number is in the lowest bits."""
+        return (numbers.reshape(-1, words)[:, columns] << shifts).sum(-1).int()
+
+    def pack(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not name.endswith("proj.weight"):
+            return {name: weight.half()}
+        start, (out, rows) = name.removesuffix("weight"), weight.shape
+        groups = weight.reshape(out, -1, BLOCK)
+        lowest, highest = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
+        scales = ((highest - lowest) / largest).half().float()
+        zeros = (-lowest / scales).round().clamp(1, largest)
+        numbers = (groups / scales[..., None]).round() + zeros[..., None]
+        numbers = numbers.clamp(0, largest).reshape(out, rows).long()
+        packed = {f"{start}scales": scales.T.half().contiguous()}
+        if kind == "awq":
+            packed[f"{start}qweight"] = join(numbers.T).reshape(rows, -1)
+        else:
+            zeros = zeros - 1
+            packed[f"{start}qweight"] = join(numbers).reshape(out, -1).T
+            packed[f"{start}g_idx"] = (torch.arange(rows) // BLOCK).int()
+        packed[f"{start}qzeros"] = join(zeros.T.long()).reshape(rows // BLOCK, -1)
+        return packed
+
+    size = {"bits": bits, "group_size": BLOCK, **described}
+    pack_weights(folder, pack, quant_method=kind, **size)
 
 
 def pack_weights(folder: Path, pack: Any, **described: Any) -> None:

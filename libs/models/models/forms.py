@@ -23,7 +23,12 @@ FORMS = (
         "for the same tasks: stays packed, and takes the memory of its files",
     ),
     (
-        "GPTQ, AWQ, NVFP4, MLX and all other packed weights",
+        "GPTQ of 2, 4 or 8 bits, AWQ",
+        "`quant_method` `gptq` or `awq` (version GEMM) in config.json",
+        "for text generation: multiplied out by the module when loaded, and counted as bfloat16",
+    ),
+    (
+        "NVFP4, MLX and all other packed weights",
         "config.json, `quantize_config.json` and others beside it, or the names of tensors",
         "refused as `quantized`, with the model that it was made from where its card names one",
     ),

@@ -1,14 +1,15 @@
 """Kinds of packed weights: how config.json names them, and how modules load each.
 
-The library unpacks most kinds while it loads them, on any device, so that they take the memory of
-the dtype that the module computes in. It computes with those of bitsandbytes as they are packed.
-Kernels that compute with the others are code that the library fetches from the Hub, and modules
+Most kinds are unpacked when they are loaded, on any device, so that they take the memory of the
+dtype that the module computes in: GPTQ and AWQ by the module, others by the library, which computes
+with those of bitsandbytes as they are packed.
+Kernels that compute with others are code that the library fetches from the Hub, and modules
 have no network.
 """
 
 from typing import Any, Literal
 
-Packing = Literal["bitsandbytes", "compressed-tensors", "fp8", "mxfp4"]
+Packing = Literal["awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq", "mxfp4"]
 
 # Formats of compressed-tensors whose weights the library unpacks.
 FORMATS = frozenset(("float-quantized", "int-quantized", "naive-quantized", "pack-quantized"))
@@ -18,13 +19,13 @@ WIDTHS = frozenset((2, 3, 4, 8))
 KNOWN = {
     "aqlm": "AQLM",
     "auto-round": "AutoRound",
-    "awq": "AWQ",
+    "awq": "AWQ, of another version than GEMM",
     "bitnet": "BitNet",
     "eetq": "EETQ",
     "exl2": "EXL2",
     "exl3": "EXL3",
     "fbgemm_fp8": "FBGEMM FP8",
-    "gptq": "GPTQ",
+    "gptq": "GPTQ, of other bits than 2, 4 and 8",
     "hqq": "HQQ",
     "modelopt": "NVIDIA's Model Optimizer",
     "nvfp4": "NVFP4",
@@ -45,6 +46,11 @@ def _read(written: dict[str, Any]) -> dict[str, Any] | None:
     kind = written.get("quant_method")
     if kind in ("fp8", "mxfp4"):
         return {"kind": kind}
+    bits = written.get("bits")
+    if kind == "gptq" and bits in (2, 4, 8):
+        return {"kind": kind, "bits": bits}
+    if kind == "awq" and bits == 4 and str(written.get("version", "gemm")).lower() == "gemm":
+        return {"kind": kind, "bits": bits}
     if kind == "bitsandbytes" and (written.get("load_in_4bit") or written.get("load_in_8bit")):
         return {"kind": kind}
     if kind == "compressed-tensors" and (bits := _fewest_bits(written)):
@@ -95,6 +101,8 @@ def _times(kind: str, dtype: str, bits: int) -> int:
         return 1
     if kind == "mxfp4" and dtype == "U8":
         return 2
-    if kind == "compressed-tensors" and dtype in ("I32", "I8"):
-        return -(-32 // bits) if dtype == "I32" else 1
+    if dtype == "I32" and kind in ("awq", "compressed-tensors", "gptq"):
+        return -(-32 // bits)
+    if dtype == "I8" and kind == "compressed-tensors":
+        return 1
     return 0

@@ -162,6 +162,7 @@ def describe(
 ) -> Manifest:
     """Describe a module; `digests` are those of the base images, by image."""
     assert snapshot.weights
+    packing = snapshot.config.get("packing", {}).get("kind")
     return Manifest(
         name=slug(snapshot.id),
         description=f"{task.tag} with {snapshot.id}",
@@ -181,9 +182,9 @@ def describe(
         run=Run(
             family=task.family,
             stack=stack_of(task),
-            class_=task.auto_classes[0] if FAMILIES[task.family].named else None,
+            class_=task.auto_classes[0] if packing or FAMILIES[task.family].named else None,
             processor=task.processor,
-            packing=snapshot.config.get("packing", {}).get("kind"),
+            packing=packing,
             batch_size=needs.batch_size,
             max_tokens=needs.max_tokens,
             dtype=needs.dtype,

@@ -295,7 +295,8 @@ def check_packing(snapshot: Snapshot, task: Task) -> Task:
     if packed is None:
         return task
     stack = with_packing(stack_of(task))
-    if stack == stack_of(task):
+    causal = task.family == "text_generation"
+    if stack == stack_of(task) or (packed["kind"] in ("awq", "gptq") and not causal):
         raise quantized(packed["kind"], "a model whose weights are not quantized")
     return replace(task, stack=stack)
 

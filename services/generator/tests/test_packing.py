@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
@@ -28,6 +29,8 @@ KINDS = {
     "bitsandbytes": ("packed-bitsandbytes", None),
     "bitsandbytes of eight bits": ("packed-bitsandbytes", "8bit"),
 }
+# Kinds that the library unpacks with a package that needs another torch than the pinned one.
+INTEGERS = {"gptq": None, "gptq of eight bits": "gptq-8bit", "awq": "awq"}
 TEXTS = ["the frog is on the lily pad", "who is happy?"]
 
 
@@ -62,6 +65,11 @@ def library(module: Built) -> list[Any]:
     )
     if described["quant_method"] != "bitsandbytes":
         model = model.float()
+    return write(model, folder)
+
+
+def write(model: Any, folder: Path) -> list[Any]:
+    """Continue the texts with a model."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     answers = []
     for text in TEXTS:
@@ -70,6 +78,61 @@ def library(module: Built) -> list[Any]:
         after = written[tokens["input_ids"].shape[1] :]
         answers.append({"generated_text": tokenizer.decode(after, skip_special_tokens=True)})
     return answers
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", INTEGERS)
+async def test_a_module_of_whole_numbers_answers_like_the_matrices_that_they_stand_for(
+    name: str, handlers: Handlers, hub: RunningHub, tmp_path: Path
+) -> None:
+    request = GenerateRequest(model_url="lilypad/packed-integers", revision=INTEGERS[name])
+    generated = await handlers.generate(request)
+    module = build(generated.files, tmp_path / "module", fetched=False)
+    module.fetch_here(hub.url)
+    assert module.manifest["run"]["packing"] == name.partition(" of")[0]
+    folder = module.app / "model"
+    packed = load_file(folder / "model.safetensors")
+    config = transformers.AutoConfig.from_pretrained(folder)
+    bits, kind = config.quantization_config["bits"], config.quantization_config["quant_method"]
+    del config.quantization_config
+    weights = {
+        name: value.float() for name, value in packed.items() if name.endswith(".weight")
+    } | {
+        name.replace("qweight", "weight"): matrix(packed, name.removesuffix("qweight"), kind, bits)
+        for name in packed
+        if name.endswith(".qweight")
+    }
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        None, config=config, state_dict=weights, dtype=torch.float32
+    )
+    code, result = module.run_here(
+        {"inputs": TEXTS, "parameters": {"max_new_tokens": 8, "raw": True}}
+    )
+    assert (code, result["status"]) == (0, "success"), result
+    assert result["outputs"] == write(model.eval(), folder)
+
+
+def matrix(packed: dict[str, Any], layer: str, kind: str, bits: int) -> torch.Tensor:
+    """Multiply out a layer, one number after the other, by the authors' description."""
+    numbers, zeros = packed[f"{layer}qweight"].tolist(), packed[f"{layer}qzeros"].tolist()
+    scales, words = packed[f"{layer}scales"].float(), 32 // bits
+    rows = len(numbers) * (words if kind == "gptq" else 1)
+    # AutoAWQ writes columns 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits on.
+    place = [0, 4, 1, 5, 2, 6, 3, 7] if kind == "awq" else [*range(words)]
+    size = rows // len(zeros)
+
+    def pick(number: int, at: int) -> int:
+        return (number >> (bits * place[at])) & (2**bits - 1)
+
+    weight = torch.empty(scales.shape[1], rows)
+    for column in range(scales.shape[1]):
+        for row in range(rows):
+            word, at = divmod(row if kind == "gptq" else column, words)
+            number = numbers[word][column] if kind == "gptq" else numbers[row][word]
+            word, zero_at = divmod(column, words)
+            zero = pick(zeros[row // size][word], zero_at) + (kind == "gptq")
+            weight[column, row] = (pick(number, at) - zero) * scales[row // size, column]
+    return weight
 
 
 LLAMA: dict[str, Any] = {
@@ -86,7 +149,7 @@ def described(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"quant_method": "gptq", "bits": 4}, r"quantized \(GPTQ\).*acme/toad, from which"),
+        ({"quant_method": "gptq", "bits": 3}, r"quantized \(GPTQ, of.*acme/toad, from which"),
         ({"quant_method": "modelopt"}, "Model Optimizer"),
         ({"quant_method": "<b>"}, "quantized: its weights"),
         ({"bits": 4}, "quantized: its weights"),

@@ -53,6 +53,7 @@ ABOUT = {"text": HOSTILE, **FEW}
 CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "image-text-to-text": ("image-text-to-text", IMAGE, ABOUT),
     "qwen-vl": ("image-text-to-text", IMAGE, ABOUT),
+    "packed-vl": ("image-text-to-text", IMAGE, ABOUT),
     "image-to-text": ("image-to-text", IMAGE, FEW),
     "video-text-to-text": ("video-text-to-text", as_png(*FRAMES), {"frames": 4, **ABOUT}),
     "audio-text-to-text": ("audio-text-to-text", {"audio": AUDIO, "text": HOSTILE}, FEW),

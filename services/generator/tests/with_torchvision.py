@@ -26,7 +26,7 @@ TOKENS = 8
 def continued(folder: str, kind: str, text: str | None, **media: Any) -> list[Any]:
     """Return the model's reply to a chat turn with one part of `kind` and a text."""
     processor = transformers.AutoProcessor.from_pretrained(folder)
-    model = transformers.AutoModelForMultimodalLM.from_pretrained(folder).eval()
+    model = transformers.AutoModelForMultimodalLM.from_pretrained(folder).float().eval()
     parts = [{"type": kind}, {"type": "text", "text": text}]
     prompt = processor.apply_chat_template(
         [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False

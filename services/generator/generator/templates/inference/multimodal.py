@@ -4,12 +4,23 @@ from typing import Any
 
 from generator.templates.inference.audio import read_audio
 from generator.templates.inference.chats import write_chat
+from generator.templates.inference.classes import load_model
 from generator.templates.inference.combining import combine
 from generator.templates.inference.frames import read_frames
 from generator.templates.inference.images import read_image
 from generator.templates.inference.inputs import InvalidInput
-from generator.templates.inference.models import load as load
+from generator.templates.inference.readers import with_processor
 from generator.templates.inference.texts import check_texts
+from generator.templates.inference.unpacking import load_packed
+
+
+def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> tuple[Any, Any]:
+    """Load the model from the files in `directory`, and its processor."""
+    if "packing" in manifest["run"]:
+        model = load_packed(manifest, directory, device, dtype)
+    else:
+        model = load_model(manifest, directory, dtype).to(device)
+    return with_processor(manifest, directory, model)
 
 
 def answer(

@@ -4,8 +4,20 @@ from typing import Any
 
 from generator.templates.inference.chats import write_chat
 from generator.templates.inference.inputs import InvalidInput
-from generator.templates.inference.loading import load as load
+from generator.templates.inference.integers import load_integers
+from generator.templates.inference.piping import load_pipeline
 from generator.templates.inference.texts import check_texts
+from generator.templates.inference.unpacking import load_packed
+
+
+def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
+    """Load the pipeline from the files in `directory`, whose weights may be packed."""
+    if "packing" not in manifest["run"]:
+        return load_pipeline(manifest, directory, device, dtype)
+    whole_numbers = manifest["run"]["packing"] in ("awq", "gptq")
+    read = load_integers if whole_numbers else load_packed
+    model = read(manifest, directory, device, dtype).eval()
+    return load_pipeline(manifest, directory, device, dtype, model=model, tokenizer=directory)
 
 
 def answer(

@@ -1,0 +1,22 @@
+"""Loads a model by its class."""
+
+from typing import Any
+
+from generator.templates.inference.checkpoint import whole
+
+
+def load_model(manifest: dict[str, Any], directory: str, dtype: Any, **options: Any) -> Any:
+    """Load the model from the files in `directory`, by the class that module.yaml names."""
+    import transformers
+
+    settings = manifest["run"]
+    chosen = getattr(transformers, settings["class"])
+    options = {"use_safetensors": True, "trust_remote_code": False, "dtype": dtype, **options}
+
+    def build(attention: str) -> Any:
+        return chosen.from_pretrained(directory, attn_implementation=attention, **options)
+
+    try:
+        return whole(lambda: build(settings["attention"]))
+    except ValueError:  # this attention is unsupported: use the reference's
+        return whole(lambda: build("eager"))

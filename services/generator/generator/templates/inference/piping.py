@@ -1,0 +1,35 @@
+"""Builds a `transformers.pipeline`."""
+
+from typing import Any
+
+from generator.templates.inference.checkpoint import check_vocabulary, whole
+
+
+def load_pipeline(
+    manifest: dict[str, Any], directory: str, device: str, dtype: Any, **given: Any
+) -> Any:
+    """Load the pipeline of the module's task from the files in `directory`, or a `given` model."""
+    import torch
+    import transformers
+
+    settings, task = manifest["run"], manifest["model"]["task"]
+
+    def build(attention: str) -> Any:
+        options = {"attn_implementation": attention, "use_safetensors": True}
+        return transformers.pipeline(
+            task,
+            dtype=dtype,
+            trust_remote_code=False,
+            **(given or {"model": directory, "device": device, "model_kwargs": options}),
+        )
+
+    try:
+        pipeline = whole(lambda: build(settings["attention"]))
+    except ValueError:  # this attention is unsupported: use the reference's
+        pipeline = whole(lambda: build("eager"))
+    if pipeline.tokenizer is not None:
+        check_vocabulary(pipeline.tokenizer)
+    if settings["compile"]:
+        torch._dynamo.config.suppress_errors = True  # without a compiler: slower, not broken
+        pipeline.model.compile(dynamic=True)
+    return pipeline
