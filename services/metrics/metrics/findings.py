@@ -95,8 +95,7 @@ def _significant(history: History, shape: Shape) -> list[Event]:
     noise = sample_noise(history)
 
     def matters(event: Event) -> bool:
-        size = abs(event.level - event.before)
-        return size > min(noise, MIN_CHANGE * abs(event.before))
+        return abs(event.moved) > min(noise, MIN_CHANGE * abs(event.before))
 
     return [event for event in shape.events if matters(event)]
 

@@ -21,6 +21,8 @@ LIMITS = {"memory_usage": "memory_limit", "gpu_memory_usage": "gpu_memory_limit"
 BATCH_COST = re.compile(r"cost_per_inference_batch_([1-9][0-9]{0,5})")
 # A limit that is reached later than this is not worth acting on today.
 MAX_AHEAD_DAYS = 90
+# Below this share of the level, its unit reads better than a percentage.
+MIN_SHARE = 0.01
 # From this factor on, a factor reads better than a percentage.
 MIN_FACTOR = 3.0
 
@@ -64,7 +66,10 @@ def _changes(changes: Changes, limit: float, now: datetime) -> Iterator[str]:
     for event in changes.events:
         worse = (event.size > 0) == lower_is_better(changes.metric)
         if event.kind == "slope":
-            yield _slope(changes.metric, event, limit, now, worse=worse)
+            steps = any(other.kind == "step" and _spans(event, other) for other in changes.events)
+            yield _slope(changes.metric, event, limit, now, worse=worse, steps=steps)
+        elif event.kind == "step" and any(_spans(other, event) for other in changes.events):
+            yield _interruption(changes.metric, event)
         elif event.end is None:
             yield _lasting(changes.metric, event, now, worse=worse)
         else:
@@ -72,6 +77,20 @@ def _changes(changes: Changes, limit: float, now: datetime) -> Iterator[str]:
                 other.kind == "slope" for other in changes.events
             )
             yield _passed(changes.metric, event, normal=normal)
+
+
+def _spans(slope: Event, other: Event) -> bool:
+    """Return whether a slope goes on where another event begins."""
+    return slope.kind == "slope" and slope.begin <= other.begin < (slope.end or math.inf)
+
+
+def _interruption(metric: str, event: Event) -> str:
+    """Describe a step of a level that moves all the time, as memory that leaks until a restart."""
+    verb = "rose" if event.size > 0 else "fell"
+    return (
+        f"{title(metric)} {verb} by {_number(abs(event.size), metric)} on {_day(event.begin)} UTC,"
+        f" from {_number(event.before, metric)} to {_number(event.level, metric)}."
+    )
 
 
 def _lasting(metric: str, event: Event, now: datetime, *, worse: bool) -> str:
@@ -98,16 +117,23 @@ def _passed(metric: str, event: Event, *, normal: bool) -> str:
     )
 
 
-def _slope(metric: str, event: Event, limit: float, now: datetime, *, worse: bool) -> str:
+def _slope(
+    metric: str, event: Event, limit: float, now: datetime, *, worse: bool, steps: bool
+) -> str:
     verb = ("grows", "grew") if event.size > 0 else ("falls", "fell")
     rate = f"{_number(abs(event.size), metric)} a day"
-    levels = f"from {_number(event.before, metric)} to {_number(event.level, metric)}"
+    level = _number(event.level, metric)
+    levels = f"from {_number(event.before, metric)} to {level}"
+    begin = _day(event.begin)
     if event.end is not None:
+        moved = "" if steps else f", {levels},"
         return (
-            f"{title(metric)} {verb[1]} by {rate}, {levels}, from {_day(event.begin)}"
+            f"{title(metric)} {verb[1]} by {rate}{moved} from {begin}"
             f" to {_day(event.end)} UTC, and has been level since."
         )
-    sentence = f"{title(metric)} {verb[0]} by {rate}: {levels} since {_day(event.begin)} UTC"
+    sentence = f"{title(metric)} {verb[0]} by {rate}: {levels} since {begin} UTC"
+    if steps:  # which are a part of the difference between the two levels
+        sentence = f"{title(metric)} {verb[0]} by {rate} since {begin} UTC, and is at {level} now"
     days = (limit - event.level) / event.size if limit > 0 else math.inf
     if 0 < days < MAX_AHEAD_DAYS:
         reached = _day(to_us(now) + int(days * DAY), hour=False)
@@ -125,7 +151,7 @@ def _slope(metric: str, event: Event, limit: float, now: datetime, *, worse: boo
 def _change(event: Event, metric: str) -> str:
     """Describe how far a level moved, as a share of the level before."""
     way = "higher" if event.size > 0 else "lower"
-    if event.before <= 0 or event.level < 0:
+    if event.before <= 0 or event.level < 0 or abs(event.size) < MIN_SHARE * event.before:
         return f"{_number(abs(event.size), metric)} {way}"
     times = event.level / event.before
     if times >= MIN_FACTOR:

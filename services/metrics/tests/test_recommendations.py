@@ -1,4 +1,5 @@
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from common.contracts.timestamps import to_us
 from metrics import recommendations
+from metrics.arrays import Floats
 from metrics.findings import examine, find_changes
 from metrics.window import HOUR, History, bucket, spans
 
@@ -70,6 +72,46 @@ def test_an_incident_is_as_large_as_its_samples_wherever_in_the_hour_it_begins(
     assert (event.kind, event.begin) == ("incident", at[first])
     assert event.level == pytest.approx(value[incident].mean(), rel=0.01)
     assert event.size == pytest.approx(event.level - 40.0, rel=0.02)
+
+
+def leaking(level: Callable[[Floats], Floats], noise: float) -> History:
+    """Return a week of memory, a sample every 15 minutes, that grows by 288 MiB a day."""
+    hours = np.arange(7 * 96) / 4
+    random = np.random.default_rng(1)
+    value = (4_000.0 + level(hours)) * random.normal(1, noise, len(hours))
+    at = to_us(START) + np.arange(len(hours)) * 900_000_000
+    nothing = np.empty(0, np.int64)
+    return History(bucket(spans(at, value), HOUR), nothing, nothing, at, value)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0005, 0.005, 0.02])
+def test_a_leak_that_a_restart_interrupts_is_reported_with_its_rate(noise: float) -> None:
+    """Not as a staircase of higher levels, nor as a counter that was reset."""
+    memory = leaking(lambda hours: 12 * np.where(hours < 118.6, hours, hours - 118.6), noise)
+    leak, restart = recommend({"memory_usage": memory}, {"memory_limit": 7_000.0})
+    rate = re.match(r"Memory grows by (\d+) MiB a day since", leak)
+    assert rate is not None
+    assert float(rate[1]) == pytest.approx(288, rel=0.02)
+    assert "it reaches its limit of 7,000 MiB on" in leak
+    assert re.match(r"Memory fell by 1,4\d\d MiB on Thursday 5 March, 22:", restart)
+    assert re.search(r"from 5,4\d\d MiB to (4,0|3,9)\d\d MiB.$", restart)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0005, 0.005, 0.02])
+def test_a_leak_beside_an_incident_is_reported_too(noise: float) -> None:
+    memory = leaking(
+        lambda hours: 12 * hours + np.where((hours > 73.4) & (hours < 88.4), 4_000, 0), noise
+    )
+    leak, incident = recommend({"memory_usage": memory}, {})
+    rate = re.match(r"Memory grows by (\d+) MiB a day: from", leak)
+    assert rate is not None
+    assert float(rate[1]) == pytest.approx(288, rel=0.05)
+    assert "higher for 15 hours" in incident
+
+
+def test_a_change_below_a_per_cent_is_stated_in_its_unit() -> None:
+    [sentence] = recommend({"memory_usage": history((100, 4_000.0), (68, 4_015.0), noise=2e-4)}, {})
+    assert re.match(r"Memory has been 1[456](\.\d)? MiB higher since", sentence)
 
 
 def test_a_gap_in_the_midst_of_a_season_is_no_change() -> None:

@@ -6,6 +6,7 @@ is left out. The noise is made white first, so that sums over all places and len
 cost a cumulated sum each.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -33,10 +34,13 @@ SWEEPS = 3
 MIN_VALUES = 3
 # Lengths of incidents that are tried, each this many times the one before; then refined.
 GROWTH = 1.25
-# A slope is tried only if it alone explains this share of what all changes explain.
+# A slope is tried if it alone explains this share of what all changes explain, or if it explains
+# something in addition to them.
 SLANTED = 0.25
 # A slope may begin or end at this many places of the window.
 BENDS = 24
+# It is worth it if the best explanation without it leaves this share more unexplained.
+BENT = 0.3
 FLAT = 1e-9
 
 Columns = NDArray[np.float64]
@@ -147,7 +151,11 @@ class Search:
         nothing = self._measure([], None)
         best = self._grow(nothing)
         straight = self._measure([], Line(0, self.count - 1))
-        if straight.line_gain > max(LINE_COST, SLANTED * (nothing.cost - best.cost)):
+        slanted = straight.line_gain > max(LINE_COST, SLANTED * (nothing.cost - best.cost))
+        if best.places and not slanted:
+            # A restart or an incident explains more than the slope that it interrupts.
+            slanted = self._measure(best.places, straight.line).line_gain > LINE_COST
+        if slanted:
             best = min(best, self._grow(straight), key=lambda changes: changes.cost)
             best = self._bend(best)
         return best
@@ -160,8 +168,9 @@ class Search:
         places = best.places if best.line else []
         gains = [self._measure(places, line).line_gain for line in lines]
         bent = self._grow(self._measure([], lines[int(np.argmax(gains))]))
-        # A slope adds one more place, at the same cost as any other.
-        bent.cost += NEEDED
+        # The bend is one more place. Cells in which a level changes look like bends where the noise
+        # is small, so it must explain much of what is left.
+        bent.cost += max(NEEDED, BENT * bent.cost)
         return min(best, bent, key=lambda changes: changes.cost)
 
     def _grow(self, changes: Changes) -> Changes:
@@ -241,13 +250,15 @@ class Search:
     def _prune(self, changes: Changes) -> Changes:
         """Drop places that are not needed, and one of two places around a change within a cell."""
         while changes.places:
-            weakest = int(np.argmin(changes.gains))
+            weakest, cost = int(np.argmin(changes.gains)), math.inf
             if changes.gains[weakest] > NEEDED + self.length_cost:
-                weakest = self._half_way(changes)
+                # What a change within a cell leaves unexplained is not worth another explanation.
+                weakest, cost = self._half_way(changes), changes.cost
                 if weakest < 0:
                     break
             places = changes.places[:weakest] + changes.places[weakest + 1 :]
             changes = self._settle(self._measure(places, changes.line))
+            changes.cost = min(changes.cost, cost)
         return changes
 
     def _half_way(self, changes: Changes) -> int:

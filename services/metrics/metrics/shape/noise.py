@@ -22,8 +22,8 @@ CLIPPED = 5.0
 # stretches, in values, and the min number of stretches.
 STRETCHES = (4, 8, 16, 32)
 MIN_STRETCHES = 20
-# If the greatest change covers more than this share of the values, it is not noise.
-TINY = 1e-9
+# The noise is at least this share of the greatest distance from the level; made-up series lack it.
+TINY = 1e-3
 
 
 @dataclass(slots=True)

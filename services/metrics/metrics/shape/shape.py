@@ -9,7 +9,7 @@ import numpy as np
 from metrics.arrays import Floats
 from metrics.shape import season as seasons
 from metrics.shape.cells import DAY, HOUR, Cells, divide, median, without_outliers
-from metrics.shape.changes import Changes, Search
+from metrics.shape.changes import Changes, Search, ramp
 from metrics.shape.noise import Noise, measure
 from metrics.shape.season import Season
 from metrics.window import History
@@ -28,6 +28,8 @@ LEADING = 0.05
 # A counter's falls are at most this share of its steps, and on average larger than this many
 # median rises.
 RESETS, FALLS = 0.25, 1.0
+# A reset leaves at most this share of a counter, in the cell after it.
+LEFT = 0.35
 # An incident's values exceed this share of the others, or the rank test is this clear, in squared
 # deviations.
 APART, CLEAR, RARE = 0.96, 20.0, 1_000
@@ -50,6 +52,7 @@ class Event:
         gain: what it explains, in squared deviations of the noise.
         chance: that noise alone looks like it somewhere in the window.
         edges: the cells that begin with it, and after it.
+        moved: how far the level moved in all; of a slope, without the steps on its way.
     """
 
     kind: Kind
@@ -61,6 +64,7 @@ class Event:
     gain: float
     chance: float
     edges: tuple[int, int | None] = (0, None)
+    moved: float = 0.0
 
 
 @dataclass(slots=True)
@@ -108,6 +112,7 @@ def describe(history: History) -> Shape:
         shape.noise.deviation *= scale
     for event in shape.events:
         event.size *= scale
+        event.moved *= scale
         event.before = event.before * scale + middle
         event.level = event.level * scale + middle
     return shape
@@ -116,12 +121,18 @@ def describe(history: History) -> Shape:
 def _counts(cells: Cells) -> bool:
     """Return whether the series is a counter that was reset: its falls are not changes."""
     steps = np.diff(cells.mean)
-    falls = -steps[steps < 0]
+    falling = steps < 0
     rises = steps[steps > 0]
-    if not len(falls) or not len(rises) or len(falls) > RESETS * len(steps):
+    if not falling.any() or len(rises) <= 8 or falling.sum() > RESETS * len(steps):
         return False
     # Noise falls as often as it rises.
-    return bool(len(rises) > 8 and np.mean(falls) > FALLS * median(rises))
+    if np.mean(-steps[falling]) <= FALLS * median(rises):
+        return False
+    # A reset is the fall of one cell or of two; a gauge does not fall to nothing.
+    first = falling & ~np.concatenate([[False], falling[:-1]])
+    last = falling & ~np.concatenate([falling[1:], [False]])
+    before, after = cells.mean[:-1][first], cells.mean[1:][last]
+    return bool(after.min() >= 0 and after.sum() <= LEFT * before.sum())
 
 
 def _decompose(cells: Cells, values: Floats) -> Shape:
@@ -130,6 +141,7 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
     season = Season(daily=False, weekly=False, part=np.zeros(len(values)), week=np.zeros(1))
     changes = Changes(levels=[0.0])
     noise = None
+    clean = values
     for attempt in range(PASSES):
         found = seasons.find(cells, apart)
         if attempt and not found and not season:
@@ -145,11 +157,38 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
         if not changes.places and changes.line is None:
             break
         apart = values - changes.fitted(times)
+    _refit(times, changes, clean)
     fitted = changes.fitted(times)
     events, level = _level_changes(cells, changes)
     usual = level + float(fitted[-1]) - changes.levels[-1]
     events = _events(cells, times, changes, events, values - season.part)
     return Shape(cells, events, season, fitted, usual, noise)
+
+
+def _refit(times: Floats, changes: Changes, values: Floats) -> None:
+    """Fit slope and levels anew without the cells in which the level changes.
+
+    Such a cell is a part of both levels, and would flatten the slope.
+    """
+    line, places = changes.line, np.array(changes.places, np.int64)
+    if line is None or not len(places):
+        return
+    whole = np.ones(len(values), bool)
+    whole[places] = whole[places - 1] = False
+    part = np.searchsorted(places, np.flatnonzero(whole), side="right")
+    counts = np.bincount(part, minlength=len(places) + 1)
+    if not counts.all():
+        return
+
+    def means(column: Floats) -> Floats:
+        return np.asarray(np.bincount(part, weights=column) / counts)
+
+    rising, values = ramp(times, line)[whole], values[whole]
+    apart = rising - means(rising)[part]
+    square = float(apart @ apart)
+    if square > 0:
+        changes.rise = float(apart @ values) / square
+        changes.levels = means(values - changes.rise * rising).tolist()
 
 
 def _events(
@@ -163,10 +202,17 @@ def _events(
         lasts = line.last == count - 1
         end = None if lasts else int(cells.at[line.last])
         fitted = changes.fitted(times)
+        risen = changes.rise * ramp(times, line)
+        for event in events:
+            first, last = event.edges
+            meanwhile = float(risen[first] if event.kind == "step" else risen[first:last].mean())
+            event.before += meanwhile
+            event.level += meanwhile
         events.append(
             Event("slope", int(cells.at[line.first]), end, changes.rise / days,
                   float(fitted[line.first]), float(fitted[line.last]), changes.line_gain,
-                  _chance(changes.line_gain, 2), (line.first, None if lasts else line.last))
+                  _chance(changes.line_gain, 2), (line.first, None if lasts else line.last),
+                  changes.rise)
         )  # fmt: skip
     if not cells.dense:
         events = [
@@ -215,7 +261,7 @@ def _level_changes(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
         end = None if last is None else int(cells.at[last])
         places = count if kind == "step" else count * 8.0
         events.append(Event(kind, int(cells.at[first]), end, level - before, before, level, gain,
-                           _chance(gain, places), (first, last)))  # fmt: skip
+                           _chance(gain, places), (first, last), level - before))  # fmt: skip
 
     width = 1
     while width < len(parts) - 1:
@@ -248,7 +294,7 @@ def _level_changes(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
         if n == 1 and led < min(LEADING * window, DAY):
             leading = Event("incident", int(cells.at[0]), begin, before[2] - after[2], after[2],
                           before[2], gains[after[0]], _chance(gains[after[0]], count),
-                          (0, after[0]))  # fmt: skip
+                          (0, after[0]), before[2] - after[2])  # fmt: skip
             events.append(leading)
         elif n == len(parts) - 1 and lasted < MIN_STEP_US:
             add("incident", after[0], None, before[2], after[2])
