@@ -221,7 +221,7 @@ def test_an_alert_appears_on_an_open_page_and_is_acknowledged(
     page.get_by_text("Add a rule").click()
     page.get_by_role("button", name="Add the rule").click()
     kind = page.get_by_label("Kind")
-    expect(kind).to_have_accessible_description(re.compile("rule takes above or below"))
+    expect(kind).to_have_accessible_description(re.compile("rule takes “Above” or “Below”"))
     page.get_by_label("Metric").fill("latency")
     above = page.get_by_label("Above", exact=True)
     above.fill("very")

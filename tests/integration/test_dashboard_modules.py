@@ -48,7 +48,7 @@ def test_an_error_in_an_option_stands_beside_its_field_until_it_is_corrected(
     batch.fill("four")
     memory.fill("8 frogs")
     page.get_by_role("button", name="Generate", exact=True).click()
-    expect(batch).to_have_accessible_description("Must be an integer, such as 4.")
+    expect(batch).to_have_accessible_description("Must be a whole number, such as 4.")
     expect(batch).to_be_focused()
     expect(memory).to_have_accessible_description(re.compile("Must be a whole number with a unit"))
     expect(page.locator(".refusal")).to_contain_text("Correct the fields that are marked above")

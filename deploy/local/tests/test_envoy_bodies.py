@@ -37,6 +37,18 @@ def test_a_body_within_its_routes_bound_passes_and_a_larger_one_is_refused(
     assert refused.json()["error"]["details"] == {"limit": size}
 
 
+def test_a_browser_that_sends_too_large_a_form_gets_a_page_that_says_so(edge: Stack) -> None:
+    browser, body = "Accept: text/html,application/xhtml+xml,*/*;q=0.8", b"x" * (BODY_BYTES + 1)
+    refused = get(edge.port, "/", browser, method="POST", body=body)
+    assert (refused.status, refused.headers["content-type"]) == (413, "text/html; charset=utf-8")
+    page = refused.body.decode()
+    assert f"more than {BODY_BYTES:,} bytes" in page
+    assert refused.headers["x-request-id"] in page
+    assert refused.headers["content-security-policy"].startswith("default-src 'none'")
+    part = get(edge.port, "/", browser, "HX-Request: true", method="POST", body=body)
+    assert_envelope(part, 1003)
+
+
 def test_a_strangers_batch_is_refused_before_its_body_is_sent(edge: Stack) -> None:
     with socket.create_connection(("127.0.0.1", edge.port)) as connection:
         connection.settimeout(60)

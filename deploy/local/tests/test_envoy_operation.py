@@ -216,9 +216,9 @@ def test_a_rolling_restart_of_two_edges_loses_no_request(edge: Stack, tmp_path: 
 
 def test_the_page_of_an_unavailable_service_is_for_no_other_error() -> None:
     text = (FOLDER / "envoy.yaml").read_text()
-    [mapper] = [m for m in text.split("            - filter:") if "text/html; charset" in m]
+    [mapper] = [m for m in text.split("            - filter:") if "does not answer</h1>" in m]
     bounds = re.findall(r"op: (\w+), value: { default_value: (\d+)", mapper)
-    assert bounds == [("EQ", "429"), ("GE", "502")]
+    assert bounds == [("EQ", "408"), ("EQ", "429"), ("GE", "502")]
 
 
 def test_the_page_of_an_unavailable_service_carries_hsts_by_tls(tmp_path: Path) -> None:

@@ -374,7 +374,7 @@ def _check(new: NewRule | Rule) -> None:
     permitted = NEEDS[new.kind]
     adapts = isinstance(new, Rule) and new.id == "silence"  # to the model's own interval
     if not (sent or adapts) or sent - permitted:
-        names = " or ".join(sorted(permitted))
+        names = " or ".join(f"`{name}`" for name in sorted(permitted))
         raise _wrong("kind", f"a {new.kind} rule takes {names}, and no other condition")
     if new.metric is None and new.kind != "silence":
         raise _wrong("metric", f"a {new.kind} rule needs a metric")

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from gateway import sessions
-from gateway.pages import figures
+from gateway.pages import figures, wording
 
 # Only what this origin serves may load or run; nothing inline.
 CSP = (
@@ -59,8 +59,8 @@ class Pages:
             # Templates change with the package alone.
             auto_reload=False,
         )
-        self._templates.globals["asset"] = _addresses().__getitem__
-        self._templates.filters.update(figures.FILTERS)
+        self._templates.globals.update(asset=_addresses().__getitem__, labels=wording.LABELS)
+        self._templates.filters.update(figures.FILTERS, labelled=wording.labelled)
 
     def show(self, name: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:
         headers = dict(request.scope["headers"])

@@ -15,11 +15,10 @@ from pydantic import ValidationError
 from common import context
 from common.contracts import Message
 from common.errors import ServiceError, Unauthenticated
-from common.faults import invalid
 from gateway.door import Guards
 from gateway.limits import OverLimit
 from gateway.limits import headers as rate_headers
-from gateway.pages import site
+from gateway.pages import site, wording
 from gateway.pages.operations import Operations
 from gateway.pages.site import Pages
 from gateway.pages.visit import Visit, read_form, session_of, to
@@ -28,14 +27,6 @@ Handler = Callable[[Request], Awaitable[Response]]
 VisitHandler = Callable[[Visit], Awaitable[Response]]
 # Pages that a login may lead to: our own.
 NEXT = re.compile(r"/dashboard(/[A-Za-z0-9/_.~%?=&+-]*)?")
-# A field's name stays as it is written.
-FIELD = re.compile(r"[a-z][\w.]*:")
-ITEM = re.compile(r"\.(\d+)$")
-# What a program would call, as the page on which a person does it.
-PAGES_OF_CALLS = (
-    (re.compile(r" with PUT /v1/api/account/hub-token"), " on your account's page"),
-    (re.compile(r"; GET /v1/api/[a-z/]+ lists? [a-z ]+"), ""),
-)
 UNEXPECTED = "something broke on our side; try again, and tell the operator if it stays"
 
 log = structlog.get_logger()
@@ -117,15 +108,15 @@ class Visits:
         **values: Any,
     ) -> Response:
         """Return a page, with its error as `error` and by field as `faults`."""
-        refusal = _refusal(error)
+        refusal = wording.refusal(error)
         status = refusal.status if refusal else 200
         response = self.pages.show(
             name,
             request,
             status,
-            error=_sentence(refusal.message) if refusal else "",
+            error=wording.sentence(refusal.message) if refusal else "",
             reason=refusal.details.get("reason", "") if refusal else "",
-            faults=_faults(refusal),
+            faults=wording.by_field(refusal),
             **values,
         )
         if refusal is not None and refusal.retry_after is not None:
@@ -146,7 +137,7 @@ class Visits:
         try:
             return await self.operations.call(visit, name, body, **path), ""
         except ServiceError as error:
-            return None, _sentence(error.message)
+            return None, wording.sentence(error.message)
 
 
 def next_page(address: str) -> str:
@@ -169,27 +160,3 @@ def _to_login(request: Request) -> Response:
     if site.is_fragment(request):
         return Response(status_code=200, headers={**site.HEADERS, "HX-Redirect": login})
     return to(login)
-
-
-def _refusal(error: ServiceError | ValidationError | None) -> ServiceError | None:
-    return invalid(error) if isinstance(error, ValidationError) else error
-
-
-def _faults(refusal: ServiceError | None) -> dict[str, str]:
-    """Return the errors by field, such as `memory`; those of a list's items together."""
-    faults: dict[str, str] = {}
-    for field in refusal.details.get("fields", []) if refusal else []:
-        # A form has neither groups of fields nor quotes around text.
-        name = field["path"].removeprefix("options.")
-        message = _sentence(field["message"].replace(", without quotes", ""))
-        if item := ITEM.search(name):
-            name, message = name[: item.start()], f"Item {int(item[1]) + 1}: {message}"
-        faults[name] = f"{faults[name]} {message}" if name in faults else message
-    return faults
-
-
-def _sentence(text: str) -> str:
-    for call, page in PAGES_OF_CALLS:
-        text = call.sub(page, text)
-    begin = text if FIELD.match(text) else text[:1].upper() + text[1:]
-    return begin + ("" if text.endswith((".", "!", "?")) else ".")
