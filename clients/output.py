@@ -88,10 +88,10 @@ def schemas(
     answers = document["components"]["schemas"]
     selected = {name: loosen(answers[name]) for name in sorted(reachable(answers, set(named)))}
     definitions = json.dumps(selected).replace("#/components/schemas/", "#/$defs/")
-    whole = {
+    bundle = {
         "$schema": DIALECT,
         "title": "What each command of lilypad prints with --json",
         "properties": COMMANDS,
         "$defs": json.loads(definitions),
     }
-    return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
+    return json.dumps(bundle, ensure_ascii=False, indent=1) + "\n"

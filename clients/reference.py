@@ -128,7 +128,7 @@ def _resources(owner: ast.ClassDef, prefix: str) -> Iterator[Section]:
     for node in owner.body:
         if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.Subscript):
             name = ast.unparse(node.returns.value)
-            module = next((path.stem for path in PYTHON.glob("*.py") if _has(path, name)), None)
+            module = next((path.stem for path in PYTHON.glob("*.py") if _defines(path, name)), None)
             if module is None or ast.unparse(node.returns.slice) != "Mode":
                 continue
             definition = _class(module, name)
@@ -137,7 +137,7 @@ def _resources(owner: ast.ClassDef, prefix: str) -> Iterator[Section]:
             yield from _resources(definition, title)
 
 
-def _has(path: Path, name: str) -> bool:
+def _defines(path: Path, name: str) -> bool:
     return f"\nclass {name}(Resource[Mode]" in path.read_text()
 
 

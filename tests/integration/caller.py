@@ -66,7 +66,7 @@ def confirm_address(stack: Stack, email: str) -> None:
 
 
 def acts(stack: Stack, account: str) -> list[str]:
-    """List what the audit holds of the account, oldest first."""
+    """List the account's audit entries, oldest first."""
     with psycopg.connect(stack.postgres.url("gateway")) as database:
         rows = database.execute(
             "select act from audit where account_id = %s order by id", [account]

@@ -30,7 +30,7 @@ class Collector:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.traces: dict[str, Trace] = {}
-        self.came = threading.Condition()
+        self.arrived = threading.Condition()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -41,14 +41,14 @@ class Collector:
         self.server.server_close()
 
     def take(self, request: ExportTraceServiceRequest) -> None:
-        with self.came:
+        with self.arrived:
             for resource in request.resource_spans:
                 attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
                 for scope in resource.scope_spans:
                     for span in scope.spans:
                         trace = self.traces.setdefault(span.trace_id.hex(), [])
                         trace.append((attributes["service.name"], span))
-            self.came.notify_all()
+            self.arrived.notify_all()
 
     def wait_for(self, trace: str, *spans: tuple[str, str]) -> Trace:
         """Wait until a trace has these spans, by service and name; return all that it has."""
@@ -56,6 +56,8 @@ class Collector:
         def complete() -> bool:
             return {*spans} <= {(service, s.name) for service, s in self.traces.get(trace, ())}
 
-        with self.came:
-            assert self.came.wait_for(complete, timeout=300), f"not among {self.traces.get(trace)}"
+        with self.arrived:
+            assert self.arrived.wait_for(complete, timeout=300), (
+                f"not among {self.traces.get(trace)}"
+            )
             return list(self.traces[trace])

@@ -142,7 +142,7 @@ def test_alerts_are_followed_live(lilypad: Run, account: Account) -> None:
     over = threading.Event()
 
     def raise_alerts() -> None:
-        """Raise an alert and recover it, until the command is known to follow."""
+        """Raise and recover an alert, repeatedly, until the command has printed one."""
         for warming in itertools.cycle((900, 1)):
             account.post(
                 "/v1/api/monitor/record", {"modelId": MODEL, "metrics": {"warming": warming}}

@@ -114,7 +114,7 @@ class Keys(Resource[Mode]):
     @stream
     def usage(self, days: int = 30, page_size: int = 100) -> Items[types.KeyUsage]:
         """Yield the requests of each key on each day; needs an API key."""
-        return self._each(operations.LIST_USAGE, "usage", days=days, limit=page_size)
+        return self._iterate(operations.LIST_USAGE, "usage", days=days, limit=page_size)
 
     @operation
     def create(

@@ -20,14 +20,14 @@ class AlertLog:
         # Whether each known alert had recovered at the last check; None before the first.
         self._known: dict[str, bool] | None = None
 
-    async def news(self) -> list[types.Alert]:
+    async def new_alerts(self) -> list[types.Alert]:
         """List alerts raised or recovered since the last check, oldest first; none at the first."""
         known, first = self._known or {}, self._known is None
         opened = self._alerts.list(model_id=self._model_id, open_only=True, page_size=PAGE_SIZE)
         states = {alert.id: False async for alert in opened}
         # Alerts that were open at the last check and are not now: the list below has their end.
         ended = {id for id, over in known.items() if not over and id not in states}
-        news: list[types.Alert] = []
+        new_alerts: list[types.Alert] = []
         index, familiar, old = 0, False, False
         async for alert in self._alerts.list(model_id=self._model_id, page_size=PAGE_SIZE):
             if index and index % PAGE_SIZE == 0:
@@ -42,8 +42,8 @@ class AlertLog:
             if alert.id not in known and old:
                 continue
             if not first and known.get(alert.id) != over:
-                news.append(alert)
+                new_alerts.append(alert)
             states[alert.id] = over
         self._known = states
-        news.reverse()
-        return news
+        new_alerts.reverse()
+        return new_alerts

@@ -53,7 +53,7 @@ class Benchmarks(Resource[Mode]):
     @stream
     def list(self, page_size: int = 100) -> Items[types.Run]:
         """Yield the account's runs, newest first, without results."""
-        return self._each(operations.LIST_BENCHMARKS, "runs", limit=page_size)
+        return self._iterate(operations.LIST_BENCHMARKS, "runs", limit=page_size)
 
     @operation
     def cancel(self, id: str) -> Flow[types.Run]:

@@ -301,4 +301,4 @@ class RawLilypadClient(Client[Raw]):
 
 
 class AsyncRawLilypadClient(Client[AsyncRaw]):
-    """The same for asyncio, made by `AsyncLilypadClient.with_raw_response`."""
+    """`RawLilypadClient` for asyncio, made by `AsyncLilypadClient.with_raw_response`."""

@@ -127,7 +127,7 @@ class Connection:
     def _parse(self, operation: Operation[T], reply: Reply) -> T:
         if operation.reply is None:
             if reply.status not in EMPTY:  # a proxy's redirect, for example
-                raise self._foreign()
+                raise self._not_our_service()
             return None  # type: ignore[return-value]  # T is None
         from pydantic import ValidationError  # noqa: PLC0415  (slow to import)
 
@@ -137,10 +137,10 @@ class Connection:
             data = read_json(reply.content)["data"]
             result: T = getattr(types, operation.reply).model_validate(data)
         except (ValidationError, ValueError, LookupError, TypeError):
-            raise self._foreign() from None
+            raise self._not_our_service() from None
         return result
 
-    def _foreign(self) -> APIConnectionError:
+    def _not_our_service(self) -> APIConnectionError:
         return APIConnectionError(
             f"{self.base_url} does not answer as a Lilypad Model Generator; is base_url right?"
         )

@@ -54,7 +54,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
     @operation
     def refresh(self) -> Flow[T]:
         """Fetch the job's current state."""
-        return self._look(0)
+        return self._poll(0)
 
     @operation
     def cancel(self) -> Flow[T]:
@@ -72,7 +72,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
             JobTimeoutError: it was not over in time, and was canceled.
             APIStatusError: it failed, or was canceled; `code` and `details["reason"]` say why.
         """
-        return self._until_over(wait_timeout)
+        return self._wait_until_finished(wait_timeout)
 
     @stream
     def progress(self) -> Items[T]:
@@ -86,10 +86,10 @@ class Job(Resource[Mode], Generic[Mode, T]):
             if self.state in OVER:
                 return
             yield Wait(pause_s)
-            yield from self._look(0)
+            yield from self._poll(0)
             pause_s = min(pause_s * LOOK_GROWTH, MAX_LOOK_S)
 
-    def _until_over(self, wait_timeout: float | None) -> Flow[T]:
+    def _wait_until_finished(self, wait_timeout: float | None) -> Flow[T]:
         deadline = None if wait_timeout is None else time.monotonic() + wait_timeout
         pause_s = FIRST_LOOK_S
         while self.state not in OVER:
@@ -102,7 +102,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
                     f"{self.id} did not finish within {wait_timeout:g} s; it was canceled"
                 )
             began = time.monotonic()
-            yield from self._look(max(1, int(min(left, HOLD_S))))
+            yield from self._poll(max(1, int(min(left, HOLD_S))))
             if self.state not in OVER and time.monotonic() - began < pause_s:
                 # The service holds too many answers of this account already.
                 yield Wait(pause_s)
@@ -110,7 +110,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
         self._work.check(self.latest)
         return self.latest
 
-    def _look(self, hold_s: int) -> Flow[T]:
+    def _poll(self, hold_s: int) -> Flow[T]:
         return self._note(self._work.get(self.id, hold_s))
 
     def _note(self, flow: Flow[T]) -> Flow[T]:

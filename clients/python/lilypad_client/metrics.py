@@ -74,7 +74,7 @@ class Metrics(Resource[Mode]):
     @stream
     def models(self, page_size: int = 100) -> Items[types.RecordedModel]:
         """Yield the models that were recorded or measured, with their metrics."""
-        return self._each(operations.LIST_MODELS, "models", limit=page_size)
+        return self._iterate(operations.LIST_MODELS, "models", limit=page_size)
 
     @stream
     def samples(
@@ -97,7 +97,7 @@ class Metrics(Resource[Mode]):
         """
         query: dict[str, Any] = {"modelId": model_id, "metric": metric}
         query |= {"from": since, "to": until, "limit": page_size}
-        return self._each(operations.LIST_SAMPLES, "samples", cursor="cursor", **query)
+        return self._iterate(operations.LIST_SAMPLES, "samples", cursor="cursor", **query)
 
     @operation
     def delete_samples(

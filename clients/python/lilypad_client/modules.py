@@ -89,7 +89,7 @@ class Modules(Resource[Mode]):
 
         `again` makes one of them again.
         """
-        return self._each(operations.LIST_GENERATIONS, "generations", limit=page_size)
+        return self._iterate(operations.LIST_GENERATIONS, "generations", limit=page_size)
 
     @operation
     def again(self, generation: types.Generation) -> Flow[Module]:

@@ -91,7 +91,7 @@ async def new_alerts(connection: Connection, model_id: str | None) -> AsyncGener
             async for event in feed:
                 # Stored before their events are sent, so that lost events are listed too.
                 if event.name in {"connect", "gap", "alert"}:
-                    for alert in await log.news():
+                    for alert in await log.new_alerts():
                         yield alert
     finally:
         await transport.close()

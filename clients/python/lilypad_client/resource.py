@@ -81,7 +81,7 @@ class Resource(Generic[Mode]):
         request = self._connection.request(operation, **parts)
         return self._connection.exchange(operation, request)
 
-    def _each(
+    def _iterate(
         self, operation: Operation[Any], name: str, *, cursor: str = "before", **query: Any
     ) -> Items[Any]:
         """Yield the items of all pages of a list; `cursor` is the next page's parameter."""

@@ -31,12 +31,12 @@ class Unreadable:
         except (ValidationError, KeyError, TypeError) as error:
             if id not in self._ids:
                 self._ids.add(id)
-                reason = _of(error)
+                reason = _reason(error)
                 log.error("row set aside: it cannot be read", kind=self.kind, id=id, reason=reason)  # noqa: TRY400  (it says all)
             return None
 
 
-def _of(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Return the reason, without the row's values."""
     if not isinstance(error, ValidationError):
         return repr(error)

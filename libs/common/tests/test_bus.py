@@ -222,14 +222,14 @@ async def test_an_event_reaches_all_subscribers_with_its_request_id(
 ) -> None:
     received: list[tuple[str, str]] = []
 
-    async def hear(sung: Sung) -> None:
+    async def receive(sung: Sung) -> None:
         received.append((sung.line, current.get().request_id))
         if sung.line == "wrong":
             raise ValueError("a handler that fails must not end the listening")
 
     async with bus.connect(nats_server.url, "listener") as listener:
-        await listener.subscribe(SUNG, hear)
-        await listener.subscribe(SUNG, hear, filter="other.*")
+        await listener.subscribe(SUNG, receive)
+        await listener.subscribe(SUNG, receive, filter="other.*")
         await listener.flush()
         current.set(Context(request_id="abcdefgh"))
         for line in ("one", "wrong", "two"):

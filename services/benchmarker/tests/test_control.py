@@ -38,7 +38,7 @@ from common.contracts.measuring import (
     Take,
 )
 from common.contracts.verification import CANCEL_VERIFICATION, GET_VERIFICATION, VERIFY
-from common.contracts.webhooks import NOTE, Noted, Occurrences
+from common.contracts.webhooks import NOTE, Occurrences, OccurrencesStored
 from common.errors import (
     BenchmarkFailed,
     InvalidModel,
@@ -361,9 +361,9 @@ async def test_a_run_of_another_version_does_not_block_webhooks_of_others(
         await waiting_caller.call(CANCEL_RUN, RunName(id=canceled.id))
     notified: list[str] = []
 
-    async def note(noted: Occurrences) -> Noted:
+    async def note(noted: Occurrences) -> OccurrencesStored:
         notified.extend(occurrence.id for occurrence in noted.occurrences)
-        return Noted()
+        return OccurrencesStored()
 
     memory = MemoryBus()
     memory.answer(NOTE, note)

@@ -52,7 +52,7 @@ async def main() -> None:
     ):
         connection = gateway_service.bus
 
-        async def bus_is_there() -> None:
+        async def check_bus() -> None:
             if not connection.available:
                 raise Unavailable("the bus is unavailable")
 
@@ -60,7 +60,7 @@ async def main() -> None:
             connection,
             [
                 Policy("api", settings.rate_api),
-                Policy("generate", settings.rate_generate, costly=True, beside="api"),
+                Policy("generate", settings.rate_generate, costly=True, shared_with="api"),
                 Policy("register", settings.rate_register),
                 Policy("reset", settings.rate_reset),
                 *policies(settings.rate_login),
@@ -111,7 +111,7 @@ async def main() -> None:
             guards,
             keyring,
             settings.public_url,
-            checks={"bus": bus_is_there, "database": database.ping},
+            checks={"bus": check_bus, "database": database.ping},
             allowed_origins=settings.allowed_origins,
         )
         gateway_service.instruments.add(gateway.families, limits.families, database.families)

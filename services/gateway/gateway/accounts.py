@@ -67,7 +67,7 @@ def policies(per_minute: int) -> list[Policy]:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredLogin:
     """An e-mail address in one spelling; without an account the others are `""` and None."""
 
     email: str
@@ -135,7 +135,7 @@ class Accounts:
             await audit.record(connection, "registered_again", known.account or None)
         return Account(id=account, email=new.email)
 
-    async def _registered(self, new: NewAccount, known: Known) -> str:
+    async def _registered(self, new: NewAccount, known: StoredLogin) -> str:
         if await self.passwords.verify(known.password, new.password):
             return known.account
         # Derived, so that a repeated request gets the same id: a changing id would reveal that the
@@ -180,8 +180,8 @@ class Accounts:
             await self._check_code(known, code)
             return Login(account, proof)
 
-    async def _check_password(self, known: Known, password: str) -> Login:
-        await self._throttle(known, self.limits.look)
+    async def _check_password(self, known: StoredLogin, password: str) -> Login:
+        await self._throttle(known, self.limits.refuse_if_spent)
         if await self.passwords.verify(known.password, password):
             return Login(known.account, known.password or "")
         async with self.database.connection() as connection:
@@ -190,11 +190,11 @@ class Accounts:
         await self._throttle(known, self.limits.admit)
         raise Unauthenticated("the e-mail address or the password is wrong")
 
-    async def _check_code(self, known: Known, code: str | None) -> None:
+    async def _check_code(self, known: StoredLogin, code: str | None) -> None:
         if not code:
             challenge = self.second_factor.challenge(known.account, known.password or "")
             raise CodeNeeded(challenge)
-        await self._throttle(known, self.limits.look, code=True)
+        await self._throttle(known, self.limits.refuse_if_spent, code=True)
         if await self.second_factor.accepts(known.account, code):
             return
         async with self.database.connection() as connection:
@@ -231,7 +231,7 @@ class Accounts:
 
     async def _throttle(
         self,
-        known: Known,
+        known: StoredLogin,
         check: Callable[[str, list[str]], Awaitable[object]],
         *,
         code: bool = False,
@@ -249,10 +249,10 @@ class Accounts:
             except OverLimit:
                 # Guesses by strangers must not lock out a caller who has logged in from this
                 # address before.
-                known_here = policy in (LOGIN_ACCOUNT, LOGIN_CODE) and await self._has_been_here(
+                is_familiar = policy in (LOGIN_ACCOUNT, LOGIN_CODE) and await self._is_familiar(
                     account, ["registered", "logged_in"], days=30
                 )
-                if not known_here:
+                if not is_familiar:
                     # Also for an address without an account: skipping it would answer measurably
                     # faster.
                     await self._notes.note(
@@ -262,15 +262,16 @@ class Accounts:
 
     async def note_login(self, account: str) -> None:
         """Record a login once a day for each address: HTTP Basic logs in with every request."""
-        here, now = (account, audit.network()), time.monotonic()
-        if self._noted.get(here, -math.inf) > now - DAY_S:
+        login, now = (account, audit.network()), time.monotonic()
+        if self._noted.get(login, -math.inf) > now - DAY_S:
             return
-        if not await self._has_been_here(account, ["logged_in"], days=1):
+        if not await self._is_familiar(account, ["logged_in"], days=1):
             async with self.database.connection() as connection:
                 await audit.record(connection, "logged_in", account, by="basic")
-        remember(self._noted, here, now, MAX_NOTED_LOGINS)
+        remember(self._noted, login, now, MAX_NOTED_LOGINS)
 
-    async def _has_been_here(self, account: str, acts: list[str], days: int) -> bool:
+    async def _is_familiar(self, account: str, acts: list[str], days: int) -> bool:
+        """Return whether the caller's network did one of these acts with the account lately."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "select 1 from audit where account_id = %s"
@@ -280,12 +281,12 @@ class Accounts:
             )
             return await cursor.fetchone() is not None
 
-    async def _find(self, email: str) -> Known:
+    async def _find(self, email: str) -> StoredLogin:
         async with self.database.connection() as connection:
             cursor = await connection.execute(FIND, {"email": email})
             row = await cursor.fetchone()
         assert row is not None
-        return Known(row[0], row[1] or "", row[2])
+        return StoredLogin(row[0], row[1] or "", row[2])
 
     async def get(self, account: str) -> AccountFacts:
         async with self.database.connection() as connection:

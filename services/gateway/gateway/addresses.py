@@ -27,12 +27,12 @@ class Addresses:
             return None
         known: dict[tuple[str, str], float] = {}
         best: list[str] = []
-        most = 0.0
+        highest = 0.0
         for wanted in _variants([segment.lower() for segment in written]):
             for candidate in self._known.get(len(wanted), ()):
                 likeness = _likeness(wanted, candidate, known)
-                if likeness > most and not _matches(path, candidate):
-                    best, most = candidate, likeness
+                if likeness > highest and not _matches(path, candidate):
+                    best, highest = candidate, likeness
         return "/" + "/".join(best) if best else None
 
 
@@ -48,11 +48,11 @@ def _variants(wanted: list[str]) -> list[list[str]]:
 
 
 def _matches(path: str, candidate: list[str]) -> bool:
-    """Whether the path is at this address already, which has nothing of the caller's name."""
+    """Return whether the path is one of this address already, which names parameters only."""
     written = path.split("/")[1:]
     return len(written) == len(candidate) and all(
-        _is_parameter(there) or here == there
-        for here, there in zip(written, candidate, strict=True)
+        _is_parameter(segment) or typed == segment
+        for typed, segment in zip(written, candidate, strict=True)
     )
 
 
@@ -62,12 +62,12 @@ def _likeness(
     """Return the mean similarity of the segments; 0 if one is not similar."""
     total = 0.0
     for pair in zip(wanted, candidate, strict=True):
-        here, there = pair
-        if here == there:
+        typed, segment = pair
+        if typed == segment:
             total += 1
-        elif not _is_parameter(there):
+        elif not _is_parameter(segment):
             if pair not in known:
-                matcher = difflib.SequenceMatcher(None, here, there)
+                matcher = difflib.SequenceMatcher(None, typed, segment)
                 # Lengths are compared first, which is a hundred times faster.
                 is_near = matcher.real_quick_ratio() >= MIN_SIMILARITY
                 known[pair] = matcher.ratio() if is_near else 0.0

@@ -82,9 +82,9 @@ class Gateway:
         self.capacity = guards.capacity
         self.draining = guards.capacity.draining
         # If callers use TLS, HSTS forbids plain HTTP.
-        self.everywhere = answer.HSTS if public_url.startswith("https://") else []
+        self.hsts = answer.HSTS if public_url.startswith("https://") else []
         # Whether the operator was told that the edge does not know that callers use TLS.
-        self._warned = not self.everywhere
+        self._warned = not self.hsts
         self.app = FastAPI(
             title="Lilypad Model Generator",
             docs_url=None,
@@ -143,8 +143,8 @@ class Gateway:
                 " address and its limits, and pages refuse to log in"
             )
         draining = self.draining.is_set()
-        if draining or self.everywhere:
-            send = _with(send, [*self.everywhere, *(CLOSE if draining else [])])
+        if draining or self.hsts:
+            send = _with(send, [*self.hsts, *(CLOSE if draining else [])])
         if self.allowed_origins and scope["path"].startswith(tuple(PREFIXES)):
             origin = dict(scope["headers"]).get(b"origin")
             if origin in self.allowed_origins:
@@ -300,12 +300,12 @@ def _completed(send: Send, request_id: str) -> Send:
 
     async def completed(message: Any) -> None:
         if message["type"] == "http.response.start":
-            there = {name.lower() for name, _ in message["headers"]}
+            present = {name.lower() for name, _ in message["headers"]}
             message["headers"] = [
                 *message["headers"],
-                *((name, value) for name, value in answer.SAFE if name not in there),
+                *((name, value) for name, value in answer.SAFE if name not in present),
             ]
-            if b"x-request-id" not in there:
+            if b"x-request-id" not in present:
                 message["headers"].append((b"x-request-id", request_id.encode()))
         await send(message)
 

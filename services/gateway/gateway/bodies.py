@@ -211,13 +211,13 @@ def check_form(body: bytes) -> None:
     if b"\\u" not in body:
         return  # neither can be written without an escape
     try:
-        again = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+        encoded = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError:
         raise InvalidRequest(
             "the body has half a surrogate pair in a string, or an integer of more than 64 bits;"
             " send whole characters, and larger numbers as strings"
         ) from None
-    if _NUL.search(again):
+    if _NUL.search(encoded):
         raise InvalidRequest("a string holds the character U+0000; leave it out")
 
 

@@ -53,7 +53,7 @@ class Capacity:
         self._accounts[account] = used + 1
 
     def give_back_for(self, account: str) -> None:
-        _less(self._accounts, account)
+        _decrement(self._accounts, account)
 
     @contextmanager
     def waiting(self, account: str) -> Iterator[bool]:
@@ -70,10 +70,10 @@ class Capacity:
             # Without a check: only the answer remains to be sent.
             self.taken += 1
             self._accounts[account] += 1
-            _less(self._waiting, account)
+            _decrement(self._waiting, account)
 
 
-def _less(counts: Counter[str], account: str) -> None:
+def _decrement(counts: Counter[str], account: str) -> None:
     counts[account] -= 1
     if not counts[account]:
         del counts[account]

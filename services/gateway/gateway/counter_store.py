@@ -110,10 +110,10 @@ class CounterStore:
     def give_back(self, subject: str, amount: int) -> None:
         """Subtract in the background. Several at once are one message."""
         if subject not in self._owed:
-            self.tasks.start(self._pay_back(subject))
+            self.tasks.start(self._subtract_owed(subject))
         self._owed[subject] = self._owed.get(subject, 0) + amount
 
-    async def _pay_back(self, subject: str) -> None:
+    async def _subtract_owed(self, subject: str) -> None:
         await asyncio.sleep(0)
         await self.confirm(subject, self.add(subject, -self._owed.pop(subject)))
 

@@ -182,7 +182,7 @@ class Counters:
         try:
             value = value_in(reply.result())
         except NoResponders:
-            self.store.tasks.start(self._count_anew(counter, batch))
+            self.store.tasks.start(self._recount_in_new_stream(counter, batch))
             return
         except Unavailable as error:
             self._fail(counter, batch, error)
@@ -192,13 +192,13 @@ class Counters:
         if now >= counter.policy.begin(slot + 1):
             # Sent before the next count, so the server uncounts it first.
             self.store.tasks.start(self.store.confirm(subject, self.store.add(subject, -amount)))
-            self._count_again(counter, batch)
+            self._recount(counter, batch)
         elif counter.needs_previous(slot) or now >= counter.end - SKEW_S:
-            self.store.tasks.start(self._look_around(counter, batch, slot, value, previous))
+            self.store.tasks.start(self._read_neighbours(counter, batch, slot, value, previous))
         else:
             self._resolve(counter, batch, slot, value, now)
 
-    async def _count_anew(self, counter: Counter, batch: list[Waiting]) -> None:
+    async def _recount_in_new_stream(self, counter: Counter, batch: list[Waiting]) -> None:
         """Recreate the stream, which a restarted server lacks, and count again."""
         try:
             await self.store.make_stream(counter.policy)
@@ -208,7 +208,7 @@ class Counters:
             counter.waiting = batch + counter.waiting
             self._send(counter)
 
-    async def _look_around(
+    async def _read_neighbours(
         self,
         counter: Counter,
         batch: list[Waiting],
@@ -278,7 +278,7 @@ class Counters:
         else:
             counter.busy = False
 
-    def _count_again(self, counter: Counter, batch: list[Waiting]) -> None:
+    def _recount(self, counter: Counter, batch: list[Waiting]) -> None:
         """Count requests again whose reply came late, in the current slot."""
         batch, counter.waiting = [*batch, *counter.waiting], []
         counter.busy = False

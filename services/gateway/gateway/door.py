@@ -82,7 +82,7 @@ class Door:
         self.version = version
         self.challenge = "Basic" if endpoint.allows == "account" else "Bearer"
         deprecated = DEPRECATED.get((endpoint.method, endpoint.path, version))
-        self.news: Headers = deprecated.to_headers() if deprecated else []
+        self.deprecation: Headers = deprecated.to_headers() if deprecated else []
         # Sent with answers to requests that were not counted.
         counted = [guards.limits.policies[name] for name in endpoint.limits]
         self.policy: Headers = [policy_header(counted)]
@@ -134,7 +134,7 @@ class Door:
         if counted and call.caller and call.caller.key:
             self.guards.usage.add(call.caller.account, call.caller.key, counted)
         standing = rate_headers(call.standings) if call.standings else self.policy
-        await answer.send_answer(send, reply, call.request_id, standing + self.news)
+        await answer.send_answer(send, reply, call.request_id, standing + self.deprecation)
         return reply.status
 
     async def admit(self, scope: HttpScope, send: Send) -> None:
@@ -153,7 +153,7 @@ class Door:
             reply = self._failure(error, call)
             await self._note(error, call)
         standing = rate_headers(call.standings) if call.standings else self.policy
-        await answer.send_answer(send, reply, call.request_id, standing + self.news)
+        await answer.send_answer(send, reply, call.request_id, standing + self.deprecation)
 
     async def _answer(self, call: Call, receive: bodies.Receive) -> Answer:
         trace = call.traceparent
@@ -174,10 +174,10 @@ class Door:
         endpoint, limits, policies = self.endpoint, self.guards.limits, self.endpoint.limits
         if call.caller is None:
             call.standings = await limits.admit(audit.network(), policies)
-            return await self._work(call, (await self._understand(call, receive))[0])
+            return await self._work(call, (await self._read_request(call, receive))[0])
         limits.refuse_if_over(call.account, policies[:1])
         try:
-            body, raw = await self._understand(call, receive)
+            body, raw = await self._read_request(call, receive)
         except ServiceError:
             # An invalid request still counts as a request, but against no further policy.
             call.standings = await limits.admit(call.account, policies[:1])
@@ -197,7 +197,7 @@ class Door:
                 call.standings = await admission.standings()
         return await self._once(call, key, body, raw)
 
-    async def _understand(
+    async def _read_request(
         self, call: Call, receive: bodies.Receive
     ) -> tuple[Message | None, bytes]:
         """Read the body, parsed and raw; raise for a missing right or an invalid request."""

@@ -86,7 +86,7 @@ class KeyChange(Input):
     expires_at: AwareDatetime | None = Field(None, description="Expiry of the key; null: never.")
 
     @model_validator(mode="after")
-    def _changes_something(self) -> Self:
+    def _require_a_change(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("send at least one of `name`, `scopes` and `expiresAt`")
         return self
@@ -205,7 +205,7 @@ class KeyRing:
         if row is None:
             raise await self._absent(account, id)
         if "scopes" in fields or "expires_at" in fields:
-            await self._tell(account, id, _key(row).scopes)
+            await self._publish_change(account, id, _key(row).scopes)
         return _key(row)
 
     async def revoke(self, account: str, id: str) -> None:
@@ -221,9 +221,9 @@ class KeyRing:
                 await audit.record(connection, "key_revoked", account, key=id)
         if not revoked:
             raise await self._absent(account, id)
-        await self._tell(account, id, [])
+        await self._publish_change(account, id, [])
 
-    async def _tell(self, account: str, id: str, scopes: Sequence[str]) -> None:
+    async def _publish_change(self, account: str, id: str, scopes: Sequence[str]) -> None:
         """Publish a revoked or changed key, so that replicas drop it and close its sockets.
 
         A replica that misses the event trusts the key for at most five more seconds.

@@ -126,7 +126,7 @@ class Limits:
         self.now = now
         self.counters = Counters(bus, now)
         self._over: dict[tuple[str, str], float] = {}
-        self.looking = Background()
+        self.checking = Background()
         self._alone: dict[tuple[str, str], deque[float]] = {}
         self._waiting_for_bus: asyncio.Task[None] | None = None
         # By policy, decision and decider: the counters, this replica's memory of them, or this
@@ -172,7 +172,7 @@ class Limits:
         )
         return Admission(self, account, policies, counting, early)
 
-    async def look(self, account: str, names: Iterable[str]) -> None:
+    async def refuse_if_spent(self, account: str, names: Iterable[str]) -> None:
         """Raise OverLimit if one of the policies has no request left; count nothing."""
         names = tuple(names)
         self.refuse_if_over(account, names)
@@ -275,9 +275,9 @@ class Limits:
         key = (policy.name, account)
         if self._over.get(key, -math.inf) <= self.now():
             remember(self._over, key, until, MAX_COUNTERS)
-            self.looking.start(self._look_again(account, policy, until))
+            self.checking.start(self._check_again(account, policy, until))
 
-    async def _look_again(self, account: str, policy: Policy, until: float) -> None:
+    async def _check_again(self, account: str, policy: Policy, until: float) -> None:
         await asyncio.sleep(SETTLE_S)
         try:
             slots = (await self.counters.read(account, policy)).slots(policy.place)

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from pydantic import Field, StringConstraints
 
-from common import context, logs, postgres
+from common import context
 from common.bus import Bus
 from common.contracts import Input
 from common.contracts.webhooks import (
@@ -29,7 +29,7 @@ from common.contracts.webhooks import (
 )
 from common.errors import InvalidRequest, ServiceError
 from common.postgres import Connection, Database
-from gateway import audit
+from gateway import audit, commands
 from gateway.account_fields import EmailAddress, NewPassword
 from gateway.passwords import Passwords
 from gateway.sessions import Sessions, store_password
@@ -273,26 +273,15 @@ async def forget_old(connection: Connection) -> None:
 async def print_link(email: str) -> int:
     """Print a link for an operator to pass on; return the exit status."""
     settings = GatewaySettings.from_environment()
-    async with (
-        postgres.connect(settings.database_url, "gateway", "gateway") as database,
-        database.connection() as connection,
-    ):
-        cursor = await connection.execute(
-            "select id from accounts where lower(email) = lower(%s)", [email]
-        )
-        row = await cursor.fetchone()
-        if row is None:
+    async with commands.open_account(settings, email) as (connection, account):
+        if account is None:
             sys.stderr.write("no account has this address\n")
             return 1
-        link = await make_link(connection, row[0], settings.public_url)
+        link = await make_link(connection, account, settings.public_url)
     # Committed by now.
     sys.stdout.write(link + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m gateway.recovery EMAIL")
-    # Log lines go to standard error: standard output is the link alone.
-    logs.configure("gateway")
-    sys.exit(asyncio.run(print_link(sys.argv[1])))
+    commands.run("gateway.recovery", print_link)

@@ -7,7 +7,6 @@ with a new password. An operator switches the factor off for a person who has
 lost app and codes: `python -m gateway.second_factor you@example.com`.
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -19,13 +18,12 @@ from typing import Annotated
 import pyotp
 from pydantic import Field, StringConstraints
 
-from common import logs, postgres
 from common.contracts import Input, Message
 from common.encryption import Encryption
 from common.errors import Conflict, InvalidRequest, Unauthenticated
 from common.faults import Hint
 from common.postgres import Connection, Database
-from gateway import audit
+from gateway import audit, commands
 from gateway.settings import GatewaySettings
 
 ISSUER = "Lilypad"
@@ -260,23 +258,13 @@ def _hash(account: str, code: str) -> bytes:
 async def switch_off(email: str) -> int:
     """Switch an account's second factor off, for an operator; return the exit status."""
     settings = GatewaySettings.from_environment()
-    async with (
-        postgres.connect(settings.database_url, "gateway", "gateway") as database,
-        database.connection() as connection,
-    ):
-        cursor = await connection.execute(
-            "select id from accounts where lower(email) = lower(%s)", [email]
-        )
-        row = await cursor.fetchone()
-        if row is None or not await delete(connection, row[0]):
+    async with commands.open_account(settings, email) as (connection, account):
+        if account is None or not await delete(connection, account):
             sys.stderr.write("no account with a second factor has this address\n")
             return 1
-        await audit.record(connection, "totp_off", row[0], by="operator")
+        await audit.record(connection, "totp_off", account, by="operator")
     return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m gateway.second_factor EMAIL")
-    logs.configure("gateway")
-    sys.exit(asyncio.run(switch_off(sys.argv[1])))
+    commands.run("gateway.second_factor", switch_off)

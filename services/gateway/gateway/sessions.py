@@ -94,7 +94,7 @@ class Sessions:
             )
             await audit.record(connection, "logged_in", account)
         if before is not None and previous:
-            await self._tell(before, previous)
+            await self._publish_end_of(before, previous)
         return token
 
     async def find(self, token: str) -> str:
@@ -127,7 +127,7 @@ class Sessions:
             if account is not None:
                 await audit.record(connection, "logged_out", account)
         if account is not None:
-            await self._tell(account, token)
+            await self._publish_end_of(account, token)
 
     async def list(self, account: str, current: str | None) -> SessionList:
         """List the account's sessions; `current` is the token of the caller's own, if any."""
@@ -183,7 +183,7 @@ class Sessions:
         for id in ids:
             await self._publish_end(account, id)
 
-    async def _tell(self, account: str, token: str) -> None:
+    async def _publish_end_of(self, account: str, token: str) -> None:
         await self._publish_end(account, _id(_hash(token)))
 
     async def _publish_end(self, account: str, id: str) -> None:
@@ -198,7 +198,7 @@ class Sessions:
 
         `changes`: whether the request can change anything.
         """
-        if _is_from_here(headers, changes):
+        if _is_same_origin(headers, changes):
             return
         hashed = _hash(token_in(headers) or "")
         async with self.database.connection() as connection:
@@ -315,7 +315,7 @@ def clear_cookie() -> str:
     return f"{COOKIE}=; Max-Age=0; {ATTRIBUTES}"
 
 
-def _is_from_here(headers: dict[bytes, bytes], changes: bool) -> bool:
+def _is_same_origin(headers: dict[bytes, bytes], changes: bool) -> bool:
     """Return whether the browser sent the request for our own pages.
 
     Browsers report the sender in `Sec-Fetch-Site`, older ones only in `Origin`, and with a GET in

@@ -38,12 +38,12 @@ async def until(
     call: Call,
     state: State,
     over: Callable[[State], bool],
-    look: Callable[[float], Awaitable[State]],
+    poll: Callable[[float], Awaitable[State]],
     seconds: float,
 ) -> State:
     """Return the work once finished, or as it is after `seconds`.
 
-    Return it at once where too many callers wait, or when the gateway drains. `look` asks the
+    Return it at once where too many callers wait, or when the gateway drains. `poll` asks the
     service that does the work, which holds the question for the seconds it is given.
     """
     if over(state) or seconds <= 0:
@@ -54,16 +54,16 @@ async def until(
     try:
         with call.capacity.waiting(call.account) as may_wait:
             while may_wait and not over(state) and (left := deadline - loop.time()) > 0:
-                looking = asyncio.ensure_future(look(min(left, MAX_POLL_S)))
+                polling = asyncio.ensure_future(poll(min(left, MAX_POLL_S)))
                 try:
-                    await asyncio.wait({looking, draining}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({polling, draining}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    if not looking.done():
-                        looking.cancel()
-                if draining.done() and not looking.done():
+                    if not polling.done():
+                        polling.cancel()
+                if draining.done() and not polling.done():
                     break  # its address is in the answer, and another replica knows it
                 try:
-                    state = await looking
+                    state = await polling
                 except Unavailable:
                     break  # the work continues without this caller, who finds it at its address
     finally:

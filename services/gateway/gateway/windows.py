@@ -30,7 +30,7 @@ class Policy:
 
     Attributes:
         costly: requests are refused while they cannot be counted.
-        beside: the policy whose counter this one shares; requests that count
+        shared_with: the policy whose counter this one shares; requests that count
             against both take one message.
     """
 
@@ -38,7 +38,7 @@ class Policy:
     limit: int
     window: int = 60
     costly: bool = False
-    beside: str = ""
+    shared_with: str = ""
 
     @property
     def stream(self) -> str:
@@ -46,12 +46,12 @@ class Policy:
 
     @property
     def counter(self) -> str:
-        return self.beside or self.name
+        return self.shared_with or self.name
 
     @property
     def place(self) -> int:
         """The policy's digit in each slot of the counter."""
-        return 1 if self.beside else 0
+        return 1 if self.shared_with else 0
 
     def slot(self, now: float) -> int:
         return int(now * SLOTS / self.window)

@@ -196,10 +196,10 @@ async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatc
         return Echo(word="", times=len(body.word))
 
     async def wait(call: Call, body: EchoRequest) -> Any:
-        async def look(_: float) -> Echo:
+        async def poll(_: float) -> Echo:
             return await echo(call, body)
 
-        return await until(call, Echo(word="", times=0), lambda e: e.times > 0, look, 600)
+        return await until(call, Echo(word="", times=0), lambda e: e.times > 0, poll, 600)
 
     common: dict[str, Any] = {
         "body": EchoRequest,

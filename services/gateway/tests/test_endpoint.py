@@ -179,11 +179,11 @@ async def test_an_account_beyond_its_share_of_capacity_is_refused_at_once(
     desk: Desk,
 ) -> None:
     (_, greedy), (_, other) = await desk.key(), await desk.key()
-    let_go = asyncio.Event()
+    released = asyncio.Event()
 
     async def wait(call: Any, body: Any) -> Echo:
         if body.word == "wait":
-            await let_go.wait()
+            await released.wait()
         return Echo(word=body.word, times=0)
 
     desk.answer = wait
@@ -197,7 +197,7 @@ async def test_an_account_beyond_its_share_of_capacity_is_refused_at_once(
     assert refused.headers["retry-after"] == "1"
     assert refused.headers["ratelimit-policy"] == '"api";q=100000;w=60'  # nothing was counted
     assert (await post(desk, "/v1/api/echo", other)).status_code == 200
-    let_go.set()
+    released.set()
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
     assert desk.guards.capacity.taken == 0
 

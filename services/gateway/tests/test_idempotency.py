@@ -39,11 +39,11 @@ async def test_fifty_concurrent_repeats_run_the_handler_once(desk: Desk) -> None
 
 async def test_a_retry_while_the_first_request_is_under_way_is_a_409(desk: Desk) -> None:
     _, key = await desk.key()
-    let_go, begun = asyncio.Event(), asyncio.Event()
+    released, begun = asyncio.Event(), asyncio.Event()
 
     async def slowly(*_: Any) -> Echo:
         begun.set()
-        await let_go.wait()
+        await released.wait()
         return Echo(word="slow", times=1)
 
     desk.answer = slowly
@@ -52,7 +52,7 @@ async def test_a_retry_while_the_first_request_is_under_way_is_a_409(desk: Desk)
     second = await post(desk, "/v1/api/echo", key, idempotency_key="slow")
     assert (second.status_code, second.json()["error"]["code"]) == (409, 3002)
     assert second.headers["retry-after"] == "1"
-    let_go.set()
+    released.set()
     assert (await first).status_code == 200
 
 
@@ -178,7 +178,7 @@ async def test_an_account_over_its_limit_is_not_charged_for_requests_with_an_ide
     ]
     assert statuses == [200, 200, 429, 429]
     limits = desk.guards.limits
-    while tasks := [*limits.counters.store.tasks, *limits.looking]:
+    while tasks := [*limits.counters.store.tasks, *limits.checking]:
         await asyncio.wait(tasks)
     sent = nats.client.stats["out_msgs"]
     for number in range(10):

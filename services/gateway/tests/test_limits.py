@@ -63,7 +63,7 @@ async def admitted(limits: Limits, account_id: str, times: int) -> int:
 
 async def _settled(limits: Limits) -> None:
     """Wait until no message is under way and accounts over their limit are known."""
-    while tasks := [*limits.counters.store.tasks, *limits.looking]:
+    while tasks := [*limits.counters.store.tasks, *limits.checking]:
         await asyncio.wait(tasks)
 
 
@@ -276,7 +276,7 @@ async def test_a_refunded_request_can_be_used_again(nats: NatsBus) -> None:
 
 async def test_policies_that_share_a_counter_are_counted_by_one_message(nats: NatsBus) -> None:
     account_id = account()
-    policies = [Policy("api", 100), Policy("generate", 10, beside="api")]
+    policies = [Policy("api", 100), Policy("generate", 10, shared_with="api")]
     limits = Limits(nats, policies, now=Clock())
     await limits.start()
     await limits.admit(account_id, ["api"])
@@ -308,7 +308,7 @@ async def test_only_requests_within_a_replicas_share_may_start_early(nats: NatsB
 
 async def test_a_counter_below_zero_does_not_change_its_neighbours(nats: NatsBus) -> None:
     clock, account_id = Clock(), account()
-    policies = [Policy("api", 5), Policy("generate", 5, beside="api")]
+    policies = [Policy("api", 5), Policy("generate", 5, shared_with="api")]
     limits = Limits(nats, policies, now=clock)
     await limits.start()
     standings = await limits.admit(account_id, ["api", "generate"])
@@ -381,7 +381,7 @@ async def test_a_hanging_bus_delays_only_the_requests_in_flight(
                 for _ in range(20):
                     await asyncio.sleep(0.1)
                     await limits.admit(account_id, ["api"])
-                    await limits.look(account_id, ["api"])
+                    await limits.refuse_if_spent(account_id, ["api"])
         finally:
             os.kill(server, signal.SIGCONT)
         while not limits.bus_available:

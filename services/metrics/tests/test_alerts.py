@@ -9,7 +9,7 @@ import pytest
 
 from common.contracts.alerts import Alert, AlertsRequest, NewRule, Rule, RuleRequest
 from common.contracts.timestamps import now_us, to_text
-from common.contracts.webhooks import NOTE, Noted, Occurrences
+from common.contracts.webhooks import NOTE, Occurrences, OccurrencesStored
 from common.postgres import Database
 from common.testing import MemoryBus
 from metrics.alerts import Watch
@@ -193,9 +193,9 @@ async def test_rows_of_another_version_delay_no_other_alert(
 ) -> None:
     accounts: list[str] = []
 
-    async def note(noted: Occurrences) -> Noted:
+    async def note(noted: Occurrences) -> OccurrencesStored:
         accounts.extend(occurrence.account for occurrence in noted.occurrences)
-        return Noted()
+        return OccurrencesStored()
 
     bus.answer(NOTE, note)
     newer = f"{caller.account}_newer"

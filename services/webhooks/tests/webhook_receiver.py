@@ -35,18 +35,18 @@ class Receiver:
     status: int = 204
     headers: dict[str, str] = field(default_factory=dict)
     posts: list[Received] = field(default_factory=list)
-    came: asyncio.Condition = field(default_factory=asyncio.Condition)
+    arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def take(self, request: web.Request) -> web.Response:
         body = await request.text()
-        async with self.came:
+        async with self.arrived:
             self.posts.append(Received({k.lower(): v for k, v in request.headers.items()}, body))
-            self.came.notify_all()
+            self.arrived.notify_all()
         return web.Response(status=self.status, headers=self.headers)
 
     async def wait_for(self, count: int) -> list[Received]:
-        async with self.came:
-            await self.came.wait_for(lambda: len(self.posts) >= count)
+        async with self.arrived:
+            await self.arrived.wait_for(lambda: len(self.posts) >= count)
         return self.posts
 
 

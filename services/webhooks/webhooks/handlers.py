@@ -16,8 +16,8 @@ from common.contracts.webhooks import (
     Delivery,
     DeliveryName,
     NewWebhook,
-    Noted,
     Occurrences,
+    OccurrencesStored,
     Webhook,
     WebhookChangeRequest,
     WebhookName,
@@ -86,7 +86,7 @@ class Handlers:
         return delivery
 
     @answers(NOTE)
-    async def note(self, request: Occurrences) -> Noted:
+    async def note(self, request: Occurrences) -> OccurrencesStored:
         await self.deliveries.store(request.occurrences)
         self.sender.sending.wake()
-        return Noted()
+        return OccurrencesStored()

@@ -19,10 +19,10 @@ FORGET_EVERY_S = 600.0
 
 
 class Sender:
-    def __init__(self, deliveries: DeliveryStore, poster: Poster, kept: timedelta) -> None:
+    def __init__(self, deliveries: DeliveryStore, poster: Poster, retention: timedelta) -> None:
         self.deliveries = deliveries
         self.poster = poster
-        self.kept = kept
+        self.retention = retention
         self.sending = Repeated(self._send_due, LOOK_EVERY_S)
         self.forgetting = Repeated(self._forget, FORGET_EVERY_S)
         self._attempts = Background()
@@ -52,4 +52,4 @@ class Sender:
         self.sending.wake()
 
     async def _forget(self) -> None:
-        await self.deliveries.forget(self.kept)
+        await self.deliveries.forget(self.retention)

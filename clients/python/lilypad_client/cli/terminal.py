@@ -122,8 +122,8 @@ def table(output: Console, columns: Mapping[str, str], rows: list[list[Any]]) ->
 
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for title, justify in columns.items():
-        whole = title == "id" or justify == "right"
-        drawn.add_column(title, justify=justify, no_wrap=whole, overflow="fold")  # type: ignore[arg-type]  # one of rich's words
+        is_unfolded = title == "id" or justify == "right"
+        drawn.add_column(title, justify=justify, no_wrap=is_unfolded, overflow="fold")  # type: ignore[arg-type]  # one of rich's words
     for row in rows:
         drawn.add_row(*("" if cell is None else _text(cell) for cell in row))
     output.print(drawn)

@@ -136,7 +136,7 @@ class Occurrences(Message):
     occurrences: Annotated[list[Occurrence], Field(max_length=100)]
 
 
-class Noted(Message):
+class OccurrencesStored(Message):
     """Confirm that the event is stored, with a delivery for each webhook that subscribes to it."""
 
 
@@ -152,4 +152,4 @@ LIST_DELIVERIES = Rpc(
 REDELIVER = Rpc("rpc.webhooks.redeliver", DeliveryName, Delivery, timeout=1.8)
 
 # Sent by the services where the events happen, from their own rows, until confirmed.
-NOTE = Rpc("rpc.webhooks.note", Occurrences, Noted)
+NOTE = Rpc("rpc.webhooks.note", Occurrences, OccurrencesStored)

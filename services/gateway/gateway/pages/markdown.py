@@ -45,7 +45,7 @@ def _parser() -> MarkdownIt:
     for name, rule in (
         ("fence", _fence),
         ("code_block", _fence),
-        ("html_block", _nothing),
+        ("html_block", _drop_html),
         ("table_open", _table_open),
         ("table_close", _table_close),
     ):
@@ -82,7 +82,7 @@ def _fence(_: Any, tokens: Sequence[Token], index: int, *__: Any) -> str:
     )
 
 
-def _nothing(*_: Any) -> str:
+def _drop_html(*_: Any) -> str:
     return ""
 
 

@@ -215,9 +215,9 @@ def _kind(document: Schema, schema: Schema) -> str:
     kind = str(schema.get("type", "any"))
     if kind == "array":
         return f"array of {_kind(document, schema.get('items', {}))}"
-    least, most = schema.get("minimum"), schema.get("maximum")
-    if least is not None and most is not None:
-        return f"{kind} {least:g} to {most:g}"
+    minimum, maximum = schema.get("minimum"), schema.get("maximum")
+    if minimum is not None and maximum is not None:
+        return f"{kind} {minimum:g} to {maximum:g}"
     return kind
 
 

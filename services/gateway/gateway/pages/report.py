@@ -247,7 +247,7 @@ def badge(run: Run) -> str:
     left = _shortened(run.model_id.rpartition("/")[2], MAX_NAME)
     right = _measured(run)
     widths = [round(len(text) * CHARACTER_PX) + 2 * MARGIN_PX for text in (left, right)]
-    whole = sum(widths)
+    badge_width = sum(widths)
     centers = (widths[0] / 2, widths[0] + widths[1] / 2)
     label = escape(f"{left}: {right}")
     texts = "".join(
@@ -255,9 +255,9 @@ def badge(run: Run) -> str:
         for center, width, text in zip(centers, widths, (left, right), strict=True)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole}" height="20" role="img"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{badge_width}" height="20" role="img"'
         f' aria-label="{label}"><title>{label}</title>'
-        f'<clipPath id="r"><rect width="{whole}" height="20" rx="4"/></clipPath>'
+        f'<clipPath id="r"><rect width="{badge_width}" height="20" rx="4"/></clipPath>'
         f'<g clip-path="url(#r)"><rect width="{widths[0]}" height="20" fill="#37474f"/>'
         f'<rect x="{widths[0]}" width="{widths[1]}" height="20" fill="#17704b"/></g>'
         '<g fill="#fff" text-anchor="middle" font-family="DejaVu Sans,Verdana,sans-serif"'

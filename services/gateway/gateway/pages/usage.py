@@ -52,9 +52,9 @@ class UsagePages:
             self.visits.try_to(visit, "get_storage"),
         )
         limits = [
-            *map(_of_standing, visit.standings),
+            *map(_request_limit, visit.standings),
             *generate,
-            *map(_of_runs, runs),
+            *map(_run_limit, runs),
             Limit("API keys", MAX_KEYS, "at a time", MAX_KEYS - len(keys.keys), None),
         ]
         return self.visits.show(
@@ -78,7 +78,7 @@ class UsagePages:
         standing = await limits.read(account, policy.name)
         if standing is None:
             return [Limit(NAMES[policy.name], policy.limit, _span(policy.window), None, None)]
-        return [_of_standing(standing)]
+        return [_request_limit(standing)]
 
     async def _runs(self) -> tuple[list[RunLimit], str]:
         try:
@@ -91,14 +91,14 @@ def add(app: FastAPI, visits: Visits, keyring: KeyRing) -> None:
     visits.add(app, "GET", "/dashboard/usage", UsagePages(visits, keyring).show)
 
 
-def _of_standing(standing: Standing) -> Limit:
+def _request_limit(standing: Standing) -> Limit:
     policy = standing.policy
     reset = standing.reset if standing.remaining < policy.limit else None
     name = NAMES.get(policy.name, policy.name)
     return Limit(name, policy.limit, _span(policy.window), standing.remaining, reset)
 
 
-def _of_runs(runs: RunLimit) -> Limit:
+def _run_limit(runs: RunLimit) -> Limit:
     return Limit(NAMES[runs.policy], runs.limit, _span(runs.window), runs.left, runs.reset)
 
 

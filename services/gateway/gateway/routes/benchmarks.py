@@ -127,10 +127,10 @@ class BenchmarkRoutes:
 
 
 async def _wait(bus: Bus, call: Call, run: Run, seconds: float) -> Run:
-    async def look(left: float) -> Run:
+    async def poll(left: float) -> Run:
         return await bus.call(WAIT_FOR_RUN, RunWait(id=run.id, seconds=left))
 
-    return await until(call, run, lambda latest: latest.state in OVER, look, seconds)
+    return await until(call, run, lambda latest: latest.state in OVER, poll, seconds)
 
 
 def _check(run: Run) -> None:

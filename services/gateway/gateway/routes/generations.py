@@ -84,7 +84,7 @@ class GenerationRoutes:
             "Content-Disposition": f'attachment; filename="{package.filename}"',
             "Cache-Control": "private, no-cache",
         }
-        if _has_it(call, headers["ETag"]):
+        if _has_current_copy(call, headers["ETag"]):
             return Answer(b"", status=304, headers=headers)
         if package.model is not None:
             self.guards.generations.add(
@@ -111,7 +111,7 @@ class GenerationRoutes:
         return await self.guards.generations.page(call.account, query)
 
 
-def _has_it(call: Call, tag: str) -> bool:
+def _has_current_copy(call: Call, tag: str) -> bool:
     """Whether `If-None-Match` names the tag, in a list or weakly (RFC 9110, 13.1.2)."""
     named = call.headers.get(b"if-none-match", b"").decode("latin-1").split(",")
     return not {"*", tag, f"W/{tag}"}.isdisjoint(name.strip() for name in named)

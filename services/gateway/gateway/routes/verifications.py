@@ -30,10 +30,12 @@ async def verify(bus: Bus, generations: GenerationLog, call: Call, body: Generat
     if seconds is None and call.joining:
         seconds = 0.0  # a retry lacks only the address, where it can wait
     module = await bus.call(VERIFY, body)
-    generations.add(call.account, "verify", body, module.model, module.digest, _of(module).id)
+    generations.add(
+        call.account, "verify", body, module.model, module.digest, _verification(module).id
+    )
     module = await _wait(bus, call, module, MAX_WAIT_S if seconds is None else seconds)
-    over = _of(module).state in OVER
-    where = f"/{call.version}/api/generate/{_of(module).id}"
+    over = _verification(module).state in OVER
+    where = f"/{call.version}/api/generate/{_verification(module).id}"
     return Answer(
         envelope.success(module, call.version, call.request_id),
         status=200 if over else 202,
@@ -88,12 +90,16 @@ class VerificationRoutes:
 
 
 async def _wait(bus: Bus, call: Call, module: VerifiedModule, seconds: float) -> VerifiedModule:
-    async def look(left: float) -> VerifiedModule:
-        return await bus.call(WAIT_FOR_VERIFICATION, RunWait(id=_of(module).id, seconds=left))
+    async def poll(left: float) -> VerifiedModule:
+        return await bus.call(
+            WAIT_FOR_VERIFICATION, RunWait(id=_verification(module).id, seconds=left)
+        )
 
-    return await until(call, module, lambda latest: _of(latest).state in OVER, look, seconds)
+    return await until(
+        call, module, lambda latest: _verification(latest).state in OVER, poll, seconds
+    )
 
 
-def _of(module: VerifiedModule) -> Verification:
+def _verification(module: VerifiedModule) -> Verification:
     assert module.verification, "the benchmarker says so of every module that it keeps"
     return module.verification
