@@ -22,11 +22,12 @@ TIMEOUT_MS = 60_000
 PLOTS_FOLLOW_MS = 15_000
 SEVERE = ("serious", "critical")
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-# Text at the very edge of a card, or beyond it.
+# Text at the very edge of a card, or beyond it, and tables that scroll though they are not wide.
 UNFIT = """
-() => [...document.querySelectorAll('.card')].filter((card) => (
-  card.scrollWidth > card.clientWidth + 1 || parseFloat(getComputedStyle(card).paddingLeft) < 8
-)).map((card) => card.textContent.trim().slice(0, 60))
+() => [...document.querySelectorAll('.card, .table:not(.wide)')].filter((part) => (
+  part.scrollWidth > part.clientWidth + 1
+  || (part.matches('.card') && parseFloat(getComputedStyle(part).paddingLeft) < 8)
+)).map((part) => part.textContent.trim().slice(0, 60))
 """
 # The rules that depend on a theme's colours.
 COLOURS = ("color-contrast", "link-in-text-block")
@@ -124,7 +125,7 @@ class Person:
             if (wider := self._overhang()) > 0:
                 findings.append(f"{path} at {width} px is {wider} px too wide")
             findings += [
-                f"{path} at {width} px does not fit its card: {text}"
+                f"{path} at {width} px does not fit its card or table: {text}"
                 for text in self.page.evaluate(UNFIT)
             ]
             for theme, rules in zip(THEMES, (None, COLOURS), strict=True):
