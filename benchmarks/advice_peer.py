@@ -111,8 +111,8 @@ def bounds(event: Any) -> tuple[int, int]:
 
 def regular(at: Any, value: Any, width: int) -> tuple[Any, Any]:
     """Fill gaps, which neither library takes."""
-    whole = np.arange(at[0], at[-1] + 1, width)
-    return whole, np.interp(whole, at, value)
+    grid = np.arange(at[0], at[-1] + 1, width)
+    return grid, np.interp(grid, at, value)
 
 
 def main(library: str, folder: str) -> None:

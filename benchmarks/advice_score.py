@@ -86,5 +86,5 @@ def _describe(series: Series, statements: Sequence[Statement], outcome: str) -> 
     return f"{outcome}: {series.interval} min, {series.days} d, {series.detail}: {true} | {given}"
 
 
-def share(part: int, whole: int) -> float:
-    return float(np.round(100 * part / whole, 2)) if whole else 0.0
+def share(part: int, total: int) -> float:
+    return float(np.round(100 * part / total, 2)) if total else 0.0

@@ -73,8 +73,8 @@ def _environment(folder: Path) -> str:
 
 def _client() -> dict[str, str]:
     left_out = {"PYTHONPATH", "VIRTUAL_ENV"}
-    kept = {name: value for name, value in os.environ.items() if name not in left_out}
-    return {**kept, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    inherited = {name: value for name, value in os.environ.items() if name not in left_out}
+    return {**inherited, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> None:

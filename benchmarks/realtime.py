@@ -336,7 +336,7 @@ def _record_to_screen(report: Report) -> None:
     limits = {"RATE_API": "1000000000", "LOG_LEVEL": "WARNING"}
     with Stack(services=WHOLE, environment=limits, flood_limit=1_000_000) as stack:
         account = Account(stack.url)
-        waits, whole = uvloop.run(_record_and_watch(stack, account))
+        waits, totals = uvloop.run(_record_and_watch(stack, account))
         account.http.close()
     rate = f"at {UPDATES_A_SECOND} updates/s"
     cuts = statistics.quantiles(waits, n=100)
@@ -344,7 +344,7 @@ def _record_to_screen(report: Report) -> None:
         figure(f"from the answer 200 to the screen {rate}, median", cuts[49], "ms", at_most=20)
     )
     report.add(figure("99th percentile", cuts[98], "ms", at_most=100))
-    cuts = statistics.quantiles(whole, n=100)
+    cuts = statistics.quantiles(totals, n=100)
     report.add(figure("from sending the request to the screen, median", cuts[49], "ms"))
     report.add(figure("99th percentile", cuts[98], "ms"))
     report.notes.append("the event and the answer 200 race; an event that was first counts as 0 ms")
@@ -382,12 +382,12 @@ async def _record_and_watch(stack: Stack, account: Account) -> tuple[list[float]
     await asyncio.gather(*(record(number, count) for number in range(PER_MODEL)))
     await asyncio.sleep(1)
     skip = int(count * WARM_UP / (WARM_UP + SECONDS))
-    waits, whole = [], []
+    waits, totals = [], []
     for sent, answered_at, there in zip(sent_times, answered, seen, strict=True):
         times = list(zip(sent, answered_at, there, strict=True))[skip:]
         waits += [max(received_s - answered_s, 0) * 1000 for _, answered_s, received_s in times]
-        whole += [(received_s - began) * 1000 for began, _, received_s in times]
-    return waits, whole
+        totals += [(received_s - began) * 1000 for began, _, received_s in times]
+    return waits, totals
 
 
 def _body(number: int, turn: int) -> bytes:

@@ -40,8 +40,8 @@ def wheel() -> Path:
     """Build the Python client; return the wheel."""
     folder = workshop() / "python"
     # From the sources only: setuptools would pick up files of an earlier build.
-    kept = shutil.ignore_patterns("build", "tests", "*.egg-info", "__pycache__")
-    shutil.copytree(CLIENTS / "python", folder, ignore=kept)
+    ignored = shutil.ignore_patterns("build", "tests", "*.egg-info", "__pycache__")
+    shutil.copytree(CLIENTS / "python", folder, ignore=ignored)
     options = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q"]
     run(sys.executable, "-m", "pip", "wheel", *options, ".", "-w", "dist", folder=folder)
     [built] = (folder / "dist").iterdir()

@@ -19,16 +19,16 @@ class Cable(socketserver.ThreadingTCPServer):
         address = urlsplit(url)
         self.service = (address.hostname, address.port)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.whole = True
+        self.is_connected = True
         self.open: set[socket.socket] = set()
 
     def cut(self) -> None:
-        self.whole = False
+        self.is_connected = False
         for end in list(self.open):
             _close(end)
 
     def mend(self) -> None:
-        self.whole = True
+        self.is_connected = True
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
@@ -51,7 +51,7 @@ class _Ends(socketserver.BaseRequestHandler):
     server: Cable
 
     def handle(self) -> None:
-        if not self.server.whole:
+        if not self.server.is_connected:
             return
         with socket.create_connection(self.server.service) as other:
             ends = {self.request, other}

@@ -20,6 +20,9 @@ def test_a_module_is_generated_verified_downloaded_and_generated_again(person: P
     page = person.page
     generate(page, MODEL)
     expect(page.get_by_role("heading", name=MODEL)).to_be_visible()
+    # One sentence for screen readers, not all that was swapped in.
+    expect(page.locator("#status")).to_have_text(f"Module of {MODEL}: passed")
+    expect(page.locator("[aria-live] #verdict")).to_have_count(0)
     expect(page.locator("dd", has_text="apache-2.0").first).to_be_visible()
     expect(page.get_by_role("row", name="memoryMiB")).to_contain_text("headers")
     page.locator("summary", has_text="run_inference.py").click()
@@ -30,6 +33,7 @@ def test_a_module_is_generated_verified_downloaded_and_generated_again(person: P
     page.get_by_role("button", name="Verify: run it once").click()
     answer = page.locator("#verification pre", has_text='"status": "success"')
     expect(answer).to_be_visible(timeout=TIMEOUT_MS)
+    expect(page.locator("#status")).to_have_text("Verification passed")
     assert person.faults("/dashboard/generate/history") == []
     page.get_by_role("button", name="Generate again").last.click()
     expect(page.get_by_role("heading", name=MODEL)).to_be_visible()

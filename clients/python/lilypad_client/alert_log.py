@@ -18,11 +18,11 @@ class AlertLog:
         self._alerts = alerts
         self._model_id = model_id
         # Whether each known alert had recovered at the last check; None before the first.
-        self._known: dict[str, bool] | None = None
+        self._recovered: dict[str, bool] | None = None
 
     async def new_alerts(self) -> list[types.Alert]:
         """List alerts raised or recovered since the last check, oldest first; none at the first."""
-        known, first = self._known or {}, self._known is None
+        known, first = self._recovered or {}, self._recovered is None
         opened = self._alerts.list(model_id=self._model_id, open_only=True, page_size=PAGE_SIZE)
         states = {alert.id: False async for alert in opened}
         # Alerts that were open at the last check and are not now: the list below has their end.
@@ -44,6 +44,6 @@ class AlertLog:
             if not first and known.get(alert.id) != over:
                 new_alerts.append(alert)
             states[alert.id] = over
-        self._known = states
+        self._recovered = states
         new_alerts.reverse()
         return new_alerts

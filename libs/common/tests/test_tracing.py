@@ -55,8 +55,8 @@ async def test_a_caller_can_continue_a_trace_but_not_decide_its_sampling(
 ) -> None:
     async with tracing.exporting("gateway", collector.url, share):
         assert tracing.tracer
-        whole = f"00-{TRACE}-{PARENT}-"
-        assert tracing.tracer.decide(whole + given) == whole + passed_on
+        ids = f"00-{TRACE}-{PARENT}-"
+        assert tracing.tracer.decide(ids + given) == ids + passed_on
         assert tracing.tracer.decide("") == ("-01" if share else "")
 
 

@@ -15,10 +15,10 @@ class Addresses:
     """The paths of all routes, by their number of segments."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        self._known: dict[int, list[list[str]]] = {}
+        self._paths_by_length: dict[int, list[list[str]]] = {}
         for path in sorted(paths):
             segments = _segments(path)
-            self._known.setdefault(len(segments), []).append(segments)
+            self._paths_by_length.setdefault(len(segments), []).append(segments)
 
     def nearest(self, path: str) -> str | None:
         """Return the path that the caller may have meant, with the names of its parameters."""
@@ -29,7 +29,7 @@ class Addresses:
         best: list[str] = []
         highest = 0.0
         for wanted in _variants([segment.lower() for segment in written]):
-            for candidate in self._known.get(len(wanted), ()):
+            for candidate in self._paths_by_length.get(len(wanted), ()):
                 likeness = _likeness(wanted, candidate, known)
                 if likeness > highest and not _matches(path, candidate):
                     best, highest = candidate, likeness

@@ -58,11 +58,11 @@ async def test_a_check_for_an_open_socket_always_asks_the_database(
 async def test_keys_in_use_are_looked_up_together_before_a_request_has_to_wait(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (account, kept), (other, revoked), (_, idle) = [await desk.key() for _ in range(3)]
+    (account, used), (other, revoked), (_, idle) = [await desk.key() for _ in range(3)]
     looking = desk.guards.authentication
     with monkeypatch.context() as patched:
         patched.setattr(authentication, "MAX_TRUST_S", 0.0)
-        for key in (idle, kept, revoked):
+        for key in (idle, used, revoked):
             await looking.authenticate(key)
         looking._trusted[keys.hash_key(idle)].used -= authentication.MAX_IDLE_S
         [stored] = (await desk.keyring.list(other)).keys
@@ -70,7 +70,7 @@ async def test_keys_in_use_are_looked_up_together_before_a_request_has_to_wait(
         patched.setattr(authentication, "MAX_TRUST_S", 5.0)
         await looking.renew()
     monkeypatch.setattr(looking, "database", None)
-    assert (await looking.authenticate(kept)).account == account
+    assert (await looking.authenticate(used)).account == account
     for key in (revoked, idle):
         with pytest.raises(AttributeError):  # only the database would know
             await looking.authenticate(key)

@@ -100,7 +100,7 @@ async def test_idempotency_keys_of_two_accounts_are_separate(desk: Desk) -> None
 
 
 @pytest.mark.parametrize(
-    ("error", "kept"),
+    ("error", "stored"),
     [
         (ModelRefused("no"), True),
         (Unavailable("away"), False),
@@ -108,7 +108,7 @@ async def test_idempotency_keys_of_two_accounts_are_separate(desk: Desk) -> None
     ],
 )
 async def test_a_refusal_is_stored_and_a_failure_is_not(
-    desk: Desk, error: Exception, kept: bool
+    desk: Desk, error: Exception, stored: bool
 ) -> None:
     _, key = await desk.key()
 
@@ -119,8 +119,8 @@ async def test_a_refusal_is_stored_and_a_failure_is_not(
     first = await post(desk, "/v1/api/echo", key, idempotency_key="fails")
     desk.answer = None
     second = await post(desk, "/v1/api/echo", key, idempotency_key="fails")
-    assert (second.content == first.content) is kept
-    assert second.status_code == (422 if kept else 200)
+    assert (second.content == first.content) is stored
+    assert second.status_code == (422 if stored else 200)
 
 
 async def test_a_key_with_another_body_after_a_failure_is_a_new_request(

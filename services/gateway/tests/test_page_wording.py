@@ -77,15 +77,15 @@ def test_an_empty_field_asks_to_be_filled_in(model: type[BaseModel], field: str)
 def test_a_fault_names_the_forms_label_and_nothing_of_json(
     model: type[BaseModel], fields: dict[str, object], sentences: tuple[str, str]
 ) -> None:
-    whole, by_field = faults(model, **fields)
-    assert whole.startswith(sentences[0])
+    message, by_field = faults(model, **fields)
+    assert message.startswith(sentences[0])
     assert list(by_field.values()) == [sentences[1]]
 
 
 @pytest.mark.parametrize("token", ["short", "x" * 200])
 def test_a_link_that_was_cut_asks_for_the_whole_address(token: str) -> None:
-    whole, _ = faults(Reset, token=token, new="a frog on a lily pad")
-    assert whole.startswith("The link is incomplete; open the whole address")
+    message, _ = faults(Reset, token=token, new="a frog on a lily pad")
+    assert message.startswith("The link is incomplete; open the whole address")
 
 
 @pytest.mark.parametrize("model", [NewKey, KeyChange, NewAccount, GenerateRequest])

@@ -29,7 +29,7 @@ class Overview:
         return self.visits.show(
             "overview.html",
             visit.request,
-            keys=keys.keys if keys else [],
+            keys=keys.keys if keys else None,
             runs=[(run, report.figures(run)) for run in runs.runs] if runs else [],
             runs_error=runs_error,
             alerts=alerts.alerts if alerts else [],

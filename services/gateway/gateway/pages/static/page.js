@@ -22,6 +22,15 @@ function enliven(root) {
   for (const button of root.querySelectorAll('[data-copy]')) button.hidden = false;
 }
 
+/** Announce the state of a part that was swapped in, once: a live region would read all of it. */
+let announced = '';
+function tell(node) {
+  const text = (node.matches('[data-announce]') ? node : node.querySelector('[data-announce]'))?.dataset.announce;
+  if (!text || text === announced) return;
+  announced = text;
+  announce(text);
+}
+
 document.addEventListener('click', (event) => {
   const button = event.target.closest?.('[data-copy], [data-confirm]');
   if (!button) return;
@@ -29,6 +38,7 @@ document.addEventListener('click', (event) => {
   else if (!window.confirm(button.dataset.confirm)) event.preventDefault();
 });
 document.addEventListener('submit', (event) => {
+  announced = '';
   const button = event.submitter;
   if (!button?.dataset.busy || event.defaultPrevented) return;
   // After the form's data were taken; a page that comes back from the history is as before.
@@ -58,6 +68,10 @@ document.addEventListener('htmx:after:swap', () => {
 enliven(document);
 new MutationObserver((changes) => {
   for (const { addedNodes } of changes) {
-    for (const node of addedNodes) if (node.nodeType === 1) enliven(node.parentElement ?? node);
+    for (const node of addedNodes) {
+      if (node.nodeType !== 1) continue;
+      enliven(node.parentElement ?? node);
+      tell(node);
+    }
   }
 }).observe(document.body, { childList: true, subtree: true });
