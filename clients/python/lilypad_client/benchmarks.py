@@ -108,7 +108,7 @@ def run(
 
     def flow() -> Flow[types.Run]:
         job = yield from starting_it
-        return (yield from job._until_over(wait_timeout))  # noqa: SLF001  (the flow of `wait`)
+        return (yield from job._wait_until_finished(wait_timeout))  # noqa: SLF001  (the flow of `wait`)
 
     return flow()
 

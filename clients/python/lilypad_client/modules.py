@@ -138,7 +138,7 @@ def generate(resource: Resource[Any], model_url: str, fields: Mapping[str, Any])
 
     def flow() -> Flow[Module]:
         job = yield from starting_it
-        return (yield from job._until_over(None))  # noqa: SLF001  (the flow of `wait`)
+        return (yield from job._wait_until_finished(None))  # noqa: SLF001  (the flow of `wait`)
 
     return flow()
 
