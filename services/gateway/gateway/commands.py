@@ -1,4 +1,4 @@
-"""What the operator's commands share: `python -m gateway.recovery` and `gateway.second_factor`."""
+"""Shared parts of the commands `python -m gateway.recovery` and `gateway.second_factor`."""
 
 import asyncio
 import sys
