@@ -148,16 +148,19 @@ class Search:
 
     def find(self) -> Changes:
         """Return the cheapest explanation of the series, with or without a slope."""
+        straight = self._measure([], Line(0, self.count - 1))
+        inclined = self._grow(straight) if straight.line_gain > LINE_COST else None
+        if inclined is not None and not inclined.places:
+            return self._bend(inclined)  # steps would be a staircase
         nothing = self._measure([], None)
         best = self._grow(nothing)
-        straight = self._measure([], Line(0, self.count - 1))
         slanted = straight.line_gain > max(LINE_COST, SLANTED * (nothing.cost - best.cost))
         if best.places and not slanted:
             # A restart or an incident explains more than the slope that it interrupts.
             slanted = self._measure(best.places, straight.line).line_gain > LINE_COST
         if slanted:
-            best = min(best, self._grow(straight), key=lambda changes: changes.cost)
-            best = self._bend(best)
+            inclined = inclined or self._grow(straight)
+            best = self._bend(min(best, inclined, key=lambda changes: changes.cost))
         return best
 
     def _bend(self, best: Changes) -> Changes:
