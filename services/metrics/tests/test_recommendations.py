@@ -109,6 +109,22 @@ def test_a_leak_beside_an_incident_is_reported_too(noise: float) -> None:
     assert "higher for 15 hours" in incident
 
 
+@pytest.mark.parametrize("beside", ["slope", "step"])
+def test_an_incident_of_rare_samples_is_reported_beside_another_change(beside: str) -> None:
+    """Its values are not the greatest of all, only far from those around them."""
+    hours = np.arange(30 * 24)
+    level = 100 + (hours / 4 if beside == "slope" else np.where(hours > 500, 90.0, 0.0))
+    value = level + np.where((hours >= 200) & (hours < 240), 30, 0)
+    value = value + np.random.default_rng(1).normal(size=len(hours))
+    at = to_us(START) + hours * 3_600_000_000
+    nothing = np.empty(0, np.int64)
+    latency = {"latency": History(bucket(spans(at, value), HOUR), nothing, nothing, at, value)}
+    found = find_changes(latency, examine(latency), {}, to_us(START))["latency"].events
+    assert sorted(event.kind for event in found) == ["incident", beside]
+    [incident] = [event for event in found if event.kind == "incident"]
+    assert incident.size == pytest.approx(30, rel=0.05)
+
+
 def test_a_change_below_a_per_cent_is_stated_in_its_unit() -> None:
     [sentence] = recommend({"memory_usage": history((100, 4_000.0), (68, 4_015.0), noise=2e-4)}, {})
     assert re.match(r"Memory has been 1[456](\.\d)? MiB higher since", sentence)

@@ -161,7 +161,7 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
     fitted = changes.fitted(times)
     events, level = _level_changes(cells, changes)
     usual = level + float(fitted[-1]) - changes.levels[-1]
-    events = _events(cells, times, changes, events, values - season.part)
+    events = _events(cells, times, changes, events, values - season.part - fitted)
     return Shape(cells, events, season, fitted, usual, noise)
 
 
@@ -192,9 +192,12 @@ def _refit(times: Floats, changes: Changes, values: Floats) -> None:
 
 
 def _events(
-    cells: Cells, times: Floats, changes: Changes, events: list[Event], values: Floats
+    cells: Cells, times: Floats, changes: Changes, events: list[Event], rest: Floats
 ) -> list[Event]:
-    """Add the slope to the changes of level; return those that stand out, by time."""
+    """Add the slope to the changes of level; return those that stand out, by time.
+
+    `rest` is what season and changes leave of each value.
+    """
     count = len(cells)
     if changes.line is not None:
         line = changes.line
@@ -215,25 +218,23 @@ def _events(
                   changes.rise)
         )  # fmt: skip
     if not cells.dense:
-        events = [
-            event for event in events if event.kind != "incident" or _stands_out(event, values)
-        ]
+        events = [event for event in events if event.kind != "incident" or _stands_out(event, rest)]
     if times[-1] < TWO_WEEKENDS:
         events = [event for event in events if not _weekend(event)]
     return sorted(events, key=lambda event: event.begin)
 
 
-def _stands_out(event: Event, values: Floats) -> bool:
+def _stands_out(event: Event, rest: Floats) -> bool:
     """Return whether ranks confirm an incident (Mann and Whitney): a few far values do not."""
     first, last = event.edges
-    inside = values[first:last]
-    around = np.concatenate([values[:first], values[last:] if last is not None else values[:0]])
+    inside = rest[first:last] + event.size
+    around = np.concatenate([rest[:first], rest[last:] if last is not None else rest[:0]])
     below = np.searchsorted(np.sort(around), inside).mean() / len(around)
     share = below if event.size > 0 else 1 - below
-    score = (share - 0.5) ** 2 * 12 * len(inside) * len(around) / len(values)
+    score = (share - 0.5) ** 2 * 12 * len(inside) * len(around) / len(rest)
     # How unlikely this many values in a row, all this far out, are anywhere in the series.
-    rare = -len(inside) * math.log(max(1 - share, 1 / len(values)))
-    return bool(rare > math.log(RARE * len(values)) and (share > APART or score > CLEAR))
+    rare = -len(inside) * math.log(max(1 - share, 1 / len(rest)))
+    return bool(rare > math.log(RARE * len(rest)) and (share > APART or score > CLEAR))
 
 
 def _weekend(event: Event) -> bool:
