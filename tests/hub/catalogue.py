@@ -35,6 +35,18 @@ MODELS = (
             "8bit": {"load_in_8bit": True},
         },
     ),
+    Model(
+        "lilypad/tiny-adapter",
+        "adapters:lora",
+        "text-generation",
+        library="peft",
+        card={"base_model": "lilypad/tiny-text-generation"},
+        branches={
+            "main": {},
+            "elsewhere": {"base": "lilypad/no-such-model"},
+            "packed": {"base": "lilypad/packed-fp8"},
+        },
+    ),
     Model("lilypad/packed-fp8", "packed:block_fp8", "text-generation"),
     Model(
         "lilypad/packed-integers",

@@ -34,7 +34,7 @@ MAKERS = (
         "making.py",
         "packed.py",
         "vision.py",
-        "weightless.py",
+        *("adapters.py", "weightless.py"),
     ),
 )
 

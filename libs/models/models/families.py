@@ -19,6 +19,8 @@ AUDIO = (*TEXT, "scipy", "soundfile")
 # tested only without it.
 VISION = (*SIGHT, "torchvision")
 
+# SmolVLM writes the number of a video's frames as a word.
+MULTIMODAL = (*AUDIO, "num2words", "pillow", "timm", "torchvision")
 # For weights that are packed into fewer bits (`packing`).
 PACKING = ("accelerate", "bitsandbytes", "compressed-tensors")
 
@@ -29,6 +31,7 @@ STACKS: dict[str, tuple[str, ...]] = {
     # Some tokenizers of translation and text generation models split words as Moses does.
     "words": (*TEXT, "sacremoses"),
     "words-packed": (*TEXT, "sacremoses", *PACKING),
+    "words-adapter": (*TEXT, "sacremoses", "accelerate", "peft"),
     "images": (*TEXT, "pillow"),
     # For models that need torchvision, or have a backbone of timm.
     "images-vision": (*TEXT, *VISION, "timm"),
@@ -38,8 +41,8 @@ STACKS: dict[str, tuple[str, ...]] = {
     "pixels": SIGHT,
     "pages": (*TEXT, "pillow", "torchvision"),
     "audio": AUDIO,
-    "multimodal": (*AUDIO, "pillow", "timm", "torchvision"),
-    "multimodal-packed": (*AUDIO, "pillow", "timm", "torchvision", *PACKING),
+    "multimodal": MULTIMODAL,
+    "multimodal-packed": (*MULTIMODAL, *PACKING),
     "tables": (*TEXT, "pandas"),
     "series": PLAIN,
     "sentences": (*TEXT, "sentence-transformers"),
@@ -74,6 +77,7 @@ FAMILIES = {
         Family("zero_shot_detection", "images"),
         Family("vision", "images", batches=True),
         Family("text_generation", "words", batches=True),
+        Family("adapted_generation", "words-adapter", batches=True, named=True),
         Family("rewriting", "words", batches=True, named=True),
         Family("translation", "words", batches=True, named=True),
         Family("question_answering", "text", named=True),

@@ -40,9 +40,14 @@ FORMS = (
     ("pickles alone", "`.bin`, `.pt`, `.pth`, `.ckpt`", "refused as `pickle-only`"),
     ("GGUF alone", "`.gguf`", "refused as `gguf-only`"),
     (
-        "an adapter (LoRA)",
+        "an adapter of PEFT (LoRA) for text generation",
+        "`adapter_config.json` and `adapter_model.safetensors` without the base's weights",
+        "merged into its base when loaded; both repositories are pinned, and both licences judged",
+    ),
+    (
+        "all other adapters",
         "`adapter_config.json`, a file or tag with `lora`",
-        "refused as `adapter`, with its base",
+        "refused as `adapter`, also where the base is packed or its weights lie beside it",
     ),
     (
         "ONNX, OpenVINO, TensorFlow, Flax, NeMo, CTranslate2 or spaCy alone",

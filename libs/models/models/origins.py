@@ -10,6 +10,8 @@ from models.tables import architectures
 from models.tags import INFERRED
 from models.tasks import LIBRARIES
 
+# Architectures whose pretrained models tell true tokens from false ones, and fill no masks.
+DISCRIMINATORS = frozenset(("electra",))
 CONVERTED = "the model that it was converted from, with safetensors weights"
 ANOTHER = "a model of transformers for the same task"
 # Libraries that modules do not install, by the Hub's names, and the alternative to each.
@@ -54,6 +56,12 @@ def tag_of_class(config: dict[str, Any], *, headless: bool = True) -> str | None
     kind, named = config.get("model_type"), config.get("architectures")
     if not isinstance(kind, str) or not isinstance(named, list):
         return None
+    if (
+        headless
+        and kind in DISCRIMINATORS
+        and any(str(name).endswith("ForPreTraining") for name in named)
+    ):
+        return "feature-extraction"
     for tag in INFERRED:
         endings = LIBRARIES["transformers"][tag].classes or (("Model",) if headless else ())
         if kind in architectures().get(tag, ()) and any(

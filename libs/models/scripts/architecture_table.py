@@ -48,7 +48,7 @@ FILE = Path(__file__).parents[1] / "models/architectures.json"
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 TASKS = LIBRARIES["transformers"]
 # Packages that some architectures' processors ask for, and that no family installs.
-ABSENT = {"smolvlm": "num2words", "voxtral": "mistral-common", "voxtral_realtime": "mistral-common"}
+ABSENT = {"voxtral": "mistral-common", "voxtral_realtime": "mistral-common"}
 
 
 def of_the_libraries() -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from benchmarker.admission import Application
 from benchmarker.cost import Prices
 from benchmarker.desk import Desk
 from benchmarker.outcome import conclude_canceled
-from benchmarker.refusals import class_for, dtype_of, wanted_class, weights_of
+from benchmarker.refusals import check_packages, class_for, dtype_of, wanted_class, weights_of
 from benchmarker.runs import Change, Row, measurement_of, new_id
 from benchmarker.search import GRID, SEARCH_CALLS
 from common.context import current
@@ -63,6 +63,7 @@ class Benchmarks:
         )
         module = await self.desk.bus.call(GENERATE, generation)
         model = module.model
+        check_packages(module.files["requirements.txt"])
         worker_class = class_for(
             request, model, await self.desk.fleet.present(), self.desk.deployed
         )

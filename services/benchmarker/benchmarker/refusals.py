@@ -7,6 +7,20 @@ from common.errors import BenchmarkFailed
 from models.dtypes import HALF, MIB, WIDTH_BYTES
 from models.tasks import ROWS, is_measured, row
 
+# Packages of quantized models' modules, and of adapters'; workers load neither on their own.
+UNMEASURED = ("bitsandbytes==", "peft==")
+
+
+def check_packages(requirements: str) -> None:
+    """Raise BenchmarkFailed for a quantized model or an adapter, by its module's packages."""
+    if any(line.startswith(UNMEASURED) for line in requirements.splitlines()):
+        raise BenchmarkFailed(
+            "quantized models and adapters are not measured; measure the model that it was made"
+            " from",
+            status=422,
+            reason="task",
+        )
+
 
 def class_for(
     request: BenchmarkRequest, model: ModelFacts, workers: list[Announcement], deployed: set[Class]

@@ -110,6 +110,9 @@ async def test_a_module_is_not_run_if_the_worker_lacks_its_packages(tmp_path: Pa
     verdict = await attempt(tmp_path, "answer(1)", requirements="no-such-package==1.0\n")
     assert verdict["verdict"] == "not_run"
     assert "no-such-package" in verdict["message"]
+    adapter = {**MANIFEST["model"], "base": {"id": "a/c", "files": []}}
+    verdict = await attempt(tmp_path, "answer(1)", model=adapter)
+    assert (verdict["verdict"], "base of an adapter" in verdict["message"]) == ("not_run", True)
     verdict = await attempt(tmp_path, "answer(1)", requirements="PyYAML==0.1\n")
     assert list(verdict["packages"]) == ["PyYAML"]
     verdict = request_for({**MANIFEST, "inputs": [{"name": "text"}]})

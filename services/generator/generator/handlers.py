@@ -13,6 +13,7 @@ from common.contracts.hub import HubIdentity, HubTokenCheck
 from common.errors import ModelRefused
 from generator import (
     access,
+    adapters,
     address,
     archive,
     images,
@@ -58,9 +59,8 @@ class Handlers:
             HubUnavailable: the Hub is unreachable or slow, or its answer is malformed.
             Unavailable: the process that parses large files died or stalled.
         """
-        snapshot, age, read_by = await self.access.read(
-            address.parse(request.model_url, request.revision)
-        )
+        where = address.parse(request.model_url, request.revision)
+        snapshot, age, read_by = await adapters.read(self.access, where)
         task, checks = refusals.check(snapshot, request.accept)
         limits = {
             "max_vram": self.settings.max_vram_mib,
@@ -75,7 +75,7 @@ class Handlers:
             accept=request.accept,
             cpu_torch_index=self.settings.cpu_torch_index,
         )
-        if self.measurements.bus is not None:
+        if self.measurements.bus is not None and snapshot.adapter is None:
             profile = await self.measurements.find(snapshot, needs)
             needs, replacing = measured.apply(needs, profile, options, **limits)
             replaced = {check.name for check in replacing}

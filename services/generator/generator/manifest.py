@@ -61,15 +61,23 @@ class ModelFile(Part):
     blob: Hex | None = None
 
 
-class Model(Part):
+class Source(Part):
+    """A repository at one commit, and those of its files that the module has."""
+
     id: Id
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    files: list[ModelFile]
+
+
+class Model(Source):
+    """The model; an adapter has the model that it changes as its `base`."""
+
+    base: Source | None = None
     task: str
     library: str
     license: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")] | None = None
     parameters: int
     weight_bytes: int
-    files: list[ModelFile]
 
 
 class Run(Part):
@@ -163,26 +171,28 @@ def describe(
     """Describe a module; `digests` are those of the base images, by image."""
     assert snapshot.weights
     packing = snapshot.config.get("packing", {}).get("kind")
+    own = snapshot.adapter or snapshot
+    by_class = packing or FAMILIES[task.family].named
     return Manifest(
-        name=slug(snapshot.id),
-        description=f"{task.tag} with {snapshot.id}",
+        name=slug(own.id),
+        description=f"{task.tag} with {own.id}",
         model=Model(
-            id=snapshot.id,
-            commit=snapshot.commit,
+            id=own.id,
+            commit=own.commit,
+            files=files_of(own),
+            base=Source(id=snapshot.id, commit=snapshot.commit, files=files_of(snapshot))
+            if snapshot.adapter
+            else None,
             task=task.tag,
             library=task.library,
-            license=license_of(snapshot),
+            license=license_of(own),
             parameters=snapshot.weights.parameters,
             weight_bytes=snapshot.weights.bytes,
-            files=[
-                ModelFile(path=f.path, size=f.size, sha256=f.sha256, blob=f.blob)
-                for f in snapshot.files
-            ],
         ),
         run=Run(
             family=task.family,
             stack=stack_of(task),
-            class_=task.auto_classes[0] if packing or FAMILIES[task.family].named else None,
+            class_=task.auto_classes[0] if by_class else None,
             processor=task.processor,
             packing=packing,
             batch_size=needs.batch_size,
@@ -218,6 +228,13 @@ def describe(
             )
         ],
     )
+
+
+def files_of(snapshot: Snapshot) -> list[ModelFile]:
+    return [
+        ModelFile(path=file.path, size=file.size, sha256=file.sha256, blob=file.blob)
+        for file in snapshot.files
+    ]
 
 
 def _scalar(parameter: Parameter, max_tokens: int, *, required: bool) -> ScalarInput:

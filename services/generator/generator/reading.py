@@ -26,7 +26,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from common.errors import ModelRefused, Unavailable
-from generator import configs, layout, weights
+from generator import adapting, configs, layout, weights
 from generator.layout import Layout
 from generator.weights import Header, Index
 
@@ -52,6 +52,7 @@ EXCEEDED = b'{"exceeded": true}\n'
 # The functions that a file may be read with, and the types that they return.
 READERS: dict[str, tuple[Callable[..., Any], TypeAdapter[Any]]] = {
     "config": (configs.read, TypeAdapter(dict[str, Any])),
+    "adapter": (adapting.read, TypeAdapter(dict[str, Any])),
     "layout": (layout.read, TypeAdapter(Layout)),
     "index": (weights.read_index, TypeAdapter(Index)),
     "header": (weights.read_header, TypeAdapter(Header)),

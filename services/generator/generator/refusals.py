@@ -9,7 +9,7 @@ from typing import Any
 
 from common.contracts.generation import Accepted, Check
 from common.errors import ModelRefused
-from generator import requirements, vocabulary
+from generator import adapters, requirements, vocabulary
 from generator.configs import quantized
 from generator.layout import late_interaction
 from generator.licenses import check_license
@@ -49,12 +49,13 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
         task = check_vision(snapshot, task)
     check_tokenizers(snapshot, task, library)
     check_preparation(snapshot, task, library)
-    task = check_packing(snapshot, task)
+    task = adapters.check(snapshot, check_packing(snapshot, task))
     return (
         task,
         [
             Check(name="safety", outcome="passed", message="safetensors weights, no custom code"),
             check_license(snapshot, accept),
+            *([check_license(snapshot.adapter, accept)] if snapshot.adapter else []),
             check_access(snapshot),
             check_scan(snapshot),
             *check_conversion(snapshot),
@@ -351,7 +352,8 @@ def _why_not(task: Task, kind: Any) -> str:
 
 
 def check_access(snapshot: Snapshot) -> Check:
-    if snapshot.description.gated or snapshot.description.private:
+    read = [snapshot, *([snapshot.adapter] if snapshot.adapter else [])]
+    if any(model.description.is_closed for model in read):
         return Check(
             name="access",
             outcome="warning",

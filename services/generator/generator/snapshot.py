@@ -35,6 +35,8 @@ MAX_INDEX_BYTES = 16 * 2**20
 # With more weight files than this, the Hub's own summary of the headers is used.
 MAX_HEADERS = 64
 MAX_CONCURRENT_HEADERS = 4
+# An adapter as PEFT writes it.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Snapshot:
     tokenizers: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Number of the pull request with the Hub's own conversion of the weights.
     conversion: int | None = None
+    # For an adapter: the id and the revision of its base; for a base: the adapter (`adapters`).
+    adapts: dict[str, Any] | None = None
+    adapter: "Snapshot | None" = None
 
     @property
     def id(self) -> str:
@@ -75,6 +80,8 @@ async def read(hub: Hub, description: Description) -> Snapshot:
     Raises ModelRefused for a config that brings code and for weights that cannot be.
     """
     snapshot = await read_commit(hub, description)
+    if snapshot.weights is None and "adapted" in snapshot.kinds:
+        return await _read_adapter(hub, description, snapshot)
     if snapshot.weights is not None or "pickle" not in snapshot.kinds or not snapshot.config:
         return snapshot
     converted = await conversions.find(hub, description)
@@ -131,6 +138,17 @@ async def read_commit(hub: Hub, description: Description) -> Snapshot:
             if name_of(path) == "tokenizer_config.json"
         },
     )
+
+
+async def _read_adapter(hub: Hub, description: Description, snapshot: Snapshot) -> Snapshot:
+    """Read an adapter's config and weights; leave the snapshot as it is without safetensors."""
+    siblings = {sibling.rfilename: sibling for sibling in description.siblings}
+    if not siblings.keys() >= set(ADAPTER_FILES):
+        return snapshot
+    files = tuple(file_of(siblings[name]) for name in ADAPTER_FILES)
+    adapts = await _read_file(hub, description, files[0], MAX_CONFIG_BYTES, "adapter")
+    measured = await _measure(hub, description, [files[1]], {})
+    return replace(snapshot, files=files, weights=measured, adapts=adapts)
 
 
 async def _together(*readings: Coroutine[Any, Any, Any]) -> list[Any]:

@@ -293,7 +293,7 @@ def test_an_unserved_tag_is_refused_by_name_with_an_alternative(tag: str) -> Non
 @pytest.mark.parametrize(
     ("kind", "architecture", "tag", "message"),
     [
-        ("smolvlm", "SmolVLMForConditionalGeneration", "image-text-to-text", "num2words"),
+        ("voxtral", "VoxtralForConditionalGeneration", "audio-text-to-text", "mistral-common"),
         ("vivit", "VivitForVideoClassification", "video-classification", "torchvision"),
         ("vjepa2", "VJEPA2ForVideoClassification", "video-classification", "torchvision"),
         ("bert", "BertForMaskedLM", "summarization", "do not run models of this"),

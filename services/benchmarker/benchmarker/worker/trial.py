@@ -54,6 +54,8 @@ def attempt(question: dict[str, Any]) -> dict[str, Any]:
     missing, others = packages.compare(files["requirements.txt"])
     if missing:
         return _not_run(f"the worker lacks {', '.join(missing)}")
+    if "base" in manifest["model"]:
+        return _not_run("the worker does not fetch the base of an adapter")
     try:
         request = request_for(manifest)
     except NoSample as error:

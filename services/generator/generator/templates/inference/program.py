@@ -43,20 +43,28 @@ def fetch(manifest: dict[str, Any]) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     from huggingface_hub import hf_hub_download
 
-    model = manifest["model"]
-    for file in model["files"]:
-        print(f"fetching {file['path']}, {file['size']:,} bytes", file=sys.stderr)
-        hf_hub_download(
-            model["id"], file["path"], revision=model["commit"], local_dir=str(MODEL_DIR)
-        )
-    shutil.rmtree(MODEL_DIR / ".cache", ignore_errors=True)
+    for source, folder in sources(manifest):
+        for file in source["files"]:
+            print(f"fetching {file['path']}, {file['size']:,} bytes", file=sys.stderr)
+            hf_hub_download(
+                source["id"], file["path"], revision=source["commit"], local_dir=str(folder)
+            )
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
     verify(manifest)
+
+
+def sources(manifest: dict[str, Any]) -> list[tuple[dict[str, Any], Path]]:
+    """Return each repository and its folder: the base of an adapter, and the adapter in it."""
+    model = manifest["model"]
+    base = [(model["base"], MODEL_DIR)] if "base" in model else []
+    return [*base, (model, MODEL_DIR / "adapter" if base else MODEL_DIR)]
 
 
 def verify(manifest: dict[str, Any]) -> None:
     """Compare every file with the digest in module.yaml."""
-    for file in manifest["model"]["files"]:
-        path = MODEL_DIR / file["path"]
+    named = [(folder, file) for source, folder in sources(manifest) for file in source["files"]]
+    for folder, file in named:
+        path = folder / file["path"]
         if not path.is_file() or path.stat().st_size != file["size"]:
             raise RuntimeError(
                 f"{file['path']} is missing or has another size than module.yaml says"

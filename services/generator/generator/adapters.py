@@ -1,0 +1,72 @@
+"""Joins an adapter (PEFT's LoRA) with the model that it adapts: two repositories, each pinned.
+
+The adapter's repository has the changes to some of the base's matrices. Modules merge them into
+the base when they load it.
+"""
+
+from dataclasses import replace
+
+from common.contracts.generation import ReadBy
+from common.errors import InvalidModel, ModelNotFound
+from generator import address
+from generator.access import Access
+from generator.adapting import MERGED
+from generator.address import Address
+from generator.reasons import refuse
+from generator.snapshot import Snapshot
+from generator.weights import Weights
+from models.tasks import Task
+
+# Readers of a model, the fewer the further back.
+READERS: tuple[ReadBy, ...] = ("account", "operator", "anybody")
+# Parts of a model that merging cannot change: their sizes may differ from the base's.
+WHOLE = ("embed_tokens", "lm_head", "modules_to_save", "wte", "embed_in", "embed_out")
+
+
+async def read(access: Access, where: Address) -> tuple[Snapshot, float, ReadBy]:
+    """Read a model as `Access.read` does; an adapter together with its base."""
+    snapshot, age, read_by = await access.read(where)
+    if snapshot.adapts is None:
+        return snapshot, age, read_by
+    named = snapshot.adapts["base"]
+    try:
+        base, base_age, base_read_by = await access.read(
+            address.parse(named, snapshot.adapts["revision"])
+        )
+    except (InvalidModel, ModelNotFound):
+        raise refuse(
+            f"the adapter's base {named} is not on the Hub, or is private", "adapter", MERGED
+        ) from None
+    fewer = min(read_by, base_read_by, key=READERS.index)
+    return join(snapshot, base), max(age, base_age), fewer
+
+
+def join(adapter: Snapshot, base: Snapshot) -> Snapshot:
+    """Return the base as the adapter changes it. Raises ModelRefused if it cannot be merged."""
+    assert adapter.weights
+    if base.adapter or base.weights is None or base.config.get("packing"):
+        raise refuse(
+            f"the adapter's base {base.id} has packed weights, or none that modules load",
+            "adapter",
+            MERGED,
+        )
+    if any(part in name for name in adapter.weights.names or () for part in WHOLE):
+        raise refuse("the adapter replaces whole parts of its base", "adapter", MERGED)
+    return replace(base, adapter=adapter, weights=_sum(base.weights, adapter.weights))
+
+
+def _sum(base: Weights, adapter: Weights) -> Weights:
+    """Count the adapter's matrices too: they stand beside the base's until they are merged."""
+    elements = dict(base.elements)
+    for dtype, count in adapter.elements.items():
+        elements[dtype] = elements.get(dtype, 0) + count
+    return replace(base, elements=elements, bytes=base.bytes + adapter.bytes)
+
+
+def check(snapshot: Snapshot, task: Task) -> Task:
+    """Return the row, with the family that merges adapters if the model has one."""
+    if snapshot.adapter is None:
+        return task
+    if task.family != "text_generation":
+        raise refuse(f"{task.tag} modules merge no adapters", "adapter", MERGED)
+    return replace(task, family="adapted_generation")

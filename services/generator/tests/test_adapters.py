@@ -1,0 +1,172 @@
+"""Modules of adapters: the base and the adapter are pinned, judged and merged."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import peft
+import pytest
+import torch
+import transformers
+
+from common.contracts.generation import GenerateRequest, Module
+from common.errors import ModelRefused
+from generator.adapting import read
+from generator.handlers import Handlers
+from generator.hub import Hub
+from generator.settings import Settings
+from hub.testing import RunningHub
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_hub
+from modules import build
+
+TEXTS = ["the frog is on the lily pad", "who is happy?"]
+CONFIG = {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "base_model_name_or_path": "acme/toad",
+    "target_modules": ["q_proj"],
+}
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 1000}
+
+
+# The pinned PEFT reads an attribute that the pinned transformers has renamed.
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+async def test_a_module_of_an_adapter_answers_like_the_library(
+    handlers: Handlers, hub: RunningHub, tmp_path: Path
+) -> None:
+    generated = await handlers.generate(GenerateRequest(model_url="lilypad/tiny-adapter"))
+    module = build(generated.files, tmp_path / "module", fetched=False)
+    module.fetch_here(hub.url)
+    manifest = module.manifest
+    base = manifest["model"]["base"]
+    assert (manifest["run"]["stack"], base["id"]) == (
+        "words-adapter",
+        "lilypad/tiny-text-generation",
+    )
+    assert manifest["model"]["weightBytes"] > sum(
+        file["size"] for file in base["files"] if file["path"].endswith(".safetensors")
+    )
+    request = {"inputs": TEXTS, "parameters": {"max_new_tokens": 8, "raw": True}}
+    code, result = module.run_here(request)
+    assert (code, result["status"]) == (0, "success"), result
+    folder = module.app / "model"
+    plain = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+    def write(model: Any) -> list[Any]:
+        answers = []
+        for text in TEXTS:
+            tokens = tokenizer(text, return_tensors="pt")
+            written = model.generate(**tokens, max_new_tokens=8, do_sample=False)[0]
+            after = written[tokens["input_ids"].shape[1] :]
+            answers.append({"generated_text": tokenizer.decode(after, skip_special_tokens=True)})
+        return answers
+
+    without = write(plain)
+    assert result["outputs"] != without
+    assert result["outputs"] == write(peft.PeftModel.from_pretrained(plain, folder / "adapter"))
+    # Every file of both is checked at each start.
+    weights = folder / "adapter/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    code, result = module.run_here(request)
+    assert (code, "adapter_model.safetensors" in result["error"]["message"]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("revision", "message"),
+    [
+        ("elsewhere", "base lilypad/no-such-model is not on the Hub"),
+        ("packed", "base lilypad/packed-fp8 has packed weights"),
+    ],
+)
+async def test_an_adapter_whose_base_cannot_be_used_is_refused_with_its_name(
+    handlers: Handlers, revision: str, message: str
+) -> None:
+    request = GenerateRequest(model_url="lilypad/tiny-adapter", revision=revision)
+    with pytest.raises(ModelRefused, match=message) as caught:
+        await handlers.generate(request)
+    assert caught.value.details["reason"] == "adapter"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"peft_type": "IA3"}, "another kind than LoRA"),
+        ({"megatron_config": {}, "megatron_core": "os"}, None),
+        ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "another kind than LoRA"),
+        ({"task_type": "SEQ_CLS"}, "another task"),
+        ({"base_model_name_or_path": "/home/me/toad"}, "does not name a model"),
+        ({"base_model_name_or_path": "../../toad"}, "does not name a model"),
+        ({"base_model_name_or_path": None}, "does not name a model"),
+        ({"auto_map": {"AutoModel": "x.Y"}}, "code of the model's author"),
+        ({"revision": ["main"]}, None),
+    ],
+)
+def test_an_adapters_config_is_read_or_refused(fields: dict[str, Any], message: str | None) -> None:
+    content = json.dumps(CONFIG | fields).encode()
+    if message is None:
+        assert read(content) == {"base": "acme/toad", "revision": None}
+        return
+    with pytest.raises(ModelRefused, match=message):
+        read(content)
+
+
+async def generate(
+    licenses: dict[str, str], tensor: str = "model.layers.0.lora_A.weight", **request: Any
+) -> Module:
+    """Generate the module of an adapter, acme/frog, of acme/toad."""
+    base = json.dumps(fake_hub.CONFIG | LLAMA).encode()
+    weights, size = fake_hub.weights([64, 64], "BF16")
+    own, own_size = fake_hub.weights([8, 8], "BF16", (f"base_model.model.{tensor}",))
+    files = {
+        "acme/toad": {"config.json": (base, len(base)), "model.safetensors": (weights, size)},
+        "acme/frog": {
+            "adapter_config.json": (json.dumps(CONFIG).encode(), 200),
+            "adapter_model.safetensors": (own, own_size),
+        },
+    }
+    files["acme/toad"]["tokenizer.json"] = (b"{}", 2)
+
+    def answer(asked: httpx2.Request) -> httpx2.Response:
+        path = asked.url.path.strip("/")
+        name = "acme/toad" if "acme/toad" in path else "acme/frog"
+        if path.startswith("api/models/"):
+            siblings = [
+                {
+                    "rfilename": file,
+                    "size": length,
+                    "blobId": fake_hub.BLOB,
+                    "lfs": {"sha256": "d" * 64, "size": length},
+                }
+                for file, (_, length) in files[name].items()
+            ]
+            card = {"license": licenses[name]}
+            described = {"id": name, "sha": fake_hub.COMMIT, "cardData": card}
+            described |= {"siblings": siblings, "pipeline_tag": "text-generation"}
+            return fake_hub.respond(json.dumps(described).encode())
+        content = files[name][path.rpartition("/")[2]][0]
+        return fake_hub.respond(content, 206 if "range" in asked.headers else 200)
+
+    hub = Hub("http://hub.invalid", transport=httpx2.MockTransport(answer))
+    return await Handlers(hub, Settings()).generate(
+        GenerateRequest(model_url="acme/frog", **request)
+    )
+
+
+@pytest.mark.parametrize("closed", ["acme/toad", "acme/frog"])
+async def test_the_licences_of_adapter_and_base_are_both_judged(closed: str) -> None:
+    licenses = {"acme/toad": "mit", "acme/frog": "mit"} | {closed: "cc-by-nc-4.0"}
+    with pytest.raises(ModelRefused, match="forbids commercial use"):
+        await generate(licenses)
+    module = await generate(licenses, accept=["license"])
+    assert module.model.id == "acme/frog"
+
+
+async def test_an_adapter_that_replaces_whole_parts_of_its_base_is_refused() -> None:
+    licenses = {"acme/toad": "mit", "acme/frog": "mit"}
+    with pytest.raises(ModelRefused, match="replaces whole parts"):
+        await generate(licenses, "lm_head.weight")
