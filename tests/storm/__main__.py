@@ -11,7 +11,9 @@ import contextlib
 import os
 import random
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hub.testing import ROOT, RunningHub
+from integration import small_disk
 from local.services import SERVICES
 from local.stack import Stack
 from storm.checks import Check, check, wait_for
@@ -28,6 +31,9 @@ from storm.faults import Faults
 from storm.pace import Pace
 
 QUICK = {"worker": "quick_worker"}
+# Size of the stack's disk; it is in memory.
+DISK = "1500m"
+TRACEBACK_CHARACTERS = 1500
 # Load after the last fault, in seconds: everything must work again.
 CALM_S = 5.0
 
@@ -67,17 +73,44 @@ def storm(seed: int, seconds: float, console: Console) -> tuple[list[Check], int
             **generous,
             **dict.fromkeys(runs, "1000000"),
         }
-        with Stack(services=services, environment=environment, flood_limit=1_000_000) as stack:
-            return _blow(stack, seed, seconds, console)
+        with (
+            _disk(console) as disk,
+            Stack(
+                disk and disk / "home",
+                services=services,
+                environment=environment,
+                flood_limit=1_000_000,
+            ) as stack,
+        ):
+            return _blow(stack, seed, seconds, console, disk)
 
 
-def _blow(stack: Stack, seed: int, seconds: float, console: Console) -> tuple[list[Check], int]:
+@contextlib.contextmanager
+def _disk(console: Console) -> Iterator[Path | None]:
+    """Mount a disk for the stack, so that it can be filled up; None where only triggers can."""
+    with tempfile.TemporaryDirectory(prefix="lilypad-storm-") as folder:
+        disk = small_disk.mount(Path(folder) / "disk", DISK)
+        if isinstance(disk, str):
+            console.print(f"no disk to fill up, so that the database says it is full: {disk}")
+            yield None
+            return
+        # Others than root run the database.
+        Path(folder).chmod(0o755)
+        try:
+            yield disk
+        finally:
+            small_disk.unmount(disk)
+
+
+def _blow(
+    stack: Stack, seed: int, seconds: float, console: Console, disk: Path | None
+) -> tuple[list[Check], int]:
     replicas = {
         f"{name}-{number + 1}": f"http://{host}:{port}"
         for name, addresses in stack.addresses.items()
         for number, (host, port) in enumerate(addresses)
     }
-    faults = Faults(stack, seed)
+    faults = Faults(stack, seed, disk)
     with Pace() as pace, Clients(stack.url, replicas, seed) as clients:
         time.sleep(CALM_S)
         before, start = _memory(stack), time.monotonic()
@@ -92,9 +125,14 @@ def _blow(stack: Stack, seed: int, seconds: float, console: Console) -> tuple[li
         growth = {name: after[name] - before[name] for name in before}
         checks = check(stack, clients, faults.done, growth, pace)
         share = pace.share(start, time.monotonic())
-    logs = sum("Traceback" in _text(process.log) for process in stack.processes.values())
+    tracebacks = {
+        name: text[text.rindex("Traceback") :][:TRACEBACK_CHARACTERS]
+        for name, process in stack.processes.items()
+        if "Traceback" in (text := _text(process.log))
+    }
+    for name, text in tracebacks.items():
+        console.print(f"the last traceback of {name}: {text}", markup=False)
     console.print(f"share of a core that a further process got: {share:.2f}")
-    console.print(f"logs with a traceback: {logs}, in {stack.logs}")
     return checks, len(faults.done)
 
 

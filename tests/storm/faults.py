@@ -6,10 +6,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import psycopg
 
+from integration import small_disk
 from local.stack import Stack
 
 FULL = """
@@ -18,7 +20,7 @@ create or replace function metrics.is_full() returns trigger language plpgsql as
 end $$;
 create trigger is_full before insert on {table} for each row execute function metrics.is_full()
 """
-# Tables that refuse rows while the disk is full.
+# Where no disk of its own can be mounted: tables that refuse rows as a full disk would.
 TABLES = ("metrics.samples", "benchmarker.runs", "gateway.audit")
 # More than one of a kind, where that kind should come more often.
 KINDS = ("kill", "kill", "pause", "pause", "restart", "wipe", "full")
@@ -41,10 +43,17 @@ class Fault:
 
 
 class Faults:
-    """Hits parts of a stack, one or two at a time."""
+    """Hits parts of a stack, one or two at a time.
 
-    def __init__(self, stack: Stack, seed: int) -> None:
+    Args:
+        stack: the one to hit.
+        seed: decides which faults come, and when.
+        disk: the stack's own, which may be filled up; None if it has none.
+    """
+
+    def __init__(self, stack: Stack, seed: int, disk: Path | None = None) -> None:
         self.stack = stack
+        self.disk = disk
         self.done: list[Fault] = []
         self._random = random.Random(seed)
         self._replicas = [
@@ -135,6 +144,14 @@ class Faults:
 
     @contextlib.contextmanager
     def _full(self, _: str) -> Iterator[None]:
+        """Fill the disk of the database, the bus and the logs up."""
+        if self.disk is not None:
+            ballast = small_disk.fill(self.disk)
+            try:
+                yield
+            finally:
+                ballast.unlink()
+            return
         self._administer([FULL.format(table=table) for table in TABLES])
         try:
             yield

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from local.services import SERVICES
-from storm.checks import READY_S, Check, judge_readiness
+from storm.checks import READY_S, Check, forgotten_counts, judge_readiness
 from storm.faults import Fault, Faults
 from storm.pace import Pace
 
@@ -54,6 +54,11 @@ def test_limits_of_time_grow_as_the_machine_is_slower() -> None:
     assert not judged((95, 200), late, (125, 200), faults=[WIPE])[0].holds
     assert judged((95, 200), late, (125, 200), faults=[WIPE], pace=pace)[0].holds
     assert not judged((95, 200), late, (125, 503), faults=[WIPE], pace=pace)[0].holds
+    for tenth in range(1_400, 1_600):
+        pace.note(tenth / 10, 0.008)
+    wipe = Fault("wipe", "nats", 145.0, 154.0, 155.0)
+    line = judged((95, 200), (153, 200), faults=[wipe], pace=pace)[1]
+    assert (line.figure, line.holds) == ("no probe was judged: 0.50 of a core was left", True)
 
 
 def test_the_pace_is_measured_while_the_block_runs() -> None:
@@ -68,6 +73,15 @@ def test_a_storm_that_never_lost_the_bus_says_so() -> None:
     assert calm.holds
     assert lost.holds
     assert lost.figure.startswith("not tried")
+
+
+def test_a_restarted_bus_forgets_no_counts_unless_they_were_in_memory() -> None:
+    kinds = [("restart", "nats"), ("kill", "nats"), ("pause", "nats"), ("kill", "gateway-1")]
+    kinds += [("full", "postgres"), ("restart", "nats"), ("restart", "nats"), ("wipe", "nats")]
+    faults = [
+        Fault(kind, part, start, start + 1, start + 2) for start, (kind, part) in enumerate(kinds)
+    ]
+    assert [lost for _, _, lost in forgotten_counts(faults)] == [0, 1, 0, 0, 10, 10, 0, 10]
 
 
 def test_faults_that_come_together_hit_different_parts_and_a_lost_bus_is_noticed() -> None:
