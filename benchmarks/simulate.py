@@ -16,7 +16,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -40,6 +40,11 @@ LEAST_WEIGHTS_BYTES, MOST_WEIGHTS_BYTES, BYTES_PER_S = 0.5e9, 16e9, 250e6 / 8
 # One GPU of the kind that clouds rent for inference.
 USD_PER_HOUR = 2.5
 RUNS_PER_HOUR = (2, 10, 30)
+# Active models of docs/scaling.md, each measured once a month, under the policy as shipped; days
+# in which some thousand runs come.
+MODELS, HOURS_PER_MONTH = {100: 600, 10_000: 60, 1_000_000: 3}, 730
+# Share of the workers that is busy on average at most, so that their number bounds no cost.
+MAX_BUSY = 0.2
 DRAWING = ROOT / "docs" / "scaling.svg"
 DAYS = 60
 RUNS = 3
@@ -191,6 +196,9 @@ def measure() -> Report:
             points.append(
                 Point(policy.name, f"{runs_per_hour}/h", waits[18] / 60, fleet.usd_per_run)
             )
+    for models, days in MODELS.items():
+        usd = _usd_a_month(models, days, start_s, runs_s)
+        report.add(figure(f"{models:,} models, each measured once: cost", usd, "USD a month"))
     drawing = scatter(
         points,
         title="What a policy costs, and how long runs wait under it",
@@ -210,6 +218,17 @@ def measure() -> Report:
         f"{DAYS} days are simulated; drawn in docs/scaling.svg",
     ]
     return report
+
+
+def _usd_a_month(models: int, days: float, start_s: float, runs_s: list[float]) -> float:
+    runs_per_hour = models / HOURS_PER_MONTH
+    order = random.Random(SEED)
+    mean_s = statistics.fmean(_service_s(order, runs_s) for _ in range(1_000))
+    busy = runs_per_hour * mean_s / 3600
+    policy = replace(POLICIES[0], max_workers=max(MAX_WORKERS, math.ceil(busy / MAX_BUSY)))
+    fleet = Fleet(policy, start_s, lambda: _service_s(order, runs_s))
+    fleet.simulate(runs_per_hour, days, order)
+    return fleet.usd_per_run * models
 
 
 def _service_s(order: random.Random, runs_s: list[float]) -> float:
