@@ -67,8 +67,9 @@ class Usage:
             used = self._used(account)
         if used + count * SAMPLE_BYTES > self.max_bytes:
             raise MonitoringFailed(
-                f"the account's storage is full: {used:,} of {self.max_bytes:,} bytes are used;"
-                " ask the operator for more, or wait until old samples expire",
+                f"the account's storage is full: {used:,} of {self.max_bytes:,} bytes are used,"
+                f" and these samples need {count * SAMPLE_BYTES:,}; delete samples, ask the"
+                " operator for more, or wait until old samples expire",
                 reason="storage_full",
                 limit=self.max_bytes,
             )

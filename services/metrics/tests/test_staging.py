@@ -197,8 +197,12 @@ async def test_an_account_stores_no_more_than_its_bytes(caller: Caller, database
     used = await caller.call(caller.handlers.storage, None)
     assert (used.samples, used.bytes, used.max_bytes) == (8, 800, 1_000)
     assert (used.staged_samples, used.series) == (1, 1)
-    with pytest.raises(MonitoringFailed, match="storage is full: 800 of 1,000 bytes") as refused:
+    with pytest.raises(MonitoringFailed) as refused:
         await caller.record(*(record(n / 10_000, model_id="n") for n in range(3)))
+    assert refused.value.message == (
+        "the account's storage is full: 800 of 1,000 bytes are used, and these samples need 300;"
+        " delete samples, ask the operator for more, or wait until old samples expire"
+    )
     assert refused.value.details == {"reason": "storage_full", "limit": 1_000}
     await Caller(caller.handlers).record(*(record(0.1 * n) for n in range(10)))
     await caller.record(*(record(1 / 10_000 + n / 1_000) for n in range(2)))
