@@ -95,7 +95,8 @@ def _significant(history: History, shape: Shape) -> list[Event]:
     noise = sample_noise(history)
 
     def matters(event: Event) -> bool:
-        return abs(event.moved) > min(noise, MIN_CHANGE * abs(event.before))
+        moved = event.rise if event.kind == "slope" else event.level - event.before
+        return abs(moved) > min(noise, MIN_CHANGE * abs(event.before))
 
     return [event for event in shape.events if matters(event)]
 

@@ -52,7 +52,7 @@ class Event:
         gain: what it explains, in squared deviations of the noise.
         chance: that noise alone looks like it somewhere in the window.
         edges: the cells that begin with it, and after it.
-        moved: how far the level moved in all; of a slope, without the steps on its way.
+        rise: of a slope, how far the level moved in all, without the steps on its way.
     """
 
     kind: Kind
@@ -64,7 +64,7 @@ class Event:
     gain: float
     chance: float
     edges: tuple[int, int | None] = (0, None)
-    moved: float = 0.0
+    rise: float = 0.0
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ def describe(history: History) -> Shape:
         shape.noise.deviation *= scale
     for event in shape.events:
         event.size *= scale
-        event.moved *= scale
+        event.rise *= scale
         event.before = event.before * scale + middle
         event.level = event.level * scale + middle
     return shape
@@ -262,7 +262,7 @@ def _level_changes(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
         end = None if last is None else int(cells.at[last])
         places = count if kind == "step" else count * 8.0
         events.append(Event(kind, int(cells.at[first]), end, level - before, before, level, gain,
-                           _chance(gain, places), (first, last), level - before))  # fmt: skip
+                           _chance(gain, places), (first, last)))  # fmt: skip
 
     width = 1
     while width < len(parts) - 1:
@@ -295,7 +295,7 @@ def _level_changes(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
         if n == 1 and led < min(LEADING * window, DAY):
             leading = Event("incident", int(cells.at[0]), begin, before[2] - after[2], after[2],
                           before[2], gains[after[0]], _chance(gains[after[0]], count),
-                          (0, after[0]), before[2] - after[2])  # fmt: skip
+                          (0, after[0]))  # fmt: skip
             events.append(leading)
         elif n == len(parts) - 1 and lasted < MIN_STEP_US:
             add("incident", after[0], None, before[2], after[2])
