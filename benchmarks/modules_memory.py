@@ -226,32 +226,34 @@ class Folder(httpx2.AsyncBaseTransport):
     """A Hub with one model, whose files are in a folder."""
 
     def __init__(self, folder: Path, case: Case) -> None:
-        self.folder, self.case = folder, case
+        self.folder = folder
+        # Once, since the generator waits seconds for an answer.
+        files = []
+        for path in sorted(folder.iterdir()):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = path.stat().st_size
+            entry = {"rfilename": path.name, "size": size, "blobId": "b" * 40}
+            files.append(entry | {"lfs": {"sha256": digest, "size": size}})
+        described = {
+            "id": "acme/frog",
+            "sha": COMMIT,
+            "pipeline_tag": case.tag,
+            "library_name": case.library,
+            "cardData": {"license": "mit"},
+            "siblings": files,
+        }
+        self.described = json.dumps(described).encode()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         path = request.url.path
         if path.startswith("/api/models/"):
-            return _answer(json.dumps(self.describe()).encode())
-        content = (self.folder / path.partition(f"/resolve/{COMMIT}/")[2]).read_bytes()
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", "")):
-            return _answer(content[int(asked[1]) : int(asked[2]) + 1], 206)
-        return _answer(content)
-
-    def describe(self) -> dict[str, Any]:
-        files = []
-        for path in sorted(self.folder.iterdir()):
-            content = path.read_bytes()
-            digest = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-            entry = {"rfilename": path.name, "size": len(content), "blobId": "b" * 40}
-            files.append(entry | {"lfs": digest})
-        return {
-            "id": "acme/frog",
-            "sha": COMMIT,
-            "pipeline_tag": self.case.tag,
-            "library_name": self.case.library,
-            "cardData": {"license": "mit"},
-            "siblings": files,
-        }
+            return _answer(self.described)
+        with (self.folder / path.partition(f"/resolve/{COMMIT}/")[2]).open("rb") as file:
+            if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", "")):
+                file.seek(int(asked[1]))
+                return _answer(file.read(int(asked[2]) + 1 - int(asked[1])), 206)
+            return _answer(file.read())
 
 
 def _answer(content: bytes, status: int = 200) -> httpx2.Response:

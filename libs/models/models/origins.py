@@ -40,12 +40,12 @@ OWN_CODE_HELP = {
     "new": "a copy converted to the architecture gte of transformers",
     "xlm-roberta": "a copy converted to an architecture of transformers' own",
 }
-MERGED = "a copy saved by transformers itself, without auto_map in its config.json"
+SAVED = "a copy saved by the library itself, which names no code of its author"
 
 
 def own_code_help(kind: Any) -> str:
     """Name the alternative to a model that needs its author's code."""
-    return OWN_CODE_HELP.get(kind, MERGED) if isinstance(kind, str) else MERGED
+    return OWN_CODE_HELP.get(kind, SAVED) if isinstance(kind, str) else SAVED
 
 
 def tag_of_class(config: dict[str, Any], *, headless: bool = True) -> str | None:

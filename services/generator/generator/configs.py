@@ -6,6 +6,7 @@ from common.errors import ModelRefused
 from generator.reasons import refuse
 from models import packing
 from models.config import parse, reduce
+from models.origins import SAVED
 
 # Attention code that is part of the library; any other name is fetched from the Hub and run.
 ATTENTION = {None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
@@ -67,16 +68,18 @@ def check(name: str, config: Any, depth: int = 0) -> None:
 def _check_field(name: str, key: str, value: Any) -> None:
     # CVE-2026-4372: _attn_implementation_internal runs code whatever trust_remote_code says.
     if key in CODE or (key.startswith("_") and key.endswith("_internal")):
-        raise ModelRefused(
+        raise refuse(
             f"{name} requires code of the model's author, which modules do not run",
-            reason="custom-code",
+            "custom-code",
+            SAVED,
         )
     if key.lstrip("_") in {"attn_implementation", "experts_implementation"} and not (
         value is None or (isinstance(value, str) and value in ATTENTION)
     ):
-        raise ModelRefused(
+        raise refuse(
             f"{name} requires attention code from the Hub, which modules do not run",
-            reason="custom-code",
+            "custom-code",
+            SAVED,
         )
     if key in PACKED and (isinstance(value, dict) if key == "quantization" else value):
         raise quantized()

@@ -14,6 +14,7 @@ import orjson
 
 from common.errors import ModelRefused
 from generator.reasons import refuse
+from models.origins import SAVED
 
 INDEXES = {"model_index.json": "diffusers", "modules.json": "sentence-transformers"}
 # More than any pipeline has; each folder is one more config to read.
@@ -135,7 +136,8 @@ def late_interaction() -> ModelRefused:
 
 
 def _custom(name: str) -> ModelRefused:
-    return ModelRefused(
+    return refuse(
         f"{name} requires code of the model's author, which modules do not run",
-        reason="custom-code",
+        "custom-code",
+        SAVED,
     )

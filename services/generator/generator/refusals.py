@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from common.contracts.generation import Accepted, Check
-from common.errors import ModelRefused
 from generator import adapters, requirements, vocabulary
 from generator.configs import quantized
 from generator.layout import late_interaction
@@ -168,15 +167,18 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
         if pipeline not in task.classes:
             # Named only if the library has it: an owner may write anything.
             shown = pipeline if pipeline in architectures()["diffusers"] else "this pipeline"
-            raise ModelRefused(
-                f"{task.tag} modules do not run {shown}; they run {', '.join(task.classes)}",
-                reason="architecture",
+            raise refuse(
+                f"{task.tag} modules do not run {shown}",
+                "architecture",
+                f"a model for {' or '.join(task.classes)}",
             )
         return
     if library == "timm":
         if snapshot.config.get("architecture") not in architectures()["timm"]:
-            raise ModelRefused(
-                "the pinned timm does not have this architecture", reason="architecture"
+            raise refuse(
+                "the pinned timm does not have this architecture",
+                "architecture",
+                "a model of another architecture",
             )
         return
     if snapshot.layout.is_static:

@@ -73,6 +73,12 @@ async def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
     [
         ({"pipeline_tag": "robotics"}, "task", "a policy answers a robot"),
         ({"pipeline_tag": "text-to-image"}, "library", "text-to-image modules run diffusers"),
+        ({"config": {"auto_map": {"AutoModel": "x.Y"}}}, "custom-code", "saved by the library"),
+        (
+            {"config": {"text_config": {"auto_map": {"AutoModel": "x.Y"}}}},
+            "custom-code",
+            "names no code of its author",
+        ),
     ],
 )
 async def test_a_refusal_says_what_would_help(
@@ -323,7 +329,13 @@ async def test_an_unsupported_architecture_is_refused_with_the_reason(
 
 @pytest.mark.parametrize(
     ("pipeline", "message"),
-    [("FluxKontextPipeline", "do not run FluxKontextPipeline; they run"), ("EvilPipeline", "this")],
+    [
+        (
+            "FluxKontextPipeline",
+            "do not run FluxKontextPipeline; what would help: a model for Stable",
+        ),
+        ("EvilPipeline", "this"),
+    ],
 )
 def test_a_pipeline_that_no_test_runs_is_refused_by_its_name(pipeline: str, message: str) -> None:
     description = Description(id="acme/frog", sha="c" * 40)
