@@ -100,7 +100,7 @@ def test_errors_in_keys_and_the_second_factor_are_shown_next_to_their_fields(
     for box in page.get_by_role("checkbox").all():
         box.uncheck()
     page.get_by_role("button", name="Make a key").click()
-    scopes = page.get_by_role("group", name="Scopes")
+    scopes = page.get_by_role("group", name=re.compile("Scopes"))
     expect(scopes).to_have_accessible_description("Choose at least one scope.")
     expect(page.get_by_role("checkbox", checked=True)).to_have_count(0)
     name = page.get_by_label("Name", exact=True)

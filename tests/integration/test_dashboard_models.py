@@ -11,6 +11,14 @@ from integration.chromium import WIDTHS, Person, generate
 
 MODEL = "lilypad/tiny-text-classification"
 # The values of the latency's chart.
+# The labels of each chart's values, and whether they fit beside it.
+AXES = """
+() => [...document.querySelectorAll('.chart')].map(({ drawn: { u: { ctx, axes: [, axis] } } }) => {
+  [ctx.font] = axis.font;
+  const widths = axis._values.map((text) => ctx.measureText(text).width / devicePixelRatio);
+  return [axis._values, Math.max(...widths) + 15 <= axis._size];
+})
+"""
 LATENCY = "document.querySelector('.chart[data-metric=latency]').drawn.chart.series[0].value"
 # A model's name and a metric's unit that would run as script if they were not escaped.
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}</script><script>alert(2)</script>"
@@ -268,8 +276,15 @@ def test_model_pages_pass_axe_and_fit_in_both_themes_and_widths(
     person: Person, account: Account
 ) -> None:
     long = {"a_metric_whose_name_is_as_long_as_names_of_metrics_ever_are_here": 1.0}
-    record(account, MODEL, 30, latency=12.5, cost_per_inference=1e-5, **long)
+    large = {"throughput": 2_345_678.0, "big": 1e16}
+    record(account, MODEL, 30, latency=12.5, cost_per_inference=1e-5, **large, **long)
+    record(account, MODEL, latency=12.5001, throughput=2_345_679.0)
     assert account.post("/v1/api/monitor", {"modelId": 7}).status_code == 400
+    person.page.goto(f"/dashboard/models/watch?model={MODEL}")
+    expect(person.page.locator(".chart canvas")).to_have_count(5)
+    for labels, fit in person.page.evaluate(AXES):
+        assert fit, labels
+        assert len(set(labels)) == len(labels), labels
     paths = (
         f"/dashboard/models/watch?model={MODEL}",
         "/dashboard/models",

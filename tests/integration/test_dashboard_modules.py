@@ -25,6 +25,8 @@ def test_a_module_is_generated_verified_downloaded_and_generated_again(person: P
     expect(page.locator("[aria-live] #verdict")).to_have_count(0)
     expect(page.locator("dd", has_text="apache-2.0").first).to_be_visible()
     expect(page.get_by_role("row", name="memoryMiB")).to_contain_text("headers")
+    sources = page.locator("section[aria-labelledby=resources] td:last-child").all_inner_texts()
+    assert all(sources), "a figure without its source"
     page.locator("summary", has_text="run_inference.py").click()
     expect(page.locator("pre[aria-label='run_inference.py'] .kn").first).to_be_visible()
     with page.expect_download() as waiting:
@@ -92,6 +94,7 @@ def test_a_refusal_says_what_would_help(person: Person, model: str, help: str) -
 def propose(page: Page, price: str | re.Pattern[str]) -> None:
     """Fill in a benchmark's form, and wait for its expected start and cost."""
     page.goto("/dashboard/benchmarks")
+    expect(page.locator("#quote")).not_to_contain_text("measured")  # no model is chosen
     page.get_by_label("Model", exact=True).fill(f"https://huggingface.co/{MODEL}")
     page.get_by_label("Batch sizes").fill("1, 2")
     expect(page.locator("#quote")).to_contain_text(price)

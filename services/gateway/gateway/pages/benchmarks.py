@@ -171,8 +171,9 @@ class BenchmarkPages:
         try:
             quote = await self.bus.call(QUOTE, quote_request)
         except ServiceError as error:
-            return {"quote": None, "price": None, "unquoted": error.message}
-        return {"quote": quote, "price": report.price(quote.last), "unquoted": ""}
+            return {"quote": None, "price": None, "unquoted": error.message, "quoted": model}
+        price = report.price(quote.last)
+        return {"quote": quote, "price": price, "unquoted": "", "quoted": model}
 
 
 def add(app: FastAPI, visits: Visits, keyring: KeyRing) -> None:

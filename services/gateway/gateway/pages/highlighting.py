@@ -34,6 +34,10 @@ class File:
     size: int
 
 
+# Of figures whose source the manifest does not name.
+SOURCES = {"gpu": "the option, or the model's size: from 500 million parameters on"}
+
+
 @dataclass(frozen=True)
 class Resource:
     """A figure of module.yaml's `resources`, with where it comes from."""
@@ -53,7 +57,7 @@ def resources(files: dict[str, str]) -> list[Resource]:
     needs = manifest["resources"]
     sources = needs.get("sources", {})
     return [
-        Resource(name, value, sources.get(name, ""))
+        Resource(name, value, sources.get(name, SOURCES.get(name, "")))
         for name, value in needs.items()
         # What a run measured stands beside the verdict.
         if name not in ("sources", "vramSource", "measured")

@@ -21,7 +21,23 @@ const STEP_PX = 2;
 
 const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const tick = (value) => (value && Math.abs(value) < 1e-3 ? value.toExponential(2) : short.format(value));
+/** The labels of an axis: as many digits as tell neighbours apart, and large numbers in short. */
+function labels(values, step) {
+  const largest = Math.max(...values.map(Math.abs));
+  if (largest && (largest < 1e-3 || largest >= 1e15)) {
+    return values.map((value) => (value ? value.toExponential(2) : '0'));
+  }
+  // Steps are 1, 2, 2.5 or 5 times a power of ten.
+  const fine = Math.abs(step / 10 ** Math.floor(Math.log10(step)) - 2.5) < 1e-6;
+  const digits = (unit) => Math.max(Math.ceil(Math.log10(unit / step) - 1e-9) + (fine ? 1 : 0), 0);
+  const unit = [1e12, 1e9, 1e6].find((size) => largest >= size && digits(size) <= 3) ?? 1;
+  const format = new Intl.NumberFormat(undefined, {
+    maximumFractionDigits: Math.min(digits(unit), 6), ...(unit > 1 && { notation: 'compact' }),
+  });
+  return values.map((value) => format.format(value));
+}
+/** An axis as wide as its labels in pixels; a few digits more or less do not change it. */
+const axisWidth = (_, values) => Math.max(66, 18 + 8 * Math.max(0, ...(values ?? []).map(({ length }) => length)));
 const number = (value) => (value === null || value === undefined ? 'no figure' : short.format(value));
 
 /**
@@ -94,7 +110,7 @@ export class Chart {
       scales: { x: time ? { time: true, range } : { time: false, distr: 3, log: 2 } },
       axes: [
         time ? axis : { ...axis, splits: () => this.chart.x, values: (_, sizes) => sizes },
-        { ...axis, size: 66, values: (_, values) => values.map(tick) },
+        { ...axis, size: axisWidth, values: (_, values, __, ___, step) => labels(values, step) },
       ],
       series: [{}, ...lines],
       bands: series.map((_, place) => ({
