@@ -137,7 +137,11 @@ def _blow(
 
 
 def _memory(stack: Stack) -> dict[str, float]:
-    """Return the memory that each process and its children have to themselves, in MiB."""
+    """Return the memory that each process and its children have to themselves, in MiB.
+
+    The database's shared memory is left out: its pages would be those of the only process that
+    has used them so far.
+    """
     sizes = {}
     for name, process in stack.processes.items():
         parent = psutil.Process(process.pid)
@@ -145,7 +149,8 @@ def _memory(stack: Stack) -> dict[str, float]:
         sizes[name] = 0.0
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
-                sizes[name] += member.memory_full_info().uss / 2**20
+                memory = member.memory_info()
+                sizes[name] += (memory.rss - memory.shared) / 2**20
     return sizes
 
 
