@@ -45,6 +45,7 @@ MODELS = (
             "main": {},
             "elsewhere": {"base": "lilypad/no-such-model"},
             "packed": {"base": "lilypad/packed-fp8"},
+            "twice": {"base": "lilypad/tiny-adapter"},
         },
     ),
     Model("lilypad/packed-fp8", "packed:block_fp8", "text-generation"),

@@ -44,9 +44,9 @@ async def read(access: Access, where: Address) -> tuple[Snapshot, float, ReadBy]
 def join(adapter: Snapshot, base: Snapshot) -> Snapshot:
     """Return the base as the adapter changes it. Raises ModelRefused if it cannot be merged."""
     assert adapter.weights
-    if base.adapter or base.weights is None or base.config.get("packing"):
+    if base.adapts or base.weights is None or base.config.get("packing"):
         raise refuse(
-            f"the adapter's base {base.id} has packed weights, or none that modules load",
+            f"the adapter's base {base.id} is an adapter, or has no weights or packed ones",
             "adapter",
             MERGED,
         )

@@ -80,7 +80,8 @@ async def test_a_module_of_an_adapter_answers_like_the_library(
     ("revision", "message"),
     [
         ("elsewhere", "base lilypad/no-such-model is not on the Hub"),
-        ("packed", "base lilypad/packed-fp8 has packed weights"),
+        ("packed", "base lilypad/packed-fp8 is an adapter, or has no weights or packed ones"),
+        ("twice", "base lilypad/tiny-adapter is an adapter"),
     ],
 )
 async def test_an_adapter_whose_base_cannot_be_used_is_refused_with_its_name(
