@@ -41,7 +41,7 @@ def _segments(path: str) -> list[str]:
 
 
 def _variants(wanted: list[str]) -> list[list[str]]:
-    """Return the segments, and with the version and `api` that they may lack."""
+    """Return the segments as they are, and with the version or `api` that they lack."""
     if wanted[0] in VERSIONS:
         return [wanted, [wanted[0], "api", *wanted[1:]]]
     return [wanted, ["v1", "api", *wanted]]

@@ -215,7 +215,7 @@ async def test_the_number_of_waiting_deliveries_is_bounded(
     assert await stored(database, someone) == 5
 
 
-async def test_an_event_that_no_webhook_wants_is_not_stored(
+async def test_an_event_without_a_subscribed_webhook_is_not_stored(
     someone: Someone, receiver: Receiver, database: Database
 ) -> None:
     await someone.happen()

@@ -126,7 +126,7 @@ class DeliveryStore:
         self.max_waiting = max_waiting
 
     async def store(self, occurrences: Sequence[Occurrence]) -> None:
-        """Store an event once, with a delivery for each webhook that wants it."""
+        """Store an event once, with a delivery for each webhook that subscribes to it."""
         async with self.database.connection() as connection:
             for occurrence in occurrences:
                 values = {
