@@ -24,12 +24,13 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 /** The labels of an axis: as many digits as tell neighbours apart, and large numbers in short. */
 function labels(values, step) {
   const largest = Math.max(...values.map(Math.abs));
-  if (largest && (largest < 1e-3 || largest >= 1e15)) {
-    return values.map((value) => (value ? value.toExponential(2) : '0'));
-  }
   // Steps are 1, 2, 2.5 or 5 times a power of ten.
   const fine = Math.abs(step / 10 ** Math.floor(Math.log10(step)) - 2.5) < 1e-6;
   const digits = (unit) => Math.max(Math.ceil(Math.log10(unit / step) - 1e-9) + (fine ? 1 : 0), 0);
+  if (largest && (largest < 1e-3 || largest >= 1e15)) {
+    const places = Math.min(digits(10 ** Math.floor(Math.log10(largest))), 6);
+    return values.map((value) => (value ? value.toExponential(places) : '0'));
+  }
   const unit = [1e12, 1e9, 1e6].find((size) => largest >= size && digits(size) <= 3) ?? 1;
   const format = new Intl.NumberFormat(undefined, {
     maximumFractionDigits: Math.min(digits(unit), 6), ...(unit > 1 && { notation: 'compact' }),
