@@ -139,18 +139,19 @@ def _blow(
 def _memory(stack: Stack) -> dict[str, float]:
     """Return the memory that each process and its children have to themselves, in MiB.
 
-    The database's shared memory is left out: its pages would be those of the only process that
-    has used them so far.
+    Of the database it is that of its largest process: how many there are is up to the services'
+    pools of connections. Its shared memory is left out.
     """
     sizes = {}
     for name, process in stack.processes.items():
         parent = psutil.Process(process.pid)
         family = [parent, *parent.children(recursive=True)]
-        sizes[name] = 0.0
+        members = []
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 memory = member.memory_info()
-                sizes[name] += (memory.rss - memory.shared) / 2**20
+                members.append((memory.rss - memory.shared) / 2**20)
+        sizes[name] = max(members, default=0.0) if name == "postgres" else sum(members)
     return sizes
 
 
