@@ -32,7 +32,7 @@ from storm.pace import Pace
 
 QUICK = {"worker": "quick_worker"}
 # Size of the stack's disk; it is in memory.
-DISK = "1500m"
+DISK = "600m"
 TRACEBACK_CHARACTERS = 1500
 # Load after the last fault, in seconds: everything must work again.
 CALM_S = 5.0
