@@ -1,12 +1,13 @@
 """Makers of adapters, by PEFT."""
 
+import json
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from hub.families import llama_generator
+from hub.families import llama_generator, write_json
 
 
 def lora(folder: Path, base: str = "lilypad/tiny-text-generation", rank: int = 4) -> None:
@@ -28,3 +29,7 @@ def lora(folder: Path, base: str = "lilypad/tiny-text-generation", rank: int = 4
     card = (folder / "README.md").read_text()
     adapted.save_pretrained(str(folder))
     (folder / "README.md").write_text(card)
+    # The library writes its set of names in another order in each process.
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    write_json(path, config | {"target_modules": sorted(config["target_modules"])})
