@@ -27,6 +27,8 @@ def account(generous_stack: Stack) -> Iterator[Account]:
 
 @pytest.fixture
 def stack(generous_stack: Stack) -> Stack:
+    # The test before may have ended while a replica was connecting again.
+    generous_stack.wait_until_ready()
     return generous_stack
 
 
@@ -75,16 +77,14 @@ def test_a_killed_generator_fails_only_the_requests_in_progress(
     with Load(account, stack.url) as load:
         load.wait_for(20)
         victim = stack.processes["generator-1"]
-        killed = victim.pid
+        before, killed = len(load.other), victim.pid
         os.kill(killed, signal.SIGKILL)
         load.wait_for(20)
-        failed_at_once = len(load.other)
         wait_until(lambda: victim.running and victim.pid != killed)
         stack.wait_until_ready("generator-1")
         load.wait_for(20)
     # Each of the 4 callers had at most one request there.
-    assert failed_at_once <= 4
-    assert len(load.other) <= 4, load.other
+    assert len(load.other) <= before + 4, load.other
     assert set(load.answers) <= {"200", "503"}, load.answers
     assert all('"code":5003' in text for text in load.other)
 
