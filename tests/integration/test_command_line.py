@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 
 from integration.caller import PASSWORD, Account
+from integration.load import wait_until
 from integration.pages import ROOT, World
 from lilypad_client.cli import __main__ as command_line
 from local.stack import Stack
@@ -119,9 +120,10 @@ def test_every_other_command_works(lilypad: Run, world: World) -> None:
     update = lilypad("watch", MODEL, "--since", "2026-01-01T00:00:00Z", "--count", "1")
     assert update["metrics"]["latency"] == 8.5
     assert {"modelId": MODEL, "metrics": ["latency", "throughput"]} in lilypad("models")["models"]
-    assert {generation["kind"] for generation in lilypad("generations")["generations"]} == {
-        "download"
-    }
+    # Listed within a second.
+    wait_until(lambda: bool(lilypad("generations")["generations"]))
+    kinds = {generation["kind"] for generation in lilypad("generations")["generations"]}
+    assert kinds == {"download"}
     assert "laptop" not in json.dumps(lilypad("usage"))
     read = lilypad("samples", "list", MODEL, "latency", schema="samples.list")["samples"]
     assert [sample["value"] for sample in read] == [8.5, 9.5]
