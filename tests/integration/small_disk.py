@@ -1,16 +1,53 @@
-"""A small disk, and how to fill it."""
+"""A small disk, how to fill it, and a bus that stores its streams on it."""
 
+import asyncio
 import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from local import ports
+from local.credentials import Credentials
+from local.nats import Nats
+from local.process import Process, Report, wait_until_ready
+
 PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Bus:
+    """A bus whose streams are on a small disk."""
+
+    disk: Path
+    server: Nats
+    process: Process
+
+    async def start(self) -> None:
+        self.process.start()
+        await asyncio.to_thread(wait_until_ready, [self.process], Report())
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.process.stop)
+
+
+@asynccontextmanager
+async def bus(folder: Path, size: str = "4m") -> AsyncIterator[Bus]:
+    """Serve NATS from a small disk while the block runs."""
+    with mounted(folder / "disk", size) as disk:
+        [port] = ports.find(1)
+        server = Nats(disk / "nats", port, Credentials(folder / "secrets"))
+        small = Bus(disk, server, Process(server.program(), folder / "nats.log", Report()))
+        try:
+            await small.start()
+            yield small
+        finally:
+            await small.stop()
 
 
 def mount(folder: Path, size: str) -> Path | str:
@@ -26,7 +63,7 @@ def unmount(disk: Path) -> None:
 
 
 @contextmanager
-def mounted(folder: Path, size: str = "4m") -> Iterator[Path]:
+def mounted(folder: Path, size: str) -> Iterator[Path]:
     """Mount a disk while the block runs; where this machine cannot, the test is skipped."""
     disk = mount(folder, size)
     if isinstance(disk, str):
