@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import nats.errors
@@ -31,6 +32,7 @@ from nats.js.api import (
     RetentionPolicy,
     StorageType,
     StreamConfig,
+    StreamInfo,
 )
 from pydantic_core import to_json
 
@@ -51,7 +53,8 @@ ACK_WAIT_S = 15.0
 FETCH_S = 5.0
 # The same message published twice within this time counts once.
 DUPLICATE_WINDOW_S = 120.0
-# Publications in a row that stay unanswered before the queue counts as one that cannot be written.
+# Publications in a row that stay unanswered, each after the server confirmed the streams, before
+# the queue counts as one that cannot be written.
 MAX_UNANSWERED = 3
 DEAD_LETTER_AGE_S = 30 * 24 * 3600.0
 MAX_STREAM_BYTES = 256 * 1024 * 1024
@@ -75,6 +78,7 @@ class Jobs:
         # Whether the server had all streams and consumers at the last check.
         self.declared = False
         self._unanswered = 0
+        self._created: datetime | None = None
 
     async def prepare(
         self, job: Job[Any], worker_classes: tuple[str, ...], *, ack_wait: float = ACK_WAIT_S
@@ -98,9 +102,11 @@ class Jobs:
             Unavailable: the server did not confirm them.
         """
         try:
-            if self.replicas == 1 and self._unanswered >= MAX_UNANSWERED:
-                await self._drop_queue()
             await self._declare(job, worker_classes, ack_wait)
+            if self.replicas == 1 and self._unanswered >= MAX_UNANSWERED:
+                log.error("job queue replaced: the bus cannot write to its disk")
+                await self.js.delete_stream(STREAM)
+                await self._declare(job, worker_classes, ack_wait)
             self.declared = True
         except (nats.errors.Error, OSError) as error:
             self.declared = False
@@ -109,7 +115,7 @@ class Jobs:
     async def _declare(
         self, job: Job[Any], worker_classes: tuple[str, ...], ack_wait: float
     ) -> None:
-        await self._stream(
+        queue = await self._stream(
             StreamConfig(
                 name=STREAM,
                 num_replicas=self.replicas,
@@ -122,6 +128,8 @@ class Jobs:
                 duplicate_window=DUPLICATE_WINDOW_S,
             )
         )
+        if queue.created != self._created:  # a new one, which another replica may have made
+            self._created, self._unanswered = queue.created, 0
         await self._stream(
             StreamConfig(
                 name=DEAD,
@@ -145,17 +153,11 @@ class Jobs:
                 ),
             )
 
-    async def _drop_queue(self) -> None:
-        await self.js.stream_info(STREAM)  # raises an error if the server answers nothing at all
-        log.error("job queue replaced: the bus cannot write to its disk")
-        await self.js.delete_stream(STREAM)
-        self._unanswered = 0
-
-    async def _stream(self, config: StreamConfig) -> None:
+    async def _stream(self, config: StreamConfig) -> StreamInfo:
         try:
-            await self.js.add_stream(config)
+            return await self.js.add_stream(config)
         except nats.js.errors.BadRequestError:  # another version created the stream
-            await self.js.update_stream(config)
+            return await self.js.update_stream(config)
 
     async def publish(
         self,
@@ -186,8 +188,9 @@ class Jobs:
                 headers=headers,
             )
         except (nats.errors.Error, OSError) as error:
+            # Those that a hanging or stopped server leaves unanswered together count once.
+            self._unanswered += self.declared and isinstance(error, nats.errors.TimeoutError)
             self.declared = False
-            self._unanswered += isinstance(error, nats.errors.TimeoutError)
             raise Unavailable("the job queue is unavailable", retry_after=1) from error
         self._unanswered = 0
         return answer.seq

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,12 +9,8 @@ from common import bus, jobs
 from common.bus import NatsBus
 from common.contracts import Job, Message
 from common.errors import Unavailable
-from common.jobs import DEAD, DELIVERIES, REASON, STREAM, Delivery, Jobs
+from common.jobs import DEAD, DELIVERIES, MAX_UNANSWERED, REASON, STREAM, Delivery, Jobs
 from integration import small_disk
-from local import ports
-from local.credentials import Credentials
-from local.nats import Nats
-from local.process import Process, Report, wait_until_ready
 
 
 class Song(Message):
@@ -121,19 +118,26 @@ async def test_a_dead_letter_keeps_the_payload_and_the_reason(queue, worker) -> 
 
 async def test_jobs_and_workers_survive_a_crash_of_the_server(queue, worker, nats_server) -> None:
     waiting = asyncio.create_task(take(worker))
+    sequence = await queue.publish(SING, Song(line="la"), "gpu", "zero#0")
     await asyncio.sleep(0.1)
     nats_server.kill()
-    with pytest.raises(Unavailable):
-        await queue.publish(SING, Song(line="la"), "cpu", "one#0")
+    song = Song(line="la")
+    answers = await asyncio.gather(
+        *(queue.publish(SING, song, "cpu", "one#0") for _ in range(2 * MAX_UNANSWERED)),
+        return_exceptions=True,
+    )
+    assert {type(answer) for answer in answers} == {Unavailable}
     nats_server.start()
     while True:
         try:
-            await queue.publish(SING, Song(line="la"), "cpu", "one#0")
+            await queue.declare(SING, ("cpu", "gpu"), ack_wait=ACK_WAIT)
+            await queue.publish(SING, song, "cpu", "one#0")
         except Unavailable:
             await asyncio.sleep(0.1)
         else:
             break
     assert (await waiting).id == "one"
+    assert await queue.holds(sequence, "zero")
 
 
 async def test_a_queue_on_a_disk_that_was_full_takes_jobs_again_once_there_is_space(
@@ -141,29 +145,32 @@ async def test_a_queue_on_a_disk_that_was_full_takes_jobs_again_once_there_is_sp
 ) -> None:
     """The server itself would write the stream's files only after its restart."""
     song = Job("job.benchmarker.sing", Song)
-    with small_disk.mounted(tmp_path / "disk", "16m") as disk:
-        [port] = ports.find(1)
-        server = Nats(disk / "nats", port, Credentials(tmp_path / "secrets"))
-        process = Process(server.program(), tmp_path / "nats.log", Report())
-        process.start()
-        try:
-            await asyncio.to_thread(wait_until_ready, [process], Report())
-            async with bus.connect(server.url("benchmarker"), "benchmarker") as connection:
-                jobs = Jobs(connection)
-                await jobs.prepare(song, ("cpu",))
-                jobs.js = connection.client.jetstream(timeout=1)
+    async with (
+        small_disk.bus(tmp_path, "16m") as small,
+        bus.connect(small.server.url("benchmarker"), "benchmarker") as connection,
+    ):
+        replicas = one, other = Jobs(connection), Jobs(connection)
+        for replica in replicas:
+            await replica.prepare(song, ("cpu",))
+            replica.js = connection.client.jetstream(timeout=1)
 
-                ballast = small_disk.fill(disk)
-                with pytest.raises(Unavailable):
-                    await jobs.publish(song, Song(line="la" * 50_000), "cpu", "full#0")
-                ballast.unlink()
-                async with asyncio.timeout(120):
-                    while True:  # as the publisher's sweep does
-                        try:
-                            await jobs.declare(song, ("cpu",))
-                            await jobs.publish(song, Song(line="la"), "cpu", "after#0")
-                        except Unavailable:
-                            continue
-                        break
-        finally:
-            await asyncio.to_thread(process.stop)
+        async def sweep(replica: Jobs) -> int:
+            await replica.declare(song, ("cpu",))
+            return await replica.publish(song, Song(line="la"), "cpu", "after#0")
+
+        ballast = small_disk.fill(small.disk)
+        for replica in replicas:
+            with pytest.raises(Unavailable):
+                await replica.publish(song, Song(line="la" * 50_000), "cpu", "full#0")
+        ballast.unlink()
+        async with asyncio.timeout(120):
+            while True:
+                try:
+                    sequence = await sweep(one)
+                except Unavailable:
+                    with contextlib.suppress(Unavailable):
+                        await sweep(other)
+                else:
+                    break
+        await other.declare(song, ("cpu",))
+        assert await one.holds(sequence, "after"), "the other replica replaced the new queue"
