@@ -64,6 +64,7 @@ def test_a_live_chart_keeps_the_zoom_of_its_user(person: Person, account: Accoun
     chart.locator("canvas").wait_for()
     expect(connection).to_contain_text("Last update")
     expect(chart.locator("figcaption")).to_have_text("Latency, ms 1 sample")
+    expect(chart.locator(".plot")).to_have_accessible_name(re.compile("^Latency, ms[.] "))
     expect(chart.locator(".reading")).to_contain_text("Newest: ")
     # A newcomer's single sample is shown within a minute, not within years.
     page.wait_for_function(

@@ -61,7 +61,7 @@ export class Chart {
     this.plot.tabIndex = 0;
     this.plot.setAttribute('role', 'application');
     this.plot.setAttribute('aria-roledescription', 'chart');
-    this.plot.setAttribute('aria-label', `${chart.title}, ${chart.unit || 'no unit'}. Left and right read the points.`);
+    this.#name();
     this.reading = document.createElement('p');
     this.reading.className = 'reading';
     this.table = this.#makeTable();
@@ -78,6 +78,11 @@ export class Chart {
       this.u.destroy();
       this.#make();
     });
+  }
+
+  #name() {
+    const { title, unit } = this.chart;
+    this.plot.setAttribute('aria-label', `${title}, ${unit || 'no unit'}. Left and right read the points.`);
   }
 
   #columns() {
@@ -231,6 +236,7 @@ export class Chart {
     while (first < x.length && x[first] <= newest) first += 1;
     this.appended = x.length - first;
     this.chart = { ...this.chart, ...chart };
+    this.#name();
     this.#caption(this.chart.caption);
     if (this.appended) {
       for (let index = first; index < x.length; index += 1) this.#push(x[index], line.value[index]);
