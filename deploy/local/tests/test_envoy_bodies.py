@@ -15,6 +15,8 @@ from local.stack import Stack
 from local.tests.http1 import Answer, assert_envelope, get, read
 
 BATCH = "/v2/api/monitor/record"
+# What Java's HttpURLConnection accepts by default; it is no browser.
+JAVA = "Accept: text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
 
 
 def head(path: str, size: int, *headers: str) -> bytes:
@@ -24,7 +26,11 @@ def head(path: str, size: int, *headers: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("path", "size", "headers"),
-    [("/", BODY_BYTES, ()), (BATCH, BATCH_BYTES, ("Authorization: somebody",))],
+    [
+        ("/", BODY_BYTES, ()),
+        ("/v1/api/generate", BODY_BYTES, (JAVA,)),
+        (BATCH, BATCH_BYTES, ("Authorization: somebody", JAVA)),
+    ],
 )
 def test_a_body_within_its_routes_bound_passes_and_a_larger_one_is_refused(
     edge: Stack, path: str, size: int, headers: tuple[str, ...]
