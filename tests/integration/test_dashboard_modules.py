@@ -170,5 +170,10 @@ def test_a_waiting_or_running_run_can_be_canceled(person: Person) -> None:
     page.get_by_label("Timed calls per size").fill("10000")
     page.get_by_role("button", name="Start").click()
     page.wait_for_url(RUN)
+    other = person.open()
+    other.goto(page.url)
     page.get_by_role("button", name="Cancel the run").click()
     expect(page.locator("#progress")).to_contain_text("canceled")
+    # A page that follows the run is loaded anew, and then says why.
+    expect(other.locator("#status")).to_have_text("Run canceled")
+    other.close()

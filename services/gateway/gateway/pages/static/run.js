@@ -3,6 +3,8 @@ import { announce } from './announce.js';
 import { drawAll } from './chart.js';
 import { connect } from './socket.js';
 
+const ENDED = 'run-ended';
+
 drawAll();
 const progress = () => document.getElementById('progress');
 const over = (state) => ['succeeded', 'failed', 'canceled'].includes(state);
@@ -23,9 +25,15 @@ function follow() {
   new MutationObserver(() => {
     const { state } = progress().dataset;
     if (!over(state)) return;
-    announce(`The run ${state}`);
+    // For the page with the results: on this one, nothing would be read any more.
+    sessionStorage.setItem(ENDED, state);
     location.reload();
   }).observe(document.getElementById('content'), { childList: true });
 }
 
+const ended = sessionStorage.getItem(ENDED);
+if (ended) {
+  sessionStorage.removeItem(ENDED);
+  announce(`Run ${ended}`);
+}
 if (progress() && !over(progress().dataset.state)) follow();
