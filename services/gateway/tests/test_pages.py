@@ -7,25 +7,62 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import pytest
 
+from common.contracts.benchmarking import QUOTE, RUN_LIMITS
 from common.contracts.monitoring import Finding
+from common.errors import Unavailable
 from gateway.pages import figures, highlighting, report
 
 from .conftest import Desk
 
 
+async def log_in(http: httpx2.AsyncClient) -> str:
+    """Register a person; return the session's cookie."""
+    person = {"email": f"{secrets.token_hex(6)}@example.com", "password": "correct horse battery"}
+    await http.post("/v1/api/accounts", json=person)
+    answer = await http.post("/login", data=person)
+    return answer.headers["set-cookie"].partition(";")[0]
+
+
 async def test_an_account_has_no_more_pages_at_once_than_requests(desk: Desk) -> None:
-    email = f"{secrets.token_hex(6)}@example.com"
-    person = {"email": email, "password": "correct horse battery"}
     async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
-        await http.post("/v1/api/accounts", json=person)
-        cookie = (await http.post("/login", data=person)).headers["set-cookie"].partition(";")[0]
+        cookie = await log_in(http)
         desk.guards.capacity.max_per_account = 0
         refused = await http.get("/dashboard", headers={"Cookie": cookie})
         desk.guards.capacity.max_per_account = 5
         shown = await http.get("/dashboard", headers={"Cookie": cookie})
     assert (refused.status_code, shown.status_code) == (503, 200)
+
+
+async def test_the_first_page_counts_keys_only_where_they_can_be_read(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
+        cookie = {"Cookie": await log_in(http)}
+        assert "0 API keys so far." in (await http.get("/dashboard", headers=cookie)).text
+
+        async def list_keys(_: str) -> None:
+            raise Unavailable("the database is unavailable")
+
+        monkeypatch.setattr(desk.keyring, "list", list_keys)
+        shown = (await http.get("/dashboard", headers=cookie)).text
+    assert "API keys so far" not in shown
+    assert "With an API key, from any program." in shown
+
+
+@pytest.mark.parametrize("page", ["benchmarks/quote?modelId=a/b&device=cuda", "usage"])
+async def test_an_absent_benchmarker_is_named_in_a_sentence(desk: Desk, page: str) -> None:
+    async def refuse(_: Any) -> Any:
+        raise Unavailable("`device`: no worker has cuda")
+
+    desk.events.answer(QUOTE, refuse)
+    desk.events.answer(RUN_LIMITS, refuse)
+    async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
+        cookie = {"Cookie": await log_in(http)}
+        shown = (await http.get(f"/dashboard/{page}", headers=cookie)).text
+    assert "“Device”: no worker has cuda." in shown
 
 
 async def test_other_requests_are_answered_while_openapi_is_generated(

@@ -20,7 +20,7 @@ from common.contracts.benchmarking import (
 from common.errors import InvalidRequest, NotFound, ServiceError
 from gateway import audit
 from gateway.keyring import KeyRing
-from gateway.pages import report, site
+from gateway.pages import report, site, wording
 from gateway.pages.publications import Publications
 from gateway.pages.visit import Visit, to
 from gateway.pages.visits import Visits
@@ -171,7 +171,12 @@ class BenchmarkPages:
         try:
             quote = await self.bus.call(QUOTE, quote_request)
         except ServiceError as error:
-            return {"quote": None, "price": None, "unquoted": error.message, "quoted": model}
+            return {
+                "quote": None,
+                "price": None,
+                "unquoted": wording.sentence(error.message),
+                "quoted": model,
+            }
         price = report.price(quote.last)
         return {"quote": quote, "price": price, "unquoted": "", "quoted": model}
 

@@ -11,6 +11,7 @@ from common.contracts.recording import SAMPLE_BYTES
 from common.errors import ServiceError
 from gateway.keyring import MAX_KEYS, KeyRing
 from gateway.limits import Standing
+from gateway.pages import wording
 from gateway.pages.visit import Visit
 from gateway.pages.visits import Visits
 from gateway.usage import KINDS, UsageRequest
@@ -84,7 +85,7 @@ class UsagePages:
         try:
             return (await self.bus.call(RUN_LIMITS, RunLimitsRequest())).limits, ""
         except ServiceError as error:
-            return [], error.message
+            return [], wording.sentence(error.message)
 
 
 def add(app: FastAPI, visits: Visits, keyring: KeyRing) -> None:
