@@ -1,4 +1,4 @@
-"""Warnings of an answer: missing samples, unknown metrics, and a clock that is ahead."""
+"""Warnings of an answer: what it lacks, unknown metrics, and a clock that is ahead."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -29,6 +29,15 @@ def warnings_of(
         ahead: the time of the newest sample, if it is ahead of now.
     """
     return [*_unknown(request, numbers), *_clock(now, ahead), *_left_out(read, numbers, window)]
+
+
+def unexamined(metrics: Iterable[str]) -> Iterator[str]:
+    """Warn of metrics whose changes there was no time to look for."""
+    if names := ", ".join(metrics):
+        yield (
+            f"{names}: no time was left to look for changes, so `trend`, `findings` and"
+            " `recommendations` lack them; ask again, or for fewer `metrics` or `days`"
+        )
 
 
 def _unknown(request: MonitorRequest, numbers: Mapping[str, int]) -> Iterator[str]:

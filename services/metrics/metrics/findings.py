@@ -1,5 +1,7 @@
 """Findings: the significant changes of a series, for programs and for the marks in plots."""
 
+import math
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +17,9 @@ from metrics.window import History
 
 # A change matters if it exceeds the noise of single samples, or this share of the level.
 MIN_CHANGE = 0.02
+# Time that an answer takes once changes are found, and for each metric in addition: for the edges,
+# the plots and the way back on a busy machine.
+ANSWER_S, METRIC_S = 0.1, 0.03
 # An hour of n samples of normal noise is about 2 * sqrt(2 ln n) deviations wide.
 MIN_SAMPLES = 4
 
@@ -47,9 +52,26 @@ class Changes:
             )
 
 
-def examine(histories: Mapping[str, History]) -> dict[str, Shape]:
-    """Describe each metric; the edges of its events are accurate to a cell."""
-    return {metric: describe(history) for metric, history in histories.items()}
+def examine(histories: Mapping[str, History], deadline: float | None = None) -> dict[str, Shape]:
+    """Describe each metric in turn; the edges of its events are accurate to a cell.
+
+    A metric is omitted if the caller would no longer wait for the answer: where much changes, a
+    year of one metric takes up to half a second.
+
+    Args:
+        histories: by metric, the window.
+        deadline: of the caller, in seconds since 1970; None for no limit.
+    """
+    until = math.inf if deadline is None else deadline - ANSWER_S - METRIC_S * len(histories)
+    shapes = {}
+    longest = 0.0
+    for metric, history in histories.items():
+        begun = time.time()
+        if begun + longest > until:
+            break
+        shapes[metric] = describe(history)
+        longest = max(longest, time.time() - begun)
+    return shapes
 
 
 def unplaced(

@@ -228,7 +228,7 @@ class Handlers:
         ahead = newest if newest > until else None
         histories = {metric: found.histories.get(numbers[metric], EMPTY) for metric in read}
         # A year's shapes take tenths of a second, in which other requests must be answered.
-        shapes = await asyncio.to_thread(examine, histories)
+        shapes = await asyncio.to_thread(examine, histories, current.get().deadline)
         samples = {}
         if spans := unplaced(histories, shapes):
             async with self.database.connection() as connection:
@@ -242,6 +242,7 @@ class Handlers:
             Window(since=since, until=ahead or until),
         )  # fmt: skip
         warnings = caveats.warnings_of(request, numbers, read, found, until, ahead)
+        warnings += caveats.unexamined(metric for metric in read if metric not in shapes)
         return answer.model_copy(update={"warnings": warnings})
 
     @answers(READ_SAMPLES, at_once=MAX_CONCURRENT_READS)

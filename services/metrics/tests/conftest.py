@@ -88,15 +88,17 @@ class Caller:
         self.account = f"acc_{secrets.token_hex(6)}"
 
     @contextlib.contextmanager
-    def _asking(self, key: str = "") -> Iterator[None]:
-        reset = current.set(Context("request", self.account, idempotency_key=key))
+    def _asking(self, key: str = "", deadline: float | None = None) -> Iterator[None]:
+        reset = current.set(Context("request", self.account, deadline, idempotency_key=key))
         try:
             yield
         finally:
             current.reset(reset)
 
-    async def call(self, handler: Any, request: Any, key: str = "") -> Any:
-        with self._asking(key):
+    async def call(
+        self, handler: Any, request: Any, key: str = "", deadline: float | None = None
+    ) -> Any:
+        with self._asking(key, deadline):
             return await handler(request)
 
     async def record(self, *records: dict[str, Any], key: str = "") -> Recorded:
@@ -104,9 +106,11 @@ class Caller:
         recorded: Recorded = await self.call(self.handlers.record, content, key)
         return recorded
 
-    async def monitor(self, model: str = "m", **more: Any) -> Monitoring:
+    async def monitor(
+        self, model: str = "m", deadline: float | None = None, **more: Any
+    ) -> Monitoring:
         request = MonitorRequest(model_id=model, **more)
-        answer: Monitoring = await self.call(self.handlers.monitor, request)
+        answer: Monitoring = await self.call(self.handlers.monitor, request, deadline=deadline)
         # Through its wire form, as a caller receives it.
         return Monitoring.model_validate_json(answer.model_dump_json())
 

@@ -1,16 +1,18 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from common.contracts.timestamps import to_us
-from metrics import recommendations
+from metrics import findings, recommendations
 from metrics.arrays import Floats
 from metrics.findings import examine, find_changes
-from metrics.window import HOUR, History, bucket, spans
+from metrics.shape import Shape
+from metrics.window import EMPTY, HOUR, History, bucket, spans
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -202,3 +204,23 @@ async def test_the_answer_includes_the_recommendations(caller: Any) -> None:
     )
     [sentence] = (await caller.monitor()).recommendations
     assert "79,000 of 81,920 MiB (96%)" in sentence
+
+
+def test_no_changes_are_looked_for_that_the_caller_would_not_wait_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A year of sixteen metrics takes seconds where each of them changes all the time."""
+    now = 1_000.0
+
+    def describe(_: History) -> Shape:
+        nonlocal now
+        now += 0.4
+        return Shape()
+
+    monkeypatch.setattr(findings, "describe", describe)
+    monkeypatch.setattr(findings, "time", SimpleNamespace(time=lambda: now))
+    histories = {f"metric_{n}": EMPTY for n in range(16)}
+    shapes = examine(histories, deadline=now + 1.8)
+    # 1.2 s; what is left is for sixteen plots.
+    assert list(shapes) == ["metric_0", "metric_1", "metric_2"]
+    assert len(examine(histories)) == 16

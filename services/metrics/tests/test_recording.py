@@ -271,3 +271,27 @@ async def test_an_answer_takes_few_round_trips_to_the_database(
     # The connection's check, BEGIN, series, state of rollups, window, few samples and COMMIT; the
     # other three only set the connection's mode.
     assert count <= 10
+
+
+async def test_an_answer_that_takes_too_long_lacks_changes_and_says_so(caller: Caller) -> None:
+    """Not a 503: what is summed up already is known."""
+    now = datetime.now(UTC)
+    times = [(now - timedelta(hours=n)).isoformat() for n in range(120)]
+    await caller.record(
+        *(
+            {"model_id": "m", "timestamp": time, "metrics": {"latency": 9.0 if n < 50 else 3.0}}
+            for n, time in enumerate(times)
+        )
+    )
+    whole = await caller.monitor()
+    assert ([finding.kind for finding in whole.findings], whole.warnings) == (["step"], [])
+    late = await caller.monitor(deadline=now.timestamp())
+    assert (late.findings, late.recommendations) == ([], [])
+    assert late.statistics["latency"].count == 120
+    assert late.statistics["latency"].mean == whole.statistics["latency"].mean
+    assert late.plots["latency"]["data"]
+    [warning] = late.warnings
+    assert warning == (
+        "latency: no time was left to look for changes, so `trend`, `findings` and"
+        " `recommendations` lack them; ask again, or for fewer `metrics` or `days`"
+    )
