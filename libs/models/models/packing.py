@@ -12,9 +12,9 @@ from typing import Any, Literal
 Packing = Literal["awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq", "mxfp4"]
 
 # Formats of compressed-tensors whose weights the library unpacks.
-FORMATS = frozenset(("float-quantized", "int-quantized", "naive-quantized", "pack-quantized"))
-# Numbers of bits that compressed-tensors packs a weight into.
-WIDTHS = frozenset((2, 3, 4, 8))
+FORMATS = ("float-quantized", "int-quantized", "naive-quantized", "pack-quantized")
+# Numbers of bits of a weight, by the kinds that name it.
+WIDTHS = {"awq": (4,), "compressed-tensors": (2, 3, 4, 8), "gptq": (2, 4, 8)}
 # Kinds that modules do not load, by the names of `quant_method`, as shown.
 KNOWN = {
     "aqlm": "AQLM",
@@ -47,11 +47,14 @@ def _read(written: dict[str, Any]) -> dict[str, Any] | None:
     if kind in ("fp8", "mxfp4"):
         return {"kind": kind}
     bits = written.get("bits")
-    if kind == "gptq" and bits in (2, 4, 8):
+    if kind == "gptq" and _is_width(kind, bits):
         return {"kind": kind, "bits": bits}
-    if kind == "awq" and bits == 4 and str(written.get("version", "gemm")).lower() == "gemm":
+    version = written.get("version", "gemm")
+    is_gemm = isinstance(version, str) and version.lower() == "gemm"
+    if kind == "awq" and is_gemm and _is_width(kind, bits):
         return {"kind": kind, "bits": bits}
-    if kind == "bitsandbytes" and (written.get("load_in_4bit") or written.get("load_in_8bit")):
+    chosen = [written.get(f"load_in_{width}bit") for width in (4, 8)]
+    if kind == "bitsandbytes" and any(value is True for value in chosen):
         return {"kind": kind}
     if kind == "compressed-tensors" and (bits := _fewest_bits(written)):
         return {"kind": kind, "bits": bits}
@@ -69,12 +72,19 @@ def _fewest_bits(written: dict[str, Any]) -> int | None:
     bits = []
     for group in groups.values():
         weights = group.get("weights") if isinstance(group, dict) else None
-        if not isinstance(weights, dict) or weights.get("num_bits") not in WIDTHS:
+        if not isinstance(weights, dict):
+            return None
+        if not _is_width("compressed-tensors", weights.get("num_bits")):
             return None
         if (group.get("format") or written.get("format")) not in FORMATS:
             return None
         bits.append(weights["num_bits"])
     return min(bits, default=None)
+
+
+def _is_width(kind: str, bits: Any) -> bool:
+    """Whether weights of a kind may have this number of bits; the libraries take no 4.0."""
+    return isinstance(bits, int) and bits in WIDTHS[kind]
 
 
 def _title(written: Any) -> str | None:

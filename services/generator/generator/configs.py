@@ -28,7 +28,8 @@ def read(name: str, content: bytes) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelRefused(f"{name} is not a JSON object", reason="config")
     offered = name.rpartition("/")[2] in OFFERS and bool(config.pop("auto_map", None))
-    packed = _packing(config) if name.rpartition("/")[2] == "config.json" else {}
+    # Modules unpack the weights of a model as a whole only, not those of a pipeline's part.
+    packed = _packing(config) if name == "config.json" else {}
     check(name, config)
     return reduce(config) | ({"own_code": True} if offered else {}) | packed
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
+from generator import configs
 from generator.handlers import Handlers
 from hub.testing import RunningHub
 from models import packing
@@ -146,6 +147,18 @@ def described(**fields: Any) -> dict[str, Any]:
     return {**LLAMA, "config": {**LLAMA["config"], "quantization_config": fields}}
 
 
+def grouped(**weights: Any) -> dict[str, Any]:
+    """Return the one group of weights of compressed-tensors, with these fields."""
+    return {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
+
+
+COMPRESSED: dict[str, Any] = {
+    "quant_method": "compressed-tensors",
+    "format": "pack-quantized",
+    **grouped(num_bits=4),
+}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -155,6 +168,15 @@ def described(**fields: Any) -> dict[str, Any]:
         ({"bits": 4}, "quantized: its weights"),
         ({"quant_method": "bitsandbytes"}, "quantized: its weights"),
         ({"quant_method": "compressed-tensors", "format": "marlin-24"}, "quantized: its weights"),
+        ({**COMPRESSED, "format": ["pack-quantized"]}, "quantized: its weights"),
+        (COMPRESSED | grouped(num_bits=[4]), "quantized: its weights"),
+        (COMPRESSED | grouped(num_bits={}), "quantized: its weights"),
+        (COMPRESSED | grouped(num_bits=4.0), "quantized: its weights"),
+        (COMPRESSED | {"sparsity_config": [1]}, "quantized: its weights"),
+        ({"quant_method": "gptq", "bits": 4.0}, r"quantized \(GPTQ, of"),
+        ({"quant_method": "awq", "bits": 4.0}, r"quantized \(AWQ, of"),
+        ({"quant_method": ["gptq"], "bits": 4}, "quantized: its weights"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": "false"}, "quantized: its weights"),
     ],
 )
 async def test_weights_that_modules_cannot_unpack_are_refused_with_their_original(
@@ -163,6 +185,14 @@ async def test_weights_that_modules_cannot_unpack_are_refused_with_their_origina
     handlers = fake_hub.handlers(**described(**fields), tags=["base_model:acme/toad"])
     with pytest.raises(ModelRefused, match=message) as caught:
         await handlers.generate(GenerateRequest(model_url="acme/frog"))
+    assert caught.value.details["reason"] == "quantized"
+
+
+@pytest.mark.parametrize("name", ["transformer/config.json", "text_encoder/config.json"])
+def test_a_part_of_a_pipeline_whose_weights_are_packed_is_refused(name: str) -> None:
+    content = json.dumps({"quantization_config": {"quant_method": "torchao"}}).encode()
+    with pytest.raises(ModelRefused) as caught:
+        configs.read(name, content)
     assert caught.value.details["reason"] == "quantized"
 
 
@@ -177,9 +207,7 @@ def test_weights_count_as_the_numbers_that_they_are_unpacked_to() -> None:
     assert packing.unpacked(fp8, {"F8_E4M3": 100, "BF16": 10, "F32": 1}) == {"BF16": 110, "F32": 1}
     mxfp4 = packing.read({"quant_method": "mxfp4"})
     assert packing.unpacked(mxfp4, {"U8": 100, "BF16": 10}) == {"BF16": 210}
-    group = {"weights": {"num_bits": 4}, "targets": ["Linear"]}
-    written = {"config_groups": {"a": group}, "format": "pack-quantized"}
-    four = packing.read({"quant_method": "compressed-tensors", **written})
+    four = packing.read(COMPRESSED)
     assert packing.unpacked(four, {"I32": 100, "I64": 2}) == {"BF16": 800, "I64": 2}
     kept = packing.read({"quant_method": "bitsandbytes", "load_in_4bit": True})
     assert packing.unpacked(kept, {"U8": 100, "F16": 10}) == {"U8": 100, "F16": 10}
