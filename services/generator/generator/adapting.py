@@ -7,6 +7,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from common.errors import ModelRefused
 from generator import configs
+from generator.address import REVISION
 from generator.reasons import refuse
 from models.config import parse
 
@@ -32,4 +33,12 @@ def read(content: bytes) -> dict[str, Any]:
         raise refuse(
             "adapter_config.json does not name a model of the Hub as its base", "adapter", MERGED
         )
-    return {"base": base, "revision": revision if isinstance(revision, str) else None}
+    if not isinstance(revision, str):
+        revision = None
+    if revision and not REVISION.fullmatch(revision):
+        raise refuse(
+            "adapter_config.json names no branch, tag or commit as its base's revision",
+            "adapter",
+            MERGED,
+        )
+    return {"base": base, "revision": revision}

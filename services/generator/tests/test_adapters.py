@@ -105,6 +105,9 @@ async def test_an_adapter_whose_base_cannot_be_used_is_refused_with_its_name(
         ({"base_model_name_or_path": None}, "does not name a model"),
         ({"auto_map": {"AutoModel": "x.Y"}}, "code of the model's author"),
         ({"revision": ["main"]}, None),
+        ({"revision": "../../toad"}, "no branch, tag or commit"),
+        ({"revision": "\ud800"}, "no branch, tag or commit"),
+        ({"revision": "a" * 100_000}, "no branch, tag or commit"),
     ],
 )
 def test_an_adapters_config_is_read_or_refused(fields: dict[str, Any], message: str | None) -> None:
