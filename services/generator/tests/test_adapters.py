@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from common.contracts.generation import GenerateRequest, Module
 from common.errors import ModelRefused
@@ -17,6 +19,10 @@ from generator.adapting import read
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
+from generator.templates.inference.adapted_generation import load
+from generator.templates.inference.checkpoint import IncompleteModel
+from hub.adapters import lora
+from hub.families import llama_generator
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -74,6 +80,37 @@ async def test_a_module_of_an_adapter_answers_like_the_library(
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     code, result = module.run_here(request)
     assert (code, "adapter_model.safetensors" in result["error"]["message"]) == (1, True)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys:UserWarning")
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        # Another model's names, fewer layers than the base has, and more.
+        ({"layers.": "blocks."}, "does not fit"),
+        ({"layers.1": "blocks.1"}, "does not fit"),
+        ({"layers.1": "layers.2"}, "does not fit"),
+        ({}, None),
+    ],
+)
+def test_an_adapter_of_another_model_than_its_base_is_not_left_out_in_silence(
+    layers: dict[str, str], message: str | None, tmp_path: Path
+) -> None:
+    llama_generator(tmp_path)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/README.md").touch()
+    lora(tmp_path / "adapter", base=str(tmp_path))
+    path = tmp_path / "adapter/adapter_model.safetensors"
+    weights = load_file(path)
+    for layer, other in layers.items():
+        weights = {name.replace(layer, other): value for name, value in weights.items()}
+    save_file(weights, path)
+    run = {"class": "AutoModelForCausalLM", "attention": "sdpa", "compile": False}
+    manifest = {"run": run, "model": {"task": "text-generation"}}
+    expected = pytest.raises(IncompleteModel, match=message) if message else nullcontext()
+    with expected:
+        load(manifest, str(tmp_path), "cpu", torch.float32)
 
 
 @pytest.mark.parametrize(

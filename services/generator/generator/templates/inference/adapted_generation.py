@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from generator.templates.inference.checkpoint import IncompleteModel
 from generator.templates.inference.classes import load_model
 from generator.templates.inference.continuing import answer as answer
 from generator.templates.inference.piping import load_pipeline
@@ -12,6 +13,18 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
     import peft
 
     base = load_model(manifest, directory, dtype).to(device)
-    adapted = peft.PeftModel.from_pretrained(base, f"{directory}/adapter")
+    folder = f"{directory}/adapter"
+    adapted = peft.PeftModel.from_pretrained(base, folder)
+    # Loaded once more for the report of it, which the first call does not return.
+    check_fit(adapted.load_adapter(folder, "default"))
     model = adapted.merge_and_unload().eval()
     return load_pipeline(manifest, directory, device, dtype, model=model, tokenizer=directory)
+
+
+def check_fit(report: Any) -> None:
+    """Fail where the library would leave the base, or a part of the adapter, as it is."""
+    if unmatched := sorted({*report.missing_keys, *report.unexpected_keys}):
+        raise IncompleteModel(
+            f"the adapter does not fit its base: {len(unmatched)} of its weights, such as "
+            f"{unmatched[0]}, are in one of the two only"
+        )
