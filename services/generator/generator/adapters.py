@@ -12,6 +12,7 @@ from generator import address
 from generator.access import Access
 from generator.adapting import MERGED
 from generator.address import Address
+from generator.hub import within
 from generator.reasons import refuse
 from generator.snapshot import Snapshot
 from generator.weights import Weights
@@ -19,12 +20,20 @@ from models.tasks import Task
 
 # Readers of a model, the fewer the further back.
 READERS: tuple[ReadBy, ...] = ("account", "operator", "anybody")
+# For both repositories: a caller waits 18 s (contracts.generation), and each may take
+# `snapshots.READ_TIMEOUT_S`.
+READ_TIMEOUT_S = 15.0
 # Parts of a model that merging cannot change: their sizes may differ from the base's.
 WHOLE = ("embed_tokens", "lm_head", "modules_to_save", "wte", "embed_in", "embed_out")
 
 
 async def read(access: Access, where: Address) -> tuple[Snapshot, float, ReadBy]:
     """Read a model as `Access.read` does; an adapter together with its base."""
+    found: tuple[Snapshot, float, ReadBy] = await within(READ_TIMEOUT_S, _read(access, where))
+    return found
+
+
+async def _read(access: Access, where: Address) -> tuple[Snapshot, float, ReadBy]:
     snapshot, age, read_by = await access.read(where)
     if snapshot.adapts is None:
         return snapshot, age, read_by

@@ -1,5 +1,6 @@
 """Modules of adapters: the base and the adapter are pinned, judged and merged."""
 
+import asyncio
 import json
 import sys
 from contextlib import nullcontext
@@ -13,8 +14,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from common.contracts.generation import GenerateRequest, Module
-from common.errors import ModelRefused
+from common.contracts.generation import GENERATE, GenerateRequest, Module
+from common.errors import HubUnavailable, ModelRefused
+from generator import adapters, snapshots
 from generator.adapting import read
 from generator.handlers import Handlers
 from generator.hub import Hub
@@ -159,7 +161,10 @@ def test_an_adapters_config_is_read_or_refused(fields: dict[str, Any], message: 
 async def generate(
     licenses: dict[str, str], tensor: str = "model.layers.0.lora_A.weight", **request: Any
 ) -> Module:
-    """Generate the module of an adapter, acme/frog, of acme/toad."""
+    """Generate the module of an adapter, acme/frog, of acme/toad.
+
+    The Hub never answers for a model that `licenses` does not name.
+    """
     base = json.dumps(fake_hub.CONFIG | LLAMA).encode()
     weights, size = fake_hub.weights([64, 64], "BF16")
     own, own_size = fake_hub.weights([8, 8], "BF16", (f"base_model.model.{tensor}",))
@@ -172,9 +177,11 @@ async def generate(
     }
     files["acme/toad"]["tokenizer.json"] = (b"{}", 2)
 
-    def answer(asked: httpx2.Request) -> httpx2.Response:
+    async def answer(asked: httpx2.Request) -> httpx2.Response:
         path = asked.url.path.strip("/")
         name = "acme/toad" if "acme/toad" in path else "acme/frog"
+        if name not in licenses:
+            await asyncio.Event().wait()
         if path.startswith("api/models/"):
             siblings = [
                 {
@@ -205,6 +212,15 @@ async def test_the_licences_of_adapter_and_base_are_both_judged(closed: str) -> 
         await generate(licenses)
     module = await generate(licenses, accept=["license"])
     assert module.model.id == "acme/frog"
+
+
+async def test_adapter_and_base_are_read_in_the_time_that_one_caller_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert snapshots.READ_TIMEOUT_S < adapters.READ_TIMEOUT_S <= 15 < GENERATE.timeout
+    monkeypatch.setattr(adapters, "READ_TIMEOUT_S", 0.2)
+    with pytest.raises(HubUnavailable, match="took longer than 0.2 s"):
+        await generate({"acme/frog": "mit"})
 
 
 async def test_an_adapter_that_replaces_whole_parts_of_its_base_is_refused() -> None:
