@@ -26,15 +26,18 @@ def license_of(snapshot: Snapshot) -> str | None:
 
 
 def check_license(snapshot: Snapshot, accept: Collection[Accepted]) -> Check:
+    """Judge the licence of a model, or of an adapter's base, which the message then names."""
+    model = f"the adapter's base {snapshot.id}" if snapshot.adapter else "the model"
+    whose = f" of {model}" if snapshot.adapter else ""
     named = licenses_of(snapshot)
     own = snapshot.description.own_license
     if LICENSE.fullmatch(own):
         named = [own if name == "other" else name for name in named]
     shown = ", ".join(named)
     if not named:
-        message = "the model names no licence: ask its owner before you use it"
+        message = f"{model} names no licence: ask its owner before you use it"
     elif any(map(NON_COMMERCIAL.search, named)):
-        message = f"the licence {shown} forbids commercial use"
+        message = f"the licence {shown}{whose} forbids commercial use"
         if "license" not in accept:
             raise refuse(
                 message,
@@ -44,7 +47,7 @@ def check_license(snapshot: Snapshot, accept: Collection[Accepted]) -> Check:
             )
     elif "other" in snapshot.description.licenses or "unknown" in named:
         called = "" if named == ["other"] or "unknown" in named else f" ({shown})"
-        message = f"the model has a licence of its own{called}: read it before you use it"
+        message = f"{model} has a licence of its own{called}: read it before you use it"
     else:
-        return Check(name="license", outcome="passed", message=shown)
+        return Check(name="license", outcome="passed", message=shown + whose)
     return Check(name="license", outcome="warning", message=message)

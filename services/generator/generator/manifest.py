@@ -37,6 +37,7 @@ Path = Annotated[
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,3}$"
     ),
 ]
+License = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")]
 Hex = Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 
 
@@ -69,13 +70,19 @@ class Source(Part):
     files: list[ModelFile]
 
 
+class Base(Source):
+    """The model that an adapter changes; its licence holds too."""
+
+    license: License | None = None
+
+
 class Model(Source):
     """The model; an adapter has the model that it changes as its `base`."""
 
-    base: Source | None = None
+    base: Base | None = None
     task: str
     library: str
-    license: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")] | None = None
+    license: License | None = None
     parameters: int
     weight_bytes: int
 
@@ -180,7 +187,12 @@ def describe(
             id=own.id,
             commit=own.commit,
             files=files_of(own),
-            base=Source(id=snapshot.id, commit=snapshot.commit, files=files_of(snapshot))
+            base=Base(
+                id=snapshot.id,
+                commit=snapshot.commit,
+                files=files_of(snapshot),
+                license=license_of(snapshot),
+            )
             if snapshot.adapter
             else None,
             task=task.tag,

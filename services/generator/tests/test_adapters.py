@@ -12,6 +12,7 @@ import peft
 import pytest
 import torch
 import transformers
+import yaml
 from safetensors.torch import load_file, save_file
 
 from common.contracts.generation import GENERATE, GenerateRequest, Module
@@ -208,10 +209,19 @@ async def generate(
 @pytest.mark.parametrize("closed", ["acme/toad", "acme/frog"])
 async def test_the_licences_of_adapter_and_base_are_both_judged(closed: str) -> None:
     licenses = {"acme/toad": "mit", "acme/frog": "mit"} | {closed: "cc-by-nc-4.0"}
-    with pytest.raises(ModelRefused, match="forbids commercial use"):
+    whose = r" of the adapter's base acme/toad" if closed == "acme/toad" else ""
+    with pytest.raises(ModelRefused, match=f"cc-by-nc-4.0{whose} forbids commercial use"):
         await generate(licenses)
     module = await generate(licenses, accept=["license"])
     assert module.model.id == "acme/frog"
+    described = yaml.safe_load(module.files["module.yaml"])["model"]
+    assert (described["license"], described["base"]["license"]) == (
+        licenses["acme/frog"],
+        licenses["acme/toad"],
+    )
+    readme = module.files["README.md"]
+    assert f"| licence of the model | `{licenses['acme/frog']}` |" in readme
+    assert f"| licence of its base | `{licenses['acme/toad']}` |" in readme
 
 
 async def test_adapter_and_base_are_read_in_the_time_that_one_caller_waits(
@@ -219,7 +229,7 @@ async def test_adapter_and_base_are_read_in_the_time_that_one_caller_waits(
 ) -> None:
     assert snapshots.READ_TIMEOUT_S < adapters.READ_TIMEOUT_S <= 15 < GENERATE.timeout
     monkeypatch.setattr(adapters, "READ_TIMEOUT_S", 0.2)
-    with pytest.raises(HubUnavailable, match="took longer than 0.2 s"):
+    with pytest.raises(HubUnavailable, match=r"took longer than 0\.2 s"):
         await generate({"acme/frog": "mit"})
 
 
