@@ -15,7 +15,7 @@ FORMS = (
     (
         "FP8 with a scale per block, MXFP4, compressed-tensors",
         "`quant_method` `fp8`, `mxfp4` or `compressed-tensors` (FP8, INT8, INT4) in config.json",
-        "for text generation, and text about images or sounds: unpacked to bfloat16 when loaded",
+        "for text generation, and text about images or sounds: unpacked to the dtypes above",
     ),
     (
         "bitsandbytes, four or eight bits",
@@ -25,7 +25,7 @@ FORMS = (
     (
         "GPTQ of 2, 4 or 8 bits, AWQ",
         "`quant_method` `gptq` or `awq` (version GEMM) in config.json",
-        "for text generation: multiplied out by the module when loaded, and counted as bfloat16",
+        "for text generation: multiplied out by the module when loaded, in the dtypes above",
     ),
     (
         "NVFP4, MLX and all other packed weights",

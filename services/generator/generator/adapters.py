@@ -53,15 +53,20 @@ async def _read(access: Access, where: Address) -> tuple[Snapshot, float, ReadBy
 def join(adapter: Snapshot, base: Snapshot) -> Snapshot:
     """Return the base as the adapter changes it. Raises ModelRefused if it cannot be merged."""
     assert adapter.weights
-    if base.adapts or base.weights is None or base.config.get("packing"):
-        raise refuse(
-            f"the adapter's base {base.id} is an adapter, or has no weights or packed ones",
-            "adapter",
-            MERGED,
-        )
+    if fault := _fault(base):
+        raise refuse(f"the adapter's base {base.id} {fault}", "adapter", MERGED)
+    assert base.weights
     if any(part in name for name in adapter.weights.names or () for part in WHOLE):
         raise refuse("the adapter replaces whole parts of its base", "adapter", MERGED)
     return replace(base, adapter=adapter, weights=_sum(base.weights, adapter.weights))
+
+
+def _fault(base: Snapshot) -> str:
+    if base.adapts:
+        return "is an adapter itself"
+    if base.weights is None:
+        return "has no weights in safetensors"
+    return "is quantized" if base.config.get("packing") else ""
 
 
 def _sum(base: Weights, adapter: Weights) -> Weights:

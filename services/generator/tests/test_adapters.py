@@ -120,8 +120,8 @@ def test_an_adapter_of_another_model_than_its_base_is_not_left_out_in_silence(
     ("revision", "message"),
     [
         ("elsewhere", "base lilypad/no-such-model is not on the Hub"),
-        ("packed", "base lilypad/packed-fp8 is an adapter, or has no weights or packed ones"),
-        ("twice", "base lilypad/tiny-adapter is an adapter"),
+        ("packed", "base lilypad/packed-fp8 is quantized; "),
+        ("twice", "base lilypad/tiny-adapter is an adapter itself; "),
     ],
 )
 async def test_an_adapter_whose_base_cannot_be_used_is_refused_with_its_name(

@@ -47,7 +47,10 @@ async def test_a_module_of_packed_weights_answers_like_the_library(
     module = build(generated.files, tmp_path / "module", fetched=False)
     module.fetch_here(hub.url)
     run = module.manifest["run"]
-    assert (run["packing"], run["stack"]) == (name.partition(" of")[0], "words-packed")
+    kind = name.partition(" of")[0]
+    assert (run["packing"], run["stack"]) == (kind, "words-packed")
+    fate = "they stay packed" if kind == "bitsandbytes" else "unpacked when they are loaded"
+    assert f" bytes, packed as `{kind}`: {fate} |" in generated.files["README.md"]
     request = {"inputs": TEXTS, "parameters": {"max_new_tokens": 8, "raw": True}}
     code, result = module.run_here(request)
     assert (code, result["status"]) == (0, "success"), result
