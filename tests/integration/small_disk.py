@@ -5,9 +5,9 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -37,12 +37,14 @@ class Bus:
 
 
 @asynccontextmanager
-async def bus(folder: Path, size: str = "4m") -> AsyncIterator[Bus]:
-    """Serve NATS from a small disk while the block runs."""
+async def bus(folder: Path, size: str = "4m", options: Sequence[str] = ()) -> AsyncIterator[Bus]:
+    """Serve NATS from a small disk while the block runs, with more options of the command line."""
     with mounted(folder / "disk", size) as disk:
         [port] = ports.find(1)
         server = Nats(disk / "nats", port, Credentials(folder / "secrets"))
-        small = Bus(disk, server, Process(server.program(), folder / "nats.log", Report()))
+        program = server.program()
+        program = replace(program, command=[*program.command, *options])
+        small = Bus(disk, server, Process(program, folder / "nats.log", Report()))
         try:
             await small.start()
             yield small

@@ -36,6 +36,7 @@ from nats.js.api import (
 )
 from pydantic_core import to_json
 
+from common import streams
 from common.background import retry
 from common.bus import NatsBus
 from common.context import Context
@@ -97,6 +98,7 @@ class Jobs:
 
         A queue that a single server cannot write is replaced: its disk was full, after which it
         writes the stream's files only once it restarts. Its messages are lost, as with the disk.
+        Dead letters that cannot be written are replaced as well; the newest stay in an archive.
 
         Raises:
             Unavailable: the server did not confirm them.
@@ -107,6 +109,8 @@ class Jobs:
                 log.error("job queue replaced: the bus cannot write to its disk")
                 await self.js.delete_stream(STREAM)
                 await self._declare(job, worker_classes, ack_wait)
+            if self.replicas == 1 and not await streams.is_written(self.js, DEAD):
+                await self._replace_dead()
             self.declared = True
         except (nats.errors.Error, OSError) as error:
             self.declared = False
@@ -130,17 +134,7 @@ class Jobs:
         )
         if queue.created != self._created:  # a new one, which another replica may have made
             self._created, self._unanswered = queue.created, 0
-        await self._stream(
-            StreamConfig(
-                name=DEAD,
-                num_replicas=self.replicas,
-                subjects=["dead.>"],
-                storage=StorageType.FILE,
-                max_age=DEAD_LETTER_AGE_S,
-                max_bytes=MAX_STREAM_BYTES,
-                duplicate_window=DUPLICATE_WINDOW_S,
-            )
-        )
+        await self._stream(self._dead())
         for worker_class in worker_classes:
             await self.js.add_consumer(
                 STREAM,
@@ -152,6 +146,24 @@ class Jobs:
                     max_deliver=-1,
                 ),
             )
+
+    def _dead(self) -> StreamConfig:
+        return StreamConfig(
+            name=DEAD,
+            num_replicas=self.replicas,
+            subjects=["dead.>"],
+            storage=StorageType.FILE,
+            max_age=DEAD_LETTER_AGE_S,
+            max_bytes=MAX_STREAM_BYTES,
+            duplicate_window=DUPLICATE_WINDOW_S,
+        )
+
+    async def _replace_dead(self) -> None:
+        """Replace the dead letters' stream, or leave that to the next call: jobs run without it."""
+        try:
+            await streams.replace(self.js, self._dead())
+        except nats.errors.Error as error:
+            log.warning("dead letters cannot be written", error=repr(error))
 
     async def _stream(self, config: StreamConfig) -> StreamInfo:
         try:

@@ -3,6 +3,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import nats.errors
 import pytest
 
 from common import bus, jobs
@@ -174,3 +175,40 @@ async def test_a_queue_on_a_disk_that_was_full_takes_jobs_again_once_there_is_sp
                     break
         await other.declare(song, ("cpu",))
         assert await one.holds(sequence, "after"), "the other replica replaced the new queue"
+
+
+async def test_dead_letters_are_written_again_after_a_full_disk_and_earlier_ones_are_kept(
+    tmp_path: Path,
+) -> None:
+    song = Job("job.benchmarker.sing", Song)
+    subject = "dead.benchmarker.sing.cpu"
+    async with (
+        small_disk.bus(tmp_path, "16m") as small,
+        bus.connect(small.server.url("benchmarker"), "benchmarker") as connection,
+        bus.connect(small.server.url("worker"), "worker") as letters,
+    ):
+        jobs = Jobs(connection)
+        await jobs.prepare(song, ("cpu",))
+        stream = letters.client.jetstream(timeout=1)
+        await stream.publish(subject, b"before", stream=DEAD)
+
+        ballast = small_disk.fill(small.disk)
+        with pytest.raises(nats.errors.TimeoutError):
+            await stream.publish(subject, b"la" * 50_000, stream=DEAD)
+        with contextlib.suppress(Unavailable):
+            await jobs.declare(song, ("cpu",))
+        assert (await jobs.js.get_msg(DEAD, 1)).data == b"before", "nothing is lost meanwhile"
+        ballast.unlink()
+        async with asyncio.timeout(120):
+            while True:  # as the publisher's sweep does
+                with contextlib.suppress(Unavailable, nats.errors.TimeoutError):
+                    await jobs.declare(song, ("cpu",))
+                    await stream.publish(subject, b"after", stream=DEAD)
+                    break
+        [archive] = [
+            info.config.name
+            for info in await jobs.js.streams_info()
+            if info.config.name not in (STREAM, DEAD)
+        ]
+        for name, expected in ((archive, b"before"), (DEAD, b"after")):
+            assert (await jobs.js.get_msg(name, 1)).data == expected

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from common.background import Background
 from common.bus import NatsBus, token
 from common.errors import NoResponders, Unavailable
+from common.streams import is_written
 from generator.snapshot import Snapshot
 
 log = structlog.get_logger()
@@ -78,6 +79,9 @@ class Shared:
             except NoResponders:
                 await self._make_stream()
                 reply = await self.bus.request(subject, content, BUS_TIMEOUT_S)
+            except Unavailable:
+                await self._replace_unwritten()
+                reply = await self.bus.request(subject, content, BUS_TIMEOUT_S)
         except (Unavailable, nats.errors.Error, OSError) as error:
             log.warning("not shared", subject=subject, error=repr(error))
             return
@@ -97,6 +101,19 @@ class Shared:
             allow_direct=True,
         )
         await self.bus.client.jetstream(timeout=BUS_TIMEOUT_S).add_stream(config)
+
+    async def _replace_unwritten(self) -> None:
+        """Drop a stream that the server stopped writing because its disk was full.
+
+        Raises:
+            Unavailable: the server writes it, but did not answer in time.
+        """
+        stream = self.bus.client.jetstream(timeout=BUS_TIMEOUT_S)
+        if await is_written(stream, STREAM):
+            raise Unavailable("the bus did not answer in time", retry_after=1)
+        log.error("stream replaced: the bus cannot write to it", stream=STREAM)
+        await stream.delete_stream(STREAM)
+        await self._make_stream()
 
     def subject(self, id: str, revision: str) -> str:
         return f"{SUBJECT}.{self.version}.{token(id)}.{token(revision)}"

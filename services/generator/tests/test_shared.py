@@ -5,6 +5,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from generator.shared import Shared
 from hub.app import MEMBER_TOKEN, STRANGER_TOKEN
 from hub.catalogue import MODELS
 from hub.testing import RunningHub
+from integration import small_disk
 from local.stack import Stack
 
 CLASSIFIER = "lilypad/tiny-text-classification"
@@ -169,3 +171,31 @@ async def test_a_replica_without_the_bus_still_serves_its_own_snapshots(
     finally:
         servers.processes["nats"].start()
         await asyncio.to_thread(servers.wait_until_ready, "nats")
+
+
+async def test_snapshots_are_shared_again_after_the_disk_of_the_bus_was_full(
+    tmp_path: Path, start: Start
+) -> None:
+    handlers = start()
+    snapshot, _ = await handlers.snapshots.read(address.parse(CLASSIFIER))
+    async with (
+        small_disk.bus(tmp_path) as small,
+        bus.connect(small.server.url("generator"), "generator") as connection,
+    ):
+        shared = Shared(connection, "reader")
+
+        async def keep(id: str) -> bool:
+            shared.keep(id, "main", snapshot)
+            await asyncio.gather(*shared.writing)
+            return await shared.find(id, "main") is not None
+
+        assert await keep("before/full")
+        ballast = small_disk.fill(small.disk)
+        async with asyncio.timeout(60):
+            number = 0
+            while await shared.find("before/full", "main"):  # the last page takes some snapshots
+                await keep(f"full/{number}")
+                number += 1
+            ballast.unlink()
+            while not await keep("after/full"):
+                await asyncio.sleep(0.1)

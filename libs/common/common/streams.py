@@ -1,0 +1,80 @@
+"""Streams that a NATS server stopped writing because its disk was full."""
+
+import asyncio
+import contextlib
+
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.js import JetStreamContext
+from nats.js.api import StorageType, StreamConfig, StreamSource
+
+log = structlog.get_logger()
+
+# JetStream's code of a purge that failed.
+PURGE_FAILED = 10051
+# A subject that no message has.
+NO_SUBJECT = "no.such.subject"
+# Time to copy an archive, and the newest messages that it keeps.
+COPY_TIMEOUT_S = 10.0
+MAX_ARCHIVE_BYTES = 16 * 2**20
+
+
+async def is_written(js: JetStreamContext, name: str) -> bool:
+    """Return whether the server writes a stream that exists.
+
+    A server whose disk was full writes a stream that failed once only after its restart; until
+    then, publications stay unanswered. A purge of no message writes nothing, and fails there too.
+
+    Raises:
+        nats.errors.Error: the server did not answer.
+    """
+    try:
+        await js.purge_stream(name, subject=NO_SUBJECT)
+    except nats.js.errors.APIError as error:
+        if error.err_code == PURGE_FAILED:
+            return False
+        raise
+    return True
+
+
+async def replace(js: JetStreamContext, config: StreamConfig) -> None:
+    """Replace a stream that is not written any more; its newest messages stay in an archive.
+
+    Raises:
+        nats.errors.Error: the disk is still full, for example; the stream is unchanged.
+    """
+    assert config.name
+    former = await js.stream_info(config.name)
+    archive = f"{config.name}_{former.created:%Y%m%d_%H%M%S}"
+    if former.state.messages:
+        try:
+            await _copy(js, config, archive, former.state.messages)
+        except BaseException:
+            with contextlib.suppress(nats.errors.Error):
+                await js.delete_stream(archive)
+            raise
+    await js.delete_stream(config.name)
+    await js.add_stream(config)
+    log.error("stream replaced: the bus cannot write to it", stream=config.name, archive=archive)
+
+
+async def _copy(js: JetStreamContext, config: StreamConfig, archive: str, messages: int) -> None:
+    await js.add_stream(
+        StreamConfig(
+            name=archive,
+            sources=[StreamSource(name=str(config.name))],
+            storage=StorageType.FILE,
+            max_age=config.max_age,
+            max_bytes=MAX_ARCHIVE_BYTES,
+        )
+    )
+    try:
+        async with asyncio.timeout(COPY_TIMEOUT_S):
+            while (await js.stream_info(archive)).state.last_seq < messages:  # noqa: ASYNC110  (the server sends no event)
+                await asyncio.sleep(0.1)
+    except TimeoutError as error:
+        raise nats.errors.TimeoutError from error
+
+
+__all__ = ["is_written", "replace"]
