@@ -102,6 +102,24 @@ MODELS = (
         "text-retrieval",
         library="sentence-transformers",
     ),
+    Model(
+        "lilypad/sentences",
+        "sentences:make",
+        "feature-extraction",
+        library="sentence-transformers",
+        branches={
+            "main": {"kind": "projected"},
+            "residual": {"kind": "residual"},
+            "cut": {"kind": "cut"},
+            "convolved": {"kind": "convolved"},
+            "static": {"kind": "static"},
+            "routed": {"kind": "routed"},
+            "parted": {"kind": "parted"},
+            "sparse-routed": {"kind": "sparse-routed"},
+            "sparse-coded": {"kind": "sparse-coded"},
+            "by-words": {"kind": "by-words"},
+        },
+    ),
     # The tag that the library itself writes.
     Model(
         "lilypad/tiny-sparse-features",

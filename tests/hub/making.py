@@ -34,7 +34,7 @@ MAKERS = (
         "making.py",
         "packed.py",
         "vision.py",
-        *("adapters.py", "weightless.py"),
+        *("adapters.py", "sentences.py", "weightless.py"),
     ),
 )
 

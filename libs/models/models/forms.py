@@ -50,6 +50,12 @@ FORMS = (
         "refused as `adapter`, also where the base is packed or its weights lie beside it",
     ),
     (
+        "modules of sentence-transformers",
+        "`modules.json`, and `router_config.json` in the folder of a router",
+        "all are run as published: pooling, layers, prompts, cut vectors, routes; vectors of whole "
+        "words (`WordEmbeddings`, `BoW`) are refused as `architecture`",
+    ),
+    (
         "ONNX, OpenVINO, TensorFlow, Flax, NeMo, CTranslate2 or spaCy alone",
         "the files of each",
         "refused as `library`, named as what it is",

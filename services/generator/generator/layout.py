@@ -6,8 +6,8 @@ refused.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -32,6 +32,13 @@ WEIGHTLESS = re.compile(
 )
 # Modules of sentence-transformers that turn a text into one vector.
 VECTORS = frozenset(("Pooling", "StaticEmbedding", "WordEmbeddings"))
+# Its modules that send a query and a document through different modules, which they name in a file.
+ROUTERS = frozenset(("Router", "Asym"))
+ROUTES = ("router_config.json", "config.json")
+# Its tables of a vector, or a weight, for each token.
+TABLES = frozenset(("StaticEmbedding", "SparseStaticEmbedding"))
+# Its modules that split a text into words by themselves.
+OF_WORDS = frozenset(("WordEmbeddings", "BoW"))
 # The model class that modules of these sentence-transformers packages imply.
 ENCODERS = {"sparse_encoder": "SparseEncoder", "multi_vector_encoder": "MultiVectorEncoder"}
 TOKENIZER = re.compile(r"TokenizersBackend|\w*Tokenizer(?:Fast)?")
@@ -54,7 +61,19 @@ class Layout:
     @property
     def is_static(self) -> bool:
         """Whether the model is a table of word vectors, without a config of transformers."""
-        return bool(self.folders) and self.classes.get(self.folders[0]) == "StaticEmbedding"
+        return not self.transformers and not TABLES.isdisjoint(self.classes.values())
+
+    @property
+    def transformers(self) -> tuple[str, ...]:
+        """The folders of a sentence model's transformers: several if it has a router."""
+        if self.library != "sentence-transformers":
+            return ()
+        return tuple(at for at in self.folders if self.classes.get(at, "").endswith("Transformer"))
+
+    @property
+    def routers(self) -> tuple[str, ...]:
+        """The folders of a sentence model's routers."""
+        return tuple(at for at, name in self.classes.items() if name in ROUTERS)
 
     @property
     def tokenizers(self) -> dict[str, str | None]:
@@ -63,8 +82,7 @@ class Layout:
             return {"": None}
         if self.library == "diffusers":
             return {at: name for at, name in self.classes.items() if TOKENIZER.fullmatch(name)}
-        first = self.folders[0]
-        return {first: None} if self.classes[first] == "Transformer" else {}
+        return dict.fromkeys(self.transformers)
 
     @property
     def with_weights(self) -> tuple[str, ...]:
@@ -84,8 +102,34 @@ def read(name: str, content: bytes) -> Layout:
     if len(layout.folders) > MAX_FOLDERS or not all(
         folder == "" or FOLDER.fullmatch(folder) for folder in layout.folders
     ):
-        raise ModelRefused(f"{name} names folders that are not in the repository", reason="config")
+        raise _outside(name)
     return layout
+
+
+def read_routes(content: bytes) -> dict[str, str]:
+    """Parse a router's file: the types of its modules, by their folders within the router's."""
+    try:
+        types = orjson.loads(content)["types"]
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        types = None
+    if not isinstance(types, dict):
+        raise ModelRefused(f"{ROUTES[0]} does not name its modules", reason="config")
+    if not all(MODULE.fullmatch(str(kind)) for kind in types.values()):
+        raise _custom(ROUTES[0])
+    if len(types) > MAX_FOLDERS or not all(map(FOLDER.fullmatch, types)):
+        raise _outside(ROUTES[0])
+    return types
+
+
+def with_routes(laid_out: Layout, at: str, types: Mapping[str, str]) -> Layout:
+    """Add the modules of the router in the folder `at`."""
+    inner = {f"{at}/{name}" if at else name: kind for name, kind in types.items()}
+    return replace(
+        laid_out,
+        folders=(*laid_out.folders, *sorted(inner)),
+        classes={**laid_out.classes, **{name: _class(kind) for name, kind in inner.items()}},
+        encoder=laid_out.encoder or _encoder(inner.values()),
+    )
 
 
 def _components(index: Any) -> Layout:
@@ -113,12 +157,21 @@ def _modules(index: Any) -> Layout:
         if not MODULE.fullmatch(str(module.get("type"))):
             raise _custom("modules.json")
     # The root is always read: it has the configuration of the whole model.
-    named = {_folder(entry): str(entry["type"]).rpartition(".")[2] for entry in index}
+    named = {_folder(entry): _class(entry["type"]) for entry in index}
     first = _folder(index[0]) if index else ""
     folders = (first, *sorted({*named, ""} - {first}))
-    parts = {part for entry in index for part in str(entry["type"]).split(".")}
-    encoder = next((name for part, name in ENCODERS.items() if part in parts), None)
+    encoder = _encoder(entry["type"] for entry in index)
     return Layout("sentence-transformers", folders, classes={first: "", **named}, encoder=encoder)
+
+
+def _class(kind: str) -> str:
+    return kind.rpartition(".")[2]
+
+
+def _encoder(kinds: Iterable[str]) -> str | None:
+    """Return the model class that these types of modules imply, if any other would misread them."""
+    parts = {part for kind in kinds for part in kind.split(".")}
+    return next((name for part, name in ENCODERS.items() if part in parts), None)
 
 
 def _folder(module: dict[str, Any]) -> str:
@@ -133,6 +186,10 @@ def late_interaction() -> ModelRefused:
         "architecture",
         "a model that makes one vector of a text",
     )
+
+
+def _outside(name: str) -> ModelRefused:
+    return ModelRefused(f"{name} names folders that are not in the repository", reason="config")
 
 
 def _custom(name: str) -> ModelRefused:

@@ -54,6 +54,7 @@ READERS: dict[str, tuple[Callable[..., Any], TypeAdapter[Any]]] = {
     "config": (configs.read, TypeAdapter(dict[str, Any])),
     "adapter": (adapting.read, TypeAdapter(dict[str, Any])),
     "layout": (layout.read, TypeAdapter(Layout)),
+    "routes": (layout.read_routes, TypeAdapter(dict[str, str])),
     "index": (weights.read_index, TypeAdapter(Index)),
     "header": (weights.read_header, TypeAdapter(Header)),
 }

@@ -10,7 +10,7 @@ from typing import Any
 from common.contracts.generation import Accepted, Check
 from generator import adapters, requirements, vocabulary
 from generator.configs import quantized
-from generator.layout import late_interaction
+from generator.layout import OF_WORDS, late_interaction
 from generator.licenses import check_license
 from generator.reasons import refuse
 from generator.recognition import check_library, library_of, named_tag, task_of
@@ -133,6 +133,12 @@ def check_weights(snapshot: Snapshot) -> None:
             "adapter",
             "the two merged into one, and pushed as safetensors",
         )
+    if by_words := OF_WORDS.intersection(snapshot.layout.classes.values()):
+        raise refuse(
+            f"the model splits texts into words by itself ({min(by_words)}), which modules do not",
+            "architecture",
+            "a model with a transformer, or with a table of its tokenizer's tokens",
+        )
     if not snapshot.config and not snapshot.layout.is_static:
         raise refuse(
             "the model has no config.json", "config", "a copy that the library itself saved"
@@ -150,13 +156,14 @@ def made_from(base: str) -> str:
 
 def check_code(snapshot: Snapshot) -> None:
     """Raise ModelRefused if inference needs code of the model's author."""
-    offered = [snapshot.config, *snapshot.tokenizers.values()]
     kind = snapshot.config.get("model_type")
-    if any(config.get("own_code") for config in offered) and kind not in NATIVE:
+    offered = [(config, kind) for config in (snapshot.config, *snapshot.tokenizers.values())]
+    offered += [(part, part.get("model_type")) for part in snapshot.config.get("components", ())]
+    if kinds := [of for config, of in offered if config.get("own_code") and of not in NATIVE]:
         raise refuse(
             "config.json requires code of the model's author, which modules do not run",
             "custom-code",
-            own_code_help(kind),
+            own_code_help(kinds[0]),
         )
 
 
@@ -188,8 +195,9 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
         raise late_interaction()
     # sentence-transformers chooses the class itself, except for rankers, which are classifiers.
     known = (task.head or library) if library == "sentence-transformers" else task.tag
-    if kind not in architectures()[known]:
-        raise refuse(_why_not(task, kind), "architecture", "a model of another architecture")
+    routes = [part.get("model_type") for part in snapshot.config.get("components", ())]
+    if unknown := [one for one in (kind, *routes) if one not in architectures()[known]]:
+        raise refuse(_why_not(task, unknown[0]), "architecture", "a model of another architecture")
     if library == "sentence-transformers":
         check_encoder(snapshot, task)
     elif task.classes:

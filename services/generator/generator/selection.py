@@ -20,6 +20,7 @@ LOADED = tokenizer_files() | {
 LOADED_TOO = re.compile(
     r"modules\.json|config_sentence_transformers\.json"
     r"|sentence_(?:bert|roberta|distilbert|camembert|albert|xlnet|xlm-roberta)_config\.json"
+    r"|router_config\.json|cnn_config\.json"
     r"|model_index\.json|scheduler_config\.json"
 )
 # Unsharded weights, which the libraries prefer to the shards of an index.

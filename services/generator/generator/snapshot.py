@@ -9,12 +9,13 @@ from common.errors import ModelRefused
 from generator import conversions, weights
 from generator.description import Description, remembered
 from generator.hub import Hub
-from generator.layout import INDEXES, Layout
+from generator.layout import INDEXES, ROUTES, Layout, with_routes
 from generator.reading import READERS
 from generator.selection import WHOLE, File, Places, at, file_of, is_weights, kinds_of, name_of
 from generator.selection import needed as needed_files
 from generator.weights import Index, Weights
 from models import packing
+from models.config import hidden_size, text_part
 
 # Configs that can name code to fetch, or that determine the kind of model.
 CONFIGS = (
@@ -35,6 +36,8 @@ MAX_INDEX_BYTES = 16 * 2**20
 # With more weight files than this, the Hub's own summary of the headers is used.
 MAX_HEADERS = 64
 MAX_CONCURRENT_HEADERS = 4
+# A sentence model has one.
+MAX_ROUTERS = 2
 # An adapter as PEFT writes it.
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -109,14 +112,8 @@ async def read_commit(hub: Hub, description: Description) -> Snapshot:
         _measure(hub, description, [file for file in files if is_weights(file.path)], shards),
         *(_read_config(hub, description, file) for file in read_files),
     )
-    # The model's config is at the root, or in the folder of the first sentence-transformers module.
-    first = (
-        "config.json"
-        if laid_out.folders[:1] in ((), ("",))
-        else laid_out.folders[0] + "/config.json"
-    )
     by_path = dict(read_configs)
-    config = _pipeline(laid_out, by_path) if laid_out.pipeline else by_path.get(first, {})
+    config = _pipeline(laid_out, by_path) if laid_out.pipeline else _config(laid_out, by_path)
     writing = by_path.get("generation_config.json")
     if measured and "kind" in config.get("packing", {}):
         measured = replace(
@@ -161,6 +158,20 @@ async def _together(*readings: Coroutine[Any, Any, Any]) -> list[Any]:
             task.cancel()
 
 
+def _config(laid_out: Layout, read: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the model's config: at the root, or in the folder of its first module.
+
+    Of several transformers, those of a router, it is the widest's, and names the others' kinds.
+    """
+    folders = laid_out.transformers or laid_out.folders[:1] or ("",)
+    found = [read.get(at(folder, "config.json"), {}) for folder in folders]
+    config = max(found, key=lambda one: hidden_size(text_part(one)) or 0)
+    if len(found) == 1:
+        return config
+    kinds = [{key: one[key] for key in ("model_type", "own_code") if key in one} for one in found]
+    return {**config, "components": kinds}
+
+
 def _pipeline(laid_out: Layout, read: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Build a diffusers pipeline's config: its class, and the parts that take most memory."""
     config: dict[str, Any] = {"architectures": [laid_out.pipeline], "denoiser": {}}
@@ -183,8 +194,21 @@ async def _read_layout(hub: Hub, description: Description) -> Layout:
             read: Layout = await _read_file(
                 hub, description, file, MAX_CONFIG_BYTES, "layout", name=name
             )
-            return read
+            return await _read_routes(hub, description, read)
     return Layout()
+
+
+async def _read_routes(hub: Hub, description: Description, laid_out: Layout) -> Layout:
+    """Add the modules that a sentence model's routers name."""
+    siblings = {sibling.rfilename: sibling for sibling in description.siblings}
+    for folder in laid_out.routers[:MAX_ROUTERS]:
+        for path in (at(folder, name) for name in ROUTES):
+            if path in siblings:
+                file = file_of(siblings[path])
+                types = await _read_file(hub, description, file, MAX_CONFIG_BYTES, "routes")
+                laid_out = with_routes(laid_out, folder, types)
+                break
+    return laid_out
 
 
 async def _read_indexes(hub: Hub, description: Description, laid_out: Layout) -> Places:

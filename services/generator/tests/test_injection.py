@@ -222,6 +222,21 @@ def test_a_hostile_index_names_folders_or_is_refused(name: str, index: Any) -> N
     assert read_layout.pipeline is None or layout.CLASS.fullmatch(read_layout.pipeline)
 
 
+@given(
+    st.dictionaries(folders, hostile | st.just("sentence_transformers.models.Pooling")) | anything
+)
+def test_a_hostile_router_names_folders_and_the_librarys_classes_or_is_refused(types: Any) -> None:
+    try:
+        routes = layout.read_routes(json.dumps({"types": types}).encode())
+    except ModelRefused as error:
+        routes, refused = {}, json.dumps(error.to_wire())
+    else:
+        refused = ""
+    assert "EVIL" not in refused
+    assert all(map(layout.FOLDER.fullmatch, routes))
+    assert all(map(layout.MODULE.fullmatch, routes.values()))
+
+
 @given(hostile | st.just("acme/frog").flatmap(lambda good: hostile.map(good.__add__)))
 def test_a_hostile_address_is_refused_without_being_repeated(url: str) -> None:
     try:

@@ -164,6 +164,12 @@ def test_a_modules_folder_may_be_a_dot() -> None:
     assert layout.read("modules.json", orjson.dumps(steps)).folders == ("", "1_Pooling")
 
 
+def test_a_router_loads_no_code_of_the_models_author() -> None:
+    types = {"query_0_Dense": "modeling_frog.Dense"}
+    with pytest.raises(ModelRefused, match=r"router_config\.json requires code"):
+        layout.read_routes(orjson.dumps({"types": types}))
+
+
 async def test_a_licence_in_capitals_is_a_licence() -> None:
     module = await generate(cardData={"license": "Apache-2.0"})
     assert module.model.license == "apache-2.0"

@@ -68,7 +68,9 @@ def test_queries_and_documents_get_the_models_prompts(make_model: Callable[..., 
     folder = make_model(prompted)
     module_manifest = manifest("sentence-similarity", **{"class": "SentenceTransformer"})
     model = sentence_similarity.load(module_manifest, folder, "cpu", torch.float32)
-    answers = sentence_similarity.answer(model, module_manifest, TEXTS, {"query": "a frog"})
+    answers = sentence_similarity.answer(
+        model, module_manifest, TEXTS, {"query": "a frog", "dimensions": None}
+    )
     library = SentenceTransformer(folder, device="cpu")
     documents = library.encode_document(TEXTS)
     scores = library.similarity(library.encode_query(["a frog"]), documents)[0].tolist()
@@ -80,11 +82,13 @@ def test_queries_and_documents_get_the_models_prompts(make_model: Callable[..., 
         ("query", library.encode_query),
         ("document", library.encode_document),
     ):
-        vectors = embedding.answer(model, module_manifest, TEXTS, {"role": role})
+        vectors = embedding.answer(
+            model, module_manifest, TEXTS, {"role": role, "dimensions": None}
+        )
         for vector, expected in zip(vectors, encode(TEXTS).tolist(), strict=True):
             assert vector == near(expected)
     with pytest.raises(InvalidInput, match="must be query or document"):
-        embedding.answer(model, module_manifest, TEXTS, {"role": "frog"})
+        embedding.answer(model, module_manifest, TEXTS, {"role": "frog", "dimensions": None})
 
 
 def test_a_ranker_saved_by_transformers_is_a_cross_encoder(make_model: Callable[..., str]) -> None:
@@ -163,7 +167,7 @@ def test_a_table_of_word_vectors_gives_the_same_answers_as_the_library(
     folder = make_model(static)
     module_manifest = manifest("feature-extraction", **{"class": "SentenceTransformer"})
     model = embedding.load(module_manifest, folder, "cpu", torch.float32)
-    vectors = embedding.answer(model, module_manifest, TEXTS, {"role": None})
+    vectors = embedding.answer(model, module_manifest, TEXTS, {"role": None, "dimensions": None})
     expected = SentenceTransformer(folder, device="cpu").encode(TEXTS).tolist()
     for vector, wanted in zip(vectors, expected, strict=True):
         assert vector == near(wanted)

@@ -11,6 +11,14 @@ RANKINGS = ("text-ranking",)
 CLASSIFIES = ("text-classification",)
 DENSE_TAGS = frozenset((EMBEDS, "feature-extraction"))
 
+DIMENSIONS = Parameter(
+    "dimensions",
+    "integer",
+    "The leading numbers of each vector to keep, for models trained to be cut (Matryoshka).",
+    minimum=1,
+    maximum=100_000,
+)
+
 SENTENCES = (
     Task(
         "sentence-similarity",
@@ -23,7 +31,7 @@ SENTENCES = (
         ),
         ("SentenceTransformer",),
         ("SentenceTransformer",),
-        parameters=(QUERY,),
+        parameters=(QUERY, DIMENSIONS),
         example={"query": "Good day"},
         optional=("query",),
         measured=True,
@@ -40,8 +48,10 @@ SENTENCES = (
             Parameter(
                 "role",
                 "string",
-                "query or document: which of the model's prompts goes before each text.",
+                "query or document: which of the model's prompts goes before each text. A model "
+                "that encodes the two differently takes a text for a document.",
             ),
+            DIMENSIONS,
         ),
         measured=True,
     ),

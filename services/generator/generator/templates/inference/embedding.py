@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from generator.templates.inference.dimensions import cut
 from generator.templates.inference.inputs import InvalidInput
+from generator.templates.inference.sentences import is_routed
 from generator.templates.inference.sentences import load as load
-from generator.templates.inference.sentences import options
 from generator.templates.inference.texts import check_texts
 
 
@@ -15,11 +16,12 @@ def answer(
     check_texts(inputs)
     # If the model has prompts, each of these methods prepends its own to a text.
     encoders = {
-        None: model.encode,
+        None: model.encode_document if is_routed(model) else model.encode,
         "query": model.encode_query,
         "document": model.encode_document,
     }
     if parameters["role"] not in encoders:
         raise InvalidInput("role: must be query or document")
     encode = encoders[parameters["role"]]
-    return [vector.tolist() for vector in encode(inputs, **options(manifest))]
+    usual = cut(model, manifest, parameters["dimensions"])
+    return [vector.tolist() for vector in encode(inputs, **usual)]

@@ -3,8 +3,8 @@
 from typing import Any
 
 from generator.templates.inference.comparing import compare
+from generator.templates.inference.dimensions import cut
 from generator.templates.inference.sentences import load as load
-from generator.templates.inference.sentences import options
 from generator.templates.inference.texts import check_texts
 
 
@@ -14,9 +14,10 @@ def answer(
     """Return one {embedding, similarity} per text; `similarity` is null without `query`."""
     query = parameters["query"]
     check_texts(inputs if query is None else [*inputs, query])
+    usual = cut(model, manifest, parameters["dimensions"])
     # If the model has prompts, queries and documents have different ones.
-    vectors = model.encode_document(inputs, **options(manifest))
-    near = compare(model, query, vectors, model.encode_query, options(manifest))
+    vectors = model.encode_document(inputs, **usual)
+    near = compare(model, query, vectors, model.encode_query, usual)
     return [
         {"embedding": vector.tolist(), "similarity": value}
         for vector, value in zip(vectors, near, strict=True)

@@ -26,16 +26,26 @@ def load_as(name: str, manifest: dict[str, Any], directory: str, device: str, dt
     except ValueError:  # this attention is unsupported: use the reference's
         arguments["attn_implementation"] = "eager"
         model = whole(lambda: kind(directory, device=device, model_kwargs=arguments))
-    if hasattr(model.tokenizer, "all_special_tokens"):  # a word-vector table: a bare tokenizer
-        check_vocabulary(model.tokenizer)
-        if model.tokenizer.pad_token_id is None:  # the library pads every batch, even one of one
-            model.tokenizer.pad_token = model.tokenizer.eos_token
+    # A router has a tokenizer in each of its routes.
+    tokenizers: list[Any] = [getattr(part, "tokenizer", None) for part in model.modules()]
+    for tokenizer in tokenizers:
+        if hasattr(tokenizer, "all_special_tokens"):  # a word-vector table: a bare tokenizer
+            check_vocabulary(tokenizer)
+            if tokenizer.pad_token_id is None:  # the library pads every batch, even one of one
+                tokenizer.pad_token = tokenizer.eos_token
+    if is_routed(model):
+        model.to(dtype)  # the library casts the modules after a transformer, not those of a route
     if settings["compile"]:
         import torch
 
         torch._dynamo.config.suppress_errors = True  # without a compiler: slower, not broken
         model[0].compile(dynamic=True)
     return model
+
+
+def is_routed(model: Any) -> bool:
+    """Return whether the model encodes queries and documents with different modules."""
+    return any(type(part).__name__ == "Router" for part in model)
 
 
 def options(manifest: dict[str, Any]) -> dict[str, Any]:

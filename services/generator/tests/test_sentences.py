@@ -1,0 +1,121 @@
+"""Modules answer like sentence-transformers itself, whatever modules a sentence model has.
+
+The library reads the whole repository, so that a file which the module leaves out is missed.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer, SparseEncoder
+
+from common.contracts.generation import GenerateRequest
+from common.errors import ModelRefused
+from generator.handlers import Handlers
+from generator.templates.inference import sentence_similarity
+from hub import sentences
+from hub.catalogue import MODELS
+from hub.making import make_missing
+from hub.testing import RunningHub, default_models_dir
+
+sys.path.insert(0, str(Path(__file__).parent))
+from modules import Built, build
+
+TEXTS = ["a frog on the pond", "the film was terrible and sad", "never"]
+QUERY = "what is on the pond"
+MODEL = next(model for model in MODELS if model.id == "lilypad/sentences")
+REFUSED = ("by-words",)
+SPARSE = tuple(kind for kind in sentences.KINDS if kind.startswith("sparse"))
+DENSE = tuple(kind for kind in sentences.KINDS if kind not in (*SPARSE, *REFUSED))
+
+
+def near(values: Any) -> Any:
+    return pytest.approx(values, rel=1e-4, abs=1e-5)
+
+
+def published(kind: str) -> str:
+    """Return the folder of the whole repository, as its author pushed it."""
+    return str(make_missing([MODEL], default_models_dir())[MODEL.id] / branch(kind))
+
+
+def branch(kind: str) -> str:
+    return next(name for name, made in MODEL.branches.items() if made["kind"] == kind)
+
+
+async def module_of(kind: str, handlers: Handlers, hub: RunningHub, folder: Path) -> Built:
+    generated = await handlers.generate(GenerateRequest(model_url=MODEL.id, revision=branch(kind)))
+    module = build(generated.files, folder / "module", fetched=False)
+    module.fetch_here(hub.url)
+    return module
+
+
+def outputs(module: Built, **parameters: Any) -> Any:
+    code, result = module.run_here({"inputs": TEXTS, "parameters": parameters})
+    assert code == 0, result
+    return result["outputs"]
+
+
+@pytest.mark.parametrize("kind", DENSE)
+async def test_a_sentence_model_answers_like_the_library(
+    kind: str, handlers: Handlers, hub: RunningHub, tmp_path: Path
+) -> None:
+    module = await module_of(kind, handlers, hub, tmp_path)
+    library = SentenceTransformer(published(kind), device="cpu")
+    weights = sum(weight.numel() for weight in library.state_dict().values())
+    assert module.manifest["model"]["parameters"] == weights
+    # Without a route for `encode`, a text is a document.
+    usual = library.encode_document if kind == "routed" else library.encode
+    for role, encode in (
+        (None, usual),
+        ("query", library.encode_query),
+        ("document", library.encode_document),
+    ):
+        for answer, vector in zip(outputs(module, role=role), encode(TEXTS), strict=True):
+            assert answer == near(vector.tolist())
+    cut = outputs(module, role="query", dimensions=4)
+    for answer, vector in zip(cut, library.encode_query(TEXTS, truncate_dim=4), strict=True):
+        assert answer == near(vector.tolist())
+    code, result = module.run_here({"inputs": TEXTS, "parameters": {"dimensions": 65}})
+    assert (code, result["error"]["type"]) == (2, "InvalidInput"), result
+
+
+@pytest.mark.parametrize("kind", DENSE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sentence_model_compares_like_the_library(kind: str, dtype: torch.dtype) -> None:
+    settings = {"attention": "sdpa", "compile": False, "batchSize": 8}
+    manifest = {"run": {**settings, "class": "SentenceTransformer"}}
+    model = sentence_similarity.load(manifest, published(kind), "cpu", dtype)
+    library = SentenceTransformer(published(kind), device="cpu")
+    for dimensions in (None, 4):
+        answers = sentence_similarity.answer(
+            model, manifest, TEXTS, {"query": QUERY, "dimensions": dimensions}
+        )
+        documents = library.encode_document(TEXTS, truncate_dim=dimensions)
+        query = library.encode_query([QUERY], truncate_dim=dimensions)
+        expected = library.similarity(query, documents)[0].tolist()
+        actual = [answer["similarity"] for answer in answers]
+        if dtype == torch.float32:
+            assert actual == near(expected)
+        else:  # as on a GPU, where the modules after a transformer have its dtype too
+            assert actual == pytest.approx(expected, rel=0.1, abs=0.1)
+
+
+# torch warns on first use of sparse tensors that they are in beta.
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("kind", SPARSE)
+async def test_a_sparse_model_answers_like_the_library(
+    kind: str, handlers: Handlers, hub: RunningHub, tmp_path: Path
+) -> None:
+    module = await module_of(kind, handlers, hub, tmp_path)
+    library = SparseEncoder(published(kind), device="cpu")
+    documents = library.encode_document(TEXTS)
+    scores = library.similarity(library.encode_query([QUERY]), documents)[0].tolist()
+    assert [answer["score"] for answer in outputs(module, query=QUERY)] == near(scores)
+
+
+async def test_a_model_of_whole_words_is_refused_as_what_it_is(handlers: Handlers) -> None:
+    request = GenerateRequest(model_url=MODEL.id, revision="by-words")
+    with pytest.raises(ModelRefused, match=r"splits texts into words by itself \(WordEmbeddings\)"):
+        await handlers.generate(request)

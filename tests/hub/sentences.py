@@ -1,0 +1,178 @@
+"""Makers of small sentence models, saved by sentence-transformers itself in each of its layouts."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BertForMaskedLM, BertModel
+
+from hub.families import CONTEXT, TINY, WORDS, bert_config, word_piece_tokenizer
+
+# Numbers in a token's vector, and in a text's.
+HIDDEN, WIDTH = TINY["hidden_size"], 16
+# A model's modules, and how it uses them.
+Parts = tuple[list[Any], dict[str, Any]]
+
+
+def make(folder: Path, kind: str) -> None:
+    """Make the model of one of KINDS, beside the card that the folder holds."""
+    from sentence_transformers import SentenceTransformer, SparseEncoder  # noqa: PLC0415 - seconds
+
+    model_class = SparseEncoder if kind.startswith("sparse") else SentenceTransformer
+    with tempfile.TemporaryDirectory() as beside:
+        modules, settings = KINDS[kind](beside)
+        model = model_class(modules=modules, device="cpu", **settings)
+        model.save_pretrained(str(folder), create_model_card=False)
+
+
+def bert(folder: str, kind: type[Any] = BertModel) -> str:
+    tokenizer = word_piece_tokenizer()
+    tokenizer.save_pretrained(folder)
+    kind(bert_config(len(tokenizer))).save_pretrained(folder)
+    return folder
+
+
+def transformer(folder: str) -> Any:
+    from sentence_transformers.models import Transformer  # noqa: PLC0415
+
+    return Transformer(bert(folder), max_seq_length=CONTEXT)
+
+
+def pooling(width: int = HIDDEN, **options: Any) -> Any:
+    from sentence_transformers.models import Pooling  # noqa: PLC0415
+
+    return Pooling(width, **options)
+
+
+def dense(*widths: int, **options: Any) -> Any:
+    from sentence_transformers.models import Dense  # noqa: PLC0415
+
+    return Dense(*widths, **options)
+
+
+def normalize() -> Any:
+    from sentence_transformers.models import Normalize  # noqa: PLC0415
+
+    return Normalize()
+
+
+def table() -> Any:
+    from sentence_transformers.models import StaticEmbedding  # noqa: PLC0415
+
+    return StaticEmbedding(word_piece_tokenizer().backend_tokenizer, embedding_dim=WIDTH)
+
+
+def router(routes: dict[str, list[Any]], **options: Any) -> Any:
+    from sentence_transformers.models import Router  # noqa: PLC0415
+
+    return Router(routes, **options)
+
+
+def projected(folder: str) -> Parts:
+    """Two layers after pooling, and a prompt for all that names no other."""
+    plain = torch.nn.Identity()
+    modules = [
+        *(transformer(folder), pooling(pooling_mode="mean")),
+        *(dense(HIDDEN, 32, bias=False, activation_function=plain), dense(32, WIDTH), normalize()),
+    ]
+    prompts = {"query": "question: ", "document": "answer: ", "clustering": "group: "}
+    return modules, {"prompts": prompts, "default_prompt_name": "clustering"}
+
+
+def residual(folder: str) -> Parts:
+    """The first token's vector, normalised per layer and added to its own projection."""
+    from sentence_transformers.models import Dropout, LayerNorm  # noqa: PLC0415
+
+    modules = [
+        *(transformer(folder), pooling(pooling_mode="cls"), Dropout(0.5), LayerNorm(HIDDEN)),
+        dense(HIDDEN, WIDTH, use_residual=True),
+    ]
+    return modules, {"similarity_fn_name": "euclidean"}
+
+
+def cut(folder: str) -> Parts:
+    """Vectors that are cut (Matryoshka), of the last token, without the prompt's tokens."""
+    modules = [
+        transformer(folder),
+        pooling(pooling_mode="lasttoken", include_prompt=False),
+        normalize(),
+    ]
+    prompts = {"query": "question: ", "passage": "answer: "}
+    return modules, {"prompts": prompts, "truncate_dim": 8, "similarity_fn_name": "dot"}
+
+
+def convolved(folder: str) -> Parts:
+    """A layer between the transformer and pooling, with a config of a name of its own."""
+    from sentence_transformers.models import CNN  # noqa: PLC0415
+
+    return [transformer(folder), CNN(HIDDEN, 8), pooling(24)], {}
+
+
+def static(folder: str) -> Parts:
+    """A table of tokens' vectors, which needs no transformer."""
+    return [table(), dense(WIDTH, 8), normalize()], {"similarity_fn_name": "manhattan"}
+
+
+def routed(folder: str) -> Parts:
+    """A table for queries, a transformer for documents: `encode` alone has no route."""
+    documents = [transformer(folder), pooling(), dense(HIDDEN, WIDTH)]
+    return [router({"query": [table()], "document": documents}), normalize()], {}
+
+
+def parted(folder: str) -> Parts:
+    """One transformer, and a projection for queries and another for all else."""
+    routes = {role: [dense(HIDDEN, WIDTH)] for role in ("query", "document")}
+    modules = [transformer(folder), pooling(), router(routes, default_route="document")]
+    return modules, {"prompts": {"query": "question: "}}
+
+
+def sparse_routed(folder: str) -> Parts:
+    """A weight per token for queries, a transformer for documents."""
+    from sentence_transformers.sparse_encoder.modules import (  # noqa: PLC0415
+        MLMTransformer,
+        SparseStaticEmbedding,
+        SpladePooling,
+    )
+
+    document = MLMTransformer(bert(folder, BertForMaskedLM), max_seq_length=CONTEXT)
+    weights = torch.rand(len(document.tokenizer))
+    query = SparseStaticEmbedding(tokenizer=document.tokenizer, weight=weights, frozen=True)
+    return [router({"query": [query], "document": [document, SpladePooling()]})], {}
+
+
+def sparse_coded(folder: str) -> Parts:
+    """An autoencoder that makes a dense vector sparse."""
+    from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder  # noqa: PLC0415
+
+    return [transformer(folder), pooling(), SparseAutoEncoder(HIDDEN, hidden_dim=128, k=8)], {}
+
+
+def by_words(folder: str) -> Parts:
+    """A vector for each whole word, weighted, as before there were transformers."""
+    from sentence_transformers.models import WordEmbeddings, WordWeights  # noqa: PLC0415
+    from sentence_transformers.sentence_transformer.modules.tokenizer import (  # noqa: PLC0415
+        WhitespaceTokenizer,
+    )
+
+    words = ["PADDING_TOKEN", *WORDS]
+    vectors = np.random.default_rng(7).normal(size=(len(words), WIDTH)).astype(np.float32)
+    weights = {word: 1 + place / 10 for place, word in enumerate(WORDS)}
+    tokenizer = WhitespaceTokenizer(words, do_lower_case=True)
+    return [WordEmbeddings(tokenizer, vectors), WordWeights(words, weights), pooling(WIDTH)], {}
+
+
+KINDS: dict[str, Callable[[str], Parts]] = {
+    "projected": projected,
+    "residual": residual,
+    "cut": cut,
+    "convolved": convolved,
+    "static": static,
+    "routed": routed,
+    "parted": parted,
+    "sparse-routed": sparse_routed,
+    "sparse-coded": sparse_coded,
+    "by-words": by_words,
+}
