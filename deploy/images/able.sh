@@ -28,19 +28,19 @@ container=$(buildah from scratch 2>&1) || no "$container"
 trap 'runc delete --force "lilypad-able-$$" 2>/dev/null || true; buildah rm "$container" >/dev/null; rm -rf "$bundle"' EXIT
 root=$(buildah mount "$container" 2>&1) || no "$root"
 cp .venv/bin/nats-server "$root/"
-(
-    cd "$bundle"
-    runc spec
-    # Limits need a right that containers of CI lack.
-    /usr/bin/env python3 - "$root" <<'PYTHON'
+# As the stack's containers: no root, no rights, this machine's network, and the same kinds of mounts.
+.venv/bin/python - "$root" "$bundle" >"$bundle/config.json" <<'PYTHON' || no "its settings cannot be written"
 import json
 import sys
+from pathlib import Path
 
-settings = json.load(open("config.json"))
-settings["root"] = {"path": sys.argv[1], "readonly": True}
-settings["process"] |= {"args": ["/nats-server", "--version"], "terminal": False}
-settings["process"].pop("rlimits", None)
-json.dump(settings, open("config.json", "w"))
+sys.path.insert(0, "deploy")
+from images.inventory import container
+
+root, folder = map(Path, sys.argv[1:])
+command = ["/nats-server", "--version"]
+writable = {"/models": "1m", "/dev/shm": "1m"}
+print(json.dumps(container(root, command, network=True, writable=writable, folders=[folder])))
 PYTHON
-)
+mkdir -p "$root/models" "$root$bundle"
 said=$(timeout 60 runc run --bundle "$bundle" "lilypad-able-$$" </dev/null 2>&1) || no "$said"

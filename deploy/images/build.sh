@@ -7,6 +7,7 @@
 # and of the programs of Envoy and NATS in .venv, because `python:3.11-slim` and the like need a registry of
 # images; BASE_TAR names a tar that is there. ONLY lists fewer images, separated by spaces: the stack is then
 # not started. The image with CUDA is built where its packages can be had: ONLY=worker-cuda.
+# Exits with status 75 where a registry of packages did not answer.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=${IMAGES:-.lilypad/images}
@@ -26,23 +27,24 @@ containers=()
 # Unmounts and deletes what was unpacked, however this ends.
 trap 'buildah rm "${containers[@]}" >/dev/null 2>&1 || true' EXIT
 
-# What a registry says, or does not, when it is busy; pip and npm have tried several times by then.
-registry='timed? ?out|Connection (reset|refused|broken|aborted)|Temporary failure|ECONNRESET|ETIMEDOUT|EAI_AGAIN|IncompleteRead|(^| )50[234] |Too Many Requests'
+# What a registry says, or does not, when it is busy; pip, npm and apt have tried several times by then.
+registry='timed? ?out|Connection (reset|refused|broken|aborted)|Temporary failure|ECONNRESET|ETIMEDOUT|EAI_AGAIN|IncompleteRead|(^| )50[234] |Too Many Requests|(Failed|Unable) to fetch|Hash Sum mismatch|Could not (resolve|connect)'
 
-# told LOG COMMAND...: run a command; where it fails, say so with the end of its log. A second time
+# told LOG COMMAND...: run a command; where it fails, say so with the end of its log. Tries again
 # where a registry of packages did not answer, never for a fault of our own.
 told() {
-    local log=$work/$1.log attempt
+    local log=$work/$1.log attempt status=1
     shift
     for attempt in 1 2 3; do
         "$@" >"$log" 2>&1 && return
-        [ $attempt -lt 3 ] && tail -n 60 "$log" | grep -qE "$registry" || break
-        echo "a registry did not answer; trying again" >&2
-        sleep 10
+        status=1
+        tail -n 60 "$log" | grep -qE "$registry" || break
+        status=75
+        [ $attempt -eq 3 ] || { echo "a registry did not answer; trying again" >&2; sleep 10; }
     done
     echo "failed: $*" >&2
     tail -n 40 "$log" >&2
-    return 1
+    exit $status
 }
 
 # base NAME FROM [FILE TARGET]: an image of what FROM is (an image, or "scratch"), with a file added.
@@ -96,4 +98,7 @@ for name in $only; do
     size=$(du -sm "$root" | cut -f1)
     echo "lilypad/$name:$version $digest, $size MB, $(grep -c '"purl"' "$work/$name.cdx.json") packages in $work/$name.cdx.json"
 done
-[ -n "${ONLY:-}" ] || PYTHONPATH=deploy:tests .venv/bin/python -m images.start "${roots[@]}"
+[ -z "${ONLY:-}" ] || exit 0
+start=(env PYTHONPATH=deploy:tests .venv/bin/python -m images.start "${roots[@]}")
+# Starting is repeated once, since other work on this machine can make any part of it too slow.
+"${start[@]}" || { echo "the stack of images failed; starting it once more" >&2; "${start[@]}"; }
