@@ -23,8 +23,8 @@ from metrics.window import History
 P95 = 0.95
 MIN_HOURS = 5
 HOUR = 3_600_000_000
-# Means in longer windows cover more hours: 240 means have 29,000 pairs, a third of a millisecond.
-MAX_MEANS = 240
+# Means in longer windows cover more hours: 120 means have 7,000 pairs, a tenth of a millisecond.
+MAX_MEANS = 120
 # Steps that add up to less than this share of the greatest cancel each other out.
 MAX_REMAINDER = 0.3
 

@@ -18,6 +18,7 @@ from common.postgres import Connection
 from metrics import histogram
 from metrics.arrays import Floats, Times
 from metrics.histogram import Bins, Counts
+from metrics.window_queries import READ, READ_FINE, READ_SAMPLES, READ_SPANS, STATE
 
 # A metric with no more samples than this in the window is computed from them.
 MAX_EXACT = 4_000
@@ -27,6 +28,8 @@ MAX_RAW = 400_000
 # samples, unless one answer has more of them (a twentieth of a second's work).
 MIN_PLOTTED_HOURS = 100
 MAX_FINE = 100_000
+# Samples read around an edge; a cell with more is placed by those at its beginning.
+MAX_AROUND = 20_000
 # Points that a screen has room for, and bucket widths that a person would choose.
 MAX_POINTS = 500
 WIDTHS_S = (1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400)
@@ -43,96 +46,6 @@ SAMPLES = np.dtype([("at", ">i8"), ("value", ">f8")])
 # In this machine's byte order.
 BUCKET = HOURS.newbyteorder("=")
 ADDED = (("count", np.add), ("total", np.add), ("minimum", np.minimum), ("maximum", np.maximum))
-
-STATE = """
-select until, stale.series, stale.day, stale.direct, stale.staged
-from watermark left join stale on stale.series = any(%s::integer[]) and stale.day > %s
-"""
-READ = """
-with raw as (
-    select * from unnest(%(series)s::integer[], %(firsts)s::timestamptz[],
-        %(lasts)s::timestamptz[]) with ordinality as spans(series, first, last, number)
-), waiting as (
-    select * from unnest(%(staged)s::integer[], %(staged_firsts)s::timestamptz[],
-        %(staged_lasts)s::timestamptz[]) as spans(series, first, last)
-), late as (
-    select * from unnest(%(late)s::integer[], %(late_days)s::timestamptz[]) as late(series, day)
-)
-select series, string_agg(hours, ''::bytea), string_agg(histogram, ''::bytea),
-    string_agg(samples, ''::bytea),
-    array_agg(number) filter (where count >= %(most)s),
-    array_agg(oldest) filter (where count >= %(most)s)
-from (
-    select raw.series, null::bytea as hours, null::bytea as histogram, s.samples, s.count, s.oldest,
-        raw.number
-    from raw cross join lateral (
-        select string_agg(timestamptz_send(at) || float8send(value), ''::bytea) as samples,
-            count(*) as count, min(at) as oldest
-        from (
-            select at, value from samples
-            where series = raw.series and at >= raw.first and at < raw.last
-            order by at desc limit %(most)s
-        ) as newest
-    ) as s
-    where s.samples is not null
-    union all
-    select waiting.series, null, null, s.samples, 0, null::timestamptz, null::bigint
-    from waiting cross join lateral (
-        select string_agg(timestamptz_send(at) || float8send(value), ''::bytea) as samples
-        from staged where series = waiting.series and at >= waiting.first and at < waiting.last
-    ) as s
-    where s.samples is not null
-    union all
-    select series, pack_hour(hour, count, total, minimum, maximum), histogram, null, 0, null, null
-    from hours
-    where series = any(%(ids)s::integer[]) and (
-        hour >= %(hour)s and hour < least(%(day)s, %(until)s)
-        or hour >= greatest(%(day)s, %(until_day)s) and hour < %(until)s
-    ) and (series, date_trunc('day', hour, 'UTC')) not in (select series, day from late)
-    union all
-    select series, hours, histogram, null, 0, null, null from days
-    where series = any(%(ids)s::integer[]) and day >= %(day)s and day < %(until_day)s
-    and (series, day) not in (select series, day from late)
-) as parts group by series
-"""
-READ_SAMPLES = """
-select series, string_agg(timestamptz_send(at) || float8send(value), ''::bytea)
-from recorded where series = any(%s::integer[]) and at >= %s group by series
-"""
-READ_SPANS = """
-select series, string_agg(timestamptz_send(at) || float8send(value), ''::bytea)
-from (
-    select distinct found.series, at, value
-    from unnest(%s::integer[], %s::timestamptz[], %s::timestamptz[]) as spans(series, first, last)
-    cross join lateral (
-        select series, at, value from recorded
-        where series = spans.series and at >= first and at < last
-        order by at limit %s
-    ) as found
-) as found group by series
-"""
-# Samples read around an edge; a cell with more is placed by those at its beginning.
-MAX_AROUND = 20_000
-# Reads the narrowest buckets that yield no more points than a plot has.
-READ_FINE = """
-select asked.series, width,
-    string_agg(pack_hour(fine.at, count, total, minimum, maximum), ''::bytea)
-from unnest(%(series)s::integer[]) as asked(series)
-cross join lateral (
-    select extract(epoch from max(at) - min(at)) as seconds
-    from recorded where series = asked.series and at >= %(since)s
-) as span
-cross join lateral (
-    select min(width) as width from unnest(%(widths)s::integer[]) as w(width)
-    where seconds / width < %(most)s - 1
-) as chosen
-cross join lateral (
-    select date_bin(make_interval(secs => width), at, '2000-01-01Z') as at, count(*) as count,
-        sum(value) as total, min(value) as minimum, max(value) as maximum
-    from recorded where series = asked.series and at >= %(since)s group by 1
-) as fine
-group by asked.series, width
-"""
 
 
 @dataclass(slots=True)

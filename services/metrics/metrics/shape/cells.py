@@ -27,6 +27,9 @@ WHOLE = 0.95
 # Half of the normal distribution lies within this many deviations.
 MEDIAN_DEVIATION = 0.6745
 
+# Fewer values are sorted in less time than they are partitioned.
+MIN_PARTITIONED = 400
+
 Ints = NDArray[np.int64]
 
 
@@ -118,12 +121,15 @@ def _tamed(hours: NDArray[Any]) -> NDArray[Any]:
 
 
 def median(values: Floats) -> float:
-    """Return the median, for few values in a quarter of the time of numpy's."""
-    half = len(values) // 2
+    """Return the median, in a quarter to three quarters of the time of numpy's."""
+    ordered, half = values.copy(), len(values) // 2
+    if len(values) < MIN_PARTITIONED:
+        ordered.sort()
+    else:
+        ordered.partition(half)
     if len(values) % 2:
-        return float(np.partition(values, half)[half])
-    low, high = np.partition(values, (half - 1, half))[half - 1 : half + 1].tolist()
-    return float((low + high) / 2)
+        return float(ordered[half])
+    return (float(ordered[:half].max()) + float(ordered[half])) / 2
 
 
 def running_median(values: Floats, width: int, step: int = 1) -> Floats:
