@@ -211,6 +211,27 @@ def test_a_hanging_database_server_is_a_503_in_time(
         wait_until(lambda: record_one(account).status_code == 200)
 
 
+def test_an_answer_for_a_long_window_is_waited_for_longer(
+    stack: MonitoredStack, account: Account
+) -> None:
+    assert record_one(account).status_code == 200
+    services = [psutil.Process(stack.processes[f"metrics-{n}"].pid) for n in (1, 2)]
+
+    def resume() -> None:
+        for service in services:
+            service.resume()
+
+    for service in services:
+        service.suspend()
+    later = threading.Timer(monitoring.MONITOR.timeout + 0.5, resume)
+    later.start()
+    try:
+        answer = account.post("/v1/api/monitor", {"modelId": "m", "days": 365})
+    finally:
+        later.join()
+    assert answer.status_code == 200, answer.text
+
+
 @contextlib.contextmanager
 def full(stack: MonitoredStack) -> Iterator[None]:
     """Make every write of a sample fail as on a full disk."""

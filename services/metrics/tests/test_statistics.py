@@ -1,7 +1,7 @@
 """Statistics against numpy and scipy, which the service does not use for them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ from scipy import stats
 
 from common.postgres import Database
 from metrics import histogram, statistics, window
+from metrics.snapshot import begin_snapshot
 from metrics.units import lower_is_better
 
 from .conftest import Caller
@@ -92,6 +93,45 @@ async def test_many_samples_are_answered_within_one_per_cent(
     figures = (await caller.monitor()).statistics["latency"]
     equal(figures, reference(points), p95=0.01)
     assert not figures.exact
+
+
+async def test_a_window_reads_no_rollup_that_it_does_not_use(
+    caller: Caller, database: Database, roll: Any
+) -> None:
+    """Hours lie within whole days, which are read uncompressed."""
+    random = np.random.default_rng(3)
+    values = random.lognormal(3, 0.5, 16 * 24 * 30)
+    points = [(NOW - timedelta(minutes=2 * n), float(v)) for n, v in enumerate(values)]
+    series = await store(caller, database, points)
+    await roll()
+    async with database.connection() as connection:
+        await begin_snapshot(connection)
+        cursor = await connection.execute("select timescale_schema() is null")
+        if await cursor.fetchone() != (True,):
+            return  # there, rollups are read by chunk
+        cursor = await connection.execute("select until from watermark")
+        [(until,)] = await cursor.fetchall()
+        _, sources = window._sources([series], NOW - timedelta(days=15), until, [], [])
+        cursor = await connection.execute(f"explain (analyze, format json) {window.READ}", sources)
+        [([answer],)] = await cursor.fetchall()
+        scans = [node for node in _nodes(answer["Plan"]) if "Relation Name" in node]
+        rollups = [node for node in scans if node["Relation Name"] in {"hours", "days"}]
+        assert sum(node["Actual Rows"] for node in rollups) > 20
+        assert not [node for node in rollups if node.get("Rows Removed by Filter")]
+        cursor = await connection.execute(
+            "select length(histogram), pg_column_compression(histogram) from days where series = %s"
+            " order by 1 desc limit 1",
+            [series],
+        )
+        [(length, compression)] = await cursor.fetchall()
+        assert length > 1_200
+        assert compression is None
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from _nodes(part)
 
 
 async def test_the_window_begins_at_the_exact_moment(

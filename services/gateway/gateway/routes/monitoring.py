@@ -47,6 +47,9 @@ MAX_BATCH_BYTES = 5_000_000
 MAX_NAME_BYTES = 150_000
 # A busy machine does not store 50,000 values in the time of one record.
 RECORD_MANY = replace(RECORD, timeout=8.0)
+# A busy machine takes seconds to look for changes in a year of many metrics.
+MAX_QUICK_DAYS = 31
+MONITOR_LONG = replace(MONITOR, timeout=8.0)
 
 
 class MonitoringRoutes:
@@ -112,7 +115,8 @@ class MonitoringRoutes:
         false. A point of a plot that stands for several samples keeps their
         minimum and maximum. `warnings` name the limitations of an answer.
         """
-        return await self.bus.pass_on(MONITOR, body)
+        quick = body.days <= MAX_QUICK_DAYS
+        return await self.bus.pass_on(MONITOR if quick else MONITOR_LONG, body)
 
     @Route(
         "GET",
