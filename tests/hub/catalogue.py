@@ -120,6 +120,12 @@ MODELS = (
             "by-words": {"kind": "by-words"},
         },
     ),
+    Model(
+        "lilypad/causal-ranker",
+        "sentences:judging",
+        "text-ranking",
+        library="sentence-transformers",
+    ),
     # The tag that the library itself writes.
     Model(
         "lilypad/tiny-sparse-features",

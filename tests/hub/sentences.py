@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from transformers import BertForMaskedLM, BertModel
 
-from hub.families import CONTEXT, TINY, WORDS, bert_config, word_piece_tokenizer
+from hub.families import (
+    CONTEXT,
+    TINY,
+    WORDS,
+    bert_config,
+    llama_generator,
+    word_piece_tokenizer,
+)
 
 # Numbers in a token's vector, and in a text's.
 HIDDEN, WIDTH = TINY["hidden_size"], 16
@@ -162,6 +169,25 @@ def by_words(folder: str) -> Parts:
     weights = {word: 1 + place / 10 for place, word in enumerate(WORDS)}
     tokenizer = WhitespaceTokenizer(words, do_lower_case=True)
     return [WordEmbeddings(tokenizer, vectors), WordWeights(words, weights), pooling(WIDTH)], {}
+
+
+def judging(folder: Path) -> None:
+    """Make a ranker that writes: its score is how much rather it says one token than another."""
+    from sentence_transformers import CrossEncoder  # noqa: PLC0415
+    from sentence_transformers.cross_encoder.modules import LogitScore  # noqa: PLC0415
+    from sentence_transformers.models import Transformer  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as beside:
+        llama_generator(Path(beside))
+        writer = Transformer(beside, transformer_task="text-generation")
+        words = [writer.tokenizer.encode(word)[-1] for word in ("good", "bad")]
+        model = CrossEncoder(
+            modules=[writer, LogitScore(*words)],
+            device="cpu",
+            prompts={"relevance": "is it the answer"},
+            default_prompt_name="relevance",
+        )
+        model.save_pretrained(str(folder), create_model_card=False)
 
 
 KINDS: dict[str, Callable[[str], Parts]] = {

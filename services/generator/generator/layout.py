@@ -71,6 +71,11 @@ class Layout:
         return tuple(at for at in self.folders if self.classes.get(at, "").endswith("Transformer"))
 
     @property
+    def judges(self) -> bool:
+        """Whether the model is a ranker that writes: its score is how much it prefers a token."""
+        return "LogitScore" in self.classes.values()
+
+    @property
     def routers(self) -> tuple[str, ...]:
         """The folders of a sentence model's routers."""
         return tuple(at for at, name in self.classes.items() if name in ROUTERS)

@@ -19,7 +19,7 @@ from models.families import stack_of, with_packing, with_vision
 from models.origins import NATIVE, own_code_help
 from models.tables import architectures, table
 from models.tasks import LIBRARIES, Task
-from models.tasks.sentences import RANKINGS
+from models.tasks.sentences import RANKINGS, WRITES
 
 # The class of ColBERT's own checkpoints.
 LATE_INTERACTION = "HF_ColBERT"
@@ -193,10 +193,11 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     kind, named = (snapshot.config.get(name) for name in ("model_type", "architectures"))
     if isinstance(named, list) and LATE_INTERACTION in named:
         raise late_interaction()
-    # sentence-transformers chooses the class itself, except for rankers, which are classifiers.
-    known = (task.head or library) if library == "sentence-transformers" else task.tag
+    # sentence-transformers chooses the class itself, except for rankers: classifiers, or writers.
+    head = WRITES if snapshot.layout.judges else task.head
+    known = architectures()[(head or library) if library == "sentence-transformers" else task.tag]
     routes = [part.get("model_type") for part in snapshot.config.get("components", ())]
-    if unknown := [one for one in (kind, *routes) if one not in architectures()[known]]:
+    if unknown := [one for one in (kind, *routes) if one not in known]:
         raise refuse(_why_not(task, unknown[0]), "architecture", "a model of another architecture")
     if library == "sentence-transformers":
         check_encoder(snapshot, task)
@@ -209,17 +210,15 @@ def check_class(task: Task, kind: Any, named: Any) -> None:
     if named is None and (task.generates or kind in table()["heads"].get(task.head_tag, {})):
         return  # the only class for the task, or one that the weights determine
     if not isinstance(named, list):
-        raise refuse(
-            "the model's config.json lacks `architectures`",
-            "architecture",
-            "a copy that the library itself saved",
-        )
+        help = "a copy that the library itself saved"
+        raise refuse("the model's config.json lacks `architectures`", "architecture", help)
     if not any(isinstance(name, str) and name.endswith(task.classes) for name in named):
         causal = task.tag in RANKINGS and any(str(name).endswith("ForCausalLM") for name in named)
         raise refuse(
             f"the model's architecture does not support {task.tag}, although its card says so",
             "architecture",
-            "a copy of the ranker converted to sequence classification"
+            "a copy of the ranker converted to sequence classification, or one that "
+            "sentence-transformers saved with its prompt"
             if causal
             else "a model trained for that, or a card with the task that it was trained for",
         )
@@ -269,7 +268,7 @@ def check_head(snapshot: Snapshot, task: Task, library: str) -> None:
     heads = table()["heads"].get(task.head_tag, {})
     known = snapshot.weights.names if snapshot.weights else None
     kind = snapshot.config.get("model_type")
-    if library == "timm" or known is None or kind not in heads:
+    if library == "timm" or known is None or kind not in heads or snapshot.layout.judges:
         return
     missing = [
         [name for name in head if not any(f".{kept}".endswith(f".{name}") for kept in known)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
@@ -113,6 +113,22 @@ async def test_a_sparse_model_answers_like_the_library(
     documents = library.encode_document(TEXTS)
     scores = library.similarity(library.encode_query([QUERY]), documents)[0].tolist()
     assert [answer["score"] for answer in outputs(module, query=QUERY)] == near(scores)
+
+
+async def test_a_ranker_that_writes_answers_like_the_library(
+    handlers: Handlers, hub: RunningHub, tmp_path: Path
+) -> None:
+    name = "lilypad/causal-ranker"
+    generated = await handlers.generate(GenerateRequest(model_url=name))
+    module = build(generated.files, tmp_path / "module", fetched=False)
+    module.fetch_here(hub.url)
+    model = next(model for model in MODELS if model.id == name)
+    published = make_missing([model], default_models_dir())[name] / "main"
+    library = CrossEncoder(str(published), device="cpu")
+    pairs = [(QUERY, text) for text in TEXTS]
+    expected = library.predict(pairs).tolist()
+    assert [answer["score"] for answer in outputs(module, query=QUERY)] == near(expected)
+    assert expected != near(library.predict(pairs, prompt="").tolist())
 
 
 async def test_a_model_of_whole_words_is_refused_as_what_it_is(handlers: Handlers) -> None:

@@ -9,6 +9,8 @@ SPARSE = "text-retrieval"
 # The tag of rankers, and the one that many of their cards have.
 RANKINGS = ("text-ranking",)
 CLASSIFIES = ("text-classification",)
+# The tag of what a ranker is that judges by the next token.
+WRITES = "text-generation"
 DENSE_TAGS = frozenset((EMBEDS, "feature-extraction"))
 
 DIMENSIONS = Parameter(
