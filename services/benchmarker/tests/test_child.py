@@ -202,6 +202,8 @@ async def test_each_forked_process_starts_afresh_and_its_end_is_explained(module
             ({"signal": signal.SIGKILL}, OutOfMemory, "killed"),
             ({"signal": signal.SIGSEGV}, Failed, "SIGSEGV"),
             ({"exit": 0}, Failed, "exit code 0"),
+            ({"print": "[]", "exit": 0}, Failed, "no JSON object"),
+            ({"print": "[" * 100_000, "exit": 0}, Failed, "no JSON object"),
         ):
             with pytest.raises(failure, match=words):
                 await child.request(**how)

@@ -52,9 +52,12 @@ async def test_a_module_imports_only_the_packages_that_it_pins(tmp_path: Path) -
         ("block = bytearray(3 * 2**30)", "MemoryError"),
         ("block = b'x' * (400 * 2**20); answer(1)", "asks for 256 MiB"),
         ("open('large', 'wb').truncate(300 * 2**20); answer(1)", "File too large"),
-        (
-            "(Path(os.environ['OUTPUT_DIR']) / 'result.json').write_text('{')",
-            "wrote no JSON object",
+        *(
+            (
+                f"(Path(os.environ['OUTPUT_DIR']) / 'result.json').write_text({text})",
+                "wrote no JSON object",
+            )
+            for text in ("'{'", "'[]'", "'[' * 100_000")
         ),
     ],
 )

@@ -19,9 +19,10 @@ from typing import Any, NoReturn
 
 from benchmarker.worker.process import END, ENDED, FORK, ISOLATED, SEALED, Failed, kill_orphans
 from benchmarker.worker.sandbox import Sandbox, search_path
+from models.dtypes import MIB
 
 # An answer holds at most the times of a block, with a moment per generated token.
-MAX_LINE_BYTES = 16 * 1024 * 1024
+MAX_LINE_BYTES = 16 * MIB
 PROCESS = "benchmarker.worker.process"
 # Base of the exit code by which shells and bubblewrap report a signal.
 SIGNAL_EXIT = 128
@@ -62,9 +63,11 @@ class Child:
         await self._send(json.dumps(question).encode() + b"\n")
         line = await self._read()
         try:
-            answer: dict[str, Any] = dict(json.loads(line))
-        except (ValueError, TypeError):
-            raise Failed("the process answered no JSON object", "crashed") from None
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise Failed("the process answered no JSON object", "crashed")
         if "outOfMemory" in answer:
             raise OutOfMemory(answer["outOfMemory"])
         if "failed" in answer:
@@ -95,7 +98,7 @@ class Child:
         try:
             line = await self.process.stdout.readline()
         except ValueError:
-            limit = f"{MAX_LINE_BYTES // 2**20} MiB"
+            limit = f"{MAX_LINE_BYTES // MIB} MiB"
             raise Failed(f"the process answered more than {limit}", "crashed") from None
         if ENDED in line:
             self.ended = True

@@ -127,11 +127,10 @@ def _read_result(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             written = file.read(MAX_RESULT_BYTES + 1)
-        if len(written) <= MAX_RESULT_BYTES:
-            return dict(json.loads(written))
-    except (OSError, ValueError, TypeError):
-        pass
-    return None
+        result = json.loads(written) if len(written) <= MAX_RESULT_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return result if isinstance(result, dict) else None
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None, float]:
