@@ -1,11 +1,28 @@
 """Settings of every service, read from the environment."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ORIGIN = re.compile(r"https?://[^/\s?#]+")
+
+
+def split_origins(value: object) -> object:
+    """Split a comma-separated list of web origins, in lower case and without a final slash."""
+    if not isinstance(value, str):
+        return value
+    origins = [part.strip().rstrip("/").lower() for part in value.split(",") if part.strip()]
+    if not all(ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("list origins such as https://app.example.com, without a path")
+    return tuple(origins)
+
+
+# Web origins from an environment variable: https://app.example.com, https://other.example.com
+WebOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_origins)]
 
 
 class ServiceSettings(BaseSettings):

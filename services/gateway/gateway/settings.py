@@ -1,14 +1,10 @@
-import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
-from pydantic_settings import NoDecode
 
 from common.encryption import Encryption, EncryptionKeys
-from common.settings import ServiceSettings
-
-ORIGIN = re.compile(r"https?://[^/\s?#]+")
+from common.settings import ServiceSettings, WebOrigins
 
 
 class GatewaySettings(ServiceSettings):
@@ -18,7 +14,7 @@ class GatewaySettings(ServiceSettings):
     # Where callers reach the service; shown in the pages and the documentation.
     public_url: str = "http://127.0.0.1:8080"
     # Other origins whose pages may call the API, separated by commas: https://app.example.com
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_origins: WebOrigins = ()
     # Per account: requests, and generations among them, in any minute.
     rate_api: int = 100
     rate_generate: int = 10
@@ -44,16 +40,6 @@ class GatewaySettings(ServiceSettings):
     # Ages at which rows of the audit, and keys that were revoked, are deleted.
     audit_retention_days: Annotated[int, Field(ge=1)] = 400
     key_retention_days: Annotated[int, Field(ge=1)] = 400
-
-    @field_validator("allowed_origins", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        origins = [part.strip().rstrip("/").lower() for part in value.split(",") if part.strip()]
-        if not all(ORIGIN.fullmatch(origin) for origin in origins):
-            raise ValueError("list origins such as https://app.example.com, without a path")
-        return tuple(origins)
 
     @field_validator("smtp_url")
     @classmethod

@@ -27,8 +27,11 @@ def test_a_listed_origin_may_connect_and_no_other(monkeypatch, setting, origin, 
     assert origins.allow(origin, HEADERS) == allowed
 
 
-@pytest.mark.parametrize("wrong", ["*", "app.example.com", "https://app.example.com/path"])
-def test_a_malformed_origin_ends_the_start_with_a_sentence(monkeypatch, capsys, wrong):
+@pytest.mark.parametrize(
+    "wrong",
+    ["*", "app.example.com", "https://app.example.com/path", "https://app example.com"],
+)
+def test_a_malformed_origin_stops_the_service_with_a_sentence(monkeypatch, capsys, wrong):
     monkeypatch.setenv("ALLOWED_ORIGINS", wrong)
     with pytest.raises(SystemExit):
         RealtimeSettings.from_environment()
