@@ -169,7 +169,7 @@ def test_an_unavailable_hub_is_reported_and_models_read_before_still_work(
             stack.restart(name)
         stack.wait_until_ready("generator-1", "generator-2")
         module = account.generate(MODEL).json()["data"]
-        assert "is away" in module["validation"]["errors"][0]
+        assert "is unavailable" in module["validation"]["errors"][0]
     finally:
         hub.start()
 

@@ -17,7 +17,7 @@ from common.contracts.hub import (
 )
 from common.errors import InvalidRequest, ModelNotFound, ModelRefused, NoResponders, ServiceError
 from generator.address import Address
-from generator.hub import NO_SUCH_MODEL, STORE_TOKEN, Hub, within
+from generator.hub import STORE_TOKEN, Hub, NoSuchModel, within
 from generator.snapshot import Snapshot
 from generator.snapshots import Recent, Snapshots
 
@@ -94,13 +94,13 @@ async def identify(hub: Hub, check: HubTokenCheck) -> HubIdentity:
 
 def _may_be_closed(error: ServiceError) -> bool:
     is_gated = error.details.get("reason") == "gated"
-    return is_gated or error.message.startswith(NO_SUCH_MODEL)
+    return is_gated or isinstance(error, NoSuchModel)
 
 
 def _advised(error: ServiceError) -> ServiceError:
     """Add advice on private models to "no such model"; other refusals already have it."""
-    if isinstance(error, ModelNotFound):
-        stop = "" if error.message.endswith("?") else "."
+    if isinstance(error, NoSuchModel):
+        stop = "" if "suggestion" in error.details else "."
         advice = f"{error.message}{stop} If it is private, {STORE_TOKEN}"
-        return ModelNotFound(advice, **error.details)
+        return NoSuchModel(advice, **error.details)
     return error

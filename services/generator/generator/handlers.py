@@ -63,8 +63,8 @@ class Handlers:
         snapshot, age, read_by = await adapters.read(self.access, where)
         task, checks = refusals.check(snapshot, request.accept)
         limits = {
-            "max_vram": self.settings.max_vram_mib,
-            "max_host_memory": self.settings.max_host_memory_mib,
+            "max_vram_mib": self.settings.max_vram_mib,
+            "max_host_memory_mib": self.settings.max_host_memory_mib,
         }
         options, unused = resources.settle_batch(task, request.options)
         needs, warnings = resources.estimate(
@@ -149,13 +149,13 @@ def _freshness(age: float) -> Check:
         return Check(
             name="hub",
             outcome="warning",
-            message=f"the Hugging Face Hub is away: this is the model as it was {minutes} min ago",
+            message=f"the Hugging Face Hub is unavailable: the model is that of {minutes} min ago",
         )
     return Check(name="hub", outcome="passed", message="the Hub's present answer")
 
 
 def _base(image: str) -> Check:
-    """Report whether the base image is pinned by digest: an owner can move a version."""
+    """Name the base image, and say if it is pinned by version only, which its owner can move."""
     known = "" if "@" in image else "; its digest is not known: python -m generator.images FILE"
     return Check(name="base image", outcome="passed", message=image + known)
 

@@ -58,6 +58,10 @@ STORE_TOKEN = "store a Hub token of yours with PUT /v1/api/account/hub-token"  #
 KEPT_HEADERS = ("x-error-code", "x-error-message", "retry-after", "ratelimit", "ratelimit-policy")
 
 
+class NoSuchModel(ModelNotFound):
+    """The Hub has no such model, or the token has no access to it: its answer is the same."""
+
+
 class HubDown(HubUnavailable):
     """The Hub fails for every model: no connection, 5xx or 429."""
 
@@ -234,8 +238,8 @@ class Hub:
                 " PUT /v1/api/account/hub-token",
                 reason="hub-token",
             )
-        if refusal.message == NO_SUCH_MODEL:
-            return ModelNotFound(NOT_OPEN_TO_OWNER)
+        if isinstance(refusal, NoSuchModel):
+            return NoSuchModel(NOT_OPEN_TO_OWNER)
         return refusal
 
     def _is_home(self, url: httpx2.URL) -> bool:
@@ -325,7 +329,7 @@ def _refusal(error: HfHubHTTPError) -> ServiceError:  # noqa: PLR0911  (one per 
     if isinstance(error, EntryNotFoundError):
         return ModelRefused("a file of the model is missing on the Hub", reason="incomplete")
     if isinstance(error, RepositoryNotFoundError) or status in {401, 404}:
-        return ModelNotFound(NO_SUCH_MODEL)
+        return NoSuchModel(NO_SUCH_MODEL)
     if status == 429:
         return _limited(_wait(error.response))
     kind = HubDown if status >= 500 else HubUnavailable

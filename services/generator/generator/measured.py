@@ -1,4 +1,4 @@
-"""Replaces estimates with figures from a benchmark run of the model.
+"""Resources computed from a benchmark run of the model, in place of estimates.
 
     peak    base + slope x batch: the line through the peaks that were measured. The slope is
             that of sequences as long as those measured; for the module's longest inputs it is
@@ -40,7 +40,7 @@ class Measurements:
         self._rest_until = 0.0
 
     async def find(self, snapshot: Snapshot, needs: Resources) -> Profile | None:
-        """Return the caller's measurement, empty without one; None if it cannot be fetched."""
+        """Return the caller's profile, empty if never measured; None if it cannot be fetched."""
         if self.bus is None or time.monotonic() < self._rest_until:
             return None
         request = ProfileRequest(
@@ -63,22 +63,28 @@ def apply(
     profile: Profile | None,
     options: GenerateOptions,
     *,
-    max_vram: int,
-    max_host_memory: int,
+    max_vram_mib: int,
+    max_host_memory_mib: int,
 ) -> tuple[Resources, list[Check]]:
-    """Return the needs, measured if possible, and a check that says whether they are."""
+    """Return the resources, measured if possible, and checks that state their source."""
     if profile is None:
-        return needs, [_says("the benchmarker is away: the figures are estimates")]
+        return needs, [
+            _measurement_check("the benchmarker is unavailable: the figures are estimates")
+        ]
     if profile.run_id is None or profile.base_memory is None or profile.batch_size is None:
         where = f"on a {'GPU' if needs.gpu else 'CPU'} in {needs.dtype}"
         return needs, [
-            _says(f"this account has not measured this commit {where}: the figures are estimates")
+            _measurement_check(
+                f"this account has not measured this commit {where}: the figures are estimates"
+            )
         ]
     each = (profile.memory_per_sample or 0.0) * _stretch(needs, profile)
-    largest = max_vram - CUDA_CONTEXT_MIB if needs.gpu else max_host_memory
-    fits = (largest / HEADROOM - profile.base_memory) / each if each else math.inf
+    available = max_vram_mib - CUDA_CONTEXT_MIB if needs.gpu else max_host_memory_mib
+    fits = (available / HEADROOM - profile.base_memory) / each if each else math.inf
     if fits < (options.batch_size or 1):
-        return needs, [_says("what was measured leaves no room here: the figures are estimates")]
+        return needs, [
+            _measurement_check("the measured memory exceeds the device: the figures are estimates")
+        ]
     batch = options.batch_size or int(min(profile.batch_size, MAX_BATCH_SIZE, fits))
     peak = rounded_up((profile.base_memory + each * batch) * HEADROOM)
     measured = _provenance(profile)
@@ -93,7 +99,10 @@ def apply(
             measured_needs = replace(measured_needs, memory_source="measured")
         checks = [enough(memory, peak)]
     message = f"memory and batch size follow from run {measured.run} on {measured.machine}"
-    return replace(measured_needs, batch_size=batch, measured=measured), [*checks, _says(message)]
+    return replace(measured_needs, batch_size=batch, measured=measured), [
+        *checks,
+        _measurement_check(message),
+    ]
 
 
 def _stretch(needs: Resources, profile: Profile) -> float:
@@ -116,5 +125,5 @@ def _provenance(profile: Profile) -> Measured:
     )
 
 
-def _says(message: str) -> Check:
+def _measurement_check(message: str) -> Check:
     return Check(name="measurement", outcome="passed", message=message)

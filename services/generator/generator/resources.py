@@ -123,8 +123,8 @@ def estimate(
     task: Task,
     options: GenerateOptions,
     *,
-    max_vram: int,
-    max_host_memory: int,
+    max_vram_mib: int,
+    max_host_memory_mib: int,
     accept: Collection[Accepted] = (),
     cpu_torch_index: str | None = None,
 ) -> tuple[Resources, list[Check]]:
@@ -153,7 +153,7 @@ def estimate(
         return _size(weighed, working, gpu=gpu)
 
     def too_large(candidate: Size) -> int:
-        return max(candidate.vram - max_vram, candidate.memory - max_host_memory, 0)
+        return max(candidate.vram - max_vram_mib, candidate.memory - max_host_memory_mib, 0)
 
     constraints: dict[str, Any] = {
         "gpu": gpu,
@@ -172,7 +172,7 @@ def estimate(
             not gpu and not too_large(size(1, gpu=False, width=4, eager=False))
         )
         if not possible and "too-large" not in accept:
-            raise _too_large(card.vram, max_vram)
+            raise _too_large(card.vram, max_vram_mib)
         checks.append(_over(sized, over))
     vram, needed = sized.vram, sized.memory
     memory = needed if options.memory is None else to_mib(options.memory)

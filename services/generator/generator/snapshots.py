@@ -19,7 +19,7 @@ from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceEr
 from generator import description, snapshot, suggestion
 from generator.address import COMMIT, Address
 from generator.description import Description
-from generator.hub import NO_SUCH_MODEL, NOT_OPEN_TO_OWNER, Hub, HubDown, within
+from generator.hub import NO_SUCH_MODEL, Hub, HubDown, NoSuchModel, within
 from generator.shared import MAX_AGE_S as STALE
 from generator.shared import Shared
 from generator.snapshot import Snapshot
@@ -96,10 +96,11 @@ class Snapshots:
 
     Args:
         hub: the Hub, with that token.
-        shared: where other replicas find it.
-        most: snapshots to keep.
+        shared: the snapshots of all replicas.
+        clock: the current time in seconds, from any starting point.
         open_models: lower-case ids of the gated or private models that any account may read with
             the token; None: all that the token can read.
+        max_size: the number of snapshots to cache.
     """
 
     def __init__(
@@ -142,7 +143,9 @@ class Snapshots:
             if known is None or age >= STALE:
                 known, age = await self._recall_shared(address)
             if known and age < STALE:
-                log.warning("hub away, answering from memory", age=age, error=error.message)
+                log.warning(
+                    "Hub unavailable, serving a cached snapshot", age=age, error=error.message
+                )
                 return known, age
             raise
 
@@ -184,7 +187,7 @@ class Snapshots:
             self.breaker.report(error)
             if not isinstance(error, (ModelRefused, ModelNotFound)):
                 raise
-            if error.message in {NO_SUCH_MODEL, NOT_OPEN_TO_OWNER}:
+            if isinstance(error, NoSuchModel):
                 error = await suggestion.add(self.hub, address.id, error)
             refused = copy.copy(error), self.clock()
             self._refused.keep((address.id, address.revision), refused)
@@ -227,5 +230,5 @@ class Snapshots:
         if described.id.lower() in self.open_models:
             return
         if described.private:  # the same message as for a model that does not exist
-            raise ModelNotFound(NO_SUCH_MODEL)
+            raise NoSuchModel(NO_SUCH_MODEL)
         raise self.hub.gated(described.id)

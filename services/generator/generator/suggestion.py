@@ -3,8 +3,8 @@
 import asyncio
 import difflib
 
-from common.errors import ModelNotFound, ServiceError
-from generator.hub import Hub
+from common.errors import ServiceError
+from generator.hub import Hub, NoSuchModel
 
 # How long a refusal waits for its suggestion.
 SUGGEST_TIMEOUT_S = 3.0
@@ -12,7 +12,7 @@ SUGGEST_TIMEOUT_S = 3.0
 MIN_LIKENESS = 0.75
 
 
-async def add(hub: Hub, id: str, error: ServiceError) -> ServiceError:
+async def add(hub: Hub, id: str, error: NoSuchModel) -> NoSuchModel:
     """Add the nearest id that the Hub's search finds to the error, if there is one."""
     try:
         async with asyncio.timeout(SUGGEST_TIMEOUT_S):
@@ -21,7 +21,7 @@ async def add(hub: Hub, id: str, error: ServiceError) -> ServiceError:
         near = None
     if near is None:
         return error
-    return ModelNotFound(f"{error.message}; did you mean `{near}`?", suggestion=near)
+    return NoSuchModel(f"{error.message}; did you mean `{near}`?", suggestion=near)
 
 
 async def nearest(hub: Hub, id: str) -> str | None:

@@ -119,7 +119,7 @@ def check_requirements(module: Manifest, text: str) -> str:
         raise ValueError(f"torch is not {images.TORCH}, which the image for a GPU has")
     missing = {canonicalize_name(name) for name in STACKS[module.run.stack]} - pins.keys()
     if missing:
-        raise ValueError(f"{min(missing)} is not among them")
+        raise ValueError(f"{min(missing)} is not pinned")
     return f"{len(pins)} packages, each at one version, with all that the module's stack needs"
 
 

@@ -125,7 +125,7 @@ async def test_an_unavailable_benchmarker_only_changes_a_message() -> None:
     generator.measurements = Measurements(MemoryBus())
     module = await generate(generator)
     assert module.files == (await generate(handlers())).files
-    assert any("away" in check.message for check in module.validation.checks)
+    assert any("unavailable" in check.message for check in module.validation.checks)
 
 
 async def test_a_benchmarker_that_timed_out_is_called_again_only_after_a_pause() -> None:

@@ -21,7 +21,7 @@ async def manifest() -> Manifest:
     snapshot, _ = await fake_hub.handlers().snapshots.read(Address("acme/frog"))
     task, _ = refusals.check(snapshot)
     needs, _ = resources.estimate(
-        snapshot, task, GenerateOptions(), max_vram=81559, max_host_memory=262144
+        snapshot, task, GenerateOptions(), max_vram_mib=81559, max_host_memory_mib=262144
     )
     return describe(snapshot, task, needs)
 
