@@ -1,9 +1,12 @@
 """Finds the Hub's own conversion of pickled weights to safetensors.
 
 The Hub's bot opens a pull request with `model.safetensors` beside the pickles. The conversion is
-used only while those pickles are still the branch's, byte for byte.
+used only while those pickles are still the branch's, byte for byte; whatever else the branch has
+got since then does not matter, but the module has the configs and the tokenizer of the request.
 """
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -11,9 +14,12 @@ from pydantic import BaseModel, Field, ValidationError
 from common.errors import ModelNotFound, ModelRefused
 from generator.description import Description, describe
 from generator.hub import Hub
+from generator.selection import LOADED
 
 ROBOT = "SFconvertbot"
 TITLE = "Adding `safetensors` variant of this model"
+# The files that the libraries load, in any folder.
+WEIGHTS = re.compile(r"(?:^|/)(?:diffusion_)?pytorch_model(?:-\d{5}-of-\d{5})?\.bin$")
 # More than the bot has ever opened for one model.
 MAX_REQUESTS = 5
 
@@ -35,13 +41,17 @@ class PullRequest(BaseModel):
         return is_open and self.author.name == ROBOT and self.title == TITLE
 
 
-async def find(hub: Hub, description: Description) -> tuple[int, Description] | None:
-    """Find the newest conversion of these weights: its pull request and its description."""
+async def find(hub: Hub, description: Description) -> tuple[int, Description, list[str]] | None:
+    """Find the newest conversion of these weights.
+
+    Returns its pull request, its description, and the files that differ from the branch's.
+    """
     try:
         for request in _read(await hub.pull_requests(description.id, ROBOT)):
             converted = await describe(hub, description.id, f"refs/pr/{request.num}")
-            if _digests(description) <= _digests(converted):
-                return request.num, converted
+            if _weights(description) and _weights(description) <= _weights(converted):
+                changed = _loaded(description) ^ _loaded(converted)
+                return request.num, converted, sorted({name for name, _ in changed})
     except (ModelNotFound, ModelRefused):  # no such page, or none to read
         return None
     return None
@@ -60,6 +70,16 @@ def _read(answer: dict[str, Any]) -> list[PullRequest]:
     return sorted(requests, key=lambda request: -request.num)[:MAX_REQUESTS]
 
 
-def _digests(description: Description) -> set[tuple[str, str]]:
-    """Return the large files by name and digest: the weights, whatever their format."""
-    return {(file.rfilename, file.lfs.sha256) for file in description.siblings if file.lfs}
+def _weights(description: Description) -> set[tuple[str, str | None]]:
+    """Return the pickled weights by name and digest."""
+    return {(name, digest) for name, digest in _digests(description) if WEIGHTS.search(name)}
+
+
+def _loaded(description: Description) -> set[tuple[str, str | None]]:
+    """Return the configs and the tokenizer's files at the root, by name and digest."""
+    return {(name, digest) for name, digest in _digests(description) if name in LOADED}
+
+
+def _digests(description: Description) -> Iterator[tuple[str, str | None]]:
+    for file in description.siblings:
+        yield file.rfilename, file.lfs.sha256 if file.lfs else file.blob_id

@@ -375,14 +375,13 @@ def check_conversion(snapshot: Snapshot) -> list[Check]:
     """Warn if the weights are the Hub's conversion of those on the branch."""
     if snapshot.conversion is None:
         return []
-    return [
-        Check(
-            name="conversion",
-            outcome="warning",
-            message="the branch has pickled weights only; the module has those of the Hub's own "
-            f"conversion to safetensors (refs/pr/{snapshot.conversion}), pinned to its commit",
-        )
-    ]
+    message = (
+        "the branch has pickled weights only; the module has those of the Hub's own conversion to "
+        f"safetensors (refs/pr/{snapshot.conversion}), pinned to its commit"
+    )
+    if snapshot.older:
+        message += f", where {', '.join(snapshot.older)} differ from the branch's"
+    return [Check(name="conversion", outcome="warning", message=message)]
 
 
 def check_scan(snapshot: Snapshot) -> Check:

@@ -57,8 +57,10 @@ class Snapshot:
     weights: Weights | None
     layout: Layout
     tokenizers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # Number of the pull request with the Hub's own conversion of the weights.
+    # Number of the pull request with the Hub's own conversion of the weights, and the files that
+    # differ from the branch's.
     conversion: int | None = None
+    older: tuple[str, ...] = ()
     # For an adapter: the id and the revision of its base; for a base: the adapter (`adapters`).
     adapts: dict[str, Any] | None = None
     adapter: "Snapshot | None" = None
@@ -90,8 +92,9 @@ async def read(hub: Hub, description: Description) -> Snapshot:
     converted = await conversions.find(hub, description)
     if converted is None:
         return snapshot
-    number, description = converted
-    return replace(await read_commit(hub, description), conversion=number)
+    number, description, older = converted
+    snapshot = await read_commit(hub, description)
+    return replace(snapshot, conversion=number, older=tuple(older))
 
 
 async def read_commit(hub: Hub, description: Description) -> Snapshot:

@@ -27,17 +27,24 @@ REQUEST: dict[str, Any] = {
 }
 
 
-async def generate(requests: Any, pickle: str = "a" * 64) -> Module:
-    """Generate a module whose pull request converts pickled weights of digest `pickle`."""
+async def generate(
+    requests: Any, pickle: str = "a" * 64, name: str = "pytorch_model.bin", *, newer: bool = False
+) -> Module:
+    """Generate a module whose pull request converts pickled weights of digest `pickle`.
+
+    If `newer`, the branch has got an ONNX file since then, and another config.
+    """
     config = json.dumps(fake_hub.CONFIG).encode()
     header, size = fake_hub.weights([64, 64])
 
-    def describe(sha: str, digest: str, *more: dict[str, Any]) -> dict[str, Any]:
+    def describe(
+        sha: str, digest: str, *more: dict[str, Any], blob: str = fake_hub.BLOB
+    ) -> dict[str, Any]:
         lfs = {"sha256": digest, "size": 1000}
         siblings = [
-            {"rfilename": "config.json", "size": len(config), "blobId": fake_hub.BLOB},
+            {"rfilename": "config.json", "size": len(config), "blobId": blob},
             {"rfilename": "tokenizer.json", "size": 1, "blobId": fake_hub.BLOB},
-            {"rfilename": "pytorch_model.bin", "blobId": fake_hub.BLOB, "lfs": lfs},
+            {"rfilename": name, "blobId": fake_hub.BLOB, "lfs": lfs},
             *more,
         ]
         card = {"license": "mit"}
@@ -55,7 +62,10 @@ async def generate(requests: Any, pickle: str = "a" * 64) -> Module:
             document = describe(CONVERTED, pickle, weights)
             return fake_hub.respond(json.dumps(document).encode())
         if path.startswith("/api/models/"):
-            return fake_hub.respond(json.dumps(describe(MAIN, "a" * 64)).encode())
+            added = {"rfilename": "onnx/model.onnx", "blobId": fake_hub.BLOB, "lfs": lfs}
+            more = {"blob": "9" * 40} if newer else {}
+            document = describe(MAIN, "a" * 64, *([added] if newer else []), **more)
+            return fake_hub.respond(json.dumps(document).encode())
         if path.endswith("model.safetensors"):
             return fake_hub.respond(header, 206)
         return fake_hub.respond(config if path.endswith("config.json") else b"{}")
@@ -68,6 +78,19 @@ async def test_the_hubs_own_conversion_is_pinned_with_a_warning() -> None:
     module = await generate({"discussions": [REQUEST]})
     assert module.model.commit == CONVERTED
     assert any("refs/pr/8" in message for message in module.validation.errors)
+
+
+async def test_a_conversion_is_used_although_the_branch_has_other_files_since_then() -> None:
+    module = await generate({"discussions": [REQUEST]}, newer=True)
+    assert module.model.commit == CONVERTED
+    assert any(
+        "where config.json differ from the branch's" in text for text in module.validation.errors
+    )
+
+
+async def test_a_conversion_of_no_known_weights_is_ignored() -> None:
+    with pytest.raises(ModelRefused, match="pickled"):
+        await generate({"discussions": [REQUEST]}, name="epoch_3.pt")
 
 
 @pytest.mark.parametrize(
