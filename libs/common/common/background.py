@@ -58,7 +58,9 @@ class Repeated:
             try:
                 await self.work()
             except ServiceError as error:  # a dependency is unavailable
-                log.warning("put off", work=self.work.__qualname__, error=error.message)
+                log.warning(
+                    "background work delayed", work=self.work.__qualname__, error=error.message
+                )
             except Exception:
                 log.exception("background work failed", work=self.work.__qualname__)
             with contextlib.suppress(TimeoutError):
@@ -113,16 +115,21 @@ async def retry(
 ) -> Result:
     """Repeat `attempt` while it raises one of `errors`, and return its result.
 
-    `waiting_for` names the dependency in the log. After `timeout_s`, if given,
+    `waiting_for` names the dependency in the log, which gets a line for each new
+    error only: a dependency may be absent for hours. After `timeout_s`, if given,
     the error is raised.
     """
     now = asyncio.get_running_loop().time
     start = now()
+    logged = ""
     while True:
         try:
             return await attempt()
         except errors as error:
             if timeout_s is not None and now() - start > timeout_s:
                 raise
-            log.warning("waiting", dependency=waiting_for, error=str(error).strip() or repr(error))
+            reason = str(error).strip() or repr(error)
+            if reason != logged:
+                log.warning("waiting", dependency=waiting_for, error=reason)
+                logged = reason
             await asyncio.sleep(pause_s)

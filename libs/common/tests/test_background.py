@@ -2,6 +2,7 @@ import asyncio
 import gc
 
 import pytest
+from structlog.testing import capture_logs
 
 from common import background
 from common.background import Background, lasting, retry
@@ -44,6 +45,18 @@ async def test_an_attempt_fails_after_the_timeout_or_on_a_permanent_error() -> N
         await retry(connect, OSError, waiting_for="the server", pause_s=0.01, timeout_s=0.05)
     with pytest.raises(OSError, match="refused"):
         await retry(connect, ValueError, waiting_for="the server")
+
+
+async def test_a_retry_logs_an_error_again_only_when_it_changes() -> None:
+    errors = iter(["refused", "refused", "refused", "starting"])
+
+    async def connect() -> None:
+        for error in errors:
+            raise OSError(error)
+
+    with capture_logs() as lines:
+        await retry(connect, OSError, waiting_for="the server", pause_s=0)
+    assert [line["error"] for line in lines] == ["refused", "starting"]
 
 
 async def for_ever() -> None:

@@ -5,14 +5,12 @@ A request that was under way may still write something, and a key is trusted for
 seconds elsewhere: only what is confirmed after `SETTLED_S` counts.
 """
 
-import asyncio
-
 import nats.errors
 import structlog
 
+from common.background import Repeated
 from common.bus import Bus
 from common.contracts.access import ACCOUNT_DELETED, AccountDeleted, AccountErased
-from common.errors import ServiceError
 from common.postgres import Database
 from gateway import audit
 from gateway.account_fields import AccountDeletion
@@ -25,7 +23,7 @@ log = structlog.get_logger()
 KEEPERS = ["benchmarker", "metrics", "webhooks"]
 SETTLED_S = 30
 REPEAT_S = 10
-INTERVAL_S = 5.0
+PUBLISH_INTERVAL_S = 5.0
 
 DUE = f"""
 update deletions set due_at = now() + interval '{REPEAT_S} seconds'
@@ -97,9 +95,4 @@ class Deletion:
 
     async def keep_publishing(self) -> None:
         """Publish deletions until canceled."""
-        while True:
-            await asyncio.sleep(INTERVAL_S)
-            try:
-                await self.publish_due()
-            except ServiceError as error:
-                log.warning("deletions not published", error=error.message)
+        await Repeated(self.publish_due, PUBLISH_INTERVAL_S).run()

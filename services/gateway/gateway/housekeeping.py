@@ -3,16 +3,11 @@
 import asyncio
 import random
 
-import structlog
-
-from common.errors import ServiceError
+from common.background import Repeated
 from common.postgres import Database
 from gateway import generations, idempotency, recovery, sessions, usage
 
-log = structlog.get_logger()
-
-# On average; a few rows more or less change nothing.
-INTERVAL_S = 600.0
+TIDY_INTERVAL_S = 600.0
 AUDIT = "delete from audit where at < now() - %s * interval '1 day'"
 # Nothing refers to a key that cannot be used: the audit and the usage keep its id.
 REVOKED_KEYS = "delete from keys where revoked_at < now() - %s * interval '1 day'"
@@ -32,10 +27,10 @@ async def tidy(database: Database, *, audit_days: int, key_days: int) -> None:
 
 async def keep_tidy(database: Database, *, audit_days: int, key_days: int) -> None:
     """Delete expired rows until canceled."""
-    while True:
-        # Not all replicas at the same moment.
-        await asyncio.sleep(INTERVAL_S * random.uniform(0.5, 1.5))  # noqa: S311  (no secret)
-        try:
-            await tidy(database, audit_days=audit_days, key_days=key_days)
-        except ServiceError as error:
-            log.warning("expired rows not deleted", error=error.message)
+    # Replicas that start together must not delete at the same moment.
+    await asyncio.sleep(TIDY_INTERVAL_S * random.random())  # noqa: S311  (no secret)
+
+    async def delete_expired() -> None:
+        await tidy(database, audit_days=audit_days, key_days=key_days)
+
+    await Repeated(delete_expired, TIDY_INTERVAL_S).run()

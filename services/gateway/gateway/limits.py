@@ -7,25 +7,20 @@ so the counters are read again a moment later.
 """
 
 import asyncio
-import itertools
 import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import structlog
-
-from common.background import Background
+from common.background import Background, retry
 from common.bus import NatsBus
 from common.errors import RateLimited, Unavailable
-from common.instruments import Family, Labels
+from common.instruments import Labels, MetricFamily
 from gateway.counter_store import UNCOUNTED
 from gateway.counters import MAX_COUNTERS, Counters
 from gateway.memory import remember
 from gateway.windows import Count, Policy, Window
-
-log = structlog.get_logger()
 
 # Without the bus each replica counts alone, and checks this often whether the bus is back. Requests
 # do not check: a bus that hangs would hold each of them up.
@@ -135,16 +130,13 @@ class Limits:
 
     async def start(self) -> None:
         """Create the streams of counters, waiting for the bus as long as necessary."""
-        for attempt in itertools.count():
-            try:
-                for policy in {policy.window: policy for policy in self.policies.values()}.values():
-                    await self.counters.store.make_stream(policy)
-            except Unavailable as error:
-                if attempt == 0:
-                    log.warning("waiting for the counters' streams", error=error.message)
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
+        policies = {policy.window: policy for policy in self.policies.values()}.values()
+
+        async def make_streams() -> None:
+            for policy in policies:
+                await self.counters.store.make_stream(policy)
+
+        await retry(make_streams, Unavailable, waiting_for="the counters' streams", pause_s=RETRY_S)
 
     async def admit(self, account: str, names: Iterable[str]) -> list[Standing]:
         """Count one request against each policy: all of them, or none.
@@ -325,13 +317,13 @@ class Limits:
             raise OverLimit(policy, times[0] + policy.window - now)
         return left, times
 
-    def families(self) -> Iterator[Family]:
+    def families(self) -> Iterator[MetricFamily]:
         """Yield the decisions, and the durations of counting."""
         labels = ("policy", "decision", "tier")
-        yield Family(
+        yield MetricFamily(
             "counter", "ratelimit_decisions", "Decisions on requests", labels, self.decisions
         )
-        yield Family(
+        yield MetricFamily(
             "histogram",
             "ratelimit_backend_seconds",
             "Time of the counters' server to count",
@@ -339,7 +331,9 @@ class Limits:
             {(): self.counters.durations},
         )
         alone = {(): float(not self.bus_available)}
-        yield Family("gauge", "ratelimit_degraded", "1 while each replica counts alone", (), alone)
+        yield MetricFamily(
+            "gauge", "ratelimit_degraded", "1 while each replica counts alone", (), alone
+        )
 
 
 def service_standing(error: RateLimited) -> Standing | None:
