@@ -17,11 +17,11 @@ from nats.aio.subscription import Subscription
 from pydantic_core import to_json
 
 from common import tracing
-from common.connection import ERROR_CODE, Connection, Message, encode
+from common.connection import ERROR_CODE, Connection, ReceivedMessage, encode
 from common.context import Context, current
 from common.contracts import Body, Event, Reply, Request, Rpc
 from common.errors import NoResponders, ServiceError, Unavailable
-from common.instruments import Family, histograms
+from common.instruments import MetricFamily, histograms
 from common.pending import ConnectionLost, PendingCalls
 
 log = structlog.get_logger()
@@ -152,7 +152,7 @@ class NatsBus:
 
     async def _deliver(
         self, rpc: Rpc[Request, Reply], payload: bytes, deadline: float, headers: dict[str, str]
-    ) -> Message:
+    ) -> ReceivedMessage:
         """Send a request, and return its raw reply.
 
         After the loss of a connection, it is sent again if it was not sent or may be repeated.
@@ -191,26 +191,26 @@ class NatsBus:
     def _is_recent(moment: float) -> bool:
         return asyncio.get_running_loop().time() < moment + BRIDGE_S
 
-    def families(self) -> Iterator[Family]:
+    def families(self) -> Iterator[MetricFamily]:
         """Yield the metrics of this connection."""
         samples = {
             (*subject.split(".")[1:3], outcome): histogram
             for (subject, outcome), histogram in self._durations.items()
         }
-        yield Family(
+        yield MetricFamily(
             "histogram",
             "nats_rpc_duration_seconds",
             "Time from a call of another service to its reply",
             ("svc", "op", "outcome"),
             samples,
         )
-        yield Family(
+        yield MetricFamily(
             "gauge", "nats_available", "1 while the bus answers", (), {(): float(self.available)}
         )
 
     async def request(
         self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
-    ) -> Message:
+    ) -> ReceivedMessage:
         """Send a request and return its raw reply; `timeout` in seconds.
 
         Raises:
@@ -227,7 +227,7 @@ class NatsBus:
         headers: dict[str, str] | None = None,
         *,
         repeatable: bool = False,
-    ) -> "asyncio.Future[Message]":
+    ) -> "asyncio.Future[ReceivedMessage]":
         """Send a request and return the future of its reply.
 
         Raises:

@@ -33,7 +33,7 @@ PERMISSIONS = "permissions violation"
 NEWLINES = str.maketrans("\r\n", "  ")
 
 
-class Message:
+class ReceivedMessage:
     """A received message; `headers` are parsed on access."""
 
     __slots__ = ("_raw", "data", "reply", "subject")
@@ -59,7 +59,7 @@ class Message:
         return headers
 
 
-Receive = Callable[[Message], None]
+Receive = Callable[[ReceivedMessage], None]
 
 
 class Connection(Client):
@@ -92,7 +92,7 @@ class Connection(Client):
             # Messages that arrived before the fast path is installed below.
             headers = message.headers or {}
             raw = encode(headers) if headers else None
-            receive(Message(message.subject, message.reply, message.data, raw))
+            receive(ReceivedMessage(message.subject, message.reply, message.data, raw))
 
         subscription = await self.subscribe(subject, queue=queue, cb=late)
         self._receivers[subscription._id] = receive  # noqa: SLF001  (see above)
@@ -193,7 +193,7 @@ class Connection(Client):
         elif sid in self._subs:
             self.stats["in_msgs"] += 1
             self.stats["in_bytes"] += len(data)
-            receive(Message(subject.decode(), reply.decode(), data, headers))
+            receive(ReceivedMessage(subject.decode(), reply.decode(), data, headers))
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         super()._remove_sub(sid, max_msgs)

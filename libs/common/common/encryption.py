@@ -24,8 +24,8 @@ class Encryption:
         self._first = Fernet(keys[0]) if keys else None
 
     @classmethod
-    def of(cls, keys: "EncryptionKeys") -> "Encryption":
-        """Encrypt with the keys of a service's settings."""
+    def from_settings(cls, keys: "EncryptionKeys") -> "Encryption":
+        """Return the encryption with the keys of a service's settings."""
         return cls([key.get_secret_value() for key in keys])
 
     @property

@@ -42,7 +42,7 @@ def histograms(bounds: tuple[float, ...] = ANSWER_BOUNDS_S) -> defaultdict[Label
 
 
 @dataclass(frozen=True)
-class Family:
+class MetricFamily:
     """The current state of a metric: its samples by the values of `labels`."""
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -54,7 +54,7 @@ class Family:
     samples: Mapping[Any, float | Histogram]
 
 
-Families = Callable[[], Iterable[Family]]
+Families = Callable[[], Iterable[MetricFamily]]
 
 
 class Instruments:

@@ -114,7 +114,7 @@ class Jobs:
             self.declared = True
         except (nats.errors.Error, OSError) as error:
             self.declared = False
-            raise Unavailable("the job queue is unavailable", retry_after=1) from error
+            raise Unavailable("the job queue is unavailable; try again", retry_after=1) from error
 
     async def _declare(
         self, job: Job[Any], worker_classes: tuple[str, ...], ack_wait: float
@@ -203,7 +203,7 @@ class Jobs:
             # Those that a hanging or stopped server leaves unanswered together count once.
             self._unanswered += self.declared and isinstance(error, nats.errors.TimeoutError)
             self.declared = False
-            raise Unavailable("the job queue is unavailable", retry_after=1) from error
+            raise Unavailable("the job queue is unavailable; try again", retry_after=1) from error
         self._unanswered = 0
         return answer.seq
 
@@ -218,7 +218,7 @@ class Jobs:
         except nats.js.errors.NotFoundError:
             return False
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable("the job queue is unavailable", retry_after=1) from error
+            raise Unavailable("the job queue is unavailable; try again", retry_after=1) from error
         # A stream that was lost and recreated numbers its messages from 1 again.
         return (message.headers or {}).get(JOB_ID) == id
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import nats.errors
 
-from common.connection import ERROR_CODE, Connection, Message
+from common.connection import ERROR_CODE, Connection, ReceivedMessage
 from common.errors import NoResponders, Unavailable
 
 # Share of its timeout after which a repeatable call is sent once more, to any replica, with a lower
@@ -33,12 +33,12 @@ class Call:
     subject: str
     payload: bytes
     headers: bytes
-    reply: "asyncio.Future[Message]"
+    reply: "asyncio.Future[ReceivedMessage]"
     timer: asyncio.TimerHandle
     repeat_at: float = math.inf
     pause_s: float = math.inf
     copies: int = 1
-    failure: Message | None = None
+    failure: ReceivedMessage | None = None
 
 
 class PendingCalls:
@@ -58,7 +58,7 @@ class PendingCalls:
 
     def send(
         self, subject: str, payload: bytes, headers: bytes, timeout_s: float, *, repeatable: bool
-    ) -> "asyncio.Future[Message]":
+    ) -> "asyncio.Future[ReceivedMessage]":
         """Send a request and return the future of its reply; raises as `Connection.send` does."""
         self._next += 1
         number = str(self._next)
@@ -98,7 +98,7 @@ class PendingCalls:
                     ConnectionLost("the connection to the bus was lost; try again", retry_after=1)
                 )
 
-    def _take_reply(self, message: Message) -> None:
+    def _take_reply(self, message: ReceivedMessage) -> None:
         number, copy, _ = message.subject.rpartition(".")[2].partition(COPY)
         call = self._calls.get(number)
         if call is None:

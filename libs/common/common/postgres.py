@@ -15,7 +15,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from common import tracing
 from common.background import retry
 from common.errors import Unavailable
-from common.instruments import Family
+from common.instruments import MetricFamily
 
 log = structlog.get_logger()
 
@@ -160,18 +160,18 @@ class Database:
         async with self.connection() as connection:
             await connection.execute("select 1")
 
-    def families(self) -> Iterator[Family]:
+    def families(self) -> Iterator[MetricFamily]:
         """Yield the metrics of the pool."""
         stats = self.pool.get_stats()
         idle, size = stats.get("pool_available", 0), stats.get("pool_size", 0)
-        yield Family(
+        yield MetricFamily(
             "gauge",
             "db_pool_connections",
             "Connections of the pool",
             ("state",),
             {("idle",): idle, ("used",): size - idle},
         )
-        yield Family(
+        yield MetricFamily(
             "gauge",
             "db_pool_waiting",
             "Transactions that wait for a connection",
@@ -183,7 +183,7 @@ class Database:
             ("errors", "Transactions that got no connection", stats.get("requests_errors", 0)),
             ("wait_seconds", "Time waited for connections", stats.get("requests_wait_ms", 0) / 1e3),
         ):
-            yield Family("counter", f"db_pool_{name}", meaning, (), {(): count})
+            yield MetricFamily("counter", f"db_pool_{name}", meaning, (), {(): count})
 
     async def migrate(self, package: str) -> None:
         """Apply the migrations in `<package>/migrations/NNN_*.sql` that are missing.

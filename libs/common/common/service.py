@@ -31,12 +31,12 @@ from pydantic_core import to_json
 
 from common import bus, logs, probe, tracing, watchdog
 from common.background import Background
-from common.connection import ERROR, ERROR_CODE, Message, encode
+from common.connection import ERROR, ERROR_CODE, ReceivedMessage, encode
 from common.context import Context, current
 from common.contracts import Body, Event, Reply, Request, Rpc
 from common.errors import ServiceError, Unavailable
 from common.faults import invalid
-from common.instruments import Family, Histogram, Instruments, Labels, histograms
+from common.instruments import Histogram, Instruments, Labels, MetricFamily, histograms
 from common.settings import ServiceSettings
 
 log = structlog.get_logger()
@@ -167,7 +167,7 @@ class Service:
         """
         endpoint = Endpoint(rpc.subject, asyncio.Semaphore(at_once), at_once + waiting)
 
-        def receive(message: Message) -> None:
+        def receive(message: ReceivedMessage) -> None:
             if len(endpoint.running) >= endpoint.max_running:
                 endpoint.errors += 1
                 self._refuse(
@@ -176,7 +176,7 @@ class Service:
                 return
             endpoint.running.start(respond(message))
 
-        async def respond(message: Message) -> None:
+        async def respond(message: ReceivedMessage) -> None:
             context = Context.from_headers(message.headers)
             current.set(context)  # the task's own copy: nothing to reset
             start, outcome = time.perf_counter_ns(), "ok"
@@ -245,15 +245,17 @@ class Service:
             for address in (verb, f"{verb}.{self.name}", f"{verb}.{self.name}.{self.id}"):
                 await self.bus.client.listen(f"$SRV.{address}", receive)
 
-    def _discovery(self, content: Callable[[], dict[str, Any]]) -> Callable[[Message], None]:
+    def _discovery(
+        self, content: Callable[[], dict[str, Any]]
+    ) -> Callable[[ReceivedMessage], None]:
         return lambda message: self._reply(message, orjson.dumps(content()))
 
-    def _refuse(self, message: Message, error: ServiceError) -> None:
+    def _refuse(self, message: ReceivedMessage, error: ServiceError) -> None:
         one_line = " ".join(error.message.split())
         headers = {ERROR: one_line, ERROR_CODE: str(error.status)}
         self._reply(message, orjson.dumps(error.to_wire()), encode(headers))
 
-    def _reply(self, message: Message, data: bytes, headers: bytes = b"") -> None:
+    def _reply(self, message: ReceivedMessage, data: bytes, headers: bytes = b"") -> None:
         if not message.reply:
             return
         try:
@@ -264,21 +266,21 @@ class Service:
             # The caller has lost the connection too, and its call has already failed.
             log.warning("reply not sent", error=repr(error))
 
-    def _families(self) -> Iterator[Family]:
+    def _families(self) -> Iterator[MetricFamily]:
         durations: dict[Labels, Histogram] = {}
         running: dict[Labels, int] = {}
         for endpoint in self.endpoints:
             op = endpoint.subject.partition(".")[2]
             running[op,] = len(endpoint.running)
             durations |= {(op, *outcome): h for outcome, h in endpoint.durations.items()}
-        yield Family(
+        yield MetricFamily(
             "histogram",
             "nats_rpc_handler_duration_seconds",
             "Time to answer a request of the bus, queueing included",
             ("op", "outcome"),
             durations,
         )
-        yield Family(
+        yield MetricFamily(
             "gauge", "nats_rpc_running", "Requests being answered or queued", ("op",), running
         )
 

@@ -62,10 +62,10 @@ class Tracer:
         self._trace = trace
 
     def decide(self, traceparent: str) -> str:
-        """Decide whether a request from outside is traced; `given` is its own `traceparent`.
+        """Return the `traceparent` to use for an outside request, with our own sampling decision.
 
         The caller's trace is continued, but not the caller's decision: the cost is ours. The
-        first span of a new trace has no parent, so that `-01` is all there is to say.
+        first span of a new trace has no parent, so its `traceparent` is `-01` alone.
         """
         sampled = random.random() < self.share  # noqa: S311  (no secret)
         if traceparent:

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from common import bus
 from common.bus import NatsBus, token
-from common.connection import ERROR, ERROR_CODE, Connection, encode
-from common.connection import Message as Received
+from common.connection import ERROR, ERROR_CODE, Connection, ReceivedMessage, encode
 from common.context import Context, current
 from common.contracts import Event, Message, Rpc
 from common.errors import Unavailable
@@ -73,7 +72,7 @@ async def test_only_a_repeatable_call_is_sent_again_without_a_reply(
 ) -> None:
     requests: list[bytes] = []
 
-    def hang_once(message: Received) -> None:
+    def hang_once(message: ReceivedMessage) -> None:
         requests.append(message.data)
         if len(requests) == 2:
             listener.client.send(message.reply, b'{"line": "second"}')
@@ -103,9 +102,9 @@ async def test_only_a_repeatable_call_is_sent_again_without_a_reply(
 async def test_a_failed_copy_of_a_call_ends_it_only_when_the_original_is_not_answered(
     caller: NatsBus, nats_server, answered: list[str], timeout: float, outcome: str
 ) -> None:
-    received: list[Received] = []
+    received: list[ReceivedMessage] = []
 
-    def answer(message: Received) -> None:
+    def answer(message: ReceivedMessage) -> None:
         received.append(message)
         for reply in answered if len(received) == 2 else ():
             to = message if "copy" in reply else received[0]
@@ -134,7 +133,7 @@ async def test_changed_passwords_refuse_no_call(nats_server, tmp_path, monkeypat
         both = ", ".join(f"{{user: {name}, password: {to}}}" for name in ("caller", "choir"))
         users.write_text(f"authorization {{ users: [{both}] }}")
 
-    def sing(message: Received) -> None:
+    def sing(message: ReceivedMessage) -> None:
         choir.client.send(message.reply, b'{"line": "la"}')
 
     change("one")
@@ -179,7 +178,7 @@ async def test_the_bus_is_used_over_tls_and_takes_another_authority_when_it_reco
     with pytest.raises(ssl.SSLCertVerificationError):
         await Connection(tls=True).connect(url, allow_reconnect=False)
     async with bus.connect(url, "caller", ca_file=trusted) as caller:
-        received: asyncio.Queue[Received] = asyncio.Queue()
+        received: asyncio.Queue[ReceivedMessage] = asyncio.Queue()
         await caller.client.listen("to.me", received.put_nowait)
         for round in range(2):
             caller.client.send("to.me", b"x" * 500_000)

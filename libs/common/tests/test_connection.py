@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from common import bus, connection
-from common.connection import Connection, Message, encode
+from common.connection import Connection, ReceivedMessage, encode
 
 
 @asynccontextmanager
@@ -30,7 +30,7 @@ async def client(nats_server) -> AsyncIterator[Connection]:
 
 
 async def test_messages_arrive_unchanged_and_in_order(client: Connection) -> None:
-    received: list[Message] = []
+    received: list[ReceivedMessage] = []
     await client.listen("a.*", received.append)
     headers = {"X-One": "1: one", "X-Other": "é", "X-Broken": "one\r\nX-Two: 2"}
     client.send("a.b", b"\r\n\x00", "to.me", encode(headers))
@@ -45,7 +45,7 @@ async def test_messages_arrive_unchanged_and_in_order(client: Connection) -> Non
 async def test_messages_are_exchanged_with_plain_nats_py(client: Connection, nats_server) -> None:
     async with connected(nats_server.url) as other:
         subscription = await other.subscribe("a")
-        received: list[Message] = []
+        received: list[ReceivedMessage] = []
         await client.listen("b", received.append)
         await other.flush()
         await client.flush()
@@ -59,7 +59,7 @@ async def test_messages_are_exchanged_with_plain_nats_py(client: Connection, nat
 
 
 async def test_the_server_reports_a_subject_without_subscribers(client: Connection) -> None:
-    received: list[Message] = []
+    received: list[ReceivedMessage] = []
     await client.listen("inbox", received.append)
     client.send("nobody", b"", "inbox")
     await client.flush()
@@ -71,7 +71,7 @@ async def test_a_subscription_is_sent_before_later_messages(
     client: Connection,
 ) -> None:
     """nats-py writes subscriptions on its own schedule, `send` after this turn of the loop."""
-    received: list[Message] = []
+    received: list[ReceivedMessage] = []
     for number in range(200):
         await client.listen(f"a.{number}", received.append)
         client.send(f"a.{number}", b"")
@@ -97,7 +97,7 @@ async def test_a_draining_replica_of_a_queue_group_loses_no_message(
     client: Connection, nats_server
 ) -> None:
     async with connected(nats_server.url) as other:
-        received: list[Message] = []
+        received: list[ReceivedMessage] = []
         leaves = await other.listen("a", received.append, "queue")
         await client.listen("a", received.append, "queue")
         await other.flush()
@@ -114,7 +114,7 @@ async def test_a_draining_replica_of_a_queue_group_loses_no_message(
 async def test_subscriptions_are_restored_after_a_restart_of_the_server(
     client: Connection, nats_server
 ) -> None:
-    received: list[Message] = []
+    received: list[ReceivedMessage] = []
     await client.listen("a", received.append)
     nats_server.kill()
     async with asyncio.timeout(60):
@@ -134,7 +134,7 @@ async def test_a_message_of_a_lost_connection_is_not_sent_on_the_next(
     client: Connection,
 ) -> None:
     """Its caller has already received the error that the bus is unavailable."""
-    received: list[Message] = []
+    received: list[ReceivedMessage] = []
     await client.listen("a", received.append)
     await client.flush()
     client.send("a", b"lost")
@@ -183,7 +183,7 @@ async def test_a_message_that_is_too_large_or_cannot_be_buffered_is_refused(
 async def test_a_connection_survives_a_server_that_hangs_briefly(
     client: Connection, nats_server
 ) -> None:
-    received: list[Message] = []
+    received: list[ReceivedMessage] = []
     await client.listen("a", received.append)
     await client.flush()
     nats_server.hang()

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from common import service
 from common.bus import NatsBus
 from common.errors import NotFound, Unavailable
-from common.instruments import Family, Histogram, Instruments
+from common.instruments import Histogram, Instruments, MetricFamily
 from common.settings import ServiceSettings
 from local import ports
 
@@ -69,7 +69,7 @@ def test_a_bucket_includes_its_upper_bound() -> None:
     durations = Histogram((0.1, 1.0))
     for seconds in (0.05, 0.1, 0.5, 7):
         durations.observe(seconds)
-    family = Family("histogram", "job_seconds", "Durations", ("kind",), {("a",): durations})
+    family = MetricFamily("histogram", "job_seconds", "Durations", ("kind",), {("a",): durations})
     counted = read(Instruments(lambda: [family], list).renderer()().decode())
     kind = ("kind", "a")
     buckets = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from benchmarker.runs import Row
-from common.instruments import JOB_BOUNDS_S, Family, Labels, histograms
+from common.instruments import JOB_BOUNDS_S, Labels, MetricFamily, histograms
 from common.postgres import Database
 
 # A worker silent for a minute counts as absent.
@@ -63,23 +63,23 @@ class Observation:
         for worker_class, name, value in rows:
             self._gauges[name][(worker_class,) if worker_class else ()] = float(value)
 
-    def families(self) -> Iterator[Family]:
+    def families(self) -> Iterator[MetricFamily]:
         """Yield all metrics."""
         by = ("class", "kind")
-        yield Family("counter", "jobs_running", "Runs started", by, self._started)
-        yield Family(
+        yield MetricFamily("counter", "jobs_running", "Runs started", by, self._started)
+        yield MetricFamily(
             "counter",
             "jobs_redelivered",
             "Runs delivered again: their worker stopped or was lost",
             by,
             self._redelivered,
         )
-        yield Family(
+        yield MetricFamily(
             "histogram", "job_wait_seconds", "Time from a request to its run", by, self._waits
         )
-        yield Family(
+        yield MetricFamily(
             "histogram", "job_run_seconds", "Duration of a run", (*by, "state"), self._runs
         )
         for name, samples in self._gauges.items():
             labels = () if name == "outbox_lag_seconds" else ("class",)
-            yield Family("gauge", name, GAUGES[name], labels, samples)
+            yield MetricFamily("gauge", name, GAUGES[name], labels, samples)

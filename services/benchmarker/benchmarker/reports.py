@@ -23,7 +23,7 @@ from common.contracts.measuring import (
     End,
     Received,
     Report,
-    Standing,
+    ReportReply,
     Take,
     Ticket,
 )
@@ -70,11 +70,11 @@ class Reports:
         return ticket
 
     @answers(REPORT)
-    async def report(self, report: Report) -> Standing:
+    async def report(self, report: Report) -> ReportReply:
         change = await self.deliveries.report(report)
         if change and (report.samples or report.size or report.stage):
             await self.news.publish(change)
-        return Standing(run=change is not None)
+        return ReportReply(run=change is not None)
 
     @answers(END)
     async def end(self, end: End) -> Received:

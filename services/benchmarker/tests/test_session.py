@@ -20,7 +20,7 @@ from common.contracts.measuring import (
     Measurement,
     ModelAt,
     Report,
-    Standing,
+    ReportReply,
     Ticket,
 )
 from common.testing import MemoryBus
@@ -51,9 +51,9 @@ def job(monkeypatch, tmp_path):
                 child.request = note
                 yield child
 
-        async def hear(report: Report) -> Standing:
+        async def hear(report: Report) -> ReportReply:
             done.reports.append(report)
-            return Standing(run=True)
+            return ReportReply(run=True)
 
         monkeypatch.setattr(session, "started", noted)
         bus = MemoryBus()

@@ -14,7 +14,7 @@ from starlette.routing import Match, Route
 
 from common import context
 from common.errors import InvalidRequest, NotFound, ServiceError, Unavailable
-from common.instruments import Family, Histogram, Labels, histograms
+from common.instruments import Histogram, Labels, MetricFamily, histograms
 from gateway import answer, asyncapi, audit, documentation, pages
 from gateway.addresses import Addresses
 from gateway.answer import Send
@@ -204,14 +204,14 @@ class Gateway:
         finally:
             self.capacity.give_back()
 
-    def families(self) -> Iterator[Family]:
+    def families(self) -> Iterator[MetricFamily]:
         """Yield the gateway's metrics; a route is a path with the names of its parameters."""
         samples: dict[Labels, float | Histogram] = {
             (method, path, str(status)): histogram
             for (method, path), door in (self.doors | self.doors_with_parameters).items()
             for status, histogram in door.durations.items()
         }
-        yield Family(
+        yield MetricFamily(
             "histogram",
             "http_server_request_duration_seconds",
             "Time from a request to its answer",
@@ -219,7 +219,7 @@ class Gateway:
             {**samples, **self._elsewhere},
         )
         active = {(): self.capacity.taken}
-        yield Family("gauge", "http_server_active_requests", "Requests under way", (), active)
+        yield MetricFamily("gauge", "http_server_active_requests", "Requests under way", (), active)
 
     async def _alive(self, request: Request) -> Response:
         """Answer while the event loop runs; dependencies are a matter of readiness."""

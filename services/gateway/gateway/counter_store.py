@@ -16,7 +16,7 @@ from nats.js.api import DiscardPolicy, PersistMode, StorageType, StreamConfig
 
 from common.background import Background
 from common.bus import NatsBus, token
-from common.connection import Message
+from common.connection import ReceivedMessage
 from common.errors import NoResponders, Unavailable
 from gateway.windows import Policy
 
@@ -32,7 +32,7 @@ MAX_STREAM_BYTES = 64 * 1024 * 1024
 OLD_STREAM, OVERLAP_CODE = "LIMITS", 10065
 UNCOUNTED = "requests cannot be counted at present; try again"
 
-Asked = asyncio.Future[Message]
+Asked = asyncio.Future[ReceivedMessage]
 
 
 class CounterStore:
@@ -165,7 +165,7 @@ def _increment(amount: int) -> dict[str, str]:
     return {"Nats-Incr": f"{amount:+d}"}
 
 
-def value_in(reply: Message) -> int:
+def value_in(reply: ReceivedMessage) -> int:
     """Return the counter's value in a reply."""
     answer = orjson.loads(reply.data)
     if "val" not in answer:

@@ -11,7 +11,7 @@ from gateway.authentication import Caller
 from gateway.capacity import Capacity
 from gateway.keyring import Scope
 from gateway.limits import Standing
-from gateway.usage import Kind
+from gateway.usage import UsageKind
 from gateway.versions import Version
 
 __all__ = ["Answer", "Call", "Endpoint", "Route", "Version", "always", "endpoints_of"]
@@ -39,7 +39,7 @@ class Call:
     caller: Caller | None = None
     standings: list[Standing] = field(default_factory=list)
     joining: bool = False
-    kind: Kind | None = None
+    kind: UsageKind | None = None
     # The code of the error that it was answered with.
     error: int | None = None
     traceparent: str = ""
@@ -122,7 +122,7 @@ class Route:
     csv: bool = False
     later: bool = False
     code_in_body: bool = False
-    kind: Callable[[Any], Kind] | None = None
+    kind: Callable[[Any], UsageKind] | None = None
     harmless: Callable[[Any], bool] = never
 
     def __call__(self, handler: Function) -> Function:

@@ -24,13 +24,13 @@ from common.postgres import Connection, Database
 
 log = structlog.get_logger()
 
-FLUSH_EVERY_S = 1.0
+GENERATION_FLUSH_INTERVAL_S = 1.0
 # Max entries queued while the database is unavailable; the oldest are dropped first.
 MAX_UNWRITTEN = 10_000
 MAX_WRITTEN_AT_ONCE = 1_000
 # Age at which entries are deleted.
-RETENTION_DAYS = 400
-Kind = Literal["generate", "download", "verify"]
+GENERATION_RETENTION_DAYS = 400
+GenerationKind = Literal["generate", "download", "verify"]
 
 # An account may have been deleted meanwhile. As JSON, since psycopg writes arrays slowly.
 FLUSH = """
@@ -68,7 +68,9 @@ class Generation(Message):
     """A generated module. `request`, sent to `/generate` unchanged, generates it again."""
 
     id: str = Field(description="Id of the entry.")
-    kind: Kind = Field(description="Kind of request that made it; `verify` ran the module first.")
+    kind: GenerationKind = Field(
+        description="Kind of request that made it; `verify` ran the module first."
+    )
     model_id: str = Field(description="The model.")
     commit: str = Field(description="The model's commit, 40 hexadecimal digits.")
     task: str = Field(description="The model's task, a pipeline tag of the Hub.")
@@ -97,7 +99,7 @@ class UnwrittenGeneration(NamedTuple):
 
     id: str
     account: str
-    kind: Kind
+    kind: GenerationKind
     submitted: GenerateRequest
     model: ModelFacts
     digest: str | None
@@ -133,7 +135,7 @@ class GenerationLog:
     def add(
         self,
         account: str,
-        kind: Kind,
+        kind: GenerationKind,
         request: GenerateRequest,
         model: ModelFacts,
         digest: str | None,
@@ -159,7 +161,7 @@ class GenerationLog:
     async def keep_flushing(self) -> None:
         """Write until canceled, and then a last time."""
         try:
-            await Repeated(self.flush, FLUSH_EVERY_S).run()
+            await Repeated(self.flush, GENERATION_FLUSH_INTERVAL_S).run()
         finally:
             await self.flush()
 
@@ -192,5 +194,5 @@ class GenerationLog:
 async def forget_old(connection: Connection) -> None:
     await connection.execute(
         "delete from generations where created_at < now() - %s * interval '1 day'",
-        [RETENTION_DAYS],
+        [GENERATION_RETENTION_DAYS],
     )

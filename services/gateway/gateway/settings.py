@@ -54,4 +54,4 @@ class GatewaySettings(ServiceSettings):
         return url.rstrip("/")
 
     def encryption(self) -> Encryption:
-        return Encryption.of(self.encryption_keys)
+        return Encryption.from_settings(self.encryption_keys)

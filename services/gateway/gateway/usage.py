@@ -20,11 +20,11 @@ from common.postgres import Connection, Database
 
 log = structlog.get_logger()
 
-FLUSH_EVERY_S = 5.0
-RETENTION_DAYS = 400
+USAGE_FLUSH_INTERVAL_S = 5.0
+USAGE_RETENTION_DAYS = 400
 DAY_S = 86_400
-Kind = Literal["generate", "benchmark", "verify", "record", "monitor"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+UsageKind = Literal["generate", "benchmark", "verify", "record", "monitor"]
+KINDS: tuple[UsageKind, ...] = get_args(UsageKind)
 
 # In one order, so that two gateways do not deadlock; an account may have been deleted meanwhile.
 FLUSH = """
@@ -98,7 +98,7 @@ class UsageCounts:
         # One flush at a time, so that a page waits for counts that are being written.
         self._flushing = asyncio.Lock()
 
-    def add(self, account: str, key: str, kind: Kind | int) -> None:
+    def add(self, account: str, key: str, kind: UsageKind | int) -> None:
         """Count a request under its kind, or under the code of its error."""
         self._unflushed[account, key, int(time.time()) // DAY_S, str(kind)] += 1
 
@@ -121,7 +121,7 @@ class UsageCounts:
     async def keep_flushing(self) -> None:
         """Write until canceled, and then a last time."""
         try:
-            await Repeated(self.flush, FLUSH_EVERY_S).run()
+            await Repeated(self.flush, USAGE_FLUSH_INTERVAL_S).run()
         finally:
             await self.flush()
 
@@ -160,5 +160,5 @@ def _day(text: str) -> date:
 
 async def forget_old(connection: Connection) -> None:
     await connection.execute(
-        "delete from key_usage where day < current_date - %s::integer", [RETENTION_DAYS]
+        "delete from key_usage where day < current_date - %s::integer", [USAGE_RETENTION_DAYS]
     )

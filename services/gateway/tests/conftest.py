@@ -41,7 +41,7 @@ from gateway.routes.reading import UsageRoutes
 from gateway.routes.second_factor import SecondFactorRoutes
 from gateway.second_factor import SecondFactor
 from gateway.sessions import Sessions
-from gateway.usage import Kind, UsageCounts
+from gateway.usage import UsageCounts, UsageKind
 from gateway.waiting import until
 from gateway.windows import Policy
 from local.services import Service
@@ -95,7 +95,7 @@ class Desk:
         return account, key.key
 
 
-def kind_of(body: EchoRequest) -> Kind:
+def kind_of(body: EchoRequest) -> UsageKind:
     return "verify" if body.word == "verify" else "generate"
 
 

@@ -67,7 +67,7 @@ from common.contracts.recording import (
 )
 from common.contracts.timestamps import from_us, now_us, to_text, to_us
 from common.errors import NotFound
-from common.instruments import Family
+from common.instruments import MetricFamily
 from common.postgres import Connection, Database
 from common.service import answers, listens
 from metrics import batch, caveats, deletion, history, incidents, reading, window
@@ -127,7 +127,7 @@ class Handlers:
         self.rules = OwnRules(database)
         self._clock = Clock()
 
-    def families(self) -> Iterator[Family]:
+    def families(self) -> Iterator[MetricFamily]:
         return writer_families(live=self.writer, backfill=self.backfill)
 
     async def run(self) -> None:

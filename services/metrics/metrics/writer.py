@@ -17,7 +17,7 @@ import structlog
 
 from common.contracts.timestamps import now_us
 from common.errors import ServiceError, Unavailable
-from common.instruments import Family, Histogram
+from common.instruments import Histogram, MetricFamily
 from common.postgres import Connection, Database
 from metrics import storage
 from metrics.arrays import accept_arrays
@@ -254,13 +254,13 @@ async def _next_writer(connection: Connection) -> int:
     return number
 
 
-def writer_families(**writers: Writer) -> Iterator[Family]:
+def writer_families(**writers: Writer) -> Iterator[MetricFamily]:
     """Yield the writers' counts: samples stored, and samples waiting."""
     queues = {(name,): writer for name, writer in writers.items()}
     by = ("queue",)
     stored = {labels: writer.rows for labels, writer in queues.items()}
-    yield Family("counter", "db_copy_rows", "Samples stored", by, stored)
+    yield MetricFamily("counter", "db_copy_rows", "Samples stored", by, stored)
     commits = {labels: writer.commits for labels, writer in queues.items()}
-    yield Family("histogram", "db_copy_seconds", "Time to commit a group", by, commits)
+    yield MetricFamily("histogram", "db_copy_seconds", "Time to commit a group", by, commits)
     waiting = {labels: writer.queued_rows for labels, writer in queues.items()}
-    yield Family("gauge", "db_copy_queued_rows", "Samples that wait", by, waiting)
+    yield MetricFamily("gauge", "db_copy_queued_rows", "Samples that wait", by, waiting)

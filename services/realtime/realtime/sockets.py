@@ -16,7 +16,7 @@ from socketio.exceptions import ConnectionRefusedError as Refused
 from common.bus import NatsBus
 from common.context import Context, current
 from common.errors import InvalidRequest, ServiceError, Unauthenticated, Unavailable
-from common.instruments import Family
+from common.instruments import MetricFamily
 from realtime.admission import Admission
 from realtime.client import Client, Pump
 from realtime.engine import Engine, connection_ids
@@ -62,14 +62,18 @@ class Sockets:
         self._closed = 0
         self._replaced = 0  # in mailboxes of clients that have left
 
-    def families(self) -> Iterator[Family]:
+    def families(self) -> Iterator[MetricFamily]:
         """Yield the connections, the updates that wait for them, and those that were dropped."""
         clients = list(self.clients.values())
         waiting = {(): sum(client.mailbox.size_bytes for client in clients)}
-        yield Family("gauge", "ws_connections", "Connections", (), {(): len(clients)})
-        yield Family("gauge", "ws_send_queue_bytes", "Updates that wait for clients", (), waiting)
+        yield MetricFamily("gauge", "ws_connections", "Connections", (), {(): len(clients)})
+        yield MetricFamily(
+            "gauge", "ws_send_queue_bytes", "Updates that wait for clients", (), waiting
+        )
         replaced = self._replaced + sum(client.mailbox.replaced for client in clients)
-        yield Family("counter", "ws_dropped", "Updates replaced by newer ones", (), {(): replaced})
+        yield MetricFamily(
+            "counter", "ws_dropped", "Updates replaced by newer ones", (), {(): replaced}
+        )
 
     async def open(self, id: str, socket: Any) -> None:
         client = Client(id, socket, self.pump)

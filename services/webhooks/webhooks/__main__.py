@@ -25,7 +25,7 @@ async def main() -> None:
         postgres.connect(settings.database_url, "webhooks", "webhooks") as database,
         Poster(addresses) as poster,
     ):
-        sealing = Sealing(Encryption.of(settings.encryption_keys))
+        sealing = Sealing(Encryption.from_settings(settings.encryption_keys))
         await sealing.seal_stored(database)
         deliveries = DeliveryStore(database, sealing, settings.max_waiting_deliveries)
         webhooks = WebhookStore(database, addresses, sealing, settings.max_webhooks)

@@ -14,7 +14,7 @@ COLUMNS = (Column("webhooks", "id", "secret"), Column("webhooks", "id", "former_
 
 async def main() -> int:
     settings = WebhookSettings.from_environment()
-    encryption = Encryption.of(settings.encryption_keys)
+    encryption = Encryption.from_settings(settings.encryption_keys)
     async with postgres.connect(settings.database_url, "webhooks", "webhooks") as database:
         await Sealing(encryption).seal_stored(database)
         return report(await rotate(database, encryption, COLUMNS))

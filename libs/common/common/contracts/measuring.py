@@ -151,7 +151,7 @@ class Report(Message):
     given_back: bool = False
 
 
-class Standing(Message):
+class ReportReply(Message):
     """Whether to go on; false once the run is canceled, finished or another worker's."""
 
     run: bool
@@ -187,6 +187,6 @@ class Received(Message):
 
 MEASURE = Job("job.benchmarker.measure", Measurement)
 TAKE = Rpc("rpc.benchmarker.take", Take, Ticket)
-REPORT = Rpc("rpc.benchmarker.report", Report, Standing)
+REPORT = Rpc("rpc.benchmarker.report", Report, ReportReply)
 END = Rpc("rpc.benchmarker.end", End, Received, timeout=10.0)
 ANNOUNCE = Rpc("rpc.benchmarker.announce", Announcement, Received)

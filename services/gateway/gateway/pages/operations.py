@@ -28,7 +28,7 @@ class Operations:
         """
         endpoint = self._endpoints.get(name)
         if endpoint is None:
-            raise NotFound("this gateway does not serve that")
+            raise NotFound("this gateway does not serve that operation; reload the page")
         if more := endpoint.limits[1:]:
             visit.standings += await self._guards.limits.admit(visit.account, more)
         call = Call(

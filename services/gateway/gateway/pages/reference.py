@@ -46,7 +46,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Answer:
+class OperationAnswer:
     """A successful answer."""
 
     status: int
@@ -71,7 +71,7 @@ class Operation:
     parameters: list[Parameter]
     body: str
     body_fields: list[Field]
-    answers: list[Answer]
+    answers: list[OperationAnswer]
     errors: list[tuple[int, str, Markup]]
 
     @property
@@ -160,7 +160,7 @@ def _parameter(path: str, parameter: Schema) -> Parameter:
     )
 
 
-def _answer(document: Schema, status: int, response: Schema) -> Answer:
+def _answer(document: Schema, status: int, response: Schema) -> OperationAnswer:
     content = response.get("content", {}).get("application/json", {})
     example, schema = content.get("example"), content.get("schema", {})
     description = response["description"]
@@ -170,7 +170,7 @@ def _answer(document: Schema, status: int, response: Schema) -> Answer:
     fields = [*_fields(document, schema)] if schema else []
     data = [field for field in fields if field.name.startswith("data.")]
     # Pygments escapes what it marks.
-    return Answer(status, description, Markup(shown), data)  # noqa: S704
+    return OperationAnswer(status, description, Markup(shown), data)  # noqa: S704
 
 
 def _fields(document: Schema, schema: Schema, before: str = "", depth: int = 0) -> Iterator[Field]:

@@ -7,7 +7,7 @@ from gateway.door import Guards
 from gateway.endpoint import Answer, Call, Route
 from gateway.generations import Generations, GenerationsRequest
 from gateway.routes import verifications
-from gateway.usage import Kind
+from gateway.usage import UsageKind
 from gateway.waiting import PREFER
 
 
@@ -15,7 +15,7 @@ def _runs(body: GenerateRequest) -> bool:
     return body.verify
 
 
-def _kind(body: GenerateRequest) -> Kind:
+def _kind(body: GenerateRequest) -> UsageKind:
     return "verify" if body.verify else "generate"
 
 
