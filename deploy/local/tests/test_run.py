@@ -136,6 +136,9 @@ def test_a_start_after_a_killed_supervisor_recovers_and_an_interrupt_stops_in_or
         assert "already runs" in refused
         assert get(run.port, "/readyz").status == 200
         assert len(run.started) >= 7
+        for log in (run.home / "logs").glob("*-[0-9].log"):
+            for line in log.read_text().rpartition("\n")[0].splitlines():
+                assert json.loads(line)["service"] == log.name.partition("-")[0], log
         assert run.end(signal.SIGKILL) == -signal.SIGKILL
     assert run.left() == []
     with running(tmp_path / "home") as run:

@@ -15,6 +15,9 @@ def answer(question):
     left = None
     if question.get("leave"):
         left = subprocess.Popen(SLEEP, start_new_session=True).pid
+    if "complaint" in question:
+        sys.stderr.write(question["complaint"])
+        sys.stderr.flush()
     if "signal" in question:
         with Path(f"/proc/{IMPORTED_BY}/fd/1").open("w") as answers:
             answers.write('{"unfinished": "')

@@ -16,6 +16,7 @@ import pytest
 from huggingface_hub import HfApi
 from trial_attempt import SANDBOX
 
+from benchmarker.worker import child as child_process
 from benchmarker.worker.child import Child, OutOfMemory, started
 from benchmarker.worker.measure import Bench, explain
 from benchmarker.worker.process import Failed
@@ -227,6 +228,27 @@ async def test_forked_processes_end_with_their_parent(modules_path) -> None:
         with pytest.raises(OutOfMemory):
             await child.request()
         assert not await child.renew()
+
+
+async def test_what_a_child_writes_is_logged_within_bounds_as_the_workers_own_lines(
+    modules_path, monkeypatch, capfd
+) -> None:
+    logged: list[str] = []
+    log = SimpleNamespace(
+        info=lambda _, module, line: logged.append(line),
+        warning=lambda event, **_: logged.append(event),
+    )
+    monkeypatch.setattr(child_process, "log", log)
+    forged = '{"service": "gateway", "event": "forged"}'
+    async with started("forked_answers") as child:
+        await child.request(complaint=f"{'x' * 10**6}\n{forged}\n")
+        await child.request(complaint=f"{forged}\n" * 1_000)
+    assert logged == [
+        "x" * child_process.MAX_LOGGED_CHARACTERS,
+        *[forged] * (child_process.MAX_LOGGED_LINES - 1),
+        "further lines of the child are dropped",
+    ]
+    assert capfd.readouterr().err == ""
 
 
 def test_the_supervisor_may_be_process_1_of_its_container(modules_path) -> None:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import uvloop
 
-from common import postgres, service
+from common import logs, postgres, service
 from common.background import lasting
 from common.encryption import Encryption
 from webhooks.addresses import Addresses
@@ -20,6 +20,7 @@ from webhooks.settings import WebhookSettings
 
 async def main() -> None:
     settings = WebhookSettings.from_environment()
+    logs.configure("webhooks", settings.log_level)
     addresses = Addresses(settings.webhook_networks)
     async with (
         postgres.connect(settings.database_url, "webhooks", "webhooks") as database,

@@ -19,7 +19,7 @@ from benchmarker.worker.control import RunTaken, call_control
 from benchmarker.worker.process import Failed
 from benchmarker.worker.sandbox import Sandbox, detect
 from benchmarker.worker.session import Holder, Session, TrialSession
-from common import jobs, service, tracing
+from common import jobs, logs, service, tracing
 from common.bus import NatsBus
 from common.context import current
 from common.contracts.benchmarking import CANCELED, Failure, RunName
@@ -287,6 +287,7 @@ def isolate(settings: WorkerSettings) -> Sandbox:
 
 async def main() -> None:
     settings = WorkerSettings.from_environment()
+    logs.configure("worker", settings.log_level)
     seal.hide()
     seal.adopt_orphans()
     cache.delete_left_over(settings)

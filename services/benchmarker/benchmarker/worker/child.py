@@ -17,13 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import structlog
+
 from benchmarker.worker.process import END, ENDED, FORK, ISOLATED, SEALED, Failed, kill_orphans
 from benchmarker.worker.sandbox import Sandbox, search_path
 from models.dtypes import MIB
 
+log = structlog.get_logger()
+
 # An answer holds at most the times of a block, with a moment per generated token.
 MAX_LINE_BYTES = 16 * MIB
 PROCESS = "benchmarker.worker.process"
+# Bounds of what is logged of a child's standard error, which may be a stranger's program.
+MAX_LOGGED_LINES = 100
+MAX_LOGGED_CHARACTERS = 500
+CHUNK_BYTES = 65_536
+# A descendant that outlived its child would keep standard error open.
+LAST_WORDS_S = 1.0
 # Base of the exit code by which shells and bubblewrap report a signal.
 SIGNAL_EXIT = 128
 # Variables that a child inherits: no token, no address, no password.
@@ -143,7 +153,7 @@ async def started(
     Code that loads a model runs confined; only the worker's own code runs without.
     """
     variables = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    variables["TOKENIZERS_PARALLELISM"] = "false"
+    variables |= {"TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
     isolated = confinement is not None and bool(confinement.sandbox.bubblewrap)
     parent = ISOLATED if isolated else str(os.getpid())
     command = [sys.executable, "-m", PROCESS, module, parent]
@@ -158,13 +168,33 @@ async def started(
         *command,
         stdin=PIPE,
         stdout=PIPE,
+        stderr=PIPE,
         env={**variables, **(environment or {})},
         limit=MAX_LINE_BYTES,
         start_new_session=True,
     )
     children.add(process.pid)
     child = Child(process)
+    assert process.stderr
+    output = asyncio.create_task(_log_output(module, process.stderr))
     try:
         yield child
     finally:
         await child.kill()
+        await asyncio.wait([output], timeout=LAST_WORDS_S)
+        output.cancel()
+
+
+async def _log_output(module: str, stream: asyncio.StreamReader) -> None:
+    """Log what a child writes to standard error, as lines of the worker's own log."""
+    logged, rest = 0, b""
+    while chunk := await stream.read(CHUNK_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        rest = rest[:CHUNK_BYTES]
+        for line in lines:
+            text = line.decode(errors="replace").strip()
+            if text and logged < MAX_LOGGED_LINES:
+                log.info("child wrote", module=module, line=text[:MAX_LOGGED_CHARACTERS])
+                logged += 1
+                if logged == MAX_LOGGED_LINES:
+                    log.warning("further lines of the child are dropped", module=module)
