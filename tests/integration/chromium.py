@@ -108,12 +108,15 @@ class Person:
         self.page.get_by_label("Password").fill(password)
         self.page.get_by_role("main").get_by_role("button", name="Log in").click()
 
-    def _overhang(self) -> int:
-        """Return by how many pixels the page exceeds its window, once its plots are resized."""
+    def excess(self, page: Page | None = None) -> list[str]:
+        """Return what exceeds the window, a card or a table, once the page's plots are resized."""
+        page = page or self.page
         with suppress(sync_api.TimeoutError):
             # A bare expression would be evaluated again each time, which the policy forbids.
-            self.page.wait_for_function(f"() => {WIDER} <= 0", timeout=PLOTS_FOLLOW_MS)
-        return int(self.page.evaluate(WIDER))
+            page.wait_for_function(f"() => {WIDER} <= 0", timeout=PLOTS_FOLLOW_MS)
+        wider = int(page.evaluate(WIDER))
+        found = [f"is {wider} px too wide"] if wider > 0 else []
+        return found + [f"does not fit its card or table: {text}" for text in page.evaluate(UNFIT)]
 
     def faults(self, path: str) -> list[str]:
         """Return axe's serious findings, and any excess width, in both themes and widths."""
@@ -122,12 +125,7 @@ class Person:
         self.page.evaluate(AXE.read_text())
         for width in WIDTHS:
             self.page.set_viewport_size({"width": width, "height": HEIGHT})
-            if (wider := self._overhang()) > 0:
-                findings.append(f"{path} at {width} px is {wider} px too wide")
-            findings += [
-                f"{path} at {width} px does not fit its card or table: {text}"
-                for text in self.page.evaluate(UNFIT)
-            ]
+            findings += [f"{path} at {width} px {excess}" for excess in self.excess()]
             for theme, rules in zip(THEMES, (None, COLOURS), strict=True):
                 self.page.emulate_media(color_scheme=theme)
                 findings += [

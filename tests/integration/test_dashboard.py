@@ -34,6 +34,7 @@ def test_a_newcomer_registers_and_sees_a_chart_by_following_the_pages(
     page.get_by_role("link", name="Make a key").click()
     page.get_by_label("Name", exact=True).fill("laptop")
     page.get_by_role("button", name="Make a key").click()
+    expect(page.get_by_label("The new key")).to_be_focused()
     key = page.get_by_label("The new key").input_value()
     page.get_by_role("link", name="Generate").click()
     expect(page.locator("#modelUrl")).to_be_focused()

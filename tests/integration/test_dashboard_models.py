@@ -7,7 +7,7 @@ from typing import Any
 from playwright.sync_api import APIResponse, Page, Route, expect
 
 from integration.caller import Account
-from integration.chromium import WIDTHS, Person, generate
+from integration.chromium import HEIGHT, WIDTHS, Person, generate
 
 MODEL = "lilypad/tiny-text-classification"
 # The values of the latency's chart.
@@ -17,6 +17,21 @@ AXES = """
   [ctx.font] = axis.font;
   const widths = axis._values.map((text) => ctx.measureText(text).width / devicePixelRatio);
   return [axis._values, Math.max(...widths) + 15 <= axis._size];
+})
+"""
+# Whether no label of a time axis reaches into the next, on any chart.
+APART = """
+() => [...document.querySelectorAll('.chart')].every(({ drawn: { u, plot } }) => {
+  if (u.width !== plot.clientWidth) return false;
+  const [axis] = u.axes;
+  [u.ctx.font] = axis.font;
+  const widths = axis._values.map((text) => (
+    Math.max(...text.split('\\n').map((line) => u.ctx.measureText(line).width)) / devicePixelRatio
+  ));
+  const places = axis._splits.map((time) => u.valToPos(time, 'x'));
+  return widths.every((width, at) => (
+    !at || places[at] - places[at - 1] > (width + widths[at - 1]) / 2
+  ));
 })
 """
 LATENCY = "document.querySelector('.chart[data-metric=latency]').drawn.chart.series[0].value"
@@ -51,6 +66,19 @@ def test_hostile_cards_and_names_run_no_script(person: Person, account: Account)
     expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
     page.locator(".uplot canvas").first.wait_for()
     assert page.locator("main img, main script").count() == 0
+    page.set_viewport_size({"width": WIDTHS[-1], "height": HEIGHT})
+    # A name that would look like another, and names without a place to break at.
+    for name, written in (("open\u200bai/gpt2", r"open\u200bai/gpt2"), ("x" * 256, "x" * 256)):
+        record(account, name, **{"a" * 64: 12_345_678.9})
+        page.goto("/dashboard/models")
+        assert person.excess(page) == []
+        page.get_by_role("link", name=written, exact=True).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(written)
+        page.locator(".uplot canvas").first.wait_for()
+        assert person.excess(page) == []
+    account.make_key("a\u202eb")
+    page.goto("/dashboard/keys")
+    expect(page.get_by_role("button", name=r"Revoke a\u202eb")).to_be_visible()
     page.close()
 
 
@@ -66,6 +94,8 @@ def test_a_live_chart_keeps_the_zoom_of_its_user(person: Person, account: Accoun
     expect(chart.locator("figcaption")).to_have_text("Latency, ms 1 sample")
     expect(chart.locator(".plot")).to_have_accessible_name(re.compile("^Latency, ms[.] "))
     expect(chart.locator(".reading")).to_contain_text("Newest: ")
+    # The page of a model without records had no statistics.
+    expect(page.get_by_role("heading", name="Statistics of the last day")).to_be_visible()
     # A newcomer's single sample is shown within a minute, not within years.
     page.wait_for_function(
         "(figure) => { const { min, max } = figure.drawn.u.scales.x; return max - min === 60; }",
@@ -287,6 +317,8 @@ def test_model_pages_pass_axe_and_fit_in_both_themes_and_widths(
     for labels, fit in person.page.evaluate(AXES):
         assert fit, labels
         assert len(set(labels)) == len(labels), labels
+    person.page.set_viewport_size({"width": WIDTHS[-1], "height": HEIGHT})
+    person.page.wait_for_function(APART)
     paths = (
         f"/dashboard/models/watch?model={MODEL}",
         "/dashboard/models",

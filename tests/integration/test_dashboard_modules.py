@@ -20,6 +20,8 @@ def test_a_module_is_generated_verified_downloaded_and_generated_again(person: P
     page = person.page
     generate(page, MODEL)
     expect(page.get_by_role("heading", name=MODEL)).to_be_visible()
+    # It was disabled meanwhile.
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_focused()
     # One sentence for screen readers, not all that was swapped in.
     expect(page.locator("#status")).to_have_text(f"Module of {MODEL}: passed")
     expect(page.locator("[aria-live] #verdict")).to_have_count(0)
@@ -133,6 +135,7 @@ def test_a_run_is_started_followed_compared_exported_and_made_public(
         assert "throughput" in waiting.value.path().read_text()
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Make public").click()
+    expect(page.get_by_role("heading", name="Public")).to_be_focused()
     public = page.get_by_role("link", name="/runs/").get_attribute("href")
     stranger = Person(browser, stack.url)
     badge = stranger.page.request.get(f"{public}/badge.svg")
@@ -149,8 +152,12 @@ def test_a_run_is_started_followed_compared_exported_and_made_public(
     expect(page.locator("#compare li").first).to_contain_text(
         re.compile(r"\d/s at batch size [12], .* ms, \$.* per 1,000 \(float32, .*\)")
     )
-    for box in page.get_by_role("checkbox", name="Compare").all():
-        box.check()
+    boxes = page.get_by_role("checkbox", name="Compare")
+    boxes.first.check()
+    page.get_by_role("button", name="Compare the chosen").click()
+    expect(page.get_by_role("alert").first).to_have_text("Choose 2 to 4 runs from the list.")
+    expect(boxes.first).to_be_checked()
+    boxes.last.check()
     page.get_by_role("button", name="Compare the chosen").click()
     lines = page.locator(".legend").first.get_by_role("listitem")
     expect(lines).to_have_text([re.compile("^A: "), re.compile("^B: ")])

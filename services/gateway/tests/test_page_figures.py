@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import threading
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -33,6 +34,28 @@ def test_two_times_within_one_minute_are_marked_once_as_the_earlier() -> None:
     text = "Since Monday 30 November, 07:03 UTC latency is higher."
     assert figures.timed(text, found) == f"Since {element} latency is higher."
     assert figures.timed(text, []) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("open\u200bai", r"open\u200bai"),
+        ("gpt\u202e2", r"gpt\u202e2"),
+        ("gp\u200dt2", r"gp\u200dt2"),
+        # A joiner between Persian letters, and one in an emoji.
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),
+        ("\U0001f469\u200d\U0001f4bb", "\U0001f469\u200d\U0001f4bb"),
+    ],
+)
+def test_characters_that_make_a_name_look_like_another_are_written_out(
+    text: str, written: str
+) -> None:
+    assert figures.visible(text) == written
+    assert json.loads(figures.pretty(text)) == text
+    assert json.loads(figures.compact(text)) == text
 
 
 class Metrics(MemoryBus):

@@ -90,7 +90,7 @@ class BenchmarkPages:
         if run.state != "succeeded":
             raise InvalidRequest("only a run that succeeded can be made public")
         await self.publications.publish(visit.account, run.id)
-        return to(f"{PAGE}/{run.id}")
+        return to(f"{PAGE}/{run.id}#public")
 
     async def withdraw(self, visit: Visit) -> Response:
         run = await self._find(visit)
@@ -98,9 +98,10 @@ class BenchmarkPages:
         return to(f"{PAGE}/{run.id}")
 
     async def compare(self, visit: Visit) -> Response:
-        ids = list(dict.fromkeys(visit.request.query_params.getlist("run")))[:MAX_COMPARED]
-        if len(ids) < 2 or not all(RUN.fullmatch(id) for id in ids):
-            raise InvalidRequest(f"choose 2 to {MAX_COMPARED} runs from the list")
+        ids = list(dict.fromkeys(visit.request.query_params.getlist("run")))
+        if not 2 <= len(ids) <= MAX_COMPARED or not all(RUN.fullmatch(id) for id in ids):
+            error = InvalidRequest(f"choose 2 to {MAX_COMPARED} runs from the list")
+            return await self._show_all(visit, _form(visit), error)
         runs = await asyncio.gather(*(self.call(visit, "get_benchmark", id=id) for id in ids))
         names = [f"{'ABCD'[place]}: {run.model_id}" for place, run in enumerate(runs)]
         return self.visits.show(
@@ -158,6 +159,7 @@ class BenchmarkPages:
             number=secrets.token_hex(16),
             runs=[(run, report.figures(run)) for run in runs.runs] if runs else [],
             next=runs.next if runs else None,
+            chosen=visit.request.query_params.getlist("run"),
             away=away,
             **quote,
         )

@@ -14,6 +14,12 @@ from common.contracts.monitoring import Finding
 ABSENT = "\N{EN DASH}"
 CODE = re.compile(r"`([^`]+)`")
 BINARY = ("MiB", "GiB", "TiB")
+# Characters that are not drawn, or that reverse the text around them: a name with one looks like
+# another. Joiners have a meaning in scripts other than ASCII, and in emoji.
+INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+    r"|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
+)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -40,13 +46,18 @@ def memory(mib: float | None) -> str:
     return f"{number(size)} {BINARY[unit]}"
 
 
+def visible(text: str) -> str:
+    """Write invisible characters of a name or text as escapes, which JSON reads as they were."""
+    return INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
 def marked(text: str) -> Markup:
     """Show text in backticks as code."""
-    return Markup(CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  (escaped)
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(visible(text)))))  # noqa: S704  (escaped)
 
 
 def timed(text: str, findings: Sequence[Finding]) -> Markup:
@@ -103,12 +114,12 @@ def between(begin: datetime | None, end: datetime | None) -> str:
 
 def pretty(value: Any) -> str:
     """Encode a JSON value over several lines."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return visible(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def compact(value: Any) -> str:
     """Encode a JSON value on one line, fit for single quotes in a shell."""
-    return json.dumps(value, ensure_ascii=False).replace("'", "\\u0027")
+    return visible(json.dumps(value, ensure_ascii=False)).replace("'", "\\u0027")
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
@@ -118,6 +129,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "duration": duration,
     "between": between,
     "sentence": sentence,
+    "visible": visible,
     "marked": marked,
     "plain": plain,
     "timed": timed,

@@ -52,7 +52,24 @@ class ModelPages:
         return self.visits.show("models.html", visit.request, models=recorded, troubled=troubled)
 
     async def show(self, visit: Visit) -> Response:
+        if site.is_fragment(visit.request):
+            return await self._show_statistics(visit)
         return await self._show(visit)
+
+    async def _show_statistics(self, visit: Visit) -> Response:
+        """Show the statistics and the advice alone, for a page that was open meanwhile."""
+        model, window, place = _model(visit), _window(visit), _place(visit)
+        metrics = (await self._metrics(model))[place : place + MAX_METRICS]
+        monitoring = await self._monitor(visit, model, window, metrics)
+        return self.visits.show(
+            "statistics.html",
+            visit.request,
+            model=model,
+            window=window,
+            place=place,
+            monitoring=monitoring,
+            titles=plots.titles(monitoring) if monitoring else {},
+        )
 
     async def show_series(self, visit: Visit) -> Response:
         """Answer a page without a socket with the charts' columns."""
@@ -232,7 +249,7 @@ def _model(visit: Visit) -> str:
     try:
         return MODEL.validate_python(id)
     except ValidationError:
-        raise InvalidRequest("model: give the id of a model") from None
+        raise InvalidRequest("give the id of a model, of at most 256 characters") from None
 
 
 def _window(visit: Visit) -> str:

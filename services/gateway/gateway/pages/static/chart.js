@@ -1,7 +1,7 @@
 // uPlot behind one wrapper: themes, resizing, intervals, zoom that live data leave alone, and a
 // way for the keyboard and for screen readers through what a canvas does not say.
 import { announce } from './announce.js';
-import { utc } from './times.js';
+import { axisLabels, utc } from './times.js';
 
 // Okabe and Ito's palette, which colour-blind people tell apart; dashes tell without colour.
 const DARK = matchMedia('(prefers-color-scheme: dark)');
@@ -18,6 +18,8 @@ const MAX_POINTS = 100_000;
 const ALONE_S = 30;
 // A step has no end; the line that marks it has a width.
 const STEP_PX = 2;
+// As wide as "Nov 30, 2026" and a gap.
+const TIME_LABEL_PX = 90;
 
 const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -39,7 +41,10 @@ function labels(values, step) {
 }
 /** An axis as wide as its labels in pixels; a few digits more or less do not change it. */
 const axisWidth = (_, values) => Math.max(66, 18 + 8 * Math.max(0, ...(values ?? []).map(({ length }) => length)));
-const number = (value) => (value === null || value === undefined ? 'no figure' : short.format(value));
+const number = (value) => {
+  if (value === null || value === undefined) return 'no figure';
+  return value && Math.abs(value) < 1e-6 ? String(Number(value.toPrecision(4))) : short.format(value);
+};
 
 /**
  * A figure element with its chart. `chart`: {title, unit, x, time, series: [{name, value, low,
@@ -115,7 +120,7 @@ export class Chart {
       legend: { show: false },
       scales: { x: time ? { time: true, range } : { time: false, distr: 3, log: 2 } },
       axes: [
-        time ? axis : { ...axis, splits: () => this.chart.x, values: (_, sizes) => sizes },
+        time ? { ...axis, space: TIME_LABEL_PX, values: (_, times, __, ___, step) => axisLabels(times, step) } : { ...axis, splits: () => this.chart.x, values: (_, sizes) => sizes },
         { ...axis, size: axisWidth, values: (_, values, __, ___, step) => labels(values, step) },
       ],
       series: [{}, ...lines],

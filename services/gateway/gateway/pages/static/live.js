@@ -12,6 +12,10 @@ const elsewhere = new Set(JSON.parse(content.dataset.elsewhere));
 const connection = document.getElementById('connection');
 const follow = document.getElementById('follow');
 const charts = new Map(drawAll().map((chart) => [chart.chart.metric, chart]));
+const found = () => document.getElementById('found');
+// Statistics and advice follow the charts, but need not at each update; the first ones come soon.
+const STATISTICS_MS = 15_000;
+const FIRST_MS = 2_000;
 const WINDOW_S = { hour: 3600, day: 86_400 }[span] ?? Infinity;
 
 function say(state, words) {
@@ -53,6 +57,17 @@ function chartOf(metric, columns) {
   return made;
 }
 
+let stale;
+/** Show statistics and advice anew in a while, once for all updates until then. */
+function refresh() {
+  stale ??= setTimeout(() => {
+    stale = undefined;
+    // Where somebody reads, nothing is replaced.
+    if (found().contains(document.activeElement)) refresh();
+    else window.htmx.trigger(found(), 'refresh');
+  }, found().childElementCount ? STATISTICS_MS : FIRST_MS);
+}
+
 let requests = 0;
 let applied = 0;
 /** Read all charts again; an answer that a later request has overtaken is ignored. */
@@ -73,6 +88,7 @@ async function load() {
     chart.replace(columns);
   }
   updated(new Date(at));
+  if (!socket.connected) refresh();
 }
 
 let described;
@@ -114,6 +130,7 @@ socket.on('metric_update', (update) => {
     if (!elsewhere.has(metric)) chartOf(metric).append(at, value, WINDOW_S);
   }
   updated(new Date());
+  refresh();
 });
 socket.on('alert', (alert) => {
   if (alert.modelId !== modelId) return;

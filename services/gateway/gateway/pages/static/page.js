@@ -65,6 +65,13 @@ document.addEventListener('htmx:before:swap', () => { then = document.activeElem
 document.addEventListener('htmx:after:swap', () => {
   if (then && document.activeElement === document.body) document.getElementById(then)?.focus();
 });
+// A button that is disabled while its request is under way has lost the focus.
+document.addEventListener('htmx:finally:request', ({ detail: { ctx } }) => {
+  const [button] = ctx.disabledElements ?? [];
+  setTimeout(() => {
+    if (button?.isConnected && document.activeElement === document.body) button.focus();
+  });
+});
 enliven(document);
 new MutationObserver((changes) => {
   for (const { addedNodes } of changes) {
