@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CHILD = str(Path(__file__).with_name("child.py"))
-# Pauses before a program that keeps dying is started again, in seconds; after a life longer than
-# STEADY_S they begin with the first one again.
-PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+# Pauses before restarts of a program that keeps exiting; a run longer than STEADY_S resets them to
+# the first.
+RESTART_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 STEADY_S = 10.0
 # How long a part may take to start, in seconds: long, because a slow machine is not an error, and a
 # part that exits is noticed at once.
@@ -169,7 +169,7 @@ class Process:
             return ""
 
     def _keep_running(self) -> None:
-        pauses = iter(PAUSES)
+        pauses = iter(RESTART_PAUSES_S)
         while True:
             try:
                 end = self._run_once()
@@ -181,8 +181,8 @@ class Process:
                 self.failure = end
                 return
             if time.monotonic() - self.born > STEADY_S:
-                pauses = iter(PAUSES)
-            pause = next(pauses, PAUSES[-1])
+                pauses = iter(RESTART_PAUSES_S)
+            pause = next(pauses, RESTART_PAUSES_S[-1])
             self._report.note(f"{self.name} {end}; starting it again in {pause:g} s ({self.log})")
             if self._stopping.wait(pause):
                 return

@@ -14,11 +14,20 @@ from documents.tables import ROOT
 
 MAX_LINES = 400
 GENERATED = {
+    "docs/reference/client-javascript.md",
+    "docs/reference/client-python.md",
     "clients/javascript/src/schema.ts",
     "clients/python/lilypad_client/operations.py",
     "clients/python/lilypad_client/types.py",
 }
-KINDS = ("*.py", "*.js", "*.mjs", "*.ts", "*.css", "*.html", "*.sql", "*.sh")
+# Longer files written by hand, and the reason for each.
+LONG = {
+    "deploy/envoy/envoy.yaml": "Envoy reads one file, and its anchors end with it: decision 017",
+}
+KINDS = (
+    "*.py", "*.js", "*.mjs", "*.ts", "*.css", "*.html", "*.sql", "*.sh", "*.yaml", "*.conf",
+    "*.toml", "docs/*.md", "README.md", "DESIGN.md", "Makefile",
+)  # fmt: skip
 # Numbers that several packages need, and the only file that may define each.
 CONSTANTS = {
     r"^\w*(?:EPOCH|epoch)\w* = datetime\(2000,": "libs/common/common/contracts/timestamps.py",
@@ -52,7 +61,7 @@ def test_no_source_file_is_longer_than_400_lines() -> None:
     assert len(lengths) > 700
     assert lengths.keys() >= GENERATED
     long = {path: length for path, length in lengths.items() if length > MAX_LINES}
-    assert long.keys() <= GENERATED, long
+    assert long.keys() - GENERATED == LONG.keys(), long
 
 
 def first_lines(path: str) -> list[str]:

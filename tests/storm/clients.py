@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Self
 
@@ -16,7 +15,7 @@ import httpx2
 
 from benchmarks.realtime_faults import MODEL as WATCHED
 from benchmarks.realtime_faults import Follower
-from common.contracts.timestamps import EPOCH
+from common.contracts.timestamps import now_us, to_text
 from integration.caller import Account
 
 RECORD, MANY = "/v1/api/monitor/record", "/v2/api/monitor/record"
@@ -66,7 +65,7 @@ class Clients:
         self.followers: list[Reconnecting] = []
         self._replicas = replicas
         self._random = random.Random(seed)
-        self._moments = count(int((datetime.now(UTC) - EPOCH).total_seconds() - 7_200) * 1_000_000)
+        self._moments = count(now_us() - 7_200 * 1_000_000)
         self._stopped = threading.Event()
         works: list[Callable[[], None]] = [
             lambda: self._record(many=False), lambda: self._record(many=False),
@@ -222,12 +221,10 @@ class Reconnecting(Follower):
         self._left = self._left or time.monotonic()
 
 
-def _record(model: str, moment: int, **metrics: float) -> dict[str, Any]:
-    at = EPOCH + timedelta(microseconds=moment)
-    return {"modelId": model, "timestamp": at.isoformat(), "metrics": metrics}
+def _record(model: str, moment_us: int, **metrics: float) -> dict[str, Any]:
+    return {"modelId": model, "timestamp": to_text(moment_us), "metrics": metrics}
 
 
 def _watched(number: int) -> dict[str, Any]:
     """Return a record of the followed model; repeated, it is the same."""
-    now = int((datetime.now(UTC) - EPOCH).total_seconds() * 1_000_000)
-    return _record(WATCHED, now, **{f"n{number}": 1.0})
+    return _record(WATCHED, now_us(), **{f"n{number}": 1.0})

@@ -91,7 +91,7 @@ export class InvalidModelError extends StatusError {
 
 export class GenerationError extends StatusError {
   override readonly advice =
-    'details.reason says why; take another model, or try later if the Hub is away';
+    'details.reason says why; use another model, or retry once the Hub is available';
 }
 
 export class InvalidRequestError extends StatusError {

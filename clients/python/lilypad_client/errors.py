@@ -95,7 +95,7 @@ class InvalidModelError(APIStatusError, code=1001):
 
 
 class GenerationError(APIStatusError, code=1002):
-    advice = "details['reason'] says why; take another model, or try later if the Hub is away"
+    advice = "details['reason'] says why; use another model, or retry once the Hub is available"
 
 
 class InvalidRequestError(APIStatusError, code=1003):

@@ -171,7 +171,7 @@ def test_requests_under_way_are_answered_before_the_edge_stops() -> None:
 def test_a_part_that_keeps_crashing_is_restarted_with_back_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(process, "PAUSES", (0.0, 0.1, 0.2))
+    monkeypatch.setattr(process, "RESTART_PAUSES_S", (0.0, 0.1, 0.2))
     monkeypatch.setattr(process, "STEADY_S", float("inf"))
     notes = Notes()
     with Stack(servers={"nats"}, services=(), report=notes) as stack:
