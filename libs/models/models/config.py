@@ -62,6 +62,10 @@ PARTS = (
     *("language_config", "thinker_config", "decoder", "encoder", "backbone_config"),
 )
 MAX_PART_DEPTH = 3
+# Architectures whose layers from `max_window_layers` on have a sliding window, if it is in use.
+WINDOWS_LAST = frozenset(("qwen2", "qwen3")) | {
+    *("qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"),
+}
 # Kinds of layers by the tokens they cache: all, a window, a chunk, or none but a state.
 LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 # Layers of other names, by the kinds they contain; unknown ones cache all tokens.
@@ -136,7 +140,26 @@ def layers_of(config: dict[str, Any]) -> list[Any] | None:
         layers = number(config, "num_hidden_layers") or len(places)
         full = min(len(places), layers)
         return ["full_attention"] * full + ["mamba"] * (layers - full)
-    return None
+    if isinstance(places := config.get("full_attn_idxs"), list):  # LFM2
+        layers = number(config, "num_hidden_layers") or len(places)
+        full = min(len(places), layers)
+        return ["full_attention"] * full + ["conv"] * (layers - full)
+    return _windowed_last(config)
+
+
+def _windowed_last(config: dict[str, Any]) -> list[Any] | None:
+    """Return the kinds of the layers if the last ones have a sliding window (Qwen); else None."""
+    full, layers = config.get("max_window_layers"), number(config, "num_hidden_layers")
+    if (
+        config.get("model_type") not in WINDOWS_LAST
+        or config.get("use_sliding_window") is not True
+        or number(config, "sliding_window") is None
+        or layers is None
+        or not isinstance(full, int)
+    ):
+        return None
+    full = min(max(full, 0), layers)
+    return ["full_attention"] * full + ["sliding_attention"] * (layers - full)
 
 
 def count_layers(layers: list[Any]) -> dict[str, int]:

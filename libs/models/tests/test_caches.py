@@ -1,10 +1,12 @@
-"""The counted cache of every served decoder, against the bytes that transformers stores."""
+"""The counted cache of served decoders, against the bytes that transformers stores."""
 
 import json
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from models import config as configs
@@ -14,6 +16,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import cache_table
 import tiny
 
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 TABLE = json.loads(cache_table.FILE.read_text())
 # Decoders for which the count is an upper bound, and why.
 BOUNDED = {
@@ -26,9 +36,17 @@ BOUNDED = {
 }
 
 
+# Configs from before `layer_types`: the fields that then gave the kinds of the layers.
+OLDER = {
+    "lfm2": {"full_attn_idxs": [1]},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    "qwen3": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", cache_table.MADE)
-def test_the_cache_of_every_decoder_is_counted_to_the_byte(kind: str) -> None:
+def test_the_counted_cache_of_a_decoder_is_exact_or_a_stated_upper_bound(kind: str) -> None:
     named = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
     written = json.loads(tiny.config_of(kind).to_json_string(use_diff=False))
     read = configs.read({**written, "architectures": [named]})
@@ -38,6 +56,17 @@ def test_the_cache_of_every_decoder_is_counted_to_the_byte(kind: str) -> None:
         assert TABLE["kept"][kind] <= counted
     else:
         assert TABLE["kept"][kind] == counted
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", OLDER)
+def test_the_cache_of_a_config_without_layer_types_is_counted_to_the_byte(kind: str) -> None:
+    config = transformers.AutoConfig.for_model(kind, **SMALL, **OLDER[kind])
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.inference_mode():
+        cache = model(torch.full((2, 24), 7), use_cache=True).past_key_values
+    read = configs.read({"model_type": kind, **SMALL, **OLDER[kind]})
+    assert tiny.kept_bytes(cache) == cache_bytes(read, batch=2, tokens=24, width=4)
 
 
 @pytest.mark.filterwarnings("ignore")
