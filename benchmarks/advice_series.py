@@ -20,10 +20,10 @@ HOUR, DAY = 60 * MINUTE, 1_440 * MINUTE
 BEGIN = 9_497 * DAY
 INTERVALS = (1, 5, 60)
 WINDOWS = (7, 30, 365)
-EXACT = 3.0
-LARGEST = 6.0
+MIN_SIZE = 3.0
+MAX_SIZE = 6.0
 # The shortest changes drawn, in samples and in hours.
-FEWEST, SHORTEST = 12, 1.0
+MIN_SAMPLES, MIN_HOURS = 12, 1.0
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,16 @@ class Draft:
         return self.interval * MINUTE
 
     def size(self) -> float:
-        size = EXACT if self.random.random() < 0.5 else float(self.random.uniform(EXACT, LARGEST))
+        size = (
+            MIN_SIZE
+            if self.random.random() < 0.5
+            else float(self.random.uniform(MIN_SIZE, MAX_SIZE))
+        )
         return size * float(self.random.choice([-1, 1]))
 
     def shortest(self) -> int:
         """Return the shortest length of a change, in samples."""
-        return max(FEWEST, math.ceil(SHORTEST * 60 / self.interval))
+        return max(MIN_SAMPLES, math.ceil(MIN_HOURS * 60 / self.interval))
 
 
 def white(random: np.random.Generator, count: int) -> Floats:
@@ -188,7 +192,9 @@ def _bursts(draft: Draft) -> None:
     """Add outliers of one or two samples, which do not count as incidents."""
     _base(draft)
     count = int(draft.random.integers(1, 7))
-    for place in draft.random.choice(len(draft.at) // FEWEST - 1, count, replace=False) * FEWEST:
+    for place in (
+        draft.random.choice(len(draft.at) // MIN_SAMPLES - 1, count, replace=False) * MIN_SAMPLES
+    ):
         size = draft.random.uniform(5, 30) * draft.random.choice([-1, 1])
         draft.value[place : place + int(draft.random.integers(1, 3))] += size
 

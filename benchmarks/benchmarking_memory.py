@@ -22,6 +22,7 @@ import transformers
 from benchmarker.memory import DOUBT, fit, rungs
 from benchmarker.worker.child import started
 from benchmarks.report import Report, figure
+from models.tasks import row
 
 # Sizes predicted from the ones that run before them.
 FORESEEN = (64, 256)
@@ -101,11 +102,12 @@ def architectures() -> dict[str, tuple[str, dict[str, Any]]]:
 def make(folder: Path, kind: str, task: str, config: dict[str, Any]) -> int:
     """Write a small model of a kind; return the bytes of its weights by the file's header."""
     chosen = transformers.AutoConfig.for_model(kind, **config)
-    generates = task == "text-generation"
+    served = row(task, "transformers")
+    generates = served.generates
     auto_class = transformers.AutoModelForCausalLM if generates else transformers.AutoModel
     with contextlib.redirect_stderr(io.StringIO()):
         auto_class.from_config(chosen).save_pretrained(folder)
-        if task.startswith("image"):
+        if served.takes == "image":
             size = {"height": 224, "width": 224}
             transformers.ViTImageProcessor(size=size).save_pretrained(folder)
     with (folder / "model.safetensors").open("rb") as file:

@@ -34,8 +34,9 @@ from generator.hub import Hub
 from generator.settings import Settings
 from hub import vision
 from hub.families import byte_pair_tokenizer, word_piece_tokenizer
+from models.tasks import Task, row
 
-COMMIT, MIB = "c" * 40, 2**20
+COMMIT = "c" * 40
 WORD = "frog "
 QUERY = {"query": "a frog"}
 
@@ -51,6 +52,10 @@ class Case:
     processor: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     library: str = "transformers"
+
+    @property
+    def task(self) -> Task:
+        return row(self.tag, self.library)
 
 
 CASES = {
@@ -200,11 +205,11 @@ def execute(app: Path, inputs: dict[str, Any]) -> float:
 def longest(manifest: dict[str, Any], case: Case) -> dict[str, Any]:
     """Return as many inputs as the module takes at once, as long as it takes them."""
     tokens, batch = manifest["run"]["maxTokens"], manifest["run"]["batchSize"]
-    if case.tag in ("text-generation", "summarization"):
+    if case.task.generates:
         tokens -= case.parameters.get("max_new_tokens", 0) + 8
     value = WORD * (tokens - 8)
     kind = manifest["inputs"][0]["name"]
-    if case.tag == "fill-mask":
+    if case.task.family == "fill_mask":
         value = WORD * (tokens - 16) + "[MASK]"
     if kind == "image":
         file = io.BytesIO()
@@ -268,13 +273,13 @@ def make(name: str, folder: Path) -> None:
     case = CASES[name]
     folder.mkdir()
     config = getattr(transformers, f"{case.config}Config")(**case.fields)
-    writes = case.tag in ("text-generation", "automatic-speech-recognition", "summarization")
-    tokenizer: Callable[[], Any] = byte_pair_tokenizer if writes else word_piece_tokenizer
+    generates = case.task.generates or case.task.transcribes
+    tokenizer: Callable[[], Any] = byte_pair_tokenizer if generates else word_piece_tokenizer
     written = tokenizer()
     written.model_max_length = 10**9
-    if case.tag not in ("image-classification", "audio-classification"):
+    if case.task.tokenizes or case.task.transcribes:
         written.save_pretrained(folder)
-    if case.tag == "zero-shot-classification":
+    if case.task.family == "zero_shot_text":
         config.id2label = {0: "contradiction", 1: "neutral", 2: "entailment"}
     for special in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
         if getattr(config, special, 0) is not None and getattr(config, special, 0) >= 0:

@@ -23,6 +23,7 @@ from integration.caller import Account
 from local import ports
 from local.services import Service
 from local.stack import Stack
+from models.dtypes import MIB
 
 SERVICES = (
     Service("gateway", replicas=2, database=True, http=True),
@@ -151,7 +152,7 @@ def steadiness(stack: Stack, account: Account, report: Report, seconds: int) -> 
     while time.perf_counter() < end:
         singles(stack, account, 32)
         batches(stack, account, 2)
-        used.append(sum(service.memory_info().rss for service in services) / 2**20)
+        used.append(sum(service.memory_info().rss for service in services) / MIB)
     early = max(used[: max(len(used) // 6, 1)])
     report.add(
         figure(f"memory of both services after {seconds} s of load", used[-1], "MiB",

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -21,6 +21,7 @@ from benchmarks.monitoring import Connection
 from benchmarks.processes import require
 from benchmarks.report import Report, figure
 from common import bus
+from common.background import Background
 from common.contracts.access import AUTHENTICATE, Access, Credentials
 from common.contracts.history import METRICS_RECORDED, MetricUpdate
 from common.service import Service as Answers
@@ -30,7 +31,7 @@ from local.services import Service
 from local.stack import Stack
 
 Address = tuple[str, int]
-Publish = Callable[[int], Awaitable[None]]
+Publish = Callable[[int], Coroutine[object, object, None]]
 
 CLIENTS = 1_000
 # An account may have ten sockets; each account has one model here.
@@ -134,7 +135,7 @@ class Load:
         self.missing = [0] * MODELS
         self.latencies: list[float] = []
         self.running = True
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.publishing = Background()
 
     async def connect(self, addresses: Sequence[Address]) -> None:
         """Spread each model's clients over all servers."""
@@ -159,9 +160,7 @@ class Load:
     def next(self, model: int) -> None:
         self.missing[model] = PER_MODEL
         self.sent[model] = time.perf_counter()
-        task = asyncio.ensure_future(self.publish(model))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.publishing.start(self.publish(model))
 
     async def run(self) -> tuple[float, float]:
         """Return deliveries per second, and the 99th percentile of their latency in ms."""

@@ -31,7 +31,7 @@ KINDS = (
 # Numbers that several packages need, and the only file that may define each.
 CONSTANTS = {
     r"^\w*(?:EPOCH|epoch)\w* = datetime\(2000,": "libs/common/common/contracts/timestamps.py",
-    r"^_?(?:MIB|MEBIBYTE) = ": "libs/models/models/dtypes.py",
+    r"^(?:\w+, )*_?(?:MIB|MEBIBYTE)(?:, \w+)* = ": "libs/models/models/dtypes.py",
 }
 # Words that open half a sentence, in place of a verb or a noun.
 FRAGMENT = re.compile(r"(?:What|Where|Who|Whom|How|Else|As|Because|Since|Than|That|Which)\b")

@@ -50,6 +50,8 @@ USUAL_MASK_SIDE = 1024
 MAX_PIXELS = 2**20
 # Segments that the library looks for at once: what its models have by default.
 SEGMENTS, MASK_FORMERS = 100, frozenset(("mask2former", "maskformer"))
+# Memory to provide, as a multiple of a measured peak: room for inputs unlike the measured ones.
+HEADROOM = 1.2
 # The largest number of beams that a caller may request.
 MAX_BEAMS = 16
 

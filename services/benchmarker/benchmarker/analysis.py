@@ -7,13 +7,12 @@ from benchmarker.memory import fit
 from benchmarker.search import GOOD_SHARE
 from common.contracts.benchmarking import MAX_BATCH_SIZE, BenchmarkRequest
 from common.contracts.figures import Analysis, MemoryModel, Pick, Picks, Point, Regime, Results
+from models.sizes import HEADROOM
 
 # A size at most this many times as large or as small is a neighbour; those beyond are not.
 MAX_NEIGHBOUR_RATIO = 2
 # Below this share of both ceilings, something other than the device delays a call.
 MIN_BUSY_SHARE = 0.3
-# Recommended memory, as a multiple of the measured peak.
-HEADROOM = 1.2
 
 
 def analyse(

@@ -31,10 +31,11 @@ from huggingface_hub.utils._http import hf_raise_for_status, parse_ratelimit_hea
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceError
 from generator.reading import Reader
 from generator.shares import Shares
+from models.dtypes import KIB, MIB
 
 # A model with 20,000 files is described in about 6 MiB.
-MAX_METADATA_BYTES = 8 * 2**20
-MAX_ERROR_BYTES = 64 * 2**10
+MAX_METADATA_BYTES = 8 * MIB
+MAX_ERROR_BYTES = 64 * KIB
 # Results requested of a search.
 MAX_FOUND = 100
 ID = re.compile(r"[A-Za-z0-9._-]{1,96}(/[A-Za-z0-9._-]{1,96})?")

@@ -23,9 +23,8 @@ from common.errors import NoResponders, ServiceError
 from generator.resources import CUDA_CONTEXT_MIB, Resources, enough, rounded_up
 from generator.snapshot import Snapshot
 from models.dtypes import to_mib
+from models.sizes import HEADROOM
 
-# Room for inputs unlike the measured ones; the same factor as in a run's recommendations.
-HEADROOM = 1.2
 # The same bound as in GenerateOptions.
 MAX_BATCH_SIZE = 1024
 # Pause in seconds before a benchmarker that timed out is called again.

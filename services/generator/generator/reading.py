@@ -29,15 +29,16 @@ from common.errors import ModelRefused, Unavailable
 from generator import adapting, configs, layout, weights
 from generator.layout import Layout
 from generator.weights import Header, Index
+from models.dtypes import MIB
 
 log = structlog.get_logger()
 
 # Bounds for one file: memory beyond the process's own, and CPU time. The largest files known take a
 # fifth of either.
-MAX_MEMORY_BYTES = 512 * 2**20
+MAX_MEMORY_BYTES = 512 * MIB
 MAX_CPU_S = 5
 # An answer is one line: a config, reduced, or the names of 1,000 kinds of tensors.
-MAX_ANSWER_BYTES = 2**20
+MAX_ANSWER_BYTES = MIB
 # Processes that one file is given to.
 MAX_ATTEMPTS = 2
 # For one attempt: longer than the CPU time, shorter than a caller waits (`snapshots`).
@@ -121,7 +122,7 @@ class Reader:
         log.warning("a file took more than its share", kind=kind, bytes=len(content))
         return ModelRefused(
             f"a file of the model takes more than {self.max_cpu} s or "
-            f"{self.max_memory // 2**20} MiB to read",
+            f"{self.max_memory // MIB} MiB to read",
             reason="config",
         )
 

@@ -19,7 +19,7 @@ from models.families import stack_of, with_packing, with_vision
 from models.origins import NATIVE, own_code_help
 from models.tables import architectures, table
 from models.tasks import LIBRARIES, Task
-from models.tasks.sentences import RANKINGS, WRITES
+from models.tasks.sentences import CLASSIFIES, RANKINGS, WRITES
 
 # The class of ColBERT's own checkpoints.
 LATE_INTERACTION = "HF_ColBERT"
@@ -232,7 +232,7 @@ def check_labels(snapshot: Snapshot, task: Task) -> None:
         raise refuse(
             f"the model has {count} labels; a ranker has one score",
             "architecture",
-            "a ranker with one logit, or a card with pipeline_tag: text-classification",
+            f"a ranker with one logit, or a card with pipeline_tag: {CLASSIFIES[0]}",
         )
     if task.family == "zero_shot_text" and not any(
         str(label).lower().startswith("entail") for label in labels or ()

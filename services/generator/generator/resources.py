@@ -27,6 +27,7 @@ from models import config as configs
 from models import sizes
 from models.config import Config, text_part
 from models.dtypes import (
+    GIB,
     MIB,
     OVERFLOW_IN_FLOAT16,
     STORED_BYTES,
@@ -46,7 +47,7 @@ MIN_GPU_PARAMETERS = 500_000_000
 BATCH_TOKENS = 4096
 # The image without the weights: Python, torch and the other packages. With CUDA 8 GiB; without, the
 # packages of a stack take up to 1.4 GiB and Debian's Python 0.2, a compiler another 1.
-STACK_BYTES = {"cuda": 8 * 2**30, "cpu": 2 * 2**30, "compiler": 2**30}
+STACK_BYTES = {"cuda": 8 * GIB, "cpu": 2 * GIB, "compiler": GIB}
 # Pulling the image counts against both of the network's limits, at the 250 Mbit/s that providers
 # must have: the job's (Bacalhau 1.6 starts its clock before the pull) and the deal's.
 PULL_BYTES_PER_S = 250e6 / 8

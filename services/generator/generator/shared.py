@@ -20,13 +20,14 @@ from common.bus import NatsBus, token
 from common.errors import NoResponders, Unavailable
 from common.streams import is_written
 from generator.snapshot import Snapshot
+from models.dtypes import MIB
 
 log = structlog.get_logger()
 
 STREAM, SUBJECT = "MODELS", "model"
 # One day: older snapshots are never served. A snapshot is about 10 kB.
 MAX_AGE_S = 24 * 3600.0
-MAX_STORE_BYTES = 256 * 2**20
+MAX_STORE_BYTES = 256 * MIB
 # Timeout in seconds; waiting longer for the bus would cost more than it saves.
 BUS_TIMEOUT_S = 1.0
 # Most pending writes of a replica; snapshots beyond that are not shared.

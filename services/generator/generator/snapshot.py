@@ -16,6 +16,7 @@ from generator.selection import needed as needed_files
 from generator.weights import Index, Weights
 from models import packing
 from models.config import hidden_size, text_part
+from models.dtypes import KIB, MIB
 
 # Configs that can name code to fetch, or that determine the kind of model.
 CONFIGS = (
@@ -26,13 +27,13 @@ CONFIGS = (
     "tokenizer_config.json",
 )
 # Gemma 3's tokenizer lists its 6,400 added tokens in 1.2 MB, a classifier its 21,841 labels in 3.
-MAX_CONFIG_BYTES = 4 * 2**20
+MAX_CONFIG_BYTES = 4 * MIB
 # All configs of one model together.
-MAX_CONFIGS_BYTES = 16 * 2**20
+MAX_CONFIGS_BYTES = 16 * MIB
 # Files up to this size, in bytes, are parsed in the event loop, larger ones in another process.
-MAX_INLINE_BYTES = 64 * 2**10
+MAX_INLINE_BYTES = 64 * KIB
 # Enough for the largest models, whose index has a line for each tensor of each expert.
-MAX_INDEX_BYTES = 16 * 2**20
+MAX_INDEX_BYTES = 16 * MIB
 # With more weight files than this, the Hub's own summary of the headers is used.
 MAX_HEADERS = 64
 MAX_CONCURRENT_HEADERS = 4
@@ -108,7 +109,7 @@ async def read_commit(hub: Hub, description: Description) -> Snapshot:
     read_files = [file for file in files if name_of(file.path) in CONFIGS]
     if sum(file.size for file in read_files) > MAX_CONFIGS_BYTES:
         raise ModelRefused(
-            f"the model's configs are larger than {MAX_CONFIGS_BYTES // 2**20} MiB together",
+            f"the model's configs are larger than {MAX_CONFIGS_BYTES // MIB} MiB together",
             reason="config",
         )
     measured, *read_configs = await _together(
@@ -242,7 +243,7 @@ async def _read_file(
         read, _ = READERS[kind]
         return read(content=await hub.file(*where, MAX_INLINE_BYTES), **arguments)
     if file.size > max_bytes:
-        raise ModelRefused(f"{file.path} is larger than {max_bytes // 2**20} MiB", reason="config")
+        raise ModelRefused(f"{file.path} is larger than {max_bytes // MIB} MiB", reason="config")
     async with hub.large.slot():
         return await hub.reader.read(kind, await hub.file(*where, max_bytes), **arguments)
 

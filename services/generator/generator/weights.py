@@ -16,12 +16,12 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from common.errors import ModelRefused
 from generator.reasons import refuse
-from models.dtypes import STORED_BYTES, ever_in_float32, is_floating
+from models.dtypes import MIB, STORED_BYTES, ever_in_float32, is_floating
 
 # 97 % of headers fit (huggingface_hub's own figure), so one request is mostly enough.
 FIRST_READ_BYTES = 100_000
 # The longest header met among models of one card's size is about 3 MB; the format allows 100 MB.
-MAX_HEADER_BYTES = 4 * 2**20
+MAX_HEADER_BYTES = 4 * MIB
 # Twice as many tensors as in one file, and in an index, of the largest models known; counted in the
 # text, before it is parsed.
 MAX_TENSORS, MAX_INDEXED = 50_000, 200_000

@@ -10,6 +10,8 @@ import yaml
 from common.contracts.generation import GenerateOptions, GenerateRequest, Module
 from common.errors import ModelRefused
 from generator import rendering, resources, weights
+from generator.templates.inference import shrinking
+from models import sizes
 from models.dtypes import kept_in_float32
 from models.families import FAMILIES
 
@@ -329,3 +331,7 @@ def test_a_map_of_each_label_at_the_pictures_size_is_counted() -> None:
         "shape": [3_753, 1_000],
     }
     assert 1_329 <= make(model)[1]["resources"]["memoryMiB"] <= 2 * 1_329
+
+
+def test_a_module_shrinks_pictures_to_the_size_that_its_estimate_assumes() -> None:
+    assert shrinking.MAX_PIXELS == sizes.MAX_PIXELS

@@ -85,7 +85,10 @@ IMAGES = (
         "transformers",
         "vision",
         "image",
-        Returns(bare="a list of one: the last hidden state, a list of vectors, one per patch"),
+        Returns(
+            bare="a list of one: the last hidden state, a list of vectors, one per patch",
+            states=True,
+        ),
         auto_classes=("AutoModel",),
         measured=True,
     ),

@@ -110,7 +110,9 @@ class Returns:
     """The answer to one input.
 
     `fields` of an object by name, or `bare` if the answer is not an object. `many`: a list of them;
-    `ranked`: best first. `note` is a sentence about the whole answer.
+    `ranked`: best first. `note` is a sentence about the whole answer. `states`: a bare answer is a
+    list of one list of vectors, not one vector. `aliases`: names that fields have under some
+    parameters, by their usual names.
     """
 
     fields: Mapping[str, Type] = field(default_factory=dict)
@@ -118,18 +120,19 @@ class Returns:
     ranked: bool = False
     bare: str = ""
     note: str = ""
+    states: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, type: Type) -> bool:
         return type in self.fields.values()
 
     @property
     def sample(self) -> Any:
-        """An answer in its form."""
+        """An example answer."""
         if self.bare:
-            states = "list of vectors" in self.bare
-            item: Any = [SAMPLES["vectors"]] if states else SAMPLES["vector"]
+            item: Any = [SAMPLES["vectors"]] if self.states else SAMPLES["vector"]
         else:
-            item = {name.split(" or ")[-1]: SAMPLES[kind] for name, kind in self.fields.items()}
+            item = {name: SAMPLES[kind] for name, kind in self.fields.items()}
         return [item] if self.many else item
 
     @property
@@ -138,7 +141,11 @@ class Returns:
         return next(((name, kind) for name, kind in self.fields.items() if kind in ENDINGS), None)
 
     def __str__(self) -> str:
-        item = self.bare or "{" + ", ".join(self.fields) + "}"
+        names = [
+            f"{self.aliases[name]} or {name}" if name in self.aliases else name
+            for name in self.fields
+        ]
+        item = self.bare or "{" + ", ".join(names) + "}"
         if self.many:
             item = f"a list of {item}" + (", best first" if self.ranked else "")
         files = [f"`{name}` is {FORMATS[t]}" for name, t in self.fields.items() if t in FORMATS]

@@ -33,13 +33,14 @@ TEXT = (
         "text",
         Returns(
             {
-                "entity or entity_group": "string",
+                "entity_group": "string",
                 "score": "number",
                 "word": "string",
                 "start": "integer",
                 "end": "integer",
             },
             many=True,
+            aliases={"entity_group": "entity"},
         ),
         ("ForTokenClassification",),
         ("AutoModelForTokenClassification",),
@@ -103,7 +104,9 @@ TEXT = (
         "feature_extraction",
         "text",
         Returns(
-            bare="a list of one: the last hidden state, a list of vectors, one per token", note=CUT
+            bare="a list of one: the last hidden state, a list of vectors, one per token",
+            note=CUT,
+            states=True,
         ),
         auto_classes=("AutoModel",),
         measured=True,

@@ -1,4 +1,4 @@
-"""The rows of timm."""
+"""Task rows of the timm library."""
 
 from models.tasks.row import RANKED_LABELS, TOP_K, Returns, Task
 
