@@ -19,6 +19,9 @@ PAGE = sections(ROOT / "docs" / "reference" / "settings.md")
 SERVICES = {"WorkerSettings": "worker"}
 # The unit that a row must have, by the suffix of its variable.
 UNITS = {"_S": "s", "_MIB": "MiB", "_BYTES": "bytes", "_DAYS": "days", "PRICE_PER_HOUR": "USD/h"}
+# A variable with a default in a shell script, which the caller may set.
+SHELL_VARIABLE = r"\$\{([A-Z][A-Z_0-9]+):[-?]"
+READERS = ("*.py", "*.conf", "*.sh", "deploy/envoy/*.yaml", "Makefile")
 # Read by every program, or set for programs that are not ours.
 ORDINARY = {"PATH", "PYTHONPATH", "HTTP_HOST", "HTTP_PORT", "HF_HUB_OFFLINE"}
 
@@ -90,16 +93,24 @@ def read_by_name() -> dict[str, set[str]]:
     for path, text in sources("*.py").items():
         if "environ" in text or "getenv" in text:
             for node in ast.walk(ast.parse(text)):
-                if name := _variable(node):
+                for name in _variables(node):
                     readers[name].add(path)
     for path, text in sources("*.conf", "*.mjs", "*.ts").items():
         for name in re.findall(r"(?:process\.env\.|: \$)(NATS_\w+|[A-Z][A-Z_]{3,})\b", text):
             readers[name].add(path)
+    for path, text in sources("*.sh", "deploy/envoy/*.yaml").items():
+        pattern = r"\$\{([A-Z][A-Z_0-9]+)\}" if path.endswith(".yaml") else SHELL_VARIABLE
+        for name in re.findall(pattern, text):
+            readers[name].add(path)
     return readers
 
 
-def _variable(node: ast.AST) -> str | None:
-    """Return the name in `os.environ.get(NAME)`, `os.environ[NAME]` and `os.getenv(NAME)`."""
+def _variables(node: ast.AST) -> list[str]:
+    """Return the names that a node reads from the environment.
+
+    Those are NAME in `os.environ.get(NAME)`, `os.environ[NAME]` and `os.getenv(NAME)`, and
+    the strings of a tuple whose own name ends in `VARIABLES`.
+    """
     match node:
         case (
             ast.Call(
@@ -115,19 +126,24 @@ def _variable(node: ast.AST) -> str | None:
                 ctx=ast.Load(),
             )
         ):
-            return name
-    return None
+            return [name]
+        case ast.Assign(targets=[ast.Name(id=target)], value=ast.Tuple(elts=elements)):
+            names = [e.value for e in elements if isinstance(e, ast.Constant)]
+            return [str(name) for name in names] if target.endswith("VARIABLES") else []
+    return []
 
 
 def test_the_page_lists_every_variable_that_the_code_reads_by_name() -> None:
     variables = read_by_name()
-    assert {"LILYPAD_API_KEY", "NATS_STORE", "NATS_ROUTES"} <= {*variables}
+    assert {"LILYPAD_API_KEY", "NATS_STORE", "NATS_ROUTES", "ONLY", "TLS", "AI_AGENT"} <= {
+        *variables
+    }
     missing = {name: files for name, files in variables.items() if name not in documented()}
     assert {*missing} <= ORDINARY, missing
 
 
 def test_every_variable_of_the_page_appears_in_the_code() -> None:
-    words = {*re.findall(r"\w+", "\n".join(sources("*.py", "*.conf", "Makefile").values()))}
+    words = {*re.findall(r"\w+", "\n".join(sources(*READERS).values()))}
     words |= {variable for _, variable, _ in in_code()}
     assert len(documented()) > 60
     assert documented() <= words, documented() - words
