@@ -1,9 +1,12 @@
 """The path of a request to its handler, and of the answer back.
 
-In this order: capacity, request id, authentication, permission, the body's
-type, size, form and content, rate limits, idempotency, the handler, the
-envelope. An account that is known to be over its limit is refused before
-anything is read, and so is an address that registers too often.
+In this order: repeated headers, capacity, authentication, the account's
+capacity, scope, opting in to v2, the query, the body's type, size, syntax and
+content, the request limit, idempotency, the limits of costly work, the handler,
+the envelope. Without an idempotency key, all limits are counted together. An
+authenticated request over the request limit gets 429 even if it is invalid; if
+the account is known to be over, its body is not read. Neither is that of a
+network address that registers too often.
 
 An endpoint is an ASGI application of its own. FastAPI documents it, and finds
 it where the path has parameters; but its dependency solving, response

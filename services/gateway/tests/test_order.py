@@ -1,5 +1,6 @@
 """The order in which a request's faults are refused, as DESIGN.md lists it."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -35,11 +36,12 @@ async def test_a_request_with_every_fault_is_refused_in_the_order_that_the_desig
         over.update({("api", id): desk.guards.limits.now() + 600 for id in (account, other)})
         headers = [("X-Request-Id", "request-1"), ("X-Request-Id", "request-2")]
         body = b"{" + b" " * 200_000
+        url = "/v2/api/few?unknown=1"
 
         refusals = []
 
         async def refused() -> None:
-            answer = await http.post("/v2/api/few", content=body, headers=headers)
+            answer = await http.post(url, content=body, headers=headers)
             refusals.append((answer.status_code, answer.json()["error"]["code"]))
 
         await refused()
@@ -52,10 +54,18 @@ async def test_a_request_with_every_fault_is_refused_in_the_order_that_the_desig
         capacity.max_per_account = 5
         await refused()
         over.clear()
+        policies = desk.guards.limits.policies
+        policies["api"] = dataclasses.replace(policies["api"], limit=0)
+        await refused()
+        assert refusals.pop() == refusals[-1]  # an account that was not known to be over
+        policies["api"] = dataclasses.replace(policies["api"], limit=100_000)
+        over.clear()
         await refused()
         headers[-1] = ("Authorization", f"Bearer {key}")
         await refused()
         headers.append(("X-Lilypad-Beta", "v2"))
+        await refused()
+        url = "/v2/api/few"
         await refused()
         headers.append(("Content-Type", "application/json"))
         await refused()
