@@ -42,7 +42,13 @@ class Outcome:
 
 
 async def rotate(database: Database, encryption: Encryption, columns: Sequence[Column]) -> Outcome:
-    """Encrypt each secret with the first key."""
+    """Encrypt each secret with the first key.
+
+    Raises:
+        SystemExit: there is no key.
+    """
+    if not encryption.possible:
+        sys.exit("ENCRYPTION_KEYS is not set: set it as the replicas have it, the new key first")
     outcome = Outcome()
     for column in columns:
         last: str | None = ""

@@ -11,7 +11,11 @@ log = structlog.get_logger()
 
 # Prefix of every plain secret; an encrypted one never has it.
 MARK = "whsec_"
-PLAIN = f"select id, secret, former_secret from webhooks where secret like '{MARK}%%' for update"  # noqa: S608  (a constant)
+PLAIN = f"""
+select id, secret, former_secret from webhooks
+where secret like '{MARK}%%' or former_secret like '{MARK}%%'
+for update
+"""  # noqa: S608  (a constant)
 
 
 class Sealing:
