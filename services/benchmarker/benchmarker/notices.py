@@ -18,7 +18,7 @@ from common.unreadable import Unreadable
 # A run's results take up to 100 kB, and the bus carries 1 MB.
 MAX_RUNS = 8
 # Interval at which runs ended by another replica, or missed by the webhooks service, are sent.
-LOOK_EVERY_S = 5.0
+DELIVERY_PERIOD_S = 5.0
 UNNOTED = """
 where not noted and finished_at is not null and not (id = any(%s)) order by finished_at limit %s
 """
@@ -30,7 +30,7 @@ class Notices:
         self.database = database
         self.bus = bus
         self.unreadable = Unreadable("run")
-        self.delivery = Repeated(self.deliver, LOOK_EVERY_S)
+        self.delivery = Repeated(self.deliver, DELIVERY_PERIOD_S)
 
     async def deliver(self) -> None:
         """Send every finished run that is not confirmed, oldest first.

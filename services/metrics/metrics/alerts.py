@@ -39,7 +39,7 @@ EVALUATE_EVERY_S = 0.5
 MAX_MODELS_TOGETHER = 50
 SWEEP_EVERY_S = 10.0
 # Pauses take nine times as long as the work: recording and answering come first.
-PAUSE_FACTOR = 9
+SWEEP_PAUSE_FACTOR = 9
 # After a database has hung, the pause is no longer than this.
 MAX_PAUSE_S = 30.0
 EVENT_FIELDS = ("id", "rule_id", "model_id", "type", "message", "severity", "at")
@@ -118,7 +118,7 @@ class Watch:
     async def evaluate(self, account: str, recorded: Recorded) -> None:
         """Raise and recover alerts by the newest values of some models."""
         changed: list[str] = []
-        DESCRIBED.set(await self.descriptions.of(account))
+        DESCRIBED.set(await self.descriptions.get(account))
         if lacking := self.baselines.lacking(account, recorded):
             async with self.database.connection() as connection:
                 account_rules = await rules.known(connection, account)
@@ -213,4 +213,4 @@ def _recovered(event: AlertEvent, recovery: str, at: datetime) -> AlertEvent:
 
 
 def _pause(least_s: float, start: float) -> float:
-    return min(max(least_s, PAUSE_FACTOR * (time.monotonic() - start)), MAX_PAUSE_S)
+    return min(max(least_s, SWEEP_PAUSE_FACTOR * (time.monotonic() - start)), MAX_PAUSE_S)

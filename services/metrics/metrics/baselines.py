@@ -16,21 +16,21 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from common.contracts.alerts import Rule
+from common.contracts.timestamps import DAY_US
 from common.postgres import Connection, Database
 from metrics import window
 from metrics.arrays import Floats, Times
 from metrics.findings import sample_noise
 from metrics.shape import Shape, describe
-from metrics.shape.cells import DAY
 from metrics.snapshot import begin_snapshot
 from metrics.window import EMPTY, History
 
 # The default window of /monitor: two weekends and more.
 WINDOW = timedelta(days=30)
 # A season and a level that lasts change no sooner; what does is an incident until then.
-RENEW_S = 3600.0
+BASELINE_LIFETIME_S = 3600.0
 # A model with a metric that has no baseline yet is looked at again so soon.
-RENEW_YOUNG_S = 300.0
+YOUNG_LIFETIME_S = 300.0
 # Models whose baselines are kept, about 3 KB each; the longest unrenewed are evicted first.
 MAX_MODELS = 10_000
 SERIES = """
@@ -92,10 +92,10 @@ def baseline(history: History) -> Baseline | None:
     return Baseline(
         level=shape.usual,
         at=int(shape.cells.at[-1]),
-        slope=slope.size / DAY if slope is not None and slope.end is None else 0.0,
+        slope=slope.size / DAY_US if slope is not None and slope.end is None else 0.0,
         # Where few hours have many samples, those may be of a change.
         deviation=max(noise, sample_noise(history) if shape.cells.dense else 0.0),
-        first=int(shape.cells.at[0]) // DAY * DAY,
+        first=int(shape.cells.at[0]) // DAY_US * DAY_US,
         width=shape.cells.width,
         week=_week(shape),
     )
@@ -113,7 +113,7 @@ class Baselines:
         # By account and model: until when they hold, and the baselines by metric.
         self._cached: dict[tuple[str, str], tuple[float, dict[str, Baseline]]] = {}
 
-    def of(self, account: str, model: str) -> Mapping[str, Baseline]:
+    def get(self, account: str, model: str) -> Mapping[str, Baseline]:
         """Return a model's baselines by metric, of the metrics that have one."""
         _, baselines = self._cached.get((account, model), (0.0, {}))
         return baselines
@@ -129,7 +129,7 @@ class Baselines:
         """Compute all baselines again within minutes, spread so that evaluation goes on."""
         soon = time.monotonic()
         for key, (until, baselines) in self._cached.items():
-            at = soon + random.uniform(0, RENEW_YOUNG_S)  # noqa: S311  (only to spread)
+            at = soon + random.uniform(0, YOUNG_LIFETIME_S)  # noqa: S311  (only to spread)
             self._cached[key] = min(until, at), baselines
 
     def lacking(self, account: str, models: Mapping[str, object]) -> list[str]:
@@ -140,7 +140,7 @@ class Baselines:
     async def renew(self, account: str, models: list[str], known: list[Rule]) -> None:
         """Compute the baselines of some models that the known rules need."""
         # Still there in the end, unless what is computed may be older than a change.
-        renewing = {model: (-math.inf, dict(self.of(account, model))) for model in models}
+        renewing = {model: (-math.inf, dict(self.get(account, model))) for model in models}
         self._cached.update({(account, model): entry for model, entry in renewing.items()})
         metrics = sorted({rule.metric for rule in known if rule.kind == "change" and rule.metric})
         async with self.database.connection() as connection:
@@ -160,7 +160,7 @@ class Baselines:
         now = time.monotonic()
         for model, baselines in baselines_by_model.items():
             entry = self._cached.pop((account, model), None)
-            lifetime_s = RENEW_YOUNG_S if model in lacking_metrics else RENEW_S
+            lifetime_s = YOUNG_LIFETIME_S if model in lacking_metrics else BASELINE_LIFETIME_S
             self._cached[account, model] = now + lifetime_s * (entry is renewing[model]), baselines
         while len(self._cached) > MAX_MODELS:
             del self._cached[next(iter(self._cached))]

@@ -4,10 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from common.contracts.monitoring import MonitorRequest
+from common.contracts.timestamps import MAX_CLOCK_SKEW
 from metrics.window import Window
-
-# Clocks that differ by less cause no warning.
-MAX_CLOCK_SKEW = timedelta(minutes=1)
 
 
 def warnings_of(

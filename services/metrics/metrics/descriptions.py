@@ -22,7 +22,7 @@ where (descriptions.kind, descriptions.unit, descriptions.more_is_better)
     is distinct from (excluded.kind, excluded.unit, excluded.more_is_better)
 """
 # Time after which a replica follows what another one stored, if it missed the event.
-RENEW_S = 60.0
+DESCRIPTIONS_LIFETIME_S = 60.0
 # Accounts whose descriptions are cached; the longest unrenewed are evicted first.
 MAX_CACHED_ACCOUNTS = 20_000
 
@@ -34,10 +34,14 @@ class Descriptions:
         self.database = database
         self._cached: dict[str, tuple[float, dict[str, MetricDescription]]] = {}
 
-    async def of(self, account: str) -> Mapping[str, MetricDescription]:
+    async def get(self, account: str) -> Mapping[str, MetricDescription]:
         """Return the descriptions of an account's metrics, by name."""
         read, descriptions = self._cached.get(account, (-math.inf, {}))
-        return descriptions if read > time.monotonic() - RENEW_S else await self.newest(account)
+        return (
+            descriptions
+            if read > time.monotonic() - DESCRIPTIONS_LIFETIME_S
+            else await self.newest(account)
+        )
 
     async def newest(self, account: str) -> Mapping[str, MetricDescription]:
         """Return the descriptions as they are now, also those that another replica stored."""
@@ -71,7 +75,7 @@ class Descriptions:
             path = f"descriptions.{name}"
             advice = "no record of this call has this metric; describe metrics beside their values"
             raise InvalidRequest(f"{path}: {advice}", fields=[{"path": path, "message": advice}])
-        known = {**await self.of(content.account), **described}
+        known = {**await self.get(content.account), **described}
         for number, (_, metric) in enumerate(content.pairs) if known else ():
             if metric in known:
                 values = content.value[content.pair == number]

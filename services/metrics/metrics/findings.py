@@ -21,7 +21,7 @@ MIN_CHANGE = 0.02
 # the plots and the way back on a busy machine.
 ANSWER_S, METRIC_S = 0.1, 0.03
 # An hour of n samples of normal noise is about 2 * sqrt(2 ln n) deviations wide.
-MIN_SAMPLES = 4
+MIN_HOUR_SAMPLES = 4
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ def _significant(history: History, shape: Shape) -> list[Event]:
 def sample_noise(history: History) -> float:
     """Estimate the deviation of single samples from the range of each hour."""
     hours = history.hours
-    many = hours[hours["count"] >= MIN_SAMPLES]
+    many = hours[hours["count"] >= MIN_HOUR_SAMPLES]
     if not len(many):
         return 0.0
     widths = (many["maximum"] - many["minimum"]) / (2 * np.sqrt(2 * np.log(many["count"])))

@@ -135,7 +135,7 @@ class Handlers:
         works = (
             self.writer.run(),
             self.backfill.run(),
-            self.usage.run(),
+            self.usage.flushes.run(),
             self.watch.run(),
             self.watch.sweep(),
             self.watch.notices.delivery.run(),

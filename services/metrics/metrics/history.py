@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from common.contracts.history import (
-    MAX_ARRIVAL,
     History,
     HistoryRequest,
     MetricUpdate,
@@ -12,8 +11,10 @@ from common.contracts.history import (
     Position,
     Recalled,
     RecallRequest,
+    last_arrival_of,
+    us_of,
 )
-from common.contracts.timestamps import from_us, to_text, to_us
+from common.contracts.timestamps import from_us, sql_us, to_text, to_us
 from common.errors import InvalidRequest
 from common.postgres import Connection
 from metrics.storage import PERHAPS_LATE_US
@@ -27,7 +28,7 @@ ARRIVED = """
 select min(arrival) from recorded where series = any(%s::integer[]) and at = %s
 """
 # Samples that arrived after a position: by their times, and by the table `late`.
-MISSED = """
+MISSED = f"""
 with spans as (
     select id as series, %(since)s::timestamptz as first, 'infinity'::timestamptz as last,
         null::bigint as arrival
@@ -36,7 +37,7 @@ with spans as (
     select series, first, least(last, %(since)s - interval '1 microsecond'), arrival
     from late where series = any(%(ids)s::integer[]) and arrival >= %(oldest)s and first < %(since)s
 )
-select distinct (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint as at, s.arrival
+select distinct {sql_us("at")} as at, s.arrival
 from spans cross join lateral (
     select at, arrival from recorded
     where series = spans.series and at between spans.first and spans.last
@@ -50,7 +51,7 @@ from spans cross join lateral (
     order by at desc limit %(limit)s
 ) as s
 order by 1 desc, 2 desc limit %(limit)s
-"""
+"""  # noqa: S608  (constants)
 RECALL = """
 select asked.number, series, value
 from unnest(%s::bigint[], %s::timestamptz[]) with ordinality as asked(arrival, at, number)
@@ -73,7 +74,7 @@ async def find(connection: Connection, numbers: dict[str, int], request: History
         MISSED,
         {
             "ids": list(names),
-            "since": from_us(oldest // 256 - PERHAPS_LATE_US),
+            "since": from_us(us_of(oldest) - PERHAPS_LATE_US),
             "oldest": oldest,
             "floor": position.floor,
             "places": [arrival for arrival, _ in position.places],
@@ -133,6 +134,5 @@ async def _position(connection: Connection, ids: list[int], since: datetime | No
     row = await (await connection.execute(ARRIVED, [ids, since])).fetchone()
     moment = max(to_us(since), 0)
     if row is None or row[0] is None:
-        floor = min(moment * 256 + 255, MAX_ARRIVAL)
-        return Position(floor=floor, alerted=moment, places=[])
+        return Position(floor=last_arrival_of(moment), alerted=moment, places=[])
     return Position(floor=row[0], alerted=moment, places=[(row[0], moment)])

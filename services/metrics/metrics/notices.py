@@ -17,7 +17,7 @@ from metrics.incidents import ALERT_COLUMNS, alert_of
 
 MAX_ALERTS = 40
 # Max delay of an alert that another replica raised, or the webhooks service missed.
-LOOK_EVERY_S = 10.0
+DELIVERY_PERIOD_S = 10.0
 UNNOTED = f"""
 select account, noted, {ALERT_COLUMNS} from alerts
 where (noted < 1 or (noted < 2 and recovered_at is not null)) and not (id = any(%s))
@@ -34,7 +34,7 @@ class Notices:
         self.database = database
         self.bus = bus
         self.unreadable = Unreadable("alert")
-        self.delivery = Repeated(self.deliver_all, LOOK_EVERY_S)
+        self.delivery = Repeated(self.deliver_all, DELIVERY_PERIOD_S)
 
     async def deliver_all(self) -> None:
         """Deliver every alert that is not confirmed.

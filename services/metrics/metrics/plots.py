@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from common.contracts.timestamps import EPOCH, to_us
+from common.contracts.timestamps import DAY_US, EPOCH, to_us
 from metrics.arrays import Times
 from metrics.findings import Changes
 from metrics.units import title, unit
@@ -32,7 +32,6 @@ MARK_COLOUR = "#d55e00"
 MILLION = 1e6
 # In a shorter span Vega-Lite's ticks are hours apart, and each label has hour and date. In a longer
 # one they are days apart, which it does by itself only from two months on.
-DAY_US = 86_400_000_000
 MIN_DATE_TICKS_DAYS, MAX_DATE_TICKS_DAYS, MAX_DATE_TICKS = 10, 60, 15
 HOUR_AND_DATE = "[utcFormat(datum.value, '%H:%M'), utcFormat(datum.value, '%-d %b')]"
 

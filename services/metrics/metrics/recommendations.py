@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from common.contracts.recording import USUAL_METRICS
-from common.contracts.timestamps import from_us, to_us
+from common.contracts.timestamps import DAY_US, HOUR_US, from_us, to_us
 from metrics.findings import Changes
 from metrics.shape import Event
-from metrics.shape.cells import DAY, HOUR
 from metrics.units import lower_is_better, title, unit
 from metrics.window import History
 
@@ -136,7 +135,7 @@ def _slope(
         sentence = f"{title(metric)} {verb[0]} by {rate} since {begin} UTC, and is at {level} now"
     days = (limit - event.level) / event.size if limit > 0 else math.inf
     if 0 < days < MAX_AHEAD_DAYS:
-        reached = _day(to_us(now) + int(days * DAY), hour=False)
+        reached = _day(to_us(now) + int(days * DAY_US), hour=False)
         sentence += f"; it reaches its limit of {_number(limit, metric)} on {reached}"
     if not worse:
         return f"{sentence}."
@@ -168,11 +167,11 @@ def _day(us: int, *, hour: bool = True) -> str:
 
 
 def _duration(us: int) -> str:
-    if us >= 3 * DAY:
-        return f"{us / DAY:.0f} days"
-    if us >= 2 * HOUR:
-        return f"{us / HOUR:.0f} hours"
-    return f"{us / HOUR * 60:.0f} minutes"
+    if us >= 3 * DAY_US:
+        return f"{us / DAY_US:.0f} days"
+    if us >= 2 * HOUR_US:
+        return f"{us / HOUR_US:.0f} hours"
+    return f"{us / HOUR_US * 60:.0f} minutes"
 
 
 def _memory(histories: Mapping[str, History], latest: Mapping[str, float]) -> Iterator[str]:

@@ -10,14 +10,14 @@ from common.bus import NatsBus
 
 log = structlog.get_logger()
 
-LOOK_EVERY_S = 0.5
+POLL_INTERVAL_S = 0.5
 
 
 async def watch(bus: NatsBus, forget: Callable[[], None]) -> None:
     """Call `forget` after each reconnection, until cancelled."""
     known = bus.client.stats["reconnects"]
     while True:
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(POLL_INTERVAL_S)
         count = bus.client.stats["reconnects"]
         if count == known or not bus.client.is_connected:
             continue

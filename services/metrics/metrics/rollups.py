@@ -15,6 +15,8 @@ import structlog
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from common.contracts.history import MAX_WRITERS
+from common.contracts.timestamps import sql_us
 from common.postgres import KEEPALIVE, Connection, Database
 from metrics.settings import MetricsSettings
 
@@ -27,7 +29,7 @@ MAX_MERGED = 50_000
 # Pause between two rounds; while there is more to do, a multiple of the last round's duration:
 # recording and answering come first.
 PAUSE_S = 1.0
-PAUSE_FACTOR = 3
+ROLLUP_PAUSE_FACTOR = 3
 STAND_BY_S = 5.0
 MAX_REFRESHES = 60  # attempts, a pause apart
 RETENTION_EVERY_S = 3600.0
@@ -116,10 +118,8 @@ from pg_class where oid = 'samples'::regclass
 """
 LOCK = "select pg_try_advisory_lock(hashtext('rollups'), hashtext(current_schema()))"
 # A listener that was away for over a week does not get late samples of that time.
-FORGET_LATE = """
-delete from late where arrival <
-    (extract(epoch from now() - interval '7 days' - '2000-01-01Z'::timestamptz) * 256e6)::bigint
-"""
+WEEK_AGO = sql_us("now() - interval '7 days'")
+FORGET_LATE = f"delete from late where arrival < {WEEK_AGO} * {MAX_WRITERS}"  # noqa: S608  (constants)
 # The gateway considers a key new after a day.
 FORGET_REQUESTS = "delete from requests where stored_at < now() - interval '25 hours'"
 FORGET_ALERTS = """
@@ -397,4 +397,4 @@ async def _work(connection: Connection, settings: MetricsSettings) -> None:
         if start - forgotten > RETENTION_EVERY_S:
             await rollups.forget(settings.retention_days, settings.alert_retention_days)
             forgotten = start
-        await asyncio.sleep(PAUSE_FACTOR * (time.monotonic() - start) if more else PAUSE_S)
+        await asyncio.sleep(ROLLUP_PAUSE_FACTOR * (time.monotonic() - start) if more else PAUSE_S)

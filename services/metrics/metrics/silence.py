@@ -8,7 +8,8 @@ import statistics
 from datetime import datetime
 
 from common.contracts.alerts import Rule
-from common.contracts.timestamps import to_us
+from common.contracts.history import MAX_WRITERS
+from common.contracts.timestamps import sql_us, to_us
 from common.postgres import Connection, Database
 from metrics import rules
 from metrics.incidents import raise_alert
@@ -29,13 +30,13 @@ select extract(epoch from at) from samples where series in (
 ) and at > now() - interval '24 hours' order by at desc limit %s
 """
 # Samples that arrived together are one report, with the time of its newest sample.
-REPORTS = """
-select extract(epoch from max(at) - '2000-01-01Z'), arrival / 256e6 from (
+REPORTS = f"""
+select {sql_us("max(at)")} / 1e6, arrival / {MAX_WRITERS} / 1e6 from (
     select at, arrival from samples where series in (
         select id from series where account = %s and model = %s and metric = %s
     ) and at > now() - interval '24 hours' order by at desc limit 2000
 ) as newest where arrival > 0 group by arrival order by 1
-"""
+"""  # noqa: S608  (constants)
 # Too few reports to infer their interval.
 MIN_REPORTS = 5
 

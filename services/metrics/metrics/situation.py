@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 
 from common.contracts.alerts import Rule
-from common.contracts.timestamps import from_us, to_us
+from common.contracts.timestamps import MAX_CLOCK_SKEW, from_us, to_us
 from common.postgres import Connection
 from metrics import rules
 from metrics.arrays import Floats, Times
@@ -56,9 +56,6 @@ from series join lateral (
 ) as s on true
 group by account, model, metric
 """
-
-# Two recorders' clocks differ by less.
-MAX_CLOCK_SKEW = timedelta(minutes=1)
 
 # Newly recorded extremes, by model and metric.
 Recorded = Mapping[str, Mapping[str, Extremes]]
@@ -114,7 +111,7 @@ async def read(
     """Read the facts that the rules need, by model."""
     models = list(recorded)
     situations = {
-        model: Situation(found, baselines.of(account, model)) for model, found in recorded.items()
+        model: Situation(found, baselines.get(account, model)) for model, found in recorded.items()
     }
     bounds = [
         from_us(max(extremes.newest for extremes in found.values())) + MAX_CLOCK_SKEW

@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from common.contracts.monitoring import Statistics, Trend
+from common.contracts.timestamps import HOUR_US
 from metrics import histogram
 from metrics.arrays import Floats
 from metrics.findings import Changes
@@ -22,7 +23,6 @@ from metrics.window import History
 
 P95 = 0.95
 MIN_HOURS = 5
-HOUR = 3_600_000_000
 # Means in longer windows cover more hours: 120 means have 7,000 pairs, a tenth of a millisecond.
 MAX_MEANS = 120
 # Steps that add up to less than this share of the greatest cancel each other out.
@@ -81,7 +81,7 @@ def slope_per_day(history: History) -> float | None:
     counts = np.add.reduceat(hours["count"], first)
     means = np.add.reduceat(hours["total"], first) / counts
     lengths = np.diff(np.append(first, len(hours)))
-    times = np.add.reduceat(hours["at"] / HOUR, first) / lengths
+    times = np.add.reduceat(hours["at"] / HOUR_US, first) / lengths
     return theil_sen(times, means) * 24
 
 

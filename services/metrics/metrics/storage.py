@@ -16,11 +16,10 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from common.contracts.timestamps import now_us
+from common.contracts.timestamps import DAY_US, now_us, sql_us
 from common.postgres import Connection
 from metrics.arrays import Floats, Ints, Times
 
-DAY_US = 86_400_000_000
 # Rows older than this are staged. The columnstore compresses rows older than a week.
 MIN_STAGED_AGE_US = DAY_US
 
@@ -32,12 +31,12 @@ COPY_ROW = np.dtype(
 )
 COPY = f"copy samples ({', '.join(COLUMNS)}) from stdin (format binary)".encode()
 COPY_HEAD, COPY_TAIL = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
-INSERT = """
+INSERT = f"""
 insert into samples (series, at, value, arrival)
 select series, at, value, %b::bigint from unnest(%b, %b, %b) as s(series, at, value)
 on conflict do nothing
-returning series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint
-"""
+returning series, {sql_us("at")}
+"""  # noqa: S608  (constants)
 # The rollups consider everything older than ten minutes settled (rollups.NEXT).
 MARK_LATE = """
 insert into stale (series, day)
@@ -63,13 +62,13 @@ on conflict (key) do update set stored_at = now()
 returning key
 """
 # Finds which of the rows were stored with a given arrival.
-COMMITTED = """
-select series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint
+COMMITTED = f"""
+select series, {sql_us("at")}
 from unnest(%b, %b) as asked(series, at) cross join lateral (
     select arrival from recorded
     where recorded.series = asked.series and recorded.at = asked.at
 ) as found where arrival = %b::bigint
-"""
+"""  # noqa: S608  (constants)
 # Staging and merging of a series exclude each other: a row that is being merged is in
 # neither table for the one that stages it again. A few locks serve all series.
 STAGE_LOCK = """
@@ -78,7 +77,7 @@ from (select distinct mod(series, 64) as lock from unnest(%b) as s(series) order
 """
 # Existing rows are read in one range for each series and day: the columnstore finds ranges quickly,
 # and single rows slowly.
-STAGE = """
+STAGE = f"""
 with incoming as (
     select series, at, value from unnest(%b, %b, %b) as s(series, at, value)
 ), spans as (
@@ -95,8 +94,8 @@ where not exists (
     select from present where present.series = incoming.series and present.at = incoming.at
 )
 on conflict do nothing
-returning series, (extract(epoch from at - '2000-01-01Z') * 1e6)::bigint
-"""
+returning series, {sql_us("at")}
+"""  # noqa: S608  (constants)
 MARK_STAGED = """
 with days as (
     select series, date_trunc('day', at, 'UTC') as day, count(*) as count

@@ -1,15 +1,11 @@
 """Storage of each account, counted while samples are written, and its limits."""
 
-import asyncio
 from collections import Counter
 
-import structlog
-
+from common.background import Repeated
 from common.contracts.recording import SAMPLE_BYTES, StorageUse
-from common.errors import MonitoringFailed, RateLimited, ServiceError
+from common.errors import MonitoringFailed, RateLimited
 from common.postgres import Database
-
-log = structlog.get_logger()
 
 # Time after which other replicas see the samples that this one stored; a replica that dies loses
 # this much of the count.
@@ -43,6 +39,7 @@ class Usage:
         self.max_staged = max_staged
         self._stored: dict[str, int] = {}
         self._unflushed: Counter[str] = Counter()
+        self.flushes = Repeated(self.flush, FLUSH_EVERY_S)
 
     async def check(self, account: str, count: int, *, late: bool) -> None:
         """Refuse samples that an account has no room for.
@@ -89,17 +86,10 @@ class Usage:
         """Count new samples of an account."""
         self._unflushed[account] += count
 
-    async def run(self) -> None:
-        """Flush the counts to the database, until cancelled."""
-        while True:
-            await asyncio.sleep(FLUSH_EVERY_S)
-            if self._unflushed:
-                try:
-                    await self.flush()
-                except ServiceError as error:
-                    log.warning("usage not flushed", error=error.message)
-
     async def flush(self) -> None:
+        """Add the counts to the totals in the database."""
+        if not self._unflushed:
+            return
         counts, self._unflushed = self._unflushed, Counter()
         try:
             async with self.database.connection() as connection:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import psycopg
 import structlog
 
+from common.contracts.history import arrival_of
 from common.contracts.timestamps import now_us
 from common.errors import ServiceError, Unavailable
 from common.instruments import Histogram, MetricFamily
@@ -180,7 +181,7 @@ class Writer:
 
     async def _commit(self, connection: Connection, group: list[Pending]) -> None:
         self._last_us = max(now_us(), self._last_us + 1)
-        arrival = self._last_us * 256 + self._writer
+        arrival = arrival_of(self._last_us, self._writer)
         calls = [(pending.rows, pending.batch.key) for pending in group]
         try:
             start = time.perf_counter()

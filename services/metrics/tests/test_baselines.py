@@ -80,7 +80,7 @@ async def test_other_replicas_compute_baselines_anew_after_a_deletion_and_for_a_
         """Return the baseline that the other replica evaluates with."""
         at = now_us()
         await other.watch.evaluate(caller.account, {"m": {"latency": Extremes(1, at, 1, at, at)}})
-        known = other.watch.baselines.of(caller.account, "m")
+        known = other.watch.baselines.get(caller.account, "m")
         return known["latency"].level if "latency" in known else None
 
     async def forward_changes() -> None:
@@ -103,4 +103,4 @@ async def test_other_replicas_compute_baselines_anew_after_a_deletion_and_for_a_
     await caller.call(caller.handlers.add_rule, NewRule(kind="change", metric="steps", percent=5))
     await forward_changes()
     await usual()
-    assert "steps" in other.watch.baselines.of(caller.account, "m")
+    assert "steps" in other.watch.baselines.get(caller.account, "m")

@@ -34,23 +34,23 @@ async def connection(url: str) -> AsyncIterator[NatsBus]:
 async def test_a_replica_follows_a_change_whose_event_it_missed(
     caller: Caller, database: Database, connection: NatsBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconnection, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(descriptions, "RENEW_S", 3_600.0)
+    monkeypatch.setattr(reconnection, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(descriptions, "DESCRIPTIONS_LIFETIME_S", 3_600.0)
     replica = Handlers(database, MemoryBus(), max_series=200)
     known, account = replica.watch.descriptions, caller.account
     work = asyncio.ensure_future(reconnection.watch(connection, replica.forget_all))
     for unit in ("s", "min"):
-        before = dict(await known.of(account))
+        before = dict(await known.get(account))
         await caller.handlers.watch.descriptions.store(account, {"x": MetricDescription(unit=unit)})
         await replica.usage.check(account, 1, late=False)
         await asyncio.sleep(0.1)
-        assert await known.of(account) == before, "known until the event comes"
+        assert await known.get(account) == before, "known until the event comes"
         count = connection.client.stats["reconnects"]
         await connection.client._process_op_err(ConnectionError("cut"))
         await until(lambda n=count: connection.client.stats["reconnects"] > n, "reconnected")
         await until(lambda: account not in known._cached, "the descriptions are forgotten")
         assert account not in replica.usage._stored
-        assert (await known.of(account))["x"].unit == unit
+        assert (await known.get(account))["x"].unit == unit
     work.cancel()
 
 
@@ -59,10 +59,10 @@ def test_all_baselines_expire_within_minutes_but_not_together(database: Database
     many = Baselines(database)
     models = [f"{n}" for n in range(1_000)]
     now = time.monotonic()
-    many._cached = {("acc", model): (now + baselines.RENEW_S, {}) for model in models}
+    many._cached = {("acc", model): (now + baselines.BASELINE_LIFETIME_S, {}) for model in models}
     many._cached["acc", "0"] = (now + 1.0, {})
     many.expire_all()
     lasting = [at - now for at, _ in many._cached.values()]
     assert lasting[0] <= 1.0
-    assert max(lasting) <= baselines.RENEW_YOUNG_S + 5
-    assert len({int(one / baselines.RENEW_YOUNG_S * 10) for one in lasting}) >= 10
+    assert max(lasting) <= baselines.YOUNG_LIFETIME_S + 5
+    assert len({int(one / baselines.YOUNG_LIFETIME_S * 10) for one in lasting}) >= 10

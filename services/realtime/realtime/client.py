@@ -23,7 +23,7 @@ log = structlog.get_logger()
 # The shortest time between two batches of updates: a screen shows nothing new more often.
 PERIOD_S = 1 / 60
 # A client that reads nothing for this long is disconnected.
-READ_TIMEOUT_S = 10.0
+CLIENT_READ_TIMEOUT_S = 10.0
 # Packets a client may send at once, and per second.
 BURST, RATE_PER_S = 200, 20.0
 # Requests of one client that run at a time.
@@ -36,7 +36,7 @@ FLOOD = RateLimited(
 )
 BINARY = InvalidRequest("binary messages are not supported; send JSON")
 NOT_READING = Unavailable(
-    f"the client read nothing for {READ_TIMEOUT_S:g} s; connect again", retry_after=1
+    f"the client read nothing for {CLIENT_READ_TIMEOUT_S:g} s; connect again", retry_after=1
 )
 OVERFLOW = Unavailable("the client reads too slowly and its mailbox is full; connect again")
 
@@ -160,7 +160,7 @@ class Client:
                     self.socket.queue.put_nowait(Packet(MESSAGE, update.text[1:].decode()))
             self._next_batch_s = now_s + PERIOD_S
             self.waiting_since_s = now_s
-        elif now_s - self.waiting_since_s > READ_TIMEOUT_S:
+        elif now_s - self.waiting_since_s > CLIENT_READ_TIMEOUT_S:
             self.dismiss(NOT_READING, reconnect=True)
         return False
 

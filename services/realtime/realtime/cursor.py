@@ -4,7 +4,7 @@ import re
 import zlib
 
 from common.contracts.alerts import AlertEvent
-from common.contracts.history import MAX_ARRIVAL, Position
+from common.contracts.history import MAX_ARRIVAL, Position, arrival_of, last_arrival_of, us_of
 from common.contracts.timestamps import MAX_TIME_US, now_us, to_us
 
 # A sample recorded longer ago than this has been published: a commit takes at most 5 s
@@ -59,7 +59,7 @@ class Cursor:
         Args:
             moment: in microseconds since 2000.
         """
-        return cls(min(moment * 256 + 255, MAX_ARRIVAL), moment, [])
+        return cls(last_arrival_of(moment), moment, [])
 
     @classmethod
     def parse(cls, text: str) -> "Cursor":
@@ -100,9 +100,9 @@ class Cursor:
         self.places[arrival & 255] = place
         self._text = None
         # A clock that is ahead (a writer's, or this cursor's) must not hide other writers' samples.
-        settled = min(arrival // 256, now_us()) - int(SETTLED_S * 1e6)
-        if settled * 256 > self.floor:
-            self.floor = settled * 256
+        settled = min(us_of(arrival), now_us()) - int(SETTLED_S * 1e6)
+        if arrival_of(settled) > self.floor:
+            self.floor = arrival_of(settled)
             self.places = {n: place for n, place in self.places.items() if place[0] > self.floor}
         if len(self.places) > MAX_PLACES:
             oldest, _ = self.places.pop(min(self.places, key=self.places.__getitem__))

@@ -17,6 +17,7 @@ from common.contracts.history import (
     MetricUpdate,
     Moments,
     RecallRequest,
+    arrival_of,
 )
 from common.contracts.timestamps import parse_time, to_us
 from common.errors import NotFound, ServiceError, Unavailable
@@ -36,7 +37,7 @@ ALERTS_PER_PAGE, MAX_ALERTS = 200, 1_000
 MAX_CONCURRENT_PER_ACCOUNT, MAX_CONCURRENT = 2, 64
 # The time that a client has to read its replay. Without this limit, a client that reads a little
 # now and then would keep the others waiting.
-READ_TIMEOUT_S = 60.0
+REPLAY_READ_TIMEOUT_S = 60.0
 # Rounds in which a replay reads updates that arrived meanwhile, if they are more than can be held.
 MAX_ROUNDS = 3
 
@@ -80,7 +81,7 @@ class Replay:
             topic.account, asyncio.Semaphore(MAX_CONCURRENT_PER_ACCOUNT)
         )
         try:
-            async with turn, self._free, asyncio.timeout(READ_TIMEOUT_S):
+            async with turn, self._free, asyncio.timeout(REPLAY_READ_TIMEOUT_S):
                 cursor, complete = await self._send(
                     client, subscriber, seen, topic, since, with_cursor
                 )
@@ -94,8 +95,8 @@ class Replay:
                     complete = complete and rest
         except TimeoutError:
             raise Unavailable(
-                f"the replay was not read within {READ_TIMEOUT_S:g} s; subscribe again from the"
-                " last update received",
+                f"the replay was not read within {REPLAY_READ_TIMEOUT_S:g} s; subscribe again"
+                " from the last update received",
                 retry_after=1,
             ) from None
         subscriber.replayed = dict(cursor.places)
@@ -230,4 +231,4 @@ def _news(alert: Alert) -> list[AlertEvent]:
 
 def _arrival(news: AlertEvent) -> int:
     """Return an alert's place among samples, whose arrivals are times in this form."""
-    return to_us(news.at) * 256 if news.at else 0
+    return arrival_of(to_us(news.at)) if news.at else 0

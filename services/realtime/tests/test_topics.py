@@ -135,7 +135,7 @@ async def nothing() -> None: ...
 async def test_a_client_that_reads_its_replay_too_slowly_delays_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replay, "READ_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(replay, "REPLAY_READ_TIMEOUT_S", 0.05)
     current.set(Context(account="a"))
     bus, topic = MemoryBus(), Topic("a", "m")
     past(bus, sample(1))

@@ -10,9 +10,26 @@ from pydantic import Field
 from common.contracts import Event, Message, Rpc
 from common.contracts.timestamps import Microseconds
 
-# Microseconds since 2000 when a writer committed, times 256, plus the writer's number.
+# Writers of samples that may be alive at once.
+MAX_WRITERS = 256
+# Microseconds since 2000 when a writer committed, times `MAX_WRITERS`, plus the writer's number.
 MAX_ARRIVAL = 2**63 - 1
 Arrival = Annotated[int, Field(ge=0, le=MAX_ARRIVAL)]
+
+
+def arrival_of(us: int, writer: int = 0) -> int:
+    """Return the arrival of what a writer committed at a time in microseconds since 2000."""
+    return us * MAX_WRITERS + writer
+
+
+def last_arrival_of(us: int) -> int:
+    """Return the highest arrival of any writer at a time in microseconds since 2000."""
+    return min(arrival_of(us, MAX_WRITERS - 1), MAX_ARRIVAL)
+
+
+def us_of(arrival: int) -> int:
+    """Return when a writer committed, in microseconds since 2000."""
+    return arrival // MAX_WRITERS
 
 
 class Position(Message):

@@ -10,7 +10,12 @@ from pydantic import Field, PlainValidator
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 EPOCH_UNIX_US = int(EPOCH.timestamp()) * 1_000_000
 MICROSECOND = timedelta(microseconds=1)
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+WEEK_US = 7 * DAY_US
 MAX_AHEAD = timedelta(days=1)
+# Clocks that differ by less count as equal.
+MAX_CLOCK_SKEW = timedelta(minutes=1)
 
 MAX_TIME_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 Microseconds = Annotated[int, Field(ge=0, le=MAX_TIME_US)]
@@ -31,6 +36,11 @@ def to_us(moment: datetime) -> int:
 def from_us(us: int) -> datetime:
     """Convert microseconds since 2000 to a time in UTC."""
     return EPOCH + timedelta(microseconds=us)
+
+
+def sql_us(moment: str) -> str:
+    """Return the SQL that converts a `timestamptz` to microseconds since 2000."""
+    return f"(extract(epoch from {moment} - '2000-01-01Z'::timestamptz) * 1e6)::bigint"
 
 
 def to_text(us: int) -> str:

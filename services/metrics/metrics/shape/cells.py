@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.contracts.timestamps import DAY_US, HOUR_US
 from metrics.arrays import Floats, Times
 from metrics.window import bucket
 
-HOUR = 3_600_000_000
-DAY = 24 * HOUR
 # Divisors of a day, so that every day has the same cells; rare samples need wider ones.
 WIDTHS_H = (1, 2, 3, 4, 6, 8, 12, 24)
 # A year is divided into cells of three hours, which keeps an answer quick.
@@ -53,7 +52,7 @@ class Cells:
 
     @property
     def per_day(self) -> int:
-        return DAY // self.width
+        return DAY_US // self.width
 
     @property
     def dense(self) -> bool:
@@ -91,15 +90,15 @@ class Cells:
 def divide(hours: NDArray[Any]) -> Cells:
     """Divide hours into the narrowest cells that the metric fills, and that are not too many."""
     at = hours["at"]
-    span = int(at[-1] - at[0]) // HOUR + 1
-    typical = median(np.diff(at).astype(np.float64)) / HOUR if len(at) > 1 else 1.0
+    span = int(at[-1] - at[0]) // HOUR_US + 1
+    typical = median(np.diff(at).astype(np.float64)) / HOUR_US if len(at) > 1 else 1.0
     width = next((w for w in WIDTHS_H if w >= typical and span / w <= MAX_CELLS), WIDTHS_H[-1])
     hours = _tamed(hours)
     entries = hours if width == 1 else bucket(hours, timedelta(hours=width))
-    start = int(entries["at"][0]) // DAY * DAY
+    start = int(entries["at"][0]) // DAY_US * DAY_US
     return Cells(
-        width * HOUR,
-        (entries["at"] - start) // (width * HOUR),
+        width * HOUR_US,
+        (entries["at"] - start) // (width * HOUR_US),
         entries["at"],
         entries["total"] / entries["count"],
         entries["count"].astype(np.float64),

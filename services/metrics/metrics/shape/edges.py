@@ -10,12 +10,12 @@ from metrics.shape.shape import Event, Shape
 
 # Cells around an edge whose samples are read.
 AROUND = 2
-# An incident of no more cells than this is placed as a whole,
+# Max cells of an incident whose two ends are placed together.
 SHORT = 4
-# and with fewer samples than this it is a group of outliers,
-MIN_SAMPLES = 6
-# as it is if it differs from the others by less than this, in their deviations.
-CLEAR = 1.75
+# Min samples of a short incident; fewer are a group of outliers.
+MIN_INCIDENT_SAMPLES = 6
+# Min height of a short incident, in deviations of the other samples; a lower one is outliers.
+MIN_INCIDENT_HEIGHT = 1.75
 # Max edges whose samples are read; further edges stay on their cells.
 MAX_EDGES = 24
 
@@ -120,7 +120,10 @@ def _place_whole(shape: Shape, event: Event, at: Times, value: Floats) -> bool:
     if shape.cells.dense:
         others = np.concatenate([distance[:start], distance[stop:]])
         usual = float(np.median(np.abs(others - np.median(others)))) if len(others) else 0.0
-        if stop - start < MIN_SAMPLES or size < CLEAR * usual / MEDIAN_DEVIATION:
+        if (
+            stop - start < MIN_INCIDENT_SAMPLES
+            or size < MIN_INCIDENT_HEIGHT * usual / MEDIAN_DEVIATION
+        ):
             return False
     event.begin = int(at[start])
     if event.end is not None or stop < len(at):

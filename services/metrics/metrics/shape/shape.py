@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 
+from common.contracts.timestamps import DAY_US, HOUR_US, WEEK_US
 from metrics.arrays import Floats
 from metrics.shape import season as seasons
-from metrics.shape.cells import DAY, HOUR, Cells, divide, median, without_outliers
+from metrics.shape.cells import Cells, divide, median, without_outliers
 from metrics.shape.changes import Changes, Search, ramp
 from metrics.shape.noise import Noise, measure
 from metrics.shape.season import Season
@@ -18,7 +19,7 @@ Kind = Literal["incident", "step", "slope"]
 # Fewer cells show nothing that could not be chance.
 MIN_CELLS = 8
 # A change that has lasted for less is an incident, not yet a step.
-MIN_STEP_US = 12 * HOUR
+MIN_STEP_US = 12 * HOUR_US
 # An incident ends when the level is back to within this share of its size.
 BACK = 0.3
 # A change over a larger share of the window did not pass: it was one level, then another.
@@ -32,10 +33,10 @@ RESETS, FALLS = 0.25, 1.0
 LEFT = 0.35
 # An incident's values exceed this share of the others, or the rank test is this clear, in squared
 # deviations.
-APART, CLEAR, RARE = 0.96, 20.0, 1_000
+MIN_SHARE, MIN_SCORE, RARE = 0.96, 20.0, 1_000
 # Days that hold two weekends; one weekend alone does not show whether it is typical.
 TWO_WEEKENDS = 13
-WEEK, WEEKEND = 7 * DAY, 2 * DAY
+WEEKEND_US = 2 * DAY_US
 # Rounds of finding seasons after removing changes, and changes after removing seasons.
 PASSES = 2
 
@@ -136,7 +137,7 @@ def _counts(cells: Cells) -> bool:
 
 
 def _decompose(cells: Cells, values: Floats) -> Shape:
-    times = (cells.at - cells.at[0]) / DAY
+    times = (cells.at - cells.at[0]) / DAY_US
     apart = values
     season = Season(daily=False, weekly=False, part=np.zeros(len(values)), week=np.zeros(1))
     changes = Changes(levels=[0.0])
@@ -234,7 +235,7 @@ def _stands_out(event: Event, rest: Floats) -> bool:
     score = (share - 0.5) ** 2 * 12 * len(inside) * len(around) / len(rest)
     # How unlikely this many values in a row, all this far out, are anywhere in the series.
     rare = -len(inside) * math.log(max(1 - share, 1 / len(rest)))
-    return bool(rare > math.log(RARE * len(rest)) and (share > APART or score > CLEAR))
+    return bool(rare > math.log(RARE * len(rest)) and (share > MIN_SHARE or score > MIN_SCORE))
 
 
 def _weekend(event: Event) -> bool:
@@ -242,8 +243,8 @@ def _weekend(event: Event) -> bool:
     if event.kind != "incident" or event.end is None:
         return False
     # 1 January 2000 was a Saturday.
-    begin, end = (event.begin + WEEKEND // 4) % WEEK, (event.end + WEEKEND // 4) % WEEK
-    return begin < WEEKEND // 2 and WEEKEND <= end < WEEKEND + WEEKEND // 2
+    begin, end = (event.begin + WEEKEND_US // 4) % WEEK_US, (event.end + WEEKEND_US // 4) % WEEK_US
+    return begin < WEEKEND_US // 2 and WEEKEND_US <= end < WEEKEND_US + WEEKEND_US // 2
 
 
 def _level_changes(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
@@ -292,7 +293,7 @@ def _level_changes(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
         lasted = int(cells.at[-1]) + cells.width - begin
         led = begin - int(cells.at[0])
         window = int(cells.at[-1] - cells.at[0])
-        if n == 1 and led < min(LEADING * window, DAY):
+        if n == 1 and led < min(LEADING * window, DAY_US):
             leading = Event("incident", int(cells.at[0]), begin, before[2] - after[2], after[2],
                           before[2], gains[after[0]], _chance(gains[after[0]], count),
                           (0, after[0]))  # fmt: skip
