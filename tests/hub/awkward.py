@@ -123,6 +123,11 @@ def headless(weights: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in weights.items() if not name.startswith("classifier")}
 
 
+def wrapped(weights: dict[str, Any]) -> dict[str, Any]:
+    """Name the weights as torch.compile and DataParallel leave them, which no library undoes."""
+    return {f"_orig_mod.{name}": value for name, value in weights.items()}
+
+
 def packed(weights: dict[str, Any]) -> dict[str, Any]:
     """Make weights of four bits each, as GPTQ stores them."""
     changed = {}

@@ -46,6 +46,7 @@ MISFITS = (
             "no-vocabulary": {"maker": BERT, "without": ["tokenizer.json"]},
             "no-tokenizer": {"maker": BERT, "without": ["tokenizer*"]},
             "headless": {"maker": BERT, "weights": "headless"},
+            "wrapped": {"maker": BERT, "weights": "wrapped"},
             "japanese": {
                 "maker": BERT,
                 "edits": {

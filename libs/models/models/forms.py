@@ -53,8 +53,8 @@ FORMS = (
         "modules of sentence-transformers",
         "`modules.json`, and `router_config.json` in the folder of a router",
         (
-            "all are run as published: pooling, layers, prompts, cut vectors, routes, `LogitScore`"
-            "; vectors of whole words (`WordEmbeddings`, `BoW`) are refused as `architecture`"
+            "all run as published: pooling, layers, prompts, cut vectors, routes, `LogitScore`; "
+            "vectors of whole words (`WordEmbeddings`, `BoW`) are refused as `architecture`"
         ),
     ),
     (

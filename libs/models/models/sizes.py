@@ -38,7 +38,7 @@ USUAL_TOKENS = 2048
 # Architectures whose positions begin after the padding token's id, which is 1.
 SHIFTED = frozenset(
     ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "longformer", "mpnet", "roberta")
-) | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
+) | {"lilt", "luke", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
 # Numbers that MusicGen's audio decoder holds at once: 30 s at 32 kHz, four maps of 64 filters.
 MUSIC = 30 * 32_000 * 4 * 64
 # Points that the library's pipeline asks about at once, and masks of each.

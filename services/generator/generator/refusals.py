@@ -10,6 +10,7 @@ from typing import Any
 from common.contracts.generation import Accepted, Check
 from generator import adapters, requirements, vocabulary
 from generator.configs import quantized
+from generator.instead import INSTEAD
 from generator.layout import OF_WORDS, late_interaction
 from generator.licenses import check_license
 from generator.reasons import refuse
@@ -62,52 +63,6 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
     )
 
 
-ORIGINAL = "the model that it was converted from, with safetensors weights"
-# Refusals of a repository without loadable weights, by the kind of files it has instead: message,
-# reason and alternative. The first kind found is named.
-INSTEAD = {
-    "empty": ("the repository is empty", "no-weights", "the model itself"),
-    "adapter": (
-        "the model is an adapter (LoRA) to another model",
-        "adapter",
-        "the two merged into one, and pushed as safetensors",
-    ),
-    "gguf": ("the model has GGUF weights only, which need llama.cpp", "gguf-only", ORIGINAL),
-    "nemo": (
-        "the model is for NVIDIA NeMo, which modules do not install",
-        "library",
-        "a copy converted to transformers",
-    ),
-    "ctranslate2": (
-        "the model is for CTranslate2, which modules do not install",
-        "library",
-        ORIGINAL,
-    ),
-    "spacy": (
-        "the model is a spaCy pipeline, which modules do not install",
-        "library",
-        "a model of transformers for the same task",
-    ),
-    "pickle": (
-        "the model has pickled weights only, and loading them can run arbitrary code",
-        "pickle-only",
-        "a revision with safetensors weights",
-    ),
-    "openvino": ("the model has OpenVINO weights only", "library", ORIGINAL),
-    "keras": ("the model has TensorFlow or Keras weights only", "library", ORIGINAL),
-    "flax": ("the model has Flax weights only", "library", ORIGINAL),
-    "onnx": ("the model has ONNX weights only", "library", ORIGINAL),
-    "shards": (
-        "the model's weights are in several files, without the index that lists them",
-        "incomplete",
-        "a revision with model.safetensors.index.json",
-    ),
-    "safetensors": (
-        "the model's weights are laid out for another program, or are there as a variant only",
-        "no-weights",
-        "a copy that its library saved: model.safetensors, or model_index.json and its folders",
-    ),
-}
 # Files that configure preprocessing of images and audio; timm has that in its config.json.
 PREPARES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
@@ -127,6 +82,12 @@ def check_weights(snapshot: Snapshot) -> None:
             if kind in snapshot.kinds:
                 raise refuse(message, reason, made_from(base) if base else help)
         raise refuse("the model has no weights", "no-weights", "a revision that has them")
+    if wrapper := snapshot.weights.wrapper:
+        raise refuse(
+            f"the weights were saved with the training's wrapper: each name begins with {wrapper}",
+            "incomplete",
+            "a copy that was saved without it, such as by unwrap_model(model).save_pretrained()",
+        )
     if "adapted" in snapshot.kinds:
         raise refuse(
             "the repository has an adapter beside its base's weights; answers would ignore it",
@@ -191,7 +152,7 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     if snapshot.layout.is_static:
         return
     kind, named = (snapshot.config.get(name) for name in ("model_type", "architectures"))
-    if isinstance(named, list) and LATE_INTERACTION in named:
+    if (isinstance(named, list) and LATE_INTERACTION in named) or "colbert" in snapshot.kinds:
         raise late_interaction()
     # sentence-transformers chooses the class itself, except for rankers: classifiers, or writers.
     head = WRITES if snapshot.layout.judges else task.head

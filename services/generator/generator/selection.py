@@ -49,6 +49,8 @@ FORMATS = {
     "flax": (".msgpack",),
     "onnx": (".onnx",),
 }
+# The file that ColBERT's own library writes next to an encoder, whose head no other library loads.
+COLBERT = "artifact.metadata"
 # Files that spaCy and CTranslate2 write next to their weights.
 SPACY = frozenset(("meta.json", "config.cfg"))
 VOCABULARIES = frozenset(("vocabulary.json", "vocabulary.txt", "shared_vocabulary.json"))
@@ -79,6 +81,7 @@ def kinds_of(description: Description) -> frozenset[str]:
         "empty": names <= DOCUMENTS,
         "adapter": description.is_adapter or any(map(ADAPTER.fullmatch, last)),
         "adapted": "adapter_config.json" in names,
+        "colbert": COLBERT in names,
         "spacy": names >= SPACY,
         "ctranslate2": converted,
         "pickle": bool(pickles),

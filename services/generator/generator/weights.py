@@ -59,6 +59,11 @@ PACKED = (
 )
 
 
+# Prefixes of DataParallel, torch.compile, DeepSpeed, FSDP and PEFT. No architecture has a part of
+# these names at its root, and the libraries do not strip them: all weights would be missing.
+WRAPPERS = ("module.", "_orig_mod.", "_forward_module.", "_fsdp_wrapped_module.", "base_model.")
+
+
 @dataclass(frozen=True)
 class Header:
     """Elements by dtype, and kinds of tensors, of one or several weights files.
@@ -100,6 +105,15 @@ class Weights:
     def is_half(self) -> bool:
         """Whether most of the weights are stored in bfloat16."""
         return self.elements.get("BF16", 0) * 2 > self.parameters
+
+    @property
+    def wrapper(self) -> str | None:
+        """The prefix of every tensor's name, if training's wrappers left one; None without."""
+        names = self.names or ()
+        return next(
+            (prefix for prefix in WRAPPERS if names and all(n.startswith(prefix) for n in names)),
+            None,
+        )
 
     @property
     def is_packed(self) -> bool:

@@ -153,6 +153,19 @@ def test_a_multilingual_model_writes_english_unless_another_language_is_requeste
                 languages(tokenizer, end, **{name: wrong})
 
 
+def test_a_marian_model_of_several_languages_gets_the_word_of_the_one_that_is_named() -> None:
+    model = SimpleNamespace(config=SimpleNamespace(task_specific_params=None))
+    tokenizer = SimpleNamespace(supported_language_codes=[">>fra<<", ">>ita<<"])
+
+    def prefix(**named: str) -> str:
+        return translating.choose_languages(model, tokenizer, named)[0]
+
+    assert (prefix(target_language="ita"), prefix()) == (">>ita<< ", "")
+    for wrong in ({"target_language": "deu"}, {"source_language": "eng"}):
+        with pytest.raises(translating.InvalidInput, match="only a target_language: fra, ita"):
+            prefix(**wrong)
+
+
 def test_a_model_of_several_language_pairs_uses_the_first_unless_another_is_requested() -> None:
     pairs = {f"translation_en_to_{to}": {"prefix": f"to {to}: "} for to in ("ro", "de", "fr")}
     known = {"summarization": {"prefix": "summarize: "}, **pairs}

@@ -43,6 +43,7 @@ import fake_hub
         ("unwhole-classifier", "no-vocabulary", "incomplete"),
         ("unwhole-classifier", "no-tokenizer", "incomplete"),
         ("unwhole-classifier", "headless", "incomplete"),
+        ("unwhole-classifier", "wrapped", "incomplete"),
         ("unwhole-classifier", "japanese", "architecture"),
         ("unwhole-speaker", None, "architecture"),
         ("unwhole-generator", "gptq", "quantized"),
@@ -102,6 +103,17 @@ async def test_a_classifier_labelled_sentence_transformers_is_still_a_classifier
     named = {"library_name": "sentence-transformers", "transformersInfo": {}}
     module = await fake_hub.handlers(**named).generate(GenerateRequest(model_url="acme/frog"))
     assert (module.model.library, module.model.task) == ("transformers", "text-classification")
+
+
+async def test_colberts_own_checkpoint_is_not_served_as_a_mean_vector() -> None:
+    handlers = fake_hub.handlers(
+        {"architectures": ["BertModel"]},
+        names=("artifact.metadata", "tokenizer.json"),
+        pipeline_tag="sentence-similarity",
+        library_name="sentence-transformers",
+    )
+    with pytest.raises(ModelRefused, match="late interaction"):
+        await handlers.generate(GenerateRequest(model_url="acme/frog"))
 
 
 def test_an_embedding_model_is_recognised_without_a_card() -> None:

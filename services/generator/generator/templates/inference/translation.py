@@ -23,6 +23,8 @@ def choose_languages(
     source, target = parameters.get("source_language"), parameters.get("target_language")
     if hasattr(tokenizer, "src_lang"):
         return "", between(model, tokenizer, source, target)
+    if codes := getattr(tokenizer, "supported_language_codes", None):  # Marian, to several
+        return towards(codes, source, target), {}
     pairs = sorted(name for name in known if name.startswith("translation_"))
     pair = f"translation_{source}_to_{target}" if source or target else (pairs or [""])[0]
     if not (source or target) or pair in pairs:
@@ -31,6 +33,15 @@ def choose_languages(
         "source_language, target_language: this model "
         + (f"knows {', '.join(pairs)}" if pairs else "translates one pair; leave them out")
     )
+
+
+def towards(codes: list[str], source: str | None, target: str | None) -> str:
+    """Return the word that tells a Marian model its output language; a text may begin with it."""
+    if source or (target and f">>{target}<<" not in codes):
+        named = "source_language" if source else "target_language"
+        known = ", ".join(sorted(code.strip("<>") for code in codes))
+        raise InvalidInput(f"{named}: this model takes only a target_language: {known}")
+    return f">>{target}<< " if target else ""
 
 
 def between(model: Any, tokenizer: Any, source: str | None, target: str | None) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""Refusals of a repository without loadable weights, by the kind of files it has instead."""
+
+ORIGINAL = "the model that it was converted from, with safetensors weights"
+# Message, reason and alternative. The first kind found is named.
+INSTEAD = {
+    "empty": ("the repository is empty", "no-weights", "the model itself"),
+    "adapter": (
+        "the model is an adapter (LoRA) to another model",
+        "adapter",
+        "the two merged into one, and pushed as safetensors",
+    ),
+    "gguf": ("the model has GGUF weights only, which need llama.cpp", "gguf-only", ORIGINAL),
+    "nemo": (
+        "the model is for NVIDIA NeMo, which modules do not install",
+        "library",
+        "a copy converted to transformers",
+    ),
+    "ctranslate2": (
+        "the model is for CTranslate2, which modules do not install",
+        "library",
+        ORIGINAL,
+    ),
+    "spacy": (
+        "the model is a spaCy pipeline, which modules do not install",
+        "library",
+        "a model of transformers for the same task",
+    ),
+    "pickle": (
+        "the model has pickled weights only, and loading them can run arbitrary code",
+        "pickle-only",
+        "a revision with safetensors weights",
+    ),
+    "openvino": ("the model has OpenVINO weights only", "library", ORIGINAL),
+    "keras": ("the model has TensorFlow or Keras weights only", "library", ORIGINAL),
+    "flax": ("the model has Flax weights only", "library", ORIGINAL),
+    "onnx": ("the model has ONNX weights only", "library", ORIGINAL),
+    "shards": (
+        "the model's weights are in several files, without the index that lists them",
+        "incomplete",
+        "a revision with model.safetensors.index.json",
+    ),
+    "safetensors": (
+        "the model's weights are laid out for another program, or are there as a variant only",
+        "no-weights",
+        "a copy that its library saved: model.safetensors, or model_index.json and its folders",
+    ),
+}
