@@ -76,9 +76,9 @@ def test_an_incident_is_as_large_as_its_samples_wherever_in_the_hour_it_begins(
     assert event.size == pytest.approx(event.level - 40.0, rel=0.02)
 
 
-def leaking(level: Callable[[Floats], Floats], noise: float) -> History:
+def leaking(level: Callable[[Floats], Floats], noise: float, days: int = 7) -> History:
     """Return a week of memory, a sample every 15 minutes, that grows by 288 MiB a day."""
-    hours = np.arange(7 * 96) / 4
+    hours = np.arange(days * 96) / 4
     random = np.random.default_rng(1)
     value = (4_000.0 + level(hours)) * random.normal(1, noise, len(hours))
     at = to_us(START) + np.arange(len(hours)) * 900_000_000
@@ -97,6 +97,23 @@ def test_a_leak_that_a_restart_interrupts_is_reported_with_its_rate(noise: float
     assert "it reaches its limit of 7,000 MiB on" in leak
     assert re.match(r"Memory fell by 1,4\d\d MiB on Thursday 5 March, 22:", restart)
     assert re.search(r"from 5,4\d\d MiB to (4,0|3,9)\d\d MiB.$", restart)
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.02, 0.03])
+def test_a_leak_that_restarts_again_and_again_is_reported_with_its_rate(noise: float) -> None:
+    """Not as steps or incidents: over all of the window, its level does not change."""
+    restarts = np.array([0.0, 101.5, 200.2, 235.4, 254.6, 283.5])
+    memory = leaking(
+        lambda hours: 12 * (hours - restarts[np.searchsorted(restarts, hours, "right") - 1]),
+        noise,
+        days=14,
+    )
+    leak, *falls = recommend({"memory_usage": memory}, {})
+    rate = re.match(r"Memory grows by (\d+) MiB a day since", leak)
+    assert rate is not None
+    assert float(rate[1]) == pytest.approx(288, rel=0.1)
+    assert len(falls) >= 4
+    assert all(sentence.startswith("Memory fell by") for sentence in falls)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.0005, 0.005, 0.02])

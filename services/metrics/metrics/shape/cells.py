@@ -1,5 +1,6 @@
 """Cells of equal width, into which a history is divided before its shape is found."""
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,6 +18,8 @@ WIDTHS_H = (1, 2, 3, 4, 6, 8, 12, 24)
 MAX_CELLS = 3_000
 # A sample this far from the median of the five cells around it, in deviations, is an outlier.
 OUTLIER = 4.0
+# The least usual distance from that median, as a share of the noise of two neighbours.
+SLOPED = 0.7
 # The mean of this many samples is not an outlier because one of them is.
 DENSE = 8
 # The extremes of an hour are clipped at this multiple of their usual distance from its mean.
@@ -157,7 +160,10 @@ def without_outliers(values: Floats) -> Floats:
     window = np.lib.stride_tricks.sliding_window_view(values, 5)
     middle = np.pad(_median_of_five(window), 2, mode="edge")
     distance = np.abs(values - middle)
-    usual = median(distance) / MEDIAN_DEVIATION
+    # On a slope, most values are their neighbours' median, whatever the noise.
+    steps = np.diff(values)
+    noise = median(np.abs(steps - median(steps))) / math.sqrt(2)
+    usual = max(median(distance), SLOPED * noise) / MEDIAN_DEVIATION
     # Next to a step, four of five values are on one side, so the step is not smoothed.
     return np.where(distance > OUTLIER * max(usual, 1e-12 * np.abs(middle).max()) * 1.3,
                     middle, values)  # fmt: skip

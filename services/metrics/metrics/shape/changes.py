@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics.arrays import Floats
-from metrics.shape.cells import median
+from metrics.shape.cells import MEDIAN_DEVIATION, median
 from metrics.shape.noise import Noise
 
 # By how much a change must reduce the squared residuals, in squared deviations of the noise, for
@@ -41,6 +41,9 @@ SLANTED = 0.25
 BENDS = 24
 # It is worth it if the best explanation without it leaves this share more unexplained.
 BENT = 0.3
+# A slope that restarts is looked for in this many spans of the window, if the rise of one is this
+# many standard errors, and restarts take back at least this share of all rises.
+SPANS, CLEAR, FALLEN = 32, 2.0, 0.3
 FLAT = 1e-9
 
 Columns = NDArray[np.float64]
@@ -127,6 +130,7 @@ class Search:
         self.count = n = len(values)
         self.times = times
         self.noise = noise
+        self.values = values
         self.middle = median(values)
         self.white = noise.whiten(values - self.middle)
         self.weight, self.after = noise.weight, noise.weight * (1 - noise.before)
@@ -161,7 +165,32 @@ class Search:
         if slanted:
             inclined = inclined or self._grow(straight)
             best = self._bend(min(best, inclined, key=lambda changes: changes.cost))
-        return best
+        return min([best, *self._sawtooth()], key=lambda changes: changes.cost)
+
+    def _sawtooth(self) -> list[Changes]:
+        """Return the explanation by a slope that restarts again and again, if there may be one.
+
+        Over all of the window such a slope explains nothing, and each step explains little without
+        it. Its rate is that of most short spans, which have no restart; without it, the restarts
+        are steps in one direction.
+        """
+        span = self.count // SPANS
+        if span < 1:
+            return []
+        apart = self.values[span:] - self.values[:-span]
+        error = median(np.abs(apart - median(apart))) / MEDIAN_DEVIATION / math.sqrt(SPANS)
+        rise = median(apart) * (self.count - 1) / span
+        moved = median(self.values[-span:]) - median(self.values[:span])
+        if abs(rise) < CLEAR * SPANS * error or abs(rise - moved) < FALLEN * abs(rise):
+            return []
+        line = Line(0, self.count - 1)
+        level = self.values - rise * ramp(self.times, line)
+        flat = Search(level, self.times, self.noise, dense=self.min_length == 1)
+        places = flat._grow(flat._measure([], None)).places
+        if len(places) < 2:
+            return []
+        found = self._prune(self._settle(self._measure(places, line)))
+        return [found] if (np.diff(found.levels) * found.rise < 0).all() else []
 
     def _bend(self, best: Changes) -> Changes:
         """Fit a slope that begins or ends within the window."""
