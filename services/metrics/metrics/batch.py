@@ -168,11 +168,13 @@ def moments(batch: Batch) -> Iterator[tuple[str, Moments]]:
             else np.flatnonzero(np.isin(batch.pair, indexes))
         )
         newest = of_model[np.argsort(batch.at[of_model], kind="stable")]
-        at, backwards = batch.at[newest], newest[::-1]
-        _, last = np.unique(batch.pair[backwards], return_index=True)
-        published = np.union1d(np.unique(at)[-MAX_PUBLISHED:], batch.at[backwards[last]])
+        if len(newest) > MAX_PUBLISHED:
+            at, backwards = batch.at[newest], newest[::-1]
+            _, last = np.unique(batch.pair[backwards], return_index=True)
+            published = np.union1d(np.unique(at)[-MAX_PUBLISHED:], batch.at[backwards[last]])
+            newest = newest[np.isin(at, published)]
         metrics_by_time: Moments = {}
-        for index in newest[np.isin(at, published)].tolist():
+        for index in newest.tolist():
             metric = batch.pairs[batch.pair[index]][1]
             # If two values have the same time, the first counts, as in the database.
             metrics_by_time.setdefault(int(batch.at[index]), {}).setdefault(

@@ -2,7 +2,9 @@
 
 import difflib
 import heapq
+import operator
 from collections.abc import Sequence
+from itertools import takewhile
 
 # A longer id cannot be a misspelling. The bounds limit a search to some milliseconds.
 MAX_CHARACTERS = 100
@@ -27,17 +29,20 @@ def nearest(written: str, known: Sequence[str]) -> str | None:
     if not may_be_misspelt(written):
         return None
     matcher: difflib.SequenceMatcher[str] = difflib.SequenceMatcher()
-    matcher.set_seq2(written.removeprefix(HUB))
-    bounds: list[tuple[float, str]] = []
+    written = written.removeprefix(HUB)
+    matcher.set_seq2(written)
+    bounds: list[tuple[float, int, str]] = []
     for name in known[:MAX_COMPARED]:
         if len(name) > MAX_CHARACTERS:
             continue
         matcher.set_seq1(name)
         # Both are upper bounds of the similarity, by the lengths and by the letters.
         if matcher.real_quick_ratio() >= MIN_SIMILARITY:
-            bounds.append((matcher.quick_ratio(), name))
+            # Of ids with the same letters, a misspelt one mostly begins alike.
+            alike = len(list(takewhile(bool, map(operator.eq, written, name))))
+            bounds.append((matcher.quick_ratio(), alike, name))
     best, most = None, MIN_SIMILARITY
-    for bound, name in heapq.nlargest(MAX_ALIGNED, bounds, key=lambda pair: pair[0]):
+    for bound, _, name in heapq.nlargest(MAX_ALIGNED, bounds, key=lambda found: found[:2]):
         if bound < most:
             break
         matcher.set_seq1(name)

@@ -113,3 +113,12 @@ def test_the_most_similar_of_many_ids_is_named(written: str) -> None:
     others = [f"lilypad/tiny-text-generation-{n}" for n in range(200)]
     assert nearest(written, [*others, MODEL]) == MODEL
     assert nearest(written, ["organisation/another"]) is None
+
+
+def test_a_misspelt_end_is_recognised_in_whatever_order_models_were_recorded() -> None:
+    choose = random.Random(1)
+    ids = ["".join(choose.choices("ab", k=MAX_CHARACTERS)) for _ in range(100)]
+    meant, wrong = ids[0], ids[0][:-1] + "c"
+    for _ in range(10):
+        choose.shuffle(ids)
+        assert nearest(wrong, ids) == meant
