@@ -101,7 +101,7 @@ def has_node() -> bool:
 
 
 def _node() -> str | None:
-    """Return the `node` that set-up installed, or else the machine's."""
+    """Return the path of the `node` that set-up installed, or of the system's."""
     return shutil.which("node", path=str(Path(sys.executable).parent)) or shutil.which("node")
 
 
@@ -147,7 +147,7 @@ def _compact(value: Any) -> str:
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Return one row per operation; the versions of the API share it."""
+    """Yield one row per operation; both versions of the API share it."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for address, methods in document["paths"].items():
         version, path = address[1:3], address.removeprefix(address[:3] + "/api")
@@ -203,7 +203,7 @@ def _models(document: dict[str, Any], operations: list[dict[str, Any]]) -> str:
 
 
 def _params(document: dict[str, Any]) -> str:
-    """Render params.py: keyword arguments in Python's spelling, nested keys in the API's."""
+    """Render params.py: keyword arguments in snake_case, nested keys spelled as in the API."""
     schemas = document["components"]["schemas"]
     bodies = {
         content["schema"]["$ref"].rpartition("/")[2]
@@ -245,7 +245,7 @@ def _reachable(schemas: dict[str, Any], names: set[str]) -> set[str]:
 
 
 def _loosen(schema: Any) -> Any:
-    """Relax an answer's schema for clients: an enumeration accepts values of later services."""
+    """Relax an answer's schema for clients: enumerations accept values of newer services."""
     if isinstance(schema, list):
         return [_loosen(item) for item in schema]
     if not isinstance(schema, dict):
@@ -281,7 +281,7 @@ def _generate(schemas: dict[str, Any], **options: Any) -> str:
 
 
 def _shorten(docstring: re.Match[str]) -> str:
-    """Put the docstring on one line instead of three, where it fits."""
+    """Collapse a three-line docstring to one line where it fits."""
     text = docstring[1]
     return docstring[0] if "\n" in text or len(text) > MAX_LINE - 10 else f'"""{text}"""'
 
@@ -303,7 +303,7 @@ def _format(text: str) -> str:
 
 def _operations_in_python(operations: list[dict[str, Any]]) -> str:
     lines = [
-        f'"""The operations of the API. {HEADER}"""',
+        f'"""Operations of the API. {HEADER}"""',
         "",
         "from typing import TYPE_CHECKING",
         "",
@@ -323,7 +323,7 @@ def _operations_in_python(operations: list[dict[str, Any]]) -> str:
 
 
 def _operations_in_typescript(operations: list[dict[str, Any]]) -> str:
-    lines = [f"/** The operations of the API. {HEADER} */", "export const operations = {"]
+    lines = [f"/** Operations of the API. {HEADER} */", "export const operations = {"]
     for row in operations:
         fields = ["id", "method", "path", "credentials", "idempotent", "repeatable", "versions"]
         values = ", ".join(f"{field}: {json.dumps(row[field])}" for field in fields)

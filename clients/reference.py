@@ -1,4 +1,4 @@
-"""The clients' API reference, made from their docstrings: two pages of docs/reference.
+"""The clients' API reference, generated from docstrings: two pages of docs/reference.
 
 Read from the source, so that nothing need be imported, and each signature stands as it is written.
 """

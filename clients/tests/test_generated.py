@@ -1,4 +1,4 @@
-"""The generated files of the clients are current, and v1 breaks no released client."""
+"""The clients' generated files and v1, compared with the API and the last release."""
 
 import copy
 import json

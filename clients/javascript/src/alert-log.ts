@@ -14,7 +14,7 @@ export class AlertLog {
     private readonly signal?: AbortSignal | undefined,
   ) {}
 
-  /** List alerts raised or recovered since the last check, oldest first; none at the first. */
+  /** List alerts raised or recovered since the last check, oldest first. */
   async news(): Promise<Alert[]> {
     const { modelId, signal } = this;
     const query = { modelId, signal, pageSize: PAGE_SIZE };

@@ -12,7 +12,7 @@ export class Alerts {
     this.rules = new AlertRules(connection);
   }
 
-  /** Yield alerts, newest first: of one model or of all. */
+  /** Yield alerts of one model or of all models, newest first. */
   async *list({
     modelId,
     openOnly,
@@ -42,17 +42,17 @@ export class AlertRules {
     return this.connection.call('list_rules', options);
   }
 
-  /** Add a rule: a threshold, a change against the usual, or silence. */
+  /** Add a rule: a threshold, a change from the usual values, or silence. */
   add(rule: NewRule, options: CallOptions = {}): Call<Rule> {
     return this.connection.call('add_rule', { body: rule, ...options });
   }
 
-  /** Change or mute a rule, a default one included; omitted fields stay as they are. */
+  /** Change or mute a rule, including a default rule; omitted fields are unchanged. */
   change(id: string, change: Partial<RuleChange>, options: CallOptions = {}): Call<Rule> {
     return this.connection.call('change_rule', { path: { rule_id: id }, body: change, ...options });
   }
 
-  /** Remove a rule; its open alerts end. */
+  /** Remove a rule and end its open alerts. */
   remove(id: string, options: CallOptions = {}): Call<void> {
     return this.connection.call('remove_rule', { path: { rule_id: id }, ...options });
   }

@@ -1,4 +1,4 @@
-/** Measuring models: a run is a job. */
+/** Benchmarks of models; a run is a job. */
 import type { Call } from './call.ts';
 import type { Connection } from './connection.ts';
 import { BenchmarkError, statusError } from './errors.ts';
@@ -45,12 +45,12 @@ export class Benchmarks {
     }
   }
 
-  /** Cancel a run; a finished run stays as it is. */
+  /** Cancel a run; a finished run is unchanged. */
   cancel(id: string, options: CallOptions = {}): Call<Run> {
     return this.connection.call('cancel_benchmark', { path: { id }, ...options });
   }
 
-  /** Draw a run's results against batch size. */
+  /** Plot a run's results against batch size. */
   plot(
     id: string,
     {
@@ -90,7 +90,7 @@ class RunWork implements Work<Run> {
   }
 }
 
-/** A failed job's error, with the code that the service would answer. */
+/** The error of a failed job, with the job's error code. */
 export function failed(failure: Failure, id: string): Error {
   const { code, message, status, reason } = failure;
   return statusError({ code, message, status, details: { reason, id } });

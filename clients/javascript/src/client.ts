@@ -40,7 +40,7 @@ export class LilypadClient {
     return this.connection.lastRateLimit;
   }
 
-  /** The same client for v2 of the API, opted in. */
+  /** The same client for the beta, v2 of the API. */
   get beta(): LilypadClient {
     return new LilypadClient(this.connection.with({ version: 'v2' }));
   }
@@ -58,7 +58,7 @@ export class LilypadClient {
     return this.modules.generate(request, options);
   }
 
-  /** Download the same module as a zip, its digest checked; the same as `modules.download`. */
+  /** Download the module as a zip and check its digest; the same as `modules.download`. */
   download(
     request: types.GenerateRequest,
     options: CallOptions = {},

@@ -116,7 +116,7 @@ export class Connection {
     );
   }
 
-  /** Send one request of an operation; its body is fixed now. */
+  /** Send one request of an operation; its body is serialized immediately. */
   call<N extends Name>(name: N, parts: Parts = {}): Call<Data<N>> {
     return Call.of(() => this.send(name, parts), (reply) => this.parse<N>(reply));
   }

@@ -14,7 +14,7 @@
  *     MonitoringError      1005
  *     AuthenticationError  2001  no, unknown, expired or revoked key
  *     RateLimitError       2002  `retryAfterMs`
- *     PermissionDeniedError 2003 the key lacks a scope, or v2 is not switched on
+ *     PermissionDeniedError 2003 the key lacks a scope, or v2 is not enabled
  *     NotFoundError        3001  also another account's object
  *     ConflictError        3002  an Idempotency-Key in use
  *     InternalError        5001

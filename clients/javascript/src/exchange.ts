@@ -10,7 +10,7 @@ export interface Reply {
   content: Uint8Array<ArrayBuffer>;
 }
 
-/** No complete answer arrived. `sent`: the service may have received the request. */
+/** A missing or incomplete answer. `sent`: the service may have received the request. */
 export class Lost extends Error {
   constructor(
     message: string,

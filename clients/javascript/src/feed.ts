@@ -1,4 +1,4 @@
-/** Events of a socket in order; the socket reconnects whenever it is lost. */
+/** A socket's events in order, across reconnections. */
 import { io, type Socket } from 'socket.io-client';
 import type { LilypadClient } from './client.ts';
 import { ConnectionError, LilypadError, statusError } from './errors.ts';

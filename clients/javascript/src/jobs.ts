@@ -1,4 +1,4 @@
-/** Long-running work: started, followed, awaited, canceled. */
+/** Handles of long-running jobs: wait, follow, cancel. */
 import { JobTimeoutError } from './errors.ts';
 import { pause } from './pause.ts';
 import type { CallOptions } from './request.ts';
@@ -12,7 +12,7 @@ const FIRST_LOOK_MS = 500;
 const MAX_LOOK_MS = 5_000;
 const LOOK_GROWTH = 1.5;
 
-/** The operations of a kind of job: look-up, cancel, state, outcome. */
+/** Operations on one kind of job: look-up, cancel, state, outcome. */
 export interface Work<T> {
   get(id: string, options: CallOptions & { headers?: Record<string, string> }): PromiseLike<T>;
   cancel(id: string, options?: CallOptions): PromiseLike<T>;
@@ -38,7 +38,7 @@ export async function waitAlone<T>(job: Job<T>, { signal, waitTimeoutMs }: WaitO
   }
 }
 
-/** A job that the service works on, whether or not anybody waits for it. */
+/** A job that the service runs, whether or not a client waits for it. */
 export class Job<T> {
   /** `latest` is the job's state when it was last fetched. */
   constructor(
@@ -62,7 +62,7 @@ export class Job<T> {
     return this.latest;
   }
 
-  /** Cancel the job; a finished job stays as it is. */
+  /** Cancel the job; a finished job is unchanged. */
   async cancel(options: CallOptions = {}): Promise<T> {
     this.latest = await this.work.cancel(this.id, options);
     return this.latest;
@@ -101,7 +101,7 @@ export class Job<T> {
     return this.latest;
   }
 
-  /** Yield the job after each change, last when it has finished. */
+  /** Yield the job after each change, for the last time when it has finished. */
   async *progress({ signal }: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<T> {
     let shown = '';
     for (let pauseMs = FIRST_LOOK_MS; ; ) {

@@ -1,16 +1,16 @@
-/** Metrics of models in use: recorded, summarised, read back. */
+/** Metrics of models in use: recording, summaries, samples. */
 import type { Call } from './call.ts';
 import type { Connection } from './connection.ts';
 import type { CallOptions, Data } from './request.ts';
 import type { MetricRecord, Monitoring, MonitorRequest, Recorded, RecordedModel, Sample } from './types.ts';
 
-/** A record whose time may be a Date. */
+/** A record whose timestamp may be a Date. */
 export type NewRecord = Omit<MetricRecord, 'timestamp'> & {
   /** When it was measured; now if omitted. */
   timestamp?: Date | string | undefined;
 };
 
-/** Samples of a model, from a time until before another. */
+/** A selection of a model's samples: from `since`, before `until`. */
 export interface Span {
   modelId: string;
   /** The first time; the oldest if omitted. */
@@ -28,7 +28,7 @@ export class Metrics {
   }
 
   /**
-   * Store the values of one moment; they are committed when this resolves.
+   * Store metric values of one moment; they are committed when this resolves.
    *
    * Units: throughput samples/s, latency ms, memory_usage and gpu_memory_usage MiB,
    * cost_per_inference USD.
@@ -37,12 +37,12 @@ export class Metrics {
     return this.connection.call('record', { body: record, ...options });
   }
 
-  /** Store up to 10,000 records, or none of them. Part of the beta, v2. */
+  /** Store up to 10,000 records, all or none. Part of the beta, v2. */
   recordMany(records: readonly NewRecord[], options: CallOptions = {}): Call<Recorded> {
     return this.connection.call('record_many', { body: { records }, ...options });
   }
 
-  /** Return the storage that the account uses, and its limits. */
+  /** Return the account's storage use and its limits. */
   storage(options: CallOptions = {}): Call<Data<'get_storage'>> {
     return this.connection.call('get_storage', options);
   }
@@ -61,7 +61,7 @@ export class Metrics {
     }
   }
 
-  /** Yield the samples of one metric as they were recorded, oldest first. */
+  /** Yield the recorded samples of one metric, oldest first. */
   async *samples({
     modelId,
     metric,
@@ -79,7 +79,7 @@ export class Metrics {
     }
   }
 
-  /** Delete wrong samples, of one metric or of all; statistics cover only the others from then on. */
+  /** Delete samples of one metric or of all metrics; later statistics exclude them. */
   deleteSamples({
     modelId,
     metric,

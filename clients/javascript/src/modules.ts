@@ -1,4 +1,4 @@
-/** Modules that run a model: generated, downloaded, verified. */
+/** Modules that run a model: generation, download, verification. */
 import type { Call } from './call.ts';
 import type { Connection } from './connection.ts';
 import { ArchiveError, GenerationError, LilypadError } from './errors.ts';
@@ -27,7 +27,7 @@ export class Modules {
   }
 
   /**
-   * Generate a module, have a worker run it, and return the run's handle.
+   * Generate a module, start a verification run, and return the run's handle.
    *
    * The module's files are there at once: `job.latest`.
    */
@@ -46,12 +46,12 @@ export class Modules {
     return this.connection.call('get_verification', { path: { id }, ...options });
   }
 
-  /** Cancel the run of a module; its files stay. */
+  /** Cancel a module's verification run; its files remain. */
   cancelVerification(id: string, options: CallOptions = {}): Call<Module> {
     return this.connection.call('cancel_verification', { path: { id }, ...options });
   }
 
-  /** Yield the modules that were generated, newest first, without their files. */
+  /** Yield generated modules, newest first, without their files. */
   async *list({
     pageSize = 100,
     ...options
@@ -65,7 +65,7 @@ export class Modules {
     }
   }
 
-  /** Generate a listed module again: from the same commit, with the same options. */
+  /** Regenerate a listed module from the same commit with the same options. */
   again(generation: Generation, options: CallOptions = {}): Call<Module> {
     return this.connection.call('generate', { body: generation.request, ...options });
   }

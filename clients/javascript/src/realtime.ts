@@ -1,4 +1,4 @@
-/** Metrics and alerts as they happen, over Socket.IO; nothing is lost when a connection breaks. */
+/** Live metrics and alerts over Socket.IO; a broken connection loses none of them. */
 import type { LilypadClient } from './client.ts';
 import { pause } from './pause.ts';
 import { AlertLog } from './alert-log.ts';

@@ -1,4 +1,4 @@
-/** When to send a request again. The test cases are in clients/conformance/retries.json. */
+/** The retry policy. Its test cases are in clients/conformance/retries.json. */
 import { ConnectionError, type LilypadError, statusError, TimeoutError } from './errors.ts';
 import { Lost, type Reply } from './exchange.ts';
 import { pause } from './pause.ts';
@@ -26,7 +26,7 @@ export class Budget {
     this.tokens = Math.min(this.tokens + 1, MAX_RETRY_TOKENS);
   }
 
-  /** Take a retry; return whether one was left. */
+  /** Spend one retry; return whether the budget allowed it. */
   spend(): boolean {
     if (this.tokens < TOKENS_PER_RETRY) return false;
     this.tokens -= TOKENS_PER_RETRY;
@@ -40,7 +40,7 @@ export interface Policy {
   budget: Budget;
 }
 
-/** Send until there is an answer, a refusal, or no time left. */
+/** Send a request until it succeeds, cannot be retried, or reaches the deadline. */
 export async function attempts(
   request: Request,
   policy: Policy,
@@ -94,7 +94,7 @@ export async function attempts(
   }
 }
 
-/** The pause before a retry: at least as long as the service asked, and with jitter. */
+/** The pause before a retry: at least the `Retry-After` if stated, with jitter. */
 function pauseMs(retries: number, askedMs: number | undefined): number {
   const chance = Math.random();
   if (askedMs) return askedMs * (1 + chance / 10);

@@ -13,12 +13,12 @@ export class Webhooks {
     return this.connection.call('list_webhooks', options);
   }
 
-  /** Add a webhook; the answer holds its secret, which is shown once. */
+  /** Add a webhook; only this answer contains its secret. */
   add(webhook: NewWebhook, options: CallOptions = {}): Call<Webhook> {
     return this.connection.call('add_webhook', { body: webhook, ...options });
   }
 
-  /** Change a webhook, or turn it off and on; omitted fields stay as they are. */
+  /** Change, disable or enable a webhook; omitted fields are unchanged. */
   change(id: string, change: WebhookChange, options: CallOptions = {}): Call<Webhook> {
     return this.connection.call('change_webhook', {
       path: { webhook_id: id },
@@ -27,12 +27,12 @@ export class Webhooks {
     });
   }
 
-  /** Remove a webhook with the log of its deliveries. */
+  /** Remove a webhook and its delivery log. */
   remove(id: string, options: CallOptions = {}): Call<void> {
     return this.connection.call('remove_webhook', { path: { webhook_id: id }, ...options });
   }
 
-  /** Make a new secret; for 24 hours the former one signs as well. */
+  /** Create a new secret; for 24 hours, deliveries are signed with the former secret too. */
   rotateSecret(id: string, options: CallOptions = {}): Call<Webhook> {
     return this.connection.call('rotate_secret', { path: { webhook_id: id }, ...options });
   }
@@ -63,7 +63,7 @@ export class Webhooks {
     }
   }
 
-  /** Post an event again, with its full number of attempts. */
+  /** Redeliver an event with the full number of attempts. */
   redeliver(id: string, delivery: string, options: CallOptions = {}): Call<Delivery> {
     return this.connection.call('redeliver', {
       path: { webhook_id: id, delivery_id: delivery },

@@ -1,4 +1,4 @@
-"""The account and its keys; needs the account's password: `account=(email, password)`."""
+"""The account and its keys. Requires the account's password: `account=(email, password)`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Account(Resource[Mode]):
-    """The account that the client was given."""
+    """Operations on the account whose credentials the client has."""
 
     @operation
     def register(self) -> Flow[types.Account]:
-        """Register the account; make a key next: `client.keys.create("laptop")`."""
+        """Register the account. Then create a key: `client.keys.create("laptop")`."""
         if self._connection.account is None:
             raise LilypadError("register needs account=(email, password)")
         email, password, *_ = self._connection.account
@@ -34,72 +34,72 @@ class Account(Resource[Mode]):
 
     @operation
     def change(self, **fields: Unpack[AccountChangeFields]) -> Flow[types.AccountFacts]:
-        """Switch the beta (v2) on or off for all of the account's keys."""
+        """Enable or disable the beta (v2) for all of the account's keys."""
         return self._call(operations.CHANGE_ACCOUNT, body=camel(fields))
 
     @operation
     def create_socket_token(self) -> Flow[types.SocketToken]:
-        """Make a short-lived token with which a page's socket connects in place of a key."""
+        """Create a short-lived token that a web page's socket presents instead of an API key."""
         return self._call(operations.CREATE_SOCKET_TOKEN)
 
     @operation
     def change_password(self, current: str, new: str) -> Flow[None]:
-        """Change the password and end all other sessions; make a client with the new one next."""
+        """Change the password and end other sessions. Then create a client with the new one."""
         return self._call(operations.CHANGE_PASSWORD, body={"current": current, "new": new})
 
     @operation
     def list_sessions(self) -> Flow[types.SessionList]:
-        """List where the account is logged in, newest first."""
+        """List the account's sessions, newest first."""
         return self._call(operations.LIST_SESSIONS)
 
     @operation
     def end_session(self, id: str) -> Flow[None]:
-        """End a session; its sockets close."""
+        """End a session and close its sockets."""
         return self._call(operations.END_SESSION, session_id=id)
 
     @operation
     def delete(self) -> Flow[None]:
-        """Delete the account with everything in it; this cannot be undone."""
+        """Delete the account and all its data. This cannot be undone."""
         return self._call(operations.DELETE_ACCOUNT, body={"password": self._password("delete")})
 
     @operation
     def start_totp(self) -> Flow[types.TotpSecret]:
-        """Make a secret for an authenticator app; `confirm_totp` switches it on."""
+        """Create a secret for an authenticator app; `confirm_totp` enables the second factor."""
         return self._call(operations.START_TOTP, body={"password": self._password("start_totp")})
 
     @operation
     def confirm_totp(self, code: str) -> Flow[types.RecoveryCodes]:
-        """Switch the second factor on with the app's first code; keep the recovery codes."""
+        """Enable the second factor with the app's first code. Store the returned recovery codes."""
         return self._call(operations.CONFIRM_TOTP, body={"code": code})
 
     @operation
     def stop_totp(self) -> Flow[None]:
-        """End the second factor; needs `account=(email, password, code)`."""
+        """Disable the second factor. Requires `account=(email, password, code)`."""
         return self._call(operations.STOP_TOTP, body={"password": self._password("stop_totp")})
 
     @operation
     def store_hub_token(self, token: str) -> Flow[types.StoredHubToken]:
-        """Store a token of the Hub, with which this account's private models are read."""
+        """Store a Hub token, which gives access to this account's private models."""
         return self._call(operations.STORE_HUB_TOKEN, body={"token": token})
 
     @operation
     def check_hub_token(self) -> Flow[types.StoredHubToken]:
-        """Ask the Hub whether it still accepts the stored token."""
+        """Check whether the Hub still accepts the stored token."""
         return self._call(operations.CHECK_HUB_TOKEN)
 
     @operation
     def delete_hub_token(self) -> Flow[None]:
-        """Delete the stored token."""
+        """Delete the stored Hub token."""
         return self._call(operations.DELETE_HUB_TOKEN)
 
     @operation
     def request_reset(self, email: str) -> Flow[None]:
-        """Have a link mailed to an account's address that sets a new password."""
+        """Request an email with a link for setting a new password."""
         return self._call(operations.REQUEST_RESET, body={"email": email})
 
     @operation
     def confirm_reset(self, token: str, new: str) -> Flow[None]:
-        """Set a new password with the token of the mailed link; all sessions end."""
+        """Set a new password with the token from the link, and end all sessions."""
         return self._call(operations.CONFIRM_RESET, body={"token": token, "new": new})
 
     def _password(self, name: str) -> str:
@@ -113,14 +113,14 @@ class Keys(Resource[Mode]):
 
     @stream
     def usage(self, days: int = 30, page_size: int = 100) -> Items[types.KeyUsage]:
-        """Yield the requests of each key on each day; needs an API key."""
+        """Yield the number of requests per key and day. Requires an API key."""
         return self._iterate(operations.LIST_USAGE, "usage", days=days, limit=page_size)
 
     @operation
     def create(
         self, name: str, *, idempotency_key: str | None = None, **fields: Unpack[NewKeyFields]
     ) -> Flow[types.CreatedKey]:
-        """Make an API key. It is shown in this answer and never again.
+        """Create an API key. Only this answer contains it.
 
         Args:
             name: to tell it from others.
@@ -142,10 +142,10 @@ class Keys(Resource[Mode]):
 
     @operation
     def change(self, id: str, **fields: Unpack[KeyChangeFields]) -> Flow[types.Key]:
-        """Rename a key, or change its scopes or expiry; omitted fields stay as they are."""
+        """Rename a key, or change its scopes or expiry; omitted fields are unchanged."""
         return self._call(operations.CHANGE_KEY, key_id=id, body=camel(fields))
 
     @operation
     def revoke(self, id: str) -> Flow[None]:
-        """Revoke a key: every replica refuses it from now on, and its sockets are closed."""
+        """Revoke a key: every replica refuses it from then on, and its sockets are closed."""
         return self._call(operations.REVOKE_KEY, key_id=id)

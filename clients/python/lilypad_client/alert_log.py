@@ -21,7 +21,10 @@ class AlertLog:
         self._recovered: dict[str, bool] | None = None
 
     async def new_alerts(self) -> list[types.Alert]:
-        """List alerts raised or recovered since the last check, oldest first; none at the first."""
+        """List alerts raised or recovered since the last check, oldest first.
+
+        The first check returns no alerts.
+        """
         known, first = self._recovered or {}, self._recovered is None
         opened = self._alerts.list(model_id=self._model_id, open_only=True, page_size=PAGE_SIZE)
         states = {alert.id: False async for alert in opened}

@@ -27,7 +27,7 @@ class Alerts(Resource[Mode]):
     def list(
         self, *, model_id: str | None = None, open_only: bool = False, page_size: int = 100
     ) -> Items[types.Alert]:
-        """Yield alerts, newest first: of one model or of all."""
+        """Yield alerts of one model or of all models, newest first."""
         before = None
         while True:
             query = {
@@ -54,15 +54,15 @@ class AlertRules(Resource[Mode]):
 
     @operation
     def add(self, **fields: Unpack[NewRuleFields]) -> Flow[types.Rule]:
-        """Add a rule: a threshold, a change against the usual, or silence."""
+        """Add a rule: a threshold, a change from the usual values, or silence."""
         return self._call(operations.ADD_RULE, body=camel(fields))
 
     @operation
     def change(self, id: str, **fields: Unpack[RuleChangeFields]) -> Flow[types.Rule]:
-        """Change or mute a rule, a default one included; omitted fields stay as they are."""
+        """Change or mute a rule, including a default rule; omitted fields are unchanged."""
         return self._call(operations.CHANGE_RULE, rule_id=id, body=camel(fields))
 
     @operation
     def remove(self, id: str) -> Flow[None]:
-        """Remove a rule; its open alerts end."""
+        """Remove a rule and end its open alerts."""
         return self._call(operations.REMOVE_RULE, rule_id=id)

@@ -1,4 +1,4 @@
-"""Archives of modules: kept only if complete, extracted only if safe."""
+"""Module archives: stored only if complete, extracted only if safe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError
 
 
 def check_digest(file: IO[bytes], etag: str) -> None:
-    """Raise ArchiveError unless the file is the one that the `ETag` names."""
+    """Raise ArchiveError unless the file's SHA-256 digest is the one in the `ETag`."""
     file.seek(0)
     digest = hashlib.sha256()
     while chunk := file.read(CHUNK_BYTES):
@@ -35,7 +35,7 @@ def check_digest(file: IO[bytes], etag: str) -> None:
 
 
 def extract(archive: str | Path, folder: str | Path) -> Path:
-    """Extract a module's archive: all of it, or nothing.
+    """Extract a module's archive; an invalid archive leaves no file.
 
     Raises:
         ArchiveError: a path leaves the folder, a file is a link or there twice, or there is

@@ -1,4 +1,4 @@
-"""Measuring models: a run is a job."""
+"""Benchmarks of models; a run is a job."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ class Benchmarks(Resource[Mode]):
 
     @operation
     def cancel(self, id: str) -> Flow[types.Run]:
-        """Cancel a run; a finished run stays as it is."""
+        """Cancel a run; a finished run is unchanged."""
         return self._call(operations.CANCEL_BENCHMARK, id=id)
 
     @operation
     def plot(
         self, id: str, plot_format: Literal["plotly", "vega-lite", "series"] = "plotly"
     ) -> Flow[types.Plots]:
-        """Draw a run's results against batch size."""
+        """Plot a run's results against batch size."""
         query = {"plotFormat": plot_format}
         return self._call(operations.PLOT_BENCHMARK, id=id, query=query)
 
 
 class RunWork(Resource[Any]):
-    """Operations on runs, for their handles."""
+    """Run operations behind a job handle."""
 
     def get(self, id: str, hold_s: int) -> Flow[types.Run]:
         return self._call(
@@ -114,7 +114,7 @@ def run(
 
 
 def raise_failure(failure: types.Failure, id: str) -> None:
-    """Raise a failed job's error, with the code that the service would answer."""
+    """Raise the exception of a failed job, chosen by its error code."""
     raise APIStatusError.by_code.get(failure.code, APIStatusError)(
         failure.message,
         status_code=failure.status,

@@ -76,7 +76,7 @@ class Client(Resource[Mode]):
 
     @property
     def beta(self) -> Self:
-        """The same client for v2 of the API, opted in."""
+        """The same client for the beta, v2 of the API."""
         return self._with(version="v2")
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
@@ -116,7 +116,7 @@ class Client(Resource[Mode]):
         extract: bool = False,
         **fields: Unpack[GenerateRequestFields],
     ) -> Flow[Path]:
-        """Download the same module as a zip: whole and checked, or not at all.
+        """Download the module as a zip; a file is written only if its digest is correct.
 
         Args:
             model_url: as for `generate_module`, and so are the fields.
@@ -195,7 +195,7 @@ class LilypadClient(Client[Sync]):
 
     @property
     def with_raw_response(self) -> RawLilypadClient:
-        """The same client, whose methods return status and headers as well."""
+        """The same client with methods that also return status and headers."""
         return RawLilypadClient(self._connection.copy(raw=True))
 
     def subscribe_metrics(
@@ -205,7 +205,7 @@ class LilypadClient(Client[Sync]):
         *,
         since: datetime | str | None = None,
     ) -> Iterator[MetricUpdate]:
-        """Yield a model's updates as they are recorded; reconnects without losing any.
+        """Yield a model's updates as they are recorded; reconnections lose none.
 
         Args:
             model_id: as it is recorded; one that was never recorded may be followed too.
@@ -221,7 +221,7 @@ class LilypadClient(Client[Sync]):
         return realtime.blocking(updates)
 
     def watch_alerts(self, model_id: str | None = None) -> Iterator[types.Alert]:
-        """Yield alerts, of one model or of all: when raised, and again when recovered."""
+        """Yield alerts of one model or of all models, when raised and again when recovered."""
         from lilypad_client import realtime  # noqa: PLC0415  (an extra)
 
         return realtime.blocking(realtime.new_alerts(self._connection, model_id))
@@ -242,7 +242,7 @@ class LilypadClient(Client[Sync]):
 
 
 class AsyncLilypadClient(Client[Async]):
-    """The same client for asyncio: its methods are awaited, its lists are `async for`."""
+    """`LilypadClient` for asyncio: await its methods, iterate its lists with `async for`."""
 
     _connection: AsyncTransport
 
@@ -260,7 +260,7 @@ class AsyncLilypadClient(Client[Async]):
 
     @property
     def with_raw_response(self) -> AsyncRawLilypadClient:
-        """The same client, whose methods return status and headers as well."""
+        """The same client with methods that also return status and headers."""
         return AsyncRawLilypadClient(self._connection.copy(raw=True))
 
     def subscribe_metrics(
@@ -276,7 +276,7 @@ class AsyncLilypadClient(Client[Async]):
         return realtime.metric_updates(self._connection, model_id, metrics, since)
 
     def watch_alerts(self, model_id: str | None = None) -> AsyncIterator[types.Alert]:
-        """Yield alerts, of one model or of all: when raised, and again when recovered."""
+        """Yield alerts of one model or of all models, when raised and again when recovered."""
         from lilypad_client import realtime  # noqa: PLC0415  (an extra)
 
         return realtime.new_alerts(self._connection, model_id)

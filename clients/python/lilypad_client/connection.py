@@ -49,7 +49,7 @@ def _has_host(url: str) -> bool:
 
 
 class Connection:
-    """Builds requests and reads answers; `Transport` sends them."""
+    """Builder of requests and reader of answers; `Transport` sends the requests."""
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ class ArchiveError(LilypadError):
 
 
 class APIStatusError(LilypadError):
-    """An error answer: `code` is the API's number, `status_code` is HTTP's.
+    """An error answer: `code` is the API's error code, `status_code` the HTTP status.
 
     `request_id` finds the request in the service's logs; quote it to its operators.
     `retry_after` is how many seconds the service asked to wait, if it did.
@@ -145,7 +145,7 @@ def status_error(
     text: str,
     retry_after: float | None,
 ) -> APIStatusError:
-    """Build the error of an answer; a foreign one, such as a proxy's, keeps its text."""
+    """Build the exception of an error answer; a foreign answer, such as a proxy's, is quoted."""
     code = error["code"] if error else 0
     message = error["message"] if error else text[:500] or f"HTTP {status}"
     return APIStatusError.by_code.get(code, APIStatusError)(

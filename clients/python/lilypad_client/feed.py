@@ -1,4 +1,4 @@
-"""Events of a socket in order; the socket reconnects whenever it is lost."""
+"""A socket's events in order, across reconnections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_WAITING = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A received event; `send` sends one whose acknowledgement arrives as another event."""
+    """A received event; `send` emits an event whose acknowledgement arrives as another Event."""
 
     name: str
     data: Any
@@ -37,7 +37,7 @@ def refusal(failure: Mapping[str, Any]) -> APIStatusError:
 
 
 async def events(connection: Connection) -> AsyncGenerator[Event]:
-    """Yield `connect` for each connection, then the events received on it.
+    """Yield a `connect` event for each connection, then the events received on it.
 
     Raises:
         APIStatusError: the service refused the socket, or closed it.
@@ -65,7 +65,7 @@ async def events(connection: Connection) -> AsyncGenerator[Event]:
 
 
 class _Socket:
-    """One connection; `inbox` ends with None."""
+    """One connection; `inbox` receives its events, then None."""
 
     def __init__(self, connection: Connection) -> None:
         try:
@@ -92,7 +92,7 @@ class _Socket:
             client.on(name, lambda data, name=name: self._add(name, data))
 
     async def connect(self) -> str | None:
-        """Connect; return why it failed, or None."""
+        """Connect; return the reason for a failure, None on success."""
         try:
             await self._client.connect(
                 self._connection.base_url,

@@ -1,4 +1,4 @@
-"""Long-running work: started, followed, awaited, canceled."""
+"""Handles of long-running jobs: wait, follow, cancel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST_LOOK_S, MAX_LOOK_S, LOOK_GROWTH = 0.5, 5.0, 1.5
 
 
 class Work(Protocol[T]):
-    """The operations of a kind of job: look-up, cancel, state, outcome."""
+    """Operations on one kind of job: look-up, cancel, state, outcome."""
 
     def get(self, id: str, hold_s: int) -> Flow[T]: ...
 
@@ -35,9 +35,9 @@ class Work(Protocol[T]):
 
 
 class Job(Resource[Mode], Generic[Mode, T]):
-    """A job that the service works on, whether or not anybody waits for it.
+    """A job that the service runs, whether or not a client waits for it.
 
-    `latest` is what it was when it was last looked at.
+    `latest` is the job when last fetched.
     """
 
     def __init__(self, connection: Connection, work: Work[T], id: str, latest: T) -> None:
@@ -58,7 +58,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
 
     @operation
     def cancel(self) -> Flow[T]:
-        """Cancel the job; a finished job stays as it is."""
+        """Cancel the job; a finished job is unchanged."""
         return self._note(self._work.cancel(self.id))
 
     @operation
@@ -76,7 +76,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
 
     @stream
     def progress(self) -> Items[T]:
-        """Yield the job after each change, last when it has finished."""
+        """Yield the job after each change, for the last time when it has finished."""
         pause_s, shown = FIRST_LOOK_S, None
         while True:
             # Again after each: the caller may have canceled the job meanwhile.
@@ -119,6 +119,6 @@ class Job(Resource[Mode], Generic[Mode, T]):
 
 
 def _answer(latest: Any) -> dict[str, Any]:
-    """Return the whole answer, since modules compare by their files only."""
+    """Return the complete answer, because modules compare equal if their files are."""
     answer: dict[str, Any] = latest.to_dict()
     return answer

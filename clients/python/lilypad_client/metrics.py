@@ -1,4 +1,4 @@
-"""Metrics of models in use: recorded, summarised, read back."""
+"""Metrics of models in use: recording, summaries, samples."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Metrics(Resource[Mode]):
         timestamp: datetime | str | None = None,
         idempotency_key: str | None = None,
     ) -> Flow[types.Recorded]:
-        """Store the values of one moment; they are committed when this returns.
+        """Store metric values of one moment; they are committed when this returns.
 
         Args:
             model_id: any name; usually the model's id on the Hub.
@@ -57,7 +57,7 @@ class Metrics(Resource[Mode]):
     def record_many(
         self, records: Sequence[Record], *, idempotency_key: str | None = None
     ) -> Flow[types.Recorded]:
-        """Store up to 10,000 records, or none of them. Part of the beta, v2.
+        """Store up to 10,000 records, all or none. Part of the beta, v2.
 
         Args:
             records: `{"modelId": ..., "timestamp": ..., "metrics": {...}}` each.
@@ -68,7 +68,7 @@ class Metrics(Resource[Mode]):
 
     @operation
     def storage(self) -> Flow[types.StorageUse]:
-        """Return the storage that the account uses, and its limits."""
+        """Return the account's storage use and its limits."""
         return self._call(operations.GET_STORAGE)
 
     @stream
@@ -86,7 +86,7 @@ class Metrics(Resource[Mode]):
         until: datetime | str | None = None,
         page_size: int = 5000,
     ) -> Items[types.Sample]:
-        """Yield the samples of one metric as they were recorded, oldest first.
+        """Yield the recorded samples of one metric, oldest first.
 
         Args:
             model_id: as it was recorded.
@@ -108,7 +108,7 @@ class Metrics(Resource[Mode]):
         since: datetime | str | None = None,
         until: datetime | str | None = None,
     ) -> Flow[types.SamplesDeleted]:
-        """Delete wrong samples; statistics cover only the others from then on.
+        """Delete samples; later statistics exclude them.
 
         Args:
             model_id: as it was recorded.

@@ -1,4 +1,4 @@
-"""Modules that run a model: generated, downloaded, verified."""
+"""Modules that run a model: generation, download, verification."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class Module(dict[str, str]):
-    """A module's files by name, with its checks and facts.
+    """A module's files by name, with its validation, model and verification.
 
-    `validation` holds `status`, `errors` and `checks`; `model` what the files were made for:
-    id, commit, task, license, parameters, memory; `verification` what came of running it,
-    where that was asked for.
+    `validation` has `status`, `errors` and `checks`; `model` describes the model: id, commit,
+    task, license, parameters, memory; `verification` is the run's outcome, None without
+    `verify`.
     """
 
     def __init__(self, answer: types.VerifiedModule) -> None:
@@ -61,13 +61,13 @@ class Module(dict[str, str]):
 
 
 class Modules(Resource[Mode]):
-    """Modules whose generation continues in the background."""
+    """Generated modules and their verification runs."""
 
     @starting
     def start_verification(
         self, model_url: str, **fields: Unpack[GenerateRequestFields]
     ) -> Flow[Job[Any, Module]]:
-        """Generate a module, have a worker run it, and return the run's handle.
+        """Generate a module, start a verification run, and return the run's handle.
 
         The module's files are there at once: `job.latest`.
         """
@@ -80,26 +80,26 @@ class Modules(Resource[Mode]):
 
     @operation
     def cancel_verification(self, id: str) -> Flow[Module]:
-        """Cancel the run of a module; its files stay."""
+        """Cancel a module's verification run; its files remain."""
         return VerificationWork(self._connection).cancel(id)
 
     @stream
     def list(self, page_size: int = 100) -> Items[types.Generation]:
-        """Yield the modules that were generated, newest first, without their files.
+        """Yield generated modules, newest first, without their files.
 
-        `again` makes one of them again.
+        `again` regenerates a listed module.
         """
         return self._iterate(operations.LIST_GENERATIONS, "generations", limit=page_size)
 
     @operation
     def again(self, generation: types.Generation) -> Flow[Module]:
-        """Generate a listed module again: from the same commit, with the same options."""
+        """Regenerate a listed module from the same commit with the same options."""
         body = generation.request.to_dict()
         return _as_module(self._call(operations.GENERATE, body=body))
 
 
 class VerificationWork(Resource[Any]):
-    """Operations on verifications, for their handles."""
+    """Verification operations behind a job handle."""
 
     def get(self, id: str, hold_s: int) -> Flow[Module]:
         called = self._call(

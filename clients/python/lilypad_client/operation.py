@@ -62,7 +62,7 @@ def build(
     timeout_s: float | None = None,
     **path: str,
 ) -> Request:
-    """Build the request; fields of `query` that are None are left out.
+    """Build the request; `query` fields that are None are omitted.
 
     Raises:
         ValueError: a number is not finite, or a part of the path is empty.
@@ -115,7 +115,7 @@ def _to_query(value: Any) -> str:
 
 
 def _time(value: datetime) -> str:
-    """Format as RFC 3339; a time without a zone is local."""
+    """Format as RFC 3339; a time without a zone is local time."""
     return value.astimezone().isoformat()
 
 

@@ -1,4 +1,4 @@
-"""Metrics and alerts as they happen, over Socket.IO; nothing is lost when a connection breaks.
+"""Live metrics and alerts over Socket.IO; a broken connection loses none of them.
 
 Needs the packages of `pip install "lilypad-client[realtime]"`.
 """
@@ -98,7 +98,7 @@ async def new_alerts(connection: Connection, model_id: str | None) -> AsyncGener
 
 
 def blocking(items: AsyncGenerator[T]) -> Generator[T]:
-    """Iterate over items whose event loop runs in a thread, so that the socket stays alive."""
+    """Iterate over an async generator in a thread, so that its socket stays alive between items."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="lilypad-realtime", daemon=True)
     thread.start()

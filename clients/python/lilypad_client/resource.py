@@ -77,14 +77,14 @@ class Resource(Generic[Mode]):
         self._connection = connection
 
     def _call(self, operation: Operation[T], **parts: Any) -> Flow[T]:
-        """Send one request of an operation; its body is fixed now."""
+        """Send one request of an operation; its body is serialized immediately."""
         request = self._connection.request(operation, **parts)
         return self._connection.exchange(operation, request)
 
     def _iterate(
         self, operation: Operation[Any], name: str, *, cursor: str = "before", **query: Any
     ) -> Items[Any]:
-        """Yield the items of all pages of a list; `cursor` is the next page's parameter."""
+        """Yield the items of all pages of a list; `cursor` names the next page's parameter."""
         while True:
             page = yield from self._call(operation, query=query)
             for item in getattr(page, name):

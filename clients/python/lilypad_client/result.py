@@ -1,4 +1,4 @@
-"""The base class of the answers' types."""
+"""Base class of the answer types."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Result(BaseModel):
-    """An answer with its fields as attributes, named as Python names them.
+    """An answer with its fields as snake_case attributes.
 
     `answer["optimal_batch_size"]` takes the API's own names, also those of fields that this
     version of the client does not know. `to_dict()` is the JSON of the answer.

@@ -1,4 +1,4 @@
-"""When to send a request again: decisions without any I/O.
+"""The retry policy, without any I/O.
 
 `attempts` is a generator: it yields steps (send, or wait), receives their outcomes, and returns the
 answer. The two clients differ only in how they carry out the steps.
@@ -27,7 +27,7 @@ MAX_STATED_S = 1e9
 
 
 class Send(NamedTuple):
-    """A step that sends a request; a good answer's body is written to `sink`, if given."""
+    """A step that sends a request; a successful answer's body is written to `sink`, if given."""
 
     request: Request
     timeout_s: float
@@ -47,7 +47,7 @@ class Reply(NamedTuple):
 
 
 class Lost(Exception):
-    """No complete answer arrived. `sent`: the service may have received the request."""
+    """A missing or incomplete answer. `sent`: the service may have received the request."""
 
     def __init__(self, reason: str, *, sent: bool, timed_out: bool = False) -> None:
         super().__init__(reason)
@@ -65,7 +65,7 @@ class Budget:
         self.tokens = min(self.tokens + 1, MAX_RETRY_TOKENS)
 
     def spend(self) -> bool:
-        """Take a retry; return whether one was left."""
+        """Spend one retry; return whether the budget allowed it."""
         if self.tokens < TOKENS_PER_RETRY:
             return False
         self.tokens -= TOKENS_PER_RETRY
@@ -81,7 +81,7 @@ class Policy(NamedTuple):
 def attempts(
     request: Request, policy: Policy, sink: IO[bytes] | None = None
 ) -> Generator[Send | Wait, Reply, Reply]:
-    """Send until there is an answer, a refusal, or no time left.
+    """Send a request until it succeeds, cannot be retried, or reaches the deadline.
 
     Raises:
         APIStatusError: the last refusal.
@@ -133,7 +133,7 @@ def attempts(
 
 
 def pause(retries: int, wait_s: float | None) -> float:
-    """Return seconds to wait: at least as long as the service asked, and with jitter."""
+    """Return the seconds to wait: at least `wait_s` if stated, with jitter."""
     import random  # noqa: PLC0415  (slow to import)
 
     chance = random.random()  # noqa: S311  (no secret)
@@ -170,7 +170,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _is_own_first_attempt(reply: Reply, wait_s: float | None, *, uncertain: bool) -> bool:
-    """Return whether a conflict is with this same request, whose first answer was lost.
+    """Return whether a conflict is with an earlier attempt of this request, whose answer was lost.
 
     The service locks the `Idempotency-Key` until the request is done, so waiting costs no retry.
     """

@@ -159,7 +159,7 @@ class _Pool(Generic[T]):
 
 
 class _Body:
-    """The body of an answer, collected, or for a good one written to the request's sink."""
+    """The body of an answer: collected in memory, or on success written to the request's sink."""
 
     def __init__(self, answer: httpx2.Response, step: Send) -> None:
         self.status = answer.status_code
@@ -217,7 +217,7 @@ def _arguments(base_url: str, step: Send) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Translate connection errors of httpx2 to Lost."""
+    """Raise connection errors of httpx2 as `Lost`."""
     import httpx2  # noqa: PLC0415  (slow to import)
 
     try:

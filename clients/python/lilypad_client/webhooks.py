@@ -25,22 +25,22 @@ class Webhooks(Resource[Mode]):
 
     @operation
     def add(self, **fields: Unpack[NewWebhookFields]) -> Flow[types.Webhook]:
-        """Add a webhook; the answer holds its secret, which is shown once."""
+        """Add a webhook; only this answer contains its secret."""
         return self._call(operations.ADD_WEBHOOK, body=camel(fields))
 
     @operation
     def change(self, id: str, **fields: Unpack[WebhookChangeFields]) -> Flow[types.Webhook]:
-        """Change a webhook, or turn it off and on; omitted fields stay as they are."""
+        """Change, disable or enable a webhook; omitted fields are unchanged."""
         return self._call(operations.CHANGE_WEBHOOK, webhook_id=id, body=camel(fields))
 
     @operation
     def remove(self, id: str) -> Flow[None]:
-        """Remove a webhook with the log of its deliveries."""
+        """Remove a webhook and its delivery log."""
         return self._call(operations.REMOVE_WEBHOOK, webhook_id=id)
 
     @operation
     def rotate_secret(self, id: str) -> Flow[types.Webhook]:
-        """Make a new secret; for 24 hours the former one signs as well."""
+        """Create a new secret; for 24 hours, deliveries are signed with the former secret too."""
         return self._call(operations.ROTATE_SECRET, webhook_id=id)
 
     @operation
@@ -69,5 +69,5 @@ class Webhooks(Resource[Mode]):
 
     @operation
     def redeliver(self, id: str, delivery: str) -> Flow[types.Delivery]:
-        """Post an event again, with its full number of attempts."""
+        """Redeliver an event with the full number of attempts."""
         return self._call(operations.REDELIVER, webhook_id=id, delivery_id=delivery)

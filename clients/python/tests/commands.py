@@ -1,4 +1,4 @@
-"""Output of a command, and a terminal for it."""
+"""Parsed output of a command, and a simulated terminal."""
 
 import json
 import sys
@@ -15,8 +15,8 @@ SCHEMAS = json.loads((Path(credentials.__file__).parent / "schemas.json").read_t
 KEY = "lmg_live_x"
 
 
-def sit_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make this a terminal with a person in front of it."""
+def simulate_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate an interactive terminal."""
     for stream in (sys.stdout, sys.stdin):
         monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
     for name in AGENT_VARIABLES:
@@ -24,7 +24,7 @@ def sit_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def data_of(capsys: pytest.CaptureFixture[str], name: str) -> Any:
-    """Return a command's output: one line of JSON that its schema describes."""
+    """Return a command's data, after checking that it is one line of JSON that fits its schema."""
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     data = json.loads(out)

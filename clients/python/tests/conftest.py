@@ -50,7 +50,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: Service) -> Path:
-    """A folder with a key of the service in the environment, for the command line."""
+    """A new working directory; the environment has the service's address and a key."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("LILYPAD_BASE_URL", service.url)
     monkeypatch.setenv("LILYPAD_API_KEY", "lmg_live_x")

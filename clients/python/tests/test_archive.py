@@ -24,7 +24,7 @@ def test_a_download_is_complete_or_absent(service: Service, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["one.zip"]
 
 
-def test_a_download_that_breaks_off_starts_over(
+def test_an_interrupted_download_restarts_from_its_first_byte(
     service: Service, pauses: list[float], tmp_path: Path
 ) -> None:
     content = b"PK" + bytes(range(256))
@@ -36,7 +36,7 @@ def test_a_download_that_breaks_off_starts_over(
     assert len(pauses) == 1
 
 
-def test_a_download_keeps_links_and_devices_and_the_callers_umask(
+def test_a_download_preserves_links_and_the_umask_and_refuses_devices(
     service: Service, tmp_path: Path
 ) -> None:
     content = _zip(("module/Dockerfile", b"FROM x")).getvalue()

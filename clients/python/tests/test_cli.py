@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import KEY, data_of, error_of, sit_down
+from commands import KEY, data_of, error_of, simulate_terminal
 from scripted import Service
 from test_client import MODULE, OVER, RUN
 from typer.main import get_group
@@ -40,7 +40,7 @@ def test_generate_writes_the_files_and_prints_their_names(
     assert json.loads(body)["options"] == {"batchSize": 4, "gpu": False}
 
 
-def test_verify_and_download_take_the_options_of_generate(
+def test_verify_and_download_accept_the_options_of_generate(
     service: Service, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command in ("verify", "download"):
@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_written_is_a_failure_not_a_usage_error(
     assert error_of(capsys)["next"] == "lilypad generate --help"
 
 
-def test_a_login_is_stored_for_its_service_in_a_private_file(
+def test_a_login_is_stored_in_a_private_file_and_used_only_for_its_service(
     service: Service,
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -165,7 +165,7 @@ def test_an_invalid_key_is_not_stored(service: Service, monkeypatch: pytest.Monk
     assert not credentials.path().exists()
 
 
-def test_a_program_is_never_prompted(
+def test_a_caller_without_a_terminal_is_never_prompted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -177,10 +177,10 @@ def test_a_program_is_never_prompted(
     assert "--password-stdin" in error_of(capsys)["next"]
 
 
-def test_a_person_reads_tables_and_sentences(
+def test_output_on_a_terminal_is_tables_and_sentences(
     service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sit_down(monkeypatch)
+    simulate_terminal(monkeypatch)
     service.answer({"runs": [RUN], "next": None})
     assert run(["runs"]) == 0
     shown = capsys.readouterr().out
@@ -202,19 +202,19 @@ def test_models_are_compared_by_their_newest_results(
     compared = ["compare", "https://huggingface.co/a/b", "bench_2"]
     assert run(compared) == 0
     assert [row["id"] for row in data_of(capsys, "compare")["runs"]] == ["bench_1", "bench_2"]
-    sit_down(monkeypatch)
+    simulate_terminal(monkeypatch)
     assert run(compared) == 0
     assert "c/d" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("variable", ["CLAUDECODE", "CODEX_SANDBOX", "AI_AGENT"])
-def test_an_agent_in_a_terminal_reads_json(
+def test_an_agent_in_a_terminal_gets_json(
     service: Service,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     variable: str,
 ) -> None:
-    sit_down(monkeypatch)
+    simulate_terminal(monkeypatch)
     monkeypatch.setenv(variable, "1")
     service.answer({"runs": [RUN], "next": None})
     assert run(["runs"]) == 0
@@ -236,7 +236,7 @@ def test_a_chart_shows_the_highest_value_and_fits_the_terminal() -> None:
     assert chart.lines("latency", [], 40) == ["latency: no values"]
 
 
-def test_the_help_loads_no_slow_module() -> None:
+def test_the_help_imports_no_slow_module() -> None:
     slow = ("httpx2", "pydantic", "asyncio", "rich", "email", "socketio", "keyring")
     slow += ("lilypad_client.client", "lilypad_client.cli.session")
     code = (

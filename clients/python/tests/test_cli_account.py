@@ -1,4 +1,4 @@
-"""The command line's key, and the commands that need the account's password."""
+"""The command line's stored key, and commands that need the account's password."""
 
 import io
 import json
@@ -161,7 +161,7 @@ def test_an_empty_line_is_not_stored_as_a_key(monkeypatch: pytest.MonkeyPatch) -
     assert not credentials.path().exists()
 
 
-def test_the_hubs_token_is_stored_from_standard_input_checked_and_deleted(
+def test_a_hub_token_is_read_from_standard_input_stored_checked_and_deleted(
     service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     owner = ["--email", "a@b.c", "--password-stdin"]
@@ -181,7 +181,7 @@ def test_the_hubs_token_is_stored_from_standard_input_checked_and_deleted(
     assert "HF_TOKEN" in error_of(capsys)["next"]
 
 
-def test_a_second_factor_is_switched_on_and_off_with_codes(
+def test_a_second_factor_is_enabled_and_disabled_with_codes(
     service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LILYPAD_EMAIL", "a@b.c")
@@ -203,7 +203,7 @@ def test_a_second_factor_is_switched_on_and_off_with_codes(
     assert sent == [None, None, None, "654321"]
 
 
-def test_the_demonstration_is_started_from_anywhere_in_a_checkout(
+def test_demo_runs_from_any_folder_of_a_checkout(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["demo"]) == 1

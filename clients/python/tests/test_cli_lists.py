@@ -1,4 +1,4 @@
-"""The command line's lists, and modules that a worker runs."""
+"""The command line's lists and verifications."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from commands import data_of, error_of, sit_down
+from commands import data_of, error_of, simulate_terminal
 from scripted import Service
 from test_client import MODULE
 
@@ -42,7 +42,7 @@ def _samples(*samples: dict[str, Any], following: str | None = None) -> dict[str
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_is_json_for_a_program_and_a_table_for_a_person(
+def test_a_list_is_json_for_a_program_and_a_table_on_a_terminal(
     service: Service,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -53,7 +53,7 @@ def test_a_list_is_json_for_a_program_and_a_table_for_a_person(
         service.answer({**answer, "next": None})
     assert run([name]) == 0
     assert data_of(capsys, name) == answer
-    sit_down(monkeypatch)
+    simulate_terminal(monkeypatch)
     assert run([name]) == 0
     table = capsys.readouterr().out
     assert shown in table
@@ -61,7 +61,7 @@ def test_a_list_is_json_for_a_program_and_a_table_for_a_person(
 
 
 @pytest.mark.parametrize("name", ["models", "generations", "runs"])
-def test_a_list_ends_at_its_limit(
+def test_a_list_stops_at_its_limit(
     service: Service, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     answer = LISTS["generations"][0] if name == "generations" else {name: []}
@@ -72,7 +72,7 @@ def test_a_list_ends_at_its_limit(
     assert service.requests[0][0].endswith("?limit=1")
 
 
-def test_samples_are_printed_as_json_or_csv_as_they_were_recorded(
+def test_samples_are_printed_unchanged_as_json_or_csv(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
@@ -96,7 +96,7 @@ def test_samples_are_deleted_only_after_confirmation(
     command = ["samples", "delete", "a/b", "--metric", "latency"]
     assert run(command) == 2
     assert "--yes" in error_of(capsys)["message"]
-    sit_down(monkeypatch)
+    simulate_terminal(monkeypatch)
     monkeypatch.setattr("sys.stdin.readline", lambda *_: "n\n", raising=False)
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda *_: "n", raising=False)
     assert run(command) == 130

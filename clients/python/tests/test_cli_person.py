@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from commands import error_of, sit_down
+from commands import error_of, simulate_terminal
 from scripted import Service
 from test_client import MODULE, OVER, RUN
 from test_conformance import STATISTICS
@@ -22,7 +22,7 @@ PLOT = {"title": "Latency", "unit": "ms", "columns": {"mean": [1.0, 5.0, None, 9
 WINDOW = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-31T00:00:00Z"}
 
 
-def test_monitor_draws_charts_and_colours_nothing_outside_a_terminal(
+def test_monitor_draws_charts_without_colours_outside_a_terminal(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = dict.fromkeys(("total", "slopePerDay", "minimum", "maximum", "unit"))
@@ -72,7 +72,7 @@ def _updates(values: Iterable[float]) -> Callable[..., Iterator[Any]]:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A terminal that redraws, and a clock of the times at which it did."""
-    sit_down(monkeypatch)
+    simulate_terminal(monkeypatch)
     monkeypatch.setenv("TERM", "xterm")
     clock, times = SimpleNamespace(now=100.0), []
     waiting: list[Any] = []
@@ -106,7 +106,7 @@ def test_watch_redraws_ten_times_a_second_at_most(drawn: list[float]) -> None:
 def test_watch_shows_the_last_of_several_updates_that_arrive_together(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: str, lines: int
 ) -> None:
-    sit_down(monkeypatch)
+    simulate_terminal(monkeypatch)
     monkeypatch.setenv("TERM", terminal)
     ended, shown = threading.Event(), []
 
@@ -126,10 +126,10 @@ def test_watch_shows_the_last_of_several_updates_that_arrive_together(
     assert "latency" in shown[-1]
 
 
-def test_ids_and_numbers_stay_whole_in_a_narrow_table(
+def test_ids_and_numbers_are_not_wrapped_in_a_narrow_table(
     service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sit_down(monkeypatch)
+    simulate_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", "60")
     id = "bench_0123456789abcdef01234567"
     service.answer({"runs": [{**RUN, "id": id, "modelId": "a/" + "b" * 60}], "next": None})
@@ -144,7 +144,7 @@ def test_without_arguments_a_person_gets_the_help_and_a_program_its_command(
 ) -> None:
     assert run([]) == 2
     assert error_of(capsys)["next"] == "lilypad --help"
-    sit_down(monkeypatch)
+    simulate_terminal(monkeypatch)
     assert run([]) == 2
     assert capsys.readouterr().err.startswith("Usage: lilypad")
 
@@ -175,7 +175,7 @@ def test_the_shell_completes_commands_options_and_values(
 def test_a_generated_module_is_summarised_in_a_few_lines_for_a_person(
     service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sit_down(monkeypatch)
+    simulate_terminal(monkeypatch)
     service.answer(MODULE)
     assert run(["generate", "a/b", "-o", "module"]) == 0
     shown = capsys.readouterr().out

@@ -68,14 +68,14 @@ def test_a_module_maps_its_files_and_names_its_model(service: Service, tmp_path:
     }
 
 
-def test_a_file_name_that_leaves_the_folder_is_refused(service: Service, tmp_path: Path) -> None:
+def test_a_file_name_outside_the_folder_is_refused(service: Service, tmp_path: Path) -> None:
     service.answer({**MODULE, "files": {"../evil": "x"}})
     with _client(service) as client, pytest.raises(ArchiveError, match="outside"):
         client.generate_module("a/b").write_to(tmp_path / "module")
     assert not (tmp_path / "evil").exists()
 
 
-def test_values_and_fields_of_a_later_service_are_accepted(service: Service) -> None:
+def test_values_and_fields_of_a_newer_service_are_accepted(service: Service) -> None:
     service.answer({**RUN, "state": "paused", "news": 1})
     with _client(service) as client:
         run = client.benchmarks.get("bench_1")
@@ -102,7 +102,7 @@ def test_every_code_has_its_exception_with_advice(
     assert (type(copied), vars(copied)) == (kind, vars(caught.value))
 
 
-def test_an_error_that_is_not_the_apis_keeps_its_text(service: Service) -> None:
+def test_a_foreign_error_answer_keeps_its_text(service: Service) -> None:
     service.answer(b"<h1>some proxy</h1>", 404)
     with _client(service) as client, pytest.raises(APIStatusError, match="some proxy") as caught:
         client.generate_module("a/b")
@@ -126,7 +126,7 @@ def test_a_base_url_that_is_not_a_url_is_refused(url: str) -> None:
         LilypadClient("k", url)
 
 
-def test_a_missing_service_is_a_connection_error(pauses: list[float]) -> None:
+def test_an_unreachable_service_is_a_connection_error(pauses: list[float]) -> None:
     with LilypadClient("k", "http://127.0.0.1:9") as client, pytest.raises(APIConnectionError):
         client.generate_module("a/b")
     assert len(pauses) == 2
@@ -245,7 +245,7 @@ def test_the_last_rate_limit_is_available_after_a_refusal_too(service: Service) 
         assert client.last_rate_limit.remaining == 0
 
 
-def test_the_beta_is_opt_in(service: Service) -> None:
+def test_beta_methods_call_v2_with_the_beta_header(service: Service) -> None:
     service.answer(MODULE)
     with _client(service) as client:
         client.beta.generate_module("a/b")
@@ -271,7 +271,7 @@ def test_every_operation_of_the_api_has_a_method() -> None:
     assert [name for name in names if f"operations.{name}," not in source.replace(")", ",")] == []
 
 
-def test_a_default_rule_is_muted(service: Service) -> None:
+def test_a_default_rule_can_be_muted(service: Service) -> None:
     rule = {"id": "rule_1", "origin": "default", "kind": "silence", "modelId": None}
     service.answer({**rule, "metric": None, "severity": "warning", "muted": True, "forMinutes": 0})
     with _client(service) as client:
@@ -319,7 +319,7 @@ def test_an_error_without_a_key_names_the_variable_to_set(monkeypatch: pytest.Mo
         LilypadClient()
 
 
-def test_importing_the_package_loads_no_slow_module() -> None:
+def test_importing_the_package_imports_no_slow_module() -> None:
     slow = ("httpx2", "pydantic", "asyncio", "email", "uuid", "tempfile", "socketio", "inspect")
     code = (
         "import sys; from lilypad_client import LilypadClient;"

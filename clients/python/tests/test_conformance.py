@@ -1,4 +1,4 @@
-"""The table of cases that every client follows, with both Python clients."""
+"""Both Python clients against the conformance cases that every client must pass."""
 
 import json
 from pathlib import Path
@@ -95,7 +95,7 @@ async def test_the_asynchronous_client_passes_every_conformance_case(
         assert all(b'"latency": 1.0' in body for _, _, body in service.requests)
 
 
-def test_an_outage_uses_up_the_retries_and_good_answers_restore_them() -> None:
+def test_an_outage_exhausts_the_retry_budget_and_successes_restore_it() -> None:
     policy = Policy(2, 60.0, Budget())
     request = LilypadClient("k")._connection.request(_monitor(), body={})
     sent = [_drive(attempts(request, policy), answer=None) for _ in range(8)]
@@ -112,7 +112,7 @@ def _monitor() -> Any:
 
 
 def _drive(flow: Any, answer: Reply | None) -> int:
-    """Drive the flow to its end, each request with the same outcome."""
+    """Run a flow to its end, with the same outcome for each request; return the requests sent."""
     sent, step = 0, next(flow)
     while True:
         sent += isinstance(step, Send)

@@ -15,7 +15,7 @@ MAX_SENDING_S = 20.0
 
 @pytest.fixture(params=[HEADERS, INTERIM], ids=["headers", "interim answers"])
 def dripping(request: pytest.FixtureRequest) -> Iterator[tuple[str, threading.Event]]:
-    """The address of a server that never ends its headers, and an event set once it gives up."""
+    """The address of a server whose headers never end, and an event set when it stops sending."""
     first, piece, pause_s = request.param
     done = threading.Event()
 

@@ -44,7 +44,7 @@ def login(
     ] = False,
     register: Annotated[bool, typer.Option("--register", help="Make the account first.")] = False,
 ) -> None:
-    """Store a key for later commands: one that you have, or a new one."""
+    """Store an API key for later commands: an existing or a new one."""
     if key_stdin or (not email and not register and session.terminal.prompts):
         key = sys.stdin.readline().strip() if key_stdin else _ask_for_key()
         if not key:
@@ -98,7 +98,7 @@ def create_key(
     name: str,
     scope: Annotated[list[str] | None, typer.Option(help=SCOPES)] = None,
 ) -> None:
-    """Make an API key, and print it; it is never shown again."""
+    """Create an API key and print it. It is never shown again."""
     fields: dict[str, Any] = {"scopes": list(scope)} if scope else {}
     key = owner.keys.create(name, **fields)
     session.terminal.show(key.to_dict(), lambda out: out.print(key.key))
@@ -113,7 +113,7 @@ def revoke_key(session: Session, owner: "LilypadClient", id: str) -> None:
 
 @command(app)
 def usage(session: Session, days: Annotated[int, typer.Option(min=1, max=365)] = 30) -> None:
-    """Show the requests of each key on each day, newest first, and the errors by code."""
+    """Show requests per key and day, newest first, and errors by code."""
     usage_rows = [row.to_dict() for row in session.client.keys.usage(days)]
     kinds = ("generate", "verify", "benchmark", "record", "monitor")
     columns = dict.fromkeys(("day", "key"), "left") | dict.fromkeys(kinds, "right")
@@ -146,7 +146,7 @@ def schema(
 
 @command(app)
 def demo(session: Session) -> None:
-    """Start the demonstration on this machine, from a checkout of the repository."""
+    """Run the demonstration on this machine, from a checkout of the repository."""
     import subprocess  # noqa: PLC0415  (slow to import)
 
     del session

@@ -8,7 +8,7 @@ ROWS = 4
 
 
 def lines(name: str, values: Sequence[float], width: int) -> list[str]:
-    """Draw values as columns, oldest first; of more than fit, the highest of each group.
+    """Draw values as columns, oldest first; neighbours that do not fit share their maximum.
 
     Returns:
         A heading with the last value and the bounds, then ROWS lines at most `width` wide.
@@ -36,5 +36,5 @@ def lines(name: str, values: Sequence[float], width: int) -> list[str]:
 
 
 def values(plot: Any) -> list[float]:
-    """Return the means of a plot in the API's format `series`."""
+    """Return the non-null means of a plot in the API's format `series`."""
     return [value for value in plot["columns"]["mean"] if value is not None]

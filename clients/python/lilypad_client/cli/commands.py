@@ -1,4 +1,4 @@
-"""The commands of `lilypad`, each loaded when it is typed."""
+"""The commands of `lilypad`, each imported when invoked."""
 
 from importlib import import_module
 from typing import Any
@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 class Commands(TyperGroup):
-    """The top-level group: lists the commands by name, and loads only the one typed."""
+    """The top-level group: lists commands by name, and imports only the invoked command."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)

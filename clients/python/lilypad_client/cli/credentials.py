@@ -1,4 +1,4 @@
-"""The key that `lilypad login` stores: in the system's keyring, or a file without one."""
+"""Storage for the key of `lilypad login`: the system's keyring, or else a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DamagedFileError(LilypadError):
 
 
 def save(url: str, key: str) -> str:
-    """Store the key; return where."""
+    """Store the key; return its location."""
     in_keyring = _save_in_keyring(url, key)
     stored: dict[str, Any] = {"url": url} if in_keyring else {"url": url, "key": key}
     with _part() as part:
@@ -39,7 +39,7 @@ def save(url: str, key: str) -> str:
 
 
 def check() -> None:
-    """Raise OSError where `save` could not: a key made before would be lost."""
+    """Raise OSError if `save` would fail, so that no new key is lost."""
     with _part() as part:
         part.write_bytes(bytes(ROOM_BYTES))
 
@@ -60,7 +60,7 @@ def _part() -> Iterator[Path]:
 
 
 def forget() -> str | None:
-    """Delete the stored key; return the address of its service, or None without a key."""
+    """Delete the stored key; return its service's address, None if none could be read."""
     try:
         stored = _read()
     except DamagedFileError:
@@ -78,7 +78,7 @@ def forget() -> str | None:
 
 
 def load() -> tuple[str | None, str | None]:
-    """Return address and key; the variables LILYPAD_BASE_URL and LILYPAD_API_KEY come first."""
+    """Return address and key; LILYPAD_BASE_URL and LILYPAD_API_KEY take precedence."""
     url, key = os.environ.get("LILYPAD_BASE_URL"), os.environ.get("LILYPAD_API_KEY")
     if key:
         return url, key

@@ -1,4 +1,4 @@
-"""A live picture of a model, redrawn at most ten times a second."""
+"""A live view of a model, redrawn at most ten times a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_POINTS = 60
 
 
 class Picture:
-    """The last points of each metric; one line per update where a terminal cannot redraw."""
+    """Charts of each metric's latest values, or a line per update if output cannot be redrawn."""
 
     def __init__(self, model: str) -> None:
         from rich.live import Live  # noqa: PLC0415  (slow to import)

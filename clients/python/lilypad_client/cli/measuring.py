@@ -92,7 +92,7 @@ def compare(
         list[str], typer.Argument(metavar="MODEL|ID...", help="Models, or ids of finished runs.")
     ],
 ) -> None:
-    """Compare models side by side: their newest results, measured now where there are none."""
+    """Compare models by their newest results; models without results are measured now."""
     newest = [_newest(session, name) for name in models]
     data = {"runs": [run.to_dict() for run in newest]}
     session.terminal.show(data, lambda out: _draw(out, newest))

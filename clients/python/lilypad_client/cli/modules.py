@@ -60,7 +60,7 @@ def verify(
     revision: Revision = None,
     accept: Accept = None,
 ) -> None:
-    """Generate a module and have a worker run it, its network off."""
+    """Generate a module and run it on a worker without network access."""
     fields = _fields(batch_size, memory, gpu, optimization_level, revision, accept)
     job = session.client.modules.start_verification(model_url, **fields)
     with session.terminal.progress(f"verify {job.id}") as update:
@@ -86,7 +86,7 @@ def download(
     revision: Revision = None,
     accept: Accept = None,
 ) -> None:
-    """Download the same module as a zip: whole and checked, or not at all."""
+    """Download the module as a zip; a file is written only if its digest is correct."""
     name = model_url.rstrip("/").rpartition("/")[2]
     target = output or Path(name if extract else f"{name}.zip")
     fields = _fields(batch_size, memory, gpu, optimization_level, revision, accept)
@@ -98,7 +98,7 @@ def download(
 
 @command(app)
 def generations(session: Session, limit: Annotated[int, typer.Option(min=1)] = 20) -> None:
-    """List the modules that were generated, newest first, each with the request that made it."""
+    """List generated modules, newest first, each with its request."""
     listed = list(islice(session.client.modules.list(page_size=min(limit, 100)), limit))
     columns = dict.fromkeys(("id", "kind", "model", "commit", "task", "created"), "left")
     rows = [

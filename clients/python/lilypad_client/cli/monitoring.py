@@ -61,7 +61,7 @@ def record(
         str | None, typer.Option(help="Of your own, so that a second try records it once.")
     ] = None,
 ) -> None:
-    """Record the values of one moment."""
+    """Record metric values of one moment."""
     recorded = session.client.metrics.record(
         model,
         dict(_pair(text) for text in metrics),
@@ -79,7 +79,7 @@ def watch(
     since: Annotated[str | None, typer.Option(help="A time or a cursor to begin at.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many updates.")] = None,
 ) -> None:
-    """Follow a model live; Ctrl-C ends it. JSON is one update a line."""
+    """Follow a model live until Ctrl-C. With JSON output, print one update per line."""
     updates = session.client.subscribe_metrics(model, metric or None, since=since)
     counted = islice(updates, count)
     if session.terminal.json:

@@ -36,7 +36,7 @@ def store_hub_token(
         ),
     ] = False,
 ) -> None:
-    """Store the token in HF_TOKEN; it is encrypted, and never shown again."""
+    """Store the Hub token in HF_TOKEN. It is encrypted and never shown again."""
     token = sys.stdin.readline().strip() if token_stdin else os.environ.get("HF_TOKEN")
     if not token and session.terminal.prompts:
         token = typer.prompt("Token of the Hub", hide_input=True, err=True)
@@ -48,14 +48,14 @@ def store_hub_token(
 
 @owner_command(hub_token, "check")
 def check_hub_token(session: Session, owner: "LilypadClient") -> None:
-    """Ask the Hub whether it still accepts the stored token."""
+    """Check whether the Hub still accepts the stored token."""
     stored = owner.account.check_hub_token()
     _show_token(session, stored)
 
 
 @owner_command(hub_token, "delete")
 def delete_hub_token(session: Session, owner: "LilypadClient") -> None:
-    """Delete the stored token."""
+    """Delete the stored Hub token."""
     owner.account.delete_hub_token()
     session.terminal.show({"deleted": "hub-token"}, lambda out: out.print("The token is deleted."))
 
@@ -69,7 +69,7 @@ def _show_token(session: Session, stored: Any) -> None:
 
 @owner_command(second_factor, "start")
 def start_second_factor(session: Session, owner: "LilypadClient") -> None:
-    """Make a secret for an authenticator app; `confirm` switches the second factor on."""
+    """Create a secret for an authenticator app; `confirm` then enables the second factor."""
     secret = owner.account.start_totp()
 
     def draw(out: Any) -> None:
@@ -81,14 +81,14 @@ def start_second_factor(session: Session, owner: "LilypadClient") -> None:
 
 @owner_command(second_factor, "confirm")
 def confirm_second_factor(session: Session, owner: "LilypadClient", code: str) -> None:
-    """Switch the second factor on with the app's first code, and print the recovery codes."""
+    """Enable the second factor with the app's first code, and print the recovery codes."""
     codes = owner.account.confirm_totp(code)
     session.terminal.show(codes.to_dict(), lambda out: out.print("\n".join(codes.recovery_codes)))
 
 
 @owner_command(second_factor, "stop")
 def stop_second_factor(session: Session, owner: "LilypadClient") -> None:
-    """End the second factor; needs a code in LILYPAD_CODE."""
+    """Disable the second factor. Requires a code in LILYPAD_CODE."""
     owner.account.stop_totp()
     session.terminal.show(
         {"stopped": "second-factor"}, lambda out: out.print("The password alone is enough now.")

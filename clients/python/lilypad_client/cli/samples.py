@@ -25,7 +25,7 @@ app.add_typer(samples, name="samples")
 
 @command(app)
 def models(session: Session, limit: Annotated[int, typer.Option(min=1)] = 20) -> None:
-    """List the models that were recorded or measured, with their metrics, newest first."""
+    """List models that were recorded or measured, newest first, with their metrics."""
     listed = list(islice(session.client.metrics.models(page_size=min(limit, 100)), limit))
     columns = dict.fromkeys(("model", "metrics"), "left")
     rows = [[model.model_id, " ".join(model.metrics)] for model in listed]
@@ -44,7 +44,7 @@ def list_samples(
     *,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV in place of JSON.")] = False,
 ) -> None:
-    """Print the samples of one metric as they were recorded, oldest first."""
+    """Print the recorded samples of one metric, oldest first."""
     listed = session.client.metrics.samples(
         model, metric, since=since, until=until, page_size=min(limit or 5000, 5000)
     )
@@ -75,7 +75,7 @@ def delete_samples(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete wrong samples of a model, of one metric or of all; this cannot be undone."""
+    """Delete a model's samples, of one metric or of all metrics. This cannot be undone."""
     session.confirm(f"Delete {metric or 'all'} samples of {model}?", yes=yes)
     deleted = session.client.metrics.delete_samples(model, metric=metric, since=since, until=until)
     session.terminal.show(

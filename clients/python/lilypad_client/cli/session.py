@@ -1,4 +1,4 @@
-"""A command's terminal and client, and the decorators that give it both."""
+"""A command's terminal and client, and the decorators that pass both to it."""
 
 import functools
 import inspect
@@ -64,20 +64,20 @@ class Session:
         return self.connect(key, url)
 
     def connect(self, key: str | None, url: str | None, **options: Any) -> "LilypadClient":
-        """Open a client, imported only now, since the help must start fast."""
+        """Create a client; the import is deferred so that `--help` starts fast."""
         from lilypad_client import LilypadClient  # noqa: PLC0415
 
         return LilypadClient(key, url, **options)
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask before something that cannot be undone; a program has to give `--yes`."""
+        """Ask before an irreversible action; without a terminal, require `--yes`."""
         if not yes and not self.terminal.prompts:
             raise typer.BadParameter("this cannot be undone; repeat it with --yes")
         if not yes:
             typer.confirm(question, abort=True, err=True)
 
     def owner(self, email: str | None, *, password_stdin: bool) -> "LilypadClient":
-        """Return a client of the account, with its password prompted for or read."""
+        """Return a client with the account's password, which is prompted for or read."""
         terminal = self.terminal
         email = email or os.environ.get("LILYPAD_EMAIL")
         if not email and terminal.prompts:
@@ -115,7 +115,7 @@ OWNER_OPTIONS = (
 def command(
     app: typer.Typer, name: str | None = None
 ) -> Callable[[Callable[Concatenate[Session, P], None]], Callable[..., None]]:
-    """Add a function of the session as a command, with `--json` and `--url` as well."""
+    """Register a function of a session as a command, with `--json` and `--url` added."""
 
     def register(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -133,7 +133,7 @@ def command(
 def owner_command(
     app: typer.Typer, name: str
 ) -> Callable[[Callable[Concatenate[Session, "LilypadClient", P], None]], Callable[..., None]]:
-    """Add a function of the session and the account's own client, which needs the password."""
+    """Register a command that also takes a client with the account's password."""
 
     def register(
         function: Callable[Concatenate[Session, "LilypadClient", P], None],

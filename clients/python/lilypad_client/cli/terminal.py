@@ -25,7 +25,7 @@ FAILED, USAGE, TRANSIENT = 1, 2, 3
 class Terminal:
     """The output of a command.
 
-    `agent`: nobody is there to answer a prompt, so there is none, and data is compact JSON.
+    `agent`: the caller is a program: commands never prompt, and print compact JSON by default.
     """
 
     def __init__(self, *, json: bool | None = None) -> None:
@@ -37,7 +37,7 @@ class Terminal:
         return not self.agent and sys.stdin.isatty()
 
     def show(self, data: Any, draw: Callable[[Console], None]) -> None:
-        """Print data as JSON, or draw it for a person."""
+        """Print data as JSON, or call `draw` for text output."""
         if self.json:
             self.print_json(data)
         else:
@@ -50,7 +50,7 @@ class Terminal:
         print(printable(text), flush=True)
 
     def note(self, text: str) -> None:
-        """Print a note for a person; a program gets only the data."""
+        """Print a note to standard error; JSON output omits it."""
         if not self.json:
             print(printable(text), file=sys.stderr, flush=True)
 
@@ -67,7 +67,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[str, int, int], None]]:
-        """Show a bar on standard error; yield the function that updates it: state, done, total."""
+        """Show a progress bar on standard error; yield its update function (state, done, total)."""
         if self.json or not sys.stderr.isatty():
             yield self._line(label)
             return
@@ -96,12 +96,12 @@ class Terminal:
 
 
 def printable(text: str) -> str:
-    """Show control characters as escapes; line breaks and tabs stay."""
+    """Escape control characters other than line breaks and tabs."""
     return text.translate(CONTROL)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that shows text as it is: no markup, no emoji, no control characters."""
+    """Return a console that prints text literally, without markup, emoji or control characters."""
     from rich.console import Console  # noqa: PLC0415  (slow to import)
 
     class Plain(Console):
@@ -114,7 +114,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(output: Console, columns: Mapping[str, str], rows: list[list[Any]]) -> None:
-    """Print a table; ids and numbers stay whole, other columns fold.
+    """Print a table; columns other than ids and numbers may wrap.
 
     `columns`: title to justification.
     """
