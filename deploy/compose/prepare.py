@@ -1,4 +1,4 @@
-"""Write the containers' files for one host: passwords, roles, the edge's configuration.
+"""Generate the files of Docker Compose: passwords, database roles, the edge's configuration.
 
     python deploy/compose/prepare.py
 
@@ -28,7 +28,7 @@ EDGE = {"TRUSTED_HOPS": "0"}
 
 
 def edge() -> str:
-    """Return Envoy's configuration for the replicas that Docker's DNS knows."""
+    """Return Envoy's configuration, with the replicas' addresses from Docker's DNS."""
     lines = (DEPLOY / "k8s/base/settings/edge.env").read_text().splitlines()
     settings = dict(line.split("=", 1) for line in lines) | EDGE
     template = string.Template((DEPLOY / "envoy/envoy.yaml").read_text())
@@ -55,11 +55,11 @@ def files(former_keys: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 class Refused(Exception):
-    """The folder is not as this program leaves it; the message says what to do."""
+    """A folder with missing or unexpected files; the message says what to do."""
 
 
 def write(folder: Path) -> None:
-    """Write all files, or the edge's alone if the others exist; only the owner can enter."""
+    """Write all files, or only `envoy.yaml` if the others exist; only the owner can read them."""
     contents = files()
     del contents["rotate.sql"]
     missing = [name for name in contents if not (folder / name).exists()]
@@ -76,7 +76,7 @@ def write(folder: Path) -> None:
 
 
 def rotate(folder: Path) -> None:
-    """Replace the passwords of the bus and of the database's roles; keep the encryption keys."""
+    """Replace passwords, and put new encryption keys before the former keys."""
     if not folder.is_dir():
         raise Refused(f"there is no {folder}, and so nothing to rotate; leave out --rotate")
     former = {
@@ -96,7 +96,7 @@ def rotate(folder: Path) -> None:
 
 
 def _replace(folder: Path, contents: Mapping[str, str]) -> None:
-    """Write files beside those they replace, and rename them once all are on the disk."""
+    """Replace files atomically: write temporary files, then rename them once all are on disk."""
     for name, text in contents.items():
         new = folder / f"{name}.new"
         with new.open("w") as file:

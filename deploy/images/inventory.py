@@ -1,4 +1,4 @@
-"""List the contents of an image from its unpacked files, without running any of them.
+"""The bill of materials and runc settings of an unpacked image, none of whose files run here.
 
     python deploy/images/inventory.py ROOT > image.cdx.json     # CycloneDX 1.6
     python deploy/images/inventory.py ROOT --run python -m gateway > config.json
@@ -21,7 +21,7 @@ LICENCE = "License :: OSI Approved :: "
 
 
 def packages(root: Path) -> Iterator[dict[str, Any]]:
-    """Yield the packages of Python and of Debian, as CycloneDX has them."""
+    """Yield the Python and Debian packages as CycloneDX components."""
     folders = [str(folder) for folder in root.glob("opt/*/lib/python3*/site-packages")]
     for package in distributions(path=folders):
         # Our own packages are in no registry.
@@ -60,7 +60,7 @@ def _licences(package: Distribution) -> dict[str, Any]:
 
 
 def bill(root: Path, name: str, programs: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the bill of materials, without a date: the same image has the same one.
+    """Return the bill of materials; without a date, so that it is reproducible.
 
     `programs` are those that no package manager knows, as `envoy@1.40.0`.
     """
@@ -93,7 +93,7 @@ def container(
     folders: Iterable[Path] = (),
     directory: str = "/",
 ) -> dict[str, Any]:
-    """Return runc's settings; without rlimits, which need a right that containers of CI lack.
+    """Return runc's settings, without rlimits, which CI containers may not set.
 
     Args:
         root: the unpacked image.

@@ -1,4 +1,4 @@
-"""Start the stack from unpacked images, and use it: generate a module, and measure its model.
+"""Smoke test of the images: start a stack from them, generate a module, measure its model.
 
     python -m images.start services=ROOT worker-cpu=ROOT edge=ROOT nats=ROOT
 
@@ -44,7 +44,7 @@ WORKER_WRITES = {"/models": "2g", "/dev/shm": "512m"}  # noqa: S108
 
 
 class Containers(Stack):
-    """A stack of which each process but PostgreSQL runs in a container."""
+    """A stack whose processes, except PostgreSQL, run in containers."""
 
     def __init__(
         self, roots: Mapping[str, Path], services: Sequence[Service], environment: Mapping[str, str]
@@ -59,14 +59,14 @@ class Containers(Stack):
             subprocess.run(command, capture_output=True, check=False)
 
     def container(self, name: str) -> str:
-        """Return the name that runc knows a process by."""
+        """Return the runc container name of a process."""
         return f"lilypad-{os.getpid()}-{name}"
 
     def _run(self, program: Program) -> Process:
         return super()._run(program if program.name == "postgres" else self._contained(program))
 
     def _contained(self, program: Program) -> Program:
-        """Return the program that runs the same command in its image."""
+        """Return a program that runs the same command in the service's image."""
         part = program.name.partition("-")[0]
         root = self.roots[IMAGES.get(part, "services")]
         command = [PROGRAMS.get(part, "python"), *program.command[1:]]
@@ -118,7 +118,7 @@ class Containers(Stack):
 
 
 def healthy(stack: Containers, process: str) -> None:
-    """Run the health check of the services' recipe in a container that serves."""
+    """Wait until a container passes the health check of `services.Dockerfile`."""
     recipe = (Path(__file__).parent / "services.Dockerfile").read_text()
     check = recipe.partition("HEALTHCHECK ")[2].partition("CMD")[2].replace("\\\n", " ")
     command = json.loads(check.strip().splitlines()[0])
@@ -130,7 +130,7 @@ def healthy(stack: Containers, process: str) -> None:
 
 
 def isolation(stack: Containers) -> str:
-    """Return what the worker says of its sandbox, which this machine may refuse to containers."""
+    """Return the worker's log line on its sandbox; fail if it is needlessly incomplete."""
     worker = stack.container("worker-1")
     log = stack.processes["worker-1"].log.read_text()
     said = re.findall(r"isolation (?:complete|incomplete).*", log)[-1]
@@ -142,7 +142,7 @@ def isolation(stack: Containers) -> str:
 
 
 def patient(ask: Callable[[], httpx2.Response]) -> httpx2.Response:
-    """Repeat a request while a machine that does other work too answers "try again"."""
+    """Repeat a request while a busy machine answers "try again"."""
     deadline = time.monotonic() + RUN_TIMEOUT_S
     while (answer := ask()).status_code in TRY_AGAIN and time.monotonic() < deadline:
         time.sleep(1)

@@ -25,7 +25,7 @@ DATABASE = ("gateway", "benchmarker", "metrics", "webhooks")
 
 
 class MissingKeys(Exception):
-    """Secrets to replace lack encryption keys; the message says whose."""
+    """Missing encryption keys in the secrets to replace; the message names the services."""
 
 
 def password() -> str:
@@ -41,7 +41,7 @@ def secret(name: str, data: dict[str, str]) -> dict[str, object]:
 def make(
     host: str, database: str, former_keys: Mapping[str, str] | None = None
 ) -> tuple[list[dict[str, object]], list[str]]:
-    """Return the secrets, and the SQL that creates the roles and schemas they open.
+    """Return the secrets, and the SQL that creates the matching roles and schemas.
 
     `former_keys` are the encryption keys of each service so far, which stay behind a new one.
 
@@ -78,7 +78,7 @@ def require_keys(keys: Mapping[str, str]) -> None:
 
 
 def encryption_keys(text: str) -> dict[str, str]:
-    """Return the encryption keys, by service, in secrets that `main` has printed."""
+    """Parse secrets that `main` printed; return the encryption keys by service."""
     printed = [json.loads(each) for each in text.split("\n---\n")]
     return {
         each["metadata"]["name"]: each["stringData"]["ENCRYPTION_KEYS"]
@@ -88,7 +88,7 @@ def encryption_keys(text: str) -> dict[str, str]:
 
 
 def changed(statements: list[str]) -> list[str]:
-    """Return the SQL that changes the passwords of the roles that `statements` would create."""
+    """Turn statements that create roles into statements that change their passwords."""
     roles = [each for each in statements if each.startswith("create role ")]
     return [each.replace("create", "alter", 1) for each in roles]
 

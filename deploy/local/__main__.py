@@ -90,7 +90,7 @@ def serve(stack: Stack, console: Console) -> None:
 
 
 def keep(command: str, folder: Path, home: Path, console: Console) -> None:
-    """Back the home up to a new folder, or restore it from there."""
+    """Run `backup` or `restore` and print the outcome."""
     if command == "backup":
         with console.status("backing up ..."):
             backup.save(home, folder)
@@ -105,7 +105,7 @@ def keep(command: str, folder: Path, home: Path, console: Console) -> None:
 
 
 def interruptible() -> None:
-    """Stop all processes that this one started when a signal ends it."""
+    """Raise KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP, so that all child processes stop."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
 
@@ -124,7 +124,7 @@ def port_of(text: str) -> int:
 
 
 def check_hub(environment: MutableMapping[str, str]) -> None:
-    """Raise CannotStart unless HF_ENDPOINT is an address; drop an empty one."""
+    """Raise CannotStart unless HF_ENDPOINT is an HTTP address; remove an empty value."""
     hub = environment.get("HF_ENDPOINT", "").strip()
     if not hub:
         environment.pop("HF_ENDPOINT", None)

@@ -1,4 +1,4 @@
-"""The account that PostgreSQL runs as, and whether it can reach PostgreSQL's files.
+"""The account that PostgreSQL runs as, and a check of its access to files.
 
 Runs before anything is installed, so with the standard library alone.
 """
@@ -20,7 +20,7 @@ print(*[path for path in sys.argv[1:] if not os.access(path, os.R_OK | os.X_OK)]
 
 
 def account() -> str | None:
-    """Return the account to run PostgreSQL as; None: the current one."""
+    """Return the account to run PostgreSQL as; None means the current account."""
     return UNPRIVILEGED if os.geteuid() == 0 else None
 
 

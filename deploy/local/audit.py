@@ -20,7 +20,7 @@ SCRIPTS = ("clients/javascript", "services/gateway/gateway/pages", "tests/integr
 
 
 class Unreachable(Exception):
-    """The advisories cannot be reached."""
+    """A failure to fetch the advisories."""
 
 
 def python_advisories() -> list[str]:

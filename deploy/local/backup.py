@@ -40,7 +40,7 @@ class Failed(Exception):
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn what may go wrong into `Failed`."""
+    """Raise expected errors as `Failed`."""
     try:
         yield
     except (CannotStart, streams.Refused, psycopg.Error) as error:
@@ -56,7 +56,7 @@ def _explained() -> Iterator[None]:
 
 @_explained()
 def save(home: Path, folder: Path) -> None:
-    """Back a home up into a new folder, whether its stack runs or not.
+    """Back up a home into a new folder, whether or not its stack runs.
 
     Raises:
         Failed: with a sentence that says why; then there is no such folder.
@@ -89,7 +89,7 @@ def save(home: Path, folder: Path) -> None:
 
 @_explained()
 def restore(folder: Path, home: Path) -> None:
-    """Restore a backup into a home without data: a new one, or one that holds caches alone.
+    """Restore a backup into a home that is new or contains only caches.
 
     Raises:
         Failed: with a sentence that says why; then the home is as it was.
@@ -123,13 +123,13 @@ def restore(folder: Path, home: Path) -> None:
 
 @_explained()
 def holds_encryption_keys(folder: Path) -> bool:
-    """Whether a backup has the encryption keys; they may have come from ENCRYPTION_KEYS."""
+    """Return whether a backup has all encryption keys; keys in ENCRYPTION_KEYS are not saved."""
     secrets: dict[str, str] = json.loads((folder / "secrets").read_text())
     return "encryption" in secrets and not os.environ.get("ENCRYPTION_KEYS")
 
 
 def _check(folder: Path) -> None:
-    """Raise Failed unless each file of a backup is there, and complete."""
+    """Raise Failed unless a backup has all its files, complete."""
     if not (folder / MANIFEST).exists():
         raise Failed(f"{folder} is no complete backup: it has no {MANIFEST}")
     try:
@@ -153,7 +153,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _beside(folder: Path) -> Path:
-    """Create a folder that becomes `folder` at the end, so that an incomplete one is never used."""
+    """Create a temporary folder that is renamed to `folder` once complete."""
     return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
 
 

@@ -1,4 +1,4 @@
-"""Refuse a machine on which the set-up would fail, before it begins.
+"""Pre-flight check for machines on which the set-up would fail.
 
 The messages are printed in syntax that old interpreters understand.
 """

@@ -1,4 +1,4 @@
-"""Become another program, whose life is tied to its parent's.
+"""Execution of a program that the kernel ends together with its parent.
 
     python -I -S child.py PARENT SIGNAL ACCOUNT PROGRAM ARGUMENTS...
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def become(account: str) -> None:
-    """Give up root's user id, but keep its access to directories.
+    """Change to another account, but keep root's access to directories.
 
     PostgreSQL refuses to run as root. Its programs and data may lie in a
     directory of mode 0700 (a checkout in /root), and changing the modes of

@@ -1,4 +1,4 @@
-"""Passwords and keys, created once and kept where only their owner can read them."""
+"""Passwords and keys, created once in a file that only its owner can read."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ class Credentials:
         return self._passwords[name]
 
     def key(self, name: str) -> str:
-        """Return a Fernet key, made like a password."""
+        """Return a Fernet key, created once like a password."""
         if name not in self._passwords:
             self._passwords[name] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
             self._save()

@@ -44,7 +44,7 @@ MARKS = {"passed": "[green]âœ“[/]", "warning": "[yellow]![/]", "failed": "[red]â
 
 
 class Failed(Exception):
-    """A step of the demonstration did not work; the message says which and how."""
+    """A failed step of the demonstration; the message names the step and the cause."""
 
 
 class Demo:
@@ -55,7 +55,7 @@ class Demo:
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """Show a step: a spinner while it lasts, then a line with the time it took."""
+        """Show a spinner during a step, then a line with its duration."""
         self.steps += 1
         start = time.monotonic()
         with self.console.status(f"{title} ..."):
@@ -157,7 +157,7 @@ def make_key(url: str) -> str:
 
 
 def generate_measured(client: LilypadClient) -> Module:
-    """Generate the module with the benchmark's figures; ask a busy benchmarker again."""
+    """Generate the module with the benchmark's figures; retry while the benchmarker is busy."""
     for _ in range(20):
         module = client.generate_module(MODEL)
         if module.model["vramSource"] == "measured":
@@ -184,7 +184,7 @@ def bake(module: Path, hub: str) -> None:
 
 
 def infer(module: Path, text: str) -> dict[str, Any]:
-    """Send the module one request, as the network does, and return its result.json."""
+    """Run the module with one request, as the Lilypad network does; return its result.json."""
     outputs = module / "outputs"
     outputs.mkdir(exist_ok=True)
     request = json.dumps({"inputs": text}).encode()
@@ -209,7 +209,7 @@ def record(http: httpx2.Client, result: dict[str, Any]) -> None:
 
 
 def draw(figures: list[dict[str, Any]], path: Path) -> Path:
-    """Write the figures as one page that needs no network: Plotly's own file and its script."""
+    """Write the charts as one offline page, with Plotly's script embedded."""
     drawn = [plotly.graph_objects.Figure(figure) for figure in figures]
     pages = [
         plotly.io.to_html(figure, full_html=False, include_plotlyjs=number == 0)

@@ -54,7 +54,7 @@ def render(  # noqa: PLR0913  (the placeholders)
     flood_limit: int = FLOOD_LIMIT,
     max_connections: int = MAX_CONNECTIONS,
 ) -> str:
-    """Fill in the configuration; `certificate` is the file that names the certificate's files."""
+    """Render the configuration template; `certificate` is Envoy's file about the certificate."""
     host, port = listen
     tls = "null"
     if certificate is not None:
@@ -77,7 +77,7 @@ def render(  # noqa: PLR0913  (the placeholders)
 
 
 def _affordable_connections() -> int:
-    """Return the connections that the limit of open files allows: a socket takes two, logs some."""
+    """Return the maximum of connections under RLIMIT_NOFILE; a proxied socket takes two files."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(min(MAX_CONNECTIONS, files * 2 // 5), 1)
 
@@ -139,7 +139,7 @@ class Envoy:
         )
 
     def drain(self, seconds: float = DRAIN_S) -> None:
-        """Accept no new connections, and wait until all requests under way are answered."""
+        """Accept no new connections, and wait until requests in progress are answered."""
         # From here on every answer says `Connection: close`.
         self.admin("POST", "/healthcheck/fail")
         self.admin("POST", "/drain_listeners")
@@ -148,11 +148,11 @@ class Envoy:
             time.sleep(0.05)
 
     def admin(self, method: str, path: str) -> str:
-        """Ask the admin interface; return its answer."""
+        """Send a request to the admin interface; return the answer."""
         return self._request("admin.sock", method, path)
 
     def observe(self, path: str) -> str:
-        """Ask the interface for the operator's network: `/ready`, `/stats/prometheus`."""
+        """Read from the operators' interface: `/ready` or `/stats/prometheus`."""
         return self._request("observed.sock", "GET", path)
 
     def _request(self, name: str, method: str, path: str) -> str:
@@ -192,7 +192,7 @@ class Envoy:
         return int(line.rpartition(":")[2] or 0)
 
     def _ready(self) -> bool:
-        """Return whether Envoy listens and answers a request, from any source."""
+        """Return whether Envoy answers a request."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
         if self.certificates is not None:
             anybody = ssl._create_unverified_context()  # noqa: S323, SLF001  (to this host itself)
@@ -207,7 +207,7 @@ class Envoy:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP to a socket file, however long the path to its directory is."""
+    """An HTTP connection to a Unix socket whose path may exceed the system's limit."""
 
     def __init__(self, directory: Path, name: str) -> None:
         super().__init__("localhost", timeout=5)

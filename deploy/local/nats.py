@@ -1,4 +1,4 @@
-"""NATS from a wheel: its users, its process, and which services answer on it."""
+"""NATS from a wheel: users, process, and a count of the services that answer."""
 
 import asyncio
 import shutil
@@ -23,12 +23,12 @@ USERS = (
 
 
 class Nats:
-    """The bus.
+    """The NATS server of a stack.
 
     Args:
         data: directory of the streams.
-        port: to listen at, on 127.0.0.1.
-        credentials: of each user.
+        port: port to listen on, at 127.0.0.1.
+        credentials: passwords of all users.
     """
 
     def __init__(self, data: Path, port: int, credentials: Credentials) -> None:
@@ -64,14 +64,14 @@ class Nats:
         )
 
     def answers(self, service: str) -> int:
-        """Count the instances of a service that answer (ADR-32) within a tenth of a second."""
+        """Count the instances of a service that answer a ping (ADR-32) within 0.1 s."""
         return asyncio.run(self._count(service))
 
     def _ready(self) -> bool:
         return asyncio.run(self._count("nobody")) == 0
 
     async def _count(self, service: str) -> int:
-        """Count the answers; -1 if the server is unreachable."""
+        """Return the number of answers; -1 if the server is unreachable."""
         received = 0
 
         async def hear(message: Msg) -> None:

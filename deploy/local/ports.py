@@ -1,4 +1,4 @@
-"""Ports on 127.0.0.1: which are free, and why one is not."""
+"""Free ports on 127.0.0.1, and the reason why a port cannot be used."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 
 
 def obstacle(port: int) -> int:
-    """Return why the port cannot be listened on, as an `errno`; 0 if it can."""
+    """Return the `errno` of listening on the port; 0 if it is free."""
     with closing(socket.socket()) as probe:
         # Like servers: a connection that is still closing does not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -28,24 +28,24 @@ def obstacle(port: int) -> int:
 
 
 def free(port: int) -> bool:
-    """Whether the port is free."""
+    """Return whether the port is free."""
     return not obstacle(port)
 
 
 def nearest(port: int) -> int:
-    """Return the first free port after one, or any."""
+    """Return the first free port after `port`, or else any free port."""
     return next((other for other in range(port + 1, 65_536) if free(other)), find(1)[0])
 
 
 def reach_directly() -> None:
-    """Keep this process and its children from using a proxy for this machine."""
+    """Exclude 127.0.0.1 from the proxies of this process and its children."""
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [*filter(None, os.environ.get(name, "").split(",")), HOST, "localhost"]
         os.environ[name] = ",".join(dict.fromkeys(hosts))
 
 
 class Supply:
-    """Ports for servers that this process is about to start, each given once.
+    """A supply of ports for servers to start; each port is returned once.
 
     It takes them from shares that no other process takes from meanwhile: the lock of a share is an
     abstract socket, which ends with the process. Without such sockets (macOS) all ports are one
@@ -84,5 +84,5 @@ _supply = Supply()
 
 
 def find(count: int) -> list[int]:
-    """Return distinct free ports that no other process of this project is given meanwhile."""
+    """Return distinct free ports, reserved against other processes of this project."""
     return _supply.take(count)

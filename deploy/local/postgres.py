@@ -1,4 +1,4 @@
-"""PostgreSQL from a wheel: its data, its roles, its process."""
+"""PostgreSQL from a wheel: data, roles, process."""
 
 import shutil
 import signal
@@ -43,7 +43,7 @@ SETTINGS = {
 
 
 class Postgres:
-    """The database.
+    """The PostgreSQL server of a stack.
 
     Args:
         data: the cluster's directory, made when it is not there.
@@ -62,7 +62,7 @@ class Postgres:
         return f"postgresql://{role}:{password}@{HOST}:{self.port}/{database}"
 
     def check(self) -> None:
-        """Raise CannotStart unless the database's account can use its programs and its data."""
+        """Raise CannotStart unless PostgreSQL's account can use its programs and its data."""
         if why := obstacle([binaries() / "postgres", self.data.parent]):
             raise CannotStart(why)
 
@@ -83,7 +83,7 @@ class Postgres:
         )
 
     def create_schemas(self, names: list[str]) -> None:
-        """Create a role and a schema per service; none sees another's tables."""
+        """Create a role and a schema per service, without access to other services' tables."""
         with psycopg.connect(self.url(database="postgres"), autocommit=True) as server:
             row = server.execute("select 1 from pg_database where datname = %s", [DATABASE])
             if not row.fetchone():
@@ -117,7 +117,7 @@ class Postgres:
         self._wait_for_predecessor()
 
     def _initialize(self) -> None:
-        """Initialize a separate directory first, so that an interrupted one is never used."""
+        """Initialize a temporary directory and rename it once complete."""
         new = self.data.with_name(f"{self.data.name}.new")
         password = self.data.with_name(f"{self.data.name}.password")
         shutil.rmtree(new, ignore_errors=True)
@@ -187,7 +187,7 @@ class Postgres:
 
 
 def binaries() -> Path:
-    """Return the folder of PostgreSQL's programs in the wheel.
+    """Return the wheel's folder of PostgreSQL programs.
 
     Found, not imported: the import makes a lock file in the user's directories.
     """

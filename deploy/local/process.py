@@ -1,4 +1,4 @@
-"""A supervised program: started, watched, restarted, stopped."""
+"""Supervised programs: start, readiness, restart, stop."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ MAX_LOG_BYTES = 8 * 1024 * 1024
 
 
 class CannotStart(Exception):
-    """A part did not start; the message says why and what to do."""
+    """A part that did not start; the message says why and what to do."""
 
 
 class Report:
@@ -41,7 +41,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Program:
-    """Program to run, and how to supervise it.
+    """A program to run, and its supervision settings.
 
     Attributes:
         name: of the process and its log.
@@ -75,7 +75,7 @@ def tied(
     account: str | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
 ) -> list[str]:
-    """Return the command line of a program that ends when this process does."""
+    """Return the command line of a program that ends when this process ends."""
     prefix = [sys.executable, "-I", "-S", CHILD, str(os.getpid()), str(int(death_signal))]
     return [*prefix, account or "-", *command]
 
@@ -110,7 +110,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Id of the running process, or of the last one."""
+        """Process id of the running or the last process."""
         assert self._popen is not None, f"{self.name} was never started"
         return self._popen.pid
 
@@ -151,7 +151,7 @@ class Process:
         self._thread = None
 
     def kill(self) -> None:
-        """Kill the program, as a fault would; it is restarted if it ever served."""
+        """Kill the program without marking it stopped; it is restarted if it ever served."""
         popen = self._popen
         assert popen is not None, f"{self.name} was never started"
         popen.kill()
@@ -160,7 +160,7 @@ class Process:
             time.sleep(0.01)
 
     def last_words(self, lines: int = 12) -> str:
-        """Return the end of its log since its last start."""
+        """Return the last log lines since the program's last start."""
         try:
             with self.log.open(errors="replace") as log:
                 log.seek(self._said)
@@ -189,7 +189,7 @@ class Process:
             self.born = time.monotonic()
 
     def _run_once(self) -> str:
-        """Start the program, wait for its end, and return how it ended."""
+        """Start the program, wait for its end, and return a description of the end."""
         self.program.prepare()
         with self._deciding:
             if self._stopping.is_set():
@@ -223,7 +223,7 @@ class Process:
 
 
 def rotate(log: Path) -> None:
-    """Keep a log bounded: copy and truncate, since a running program has it open."""
+    """Copy a long log to `<name>.log.1` and truncate it, since a running program has it open."""
     if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
         shutil.copyfile(log, log.with_name(f"{log.name}.1"))
         os.truncate(log, 0)

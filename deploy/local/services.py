@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Service:
-    """Facts that the stack needs to run a service.
+    """A service, and the settings with which the stack runs it.
 
     Attributes:
         name: its NATS user, its database role and schema, its package.

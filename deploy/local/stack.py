@@ -1,4 +1,4 @@
-"""All parts of the system: started in order, kept running, stopped in order.
+"""All parts of the system: ordered start, restarts, ordered stop.
 
     with Stack() as stack:
         httpx.get(f"{stack.url}/healthz")
@@ -43,7 +43,7 @@ LOG_CHECK_EVERY_S = 5.0
 
 
 class AlreadyRuns(CannotStart):
-    """A stack runs from the same home."""
+    """Another stack runs from the same home."""
 
 
 class Stack:
@@ -140,7 +140,7 @@ class Stack:
             shutil.rmtree(self.home, ignore_errors=True)
 
     def stop(self, name: str) -> None:
-        """Stop one process (`gateway-1`, `nats`) and keep it stopped."""
+        """Stop one process (`gateway-1`, `nats`) without a restart."""
         self.processes[name].stop()
 
     def restart(self, name: str) -> None:
@@ -150,7 +150,7 @@ class Stack:
         self.wait_until_ready(name)
 
     def wait_until_ready(self, *names: str) -> None:
-        """Wait until these processes, or all, serve; a restarting one included."""
+        """Wait until these processes serve, or all if none is named, including restarting ones."""
         chosen = [self.processes[name] for name in names or self.processes]
         wait_until_ready(chosen, Report())
 

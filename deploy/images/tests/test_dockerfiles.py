@@ -1,4 +1,4 @@
-"""The images' recipes, and that every image that the cluster names has one."""
+"""Dockerfiles: lint, contents and pinned versions."""
 
 import re
 import shutil
@@ -34,14 +34,14 @@ def test_no_image_runs_as_root_or_without_a_licence(file: Path) -> None:
     assert "/usr/share/licenses/lilypad/LICENSE" in text
 
 
-def test_every_image_of_the_cluster_has_a_recipe() -> None:
+def test_every_image_of_the_cluster_has_a_dockerfile() -> None:
     manifests = "".join(file.read_text() for file in (FOLDER.parent / "k8s/base").glob("*.yaml"))
     named = set(re.findall(r"image: lilypad/([\w-]+):", manifests))
     assert {RECIPES.get(name, name) for name in named} == {file.stem for file in FILES}
 
 
-def test_the_services_image_has_the_guides_and_the_libraries_of_the_pages(tmp_path: Path) -> None:
-    """The gateway's wheel, built like the recipe's: its folder, docs/ and npm's packages."""
+def test_the_gateways_wheel_contains_the_guides_and_the_pages_libraries(tmp_path: Path) -> None:
+    """The wheel is built as in the Dockerfile: from gateway/, docs/ and the npm packages."""
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     gateway = tmp_path / "services/gateway"
     shutil.copytree(ROOT / "services/gateway", gateway, symlinks=True)
@@ -63,7 +63,7 @@ def test_the_services_image_has_the_guides_and_the_libraries_of_the_pages(tmp_pa
     assert "npm install" in recipe
 
 
-def test_the_bases_and_the_lists_of_contents_name_the_versions_that_are_installed() -> None:
+def test_dockerfiles_and_bills_of_materials_name_the_installed_versions() -> None:
     pins = (ROOT / "constraints.txt").read_text()
     script = (FOLDER / "build.sh").read_text()
     for package, program, recipe in (

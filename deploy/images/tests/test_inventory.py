@@ -1,4 +1,4 @@
-"""The inventory of an image: its bill of materials, and how runc confines it."""
+"""The bill of materials of an image, and its confinement by runc."""
 
 import sysconfig
 from pathlib import Path
@@ -19,7 +19,7 @@ Version: 2.36-9
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An image with this environment's packages of Python, and two of Debian."""
+    """An image with this environment's Python packages and two Debian packages."""
     site = tmp_path / "opt" / "lilypad" / "lib" / "python3.11" / "site-packages"
     site.parent.mkdir(parents=True)
     site.symlink_to(sysconfig.get_paths()["purelib"])
@@ -57,7 +57,9 @@ def test_runc_gives_a_service_no_capabilities_no_network_and_no_writable_path(ro
     assert {"type": "network"} in linux["namespaces"]
 
 
-def test_a_part_of_the_stack_writes_only_to_its_own_folders(root: Path, tmp_path: Path) -> None:
+def test_a_container_of_the_stack_writes_only_to_its_own_folders(
+    root: Path, tmp_path: Path
+) -> None:
     settings = inventory.container(
         root, ["nats-server"], {"PATH": "/evil", "A": "1"}, network=True, folders=[tmp_path]
     )

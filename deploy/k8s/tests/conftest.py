@@ -39,7 +39,7 @@ def of_kind(resources: list[Resource], *kinds: str) -> list[Resource]:
 
 
 def pods(resources: list[Resource]) -> list[tuple[str, Resource]]:
-    """Return the pod of each workload, and the workload's name."""
+    """Return (workload name, pod spec) pairs."""
     workloads = []
     for resource in of_kind(resources, "Deployment", "StatefulSet"):
         workloads.append((resource["metadata"]["name"], resource["spec"]["template"]["spec"]))

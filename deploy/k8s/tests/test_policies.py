@@ -1,4 +1,4 @@
-"""The rules that every workload must follow, including future ones."""
+"""Rules for every workload of the manifests."""
 
 import re
 import subprocess
@@ -49,7 +49,7 @@ def test_every_pod_is_restricted_and_has_no_token(overlay: list[Resource]) -> No
             assert context["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_every_container_has_a_version_and_bounds(overlay: list[Resource]) -> None:
+def test_every_container_has_a_version_and_resource_limits(overlay: list[Resource]) -> None:
     for name, pod in pods(overlay):
         for container in containers(pod):
             assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+", container["image"]), name
@@ -76,7 +76,7 @@ def test_the_termination_grace_covers_the_longest_request(overlay: list[Resource
         assert pod["terminationGracePeriodSeconds"] >= needed, name
 
 
-def test_only_autoscalers_write_replicas_of_what_they_scale(overlay: list[Resource]) -> None:
+def test_only_autoscalers_set_replicas_of_the_workloads_they_scale(overlay: list[Resource]) -> None:
     scaled = {
         h["spec"]["scaleTargetRef"]["name"] for h in of_kind(overlay, "HorizontalPodAutoscaler")
     }
@@ -235,7 +235,7 @@ def test_prometheus_reaches_the_metrics_of_every_service(overlay: list[Resource]
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_envoy_accepts_the_edge_of_the_cluster(tls: bool, tmp_path: Path) -> None:
+def test_envoy_accepts_the_edges_configuration_in_the_cluster(tls: bool, tmp_path: Path) -> None:
     resources = build(K8S / "tests" / "with" / "tls" if tls else K8S / "overlays" / "production")
     [settings, template] = [
         next(m["data"] for m in of_kind(resources, "ConfigMap") if key in m["data"])
@@ -267,7 +267,7 @@ def test_envoy_accepts_the_edge_of_the_cluster(tls: bool, tmp_path: Path) -> Non
     assert (settings.get("TLS_DIRECTORY") in mounted) is tls
 
 
-def test_an_edge_that_believes_no_proxy_receives_the_callers_own_addresses() -> None:
+def test_an_edge_that_trusts_no_proxy_receives_the_callers_own_addresses() -> None:
     resources = build(K8S / "tests" / "with" / "tls")
     [settings] = [m["data"] for m in of_kind(resources, "ConfigMap") if "GATEWAY" in m["data"]]
     [edge] = [m["spec"] for m in of_kind(resources, "Service") if m["metadata"]["name"] == "edge"]
@@ -285,6 +285,6 @@ def test_the_edge_has_more_memory_than_its_heap(production: list[Resource]) -> N
 
 
 @pytest.mark.parametrize("folder", ["base", "overlays", "components"])
-def test_every_file_is_small_enough_to_be_read(folder: str) -> None:
+def test_every_manifest_file_has_at_most_200_lines(folder: str) -> None:
     for file in (K8S / folder).rglob("*.yaml"):
         assert len(file.read_text().splitlines()) <= 200, file

@@ -1,4 +1,4 @@
-"""Kubernetes, KEDA and CloudNativePG would accept every field of every manifest."""
+"""The manifests, against the schemas of Kubernetes, KEDA and CloudNativePG."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ CLUSTER = json.loads((K8S / "tests" / "cluster.schema.json").read_text())
 
 
 def check(resource: Resource) -> None:
-    """Raise for an unknown field, a missing one, or a wrong value."""
+    """Raise for an unknown field, a missing field or an invalid value."""
     if resource["kind"] == "ScaledJob":
         jsonschema.validate(resource, SCALED_JOB)
         resource = {
@@ -37,7 +37,7 @@ def test_every_manifest_is_valid(overlay: list[Resource]) -> None:
 
 
 @pytest.mark.parametrize("component", ["mig", "kueue", "traces", "tls"])
-def test_every_component_fits_the_base(
+def test_every_component_builds_on_the_base(
     component: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = K8S / "tests" / "with" / component

@@ -12,7 +12,7 @@ DEPLOY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="package")
 def edge() -> Iterator[Stack]:
-    """Envoy alone, in front of two stand-ins for the gateway."""
+    """Envoy in front of two stand-ins for the gateway."""
     with Stack(
         servers={"envoy"}, services=[ECHO], environment={"PYTHONPATH": str(DEPLOY)}
     ) as stack:

@@ -1,4 +1,4 @@
-"""HTTP by hand, for requests that no well-behaved client would send."""
+"""Raw HTTP/1.1, for requests that no well-behaved client would send."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ class Answer:
 
 
 def send(port: int, request: bytes) -> Answer:
-    """Send these bytes as they are; the answer ends where its Content-Length says."""
+    """Send raw bytes; return the answer, whose end its Content-Length states."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.settimeout(60)
         # A caller that is refused before it has sent everything may read why (as httpx and curl
@@ -58,7 +58,7 @@ def _more(connection: socket.socket) -> bytes:
 
 
 def assert_secured(answer: Answer) -> None:
-    """Assert that an answer of the edge has the headers that keep browsers careful."""
+    """Assert that an answer of the edge has the security headers for browsers."""
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert answer.headers["referrer-policy"] == "same-origin"
@@ -68,7 +68,7 @@ def assert_secured(answer: Answer) -> None:
 
 
 def assert_envelope(answer: Answer, code: int) -> None:
-    """Assert that the answer is exactly the project's error envelope with this code."""
+    """Assert that the answer is exactly the API's error envelope with this code."""
     assert answer.headers["content-type"] == "application/json"
     assert_secured(answer)
     envelope = answer.json()

@@ -1,4 +1,4 @@
-"""The reach of PostgreSQL's account: a checkout in a home of mode 0700, a small /tmp."""
+"""Directories that PostgreSQL's account or the set-up cannot use: mode 0700, a small /tmp."""
 
 import os
 import shutil
@@ -25,13 +25,13 @@ def closed(tmp_path: Path) -> Path:
 
 
 def may(*command: str) -> bool:
-    """Whether this machine has the program and permits us to run it."""
+    """Return whether this machine has the program and permits running it."""
     if not shutil.which(command[0]):
         return False
     return subprocess.run([*command, "true"], capture_output=True).returncode == 0
 
 
-def test_postgres_runs_from_programs_and_data_that_only_their_owner_reaches(
+def test_postgres_runs_with_programs_and_data_below_an_owner_only_directory(
     closed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = postgres.binaries()
@@ -81,13 +81,13 @@ def test_a_machine_that_cannot_run_postgres_is_refused_before_anything_starts(
 
 
 def include_makefile(folder: Path, show: str) -> None:
-    """Write a Makefile that is ours with a target more, `show`, which prints a variable."""
+    """Write a Makefile that includes the project's and adds `show`, which prints a variable."""
     # `include` ends the name at a space.
     ours = str(ROOT / "Makefile").replace(" ", "\\ ")
     (folder / "Makefile").write_text(f"include {ours}\nshow:\n\t@echo $${show}\n")
 
 
-def test_a_small_tmp_is_left_alone(tmp_path: Path) -> None:
+def test_a_small_tmp_is_replaced_by_a_folder_of_the_checkout(tmp_path: Path) -> None:
     namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if not may(*namespace):
         pytest.skip("nothing can be mounted here")
@@ -103,7 +103,7 @@ def test_a_small_tmp_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_account_without_a_home_has_its_caches_in_the_checkout(tmp_path: Path) -> None:
-    """Like one that a container is started with by its number alone."""
+    """A container may run as a numeric user id without a passwd entry."""
     include_makefile(tmp_path, show="HOME")
     (tmp_path / "a home").mkdir()
     for home, expected in (

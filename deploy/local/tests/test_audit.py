@@ -1,4 +1,4 @@
-"""The audit of dependencies, with advisories that apply, that do not, or that are unreachable."""
+"""The audit of dependencies, with matching, other and unreachable advisories."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ KNOWN_SCRIPTS = {"vulnerabilities": {"b": {"severity": "high"}}}
         (UNHEARD, KNOWN_SCRIPTS, 1, "b: high"),
     ],
 )
-def test_an_audit_that_reached_no_advisories_does_not_pass(
+def test_an_audit_without_access_to_the_advisories_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     python: dict[str, Any],
@@ -39,6 +39,6 @@ def test_an_audit_that_reached_no_advisories_does_not_pass(
     assert message in capsys.readouterr().out
 
 
-def test_the_set_up_pins_its_own_pip() -> None:
+def test_set_up_pins_its_own_pip() -> None:
     pinned = (audit.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert any(line.startswith("pip==") for line in pinned)

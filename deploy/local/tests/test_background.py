@@ -33,14 +33,14 @@ runpy.run_module("{service}", run_name="__main__")
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Stack]:
-    """The servers alone: data that services leave on them would disturb other tests."""
+    """Servers of this file alone, since services leave data that would disturb other tests."""
     services = [Service(name, replicas=0, database=True) for name in WORK]
     with Stack(servers={"nats", "postgres"}, services=services) as stack:
         yield stack
 
 
 @pytest.mark.parametrize("service", WORK)
-def test_a_service_whose_background_work_ends_says_so_and_ends(
+def test_a_service_whose_background_work_ends_logs_that_and_exits(
     servers: Stack, service: str
 ) -> None:
     module, work = WORK[service]

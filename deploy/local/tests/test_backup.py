@@ -34,7 +34,7 @@ def stack(home: Path) -> Iterator[Stack]:
 
 
 async def queue(stack: Stack) -> None:
-    """Queue two jobs, the first one acknowledged, beside counters and a stream in memory."""
+    """Queue two jobs and acknowledge the first; create counters and a stream in memory too."""
     client = await nats.connect(stack.nats.url("benchmarker"), inbox_prefix="_INBOX.benchmarker")
     jobs = client.jetstream()
     await jobs.add_stream(
@@ -52,14 +52,14 @@ async def queue(stack: Stack) -> None:
 
 
 async def dead_letters(stack: Stack) -> None:
-    """Create a stream on disk."""
+    """Return the configuration of a stream on disk."""
     client = await nats.connect(stack.nats.url("benchmarker"), inbox_prefix="_INBOX.benchmarker")
     await client.jetstream().add_stream(StreamConfig("DEAD", subjects=["dead.>"]))
     await client.close()
 
 
 async def next_job(stack: Stack) -> tuple[bytes, int]:
-    """Return the next job of the queue's consumer, and its number."""
+    """Return the payload and sequence number of the queue consumer's next job."""
     client = await nats.connect(stack.nats.url("benchmarker"), inbox_prefix="_INBOX.benchmarker")
     jobs = client.jetstream()
     [message] = await (await jobs.pull_subscribe_bind("cpu", "JOBS")).fetch(1)
@@ -67,7 +67,7 @@ async def next_job(stack: Stack) -> tuple[bytes, int]:
     return message.data, message.metadata.sequence.stream
 
 
-def test_rows_jobs_and_passwords_of_a_backup_made_while_it_serves_are_restored(
+def test_a_backup_of_a_serving_stack_restores_rows_jobs_and_passwords(
     stack: Stack, home: Path
 ) -> None:
     with psycopg.connect(stack.postgres.url("gateway")) as gateway:
@@ -119,9 +119,7 @@ def test_a_backup_that_fails_leaves_no_folder(stack: Stack, home: Path) -> None:
     assert not [path for path in home.parent.iterdir() if "without" in path.name]
 
 
-def test_a_backup_without_one_of_its_files_or_with_half_of_it_is_refused(
-    stack: Stack, home: Path
-) -> None:
+def test_a_backup_with_a_missing_or_truncated_file_is_refused(stack: Stack, home: Path) -> None:
     folder, target = home.with_name("complete"), home.with_name("of-incomplete")
     asyncio.run(dead_letters(stack))
     backup.save(home, folder)
@@ -139,7 +137,7 @@ def test_a_backup_without_one_of_its_files_or_with_half_of_it_is_refused(
     assert not target.exists()
 
 
-def test_failures_of_a_backup_and_a_restore_are_sentences(
+def test_a_failed_backup_or_restore_prints_the_cause_as_a_sentence(
     stack: Stack,
     home: Path,
     tmp_path: Path,
@@ -221,7 +219,7 @@ def test_a_backup_and_a_restore_delete_no_folder_that_they_did_not_create(
     assert not [path for path in home.parent.iterdir() if path.name.startswith(".")]
 
 
-def test_a_backup_replaces_nothing(
+def test_an_empty_home_is_not_backed_up_and_data_is_not_overwritten_by_a_restore(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LILYPAD_HOME", str(tmp_path))

@@ -115,7 +115,7 @@ def test_a_refusal_by_the_edge_has_the_envelope(edge: Stack, name: str) -> None:
     assert_envelope(answer, code)
 
 
-def test_a_wellformed_request_id_is_kept_on_refusals_too(edge: Stack) -> None:
+def test_a_refusal_has_the_callers_well_formed_request_id(edge: Stack) -> None:
     for path in ("/socket.io/", "*"):
         answer = get(edge.port, path, "X-Request-Id: mine_1234-x", method="OPTIONS")
         assert answer.headers["x-request-id"] == "mine_1234-x"
@@ -123,7 +123,7 @@ def test_a_wellformed_request_id_is_kept_on_refusals_too(edge: Stack) -> None:
 
 
 @pytest.mark.parametrize("sent", ["abcd1234", "A-Z_" * 16, "6f1d9a52-0000-4000-8000-aabbccddeeff"])
-def test_a_wellformed_request_id_is_passed_on_and_returned(edge: Stack, sent: str) -> None:
+def test_a_well_formed_request_id_is_forwarded_and_returned(edge: Stack, sent: str) -> None:
     answer = get(edge.port, "/", f"X-Request-Id: {sent}")
     assert ids_upstream(answer) == [sent]
     assert answer.headers["x-request-id"] == sent
@@ -146,7 +146,7 @@ def test_a_wellformed_request_id_is_passed_on_and_returned(edge: Stack, sent: st
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/socket.io/", "*"])
-def test_any_other_request_id_is_replaced(edge: Stack, sent: list[str], path: str) -> None:
+def test_a_malformed_request_id_is_replaced(edge: Stack, sent: list[str], path: str) -> None:
     lines = "".join(f"{line}\r\n" for line in sent).encode("latin-1")
     answer = send(edge.port, f"OPTIONS {path} HTTP/1.1\r\nHost: x\r\n".encode() + lines + b"\r\n")
     fresh = answer.headers["x-request-id"]
@@ -159,7 +159,7 @@ def test_any_other_request_id_is_replaced(edge: Stack, sent: list[str], path: st
         assert "x-lilypad-request-id" not in answer.body.decode()
 
 
-def test_the_peers_address_replaces_what_the_caller_claims(edge: Stack) -> None:
+def test_the_peers_address_replaces_the_address_that_a_caller_claims(edge: Stack) -> None:
     answer = get(edge.port, "/", "X-Forwarded-For: 6.6.6.6", "X-Envoy-External-Address: 6.6.6.6")
     seen = [value for name, value in answer.json()["headers"] if name == "x-forwarded-for"]
     assert seen == ["127.0.0.1"]
@@ -179,12 +179,12 @@ def test_a_caller_cannot_control_timeouts_and_retries(edge: Stack) -> None:
     assert "x-envoy-max-retries" not in answer.body.decode().lower()
 
 
-def test_an_encoded_slash_stays_one_path_parameter(edge: Stack) -> None:
+def test_a_path_parameter_may_contain_an_encoded_slash(edge: Stack) -> None:
     assert get(edge.port, "/a/owner%2Fname").json()["path"] == "/a/owner%2Fname"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_larger_body_is_refused_however_it_is_sent(edge: Stack, chunked: bool) -> None:
+def test_an_oversized_body_is_refused_with_and_without_a_length(edge: Stack, chunked: bool) -> None:
     size = 8 * 1024 * 1024 + 1
     head = b"POST / HTTP/1.1\r\nHost: x\r\n"
     if chunked:
@@ -198,7 +198,7 @@ def test_a_larger_body_is_refused_however_it_is_sent(edge: Stack, chunked: bool)
 
 @pytest.fixture(scope="module")
 def own_edge() -> Iterator[Stack]:
-    """An edge of its own, for tests that break something."""
+    """A separate edge, for tests that break something."""
     with Stack(
         servers={"envoy"}, services=[ECHO], environment={"PYTHONPATH": str(DEPLOY)}
     ) as stack:
@@ -217,7 +217,7 @@ def test_a_post_that_killed_a_replica_is_not_repeated(own_edge: Stack) -> None:
     assert len(before & after) == 1, "the other replica has never seen it"
 
 
-def test_a_browser_that_opens_a_page_while_the_gateway_is_away_gets_a_page(
+def test_a_browser_gets_an_error_page_while_the_gateway_is_unavailable(
     own_edge: Stack,
 ) -> None:
     browser = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
@@ -243,7 +243,7 @@ def test_a_replica_that_refuses_connections_fails_no_request(own_edge: Stack) ->
     assert {answer.status for answer in answers} == {200}
 
 
-def test_requests_reach_the_replicas_even_if_none_is_ready(own_edge: Stack) -> None:
+def test_requests_are_forwarded_even_if_no_replica_is_ready(own_edge: Stack) -> None:
     for name in ("gateway-1", "gateway-2"):
         host, port = own_edge.addresses["gateway"][int(name[-1]) - 1]
         assert host == "127.0.0.1"
@@ -291,7 +291,7 @@ def test_a_flood_from_one_address_is_refused() -> None:
     assert refused.json()["error"]["details"] == {"limit": 1}
 
 
-def test_a_flood_from_one_ipv6_network_is_one_flood(edge: Stack, tmp_path: Path) -> None:
+def test_an_ipv6_network_counts_as_one_client(edge: Stack, tmp_path: Path) -> None:
     class Behind(Envoy):
         """An edge that trusts the proxy in front of it."""
 
@@ -319,7 +319,7 @@ def test_a_flood_from_one_ipv6_network_is_one_flood(edge: Stack, tmp_path: Path)
 
 @pytest.fixture
 def hasty(edge: Stack, tmp_path: Path) -> Iterator[int]:
-    """The port of an edge whose timeouts are a fraction of the real ones."""
+    """The port of an edge with shortened timeouts."""
 
     class Hasty(Envoy):
         def _prepare(self) -> None:
@@ -346,7 +346,7 @@ def hasty(edge: Stack, tmp_path: Path) -> Iterator[int]:
         process.stop()
 
 
-def test_a_caller_that_sends_too_slowly_gets_an_error_that_says_so(hasty: int) -> None:
+def test_a_caller_that_sends_too_slowly_gets_a_408(hasty: int) -> None:
     for request in (
         b"GET / HTTP/1.1\r\nHost",
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab",
@@ -357,7 +357,7 @@ def test_a_caller_that_sends_too_slowly_gets_an_error_that_says_so(hasty: int) -
     assert answer.json()["error"]["message"] == ANYWHERE[408][1]
 
 
-def test_a_slow_answer_times_out_but_a_benchmark_is_awaited(
+def test_a_slow_answer_times_out_but_a_benchmarks_answer_does_not(
     hasty: int,
 ) -> None:
     answer = get(hasty, "/slow/20")
@@ -385,7 +385,7 @@ def test_the_edge_logs_its_own_answers(edge: Stack) -> None:
     assert "secret" not in line
 
 
-def test_the_admin_interface_is_a_socket_for_its_owner_only(edge: Stack) -> None:
+def test_the_admin_interface_is_a_socket_that_only_its_owner_can_open(edge: Stack) -> None:
     admin = edge.home / "envoy" / "admin.sock"
     assert admin.is_socket()
     assert admin.stat().st_mode & 0o077 == 0

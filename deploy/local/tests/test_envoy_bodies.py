@@ -1,4 +1,4 @@
-"""Request bodies that the edge buffers: how much, and from whom."""
+"""Request bodies at the edge: size limits, admission, memory."""
 
 import socket
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def test_a_body_within_its_routes_bound_passes_and_a_larger_one_is_refused(
     assert refused.json()["error"]["details"] == {"limit": size}
 
 
-def test_a_browser_that_sends_too_large_a_form_gets_a_page_that_says_so(edge: Stack) -> None:
+def test_a_browser_that_submits_an_oversized_form_gets_an_error_page(edge: Stack) -> None:
     browser, body = "Accept: text/html,application/xhtml+xml,*/*;q=0.8", b"x" * (BODY_BYTES + 1)
     refused = get(edge.port, "/", browser, method="POST", body=body)
     assert (refused.status, refused.headers["content-type"]) == (413, "text/html; charset=utf-8")
@@ -55,7 +55,7 @@ def test_a_browser_that_sends_too_large_a_form_gets_a_page_that_says_so(edge: St
     assert_envelope(part, 1003)
 
 
-def test_a_strangers_batch_is_refused_before_its_body_is_sent(edge: Stack) -> None:
+def test_an_unauthenticated_batch_is_refused_before_its_body_is_sent(edge: Stack) -> None:
     with socket.create_connection(("127.0.0.1", edge.port)) as connection:
         connection.settimeout(60)
         connection.sendall(head(BATCH, 4_900_000, "X-Request-Id: stranger-1"))
@@ -72,7 +72,7 @@ def test_the_edges_admission_request_cannot_be_sent_from_outside(edge: Stack) ->
     assert_envelope(answer, 3001)
 
 
-def test_the_account_of_a_batch_cannot_be_claimed_and_is_not_passed_on(edge: Stack) -> None:
+def test_a_caller_cannot_claim_a_batchs_account_which_is_not_forwarded(edge: Stack) -> None:
     claimed = ("X-Lilypad-Account: other", "Authorization: me", "X-Forwarded-For: 6.6.6.6")
     answer = get(edge.port, BATCH, *claimed, method="POST", body=b"x")
     seen = dict(answer.json()["headers"])
@@ -84,7 +84,7 @@ def test_the_account_of_a_batch_cannot_be_claimed_and_is_not_passed_on(edge: Sta
 def another(
     edge: Stack, directory: Path, flood_limit: int = FLOOD_LIMIT
 ) -> Iterator[tuple[int, psutil.Process]]:
-    """Another edge in front of the same replicas: its port and its process."""
+    """The port and process of another edge in front of the same replicas."""
 
     (port,) = ports.find(1)
     envoy = Envoy(directory, port, edge.addresses["gateway"], [], flood_limit)
@@ -97,7 +97,7 @@ def another(
         process.stop()
 
 
-def test_an_accounts_batches_are_bounded_and_its_other_requests_are_not(
+def test_an_accounts_concurrent_batches_are_limited_and_other_requests_are_not(
     edge: Stack, tmp_path: Path
 ) -> None:
     with another(edge, tmp_path, flood_limit=500) as (port, _):
@@ -113,7 +113,7 @@ def test_an_accounts_batches_are_bounded_and_its_other_requests_are_not(
     assert [answer.status for answer in others] == [200, 200]
 
 
-def test_a_strangers_500_open_bodies_hold_no_memory_and_delay_no_other_caller(
+def test_500_unauthenticated_open_bodies_use_no_memory_and_delay_no_caller(
     edge: Stack, tmp_path: Path
 ) -> None:
     with another(edge, tmp_path) as (port, process), ExitStack() as opened:

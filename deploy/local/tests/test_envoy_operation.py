@@ -36,7 +36,7 @@ def running(envoy: Envoy, directory: Path) -> Iterator[Process]:
 
 
 def install(authority: trustme.CA, directory: Path, name: str) -> None:
-    """Put a certificate there as Kubernetes does: a new directory, moved into place by a link."""
+    """Install a certificate as Kubernetes does: a new directory, switched to by a symbolic link."""
     fresh = directory / name
     fresh.mkdir(parents=True)
     issued = authority.issue_cert("localhost")
@@ -50,9 +50,7 @@ def install(authority: trustme.CA, directory: Path, name: str) -> None:
             (directory / file).symlink_to(f"..data/{file}")
 
 
-def test_the_edge_serves_tls_and_takes_a_new_certificate_without_a_restart(
-    edge: Stack, tmp_path: Path
-) -> None:
+def test_the_edge_serves_tls_and_reloads_a_renewed_certificate(edge: Stack, tmp_path: Path) -> None:
     authority, certificates = trustme.CA(), tmp_path / "tls"
     install(authority, certificates, "first")
     context = ssl.create_default_context()
@@ -110,7 +108,7 @@ def test_each_poll_of_a_socket_reaches_its_replica_without_a_cookie(
         assert len(chosen) == len(replicas)
 
 
-def test_readiness_and_metrics_are_observed_without_the_admin_interface(edge: Stack) -> None:
+def test_readiness_and_metrics_need_no_admin_interface(edge: Stack) -> None:
     assert edge.edge.observe("/ready") == "LIVE\n"
     assert 'envoy_cluster_upstream_rq_total{envoy_cluster_name="gateway"}' in edge.edge.observe(
         "/stats/prometheus"
@@ -120,7 +118,7 @@ def test_readiness_and_metrics_are_observed_without_the_admin_interface(edge: St
 
 
 class Callers:
-    """Callers that send requests through the listed edges, as a Service of Kubernetes does."""
+    """Callers that spread requests over the listed edges, as a Kubernetes Service does."""
 
     def __init__(self, listed: list[int]) -> None:
         self.listed = listed
@@ -214,14 +212,14 @@ def test_a_rolling_restart_of_two_edges_loses_no_request(edge: Stack, tmp_path: 
     assert callers.failures == []
 
 
-def test_the_page_of_an_unavailable_service_is_for_no_other_error() -> None:
+def test_the_page_for_an_unavailable_service_answers_no_other_error() -> None:
     text = (FOLDER / "envoy.yaml").read_text()
     [mapper] = [m for m in text.split("            - filter:") if "does not answer</h1>" in m]
     bounds = re.findall(r"op: (\w+), value: { default_value: (\d+)", mapper)
     assert bounds == [("EQ", "408"), ("EQ", "429"), ("GE", "502")]
 
 
-def test_the_page_of_an_unavailable_service_carries_hsts_by_tls(tmp_path: Path) -> None:
+def test_the_page_for_an_unavailable_service_has_hsts_over_tls(tmp_path: Path) -> None:
     authority, certificates = trustme.CA(), tmp_path / "tls"
     install(authority, certificates, "first")
     context = ssl.create_default_context()

@@ -28,10 +28,10 @@ class Guest(Client):
 
     async def enter(self, url: str, inbox_prefix: str = "_INBOX") -> None:
         await self.connect(
-            url, inbox_prefix=inbox_prefix, error_cb=self._hear, allow_reconnect=False
+            url, inbox_prefix=inbox_prefix, error_cb=self._on_error, allow_reconnect=False
         )
 
-    async def _hear(self, error: Exception) -> None:
+    async def _on_error(self, error: Exception) -> None:
         await self.refusals.put(str(error))
 
     async def settle(self) -> None:
@@ -42,8 +42,8 @@ class Guest(Client):
         await self.flush()
         await self.flush()
 
-    async def is_refused(self, subject: str) -> None:
-        """Return when the server has reported a refusal."""
+    async def expect_refusal(self, subject: str) -> None:
+        """Wait until the server reports a permissions violation on the subject."""
         refusal = await asyncio.wait_for(self.refusals.get(), 30)
         assert "permissions violation" in refusal
         assert subject.lower() in refusal.lower()
@@ -81,7 +81,7 @@ async def test_a_hanging_client_is_disconnected(servers: Stack) -> None:
     assert b"Stale Connection" in received
 
 
-def test_a_server_that_refuses_is_not_ready_and_leaves_no_socket_open(tmp_path: Path) -> None:
+def test_a_refusing_server_is_not_ready_and_the_probe_leaks_no_socket(tmp_path: Path) -> None:
     def refuse() -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -114,7 +114,9 @@ def test_a_server_that_refuses_is_not_ready_and_leaves_no_socket_open(tmp_path: 
         {"user": "nobody", "pass": "x"},
     ],
 )
-async def test_a_stranger_is_refused(servers: Stack, credentials: dict[str, str]) -> None:
+async def test_a_client_without_a_password_is_refused_by_the_bus(
+    servers: Stack, credentials: dict[str, str]
+) -> None:
     with socket.create_connection(("127.0.0.1", servers.nats.port)) as connection:
         greeting = connection.recv(65536)
         assert greeting.startswith(b"INFO ")
@@ -150,7 +152,7 @@ async def test_a_service_cannot_subscribe_to_anothers_requests(
 ) -> None:
     client = await connect(user)
     await client.subscribe(subject)
-    await client.is_refused(subject)
+    await client.expect_refusal(subject)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ async def test_a_service_cannot_publish_on_anothers_subjects(
 ) -> None:
     client = await connect(user)
     await client.publish(subject, b"")
-    await client.is_refused(subject)
+    await client.expect_refusal(subject)
 
 
 @pytest.mark.parametrize("user", USERS)

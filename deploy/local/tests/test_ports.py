@@ -10,7 +10,7 @@ from local import ports
 PROGRAM = "import json, local.ports as p; print(json.dumps(p.find(1000)), flush=True); input()"
 
 
-def test_processes_that_look_for_ports_at_the_same_time_find_different_ones() -> None:
+def test_concurrent_processes_find_different_ports() -> None:
     all_ports = ports.find(1000)
     with ExitStack() as stack:
         for _ in range(3):

@@ -58,7 +58,7 @@ def test_a_client_without_the_password_is_rejected(
         psycopg.connect(f"postgresql://{user}{password}@127.0.0.1:{postgres.port}/lilypad")
 
 
-async def test_a_pool_takes_a_changed_password_from_its_passfile(
+async def test_a_pool_reads_a_changed_password_from_its_passfile(
     postgres: Postgres, tmp_path: Path
 ) -> None:
     passfile = tmp_path / "pgpass"

@@ -1,4 +1,4 @@
-"""`make run` from outside: its messages, its leftovers, and the data of an earlier run."""
+"""`make run` as a user sees it: messages, cleanup, and recovery of an earlier run's data."""
 
 import base64
 import contextlib
@@ -31,7 +31,7 @@ from local.tests.http1 import get
 
 
 class Run:
-    """A running `python -m local run`, and everything it has started."""
+    """A running `python -m local run` and its descendants."""
 
     def __init__(self, home: Path, port: int) -> None:
         self.home = home
@@ -53,7 +53,7 @@ class Run:
         return self.process.returncode
 
     def left(self) -> list[str]:
-        """Return the processes and files that remain after everything had time to end."""
+        """Wait for the end; return the remaining processes and files."""
         _, alive = psutil.wait_procs(self.started, timeout=60)
         pids = {child.pid for child in self.started}
         segments = [
@@ -106,7 +106,7 @@ def running(home: Path) -> Iterator[Run]:
 
 
 def refusal(home: Path, port: int | str) -> str:
-    """Return the one sentence that it prints when it refuses to start."""
+    """Return the single sentence that a refused start prints."""
     process = _start(home, port)
     output, complaint = process.communicate()
     assert (process.returncode, output) == (1, "")
@@ -116,7 +116,7 @@ def refusal(home: Path, port: int | str) -> str:
 
 
 @pytest.mark.long
-def test_a_start_after_a_killed_supervisor_recovers_and_an_interrupt_stops_in_order(
+def test_a_start_after_a_killed_supervisor_recovers_and_ctrl_c_stops_in_order(
     tmp_path: Path,
 ) -> None:
     account = {"email": "someone@example.com", "password": "a long enough password"}

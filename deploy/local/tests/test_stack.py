@@ -42,7 +42,7 @@ def stack(notes: Notes) -> Iterator[Stack]:
 
 
 def of_each(stack: Stack, question: Callable[[psutil.Process], list[Any]]) -> list[Any]:
-    """Ask every process, and return the answers; skip PostgreSQL's short-lived ones."""
+    """Call a function for every process; skip PostgreSQL's short-lived processes."""
     roots = [psutil.Process(process.pid) for process in stack.processes.values()]
     answers = []
     for member in roots + [child for root in roots for child in root.children(recursive=True)]:
@@ -94,7 +94,7 @@ def test_a_service_gets_only_the_variables_it_needs(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("name", ["gateway-1", "generator-1", "nats", "postgres", "envoy"])
-def test_a_killed_part_is_restarted_and_reported(stack: Stack, notes: Notes, name: str) -> None:
+def test_a_killed_process_is_restarted_and_reported(stack: Stack, notes: Notes, name: str) -> None:
     before = stack.processes[name].pid
     stack.processes[name].kill()
     stack.wait_until_ready()
@@ -141,7 +141,7 @@ def test_a_gateway_stopped_under_load_fails_no_request(stack: Stack) -> None:
     assert set(statuses) == {200}, statuses
 
 
-def test_a_part_that_fails_to_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_a_process_that_fails_to_start_is_named_with_its_last_log_lines(tmp_path: Path) -> None:
     broken = Service("generator", module="local.tests.broken")
     stack = Stack(
         tmp_path,
@@ -154,7 +154,7 @@ def test_a_part_that_fails_to_start_is_named_with_the_end_of_its_log(tmp_path: P
     assert not any(part.running for part in stack.processes.values())
 
 
-def test_requests_under_way_are_answered_before_the_edge_stops() -> None:
+def test_requests_in_progress_are_answered_before_the_edge_stops() -> None:
     answers = []
     with Stack(
         servers={"envoy"}, services=[ECHO], environment={"PYTHONPATH": str(DEPLOY)}
@@ -168,7 +168,7 @@ def test_requests_under_way_are_answered_before_the_edge_stops() -> None:
     assert answers[0].headers["connection"] == "close"
 
 
-def test_a_part_that_keeps_crashing_is_restarted_with_back_off(
+def test_a_process_that_keeps_crashing_is_restarted_with_back_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process, "RESTART_PAUSES_S", (0.0, 0.1, 0.2))
@@ -196,7 +196,7 @@ def test_a_log_stays_bounded_while_its_program_writes(
     assert (tmp_path / "log.1").read_bytes() == b"first\n" * 200
 
 
-def test_a_home_that_another_user_made_is_left_alone(
+def test_a_home_of_another_user_is_not_changed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with Stack(tmp_path, servers={"nats"}, services=()):

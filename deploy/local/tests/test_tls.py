@@ -1,4 +1,4 @@
-"""TLS of the bus and of the database, with certificates made on the spot."""
+"""TLS of the bus and of the database, with certificates that the tests create."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 
 def certify(authority: trustme.CA, folder: Path) -> None:
-    """Write a certificate of 127.0.0.1, its key, and the certificate of its authority."""
+    """Write a certificate for 127.0.0.1, its key, and the authority's certificate."""
     issued = authority.issue_cert("127.0.0.1")
     authority.cert_pem.write_to_path(folder / "ca.crt")
     issued.cert_chain_pems[0].write_to_path(folder / "tls.crt")
@@ -33,7 +33,7 @@ def certify(authority: trustme.CA, folder: Path) -> None:
 
 
 def serial(port: int, context: ssl.SSLContext) -> object:
-    """Return the serial number of the bus's certificate; None while it does not listen."""
+    """Return the serial number of the bus's certificate; None while the bus does not listen."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             assert connection.recv(4096).startswith(b"INFO ")
@@ -45,7 +45,7 @@ def serial(port: int, context: ssl.SSLContext) -> object:
         return None
 
 
-async def test_the_bus_serves_tls_alone_and_takes_a_new_certificate_without_a_restart(
+async def test_the_bus_serves_only_tls_and_reloads_a_renewed_certificate(
     tmp_path: Path,
 ) -> None:
     authority, context = trustme.CA(), ssl.create_default_context()

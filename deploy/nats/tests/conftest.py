@@ -1,4 +1,4 @@
-"""Three NATS servers under the configuration of production, each at an address of its own."""
+"""Three NATS servers with the production configuration, each on its own address."""
 
 import contextlib
 import http.client
@@ -23,7 +23,7 @@ NAMES = ("nats-0", "nats-1", "nats-2")
 
 
 class Cluster:
-    """Three servers as in the StatefulSet: the same ports on all, and a name for each address."""
+    """Three servers as in the StatefulSet: equal ports, and a name for each address."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,7 +35,7 @@ class Cluster:
         }
 
     def program(self, name: str) -> Program:
-        """Return the program of a server, with the passwords as they are now."""
+        """Return the program of a server, with the current passwords."""
         host = self.hosts[name]
         route = self.users.credentials.password("nats/route")
         routes = [f"nats://route:{route}@{host}:{self.route}" for host in self.hosts.values()]
@@ -57,7 +57,7 @@ class Cluster:
         )
 
     def ready(self, host: str) -> bool:
-        """Whether the server is ready: it knows the cluster's leader."""
+        """Return whether the server is ready, which requires a known cluster leader."""
         try:
             return self.request(host, "/healthz").get("status") == "ok"
         except (OSError, http.client.HTTPException):
@@ -102,7 +102,7 @@ async def worker(cluster: Cluster) -> AsyncIterator[NatsBus]:
 
 
 def start_worker(cluster: Cluster, log: Path) -> subprocess.Popen[bytes]:
-    """Start a worker process that does one job, or exits if none comes."""
+    """Start a worker process that runs one job, or exits if none arrives."""
     paths = os.environ["PYTHONPATH"].split(os.pathsep)
     environment = {**os.environ, "NATS_URL": cluster.url("worker")}
     environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths)  # noqa: PTH100

@@ -1,4 +1,4 @@
-"""KEDA's query to three servers under the configuration of production, and its decision.
+"""KEDA's query to three servers with the production configuration, and its decision.
 
 The query and the way from one server to the next are those of the scaler `nats-jetstream`; the
 decision is that of a ScaledJob of the strategy `default` (KEDA 2.20).
@@ -46,7 +46,7 @@ def consumer(cluster: Cluster, host: str, account: str = ACCOUNT) -> dict[str, A
 
 
 def lag(cluster: Cluster, host: str) -> int:
-    """Return the lag that KEDA computes, asking first this server, then the consumer's leader."""
+    """Return the lag that KEDA computes from this server and then the consumer's leader."""
     varz: Any = cluster.request(host, "/varz")
     assert not varz.get("connect_urls"), "KEDA would take these addresses for the servers'"
     names = {address: name for name, address in cluster.hosts.items()}
@@ -81,7 +81,7 @@ async def prepare(control: NatsBus, count: int) -> Jobs:
     return jobs
 
 
-async def test_every_server_leads_to_the_true_lag_while_jobs_run(
+async def test_keda_reads_the_true_lag_from_any_server_while_jobs_run(
     cluster: Cluster, control: NatsBus, worker: NatsBus
 ) -> None:
     await prepare(control, JOBS)
@@ -95,16 +95,14 @@ async def test_every_server_leads_to_the_true_lag_while_jobs_run(
         assert await asyncio.to_thread(lag, cluster, cluster.hosts[name]) == JOBS - 1
 
 
-async def test_an_account_that_is_not_configured_has_no_consumer(
-    cluster: Cluster, control: NatsBus
-) -> None:
+async def test_an_unconfigured_account_has_no_consumer(cluster: Cluster, control: NatsBus) -> None:
     await prepare(control, 1)
     for name in NAMES:
         for account in ("$G", "OTHER"):
             assert await asyncio.to_thread(consumer, cluster, cluster.hosts[name], account) is None
 
 
-async def test_each_stream_is_on_three_servers(control: NatsBus) -> None:
+async def test_each_stream_has_three_replicas(control: NatsBus) -> None:
     jobs = await prepare(control, 0)
     for stream in (STREAM, "DEAD"):
         info = await jobs.js.stream_info(stream)

@@ -21,14 +21,14 @@ pytestmark = pytest.mark.long
 
 
 async def holders(jobs: Jobs) -> set[str]:
-    """Return the servers that hold all jobs."""
+    """Return the servers that have all jobs."""
     info = await once_led(lambda: jobs.js.stream_info(STREAM))
     assert info.cluster is not None
     replicas = {str(replica.name) for replica in info.cluster.replicas or [] if replica.current}
     return {str(info.cluster.leader), *replicas}
 
 
-async def test_a_server_that_lost_its_disk_gets_its_streams_from_the_others(
+async def test_a_server_with_an_empty_disk_copies_its_streams_from_the_others(
     cluster: Cluster, control: NatsBus
 ) -> None:
     jobs = await prepare(control, JOBS)

@@ -1,4 +1,4 @@
-"""Kubernetes' question to a NATS server whose disk was full."""
+"""The readiness probe of a NATS server whose disk was full."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ from local.ports import HOST
 MANIFEST = Path(__file__).parents[2] / "k8s" / "base" / "nats.yaml"
 
 
-async def test_a_server_that_stopped_writing_a_stream_is_not_ready_until_its_restart(
+async def test_a_server_that_cannot_write_a_stream_is_unready_until_restarted(
     tmp_path: Path,
 ) -> None:
     [path] = re.findall(r"readinessProbe:.*path: \"?([^\s\",]+)", MANIFEST.read_text())

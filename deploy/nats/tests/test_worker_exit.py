@@ -1,4 +1,4 @@
-"""A worker that is started on demand exits when its work is done."""
+"""The exit of a worker that was started on demand."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ async def test_a_worker_exits_after_max_jobs_and_leaves_the_others_in_the_queue(
     assert await asyncio.to_thread(lag, cluster, cluster.hosts["nats-0"]) == 1
 
 
-async def test_an_idle_worker_exits_but_not_in_the_middle_of_a_job(worker: NatsBus) -> None:
+async def test_a_worker_exits_when_idle_but_not_during_a_job(worker: NatsBus) -> None:
     idle = Worker(worker, WorkerSettings(), ME, UNCONFINED)
     await idle.wait_until_idle(0.1)
     async with idle.turn:
