@@ -1,4 +1,4 @@
-"""Measures models: control stores and schedules the runs, workers measure.
+"""Measurement of models: control stores and schedules runs, and workers measure them.
 
 Read control in this order: runs (rows and states), admission (which are accepted), turns (which
 is next), postings and queue (messages), deliveries (a run on a worker), outbox (metrics); then the

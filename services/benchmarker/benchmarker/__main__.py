@@ -1,4 +1,4 @@
-"""Control: `python -m benchmarker`. Wires the store, the queue and the handlers together."""
+"""The control process: `python -m benchmarker`, with the store, the queue and the handlers."""
 
 import uvloop
 

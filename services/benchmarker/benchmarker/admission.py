@@ -1,4 +1,4 @@
-"""Admission of runs: the account's hourly limit, its share of the queue, the queue's bound."""
+"""Admission of runs: the account's hourly limit, its share of the queue, the queue's length."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -33,7 +33,7 @@ POLICIES: dict[Kind, tuple[Literal["benchmark", "verify"], str]] = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on the accepted runs of an account within an hour, and on those that wait."""
+    """Limits on an account's runs within an hour, and on waiting runs."""
 
     per_hour: int
     verified_per_hour: int
@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Application:
-    """A requested run, before it is admitted.
+    """A requested run that is not admitted yet.
 
     Attributes:
         account: the run's owner.
@@ -52,7 +52,7 @@ class Application:
         worker_class: class of the workers that can run it.
         work: the message for the worker.
         total: steps until it is done.
-        module: the module that is to be tried, if that is the work.
+        module: the module to run, in a verification.
     """
 
     account: str
@@ -187,7 +187,7 @@ class Admission:
 
 
 async def _accepted(connection: Connection, application: Application) -> Run | None:
-    """Return the run of an earlier request with the same key.
+    """Return the run of an earlier request with the same idempotency key; None without one.
 
     A run that failed with 5xx does not count: a retry of its request starts another.
     """

@@ -1,4 +1,4 @@
-"""Advice from the figures: a size for each purpose, its bottleneck, possible improvements."""
+"""Advice from a run's figures: a size for each purpose, its bottleneck, possible improvements."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,15 +21,15 @@ def analyse(
     peaks: Mapping[int, float] | None = None,
     held: float | None = None,
 ) -> Analysis:
-    """Return the recommended sizes, and the reason for each.
+    """Recommend a size for each purpose, with the reasons and the bottleneck.
 
-    Advice that a doubt about the optimal size or the run undoes gives way to what to do about the
-    doubt; other sizes that are in doubt are not advised.
+    Where the optimal size or the run is in doubt, remedies for the doubt replace the advice; other
+    sizes in doubt are not recommended.
 
     Args:
         results: with at least one size that has figures.
         request: the caller's.
-        peaks: peak memory in MiB by batch size, also of sizes nobody asked for.
+        peaks: peak memory in MiB by batch size, also of sizes that were not requested.
         held: most memory that the timed process held, in MiB.
     """
     points = sorted(results.points, key=lambda point: point.batch_size)
@@ -70,7 +70,7 @@ def _throughput(point: Point) -> float:
 
 
 def _least_throughput(point: Point) -> float:
-    """Return the lower end of the throughput's interval, or the mean without one."""
+    """Return the lower bound of the throughput's interval, or its mean without an interval."""
     interval = point.latency.mean_interval
     return point.batch_size / interval.high * 1000 if interval else _throughput(point)
 
@@ -124,7 +124,7 @@ def _picks(
 
 
 def _doubt(*compared: Point) -> str:
-    """Return what to do about the sizes in doubt that a pick rests on."""
+    """Return advice to measure again if any compared size is in doubt, otherwise ""."""
     doubtful = dict.fromkeys(f"{point.batch_size}" for point in compared if point.suspect)
     if not doubtful:
         return ""
@@ -158,9 +158,9 @@ def _optimal(picks: Picks, budget: float | None) -> tuple[int | None, str]:
 def _verified(
     chosen: Point | None, points: Sequence[Point], results: Results, budget: float | None
 ) -> bool:
-    """Return whether both neighbours are known, none is better, and none of the three is in doubt.
+    """Return whether the size and both neighbours are certain, and neither neighbour is better.
 
-    A neighbour that does not fit, or at which the model fails, is known. Size 1 has none below.
+    A larger neighbour that does not fit, or fails, counts as certain. Size 1 has no smaller one.
     """
     if chosen is None:
         return False
@@ -178,7 +178,7 @@ def _verified(
 def _better(
     chosen: Point, beside: Sequence[Point], points: Sequence[Point], budget: float | None
 ) -> bool:
-    """Return whether a neighbour would be optimal, or the chosen size may not be good enough."""
+    """Return whether a neighbour is better, or the chosen size may miss the required throughput."""
     if budget is not None:
         allowed = [p for p in beside if _latency(p) <= budget]
         return any(_throughput(p) > _throughput(chosen) for p in allowed)
@@ -248,7 +248,7 @@ def _would_change(
     *,
     in_doubt: bool,
 ) -> list[str]:
-    """Return the nearest limits beyond which another size is optimal, without sizes in doubt."""
+    """Return the changes of budget, price or grid by which another size would be optimal."""
     if chosen is None:
         return [f"A latency budget of {_latency(min(points, key=_latency)):.4g} ms or more."]
     lines = []

@@ -1,11 +1,11 @@
-"""Benchmark runs, as callers ask for them."""
+"""Handlers of the requests about benchmark runs."""
 
 from functools import partial
 
 from benchmarker import plots, profiles
 from benchmarker.admission import Application
 from benchmarker.cost import Prices
-from benchmarker.desk import Desk
+from benchmarker.desk import MAX_WAITING_CALLERS, Desk
 from benchmarker.outcome import conclude_canceled
 from benchmarker.refusals import check_packages, class_for, dtype_of, wanted_class, weights_of
 from benchmarker.runs import Change, Row, measurement_of, new_id
@@ -42,8 +42,6 @@ from common.errors import BenchmarkFailed
 from common.service import answers
 
 MAX_LISTED = 100
-# Max callers that may wait for their runs at once.
-MAX_WAITING_CALLERS = 2000
 
 
 class Benchmarks:
@@ -53,9 +51,9 @@ class Benchmarks:
 
     @answers(BENCHMARK)
     async def start(self, request: BenchmarkRequest) -> Run:
-        """Accept a run; refuse one that is known to fail, before it counts.
+        """Accept a run, unless it is known to fail; a refused run does not count.
 
-        The generator reads the Hub, so that its refusals are answered as they are.
+        The generator reads the Hub; its refusals are passed on to the caller.
         """
         # Measuring does not distribute the model, so its licence does not matter.
         generation = GenerateRequest(
@@ -108,7 +106,7 @@ class Benchmarks:
 
     @answers(CANCEL_RUN)
     async def cancel(self, request: RunName) -> Run:
-        """Cancel a run; its figures so far stay readable."""
+        """Cancel a run; the figures measured so far remain readable."""
         conclude = partial(conclude_canceled, prices=self.prices)
         change, sequence = await self.desk.runs.cancel(
             current.get().account, request.id, "measure", conclude
@@ -118,7 +116,7 @@ class Benchmarks:
 
     @answers(QUOTE)
     async def quote(self, request: QuoteRequest) -> Quote:
-        """Return the queue and duration to expect; refuse a device that no worker has."""
+        """Return the expected wait and the latest run of the model; refuse an absent device."""
         present = {worker.device_class for worker in await self.desk.fleet.present()}
         worker_class = wanted_class(request.device, present | self.desk.deployed)
         return await self.desk.runs.quote(current.get().account, worker_class, request.model_id)

@@ -15,7 +15,7 @@ from common.contracts.figures import Machine, Price
 
 @dataclass(frozen=True)
 class Offer:
-    """A row of `prices.csv`; `device` holds words of the GPU's name, or is `cpu`."""
+    """A row of `prices.csv`; `device` is `cpu`, or contains the words of a GPU's name."""
 
     provider: str
     region: str
@@ -37,7 +37,7 @@ class Prices:
     gpu: float | None = None
 
     def price(self, machine: Machine, request: BenchmarkRequest) -> Price | None:
-        """Return the caller's price, else the operator's, else the table's; None without any."""
+        """Return the caller's price, otherwise the operator's or the table's; None without any."""
         if request.price_per_hour is not None:
             return _custom(request.price_per_hour, machine, "the request", request.utilisation)
         own = self.gpu if machine.device == "cuda" else self.cpu
@@ -58,7 +58,7 @@ class Prices:
         )
 
     def _offer(self, machine: Machine) -> Offer | None:
-        """Return the cheapest on-demand offer of a machine like this one, if the table has one.
+        """Return the cheapest on-demand offer of a comparable machine; None if the table has none.
 
         A CPU is matched by its cores, a GPU by its name. A GPU partition has no price: the table
         lists whole GPUs.
@@ -98,7 +98,7 @@ def read_prices(cpu: float | None = None, gpu: float | None = None) -> Prices:
 
 
 def per_inference(price: Price, throughput: float) -> float:
-    """Return the USD per sample; `throughput` is in samples per second."""
+    """Return the cost of a sample in USD; `throughput` is in samples per second."""
     return price.per_hour / 3600 / throughput / price.utilisation
 
 

@@ -1,4 +1,4 @@
-"""Deliveries of a run to workers: taken, reported on, finished.
+"""Deliveries of a run to workers: their start, reports and end.
 
 While a run is running, only the delivery named in `holder` may report on it; a
 delivery that was overtaken is told to stop. A worker that stops in good order
@@ -56,7 +56,7 @@ from counted where runs.id = counted.id
 
 @dataclass(frozen=True)
 class Ending:
-    """The outcome of a run; `records` are for the metrics service."""
+    """Outcome of a run, with the records for the metrics service."""
 
     outcome: tuple[Results, Analysis] | Verdict | Failure
     records: list[dict[str, Any]]
@@ -68,7 +68,7 @@ class Deliveries:
         self.observation = Observation(database)
 
     async def take(self, id: str, worker: str) -> tuple[Ticket, Change | None]:
-        """Assign the run to a delivery; an earlier one that did not return it counts as lost."""
+        """Assign a run to a delivery; a previous delivery that did not return it counts as lost."""
         async with self.database.connection() as connection:
             rows = await select(
                 connection,
@@ -113,7 +113,7 @@ class Deliveries:
             return ticket, change_of(rows[0])
 
     async def report(self, report: Report) -> Change | None:
-        """Store a delivery's report; None if it has to stop. A repeated report is ignored."""
+        """Store a delivery's report once; return None if the delivery no longer holds the run."""
         async with self.database.connection() as connection:
             held = [report.id, report.worker]
             rows = await select(connection, f"{HELD} for update of runs", held)
@@ -142,17 +142,17 @@ class Deliveries:
             return change_of(rows[0])
 
     async def findings(self, id: str, worker: str) -> Findings | None:
-        """Return all reports of a run; None if this delivery no longer holds it."""
+        """Return all reports of a run; None if this delivery no longer holds the run."""
         async with self.database.connection() as connection:
             rows = await select(connection, HELD, [id, worker])
             return await findings(connection, rows[0]) if rows else None
 
     async def finish(self, id: str, worker: str, ending: Ending) -> Change | None:
-        """End the run with its outcome; None if this delivery no longer holds it."""
+        """End a run with its outcome; return None if this delivery no longer holds the run."""
         return await self._end(HELD, [id, worker], ending)
 
     async def fail(self, id: str, failure: Failure) -> Change | None:
-        """End a run that no worker will report on; None if it is finished."""
+        """Fail a run that no worker will report on; return None if it has finished."""
         where = "where id = %s and state in ('queued', 'running')"
         return await self._end(where, [id], Ending(failure, []))
 
@@ -223,7 +223,7 @@ async def _store_figures(connection: Connection, report: Report, iterations: int
 
 
 async def _restart(connection: Connection, id: str) -> None:
-    """Discard figures from another machine: a sample must not mix two machines."""
+    """Discard a run's figures: they come from another machine, and a sample must not mix two."""
     await connection.execute("delete from blocks where run_id = %s", [id])
     await connection.execute("delete from sizes where run_id = %s", [id])
     await connection.execute("update runs set chosen = '{}', resumed_from = 0 where id = %s", [id])

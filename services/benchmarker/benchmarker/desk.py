@@ -1,4 +1,4 @@
-"""The desk that callers' handlers share."""
+"""The dependencies that callers' handlers share."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,15 @@ from benchmarker.runs import RunStore
 from common.bus import Bus
 from common.contracts.measuring import Class
 
+# Callers that may wait at once, for their runs or for their modules.
+MAX_WAITING_CALLERS = 2000
+
 
 @dataclass(frozen=True)
 class Desk:
-    """Desk that accepts, finds and queues callers' runs.
+    """Everything that accepts, finds and queues callers' runs.
 
-    `deployed` are the classes that exist even while none of their workers is present.
+    `deployed`: classes of workers that are started on demand.
     """
 
     bus: Bus

@@ -72,7 +72,7 @@ def of_size(
 
 
 def of_shares(bandwidth: float | None, compute: float | None) -> list[str]:
-    """Return the doubts about the measured ceilings of the device."""
+    """Return the doubts about shares of the device's measured ceilings."""
     doubts = []
     if compute is not None and compute > MAX_SHARE:
         doubts.append(
@@ -88,7 +88,7 @@ def of_shares(bandwidth: float | None, compute: float | None) -> list[str]:
 
 
 def of_run(blocks: Sequence[Samples], results: Results) -> list[str]:
-    """Return the doubts about all of a run's figures."""
+    """Return the doubts that concern all of a run's figures."""
     doubts = []
     cores = [block.neighbours for block in blocks if block.neighbours is not None]
     if cores and max(cores) > MAX_NEIGHBOUR_CORES:
@@ -103,7 +103,7 @@ def of_run(blocks: Sequence[Samples], results: Results) -> list[str]:
 
 
 def remedies(doubts: Iterable[str], point: Point) -> list[str]:
-    """Return the remedies for doubts about a size or its run, which take precedence over advice."""
+    """Return the remedies for doubts about a size or its run."""
     advice = {}
     for doubt in doubts:
         kind = doubt.partition(":")[0]
@@ -120,7 +120,7 @@ def remedies(doubts: Iterable[str], point: Point) -> list[str]:
 
 
 def half_width(latency: Distribution) -> float | None:
-    """Return half the width of the mean's interval over the mean; None without an interval."""
+    """Return half the width of the mean's interval, as a share of the mean; None without one."""
     interval = latency.mean_interval
     if interval is None or not latency.mean:
         return None
@@ -128,6 +128,6 @@ def half_width(latency: Distribution) -> float | None:
 
 
 def _rounded_up(number: float) -> int:
-    """Round up to two digits."""
+    """Round up to two significant digits."""
     step = int(10 ** max(len(str(int(number))) - 2, 0))
     return math.ceil(number / step) * step

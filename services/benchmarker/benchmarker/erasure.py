@@ -15,7 +15,7 @@ class Erasure:
 
     @listens(ACCOUNT_DELETED)
     async def erase(self, deleted: AccountDeleted) -> None:
-        """Cancel the account's runs, delete them, then confirm; harmless if repeated."""
+        """Cancel and delete the account's runs, then confirm; idempotent."""
         account = deleted.account
         async with self.runs.database.connection() as connection:
             cursor = await connection.execute(

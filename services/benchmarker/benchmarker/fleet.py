@@ -1,4 +1,4 @@
-"""Workers as they last announced themselves."""
+"""The workers that are present, by their latest announcements."""
 
 from psycopg.types.json import Jsonb
 

@@ -42,5 +42,5 @@ def describe_generation(
 
 
 def _rate(number: int, nanoseconds: float) -> float | None:
-    """Return the rate per second; None if no time passed."""
+    """Return the rate per second; None if the number or the time is 0."""
     return number / nanoseconds * 1e9 if nanoseconds > 0 and number else None

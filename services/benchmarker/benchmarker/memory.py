@@ -1,8 +1,8 @@
-"""Memory of a batch size: estimated before it runs, fitted once two sizes have run.
+"""Memory of a batch size: estimated before any size runs, fitted to a line after two.
 
-A line is fitted. On a GPU memory grows along one, as torch's allocator counts it. On a CPU it does
-so in a process whose C library returns freed memory at once: one that keeps freed memory holds up
-to twice as much for the very same calls, at random.
+On a GPU, torch's allocator counts memory that grows linearly. On a CPU, memory grows linearly in a
+process whose C library returns freed memory at once; a process that retains freed memory holds up
+to twice as much for the same calls, at random.
 """
 
 import math
@@ -32,7 +32,7 @@ def static_estimate(
     weights: int,
     shapes: Mapping[str, Sequence[int]],
 ) -> float:
-    """Return the MiB that one sample adds to the weights, by `models.sizes`; 0 without a config.
+    """Return the MiB that one sample needs beside the weights; 0 without a config.
 
     Args:
         config: the model's, as `to_dict` gives it; empty for a pipeline of diffusers.
@@ -57,8 +57,8 @@ def cache_reads(
 ) -> float | None:
     """Return the bytes of keys and values that a call reads for each sample.
 
-    Each generated token but the first is computed looking back on all before it. None for a model
-    that keeps states of its own, and where the config does not say what it keeps.
+    Each generated token but the first attends to all tokens before it. Returns None if the model
+    has another kind of state, or its config does not describe the cache.
     """
     known = read(dict(config))
     layers = kinds_of_layers(text_part(known))
@@ -80,7 +80,7 @@ def cache_reads(
 
 
 def rungs(sizes: Sequence[int]) -> list[int]:
-    """Return the sizes whose memory is measured, ascending: the requested ones and some smaller."""
+    """Return the sizes to probe for memory, ascending: the requested sizes and some smaller."""
     largest = max(sizes)
     between = list(FIRST_RUNGS)
     while between[-1] * 4 < largest:
@@ -89,10 +89,10 @@ def rungs(sizes: Sequence[int]) -> list[int]:
 
 
 def fit(peaks: Mapping[int, float]) -> tuple[float, float] | None:
-    """Return `(base, per_sample)` in MiB of the line along which peaks grow; None below two sizes.
+    """Fit a line to peaks of memory; return `(base, per_sample)` in MiB, None below two sizes.
 
-    It goes through the largest size and the largest of at most half of it: what the first few
-    samples set up once is not theirs. A slope below 0 is noise around none.
+    The line goes through the largest size, and the largest size of at most half of it: the first
+    few samples also cause setup. A slope below 0 is noise, and returned as 0.
     """
     if len(peaks) < 2:
         return None
@@ -107,7 +107,7 @@ def fit(peaks: Mapping[int, float]) -> tuple[float, float] | None:
 def foreseen(
     size: int, peaks: Mapping[int, float], available: float, estimate: tuple[float, float]
 ) -> float | None:
-    """Return the peak of a size that will not fit, in MiB; None if it may fit.
+    """Predict the peak in MiB of a size that will not fit; return None if it may fit.
 
     Args:
         size: the batch size.

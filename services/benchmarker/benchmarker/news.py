@@ -29,7 +29,7 @@ class News:
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
     async def publish(self, change: Change) -> None:
-        """Publish a committed change; a caller that misses it reads the run again."""
+        """Publish a committed change to listeners and waiting callers."""
         run = change.run
         if run.state in OVER:
             self.notices.wake()
@@ -57,14 +57,14 @@ class News:
 
     @listens(TRIED, shared=False)
     async def note_trial(self, run: RunName) -> None:
-        """Wake the callers that wait for a run, whichever replica has ended it."""
+        """Wake the callers of this replica that wait for a finished run."""
         for event in self._waiting.get(run.id, ()):
             event.set()
 
     async def until_over(
         self, id: str, seconds: float, read: Callable[[], Awaitable[tuple[Run, Found]]]
     ) -> tuple[Run, Found]:
-        """Return the run once it is finished, or as it is after `seconds`."""
+        """Return the run as soon as it has finished, or its state after `seconds`."""
         event = asyncio.Event()
         waiting = self._waiting.setdefault(id, set())
         waiting.add(event)

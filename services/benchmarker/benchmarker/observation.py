@@ -1,4 +1,4 @@
-"""The figures of the queue that operators watch: runs by state, waits, durations, lags."""
+"""Metrics of the queue for operators: runs by state, waits, durations, lags."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ class Observation:
             self._runs[labels].observe(duration.total_seconds())
 
     async def read(self) -> None:
-        """Read the state of the database; raises Unavailable."""
+        """Read the gauges from the database. Raises Unavailable."""
         async with self.database.connection() as connection:
             rows = await (await connection.execute(STATE.encode())).fetchall()
         self._gauges = {name: {} for name in GAUGES}
@@ -64,7 +64,7 @@ class Observation:
             self._gauges[name][(worker_class,) if worker_class else ()] = float(value)
 
     def families(self) -> Iterator[MetricFamily]:
-        """Yield all metrics."""
+        """Yield the metrics of the queue."""
         by = ("class", "kind")
         yield MetricFamily("counter", "jobs_running", "Runs started", by, self._started)
         yield MetricFamily(

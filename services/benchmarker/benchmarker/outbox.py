@@ -1,4 +1,4 @@
-"""Delivery of figures to the metrics service, as records of the account.
+"""Delivery of runs' figures to the metrics service, as records of the account.
 
 They are committed with the run's outcome and deleted once the metrics service
 has confirmed them, so that none is lost; it ignores duplicates.
@@ -37,13 +37,13 @@ class Outbox:
         self.unreadable = Unreadable("letter")
 
     async def deliver(self, run: str | None = None) -> set[str]:
-        """Send the letters in the outbox to the metrics service, of one run or of all.
+        """Send the outbox's letters to the metrics service, those of one run or all.
 
         Returns:
-            The runs whose figures this call has put on record.
+            The runs whose figures this call has delivered.
 
         Raises:
-            Unavailable: the metrics service is; the rest stays for the next time.
+            Unavailable: the metrics service is unavailable; the other letters stay in the outbox.
         """
         delivered = set()
         for letter in await self._letters(run):
@@ -61,7 +61,7 @@ class Outbox:
         return delivered
 
     async def _letters(self, run: str | None) -> list[Letter]:
-        """Return records that the metrics service has not confirmed, oldest first."""
+        """Return the letters that the metrics service has not confirmed, oldest first."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "select outbox.id, outbox.account, run_id, record, model_id, finished_at"
@@ -81,7 +81,7 @@ class Outbox:
         return letters
 
     async def _delete(self, number: int) -> bool:
-        """Delete a letter; return False if another replica has delivered it meanwhile."""
+        """Delete a letter; return False if another replica has deleted it already."""
         async with self.database.connection() as connection:
             cursor = await connection.execute("delete from outbox where id = %s", [number])
             return cursor.rowcount > 0

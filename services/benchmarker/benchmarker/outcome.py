@@ -1,4 +1,4 @@
-"""Turns workers' reports into the results that callers read."""
+"""Results of a run, from the reports of its workers."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 
 
 def conclude(findings: Findings, prices: cost.Prices) -> Outcome | Failure:
-    """Return all figures of a run; a failure if no size has any.
+    """Return a run's results and analysis, or a failure if no size was timed.
 
     Args:
         findings: the run's row, its blocks in the order of their rounds, its sizes.
@@ -68,9 +68,9 @@ def conclude(findings: Findings, prices: cost.Prices) -> Outcome | Failure:
 
 
 def conclude_canceled(findings: Findings, prices: cost.Prices) -> Outcome | None:
-    """Return the figures of a run that was canceled; None if nothing was timed.
+    """Return the results of a canceled run; None if no size was timed.
 
-    A size that has no figures is named among the errors.
+    A size that was not timed is listed among the errors.
     """
     row, blocks, facts = findings
     timed = {block.batch_size for block in blocks}
@@ -161,7 +161,7 @@ def assemble(
     setup: Setup,
     price: Price | None,
 ) -> Results:
-    """Return the results, their arrays aligned with the requested sizes."""
+    """Assemble the results, with arrays in the order of the requested sizes."""
     aligned = [points.get(size) for size in sizes]
     return Results(
         batch_sizes=list(sizes),
@@ -178,7 +178,7 @@ def assemble(
 
 
 def records(results: Results, concluded: Analysis) -> list[dict[str, Any]]:
-    """Return the metrics to record: the figures at the optimal size, not a mixture of sizes."""
+    """Return the metrics to record: those of the optimal size, none if no size is optimal."""
     point = next((p for p in results.points if p.batch_size == concluded.optimal_batch_size), None)
     if point is None:
         return []

@@ -1,4 +1,4 @@
-"""Throughput, latency, memory and cost against batch size, as figures in plain JSON.
+"""Plots of throughput, latency, memory and cost against batch size, as plain JSON.
 
 All formats show the same series. A size without a figure is a gap, never a zero.
 """
@@ -18,7 +18,7 @@ QUANTITIES = (
 
 
 def draw(results: Results, style: PlotFormat) -> dict[str, dict[str, Any]]:
-    """Return one figure per quantity, in plain JSON."""
+    """Return one figure per quantity, as plain JSON."""
     drawn = {"plotly": _plotly, "vega-lite": _vega_lite, "series": _columns}[style]
     order = sorted(range(len(results.batch_sizes)), key=results.batch_sizes.__getitem__)
     sizes = [results.batch_sizes[i] for i in order]
@@ -39,7 +39,7 @@ Values = list[float | None]
 
 
 def _bounds(name: str, sizes: list[int], intervals: dict[int, Any]) -> tuple[Values, Values] | None:
-    """Return the 95 % interval of the mean for each size, None where it is unknown."""
+    """Return the bounds of the 95 % intervals by size; None for a quantity without intervals."""
     if name == "latency":
         pairs = [(i.low, i.high) if (i := intervals.get(s)) else (None, None) for s in sizes]
     elif name == "throughput":

@@ -1,8 +1,8 @@
-"""Messages of runs in the job queue: which are due, which were lost or dead-lettered.
+"""Runs' messages in the job queue: those that are due, posted or lost.
 
-Only a few waiting runs of a class have a message in the queue, which hands
-them out in their order; the others wait in the database, where the order is by
-turns. A message is posted for the next one whenever a worker takes one.
+Only a few waiting runs of a class have a message in the queue, which delivers
+them in order; the others wait in the database, where accounts take turns.
+Whenever a worker takes a message, the next run gets one.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MAX_POSTINGS = 10
 
 @dataclass(frozen=True)
 class Posting:
-    """A message of a run; `number` counts those of the run from 0."""
+    """A run's message; `number` counts the run's messages from 0."""
 
     id: str
     worker_class: Class
@@ -37,7 +37,7 @@ class Postings:
         self.unreadable = Unreadable("job")
 
     async def due(self, worker_class: Class) -> list[Posting]:
-        """Return the runs whose message has to be posted now, in the order of their turns."""
+        """Return the messages to post: lost ones of running runs, then those next in turn."""
         async with self.database.connection() as connection:
             lost = await self._read(
                 connection,
@@ -69,7 +69,7 @@ class Postings:
             )
 
     async def posted(self) -> list[Posting]:
-        """Return the unfinished runs whose message should be in the queue."""
+        """Return the messages of unfinished runs that should be in the queue."""
         async with self.database.connection() as connection:
             return await self._read(
                 connection,
@@ -82,7 +82,7 @@ class Postings:
     async def _read(
         self, connection: Connection, query: str, values: dict[str, Any]
     ) -> list[Posting]:
-        """Return the rows of a query, except those that this version cannot read."""
+        """Query postings, except those that this version cannot read."""
         cursor = await connection.execute(query.encode(), values)
         postings = []
         for run, worker_class, number, sequence, row in await cursor.fetchall():
@@ -92,7 +92,7 @@ class Postings:
         return postings
 
     async def lost(self, posting: Posting) -> bool:
-        """Note that a message vanished; False if the run is finished, or it was noted already."""
+        """Mark a message as lost; return False if it was marked, or its run has finished."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "update runs set published = published + 1, sequence = null"
@@ -102,7 +102,7 @@ class Postings:
             return cursor.rowcount > 0
 
     async def record(self, posting: Posting, sequence: int) -> None:
-        """Remember where in the queue the message is."""
+        """Store a message's sequence number in the queue."""
         async with self.database.connection() as connection:
             await connection.execute(
                 "update runs set sequence = %s, published_at = now()"

@@ -1,4 +1,4 @@
-"""The job queue: filled by turns, checked against the database, repaired."""
+"""The job queue, filled and repaired from the database."""
 
 import structlog
 
@@ -36,11 +36,11 @@ class JobQueue:
         self.ack_wait_s = ack_wait_s
 
     async def prepare(self) -> None:
-        """Create the streams and consumers, waiting for the server as long as necessary."""
+        """Create the streams and consumers; wait for the server as long as necessary."""
         await self.jobs.prepare(MEASURE, CLASSES, ack_wait=self.ack_wait_s)
 
     async def declare(self) -> None:
-        """Recreate streams and consumers that the server has lost; raises Unavailable."""
+        """Recreate streams and consumers that the server has lost. Raises Unavailable."""
         await self.jobs.declare(MEASURE, CLASSES, ack_wait=self.ack_wait_s)
 
     async def fill(self, worker_class: Class) -> int:
@@ -59,7 +59,7 @@ class JobQueue:
         return len(due)
 
     async def fill_soon(self, worker_class: Class) -> None:
-        """Like `fill`, but leave it to the next sweep if the queue is unavailable."""
+        """Like `fill`, but leaves it to the next sweep if the queue is unavailable."""
         try:
             await self.fill(worker_class)
         except ServiceError as error:
@@ -77,7 +77,7 @@ class JobQueue:
         await self.news.publish(change)
 
     async def repair(self) -> None:
-        """Find the messages that the queue has lost, so that `fill` posts them again."""
+        """Mark the messages that the queue has lost, so that `fill` posts them again."""
         for posting in await self.postings.posted():
             assert posting.sequence is not None
             if await self.jobs.holds(posting.sequence, posting.id):

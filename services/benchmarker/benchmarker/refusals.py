@@ -1,4 +1,4 @@
-"""Refusals of runs before they are queued, so that they neither wait nor count."""
+"""Refusals of runs that would fail, before they are queued or counted."""
 
 from common.contracts.benchmarking import BenchmarkRequest
 from common.contracts.generation import ModelFacts
@@ -31,7 +31,7 @@ def class_for(
         request: the caller's.
         model: the generator's facts about it.
         workers: that are present now.
-        deployed: classes that exist even while none of their workers is present.
+        deployed: classes of workers that are started on demand.
 
     Raises:
         BenchmarkFailed: no worker can; `details.reason` is `task`, `device`, `dtype`, `attention`,
@@ -72,7 +72,7 @@ def class_for(
 
 
 def suits(machine: Announcement, request: BenchmarkRequest, weights: float) -> bool:
-    """Return whether a single machine supports all options of a run; `weights` are in MiB."""
+    """Return whether a machine supports all options of a run; `weights` are in MiB."""
     return (
         (request.dtype is None or request.dtype in machine.dtypes)
         and (request.attention is None or request.attention in machine.attentions)
@@ -82,7 +82,7 @@ def suits(machine: Announcement, request: BenchmarkRequest, weights: float) -> b
 
 
 def wanted_class(device: str, there: set[Class]) -> Class:
-    """Return the class of worker for a request's `device`; raise if none is in `there`."""
+    """Return the class of worker for a request's `device`; raise if no worker has it."""
     wanted: Class = "gpu" if device == "cuda" else "cpu"
     if device == "auto":
         return "gpu" if "gpu" in there else "cpu"
@@ -96,7 +96,7 @@ def wanted_class(device: str, there: set[Class]) -> Class:
 
 
 def _check_tokens(request: BenchmarkRequest, model: ModelFacts) -> None:
-    """Raise BenchmarkFailed for inputs longer than the model reads, as the worker would."""
+    """Raise BenchmarkFailed for inputs longer than the model reads."""
     input_tokens = request.input_tokens or 1
     new = request.new_tokens if row(model.task, model.library).generates else 0
     if model.max_tokens and input_tokens + new > model.max_tokens:
@@ -154,12 +154,12 @@ def _check_memory(
 
 
 def weights_of(model: ModelFacts, dtype: str) -> float:
-    """Return the MiB that the weights take once loaded."""
+    """Return the MiB of the loaded weights."""
     return (model.parameters * WIDTH_BYTES[dtype] if model.parameters else model.weight_bytes) / MIB
 
 
 def dtype_of(request: BenchmarkRequest, wanted: Class) -> str:
-    """Return the dtype of the run on a worker of that class."""
+    """Return the requested dtype, or the default of the class of worker."""
     return request.dtype or ("bfloat16" if wanted == "gpu" else "float32")
 
 

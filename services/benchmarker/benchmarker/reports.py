@@ -78,7 +78,7 @@ class Reports:
 
     @answers(END)
     async def end(self, end: End) -> Received:
-        """Finish a run once: its figures, their analysis and cost, and the metrics made of them."""
+        """Finish a run once: store its results and analysis, and record its metrics."""
         findings = await self.deliveries.findings(end.id, end.worker)
         if findings is None:
             return Received()

@@ -1,4 +1,4 @@
-"""Runs as rows: read, listed and canceled by the account that owns them.
+"""Stored runs, which their account reads, lists and cancels.
 
     queued -> running -> succeeded | failed
     queued | running -> canceled
@@ -58,7 +58,7 @@ class Change:
 
 
 class RunStore:
-    """An account's runs."""
+    """The runs in the database."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -76,7 +76,7 @@ class RunStore:
             return await describe(connection, rows[0]), rows[0]
 
     async def change(self, id: str) -> Change:
-        """Return a run as it is now, for callers that watch it."""
+        """Return the current state of a run, to be published."""
         async with self.database.connection() as connection:
             return change_of((await select(connection, "where id = %s", [id]))[0])
 
@@ -89,10 +89,10 @@ class RunStore:
             return await cursor.fetchone() is not None
 
     async def newest(self, account: str, limit: int, before: str | None) -> list[Run]:
-        """Return the account's benchmark runs without results, newest first.
+        """Return the account's benchmark runs, newest first, without their results.
 
         Raises:
-            InvalidRequest: `before` is none of them.
+            InvalidRequest: the account has no run with the id `before`.
         """
         async with self.database.connection() as connection:
             # One snapshot: the places of its runs agree, though some are taken meanwhile.
@@ -117,7 +117,7 @@ class RunStore:
             return [await describe(connection, row) for row in lean]
 
     async def quote(self, account: str, worker_class: Class, model_id: str) -> Quote:
-        """Return the queue and duration to expect for a run of the model started now."""
+        """Return the place in the queue of a run started now, and the latest run of the model."""
         async with self.database.connection() as connection:
             rows = await select(
                 connection,
@@ -135,7 +135,7 @@ class RunStore:
         kind: Kind,
         conclude: Callable[[Findings], tuple[Results, Analysis] | None],
     ) -> tuple[Change, int | None]:
-        """Cancel a run, keeping the figures that it has; a finished run stays as it is.
+        """Cancel an unfinished run, and store the figures measured so far.
 
         Args:
             account: the run's owner.
@@ -191,7 +191,7 @@ async def sizes_of(connection: Connection, id: str) -> list[SizeFacts]:
 
 
 async def describe(connection: Connection, row: Row) -> Run:
-    """Return the run, with its place in the queue while it waits."""
+    """Return the run of a row; a queued run has its place in the queue."""
     run = run_of(row)
     if run.state != "queued":
         return run
@@ -219,7 +219,7 @@ def run_of(row: Row) -> Run:
 
 
 def _summary(row: Row) -> Summary | None:
-    """Summarise the results as the database holds them: a list's are too large to validate."""
+    """Summarise a row's results without validating them, which would be slow for a list."""
     results, size = row["results"], (row["analysis"] or {}).get("optimal_batch_size")
     if results is None or size is None or row["recording"]:
         return None
@@ -235,7 +235,7 @@ def _summary(row: Row) -> Summary | None:
 
 
 def _in_order(stages: dict[str, str]) -> dict[str, datetime]:
-    """Return when the stages began, the first one first: JSON in the database has no order."""
+    """Sort the start times of stages, which the database does not keep in order."""
     times = {stage: datetime.fromisoformat(at).astimezone(UTC) for stage, at in stages.items()}
     return dict(sorted(times.items(), key=lambda began: began[1]))
 

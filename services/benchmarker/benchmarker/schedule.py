@@ -1,4 +1,4 @@
-"""Order in which batch sizes are timed.
+"""The order in which batch sizes are timed.
 
 Each size is timed in several short blocks; each round has one block of each size, in random order.
 If the sizes were timed one after the other, a machine that slows down as it warms would make the
@@ -24,7 +24,7 @@ class Block:
 
 
 def rounds_of(iterations: int, moments_per_call: int = 1) -> int:
-    """Return the number of blocks over which the timed calls of a size are spread."""
+    """Return the number of blocks into which a size's timed calls are divided."""
     fits = max(min(MAX_BLOCK_MOMENTS // moments_per_call, MAX_BLOCK_CALLS), 1)
     return min(iterations, max(ROUNDS, math.ceil(iterations / fits)))
 

@@ -28,7 +28,7 @@ GOOD_SHARE = 0.95
 
 @dataclass(frozen=True)
 class Sample:
-    """A measured size: the mean latency of its batch in ms, None if it does not fit."""
+    """Mean latency of a measured size in ms; None if the size does not fit."""
 
     latency: float | None
 
@@ -36,7 +36,7 @@ class Sample:
 def next_size(
     samples: Mapping[int, Sample], grid: Sequence[int], budget: float | None
 ) -> int | None:
-    """Return the size to measure next; None when enough is known.
+    """Return the size to measure next; None when the search is finished.
 
     Args:
         samples: samples so far, by size.
@@ -60,13 +60,13 @@ def next_size(
 
 
 def best(measured: Mapping[int, float], budget: float | None) -> int | None:
-    """Return the size of highest throughput within the budget; of two equals the smaller."""
+    """Return the smallest size of highest throughput within the budget; None if none is."""
     allowed = [size for size in measured if budget is None or measured[size] <= budget]
     return max(allowed, key=lambda size: (size / measured[size], -size), default=None)
 
 
 def optimal(measured: Mapping[int, float], budget: float | None) -> int | None:
-    """Return the best size within a budget, or without one the smallest that is nearly as good."""
+    """Return the best size within the budget; without a budget, the smallest nearly as good."""
     top = best(measured, budget)
     if top is None or budget is not None:
         return top
@@ -75,9 +75,9 @@ def optimal(measured: Mapping[int, float], budget: float | None) -> int | None:
 
 
 def _may_meet_budget(size: int, measured: Mapping[int, float], budget: float | None) -> bool:
-    """Return whether a size may be within the budget.
+    """Return whether a size may meet the latency budget.
 
-    Beyond one size that is too slow it may, since that one may be a cliff; beyond two it hardly is.
+    One smaller size that is too slow may be a cliff; two are not.
     """
     if budget is None:
         return True
@@ -110,10 +110,10 @@ def _best_bet(
 
 
 def _neighbour(size: int, usable: Sequence[int], measured: Mapping[int, float]) -> int | None:
-    """Return the next unmeasured neighbour of a size; None when both are known.
+    """Return an unmeasured neighbour of a size; None when both are measured.
 
-    Above it that is the next size of the grid; below it the middle of the gap, since any size in
-    there may be as good, and smaller.
+    The upper neighbour is the next size of the grid; the lower one is the middle of the gap to the
+    next measured size, since any size in the gap may be as good, and smaller.
     """
     place = usable.index(size)
     above = usable[place + 1 : place + 2]
@@ -127,7 +127,7 @@ def _neighbour(size: int, usable: Sequence[int], measured: Mapping[int, float]) 
 def _beside_a_cliff(
     usable: Sequence[int], measured: Mapping[int, float], budget: float | None
 ) -> int | None:
-    """Return an unmeasured size just below a cliff if it could be the best, else None.
+    """Return an unmeasured size just below a cliff that could be the best; None without one.
 
     Interpolation towards a cliff overestimates the latency of the sizes before it.
     """
@@ -148,7 +148,7 @@ def _beside_a_cliff(
 
 
 def _expected(size: int, measured: Mapping[int, float]) -> float:
-    """Interpolate the latency between the measured neighbours, on logarithmic axes."""
+    """Estimate a latency from the measured neighbours, linearly on logarithmic axes."""
     known = sorted(measured)
     below = max((s for s in known if s < size), default=None)
     above = min((s for s in known if s > size), default=None)

@@ -1,4 +1,4 @@
-"""Settings of control and of the worker, in addition to those of every service."""
+"""Settings of control and of the worker."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +38,7 @@ class ControlSettings(ServiceSettings):
 
 
 class WorkerSettings(ServiceSettings):
-    """Settings of `python -m benchmarker.worker`; `hf_*` are those of huggingface_hub."""
+    """Settings of `python -m benchmarker.worker`; `hf_*` are variables of huggingface_hub."""
 
     hf_endpoint: str = "https://huggingface.co"
     hf_token: SecretStr | None = None

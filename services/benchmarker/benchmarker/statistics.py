@@ -30,7 +30,7 @@ MIN_FOR_DRIFT = 9
 
 
 def describe(milliseconds: Sequence[float] | Floats) -> Distribution:
-    """Return all figures of one sample, given in milliseconds and in the order it was taken."""
+    """Describe timings, given in milliseconds and in the order of measurement."""
     values = np.asarray(milliseconds, dtype=np.float64)
     count = len(values)
     if count == 0:
@@ -81,7 +81,7 @@ def autocorrelation(values: Floats) -> float:
 
 
 def statistical_inefficiency(values: Floats) -> float:
-    """Return how many timings are worth one independent timing: (1 + rho) / (1 - rho), 1 or more.
+    """Return how many timings equal one independent timing: (1 + rho) / (1 - rho), 1 or more.
 
     That holds for a first-order process; negative correlation is ignored.
     """
@@ -118,7 +118,7 @@ def median_interval(values: Floats) -> Interval:
 
 
 def drift(values: Floats) -> tuple[float, bool]:
-    """Return the change from the first timing to the last, and whether it is real.
+    """Return the change from the first timing to the last, and whether it is significant.
 
     A machine that warms drifts along a line; one whose clocks are lowered makes a step. So two
     things are tested: whether the line through the timings rises or falls, and whether the last
@@ -148,7 +148,7 @@ def drift(values: Floats) -> tuple[float, bool]:
 
 
 def _surely(estimate: float, scatter: Floats, fitted: int, leverage: float) -> bool:
-    """Return whether an estimate's 99 % interval leaves out 0.
+    """Return whether an estimate's 99 % interval excludes 0.
 
     Args:
         estimate: its standard error is the scatter's, times the root of `leverage`.

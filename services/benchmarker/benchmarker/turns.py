@@ -1,4 +1,4 @@
-"""Order of the waiting runs: accounts take turns, however many runs each has waiting.
+"""The order of waiting runs: accounts take turns.
 
 Runs whose message is already in the queue come first, in the queue's order. The
 others follow by turn: every account's first run before any account's second,
@@ -57,7 +57,7 @@ select kind, avg(extract(epoch from finished_at - started_at))::float from (
 
 
 async def place(connection: Connection, worker_class: str, id: str) -> Queue:
-    """Return a waiting run's place, and an estimate of when it starts."""
+    """Return a waiting run's place in the queue, and its estimated start."""
     runs = await _runs(connection, worker_class)
     waiting = [run for run in runs if run.waits]
     position = next((n for n, run in enumerate(waiting, 1) if run.id == id), 1)
@@ -65,7 +65,7 @@ async def place(connection: Connection, worker_class: str, id: str) -> Queue:
 
 
 async def next_place(connection: Connection, worker_class: str, account: str) -> Queue:
-    """Return the place that a run of the account would have if it were started now."""
+    """Return the place in the queue that a new run of the account would have."""
     runs = await _runs(connection, worker_class)
     turn = 1 + sum(run.tenant == account for run in runs)
     ahead = [run for run in runs if run.waits and (run.posted or run.turn <= turn)]
@@ -86,7 +86,7 @@ async def _runs(connection: Connection, worker_class: str) -> list[Any]:
 async def _queue(
     connection: Connection, worker_class: str, runs: list[Any], ahead: list[Any]
 ) -> Queue:
-    """Return the place behind the waiting runs `ahead`; `runs` are all of the class."""
+    """Return the place behind the waiting runs `ahead`; `runs` are all runs of the class."""
     cursor = await connection.execute(DURATIONS.encode(), [worker_class])
     durations_s: dict[str, float] = dict(await cursor.fetchall())
     present = await workers_present(connection, worker_class)
@@ -112,7 +112,7 @@ async def workers_present(connection: Connection, worker_class: str) -> int:
 
 
 def remaining(run: Any, usual_s: float) -> float:
-    """Return the seconds until a running run ends: by its progress once it has some.
+    """Estimate the seconds until a running run ends, by its progress once it has some.
 
     Fetching and loading take most of a short run and are no part of its progress, so that only
     the time since its last delivery began to measure is extrapolated.
@@ -124,15 +124,15 @@ def remaining(run: Any, usual_s: float) -> float:
 
 
 def left(expected_s: float, elapsed_s: float) -> float:
-    """Return the seconds that remain of a duration expected to be `expected_s`.
+    """Return the remaining seconds of an expected duration, never 0.
 
-    It falls with time, never to zero: what is late sets the runs behind it back, without a jump.
+    A run that takes longer than expected delays the runs behind it steadily, without a jump.
     """
     return max(expected_s - elapsed_s, LATE_SHARE * elapsed_s)
 
 
 def starts_in(ahead_s: Iterable[float], remaining_s: Sequence[float], workers: int) -> float:
-    """Return the seconds until a run starts: workers take the runs ahead as they become free.
+    """Return the seconds until a worker is free for a run behind `ahead_s`.
 
     Args:
         ahead_s: durations of the waiting runs ahead, in their order.

@@ -1,4 +1,4 @@
-"""The sweep: makes the queue agree with the database, delivers metrics, deletes old runs."""
+"""The periodic sweep: queue repair, delivery of metrics, deletion of old runs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -30,7 +30,7 @@ delete from runs where id in (
 
 
 class Upkeep:
-    """The sweep.
+    """The periodic sweep.
 
     Args:
         run_days: age at which ended runs are deleted, with their blocks.
@@ -49,7 +49,7 @@ class Upkeep:
         self.trial_days = trial_days
 
     async def keep(self, interval_s: float) -> None:
-        """Sweep until cancelled; a failed step affects neither the others nor the next sweep."""
+        """Sweep until cancelled; a failed step does not prevent the others."""
         while True:
             for step in (
                 self.mend_queue,

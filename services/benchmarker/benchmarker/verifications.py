@@ -1,9 +1,9 @@
-"""Verifications: modules that a worker runs once."""
+"""Handlers of verifications: modules that a worker runs once."""
 
 from functools import partial
 
 from benchmarker.admission import Application
-from benchmarker.desk import Desk
+from benchmarker.desk import MAX_WAITING_CALLERS, Desk
 from benchmarker.refusals import check_room, weights_of
 from benchmarker.runs import Row, new_id
 from common.context import current
@@ -28,8 +28,6 @@ from common.contracts.verification import (
 )
 from common.service import answers
 
-# Max callers that may wait for their modules at once.
-MAX_WAITING_CALLERS = 2000
 # Dtypes in which modules compute unless told otherwise.
 DTYPES: dict[Class, str] = {"gpu": "bfloat16", "cpu": "float32"}
 
@@ -40,7 +38,7 @@ class Verifications:
 
     @answers(VERIFY)
     async def verify(self, request: GenerateRequest) -> VerifiedModule:
-        """Return the module, and have a worker run it; refuse modules that no worker can run."""
+        """Generate a module and queue its verification; refuse modules that no worker can run."""
         module = await self.desk.bus.call(GENERATE, request)
         worker_class = class_for(module.model, await self.desk.fleet.present(), self.desk.deployed)
         work = work_of(new_id("verify"), module, worker_class)
@@ -73,7 +71,7 @@ class Verifications:
 
 
 def class_for(model: ModelFacts, workers: list[Announcement], deployed: set[Class]) -> Class:
-    """Return `gpu` for a module that requests one, if there is such a worker; a CPU runs it too.
+    """Return `gpu` if the module requests one and that class is present or deployed, else `cpu`.
 
     Raises:
         BenchmarkFailed: the weights do not fit the largest machine.
@@ -101,7 +99,7 @@ def work_of(id: str, module: Module, worker_class: Class) -> Measurement:
 
 
 def describe(run: Run, row: Row) -> VerifiedModule:
-    """Return the generated module, with its verdict among the checks once there is one."""
+    """Return the generated module; once verified, its checks include the verdict."""
     module = Module.model_validate(row["module"])
     verdict = Verdict.model_validate(row["verdict"]) if row["verdict"] else None
     validation = module.validation

@@ -1,4 +1,4 @@
-"""A caller of the benchmarker on the bus, and the services that it needs."""
+"""A caller of the benchmarker on the bus, with the services that it depends on."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""Fixtures: control, workers, queue and database as they run, in front of the small Hub."""
+"""Fixtures: real control, workers, queue and database, with a small local Hub."""
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,13 +26,13 @@ def hub() -> Iterator[RunningHub]:
 
 @pytest.fixture(scope="package")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cache of fetched models, shared between tests."""
+    """The cache of fetched models, shared by tests."""
     return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="package")
 def stack(hub: RunningHub, models: Path) -> Iterator[Stack]:
-    """A stack with one worker, and limits that no test reaches."""
+    """A stack with one worker, and with limits that no test reaches."""
     environment = {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(models),
@@ -49,7 +49,7 @@ def stack(hub: RunningHub, models: Path) -> Iterator[Stack]:
 
 @pytest.fixture(scope="package")
 def idle_stack(hub: RunningHub) -> Iterator[Stack]:
-    """A stack without a worker, so that runs wait; default limits, but a short queue."""
+    """A stack without a worker, in which runs wait, with default limits and a short queue."""
     environment = {"HF_ENDPOINT": hub.url, "MAX_WAITING": "40", "SWEEP_INTERVAL_S": "0.2"}
     services = (GENERATOR, CONTROL)
     with Stack(servers={"nats", "postgres"}, services=services, environment=environment) as running:

@@ -1,4 +1,4 @@
-"""Answers from forked processes, which end in the way that the question names."""
+"""A child whose forked processes answer, or end as the question demands."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The real worker with a model that costs nothing, so that a hundred jobs take seconds."""
+"""The real worker with a model without cost, so that a hundred jobs take seconds."""
 
 import uvloop
 

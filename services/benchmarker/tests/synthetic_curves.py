@@ -1,4 +1,4 @@
-"""Latency against batch size, made up with the faults that real curves have.
+"""Synthetic curves of latency against batch size, with the flaws of real ones.
 
 Overhead that many samples share, then work in proportion; the point where one
 becomes the other is anywhere. A quarter has a cliff: from one size on latency
@@ -25,7 +25,7 @@ def curve(order: random.Random, grid, *, cliff: bool) -> dict[int, float]:
 
 
 def budget_for(order: random.Random, latency: dict[int, float]) -> float | None:
-    """Draw no budget, or a latency a quarter or half of the way up, on a logarithmic scale."""
+    """Draw a latency budget within the curve's range, or none."""
     share = order.choice([None, 0.25, 0.5])
     if share is None:
         return None

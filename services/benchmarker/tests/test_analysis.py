@@ -43,7 +43,7 @@ def setup(machine: Machine = CPU, **fields) -> Setup:
 
 
 def results(latencies: dict[int, float], *, short=(), machine=CPU, noise=0.0, **fields) -> Results:
-    """Results of a model with these ms per batch, which takes 100 MiB plus 10 per sample."""
+    """Return the results of a model with these ms per batch, and 100 MiB plus 10 per sample."""
     setup_of_run = setup(machine, **fields)
     request = BenchmarkRequest(model_id="a/b")
     price = PRICES.price(machine, request)
@@ -118,7 +118,7 @@ def test_memory_is_the_bound_if_the_next_size_ran_out_of_memory() -> None:
     assert memory.largest_batch == 90
 
 
-def test_a_size_at_which_the_model_fails_is_a_bound_but_not_memorys() -> None:
+def test_failure_at_a_larger_size_is_named_as_the_bound_of_throughput() -> None:
     analysed = results({1: 10.0, 2: 10.5, 4: 12.5}, short=[8])
     errors = [error.model_copy(update={"reason": "not_measured"}) for error in analysed.errors]
     analysis = analyse(analysed.model_copy(update={"errors": errors}), request())
@@ -126,7 +126,7 @@ def test_a_size_at_which_the_model_fails_is_a_bound_but_not_memorys() -> None:
     assert analysis.verified
 
 
-def test_the_largest_size_is_not_called_verified_if_no_larger_one_was_tried() -> None:
+def test_the_largest_measured_size_is_not_verified() -> None:
     analysis = analyse(results({1: 10.0, 2: 10.5, 4: 12.5}), request())
     assert not analysis.verified
     assert any("larger" in line for line in analysis.would_change)
@@ -141,7 +141,7 @@ def test_the_largest_size_is_not_called_verified_if_no_larger_one_was_tried() ->
         ({1: 10.0, 2: 10.4, 4: 19.8, 8: 40.0}, 0.15),  # it is uncertain whether 2 is enough
     ],
 )
-def test_an_uncertain_optimum_is_not_called_verified(latencies, noise) -> None:
+def test_an_uncertain_optimum_is_not_verified(latencies, noise) -> None:
     assert not analyse(results(latencies, noise=noise), request()).verified
 
 
@@ -182,7 +182,7 @@ def test_a_batchs_bandwidth_includes_keys_and_values() -> None:
     )
 
 
-def test_a_gpu_is_priced_by_its_kind_with_provenance() -> None:
+def test_a_gpu_is_priced_by_its_name_with_the_source_of_the_price() -> None:
     price = results(LATENCIES, machine=H200).price
     assert price.provider
     assert price.as_of
@@ -210,7 +210,7 @@ def test_a_gpu_is_priced_by_its_kind_with_provenance() -> None:
     assert analyse(priceless, request()).picks.cost.batch_size is None
 
 
-def test_the_callers_price_precedes_the_operators_and_the_tables() -> None:
+def test_a_callers_price_overrides_the_operators_and_the_tables() -> None:
     own = cost.read_prices(cpu=2.0)
     requested = own.price(CPU, request(price_per_hour=3.0))
     assert requested.per_hour == 3.0
@@ -260,7 +260,7 @@ def test_figures_above_the_devices_ceilings_are_doubted(counted) -> None:
 
 
 def doubts_of(milliseconds) -> list[str]:
-    """Return the kinds of doubts about a series, one word each."""
+    """Return the kinds of doubts about a series of timings, one word each."""
     wall = [round(value * 1e6) for value in milliseconds]
     facts = SizeFacts(batch_size=1, memory=MemoryUse(peak_rss=100.0))
     point = describe_size(1, [Samples(round=0, batch_size=1, wall=wall)], facts, setup(), None)
@@ -268,7 +268,7 @@ def doubts_of(milliseconds) -> list[str]:
 
 
 def noisy(seed: int, count: int = 256) -> "np.typing.NDArray[np.float64]":
-    """10 ms with 2 % of noise, each call half as wrong as the last one."""
+    """Return timings of 10 ms with 2 % of noise, correlated by a half."""
     return 10 + 0.2 * autoregressive(np.random.default_rng(seed), 0.5, count)
 
 
@@ -292,7 +292,7 @@ def test_an_intermittent_neighbour_makes_the_mean_doubtful() -> None:
     assert "noise" in doubts_of(noisy(1, 128) + busy)
 
 
-def test_neighbours_of_the_whole_run_are_reported() -> None:
+def test_busy_neighbours_make_a_run_suspect() -> None:
     def suspects(*cores: float | None, sharing: int | None = None) -> list[str]:
         blocks = [
             Samples(round=n, batch_size=1, wall=[10**7] * 8, neighbours=busy, sharing=sharing)
@@ -339,7 +339,7 @@ def test_every_figure_in_the_schema_has_its_unit() -> None:
     assert unitless == ["Price.utilisation"]  # a share
 
 
-def test_the_smallest_nearly_best_size_is_optimal_and_its_reason_says_so() -> None:
+def test_the_smallest_nearly_best_size_is_optimal_and_states_the_reason() -> None:
     analysis = analyse(results({1: 10.0, 4: 20.22, 16: 80.0}, noise=0.3), request())
     # 4 has 98.9 % of the best throughput, though the lower end of its interval has less than 95 %.
     assert analysis.optimal_batch_size == analysis.picks.balanced.batch_size == 4
@@ -348,7 +348,7 @@ def test_the_smallest_nearly_best_size_is_optimal_and_its_reason_says_so() -> No
     assert fastest.batch_size == 2
 
 
-def test_a_doubtful_run_gets_a_remedy_in_place_of_advice() -> None:
+def test_a_doubtful_run_gets_a_remedy_instead_of_advice() -> None:
     sure = results({1: 10.0, 2: 12.0, 4: 20.0}, operations=10e9 / 1000, bytes_per_call=10e9 / 1000)
     assert analyse(sure, request()).regime != "unknown"
     in_doubt = sure.model_copy(update={"suspect": ["neighbours: others were busy"]})
@@ -361,7 +361,7 @@ def test_a_doubtful_run_gets_a_remedy_in_place_of_advice() -> None:
     assert "MiB" in text  # memory is not in doubt
 
 
-def test_a_pick_that_rests_on_a_size_in_doubt_says_so() -> None:
+def test_a_recommended_size_in_doubt_is_marked_as_doubtful() -> None:
     measured = results(LATENCIES)
     points = [
         point.model_copy(update={"suspect": ["noise: too few calls"]})
@@ -375,7 +375,7 @@ def test_a_pick_that_rests_on_a_size_in_doubt_says_so() -> None:
     assert told == {"latency": False, "balanced": True, "throughput": True, "cost": True}
 
 
-def test_a_noisy_mean_gets_advice_on_the_iterations_that_it_needs() -> None:
+def test_the_advice_for_a_noisy_mean_names_the_iterations_needed() -> None:
     noisy_one = [1_000_000 if n % 5 else 30_000_000 for n in range(20)]
     facts = SizeFacts(batch_size=1, memory=MemoryUse(peak_rss=100.0))
     point = describe_size(1, [Samples(round=0, batch_size=1, wall=noisy_one)], facts, setup(), None)

@@ -55,7 +55,7 @@ async def load(child: Child, folder: str, task: str, **fields):
 
 @pytest.fixture(scope="module")
 def modules_path() -> Iterator[None]:
-    """Let the modules in this folder be started, with one thread each."""
+    """Make the modules in this folder importable by children, with one thread each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -100,7 +100,7 @@ async def test_dtype_attention_and_compilation_are_as_requested(hub, models, chi
 
 
 @pytest.mark.parametrize("task", ["image-segmentation", "audio-classification"])
-async def test_images_and_sounds_are_shaped_by_the_models_processor(
+async def test_random_images_and_sounds_have_the_shapes_of_the_models_processor(
     hub, models, child, task
 ) -> None:
     setup = await load(child, await fetched(hub, models, f"lilypad/tiny-{task}"), task)
@@ -109,7 +109,9 @@ async def test_images_and_sounds_are_shaped_by_the_models_processor(
     assert all(nanoseconds > 0 for nanoseconds in block["wall"])
 
 
-async def test_an_encoder_is_read_once_and_its_decoder_for_every_token(hub, models, child) -> None:
+async def test_an_encoders_weights_are_read_once_and_its_decoders_for_every_token(
+    hub, models, child
+) -> None:
     folder = await fetched(hub, models, "lilypad/tiny-summarization")
     read = []
     for tokens in (2, 4):
@@ -123,7 +125,9 @@ async def test_an_encoder_is_read_once_and_its_decoder_for_every_token(hub, mode
     assert 0 < read[0] - 2 * decoder < 2**20 * setup["weights"]
 
 
-async def test_memory_grows_with_the_batch_and_each_probe_starts_clean(hub, models, child) -> None:
+async def test_memory_grows_with_the_batch_and_is_reset_before_each_probe(
+    hub, models, child
+) -> None:
     task = "feature-extraction"
     folder = await fetched(hub, models, f"lilypad/tiny-{task}")
     setup = await load(child, folder, task, maxMemoryMib=400.0, givesBack=True)
@@ -183,7 +187,7 @@ def test_other_errors_are_failures_of_the_model() -> None:
         assert explain(RuntimeError(words))["reason"] == "model"
 
 
-async def test_a_killed_child_counts_as_out_of_memory_and_a_crashed_one_does_not() -> None:
+async def test_a_killed_child_counts_as_out_of_memory_and_a_crashed_child_does_not() -> None:
     async with started(FETCH) as child:
         os.kill(child.process.pid, signal.SIGKILL)
         with pytest.raises(OutOfMemory):
@@ -194,7 +198,7 @@ async def test_a_killed_child_counts_as_out_of_memory_and_a_crashed_one_does_not
             await child.request(id="a", commit="b")
 
 
-async def test_each_forked_process_starts_afresh_and_its_end_is_explained(modules_path) -> None:
+async def test_a_forked_process_inherits_nothing_and_its_end_is_explained(modules_path) -> None:
     async with started("forked_answers") as child:
         first = await child.request(leave=True)
         assert await child.renew()

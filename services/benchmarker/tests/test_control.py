@@ -1,4 +1,4 @@
-"""Acceptance: limits, refusals, the queue; with real control, generator, queue and database."""
+"""Acceptance of runs, with real control, generator, queue and database."""
 
 import asyncio
 
@@ -135,9 +135,7 @@ async def test_a_run_that_no_worker_supports_is_refused_before_it_counts(
         ({"latencyBudgetMs": 0}, "latencyBudgetMs"),
     ],
 )
-async def test_sizes_and_names_out_of_range_are_refused_by_name(
-    waiting_caller, fields, path
-) -> None:
+async def test_a_field_out_of_range_is_refused_by_its_name(waiting_caller, fields, path) -> None:
     body = {"modelId": "lilypad/tiny-text-classification", **fields}
     # Unvalidated, as some clients send it.
     answer = await waiting_caller.bus.request(BENCHMARK.subject, orjson.dumps(body), 30)
@@ -184,7 +182,7 @@ def test_inputs_that_the_model_cannot_read_are_refused(
     assert failed.value.details == {"reason": "tokens", "limit": 128}
 
 
-async def test_a_repeated_request_gets_the_first_ones_run(idle_connection) -> None:
+async def test_a_repeated_request_returns_the_run_of_the_first_request(idle_connection) -> None:
     caller = Caller(idle_connection)
     request = BenchmarkRequest(model_id=MODEL)
     current.set(Context("req_test0000", caller.account, idempotency_key="f" * 64))
@@ -238,7 +236,7 @@ async def test_runs_wait_in_a_queue_and_are_listed_newest_first(
     assert moved.queue.position < second.queue.position
 
 
-async def test_an_ended_run_is_deleted_with_its_blocks_at_the_age_that_the_setting_gives(
+async def test_a_finished_run_is_deleted_with_its_blocks_at_the_configured_age(
     idle_stack, idle_connection
 ) -> None:
     caller = Caller(idle_connection)
@@ -294,7 +292,7 @@ async def test_only_silent_deliveries_without_progress_count_as_lost(
     await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
-async def test_a_delivery_that_restarts_a_run_and_gets_no_further_counts_as_lost(
+async def test_a_delivery_that_restarts_a_run_without_progress_counts_as_lost(
     idle_stack, idle_connection
 ) -> None:
     caller = Caller(idle_connection)
@@ -329,7 +327,7 @@ async def test_a_ticket_names_stored_blocks_without_their_timings(
     await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
-async def test_a_tried_module_is_deleted_after_a_month(idle_stack, idle_connection) -> None:
+async def test_a_verified_module_is_deleted_after_a_month(idle_stack, idle_connection) -> None:
     caller = Caller(idle_connection)
     request = GenerateRequest(model_url=MODEL, verify=True)
     old, new = [(await caller.call(VERIFY, request)).verification.id for _ in range(2)]
@@ -355,7 +353,7 @@ async def test_a_tried_module_is_deleted_after_a_month(idle_stack, idle_connecti
     await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
-async def test_a_run_of_another_version_does_not_block_webhooks_of_others(
+async def test_an_unreadable_run_does_not_block_the_webhooks_of_other_runs(
     idle_stack, waiting_caller
 ) -> None:
     newer, run = [await waiting_caller.start() for _ in range(2)]

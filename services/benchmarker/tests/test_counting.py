@@ -1,4 +1,4 @@
-"""Counts of a call's operations and bytes, on modules small enough to verify by hand."""
+"""Counts of a call's operations and bytes, on small modules verified by hand."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_fused_attention_is_counted_by_its_operations(shared) -> None:
     assert counted == 2 * 2 * 8 * 96 * 96 * (16 + 16)
 
 
-def test_an_uncountable_operation_yields_a_reason_and_no_error() -> None:
+def test_an_uncountable_operation_yields_a_reason_instead_of_an_error() -> None:
     def refuse() -> None:
         raise AssertionError("no formula for these shapes")
 
@@ -51,7 +51,7 @@ class Twice(torch.nn.Module):
         return self.shared(self.shared(self.once(self.rows(ids))))
 
 
-def test_weights_count_each_time_that_their_module_runs() -> None:
+def test_weights_count_once_for_each_run_of_their_module() -> None:
     module, ids = Twice(), torch.tensor([[1, 2]])
     read, _ = weights_read(lambda: module(ids), {})
     assert read == 3 * 8 * 8 * 4
@@ -60,7 +60,7 @@ def test_weights_count_each_time_that_their_module_runs() -> None:
     assert "experts" in why
 
 
-def test_keys_and_values_are_read_for_each_token_but_the_first() -> None:
+def test_keys_and_values_are_read_for_each_generated_token_but_the_first() -> None:
     each = 2 * 2 * 64 * 4  # keys and values of two layers, four bytes a number
     assert cache_reads(GPT, tokens=10, new_tokens=4, width=4) == each * (11 + 12 + 13)
     assert cache_reads(GPT, tokens=10, new_tokens=1, width=4) == 0
@@ -72,7 +72,7 @@ def test_keys_and_values_are_read_for_each_token_but_the_first() -> None:
 
 
 def test_keys_that_all_heads_share_are_read_once() -> None:
-    """Like Falcon 7B, whose 71 heads share one pair of keys and values."""
+    """Falcon 7B, for example, has 71 heads that share one pair of keys and values."""
     falcon = {"model_type": "falcon", "multi_query": True, "new_decoder_architecture": False}
     sizes = {"hidden_size": 4544, "num_attention_heads": 71, "num_hidden_layers": 32}
     read = cache_reads({**falcon, **sizes}, tokens=99, new_tokens=2, width=2)

@@ -15,7 +15,7 @@ def _no_gpu(monkeypatch) -> None:
 
 @pytest.fixture
 def group(monkeypatch, tmp_path):
-    """A container's limits, as files of the kernel."""
+    """A folder in place of the kernel's, with a container's limits."""
     monkeypatch.setattr(device, "CGROUP", tmp_path)
     (tmp_path / "memory.current").write_text(f"{512 * MIB}\n")
     (tmp_path / "memory.stat").write_text(f"anon {412 * MIB}\ninactive_file {100 * MIB}\n")
@@ -31,7 +31,7 @@ def test_a_models_memory_is_a_share_of_its_containers(group) -> None:
     assert device.free_memory("cpu") == 612
 
 
-def test_without_a_container_limit_the_machines_memory_counts(group) -> None:
+def test_a_container_without_a_limit_has_the_machines_memory(group) -> None:
     total = psutil.virtual_memory().total / MIB
     for limit in ("max\n", None):
         (group / "memory.max").unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def test_a_container_beyond_its_quota_is_reported_as_throttled(group) -> None:
     assert reasons == {"quota"}
 
 
-def test_ceilings_are_measured_after_a_gpu_has_raised_its_clocks(monkeypatch) -> None:
+def test_a_gpus_ceilings_are_measured_after_it_has_raised_its_clocks(monkeypatch) -> None:
     now, worked = [0.0], [0]
 
     def multiply(_, right, **__) -> None:

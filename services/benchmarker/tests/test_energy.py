@@ -11,7 +11,7 @@ from benchmarker.worker import energy
 
 @pytest.fixture
 def board(monkeypatch) -> SimpleNamespace:
-    """A fake board: throttles for the given reasons, and counts a joule with each reading."""
+    """A fake board, which throttles for the given reasons and counts a joule per reading."""
     board = SimpleNamespace(reasons=0, looks=threading.Semaphore(0), joules=0, processes=1, mps=0)
     board.name = "NVIDIA H200"
 
@@ -48,7 +48,7 @@ def board(monkeypatch) -> SimpleNamespace:
         (pynvml.nvmlClocksEventReasonGpuIdle, None),
     ],
 )
-def test_lowered_clocks_are_reported_while_the_device_works(board, reason, name) -> None:
+def test_the_reason_for_lowered_clocks_is_reported(board, reason, name) -> None:
     with energy.throttling("cuda") as reasons:
         board.reasons = reason
         for _ in range(3):  # the second poll saw the reason, and had finished before the third
@@ -57,7 +57,7 @@ def test_lowered_clocks_are_reported_while_the_device_works(board, reason, name)
     assert reasons == ({name} if name else set())
 
 
-def test_nvml_starts_before_anything_is_timed(board, monkeypatch) -> None:
+def test_nvml_starts_before_the_timed_block(board, monkeypatch) -> None:
     started = []
     monkeypatch.setattr(energy, "_handle", lambda: started.append(threading.current_thread()) or "")
     with energy.throttling("cuda"):

@@ -1,4 +1,4 @@
-"""Jobs survive killed workers and lost messages; poison is dead-lettered; cancels take effect."""
+"""Runs despite killed workers, lost messages and unreadable jobs."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ KILLS = 6
 
 @pytest.fixture(scope="module")
 def quick_stack(hub: RunningHub, models: Path) -> Iterator[Stack]:
-    """A stack of two workers with a model that costs nothing."""
+    """A stack of two workers with a model without cost."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {
         "HF_ENDPOINT": hub.url,
@@ -73,7 +73,7 @@ async def caller(quick_stack: Stack) -> AsyncIterator[Caller]:
 
 @pytest.fixture
 async def queue(quick_stack: Stack):
-    """JetStream as control sees it."""
+    """Control's view of JetStream."""
     async with bus.connect(quick_stack.nats.url("benchmarker"), "benchmarker") as connection:
         yield connection.client.jetstream()
 
@@ -110,7 +110,7 @@ async def kill_at_random(stack: Stack) -> None:
             )
 
 
-async def test_poison_is_dead_lettered_with_its_reason(caller, queue) -> None:
+async def test_a_job_that_ends_its_workers_is_dead_lettered_with_the_reason(caller, queue) -> None:
     run = await caller.finish(await caller.start(seed=POISON))
     assert (run.state, run.error.reason) == ("failed", "poison")
     while (letter := await dead_letter(queue)) is None:
@@ -119,10 +119,10 @@ async def test_poison_is_dead_lettered_with_its_reason(caller, queue) -> None:
     assert f"{MAX_LOST_DELIVERIES} times" in letter.headers[REASON]
 
 
-async def test_workers_that_stop_while_a_run_progresses_do_not_make_it_poison(
+async def test_a_run_that_progresses_is_not_dead_lettered_although_its_workers_stop(
     quick_stack, caller
 ) -> None:
-    """A run that progresses after each stop or kill is not poison."""
+    """Only deliveries without progress count as lost."""
     run = await caller.start(seed=SLOW, iterations=10_000)
     before = None
     for number in (signal.SIGTERM, *[signal.SIGKILL] * MAX_LOST_DELIVERIES, None):
@@ -140,7 +140,9 @@ async def test_workers_that_stop_while_a_run_progresses_do_not_make_it_poison(
     await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
-async def test_a_stopping_worker_gives_its_run_back_without_a_loss(quick_stack, caller) -> None:
+async def test_a_stopping_worker_returns_its_run_which_does_not_count_as_lost(
+    quick_stack, caller
+) -> None:
     run = await caller.start(seed=STUCK)
     first = None
     while first is None:
@@ -305,7 +307,7 @@ async def test_a_worker_announces_the_classes_of_its_machine_and_settings(
 async def test_a_machine_runs_one_job_at_a_time_across_its_classes(
     monkeypatch,
 ) -> None:
-    """Otherwise a GPU's calls would wait for the CPU on which another run is measured."""
+    """Calls on a GPU would otherwise wait for a CPU that is measuring another run."""
     at_work, together, back = [], [], []
 
     async def pull(_bus, _job, worker_class):
@@ -335,15 +337,15 @@ async def test_a_machine_runs_one_job_at_a_time_across_its_classes(
     assert len(together) + len(back) == 6  # jobs that arrive meanwhile go to another machine
 
 
-async def test_a_job_waits_for_a_machine_that_supports_it_and_survives_its_loss_by_the_queue(
+async def test_a_job_lost_by_the_queue_still_waits_for_a_machine_that_supports_it(
     quick_stack, caller, queue, monkeypatch
 ) -> None:
     offered: list[str] = []
     workers: list[str] = []
-    give_back = jobs.Delivery.release
+    release = jobs.Delivery.release
 
     async def again(delivery, seconds) -> None:
-        await give_back(delivery, seconds)
+        await release(delivery, seconds)
         offered.append(delivery.id)
 
     async def deliver(_self, delivery, *_) -> None:

@@ -1,4 +1,4 @@
-"""Downloads of models whose Hub redirects or fails."""
+"""Downloads of models from a Hub that redirects or fails."""
 
 import socket
 from pathlib import Path
@@ -18,7 +18,7 @@ MODEL = "lilypad/tiny-text-classification"
 
 
 async def failure(hub: RunningHub, folder: Path, mode: str, **fault: Any) -> str:
-    """Fetch a model from a Hub with a fault, and return the message of the failure."""
+    """Fetch a model from a faulty Hub, and return the failure's message."""
     commit = HfApi(endpoint=hub.url).model_info(MODEL).sha
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1"}
     with hub.faults(mode, **fault):
@@ -30,7 +30,7 @@ async def failure(hub: RunningHub, folder: Path, mode: str, **fault: Any) -> str
 
 
 @pytest.mark.parametrize("requested", [{"path": "/api/"}, {"path": "/resolve/", "method": "GET"}])
-async def test_a_redirect_to_an_inner_address_is_not_followed(hub, tmp_path, requested) -> None:
+async def test_a_redirect_to_an_internal_address_is_not_followed(hub, tmp_path, requested) -> None:
     with socket.create_server(("127.0.0.1", 0)) as inner:
         inner.settimeout(0)
         target = f"http://127.0.0.1:{inner.getsockname()[1]}/secret"
@@ -66,7 +66,7 @@ async def test_a_model_made_private_since_is_not_read_with_the_operators_token(
 
 
 class Files:
-    """A few files of a model, as a manifest names them."""
+    """A few files of a model, listed like in a manifest."""
 
     def __init__(self, hub: RunningHub, model: str, *paths: str) -> None:
         info = HfApi(endpoint=hub.url).model_info(model, files_metadata=True)
@@ -88,7 +88,7 @@ class Files:
         return {"id": self.id, "commit": self.commit, "files": self.files}
 
 
-async def test_the_files_of_the_manifest_are_fetched_and_no_others(hub, tmp_path) -> None:
+async def test_only_the_files_in_the_manifest_are_fetched(hub, tmp_path) -> None:
     named = Files(hub, MODEL, "config.json", "model.safetensors")
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
     async with started(FETCH, environment) as child:
@@ -103,7 +103,7 @@ async def test_the_files_of_the_manifest_are_fetched_and_no_others(hub, tmp_path
             assert (folder / name).read_bytes() == content
 
 
-async def test_the_least_recently_used_model_that_is_not_in_use_makes_room(hub, tmp_path) -> None:
+async def test_the_least_recently_used_model_not_in_use_is_evicted(hub, tmp_path) -> None:
     tasks = ("text-classification", "fill-mask", "feature-extraction", "text-generation")
     models = [Files(hub, f"lilypad/tiny-{t}", "config.json", "model.safetensors") for t in tasks]
     cache = tmp_path / "hub"

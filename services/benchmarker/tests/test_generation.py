@@ -1,4 +1,4 @@
-"""Tokens on a fake clock, where every figure is known exactly."""
+"""Timing of generated tokens on a fake clock, where every figure is known exactly."""
 
 import itertools
 
@@ -11,7 +11,7 @@ EXACT = 1e-9
 
 
 class FakeClock:
-    """A fake clock in nanoseconds that advances only on request."""
+    """A fake clock that advances only on request, in nanoseconds."""
 
     def __init__(self) -> None:
         self.now = 123_456_789
@@ -34,7 +34,9 @@ CASES = list(
 
 
 @pytest.mark.parametrize(("batch_size", "new", "times", "calls"), CASES)
-def test_figures_of_generation_are_exact(batch_size, new, times, calls) -> None:
+def test_a_generations_figures_follow_from_the_times_of_its_tokens(
+    batch_size, new, times, calls
+) -> None:
     first, gap = times
     clock = FakeClock()
     device = Cpu(clock)
@@ -68,7 +70,7 @@ def test_figures_of_generation_are_exact(batch_size, new, times, calls) -> None:
     assert first + gap * (new - 1) <= whole
 
 
-def test_each_call_is_timed_on_its_own() -> None:
+def test_each_call_is_timed_separately() -> None:
     clock = FakeClock()
     durations = iter([1.0, 20.0, 0.5])
     timed = time_calls(lambda: clock.pass_ms(next(durations)), 3, Cpu(clock), clock=clock)
@@ -77,7 +79,7 @@ def test_each_call_is_timed_on_its_own() -> None:
 
 
 class FakeGpu:
-    """An asynchronous device: work is queued at once, and finished on synchronisation."""
+    """A fake asynchronous device: calls queue work, and synchronisation finishes it."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -112,7 +114,7 @@ def test_the_whole_call_is_timed_on_an_asynchronous_device() -> None:
     assert timed.device == [7_000_000] * 4
 
 
-def test_warming_ends_when_times_are_steady_and_reports_when_they_never_are() -> None:
+def test_warm_up_ends_when_times_are_steady_and_reports_unsteady_times() -> None:
     clock = FakeClock()
     device = Cpu(clock)
     cold = iter([100.0, 50.0, 20.0])

@@ -1,4 +1,4 @@
-"""Jobs of another version: returned to the queue by an older worker, failed if unreadable."""
+"""Jobs of other versions: returned to the queue for newer workers, or failed."""
 
 import json
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ ME = Announcement(worker="one", name="none", device_class="cpu", memory=1.0, dty
 
 
 class OneDelivery:
-    """A delivery that records how the worker ends it."""
+    """A fake delivery that records how the worker ends it."""
 
     def __init__(self, body: dict[str, Any], age_s: float = 0.0) -> None:
         self.id = "bench_1"
@@ -40,7 +40,7 @@ class OneDelivery:
 
 
 async def work(delivery: OneDelivery) -> list[End]:
-    """Have a worker take the delivery; return the ends that it reports."""
+    """Make a worker take a delivery; return the ends of runs that it reports."""
     ends: list[End] = []
     bus = MemoryBus()
 
@@ -75,7 +75,7 @@ async def test_an_unreadable_job_fails_its_run_with_the_reason() -> None:
     assert not delivery.returned
 
 
-async def test_a_job_that_no_worker_could_read_for_a_day_fails_its_run() -> None:
+async def test_a_job_for_newer_workers_fails_its_run_after_a_day() -> None:
     delivery = OneDelivery({"id": "bench_1", "version": JOB_VERSION + 1}, age_s=25 * 3600)
     [end] = await work(delivery)
     assert end.error

@@ -1,4 +1,4 @@
-"""Real models, measured by a worker on request over the bus."""
+"""Real models, measured by a worker at the request of a caller on the bus."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,12 @@ from common.errors import BenchmarkFailed, NotFound
 
 @pytest.fixture(scope="package")
 async def measured(caller):
-    """A run of the account of `caller`, which several tests inspect."""
+    """A run of the account of `caller`, shared by several tests."""
     model = "lilypad/lifelike-llama"
     return await caller.measure(model, batch_sizes=[4, 1], new_tokens=4, steps=2)
 
 
-async def test_a_model_is_measured_in_consistent_figures(measured, models) -> None:
+async def test_a_models_measured_figures_are_consistent(measured, models) -> None:
     run = measured
     # The repository holds another shard, which no index lists.
     [folder] = models.glob(f"lilypad/*/snapshots/{run.commit}")
@@ -60,9 +60,7 @@ async def test_a_model_is_measured_in_consistent_figures(measured, models) -> No
         assert parts <= point.latency.mean  # the parts do not exceed the whole
 
 
-async def test_the_arrays_are_plotted_in_all_formats_from_the_same_figures(
-    caller, measured
-) -> None:
+async def test_plots_of_all_formats_show_the_same_figures(caller, measured) -> None:
     run = measured
     plots = {
         style: (await caller.call(PLOT_RUN, PlotRequest(id=run.id, plot_format=style))).plots
@@ -79,7 +77,7 @@ async def test_the_arrays_are_plotted_in_all_formats_from_the_same_figures(
     assert all(math.isfinite(value) for value in plots["series"]["latency"]["low"])
 
 
-async def test_a_run_belongs_to_its_account_alone(measured, new_caller) -> None:
+async def test_a_run_is_missing_for_other_accounts(measured, new_caller) -> None:
     run = measured
     stranger = new_caller()
     with pytest.raises(NotFound) as of_another:
@@ -100,13 +98,13 @@ async def test_the_generator_reads_a_models_measured_profile(caller, measured) -
     assert profile.peak_memory == run.results.memory_usage[index]
 
 
-async def test_an_attention_that_is_not_installed_is_refused_at_once(caller) -> None:
+async def test_an_attention_implementation_that_no_worker_has_is_refused(caller) -> None:
     with pytest.raises(BenchmarkFailed, match="is not installed on the workers") as refused:
         await caller.start(attention="flash_attention_2")
     assert (refused.value.status, refused.value.details["reason"]) == (422, "attention")
 
 
-async def test_a_canceled_run_stops_and_leaves_no_process_behind(stack, caller) -> None:
+async def test_a_canceled_run_stops_without_a_remaining_process(stack, caller) -> None:
     run = await caller.start(batch_sizes=[1], iterations=10_000)
     worker = psutil.Process(stack.processes["worker-1"].pid)
     measuring = None

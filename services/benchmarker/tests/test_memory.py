@@ -21,7 +21,7 @@ def estimate(tokens: int = 128, *, eager: bool = False, generates: bool = False)
     return static_estimate(config, task, tokens, 2, eager=eager, weights=0, shapes={})
 
 
-def test_the_estimate_grows_with_the_cache_and_with_an_explicit_attention_matrix() -> None:
+def test_the_estimate_includes_the_cache_and_an_eager_attention_matrix() -> None:
     cache = 131_072 * 192  # two numbers of 128 of 8 heads in 32 layers, of two bytes
     assert estimate(192, generates=True) - estimate(192) >= cache / MIB
     assert estimate(eager=True) - estimate() == pytest.approx(32 * 128 * 128 * 4 / MIB)
@@ -32,7 +32,7 @@ def test_a_pipeline_without_a_config_has_an_estimate_of_zero() -> None:
     assert static_estimate({}, task, 0, 4, eager=False, weights=2**30, shapes={"steps": [20]}) == 0
 
 
-def test_memory_is_fitted_to_a_line_from_two_sizes_on() -> None:
+def test_a_line_is_fitted_to_the_memory_of_two_or_more_sizes() -> None:
     assert fit({1: 110.0}) is None
     base, slope = fit({1: 110.0, 2: 120.0, 8: 180.0})
     assert (base, slope) == (pytest.approx(100), pytest.approx(10))
@@ -44,7 +44,7 @@ def test_memory_allocated_once_is_not_attributed_to_each_sample() -> None:
     assert (base, slope) == (pytest.approx(110), pytest.approx(10))
 
 
-def test_smaller_sizes_run_first_to_predict_a_large_ones_memory() -> None:
+def test_smaller_sizes_are_probed_before_a_large_size() -> None:
     assert rungs([1]) == [1]
     assert rungs([2, 1]) == [1, 2]
     assert rungs([64]) == [1, 2, 4, 8, 16, 64]
@@ -52,7 +52,7 @@ def test_smaller_sizes_run_first_to_predict_a_large_ones_memory() -> None:
     assert rungs(GRID) == [*GRID]
 
 
-def test_a_size_that_cannot_fit_is_predicted() -> None:
+def test_the_peak_of_a_size_that_cannot_fit_is_predicted() -> None:
     peaks = {1: 110.0, 2: 120.0}
     assert foreseen(50, peaks, 1000.0, (0, 0)) is None
     assert foreseen(200, peaks, 1000.0, (0, 0)) == pytest.approx(2100)

@@ -1,4 +1,4 @@
-"""Architectures with requirements beyond their task's: small models, loaded and called."""
+"""Small models of architectures with special requirements, loaded and called."""
 
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def test_a_generating_model_is_compiled_only_on_request(tmp_path, monkeypatch) -
     assert compiled == []
 
 
-def test_random_inputs_contain_no_special_token_but_the_end(tmp_path) -> None:
+def test_random_inputs_contain_no_special_token_except_the_end_token(tmp_path) -> None:
     make(tmp_path, "bart", "AutoModel", {**PAIR, "vocab_size": 12})
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     special = {config.pad_token_id, config.bos_token_id, config.eos_token_id}
@@ -124,7 +124,7 @@ def test_random_inputs_contain_no_special_token_but_the_end(tmp_path) -> None:
     assert not special & set(ids[:, :-1].flatten().tolist())
 
 
-def test_an_architecture_that_no_class_of_the_task_loads_is_refused_by_name(tmp_path) -> None:
+def test_an_architecture_that_the_tasks_classes_cannot_load_is_refused_by_name(tmp_path) -> None:
     make(tmp_path, "bert", "AutoModel", TEXT)
     with pytest.raises(Failed, match="type bert are not measured for automatic-speech") as refused:
         loaded(tmp_path, "automatic-speech-recognition")

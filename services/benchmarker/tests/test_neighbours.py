@@ -25,11 +25,11 @@ class FakeMachine:
 
 
 @pytest.mark.parametrize("others", [0.0, 0.25, 1.0, 3.5])
-def test_other_processes_work_is_distinguished_from_the_measured_processs(others: float) -> None:
+def test_only_the_cores_of_other_processes_are_counted(others: float) -> None:
     assert FakeMachine().block(1.0, own=3.9, others=others) == pytest.approx(others, rel=1e-9)
 
 
-def test_short_blocks_are_summed_until_they_suffice() -> None:
+def test_short_blocks_yield_no_figure_until_their_sum_is_long_enough() -> None:
     machine = FakeMachine()
     assert machine.block(0.2, own=3, others=1) is None
     machine.work(50, own=0, others=4)  # not measured between two blocks
@@ -41,13 +41,13 @@ def test_coarse_counters_yield_no_negative_neighbours() -> None:
     assert FakeMachine().block(1.0, own=4.0, others=-0.01) == 0.0
 
 
-def test_neighbours_do_not_count_while_a_core_is_idle() -> None:
-    """The situation of a container on a large machine."""
+def test_neighbours_count_only_if_no_core_is_idle() -> None:
+    """A container on a large machine usually has idle cores."""
     assert FakeMachine().block(1.0, own=1.0, others=2.0) == 0.0
     assert FakeMachine().block(1.0, own=1.0, others=2.5) == pytest.approx(2.5)
 
 
-def test_only_cores_that_this_process_may_run_on_are_counted() -> None:
+def test_times_are_read_only_of_cores_that_this_process_may_run_on() -> None:
     everywhere = os.sched_getaffinity(0)
     whole = count()
     try:
@@ -55,5 +55,5 @@ def test_only_cores_that_this_process_may_run_on_are_counted() -> None:
         part = count()
     finally:
         os.sched_setaffinity(0, everywhere)
-    seconds = (whole.busy + whole.idle) / len(everywhere)  # each core's, since the start
+    seconds = (whole.busy + whole.idle) / len(everywhere)  # of one core, since the machine started
     assert part.busy + part.idle == pytest.approx(seconds, rel=0.05)

@@ -1,4 +1,4 @@
-"""Escapes that a stranger's model may try, each from a module's own process."""
+"""Attempts of an untrusted model to escape its sandbox, each from a module's process."""
 
 import asyncio
 import json
@@ -32,20 +32,20 @@ def tried(call, *arguments):
 
 @pytest.fixture
 def process_with_secrets() -> Iterator[subprocess.Popen[bytes]]:
-    """A process of the worker's user whose environment holds secrets, as the worker's does."""
+    """A process of the worker's user with secrets in its environment, like the worker's."""
     program = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
     with subprocess.Popen(program, env={**os.environ, **SECRETS}) as process:
         yield process
         process.kill()
 
 
-def test_this_machine_isolates_completely() -> None:
+def test_this_machine_provides_every_kind_of_isolation() -> None:
     """The set-up installs bubblewrap, so that the tests below try the strongest sandbox."""
     assert SANDBOX.missing == ()
 
 
 @BOTH
-async def test_a_module_gets_no_variable_of_the_worker(tmp_path, monkeypatch, kind) -> None:
+async def test_a_module_inherits_no_secret_of_the_worker(tmp_path, monkeypatch, kind) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
@@ -152,7 +152,7 @@ async def test_a_module_reaches_no_network(tmp_path, kind) -> None:
 
 
 async def test_a_measured_model_reaches_no_network_either(tmp_path, monkeypatch) -> None:
-    """A child of the worker's own kind, with a listener outside that it must not reach."""
+    """A measuring child must not reach a listener outside its sandbox."""
     (tmp_path / "curious.py").write_text(
         "import socket\n"
         "from benchmarker.worker.process import answer_questions\n"
@@ -192,7 +192,7 @@ async def test_a_fork_bomb_ends_at_the_limit_of_processes(tmp_path) -> None:
     assert 0 < count < seal.MAX_PROCESSES
 
 
-async def test_a_module_fills_its_own_scratch_folder_only(tmp_path, monkeypatch) -> None:
+async def test_a_module_can_fill_only_its_own_scratch_folder(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(sandbox, "MAX_SCRATCH_BYTES", 64 * 2**20)
     script = (
         "written = 0\n"
@@ -209,7 +209,7 @@ async def test_a_module_fills_its_own_scratch_folder_only(tmp_path, monkeypatch)
     assert words == "No space left on device"
 
 
-async def test_a_process_in_a_session_of_its_own_does_not_outlive_its_trial(tmp_path) -> None:
+async def test_a_process_in_its_own_session_ends_with_its_trial(tmp_path) -> None:
     mark = f"outliving-{os.getpid()}"
     script = outliving(mark)
     verdict = await attempt(tmp_path, script)
@@ -239,7 +239,7 @@ async def test_an_unisolated_worker_kills_processes_that_left_their_group(tmp_pa
 
 
 def outliving(mark: str) -> str:
-    """Return a script that leaves a process behind, in a session of its own."""
+    """Return a script that starts a process in its own session, and ends before it."""
     return (
         "import subprocess, sys\n"
         f"command = [sys.executable, '-c', 'import time; time.sleep(600)', {mark!r}]\n"
@@ -249,7 +249,7 @@ def outliving(mark: str) -> str:
 
 
 async def until_gone(mark: str) -> None:
-    """Wait until no process has the mark in its command line."""
+    """Wait until no command line contains the mark."""
     while any(mark in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
         await asyncio.sleep(0.05)
 

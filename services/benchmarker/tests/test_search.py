@@ -17,7 +17,7 @@ def explore(latency: dict[int, float], budget: float | None) -> dict[int, float]
     return {size: sample.latency for size, sample in seen.items()}
 
 
-def test_measuring_half_the_grid_finds_a_nearly_best_size_on_a_thousand_curves() -> None:
+def test_the_search_finds_a_nearly_best_size_in_half_the_grid() -> None:
     order = random.Random(5)
     measured_share = regret = 0.0
     for number in range(CURVES):
@@ -36,7 +36,7 @@ def test_measuring_half_the_grid_finds_a_nearly_best_size_on_a_thousand_curves()
 
 
 def test_the_search_finds_the_optimal_size_of_the_whole_grid() -> None:
-    """It does so on nine curves in ten, and falls short by less than 1 % on average."""
+    """It finds the size on nine curves in ten, and loses less than 1 % on average."""
     order = random.Random(5)
     measured_share = short = 0.0
     same = 0
@@ -70,7 +70,7 @@ def test_both_neighbours_of_the_optimal_size_are_measured(limited) -> None:
 
 
 @pytest.mark.parametrize("full", [2, 24, 256])
-def test_sizes_beyond_one_that_does_not_fit_are_not_measured(full) -> None:
+def test_no_size_above_one_that_does_not_fit_is_measured(full) -> None:
     seen: dict[int, Sample] = {}
     while (size := next_size(seen, GRID, None)) is not None:
         assert all(size < other for other, sample in seen.items() if sample.latency is None)

@@ -1,4 +1,4 @@
-"""One job on one worker, with a model that costs nothing; its reports are recorded."""
+"""A job on a worker, with a model without cost and recorded reports."""
 
 import os
 from contextlib import asynccontextmanager
@@ -28,7 +28,7 @@ from common.testing import MemoryBus
 
 @pytest.fixture
 def job(monkeypatch, tmp_path):
-    """Return a function that runs a job and returns its reports, sandboxes and loads."""
+    """Return a function that runs a job, and returns its reports, sandboxes and loads."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setattr(cache, "FETCH", "quick_model")
@@ -96,7 +96,7 @@ async def test_a_model_is_loaded_with_the_options_of_the_request(job) -> None:
     assert all(options.items() <= question.items() for question in done.loads)
 
 
-async def test_figures_of_another_kind_of_machine_are_measured_again(job) -> None:
+async def test_figures_from_another_kind_of_machine_are_measured_again(job) -> None:
     first = await job()
     setup = next(report.setup for report in first.reports if report.setup)
     other = setup.machine.model_copy(update={"name": "another"})

@@ -68,7 +68,7 @@ def test_autocorrelation_is_found_and_widens_the_interval(rho) -> None:
 
 @pytest.mark.parametrize("rho", [0.0, 0.25, 0.5])
 def test_intervals_have_their_nominal_coverage(rho) -> None:
-    """A fixed seed: 600 series, so that the share is known to within about one in a hundred."""
+    """The coverage of 600 series is accurate to about one per cent."""
     rng = np.random.default_rng(11)
     hits = np.zeros(2)
     for _ in range(600):
@@ -78,7 +78,7 @@ def test_intervals_have_their_nominal_coverage(rho) -> None:
     assert all(0.93 <= share <= 0.97 for share in hits / 600), hits / 600
 
 
-def test_a_machine_that_slows_down_is_distinguished_from_a_noisy_one() -> None:
+def test_drift_is_distinguished_from_noise() -> None:
     rng = np.random.default_rng(3)
     noisy = 10 + rng.normal(size=200)
     change, real = drift(noisy)
@@ -89,7 +89,7 @@ def test_a_machine_that_slows_down_is_distinguished_from_a_noisy_one() -> None:
 
 
 def test_a_latency_never_drifts_below_zero() -> None:
-    """A straight line through a few slow first calls would end far below zero."""
+    """A straight line through a few slow first calls would fall far below zero."""
     first_slow = np.full(64, 1.0)
     first_slow[:4] = 100.0
     change, _ = drift(first_slow)

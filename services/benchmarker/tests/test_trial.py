@@ -1,4 +1,4 @@
-"""Trials of modules whose scripts probe the bounds of their process."""
+"""Trials of modules that reach the limits of their process, or fail."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from benchmarker.worker.samples import request_for
 from benchmarker.worker.trial import MAX_RESULT_CHARACTERS, shorten_all
 
 
-async def test_a_verdict_contains_the_sample_and_the_modules_answer_to_it(tmp_path: Path) -> None:
+async def test_a_verdict_contains_the_sample_and_the_modules_answer(tmp_path: Path) -> None:
     script = (
         "import base64\n"
         "answer(json.loads(base64.b64decode(os.environ['REQUEST_B64']))['inputs'][0].upper())"
@@ -61,7 +61,7 @@ async def test_a_module_imports_only_the_packages_that_it_pins(tmp_path: Path) -
         ),
     ],
 )
-async def test_a_module_that_does_not_work_fails_with_the_reason(
+async def test_a_broken_module_fails_with_the_reason(
     tmp_path: Path, script: str, words: str
 ) -> None:
     verdict = await attempt(tmp_path, script)
@@ -70,7 +70,7 @@ async def test_a_module_that_does_not_work_fails_with_the_reason(
 
 
 async def test_mapped_files_do_not_count_as_a_modules_memory(tmp_path: Path) -> None:
-    """Weights that are being read are such files: the kernel evicts them when it needs memory."""
+    """The kernel evicts mapped files, such as weights that are being read, when it needs memory."""
     (tmp_path / "model").mkdir()
     with (tmp_path / "model" / "weights").open("wb") as file:
         file.truncate(250 * 2**20)
@@ -118,8 +118,8 @@ async def test_a_module_is_not_run_if_the_worker_lacks_its_packages(tmp_path: Pa
     assert (verdict["verdict"], "base of an adapter" in verdict["message"]) == ("not_run", True)
     verdict = await attempt(tmp_path, "answer(1)", requirements="PyYAML==0.1\n")
     assert list(verdict["packages"]) == ["PyYAML"]
-    verdict = request_for({**MANIFEST, "inputs": [{"name": "text"}]})
-    assert verdict["parameters"] == {}
+    request = request_for({**MANIFEST, "inputs": [{"name": "text"}]})
+    assert request["parameters"] == {}
 
 
 async def test_an_unknown_kind_of_input_is_named_in_the_verdict(tmp_path: Path) -> None:

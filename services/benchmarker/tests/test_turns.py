@@ -1,4 +1,4 @@
-"""The order of the queue, and the estimated start of a waiting run."""
+"""The order of waiting runs, and their estimated starts."""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from common.postgres import Database
 
 @dataclass
 class Running:
-    """A running run, of which `steps_done` of 16 were done by its delivery."""
+    """A running run, whose delivery has done `steps_done` of 16 steps."""
 
     elapsed_s: float
     measured_s: float | None = None
@@ -58,7 +58,7 @@ def test_a_running_runs_remaining_time_follows_its_progress(run, expected_s) -> 
     assert remaining(run, 30) == expected_s
 
 
-def test_the_remaining_time_of_a_late_run_falls_no_faster_than_time_and_not_to_zero() -> None:
+def test_the_remaining_time_of_a_late_run_never_reaches_zero() -> None:
     estimates_s = [left(30, elapsed_s) for elapsed_s in range(300)]
     changes_s = [after - before for before, after in pairwise(estimates_s)]
     assert min(estimates_s) > 0
@@ -83,7 +83,7 @@ def empty_queue(idle_stack) -> None:
 
 
 @pytest.mark.usefixtures("empty_queue")
-async def test_accounts_take_turns_however_many_runs_each_has_waiting(idle_connection) -> None:
+async def test_accounts_take_turns_regardless_of_their_waiting_runs(idle_connection) -> None:
     many, few = Caller(idle_connection), Caller(idle_connection)
     flood = [await many.start() for _ in range(5)]
     quote = await few.call(QUOTE, QuoteRequest(model_id=MODEL))
@@ -100,7 +100,7 @@ async def test_accounts_take_turns_however_many_runs_each_has_waiting(idle_conne
 
 
 @pytest.mark.usefixtures("empty_queue")
-async def test_the_places_of_listed_runs_agree_though_one_is_taken_meanwhile(
+async def test_the_places_of_listed_runs_are_consistent_while_a_run_starts(
     idle_stack, idle_connection, monkeypatch
 ) -> None:
     caller = Caller(idle_connection)
@@ -128,7 +128,7 @@ async def limits_of(caller: Caller) -> list[RunLimit]:
 
 
 @pytest.mark.usefixtures("empty_queue")
-async def test_a_late_or_slow_run_delays_the_estimate_of_those_behind_it(
+async def test_a_late_or_slow_run_delays_the_estimates_of_later_runs(
     idle_stack, idle_connection
 ) -> None:
     caller = Caller(idle_connection)
@@ -136,7 +136,7 @@ async def test_a_late_or_slow_run_delays_the_estimate_of_those_behind_it(
     machine = {"name": "CPU", "device_class": "cpu", "memory": 24_000.0, "dtypes": ["float32"]}
 
     async def estimate_s(change: str) -> float:
-        """Change the running run's row; return when the one behind it starts."""
+        """Change a running run's row; return the estimated start of the run behind it."""
         with psycopg.connect(idle_stack.postgres.url("benchmarker")) as database:
             database.execute(f"update benchmarker.runs set {change} where id = %s", [first.id])
         return (await caller.call(GET_RUN, RunName(id=second.id))).queue.estimate_seconds
@@ -168,7 +168,7 @@ async def test_a_late_or_slow_run_delays_the_estimate_of_those_behind_it(
 
 
 @pytest.mark.usefixtures("empty_queue")
-async def test_an_account_may_have_few_waiting_runs_and_can_read_what_its_hour_leaves(
+async def test_an_accounts_waiting_runs_are_limited_and_its_remaining_runs_are_reported(
     idle_stack, idle_connection
 ) -> None:
     caller = Caller(idle_connection)

@@ -1,4 +1,4 @@
-"""A trial of a module whose script a test writes."""
+"""Trials of modules with a given script."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ async def attempt(
     sandbox: Sandbox = SANDBOX,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Return the verdict on a module whose script is `script`."""
+    """Return the verdict on a module with the given script."""
     files = {
         "module.yaml": yaml.safe_dump({**MANIFEST, **fields}),
         "requirements.txt": requirements,

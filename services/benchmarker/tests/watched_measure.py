@@ -1,4 +1,4 @@
-"""The measuring process; it ends if a library looks for a GPU before the first fork."""
+"""A measuring process that ends if a library looks for a GPU before the first fork."""
 
 import os
 import runpy

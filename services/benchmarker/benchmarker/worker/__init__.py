@@ -1,4 +1,4 @@
-"""The worker: takes jobs, measures models and tries modules in child processes.
+"""The worker, which measures models and runs modules in child processes.
 
 Read in this order: __main__ (wiring and jobs), session (one job), child (the protocol with a child
 process), fetch and measure (the two children of a measurement), models and diffusion (a model and

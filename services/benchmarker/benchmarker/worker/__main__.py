@@ -1,4 +1,4 @@
-"""The worker process: `python -m benchmarker.worker`. It has no database and imports no torch."""
+"""The worker process: `python -m benchmarker.worker`, without a database and without torch."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ RETRY_PAUSE_S = 5.0
 
 
 class Worker:
-    """Takes the jobs of one class; the workers of one machine share `turn`."""
+    """Worker for the jobs of one class; workers on the same machine share `turn`."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Worker:
             await asyncio.sleep(ANNOUNCE_INTERVAL_S)
 
     async def serve(self) -> None:
-        """Run jobs one after the other; return when this worker has reached its limit."""
+        """Run jobs one after another; return after `max_jobs` of them."""
         done = 0
         async for delivery in jobs.pull(self.bus, MEASURE, self.me.device_class):
             if self.turn.locked():  # the machine's other class took a job meanwhile
@@ -107,7 +107,7 @@ class Worker:
                 pass  # a job fetched now would be measured while another one runs
 
     async def wait_until_idle(self, seconds: float) -> None:
-        """Return once no job has come for the idle limit."""
+        """Return once no job has run for `seconds`."""
         while self.turn.locked() or time.monotonic() - self.last_job < seconds:  # noqa: ASYNC110  (the clock sends no event)
             await asyncio.sleep(IDLE_CHECK_S)
         log.info("leaving", idle_s=seconds)
@@ -129,7 +129,7 @@ class Worker:
             await delivery.release(RETRY_PAUSE_S)
 
     async def work(self, delivery: Delivery) -> None:
-        """Run a job to its end, or dead-letter it with a reason."""
+        """Run, release or dead-letter a job."""
         try:
             needed = JobVersion.model_validate_json(delivery.message.data, extra="ignore").version
             if needed > JOB_VERSION:
@@ -137,7 +137,7 @@ class Worker:
                 return
             work = Measurement.model_validate_json(delivery.message.data, extra="ignore")
         except ValidationError as error:
-            await self._bury_unreadable(delivery, error.errors(include_input=False)[0]["msg"])
+            await self._fail_unreadable(delivery, error.errors(include_input=False)[0]["msg"])
             return
         if not suits(self.me, work.request, work.weights) and delivery.age < MAX_OFFERED_S:
             await delivery.release(OFFER_PAUSE_S)
@@ -161,7 +161,7 @@ class Worker:
             await delivery.acknowledge()
             return
         if ticket.lost >= MAX_LOST_DELIVERIES:
-            await self._bury_poison(delivery, work, worker)
+            await self._fail_poison(delivery, work, worker)
             return
         device: Device = "cuda" if self.me.device_class == "gpu" else "cpu"
         holder = Holder(worker, device, self.sandbox)
@@ -179,7 +179,7 @@ class Worker:
             await delivery.acknowledge()
 
     async def _run(self, session: Session | TrialSession) -> Failure | None:
-        """Run a session and return its failure, if any; its processes have ended by then."""
+        """Run a session to the end of its processes; return its failure, None if it has none."""
         task = asyncio.create_task(session.run())
         self._session = (session.work.id, task)
         try:
@@ -210,15 +210,15 @@ class Worker:
         return None
 
     async def _return_newer(self, delivery: Delivery, needed: int) -> None:
-        """Leave a job to newer workers; after a day without one, fail its run."""
+        """Release a job for newer workers; after a day, fail its run."""
         why = f"it needs version {needed} of the job format, the worker has {JOB_VERSION}"
         if delivery.age < MAX_OFFERED_S:
             log.warning("job returned to the queue", job=delivery.id, reason=why)
             await delivery.release(OFFER_PAUSE_S)
         else:
-            await self._bury_unreadable(delivery, why)
+            await self._fail_unreadable(delivery, why)
 
-    async def _bury_unreadable(self, delivery: Delivery, why: str) -> None:
+    async def _fail_unreadable(self, delivery: Delivery, why: str) -> None:
         """Fail the run, so that its job is not published again, then dead-letter the job."""
         worker = f"{self.me.worker}/{secrets.token_hex(4)}"
         message = f"the worker cannot read the run ({why}); update the workers"
@@ -229,8 +229,8 @@ class Worker:
                 await self.bus.call(END, end)
         await delivery.dead_letter(self.bus, f"cannot be read: {why}")
 
-    async def _bury_poison(self, delivery: Delivery, work: Measurement, worker: str) -> None:
-        """Fail the run, then dead-letter its job: in this order neither stays behind alone."""
+    async def _fail_poison(self, delivery: Delivery, work: Measurement, worker: str) -> None:
+        """Fail the run, then dead-letter its job, in this order: neither may remain alone."""
         reason = f"ended its worker {MAX_LOST_DELIVERIES} times"
         failure = _failure(500, f"the run {reason} and is not retried", "poison")
         await call_control(self.bus, END, End(id=work.id, worker=worker, error=failure))
@@ -242,7 +242,7 @@ def _failure(status: int, message: str, reason: str) -> Failure:
 
 
 async def describe(name: str, settings: WorkerSettings) -> list[Announcement]:
-    """Describe this machine: its GPU if it has one, and its processor; a child process has torch.
+    """Describe this machine's devices for the classes in `WORKER_TAKES`, in a child process.
 
     Raises:
         SystemExit: the machine has no device of the classes in `WORKER_TAKES`.
@@ -266,7 +266,7 @@ async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
 
 
 def isolate(settings: WorkerSettings) -> Sandbox:
-    """Return this machine's sandbox, and log the isolation that it cannot provide.
+    """Return this machine's sandbox, and log the missing kinds of isolation.
 
     Raises:
         SystemExit: `REQUIRE_ISOLATION` is set, and isolation is incomplete.

@@ -1,4 +1,4 @@
-"""Fetched models: a cache that runs share, and folders for models that no other run may read."""
+"""Fetched models: a cache shared by runs, and private folders for models of one account."""
 
 import shutil
 import tempfile
@@ -30,10 +30,10 @@ MARGIN_S = 600
 async def fetched(
     work: Measurement, settings: WorkerSettings, hub_token: str | None
 ) -> AsyncIterator[str]:
-    """Fetch the model's files at its commit and yield their folder.
+    """Fetch a model's files at its commit, and yield their folder.
 
-    What an account's own token opens is fetched into a folder of the run's own, which is deleted
-    with it; all else stays in the cache that runs share.
+    A model read with its account's token is fetched into a folder that is deleted after the run;
+    other models stay in the shared cache.
 
     Raises:
         Failed: the model could not be fetched, or its account has deleted the token.
@@ -79,7 +79,7 @@ async def fetched(
 
 
 def _files(work: Measurement) -> list[dict[str, Any]] | None:
-    """Return the files that the module's manifest names; None in a job of an earlier version."""
+    """Return the files that the manifest names; None for a job of an earlier version."""
     manifest = work.trial.files["module.yaml"] if work.trial else work.manifest
     if manifest is None:
         return None
@@ -89,7 +89,7 @@ def _files(work: Measurement) -> list[dict[str, Any]] | None:
 
 @contextmanager
 def own_folder(settings: WorkerSettings) -> Iterator[str]:
-    """Yield a new folder next to the shared cache, on the disk for models."""
+    """Yield a temporary folder beside the shared cache."""
     parent = _parent(settings)
     parent.mkdir(parents=True, exist_ok=True)
     delete_left_over(settings)
@@ -102,7 +102,7 @@ def own_folder(settings: WorkerSettings) -> Iterator[str]:
 
 
 def delete_left_over(settings: WorkerSettings) -> None:
-    """Delete the folders of workers that were killed; those in use are younger."""
+    """Delete folders older than any run can be, which killed workers left behind."""
     oldest = time.time() - settings.max_run_s - MARGIN_S
     for folder in _parent(settings).glob(f"{PREFIX}*"):
         if folder.stat().st_mtime < oldest:

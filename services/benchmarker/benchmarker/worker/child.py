@@ -45,12 +45,12 @@ INHERITED = (
 
 
 class OutOfMemory(Exception):
-    """The question needs more memory than there is; the child may have ended."""
+    """A question needs more memory than is available; the child may have ended."""
 
 
 @dataclass(frozen=True)
 class Confinement:
-    """The sandbox of a child, the only folder it writes in, and those it reads."""
+    """A child's sandbox, the one folder that it may write, and the folders that it may read."""
 
     sandbox: Sandbox
     scratch: Path
@@ -85,7 +85,7 @@ class Child:
         return answer
 
     async def renew(self) -> bool:
-        """Have a new process answer; return False if the child as a whole has ended."""
+        """Replace the answering process with a new fork; return False if the child has ended."""
         if not self.ended:
             await self._send(END)
             with contextlib.suppress(OutOfMemory, Failed):
@@ -130,7 +130,7 @@ class Child:
         raise Failed(f"the process ended with {cause}", "crashed")
 
     async def kill(self) -> None:
-        """Kill the child and all its descendants; the device is free when this returns."""
+        """Kill the child and all its descendants, and wait until the device is free."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
@@ -148,7 +148,7 @@ async def started(
     environment: Mapping[str, str] | None = None,
     confinement: Confinement | None = None,
 ) -> AsyncIterator[Child]:
-    """Run `python -m <module>` while the block runs, in a session of its own.
+    """Run `python -m <module>` in its own session for the duration of the block.
 
     Code that loads a model runs confined; only the worker's own code runs without.
     """

@@ -1,4 +1,4 @@
-"""Calls of a worker to control, which outlast control's restarts."""
+"""A worker's calls to control, retried while control restarts."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ CONTROL_PAUSE_S = 1.0
 
 
 class RunTaken(Exception):
-    """This worker no longer holds the run: canceled, finished, or taken by another worker."""
+    """This worker no longer holds the run."""
 
 
 async def call_control(bus: Bus, rpc: Rpc[Any, Any], request: Any) -> Any:
-    """Call control, and retry while it is unavailable: a measurement is worth the wait.
+    """Call control, and retry while it is unavailable.
 
     Raises:
         Unavailable: control was unavailable for `CONTROL_TIMEOUT_S`.

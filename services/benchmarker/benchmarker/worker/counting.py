@@ -1,4 +1,4 @@
-"""Operations and bytes of a call, counted while it runs on one input.
+"""Counts of the operations and bytes of a call on one input.
 
 Both are lower bounds: data that a kernel reads twice, or that passes between two operations, is
 not counted.
@@ -18,7 +18,7 @@ EXPERT_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_nu
 
 
 def operations(call: Call, attention: str) -> tuple[float | None, str]:
-    """Return the FLOP of a call, or None with the reason why they cannot be counted.
+    """Return the FLOP of a call, or None and the reason why they cannot be counted.
 
     The call has run before, so that an error here is the counter's.
     """
@@ -36,7 +36,7 @@ def operations(call: Call, attention: str) -> tuple[float | None, str]:
 
 
 def weights_read(call: Call, config: dict[str, Any]) -> tuple[float | None, str]:
-    """Return the bytes of weights that a call reads, or None with the reason.
+    """Return the bytes of weights that a call reads, or None and the reason.
 
     A module's weights count each time that it runs; an embedding's do not, since few of its rows
     are read. They are unknown where the input chooses which weights are read.
@@ -61,20 +61,20 @@ def weights_read(call: Call, config: dict[str, Any]) -> tuple[float | None, str]
 
 
 def compiled_regions(call: Call) -> int:
-    """Count how often a call enters code made by torch.compile; 0 if it ran uncompiled."""
+    """Count how often a call enters code compiled by torch.compile."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         call()
     return sum(event.name.startswith("Torch-Compiled Region") for event in profile.events())
 
 
 def _attention_kernels() -> dict[Any, Callable[..., int]]:
-    """Return counters for fused attention, which torch counts on no CPU, nor with shared keys."""
+    """Return FLOP counters for fused attention, which torch lacks for CPUs and shared keys."""
     names = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
     kernels = (getattr(torch.ops.aten, f"_scaled_dot_product_{name}", None) for name in names)
     return {kernel: _attention for kernel in kernels if kernel is not None}
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Count each query with each key, then each value, regardless of the mask."""
+    """Count the operations of each query with all keys and values, regardless of the mask."""
     batch, heads, queries, width = query
     return int(2 * batch * heads * queries * key[-2] * (width + value[-1]))

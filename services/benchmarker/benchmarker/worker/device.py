@@ -1,4 +1,4 @@
-"""This machine: its memory, cores, dtypes and ceilings, as its container limits them.
+"""This machine's memory, cores, dtypes and ceilings, within its container's limits.
 
 `python -m benchmarker.worker.device` is a child process that describes it.
 """
@@ -38,8 +38,8 @@ M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES = -3, 64 * 1024
 RAMP_UP_S = 0.3
 
 
-class Cuda:
-    """Clock of CUDA events, which the device itself timestamps."""
+class CudaClock:
+    """Clock of CUDA events, which the device timestamps."""
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
@@ -55,7 +55,7 @@ class Cuda:
 
 
 def free_memory(kind: str) -> float:
-    """Return the free MiB of the device, or on a CPU of this container."""
+    """Return the free MiB of the GPU, or of this container's memory."""
     if kind == "cuda":
         return torch.cuda.mem_get_info()[0] / MIB
     free = psutil.virtual_memory().available
@@ -66,7 +66,7 @@ def free_memory(kind: str) -> float:
 
 
 def total_memory(kind: str) -> float:
-    """Return the total MiB of the device, or on a CPU of this container."""
+    """Return the total MiB of the GPU, or of this container's memory."""
     if kind == "cuda":
         return torch.cuda.mem_get_info()[1] / MIB
     total = psutil.virtual_memory().total
@@ -80,33 +80,33 @@ def _container_limit() -> int | None:
 
 
 def _container_use() -> int:
-    """Return the bytes in use, without reclaimable page cache."""
+    """Return the container's bytes in use, without reclaimable page cache."""
     stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     return int((CGROUP / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
 
 
 def cores() -> int:
-    """Return how many cores this process may use, its container's quota considered."""
+    """Return how many cores this process may use, within its container's quota."""
     allowed = len(os.sched_getaffinity(0))
     return min(allowed, math.ceil(_quota() or allowed))
 
 
 def threads() -> int:
-    """Return how many threads torch should use: more than the quota's cores are throttled."""
+    """Return how many threads torch should use: more than the quota would be throttled."""
     share = _quota()
     usual = torch.get_num_threads()
     return usual if share is None else min(usual, max(int(share), 1))
 
 
 def throttled_us() -> int:
-    """Return the microseconds for which this container was throttled by its quota so far."""
+    """Return the microseconds for which this container's quota has throttled it so far."""
     stat = CGROUP / "cpu.stat"
     lines = stat.read_text().splitlines() if stat.exists() else []
     return int(dict(line.split() for line in lines).get("throttled_usec", 0))
 
 
 def _quota() -> float | None:
-    """Return the cores that this container's quota is worth; None without a quota."""
+    """Return the container's quota in cores; None without a quota."""
     limit = CGROUP / "cpu.max"
     share, _, period = limit.read_text().partition(" ") if limit.exists() else ("max", "", "")
     return int(share) / int(period) if share.isdecimal() else None
@@ -115,15 +115,14 @@ def _quota() -> float | None:
 def describe(
     share: float, max_memory_mib: float | None, device: str | None = None
 ) -> dict[str, Any]:
-    """Return `measuring.Announcement`, less the worker's name.
+    """Return the fields of `measuring.Announcement`, except `worker`.
 
-    `memory` is what a model may take on an otherwise idle machine, so that a model refused for
-    its size could never run here.
+    `memory` is a model's limit on an otherwise idle machine: a larger model could never run here.
 
     Args:
-        share: of the machine's memory that a model may take.
-        max_memory_mib: that a model may take, if that is less.
-        device: `cpu` or `cuda`; if left out, a GPU where the machine has one.
+        share: share of the machine's memory that a model may use.
+        max_memory_mib: limit of a model's memory, if lower.
+        device: `cpu` or `cuda`; by default `cuda` on a machine with a GPU.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     memory = total_memory(kind) * share
@@ -144,7 +143,7 @@ def describe(
 
 
 def machine(kind: str) -> dict[str, Any]:
-    """Return `figures.Machine`, less the libraries' versions."""
+    """Return the fields of `figures.Machine`, except the libraries' versions."""
     gpu = kind == "cuda"
     return {
         "device": kind,
@@ -163,7 +162,7 @@ def cpu_name() -> str:
 
 
 def compiles(kind: str) -> bool:
-    """Return whether torch.compile works here: it needs triton, or a C++ compiler."""
+    """Return whether torch.compile can work: it needs a compiler, and triton on a GPU."""
     compiler = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
     if kind == "cuda":
         return bool(importlib.util.find_spec("triton") and (compiler or shutil.which("cc")))
@@ -171,7 +170,7 @@ def compiles(kind: str) -> bool:
 
 
 def _computes(kind: str, dtype: torch.dtype) -> bool:
-    """Return whether the device runs a layer's operations in a dtype, by running some."""
+    """Return whether the device computes in a dtype, by running a layer's operations."""
     try:
         x = torch.rand(8, 8, device=kind, dtype=dtype)
         torch.nn.functional.layer_norm(torch.softmax(x @ x, -1), (8,)).sum().item()
@@ -181,7 +180,7 @@ def _computes(kind: str, dtype: torch.dtype) -> bool:
 
 
 def ceilings(kind: str, dtype: str) -> dict[str, float]:
-    """Measure the device's maxima: `bandwidth` in GB/s, `compute` in GFLOP/s.
+    """Measure the device's ceilings: `bandwidth` in GB/s, `compute` in GFLOP/s.
 
     The numbers are random: a product of zeros draws less power and so runs faster. The right
     matrix is laid out like a layer's weights: on a CPU without float16 instructions, torch takes
@@ -215,17 +214,17 @@ def _seconds(kind: str, call: Callable[[], Any]) -> float:
     return statistics.median(once() for _ in range(REPEATS))
 
 
-def give_back() -> None:
-    """Have the C library return freed memory at once, for the rest of this process's life."""
+def return_freed_memory() -> None:
+    """Make the C library return freed memory at once, until this process ends."""
     if not ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES):
         raise OSError("the C library does not return freed memory")
 
 
 class CpuMemory:
-    """Account of this process's peak resident set, from a clean state."""
+    """Meter of this process's peak resident set since the last reset."""
 
     def limit(self, mib: float) -> None:
-        """Make allocations beyond the limit raise an error, where the kernel would kill."""
+        """Limit the memory that can be allocated from now on."""
         now = psutil.Process().memory_info().data
         resource.setrlimit(resource.RLIMIT_DATA, (now + int(mib * MIB), resource.RLIM_INFINITY))
 
@@ -241,9 +240,9 @@ class CpuMemory:
 
 
 def peak_rss() -> float | None:
-    """Return the largest resident set of this process since the last reset, in MiB.
+    """Return the peak resident set of this process since the last reset, in MiB.
 
-    None where the kernel does not report it, as some sandboxes' do not.
+    Returns None where the kernel does not report it, as in some sandboxes.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
@@ -252,7 +251,7 @@ def peak_rss() -> float | None:
 
 
 class CudaMemory:
-    """Account of the device allocator's peak, from a clean state."""
+    """Meter of the device allocator's peak since the last reset."""
 
     def __init__(self) -> None:
         self.host = CpuMemory()
@@ -279,7 +278,7 @@ class CudaMemory:
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """Answer `{maxMemoryMib, memoryShare, device?}` with `Announcement`, less its name."""
+    """Answer `{maxMemoryMib, memoryShare, device?}` with `Announcement`, except `worker`."""
     return describe(question["memoryShare"], question["maxMemoryMib"], question.get("device"))
 
 

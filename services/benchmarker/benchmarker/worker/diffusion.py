@@ -1,4 +1,4 @@
-"""A pipeline of diffusers as its authors published it, and calls on random inputs.
+"""Diffusers pipelines as published, called on random inputs.
 
 Timed is the call that a module makes: encoding the prompt, all denoising steps, decoding the
 images. Prompts and images are random; each call draws fresh noise.
@@ -55,13 +55,13 @@ def read(question: dict[str, Any], device: str) -> Any:
 
 
 def parts(pipeline: Any) -> torch.nn.Module:
-    """Return the pipeline's models as one module, for counting."""
+    """Return the pipeline's models as one module, for counting weights."""
     models = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     return torch.nn.ModuleList(models).eval().requires_grad_(requires_grad=False)
 
 
 def preparing(pipeline: Any, question: dict[str, Any]) -> Callable[[int], Callable[[], Any]]:
-    """Return a maker of calls on a batch: prompts if it takes them, images if it needs them."""
+    """Return a function that prepares a call on a batch of random prompts or images."""
     takes = inspect.signature(pipeline.__call__).parameters
     order = np.random.default_rng(question["seed"])
 

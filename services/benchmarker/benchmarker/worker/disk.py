@@ -1,4 +1,4 @@
-"""The disk for fetched models: a budget in bytes, kept by evicting the least recently used.
+"""The disk for fetched models: a budget in bytes, with eviction of the least recently used.
 
 A worker holds a lock on the mark of the model that it uses, an empty file whose time is that of
 the last use. So workers of one machine can share the cache.
@@ -24,12 +24,12 @@ class TooLarge(Exception):
 
 
 class InUse(Exception):
-    """Models that other workers use take so much that no room can be made."""
+    """The models in use leave too little of the budget."""
 
 
 @contextmanager
 def in_use(cache: Path, id: str, commit: str) -> Iterator[None]:
-    """Keep a model in the cache while the block runs."""
+    """Protect a model in the cache from eviction during the block."""
     mark = _mark(cache, repo_folder_name(repo_id=id, repo_type="model"), commit)
     mark.parent.mkdir(parents=True, exist_ok=True)
     with mark.open("w") as file:
@@ -70,7 +70,7 @@ def room(cache: Path, others: Iterable[Path], needed: int, budget: int | None) -
 
 
 def _least_recently_used(cache: Path) -> list[Path]:
-    """Return the folders of all models at their commits; one without a mark is the oldest."""
+    """Return the folders of all cached commits, least recently used first."""
 
     def used_at(snapshot: Path) -> float:
         mark = _mark(cache, snapshot.parents[1].name, snapshot.name)
@@ -80,7 +80,7 @@ def _least_recently_used(cache: Path) -> list[Path]:
 
 
 def _evict(cache: Path, snapshot: Path) -> None:
-    """Delete a model at a commit, unless it is in use, and blobs that no other commit links to."""
+    """Delete a commit that is not in use, and the blobs that no other commit links to."""
     repository = snapshot.parents[1]
     mark = _mark(cache, repository.name, snapshot.name)
     mark.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def _mark(cache: Path, repository: str, commit: str) -> Path:
 
 
 def _size(folders: Iterable[Path]) -> int:
-    """Return the bytes of all files in folders, links not followed."""
+    """Return the bytes of all files in folders, without following links."""
     total = 0
     for folder in folders:
         for entry in folder.rglob("*"):

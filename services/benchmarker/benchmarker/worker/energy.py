@@ -1,4 +1,4 @@
-"""Energy of a GPU, by its board's counter, and clock throttling.
+"""A GPU's energy by its board's counter, and its throttling.
 
 The counter is updated about every 100 ms, so a window lasts at least 5 s. It counts the whole
 board, so a shared board yields no figure.
@@ -33,7 +33,7 @@ CPU_ONLY = "not measured: a CPU's energy counters are the host's, and a process 
 
 
 def measure(call: Callable[[], Any], batch_size: int, kind: str) -> dict[str, Any]:
-    """Return `figures.EnergyUse` of calls repeated for `WINDOW_S`."""
+    """Measure the energy of calls repeated for `WINDOW_S`; return the fields of `EnergyUse`."""
     if kind != "cuda":
         return {"missing": CPU_ONLY}
     # Recognised by name: torch reports the partition's id, which NVML does not know.
@@ -79,7 +79,7 @@ def _window(call: Callable[[], Any], batch_size: int, handle: Any) -> dict[str, 
 
 @contextmanager
 def throttling(kind: str) -> Iterator[set[str]]:
-    """Collect the reasons for lowered clocks while the block runs, into the yielded set.
+    """Yield a set that collects the reasons for lowered clocks during the block.
 
     An idle device reports none, so it has to be polled meanwhile. On a CPU the reason is `quota`
     if the container was throttled.
@@ -115,7 +115,7 @@ def throttling(kind: str) -> Iterator[set[str]]:
 
 
 def sharing(kind: str) -> int | None:
-    """Return how many other processes use the device; None where that is unknown.
+    """Return how many other processes use the GPU; None if unknown, or on a CPU.
 
     They are only counted: processes of other pid namespaces have other numbers here.
     """
@@ -136,6 +136,6 @@ def _others(handle: Any) -> int:
 
 
 def _handle() -> Any:
-    """Return the handle of torch's device 0; NVML may count in another order."""
+    """Return NVML's handle of torch's device 0; NVML may number devices differently."""
     pynvml.nvmlInit()
     return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")

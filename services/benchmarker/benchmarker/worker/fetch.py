@@ -1,4 +1,4 @@
-"""Brings a model to this machine: `python -m benchmarker.worker.fetch`, a child process.
+"""Download of a model: `python -m benchmarker.worker.fetch`, a child process.
 
 It alone has the token. It fetches the files that the generator names, at a commit, whose content
 never changes, and compares them with their digests before anything reads them.
@@ -37,7 +37,7 @@ STORAGE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.hf\.co")
 
 
 class RefusedHost(OSError):
-    """The Hub redirected to a host that is not its own."""
+    """A redirect of the Hub to a host that is not its own."""
 
 
 # Set with the first such redirect: the library's own errors do not keep their cause.
@@ -45,7 +45,7 @@ redirected = threading.Event()
 
 
 class WrongContent(OSError):
-    """A file differs from its digest; it was deleted."""
+    """A file that differed from its digest, and was deleted."""
 
 
 def fetch(question: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def path_of(file: dict[str, Any]) -> str:
 
 
 def list_files(id: str, commit: str) -> list[dict[str, Any]]:
-    """Return the files that a measurement may need, as the Hub lists them."""
+    """List the files on the Hub that a measurement may need."""
     siblings = model_info(id, revision=commit, files_metadata=True, timeout=10).siblings or []
     listed = [
         {
@@ -124,7 +124,7 @@ def bring(id: str, commit: str, files: list[dict[str, Any]], question: dict[str,
 
 
 def check_digests(folder: Path, files: list[dict[str, Any]]) -> None:
-    """Compare each file with its digest. Raises WrongContent, so that the next run fetches it."""
+    """Compare each file with its digest; delete one that differs, and raise WrongContent."""
 
     def check(file: dict[str, Any]) -> None:
         path = folder / file["path"]
@@ -145,7 +145,7 @@ def check_digests(folder: Path, files: list[dict[str, Any]]) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """Return why a download failed, without the addresses that the library's errors name."""
+    """Explain why a download failed, without the addresses in the library's errors."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in causes:

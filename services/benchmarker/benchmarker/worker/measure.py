@@ -1,4 +1,4 @@
-"""Times one model: `python -m benchmarker.worker.measure`, a child process.
+"""Measurement of one model: `python -m benchmarker.worker.measure`, a child process.
 
 It executes the session's steps one at a time, and waits, blocked, for the next. What nearly every
 model needs of the libraries is imported before the process that loads the model is forked.
@@ -18,7 +18,7 @@ import transformers.models.auto.modeling_auto
 from benchmarker.memory import cache_reads, static_estimate
 from benchmarker.worker import device, energy
 from benchmarker.worker.counting import compiled_regions, operations, weights_read
-from benchmarker.worker.device import Cuda
+from benchmarker.worker.device import CudaClock
 from benchmarker.worker.models import LoadedModel, load
 from benchmarker.worker.neighbours import Neighbours
 from benchmarker.worker.process import Failed, Handle, answer_in_forks
@@ -37,7 +37,7 @@ OUT_OF_MEMORY_WORDS = (
 
 
 class Bench:
-    """A loaded model, its clock and its memory account."""
+    """A loaded model with its clock and its memory meter."""
 
     def __init__(self) -> None:
         self.loaded: LoadedModel | None = None
@@ -55,9 +55,9 @@ class Bench:
         `givesBack` asks for a process that returns freed memory at once.
         """
         if question["givesBack"]:
-            device.give_back()
+            device.return_freed_memory()
         self.kind = _present(question["device"])
-        self.clock = Cuda() if self.kind == "cuda" else Cpu()
+        self.clock = CudaClock() if self.kind == "cuda" else Cpu()
         self.steps = Steps(self.clock)
         self.memory = _memory(self.kind)
         room = device.free_memory(self.kind) * question["memoryShare"]
@@ -159,7 +159,7 @@ class Bench:
         return energy.measure(self._call(question["batchSize"]), question["batchSize"], self.kind)
 
     def _call(self, batch_size: int) -> Callable[[], Any]:
-        """Return the call on one batch; inputs of another size are released first."""
+        """Return the call on a batch; release the inputs of another size first."""
         assert self.loaded, "nothing is loaded"
         if self.prepared is None or self.prepared[0] != batch_size:
             self.prepared = None
@@ -168,7 +168,7 @@ class Bench:
 
 
 def _present(kind: str) -> str:
-    """Return the device kind. Raises Failed if this machine has no such device."""
+    """Return the kind of device. Raises Failed if this machine lacks it."""
     if kind == "cuda" and not torch.cuda.is_available():
         raise Failed("this worker has no CUDA device", "device")
     return kind
@@ -179,7 +179,7 @@ def _memory(kind: str) -> device.CpuMemory | device.CudaMemory:
 
 
 def _count(call: Callable[[], Any], loaded: LoadedModel, width: int) -> dict[str, Any]:
-    """Count the operations and bytes of a call on one input, with a reason for each unknown."""
+    """Count the operations and bytes of a call on one input; explain each missing count."""
     computed, why_not_computed = operations(call, loaded.attention)
     weights, why_not_read = weights_read(call, loaded.config)
     cache: float | None = 0.0
@@ -199,7 +199,7 @@ def _count(call: Callable[[], Any], loaded: LoadedModel, width: int) -> dict[str
 
 
 def begin() -> Handle:
-    """Return the handler of this process's questions."""
+    """Prepare torch, and return the handler of this process's questions."""
     torch.manual_seed(0)
     if (threads := device.threads()) < torch.get_num_threads():
         torch.set_num_threads(threads)
@@ -221,7 +221,7 @@ def begin() -> Handle:
 
 
 def explain(error: Exception) -> dict[str, Any]:
-    """Return an error as the answer by which the session distinguishes failures."""
+    """Convert an error to the answer that the session expects of a failure."""
     text = str(error).strip().partition("\n")[0] or repr(error)
     if isinstance(error, Failed):
         return {"failed": text, "reason": error.reason}

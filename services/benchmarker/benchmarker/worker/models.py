@@ -1,4 +1,4 @@
-"""A model as its authors published it, and random inputs that fit it.
+"""Models as published, with random inputs that fit them.
 
 No code of the model's repository runs, and weights are read from safetensors only.
 """
@@ -58,7 +58,7 @@ class LoadedModel:
 
     @property
     def read(self) -> int:
-        """Return how many input positions a generated token attends to, of text or of audio."""
+        """Return how many input positions, of text or audio, a generated token attends to."""
         return self.tokens or self.config.get("max_source_positions") or 0
 
 
@@ -116,7 +116,7 @@ def load(question: dict[str, Any], device: str, steps: Steps) -> LoadedModel:
 
 
 def _model(question: dict[str, Any], task: Task, device: str) -> tuple[torch.nn.Module, bool]:
-    """Load the model onto its device; return it, and whether it generates."""
+    """Load a model onto its device; return the model, and whether it generates."""
     options: dict[str, Any] = {"dtype": DTYPES[question["dtype"]]}
     if question["attention"]:
         options["attn_implementation"] = question["attention"]
@@ -145,7 +145,7 @@ def _auto_classes(task: Task) -> tuple[str, ...]:
 
 
 def _auto_class(task: Task, config: Any) -> tuple[str, bool]:
-    """Return the class of transformers that loads the model, and whether it generates.
+    """Return the name of the model's class in transformers, and whether it generates.
 
     Raises:
         Failed: none of the task's classes loads it.
@@ -168,7 +168,7 @@ def _loads(auto_class: str, config: Any) -> bool:
 
 
 def _allow_batches(config: Any) -> None:
-    """Set a padding token, without which a decoder that classifies refuses batches."""
+    """Set a padding token, which classifying decoders need for batches."""
     text = config.get_text_config()
     if getattr(text, "pad_token_id", None) is None:
         text.pad_token_id = _end(text) or 0
@@ -191,7 +191,7 @@ def _pipeline(question: dict[str, Any], device: str, began: float) -> LoadedMode
 
 
 def config_of(module: Any) -> Any:
-    """Return the model's configuration; in a sentence transformer, its first module's."""
+    """Return the model's configuration; for a sentence transformer, that of its first module."""
     return getattr(module, "config", None) or module[0].auto_model.config
 
 
@@ -234,10 +234,10 @@ def _tokens(module: torch.nn.Module, config: Any, input_tokens: int | None, new_
 def _texts(
     config: Any, tokens: int, new_tokens: int | None, generator: torch.Generator
 ) -> tuple[dict[str, list[int]], Draw]:
-    """Return random token ids of one length, so that padding distorts nothing.
+    """Return the shape and a generator of random token ids, without padding.
 
-    They end with the model's end token unless it continues them: some models look for the end of
-    a text, and for exactly one.
+    The ids end with the end token unless the model continues them: some models require exactly one
+    end token.
     """
     text = config.get_text_config()
     special = set(_special(config.to_dict()))
@@ -257,13 +257,13 @@ def _texts(
 
 
 def _end(config: Any) -> int | None:
-    """Return the token that ends a text, the first if there are several."""
+    """Return the end token, the first of several; None without one."""
     eos: int | list[int] | None = getattr(config, "eos_token_id", None)
     return eos[0] if isinstance(eos, list) else eos
 
 
 def _special(config: dict[str, Any]) -> Iterator[int | None]:
-    """Yield the special ids that a configuration and its parts name, None for an unset one."""
+    """Yield the special ids of a configuration and its parts, None for an unset id."""
     for name, value in config.items():
         if name.endswith("_config") and isinstance(value, dict):
             yield from _special(value)
@@ -274,7 +274,7 @@ def _special(config: dict[str, Any]) -> Iterator[int | None]:
 def _images(
     question: dict[str, Any], generator: torch.Generator
 ) -> tuple[dict[str, list[int]], Draw]:
-    """Return inputs shaped as the model's own processor makes them of an image, but random."""
+    """Return the shapes and a generator of random inputs like processed images."""
     processor = transformers.AutoImageProcessor.from_pretrained(
         Path(question["folder"]), trust_remote_code=False, local_files_only=True
     )
@@ -286,7 +286,7 @@ def _images(
 def _sounds(
     question: dict[str, Any], generator: torch.Generator
 ) -> tuple[dict[str, list[int]], Draw]:
-    """Return inputs shaped as the model's own processor makes them of noise, but random."""
+    """Return the shapes and a generator of random inputs like processed sounds."""
     processor = transformers.AutoFeatureExtractor.from_pretrained(
         Path(question["folder"]), trust_remote_code=False, local_files_only=True
     )
@@ -298,7 +298,7 @@ def _sounds(
 def _like(
     example: dict[str, torch.Tensor], generator: torch.Generator
 ) -> tuple[dict[str, list[int]], Draw]:
-    """Return a maker of inputs of the example's shapes, its fractions replaced by random ones."""
+    """Return the example's shapes, and a generator of batches with random floats."""
 
     def draw(batch_size: int) -> dict[str, torch.Tensor]:
         return {
@@ -326,10 +326,10 @@ def _calling(module: Any, task: Task) -> Prepare:
 
 
 def _generating(module: Any, new_tokens: int, steps: Steps) -> Prepare:
-    """Return a maker of greedy `generate` calls with exactly `new_tokens` new tokens.
+    """Return a function that prepares `generate` calls of exactly `new_tokens` new tokens.
 
-    Some speech models have a `generate` of their own, which also detects the language and splits
-    long audio; in the end they call the usual one, as this does.
+    Decoding is greedy. Some speech models override `generate` to detect the language and split long
+    audio; the base class's is called here.
     """
 
     def mark(input_ids: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Cores that other processes kept busy while this one measured, if none was left idle."""
+"""The number of cores that other processes kept busy during a measurement."""
 
 import os
 import time
@@ -14,7 +14,7 @@ MIN_IDLE_CORES = 1.0
 
 
 class CoreTimes(NamedTuple):
-    """Seconds by the clock, of busy and idle cores, and of this process."""
+    """Seconds of wall time, of busy and idle cores, and of this process."""
 
     passed: float
     busy: float
@@ -23,7 +23,7 @@ class CoreTimes(NamedTuple):
 
 
 def count() -> CoreTimes:
-    """Read the times of the cores that this process may run on, not of all the host's."""
+    """Read the times of the cores that this process may run on."""
     own = os.sched_getaffinity(0)
     cores = [core for n, core in enumerate(psutil.cpu_times(percpu=True)) if n in own]
     idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in cores)
@@ -33,7 +33,7 @@ def count() -> CoreTimes:
 
 
 class Neighbours:
-    """Sums over blocks, since one block may be shorter than the kernel's resolution."""
+    """Meter of busy neighbours over all blocks; a single block may be too short to measure."""
 
     def __init__(self, count: Callable[[], CoreTimes] = count) -> None:
         self._count = count
@@ -44,7 +44,7 @@ class Neighbours:
         self._start = self._count()
 
     def stop(self) -> float | None:
-        """Return the mean cores over all blocks so far; None while their sum is too short."""
+        """Return the mean number of busy cores so far; None while the blocks are too short."""
         now, start = self._count(), self._start
         passed, others, idle = self._sums
         passed += now.passed - start.passed

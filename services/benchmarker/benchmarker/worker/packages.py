@@ -1,4 +1,4 @@
-"""Exactly the packages that a module pins: a folder of links that its process imports from.
+"""The packages that a module pins, as a folder of links that its process imports from.
 
 A module that works only because the worker has more packages than it pins would fail in its image.
 """
@@ -24,7 +24,7 @@ BOOTSTRAP = (
 
 
 def compare(requirements: str) -> tuple[list[str], dict[str, str]]:
-    """Return the missing packages, and the installed version of those that differ."""
+    """Return the missing packages, and the installed versions that differ from the pins."""
     missing, others = [], {}
     for name, wanted in _pins(requirements):
         installed = _find(name)
@@ -38,7 +38,7 @@ def compare(requirements: str) -> tuple[list[str], dict[str, str]]:
 
 
 def link(requirements: str, folder: Path) -> dict[str, str]:
-    """Fill `folder` with links to the pinned packages; return the environment that imports them."""
+    """Fill `folder` with links to the pinned packages; return the variables to import them."""
     folder.mkdir()
     here = [distribution for name, _ in _pins(requirements) if (distribution := _find(name))]
     everything = importlib.metadata.distributions(path=_path())
@@ -59,7 +59,7 @@ def link(requirements: str, folder: Path) -> dict[str, str]:
 
 
 def command(script: str, *arguments: str) -> list[str]:
-    """Return the command that runs a script with those packages only."""
+    """Return the command that runs a script with the linked packages only."""
     return [sys.executable, "-S", "-u", "-c", BOOTSTRAP, script, *arguments]
 
 

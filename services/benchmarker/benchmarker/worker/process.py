@@ -1,4 +1,4 @@
-"""The child's side, which answers: `python -m benchmarker.worker.process <module> <parent>`.
+"""The child's side: `python -m benchmarker.worker.process <module> <parent>`.
 
 `parent` is the supervisor's process id, or `isolated`: bubblewrap ends its own children.
 
@@ -33,7 +33,7 @@ Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Failed(Exception):
-    """A failure that the child reports, or its end; `reason` is one word for programs."""
+    """A failure or end of the child; `reason` is one word for programs."""
 
     def __init__(self, message: str, reason: str = "failed") -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class Failed(Exception):
 
 
 def answer_questions(handle: Handle) -> None:
-    """Answer each line of standard input until it ends.
+    """Answer each line of standard input until its end.
 
     Libraries print to standard output; their text is redirected to standard error.
     """
@@ -84,7 +84,7 @@ def answer_in_forks(begin: Callable[[], Handle]) -> None:
 
 
 def kill_orphans(children: set[int]) -> None:
-    """Kill the descendants that lost their parent; `children` are this process's own."""
+    """Kill orphaned descendants, except `children`, which this process started itself."""
     while seal.adopts_orphans():
         orphans = []
         for process in psutil.Process().children():
@@ -100,7 +100,7 @@ def kill_orphans(children: set[int]) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel end this process with its parent, so that the device becomes free."""
+    """Make the kernel kill this process when its parent ends, so that the device becomes free."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

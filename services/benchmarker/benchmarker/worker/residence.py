@@ -1,4 +1,4 @@
-"""Files that are resident in a process: a fork has its parent's memory, but not its mapped files.
+"""Resident mapped files, which a fork does not inherit with its parent's memory.
 
 A model's memory includes the libraries that it runs in. Without this, a forked process would
 account for the pages of their files only as it touches them.
@@ -17,7 +17,7 @@ ENTRY_BYTES = 8
 
 
 def files() -> list[int]:
-    """Return the addresses of the resident pages of mapped files; none where they are unknown."""
+    """Return the addresses of the resident pages of mapped files; an empty list if unknown."""
     resident: list[int] = []
     try:
         with Path("/proc/self/pagemap").open("rb", buffering=0) as pages:
@@ -38,6 +38,6 @@ def files() -> list[int]:
 
 
 def enter(addresses: list[int]) -> None:
-    """Touch the pages at these addresses, so that they are resident here too."""
+    """Touch pages, so that they become resident in this process."""
     for address in addresses:
         ctypes.c_char.from_address(address).value  # noqa: B018  (reading is the effect)

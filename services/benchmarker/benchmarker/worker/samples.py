@@ -29,11 +29,11 @@ PARAMETERS: dict[str, Any] = {
 
 
 class NoSample(Exception):
-    """This kind of input has no sample."""
+    """A kind of input without a sample."""
 
 
 def request_for(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return `{inputs, parameters}` that the module should answer, by its `module.yaml`.
+    """Return the sample request `{inputs, parameters}` for a module, by its manifest.
 
     Raises:
         NoSample: the module takes an unknown kind of input.
@@ -70,7 +70,7 @@ def video() -> str:
 
 
 def sound() -> str:
-    """Return one second of a tone as WAV, in base64."""
+    """Return a tone of one second as WAV in base64."""
     samples = (np.sin(np.arange(16_000) / 20) * 0.5 * 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:

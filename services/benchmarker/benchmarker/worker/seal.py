@@ -1,4 +1,4 @@
-"""Privileges that a process gives up permanently, for itself and its children.
+"""Permanent loss of privileges, for a process and its children.
 
 Any process may do so, in any container: the kernel refuses it the system calls by which it could
 reach a network, another process or another namespace, and bounds how many processes it has.
@@ -51,20 +51,20 @@ _prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 
 def available() -> bool:
-    """Return whether a filter of system calls is known for this machine."""
+    """Return whether this machine has a filter of system calls."""
     return platform.machine() in MACHINES
 
 
 def hide() -> None:
-    """Close this process's memory and environment to other processes of its user.
+    """Hide this process's memory and environment from other processes of its user.
 
-    Root's still read both.
+    Root can still read both.
     """
     _prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def adopt_orphans() -> None:
-    """Have orphaned descendants become children of this process."""
+    """Make orphaned descendants children of this process."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -76,7 +76,7 @@ def adopts_orphans() -> bool:
 
 
 def seal() -> None:
-    """Give the privileges up. Raises OSError if the kernel rejects the filter."""
+    """Drop privileges permanently. Raises OSError if the kernel rejects the filter."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     max_processes = _processes_of_this_user() + MAX_PROCESSES
     with contextlib.suppress(ValueError):  # the limit is lower already
@@ -97,7 +97,7 @@ def seal() -> None:
 def instructions(
     architecture: int, socket_call: int, refused: tuple[int, ...]
 ) -> list[tuple[int, int, int, int]]:
-    """Return the filter, each line with how many lines to skip if it holds and if it does not.
+    """Return the BPF filter: operation, jumps if true and if false, and operand of each line.
 
     Sockets between processes of this machine are allowed, all others refused.
     """
@@ -118,7 +118,7 @@ def instructions(
 
 
 def _processes_of_this_user() -> int:
-    """Count the user's processes and threads, which its limit counts too."""
+    """Count the user's processes and threads, as the kernel's limit does."""
     count = 0
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():

@@ -1,4 +1,4 @@
-"""One job on one worker: fetches the model, loads it, probes its memory, times it, reports.
+"""A job on a worker: the model is fetched, loaded, probed for memory and timed.
 
 Control commits each report before the next step begins, so that another worker continues an
 interrupted session with the next block.
@@ -47,7 +47,7 @@ SIZE_FAILURES = ("model", "crashed")
 
 @dataclass(frozen=True)
 class Holder:
-    """The name under which a delivery reports, and the device and sandbox that it runs on."""
+    """The identity of a delivery, with its device and sandbox."""
 
     token: str
     device: Device
@@ -82,14 +82,14 @@ class Session:
 
         Raises:
             Failed: the run fails with this reason.
-            RunTaken: another worker has the run, or nobody needs it any more.
+            RunTaken: another worker holds the run, or it was canceled.
         """
         async with fetched(self.work, self.settings, self.hub_token) as folder:
             await self._begin("loading")
             await self.measure(folder)
 
     async def measure(self, folder: str) -> None:
-        """Measure the missing figures of the model in a folder; raises as `run` does.
+        """Measure the missing figures of the model in a folder. Raises like `run`.
 
         Each process is forked off one that has imported the libraries, in the run's own sandbox.
         """
@@ -103,7 +103,7 @@ class Session:
                         return
 
     async def _measured(self, child: Child, folder: str) -> bool:
-        """Measure in the child's process; return False to continue in another one.
+        """Measure in the child's current process; return False to continue in another.
 
         A process that ran out of memory measures nothing more. On a CPU, memory is probed in a
         process of its own: one that returns freed memory at once would be timed too slow.
@@ -143,7 +143,7 @@ class Session:
         return True
 
     async def _energy(self, child: Child, facts: SizeFacts) -> bool:
-        """Measure a size's energy; return False if that ended the process. Other figures remain."""
+        """Measure a size's energy; return False if the measurement ended the process."""
         survived = True
         try:
             answer = await child.request(do="energy", batchSize=facts.batch_size)
@@ -158,7 +158,7 @@ class Session:
         return survived
 
     async def _probe(self, child: Child, size: int) -> bool:
-        """Measure a size's memory; return False if that ended the process."""
+        """Measure a size's memory; return False if the measurement ended the process."""
         if (why_not := self._fails_before(size)) is not None:
             await self._report_size(_short(size, "not_measured", why_not))
             return True
@@ -181,7 +181,7 @@ class Session:
         return True
 
     def _cannot_fit(self, size: int) -> str | None:
-        """Return why a size cannot fit, judged by the sizes that ran; None if it may."""
+        """Return why a size cannot fit, according to other sizes; None if it may fit."""
         assert self.setup
         ran_out = [other for other in self.sizes if self._short(other) and other < size]
         if ran_out:
@@ -221,7 +221,7 @@ class Session:
         return True
 
     async def _search(self, child: Child) -> bool:
-        """Choose the sizes that get full rounds; return False if one ended the process."""
+        """Search for the sizes to time in full; return False if one ended the process."""
         measured = {size: search.Sample(latency) for size, latency in self.looked.items()}
         short = [size for size in search.GRID if self._short(size)]
         measured |= dict.fromkeys(short[:1], search.Sample(None))
@@ -244,7 +244,7 @@ class Session:
         return True
 
     async def _load(self, child: Child, folder: str, *, gives_back: bool) -> None:
-        """Load the model, once the device's ceilings are measured, and settle the setup."""
+        """Measure the device's ceilings, load the model, and settle the setup."""
         request, model = self.work.request, self.work.model
         dtype = request.dtype or ("bfloat16" if self.device == "cuda" else "float32")
         ceilings, missing = Ceilings(), {}
@@ -283,7 +283,7 @@ class Session:
             await self._settle(Setup.model_validate({**setup, "ceilings": ceilings}))
 
     async def _settle(self, setup: Setup) -> None:
-        """Continue from an earlier worker's figures if its setup was the same, else start over."""
+        """Continue from an earlier worker's figures if its setup was equal; else start over."""
         if self.before and self.before.like(setup):
             self.setup = self.before
             return
@@ -296,7 +296,7 @@ class Session:
         return facts is not None and facts.shortage is not None
 
     def _fails_before(self, size: int) -> str | None:
-        """Return why a size is skipped, if the model fails at a smaller one."""
+        """Return why a size is skipped; None unless the model fails at a smaller size."""
         failed = [
             other
             for other, facts in self.sizes.items()
@@ -316,7 +316,7 @@ class Session:
         )
 
     async def _begin(self, stage: Stage) -> None:
-        """Report the first start of a stage."""
+        """Report the start of a stage, once."""
         if stage not in self._begun:
             self._begun.add(stage)
             await self._report(stage=stage)
@@ -367,9 +367,9 @@ class TrialSession:
 
 @contextmanager
 def confined(sandbox: Sandbox, model: str) -> Iterator[Confinement]:
-    """Yield the confinement of a child that loads the model in a folder.
+    """Yield the confinement of a child that loads a model from a folder.
 
-    Its scratch folder is made and deleted here, so that a child that is killed leaves nothing.
+    The scratch folder is deleted afterwards, even if the child was killed.
     """
     folder = Path(model)
     # The Hub's client stores files as links to their content.

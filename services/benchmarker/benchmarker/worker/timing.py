@@ -1,4 +1,4 @@
-"""Timing of calls: by the wall clock, and by the device's own where it has one.
+"""Timing of calls by the wall clock, and by the device's own clock if it has one.
 
 Only the clock is read between two calls of a block. Garbage collection stays on: without it,
 reference cycles accumulate, each call takes fresh memory, and is a tenth to a sixth slower than
@@ -24,21 +24,21 @@ MAX_WARM_S = 4.0
 
 
 class Device(Protocol):
-    """Device that runs a call. A CPU has finished it on return; a GPU has not."""
+    """Device that runs calls; a GPU may still be running a call that has returned."""
 
     def synchronize(self) -> None: ...
 
     def mark(self) -> Any:
-        """Return a moment in the device's own order of work."""
+        """Mark a moment in the device's queue of work."""
         ...
 
     def between(self, start: Any, end: Any) -> int:
-        """Return the nanoseconds between two moments that the device has passed."""
+        """Return the nanoseconds between two marks that the device has passed."""
         ...
 
 
 class Cpu:
-    """Processor, whose only clock is the wall clock."""
+    """A processor, whose only clock is the wall clock."""
 
     def __init__(self, clock: Clock = time.perf_counter_ns) -> None:
         self.clock = clock
@@ -55,7 +55,7 @@ class Cpu:
 
 @dataclass
 class Times:
-    """Nanoseconds of each call; `steps` holds the time of each token since its call's start."""
+    """Nanoseconds of each call; `steps`: those from a call's start to each of its tokens."""
 
     wall: list[int]
     device: list[int] | None = None
@@ -64,7 +64,7 @@ class Times:
 
 @dataclass
 class Steps:
-    """Marks of the tokens that a generating call has produced."""
+    """Marks of the tokens that a call generates."""
 
     device: Device
     marks: list[Any] = field(default_factory=list)
@@ -81,7 +81,7 @@ def time_calls(
     steps: Steps | None = None,
     clock: Clock = time.perf_counter_ns,
 ) -> Times:
-    """Time `calls` calls, each on its own.
+    """Time each of a number of calls.
 
     The device is idle before a call starts and has finished it when the clock is read again, so
     that no work is attributed to the next call.
@@ -117,7 +117,7 @@ def time_calls(
 def warm(
     call: Call, at_least: int, device: Device, *, clock: Clock = time.perf_counter_ns
 ) -> tuple[int, bool | None]:
-    """Repeat a call until its times are steady.
+    """Repeat a call until its times are steady, or a limit is reached.
 
     Returns:
         The number of calls, and whether they became steady; None if calls are too slow to judge.

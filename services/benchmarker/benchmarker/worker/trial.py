@@ -1,4 +1,4 @@
-"""Runs a generated module once: `python -m benchmarker.worker.trial`, a confined child process.
+"""Trial of a generated module: `python -m benchmarker.worker.trial`, a confined child process.
 
 The module's own script runs as on the network: with its manifest beside it, the model's files in a
 folder, one request in its environment, and an empty folder for its outputs. Its process is bounded
@@ -123,7 +123,7 @@ def _run(app: Path, model: str, request: dict[str, Any], seconds: float) -> dict
 
 
 def _read_result(path: Path) -> dict[str, Any] | None:
-    """Return the module's result; None if it is missing, too large, or not a JSON object."""
+    """Read the module's result; return None if it is missing, too large, or no JSON object."""
     try:
         with path.open("rb") as file:
             written = file.read(MAX_RESULT_BYTES + 1)
@@ -134,7 +134,7 @@ def _read_result(path: Path) -> dict[str, Any] | None:
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None, float]:
-    """Return the exit code (None if it was killed), and the peak MiB of mapped files."""
+    """Return the exit code, None after a timeout, and the mapped MiB at the peak of memory."""
     end = time.monotonic() + seconds
     peak = mapped = 0.0
     while (left := end - time.monotonic()) > 0:
@@ -150,7 +150,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None,
 
 
 def _resident(process: int) -> tuple[float, float]:
-    """Return a process's resident MiB, and the part that is mapped files; 0 if it has ended."""
+    """Return a process's resident MiB, and how much of it is mapped files."""
     lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
     known = dict(line.split(":", 1) for line in lines)
     resident, files = (int(known.get(name, "0").split()[0]) for name in ("VmRSS", "RssFile"))
@@ -191,7 +191,7 @@ def _not_run(message: str) -> dict[str, Any]:
 
 
 def shorten_all(result: Any) -> Any:
-    """Return a module's result so that it fits a message."""
+    """Shorten a module's result to fit a message; return None unless it is an object."""
     if not isinstance(result, dict):
         return None
     short = shorten(result)
@@ -201,7 +201,7 @@ def shorten_all(result: Any) -> Any:
 
 
 def shorten(value: Any) -> Any:
-    """Return the value with long texts and lists cut; each states its full length."""
+    """Shorten long texts and lists in a value; each states its full length."""
     if isinstance(value, dict):
         return {storable(name): shorten(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -214,7 +214,7 @@ def shorten(value: Any) -> Any:
 
 
 def storable(text: str) -> str:
-    """Return a text without NUL and unpaired surrogates, which the database refuses."""
+    """Replace NUL and unpaired surrogates in a text, which the database refuses."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
