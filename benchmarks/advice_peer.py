@@ -48,7 +48,7 @@ def ruptures(at: Any, value: Any, width: int) -> list[Statement]:
 
 
 def paired(at: Any, signal: Any, edges: list[int], width: int) -> list[Statement]:
-    """Read levels that were left and returned to as incidents, and the others as steps."""
+    """Classify level changes that revert as incidents, and the others as steps."""
     levels = [float(signal[a:b].mean()) for a, b in itertools.pairwise(edges)]
     statements: list[Statement] = []
     n = 1
@@ -110,7 +110,7 @@ def bounds(event: Any) -> tuple[int, int]:
 
 
 def regular(at: Any, value: Any, width: int) -> tuple[Any, Any]:
-    """Fill gaps, which neither library takes."""
+    """Fill gaps, which neither library accepts."""
     grid = np.arange(at[0], at[-1] + 1, width)
     return grid, np.interp(grid, at, value)
 

@@ -62,7 +62,7 @@ class StackOnExternalDatabase(Stack):
 
 
 def measure() -> Report:
-    """Measure; `BACKFILL=5000000` takes more samples, some ten minutes."""
+    """Run the benchmark; `BACKFILL=5000000` records more samples, which takes ten minutes."""
     wanted = int(os.environ.get("BACKFILL", SAMPLES))
     with StackOnExternalDatabase() as stack:
         version = stack.extension()
@@ -101,7 +101,7 @@ async def _measure(stack: Stack, live: Account, late: Account, wanted: int, repo
 
 
 async def _post(connection: Connection, end: float, done: asyncio.Event) -> list[float]:
-    """Post live records until `end`, or until it is done; return the seconds that each took."""
+    """Post live records until `end`, or until `done` is set; return the seconds of each."""
     metrics = dict.fromkeys(METRICS, 1.0)
     body = json.dumps({"modelId": "live", "metrics": metrics}).encode()
     seconds: list[float] = []
@@ -147,7 +147,7 @@ def _body() -> bytes:
 
 
 def _record(account: Account, body: bytes) -> None:
-    """Record a call; wait as long as the answer says while too many samples are staged."""
+    """Post one call of late samples; retry as `Retry-After` says while too many are staged."""
     headers = {**account.headers, "X-Lilypad-Beta": "v2", "Content-Type": "application/json"}
     while True:
         answer = account.http.post("/v2/api/monitor/record", content=body, headers=headers)
@@ -158,7 +158,7 @@ def _record(account: Account, body: bytes) -> None:
 
 
 def _merged(account: Account) -> None:
-    """Wait until nothing of an account is staged."""
+    """Wait until none of the account's samples is staged."""
     while account.http.get("/v1/api/monitor/storage", headers=account.headers).json()["data"][
         "stagedSamples"
     ]:

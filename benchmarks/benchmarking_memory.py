@@ -118,7 +118,7 @@ def make(folder: Path, kind: str, task: str, config: dict[str, Any]) -> int:
 
 
 async def look(folder: str, task: str) -> tuple[dict[str, Any], dict[int, float]]:
-    """Return `figures.Setup` and peaks in MiB by size, as the worker measures them."""
+    """Return the worker's `figures.Setup` and its peaks in MiB, by batch size."""
     question: dict[str, Any] = {
         "do": "load", "folder": folder, "task": task, "library": "transformers", "device": "cpu",
         "dtype": "float32", "attention": None, "compile": False, "inputTokens": None,

@@ -1,4 +1,4 @@
-"""Memory that modules ask for on a processor, beside the peak of a real run of each.
+"""Memory that modules request on a CPU, compared with the peak of a real run of each.
 
 Models of the usual sizes of twenty architectures, with random weights, are generated, and each
 module runs once at the batch and the length that it names, on pictures of 12 million pixels. The
@@ -157,7 +157,7 @@ def measure() -> Report:
 
 
 def run(name: str) -> tuple[float, float]:
-    """Return the MiB that the module of a case asks for, and the peak of its run."""
+    """Return the MiB that a case's module requests, and the peak of its run."""
     case = CASES[name]
     with tempfile.TemporaryDirectory() as root:
         app = Path(root)
@@ -189,7 +189,7 @@ finally:
 
 
 def execute(app: Path, inputs: dict[str, Any]) -> float:
-    """Run a module once in a process of its own; return the most memory that it held, in MiB."""
+    """Run a module once in a separate process; return its peak memory in MiB."""
     (app / "request").write_text(base64.b64encode(json.dumps(inputs).encode()).decode())
     environment = {**os.environ, "OUTPUT_DIR": str(app / "outputs"), "HF_HUB_OFFLINE": "1"}
     if "torchvision==" in (app / "requirements.txt").read_text():
@@ -203,7 +203,7 @@ def execute(app: Path, inputs: dict[str, Any]) -> float:
 
 
 def longest(manifest: dict[str, Any], case: Case) -> dict[str, Any]:
-    """Return as many inputs as the module takes at once, as long as it takes them."""
+    """Return a full batch of inputs of the module's maximum length."""
     tokens, batch = manifest["run"]["maxTokens"], manifest["run"]["batchSize"]
     if case.task.generates:
         tokens -= case.parameters.get("max_new_tokens", 0) + 8
@@ -269,7 +269,7 @@ def _answer(content: bytes, status: int = 200) -> httpx2.Response:
 
 
 def make(name: str, folder: Path) -> None:
-    """Save the model of a case, in a process of its own: it holds the weights in memory."""
+    """Save the model of a case. Runs in a separate process, since it holds the weights."""
     case = CASES[name]
     folder.mkdir()
     config = getattr(transformers, f"{case.config}Config")(**case.fields)

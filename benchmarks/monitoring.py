@@ -161,7 +161,7 @@ def steadiness(stack: Stack, account: Account, report: Report, seconds: int) -> 
 
 
 def refusal(stack: Stack, account: Account, report: Report) -> None:
-    """Measure the time until a caller learns that the database hangs."""
+    """Measure the time until a request fails with 503 while the database hangs."""
     postgres = psutil.Process(stack.processes["postgres"].pid)
     postgres.suspend()  # first, so that it starts no further children
     processes = [postgres, *postgres.children(recursive=True)]
@@ -184,7 +184,7 @@ def refusal(stack: Stack, account: Account, report: Report) -> None:
 
 
 def history(stack: Stack, account: Account, report: Report, millions: list[int]) -> None:
-    """Time `/monitor` of 30 days: ten models of five metrics, with a growing number of samples."""
+    """Time `/monitor` of 30 days for models of five metrics, as the stored samples grow."""
     asyncio.run(
         post_all(
             Connection(stack, account, "/v2/api/monitor/record"),
@@ -238,7 +238,7 @@ def fill(stack: Stack, stored: int, wanted: int) -> None:
 
 
 def _roll_up(connection: psycopg.Connection[Any], begin: datetime) -> None:
-    """Let the service roll up everything since `begin` at once.
+    """Make the service roll up everything since `begin` at once.
 
     It would take several minutes for as many late days, since it pauses between a few of them.
     """

@@ -1,4 +1,4 @@
-"""Live updates: one process, record to screen, and against python-socketio's Redis manager."""
+"""Live updates: throughput, delay from record to client, and python-socketio with Redis."""
 
 import asyncio
 import json
@@ -234,7 +234,7 @@ def _two_processes() -> tuple[float, float]:
 
 
 async def publisher(stack: Stack, stays: AsyncExitStack) -> Publish:
-    """Publish like the metrics service, and answer in place of the gateway."""
+    """Return a publisher of metric events; answer authentication as the gateway does."""
     gateway, metrics = [
         await stays.enter_async_context(bus.connect(stack.nats.url(name), name))
         for name in ("gateway", "metrics")

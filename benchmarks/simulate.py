@@ -55,7 +55,7 @@ Process = Generator[simpy.Event, Any, None]
 
 @dataclass(frozen=True)
 class Policy:
-    """When workers start and leave.
+    """Rules for when workers start and stop.
 
     Attributes:
         always: workers that are never stopped; the rest are started by the backlog.
@@ -122,7 +122,7 @@ class Fleet:
         self.under_way = self.pods = self.done = 0
 
     def simulate(self, runs_per_hour: float, days: float, order: random.Random) -> None:
-        """Let runs arrive at random (Poisson) for `days` days."""
+        """Simulate random (Poisson) arrivals of runs for `days` days."""
         self.clock.process(self._arrive(runs_per_hour, order))
         self.clock.process(self._scale())
         for _ in range(self.policy.always):
@@ -252,7 +252,7 @@ def _against_erlang(report: Report) -> None:
 
 
 def _measured() -> tuple[float, list[float]]:
-    """Return a worker's start and runs without their download, in seconds, on a real stack."""
+    """Return a worker's restart and its runs without download, in seconds, on a real stack."""
     with (
         RunningHub(first=[MODEL]) as hub,
         Stack(environment={"HF_ENDPOINT": hub.url}) as stack,

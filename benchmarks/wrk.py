@@ -31,7 +31,7 @@ def _requests(keys: list[str]) -> str:
 
 
 def flood(port: int, keys: list[str], connections: int, seconds: int, rate: float = 0.0) -> float:
-    """Return good answers per second; others must be 503. `rate` bounds the requests per second."""
+    """Return answers of status 200 per second; others must be 503. `rate` bounds the requests."""
     delay = f"function delay() return {connections / rate * 1e3} end\n" if rate else ""
     listed = ", ".join(f'"Bearer {key}"' for key in keys)
     script = (

@@ -104,7 +104,7 @@ def kinds_of_layers(text: Config) -> dict[str, int] | None:
 
 
 def _reads_an_encoder(config: Config, text: Config) -> bool:
-    """Return whether the layers attend to an encoder as well, which a lone decoder does not."""
+    """Return whether the layers also attend to an encoder's output."""
     named = config.get("architectures")
     if isinstance(named, list) and any(str(name).endswith("ForCausalLM") for name in named):
         return False

@@ -1,4 +1,4 @@
-"""Reduces a model's config.json, of any library, to the fields that determine its sizes.
+"""A model's config.json, of any library, reduced to the fields that determine its sizes.
 
 A config is untrusted: every value is checked before use, and the result is small.
 """
@@ -200,7 +200,7 @@ def _is_kept(key: str, value: Any) -> bool:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether a value is small enough to stay in memory as long as the model is cached."""
+    """Whether a value is small enough to be cached with the model."""
     if isinstance(value, list):
         return len(value) <= MAX_ITEMS and all(map(_is_short_or_a_number, value))
     return _is_short_or_a_number(value)

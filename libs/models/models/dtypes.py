@@ -78,7 +78,7 @@ def is_floating(dtype: str) -> bool:
 
 
 def to_mib(memory: str) -> int:
-    """MiB in a memory size such as 8GB or 16Gi, rounded down, at least 1. Raises ValueError."""
+    """Convert a memory size (8GB, 16Gi) to MiB, rounded down, at least 1. Raises ValueError."""
     match = MEMORY.fullmatch(memory)
     if match is None:
         raise ValueError(f"not a memory size: {memory[:32]!r}")

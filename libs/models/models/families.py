@@ -116,12 +116,12 @@ FAMILIES = {
 
 
 def with_vision(stack: str) -> str:
-    """Return the variant of a stack with torchvision and timm, or the stack itself without one."""
+    """Return a stack's variant with torchvision and timm; the stack itself if it has none."""
     return f"{stack}-vision" if f"{stack}-vision" in STACKS else stack
 
 
 def with_packing(stack: str) -> str:
-    """Return the variant of a stack that loads packed weights, or the stack itself without one."""
+    """Return a stack's variant that loads packed weights; the stack itself if it has none."""
     return f"{stack}-packed" if f"{stack}-packed" in STACKS else stack
 
 

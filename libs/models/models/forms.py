@@ -1,4 +1,4 @@
-"""Forms in which weights are published, with what modules do with each, for the documentation."""
+"""Published forms of weights and how modules treat each, for the documentation."""
 
 # A form, how it is recognised, and what happens.
 FORMS = (

@@ -94,7 +94,7 @@ def _title(written: Any) -> str | None:
 
 
 def unpacked(packing: dict[str, Any], elements: dict[str, int]) -> dict[str, int]:
-    """Return the elements by dtype once loaded; those that are unpacked count as BF16."""
+    """Return the elements by dtype once loaded; unpacked weights count as BF16."""
     kind, loaded = packing["kind"], dict[str, int]()
     for dtype, count in elements.items():
         times = _times(kind, dtype, packing.get("bits", 8))

@@ -58,7 +58,7 @@ PIPELINES = {
 
 
 def pipeline_of(config: Config) -> Pipeline:
-    """Return the defaults of a pipeline's config (the generator's, of all its parts)."""
+    """Return the defaults of the pipeline whose class the config names."""
     named = config.get("architectures")
     name = named[0] if isinstance(named, list) and named else None
     return PIPELINES.get(name, Pipeline()) if isinstance(name, str) else Pipeline()

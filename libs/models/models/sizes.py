@@ -136,7 +136,7 @@ def footprint(
 
 
 def waves_bytes(config: Config, tokens: int, width: int) -> int:
-    """Return the memory of raw samples after the first convolution: its output, twice."""
+    """Return the memory of the first convolution over raw samples: its output, twice."""
     channels, strides = first(config.get("conv_dim")), config.get("conv_stride")
     if not channels or not isinstance(strides, list) or not first(strides):
         return 0
@@ -145,13 +145,13 @@ def waves_bytes(config: Config, tokens: int, width: int) -> int:
 
 
 def masks_bytes(config: Config) -> int:
-    """Return the memory of a batch of points' masks: padded to a square, then of the image."""
+    """Return the memory of the masks of one batch of points, before and after cropping."""
     side = number(sight_part(config), "image_size") or USUAL_MASK_SIDE
     return 2 * POINTS_AT_ONCE * MASKS_PER_POINT * side**2 * 4
 
 
 def segments_bytes(config: Config) -> int:
-    """Return the memory of a map of each label, or segment, at the picture's size, twice."""
+    """Return the memory of two maps per label or segment, at the image's full size."""
     maps = number(config, "num_labels") or 2
     if config.get("model_type") in MASK_FORMERS:
         maps = max(maps, SEGMENTS)

@@ -166,7 +166,7 @@ REWRITERS: dict[str, Any] = {
 
 
 def kept(config: Any) -> int | None:
-    """Return the cache in bytes as the generator reads it, from a config as an owner would push it.
+    """Return the cache size in bytes that the generator computes from a pushed config.
 
     Most leave out what is as the library has it, and those from before what it adds today.
     """

@@ -1,4 +1,4 @@
-"""The rows are the only place with knowledge about tasks."""
+"""Facts about tasks are in the task rows only."""
 
 import ast
 import re

@@ -8,7 +8,7 @@ from common.contracts.hub import CHECK_HUB_TOKEN
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
-from generator.shared import Shared
+from generator.shared import SharedSnapshots
 
 
 async def main() -> None:
@@ -18,7 +18,7 @@ async def main() -> None:
     try:
         async with service.connect("generator", settings) as generator:
             opened = sorted(settings.shared_models)
-            shared = Shared(generator.bus, f"{settings.hf_endpoint} {token} {opened}")
+            shared = SharedSnapshots(generator.bus, f"{settings.hf_endpoint} {token} {opened}")
             handlers = Handlers(hub, settings, generator.bus, shared)
             await generator.answer(GENERATE, handlers.generate, at_once=64)
             await generator.answer(PACKAGE, handlers.package, at_once=64)

@@ -1,4 +1,4 @@
-"""Reads models for an account: with the operator's token, else with the account's own.
+"""Access to models for an account: with the operator's token, else with its own.
 
 The operator's token reads public models, and the gated or private ones that `SHARED_MODELS`
 lists. Models read with an account's own token are cached for that token alone.
@@ -98,7 +98,7 @@ def _may_be_closed(error: ServiceError) -> bool:
 
 
 def _advised(error: ServiceError) -> ServiceError:
-    """Add advice on private models to "no such model"; other refusals already have it."""
+    """Add advice on private models to NoSuchModel; return any other refusal unchanged."""
     if isinstance(error, NoSuchModel):
         stop = "" if "suggestion" in error.details else "."
         advice = f"{error.message}{stop} If it is private, {STORE_TOKEN}"

@@ -1,4 +1,4 @@
-"""Joins an adapter (PEFT's LoRA) with the model that it adapts: two repositories, each pinned.
+"""An adapter (PEFT's LoRA) and its base model: two repositories, each pinned.
 
 The adapter's repository has the changes to some of the base's matrices. Modules merge them into
 the base when they load it.
@@ -28,7 +28,7 @@ WHOLE = ("embed_tokens", "lm_head", "modules_to_save", "wte", "embed_in", "embed
 
 
 async def read(access: Access, where: Address) -> tuple[Snapshot, float, ReadBy]:
-    """Read a model as `Access.read` does; an adapter together with its base."""
+    """Read a model as `Access.read` does; for an adapter, read its base model too."""
     found: tuple[Snapshot, float, ReadBy] = await within(READ_TIMEOUT_S, _read(access, where))
     return found
 
@@ -51,7 +51,7 @@ async def _read(access: Access, where: Address) -> tuple[Snapshot, float, ReadBy
 
 
 def join(adapter: Snapshot, base: Snapshot) -> Snapshot:
-    """Return the base as the adapter changes it. Raises ModelRefused if it cannot be merged."""
+    """Return the base with its adapter. Raises ModelRefused if they cannot be merged."""
     assert adapter.weights
     if fault := _fault(base):
         raise refuse(f"the adapter's base {base.id} {fault}", "adapter", MERGED)
@@ -70,7 +70,7 @@ def _fault(base: Snapshot) -> str:
 
 
 def _sum(base: Weights, adapter: Weights) -> Weights:
-    """Count the adapter's matrices too: they stand beside the base's until they are merged."""
+    """Add the adapter's elements to the base's: both are in memory until they are merged."""
     elements = dict(base.elements)
     for dtype, count in adapter.elements.items():
         elements[dtype] = elements.get(dtype, 0) + count
@@ -78,7 +78,7 @@ def _sum(base: Weights, adapter: Weights) -> Weights:
 
 
 def check(snapshot: Snapshot, task: Task) -> Task:
-    """Return the row, with the family that merges adapters if the model has one."""
+    """Return the row; for an adapter, with the family that merges it into its base."""
     if snapshot.adapter is None:
         return task
     if task.family != "text_generation":

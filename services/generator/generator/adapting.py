@@ -1,4 +1,4 @@
-"""Reads adapter_config.json, in which PEFT describes an adapter and names its base."""
+"""Parser of adapter_config.json, PEFT's description of an adapter and its base."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ MERGED = "the two merged into one, and pushed as safetensors"
 
 
 def read(content: bytes) -> dict[str, Any]:
-    """Read adapter_config.json: the base's id, and its revision. Raises ModelRefused."""
+    """Parse adapter_config.json into the base's id and revision. Raises ModelRefused."""
     config = parse(content)
     if not isinstance(config, dict):
         raise ModelRefused("adapter_config.json is not a JSON object", reason="config")

@@ -1,4 +1,4 @@
-"""The files as one zip: the same files give the same bytes, on any machine, at any time."""
+"""Reproducible zip archives: the same files give the same bytes on any machine."""
 
 import hashlib
 import zipfile

@@ -1,4 +1,4 @@
-"""A model's JSON files: refused if they load code, otherwise reduced to the fields in use."""
+"""A model's JSON files: refused if they load code, otherwise reduced to the fields used."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def read(name: str, content: bytes) -> dict[str, Any]:
 
 
 def _packing(config: dict[str, Any]) -> dict[str, Any]:
-    """Take the kind of packed weights out of a config."""
+    """Remove the description of packed weights from a config; return its kind."""
     written = config.pop("quantization_config", None)
     return {"packing": packing.read(written)} if written else {}
 
@@ -43,7 +43,7 @@ def _packing(config: dict[str, Any]) -> dict[str, Any]:
 def quantized(
     title: str | None = None, help: str = "the model that it was made from"
 ) -> ModelRefused:
-    """Build the refusal of packed weights, of a kind that has this title if it is known."""
+    """Build the refusal of packed weights; `title` is the name of their kind, if known."""
     kind = f" ({title})" if title else ""
     return refuse(
         f"the model is quantized{kind}: its weights are packed in a way that its modules do not "

@@ -1,4 +1,4 @@
-"""Finds the Hub's own conversion of pickled weights to safetensors.
+"""The Hub's own conversion of pickled weights to safetensors.
 
 The Hub's bot opens a pull request with `model.safetensors` beside the pickles. The conversion is
 used only while those pickles are still the branch's, byte for byte; whatever else the branch has

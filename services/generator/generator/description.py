@@ -132,7 +132,7 @@ class Description(BaseModel):
 
     @property
     def is_ranker(self) -> bool:
-        """Whether the model's id or tags call it a ranker; a single logit does not prove it."""
+        """Whether the model's id or tags say that it is a ranker."""
         names = (self.id.lower(), *self.tags)
         return any(name in text for text in names for name in ("rerank", "cross-encoder"))
 
@@ -163,5 +163,5 @@ async def describe(hub: Hub, id: str, revision: str) -> Description:
 
 
 def remembered(description: Description) -> Description:
-    """Drop the long lists that a cached description does not need."""
+    """Return the description without the long lists that a cached one does not need."""
     return description.model_copy(update={"siblings": [], "safetensors": None})

@@ -1,4 +1,4 @@
-"""Reads a Dockerfile: its instructions, each with its flags and arguments."""
+"""Dockerfile parser."""
 
 import json
 import re
@@ -9,7 +9,7 @@ HEREDOC = re.compile(r"<<-?[\"']?\w")
 
 @dataclass(frozen=True)
 class Instruction:
-    """An instruction; `arguments` are those of an exec form, or else one text."""
+    """An instruction. `arguments`: the exec form's list, or the whole rest as one string."""
 
     name: str
     arguments: tuple[str, ...]

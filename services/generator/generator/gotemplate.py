@@ -24,7 +24,7 @@ GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 class TemplateError(ValueError):
-    """The template uses syntax that the network, or this renderer, does not support."""
+    """Error for template syntax that the network, or this renderer, does not support."""
 
 
 def marshal(value: str) -> str:

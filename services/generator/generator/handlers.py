@@ -29,7 +29,7 @@ from generator.hub import Hub
 from generator.manifest import Manifest
 from generator.measured import Measurements
 from generator.settings import Settings
-from generator.shared import Shared
+from generator.shared import SharedSnapshots
 from generator.snapshots import Recent, Snapshots
 from models import config as configs
 from models import sizes
@@ -40,7 +40,11 @@ MAX_MODULES = 512
 
 class Handlers:
     def __init__(
-        self, hub: Hub, settings: Settings, bus: Bus | None = None, shared: Shared | None = None
+        self,
+        hub: Hub,
+        settings: Settings,
+        bus: Bus | None = None,
+        shared: SharedSnapshots | None = None,
     ) -> None:
         self.snapshots = Snapshots(hub, shared, open_models=settings.shared_models)
         self.access = Access(self.snapshots, bus)
@@ -50,7 +54,7 @@ class Handlers:
         self._rendered: Recent[str, tuple[dict[str, str], list[Check], str]] = Recent(MAX_MODULES)
 
     async def generate(self, request: GenerateRequest) -> Module:
-        """Make the six files; return them with the checks and the model's facts.
+        """Generate the six files; return them with the checks and the model's facts.
 
         Raises:
             InvalidModel: the address is not that of a model.

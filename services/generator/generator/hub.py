@@ -1,4 +1,4 @@
-"""Reads the Hugging Face Hub as if it were hostile: bounded in bytes, time and redirects.
+"""Client of the Hugging Face Hub, as an untrusted server: bounded bytes, time and redirects.
 
 `huggingface_hub` supplies the rules (what an id is, what its error answers mean).
 Its client is not used: `model_info` and `hf_hub_download` read an answer of any
@@ -60,11 +60,11 @@ KEPT_HEADERS = ("x-error-code", "x-error-message", "retry-after", "ratelimit", "
 
 
 class NoSuchModel(ModelNotFound):
-    """The Hub has no such model, or the token has no access to it: its answer is the same."""
+    """Error for a model that the Hub does not have, or hides from this token."""
 
 
 class HubDown(HubUnavailable):
-    """The Hub fails for every model: no connection, 5xx or 429."""
+    """Error of the Hub that affects every model: no connection, 5xx or 429."""
 
 
 class Hub:
@@ -139,7 +139,7 @@ class Hub:
         return (await self._get(_resolve(id, commit, name), max_bytes)).content
 
     async def part(self, id: str, commit: str, name: str, begin: int, length: int) -> bytes:
-        """Return at most `length` bytes of a file from `begin` on."""
+        """Fetch at most `length` bytes of a file, starting at byte `begin`."""
         wanted = {"range": f"bytes={begin}-{begin + length - 1}"}
         answer = await self._get(_resolve(id, commit, name), length, wanted, cut=True)
         if answer.status_code != 206 and begin:

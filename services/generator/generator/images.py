@@ -46,7 +46,7 @@ def pin(image: str, digests: Mapping[str, str] | None) -> str:
 
 
 def read(path: Path | None) -> dict[str, str]:
-    """Read the digests by image. Raises ValueError unless `refresh` wrote the file."""
+    """Read the digests by image. Raises ValueError if the file is malformed."""
     if path is None:
         return {}
     table = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def _token(client: httpx2.Client, challenge: str) -> str:
 
 
 def refresh(path: Path, registry: str = REGISTRY) -> dict[str, str]:
-    """Fetch all digests; replace the file only if every one of them arrived."""
+    """Fetch all digests; replace the file only if none of them is missing."""
     with httpx2.Client(base_url=registry, timeout=30) as client:
         table = {image: digest(client, image) for image in ALL}
     unfinished = path.with_suffix(".part")

@@ -20,7 +20,7 @@ def licenses_of(snapshot: Snapshot) -> list[str]:
 
 
 def license_of(snapshot: Snapshot) -> str | None:
-    """Return the licence; None without one, or if there are several to choose from."""
+    """Return the only licence; None without one, or with several to choose from."""
     named = licenses_of(snapshot)
     return named[0] if len(named) == 1 else None
 

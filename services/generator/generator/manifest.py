@@ -71,13 +71,13 @@ class Source(Part):
 
 
 class Base(Source):
-    """The model that an adapter changes; its licence holds too."""
+    """The base model of an adapter; its licence applies as well."""
 
     license: License | None = None
 
 
 class Model(Source):
-    """The model; an adapter has the model that it changes as its `base`."""
+    """The model; for an adapter, `base` is the model it adapts."""
 
     base: Base | None = None
     task: str
@@ -88,7 +88,7 @@ class Model(Source):
 
 
 class Run(Part):
-    """The way the model is run. `dtype` is for a GPU; a processor computes in float32.
+    """Settings of a run. `dtype` applies on a GPU; a CPU computes in float32.
 
     `torchIndex` is the index of Python packages that has torch without CUDA, for an image without.
     `class` is the library's class that loads the model, and `processor` the one that prepares its
@@ -115,7 +115,7 @@ class Run(Part):
 
 
 class Needs(Part):
-    """Sizes in MiB, times in seconds, `cpu` in cores."""
+    """Required resources: sizes in MiB, times in seconds, `cpu` in cores."""
 
     cpu: int
     memory_mib: int = Field(alias="memoryMiB")
@@ -175,7 +175,7 @@ def describe(
     needs: Resources,
     digests: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Describe a module; `digests` are those of the base images, by image."""
+    """Build the manifest of a module; `digests` maps base images to their digests."""
     assert snapshot.weights
     packing = snapshot.config.get("packing", {}).get("kind")
     own = snapshot.adapter or snapshot

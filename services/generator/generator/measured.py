@@ -1,4 +1,4 @@
-"""Resources computed from a benchmark run of the model, in place of estimates.
+"""Resources computed from a benchmark run of the model, rather than estimated.
 
     peak    base + slope x batch: the line through the peaks that were measured. The slope is
             that of sequences as long as those measured; for the module's longest inputs it is

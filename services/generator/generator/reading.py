@@ -1,4 +1,4 @@
-"""Parses large files of repositories in a process of its own, bounded in memory and CPU time.
+"""Parser of large files, in a separate process with bounded memory and CPU time.
 
     python -m generator.reading
 
@@ -62,7 +62,7 @@ READERS: dict[str, tuple[Callable[..., Any], TypeAdapter[Any]]] = {
 
 
 class Reader:
-    """The process that parses, started with the first large file and again after it has died."""
+    """The parsing process: started for the first large file, restarted after it dies."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Reader:
         self._closed = False
 
     async def read(self, kind: str, content: bytes, **arguments: Any) -> Any:
-        """Parse `content` with a function of READERS, whose keyword arguments these are.
+        """Parse `content` with a function of READERS, and these keyword arguments.
 
         Raises:
             ModelRefused: the function does, or the file took more than its share.
@@ -148,7 +148,7 @@ class Reader:
         self._process = None
 
     async def close(self) -> None:
-        """End the process, whatever it is reading."""
+        """End the process, even while it parses a file."""
         self._closed = True
         await self._end()
         async with self._turn:
@@ -156,7 +156,7 @@ class Reader:
 
 
 async def _attempt(process: Process, sent: bytes) -> tuple[bytes, int | None]:
-    """Return the answer, or an incomplete one with the exit status of the process."""
+    """Return the answer line; if it is incomplete, also the exit status of the process."""
     assert process.stdin
     assert process.stdout
     # A process that ends before it has read all of the content may still have answered.
@@ -177,7 +177,7 @@ def _unavailable() -> Unavailable:
 
 
 def answer(question: dict[str, Any], content: bytes) -> bytes:
-    """Parse one file; return the line to answer."""
+    """Parse one file; return the answer line."""
     read, adapter = READERS[question["kind"]]
     try:
         found = read(content=content, **question["arguments"])
@@ -189,7 +189,7 @@ def answer(question: dict[str, Any], content: bytes) -> bytes:
 
 
 def serve(questions: BinaryIO, answers: BinaryIO, max_memory: int, max_cpu: int) -> None:
-    """Answer questions until there are none, or one exceeds its share of memory or CPU time."""
+    """Answer requests until the input ends, or one exceeds its memory or CPU time."""
     bound(resource.RLIMIT_AS, _address_space() + max_memory)
     answers.write(READY)
     answers.flush()
@@ -211,7 +211,7 @@ def serve(questions: BinaryIO, answers: BinaryIO, max_memory: int, max_cpu: int)
 
 
 def bound(limit: int, value: int) -> None:
-    """Lower or raise the soft limit, as far as the hard one allows."""
+    """Set the soft limit of a resource, to at most its hard limit."""
     _, hard = resource.getrlimit(limit)
     resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 

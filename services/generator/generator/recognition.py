@@ -1,4 +1,4 @@
-"""Finds the task row for a model: files and architecture decide, the card breaks ties."""
+"""Recognition of a model's task by its files and architecture; the card breaks ties."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def task_of(snapshot: Snapshot) -> str:
 
 
 def _served_by_architecture(snapshot: Snapshot, name: str) -> str:
-    """Return the tag, or the one that serves the model's architecture instead."""
+    """Return the tag, or the one that fits the model's architecture better."""
     if (pipeline := snapshot.layout.pipeline) and pipeline not in _pipelines(name):
         return next((tag for tag in LIBRARIES["diffusers"] if pipeline in _pipelines(tag)), name)
     kind = snapshot.config.get("model_type")

@@ -1,4 +1,4 @@
-"""Refuses models that no module can serve, and warns about the others.
+"""Reasons to refuse a model, and warnings about one that is served.
 
 `check` raises ModelRefused with one of `reasons.REASONS`.
 """
@@ -31,7 +31,7 @@ PARTS_OF_PIPELINES = frozenset(
 
 
 def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list[Check]]:
-    """Return the row that serves the model, and the checks.
+    """Return the task row that serves the model, and its checks.
 
     Raises ModelRefused, except for reasons listed in `accept`.
     """
@@ -310,7 +310,7 @@ def check_preparation(snapshot: Snapshot, task: Task, library: str) -> None:
 
 
 def _why_not(task: Task, kind: Any) -> str:
-    """Explain why modules do not run an architecture, even if the library has it."""
+    """Explain why modules for a task do not run an architecture."""
     package = table()["absent"].get(task.tag, {}).get(kind) if isinstance(kind, str) else None
     if package:
         return (
@@ -333,7 +333,7 @@ def check_access(snapshot: Snapshot) -> Check:
 
 
 def check_conversion(snapshot: Snapshot) -> list[Check]:
-    """Warn if the weights are the Hub's conversion of those on the branch."""
+    """Warn if the weights are the Hub's conversion of the branch's pickled weights."""
     if snapshot.conversion is None:
         return []
     message = (

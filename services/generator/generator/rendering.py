@@ -90,7 +90,7 @@ def request(task: Task) -> str:
 
 
 def sample(module: Manifest, task: Task) -> str:
-    """Return a result.json in its form."""
+    """Return an example result.json of the task."""
     result = {
         "status": "success",
         "model": {"id": module.model.id, "commit": module.model.commit, "task": task.tag},
@@ -102,7 +102,7 @@ def sample(module: Manifest, task: Task) -> str:
 
 
 def encoded(task: Task) -> dict[str, str] | None:
-    """Describe the first field of an answer that is a file; None without one."""
+    """Describe the first field of an answer that holds a file; None if no field does."""
     found = task.returns.encoded
     if found is None:
         return None
@@ -119,7 +119,7 @@ def quote(value: str) -> str:
 
 
 def needed(task: Task) -> str | None:
-    """Describe the example file that the README's commands read; None if they need none."""
+    """Describe the example file that the README's commands read; None if they read none."""
     kind = INPUTS[task.takes]
     return f"`{kind.example}`, {kind.file}" if kind.file else None
 

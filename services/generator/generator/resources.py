@@ -129,7 +129,7 @@ def estimate(
     accept: Collection[Accepted] = (),
     cpu_torch_index: str | None = None,
 ) -> tuple[Resources, list[Check]]:
-    """Compute the module's resources, and warnings about them.
+    """Estimate the module's resources; return them with warnings about them.
 
     Raises ModelRefused if no provider could run the model with any options, unless `accept` allows
     it. If only these options are too large, a warning says by how much.
@@ -230,7 +230,7 @@ def kinds_of(config: Config) -> set[str]:
 
 
 def _explain(size: Size) -> Check:
-    """List the parts of the estimate, so that a person can follow it."""
+    """List the parts of the estimate with their sources."""
     working = size.working
 
     def line(name: str, size: int, source: str) -> str:

@@ -1,4 +1,4 @@
-"""Checks a module's final run_inference.py: its imports and its calls."""
+"""Check of a module's run_inference.py: its imports and its calls."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Chooses the files of a repository that a module needs, and classifies the others."""
+"""Selection of the files that a module needs, and the kinds of a repository's files."""
 
 import re
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ Places = dict[str, Index]
 
 @dataclass(frozen=True)
 class File:
-    """A file that the module needs, with its content's `sha256`, or else git's `blob` id."""
+    """A file that the module needs, with the `sha256` of its content or git's `blob` id."""
 
     path: str
     size: int

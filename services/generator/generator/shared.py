@@ -1,4 +1,4 @@
-"""Shares snapshots of models among the generator's replicas, over the bus.
+"""Snapshots of models, shared among the generator's replicas over the bus.
 
 A snapshot thus outlives its process: while the Hub is unavailable, every replica can serve a model
 that any of them has read, even a replica that has just started. The bus is optional: without it,
@@ -36,7 +36,7 @@ MAX_UNWRITTEN = 64
 KEPT = TypeAdapter(tuple[float, Snapshot])
 
 
-class Shared:
+class SharedSnapshots:
     """Shared snapshots, by requested id and revision.
 
     Args:
@@ -104,7 +104,7 @@ class Shared:
         await self.bus.client.jetstream(timeout=BUS_TIMEOUT_S).add_stream(config)
 
     async def _replace_unwritten(self) -> None:
-        """Drop a stream that the server stopped writing because its disk was full.
+        """Replace a stream that the server stopped writing because its disk was full.
 
         Raises:
             Unavailable: the server writes it, but did not answer in time.

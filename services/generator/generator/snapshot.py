@@ -1,4 +1,4 @@
-"""Reads a model at one commit: its configs and weight headers, validated as hostile input."""
+"""A model at one commit: its configs and weight headers, validated as untrusted input."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -45,7 +45,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model at one commit, reduced to small data, since snapshots are cached for long.
+    """A model at one commit, reduced to the small data that is cached.
 
     `kinds` are the kinds of files in the repository; `config` and `tokenizers` (by folder) are
     config.json and each tokenizer_config.json as reduced by `configs`.
@@ -142,7 +142,7 @@ async def read_commit(hub: Hub, description: Description) -> Snapshot:
 
 
 async def _read_adapter(hub: Hub, description: Description, snapshot: Snapshot) -> Snapshot:
-    """Read an adapter's config and weights; leave the snapshot as it is without safetensors."""
+    """Read an adapter's config and weights; without safetensors, return the snapshot unchanged."""
     siblings = {sibling.rfilename: sibling for sibling in description.siblings}
     if not siblings.keys() >= set(ADAPTER_FILES):
         return snapshot
@@ -153,7 +153,7 @@ async def _read_adapter(hub: Hub, description: Description, snapshot: Snapshot) 
 
 
 async def _together(*readings: Coroutine[Any, Any, Any]) -> list[Any]:
-    """Await all of them concurrently; cancel the others if one fails."""
+    """Await coroutines concurrently; cancel the others if one fails."""
     tasks = [asyncio.ensure_future(reading) for reading in readings]
     try:
         return await asyncio.gather(*tasks)

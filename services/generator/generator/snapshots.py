@@ -1,4 +1,4 @@
-"""Caches snapshots, coalesces concurrent reads, and backs off while the Hub is unavailable.
+"""Cache of snapshots: coalesces concurrent reads, backs off while the Hub is unavailable.
 
 A commit never changes, so its snapshot, or the refusal of its content, stays valid. A branch, or a
 refusal by the Hub itself, is read again after FRESH_S seconds. While the Hub is unavailable, the
@@ -21,7 +21,7 @@ from generator.address import COMMIT, Address
 from generator.description import Description
 from generator.hub import NO_SUCH_MODEL, Hub, HubDown, NoSuchModel, within
 from generator.shared import MAX_AGE_S as STALE
-from generator.shared import Shared
+from generator.shared import SharedSnapshots
 from generator.snapshot import Snapshot
 
 log = structlog.get_logger()
@@ -60,7 +60,7 @@ class Recent(OrderedDict[Key, Value], Generic[Key, Value]):
 
 
 class Breaker:
-    """A circuit breaker: opens after MAX_FAILURES in a row, for OPEN_S seconds or as the Hub says.
+    """A circuit breaker: opens after MAX_FAILURES in a row, for OPEN_S or the Hub's Retry-After.
 
     One request may then try again. Only failures of the whole Hub count, not a model that takes too
     long to read or whose response is malformed.
@@ -92,7 +92,7 @@ class Breaker:
 
 
 class Snapshots:
-    """Snapshots read with one token.
+    """Cache of the snapshots that are read with one token.
 
     Args:
         hub: the Hub, with that token.
@@ -106,7 +106,7 @@ class Snapshots:
     def __init__(
         self,
         hub: Hub,
-        shared: Shared | None = None,
+        shared: SharedSnapshots | None = None,
         clock: Callable[[], float] = time.monotonic,
         open_models: frozenset[str] | None = frozenset(),
         max_size: int = MAX_SNAPSHOTS,

@@ -1,4 +1,4 @@
-"""Checks the rendered files, each with the parser of its own language.
+"""Checks of the rendered files, each with the parser of its language.
 
 The templates are written so that no value can become code. This is the second
 line of defence: if a template is wrong, the module is refused.
@@ -43,7 +43,7 @@ REST = (
 
 
 def first(run: Run, *, gpu: bool) -> tuple[Instruction, ...]:
-    """Return the instructions before the packages, for an image with or without CUDA."""
+    """Return the Dockerfile instructions that precede the packages, with or without CUDA."""
     if not gpu:
         index = f"={run.torch_index}" if run.torch_index else ""
         return (Instruction("ARG", (f"PIP_EXTRA_INDEX_URL{index}",)),)

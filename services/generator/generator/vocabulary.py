@@ -1,4 +1,4 @@
-"""Checks that a model's tokenizer is complete: the files its class reads, and extra packages.
+"""Completeness of a model's tokenizer: the files its class reads, and extra packages.
 
 Without its vocabulary, a tokenizer of transformers may still load and turn any text into the same
 tokens. `models.tables.tokenizers` lists what each class of the pinned transformers reads.
@@ -36,7 +36,7 @@ def check(
     *,
     where: str = "",
 ) -> None:
-    """Raise ModelRefused unless modules of the stack read these files' tokenizer.
+    """Raise ModelRefused unless the stack's modules can load the tokenizer from these files.
 
     Args:
         names: the files in the tokenizer's folder.

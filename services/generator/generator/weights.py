@@ -1,4 +1,4 @@
-"""Reads the size and dtypes of a model's weights from its safetensors headers, without download.
+"""Size and dtypes of a model's weights, read from their safetensors headers alone.
 
 The format: 8 bytes of length, little-endian, then JSON of that length with each
 tensor's name, dtype, shape and offsets.
@@ -79,7 +79,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Index:
-    """The files that a model's weights are in, and the kinds of its tensors, as in Header."""
+    """The names of a model's weights files, and the kinds of its tensors, as in Header."""
 
     shards: frozenset[str]
     names: frozenset[str] | None
@@ -169,7 +169,7 @@ def read_header(content: bytes, file_size: int) -> Header:
 
 
 def parts_of(name: str) -> set[str]:
-    """Return the parts that some model keeps in float32 of which a tensor is one."""
+    """Return the parts that contain a tensor and that some model keeps in float32."""
     dotted = {part for part in ever_in_float32() if "." in part and f".{part}." in f".{name}."}
     return dotted | (ever_in_float32() & {*name.split(".")})
 

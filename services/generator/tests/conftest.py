@@ -21,7 +21,7 @@ def hub_process() -> Iterator[RunningHub]:
 
 @pytest.fixture
 def hub(hub_process: RunningHub) -> RunningHub:
-    """The demo Hub, healthy and with an empty log."""
+    """Return the demo Hub, healthy and with an empty log."""
     hub_process.heal()
     hub_process.forget()
     return hub_process

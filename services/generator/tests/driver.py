@@ -1,5 +1,4 @@
-"""Fetches for and runs modules' scripts one after another in one process, which has loaded the
-libraries once.
+"""Program that runs modules' scripts one after another in a process that has loaded the libraries.
 
     python driver.py fetch < RUNS
     python driver.py run < RUNS > RESULTS
@@ -52,7 +51,7 @@ def run(app: Path, variables: dict[str, str]) -> tuple[int, Any]:
 
 
 def coarse(model: Any) -> Any:
-    """Compute shapes on a coarser grid, since the usual one takes 10 s each; return the model."""
+    """Compute shapes on a coarser grid, which is faster; return the model."""
     if renderer := sys.modules.get("diffusers.pipelines.shap_e.renderer"):
         to_mesh = vars(renderer.ShapERenderer)["decode_to_mesh"]
         if not isinstance(to_mesh, functools.partialmethod):

@@ -1,4 +1,4 @@
-"""A fake Hub, without a network, whose responses each test defines."""
+"""A fake Hub without a network, whose responses each test defines."""
 
 import json
 import struct
@@ -26,7 +26,7 @@ PREPARES = ("tokenizer.json", "preprocessor_config.json")
 
 
 def weights(shape: list[int], dtype: str = "F32", more: tuple[str, ...] = ()) -> tuple[bytes, int]:
-    """Return a header with a classifier's one tensor, and the size of the file it belongs to.
+    """Return a header with the one tensor of a classifier, and the size of its file.
 
     `more` are names of further tensors, without a number.
     """
@@ -59,7 +59,7 @@ def handlers(
     tensors: tuple[str, ...] = (),
     **description: Any,
 ) -> Handlers:
-    """Return handlers over a Hub with one model, at any id, with these fields and files."""
+    """Return handlers whose Hub has one model, under any id, with these fields and files."""
     content = json.dumps({**CONFIG, **(config or {})}).encode()
     header, size = weights(shape or [64, 64], dtype, tensors)
     lfs = {"sha256": "d" * 64, "size": size, "pointerSize": 130}

@@ -1,4 +1,4 @@
-"""Builds and runs a generated module in a folder, following its Dockerfile, without Docker."""
+"""A generated module, built and run in a folder by its Dockerfile, without Docker."""
 
 import asyncio
 import base64
@@ -67,7 +67,7 @@ class Built:
     def run_here(
         self, request: Any = None, inputs: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Run the module within this process, which has loaded the libraries."""
+        """Run the module in this process, which has loaded the libraries."""
         names = self.script()
         names["OUTPUT_DIR"] = self.app.parent / "outputs"
         variables = self.variables(inputs, request)
@@ -77,7 +77,7 @@ class Built:
         return code, json.loads((names["OUTPUT_DIR"] / "result.json").read_text())
 
     def fetch_here(self, hub: str) -> None:
-        """Fetch the weights as the Dockerfile does, within this process."""
+        """Fetch the weights as the Dockerfile does, in this process."""
         download = partial(huggingface_hub.hf_hub_download, endpoint=hub)
         with (
             mock.patch.dict(os.environ),
@@ -100,7 +100,7 @@ class Built:
 def build(  # noqa: C901  (one case per instruction)
     files: dict[str, str], folder: Path, *, fetched: bool = True, **build_arguments: str
 ) -> Built:
-    """Carry out the Dockerfile's instructions, with all packages already installed.
+    """Carry out the Dockerfile's instructions; all packages are already installed.
 
     With `fetched` False the caller fetches the weights.
     """
@@ -243,7 +243,7 @@ class Image:
 
 
 def build_image(files: dict[str, str], folder: Path, hub: str) -> Image | Built:
-    """Build with the Docker engine if there is one, or else by carrying out the Dockerfile here."""
+    """Build with the Docker engine; without one, carry out the Dockerfile here."""
     engine = subprocess.run(["docker", "info"], capture_output=True) if which("docker") else None
     if engine is None or engine.returncode:
         return build(files, folder, HF_ENDPOINT=hub)

@@ -1,4 +1,4 @@
-"""Write the pins of each stack: its packages and all their dependencies.
+"""The pins of each stack: its packages and all their dependencies.
 
     python services/generator/tests/pins.py
 

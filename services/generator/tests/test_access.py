@@ -33,7 +33,7 @@ TOKENS = {
 
 @pytest.fixture
 async def operator(hub: RunningHub) -> AsyncIterator[Hub]:
-    """The operator's client, whose token can read every model."""
+    """Return the operator's client, whose token can read every model."""
     client = Hub(hub.url, MEMBER_TOKEN)
     yield client
     await client.close()

@@ -81,7 +81,7 @@ def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the example files that the READMEs mention."""
+    """Return a folder with the example files that the READMEs mention."""
     folder = tmp_path_factory.mktemp("inputs")
     PICTURE.save(folder / "image.png")
     FRAMES[0].save(folder / "clip.png", save_all=True, append_images=FRAMES[1:] * 2)
@@ -146,7 +146,7 @@ def results(
     inputs: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], list[tuple[int, Any]]]:
-    """Return a model's results: of the README's own command, then of each hostile input.
+    """Return a function that runs a model: the README's commands, then hostile inputs.
 
     Modules with torchvision run in a separate process; either process starts on first use.
     """

@@ -80,7 +80,7 @@ async def test_a_response_of_200_megabytes_is_not_read(
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A time budget cut to 0.5 s, to test that it covers all requests."""
+    """Cut the time budget to 0.5 s, to test that it covers all requests."""
     monkeypatch.setattr(snapshots, "READ_TIMEOUT_S", 0.5)
 
 
@@ -199,7 +199,7 @@ async def test_the_operator_is_told_to_replace_a_rejected_token(
 
 @pytest.fixture
 def of_all_strings(hub: RunningHub) -> Iterator[tuple[asyncio.Runner, Handlers]]:
-    """One client for all examples, since creating it takes longer than a request."""
+    """Return one client for all examples, since creating it takes longer than a request."""
     client = Hub(hub.url)
     with asyncio.Runner() as runner:
         yield runner, Handlers(client, Settings())

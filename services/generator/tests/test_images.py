@@ -13,7 +13,7 @@ from generator import images
 
 
 class Registry(BaseHTTPRequestHandler):
-    """A registry that requires a token, like the public one, and lacks the version `missing`."""
+    """Registry that requires a token, like the public one, and lacks the version `missing`."""
 
     missing = "none"
 

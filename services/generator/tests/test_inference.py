@@ -1,4 +1,4 @@
-"""Modules built from their Dockerfile and run without a network."""
+"""Modules built from their Dockerfile and run in this process, next to the library."""
 
 import base64
 import io

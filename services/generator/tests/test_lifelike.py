@@ -1,4 +1,4 @@
-"""Models with the same files as real repositories, run with only the packages they pin.
+"""Models laid out like real repositories, run with only the packages of their modules' pins.
 
 Saving a model anew adds files that hide what is missing, and the environment of these tests has
 more packages than any module installs. Modules that pin the same run in one process, and these
@@ -62,7 +62,7 @@ def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -
 def results(
     modules: dict[str, Built], hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Any]]:
-    """Each model's results: of the README's command, of two inputs, and of the same two again."""
+    """Return each model's results: of the README's command, of two inputs, of both again."""
     folder = tmp_path_factory.mktemp("readmes")
     (folder / "inputs").mkdir()
     PICTURE.save(folder / "inputs/image.png")

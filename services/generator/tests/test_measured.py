@@ -1,4 +1,4 @@
-"""Modules with measured figures of their model in place of estimates."""
+"""Modules whose resources are measured rather than estimated."""
 
 import sys
 from datetime import UTC, datetime

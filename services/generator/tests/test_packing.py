@@ -117,7 +117,7 @@ async def test_a_module_of_whole_numbers_answers_like_the_matrices_that_they_sta
 
 
 def matrix(packed: dict[str, Any], layer: str, kind: str, bits: int) -> torch.Tensor:
-    """Multiply out a layer, one number after the other, by the authors' description."""
+    """Dequantize a layer number by number, as the authors of the format describe."""
     numbers, zeros = packed[f"{layer}qweight"].tolist(), packed[f"{layer}qzeros"].tolist()
     scales, words = packed[f"{layer}scales"].float(), 32 // bits
     rows = len(numbers) * (words if kind == "gptq" else 1)
@@ -146,12 +146,12 @@ LLAMA: dict[str, Any] = {
 
 
 def described(**fields: Any) -> dict[str, Any]:
-    """Return a model whose config describes its weights by these fields."""
+    """Return a model whose config describes its weights with these fields."""
     return {**LLAMA, "config": {**LLAMA["config"], "quantization_config": fields}}
 
 
 def grouped(**weights: Any) -> dict[str, Any]:
-    """Return the one group of weights of compressed-tensors, with these fields."""
+    """Return a compressed-tensors config with one group of these fields."""
     return {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
 
 

@@ -1,4 +1,4 @@
-"""Large files of repositories are parsed in a bounded process, as small ones are here."""
+"""Large files, parsed in a bounded process with the same results as small ones."""
 
 import asyncio
 import json

@@ -174,7 +174,7 @@ def test_a_table_of_word_vectors_gives_the_same_answers_as_the_library(
 
 
 def decoding_classifier(folder: Path, labels: int, pad_token: str | None = None) -> None:
-    """A Llama with a head for labels, as many are pushed: its config names no token to pad with."""
+    """Return a Llama classifier whose config names no pad token, as is common on the Hub."""
     families.llama_generator(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.pad_token = pad_token
@@ -212,7 +212,7 @@ def test_a_decoder_without_a_pad_token_ranks_several_texts(make_model: Callable[
 
 
 def timed_whisper(folder: Path) -> None:
-    """A Whisper with tokens for times, which only its generation_config.json tells apart."""
+    """Return a Whisper whose timestamp tokens only generation_config.json identifies."""
     lifelike.whisper(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens([f"<|{step / 50:.2f}|>" for step in range(1501)])

@@ -17,7 +17,7 @@ from generator import address, snapshots
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
-from generator.shared import Shared
+from generator.shared import SharedSnapshots
 from hub.app import MEMBER_TOKEN, STRANGER_TOKEN
 from hub.catalogue import MODELS
 from hub.testing import RunningHub
@@ -43,12 +43,12 @@ async def connection(servers: Stack) -> AsyncIterator[NatsBus]:
 
 @pytest.fixture
 async def start(connection: NatsBus, hub: RunningHub) -> AsyncIterator[Start]:
-    """A function that starts replicas which share their snapshots within this test."""
+    """Return a function that starts replicas which share their snapshots within this test."""
     name = secrets.token_hex(8)
     started: list[Handlers] = []
 
     def start() -> Handlers:
-        started.append(Handlers(Hub(hub.url), Settings(), shared=Shared(connection, name)))
+        started.append(Handlers(Hub(hub.url), Settings(), shared=SharedSnapshots(connection, name)))
         return started[-1]
 
     yield start
@@ -108,10 +108,10 @@ async def test_a_snapshot_is_not_shared_between_tokens(
     await member.snapshots.hub.close()
     member.snapshots.hub = Hub(hub.url, MEMBER_TOKEN)
     member.snapshots.open_models = frozenset(["lilypad/tiny-gated"])
-    member.snapshots.shared = Shared(connection, f"{hub.url} {MEMBER_TOKEN}")
+    member.snapshots.shared = SharedSnapshots(connection, f"{hub.url} {MEMBER_TOKEN}")
     await generate(member, "lilypad/tiny-gated")
     stranger = start()
-    stranger.snapshots.shared = Shared(connection, f"{hub.url} {STRANGER_TOKEN}")
+    stranger.snapshots.shared = SharedSnapshots(connection, f"{hub.url} {STRANGER_TOKEN}")
     with pytest.raises(ModelRefused):
         await generate(stranger, "lilypad/tiny-gated")
 
@@ -137,7 +137,7 @@ async def test_a_snapshot_of_another_version_or_hub_is_ignored(
     handlers = start()
     await generate(handlers)
     handlers = start()
-    handlers.snapshots.shared = Shared(connection, "another")
+    handlers.snapshots.shared = SharedSnapshots(connection, "another")
     with hub.faults("status", status=503), pytest.raises(HubUnavailable):
         await generate(handlers)
 
@@ -182,7 +182,7 @@ async def test_snapshots_are_shared_again_after_the_disk_of_the_bus_was_full(
         small_disk.bus(tmp_path) as small,
         bus.connect(small.server.url("generator"), "generator") as connection,
     ):
-        shared = Shared(connection, "reader")
+        shared = SharedSnapshots(connection, "reader")
 
         async def keep(id: str) -> bool:
             shared.keep(id, "main", snapshot)

@@ -83,7 +83,7 @@ def modules(hub_process: RunningHub, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def answers(modules: dict[str, Built]) -> dict[str, tuple[tuple[int, Any], Any]]:
-    """By name: a module's exit code and result, and the library's output."""
+    """Return, by module name, its exit code, its result and the library's output."""
     frames = [as_png(frame) for frame in FRAMES]
     cases = {}
     for name, (task, value, parameters) in CASES.items():

@@ -1,4 +1,4 @@
-"""Runs modules, and the libraries on the same files, in a process that has torchvision.
+"""Program that runs modules and their libraries in a process with torchvision.
 
     python with_torchvision.py < CASES > ANSWERS
 

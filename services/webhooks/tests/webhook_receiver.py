@@ -52,7 +52,7 @@ class Receiver:
 
 @dataclass
 class Someone:
-    """An account with webhooks, and functions that cause its events."""
+    """An account with webhooks, and methods that cause its events."""
 
     registry: WebhookStore
     deliveries: DeliveryStore

@@ -1,4 +1,4 @@
-"""The check of webhooks' addresses: none may lead into the operator's own network.
+"""Address check of webhooks: no event is posted to the operator's own network.
 
 A name is resolved once for each attempt, all of its addresses are checked, and
 the connection goes to one of those: a name server that would answer something
@@ -36,7 +36,7 @@ RESOLVE_TIMEOUT_S = 4.0
 
 
 class InnerAddress(OSError):
-    """An address inside a network that is not public."""
+    """Error for an address inside a network that is not public."""
 
     def __init__(self) -> None:
         super().__init__("the address is not on the public internet")
@@ -86,7 +86,7 @@ class Addresses:
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves a name for a connection; refuses one that has any inner address."""
+    """Resolver for connections; refuses a name that has any inner address."""
 
     def __init__(self, addresses: Addresses) -> None:
         self.addresses = addresses

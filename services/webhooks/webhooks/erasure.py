@@ -1,4 +1,4 @@
-"""Deletion of all data of a deleted account."""
+"""Deletion of the webhooks and events of a deleted account."""
 
 from common.bus import Bus
 from common.contracts.access import ACCOUNT_DELETED, ACCOUNT_ERASED, AccountDeleted, AccountErased

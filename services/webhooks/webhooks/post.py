@@ -1,4 +1,4 @@
-"""One attempt: an event posted to an address, signed as Standard Webhooks 1.0 says."""
+"""One delivery attempt: an event posted to an address, signed per Standard Webhooks 1.0."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ GONE = 410
 
 
 class UnreadableSecret(Exception):
-    """A webhook without a secret that signs; nothing is posted unsigned."""
+    """Error for a webhook without a readable secret; nothing is posted unsigned."""
 
     def __init__(self) -> None:
         super().__init__("the webhook's secret cannot be read any more; give it a new one")
@@ -47,7 +47,7 @@ class Posted:
 
 
 class Poster:
-    """Posts events; `async with` it."""
+    """HTTP client that posts events; an async context manager."""
 
     def __init__(self, addresses: Addresses) -> None:
         self.addresses = addresses
@@ -145,7 +145,7 @@ def _fault(status: int) -> str | None:
 
 
 def _pause(retry_after: str | None) -> float | None:
-    """Read `Retry-After`, seconds or a date, within a day."""
+    """Parse `Retry-After`, in seconds or as a date; return at most a day."""
     if not retry_after:
         return None
     try:

@@ -154,5 +154,5 @@ def _new_id() -> str:
 
 
 def _new_secret() -> str:
-    """Standard Webhooks: 24 to 64 random bytes in base64, marked with `whsec_`."""
+    """Return a secret of Standard Webhooks: random bytes in base64, with prefix `whsec_`."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()

@@ -1,4 +1,4 @@
-"""Encrypt webhooks' secrets anew: `python -m webhooks.rotation`; see `gateway.rotation`."""
+"""Re-encryption of webhooks' secrets: `python -m webhooks.rotation`; see `gateway.rotation`."""
 
 import asyncio
 import sys

@@ -28,7 +28,7 @@ class Sealing:
         return self.encryption.encrypt(secret, webhook).decode()
 
     def open(self, stored: Sequence[str], webhook: str) -> list[str]:
-        """Return the secrets that can be read; none whose key was dropped."""
+        """Decrypt the secrets; omit those whose key is no longer configured."""
         secrets = []
         for text in stored:
             plain = text if text.startswith(MARK) else None
@@ -40,7 +40,7 @@ class Sealing:
         return secrets
 
     async def seal_stored(self, database: Database) -> None:
-        """Encrypt the secrets that were stored before there were keys."""
+        """Encrypt the secrets that were stored before encryption keys were configured."""
         if not self.encryption.possible:
             return
         async with database.connection() as connection:

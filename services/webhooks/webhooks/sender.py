@@ -34,7 +34,7 @@ class Sender:
             together.create_task(self.forgetting.run())
 
     async def finish(self) -> None:
-        """Wait for the attempts that are under way."""
+        """Wait for the attempts in progress."""
         while attempts := [*self._attempts]:
             await asyncio.wait(attempts)
 

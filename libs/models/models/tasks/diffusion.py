@@ -1,4 +1,4 @@
-"""The rows of diffusers.
+"""Task rows of the diffusers library.
 
 Their `classes` are pipelines' names (`_class_name` of model_index.json): those that the tests run,
 and no others.

@@ -1,4 +1,4 @@
-"""The rows of transformers for tasks on one image, audio clip, video or series.
+"""Task rows of transformers for one image, audio clip, video or series.
 
 Where a row lists whole class names, only those are proven to run without libraries that a module
 lacks.

@@ -1,4 +1,4 @@
-"""The rows of transformers for tasks with several kinds of input at once."""
+"""Task rows of transformers for several kinds of input at once."""
 
 from models.tasks.row import INPUTS, Parameter, Returns, Task
 

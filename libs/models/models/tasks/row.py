@@ -137,7 +137,7 @@ class Returns:
 
     @property
     def encoded(self) -> tuple[str, Type] | None:
-        """The first field that is a file, and its type."""
+        """The first field that holds a file, and its type."""
         return next(((name, kind) for name, kind in self.fields.items() if kind in ENDINGS), None)
 
     def __str__(self) -> str:
@@ -225,7 +225,7 @@ class Task:
 
     @property
     def required(self) -> frozenset[str]:
-        """The inputs that every request has to have."""
+        """The inputs that a request must have."""
         return frozenset((self.takes, *self.example)) - {*self.optional}
 
     @property

@@ -1,4 +1,4 @@
-"""The rows of sentence-transformers. Their `classes` are the library's own."""
+"""Task rows of sentence-transformers. Their `classes` are the library's own."""
 
 from models.tasks.row import ASKED, CUT, QUERY, RANK, Parameter, Returns, Task
 

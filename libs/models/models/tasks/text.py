@@ -1,4 +1,4 @@
-"""The rows of transformers for text-only tasks."""
+"""Task rows of transformers for text alone."""
 
 from models.tasks.row import ASKED, CUT, QUERY, RANK, TOP_K, Parameter, Returns, Task
 

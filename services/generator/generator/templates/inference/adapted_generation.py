@@ -1,4 +1,4 @@
-"""Text, continued token by token by a model with an adapter."""
+"""Text generation by a model with a merged adapter."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from generator.templates.inference.piping import load_pipeline
 
 
 def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
-    """Load the base from `directory`, and merge the adapter in its folder into it."""
+    """Load the base from `directory`, and merge the adapter from its `adapter` folder."""
     import peft
 
     base = load_model(manifest, directory, dtype).to(device)
@@ -22,7 +22,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
 
 
 def check_fit(report: Any) -> None:
-    """Fail where the library would leave the base, or a part of the adapter, as it is."""
+    """Raise IncompleteModel if base and adapter have weights without a counterpart."""
     if unmatched := sorted({*report.missing_keys, *report.unexpected_keys}):
         raise IncompleteModel(
             f"the adapter does not fit its base: {len(unmatched)} of its weights, such as "

@@ -1,4 +1,4 @@
-"""Reads sounds, no longer than the model takes at once."""
+"""Reader of audio files."""
 
 from typing import Any
 

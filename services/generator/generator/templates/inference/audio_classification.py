@@ -1,4 +1,4 @@
-"""Labels of a sound."""
+"""Classification of a sound."""
 
 from typing import Any
 
@@ -14,8 +14,9 @@ def answer(
     rate = pipeline.feature_extractor.sampling_rate
     sounds = [read_audio(value, rate) for value in inputs]
     # Other models truncate longer audio themselves.
-    most = samples_at_once(pipeline, manifest)
+    max_samples = samples_at_once(pipeline, manifest)
     labels = parameters["top_k"] or pipeline.model.config.num_labels
     return [
-        pipeline({"raw": sound[:most], "sampling_rate": rate}, top_k=labels) for sound in sounds
+        pipeline({"raw": sound[:max_samples], "sampling_rate": rate}, top_k=labels)
+        for sound in sounds
     ]

@@ -1,4 +1,4 @@
-"""Writes a chat in the form that the model was trained with."""
+"""Chats in the format that the model was trained on."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from generator.templates.inference.inputs import InvalidInput
 
 
 def write_chat(writer: Any, turns: list[Any], **options: Any) -> Any:
-    """Apply the model's chat template; what it refuses is the caller's error."""
+    """Apply the model's chat template. Raises InvalidInput if the template refuses the chat."""
     from jinja2 import TemplateError
 
     try:

@@ -1,11 +1,11 @@
-"""Refuses to answer with weights that the model's files lack."""
+"""Checks that a model's files contain its weights and vocabulary."""
 
 import sys
 from typing import Any
 
 
-def whole(load: Any) -> Any:
-    """Call `load`, and fail where the files lack a weight that an answer depends on.
+def load_complete(load: Any) -> Any:
+    """Call `load`. Raises IncompleteModel if the files lack a weight that answers depend on.
 
     The libraries fill what is missing with random numbers, and say so in a log.
     """
@@ -35,7 +35,7 @@ def whole(load: Any) -> Any:
 
 
 class IncompleteModel(Exception):
-    """The model's files lack a weight that an answer depends on."""
+    """Error for model files without a weight that answers depend on."""
 
 
 def check_weights(missing: Any) -> None:

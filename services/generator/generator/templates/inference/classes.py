@@ -1,8 +1,8 @@
-"""Loads a model by its class."""
+"""Loader of a model by its class."""
 
 from typing import Any
 
-from generator.templates.inference.checkpoint import whole
+from generator.templates.inference.checkpoint import load_complete
 
 
 def load_model(manifest: dict[str, Any], directory: str, dtype: Any, **options: Any) -> Any:
@@ -17,6 +17,6 @@ def load_model(manifest: dict[str, Any], directory: str, dtype: Any, **options: 
         return chosen.from_pretrained(directory, attn_implementation=attention, **options)
 
     try:
-        return whole(lambda: build(settings["attention"]))
+        return load_complete(lambda: build(settings["attention"]))
     except ValueError:  # this attention is unsupported: use the reference's
-        return whole(lambda: build("eager"))
+        return load_complete(lambda: build("eager"))

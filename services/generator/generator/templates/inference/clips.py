@@ -1,4 +1,4 @@
-"""Reads a video as images, for pipelines that change one."""
+"""Reader of videos as images, for pipelines that modify videos."""
 
 import io
 from typing import Any

@@ -8,7 +8,7 @@ from generator.templates.inference.inputs import InvalidInput, read_parameter
 def combine(
     manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return each input's values by name: {"question": …, "context": …}, else the parameters'."""
+    """Return each input's values by name: its own fields, else the parameters'."""
     subject, *others = manifest["inputs"]
     known = {other["name"]: other for other in others if other["name"] != "seed"}
     combined = []

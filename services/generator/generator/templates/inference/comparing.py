@@ -1,4 +1,4 @@
-"""Compares a query with texts that a model of sentence-transformers has encoded."""
+"""Similarity of a query to texts, by a sentence-transformers model."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from typing import Any
 def compare(
     model: Any, query: str | None, vectors: Any, encode: Any, usual: dict[str, Any]
 ) -> list[float | None]:
-    """Return the query's similarity to each vector, by the model's measure; None without one."""
+    """Return the query's similarity to each vector, by the model's measure; None if no query."""
     if query is None:
         return [None] * len(vectors)
     similar: list[float | None] = model.similarity(encode([query], **usual), vectors)[0].tolist()

@@ -1,4 +1,4 @@
-"""Text, continued token by token."""
+"""Text generation from a text or a chat."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
     """Return one {generated_text} per input: a text, or a chat as a list of {role, content}."""
-    most, batch_size = manifest["run"]["maxTokens"], manifest["run"]["batchSize"]
+    max_tokens, batch_size = manifest["run"]["maxTokens"], manifest["run"]["batchSize"]
     if pipeline.tokenizer.pad_token_id is None:  # many generators lack one, and batches need it
         pipeline.tokenizer.pad_token = pipeline.tokenizer.eos_token
     pipeline.tokenizer.padding_side = "left"  # so that each text ends at the right
@@ -19,10 +19,10 @@ def answer(
     inputs = inputs if options.pop("raw") else [as_chat(pipeline.tokenizer, v) for v in inputs]
     for value in inputs:
         used = count_tokens(pipeline.tokenizer, value)
-        if used + options["max_new_tokens"] > most:
+        if used + options["max_new_tokens"] > max_tokens:
             raise InvalidInput(
                 f"inputs: {used} tokens and max_new_tokens {options['max_new_tokens']} are more "
-                f"than the {most} that the module has room for"
+                f"than the {max_tokens} that the module has room for"
             )
     options["do_sample"] = options["temperature"] > 0
     if not options["do_sample"]:
@@ -32,7 +32,7 @@ def answer(
 
 
 def as_chat(tokenizer: Any, value: Any) -> Any:
-    """Wrap a text as the one turn of a chat, if the model was trained for chats."""
+    """Wrap a text as a chat of one turn, if the model was trained for chats."""
     if isinstance(value, str) and tokenizer.chat_template:
         check_texts([value])
         return [{"role": "user", "content": value}]

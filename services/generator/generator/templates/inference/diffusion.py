@@ -1,9 +1,9 @@
-"""Runs a pipeline of diffusers, once per input."""
+"""Diffusers pipelines, run once per input."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from generator.templates.inference.checkpoint import check_vocabulary, whole
+from generator.templates.inference.checkpoint import check_vocabulary, load_complete
 from generator.templates.inference.inputs import InvalidInput
 
 
@@ -12,7 +12,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
     import diffusers
 
     diffusers.utils.logging.disable_progress_bar()
-    pipeline = whole(
+    pipeline = load_complete(
         lambda: diffusers.DiffusionPipeline.from_pretrained(
             directory,
             dtype=dtype,
@@ -36,7 +36,7 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
 
 
 def arguments(pipeline: Any, subject: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
-    """Build the pipeline's arguments; an unknown parameter is the caller's error."""
+    """Build the pipeline's arguments. Raises InvalidInput for an unknown parameter."""
     import inspect
 
     names = {"steps": "num_inference_steps", "guidance": "guidance_scale", "frames": "num_frames"}
@@ -68,7 +68,7 @@ def arguments(pipeline: Any, subject: dict[str, Any], parameters: dict[str, Any]
 
 
 def each(pipeline: Any, subjects: Iterable[Any], parameters: dict[str, Any]) -> Iterator[Any]:
-    """Run the pipeline on each input, an argument of the pipeline by its name.
+    """Run the pipeline once per subject, a dictionary of pipeline arguments.
 
     Each has a random generator of its own; a `number` is its seed.
     """

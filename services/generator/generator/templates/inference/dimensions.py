@@ -1,4 +1,4 @@
-"""Cuts vectors to their leading numbers."""
+"""Truncation of vectors to their leading dimensions."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from generator.templates.inference.sentences import options
 
 
 def cut(model: Any, manifest: dict[str, Any], dimensions: int | None) -> dict[str, Any]:
-    """Return the arguments of every call, for vectors of so many dimensions."""
+    """Return the encoding arguments that truncate vectors to `dimensions`."""
     if dimensions is None:
         return options(manifest)
     with model.truncate_embeddings(None):  # the model's own number, whatever it cuts them to

@@ -1,4 +1,4 @@
-"""Answers a question about a page; the request contains its words and their positions."""
+"""Answers to a question about a page, given its words and their positions."""
 
 import json
 from typing import Any
@@ -13,21 +13,21 @@ from generator.templates.inference.texts import check_texts
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return lists of {answer, score, start, end} per page, best first; start, end: words."""
-    most = min(pipeline.tokenizer.model_max_length, manifest["run"]["maxTokens"])
+    """Return a list of {answer, score, start, end} per page, best first. Positions count words."""
+    max_tokens = min(pipeline.tokenizer.model_max_length, manifest["run"]["maxTokens"])
     answers = []
     for value in combine(manifest, inputs, parameters):
         if value["question"] is None:
             raise InvalidInput("question: is missing")
         check_texts([value["question"]])
-        if len(pipeline.tokenizer(value["question"])["input_ids"]) > most // 2:
-            raise InvalidInput(f"question: is longer than {most // 2} tokens")
+        if len(pipeline.tokenizer(value["question"])["input_ids"]) > max_tokens // 2:
+            raise InvalidInput(f"question: is longer than {max_tokens // 2} tokens")
         page = {
             "image": read_image(value["image"]),
             "question": value["question"],
             "word_boxes": read_words(value["words"]),
         }
-        room = {"max_seq_len": most, "doc_stride": most // 4}
+        room = {"max_seq_len": max_tokens, "doc_stride": max_tokens // 4}
         answers.append(pipeline(page, top_k=value["top_k"], **room))
     return answers
 

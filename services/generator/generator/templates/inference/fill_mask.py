@@ -20,13 +20,13 @@ def answer(
 
 def write_masks(tokenizer: Any, inputs: list[str]) -> list[str]:
     """Replace each [MASK] in the texts by the model's own mask token."""
-    mask, most = tokenizer.mask_token, tokenizer.model_max_length
+    mask, max_tokens = tokenizer.mask_token, tokenizer.model_max_length
     texts = [text if mask in text else text.replace("[MASK]", mask) for text in inputs]
     for text in texts:
         if mask not in text:
             raise InvalidInput("inputs: each must contain [MASK]")
-        if (used := len(tokenizer(text)["input_ids"])) > most:
+        if (used := len(tokenizer(text)["input_ids"])) > max_tokens:
             raise InvalidInput(
-                f"inputs: {used} tokens are more than the {most} that the model reads"
+                f"inputs: {used} tokens are more than the {max_tokens} that the model reads"
             )
     return texts

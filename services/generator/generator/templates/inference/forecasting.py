@@ -1,4 +1,4 @@
-"""Continues a series of numbers."""
+"""Forecasts of a series of numbers."""
 
 import json
 import math
@@ -15,9 +15,9 @@ def answer(
     import torch
 
     model = loaded[0]
-    most = model.config.horizon_length
-    if parameters["horizon"] > most:
-        raise InvalidInput(f"horizon: the model looks at most {most} steps ahead")
+    max_steps = model.config.horizon_length
+    if parameters["horizon"] > max_steps:
+        raise InvalidInput(f"horizon: the model looks at most {max_steps} steps ahead")
     options: dict[str, Any] = {}
     if model.config.model_type == "timesfm":  # 0: days and finer, 1: weeks and months, 2: years
         options["freq"] = [parameters["frequency"]] * len(inputs)

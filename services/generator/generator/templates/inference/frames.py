@@ -1,4 +1,4 @@
-"""Reads videos."""
+"""Reader of videos as evenly spaced frames."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from generator.templates.inference.media import read_file
 
 
 def read_frames(value: Any, count: int) -> tuple[list[Any], float]:
-    """Read `count` evenly spaced images of an animated GIF, WebP or PNG, and its seconds."""
+    """Read `count` evenly spaced frames of a GIF, WebP or PNG; return them and the seconds."""
     import io
 
     from PIL import Image

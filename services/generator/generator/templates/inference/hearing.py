@@ -1,10 +1,10 @@
-"""Finds how long a sound a model hears at once."""
+"""The longest sound that a model processes at once."""
 
 from typing import Any
 
 
 def samples_at_once(pipeline: Any, manifest: dict[str, Any]) -> int | None:
-    """Return the longest sound that fits into memory at once, for a model that reads raw samples.
+    """Return how many samples fit into memory at once; None unless the model reads raw samples.
 
     What it takes grows with the square of that. None for models that hear otherwise: the library
     cannot put their parts together.

@@ -1,16 +1,16 @@
-"""Makes an image of an image, by a pipeline of diffusers."""
+"""An image made from an image by a diffusers pipeline."""
 
 from typing import Any
 
 from generator.templates.inference.diffusion import each
 from generator.templates.inference.diffusion import load as load
+from generator.templates.inference.image_answers import image_answers
 from generator.templates.inference.images import read_image
-from generator.templates.inference.painted import painted
 
 
 def answer(
     pipeline: Any, _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return one answer per input."""
+    """Return one {image} per input."""
     results = each(pipeline, ({"image": read_image(value)} for value in inputs), parameters)
-    return painted(results)
+    return image_answers(results)

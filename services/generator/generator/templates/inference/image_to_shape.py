@@ -1,16 +1,16 @@
-"""Makes a shape of an image, by a pipeline of diffusers."""
+"""A shape made from an image by a diffusers pipeline."""
 
 from typing import Any
 
 from generator.templates.inference.diffusion import each
 from generator.templates.inference.diffusion import load as load
 from generator.templates.inference.images import read_image
-from generator.templates.inference.shaped import shaped
+from generator.templates.inference.shape_answers import shape_answers
 
 
 def answer(
     pipeline: Any, _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return one answer per input."""
+    """Return one {shape, corners, triangles} per input."""
     results = each(pipeline, ({"image": read_image(value)} for value in inputs), parameters)
-    return shaped(results)
+    return shape_answers(results)

@@ -1,16 +1,16 @@
-"""Makes a video of an image, by a pipeline of diffusers."""
+"""A video made from an image by a diffusers pipeline."""
 
 from typing import Any
 
 from generator.templates.inference.diffusion import each
 from generator.templates.inference.diffusion import load as load
-from generator.templates.inference.filmed import filmed
 from generator.templates.inference.images import read_image
+from generator.templates.inference.video_answers import video_answers
 
 
 def answer(
     pipeline: Any, _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return one answer per input."""
+    """Return one {video, frames} per input."""
     results = each(pipeline, ({"image": read_image(value)} for value in inputs), parameters)
-    return filmed(pipeline, results)
+    return video_answers(pipeline, results)

@@ -1,4 +1,4 @@
-"""Reads images."""
+"""Reader of images."""
 
 from typing import Any
 

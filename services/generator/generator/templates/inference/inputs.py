@@ -1,4 +1,4 @@
-"""Reads a request: variables, inputs, parameters."""
+"""Request parsing: environment variables, inputs, parameters."""
 
 import base64
 import binascii
@@ -12,11 +12,11 @@ MAX_INPUTS = 4096
 
 
 class InvalidInput(ValueError):
-    """The inputs cannot be used; the message says why."""
+    """Error for unusable inputs; the message says why."""
 
 
 def read_inputs(manifest: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the inputs, at least one, and every parameter, None where the model decides."""
+    """Return the inputs (at least one) and all parameters; None for one left to the model."""
     subject, *parameters = manifest["inputs"]
     request = read_request()
     submitted = request.get("parameters") or {}

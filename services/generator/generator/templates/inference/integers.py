@@ -1,16 +1,16 @@
-"""Loads matrices of the whole numbers that GPTQ and AWQ pack weights into."""
+"""Loader of weights that GPTQ or AWQ packed into integers."""
 
 from pathlib import Path
 from typing import Any
 
-from generator.templates.inference.checkpoint import whole
+from generator.templates.inference.checkpoint import load_complete
 
 # The column that each four bits of AWQ's numbers stand for.
 AWQ_COLUMNS = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
 def load_integers(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
-    """Load the model from the matrices that GPTQ or AWQ packed into whole numbers."""
+    """Load a model whose weights GPTQ or AWQ packed into integers."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(directory)
@@ -19,14 +19,16 @@ def load_integers(manifest: dict[str, Any], directory: str, device: str, dtype: 
     weights = unpack_integers(directory, config, dtype)
     options = {"config": config, "state_dict": weights, "dtype": dtype}
     attention = settings["attention"]
-    model = whole(lambda: chosen.from_pretrained(None, attn_implementation=attention, **options))
+    model = load_complete(
+        lambda: chosen.from_pretrained(None, attn_implementation=attention, **options)
+    )
     if (Path(directory) / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(directory)
     return model.to(device)
 
 
 def unpack_integers(directory: str, config: Any, dtype: Any) -> dict[str, Any]:
-    """Read a model's weights, each matrix of whole numbers multiplied out, in `dtype`."""
+    """Read a model's weights in `dtype`, with packed matrices dequantized."""
     from safetensors.torch import load_file
 
     described = config.quantization_config
@@ -48,7 +50,7 @@ def unpack_integers(directory: str, config: Any, dtype: Any) -> dict[str, Any]:
 
 
 def multiply(parts: dict[str, Any], described: dict[str, Any]) -> Any:
-    """Return the matrix of a layer: each whole number less its zero, times its scale."""
+    """Dequantize a layer's matrix: (integer - zero point) x scale."""
     import torch
 
     bits = described["bits"]

@@ -9,7 +9,7 @@ from generator.templates.inference.models import load as load
 def answer(
     loaded: tuple[Any, Any], _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return per image a list of {x, y, score, descriptor}, best first; x and y in pixels."""
+    """Return a list of {x, y, score, descriptor} per image, best first; x and y in pixels."""
     import torch
 
     model, processor = loaded

@@ -1,11 +1,11 @@
-"""Bounds the tokens that a pipeline reads."""
+"""Bound on the tokens that a pipeline reads."""
 
 from typing import Any
 
 
 def bound_tokens(pipeline: Any, manifest: dict[str, Any]) -> int:
-    """Limit the tokenizer to the model's tokens: some name no limit, and fail beyond it."""
+    """Limit the tokenizer to the module's longest input; return the limit."""
     tokenizer = pipeline.tokenizer
-    most = min(tokenizer.model_max_length, manifest["run"]["maxTokens"])
-    tokenizer.model_max_length = most
-    return int(most)
+    max_tokens = min(tokenizer.model_max_length, manifest["run"]["maxTokens"])
+    tokenizer.model_max_length = max_tokens
+    return int(max_tokens)

@@ -1,4 +1,4 @@
-"""Loads a `transformers.pipeline`."""
+"""Loader of a `transformers.pipeline`."""
 
 from typing import Any
 

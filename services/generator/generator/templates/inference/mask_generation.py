@@ -11,7 +11,7 @@ from generator.templates.inference.shrinking import shrink
 def answer(
     pipeline: Any, _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return per image a list of {score, mask}, best first; the masks PNGs as base64."""
+    """Return a list of {score, mask} per image, best first; masks are PNGs as base64."""
     from PIL import Image
 
     wanted = {

@@ -1,4 +1,4 @@
-"""Reads files that a caller sends, as base64 or by their names in /inputs."""
+"""Reader of a caller's files, sent as base64 or named in /inputs."""
 
 from pathlib import Path
 from typing import Any

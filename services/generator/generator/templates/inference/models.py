@@ -1,4 +1,4 @@
-"""Loads a model and its processor, for tasks that no pipeline serves."""
+"""Loader of a model and its processor, for tasks that no pipeline serves."""
 
 from typing import Any
 

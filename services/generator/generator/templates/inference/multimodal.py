@@ -51,15 +51,15 @@ def answer(
     return answers
 
 
-def bounds(model: Any, most: int) -> dict[str, Any]:
-    """Generation arguments: the token limit, and text only where a model could speak."""
+def bounds(model: Any, max_tokens: int) -> dict[str, Any]:
+    """Return generation arguments: the token limit, and text output if the model can speak."""
     if hasattr(model, "has_talker"):
-        return {"thinker_max_new_tokens": most, "generation_mode": "text"}
-    return {"max_new_tokens": most}
+        return {"thinker_max_new_tokens": max_tokens, "generation_mode": "text"}
+    return {"max_new_tokens": max_tokens}
 
 
 def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C901  (a branch per kind of input)
-    """Build the model's inputs, with its chat template where it has one."""
+    """Build the model's inputs, with its chat template if it has one."""
     text, media = value.get("text"), {}
     if text is not None:
         check_texts([text])
@@ -93,7 +93,7 @@ def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C
 
 
 def as_video(frames: list[Any], seconds: float) -> dict[str, Any]:
-    """Processor arguments for a video whose frames were sampled already."""
+    """Return processor arguments for a video whose frames are already sampled."""
     known = {
         "total_num_frames": len(frames),
         "fps": len(frames) / seconds,

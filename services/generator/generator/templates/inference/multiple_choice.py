@@ -1,4 +1,4 @@
-"""Chooses which of several endings follows a text."""
+"""The likeliest of several endings of a text."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def answer(
     import torch
 
     model, tokenizer = loaded
-    most = min(tokenizer.model_max_length, manifest["run"]["maxTokens"])
+    max_tokens = min(tokenizer.model_max_length, manifest["run"]["maxTokens"])
     answers = []
     for value in combine(manifest, inputs, parameters):
         choices = [line.strip() for line in (value["choices"] or "").splitlines() if line.strip()]
@@ -26,7 +26,7 @@ def answer(
             [value["text"]] * len(choices),
             choices,
             truncation=True,
-            max_length=most,
+            max_length=max_tokens,
             padding=True,
             return_tensors="pt",
         ).to(model.device)

@@ -1,16 +1,16 @@
-"""Makes an image of a number, by a pipeline of diffusers."""
+"""An image made from a seed by a diffusers pipeline."""
 
 from typing import Any
 
 from generator.templates.inference.diffusion import each
 from generator.templates.inference.diffusion import load as load
-from generator.templates.inference.painted import painted
+from generator.templates.inference.image_answers import image_answers
 from generator.templates.inference.seeds import read_number
 
 
 def answer(
     pipeline: Any, _: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return one answer per input."""
+    """Return one {image} per input."""
     results = each(pipeline, ({"number": read_number(value)} for value in inputs), parameters)
-    return painted(results)
+    return image_answers(results)

@@ -1,10 +1,10 @@
-"""Finds out whether texts of several lengths may stand in one batch."""
+"""Support for batches of texts of different lengths."""
 
 from typing import Any
 
 
 def pads(tokenizer: Any, model: Any) -> bool:
-    """Return whether the tokenizer has a token to fill up with, and the model knows it.
+    """Return whether both the tokenizer and the model's config have a pad token.
 
     Decoders that classify look for the last token before it, and refuse a batch without.
     """

@@ -1,14 +1,14 @@
-"""Builds a `transformers.pipeline`."""
+"""Construction of a `transformers.pipeline`."""
 
 from typing import Any
 
-from generator.templates.inference.checkpoint import check_vocabulary, whole
+from generator.templates.inference.checkpoint import check_vocabulary, load_complete
 
 
 def load_pipeline(
     manifest: dict[str, Any], directory: str, device: str, dtype: Any, **given: Any
 ) -> Any:
-    """Load the pipeline of the module's task from the files in `directory`, or a `given` model."""
+    """Load the task's pipeline from the files in `directory`, or from a `given` model."""
     import torch
     import transformers
 
@@ -24,9 +24,9 @@ def load_pipeline(
         )
 
     try:
-        pipeline = whole(lambda: build(settings["attention"]))
+        pipeline = load_complete(lambda: build(settings["attention"]))
     except ValueError:  # this attention is unsupported: use the reference's
-        pipeline = whole(lambda: build("eager"))
+        pipeline = load_complete(lambda: build("eager"))
     if pipeline.tokenizer is not None:
         check_vocabulary(pipeline.tokenizer)
     if settings["compile"]:

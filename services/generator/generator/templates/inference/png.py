@@ -1,4 +1,4 @@
-"""Writes images."""
+"""Encoding of images as PNG."""
 
 import base64
 import io

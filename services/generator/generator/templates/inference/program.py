@@ -54,7 +54,7 @@ def fetch(manifest: dict[str, Any]) -> None:
 
 
 def sources(manifest: dict[str, Any]) -> list[tuple[dict[str, Any], Path]]:
-    """Return each repository and its folder: the base of an adapter, and the adapter in it."""
+    """Return each repository and its folder: for an adapter, its base first."""
     model = manifest["model"]
     base = [(model["base"], MODEL_DIR)] if "base" in model else []
     return [*base, (model, MODEL_DIR / "adapter" if base else MODEL_DIR)]
@@ -99,7 +99,7 @@ def seed_everything(seed: int) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """Convert to plain values; numbers that JSON lacks become null."""
+    """Convert to plain values; numbers without a JSON form become null."""
     if isinstance(value, dict):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -112,7 +112,7 @@ def to_json(value: Any) -> Any:
 
 
 def write(result: dict[str, Any]) -> None:
-    """Write result.json atomically, so that nobody reads half of it."""
+    """Write result.json atomically: a reader never sees half of it."""
     OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
     unfinished = OUTPUT_DIR / "result.json.part"
     with unfinished.open("w", encoding="utf-8") as file:
@@ -123,7 +123,7 @@ def write(result: dict[str, Any]) -> None:
 
 
 def run(manifest: dict[str, Any], load: Load, answer: Answer) -> int:
-    """Answer one request into result.json, whatever happens, and return the exit code."""
+    """Answer one request into result.json, also if it fails; return the exit code."""
     timings: dict[str, float] = {}
     result: dict[str, Any] = {
         "status": "error",
@@ -159,7 +159,7 @@ def run(manifest: dict[str, Any], load: Load, answer: Answer) -> int:
 
 
 def main(load: Load, answer: Answer) -> int:
-    """Carry out the command line, and return the exit code."""
+    """Run the command line; return the exit code."""
     manifest = yaml.safe_load((HERE / "module.yaml").read_text(encoding="utf-8"))
     if sys.argv[1:] == ["fetch"]:
         fetch(manifest)

@@ -1,4 +1,4 @@
-"""Finds the answer to a question in a text."""
+"""The answer to a question, found in a text."""
 
 from typing import Any
 
@@ -13,18 +13,18 @@ def answer(
 ) -> list[Any]:
     """Return one {answer, score, start, end} per question; start and end are characters."""
     model, tokenizer = loaded
-    most = min(tokenizer.model_max_length, manifest["run"]["maxTokens"])
+    max_tokens = min(tokenizer.model_max_length, manifest["run"]["maxTokens"])
     questions = combine(manifest, inputs, parameters)
     for value in questions:
         if value["context"] is None:
             raise InvalidInput("context: is missing")
         check_texts([value["question"], value["context"]])
-        if len(tokenizer(value["question"])["input_ids"]) > most // 2:
-            raise InvalidInput(f"question: is longer than {most // 2} tokens")
-    return [find(model, tokenizer, value, most) for value in questions]
+        if len(tokenizer(value["question"])["input_ids"]) > max_tokens // 2:
+            raise InvalidInput(f"question: is longer than {max_tokens // 2} tokens")
+    return [find(model, tokenizer, value, max_tokens) for value in questions]
 
 
-def find(model: Any, tokenizer: Any, value: dict[str, Any], most: int) -> dict[str, Any]:
+def find(model: Any, tokenizer: Any, value: dict[str, Any], max_tokens: int) -> dict[str, Any]:
     """Find the likeliest span. A long text is read in parts that overlap by up to 128 tokens."""
     import torch
 
@@ -32,8 +32,8 @@ def find(model: Any, tokenizer: Any, value: dict[str, Any], most: int) -> dict[s
         value["question"],
         value["context"],
         truncation="only_second",
-        max_length=most,
-        stride=min(128, most // 4),
+        max_length=max_tokens,
+        stride=min(128, max_tokens // 4),
         padding=True,
         return_overflowing_tokens=True,
         return_offsets_mapping=True,

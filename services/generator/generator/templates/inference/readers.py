@@ -1,4 +1,4 @@
-"""Loads the processor of a model."""
+"""Loader of a model's processor."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Text from text: a summary, or whatever the model was trained for."""
+"""Text from text: a summary, or another task that the model was trained for."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Reads the number that stands for one random answer."""
+"""Parser of the seed of one random answer."""
 
 from typing import Any
 

@@ -9,7 +9,7 @@ from generator.templates.inference.shrinking import shrink
 
 
 def answer(pipeline: Any, _: dict[str, Any], inputs: list[Any], __: dict[str, Any]) -> list[Any]:
-    """Return a list of {label, score, mask} per image; the masks PNGs as base64."""
+    """Return a list of {label, score, mask} per image; masks are PNGs as base64."""
     pictures = [read_image(value) for value in inputs]
     answers = [(picture.size, pipeline(shrink(picture))) for picture in pictures]
     return [

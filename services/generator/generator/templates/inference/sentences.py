@@ -1,8 +1,8 @@
-"""Loads a model of sentence-transformers, and compares texts with it."""
+"""Loader of sentence-transformers models."""
 
 from typing import Any
 
-from generator.templates.inference.checkpoint import check_vocabulary, whole
+from generator.templates.inference.checkpoint import check_vocabulary, load_complete
 
 
 def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
@@ -22,10 +22,10 @@ def load_as(name: str, manifest: dict[str, Any], directory: str, device: str, dt
         "use_safetensors": True,
     }
     try:
-        model = whole(lambda: kind(directory, device=device, model_kwargs=arguments))
+        model = load_complete(lambda: kind(directory, device=device, model_kwargs=arguments))
     except ValueError:  # this attention is unsupported: use the reference's
         arguments["attn_implementation"] = "eager"
-        model = whole(lambda: kind(directory, device=device, model_kwargs=arguments))
+        model = load_complete(lambda: kind(directory, device=device, model_kwargs=arguments))
     # A router has a tokenizer in each of its routes.
     tokenizers: list[Any] = [getattr(part, "tokenizer", None) for part in model.modules()]
     for tokenizer in tokenizers:
@@ -49,5 +49,5 @@ def is_routed(model: Any) -> bool:
 
 
 def options(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of every call."""
+    """Return the arguments of every encoding call."""
     return {"batch_size": manifest["run"]["batchSize"], "show_progress_bar": False}

@@ -22,13 +22,13 @@ def rewrite(
 
     model, tokenizer = loaded
     check_texts(inputs)
-    size, most = manifest["run"]["batchSize"], manifest["run"]["maxTokens"]
-    most = min(most, tokenizer.model_max_length)
+    size, max_tokens = manifest["run"]["batchSize"], manifest["run"]["maxTokens"]
+    max_tokens = min(max_tokens, tokenizer.model_max_length)
     texts = [prefix + text for text in inputs]
     for text in texts:
-        if (used := len(tokenizer(text)["input_ids"])) > most:
+        if (used := len(tokenizer(text)["input_ids"])) > max_tokens:
             raise InvalidInput(
-                f"inputs: {used} tokens are more than the {most} that the model reads"
+                f"inputs: {used} tokens are more than the {max_tokens} that the model reads"
             )
     [name] = manifest["outputs"][0]["fields"]
     options = {
@@ -54,5 +54,5 @@ def tasks_of(model: Any) -> dict[str, Any]:
 
 
 def prefix_of(model: Any, task: str) -> str:
-    """Return the words that precede a text and tell the model its task."""
+    """Return the prompt prefix that selects the model's task."""
     return (tasks_of(model).get(task) or {}).get("prefix") or ""

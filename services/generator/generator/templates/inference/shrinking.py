@@ -1,4 +1,4 @@
-"""Shrinks pictures for models that answer for every pixel."""
+"""Downscaling of images for models that answer for every pixel."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ MAX_PIXELS = 2**20
 
 
 def shrink(picture: Any) -> Any:
-    """Return the picture, or a smaller one of MAX_PIXELS pixels and the same shape."""
+    """Return the image, scaled down to about MAX_PIXELS pixels if it is larger."""
     scale = (MAX_PIXELS / (picture.width * picture.height)) ** 0.5
     if scale >= 1:
         return picture

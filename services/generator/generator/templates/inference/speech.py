@@ -13,10 +13,10 @@ UNTIMED = "<|notimestamps|>"
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return one {text} per sound, with `timestamps` also {chunks}."""
+    """Return one {text} per sound, and {chunks} if `timestamps` is set."""
     rate = pipeline.feature_extractor.sampling_rate
     sounds = [read_audio(value, rate) for value in inputs]
-    most = samples_at_once(pipeline, manifest)
+    max_samples = samples_at_once(pipeline, manifest)
     spells = pipeline.type.startswith("ctc")  # such a model gives the position of every character
     timed = "word" if spells else True
     # Audio beyond the model's limit is read in parts, which only timestamps can join.
@@ -25,8 +25,8 @@ def answer(
     answers = []
     for sound in sounds:
         long = window is not None and len(sound) > window
-        too_long = spells and most is not None and len(sound) > most
-        parted = {"chunk_length_s": most / rate} if too_long else {}
+        too_long = spells and max_samples is not None and len(sound) > max_samples
+        parted = {"chunk_length_s": max_samples / rate} if too_long else {}
         audio = {"raw": sound, "sampling_rate": rate}
         wanted = timed if parameters["timestamps"] or long else None
         transcript = pipeline(audio, return_timestamps=wanted, **parted)
@@ -35,7 +35,7 @@ def answer(
 
 
 def teach_times(pipeline: Any) -> None:
-    """Tell a Whisper without generation_config.json which tokens are times, as its own does."""
+    """Set Whisper's `no_timestamps_token_id` if its generation config lacks it."""
     token = pipeline.tokenizer.convert_tokens_to_ids(UNTIMED)
     if not pipeline.model.can_generate() or token in (None, pipeline.tokenizer.unk_token_id):
         return

@@ -1,4 +1,4 @@
-"""Answers a question about a table."""
+"""Answers to a question about a table."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ def answer(
 
     answers = []
     tokenizer = pipeline.tokenizer
-    most = min(tokenizer.model_max_length, manifest["run"].get("maxTokens", 512))
+    max_tokens = min(tokenizer.model_max_length, manifest["run"].get("maxTokens", 512))
     for value in combine(manifest, inputs, parameters):
         if value["question"] is None:
             raise InvalidInput("question: is missing")
@@ -28,8 +28,8 @@ def answer(
         # in each cell would take memory with the square of the tokens.
         try:
             tokens = len(tokenizer(DataFrame(table), value["question"])["input_ids"])
-            if tokens > most:
-                raise ValueError(f"{tokens:,} tokens with the question; at most {most:,}")
+            if tokens > max_tokens:
+                raise ValueError(f"{tokens:,} tokens with the question; at most {max_tokens:,}")
             answers.append(pipeline(table=table, query=value["question"], truncation=False))
         except (ValueError, IndexError, RuntimeError) as error:
             raise InvalidInput(f"table: the model cannot read it: {str(error)[:200]}") from None

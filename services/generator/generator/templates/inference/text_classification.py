@@ -21,9 +21,9 @@ def answer(
     if pair is None and compares(pipeline.model.config):
         raise InvalidInput("text_pair: is missing; this model compares two texts")
     bound_tokens(pipeline, manifest)
-    most = parameters["top_k"] or pipeline.model.config.num_labels
+    count = parameters["top_k"] or pipeline.model.config.num_labels
     texts = inputs if pair is None else [{"text": text, "text_pair": pair} for text in inputs]
-    return call(pipeline, manifest, texts, truncation=True, top_k=most)
+    return call(pipeline, manifest, texts, truncation=True, top_k=count)
 
 
 def compares(config: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Sound from a text: speech, music."""
+"""Speech or music from a text."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ def answer(
 ) -> list[Any]:
     """Return one {audio, sampling_rate, seconds} per text; the audio is a WAV file as base64."""
     check_texts(inputs)
-    most = manifest["run"]["maxTokens"]
+    max_tokens = manifest["run"]["maxTokens"]
     for text in inputs:
         used = len(pipeline.tokenizer(text)["input_ids"])
-        if not 0 < used <= most:
-            raise InvalidInput(f"inputs: {used} tokens; the model speaks 1 to {most} at once")
+        if not 0 < used <= max_tokens:
+            raise InvalidInput(f"inputs: {used} tokens; the model speaks 1 to {max_tokens} at once")
     return [to_wav(pipeline(text)) for text in inputs]
 
 
 def to_wav(speech: dict[str, Any]) -> dict[str, Any]:
-    """Encode 16-bit WAV, a channel per row; samples beyond full scale are clipped."""
+    """Encode speech (one row per channel) as base64 16-bit WAV; clip samples beyond full scale."""
     import base64
     import io
     import wave

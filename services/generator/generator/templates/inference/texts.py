@@ -1,4 +1,4 @@
-"""Checks texts that a caller sends."""
+"""Checks of a caller's texts."""
 
 from typing import Any
 

@@ -15,8 +15,8 @@ def answer(
     """Return a list of {label, score} per image, best first."""
     answers = see(loaded, manifest, inputs)
     labels = name_labels(loaded[0])
-    most = min(parameters["top_k"] or len(labels), len(labels))
-    best = answers.softmax(-1).topk(most)
+    count = min(parameters["top_k"] or len(labels), len(labels))
+    best = answers.softmax(-1).topk(count)
     return [
         [{"label": labels[index], "score": score} for index, score in zip(*row, strict=True)]
         for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Loads a model of timm, and runs it over images."""
+"""Loader of timm models, and their output for images."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def load_timm(
 
 
 def see(loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any]) -> Any:
-    """Return the model's output: a row per image."""
+    """Return the model's output, one row per image."""
     import torch
 
     model, prepare = loaded

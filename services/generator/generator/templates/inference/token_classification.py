@@ -20,17 +20,17 @@ def answer(
 
 
 def overlap(tokenizer: Any, inputs: list[str], strategy: str) -> dict[str, Any]:
-    """Return arguments that split a text longer than the model reads into overlapping parts."""
+    """Return arguments that split a long text into overlapping parts; {} for a short one."""
     if strategy not in ("none", "simple", "first", "average", "max"):
         raise InvalidInput("aggregation_strategy: must be none, simple, first, average or max")
-    most = tokenizer.model_max_length
+    max_tokens = tokenizer.model_max_length
     used = max(len(tokenizer(text)["input_ids"]) for text in inputs)
-    if used <= most:
+    if used <= max_tokens:
         return {}
     if strategy == "none" or not tokenizer.is_fast:
         raise InvalidInput(
-            f"inputs: {used} tokens are more than the {most} that the model reads at once; longer "
+            f"inputs: {used} tokens are more than the {max_tokens} that the model reads at once; "
             "texts are read in parts, if the tokenizer can say where they begin, and "
             "aggregation_strategy is not none"
         )
-    return {"stride": most // 4}
+    return {"stride": max_tokens // 4}

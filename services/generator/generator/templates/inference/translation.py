@@ -18,7 +18,7 @@ def answer(
 def choose_languages(
     model: Any, tokenizer: Any, parameters: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """Return the prefix of the text, and the arguments that choose the output language."""
+    """Return the text's prefix and the arguments that select the output language."""
     known = tasks_of(model)
     source, target = parameters.get("source_language"), parameters.get("target_language")
     if hasattr(tokenizer, "src_lang"):
@@ -45,7 +45,7 @@ def towards(codes: list[str], source: str | None, target: str | None) -> str:
 
 
 def between(model: Any, tokenizer: Any, source: str | None, target: str | None) -> dict[str, Any]:
-    """Return a multilingual model's arguments; it writes English if no language is named."""
+    """Return a multilingual model's arguments; the default output language is English."""
     for name, value in (("source_language", source), ("target_language", target)):
         if value and not knows(tokenizer, value):
             raise InvalidInput(f"{name}: the model does not know {value[:32]!r}")

@@ -1,4 +1,4 @@
-"""Loads weights that are packed into fewer bits."""
+"""Loader of weights that are packed into fewer bits."""
 
 from typing import Any
 

@@ -14,12 +14,12 @@ def answer(
 
     model, processor = loaded
     config = model.config
-    most = min(parameters["top_k"] or config.num_labels, config.num_labels)
+    count = min(parameters["top_k"] or config.num_labels, config.num_labels)
     answers = []
     for frames, _ in [read_frames(value, config.num_frames) for value in inputs]:
         encoded = processor(frames, return_tensors="pt").to(model.device, model.dtype)
         with torch.inference_mode():
-            scores, labels = model(**encoded).logits[0].float().softmax(-1).topk(most)
+            scores, labels = model(**encoded).logits[0].float().softmax(-1).topk(count)
         answers.append(
             [
                 {"label": config.id2label[label], "score": score}

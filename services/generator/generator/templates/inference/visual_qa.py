@@ -1,4 +1,4 @@
-"""Answers a question about an image."""
+"""Answers to a question about an image."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from generator.templates.inference.texts import check_texts
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return a list of {answer, score} per image, best first; no score for a generated answer."""
+    """Return a list of {answer, score} per image, best first; generated answers have no score."""
     import torch
 
     model, processor = loaded
-    most = min(processor.tokenizer.model_max_length, manifest["run"]["maxTokens"])
+    max_tokens = min(processor.tokenizer.model_max_length, manifest["run"]["maxTokens"])
     answers: list[Any] = []
     for value in combine(manifest, inputs, parameters):
         if value["question"] is None:
@@ -26,7 +26,7 @@ def answer(
             images=read_image(value["image"]),
             text=value["question"],
             truncation=True,
-            max_length=most,
+            max_length=max_tokens,
             return_tensors="pt",
         ).to(model.device, model.dtype)
         with torch.inference_mode():

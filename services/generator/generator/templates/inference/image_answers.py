@@ -1,4 +1,4 @@
-"""Answers of pipelines that make one image."""
+"""Results of pipelines that make one image."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,6 +6,6 @@ from typing import Any
 from generator.templates.inference.png import as_png
 
 
-def painted(results: Iterable[Any]) -> list[Any]:
+def image_answers(results: Iterable[Any]) -> list[Any]:
     """Return one {image} per result: a PNG as base64."""
     return [{"image": as_png(result.images[0])} for result in results]

@@ -1,4 +1,4 @@
-"""Answers of pipelines that make one shape."""
+"""Results of pipelines that make one shape."""
 
 import base64
 from collections.abc import Iterable
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 
-def shaped(results: Iterable[Any]) -> list[Any]:
+def shape_answers(results: Iterable[Any]) -> list[Any]:
     """Return one {shape, corners, triangles} per result: a PLY file as base64, and its counts."""
     return [as_ply(result.images[0]) for result in results]
 
 
 def as_ply(mesh: Any) -> dict[str, Any]:
-    """Encode a shape as a PLY file, the common format of 3D programs, with a colour per corner."""
+    """Encode a shape as a PLY file, with a colour per corner."""
     import tempfile
 
     from diffusers.utils import export_to_ply
