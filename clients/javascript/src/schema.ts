@@ -1067,7 +1067,7 @@ export interface components {
         };
         /**
          * BenchmarkRequest
-         * @description Request of a benchmark; without `batchSizes`, sizes up to 256 that fit are searched.
+         * @description Request for a benchmark; without `batchSizes`, sizes up to 256 that fit are searched.
          */
         BenchmarkRequest: {
             /**
@@ -1271,7 +1271,7 @@ export interface components {
         };
         /**
          * Delivery
-         * @description An event on its way to a webhook.
+         * @description An event to deliver to one webhook, with its attempts.
          */
         Delivery: {
             /**
@@ -2616,7 +2616,7 @@ export interface components {
         };
         /**
          * NewWebhook
-         * @description An address, and the kinds of events to post there.
+         * @description A URL, and the kinds of events to post to it.
          */
         NewWebhook: {
             /**
@@ -2832,7 +2832,7 @@ export interface components {
         };
         /**
          * Record
-         * @description Metrics of one moment. The same model, time and metric again counts once.
+         * @description Metrics of one moment. A repeated model, time and metric is stored once.
          */
         Record: {
             /**
@@ -3898,7 +3898,7 @@ export interface components {
         };
         /**
          * WebhookChange
-         * @description Fields of a webhook to change; the others stay as they are.
+         * @description Fields of a webhook to change; omitted fields stay as they are.
          */
         WebhookChange: {
             /**

@@ -21,7 +21,7 @@ BatchSize: TypeAlias = int
 
 
 class BenchmarkRequestFields(TypedDict):
-    """Request of a benchmark; without `batchSizes`, sizes up to 256 that fit are searched."""
+    """Request for a benchmark; without `batchSizes`, sizes up to 256 that fit are searched."""
 
     batch_sizes: NotRequired[list[BatchSize] | None]
     """
@@ -184,7 +184,7 @@ class NewRuleFields(TypedDict):
 
 
 class NewWebhookFields(TypedDict):
-    """An address, and the kinds of events to post there."""
+    """A URL, and the kinds of events to post to it."""
 
     url: str
     """Address that events are posted to: https, and reachable from the internet."""
@@ -204,7 +204,7 @@ class PasswordChangeFields(TypedDict):
 
 
 class Record(TypedDict):
-    """Metrics of one moment. The same model, time and metric again counts once."""
+    """Metrics of one moment. A repeated model, time and metric is stored once."""
 
     modelId: str
     """Any name, usually the model's id on the Hub."""
@@ -217,7 +217,7 @@ class Record(TypedDict):
 
 
 class RecordFields(TypedDict):
-    """Metrics of one moment. The same model, time and metric again counts once."""
+    """Metrics of one moment. A repeated model, time and metric is stored once."""
 
     timestamp: NotRequired[str | None]
     """RFC 3339, to the microsecond, at most 365 days ago; now by default."""
@@ -285,7 +285,7 @@ class TotpStartFields(TypedDict):
 
 
 class WebhookChangeFields(TypedDict):
-    """Fields of a webhook to change; the others stay as they are."""
+    """Fields of a webhook to change; omitted fields stay as they are."""
 
     url: NotRequired[str | None]
     """Address that events are posted to: https, and reachable from the internet."""

@@ -100,7 +100,7 @@ class CreatedKey(Result):
 
 
 class Delivery(Result):
-    """An event on its way to a webhook."""
+    """An event to deliver to one webhook, with its attempts."""
 
     id: str
     """The delivery's id; the same in every attempt's `webhook-id`."""

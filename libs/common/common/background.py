@@ -1,4 +1,4 @@
-"""Background work: tasks that are not awaited, work as long-lived as its process, retries."""
+"""Background work: unawaited tasks, periodic work, work of a whole process, and retries."""
 
 import asyncio
 import contextlib
@@ -20,13 +20,13 @@ CANCEL_AGAIN_AFTER_S = 10.0
 
 
 class Background:
-    """Tasks that are not awaited; asyncio alone could garbage-collect them before they end."""
+    """Unawaited tasks, referenced here so that they are not garbage-collected before they end."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """Start a task and hold it until it ends; asyncio logs its exception."""
+        """Start a task and hold a reference to it until it ends; asyncio logs its exception."""
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -40,7 +40,7 @@ class Background:
 
 
 class Repeated:
-    """Periodic work: runs every `every_s` seconds, and whenever it is woken."""
+    """Work that runs again after `every_s` seconds, or as soon as `wake` is called."""
 
     def __init__(self, work: Callable[[], Awaitable[object]], every_s: float) -> None:
         self.work = work
@@ -48,11 +48,11 @@ class Repeated:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Run the work now, or once more if it is running."""
+        """Run the work now; if it is running, run it once more afterwards."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Repeat the work forever; a failure is logged and retried in the next round."""
+        """Run the work forever; log a failure, and try again in the next round."""
         while True:
             self._woken.clear()
             try:
@@ -69,7 +69,7 @@ class Repeated:
 
 
 async def end(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they end.
+    """Cancel the tasks, repeatedly if necessary, until all have ended.
 
     A cancellation can get lost: `asyncio.wait_for` of Python 3.11, in which a pool of connections
     waits, ignores one that comes together with what it waits for.
@@ -82,7 +82,7 @@ async def end(tasks: list[asyncio.Task[None]]) -> None:
 
 @asynccontextmanager
 async def lasting(*works: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Future[Any]]:
-    """Run work as long-lived as the process alongside a block, and cancel it afterwards.
+    """Run coroutines alongside a block, and cancel them when the block ends.
 
     Yields a future that is done as soon as one of the works has ended, which none should: the block
     then has to stop in order. Leaving it raises the work's error, so that the process ends with a

@@ -54,12 +54,12 @@ class Bus(Protocol):
         ...
 
     async def publish(self, event: Event[Body], body: Body, account: str, id: str) -> None:
-        """Publish to the current listeners; store an event first if it must not be missed."""
+        """Publish to the current subscribers; store an event first if it must not be lost."""
         ...
 
 
 class NatsBus:
-    """One connection to NATS.
+    """A bus over one connection to NATS.
 
     Replies arrive at one inbox subscription and are matched by a token, as in
     nats-py's `Client.request`. Calls under way also fail as soon as the
@@ -109,14 +109,14 @@ class NatsBus:
                 pass  # the connection is lost, which `lost` handles
 
     def lose(self) -> None:
-        """Note that the connection was lost, and fail the calls under way."""
+        """Mark the connection as lost, and fail the pending calls."""
         if self._connected.is_set():
             self._lost_at = asyncio.get_running_loop().time()
             self._connected.clear()
         self.calls.fail()
 
     def resume(self) -> None:
-        """Note that the connection is back."""
+        """Mark the connection as restored."""
         self._back_at = asyncio.get_running_loop().time()
         self._connected.set()
 
@@ -177,7 +177,7 @@ class NatsBus:
                     raise
 
     async def _bridge(self) -> bool:
-        """Wait for a connection that was just lost; return whether it is back."""
+        """Wait briefly for a connection that was just lost; return whether it was restored."""
         if not self.client.is_connected and self._connected.is_set():
             self.lose()  # nats-py has not reported it yet
         if self.client.silent or not self._is_recent(self._lost_at):
@@ -304,7 +304,7 @@ def token(value: str) -> str:
 async def connect(
     url: str, name: str, password_file: Path | None = None, ca_file: Path | None = None
 ) -> AsyncIterator[NatsBus]:
-    """Connect; a lost server is retried every 0.25 s until it is back.
+    """Connect to NATS; a lost connection is retried every 0.25 s until it is restored.
 
     With `password_file`, the user is the service, and its password is read for each connection, as
     are the certificates in `ca_file`. With these, or with a tls:// URL, a server without TLS is

@@ -82,7 +82,7 @@ class Connection(Client):
         self.silent = False
 
     async def listen(self, subject: str, receive: Receive, queue: str = "") -> Subscription:
-        """Call `receive` with every message, in the order of arrival.
+        """Subscribe to a subject, and call `receive` with each message in order of arrival.
 
         `receive` must not raise or block: nothing else is read meanwhile.
         Draining the subscription ends when `receive` has had every message.
@@ -99,7 +99,7 @@ class Connection(Client):
         return subscription
 
     def send(self, subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> None:
-        """Send a message at the end of this turn of the loop; `headers` are from `encode`.
+        """Queue a message for the end of this event-loop turn; `headers` come from `encode`.
 
         Raises:
             nats.errors.MaxPayloadError: larger than the server allows.
@@ -137,7 +137,7 @@ class Connection(Client):
         self._unsent, self._unsent_size = [], 0
 
     def _write_unsent(self) -> None:
-        """Write what nats-py is about to send, a subscription for example, then the messages."""
+        """Write nats-py's pending commands, such as subscriptions, then the queued messages."""
         if self._transport is not None and (unsent := [*self._pending, *self._unsent]):
             self._transport.writelines(unsent)
             self._pending, self._unsent = [], []

@@ -17,7 +17,7 @@ from common.errors import Unavailable
 
 
 class Encryption:
-    """Encrypts with the first of the Fernet `keys`; without a key nothing can be encrypted."""
+    """Encryption with the first of the Fernet `keys`, and decryption with any of them."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
@@ -56,7 +56,7 @@ class Encryption:
         return str(text) if found_owner == owner else None
 
     def is_current(self, encrypted: bytes) -> bool:
-        """Return whether the first key has encrypted it."""
+        """Return whether the text was encrypted with the first key."""
         if self._first is None:
             return False
         try:
@@ -66,7 +66,7 @@ class Encryption:
         return True
 
     def renew(self, encrypted: bytes) -> bytes | None:
-        """Encrypt it with the first key, for the same owner; None if no key decrypts it."""
+        """Re-encrypt a text with the first key, for the same owner; None if no key decrypts it."""
         if self._fernet is None:
             return None
         try:

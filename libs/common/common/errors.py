@@ -1,4 +1,4 @@
-"""Errors that may cross the bus, and their public numbers.
+"""Errors that may cross the bus, and their public codes.
 
 * ServiceError                5001  500  internal error; the message gives no details
   - InvalidModel              1001  400  not a model URL

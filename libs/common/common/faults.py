@@ -54,7 +54,7 @@ def _entries(count: int) -> str:
 
 
 def _got(context: Context) -> str:
-    """Return the length; for an object the validator stops counting, so it is "more"."""
+    """Return the actual length; "more" for an object, where the validator stops counting."""
     length = context.get("actual_length")
     return "more" if length is None else str(length)
 
@@ -120,7 +120,7 @@ def invalid(error: ValidationError, model: type[BaseModel] | None = None) -> Inv
 
 
 def unknown_before() -> InvalidRequest:
-    """Return the refusal of a list's `before` that names none of its entries."""
+    """Return the error for a `before` that names no entry of the list."""
     fault = "names no entry of this list; send what the last page gave, or leave it out"
     return InvalidRequest(f"before: {fault}", fields=[{"path": "before", "message": fault}])
 
@@ -190,7 +190,7 @@ def _find(
 
 
 def _is_mapping(annotation: Any) -> bool:
-    """Return whether the next part of a location is a key of the caller's own."""
+    """Return whether the next part of a location is a key that the caller chose."""
     return get_origin(annotation) is dict or any(map(_is_mapping, get_args(annotation)))
 
 

@@ -159,7 +159,7 @@ class Jobs:
         )
 
     async def _replace_dead(self) -> None:
-        """Replace the dead letters' stream, or leave that to the next call: jobs run without it."""
+        """Replace the stream of dead letters; after a failure, the next call tries again."""
         try:
             await streams.replace(self.js, self._dead())
         except nats.errors.Error as error:
@@ -179,7 +179,7 @@ class Jobs:
         id: str,
         origin: Context | None = None,
     ) -> int:
-        """Publish a job; the same `id` again within two minutes changes nothing.
+        """Publish a job; another with the same `id` within two minutes is ignored.
 
         `origin` is the context of the request that asked for the job, without its account: workers
         must not learn whose job they run. It is seldom the request that is answered meanwhile.
@@ -254,7 +254,7 @@ class Delivery:
         return Context.from_headers(self.message.headers)
 
     async def acknowledge(self) -> None:
-        """Acknowledge the job; if that gets lost, the redelivery finds the work done."""
+        """Acknowledge the job; if that is lost, the job is redelivered and its work found done."""
         with contextlib.suppress(nats.errors.Error, OSError):
             await self.message.ack_sync(timeout=5)
 

@@ -62,5 +62,5 @@ def _add_request(_logger: Any, _method: str, event: Any) -> Any:
 
 
 def _hide_secrets(_logger: Any, _method: str, line: Any) -> Any:
-    """Hide API keys and passwords in URLs, whichever module wrote the line."""
+    """Replace API keys, and passwords in URLs, in a line of any module."""
     return SECRET.sub("[hidden]", line)

@@ -1,4 +1,4 @@
-"""Calls that wait for a reply, and repeats of those whose replica may hang."""
+"""Pending calls, which are repeated if their replica may hang."""
 
 import asyncio
 import math
@@ -28,7 +28,7 @@ class ConnectionLost(Unavailable):
 
 @dataclass(slots=True)
 class Call:
-    """A pending call; `failure` is the reply to a copy that failed while the original waits."""
+    """A pending call; `failure` is a failed reply to a copy, used if the original gets none."""
 
     subject: str
     payload: bytes

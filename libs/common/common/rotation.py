@@ -1,4 +1,4 @@
-"""Encrypt the secrets in a database anew, so that an old key can be dropped.
+"""Rotation of keys: secrets in a database are re-encrypted, and an old key can be dropped.
 
 A service's `python -m <service>.rotation` runs it with the replicas' own settings, while they
 serve: a secret that is stored meanwhile stays as it is.
@@ -28,7 +28,7 @@ class Column:
 
 @dataclass
 class Outcome:
-    """Numbers of secrets: encrypted anew, by the first key already, or unreadable with any."""
+    """Numbers of secrets: re-encrypted, encrypted with the first key already, or undecryptable."""
 
     renewed: int = 0
     current: int = 0
@@ -42,7 +42,7 @@ class Outcome:
 
 
 async def rotate(database: Database, encryption: Encryption, columns: Sequence[Column]) -> Outcome:
-    """Encrypt each secret with the first key.
+    """Re-encrypt each secret that another key than the first encrypted.
 
     Raises:
         SystemExit: there is no key.
@@ -60,7 +60,7 @@ async def rotate(database: Database, encryption: Encryption, columns: Sequence[C
 async def _rotate_batch(
     database: Database, encryption: Encryption, column: Column, last: str, outcome: Outcome
 ) -> str | None:
-    """Encrypt the secrets after a key; return the last key, None for the end."""
+    """Re-encrypt a batch of rows after the key `last`; return its last key, None at the end."""
     table, key, secret = (
         sql.Identifier(name) for name in (column.table, column.key, column.secret)
     )

@@ -64,7 +64,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Listens:
-    """A method's contract: the event that it listens to, in one replica or in every one."""
+    """A method's contract: the event that it listens to, in one replica or in all."""
 
     event: Event[Any]
     shared: bool
@@ -203,7 +203,7 @@ class Service:
     async def listen(
         self, event: Event[Body], handler: Callable[[Body], Awaitable[None]], *, shared: bool = True
     ) -> None:
-        """Listen to an event, in one replica each time (`shared`) or in every one."""
+        """Subscribe to an event, which one replica handles (`shared`) or every replica."""
         queue = self.name if shared else ""
         self._listening.append(await self.bus.subscribe(event, handler, queue=queue))
 

@@ -1,4 +1,4 @@
-"""Streams that a NATS server stopped writing because its disk was full."""
+"""Recovery of streams that a NATS server stopped writing because its disk was full."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ async def is_written(js: JetStreamContext, name: str) -> bool:
 
 
 async def replace(js: JetStreamContext, config: StreamConfig) -> None:
-    """Replace a stream that is not written any more; its newest messages stay in an archive.
+    """Replace a stream that the server no longer writes; archive its newest messages.
 
     Raises:
         nats.errors.Error: the disk is still full, for example; the stream is unchanged.

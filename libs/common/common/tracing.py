@@ -127,7 +127,7 @@ def span(
 
 @asynccontextmanager
 async def exporting(service: str, endpoint: str | None, share: float) -> AsyncIterator[None]:
-    """Trace during the block, and send the remaining spans at its end; None: trace nothing."""
+    """Trace during the block, and export the rest at its end; without `endpoint`, do nothing."""
     global tracer  # noqa: PLW0603  (one per process, as the log)
     if endpoint is None:
         yield

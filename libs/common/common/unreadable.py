@@ -15,17 +15,17 @@ class Unreadable:
     """Rows that only another version can read, set aside so that a sweep continues without them."""
 
     def __init__(self, kind: str) -> None:
-        """`kind` names the rows in log lines."""
+        """Start without rows; `kind` names them in log lines."""
         self.kind = kind
         self._ids: set[Hashable] = set()
 
     @property
     def ids(self) -> list[Any]:
-        """Rows that need not be selected again: they cannot be read until this process ends."""
+        """Ids of the unreadable rows, for queries of this process to exclude."""
         return list(self._ids)
 
     def read(self, id: Hashable, parse: Callable[[], Found]) -> Found | None:
-        """Return the parsed row; None, once it is logged, if this version cannot read it."""
+        """Return the parsed row; log it and return None if this version cannot read it."""
         try:
             return parse()
         except (ValidationError, KeyError, TypeError) as error:

@@ -12,7 +12,7 @@ BEAT_EVERY_S = 2.0
 
 @asynccontextmanager
 async def watch() -> AsyncIterator[None]:
-    """End the process, its stacks on standard error, if its loop hangs during the block."""
+    """End the process, and print its stacks, if its event loop hangs during the block."""
 
     async def beat() -> None:
         while True:

@@ -50,7 +50,7 @@ class NatsServer:
         self.process.wait()
 
     def reload(self) -> None:
-        """Have it read its configuration again."""
+        """Make the server read its configuration again."""
         assert self.process
         self.process.send_signal(signal.SIGHUP)
 

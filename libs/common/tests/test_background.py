@@ -71,13 +71,13 @@ async def fails() -> None:
 
 
 @pytest.mark.parametrize(("work", "error"), [(returns, RuntimeError), (fails, OSError)])
-async def test_work_that_ends_stops_its_process_with_an_error(work, error) -> None:
+async def test_background_work_that_ends_raises_an_error_in_its_process(work, error) -> None:
     with pytest.raises(error, match=r"returns|gone"):
         async with lasting(for_ever(), work()) as ended:
             await ended
 
 
-async def test_lasting_work_is_canceled_with_its_process() -> None:
+async def test_background_work_is_canceled_when_its_block_ends() -> None:
     canceled = False
 
     async def work() -> None:
@@ -94,7 +94,7 @@ async def test_lasting_work_is_canceled_with_its_process() -> None:
     assert canceled
 
 
-async def test_lasting_work_may_write_what_is_left_when_it_is_canceled() -> None:
+async def test_canceled_background_work_can_finish_a_last_write() -> None:
     written = False
 
     async def work() -> None:
@@ -110,7 +110,7 @@ async def test_lasting_work_may_write_what_is_left_when_it_is_canceled() -> None
     assert written
 
 
-async def test_lasting_work_that_loses_a_cancellation_is_canceled_again(
+async def test_background_work_that_loses_a_cancellation_is_canceled_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(background, "CANCEL_AGAIN_AFTER_S", 0.1)

@@ -99,7 +99,7 @@ async def test_only_a_repeatable_call_is_sent_again_without_a_reply(
         (["busy copy"], 3, "busy copy"),  # more helpful than the report of a missing answer
     ],
 )
-async def test_a_failed_copy_of_a_call_ends_it_only_when_the_original_is_not_answered(
+async def test_a_failed_copy_fails_its_call_only_if_the_original_gets_no_reply(
     caller: NatsBus, nats_server, answered: list[str], timeout: float, outcome: str
 ) -> None:
     received: list[ReceivedMessage] = []
@@ -124,7 +124,7 @@ async def test_a_failed_copy_of_a_call_ends_it_only_when_the_original_is_not_ans
     assert line == outcome
 
 
-async def test_changed_passwords_refuse_no_call(nats_server, tmp_path, monkeypatch) -> None:
+async def test_no_call_fails_while_passwords_change(nats_server, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(bus, "BRIDGE_S", 60)  # however slow this machine is
     password, users = tmp_path / "password", tmp_path / "users.conf"
 
@@ -159,7 +159,7 @@ async def test_changed_passwords_refuse_no_call(nats_server, tmp_path, monkeypat
 
 
 def certify(folder: Path) -> None:
-    """Write a new authority's certificate, and a certificate that it signed, with its key."""
+    """Write the certificate of a new authority, and a server's key and certificate from it."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.crt")
     issued = authority.issue_cert("127.0.0.1")
@@ -167,7 +167,7 @@ def certify(folder: Path) -> None:
     issued.private_key_pem.write_to_path(folder / "tls.key")
 
 
-async def test_the_bus_is_used_over_tls_and_takes_another_authority_when_it_reconnects(
+async def test_a_tls_connection_reads_its_authorities_again_when_it_reconnects(
     nats_server, tmp_path
 ) -> None:
     certify(tmp_path)
@@ -191,7 +191,7 @@ async def test_the_bus_is_used_over_tls_and_takes_another_authority_when_it_reco
                     await asyncio.sleep(0.05)
 
 
-async def test_a_server_without_tls_gets_no_password_where_tls_is_asked_for() -> None:
+async def test_a_server_without_tls_gets_no_password_if_the_url_requires_tls() -> None:
     sent: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

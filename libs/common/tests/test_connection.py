@@ -70,7 +70,7 @@ async def test_the_server_reports_a_subject_without_subscribers(client: Connecti
 async def test_a_subscription_is_sent_before_later_messages(
     client: Connection,
 ) -> None:
-    """nats-py writes subscriptions on its own schedule, `send` after this turn of the loop."""
+    """nats-py writes subscriptions on its own schedule, `send` at the end of the loop's turn."""
     received: list[ReceivedMessage] = []
     for number in range(200):
         await client.listen(f"a.{number}", received.append)
@@ -79,7 +79,7 @@ async def test_a_subscription_is_sent_before_later_messages(
     assert [message.subject for message in received] == [f"a.{number}" for number in range(200)]
 
 
-async def test_a_flush_overtakes_no_subscription(
+async def test_a_flush_is_sent_after_earlier_subscriptions(
     client: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[bytes] = []
@@ -133,7 +133,7 @@ async def test_subscriptions_are_restored_after_a_restart_of_the_server(
 async def test_a_message_of_a_lost_connection_is_not_sent_on_the_next(
     client: Connection,
 ) -> None:
-    """Its caller has already received the error that the bus is unavailable."""
+    """The caller has already received the error that the bus is unavailable."""
     received: list[ReceivedMessage] = []
     await client.listen("a", received.append)
     await client.flush()
@@ -196,7 +196,7 @@ async def test_a_connection_survives_a_server_that_hangs_briefly(
     assert client.stats["reconnects"] == 0
 
 
-async def test_attempts_to_reconnect_to_a_server_that_refuses_leave_no_socket_open() -> None:
+async def test_refused_reconnections_leave_no_socket_open() -> None:
     attempts = 0
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -35,7 +35,7 @@ async def scrape(port: int) -> Samples:
     return read(answer.text)
 
 
-async def test_both_ends_of_a_call_count_it_by_service_operation_and_outcome(
+async def test_caller_and_service_count_a_call_by_operation_and_outcome(
     caller: NatsBus,
 ) -> None:
     (port,) = ports.find(1)

@@ -141,10 +141,10 @@ async def test_jobs_and_workers_survive_a_crash_of_the_server(queue, worker, nat
     assert await queue.holds(sequence, "zero")
 
 
-async def test_a_queue_on_a_disk_that_was_full_takes_jobs_again_once_there_is_space(
+async def test_a_job_queue_accepts_jobs_again_once_a_full_disk_has_space(
     tmp_path: Path,
 ) -> None:
-    """The server itself would write the stream's files only after its restart."""
+    """The server would write the stream's files only after a restart."""
     song = Job("job.benchmarker.sing", Song)
     async with (
         small_disk.bus(tmp_path, "16m") as small,
@@ -177,7 +177,7 @@ async def test_a_queue_on_a_disk_that_was_full_takes_jobs_again_once_there_is_sp
         assert await one.holds(sequence, "after"), "the other replica replaced the new queue"
 
 
-async def test_dead_letters_are_written_again_after_a_full_disk_and_earlier_ones_are_kept(
+async def test_dead_letters_are_written_again_after_a_full_disk_and_older_ones_are_archived(
     tmp_path: Path,
 ) -> None:
     song = Job("job.benchmarker.sing", Song)

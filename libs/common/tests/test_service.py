@@ -73,7 +73,7 @@ async def test_an_invalid_request_is_refused_without_repeating_its_values(
     assert b"hunter2" not in reply.data
 
 
-def test_only_the_number_of_too_many_faults_is_reported() -> None:
+def test_more_faults_than_can_be_named_are_reported_as_a_number() -> None:
     with pytest.raises(ValidationError) as caught:
         GenerateRequest.model_validate({f"unknown{number}": 1 for number in range(1000)})
     error = invalid(caught.value)

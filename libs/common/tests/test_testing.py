@@ -5,12 +5,12 @@ from common.errors import ModelRefused, Unavailable
 from common.testing import MemoryBus
 
 
-async def test_a_missing_service_is_unavailable_as_on_the_real_bus() -> None:
+async def test_the_memory_bus_reports_a_missing_service_as_unavailable() -> None:
     with pytest.raises(Unavailable, match="generator service is unavailable"):
         await MemoryBus().call(GENERATE, GenerateRequest(model_url="gpt2"))
 
 
-async def test_errors_go_through_their_wire_form() -> None:
+async def test_the_memory_bus_restores_errors_from_their_wire_form() -> None:
     bus = MemoryBus()
 
     async def refuse(_: GenerateRequest) -> Module:

@@ -1,4 +1,4 @@
-"""Access: questions to the gateway, the only service that knows accounts and keys."""
+"""Access: authentication by the gateway, and events about keys and deleted accounts."""
 
 from common.contracts import Event, Message, Rpc
 

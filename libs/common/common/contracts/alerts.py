@@ -1,4 +1,4 @@
-"""Rules of alerts, and alerts."""
+"""Alert rules, and the alerts that they raise."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -105,7 +105,7 @@ class Rules(Message):
 
 
 class RulesRequest(Message):
-    """Ask for the account's rules."""
+    """Request for the account's rules."""
 
 
 class RuleRequest(Message):
@@ -113,13 +113,13 @@ class RuleRequest(Message):
 
 
 class ChangeRequest(RuleRequest):
-    """Request to change a rule; `changes` has the sent fields of a `RuleChange` by public name."""
+    """Request to change a rule; `changes` holds the fields that the caller sent, by public name."""
 
     changes: dict[str, Any]
 
 
 class RuleRemoved(Message):
-    """Confirm that a rule was deleted."""
+    """Confirmation that a rule was deleted."""
 
 
 class Alert(Message):
@@ -142,7 +142,7 @@ class Alert(Message):
 
 
 class AlertsRequest(Message):
-    """Ask for alerts, newest first."""
+    """Request for alerts, newest first."""
 
     model_id: str | None = Field(
         None, description="The model; by default all models.", examples=["openai/gpt2"]

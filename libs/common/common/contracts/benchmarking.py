@@ -24,7 +24,7 @@ def _once_each(sizes: list[int]) -> list[int]:
 
 
 class BenchmarkRequest(Input):
-    """Request of a benchmark; without `batchSizes`, sizes up to 256 that fit are searched."""
+    """Request for a benchmark; without `batchSizes`, sizes up to 256 that fit are searched."""
 
     model_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
         description="Id or address of a model on the Hugging Face Hub.",
@@ -164,7 +164,7 @@ class RunName(Message):
 
 
 class RunWait(Message):
-    """Wait until the run has finished, at most `seconds`; the answer is its state then."""
+    """Request to wait for a run's end, at most `seconds`; the reply is its state then."""
 
     id: str
     seconds: Annotated[float, Field(ge=0, le=15)] = 15
@@ -194,7 +194,7 @@ class QuoteRequest(Message):
 
 
 class Quote(Message):
-    """The queue place, wait and last cost for a run that would start now."""
+    """Position in the queue, waiting time and last cost of a run that is requested now."""
 
     queue: Queue
     last: Run | None = Field(
@@ -207,7 +207,7 @@ class RunLimitsRequest(Message):
 
 
 class RunLimit(Message):
-    """`left` of `limit` runs that the account may start within `window` seconds.
+    """The account's limit of runs: `left` of `limit` in `window` seconds remain.
 
     `reset`: seconds until one more may start than now; None while all may.
     """
@@ -237,7 +237,7 @@ class Plots(Message):
 
 
 class ProfileRequest(Message):
-    """The model whose profile is wanted; without `device` or `dtype`, any matches."""
+    """Request for a model's profile; without `device` or `dtype`, any matches."""
 
     model_id: str
     commit: str

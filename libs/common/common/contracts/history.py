@@ -46,7 +46,7 @@ class Position(Message):
 
 
 class Moments(Message):
-    """When samples arrived: two columns of little-endian int64, an `Arrival` and a time each."""
+    """Moments of samples, as two columns of little-endian int64: `Arrival` and time."""
 
     arrival: bytes
     at: bytes
@@ -68,7 +68,7 @@ class Moments(Message):
 
 
 class HistoryRequest(Message):
-    """Ask when samples of a model arrived after a position, either `since` or `position`.
+    """Request for the moments of a model's samples after either `since` or `position`.
 
     `since`: the time of the last sample received, whenever it arrived; without
     such a sample, the moment from which nothing was received.
@@ -93,7 +93,7 @@ class History(Message):
 
 
 class RecallRequest(Message):
-    """Ask for the samples of some moments of a History."""
+    """Request for the samples of some moments of a `History`."""
 
     model_id: str
     moments: Moments

@@ -10,7 +10,7 @@ class HubTokenRequest(Message):
 
 
 class HubToken(Message):
-    """An account's token; None without one. It crosses the bus in replies, which nothing stores."""
+    """An account's Hub token, if it has one; sent only in replies, which nothing stores."""
 
     token: str | None = Field(None, repr=False)
 
@@ -20,7 +20,7 @@ class HubTokenCheck(Message):
 
 
 class HubIdentity(Message):
-    """The Hub's user that a token belongs to."""
+    """The Hub user that a token belongs to."""
 
     user: str = Field(description="The Hub's name of the user whose token it is.")
     role: str = Field(description="Role of the token on the Hub, such as `read` or `fineGrained`.")

@@ -66,7 +66,7 @@ class Measurement(JobVersion):
 
 
 def version_for(read_by: ReadBy) -> int:
-    """Return the lowest version of a worker that may read such a model."""
+    """Return the lowest worker version that can run a model with this `read_by`."""
     return OWN_TOKEN_VERSION if read_by == "account" else 1
 
 
@@ -117,7 +117,7 @@ class Take(Message):
 
 
 class Ticket(Message):
-    """Whether to run the job, and the figures that earlier deliveries committed.
+    """Reply to a delivery: whether to run the job, and figures of earlier deliveries.
 
     They were measured under `setup`; a worker on another kind of machine starts over.
     """
@@ -152,7 +152,7 @@ class Report(Message):
 
 
 class ReportReply(Message):
-    """Whether to go on; false once the run is canceled, finished or another worker's."""
+    """Reply to a report; `run` is false once the run is canceled, finished or another worker's."""
 
     run: bool
 

@@ -93,7 +93,7 @@ class Monitoring(Message):
 
 
 class ModelsRequest(Message):
-    """Ask for the models whose metrics the account recorded."""
+    """Request for the models whose metrics the account recorded."""
 
     limit: Annotated[int, Field(ge=1, le=1_000)] = Field(100, description="Models per page.")
     before: str | None = Field(

@@ -1,4 +1,4 @@
-"""Reading recorded samples back, one by one, and deleting wrong ones."""
+"""Reading of recorded samples, and deletion of wrong ones."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -32,7 +32,7 @@ To = Annotated[
 
 
 class SamplesRequest(Message):
-    """Ask for the samples of one metric of a model, oldest first."""
+    """Request for the samples of one metric of a model, oldest first."""
 
     model_id: ModelId
     metric: MetricName = Field(examples=["latency"], description="The metric, such as latency.")
@@ -72,7 +72,7 @@ class RecordedSamples(Message):
 
 
 class SamplesDeletion(Message):
-    """Name the samples to delete: of a model, one metric or all, within a span of time."""
+    """Samples to delete: of one metric of a model or of all, within a span of time."""
 
     model_id: ModelId
     metric: MetricName | None = Field(

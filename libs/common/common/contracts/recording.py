@@ -1,4 +1,4 @@
-"""Recording: metrics of models on their way into the database."""
+"""Recording of metrics: records as callers send them, and samples as the bus carries them."""
 
 import re
 from array import array
@@ -81,7 +81,7 @@ RecordedAt = Annotated[Timestamp, AfterValidator(_check_age)]
 
 
 class Record(Input):
-    """Metrics of one moment. The same model, time and metric again counts once."""
+    """Metrics of one moment. A repeated model, time and metric is stored once."""
 
     model_id: Annotated[ModelId, AfterValidator(_check_visible)]
     timestamp: RecordedAt | None = Field(
@@ -223,7 +223,7 @@ SAMPLE_BYTES = 100
 
 
 class StorageRequest(Message):
-    """Ask how much the account has stored."""
+    """Request for the account's storage use."""
 
 
 class StorageUse(Message):
@@ -244,7 +244,7 @@ Change = Literal["descriptions", "rules", "samples"]
 
 
 class MetricsChanged(Message):
-    """An account's metrics have changed, and what is cached of them is stale.
+    """A change of an account's metrics, after which cached answers about them are stale.
 
     Without `what`, as earlier versions publish it, anything may have changed.
     """

@@ -1,4 +1,4 @@
-"""Times as the bus and the database carry them: microseconds since 2000, as PostgreSQL counts."""
+"""Times as the bus and PostgreSQL represent them: microseconds since 2000."""
 
 import re
 import time

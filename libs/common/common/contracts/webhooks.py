@@ -1,4 +1,4 @@
-"""Webhooks: an account's addresses that receive the events of its models."""
+"""Webhooks: URLs to which the events of an account's models are posted."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -18,14 +18,14 @@ ENABLED = "Whether events are posted; those that happen while it is false never 
 
 
 class NewWebhook(Input):
-    """An address, and the kinds of events to post there."""
+    """A URL, and the kinds of events to post to it."""
 
     url: Url = Field(description=URL, examples=["https://example.com/hooks/lilypad"])
     events: EventTypes = Field(description=EVENTS, examples=[["alert.raised"]])
 
 
 class WebhookChange(Input):
-    """Fields of a webhook to change; the others stay as they are."""
+    """Fields of a webhook to change; omitted fields stay as they are."""
 
     url: Url | None = Field(None, description=URL, examples=["https://example.com/hooks/lilypad"])
     events: EventTypes | None = Field(None, description=EVENTS, examples=[["alert.raised"]])
@@ -64,7 +64,7 @@ class Attempt(Message):
 
 
 class Delivery(Message):
-    """An event on its way to a webhook."""
+    """An event to deliver to one webhook, with its attempts."""
 
     id: str = Field(description="The delivery's id; the same in every attempt's `webhook-id`.")
     type: str = Field(description="The kind of event.")
@@ -97,7 +97,7 @@ class Deliveries(Message):
 
 
 class WebhooksRequest(Message):
-    """Ask for the account's webhooks."""
+    """Request for the account's webhooks."""
 
 
 class WebhookName(Message):
@@ -105,13 +105,13 @@ class WebhookName(Message):
 
 
 class WebhookChangeRequest(WebhookName):
-    """Request to change a webhook; `changes` has the sent fields by public name."""
+    """Request to change a webhook; `changes` holds the sent fields by public name."""
 
     changes: dict[str, Any]
 
 
 class DeliveriesOfWebhook(WebhookName, DeliveriesRequest):
-    """Ask for the deliveries of one webhook."""
+    """Request for the deliveries of one webhook."""
 
 
 class DeliveryName(WebhookName):
@@ -119,11 +119,11 @@ class DeliveryName(WebhookName):
 
 
 class WebhookRemoved(Message):
-    """Confirm that a webhook was deleted."""
+    """Confirmation that a webhook was deleted."""
 
 
 class Occurrence(Message):
-    """An event of an account's model; a repeated id changes nothing."""
+    """An event of an account's model; a second one with the same id is ignored."""
 
     id: str
     account: str
@@ -137,7 +137,7 @@ class Occurrences(Message):
 
 
 class OccurrencesStored(Message):
-    """Confirm that the event is stored, with a delivery for each webhook that subscribes to it."""
+    """Confirmation that an event is stored, with a delivery for each webhook that wants it."""
 
 
 ADD_WEBHOOK = Rpc("rpc.webhooks.add", NewWebhook, Webhook, timeout=8.0)
