@@ -1,5 +1,6 @@
 """Rules for every workload of the manifests."""
 
+import ipaddress
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from gateway.settings import GatewaySettings
 from generator.settings import Settings as GeneratorSettings
 from metrics.settings import MetricsSettings
 from realtime.settings import RealtimeSettings
+from webhooks.settings import WebhookSettings
 
 from .conftest import K8S, ROOT, Resource, build, containers, of_kind, pods
 
@@ -29,8 +31,22 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "benchmarker": ControlSettings,
     "metrics": MetricsSettings,
     "realtime": RealtimeSettings,
+    "webhooks": WebhookSettings,
     "worker": WorkerSettings,
 }
+# Policies by which each service reaches others, beside DNS and a database in the cluster.
+REACHES = {
+    "edge": {"edge"},
+    "gateway": {"bus", "database", "mail"},
+    "generator": {"bus", "hub"},
+    "benchmarker": {"bus", "database"},
+    "metrics": {"bus", "database"},
+    "realtime": {"bus"},
+    "webhooks": {"bus", "database", "hub"},
+    "worker": {"bus", "hub"},
+    "nats": {"nats"},
+}
+METADATA = ipaddress.ip_network("169.254.169.254/32")
 PASSWORD = re.compile("p[0-9a-f]{48}")
 # The longest that a request may be under way at SIGTERM, including the wait before.
 GRACE_S = {"edge": 10 + 130, "gateway": 22, "realtime": 9, "nats": 30, "worker": 30}
@@ -193,18 +209,103 @@ def test_a_database_in_the_cluster_has_the_roles_of_the_secrets_and_the_edition_
         assert secrets[name]["DATABASE_URL"].endswith(f"@database-rw/{initdb['database']}")
 
 
-def test_the_worker_reaches_only_the_bus_and_the_hub(overlay: list[Resource]) -> None:
-    reached = {}
+def selected(policy: Resource) -> set[str]:
+    """Return the services to whose pods a policy applies."""
+    return set(REACHES) & set(re.findall(r"'(\w+)'", str(policy["spec"]["podSelector"])))
+
+
+def test_each_service_reaches_only_what_it_needs_and_never_the_metadata_address(
+    overlay: list[Resource],
+) -> None:
+    reached: dict[str, set[str]] = {name: set() for name in REACHES}
     for policy in of_kind(overlay, "NetworkPolicy"):
-        if "Egress" in policy["spec"]["policyTypes"] and "worker" in str(
-            policy["spec"]["podSelector"]
-        ):
-            reached[policy["metadata"]["name"]] = policy["spec"]["egress"]
-    assert set(reached) == {"bus", "hub"}
-    [hub] = reached["hub"]
-    assert "169.254.0.0/16" in hub["to"][0]["ipBlock"]["except"]
+        name = policy["metadata"]["name"]
+        for service in selected(policy) if "egress" in policy["spec"] else ():
+            reached[service] |= {name} - {"database-in-cluster"}
+        for rule in policy["spec"].get("egress", []):
+            assert rule["ports"], name
+            for block in (to["ipBlock"] for to in rule["to"] if "ipBlock" in to):
+                excluded = map(ipaddress.ip_network, block["except"])
+                assert any(METADATA.subnet_of(network) for network in excluded), name  # type: ignore[arg-type]
+    assert reached == REACHES
+    [hub] = [p for p in of_kind(overlay, "NetworkPolicy") if p["metadata"]["name"] == "hub"]
+    [rule] = hub["spec"]["egress"]
+    assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"} < {*rule["to"][0]["ipBlock"]["except"]}
     nobody = next(p for p in of_kind(overlay, "NetworkPolicy") if p["metadata"]["name"] == "nobody")
     assert nobody["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_only_the_edge_is_reached_by_strangers_and_it_reaches_its_replicas(
+    overlay: list[Resource],
+) -> None:
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        name = policy["metadata"]["name"]
+        for rule in policy["spec"].get("ingress", []):
+            assert rule["ports"], name
+            assert rule.get("from") or (name, rule["ports"]) == ("edge", [{"port": 8080}]), name
+    [edge] = [p for p in of_kind(overlay, "NetworkPolicy") if p["metadata"]["name"] == "edge"]
+    reached = {
+        rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"]: rule["ports"]
+        for rule in edge["spec"]["egress"]
+    }
+    for name, pod in pods(overlay):
+        if name in reached:
+            [ports] = [container["ports"] for container in pod["containers"]]
+            assert reached[name] == [{"port": ports[0]["containerPort"]}]
+    assert set(reached) == {"gateway", "realtime"}
+
+
+def test_a_rolling_update_or_a_lost_node_leaves_servers_that_serve(
+    overlay: list[Resource],
+) -> None:
+    for workload in of_kind(overlay, "Deployment"):
+        name, spec = workload["metadata"]["name"], workload["spec"]
+        pod = spec["template"]["spec"]
+        assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, name
+        ports = {port["name"] for port in pod["containers"][0]["ports"]}
+        for probe in ("readinessProbe", "livenessProbe"):
+            asked = pod["containers"][0][probe]
+            assert (asked.get("httpGet") or asked["tcpSocket"])["port"] in ports, name
+        if name in ("edge", "gateway", "generator", "realtime"):
+            assert pod["topologySpreadConstraints"][0]["topologyKey"] == "kubernetes.io/hostname"
+        if name == "edge":
+            assert "drain.sh" in str(pod["containers"][0]["lifecycle"]["preStop"])
+    [nats] = of_kind(overlay, "StatefulSet")
+    affinity = nats["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
+    [apart] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert apart["topologyKey"] == "kubernetes.io/hostname"
+
+
+def test_streams_are_on_every_server_and_each_message_is_on_its_disk(
+    overlay: list[Resource],
+) -> None:
+    [nats] = of_kind(overlay, "StatefulSet")
+    declared = [
+        m["data"]["STREAM_REPLICAS"]
+        for m in of_kind(overlay, "ConfigMap")
+        if "STREAM_REPLICAS" in m["data"]
+    ]
+    assert declared == [str(nats["spec"]["replicas"])] * 6
+    assert nats["spec"]["replicas"] in (1, 3)
+    assert "sync_interval: always" in (ROOT / "deploy/nats/nats.conf").read_text()
+
+
+def test_a_gpu_worker_has_a_whole_gpu_and_time_for_the_longest_run(
+    production: list[Resource],
+) -> None:
+    [settings] = [m["data"] for m in of_kind(production, "ConfigMap") if "MAX_RUN_S" in m["data"]]
+    for job in of_kind(production, "ScaledJob"):
+        spec = job["spec"]["jobTargetRef"]
+        assert spec["activeDeadlineSeconds"] >= 2 * int(settings["MAX_RUN_S"])
+        assert spec["backoffLimit"] == 0  # the bus repeats a job
+        assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    [gpu] = [pod for name, pod in pods(production) if name == "worker-gpu"]
+    assert gpu["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    [term] = gpu["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    [shared] = [e for e in term["matchExpressions"] if e["key"].endswith("sharing-strategy")]
+    assert (shared["operator"], shared["values"]) == ("NotIn", ["time-slicing", "mps"])
 
 
 def test_prometheus_reaches_the_metrics_of_every_service(overlay: list[Resource]) -> None:
