@@ -1,4 +1,4 @@
-"""Live updates: events of the bus, delivered to Socket.IO clients.
+"""The realtime service, which delivers events of the bus to Socket.IO clients.
 
 Read in this order: `update` (an event, encoded once), `mailbox` (one client's backlog),
 `client` (one connection), `topic` and `topics` (who follows what), `slots` (ten sockets per

@@ -1,4 +1,4 @@
-"""The realtime service: Socket.IO on one side, events of the bus on the other."""
+"""The process of the realtime service: `python -m realtime`."""
 
 import asyncio
 import contextlib
@@ -66,7 +66,7 @@ async def main() -> None:
 
 
 async def serve(application: Application, host: str, port: int, ended: asyncio.Future[Any]) -> None:
-    """Serve until SIGTERM, or until background work has ended."""
+    """Serve until SIGTERM, or until background work ends unexpectedly."""
     server = uvicorn.Server(
         uvicorn.Config(
             application,

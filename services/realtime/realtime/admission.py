@@ -1,4 +1,4 @@
-"""Admission of a client: checks its token, claims a socket slot, subscribes it to alerts."""
+"""Admission of a client, by its token and its account's free socket slots."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class Admission:
         slot = await self.slots.claim(access.account, lambda: client.dismiss(full()))
         if client.closed:
             await self.slots.release(slot)
-            raise Unavailable("the connection was lost")
+            raise Unavailable("the connection was lost; connect again")
         client.slot = slot
         if self.keys.is_revoked(access.key):  # after the gateway had answered
             raise revoked()
@@ -44,10 +44,10 @@ class Admission:
         if client.closed:
             # If admitted, it would stay in python-socketio permanently: its end was reported too
             # early.
-            raise Unavailable("the connection was lost")
+            raise Unavailable("the connection was lost; connect again")
 
     async def leave(self, client: Client) -> None:
-        """Undo admission and subscriptions; harmless when repeated."""
+        """Undo admission and subscriptions; idempotent."""
         account, client.account = client.account, ""
         if account:
             self.topics.exit(account, client)

@@ -1,4 +1,4 @@
-"""The service as one ASGI application: its sockets, and its health checks."""
+"""The ASGI application of the service: sockets and health checks."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
@@ -56,7 +56,7 @@ class Application:
             await self._respond(send, 200, {"status": "ready", **counts}, None)
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request to engineio, except a refused one, which gets the reason."""
+        """Pass a request to engineio, or refuse it with the reason."""
         if self.sockets.draining and b"sid=" not in scope["query_string"]:
             await self._refuse(scope, send, Unavailable("stopping", retry_after=1))
         elif scope["type"] == "http" and _content_length(scope) > MAX_FRAME_BYTES:
@@ -88,13 +88,13 @@ class Application:
 
 
 def _content_length(scope: Scope) -> int:
-    """Return the announced length of the body in bytes, or 0: engineio then reads none."""
+    """Return the declared length of the body in bytes; 0 if there is none."""
     value = dict(scope["headers"]).get(b"content-length", b"0")
     return int(value) if value.isdigit() else 0
 
 
 async def _drain(receive: Receive) -> None:
-    """Read a body to its end; otherwise a client still sending would not see the answer."""
+    """Read a refused body to its end, or the client would not receive the answer."""
     read = 0
     while read < MAX_DRAINED_BYTES:
         message = await receive()

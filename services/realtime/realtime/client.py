@@ -1,4 +1,4 @@
-"""One connection: its cost limits, and the delivery of updates to it."""
+"""A connection of a client, with its cost limits and the delivery of updates."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ OVERFLOW = Unavailable("the client reads too slowly and its mailbox is full; con
 
 
 class Client:
-    """An Engine.IO connection, identified by the connection's id.
+    """A client's Engine.IO connection.
 
     Attributes:
         socket: engineio's socket; it has a `wire` once it is a WebSocket.
@@ -73,7 +73,7 @@ class Client:
         socket.receive = self.receive
 
     def lock(self, model: str) -> asyncio.Lock:
-        """Return the lock that keeps requests about one model in the order they came."""
+        """Return the lock that orders requests about one model by their arrival."""
         return self._locks.setdefault(model, asyncio.Lock())
 
     def has_waiting(self, topic: str) -> bool:
@@ -85,7 +85,7 @@ class Client:
         return getattr(self.socket, "wire", None)
 
     async def receive(self, packet: Packet) -> None:
-        """Replace engineio's `receive`: refuse floods and binary packets before any work."""
+        """Process a packet like engineio, but dismiss the client for floods and binary packets."""
         if self.closed:
             return
         now = time.monotonic()
@@ -100,7 +100,7 @@ class Client:
             await self._receive(packet)
 
     def deliver(self, update: Update, now_s: float) -> None:
-        """Deliver at once if nothing else was sent in this period, else with the next batch."""
+        """Deliver an update at once, or with the next batch if one was sent in this period."""
         if self.closed:
             return
         if not self.mailbox.size_bytes and now_s >= self._next_batch_s:
@@ -112,7 +112,7 @@ class Client:
         self._wait(self.mailbox.put(update), now_s)
 
     def deliver_guaranteed(self, update: Update, after: str | None = "") -> None:
-        """Deliver without fail, or disconnect the client: never drop.
+        """Deliver an update that must not be dropped; dismiss the client if its mailbox overflows.
 
         The update overtakes those that wait, except those of the topic `after` (None: of
         every topic).
@@ -130,24 +130,24 @@ class Client:
         self.pump.add(self)
 
     def _can_send(self, wire: Wire | None) -> bool:
-        """Whether a frame may be written now: none is queued, and no upgrade is under way."""
+        """Whether a frame may be written now: the queue is empty, and no upgrade is in progress."""
         socket = self.socket
         if socket.closed or socket.upgrading or not socket.queue.empty():
             return False
         return wire.ready if socket.upgraded and wire is not None else not socket.upgraded
 
     async def has_room(self) -> None:
-        """Wait until at most half the mailbox is full, or the client is closed."""
+        """Wait until the mailbox is at most half full, or the client is closed."""
         while self.mailbox.size_bytes > CAPACITY_BYTES // 2 and not self.closed:  # noqa: ASYNC110  (the pump's pace)
             await asyncio.sleep(PERIOD_S)
 
     async def has_sent_guaranteed(self) -> None:
-        """Wait until every guaranteed update was sent, or the client is closed."""
+        """Wait until all guaranteed updates have been sent, or the client is closed."""
         while self.mailbox.guaranteed and not self.closed:  # noqa: ASYNC110  (the pump's pace)
             await asyncio.sleep(PERIOD_S)
 
     def flush(self, now_s: float) -> bool:
-        """Send the next batch if the client reads; return True once nothing waits."""
+        """Send the next batch if the client reads; return whether the mailbox was empty."""
         if not self.mailbox:
             self.waiting_since_s = 0.0
             return True
@@ -165,7 +165,7 @@ class Client:
         return False
 
     def dismiss(self, reason: ServiceError, *, reconnect: bool = False) -> None:
-        """Send the reason, then close.
+        """Send the reason to the client, and close the connection.
 
         Args:
             reason: sent as an `error` event.
@@ -200,7 +200,7 @@ class Client:
 
 
 class Pump:
-    """Flushes the clients with a backlog, once per `PERIOD_S`."""
+    """The periodic flush of clients with a backlog."""
 
     def __init__(self) -> None:
         self._waiting: dict[Client, None] = {}
@@ -222,5 +222,5 @@ class Pump:
             self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._flush_all)
 
     def run(self, work: Any) -> None:
-        """Run a coroutine in the background; asyncio's handler logs a failure."""
+        """Run a coroutine in the background, and log its failure."""
         self._tasks.start(work)

@@ -1,4 +1,4 @@
-"""A client's position in a model's history, as text that the client keeps and hands back."""
+"""A client's position in a model's history, as text that the client stores and returns."""
 
 import re
 import zlib
@@ -24,7 +24,7 @@ _TEXT = re.compile(
 
 
 class Cursor:
-    """A mutable `common.contracts.history.Position` that tracks the updates a client has received.
+    """The position of a client, which advances with the updates that it receives.
 
     The samples of one writer are published in the order of their arrival, those of two
     writers in any order, so each writer has a place of its own. Alerts come nearly in the
@@ -54,7 +54,7 @@ class Cursor:
 
     @classmethod
     def at(cls, moment: int) -> "Cursor":
-        """Return the cursor of a client that received everything up to a moment.
+        """Return the cursor of a client that has received everything up to a time.
 
         Args:
             moment: in microseconds since 2000.
@@ -93,7 +93,7 @@ class Cursor:
         return Position(floor=self.floor, alerted=self.alerted, places=[*self.places.values()])
 
     def advance(self, arrival: int, at: int) -> None:
-        """Count a sample as received; an arrival of 0 means that it has none."""
+        """Count a sample as received; ignore one without an arrival (0)."""
         place = (arrival, at)
         if arrival <= 0 or place <= self.places.get(arrival & 255, (0, 0)):
             return
@@ -134,5 +134,5 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _fingerprint(news: AlertEvent) -> int:
-    """Return 32 bits of an alert's identity; two alerts of a minute collide once in 4e9."""
+    """Return a 32-bit hash of an alert's id and type."""
     return zlib.crc32(f"{news.id} {news.type}".encode())

@@ -1,4 +1,4 @@
-"""python-socketio's server, with all our changes to its internals.
+"""python-socketio's server, with changes to its internals.
 
 docs/decisions/011-patched-engine.md says what each change buys; tests/test_engine.py
 fails when a release of python-socketio or python-engineio needs another one, or none.
@@ -44,10 +44,10 @@ class Listener(Protocol):
         """Note that a client left the namespace."""
 
     async def answer(self, id: str, data: list[Any]) -> dict[str, Any]:
-        """Return the acknowledgement of an event: its name and arguments are `data`."""
+        """Return the acknowledgement of an event; `data` is its name and arguments."""
 
     def send(self, id: str, update: Update) -> None:
-        """Send an update without fail."""
+        """Queue an update that must not be dropped or replaced."""
 
 
 class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has no types
@@ -95,7 +95,7 @@ class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has
     async def _handle_event_internal(
         self, server: Any, _sid: str, eio_sid: str, data: list[Any], namespace: str, id: int | None
     ) -> None:
-        """Pass every event to one function; send errors without an acknowledgement as an event.
+        """Pass an event to the listener; send an error as an event if no acknowledgement is wanted.
 
         The method it replaces runs a handler that cannot know whether an acknowledgement
         was asked for.
@@ -111,7 +111,7 @@ class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has
             self.listener.send(eio_sid, Update("error", body))
 
     def forget_closed(self, query: bytes) -> None:
-        """Forget a closed connection that a query names; a POST to it would fail with 500."""
+        """Forget a closed connection in a query, so that a POST to it gets 400 instead of 500."""
         sockets = self.eio.sockets
         for id in connection_ids(query):
             if id in sockets and sockets[id].closed:
@@ -119,9 +119,9 @@ class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has
 
 
 class EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # engineio has no types
-    """engineio's server, whose connection ids begin with the id of the request that opens them.
+    """engineio's server, with connection ids that begin with the id of the opening request.
 
-    The edge sends each request of a connection where that one went, by the hash of its id.
+    The edge sends all requests of a connection to the same replica, by the hash of that id.
     """
 
     async def _handle_connect(self, environ: dict[str, Any], *arguments: Any) -> Any:
@@ -134,7 +134,7 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # engineio has 
 
 
 class WebSocket(EngineWebSocket):  # type: ignore[misc]  # engineio has no types
-    """engineio's WebSocket, which gives its socket the wire below it."""
+    """engineio's WebSocket, which adds uvicorn's `Wire` to its socket."""
 
     async def __call__(self, environ: dict[str, Any]) -> Any:
         extensions = cast("dict[str, Any]", environ["asgi.scope"].get("extensions") or {})
@@ -145,5 +145,5 @@ class WebSocket(EngineWebSocket):  # type: ignore[misc]  # engineio has no types
 
 
 def connection_ids(query: bytes) -> list[str]:
-    """Return the connection ids in a request's query: one, or none before the first answer."""
+    """Return the connection ids in a request's query; empty for an opening request."""
     return parse_qs(query.decode("latin-1")).get("sid", [])

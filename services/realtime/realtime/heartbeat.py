@@ -1,4 +1,4 @@
-"""A periodic round trip over the bus: a subscription may stop receiving without an error."""
+"""A periodic round trip over the bus, which detects a subscription that stopped receiving."""
 
 import asyncio
 import time
@@ -23,10 +23,10 @@ CLOCK_MARGIN = timedelta(seconds=2)
 
 
 class Heartbeat:
-    """Requests from this replica to itself.
+    """Periodic requests of this replica to itself.
 
     Args:
-        bus: the connection that is tried.
+        bus: the connection to check.
         slots: hold this replica's id, and are told of a new connection.
         lost: called after a reconnection, with the time since when events may be missing.
     """
@@ -47,7 +47,7 @@ class Heartbeat:
         """Make a round trip every `BEAT_S` until cancelled.
 
         Raises:
-            RuntimeError: connected, but deaf.
+            RuntimeError: the bus is connected, but delivers nothing.
         """
         subject = alive_subject(self.slots.owner)
         while True:

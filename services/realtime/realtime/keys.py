@@ -1,4 +1,4 @@
-"""The API keys and sessions behind the open sockets; a socket closes when its key is revoked."""
+"""Revocation of the API keys and sessions of open sockets."""
 
 import asyncio
 import contextlib
@@ -39,10 +39,10 @@ def lacks_scope() -> PermissionDenied:
 
 
 class Keys:
-    """Revocations as they are published, and a check of every key in case one was missed.
+    """Watch over the keys of open sockets: revocation events, and periodic checks.
 
     Args:
-        bus: leads to the gateway, which knows keys.
+        bus: the connection to the gateway, which authenticates keys.
         clients: the open connections, by id.
     """
 
@@ -59,7 +59,7 @@ class Keys:
 
     @listens(KEY_REVOKED, shared=False)
     async def revoke(self, event: KeyRevoked) -> None:
-        """Close a key's sockets, unless it still has the scope."""
+        """Close a key's sockets, unless the key still has the scope `monitor:read`."""
         self._revoked.pop(event.key, None)
         if SCOPE in event.scopes:
             return
@@ -72,7 +72,7 @@ class Keys:
                 client.dismiss(reason)
 
     def check_soon(self) -> None:
-        """Check every key now: events were lost, possibly a revocation among them."""
+        """Check every key now, since events were lost that may include revocations."""
         self._due.set()
 
     async def keep_checking(self) -> None:
@@ -85,7 +85,7 @@ class Keys:
             self._due.clear()
 
     async def _check(self) -> bool:
-        """Return whether every key could be checked."""
+        """Check every key in use; return whether all could be checked."""
         complete = True
         for token in {c.token for c in self.clients.values() if c.account and c.key}:
             try:

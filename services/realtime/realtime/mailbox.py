@@ -1,6 +1,6 @@
-"""The bounded mailbox of one client, in which the newest value of each series wins.
+"""A bounded mailbox of one client, in which newer values replace older ones.
 
-It has two compartments. Guaranteed updates (alerts, replayed samples, a farewell)
+There are two compartments. Guaranteed updates (alerts, replayed samples, a farewell)
 stay in order until they are delivered. Of all others the latest wins: an update that
 has a value for every series of a waiting one replaces it. The backlog is therefore
 bounded by the number of series, not by how long the client does not read.
@@ -30,7 +30,7 @@ class Mailbox:
         return self.size_bytes > 0
 
     def put_guaranteed(self, update: Update, after: str | None = "") -> bool:
-        """Hold an update until it is delivered; return False if the mailbox overflows.
+        """Add an update that must not be dropped; return False if the mailbox overflows.
 
         It overtakes the updates that wait, except those of the topic `after` (None: of
         every topic), which become guaranteed as well.
@@ -42,7 +42,7 @@ class Mailbox:
         return self.size_bytes <= CAPACITY_BYTES
 
     def put(self, update: Update) -> bool:
-        """Hold an update until it is delivered or replaced; return False if the mailbox overflows.
+        """Add an update, which newer ones may replace; return False if the mailbox overflows.
 
         A topic keeps its place in the queue, so a busy topic does not starve, and the
         updates that remain within a topic keep their order of arrival.

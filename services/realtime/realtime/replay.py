@@ -1,4 +1,4 @@
-"""The replay of missed updates, from the database, which has all of them."""
+"""The replay of missed updates from the database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -58,7 +58,7 @@ class Replay:
         since: datetime | Cursor,
         with_cursor: bool,
     ) -> bool:
-        """Send all updates after `since`, in order and once; then those that arrived meanwhile.
+        """Send all updates after `since` in order, each once, and those that arrive meanwhile.
 
         The client is held (`Topics.join`), and stays so if this fails.
 
@@ -112,7 +112,7 @@ class Replay:
         since: datetime | Cursor,
         with_cursor: bool,
     ) -> tuple[Cursor, bool]:
-        """Return the position reached, and whether everything was sent."""
+        """Send the updates after `since`; return the position reached and whether all were sent."""
         metrics = sorted(subscriber.metrics) if subscriber.metrics else None
         history = await self._history(topic.model, since, metrics)
         place = history.position
@@ -144,7 +144,7 @@ class Replay:
         return cursor, whole and history.complete
 
     async def start(self, topic: Topic, client: Client, seen: SeenAlerts) -> None:
-        """Give a new subscriber a cursor; everything stored by now counts as received.
+        """Create the cursor of a new subscriber, to whom all stored updates count as received.
 
         A sample that is being committed at this moment is delivered later, or missed and
         replayed. If the history is unavailable, the last seconds count as missed.
@@ -165,7 +165,7 @@ class Replay:
     async def _history(
         self, model: str, since: datetime | Cursor, metrics: list[str] | None
     ) -> History:
-        """Return the times of samples that arrived since; none for a model without a record."""
+        """Find when samples arrived after `since`; an unrecorded model has an empty history."""
         request = HistoryRequest(
             model_id=model,
             since=since if isinstance(since, datetime) else None,
@@ -185,7 +185,7 @@ class Replay:
         metrics: list[str] | None,
         delivered: set[tuple[datetime, str]],
     ) -> AsyncIterator[Moment]:
-        """Yield samples by arrival; a sample that was already delivered has no update."""
+        """Yield samples by arrival; those that were already delivered have no update."""
         done = 0
         while done < len(moments):
             part = moments.part(done, done + BATCH_MOMENTS)
@@ -218,7 +218,7 @@ def _moment(body: MetricUpdate, delivered: set[tuple[datetime, str]]) -> Moment:
 
 
 def _news(alert: Alert) -> list[AlertEvent]:
-    """Return an alert's event, and its recovery's."""
+    """Return the events of an alert: when it was raised, and when it recovered."""
     raised = AlertEvent.model_validate({**alert.model_dump(), "at": alert.raised_at})
     if alert.recovered_at is None:
         return [raised]
@@ -230,5 +230,5 @@ def _news(alert: Alert) -> list[AlertEvent]:
 
 
 def _arrival(news: AlertEvent) -> int:
-    """Return an alert's place among samples, whose arrivals are times in this form."""
+    """Return an alert's time in the form of a sample's arrival; 0 without a time."""
     return arrival_of(to_us(news.at)) if news.at else 0

@@ -1,4 +1,4 @@
-"""Exactly ten sockets per account, across all replicas.
+"""The limit of ten sockets per account, across all replicas.
 
 Each socket holds one of its account's ten keys in a key-value bucket. A key can be created
 once, so no two sockets hold the same one. It expires 45 s after its replica last renewed
@@ -44,7 +44,7 @@ MISSING = (nats.js.errors.NotFoundError, nats.js.errors.NoStreamResponseError)
 
 
 def full() -> RateLimited:
-    """Return a new error: one raised repeatedly would keep every traceback it passed through."""
+    """Return a new error; a shared one would accumulate tracebacks."""
     return RateLimited(
         f"all {MAX_PER_ACCOUNT} sockets of the account are in use; close one first",
         limit=MAX_PER_ACCOUNT,
@@ -53,7 +53,7 @@ def full() -> RateLimited:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A key of the bucket: `holder` is its value, `lock` keeps release and renewal apart."""
+    """A held key of the bucket: `holder` is its value; `lock` separates release and renewal."""
 
     account: str
     key: str
@@ -78,7 +78,7 @@ class Slots:
         self._bucket: KeyValue | None = None
 
     async def start(self) -> None:
-        """Create or find the bucket, waiting for the bus as long as necessary."""
+        """Create or find the bucket; wait for the bus as long as necessary."""
         await self.bus.client.subscribe(alive_subject(self.owner), cb=_answer)
         await retry(self._open, Unavailable, waiting_for="the slot bucket")
 
@@ -104,7 +104,7 @@ class Slots:
         """Claim one of the account's slots; `lost` is called if another replica takes it.
 
         Raises:
-            RateLimited: sockets that are open hold all of them.
+            RateLimited: open sockets hold all slots of the account.
             Unavailable: the bucket cannot be reached.
         """
         bucket = await self._open()
@@ -132,7 +132,7 @@ class Slots:
         return None
 
     def _holder(self) -> bytes:
-        """Return a new key value: the replica's id and a socket's."""
+        """Return a new value for a key: the ids of the replica and of a socket."""
         return f"{self.owner}.{secrets.token_hex(4)}".encode()
 
     async def _take_over(self, bucket: KeyValue, account: str) -> Slot | None:
@@ -157,7 +157,7 @@ class Slots:
         return None
 
     async def _answers(self, owner: str) -> bool:
-        """Whether a replica is alive; only the bus server's "no responders" counts as no."""
+        """Whether a replica may be alive; only the bus's "no responders" proves it dead."""
         try:
             await self.bus.client.request(alive_subject(owner), b"", timeout=ALIVE_TIMEOUT_S)
         except nats.errors.NoRespondersError:
@@ -167,7 +167,7 @@ class Slots:
         return True
 
     async def release(self, slot: Slot) -> None:
-        """Release a slot; if the bus is unavailable, it expires."""
+        """Release a slot; if the bus is unavailable, the slot expires."""
         if self.held.pop(slot, None) is None:
             return
         try:
@@ -216,7 +216,7 @@ class Slots:
                 lost()
 
     async def _is_held(self, bucket: KeyValue, slot: Slot) -> bool:
-        """Whether the last renewal succeeded and only its acknowledgement was lost."""
+        """Whether the bucket still has this slot, so that only an acknowledgement was lost."""
         try:
             entry = await bucket.get(slot.key)
         except nats.js.errors.KeyNotFoundError:

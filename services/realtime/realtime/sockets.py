@@ -1,4 +1,4 @@
-"""The open sockets of this process: from the first packet to the drain."""
+"""The open sockets of this process, from their first packet to the drain."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ class Sockets:
         self._replaced = 0  # in mailboxes of clients that have left
 
     def families(self) -> Iterator[MetricFamily]:
-        """Yield the connections, the updates that wait for them, and those that were dropped."""
+        """Yield the metrics of connections, of waiting updates and of replaced ones."""
         clients = list(self.clients.values())
         waiting = {(): sum(client.mailbox.size_bytes for client in clients)}
         yield MetricFamily("gauge", "ws_connections", "Connections", (), {(): len(clients)})
@@ -142,13 +142,13 @@ class Sockets:
                 return _failure(ServiceError("internal error"))
 
     def refuse(self, query: bytes, error: ServiceError) -> None:
-        """Dismiss the client that a request's query names, if any."""
+        """Dismiss the client named in a request's query, if any."""
         for id in connection_ids(query):
             if (client := self.clients.get(id)) is not None:
                 client.dismiss(error)
 
     def report_gap(self, since: datetime) -> None:
-        """Tell every client that events were lost, so that it can ask for them."""
+        """Notify every client that events were lost, so that it subscribes again."""
         self.topics.lose()
         notice = Update("gap", {"since": since.isoformat().replace("+00:00", "Z")})
         for client in self.clients.values():
@@ -159,7 +159,7 @@ class Sockets:
         self.pump.run(self.slots.renew())  # the bus may have forgotten the slots' holders
 
     async def keep_collecting(self) -> None:
-        """Free the memory of closed connections, whenever enough were closed, until cancelled."""
+        """Collect garbage whenever enough connections have closed, until cancelled."""
         while True:
             await asyncio.sleep(COLLECT_EVERY_S)
             if self._closed > max(MAX_CLOSED, len(self.clients) // 2):

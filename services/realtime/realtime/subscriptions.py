@@ -27,9 +27,9 @@ class Subscriptions:
         self.replay = replay
 
     async def subscribe(self, client: Client, data: Any) -> dict[str, Any]:
-        """Follow a model from now on, or from `since`; return the acknowledgement.
+        """Subscribe a client to a model, from now or from `since`; return the acknowledgement.
 
-        A model without a record yet can be followed too, and so looks exactly like
+        A model without a record can be followed too, so it is indistinguishable from
         another account's.
         """
         request = _read(Subscribe, data)
@@ -48,7 +48,7 @@ class Subscriptions:
         topic = await self.topics.join(account, model, client, metrics, hold=hold)
         if client.closed or client.account != account:
             self.topics.leave(account, model, client)
-            raise Unavailable("the connection was lost")
+            raise Unavailable("the connection was lost; connect again")
         client.models.add(model)
         answer: dict[str, Any] = {"status": "success"}
         subscriber = topic.subscribers[client]
@@ -94,7 +94,7 @@ def _read(model: type[Request], data: Any) -> Request:
 
 
 def _to_json(data: Any) -> bytes:
-    """Encode data that Python's lenient parser has read, for pydantic's strict one."""
+    """Encode an event's data as strict JSON, for validation."""
     try:
         return orjson.dumps(data)
     except TypeError:

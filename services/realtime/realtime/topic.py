@@ -1,4 +1,4 @@
-"""One model of one account: its subscribers, and the position of each."""
+"""A model of an account, with its subscribers and their positions."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ MAX_HELD = 1024
 
 
 class Receiver(Protocol):
-    """The side of a client that a topic needs."""
+    """The interface of a client that a topic uses."""
 
     def deliver(self, update: Update, now_s: float) -> None: ...
 
@@ -49,7 +49,7 @@ class Moment:
 
 
 class SeenAlerts:
-    """The last alerts sent to one client, so that each is sent once."""
+    """The latest alerts sent to a client, so that each is sent once."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], AlertEvent] = {}
@@ -61,7 +61,7 @@ class SeenAlerts:
         return [news for news in self._seen.values() if news.model_id == model]
 
     def add(self, news: AlertEvent) -> bool:
-        """Remember an alert; return whether it is new to the client."""
+        """Add an alert; return whether it is new to the client."""
         if news in self:
             return False
         self._seen[news.id, news.type] = news
@@ -98,7 +98,7 @@ class Subscriber:
         self.overflowed = self.lost = False
 
     def change(self, metrics: frozenset[str] | None) -> None:
-        """Change the wanted metrics from now on."""
+        """Change the selected metrics from now on."""
         self.lost = False
         if self.constant is None or metrics is None:
             self.constant = self.constant if metrics is None else metrics
@@ -114,7 +114,7 @@ class Subscriber:
             self.held, self.overflowed = [], True
 
     def take(self, moment: Moment) -> Update | None:
-        """Advance the cursor; return the update to send, or None if the replay already sent it."""
+        """Advance the cursor; return the update to send, None if there is none to send."""
         place = (moment.arrival, moment.at)
         if place <= self.replayed.get(moment.arrival & 255, (0, 0)):
             return None
@@ -130,7 +130,7 @@ class Subscriber:
 
 
 class Topic:
-    """A model while it has subscribers here.
+    """A model with subscribers at this replica.
 
     Attributes:
         recent: the last events: their count, time and metrics.
@@ -158,13 +158,13 @@ class Topic:
                 client.deliver(update, now_s)
 
     def hold(self, subscriber: Subscriber) -> None:
-        """Hold back events from now on, until `release`; forget an earlier overflow."""
+        """Hold events back until `release`, and forget an earlier overflow."""
         if subscriber.held is None:
             subscriber.held, subscriber.until = [], self.count
         subscriber.overflowed = False
 
     def release(self, client: Receiver, subscriber: Subscriber, seen: SeenAlerts) -> bool:
-        """Deliver the held updates that were not replayed; return False if some were dropped."""
+        """Deliver the held updates that were not replayed; return whether none was dropped."""
         held, subscriber.held = subscriber.held or [], None
         complete, subscriber.overflowed = not subscriber.overflowed, False
         if self.subscribers.get(client) is not subscriber:
@@ -177,7 +177,7 @@ class Topic:
         return complete
 
     def give_up(self, client: Receiver, seen: SeenAlerts) -> None:
-        """Drop a subscriber whose replay failed; its alerts are still delivered."""
+        """Unsubscribe a client whose replay failed; its held alerts are still delivered."""
         subscriber = self.subscribers.pop(client, None)
         for moment in (subscriber.held or []) if subscriber else []:
             if moment.alert is not None and moment.update and seen.add(moment.alert):

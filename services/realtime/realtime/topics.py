@@ -1,4 +1,4 @@
-"""The models and accounts that clients of this replica follow, and their bus subscriptions.
+"""Subscriptions of this replica on the bus, to the models and accounts of its clients.
 
 A replica subscribes to `event.metrics.recorded.<account>.<model>` for the first client that
 follows the model, and unsubscribes with the last one, so it decodes no event that none of
@@ -33,7 +33,7 @@ LOST = (nats.errors.Error, OSError, RuntimeError)
 
 
 class Account:
-    """The clients of one account, which get every alert and benchmark of it."""
+    """The clients of an account, which receive its alerts and benchmarks."""
 
     def __init__(self) -> None:
         self.clients: dict[Receiver, SeenAlerts] = {}
@@ -56,7 +56,7 @@ class Account:
 
 
 class Topics:
-    """Every topic and account with clients here.
+    """The models and accounts with clients at this replica.
 
     Attributes:
         decoded: events decoded since the process started.
@@ -127,7 +127,7 @@ class Topics:
         return topic
 
     def lose(self) -> None:
-        """Drop every cursor: events were lost, so none is right until its client resubscribes."""
+        """Drop every cursor, since lost events invalidate them until the clients resubscribe."""
         for topic in self.models.values():
             for subscriber in topic.subscribers.values():
                 subscriber.cursor, subscriber.lost = None, True
@@ -170,7 +170,7 @@ class Topics:
         )
 
     async def _confirm(self, *subscribing: Awaitable[Subscription]) -> list[Subscription]:
-        """Subscribe, and wait until the server has the subscriptions."""
+        """Subscribe, and wait until the server has confirmed the subscriptions."""
         subscriptions: list[Subscription] = []
         try:
             for confirmed in subscribing:

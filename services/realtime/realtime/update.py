@@ -1,4 +1,4 @@
-"""An event on its way to clients, encoded once for all of them."""
+"""An outgoing event, encoded once for all clients."""
 
 from functools import cached_property
 from typing import Any
@@ -32,7 +32,7 @@ class Update:
 
     @cached_property
     def frame(self) -> bytes:
-        """The WebSocket frame (RFC 6455, 5.2): unmasked, so the same for every client."""
+        """The unmasked WebSocket frame (RFC 6455, 5.2), the same for every client."""
         size = len(self.text)
         if size < 126:
             return bytes((0x81, size)) + self.text
@@ -41,7 +41,7 @@ class Update:
         return b"\x81\x7f" + size.to_bytes(8, "big") + self.text
 
     def select(self, metrics: frozenset[str]) -> "Update | None":
-        """Return the update with only these metrics, or None if it has none of them.
+        """Return the update with only these metrics; None if it contains none of them.
 
         Equal selections share one object, so each is encoded once.
         """
@@ -55,7 +55,7 @@ class Update:
         return self._selections[metrics]
 
     def with_cursor(self, cursor: str) -> "Update":
-        """Return the update with a cursor; equal cursors share one object."""
+        """Return the update with a cursor; repeated calls with one cursor share the result."""
         if self._with_cursor is None or self._with_cursor[0] != cursor:
             data = {**self.data, "cursor": cursor}
             self._with_cursor = cursor, Update(self.event, data, self.topic, self.series)

@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket with a shortcut for frames that are encoded already.
+"""uvicorn's WebSocket, with direct writing of encoded frames.
 
 It relies on uvicorn's private names (`handle_connect`, `conn`, `writable`, `close_sent`,
 `queue`); docs/decisions/011 says why, and tests/test_engine.py checks them.
@@ -23,7 +23,7 @@ TOO_LARGE = InvalidRequest(f"message too large; send at most {MAX_FRAME_BYTES //
 
 
 class Wire(WebSocketsSansIOProtocol):
-    """One WebSocket connection.
+    """A WebSocket connection.
 
     Hundreds of clients get an update as the same bytes. Written to the transport, that is
     one call per client instead of engineio's queue, its writer task and uvicorn's `send`.
@@ -38,7 +38,7 @@ class Wire(WebSocketsSansIOProtocol):
 
     @property
     def ready(self) -> bool:
-        """Whether a frame may be written: the connection is open and the client reads."""
+        """Whether a frame may be written, since the connection is open and the client reads."""
         return self.writable.is_set() and self.is_open
 
     @property
@@ -46,7 +46,7 @@ class Wire(WebSocketsSansIOProtocol):
         return self.handshake_complete and not self.close_sent and not self.transport.is_closing()
 
     def leave(self, code: int, reason: str) -> None:
-        """Close with a reason; drop the frames that the client does not read in time."""
+        """Close the connection with a reason, and abort it if the client does not read in time."""
         linger_s = LINGER_S if self.writable.is_set() else STALLED_LINGER_S
         if self.is_open:
             self.conn.send_close(code, reason[:120])

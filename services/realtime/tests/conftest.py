@@ -1,4 +1,4 @@
-"""Two replicas behind Envoy on a real bus; the gateway and the metrics service are stand-ins."""
+"""Two replicas behind Envoy on a real bus, with stand-ins for the other services."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -66,7 +66,7 @@ def own_stack() -> Iterator[Stack]:
 
 @dataclass
 class Others:
-    """Stand-ins for the other services; an API key is `<account>/<key id>`."""
+    """Stand-ins for the other services, with API keys of the form `<account>/<key id>`."""
 
     gateway: NatsBus
     metrics: NatsBus
@@ -86,7 +86,7 @@ class Others:
         return Access(account=account, key=key, scopes=scopes)
 
     async def history(self, request: HistoryRequest) -> History:
-        """Answer like a service with a single writer, whose position is the whole position."""
+        """Answer like a metrics service with a single writer."""
         if self.away:
             raise Unavailable("the database is busy or away", retry_after=1)
         everything = self.recorded.get((current.get().account, request.model_id))
@@ -164,7 +164,7 @@ class Others:
             await self.publish_alert(account)
 
     async def publish_alert(self, account: str) -> None:
-        """Publish the account's last alert, for the first time or again."""
+        """Publish the account's latest alert, also repeatedly."""
         alert = next(alert for who, alert in reversed(self.alerts) if who == account)
         news = AlertEvent.model_validate({**alert.model_dump(), "at": alert.raised_at})
         await self.metrics.publish(ALERT_RAISED, news, account, alert.model_id)
@@ -174,7 +174,7 @@ class Others:
         await self.benchmarker.publish(PROGRESSED, body, account, run)
 
     async def revoke(self, account: str, key: str) -> None:
-        """Publish a revocation; a check still finds the key valid."""
+        """Publish a revocation of a key that the stand-in gateway still accepts."""
         body = KeyRevoked(account=account, key=key)
         await self.gateway.publish(KEY_REVOKED, body, account, key)
 
@@ -217,7 +217,7 @@ _READ_REFUSALS.on_request_end.append(_read_refusal)
 
 
 class Watcher:
-    """A real Socket.IO client that remembers every event.
+    """A real Socket.IO client that records every event.
 
     The edge chooses a replica by the id of the `request` that opens the connection; None: any.
     """
@@ -263,7 +263,7 @@ class Watcher:
         return await self.client.call(event, data, timeout=20)
 
     async def subscribe(self, model: str, *, once: bool = False, **more: Any) -> Any:
-        """Follow a model; unless `once`, retry while its replay is unavailable.
+        """Subscribe to a model; unless `once`, retry while the replay is unavailable.
 
         On a busy machine the stand-ins, which run in this process, may answer too late.
         """
@@ -292,7 +292,7 @@ class Watcher:
 
 @pytest.fixture
 async def new_watcher(stack: Stack) -> AsyncIterator[Callable[..., Watcher]]:
-    """Return a function that makes a client, not connected yet."""
+    """Return a function that makes an unconnected client."""
     watchers: list[Watcher] = []
 
     def make(token: str, url: str = stack.url, **options: Any) -> Watcher:
@@ -305,7 +305,7 @@ async def new_watcher(stack: Stack) -> AsyncIterator[Callable[..., Watcher]]:
 
 
 async def counts(stack: Stack, what: str) -> list[int]:
-    """Return a count of each replica: its clients, or the events it decoded."""
+    """Return a count of each replica, such as its clients or decoded events."""
     async with aiohttp.ClientSession() as http:
         answers = [
             await http.get(f"http://{host}:{port}/readyz")

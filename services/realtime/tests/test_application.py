@@ -38,7 +38,7 @@ def lost(since: datetime) -> None:
     raise AssertionError("no connection was lost")
 
 
-async def test_a_replica_that_receives_nothing_becomes_unready_and_exits(server, monkeypatch):
+async def test_a_replica_that_receives_no_heartbeat_becomes_unready_and_exits(server, monkeypatch):
     monkeypatch.setattr(heartbeat, "DEAF_S", 0.5)
     monkeypatch.setattr(heartbeat, "BEAT_S", 0.05)
     async with bus.connect(server.nats.url("realtime"), "realtime") as connection:

@@ -14,7 +14,7 @@ PLACES = st.lists(st.tuples(st.integers(1, MAX_ARRIVAL), st.integers(0, MAX_TIME
 
 
 @given(st.integers(0, MAX_ARRIVAL), st.integers(0, MAX_TIME_US), PLACES)
-def test_a_cursor_survives_its_text_form(floor, alerted, places):
+def test_a_cursor_equals_the_one_parsed_from_its_text(floor, alerted, places):
     cursor = Cursor(floor, alerted, [])
     for arrival, at in places:
         cursor.advance(arrival, at)
@@ -23,8 +23,8 @@ def test_a_cursor_survives_its_text_form(floor, alerted, places):
 
 
 @given(PLACES, st.integers(0, 10**6))
-def test_a_cursor_reaches_back_a_minute_from_its_newest_sample(places, ago):
-    """The age of the cursor itself makes no difference."""
+def test_a_cursor_reaches_back_at_most_a_minute_before_its_newest_sample(places, ago):
+    """The age of the cursor does not matter."""
     cursor = Cursor(0, 0, [])
     now = to_us(datetime.now(UTC))
     for arrival, at in sorted(places):
@@ -37,14 +37,14 @@ def test_a_cursor_reaches_back_a_minute_from_its_newest_sample(places, ago):
         assert oldest >= (now - ago - 61_000_000) * 256
 
 
-def test_a_clock_that_is_ahead_hides_no_other_writers_samples():
+def test_a_writer_with_a_fast_clock_hides_no_sample_of_other_writers():
     cursor = Cursor(0, 0, [])
     now = to_us(datetime.now(UTC))
     cursor.advance((now + 3_600_000_000) * 256 + 1, 1)
     assert cursor.floor < (now - 50_000_000) * 256
 
 
-def test_alerts_are_remembered_one_by_one_for_a_minute():
+def test_a_cursor_covers_each_alert_of_the_last_minute_separately():
     start = datetime(2026, 1, 1, tzinfo=UTC)
 
     def news(number: int, seconds: float) -> AlertEvent:
@@ -77,11 +77,11 @@ def test_a_cursor_covers_every_sample_of_any_number_of_writers(places):
 
 
 @given(st.text() | st.from_regex(r"c1(\.[0-9a-f]{0,17})*(-[0-9a-f]*)*", fullmatch=True))
-def test_any_other_text_is_refused_without_an_error(text):
+def test_any_text_is_either_parsed_as_a_cursor_or_refused(text):
     with contextlib.suppress(ValueError):  # the service answers it with 1003
         assert Cursor.parse(text).position
 
 
-def test_a_time_is_not_a_cursor():
+def test_a_time_is_refused_as_a_cursor():
     with pytest.raises(ValueError, match="RFC 3339"):
         Cursor.parse("2026-01-31T12:00:00Z")

@@ -1,4 +1,4 @@
-"""The changes to python-socketio, engineio and uvicorn: each works, and each is still needed.
+"""The changes to python-socketio, engineio and uvicorn, which work and are still needed.
 
 docs/decisions/011-patched-engine.md lists them. A test of the first kind fails when a release
 of a library breaks a change; one of the second kind when the library no longer needs it.
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Recorder:
-    """A listener that admits everyone, and answers each event with its arguments."""
+    """A listener that admits every client, and answers each event with its arguments."""
 
     def __init__(self) -> None:
         self.sockets: dict[str, Any] = {}
@@ -84,7 +84,7 @@ async def poll(http: aiohttp.ClientSession, url: str) -> str:
 
 
 async def open_polling(http: aiohttp.ClientSession, served: Served) -> tuple[str, str]:
-    """Connect, and return the connection's id and its address."""
+    """Connect by polling; return the connection's id and URL."""
     url = f"{served.url}&transport=polling"
     id = json.loads((await poll(http, url))[1:])["sid"]
     url = f"{url}&sid={id}"
@@ -95,7 +95,7 @@ async def open_polling(http: aiohttp.ClientSession, served: Served) -> tuple[str
 
 def test_the_libraries_have_the_versions_that_the_decision_names():
     text = (ROOT / "docs/decisions/011-patched-engine.md").read_text()
-    for library in ("python-socketio", "python-engineio", "uvicorn"):
+    for library in ("python-socketio", "python-engineio", "uvicorn", "websockets"):
         assert f"{library} {version(library)}" in text, "measure again, and say for which version"
 
 
@@ -135,7 +135,7 @@ async def test_one_request_may_carry_more_than_sixteen_packets(served):
             answers += await poll(http, url)
 
 
-async def test_the_last_poll_of_an_ended_connection_ends_too(served):
+async def test_the_last_poll_of_an_ended_connection_is_answered_soon(served):
     async with aiohttp.ClientSession() as http:
         id, url = await open_polling(http, served)
         waiting = asyncio.create_task(poll(http, url))
@@ -153,7 +153,7 @@ async def test_the_listener_sees_a_connection_before_its_first_packet(served):
 
 
 def bare_socket() -> tuple[engineio.AsyncServer, AsyncSocket]:
-    """Return a server of the library as it is, with one connection."""
+    """Return the library's unchanged server, with one connection."""
     server = engineio.AsyncServer(async_mode="asgi", monitor_clients=False)
     socket = server.sockets["one"] = AsyncSocket(server, "one")
     socket.connected = True
@@ -185,7 +185,7 @@ async def test_engineio_still_fails_on_a_message_to_an_ended_connection():
 
 
 async def test_engineio_still_processes_every_packet_of_a_flood():
-    """Without our `receive`, a thousand packets at once would be a thousand calls."""
+    """Without `Client.receive`, a thousand packets at once would be a thousand calls."""
     server, socket = bare_socket()
     seen: list[Any] = []
     server.on("message", lambda _id, data: seen.append(data))

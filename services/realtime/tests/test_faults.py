@@ -1,4 +1,4 @@
-"""Sockets while a part of the system is unavailable."""
+"""Sockets while another part of the system is unavailable."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from .conftest import counts, requests_to_both
 
 
 class Follower:
-    """The documented client: it subscribes again with the time of its last update."""
+    """A client that subscribes again with the time of its last update, as documented."""
 
     def __init__(self, watcher) -> None:
         self.watcher = watcher
@@ -129,7 +129,7 @@ async def test_sockets_stay_open_while_the_metrics_service_is_unavailable(broken
     assert not follower.watcher.disconnected.is_set()
 
 
-async def test_the_limit_of_ten_sockets_holds_after_the_bus_lost_their_slots(broken, new_watcher):
+async def test_the_limit_of_ten_sockets_holds_after_the_bus_has_lost_the_slots(broken, new_watcher):
     stack, _, _ = broken
     watchers = [await new_watcher("ten/key", stack.url).connect() for _ in range(10)]
     os.kill(stack.processes["nats"].pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Open sockets whose key changes."""
+"""Open sockets during changes of their keys."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from realtime.sockets import Sockets
 
 
 class Key:
-    """The gateway's answer for `k1`, the only key; its `scopes` are None once it is revoked."""
+    """A fake gateway with one key, `k1`; `scopes` is None once the key is revoked."""
 
     def __init__(self) -> None:
         self.scopes: list[str] | None = ["monitor:read"]
@@ -41,7 +41,7 @@ def sockets(key: Key) -> Sockets:
 
 
 def connected(sockets: Sockets) -> list[int]:
-    """Add a client with that key; return the codes it is dismissed with."""
+    """Connect a client with the key; return a list of the codes that it is dismissed with."""
     reasons: list[int] = []
 
     def dismiss(reason: ServiceError, **_: bool) -> None:
@@ -57,7 +57,9 @@ def connected(sockets: Sockets) -> list[int]:
     [(["generate", "monitor:read"], []), (["generate"], [2003]), ([], [2001])],
     ids=str,
 )
-async def test_a_changed_key_keeps_its_sockets_while_it_has_the_scope(sockets, scopes, codes):
+async def test_the_sockets_of_a_changed_key_stay_open_while_it_has_the_scope(
+    sockets, scopes, codes
+):
     reasons = connected(sockets)
     await sockets.keys.revoke(KeyRevoked(account="a", key="k1", scopes=scopes))
     assert reasons == codes
@@ -66,7 +68,7 @@ async def test_a_changed_key_keeps_its_sockets_while_it_has_the_scope(sockets, s
 @pytest.mark.parametrize(
     ("scopes", "codes"), [(["monitor:read"], []), (["generate"], [2003]), (None, [2001])], ids=str
 )
-async def test_a_missed_change_is_found_by_the_next_check(sockets, key, scopes, codes):
+async def test_the_next_check_detects_a_missed_change(sockets, key, scopes, codes):
     reasons = connected(sockets)
     key.scopes = scopes
     checking = asyncio.create_task(sockets.keys.keep_checking())
@@ -80,7 +82,7 @@ async def test_a_missed_change_is_found_by_the_next_check(sockets, key, scopes, 
     [([[]], False), ([["generate"]], False), ([[], ["monitor:read"]], True)],
 )
 async def test_a_key_revoked_during_admission_admits_no_client(sockets, changes, admitted):
-    """The gateway has answered, the slot is still claimed."""
+    """The gateway has answered, but the slot is not claimed yet."""
     held: list[str] = []
 
     async def claim(account: str, _: Any) -> Any:

@@ -74,7 +74,7 @@ async def test_a_posted_message_over_64_kib_gets_an_error_and_a_disconnect(other
 
 
 async def test_a_posted_message_over_64_kib_is_read_to_its_end_before_the_answer(stack):
-    """Otherwise a client that still sends would see a broken connection, not the reason."""
+    """Otherwise a client that is still sending would get a broken connection, not the reason."""
     reader, writer = await asyncio.open_connection(*stack.addresses["realtime"][0])
     writer.write(b"POST /socket.io/?sid=x HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\nx")
     answer = asyncio.create_task(reader.readline())
@@ -131,7 +131,7 @@ async def test_a_page_of_another_origin_is_refused(stack, others):
                     assert answer.status < 500, (path, origin)
 
 
-async def test_a_client_is_not_flooded_and_receives_the_last_value(others, watch):
+async def test_a_client_receives_few_batches_and_the_last_value(others, watch):
     await others.record("acc1", "busy", tell=False, latency=1)
     watcher = await watch("acc1/key")
     await watcher.subscribe("busy")
@@ -201,12 +201,12 @@ async def test_a_client_without_a_token_is_disconnected(stack, others):
 
 
 def received(watcher, since: int, at: str) -> bool:
-    """Whether an update with a timestamp is among the events after the first `since`."""
+    """Whether an update with a timestamp is among the events from index `since` on."""
     return any(data["timestamp"] == at for _, data in watcher.received[since:])
 
 
 @pytest.mark.long
-async def test_clients_that_do_not_read_cost_little_and_receive_the_reason_for_their_disconnect(
+async def test_clients_that_do_not_read_cost_little_memory_and_are_disconnected_with_the_reason(
     stack, others, watch
 ):
     await others.record("deaf", "m", tell=False, latency=1)
@@ -227,7 +227,7 @@ async def test_clients_that_do_not_read_cost_little_and_receive_the_reason_for_t
     least = most = process.memory_info().rss
 
     async def read_once_dismissed() -> list[bytes]:
-        """Begin to read within the seconds for which a reason is kept, all at the same time."""
+        """Read from all clients at once, within the seconds in which the reason can be read."""
         async with asyncio.timeout(180):
             while (await counts(stack, "clients"))[replica] > before[replica] + 1:
                 await asyncio.sleep(0.05)
@@ -262,7 +262,7 @@ async def test_clients_that_do_not_read_cost_little_and_receive_the_reason_for_t
 
 
 @pytest.mark.long
-async def test_clients_that_do_not_read_their_replay_cost_little(stack, others, watch):
+async def test_clients_that_do_not_read_their_replay_cost_little_memory(stack, others, watch):
     since = await others.record("absent", "m", tell=False, n0=0)
     metrics = {f"metric_{n}": 1.0 for n in range(50)}
     for _ in range(400):

@@ -39,7 +39,7 @@ def test_the_newest_value_of_every_series_is_delivered_last(selections):
 
 
 @given(UPDATES)
-def test_one_update_waits_for_each_selection_of_series(selections):
+def test_at_most_one_update_waits_for_each_selection_of_series(selections):
     mailbox = Mailbox()
     for number, (topic, series) in enumerate(selections):
         mailbox.put(update(topic, series, number))
@@ -59,7 +59,7 @@ def test_alerts_are_never_dropped_and_overtake_metrics():
     assert b"499" in texts[-1]
 
 
-def test_a_busy_topic_starves_no_other():
+def test_a_busy_topic_does_not_delay_another_topic():
     mailbox = Mailbox()
     for topic in range(100):
         mailbox.put(update(f"t{topic}", frozenset("a"), 0))
@@ -70,14 +70,14 @@ def test_a_busy_topic_starves_no_other():
     assert len(topics) == 100
 
 
-def test_an_overflow_is_reported():
+def test_a_full_mailbox_reports_its_overflow():
     mailbox = Mailbox()
     large = Update("alert", "x" * (CAPACITY_BYTES // 2))
     assert mailbox.put_guaranteed(large)
     assert not mailbox.put_guaranteed(large)
 
 
-def test_a_frame_equals_the_websocket_librarys():
+def test_an_updates_frame_equals_that_of_the_websocket_library():
     from websockets.server import ServerProtocol  # noqa: PLC0415
 
     for size in (0, 90, 120, 130, 65_000, 70_000):
@@ -88,7 +88,7 @@ def test_a_frame_equals_the_websocket_librarys():
         assert b"".join(protocol.data_to_send()) == sent.frame
 
 
-def test_a_gap_notice_follows_every_update_before_it():
+def test_a_gap_notice_is_delivered_after_all_earlier_updates():
     mailbox = Mailbox()
     updates = [update(topic, frozenset("a"), number) for number, topic in enumerate("xyz")]
     for received in updates:

@@ -1,4 +1,4 @@
-"""A replay has everything a client missed: in order, without a gap, nothing twice."""
+"""Replays of everything that a client missed, in order and once."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -7,12 +7,12 @@ import pytest
 
 
 def numbers(watcher) -> list[int]:
-    """Return the records' numbers; each has a series of its own, so none replaces another."""
+    """Return the numbers of the records received; each record has its own series."""
     return [int(name[1:]) for update in watcher.of("metric_update") for name in update["metrics"]]
 
 
 def what(received) -> list[str]:
-    """Return the metrics' names and the alerts' types."""
+    """Return the names of the metrics and the types of the alerts received."""
     return [
         data["type"] if event == "alert" else next(iter(data["metrics"]))
         for event, data in received
@@ -54,7 +54,7 @@ async def test_updates_during_a_replay_are_neither_lost_nor_repeated(others, wat
         assert await everything(watcher, 299) == list(range(1, 300))
 
 
-async def test_a_second_subscribe_repeats_no_update(others, watch):
+async def test_a_repeated_subscription_repeats_no_update(others, watch):
     since = await others.record("m3", "m", tell=False, n0=0)
     watcher = await watch("m3/key")
     await watcher.subscribe("m")
@@ -88,7 +88,7 @@ async def test_late_samples_are_replayed_in_the_order_of_arrival(others, watch):
 
 
 async def test_a_client_with_a_cursor_misses_nothing_whenever_it_leaves(stack, others, watch):
-    """With late samples, alerts and either replica: exactly the missed updates arrive."""
+    """Exactly the missed updates arrive, with late samples and alerts, at either replica."""
     urls = [f"http://{host}:{port}" for host, port in stack.addresses["realtime"]]
     await others.record("m9", "m", tell=False, n0=0)
     stays, leaves = await watch("m9/key", urls[1]), await watch("m9/key", urls[0])
@@ -170,7 +170,7 @@ async def test_one_clients_replay_does_not_move_another_clients_cursor(others, w
 
 
 async def test_an_alert_does_not_overtake_the_updates_its_cursor_covers(others, watch):
-    """Updates after the first wait for the next batch; an alert among them waits, too."""
+    """Updates after the first wait for the next batch, and so does an alert among them."""
     await others.record("m14", "m", tell=False, n0=0)
     watcher = await watch("m14/key")
     await watcher.subscribe("m", cursor=True)
@@ -204,7 +204,9 @@ async def test_a_busy_models_new_updates_wait_for_the_replay(others, watch):
         await watcher.close()
 
 
-async def test_an_unavailable_replay_is_refused_and_succeeds_later(others, watch):
+async def test_a_subscription_is_refused_while_its_replay_is_unavailable_and_succeeds_later(
+    others, watch
+):
     await others.record("m16", "m", tell=False, n0=0)
     watcher = await watch("m16/key")
     cursor = (await watcher.subscribe("m", cursor=True))["cursor"]
@@ -235,7 +237,7 @@ async def test_an_alert_published_out_of_order_is_replayed(others, watch):
     assert what(again.received) == ["silence"]
 
 
-async def test_newly_selected_metrics_are_replayed(others, watch):
+async def test_samples_of_newly_selected_metrics_are_replayed(others, watch):
     since = await others.record("m18", "m", tell=False, latency=0, throughput=0)
     watcher = await watch("m18/key")
     await watcher.subscribe("m", metrics=["latency"])

@@ -1,4 +1,4 @@
-"""Slots on a real bus; each `Slots` is a replica."""
+"""Slots on a real bus, with one `Slots` for each replica."""
 
 import asyncio
 import traceback
@@ -52,7 +52,7 @@ async def test_ten_of_forty_claims_on_three_replicas_are_granted(new_replica):
     assert other.key != granted[0].key
 
 
-async def test_a_refusal_keeps_no_traceback_of_an_earlier_one(new_replica):
+async def test_a_refusal_holds_no_traceback_of_an_earlier_refusal(new_replica):
     replica = await new_replica("a")
     await claim_many([replica], 10)
     depths = set()
@@ -79,7 +79,7 @@ async def test_the_slots_of_a_dead_replica_are_taken_over_at_once(new_replica):
     assert len(await claim_many([other], 8)) == 6
 
 
-async def test_slots_expire_unless_they_are_renewed(new_replica, monkeypatch):
+async def test_a_slot_expires_unless_it_is_renewed(new_replica, monkeypatch):
     monkeypatch.setattr(slots, "TTL_S", 5.0)
     first, other = await new_replica("a"), await new_replica("b")
     await claim_many([first], 6)
@@ -105,7 +105,7 @@ async def test_a_deleted_bucket_is_created_again_with_every_held_slot(new_replic
 
 
 async def test_a_renewal_whose_acknowledgement_was_lost_closes_no_socket(new_replica):
-    """A bus that hangs carries out the renewal later."""
+    """A bus that hangs executes the renewal later."""
     first, other = await new_replica("a"), await new_replica("b")
     taken_away: list[int] = []
     held = [

@@ -39,7 +39,7 @@ async def test_both_replicas_deliver_the_same_update(stack, others, watch):
         assert update["metrics"] == {"latency": 2}
 
 
-async def test_a_replica_decodes_only_what_its_own_clients_follow(stack, others, watch):
+async def test_a_replica_decodes_only_events_that_its_own_clients_follow(stack, others, watch):
     await others.record("acc8", "m", tell=False, latency=1)
     urls = [f"http://{host}:{port}" for host, port in stack.addresses["realtime"]]
 
@@ -138,14 +138,14 @@ async def test_a_refused_connection_carries_the_reason(others, new_watcher, auth
         {"modelId": 1 << 64},
     ],
 )
-async def test_an_invalid_subscribe_is_answered_with_the_reason(others, watch, wrong: Any):
+async def test_an_invalid_subscription_is_answered_with_the_reason(others, watch, wrong: Any):
     watcher = await watch("acc1/key")
     answer = await watcher.call("subscribe_metrics", wrong)
     assert (answer["status"], answer["code"]) == ("error", 1003)
     assert answer["message"]
 
 
-async def test_an_unknown_field_of_a_subscribe_is_answered_with_the_nearest_one(others, watch):
+async def test_an_unknown_field_of_a_subscription_is_answered_with_the_nearest_field(others, watch):
     watcher = await watch("acc1/key")
     answer = await watcher.call("subscribe_metrics", {"modelid": "m"})
     assert answer["message"] == "modelid: unknown field; did you mean `modelId`?"
@@ -153,7 +153,7 @@ async def test_an_unknown_field_of_a_subscribe_is_answered_with_the_nearest_one(
     assert answer["message"] == 'modelId: required and missing; for example "openai/gpt2"'
 
 
-async def test_without_an_acknowledgement_an_error_comes_as_an_event(others, watch):
+async def test_an_error_without_an_acknowledgement_arrives_as_an_event(others, watch):
     watcher = await watch("acc1/key")
     await watcher.client.emit("subscribe_metrics", {"modelId": 5})
     [error] = await watcher.wait_for("error")
@@ -212,7 +212,7 @@ async def test_a_message_to_a_connection_that_has_ended_is_refused(stack, others
                 assert answer.status == status, message
 
 
-async def test_a_client_that_leaves_during_admission_leaves_nothing_behind():
+async def test_a_client_that_leaves_during_admission_holds_no_slot_or_subscription():
     async def authenticate(_):
         return Access(account="a", key="k", scopes=["monitor:read"])
 

@@ -1,4 +1,4 @@
-"""Events held during a replay: bounded, and never lost."""
+"""Events held back during a replay, bounded and never lost."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ START = 800_000_000_000_000
 
 
 class Slow:
-    """A client; each time it has room, more updates have arrived."""
+    """A slow client: each time it has room, more updates have arrived."""
 
     closed = False
 
@@ -43,7 +43,9 @@ class Slow:
 
 
 @pytest.mark.parametrize(("each", "times"), [(0, 0), (3, 400), (MAX_HELD + 5, 1)])
-async def test_a_replay_reads_events_beyond_the_held_ones_again(each: int, times: int) -> None:
+async def test_events_that_overflow_during_a_replay_are_read_in_another_round(
+    each: int, times: int
+) -> None:
     current.set(Context(account="a"))
     bus, topic, stored = MemoryBus(), Topic("a", "m"), []
 
@@ -100,7 +102,7 @@ async def test_a_replay_reads_events_beyond_the_held_ones_again(each: int, times
 
 
 def past(bus: MemoryBus, *updates: MetricUpdate) -> None:
-    """Let the metrics service answer that exactly these updates of model m were missed."""
+    """Make the metrics service answer that exactly these updates of model m were missed."""
     moments = [(u.arrival, to_us(parse_time(u.timestamp))) for u in updates]
 
     async def history(request):
@@ -158,7 +160,7 @@ async def test_a_client_that_reads_its_replay_too_slowly_delays_no_other(
 
 
 @pytest.mark.parametrize("when", ["before", "during the replay"])
-async def test_no_cursor_claims_that_a_lost_event_was_received(when: str) -> None:
+async def test_no_cursor_covers_a_lost_event(when: str) -> None:
     current.set(Context(account="a"))
     bus: Any = MemoryBus()
     topics, topic = Topics(bus), Topic("a", "m")
@@ -189,7 +191,7 @@ async def test_no_cursor_claims_that_a_lost_event_was_received(when: str) -> Non
 
 
 class Closed:
-    """A bus connection that was just lost, which only a write reveals."""
+    """A bus connection that was just lost, as only a write reveals."""
 
     async def flush(self, timeout: float) -> None:
         raise RuntimeError("the handler is closed")
