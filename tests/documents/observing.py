@@ -1,4 +1,4 @@
-"""The queries of dashboards and alert rules, and the metrics that they name."""
+"""The PromQL queries of dashboards and alert rules, and the metrics in them."""
 
 import json
 import re
@@ -14,7 +14,7 @@ WORDS = {"by", "on", "ignoring", "without", "unless", "and", "or", "bool", "offs
 
 
 def queries() -> dict[str, str]:
-    """Return every PromQL query of the dashboards and the rules, by its place."""
+    """Map each place of a dashboard or alert rule to its PromQL query."""
     expressions = {}
     for file in sorted((OBSERVE / "grafana").glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
@@ -36,6 +36,6 @@ def named(query: str) -> set[str]:
 
 
 def documented() -> set[str]:
-    """Return the metrics of the reference, as Prometheus names them."""
+    """Return the metric names in docs/reference/metrics.md."""
     table = rows((ROOT / "docs" / "reference" / "metrics.md").read_text())
     return {name for row in table for name in codes(row[0])}

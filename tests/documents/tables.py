@@ -1,4 +1,4 @@
-"""Tables of the documentation, as a reader sees them."""
+"""Tables of the Markdown documentation, parsed."""
 
 import re
 from pathlib import Path
@@ -14,11 +14,11 @@ def sections(page: Path) -> dict[str, str]:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Return the cells of a text's first table, without its head."""
+    """Return the cells of a text's first table, without the header."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def codes(text: str) -> list[str]:
-    """Return the texts between backquotes."""
+    """Return the code spans of a text."""
     return CODE.findall(text)

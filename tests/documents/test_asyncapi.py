@@ -1,4 +1,4 @@
-"""The AsyncAPI document of the sockets, against the events of the realtime service."""
+"""The AsyncAPI document, compared with the events of the realtime service."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Decisions and other documents, against the tests and sources that they cite."""
+"""Documents, compared with the tests and the numbers of lines that they cite."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ TOLERANCE = 0.2
 
 
 @pytest.mark.parametrize("number", COUNTED)
-def test_a_decision_states_about_how_many_lines_there_are_to_maintain(number: str) -> None:
+def test_a_decision_states_the_number_of_its_lines_within_a_fifth(number: str) -> None:
     [page] = (ROOT / "docs/decisions").glob(f"{number}-*.md")
     [stated] = re.findall(r"[Aa]bout ([\d,]+) lines", page.read_text())
     lines = sum(len(path.read_text().splitlines()) for path in COUNTED[number])

@@ -1,4 +1,4 @@
-"""DESIGN.md and the other documents, against the files that they mention."""
+"""DESIGN.md and other documents, compared with the files and links in them."""
 
 import re
 import subprocess
@@ -39,7 +39,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+def test_every_link_of_a_document_has_a_target(page: str) -> None:
     folder = (ROOT / page).parent
     for target in LINK.findall((ROOT / page).read_text()):
         if target.startswith(("http://", "https://", "mailto:")):

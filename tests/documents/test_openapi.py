@@ -1,4 +1,4 @@
-"""OpenAPI: every field is described, and each sample is one that can be sent or answered."""
+"""Descriptions and samples of the OpenAPI document."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -80,7 +80,7 @@ def served() -> Iterator[tuple[Endpoint, str, str]]:
             yield endpoint, version, f"/{version}/api{endpoint.path}"
 
 
-def test_every_sample_of_a_refusal_is_one_of_its_own_operation(document: dict[str, Any]) -> None:
+def test_every_sample_refusal_belongs_to_its_operation(document: dict[str, Any]) -> None:
     messages = set()
     for endpoint, version, path in served():
         operation = document["paths"][path][endpoint.method.lower()]
@@ -109,7 +109,7 @@ def test_every_sample_of_a_refusal_is_one_of_its_own_operation(document: dict[st
 
 
 class Nothing:
-    """A stand-in for all objects that handlers use only when they are called."""
+    """A stand-in for the dependencies of handlers that are never called."""
 
     def __getattr__(self, _: str) -> None: ...
 
@@ -144,7 +144,7 @@ def test_an_answer_without_data_has_a_sample_too(document: dict[str, Any]) -> No
     assert (example["data"], example["error"]) == (None, None)
 
 
-def test_the_answers_that_carry_more_headers_name_them(document: dict[str, Any]) -> None:
+def test_answers_with_additional_headers_declare_them(document: dict[str, Any]) -> None:
     def headers(path: str, method: str, status: str) -> set[str]:
         return {*document["paths"][path][method]["responses"][status]["headers"]}
 

@@ -1,4 +1,4 @@
-"""Commands for operators: what they write is closed to other users, and passwords do not stay."""
+"""Commands of the operators' guides: file permissions, and deletion of passwords."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_secrets_and_dumps_are_written_for_their_owner_alone(name: str) -> None:
+def test_secrets_and_dumps_are_readable_only_by_their_owner(name: str) -> None:
     block = BLOCKS[name]
     if re.search(r"> ?\S+\.(yaml|sql|dump)|tar ", block):
         assert block.startswith("umask 077")
@@ -29,7 +29,7 @@ def test_a_file_with_passwords_for_the_database_is_deleted_after_its_use(name: s
         assert f"rm {file}" in block
 
 
-def test_one_host_is_restored_as_timescaledb_requires() -> None:
+def test_a_restore_on_one_host_calls_timescaledbs_restore_functions() -> None:
     [block] = [block for block in BLOCKS.values() if "pg_restore" in block]
     steps = ["createdb", "timescaledb_pre_restore", "pg_restore", "timescaledb_post_restore"]
     places = [block.index(step + " " * (step == "pg_restore")) for step in steps]
@@ -37,7 +37,7 @@ def test_one_host_is_restored_as_timescaledb_requires() -> None:
     assert "--clean" not in block
 
 
-def test_new_passwords_of_a_cluster_reach_everything_that_holds_one() -> None:
+def test_a_rotation_in_a_cluster_restarts_every_holder_of_a_password() -> None:
     [block] = [block for block in BLOCKS.values() if "name=nats" in block]
     for words in ("-f rotate.sql", "name=worker", "rollout restart deployment", "rollout status"):
         assert words in block

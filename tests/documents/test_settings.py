@@ -1,4 +1,4 @@
-"""docs/reference/settings.md, against the settings classes and the variables that code reads."""
+"""docs/reference/settings.md, compared with settings classes and variables in the code."""
 
 import ast
 import importlib
@@ -27,7 +27,7 @@ ORDINARY = {"PATH", "PYTHONPATH", "HTTP_HOST", "HTTP_PORT", "HF_HUB_OFFLINE"}
 
 
 def settings() -> dict[str, type[ServiceSettings]]:
-    """Return the settings class of each service, found by its file."""
+    """Map each service to its settings class."""
     for module in sorted((ROOT / "services").glob("*/*/settings.py")):
         importlib.import_module(f"{module.parent.name}.settings")
     classes = [c for c in ServiceSettings.__subclasses__() if c.__module__.endswith(".settings")]
@@ -35,7 +35,7 @@ def settings() -> dict[str, type[ServiceSettings]]:
 
 
 def shown(default: Any) -> str:
-    """Return a default as the table writes it; an absent or empty one is not written."""
+    """Return a default as the table writes it: nothing for an absent or empty default."""
     if default in (PydanticUndefined, None, (), frozenset(), ""):
         return ""
     if isinstance(default, SecretStr):
@@ -44,7 +44,7 @@ def shown(default: Any) -> str:
 
 
 def in_code() -> Iterator[tuple[str, str, str]]:
-    """Service, variable and default of every setting."""
+    """Return the service, variable and default of every setting."""
     for service, kind in settings().items():
         for name, field in kind.model_fields.items():
             yield service, name.upper(), shown(field.default)
@@ -73,13 +73,13 @@ def test_every_setting_states_its_unit_and_its_purpose() -> None:
 
 
 def documented() -> set[str]:
-    """Return the variables of every table, and those that the worker passes on."""
+    """Return the variables in the page's tables, and those that the worker passes on."""
     named = {name for text in PAGE.values() for row in rows(text) for name in codes(row[0])}
     return named | {*codes(PAGE["Services"].rpartition("\n\n")[0].rpartition("\n\n")[2])}
 
 
 def sources(*kinds: str) -> dict[str, str]:
-    """Return the text of every committed file of a kind, by path."""
+    """Map the path of every committed file of a kind to its text."""
     listed = subprocess.run(
         ["git", "ls-files", *kinds], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -88,7 +88,7 @@ def sources(*kinds: str) -> dict[str, str]:
 
 
 def read_by_name() -> dict[str, set[str]]:
-    """Variables that the code reads by name, and the files that do."""
+    """Map variables that the code reads by name to the files that read them."""
     readers = defaultdict(set)
     for path, text in sources("*.py").items():
         if "environ" in text or "getenv" in text:

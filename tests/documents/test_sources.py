@@ -1,4 +1,4 @@
-"""The sources: their length, constants that are defined once, and dependencies that are used."""
+"""Rules for source files: length, first lines of docstrings, shared constants, dependencies."""
 
 import ast
 import functools

@@ -1,4 +1,4 @@
-"""A small Hub: the Hugging Face Hub's protocol over tiny real models, built on demand.
+"""A small Hugging Face Hub for tests: its protocol over tiny real models, built on demand.
 
 Read in this order: model, catalogue and misfits (which models there are), families, media,
 sounds, weightless and awkward (their makers), making (made once, into a folder), repository (a

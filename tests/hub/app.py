@@ -1,4 +1,4 @@
-"""The Hub's protocol, as huggingface_hub 2.4 speaks it: model documents, trees, files, errors."""
+"""The Hub's protocol of huggingface_hub 2.4: model documents, trees, files, errors."""
 
 import hashlib
 import hmac
@@ -39,7 +39,7 @@ ROUTES = [
 
 
 class RefusalError(Exception):
-    """An answer with an error, in the Hub's words."""
+    """An error answer with the Hub's wording."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class RefusalError(Exception):
 
 
 class MovedError(Exception):
-    """The repository has another name; the location is the same path under that name."""
+    """A redirect of a renamed repository to the same path under its new name."""
 
 
 class Hub:
@@ -258,7 +258,7 @@ class Hub:
         )
 
     def check_signature(self, request: Request) -> None:
-        """Raise RefusalError unless the Hub signed this address; nothing else is checked."""
+        """Raise RefusalError unless the Hub signed this address; do not check its expiry."""
         expected = self.signature(request.scope["raw_path"].decode("ascii"))
         if not hmac.compare_digest(expected, request.query_params.get("Signature", "")):
             raise RefusalError(403, "AccessDenied")
@@ -267,7 +267,7 @@ class Hub:
         return hmac.new(self.signing_key, raw_path.encode(), "sha256").hexdigest()
 
     def rate_limit(self, request: Request) -> dict[str, str]:
-        """Return the headers of the IETF draft as the Hub sends them; counted, not enforced."""
+        """Return the Hub's RateLimit headers (IETF draft); the limit is never enforced."""
         resource = "api" if request.url.path.startswith("/api/") else "resolvers"
         window, into = divmod(int(time.monotonic()), WINDOW)
         spent = self.spent[resource, window] = self.spent.get((resource, window), 0) + 1
@@ -286,7 +286,7 @@ def route(raw_path: str) -> tuple[str, dict[str, str]]:
 
 
 def entry(commit: Commit, path: str, expand: bool) -> dict[str, object]:
-    """Return a tree's line about one file or folder."""
+    """Return the entry of one file or folder in a tree."""
     file = commit.files.get(path)
     if file is None:
         line: dict[str, object] = {
@@ -309,7 +309,7 @@ def entry(commit: Commit, path: str, expand: bool) -> dict[str, object]:
 
 
 def content(request: Request, file: File, commit: Commit) -> Response:
-    """Return a file's bytes: all (200), those of the Range header (206), or none of them (416)."""
+    """Answer with a file (200), the range of a Range header (206), or a refusal of it (416)."""
     headers = {
         "X-Repo-Commit": commit.sha,
         "X-Linked-Size": str(file.size),

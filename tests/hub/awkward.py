@@ -1,4 +1,4 @@
-"""Makers of models that a careful reader must refuse, or handle specially."""
+"""Makers of models that a reader must refuse or handle specially."""
 
 import json
 import pkgutil

@@ -1,4 +1,4 @@
-"""The tests' view of the Hub: its requests, faults and branches.
+"""The tests' control of the Hub: request log, faults, moves of branches.
 
 `GET /_log` lists requests, `DELETE /_log` forgets them. `POST /_faults` adds a fault and answers
 its number, `DELETE /_faults/<number>` takes it away, `DELETE /_faults` all of them.
@@ -22,7 +22,7 @@ LOGGED = 100_000  # requests; the oldest go first
 
 @dataclass
 class LoggedRequest:
-    """One request that reached the Hub; `status` is None while it has none to show."""
+    """A request that reached the Hub; `status` is None without an answer's status."""
 
     method: str
     path: str  # with its query, as it was sent
@@ -35,7 +35,7 @@ class LoggedRequest:
 
 
 class Control:
-    """An ASGI application around the Hub."""
+    """An ASGI application around the Hub that logs requests and applies faults."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -65,7 +65,7 @@ class Control:
             await MODES[fault.mode](fault, exchange)
 
     def strike(self, logged: LoggedRequest) -> Fault | None:
-        """Return the newest fault that applies to this request, and count it."""
+        """Return the newest fault that applies to this request; use up one of its `times`."""
         for fault in reversed(self.faults.values()):
             concerned = fault.method in {None, logged.method} and re.search(fault.path, logged.path)
             if concerned and fault.times != 0:

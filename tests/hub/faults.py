@@ -1,4 +1,4 @@
-"""Faults of the Hub on request: one function per mode.
+"""Faults that tests inject into the Hub: one function per mode.
 
 ASGI cannot send half a header or too few bytes, so some modes write to uvicorn's transport itself.
 """
@@ -56,7 +56,7 @@ class Fault:
 
 @dataclass
 class Exchange:
-    """One request on its way, and the connection that it came on."""
+    """A request in progress, and its connection."""
 
     app: ASGIApp
     scope: Scope
@@ -65,7 +65,7 @@ class Exchange:
     transport: asyncio.Transport
 
     async def true_answer(self) -> tuple[bytes, bytes]:
-        """Return head and body as the Hub would have sent them, on a connection that closes."""
+        """Return the head and body of the Hub's own answer, with `Connection: close`."""
         messages: list[Message] = []
 
         async def collect(message: Message) -> None:
@@ -91,7 +91,7 @@ class Exchange:
 
 
 def transport_of(send: Send) -> asyncio.Transport:
-    """Return the connection behind uvicorn's own `send`, not one that a middleware wraps."""
+    """Return the connection behind uvicorn's `send`, which no middleware may have wrapped."""
     cycle = cast("MethodType", send).__self__
     assert isinstance(cycle, RequestResponseCycle)
     return cycle.transport
@@ -182,7 +182,7 @@ async def truncated(_fault: Fault, exchange: Exchange) -> None:
 
 
 def wrong_types(value: Any) -> Any:
-    """Return the document with the same names, but another type of value under each."""
+    """Return the document with its names and a value of another type under each."""
     if isinstance(value, dict):
         return {name: wrong_types(inner) for name, inner in value.items()} or "nothing"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The part of the GGUF format (version 3) that a tiny file needs: writing and reading."""
+"""A writer and a reader of tiny GGUF files (version 3)."""
 
 import math
 import struct
@@ -28,7 +28,7 @@ def write_gguf(
 
 
 def read_gguf(path: Path) -> dict[str, str | int]:
-    """Return the fields, and `total` parameters, as the real Hub shows them."""
+    """Return the metadata and the parameter `total`, as the real Hub shows them."""
     with path.open("rb") as file:
         _, _, tensors, fields = struct.unpack("<4sIQQ", file.read(24))
         read: dict[str, str | int] = {}

@@ -180,7 +180,7 @@ def tensors(shard: File) -> list[tuple[str, list[int]]]:
 
 
 def issues(commit: Commit) -> list[Document]:
-    """Return the pickles that would call something when loaded, as the Hub's scan reports them."""
+    """Return the malicious pickles, as the Hub's security scan reports them."""
     return [
         {"path": path, "level": "unsafe"}
         for path, file in commit.files.items()

@@ -1,4 +1,4 @@
-"""Make the catalogue's models into a folder, once.
+"""A cache folder of the catalogue's models, which are made once.
 
 `python -m hub.making FOLDER ID...` is the part that needs torch; it runs as a process of its own,
 so that the server stays small, and knows nothing of atomicity: `made` renames what it finished.
@@ -40,7 +40,7 @@ MAKERS = (
 
 
 def make_missing(models: Iterable[Model], models_dir: Path) -> dict[str, Path]:
-    """Return the folder of each model by id, a folder per branch in it; make missing ones.
+    """Make missing models; map each id to its folder, which has a subfolder per branch.
 
     A model lies under a digest of its row, of the makers' source and of the libraries' versions:
     an edit of any makes it anew. Raises `subprocess.CalledProcessError` if a maker fails.
@@ -58,7 +58,7 @@ def make_missing(models: Iterable[Model], models_dir: Path) -> dict[str, Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time make models here: a second one waits, and finds them made."""
+    """Lock the folder, so that concurrent processes make each model once."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -89,7 +89,7 @@ def recipe(model: Model) -> str:
 
 
 def quiet() -> dict[str, str]:
-    """Return a making process's environment: with this package, without network or chatter."""
+    """Return the environment of a maker process: this package, no network, few log lines."""
     package_root = str(Path(__file__).parents[1])
     return {
         **os.environ,

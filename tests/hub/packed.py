@@ -1,4 +1,4 @@
-"""Makers of text generators whose weights are packed into fewer bits, by the libraries for that.
+"""Makers of text generators whose weights a quantization library has packed.
 
 transformers packs FP8 and MXFP4 on a GPU alone; those are packed here as it reads them.
 """
@@ -48,7 +48,7 @@ def block_fp8(folder: Path, maker: Callable[[Path], None] = llama_generator) -> 
 
 
 def block_fp8_vl(folder: Path) -> None:
-    """Make such a model of images and text."""
+    """Make a Qwen2-VL with weights of eight bits and a scale for each block."""
     block_fp8(folder, qwen_vl)
 
 
@@ -129,14 +129,14 @@ def bitsandbytes(folder: Path, **packing: Any) -> None:
 
 
 def integers(folder: Path, kind: str, bits: int, **described: Any) -> None:
-    """Make a Llama packed into whole numbers as AutoGPTQ and AutoAWQ write them."""
+    """Make a Llama with weights packed into integers, as AutoGPTQ or AutoAWQ pack them."""
     llama_generator(folder)
     words, largest = 32 // bits, 2**bits - 1
     shifts = torch.arange(0, 32, bits)
     columns = [0, 2, 4, 6, 1, 3, 5, 7] if kind == "awq" else [*range(words)]
 
     def join(numbers: torch.Tensor) -> torch.Tensor:
-        """Pack rows of words; the first number is in the lowest bits."""
+        """Pack numbers into 32-bit words; the first of `columns` is in the lowest bits."""
         return (numbers.reshape(-1, words)[:, columns] << shifts).sum(-1).int()
 
     def pack(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -164,7 +164,7 @@ def integers(folder: Path, kind: str, bits: int, **described: Any) -> None:
 
 
 def pack_weights(folder: Path, pack: Any, **described: Any) -> None:
-    """Replace each weight by what `pack` makes of it, and describe that in config.json."""
+    """Replace each weight by the result of `pack`; describe the packing in config.json."""
     path = folder / "model.safetensors"
     packed: dict[str, torch.Tensor] = {}
     for name, weight in load_file(path).items():

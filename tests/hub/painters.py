@@ -1,4 +1,4 @@
-"""Makers of small models of more of diffusers' pipelines than one per task."""
+"""Makers of small models for further diffusers pipelines of each task."""
 
 from pathlib import Path
 from typing import Any

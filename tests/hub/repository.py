@@ -1,4 +1,4 @@
-"""A repository as git sees it: blobs, trees, commits and branches of a folder of made files.
+"""A git repository over a folder of made files: blobs, trees, commits, branches.
 
 Object ids are git's own, so a commit is a function of the content alone: the same models made
 elsewhere have the same commits.
@@ -22,7 +22,7 @@ SIGNATURE = "Lilypad <hub@example.invalid> 1767225600 +0000"  # the same moment,
 
 @dataclass(frozen=True)
 class File:
-    """One file of one commit. `stored` has the first bytes; up to `size` the rest are zeros."""
+    """A file of a commit: the bytes of `stored`, then zeros up to `size`."""
 
     path: str
     stored: Path

@@ -210,7 +210,7 @@ def detector(folder: Path) -> None:
 
 @cache
 def of_timm() -> dict[str, dict[str, bytes]]:
-    """Return the files of models that only timm can make, made in a process that has it."""
+    """Make the models that need timm in a process that has it; return their files."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-c", TIMM, folder],

@@ -1,4 +1,4 @@
-"""Makers of small sentence models, saved by sentence-transformers itself in each of its layouts."""
+"""Makers of small sentence models, saved by sentence-transformers in each of its layouts."""
 
 import tempfile
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Parts = tuple[list[Any], dict[str, Any]]
 
 
 def make(folder: Path, kind: str) -> None:
-    """Make the model of one of KINDS, beside the card that the folder holds."""
+    """Make the model of one of KINDS, in a folder that contains its card."""
     from sentence_transformers import SentenceTransformer, SparseEncoder  # noqa: PLC0415 - seconds
 
     model_class = SparseEncoder if kind.startswith("sparse") else SentenceTransformer
@@ -79,7 +79,7 @@ def router(routes: dict[str, list[Any]], **options: Any) -> Any:
 
 
 def projected(folder: str) -> Parts:
-    """Two layers after pooling, and a prompt for all that names no other."""
+    """Build two dense layers after pooling, and a default prompt."""
     plain = torch.nn.Identity()
     modules = [
         *(transformer(folder), pooling(pooling_mode="mean")),
@@ -90,7 +90,7 @@ def projected(folder: str) -> Parts:
 
 
 def residual(folder: str) -> Parts:
-    """The first token's vector, normalised per layer and added to its own projection."""
+    """Build CLS pooling, a normalised vector and a projection added to it."""
     from sentence_transformers.models import Dropout, LayerNorm  # noqa: PLC0415
 
     modules = [
@@ -101,7 +101,7 @@ def residual(folder: str) -> Parts:
 
 
 def cut(folder: str) -> Parts:
-    """Vectors that are cut (Matryoshka), of the last token, without the prompt's tokens."""
+    """Build truncated vectors (Matryoshka) of the last token, without the prompt's tokens."""
     modules = [
         transformer(folder),
         pooling(pooling_mode="lasttoken", include_prompt=False),
@@ -112,32 +112,32 @@ def cut(folder: str) -> Parts:
 
 
 def convolved(folder: str) -> Parts:
-    """A layer between the transformer and pooling, with a config of a name of its own."""
+    """Build a convolution, whose config file has its own name, before pooling."""
     from sentence_transformers.models import CNN  # noqa: PLC0415
 
     return [transformer(folder), CNN(HIDDEN, 8), pooling(24)], {}
 
 
 def static(folder: str) -> Parts:
-    """A table of tokens' vectors, which needs no transformer."""
+    """Build static token vectors, without a transformer."""
     return [table(), dense(WIDTH, 8), normalize()], {"similarity_fn_name": "manhattan"}
 
 
 def routed(folder: str) -> Parts:
-    """A table for queries, a transformer for documents: `encode` alone has no route."""
+    """Build a router without a default: static vectors for queries, a transformer for documents."""
     documents = [transformer(folder), pooling(), dense(HIDDEN, WIDTH)]
     return [router({"query": [table()], "document": documents}), normalize()], {}
 
 
 def parted(folder: str) -> Parts:
-    """One transformer, and a projection for queries and another for all else."""
+    """Build one transformer with separate projections for queries and other texts."""
     routes = {role: [dense(HIDDEN, WIDTH)] for role in ("query", "document")}
     modules = [transformer(folder), pooling(), router(routes, default_route="document")]
     return modules, {"prompts": {"query": "question: "}}
 
 
 def sparse_routed(folder: str) -> Parts:
-    """A weight per token for queries, a transformer for documents."""
+    """Build a sparse router: a weight per token for queries, a transformer for documents."""
     from sentence_transformers.sparse_encoder.modules import (  # noqa: PLC0415
         MLMTransformer,
         SparseStaticEmbedding,
@@ -151,14 +151,14 @@ def sparse_routed(folder: str) -> Parts:
 
 
 def sparse_coded(folder: str) -> Parts:
-    """An autoencoder that makes a dense vector sparse."""
+    """Build an autoencoder that makes a dense vector sparse."""
     from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder  # noqa: PLC0415
 
     return [transformer(folder), pooling(), SparseAutoEncoder(HIDDEN, hidden_dim=128, k=8)], {}
 
 
 def by_words(folder: str) -> Parts:
-    """A vector for each whole word, weighted, as before there were transformers."""
+    """Build weighted vectors of whole words, without a transformer."""
     from sentence_transformers.models import WordEmbeddings, WordWeights  # noqa: PLC0415
     from sentence_transformers.sentence_transformer.modules.tokenizer import (  # noqa: PLC0415
         WhitespaceTokenizer,
@@ -172,7 +172,7 @@ def by_words(folder: str) -> Parts:
 
 
 def judging(folder: Path) -> None:
-    """Make a ranker that writes: its score is how much rather it says one token than another."""
+    """Make a generative ranker, which scores by the log-odds of two tokens."""
     from sentence_transformers import CrossEncoder  # noqa: PLC0415
     from sentence_transformers.cross_encoder.modules import LogitScore  # noqa: PLC0415
     from sentence_transformers.models import Transformer  # noqa: PLC0415

@@ -10,7 +10,7 @@ from hub.repository import Repository, read_repository
 
 
 class Stock:
-    """Repositories by id.
+    """A cache of repositories by id.
 
     Attributes:
         models: every model that the Hub claims to have, by id.
@@ -29,7 +29,7 @@ class Stock:
         self._making = asyncio.Lock()
 
     def lay_in(self, models: Iterable[Model]) -> None:
-        """Make these models now, in one process, since loading torch takes seconds."""
+        """Make these models now, in one process, since importing torch takes seconds."""
         folders = make_missing(models, self._models_dir)
         for name, folder in folders.items():
             self._repositories[name] = read_repository(self.models[name], folder)

@@ -25,12 +25,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def default_models_dir() -> Path:
-    """Return where made models are kept between runs: under LILYPAD_HOME, else `.lilypad`."""
+    """Return the cache folder of made models: under LILYPAD_HOME, or else `.lilypad`."""
     return Path(os.environ.get("LILYPAD_HOME", ROOT / ".lilypad")) / "hub"
 
 
 class HubFailed(Exception):
-    """The Hub did not start."""
+    """A Hub that did not start."""
 
 
 class RunningHub:
@@ -123,7 +123,7 @@ class RunningHub:
 
     @property
     def requests(self) -> list[LoggedRequest]:
-        """All requests since the start, or since `forget`, oldest first."""
+        """Return all requests since the start or the last `forget`, oldest first."""
         return [LoggedRequest(**row) for row in self.control("GET", "log").json()]
 
     def forget(self) -> None:

@@ -1,4 +1,4 @@
-"""Makers of repositories without weights that torch reads; none of them needs torch.
+"""Makers of repositories without torch weights; none of them imports torch.
 
 A test that makes models, and does not mind which, is quick with these.
 """

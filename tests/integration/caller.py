@@ -54,13 +54,13 @@ def error_of(response: httpx2.Response) -> dict[str, Any]:
 
 
 def from_address(stack: Stack, address: str, **options: object) -> httpx2.Client:
-    """Open a client at an address of its own, so that its mistakes count apart."""
+    """Open a client at a separate address, so that its failed logins count separately."""
     transport = httpx2.HTTPTransport(local_address=address)
     return httpx2.Client(base_url=stack.url, transport=transport, timeout=60, **options)  # type: ignore[arg-type]
 
 
 def confirm_address(stack: Stack, email: str) -> None:
-    """Confirm the address of an account, as the first mailed link does."""
+    """Confirm an account's e-mail address, as the first mailed link does."""
     with psycopg.connect(stack.postgres.url("gateway")) as database:
         database.execute("update accounts set confirmed_at = now() where email = %s", [email])
 

@@ -1,4 +1,4 @@
-"""Chromium as a person uses it: console errors, axe's findings, pages that are too wide."""
+"""A person's Chromium, with checks of console errors, axe's findings and page width."""
 
 import shutil
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ async (rules) => {
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium; its sandbox needs rights that a test's machine may lack."""
+    """A running Chromium, without its sandbox, which a test's machine may not permit."""
     program = shutil.which("chromium")
     if program is None:
         pytest.fail("chromium is missing: apt-get install chromium")
@@ -90,7 +90,7 @@ class Person:
             self.complaints.append(text)
 
     def log_in(self, email: str, password: str = PASSWORD) -> None:
-        """Log in as the login page does, without drawing it."""
+        """Log in with the login page's request, without rendering the page."""
         form = {"email": email, "password": password}
         headers = {"Sec-Fetch-Site": "same-origin"}
         answer = httpx2.post(f"{self.url}/login", data=form, headers=headers, timeout=60)
@@ -137,7 +137,7 @@ class Person:
 
 
 def generate(page: Page, model: str) -> None:
-    """Ask for a module of the model, as a person does."""
+    """Request a module of the model through the form."""
     page.goto("/dashboard/generate")
     page.get_by_label("Model on the Hugging Face Hub").fill(model)
     page.get_by_role("button", name="Generate", exact=True).click()

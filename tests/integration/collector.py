@@ -11,7 +11,7 @@ Trace = list[tuple[str, Any]]
 
 
 class Collector:
-    """Receives spans at `url`; `traces` has them by trace id, each with its service."""
+    """A collector of spans at `url`; `traces` maps each trace id to spans and their services."""
 
     def __init__(self) -> None:
         collector = self
@@ -51,7 +51,7 @@ class Collector:
             self.arrived.notify_all()
 
     def wait_for(self, trace: str, *spans: tuple[str, str]) -> Trace:
-        """Wait until a trace has these spans, by service and name; return all that it has."""
+        """Wait until a trace has these spans (service, name); return all its spans."""
 
         def complete() -> bool:
             return {*spans} <= {(service, s.name) for service, s in self.traces.get(trace, ())}

@@ -1,4 +1,4 @@
-"""The whole stack with real servers, as a user's machine has it, in front of the small Hub."""
+"""Fixtures: the whole stack with real servers and the small Hub, and a browser."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def hub() -> Iterator[RunningHub]:
 
 @pytest.fixture(scope="package")
 def other_site() -> Iterator[int]:
-    """The port of another site's page; `stack` allows it as http://localhost, and no other host."""
+    """The port of another site's page; `stack` allows only its origin at http://localhost."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -65,7 +65,7 @@ def stack(hub: RunningHub, other_site: int, mailbox: Mailbox) -> Iterator[Stack]
 
 @pytest.fixture(scope="package")
 def generous_stack(hub: RunningHub) -> Iterator[Stack]:
-    """A stack for load tests, with limits that are not reached."""
+    """A stack for load tests, with limits too high to be reached."""
     names = ("RATE_API", "RATE_GENERATE", "RATE_REGISTER", "RATE_LOGIN")
     environment = {"HF_ENDPOINT": hub.url, **dict.fromkeys(names, "10000000")}
     services = [
@@ -111,14 +111,14 @@ def monitored_stack() -> Iterator[MonitoredStack]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser for one file's tests: while it is open, no asynchronous test can run."""
+    """A browser per test file, since no asynchronous test can run while it is open."""
     with chromium() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def window(stack: Stack, browser: Browser) -> Iterator[Person]:
-    """A browser's window at the stack, for one file's tests."""
+    """A browser window at the stack, one per test file."""
     window = Person(browser, stack.url)
     yield window
     window.context.close()
@@ -156,6 +156,6 @@ def other(stack: Stack) -> Iterator[Account]:
 
 @pytest.fixture
 def person(stranger: Person, account: Account) -> Person:
-    """Logged in to an account of the test's own, in the window that all tests share."""
+    """A person logged in to the test's own account, in the window that all tests share."""
     stranger.log_in(account.email)
     return stranger

@@ -1,4 +1,4 @@
-"""A separate database on an external server, instead of the stack's own.
+"""A database on an external server, in place of the stack's own PostgreSQL.
 
 TEST_DATABASE_URL is the address of one, with a role that may make roles and
 databases; TEST_DATABASE_IMAGE is an image that testcontainers runs one from,
@@ -19,7 +19,7 @@ import psycopg
 
 @dataclass(frozen=True)
 class ExternalDatabase:
-    """A database: `url` is for a role that owns it and nothing else, `owner` may do everything."""
+    """A database: `url` is for a role that owns only it, `owner` for the server's owner."""
 
     url: str
     owner: str

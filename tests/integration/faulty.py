@@ -1,4 +1,4 @@
-"""A proxy that answers wrongly on purpose, and records the requests it gets."""
+"""A proxy that injects faults and records requests."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +20,7 @@ SLOW_S = 60.0
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Passes requests on; each of `faults` happens to one request, in order."""
+    """A forwarding proxy that applies each of `faults` to one request, in order."""
 
     daemon_threads = True
 

@@ -1,4 +1,4 @@
-"""Concurrent callers, each counting its answers."""
+"""Concurrent callers that count their answers."""
 
 import threading
 import time
@@ -16,10 +16,10 @@ PAUSE_S = 0.1
 
 
 class Load:
-    """Load of `callers` threads that generate one model after the other until stopped.
+    """Threads that send generation requests until the block ends.
 
-    `answers` counts status codes, and names of exceptions where the connection
-    itself failed; `good_since` waits for a success that began after a moment.
+    `answers` counts status codes, and names of exceptions of failed connections; `other` has the
+    texts of answers other than 200.
     """
 
     def __init__(self, account: Account, url: str, callers: int = 4) -> None:
@@ -61,7 +61,7 @@ class Load:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for a condition, far longer than it should take, so that a hang becomes a failure."""
+    """Wait for a condition, with a generous timeout that turns a hang into a failure."""
     deadline = time.monotonic() + TIMEOUT_S
     while not true():
         assert time.monotonic() < deadline, f"waited for {TIMEOUT_S:g} s in vain"

@@ -12,7 +12,7 @@ PATIENCE_S = 120.0
 
 
 class Mailbox:
-    """Mails in the order in which they came; `received` lists their addressees."""
+    """Received mails, oldest first; `received` lists their addressees."""
 
     def __init__(self) -> None:
         [port] = ports.find(1)

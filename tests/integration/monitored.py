@@ -1,4 +1,4 @@
-"""A stack for metrics alone, on its own PostgreSQL or an external one (`external_database`).
+"""A metrics-only stack, on its own PostgreSQL or an external one (`external_database`).
 
 Between the service and its database stands a relay, which can hold everything
 up: a database that neither answers nor closes its connections.
@@ -38,7 +38,7 @@ def join(threads: Iterable[threading.Thread]) -> None:
 
 
 class Relay:
-    """Forwards bytes between its own port and another server."""
+    """A TCP relay between its own port and another server."""
 
     def __init__(self) -> None:
         self.target = ("", 0)
@@ -59,7 +59,7 @@ class Relay:
         return thread
 
     def __enter__(self) -> Self:
-        """Hold up all traffic."""
+        """Suspend all traffic."""
         self._passing.clear()
         return self
 
@@ -176,7 +176,7 @@ class MonitoredStack(Stack):
 
 
 def at(**ago: float) -> str:
-    """Return the RFC 3339 time of this long ago."""
+    """Return the RFC 3339 time this long ago."""
     return (datetime.now(UTC) - timedelta(**ago)).isoformat()
 
 

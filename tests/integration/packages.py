@@ -1,4 +1,4 @@
-"""The clients as users install them: built and packed in a folder of their own."""
+"""The clients' wheel and tarball, built in a temporary folder."""
 
 import atexit
 import functools

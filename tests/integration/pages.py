@@ -1,4 +1,4 @@
-"""The documentation's pages: their blocks, the programs these make, and the world they run in.
+"""Code blocks of the documentation, the programs they form, and the environment to run them.
 
 A block runs as it is, except for the address and the key. A comment on the line above it may say
     <!-- until: TEXT -->       the program never ends; it has done its work once it prints TEXT
@@ -84,7 +84,7 @@ def programs(page: Path) -> list[Block]:
 
 
 class World:
-    """The environment of a page's reader: a directory, an account and the stack's address."""
+    """The environment of a page's programs: a directory, an account, the stack's address."""
 
     def __init__(self, url: str, account: Account, folder: Path) -> None:
         self.url = url
@@ -135,7 +135,7 @@ class World:
         return self._run([interpreter, str(script)], program)
 
     def provide(self, lines: str) -> None:
-        """Install the JavaScript client where a program names it."""
+        """Install the JavaScript client for a program that imports it."""
         client = self.node_modules / "lilypad-client"
         if "lilypad-client" in lines and not client.exists():
             shutil.copytree(packages.javascript(), client)
@@ -172,7 +172,7 @@ class World:
 
     @contextlib.contextmanager
     def _reports(self) -> Iterator[None]:
-        """Let the model that the pages watch report: now, and about once a second."""
+        """Record values of the model that the pages watch, now and about once a second."""
         over = threading.Event()
         body = {"modelId": "openai/gpt2", "metrics": {"throughput": 120.5, "latency": 8.3}}
 

@@ -1,4 +1,4 @@
-"""Proxies between a client and the service, whose connections break."""
+"""A proxy between a client and the service, for tests of broken connections."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 class Cable(socketserver.ThreadingTCPServer):
-    """Forwards bytes to a service until it is cut, and again once it is mended."""
+    """A TCP proxy whose connections can be cut and restored."""
 
     daemon_threads = True
 

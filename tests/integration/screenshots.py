@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def take(url: str, *names: str) -> None:
-    """Photograph the pages of these names, or all."""
+    """Photograph the named pages, or all."""
     account = Account(url)
     record(account)
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def take(url: str, *names: str) -> None:
 
 
 def pages(page: Page) -> Iterator[str]:
-    """Bring the page from one view to the next; yield each view's name."""
+    """Navigate through all views; yield each view's name."""
     page.goto("/dashboard/generate")
     page.get_by_label("Model on the Hugging Face Hub").fill(MODEL)
     page.get_by_role("button", name="Generate", exact=True).click()

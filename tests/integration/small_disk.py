@@ -1,4 +1,4 @@
-"""A small disk, how to fill it, and a bus that stores its streams on it."""
+"""A small disk that tests can fill up, and a bus that stores its streams on it."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ async def bus(folder: Path, size: str = "4m", options: Sequence[str] = ()) -> As
 
 
 def mount(folder: Path, size: str) -> Path | str:
-    """Mount a disk at a new folder and return that; or why not, since only root may."""
+    """Mount a disk at a new folder and return the folder, or the reason why it failed."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "lilypad-test", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -66,7 +66,7 @@ def unmount(disk: Path) -> None:
 
 @contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """Mount a disk while the block runs; where this machine cannot, the test is skipped."""
+    """Mount a disk while the block runs; skip the test if this machine cannot."""
     disk = mount(folder, size)
     if isinstance(disk, str):
         pytest.skip(f"this machine mounts no disk: {disk}")

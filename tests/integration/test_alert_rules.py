@@ -1,4 +1,4 @@
-"""Rules of alerts, through the edge: they hold for some minutes, are changed, and are muted."""
+"""Alert rules through the edge: duration, changes, muting."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from integration.monitored import MonitoredStack, at, record
 RULES = "/v1/api/alerts/rules"
 
 
-def test_a_rule_that_holds_for_minutes_is_raised_later_with_its_id_and_ends_when_it_is_muted(
+def test_an_alert_is_raised_after_its_rules_duration_and_ends_when_the_rule_is_muted(
     monitored_stack: MonitoredStack,
 ) -> None:
     account = Account(monitored_stack.url)

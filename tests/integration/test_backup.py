@@ -1,4 +1,4 @@
-"""A backup of a serving stack, restored on another machine as far as the home tells."""
+"""A backup of a serving stack, restored to a second home."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ MODEL = "lilypad/tiny-text-classification"
 
 
 class Recorder(threading.Thread):
-    """Records values one after the other, and counts those that were acknowledged."""
+    """A thread that records values in turn and counts acknowledgements."""
 
     def __init__(self, account: Account) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Recorder(threading.Thread):
 
 
 async def in_the_streams(stack: Stack) -> tuple[int, int]:
-    """Return the number of jobs that wait for a worker, and of dead letters."""
+    """Return the number of pending jobs and of dead letters."""
     client = await nats.connect(stack.nats.url("supervisor"), inbox_prefix="_INBOX.supervisor")
     try:
         stream = client.jetstream()
@@ -62,7 +62,7 @@ def stack_of(home: Path, hub: RunningHub) -> Stack:
 
 
 @pytest.mark.long
-def test_what_was_acknowledged_before_a_backup_is_there_after_its_restore(
+def test_acknowledged_data_before_a_backup_exists_after_its_restore(
     hub: RunningHub, tmp_path: Path
 ) -> None:
     saved, elsewhere = tmp_path / "saved", tmp_path / "elsewhere"

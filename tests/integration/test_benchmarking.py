@@ -47,7 +47,7 @@ def get(account: Account, path: str, **headers: str):
 
 
 def followed(account: Account, accepted, **headers: str) -> dict[str, Any]:
-    """Follow a `Location` until the run has ended, and return the run."""
+    """Poll a `Location` until the run has finished, and return the run."""
     while True:
         where = accepted.headers["location"]
         run = get(account, where, Prefer="wait=60", **headers).json()["data"]
@@ -56,7 +56,7 @@ def followed(account: Account, accepted, **headers: str) -> dict[str, Any]:
 
 
 def measured(account: Account, **fields) -> dict[str, Any]:
-    """Return the ended run, whether or not the edge waited for it."""
+    """Return the finished run, which the answer contains or its `Location` leads to."""
     answer = benchmark(account, **fields)
     if answer.status_code == 202:
         return followed(account, answer)
@@ -96,7 +96,7 @@ def test_v1_answers_with_the_results_that_the_reference_describes(
     assert mean == pytest.approx(results["throughput"][optimum])
 
 
-def test_a_run_is_one_trace_from_its_request_to_the_workers_calls_and_their_sql(
+def test_a_runs_request_worker_calls_and_sql_are_one_trace(
     measurement: tuple[Account, dict[str, Any]], collector: Collector
 ) -> None:
     _, run = measurement
@@ -156,7 +156,7 @@ def test_a_caller_who_does_not_wait_gets_a_location(account: Account) -> None:
     assert error_of(get(account, f"{where}/plot", **beta))["code"] == 1004
 
 
-def test_five_runs_an_hour_are_the_limit_and_an_unmeasured_one_does_not_count(
+def test_an_account_may_start_five_runs_an_hour_and_an_unmeasured_run_does_not_count(
     account: Account,
 ) -> None:
     wait = {"Prefer": "respond-async"}
@@ -180,7 +180,7 @@ def test_five_runs_an_hour_are_the_limit_and_an_unmeasured_one_does_not_count(
         account.http.delete(f"/v1/api/benchmark/{run['id']}", headers=account.headers)
 
 
-def test_a_repeated_request_with_its_key_is_one_run(account: Account) -> None:
+def test_a_request_repeated_with_its_idempotency_key_starts_one_run(account: Account) -> None:
     headers = {"Prefer": "respond-async", "Idempotency-Key": "0f1c6f62-benchmark"}
     first, second = (benchmark(account, headers=headers, batchSizes=[1]) for _ in range(2))
     assert first.json()["data"]["id"] == second.json()["data"]["id"]
@@ -219,7 +219,7 @@ def test_a_retry_during_a_run_gets_its_address_and_a_late_cancel_keeps_its_point
 
 
 def check_invisible(where: str, stack: Stack) -> None:
-    """Check that another account neither sees the run nor cancels it."""
+    """Check that another account can neither read nor cancel the run."""
     stranger = Account(stack.url)
     answers = [
         get(stranger, where),
@@ -234,7 +234,9 @@ def check_invisible(where: str, stack: Stack) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("task", ["sentence-similarity", "unconditional-image-generation"])
-def test_models_of_other_libraries_are_measured_with_them(account: Account, task: str) -> None:
+def test_models_of_other_libraries_are_measured_with_their_own_library(
+    account: Account, task: str
+) -> None:
     data = measured(account, modelId=f"lilypad/tiny-{task}", steps=2, batchSizes=[1])
     assert all(value > 0 for value in data["results"]["throughput"])
     setup = data["results"]["setup"]
@@ -253,7 +255,7 @@ def test_inputs_that_the_model_cannot_read_are_refused_and_not_counted(account: 
 
 @pytest.fixture
 def announce(stack: Stack) -> Iterator[Callable[..., None]]:
-    """Announce another machine for the duration of the test."""
+    """Announce a worker on another machine during the test."""
 
     def announce(**machine: Any) -> None:
         async def say() -> None:

@@ -1,4 +1,4 @@
-"""Both clients behind a proxy that fails: right retries, never a second record or run."""
+"""Both clients behind a faulty proxy: retries without a second record or run."""
 
 import subprocess
 import sys
@@ -108,7 +108,7 @@ def caller(
 
 
 @pytest.mark.timeout(900)
-def test_a_failing_network_makes_no_second_record(
+def test_retries_over_a_failing_network_create_no_second_record(
     proxy: FaultyProxy, caller: Caller, account: Account
 ) -> None:
     stored = 0
@@ -134,7 +134,7 @@ def test_an_answer_slower_than_the_deadline_is_an_error(
 
 
 @pytest.mark.timeout(900)
-def test_a_failing_network_starts_no_second_run(
+def test_retries_over_a_failing_network_start_no_second_run(
     proxy: FaultyProxy, caller: Caller, account: Account
 ) -> None:
     proxy.faults = ["reset after", "half"]

@@ -1,4 +1,4 @@
-"""The same journey with both clients: from no account to alerts, with every refusal on the way.
+"""The journey from registration to alerts, and every refusal, with both clients.
 
 The codes that a service in order does not answer are the clients' own tests': 5001 and 1005
 (a full storage) from a scripted service, 5003 from a proxy.

@@ -99,7 +99,7 @@ def test_updates_and_alerts_missed_during_a_lost_connection_arrive_afterwards(
     begun = threading.Event()
 
     def begin() -> None:
-        """Raise alerts and recover them, until both iterators are known to follow."""
+        """Raise and recover an alert, repeatedly, until both iterators have received one."""
         for warming in itertools.cycle((900, 1)):
             if begun.wait(0.7):
                 return

@@ -60,7 +60,7 @@ def lilypad(
 
 @pytest.fixture
 def agent(world: World) -> Run:
-    """Run a command as a program of its own, and count the calls."""
+    """Run a command in a separate process, and count the calls."""
 
     def run(*arguments: str, **environment: str) -> Any:
         run.calls += 1  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ def test_an_agent_that_knows_only_the_help_measures_a_module_in_fewer_calls_than
 
 
 @pytest.mark.timeout(900)
-def test_every_other_command_works(lilypad: Run, world: World) -> None:
+def test_every_command_outside_the_agents_journey_works(lilypad: Run, world: World) -> None:
     for latency in ("8.5", "9.5"):
         lilypad("record", MODEL, f"latency={latency}", "throughput=100")
     assert lilypad("monitor", MODEL)["statistics"]["latency"]["count"] == 2

@@ -69,7 +69,7 @@ def test_the_first_page_takes_at_most_150_kb(stranger: Person) -> None:
     assert 5_000 < transferred <= 150_000
 
 
-def test_a_changed_password_ends_the_other_browsers_session_which_logs_in_to_the_same_page(
+def test_a_password_change_ends_the_other_browsers_session_and_a_login_returns_to_its_page(
     stack: Stack, browser: Browser, person: Person, account: Account
 ) -> None:
     other = Person(browser, stack.url)
@@ -132,7 +132,9 @@ def test_a_login_redirects_only_within_the_dashboard(
     stranger.page.wait_for_url(f"{stranger.url}/dashboard")
 
 
-def test_an_ended_session_leads_to_the_login_and_back(person: Person, account: Account) -> None:
+def test_an_ended_session_redirects_to_the_login_and_then_back(
+    person: Person, account: Account
+) -> None:
     page, other = person.page, person.open()
     page.goto("/dashboard/generate")
     other.goto("/dashboard")

@@ -45,7 +45,7 @@ def test_a_module_is_generated_verified_downloaded_and_generated_again(person: P
     assert page.locator(f"code[title='{commit}']").is_visible()
 
 
-def test_an_error_in_an_option_stands_beside_its_field_until_it_is_corrected(
+def test_an_error_in_an_option_is_shown_beside_its_field_until_corrected(
     person: Person,
 ) -> None:
     page = person.page
@@ -88,7 +88,7 @@ def test_an_error_in_an_option_stands_beside_its_field_until_it_is_corrected(
         ("http://169.254.169.254/", "https://huggingface.co is read"),
     ],
 )
-def test_a_refusal_says_what_would_help(person: Person, model: str, help: str) -> None:
+def test_a_refused_module_shows_advice(person: Person, model: str, help: str) -> None:
     generate(person.page, model)
     expect(person.page.locator(".refusal")).to_contain_text(help)
 

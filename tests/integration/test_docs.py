@@ -1,4 +1,4 @@
-"""The documentation in a real browser: every operation can be tried, every link leads somewhere."""
+"""The API reference in a real browser: forms, answers, accessibility."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def stranger(stack: Stack, browser: Browser) -> Iterator[Person]:
 
 
 def operations(url: str, version: str) -> list[str]:
-    """Names of a version's operations in the order in which they can be tried."""
+    """Return a version's operations in an order in which each can be tried."""
     document = httpx2.get(f"{url}/openapi.json", timeout=60).json()
     found = [
         (method == "delete", operation["operationId"].removesuffix(f"_{version}"))
@@ -53,7 +53,7 @@ def operations(url: str, version: str) -> list[str]:
 
 
 class Reader:
-    """A person who tries one operation after the other, with the account of the samples."""
+    """A person who tries the operations in turn, with the account of the samples."""
 
     def __init__(self, stack: Stack, page: Page, version: str) -> None:
         self.stack, self.page, self.version = stack, page, version
@@ -64,7 +64,7 @@ class Reader:
         self.values: dict[str, dict[str, str]] = {}
 
     def send(self, name: str) -> str:
-        """Send an operation as its page is filled in; return the answer on the page."""
+        """Send an operation with its page's initial values; return the answer shown."""
         page = self.page
         page.goto(f"/docs/{self.version}/{name}")
         for label, value in (("Password", self.password), ("API key", self.key)):
@@ -123,7 +123,7 @@ class Reader:
         self.http.cookies.clear()
 
     def learn(self, name: str, shown: str) -> None:
-        """Do the step after an operation: read a mail, or a code from an app."""
+        """Take the step between two operations: read a mail, or compute an app's code."""
         if name == "register":
             confirm_address(self.stack, "you@example.com")
         elif name == "create_key":
@@ -152,7 +152,7 @@ def answered(shown: str) -> dict[str, Any]:
 
 
 def mail_sample_token(stack: Stack) -> None:
-    """Let the token of the sample be the one that a mail has brought."""
+    """Replace the sample's token by the token of a received mail."""
     token = samples.REQUESTS["Reset"]["token"].encode()
     with psycopg.connect(stack.postgres.url("gateway")) as database:
         database.execute(

@@ -90,7 +90,7 @@ def test_a_killed_generator_fails_only_the_requests_in_progress(
 
 
 @pytest.mark.parametrize("name", ["generator-1", "gateway-1"])
-def test_a_part_stopped_under_load_fails_no_request(
+def test_a_process_stopped_and_restarted_under_load_fails_no_request(
     stack: Stack, account: Account, name: str
 ) -> None:
     with Load(account, stack.url) as load:

@@ -161,7 +161,9 @@ def test_a_key_is_listed_changed_and_revoked_by_its_owner_only(
     ]  # fmt: skip
 
 
-def test_a_key_used_beyond_its_rights_leaves_an_audit_entry(stack: Stack, account: Account) -> None:
+def test_a_key_used_without_the_required_scope_leaves_an_audit_entry(
+    stack: Stack, account: Account
+) -> None:
     narrow = account.make_key("narrow", scopes=["benchmark"])
     headers = {"Authorization": f"Bearer {narrow['key']}"}
     paths = ("/v1/api/alerts", "/v1/api/benchmark/run_0f", f"/v1/api/benchmark/{narrow['key']}")
@@ -205,7 +207,7 @@ def test_an_expired_and_an_unknown_key_are_refused_and_audited(
 
 
 def test_a_revoked_key_is_refused_by_every_gateway_at_once(stack: Stack, account: Account) -> None:
-    """A gateway without the event of it would trust the key for five seconds."""
+    """A gateway that missed the event would trust the key for five seconds."""
     gateways = [f"http://{host}:{port}" for host, port in stack.addresses["gateway"]]
 
     def refused_before_the_cache_expires() -> bool:

@@ -23,7 +23,7 @@ ME = "/v1/api/account"
 
 @pytest.fixture
 def person(stack: Stack, account: Account) -> Iterator[httpx2.Client]:
-    """A browser at a separate address, so that its requests for links count apart."""
+    """A browser at a separate address, so that its requests for links count separately."""
     with from_address(stack, "127.0.0.81", headers={"Sec-Fetch-Site": "same-origin"}) as made:
         yield made
 
@@ -64,7 +64,7 @@ def test_sessions_are_listed_and_ended_one_by_one_and_a_new_password_ends_the_ot
 def test_a_mailed_link_gives_an_unconfirmed_address_to_its_owner_once(
     stack: Stack, account: Account, person: httpx2.Client, mailbox: Mailbox
 ) -> None:
-    """The account's creator does not read the mail of its address, and keeps no way in."""
+    """The account's creator, who does not own the address, loses all access."""
     stranger = log_in(person, account.email)
     hook = {"url": "http://127.0.0.1:9/", "events": ["alert.raised"]}
     added = account.post("/v1/api/webhooks", hook)

@@ -28,14 +28,14 @@ MODEL = {"modelUrl": "lilypad/tiny-text-classification"}
 
 
 @pytest.fixture(scope="module")
-def hurried(generous_stack: Stack) -> Iterator[Account]:
-    """An account without limits."""
+def unthrottled(generous_stack: Stack) -> Iterator[Account]:
+    """An account whose limits are not reached."""
     account = Account(generous_stack.url)
     yield account
     account.http.close()
 
 
-def test_of_500_concurrent_requests_through_two_gateways_exactly_the_limit_is_admitted(
+def test_two_gateways_admit_exactly_the_limit_of_500_concurrent_requests(
     stack: Stack, account: Account
 ) -> None:
     # The key lacks the scope: a counted request is then answered without any other service.
@@ -82,9 +82,9 @@ def test_ten_generations_a_minute_are_admitted_and_refused_ones_do_not_count(
 
 
 def test_a_concurrently_repeated_request_is_carried_out_once(
-    hurried: Account, generous_stack: Stack
+    unthrottled: Account, generous_stack: Stack
 ) -> None:
-    headers = {**hurried.headers, "Idempotency-Key": str(uuid.uuid4())}
+    headers = {**unthrottled.headers, "Idempotency-Key": str(uuid.uuid4())}
 
     def call(_: int) -> httpx2.Response:
         with httpx2.Client(base_url=generous_stack.url, timeout=60) as http:
@@ -98,7 +98,7 @@ def test_a_concurrently_repeated_request_is_carried_out_once(
     assert sum("idempotent-replayed" not in answer.headers for answer in good) == 1
     other = call(0)
     assert other.headers["idempotent-replayed"] == "true"
-    answer = hurried.post("/v1/api/generate", {"modelUrl": "a/b"}, headers=headers)
+    answer = unthrottled.post("/v1/api/generate", {"modelUrl": "a/b"}, headers=headers)
     assert (answer.status_code, error_of(answer)["code"]) == (422, 3002)
     stranger = Account(generous_stack.url)
     other_headers = {**stranger.headers, "Idempotency-Key": headers["Idempotency-Key"]}
@@ -110,7 +110,7 @@ def test_a_concurrently_repeated_request_is_carried_out_once(
 def test_a_key_whose_gateway_died_during_its_creation_is_created_once(
     generous_stack: Stack,
 ) -> None:
-    """A gateway is killed again and again while the same requests are repeated."""
+    """A gateway is killed repeatedly while the same requests are retried."""
     owner = Account(generous_stack.url)
     auth = (owner.email, PASSWORD)
     stop = threading.Event()
@@ -170,9 +170,11 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_body_is_a_1003_that_repeats_nothing(hurried: Account, body: bytes) -> None:
-    headers = {**hurried.headers, "Content-Type": "application/json"}
-    answer = hurried.http.post("/v1/api/generate", content=body, headers=headers)
+def test_a_hostile_body_gets_a_1003_that_does_not_quote_it(
+    unthrottled: Account, body: bytes
+) -> None:
+    headers = {**unthrottled.headers, "Content-Type": "application/json"}
+    answer = unthrottled.http.post("/v1/api/generate", content=body, headers=headers)
     assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
     assert "hunter2" not in answer.text
     assert len(answer.content) < 1000
@@ -195,39 +197,41 @@ def test_a_hostile_body_is_a_1003_that_repeats_nothing(hurried: Account, body: b
         "alerts?" + "hunter2&" * 300,
     ],
 )
-def test_a_hostile_query_is_a_1003_that_repeats_nothing(hurried: Account, query: str) -> None:
-    answer = hurried.http.get(f"/v1/api/{query}", headers=hurried.headers)
+def test_a_hostile_query_gets_a_1003_that_does_not_quote_it(
+    unthrottled: Account, query: str
+) -> None:
+    answer = unthrottled.http.get(f"/v1/api/{query}", headers=unthrottled.headers)
     assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
     assert "hunter2" not in answer.text
 
 
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59-01:00", "3000-01-01T00:00:00Z"])
-def test_an_implausible_expiry_is_a_1003(hurried: Account, time: str) -> None:
-    auth = (hurried.email, PASSWORD)
-    [key] = hurried.http.get("/v1/api/keys", auth=auth).json()["data"]["keys"]
+def test_an_implausible_expiry_is_a_1003(unthrottled: Account, time: str) -> None:
+    auth = (unthrottled.email, PASSWORD)
+    [key] = unthrottled.http.get("/v1/api/keys", auth=auth).json()["data"]["keys"]
     for method, path in (("POST", "/v1/api/keys"), ("PATCH", f"/v1/api/keys/{key['id']}")):
-        answer = hurried.http.request(
+        answer = unthrottled.http.request(
             method, path, json={"name": "x", "expiresAt": time}, auth=auth
         )
         assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
         assert error_of(answer)["details"]["fields"][0]["path"] == "expiresAt"
 
 
-def test_an_address_with_an_extra_slash_is_a_404_without_a_redirect(hurried: Account) -> None:
+def test_an_address_with_an_extra_slash_is_a_404_without_a_redirect(unthrottled: Account) -> None:
     for method, path in (("GET", "/v1/api/keys/"), ("POST", "/api/generate/"), ("GET", "/login/")):
-        answer = hurried.http.request(method, path, headers={"Host": "evil.example"})
+        answer = unthrottled.http.request(method, path, headers={"Host": "evil.example"})
         assert (answer.status_code, error_of(answer)["code"]) == (404, 3001)
         assert "location" not in answer.headers
 
 
-def test_a_body_that_is_not_json_is_a_415(hurried: Account) -> None:
-    headers = {**hurried.headers, "Content-Type": "text/plain"}
-    answer = hurried.http.post("/v1/api/generate", content=b"{}", headers=headers)
+def test_a_body_that_is_not_json_is_a_415(unthrottled: Account) -> None:
+    headers = {**unthrottled.headers, "Content-Type": "text/plain"}
+    answer = unthrottled.http.post("/v1/api/generate", content=b"{}", headers=headers)
     assert (answer.status_code, error_of(answer)["code"]) == (415, 1003)
 
 
 def test_a_gigabyte_announced_or_in_chunks_is_a_413_and_is_not_buffered(
-    generous_stack: Stack, hurried: Account
+    generous_stack: Stack, unthrottled: Account
 ) -> None:
     processes = [generous_stack.processes[name].pid for name in ("gateway-1", "gateway-2", "envoy")]
     before = sum(psutil.Process(pid).memory_info().rss for pid in processes)
@@ -238,7 +242,7 @@ def test_a_gigabyte_announced_or_in_chunks_is_a_413_and_is_not_buffered(
         with closing(socket.create_connection(("127.0.0.1", generous_stack.port))) as connection:
             connection.sendall(
                 f"POST /v1/api/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                f"Authorization: {hurried.headers['Authorization']}\r\n{head}\r\n\r\n".encode()
+                f"Authorization: {unthrottled.headers['Authorization']}\r\n{head}\r\n\r\n".encode()
             )
             try:
                 for _ in range(1024 if body else 20):
@@ -250,8 +254,8 @@ def test_a_gigabyte_announced_or_in_chunks_is_a_413_and_is_not_buffered(
     assert after - before < 100 * 2**20
 
 
-def test_a_body_between_the_gateways_and_the_edges_limit_is_a_413(hurried: Account) -> None:
-    answer = hurried.post("/v1/api/generate", {"modelUrl": "a" * 1_500_000})
+def test_a_body_between_the_gateways_and_the_edges_limit_is_a_413(unthrottled: Account) -> None:
+    answer = unthrottled.post("/v1/api/generate", {"modelUrl": "a" * 1_500_000})
     assert (answer.status_code, error_of(answer)["code"]) == (413, 1003)
 
 

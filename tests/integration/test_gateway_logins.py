@@ -1,4 +1,4 @@
-"""Registering and logging in while others guess, through the edge and two gateways."""
+"""Registration and login during password guessing, through the edge and two gateways."""
 
 import re
 import secrets
@@ -17,8 +17,8 @@ from local.stack import Stack
 
 
 @pytest.fixture
-def hurried(generous_stack: Stack) -> Iterator[Account]:
-    """An account without limits."""
+def unthrottled(generous_stack: Stack) -> Iterator[Account]:
+    """An account whose limits are not reached."""
     account = Account(generous_stack.url)
     yield account
     account.http.close()
@@ -46,10 +46,10 @@ def test_a_registered_address_is_answered_like_a_new_one(account: Account) -> No
 
 
 def test_response_times_do_not_reveal_whether_an_address_has_an_account(
-    generous_stack: Stack, hurried: Account
+    generous_stack: Stack, unthrottled: Account
 ) -> None:
     """Both cost one hash; without it, an unknown address would take a tenth of the time."""
-    account = hurried
+    account = unthrottled
     gateways = [psutil.Process(generous_stack.processes[f"gateway-{n}"].pid) for n in (1, 2)]
 
     def cost() -> float:
@@ -77,7 +77,7 @@ def test_response_times_do_not_reveal_whether_an_address_has_an_account(
     assert 0.5 < costs["taken"] / costs["new"] < 2, costs
 
 
-def test_guessing_is_slowed_whatever_address_it_claims_and_the_owner_can_log_in(
+def test_guessing_is_slowed_whatever_address_is_claimed_and_the_owner_can_log_in(
     stack: Stack, account: Account
 ) -> None:
     with from_address(stack, "127.0.0.66") as guesser:
@@ -162,14 +162,16 @@ def test_concurrent_wrong_passwords_are_rejected_as_often_as_sequential_ones(
     assert acts(stack, account.id).count("login_failed") <= 11
 
 
-def test_fifty_logins_at_once_cost_little_memory(generous_stack: Stack, hurried: Account) -> None:
+def test_fifty_logins_at_once_cost_little_memory(
+    generous_stack: Stack, unthrottled: Account
+) -> None:
     gateways = [psutil.Process(generous_stack.processes[f"gateway-{n}"].pid) for n in (1, 2)]
     before = sum(gateway.memory_info().rss for gateway in gateways)
     most = before
 
     def attempt(_: int) -> int:
         with httpx2.Client(base_url=generous_stack.url, timeout=60) as http:
-            return http.get("/v1/api/keys", auth=(hurried.email, PASSWORD)).status_code
+            return http.get("/v1/api/keys", auth=(unthrottled.email, PASSWORD)).status_code
 
     with ThreadPoolExecutor(50) as pool:
         attempts = [pool.submit(attempt, number) for number in range(50)]

@@ -41,7 +41,7 @@ def narrow(hub: RunningHub) -> Iterator[Stack]:
 
 @pytest.fixture
 def crowd(narrow: Stack) -> Iterator[list[Account]]:
-    """More accounts than it takes to fill the capacity."""
+    """More accounts than the capacity has room for."""
     accounts = [Account(narrow.url) for _ in range(8)]
     yield accounts
     for account in accounts:
@@ -66,7 +66,7 @@ def http(narrow: Stack) -> Iterator[httpx2.Client]:
 
 
 def under_way(stack: Stack) -> int:
-    """Return the number of requests that the edge has forwarded and that are not answered yet."""
+    """Return the number of forwarded requests without an answer yet."""
     match = re.search(
         r"cluster.gateway.upstream_rq_active: (\d+)",
         stack.edge.admin("GET", "/stats?filter=^cluster.gateway.upstream_rq_active$"),

@@ -52,7 +52,7 @@ def test_the_alias_without_a_version_answers_the_same(account: Account) -> None:
     assert versioned.json()["data"] == other.json()["data"]
 
 
-def test_generated_modules_are_listed_and_one_is_made_again_byte_for_byte(
+def test_generated_modules_are_listed_and_regenerated_byte_for_byte(
     stack: Stack, account: Account
 ) -> None:
     options = {"batchSize": 2, "memory": "8GB"}

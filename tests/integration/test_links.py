@@ -1,4 +1,4 @@
-"""Every page that a person can reach: its links lead somewhere, and it fits on a phone."""
+"""All pages of the gateway: links, security headers, width on a phone."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -86,7 +86,7 @@ def crawl(
     return documents_by_address
 
 
-def test_every_link_of_every_page_leads_somewhere(
+def test_every_link_of_every_page_has_a_target(
     stack: Stack, documents: dict[str, Document]
 ) -> None:
     broken = []
@@ -154,7 +154,7 @@ def test_no_page_is_wider_than_a_phone(
 
 
 def look(person: Person, pages: list[str]) -> dict[str, int]:
-    """Return by how many pixels each page that is too wide exceeds the window."""
+    """Map each page that is too wide to the pixels by which it exceeds the window."""
     overhangs = {}
     for address in pages:
         person.page.goto(address)

@@ -21,7 +21,7 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True)
 class Mistake:
-    """A request, and the status, code and words of a helpful answer."""
+    """A request, and the expected status, code and words of the answer."""
 
     name: str
     path: str
@@ -263,7 +263,7 @@ def test_a_mistake_is_answered_with_advice(caller: Account, mistake: Mistake) ->
     assert caller.key not in answer.text
 
 
-def test_a_key_without_the_scope_is_refused_with_the_missing_one(caller: Account) -> None:
+def test_a_key_without_a_scope_is_refused_with_the_missing_scopes_name(caller: Account) -> None:
     narrow = caller.make_key("narrow", scopes=["monitor:read"])["key"]
     answer = caller.http.post(
         GENERATE, json={"modelUrl": MODEL}, headers={"Authorization": f"Bearer {narrow}"}
@@ -351,10 +351,10 @@ def test_a_model_that_was_not_recorded_is_refused_with_the_nearest_that_was(
         )
 
 
-def test_a_parameters_name_in_place_of_its_value_is_refused_as_any_other_id(
+def test_a_placeholder_pasted_as_an_id_is_refused_as_a_missing_id(
     caller: Account,
 ) -> None:
-    """People paste paths from the reference as they stand, `{id}` included."""
+    """People paste paths from the reference, `{id}` included."""
     document = caller.http.get("/openapi.json").json()
     accepted = {}
     for path, item in document["paths"].items():

@@ -151,7 +151,7 @@ def refused_soon(
     return answer
 
 
-def test_each_deadline_of_a_call_to_a_database_that_hangs_is_far_below_that_of_the_edge() -> None:
+def test_all_database_deadlines_are_far_below_the_edges_deadline() -> None:
     assert recording.RECORD.timeout < 2
     assert monitoring.MONITOR.timeout < 2
     assert postgres.POOL_TIMEOUT_S + postgres.CHECK_TIMEOUT_S < 2
@@ -162,7 +162,7 @@ def record_one(account: Account, value: float = 1.0) -> httpx2.Response:
     return account.post(RECORD, {"modelId": "m", "metrics": {"latency": value}})
 
 
-def test_a_database_that_hangs_is_a_503_in_time_and_nothing_is_acknowledged(
+def test_calls_to_a_hanging_database_get_a_503_in_time_and_lose_no_acknowledged_sample(
     stack: MonitoredStack, account: Account
 ) -> None:
     assert record_one(account).status_code == 200
@@ -196,7 +196,7 @@ def stopped(stack: MonitoredStack) -> Iterator[None]:
                 process.resume()
 
 
-def test_a_hanging_database_server_is_a_503_in_time(
+def test_calls_to_a_suspended_database_server_get_a_503_in_time(
     stack: MonitoredStack, account: Account
 ) -> None:
     assert record_one(account).status_code == 200
@@ -211,7 +211,7 @@ def test_a_hanging_database_server_is_a_503_in_time(
         wait_until(lambda: record_one(account).status_code == 200)
 
 
-def test_an_answer_for_a_long_window_is_waited_for_longer(
+def test_an_answer_for_a_long_window_has_a_longer_deadline(
     stack: MonitoredStack, account: Account
 ) -> None:
     assert record_one(account).status_code == 200

@@ -20,7 +20,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in NAMES if programs(ROOT / name)])
-def test_the_programs_of_a_page_run_as_shown(
+def test_the_programs_of_a_page_run_unchanged(
     stack: Stack, account: Account, tmp_path: Path, name: str
 ) -> None:
     world = World(stack.url, account, tmp_path)
@@ -59,7 +59,7 @@ def test_no_page_hides_a_command_in_an_indented_block(name: str) -> None:
     assert not hidden, f"{name}: put it into a fence of sh"
 
 
-def test_the_commands_on_the_start_page_and_the_dashboard_run_as_shown(
+def test_the_commands_on_the_start_page_and_the_dashboard_run_unchanged(
     stack: Stack, account: Account, tmp_path: Path
 ) -> None:
     world = World(stack.url, account, tmp_path)

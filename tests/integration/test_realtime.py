@@ -1,4 +1,4 @@
-"""Live updates through everything: HTTP, database, bus, two replicas, Envoy, real clients."""
+"""Live updates end to end: HTTP, database, bus, two replicas, Envoy, real clients."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ def record(account: Account, timestamp: str | None = None, **metrics: float) -> 
 
 
 def keep_recording(account: Account, name: str) -> None:
-    """Record until it is accepted, like a client that is told to retry."""
+    """Repeat a record until it is accepted."""
     body = {"modelId": MODEL, "timestamp": datetime.now(UTC).isoformat(), "metrics": {name: 1.0}}
     deadline = time.monotonic() + TIMEOUT_S
     while (answer := account.post("/v1/api/monitor/record", body)).status_code != 200:
@@ -189,7 +189,7 @@ async def test_a_pages_socket_closes_when_its_session_ends(stack: Stack, account
         assert client.errors.get_nowait()["code"] == 2001
 
 
-async def test_another_accounts_model_looks_like_one_without_a_record(
+async def test_another_accounts_model_looks_like_an_unrecorded_model(
     stack: Stack, account: Account
 ) -> None:
     stranger = Account(stack.url)
@@ -214,7 +214,7 @@ def test_the_references_snippet_works_as_pasted(stack, account, run_script) -> N
     assert (update["modelId"], update["metrics"]) == (MODEL, seed)
 
 
-def test_a_refused_javascript_client_gets_the_reason(stack, run_script) -> None:
+def test_a_refused_javascript_client_receives_the_error(stack, run_script) -> None:
     script = run_script("seed.mjs", stack.url, "lmg_live_nonsense", MODEL)
     [reason] = script.wait_for("connect_error")
     assert reason["code"] == 2001

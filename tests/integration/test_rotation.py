@@ -1,4 +1,4 @@
-"""New values of the secrets while everything serves, as docs/reference/security.md says."""
+"""Rotation of secrets in a serving stack, as in docs/reference/security.md."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ def roll(stack: Stack, service: str, **variables: str) -> None:
 
 
 class Caller(threading.Thread):
-    """Generates, and has its Hub token decrypted and tried, until it is told to stop."""
+    """A thread that generates modules and checks its stored Hub token until stopped."""
 
     def __init__(self, account: Account) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Caller(threading.Thread):
 
 
 @pytest.mark.long
-def test_new_hub_tokens_and_encryption_keys_are_taken_and_none_is_refused(
+def test_a_rotation_of_hub_tokens_and_encryption_keys_fails_no_request(
     hub: RunningHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()

@@ -112,7 +112,7 @@ def test_v1_explains_how_to_request_verify_and_download_refuses_it(account: Acco
     assert account.post("/v1/api/download", body).status_code == 400
 
 
-def test_a_caller_who_does_not_wait_gets_a_location_and_an_hour_admits_a_limited_number(
+def test_an_asynchronous_verification_gets_a_location_and_counts_against_an_hourly_limit(
     account: Account,
 ) -> None:
     for _ in range(2):
@@ -133,12 +133,12 @@ def test_a_caller_who_does_not_wait_gets_a_location_and_an_hour_admits_a_limited
     assert error_of(refused)["details"]["limit"] == 2
 
 
-def test_an_unsupported_model_is_refused_with_and_without_verify(account: Account) -> None:
+def test_an_unsupported_model_is_refused_with_verify_too(account: Account) -> None:
     refused = verify(account, model="lilypad/tiny-pickle")
     assert (refused.status_code, error_of(refused)["code"]) == (422, 1002)
 
 
-def test_a_private_model_is_run_only_for_the_account_whose_token_opens_it(
+def test_a_private_model_is_verified_only_for_an_account_whose_token_can_read_it(
     stack: Stack, account: Account
 ) -> None:
     private = "lilypad/tiny-private"
@@ -168,7 +168,7 @@ def test_a_private_model_is_run_only_for_the_account_whose_token_opens_it(
     other.http.close()
 
 
-def test_a_run_whose_token_was_deleted_before_it_began_fails_and_says_so(
+def test_a_verification_whose_hub_token_was_deleted_fails_with_that_reason(
     stack: Stack, account: Account
 ) -> None:
     path, login = "/v1/api/account/hub-token", (account.email, PASSWORD)

@@ -44,7 +44,7 @@ class Receiver:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def next(self, secret: str, kind: str) -> dict[str, Any]:
-        """Return the data of the next event, which must be of the kind, after checking it."""
+        """Verify the next event's signature and kind, and return its data."""
         headers, body = self.posts.get(timeout=120)
         event: dict[str, Any] = Webhook(secret).verify(body, headers)
         assert event["type"] == kind, event

@@ -1,1 +1,1 @@
-"""Mixed load while parts fail at random, and a check of what every client was told."""
+"""Mixed load while parts fail at random, and checks of all clients' answers."""

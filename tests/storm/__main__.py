@@ -1,4 +1,4 @@
-"""`make storm`: a seeded storm of faults under mixed load, and a table of what held.
+"""`make storm`: seeded random faults under mixed load, and a table of checks.
 
     SEED=7 SECONDS=300 make storm
 
@@ -137,7 +137,7 @@ def _blow(
 
 
 def _memory(stack: Stack) -> dict[str, float]:
-    """Return the memory that each process and its children have to themselves, in MiB.
+    """Return the private memory of each process with its children, in MiB.
 
     Of the database it is that of its largest process: how many there are is up to the services'
     pools of connections. Its shared memory is left out.

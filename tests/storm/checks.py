@@ -25,7 +25,7 @@ ENDED = ("succeeded", "failed", "canceled")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table; `timed` ones depend on the machine's speed too."""
+    """A line of the table; a `timed` check depends on the machine's speed too."""
 
     name: str
     figure: str
@@ -148,12 +148,12 @@ def _sockets(clients: Clients, faults: list[Fault], pace: Pace) -> list[Check]:
 
 
 def _last_fault(left: float, back: float, faults: list[Fault]) -> float:
-    """Return when a socket left, or the last fault that ended during its absence."""
+    """Return the end of the last fault while a socket was disconnected, or else `left`."""
     return max([left, *(fault.end for fault in faults if left <= fault.end <= back)])
 
 
 def _limits(clients: Clients, faults: list[Fault]) -> list[Check]:
-    """Compare each minute with the limit."""
+    """Compare the generations admitted in each minute with the limit."""
     times = clients.log.generated
     losses = forgotten_counts(faults)
     most, worst, allowed = 0, 0, GENERATIONS
@@ -176,7 +176,7 @@ def _limits(clients: Clients, faults: list[Fault]) -> list[Check]:
 
 
 def forgotten_counts(faults: list[Fault]) -> list[tuple[float, float, int]]:
-    """Return the begin and end of each fault that may make the bus forget counts, and how many.
+    """Return start, end and the maximum of counts lost on the bus for each fault.
 
     Decision 003: a bus that lost its store counts from zero, and so does one whose disk is full,
     which keeps the counts in memory until it restarts; a killed one may lose its last count.
@@ -195,7 +195,7 @@ def forgotten_counts(faults: list[Fault]) -> list[tuple[float, float, int]]:
 
 
 def judge_readiness(clients: Clients, faults: list[Fault], pace: Pace) -> list[Check]:
-    """Judge each probe that came long enough after a fault, or after the bus was lost."""
+    """Check the probes sent long enough after a fault, and those sent while the bus was lost."""
     wipes = [fault for fault in faults if fault.kind == "wipe"]
     calm, without_bus = [], []
 

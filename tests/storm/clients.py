@@ -1,4 +1,4 @@
-"""Clients of the storm: each writes down what it sent and what it was told."""
+"""Clients of the storm, which log their requests and answers."""
 
 import asyncio
 import random
@@ -55,7 +55,7 @@ class Log:
 
 
 class Clients:
-    """Threads that call until they are told to stop, and sockets that follow a model."""
+    """Threads that send requests until stopped, and sockets that follow a model."""
 
     def __init__(self, url: str, replicas: dict[str, str], seed: int) -> None:
         self.log = Log()
@@ -123,7 +123,7 @@ class Clients:
     def _answer(
         self, http: httpx2.Client, account: Account, path: str, body: Any, **headers: str
     ) -> tuple[int, Any]:
-        """Return the status, 0 for none, and the data of the answer."""
+        """Return the status and data of the answer; status 0 means no answer."""
         try:
             answer = http.post(path, json=body, headers={**account.headers, **headers})
         except httpx2.TransportError:
@@ -151,7 +151,7 @@ class Clients:
                     self.log.acknowledged.update(moments)
 
     def _record_watched(self) -> None:
-        """Record one number after the other, each until it is acknowledged."""
+        """Record consecutive numbers; retry each until it is acknowledged."""
         with self._http() as http:
             number = 1
             body = _watched(number)
@@ -170,7 +170,7 @@ class Clients:
                     self.log.generated.append((begun, time.monotonic()))
 
     def _run(self) -> None:
-        """Start runs, each with a key that is sent again until it is accepted, and some twice."""
+        """Start runs; retry each with its idempotency key until accepted, and repeat some."""
         body = {"modelId": GENERATED, "batchSizes": [1, 2], "iterations": 20, "seed": 1}
         with self._http() as http:
             while not self._stopped.wait(2.0):
@@ -200,7 +200,7 @@ class Clients:
 
 
 class Reconnecting(Follower):
-    """A follower that notes when it was away."""
+    """A follower that logs the times at which it was disconnected."""
 
     def __init__(self, token: str) -> None:
         super().__init__(token)

@@ -1,4 +1,4 @@
-"""Faults of the storm: chosen by a seed, applied, undone, and noted with their times."""
+"""Faults of the storm: seeded choice, application, removal, and a log with times."""
 
 import contextlib
 import random
@@ -43,7 +43,7 @@ class Fault:
 
 
 class Faults:
-    """Hits parts of a stack, one or two at a time.
+    """A source of faults for parts of a stack, one or two at a time.
 
     Args:
         stack: the one to hit.
@@ -70,7 +70,7 @@ class Faults:
         }
 
     def draw(self) -> tuple[list[tuple[str, str]], float]:
-        """Choose a fault or two, each a kind and a part, and how long they last, in seconds."""
+        """Choose one or two faults, each a kind and a part, and their duration in seconds."""
         kinds = self._random.sample(KINDS, self._random.choice((1, 1, 2)))
         parts = [*self._replicas, "nats", "postgres", "nats", "postgres"]
         while True:
@@ -81,7 +81,7 @@ class Faults:
         return hit, self._random.uniform(*(LONG_S if "wipe" in kinds else SHORT_S))
 
     def hit(self) -> str:
-        """Apply a fault or two for a while, undo them, and wait until everything serves."""
+        """Apply one or two faults for a while, undo them, and wait until everything serves."""
         hit, lasts_s = self.draw()
         names = [f"{kind} {part}" for kind, part in hit]
         starts = []
@@ -98,7 +98,7 @@ class Faults:
         return ", ".join(names)
 
     def pause(self) -> float:
-        """Return how long to leave the system alone, in seconds."""
+        """Return the pause before the next faults, in seconds."""
         return self._random.uniform(*(LONG_S if self._random.random() < 0.3 else SHORT_S))
 
     @contextlib.contextmanager

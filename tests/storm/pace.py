@@ -1,4 +1,4 @@
-"""The machine's pace: the share of a core that a process gets which always wants a little.
+"""The machine's pace: the share of a core that a mostly idle process gets when it works.
 
 Limits of time are meant for a machine that has a core left. One that is shared with other work,
 or that its host holds up, gets as much longer as it is slower: measured by a process of its own
@@ -23,7 +23,7 @@ while True:
 
 
 class Pace:
-    """Measures while the block runs; times are those of `time.monotonic`."""
+    """A measurement of the pace while the block runs; times are those of `time.monotonic`."""
 
     def __init__(self) -> None:
         self._moments: list[float] = []
@@ -42,7 +42,7 @@ class Pace:
         self._process.communicate()
 
     def note(self, moment: float, duration_s: float) -> None:
-        """Add a measurement; they come in the order of their moments."""
+        """Add a measurement, which must be later than all earlier measurements."""
         self._moments.append(moment)
         self._durations_s.append(duration_s)
 

@@ -1,4 +1,4 @@
-"""The draw of the storm's faults, and the judgement of its probes."""
+"""The storm's choice of faults, its pace, and its checks of probes."""
 
 import time
 from types import SimpleNamespace
@@ -22,14 +22,14 @@ def judged(
     return judge_readiness(clients, faults, pace or Pace())
 
 
-def test_only_probes_long_enough_after_a_fault_are_judged_and_counted() -> None:
+def test_only_probes_long_enough_after_a_fault_are_checked() -> None:
     checks = judged((50, 200), (104, 200), (107, 503), (113, 503), (118, 200), faults=[WIPE])
     assert [check.figure for check in checks] == ["0; 2 probes judged", "0; 1 probes judged"]
     assert all(check.holds for check in checks)
 
 
 @pytest.mark.parametrize(("probe", "line"), [((118, 503), 0), ((107, 200), 1)])
-def test_a_replica_that_is_unready_for_long_or_ready_without_the_bus_fails_a_line(
+def test_a_replica_unready_for_long_or_ready_without_the_bus_fails_a_check(
     probe: tuple[float, int], line: int
 ) -> None:
     checks = judged((50, 200), (107, 503), probe, faults=[WIPE])
@@ -39,12 +39,12 @@ def test_a_replica_that_is_unready_for_long_or_ready_without_the_bus_fails_a_lin
     )
 
 
-def test_a_line_that_judged_no_probe_fails() -> None:
+def test_a_check_without_probes_fails() -> None:
     checks = judged((104, 200), faults=[WIPE])
     assert [(check.figure, check.holds) for check in checks] == [("no probe was judged", False)] * 2
 
 
-def test_limits_of_time_grow_as_the_machine_is_slower() -> None:
+def test_time_limits_grow_on_a_slower_machine() -> None:
     pace = Pace()
     for tenth in range(900, 1_400):  # from the end of the fault on, half a core is left
         pace.note(tenth / 10, 0.004 if tenth < 1_120 else 0.008)
@@ -68,14 +68,14 @@ def test_the_pace_is_measured_while_the_block_runs() -> None:
             time.sleep(0.1)
 
 
-def test_a_storm_that_never_lost_the_bus_says_so() -> None:
+def test_a_storm_that_never_lost_the_bus_reports_that_check_as_not_tried() -> None:
     calm, lost = judged((50, 200), faults=[])
     assert calm.holds
     assert lost.holds
     assert lost.figure.startswith("not tried")
 
 
-def test_a_restarted_bus_forgets_no_counts_unless_they_were_in_memory() -> None:
+def test_a_restarted_bus_loses_only_counts_that_were_in_memory() -> None:
     kinds = [("restart", "nats"), ("kill", "nats"), ("pause", "nats"), ("kill", "gateway-1")]
     kinds += [("full", "postgres"), ("restart", "nats"), ("restart", "nats"), ("wipe", "nats")]
     faults = [
@@ -84,7 +84,7 @@ def test_a_restarted_bus_forgets_no_counts_unless_they_were_in_memory() -> None:
     assert [lost for _, _, lost in forgotten_counts(faults)] == [0, 1, 0, 0, 10, 10, 0, 10]
 
 
-def test_faults_that_come_together_hit_different_parts_and_a_lost_bus_is_noticed() -> None:
+def test_simultaneous_faults_hit_different_parts_and_last_until_a_lost_bus_is_noticed() -> None:
     pairs = 0
     for seed in range(200):
         faults = Faults(cast("Any", SimpleNamespace(services=SERVICES)), seed)

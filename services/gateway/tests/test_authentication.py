@@ -13,7 +13,7 @@ from gateway.keyring import KeyChange
 from .conftest import Desk, post
 
 
-async def test_a_key_without_the_scope_is_refused_with_the_missing_one(desk: Desk) -> None:
+async def test_a_key_without_a_scope_is_refused_with_the_missing_scopes_name(desk: Desk) -> None:
     _, key = await desk.key(scopes=["benchmark", "monitor:read"])
     answer = await post(desk, "/v1/api/echo", key)
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, 2003)

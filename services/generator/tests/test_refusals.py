@@ -82,7 +82,7 @@ async def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
         ),
     ],
 )
-async def test_a_refusal_says_what_would_help(
+async def test_a_refused_module_shows_advice(
     description: dict[str, Any], reason: str, advice: str
 ) -> None:
     with pytest.raises(ModelRefused, match=advice) as caught:

@@ -84,7 +84,7 @@ async def test_nothing_is_delivered_after_unsubscribing(others, watch):
     assert watcher.of("metric_update") == []
 
 
-async def test_another_accounts_model_looks_like_one_without_a_record(others, watch):
+async def test_another_accounts_model_looks_like_an_unrecorded_model(others, watch):
     await others.record("acc1", "secret", tell=False, latency=1)
     stranger = await watch("acc2/key")
     answer = await stranger.subscribe("secret")

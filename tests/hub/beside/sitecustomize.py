@@ -1,4 +1,4 @@
-"""Lets torchvision be imported with a torch without CUDA; Python runs this file at its start.
+"""A patch, run when Python starts, for importing torchvision with a torch without CUDA.
 
 torchvision's wheel is built for the torch that has CUDA, and beside any other its compiled part
 does not load. All else of it is Python, which needs two names of that part to be declared. The one
@@ -12,7 +12,7 @@ import torch
 
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Indices of the boxes, best first, that overlap no better one by more than `threshold`."""
+    """Return indices of boxes, best first, that overlap no better box by more than `threshold`."""
     left = scores.argsort(descending=True, stable=True)
     kept = []
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

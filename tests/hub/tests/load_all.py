@@ -1,4 +1,4 @@
-"""Loads and runs every good model of the Hub in HF_ENDPOINT at a commit; prints the answers.
+"""A script that runs every good model of the Hub in HF_ENDPOINT and prints the answers.
 
 A program of its own: transformers reads HF_ENDPOINT once, when it is imported.
 """

@@ -51,7 +51,7 @@ def test_only_requested_fields_are_expanded(api: HfApi):
     assert info.siblings is None
 
 
-def test_a_snapshot_has_the_sizes_and_hashes_that_the_document_says(api: HfApi, tmp_path: Path):
+def test_a_snapshots_files_have_the_sizes_and_hashes_of_the_document(api: HfApi, tmp_path: Path):
     info = api.model_info(CLASSIFIER, files_metadata=True)
     folder = Path(api.snapshot_download(CLASSIFIER, cache_dir=tmp_path))
     assert folder.name == info.sha
@@ -99,13 +99,13 @@ def test_a_tree_lists_files_and_folders(api: HfApi):
         list(api.list_repo_tree(repo, "elsewhere"))
 
 
-def test_a_long_tree_comes_in_pages(hub: RunningHub, api: HfApi):
+def test_a_long_tree_is_paginated(hub: RunningHub, api: HfApi):
     tree = list(api.list_repo_tree("lilypad/too-big", revision="many-shards", recursive=True))
     assert sum(item.path.endswith(".safetensors") for item in tree) == 1_500
     assert len(hub.requests) == 2
 
 
-def test_paths_are_looked_up_together(api: HfApi):
+def test_information_about_paths_omits_missing_files(api: HfApi):
     (file,) = api.get_paths_info(CLASSIFIER, [WEIGHTS, "nothing.txt"])
     assert file.lfs.size == file.size
 
@@ -132,7 +132,9 @@ def test_a_signed_address_needs_no_token(hub: RunningHub):
 
 
 @pytest.mark.parametrize("filename", ["config.json", WEIGHTS])
-def test_a_files_metadata_is_read_by_the_client(hub: RunningHub, api: HfApi, filename: str):
+def test_the_hub_client_reads_a_files_commit_digest_and_size(
+    hub: RunningHub, api: HfApi, filename: str
+):
     info = api.model_info(CLASSIFIER, files_metadata=True)
     (file,) = (file for file in info.siblings if file.rfilename == filename)
     read = get_hf_file_metadata(hf_hub_url(CLASSIFIER, filename, endpoint=hub.url), token=False)
@@ -151,7 +153,7 @@ def test_an_unchanged_file_is_not_sent_again(hub: RunningHub, api: HfApi):
 
 @given(first=st.integers(0, 400_000), last=st.integers(0, 400_000))
 @settings(max_examples=40)
-def test_a_range_is_the_slice_of_the_file_or_refused(
+def test_a_range_request_gets_its_slice_of_the_file_or_a_416(
     session_hub: RunningHub, first: int, last: int
 ):
     url = hf_hub_url(CLASSIFIER, WEIGHTS, endpoint=session_hub.url)
@@ -168,7 +170,7 @@ def test_a_range_is_the_slice_of_the_file_or_refused(
         assert answer.headers["Content-Range"] == f"bytes */{len(content)}"
 
 
-def test_a_range_may_leave_out_either_end(hub: RunningHub):
+def test_a_range_may_omit_its_start_or_its_end(hub: RunningHub):
     url = hf_hub_url(CLASSIFIER, "config.json", endpoint=hub.url)
     assert httpx2.get(url, headers={"Range": "bytes=-10"}).content == whole(url)[-10:]
     assert httpx2.get(url, headers={"Range": "bytes=10-"}).content == whole(url)[10:]
@@ -182,7 +184,7 @@ def test_parameters_are_counted_equally_by_header_document_and_file(api: HfApi):
     assert metadata.parameter_count == {"F32": sum(shapes)}
 
 
-def test_every_answer_says_how_much_of_the_rate_limit_is_left(hub: RunningHub):
+def test_every_answer_states_the_remaining_rate_limit(hub: RunningHub):
     url = f"{hub.url}/api/models/{CLASSIFIER}"
     first, second = (parse_ratelimit_headers(httpx2.get(url).headers) for _ in range(2))
     assert first.resource_type == "api"

@@ -11,7 +11,7 @@ from hub.misfits import HOSTILE
 from hub.testing import RunningHub
 
 
-def test_pickled_weights_are_real_and_alone(api: HfApi):
+def test_pickled_weights_are_real_and_the_only_weights(api: HfApi):
     info = api.model_info("lilypad/tiny-pickle", securityStatus=True)
     assert info.safetensors is None
     assert "safetensors" not in info.tags
@@ -23,7 +23,7 @@ def test_pickled_weights_are_real_and_alone(api: HfApi):
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
-def test_the_malicious_pickle_runs_when_loaded_and_is_known_to_the_scan(
+def test_the_malicious_pickle_runs_when_loaded_and_is_listed_in_the_scan(
     api: HfApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     repo = "lilypad/tiny-malicious-pickle"
@@ -38,7 +38,7 @@ def test_the_malicious_pickle_runs_when_loaded_and_is_known_to_the_scan(
     assert Path("a-pickle-ran").exists()
 
 
-def test_remote_code_is_announced(api: HfApi):
+def test_the_document_announces_remote_code(api: HfApi):
     info = api.model_info("lilypad/tiny-remote-code")
     assert "custom_code" in info.tags
     assert info.config["auto_map"]["AutoModelForCausalLM"] == "code.LilyForCausalLM"
@@ -46,7 +46,7 @@ def test_remote_code_is_announced(api: HfApi):
     assert "code.py" in {file.rfilename for file in info.siblings}
 
 
-def test_the_internal_attention_field_is_in_the_config_alone(api: HfApi):
+def test_the_internal_attention_field_is_only_in_the_config(api: HfApi):
     repo = "lilypad/tiny-internal-attention"
     config = Path(api.hf_hub_download(repo, "config.json")).read_text()
     assert '"_attn_implementation_internal": "attacker/kernel"' in config
@@ -92,7 +92,7 @@ def test_the_big_model_has_bytes_up_to_its_end(hub: RunningHub):
     assert (tail.status_code, tail.content) == (206, bytes(100))
 
 
-def test_the_gguf_file_is_read_back(api: HfApi):
+def test_a_written_gguf_file_can_be_read(api: HfApi):
     info = api.model_info("lilypad/tiny-gguf", files_metadata=True)
     assert info.gguf == {"total": 2 * 64 * 512, "architecture": "llama", "context_length": 128}
     assert info.config == {}

@@ -48,7 +48,7 @@ def test_a_fault_ends_with_its_block_and_affects_only_the_configured_requests(
     assert get(url).status_code == 200
 
 
-def test_a_429_says_when_to_retry(hub: RunningHub, api: HfApi, url: str):
+def test_a_429_states_when_to_retry(hub: RunningHub, api: HfApi, url: str):
     hub.faults("status", status=429, retry_after=7)
     headers = get(url).headers
     assert headers["Retry-After"] == "7"
@@ -58,7 +58,7 @@ def test_a_429_says_when_to_retry(hub: RunningHub, api: HfApi, url: str):
         api.model_info(CLASSIFIER)
 
 
-def test_a_delayed_answer_is_the_true_one(hub: RunningHub, url: str):
+def test_a_delayed_answer_is_the_hubs_own(hub: RunningHub, url: str):
     hub.faults("late", seconds=0.3)
     started = time.monotonic()
     assert get(url).json()["id"] == CLASSIFIER
@@ -96,7 +96,7 @@ def test_a_dropped_connection_is_an_error_at_once(hub: RunningHub, url: str):
         get(url)
 
 
-def test_a_redirect_leads_elsewhere(hub: RunningHub, url: str):
+def test_a_redirect_fault_names_the_configured_address(hub: RunningHub, url: str):
     hub.faults("redirect", to="http://example.invalid:1{path}")
     answer = get(f"{url}?blobs=true")
     assert answer.status_code == 307
@@ -120,14 +120,16 @@ def test_the_nonsense_fault_sends_no_valid_document(hub: RunningHub, api: HfApi,
 
 
 @pytest.mark.parametrize("length", [True, False])
-def test_a_huge_body_comes_with_and_without_its_length(hub: RunningHub, url: str, length: bool):
+def test_a_huge_body_is_sent_with_or_without_content_length(
+    hub: RunningHub, url: str, length: bool
+):
     hub.faults("huge", size=3_000_000, length=length)
     answer = get(url)
     assert len(answer.content) == 3_000_000
     assert ("Content-Length" in answer.headers) == length
 
 
-def test_a_client_may_leave_a_huge_body(hub: RunningHub, url: str):
+def test_a_client_may_disconnect_during_a_huge_body(hub: RunningHub, url: str):
     hub.faults("huge", times=1)
     with httpx2.stream("GET", url, timeout=TIMEOUT_S) as answer:
         assert answer.headers["Content-Length"] == "200000000"

@@ -57,7 +57,7 @@ def test_every_id_is_unique():
     assert len(names) == len(set(names))
 
 
-def test_an_interrupted_start_leaves_nothing_half_made(tmp_path: Path):
+def test_an_interrupted_start_leaves_no_incomplete_model(tmp_path: Path):
     process = subprocess.Popen(
         [sys.executable, "-m", "hub", "--models-dir", tmp_path, "--first", QUICK, SLOW],
         env={**os.environ, **quiet()},
