@@ -86,7 +86,9 @@ def test_workers_reach_only_the_bus_and_the_hub_and_no_database() -> None:
             assert ("data" in container["networks"]) == stored, name
 
 
-def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(prepared: Path) -> None:
+def test_every_set_variable_of_the_compose_file_is_read_and_every_required_one_is_set(
+    prepared: Path,
+) -> None:
     for name, settings in SETTINGS.items():
         container = CONTAINERS[name]
         [file] = container["env_file"]

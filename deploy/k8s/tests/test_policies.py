@@ -139,7 +139,7 @@ def secrets_of() -> dict[str, set[str]]:
     return {str(s["metadata"]["name"]): set(s["stringData"]) for s in manifests}  # type: ignore[index,call-overload]
 
 
-def test_every_variable_that_is_set_is_read_and_every_required_one_is_set(
+def test_every_set_variable_of_a_manifest_is_read_and_every_required_one_is_set(
     overlay: list[Resource],
 ) -> None:
     secrets = secrets_of()
