@@ -34,6 +34,16 @@ APART = """
   ));
 })
 """
+# By how much a page's parts have moved without a person's doing; 0.1 is what the Web Vitals allow.
+SHIFT = """
+() => new Promise((resolve) => {
+  let sum = 0;
+  new PerformanceObserver((list) => {
+    for (const { value, hadRecentInput } of list.getEntries()) sum += hadRecentInput ? 0 : value;
+  }).observe({ type: 'layout-shift', buffered: true });
+  setTimeout(() => resolve(sum), 500);
+})
+"""
 LATENCY = "document.querySelector('.chart[data-metric=latency]').drawn.chart.series[0].value"
 # A model's name and a metric's unit that would run as script if they were not escaped.
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}</script><script>alert(2)</script>"
@@ -289,6 +299,18 @@ def test_an_alert_appears_on_an_open_page_and_is_acknowledged(
     expect(page.locator("#alerts")).to_contain_text("acknowledged")
     expect(page.get_by_role("heading", name="Alerts")).to_be_focused()
     mute = rule.get_by_role("button", name="Mute", exact=True)
+    # A refusal for now leaves the parts of the page as they are.
+    refusal = {"status": 429, "content_type": "text/html", "body": "<p>refused</p>"}
+    page.route("**/dashboard/models/**", lambda route: route.fulfill(**refusal))
+    mute.press("Enter")
+    expect(page.locator("#trouble")).to_contain_text("Too many requests")
+    with page.expect_response("**/watch?*"):
+        page.evaluate("() => window.htmx.trigger('#found', 'refresh')")
+    page.unroute("**/dashboard/models/**")
+    with page.expect_response("**/watch?*"):
+        page.evaluate("() => window.htmx.trigger('#found', 'refresh')")
+    expect(page.get_by_role("heading", name="Statistics")).to_be_visible()
+    expect(page.locator("#trouble")).to_be_hidden()
     mute.press("Enter")
     expect(rule).to_contain_text("muted")
     unmute = rule.get_by_role("button", name="Unmute")
@@ -314,6 +336,7 @@ def test_model_pages_pass_axe_and_fit_in_both_themes_and_widths(
     assert account.post("/v1/api/monitor", {"modelId": 7}).status_code == 400
     person.page.goto(f"/dashboard/models/watch?model={MODEL}")
     expect(person.page.locator(".chart canvas")).to_have_count(5)
+    assert person.page.evaluate(SHIFT) < 0.05
     for labels, fit in person.page.evaluate(AXES):
         assert fit, labels
         assert len(set(labels)) == len(labels), labels
