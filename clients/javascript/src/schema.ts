@@ -404,7 +404,7 @@ export interface paths {
         put?: never;
         /**
          * Add a webhook
-         * @description Have events posted to an address, signed as Standard Webhooks says.
+         * @description Add a URL to which events are posted, signed as Standard Webhooks specifies.
          *
          *     The answer contains the signing secret; it is shown once.
          */
@@ -434,7 +434,7 @@ export interface paths {
         head?: never;
         /**
          * Change a webhook
-         * @description Change a webhook's address or events, or turn it off or on; omitted fields stay.
+         * @description Change a webhook's URL or events, or turn it off or on; omitted fields are kept.
          */
         patch: operations["change_webhook"];
         trace?: never;
@@ -510,7 +510,7 @@ export interface paths {
         put?: never;
         /**
          * Deliver an event again
-         * @description Post an event again, under the same id, with its full number of attempts.
+         * @description Post an event again, with the same id and the full number of attempts.
          */
         post: operations["redeliver"];
         delete?: never;
@@ -757,7 +757,7 @@ export interface paths {
         get?: never;
         /**
          * Store a Hub token
-         * @description Store a Hub token, so that this account can generate and measure its private models.
+         * @description Store a Hub token, to generate modules for private models and to benchmark them.
          *
          *     The Hub is asked for the token's owner first; a token that it does not accept is refused.
          *     The token is stored encrypted, never shown, used only for this account's private and gated
@@ -856,7 +856,7 @@ export interface paths {
         };
         /**
          * List requests by key and day
-         * @description Return requests by key, day and kind, the newest day first; at most seconds old.
+         * @description Return requests by key, day and kind, the newest day first; some seconds behind.
          */
         get: operations["list_usage"];
         put?: never;

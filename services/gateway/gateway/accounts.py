@@ -1,4 +1,4 @@
-"""Accounts: registering, logging in, and the defence of both against guessing.
+"""Accounts: registration, login, and the protection of both against guessing.
 
 No answer tells whether an address has an account: not by its text, not by its
 status, and not by its time, since known and unknown addresses cost one hash
@@ -54,9 +54,9 @@ MAX_TRYING = 4 * MAX_WAITING
 
 
 def policies(per_minute: int) -> list[Policy]:
-    """Return the policies of wrong passwords: per account and address, per address, per account.
+    """Return the policies that count wrong passwords, and wrong codes of second factors.
 
-    OWASP ASVS 6.3.1; with 10 a minute the last is the 100 of NIST SP 800-63B.
+    OWASP ASVS 6.3.1; with 10 a minute, an account gets the 100 an hour of NIST SP 800-63B.
     """
     return [
         Policy(LOGIN, per_minute),
@@ -68,7 +68,7 @@ def policies(per_minute: int) -> list[Policy]:
 
 @dataclass(frozen=True, slots=True)
 class StoredLogin:
-    """An e-mail address in one spelling; without an account the others are `""` and None."""
+    """A lower-case e-mail address with its account and password hash, or with `""` and None."""
 
     email: str
     account: str
@@ -77,7 +77,7 @@ class StoredLogin:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """An account, and the hash of the password that logged in to it."""
+    """An account, and the password hash that the login was checked against."""
 
     account: str
     proof: str = field(repr=False)
@@ -165,7 +165,7 @@ class Accounts:
             return login
 
     async def log_in_with_code(self, challenge: str, code: str) -> Login:
-        """Take the second step of a login whose password was right a moment ago.
+        """Complete a login with a code, after a first step with the right password.
 
         Raises:
             Unauthenticated: the code is wrong, or the first step too long ago.
@@ -206,7 +206,7 @@ class Accounts:
 
     @asynccontextmanager
     async def _turn(self, network: str) -> AsyncIterator[None]:
-        """Hold the turn of a network address; raise Unavailable when too many wait.
+        """Wait for the turn of a network address, and hold it; raise Unavailable if too many wait.
 
         An address gets at most as many places as it leaves free, so that a few busy
         addresses, even with the right password, leave room for everyone else.
@@ -236,7 +236,7 @@ class Accounts:
         *,
         code: bool = False,
     ) -> None:
-        """Read, or add to, the counters of wrong passwords, or codes; raise RateLimited."""
+        """Apply `check` to each limit of wrong passwords, or of wrong codes; raise RateLimited."""
         account, network = known.account, audit.network()
         email_digest = hashlib.sha256(known.email.encode()).hexdigest()[:32]
         for subject, policy in (
@@ -271,7 +271,7 @@ class Accounts:
         remember(self._noted, login, now, MAX_NOTED_LOGINS)
 
     async def _is_familiar(self, account: str, acts: list[str], days: int) -> bool:
-        """Return whether the caller's network did one of these acts with the account lately."""
+        """Return whether the caller's network did one of these acts in the last `days` days."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "select 1 from audit where account_id = %s"

@@ -1,4 +1,4 @@
-"""The known address nearest to one that does not exist."""
+"""Suggestions for unknown paths: the nearest known path."""
 
 import difflib
 from collections.abc import Iterable
@@ -41,14 +41,14 @@ def _segments(path: str) -> list[str]:
 
 
 def _variants(wanted: list[str]) -> list[list[str]]:
-    """Return the segments as they are, and with the version or `api` that they lack."""
+    """Return the segments, and a variant with `api`, or the version and `api`, inserted."""
     if wanted[0] in VERSIONS:
         return [wanted, [wanted[0], "api", *wanted[1:]]]
     return [wanted, ["v1", "api", *wanted]]
 
 
 def _matches(path: str, candidate: list[str]) -> bool:
-    """Return whether the path is one of this address already, which names parameters only."""
+    """Return whether the path already matches the candidate, whose parameters match anything."""
     written = path.split("/")[1:]
     return len(written) == len(candidate) and all(
         _is_parameter(segment) or typed == segment

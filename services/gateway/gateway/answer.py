@@ -36,7 +36,7 @@ class Answer:
 
 
 def preferred(accept: str, offered: set[str]) -> str | None:
-    """Return the first of the media types with the highest weight in an `Accept` header."""
+    """Return the offered media type that an `Accept` header weights highest, if any."""
     weights = {}
     for kind in accept.lower().split(","):
         name, *parameters = (part.strip() for part in kind.split(";"))

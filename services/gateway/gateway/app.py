@@ -62,7 +62,7 @@ Check = Callable[[], Awaitable[None]]
 
 
 class Gateway:
-    """Routes a request to its door.
+    """The ASGI application, which routes each request to its door.
 
     Paths without parameters, which carry most of the traffic, are looked up in
     a table; other paths, pages and unknown addresses go through FastAPI's
@@ -188,7 +188,7 @@ class Gateway:
             self._elsewhere[labels].observe(time.perf_counter() - start)
 
     async def _answer_elsewhere(self, scope: HttpScope, receive: Receive, send: Send) -> None:
-        """Answer a request that is not in the table; a door with parameters is looked up here."""
+        """Answer, through FastAPI's router, a path with parameters, a page or an unknown path."""
         if scope["path"].startswith(tuple(PREFIXES)):
             await self.app(scope, receive, send)
             return
@@ -222,7 +222,7 @@ class Gateway:
         yield MetricFamily("gauge", "http_server_active_requests", "Requests under way", (), active)
 
     async def _alive(self, request: Request) -> Response:
-        """Answer while the event loop runs; dependencies are a matter of readiness."""
+        """Answer while the event loop runs; only readiness checks the dependencies."""
         return _status(request, {"status": "ok"})
 
     async def _ready(self, request: Request) -> Response:
@@ -264,7 +264,7 @@ class Gateway:
         return response
 
     def _methods(self, request: Request) -> set[str]:
-        """Collect the methods of all routes that match; Starlette names only the first route's."""
+        """Return the methods of all matching routes; Starlette names only the first route's."""
         if request.scope.get("root_path"):  # paths below it are files
             return {"GET", "HEAD"}
         return {
@@ -313,7 +313,7 @@ def _completed(send: Send, request_id: str) -> Send:
 
 
 def _is_browser(request: Request) -> bool:
-    """Whether the caller asks for a page, as a browser does for its address bar."""
+    """Whether the `Accept` header prefers a page to JSON, as a browser's does."""
     accept = request.headers.get("accept", "")
     return answer.preferred(accept, {"text/html", "application/json"}) == "text/html"
 

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 
 def document(public_url: str) -> dict[str, Any]:
-    """Return the document, with the address at which the sockets are reached."""
+    """Return the document, with the host of `public_url` as its server."""
     text = files("gateway").joinpath("asyncapi.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     loaded["servers"]["edge"]["host"] = urlsplit(public_url).netloc

@@ -1,4 +1,4 @@
-"""The audit: one row for each act on an account or key, with its caller and address.
+"""The audit log: one row for each act on an account or key, with the caller's address.
 
 The row is written in the transaction of the act itself, so that neither
 exists without the other.
@@ -53,7 +53,7 @@ async def begin(database: Database, act: str, account: str, **details: Any) -> i
 
 
 async def complete(database: Database, row: int, **details: Any) -> None:
-    """Add the outcome of the act to its row; the act remains even if that fails."""
+    """Add the outcome of an act to its row; a failure is only logged."""
     try:
         async with database.connection() as connection:
             await connection.execute(
@@ -65,7 +65,7 @@ async def complete(database: Database, row: int, **details: Any) -> None:
 
 
 async def note(database: Database, act: str, account: str | None, **details: Any) -> None:
-    """Record a refusal in a row of its own; the refusal remains even if that fails."""
+    """Record a refusal in a row of its own; a failure is only logged."""
     try:
         async with database.connection() as connection:
             await record(connection, act, account, **details)
@@ -74,7 +74,7 @@ async def note(database: Database, act: str, account: str | None, **details: Any
 
 
 class Notes:
-    """Like `note`, but once a minute for the same caller and act, which bounds the table."""
+    """Refusals, recorded at most once a minute for the same caller and act."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -84,7 +84,7 @@ class Notes:
     async def note(
         self, act: str, account: str | None, *, of: str | None = None, **details: str
     ) -> None:
-        """Record once a minute; `of` identifies a caller without an account, unstored."""
+        """Record a refusal at most once a minute; `of` identifies the caller, and is not stored."""
         same = account or "" if of is None else of
         key, now = (network(), act, same, *details.values()), time.monotonic()
         if self._noted.get(key, -math.inf) > now - 60:
@@ -94,7 +94,7 @@ class Notes:
 
 
 def as_id(text: str) -> str:
-    """Return the text if it can be an id: people paste their keys everywhere."""
+    """Return the text if it can be an id, else a placeholder: it may be a pasted key."""
     return text if ID.fullmatch(text) else "(no id)"
 
 
@@ -121,7 +121,7 @@ def address() -> str:
 
 
 def network() -> str:
-    """Return the network that attempts are counted for: an IPv6 /64 is one caller."""
+    """Return the network that attempts are counted for: an IPv4 address, or an IPv6 /64."""
     caller = address()
     if ":" in caller:
         return str(ipaddress.ip_network(f"{caller}/64", strict=False))

@@ -43,8 +43,8 @@ where hash = any(%b) and revoked_at is null and (expires_at is null or expires_a
 class Caller:
     """An authenticated caller: the account, its key (None: a person), and the key's scopes.
 
-    `session`: the token of the session that a person is known by, if by one. `owes_code`: whether
-    the request proved no second factor, so that its body must, where the account has one.
+    `session`: the token of the session that authenticated a person, if one did. `owes_code`:
+    whether the body must prove the second factor, if the account has one.
     """
 
     account: str
@@ -56,7 +56,7 @@ class Caller:
 
 @dataclass(slots=True)
 class Trust:
-    """A key as the database had it, trusted for a while; times are on the monotonic clock."""
+    """A cached key, trusted `until` a time and last `used` at one, both on the monotonic clock."""
 
     caller: Caller
     until: float
@@ -114,7 +114,7 @@ class Authentication:
         return callers
 
     async def renew(self) -> None:
-        """Look up the keys in use again before their trust ends; forget those not in use."""
+        """Look up keys in use again before their trust ends; evict the others when it ends."""
         now = time.monotonic()
         due = []
         for hashed, trust in list(self._trusted.items()):
@@ -140,14 +140,14 @@ class Authentication:
         await self._notes.note("key_refused", account, key=key)
 
     async def forget(self, revoked: KeyRevoked) -> None:
-        """Stop trusting a key that was revoked or changed, here or on another replica."""
+        """Evict a key that was revoked or changed on any replica."""
         self._revocations += 1
         for hashed, trust in list(self._trusted.items()):
             if trust.caller.key == revoked.key:
                 del self._trusted[hashed]
 
     async def check(self, credentials: Credentials) -> Access:
-        """Authenticate for another service: an API key, or a socket token of a page."""
+        """Authenticate an API key, or a page's socket token, for another service."""
         if sessions.is_socket_token(credentials.token):
             account, session = await sessions.find_by_socket_token(
                 self.database, credentials.token, connected=credentials.connected

@@ -1,7 +1,7 @@
 """Parsing of request bodies and queries, all treated as hostile.
 
-JSON is read twice: here for its form, where a lenient parser would let two
-readers see two things (a repeated key, NaN, half a character), and then by
+JSON is parsed twice: here for its syntax, which lenient parsers read in
+different ways (a duplicate key, NaN, an unpaired surrogate), and then by
 pydantic for its content.
 """
 
@@ -84,7 +84,7 @@ JSON_FAULTS = {
 
 
 def refuse_repeated(headers: list[tuple[bytes, bytes]]) -> None:
-    """Raise InvalidRequest for a misspelt header, or a single-value one with two values."""
+    """Raise InvalidRequest for a misspelt idempotency key, or a repeated single-value header."""
     seen: dict[bytes, bytes] = {}
     for name, value in headers:
         if b"p" in name and name != IDEMPOTENCY_KEY and any(map(name.__contains__, PARTS)):
@@ -105,7 +105,7 @@ async def read(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) ->
     """Read the body, at most `max_bytes` bytes, counted as it arrives.
 
     Raises:
-        InvalidRequest: 413, or 400 when the caller went away in the middle.
+        InvalidRequest: 413, or 400 when the caller disconnects before the end.
     """
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and (len(announced) > 12 or int(announced) > max_bytes):
@@ -130,7 +130,7 @@ async def read(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) ->
 
 
 def is_small(headers: dict[bytes, bytes]) -> bool:
-    """Whether the announced length is small; the server holds the body to it."""
+    """Whether the announced length, which the server enforces, is small."""
     announced = headers.get(b"content-length", b"")
     return announced.isdigit() and len(announced) <= 12 and int(announced) <= LARGE_BODY_BYTES
 
@@ -172,7 +172,7 @@ def parse_query(query: bytes, model: type[Message]) -> Message:
 
 
 def refuse_query(query: bytes, body: type[Message] | None) -> None:
-    """Raise InvalidRequest for a query where none is read: what it asks for would not be done."""
+    """Raise InvalidRequest for a query string, which the endpoint would ignore."""
     if not query:
         return
     name = next(iter(parse_qs(query.decode("latin-1")[:MAX_PARAMETER_CHARACTERS])), "")[:64]
@@ -204,7 +204,7 @@ def parse(body: bytes, model: type[Message]) -> Message:
 
 
 def check_form(body: bytes) -> None:
-    """Raise InvalidRequest unless every JSON parser would read the same."""
+    """Raise InvalidRequest unless all JSON parsers would read the body alike."""
     if body.count(b",") > MAX_COMMAS:
         raise InvalidRequest(f"the body has more than {MAX_COMMAS} values; send smaller ones")
     value = _load(body)

@@ -15,7 +15,7 @@ from gateway.settings import GatewaySettings
 async def open_account(
     settings: GatewaySettings, email: str
 ) -> AsyncIterator[tuple[Connection, str | None]]:
-    """Open a transaction with the id of an address's account, None for an unknown address."""
+    """Open a transaction; yield it with the id of the e-mail address's account, if any."""
     async with (
         postgres.connect(settings.database_url, "gateway", "gateway") as database,
         database.connection() as connection,

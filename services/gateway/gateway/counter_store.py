@@ -1,4 +1,4 @@
-"""The server of the counters: adding, reading, and giving back.
+"""The store of the counters: adds to, reads, and subtracts from them.
 
 A counter is a subject of a stream whose message the server increments (NATS ADR-49).
 """
@@ -36,7 +36,7 @@ Asked = asyncio.Future[ReceivedMessage]
 
 
 class CounterStore:
-    """The server's side of all counters."""
+    """All counters, as messages in JetStream streams."""
 
     def __init__(self, bus: NatsBus) -> None:
         self.bus = bus
@@ -108,7 +108,7 @@ class CounterStore:
         return reply
 
     def give_back(self, subject: str, amount: int) -> None:
-        """Subtract in the background. Several at once are one message."""
+        """Subtract in the background; concurrent calls share one message."""
         if subject not in self._owed:
             self.tasks.start(self._subtract_owed(subject))
         self._owed[subject] = self._owed.get(subject, 0) + amount
@@ -118,14 +118,14 @@ class CounterStore:
         await self.confirm(subject, self.add(subject, -self._owed.pop(subject)))
 
     async def confirm(self, subject: str, reply: Asked) -> None:
-        """Wait until something is given back; log that it was not."""
+        """Wait until a subtraction is confirmed; log it if it failed."""
         try:
             value_in(await reply)
         except Unavailable:
             log.warning("requests not uncounted", subject=subject)
 
     def _ask(self, subject: str, headers: dict[str, str] | None = None) -> Asked:
-        """Like `bus.send_request`, but raise Unavailable only when awaited."""
+        """Send a request as `bus.send_request` does, but raise Unavailable only when awaited."""
         try:
             return self.bus.send_request(subject, b"", COUNT_TIMEOUT_S, headers)
         except Unavailable as error:
@@ -135,7 +135,7 @@ class CounterStore:
 
 
 async def _change(stream: JetStreamContext, config: StreamConfig) -> None:
-    """Update a stream, which stays where it is: the server does not move one to a file."""
+    """Update a stream, except its storage, which the server cannot change."""
     there = (await stream.stream_info(str(config.name))).config
     kept = replace(config, storage=there.storage, persist_mode=there.persist_mode)
     try:
@@ -146,7 +146,7 @@ async def _change(stream: JetStreamContext, config: StreamConfig) -> None:
 
 
 async def _move_to_memory(stream: JetStreamContext, config: StreamConfig) -> None:
-    """Replace a stream whose file cannot be written, unless another replica has."""
+    """Replace a stream on a full disk by one in memory, unless another replica already has."""
     there = (await stream.stream_info(str(config.name))).config
     if there.storage == StorageType.FILE:
         log.error("counting in memory: the bus cannot write to its disk", stream=config.name)

@@ -6,8 +6,8 @@ integer is a row of 24-bit digits, one for each policy in each slot, a twentieth
 of the window. One message thus counts a request against several policies, and
 its reply holds every other request of the epoch, in the order in which the
 server counted them. A request counts for its slot and the twenty after it, so
-no 60 seconds ever admit more than the limit, wherever they begin. The price is
-that a request counts for up to 63.5 seconds. (One counter of the last minute,
+any 60 seconds admit at most the limit. In return, a request counts for up to
+63.5 seconds. (One counter of the last minute,
 weighted by its overlap, would admit twice the limit after a burst at the
 minute's end.)
 
@@ -16,9 +16,9 @@ Replicas' clocks differ by less than `SKEW_S`. That admits nothing twice:
 * A reply that arrives after the end of its slot, by the replica's own clock, is
   given back and counted again. So no replica counts into a slot later than
   `SKEW_S` after its end.
-* Until `SKEW_S` after the begin of an epoch, the counter of the previous epoch is
+* Until `SKEW_S` after the start of an epoch, the counter of the previous epoch is
   read after every count; from `SKEW_S` before the end, the counter of the next.
-  Until `SKEW_S` after the begin of a slot, one slot more counts at the far end.
+  Until `SKEW_S` after the start of a slot, one slot more counts at the far end.
 * So of all requests within 60 seconds, the one that the server counted last has
   seen all the others, and that one was admitted.
 """
@@ -64,8 +64,8 @@ class Counter:
         settled: whether `previous` can no longer change.
         busy: whether a message is under way; requests then wait for the next.
         pending: requests that have no count yet.
-        used: the last reply's total of each place; it can only be too high.
-        sent_s: when the message under way was sent, on the clock of durations.
+        used: the last reply's total of each place, with requests that have expired since.
+        sent_s: when the pending message was sent, as `time.perf_counter` counts.
     """
 
     policy: Policy
@@ -116,12 +116,12 @@ class Counters:
         return counted
 
     def used(self, account: str, policy: Policy) -> int:
-        """Return an upper bound of the window's requests counted here, with those under way."""
+        """Return the last total that the server reported, plus this replica's pending requests."""
         counter = self._counters.get((policy.counter, account))
         return 0 if counter is None else counter.used[policy.place] + counter.pending
 
     async def read(self, account: str, policy: Policy) -> Window:
-        """Read all current counts; raises Unavailable."""
+        """Read an account's counts under one policy; raises Unavailable."""
         now = self.now()
         slot = policy.slot(now)
         first = first_slot(policy, slot, now)
@@ -132,7 +132,7 @@ class Counters:
         return Window(slot, first, tuple(zip(epochs, values, strict=True)))
 
     def give_back(self, account: str, policies: Sequence[Policy], slot: int) -> None:
-        """Uncount a request, in the background. Several at once are one message."""
+        """Uncount a request, in the background; concurrent calls share one message."""
         self.store.give_back(
             subject_of(policies[0], account, slot // EPOCH_SLOTS),
             amount_of(slot, [policy.place for policy in policies]),
@@ -199,7 +199,7 @@ class Counters:
             self._resolve(counter, batch, slot, value, now)
 
     async def _recount_in_new_stream(self, counter: Counter, batch: list[Waiting]) -> None:
-        """Recreate the stream, which a restarted server lacks, and count again."""
+        """Recreate a stream that the server has lost, and count the batch again."""
         try:
             await self.store.make_stream(counter.policy)
         except Unavailable as error:
@@ -216,7 +216,7 @@ class Counters:
         value: int,
         previous: Asked | None,
     ) -> None:
-        """Read the neighbouring epochs that matter, after the batch was counted."""
+        """Read the neighbouring epochs whose requests also count, after the batch was counted."""
         policy, account, until = counter.policy, counter.account, self.now()
         following: int | None = None
         try:
@@ -279,7 +279,7 @@ class Counters:
             counter.busy = False
 
     def _recount(self, counter: Counter, batch: list[Waiting]) -> None:
-        """Count requests again whose reply came late, in the current slot."""
+        """Count a batch whose reply came too late once more, in the current slot."""
         batch, counter.waiting = [*batch, *counter.waiting], []
         counter.busy = False
         counter.pending -= len(batch)

@@ -70,7 +70,7 @@ class Deletion:
         await self.publish_due()
 
     async def publish_due(self) -> None:
-        """Publish each deletion that is due; one that the bus does not accept stays due."""
+        """Publish each due deletion, again every `REPEAT_S` until all services confirm it."""
         async with self.database.connection() as connection:
             due = await (await connection.execute(DUE.encode())).fetchall()
         for account, settled in due:
@@ -81,7 +81,7 @@ class Deletion:
                 log.warning("deletion not published", account=account)
 
     async def confirm(self, erased: AccountErased) -> None:
-        """Note that a service has deleted its data; the last one ends the deletion."""
+        """Record that a service has deleted its data; the last confirmation ends the deletion."""
         if not erased.settled:
             return
         async with self.database.connection() as connection:

@@ -175,7 +175,7 @@ class Status(Message):
 
 
 class EndpointRoute(APIRoute):
-    """FastAPI's route with the endpoint that it describes."""
+    """A FastAPI route that describes an endpoint."""
 
     described: Endpoint
     version: Version

@@ -77,7 +77,7 @@ class Guards:
 
 
 class Door:
-    """Serves an endpoint under one version of the API."""
+    """An ASGI application that serves an endpoint under one version of the API."""
 
     def __init__(self, endpoint: Endpoint, guards: Guards, version: Version = "v1") -> None:
         self.endpoint = endpoint
@@ -203,7 +203,7 @@ class Door:
     async def _read_request(
         self, call: Call, receive: bodies.Receive
     ) -> tuple[Message | None, bytes]:
-        """Read the body, parsed and raw; raise for a missing right or an invalid request."""
+        """Check scope and version, and read the body or query; return it parsed and raw."""
         endpoint = self.endpoint
         if call.caller is not None:
             self._require_scope(call.caller)

@@ -141,7 +141,7 @@ class GenerationLog:
         digest: str | None,
         verification: str | None = None,
     ) -> None:
-        """Note a module, to be written within a second."""
+        """Queue a module, which is written within a second."""
         id, now = f"gen_{secrets.token_hex(12)}", datetime.now(UTC)
         self._unwritten.append(
             UnwrittenGeneration(id, account, kind, request, model, digest, verification, now)
@@ -159,7 +159,7 @@ class GenerationLog:
                     self._unwritten.popleft()
 
     async def keep_flushing(self) -> None:
-        """Write until canceled, and then a last time."""
+        """Write the queue periodically until canceled, and once more then."""
         try:
             await Repeated(self.flush, GENERATION_FLUSH_INTERVAL_S).run()
         finally:

@@ -1,4 +1,4 @@
-"""Deletion of expired rows, by the first replica that finds them."""
+"""Periodic deletion of expired rows, by every replica."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ REVOKED_KEYS = "delete from keys where revoked_at < now() - %s * interval '1 day
 
 
 async def tidy(database: Database, *, audit_days: int, key_days: int) -> None:
-    """Delete expired rows: audit entries and revoked keys at the given ages."""
+    """Delete all expired rows; audit entries and revoked keys expire at the given ages."""
     async with database.connection() as connection:
         await idempotency.forget_old(connection)
         await sessions.forget_old(connection)

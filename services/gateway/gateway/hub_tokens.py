@@ -63,7 +63,7 @@ class HubTokens:
         self.encryption = encryption
 
     async def store(self, account: str, new: NewHubToken) -> StoredHubToken:
-        """Store a token that the Hub accepts, in place of the one before.
+        """Store a token that the Hub accepts; it replaces the previous one.
 
         Raises:
             InvalidRequest: the Hub does not accept it.

@@ -77,7 +77,7 @@ class Idempotency:
         """Return the answer of `work`, or the stored one of the same request.
 
         Args:
-            account: the owner of the key; another account's key is another one.
+            account: the owner of the key; keys of different accounts are different keys.
             key: as the caller sent it.
             request: the request in a canonical form.
             work: called with the digest of key and request, so that a service that
@@ -126,7 +126,7 @@ class Idempotency:
         return answer
 
     async def _find_successor(self, account: str, key: bytes, request: bytes) -> Answer:
-        """Return the answer of the gateway that took the expired lease over.
+        """Return the answer that was stored by the gateway that took over the expired lease.
 
         An API key, say, has the secret that was made for it last.
         """
@@ -201,7 +201,7 @@ async def forget_old(connection: Connection) -> None:
 
 
 def _names(account: str, key: bytes) -> tuple[bytes, AESGCM]:
-    """Derive the key's row id and the cipher of its answer."""
+    """Derive the row id of an idempotency key, and the cipher of its answer."""
     if not FORM.fullmatch(key):
         raise InvalidRequest(
             "Idempotency-Key: must be 1 to 255 printable ASCII characters, such as a UUID"

@@ -224,7 +224,7 @@ class KeyRing:
         await self._publish_change(account, id, [])
 
     async def _publish_change(self, account: str, id: str, scopes: Sequence[str]) -> None:
-        """Publish a revoked or changed key, so that replicas drop it and close its sockets.
+        """Publish a key's revocation or new scopes, so that replicas drop the cached key.
 
         A replica that misses the event trusts the key for at most five more seconds.
         """

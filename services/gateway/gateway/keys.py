@@ -30,7 +30,7 @@ def is_well_formed(key: str) -> bool:
 
 
 def fault(text: str) -> str:
-    """Say why a text is not an API key, without quoting it."""
+    """Return why a text is not an API key, without quoting it."""
     if not text:
         return f"no API key after `Bearer`; send Authorization: Bearer {PREFIX}..."
     if not text.startswith(PREFIX):
@@ -48,7 +48,7 @@ def hash_key(key: str) -> bytes:
 
 
 def shown_prefix(key: str) -> str:
-    """Return the characters that tell one key from another and may be shown."""
+    """Return the first characters of a key, which identify it in lists."""
     return key[: len(PREFIX) + 6]
 
 

@@ -31,7 +31,7 @@ SETTLE_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """An account's standing: `remaining` requests now, more of them in `reset` seconds.
+    """The rest of an account's limit: `remaining` requests now, more in `reset` seconds.
 
     Attributes:
         slot: the slot that the request was counted in; None: by this replica alone.
@@ -148,7 +148,7 @@ class Limits:
         return await self.begin(account, names).standings()
 
     def begin(self, account: str, names: Iterable[str]) -> Admission:
-        """Send the count of a request; raises OverLimit for an account known to be over."""
+        """Start to count a request; raise OverLimit for an account known to be over its limit."""
         names = tuple(names)
         self.refuse_if_over(account, names)
         policies = [self.policies[name] for name in names]
@@ -263,7 +263,7 @@ class Limits:
         return OverLimit(policy, wait)
 
     def _suspect(self, account: str, policy: Policy, until: float) -> None:
-        """Refuse the account briefly, then as long as the counters require, if at all."""
+        """Refuse the account; soon read the counters again, to correct or lift the refusal."""
         key = (policy.name, account)
         if self._over.get(key, -math.inf) <= self.now():
             remember(self._over, key, until, MAX_COUNTERS)
@@ -303,7 +303,7 @@ class Limits:
         return standings
 
     def _refuse_alone(self, account: str, policy: Policy) -> tuple[int, deque[float]]:
-        """Return the requests left of the share, and when they were counted; raise OverLimit."""
+        """Return the rest of the replica's share, and its requests' times; raise OverLimit."""
         key, now = (policy.name, account), self.now()
         times = self._alone.get(key)
         if times is None:
@@ -337,7 +337,7 @@ class Limits:
 
 
 def service_standing(error: RateLimited) -> Standing | None:
-    """Return the standing behind another service's refusal that names a limit and window."""
+    """Return the standing that another service's refusal describes, if it describes one."""
     match error.details:
         case {"policy": str(name), "limit": int(limit), "window": int(window)}:
             return Standing(Policy(name, limit, window), 0, error.retry_after or 1)

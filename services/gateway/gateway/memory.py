@@ -1,4 +1,4 @@
-"""A bound on a replica's memory, since strangers decide how many entries there are."""
+"""Bounded dictionaries, for entries whose number callers decide."""
 
 from typing import TypeVar
 

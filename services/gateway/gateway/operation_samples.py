@@ -136,7 +136,7 @@ def error_of(endpoint: Endpoint, version: str, status: int) -> Error:
 
 
 def _invalid(endpoint: Endpoint) -> Error:
-    """Refuse the sample body with its first field of a wrong kind, or a query that lacks one."""
+    """Return the error for a body whose first field has a wrong type, or for an invalid query."""
     try:
         if endpoint.body:
             sample = samples.REQUESTS[endpoint.body.__name__]
@@ -194,7 +194,7 @@ def _refused(endpoint: Endpoint) -> Error:
 
 
 def _over_limit(endpoint: Endpoint) -> Error:
-    """Exceed the operation's own policy, with the limit that it has by default."""
+    """Return the error for exceeding the operation's own policy at its default limit."""
     defaults = {
         name.removeprefix("rate_"): field.default
         for name, field in GatewaySettings.model_fields.items()

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class Passwords:
-    """Hashes and checks passwords, `MAX_CONCURRENT` together (2 x 19 MiB), off the event loop."""
+    """A pool that hashes and checks passwords, `MAX_CONCURRENT` at once (19 MiB each)."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="argon2")

@@ -1,4 +1,4 @@
-"""Forgotten passwords: a link that works once, by mail or from an operator's command.
+"""Password recovery by a single-use link, mailed or printed by an operator's command.
 
 A request is a row and nothing else, so its answer is the same, and as fast, for an
 address without an account. The row is turned into a link by whichever replica mails it;
@@ -114,7 +114,7 @@ class Recovery:
         self.public_url = public_url
 
     async def request(self, email: str) -> None:
-        """Note that a link is wanted; the same work for an address without an account."""
+        """Queue a link to mail; do the same work for an address without an account."""
         async with self.database.connection() as connection:
             await connection.execute(REQUEST.encode(), [email])
             await audit.record(connection, "reset_requested", None)
@@ -180,7 +180,7 @@ class Recovery:
             context.current.set(current)
 
     async def keep_mailing(self) -> None:
-        """Mail links until canceled; only wait without SMTP."""
+        """Mail due links until canceled; without SMTP, mail none."""
         while True:
             try:
                 mailed = bool(self.smtp_url) and await self.mail_next()
@@ -229,7 +229,7 @@ class Recovery:
 
 
 async def make_link(connection: Connection, account: str, public_url: str) -> str:
-    """Store a new token's hash; return the address of the page that takes the token."""
+    """Store a new token's hash; return the URL of the page that accepts the token."""
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
     await connection.execute(
         "insert into resets (hash, account_id, expires_at)"
@@ -241,7 +241,7 @@ async def make_link(connection: Connection, account: str, public_url: str) -> st
 
 
 async def _confirm(connection: Connection, account: str) -> list[str]:
-    """Mark the address as confirmed; the first time, revoke keys that a squatter may have made."""
+    """Mark the address as confirmed; the first time, also revoke the account's keys."""
     cursor = await connection.execute(
         "update accounts set confirmed_at = now() where id = %s and confirmed_at is null",
         [account],

@@ -1,4 +1,4 @@
-"""Encrypt accounts' Hub tokens and second factors anew: `python -m gateway.rotation`.
+"""Re-encryption of Hub tokens and second factors: `python -m gateway.rotation`.
 
 Run it once every replica has the new key as the first of `ENCRYPTION_KEYS`. After it reports
 nothing that cannot be decrypted, the old key can be dropped.

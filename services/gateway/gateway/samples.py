@@ -72,7 +72,7 @@ FILES: dict[str, dict[str, Any]] = {
 
 @cache
 def answers() -> dict[str, Any]:
-    """Answers by the name of their type; long texts and lists are shortened."""
+    """Return sample answers by the name of their type; long texts and lists are shortened."""
     loaded: dict[str, Any] = json.loads(
         files("gateway").joinpath("samples.json").read_text(encoding="utf-8")
     )

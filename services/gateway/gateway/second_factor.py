@@ -1,4 +1,4 @@
-"""The second factor of an account: codes of an authenticator app (TOTP, RFC 6238), optional.
+"""The optional second factor of an account: codes of an authenticator app (TOTP, RFC 6238).
 
 The app's secret is encrypted. A code is good for its own 30 seconds and the 30 before and after,
 once: no code of the same or an earlier time is taken after it. Recovery codes work once each and
@@ -75,7 +75,7 @@ class RecoveryCodes(Message):
 
 
 class CodeNeeded(Unauthenticated):
-    """A login whose password was right but lacks a code; `challenge` leads to the second step."""
+    """A login with the right password but without a code; `challenge` starts the second step."""
 
     def __init__(self, challenge: str) -> None:
         super().__init__(
@@ -110,7 +110,7 @@ class SecondFactor:
             return await cursor.fetchone() is not None
 
     async def start(self, account: str, email: str) -> TotpSecret:
-        """Make a secret, in place of one that was never confirmed.
+        """Create a secret; it replaces one that was never confirmed.
 
         Raises:
             Conflict: the second factor is on, or the address was not confirmed.
@@ -178,7 +178,7 @@ class SecondFactor:
         return RecoveryCodes(recovery_codes=codes)
 
     async def accepts(self, account: str, code: str) -> bool:
-        """Whether the code is valid; each is valid once."""
+        """Return whether the code, or recovery code, is valid; mark it as used."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "select secret from second_factors where account_id = %s and since is not null",
@@ -202,7 +202,7 @@ class SecondFactor:
             return cursor.rowcount == 1
 
     def challenge(self, account: str, proof: str) -> str:
-        """Return a token for a password that was right a moment ago; `proof` is its hash."""
+        """Return a short-lived token that proves the password; `proof` is the password's hash."""
         text = f"{account} {hashlib.sha256(proof.encode()).hexdigest()}"
         return self.encryption.encrypt(text, LOGIN).decode()
 

@@ -121,7 +121,7 @@ class Sessions:
         return account
 
     async def end(self, token: str) -> None:
-        """Log out, here and on every replica."""
+        """End a session on every replica, and close its sockets."""
         async with self.database.connection() as connection:
             account = await _delete(connection, token)
             if account is not None:
@@ -179,7 +179,7 @@ class Sessions:
         await self.publish_ends(account, ended)
 
     async def publish_ends(self, account: str, ids: Sequence[str]) -> None:
-        """Close the sockets of sessions and keys that have ended, on every replica."""
+        """Publish the ends of sessions and keys, which close their sockets on every replica."""
         for id in ids:
             await self._publish_end(account, id)
 
@@ -194,7 +194,7 @@ class Sessions:
             log.warning("end of a session not published")
 
     async def refuse_cross_site(self, headers: dict[bytes, bytes], *, changes: bool = True) -> None:
-        """Raise PermissionDenied for a request that another site had the browser send.
+        """Raise PermissionDenied for a request that another site made the browser send.
 
         `changes`: whether the request can change anything.
         """
@@ -212,7 +212,7 @@ class Sessions:
         )
 
     async def make_socket_token(self, account: str, session: str | None) -> SocketToken:
-        """Create a token of the account, or of the session, with which it ends.
+        """Create a socket token of the account; if `session` is given, it ends with the session.
 
         Raises:
             Unauthenticated: the session has just ended.
@@ -246,7 +246,7 @@ async def find_by_socket_token(
 ) -> tuple[str, str]:
     """Return the account and session ("": none) of a socket token; raise Unauthenticated.
 
-    `connected`: a socket has it already, which ends with the session and not with the token.
+    `connected`: whether its socket is open already, and so ends with the session alone.
     """
     async with database.connection() as connection:
         cursor = await connection.execute(
@@ -316,7 +316,7 @@ def clear_cookie() -> str:
 
 
 def _is_same_origin(headers: dict[bytes, bytes], changes: bool) -> bool:
-    """Return whether the browser sent the request for our own pages.
+    """Return whether the headers say that one of our own pages sent the request.
 
     Browsers report the sender in `Sec-Fetch-Site`, older ones only in `Origin`, and with a GET in
     neither: another site cannot read the answer. A request that changes something and has neither
@@ -344,7 +344,7 @@ async def _delete(connection: Connection, token: str) -> str | None:
 
 
 def _id(hashed: bytes) -> str:
-    """Return a session's public id, which opens nothing."""
+    """Return a session's public id, which grants no access."""
     return f"session_{hashed.hex()[:24]}"
 
 

@@ -119,7 +119,7 @@ class UsageCounts:
                 raise
 
     async def keep_flushing(self) -> None:
-        """Write until canceled, and then a last time."""
+        """Write the counts periodically until canceled, and once more then."""
         try:
             await Repeated(self.flush, USAGE_FLUSH_INTERVAL_S).run()
         finally:

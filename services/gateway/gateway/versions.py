@@ -13,7 +13,7 @@ PREFIXES: dict[str, Version] = {"/v1/api": "v1", "/api": "v1", "/v2/api": "v2"}
 
 @dataclass(frozen=True)
 class Deprecation:
-    """Deprecated since `since`, removed at `sunset` (both UTC); `link` names the replacement."""
+    """A deprecation at `since`, with removal at `sunset` (UTC); `link` names the replacement."""
 
     since: datetime
     sunset: datetime

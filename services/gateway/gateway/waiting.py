@@ -1,4 +1,4 @@
-"""Answers held for work under way, as `Prefer` (RFC 7240) asks."""
+"""Answers held until work has finished, as `Prefer` (RFC 7240) asks."""
 
 import asyncio
 import re
@@ -41,10 +41,10 @@ async def until(
     poll: Callable[[float], Awaitable[State]],
     seconds: float,
 ) -> State:
-    """Return the work once finished, or as it is after `seconds`.
+    """Return the state of the work once it has finished, or after `seconds`.
 
-    Return it at once where too many callers wait, or when the gateway drains. `poll` asks the
-    service that does the work, which holds the question for the seconds it is given.
+    Return the present state at once if too many callers wait, or when the gateway drains.
+    `poll` asks the service that does the work, which waits for the given seconds.
     """
     if over(state) or seconds <= 0:
         return state

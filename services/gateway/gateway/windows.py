@@ -1,4 +1,4 @@
-"""Requests in a window of time, written as the digits of one integer."""
+"""Windows of rate limits: requests per slot, as the digits of one integer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -119,7 +119,7 @@ class Count:
     later: tuple[int, ...]
 
     def used(self, place: int) -> int:
-        """Return requests that count against the policy, this one and those before it."""
+        """Return how many requests count against the policy, up to and including this one."""
         return self.window.totals[place] - self.later[place]
 
 

@@ -84,7 +84,7 @@ class Desk:
         return httpx2.AsyncClient(transport=transport, base_url="http://gateway", **options)
 
     async def key(self, **fields: Any) -> tuple[str, str]:
-        """Return a new account's id and a key of it."""
+        """Create an account; return its id and an API key."""
         account = f"acc_{len(self.calls)}_{id(fields)}_{await _number(self)}"
         async with self.guards.accounts.database.connection() as connection:
             await connection.execute(

@@ -38,7 +38,7 @@ async def test_the_number_of_callers_waiting_to_log_in_is_bounded(desk: Desk) ->
     await asyncio.wait_for(wait_in_line("10.0.2.1"), 60)
 
 
-async def test_a_few_addresses_that_keep_guessing_leave_room_for_others(desk: Desk) -> None:
+async def test_addresses_that_keep_guessing_leave_capacity_for_others(desk: Desk) -> None:
     done = asyncio.Event()
 
     async def wait_in_line(address: str) -> None:
@@ -97,7 +97,7 @@ async def test_the_same_refusal_is_audited_once_a_minute(
     assert await noted() == 2
 
 
-async def test_another_spelling_is_the_same_address(
+async def test_another_spelling_of_an_address_finds_the_same_account(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The dotted capital I, which is one letter to the database and another to Python."""

@@ -34,7 +34,7 @@ async def log_in(http: httpx2.AsyncClient, email: str) -> str:
     return answer.headers["set-cookie"].partition(";")[0]
 
 
-def test_every_line_of_the_table_names_existing_tests() -> None:
+def test_every_line_of_the_asvs_table_names_existing_tests() -> None:
     table = (ROOT / "docs" / "reference" / "asvs.md").read_text()
     lines = re.findall(r"^\| (\d\.\d\.\d+) \|.*\| (`test_.*`) \|$", table, re.MULTILINE)
     assert len(lines) == 19 + 6

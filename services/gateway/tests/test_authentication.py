@@ -21,7 +21,7 @@ async def test_a_key_without_a_scope_is_refused_with_the_missing_scopes_name(des
     assert desk.calls == []
 
 
-async def test_a_revoked_key_is_refused_at_once_where_the_event_arrives(desk: Desk) -> None:
+async def test_a_replica_that_gets_the_event_refuses_a_revoked_key_at_once(desk: Desk) -> None:
     account, key = await desk.key()
     assert (await post(desk, "/v1/api/echo", key)).status_code == 200
     [stored] = (await desk.keyring.list(account)).keys
@@ -34,7 +34,7 @@ async def test_a_revoked_key_is_refused_at_once_where_the_event_arrives(desk: De
     assert (await post(desk, "/v1/api/echo", key)).status_code == 401
 
 
-async def test_an_expired_key_is_refused_even_where_it_was_just_used(desk: Desk) -> None:
+async def test_an_expired_key_is_refused_even_if_it_was_just_used(desk: Desk) -> None:
     end = datetime.now(UTC) + timedelta(seconds=3)
     _, key = await desk.key(expires_at=end)
     assert (await post(desk, "/v1/api/echo", key)).status_code == 200
@@ -106,7 +106,7 @@ async def test_the_last_use_of_keys_is_written_later_and_in_bulk(desk: Desk) -> 
 
 @pytest.mark.parametrize("scheme", [b"Basic", b"Bearer"])
 @pytest.mark.parametrize("credentials", [b"\xe9", b"", b"!", b"YTpi\xff", b"/w==", b"YQ=="])
-async def test_malformed_credentials_are_a_401(
+async def test_malformed_credentials_are_refused_with_401(
     desk: Desk, scheme: bytes, credentials: bytes
 ) -> None:
     headers = [(b"Authorization", scheme + b" " + credentials)]

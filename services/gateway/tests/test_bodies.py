@@ -59,7 +59,7 @@ def test_a_body_with_too_many_keys_or_values_is_refused_before_it_is_parsed(
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_nan_and_infinity_are_refused_with_their_place(constant: str) -> None:
+def test_nan_and_infinity_are_refused_with_their_line_and_column(constant: str) -> None:
     body = f'{{"modelUrl": "NaN \\\\\\" NaN",\n "options": {{"batchSize": {constant}}}}}'
     with pytest.raises(InvalidRequest, match="line 2, column 27: NaN and Infinity") as caught:
         bodies.parse(body.encode(), GenerateRequest)
@@ -74,7 +74,9 @@ def test_nan_and_infinity_are_refused_with_their_place(constant: str) -> None:
         ('{"b": {"\\u0061": 1, "x": ["a", "a"],\n"a": 2}}', 2, 1),
     ],
 )
-def test_a_repeated_key_is_refused_with_its_place(body: str, line: int, column: int) -> None:
+def test_a_duplicate_key_is_refused_with_its_line_and_column(
+    body: str, line: int, column: int
+) -> None:
     refusal = f"line {line}, column {column}: duplicate key"
     with pytest.raises(InvalidRequest, match=refusal) as caught:
         bodies.check_form(body.encode())
@@ -82,14 +84,14 @@ def test_a_repeated_key_is_refused_with_its_place(body: str, line: int, column: 
     assert "hunter2" not in str(caught.value.details) + caught.value.message
 
 
-def test_an_unknown_key_is_named() -> None:
+def test_an_unknown_field_is_refused_by_name() -> None:
     with pytest.raises(InvalidRequest) as caught:
         bodies.parse(b'{"modelUrl": "a", "options": {"batchsize": 4}}', GenerateRequest)
     assert caught.value.details["fields"][0]["path"] == "options.batchsize"
 
 
 @given(st.binary())
-def test_any_bytes_are_either_read_or_refused(body: bytes) -> None:
+def test_any_body_is_either_parsed_or_refused(body: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
         bodies.parse(body, GenerateRequest)
 
@@ -99,7 +101,7 @@ def test_any_bytes_are_either_read_or_refused(body: bytes) -> None:
         st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=512
     )
 )
-def test_any_other_text_is_read_unchanged(text: str) -> None:
+def test_any_valid_text_is_parsed_unchanged(text: str) -> None:
     for ascii_only in (True, False):
         body = json.dumps({"modelUrl": text}, ensure_ascii=ascii_only).encode()
         assert bodies.parse(body, GenerateRequest).model_url == text
@@ -140,6 +142,6 @@ async def test_an_invalid_content_length_does_not_crash(length: bytes) -> None:
 @pytest.mark.parametrize(
     ("written", "read"), [("8 GB", "8GB"), ("16Gi", "16Gi"), ("4 MiB", "4MiB")]
 )
-def test_a_memory_size_may_have_a_blank_before_its_unit(written: str, read: str) -> None:
+def test_a_memory_size_may_have_a_space_before_its_unit(written: str, read: str) -> None:
     body = json.dumps({"modelUrl": "a", "options": {"memory": written}}).encode()
     assert bodies.parse(body, GenerateRequest).options.memory == read

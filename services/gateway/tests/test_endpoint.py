@@ -157,7 +157,7 @@ async def test_harmless_work_of_an_account_far_below_its_limit_does_not_wait_for
     assert answer.headers["x-ratelimit-remaining"] == str(limit - 1)
 
 
-async def test_a_refused_request_is_refused_whatever_its_early_work_answered(
+async def test_a_request_over_its_limit_gets_429_even_if_its_early_work_succeeded(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = desk.guards.limits
@@ -233,7 +233,7 @@ async def test_held_answers_use_no_capacity_and_their_number_is_bounded(
     assert (desk.guards.capacity.taken, desk.guards.capacity._accounts) == (0, {})
 
 
-async def test_a_draining_gateway_sends_held_answers_as_they_are_and_holds_no_more(
+async def test_a_draining_gateway_sends_held_answers_at_once_and_holds_no_new_ones(
     desk: Desk,
 ) -> None:
     _, key = await desk.key()
@@ -319,7 +319,7 @@ async def test_every_answer_has_the_security_headers_for_browsers(desk: Desk) ->
 
 
 @pytest.mark.parametrize("act", ["rename", "revoke"])
-async def test_an_invalid_name_of_a_key_is_refused_with_a_page(desk: Desk, act: str) -> None:
+async def test_an_invalid_key_name_is_refused_with_a_page(desk: Desk, act: str) -> None:
     person = {"email": f"{secrets.token_hex(6)}@example.com", "password": "correct horse battery"}
     async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
         await http.post("/v1/api/accounts", json=person)

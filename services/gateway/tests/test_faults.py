@@ -27,7 +27,7 @@ WRONG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def read_models() -> list[type[BaseModel]]:
+def message_classes() -> list[type[BaseModel]]:
     """Return the message classes of all endpoints' bodies and queries; no handler is called."""
     parts = dict.fromkeys(("accounts", "sessions", "recovery", "deletion"))
     bus, anything = MemoryBus(), cast("Any", SimpleNamespace(**parts))
@@ -128,9 +128,9 @@ def broken(body: Any, schema: dict[str, Any], path: Path, value: Any, defs: dict
     return body
 
 
-def test_each_rule_of_each_public_model_is_refused_in_our_own_words() -> None:
+def test_a_breach_of_each_rule_of_each_public_model_is_refused_in_our_own_words() -> None:
     walked = set()
-    models = read_models()
+    models = message_classes()
     assert len(models) >= 10
     for model in models:
         schema = model.model_json_schema()
@@ -160,8 +160,8 @@ def test_each_rule_of_each_public_model_is_refused_in_our_own_words() -> None:
     }, walked  # fmt: skip
 
 
-def test_each_public_field_is_read_under_its_public_name_alone_or_in_snake_case() -> None:
-    for model in read_models():
+def test_each_public_name_is_the_camel_case_of_its_field() -> None:
+    for model in message_classes():
         for name, field in model.model_fields.items():
             public = (field.alias or name).lower()
             assert name.replace("_", "") == public, f"{model.__name__}.{name} is {field.alias}"
@@ -206,7 +206,7 @@ def refused(body: bytes, model: Any) -> InvalidRequest:
         (b"{}", 'name: required and missing; for example "laptop"'),
     ],
 )
-def test_an_unreadable_body_is_refused_with_its_place_and_what_to_send(
+def test_an_invalid_body_is_refused_with_its_fault_and_what_to_send(
     body: bytes, expected: str
 ) -> None:
     error = refused(body, NewKey)
@@ -214,7 +214,7 @@ def test_an_unreadable_body_is_refused_with_its_place_and_what_to_send(
     assert any(expected in sentence for sentence in messages), messages
 
 
-def test_a_refusal_quotes_nothing_of_the_request() -> None:
+def test_a_refusal_quotes_no_value_of_the_request() -> None:
     error = refused(b'{"email": "hunter2", "password": "hunter2"}', NewAccount)
     assert "hunter2" not in json.dumps(error.to_wire())
 
@@ -245,7 +245,9 @@ async def test_the_weights_of_accept_choose_between_a_page_and_json(
     assert answer.headers["content-type"].startswith(kind)
 
 
-async def test_a_browser_at_an_unknown_address_sees_a_page_and_a_program_json(desk: Desk) -> None:
+async def test_an_unknown_path_is_a_page_for_a_browser_and_json_for_a_program(
+    desk: Desk,
+) -> None:
     page = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
     async with desk.http() as http:
         for path, status in (("/nothing", 404), ("/v1/api/nothing", 404), ("/v1/api/echo", 405)):

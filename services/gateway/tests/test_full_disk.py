@@ -27,7 +27,7 @@ async def test_a_full_disk_of_the_bus_moves_counts_to_memory_until_its_restart(
             return (await stream.stream_info("LIMITS_60")).config.storage
 
         async def admit(account: str) -> None:
-            """Count a request as soon as the counters are there."""
+            """Count a request as soon as the counters are available."""
             while True:
                 try:
                     await limits.admit(account, ["generate"])

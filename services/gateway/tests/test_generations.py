@@ -31,7 +31,7 @@ async def listed(log: GenerationLog, account: str) -> list[Generation]:
     return (await log.page(account, GenerationsRequest())).generations
 
 
-async def test_modules_are_listed_newest_first_with_the_request_to_generate_each_again(
+async def test_modules_are_listed_newest_first_with_a_request_that_regenerates_each(
     desk: Desk,
 ) -> None:
     log = desk.guards.generations

@@ -29,7 +29,7 @@ PATH = "/v1/api/account/hub-token"
 
 @pytest.fixture
 async def person(desk: Desk) -> Any:
-    """An account's id and an HTTP client that has logged in, before a Hub that knows one token."""
+    """Yield an account's id and a logged-in client, with a Hub that accepts one token."""
 
     async def check(request: HubTokenCheck) -> HubIdentity:
         if request.token != TOKEN:
@@ -121,7 +121,7 @@ async def test_a_deleted_token_and_a_deleted_accounts_token_are_removed(
         assert await cursor.fetchone() is None
 
 
-async def test_a_new_key_in_front_decrypts_what_the_old_one_encrypted(
+async def test_a_hub_token_is_decrypted_only_for_its_account_and_with_its_key(
     desk: Desk, person: Any, database: Database
 ) -> None:
     account, http = person
@@ -142,7 +142,7 @@ async def test_a_new_key_in_front_decrypts_what_the_old_one_encrypted(
     assert (await tokens(desk, KEY).find(HubTokenRequest(account=other[0]))).token is None
 
 
-async def test_an_operators_command_encrypts_anew_so_that_the_old_key_can_be_dropped(
+async def test_the_rotation_command_re_encrypts_secrets_so_that_the_old_key_can_be_dropped(
     desk: Desk,
     person: Any,
     servers: Stack,

@@ -37,7 +37,9 @@ async def test_fifty_concurrent_repeats_run_the_handler_once(desk: Desk) -> None
     assert len({answer.content for answer in answers if answer.status_code == 200}) == 1
 
 
-async def test_a_retry_while_the_first_request_is_under_way_is_a_409(desk: Desk) -> None:
+async def test_a_retry_during_the_first_request_is_refused_with_409(
+    desk: Desk,
+) -> None:
     _, key = await desk.key()
     released, begun = asyncio.Event(), asyncio.Event()
 
@@ -56,7 +58,7 @@ async def test_a_retry_while_the_first_request_is_under_way_is_a_409(desk: Desk)
     assert (await first).status_code == 200
 
 
-async def test_a_retry_during_a_run_gets_the_address_of_the_run(
+async def test_a_retry_during_a_run_gets_the_url_of_the_run(
     desk: Desk,
 ) -> None:
     _, key = await desk.key()
@@ -191,7 +193,7 @@ async def test_an_account_over_its_limit_is_not_charged_for_requests_with_an_ide
     assert (again.status_code, again.content) == (200, first.content)
 
 
-async def test_another_gateway_repeats_the_work_of_one_that_died(desk: Desk) -> None:
+async def test_another_gateway_repeats_the_work_of_a_gateway_that_died(desk: Desk) -> None:
     _, key = await desk.key()
 
     async def die(*_: Any) -> Echo:

@@ -67,7 +67,7 @@ async def _settled(limits: Limits) -> None:
         await asyncio.wait(tasks)
 
 
-async def test_any_number_at_once_admits_exactly_the_limit(
+async def test_of_any_number_of_concurrent_requests_exactly_the_limit_is_admitted(
     nats: NatsBus, servers: Stack, patience: None
 ) -> None:
     clock, account_id = Clock(), account()
@@ -199,7 +199,7 @@ async def test_requests_refused_by_one_policy_are_not_counted_by_the_others(nats
     assert await admitted_to(120, "wide") == 90
 
 
-async def test_a_refusal_for_requests_that_another_replica_refunds_is_brief(
+async def test_a_refusal_caused_by_requests_that_another_replica_refunds_is_brief(
     nats: NatsBus, servers: Stack
 ) -> None:
     clock, account_id = Clock(), account()
@@ -216,7 +216,7 @@ async def test_a_refusal_for_requests_that_another_replica_refunds_is_brief(
         assert await admitted(here, account_id, 9) == 5
 
 
-async def test_a_refused_request_costs_nothing(nats: NatsBus) -> None:
+async def test_refused_requests_do_not_count_against_the_limit(nats: NatsBus) -> None:
     clock, account_id = Clock(), account()
     limits = await limiter(nats, 10, clock)
     assert await admitted(limits, account_id, 1000) == 10
@@ -262,7 +262,7 @@ async def test_a_request_that_one_policy_refuses_counts_for_none(nats: NatsBus) 
         await limits.admit(account_id, ["wide"])
 
 
-async def test_a_refunded_request_can_be_used_again(nats: NatsBus) -> None:
+async def test_a_refunded_request_leaves_its_place_in_the_limit_free(nats: NatsBus) -> None:
     clock, account_id = Clock(), account()
     limits = await limiter(nats, 1, clock)
     for _ in range(5):

@@ -15,7 +15,7 @@ HEADERS = {
 
 
 def documented() -> list[tuple[int, int]]:
-    """Status and code of each row of DESIGN's table."""
+    """Return the status and code in each row of DESIGN's table."""
     section = DESIGN.read_text().partition("## The order of a request")[2].partition("\n## ")[0]
     return [(int(a), int(b)) for a, b in re.findall(r"\| (\d{3}), code (\d{4}) \|", section)]
 

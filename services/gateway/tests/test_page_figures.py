@@ -24,7 +24,7 @@ def incident(begin: datetime) -> Finding:
     )
 
 
-def test_two_times_within_one_minute_are_marked_once_as_the_earlier() -> None:
+def test_of_two_times_within_a_minute_only_the_earlier_is_marked() -> None:
     minute = datetime(2026, 11, 30, 7, 3, tzinfo=UTC)
     found = [incident(minute.replace(second=second)) for second in (34, 5, 59)]
     element = (
@@ -59,7 +59,7 @@ def test_characters_that_make_a_name_look_like_another_are_written_out(
 
 
 class Metrics(MemoryBus):
-    """A metrics service whose metrics have a sample a tenth of a second, from `oldest` on."""
+    """A metrics service in which each metric has ten samples a second, since `oldest`."""
 
     def __init__(self, count_by_metric: dict[str, int]) -> None:
         super().__init__()

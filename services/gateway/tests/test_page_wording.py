@@ -1,4 +1,4 @@
-"""Errors as a page tells them to a person."""
+"""Error messages as pages show them."""
 
 import pytest
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ from gateway.second_factor import TotpEnd, TotpStart
 
 
 def faults(model: type[BaseModel], **fields: object) -> tuple[str, dict[str, str]]:
-    """Return the page's sentence and those by field for a form with these fields."""
+    """Return the page's error sentence, and its sentences by field, for a form."""
     with pytest.raises(ValueError) as caught:
         model.model_validate(fields)
     refusal = wording.refusal(caught.value)  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_an_empty_field_asks_to_be_filled_in(model: type[BaseModel], field: str)
         ),
     ],
 )
-def test_a_fault_names_the_forms_label_and_nothing_of_json(
+def test_a_pages_error_names_the_forms_label_and_no_json(
     model: type[BaseModel], fields: dict[str, object], sentences: tuple[str, str]
 ) -> None:
     message, by_field = faults(model, **fields)
@@ -83,13 +83,13 @@ def test_a_fault_names_the_forms_label_and_nothing_of_json(
 
 
 @pytest.mark.parametrize("token", ["short", "x" * 200])
-def test_a_link_that_was_cut_asks_for_the_whole_address(token: str) -> None:
+def test_a_truncated_reset_link_asks_for_the_whole_link(token: str) -> None:
     message, _ = faults(Reset, token=token, new="a frog on a lily pad")
     assert message.startswith("The link is incomplete; open the whole address")
 
 
 @pytest.mark.parametrize("model", [NewKey, KeyChange, NewAccount, GenerateRequest])
-def test_no_fault_of_an_empty_form_counts_entries(model: type[BaseModel]) -> None:
+def test_errors_of_an_empty_form_mention_no_entries_or_integers(model: type[BaseModel]) -> None:
     empty = {field: [] if field == "scopes" else "" for field in model.model_fields}
     _, by_field = faults(model, **empty)
     assert by_field
@@ -122,13 +122,13 @@ def test_no_fault_of_an_empty_form_counts_entries(model: type[BaseModel]) -> Non
         ),
     ],
 )
-def test_a_message_names_what_a_page_has_in_place_of_the_apis_calls(
+def test_a_pages_message_names_labels_and_actions_of_the_page_instead_of_api_calls(
     message: str, sentence: str
 ) -> None:
     assert wording.sentence(message) == sentence
 
 
-def test_the_faults_of_a_lists_items_stand_together() -> None:
+def test_errors_of_a_lists_items_are_joined_under_the_list() -> None:
     fields = [{"path": f"batchSizes.{place}", "message": "must be at least 1"} for place in (0, 2)]
     error = InvalidRequest("batchSizes.0: must be at least 1", fields=fields)
     assert wording.by_field(error) == {

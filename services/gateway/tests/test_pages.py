@@ -26,7 +26,7 @@ async def log_in(http: httpx2.AsyncClient) -> str:
     return answer.headers["set-cookie"].partition(";")[0]
 
 
-async def test_an_account_has_no_more_pages_at_once_than_requests(desk: Desk) -> None:
+async def test_concurrent_pages_of_an_account_are_bounded_like_its_requests(desk: Desk) -> None:
     async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
         cookie = await log_in(http)
         desk.guards.capacity.max_per_account = 0
@@ -36,7 +36,7 @@ async def test_an_account_has_no_more_pages_at_once_than_requests(desk: Desk) ->
     assert (refused.status_code, shown.status_code) == (503, 200)
 
 
-async def test_the_first_page_counts_keys_only_where_they_can_be_read(
+async def test_the_overview_page_works_without_the_number_of_keys(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
@@ -112,7 +112,7 @@ def test_times_in_advice_are_marked_and_other_text_is_no_markup() -> None:
     )
 
 
-def test_the_resources_of_a_measured_module_are_figures() -> None:
+def test_the_resources_of_a_module_exclude_its_measurement() -> None:
     manifest = "resources: {cpu: 4, measured: {run: bench_1}, sources: {cpu: usual}}"
     found = highlighting.resources({"module.yaml": manifest})
     assert [(resource.name, resource.value, resource.source) for resource in found] == [
@@ -120,7 +120,7 @@ def test_the_resources_of_a_measured_module_are_figures() -> None:
     ]
 
 
-def test_compared_runs_name_what_differs_beside_their_models() -> None:
+def test_a_comparison_names_what_differs_besides_the_models() -> None:
     def measured(dtype: str) -> Any:
         setup = SimpleNamespace(machine=SimpleNamespace(name="CPU"), dtype=dtype, attention="sdpa")
         return SimpleNamespace(results=SimpleNamespace(setup=setup))

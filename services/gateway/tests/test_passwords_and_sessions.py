@@ -126,7 +126,7 @@ async def test_a_password_made_of_the_address_is_refused(desk: Desk) -> None:
         assert (await http.post("/v1/api/accounts", json=body)).status_code == 400
 
 
-async def test_registering_on_the_page_logs_in_and_a_taken_address_keeps_its_password(
+async def test_registration_logs_in_and_leaves_the_password_of_a_taken_address_unchanged(
     desk: Desk,
 ) -> None:
     form = {"email": f"{secrets.token_hex(6)}@example.com", "password": OLD}

@@ -97,10 +97,10 @@ async def test_an_address_without_an_account_is_answered_the_same_and_mailed_not
     assert unknown not in [to for tos, _ in mailbox.mails for to in tos]
 
 
-async def test_the_first_link_takes_the_address_from_the_account_that_registered_it(
+async def test_only_the_first_reset_link_of_an_account_revokes_its_keys(
     desk: Desk, mailbox: Mailbox
 ) -> None:
-    """The second link leaves the keys, which the owner has created."""
+    """The second link keeps the keys, which the owner created."""
     async with desk.http() as http:
         email = await person(http)
         statuses = []

@@ -41,7 +41,7 @@ class Person:
         return await self.http.request(method, path, headers=headers, auth=auth, **options)
 
     async def log_in(self, password: str = PASSWORD, **fields: str) -> httpx2.Response:
-        """Post the form of the page for logging in."""
+        """Post the form of the login page."""
         self.http.cookies.clear()
         form = fields or {"email": self.email, "password": password}
         return await self.http.post("/login", data=form, headers=HERE)
@@ -209,7 +209,9 @@ async def test_a_password_reset_does_not_end_the_second_factor(desk: Desk, perso
     assert answer.json()["error"]["details"] == {"reason": "totp"}
 
 
-async def test_the_accounts_page_sets_it_up_with_a_picture_and_switches_it_off(desk: Desk) -> None:
+async def test_the_account_page_sets_up_a_second_factor_by_qr_code_and_ends_it(
+    desk: Desk,
+) -> None:
     email = f"{secrets.token_hex(8)}@example.com"
     async with desk.http() as http:
         await http.post("/v1/api/accounts", json={"email": email, "password": PASSWORD})

@@ -26,7 +26,7 @@ async def read(desk: Desk, key: str, query: str = "") -> dict[str, Any]:
     return data
 
 
-async def test_usage_counts_each_keys_good_answers_by_kind_and_errors_by_code(desk: Desk) -> None:
+async def test_usage_counts_each_keys_successes_by_kind_and_errors_by_code(desk: Desk) -> None:
     account, key = await desk.key()
     second = await desk.keyring.create(account, NewKey(name="second"))
     _, stranger = await desk.key()

@@ -1,4 +1,4 @@
-"""The pages: what a person does in a browser, with the same functions as the API."""
+"""The dashboard's pages, which offer the functions of the API in a browser."""
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse

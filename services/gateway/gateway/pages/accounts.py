@@ -1,4 +1,4 @@
-"""Registering, logging in and out, and the account's own page."""
+"""Pages for registration, login, password reset and the account."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ class AccountPages:
         return response
 
     async def _check_step(self, fields: Fields) -> Login:
-        """Check the first step of a login, or the second one of an account that has it."""
+        """Check the password of a login, or, in the second step, its code."""
         accounts = self.guards.accounts
         if challenge := first_value(fields, "challenge"):
             return await accounts.log_in_with_code(

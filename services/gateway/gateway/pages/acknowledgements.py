@@ -19,7 +19,7 @@ class Acknowledgements:
             )
 
     async def find(self, account: str, alerts: list[str]) -> dict[str, datetime]:
-        """Return when each acknowledged one of the alerts was acknowledged, by id."""
+        """Return the time of acknowledgement of each acknowledged alert, by id."""
         if not alerts:
             return {}
         async with self.database.connection() as connection:

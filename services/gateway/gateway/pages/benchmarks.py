@@ -1,4 +1,4 @@
-"""Benchmark runs as pages: started, followed, compared, exported, made public."""
+"""Pages that start, follow, compare, export and publish benchmark runs."""
 
 import asyncio
 import re
@@ -239,7 +239,7 @@ def _request(visit: Visit) -> dict[str, Any]:
 
 
 def _number(text: str) -> int | float | str:
-    """Parse a number; return other text as it is, for the field's rule to refuse."""
+    """Parse a number; return other text unchanged, for validation to refuse."""
     for kind in (int, float):
         try:
             return kind(text)

@@ -61,7 +61,7 @@ def marked(text: str) -> Markup:
 
 
 def timed(text: str, findings: Sequence[Finding]) -> Markup:
-    """Mark the times of findings in a sentence of advice, which are UTC, as times.
+    """Mark up the findings' times, which are UTC, in a sentence of advice.
 
     The sentence names minutes: of several times within a minute, the earliest is marked.
     """
@@ -82,7 +82,7 @@ def timed(text: str, findings: Sequence[Finding]) -> Markup:
 
 
 def plain(value: float | None) -> str:
-    """Write a number as a form's field takes it; "" for None."""
+    """Write a number for a form field; "" for None."""
     return "" if value is None else f"{value:.15g}"
 
 

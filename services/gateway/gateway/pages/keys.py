@@ -1,4 +1,4 @@
-"""An account's API keys as a page: made, renamed, revoked."""
+"""Page that creates, renames and revokes an account's API keys."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -67,7 +67,7 @@ class KeyPages:
         created: CreatedKey | None = None,
         renamed: str = "",
     ) -> Response:
-        """Show the keys; `renamed` is the one whose new name was refused with the error."""
+        """Show the keys; `renamed` is the key whose new name was refused with `error`."""
         typed = {"name": "", "scopes": keys.SCOPES, "expires": ""}
         if error and not renamed:
             typed = {

@@ -18,7 +18,7 @@ Resolve = Callable[[str], str | None]
 
 
 def render(text: str, resolve: Resolve) -> Markup:
-    """Render a document of ours: it is trusted, and its comments are left out."""
+    """Render one of our own documents, which are trusted; leave out its comments."""
     parser = _parser()
     tokens = parser.parse(text)
     for before, token in zip([None, *tokens], tokens, strict=False):
@@ -54,7 +54,7 @@ def _parser() -> MarkdownIt:
 
 
 def _linked(tokens: Sequence[Token], resolve: Resolve) -> list[Token]:
-    """Resolve links and images; of a link that leads nowhere, keep only the text."""
+    """Resolve links and images; replace a link without a target by its text."""
     remaining, dropped = [], False
     for token in tokens:
         name = {"link_open": "href", "image": "src"}.get(token.type)

@@ -1,4 +1,4 @@
-"""Models in use as pages: live metrics, statistics, advice, alerts and their rules."""
+"""Pages of models in use: live metrics, statistics, advice, alerts and their rules."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -57,7 +57,7 @@ class ModelPages:
         return await self._show(visit)
 
     async def _show_statistics(self, visit: Visit) -> Response:
-        """Show the statistics and the advice alone, for a page that was open meanwhile."""
+        """Show only the statistics and the advice, to refresh an open page."""
         model, window, place = _model(visit), _window(visit), _place(visit)
         metrics = (await self._metrics(model))[place : place + MAX_METRICS]
         monitoring = await self._monitor(visit, model, window, metrics)
@@ -72,7 +72,7 @@ class ModelPages:
         )
 
     async def show_series(self, visit: Visit) -> Response:
-        """Answer a page without a socket with the charts' columns."""
+        """Return the charts' columns, for a page without a socket."""
         model, window, place = _model(visit), _window(visit), _place(visit)
         metrics = (await self._metrics(model))[place : place + MAX_METRICS]
         monitoring = await self._monitor(visit, model, window, metrics)
@@ -83,7 +83,7 @@ class ModelPages:
         return Response(content, 200, site.HEADERS, "application/json")
 
     async def show_alerts(self, visit: Visit, error: ServiceError | None = None) -> Response:
-        """Show the alerts and rules alone, below the error of what was asked of one of them."""
+        """Show only the alerts and rules, below the error of a change to one of them."""
         model = _model(visit)
         return self.visits.show(
             "alerts.html",
@@ -154,7 +154,7 @@ class ModelPages:
         error: ServiceError | ValidationError | None = None,
         changed: str = "",
     ) -> Response:
-        """Show the model; `changed` is the rule whose change was refused with the error."""
+        """Show the model; `changed` is the rule whose change was refused with `error`."""
         model, window, place = _model(visit), _window(visit), _place(visit)
         metrics = await self._metrics(model)
         shown = metrics[place : place + MAX_METRICS]
@@ -200,7 +200,7 @@ class ModelPages:
     async def _monitor(
         self, visit: Visit, model: str, window: str, metrics: list[str]
     ) -> Monitoring | None:
-        """Return these metrics of the model; None if nothing was recorded for it yet."""
+        """Return the monitoring of these metrics; None if nothing was recorded for the model."""
         request = MonitorRequest(
             model_id=model, days=WINDOWS[window], metrics=metrics or None, plot_format="series"
         )
@@ -258,7 +258,7 @@ def _window(visit: Visit) -> str:
 
 
 def _place(visit: Visit) -> int:
-    """Return the place of the first metric that the page shows."""
+    """Return the index of the first metric that the page shows."""
     text = visit.request.query_params.get("metrics", "")
     place = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
     return place - place % MAX_METRICS

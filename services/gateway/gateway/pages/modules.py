@@ -1,4 +1,4 @@
-"""Modules as pages: generated, downloaded, run once by a worker, listed and generated again."""
+"""Pages that generate, download, verify and list modules."""
 
 import asyncio
 import re

@@ -14,7 +14,7 @@ from gateway.pages.visit import Visit
 
 
 class Operations:
-    """Endpoints by operation id, without the HTTP around them."""
+    """The endpoints by operation id, called without HTTP."""
 
     def __init__(self, endpoints: list[Endpoint], guards: Guards) -> None:
         self._endpoints = {endpoint.handler.__name__: endpoint for endpoint in endpoints}
@@ -45,7 +45,7 @@ class Operations:
     async def once(
         self, visit: Visit, number: str, name: str, body: Message, ignore: set[str] | None = None
     ) -> Any:
-        """Like `call`, but a form that is sent twice with its number acts once.
+        """Call an operation as `call` does, but once for all forms with the same `number`.
 
         `ignore`: fields of the body that differ although it is the same form.
         """

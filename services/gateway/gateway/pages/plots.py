@@ -1,4 +1,4 @@
-"""Plots of a model's metrics as columns, the form in which the pages' charts take them."""
+"""Plots of a model's metrics as columns, for the pages' charts."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -64,7 +64,7 @@ async def refine(bus: Bus, model: str, monitoring: Monitoring) -> None:
 async def _read(
     bus: Bus, model: str, metric: str, since: datetime, max_count: int
 ) -> list[Entry] | None:
-    """Return a metric's samples since a time; None if they are more than `max_count`.
+    """Return a metric's samples since a time; None if there are more than `max_count`.
 
     Raises:
         Unavailable: the metrics service does not answer.
@@ -119,7 +119,7 @@ def _buckets(samples: Sequence[Entry], seconds: int) -> Iterator[Point]:
 
 
 def charts(monitoring: Monitoring, window: str) -> list[dict[str, Any]]:
-    """Return the plots' columns as the charts take them; times in seconds since 1970."""
+    """Return the plots as columns for the charts, with times in seconds since 1970."""
     since = (datetime.now(UTC) - HOUR).timestamp() if window == "hour" else None
     drawn = []
     for metric, plot in sorted(monitoring.plots.items(), key=lambda plot: rank(plot[0])):
@@ -181,6 +181,6 @@ def titles(monitoring: Monitoring) -> dict[str, str]:
 
 
 def rank(metric: str) -> tuple[int, str]:
-    """Order usual metrics first, throughput before latency; the others by name."""
+    """Return a sort key: usual metrics first, throughput before latency; others by name."""
     usual = USUAL_METRICS.index(metric) if metric in USUAL_METRICS else len(USUAL_METRICS)
     return usual, metric

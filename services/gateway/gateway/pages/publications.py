@@ -1,4 +1,4 @@
-"""Runs that their account has made public, each at a permanent address."""
+"""Runs that their account has made public, each at a permanent URL."""
 
 from common.postgres import Database
 from gateway import audit

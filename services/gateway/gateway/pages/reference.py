@@ -21,7 +21,7 @@ MAX_DEPTH = 4
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a body or of an answer; the name of a nested one is its path."""
+    """A field of a body or of an answer; the name of a nested field is its path."""
 
     name: str
     kind: str
@@ -31,7 +31,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter, with the initial value of its form field and the choices, if it has any.
+    """A parameter, with the initial value of its form field, and its choices.
 
     `listed` is where the possible ids are listed, if anywhere.
     """
@@ -222,5 +222,5 @@ def _kind(document: Schema, schema: Schema) -> str:
 
 
 def _text(text: str) -> Markup:
-    """Markdown, whose lines end where the code's do."""
+    """Render the Markdown of a docstring, whose lines may be indented."""
     return markdown.render(re.sub(r"(?m)^ +", "", text), lambda link: link)

@@ -32,7 +32,7 @@ MAX_NAME, MAX_MACHINE = 32, 24
 
 @dataclass(frozen=True)
 class Row:
-    """One batch size; `picks` are the advice's names for it, `error` is why it has no figures."""
+    """One batch size; the advice names it `picks`, and `error` says why it has no figures."""
 
     size: int
     point: Point | None
@@ -175,7 +175,7 @@ class Comparison:
 
 
 def compare(names: list[str], runs: list[Run]) -> list[Comparison]:
-    """Compare runs at each batch size of any of them."""
+    """Compare the runs at every batch size that any of them has."""
     tables = [{row.size: row.point for row in rows(run)} for run in runs]
     sizes = sorted({size for table in tables for size in table})
     return [
@@ -185,7 +185,7 @@ def compare(names: list[str], runs: list[Run]) -> list[Comparison]:
 
 
 def differences(runs: list[Run]) -> list[str]:
-    """Name what else than the model differs between the runs that have results."""
+    """Name what differs, besides the model, between the runs that have results."""
     setups = [run.results.setup for run in runs if run.results]
     facts = {
         "machine": {setup.machine.name for setup in setups},

@@ -46,7 +46,7 @@ LIBRARIES = {
 
 
 class Pages:
-    """Renders templates; every page knows its address and whether a session cookie came."""
+    """A renderer of templates, which get the page's URL and whether a session cookie came."""
 
     def __init__(self, public_url: str) -> None:
         self.public_url = public_url
@@ -110,7 +110,7 @@ def add_static(app: FastAPI) -> None:
 
 
 def _addresses() -> dict[str, str]:
-    """Return the addresses of static files by name, each with its digest."""
+    """Return the URLs of static files by name, each with its digest."""
     return {name: f"/static/{name}?v={digest}" for name, digest in _digests()}
 
 

@@ -1,4 +1,4 @@
-"""Usage page: what the account's limits leave, and its keys' requests and errors by day."""
+"""Usage page: the rest of the account's limits, and its keys' requests and errors by day."""
 
 import asyncio
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ SPANS = {60: "in any minute", 3600: "in any hour"}
 
 @dataclass(frozen=True)
 class Limit:
-    """`left` is None while it is unknown; after `reset` seconds there are more, None if never."""
+    """A limit, with what is `left` (None: unknown) and the `reset` that adds more (None: never)."""
 
     name: str
     limit: int

@@ -1,4 +1,4 @@
-"""A page's request by a person who is logged in, and the form that came with it."""
+"""A logged-in person's request for a page, with the submitted form."""
 
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
@@ -39,7 +39,7 @@ class Visit:
 
 
 async def read_form(request: Request, guard: Sessions) -> Fields:
-    """Read the fields of a form of ours.
+    """Read the fields of a form that one of our own pages sent.
 
     Raises:
         PermissionDenied: another site's form.

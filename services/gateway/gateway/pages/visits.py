@@ -37,7 +37,7 @@ class LoggedOut(Exception):
 
 
 class Visits:
-    """Serves pages, with everything that they share."""
+    """Everything that the pages share: sessions, limits, errors and rendering."""
 
     def __init__(self, guards: Guards, pages: Pages, operations: Operations) -> None:
         self.guards = guards
@@ -45,7 +45,7 @@ class Visits:
         self.operations = operations
 
     def add(self, app: FastAPI, method: str, path: str, handler: VisitHandler) -> None:
-        """Serve a page for people who are logged in; a POST contains a form of ours."""
+        """Serve a page to logged-in people; a POST must contain a form of our own pages."""
 
         async def visit(request: Request) -> Response:
             opened = await self._open(request)
@@ -126,14 +126,14 @@ class Visits:
     async def call_as(
         self, account: str, request: Request, name: str, body: Message | None = None, **path: str
     ) -> Any:
-        """Call an operation for an absent account, about something it has made public."""
+        """Call an operation as an account that made its object public, for any visitor."""
         context.current.set(dataclasses.replace(context.current.get(), account=account))
         return await self.operations.call(Visit(request, account, ""), name, body, **path)
 
     async def try_to(
         self, visit: Visit, name: str, body: Message | None = None, **path: str
     ) -> tuple[Any, str]:
-        """Return an operation's reply and "", or None and the error, if the page can do without."""
+        """Call an optional operation; return its reply and "", or None and the error."""
         try:
             return await self.operations.call(visit, name, body, **path), ""
         except ServiceError as error:

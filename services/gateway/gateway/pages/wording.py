@@ -1,4 +1,4 @@
-"""Refusals as a person reads them: by the forms' labels, without the API's calls and JSON."""
+"""Error messages for pages: with the forms' labels, without API calls and JSON."""
 
 import re
 
@@ -33,10 +33,10 @@ LABELS = {
     "after": "Silent for, s",
     "forMinutes": "Holds for, min",
 }
-# Faults of an empty field; in others something is typed.
+# Errors of an empty field.
 EMPTY = re.compile(r"must have at least 1 (character|entry)")
 EMPTY_CHOICES = {"scopes": "choose at least one scope"}
-# What a program would call or send, as what a person does on a page.
+# API calls and headers in messages, and what a person does on a page instead.
 PHRASES = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
@@ -73,7 +73,7 @@ PHRASES = tuple(
         (r'^must be "[^"]+"(, "[^"]+")*( or "[^"]+")?$', "choose one of the list"),
     )
 )
-# A field's name that begins a message, or stands in it.
+# A field's name at the start of a message, and a name in backticks within it.
 FIELD = re.compile(r"([a-z][\w.]*):")
 NAME = re.compile(r"`(\w+)`")
 # The first letter of a word, not of a model's id.
@@ -88,7 +88,7 @@ def refusal(error: ServiceError | ValidationError | None) -> ServiceError | None
 
 
 def by_field(refusal: ServiceError | None) -> dict[str, str]:
-    """Return the sentences by field, such as `memory`; those of a list's items together."""
+    """Return the error sentences by field; sentences about a list's items are joined."""
     faults: dict[str, str] = {}
     for field in refusal.details.get("fields", []) if refusal else []:
         # A form has no groups of fields.
@@ -116,5 +116,5 @@ def sentence(text: str) -> str:
 
 
 def labelled(text: str) -> str:
-    """Replace the names of fields by the labels that a form has for them."""
+    """Replace field names by the labels of the forms' fields."""
     return NAME.sub(lambda match: f"“{LABELS[match[1]]}”" if match[1] in LABELS else match[0], text)

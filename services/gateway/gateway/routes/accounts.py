@@ -16,7 +16,7 @@ from gateway.sessions import SessionList, SocketToken
 
 
 class AccountRoutes:
-    """Register an account, and manage it and its sessions."""
+    """Routes that register an account, and manage it and its sessions."""
 
     tag = "Accounts and keys"
 

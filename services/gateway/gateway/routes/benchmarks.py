@@ -1,4 +1,4 @@
-"""Benchmark runs: started, awaited, looked up, canceled, plotted."""
+"""Routes of benchmark runs, and their answers."""
 
 from common.bus import Bus
 from common.contracts import Message
@@ -31,7 +31,7 @@ class Style(Message):
 
 
 class BenchmarkRoutes:
-    """Start, list, look up, cancel and draw runs."""
+    """Routes that start, list, return, cancel and plot runs."""
 
     tag = "Benchmarking"
 

@@ -20,7 +20,7 @@ def _kind(body: GenerateRequest) -> UsageKind:
 
 
 class GenerationRoutes:
-    """Generate a module, as JSON or as an archive."""
+    """Routes that generate a module, as JSON or as an archive, and list modules."""
 
     tag = "Model generation"
 

@@ -1,11 +1,11 @@
-"""Routes of an account's own token for the Hub."""
+"""Routes of an account's own Hub token."""
 
 from gateway.endpoint import MAX_SMALL_BODY_BYTES, Call, Route
 from gateway.hub_tokens import HubTokens, NewHubToken, StoredHubToken
 
 
 class HubTokenRoutes:
-    """Store, test and delete the token with which an account's private models are read."""
+    """Routes that store, test and delete an account's Hub token."""
 
     tag = "Accounts and keys"
 
@@ -25,7 +25,7 @@ class HubTokenRoutes:
         errors=(502,),
     )
     async def store_hub_token(self, call: Call, body: NewHubToken) -> StoredHubToken:
-        """Store a Hub token, so that this account can generate and measure its private models.
+        """Store a Hub token, to generate modules for private models and to benchmark them.
 
         The Hub is asked for the token's owner first; a token that it does not accept is refused.
         The token is stored encrypted, never shown, used only for this account's private and gated

@@ -5,7 +5,7 @@ from gateway.keyring import CreatedKey, Key, KeyChange, KeyRing, Keys, NewKey
 
 
 class KeyRoutes:
-    """Create, list, change and revoke API keys."""
+    """Routes that create, list, change and revoke API keys."""
 
     tag = "Accounts and keys"
 

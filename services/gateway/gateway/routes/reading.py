@@ -1,4 +1,4 @@
-"""Samples and usage, read back; deletion of wrong samples."""
+"""Routes that read samples and usage, and delete wrong samples."""
 
 from collections.abc import Iterator
 from urllib.parse import urlencode
@@ -100,7 +100,7 @@ class UsageRoutes:
         reply=Usage,
     )
     async def list_usage(self, call: Call, query: UsageRequest) -> Usage:
-        """Return requests by key, day and kind, the newest day first; at most seconds old."""
+        """Return requests by key, day and kind, the newest day first; some seconds behind."""
         return await self.guards.usage.page(call.account, query)
 
 

@@ -6,7 +6,7 @@ from gateway.second_factor import RecoveryCodes, TotpCode, TotpEnd, TotpSecret, 
 
 
 class SecondFactorRoutes:
-    """Set the second factor up, switch it on, and end it."""
+    """Routes that set up a second factor, switch it on, and switch it off."""
 
     tag = "Accounts and keys"
 

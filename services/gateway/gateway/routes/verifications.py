@@ -1,4 +1,4 @@
-"""Verification: modules that a worker runs before they are returned."""
+"""Routes of modules that a worker runs before they are returned."""
 
 from common.bus import Bus
 from common.contracts.benchmarking import OVER, RunName, RunWait
@@ -44,14 +44,14 @@ async def verify(bus: Bus, generations: GenerationLog, call: Call, body: Generat
 
 
 def refuse(body: GenerateRequest) -> None:
-    """Raise InvalidRequest: an archive has no place for a verdict."""
+    """Raise InvalidRequest for `verify`: an archive cannot hold a verdict."""
     if body.verify:
         message = "verify: belongs to /generate; /download has the same files"
         raise InvalidRequest(message, fields=[{"path": "verify", "message": message}])
 
 
 class VerificationRoutes:
-    """Look up and cancel the runs of modules generated with `verify`."""
+    """Routes that return and cancel the runs of modules generated with `verify`."""
 
     tag = "Model generation"
 

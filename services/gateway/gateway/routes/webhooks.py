@@ -1,4 +1,4 @@
-"""Webhooks: the account's addresses that receive the events of its models."""
+"""Routes of webhooks, to which the events of an account's models are posted."""
 
 from common.bus import Bus
 from common.contracts.webhooks import (
@@ -27,7 +27,7 @@ from gateway.endpoint import MAX_SMALL_BODY_BYTES, Call, Route
 
 
 class WebhookRoutes:
-    """Manage webhooks and their deliveries."""
+    """Routes that manage webhooks and their deliveries."""
 
     tag = "Webhooks"
 
@@ -51,7 +51,7 @@ class WebhookRoutes:
         idempotent=True,
     )
     async def add_webhook(self, _: Call, body: NewWebhook) -> bytes:
-        """Have events posted to an address, signed as Standard Webhooks says.
+        """Add a URL to which events are posted, signed as Standard Webhooks specifies.
 
         The answer contains the signing secret; it is shown once.
         """
@@ -68,7 +68,7 @@ class WebhookRoutes:
         errors=(404,),
     )
     async def change_webhook(self, call: Call, body: WebhookChange) -> bytes:
-        """Change a webhook's address or events, or turn it off or on; omitted fields stay."""
+        """Change a webhook's URL or events, or turn it off or on; omitted fields are kept."""
         changes = body.model_dump(exclude_unset=True)
         request = WebhookChangeRequest(id=call.path_parameter("webhook_id"), changes=changes)
         return await self.bus.pass_on(CHANGE_WEBHOOK, request)
@@ -136,7 +136,7 @@ class WebhookRoutes:
         errors=(404,),
     )
     async def redeliver(self, call: Call, _: None) -> bytes:
-        """Post an event again, under the same id, with its full number of attempts."""
+        """Post an event again, with the same id and the full number of attempts."""
         name = DeliveryName(
             id=call.path_parameter("webhook_id"), delivery=call.path_parameter("delivery_id")
         )
