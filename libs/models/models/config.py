@@ -151,7 +151,7 @@ def _windowed_last(config: dict[str, Any]) -> list[Any] | None:
     """Return the kinds of the layers if the last ones have a sliding window (Qwen); else None."""
     full, layers = config.get("max_window_layers"), number(config, "num_hidden_layers")
     if (
-        config.get("model_type") not in WINDOWS_LAST
+        str(config.get("model_type")) not in WINDOWS_LAST
         or config.get("use_sliding_window") is not True
         or number(config, "sliding_window") is None
         or layers is None

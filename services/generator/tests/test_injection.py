@@ -105,7 +105,7 @@ def check(module: Module) -> None:
 
 @given(descriptions, configs, st.lists(hostile, max_size=4))
 @settings(max_examples=100, deadline=None)
-def test_a_hostile_model_is_refused_or_made_into_an_ordinary_module(
+def test_a_hostile_model_is_refused_or_yields_harmless_files(
     description: dict[str, Any], config: dict[str, Any], names: list[str]
 ) -> None:
     handlers = fake_hub.handlers(config, names=tuple(names), **description)
@@ -119,7 +119,13 @@ VALUES: list[Any] = [
     *(None, True, 0, -1, 2**70, 1.5, float("inf"), "", "x", "\ud800", [], {}),
     *([None], [True], [2**70], ["x"], ["\ud800"], [[]], [{}], {"x": ["x"]}, {"model_type": []}),
 ]
-LISTS = ("id2label", "layer_types", "layers_block_type", "hybrid_override_pattern")
+LISTS = (
+    "id2label",
+    "layer_types",
+    "layers_block_type",
+    "hybrid_override_pattern",
+    "full_attn_idxs",
+)
 # What else a repository is, which decides the fields that are looked up.
 REPOSITORIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "classifier": ({}, {}),
@@ -138,7 +144,7 @@ REPOSITORIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("repository", REPOSITORIES)
-async def test_a_model_with_any_value_in_any_field_is_refused_or_made(
+async def test_a_config_with_any_value_in_any_field_is_refused_or_served(
     repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, description = REPOSITORIES[repository]
@@ -170,7 +176,7 @@ async def test_a_model_with_any_value_in_any_field_is_refused_or_made(
     assert failures == {}
 
 
-def test_an_ordinary_model_gets_a_module() -> None:
+def test_an_ordinary_model_yields_a_module() -> None:
     module = generate(fake_hub.handlers(), GenerateRequest(model_url="acme/frog"))
     assert module
     check(module)
@@ -208,7 +214,7 @@ modules = st.lists(
 
 
 @given(st.sampled_from(["model_index.json", "modules.json"]), components | modules | anything)
-def test_a_hostile_index_names_folders_or_is_refused(name: str, index: Any) -> None:
+def test_a_hostile_index_is_refused_or_yields_valid_folder_names(name: str, index: Any) -> None:
     try:
         read_layout = layout.read(name, json.dumps(index).encode())
     except ModelRefused as error:
@@ -225,7 +231,9 @@ def test_a_hostile_index_names_folders_or_is_refused(name: str, index: Any) -> N
 @given(
     st.dictionaries(folders, hostile | st.just("sentence_transformers.models.Pooling")) | anything
 )
-def test_a_hostile_router_names_folders_and_the_librarys_classes_or_is_refused(types: Any) -> None:
+def test_a_hostile_router_is_refused_or_yields_valid_folders_and_library_classes(
+    types: Any,
+) -> None:
     try:
         routes = layout.read_routes(json.dumps({"types": types}).encode())
     except ModelRefused as error:
@@ -238,7 +246,7 @@ def test_a_hostile_router_names_folders_and_the_librarys_classes_or_is_refused(t
 
 
 @given(hostile | st.just("acme/frog").flatmap(lambda good: hostile.map(good.__add__)))
-def test_a_hostile_address_is_refused_without_being_repeated(url: str) -> None:
+def test_a_hostile_address_is_refused_or_yields_harmless_files(url: str) -> None:
     try:
         request = GenerateRequest(model_url=url)
     except ValidationError:
@@ -249,7 +257,9 @@ def test_a_hostile_address_is_refused_without_being_repeated(url: str) -> None:
 
 
 @given(st.dictionaries(st.sampled_from([*GenerateOptions.model_fields, "x"]), anything), hostile)
-def test_hostile_options_and_revisions_are_harmless(options: dict[str, Any], revision: str) -> None:
+def test_hostile_options_yield_harmless_files_and_hostile_revisions_are_refused(
+    options: dict[str, Any], revision: str
+) -> None:
     handlers = fake_hub.handlers()
     with contextlib.suppress(ValidationError):
         accepted = GenerateOptions.model_validate(options)
