@@ -30,7 +30,7 @@ def test_the_video_of_a_pipelines_default_size_is_counted_once() -> None:
     assert diffusion_bytes(config, task, 2) == 32_760 * 5_120 * 16 * 2
 
 
-def test_the_image_decoder_of_sdxl_computes_in_float32() -> None:
+def test_the_image_decoder_of_sdxl_is_counted_in_float32() -> None:
     config: dict[str, Any] = {
         "architectures": ["StableDiffusionXLPipeline"],
         "denoiser": {"sample_size": 128, "block_out_channels": [320, 640, 1280]},

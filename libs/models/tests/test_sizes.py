@@ -352,7 +352,7 @@ def test_an_absurd_size_is_ignored(absurd: Any) -> None:
     )
 
 
-def test_any_number_of_layers_is_stored_as_counts_by_kind() -> None:
+def test_the_kinds_of_any_number_of_layers_are_stored_as_counts() -> None:
     read = configs.reduce({"layer_types": ["sliding_attention"] * 100_000 + ["EVIL"]})
     assert read["layer_types"] == {
         # An unknown kind counts as the kind that caches most.
@@ -388,13 +388,13 @@ def test_text_and_vision_sizes_may_share_one_config() -> None:
     )
 
 
-def test_an_encoder_that_names_its_own_limit_reads_as_far() -> None:
+def test_an_encoders_own_limit_is_its_longest_input() -> None:
     led = configs.read({"model_type": "led", "max_encoder_position_embeddings": 4096})
     assert sizes.tokens_of(led, TASKS["summarization"]) == 4096
     assert sizes.max_tokens_of(configs.read({"model_type": "led"}), TASKS["translation"]) == 16_384
 
 
-def test_windows_that_are_switched_off_are_not_counted_as_such() -> None:
+def test_layers_with_windows_switched_off_cache_all_tokens() -> None:
     config = {"model_type": "qwen3_moe", **SMALL, "head_dim": 16, "use_sliding_window": False}
     read = configs.read(config)
     assert cache_bytes(read, batch=1, tokens=8192, width=2) == 3 * 2 * 4 * 16 * 8192 * 2

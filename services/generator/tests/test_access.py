@@ -116,7 +116,7 @@ async def test_a_refusal_for_a_token_without_access_names_where_to_request_it(
         await generate(start(operator), PRIVATE, "acc_stranger")
 
 
-async def test_an_account_is_told_to_replace_its_rejected_token(
+async def test_a_rejected_account_token_gives_an_error_with_advice_to_replace_it(
     operator: Hub,
 ) -> None:
     with pytest.raises(ModelRefused, match="store another with PUT") as no:

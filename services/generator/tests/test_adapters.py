@@ -97,7 +97,7 @@ async def test_a_module_of_an_adapter_answers_like_the_library(
         ({}, None),
     ],
 )
-def test_an_adapter_of_another_model_than_its_base_is_not_left_out_in_silence(
+def test_an_adapter_whose_weights_do_not_fit_its_base_fails_to_load(
     layers: dict[str, str], message: str | None, tmp_path: Path
 ) -> None:
     llama_generator(tmp_path)
@@ -150,7 +150,9 @@ async def test_an_adapter_whose_base_cannot_be_used_is_refused_with_its_name(
         ({"revision": "a" * 100_000}, "no branch, tag or commit"),
     ],
 )
-def test_an_adapters_config_is_read_or_refused(fields: dict[str, Any], message: str | None) -> None:
+def test_an_adapters_config_gives_its_base_or_a_refusal(
+    fields: dict[str, Any], message: str | None
+) -> None:
     content = json.dumps(CONFIG | fields).encode()
     if message is None:
         assert read(content) == {"base": "acme/toad", "revision": None}
@@ -224,7 +226,7 @@ async def test_the_licences_of_adapter_and_base_are_both_judged(closed: str) -> 
     assert f"| licence of its base | `{licenses['acme/toad']}` |" in readme
 
 
-async def test_adapter_and_base_are_read_in_the_time_that_one_caller_waits(
+async def test_adapter_and_base_share_one_timeout_shorter_than_the_callers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert snapshots.READ_TIMEOUT_S < adapters.READ_TIMEOUT_S <= 15 < GENERATE.timeout

@@ -29,7 +29,7 @@ def read(argument: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def test_the_command_line_loses_what_the_readme_says() -> None:
+def test_the_command_line_alters_values_as_the_readme_warns() -> None:
     assert read("text=a, b") == {"text": "a, b"}
     assert read('text=hi "there"') == {"text": 'hi "there'}
     with pytest.raises(ValueError, match="key=value"):
@@ -44,7 +44,7 @@ ROWS_BY_EXAMPLES: dict[str, Task] = {json.dumps(row.examples): row for row in RO
 
 
 @pytest.mark.parametrize("task", ROWS_BY_EXAMPLES.values(), ids=lambda task: task.tag)
-def test_an_example_arrives_unchanged_by_itself_and_in_a_request(
+def test_an_example_passes_the_command_line_unchanged_alone_and_in_a_request(
     task: Task, tmp_path: Path
 ) -> None:
     values = dict(task.examples)

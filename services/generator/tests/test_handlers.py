@@ -112,7 +112,7 @@ async def test_the_dockerfile_passes_a_linter(handlers: Handlers) -> None:
         assert json.loads(done.stdout) == []
 
 
-async def test_requirements_are_the_versions_that_these_tests_run(handlers: Handlers) -> None:
+async def test_requirements_pin_the_versions_in_constraints_txt(handlers: Handlers) -> None:
     constraints = Path(__file__).parents[3] / "constraints.txt"
     pinned = {line.strip().lower() for line in constraints.read_text().splitlines()}
     for model in ("lilypad/tiny-text-generation", "lilypad/tiny-image-classification"):
@@ -121,7 +121,7 @@ async def test_requirements_are_the_versions_that_these_tests_run(handlers: Hand
             assert line.lower() in pinned
 
 
-async def test_a_cached_module_is_returned_without_work(
+async def test_a_cached_module_costs_no_hub_request_and_under_10_ms(
     handlers: Handlers, hub: RunningHub
 ) -> None:
     await handlers.generate(REQUEST)

@@ -112,7 +112,7 @@ async def test_an_endless_response_times_out_while_other_requests_are_served(
     assert served > 1
 
 
-def test_the_time_budget_gives_callers_a_response_within_15_seconds() -> None:
+def test_the_time_budget_for_reading_is_at_most_12_seconds() -> None:
     assert snapshots.READ_TIMEOUT_S <= 12
 
 
@@ -187,7 +187,7 @@ async def test_a_missing_model_or_revision_is_not_found(
     assert (caught.value.code, caught.value.status) == (1001, 404)
 
 
-async def test_the_operator_is_told_to_replace_a_rejected_token(
+async def test_a_rejected_operator_token_gives_an_error_that_names_its_variable(
     hub: RunningHub,
 ) -> None:
     client = Hub(hub.url, "hf_of_yesterday")
@@ -216,7 +216,7 @@ def of_all_strings(hub: RunningHub) -> Iterator[tuple[asyncio.Runner, Handlers]]
 @settings(
     max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
-def test_any_submitted_string_leads_to_model_requests_only(
+def test_any_submitted_address_causes_only_requests_for_models(
     hub: RunningHub,
     of_all_strings: tuple[asyncio.Runner, Handlers],
     text: str,

@@ -80,6 +80,6 @@ def test_a_file_with_other_content_is_rejected(tmp_path: Path) -> None:
         images.read(path)
 
 
-def test_a_gpu_needs_a_cuda_image_and_compilation_a_compiler() -> None:
+def test_the_base_image_has_cuda_for_a_gpu_and_a_compiler_for_compilation() -> None:
     chosen = [images.choose(gpu=gpu, compiled=c) for gpu in (False, True) for c in (False, True)]
     assert chosen == list(images.ALL)

@@ -104,7 +104,7 @@ async def test_an_image_classification_module_answers_like_the_library(make: Bui
     assert close(result["outputs"], expected)
 
 
-async def test_a_scalar_input_arrives_as_typed(make: Build) -> None:
+async def test_a_number_given_as_text_becomes_a_numeric_parameter(make: Build) -> None:
     module = await make("lilypad/tiny-text-classification")
     code, result = module.run_here(inputs={"text": TEXTS[1], "top_k": "1"})
     assert code == 0

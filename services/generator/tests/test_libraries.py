@@ -277,7 +277,7 @@ async def test_a_3d_module_answers_like_the_library(
     assert abs(corners["f3"].astype(float) - reds).max() <= 1
 
 
-def test_every_row_of_these_libraries_has_a_test_here() -> None:
+def test_every_row_of_sentence_transformers_and_diffusers_has_a_test() -> None:
     source = Path(__file__).read_text()
     # feature-extraction has another model name here, since transformers serves it as well.
     named = {*LIBRARIES["sentence-transformers"], *LIBRARIES["diffusers"]} - {

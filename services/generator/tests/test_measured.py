@@ -81,7 +81,7 @@ async def test_a_gpu_measurement_sets_the_gpu_memory() -> None:
     assert (resources["gpu"], resources["vramSource"]) == (1, "measured")
 
 
-async def test_a_modules_bytes_depend_on_its_measurement() -> None:
+async def test_another_measurement_gives_other_files() -> None:
     once, again = await generate(measured()), await generate(measured())
     assert once.files == again.files
     assert (await generate(measured(batch_size=8))).files != once.files
@@ -112,7 +112,7 @@ async def test_a_batch_too_large_for_any_machine_is_reduced() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"run_id": None}, {"device": "cuda"}, {"dtype": "bfloat16"}])
-async def test_the_estimate_stands_without_a_matching_measurement(fields) -> None:
+async def test_the_estimate_is_used_without_a_matching_measurement(fields) -> None:
     module = await generate(measured(**fields))
     estimate = await generate(handlers())
     assert module.files == estimate.files
@@ -120,7 +120,7 @@ async def test_the_estimate_stands_without_a_matching_measurement(fields) -> Non
     assert any("estimates" in check.message for check in module.validation.checks)
 
 
-async def test_an_unavailable_benchmarker_only_changes_a_message() -> None:
+async def test_an_unavailable_benchmarker_changes_only_a_checks_message() -> None:
     generator = handlers()
     generator.measurements = Measurements(MemoryBus())
     module = await generate(generator)

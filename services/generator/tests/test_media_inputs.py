@@ -65,7 +65,7 @@ def test_an_input_of_several_parts_must_name_each_of_them_and_no_others() -> Non
             names["combine"](manifest, [wrong], parameters)
 
 
-def test_a_model_that_also_speaks_is_asked_for_text_of_bounded_length() -> None:
+def test_a_model_that_can_speak_gets_arguments_for_text_of_bounded_length() -> None:
     bounds = of_a_script("multimodal")["bounds"]
     speaks = transformers.Qwen3OmniMoeForConditionalGeneration
     arguments = bounds(SimpleNamespace(has_talker=True), 5)
@@ -79,7 +79,7 @@ def test_audio_is_resampled_to_the_models_rate() -> None:
     assert len(read_audio(as_wav(SOUND[:4000], 8000), 16_000)) == 8000
 
 
-def test_a_table_may_be_csv() -> None:
+def test_a_csv_table_is_accepted() -> None:
     read_table = of_a_script("table_qa")["read_table"]
     assert read_table('frog,age\n"lily, the 2nd",2\n') == {"frog": ["lily, the 2nd"], "age": ["2"]}
 

@@ -72,7 +72,7 @@ async def test_modified_weights_are_not_loaded(built: Built) -> None:
     assert "model.safetensors is not the file" in result["error"]["message"]
 
 
-async def test_a_modified_config_is_not_read(built: Built) -> None:
+async def test_a_modified_config_is_rejected(built: Built) -> None:
     config = built.app / "model" / "config.json"
     config.write_text(config.read_text().replace("bert", "tert"))
     assert "config.json is not the file" in built.run({"text": "hello"})[1]["error"]["message"]
@@ -215,7 +215,7 @@ def test_non_finite_numbers_become_null_in_one_complete_result_file(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_family_is_one_readable_script(family: str) -> None:
+def test_each_familys_script_is_self_contained_and_has_no_unused_code(family: str) -> None:
     text = rendering.script(family)
     assert "generator.templates" not in text
     assert len(text.splitlines()) < 600
@@ -226,7 +226,7 @@ def test_each_family_is_one_readable_script(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["segmentation", "mask_generation", "depth"])
-def test_a_model_sees_a_large_picture_shrunk_and_its_masks_have_the_pictures_size(
+def test_a_large_image_is_shrunk_for_the_model_and_answered_at_full_size(
     family: str,
 ) -> None:
     module: Any = ModuleType("run_inference")

@@ -86,7 +86,7 @@ def write(model: Any, folder: Path) -> list[Any]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", INTEGERS)
-async def test_a_module_of_whole_numbers_answers_like_the_matrices_that_they_stand_for(
+async def test_a_module_of_packed_integers_answers_like_the_dequantized_model(
     name: str, handlers: Handlers, hub: RunningHub, tmp_path: Path
 ) -> None:
     request = GenerateRequest(model_url="lilypad/packed-integers", revision=INTEGERS[name])
@@ -182,7 +182,7 @@ COMPRESSED: dict[str, Any] = {
         ({"quant_method": "bitsandbytes", "load_in_4bit": "false"}, "quantized: its weights"),
     ],
 )
-async def test_weights_that_modules_cannot_unpack_are_refused_with_their_original(
+async def test_weights_that_modules_cannot_unpack_are_refused_as_quantized(
     fields: dict[str, Any], message: str
 ) -> None:
     handlers = fake_hub.handlers(**described(**fields), tags=["base_model:acme/toad"])
@@ -205,7 +205,7 @@ async def test_packed_weights_are_refused_for_tasks_whose_modules_do_not_unpack_
         await fake_hub.handlers(config).generate(GenerateRequest(model_url="acme/frog"))
 
 
-def test_weights_count_as_the_numbers_that_they_are_unpacked_to() -> None:
+def test_packed_weights_count_as_their_unpacked_elements() -> None:
     fp8 = packing.read({"quant_method": "fp8", "weight_block_size": [128, 128]})
     assert packing.unpacked(fp8, {"F8_E4M3": 100, "BF16": 10, "F32": 1}) == {"BF16": 110, "F32": 1}
     mxfp4 = packing.read({"quant_method": "mxfp4"})

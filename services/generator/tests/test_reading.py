@@ -40,7 +40,7 @@ async def reader() -> AsyncIterator[Reader]:
     await reader.close()
 
 
-async def test_another_process_reads_what_this_one_reads(reader: Reader) -> None:
+async def test_the_parsing_process_returns_the_same_as_its_functions(reader: Reader) -> None:
     for kind, (content, arguments) in FILES.items():
         read, _ = READERS[kind]
         assert await reader.read(kind, content, **arguments) == read(content=content, **arguments)
@@ -49,7 +49,7 @@ async def test_another_process_reads_what_this_one_reads(reader: Reader) -> None
     assert caught.value.details["reason"] == "config"
 
 
-async def test_a_file_that_takes_more_than_its_share_ends_the_process_and_no_more() -> None:
+async def test_a_file_that_exceeds_its_memory_is_refused_and_the_next_is_read() -> None:
     reader = Reader(max_memory=2**25, max_wait=PATIENCE_S)
     content, arguments = FILES["header"]
     try:
@@ -61,7 +61,7 @@ async def test_a_file_that_takes_more_than_its_share_ends_the_process_and_no_mor
     assert header.elements == {"F32": 2}
 
 
-async def test_a_file_that_takes_more_cpu_time_than_its_share_is_refused() -> None:
+async def test_a_file_that_exceeds_its_cpu_time_is_refused() -> None:
     reader = Reader(max_memory=2**32, max_cpu=0, max_wait=PATIENCE_S)
     name = "layer.1" * 200
     tensors = dict.fromkeys((f"{name}.{number}" for number in range(49_000)), TENSOR)
@@ -87,7 +87,7 @@ async def test_a_file_is_read_after_the_death_of_an_idle_process(reader: Reader)
     await read_one(reader)
 
 
-async def test_a_file_whose_processes_die_is_not_refused_for_good(
+async def test_a_file_whose_processes_die_gives_unavailable_and_the_next_is_read(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The process knows no such reader, and dies of the exception.
@@ -97,7 +97,7 @@ async def test_a_file_whose_processes_die_is_not_refused_for_good(
     await read_one(reader)
 
 
-async def test_a_stopped_process_is_ended_and_replaced(reader: Reader) -> None:
+async def test_a_process_that_does_not_answer_is_killed_and_replaced(reader: Reader) -> None:
     await read_one(reader)
     stopped = process_of(reader)
     os.kill(stopped, signal.SIGSTOP)
@@ -109,7 +109,7 @@ async def test_a_stopped_process_is_ended_and_replaced(reader: Reader) -> None:
     assert process_of(reader) != stopped
 
 
-async def test_the_start_of_the_process_does_not_count_as_reading(
+async def test_a_slow_start_of_the_process_does_not_count_against_the_read_timeout(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = asyncio.create_subprocess_exec
@@ -132,7 +132,7 @@ async def test_closing_does_not_wait_for_a_stopped_process(reader: Reader) -> No
         await asking
 
 
-async def test_a_cancelled_caller_in_the_queue_leaves_it(
+async def test_a_caller_cancelled_in_the_queue_is_never_served(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bytes] = []

@@ -105,7 +105,7 @@ FILES: list[tuple[list[str], str, str]] = [
 
 
 @pytest.mark.parametrize(("names", "message", "reason"), FILES)
-async def test_a_refusal_names_what_a_repository_has_in_place_of_weights(
+async def test_a_refusal_for_missing_weights_names_the_files_found_instead(
     names: list[str], message: str, reason: str
 ) -> None:
     siblings = [{"rfilename": n, "size": 9, "blobId": fake_hub.BLOB} for n in names]
@@ -124,12 +124,12 @@ async def test_a_refused_conversion_names_its_base_model() -> None:
 
 
 @pytest.mark.parametrize("library", sorted(FOREIGN))
-async def test_a_library_that_modules_do_not_install_is_named(library: str) -> None:
+async def test_a_refusal_names_a_library_that_modules_do_not_install(library: str) -> None:
     error = await refusal({"model_type": None}, library_name=library)
     assert (error.details["reason"], f"is for {library}" in error.message) == ("library", True)
 
 
-async def test_a_part_of_a_pipeline_is_named() -> None:
+async def test_a_refusal_names_the_pipeline_component_that_was_submitted() -> None:
     error = await refusal({"model_type": None, "_class_name": "ControlNetModel"})
     assert "only a part of a diffusers pipeline (ControlNetModel)" in error.message
 
@@ -156,7 +156,7 @@ async def test_labels_that_cannot_answer_the_task_are_refused() -> None:
     assert "has 2 labels" in error.message
 
 
-def test_a_modules_folder_may_be_a_dot() -> None:
+def test_a_dot_in_modules_json_means_the_root_folder() -> None:
     steps = [
         {"path": ".", "type": "sentence_transformers.models.Transformer"},
         {"path": "./1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -164,13 +164,13 @@ def test_a_modules_folder_may_be_a_dot() -> None:
     assert layout.read("modules.json", orjson.dumps(steps)).folders == ("", "1_Pooling")
 
 
-def test_a_router_loads_no_code_of_the_models_author() -> None:
+def test_a_router_that_names_the_authors_code_is_refused() -> None:
     types = {"query_0_Dense": "modeling_frog.Dense"}
     with pytest.raises(ModelRefused, match=r"router_config\.json requires code"):
         layout.read_routes(orjson.dumps({"types": types}))
 
 
-async def test_a_licence_in_capitals_is_a_licence() -> None:
+async def test_a_licence_in_capitals_is_recognised() -> None:
     module = await generate(cardData={"license": "Apache-2.0"})
     assert module.model.license == "apache-2.0"
 

@@ -91,7 +91,9 @@ def test_queries_and_documents_get_the_models_prompts(make_model: Callable[..., 
         embedding.answer(model, module_manifest, TEXTS, {"role": "frog", "dimensions": None})
 
 
-def test_a_ranker_saved_by_transformers_is_a_cross_encoder(make_model: Callable[..., str]) -> None:
+def test_a_ranker_saved_by_transformers_answers_like_a_cross_encoder(
+    make_model: Callable[..., str],
+) -> None:
     folder = make_model(pipelines.cross_encoder)
     module_manifest = manifest("text-ranking")
     model = reranking.load(module_manifest, folder, "cpu", torch.float32)
@@ -224,7 +226,7 @@ def timed_whisper(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def test_a_whisper_without_generation_config_hears_more_than_half_a_minute(
+def test_a_whisper_without_generation_config_transcribes_over_30_seconds(
     make_model: Callable[..., str],
 ) -> None:
     folder = make_model(timed_whisper)
@@ -241,7 +243,7 @@ def test_a_whisper_without_generation_config_hears_more_than_half_a_minute(
     assert texts[0] == texts[1] != ""
 
 
-def test_a_picture_that_the_chat_template_refuses_is_the_callers_error() -> None:
+def test_a_picture_that_the_chat_template_refuses_is_reported_as_invalid_input() -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise TemplateError("this model takes one picture")
 

@@ -82,7 +82,7 @@ async def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
         ),
     ],
 )
-async def test_a_refused_module_shows_advice(
+async def test_a_refusal_suggests_an_alternative(
     description: dict[str, Any], reason: str, advice: str
 ) -> None:
     with pytest.raises(ModelRefused, match=advice) as caught:
@@ -294,7 +294,7 @@ def test_a_malformed_pipeline_component_is_refused() -> None:
     assert caught.value.details["reason"] == "custom-code"
 
 
-def test_an_ordinary_config_passes() -> None:
+def test_an_ordinary_config_is_accepted() -> None:
     configs.check("config.json", {"attn_implementation": None, "_attn_implementation": "sdpa"})
 
 

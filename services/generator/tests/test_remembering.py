@@ -146,7 +146,7 @@ async def test_an_account_holds_at_most_one_slot_for_large_files() -> None:
     assert order == ["costly", "other", "costly"]
 
 
-async def test_a_cached_snapshot_is_small_whatever_the_owner_wrote() -> None:
+async def test_a_cached_snapshot_is_small_even_with_long_owner_fields() -> None:
     handlers = fake_hub.handlers(
         {"architectures": ["BertForSequenceClassification"], "id2label": ["x" * 500_000]},
         names=tuple(f"{n}-{'x' * 100}.txt" for n in range(20_000)),
@@ -197,7 +197,7 @@ async def test_granted_access_is_noticed_within_a_minute(
     handlers.snapshots.hub = before
 
 
-async def test_an_unexplained_403_is_not_attributed_to_the_models_owner(
+async def test_an_unexplained_403_is_reported_as_the_hubs_refusal(
     handlers: Handlers, hub: RunningHub
 ) -> None:
     with hub.faults("status", status=403), pytest.raises(HubUnavailable) as caught:

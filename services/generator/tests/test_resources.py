@@ -133,7 +133,7 @@ def test_a_family_is_marked_as_batching_if_its_script_reads_the_batch_size(famil
     assert FAMILIES[family].batches == ('["batchSize"]' in rendering.script(family))
 
 
-def test_too_little_requested_memory_is_kept_with_a_warning() -> None:
+def test_requested_memory_below_the_estimate_is_kept_with_a_warning() -> None:
     needed = make(LLAMA_8B)[1]["resources"]["memoryMiB"]
     module, manifest = make(LLAMA_8B, memory="2Gi")
     assert manifest["resources"]["memoryMiB"] == 2048
@@ -181,14 +181,14 @@ def test_both_of_the_networks_timeouts_include_the_pull_of_the_image() -> None:
     assert not any("7,200" in message for message in module.validation.errors)
 
 
-def test_a_deal_that_outlasts_the_solver_is_announced() -> None:
+def test_a_job_longer_than_the_solvers_deal_limit_causes_a_warning() -> None:
     model = {**LLAMA_8B, "shape": [90_000, 1_000_000]}
     request = GenerateRequest(model_url="acme/frog", accept=["too-large"])
     module = asyncio.run(fake_hub.handlers(**model).generate(request))
     assert any("ends a deal after 7,200 s" in message for message in module.validation.errors)
 
 
-def test_a_module_for_processors_has_no_cuda_where_an_index_has_torch_without() -> None:
+def test_a_cpu_module_installs_torch_from_the_configured_cpu_index() -> None:
     index = "https://packages.example/cpu"
     handlers = fake_hub.handlers()
     handlers.settings = handlers.settings.model_copy(update={"cpu_torch_index": index})
@@ -198,7 +198,7 @@ def test_a_module_for_processors_has_no_cuda_where_an_index_has_torch_without() 
     assert f"ARG PIP_EXTRA_INDEX_URL={index}\n" in module.files["Dockerfile"]
 
 
-def test_a_module_for_processors_has_disk_for_cuda_where_no_index_is_known() -> None:
+def test_a_cpu_module_requests_disk_for_cuda_without_a_cpu_index() -> None:
     module, manifest = make()
     assert manifest["resources"]["diskMiB"] >= 8 * 1024
     assert "ARG PIP_EXTRA_INDEX_URL\n" in module.files["Dockerfile"]
@@ -206,7 +206,7 @@ def test_a_module_for_processors_has_disk_for_cuda_where_no_index_is_known() -> 
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 512}, {"gpu": False, "batch_size": 1024}])
-def test_options_beyond_any_provider_warn_with_the_excess(
+def test_options_too_large_for_any_provider_cause_a_warning_with_the_excess(
     options: dict[str, Any],
 ) -> None:
     module, manifest = make(LLAMA_8B, **options)
@@ -235,7 +235,7 @@ def test_every_figure_names_its_source() -> None:
     assert "options" in sources["memoryMiB"]
 
 
-def test_the_parts_of_an_estimate_are_shown_with_their_sources() -> None:
+def test_the_estimate_check_lists_its_parts_with_their_sources() -> None:
     module, _ = make(LLAMA_8B)
     (check,) = [check for check in module.validation.checks if check.name == "estimate"]
     assert check.message == (
@@ -276,7 +276,7 @@ def test_the_job_requests_the_disk_that_the_image_takes() -> None:
     ],
 )
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_what_the_library_keeps_in_float32_is_counted_so(
+def test_weights_include_the_parts_that_the_library_keeps_in_float32(
     kind: str, model: str, config: dict[str, Any], dtype: str, tmp_path: Path
 ) -> None:
     chosen = getattr(transformers, model)

@@ -30,7 +30,7 @@ def outcomes(module: Manifest, files: dict[str, str]) -> dict[str, str]:
     return {check.name: check.outcome for check in validation.check(module, files)}
 
 
-async def test_rendered_files_pass() -> None:
+async def test_rendered_files_pass_every_check() -> None:
     module = await manifest()
     files = rendering.render(module)
     assert outcomes(module, files) == dict.fromkeys(files, "passed")
@@ -69,7 +69,7 @@ async def test_rendered_files_pass() -> None:
         ("lilypad_module.json.tmpl", "/app/run_inference.py", "/app/other.py"),
     ],
 )
-async def test_tampered_files_fail(name: str, old: str, new: str) -> None:
+async def test_a_tampered_file_fails_its_own_check_only(name: str, old: str, new: str) -> None:
     module = await manifest()
     files = rendering.render(module)
     assert old in files[name]

@@ -23,12 +23,12 @@ PUBLIC = Addresses()
         "2001::1", "192.0.0.8", "192.88.99.1", "168.63.129.16",
     ],
 )  # fmt: skip
-def test_an_inner_address_is_not_reached(address: str) -> None:
+def test_a_non_public_address_may_not_be_reached(address: str) -> None:
     assert not PUBLIC.may_reach(address)
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"])
-def test_a_public_address_is_reached(address: str) -> None:
+def test_a_public_address_may_be_reached(address: str) -> None:
     assert PUBLIC.may_reach(address)
 
 
@@ -49,9 +49,7 @@ def test_a_public_address_is_reached(address: str) -> None:
         ("https://nowhere.invalid/hook", "no address was found for nowhere.invalid"),
     ],
 )
-async def test_an_address_that_cannot_be_posted_to_is_refused_with_advice(
-    url: str, advice: str
-) -> None:
+async def test_an_unusable_address_is_refused_with_advice(url: str, advice: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         await PUBLIC.check(url)
     assert advice in refusal.value.message
@@ -63,11 +61,11 @@ async def test_a_public_address_without_tls_is_refused() -> None:
         await PUBLIC.check("http://93.184.215.14/hook")
 
 
-async def test_a_network_that_the_operator_allows_is_reached_by_http() -> None:
+async def test_a_network_that_the_operator_allows_is_accepted_over_http() -> None:
     await Addresses((ip_network("127.0.0.0/8"),)).check("http://127.0.0.1/hook")
 
 
-async def test_a_name_that_resolves_to_an_inner_address_later_is_not_connected_to(
+async def test_a_name_that_later_resolves_to_a_non_public_address_is_not_connected_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def lead_inside(
@@ -82,7 +80,7 @@ async def test_a_name_that_resolves_to_an_inner_address_later_is_not_connected_t
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"])
-async def test_an_inner_address_without_a_name_is_not_connected_to(host: str) -> None:
+async def test_an_ip_address_in_a_non_public_network_is_not_connected_to(host: str) -> None:
     async with Poster(PUBLIC) as poster:
         posted = await poster.post(f"http://{host}:1/", "msg_1", "{}", ["whsec_c2VjcmV0"])
     assert posted.attempt.error == "the address is not on the public internet"

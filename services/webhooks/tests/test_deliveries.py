@@ -110,7 +110,7 @@ async def test_a_failed_attempt_is_repeated_after_a_pause_under_the_same_id(
     assert "it answered 500" in str(stored.disabled_reason)
 
 
-async def test_a_receiver_that_asks_for_a_pause_gets_it(
+async def test_a_retry_waits_as_long_as_the_receivers_retry_after(
     someone: Someone, receiver: Receiver, sender: Sender
 ) -> None:
     receiver.status, receiver.headers = 503, {"Retry-After": "3600"}
@@ -147,7 +147,7 @@ async def test_a_redirect_is_not_followed(
     assert len(receiver.posts) == 1
 
 
-async def test_an_event_is_redelivered_by_hand(
+async def test_a_delivery_is_repeated_on_request(
     someone: Someone, receiver: Receiver, sender: Sender
 ) -> None:
     webhook = await someone.add(receiver.url)
@@ -163,7 +163,7 @@ async def test_an_event_is_redelivered_by_hand(
     assert len({post.headers["webhook-id"] for post in receiver.posts}) == 1
 
 
-async def test_a_replica_that_died_in_an_attempt_loses_no_event(
+async def test_a_delivery_of_a_dead_replica_is_attempted_by_another(
     someone: Someone, receiver: Receiver, sender: Sender, database: Database
 ) -> None:
     await someone.add(receiver.url)
@@ -179,7 +179,7 @@ async def test_a_replica_that_died_in_an_attempt_loses_no_event(
     assert len(await receiver.wait_for(1)) == 1
 
 
-async def test_two_replicas_never_take_the_same_delivery(
+async def test_two_replicas_never_attempt_the_same_delivery_at_once(
     someone: Someone, receiver: Receiver
 ) -> None:
     await someone.add(receiver.url)
@@ -190,7 +190,7 @@ async def test_two_replicas_never_take_the_same_delivery(
     assert len(numbers) == len(set(numbers)) == 4
 
 
-async def test_one_webhooks_many_events_do_not_delay_anothers(
+async def test_many_events_of_one_webhook_do_not_delay_another_webhook(
     database: Database, receiver: Receiver
 ) -> None:
     busy, quiet = new_someone(database, max_waiting=50), new_someone(database)
@@ -224,7 +224,7 @@ async def test_an_event_without_a_subscribed_webhook_is_not_stored(
     assert await stored(database, someone) == 0
 
 
-async def test_a_new_secret_signs_together_with_the_former_one(
+async def test_events_are_signed_with_both_the_new_and_the_former_secret(
     someone: Someone, receiver: Receiver, sender: Sender
 ) -> None:
     first = await someone.add(receiver.url)
@@ -249,7 +249,7 @@ async def secrets_in(database: Database, webhook: str) -> list[str]:
     return [secret for secret in row if secret]
 
 
-async def test_secrets_are_encrypted_including_those_stored_before_there_were_keys(
+async def test_stored_secrets_are_encrypted_and_can_be_reencrypted_with_another_key(
     someone: Someone,
     receiver: Receiver,
     database: Database,
@@ -290,7 +290,7 @@ async def test_secrets_are_encrypted_including_those_stored_before_there_were_ke
     assert receiver.posts == []
 
 
-async def test_turning_a_webhook_off_fails_its_waiting_deliveries(
+async def test_disabling_a_webhook_fails_its_waiting_deliveries(
     someone: Someone, receiver: Receiver
 ) -> None:
     webhook = await someone.add(receiver.url)
@@ -313,7 +313,7 @@ async def test_the_number_of_webhooks_of_an_account_is_limited(
         await someone.add(receiver.url)
 
 
-async def test_another_account_sees_and_changes_nothing(
+async def test_a_webhook_is_hidden_from_other_accounts_and_unchanged_by_them(
     database: Database, receiver: Receiver
 ) -> None:
     owner, other = new_someone(database), new_someone(database)
@@ -352,7 +352,7 @@ async def test_an_attempt_on_a_receiver_that_never_answers_times_out(
     assert "no answer within" in str(posted.attempt.error)
 
 
-def test_attempts_span_more_than_a_day() -> None:
+def test_the_scheduled_attempts_span_more_than_a_day() -> None:
     pauses = [schedule.pause_s(n) for n in range(1, len(schedule.PAUSES_S) + 2)]
     assert pauses[-1] is None
     assert sum(pause for pause in pauses if pause) > 24 * 3600
