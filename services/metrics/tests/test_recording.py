@@ -8,11 +8,12 @@ from pydantic import ValidationError
 
 from common.contracts.alerts import NewRule
 from common.contracts.history import MetricUpdate
-from common.contracts.recording import USUAL_METRICS, Record
+from common.contracts.recording import USUAL_METRICS, Record, Samples
 from common.errors import InvalidRequest, NotFound
 from common.faults import invalid
 from common.postgres import Database, TimedConnection
 from common.testing import MemoryBus
+from metrics import batch
 from metrics.handlers import Handlers
 
 from .conftest import Caller, settled
@@ -295,3 +296,29 @@ async def test_an_answer_that_takes_too_long_lacks_changes_and_says_so(caller: C
         "latency: no time was left to look for changes, so `trend`, `findings` and"
         " `recommendations` lack them; ask again, or for fewer `metrics` or `days`"
     )
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_record_alone_is_unpacked_like_one_among_others(timed: bool) -> None:
+    when = {"timestamp": datetime.now(UTC).isoformat()} if timed else {}
+    one, other = (
+        Record.model_validate({"model_id": model, "metrics": {"b": b, "a": 7.0, "c": -b}, **when})
+        for model, b in (("m", 3.0), ("n", 4.0))
+    )
+
+    def unpacked(*records: Record) -> Any:
+        content = batch.unpack(Samples.from_records(records), batch.Clock(lambda: 9), "a", "")
+        found = zip(content.pairs, batch.extremes(content), strict=True)
+        rows = zip(content.pair, content.at, content.value, content.timed, strict=True)
+        return (
+            {pair: extremes for pair, extremes in found if pair[0] == "m"},
+            sorted(
+                (content.pairs[pair], *row) for pair, *row in rows if content.pairs[pair][0] == "m"
+            ),
+        )
+
+    extremes, rows = unpacked(one)
+    assert (extremes, rows) == unpacked(one, other)
+    assert [(*pair, value) for pair, _, value, _ in rows] == [
+        ("m", "a", 7.0), ("m", "b", 3.0), ("m", "c", -3.0)
+    ]  # fmt: skip
