@@ -2080,7 +2080,7 @@ export interface components {
         };
         /**
          * KeyUsage
-         * @description Requests of one key on one day: those answered without an error by kind, and the errors.
+         * @description Requests of one key on one day: successes by kind, and errors by code.
          */
         KeyUsage: {
             /**

@@ -271,7 +271,7 @@ class Key(Result):
 
 
 class KeyUsage(Result):
-    """Requests of one key on one day: those answered without an error by kind, and the errors."""
+    """Requests of one key on one day: successes by kind, and errors by code."""
 
     day: date
     """The day, in UTC."""

@@ -1,4 +1,4 @@
-"""Counts and durations of a process, kept as plain numbers and rendered when Prometheus asks.
+"""Counts and durations of a process, as plain numbers that are rendered for Prometheus.
 
 Counting costs the same whether or not the metrics are scraped: an addition, and
 for a duration a search among a dozen bounds. `prometheus_client` is imported by the

@@ -24,7 +24,7 @@ async def test_a_task_is_referenced_until_it_ends() -> None:
     assert len(tasks) == 0
 
 
-async def test_an_attempt_is_retried_until_its_dependency_is_available() -> None:
+async def test_a_retry_returns_the_result_once_its_dependency_is_available() -> None:
     attempts = 0
 
     async def connect() -> int:
@@ -37,7 +37,7 @@ async def test_an_attempt_is_retried_until_its_dependency_is_available() -> None
     assert await retry(connect, OSError, waiting_for="the server", pause_s=0) == 3
 
 
-async def test_an_attempt_fails_after_the_timeout_or_on_a_permanent_error() -> None:
+async def test_a_retry_fails_after_its_timeout_or_on_another_error() -> None:
     async def connect() -> None:
         raise OSError("refused")
 

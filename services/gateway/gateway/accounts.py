@@ -261,7 +261,7 @@ class Accounts:
                     raise
 
     async def note_login(self, account: str) -> None:
-        """Record a login once a day for each address: HTTP Basic logs in with every request."""
+        """Record a login by HTTP Basic, at most once a day for each account and network."""
         login, now = (account, audit.network()), time.monotonic()
         if self._noted.get(login, -math.inf) > now - LOGIN_NOTED_EVERY_S:
             return

@@ -159,7 +159,7 @@ class Authentication:
         return Access(account=caller.account, key=caller.key or "", scopes=sorted(caller.scopes))
 
     async def write_last_use(self) -> None:
-        """Write when keys were last used; keep the times while the database is unavailable."""
+        """Write the times of the keys' last uses; keep them while the database is unavailable."""
         used, self._used = self._used, {}
         if not used:
             return

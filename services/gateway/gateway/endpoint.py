@@ -29,7 +29,7 @@ ROUTE = "__route__"
 
 @dataclass(slots=True)
 class Call:
-    """A request, as far as a handler needs it."""
+    """The parts of a request that a handler needs."""
 
     scope: HttpScope
     headers: dict[bytes, bytes]
@@ -51,7 +51,7 @@ class Call:
 
     @property
     def session(self) -> str | None:
-        """The token of the session that the request came with, if any."""
+        """The token of the request's session, if it has one."""
         return self.caller.session if self.caller else None
 
     @property

@@ -42,7 +42,7 @@ class ErrorEnvelope(Message):
 
 
 def success(data: Message | bytes, version: str, request_id: str) -> bytes:
-    """Wrap a message, or the JSON of one."""
+    """Wrap a message, or a message's JSON, in the envelope."""
     body = data if isinstance(data, bytes) else to_json(data, by_alias=True)
     return b'{"data":%b,"error":null,"meta":%b}' % (body, _meta(version, request_id))
 

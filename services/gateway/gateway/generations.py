@@ -1,4 +1,4 @@
-"""Modules that an account generated, so that each can be generated again.
+"""The modules that an account generated, each with the request that regenerates it.
 
 They are queued in memory and written every second. A gateway that is killed loses what it has not
 written yet; one that is stopped writes it.

@@ -1,4 +1,4 @@
-"""Accounts' own tokens for the Hub: one per account, encrypted, never shown again.
+"""Accounts' own Hub tokens: one per account, stored encrypted, and never shown.
 
 The generator uses it for models that nothing else opens to the account, and control hands it to
 the worker of a run that needs it. No other service may ask for it: see `deploy/nats/nats.conf`.

@@ -166,7 +166,7 @@ class KeyRing:
         return Keys(keys=[_key(row) for row in rows])
 
     async def get(self, account: str, id: str) -> Key:
-        """Return a key; raise NotFound also for another account's."""
+        """Return a key; raise NotFound for a missing key and for another account's."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 f"select {COLUMNS} from keys"  # noqa: S608  (a constant)
@@ -179,7 +179,7 @@ class KeyRing:
         return _key(row)
 
     async def change(self, account: str, id: str, change: KeyChange) -> Key:
-        """Change a key; raise NotFound also for another account's."""
+        """Change a key; raise NotFound for a missing key and for another account's."""
         _check_expiry(change.expires_at)
         fields: dict[str, Any] = {
             name: value
@@ -209,7 +209,7 @@ class KeyRing:
         return _key(row)
 
     async def revoke(self, account: str, id: str) -> None:
-        """Revoke a key; raise NotFound also for another account's."""
+        """Revoke a key; raise NotFound for a missing key and for another account's."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "update keys set revoked_at = now()"
@@ -235,7 +235,7 @@ class KeyRing:
             log.warning("revocation not published", key=id)
 
     async def _absent(self, account: str, id: str) -> NotFound:
-        """Record and return NotFound: the same for another account's key and a missing one."""
+        """Record and return a NotFound, the same for a missing key and another account's."""
         async with self.database.connection() as connection:
             await audit.record(connection, "key_not_found", account, key=audit.as_id(id))
         return NotFound("no such API key; GET /v1/api/keys lists them")

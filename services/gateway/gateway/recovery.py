@@ -86,7 +86,7 @@ class Reset(Input):
 
 
 class Recovery:
-    """Password recovery: requests for links, and the links that are used.
+    """Password recovery: requests for reset links, and password resets by them.
 
     Args:
         smtp_url: the server that mails links; empty: links are not mailed.

@@ -73,7 +73,7 @@ class Sessions:
         self._notes = audit.Notes(database)
 
     async def begin(self, login: Login, previous: str | None) -> str:
-        """Start a session and return its token; the browser's previous one ends.
+        """Start a session and return its token; end the browser's previous session.
 
         Raises:
             Unauthenticated: the password was changed since it was checked.
@@ -276,7 +276,7 @@ async def session_ids(connection: Connection, account: str) -> list[str]:
 async def store_password(
     connection: Connection, account: str, hashed: str, current: str | None = None
 ) -> list[str]:
-    """Store a password's hash and end all sessions but `current`; return the ids of those ended."""
+    """Store a password's hash and end all sessions but `current`; return the ended ids."""
     await connection.execute("update accounts set password = %s where id = %s", [hashed, account])
     cursor = await connection.execute(
         "delete from sessions where account_id = %s and hash is distinct from %s"  # noqa: S608  (constants)

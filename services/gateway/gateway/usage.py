@@ -66,7 +66,7 @@ class UsageRequest(Message):
 
 
 class KeyUsage(Message):
-    """Requests of one key on one day: those answered without an error by kind, and the errors."""
+    """Requests of one key on one day: successes by kind, and errors by code."""
 
     day: date = Field(description="The day, in UTC.")
     key_id: str = Field(description="Id of the API key.")

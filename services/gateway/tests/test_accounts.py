@@ -128,7 +128,7 @@ async def test_another_spelling_of_an_address_finds_the_same_account(
             assert statuses == [401, 401, 401, 429]
 
 
-async def test_a_socket_token_belongs_to_the_authenticated_caller_whatever_the_cookie(
+async def test_a_socket_token_belongs_to_the_authenticated_caller_even_with_a_cookie(
     desk: Desk,
 ) -> None:
     person = {"email": f"{secrets.token_hex(6)}@example.com", "password": "correct horse battery"}

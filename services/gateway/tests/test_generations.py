@@ -61,7 +61,7 @@ async def test_modules_are_listed_newest_first_with_a_request_that_regenerates_e
     assert rest.next is None
 
 
-async def test_the_list_survives_a_failed_write_and_a_deleted_account(
+async def test_the_module_list_survives_a_failed_write_and_a_deleted_account(
     desk: Desk, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generations, "MAX_WRITTEN_AT_ONCE", 1)
@@ -94,7 +94,9 @@ async def test_the_newest_modules_are_kept_while_the_database_is_unavailable(
     assert [generation.digest for generation in await listed(log, account)] == ["d4", "d3", "d2"]
 
 
-async def test_the_list_is_written_when_the_gateway_stops(desk: Desk, database: Database) -> None:
+async def test_the_module_list_is_written_when_the_gateway_stops(
+    desk: Desk, database: Database
+) -> None:
     account, _ = await desk.key()
     flushing = asyncio.create_task(desk.guards.generations.keep_flushing())
     await asyncio.sleep(0)

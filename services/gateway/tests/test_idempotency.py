@@ -159,7 +159,7 @@ async def test_a_404_is_audited_equally_with_and_without_an_idempotency_key(desk
         assert await cursor.fetchall() == [("not_found",), ("not_found",)]
 
 
-async def test_a_replay_counts_as_a_request_but_not_as_the_work(desk: Desk) -> None:
+async def test_a_replay_counts_as_a_request_but_not_as_costly_work(desk: Desk) -> None:
     _, key = await desk.key()
     for _ in range(5):
         answer = await post(desk, "/v1/api/few", key, idempotency_key="cheap")
@@ -312,7 +312,7 @@ async def test_a_malformed_idempotency_key_is_refused(desk: Desk, key: str) -> N
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, 1003)
 
 
-async def test_the_stored_answer_with_a_new_key_cannot_be_read_from_the_database(
+async def test_no_database_table_contains_an_api_key_in_plain_text(
     desk: Desk,
 ) -> None:
     _, key = await desk.key()

@@ -120,7 +120,7 @@ async def test_any_sixty_seconds_of_replicas_with_clock_skew_admit_at_most_the_l
 
 @pytest.mark.parametrize("slots", [1, EPOCH_SLOTS], ids=["slot", "epoch"])
 @pytest.mark.parametrize("behind", [0.0, 0.01, 0.05, 0.45])
-async def test_bursts_over_the_end_of_a_slot_admit_the_limit_despite_clock_skew(
+async def test_bursts_across_the_end_of_a_slot_stay_within_the_limit_despite_clock_skew(
     servers: Stack, patience: None, behind: float, slots: int
 ) -> None:
     policy = Policy("api", 100, window=3600)
@@ -224,7 +224,7 @@ async def test_refused_requests_do_not_count_against_the_limit(nats: NatsBus) ->
     assert await admitted(limits, account_id, 1000) == 10
 
 
-async def test_an_account_over_its_limit_costs_no_message(nats: NatsBus) -> None:
+async def test_requests_of_an_account_over_its_limit_send_no_message(nats: NatsBus) -> None:
     account_id = account()
     limits = await limiter(nats, 10, Clock())
     await admitted(limits, account_id, 20)

@@ -84,7 +84,7 @@ async def test_a_mailed_link_sets_the_password_once_and_ends_all_sessions(
         assert (await http.get("/v1/api/account", auth=(email, NEW))).status_code == 200
 
 
-async def test_an_address_without_an_account_is_answered_the_same_and_mailed_nothing(
+async def test_a_reset_of_an_unknown_address_gets_the_same_answer_and_no_mail(
     desk: Desk, mailbox: Mailbox
 ) -> None:
     async with desk.http() as http:

@@ -149,7 +149,9 @@ async def test_a_session_alone_neither_changes_the_password_nor_deletes_the_acco
     assert done.status_code == 204, done.text
 
 
-async def test_the_second_factor_is_ended_with_a_code_and_set_up_again(person: Person) -> None:
+async def test_a_second_factor_ends_with_a_code_and_can_be_set_up_again(
+    person: Person,
+) -> None:
     twice = await person.send("POST", TOTP, person.codes[0], json={"password": PASSWORD})
     assert (twice.status_code, twice.json()["error"]["code"]) == (409, 3002)
     gone = await person.send("DELETE", TOTP, person.codes[1], json={"password": PASSWORD})
@@ -160,7 +162,7 @@ async def test_the_second_factor_is_ended_with_a_code_and_set_up_again(person: P
     assert (confirm.status_code, confirm.json()["error"]["code"]) == (409, 3002)
 
 
-async def test_http_basic_may_send_the_code_in_the_body(person: Person) -> None:
+async def test_a_request_with_http_basic_may_have_the_code_in_its_body(person: Person) -> None:
     change = {"current": PASSWORD, "new": "staple a longer battery"}
     for method, path, body in (
         ("POST", "/v1/api/account/password", change),

@@ -4,7 +4,7 @@ from common.contracts import Event, Message, Rpc
 
 
 class Credentials(Message):
-    """An API key, or the short-lived token that a page was given for its socket.
+    """An API key, or the short-lived token of a page's socket.
 
     `connected`: the socket is there already. Such a token is good for as long as the session, then,
     and nothing is taken on trust.

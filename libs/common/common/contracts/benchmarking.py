@@ -207,7 +207,7 @@ class RunLimitsRequest(Message):
 
 
 class RunLimit(Message):
-    """The account's limit of runs: `left` of `limit` in `window` seconds remain.
+    """The account's limit of runs: `left` of `limit` remain in `window` seconds.
 
     `reset`: seconds until one more may start than now; None while all may.
     """

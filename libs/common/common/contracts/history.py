@@ -82,7 +82,7 @@ class HistoryRequest(Message):
 
 
 class History(Message):
-    """Moments in order of arrival; if not `complete`, the newest of those missed.
+    """Missed moments in order of arrival; unless `complete`, only the newest.
 
     `position`: the one that the request's `since` stands for.
     """
@@ -113,7 +113,7 @@ class MetricUpdate(Message):
 
 
 class Recalled(Message):
-    """Samples of the first `count` moments of the request, without those deleted meanwhile."""
+    """Samples of the first `count` requested moments, without samples deleted since."""
 
     updates: list[MetricUpdate]
     count: int

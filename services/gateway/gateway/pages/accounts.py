@@ -242,7 +242,7 @@ class AccountPages:
 
 
 def draw(uri: str) -> Markup:
-    """Draw an address as a QR code, dark on light whatever the page's colours."""
+    """Draw a URI as a QR code, dark on light in every colour scheme."""
     svg = segno.make(uri, error="m").svg_inline(scale=4, dark="#000", light="#fff")
     return Markup(svg)  # noqa: S704  (drawn here; the address is not in it as text)
 

@@ -37,7 +37,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def memory(mib: float | None) -> str:
-    """Write a size given in MiB in the unit that keeps it short."""
+    """Write a size, given in MiB, in the unit that makes it shortest."""
     if mib is None:
         return ABSENT
     size, unit = float(mib), 0

@@ -171,7 +171,7 @@ def _fields(options: GenerateOptions) -> dict[str, Any]:
 
 
 async def _describe(module: Module) -> dict[str, Any]:
-    """Return the module as the template shows it, highlighted off the event loop."""
+    """Return the module's values for the template; highlight its files off the event loop."""
     files = await asyncio.to_thread(highlighting.highlight, module.files)
     return {
         "module": module,

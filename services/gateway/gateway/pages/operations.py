@@ -1,4 +1,4 @@
-"""The API's own operations, called for the person whose session a page came with."""
+"""The API's operations, called by the pages for a logged-in person."""
 
 import dataclasses
 from typing import Any

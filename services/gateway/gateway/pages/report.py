@@ -32,7 +32,7 @@ MAX_NAME, MAX_MACHINE = 32, 24
 
 @dataclass(frozen=True)
 class Row:
-    """One batch size; the advice names it `picks`, and `error` says why it has no figures."""
+    """One batch size; `picks` names the advice that chose it, `error` why it has no figures."""
 
     size: int
     point: Point | None

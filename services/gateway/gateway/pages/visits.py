@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 class LoggedOut(Exception):
-    """No session, or one that has ended."""
+    """A request without a session, or with one that has ended."""
 
 
 class Visits:
