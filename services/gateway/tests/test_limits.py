@@ -120,7 +120,7 @@ async def test_any_sixty_seconds_of_replicas_with_clock_skew_admit_at_most_the_l
 
 @pytest.mark.parametrize("slots", [1, EPOCH_SLOTS], ids=["slot", "epoch"])
 @pytest.mark.parametrize("behind", [0.0, 0.01, 0.05, 0.45])
-async def test_bursts_across_the_end_of_a_slot_stay_within_the_limit_despite_clock_skew(
+async def test_bursts_across_a_slots_end_admit_exactly_the_limit_despite_clock_skew(
     servers: Stack, patience: None, behind: float, slots: int
 ) -> None:
     policy = Policy("api", 100, window=3600)
