@@ -11,7 +11,7 @@ from models.tasks import LIBRARIES
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_a_pipelines_defaults_are_the_pinned_librarys_own(name: str) -> None:
+def test_a_pipelines_defaults_match_the_pinned_library(name: str) -> None:
     usual, known = PIPELINES[name], inspect.signature(getattr(diffusers, name).__call__).parameters
     for size, value in (("width", usual.width), ("height", usual.height)):
         assert known[size].default in (value, None) if size in known else value is None

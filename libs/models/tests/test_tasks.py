@@ -81,6 +81,6 @@ def test_every_row_names_a_family_that_exists_and_every_family_and_stack_has_a_r
     assert used == {stack for stack in STACKS if not stack.endswith(("-packed", "-vision"))}
 
 
-def test_every_example_is_of_an_input_that_the_row_has() -> None:
+def test_every_example_names_an_input_of_its_row() -> None:
     for row in ROWS:
         assert row.examples.keys() <= {parameter.name for parameter in row.inputs}, row.tag

@@ -159,7 +159,7 @@ def _freshness(age: float) -> Check:
 
 
 def _base(image: str) -> Check:
-    """Name the base image, and say if it is pinned by version only, which its owner can move."""
+    """Name the base image, and say whether a digest pins it: the owner can move a version."""
     known = "" if "@" in image else "; its digest is not known: python -m generator.images FILE"
     return Check(name="base image", outcome="passed", message=image + known)
 

@@ -72,7 +72,7 @@ class Layout:
 
     @property
     def judges(self) -> bool:
-        """Whether the model is a ranker that writes: its score is how much it prefers a token."""
+        """Whether the model is a generative ranker, scored by its preference for a token."""
         return "LogitScore" in self.classes.values()
 
     @property
@@ -174,7 +174,7 @@ def _class(kind: str) -> str:
 
 
 def _encoder(kinds: Iterable[str]) -> str | None:
-    """Return the model class that these types of modules imply, if any other would misread them."""
+    """Return the model class that module types require; None if they require none."""
     parts = {part for kind in kinds for part in kind.split(".")}
     return next((name for part, name in ENCODERS.items() if part in parts), None)
 

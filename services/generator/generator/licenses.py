@@ -26,7 +26,7 @@ def license_of(snapshot: Snapshot) -> str | None:
 
 
 def check_license(snapshot: Snapshot, accept: Collection[Accepted]) -> Check:
-    """Judge the licence of a model, or of an adapter's base, which the message then names."""
+    """Judge the licence of the model, or of an adapter's base, which the message names."""
     model = f"the adapter's base {snapshot.id}" if snapshot.adapter else "the model"
     whose = f" of {model}" if snapshot.adapter else ""
     named = licenses_of(snapshot)

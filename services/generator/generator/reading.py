@@ -78,7 +78,7 @@ class Reader:
         self._closed = False
 
     async def read(self, kind: str, content: bytes, **arguments: Any) -> Any:
-        """Parse `content` with a function of READERS, and these keyword arguments.
+        """Parse `content` with the function of READERS for `kind`, called with `arguments`.
 
         Raises:
             ModelRefused: the function does, or the file took more than its share.

@@ -64,7 +64,7 @@ MEANT = {
 
 @dataclass(frozen=True)
 class Resources:
-    """Sizes in MiB, times in seconds; `dtype` is torch's name of the dtype on a GPU."""
+    """A module's resources: sizes in MiB, times in seconds, `dtype` as on a GPU."""
 
     gpu: bool
     vram: int

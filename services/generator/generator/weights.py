@@ -108,7 +108,7 @@ class Weights:
 
     @property
     def wrapper(self) -> str | None:
-        """The prefix of every tensor's name, if training's wrappers left one; None without."""
+        """The prefix that a training wrapper left on every tensor's name; None without one."""
         names = self.names or ()
         return next(
             (prefix for prefix in WRAPPERS if names and all(n.startswith(prefix) for n in names)),

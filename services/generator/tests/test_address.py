@@ -115,7 +115,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_any_other_address_is_rejected(text: str) -> None:
+def test_an_address_that_is_not_a_models_is_rejected(text: str) -> None:
     with pytest.raises(InvalidModel) as caught:
         parse(text)
     assert (caught.value.code, caught.value.status) == (1001, 400)

@@ -1,4 +1,4 @@
-"""A README's commands bring each example through the network's command line unchanged."""
+"""README examples, passed through the network's command line unchanged."""
 
 import base64
 import csv
@@ -13,7 +13,7 @@ from models.tasks import INPUTS, ROWS, Task
 
 
 def read(argument: str) -> dict[str, str]:
-    """Read `name=value` as pflag's StringToString does, with which `lilypad run` reads its inputs.
+    """Parse `name=value` as pflag's StringToString, which `lilypad run` uses for its inputs.
 
     Written after spf13/pflag, string_to_string.go.
     """

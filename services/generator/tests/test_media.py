@@ -74,7 +74,7 @@ def close(answer: Any, expected: Any) -> bool:
 
 
 class Library:
-    """Return the output of transformers itself on a module's files."""
+    """The library itself: transformers, run on a module's files."""
 
     def __init__(self, module: Built, task: str) -> None:
         self.folder, self.task = str(module.app / "model"), task
@@ -274,7 +274,7 @@ ALSO = {"panoptic-segmentation": "image-segmentation", "music": "text-to-audio"}
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", [*(NAMED.get(task, task) for task in CASES), *ALSO])
-async def test_a_module_answers_like_the_library(
+async def test_a_media_module_answers_like_the_library(
     name: str, handlers: Handlers, hub: RunningHub, tmp_path: Path
 ) -> None:
     task = {**{named: task for task, named in NAMED.items()}, **ALSO}.get(name, name)
@@ -309,7 +309,7 @@ def plain(value: Any) -> Any:
     return value.tolist()
 
 
-def test_every_transformers_row_has_a_case_here_or_in_the_text_tests() -> None:
+def test_every_transformers_row_has_a_test_case() -> None:
     seen = {task for name, (task, *_) in SEEN.items() if not name.startswith("timm-")}
     files = ("test_inference.py", "test_recommended.py")
     source = "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in files)

@@ -153,7 +153,7 @@ def test_a_multilingual_model_writes_english_unless_another_language_is_requeste
                 languages(tokenizer, end, **{name: wrong})
 
 
-def test_a_marian_model_of_several_languages_gets_the_word_of_the_one_that_is_named() -> None:
+def test_a_marian_model_of_several_languages_gets_the_token_of_the_requested_language() -> None:
     model = SimpleNamespace(config=SimpleNamespace(task_specific_params=None))
     tokenizer = SimpleNamespace(supported_language_codes=[">>fra<<", ">>ita<<"])
 

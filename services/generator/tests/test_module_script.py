@@ -226,7 +226,7 @@ def test_each_familys_script_is_self_contained_and_has_no_unused_code(family: st
 
 
 @pytest.mark.parametrize("family", ["segmentation", "mask_generation", "depth"])
-def test_a_large_image_is_shrunk_for_the_model_and_answered_at_full_size(
+def test_a_large_image_is_shrunk_for_the_model_and_its_masks_are_full_size(
     family: str,
 ) -> None:
     module: Any = ModuleType("run_inference")

@@ -58,7 +58,7 @@ import fake_hub
         ("unwhole-painter", "no-vocabulary", "incomplete"),
     ],
 )
-async def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
+async def test_an_unsupported_model_is_refused_with_the_reason(
     handlers: Handlers, model: str, revision: str | None, reason: str
 ) -> None:
     request = GenerateRequest(model_url=f"lilypad/{model}", revision=revision)
@@ -99,7 +99,7 @@ async def test_an_unknown_tag_is_ignored_in_favour_of_the_models_class(
     assert "RUN id" not in module.files["Dockerfile"]
 
 
-async def test_a_classifier_labelled_sentence_transformers_is_still_a_classifier() -> None:
+async def test_a_classifier_labelled_sentence_transformers_is_served_as_a_classifier() -> None:
     named = {"library_name": "sentence-transformers", "transformersInfo": {}}
     module = await fake_hub.handlers(**named).generate(GenerateRequest(model_url="acme/frog"))
     assert (module.model.library, module.model.task) == ("transformers", "text-classification")

@@ -115,7 +115,7 @@ async def test_a_sparse_model_answers_like_the_library(
     assert [answer["score"] for answer in outputs(module, query=QUERY)] == near(scores)
 
 
-async def test_a_ranker_that_writes_answers_like_the_library(
+async def test_a_generative_ranker_answers_like_the_library(
     handlers: Handlers, hub: RunningHub, tmp_path: Path
 ) -> None:
     name = "lilypad/causal-ranker"
@@ -131,7 +131,7 @@ async def test_a_ranker_that_writes_answers_like_the_library(
     assert expected != near(library.predict(pairs, prompt="").tolist())
 
 
-async def test_a_model_of_whole_words_is_refused_as_what_it_is(handlers: Handlers) -> None:
+async def test_a_model_that_splits_texts_into_words_is_refused(handlers: Handlers) -> None:
     request = GenerateRequest(model_url=MODEL.id, revision="by-words")
     with pytest.raises(ModelRefused, match=r"splits texts into words by itself \(WordEmbeddings\)"):
         await handlers.generate(request)

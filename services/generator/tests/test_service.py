@@ -58,7 +58,7 @@ async def test_the_service_answers_on_the_bus_and_stops_on_a_signal(
         assert service.wait() == 0
 
 
-def test_an_invalid_setting_ends_the_start_with_a_sentence() -> None:
+def test_an_invalid_setting_stops_the_start_with_a_readable_error() -> None:
     environment = {**os.environ, "HF_ENDPOINT": "file:///etc/passwd"}
     done = subprocess.run(
         [sys.executable, "-m", "generator"], env=environment, capture_output=True, text=True

@@ -43,7 +43,7 @@ async def test_an_id_similar_to_no_other_is_refused_without_a_suggestion(
 
 
 async def test_a_private_model_is_never_suggested(hub: RunningHub) -> None:
-    """Not even one that the server's own token can read."""
+    """The server's own token can read the model."""
     client = Hub(hub.url, MEMBER_TOKEN)
     try:
         assert (await client.model("lilypad/tiny-private", "main"))["private"]

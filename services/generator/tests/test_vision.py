@@ -122,7 +122,7 @@ def close(answer: Any, expected: Any) -> bool:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
-def test_a_module_answers_like_the_library(
+def test_a_torchvision_module_answers_like_the_library(
     name: str, answers: dict[str, tuple[tuple[int, Any], Any]]
 ) -> None:
     (code, result), expected = answers[name]

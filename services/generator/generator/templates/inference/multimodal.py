@@ -52,7 +52,7 @@ def answer(
 
 
 def bounds(model: Any, max_tokens: int) -> dict[str, Any]:
-    """Return generation arguments: the token limit, and text output if the model can speak."""
+    """Return generation arguments: the token limit; text output only, if the model can speak."""
     if hasattr(model, "has_talker"):
         return {"thinker_max_new_tokens": max_tokens, "generation_mode": "text"}
     return {"max_new_tokens": max_tokens}

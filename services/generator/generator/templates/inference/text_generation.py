@@ -1,4 +1,4 @@
-"""Text, continued token by token."""
+"""Text generation by a pipeline, also from packed weights."""
 
 from typing import Any
 

@@ -36,7 +36,7 @@ def choose_languages(
 
 
 def towards(codes: list[str], source: str | None, target: str | None) -> str:
-    """Return the word that tells a Marian model its output language; a text may begin with it."""
+    """Return the token that selects a Marian model's output language, as the text's prefix."""
     if source or (target and f">>{target}<<" not in codes):
         named = "source_language" if source else "target_language"
         known = ", ".join(sorted(code.strip("<>") for code in codes))

@@ -12,7 +12,7 @@ from generator.templates.inference.texts import check_texts
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return one {sequence, labels, scores} per text, best first."""
+    """Return one {sequence, labels, scores} per text; the best label is first."""
     check_texts(inputs)
     # The text and a label share the model's limit, so a label gets half of it.
     room = bound_tokens(pipeline, manifest) // 2
