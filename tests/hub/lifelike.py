@@ -66,7 +66,7 @@ def deberta(folder: Path) -> None:
 
 
 def xlm_roberta(folder: Path) -> None:
-    """Make an XLM-RoBERTa; its mask token is <mask>, which none of its files states."""
+    """Make an XLM-RoBERTa whose mask token, <mask>, is in none of its files."""
     pieces(folder / "sentencepiece.bpe.model")
     write_json(folder / "tokenizer_config.json", {"model_max_length": CONTEXT})
     config = XLMRobertaConfig(vocab_size=300, max_position_embeddings=CONTEXT + 2, **TINY)
@@ -115,7 +115,7 @@ def t5(folder: Path) -> None:
 
 
 def marian(folder: Path) -> None:
-    """Make an OPUS-MT: one vocabulary for both languages, and a splitter for each."""
+    """Make an OPUS-MT: a shared vocabulary, and a SentencePiece model per language."""
     for name in ("source.spm", "target.spm"):
         pieces(folder / name)
     vocabulary = {**words("</s>", "<unk>", *parts(folder / "source.spm"), "<pad>")}
@@ -133,7 +133,7 @@ def marian(folder: Path) -> None:
 
 
 def biogpt(folder: Path) -> None:
-    """Make a BioGPT, whose words are split as Moses does."""
+    """Make a BioGPT, whose words are split as in the Moses toolkit."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     ends = [f"{letter}</w>" for letter in letters]
     vocabulary = words("<s>", "<pad>", "</s>", "<unk>", *ends, *letters)
@@ -149,7 +149,7 @@ def biogpt(folder: Path) -> None:
 
 
 def whisper(folder: Path) -> None:
-    """Make a Whisper: letters, then the special tokens that begin and end its texts."""
+    """Make a Whisper with a vocabulary of letters and the special tokens around a text."""
     vocabulary = byte_pair_tokenizer().get_vocab()
     known = {piece: vocabulary[piece] for piece in sorted(vocabulary, key=vocabulary.__getitem__)}
     write_json(folder / "vocab.json", known)

@@ -1,4 +1,4 @@
-"""Models that are closed, unsafe, incomplete, unusual, misleading or hostile: one row each."""
+"""Models that are gated, private, unsafe, incomplete, unusual or hostile: one row each."""
 
 from hub.model import Model
 

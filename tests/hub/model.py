@@ -1,4 +1,4 @@
-"""One row of the Hub's catalogue."""
+"""The row type of the Hub's catalogue."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Model:
-    """One repository.
+    """A repository of the Hub: id, maker and properties.
 
     `maker` names a function as `module:function` and is looked up only where models are made, so
     that the server starts without torch. `branches` maps a branch to its maker's options; each

@@ -55,7 +55,7 @@ def qwen_vl(folder: Path) -> None:
 
 
 def page_finder(folder: Path) -> None:
-    """Make a ColQwen2: several vectors for a page, and several for a question."""
+    """Make a ColQwen2, which embeds pages and questions as several vectors each."""
     tokenizer = qwen_tokenizer()
     tokenizer.save_pretrained(folder)
     qwen_readers(folder)
@@ -196,7 +196,7 @@ def timm_classifier(folder: Path) -> None:
 
 
 def detector(folder: Path) -> None:
-    """Make a DETR over a backbone of timm, as the first ones were published."""
+    """Make a DETR with a timm backbone, in the layout of the first published DETRs."""
     for name, content in of_timm()["detector"].items():
         (folder / name).write_bytes(content)
     config = json.loads((folder / "config.json").read_text())

@@ -60,7 +60,7 @@ def sound_classifier(folder: Path) -> None:
 
 
 def speaker(folder: Path) -> None:
-    """Make a VITS, which speaks letters."""
+    """Make a VITS with a vocabulary of letters."""
     letters = "_ abcdefghijklmnopqrstuvwxyz"
     write_json(folder / "vocab.json", {letter: number for number, letter in enumerate(letters)})
     tokenizer = VitsTokenizer(

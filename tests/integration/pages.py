@@ -117,7 +117,7 @@ class World:
         }
 
     def run(self, program: Block, python: str = sys.executable) -> str:
-        """Run a program and return its output; fail with its last lines."""
+        """Run a program and return its output; on an error, fail with the last lines."""
         lines = ADDRESSES.sub(self.url, KEYS.sub(self.account.key, program.lines))
         if program.language == "sh":
             state = self.folder.parent / "state"

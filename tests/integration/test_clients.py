@@ -86,7 +86,7 @@ print(json.dumps(named))
         ),
     ],
 )
-def test_the_references_snippet_runs_as_pasted(
+def test_the_client_snippets_of_the_reference_run_unchanged(
     stack: Stack, account: Account, tmp_path: Path, language: str, snippet: str
 ) -> None:
     body = {"modelId": MODEL, "metrics": {"latency": 8.0, "throughput": 120.0}}

@@ -1,4 +1,4 @@
-"""The way of two minutes, from an empty browser to an alert, with the keyboard alone."""
+"""A newcomer's journey from registration to an alert, with the keyboard alone."""
 
 import re
 import secrets
@@ -30,7 +30,7 @@ UNSEEN = """
 
 
 def tab_to(page: Page, target: Locator, key: str = "Tab") -> None:
-    """Press Tab until the target has the focus; each stop on the way must be seen."""
+    """Press Tab until the target has the focus; every focused element must be visible."""
     target.wait_for()
     for _ in range(MAX_STOPS):
         page.keyboard.press(key)
@@ -46,7 +46,7 @@ def press(page: Page, target: Locator, key: str = "Tab") -> None:
 
 
 def skip(page: Page) -> None:
-    """Skip the links at the top of a page that has just been loaded."""
+    """Follow the skip link of a newly loaded page."""
     press(page, page.get_by_role("link", name="Skip to the content"))
 
 
@@ -98,7 +98,7 @@ def generate(page: Page) -> None:
 
 
 def benchmark(page: Page) -> None:
-    """Fill in the form, start, and wait for the results."""
+    """Fill in the benchmark form, start the run, and wait for the results."""
     tab_to(page, page.get_by_label("Batch sizes"))
     page.keyboard.type("1 2")
     press(page, page.get_by_text("Options"))

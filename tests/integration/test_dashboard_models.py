@@ -1,4 +1,4 @@
-"""Watching models in a real browser."""
+"""The model pages of the dashboard in a real browser."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -169,7 +169,7 @@ def test_a_late_answer_with_all_charts_removes_no_newer_points(
     page.unroute_all()
 
 
-def test_an_hour_shows_its_samples_though_the_day_has_thousands(
+def test_an_hour_view_shows_its_samples_even_if_the_day_has_thousands(
     person: Person, account: Account
 ) -> None:
     now = datetime.now(UTC)
@@ -221,7 +221,9 @@ def test_two_hundred_updates_a_second_cause_at_most_twelve_redraws(
     assert 0 < redraws <= 12
 
 
-def test_a_chart_is_read_with_the_keyboard_and_as_a_table(person: Person, account: Account) -> None:
+def test_a_chart_can_be_read_with_the_keyboard_and_as_a_table(
+    person: Person, account: Account
+) -> None:
     record(account, MODEL, 60, latency=12.5)
     page = person.page
     page.goto(f"/dashboard/models/watch?model={MODEL}&window=hour")

@@ -1,4 +1,4 @@
-"""Generating and benchmarking in a real browser."""
+"""The generation and benchmark pages in a real browser."""
 
 import json
 import re

@@ -301,7 +301,7 @@ def test_a_session_or_password_in_place_of_a_key_is_refused_with_advice(caller: 
         ("Content-Length", ("{length}", "1")),
         ("Host", ("localhost", "example.com")),
         ("X-Request-Id", ("first-request", "second-request")),
-        # Two identical values cannot be told from a list, which nobody sends.
+        # Two identical values look like a list, which no client sends.
         ("Authorization", (BEARER["Authorization"], BEARER["Authorization"])),
     ],
 )

@@ -1,4 +1,4 @@
-"""Metrics through the edge: recorded, committed, summarised, watched."""
+"""Metrics through the edge: recording, limits, summaries, deletion."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ def stack(monitored_stack: MonitoredStack) -> MonitoredStack:
     return monitored_stack
 
 
-def test_the_references_own_example_works(account: Account) -> None:
+def test_the_record_example_of_the_reference_is_accepted(account: Account) -> None:
     body = {
         "modelId": "m",
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -214,8 +214,8 @@ def test_series_beyond_the_cap_are_refused_with_the_cap(account: Account, other:
     assert record(other, metrics={"latency": 1.0}).status_code == 200, "others do not notice"
 
 
-def test_a_record_sent_again_with_its_key_counts_once(account: Account) -> None:
-    """The record has no time of its own that would identify it."""
+def test_a_record_repeated_with_its_idempotency_key_counts_once(account: Account) -> None:
+    """The record has no timestamp that could identify it."""
     body = {"modelId": "m", "metrics": {"latency": 1.0}}
     for path, sent, count in (
         ("/v1/api/monitor/record", body, 1),
@@ -247,7 +247,7 @@ def test_another_accounts_model_looks_missing(account: Account, other: Account) 
         assert (answer.status_code, error_of(answer)["code"]) == (404, 3001)
 
 
-def test_a_key_may_be_limited_to_reading_or_to_writing(account: Account) -> None:
+def test_a_key_can_be_limited_to_reading_or_to_recording_metrics(account: Account) -> None:
     keys = {
         scope: {"Authorization": f"Bearer {account.make_key(scope, scopes=[scope])['key']}"}
         for scope in ("monitor:read", "monitor:write")

@@ -26,7 +26,7 @@ def stack(monitored_stack: MonitoredStack) -> MonitoredStack:
 
 
 def slope_of(times: list[datetime], values: list[float]) -> float | None:
-    """Return scipy's slope per day, of the means of up to 240 stretches of hours."""
+    """Return scipy's slope per day through the means of at most 240 spans of whole hours."""
     hours: dict[int, list[float]] = {}
     for time, value in zip(times, values, strict=True):
         hours.setdefault(int(time.timestamp() // 3_600), []).append(value)
@@ -129,7 +129,7 @@ def test_recommendations_name_the_numbers_behind_them(account: Account) -> None:
 
 
 def recorded(account: Account, value: Any, metric: str = "latency", days: int = 7) -> Any:
-    """Record some days of a metric, four samples an hour; return the answer about them.
+    """Record days of a metric, four samples an hour; return the answer of `/monitor`.
 
     `value` returns the level of each hour, counted back from now.
     """
@@ -147,7 +147,7 @@ def recorded(account: Account, value: Any, metric: str = "latency", days: int = 
 
 
 def in_the_week(hours: int, ago: int) -> int:
-    """Return `ago`, or some days more, so that the hours before it fall on no weekend.
+    """Return `ago`, plus as many days as keep the hours before it off weekends.
 
     With one weekend only, what happens on it may be what happens on each.
     """
@@ -215,7 +215,7 @@ def test_a_lasting_regression_is_reported_with_its_start(account: Account) -> No
 
 def test_the_default_rules_raise_and_recover_alerts(account: Account) -> None:
     def usual_then(metrics: dict[str, float], changed: dict[str, float]) -> list[dict[str, Any]]:
-        """Return an hour of records, one a minute, of which the last six differ."""
+        """Return an hour of records, one a minute; the last six have the `changed` values."""
         noise = random.Random(3)
         return [
             {

@@ -1,4 +1,4 @@
-"""Metrics while a part is unavailable: nothing acknowledged is lost."""
+"""Metrics while a part is unavailable: acknowledged records survive, calls fail in time."""
 
 import contextlib
 import os
@@ -7,7 +7,6 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Self
 
@@ -17,7 +16,7 @@ import pytest
 
 from common import postgres
 from common.contracts import monitoring, recording
-from common.contracts.timestamps import EPOCH
+from common.contracts.timestamps import now_us, to_text
 from integration.caller import PASSWORD, Account, error_of
 from integration.load import wait_until
 from integration.monitored import MonitoredStack, join
@@ -39,7 +38,7 @@ def stack(monitored_stack: MonitoredStack) -> MonitoredStack:
 
 
 class Load:
-    """Callers that record moments of their own, and remember which were acknowledged."""
+    """Callers that record distinct moments, and log which records were acknowledged."""
 
     def __init__(self, account: Account, callers: int = 8) -> None:
         self.account = account
@@ -47,7 +46,7 @@ class Load:
         self.acknowledged: set[int] = set()
         self.answers: Counter[int] = Counter()
         self.refusals: list[httpx2.Response] = []
-        self._moments = count(int((datetime.now(UTC) - EPOCH).total_seconds() - 7_200) * 1_000_000)
+        self._moments = count(now_us() - 7_200 * 1_000_000)
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._call_on, args=[number % 2 == 1])
@@ -70,7 +69,7 @@ class Load:
                 records = [
                     {
                         "modelId": "m",
-                        "timestamp": (EPOCH + timedelta(microseconds=moment)).isoformat(),
+                        "timestamp": to_text(moment),
                         "metrics": {"latency": 1.0},
                     }
                     for moment in moments
@@ -141,7 +140,7 @@ def test_acknowledged_records_are_stored_once_whatever_is_killed(
 def refused_soon(
     account: Account, path: str, body: dict[str, Any], **options: Any
 ) -> httpx2.Response:
-    """Check that a service's own deadline ended the call; `make bench` measures how soon."""
+    """Check that a call gets a 503 from a service's own deadline."""
     answer = account.post(path, body, **options)
     assert answer.status_code == 503, answer.text
     error = error_of(answer)
@@ -181,7 +180,7 @@ def test_calls_to_a_hanging_database_get_a_503_in_time_and_lose_no_acknowledged_
 
 @contextlib.contextmanager
 def stopped(stack: MonitoredStack) -> Iterator[None]:
-    """Suspend the services' server: it accepts connections and never answers."""
+    """Suspend the database server, which then accepts connections and never answers."""
     server = psutil.Process(stack.processes["postgres"].pid)
     server.suspend()  # first, so that it starts no further children
     processes = [server, *server.children(recursive=True)]
@@ -234,7 +233,7 @@ def test_an_answer_for_a_long_window_has_a_longer_deadline(
 
 @contextlib.contextmanager
 def full(stack: MonitoredStack) -> Iterator[None]:
-    """Make every write of a sample fail as on a full disk."""
+    """Make every write of a sample fail with the error of a full disk."""
     stack.query(
         "create function is_full() returns trigger language plpgsql as $$ begin"
         " raise exception 'could not extend file: No space left on device'"
@@ -264,7 +263,7 @@ def test_a_full_database_answers_503_to_writes_and_can_still_be_read(
 
 @contextlib.contextmanager
 def connections(stack: MonitoredStack, most: int) -> Iterator[None]:
-    """Make the server refuse more connections with the error for too many."""
+    """Make the server refuse new connections with the error for too many."""
     stack.administer(f"alter role {stack.role} connection limit {most}")
     stack.end_connections()
     try:

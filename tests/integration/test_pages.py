@@ -1,4 +1,4 @@
-"""The README and every page under docs/: each block that can be pasted works."""
+"""The code blocks of the README and of every page under docs/."""
 
 import html
 import json

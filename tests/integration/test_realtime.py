@@ -63,7 +63,7 @@ def add_rule(account: Account, metric: str, above: float) -> dict[str, Any]:
 
 
 class Script:
-    """A JavaScript client in a process of its own."""
+    """A JavaScript client in a separate process."""
 
     def __init__(self, name: str, *arguments: str) -> None:
         command = [NODE, str(JAVASCRIPT / name), *arguments]
@@ -199,7 +199,7 @@ async def test_another_accounts_model_looks_like_an_unrecorded_model(
     stranger.http.close()
 
 
-def test_the_references_snippet_works_as_pasted(stack, account, run_script) -> None:
+def test_the_socket_snippet_of_the_reference_runs_unchanged(stack, account, run_script) -> None:
     script = run_script("seed.mjs", stack.url, account.key, MODEL)
     assert script.wait_for("connect", "upgrade", count=2)  # polling, then WebSocket
     seed = {"throughput": 120.5, "latency": 8.25, "memory_usage": 512.0}
