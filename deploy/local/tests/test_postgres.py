@@ -1,10 +1,12 @@
 """The database, with the real server: access to tables, and durability."""
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
+from k8s import credentials
 
 from common.errors import Unavailable
 from common.postgres import Database
@@ -47,6 +49,29 @@ def test_no_service_reaches_beyond_its_schema(postgres: Postgres, statement: str
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         metrics.execute(statement)
+
+
+def test_each_role_that_is_printed_for_a_cluster_owns_one_schema(servers: Stack) -> None:
+    manifests, statements = credentials.make("db.example.com", "cluster")
+    # Roles belong to all databases of a server; this one has some of these names already.
+    text = re.sub(rf"\b({'|'.join(credentials.DATABASE)})\b", r"\1_2", "\n".join(statements))
+    administrator = servers.postgres.url()
+    with psycopg.connect(administrator, autocommit=True) as connection:
+        connection.execute("create database cluster")
+    with psycopg.connect(administrator, dbname="cluster", autocommit=True) as connection:
+        connection.execute(text.encode())
+    passwords = dict(re.findall(r"//(\w+):(\w+)@db\.example\.com/cluster", str(manifests)))
+    assert set(passwords) == set(credentials.DATABASE)
+    for name, password in passwords.items():
+        login = {"dbname": "cluster", "user": f"{name}_2", "password": password}
+        with psycopg.connect(administrator, autocommit=True, **login) as service:
+            service.execute("create table mine (x int)")
+            where = service.execute("select schemaname from pg_tables where tablename = 'mine'")
+            assert (f"{name}_2",) in where.fetchall()
+            for other in {*passwords, "public"} - {name}:
+                schema = other if other == "public" else f"{other}_2"
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    service.execute(f"create table {schema}.theirs (x int)")
 
 
 @pytest.mark.parametrize("user", ["gateway", "postgres", "nobody"])
