@@ -51,11 +51,13 @@ FIELDS = (
     *("_class_name", "sample_size", "block_out_channels", "attention_head_dim", "force_upcast"),
     # The number of a classifier's labels; `id2label` takes precedence.
     "num_labels",
+    # The data set of a classifier, in older configs.
+    "finetuning_task",
 )
 # Fields that are looked up in tables; a value that is not text is dropped.
 NAMES = frozenset(
     ("architecture", "model_type", "tokenizer_class", "word_tokenizer_type", "_class_name")
-)
+) | {"finetuning_task"}
 # The configs of a model's parts, which are reduced in the same way.
 PARTS = (
     *("text_config", "vision_config", "audio_config", "vlm_config", "llm_config"),

@@ -20,6 +20,7 @@ from models.families import stack_of, with_packing, with_vision
 from models.origins import NATIVE, own_code_help
 from models.tables import architectures, table
 from models.tasks import LIBRARIES, Task
+from models.tasks.pairs import compares, of_pairs
 from models.tasks.sentences import CLASSIFIES, RANKINGS, WRITES
 
 # The class of ColBERT's own checkpoints.
@@ -45,6 +46,8 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
     check_architecture(snapshot, task, library)
     check_head(snapshot, task, library)
     check_labels(snapshot, task)
+    if task.family == "text_classification" and compares(snapshot.config):
+        task = of_pairs(task)
     if library == "transformers":
         task = check_vision(snapshot, task)
     check_tokenizers(snapshot, task, library)

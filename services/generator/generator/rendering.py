@@ -17,6 +17,7 @@ from generator import requirements
 from generator.manifest import Manifest
 from models.families import STACKS
 from models.tasks import INPUTS, Task, row
+from models.tasks.pairs import PAIR, of_pairs
 from models.tasks.row import ENDINGS
 
 TEMPLATES = files("generator") / "templates"
@@ -34,6 +35,8 @@ PACKAGE = "generator.templates.inference."
 def render(module: Manifest) -> dict[str, str]:
     """Render the six files, by name."""
     task = row(module.model.task, module.model.library)
+    if any(given.name in PAIR and given.required for given in module.inputs):
+        task = of_pairs(task)
     return {
         "Dockerfile": _fill(
             "Dockerfile.j2",

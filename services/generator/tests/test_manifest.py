@@ -40,3 +40,23 @@ def test_a_manifest_conforms_to_the_published_schema() -> None:
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema)
+
+
+@pytest.mark.parametrize(
+    ("config", "required"),
+    [
+        ({"finetuning_task": "glue:mrpc"}, True),
+        ({"finetuning_task": "STS-B"}, True),
+        ({"id2label": {"0": "entailment", "1": "neutral"}}, True),
+        ({"finetuning_task": "sst2", "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, False),
+    ],
+)
+async def test_a_classifier_of_pairs_requires_a_second_text_and_shows_one(
+    config: dict[str, Any], required: bool
+) -> None:
+    module = await fake_hub.handlers(config).generate(GenerateRequest(model_url="acme/frog"))
+    inputs = {
+        given["name"]: given for given in yaml.safe_load(module.files["module.yaml"])["inputs"]
+    }
+    assert inputs["text_pair"]["required"] == required
+    assert ("INPUT_TEXT_PAIR=" in module.files["README.md"]) == required

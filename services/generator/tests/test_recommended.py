@@ -39,7 +39,7 @@ TEMPLATE = (
 
 def manifest(task: str, **run: Any) -> dict[str, Any]:
     usual = {"attention": "sdpa", "compile": False, "batchSize": 2, "maxTokens": 128}
-    return {"model": {"task": task}, "run": {**usual, **run}}
+    return {"model": {"task": task}, "run": {**usual, **run}, "inputs": []}
 
 
 @pytest.fixture
@@ -106,6 +106,7 @@ def test_a_classifier_of_text_pairs_accepts_two_texts(make_model: Callable[..., 
     labels = ("entailment", "neutral", "contradiction")
     folder = make_model(families.bert_classifier, labels=labels)
     module_manifest = manifest("text-classification")
+    module_manifest["inputs"] = [{"name": "text_pair", "required": True}]
     pipeline = text_classification.load(module_manifest, folder, "cpu", torch.float32)
     parameters = {"top_k": None, "text_pair": "she is happy"}
     answers = text_classification.answer(pipeline, module_manifest, TEXTS, parameters)

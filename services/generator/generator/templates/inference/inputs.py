@@ -44,8 +44,7 @@ def read_request() -> dict[str, Any]:
     if not encoded:
         return {}
     try:
-        # Programs that encode base64 break it into lines.
-        request = json.loads(decode("".join(encoded.split())))
+        request = json.loads(decode(encoded))
     except (binascii.Error, ValueError, RecursionError):
         raise InvalidInput("request: must be base64 of JSON") from None
     if not isinstance(request, dict):
@@ -54,8 +53,11 @@ def read_request() -> dict[str, Any]:
 
 
 def decode(text: str) -> bytes:
-    """Decode base64 with or without its padding: the network drops inputs that contain `=`."""
-    text = text.rstrip("=")
+    """Decode base64, with or without padding, in lines or the alphabet of URLs.
+
+    The network drops inputs that contain `=`, and programs break what they encode into lines.
+    """
+    text = "".join(text.split()).rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
     return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 

@@ -8,9 +8,6 @@ from generator.templates.inference.loading import load as load
 from generator.templates.inference.pipeline import call
 from generator.templates.inference.texts import check_texts
 
-# Prefixes of labels that describe the relation of one text to another.
-RELATIONS = ("entail", "contradict", "not_entail", "equivalent", "not_equivalent", "duplicate")
-
 
 def answer(
     pipeline: Any, manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
@@ -18,15 +15,10 @@ def answer(
     """Return a list of {label, score} per text, best first."""
     pair = parameters["text_pair"]
     check_texts(inputs if pair is None else [*inputs, pair])
-    if pair is None and compares(pipeline.model.config):
+    compares = any(one["name"] == "text_pair" and one["required"] for one in manifest["inputs"])
+    if pair is None and compares:
         raise InvalidInput("text_pair: is missing; this model compares two texts")
     bound_tokens(pipeline, manifest)
     count = parameters["top_k"] or pipeline.model.config.num_labels
     texts = inputs if pair is None else [{"text": text, "text_pair": pair} for text in inputs]
     return call(pipeline, manifest, texts, truncation=True, top_k=count)
-
-
-def compares(config: Any) -> bool:
-    """Whether the model's labels describe the relation of two texts."""
-    labels = (str(label).lower() for label in config.id2label.values())
-    return any(label.startswith(RELATIONS) for label in labels)

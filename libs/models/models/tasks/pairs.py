@@ -1,0 +1,28 @@
+"""Classifiers that judge how two texts relate to each other."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from models.tasks.row import Task
+
+# Beginnings of labels that describe the relation of one text to another.
+RELATIONS = ("entail", "contradict", "not_entail", "equivalent", "not_equivalent", "duplicate")
+# Data sets of pairs, as `finetuning_task` names them, also with the collection before a colon:
+# their classifiers often have labels without a name.
+PAIRS = frozenset(
+    ("mrpc", "qqp", "sts-b", "stsb", "mnli", "mnli-mm", "snli", "qnli", "rte", "wnli", "paws")
+)
+PAIR = {"text_pair": "Good day, everyone"}
+
+
+def compares(config: Mapping[str, Any]) -> bool:
+    """Whether a classifier's config says that it compares two texts."""
+    known = str(config.get("finetuning_task")).lower().rpartition(":")[2]
+    labels = (str(label).lower() for label in config.get("labels") or ())
+    return known in PAIRS or any(label.startswith(RELATIONS) for label in labels)
+
+
+def of_pairs(task: Task) -> Task:
+    """Return the row of a classifier, with a second text required."""
+    return replace(task, example={**task.example, **PAIR})
