@@ -1,4 +1,4 @@
-"""The metrics service: samples in, statistics, plots and alerts out.
+"""The process of the metrics service: `python -m metrics`.
 
 `python -m metrics` serves; `python -m metrics convert` moves a plain database
 to TimescaleDB (docs/how-to/monitor.md).

@@ -1,4 +1,4 @@
-"""Alerts: evaluated after each commit, stored, and only then published.
+"""Alerts, which are evaluated after each commit, stored, and then published.
 
 An incident is a row, and the database guarantees that only one of a kind is
 open, so whichever replica notices it first raises it and the others find it
@@ -57,7 +57,7 @@ OVERDUE = "coalesce(recovered_at, raised_at) < now() - interval '5 seconds'"
 
 
 class Watch:
-    """Evaluates rules against recorded samples, and raises and recovers alerts."""
+    """Evaluation of rules against recorded samples, and publishing of the resulting alerts."""
 
     def __init__(self, database: Database, bus: Bus) -> None:
         self.database = database
@@ -71,7 +71,7 @@ class Watch:
         self.evaluating = False
 
     def observe(self, account: str, model: str, recorded: Mapping[str, Extremes]) -> None:
-        """Schedule committed samples for evaluation."""
+        """Schedule the evaluation of committed samples."""
         noted = self._noted.setdefault(account, {}).setdefault(model, {})
         for metric, extremes in recorded.items():
             if metric in noted:
@@ -81,7 +81,7 @@ class Watch:
         self._waiting.set()
 
     async def run(self) -> None:
-        """Evaluate the noted models, until cancelled."""
+        """Evaluate the scheduled models until cancelled."""
         await self.look_back()
         while True:
             await self._waiting.wait()
@@ -103,7 +103,7 @@ class Watch:
             await asyncio.sleep(_pause(EVALUATE_EVERY_S, start))
 
     async def _evaluate(self, account: str, recorded: Recorded) -> None:
-        """Evaluate some models; note them again if the database is unavailable."""
+        """Evaluate some models; reschedule them if the database is unavailable."""
         if not recorded:
             return
         try:
@@ -116,7 +116,7 @@ class Watch:
             log.exception("rules not evaluated", account=account, models=list(recorded))
 
     async def evaluate(self, account: str, recorded: Recorded) -> None:
-        """Raise and recover alerts by the newest values of some models."""
+        """Raise or resolve alerts from newly recorded samples."""
         changed: list[str] = []
         DESCRIBED.set(await self.descriptions.get(account))
         if lacking := self.baselines.lacking(account, recorded):
@@ -141,10 +141,10 @@ class Watch:
             await self.publish("id = any(%s)", [changed])
 
     async def look_back(self) -> None:
-        """Note samples recorded just before this replica started: their replica may have died."""
+        """Schedule the samples of the last minute, whose replica may have died."""
         try:
             async with self.database.connection() as connection:
-                recent = await situation.lately(connection)
+                recent = await situation.recent_extremes(connection)
         except ServiceError as error:
             log.warning("recent samples not read", error=error.message)
             return
@@ -156,7 +156,7 @@ class Watch:
         self, connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
         verdict: Verdict, incident: str | None,
     ) -> list[str]:  # fmt: skip
-        """Raise or recover the incident that a verdict is about; return its id, if any."""
+        """Raise or resolve the incident of a verdict; return a list of its id, or an empty one."""
         if incident is None and await has_held(connection, account, model, rule, metric, verdict):
             incident = await raise_alert(connection, account, model, rule, metric, verdict)
         if incident and verdict.recovery and not verdict.lasts:
@@ -164,7 +164,7 @@ class Watch:
         return [incident] if incident else []
 
     async def publish(self, which: str, parameters: list[Any]) -> None:
-        """Publish stored alerts, each once unless this process dies half-way."""
+        """Publish stored alerts; one may be repeated if this process dies meanwhile."""
         count = MAX_MODELS_TOGETHER
         while count == MAX_MODELS_TOGETHER:
             async with self.database.connection() as connection:
@@ -190,7 +190,7 @@ class Watch:
         self.notices.delivery.wake()
 
     async def sweep(self) -> None:
-        """Look for silence and publish overdue alerts, until cancelled; replicas take turns."""
+        """Periodically detect silence and publish overdue alerts, until cancelled."""
         while True:
             start = time.monotonic()
             try:

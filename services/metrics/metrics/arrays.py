@@ -1,4 +1,4 @@
-"""Dumping of numpy arrays as PostgreSQL's binary arrays, without an object per element."""
+"""Encoding of numpy arrays as PostgreSQL's binary arrays."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Baselines: what the values of a metric usually are, by the shape of its last month.
+"""Baselines: the usual values of a metric, from the shape of its last month.
 
 Rules that compare with what is usual use the model that trend and advice come from, so that
 none of them reports what the others call a season. Each replica keeps the baselines that it
@@ -64,7 +64,7 @@ class Baseline:
         return self.level + self.slope * (at - self.at)
 
     def season(self, at: Times, sign: int = 0) -> Floats:
-        """Return the season's part at some times.
+        """Return the seasonal part at some times.
 
         A season is known to a cell: with a sign, the greatest (1) or least (-1) part of
         the cells around each time.
@@ -106,7 +106,7 @@ def _week(shape: Shape) -> Floats:
 
 
 class Baselines:
-    """The baselines of models, computed when they are needed and kept for an hour."""
+    """A cache of the baselines of models, computed on demand."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -114,31 +114,31 @@ class Baselines:
         self._cached: dict[tuple[str, str], tuple[float, dict[str, Baseline]]] = {}
 
     def get(self, account: str, model: str) -> Mapping[str, Baseline]:
-        """Return a model's baselines by metric, of the metrics that have one."""
+        """Return the cached baselines of a model by metric."""
         _, baselines = self._cached.get((account, model), (0.0, {}))
         return baselines
 
     def forget(self, account: str, model: str | None = None) -> None:
-        """Compute the baselines of an account's model, or of all its models, again before use."""
+        """Evict the baselines of an account's model, or of all its models."""
         if model is not None:
             self._cached.pop((account, model), None)
             return
         self._cached = {key: entry for key, entry in self._cached.items() if key[0] != account}
 
     def expire_all(self) -> None:
-        """Compute all baselines again within minutes, spread so that evaluation goes on."""
+        """Make all baselines expire within minutes, at random times to spread their renewal."""
         soon = time.monotonic()
         for key, (until, baselines) in self._cached.items():
             at = soon + random.uniform(0, YOUNG_LIFETIME_S)  # noqa: S311  (only to spread)
             self._cached[key] = min(until, at), baselines
 
     def lacking(self, account: str, models: Mapping[str, object]) -> list[str]:
-        """Return the models whose baselines are missing or old."""
+        """Return the models whose baselines are missing or expired."""
         now = time.monotonic()
         return [m for m in models if self._cached.get((account, m), (-math.inf, {}))[0] < now]
 
     async def renew(self, account: str, models: list[str], known: list[Rule]) -> None:
-        """Compute the baselines of some models that the known rules need."""
+        """Compute the baselines of some models, for the metrics of the rules."""
         # Still there in the end, unless what is computed may be older than a change.
         renewing = {model: (-math.inf, dict(self.get(account, model))) for model in models}
         self._cached.update({(account, model): entry for model, entry in renewing.items()})

@@ -1,4 +1,4 @@
-"""One call's samples: rows to store, extremes to evaluate, moments to publish."""
+"""The samples of a call, as rows to store, extremes to evaluate and moments to publish."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ MAX_PUBLISHED = 10
 
 @dataclass(slots=True)
 class Batch:
-    """A call's samples, unpacked.
+    """The unpacked samples of a call.
 
     Attributes:
         key: the call's idempotency key, "" for none.
@@ -43,7 +43,7 @@ class Batch:
 
     @property
     def models(self) -> dict[str, list[int]]:
-        """The models, each with the indexes of its pairs."""
+        """The indexes of each model's pairs, by model."""
         models: dict[str, list[int]] = {}
         for number, (model, _) in enumerate(self.pairs):
             models.setdefault(model, []).append(number)
@@ -54,7 +54,7 @@ class Batch:
         return Rows(series, self.at, self.value, self.timed)
 
     def only(self, chosen: NDArray[np.bool_]) -> "Batch":
-        """Return some of the samples, without the pairs that have none."""
+        """Return some of the samples, without pairs that have no samples left."""
         if chosen.all():
             return self
         used, pair = np.unique(self.pair[chosen], return_inverse=True)
@@ -67,7 +67,7 @@ class Batch:
 
 
 class Clock:
-    """Times that never repeat within this process."""
+    """A clock whose times never repeat within this process."""
 
     def __init__(self, now: Callable[[], int] = now_us) -> None:
         self._now = now
@@ -80,7 +80,7 @@ class Clock:
 
 
 def unpack(samples: Samples, clock: Clock, account: str, key: str) -> Batch:
-    """Unpack a call's columns, with the current time for records without one.
+    """Unpack a call's columns; records without a time get the current time.
 
     Raises:
         InvalidRequest: the columns do not fit together, which the gateway never sends.
@@ -133,7 +133,7 @@ class Extremes:
     newest: int
 
     def after(self, over: int, newest: float) -> tuple[float, float]:
-        """Return minimum and maximum; `newest` replaces one that is not after `over`."""
+        """Return minimum and maximum; `newest` replaces an extreme not later than `over`."""
         least = self.least if self.least_at > over else newest
         return least, self.greatest if self.greatest_at > over else newest
 
@@ -146,7 +146,7 @@ class Extremes:
 
 
 def extremes(batch: Batch) -> list[Extremes]:
-    """Return the extremes of each pair."""
+    """Return the extremes of each (model, metric) pair."""
     order = np.argsort(batch.pair, kind="stable")
     pair, at, values = batch.pair[order], batch.at[order], batch.value[order]
     if len(order) == len(batch.pairs):  # one of each
@@ -168,7 +168,7 @@ Moments = dict[int, dict[str, float]]
 
 
 def moments(batch: Batch) -> Iterator[tuple[str, Moments]]:
-    """Return each model's moments to publish, a superset of `chosen`: metrics by time."""
+    """Yield each model's moments, metrics by time, among them those to publish."""
     for model, indexes in batch.models.items():
         of_model = (
             np.arange(len(batch.pair))

@@ -1,4 +1,4 @@
-"""Warnings of an answer: what it lacks, unknown metrics, and a clock that is ahead."""
+"""Warnings of an answer: missing figures, unknown metrics, a fast clock."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -30,7 +30,7 @@ def warnings_of(
 
 
 def unexamined(metrics: Iterable[str]) -> Iterator[str]:
-    """Warn of metrics whose changes there was no time to look for."""
+    """Warn of metrics that were not searched for changes for lack of time."""
     if names := ", ".join(metrics):
         yield (
             f"{names}: no time was left to look for changes, so `trend`, `findings` and"
@@ -54,7 +54,7 @@ def _clock(now: datetime, ahead: datetime | None) -> Iterator[str]:
 
 
 def _left_out(read: Iterable[str], numbers: Mapping[str, int], window: Window) -> Iterator[str]:
-    """Warn how far a metric's figures reach if too many samples wait to be rolled up."""
+    """Warn of the span in which a metric's samples are not rolled up yet."""
     for metric in read:
         if gap := window.left_out.get(numbers[metric]):
             first, last = (moment.strftime("%Y-%m-%dT%H:%MZ") for moment in gap)

@@ -14,7 +14,7 @@ SCHEMA = "metrics"
 
 
 async def convert(url: str, schema: str = SCHEMA) -> int:
-    """Convert the database; return the exit status, 0 if it is on TimescaleDB now."""
+    """Convert the database to TimescaleDB; return the exit status."""
     options = f"-c search_path={schema} -c client_encoding=utf8 -c timezone=UTC"
     try:
         async with await AsyncConnection.connect(url, options=options) as connection:

@@ -1,4 +1,4 @@
-"""Deletion of wrong samples; answers after its commit cover only the remaining ones.
+"""Deletion of wrong samples.
 
 The days that it touches are marked as stale, so that answers read their samples until the
 sweep has rolled them up again. On plain PostgreSQL the rollups are mended at once as well:
@@ -47,7 +47,7 @@ update usage set samples = samples - %s, staged = greatest(staged - %s, 0) where
 async def delete(
     connection: Connection, account: str, ids: list[int], request: SamplesDeletion
 ) -> int:
-    """Delete the samples of some series within a span of time; return their number.
+    """Delete the samples of some series in a span of time; return the number deleted.
 
     Raises:
         InvalidRequest: the span is empty, or holds too many samples; none is deleted.

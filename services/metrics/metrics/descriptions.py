@@ -1,4 +1,4 @@
-"""Descriptions: what accounts say about their own metrics, as stored."""
+"""Descriptions of metrics by their accounts, as stored."""
 
 import math
 import time
@@ -28,7 +28,7 @@ MAX_CACHED_ACCOUNTS = 20_000
 
 
 class Descriptions:
-    """The descriptions of each account's metrics, cached until one changes."""
+    """A cache of the descriptions of each account's metrics."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -44,7 +44,7 @@ class Descriptions:
         )
 
     async def newest(self, account: str) -> Mapping[str, MetricDescription]:
-        """Return the descriptions as they are now, also those that another replica stored."""
+        """Read the descriptions from the database."""
         # Still there after the read, unless what is read may be older than a change.
         reading = (-math.inf, self._cached.get(account, (0.0, {}))[1])
         self._remember(account, reading)
@@ -56,11 +56,11 @@ class Descriptions:
         return descriptions
 
     def forget(self, account: str) -> None:
-        """Read an account's descriptions again before they are used."""
+        """Evict an account's descriptions."""
         self._cached.pop(account, None)
 
     def forget_all(self) -> None:
-        """Read the descriptions of all accounts again before they are used."""
+        """Evict the descriptions of all accounts."""
         self._cached.clear()
 
     async def check(self, content: Batch, described: Mapping[str, MetricDescription]) -> None:
@@ -84,7 +84,7 @@ class Descriptions:
                         raise InvalidRequest(fault, fields=[{"path": metric, "message": fault}])
 
     async def store(self, account: str, described: Mapping[str, MetricDescription]) -> bool:
-        """Store what a call describes, in place of what earlier ones said of the same metrics.
+        """Store the descriptions in a call, in place of earlier ones of the same metrics.
 
         Return whether anything changed.
         """

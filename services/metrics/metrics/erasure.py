@@ -17,7 +17,7 @@ class Erasure:
 
     @listens(ACCOUNT_DELETED)
     async def erase(self, deleted: AccountDeleted) -> None:
-        """Delete the account's series, rules and alerts, then confirm; harmless if repeated."""
+        """Delete the account's series, rules and alerts, then confirm; idempotent."""
         account = deleted.account
         async with self.database.connection() as connection:
             cursor = await connection.execute("select id from series where account = %s", [account])
@@ -37,7 +37,7 @@ class Erasure:
 
 
 async def _tables(connection: Connection) -> list[str]:
-    """Return the entries of `OF_SERIES` that are tables in this database."""
+    """Return the tables of `OF_SERIES` that exist in this database."""
     cursor = await connection.execute(
         "select relname from pg_class where relname = any(%s) and relkind in ('r', 'p')"
         " and relnamespace = current_schema()::regnamespace",

@@ -1,4 +1,4 @@
-"""Findings: the significant changes of a series, for programs and for the marks in plots."""
+"""Findings: the significant changes of a series, for programs and plots."""
 
 import math
 import time
@@ -26,7 +26,7 @@ MIN_HOUR_SAMPLES = 4
 
 @dataclass(slots=True)
 class Changes:
-    """A metric's shape and its events that matter, in order of time."""
+    """The shape of a metric, and its significant events by time."""
 
     metric: str
     shape: Shape
@@ -53,7 +53,7 @@ class Changes:
 
 
 def examine(histories: Mapping[str, History], deadline: float | None = None) -> dict[str, Shape]:
-    """Describe each metric in turn; the edges of its events are accurate to a cell.
+    """Describe the shapes of metrics, with edges of events to the cell, until a deadline.
 
     A metric is omitted if the caller would no longer wait for the answer: where much changes, a
     year of one metric takes up to half a second.
@@ -77,7 +77,7 @@ def examine(histories: Mapping[str, History], deadline: float | None = None) -> 
 def unplaced(
     histories: Mapping[str, History], shapes: Mapping[str, Shape]
 ) -> dict[str, list[tuple[int, int]]]:
-    """Return the spans of time, by metric, whose samples are needed but not in the histories."""
+    """Return the spans of time, by metric, whose samples must still be read."""
     return {
         metric: spans
         for metric, shape in shapes.items()
@@ -91,7 +91,7 @@ def find_changes(
     samples: Mapping[str, tuple[Times, Floats]],
     since: int,
 ) -> dict[str, Changes]:
-    """Return the findings of each metric.
+    """Place the events to the sample, and return the significant ones of each metric.
 
     Args:
         histories: by metric, the window.
@@ -113,7 +113,7 @@ def find_changes(
 
 
 def _significant(history: History, shape: Shape) -> list[Event]:
-    """Return the events that matter, without those that are certain but too small."""
+    """Return the events that are large enough to matter."""
     noise = sample_noise(history)
 
     def matters(event: Event) -> bool:
@@ -124,7 +124,7 @@ def _significant(history: History, shape: Shape) -> list[Event]:
 
 
 def sample_noise(history: History) -> float:
-    """Estimate the deviation of single samples from the range of each hour."""
+    """Estimate the deviation of single samples from the ranges of hours."""
     hours = history.hours
     many = hours[hours["count"] >= MIN_HOUR_SAMPLES]
     if not len(many):

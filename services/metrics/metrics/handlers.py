@@ -1,4 +1,4 @@
-"""Handlers of the metrics service's contracts."""
+"""Handlers of the metrics service."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -131,7 +131,7 @@ class Handlers:
         return writer_families(live=self.writer, backfill=self.backfill)
 
     async def run(self) -> None:
-        """Run the background work, which ends only with the process."""
+        """Run the background work until cancelled."""
         works = (
             self.writer.run(),
             self.backfill.run(),
@@ -148,7 +148,7 @@ class Handlers:
 
     @answers(RECORD, at_once=MAX_CONCURRENT_RECORDS)
     async def record(self, request: Samples) -> Recorded:
-        """Store and publish samples, each once however often it comes; return when committed.
+        """Store and publish samples, each once, also if a call is repeated.
 
         Raises:
             InvalidRequest: too many series, a value that a described metric cannot have, or a
@@ -169,7 +169,7 @@ class Handlers:
         return Recorded(duplicates=await writer.write(content))
 
     async def publish(self, batches: list[Batch], arrival: int) -> None:
-        """Pass new samples that were committed together to the watch, and publish them by time."""
+        """Schedule the evaluation of committed samples, and publish them by time."""
         together: dict[tuple[str, str], batch.Moments] = {}
         for content in batches:
             self.usage.add(content.account, len(content.at))
@@ -190,7 +190,7 @@ class Handlers:
                     await asyncio.sleep(0)
 
     def _note(self, content: Batch) -> None:
-        """Pass samples that are not a backfill to the watch."""
+        """Schedule the evaluation of samples, unless they are a backfill."""
         live = content.at > now_us() - MAX_LIVE_AGE_US
         if not live.any():
             return
@@ -202,7 +202,7 @@ class Handlers:
 
     @answers(STORAGE)
     async def storage(self, _: StorageRequest) -> StorageUse:
-        """Return what the account has stored, and its limits."""
+        """Return the account's storage use and limits."""
         return await self.usage.read(current.get().account, self.series.max_series)
 
     @answers(MONITOR, at_once=MAX_CONCURRENT_READS)
@@ -259,7 +259,7 @@ class Handlers:
 
     @answers(DELETE_SAMPLES)
     async def delete_samples(self, request: SamplesDeletion) -> SamplesDeleted:
-        """Delete samples; all answers from now on cover only the remaining ones.
+        """Delete samples; later answers cover only the remaining ones.
 
         Raises:
             NotFound: the account has never recorded the metric of the model.
@@ -275,7 +275,7 @@ class Handlers:
 
     @listens(METRICS_CHANGED, shared=False)
     async def forget(self, changed: MetricsChanged) -> None:
-        """Read and compute again what is stale of an account's metrics."""
+        """Evict the cached data of an account's metrics that a change made stale."""
         if changed.what in ("samples", None):
             self.usage.forget(changed.account)
         if changed.what in ("descriptions", None):
@@ -284,13 +284,13 @@ class Handlers:
             self.watch.baselines.forget(changed.account, changed.model_id)
 
     def forget_all(self) -> None:
-        """Read and compute again what is cached of all accounts: changes may have been missed."""
+        """Evict the cached data of all accounts, since changes may have been missed."""
         self.usage.forget_all()
         self.watch.descriptions.forget_all()
         self.watch.baselines.expire_all()
 
     async def _publish_change(self, what: Change, model: str | None = None) -> None:
-        """Forget what is stale of the caller's metrics, here and in all other replicas."""
+        """Evict stale data of the caller's metrics, in this and all other replicas."""
         account = current.get().account
         changed = MetricsChanged(account=account, what=what, model_id=model)
         await self.forget(changed)
@@ -309,7 +309,7 @@ class Handlers:
 
     @answers(RECALL, at_once=MAX_CONCURRENT_READS)
     async def recall(self, request: RecallRequest) -> Recalled:
-        """Read the samples that a listener missed, in the form of the event."""
+        """Read the samples that a listener missed, as events."""
         account = current.get().account
         async with self.series.reading(account, request.model_id) as (connection, numbers):
             return await history.recall(connection, numbers, request)
@@ -343,7 +343,7 @@ class Handlers:
 
 
 def _numbers(known: Mapping[str, int], request: SamplesRequest | SamplesDeletion) -> list[int]:
-    """Return the series of the request's metric, or of all metrics of its model."""
+    """Return the series of the requested metric, or of all metrics of the model."""
     if request.metric is None:
         return list(known.values())
     if request.metric not in known:
@@ -352,7 +352,7 @@ def _numbers(known: Mapping[str, int], request: SamplesRequest | SamplesDeletion
 
 
 async def _latest(connection: Connection, numbers: Mapping[str, int]) -> dict[str, float]:
-    """Read the newest values of the metrics that advice needs besides the window."""
+    """Read the newest values that advice needs, regardless of the window."""
     known = {*MEMORY_OF.values(), "batch_size"}
     ids = [
         number

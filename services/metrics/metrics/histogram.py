@@ -29,7 +29,7 @@ def bins_of(values: Floats) -> Bins:
 
 
 def add(packed: NDArray[Any], values: Floats) -> tuple[Bins, Counts]:
-    """Add packed histograms and values up; return the bins, ascending, and their counts."""
+    """Sum packed histograms and values; return the bins, ascending, and their counts."""
     bins = np.concatenate([packed["bin"], bins_of(values)]).astype(np.int64)
     weights = np.concatenate([packed["count"], np.ones(len(values))])
     least = bins.min()
@@ -40,7 +40,7 @@ def add(packed: NDArray[Any], values: Floats) -> tuple[Bins, Counts]:
 
 
 def quantile(bins: Bins, counts: Counts, q: float) -> float:
-    """Return numpy's quantile, interpolated between the middles of bins."""
+    """Return a quantile, interpolated like numpy's between the middles of bins."""
     cumulated = np.cumsum(counts)
     rank = q * (cumulated[-1] - 1)
     below = math.floor(rank)
@@ -50,7 +50,7 @@ def quantile(bins: Bins, counts: Counts, q: float) -> float:
 
 
 def middles(bins: Bins) -> Floats:
-    """Return the value in the middle of each bin, at equal relative distance from its ends."""
+    """Return the middle of each bin, at equal relative distances from its ends."""
     with np.errstate(over="ignore"):  # the last bin ends beyond the largest float
         sizes = GROWTH ** (np.abs(bins) - OFFSET).astype(np.float64) * (2 / (GROWTH + 1))
     return np.where(bins == 0, 0.0, np.sign(bins) * sizes)

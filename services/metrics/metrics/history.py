@@ -1,4 +1,4 @@
-"""Samples that a listener missed: first their arrivals, then their values."""
+"""Samples that a listener missed: their arrivals, and their values."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -65,7 +65,7 @@ order by asked.number, series
 
 
 async def find(connection: Connection, numbers: dict[str, int], request: HistoryRequest) -> History:
-    """Find when samples arrived; `numbers` are the model's series by metric."""
+    """Find the arrivals of missed samples; `numbers` are the model's series by metric."""
     names = _wanted(numbers, request.metrics)
     position = request.position or await _position(connection, list(names), request.since)
     oldest = min([position.floor, *(arrival for arrival, _ in position.places)])
@@ -90,7 +90,7 @@ async def find(connection: Connection, numbers: dict[str, int], request: History
 async def recall(
     connection: Connection, numbers: dict[str, int], request: RecallRequest
 ) -> Recalled:
-    """Read the samples of as many moments, from the first, as fit one message."""
+    """Read the samples of the first moments, as many as fit a message."""
     names = _wanted(numbers, request.metrics)
     moments = request.moments.unpack()
     times = [from_us(at) for _, at in moments]
@@ -128,7 +128,7 @@ def _wanted(numbers: dict[str, int], metrics: Iterable[str] | None) -> dict[int,
 
 
 async def _position(connection: Connection, ids: list[int], since: datetime | None) -> Position:
-    """Return the position that a time means: a sample's, or a moment."""
+    """Return the position at a time: that of the sample recorded then, or of the moment."""
     if since is None:
         raise InvalidRequest("send either `since` or `position`")
     row = await (await connection.execute(ARRIVED, [ids, since])).fetchone()

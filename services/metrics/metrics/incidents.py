@@ -1,4 +1,4 @@
-"""Incidents, as stored: at most one is open per rule, model and metric."""
+"""Stored incidents: at most one is open per rule, model and metric."""
 
 import secrets
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ async def has_held(
     connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
     verdict: Verdict,
 ) -> bool:  # fmt: skip
-    """Return whether the condition has held for the rule's minutes, and store since when."""
+    """Return whether a condition has held for the rule's minutes; store when it began."""
     if not rule.for_minutes:
         return verdict.cause is not None
     which = [account, model, metric or "", rule.id]
@@ -54,7 +54,7 @@ async def raise_alert(
     connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
     verdict: Verdict,
 ) -> str | None:  # fmt: skip
-    """Store an incident; return its id, or None when one is open already."""
+    """Store an incident; return its id, None if one is open already."""
     cursor = await connection.execute(
         RAISE,
         [
@@ -68,7 +68,7 @@ async def raise_alert(
 
 
 async def recover(connection: Connection, id: str, why: str, until: int) -> None:
-    """End an incident; `until` is the newest sample's time in microseconds since 2000, or 0."""
+    """End an incident; `until` is its newest sample in microseconds since 2000, or 0."""
     await connection.execute(RECOVER, [why, from_us(until) if until else None, id])
 
 
@@ -91,7 +91,7 @@ async def list_alerts(database: Database, account: str, request: AlertsRequest) 
     """List alerts, newest first.
 
     Raises:
-        InvalidRequest: `before` is none of them.
+        InvalidRequest: the account has no alert with the id `before`.
     """
     async with database.connection() as connection:
         cursor = await connection.execute(

@@ -1,4 +1,4 @@
-"""The known model id nearest to one that does not exist."""
+"""The search for the known model id most similar to a misspelt one."""
 
 import difflib
 import heapq
@@ -17,12 +17,12 @@ HUB = "https://huggingface.co/"
 
 
 def may_be_misspelt(written: str) -> bool:
-    """Return whether an id is short enough to be compared."""
+    """Return whether an id is short enough for a comparison."""
     return len(written.removeprefix(HUB)) <= MAX_CHARACTERS
 
 
 def nearest(written: str, known: Sequence[str]) -> str | None:
-    """Return the known id that a misspelt id, or a model's address, may mean.
+    """Return the known id most similar to a misspelt id or URL; None if none is similar.
 
     Only the first `MAX_COMPARED` known ids are considered.
     """

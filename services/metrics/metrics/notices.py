@@ -1,4 +1,4 @@
-"""Alerts on their way to the webhooks service, until it has confirmed them.
+"""Delivery of alerts to the webhooks service, repeated until confirmed.
 
 The alert's own row says what was confirmed, so nothing is lost with a process;
 the webhooks service counts a repeated one once.
@@ -37,7 +37,7 @@ class Notices:
         self.delivery = Repeated(self.deliver_all, DELIVERY_PERIOD_S)
 
     async def deliver_all(self) -> None:
-        """Deliver every alert that is not confirmed.
+        """Deliver all unconfirmed alerts.
 
         Raises:
             Unavailable: the webhooks service is unavailable; the next round retries.
@@ -46,7 +46,7 @@ class Notices:
             pass
 
     async def deliver(self) -> int:
-        """Deliver the oldest alerts that are not confirmed, and return their number.
+        """Deliver the oldest unconfirmed alerts; return how many were read.
 
         Raises:
             Unavailable: the webhooks service is unavailable; the next round retries.

@@ -74,7 +74,7 @@ class Points:
         )
 
     def drawn(self) -> "Points":
-        """Return the points in a unit that an axis can be labelled with."""
+        """Return the points to draw, with costs per million instead of one."""
         if not self.metric.startswith("cost_per_inference"):
             return self
         mean, minimum, maximum = (
@@ -86,8 +86,8 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A finding in a plot: an incident, or a step, which has no end."""
+class PlotMark:
+    """A finding as drawn in a plot: an incident with an end, or a step without one."""
 
     kind: str
     begin: str
@@ -97,7 +97,7 @@ class Mark:
 def draw(
     metric: str, history: History, style: str, changes: Changes | None = None
 ) -> dict[str, Any]:
-    """Draw a metric in one of the three formats; {} when it has no samples."""
+    """Draw a metric in one of three formats; return {} if it has no samples."""
     if not history.count:
         return {}
     points = reduce(metric, history)
@@ -109,20 +109,20 @@ def draw(
     return to_columns(points, marks)
 
 
-def _marks(changes: Changes) -> list[Mark]:
-    """Return the marks of findings; an ongoing incident is drawn up to the last cell."""
+def _marks(changes: Changes) -> list[PlotMark]:
+    """Return the marks of findings; those of ongoing incidents extend to the last cell."""
     marks = []
     for event in changes.events:
         if event.kind == "incident":
             end = changes.last if event.end is None else event.end
-            marks.append(Mark("incident", *_to_text(np.array([event.begin, end]))))
+            marks.append(PlotMark("incident", *_to_text(np.array([event.begin, end]))))
         elif event.kind == "step":
-            marks.append(Mark("step", _to_text(np.array([event.begin]))[0], None))
+            marks.append(PlotMark("step", _to_text(np.array([event.begin]))[0], None))
     return marks
 
 
 def reduce(metric: str, history: History) -> Points:
-    """Return the samples themselves if they are few, otherwise buckets."""
+    """Return few samples as points, or many in buckets."""
     entries, width = history.hours, 3600
     if history.fine is not None:
         entries, width = history.fine, history.width
@@ -159,7 +159,7 @@ def _to_text(at: Times) -> list[str]:
 
 @lru_cache(maxsize=16)
 def _texts(packed: bytes) -> list[str]:
-    """Return times as text; the metrics of a model mostly share them."""
+    """Format times; cached, since the metrics of a model mostly have the same times."""
     at = np.frombuffer(packed, np.int64)
     times = np.datetime64(EPOCH.replace(tzinfo=None), "us") + at.astype("timedelta64[us]")
     whole_seconds = not (at % 1_000_000).any()
@@ -176,7 +176,7 @@ def _duration(seconds: int) -> str:
     return "second" if seconds == 1 else f"{seconds} seconds"
 
 
-def to_columns(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
+def to_columns(points: Points, marks: Sequence[PlotMark] = ()) -> dict[str, Any]:
     return {
         "title": title(points.metric),
         "unit": points.unit,
@@ -192,7 +192,7 @@ def to_columns(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
     }
 
 
-def to_plotly(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
+def to_plotly(points: Points, marks: Sequence[PlotMark] = ()) -> dict[str, Any]:
     line = {
         "type": "scatter",
         "name": "mean" if points.width else title(points.metric),
@@ -238,8 +238,8 @@ def to_plotly(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
     }
 
 
-def _shape(mark: Mark) -> dict[str, Any]:
-    """Return a shape of the plot's height: a stripe, or a line for a mark without end."""
+def _shape(mark: PlotMark) -> dict[str, Any]:
+    """Return a Plotly shape of full height: a stripe, or a line for a mark without an end."""
     place = {"x0": mark.begin, "x1": mark.end or mark.begin, "y0": 0, "y1": 1, "yref": "paper"}
     if mark.end is None:
         line = {"color": MARK_COLOUR, "width": 2, "dash": "dash"}
@@ -255,7 +255,7 @@ def _shape(mark: Mark) -> dict[str, Any]:
     }
 
 
-def to_vega_lite(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
+def to_vega_lite(points: Points, marks: Sequence[PlotMark] = ()) -> dict[str, Any]:
     columns = (points.time, points.mean, points.minimum, points.maximum)
     scale = {"type": "utc", **({"domain": points.span} if points.span else {})}
     time = {
@@ -298,7 +298,7 @@ def to_vega_lite(points: Points, marks: Sequence[Mark] = ()) -> dict[str, Any]:
 
 
 def _time_axis(points: Points) -> dict[str, Any]:
-    """Return an axis whose labels have dates: Vega-Lite's own drop them where space is short."""
+    """Return a time axis with dates in its labels, which Vega-Lite omits where space is short."""
     first, last = (to_us(datetime.fromisoformat(points.time[end])) for end in (0, -1))
     days = (last - first) / DAY_US
     if days < MIN_DATE_TICKS_DAYS:
@@ -309,7 +309,7 @@ def _time_axis(points: Points) -> dict[str, Any]:
     return axis
 
 
-def _layer(mark: Mark, time: dict[str, Any]) -> dict[str, Any]:
+def _layer(mark: PlotMark, time: dict[str, Any]) -> dict[str, Any]:
     encoding = {"x": {**time, "field": "begin"}}
     if mark.end is None:
         drawn: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Samples as they were recorded, page by page."""
+"""Recorded samples, page by page."""
 
 from datetime import UTC, datetime
 
@@ -46,7 +46,7 @@ async def read(connection: Connection, series: int, request: SamplesRequest) -> 
 
 
 def span_of(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
-    """Return the bounds of a span of time, the last one excluded.
+    """Return the bounds of a span of time; the upper bound is excluded.
 
     Raises:
         InvalidRequest: the span is empty.

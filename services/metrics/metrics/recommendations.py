@@ -1,4 +1,4 @@
-"""Recommendations: sentences to act on, each with its numbers; often none."""
+"""Recommendations: sentences of advice with their figures."""
 
 import math
 import re
@@ -79,12 +79,12 @@ def _changes(changes: Changes, limit: float, now: datetime) -> Iterator[str]:
 
 
 def _spans(slope: Event, other: Event) -> bool:
-    """Return whether a slope goes on where another event begins."""
+    """Return whether a slope continues where another event begins."""
     return slope.kind == "slope" and slope.begin <= other.begin < (slope.end or math.inf)
 
 
 def _interruption(metric: str, event: Event) -> str:
-    """Describe a step of a level that moves all the time, as memory that leaks until a restart."""
+    """Describe a step on a slope, such as a restart that interrupts a leak."""
     verb = "rose" if event.size > 0 else "fell"
     return (
         f"{title(metric)} {verb} by {_number(abs(event.size), metric)} on {_day(event.begin)} UTC,"
@@ -148,7 +148,7 @@ def _slope(
 
 
 def _change(event: Event, metric: str) -> str:
-    """Describe how far a level moved, as a share of the level before."""
+    """Describe the size of a change, mostly as a share of the level before."""
     way = "higher" if event.size > 0 else "lower"
     if event.before <= 0 or event.level < 0 or abs(event.size) < MIN_SHARE * event.before:
         return f"{_number(abs(event.size), metric)} {way}"
@@ -220,5 +220,5 @@ def _number(value: float, metric: str) -> str:
 
 
 def _digits(value: float) -> str:
-    """Format with three digits, or the integer part: 1,235 rather than 1,234.567."""
+    """Format with three significant digits, or from 100 on as an integer."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Reconnections of the bus, during which events are missed."""
+"""Detection of reconnections to the bus, which may have missed events."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Rollups of hours and days, computed ahead of the question, and retention.
+"""Precomputed rollups of hours and days, and retention.
 
 The replica that holds the lock does the work; the others stand by. Everything
 before the watermark is rolled up. A day in `stale` lacks what was recorded
@@ -142,13 +142,13 @@ FORGET = (
 
 
 class Rollups:
-    """Rollups on plain PostgreSQL: tables that are written here."""
+    """Rollups on plain PostgreSQL, as tables written by this class."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
     async def advance(self) -> bool:
-        """Roll up the hours that have ended; return whether there were any."""
+        """Roll up the hours that have ended; return whether any had."""
         async with self.connection.transaction():
             until, target, day, target_day = await self._next()
             if until >= target:
@@ -160,7 +160,7 @@ class Rollups:
         return True
 
     async def repair(self) -> bool:
-        """Merge and roll up late days; return whether there were any."""
+        """Merge and roll up late days; return whether any was late."""
         async with self.connection.transaction():
             until, _, day, _ = await self._next()
             marked = _first_days(await self._marked(MAX_DAYS))
@@ -201,7 +201,7 @@ class Rollups:
         await self._roll(ROLL_DAYS, DAYS_OF_SERIES, [day, *_pairs(series, days)])
 
     async def _merge(self, marked: list[TupleRow]) -> list[TupleRow]:
-        """Merge the staged samples of marked days; return the days' marks as they are now."""
+        """Merge the staged samples of marked days; return the current marks of these days."""
         series, days, *_ = (list(column) for column in zip(*marked, strict=True))
         await self.connection.execute(MERGE_LOCK, [series])
         cursor = await self.connection.execute(MARKS, [series, days])
@@ -211,7 +211,7 @@ class Rollups:
         return marked
 
     async def forget(self, days: int, alert_days: int = 400) -> None:
-        """Delete expired samples, and create partitions for the months to come."""
+        """Delete expired samples and alerts, and create partitions for coming months."""
         await self.connection.execute(FORGET_LATE)
         await self.connection.execute(FORGET_REQUESTS)
         await self.connection.execute(FORGET_ALERTS, [alert_days])
@@ -253,7 +253,7 @@ class Rollups:
         )
 
     async def _marked(self, max_days: int) -> list[TupleRow]:
-        """Return the days that were marked first."""
+        """Return the days that were marked first, as rows of `stale`."""
         cursor = await self.connection.execute(MARKED, [max_days])
         return await cursor.fetchall()
 
@@ -263,7 +263,7 @@ class Rollups:
 
 
 class TimescaleRollups(Rollups):
-    """Rollups on TimescaleDB: continuous aggregates that are refreshed here.
+    """Rollups on TimescaleDB, as continuous aggregates refreshed by this class.
 
     TimescaleDB's policies would do for samples recorded on time. Late ones stay
     invisible in an aggregate until it is refreshed, real-time or not, so the
@@ -285,7 +285,7 @@ class TimescaleRollups(Rollups):
         return True
 
     async def repair(self) -> bool:
-        """Repair one day of all series: an aggregate is refreshed by time alone."""
+        """Repair one day of all series, since an aggregate cannot be refreshed for one series."""
         marked = await self._marked(10_000)
         if not marked:
             return False
@@ -312,7 +312,7 @@ class TimescaleRollups(Rollups):
         return True
 
     async def mend(self, series: list[int], first: datetime, last: datetime) -> None:
-        """Do nothing: the refresh of marked days follows, and cannot run in a transaction."""
+        """Do nothing: marked days are refreshed later, outside the transaction."""
 
     async def _refresh(self, aggregate: str, first: object, last: object) -> None:
         statement = (
@@ -343,13 +343,13 @@ class TimescaleRollups(Rollups):
 
 
 def _pairs(series: list[int], moments: list[datetime]) -> list[list[object]]:
-    """Pair each series with each different moment, as two columns."""
+    """Combine each series with each distinct moment, as two columns."""
     pairs = [(number, moment) for number in series for moment in sorted({*moments})]
     return [list(column) for column in zip(*pairs, strict=True)]
 
 
 def _first_days(marked: list[TupleRow]) -> list[TupleRow]:
-    """Return as many days as have their staged samples merged in one transaction."""
+    """Return the first days, up to the limit of staged samples merged in a transaction."""
     total = 0
     for number, (*_, staged) in enumerate(marked):
         total += staged
@@ -359,14 +359,14 @@ def _first_days(marked: list[TupleRow]) -> list[TupleRow]:
 
 
 async def load(connection: Connection) -> Rollups:
-    """Return the rollups for this database, with or without TimescaleDB."""
+    """Return the kind of rollups that this database has."""
     row = await (await connection.execute(SCHEMA)).fetchone()
     assert row is not None
     return Rollups(connection) if row[0] is None else TimescaleRollups(connection, row[0])
 
 
 async def keep_up(database: Database, settings: MetricsSettings) -> None:
-    """Roll up and expire until cancelled; stand by while another replica does."""
+    """Roll up and expire samples until cancelled; stand by while another replica does so."""
     while True:
         try:
             async with await AsyncConnection.connect(

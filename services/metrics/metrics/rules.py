@@ -1,4 +1,4 @@
-"""Alert rules: the defaults, the accounts' own, and how each is judged."""
+"""Alert rules: default rules, the accounts' own rules, and their evaluation."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -83,7 +83,7 @@ TYPES = {"cost": "cost_drift", "latency": "latency_regression",
 
 @dataclass(slots=True)
 class Values:
-    """Values of one metric that a rule is judged by.
+    """The values of a metric by which a rule is evaluated.
 
     Attributes:
         at, latest: the latest values and their times, newest first.
@@ -106,7 +106,7 @@ class Values:
 
 @dataclass(slots=True)
 class Verdict:
-    """Conclusion of a rule from a metric's values.
+    """The conclusion of a rule from a metric's values.
 
     Attributes:
         cause: why an alert is due; None if it is not, or too little is known.
@@ -132,7 +132,7 @@ def type_of(rule: Rule, metric: str | None) -> str:
 
 
 def judge(rule: Rule, metric: str, values: Values, expected: dict[str, float] | None) -> Verdict:
-    """Judge a metric; `expected` is the level against which an open incident was raised."""
+    """Evaluate a rule; `expected` is the level against which an open incident was raised."""
     if rule.kind == "threshold":
         return _threshold(rule, metric, values)
     if rule.kind == "memory":
@@ -195,7 +195,7 @@ def _change(rule: Rule, metric: str, values: Values, expected: dict[str, float] 
 
 
 def _expected(values: Values) -> dict[str, float] | None:
-    """Return the usual level without its season, and the deviation; None if too little is known."""
+    """Return the usual level and deviation without the season; None if too little is known."""
     before, baseline = values.latest[RECENT_VALUES:], values.baseline
     if baseline is not None:
         if len(values.latest) < RECENT_VALUES:
@@ -213,7 +213,7 @@ def _expected(values: Values) -> dict[str, float] | None:
 
 
 def _season(values: Values, sign: int) -> Floats:
-    """Return the season's part of the newest values; with a sign, its extreme near them."""
+    """Return the seasonal part of the newest values, or with a sign its extreme around them."""
     at = values.at[:RECENT_VALUES]
     return np.zeros(len(at)) if values.baseline is None else values.baseline.season(at, sign)
 
@@ -229,7 +229,7 @@ def say(value: float, metric: str) -> str:
 
 
 async def known(connection: Connection, account: str) -> list[Rule]:
-    """Return the default rules as the account changed them, then its own, oldest first."""
+    """Return the default rules with the account's changes, then its own rules, oldest first."""
     cursor = await connection.execute(
         "select id, rule, created_at from rules where account = %s order by created_at, id",
         [account],
@@ -248,19 +248,19 @@ async def known(connection: Connection, account: str) -> list[Rule]:
 
 
 def readable(id: str, rule: dict[str, Any], created_at: datetime) -> list[Rule]:
-    """Return the rule in a row, if this version can read it."""
+    """Return the rule of a row in a list, which is empty if this version cannot read the rule."""
     parsed = UNREADABLE.read(id, partial(_stored, rule, created_at))
     return [] if parsed is None else [parsed]
 
 
 def _stored(rule: dict[str, Any], created_at: datetime) -> Rule:
-    """Parse a rule's row; a default rule has no date."""
+    """Parse a stored rule; a default rule has no date."""
     dated = {} if rule["origin"] == "default" else {"created_at": created_at}
     return Rule.model_validate({**rule, **dated})
 
 
 class OwnRules:
-    """The accounts' rules, as stored."""
+    """The stored rules of accounts."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -302,11 +302,11 @@ class OwnRules:
         return rule.model_copy(update={"created_at": row[0]})
 
     async def change(self, account: str, request: ChangeRequest) -> Rule:
-        """Change a rule, also a default one; muting it ends its open alerts.
+        """Change a rule of the account or a default rule; muting it ends its open alerts.
 
         Raises:
-            NotFound: no such rule, or another account's.
-            InvalidRequest: a field that the rule's kind does not take, or no condition left.
+            NotFound: the account has no such rule.
+            InvalidRequest: a field does not suit the rule's kind, or no condition remains.
         """
         try:
             change = RuleChange.model_validate(request.changes)
@@ -335,7 +335,7 @@ class OwnRules:
         """Delete a rule of the account's own, which ends its open alerts.
 
         Raises:
-            NotFound: no such rule, another account's, or a default one.
+            NotFound: the account has no such rule of its own.
         """
         async with self.database.connection() as connection:
             await connection.execute(TAKE_TURNS, [account])

@@ -1,4 +1,4 @@
-"""Series: one metric of one model of one account, numbered by the database."""
+"""Series: metrics of models of accounts, numbered by the database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -24,7 +24,7 @@ Pair = tuple[str, str]
 
 
 class Series:
-    """The numbers of series, which never change and are cached.
+    """A cache of the numbers of series, which never change.
 
     Args:
         max_series: series that an account may have.
@@ -45,7 +45,7 @@ class Series:
         transaction sees the same data.
 
         Raises:
-            NotFound: the account has recorded nothing of it, even if another account has.
+            NotFound: the account has recorded no metrics of the model.
         """
         async with self.database.connection() as connection:
             if snapshot:
@@ -60,16 +60,16 @@ class Series:
         raise NotFound(f"no metrics have been recorded for this model; {advice}")
 
     async def of_model(self, connection: Connection, account: str, model: str) -> dict[str, int]:
-        """Read the numbers of a model's series, by metric; none if nothing was recorded."""
+        """Read the numbers of a model's series by metric."""
         rows = await (await connection.execute(OF_MODEL, [account, model])).fetchall()
         DESCRIBED.set(parse_descriptions(row[1:] for row in rows))
         return {metric: number for number, metric, *_ in rows}
 
     async def models(self, account: str, request: ModelsRequest) -> RecordedModels:
-        """List a page of the models that the account recorded metrics of, newest first.
+        """List a page of the account's models, newest first.
 
         Raises:
-            InvalidRequest: `before` is none of them.
+            InvalidRequest: the account has no model with the id `before`.
         """
         async with self.database.connection() as connection:
             cursor = await connection.execute(
@@ -95,7 +95,7 @@ class Series:
         )
 
     async def number(self, account: str, pairs: list[Pair]) -> list[int]:
-        """Return the numbers of (model, metric) pairs, creating those that are new.
+        """Return the numbers of (model, metric) pairs; create missing series.
 
         Raises:
             InvalidRequest: the account would exceed its limit; no series is created.
@@ -147,7 +147,7 @@ class Series:
 
 
 async def _newest(connection: Connection, account: str) -> list[str]:
-    """Read the account's newest models whose ids are short enough to be compared."""
+    """Read the account's newest models with ids short enough for a comparison."""
     cursor = await connection.execute(
         "select model from series where account = %s and length(model) <= %s"
         " group by model order by max(id) desc limit %s",

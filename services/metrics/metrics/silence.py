@@ -1,4 +1,4 @@
-"""Silence: a model that reported regularly and has stopped.
+"""Detection of silence: models that reported regularly and have stopped.
 
 Replicas take turns at looking for it, since no commit triggers it.
 """
@@ -47,9 +47,9 @@ Owned = tuple[str | None, Rule]
 
 
 async def check(database: Database) -> list[str]:
-    """Raise an alert for each model that fell silent, and return the alerts' ids.
+    """Raise an alert for each model that has fallen silent; return the ids of the alerts.
 
-    It returns none while another replica looks.
+    While another replica checks, nothing is raised.
     """
     raised: list[str | None] = []
     async with database.connection() as connection:
@@ -80,7 +80,7 @@ async def check(database: Database) -> list[str]:
 async def _raise(
     connection: Connection, account: str, model: str, rule: Rule, now: datetime
 ) -> str | None:
-    """Raise the alert, unless its cause or its rule vanished before the account's turn."""
+    """Raise an alert, unless its cause or rule has vanished since the first check."""
     await connection.execute(TAKE_TURNS, [account])
     if rule not in await rules.known(connection, account):
         return None
@@ -92,7 +92,7 @@ async def _raise(
 
 
 async def _newest(connection: Connection, *model: str) -> dict[Model, dict[str, datetime]]:
-    """Return when each metric was last recorded, of all models or of one account's model."""
+    """Return when each metric was last recorded, of all models or of one model."""
     cursor = await connection.execute(f"{NEWEST} {OF_MODEL if model else ''}".encode(), model)
     newest: dict[Model, dict[str, datetime]] = {}
     for account, name, metric, at in await cursor.fetchall():
@@ -101,7 +101,7 @@ async def _newest(connection: Connection, *model: str) -> dict[Model, dict[str, 
 
 
 async def _silence_rules(connection: Connection) -> list[Owned]:
-    """Return the silence rules of all accounts, and the default one."""
+    """Return the silence rules of all accounts, and the default silence rule."""
     cursor = await connection.execute(
         "select account, id, rule, created_at from rules where rule->>'kind' = 'silence'"
     )
@@ -117,7 +117,7 @@ async def _judge(
     connection: Connection, account: str, model: str, rule: Rule, now: datetime,
     times: dict[str, datetime],
 ) -> Verdict | None:  # fmt: skip
-    """Return the verdict if the model is silent; `times` is when each metric was last recorded."""
+    """Return the verdict on a silent model, else None; `times`: when metrics were last recorded."""
     watched = {metric: at for metric, at in times.items() if rule.metric in (None, metric)}
     if not watched:
         return None
@@ -144,7 +144,7 @@ async def _judge(
 
 
 async def _interval(connection: Connection, account: str, model: str, metric: str) -> float | None:
-    """Return the seconds between samples; None for a metric without a regular interval."""
+    """Return the median seconds between samples; None for too few samples."""
     cursor = await connection.execute(
         INTERVALS, [account, model, metric, rules.MIN_REGULAR_SAMPLES]
     )
@@ -159,8 +159,8 @@ async def _report_timing(
 ) -> tuple[float, float]:
     """Return how far reports lag behind their time, and their interval, in seconds.
 
-    A clock may be hours behind, or samples be sent an hour's together: that
-    is no silence. 0, 0 where lags vary widely, as they do in a backfill.
+    A slow clock, or samples sent in large batches, must not count as silence.
+    Returns 0, 0 for too few reports, or for lags that vary widely, as in a backfill.
     """
     cursor = await connection.execute(REPORTS, [account, model, metric])
     reports = [(float(at), float(arrival)) for at, arrival in await cursor.fetchall()]

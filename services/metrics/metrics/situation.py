@@ -1,4 +1,4 @@
-"""The facts by which a model's rules are judged."""
+"""The facts by which a model's rules are evaluated."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,7 +48,7 @@ select min(value), max(value) from samples where at > %s and at <= %s and series
 )
 """
 # Extremes of the last minute, which a dead replica may have left unevaluated.
-LATELY = """
+RECENT_EXTREMES = """
 select account, model, metric, min(value), max(value), max(at)
 from series join lateral (
     select at, value from samples
@@ -82,7 +82,7 @@ class Situation:
     recovered: dict[RuleMetric, int] = field(default_factory=dict)
 
     def verdicts(self, rule: Rule) -> Iterator[tuple[str | None, Verdict, str | None]]:
-        """Judge a rule; yield the metric, the verdict, and the id of the open incident."""
+        """Evaluate a rule; yield the metric, the verdict, and the id of an open incident."""
         metric = rule.metric
         incident, expected = self.open.get((rule.id, metric), (None, None))
         if rule.kind == "silence":
@@ -145,7 +145,7 @@ async def _look_behind(
     connection: Connection, account: str, model: str, situation: Situation, metric: str,
     until: datetime,
 ) -> None:  # fmt: skip
-    """Replace extremes that belong to a recovered incident by those of later samples."""
+    """Replace the extremes of a recovered incident by those of later samples."""
     peaks = situation.recorded.get(metric)
     recovered = to_us(until)
     if peaks is None or not min(peaks.least_at, peaks.greatest_at) <= recovered < peaks.newest:
@@ -158,10 +158,10 @@ async def _look_behind(
         situation.recorded = {**situation.recorded, metric: later}
 
 
-async def lately(connection: Connection) -> dict[str, dict[str, dict[str, Extremes]]]:
+async def recent_extremes(connection: Connection) -> dict[str, dict[str, dict[str, Extremes]]]:
     """Read the extremes of the last minute, by account, model and metric."""
     extremes_by_account: dict[str, dict[str, dict[str, Extremes]]] = {}
-    cursor = await connection.execute(LATELY)
+    cursor = await connection.execute(RECENT_EXTREMES)
     for account, model, metric, least, greatest, newest in await cursor.fetchall():
         at = to_us(newest)
         extremes = Extremes(least, at, greatest, at, at)

@@ -1,4 +1,4 @@
-"""Mean, p95, total and trend of one metric in a window.
+"""Statistics of a metric in a window: mean, p95, total, trend and slope.
 
 p95 is the quantile of numpy's default (linear interpolation between the two
 samples around rank 0.95 * (n - 1)). From a histogram the two are known to
@@ -30,7 +30,7 @@ MAX_REMAINDER = 0.3
 
 
 def summarise(metric: str, history: History, changes: Changes | None = None) -> Statistics:
-    """Summarise a window; figures are null where it has no samples."""
+    """Summarise a window; the figures of an empty window are None."""
     hours, count = history.hours, history.count
     if not count:
         return Statistics.model_construct(
@@ -60,7 +60,7 @@ def summarise(metric: str, history: History, changes: Changes | None = None) -> 
 
 
 def trend_of(metric: str, changes: Changes | None) -> Trend:
-    """Return whether a metric does better or worse than it did, by its events."""
+    """Return the trend of a metric from its lasting events."""
     if changes is None or changes.shape.cells is None:
         return "insufficient_data"
     lasting = [event for event in changes.events if event.end is None]
@@ -73,7 +73,7 @@ def trend_of(metric: str, changes: Changes | None) -> Trend:
 
 
 def slope_per_day(history: History) -> float | None:
-    """Return the slope in the metric's unit per day; None for too few hours."""
+    """Return the slope per day in the metric's unit; None for too few hours."""
     hours = history.hours
     if len(hours) < MIN_HOURS:
         return None
@@ -92,10 +92,10 @@ def theil_sen(times: Floats, values: Floats) -> float:
 
 
 def _pairs(values: Floats) -> Floats:
-    """Return the difference of each pair, in an order that depends on their number alone.
+    """Return the difference of each pair of values, in an order that depends only on their count.
 
-    Each value is subtracted from those up to half the way round that follow it, which takes
-    half the time of indexes of pairs.
+    Each value is subtracted from the next half of the values, in a circle, which takes half the
+    time of indexing pairs.
     """
     count = len(values)
     near = (count - 1) // 2

@@ -1,4 +1,4 @@
-"""Rows of samples, stored by COPY or, if some are stored already, one INSERT of the rest.
+"""Storage of samples: COPY, or INSERT where some rows are stored already.
 
 Each row is stored once: the same (series, time) again, in the same group or
 years later, changes nothing. Rows are sorted, so that two transactions that
@@ -116,7 +116,7 @@ Fresh = NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Rows:
-    """Samples to store; `timed` is False where the service itself chose the time."""
+    """Samples to store; `timed` is False where the service chose the time."""
 
     series: Ints
     at: Times
@@ -130,7 +130,7 @@ class Rows:
         return Rows(self.series[chosen], self.at[chosen], self.value[chosen], self.timed[chosen])
 
     def firsts(self) -> NDArray[np.bool_]:
-        """Return which sorted rows differ from the row before in series or time."""
+        """Return which sorted rows differ in series or time from the previous row."""
         first: NDArray[np.bool_] = np.diff(self.series, prepend=-1) != 0
         first |= np.diff(self.at, prepend=-1) != 0
         return first
@@ -142,9 +142,9 @@ class Rows:
 async def store(
     connection: Connection, calls: Sequence[tuple[Rows, str]], arrival: int
 ) -> list[Fresh]:
-    """Commit the rows of some calls, each with its idempotency key, "" for none.
+    """Commit the rows of some calls; return which rows are new.
 
-    Rows of one key are stored once.
+    Each call has its idempotency key, "" for none; rows of one key are stored once.
     """
     keys = sorted({key for _, key in calls} - {""})
     if not keys:
@@ -167,7 +167,7 @@ async def store(
 async def find_committed(
     connection: Connection, group: Sequence[Rows], arrival: int
 ) -> list[Fresh] | None:
-    """Return the result that `store` would have returned; None if nothing was committed."""
+    """Return the lost result of `store`; None if nothing was committed."""
     rows = _joined(group)
     cursor = await connection.execute(COMMITTED, [rows.series, rows.at, arrival])
     committed = set(await cursor.fetchall())
@@ -182,7 +182,7 @@ async def find_committed(
 
 
 async def _store_all(connection: Connection, group: list[Rows], arrival: int) -> list[Fresh]:
-    """Store by COPY, which takes half as long as an INSERT that skips stored rows.
+    """Store rows by COPY, which takes half as long as an INSERT that skips stored rows.
 
     COPY stores all rows or none, so a single duplicate costs a second attempt.
     """
@@ -227,7 +227,7 @@ async def _note_late(
 async def _store_missing(
     connection: Connection, group: Sequence[Rows], arrival: int
 ) -> list[Fresh]:
-    """Store the rows that are not stored yet; of equal rows in the group the first."""
+    """Store the missing rows, of equal ones the first; return which rows were missing."""
     if not group:
         return []
     rows = _joined(group)
@@ -278,7 +278,7 @@ async def _stage(connection: Connection, rows: Rows, arrival: int) -> Fresh:
 
 
 async def _insert_at_free_times(connection: Connection, rows: Rows, arrival: int) -> None:
-    """Insert sorted rows; a row whose time is occupied moves on by a microsecond."""
+    """Insert sorted rows; a row whose time is occupied moves by a microsecond."""
     while len(rows):
         first = rows.firsts()
         first[first] = await _insert(connection, rows.only(first), arrival)
@@ -296,7 +296,7 @@ def _joined(group: Sequence[Rows]) -> Rows:
 
 
 def _staged(rows: Rows) -> NDArray[np.bool_]:
-    """Return which rows are so old that they are staged."""
+    """Return which rows are old enough to be staged."""
     staged: NDArray[np.bool_] = rows.at < now_us() - MIN_STAGED_AGE_US
     return staged & rows.timed
 

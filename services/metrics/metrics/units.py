@@ -1,4 +1,4 @@
-"""A metric's unit, title and better direction: as the account described it, or by its name."""
+"""Units, titles and better directions of metrics, by their descriptions or names."""
 
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
@@ -12,7 +12,7 @@ DESCRIBED: ContextVar[Mapping[str, MetricDescription]] = ContextVar("described",
 
 
 def parse_descriptions(rows: Iterable[TupleRow]) -> dict[str, MetricDescription]:
-    """Return the descriptions in rows of metric, kind, unit and direction; no kind, none."""
+    """Parse descriptions from rows of metric, kind, unit and direction."""
     return {
         metric: MetricDescription.model_construct(kind=kind, unit=unit, more_is_better=better)
         for metric, kind, unit, better in rows
@@ -42,7 +42,7 @@ MORE = {"uptime", "lifetime", "free", "available", "headroom", "remaining", "sav
 
 
 def unit(metric: str) -> str | None:
-    """Return a metric's unit, also of one measured at a batch size: `latency_batch_8`."""
+    """Return a metric's unit, also for a batch size (`latency_batch_8`); None if unknown."""
     described = DESCRIBED.get().get(metric)
     if described is not None and described.unit is not None:
         return described.unit
@@ -59,7 +59,7 @@ def title(metric: str) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Return whether lower is better; by default higher is."""
+    """Return whether lower values are better."""
     described = DESCRIBED.get().get(metric)
     if described is not None and described.more_is_better is not None:
         return not described.more_is_better

@@ -1,4 +1,4 @@
-"""Storage of each account, counted while samples are written, and its limits."""
+"""The storage that accounts use, and its limits."""
 
 from collections import Counter
 
@@ -26,7 +26,7 @@ SERIES = "select count(*) from series where account = %s"
 
 
 class Usage:
-    """Counts the samples of each account.
+    """The count of samples of each account, cached and flushed periodically.
 
     Args:
         max_bytes: how many bytes an account may store.
@@ -42,7 +42,7 @@ class Usage:
         self.flushes = Repeated(self.flush, FLUSH_EVERY_S)
 
     async def check(self, account: str, count: int, *, late: bool) -> None:
-        """Refuse samples that an account has no room for.
+        """Refuse samples that exceed an account's storage.
 
         Raises:
             MonitoringFailed: the account's storage is full.
@@ -75,11 +75,11 @@ class Usage:
         return max(self._stored[account] + self._unflushed[account], 0) * SAMPLE_BYTES
 
     def forget(self, account: str) -> None:
-        """Read an account's total again when it is next needed: samples were deleted."""
+        """Evict an account's total, since samples were deleted."""
         self._stored.pop(account, None)
 
     def forget_all(self) -> None:
-        """Read the totals of all accounts again when they are next needed."""
+        """Evict the totals of all accounts."""
         self._stored.clear()
 
     def add(self, account: str, count: int) -> None:

@@ -1,4 +1,4 @@
-"""A window of a model's history, the basis of statistics and plots.
+"""Windows of a model's history, the basis of statistics and plots.
 
 Whole days come from `days`, whole hours around them from `hours`, and the two
 ends and late days from the samples, as well as what is staged. Each sample is
@@ -50,7 +50,7 @@ ADDED = (("count", np.add), ("total", np.add), ("minimum", np.minimum), ("maximu
 
 @dataclass(slots=True)
 class History:
-    """One metric in the window.
+    """The history of a metric in a window.
 
     Attributes:
         hours: a BUCKET array by time, with an entry for each hour with samples.
@@ -94,7 +94,7 @@ class Window:
 
 
 class Mark(NamedTuple):
-    """A day of a series whose rollups lack something (table `stale`)."""
+    """A day of a series with incomplete rollups (table `stale`)."""
 
     series: int
     day: datetime
@@ -103,7 +103,7 @@ class Mark(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A span of time that is read as samples; `day` is the late day that it is in, if any."""
+    """A span of time to read as samples; `day` is the late day that contains it, if any."""
 
     series: int
     first: datetime
@@ -114,7 +114,7 @@ class Span(NamedTuple):
 async def read(
     connection: Connection, ids: list[int], since: datetime, *, summed: bool = False
 ) -> Window:
-    """Read the histories of some series from `since` on; a series without samples is left out.
+    """Read the histories of some series since a time; omit series without samples.
 
     `summed` histories have hours alone, without the samples of series that have few.
 
@@ -159,7 +159,7 @@ async def read(
 
 
 async def _read_samples(connection: Connection, window: Window, since: datetime) -> None:
-    """Read the samples themselves of series that have few."""
+    """Read the samples of series that have few, and add them to the window."""
     complete = {n: history for n, history in window.histories.items() if n not in window.left_out}
     few = [series for series, history in complete.items() if history.count <= MAX_EXACT]
     if few:
@@ -170,7 +170,7 @@ async def _read_samples(connection: Connection, window: Window, since: datetime)
 
 
 def _affordable(window: Window, ids: list[int], marks: list[Mark]) -> list[tuple[int, datetime]]:
-    """Return the days whose staged samples are read, the newest first; the others are left out."""
+    """Return the days whose staged samples can be read, newest first; leave the others out."""
     budget = dict.fromkeys(ids, MAX_RAW // len(ids)) if ids else {}
     affordable = []
     for mark in sorted(marks, key=lambda mark: mark.day, reverse=True):
@@ -186,7 +186,7 @@ def _affordable(window: Window, ids: list[int], marks: list[Mark]) -> list[tuple
 async def read_spans(
     connection: Connection, spans: Mapping[int, list[tuple[int, int]]]
 ) -> dict[int, tuple[Times, Floats]]:
-    """Read the samples of some series in spans of time, each in microseconds since 2000."""
+    """Read the samples of some series in spans of time, in microseconds since 2000."""
     rows = [
         (series, *span) for series, spans_of_series in spans.items() for span in spans_of_series
     ]
@@ -226,7 +226,7 @@ def _sources(
     late: list[tuple[int, datetime]],
     staged: list[tuple[int, datetime]],
 ) -> tuple[list[Span], dict[str, Any]]:
-    """Return the spans that are read as samples, and the parameters of READ."""
+    """Return the spans to read as samples, and the parameters of READ."""
     hour, day = _ceil(since, HOUR), _ceil(since, DAY)
     raw = [Span(series, since, hour) for series in ids]
     raw += [Span(series, max(hour, until), END) for series in ids]
@@ -252,7 +252,7 @@ def _sources(
 
 
 def _rolled(ids: list[int], until: datetime, late: list[tuple[int, datetime]]) -> datetime:
-    """Return the start of the last days that are late in every series: their rollups are not read.
+    """Return the end of the rollups to read, before the last days that are late in all series.
 
     A continuous aggregate would compute them before they are left out.
     """
@@ -284,7 +284,7 @@ def _samples(packed: bytes) -> tuple[Times, Floats]:
 
 
 def spans(at: Times, value: Floats) -> NDArray[Any]:
-    """Return a BUCKET entry for each sample."""
+    """Convert each sample to a BUCKET entry."""
     entries = np.empty(len(at), BUCKET)
     entries["at"] = at
     entries["count"] = 1
@@ -293,7 +293,7 @@ def spans(at: Times, value: Floats) -> NDArray[Any]:
 
 
 def bucket(entries: NDArray[Any], width: timedelta) -> NDArray[Any]:
-    """Combine entries, sorted by time, into buckets."""
+    """Combine entries in order of time into buckets."""
     step = width // MICROSECOND
     numbers = entries["at"] // step
     first = np.flatnonzero(np.diff(numbers, prepend=-1))

@@ -1,4 +1,4 @@
-"""Group commit: calls that arrive during one transaction share the next.
+"""Group commit: calls that arrive during a transaction share the next one.
 
 New samples are published before the caller is answered, on the same connection
 to the bus: once a caller has its answer, listeners have been sent the samples,
@@ -46,7 +46,7 @@ Publish = Callable[[list[Batch], int], Awaitable[None]]
 
 @dataclass(slots=True)
 class Pending:
-    """A call whose rows are not committed yet: all of them will be, or none."""
+    """A call whose rows are not committed yet."""
 
     batch: Batch
     rows: Rows
@@ -67,7 +67,7 @@ class Doubtful:
 
 
 class Writer:
-    """Stores callers' batches in groups.
+    """Writer of callers' batches, in groups.
 
     Args:
         publish: called with the new samples of each committed group and their arrival,
@@ -95,7 +95,7 @@ class Writer:
         return self._queued_rows
 
     async def write(self, batch: Batch) -> int:
-        """Commit and publish a batch, and return how many of its rows were stored before.
+        """Commit and publish a batch; return how many of its rows were duplicates.
 
         Raises:
             Unavailable: the database is unavailable, slow or full, or the queue is full.
@@ -136,7 +136,7 @@ class Writer:
         self._filled.set()
 
     async def _settle(self, connection: Connection) -> None:
-        """Publish groups that were committed without an acknowledgement.
+        """Publish the groups that were committed without an acknowledgement.
 
         Their callers were told to retry, and a retry finds the rows stored and
         publishes nothing.
@@ -224,7 +224,7 @@ class Writer:
 
 
 def _is_doubtful(error: Exception) -> bool:
-    """Whether the group may have been committed: the server did not say that it was not."""
+    """Whether a group may have been committed in spite of the error."""
     sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
     return sqlstate is None or sqlstate.startswith("57P")  # 57P: the server is shutting down
 
@@ -237,7 +237,7 @@ def _fail(group: list[Pending], error: ServiceError) -> None:
 
 @asynccontextmanager
 async def _autocommit(connection: Connection) -> AsyncIterator[None]:
-    """Commit each statement with its answer, which saves two round trips."""
+    """Commit each statement during the block, which saves two round trips."""
     accept_arrays(connection)
     await connection.set_autocommit(True)
     try:
@@ -256,7 +256,7 @@ async def _next_writer(connection: Connection) -> int:
 
 
 def writer_families(**writers: Writer) -> Iterator[MetricFamily]:
-    """Yield the writers' counts: samples stored, and samples waiting."""
+    """Yield the writers' metrics."""
     queues = {(name,): writer for name, writer in writers.items()}
     by = ("queue",)
     stored = {labels: writer.rows for labels, writer in queues.items()}

@@ -1,4 +1,4 @@
-"""A real database: the embedded one, or an external one (`integration.external_database`)."""
+"""Fixtures: a real database, embedded or external (`integration.external_database`)."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ MAX_DROPS, DROP_PAUSE_S = 100, 0.1
 
 
 async def until(true: Callable[[], Any], what: str) -> None:
-    """Wait for a condition that takes milliseconds; fail if it never holds."""
+    """Wait for a condition; fail if it does not come true in time."""
     deadline = time.monotonic() + 120
     while not true():
         assert time.monotonic() < deadline, f"in vain: {what}"
@@ -37,7 +37,7 @@ async def until(true: Callable[[], Any], what: str) -> None:
 
 
 async def drop(connection: Any, statement: str) -> None:
-    """Drop something that TimescaleDB's policies may be at work on."""
+    """Drop an object that a TimescaleDB policy may be using."""
     for attempt in range(1, MAX_DROPS + 1):
         try:
             await connection.execute(statement)
@@ -51,7 +51,7 @@ async def drop(connection: Any, statement: str) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """A schema of a database; `owner`: address of the role that creates schemas, if another."""
+    """A schema of a database; `owner`: URL of the role that creates schemas, if different."""
 
     url: str
     schema: str
@@ -155,7 +155,7 @@ def caller(handlers: Handlers) -> Caller:
 
 @pytest.fixture
 async def roll(place: Place) -> AsyncIterator[Any]:
-    """Bring the rollups up to date, like the replica that holds the lock, but without pauses."""
+    """Bring the rollups up to date, without pauses."""
     async with await psycopg.AsyncConnection.connect(
         place.url, options=place.options, autocommit=True
     ) as connection:

@@ -50,7 +50,7 @@ async def add(caller: Caller, **rule: Any) -> Rule:
 
 
 def sent(bus: MemoryBus, account: str = "") -> list[tuple[str, str]]:
-    """Return the type and severity of each published alert, of one account or of all."""
+    """Return the type and severity of each published alert, of one account or all."""
     events = [(subject, body) for subject, body in bus.published if "alert" in subject]
     return [(news.type, news.severity) for subject, news in events if account in subject]
 
@@ -100,7 +100,7 @@ async def test_a_peak_within_one_call_raises_an_alert_that_has_recovered(
         ("cost_per_inference", 1.4, "cost_drift", "warning"),
     ],
 )
-async def test_values_worse_than_usual_raise_an_alert_without_set_up(
+async def test_values_worse_than_usual_raise_an_alert_by_default(
     caller: Caller, bus: MemoryBus, metric: str, worse: float, type: str, severity: str
 ) -> None:
     await usual(caller, metric, 40.0)
@@ -188,7 +188,7 @@ async def test_the_sweep_publishes_a_stored_alert_once(
     assert sent(bus, caller.account) == [("latency_threshold", "warning")]
 
 
-async def test_rows_of_another_version_delay_no_other_alert(
+async def test_an_unreadable_alert_delays_no_other_alert(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
     accounts: list[str] = []
@@ -226,7 +226,7 @@ async def test_rows_of_another_version_delay_no_other_alert(
         assert await cursor.fetchall() == [(1,)], "confirmed, so not told again"
 
 
-async def test_replicas_that_evaluate_at_once_raise_one_alert(
+async def test_replicas_that_evaluate_simultaneously_raise_one_alert(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
     await add(caller, kind="threshold", metric="latency", above=100.0)
@@ -267,7 +267,7 @@ async def test_a_recovered_peak_that_another_replica_evaluates_late_raises_no_se
 
 @contextlib.asynccontextmanager
 async def unwatched(caller: Caller, database: Database) -> AsyncIterator[Caller]:
-    """Another replica, which stores samples and dies before it evaluates them."""
+    """A replica that stores samples and dies before their evaluation."""
     dies = Handlers(database, MemoryBus(), max_series=200)
     writing = asyncio.ensure_future(dies.writer.run())
     second = Caller(dies)
@@ -279,7 +279,7 @@ async def unwatched(caller: Caller, database: Database) -> AsyncIterator[Caller]
 async def test_a_peak_after_a_recovered_one_raises_an_alert(
     caller: Caller, database: Database
 ) -> None:
-    """The watch keeps one peak per batch of samples; here it is the first incident's."""
+    """The watch stores one peak per batch of samples, here that of the first incident."""
     await add(caller, kind="threshold", metric="latency", above=100.0)
     start = now_us() - 20_000_000
     for second, value in ((0, 190.0), (1, 60.0)):
@@ -296,7 +296,7 @@ async def test_a_peak_after_a_recovered_one_raises_an_alert(
 
 
 @pytest.mark.parametrize("kind", ["threshold", "change"])
-async def test_a_sample_ahead_of_its_time_hides_no_other(caller: Caller, kind: str) -> None:
+async def test_a_sample_with_a_future_time_hides_no_other_sample(caller: Caller, kind: str) -> None:
     if kind == "threshold":
         await add(caller, kind="threshold", metric="x", above=100.0)
     metric = "x" if kind == "threshold" else "latency"
@@ -323,7 +323,7 @@ async def test_a_recorder_whose_clock_is_ahead_raises_alerts(caller: Caller) -> 
     assert (first.recovered_at is None, second.recovered_at is None) == (False, True)
 
 
-async def test_samples_that_a_dead_replica_did_not_evaluate_are_evaluated(
+async def test_samples_of_a_dead_replica_are_evaluated_by_another(
     caller: Caller, database: Database
 ) -> None:
     await add(caller, kind="threshold", metric="latency", above=100.0)

@@ -1,4 +1,4 @@
-"""A listener that was away gets all samples that arrived meanwhile, whatever their times."""
+"""Replays of samples to a listener, by the time of their arrival."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 async def published(bus: MemoryBus, count: int) -> list[MetricUpdate]:
-    """Wait for this many published updates, and return them."""
+    """Wait for a number of published updates, and return them."""
     async with asyncio.timeout(60):
         while len(updates := [body for subject, body in bus.published if "recorded" in subject]) < (
             count
@@ -34,7 +34,7 @@ async def published(bus: MemoryBus, count: int) -> list[MetricUpdate]:
 
 
 async def missed(caller: Caller, **request: Any) -> list[str]:
-    """Return the names of the metrics that arrived, in order of arrival, a few at a time."""
+    """Replay in small pages; return the names of the metrics in order of arrival."""
     handlers = caller.handlers
     history = await caller.call(handlers.history, HistoryRequest(model_id="m", **request))
     assert history.complete
@@ -50,7 +50,7 @@ async def missed(caller: Caller, **request: Any) -> list[str]:
 
 
 async def record(caller: Caller, name: str, ago: timedelta | None = None) -> str:
-    """Record one sample, of now or of some time ago; return its time."""
+    """Record a sample some time ago; return its time."""
     at = (datetime.now(UTC) - (ago or timedelta())).isoformat()
     while True:
         try:
@@ -74,7 +74,7 @@ async def test_a_late_sample_is_replayed_once(caller: Caller, ago: timedelta) ->
     assert await missed(caller, since=moment) == ["later"]
 
 
-async def test_a_sample_ahead_of_its_time_hides_no_other(caller: Caller) -> None:
+async def test_a_sample_with_a_future_time_does_not_hide_later_arrivals(caller: Caller) -> None:
     last = await record(caller, "ahead", -timedelta(hours=5))
     await record(caller, "now")
     assert await missed(caller, since=last) == ["now"]
@@ -116,7 +116,7 @@ async def other(handlers: Handlers, database: Database) -> AsyncIterator[Handler
 async def test_a_listener_that_leaves_at_any_moment_gets_the_rest_without_gap_or_duplicate(
     caller: Caller, other: Handlers, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two replicas commit and publish in any order; some samples are late, some ahead."""
+    """Two replicas commit and publish in any order; some samples have past or future times."""
     monkeypatch.setattr(batch, "MAX_PUBLISHED", 1_000)
     callers = [caller, Caller(other)]
     callers[1].account = caller.account
@@ -190,7 +190,7 @@ async def test_a_replay_too_large_for_one_message_comes_in_several(caller: Calle
     assert (done, answers) == (200, 3)
 
 
-async def test_a_commit_that_was_never_acknowledged_is_published(
+async def test_a_commit_without_an_acknowledgement_is_published(
     caller: Caller, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller is told to retry, and the retry finds the sample stored."""

@@ -1,4 +1,4 @@
-"""Alerts compare with the usual values of the hour and the weekday, as advice does."""
+"""Baselines of alerts, with daily and weekly seasons."""
 
 import re
 from collections.abc import Callable
@@ -22,19 +22,19 @@ DAY_S = 86_400
 
 
 def dips_daily(ago: float) -> bool:
-    """A batch of ten hours at the same time of each day; it goes on for three more hours."""
+    """Return whether a moment is in a daily dip of ten hours, which ends in three hours."""
     return (ago + 3 * 3_600) % DAY_S < 10 * 3_600
 
 
 def dips_weekly(ago: float) -> bool:
-    """Two days of each week, as weekends are; the second has six more hours."""
+    """Return whether a moment is in a weekly dip of two days, which ends in six hours."""
     return (ago + 6 * 3_600) % (7 * DAY_S) < 2 * DAY_S
 
 
 @pytest.mark.parametrize(
     ("dips", "interval_s"), [(dips_daily, 900), (dips_weekly, 900), (dips_weekly, 3_600)]
 )
-async def test_a_weekly_dip_raises_no_alert_but_an_incident_during_it_does(
+async def test_a_seasonal_dip_raises_no_alert_but_an_incident_during_it_does(
     caller: Caller, dips: Callable[[float], bool], interval_s: int
 ) -> None:
     noise = np.random.default_rng(5)
@@ -68,7 +68,7 @@ async def test_a_weekly_dip_raises_no_alert_but_an_incident_during_it_does(
 async def test_other_replicas_compute_baselines_anew_after_a_deletion_and_for_a_new_rule(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
-    """A replica that does not hear of it uses the old baseline for up to an hour."""
+    """A replica that misses the change uses the old baseline for up to an hour."""
     other = Handlers(database, MemoryBus(), max_series=200)
     wrong, right = 100.0, 40.0
     noise = np.random.default_rng(6)
@@ -77,7 +77,7 @@ async def test_other_replicas_compute_baselines_anew_after_a_deletion_and_for_a_
         return [record(3_600 * n, latency=level * noise.normal(1, 0.02)) for n in hours]
 
     async def usual() -> float | None:
-        """Return the baseline that the other replica evaluates with."""
+        """Return the baseline that the other replica uses."""
         at = now_us()
         await other.watch.evaluate(caller.account, {"m": {"latency": Extremes(1, at, 1, at, at)}})
         known = other.watch.baselines.get(caller.account, "m")

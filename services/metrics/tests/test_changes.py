@@ -1,4 +1,4 @@
-"""Changes of an account's metrics, which other replicas learn by an event."""
+"""Changes of an account's metrics, which other replicas receive as events."""
 
 from collections.abc import Awaitable
 from typing import Any
@@ -27,7 +27,7 @@ from .test_rules import listed
 async def test_a_committed_change_succeeds_although_its_event_cannot_be_published(
     caller: Caller, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Otherwise the caller would repeat it, and have the rule twice."""
+    """Otherwise the caller would repeat the call, and have two rules."""
     publish = bus.publish
 
     async def refuse(event: Any, *body: Any) -> None:
@@ -44,10 +44,10 @@ async def test_a_committed_change_succeeds_although_its_event_cannot_be_publishe
     assert (await caller.call(caller.handlers.delete_samples, deletion)).deleted == 1
 
 
-async def test_replicas_forget_only_what_a_change_makes_stale(
+async def test_replicas_evict_only_what_a_change_makes_stale(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
-    """An account that alternates a unit would make all of them compute baselines for ever."""
+    """An account that alternates a unit must not make replicas compute baselines for ever."""
     other = Handlers(database, MemoryBus(), max_series=200)
     watch, usage, account = other.watch, other.usage, caller.account
     models = ["m", "n"]
@@ -63,7 +63,7 @@ async def test_replicas_forget_only_what_a_change_makes_stale(
         bus.published.clear()
 
     async def stale(change: Awaitable[Any]) -> list[str]:
-        """Return what the other replica has to read again after a change."""
+        """Return which caches of the other replica a change has evicted."""
         await cache()
         await change
         for subject, body in bus.published:

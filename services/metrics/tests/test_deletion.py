@@ -1,4 +1,4 @@
-"""Samples read back as they were recorded, and deleted where they were wrong."""
+"""Recorded samples that are read back, and wrong ones that are deleted."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -66,7 +66,7 @@ async def test_samples_are_read_back_exactly_in_pages_whether_staged_or_merged(
         await roll()
 
 
-async def test_an_unrecorded_metric_and_another_accounts_are_not_found(
+async def test_an_unrecorded_metric_and_another_accounts_model_are_not_found(
     caller: Caller,
 ) -> None:
     await caller.record(record(0, 1.0))
@@ -84,10 +84,10 @@ async def _leave(*_: Any) -> None: ...
 
 
 @pytest.mark.parametrize("mended", [True, False], ids=["mended", "marked"])
-async def test_answers_after_a_deletion_are_those_of_the_remaining_samples(
+async def test_answers_after_a_deletion_cover_only_the_remaining_samples(
     caller: Caller, database: Database, roll: Any, monkeypatch: pytest.MonkeyPatch, *, mended: bool
 ) -> None:
-    """Rolled up, staged and fresh; read by the mended rollups or the marks, then repaired."""
+    """The samples are rolled up, staged and fresh, before and after the repair."""
     attribute = (deletion, "MARK", "select %s, %s") if mended else (rollups.Rollups, "mend", _leave)
     async with database.connection() as connection:
         row = await (await connection.execute("select timescale_schema() is null")).fetchone()
@@ -130,7 +130,7 @@ async def test_answers_after_a_deletion_are_those_of_the_remaining_samples(
     assert (await caller.monitor()).statistics["latency"].maximum == 5_000.0
 
 
-async def test_a_deletion_makes_room_and_counts_the_samples_of_all_metrics(
+async def test_a_deletion_of_all_metrics_frees_storage_and_returns_the_count(
     caller: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = caller.handlers.usage

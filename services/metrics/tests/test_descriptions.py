@@ -16,7 +16,7 @@ from .test_alerts import alerts, record
 
 
 async def describe(caller: Caller, metric: str, value: float, **description: Any) -> None:
-    """Describe a metric with a record of it."""
+    """Record a metric with a description."""
     content = Samples.from_records([Record.model_validate(record(0, **{metric: value}))])
     described = {metric: MetricDescription(**description)}
     await caller.call(
@@ -27,7 +27,7 @@ async def describe(caller: Caller, metric: str, value: float, **description: Any
 async def test_answers_and_alerts_follow_the_description_of_a_metric(
     caller: Caller, handlers: Handlers
 ) -> None:
-    """By its name alone, fewer failures would be better, and their unit would be unknown."""
+    """By the name alone, fewer failures would be better, and the unit would be unknown."""
     other = Caller(handlers)
     noise = np.random.default_rng(2)
     await describe(caller, "failure", 40.0, kind="amount", unit="found", more_is_better=True)
@@ -56,7 +56,7 @@ async def test_answers_and_alerts_follow_the_description_of_a_metric(
     ("kind", "value", "fault"),
     [("amount", -1.0, "tokens cannot be negative"), ("share", 1.5, "tokens is a share")],
 )
-async def test_a_value_that_a_described_metric_cannot_have_is_refused_from_then_on(
+async def test_an_impossible_value_of_a_described_metric_is_refused(
     caller: Caller, kind: str, value: float, fault: str
 ) -> None:
     await caller.record(record(2, tokens=value))
@@ -80,7 +80,7 @@ async def test_a_description_without_values_is_refused(caller: Caller) -> None:
     assert await caller.handlers.watch.descriptions.newest(caller.account) == {}
 
 
-async def test_a_call_that_is_refused_describes_nothing(
+async def test_a_refused_call_stores_no_description(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caller.handlers.series, "max_series", 0)

@@ -14,7 +14,7 @@ from .conftest import Caller
 from .test_descriptions import describe
 
 
-async def test_a_deleted_accounts_metrics_are_gone_and_the_deletion_is_confirmed(
+async def test_a_deleted_accounts_metrics_are_deleted_and_the_deletion_is_confirmed(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
     old = (datetime.now(UTC) - timedelta(days=3)).isoformat()

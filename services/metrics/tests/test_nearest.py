@@ -1,4 +1,4 @@
-"""The nearest recorded model to a misspelt id, found with bounded work."""
+"""The search for the recorded model most similar to a misspelt id."""
 
 import difflib
 import random
@@ -26,7 +26,7 @@ WRONG = "lilypad/tiny-text-clasification"
 
 @pytest.fixture
 def aligned(monkeypatch: pytest.MonkeyPatch) -> list[difflib.SequenceMatcher[str]]:
-    """Note the comparisons that are quadratic in the lengths of the ids."""
+    """Record the alignments, whose time is quadratic in the lengths of the ids."""
     noted: list[difflib.SequenceMatcher[str]] = []
     align = difflib.SequenceMatcher.ratio
 
@@ -45,10 +45,10 @@ async def refusal(caller: Caller, model: str) -> str:
 
 
 @pytest.mark.parametrize("length", [MAX_CHARACTERS, MAX_CHARACTERS + 1, 199])
-async def test_few_ids_are_aligned_with_a_misspelt_one_and_none_that_is_long(
+async def test_a_misspelt_id_is_aligned_with_few_ids_and_with_no_long_one(
     caller: Caller, aligned: list[difflib.SequenceMatcher[str]], length: int
 ) -> None:
-    """Random ids of two letters are the dearest to compare, and look alike by their letters."""
+    """Random ids of two letters take the most time, and have similar letter counts."""
     choose = random.Random(1)
     ids = ["".join(choose.choices("ab", k=length)) for _ in range(100)]
     await caller.record(*({**record(0, latency=1.0), "model_id": id} for id in ids))
@@ -68,7 +68,7 @@ async def test_few_ids_are_aligned_with_a_misspelt_one_and_none_that_is_long(
 async def test_ids_are_compared_in_a_thread_while_no_connection_is_held(
     caller: Caller, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Otherwise all other requests of the replica wait, or lack a connection."""
+    """Otherwise other requests of the replica would wait, or lack a connection."""
     await caller.record({**record(0, latency=1.0), "model_id": MODEL})
     borrowed: ContextVar[bool] = ContextVar("borrowed", default=False)
     borrow, align = Database.connection, difflib.SequenceMatcher.ratio
@@ -109,7 +109,7 @@ async def ask(caller: Caller, what: str, model: str) -> None:
 
 
 @pytest.mark.parametrize("written", [WRONG, HUB + MODEL, "Lilypad/tiny-text-classification"])
-def test_the_most_similar_of_many_ids_is_named(written: str) -> None:
+def test_the_most_similar_of_many_ids_is_suggested(written: str) -> None:
     others = [f"lilypad/tiny-text-generation-{n}" for n in range(200)]
     assert nearest(written, [*others, MODEL]) == MODEL
     assert nearest(written, ["organisation/another"]) is None

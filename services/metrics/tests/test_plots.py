@@ -30,14 +30,14 @@ HISTORIES = [history(1), history(60), history(MAX_EXACT), history(50_000, few=Fa
 
 
 @pytest.mark.parametrize("drawn", HISTORIES)
-def test_plotly_accepts_the_figure(drawn: History) -> None:
+def test_a_plotly_figure_is_accepted_by_plotly(drawn: History) -> None:
     figure = plotly.graph_objects.Figure(draw(METRIC, drawn, "plotly"))  # validates each property
     assert figure.layout.yaxis.title.text == "Latency (ms)"
     assert figure.layout.title.text == "Latency"
 
 
 @pytest.mark.parametrize("drawn", HISTORIES)
-def test_vega_lites_own_schema_accepts_the_specification(drawn: History) -> None:
+def test_a_vega_lite_specification_conforms_to_its_schema(drawn: History) -> None:
     specification = draw(METRIC, drawn, "vega-lite")
     alt.Chart.from_dict(specification, validate=True)
     assert (
@@ -47,7 +47,7 @@ def test_vega_lites_own_schema_accepts_the_specification(drawn: History) -> None
 
 
 @pytest.mark.parametrize("drawn", HISTORIES)
-def test_the_three_formats_show_the_same(drawn: History) -> None:
+def test_the_three_formats_show_the_same_samples(drawn: History) -> None:
     series, plotly_figure, vega = (
         draw(METRIC, drawn, style) for style in ("series", "plotly", "vega-lite")
     )
@@ -65,7 +65,7 @@ def test_the_three_formats_show_the_same(drawn: History) -> None:
 
 
 @pytest.mark.parametrize("drawn", HISTORIES)
-def test_down_sampling_keeps_extremes_and_says_so(drawn: History) -> None:
+def test_down_sampling_preserves_extremes_and_is_reported(drawn: History) -> None:
     series = draw(METRIC, drawn, "series")
     columns = series["columns"]
     assert series["pointsIn"] == drawn.count
@@ -93,14 +93,14 @@ def test_the_axis_of_a_single_sample_shows_its_time() -> None:
     assert "range" not in draw(METRIC, history(60), "plotly")["layout"]["xaxis"]
 
 
-def test_no_samples_make_no_plot() -> None:
+def test_a_metric_without_samples_has_no_plot() -> None:
     assert draw(METRIC, history(0), "plotly") == {}
 
 
 @pytest.mark.parametrize(
     ("hours", "label"), [(7 * 24, "'%-d %b'"), (2, "'%H:%M'"), (60 * 24, "%-d %b")]
 )
-def test_the_time_axis_of_vega_lite_labels_dates(hours: int, label: str) -> None:
+def test_the_time_axis_of_vega_lite_has_dates_in_its_labels(hours: int, label: str) -> None:
     at = np.arange(hours, dtype=np.int64) * HOUR_US + MARCH_US
     value = np.linspace(1, 2, hours)
     drawn = History(bucket(spans(at, value), HOUR), *NOTHING, at, value)
@@ -110,7 +110,7 @@ def test_the_time_axis_of_vega_lite_labels_dates(hours: int, label: str) -> None
 
 @pytest.mark.parametrize(("days", "step"), [(12, 1), (29, 2), (59, 4)])
 def test_no_date_is_labelled_twice_on_the_time_axis_of_vega_lite(days: int, step: int) -> None:
-    """Ticks half a day apart would have the same date."""
+    """Ticks every half a day would repeat the date."""
     drawn = history(50_000, days, few=False)
     axis = draw(METRIC, drawn, "vega-lite")["layer"][-1]["encoding"]["x"]["axis"]
     assert axis["tickCount"] == {"interval": "day", "step": step}

@@ -23,7 +23,7 @@ def recommend(histories: Mapping[str, History], latest: Mapping[str, float]) -> 
 
 
 def history(*levels: tuple[int, float], noise: float = 0.05) -> History:
-    """Return a history of some hours at each level, with a sample every ten minutes."""
+    """Return a history with some hours at each level, and a sample every ten minutes."""
     random = np.random.default_rng(3)
     means = np.repeat([level for _, level in levels], [6 * hours for hours, _ in levels])
     value = means * (1 + noise * random.normal(size=len(means)))
@@ -49,7 +49,7 @@ def test_noise_with_the_heaviest_tails_is_rarely_mistaken_for_a_change() -> None
     assert changes <= 1
 
 
-def test_a_regression_names_its_date_and_its_numbers() -> None:
+def test_a_regression_is_reported_with_its_date_and_figures() -> None:
     [sentence] = recommend({"latency": history((240, 40.0), (100, 55.0))}, {})
     assert sentence.startswith("Latency has been 3")
     assert "since Wednesday 11 March, 00:00 UTC" in sentence
@@ -60,7 +60,7 @@ def test_a_regression_names_its_date_and_its_numbers() -> None:
 def test_an_incident_is_as_large_as_its_samples_wherever_in_the_hour_it_begins(
     ended: bool,
 ) -> None:
-    """The hours in which it begins and ends hold only a part of it."""
+    """The hours in which an incident begins and ends contain only a part of it."""
     random = np.random.default_rng(4)
     at = to_us(START) + np.arange(7 * 288) * 300_000_000
     value = 40.0 * random.normal(1, 0.03, len(at))
@@ -77,7 +77,7 @@ def test_an_incident_is_as_large_as_its_samples_wherever_in_the_hour_it_begins(
 
 
 def leaking(level: Callable[[Floats], Floats], noise: float, days: int = 7) -> History:
-    """Return a week of memory, a sample every 15 minutes, that grows by 288 MiB a day."""
+    """Return a week of memory that grows by 288 MiB a day, with a sample every 15 minutes."""
     hours = np.arange(days * 96) / 4
     random = np.random.default_rng(1)
     value = (4_000.0 + level(hours)) * random.normal(1, noise, len(hours))
@@ -88,7 +88,7 @@ def leaking(level: Callable[[Floats], Floats], noise: float, days: int = 7) -> H
 
 @pytest.mark.parametrize("noise", [0.0, 0.0005, 0.005, 0.02])
 def test_a_leak_that_a_restart_interrupts_is_reported_with_its_rate(noise: float) -> None:
-    """Not as a staircase of higher levels, nor as a counter that was reset."""
+    """The leak is neither a staircase of higher levels nor a counter that was reset."""
     memory = leaking(lambda hours: 12 * np.where(hours < 118.6, hours, hours - 118.6), noise)
     leak, restart = recommend({"memory_usage": memory}, {"memory_limit": 7_000.0})
     rate = re.match(r"Memory grows by (\d+) MiB a day since", leak)
@@ -100,7 +100,7 @@ def test_a_leak_that_a_restart_interrupts_is_reported_with_its_rate(noise: float
 
 
 @pytest.mark.parametrize("noise", [0.005, 0.02, 0.03])
-def test_a_leak_that_restarts_again_and_again_is_reported_with_its_rate(noise: float) -> None:
+def test_a_leak_with_repeated_restarts_is_reported_with_its_rate(noise: float) -> None:
     """Not as steps or incidents: over all of the window, its level does not change."""
     restarts = np.array([0.0, 101.5, 200.2, 235.4, 254.6, 283.5])
     memory = leaking(
@@ -130,7 +130,7 @@ def test_a_leak_beside_an_incident_is_reported_too(noise: float) -> None:
 
 @pytest.mark.parametrize("beside", ["slope", "step"])
 def test_an_incident_of_rare_samples_is_reported_beside_another_change(beside: str) -> None:
-    """Its values are not the greatest of all, only far from those around them."""
+    """The incident's values are not the greatest of all, but far from those around them."""
     hours = np.arange(30 * 24)
     level = 100 + (hours / 4 if beside == "slope" else np.where(hours > 500, 90.0, 0.0))
     value = level + np.where((hours >= 200) & (hours < 240), 30, 0)
@@ -149,8 +149,8 @@ def test_a_change_below_a_per_cent_is_stated_in_its_unit() -> None:
     assert re.match(r"Memory has been 1[456](\.\d)? MiB higher since", sentence)
 
 
-def test_a_gap_in_the_midst_of_a_season_is_no_change() -> None:
-    """A year's cells have three hours: one that a gap cuts short has another mean."""
+def test_a_gap_within_a_season_is_no_change() -> None:
+    """A year is divided into cells of three hours; an incomplete cell has another mean."""
     nothing = np.empty(0, np.int64)
     for seed in range(6):
         random = np.random.default_rng(seed)
@@ -180,7 +180,7 @@ def test_a_cost_drift_is_stated_in_dollars() -> None:
     assert "$0.00015" in sentence
 
 
-def test_memory_near_its_limit_says_what_to_do() -> None:
+def test_memory_near_its_limit_gets_a_recommendation() -> None:
     used = {"gpu_memory_usage": history((50, 15_000.0), noise=0.0)}
     [sentence] = recommend(used, {"gpu_memory_limit": 16_384.0})
     assert "15,000 of 16,384 MiB (92%)" in sentence
@@ -223,10 +223,10 @@ async def test_the_answer_includes_the_recommendations(caller: Any) -> None:
     assert "79,000 of 81,920 MiB (96%)" in sentence
 
 
-def test_no_changes_are_looked_for_that_the_caller_would_not_wait_for(
+def test_the_search_for_changes_ends_before_the_callers_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A year of sixteen metrics takes seconds where each of them changes all the time."""
+    """A year of sixteen metrics that change all the time takes seconds."""
     now = 1_000.0
 
     def describe(_: History) -> Shape:

@@ -1,4 +1,4 @@
-"""A replica that was reconnecting to the bus when an account's metrics changed."""
+"""Reconnections of a replica to the bus, during which an account's metrics changed."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ async def connection(url: str) -> AsyncIterator[NatsBus]:
         yield connection
 
 
-async def test_a_replica_follows_a_change_whose_event_it_missed(
+async def test_a_replica_reads_a_change_after_a_reconnection(
     caller: Caller, database: Database, connection: NatsBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconnection, "POLL_INTERVAL_S", 0.01)
@@ -44,18 +44,18 @@ async def test_a_replica_follows_a_change_whose_event_it_missed(
         await caller.handlers.watch.descriptions.store(account, {"x": MetricDescription(unit=unit)})
         await replica.usage.check(account, 1, late=False)
         await asyncio.sleep(0.1)
-        assert await known.get(account) == before, "known until the event comes"
+        assert await known.get(account) == before, "cached until the reconnection"
         count = connection.client.stats["reconnects"]
         await connection.client._process_op_err(ConnectionError("cut"))
         await until(lambda n=count: connection.client.stats["reconnects"] > n, "reconnected")
-        await until(lambda: account not in known._cached, "the descriptions are forgotten")
+        await until(lambda: account not in known._cached, "the descriptions are evicted")
         assert account not in replica.usage._stored
         assert (await known.get(account))["x"].unit == unit
     work.cancel()
 
 
 def test_all_baselines_expire_within_minutes_but_not_together(database: Database) -> None:
-    """A replica that computed all of them at once would raise alerts minutes late."""
+    """A replica that computed all baselines at once would raise alerts minutes late."""
     many = Baselines(database)
     models = [f"{n}" for n in range(1_000)]
     now = time.monotonic()

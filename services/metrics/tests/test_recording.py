@@ -112,7 +112,7 @@ async def test_samples_without_a_time_never_count_as_duplicates(
         ),
     ],
 )
-def test_an_impossible_record_is_refused_with_the_value_to_send(
+def test_an_impossible_record_is_refused_with_its_field_and_a_reason(
     wrong: dict[str, Any], path: str, message: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:
@@ -127,7 +127,7 @@ async def test_a_metric_of_unknown_kind_may_be_negative(caller: Caller) -> None:
     assert (await caller.monitor(metrics=["reward"])).statistics["reward"].mean == -1.0
 
 
-async def test_the_answer_counts_the_duplicates(caller: Caller) -> None:
+async def test_the_answer_states_the_number_of_duplicates(caller: Caller) -> None:
     when = [at(minutes=3), at(minutes=2)]
     records = [{"model_id": "m", "timestamp": t, "metrics": {"a": 1.0, "b": 2.0}} for t in when]
     assert (await caller.record(*records[:1])).duplicates == 0
@@ -137,7 +137,7 @@ async def test_the_answer_counts_the_duplicates(caller: Caller) -> None:
     assert (await caller.record(untimed, untimed)).duplicates == 0
 
 
-async def test_the_window_ends_with_the_newest_sample_and_warns_of_a_clock_ahead(
+async def test_a_window_ends_with_the_newest_sample_and_warns_of_a_fast_clock(
     caller: Caller,
 ) -> None:
     ahead = datetime.now(UTC) + timedelta(hours=2)
@@ -152,7 +152,7 @@ async def test_the_window_ends_with_the_newest_sample_and_warns_of_a_clock_ahead
     assert "120 minutes ahead" in warning
 
 
-async def test_a_metric_that_was_never_recorded_is_a_warning(caller: Caller) -> None:
+async def test_a_metric_that_was_never_recorded_causes_a_warning(caller: Caller) -> None:
     await caller.record({"model_id": "m", "metrics": {"latency": 1.0}})
     answer = await caller.monitor(metrics=["latency", "latencyy"])
     assert answer.warnings == ["latencyy was never recorded for this model; its figures are null"]
@@ -169,7 +169,7 @@ async def test_a_call_may_mix_records_with_and_without_times(caller: Caller) -> 
     assert (await caller.monitor("n")).statistics["latency"].total == 4.0
 
 
-async def test_too_many_series_are_refused_and_nothing_of_the_call_is_stored(
+async def test_a_call_with_too_many_series_is_refused_and_not_stored(
     caller: Caller,
 ) -> None:
     await caller.record({"model_id": "m", "metrics": {"latency": 1.0}})
@@ -182,7 +182,7 @@ async def test_too_many_series_are_refused_and_nothing_of_the_call_is_stored(
         await caller.monitor("m0")
 
 
-async def test_another_accounts_model_looks_missing(handlers: Handlers) -> None:
+async def test_another_accounts_model_is_not_found(handlers: Handlers) -> None:
     owner, other = Caller(handlers), Caller(handlers)
     await owner.record({"model_id": "m", "metrics": {"latency": 1.0}})
     answers = []
@@ -232,7 +232,7 @@ async def test_a_large_call_publishes_the_newest_value_of_each_metric(
     assert len(updates(bus)) == 10 + 4
 
 
-async def test_only_stored_samples_are_published_and_watched(
+async def test_only_stored_samples_are_published_and_evaluated(
     caller: Caller, bus: MemoryBus
 ) -> None:
     rule = NewRule(kind="threshold", metric="latency", above=100.0)
@@ -257,7 +257,7 @@ async def test_only_stored_samples_are_published_and_watched(
 async def test_an_answer_takes_few_round_trips_to_the_database(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a busy machine, each of them costs more than its statement."""
+    """On a busy machine, a round trip costs more than its statement."""
     await caller.record({"model_id": "m", "metrics": dict.fromkeys(USUAL_METRICS, 1.0)})
     await caller.monitor()
     count, own, wait = 0, asyncio.current_task(), TimedConnection.wait
@@ -274,8 +274,8 @@ async def test_an_answer_takes_few_round_trips_to_the_database(
     assert count <= 10
 
 
-async def test_an_answer_that_takes_too_long_lacks_changes_and_says_so(caller: Caller) -> None:
-    """Not a 503: what is summed up already is known."""
+async def test_an_answer_that_takes_too_long_omits_changes_with_a_warning(caller: Caller) -> None:
+    """The statistics are known by then, so the answer is not a 503."""
     now = datetime.now(UTC)
     times = [(now - timedelta(hours=n)).isoformat() for n in range(120)]
     await caller.record(

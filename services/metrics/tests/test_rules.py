@@ -1,4 +1,4 @@
-"""The rules of alerts: added, changed, muted, held and removed."""
+"""Alert rules, which are added, changed, muted, held and removed."""
 
 from typing import Any
 
@@ -104,7 +104,7 @@ async def test_an_alert_is_raised_once_its_condition_has_held_for_the_rules_minu
         ("silence", {"forMinutes": 5}, "forMinutes"),
     ],
 )
-async def test_a_contradictory_or_unfit_change_is_refused(
+async def test_a_contradictory_or_unsuitable_change_is_refused(
     caller: Caller, id: str, changes: dict[str, Any], path: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
@@ -118,7 +118,7 @@ async def test_another_accounts_rule_cannot_be_changed(caller: Caller, handlers:
         await change(Caller(handlers), rule.id, muted=True)
 
 
-async def test_a_changed_default_rule_that_cannot_be_read_is_left_out(
+async def test_an_unreadable_change_of_a_default_rule_disables_the_rule(
     caller: Caller, database: Database
 ) -> None:
     await change(caller, "latency", percent=300)
@@ -166,7 +166,7 @@ async def test_a_contradictory_rule_is_refused(caller: Caller, rule: dict[str, A
     assert refused.value.details["fields"]
 
 
-async def test_an_account_may_have_a_hundred_rules(caller: Caller) -> None:
+async def test_an_account_may_have_at_most_a_hundred_rules(caller: Caller) -> None:
     for _ in range(100):
         await add(caller, kind="silence", after=60)
     with pytest.raises(InvalidRequest, match="100 rules"):

@@ -1,4 +1,4 @@
-"""Silence: a model that reported regularly and stopped."""
+"""Detection of models that reported regularly and stopped."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ async def test_a_model_that_reported_regularly_and_stopped_is_silent(
 async def report(
     caller: Caller, database: Database, *, ago: float, behind: float = 0, together: int = 1
 ) -> None:
-    """Store ten hours of a sample a minute, sent `together` at a time, by a clock `behind` (s)."""
+    """Store a sample a minute over ten hours, sent `together` at a time by a clock `behind` s."""
     [series] = await caller.handlers.series.number(caller.account, [("m", "latency")])
     end = datetime.now(UTC) - timedelta(seconds=ago)
     async with database.connection() as connection:
@@ -66,7 +66,7 @@ async def report(
 async def test_a_recorder_with_its_usual_lag_is_not_silent(
     caller: Caller, database: Database, habit: dict[str, Any], after: int | None
 ) -> None:
-    """A clock that is hours behind does not count as silence, nor does the time between batches."""
+    """Neither a slow clock nor the time between batches counts as silence."""
     if after:
         await add(caller, kind="silence", after=after)
     await report(caller, database, **habit)
@@ -74,7 +74,7 @@ async def test_a_recorder_with_its_usual_lag_is_not_silent(
     assert await alerts(caller) == []
 
 
-async def test_a_recorder_whose_clock_is_behind_falls_silent_when_it_stops(
+async def test_a_recorder_with_a_slow_clock_is_silent_once_it_stops(
     caller: Caller, database: Database
 ) -> None:
     await report(caller, database, ago=1_800, behind=5 * 3_600)
@@ -83,7 +83,7 @@ async def test_a_recorder_whose_clock_is_behind_falls_silent_when_it_stops(
     assert "for 30 minutes" in alert.message
 
 
-async def test_a_silence_rule_of_the_account_counts_its_own_seconds(caller: Caller) -> None:
+async def test_an_accounts_silence_rule_applies_after_its_own_seconds(caller: Caller) -> None:
     await add(caller, kind="silence", metric="latency", model_id="m", after=60, severity="info")
     await caller.record(record(90, latency=40.0), record(1, throughput=1.0))
     await caller.handlers.watch.look_for_silence()
@@ -100,7 +100,7 @@ async def test_a_silence_rule_of_the_account_counts_its_own_seconds(caller: Call
         "delete from rules where account = %s",
     ],
 )
-async def test_silence_that_ends_while_the_sweep_waits_for_its_turn_raises_no_alert(
+async def test_silence_that_ends_before_the_sweeps_turn_raises_no_alert(
     caller: Caller, database: Database, meanwhile: str
 ) -> None:
     await add(caller, kind="silence", after=60)

@@ -1,4 +1,4 @@
-"""Samples more than a day old: staged, visible at once, and merged by the sweep."""
+"""Samples more than a day old, which are staged, visible at once, and merged later."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ def record(days: float, value: float = 1.0, **more: Any) -> dict[str, Any]:
 
 
 async def count_read(connection: Connection) -> int:
-    """Count the samples that this connection has read lately, in earlier transactions as well."""
+    """Count the samples that this connection has read recently, also in earlier transactions."""
     cursor = await connection.execute(
         "select coalesce(sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)), 0)::integer"
         " from pg_stat_xact_user_tables where relname ~ '^(samples|_hyper)'"
@@ -40,7 +40,7 @@ async def count_staged(database: Database, caller: Caller) -> int:
     return int(count)
 
 
-async def test_old_samples_are_answered_the_same_before_and_after_they_are_merged(
+async def test_statistics_of_old_samples_are_the_same_before_and_after_merging(
     caller: Caller, database: Database, roll: Any
 ) -> None:
     old = [record(20 + n / 500, float(n % 7)) for n in range(5_000)]
@@ -66,7 +66,7 @@ async def test_an_old_sample_counts_once_whether_it_is_staged_or_merged(
     assert (await caller.monitor()).statistics["latency"].count == 2
 
 
-async def test_an_old_sample_that_comes_while_its_day_is_merged_counts_once(
+async def test_an_old_sample_recorded_while_its_day_is_merged_counts_once(
     caller: Caller, roll: Any
 ) -> None:
     old = [record(5 + n / 2_000) for n in range(1_000)]
@@ -84,10 +84,10 @@ async def test_an_old_sample_that_comes_while_its_day_is_merged_counts_once(
     assert (await caller.monitor()).statistics["latency"].count == 1_000
 
 
-async def test_a_day_is_merged_before_those_that_were_marked_later(
+async def test_a_day_is_merged_before_days_marked_later(
     caller: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backfill, of which ever more comes, does not hold up another account's late day."""
+    """A continuous backfill does not delay another account's late day."""
     monkeypatch.setattr(rollups, "MAX_DAYS", 1)
     backfill = Caller(caller.handlers)
     await caller.record(record(2))
@@ -108,10 +108,10 @@ async def test_a_day_is_merged_before_those_that_were_marked_later(
     assert waited == 0
 
 
-async def test_no_more_samples_are_read_than_an_answer_takes(
+async def test_an_answer_reads_no_more_samples_than_it_needs(
     caller: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The planner, which does not know the new samples yet, would read and sort all of them."""
+    """Without statistics of new samples, the planner would read and sort all of them."""
     monkeypatch.setattr(window, "MAX_RAW", 500)
     few = [record(0.5, model_id=f"{n}") for n in range(150)]
     await caller.record(*few)
@@ -173,7 +173,7 @@ async def test_a_day_with_too_many_late_samples_is_answered_from_its_rollup(
     assert (await caller.monitor()).statistics["latency"].count == 801
 
 
-async def test_late_samples_of_an_account_beyond_its_bound_are_refused_until_they_are_merged(
+async def test_late_samples_above_the_limit_of_an_account_are_refused_until_others_are_merged(
     caller: Caller, roll: Any
 ) -> None:
     caller.handlers.usage.max_staged = 10
@@ -187,7 +187,9 @@ async def test_late_samples_of_an_account_beyond_its_bound_are_refused_until_the
     await caller.record(record(4))
 
 
-async def test_an_account_stores_no_more_than_its_bytes(caller: Caller, database: Database) -> None:
+async def test_samples_above_an_accounts_storage_limit_are_refused(
+    caller: Caller, database: Database
+) -> None:
     usage = caller.handlers.usage
     usage.max_bytes = 10 * SAMPLE_BYTES
     old = record(3)

@@ -1,4 +1,4 @@
-"""Statistics against numpy and scipy, which the service does not use for them."""
+"""Statistics compared with numpy and scipy, which compute them independently."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ Points = Sequence[tuple[datetime, float]]
 
 
 async def store(caller: Caller, database: Database, points: Points, metric: str = "latency") -> int:
-    """Store many samples directly: the statistics are under test, not the handlers."""
+    """Store many samples directly, without the handlers."""
     [series] = await caller.handlers.series.number(caller.account, [("m", metric)])
     async with database.connection() as connection:
         async with connection.cursor().copy("copy samples (series, at, value) from stdin") as copy:
@@ -38,7 +38,7 @@ async def store(caller: Caller, database: Database, points: Points, metric: str 
 
 
 def reference(points: Points, metric: str = "latency") -> dict[str, Any]:
-    """Mean, p95 and total of samples, the slow way."""
+    """Compute mean, p95 and total of samples by numpy."""
     values = np.array([value for _, value in points])
     return {
         "mean": values.mean(),
@@ -95,10 +95,10 @@ async def test_many_samples_are_answered_within_one_per_cent(
     assert not figures.exact
 
 
-async def test_a_window_reads_no_rollup_that_it_does_not_use(
+async def test_a_window_reads_only_the_rollups_that_it_uses(
     caller: Caller, database: Database, roll: Any
 ) -> None:
-    """Hours lie within whole days, which are read uncompressed."""
+    """Whole days are read from the rollups of days, and the rest from those of hours."""
     random = np.random.default_rng(3)
     values = random.lognormal(3, 0.5, 16 * 24 * 30)
     points = [(NOW - timedelta(minutes=2 * n), float(v)) for n, v in enumerate(values)]
@@ -208,7 +208,7 @@ async def test_a_window_without_samples_has_null_figures(caller: Caller) -> None
         ("latency", 0.0, "stable"),
     ],
 )
-async def test_a_trend_follows_which_direction_is_better(
+async def test_a_trend_depends_on_the_better_direction(
     caller: Caller, database: Database, metric: str, slope: float, trend: str
 ) -> None:
     random = np.random.default_rng(5)
@@ -236,9 +236,7 @@ async def test_a_trend_follows_which_direction_is_better(
         ("anything", False),
     ],
 )
-def test_the_name_of_a_metric_determines_which_direction_is_better(
-    metric: str, lower: bool
-) -> None:
+def test_the_name_of_a_metric_determines_its_better_direction(metric: str, lower: bool) -> None:
     assert lower_is_better(metric) is lower
 
 
@@ -264,7 +262,7 @@ def test_the_slope_is_the_median_over_all_pairs(points: list[tuple[int, float]])
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
 )
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
-async def test_bins_hold_any_number_within_half_a_per_cent(
+async def test_a_bins_middle_is_within_half_a_per_cent_of_its_numbers(
     database: Database, numbers: list[float]
 ) -> None:
     async with database.connection() as connection:
@@ -280,7 +278,7 @@ async def test_bins_hold_any_number_within_half_a_per_cent(
 
 
 @pytest.mark.parametrize(("count", "seconds"), [(5_000, 1_200), (10_000, 10_000), (9_000, 1)])
-async def test_many_samples_in_a_short_time_are_drawn_as_more_than_a_point_an_hour(
+async def test_many_samples_in_a_short_time_are_drawn_with_several_points_an_hour(
     caller: Caller, database: Database, roll: Any, count: int, seconds: int
 ) -> None:
     random, now = np.random.default_rng(1), datetime.now(UTC)

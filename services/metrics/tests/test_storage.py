@@ -1,4 +1,4 @@
-"""Stored samples: written, converted and expired."""
+"""Storage of samples: migrations, conversion, rollups and expiry."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from .conftest import Caller, Place, drop, settled
 
 @pytest.fixture
 async def empty(place: Place, database: Database) -> AsyncIterator[Place]:
-    """An empty schema, possibly in a database other than the tests' own."""
+    """An empty schema, possibly in another database than that of the tests."""
     owner = place.owner or place.url
     schema = f"metrics_{secrets.token_hex(4)}"
     async with await psycopg.AsyncConnection.connect(owner, autocommit=True) as connection:
@@ -57,7 +57,7 @@ def record(days: float, value: float) -> dict[str, Any]:
     return {"model_id": "m", "timestamp": when, "metrics": {"latency": value}}
 
 
-async def test_replicas_that_start_at_once_migrate_once(empty: Place) -> None:
+async def test_replicas_that_start_simultaneously_migrate_once(empty: Place) -> None:
     async with contextlib.AsyncExitStack() as stack:
         callers = await asyncio.gather(
             *(stack.enter_async_context(serving(empty)) for _ in range(4))
@@ -72,7 +72,7 @@ async def test_replicas_that_start_at_once_migrate_once(empty: Place) -> None:
         assert (await caller.monitor()).statistics["latency"].count == 4
 
 
-async def test_times_are_in_utc_wherever_the_server_is(place: Place) -> None:
+async def test_times_are_in_utc_regardless_of_the_servers_time_zone(place: Place) -> None:
     async with connected(place) as connection:
         await connection.execute("alter role current_user set timezone = 'Asia/Kolkata'")
         try:
@@ -138,7 +138,7 @@ async def test_a_database_of_any_earlier_version_is_brought_up_to_date(
 async def test_a_database_created_just_after_the_hour_keeps_samples_from_just_before_it(
     empty: Place, passed: bool
 ) -> None:
-    """The hour is still the last one, or is over and was regarded as settled."""
+    """The previous hour must not be regarded as settled yet."""
     async with connected(empty) as connection:
         await connection.execute(
             "create table migrations (name text primary key, applied_at timestamptz default now())"
@@ -195,7 +195,7 @@ async def test_a_late_sample_in_the_columnstore_counts_once(empty: Place) -> Non
 
 
 async def make_plain(connection: Any) -> None:
-    """Restore the state of a database that has not had the extension."""
+    """Restore the state of a database without the extension."""
     await drop(
         connection,
         "do $$ begin if timescale_schema() is null then drop table days, hours, samples cascade;"
@@ -293,8 +293,8 @@ async def test_an_extension_under_the_apache_licence_alone_is_not_used(empty: Pl
         assert await (await connection.execute(kind)).fetchone() == ("p",)
 
 
-async def test_an_extension_that_is_not_preloaded_is_left_alone(empty: Place) -> None:
-    """Creating the extension would end the connection, and so every attempt to start."""
+async def test_an_extension_that_is_not_preloaded_is_not_created(empty: Place) -> None:
+    """Creating the extension would end the connection, so that the service could not start."""
     async with connected(empty) as connection:
         notices: list[str] = []
         connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
@@ -335,7 +335,7 @@ async def test_only_expired_samples_are_deleted(empty: Place) -> None:
             assert (await connection.execute("select from samples_older")).rowcount == 0
 
 
-async def test_a_month_whose_partition_was_missed_gets_it_later(empty: Place) -> None:
+async def test_the_missing_partition_of_a_month_is_created_later(empty: Place) -> None:
     async with serving(empty) as caller, connected(empty) as connection:
         if isinstance(await rollups.load(connection), rollups.TimescaleRollups):
             pytest.skip("it makes its chunks when they are needed")
@@ -382,7 +382,7 @@ async def test_a_sample_that_arrives_while_its_day_is_rolled_up_is_not_lost(
         assert (await caller.monitor()).statistics["latency"].count == 2
 
 
-async def test_one_replica_computes_and_the_others_stand_by(empty: Place) -> None:
+async def test_one_replica_rolls_up_and_the_others_stand_by(empty: Place) -> None:
     async with serving(empty), connected(empty) as first, connected(empty) as second:
         for connection, held in ((first, True), (second, False)):
             cursor = await connection.execute(rollups.LOCK)

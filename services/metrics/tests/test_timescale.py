@@ -1,4 +1,4 @@
-"""The service's handling of TimescaleDB, tried without the extension."""
+"""The service's handling of TimescaleDB, tested without the extension."""
 
 from typing import Any
 
@@ -45,10 +45,10 @@ async def test_a_version_that_would_leave_samples_uncompressed_stops_the_migrati
             assert '"hours" is not a materialized view' in str(refused.value)
 
 
-async def test_what_a_policy_of_the_database_blocks_is_dropped_soon_or_never(
+async def test_a_drop_blocked_by_a_policy_is_retried_a_limited_number_of_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Otherwise a test whose statement always fails would never end."""
+    """Without a limit, a test whose statement always fails would never end."""
     monkeypatch.setattr(conftest, "DROP_PAUSE_S", 0.0)
     busy = Busy(3, psycopg.errors.InternalError_)
     await conftest.drop(busy, "drop table x")
@@ -60,7 +60,7 @@ async def test_what_a_policy_of_the_database_blocks_is_dropped_soon_or_never(
 
 
 class Busy:
-    """A connection on which a policy of the database is refreshing for a while."""
+    """A fake connection that refuses a number of statements, as while a policy is running."""
 
     def __init__(
         self,

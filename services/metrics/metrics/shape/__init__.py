@@ -1,4 +1,4 @@
-"""The shape of a series: level, slope, seasons, steps, passing incidents, and noise.
+"""The shape of a series: level, slope, seasons, steps, temporary incidents, and noise.
 
 `describe` finds it in the cells of a history, `sharpen` places its edges to the sample.
 """

@@ -37,7 +37,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(slots=True)
 class Cells:
-    """Samples aggregated by cell, in order of time; empty cells are left out.
+    """Samples aggregated by cell, in order of time, without empty cells.
 
     Attributes:
         number: of the cell, counted from midnight of the first day.
@@ -62,7 +62,7 @@ class Cells:
         return median(self.count) >= DENSE
 
     def without_cut(self, values: Floats) -> Floats:
-        """Replace the values of cells that a gap or the window cuts short by the nearest whole's.
+        """Replace values of incomplete cells by that of the nearest complete cell.
 
         A season is known to a cell: a part of one has another mean, without any change.
         """
@@ -91,7 +91,7 @@ class Cells:
 
 
 def divide(hours: NDArray[Any]) -> Cells:
-    """Divide hours into the narrowest cells that the metric fills, and that are not too many."""
+    """Divide hours into the narrowest cells that are filled and not too many."""
     at = hours["at"]
     span = int(at[-1] - at[0]) // HOUR_US + 1
     typical = median(np.diff(at).astype(np.float64)) / HOUR_US if len(at) > 1 else 1.0
@@ -109,7 +109,7 @@ def divide(hours: NDArray[Any]) -> Cells:
 
 
 def _tamed(hours: NDArray[Any]) -> NDArray[Any]:
-    """Return hourly means whose maximum and minimum count no further out than usual."""
+    """Return hours with means that are less affected by extreme samples."""
     many = hours["count"] >= DENSE
     if not many.any():
         return hours
@@ -123,7 +123,7 @@ def _tamed(hours: NDArray[Any]) -> NDArray[Any]:
 
 
 def median(values: Floats) -> float:
-    """Return the median, in a quarter to three quarters of the time of numpy's."""
+    """Return the median; takes a quarter to three quarters of numpy's time."""
     ordered, half = values.copy(), len(values) // 2
     if len(values) < MIN_PARTITIONED:
         ordered.sort()
@@ -170,7 +170,7 @@ def without_outliers(values: Floats) -> Floats:
 
 
 def _median_of_five(window: NDArray[np.float64]) -> Floats:
-    """Return the median of each column, in a seventh of the time of `np.median`."""
+    """Return the median of each row of five; takes a seventh of the time of `np.median`."""
     a, b, c, d, e = window.T
     low, high = np.minimum(a, b), np.maximum(a, b)
     low2, high2 = np.minimum(d, e), np.maximum(d, e)

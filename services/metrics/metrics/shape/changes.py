@@ -1,4 +1,4 @@
-"""Search for changes that noise does not explain: steps, passing incidents and slopes.
+"""The search for significant changes: steps, temporary incidents and slopes.
 
 Greedy forward selection, as in orthogonal matching pursuit, of whichever explains most
 after its penalty; then each place is tried again given the others, and what is not needed
@@ -54,7 +54,7 @@ Key = int | tuple[int, int]
 
 @dataclass(slots=True)
 class Line:
-    """A slope between two cells: constant before `first` and after `last`."""
+    """A slope between two cells, constant before `first` and after `last`."""
 
     first: int
     last: int
@@ -62,7 +62,7 @@ class Line:
 
 @dataclass(slots=True)
 class System:
-    """The normal equations of some columns, solved; each row of `columns` is one."""
+    """The solved normal equations of some columns, which are the rows of `columns`."""
 
     columns: Columns
     inverse: Columns
@@ -71,7 +71,7 @@ class System:
 
 @dataclass(slots=True)
 class Remainder:
-    """The squared norms that chosen columns leave of each step and incident.
+    """The squared norms of steps and incidents, without the parts of chosen columns.
 
     Attributes:
         basis: the chosen columns, orthonormal.
@@ -83,8 +83,8 @@ class Remainder:
 
 
 @dataclass(slots=True)
-class Changes:
-    """The changes found in a series of n values.
+class Explanation:
+    """An explanation of a series by changes.
 
     Attributes:
         places: before which values the level changes.
@@ -116,7 +116,7 @@ def ramp(times: Floats, line: Line) -> Floats:
 
 
 class Search:
-    """A search for changes.
+    """The search for changes in a series.
 
     Args:
         values: without season and outliers.
@@ -150,7 +150,7 @@ class Search:
         self.costs[:near] = self.costs[-near:] = self.incident_cost + self.length_cost
         self._columns: dict[Key, tuple[Floats, Floats]] = {}
 
-    def find(self) -> Changes:
+    def find(self) -> Explanation:
         """Return the cheapest explanation of the series, with or without a slope."""
         straight = self._measure([], Line(0, self.count - 1))
         inclined = self._grow(straight) if straight.line_gain > LINE_COST else None
@@ -167,8 +167,8 @@ class Search:
             best = self._bend(min(best, inclined, key=lambda changes: changes.cost))
         return min([best, *self._sawtooth()], key=lambda changes: changes.cost)
 
-    def _sawtooth(self) -> list[Changes]:
-        """Return the explanation by a slope that restarts again and again, if there may be one.
+    def _sawtooth(self) -> list[Explanation]:
+        """Return explanations by a slope that restarts repeatedly; an empty list if implausible.
 
         Over all of the window such a slope explains nothing, and each step explains little without
         it. Its rate is that of most short spans, which have no restart; without it, the restarts
@@ -192,7 +192,7 @@ class Search:
         found = self._prune(self._settle(self._measure(places, line)))
         return [found] if (np.diff(found.levels) * found.rise < 0).all() else []
 
-    def _bend(self, best: Changes) -> Changes:
+    def _bend(self, best: Explanation) -> Explanation:
         """Fit a slope that begins or ends within the window."""
         step, last = max(self.count // BENDS, 2), self.count - 1
         bends = range(step, last - step + 1, step)
@@ -205,7 +205,7 @@ class Search:
         bent.cost += max(NEEDED, BENT * bent.cost)
         return min(best, bent, key=lambda changes: changes.cost)
 
-    def _grow(self, changes: Changes) -> Changes:
+    def _grow(self, changes: Explanation) -> Explanation:
         remainder = Remainder(self.norms.copy(), self.span_norms.copy())
         for key in self._keys(changes.places, changes.line):
             self._choose(remainder, key)
@@ -219,7 +219,7 @@ class Search:
         return self._prune(self._settle(changes)) if changes.places else changes
 
     def _choose(self, remainder: Remainder, key: Key) -> None:
-        """Take a column's part from every step and incident."""
+        """Subtract a column's part from every step and incident."""
         column, _ = self._whitened(key)
         norm = column @ column
         for _ in range(2):  # the second time for accuracy
@@ -237,7 +237,7 @@ class Search:
         apart *= apart
         remainder.incidents -= apart
 
-    def _next(self, changes: Changes, remainder: Remainder) -> list[int]:
+    def _next(self, changes: Explanation, remainder: Remainder) -> list[int]:
         """Return the place of the step, or the places of the incident, that explain most.
 
         Of those that are chosen already, none; none at all where nothing is worth its cost.
@@ -263,8 +263,8 @@ class Search:
                 places = [int(self.first[number]), int(self.last[number])]
         return [] if best <= 0 else [place for place in places if place not in changes.places]
 
-    def _settle(self, changes: Changes) -> Changes:
-        """Move each place to where it explains most, given the others."""
+    def _settle(self, changes: Explanation) -> Explanation:
+        """Move each place to the position that explains most, given the others."""
         for _ in range(SWEEPS):
             places = list(changes.places)
             for number in range(len(places)):
@@ -279,8 +279,8 @@ class Search:
             changes = self._measure(places, changes.line)
         return changes
 
-    def _prune(self, changes: Changes) -> Changes:
-        """Drop places that are not needed, and one of two places around a change within a cell."""
+    def _prune(self, changes: Explanation) -> Explanation:
+        """Drop unnecessary places, and one of two places around a change within a cell."""
         while changes.places:
             weakest, cost = int(np.argmin(changes.gains)), math.inf
             if changes.gains[weakest] > NEEDED + self.length_cost:
@@ -293,8 +293,8 @@ class Search:
             changes.cost = min(changes.cost, cost)
         return changes
 
-    def _half_way(self, changes: Changes) -> int:
-        """Return the weaker of two places that are too close; -1 if there are none."""
+    def _half_way(self, changes: Explanation) -> int:
+        """Return the weaker of two places that are too close; -1 without any."""
         levels, places = changes.levels, changes.places
         for n in range(1, len(places)):
             low, high = sorted((levels[n - 1], levels[n + 1]))
@@ -303,20 +303,20 @@ class Search:
         return -1
 
     def _gains(self, places: list[int], line: Line | None, where: slice) -> Floats:
-        """Return how much a step at each place would explain in addition to the given ones."""
+        """Return how much a step at each place would explain in addition to given steps."""
         system, norms = self._system(places, line), self.norms[where]
         products = self._products(self._keys(places, line), where)
         free = norms - np.einsum("ij,ij->j", system.inverse @ products, products)
         steps = self.steps[where] - system.coefficients @ products
         return np.where(free > FLAT * norms, steps**2 / np.maximum(free, FLAT * norms), 0.0)
 
-    def _measure(self, places: list[int], line: Line | None) -> Changes:
+    def _measure(self, places: list[int], line: Line | None) -> Explanation:
         system = self._system(places, line)
         count, coefficients = len(places), system.coefficients
         # Leaving a column out would cost its squared coefficient over its variance.
         gains = coefficients**2 / np.diag(system.inverse)
         levels = self.middle + np.cumsum(coefficients[: count + 1])
-        measured = Changes(places, levels.tolist(), gains[1 : count + 1].tolist(), line)
+        measured = Explanation(places, levels.tolist(), gains[1 : count + 1].tolist(), line)
         rest = self.white - coefficients @ system.columns
         measured.cost = float(rest @ rest) + count * (STEP_COST + self.length_cost)
         if line is not None:
@@ -362,14 +362,14 @@ class Search:
 
 
 def _later(column: Floats) -> Floats:
-    """Return the sum of all later values for each value."""
+    """Return, for each value, the sum of all later values."""
     sums = np.cumsum(column)
     return np.asarray(sums[-1] - sums)
 
 
 @lru_cache(maxsize=8)
 def _spans(min_length: int, count: int) -> tuple[Places, Places]:
-    """Return the places of both edges of all incidents that are tried, the shortest first."""
+    """Return the places of both edges of all incidents to try, the shortest first."""
     firsts, lasts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     length = float(min_length)
     while length < 0.9 * count:

@@ -1,4 +1,4 @@
-"""Edges of events, placed to the sample."""
+"""The placement of events' edges to the sample."""
 
 import math
 
@@ -21,7 +21,7 @@ MAX_EDGES = 24
 
 
 def needed(shape: Shape) -> list[tuple[int, int]]:
-    """Return the spans of time whose samples place the edges; slopes need none."""
+    """Return the spans of time whose samples place the edges."""
     spans: list[tuple[int, int]] = []
     for event in shape.events:
         if _short(shape, event):
@@ -33,9 +33,9 @@ def needed(shape: Shape) -> list[tuple[int, int]]:
 
 
 def sharpen(shape: Shape, at: Times, value: Floats) -> None:
-    """Move the edges of events to the samples where the level changes; samples are by time.
+    """Move the edges of events to the samples where the level changes.
 
-    An incident of a few cells with too few samples was outliers, and is dropped.
+    Samples are ordered by time. A short incident of too few samples is outliers, and dropped.
     """
     events = []
     moved: dict[int, int] = {}
@@ -69,7 +69,7 @@ def _move(event: Event, moved: dict[int, int]) -> None:
 
 
 def _measure(shape: Shape, event: Event) -> None:
-    """Take a longer incident's level from the cells that lie wholly within it."""
+    """Compute a longer incident's level from the cells wholly within it."""
     cells = shape.cells
     if cells is None or event.kind != "incident":
         return
@@ -97,9 +97,9 @@ def _reach(shape: Shape, event: Event) -> tuple[int, int]:
 
 
 def _place_whole(shape: Shape, event: Event, at: Times, value: Floats) -> bool:
-    """Place both ends of an incident of a few cells; return whether it is one.
+    """Place both ends of a short incident; return False if it is only outliers.
 
-    The cells at its ends may hold little of it: how large it is comes from its samples.
+    The cells at the ends may contain little of the incident, so its samples determine its size.
     """
     first, last = np.searchsorted(at, _around(shape, event))
     at, value = at[first:last], value[first:last]
@@ -142,7 +142,7 @@ def _around(shape: Shape, event: Event) -> tuple[int, int]:
 
 
 def _season(shape: Shape, at: Times) -> Floats:
-    """Return the season's part at some times."""
+    """Return the seasonal part at some times."""
     cells = shape.cells
     if cells is None or not shape.season:
         return np.zeros(len(at))
@@ -156,7 +156,7 @@ def _places(event: Event) -> list[int]:
 
 
 def _span(shape: Shape, place: int) -> tuple[int, int] | None:
-    """Return the bounds of an edge, at most half-way to the next ones."""
+    """Return the span in which an edge may be, at most half-way to the next edges."""
     cells = shape.cells
     if cells is None:
         return None
@@ -172,7 +172,7 @@ def _span(shape: Shape, place: int) -> tuple[int, int] | None:
 
 
 def _edge(shape: Shape, place: int, at: Times, value: Floats) -> int | None:
-    """Return the first sample of the new level, by least squares.
+    """Return the time of the first sample of the new level, by least squares; None without one.
 
     Distances count up to the change's own size: an outlier is no edge.
     """

@@ -28,7 +28,7 @@ TINY = 1e-3
 
 @dataclass(slots=True)
 class Noise:
-    """Weights that whiten the noise, to deviation 1.
+    """The noise of a series, with weights that whiten it to deviation 1.
 
     Attributes:
         deviation: of one value.
@@ -66,7 +66,7 @@ def measure(cells: Cells, values: Floats) -> Noise:
 
 
 def _square(differences: Floats) -> float:
-    """Return the mean square, without values that are not noise."""
+    """Return the mean square of differences, with outliers clipped."""
     if not len(differences):
         return 0.0
     differences = differences - median(differences)
@@ -78,7 +78,7 @@ def _square(differences: Floats) -> float:
 
 
 def _swelling(white: NDArray[np.float64]) -> float:
-    """Return by how much the means of stretches vary more than white noise's, at least 1."""
+    """Return the ratio by which means of stretches vary more than white noise, at least 1."""
     sums = np.concatenate([[0.0], np.cumsum(white)])
     ratio = 1.0
     for length in STRETCHES:

@@ -1,4 +1,4 @@
-"""Daily and weekly seasons, each seen at least twice."""
+"""The search for daily and weekly seasons, each seen at least twice."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ MEDIAN_ERROR = 1.2533
 
 @dataclass(slots=True)
 class Season:
-    """The part of each cell that is due to the time of day and the day of the week.
+    """The seasonal part of each cell, by time of day and day of the week.
 
     `week` holds a part for each cell of a week that begins with the cells' first day.
     """
@@ -38,7 +38,7 @@ class Season:
 
 
 def find(cells: Cells, values: Floats) -> Season:
-    """Find the seasons of `values`, one for each cell."""
+    """Find the seasons of `values`, which has one value per cell."""
     first = int(cells.number[0])
     numbers = cells.number - first
     grid = np.full(int(numbers[-1]) + 1, np.nan)
@@ -69,7 +69,7 @@ def find(cells: Cells, values: Floats) -> Season:
 
 
 def _apart(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:
-    """Subtract the level, the median of a period around each cell."""
+    """Subtract the local level: the median of a period around each cell."""
     if missing.any():
         grid = _filled(grid, missing, period)
     # Extended by a period on both sides, shifted by the level's change. Each window has every cell
@@ -86,7 +86,7 @@ def _apart(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:
 
 
 def _filled(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:
-    """Fill gaps from the other periods, at the level on both sides."""
+    """Fill gaps with the pattern of other periods, at the level on both sides."""
     usual, seen = _medians(_rows(grid, 0, period))
     usual = np.where(
         seen > 0, usual, np.interp(np.arange(period), np.flatnonzero(seen), usual[seen > 0])
@@ -107,7 +107,7 @@ def _rows(apart: Floats, first: int, period: int) -> Floats:
 
 
 def _medians(rows: Floats) -> tuple[Floats, Floats]:
-    """Return the median of each column, and its number of values."""
+    """Return the median of each column, and the number of its values."""
     ordered = np.sort(rows, axis=0)  # nan comes last
     counts = (~np.isnan(rows)).sum(axis=0)
     columns = np.arange(rows.shape[1])
@@ -137,7 +137,7 @@ def _daily(apart: Floats, first: int, period: int) -> Floats | None:
 
 
 def _weekly(apart: Floats, first: int, day: int) -> Floats | None:
-    """Return the profile of stretches that repeat, 0 elsewhere; None if none does."""
+    """Return the profile of repeated stretches, 0 elsewhere; None if none is repeated."""
     width = max(day // 4, 1)
     smooth = _smooth(apart, width)
     rows, stretches = _rows(apart, first, 7 * day), _rows(smooth, first, 7 * day)

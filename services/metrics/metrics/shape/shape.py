@@ -1,4 +1,4 @@
-"""The shape of a series: its events, season and noise."""
+"""The shape of a series: events, season and noise."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from common.contracts.timestamps import DAY_US, HOUR_US, WEEK_US
 from metrics.arrays import Floats
 from metrics.shape import season as seasons
 from metrics.shape.cells import Cells, divide, median, without_outliers
-from metrics.shape.changes import Changes, Search, ramp
+from metrics.shape.changes import Explanation, Search, ramp
 from metrics.shape.noise import Noise, measure
 from metrics.shape.season import Season
 from metrics.window import History
@@ -90,7 +90,7 @@ class Shape:
 
 
 def describe(history: History) -> Shape:
-    """Describe the shape of a window, by its hours."""
+    """Describe the shape of a window from its hours."""
     if not len(history.hours):
         return Shape()
     cells = divide(history.hours)
@@ -120,7 +120,7 @@ def describe(history: History) -> Shape:
 
 
 def _counts(cells: Cells) -> bool:
-    """Return whether the series is a counter that was reset: its falls are not changes."""
+    """Return whether the series is a counter that was reset."""
     steps = np.diff(cells.mean)
     falling = steps < 0
     rises = steps[steps > 0]
@@ -140,7 +140,7 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
     times = (cells.at - cells.at[0]) / DAY_US
     apart = values
     season = Season(daily=False, weekly=False, part=np.zeros(len(values)), week=np.zeros(1))
-    changes = Changes(levels=[0.0])
+    changes = Explanation(levels=[0.0])
     noise = None
     clean = values
     for attempt in range(PASSES):
@@ -166,8 +166,8 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
     return Shape(cells, events, season, fitted, usual, noise)
 
 
-def _refit(times: Floats, changes: Changes, values: Floats) -> None:
-    """Fit slope and levels anew without the cells in which the level changes.
+def _refit(times: Floats, changes: Explanation, values: Floats) -> None:
+    """Refit slope and levels without the cells in which the level changes.
 
     Such a cell is a part of both levels, and would flatten the slope.
     """
@@ -193,9 +193,9 @@ def _refit(times: Floats, changes: Changes, values: Floats) -> None:
 
 
 def _events(
-    cells: Cells, times: Floats, changes: Changes, events: list[Event], rest: Floats
+    cells: Cells, times: Floats, changes: Explanation, events: list[Event], rest: Floats
 ) -> list[Event]:
-    """Add the slope to the changes of level; return those that stand out, by time.
+    """Return the slope and the changes of level that are significant, by time.
 
     `rest` is what season and changes leave of each value.
     """
@@ -226,7 +226,7 @@ def _events(
 
 
 def _stands_out(event: Event, rest: Floats) -> bool:
-    """Return whether ranks confirm an incident (Mann and Whitney): a few far values do not."""
+    """Return whether an incident is significant by ranks (Mann and Whitney)."""
     first, last = event.edges
     inside = rest[first:last] + event.size
     around = np.concatenate([rest[:first], rest[last:] if last is not None else rest[:0]])
@@ -239,7 +239,7 @@ def _stands_out(event: Event, rest: Floats) -> bool:
 
 
 def _weekend(event: Event) -> bool:
-    """Return whether an event is a weekend: if only one was seen, others may look the same."""
+    """Return whether an event is a weekend."""
     if event.kind != "incident" or event.end is None:
         return False
     # 1 January 2000 was a Saturday.
@@ -247,8 +247,8 @@ def _weekend(event: Event) -> bool:
     return begin < WEEKEND_US // 2 and WEEKEND_US <= end < WEEKEND_US + WEEKEND_US // 2
 
 
-def _level_changes(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
-    """Return levels that were left and returned to as incidents, and the other changes as steps.
+def _level_changes(cells: Cells, changes: Explanation) -> tuple[list[Event], float]:
+    """Return temporary changes of level as incidents, and lasting ones as steps.
 
     Also return the last level, or the one before if it has not lasted.
     """
@@ -307,5 +307,5 @@ def _level_changes(cells: Cells, changes: Changes) -> tuple[list[Event], float]:
 
 
 def _chance(gain: float, places: float) -> float:
-    """Return the chance that one of n normal values deviates this far, squared."""
+    """Return the probability that any of `places` squared normal values reaches the gain."""
     return min(places * math.erfc(math.sqrt(max(gain, 0.0) / 2)), 1.0)
