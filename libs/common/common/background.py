@@ -84,9 +84,9 @@ async def end(tasks: list[asyncio.Task[None]]) -> None:
 async def lasting(*works: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Future[Any]]:
     """Run coroutines alongside a block, and cancel them when the block ends.
 
-    Yields a future that is done as soon as one of the works has ended, which none should: the block
-    then has to stop in order. Leaving it raises the work's error, so that the process ends with a
-    failure, and is started again.
+    Yields a future that is done once any coroutine has ended, which none should: the block should
+    then end, too. The coroutine's error is raised after the block, so that the process fails and
+    is restarted.
 
     Raises:
         RuntimeError: a work returned; any exception that a work raised.

@@ -31,8 +31,8 @@ log = structlog.get_logger()
 PING_EVERY_S, MAX_SILENCE_S = 0.2, 0.6
 # A wake-up later than this means that this process stalled, not the server.
 MAX_STALL_S = 0.1
-# Time that calls wait for a connection that was just lost, and then for the services' own: servers
-# that restart one after the other, or take new passwords, are back in a fraction of it.
+# How long calls wait for a connection that was just lost, and then for the services' connections.
+# Servers that restart one after another, or load new passwords, need a fraction of it.
 BRIDGE_S = 1.0
 BRIDGE_PAUSE_S = 0.05
 

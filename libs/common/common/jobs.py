@@ -7,9 +7,9 @@ job's id. A job that kills its workers, or that cannot be parsed, goes to the
 stream of dead letters with its payload and the reason.
 
 The server's own `max_deliver` is not used: a message beyond it would stay in
-the stream, out of sight. It also counts a worker that stops in good order like
-one that was killed. The publisher knows which it was, and the worker that it
-tells of one loss too many dead-letters the job.
+the stream unnoticed, and it counts an orderly stop of a worker as a crash. The
+publisher counts the crashes; after too many, its reply makes the next worker
+dead-letter the job.
 """
 
 import asyncio
@@ -182,7 +182,7 @@ class Jobs:
         """Publish a job; another with the same `id` within two minutes is ignored.
 
         `origin` is the context of the request that asked for the job, without its account: workers
-        must not learn whose job they run. It is seldom the request that is answered meanwhile.
+        must not learn whose job they run. It usually differs from the request in progress.
 
         Returns:
             The message's number in the stream, by which `holds` and `remove` find it.
@@ -200,7 +200,7 @@ class Jobs:
                 headers=headers,
             )
         except (nats.errors.Error, OSError) as error:
-            # Those that a hanging or stopped server leaves unanswered together count once.
+            # Concurrent publications without an answer count once.
             self._unanswered += self.declared and isinstance(error, nats.errors.TimeoutError)
             self.declared = False
             raise Unavailable("the job queue is unavailable; try again", retry_after=1) from error
@@ -304,7 +304,7 @@ class Delivery:
 async def pull(bus: NatsBus, job: Job[Any], worker_class: str) -> AsyncIterator[Delivery]:
     """Yield jobs until cancelled; the next is fetched when the consumer asks for it.
 
-    A server that is unavailable or not prepared yet is waited for.
+    Waits for a server that is unavailable or not prepared yet.
     """
     js = bus.client.jetstream()
     subscription = await js.pull_subscribe_bind(consumer_name(job, worker_class), STREAM)

@@ -34,9 +34,9 @@ class Tracer:
     """The spans of this process.
 
     Args:
-        service: what it is called in traces.
+        service: its name in traces.
         endpoint: the collector's address, to which `/v1/traces` is added.
-        share: of the requests that arrive from outside, how many are traced.
+        share: the share of outside requests to trace.
     """
 
     def __init__(self, service: str, endpoint: str, share: float) -> None:

@@ -111,9 +111,9 @@ class Accounts:
     async def register(self, new: NewAccount) -> Account:
         """Create an account.
 
-        An address that is taken gets the same answer: with its own password the
-        id of its account, with another password an id that belongs to nothing.
-        The caller of this method has already counted the attempt.
+        A registered address gets the same answer: with the account's password
+        the account's id, with another password the id of no account. The caller
+        of this method has already counted the attempt.
         """
         await self.passwords.refuse_common("password", new.password, new.email)
         known = await self._find(new.email)

@@ -9,9 +9,8 @@ the account is known to be over, its body is not read. Neither is that of a
 network address that registers too often.
 
 An endpoint is an ASGI application of its own. FastAPI documents it, and finds
-it where the path has parameters; but its dependency solving, response
-validation and middleware stack stay out of the way of a request, which would
-cost more than everything above together.
+it where the path has parameters; but requests bypass its dependency solving,
+response validation and middleware, which would cost more than all of the above.
 """
 
 import asyncio

@@ -80,13 +80,11 @@ class Idempotency:
             account: the owner of the key; keys of different accounts are different keys.
             key: as the caller sent it.
             request: the request in a canonical form.
-            work: called with the digest of key and request, so that a service that
-                remembers the digest never mistakes another request for this one:
-                after a failure, or a day, the key may come with another. Its
-                answer is stored unless it is 429 or 5xx, after which the same
-                request is tried afresh.
-            join: answers a repeated request while the first is still under way, from what the
-                first has begun; given the same digest, and not kept. Without it: Conflict.
+            work: called with the digest of key and request, by which services recognise
+                a repeated request. (The key alone may come with another request after a
+                failure, or a day.) Its answer is stored unless it is 429 or 5xx.
+            join: called with the same digest for a repeated request while the first is in
+                progress; its answer is not stored. Without it: Conflict.
 
         Raises:
             InvalidRequest: the key is not 1 to 255 printable ASCII characters.

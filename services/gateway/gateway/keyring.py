@@ -120,13 +120,13 @@ class KeyRing:
     async def create(self, account: str, new: NewKey) -> CreatedKey:
         """Create a key.
 
-        A request that is repeated with its idempotency key after a crash finds
-        the key that the first one made, whose secret nobody ever saw, and
-        gives it a new secret: there is one key in the end.
+        A request that is repeated with its idempotency key after a crash
+        replaces the secret of the key that the first request created, which was
+        never sent: only one key exists.
 
         Raises:
-            InvalidRequest: it would have expired already.
-            Conflict: the account has too many.
+            InvalidRequest: `expiresAt` is not in the future, or too far in it.
+            Conflict: the account has `MAX_KEYS` keys.
         """
         _check_expiry(new.expires_at)
         key = keys.make_key()

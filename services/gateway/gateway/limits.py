@@ -1,9 +1,9 @@
 """Rate limits: admit or refuse a request, and describe the limit in headers.
 
-A refused request is given back, and an account over a limit is remembered here
-until one more request could be admitted: a flood on it costs no messages.
-Requests that other replicas are about to give back look like too many as well,
-so the counters are read again a moment later.
+A refused request is uncounted, and its account is remembered as over the limit
+until one more request could be admitted, so a flood sends no messages. Requests
+that other replicas are about to uncount also look like too many, so the counters
+are read again a moment later.
 """
 
 import asyncio

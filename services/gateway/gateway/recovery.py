@@ -1,8 +1,8 @@
 """Password recovery by a single-use link, mailed or printed by an operator's command.
 
 A request is a row and nothing else, so its answer is the same, and as fast, for an
-address without an account. The row is turned into a link by whichever replica mails it;
-without SMTP an operator does: `python -m gateway.recovery you@example.com`.
+address without an account. The replica that mails a link creates it from the row;
+without SMTP, an operator creates one: `python -m gateway.recovery you@example.com`.
 """
 
 import asyncio

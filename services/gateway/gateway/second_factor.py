@@ -90,8 +90,8 @@ class SecondFactor:
     Args:
         database: the gateway's.
         encryption: of the apps' secrets.
-        needs_confirmation: whether only an account whose address was confirmed, by a link that was
-            mailed to it, may switch one on: nobody then keeps an address's owner out with an app.
+        needs_confirmation: whether an account needs an address that was confirmed by a mailed link
+            to switch its second factor on, so that a squatter cannot lock out the address's owner.
     """
 
     def __init__(
