@@ -13,7 +13,7 @@ PART, SAMPLES = 0.05, 2
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement; `end` is None while it lasts."""
+    """A statement about a series; `end` is None while its event lasts."""
 
     kind: str
     begin: int

@@ -82,7 +82,7 @@ def white(random: np.random.Generator, count: int) -> Floats:
 
 
 def autocorrelated(random: np.random.Generator, count: int, most: float = 0.9) -> Floats:
-    """AR(1) noise of standard deviation 1."""
+    """Draw AR(1) noise of standard deviation 1."""
     share = float(random.uniform(0.2, most))
     innovations = random.normal(size=count) * math.sqrt(1 - share**2)
     innovations[0] = random.normal()
@@ -95,7 +95,7 @@ def autocorrelated(random: np.random.Generator, count: int, most: float = 0.9) -
 
 
 def heavy_tailed(random: np.random.Generator, count: int) -> Floats:
-    """Student's t or log-normal noise of standard deviation 1."""
+    """Draw Student's t or log-normal noise of standard deviation 1."""
     if random.random() < 0.7:
         degrees = float(random.uniform(3, 6))
         return random.standard_t(degrees, count) / math.sqrt(degrees / (degrees - 2))
@@ -113,7 +113,7 @@ def any_noise(random: np.random.Generator, count: int) -> tuple[str, Floats]:
 
 
 def season(draft: Draft) -> tuple[str, Floats]:
-    """A season that repeats at least twice: daily, weekly, or both."""
+    """Draw a season that repeats at least twice: daily, weekly, or both."""
     random = draft.random
     hours = draft.at / HOUR % 24
     days = draft.at // DAY % 7

@@ -20,7 +20,7 @@ class Point:
 
 
 def scatter(points: Sequence[Point], *, title: str, x: str, y: str) -> str:
-    """Draw points by series, up on a logarithmic axis; return the SVG."""
+    """Draw points by series, on a vertical logarithmic axis; return the SVG."""
     names = list(dict.fromkeys(point.series for point in points))
     across = _Linear([point.x for point in points], LEFT, WIDTH - 40)
     up = _Logarithmic([point.y for point in points], HEIGHT - BOTTOM, TOP)

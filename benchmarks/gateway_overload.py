@@ -63,7 +63,7 @@ def _overload(report: Report) -> None:
 
 
 def _flood_once(system: Stack, keys: list[str]) -> tuple[float, float, float]:
-    """Return good answers per second before, during and right after a fivefold overload."""
+    """Return 200 answers per second before, during and right after a fivefold overload."""
     peak = wrk.flood(system.port, keys, 64, SECONDS)
     with ThreadPoolExecutor(1) as pool:
         flood = pool.submit(wrk.flood, system.port, keys, CROWD, OVERLOADED_S, 5 * peak)

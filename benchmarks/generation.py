@@ -1,4 +1,4 @@
-"""Generation, warm and cold, with one and two processes, and the lines other tools require.
+"""Time to generate a module, warm and cold, and the lines of code that other tools require.
 
 Callers and bus share the machine's cores with the generator. The comparison of one and two
 processes therefore uses new modules, on which a generator spends a hundred times as long as the

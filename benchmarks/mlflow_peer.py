@@ -105,7 +105,7 @@ def _run(url: str) -> dict[str, float]:
         ]
 
     def log_batches(seconds: float) -> float:
-        """Run callers with one run each, like the other side."""
+        """Run callers with a run each, as the benchmark of this project does."""
         done = [0] * 8
         end = time.perf_counter() + seconds
 

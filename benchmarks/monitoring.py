@@ -309,7 +309,7 @@ _moments = count()
 
 
 def _bodies(model: str, number: int) -> Iterator[bytes]:
-    """Build batches of new moments, a millisecond apart, as live measurements have."""
+    """Build batches with new times, a millisecond apart, as in live measurements."""
     random = np.random.default_rng()
     for _ in range(number):
         records = []

@@ -110,7 +110,7 @@ def figure(
     against: tuple[str, float] = ("", 0.0),
     ratio_at_least: float | None = None,
 ) -> Figure:
-    """Return a figure with its promise, if there is one."""
+    """Return a figure with the bound that it must meet, if there is one."""
     ratio = value / against[1] if against[1] else 0.0
     promises: list[tuple[Literal["at least", "at most"], str, bool]] = []
     if at_least is not None:

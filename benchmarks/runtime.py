@@ -29,7 +29,7 @@ ASK = Rpc("rpc.generator.ask", Ask, Ask)
 
 
 def measure() -> Report:
-    """Answer from one process, and call with 64 callers from another."""
+    """Measure one answering process, called by 64 callers of another process."""
     report = Report("Service runtime: 5 ms handler, 64 callers, two processes")
     with Stack(servers={"nats"}, services=()) as stack:
         urls = stack.nats.url("generator"), stack.nats.url("gateway")

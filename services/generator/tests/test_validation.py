@@ -1,4 +1,4 @@
-"""Validation, the second line of defence: it detects broken files of any cause."""
+"""Validation of rendered files: it detects a broken file, whatever broke it."""
 
 import sys
 from pathlib import Path
