@@ -13,7 +13,7 @@ recurrent layers  a state whose size does not depend on the tokens (`states`)
 from models.config import Config, count_layers, hidden_size, number, sight_part, text_part
 from models.states import state_bytes
 
-LAYERS = (
+LAYER_FIELDS = (
     *("decoder_layers", "num_decoder_layers", "num_hidden_layers", "n_layer"),
     *("n_layers", "num_layers"),
 )
@@ -80,7 +80,7 @@ def cache_bytes(config: Config, *, batch: int, tokens: int, width: int) -> int |
 
 def kinds_of_layers(text: Config) -> dict[str, int] | None:
     """Count the layers by kind of attention; None if the config does not give their number."""
-    layers = number(text, *LAYERS)
+    layers = number(text, *LAYER_FIELDS)
     kinds = text.get("layer_types")
     if not isinstance(kinds, dict) and layers is None:
         return None

@@ -69,7 +69,7 @@ WINDOWS_LAST = frozenset(("qwen2", "qwen3")) | {
     *("qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"),
 }
 # Kinds of layers by the tokens they cache: all, a window, a chunk, or none but a state.
-LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
+LAYER_KINDS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 # Layers of other names, by the kinds they contain; unknown ones cache all tokens.
 ALSO: dict[str, tuple[str, ...]] = {
     "hybrid_sliding": ("sliding_attention",),
@@ -165,11 +165,11 @@ def _windowed_last(config: dict[str, Any]) -> list[Any] | None:
 
 
 def count_layers(layers: list[Any]) -> dict[str, int]:
-    """Count the layers of each kind in LAYERS."""
-    counts = dict.fromkeys(LAYERS, 0)
+    """Count the layers of each kind in LAYER_KINDS."""
+    counts = dict.fromkeys(LAYER_KINDS, 0)
     for name in layers:
         if isinstance(name, str):
-            for kind in ALSO.get(name, (name if name in LAYERS else "full_attention",)):
+            for kind in ALSO.get(name, (name if name in LAYER_KINDS else "full_attention",)):
                 counts[kind] += 1
     return counts
 

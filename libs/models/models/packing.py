@@ -12,7 +12,7 @@ from typing import Any, Literal
 Packing = Literal["awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq", "mxfp4"]
 
 # Formats of compressed-tensors whose weights the library unpacks.
-FORMATS = ("float-quantized", "int-quantized", "naive-quantized", "pack-quantized")
+COMPRESSED_FORMATS = ("float-quantized", "int-quantized", "naive-quantized", "pack-quantized")
 # Numbers of bits of a weight, by the kinds that name it.
 WIDTHS = {"awq": (4,), "compressed-tensors": (2, 3, 4, 8), "gptq": (2, 4, 8)}
 # Kinds that modules do not load, by the names of `quant_method`, as shown.
@@ -76,7 +76,7 @@ def _fewest_bits(written: dict[str, Any]) -> int | None:
             return None
         if not _is_width("compressed-tensors", weights.get("num_bits")):
             return None
-        if (group.get("format") or written.get("format")) not in FORMATS:
+        if (group.get("format") or written.get("format")) not in COMPRESSED_FORMATS:
             return None
         bits.append(weights["num_bits"])
     return min(bits, default=None)

@@ -41,7 +41,7 @@ QUANTIZED = frozenset(
 MAX_SHARDS = 2000
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz")
 # Weights of other programs, by the endings of their files' names.
-FORMATS = {
+OTHER_FORMATS = {
     "gguf": (".gguf",),
     "nemo": (".nemo",),
     "openvino": ("openvino_model.xml", "openvino_model.bin"),
@@ -88,7 +88,7 @@ def kinds_of(description: Description) -> frozenset[str]:
         "quantized": not QUANTIZED.isdisjoint(names),
         "shards": any(map(NUMBERED.fullmatch, last)),
         "safetensors": any(map(is_weights, names)),
-    } | {kind: any(name.endswith(ends) for name in last) for kind, ends in FORMATS.items()}
+    } | {kind: any(name.endswith(ends) for name in last) for kind, ends in OTHER_FORMATS.items()}
     return frozenset(kind for kind, there in kinds.items() if there)
 
 

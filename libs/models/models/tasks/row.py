@@ -32,7 +32,7 @@ ENDINGS: dict[Type, str] = {
     "audio": "wav",
     "shape": "ply",
 }
-FORMATS: dict[Type, str] = {
+ENCODINGS: dict[Type, str] = {
     "image": "a PNG as base64",
     "mask": "a PNG as base64",
     "audio": "a WAV file as base64",
@@ -148,7 +148,7 @@ class Returns:
         item = self.bare or "{" + ", ".join(names) + "}"
         if self.many:
             item = f"a list of {item}" + (", best first" if self.ranked else "")
-        files = [f"`{name}` is {FORMATS[t]}" for name, t in self.fields.items() if t in FORMATS]
+        files = [f"`{name}` is {ENCODINGS[t]}" for name, t in self.fields.items() if t in ENCODINGS]
         sentences = [f"For each input {item}", *files, *([self.note] if self.note else [])]
         return ". ".join(part.rstrip(".") for part in sentences) + "."
 
