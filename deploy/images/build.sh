@@ -16,7 +16,7 @@ work=$(realpath "$work")
 base_tar=${BASE_TAR:-$work/base.tar}
 only=${ONLY:-services worker-cpu edge nats}
 version=0.1.0
-for program in mmdebstrap buildah runc; do  # `able.sh` tells more
+for program in mmdebstrap buildah runc; do  # details: `able.sh`
     command -v "$program" >/dev/null || { echo "$program is missing: apt-get install buildah runc mmdebstrap" >&2; exit 1; }
 done
 [ -x .venv/bin/nats-server ] || { echo "Envoy and NATS are missing: make setup" >&2; exit 1; }
@@ -30,7 +30,7 @@ trap 'buildah rm "${containers[@]}" >/dev/null 2>&1 || true' EXIT
 # What a registry says, or does not, when it is busy; pip, npm and apt have tried several times by then.
 registry='timed? ?out|Connection (reset|refused|broken|aborted)|Temporary failure|ECONNRESET|ETIMEDOUT|EAI_AGAIN|IncompleteRead|(^| )50[234] |Too Many Requests|(Failed|Unable) to fetch|Hash Sum mismatch|Could not (resolve|connect)'
 
-# told LOG COMMAND...: run a command; where it fails, say so with the end of its log. Tries again
+# told LOG COMMAND...: run a command; on failure, print the end of its log. Tries again
 # where a registry of packages did not answer, never for a fault of our own.
 told() {
     local log=$work/$1.log attempt status=1

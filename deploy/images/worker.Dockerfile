@@ -1,5 +1,5 @@
 # The worker, which runs strangers' models. EXTRA_INDEX names where torch for a processor or for CUDA
-# lies; without it, torch as it is published (which brings CUDA).
+# is; without it, torch as published (which includes CUDA).
 #   docker build -f deploy/images/worker.Dockerfile -t lilypad/worker-cuda:0.1.0 .
 #   docker build -f deploy/images/worker.Dockerfile -t lilypad/worker-cpu:0.1.0 --build-arg EXTRA_INDEX=… .
 ARG BASE=python:3.11-slim-bookworm

@@ -35,7 +35,7 @@ MANIFEST = "manifest.json"
 
 
 class Failed(Exception):
-    """A backup or a restore failed; the message says why and what to do."""
+    """A failed backup or restore; the message has the cause and what to do."""
 
 
 @contextmanager

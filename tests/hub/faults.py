@@ -21,7 +21,7 @@ CHUNK = 1 << 16
 
 @dataclass
 class Fault:
-    """A fault: what goes wrong, for which requests, and how often.
+    """A fault: its mode, the requests that it affects, and their number.
 
     `status`: answer with `status`, and `retry_after` seconds (429 also with RateLimit headers).
     `late`: answer after `seconds`. `slow`: `piece` bytes every `seconds`, from the first header on

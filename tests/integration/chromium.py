@@ -109,7 +109,7 @@ class Person:
         self.page.get_by_role("main").get_by_role("button", name="Log in").click()
 
     def excess(self, page: Page | None = None) -> list[str]:
-        """Return what exceeds the window, a card or a table, once the page's plots are resized."""
+        """List the elements that exceed the window, a card or a table, after plots were resized."""
         page = page or self.page
         with suppress(sync_api.TimeoutError):
             # A bare expression would be evaluated again each time, which the policy forbids.

@@ -26,7 +26,7 @@ METRICS = Service("metrics", replicas=2, database=True)
 V2 = {"X-Lilypad-Beta": "v2"}
 MANY = "/v2/api/monitor/record"
 LIMITS = dict.fromkeys(("RATE_API", "RATE_REGISTER"), "10000000")
-# A thread that is told to stop ends at once, or when its last request
+# A stopped thread ends at once, or when its last request
 # times out; in seconds.
 STOPPED = 90.0
 

@@ -134,7 +134,7 @@ class Faults:
 
     @contextlib.contextmanager
     def _wipe(self, _: str) -> Iterator[None]:
-        """Stop the bus, delete all that it stores, and start it again."""
+        """Stop the bus, delete its stored data, and restart it."""
         self.stack.stop("nats")
         shutil.rmtree(self.stack.nats.data, ignore_errors=True)
         try:
@@ -144,7 +144,7 @@ class Faults:
 
     @contextlib.contextmanager
     def _full(self, _: str) -> Iterator[None]:
-        """Fill the disk of the database, the bus and the logs up."""
+        """Fill up the disk of the database, the bus and the logs."""
         if self.disk is not None:
             ballast = small_disk.fill(self.disk)
             try:
@@ -159,7 +159,7 @@ class Faults:
             self._administer([f"drop trigger if exists is_full on {table}" for table in TABLES])
 
     def _administer(self, statements: list[str]) -> None:
-        """Change the database, again until it is there."""
+        """Change the database; retry until the database is available."""
         left = list(statements)
         while left:
             try:

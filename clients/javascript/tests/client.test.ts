@@ -67,7 +67,7 @@ test.each(Object.entries(errorsByCode))('code %s has its error with advice', asy
   expect(lilypad).toHaveProperty(error.name);
 });
 
-test("an error that is not the API's keeps its text", async () => {
+test("a foreign error answer keeps its text", async () => {
   service.answers.push({ status: 404, body: '<h1>some proxy</h1>' });
   await expect(client.getMetrics({ modelId: 'a/b' })).rejects.toMatchObject({
     code: 0,
@@ -83,7 +83,7 @@ test.each(['<h1>hello</h1>', '{}', '{"data": null}', '[1]'])(
   },
 );
 
-test('a missing service is a connection error', async () => {
+test('an unreachable service is a connection error', async () => {
   const lost = new LilypadClient({ apiKey: 'k', baseUrl: 'http://127.0.0.1:9', maxRetries: 0 });
   await expect(lost.getMetrics({ modelId: 'a/b' })).rejects.toThrow(ConnectionError);
 });
@@ -153,7 +153,7 @@ test('a failed run rejects with its error', async () => {
   expect(failure.details).toEqual({ reason: 'out_of_memory', id: 'bench_1' });
 });
 
-test('a run that takes too long, or whose caller gives up, is canceled', async () => {
+test('a run is canceled after its timeout or when its signal is aborted', async () => {
   service.answer(RUN, { status: 202 });
   service.answer({ ...RUN, state: 'canceled' });
   const late = client.runBenchmark({ modelId: 'a/b' }, { waitTimeoutMs: 0 });
@@ -171,7 +171,7 @@ test('a run that takes too long, or whose caller gives up, is canceled', async (
   expect(canceled.map(({ path }) => path)).toEqual(Array(2).fill('/v1/api/benchmark/bench_1'));
 });
 
-test('a verification whose caller gives up is canceled', async () => {
+test('a verification is canceled when its signal is aborted', async () => {
   const verification = { id: 'verify_1', state: 'queued' };
   service.answer({ ...MODULE, verification }, { status: 202 });
   service.answers.push({ hang: true });
@@ -194,7 +194,7 @@ test('a list is an iterator over all pages', async () => {
   expect(service.asked[1]?.path).toBe('/v1/api/benchmark?limit=2&before=bench_1');
 });
 
-test('the answer and its rate limit are available after a refusal too', async () => {
+test('the response and its rate limit are available after a refusal too', async () => {
   const headers = { 'X-RateLimit-Limit': '5', 'X-RateLimit-Remaining': '4', 'X-RateLimit-Reset': '3' };
   service.answer({ statistics: {} }, { headers });
   const answer = await client.getMetrics({ modelId: 'a/b' }).withResponse();
@@ -212,7 +212,7 @@ test('a copy of the client shares its rate limit', async () => {
   expect(client.lastRateLimit?.remaining).toBe(4);
 });
 
-test('the beta is opt-in', async () => {
+test('beta methods call v2 with the beta header', async () => {
   service.answer(MODULE);
   await client.beta.generateModule({ modelUrl: 'a/b' });
   expect(service.asked[0]?.path).toBe('/v2/api/generate');
@@ -236,13 +236,13 @@ test("a code of the second factor is sent with the account's password", async ()
   expect(service.asked[0]?.headers['x-lilypad-code']).toBe('123456');
 });
 
-test('an answer without content resolves to nothing', async () => {
+test('an answer without content resolves to undefined', async () => {
   service.answers.push({ status: 204 });
   await expect(client.alerts.rules.remove('rule/1')).resolves.toBeUndefined();
   expect(service.asked[0]?.path).toBe('/v1/api/alerts/rules/rule%2F1');
 });
 
-test('a number that JSON does not have is refused before anything is sent', async () => {
+test('a metric of NaN is refused before a request is sent', async () => {
   const record = { modelId: 'a/b', metrics: { latency: Number.NaN } };
   await expect(client.metrics.record(record)).rejects.toThrow(/latency/);
   expect(service.asked).toHaveLength(0);
@@ -278,7 +278,7 @@ test('a key in a browser is refused unless it is explicitly allowed', () => {
   expect(new LilypadClient({ apiKey: 'k', allowBrowser: true })).toBeInstanceOf(LilypadClient);
 });
 
-test('a client that is printed shows no key', () => {
+test('a printed client contains no key', () => {
   expect(inspect(client, { depth: 9, showHidden: true })).not.toContain('lmg_live_x');
 });
 

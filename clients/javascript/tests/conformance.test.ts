@@ -83,7 +83,7 @@ function call(client: LilypadClient, name: Case['call'], metrics: { latency: num
   return client.alerts.rules.add({ kind: 'threshold', metric: 'latency', above: 1 });
 }
 
-test('an outage uses up the retries and good answers restore them', async () => {
+test('an outage exhausts the retry budget and successes restore it', async () => {
   const client = new LilypadClient({ apiKey: 'k', baseUrl: service.url });
   const sent = async () => {
     const before = service.asked.length;

@@ -205,7 +205,7 @@ class LilypadClient(Client[Sync]):
         *,
         since: datetime | str | None = None,
     ) -> Iterator[MetricUpdate]:
-        """Yield a model's updates as they are recorded; reconnections lose none.
+        """Yield a model's updates live, as they are recorded; reconnections lose no update.
 
         Args:
             model_id: as it is recorded; one that was never recorded may be followed too.
@@ -270,7 +270,7 @@ class AsyncLilypadClient(Client[Async]):
         *,
         since: datetime | str | None = None,
     ) -> AsyncIterator[MetricUpdate]:
-        """Yield a model's updates as they are recorded; as `LilypadClient.subscribe_metrics`."""
+        """Yield a model's updates live; like `LilypadClient.subscribe_metrics`."""
         from lilypad_client import realtime  # noqa: PLC0415  (an extra)
 
         return realtime.metric_updates(self._connection, model_id, metrics, since)

@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 
 class LilypadError(Exception):
-    """The base class of all errors; `advice` says what to do next."""
+    """The base class of all errors; `advice` is a sentence on what to do next."""
 
     advice: str = "change what the message names, then call again"
 

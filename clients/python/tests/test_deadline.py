@@ -7,7 +7,7 @@ import pytest
 
 from lilypad_client import APITimeoutError, LilypadClient
 
-# What a server sends first, then again and again, and its pause between.
+# Bytes that a server sends first, bytes that it repeats, and the pause between them in seconds.
 HEADERS = (b"HTTP/1.1 200 OK\r\n", b"X-Header: 1\r\n", 0.1)
 INTERIM = (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 9, 0.0)
 MAX_SENDING_S = 20.0

@@ -1,4 +1,4 @@
-"""A service that ends as soon as it is started, with a reason."""
+"""A service that logs a reason and exits right after its start."""
 
 import sys
 

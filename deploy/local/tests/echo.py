@@ -1,4 +1,4 @@
-"""A stand-in for the gateway in tests of the edge alone: echoes the request it received.
+"""A stand-in for the gateway in tests of the edge, which echoes each request.
 
 `/readyz` answers 200 until a POST to `/unready`; `/slow/<seconds>` waits;
 `/die` ends the process while the request is under way. To the edge it says

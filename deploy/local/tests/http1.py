@@ -63,7 +63,7 @@ def assert_secured(answer: Answer) -> None:
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert answer.headers["referrer-policy"] == "same-origin"
     assert answer.headers["cache-control"] == "no-store"
-    # Over plain HTTP nobody is told to come by TLS.
+    # HSTS is absent over plain HTTP.
     assert "strict-transport-security" not in answer.headers
 
 

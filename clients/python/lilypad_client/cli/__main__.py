@@ -1,4 +1,4 @@
-"""The entry point: runs a command, and turns its errors into a message and an exit code."""
+"""The entry point, which prints a command's errors and returns its exit code."""
 
 import gc
 import os
