@@ -92,10 +92,13 @@ def record(account: Account) -> None:
     """Record a day of a model that gets slower an hour before the end."""
     noise = random.Random(1)
     now = datetime.now(UTC)
+    # The last hour begins with the clock's, so that the advice does not depend on the minute.
+    last = now.replace(minute=55, second=0, microsecond=0)
+    last -= timedelta(hours=1) if last > now else timedelta()
     records = [
         {
             "modelId": WATCHED,
-            "timestamp": (now - timedelta(minutes=5 * (287 - place))).isoformat(),
+            "timestamp": (last - timedelta(minutes=5 * (287 - place))).isoformat(),
             "metrics": {
                 "latency": 12 + 2 * math.sin(place / 20) + noise.gauss(0, 0.6) + 9 * (place > 275),
                 "throughput": 80 + noise.gauss(0, 3),
