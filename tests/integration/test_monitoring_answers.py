@@ -26,13 +26,13 @@ def stack(monitored_stack: MonitoredStack) -> MonitoredStack:
 
 
 def slope_of(times: list[datetime], values: list[float]) -> float | None:
-    """Return scipy's slope per day through the means of at most 240 spans of whole hours."""
+    """Return scipy's slope per day through the means of at most 120 spans of whole hours."""
     hours: dict[int, list[float]] = {}
     for time, value in zip(times, values, strict=True):
         hours.setdefault(int(time.timestamp() // 3_600), []).append(value)
     if len(hours) < 5:
         return None
-    many = -(-len(hours) // 240)
+    many = -(-len(hours) // 120)
     ordered = sorted(hours.items())
     stretches = [ordered[n : n + many] for n in range(0, len(ordered), many)]
     when = [np.mean([hour for hour, _ in stretch]) for stretch in stretches]
