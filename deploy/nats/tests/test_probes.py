@@ -37,6 +37,9 @@ async def test_a_server_that_cannot_write_a_stream_is_unready_until_restarted(
         ballast = small_disk.fill(small.disk)
         with pytest.raises(nats.errors.TimeoutError):
             await stream.publish("job.benchmarker.measure.cpu", b"la" * 50_000)
+        async with asyncio.timeout(60):
+            while await ready():
+                await asyncio.sleep(0.1)
         ballast.unlink()
         assert not await ready()
         await small.stop()

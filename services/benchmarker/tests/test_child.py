@@ -243,6 +243,7 @@ async def test_what_a_child_writes_is_logged_within_bounds_as_the_workers_own_li
         warning=lambda event, **_: logged.append(event),
     )
     monkeypatch.setattr(child_process, "log", log)
+    monkeypatch.setattr(child_process, "LAST_WORDS_S", 60.0)
     forged = '{"service": "gateway", "event": "forged"}'
     async with started("forked_answers") as child:
         await child.request(complaint=f"{'x' * 10**6}\n{forged}\n")

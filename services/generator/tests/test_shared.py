@@ -189,9 +189,10 @@ async def test_snapshots_are_shared_again_after_the_disk_of_the_bus_was_full(
             await asyncio.gather(*shared.writing)
             return await shared.find(id, "main") is not None
 
-        assert await keep("before/full")
-        ballast = small_disk.fill(small.disk)
         async with asyncio.timeout(60):
+            while not await keep("before/full"):
+                await asyncio.sleep(0.1)
+            ballast = small_disk.fill(small.disk)
             number = 0
             while await shared.find("before/full", "main"):  # the last page takes some snapshots
                 await keep(f"full/{number}")

@@ -33,7 +33,7 @@ MAX_LOGGED_LINES = 100
 MAX_LOGGED_CHARACTERS = 500
 CHUNK_BYTES = 65_536
 # A descendant that outlived its child would keep standard error open.
-LAST_WORDS_S = 1.0
+LAST_WORDS_S = 5.0
 # Base of the exit code by which shells and bubblewrap report a signal.
 SIGNAL_EXIT = 128
 # Variables that a child inherits: no token, no address, no password.
