@@ -248,7 +248,7 @@ def _would_change(
     *,
     in_doubt: bool,
 ) -> list[str]:
-    """Return the changes of budget, price or grid by which another size would be optimal."""
+    """Return the changes of budget, price or grid by which another size could be optimal."""
     if chosen is None:
         return [f"A latency budget of {_latency(min(points, key=_latency)):.4g} ms or more."]
     lines = []

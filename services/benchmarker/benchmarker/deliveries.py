@@ -113,7 +113,7 @@ class Deliveries:
             return ticket, change_of(rows[0])
 
     async def report(self, report: Report) -> Change | None:
-        """Store a delivery's report once; return None if the delivery no longer holds the run."""
+        """Store a delivery's report; return None if the delivery no longer holds the run."""
         async with self.database.connection() as connection:
             held = [report.id, report.worker]
             rows = await select(connection, f"{HELD} for update of runs", held)

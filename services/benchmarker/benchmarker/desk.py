@@ -16,7 +16,7 @@ MAX_WAITING_CALLERS = 2000
 
 @dataclass(frozen=True)
 class Desk:
-    """Everything that accepts, finds and queues callers' runs.
+    """The parts that accept, find and queue callers' runs.
 
     `deployed`: classes of workers that are started on demand.
     """

@@ -10,7 +10,7 @@ from common.postgres import Database
 
 
 async def find(database: Database, account: str, request: ProfileRequest) -> Profile:
-    """Return the profile from the account's latest run at that commit, preferably on a GPU."""
+    """Return the profile of the account's latest succeeded run at that commit, GPU runs first."""
     async with (
         database.connection() as connection,
         connection.cursor(row_factory=dict_row) as cursor,

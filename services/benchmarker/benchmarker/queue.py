@@ -66,7 +66,7 @@ class JobQueue:
             log.warning("jobs not posted yet", worker_class=worker_class, error=error.message)
 
     async def withdraw(self, change: Change, sequence: int | None) -> None:
-        """Stop the worker of a run that was just canceled, or remove the run from the queue."""
+        """Stop the worker of a canceled run, or remove the run from the queue."""
         run = change.run
         if run.state != "canceled":
             return

@@ -124,7 +124,7 @@ def remaining(run: Any, usual_s: float) -> float:
 
 
 def left(expected_s: float, elapsed_s: float) -> float:
-    """Return the remaining seconds of an expected duration, never 0.
+    """Return the remaining seconds of a duration; if late, a share of the elapsed seconds.
 
     A run that takes longer than expected delays the runs behind it steadily, without a jump.
     """

@@ -1,4 +1,4 @@
-"""A model without cost, as a replacement for a process with torch.
+"""A fake model that takes no time, instead of a process with torch.
 
 A request's seed chooses its behaviour: SLOW delays each block, POISON kills the worker, TOO_BIG
 runs out of memory from size 4 on, STUCK never gives its first answer, DRAINED is killed while its

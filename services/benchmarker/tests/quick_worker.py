@@ -1,4 +1,4 @@
-"""The real worker with a model without cost, so that a hundred jobs take seconds."""
+"""A real worker with a fake model, so that a hundred jobs take seconds."""
 
 import uvloop
 

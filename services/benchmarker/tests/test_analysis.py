@@ -221,7 +221,9 @@ def test_a_callers_price_overrides_the_operators_and_the_tables() -> None:
 
 
 @given(st.floats(1e-3, 1e4), st.floats(1e-3, 1e6), st.floats(0.01, 1))
-def test_cost_times_an_hours_inferences_is_the_price(per_hour, throughput, utilisation) -> None:
+def test_the_cost_of_an_hours_inferences_equals_the_hourly_price(
+    per_hour, throughput, utilisation
+) -> None:
     price = PRICES.price(CPU, request(price_per_hour=per_hour, utilisation=utilisation))
     each = cost.per_inference(price, throughput)
     assert each * throughput * 3600 * utilisation == pytest.approx(per_hour, rel=1e-9)

@@ -234,7 +234,7 @@ async def test_forked_processes_end_with_their_parent(modules_path) -> None:
         assert not await child.renew()
 
 
-async def test_what_a_child_writes_is_logged_within_bounds_as_the_workers_own_lines(
+async def test_a_childs_output_is_logged_within_bounds_as_the_workers_own_lines(
     modules_path, monkeypatch, capfd
 ) -> None:
     logged: list[str] = []

@@ -15,7 +15,7 @@ def _no_gpu(monkeypatch) -> None:
 
 @pytest.fixture
 def group(monkeypatch, tmp_path):
-    """A folder in place of the kernel's, with a container's limits."""
+    """A fake control group with a container's limits."""
     monkeypatch.setattr(device, "CGROUP", tmp_path)
     (tmp_path / "memory.current").write_text(f"{512 * MIB}\n")
     (tmp_path / "memory.stat").write_text(f"anon {412 * MIB}\ninactive_file {100 * MIB}\n")

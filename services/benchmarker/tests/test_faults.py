@@ -48,7 +48,7 @@ KILLS = 6
 
 @pytest.fixture(scope="module")
 def quick_stack(hub: RunningHub, models: Path) -> Iterator[Stack]:
-    """A stack of two workers with a model without cost."""
+    """A stack of two workers with a fake model."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {
         "HF_ENDPOINT": hub.url,

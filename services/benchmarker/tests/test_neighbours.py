@@ -6,7 +6,7 @@ from benchmarker.worker.neighbours import CoreTimes, Neighbours, count
 
 
 class FakeMachine:
-    """A machine with four cores, whose wall and CPU time advance only on request."""
+    """A fake machine with four cores, whose wall and CPU time advance only on request."""
 
     def __init__(self) -> None:
         self.now = CoreTimes(100.0, 100.0, 100.0, 100.0)

@@ -218,7 +218,7 @@ async def test_a_process_in_its_own_session_ends_with_its_trial(tmp_path) -> Non
 
 
 async def test_an_unisolated_worker_kills_processes_that_left_their_group(tmp_path) -> None:
-    """In a separate process, since a worker adopts orphans and kills any it did not start."""
+    """The worker is a separate process, since it kills any child that it did not start."""
     mark = f"orphan-{os.getpid()}"
     program = (
         "import asyncio, pathlib\n"

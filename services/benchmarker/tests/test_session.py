@@ -1,4 +1,4 @@
-"""A job on a worker, with a model without cost and recorded reports."""
+"""A job on a worker, with a fake model and recorded reports."""
 
 import os
 from contextlib import asynccontextmanager

@@ -65,7 +65,7 @@ RuleMetric = tuple[str, str | None]
 
 @dataclass(slots=True)
 class Situation:
-    """Facts by which a model's rules are evaluated.
+    """The facts by which a model's rules are evaluated.
 
     Attributes:
         recorded: newly recorded extremes, by metric.

@@ -1,4 +1,4 @@
-"""Transactions whose reads all see the same data."""
+"""Transactions in which all reads see the same data."""
 
 from common.postgres import Connection
 
@@ -11,6 +11,6 @@ set local enable_bitmapscan = off; set local enable_seqscan = off
 
 
 async def begin_snapshot(connection: Connection) -> None:
-    """Begin a transaction whose reads all see the same data, in one round trip."""
+    """Begin a transaction in which all reads see the same data, in one round trip."""
     await connection.set_autocommit(True)  # so that no BEGIN precedes this one
     await connection.execute(ONE_SNAPSHOT)

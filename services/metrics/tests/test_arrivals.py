@@ -103,7 +103,7 @@ async def test_arrivals_can_be_requested_since_any_time(caller: Caller, since: s
 
 @pytest.fixture
 async def other(handlers: Handlers, database: Database) -> AsyncIterator[Handlers]:
-    """Another replica."""
+    """A second replica."""
     replica = Handlers(database, handlers.bus, max_series=2_000)
     handlers.series.max_series = 2_000
     work = asyncio.ensure_future(replica.run())
@@ -164,7 +164,7 @@ async def test_too_many_arrivals_are_cut_to_the_newest_and_reported_as_incomplet
         assert arrived.complete == (not names)
 
 
-async def test_a_replay_too_large_for_one_message_comes_in_several(caller: Caller) -> None:
+async def test_a_replay_too_large_for_one_message_is_split(caller: Caller) -> None:
     last = await record(caller, "seen")
     names = [f"{'long' * 14}_{n}" for n in range(64)]
     moments = [

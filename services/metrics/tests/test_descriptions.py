@@ -71,7 +71,7 @@ async def test_an_impossible_value_of_a_described_metric_is_refused(
 
 
 async def test_a_description_without_values_is_refused(caller: Caller) -> None:
-    """Otherwise an account could store any number of them."""
+    """Otherwise an account could store any number of descriptions."""
     content = Samples.from_records([Record.model_validate(record(0, tokens=1.0))])
     described = {name: MetricDescription(unit="x") for name in ("tokens", "words")}
     request = content.model_copy(update={"descriptions": described})

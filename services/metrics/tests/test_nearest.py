@@ -115,7 +115,7 @@ def test_the_most_similar_of_many_ids_is_suggested(written: str) -> None:
     assert nearest(written, ["organisation/another"]) is None
 
 
-def test_a_misspelt_end_is_recognised_in_whatever_order_models_were_recorded() -> None:
+def test_a_misspelt_end_is_recognised_regardless_of_the_order_of_recording() -> None:
     choose = random.Random(1)
     ids = ["".join(choose.choices("ab", k=MAX_CHARACTERS)) for _ in range(100)]
     meant, wrong = ids[0], ids[0][:-1] + "c"

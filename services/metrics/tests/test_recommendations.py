@@ -101,7 +101,7 @@ def test_a_leak_that_a_restart_interrupts_is_reported_with_its_rate(noise: float
 
 @pytest.mark.parametrize("noise", [0.005, 0.02, 0.03])
 def test_a_leak_with_repeated_restarts_is_reported_with_its_rate(noise: float) -> None:
-    """Not as steps or incidents: over all of the window, its level does not change."""
+    """The level does not change over the window, so no step or incident is reported."""
     restarts = np.array([0.0, 101.5, 200.2, 235.4, 254.6, 283.5])
     memory = leaking(
         lambda hours: 12 * (hours - restarts[np.searchsorted(restarts, hours, "right") - 1]),

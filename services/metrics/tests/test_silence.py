@@ -38,7 +38,7 @@ async def test_a_model_that_reported_regularly_and_stopped_is_silent(
 async def report(
     caller: Caller, database: Database, *, ago: float, behind: float = 0, together: int = 1
 ) -> None:
-    """Store a sample a minute over ten hours, sent `together` at a time by a clock `behind` s."""
+    """Store a sample a minute over ten hours, sent in batches by a clock `behind` seconds."""
     [series] = await caller.handlers.series.number(caller.account, [("m", "latency")])
     end = datetime.now(UTC) - timedelta(seconds=ago)
     async with database.connection() as connection:

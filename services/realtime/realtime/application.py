@@ -88,7 +88,7 @@ class Application:
 
 
 def _content_length(scope: Scope) -> int:
-    """Return the declared length of the body in bytes; 0 if there is none."""
+    """Return the declared length of the body in bytes; 0 if missing or malformed."""
     value = dict(scope["headers"]).get(b"content-length", b"0")
     return int(value) if value.isdigit() else 0
 

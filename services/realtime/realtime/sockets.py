@@ -167,7 +167,7 @@ class Sockets:
                 gc.collect()
 
     async def drain(self, spread_s: float) -> None:
-        """Disconnect every client at a random moment, so that they do not reconnect at once."""
+        """Disconnect every client, at random moments so that they do not reconnect at once."""
         self.draining = True
         reason = Unavailable("this server is stopping; connect again", retry_after=1)
         clients = list(self.clients.values())

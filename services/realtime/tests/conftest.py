@@ -149,7 +149,7 @@ class Others:
         return now
 
     async def publish_update(self, account: str, model: str, number: int) -> None:
-        """Publish an update committed earlier."""
+        """Publish an update that was committed earlier."""
         update = self.recorded[account, model][number]
         await self.metrics.publish(METRICS_RECORDED, update, account, model)
 

@@ -20,7 +20,7 @@ HEADERS = {"HTTP_HOST": "lilypad.example"}
         ("https://app.example.com", "null", False),
     ],
 )
-def test_a_listed_origin_may_connect_and_no_other(monkeypatch, setting, origin, allowed):
+def test_only_a_listed_origin_or_the_sockets_own_may_connect(monkeypatch, setting, origin, allowed):
     monkeypatch.setenv("ALLOWED_ORIGINS", setting)
     settings = RealtimeSettings.from_environment()
     origins = Origins("http://127.0.0.1:8080", settings.allowed_origins)

@@ -45,7 +45,7 @@ INHERITED = (
 
 
 class OutOfMemory(Exception):
-    """A question needs more memory than is available; the child may have ended."""
+    """A question that needed more memory than was available; the child may have ended."""
 
 
 @dataclass(frozen=True)

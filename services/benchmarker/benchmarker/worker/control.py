@@ -14,7 +14,7 @@ CONTROL_PAUSE_S = 1.0
 
 
 class RunTaken(Exception):
-    """This worker no longer holds the run."""
+    """A run that this worker no longer holds."""
 
 
 async def call_control(bus: Bus, rpc: Rpc[Any, Any], request: Any) -> Any:

@@ -20,11 +20,11 @@ BUSY = "disk-busy"
 
 
 class TooLarge(Exception):
-    """The model alone exceeds the budget."""
+    """A model that alone exceeds the budget."""
 
 
 class InUse(Exception):
-    """The models in use leave too little of the budget."""
+    """Models in use that leave too little of the budget."""
 
 
 @contextmanager

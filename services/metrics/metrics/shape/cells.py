@@ -1,4 +1,4 @@
-"""Cells of equal width, into which a history is divided before its shape is found."""
+"""Cells of equal width, into which a history is divided for the search for its shape."""
 
 import math
 from dataclasses import dataclass
@@ -123,7 +123,7 @@ def _tamed(hours: NDArray[Any]) -> NDArray[Any]:
 
 
 def median(values: Floats) -> float:
-    """Return the median; takes a quarter to three quarters of numpy's time."""
+    """Return the median, in a quarter to three quarters of numpy's time."""
     ordered, half = values.copy(), len(values) // 2
     if len(values) < MIN_PARTITIONED:
         ordered.sort()
@@ -135,7 +135,7 @@ def median(values: Floats) -> float:
 
 
 def running_median(values: Floats, width: int, step: int = 1) -> Floats:
-    """Return the median of `width` values around each, interpolated between every `step`-th."""
+    """Return the median of the `width` values around each value, interpolated between steps."""
     half = width // 2
     padded = np.concatenate([values[:half][::-1], values, values[::-1][: width - half - 1]])
     places = np.arange(0, len(values), step)
@@ -170,7 +170,7 @@ def without_outliers(values: Floats) -> Floats:
 
 
 def _median_of_five(window: NDArray[np.float64]) -> Floats:
-    """Return the median of each row of five; takes a seventh of the time of `np.median`."""
+    """Return the median of each row of five, in a seventh of the time of `np.median`."""
     a, b, c, d, e = window.T
     low, high = np.minimum(a, b), np.maximum(a, b)
     low2, high2 = np.minimum(d, e), np.maximum(d, e)
