@@ -41,7 +41,7 @@ class Encryption:
         """
         if self._fernet is None:
             raise Unavailable(
-                "this server cannot keep secrets: its operator has to set ENCRYPTION_KEYS"
+                "this server cannot store secrets; its operator has to set ENCRYPTION_KEYS"
             )
         return self._fernet.encrypt(orjson.dumps([owner, text]))
 

@@ -100,8 +100,8 @@ class Database:
     ) -> None:
         self.schema = schema
         self.url = url
-        # Text is UTF-8 whatever the database's encoding, and times are UTC whatever the
-        # server's zone.
+        # Text is UTF-8 and times are UTC, independently of the database's encoding and the
+        # server's time zone.
         self.options = (
             f"-c search_path={schema} -c statement_timeout={STATEMENT_TIMEOUT_MS}"
             " -c client_encoding=utf8 -c timezone=UTC"

@@ -83,7 +83,7 @@ class Gateway:
         self.draining = guards.capacity.draining
         # If callers use TLS, HSTS forbids plain HTTP.
         self.hsts = answer.HSTS if public_url.startswith("https://") else []
-        # Whether the operator was told that the edge does not know that callers use TLS.
+        # Whether the log has said that the edge does not know that callers use TLS.
         self._warned = not self.hsts
         self.app = FastAPI(
             title="Lilypad Model Generator",

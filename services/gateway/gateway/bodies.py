@@ -176,7 +176,7 @@ def refuse_query(query: bytes, body: type[Message] | None) -> None:
     if not query:
         return
     name = next(iter(parse_qs(query.decode("latin-1")[:MAX_PARAMETER_CHARACTERS])), "")[:64]
-    fault = "nothing is read from the query here; " + (
+    fault = "the endpoint takes no query parameters; " + (
         "send it as a field of the JSON body" if body else "leave it out"
     )
     where = f"{name}: " if name else ""
@@ -250,7 +250,7 @@ def _not_json(text: str, error: json.JSONDecodeError) -> InvalidRequest:
     if error.msg.startswith("Illegal trailing comma") or (
         before.endswith(",") and after.startswith(("}", "]"))
     ):
-        fault = "no comma may stand before a closing bracket"
+        fault = "remove the comma before the closing bracket"
         at = before.rfind(",")
         error = json.JSONDecodeError(error.msg, text, at if at >= 0 else error.pos)
     else:

@@ -38,8 +38,7 @@ from gateway.settings import GatewaySettings
 log = structlog.get_logger()
 
 LINK_LIFETIME_S = 3600
-# Max links of an account that work at the same time; more requests are dropped, so that nobody's
-# mailbox can be filled.
+# Max valid links of an account; further requests are dropped, so that no mailbox can be flooded.
 MAX_LINKS = 3
 MAIL_INTERVAL_S = 2.0
 SMTP_TIMEOUT_S = 20.0

@@ -188,7 +188,7 @@ def refused(body: bytes, model: Any) -> InvalidRequest:
         (b"", "the body is empty"),
         (b" \n", "the body is empty"),
         (b'{"name": "x",\n "scopes": [],}', "line 2, column"),
-        (b'{"name": "x",}', "no comma may stand before a closing bracket"),
+        (b'{"name": "x",}', "remove the comma before the closing bracket"),
         (b'{"name": "x", scopes: []}', "line 1, column 15: expecting a key in double"),
         (b'{"name": "x", // a key\n}', "JSON has no comments"),
         (b"name=x", "line 1, column 1: expecting a value: a string in double quotes"),

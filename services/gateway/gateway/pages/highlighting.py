@@ -59,7 +59,7 @@ def resources(files: dict[str, str]) -> list[Resource]:
     return [
         Resource(name, value, sources.get(name, SOURCES.get(name, "")))
         for name, value in needs.items()
-        # What a run measured stands beside the verdict.
+        # The page shows a measurement beside the verdict.
         if name not in ("sources", "vramSource", "measured")
     ]
 

@@ -87,7 +87,7 @@ def _drop_html(*_: Any) -> str:
 
 
 def _table_open(*_: Any) -> str:
-    # It scrolls by itself, by keyboard too, so that the page does not.
+    # The table scrolls, by keyboard too, instead of the page.
     return '<div class="table" tabindex="0"><table>\n'
 
 

@@ -120,7 +120,7 @@ class ModelPages:
             if muted := visit.field("muted"):
                 fields = {"muted": muted == "on"}
             else:
-                # An emptied bound is taken away; the other one stays.
+                # An emptied bound is removed; the other bound stays.
                 emptied = [name for name in ("above", "below") if visit.fields.get(name) == [""]]
                 fields.update(dict.fromkeys(emptied))
             change = RuleChange.model_validate(fields)
@@ -175,7 +175,7 @@ class ModelPages:
             monitoring=monitoring,
             titles=plots.titles(monitoring) if monitoring else {},
             place=place,
-            # Where each page of metrics begins, and those that stand on another than this one.
+            # The index of the first metric of each page, and the metrics of the other pages.
             places=list(range(0, len(metrics), MAX_METRICS)),
             elsewhere=[metric for metric in metrics if metric not in shown],
             per_page=MAX_METRICS,

@@ -20,7 +20,7 @@ class Overview:
         self.visits = visits
 
     async def show(self, visit: Visit) -> Response:
-        # Each part stands alone: an unavailable service costs only its own part.
+        # Each part is independent: an unavailable service removes only its own part.
         (keys, _), (runs, runs_error), (alerts, alerts_error) = await asyncio.gather(
             self.visits.try_to(visit, "list_keys"),
             self.visits.try_to(visit, "list_benchmarks", RunsRequest(limit=SHOWN)),
