@@ -8,7 +8,6 @@ but what the part needs, and this machine's network. Needs root.
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -133,7 +132,8 @@ def isolation(stack: Containers) -> str:
     """Return the worker's log line on its sandbox; fail if it is needlessly incomplete."""
     worker = stack.container("worker-1")
     log = stack.processes["worker-1"].log.read_text()
-    said = re.findall(r"isolation (?:complete|incomplete).*", log)[-1]
+    [*_, line] = [json.loads(line) for line in log.splitlines() if '"isolation ' in line]
+    said = f"{line['event']} {line.get('missing', '')}".strip()
     namespaces = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork"]
     tried = [RUNC, "exec", worker, *namespaces, "--mount-proc", "true"]
     allowed = not subprocess.run(tried, capture_output=True, check=False).returncode
