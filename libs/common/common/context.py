@@ -1,4 +1,4 @@
-"""The context of a request: its id, account, deadline, trace and idempotency key.
+"""The context of a request: its id, account, deadline, trace, idempotency key and tenant.
 
 It travels in message headers, is in every log line, and is passed on to
 every call made while the request is answered.
@@ -12,6 +12,7 @@ ACCOUNT = "Lilypad-Account"
 DEADLINE = "Lilypad-Deadline"
 TRACEPARENT = "traceparent"
 IDEMPOTENCY_KEY = "Lilypad-Idempotency-Key"
+TENANT = "Lilypad-Tenant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Context:
         deadline: seconds since 1970 by the caller's clock; None for no limit.
         idempotency_key: a digest of the caller's key, "" for none. Two requests of an
             account with the same key are one: what they create is created once.
+        tenant: the name under which the queue counts the request's runs, "" for the account's.
     """
 
     request_id: str = ""
@@ -29,6 +31,7 @@ class Context:
     deadline: float | None = None
     traceparent: str = ""
     idempotency_key: str = ""
+    tenant: str = ""
 
     def to_headers(self, deadline: float | None = None) -> dict[str, str]:
         headers = {}
@@ -40,6 +43,8 @@ class Context:
             headers[TRACEPARENT] = self.traceparent
         if self.idempotency_key:
             headers[IDEMPOTENCY_KEY] = self.idempotency_key
+        if self.tenant:
+            headers[TENANT] = self.tenant
         if deadline is not None:
             headers[DEADLINE] = f"{deadline:.3f}"
         return headers
@@ -55,6 +60,7 @@ class Context:
             float(deadline) if deadline else None,
             headers.get(TRACEPARENT, ""),
             headers.get(IDEMPOTENCY_KEY, ""),
+            headers.get(TENANT, ""),
         )
 
 

@@ -81,7 +81,14 @@ class Benchmarks:
         if request.batch_sizes is None:
             total += SEARCH_CALLS * len(GRID)
         run, new = await self.desk.admission.accept(
-            Application(context.account, "", context.idempotency_key, worker_class, work, total)
+            Application(
+                context.account,
+                context.tenant,
+                context.idempotency_key,
+                worker_class,
+                work,
+                total,
+            )
         )
         if new:
             await self.desk.news.publish(Change(context.account, run, "measure", worker_class))
@@ -119,7 +126,10 @@ class Benchmarks:
         """Return the expected wait and the latest run of the model; refuse an absent device."""
         present = {worker.device_class for worker in await self.desk.fleet.present()}
         worker_class = wanted_class(request.device, present | self.desk.deployed)
-        return await self.desk.runs.quote(current.get().account, worker_class, request.model_id)
+        context = current.get()
+        return await self.desk.runs.quote(
+            context.account, context.tenant, worker_class, request.model_id
+        )
 
     @answers(RUN_LIMITS)
     async def limits(self, _: RunLimitsRequest) -> RunLimits:

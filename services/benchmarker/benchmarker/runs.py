@@ -116,8 +116,11 @@ class RunStore:
             ]
             return [await describe(connection, row) for row in lean]
 
-    async def quote(self, account: str, worker_class: Class, model_id: str) -> Quote:
-        """Return the place in the queue of a run started now, and the latest run of the model."""
+    async def quote(self, account: str, tenant: str, worker_class: Class, model_id: str) -> Quote:
+        """Return the place in the queue of a run started now, and the latest run of the model.
+
+        `tenant`: the name under which the queue counts the run, empty for the account's.
+        """
         async with self.database.connection() as connection:
             rows = await select(
                 connection,
@@ -125,7 +128,7 @@ class RunStore:
                 " and state = 'succeeded' order by created_at desc limit 1",
                 [account, worker_class, model_id],
             )
-            place = await turns.next_place(connection, worker_class, account)
+            place = await turns.next_place(connection, worker_class, tenant or account)
             return Quote(queue=place, last=run_of(rows[0]) if rows else None)
 
     async def cancel(

@@ -1,9 +1,9 @@
-"""The order of waiting runs: accounts take turns.
+"""The order of waiting runs: tenants take turns.
 
 Runs whose message is already in the queue come first, in the queue's order. The
-others follow by turn: every account's first run before any account's second,
-running ones included. An account is a `tenant`
-here: new accounts from one network address share theirs.
+others follow by turn: every tenant's first run before any tenant's second,
+running ones included. A tenant is an account, or all new accounts of one
+network address.
 """
 
 import heapq
@@ -20,7 +20,7 @@ from common.postgres import Connection
 PRESENT = timedelta(seconds=60)
 # Assumed duration of a run until one of its kind has succeeded.
 ASSUMED_DURATION_S = 30.0
-# A run that takes longer than expected is expected to take this share of that time in addition.
+# A late run is assumed to need this share of its elapsed time more.
 LATE_SHARE = 0.25
 # When the run's last delivery began.
 TAKEN = "coalesce((stages->>'fetching')::timestamptz, started_at)"
@@ -64,10 +64,10 @@ async def place(connection: Connection, worker_class: str, id: str) -> Queue:
     return await _queue(connection, worker_class, runs, waiting[: position - 1])
 
 
-async def next_place(connection: Connection, worker_class: str, account: str) -> Queue:
-    """Return the place in the queue that a new run of the account would have."""
+async def next_place(connection: Connection, worker_class: str, tenant: str) -> Queue:
+    """Return the place in the queue that a new run of the tenant would have."""
     runs = await _runs(connection, worker_class)
-    turn = 1 + sum(run.tenant == account for run in runs)
+    turn = 1 + sum(run.tenant == tenant for run in runs)
     ahead = [run for run in runs if run.waits and (run.posted or run.turn <= turn)]
     return await _queue(connection, worker_class, runs, ahead)
 
@@ -136,8 +136,8 @@ def starts_in(ahead_s: Iterable[float], remaining_s: Sequence[float], workers: i
 
     Args:
         ahead_s: durations of the waiting runs ahead, in their order.
-        remaining_s: of each running run.
-        workers: that are present; at least as many as run something.
+        remaining_s: remaining seconds of each running run.
+        workers: number of workers present, at least one per running run.
     """
     free_s = [*remaining_s, *[0.0] * max(workers - len(remaining_s), 0)]
     heapq.heapify(free_s)

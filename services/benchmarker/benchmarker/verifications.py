@@ -44,7 +44,15 @@ class Verifications:
         work = work_of(new_id("verify"), module, worker_class)
         context = current.get()
         run, new = await self.desk.admission.accept(
-            Application(context.account, "", context.idempotency_key, worker_class, work, 1, module)
+            Application(
+                context.account,
+                context.tenant,
+                context.idempotency_key,
+                worker_class,
+                work,
+                1,
+                module,
+            )
         )
         if new:
             await self.desk.queue.fill_soon(worker_class)

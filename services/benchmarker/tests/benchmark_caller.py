@@ -39,12 +39,13 @@ class Caller:
 
     numbers = itertools.count()
 
-    def __init__(self, connection: NatsBus) -> None:
+    def __init__(self, connection: NatsBus, tenant: str = "") -> None:
         self.bus = connection
+        self.tenant = tenant
         self.account = f"acct_{next(self.numbers)}"
 
     async def call(self, rpc, request):
-        current.set(Context("req_test0000", self.account))
+        current.set(Context("req_test0000", self.account, tenant=self.tenant))
         # NATS disconnects a client whose event loop was blocked while other tests ran.
         await asyncio.sleep(0.01)
         while not self.bus.available:

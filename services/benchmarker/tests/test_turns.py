@@ -190,3 +190,23 @@ async def test_an_accounts_waiting_runs_are_limited_and_its_remaining_runs_are_r
         await caller.start()
     for run in runs:
         await caller.call(CANCEL_RUN, RunName(id=run.id))
+
+
+@pytest.mark.usefixtures("empty_queue")
+async def test_new_accounts_of_one_network_share_the_limit_and_turns_of_one_account(
+    idle_connection,
+) -> None:
+    neighbours = [Caller(idle_connection, "203.0.113.9") for _ in range(3)]
+    other = Caller(idle_connection)
+    runs = [(caller, await caller.start()) for caller in (*neighbours, *neighbours[:2])]
+    with pytest.raises(RateLimited, match="new accounts at this network address may wait"):
+        await neighbours[2].start()
+    quotes = [
+        await caller.call(QUOTE, QuoteRequest(model_id=MODEL)) for caller in (neighbours[2], other)
+    ]
+    assert quotes[0].queue.position == 6
+    assert quotes[1].queue.position <= 3, "at most two messages are queued in advance"
+    runs.append((other, await other.start()))
+    assert runs[-1][1].queue.position <= 3
+    for caller, run in runs:
+        await caller.call(CANCEL_RUN, RunName(id=run.id))

@@ -35,6 +35,7 @@ from gateway.limits import Limits
 from gateway.passwords import Passwords
 from gateway.recovery import Recovery
 from gateway.routes.accounts import AccountRoutes
+from gateway.routes.benchmarks import BenchmarkRoutes
 from gateway.routes.hub_tokens import HubTokenRoutes
 from gateway.routes.keys import KeyRoutes
 from gateway.routes.reading import UsageRoutes
@@ -228,6 +229,7 @@ async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatc
         Endpoint(method="POST", path="/many", handler=many, max_body_bytes=1_000_000, **common),
         *endpoints_of(
             AccountRoutes(guards),
+            BenchmarkRoutes(events, database),
             SecondFactorRoutes(own),
             HubTokenRoutes(HubTokens(database, events, encryption)),
             KeyRoutes(keyring),

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
 
+from common import context
 from common.contracts.benchmarking import (
     OVER,
     QUOTE,
@@ -24,6 +25,7 @@ from gateway.pages import report, site, wording
 from gateway.pages.publications import Publications
 from gateway.pages.visit import Visit, to
 from gateway.pages.visits import Visits
+from gateway.tenants import set_tenant
 
 PAGE = "/dashboard/benchmarks"
 SHOWN = 20
@@ -171,6 +173,7 @@ class BenchmarkPages:
         device = form["device"] if form["device"] in CHOICES["device"] else ""
         quote_request = QuoteRequest(model_id=model, device=device or "auto")
         try:
+            await set_tenant(self.visits.guards.accounts.database, context.current.get().account)
             quote = await self.bus.call(QUOTE, quote_request)
         except ServiceError as error:
             return {

@@ -22,7 +22,7 @@ def endpoints(bus: Bus, guards: Guards, keyring: KeyRing, hub_tokens: HubTokens)
     return endpoints_of(
         GenerationRoutes(bus, guards),
         VerificationRoutes(bus),
-        BenchmarkRoutes(bus),
+        BenchmarkRoutes(bus, guards.accounts.database),
         MonitoringRoutes(bus),
         SampleRoutes(bus, guards),
         WebhookRoutes(bus),

@@ -7,6 +7,7 @@ from gateway.door import Guards
 from gateway.endpoint import Answer, Call, Route
 from gateway.generations import Generations, GenerationsRequest
 from gateway.routes import verifications
+from gateway.tenants import set_tenant
 from gateway.usage import UsageKind
 from gateway.waiting import PREFER
 
@@ -53,6 +54,7 @@ class GenerationRoutes:
         `Idempotency-Key` during the run gets that address, too.
         """
         if body.verify:
+            await set_tenant(self.guards.accounts.database, call.account)
             return await verifications.verify(self.bus, self.guards.generations, call, body)
         content = await self.bus.pass_on(GENERATE, body)
         module = orjson.loads(content)
