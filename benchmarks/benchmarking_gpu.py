@@ -87,7 +87,12 @@ async def _measure(report: Report, folder: str, weights: float) -> None:
             again = await child.request(do="probe", batchSize=1)
             survived = int(again["allocated"] > 0)
         report.add(
-            figure("a size that does not fit is told, and the next runs", survived, "", at_least=1)
+            figure(
+                "a size that does not fit is reported, and the next is measured",
+                survived,
+                "",
+                at_least=1,
+            )
         )
 
 

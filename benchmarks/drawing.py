@@ -11,7 +11,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 
 @dataclass(frozen=True)
 class Point:
-    """One figure: its series, its label, and its coordinates."""
+    """A data point: its series, label and coordinates."""
 
     series: str
     label: str

@@ -1,4 +1,4 @@
-"""The bill of materials and runc settings of an unpacked image, none of whose files run here.
+"""The bill of materials and runc settings of an unpacked image; runs none of its files.
 
     python deploy/images/inventory.py ROOT > image.cdx.json     # CycloneDX 1.6
     python deploy/images/inventory.py ROOT --run python -m gateway > config.json

@@ -102,7 +102,7 @@ def quiet() -> dict[str, str]:
 
 
 def make(model: Model, folder: Path) -> None:
-    """Make all branches of one model into `folder`."""
+    """Write each branch of a model to `folder`."""
     maker = pkgutil.resolve_name(f"hub.{model.maker}")
     for branch, options in model.branches.items():
         if torch := sys.modules.get("torch"):  # imported only by the makers that need it

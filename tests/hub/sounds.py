@@ -33,7 +33,7 @@ from hub.families import (
 )
 from hub.media import labelled
 
-HEARS: dict[str, Any] = {
+WAV2VEC2_CONFIG: dict[str, Any] = {
     **TINY,
     "conv_dim": (32, 32, 32),
     "conv_kernel": (10, 8, 8),
@@ -45,22 +45,24 @@ HEARS: dict[str, Any] = {
 
 
 def speller(folder: Path) -> None:
-    """Make a wav2vec 2.0, which transcribes letter by letter."""
+    """Make a wav2vec 2.0 model, which transcribes letter by letter."""
     letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz"]
     write_json(folder / "vocab.json", {letter: number for number, letter in enumerate(letters)})
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
     Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), tokenizer).save_pretrained(folder)
-    Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=len(letters), **HEARS)).save_pretrained(folder)
+    Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=len(letters), **WAV2VEC2_CONFIG)).save_pretrained(
+        folder
+    )
 
 
 def sound_classifier(folder: Path) -> None:
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    config = Wav2Vec2Config(**HEARS, **labelled("croak", "splash", "wind"))
+    config = Wav2Vec2Config(**WAV2VEC2_CONFIG, **labelled("croak", "splash", "wind"))
     Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
 
 
 def speaker(folder: Path) -> None:
-    """Make a VITS with a vocabulary of letters."""
+    """Make a VITS model with a vocabulary of letters."""
     letters = "_ abcdefghijklmnopqrstuvwxyz"
     write_json(folder / "vocab.json", {letter: number for number, letter in enumerate(letters)})
     tokenizer = VitsTokenizer(
@@ -93,7 +95,7 @@ def speaker(folder: Path) -> None:
 
 
 def composer(folder: Path) -> None:
-    """Make a MusicGen, whose pieces last a third of a second."""
+    """Make a MusicGen model, whose pieces last a third of a second."""
     tokenizer = byte_pair_tokenizer()
     tokenizer.save_pretrained(folder)
     config = MusicgenConfig(
@@ -126,7 +128,7 @@ def composer(folder: Path) -> None:
 
 
 def listener(folder: Path) -> None:
-    """Make a Qwen2-Audio."""
+    """Make a Qwen2-Audio model."""
     tokenizer = byte_pair_tokenizer()
     special = ["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
     tokenizer.add_special_tokens({"additional_special_tokens": special})

@@ -61,7 +61,7 @@ def test_sessions_are_listed_and_ended_one_by_one_and_a_new_password_ends_the_ot
     assert account.generate("lilypad/tiny-text-classification").status_code == 200
 
 
-def test_a_mailed_link_gives_an_unconfirmed_address_to_its_owner_once(
+def test_a_reset_link_gives_the_account_to_the_owner_of_an_unconfirmed_address_once(
     stack: Stack, account: Account, person: httpx2.Client, mailbox: Mailbox
 ) -> None:
     """The account's creator, who does not own the address, loses all access."""

@@ -35,7 +35,7 @@ def unthrottled(generous_stack: Stack) -> Iterator[Account]:
     account.http.close()
 
 
-def test_two_gateways_admit_exactly_the_limit_of_500_concurrent_requests(
+def test_two_gateways_together_admit_exactly_the_limit_of_concurrent_requests(
     stack: Stack, account: Account
 ) -> None:
     # The key lacks the scope: a counted request is then answered without any other service.
@@ -206,7 +206,9 @@ def test_a_hostile_query_gets_a_1003_that_does_not_quote_it(
 
 
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59-01:00", "3000-01-01T00:00:00Z"])
-def test_an_implausible_expiry_is_a_1003(unthrottled: Account, time: str) -> None:
+def test_an_implausible_expiry_is_rejected_as_an_invalid_request(
+    unthrottled: Account, time: str
+) -> None:
     auth = (unthrottled.email, PASSWORD)
     [key] = unthrottled.http.get("/v1/api/keys", auth=auth).json()["data"]["keys"]
     for method, path in (("POST", "/v1/api/keys"), ("PATCH", f"/v1/api/keys/{key['id']}")):

@@ -48,7 +48,7 @@ def test_a_registered_address_is_answered_like_a_new_one(account: Account) -> No
 def test_response_times_do_not_reveal_whether_an_address_has_an_account(
     generous_stack: Stack, unthrottled: Account
 ) -> None:
-    """Both cost one hash; without it, an unknown address would take a tenth of the time."""
+    """Known and unknown addresses cost one password hash each, nine tenths of the CPU time."""
     account = unthrottled
     gateways = [psutil.Process(generous_stack.processes[f"gateway-{n}"].pid) for n in (1, 2)]
 

@@ -340,7 +340,7 @@ def test_a_misspelt_id_is_refused_with_the_nearest_one_also_with_a_hub_token(
     assert f"your Hub token has no access to it; did you mean `{MODEL}`?" in error["message"]
 
 
-def test_a_model_that_was_not_recorded_is_refused_with_the_nearest_that_was(
+def test_a_model_without_metrics_is_refused_with_the_nearest_recorded_model(
     caller: Account,
 ) -> None:
     caller.post(RECORD, {"modelId": MODEL, "metrics": {"latency": 1.0}})
@@ -375,7 +375,7 @@ def test_a_placeholder_pasted_as_an_id_is_refused_as_a_missing_id(
     assert accepted == {}
 
 
-def test_a_memory_size_with_a_blank_is_accepted(caller: Account) -> None:
+def test_a_memory_size_with_a_space_is_accepted(caller: Account) -> None:
     answer = caller.generate(MODEL, options={"memory": "8 GB"})
     assert answer.status_code == 200, answer.text
     assert "8 GB" not in answer.json()["data"]["files"]["lilypad_module.json.tmpl"]

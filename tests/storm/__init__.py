@@ -1,1 +1,1 @@
-"""Mixed load while parts fail at random, and checks of all clients' answers."""
+"""Mixed load with random faults of services and servers, and checks of every answer."""

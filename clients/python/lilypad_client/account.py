@@ -120,7 +120,7 @@ class Keys(Resource[Mode]):
     def create(
         self, name: str, *, idempotency_key: str | None = None, **fields: Unpack[NewKeyFields]
     ) -> Flow[types.CreatedKey]:
-        """Create an API key. Only this answer contains it.
+        """Create an API key; only this answer contains the key itself.
 
         Args:
             name: to tell it from others.

@@ -20,7 +20,7 @@ class AlertLog:
         # Whether each known alert had recovered at the last check; None before the first.
         self._recovered: dict[str, bool] | None = None
 
-    async def new_alerts(self) -> list[types.Alert]:
+    async def changed_alerts(self) -> list[types.Alert]:
         """List alerts raised or recovered since the last check, oldest first.
 
         The first check returns no alerts.
@@ -28,9 +28,9 @@ class AlertLog:
         known, first = self._recovered or {}, self._recovered is None
         opened = self._alerts.list(model_id=self._model_id, open_only=True, page_size=PAGE_SIZE)
         states = {alert.id: False async for alert in opened}
-        # Alerts that were open at the last check and are not now: the list below has their end.
-        ended = {id for id, over in known.items() if not over and id not in states}
-        new_alerts: list[types.Alert] = []
+        # Alerts that recovered since the last check: the list of all alerts has the times.
+        ended = {id for id, recovered in known.items() if not recovered and id not in states}
+        changed_alerts: list[types.Alert] = []
         index, familiar, old = 0, False, False
         async for alert in self._alerts.list(model_id=self._model_id, page_size=PAGE_SIZE):
             if index and index % PAGE_SIZE == 0:
@@ -39,14 +39,14 @@ class AlertLog:
                 if old and not ended:
                     break
             index += 1
-            over = alert.recovered_at is not None
+            recovered = alert.recovered_at is not None
             familiar = familiar or alert.id in known
             ended.discard(alert.id)
             if alert.id not in known and old:
                 continue
-            if not first and known.get(alert.id) != over:
-                new_alerts.append(alert)
-            states[alert.id] = over
+            if not first and known.get(alert.id) != recovered:
+                changed_alerts.append(alert)
+            states[alert.id] = recovered
         self._recovered = states
-        new_alerts.reverse()
-        return new_alerts
+        changed_alerts.reverse()
+        return changed_alerts

@@ -80,7 +80,7 @@ class Client(Resource[Mode]):
         return self._with(version="v2")
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
-        """Return the same client with another deadline per call (seconds), or number of retries."""
+        """Return a copy of the client with another timeout per call (seconds) or retry count."""
         old = self._connection.policy
         new = _policy(
             old.timeout_s if timeout is None else timeout,
@@ -103,7 +103,7 @@ class Client(Resource[Mode]):
             model_url: https://huggingface.co/owner/name, or the id.
             fields: `options` (`batchSize`, `memory`, `gpu`, `optimizationLevel`), `revision`,
                 `accept` (reasons not to refuse the model for: license, too-large), `verify`
-                (a worker runs the module first, which is waited for).
+                (a worker runs the module first, and the call waits for it).
         """
         return modules.generate(self, model_url, fields)
 
@@ -152,7 +152,7 @@ class Client(Resource[Mode]):
                 reference, named as Python names them.
 
         Raises:
-            JobTimeoutError: the run was not over in time, and was canceled.
+            JobTimeoutError: the run did not finish in time, and was canceled.
             BenchmarkError: it failed; `details["reason"]` says why.
         """
         return benchmarks.run(self, model_id, wait_timeout, fields)
@@ -173,10 +173,10 @@ class LilypadClient(Client[Sync]):
         account: e-mail address and password, for `account` and `keys` alone; with a second
             factor also a code, which one call uses up.
         timeout: seconds that a call may take, all its attempts together.
-        max_retries: how often a call is tried again where that is safe; 0: never.
+        max_retries: how often a call is retried where that is safe; 0: never.
 
     Raises:
-        LilypadError: there is no key. Every method raises its subclasses.
+        LilypadError: the API key is missing. Every method raises its subclasses.
     """
 
     _connection: SyncTransport
@@ -224,7 +224,7 @@ class LilypadClient(Client[Sync]):
         """Yield alerts of one model or of all models, when raised and again when recovered."""
         from lilypad_client import realtime  # noqa: PLC0415  (an extra)
 
-        return realtime.blocking(realtime.new_alerts(self._connection, model_id))
+        return realtime.blocking(realtime.changed_alerts(self._connection, model_id))
 
     def close(self) -> None:
         self._connection.close()
@@ -279,7 +279,7 @@ class AsyncLilypadClient(Client[Async]):
         """Yield alerts of one model or of all models, when raised and again when recovered."""
         from lilypad_client import realtime  # noqa: PLC0415  (an extra)
 
-        return realtime.new_alerts(self._connection, model_id)
+        return realtime.changed_alerts(self._connection, model_id)
 
     async def close(self) -> None:
         await self._connection.close()

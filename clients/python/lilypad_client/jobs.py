@@ -69,7 +69,7 @@ class Job(Resource[Mode], Generic[Mode, T]):
             wait_timeout: seconds after which it is canceled; None: as long as it takes.
 
         Raises:
-            JobTimeoutError: it was not over in time, and was canceled.
+            JobTimeoutError: it did not finish in time, and was canceled.
             APIStatusError: it failed, or was canceled; `code` and `details["reason"]` say why.
         """
         return self._wait_until_finished(wait_timeout)
@@ -119,6 +119,6 @@ class Job(Resource[Mode], Generic[Mode, T]):
 
 
 def _answer(latest: Any) -> dict[str, Any]:
-    """Return the complete answer, because modules compare equal if their files are."""
+    """Return every field of the answer: `Module.__eq__` compares only the files."""
     answer: dict[str, Any] = latest.to_dict()
     return answer

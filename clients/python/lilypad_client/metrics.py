@@ -91,7 +91,7 @@ class Metrics(Resource[Mode]):
         Args:
             model_id: as it was recorded.
             metric: such as `latency`.
-            since: the first time; None: the oldest.
+            since: start time, inclusive; None: the oldest.
             until: the time before which to end; None: no end.
             page_size: samples in a request.
         """
@@ -113,7 +113,7 @@ class Metrics(Resource[Mode]):
         Args:
             model_id: as it was recorded.
             metric: such as `latency`; None: all metrics.
-            since: the first time; None: the oldest.
+            since: start time, inclusive; None: the oldest.
             until: the time before which to end; None: no end.
         """
         query = {"modelId": model_id, "metric": metric, "from": since, "to": until}

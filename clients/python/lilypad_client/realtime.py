@@ -80,7 +80,9 @@ async def metric_updates(
             await event.send("subscribe_metrics", body)
 
 
-async def new_alerts(connection: Connection, model_id: str | None) -> AsyncGenerator[types.Alert]:
+async def changed_alerts(
+    connection: Connection, model_id: str | None
+) -> AsyncGenerator[types.Alert]:
     # A separate transport, since a connection pool belongs to one event loop.
     transport = AsyncTransport(
         connection.key, connection.base_url, connection.account, connection.policy
@@ -91,7 +93,7 @@ async def new_alerts(connection: Connection, model_id: str | None) -> AsyncGener
             async for event in feed:
                 # Stored before their events are sent, so that lost events are listed too.
                 if event.name in {"connect", "gap", "alert"}:
-                    for alert in await log.new_alerts():
+                    for alert in await log.changed_alerts():
                         yield alert
     finally:
         await transport.close()

@@ -86,7 +86,7 @@ def attempts(
     Raises:
         APIStatusError: the last refusal.
         APITimeoutError: the deadline passed.
-        APIConnectionError: the connection failed, and may not or could not be tried again.
+        APIConnectionError: the connection failed, and may not or could not be retried.
     """
     timeout_s = policy.timeout_s if request.timeout_s is None else request.timeout_s
     deadline = time.monotonic() + timeout_s

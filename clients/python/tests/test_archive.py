@@ -36,7 +36,7 @@ def test_an_interrupted_download_restarts_from_its_first_byte(
     assert len(pauses) == 1
 
 
-def test_a_download_preserves_links_and_the_umask_and_refuses_devices(
+def test_a_download_keeps_symlinks_respects_the_umask_and_refuses_devices(
     service: Service, tmp_path: Path
 ) -> None:
     content = _zip(("module/Dockerfile", b"FROM x")).getvalue()

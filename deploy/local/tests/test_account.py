@@ -102,7 +102,7 @@ def test_a_small_tmp_is_replaced_by_a_folder_of_the_checkout(tmp_path: Path) -> 
         assert done.stdout.strip() == str(expected), done.stderr
 
 
-def test_an_account_without_a_home_has_its_caches_in_the_checkout(tmp_path: Path) -> None:
+def test_a_user_without_a_home_directory_has_its_caches_in_the_checkout(tmp_path: Path) -> None:
     """A container may run as a numeric user id without a passwd entry."""
     include_makefile(tmp_path, show="HOME")
     (tmp_path / "a home").mkdir()

@@ -21,7 +21,7 @@ def postgres(servers: Stack) -> Postgres:
     return servers.postgres
 
 
-def test_a_service_has_its_own_schema_without_naming_it(postgres: Postgres) -> None:
+def test_unqualified_table_names_resolve_to_the_services_schema(postgres: Postgres) -> None:
     with psycopg.connect(postgres.url("gateway")) as gateway:
         gateway.execute("insert into keys values ('mine')")
         where = gateway.execute("select schemaname from pg_tables where tablename = 'keys'")

@@ -11,7 +11,7 @@ import yaml
 from documents.observing import OBSERVE, documented, named, queries
 
 # Prometheus's own metrics of each scrape, and Envoy's, which the integration tests cover.
-OTHERS = re.compile(r"up|process_\w+|envoy_\w+")
+FOREIGN_METRICS = re.compile(r"up|process_\w+|envoy_\w+")
 
 
 def promtool(*arguments: str | Path) -> None:
@@ -29,13 +29,13 @@ def test_every_alert_fires_in_its_example_and_none_in_a_healthy_system() -> None
     assert fired == alerts
 
 
-def test_prometheus_accepts_its_configuration_beside_containers() -> None:
+def test_prometheus_accepts_the_compose_configuration() -> None:
     promtool("check", "config", "prometheus.compose.yaml")
 
 
-def test_prometheus_accepts_its_configuration_in_a_cluster(tmp_path: Path) -> None:
+def test_prometheus_accepts_the_cluster_configuration(tmp_path: Path) -> None:
     text = (OBSERVE / "prometheus.kubernetes.yaml").read_text()
-    # Debian builds it without Kubernetes: the discovery of pods is cut out, the rest is checked.
+    # Debian's promtool lacks Kubernetes discovery, so that is cut out, and the rest is checked.
     text, count = re.subn("kubernetes_sd_configs: .+", "static_configs: []", text)
     assert count == 1
     file = tmp_path / "prometheus.yaml"
@@ -57,5 +57,5 @@ def test_every_metric_of_a_query_is_in_the_reference() -> None:
     for where, query in queries().items():
         names = named(query)
         assert names, where
-        unknown = {name for name in names - known if not OTHERS.fullmatch(name)}
+        unknown = {name for name in names - known if not FOREIGN_METRICS.fullmatch(name)}
         assert not unknown, where

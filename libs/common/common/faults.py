@@ -190,7 +190,7 @@ def _find(
 
 
 def _is_mapping(annotation: Any) -> bool:
-    """Return whether the next part of a location is a key that the caller chose."""
+    """Return whether an annotation is or contains a dict, whose keys the caller chooses."""
     return get_origin(annotation) is dict or any(map(_is_mapping, get_args(annotation)))
 
 

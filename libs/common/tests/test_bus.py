@@ -67,7 +67,7 @@ async def test_a_hung_bus_is_unavailable_until_it_resumes(
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
-async def test_only_a_repeatable_call_is_sent_again_without_a_reply(
+async def test_an_unanswered_call_is_retried_only_if_it_is_repeatable(
     caller: NatsBus, nats_server, *, repeatable: bool
 ) -> None:
     requests: list[bytes] = []

@@ -144,7 +144,7 @@ async def test_jobs_and_workers_survive_a_crash_of_the_server(queue, worker, nat
 async def test_a_job_queue_accepts_jobs_again_once_a_full_disk_has_space(
     tmp_path: Path,
 ) -> None:
-    """The server would write the stream's files only after a restart."""
+    """The queue is replaced; the server writes to the old one only after a restart."""
     song = Job("job.benchmarker.sing", Song)
     async with (
         small_disk.bus(tmp_path, "16m") as small,

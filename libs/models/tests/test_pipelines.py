@@ -19,8 +19,8 @@ def test_a_pipelines_defaults_match_the_pinned_library(name: str) -> None:
         assert known["num_frames"].default == usual.frames
 
 
-def test_the_video_of_a_pipelines_default_size_is_counted_once() -> None:
-    # As Wan2.2-A14B: 32,760 tokens of 5,120, with the text and its opposite one after the other.
+def test_a_video_of_the_pipelines_default_size_is_counted_once() -> None:
+    # As Wan2.2-A14B: 32,760 tokens of 5,120, the prompt and the negative prompt in sequence.
     config = {
         "architectures": ["WanPipeline"],
         "denoiser": {"num_attention_heads": 40, "attention_head_dim": 128},

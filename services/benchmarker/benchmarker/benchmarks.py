@@ -51,7 +51,7 @@ class Benchmarks:
 
     @answers(BENCHMARK)
     async def start(self, request: BenchmarkRequest) -> Run:
-        """Accept a run, unless it is known to fail; a refused run does not count.
+        """Accept a run, unless it is known to fail; a refused run does not count towards a limit.
 
         The generator reads the Hub; its refusals are passed on to the caller.
         """

@@ -37,7 +37,7 @@ class Prices:
     gpu: float | None = None
 
     def price(self, machine: Machine, request: BenchmarkRequest) -> Price | None:
-        """Return the caller's price, otherwise the operator's or the table's; None without any."""
+        """Return the caller's price, the operator's or the table's; None if none is known."""
         if request.price_per_hour is not None:
             return _custom(request.price_per_hour, machine, "the request", request.utilisation)
         own = self.gpu if machine.device == "cuda" else self.cpu

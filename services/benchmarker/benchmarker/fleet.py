@@ -2,7 +2,7 @@
 
 from psycopg.types.json import Jsonb
 
-from benchmarker.turns import PRESENT
+from benchmarker.turns import MAX_HEARTBEAT_AGE
 from common.contracts.measuring import Announcement
 from common.postgres import Database
 
@@ -27,6 +27,6 @@ class Fleet:
     async def present(self) -> list[Announcement]:
         async with self.database.connection() as connection:
             cursor = await connection.execute(
-                "select facts from workers where seen_at > now() - %s", [PRESENT]
+                "select facts from workers where seen_at > now() - %s", [MAX_HEARTBEAT_AGE]
             )
             return [Announcement.model_validate(row[0]) for row in await cursor.fetchall()]

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 # Timed calls per size while searching; the chosen sizes get full rounds afterwards.
 SEARCH_CALLS = 8
-# Gain over the interpolation that an unmeasured size may have, per octave to the nearest
-# measured one.
+# Assumed gain over the interpolated throughput, per octave to the nearest measured size.
 OPTIMISM = 0.03
 # The first round measures every fourth size of the grid.
 STRIDE = 4
@@ -60,13 +59,13 @@ def next_size(
 
 
 def best(measured: Mapping[int, float], budget: float | None) -> int | None:
-    """Return the smallest size of highest throughput within the budget; None if none is."""
+    """Return the smallest size of highest throughput within the budget; None if all are over it."""
     allowed = [size for size in measured if budget is None or measured[size] <= budget]
     return max(allowed, key=lambda size: (size / measured[size], -size), default=None)
 
 
 def optimal(measured: Mapping[int, float], budget: float | None) -> int | None:
-    """Return the best size within the budget; without a budget, the smallest nearly as good."""
+    """Return the best size within the budget; without one, the smallest within 5 %."""
     top = best(measured, budget)
     if top is None or budget is not None:
         return top
@@ -127,7 +126,7 @@ def _neighbour(size: int, usable: Sequence[int], measured: Mapping[int, float]) 
 def _beside_a_cliff(
     usable: Sequence[int], measured: Mapping[int, float], budget: float | None
 ) -> int | None:
-    """Return an unmeasured size just below a cliff that could be the best; None without one.
+    """Return an unmeasured size just below a cliff that could be the best, if there is one.
 
     Interpolation towards a cliff overestimates the latency of the sizes before it.
     """

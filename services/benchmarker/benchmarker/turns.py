@@ -17,22 +17,22 @@ from common.contracts.benchmarking import Queue
 from common.postgres import Connection
 
 # A worker that has not announced itself for this long is absent.
-PRESENT = timedelta(seconds=60)
+MAX_HEARTBEAT_AGE = timedelta(seconds=60)
 # Assumed duration of a run until one of its kind has succeeded.
 ASSUMED_DURATION_S = 30.0
 # A late run is assumed to need this share of its elapsed time more.
 LATE_SHARE = 0.25
 # When the run's last delivery began.
-TAKEN = "coalesce((stages->>'fetching')::timestamptz, started_at)"
+DELIVERED_AT = "coalesce((stages->>'fetching')::timestamptz, started_at)"
 TENANT = "coalesce(nullif(tenant, ''), account)"
 # Waiting and running runs of a class, each with its turn and its position in the queue.
 TURNS = f"""
 with numbered as (
     select id, kind, state, sequence, created_at, {TENANT} as tenant,
         total - done as steps_left, done - resumed_from as steps_done,
-        extract(epoch from now() - {TAKEN})::float as elapsed_s,
+        extract(epoch from now() - {DELIVERED_AT})::float as elapsed_s,
         extract(epoch from
-            progressed_at - coalesce((stages->>'measuring')::timestamptz, {TAKEN})
+            progressed_at - coalesce((stages->>'measuring')::timestamptz, {DELIVERED_AT})
         )::float as measured_s,
         extract(epoch from now() - progressed_at)::float as since_progress_s,
         row_number() over (
@@ -105,7 +105,7 @@ async def _queue(
 async def workers_present(connection: Connection, worker_class: str) -> int:
     cursor = await connection.execute(
         "select count(*) from workers where worker_class = %s and seen_at > now() - %s",
-        [worker_class, PRESENT],
+        [worker_class, MAX_HEARTBEAT_AGE],
     )
     [present] = await cursor.fetchone() or (0,)
     return int(present)

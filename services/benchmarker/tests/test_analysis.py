@@ -350,7 +350,7 @@ def test_the_smallest_nearly_best_size_is_optimal_and_states_the_reason() -> Non
     assert fastest.batch_size == 2
 
 
-def test_a_doubtful_run_gets_a_remedy_instead_of_advice() -> None:
+def test_a_suspect_run_gets_a_remedy_instead_of_tuning_advice() -> None:
     sure = results({1: 10.0, 2: 12.0, 4: 20.0}, operations=10e9 / 1000, bytes_per_call=10e9 / 1000)
     assert analyse(sure, request()).regime != "unknown"
     in_doubt = sure.model_copy(update={"suspect": ["neighbours: others were busy"]})

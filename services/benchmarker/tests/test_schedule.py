@@ -21,7 +21,7 @@ def test_every_size_gets_its_calls_in_blocks_that_fit_a_message(sizes, calls, se
     assert plan == schedule.blocks(sizes, calls, seed, moments)
 
 
-def test_rounds_are_interleaved_and_in_random_order() -> None:
+def test_each_round_times_every_batch_size_in_random_order() -> None:
     plan = schedule.blocks([1, 2, 4, 8], 64, seed=0)
     rounds = [[b.batch_size for b in plan if b.round == n] for n in range(schedule.ROUNDS)]
     assert [block.round for block in plan] == sorted(block.round for block in plan)

@@ -171,7 +171,7 @@ class Authentication:
             self._used = {**used, **self._used}
 
     async def keep_writing_last_use(self) -> None:
-        """Write last uses periodically until canceled."""
+        """Write the times of the keys' last uses periodically, and once more when canceled."""
         try:
             while True:
                 await asyncio.sleep(WRITE_LAST_USE_EVERY_S)

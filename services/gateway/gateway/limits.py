@@ -318,7 +318,7 @@ class Limits:
         return left, times
 
     def families(self) -> Iterator[MetricFamily]:
-        """Yield the decisions, and the durations of counting."""
+        """Yield the metrics of decisions, counting times and degraded counting."""
         labels = ("policy", "decision", "tier")
         yield MetricFamily(
             "counter", "ratelimit_decisions", "Decisions on requests", labels, self.decisions

@@ -229,7 +229,7 @@ async def desk(nats: NatsBus, database: Database, monkeypatch: pytest.MonkeyPatc
         Endpoint(method="POST", path="/many", handler=many, max_body_bytes=1_000_000, **common),
         *endpoints_of(
             AccountRoutes(guards),
-            BenchmarkRoutes(events, database),
+            BenchmarkRoutes(events, guards),
             SecondFactorRoutes(own),
             HubTokenRoutes(HubTokens(database, events, encryption)),
             KeyRoutes(keyring),

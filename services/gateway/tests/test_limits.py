@@ -389,7 +389,7 @@ async def test_a_hanging_bus_delays_only_the_requests_in_flight(
         assert await admitted(limits, account(), 120) == 100
 
 
-async def test_reading_a_standing_counts_no_request(nats: NatsBus) -> None:
+async def test_reading_the_rest_of_a_limit_counts_no_request(nats: NatsBus) -> None:
     limits, account_id = await limiter(nats, 10, Clock()), account()
     assert (await limits.read(account_id, "costly")).remaining == 10
     for _ in range(3):

@@ -53,7 +53,7 @@ async def test_the_overview_page_works_without_the_number_of_keys(
 
 
 @pytest.mark.parametrize("page", ["benchmarks/quote?modelId=a/b&device=cuda", "usage"])
-async def test_an_absent_benchmarker_is_named_in_a_sentence(desk: Desk, page: str) -> None:
+async def test_a_missing_worker_is_reported_in_the_pages_wording(desk: Desk, page: str) -> None:
     async def refuse(_: Any) -> Any:
         raise Unavailable("`device`: no worker has cuda")
 

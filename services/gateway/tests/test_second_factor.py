@@ -1,4 +1,4 @@
-"""A second factor: set up, required with each password, valid once, and ended."""
+"""The second factor: set-up, a code with each password, codes valid once, and disabling."""
 
 import re
 import secrets

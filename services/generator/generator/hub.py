@@ -1,4 +1,4 @@
-"""Client of the Hugging Face Hub, as an untrusted server: bounded bytes, time and redirects.
+"""Client for the Hugging Face Hub, which it does not trust: bounded bytes, time and redirects.
 
 `huggingface_hub` supplies the rules (what an id is, what its error answers mean).
 Its client is not used: `model_info` and `hf_hub_download` read an answer of any

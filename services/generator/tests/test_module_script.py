@@ -186,7 +186,7 @@ def test_base64_without_its_padding_is_accepted(monkeypatch: pytest.MonkeyPatch,
     assert seeing.read_file(picture, "a picture") == text.encode()
 
 
-def test_base64_of_a_file_may_be_in_lines_or_in_the_alphabet_of_urls() -> None:
+def test_base64_of_a_file_may_be_line_wrapped_or_url_safe() -> None:
     content = bytes(range(256)) * 2
     for encoded in (base64.encodebytes(content), base64.urlsafe_b64encode(content)):
         assert seeing.read_file(encoded.decode(), "a picture") == content

@@ -1,4 +1,4 @@
-"""Modules of weights packed into fewer bits, compared with the library on the same files."""
+"""Modules of weights packed into fewer bits, compared with transformers."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ KINDS = {
     "bitsandbytes": ("packed-bitsandbytes", None),
     "bitsandbytes of eight bits": ("packed-bitsandbytes", "8bit"),
 }
-# Kinds that the library unpacks with a package that needs another torch than the pinned one.
+# Kinds that transformers unpacks with a package that needs another torch than the pinned one.
 INTEGERS = {"gptq": None, "gptq of eight bits": "gptq-8bit", "awq": "awq"}
 TEXTS = ["the frog is on the lily pad", "who is happy?"]
 
@@ -54,11 +54,11 @@ async def test_a_module_of_packed_weights_answers_like_the_library(
     request = {"inputs": TEXTS, "parameters": {"max_new_tokens": 8, "raw": True}}
     code, result = module.run_here(request)
     assert (code, result["status"]) == (0, "success"), result
-    assert result["outputs"] == library(module)
+    assert result["outputs"] == transformers_outputs(module)
 
 
-def library(module: Built) -> list[Any]:
-    """Continue the texts with the library's own way of loading the weights, in float32."""
+def transformers_outputs(module: Built) -> list[Any]:
+    """Continue the texts with the weights as transformers loads them, in float32."""
     folder = module.app / "model"
     config = transformers.AutoConfig.from_pretrained(folder)
     described = config.quantization_config

@@ -59,7 +59,7 @@ def of(kind: str, name: str | None) -> dict[str, Any]:
         ),
     ],
 )
-async def test_a_model_is_served_by_its_architecture(
+async def test_a_models_task_follows_from_its_architecture(
     config: dict[str, Any], description: dict[str, Any], task: str | None
 ) -> None:
     module = await generate(config, **{"pipeline_tag": None, **description})

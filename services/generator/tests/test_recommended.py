@@ -102,7 +102,7 @@ def test_a_ranker_saved_by_transformers_answers_like_a_cross_encoder(
     assert [answer["score"] for answer in answers] == near(expected.tolist())
 
 
-def test_a_classifier_of_text_pairs_accepts_two_texts(make_model: Callable[..., str]) -> None:
+def test_a_text_pair_classifier_accepts_two_texts(make_model: Callable[..., str]) -> None:
     labels = ("entailment", "neutral", "contradiction")
     folder = make_model(families.bert_classifier, labels=labels)
     module_manifest = manifest("text-classification")

@@ -128,7 +128,7 @@ def _wanted(numbers: dict[str, int], metrics: Iterable[str] | None) -> dict[int,
 
 
 async def _position(connection: Connection, ids: list[int], since: datetime | None) -> Position:
-    """Return the position at a time: that of the sample recorded then, or of the moment."""
+    """Return the position of the sample recorded at `since`, or if there is none, of the time."""
     if since is None:
         raise InvalidRequest("send either `since` or `position`")
     row = await (await connection.execute(ARRIVED, [ids, since])).fetchone()

@@ -74,7 +74,7 @@ async def test_a_recorder_with_its_usual_lag_is_not_silent(
     assert await alerts(caller) == []
 
 
-async def test_a_recorder_with_a_slow_clock_is_silent_once_it_stops(
+async def test_a_silence_alert_is_raised_when_a_recorder_with_a_slow_clock_stops(
     caller: Caller, database: Database
 ) -> None:
     await report(caller, database, ago=1_800, behind=5 * 3_600)

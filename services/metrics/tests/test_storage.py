@@ -24,7 +24,7 @@ from .conftest import Caller, Place, drop, settled
 
 @pytest.fixture
 async def empty(place: Place, database: Database) -> AsyncIterator[Place]:
-    """An empty schema, possibly in another database than that of the tests."""
+    """An empty schema, in the owner's database where it differs from the tests' one."""
     owner = place.owner or place.url
     schema = f"metrics_{secrets.token_hex(4)}"
     async with await psycopg.AsyncConnection.connect(owner, autocommit=True) as connection:

@@ -122,7 +122,7 @@ class Cursor:
             self.alerts = {which: at for which, at in self.alerts.items() if at > settled}
 
     def covers(self, news: AlertEvent) -> bool:
-        """Whether the client received an alert."""
+        """Whether the client has received an alert; true for an alert without a time."""
         return news.at is None or (
             to_us(news.at) <= self.alerted or _fingerprint(news) in self.alerts
         )

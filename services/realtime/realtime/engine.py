@@ -52,7 +52,7 @@ class Listener(Protocol):
 
 class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has no types
     def __init__(self, listener: Listener, origins: Origins) -> None:
-        # It logs callers' mistakes, at the callers' pace.
+        # python-socketio logs every client's mistakes, so clients could flood the log.
         quiet = logging.getLogger("socketio")
         quiet.setLevel(logging.CRITICAL)
         super().__init__(
@@ -66,7 +66,7 @@ class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has
         self.listener = listener
         # engineio drops a request with more packets silently; `Client` counts them and answers.
         Payload.max_decode_packets = MAX_FRAME_BYTES
-        # A private table, and the only way in.
+        # Only this private table can replace the WebSocket class.
         self.eio._async = {**self.eio._async, "websocket": WebSocket}  # noqa: SLF001
         self.on("connect", self._admit)
         self.on("disconnect", self._leave)

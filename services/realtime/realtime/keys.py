@@ -1,4 +1,4 @@
-"""Revocation of the API keys and sessions of open sockets."""
+"""Disconnection of sockets whose API key or session has ended."""
 
 import asyncio
 import contextlib

@@ -203,7 +203,7 @@ async def test_a_client_without_a_token_is_disconnected(stack, others):
 
 
 def received(watcher, since: int, at: str) -> bool:
-    """Whether an update with a timestamp is among the events from index `since` on."""
+    """Whether an update with the timestamp `at` is among the events from index `since` on."""
     return any(data["timestamp"] == at for _, data in watcher.received[since:])
 
 

@@ -92,7 +92,7 @@ async def test_only_events_of_the_requested_types_are_posted(
     assert [d.type for d in await deliveries_of(someone, webhook.id)] == ["benchmark.finished"]
 
 
-async def test_a_failed_attempt_is_repeated_after_a_pause_under_the_same_id(
+async def test_a_failed_attempt_is_retried_after_a_back_off_with_the_same_id(
     someone: Someone, receiver: Receiver, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schedule, "PAUSES_S", (0.01, 0.01))

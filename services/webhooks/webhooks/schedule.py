@@ -1,9 +1,9 @@
-"""The schedule of retries: seven of them, the last 27 hours after the first attempt."""
+"""The schedule of retries: seven of them, the last about 27 hours after the first attempt."""
 
 import random
 
 MINUTE_S, HOUR_S = 60.0, 3600.0
-# The pauses that Standard Webhooks 1.0 recommends, a little over a day in all.
+# As in the example of Standard Webhooks 1.0 up to 5 hours, then shorter: about a day in all.
 PAUSES_S = (
     5.0, 5 * MINUTE_S, 30 * MINUTE_S, 2 * HOUR_S, 5 * HOUR_S, 8 * HOUR_S, 11 * HOUR_S,
 )  # fmt: skip

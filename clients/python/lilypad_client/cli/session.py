@@ -77,7 +77,7 @@ class Session:
             typer.confirm(question, abort=True, err=True)
 
     def owner(self, email: str | None, *, password_stdin: bool) -> "LilypadClient":
-        """Return a client with the account's password, which is prompted for or read."""
+        """Return a client that logs in with the password from a prompt or the environment."""
         terminal = self.terminal
         email = email or os.environ.get("LILYPAD_EMAIL")
         if not email and terminal.prompts:

@@ -1,4 +1,4 @@
-"""Task rows of transformers for text alone."""
+"""Rows of the text-only tasks of transformers."""
 
 from models.tasks.row import ASKED, CUT, QUERY, RANK, TOP_K, Parameter, Returns, Task
 

@@ -214,7 +214,7 @@ def shorten(value: Any) -> Any:
 
 
 def storable(text: str) -> str:
-    """Replace NUL and unpaired surrogates in a text, which the database refuses."""
+    """Replace NUL and unpaired surrogates, which the database rejects."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 

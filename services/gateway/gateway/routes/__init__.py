@@ -22,7 +22,7 @@ def endpoints(bus: Bus, guards: Guards, keyring: KeyRing, hub_tokens: HubTokens)
     return endpoints_of(
         GenerationRoutes(bus, guards),
         VerificationRoutes(bus),
-        BenchmarkRoutes(bus, guards.accounts.database),
+        BenchmarkRoutes(bus, guards),
         MonitoringRoutes(bus),
         SampleRoutes(bus, guards),
         WebhookRoutes(bus),

@@ -21,8 +21,8 @@ from common.contracts.benchmarking import (
 )
 from common.contracts.monitoring import PLOT_FORMAT, PlotFormat
 from common.errors import BenchmarkFailed
-from common.postgres import Database
 from gateway import envelope
+from gateway.door import Guards
 from gateway.endpoint import Answer, Call, Route, always
 from gateway.tenants import set_tenant
 from gateway.waiting import MAX_WAIT_S, PREFER, preferred, until
@@ -37,9 +37,9 @@ class BenchmarkRoutes:
 
     tag = "Benchmarking"
 
-    def __init__(self, bus: Bus, database: Database) -> None:
+    def __init__(self, bus: Bus, guards: Guards) -> None:
         self.bus = bus
-        self.database = database
+        self.guards = guards
 
     @Route(
         "POST",
@@ -65,7 +65,7 @@ class BenchmarkRoutes:
         others are sent at once. A retry with the same `Idempotency-Key` during
         the run gets the run's address.
         """
-        await set_tenant(self.database, call.account)
+        await set_tenant(self.guards.accounts.database, call.account)
         run = await self.bus.call(BENCHMARK, body)
         # A retry while the run is under way gets its address, and can wait there.
         seconds = 0.0 if call.joining and preferred(call) is None else preferred(call)

@@ -172,9 +172,10 @@ def _span(shape: Shape, place: int) -> tuple[int, int] | None:
 
 
 def _edge(shape: Shape, place: int, at: Times, value: Floats) -> int | None:
-    """Return the time of the first sample of the new level, by least squares; None without one.
+    """Return the time of the new level's first sample, or None if no sample separates the levels.
 
-    Distances count up to the change's own size: an outlier is no edge.
+    The edge has the least squared distances, each clipped to the change's size: an outlier is no
+    edge.
     """
     cells = shape.cells
     assert cells is not None

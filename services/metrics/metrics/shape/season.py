@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from metrics.arrays import Floats
 from metrics.shape.cells import MEDIAN_DEVIATION, Cells, median, running_median
 
-# A profile is a season if its mean square is this many times that of noise,
-FOUND = 3.0
-# or if one of its cells is this many standard errors from zero.
-SHARP = 6.0
-# A week's profile is judged in stretches of a quarter of a day, each of which must repeat: this
-# many standard errors from zero,
-REPEATED = 3.5
-# and, of two weeks, the smaller at least this share of the greater.
-ALIKE = 0.4
+# A profile is a season if its mean square is at least this many times that of noise.
+MIN_POWER_RATIO = 3.0
+# A profile is also a season if one of its cells is this many standard errors from zero.
+MIN_PEAK_ERRORS = 6.0
+# A week's profile is judged in stretches of a quarter of a day. A stretch repeats if it is this
+# many standard errors from zero.
+MIN_STRETCH_ERRORS = 3.5
+# With two weeks only, the smaller stretch must be at least this share of the greater.
+MIN_WEEK_RATIO = 0.4
 # The standard error of the median of n normal values, relative to that of their mean.
 MEDIAN_ERROR = 1.2533
 
@@ -131,7 +131,7 @@ def _daily(apart: Floats, first: int, period: int) -> Floats | None:
     if not error.all():
         return profile if np.ptp(profile) > 0 else None
     clear = (profile[seen] / error) ** 2
-    if clear.mean() < FOUND and clear.max() < SHARP**2:
+    if clear.mean() < MIN_POWER_RATIO and clear.max() < MIN_PEAK_ERRORS**2:
         return None
     return np.where(seen, profile, 0.0)
 
@@ -153,9 +153,9 @@ def _weekly(apart: Floats, first: int, day: int) -> Floats | None:
         sizes = np.sort(np.where(np.isnan(stretches), np.nan, stretches * signs), axis=0)
     least = sizes[0]
     largest = np.abs(typical) * 2 - least
-    repeated = (seen >= 2) & (np.abs(typical) > REPEATED * error)
-    repeated &= np.where(seen == 2, (least > ALIKE * largest), same >= 0.7 * seen)
-    # A stretch reaches as far as it was averaged.
+    repeated = (seen >= 2) & (np.abs(typical) > MIN_STRETCH_ERRORS * error)
+    repeated &= np.where(seen == 2, (least > MIN_WEEK_RATIO * largest), same >= 0.7 * seen)
+    # A stretch includes every cell that was averaged for it.
     near = np.convolve(np.tile(repeated, 3), np.ones(width), "same")[7 * day : 14 * day] > 0
     near &= counts >= 2
     if not near.any():

@@ -221,7 +221,7 @@ def _events(
     if not cells.dense:
         events = [event for event in events if event.kind != "incident" or _stands_out(event, rest)]
     if times[-1] < TWO_WEEKENDS:
-        events = [event for event in events if not _weekend(event)]
+        events = [event for event in events if not _spans_weekend(event)]
     return sorted(events, key=lambda event: event.begin)
 
 
@@ -238,8 +238,8 @@ def _stands_out(event: Event, rest: Floats) -> bool:
     return bool(rare > math.log(RARE * len(rest)) and (share > MIN_SHARE or score > MIN_SCORE))
 
 
-def _weekend(event: Event) -> bool:
-    """Return whether an event is a weekend."""
+def _spans_weekend(event: Event) -> bool:
+    """Return whether an incident spans a weekend."""
     if event.kind != "incident" or event.end is None:
         return False
     # 1 January 2000 was a Saturday.

@@ -1,8 +1,8 @@
-"""Downscaling of images for models that answer for every pixel."""
+"""Downscaling of images for models that predict a value for each pixel."""
 
 from typing import Any
 
-# The module asks for the memory of the answers for this many.
+# The memory that the module asks for holds predictions for at most this many pixels.
 MAX_PIXELS = 2**20
 
 

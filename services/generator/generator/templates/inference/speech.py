@@ -6,7 +6,7 @@ from generator.templates.inference.audio import read_audio
 from generator.templates.inference.hearing import samples_at_once
 from generator.templates.inference.loading import load as load
 
-# Whisper's token that says that no times follow; the tokens after it are the times.
+# Whisper's no-timestamps token; tokens with higher ids are timestamps.
 UNTIMED = "<|notimestamps|>"
 
 
@@ -17,15 +17,15 @@ def answer(
     rate = pipeline.feature_extractor.sampling_rate
     sounds = [read_audio(value, rate) for value in inputs]
     max_samples = samples_at_once(pipeline, manifest)
-    spells = pipeline.type.startswith("ctc")  # such a model gives the position of every character
-    timed = "word" if spells else True
+    is_ctc = pipeline.type.startswith("ctc")  # gives the position of every character
+    timed = "word" if is_ctc else True
     # Audio beyond the model's limit is read in parts, which only timestamps can join.
-    window = None if spells else getattr(pipeline.feature_extractor, "n_samples", None)
-    teach_times(pipeline)
+    window = None if is_ctc else getattr(pipeline.feature_extractor, "n_samples", None)
+    set_timestamp_token(pipeline)
     answers = []
     for sound in sounds:
         long = window is not None and len(sound) > window
-        too_long = spells and max_samples is not None and len(sound) > max_samples
+        too_long = is_ctc and max_samples is not None and len(sound) > max_samples
         parted = {"chunk_length_s": max_samples / rate} if too_long else {}
         audio = {"raw": sound, "sampling_rate": rate}
         wanted = timed if parameters["timestamps"] or long else None
@@ -34,7 +34,7 @@ def answer(
     return answers
 
 
-def teach_times(pipeline: Any) -> None:
+def set_timestamp_token(pipeline: Any) -> None:
     """Set Whisper's `no_timestamps_token_id` if its generation config lacks it."""
     token = pipeline.tokenizer.convert_tokens_to_ids(UNTIMED)
     if not pipeline.model.can_generate() or token in (None, pipeline.tokenizer.unk_token_id):
