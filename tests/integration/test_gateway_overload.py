@@ -34,7 +34,9 @@ def narrow(hub: RunningHub) -> Iterator[Stack]:
         # Without a worker, its runs wait indefinitely.
         Service("benchmarker", database=True),
     )
-    environment = {"HF_ENDPOINT": hub.url, **limits, **places}
+    # A run of each account of the crowd may wait, although all are new at one network address.
+    waiting = {"MAX_WAITING_PER_ACCOUNT": "8"}
+    environment = {"HF_ENDPOINT": hub.url, **limits, **places, **waiting}
     with Stack(services=services, environment=environment, flood_limit=1_000_000) as running:
         yield running
 

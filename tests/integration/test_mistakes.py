@@ -183,7 +183,7 @@ MISTAKES = (
     ),
     # HTTP and JSON.
     Mistake(
-        "a comma too many", GENERATE, 400, 1003, ("line 2, column", "no comma"),
+        "a comma too many", GENERATE, 400, 1003, ("line 2, column", "remove the comma"),
         content='{\n  "modelUrl": "' + MODEL + '",\n}', headers=BEARER | JSON,
     ),
     Mistake(
