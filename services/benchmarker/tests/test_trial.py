@@ -28,6 +28,24 @@ async def test_a_verdict_contains_the_sample_and_the_modules_answer(tmp_path: Pa
     assert 0 < verdict["peakMemory"] < 256
 
 
+async def test_a_classifier_of_pairs_is_tried_with_two_texts_and_others_with_one(
+    tmp_path: Path,
+) -> None:
+    script = (
+        "import base64\n"
+        "given = json.loads(base64.b64decode(os.environ['REQUEST_B64']))['parameters']\n"
+        "answer(given.get('text_pair'))"
+    )
+    for required in (True, False):
+        inputs = [
+            {"name": "text", "required": True},
+            {"name": "text_pair", "required": required},
+        ]
+        verdict = await attempt(tmp_path, script, inputs=inputs)
+        assert verdict["verdict"] == "passed", verdict
+        assert bool(verdict["result"]["outputs"][0]) == required
+
+
 async def test_a_module_imports_only_the_packages_that_it_pins(tmp_path: Path) -> None:
     names = ("yaml", "numpy", "torchvision", "benchmarker")
     script = f"from importlib.util import find_spec\nanswer(*map(bool, map(find_spec, {names})))"

@@ -26,6 +26,8 @@ PARAMETERS: dict[str, Any] = {
     "steps": 2,
     "words": json.dumps(WORDS),
 }
+# Values for parameters that only some models of a task require; others are tried without.
+REQUIRED: dict[str, Any] = {"text_pair": "A frog rests on a leaf."}
 
 
 class NoSample(Exception):
@@ -39,6 +41,7 @@ def request_for(manifest: dict[str, Any]) -> dict[str, Any]:
         NoSample: the module takes an unknown kind of input.
     """
     subject, *others = (declared["name"] for declared in manifest["inputs"])
+    required = {declared["name"] for declared in manifest["inputs"] if declared.get("required")}
     model = manifest["model"]
     example = row(model["task"], model["library"]).example
     makers: dict[str, Callable[[], Any]] = {
@@ -56,6 +59,7 @@ def request_for(manifest: dict[str, Any]) -> dict[str, Any]:
     value = makers[subject]()
     value = example.get(subject, value)
     parameters = {name: PARAMETERS[name] for name in others if name in PARAMETERS}
+    parameters |= {name: REQUIRED[name] for name in others if name in REQUIRED and name in required}
     if "text" in example and subject != "text":
         parameters["text"] = "What is this?"
     return {"inputs": [value], "parameters": parameters}
