@@ -49,6 +49,9 @@ def test_a_manifest_conforms_to_the_published_schema() -> None:
         ({"finetuning_task": "STS-B"}, True),
         ({"id2label": {"0": "entailment", "1": "neutral"}}, True),
         ({"finetuning_task": "sst2", "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, False),
+        ({"finetuning_task": "mrpc", "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, True),
+        ({"finetuning_task": "sts-b", "id2label": {"0": "similarity"}}, True),
+        ({"finetuning_task": "mnli", "id2label": {"0": "joy", "1": "anger"}}, False),
     ],
 )
 async def test_a_classifier_of_pairs_requires_a_second_text_and_shows_one(

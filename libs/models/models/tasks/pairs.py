@@ -1,5 +1,6 @@
 """Classifiers that judge how two texts relate to each other."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,14 +14,22 @@ RELATIONS = ("entail", "contradict", "not_entail", "equivalent", "not_equivalent
 PAIRS = frozenset(
     ("mrpc", "qqp", "sts-b", "stsb", "mnli", "mnli-mm", "snli", "qnli", "rte", "wnli", "paws")
 )
+# A label without a name, in lower case.
+UNNAMED = re.compile(r"(?:label_)?\d+")
 PAIR = {"text_pair": "Good day, everyone"}
 
 
 def compares(config: Mapping[str, Any]) -> bool:
-    """Whether a classifier's config says that it compares two texts."""
+    """Whether a classifier's config says that it compares two texts.
+
+    A model that was trained further keeps its base's `finetuning_task`, so that names of labels
+    take precedence; the one score of a regression has no name that says more.
+    """
     known = str(config.get("finetuning_task")).lower().rpartition(":")[2]
-    labels = (str(label).lower() for label in config.get("labels") or ())
-    return known in PAIRS or any(label.startswith(RELATIONS) for label in labels)
+    labels = [str(label).lower() for label in config.get("labels") or ()]
+    if any(label.startswith(RELATIONS) for label in labels):
+        return True
+    return known in PAIRS and (len(labels) == 1 or all(map(UNNAMED.fullmatch, labels)))
 
 
 def of_pairs(task: Task) -> Task:
