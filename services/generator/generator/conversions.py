@@ -14,12 +14,15 @@ from pydantic import BaseModel, Field, ValidationError
 from common.errors import ModelNotFound, ModelRefused
 from generator.description import Description, describe
 from generator.hub import Hub
-from generator.selection import LOADED
+from generator.layout import FOLDER
+from generator.selection import LOADED, LOADED_TOO, name_of
 
 ROBOT = "SFconvertbot"
 TITLE = "Adding `safetensors` variant of this model"
 # The files that the libraries load, in any folder.
 WEIGHTS = re.compile(r"(?:^|/)(?:diffusion_)?pytorch_model(?:-\d{5}-of-\d{5})?\.bin$")
+# Folders that an index may name, also within a router's; other paths are never shown.
+FOLDERS = re.compile(rf"(?:{FOLDER.pattern}/){{0,2}}")
 # More than the bot has ever opened for one model.
 MAX_REQUESTS = 5
 
@@ -44,14 +47,16 @@ class PullRequest(BaseModel):
 async def find(hub: Hub, description: Description) -> tuple[int, Description, list[str]] | None:
     """Find the newest conversion of these weights.
 
-    Returns its pull request, its description, and the files that differ from the branch's.
+    Returns its pull request, its description, and the files that differ from the branch's,
+    those at the root first.
     """
     try:
         for request in _read(await hub.pull_requests(description.id, ROBOT)):
             converted = await describe(hub, description.id, f"refs/pr/{request.num}")
             if _weights(description) and _weights(description) <= _weights(converted):
                 changed = _loaded(description) ^ _loaded(converted)
-                return request.num, converted, sorted({name for name, _ in changed})
+                names = sorted({name for name, _ in changed}, key=lambda name: ("/" in name, name))
+                return request.num, converted, names
     except (ModelNotFound, ModelRefused):  # no such page, or none to read
         return None
     return None
@@ -76,8 +81,14 @@ def _weights(description: Description) -> set[tuple[str, str | None]]:
 
 
 def _loaded(description: Description) -> set[tuple[str, str | None]]:
-    """Return the configs and the tokenizer's files at the root, by name and digest."""
-    return {(name, digest) for name, digest in _digests(description) if name in LOADED}
+    """Return the configs and the tokenizers' files, by name and digest."""
+    return {(name, digest) for name, digest in _digests(description) if _is_loaded(name)}
+
+
+def _is_loaded(path: str) -> bool:
+    name = name_of(path)
+    known = name in LOADED or LOADED_TOO.fullmatch(name)
+    return bool(known and FOLDERS.fullmatch(path.removesuffix(name)))
 
 
 def _digests(description: Description) -> Iterator[tuple[str, str | None]]:

@@ -25,6 +25,8 @@ from models.tasks.sentences import CLASSIFIES, RANKINGS, WRITES
 
 # The class of ColBERT's own checkpoints.
 LATE_INTERACTION = "HF_ColBERT"
+# Files that the warning about a conversion names.
+MAX_SHOWN = 6
 # Pipeline components that are often submitted as whole pipelines, shown by name.
 PARTS_OF_PIPELINES = frozenset(
     ("AutoencoderKL", "ControlNetModel", "FluxControlNetModel", "SD3ControlNetModel")
@@ -344,7 +346,10 @@ def check_conversion(snapshot: Snapshot) -> list[Check]:
         f"safetensors (refs/pr/{snapshot.conversion}), pinned to its commit"
     )
     if snapshot.older:
-        message += f", where {', '.join(snapshot.older)} differ from the branch's"
+        shown = ", ".join(snapshot.older[:MAX_SHOWN])
+        more = len(snapshot.older) - MAX_SHOWN
+        shown += f" and {more} more" if more > 0 else ""
+        message += f", where {shown} differ from the branch's"
     return [Check(name="conversion", outcome="warning", message=message)]
 
 

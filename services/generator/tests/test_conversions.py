@@ -18,6 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fake_hub
 
 MAIN, CONVERTED = "c" * 40, "e" * 40
+# Files that sentence-transformers loads too; the last folder is not one that a module names.
+DENSE = [f"{number}_Dense/config.json" for number in range(1, 8)]
+ALSO = (*DENSE, "sentence_bert_config.json", "<b>/config.json")
 REQUEST: dict[str, Any] = {
     "num": 8,
     "title": "Adding `safetensors` variant of this model",
@@ -32,7 +35,7 @@ async def generate(
 ) -> Module:
     """Generate a module whose pull request converts pickled weights of digest `pickle`.
 
-    If `newer`, the branch has got an ONNX file since then, and another config.
+    If `newer`, the branch has got an ONNX file since then, and other configs.
     """
     config = json.dumps(fake_hub.CONFIG).encode()
     header, size = fake_hub.weights([64, 64])
@@ -44,6 +47,7 @@ async def generate(
         siblings = [
             {"rfilename": "config.json", "size": len(config), "blobId": blob},
             {"rfilename": "tokenizer.json", "size": 1, "blobId": fake_hub.BLOB},
+            *({"rfilename": path, "size": 1, "blobId": blob} for path in ALSO),
             {"rfilename": name, "blobId": fake_hub.BLOB, "lfs": lfs},
             *more,
         ]
@@ -83,8 +87,9 @@ async def test_the_hubs_own_conversion_is_pinned_with_a_warning() -> None:
 async def test_a_conversion_is_used_although_the_branch_has_other_files_since_then() -> None:
     module = await generate({"discussions": [REQUEST]}, newer=True)
     assert module.model.commit == CONVERTED
+    older = ", ".join(["config.json", "sentence_bert_config.json", *DENSE[:4]]) + " and 3 more"
     assert any(
-        "where config.json differ from the branch's" in text for text in module.validation.errors
+        f"where {older} differ from the branch's" in text for text in module.validation.errors
     )
 
 
