@@ -28,7 +28,7 @@ containers=()
 trap 'buildah rm "${containers[@]}" >/dev/null 2>&1 || true' EXIT
 
 # What a registry says, or does not, when it is busy; pip, npm and apt have tried several times by then.
-registry='timed? ?out|Connection (reset|refused|broken|aborted)|Temporary failure|ECONNRESET|ETIMEDOUT|EAI_AGAIN|IncompleteRead|(^| )50[234] |Too Many Requests|(Failed|Unable) to fetch|Hash Sum mismatch|Could not (resolve|connect)'
+registry='[Tt]imed out|[A-Za-z]Timeout|Connection (reset|refused|broken|aborted)|Temporary failure|ECONNRESET|ETIMEDOUT|EAI_AGAIN|IncompleteRead|(HTTP|error|status|code):? ?(Error )?50[234]|Too Many Requests|(Failed|Unable) to fetch|Hash Sum mismatch|Could not (resolve|connect)'
 
 # told LOG COMMAND...: run a command; on failure, print the end of its log. Tries again
 # where a registry of packages did not answer, never for a fault of our own.
@@ -38,7 +38,8 @@ told() {
     for attempt in 1 2 3; do
         "$@" >"$log" 2>&1 && return
         status=1
-        tail -n 60 "$log" | grep -qE "$registry" || break
+        # Not by a pipe: it fails where grep ends before tail.
+        grep -qE "$registry" <(tail -n 60 "$log") || break
         status=75
         [ $attempt -eq 3 ] || { echo "a registry did not answer; trying again" >&2; sleep 10; }
     done
@@ -67,9 +68,9 @@ base base-edge:bookworm localhost/lilypad/base:bookworm "$envoy" /usr/local/bin/
 base base-nats:scratch scratch .venv/bin/nats-server /nats-server
 
 # Registries of packages, as this machine reaches them: not part of the image.
-cat "$HOME/.npmrc" /etc/npmrc > "$work/npmrc" 2>/dev/null || true
+cat "${HOME:-/root}/.npmrc" /etc/npmrc > "$work/npmrc" 2>/dev/null || true
 mounts=(-v /etc/ssl/certs:/etc/ssl/certs:ro -v "$work/npmrc:/root/.npmrc:ro")
-for file in /etc/pip.conf "$HOME/.config/pip" /usr/local/share/ca-certificates \
+for file in /etc/pip.conf "${HOME:-/root}/.config/pip" /usr/local/share/ca-certificates \
     $(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true); do
     [ ! -e "$file" ] || mounts+=(-v "$file:$file:ro")
 done

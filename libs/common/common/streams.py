@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -51,30 +52,38 @@ async def replace(js: JetStreamContext, config: StreamConfig) -> None:
         try:
             await _copy(js, config, archive, former.state.messages)
         except BaseException:
+            # If another replica has replaced the stream meanwhile, the archive is the only copy.
             with contextlib.suppress(nats.errors.Error):
-                await js.delete_stream(archive)
+                if await _is_there(js, config.name, former.created):
+                    await js.delete_stream(archive)
             raise
+    if not await _is_there(js, config.name, former.created):
+        return  # another replica has replaced it
     await js.delete_stream(config.name)
     await js.add_stream(config)
     log.error("stream replaced: the bus cannot write to it", stream=config.name, archive=archive)
 
 
+async def _is_there(js: JetStreamContext, name: str, created: object) -> bool:
+    return (await js.stream_info(name)).created == created
+
+
 async def _copy(js: JetStreamContext, config: StreamConfig, archive: str, messages: int) -> None:
-    await js.add_stream(
-        StreamConfig(
-            name=archive,
-            sources=[StreamSource(name=str(config.name))],
-            storage=StorageType.FILE,
-            max_age=config.max_age,
-            max_bytes=MAX_ARCHIVE_BYTES,
-        )
-    )
+    kept: dict[str, Any] = {
+        "name": archive,
+        "storage": StorageType.FILE,
+        "max_age": config.max_age,
+        "max_bytes": MAX_ARCHIVE_BYTES,
+    }
+    await js.add_stream(StreamConfig(**kept, sources=[StreamSource(name=str(config.name))]))
     try:
         async with asyncio.timeout(COPY_TIMEOUT_S):
             while (await js.stream_info(archive)).state.last_seq < messages:  # noqa: ASYNC110  (the server sends no event)
                 await asyncio.sleep(0.1)
     except TimeoutError as error:
         raise nats.errors.TimeoutError from error
+    # Otherwise the archive would copy the new stream's messages as well.
+    await js.update_stream(StreamConfig(**kept))
 
 
 __all__ = ["is_written", "replace"]

@@ -212,3 +212,6 @@ async def test_dead_letters_are_written_again_after_a_full_disk_and_older_ones_a
         ]
         for name, expected in ((archive, b"before"), (DEAD, b"after")):
             assert (await jobs.js.get_msg(name, 1)).data == expected
+        # A source would be copied within moments; here there is none to wait for.
+        archived = await jobs.js.stream_info(archive)
+        assert (archived.config.sources, archived.state.messages) == (None, 1)

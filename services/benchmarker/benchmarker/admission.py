@@ -170,8 +170,9 @@ class Admission:
         if waiting >= limit:
             shared = application.tenant not in ("", application.account)
             whose = "new accounts at this network address" if shared else "this account"
+            advice = "wait for one to start" if shared else "cancel one, or wait for one to start"
             raise RateLimited(
-                f"at most {limit} runs of {whose} may wait; cancel one, or wait for one to start",
+                f"at most {limit} runs of {whose} may wait; {advice}",
                 retry_after=60,
                 limit=limit,
             )

@@ -254,6 +254,10 @@ async def test_a_childs_output_is_logged_within_bounds_as_the_workers_own_lines(
         "further lines of the child are dropped",
     ]
     assert capfd.readouterr().err == ""
+    logged.clear()
+    async with started("forked_answers") as child:
+        await child.request(complaint="out of memory")
+    assert logged == ["out of memory"], "the last line may lack a newline"
 
 
 def test_the_supervisor_may_be_process_1_of_its_container(modules_path) -> None:

@@ -49,6 +49,7 @@ async def test_secrets_stay_readable_when_the_command_is_killed_and_the_next_one
         async with database.connection() as connection:
             await connection.execute(COPY, [ROWS, webhook.id])
         async with database.connection() as lock:  # the command waits for the last row
+            await lock.execute("set local idle_in_transaction_session_timeout = 0")
             last = f"{webhook.id}_{999 + ROWS}"
             await lock.execute("select from webhooks where id = %s for update", [last])
             command = await rotation(url, f"{new},{KEY}")

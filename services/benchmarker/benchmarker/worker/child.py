@@ -188,13 +188,19 @@ async def started(
 async def _log_output(module: str, stream: asyncio.StreamReader) -> None:
     """Log what a child writes to standard error, as lines of the worker's own log."""
     logged, rest = 0, b""
+
+    def log_line(line: bytes) -> None:
+        nonlocal logged
+        text = line.decode(errors="replace").strip()
+        if text and logged < MAX_LOGGED_LINES:
+            log.info("child wrote", module=module, line=text[:MAX_LOGGED_CHARACTERS])
+            logged += 1
+            if logged == MAX_LOGGED_LINES:
+                log.warning("further lines of the child are dropped", module=module)
+
     while chunk := await stream.read(CHUNK_BYTES):
         *lines, rest = (rest + chunk).split(b"\n")
         rest = rest[:CHUNK_BYTES]
         for line in lines:
-            text = line.decode(errors="replace").strip()
-            if text and logged < MAX_LOGGED_LINES:
-                log.info("child wrote", module=module, line=text[:MAX_LOGGED_CHARACTERS])
-                logged += 1
-                if logged == MAX_LOGGED_LINES:
-                    log.warning("further lines of the child are dropped", module=module)
+            log_line(line)
+    log_line(rest)
