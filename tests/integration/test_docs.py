@@ -101,7 +101,7 @@ class Reader:
         self.key = answer.json()["data"]["key"]
 
     def prepare(self) -> None:
-        """Prepare slow or mailed objects: a run with results, a trial, a delivery."""
+        """Create what later operations need: a finished run, a trial, a delivery, a token."""
         run = self.start("/benchmark", samples.REQUESTS["BenchmarkRequest"])
         trial = samples.REQUESTS["GenerateRequest"] | {"verify": True}
         for name in ("get_verification", "cancel_verification"):

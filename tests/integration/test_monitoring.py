@@ -76,7 +76,7 @@ def test_a_custom_metric_is_described_with_its_records(account: Account) -> None
     assert monitor(account, metrics=["wait"])["statistics"]["wait"]["unit"] == "parts"
 
 
-def test_every_replica_follows_a_description_as_soon_as_it_is_stored(account: Account) -> None:
+def test_every_replica_soon_applies_a_changed_metric_description(account: Account) -> None:
     def statuses(value: float) -> set[int]:
         return {record(account, metrics={"wait": value}).status_code for _ in range(20)}
 

@@ -101,7 +101,7 @@ def test_only_autoscalers_set_replicas_of_the_workloads_they_scale(overlay: list
         assert ("replicas" in deployment["spec"]) != (deployment["metadata"]["name"] in scaled)
 
 
-def test_keda_queries_a_consumer_that_control_creates_in_a_configured_account(
+def test_keda_queries_a_job_consumer_of_the_benchmarker_in_a_configured_account(
     overlay: list[Resource],
 ) -> None:
     accounts = re.findall(

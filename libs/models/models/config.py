@@ -89,7 +89,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read(config: Config) -> Config:
-    """Reduce a whole config.json, or a library's `to_dict()`, to the fields that `sizes` needs."""
+    """Keep the fields of a config that `sizes` needs, and fill in the library's defaults."""
     return complete(reduce(config))
 
 

@@ -1,4 +1,4 @@
-"""A child whose forked processes answer, or end as the question demands."""
+"""A child process whose forks answer, exit, crash or print as the question asks."""
 
 import os
 import subprocess

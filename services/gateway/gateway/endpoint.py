@@ -1,4 +1,4 @@
-"""The declaration of an endpoint: a row of path, bodies, rights and limits on its handler."""
+"""The `Route` decorator, which declares a handler's path, bodies, scope and limits."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import KW_ONLY, dataclass, field

@@ -318,7 +318,7 @@ class Limits:
         return left, times
 
     def families(self) -> Iterator[MetricFamily]:
-        """Yield the metrics of decisions, counting times and degraded counting."""
+        """Yield the metrics: decisions, latency of counting, and whether counting is degraded."""
         labels = ("policy", "decision", "tier")
         yield MetricFamily(
             "counter", "ratelimit_decisions", "Decisions on requests", labels, self.decisions

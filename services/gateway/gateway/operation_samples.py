@@ -117,7 +117,7 @@ def envelope(version: str, data: Any = None, error: Any = None) -> dict[str, Any
 
 
 def error_of(endpoint: Endpoint, version: str, status: int) -> Error:
-    """Return the code, message and details of a refusal with this status by this operation."""
+    """Return the sample error (code, message, details) of an operation with this status."""
     own: dict[int, Callable[[], Error]] = {
         400: lambda: _invalid(endpoint),
         403: lambda: _forbidden(endpoint, version),

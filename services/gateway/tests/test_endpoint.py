@@ -332,7 +332,7 @@ async def test_an_invalid_key_name_is_refused_with_a_page(desk: Desk, act: str) 
             assert answer.headers["content-type"].startswith("text/html")
 
 
-async def test_every_page_answers_head_and_names_its_methods(desk: Desk) -> None:
+async def test_pages_and_files_answer_head_and_list_allowed_methods_in_a_405(desk: Desk) -> None:
     async with desk.http() as http:
         for path in ("/", "/docs", "/dashboard", "/openapi.json", "/static/style.css"):
             head = await http.head(path)

@@ -101,7 +101,9 @@ async def test_a_login_checked_before_a_change_of_the_password_begins_no_session
 @pytest.mark.parametrize(
     "password", ["password", "Password1", "12345678", "qwertyuiop", "aaaaaaaaaaaa", "letmein123"]
 )
-async def test_a_common_password_is_refused_wherever_one_is_set(desk: Desk, password: str) -> None:
+async def test_a_common_password_is_refused_at_registration_and_at_a_change(
+    desk: Desk, password: str
+) -> None:
     async with desk.http(headers=HERE) as http:
         email, _ = await person(http)
         new = {"email": f"{secrets.token_hex(6)}@example.com", "password": password}

@@ -100,7 +100,7 @@ async def test_a_reset_of_an_unknown_address_gets_the_same_answer_and_no_mail(
 async def test_only_the_first_reset_link_of_an_account_revokes_its_keys(
     desk: Desk, mailbox: Mailbox
 ) -> None:
-    """The second link keeps the keys, which the owner created."""
+    """The first reset proves who owns the address: keys created later are the owner's."""
     async with desk.http() as http:
         email = await person(http)
         statuses = []

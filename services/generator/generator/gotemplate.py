@@ -1,4 +1,4 @@
-"""The subset of the network's template language that our template uses.
+"""Renderer for the subset of Go's text/template that the module's job template uses.
 
 The network renders `lilypad_module.json.tmpl` with Go's text/template over
 inputs that it has encoded as JSON, quotes and all, and then parses the outcome

@@ -51,7 +51,7 @@ def run(app: Path, variables: dict[str, str]) -> tuple[int, Any]:
 
 
 def coarse(model: Any) -> Any:
-    """Compute shapes on a coarser grid, which is faster; return the model."""
+    """Make Shap-E decode meshes on a coarser, faster grid; return the model unchanged."""
     if renderer := sys.modules.get("diffusers.pipelines.shap_e.renderer"):
         to_mesh = vars(renderer.ShapERenderer)["decode_to_mesh"]
         if not isinstance(to_mesh, functools.partialmethod):

@@ -349,7 +349,9 @@ async def test_an_unsupported_architecture_is_refused_with_the_reason(
         ("EvilPipeline", "this"),
     ],
 )
-def test_a_pipeline_that_no_test_runs_is_refused_by_its_name(pipeline: str, message: str) -> None:
+def test_an_unsupported_pipeline_is_refused_and_named_only_if_the_library_has_it(
+    pipeline: str, message: str
+) -> None:
     description = Description(id="acme/frog", sha="c" * 40)
     laid_out = Layout("diffusers", ("unet",), pipeline)
     snapshot = Snapshot(description, (), frozenset(), {"architectures": []}, None, laid_out)

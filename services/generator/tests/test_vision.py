@@ -131,7 +131,7 @@ def test_a_torchvision_module_answers_like_the_library(
     assert close(to_numbers(result["outputs"]), expected)
 
 
-def test_every_row_of_timm_has_a_case() -> None:
+def test_every_timm_task_has_a_test_case() -> None:
     assert {task for name, (task, *_) in CASES.items() if name.startswith("timm-")} == set(
         LIBRARIES["timm"]
     )

@@ -47,7 +47,7 @@ async def test_a_committed_change_succeeds_although_its_event_cannot_be_publishe
 async def test_replicas_evict_only_what_a_change_makes_stale(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
-    """An account that alternates a unit must not make replicas compute baselines for ever."""
+    """An account that keeps switching a unit must not make replicas recompute baselines."""
     other = Handlers(database, MemoryBus(), max_series=200)
     watch, usage, account = other.watch, other.usage, caller.account
     models = ["m", "n"]

@@ -77,7 +77,7 @@ async def test_few_samples_are_answered_exactly(
 
 
 @pytest.mark.parametrize("rolled", [False, True])
-async def test_many_samples_are_answered_within_one_per_cent(
+async def test_the_p95_of_many_samples_is_within_one_per_cent(
     caller: Caller, database: Database, roll: Any, rolled: bool
 ) -> None:
     random, now = np.random.default_rng(1), datetime.now(UTC)

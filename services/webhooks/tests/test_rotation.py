@@ -27,7 +27,7 @@ async def rotation(url: str, keys: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE, stderr=PIPE)
 
 
-async def test_secrets_stay_readable_when_the_command_is_killed_and_the_next_one_completes_it(
+async def test_secrets_stay_readable_when_a_rotation_is_killed_and_the_next_run_completes_it(
     someone: Someone, receiver: Receiver, database: Database, url: str
 ) -> None:
     async with database.connection() as connection:  # of other tests, with keys of their own

@@ -29,7 +29,7 @@ SPANS = {60: "in any minute", 3600: "in any hour"}
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit, with what is `left` (None: unknown) and the `reset` that adds more (None: never)."""
+    """A limit: how much is `left`, and seconds until its `reset`; None where unknown or unused."""
 
     name: str
     limit: int

@@ -69,7 +69,7 @@ def _move(event: Event, moved: dict[int, int]) -> None:
 
 
 def _measure(shape: Shape, event: Event) -> None:
-    """Compute a longer incident's level from the cells wholly within it."""
+    """Refine an incident's size and level by the cells wholly within it, if there are any."""
     cells = shape.cells
     if cells is None or event.kind != "incident":
         return
