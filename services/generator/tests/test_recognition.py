@@ -10,6 +10,9 @@ import pytest
 from common.contracts.generation import GenerateRequest, Module
 from common.errors import ModelRefused
 from generator import layout
+from generator.description import Description
+from generator.recognition import library_of, task_of
+from generator.snapshot import Snapshot
 from models.origins import FOREIGN, NATIVE
 from models.tables import table
 
@@ -162,6 +165,26 @@ def test_a_dot_in_modules_json_means_the_root_folder() -> None:
         {"path": "./1_Pooling", "type": "sentence_transformers.models.Pooling"},
     ]
     assert layout.read("modules.json", orjson.dumps(steps)).folders == ("", "1_Pooling")
+
+
+@pytest.mark.parametrize("tag", [None, "feature-extraction", "text-generation", "frog-naming"])
+def test_a_generative_ranker_is_one_whatever_its_card_says(tag: str | None) -> None:
+    steps = [
+        {"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+        {"path": "1_Score", "type": "sentence_transformers.cross_encoder.modules.LogitScore"},
+    ]
+    laid_out = layout.read("modules.json", orjson.dumps(steps))
+    config = of("llama", "LlamaForCausalLM")
+
+    def tagged(tag: str | None) -> Snapshot:
+        described = Description(id="acme/frog", sha="c" * 40, pipeline_tag=tag)
+        return Snapshot(described, (), frozenset(), config, None, laid_out)
+
+    snapshot = tagged(tag)
+    assert task_of(snapshot) == "text-ranking"
+    assert library_of(snapshot, "text-ranking") == "sentence-transformers"
+    with pytest.raises(ModelRefused, match="no module is made for robotics"):
+        task_of(tagged("robotics"))
 
 
 def test_a_router_that_names_the_authors_code_is_refused() -> None:
