@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers.sentence_transformer.modules import Router, StaticEmbedding
 
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
 from generator.handlers import Handlers
-from generator.templates.inference import sentence_similarity
+from generator.templates.inference import embedding, sentence_similarity
 from hub import sentences
 from hub.catalogue import MODELS
+from hub.families import word_piece_tokenizer
 from hub.making import make_missing
 from hub.testing import RunningHub, default_models_dir
 
@@ -100,6 +102,26 @@ def test_a_sentence_model_compares_like_the_library(kind: str, dtype: torch.dtyp
             assert actual == near(expected)
         else:  # as on a GPU, where the modules after a transformer have its dtype too
             assert actual == pytest.approx(expected, rel=0.1, abs=0.1)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_router_encodes_a_text_by_its_default_unless_it_maps_documents(
+    mapped: bool, tmp_path: Path
+) -> None:
+    tokenizer = word_piece_tokenizer().backend_tokenizer
+    routes = {name: [StaticEmbedding(tokenizer, embedding_dim=8)] for name in ("query", "doc")}
+    mappings = {("document", None): "query"} if mapped else None
+    router = Router(routes, default_route="doc", route_mappings=mappings)
+    library = SentenceTransformer(modules=[router], device="cpu")
+    library.save_pretrained(str(tmp_path), create_model_card=False)
+    settings = {"attention": "sdpa", "compile": False, "batchSize": 8}
+    manifest = {"run": {**settings, "class": "SentenceTransformer"}}
+    model = embedding.load(manifest, str(tmp_path), "cpu", torch.float32)
+    expected = (library.encode_document if mapped else library.encode)(TEXTS)
+    answers = embedding.answer(model, manifest, TEXTS, {"role": None, "dimensions": None})
+    assert [near(vector.tolist()) for vector in expected] == answers
+    if mapped:
+        assert answers[0] != near(library.encode(TEXTS)[0].tolist())
 
 
 # torch warns on first use of sparse tensors that they are in beta.

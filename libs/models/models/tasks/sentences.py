@@ -51,7 +51,7 @@ SENTENCES = (
                 "role",
                 "string",
                 "query or document: which of the model's prompts goes before each text. A model "
-                "that encodes the two differently takes a text for a document.",
+                "with modules of their own for documents takes a text for a document.",
             ),
             DIMENSIONS,
         ),

@@ -4,7 +4,6 @@ from typing import Any
 
 from generator.templates.inference.dimensions import cut
 from generator.templates.inference.inputs import InvalidInput
-from generator.templates.inference.sentences import is_routed
 from generator.templates.inference.sentences import load as load
 from generator.templates.inference.texts import check_texts
 
@@ -16,7 +15,7 @@ def answer(
     check_texts(inputs)
     # If the model has prompts, each of these methods prepends its own to a text.
     encoders = {
-        None: model.encode_document if is_routed(model) else model.encode,
+        None: model.encode_document if routes_documents(model) else model.encode,
         "query": model.encode_query,
         "document": model.encode_document,
     }
@@ -25,3 +24,12 @@ def answer(
     encode = encoders[parameters["role"]]
     usual = cut(model, manifest, parameters["dimensions"])
     return [vector.tolist() for vector in encode(inputs, **usual)]
+
+
+def routes_documents(model: Any) -> bool:
+    """Return whether a router of the model has a route of its own for documents."""
+    return any(
+        "document" in (*part.sub_modules, *(task for task, _ in part.route_mappings))
+        for part in model
+        if type(part).__name__ == "Router"
+    )
