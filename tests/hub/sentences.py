@@ -167,7 +167,8 @@ def by_words(folder: str) -> Parts:
     words = ["PADDING_TOKEN", *WORDS]
     vectors = np.random.default_rng(7).normal(size=(len(words), WIDTH)).astype(np.float32)
     weights = {word: 1 + place / 10 for place, word in enumerate(WORDS)}
-    tokenizer = WhitespaceTokenizer(words, do_lower_case=True)
+    # The default stop words would be saved in an order that differs between processes.
+    tokenizer = WhitespaceTokenizer(words, stop_words=[], do_lower_case=True)
     return [WordEmbeddings(tokenizer, vectors), WordWeights(words, weights), pooling(WIDTH)], {}
 
 
