@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarker import turns
 from benchmarker.runs import Kind, describe, select, to_json
 from benchmarker.turns import TENANT
+from common.context import Context
 from common.contracts.benchmarking import Run, RunLimit
 from common.contracts.generation import Module
 from common.contracts.measuring import Class, Measurement
@@ -46,18 +48,14 @@ class Application:
     """A requested run that is not admitted yet.
 
     Attributes:
-        account: the run's owner.
-        tenant: the name under which the queue counts the run, empty for the account's.
-        key: the request's idempotency key, empty without one.
+        caller: the request's account, tenant and idempotency key.
         worker_class: class of the workers that can run it.
         work: the message for the worker.
         total: steps until it is done.
         module: the module to run, in a verification.
     """
 
-    account: str
-    tenant: str
-    key: str
+    caller: Context
     worker_class: Class
     work: Measurement
     total: int
@@ -102,14 +100,14 @@ class Admission:
                 " values (%s, %s, %s, %s, %s, %s, %s, %s, nullif(%s, ''), %s, %s)",
                 [
                     work.id,
-                    application.account,
-                    application.tenant or application.account,
+                    application.caller.account,
+                    turns.tenant_of(application.caller),
                     work.model.id,
                     work.model.commit,
                     application.worker_class,
                     to_json(work),
                     application.total,
-                    application.key,
+                    application.caller.idempotency_key,
                     application.kind,
                     application.module and to_json(application.module),
                 ],
@@ -148,7 +146,7 @@ class Admission:
             "select extract(epoch from created_at + interval '1 hour' - now())::float from runs"  # noqa: S608  (constants)
             " where account = %s and kind = %s and created_at > now() - interval '1 hour'"
             f" and {COUNTED} order by created_at desc limit 1 offset %s".encode(),
-            [application.account, application.kind, limit - 1],
+            [application.caller.account, application.kind, limit - 1],
         )
         row = await cursor.fetchone()
         if row is not None:
@@ -164,13 +162,13 @@ class Admission:
         limit = self.limits.max_waiting_per_account
         cursor = await connection.execute(
             f"select count(*) from runs where state = 'queued' and {TENANT} = %s".encode(),  # noqa: S608  (constants)
-            [application.tenant or application.account],
+            [turns.tenant_of(application.caller)],
         )
         [waiting] = await cursor.fetchone() or (0,)
         if waiting >= limit:
-            shared = application.tenant not in ("", application.account)
-            whose = "new accounts at this network address" if shared else "this account"
-            advice = "wait for one to start" if shared else "cancel one, or wait for one to start"
+            whose, advice = "this account", "cancel one, or wait for one to start"
+            if application.caller.tenant:
+                whose, advice = "new accounts at this network address", "wait for one to start"
             raise RateLimited(
                 f"at most {limit} runs of {whose} may wait; {advice}",
                 retry_after=60,
@@ -192,10 +190,10 @@ async def _accepted(connection: Connection, application: Application) -> Run | N
 
     A run that failed with 5xx does not count: a retry of its request starts another.
     """
-    rows = application.key and await select(
+    rows = application.caller.idempotency_key and await select(
         connection,
         "where account = %s and idempotency_key = %s and created_at > now() - interval '1 day'"
         " and (kind = 'verify' or coalesce((error->>'status')::integer, 0) < 500)",
-        [application.account, application.key],
+        [application.caller.account, application.caller.idempotency_key],
     )
     return await describe(connection, rows[0]) if rows else None

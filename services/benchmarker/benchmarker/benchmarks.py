@@ -80,16 +80,7 @@ class Benchmarks:
         total = request.iterations * len(request.batch_sizes or GRID)
         if request.batch_sizes is None:
             total += SEARCH_CALLS * len(GRID)
-        run, new = await self.desk.admission.accept(
-            Application(
-                context.account,
-                context.tenant,
-                context.idempotency_key,
-                worker_class,
-                work,
-                total,
-            )
-        )
+        run, new = await self.desk.admission.accept(Application(context, worker_class, work, total))
         if new:
             await self.desk.news.publish(Change(context.account, run, "measure", worker_class))
             await self.desk.queue.fill_soon(worker_class)
@@ -126,10 +117,7 @@ class Benchmarks:
         """Return the expected wait and the latest run of the model; refuse an absent device."""
         present = {worker.device_class for worker in await self.desk.fleet.present()}
         worker_class = wanted_class(request.device, present | self.desk.deployed)
-        context = current.get()
-        return await self.desk.runs.quote(
-            context.account, context.tenant, worker_class, request.model_id
-        )
+        return await self.desk.runs.quote(current.get(), worker_class, request.model_id)
 
     @answers(RUN_LIMITS)
     async def limits(self, _: RunLimitsRequest) -> RunLimits:

@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from benchmarker import turns
+from common.context import Context
 from common.contracts import Body, Message
 from common.contracts.benchmarking import Failure, Progress, Quote, Run, Summary
 from common.contracts.figures import Analysis, Results, Setup
@@ -116,19 +117,16 @@ class RunStore:
             ]
             return [await describe(connection, row) for row in lean]
 
-    async def quote(self, account: str, tenant: str, worker_class: Class, model_id: str) -> Quote:
-        """Return the place in the queue of a run started now, and the latest run of the model.
-
-        `tenant`: the name under which the queue counts the run, empty for the account's.
-        """
+    async def quote(self, caller: Context, worker_class: Class, model_id: str) -> Quote:
+        """Return the place in the queue of a run started now, and the latest run of the model."""
         async with self.database.connection() as connection:
             rows = await select(
                 connection,
                 "where account = %s and worker_class = %s and model_id = %s and kind = 'measure'"
                 " and state = 'succeeded' order by created_at desc limit 1",
-                [account, worker_class, model_id],
+                [caller.account, worker_class, model_id],
             )
-            place = await turns.next_place(connection, worker_class, tenant or account)
+            place = await turns.next_place(connection, worker_class, turns.tenant_of(caller))
             return Quote(queue=place, last=run_of(rows[0]) if rows else None)
 
     async def cancel(

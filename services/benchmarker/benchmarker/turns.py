@@ -13,6 +13,7 @@ from typing import Any
 
 from psycopg.rows import namedtuple_row
 
+from common.context import Context
 from common.contracts.benchmarking import Queue
 from common.postgres import Connection
 
@@ -54,6 +55,11 @@ select kind, avg(extract(epoch from finished_at - started_at))::float from (
     from runs where worker_class = %s and state = 'succeeded'
 ) as ended where newness <= 20 group by kind
 """
+
+
+def tenant_of(caller: Context) -> str:
+    """Return the name under which the queue counts a caller's runs."""
+    return caller.tenant or caller.account
 
 
 async def place(connection: Connection, worker_class: str, id: str) -> Queue:

@@ -42,17 +42,8 @@ class Verifications:
         module = await self.desk.bus.call(GENERATE, request)
         worker_class = class_for(module.model, await self.desk.fleet.present(), self.desk.deployed)
         work = work_of(new_id("verify"), module, worker_class)
-        context = current.get()
         run, new = await self.desk.admission.accept(
-            Application(
-                context.account,
-                context.tenant,
-                context.idempotency_key,
-                worker_class,
-                work,
-                1,
-                module,
-            )
+            Application(current.get(), worker_class, work, 1, module)
         )
         if new:
             await self.desk.queue.fill_soon(worker_class)
