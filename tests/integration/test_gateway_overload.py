@@ -12,15 +12,17 @@ import httpx2
 import pytest
 
 from hub.testing import RunningHub
-from integration.caller import Account, error_of
+from integration.caller import Account, error_of, from_address
 from integration.load import wait_until
 from local.services import Service
 from local.stack import Stack
 
 # Requests at once on each gateway, and of one account on each.
 MAX_CONCURRENT, SHARE = 20, 8
-# Registrations from one address in a minute; these tests make 24.
+# Registrations from one address in a minute; these tests make 32.
 REGISTERED = 60
+# Runs that may wait: one of each account of the crowd, although all are new at one address.
+WAITING = 8
 MODEL = {"modelUrl": "lilypad/tiny-text-classification"}
 
 
@@ -34,8 +36,7 @@ def narrow(hub: RunningHub) -> Iterator[Stack]:
         # Without a worker, its runs wait indefinitely.
         Service("benchmarker", database=True),
     )
-    # A run of each account of the crowd may wait, although all are new at one network address.
-    waiting = {"MAX_WAITING_PER_ACCOUNT": "8"}
+    waiting = {"MAX_WAITING_PER_ACCOUNT": str(WAITING)}
     environment = {"HF_ENDPOINT": hub.url, **limits, **places, **waiting}
     with Stack(services=services, environment=environment, flood_limit=1_000_000) as running:
         yield running
@@ -167,3 +168,30 @@ def test_accounts_waiting_for_their_runs_block_no_other_account(
         for account in patient:
             account.http.delete(runs[account.id], headers=account.headers)
         assert {done.result() for done in waiting} == {"canceled"}
+
+
+def test_new_accounts_of_one_address_cannot_fill_the_queue_together(
+    narrow: Stack, crowd: list[Account]
+) -> None:
+    def start(account: Account, path: str, body: dict[str, object]) -> httpx2.Response:
+        headers = {**account.headers, "Prefer": "respond-async", "X-Forwarded-For": "8.8.8.8"}
+        return account.http.post(path, json=body, headers=headers)
+
+    measure = partial(start, path="/v1/api/benchmark", body={"modelId": MODEL["modelUrl"]})
+    with ThreadPoolExecutor(20) as pool:  # two of each account
+        answers = [*pool.map(measure, crowd + crowd)]
+    started = [answer for answer in answers if answer.status_code == 202]
+    assert Counter(answer.status_code for answer in answers) == {202: WAITING, 429: 16 - WAITING}
+    verified = start(crowd[0], "/v1/api/generate", {**MODEL, "verify": True})
+    assert "new accounts at this network address" in error_of(verified)["message"]
+
+    other = crowd[0]
+    with from_address(narrow, "127.0.0.98") as elsewhere:
+        other.http, here = elsewhere, other.http
+        answer = measure(other)
+        assert answer.status_code == 202, "the others are at another address"
+        started.append(answer)
+        for answer in started:
+            for account in crowd:
+                account.http.delete(answer.headers["location"], headers=account.headers)
+        other.http = here
