@@ -39,7 +39,7 @@ RESTRICTED = {"HF_ENDPOINT", "HF_TOKEN", "NATS_URL", "DATABASE_URL", "ENCRYPTION
 # In the home: where the servers of the stack that runs from it listen, as JSON.
 PORTS = "ports"
 # How often the logs' sizes are checked, in seconds.
-LOG_CHECK_EVERY_S = 5.0
+LOG_CHECK_INTERVAL_S = 5.0
 
 
 class AlreadyRuns(CannotStart):
@@ -288,7 +288,7 @@ class Stack:
                 list(pool.map(Process.stop, processes))
 
     def _keep_logs_small(self) -> None:
-        while not self._closed.wait(LOG_CHECK_EVERY_S):
+        while not self._closed.wait(LOG_CHECK_INTERVAL_S):
             for process in self.processes.values():
                 rotate(process.log)
 

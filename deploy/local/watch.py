@@ -15,7 +15,7 @@ from rich.progress import TimeElapsedColumn as Elapsed
 
 OVER = {"succeeded", "failed", "canceled"}
 # How often the run is polled in case the socket missed its end, in seconds.
-POLL_EVERY_S = 5.0
+POLL_INTERVAL_S = 5.0
 # How long to wait for figures after the run has ended, in seconds.
 LAST_FIGURES_S = 5.0
 # Progress is a moving bar, plus a printed line for each of this many parts of it.
@@ -115,7 +115,7 @@ async def _watch(
             await asyncio.to_thread(meanwhile)
             while run["state"] not in OVER:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(screen.over.wait(), POLL_EVERY_S)
+                    await asyncio.wait_for(screen.over.wait(), POLL_INTERVAL_S)
                 polled = await asyncio.to_thread(http.get, f"/v1/api/benchmark/{run['id']}")
                 run = polled.json()["data"]
             screen.over.set()

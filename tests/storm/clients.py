@@ -24,7 +24,7 @@ GENERATED = "lilypad/tiny-text-classification"
 TIMEOUT_S = 60.0
 # Outcomes that a client may see while parts fail: success, a limit, or a request to try again.
 EXPECTED = {200, 201, 202, 429, 502, 503, 504}
-PROBE_EVERY_S = 0.25
+PROBE_INTERVAL_S = 0.25
 
 
 @dataclass
@@ -191,7 +191,7 @@ class Clients:
 
     def _probe(self, name: str) -> None:
         with httpx2.Client(timeout=2) as http:
-            while not self._stopped.wait(PROBE_EVERY_S):
+            while not self._stopped.wait(PROBE_INTERVAL_S):
                 try:
                     status = http.get(f"{self._replicas[name]}/readyz").status_code
                 except httpx2.TransportError:

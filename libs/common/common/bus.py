@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 # While a call waits, the interval between pings of the server, and the silence after which it is
 # unavailable: short enough that callers fail within a second.
-PING_EVERY_S, MAX_SILENCE_S = 0.2, 0.6
+PING_INTERVAL_S, MAX_SILENCE_S = 0.2, 0.6
 # A wake-up later than this means that this process stalled, not the server.
 MAX_STALL_S = 0.1
 # How long calls wait for a connection that was just lost, and then for the services' connections.
@@ -91,7 +91,7 @@ class NatsBus:
         """Detect a server or replica that hangs with its connection open, until cancelled."""
         now = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(PING_EVERY_S)
+            await asyncio.sleep(PING_INTERVAL_S)
             self.calls.repeat()
             waiting = self.calls or self.client.silent
             if not waiting or not self.client.is_connected:

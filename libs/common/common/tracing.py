@@ -22,7 +22,7 @@ from common.errors import ServiceError
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 SAMPLED, UNSAMPLED = "-01", "-00"
 # Interval between two batches of spans; a collector that takes longer to accept one loses it.
-EXPORT_EVERY_S, EXPORT_TIMEOUT_S = 1.0, 5.0
+EXPORT_INTERVAL_S, EXPORT_TIMEOUT_S = 1.0, 5.0
 
 Kind = Literal["server", "client", "consumer"]
 Attributes = dict[str, Any]
@@ -55,7 +55,7 @@ class Tracer:
         resource = Resource({"service.name": service, "service.namespace": "lilypad"})
         self.provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
         self.provider.add_span_processor(
-            BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_EVERY_S * 1e3)
+            BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_INTERVAL_S * 1e3)
         )
         self.share = share
         self._tracer = self.provider.get_tracer("lilypad")

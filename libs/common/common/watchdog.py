@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 # Handlers block the loop for less than a second, but a loaded machine may stall a process longer.
 MAX_HANG_S = 30.0
-BEAT_EVERY_S = 2.0
+BEAT_INTERVAL_S = 2.0
 
 
 @asynccontextmanager
@@ -17,7 +17,7 @@ async def watch() -> AsyncIterator[None]:
     async def beat() -> None:
         while True:
             faulthandler.dump_traceback_later(MAX_HANG_S, exit=True)
-            await asyncio.sleep(BEAT_EVERY_S)
+            await asyncio.sleep(BEAT_INTERVAL_S)
 
     beating = asyncio.create_task(beat())
     try:

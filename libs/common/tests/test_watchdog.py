@@ -13,7 +13,7 @@ async def main():
         print("served", flush=True)
         time.sleep(600)
 
-watchdog.MAX_HANG_S, watchdog.BEAT_EVERY_S = 5.0, 0.1
+watchdog.MAX_HANG_S, watchdog.BEAT_INTERVAL_S = 5.0, 0.1
 asyncio.run(main())
 """
 

@@ -41,7 +41,7 @@ LOGIN, LOGIN_ADDRESS, LOGIN_ACCOUNT = "login", "login-address", "login-account"
 LOGIN_CODE = "login-code"
 # Recorded logins in memory; the oldest are evicted first.
 MAX_NOTED_LOGINS = 10_000
-LOGIN_NOTED_EVERY_S = 86_400.0
+LOGIN_NOTED_INTERVAL_S = 86_400.0
 # Lower-cased by the database, so that every spelling of an address finds the same account: Python
 # lower-cases a dotted capital I differently.
 FIND = """
@@ -263,7 +263,7 @@ class Accounts:
     async def note_login(self, account: str) -> None:
         """Record a login by HTTP Basic, at most once a day for each account and network."""
         login, now = (account, audit.network()), time.monotonic()
-        if self._noted.get(login, -math.inf) > now - LOGIN_NOTED_EVERY_S:
+        if self._noted.get(login, -math.inf) > now - LOGIN_NOTED_INTERVAL_S:
             return
         if not await self._is_familiar(account, ["logged_in"], days=1):
             async with self.database.connection() as connection:

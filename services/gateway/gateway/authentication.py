@@ -23,14 +23,14 @@ log = structlog.get_logger()
 
 # Max age of the database's answer about a key.
 MAX_TRUST_S = 5.0
-RENEW_EVERY_S = 2.0
+RENEW_INTERVAL_S = 2.0
 # A key that was not used for this long is not renewed; its next use looks it up, which costs about
 # as much as renewing it ten times.
 MAX_IDLE_S = 30.0
 MAX_RENEWED_AT_ONCE = 1_000
 # Max cached keys; the oldest are evicted first.
 MAX_TRUSTED = 10_000
-WRITE_LAST_USE_EVERY_S = 10.0
+WRITE_LAST_USE_INTERVAL_S = 10.0
 
 LOOK_UP = """
 select hash, account_id, id, scopes, extract(epoch from expires_at - now())::float8
@@ -118,7 +118,7 @@ class Authentication:
         now = time.monotonic()
         due = []
         for hashed, trust in list(self._trusted.items()):
-            if trust.until <= now + 2 * RENEW_EVERY_S:
+            if trust.until <= now + 2 * RENEW_INTERVAL_S:
                 if trust.used > now - MAX_IDLE_S:
                     due.append(hashed)
                 elif trust.until <= now:
@@ -128,7 +128,7 @@ class Authentication:
 
     async def keep_renewing(self) -> None:
         """Renew until canceled; a key that cannot be renewed is looked up when it is used."""
-        await Repeated(self.renew, RENEW_EVERY_S).run()
+        await Repeated(self.renew, RENEW_INTERVAL_S).run()
 
     async def _note_refused(self, hashed: bytes) -> None:
         """Record a refused key: expired, revoked or unknown."""
@@ -174,7 +174,7 @@ class Authentication:
         """Write the times of the keys' last uses periodically, and once more when canceled."""
         try:
             while True:
-                await asyncio.sleep(WRITE_LAST_USE_EVERY_S)
+                await asyncio.sleep(WRITE_LAST_USE_INTERVAL_S)
                 await self.write_last_use()
         finally:
             await self.write_last_use()

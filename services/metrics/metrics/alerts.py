@@ -34,10 +34,10 @@ log = structlog.get_logger()
 
 # Time between two evaluations while samples keep coming; longer where an evaluation
 # takes more than a tenth of it.
-EVALUATE_EVERY_S = 0.5
+EVALUATE_INTERVAL_S = 0.5
 # Models of an account evaluated together; each may have thousands of values.
 MAX_MODELS_TOGETHER = 50
-SWEEP_EVERY_S = 10.0
+SWEEP_INTERVAL_S = 10.0
 # Pauses take nine times as long as the work: recording and answering come first.
 SWEEP_PAUSE_FACTOR = 9
 # After a database has hung, the pause is no longer than this.
@@ -100,7 +100,7 @@ class Watch:
                     await self._evaluate(account, some)
             self._noted = {account: models for account, models in self._noted.items() if models}
             self.evaluating = False
-            await asyncio.sleep(_pause(EVALUATE_EVERY_S, start))
+            await asyncio.sleep(_pause(EVALUATE_INTERVAL_S, start))
 
     async def _evaluate(self, account: str, recorded: Recorded) -> None:
         """Evaluate some models; reschedule them if the database is unavailable."""
@@ -109,7 +109,7 @@ class Watch:
         try:
             await self.evaluate(account, recorded)
         except ServiceError:
-            await asyncio.sleep(EVALUATE_EVERY_S)
+            await asyncio.sleep(EVALUATE_INTERVAL_S)
             for model, extremes in recorded.items():
                 self.observe(account, model, extremes)
         except Exception:
@@ -200,7 +200,7 @@ class Watch:
                 pass  # the database is unavailable; the pool has logged it
             except Exception:
                 log.exception("sweep failed")
-            await asyncio.sleep(_pause(SWEEP_EVERY_S, start))
+            await asyncio.sleep(_pause(SWEEP_INTERVAL_S, start))
 
     async def look_for_silence(self) -> None:
         if raised := await silence.check(self.database):

@@ -32,7 +32,7 @@ PAUSE_S = 1.0
 ROLLUP_PAUSE_FACTOR = 3
 STAND_BY_S = 5.0
 MAX_REFRESHES = 60  # attempts, a pause apart
-RETENTION_EVERY_S = 3600.0
+RETENTION_INTERVAL_S = 3600.0
 
 AGGREGATES = """
 count(*), sum(value), min(value), max(value), histogram_of(array_agg(log_bin(value)))
@@ -117,7 +117,7 @@ select case relkind when 'p' then null else timescale_schema() end
 from pg_class where oid = 'samples'::regclass
 """
 LOCK = "select pg_try_advisory_lock(hashtext('rollups'), hashtext(current_schema()))"
-# A listener that was away for over a week does not get late samples of that time.
+# A listener that was disconnected for over a week does not get late samples of that time.
 WEEK_AGO = sql_us("now() - interval '7 days'")
 FORGET_LATE = f"delete from late where arrival < {WEEK_AGO} * {MAX_WRITERS}"  # noqa: S608  (constants)
 # The gateway considers a key new after a day.
@@ -394,7 +394,7 @@ async def _work(connection: Connection, settings: MetricsSettings) -> None:
         # Looked up each time: the database may have been converted meanwhile.
         rollups = await load(connection)
         more = await rollups.advance() | await rollups.repair()
-        if start - forgotten > RETENTION_EVERY_S:
+        if start - forgotten > RETENTION_INTERVAL_S:
             await rollups.forget(settings.retention_days, settings.alert_retention_days)
             forgotten = start
         await asyncio.sleep(ROLLUP_PAUSE_FACTOR * (time.monotonic() - start) if more else PAUSE_S)

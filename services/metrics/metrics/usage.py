@@ -9,7 +9,7 @@ from common.postgres import Database
 
 # Time after which other replicas see the samples that this one stored; a replica that dies loses
 # this much of the count.
-FLUSH_EVERY_S = 2.0
+FLUSH_INTERVAL_S = 2.0
 # Accounts whose totals are cached; beyond this the cache is cleared.
 MAX_CACHED_ACCOUNTS = 20_000
 # Time in which the sweep merges about ten thousand staged samples.
@@ -39,7 +39,7 @@ class Usage:
         self.max_staged = max_staged
         self._stored: dict[str, int] = {}
         self._unflushed: Counter[str] = Counter()
-        self.flushes = Repeated(self.flush, FLUSH_EVERY_S)
+        self.flushes = Repeated(self.flush, FLUSH_INTERVAL_S)
 
     async def check(self, account: str, count: int, *, late: bool) -> None:
         """Refuse samples that exceed an account's storage.

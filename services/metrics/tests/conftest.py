@@ -137,7 +137,7 @@ async def handlers(
     database: Database, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Handlers]:
     # Tests wait for it many times over.
-    monkeypatch.setattr(alerts, "EVALUATE_EVERY_S", 0.02)
+    monkeypatch.setattr(alerts, "EVALUATE_INTERVAL_S", 0.02)
     # The sweep would regard old samples as silence; tests of silence run it themselves.
     monkeypatch.setattr(alerts.Watch, "sweep", _no_sweep)
     handlers = Handlers(database, bus, max_series=200)

@@ -77,7 +77,7 @@ def test_an_incident_is_as_large_as_its_samples_wherever_in_the_hour_it_begins(
 
 
 def leaking(level: Callable[[Floats], Floats], noise: float, days: int = 7) -> History:
-    """Return a week of memory that grows by 288 MiB a day, with a sample every 15 minutes."""
+    """Return days of memory that grows by 288 MiB a day, with a sample every 15 minutes."""
     hours = np.arange(days * 96) / 4
     random = np.random.default_rng(1)
     value = (4_000.0 + level(hours)) * random.normal(1, noise, len(hours))

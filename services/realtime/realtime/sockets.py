@@ -39,7 +39,7 @@ REFUSAL_S = 1.0
 ACKNOWLEDGED_S = 0.05
 # Time between two checks for garbage of closed connections, and the number that triggers a
 # collection.
-COLLECT_EVERY_S, MAX_CLOSED = 10.0, 1_000
+COLLECT_INTERVAL_S, MAX_CLOSED = 10.0, 1_000
 # How long a drain waits for connections that it has closed.
 DRAIN_TIMEOUT_S = 2.0
 
@@ -161,7 +161,7 @@ class Sockets:
     async def keep_collecting(self) -> None:
         """Collect garbage whenever enough connections have closed, until cancelled."""
         while True:
-            await asyncio.sleep(COLLECT_EVERY_S)
+            await asyncio.sleep(COLLECT_INTERVAL_S)
             if self._closed > max(MAX_CLOSED, len(self.clients) // 2):
                 self._closed = 0
                 gc.collect()

@@ -14,8 +14,8 @@ log = structlog.get_logger()
 
 MAX_AT_ONCE = 64
 # Max delay in noticing an event that another replica stored, or the end of a pause.
-LOOK_EVERY_S = 1.0
-FORGET_EVERY_S = 600.0
+LOOK_INTERVAL_S = 1.0
+FORGET_INTERVAL_S = 600.0
 
 
 class Sender:
@@ -23,8 +23,8 @@ class Sender:
         self.deliveries = deliveries
         self.poster = poster
         self.retention = retention
-        self.sending = Repeated(self._send_due, LOOK_EVERY_S)
-        self.forgetting = Repeated(self._forget, FORGET_EVERY_S)
+        self.sending = Repeated(self._send_due, LOOK_INTERVAL_S)
+        self.forgetting = Repeated(self._forget, FORGET_INTERVAL_S)
         self._attempts = Background()
 
     async def run(self) -> None:
