@@ -18,7 +18,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import nats.errors
@@ -32,7 +31,6 @@ from nats.js.api import (
     RetentionPolicy,
     StorageType,
     StreamConfig,
-    StreamInfo,
 )
 from pydantic_core import to_json
 
@@ -54,9 +52,6 @@ ACK_WAIT_S = 15.0
 FETCH_S = 5.0
 # The same message published twice within this time counts once.
 DUPLICATE_WINDOW_S = 120.0
-# Publications in a row that stay unanswered, each after the server confirmed the streams, before
-# the queue counts as one that cannot be written.
-MAX_UNANSWERED = 3
 DEAD_LETTER_AGE_S = 30 * 24 * 3600.0
 MAX_STREAM_BYTES = 256 * 1024 * 1024
 
@@ -78,8 +73,6 @@ class Jobs:
         self.replicas = bus.stream_replicas
         # Whether the server had all streams and consumers at the last check.
         self.declared = False
-        self._unanswered = 0
-        self._created: datetime | None = None
 
     async def prepare(
         self, job: Job[Any], worker_classes: tuple[str, ...], *, ack_wait: float = ACK_WAIT_S
@@ -105,12 +98,9 @@ class Jobs:
         """
         try:
             await self._declare(job, worker_classes, ack_wait)
-            if self.replicas == 1 and self._unanswered >= MAX_UNANSWERED:
-                log.error("job queue replaced: the bus cannot write to its disk")
-                await self.js.delete_stream(STREAM)
+            if await streams.mend(self.js, self._queue(), archive=False):
                 await self._declare(job, worker_classes, ack_wait)
-            if self.replicas == 1 and not await streams.is_written(self.js, DEAD):
-                await self._replace_dead()
+            await self._mend_dead()
             self.declared = True
         except (nats.errors.Error, OSError) as error:
             self.declared = False
@@ -119,22 +109,8 @@ class Jobs:
     async def _declare(
         self, job: Job[Any], worker_classes: tuple[str, ...], ack_wait: float
     ) -> None:
-        queue = await self._stream(
-            StreamConfig(
-                name=STREAM,
-                num_replicas=self.replicas,
-                subjects=["job.>"],
-                retention=RetentionPolicy.WORK_QUEUE,
-                storage=StorageType.FILE,
-                # A full stream rejects new jobs rather than drop old ones.
-                discard=DiscardPolicy.NEW,
-                max_bytes=MAX_STREAM_BYTES,
-                duplicate_window=DUPLICATE_WINDOW_S,
-            )
-        )
-        if queue.created != self._created:  # a new one, which another replica may have made
-            self._created, self._unanswered = queue.created, 0
-        await self._stream(self._dead())
+        for config in (self._queue(), self._dead()):
+            await self._stream(config)
         for worker_class in worker_classes:
             await self.js.add_consumer(
                 STREAM,
@@ -147,6 +123,19 @@ class Jobs:
                 ),
             )
 
+    def _queue(self) -> StreamConfig:
+        return StreamConfig(
+            name=STREAM,
+            num_replicas=self.replicas,
+            subjects=["job.>"],
+            retention=RetentionPolicy.WORK_QUEUE,
+            storage=StorageType.FILE,
+            # A full stream rejects new jobs rather than drop old ones.
+            discard=DiscardPolicy.NEW,
+            max_bytes=MAX_STREAM_BYTES,
+            duplicate_window=DUPLICATE_WINDOW_S,
+        )
+
     def _dead(self) -> StreamConfig:
         return StreamConfig(
             name=DEAD,
@@ -158,18 +147,18 @@ class Jobs:
             duplicate_window=DUPLICATE_WINDOW_S,
         )
 
-    async def _replace_dead(self) -> None:
-        """Replace the stream of dead letters; after a failure, the next call tries again."""
+    async def _mend_dead(self) -> None:
+        """Replace unwritten dead letters; after a failure, the next call tries again."""
         try:
-            await streams.replace(self.js, self._dead())
+            await streams.mend(self.js, self._dead(), archive=True)
         except nats.errors.Error as error:
             log.warning("dead letters cannot be written", error=repr(error))
 
-    async def _stream(self, config: StreamConfig) -> StreamInfo:
+    async def _stream(self, config: StreamConfig) -> None:
         try:
-            return await self.js.add_stream(config)
+            await self.js.add_stream(config)
         except nats.js.errors.BadRequestError:  # another version created the stream
-            return await self.js.update_stream(config)
+            await self.js.update_stream(config)
 
     async def publish(
         self,
@@ -200,11 +189,8 @@ class Jobs:
                 headers=headers,
             )
         except (nats.errors.Error, OSError) as error:
-            # Concurrent publications without an answer count once.
-            self._unanswered += self.declared and isinstance(error, nats.errors.TimeoutError)
             self.declared = False
             raise Unavailable("the job queue is unavailable; try again", retry_after=1) from error
-        self._unanswered = 0
         return answer.seq
 
     async def holds(self, sequence: int, id: str) -> bool:

@@ -21,14 +21,25 @@ COPY_TIMEOUT_S = 10.0
 MAX_ARCHIVE_BYTES = 16 * 2**20
 
 
-async def is_written(js: JetStreamContext, name: str) -> bool:
+async def mend(js: JetStreamContext, config: StreamConfig, *, archive: bool) -> bool:
+    """Replace a stream that a single server no longer writes; return whether it was replaced.
+
+    With `archive`, the newest messages stay in an archive; without, all are lost. In a cluster,
+    another server writes the stream instead.
+
+    Raises:
+        nats.errors.Error: the server did not answer, or its disk is still full.
+    """
+    if config.num_replicas != 1 or await _is_written(js, str(config.name)):
+        return False
+    return await _replace(js, config, archive=archive)
+
+
+async def _is_written(js: JetStreamContext, name: str) -> bool:
     """Return whether the server writes a stream that exists.
 
     A server whose disk was full writes a stream that failed once only after its restart; until
     then, publications stay unanswered. A purge of no message writes nothing, and fails there too.
-
-    Raises:
-        nats.errors.Error: the server did not answer.
     """
     try:
         await js.purge_stream(name, subject=NO_SUBJECT)
@@ -39,29 +50,25 @@ async def is_written(js: JetStreamContext, name: str) -> bool:
     return True
 
 
-async def replace(js: JetStreamContext, config: StreamConfig) -> None:
-    """Replace a stream that the server no longer writes; archive its newest messages.
-
-    Raises:
-        nats.errors.Error: the disk is still full, for example; the stream is unchanged.
-    """
-    assert config.name
-    former = await js.stream_info(config.name)
-    archive = f"{config.name}_{former.created:%Y%m%d_%H%M%S}"
-    if former.state.messages:
+async def _replace(js: JetStreamContext, config: StreamConfig, *, archive: bool) -> bool:
+    name = str(config.name)
+    former = await js.stream_info(name)
+    copy = f"{name}_{former.created:%Y%m%d_%H%M%S}" if archive and former.state.messages else ""
+    if copy:
         try:
-            await _copy(js, config, archive, former.state.messages)
+            await _copy(js, config, copy, former.state.messages)
         except BaseException:
             # If another replica has replaced the stream meanwhile, the archive is the only copy.
             with contextlib.suppress(nats.errors.Error):
-                if await _is_there(js, config.name, former.created):
-                    await js.delete_stream(archive)
+                if await _is_there(js, name, former.created):
+                    await js.delete_stream(copy)
             raise
-    if not await _is_there(js, config.name, former.created):
-        return  # another replica has replaced it
-    await js.delete_stream(config.name)
+    if not await _is_there(js, name, former.created):
+        return False  # another replica has replaced it
+    await js.delete_stream(name)
     await js.add_stream(config)
-    log.error("stream replaced: the bus cannot write to it", stream=config.name, archive=archive)
+    log.error("stream replaced: the bus cannot write to it", stream=name, archive=copy)
+    return True
 
 
 async def _is_there(js: JetStreamContext, name: str, created: object) -> bool:
@@ -86,4 +93,4 @@ async def _copy(js: JetStreamContext, config: StreamConfig, archive: str, messag
     await js.update_stream(StreamConfig(**kept))
 
 
-__all__ = ["is_written", "replace"]
+__all__ = ["mend"]

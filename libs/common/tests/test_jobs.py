@@ -2,15 +2,16 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import nats.errors
 import pytest
 
-from common import bus, jobs
+from common import bus, jobs, streams
 from common.bus import NatsBus
 from common.contracts import Job, Message
 from common.errors import Unavailable
-from common.jobs import DEAD, DELIVERIES, MAX_UNANSWERED, REASON, STREAM, Delivery, Jobs
+from common.jobs import DEAD, DELIVERIES, REASON, STREAM, Delivery, Jobs
 from integration import small_disk
 
 
@@ -124,7 +125,7 @@ async def test_jobs_and_workers_survive_a_crash_of_the_server(queue, worker, nat
     nats_server.kill()
     song = Song(line="la")
     answers = await asyncio.gather(
-        *(queue.publish(SING, song, "cpu", "one#0") for _ in range(2 * MAX_UNANSWERED)),
+        *(queue.publish(SING, song, "cpu", "one#0") for _ in range(6)),
         return_exceptions=True,
     )
     assert {type(answer) for answer in answers} == {Unavailable}
@@ -215,3 +216,24 @@ async def test_dead_letters_are_written_again_after_a_full_disk_and_older_ones_a
         # A source would be copied within moments; here there is none to wait for.
         archived = await jobs.js.stream_info(archive)
         assert (archived.config.sources, archived.state.messages) == (None, 1)
+
+
+async def test_a_stream_that_another_replica_has_replaced_meanwhile_is_kept(
+    queue: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, copy = queue._dead(), streams._copy
+
+    async def be_overtaken(*arguments: Any) -> None:
+        await copy(*arguments)
+        await queue.js.delete_stream(DEAD)
+        await queue.js.add_stream(config)
+        await queue.js.publish("dead.choir.sing.cpu", b"after", stream=DEAD)
+
+    async def never(*_: Any) -> bool:
+        return False
+
+    await queue.js.publish("dead.choir.sing.cpu", b"before", stream=DEAD)
+    monkeypatch.setattr(streams, "_copy", be_overtaken)
+    monkeypatch.setattr(streams, "_is_written", never)
+    assert not await streams.mend(queue.js, config, archive=True)
+    assert (await queue.js.get_last_msg(DEAD, "dead.choir.sing.cpu")).data == b"after"

@@ -15,10 +15,10 @@ import structlog
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 from pydantic import TypeAdapter, ValidationError
 
+from common import streams
 from common.background import Background
 from common.bus import NatsBus, token
 from common.errors import NoResponders, Unavailable
-from common.streams import is_written
 from generator.snapshot import Snapshot
 from models.dtypes import MIB
 
@@ -81,7 +81,9 @@ class SharedSnapshots:
                 await self._make_stream()
                 reply = await self.bus.request(subject, content, BUS_TIMEOUT_S)
             except Unavailable:
-                await self._replace_unwritten()
+                js = self.bus.client.jetstream(timeout=BUS_TIMEOUT_S)
+                if not await streams.mend(js, self._config(), archive=False):
+                    raise
                 reply = await self.bus.request(subject, content, BUS_TIMEOUT_S)
         except (Unavailable, nats.errors.Error, OSError) as error:
             log.warning("not shared", subject=subject, error=repr(error))
@@ -89,8 +91,8 @@ class SharedSnapshots:
         if "error" in (answer := orjson.loads(reply.data)):
             log.warning("not shared", subject=subject, error=answer["error"])
 
-    async def _make_stream(self) -> None:
-        config = StreamConfig(
+    def _config(self) -> StreamConfig:
+        return StreamConfig(
             name=STREAM,
             num_replicas=self.bus.stream_replicas,
             subjects=[f"{SUBJECT}.>"],
@@ -101,20 +103,9 @@ class SharedSnapshots:
             max_bytes=MAX_STORE_BYTES,
             allow_direct=True,
         )
-        await self.bus.client.jetstream(timeout=BUS_TIMEOUT_S).add_stream(config)
 
-    async def _replace_unwritten(self) -> None:
-        """Replace a stream that the server stopped writing because its disk was full.
-
-        Raises:
-            Unavailable: the server writes it, but did not answer in time.
-        """
-        stream = self.bus.client.jetstream(timeout=BUS_TIMEOUT_S)
-        if await is_written(stream, STREAM):
-            raise Unavailable("the bus did not answer in time", retry_after=1)
-        log.error("stream replaced: the bus cannot write to it", stream=STREAM)
-        await stream.delete_stream(STREAM)
-        await self._make_stream()
+    async def _make_stream(self) -> None:
+        await self.bus.client.jetstream(timeout=BUS_TIMEOUT_S).add_stream(self._config())
 
     def subject(self, id: str, revision: str) -> str:
         return f"{SUBJECT}.{self.version}.{token(id)}.{token(revision)}"
