@@ -90,15 +90,16 @@ async def test_a_module_of_an_adapter_answers_like_the_library(
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        # Another model's names, fewer layers than the base has, and more.
-        ({"layers.": "blocks."}, "does not fit"),
-        ({"layers.1": "blocks.1"}, "does not fit"),
-        ({"layers.1": "layers.2"}, "does not fit"),
+        # Another model's names, a layer of another model, a layer fewer and one more.
+        ({"layers.": ["blocks."]}, "does not fit its base: 16 of its weights"),
+        ({"layers.1": ["layers.2"]}, "does not fit its base: 8 of its weights"),
+        ({"layers.1": []}, "does not fit its base: 4 of its weights"),
+        ({"layers.1": ["layers.1", "layers.2"]}, "does not fit its base: 4 of its weights"),
         ({}, None),
     ],
 )
 def test_an_adapter_whose_weights_do_not_fit_its_base_fails_to_load(
-    layers: dict[str, str], message: str | None, tmp_path: Path
+    layers: dict[str, list[str]], message: str | None, tmp_path: Path
 ) -> None:
     llama_generator(tmp_path)
     (tmp_path / "adapter").mkdir()
@@ -106,8 +107,12 @@ def test_an_adapter_whose_weights_do_not_fit_its_base_fails_to_load(
     lora(tmp_path / "adapter", base=str(tmp_path))
     path = tmp_path / "adapter/adapter_model.safetensors"
     weights = load_file(path)
-    for layer, other in layers.items():
-        weights = {name.replace(layer, other): value for name, value in weights.items()}
+    for layer, others in layers.items():
+        weights = {
+            name.replace(layer, other): value.clone()
+            for name, value in weights.items()
+            for other in (others if layer in name else [layer])
+        }
     save_file(weights, path)
     run = {"class": "AutoModelForCausalLM", "attention": "sdpa", "compile": False}
     manifest = {"run": run, "model": {"task": "text-generation"}}

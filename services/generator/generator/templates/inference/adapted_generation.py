@@ -14,8 +14,8 @@ def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> A
 
     base = load_model(manifest, directory, dtype).to(device)
     folder = f"{directory}/adapter"
-    adapted = peft.PeftModel.from_pretrained(base, folder)
-    # Loaded once more for the report of it, which the first call does not return.
+    # Not by `from_pretrained`, which does not return the report of it.
+    adapted = peft.PeftModel(base, peft.PeftConfig.from_pretrained(folder))
     check_fit(adapted.load_adapter(folder, "default"))
     model = adapted.merge_and_unload().eval()
     return load_pipeline(manifest, directory, device, dtype, model=model, tokenizer=directory)
