@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from models.tasks import row
+from models.tasks.pairs import PAIR
 
 TEXT = "A small frog sits on a lily pad."
 TABLE = {"frog": ["lily", "pad"], "age": ["2", "3"]}
@@ -26,8 +27,6 @@ PARAMETERS: dict[str, Any] = {
     "steps": 2,
     "words": json.dumps(WORDS),
 }
-# Values for parameters that only some models of a task require; others are tried without.
-REQUIRED: dict[str, Any] = {"text_pair": "A frog rests on a leaf."}
 
 
 class NoSample(Exception):
@@ -59,7 +58,8 @@ def request_for(manifest: dict[str, Any]) -> dict[str, Any]:
     value = makers[subject]()
     value = example.get(subject, value)
     parameters = {name: PARAMETERS[name] for name in others if name in PARAMETERS}
-    parameters |= {name: REQUIRED[name] for name in others if name in REQUIRED and name in required}
+    # Only classifiers of pairs require it; others are tried without.
+    parameters |= {name: text for name, text in PAIR.items() if name in required}
     if "text" in example and subject != "text":
         parameters["text"] = "What is this?"
     return {"inputs": [value], "parameters": parameters}
