@@ -51,7 +51,7 @@ SENTENCES = (
                 "role",
                 "string",
                 "query or document: which of the model's prompts goes before each text. A model "
-                "with modules of their own for documents takes a text for a document.",
+                "with separate modules for documents treats a text as a document.",
             ),
             DIMENSIONS,
         ),
