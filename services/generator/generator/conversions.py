@@ -55,8 +55,9 @@ async def find(hub: Hub, description: Description) -> tuple[int, Description, li
             converted = await describe(hub, description.id, f"refs/pr/{request.num}")
             if _weights(description) and _weights(description) <= _weights(converted):
                 changed = _loaded(description) ^ _loaded(converted)
-                names = sorted({name for name, _ in changed}, key=lambda name: ("/" in name, name))
-                return request.num, converted, names
+                names = {name for name, _ in changed}
+                differing = sorted(names, key=lambda name: ("/" in name, name))
+                return request.num, converted, differing
     except (ModelNotFound, ModelRefused):  # no such page, or none to read
         return None
     return None

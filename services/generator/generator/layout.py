@@ -71,8 +71,8 @@ class Layout:
         return tuple(at for at in self.folders if self.classes.get(at, "").endswith("Transformer"))
 
     @property
-    def judges(self) -> bool:
-        """Whether the model is a generative ranker, scored by its preference for a token."""
+    def is_generative_ranker(self) -> bool:
+        """Whether the model ranks texts by its preference for a token."""
         return "LogitScore" in self.classes.values()
 
     @property

@@ -31,7 +31,7 @@ def named_tag(snapshot: Snapshot) -> str | None:
 def task_of(snapshot: Snapshot) -> str:
     """Return the tag of the row that serves the model. Raises ModelRefused if none does."""
     name = named_tag(snapshot)
-    if snapshot.layout.judges:
+    if snapshot.layout.is_generative_ranker:
         return RANKINGS[0]  # one score per text serves no other task
     if snapshot.layout.encoder == "SparseEncoder" and (name is None or name in DENSE_TAGS):
         return SPARSE

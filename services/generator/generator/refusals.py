@@ -160,7 +160,7 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     if (isinstance(named, list) and LATE_INTERACTION in named) or "colbert" in snapshot.kinds:
         raise late_interaction()
     # sentence-transformers chooses the class itself, except for rankers: classifiers, or writers.
-    head = WRITES if snapshot.layout.judges else task.head
+    head = WRITES if snapshot.layout.is_generative_ranker else task.head
     known = architectures()[(head or library) if library == "sentence-transformers" else task.tag]
     routes = [part.get("model_type") for part in snapshot.config.get("components", ())]
     if unknown := [one for one in (kind, *routes) if one not in known]:
@@ -234,7 +234,12 @@ def check_head(snapshot: Snapshot, task: Task, library: str) -> None:
     heads = table()["heads"].get(task.head_tag, {})
     known = snapshot.weights.names if snapshot.weights else None
     kind = snapshot.config.get("model_type")
-    if library == "timm" or known is None or kind not in heads or snapshot.layout.judges:
+    if (
+        library == "timm"
+        or known is None
+        or kind not in heads
+        or snapshot.layout.is_generative_ranker
+    ):
         return
     missing = [
         [name for name in head if not any(f".{kept}".endswith(f".{name}") for kept in known)]
@@ -345,9 +350,9 @@ def check_conversion(snapshot: Snapshot) -> list[Check]:
         "the branch has pickled weights only; the module has those of the Hub's own conversion to "
         f"safetensors (refs/pr/{snapshot.conversion}), pinned to its commit"
     )
-    if snapshot.older:
-        shown = ", ".join(snapshot.older[:MAX_SHOWN])
-        more = len(snapshot.older) - MAX_SHOWN
+    if snapshot.differing:
+        shown = ", ".join(snapshot.differing[:MAX_SHOWN])
+        more = len(snapshot.differing) - MAX_SHOWN
         shown += f" and {more} more" if more > 0 else ""
         message += f", where {shown} differ from the branch's"
     return [Check(name="conversion", outcome="warning", message=message)]

@@ -61,7 +61,7 @@ class Snapshot:
     # Number of the pull request with the Hub's own conversion of the weights, and the files that
     # differ from the branch's.
     conversion: int | None = None
-    older: tuple[str, ...] = ()
+    differing: tuple[str, ...] = ()
     # For an adapter: the id and the revision of its base; for a base: the adapter (`adapters`).
     adapts: dict[str, Any] | None = None
     adapter: "Snapshot | None" = None
@@ -93,9 +93,9 @@ async def read(hub: Hub, description: Description) -> Snapshot:
     converted = await conversions.find(hub, description)
     if converted is None:
         return snapshot
-    number, description, older = converted
+    number, description, differing = converted
     snapshot = await read_commit(hub, description)
-    return replace(snapshot, conversion=number, older=tuple(older))
+    return replace(snapshot, conversion=number, differing=tuple(differing))
 
 
 async def read_commit(hub: Hub, description: Description) -> Snapshot:

@@ -87,9 +87,9 @@ async def test_the_hubs_own_conversion_is_pinned_with_a_warning() -> None:
 async def test_a_conversion_is_used_although_the_branch_has_other_files_since_then() -> None:
     module = await generate({"discussions": [REQUEST]}, newer=True)
     assert module.model.commit == CONVERTED
-    older = ", ".join(["config.json", "sentence_bert_config.json", *DENSE[:4]]) + " and 3 more"
+    differing = ", ".join(["config.json", "sentence_bert_config.json", *DENSE[:4]]) + " and 3 more"
     assert any(
-        f"where {older} differ from the branch's" in text for text in module.validation.errors
+        f"where {differing} differ from the branch's" in text for text in module.validation.errors
     )
 
 
