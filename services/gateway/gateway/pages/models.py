@@ -58,26 +58,22 @@ class ModelPages:
 
     async def _show_statistics(self, visit: Visit) -> Response:
         """Show only the statistics and the advice, to refresh an open page."""
-        model, window, place = _model(visit), _window(visit), _place(visit)
-        metrics = (await self._metrics(model))[place : place + MAX_METRICS]
-        monitoring = await self._monitor(visit, model, window, metrics)
+        monitoring = await self._read(visit)
         return self.visits.show(
             "statistics.html",
             visit.request,
-            model=model,
-            window=window,
-            place=place,
+            model=_model(visit),
+            window=_window(visit),
+            place=_place(visit),
             monitoring=monitoring,
             titles=plots.titles(monitoring) if monitoring else {},
         )
 
     async def show_series(self, visit: Visit) -> Response:
         """Return the charts' columns, for a page without a socket."""
-        model, window, place = _model(visit), _window(visit), _place(visit)
-        metrics = (await self._metrics(model))[place : place + MAX_METRICS]
-        monitoring = await self._monitor(visit, model, window, metrics)
+        monitoring, window = await self._read(visit), _window(visit)
         if monitoring and window == "hour":
-            await plots.refine(self.bus, model, monitoring)
+            await plots.refine(self.bus, _model(visit), monitoring)
         charts = plots.charts(monitoring, window) if monitoring else []
         content = orjson.dumps({"charts": charts, "at": datetime.now(UTC)})
         return Response(content, 200, site.HEADERS, "application/json")
@@ -196,6 +192,12 @@ class ModelPages:
         listed = await self._list()
         recorded = (known.metrics for known in listed if known.model_id == model)
         return sorted(next(recorded, []), key=plots.rank)
+
+    async def _read(self, visit: Visit) -> Monitoring | None:
+        """Return the monitoring of the metrics that the page shows."""
+        model, window, place = _model(visit), _window(visit), _place(visit)
+        metrics = (await self._metrics(model))[place : place + MAX_METRICS]
+        return await self._monitor(visit, model, window, metrics)
 
     async def _monitor(
         self, visit: Visit, model: str, window: str, metrics: list[str]
