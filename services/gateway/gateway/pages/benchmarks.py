@@ -148,7 +148,7 @@ class BenchmarkPages:
     ) -> Response:
         position = before if before and RUN.fullmatch(before) else None
         list_request = RunsRequest(limit=SHOWN, before=position)
-        (runs, away), quote = await asyncio.gather(
+        (runs, runs_error), quote = await asyncio.gather(
             self.visits.try_to(visit, "list_benchmarks", list_request), self._quote(form)
         )
         return self.visits.show(
@@ -162,7 +162,7 @@ class BenchmarkPages:
             runs=[(run, report.figures(run)) for run in runs.runs] if runs else [],
             next=runs.next if runs else None,
             chosen=visit.request.query_params.getlist("run"),
-            away=away,
+            runs_error=runs_error,
             **quote,
         )
 

@@ -45,7 +45,7 @@ class UsagePages:
 
     async def show(self, visit: Visit) -> Response:
         call = self.visits.operations.call
-        keys, used, generate, (runs, away), (storage, _) = await asyncio.gather(
+        keys, used, generate, (runs, runs_error), (storage, _) = await asyncio.gather(
             call(visit, "list_keys"),
             call(visit, "list_usage", UsageRequest(days=DAYS, limit=MAX_ROWS)),
             self._generations(visit.account),
@@ -64,7 +64,7 @@ class UsagePages:
             limits=limits,
             storage=storage,
             sample_bytes=SAMPLE_BYTES,
-            away=away,
+            runs_error=runs_error,
             used=used.usage,
             days=DAYS,
             kinds=KINDS,
