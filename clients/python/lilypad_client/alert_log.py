@@ -28,7 +28,8 @@ class AlertLog:
         known, first = self._recovered or {}, self._recovered is None
         opened = self._alerts.list(model_id=self._model_id, open_only=True, page_size=PAGE_SIZE)
         states = {alert.id: False async for alert in opened}
-        # Alerts that recovered since the last check: the list of all alerts has the times.
+        # Alerts that recovered since the last check; their times are read from the list of all
+        # alerts below.
         ended = {id for id, recovered in known.items() if not recovered and id not in states}
         changed_alerts: list[types.Alert] = []
         index, familiar, old = 0, False, False
