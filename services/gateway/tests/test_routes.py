@@ -1,9 +1,25 @@
-"""The table of endpoints."""
+"""The table of endpoints, and routes with a deadline of their own."""
 
+import asyncio
+from collections import defaultdict
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import orjson
+import pytest
+
+from common import bus, pending
+from common.bus import NatsBus
+from common.connection import ReceivedMessage
+from common.contracts.monitoring import MONITOR
 from gateway import routes
+from gateway.app import Gateway
+from gateway.endpoint import endpoints_of
+from gateway.routes import monitoring
+from local.stack import Stack
+
+from .conftest import Desk, post
 
 
 def test_every_handler_is_a_method_that_a_trace_can_name() -> None:
@@ -15,3 +31,42 @@ def test_every_handler_is_a_method_that_a_trace_can_name() -> None:
     assert "GenerationRoutes.generate" in names
     assert not [name for name in names if "<" in name]
     assert len(names) == len(set(names))
+
+
+async def test_the_answer_of_a_window_over_31_days_is_computed_once(
+    desk: Desk, nats: NatsBus, servers: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Copies are due at once, and no call expires, however slow the machine is.
+    monkeypatch.setattr(pending, "REPEAT_AFTER", 0)
+    monkeypatch.setattr(pending, "MIN_REPEAT_AFTER_S", 0)
+    for name in ("MONITOR", "MONITOR_LONG"):
+        monkeypatch.setattr(monitoring, name, replace(getattr(monitoring, name), timeout=600.0))
+    _, key = await desk.key()
+    endpoints = endpoints_of(monitoring.MonitoringRoutes(nats))
+    desk.gateway = Gateway(endpoints, desk.guards, desk.keyring, "http://gateway", checks={})
+    received: dict[int, list[ReceivedMessage]] = defaultdict(list)
+    long_begun = asyncio.Event()
+
+    def compute_slowly(message: ReceivedMessage) -> None:
+        days = orjson.loads(message.data)["days"]
+        received[days].append(message)
+        if days > 31:
+            long_begun.set()
+        elif len(received[days]) == 2:
+            # The copy of the shorter window: one of the longer would have been sent before it.
+            for first, *_ in received.values():
+                metrics.client.send(first.reply, b"{}")
+
+    def ask(days: int) -> Any:
+        return asyncio.create_task(
+            post(desk, "/v1/api/monitor", key, {"modelId": "m", "days": days})
+        )
+
+    async with bus.connect(servers.nats.url("metrics"), "metrics") as metrics:
+        await metrics.client.listen(MONITOR.subject, compute_slowly, "metrics")
+        await metrics.flush()
+        longer = ask(32)
+        await long_begun.wait()
+        answers = await asyncio.gather(longer, ask(31))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert len(received[32]) == 1
