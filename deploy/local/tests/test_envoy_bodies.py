@@ -103,7 +103,7 @@ def test_an_accounts_concurrent_batches_are_limited_and_other_requests_are_not(
     with another(edge, tmp_path, flood_limit=500) as (port, _):
 
         def send(account: str, path: str) -> Answer:
-            return get(port, path, f"Authorization: {account}", method="POST", body=b"x")
+            return get(port, path, f"Authorization: {account}", JAVA, method="POST", body=b"x")
 
         answers = (send("greedy", BATCH) for _ in range(1000))
         refused = next(answer for answer in answers if answer.status == 429)
