@@ -42,6 +42,11 @@ def test_of_two_times_within_a_minute_only_the_earlier_is_marked() -> None:
         ("open\u200bai", r"open\u200bai"),
         ("gpt\u202e2", r"gpt\u202e2"),
         ("gp\u200dt2", r"gp\u200dt2"),
+        # A joiner with a letter other than ASCII on one side only, and one at either end.
+        ("gpt\u200dé", r"gpt\u200dé"),
+        ("é\u200cgpt", r"é\u200cgpt"),
+        ("\u200c\u0645", "\\u200c\u0645"),
+        ("\u0645\u200d", "\u0645\\u200d"),
         # A joiner between Persian letters, and one in an emoji.
         (
             "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
