@@ -1,8 +1,8 @@
 """Runs' messages in the job queue: those that are due, posted or lost.
 
 Only a few waiting runs of a class have a message in the queue, which delivers
-them in order; the others wait in the database, where accounts take turns.
-Whenever a worker takes a message, the next run gets one.
+them in order; the others wait in the database, where tenants take turns
+(`benchmarker.turns`). Whenever a worker takes a message, the next run gets one.
 """
 
 from dataclasses import dataclass
