@@ -44,6 +44,13 @@ SHIFT = """
   setTimeout(() => resolve(sum), 500);
 })
 """
+# Ask for the statistics, and wait until the page has done with the answer.
+REFRESHED = """
+() => new Promise((resolve) => {
+  document.addEventListener('htmx:finally:request', () => resolve(), { once: true });
+  window.htmx.trigger('#found', 'refresh');
+})
+"""
 LATENCY = "document.querySelector('.chart[data-metric=latency]').drawn.chart.series[0].value"
 # A model's name and a metric's unit that would run as script if they were not escaped.
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}</script><script>alert(2)</script>"
@@ -301,13 +308,20 @@ def test_an_alert_appears_on_an_open_page_and_is_acknowledged(
     expect(page.locator("#alerts")).to_contain_text("acknowledged")
     expect(page.get_by_role("heading", name="Alerts")).to_be_focused()
     mute = rule.get_by_role("button", name="Mute", exact=True)
-    # A refusal for now leaves the parts of the page as they are.
-    refusal = {"status": 429, "content_type": "text/html", "body": "<p>refused</p>"}
+    # A refusal for now leaves the parts of the page as they are, and is shown in its own words.
+    refusal: dict[str, Any] = {"content_type": "text/html"}
     page.route("**/dashboard/models/**", lambda route: route.fulfill(**refusal))
-    mute.press("Enter")
-    expect(page.locator("#trouble")).to_contain_text("Too many requests")
+    words = "The metrics service is unavailable; try again."
+    for status, body, shown in (
+        (503, f'<p class="problem" role="alert">{words}</p>', words),
+        (429, "<p>refused</p>", re.compile("^Too many requests")),
+    ):
+        refusal |= {"status": status, "body": body}
+        mute.press("Enter")
+        expect(page.locator("#trouble")).to_have_text(shown)
     with page.expect_response("**/watch?*"):
-        page.evaluate("() => window.htmx.trigger('#found', 'refresh')")
+        page.evaluate(REFRESHED)
+    expect(page.locator("#trouble")).to_be_visible()
     page.unroute("**/dashboard/models/**")
     with page.expect_response("**/watch?*"):
         page.evaluate("() => window.htmx.trigger('#found', 'refresh')")

@@ -47,22 +47,30 @@ document.addEventListener('submit', (event) => {
 // A part of a page that did not come leaves the page as it is: the edge answers in JSON, and a lost
 // connection not at all.
 const trouble = document.getElementById('trouble');
-function fail(status = 0) {
+function fail(status = 0, words = '') {
   trouble.hidden = false;
-  trouble.textContent = status === 429
+  trouble.textContent = words || (status === 429
     ? 'Too many requests for now. Nothing is lost; try again in a minute.'
-    : 'The service did not answer. Nothing is lost; try again in a few seconds.';
+    : 'The service did not answer. Nothing is lost; try again in a few seconds.');
 }
 document.addEventListener('htmx:before:response', (event) => {
-  const { request, response: { headers, status }, swap } = event.detail.ctx;
-  const fragment = headers.has('hx-redirect') || (headers.get('content-type') ?? '').startsWith('text/html');
+  const { headers, status } = event.detail.ctx.response;
+  if (headers.has('hx-redirect') || (headers.get('content-type') ?? '').startsWith('text/html')) return;
+  event.preventDefault();
+  fail(status);
+});
+document.addEventListener('htmx:after:request', (event) => {
+  const { request, response: { status }, swap, text } = event.detail.ctx;
   // A refusal for now must not take the place of a part, which could not be asked for again.
-  const refused = swap === 'outerHTML' && (status === 429 || status >= 500);
-  trouble.hidden = true;
-  if (fragment && !refused) return;
+  if (swap !== 'outerHTML' || (status !== 429 && status < 500)) {
+    trouble.hidden = true;
+    return;
+  }
   event.preventDefault();
   // What a page asks for by itself comes later.
-  if (!fragment || request.method !== 'GET') fail(status);
+  if (request.method === 'GET') return;
+  const answer = new DOMParser().parseFromString(text, 'text/html');
+  fail(status, answer.querySelector('.problem')?.textContent);
 });
 document.addEventListener('htmx:error', (event) => { if (event.detail.ctx) fail(); });
 // A button that is gone after its work leaves the focus to a heading, not to the page's begin.
