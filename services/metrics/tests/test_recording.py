@@ -300,25 +300,32 @@ async def test_an_answer_that_takes_too_long_omits_changes_with_a_warning(caller
 
 @pytest.mark.parametrize("timed", [True, False])
 def test_a_record_alone_is_unpacked_like_one_among_others(timed: bool) -> None:
+    """Also if the others name their metrics in another order."""
     when = {"timestamp": datetime.now(UTC).isoformat()} if timed else {}
     one, other = (
-        Record.model_validate({"model_id": model, "metrics": {"b": b, "a": 7.0, "c": -b}, **when})
-        for model, b in (("m", 3.0), ("n", 4.0))
+        Record.model_validate({"model_id": model, "metrics": metrics, **when})
+        for model, metrics in (
+            ("m", {"b": 3.0, "a": 7.0, "c": -3.0}),
+            ("n", {"c": -4.0, "b": 4.0, "a": 7.0}),
+        )
     )
 
-    def unpacked(*records: Record) -> Any:
-        content = batch.unpack(Samples.from_records(records), batch.Clock(lambda: 9), "a", "")
+    def unpacked(model: str, now: int, *records: Record) -> Any:
+        content = batch.unpack(Samples.from_records(records), batch.Clock(lambda: now), "a", "")
         found = zip(content.pairs, batch.extremes(content), strict=True)
         rows = zip(content.pair, content.at, content.value, content.timed, strict=True)
         return (
-            {pair: extremes for pair, extremes in found if pair[0] == "m"},
+            {pair: extremes for pair, extremes in found if pair[0] == model},
             sorted(
-                (content.pairs[pair], *row) for pair, *row in rows if content.pairs[pair][0] == "m"
+                (content.pairs[pair], *row)
+                for pair, *row in rows
+                if content.pairs[pair][0] == model
             ),
         )
 
-    extremes, rows = unpacked(one)
-    assert (extremes, rows) == unpacked(one, other)
+    extremes, rows = unpacked("m", 9, one)
+    assert (extremes, rows) == unpacked("m", 9, one, other)
     assert [(*pair, value) for pair, _, value, _ in rows] == [
         ("m", "a", 7.0), ("m", "b", 3.0), ("m", "c", -3.0)
     ]  # fmt: skip
+    assert unpacked("n", 10, other) == unpacked("n", 9, one, other)
