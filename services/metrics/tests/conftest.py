@@ -80,6 +80,30 @@ async def database(place: Place) -> AsyncIterator[Database]:
         yield connected
 
 
+@pytest.fixture
+async def empty(place: Place, database: Database) -> AsyncIterator[Place]:
+    """An empty schema, in the owner's database where it differs from the tests' one."""
+    owner = place.owner or place.url
+    schema = f"metrics_{secrets.token_hex(4)}"
+    async with await psycopg.AsyncConnection.connect(owner, autocommit=True) as connection:
+        await connection.execute(f"create schema {schema}")
+        yield Place(owner, schema)
+        await drop(connection, f"drop schema {schema} cascade")
+
+
+@contextlib.asynccontextmanager
+async def connected(place: Place) -> AsyncIterator[Any]:
+    async with await psycopg.AsyncConnection.connect(
+        place.url, options=place.options, autocommit=True
+    ) as connection:
+        yield connection
+
+
+async def has_timescale(connection: Any) -> bool:
+    cursor = await connection.execute("select timescale_schema() is not null")
+    return await cursor.fetchone() == (True,)
+
+
 class Caller:
     """An account that calls the handlers directly."""
 

@@ -2,35 +2,21 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
 
-import psycopg
 import pytest
 
 from common import postgres
 from common.contracts.alerts import AlertsRequest
-from common.postgres import Database
 from common.testing import MemoryBus
 from metrics import rollups
 from metrics.convert import convert
 from metrics.handlers import Handlers
 
-from .conftest import Caller, Place, drop, settled
-
-
-@pytest.fixture
-async def empty(place: Place, database: Database) -> AsyncIterator[Place]:
-    """An empty schema, in the owner's database where it differs from the tests' one."""
-    owner = place.owner or place.url
-    schema = f"metrics_{secrets.token_hex(4)}"
-    async with await psycopg.AsyncConnection.connect(owner, autocommit=True) as connection:
-        await connection.execute(f"create schema {schema}")
-        yield Place(owner, schema)
-        await drop(connection, f"drop schema {schema} cascade")
+from .conftest import Caller, Place, connected, drop, has_timescale, settled
 
 
 @contextlib.asynccontextmanager
@@ -42,14 +28,6 @@ async def serving(place: Place) -> AsyncIterator[Caller]:
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
-
-
-@contextlib.asynccontextmanager
-async def connected(place: Place) -> AsyncIterator[Any]:
-    async with await psycopg.AsyncConnection.connect(
-        place.url, options=place.options, autocommit=True
-    ) as connection:
-        yield connection
 
 
 def record(days: float, value: float) -> dict[str, Any]:
@@ -132,6 +110,31 @@ async def test_a_database_of_any_earlier_version_is_brought_up_to_date(
         caller.account = "a"
         await caller.record(record(0.5, 2.0))
         assert (await caller.monitor()).statistics["latency"].total == 3.0
+
+
+async def test_days_are_stored_uncompressed_and_within_their_row_up_to_four_kilobytes(
+    empty: Place,
+) -> None:
+    """They are read faster so. Larger ones are in the TOAST table, uncompressed too."""
+    async with (
+        postgres.connect(empty.url, empty.schema, "metrics"),
+        connected(empty) as connection,
+    ):
+        if await has_timescale(connection):
+            return  # there, days are an aggregate
+        stored = []
+        for hours, histogram in ((1_900, 1_900), (9_000, 10), (10, 9_000)):
+            await connection.execute("truncate days")
+            await connection.execute(
+                "insert into days values (1, now(), %s, %s)", [bytes(hours), bytes(histogram)]
+            )
+            cursor = await connection.execute(
+                "select pg_column_compression(hours), pg_column_compression(histogram),"
+                " pg_relation_size(reltoastrelid) > 0"
+                " from days, pg_class where oid = 'days'::regclass"
+            )
+            stored += await cursor.fetchall()
+    assert stored == [(None, None, False), (None, None, True), (None, None, True)]
 
 
 @pytest.mark.parametrize("passed", [False, True])
@@ -271,11 +274,6 @@ async def test_a_plain_database_that_gained_the_extension_works_until_it_is_conv
             await rolling.forget(400)
             cursor = await connection.execute("select sum(count) from hours")
             assert await cursor.fetchone() == (1,)
-
-
-async def has_timescale(connection: Any) -> bool:
-    cursor = await connection.execute("select timescale_schema() is not null")
-    return await cursor.fetchone() == (True,)
 
 
 async def test_an_extension_under_the_apache_licence_alone_is_not_used(empty: Place) -> None:

@@ -9,15 +9,14 @@ from common import postgres
 from metrics import rollups
 
 from . import conftest
-from .conftest import Place
-from .test_storage import connected, empty, has_timescale  # noqa: F401  (a fixture)
+from .conftest import Place, connected, has_timescale
 
 
 @pytest.mark.parametrize(
     ("version", "old"), [("2.9.3", True), ("2.22.1", True), ("2.23.0", False), ("3.1.0", False)]
 )
 async def test_a_version_that_would_leave_samples_uncompressed_stops_the_migration(
-    empty: Place,  # noqa: F811
+    empty: Place,
     version: str,
     old: bool,
 ) -> None:
