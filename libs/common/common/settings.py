@@ -5,20 +5,34 @@ import sys
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AnyHttpUrl, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-ORIGIN = re.compile(r"https?://[^/\s?#]+")
+# What a URL's host consists of besides an IPv6 address; a wildcard matches no browser's origin.
+HOST = re.compile(r"[a-z0-9._-]+|\[.+\]")
 
 
 def split_origins(value: object) -> object:
-    """Split a comma-separated list of web origins, in lower case and without a final slash."""
+    """Split a comma-separated list of web origins, each written as browsers send it."""
     if not isinstance(value, str):
         return value
-    origins = [part.strip().rstrip("/").lower() for part in value.split(",") if part.strip()]
-    if not all(ORIGIN.fullmatch(origin) for origin in origins):
-        raise ValueError("list origins such as https://app.example.com, without a path")
-    return tuple(origins)
+    return tuple(_origin(part.strip()) for part in value.split(",") if part.strip())
+
+
+def _origin(text: str) -> str:
+    try:
+        url = AnyHttpUrl(text)
+    except ValidationError:
+        url = None
+    origin = str(url).rstrip("/")
+    if (
+        url is None
+        or not HOST.fullmatch(url.host or "")
+        or origin.count("/") != 2
+        or any(mark in text for mark in "@?#\\")
+    ):
+        raise ValueError("list origins such as https://app.example.com, without a path or *")
+    return origin
 
 
 # Web origins from an environment variable: https://app.example.com, https://other.example.com

@@ -27,6 +27,10 @@ select kind, count(*), extract(epoch from min(created_at) + interval '1 hour' - 
 from runs where account = %s and created_at > now() - interval '1 hour' and {COUNTED}
 group by kind
 """.encode()  # noqa: S608  (constants)
+COUNT_WAITING = f"""
+select count(*) filter (where account = %(account)s), count(*) filter (where {TENANT} = %(tenant)s)
+from runs where state = 'queued'
+""".encode()  # noqa: S608  (constants)
 POLICIES: dict[Kind, tuple[Literal["benchmark", "verify"], str]] = {
     "measure": ("benchmark", "benchmark runs"),
     "verify": ("verify", "verified modules"),
@@ -159,21 +163,23 @@ class Admission:
             )
 
     async def _check_share(self, connection: Connection, application: Application) -> None:
-        limit = self.limits.max_waiting_per_account
+        """Raise RateLimited if too many runs of the account, or of its tenant, are waiting.
+
+        Both, since a new account that calls from several networks has several tenants.
+        """
+        limit, caller = self.limits.max_waiting_per_account, application.caller
         cursor = await connection.execute(
-            f"select count(*) from runs where state = 'queued' and {TENANT} = %s".encode(),  # noqa: S608  (constants)
-            [turns.tenant_of(application.caller)],
+            COUNT_WAITING, {"account": caller.account, "tenant": turns.tenant_of(caller)}
         )
-        [waiting] = await cursor.fetchone() or (0,)
-        if waiting >= limit:
-            whose, advice = "this account", "cancel one, or wait for one to start"
-            if application.caller.tenant:
-                whose, advice = "new accounts at this network address", "wait for one to start"
-            raise RateLimited(
-                f"at most {limit} runs of {whose} may wait; {advice}",
-                retry_after=60,
-                limit=limit,
-            )
+        own, shared = await cursor.fetchone() or (0, 0)
+        if max(own, shared) < limit:
+            return
+        whose, advice = "this account", "cancel one, or wait for one to start"
+        if own < limit:
+            whose, advice = "new accounts at this network address", "wait for one to start"
+        raise RateLimited(
+            f"at most {limit} runs of {whose} may wait; {advice}", retry_after=60, limit=limit
+        )
 
     async def _check_queue(self, connection: Connection, worker_class: Class) -> None:
         cursor = await connection.execute(

@@ -25,6 +25,7 @@ from common.contracts.benchmarking import (
 from common.contracts.measuring import ANNOUNCE, REPORT, TAKE, Announcement, Report, Samples, Take
 from common.errors import RateLimited
 from common.postgres import Database
+from local.stack import Stack
 
 
 @dataclass
@@ -123,6 +124,16 @@ async def test_the_places_of_listed_runs_are_consistent_while_a_run_starts(
         await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
+def start_an_hour_earlier(idle_stack: Stack, caller: Caller) -> None:
+    """Date a caller's runs back, so that its hourly limit is free again."""
+    with psycopg.connect(idle_stack.postgres.url("benchmarker")) as connection:
+        connection.execute(
+            "update benchmarker.runs set created_at = now() - interval '61 minutes'"
+            " where account = %s",
+            [caller.account],
+        )
+
+
 async def limits_of(caller: Caller) -> list[RunLimit]:
     return (await caller.call(RUN_LIMITS, RunLimitsRequest())).limits
 
@@ -179,12 +190,7 @@ async def test_an_accounts_waiting_runs_are_limited_and_its_remaining_runs_are_r
     assert benchmarks.left == 0
     assert benchmarks.reset is not None
     assert 3500 < benchmarks.reset <= 3600
-    with psycopg.connect(idle_stack.postgres.url("benchmarker")) as connection:
-        connection.execute(
-            "update benchmarker.runs set created_at = now() - interval '61 minutes'"
-            " where account = %s",
-            [caller.account],
-        )
+    start_an_hour_earlier(idle_stack, caller)
     assert [one.left for one in await limits_of(caller)] == [5, 20]
     with pytest.raises(RateLimited, match="may wait"):
         await caller.start()
@@ -209,4 +215,21 @@ async def test_new_accounts_of_one_network_share_the_limit_and_turns_of_one_acco
     runs.append((other, await other.start()))
     assert runs[-1][1].queue.position <= 3
     for caller, run in runs:
+        await caller.call(CANCEL_RUN, RunName(id=run.id))
+
+
+@pytest.mark.usefixtures("empty_queue")
+async def test_a_new_account_has_the_limit_of_one_account_from_any_number_of_networks(
+    idle_stack, idle_connection
+) -> None:
+    caller = Caller(idle_connection)
+    runs = []
+    for number in range(5):
+        caller.tenant = f"203.0.113.{number}"
+        runs.append(await caller.start())
+    start_an_hour_earlier(idle_stack, caller)
+    caller.tenant = "203.0.113.99"
+    with pytest.raises(RateLimited, match="this account may wait; cancel one"):
+        await caller.start()
+    for run in runs:
         await caller.call(CANCEL_RUN, RunName(id=run.id))

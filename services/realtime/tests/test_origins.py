@@ -18,6 +18,9 @@ HEADERS = {"HTTP_HOST": "lilypad.example"}
         ("https://app.example.com", "http://app.example.com", False),
         ("https://app.example.com", "https://lilypad.example", True),
         ("https://app.example.com", "null", False),
+        ("https://app.example.com:443", "https://app.example.com", True),
+        ("https://bücher.example", "https://xn--bcher-kva.example", True),
+        ("http://[::1]:8080", "http://[::1]:8080", True),
     ],
 )
 def test_only_a_listed_origin_or_the_sockets_own_may_connect(monkeypatch, setting, origin, allowed):
@@ -29,10 +32,22 @@ def test_only_a_listed_origin_or_the_sockets_own_may_connect(monkeypatch, settin
 
 @pytest.mark.parametrize(
     "wrong",
-    ["*", "app.example.com", "https://app.example.com/path", "https://app example.com"],
+    [
+        "*",
+        "app.example.com",
+        "https://app.example.com/path",
+        "https://app example.com",
+        "https://*.example.com",
+        "https://app.example.com:99999",
+        "https://user@app.example.com",
+        "https://app.example.com?",
+        "https://a.example;b.example",
+        "https://a.example\\evil",
+        "https://[a",
+    ],
 )
 def test_a_malformed_origin_stops_the_service_with_a_sentence(monkeypatch, capsys, wrong):
     monkeypatch.setenv("ALLOWED_ORIGINS", wrong)
     with pytest.raises(SystemExit):
         RealtimeSettings.from_environment()
-    assert "https://app.example.com, without a path" in capsys.readouterr().err
+    assert "https://app.example.com, without a path or *" in capsys.readouterr().err
