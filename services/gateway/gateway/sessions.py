@@ -320,18 +320,17 @@ def _is_same_origin(headers: dict[bytes, bytes], changes: bool) -> bool:
 
     Browsers report the sender in `Sec-Fetch-Site`, older ones only in `Origin`, and with a GET in
     neither: another site cannot read the answer. A request that changes something and has neither
-    header is not a browser's, so a session's cookie does not belong in it.
+    header is not a browser's, so a session's cookie does not belong in it. A foreign `Origin` is
+    refused whatever `Sec-Fetch-Site` says.
     """
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-    if site == b"same-origin":
-        return True
-    # `none`: the person typed the address or opened a bookmark, so no page is the origin.
-    if site not in (None, b"none"):
-        return False
-    if origin is None:
-        return site is not None or not changes
     scheme = headers.get(b"x-forwarded-proto", b"http")
-    return origin == scheme + b"://" + headers.get(b"host", b"")
+    if origin not in (None, scheme + b"://" + headers.get(b"host", b"")):
+        return False
+    # `none`: the person typed the address or opened a bookmark, so no page is the origin.
+    if site in (b"same-origin", b"none"):
+        return True
+    return site is None and (origin is not None or not changes)
 
 
 async def _delete(connection: Connection, token: str) -> str | None:

@@ -202,6 +202,11 @@ async def test_an_older_browser_can_read_with_its_session_but_another_site_canno
             ({"Sec-Fetch-Site": "none"}, 200, 201),
             ({**here, "Sec-Fetch-Site": "none"}, 200, 201),
             ({"Origin": "http://elsewhere", "Sec-Fetch-Site": "none"}, 403, 403),
+            ({**here, "Sec-Fetch-Site": "same-origin"}, 200, 201),
+            ({"Origin": "http://elsewhere", "Sec-Fetch-Site": "same-origin"}, 403, 403),
+            ({"Origin": "null", "Sec-Fetch-Site": "same-origin"}, 403, 403),
+            ({"Sec-Fetch-Site": ""}, 403, 403),
+            ({"Sec-Fetch-Site": "Same-Origin"}, 403, 403),
             ({"Sec-Fetch-Site": "same-site"}, 403, 403),
             ({"Sec-Fetch-Site": "cross-site"}, 403, 403),
         ):
