@@ -141,7 +141,7 @@ class Watch:
             await self.publish("id = any(%s)", [changed])
 
     async def look_back(self) -> None:
-        """Schedule the samples of the last minute, whose replica may have died."""
+        """Schedule the evaluation of samples of the last minute, in case their replica has died."""
         try:
             async with self.database.connection() as connection:
                 recent = await situation.recent_extremes(connection)
@@ -156,7 +156,7 @@ class Watch:
         self, connection: Connection, account: str, model: str, rule: Rule, metric: str | None,
         verdict: Verdict, incident: str | None,
     ) -> list[str]:  # fmt: skip
-        """Raise or resolve the incident of a verdict; return a list of its id, or an empty one."""
+        """Raise or resolve an alert as the verdict says; return its id in a list, or []."""
         if incident is None and await has_held(connection, account, model, rule, metric, verdict):
             incident = await raise_alert(connection, account, model, rule, metric, verdict)
         if incident and verdict.recovery and not verdict.lasts:

@@ -64,7 +64,7 @@ class Baseline:
         return self.level + self.slope * (at - self.at)
 
     def season(self, at: Times, sign: int = 0) -> Floats:
-        """Return the seasonal part at some times.
+        """Return how far the season moves the value at each of some times.
 
         A season is known to a cell: with a sign, the greatest (1) or least (-1) part of
         the cells around each time.

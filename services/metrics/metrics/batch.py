@@ -1,4 +1,4 @@
-"""The samples of a call, as rows to store, extremes to evaluate and moments to publish."""
+"""The samples of a call, as rows to store, extremes to evaluate, and values to publish by time."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Batch:
 
     @property
     def models(self) -> dict[str, list[int]]:
-        """The indexes of each model's pairs, by model."""
+        """By model, the indexes in `pairs` of its (model, metric) pairs."""
         models: dict[str, list[int]] = {}
         for number, (model, _) in enumerate(self.pairs):
             models.setdefault(model, []).append(number)
@@ -80,7 +80,7 @@ class Clock:
 
 
 def unpack(samples: Samples, clock: Clock, account: str, key: str) -> Batch:
-    """Unpack a call's columns; records without a time get the current time.
+    """Unpack the samples of a call; records without a time get the current time.
 
     Raises:
         InvalidRequest: the columns do not fit together, which the gateway never sends.
@@ -133,7 +133,7 @@ class Extremes:
     newest: int
 
     def after(self, over: int, newest: float) -> tuple[float, float]:
-        """Return minimum and maximum; `newest` replaces an extreme not later than `over`."""
+        """Return minimum and maximum, but `newest` for an extreme no later than `over`."""
         least = self.least if self.least_at > over else newest
         return least, self.greatest if self.greatest_at > over else newest
 
@@ -168,7 +168,7 @@ Moments = dict[int, dict[str, float]]
 
 
 def moments(batch: Batch) -> Iterator[tuple[str, Moments]]:
-    """Yield each model's moments, metrics by time, among them those to publish."""
+    """Yield each model's metrics by time; of a large call only those that may be published."""
     for model, indexes in batch.models.items():
         of_model = (
             np.arange(len(batch.pair))
@@ -192,7 +192,7 @@ def moments(batch: Batch) -> Iterator[tuple[str, Moments]]:
 
 
 def chosen(moments: Moments) -> list[int]:
-    """Return the times of the moments to publish, ascending.
+    """Return the times whose metrics are published, ascending.
 
     They are the newest ones, and those that hold the newest value of a metric.
     """

@@ -1,4 +1,4 @@
-"""Warnings of an answer: missing figures, unknown metrics, a fast clock."""
+"""Warnings in an answer about a model: missing figures, unknown metrics, a fast clock."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ def warnings_of(
     now: datetime,
     ahead: datetime | None,
 ) -> list[str]:
-    """Return the warnings of an answer.
+    """Return the warnings for an answer about a model.
 
     Args:
         request: the request.

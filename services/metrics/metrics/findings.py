@@ -34,7 +34,7 @@ class Changes:
 
     @property
     def last(self) -> int:
-        """The end of the last cell, in microseconds since 2000."""
+        """The end of the last cell (time bucket), in microseconds since 2000."""
         cells = self.shape.cells
         return int(cells.at[-1]) + cells.width if cells is not None else 0
 
@@ -53,7 +53,7 @@ class Changes:
 
 
 def examine(histories: Mapping[str, History], deadline: float | None = None) -> dict[str, Shape]:
-    """Describe the shapes of metrics, with edges of events to the cell, until a deadline.
+    """Describe the shapes of metrics until a deadline, with events placed to the time bucket.
 
     A metric is omitted if the caller would no longer wait for the answer: where much changes, a
     year of one metric takes up to half a second.
@@ -77,7 +77,7 @@ def examine(histories: Mapping[str, History], deadline: float | None = None) -> 
 def unplaced(
     histories: Mapping[str, History], shapes: Mapping[str, Shape]
 ) -> dict[str, list[tuple[int, int]]]:
-    """Return the spans of time, by metric, whose samples must still be read."""
+    """Return, by metric, the time spans whose samples are needed to place events exactly."""
     return {
         metric: spans
         for metric, shape in shapes.items()
@@ -91,7 +91,7 @@ def find_changes(
     samples: Mapping[str, tuple[Times, Floats]],
     since: int,
 ) -> dict[str, Changes]:
-    """Place the events to the sample, and return the significant ones of each metric.
+    """Place events at the exact samples, and return the significant events of each metric.
 
     Args:
         histories: by metric, the window.
@@ -124,7 +124,7 @@ def _significant(history: History, shape: Shape) -> list[Event]:
 
 
 def sample_noise(history: History) -> float:
-    """Estimate the deviation of single samples from the ranges of hours."""
+    """Estimate the noise of single samples by how far minimum and maximum of each hour differ."""
     hours = history.hours
     many = hours[hours["count"] >= MIN_HOUR_SAMPLES]
     if not len(many):

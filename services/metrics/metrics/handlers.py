@@ -302,14 +302,14 @@ class Handlers:
 
     @answers(HISTORY, at_once=MAX_CONCURRENT_READS)
     async def history(self, request: HistoryRequest) -> History:
-        """Find when samples arrived that a listener missed."""
+        """Return the arrival and time of each sample that a listener missed."""
         account = current.get().account
         async with self.series.reading(account, request.model_id) as (connection, numbers):
             return await history.find(connection, numbers, request)
 
     @answers(RECALL, at_once=MAX_CONCURRENT_READS)
     async def recall(self, request: RecallRequest) -> Recalled:
-        """Read the samples that a listener missed, as events."""
+        """Return the values of samples that a listener missed, as events."""
         account = current.get().account
         async with self.series.reading(account, request.model_id) as (connection, numbers):
             return await history.recall(connection, numbers, request)
@@ -343,7 +343,7 @@ class Handlers:
 
 
 def _numbers(known: Mapping[str, int], request: SamplesRequest | SamplesDeletion) -> list[int]:
-    """Return the series of the requested metric, or of all metrics of the model."""
+    """Return the series numbers of the requested metric, or of all metrics of the model."""
     if request.metric is None:
         return list(known.values())
     if request.metric not in known:

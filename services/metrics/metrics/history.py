@@ -65,7 +65,7 @@ order by asked.number, series
 
 
 async def find(connection: Connection, numbers: dict[str, int], request: HistoryRequest) -> History:
-    """Find the arrivals of missed samples; `numbers` are the model's series by metric."""
+    """Find when missed samples arrived; `numbers` maps the model's metrics to their series."""
     names = _wanted(numbers, request.metrics)
     position = request.position or await _position(connection, list(names), request.since)
     oldest = min([position.floor, *(arrival for arrival, _ in position.places)])
@@ -90,7 +90,7 @@ async def find(connection: Connection, numbers: dict[str, int], request: History
 async def recall(
     connection: Connection, numbers: dict[str, int], request: RecallRequest
 ) -> Recalled:
-    """Read the samples of the first moments, as many as fit a message."""
+    """Read the samples of the requested times, from the first on, as many as fit a message."""
     names = _wanted(numbers, request.metrics)
     moments = request.moments.unpack()
     times = [from_us(at) for _, at in moments]
@@ -128,7 +128,7 @@ def _wanted(numbers: dict[str, int], metrics: Iterable[str] | None) -> dict[int,
 
 
 async def _position(connection: Connection, ids: list[int], since: datetime | None) -> Position:
-    """Return the position of the sample recorded at `since`, or if there is none, of the time."""
+    """Return the replay position of the sample at `since`, or of that time if no sample has it."""
     if since is None:
         raise InvalidRequest("send either `since` or `position`")
     row = await (await connection.execute(ARRIVED, [ids, since])).fetchone()

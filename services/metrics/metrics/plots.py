@@ -110,7 +110,7 @@ def draw(
 
 
 def _marks(changes: Changes) -> list[PlotMark]:
-    """Return the marks of findings; those of ongoing incidents extend to the last cell."""
+    """Return the marks to draw for findings; an ongoing incident extends to the last sample."""
     marks = []
     for event in changes.events:
         if event.kind == "incident":

@@ -79,7 +79,7 @@ def _changes(changes: Changes, limit: float, now: datetime) -> Iterator[str]:
 
 
 def _spans(slope: Event, other: Event) -> bool:
-    """Return whether a slope continues where another event begins."""
+    """Return whether another event begins during a slope."""
     return slope.kind == "slope" and slope.begin <= other.begin < (slope.end or math.inf)
 
 

@@ -160,7 +160,7 @@ class Rollups:
         return True
 
     async def repair(self) -> bool:
-        """Merge and roll up late days; return whether any was late."""
+        """Merge and roll up days that have late samples; return whether there were any."""
         async with self.connection.transaction():
             until, _, day, _ = await self._next()
             marked = _first_days(await self._marked(MAX_DAYS))
@@ -253,7 +253,7 @@ class Rollups:
         )
 
     async def _marked(self, max_days: int) -> list[TupleRow]:
-        """Return the days that were marked first, as rows of `stale`."""
+        """Return the days that have been marked as stale for longest, as rows of `stale`."""
         cursor = await self.connection.execute(MARKED, [max_days])
         return await cursor.fetchall()
 
@@ -349,7 +349,7 @@ def _pairs(series: list[int], moments: list[datetime]) -> list[list[object]]:
 
 
 def _first_days(marked: list[TupleRow]) -> list[TupleRow]:
-    """Return the first days, up to the limit of staged samples merged in a transaction."""
+    """Return as many of the first days as one transaction merges, by their staged samples."""
     total = 0
     for number, (*_, staged) in enumerate(marked):
         total += staged

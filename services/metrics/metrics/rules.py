@@ -213,7 +213,7 @@ def _expected(values: Values) -> dict[str, float] | None:
 
 
 def _season(values: Values, sign: int) -> Floats:
-    """Return the seasonal part of the newest values, or with a sign its extreme around them."""
+    """Return how far the season moves each of the newest values, or with a sign at most."""
     at = values.at[:RECENT_VALUES]
     return np.zeros(len(at)) if values.baseline is None else values.baseline.season(at, sign)
 
@@ -248,7 +248,7 @@ async def known(connection: Connection, account: str) -> list[Rule]:
 
 
 def readable(id: str, rule: dict[str, Any], created_at: datetime) -> list[Rule]:
-    """Return the rule of a row in a list, which is empty if this version cannot read the rule."""
+    """Parse the rule in a row; return it in a list, or [] if this version cannot read it."""
     parsed = UNREADABLE.read(id, partial(_stored, rule, created_at))
     return [] if parsed is None else [parsed]
 

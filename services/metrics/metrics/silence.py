@@ -117,7 +117,7 @@ async def _judge(
     connection: Connection, account: str, model: str, rule: Rule, now: datetime,
     times: dict[str, datetime],
 ) -> Verdict | None:  # fmt: skip
-    """Return the verdict on a silent model, else None; `times`: when metrics were last recorded."""
+    """Return a verdict if the model is silent; `times`: when each metric was last recorded."""
     watched = {metric: at for metric, at in times.items() if rule.metric in (None, metric)}
     if not watched:
         return None
@@ -157,7 +157,7 @@ async def _interval(connection: Connection, account: str, model: str, metric: st
 async def _report_timing(
     connection: Connection, account: str, model: str, metric: str
 ) -> tuple[float, float]:
-    """Return how far reports lag behind their time, and their interval, in seconds.
+    """Return how late samples usually arrive, and the interval between reports, in seconds.
 
     A slow clock, or samples sent in large batches, must not count as silence.
     Returns 0, 0 for too few reports, or for lags that vary widely, as in a backfill.

@@ -167,7 +167,7 @@ async def store(
 async def find_committed(
     connection: Connection, group: Sequence[Rows], arrival: int
 ) -> list[Fresh] | None:
-    """Return the lost result of `store`; None if nothing was committed."""
+    """Return the result of an unacknowledged `store`; None if it committed nothing."""
     rows = _joined(group)
     cursor = await connection.execute(COMMITTED, [rows.series, rows.at, arrival])
     committed = set(await cursor.fetchall())
@@ -227,7 +227,7 @@ async def _note_late(
 async def _store_missing(
     connection: Connection, group: Sequence[Rows], arrival: int
 ) -> list[Fresh]:
-    """Store the missing rows, of equal ones the first; return which rows were missing."""
+    """Store the rows that are not stored yet, of equal rows the first; return which these were."""
     if not group:
         return []
     rows = _joined(group)

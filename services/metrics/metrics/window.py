@@ -79,7 +79,7 @@ EMPTY = History(np.empty(0, BUCKET), np.empty(0, np.int64), np.empty(0, np.int64
 
 @dataclass(slots=True)
 class Window:
-    """The histories of some series, by number.
+    """The histories of some series, by the number of each series.
 
     `left_out`: for each series with too many samples that are not rolled up, the
     first and the last time that its history lacks.
@@ -159,7 +159,7 @@ async def read(
 
 
 async def _read_samples(connection: Connection, window: Window, since: datetime) -> None:
-    """Read the samples of series that have few, and add them to the window."""
+    """Read all samples of the series that have few, and add them to the window."""
     complete = {n: history for n, history in window.histories.items() if n not in window.left_out}
     few = [series for series, history in complete.items() if history.count <= MAX_EXACT]
     if few:
@@ -170,7 +170,7 @@ async def _read_samples(connection: Connection, window: Window, since: datetime)
 
 
 def _affordable(window: Window, ids: list[int], marks: list[Mark]) -> list[tuple[int, datetime]]:
-    """Return the days whose staged samples can be read, newest first; leave the others out."""
+    """Return the days whose staged samples can be read, newest first; note the other days."""
     budget = dict.fromkeys(ids, MAX_RAW // len(ids)) if ids else {}
     affordable = []
     for mark in sorted(marks, key=lambda mark: mark.day, reverse=True):
@@ -252,7 +252,7 @@ def _sources(
 
 
 def _rolled(ids: list[int], until: datetime, late: list[tuple[int, datetime]]) -> datetime:
-    """Return the end of the rollups to read, before the last days that are late in all series.
+    """Return when the rollups to read end: before the latest days, if all series have them stale.
 
     A continuous aggregate would compute them before they are left out.
     """

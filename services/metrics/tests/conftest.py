@@ -82,7 +82,7 @@ async def database(place: Place) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def empty(place: Place, database: Database) -> AsyncIterator[Place]:
-    """An empty schema, in the owner's database where it differs from the tests' one."""
+    """An empty schema, created by the owner role if that is not the tests' own role."""
     owner = place.owner or place.url
     schema = f"metrics_{secrets.token_hex(4)}"
     async with await psycopg.AsyncConnection.connect(owner, autocommit=True) as connection:

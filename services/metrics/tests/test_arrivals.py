@@ -80,7 +80,7 @@ async def test_a_sample_with_a_future_time_does_not_hide_later_arrivals(caller: 
     assert await missed(caller, since=last) == ["now"]
 
 
-async def test_another_metric_of_the_last_moment_is_replayed(caller: Caller) -> None:
+async def test_another_metric_recorded_at_the_last_seen_time_is_replayed(caller: Caller) -> None:
     last = await record(caller, "seen")
     await caller.record({"modelId": "m", "timestamp": last, "metrics": {"other": 1.0}})
     assert await missed(caller, since=last) == ["other"]

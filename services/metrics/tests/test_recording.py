@@ -48,7 +48,7 @@ async def test_concurrent_calls_with_the_same_samples_store_each_once(caller: Ca
     assert [statistics[name].count for name in "ab"] == [200, 200]
 
 
-async def test_a_request_repeated_with_its_key_counts_once(
+async def test_a_request_repeated_with_its_idempotency_key_counts_once(
     caller: Caller, database: Database, bus: MemoryBus
 ) -> None:
     other = Handlers(database, bus, max_series=200)
@@ -66,7 +66,7 @@ async def test_a_request_repeated_with_its_key_counts_once(
     assert (await caller.monitor()).statistics["latency"].count == 5 + 3
 
 
-async def test_a_key_repeated_after_a_day_is_another_request(
+async def test_an_idempotency_key_repeated_after_a_day_is_another_request(
     caller: Caller, database: Database
 ) -> None:
     record, key = {"model_id": "m", "metrics": {"latency": 1.0}}, f"{caller.account} daily"
@@ -197,7 +197,7 @@ def updates(bus: MemoryBus) -> list[MetricUpdate]:
     return [body for subject, body in bus.published if "recorded" in subject]
 
 
-async def test_each_moment_is_published_before_its_caller_is_answered(
+async def test_recorded_values_are_published_before_their_caller_is_answered(
     caller: Caller, bus: MemoryBus
 ) -> None:
     when = at(seconds=5)
@@ -208,7 +208,7 @@ async def test_each_moment_is_published_before_its_caller_is_answered(
     assert datetime.fromisoformat(update.timestamp) == datetime.fromisoformat(when)
 
 
-async def test_a_large_call_publishes_its_newest_moments_oldest_first(
+async def test_a_large_call_publishes_the_values_of_its_newest_times_oldest_first(
     caller: Caller, bus: MemoryBus
 ) -> None:
     records = [

@@ -1,4 +1,4 @@
-"""Alert rules, which are added, changed, muted, held and removed."""
+"""Alert rules: adding, changing, muting and removing them, and conditions that must last."""
 
 from typing import Any
 

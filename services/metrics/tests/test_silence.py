@@ -38,7 +38,7 @@ async def test_a_model_that_reported_regularly_and_stopped_is_silent(
 async def report(
     caller: Caller, database: Database, *, ago: float, behind: float = 0, together: int = 1
 ) -> None:
-    """Store a sample a minute over ten hours, sent in batches by a clock `behind` seconds."""
+    """Store a sample a minute over ten hours, sent in batches by a clock `behind` seconds slow."""
     [series] = await caller.handlers.series.number(caller.account, [("m", "latency")])
     end = datetime.now(UTC) - timedelta(seconds=ago)
     async with database.connection() as connection:
@@ -83,7 +83,7 @@ async def test_a_silence_alert_is_raised_when_a_recorder_with_a_slow_clock_stops
     assert "for 30 minutes" in alert.message
 
 
-async def test_an_accounts_silence_rule_applies_after_its_own_seconds(caller: Caller) -> None:
+async def test_an_accounts_silence_rule_applies_after_the_seconds_it_states(caller: Caller) -> None:
     await add(caller, kind="silence", metric="latency", model_id="m", after=60, severity="info")
     await caller.record(record(90, latency=40.0), record(1, throughput=1.0))
     await caller.handlers.watch.look_for_silence()
@@ -100,7 +100,7 @@ async def test_an_accounts_silence_rule_applies_after_its_own_seconds(caller: Ca
         "delete from rules where account = %s",
     ],
 )
-async def test_silence_that_ends_before_the_sweeps_turn_raises_no_alert(
+async def test_no_silence_alert_is_raised_if_a_sample_arrives_or_the_rule_is_deleted_meanwhile(
     caller: Caller, database: Database, meanwhile: str
 ) -> None:
     await add(caller, kind="silence", after=60)

@@ -262,7 +262,7 @@ def test_the_slope_is_the_median_over_all_pairs(points: list[tuple[int, float]])
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
 )
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
-async def test_a_bins_middle_is_within_half_a_per_cent_of_its_numbers(
+async def test_the_middle_of_a_histogram_bin_is_within_half_a_per_cent_of_the_bins_values(
     database: Database, numbers: list[float]
 ) -> None:
     async with database.connection() as connection:

@@ -112,10 +112,10 @@ async def test_a_database_of_any_earlier_version_is_brought_up_to_date(
         assert (await caller.monitor()).statistics["latency"].total == 3.0
 
 
-async def test_days_are_stored_uncompressed_and_within_their_row_up_to_four_kilobytes(
+async def test_rollups_of_days_are_stored_uncompressed_and_in_their_row_up_to_four_kilobytes(
     empty: Place,
 ) -> None:
-    """They are read faster so. Larger ones are in the TOAST table, uncompressed too."""
+    """Such rows are read faster. Larger days are in the TOAST table, also uncompressed."""
     async with (
         postgres.connect(empty.url, empty.schema, "metrics"),
         connected(empty) as connection,

@@ -1,4 +1,4 @@
-"""Cells of equal width, into which a history is divided for the search for its shape."""
+"""Cells: time buckets of equal width, into which a history is divided to find its shape."""
 
 import math
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Cells:
         return median(self.count) >= DENSE
 
     def without_cut(self, values: Floats) -> Floats:
-        """Replace values of incomplete cells by that of the nearest complete cell.
+        """Replace the value of each incomplete cell by that of the nearest complete cell.
 
         A season is known to a cell: a part of one has another mean, without any change.
         """
@@ -91,7 +91,7 @@ class Cells:
 
 
 def divide(hours: NDArray[Any]) -> Cells:
-    """Divide hours into the narrowest cells that are filled and not too many."""
+    """Combine hours into the narrowest cells that mostly have samples and are not too many."""
     at = hours["at"]
     span = int(at[-1] - at[0]) // HOUR_US + 1
     typical = median(np.diff(at).astype(np.float64)) / HOUR_US if len(at) > 1 else 1.0
@@ -135,7 +135,7 @@ def median(values: Floats) -> float:
 
 
 def running_median(values: Floats, width: int, step: int = 1) -> Floats:
-    """Return the median of the `width` values around each value, interpolated between steps."""
+    """Return the median of the `width` values around each value; with a step, interpolated."""
     half = width // 2
     padded = np.concatenate([values[:half][::-1], values, values[::-1][: width - half - 1]])
     places = np.arange(0, len(values), step)
@@ -151,7 +151,7 @@ def running_median(values: Floats, width: int, step: int = 1) -> Floats:
 
 
 def without_outliers(values: Floats) -> Floats:
-    """Replace single values that differ from their neighbours by the neighbours' median.
+    """Replace outliers, single values far from their neighbours, with the neighbours' median.
 
     The filter of Hampel: an outlier is no incident, but it could hide one.
     """

@@ -62,7 +62,7 @@ class Line:
 
 @dataclass(slots=True)
 class System:
-    """The solved normal equations of some columns, which are the rows of `columns`."""
+    """The solved least-squares equations of some basis functions, the rows of `columns`."""
 
     columns: Columns
     inverse: Columns
@@ -71,7 +71,7 @@ class System:
 
 @dataclass(slots=True)
 class Remainder:
-    """The squared norms of steps and incidents, without the parts of chosen columns.
+    """The squared norms of possible steps and incidents, less what the basis explains of each.
 
     Attributes:
         basis: the chosen columns, orthonormal.
@@ -219,7 +219,7 @@ class Search:
         return self._prune(self._settle(changes)) if changes.places else changes
 
     def _choose(self, remainder: Remainder, key: Key) -> None:
-        """Subtract a column's part from every step and incident."""
+        """Add a column to the basis; subtract what it explains from the norms of all candidates."""
         column, _ = self._whitened(key)
         norm = column @ column
         for _ in range(2):  # the second time for accuracy
@@ -238,7 +238,7 @@ class Search:
         remainder.incidents -= apart
 
     def _next(self, changes: Explanation, remainder: Remainder) -> list[int]:
-        """Return the place of the step, or the places of the incident, that explain most.
+        """Return where the change that explains most is: a step's place, or an incident's two.
 
         Of those that are chosen already, none; none at all where nothing is worth its cost.
         """
@@ -264,7 +264,7 @@ class Search:
         return [] if best <= 0 else [place for place in places if place not in changes.places]
 
     def _settle(self, changes: Explanation) -> Explanation:
-        """Move each place to the position that explains most, given the others."""
+        """Move each change to the place where it explains most, given the other changes."""
         for _ in range(SWEEPS):
             places = list(changes.places)
             for number in range(len(places)):
@@ -280,7 +280,7 @@ class Search:
         return changes
 
     def _prune(self, changes: Explanation) -> Explanation:
-        """Drop unnecessary places, and one of two places around a change within a cell."""
+        """Drop unnecessary changes, and one of any two that are a single change within a cell."""
         while changes.places:
             weakest, cost = int(np.argmin(changes.gains)), math.inf
             if changes.gains[weakest] > NEEDED + self.length_cost:
@@ -294,7 +294,7 @@ class Search:
         return changes
 
     def _half_way(self, changes: Explanation) -> int:
-        """Return the weaker of two places that are too close; -1 without any."""
+        """Return the index of the weaker of two changes that are too close; -1 if none are."""
         levels, places = changes.levels, changes.places
         for n in range(1, len(places)):
             low, high = sorted((levels[n - 1], levels[n + 1]))
@@ -334,7 +334,7 @@ class Search:
         return System(columns, inverse, inverse @ (columns @ self.white))
 
     def _keys(self, places: list[int], line: Line | None) -> list[Key]:
-        """Return the keys of the columns of level, steps and line."""
+        """Return the keys by which the columns of level, steps and line are cached."""
         return [0, *places] if line is None else [0, *places, (line.first, line.last)]
 
     def _products(self, keys: list[Key], where: slice) -> Columns:
@@ -342,7 +342,7 @@ class Search:
         return np.stack([self._whitened(key)[1][where] for key in keys])
 
     def _whitened(self, key: Key) -> tuple[Floats, Floats]:
-        """Return a whitened column, and its inner products with the steps at all places."""
+        """Return the whitened column of `key`, and its inner product with a step at each place."""
         if key not in self._columns:
             column = self._column(key)
             self._columns[key] = column, self._against(column)
@@ -369,7 +369,7 @@ def _later(column: Floats) -> Floats:
 
 @lru_cache(maxsize=8)
 def _spans(min_length: int, count: int) -> tuple[Places, Places]:
-    """Return the places of both edges of all incidents to try, the shortest first."""
+    """Return the indexes of the start and end of all incidents to try, the shortest first."""
     firsts, lasts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     length = float(min_length)
     while length < 0.9 * count:

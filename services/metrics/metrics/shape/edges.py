@@ -1,4 +1,4 @@
-"""The placement of events' edges to the sample."""
+"""The placement of the edges (start and end) of events at exact samples."""
 
 import math
 
@@ -21,7 +21,7 @@ MAX_EDGES = 24
 
 
 def needed(shape: Shape) -> list[tuple[int, int]]:
-    """Return the spans of time whose samples place the edges."""
+    """Return the time spans whose samples `sharpen` needs to locate the edges of events."""
     spans: list[tuple[int, int]] = []
     for event in shape.events:
         if _short(shape, event):
@@ -142,7 +142,7 @@ def _around(shape: Shape, event: Event) -> tuple[int, int]:
 
 
 def _season(shape: Shape, at: Times) -> Floats:
-    """Return the seasonal part at some times."""
+    """Return how far the season moves the value at each of some times."""
     cells = shape.cells
     if cells is None or not shape.season:
         return np.zeros(len(at))

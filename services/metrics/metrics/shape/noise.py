@@ -78,7 +78,7 @@ def _square(differences: Floats) -> float:
 
 
 def _swelling(white: NDArray[np.float64]) -> float:
-    """Return the ratio by which means of stretches vary more than white noise, at least 1."""
+    """Return the variance of long stretches' means relative to white noise, at least 1."""
     sums = np.concatenate([[0.0], np.cumsum(white)])
     ratio = 1.0
     for length in STRETCHES:

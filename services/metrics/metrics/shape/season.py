@@ -98,7 +98,7 @@ def _filled(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:
 
 
 def _rows(apart: Floats, first: int, period: int) -> Floats:
-    """Return a row for each period, with nan where it has no cells."""
+    """Return a row of values for each period, with nan where a cell is missing."""
     lead = first % period
     count = -(-(lead + len(apart)) // period)
     rows = np.full(count * period, np.nan)
@@ -137,7 +137,7 @@ def _daily(apart: Floats, first: int, period: int) -> Floats | None:
 
 
 def _weekly(apart: Floats, first: int, day: int) -> Floats | None:
-    """Return the profile of repeated stretches, 0 elsewhere; None if none is repeated."""
+    """Return the weekly pattern where it repeats, and 0 elsewhere; None if it repeats nowhere."""
     width = max(day // 4, 1)
     smooth = _smooth(apart, width)
     rows, stretches = _rows(apart, first, 7 * day), _rows(smooth, first, 7 * day)
@@ -171,5 +171,5 @@ def _smooth(values: Floats, width: int) -> Floats:
 
 
 def _pooled(spread: Floats) -> float:
-    """Estimate the deviation of the noise from the median distances of many columns."""
+    """Estimate the deviation of the noise, given the median absolute deviation of each column."""
     return float(np.sqrt(np.mean(np.minimum(spread, 3 * median(spread)) ** 2))) / MEDIAN_DEVIATION

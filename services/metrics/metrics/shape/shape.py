@@ -43,7 +43,7 @@ PASSES = 2
 
 @dataclass(slots=True)
 class Event:
-    """A change of a series, in its unit.
+    """A change of a series: a step, a slope or an incident, with figures in the series' unit.
 
     Attributes:
         begin: in microseconds since 2000, as `end`, which is None while it lasts.
@@ -70,7 +70,7 @@ class Event:
 
 @dataclass(slots=True)
 class Shape:
-    """The shape of one series; `cells` is None if it has too few.
+    """The shape of one series; `cells` (time buckets) is None if there are too few of them.
 
     `fitted` is the level, with its slope and changes but without seasons, of each cell;
     `usual` is the last cell's, or the one before a change that has not lasted yet.
