@@ -213,7 +213,7 @@ def _expected(values: Values) -> dict[str, float] | None:
 
 
 def _season(values: Values, sign: int) -> Floats:
-    """Return how far the season moves each of the newest values, or with a sign at most."""
+    """Return the seasonal part of each of the newest values; with a sign, the extreme around it."""
     at = values.at[:RECENT_VALUES]
     return np.zeros(len(at)) if values.baseline is None else values.baseline.season(at, sign)
 

@@ -227,7 +227,7 @@ async def _note_late(
 async def _store_missing(
     connection: Connection, group: Sequence[Rows], arrival: int
 ) -> list[Fresh]:
-    """Store the rows that are not stored yet, of equal rows the first; return which these were."""
+    """Store the rows that are not stored yet, of equal rows the first; return which were new."""
     if not group:
         return []
     rows = _joined(group)

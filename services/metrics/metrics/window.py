@@ -252,7 +252,7 @@ def _sources(
 
 
 def _rolled(ids: list[int], until: datetime, late: list[tuple[int, datetime]]) -> datetime:
-    """Return when the rollups to read end: before the latest days, if all series have them stale.
+    """Return when the rollups to read end: before the latest days if they are stale in all series.
 
     A continuous aggregate would compute them before they are left out.
     """

@@ -47,7 +47,7 @@ class Admission:
             raise Unavailable("the connection was lost; connect again")
 
     async def leave(self, client: Client) -> None:
-        """Undo admission and subscriptions; idempotent."""
+        """Undo a client's admission and subscriptions; idempotent."""
         account, client.account = client.account, ""
         if account:
             self.topics.exit(account, client)

@@ -111,7 +111,7 @@ class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has
             self.listener.send(eio_sid, Update("error", body))
 
     def forget_closed(self, query: bytes) -> None:
-        """Forget a closed connection in a query, so that a POST to it gets 400 instead of 500."""
+        """Forget a closed connection that a query names, so that a POST to it gets 400, not 500."""
         sockets = self.eio.sockets
         for id in connection_ids(query):
             if id in sockets and sockets[id].closed:

@@ -53,7 +53,10 @@ def full() -> RateLimited:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A held key of the bucket: `holder` is its value; `lock` separates release and renewal."""
+    """A key of the bucket that a socket holds; `holder` is the key's value.
+
+    `lock` separates release and renewal.
+    """
 
     account: str
     key: str
@@ -216,7 +219,7 @@ class Slots:
                 lost()
 
     async def _is_held(self, bucket: KeyValue, slot: Slot) -> bool:
-        """Whether the bucket still has this slot, so that only an acknowledgement was lost."""
+        """Whether the bucket still has this slot: then only an acknowledgement was lost."""
         try:
             entry = await bucket.get(slot.key)
         except nats.js.errors.KeyNotFoundError:

@@ -199,7 +199,7 @@ class Topic:
             client.deliver_guaranteed(update, behind)
 
     def delivered(self, subscriber: Subscriber) -> set[tuple[datetime, str]]:
-        """Return the recent (time, metric) pairs that a subscriber received before it was held."""
+        """Return the recent (time, metric) pairs that a subscriber received before its replay."""
         return {
             (at, name)
             for count, at, names in self.recent

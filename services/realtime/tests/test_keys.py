@@ -57,7 +57,7 @@ def connected(sockets: Sockets) -> list[int]:
     [(["generate", "monitor:read"], []), (["generate"], [2003]), ([], [2001])],
     ids=str,
 )
-async def test_the_sockets_of_a_changed_key_stay_open_while_it_has_the_scope(
+async def test_the_sockets_of_a_changed_key_stay_open_only_if_it_may_still_read_metrics(
     sockets, scopes, codes
 ):
     reasons = connected(sockets)
@@ -68,7 +68,9 @@ async def test_the_sockets_of_a_changed_key_stay_open_while_it_has_the_scope(
 @pytest.mark.parametrize(
     ("scopes", "codes"), [(["monitor:read"], []), (["generate"], [2003]), (None, [2001])], ids=str
 )
-async def test_the_next_check_detects_a_missed_change(sockets, key, scopes, codes):
+async def test_the_next_check_closes_the_sockets_of_a_key_whose_change_was_missed(
+    sockets, key, scopes, codes
+):
     reasons = connected(sockets)
     key.scopes = scopes
     checking = asyncio.create_task(sockets.keys.keep_checking())

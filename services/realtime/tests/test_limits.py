@@ -133,7 +133,9 @@ async def test_a_page_of_another_origin_is_refused(stack, others):
                     assert answer.status < 500, (path, origin)
 
 
-async def test_a_client_receives_few_batches_and_the_last_value(others, watch):
+async def test_a_client_of_a_busy_model_receives_fewer_updates_than_samples_and_the_last_value(
+    others, watch
+):
     await others.record("acc1", "busy", tell=False, latency=1)
     watcher = await watch("acc1/key")
     await watcher.subscribe("busy")

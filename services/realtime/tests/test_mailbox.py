@@ -39,7 +39,7 @@ def test_the_newest_value_of_every_series_is_delivered_last(selections):
 
 
 @given(UPDATES)
-def test_at_most_one_update_waits_for_each_selection_of_series(selections):
+def test_at_most_one_update_waits_for_each_topic_and_set_of_series(selections):
     mailbox = Mailbox()
     for number, (topic, series) in enumerate(selections):
         mailbox.put(update(topic, series, number))
