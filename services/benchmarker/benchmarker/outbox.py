@@ -37,7 +37,7 @@ class Outbox:
         self.unreadable = Unreadable("letter")
 
     async def deliver(self, run: str | None = None) -> set[str]:
-        """Send the outbox's letters to the metrics service, those of one run or all.
+        """Send the outbox's letters, one record of figures each, to the metrics service.
 
         Returns:
             The runs whose figures this call has delivered.

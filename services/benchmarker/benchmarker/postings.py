@@ -92,7 +92,7 @@ class Postings:
         return postings
 
     async def lost(self, posting: Posting) -> bool:
-        """Mark a message as lost; return False if it was marked, or its run has finished."""
+        """Mark a message as lost; return False if it was marked before or its run has finished."""
         async with self.database.connection() as connection:
             cursor = await connection.execute(
                 "update runs set published = published + 1, sequence = null"

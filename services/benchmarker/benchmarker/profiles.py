@@ -10,7 +10,10 @@ from common.postgres import Database
 
 
 async def find(database: Database, account: str, request: ProfileRequest) -> Profile:
-    """Return the profile of the account's latest succeeded run at that commit, GPU runs first."""
+    """Return the profile that the account's latest successful run of the model at a commit gives.
+
+    A run on a GPU takes precedence.
+    """
     async with (
         database.connection() as connection,
         connection.cursor(row_factory=dict_row) as cursor,

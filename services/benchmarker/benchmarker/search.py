@@ -126,9 +126,9 @@ def _neighbour(size: int, usable: Sequence[int], measured: Mapping[int, float]) 
 def _beside_a_cliff(
     usable: Sequence[int], measured: Mapping[int, float], budget: float | None
 ) -> int | None:
-    """Return an unmeasured size just below a cliff that could be the best, if there is one.
+    """Return an unmeasured size just below a sudden rise of latency, if it could be the best.
 
-    Interpolation towards a cliff overestimates the latency of the sizes before it.
+    Interpolation towards such a cliff overestimates the latency of the sizes before it.
     """
     incumbent = best(measured, budget)
     assert incumbent is not None

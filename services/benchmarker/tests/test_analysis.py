@@ -70,7 +70,7 @@ def request(**fields) -> BenchmarkRequest:
 LATENCIES = {1: 10.0, 2: 10.5, 4: 12.5, 8: 24.0, 16: 64.0}
 
 
-def test_each_purpose_gets_a_size_and_its_bound() -> None:
+def test_a_size_is_recommended_for_each_purpose_with_what_limits_throughput() -> None:
     analysis = analyse(results(LATENCIES), request())
     picks = analysis.picks
     sizes = (picks.latency, picks.balanced, picks.throughput, picks.cost)

@@ -135,7 +135,9 @@ async def test_a_run_that_no_worker_supports_is_refused_before_it_counts(
         ({"latencyBudgetMs": 0}, "latencyBudgetMs"),
     ],
 )
-async def test_a_field_out_of_range_is_refused_by_its_name(waiting_caller, fields, path) -> None:
+async def test_the_refusal_of_a_field_out_of_range_names_the_field(
+    waiting_caller, fields, path
+) -> None:
     body = {"modelId": "lilypad/tiny-text-classification", **fields}
     # Unvalidated, as some clients send it.
     answer = await waiting_caller.bus.request(BENCHMARK.subject, orjson.dumps(body), 30)
@@ -311,7 +313,7 @@ async def test_a_delivery_that_restarts_a_run_without_progress_counts_as_lost(
     await caller.call(CANCEL_RUN, RunName(id=run.id))
 
 
-async def test_a_ticket_names_stored_blocks_without_their_timings(
+async def test_a_worker_that_takes_a_run_again_is_told_the_stored_blocks_but_not_their_timings(
     idle_stack, idle_connection
 ) -> None:
     caller = Caller(idle_connection)

@@ -51,7 +51,7 @@ class Twice(torch.nn.Module):
         return self.shared(self.shared(self.once(self.rows(ids))))
 
 
-def test_weights_count_once_for_each_run_of_their_module() -> None:
+def test_weights_are_counted_once_for_each_call_of_their_module() -> None:
     module, ids = Twice(), torch.tensor([[1, 2]])
     read, _ = weights_read(lambda: module(ids), {})
     assert read == 3 * 8 * 8 * 4

@@ -263,7 +263,7 @@ async def test_sizes_keep_their_figures_when_the_model_fails_at_a_larger_one(
     assert "INT_MAX" in run.error.message
 
 
-async def test_figures_survive_an_out_of_memory_during_energy_measurement(caller) -> None:
+async def test_figures_survive_running_out_of_memory_during_the_energy_measurement(caller) -> None:
     run = await caller.measure(seed=DRAINED)
     assert all(run.results.throughput)
     for point in run.results.points:

@@ -21,7 +21,7 @@ def estimate(tokens: int = 128, *, eager: bool = False, generates: bool = False)
     return static_estimate(config, task, tokens, 2, eager=eager, weights=0, shapes={})
 
 
-def test_the_estimate_includes_the_cache_and_an_eager_attention_matrix() -> None:
+def test_the_memory_estimate_includes_the_key_value_cache_and_an_eager_attention_matrix() -> None:
     cache = 131_072 * 192  # two numbers of 128 of 8 heads in 32 layers, of two bytes
     assert estimate(192, generates=True) - estimate(192) >= cache / MIB
     assert estimate(eager=True) - estimate() == pytest.approx(32 * 128 * 128 * 4 / MIB)

@@ -7,7 +7,7 @@ from benchmarker.statistics import autocorrelation, describe, drift, statistical
 
 
 @pytest.mark.parametrize(("name", "needed"), [("p90", 64), ("p95", 130), ("p99", 662)])
-def test_a_percentile_is_reported_from_its_minimum_number_of_samples(name, needed) -> None:
+def test_a_percentile_is_reported_only_with_its_minimum_number_of_samples(name, needed) -> None:
     values = np.arange(1.0, needed + 1)
     enough = describe(values)
     assert getattr(enough, name) == pytest.approx(np.percentile(values, int(name[1:])), rel=1e-12)
@@ -58,7 +58,7 @@ def autoregressive(rng, rho: float, count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.25, 0.5])
-def test_autocorrelation_is_found_and_widens_the_interval(rho) -> None:
+def test_autocorrelation_and_statistical_inefficiency_are_estimated_correctly(rho) -> None:
     rng = np.random.default_rng(7)
     estimates = [autocorrelation(autoregressive(rng, rho, 130)) for _ in range(200)]
     assert np.mean(estimates) == pytest.approx(rho, abs=0.03)

@@ -15,7 +15,7 @@ from benchmarker.worker.samples import request_for
 from benchmarker.worker.trial import MAX_RESULT_CHARACTERS, shorten_all
 
 
-async def test_a_verdict_contains_the_sample_and_the_modules_answer(tmp_path: Path) -> None:
+async def test_a_verdict_contains_the_sample_request_and_the_modules_answer(tmp_path: Path) -> None:
     script = (
         "import base64\n"
         "answer(json.loads(base64.b64decode(os.environ['REQUEST_B64']))['inputs'][0].upper())"

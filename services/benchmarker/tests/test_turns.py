@@ -219,7 +219,7 @@ async def test_new_accounts_of_one_network_share_the_limit_and_turns_of_one_acco
 
 
 @pytest.mark.usefixtures("empty_queue")
-async def test_a_new_account_has_the_limit_of_one_account_from_any_number_of_networks(
+async def test_a_new_account_that_calls_from_many_networks_has_the_limit_of_one_account(
     idle_stack, idle_connection
 ) -> None:
     caller = Caller(idle_connection)

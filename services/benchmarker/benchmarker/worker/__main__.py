@@ -60,7 +60,7 @@ RETRY_PAUSE_S = 5.0
 
 
 class Worker:
-    """Worker for the jobs of one class; workers on the same machine share `turn`."""
+    """Worker for the jobs of one class; workers on the same machine share the lock `turn`."""
 
     def __init__(
         self,
@@ -230,7 +230,10 @@ class Worker:
         await delivery.dead_letter(self.bus, f"cannot be read: {why}")
 
     async def _fail_poison(self, delivery: Delivery, work: Measurement, worker: str) -> None:
-        """Fail the run, then dead-letter its job, in this order: neither may remain alone."""
+        """Fail the run of a job that keeps ending its workers, then dead-letter the job.
+
+        In this order, so that neither remains alone.
+        """
         reason = f"ended its worker {MAX_LOST_DELIVERIES} times"
         failure = _failure(500, f"the run {reason} and is not retried", "poison")
         await call_control(self.bus, END, End(id=work.id, worker=worker, error=failure))

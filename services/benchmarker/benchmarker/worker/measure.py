@@ -50,7 +50,10 @@ class Bench:
         self.prepared: tuple[int, Callable[[], Any]] | None = None
 
     def load(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Answer `models.load`'s question, plus `{device, maxMemoryMib, memoryShare, givesBack}`.
+        """Load a model, and answer with its setup.
+
+        The question has the fields of `models.load`'s, plus `{device, maxMemoryMib, memoryShare,
+        givesBack}`.
 
         `givesBack` asks for a process that returns freed memory at once.
         """

@@ -64,7 +64,7 @@ class Times:
 
 @dataclass
 class Steps:
-    """Marks of the tokens that a call generates."""
+    """The moments at which a call generated its tokens, as marks of the device."""
 
     device: Device
     marks: list[Any] = field(default_factory=list)
