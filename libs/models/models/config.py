@@ -57,7 +57,7 @@ FIELDS = (
 # Fields that are looked up in tables; a value that is not text is dropped.
 NAMES = frozenset(
     ("architecture", "model_type", "tokenizer_class", "word_tokenizer_type", "_class_name")
-) | {"finetuning_task"}
+)
 # The configs of a model's parts, which are reduced in the same way.
 PARTS = (
     *("text_config", "vision_config", "audio_config", "vlm_config", "llm_config"),

@@ -47,6 +47,11 @@ def test_a_manifest_conforms_to_the_published_schema() -> None:
     [
         ({"finetuning_task": "glue:mrpc"}, True),
         ({"finetuning_task": "STS-B"}, True),
+        ({"finetuning_task": "glue/mrpc"}, True),
+        ({"finetuning_task": "GLUE/MRPC"}, True),
+        ({"finetuning_task": ["mrpc"]}, True),
+        ({"finetuning_task": ["mrpc", "sst2"]}, False),
+        ({"id2label": {"0": "not_paraphrase", "1": "paraphrase"}}, True),
         ({"id2label": {"0": "entailment", "1": "neutral"}}, True),
         ({"finetuning_task": "sst2", "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, False),
         ({"finetuning_task": "mrpc", "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, True),

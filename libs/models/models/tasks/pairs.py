@@ -8,9 +8,12 @@ from typing import Any
 from models.tasks.row import Task
 
 # Beginnings of labels that describe the relation of one text to another.
-RELATIONS = ("entail", "contradict", "not_entail", "equivalent", "not_equivalent", "duplicate")
-# Data sets of pairs, as `finetuning_task` names them, also with the collection before a colon:
-# their classifiers often have labels without a name.
+RELATIONS = (
+    *("entail", "contradict", "not_entail", "equivalent", "not_equivalent", "duplicate"),
+    *("not_duplicate", "paraphrase", "not_paraphrase"),
+)
+# Data sets of pairs, as `finetuning_task` names them, also with their collection before a colon or
+# a slash, or in a list: their classifiers often have labels without a name.
 PAIRS = frozenset(
     ("mrpc", "qqp", "sts-b", "stsb", "mnli", "mnli-mm", "snli", "qnli", "rte", "wnli", "paws")
 )
@@ -25,11 +28,17 @@ def compares(config: Mapping[str, Any]) -> bool:
     A model that was trained further keeps its base's `finetuning_task`, so that names of labels
     take precedence; the one score of a regression has no name that says more.
     """
-    known = str(config.get("finetuning_task")).lower().rpartition(":")[2]
+    named = config.get("finetuning_task")
+    data_sets = {
+        re.split("[:/]", str(one).lower())[-1].replace("_", "-")
+        for one in (named if isinstance(named, list) else [named])
+    }
     labels = [str(label).lower() for label in config.get("labels") or ()]
     if any(label.startswith(RELATIONS) for label in labels):
         return True
-    return known in PAIRS and (len(labels) == 1 or all(map(UNNAMED.fullmatch, labels)))
+    if not data_sets or not data_sets <= PAIRS:
+        return False
+    return len(labels) == 1 or all(map(UNNAMED.fullmatch, labels))
 
 
 def of_pairs(task: Task) -> Task:
