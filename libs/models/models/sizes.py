@@ -162,12 +162,7 @@ def max_tokens_of(config: Config, task: Task) -> int | None:
     """Return the longest text that the model reads, in tokens; None if it names no limit."""
     if task.takes in {"image", "audio"}:
         return None
-    positions = number(text_part(config), *POSITIONS[:3])
-    return (
-        max(positions - 2, 1)
-        if positions and str(config.get("model_type")) in SHIFTED
-        else positions
-    )
+    return _positions(config, POSITIONS[:3])
 
 
 def tokens_of(config: Config, task: Task) -> int:
@@ -181,10 +176,14 @@ def tokens_of(config: Config, task: Task) -> int:
     audio_positions = (
         number(text, "max_source_positions") if hears_and_writes(config, task) else None
     )
-    positions = audio_positions or number(text, *POSITIONS) or USUAL_TOKENS
-    if str(config.get("model_type")) in SHIFTED:
-        positions = max(positions - 2, 1)
-    return min(positions, MAX_TOKENS)
+    return min(audio_positions or _positions(config, POSITIONS) or USUAL_TOKENS, MAX_TOKENS)
+
+
+def _positions(config: Config, names: tuple[str, ...]) -> int | None:
+    """Return how many tokens of a text have a position, by the first of these fields."""
+    positions = number(text_part(config), *names)
+    shifted = str(config.get("model_type")) in SHIFTED
+    return max(positions - 2, 1) if positions and shifted else positions
 
 
 def hears_and_writes(config: Config, task: Task) -> bool:
