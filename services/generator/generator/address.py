@@ -41,7 +41,9 @@ REVISION = re.compile(
 )
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
-SHAPE = "give https://huggingface.co/<owner>/<name>, also with /tree/<revision>, or <owner>/<name>"
+SHAPE = (
+    "give https://huggingface.co/<owner>/<name> or <owner>/<name>, each also with /tree/<revision>"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def parse(text: str, revision: str | None = None) -> Address:
         raise InvalidModel(
             f"the address has characters that a model's address cannot have; {SHAPE}"
         )
-    model, of_address = _split_url(text) if ":" in text else (text, None)
+    model, of_address = _split_revision(_path_of(text) if ":" in text else text)
     owner, _, name = model.rpartition("/")
     if (owner or name).lower() in SITES:
         raise InvalidModel("the address must begin with https://")
@@ -82,7 +84,7 @@ def parse(text: str, revision: str | None = None) -> Address:
     return Address(model, chosen)
 
 
-def _split_url(text: str) -> tuple[str, str | None]:
+def _path_of(text: str) -> str:
     try:
         url = urlsplit(text)
     except ValueError:
@@ -92,7 +94,11 @@ def _split_url(text: str) -> tuple[str, str | None]:
         raise InvalidModel(f"only https://huggingface.co is read; {SHAPE}")
     if "?" in text or "#" in text:
         raise InvalidModel(f"leave out everything from ? or # on; {SHAPE}")
-    model, tree, revision = url.path.strip("/").partition("/tree/")
+    return url.path.strip("/")
+
+
+def _split_revision(path: str) -> tuple[str, str | None]:
+    model, tree, revision = path.partition("/tree/")
     # The site writes a slash within a revision as %2F; a plain one begins a folder.
     if tree and "/" in revision:
         raise InvalidModel(f"give the model itself, not a folder of it; {SHAPE}")

@@ -21,6 +21,8 @@ from generator.address import Address, parse
         ("https://huggingface.co/a/b/tree/v1.0", Address("a/b", "v1.0")),
         ("https://huggingface.co/a/b/tree/refs%2Fpr%2F7", Address("a/b", "refs/pr/7")),
         ("https://huggingface.co/gpt2/tree/main", Address("gpt2", "main")),
+        ("gpt2/tree/main", Address("gpt2", "main")),
+        ("a/b/tree/refs%2Fpr%2F7", Address("a/b", "refs/pr/7")),
         (" gpt2", Address("gpt2")),
         ("https://huggingface.co/a/b\n", Address("a/b")),
     ],
@@ -42,6 +44,7 @@ def test_a_separate_revision_takes_precedence_over_the_one_in_the_address() -> N
         ("https://huggingface.co/a/b/blob/main/config.json", "a file"),
         ("https://huggingface.co/gpt2/resolve/main/config.json", "a file"),
         ("https://huggingface.co/a/b/discussions/3", "a discussion"),
+        ("datasets/squad/tree/main", "a dataset"),
     ],
 )
 def test_the_address_of_another_kind_of_hub_page_is_named_in_the_error(
