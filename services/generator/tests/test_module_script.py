@@ -194,8 +194,10 @@ def test_base64_of_a_file_may_be_line_wrapped_or_url_safe() -> None:
 
 @pytest.mark.parametrize("value", ["", None, 7, "\ud800", ["a"]])
 def test_only_a_non_empty_string_is_accepted_as_text(value: Any) -> None:
-    with pytest.raises(script.InvalidInput):
+    with pytest.raises(script.InvalidInput, match=r"^inputs: "):
         script.check_texts([value])
+    with pytest.raises(script.InvalidInput, match=r"^text_pair: "):
+        script.check_text("text_pair", value)
 
 
 @pytest.mark.parametrize(

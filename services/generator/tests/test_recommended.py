@@ -100,6 +100,8 @@ def test_a_ranker_saved_by_transformers_answers_like_a_cross_encoder(
     answers = reranking.answer(model, module_manifest, TEXTS, {"query": "a frog"})
     expected = CrossEncoder(folder, device="cpu").predict([("a frog", text) for text in TEXTS])
     assert [answer["score"] for answer in answers] == near(expected.tolist())
+    with pytest.raises(InvalidInput, match=r"^query: must be a non-empty string"):
+        reranking.answer(model, module_manifest, TEXTS, {"query": ""})
 
 
 def test_a_text_pair_classifier_accepts_two_texts(make_model: Callable[..., str]) -> None:
@@ -119,10 +121,11 @@ def test_a_text_pair_classifier_accepts_two_texts(make_model: Callable[..., str]
         assert [labelled["score"] for labelled in answer] == near(
             [labelled["score"] for labelled in expected]
         )
-    with pytest.raises(InvalidInput, match="text_pair: is missing"):
-        text_classification.answer(
-            pipeline, module_manifest, TEXTS, {"top_k": None, "text_pair": None}
-        )
+    for pair, message in ((None, "is missing"), ("", "must be a non-empty string")):
+        with pytest.raises(InvalidInput, match=rf"^text_pair: {message}"):
+            text_classification.answer(
+                pipeline, module_manifest, TEXTS, {"top_k": None, "text_pair": pair}
+            )
 
 
 def talker(folder: Path) -> None:

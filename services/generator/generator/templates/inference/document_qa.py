@@ -7,7 +7,7 @@ from generator.templates.inference.combining import combine
 from generator.templates.inference.images import read_image
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.loading import load as load
-from generator.templates.inference.texts import check_texts
+from generator.templates.inference.strings import check_text
 
 
 def answer(
@@ -19,7 +19,7 @@ def answer(
     for value in combine(manifest, inputs, parameters):
         if value["question"] is None:
             raise InvalidInput("question: is missing")
-        check_texts([value["question"]])
+        check_text("question", value["question"])
         if len(pipeline.tokenizer(value["question"])["input_ids"]) > max_tokens // 2:
             raise InvalidInput(f"question: is longer than {max_tokens // 2} tokens")
         page = {
@@ -44,7 +44,7 @@ def read_words(value: Any) -> list[tuple[str, list[int]]]:
             "bottom]], …] from an OCR program, with sides from 0 to 1000"
         )
     for word, box in words:
-        check_texts([word])
+        check_text("words", word, "each must be a non-empty string")
         if len(box) != 4 or not all(0 <= side <= 1000 for side in box):
             raise InvalidInput("words: a box is [left, top, right, bottom], each from 0 to 1000")
     return words

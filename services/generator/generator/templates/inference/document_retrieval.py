@@ -5,7 +5,7 @@ from typing import Any
 from generator.templates.inference.images import read_image
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.models import load as load
-from generator.templates.inference.texts import check_texts
+from generator.templates.inference.strings import check_text
 
 
 def answer(
@@ -21,7 +21,7 @@ def answer(
     query_vectors = None
     with torch.inference_mode():
         if query is not None:
-            check_texts([query])
+            check_text("query", query)
             query_vectors = model(
                 **processor.process_queries(text=[query]).to(model.device)
             ).embeddings

@@ -3,7 +3,7 @@
 from typing import Any
 
 from generator.templates.inference.inputs import InvalidInput
-from generator.templates.inference.texts import check_texts
+from generator.templates.inference.strings import check_text
 
 
 def split_labels(tokenizer: Any, text: str, sentence: str, max_tokens: int) -> list[str]:
@@ -11,8 +11,8 @@ def split_labels(tokenizer: Any, text: str, sentence: str, max_tokens: int) -> l
     labels = [label.strip() for label in text.split(",") if label.strip()]
     if not labels:
         raise InvalidInput("candidate_labels: name at least one")
-    check_texts(labels)
     for label in labels:
+        check_text("candidate_labels", label)
         if (used := len(tokenizer(sentence.format(label))["input_ids"])) > max_tokens:
             raise InvalidInput(f"candidate_labels: {used} tokens, and one may have {max_tokens}")
     return labels

@@ -10,7 +10,7 @@ from generator.templates.inference.frames import read_frames
 from generator.templates.inference.images import read_image
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.readers import with_processor
-from generator.templates.inference.texts import check_texts
+from generator.templates.inference.strings import check_text
 from generator.templates.inference.unpacking import load_packed
 
 
@@ -62,7 +62,7 @@ def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C
     """Build the model's inputs, with its chat template if it has one."""
     text, media = value.get("text"), {}
     if text is not None:
-        check_texts([text])
+        check_text("text", text)
     if value.get("image") is not None:
         media["images"] = read_image(value["image"])
     if value.get("audio") is not None:

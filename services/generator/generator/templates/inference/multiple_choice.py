@@ -5,7 +5,7 @@ from typing import Any
 from generator.templates.inference.combining import combine
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.models import load as load
-from generator.templates.inference.texts import check_texts
+from generator.templates.inference.strings import check_text
 
 
 def answer(
@@ -21,7 +21,9 @@ def answer(
         choices = [line.strip() for line in (value["choices"] or "").splitlines() if line.strip()]
         if not 2 <= len(choices) <= 64:
             raise InvalidInput("choices: give 2 to 64, one per line")
-        check_texts([value["text"], *choices])
+        check_text("text", value["text"])
+        for choice in choices:
+            check_text("choices", choice)
         pairs = tokenizer(
             [value["text"]] * len(choices),
             choices,

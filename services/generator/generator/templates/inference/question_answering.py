@@ -5,7 +5,7 @@ from typing import Any
 from generator.templates.inference.combining import combine
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.models import load as load
-from generator.templates.inference.texts import check_texts
+from generator.templates.inference.strings import check_text
 
 
 def answer(
@@ -18,7 +18,8 @@ def answer(
     for value in questions:
         if value["context"] is None:
             raise InvalidInput("context: is missing")
-        check_texts([value["question"], value["context"]])
+        for name in ("question", "context"):
+            check_text(name, value[name])
         if len(tokenizer(value["question"])["input_ids"]) > max_tokens // 2:
             raise InvalidInput(f"question: is longer than {max_tokens // 2} tokens")
     return [find(model, tokenizer, value, max_tokens) for value in questions]

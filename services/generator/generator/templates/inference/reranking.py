@@ -4,6 +4,7 @@ from typing import Any
 
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.sentences import load_as, options
+from generator.templates.inference.strings import check_text
 from generator.templates.inference.texts import check_texts
 
 
@@ -19,7 +20,8 @@ def answer(
     query = parameters["query"]
     if query is None:
         raise InvalidInput("query: is missing")
-    check_texts([*inputs, query])
+    check_texts(inputs)
+    check_text("query", query)
     usual = options(manifest)
     if model.config.get_text_config().pad_token_id is None:
         usual["batch_size"] = 1  # a decoder that classifies would not find each text's last token

@@ -5,6 +5,7 @@ from typing import Any
 from generator.templates.inference.comparing import compare
 from generator.templates.inference.dimensions import cut
 from generator.templates.inference.sentences import load as load
+from generator.templates.inference.strings import check_text
 from generator.templates.inference.texts import check_texts
 
 
@@ -13,7 +14,9 @@ def answer(
 ) -> list[Any]:
     """Return one {embedding, similarity} per text; `similarity` is null without `query`."""
     query = parameters["query"]
-    check_texts(inputs if query is None else [*inputs, query])
+    check_texts(inputs)
+    if query is not None:
+        check_text("query", query)
     usual = cut(model, manifest, parameters["dimensions"])
     # If the model has prompts, queries and documents have different ones.
     vectors = model.encode_document(inputs, **usual)

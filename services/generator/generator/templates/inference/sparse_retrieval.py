@@ -5,6 +5,7 @@ from typing import Any
 from generator.templates.inference.comparing import compare
 from generator.templates.inference.sentences import load as load
 from generator.templates.inference.sentences import options
+from generator.templates.inference.strings import check_text
 from generator.templates.inference.texts import check_texts
 
 
@@ -13,7 +14,9 @@ def answer(
 ) -> list[Any]:
     """Return one {tokens, score} per text: its heaviest tokens, and its score for the query."""
     query = parameters["query"]
-    check_texts(inputs if query is None else [*inputs, query])
+    check_texts(inputs)
+    if query is not None:
+        check_text("query", query)
     usual = options(manifest)
     documents = model.encode_document(inputs, **usual)
     scores = compare(model, query, documents, model.encode_query, usual)

@@ -7,7 +7,7 @@ from generator.templates.inference.combining import combine
 from generator.templates.inference.folders import INPUT_DIR
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.loading import load as load
-from generator.templates.inference.texts import check_texts
+from generator.templates.inference.strings import check_text
 
 
 def answer(
@@ -22,7 +22,7 @@ def answer(
     for value in combine(manifest, inputs, parameters):
         if value["question"] is None:
             raise InvalidInput("question: is missing")
-        check_texts([value["question"]])
+        check_text("question", value["question"])
         table = read_table(value["table"])
         # Rows beyond the model's limit would be dropped silently; a model that restarts positions
         # in each cell would take memory with the square of the tokens.
@@ -64,5 +64,6 @@ def read_table(value: Any) -> dict[str, list[str]]:
         )
     if len(table) * len(next(iter(table.values()))) > 10_000:
         raise InvalidInput("table: more than 10,000 cells")
-    check_texts(list(table))
+    for column in table:
+        check_text("table", column, "each heading must be a non-empty string")
     return {name: [str(cell) for cell in column] for name, column in table.items()}

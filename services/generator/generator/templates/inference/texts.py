@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from generator.templates.inference.inputs import InvalidInput
+from generator.templates.inference.strings import check_text
 
 
 def check_texts(values: list[Any]) -> None:
+    """Check the texts of `inputs`. Raises InvalidInput unless each is one."""
     for value in values:
-        if not isinstance(value, str) or not value:
-            raise InvalidInput("inputs: each must be a non-empty string")
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise InvalidInput("inputs: a string holds an unpaired surrogate")
+        check_text("inputs", value, "each must be a non-empty string")

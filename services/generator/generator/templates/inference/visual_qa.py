@@ -6,7 +6,7 @@ from generator.templates.inference.combining import combine
 from generator.templates.inference.images import read_image
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.models import load as load
-from generator.templates.inference.texts import check_texts
+from generator.templates.inference.strings import check_text
 
 
 def answer(
@@ -21,7 +21,7 @@ def answer(
     for value in combine(manifest, inputs, parameters):
         if value["question"] is None:
             raise InvalidInput("question: is missing")
-        check_texts([value["question"]])
+        check_text("question", value["question"])
         encoded = processor(
             images=read_image(value["image"]),
             text=value["question"],
