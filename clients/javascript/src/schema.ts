@@ -4084,14 +4084,14 @@ export interface operations {
                      *               "message": "the Hub's present answer"
                      *             },
                      *             {
-                     *               "name": "safety",
-                     *               "outcome": "passed",
-                     *               "message": "safetensors weights, no custom code"
-                     *             },
-                     *             {
                      *               "name": "license",
                      *               "outcome": "passed",
                      *               "message": "apache-2.0"
+                     *             },
+                     *             {
+                     *               "name": "safety",
+                     *               "outcome": "passed",
+                     *               "message": "5 files: safetensors weights, configs and vocabularies; no code"
                      *             }
                      *           ]
                      *         },
@@ -4156,14 +4156,14 @@ export interface operations {
                      *               "message": "the Hub's present answer"
                      *             },
                      *             {
-                     *               "name": "safety",
-                     *               "outcome": "passed",
-                     *               "message": "safetensors weights, no custom code"
-                     *             },
-                     *             {
                      *               "name": "license",
                      *               "outcome": "passed",
                      *               "message": "apache-2.0"
+                     *             },
+                     *             {
+                     *               "name": "safety",
+                     *               "outcome": "passed",
+                     *               "message": "5 files: safetensors weights, configs and vocabularies; no code"
                      *             }
                      *           ]
                      *         },
@@ -4356,14 +4356,14 @@ export interface operations {
                      *               "message": "the Hub's present answer"
                      *             },
                      *             {
-                     *               "name": "safety",
-                     *               "outcome": "passed",
-                     *               "message": "safetensors weights, no custom code"
-                     *             },
-                     *             {
                      *               "name": "license",
                      *               "outcome": "passed",
                      *               "message": "apache-2.0"
+                     *             },
+                     *             {
+                     *               "name": "safety",
+                     *               "outcome": "passed",
+                     *               "message": "5 files: safetensors weights, configs and vocabularies; no code"
                      *             }
                      *           ]
                      *         },
@@ -4440,14 +4440,14 @@ export interface operations {
                      *               "message": "the Hub's present answer"
                      *             },
                      *             {
-                     *               "name": "safety",
-                     *               "outcome": "passed",
-                     *               "message": "safetensors weights, no custom code"
-                     *             },
-                     *             {
                      *               "name": "license",
                      *               "outcome": "passed",
                      *               "message": "apache-2.0"
+                     *             },
+                     *             {
+                     *               "name": "safety",
+                     *               "outcome": "passed",
+                     *               "message": "5 files: safetensors weights, configs and vocabularies; no code"
                      *             }
                      *           ]
                      *         },

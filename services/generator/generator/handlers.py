@@ -95,7 +95,6 @@ class Handlers:
                     *checks,
                     *unused,
                     *warnings,
-                    _base(module.run.base_image),
                     *rendered,
                 ]
             ),
@@ -156,12 +155,6 @@ def _freshness(age: float) -> Check:
             message=f"the Hugging Face Hub is unavailable: the model is that of {minutes} min ago",
         )
     return Check(name="hub", outcome="passed", message="the Hub's present answer")
-
-
-def _base(image: str) -> Check:
-    """Name the base image, and say whether a digest pins it: the owner can move a version."""
-    known = "" if "@" in image else "; its digest is not known: python -m generator.images FILE"
-    return Check(name="base image", outcome="passed", message=image + known)
 
 
 def _conclude(checks: list[Check]) -> Validation:

@@ -35,6 +35,9 @@ VECTORS = frozenset(("Pooling", "StaticEmbedding", "WordEmbeddings"))
 # Its modules that send a query and a document through different modules, which they name in a file.
 ROUTERS = frozenset(("Router", "Asym"))
 ROUTES = ("router_config.json", "config.json")
+# What a text is to a router, and the keys of its mappings for any text, as the library writes them.
+ROLES = ("query", "document")
+ANY_TEXT = frozenset(("(None, 'text')", "(None, None)"))
 # Its tables of a vector, or a weight, for each token.
 TABLES = frozenset(("StaticEmbedding", "SparseStaticEmbedding"))
 # Its modules that split a text into words by themselves.
@@ -49,7 +52,8 @@ class Layout:
     """The folders of a model's parts ("" is the root), and for diffusers its `pipeline` class.
 
     `classes` are the index's class names by folder; `encoder` is the class of
-    sentence-transformers that its modules require, if any other would misread them.
+    sentence-transformers that its modules require, if any other would misread them. `unrouted` are
+    the ROLES for which a router of the model has no route.
     """
 
     library: str | None = None
@@ -57,6 +61,7 @@ class Layout:
     pipeline: str | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
     encoder: str | None = None
+    unrouted: tuple[str, ...] = ()
 
     @property
     def is_static(self) -> bool:
@@ -111,29 +116,48 @@ def read(name: str, content: bytes) -> Layout:
     return layout
 
 
-def read_routes(content: bytes) -> dict[str, str]:
-    """Parse a router's file: the types of its modules, by their folders within the router's."""
+@dataclass(frozen=True)
+class Routes:
+    """A router's module types by their folders within its own, and the roles without a route."""
+
+    types: dict[str, str]
+    unrouted: tuple[str, ...]
+
+
+def read_routes(content: bytes) -> Routes:
+    """Parse a router's file. Raises ModelRefused as `read` does."""
     try:
-        types = orjson.loads(content)["types"]
+        router = orjson.loads(content)
+        types = router["types"]
     except (orjson.JSONDecodeError, TypeError, KeyError):
-        types = None
+        router, types = {}, None
     if not isinstance(types, dict):
         raise ModelRefused(f"{ROUTES[0]} does not name its modules", reason="config")
     if not all(MODULE.fullmatch(str(kind)) for kind in types.values()):
         raise _custom(ROUTES[0])
     if len(types) > MAX_FOLDERS or not all(map(FOLDER.fullmatch, types)):
         raise _outside(ROUTES[0])
-    return types
+    return Routes(types, tuple(role for role in ROLES if not _routes(router, role)))
 
 
-def with_routes(laid_out: Layout, at: str, types: Mapping[str, str]) -> Layout:
+def _routes(router: dict[str, Any], role: str) -> bool:
+    """Return whether a router finds a route for a text of this role, as the library does."""
+    named, settings = router.get("structure"), router.get("parameters")
+    mapped = settings.get("route_mappings") if isinstance(settings, dict) else None
+    keys = {*mapped} if isinstance(mapped, dict) else set()
+    keys &= ANY_TEXT | {f"('{role}', 'text')", f"('{role}', None)"}
+    return bool(keys) or (isinstance(named, dict) and role in named)
+
+
+def with_routes(laid_out: Layout, at: str, routes: Routes) -> Layout:
     """Add the modules of the router in the folder `at`."""
-    inner = {f"{at}/{name}" if at else name: kind for name, kind in types.items()}
+    inner = {f"{at}/{name}" if at else name: kind for name, kind in routes.types.items()}
     return replace(
         laid_out,
         folders=(*laid_out.folders, *sorted(inner)),
         classes={**laid_out.classes, **{name: _class(kind) for name, kind in inner.items()}},
         encoder=laid_out.encoder or _encoder(inner.values()),
+        unrouted=tuple(dict.fromkeys((*laid_out.unrouted, *routes.unrouted))),
     )
 
 

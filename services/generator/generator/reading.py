@@ -27,7 +27,7 @@ from pydantic import TypeAdapter
 
 from common.errors import ModelRefused, Unavailable
 from generator import adapting, configs, layout, weights
-from generator.layout import Layout
+from generator.layout import Layout, Routes
 from generator.weights import Header, Index
 from models.dtypes import MIB
 
@@ -55,7 +55,7 @@ READERS: dict[str, tuple[Callable[..., Any], TypeAdapter[Any]]] = {
     "config": (configs.read, TypeAdapter(dict[str, Any])),
     "adapter": (adapting.read, TypeAdapter(dict[str, Any])),
     "layout": (layout.read, TypeAdapter(Layout)),
-    "routes": (layout.read_routes, TypeAdapter(dict[str, str])),
+    "routes": (layout.read_routes, TypeAdapter(Routes)),
     "index": (weights.read_index, TypeAdapter(Index)),
     "header": (weights.read_header, TypeAdapter(Header)),
 }

@@ -11,7 +11,7 @@ from common.contracts.generation import Accepted, Check
 from generator import adapters, requirements, vocabulary
 from generator.configs import quantized
 from generator.instead import INSTEAD
-from generator.layout import OF_WORDS, late_interaction
+from generator.layout import OF_WORDS, ROLES, late_interaction
 from generator.licenses import check_license
 from generator.reasons import refuse
 from generator.recognition import check_library, library_of, named_tag, task_of
@@ -25,6 +25,8 @@ from models.tasks.sentences import CLASSIFIES, RANKINGS, WRITES
 
 # The class of ColBERT's own checkpoints.
 LATE_INTERACTION = "HF_ColBERT"
+# Families that encode a query, and what it is compared with, each by its own route.
+COMPARING = frozenset(("sentence_similarity", "sparse_retrieval"))
 # Files that the warning about a conversion names.
 MAX_SHOWN = 6
 # Pipeline components that are often submitted as whole pipelines, shown by name.
@@ -58,7 +60,6 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
     return (
         task,
         [
-            Check(name="safety", outcome="passed", message="safetensors weights, no custom code"),
             check_license(snapshot, accept),
             *([check_license(snapshot.adapter, accept)] if snapshot.adapter else []),
             check_access(snapshot),
@@ -226,6 +227,13 @@ def check_encoder(snapshot: Snapshot, task: Task) -> None:
             f"{task.classes[0]}",
             "architecture",
             "a model of that class, or a card with the task that the model is for",
+        )
+    if laid_out.unrouted and task.family in COMPARING:
+        raise refuse(
+            f"the model's router has no route for a {laid_out.unrouted[0]}, and {task.tag} modules "
+            "encode a query and documents",
+            "architecture",
+            f"a router with the routes {' and '.join(ROLES)}",
         )
 
 

@@ -209,8 +209,8 @@ async def _read_routes(hub: Hub, description: Description, laid_out: Layout) -> 
         for path in (at(folder, name) for name in ROUTES):
             if path in siblings:
                 file = file_of(siblings[path])
-                types = await _read_file(hub, description, file, MAX_CONFIG_BYTES, "routes")
-                laid_out = with_routes(laid_out, folder, types)
+                routes = await _read_file(hub, description, file, MAX_CONFIG_BYTES, "routes")
+                laid_out = with_routes(laid_out, folder, routes)
                 break
     return laid_out
 

@@ -17,6 +17,7 @@ from common.contracts.generation import Check
 from generator import dockerfile, gotemplate, images, rendering, script
 from generator.dockerfile import Instruction
 from generator.manifest import Manifest, Run
+from generator.selection import LOADED, LOADED_TOO, WHOLE, is_weights, name_of
 from models.families import STACKS
 
 Files = dict[str, str]
@@ -67,7 +68,10 @@ HOSTILE = (
 
 
 def check(module: Manifest, files: Files) -> list[Check]:
-    """Run one check per file; after an outcome `failed` the files must not be returned."""
+    """Run one check per file, and one of the files that they name.
+
+    After an outcome `failed` the files must not be returned.
+    """
     pins = files["requirements.txt"]
     checks: dict[str, Callable[[Manifest, str], str]] = {
         "Dockerfile": check_dockerfile,
@@ -77,7 +81,8 @@ def check(module: Manifest, files: Files) -> list[Check]:
         "requirements.txt": check_requirements,
         "run_inference.py": lambda _, text: script.check(text, pins),
     }
-    return [_run(name, check, module, files[name]) for name, check in checks.items()]
+    ran = [_run(name, check, module, files[name]) for name, check in checks.items()]
+    return [_run("safety", check_safety, module, files["module.yaml"]), *ran]
 
 
 def _run(name: str, check: Callable[[Manifest, str], str], module: Manifest, text: str) -> Check:
@@ -96,7 +101,10 @@ def check_dockerfile(module: Manifest, text: str) -> str:
     ]
     if dockerfile.parse(text) != expected:
         raise ValueError("its instructions are not those of the template")
-    return f"{len(expected)} instructions, those of the template"
+    # An owner can move a version, but not a digest.
+    image = module.run.base_image
+    unknown = "" if "@" in image else ", whose digest is not known: python -m generator.images FILE"
+    return f"{len(expected)} instructions, those of the template, on {image}{unknown}"
 
 
 def check_manifest(module: Manifest, text: str) -> str:
@@ -105,6 +113,24 @@ def check_manifest(module: Manifest, text: str) -> str:
         raise ValueError("it does not parse as intended")
     Manifest.model_validate(read)  # the published schema is made from this class
     return "parses as intended, and as its schema says"
+
+
+def check_safety(_: Manifest, text: str) -> str:
+    """Check the files that module.yaml names: no code, and no weights that loading could run."""
+    model = yaml.safe_load(text)["model"]
+    sources = [model, model["base"]] if "base" in model else [model]
+    paths = [file["path"] for source in sources for file in source["files"]]
+    weights = [path for path in paths if is_weights(path)]
+    for path in set(paths) - set(weights):
+        name = name_of(path).removesuffix(".index.json")
+        known = (
+            name in LOADED or LOADED_TOO.fullmatch(name) or name in (*WHOLE, "adapter_config.json")
+        )
+        if not known:
+            raise ValueError(f"the module would fetch {name}, which may hold code")
+    if not weights:
+        raise ValueError("the module would fetch no weights")
+    return f"{len(paths)} files: safetensors weights, configs and vocabularies; no code"
 
 
 def check_requirements(module: Manifest, text: str) -> str:

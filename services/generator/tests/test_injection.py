@@ -235,7 +235,7 @@ def test_a_hostile_router_is_refused_or_yields_valid_folders_and_library_classes
     types: Any,
 ) -> None:
     try:
-        routes = layout.read_routes(json.dumps({"types": types}).encode())
+        routes = layout.read_routes(json.dumps({"types": types}).encode()).types
     except ModelRefused as error:
         routes, refused = {}, json.dumps(error.to_wire())
     else:

@@ -14,13 +14,19 @@ from sentence_transformers.sentence_transformer.modules import Router, StaticEmb
 
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
+from generator import layout
+from generator.description import Description
 from generator.handlers import Handlers
+from generator.refusals import check_encoder
+from generator.snapshot import Snapshot
 from generator.templates.inference import embedding, sentence_similarity
+from generator.templates.inference.inputs import InvalidInput
 from hub import sentences
 from hub.catalogue import MODELS
 from hub.families import word_piece_tokenizer
 from hub.making import make_missing
 from hub.testing import RunningHub, default_models_dir
+from models.tasks import LIBRARIES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from modules import Built, build
@@ -122,6 +128,45 @@ def test_a_router_encodes_a_text_by_its_default_unless_it_maps_documents(
     assert [near(vector.tolist()) for vector in expected] == answers
     if mapped:
         assert answers[0] != near(library.encode(TEXTS)[0].tolist())
+        return
+    with pytest.raises(ValueError, match="No route found for task type 'document'"):
+        library.encode_document(TEXTS)
+    with pytest.raises(InvalidInput, match="no route for a document"):
+        embedding.answer(model, manifest, TEXTS, {"role": "document", "dimensions": None})
+
+
+@pytest.mark.parametrize(
+    ("mappings", "unrouted"),
+    [
+        (None, ("document",)),
+        ({("document", None): "query"}, ()),
+        ({(None, "text"): "doc"}, ()),
+        ({("document", "image"): "doc"}, ("document",)),
+    ],
+)
+def test_a_router_without_a_route_for_documents_is_refused_where_texts_are_compared(
+    mappings: Any, unrouted: tuple[str, ...], tmp_path: Path
+) -> None:
+    tokenizer = word_piece_tokenizer().backend_tokenizer
+    routes = {name: [StaticEmbedding(tokenizer, embedding_dim=8)] for name in ("query", "doc")}
+    router = Router(routes, default_route="doc", route_mappings=mappings)
+    library = SentenceTransformer(modules=[router], device="cpu")
+    library.save_pretrained(str(tmp_path), create_model_card=False)
+    laid_out = layout.read("modules.json", (tmp_path / "modules.json").read_bytes())
+    read = layout.read_routes((tmp_path / "router_config.json").read_bytes())
+    laid_out = layout.with_routes(laid_out, "", read)
+    assert laid_out.unrouted == unrouted
+    described = Description(id="acme/frog", sha="c" * 40)
+    snapshot = Snapshot(described, (), frozenset(), {}, None, laid_out)
+    for task in ("sentence-similarity", "feature-extraction"):
+        row = LIBRARIES["sentence-transformers"][task]
+        if unrouted and task == "sentence-similarity":
+            with pytest.raises(ValueError, match="No route found"):
+                library.encode_document(TEXTS)
+            with pytest.raises(ModelRefused, match="no route for a document, and sentence-simil"):
+                check_encoder(snapshot, row)
+        else:
+            check_encoder(snapshot, row)
 
 
 # torch warns on first use of sparse tensors that they are in beta.

@@ -9,7 +9,7 @@ from common.contracts.generation import GenerateOptions, GenerateRequest
 from common.errors import ModelRefused
 from generator import refusals, rendering, requirements, resources, script, validation
 from generator.address import Address
-from generator.manifest import Manifest, describe
+from generator.manifest import Manifest, ModelFile, describe
 from models.families import stack_of
 from models.tasks import ROWS, Task
 
@@ -33,7 +33,7 @@ def outcomes(module: Manifest, files: dict[str, str]) -> dict[str, str]:
 async def test_rendered_files_pass_every_check() -> None:
     module = await manifest()
     files = rendering.render(module)
-    assert outcomes(module, files) == dict.fromkeys(files, "passed")
+    assert outcomes(module, files) == dict.fromkeys(("safety", *files), "passed")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,18 @@ async def test_a_tampered_file_fails_its_own_check_only(name: str, old: str, new
     results = outcomes(module, tampered)
     if name == "requirements.txt":  # the script's check depends on it
         results.pop("run_inference.py")
+    if new.startswith("&a"):  # not YAML, so that nothing can be said of the files it names
+        results.pop("safety")
     assert results == {**dict.fromkeys(results, "passed"), name: "failed"}
+
+
+@pytest.mark.parametrize("name", ["modeling_frog.py", "pytorch_model.bin", "config.json.pkl"])
+async def test_a_module_that_would_fetch_code_or_pickles_fails_its_check(name: str) -> None:
+    module = await manifest()
+    named = [*module.model.files, ModelFile(path=f"part/{name}", size=1, blob=fake_hub.BLOB)]
+    tampered = module.model_copy(update={"model": module.model.model_copy(update={"files": named})})
+    results = outcomes(tampered, rendering.render(tampered))
+    assert results == {**dict.fromkeys(results, "passed"), "safety": "failed"}
 
 
 async def test_files_that_fail_validation_are_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from generator.templates.inference.dimensions import cut
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.sentences import load as load
+from generator.templates.inference.sentences import routers
 from generator.templates.inference.texts import check_texts
 
 
@@ -21,7 +22,10 @@ def answer(
     }
     if parameters["role"] not in encoders:
         raise InvalidInput("role: must be query or document")
-    encode = encoders[parameters["role"]]
+    role = parameters["role"]
+    if role and not all(has_route(router, role) for router in routers(model)):
+        raise InvalidInput(f"role: the model has no route for a {role}")
+    encode = encoders[role]
     usual = cut(model, manifest, parameters["dimensions"])
     return [vector.tolist() for vector in encode(inputs, **usual)]
 
@@ -29,7 +33,12 @@ def answer(
 def routes_documents(model: Any) -> bool:
     """Return whether a router of the model has a route of its own for documents."""
     return any(
-        "document" in (*part.sub_modules, *(task for task, _ in part.route_mappings))
-        for part in model
-        if type(part).__name__ == "Router"
+        "document" in (*router.sub_modules, *(task for task, _ in router.route_mappings))
+        for router in routers(model)
     )
+
+
+def has_route(router: Any, role: str) -> bool:
+    """Return whether a router finds a route for a text of this role; its default is for none."""
+    mapped = {task for task, modality in router.route_mappings if modality in (None, "text")}
+    return role in router.sub_modules or bool(mapped & {role, None})

@@ -33,7 +33,7 @@ def load_as(name: str, manifest: dict[str, Any], directory: str, device: str, dt
             check_vocabulary(tokenizer)
             if tokenizer.pad_token_id is None:  # the library pads every batch, even one of one
                 tokenizer.pad_token = tokenizer.eos_token
-    if is_routed(model):
+    if routers(model):
         model.to(dtype)  # the library casts the modules after a transformer, not those of a route
     if settings["compile"]:
         import torch
@@ -43,9 +43,9 @@ def load_as(name: str, manifest: dict[str, Any], directory: str, device: str, dt
     return model
 
 
-def is_routed(model: Any) -> bool:
-    """Return whether the model encodes queries and documents with different modules."""
-    return any(type(part).__name__ == "Router" for part in model)
+def routers(model: Any) -> list[Any]:
+    """Return the modules that encode queries and documents with different modules."""
+    return [part for part in model if type(part).__name__ == "Router"]
 
 
 def options(manifest: dict[str, Any]) -> dict[str, Any]:
