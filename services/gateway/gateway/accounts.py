@@ -68,7 +68,7 @@ def policies(per_minute: int) -> list[Policy]:
 
 @dataclass(frozen=True, slots=True)
 class StoredLogin:
-    """A lower-case e-mail address with its account and password hash, or with `""` and None."""
+    """An e-mail address in lower case, with its account ("" if it has none) and password hash."""
 
     email: str
     account: str

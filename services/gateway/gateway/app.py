@@ -62,7 +62,7 @@ Check = Callable[[], Awaitable[None]]
 
 
 class Gateway:
-    """The ASGI application, which routes each request to its door.
+    """The ASGI application, which routes each request to the `Door` of its endpoint.
 
     Paths without parameters, which carry most of the traffic, are looked up in
     a table; other paths, pages and unknown addresses go through FastAPI's
@@ -188,7 +188,7 @@ class Gateway:
             self._elsewhere[labels].observe(time.perf_counter() - start)
 
     async def _answer_elsewhere(self, scope: HttpScope, receive: Receive, send: Send) -> None:
-        """Answer, through FastAPI's router, a path with parameters, a page or an unknown path."""
+        """Let FastAPI's router answer for a path with parameters, a page or an unknown path."""
         if scope["path"].startswith(tuple(PREFIXES)):
             await self.app(scope, receive, send)
             return

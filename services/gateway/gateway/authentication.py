@@ -56,7 +56,7 @@ class Caller:
 
 @dataclass(slots=True)
 class Trust:
-    """A cached key, trusted `until` a time and last `used` at one, both on the monotonic clock."""
+    """A cached key, trusted `until` one monotonic time, and last `used` at another."""
 
     caller: Caller
     until: float
@@ -114,7 +114,7 @@ class Authentication:
         return callers
 
     async def renew(self) -> None:
-        """Look up keys in use again before their trust ends; evict the others when it ends."""
+        """Look up cached keys in use again before they expire; evict other keys once expired."""
         now = time.monotonic()
         due = []
         for hashed, trust in list(self._trusted.items()):

@@ -84,7 +84,7 @@ JSON_FAULTS = {
 
 
 def refuse_repeated(headers: list[tuple[bytes, bytes]]) -> None:
-    """Raise InvalidRequest for a misspelt idempotency key, or a repeated single-value header."""
+    """Raise InvalidRequest for a misspelt Idempotency-Key header or a repeated single-value one."""
     seen: dict[bytes, bytes] = {}
     for name, value in headers:
         if b"p" in name and name != IDEMPOTENCY_KEY and any(map(name.__contains__, PARTS)):

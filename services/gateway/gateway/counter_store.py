@@ -1,4 +1,4 @@
-"""The store of the counters: adds to, reads, and subtracts from them.
+"""The store of request counters: it adds to them, reads them, and subtracts from them.
 
 A counter is a subject of a stream whose message the server increments (NATS ADR-49).
 """

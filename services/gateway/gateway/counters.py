@@ -54,7 +54,7 @@ Waiting = tuple["asyncio.Future[Count]", Places]
 
 @dataclass(slots=True)
 class Counter:
-    """One account's counter in one epoch.
+    """One account's counter in one epoch, a range of time slots.
 
     Requests that arrive together, or while the server is being asked, are
     counted by one message.
@@ -106,7 +106,7 @@ class Counters:
         self.durations = Histogram()
 
     def count(self, account: str, policies: Sequence[Policy]) -> "asyncio.Future[Count]":
-        """Count a request against policies of one counter; raises Unavailable when awaited."""
+        """Count a request against policies that share a counter; awaiting may raise Unavailable."""
         counter = self._counter(account, policies[0])
         counted: asyncio.Future[Count] = asyncio.get_running_loop().create_future()
         counter.waiting.append((counted, tuple([policy.place for policy in policies])))
@@ -216,7 +216,7 @@ class Counters:
         value: int,
         previous: Asked | None,
     ) -> None:
-        """Read the neighbouring epochs whose requests also count, after the batch was counted."""
+        """Read the adjacent epochs' counters that matter too, once the batch has been counted."""
         policy, account, until = counter.policy, counter.account, self.now()
         following: int | None = None
         try:
@@ -279,7 +279,7 @@ class Counters:
             counter.busy = False
 
     def _recount(self, counter: Counter, batch: list[Waiting]) -> None:
-        """Count a batch whose reply came too late once more, in the current slot."""
+        """Count a batch again, in the current time slot, since its reply came too late."""
         batch, counter.waiting = [*batch, *counter.waiting], []
         counter.busy = False
         counter.pending -= len(batch)

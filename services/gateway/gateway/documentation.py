@@ -244,7 +244,7 @@ def route(endpoint: Endpoint, path: str, version: Version) -> EndpointRoute:
 
 
 def _query(model: type[Message] | None) -> list[dict[str, Any]]:
-    """Return a message's fields as query parameters, where null cannot be written."""
+    """Describe a message's fields as query parameters, which cannot be null."""
     if model is None:
         return []
     parameters = []

@@ -81,7 +81,7 @@ def always(_: Any) -> bool:
 
 @dataclass(frozen=True)
 class Route:
-    """An endpoint's row: path, body, reply, rights and limits. Decorates the handler.
+    """The declaration of an endpoint: path, body, reply, rights and limits. Decorates the handler.
 
     Attributes:
         allows: the scope that the key must have; `"account"` for the person,

@@ -124,7 +124,7 @@ class Idempotency:
         return answer
 
     async def _find_successor(self, account: str, key: bytes, request: bytes) -> Answer:
-        """Return the answer that was stored by the gateway that took over the expired lease.
+        """Return the answer stored by the gateway that took over this one's expired lease.
 
         An API key, say, has the secret that was made for it last.
         """

@@ -303,7 +303,7 @@ class Limits:
         return standings
 
     def _refuse_alone(self, account: str, policy: Policy) -> tuple[int, deque[float]]:
-        """Return the rest of the replica's share, and its requests' times; raise OverLimit."""
+        """Return the rest of this replica's share, and its requests' times; or raise OverLimit."""
         key, now = (policy.name, account), self.now()
         times = self._alone.get(key)
         if times is None:
@@ -366,7 +366,7 @@ def policy_header(policies: list[Policy]) -> tuple[bytes, bytes]:
 
 
 def _wait(policy: Policy, counts: dict[int, int], now: float) -> float:
-    """Return seconds until one more would be admitted, if nothing else is counted until then."""
+    """Return the seconds until another request is admitted, if none is counted meanwhile."""
     used, wait = sum(counts.values()), 0.0
     for slot in sorted(counts):
         if used < policy.limit:

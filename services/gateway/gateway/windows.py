@@ -90,7 +90,7 @@ class Window:
                 self.totals[place] += (added >> place * DIGIT_BITS & DIGIT) - bias
 
     def oldest(self, place: int) -> int:
-        """Return the oldest slot with requests that count; the window's own if none has."""
+        """Return the oldest slot with requests that count; the window's slot if there is none."""
         for epoch, value in self.values:
             skipped = max(self.first - epoch * EPOCH_SLOTS, 0)
             digits = value >> skipped * SLOT_BITS & DIGITS_OF_PLACE[place]
@@ -124,11 +124,11 @@ class Count:
 
 
 def first_slot(policy: Policy, slot: int, now: float) -> int:
-    """Return the oldest slot that counts."""
+    """Return the oldest time slot whose requests still count."""
     return slot - SLOTS - (now < policy.begin(slot) + SKEW_S)
 
 
 def amount_of(slot: int, places: Sequence[int]) -> int:
-    """Return the number that adds one request to the slot for each place."""
+    """Return the amount that adds one request in the slot to a counter, at each policy's place."""
     slot_amount = sum([1 << place * DIGIT_BITS for place in places])
     return slot_amount << slot % EPOCH_SLOTS * SLOT_BITS

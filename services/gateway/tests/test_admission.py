@@ -11,7 +11,9 @@ async def admission(desk: Desk, path: str, key: str = "") -> Any:
         return await http.post(f"/admit{path}", headers=headers)
 
 
-async def test_a_known_caller_is_admitted_by_account_without_a_body(desk: Desk) -> None:
+async def test_a_known_callers_account_is_returned_to_the_edge_without_calling_the_handler(
+    desk: Desk,
+) -> None:
     account, key = await desk.key()
     answer = await admission(desk, "/v1/api/many", key)
     assert (answer.status_code, answer.content) == (200, b"")
@@ -19,7 +21,7 @@ async def test_a_known_caller_is_admitted_by_account_without_a_body(desk: Desk) 
     assert desk.calls == []
 
 
-async def test_an_unknown_caller_is_refused_as_with_the_body(desk: Desk) -> None:
+async def test_an_unknown_caller_is_refused_before_its_body_is_sent(desk: Desk) -> None:
     for key in ("", "lmg_live_unknown"):
         answer = await admission(desk, "/v1/api/many", key)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, 2001)

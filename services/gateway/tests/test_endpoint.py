@@ -37,7 +37,7 @@ async def test_every_authenticated_answer_carries_the_rate_limit_headers(desk: D
         assert answer.headers["x-ratelimit-limit"] == "100000"
 
 
-async def test_the_dashboard_counts_as_a_request_and_its_refusal_is_a_page(
+async def test_a_visit_to_the_dashboard_counts_as_a_request_and_its_refusal_is_a_page(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     email = f"{secrets.token_hex(6)}@example.com"
@@ -319,7 +319,9 @@ async def test_every_answer_has_the_security_headers_for_browsers(desk: Desk) ->
 
 
 @pytest.mark.parametrize("act", ["rename", "revoke"])
-async def test_an_invalid_key_name_is_refused_with_a_page(desk: Desk, act: str) -> None:
+async def test_a_malformed_or_unknown_key_id_in_an_address_gets_an_error_page(
+    desk: Desk, act: str
+) -> None:
     person = {"email": f"{secrets.token_hex(6)}@example.com", "password": "correct horse battery"}
     async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
         await http.post("/v1/api/accounts", json=person)

@@ -111,7 +111,7 @@ def own_faults(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[
 
 
 def broken(body: Any, schema: dict[str, Any], path: Path, value: Any, defs: dict[str, Any]) -> Any:
-    """Return the body with one value changed, or removed where it is `...`."""
+    """Return the body with one value replaced, or removed if `value` is `...`."""
     if not path:
         return value
     schema = branch(schema, defs)

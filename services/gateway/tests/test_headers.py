@@ -41,7 +41,7 @@ async def test_a_single_value_header_is_refused_with_two_values(desk: Desk, name
         *((name, 200) for name in ("X-Tempo-Id", "X-Temporary", "X-Temporal-Namespace")),
     ],
 )
-async def test_misspelt_idempotency_keys_are_refused_and_similar_header_names_are_not(
+async def test_a_misspelt_idempotency_key_header_is_refused_and_unrelated_similar_headers_are_not(
     desk: Desk, name: str, status: int
 ) -> None:
     _, key = await desk.key()

@@ -180,7 +180,7 @@ async def test_an_api_key_can_neither_store_nor_delete_the_hub_token(desk: Desk)
         assert (await http.delete(PATH)).status_code == 401
 
 
-async def test_the_accounts_page_stores_tests_and_deletes_the_token(
+async def test_the_token_can_be_stored_tested_and_deleted_on_the_account_page(
     desk: Desk, person: Any
 ) -> None:
     account, _ = person

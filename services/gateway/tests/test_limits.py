@@ -88,7 +88,7 @@ async def test_accounts_do_not_share_a_limit(nats: NatsBus) -> None:
 
 
 @pytest.mark.parametrize("pace", ["burst at the edge of a window", "flood", "random"])
-async def test_any_sixty_seconds_of_replicas_with_clock_skew_admit_at_most_the_limit(
+async def test_replicas_with_clock_skew_admit_at_most_the_limit_in_any_sixty_seconds(
     nats: NatsBus, pace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.limits.SETTLE_S", 0.0)
@@ -120,7 +120,7 @@ async def test_any_sixty_seconds_of_replicas_with_clock_skew_admit_at_most_the_l
 
 @pytest.mark.parametrize("slots", [1, EPOCH_SLOTS], ids=["slot", "epoch"])
 @pytest.mark.parametrize("behind", [0.0, 0.01, 0.05, 0.45])
-async def test_bursts_across_a_slots_end_admit_exactly_the_limit_despite_clock_skew(
+async def test_bursts_across_the_end_of_a_time_slot_admit_exactly_the_limit_despite_clock_skew(
     servers: Stack, patience: None, behind: float, slots: int
 ) -> None:
     policy = Policy("api", 100, window=3600)
@@ -171,7 +171,7 @@ async def _admitted_over(limits: Limits, account_id: str, delays: list[float]) -
     return sum(await asyncio.gather(*map(admit, delays)))
 
 
-async def test_a_count_that_arrives_after_its_slot_is_repeated(nats: NatsBus) -> None:
+async def test_a_count_confirmed_late_is_repeated_in_the_current_time_slot(nats: NatsBus) -> None:
     clock, account_id = Clock(), account()
     limits = await limiter(nats, 1, clock)
     admission = asyncio.create_task(limits.admit(account_id, ["api"]))
@@ -306,7 +306,7 @@ async def test_only_requests_within_a_replicas_share_may_start_early(nats: NatsB
     await last.standings()
 
 
-async def test_a_counter_below_zero_does_not_change_its_neighbours(nats: NatsBus) -> None:
+async def test_a_count_below_zero_does_not_change_the_counts_beside_it(nats: NatsBus) -> None:
     clock, account_id = Clock(), account()
     policies = [Policy("api", 5), Policy("generate", 5, shared_with="api")]
     limits = Limits(nats, policies, now=clock)

@@ -85,7 +85,7 @@ async def test_sessions_are_listed_and_ended_by_their_owner_alone(desk: Desk) ->
         assert own["Cookie"].partition("=")[2] not in str(listed)
 
 
-async def test_a_login_checked_before_a_change_of_the_password_begins_no_session(
+async def test_a_login_that_was_checked_before_the_password_changed_begins_no_session(
     desk: Desk,
 ) -> None:
     async with desk.http(headers=HERE) as http:

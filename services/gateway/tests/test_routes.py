@@ -33,7 +33,7 @@ def test_every_handler_is_a_method_that_a_trace_can_name() -> None:
     assert len(names) == len(set(names))
 
 
-async def test_the_answer_of_a_window_over_31_days_is_computed_once(
+async def test_an_answer_about_more_than_31_days_of_metrics_is_computed_once(
     desk: Desk, nats: NatsBus, servers: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Copies are due at once, and no call expires, however slow the machine is.

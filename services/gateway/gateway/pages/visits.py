@@ -126,7 +126,7 @@ class Visits:
     async def call_as(
         self, account: str, request: Request, name: str, body: Message | None = None, **path: str
     ) -> Any:
-        """Call an operation as an account that made its object public, for any visitor."""
+        """Call an operation as the account that made an object public; no login is needed."""
         context.current.set(dataclasses.replace(context.current.get(), account=account))
         return await self.operations.call(Visit(request, account, ""), name, body, **path)
 
