@@ -240,7 +240,7 @@ class Delivery:
         return Context.from_headers(self.message.headers)
 
     async def acknowledge(self) -> None:
-        """Acknowledge the job; if that is lost, the job is redelivered and its work found done."""
+        """Acknowledge the job; if the acknowledgement is lost, a redelivery finds the work done."""
         with contextlib.suppress(nats.errors.Error, OSError):
             await self.message.ack_sync(timeout=5)
 

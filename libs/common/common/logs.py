@@ -62,5 +62,5 @@ def _add_request(_logger: Any, _method: str, event: Any) -> Any:
 
 
 def _hide_secrets(_logger: Any, _method: str, line: Any) -> Any:
-    """Replace API keys, and passwords in URLs, in a line of any module."""
+    """Mask API keys, and passwords in URLs, in a log line, whichever package wrote it."""
     return SECRET.sub("[hidden]", line)

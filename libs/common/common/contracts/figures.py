@@ -18,7 +18,7 @@ Regime = Literal["overhead", "bandwidth", "compute", "unknown"]
 
 
 def figure(unit: str, description: str, alias: str | None = None) -> Any:
-    """Declare a measured or computed number with its unit; null when there is none."""
+    """Declare a field for a measured or computed number with its unit; the number may be null."""
     return Field(
         None,
         description=f"{description} [{unit}]",

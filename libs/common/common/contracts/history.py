@@ -18,7 +18,7 @@ Arrival = Annotated[int, Field(ge=0, le=MAX_ARRIVAL)]
 
 
 def arrival_of(us: int, writer: int = 0) -> int:
-    """Return the arrival of what a writer committed at a time in microseconds since 2000."""
+    """Return the arrival, one integer, of a commit at a time in microseconds since 2000."""
     return us * MAX_WRITERS + writer
 
 
