@@ -189,8 +189,9 @@ export class Chart {
     const x = this.chart.x[index];
     const where = this.chart.time ? new Date(x * 1000).toLocaleString() : `batch size ${x}`;
     const values = this.chart.series.map(({ name, value, low, high }) => {
-      const interval = low[index] === null || low[index] === undefined || low[index] === high[index]
-        ? '' : ` (${number(low[index])} to ${number(high[index])})`;
+      const [least, most] = [low[index], high[index]];
+      const ends = most === null || most === undefined ? `at least ${number(least)}` : `${number(least)} to ${number(most)}`;
+      const interval = least === null || least === undefined || least === most ? '' : ` (${ends})`;
       const owner = this.chart.series.length > 1 ? `${name} ` : '';
       return `${owner}${number(value[index])}${interval}`;
     });
@@ -276,9 +277,13 @@ export class Chart {
     for (const column of [line.value, line.low, line.high]) column.push(value);
   }
 
+  /** Count the points; where some were appended, there may be samples that no update carried. */
   #count() {
     const count = this.chart.x.length;
-    if (!this.chart.width) this.#caption(`${count.toLocaleString()} sample${count > 1 ? 's' : ''}`);
+    const more = this.appended ? '+' : '';
+    if (!this.chart.width) {
+      this.#caption(`${count.toLocaleString()}${more} sample${count + this.appended > 1 ? 's' : ''}`);
+    }
   }
 
   #caption(text) {

@@ -16,6 +16,7 @@ const found = () => document.getElementById('found');
 // Statistics and advice follow the charts, but need not at each update; the first ones come soon.
 const STATISTICS_MS = 15_000;
 const FIRST_MS = 2_000;
+let readAt = -Infinity;
 const WINDOW_S = { hour: 3600, day: 86_400 }[span] ?? Infinity;
 
 function say(state, words) {
@@ -72,6 +73,7 @@ let requests = 0;
 let applied = 0;
 /** Read all charts again; an answer that a later request has overtaken is ignored. */
 async function load() {
+  readAt = performance.now();
   requests += 1;
   const request = requests;
   const address = `/dashboard/models/series?${new URLSearchParams({ model: modelId, window: span, metrics: place })}`;
@@ -84,7 +86,7 @@ async function load() {
   applied = request;
   for (const columns of drawn) {
     const chart = chartOf(columns.metric, columns);
-    chart.figure.querySelector('figcaption').firstChild.textContent = named(columns);
+    chart.figure.querySelector('figcaption').firstChild.textContent = `${named(columns)} `;
     chart.replace(columns);
   }
   updated(new Date(at));
@@ -98,6 +100,17 @@ function describe() {
     described = undefined;
     load().catch(() => {});
   });
+}
+
+let behind;
+/**
+ * Read all samples in a while, once for all updates until then: of a burst, only the newest are sent.
+ */
+function catchUp() {
+  behind ??= setTimeout(() => {
+    behind = undefined;
+    load().catch(catchUp);
+  }, Math.max(FIRST_MS, readAt + STATISTICS_MS - performance.now()));
 }
 
 async function poll() {
@@ -131,6 +144,7 @@ socket.on('metric_update', (update) => {
   }
   updated(new Date());
   refresh();
+  catchUp();
 });
 socket.on('alert', (alert) => {
   if (alert.modelId !== modelId) return;
