@@ -128,3 +128,41 @@ def test_a_comparison_names_what_differs_besides_the_models() -> None:
     unmeasured: Any = SimpleNamespace(results=None)
     assert report.differences([measured("float32"), measured("float32"), unmeasured]) == []
     assert report.differences([measured("float32"), measured("bfloat16")]) == ["dtype"]
+
+
+def run_of(mean_ms: float, interval: tuple[float, float] | None) -> Any:
+    ends = SimpleNamespace(low=interval[0], high=interval[1]) if interval else None
+    point = SimpleNamespace(
+        batch_size=1,
+        throughput=1000 / mean_ms,
+        latency=SimpleNamespace(mean=mean_ms, mean_interval=ends),
+        memory=SimpleNamespace(used=1),
+        cost_per_inference=None,
+    )
+    results = SimpleNamespace(points=[point], errors=[], batch_sizes=[1])
+    return SimpleNamespace(results=results, analysis=None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        (run_of(10, (9, 11)), run_of(20, (19, 21)), "A is 100 % faster"),
+        (run_of(20, (19, 21)), run_of(10, (9, 11)), "B is 100 % faster"),
+        (run_of(10, (9, 11)), run_of(10.5, (10, 11)), "a tie: the intervals overlap"),
+        # A latency whose interval reaches zero has a throughput without an upper bound.
+        (run_of(10, (9, 11)), run_of(20, (-5, 45)), "a tie: the intervals overlap"),
+        (run_of(10, (-1, 21)), run_of(50, (49, 51)), "A is 400 % faster"),
+        (run_of(10, (9, 11)), run_of(20, None), "no interval: too few calls"),
+    ],
+)
+def test_a_comparison_is_a_tie_where_the_intervals_overlap(
+    first: Any, second: Any, verdict: str
+) -> None:
+    [comparison] = report.compare(["A", "B"], [first, second])
+    assert comparison.verdicts == [verdict]
+
+
+def test_a_throughput_without_an_upper_bound_has_an_open_interval_in_its_chart() -> None:
+    [throughput, *_] = report.charts([("A", run_of(20, (-5, 40)))])
+    [line] = throughput["series"]
+    assert (line["value"], line["low"], line["high"]) == ([50], [25], [None])

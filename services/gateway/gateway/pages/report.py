@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -143,12 +144,22 @@ Figure = tuple[float | None, float | None, float | None]
 
 
 def _throughput(point: Point) -> Figure:
+    """Return a throughput with its interval; None as the upper end of one without a bound."""
+    low, high = _throughput_interval(point) or (None, None)
+    return point.throughput, low, None if high == math.inf else high
+
+
+def _throughput_interval(point: Point) -> tuple[float, float] | None:
     interval = point.latency.mean_interval
-    if interval is None or interval.low <= 0:
-        return point.throughput, None, None
-    # Batch size over latency: the shorter end of one is the longer of the other.
+    if interval is None:
+        return None
+    # Batch size over latency: the shorter end of one is the longer of the other. A latency whose
+    # interval reaches zero says nothing of how high the throughput may be.
     milliseconds = point.batch_size * 1000
-    return point.throughput, milliseconds / interval.high, milliseconds / interval.low
+    return (
+        milliseconds / interval.high,
+        milliseconds / interval.low if interval.low > 0 else math.inf,
+    )
 
 
 def _latency(point: Point) -> Figure:
@@ -209,14 +220,13 @@ def _verdict(names: tuple[str, str], points: tuple[Point | None, Point | None]) 
     first, second = points
     if first is None or second is None or not first.throughput or not second.throughput:
         return "not measured in both"
-    (a, a_low, a_high), (b, b_low, b_high) = _throughput(first), _throughput(second)
-    if a_low is None or b_low is None or a_high is None or b_high is None:
+    a, b = _throughput_interval(first), _throughput_interval(second)
+    if a is None or b is None:
         return "no interval: too few calls"
-    if a_low <= b_high and b_low <= a_high:
+    if a[0] <= b[1] and b[0] <= a[1]:
         return "a tie: the intervals overlap"
-    assert a is not None, "checked above"
-    assert b is not None, "checked above"
-    better, ratio = (names[1], b / a) if b > a else (names[0], a / b)
+    ratio = second.throughput / first.throughput
+    better, ratio = (names[1], ratio) if ratio > 1 else (names[0], 1 / ratio)
     return f"{better} is {number((ratio - 1) * 100, 2)} % faster"
 
 
