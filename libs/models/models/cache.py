@@ -134,7 +134,7 @@ def _head(text: Config) -> int:
 
 
 def _layer(text: Config) -> int:
-    """Return the numbers that a layer caches per token, if all layers have the same sizes."""
+    """Return how many numbers a layer caches per token, if all layers have the same sizes."""
     latent, rope = number(text, "kv_lora_rank"), number(text, "qk_rope_head_dim")
     if latent and rope:
         return latent + rope

@@ -83,7 +83,7 @@ def _fewest_bits(written: dict[str, Any]) -> int | None:
 
 
 def _is_width(kind: str, bits: Any) -> bool:
-    """Whether weights of a kind may have this number of bits; the libraries take no 4.0."""
+    """Whether weights of a kind may have this number of bits; a float such as 4.0 is refused."""
     return isinstance(bits, int) and bits in WIDTHS[kind]
 
 
@@ -94,7 +94,7 @@ def _title(written: Any) -> str | None:
 
 
 def unpacked(packing: dict[str, Any], elements: dict[str, int]) -> dict[str, int]:
-    """Return the elements by dtype once loaded; unpacked weights count as BF16."""
+    """Return how many elements of each dtype there are once loaded; unpacked weights are BF16."""
     kind, loaded = packing["kind"], dict[str, int]()
     for dtype, count in elements.items():
         times = _times(kind, dtype, packing.get("bits", 8))
@@ -104,7 +104,7 @@ def unpacked(packing: dict[str, Any], elements: dict[str, int]) -> dict[str, int
 
 
 def _times(kind: str, dtype: str, bits: int) -> int:
-    """Return the weights in one element of a dtype; 0 if it is not unpacked."""
+    """Return how many weights one element of a dtype packs; 0 if it is not unpacked."""
     if kind == "bitsandbytes":
         return 0
     if dtype.startswith("F8_"):

@@ -20,7 +20,7 @@ def state_bytes(text: Config, *, layers: int, width: int) -> int:
 
 
 def _numbers(text: Config) -> tuple[int, int]:
-    """Return the numbers per layer in the convolution's window and in the recurrent state."""
+    """Return how many numbers a layer holds in its convolution's window and recurrent state."""
     kernel = number(text, "linear_conv_kernel_dim", "mamba_d_conv", "conv_kernel") or 4
     if heads := number(text, "linear_num_heads"):
         head = number(text, "linear_head_dim") or 0

@@ -9,7 +9,7 @@ WHOLE = "tokenizer.json"
 
 
 def known() -> frozenset[str]:
-    """Return the names of all files that a tokenizer may read, including WHOLE."""
+    """Return the names of all files that a tokenizer may read, tokenizer.json among them."""
     classes = tokenizers()["classes"].values()
     return frozenset(name for entry in classes for name in (*entry["files"], *entry["more"])) | {
         WHOLE

@@ -114,7 +114,7 @@ def recipe() -> str:
 
 
 def meant(kind: str) -> dict[str, Any]:
-    """Return the default `sizes` of a config, its `parts`, and the `names` that it gives to sizes.
+    """Return the defaults of a `model_type`: `sizes`, sub-configs (`parts`), aliases (`names`).
 
     Sizes that follow from others are left out, since they do so from those that a model names.
     """
@@ -195,7 +195,7 @@ def of_diffusers() -> list[str]:
 
 
 def of_timm() -> list[str]:
-    """List timm's models, in a process of its own, which alone has torchvision."""
+    """List timm's models, in a separate process, since that one alone has torchvision."""
     done = subprocess.run(
         [sys.executable, "-c", "import json, timm; print(json.dumps(timm.list_models()))"],
         env={**os.environ, **vision.environment()},
@@ -208,7 +208,7 @@ def of_timm() -> list[str]:
 
 
 def model_types(task: str) -> list[str]:
-    """Return the `model_type` values whose class the row takes, and whose inputs are the task's."""
+    """Return the `model_type` values that the task's row accepts, by their class and inputs."""
     row = TASKS[task]
     accepted = set(class_names(task))
     if task == "video-text-to-text":
@@ -242,7 +242,7 @@ def model_types(task: str) -> list[str]:
 
 @cache
 def class_names(task: str) -> dict[str, list[str]]:
-    """Return the classes that the row takes, by `model_type`."""
+    """Return the classes that the task's row accepts, by `model_type`."""
     row = TASKS[task]
     names_by_type: dict[str, list[str]] = {}
     for chosen in auto_classes(task):

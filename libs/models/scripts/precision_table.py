@@ -1,4 +1,4 @@
-"""Reads off the libraries' classes what they keep in float32, and which lack a fused attention."""
+"""Read from the libraries' classes which parts stay in float32, and which lack fused attention."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +37,7 @@ def names_in(chosen: list[Any], attribute: str) -> list[str]:
 
 
 def without_sdpa(classes_of: Classes) -> list[str]:
-    """Return the models that write out the matrix of their attention, whatever is asked for."""
+    """Return the models that always compute the whole attention matrix, even if asked otherwise."""
     return sorted(
         kind
         for kind in CONFIG_MAPPING_NAMES
