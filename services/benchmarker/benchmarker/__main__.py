@@ -30,7 +30,8 @@ async def main() -> None:
         postgres.connect(settings.database_url, "benchmarker", "benchmarker") as database,
     ):
         bus = running.bus
-        runs, fleet, deliveries = RunStore(database), Fleet(database), Deliveries(database)
+        runs, fleet = RunStore(database), Fleet(database)
+        deliveries = Deliveries(database, settings.ack_wait_s)
         outbox, notices = Outbox(bus, database), Notices(database, bus)
         news = News(bus, notices.delivery)
         limits = Limits(

@@ -1,7 +1,8 @@
 """Deliveries of a run to workers: their start, reports and end.
 
-While a run is running, only the delivery named in `holder` may report on it; a
-delivery that was overtaken is told to stop. A worker that stops in good order
+While a run is running, only the delivery named in `holder` may report on it, and
+only its silence lets another delivery take the run; a delivery that was
+overtaken is told to stop. A worker that stops in good order
 gives its run back. A delivery that ends in silence is lost, and `lost` counts
 those in a row since the run last got further than ever.
 """
@@ -29,6 +30,10 @@ from common.contracts.verification import Verdict
 from common.postgres import Connection, Database
 
 HELD = "where id = %s and holder = %s and state = 'running'"
+# Whether a run's holder has reported lately.
+LIVE = "(holder is not null and heard_at > now() - %(silence_s)s * interval '1 second')"
+# Share of the queue's redelivery time after which a silent holder counts as lost.
+SILENCE_SHARE = 2 / 3
 FURTHER = """
 with reached as (
     select (select coalesce(sum(calls), 0) from blocks where run_id = %(id)s)
@@ -48,7 +53,7 @@ with counted as (
         * (work->'request'->>'iterations')::int) as steps
     from runs where id = %s
 )
-update runs set done = steps,
+update runs set done = steps, heard_at = now(),
     progressed_at = case when steps > done then now() else progressed_at end
 from counted where runs.id = counted.id
 """
@@ -63,12 +68,16 @@ class Ending:
 
 
 class Deliveries:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, ack_wait_s: float) -> None:
         self.database = database
+        self.silence_s = SILENCE_SHARE * ack_wait_s
         self.observation = Observation(database)
 
     async def take(self, id: str, worker: str) -> tuple[Ticket, Change | None]:
-        """Assign a run to a delivery; a previous delivery that did not return it counts as lost."""
+        """Assign a run to a delivery, unless another delivery holds it.
+
+        A previous delivery that did not return the run counts as lost.
+        """
         async with self.database.connection() as connection:
             rows = await select(
                 connection,
@@ -78,15 +87,19 @@ class Deliveries:
             if not rows:
                 return Ticket(run=False), None
             cursor = await connection.execute(
-                "update runs set state = 'running', holder = %(worker)s,"
+                "update runs set state = 'running', holder = %(worker)s, heard_at = now(),"  # noqa: S608  (constants)
                 " lost = lost + (coalesce(holder, %(worker)s) <> %(worker)s)::int,"
                 " started_at = coalesce(started_at, now()),"
                 " resumed_from = done, progressed_at = null,"
                 " stages = jsonb_build_object('fetching', now())"
-                " where id = %(id)s returning chosen, lost",
-                {"worker": worker, "id": id},
+                f" where id = %(id)s and (holder = %(worker)s or not coalesce({LIVE}, false))"
+                " returning chosen, lost".encode(),
+                {"worker": worker, "id": id, "silence_s": self.silence_s},
             )
-            chosen, lost = await cursor.fetchone() or ([], 0)
+            taken = await cursor.fetchone()
+            if taken is None:
+                return Ticket(run=False, held=True), None
+            chosen, lost = taken
             self.observation.count_start(rows[0])
             # Timed blocks may be megabytes: the ticket only names them.
             cursor = await connection.execute(

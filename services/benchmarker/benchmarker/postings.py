@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from benchmarker.deliveries import LIVE
 from benchmarker.turns import TURNS, workers_present
 from common.contracts.measuring import Class, Measurement
 from common.postgres import Connection, Database
@@ -68,15 +69,18 @@ class Postings:
                 },
             )
 
-    async def posted(self) -> list[Posting]:
-        """Return the messages of unfinished runs that should be in the queue."""
+    async def posted(self, silence_s: float) -> list[Posting]:
+        """Return the messages of unfinished runs that should be in the queue.
+
+        A run whose holder reported within `silence_s` needs none.
+        """
         async with self.database.connection() as connection:
             return await self._read(
                 connection,
-                "select id, worker_class, published, sequence, work from runs"
+                "select id, worker_class, published, sequence, work from runs"  # noqa: S608  (constants)
                 " where state in ('queued', 'running') and sequence is not null"
-                " order by created_at",
-                {},
+                f" and (state = 'queued' or not coalesce({LIVE}, false)) order by created_at",
+                {"silence_s": silence_s},
             )
 
     async def _read(

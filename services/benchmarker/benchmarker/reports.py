@@ -13,6 +13,7 @@ from benchmarker.news import News
 from benchmarker.outbox import Outbox
 from benchmarker.queue import JobQueue
 from benchmarker.runs import Findings, RunStore
+from benchmarker.sealing import seal
 from common.contracts.hub import HUB_TOKEN, HubTokenRequest
 from common.contracts.measuring import (
     ANNOUNCE,
@@ -63,7 +64,10 @@ class Reports:
         if change and await self.runs.needs_own_token(request.id):
             owner = HubTokenRequest(account=change.account)
             token = (await self.queue.bus.call(HUB_TOKEN, owner)).token
-            ticket = ticket.model_copy(update={"hub_token": token})
+            sealed: dict[str, str | None] = {"hub_token": token}
+            if token and request.sealing_key:
+                sealed = {"sealed_hub_token": seal(token, request.sealing_key)}
+            ticket = ticket.model_copy(update=sealed)
         if change:
             await self.news.publish(change)
             await self.queue.fill_soon(change.worker_class)

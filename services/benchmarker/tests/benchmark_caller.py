@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 
+import psycopg
+
 from common.bus import NatsBus
 from common.context import Context, current
 from common.contracts.benchmarking import (
@@ -15,6 +17,7 @@ from common.contracts.benchmarking import (
 )
 from common.contracts.generation import ModelFacts
 from local.services import Service
+from local.stack import Stack
 
 GENERATOR = Service("generator", hub=True)
 CONTROL = Service("benchmarker", database=True)
@@ -32,6 +35,14 @@ FACTS = ModelFacts(
     vram_mib=0,
     vram_source="headers",
 )
+
+
+def silence(stack: Stack, run: str) -> None:
+    """Make the delivery that holds the run silent, so that another one may take the run."""
+    with psycopg.connect(stack.postgres.url("benchmarker")) as database:
+        database.execute(
+            "update runs set heard_at = now() - interval '11 seconds' where id = %s", [run]
+        )
 
 
 class Caller:

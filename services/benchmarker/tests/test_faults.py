@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import psutil
 import psycopg
 import pytest
-from benchmark_caller import CONTROL, GENERATOR, METRICS, Caller
+from benchmark_caller import CONTROL, GENERATOR, METRICS, Caller, silence
 from nats.js.errors import NotFoundError
 from quick_model import BROKEN, DRAINED, MOVED, POISON, SLOW, STUCK, TOO_BIG
 
@@ -148,6 +148,12 @@ async def test_a_stopping_worker_returns_its_run_which_does_not_count_as_lost(
     while first is None:
         await asyncio.sleep(0.05)
         first, _ = kept_of(quick_stack, run.id)
+    # After its last stage it has nothing to report, but its heartbeats hold the run.
+    while not is_true(quick_stack, run.id, "stages ? 'warming'"):
+        await asyncio.sleep(0.05)
+    silence(quick_stack, run.id)
+    while not is_true(quick_stack, run.id, "heard_at > now() - interval '5 seconds'"):
+        await asyncio.sleep(0.05)
     holder = first
     while holder in (first, None):
         if holder == first:  # otherwise the next worker may just be taking it
@@ -171,6 +177,12 @@ def kept_of(stack: Stack, id: str) -> tuple[str | None, int]:
     with psycopg.connect(stack.postgres.url("benchmarker")) as connection:
         cursor = connection.execute("select holder, lost from benchmarker.runs where id = %s", [id])
         return cursor.fetchone()
+
+
+def is_true(stack: Stack, id: str, condition: str) -> bool:
+    query = f"select from runs where id = %s and {condition}"
+    with psycopg.connect(stack.postgres.url("benchmarker")) as connection:
+        return connection.execute(query, [id]).rowcount == 1
 
 
 async def test_a_run_continues_with_the_next_block_after_its_worker_is_killed(

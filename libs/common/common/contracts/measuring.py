@@ -114,6 +114,9 @@ class SizeFacts(Message):
 class Take(Message):
     id: str
     worker: str = Field(description="Name of the delivery, new each time.")
+    sealing_key: str | None = Field(
+        None, description="Public key for the Hub token, which other workers must not read."
+    )
 
 
 class Ticket(Message):
@@ -123,8 +126,12 @@ class Ticket(Message):
     """
 
     run: bool
+    held: bool = Field(False, description="Whether another delivery holds the run; ask again.")
     hub_token: str | None = Field(
-        None, repr=False, description="Hub token of the account, for a model that needs it."
+        None, repr=False, description="The Hub token, for a worker that sent no key."
+    )
+    sealed_hub_token: str | None = Field(
+        None, description="Hub token of the account, for a model that needs it."
     )
     setup: Setup | None = None
     blocks: list[tuple[int, int]] = Field([], description="Committed blocks: (round, batch size).")
@@ -139,7 +146,10 @@ class Ticket(Message):
 
 
 class Report(Message):
-    """Figures of a delivery; `given_back` ends the delivery without blaming the job."""
+    """Figures of a delivery, or nothing but a heartbeat.
+
+    `given_back` ends the delivery without blaming the job.
+    """
 
     id: str
     worker: str

@@ -12,10 +12,11 @@ import uvloop
 from pydantic import ValidationError
 
 from benchmarker.refusals import suits
+from benchmarker.sealing import Opener
 from benchmarker.settings import WorkerSettings
 from benchmarker.worker import cache, seal
 from benchmarker.worker.child import OutOfMemory, started
-from benchmarker.worker.control import RunTaken, call_control
+from benchmarker.worker.control import RunTaken, call_control, heartbeat
 from benchmarker.worker.process import Failed
 from benchmarker.worker.sandbox import Sandbox, detect
 from benchmarker.worker.session import Holder, Session, TrialSession
@@ -142,9 +143,13 @@ class Worker:
         if not suits(self.me, work.request, work.weights) and delivery.age < MAX_OFFERED_S:
             await delivery.release(OFFER_PAUSE_S)
             return
-        worker = f"{self.me.worker}/{secrets.token_hex(4)}"
+        worker = f"{self.me.worker}/{secrets.token_hex(16)}"
         back = Report(id=work.id, worker=worker, given_back=True)
-        async with delivery.heartbeat(self.settings.ack_wait_s):
+        ack_wait_s = self.settings.ack_wait_s
+        async with (
+            delivery.heartbeat(ack_wait_s),
+            heartbeat(self.bus, Report(id=work.id, worker=worker), ack_wait_s / 3),
+        ):
             try:
                 await self._deliver(delivery, work, worker)
             except asyncio.CancelledError:  # this worker is stopping
@@ -156,13 +161,21 @@ class Worker:
                 raise
 
     async def _deliver(self, delivery: Delivery, work: Measurement, worker: str) -> None:
-        ticket = await call_control(self.bus, TAKE, Take(id=work.id, worker=worker))
+        opener = Opener()
+        take = Take(id=work.id, worker=worker, sealing_key=opener.key)
+        ticket = await call_control(self.bus, TAKE, take)
+        if ticket.held:
+            await delivery.release(self.settings.ack_wait_s / 3)
+            return
         if not ticket.run:
             await delivery.acknowledge()
             return
         if ticket.lost >= MAX_LOST_DELIVERIES:
             await self._fail_poison(delivery, work, worker)
             return
+        if ticket.sealed_hub_token:
+            token = opener.open(ticket.sealed_hub_token)
+            ticket = ticket.model_copy(update={"hub_token": token})
         device: Device = "cuda" if self.me.device_class == "gpu" else "cpu"
         holder = Holder(worker, device, self.sandbox)
         session: Session | TrialSession = (
@@ -220,7 +233,7 @@ class Worker:
 
     async def _fail_unreadable(self, delivery: Delivery, why: str) -> None:
         """Fail the run, so that its job is not published again, then dead-letter the job."""
-        worker = f"{self.me.worker}/{secrets.token_hex(4)}"
+        worker = f"{self.me.worker}/{secrets.token_hex(16)}"
         message = f"the worker cannot read the run ({why}); update the workers"
         end = End(id=delivery.id, worker=worker, error=_failure(500, message, "unreadable"))
         # Without control the run stays unchanged, and fails when its job is published again.

@@ -1,11 +1,16 @@
 """A worker's calls to control, retried while control restarts."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from common.background import retry
 from common.bus import Bus
 from common.contracts import Rpc
-from common.errors import Unavailable
+from common.contracts.measuring import REPORT, Report
+from common.errors import ServiceError, Unavailable
 
 # Longest wait for control to become available again.
 CONTROL_TIMEOUT_S = 120.0
@@ -30,3 +35,20 @@ async def call_control(bus: Bus, rpc: Rpc[Any, Any], request: Any) -> Any:
         pause_s=CONTROL_PAUSE_S,
         timeout_s=CONTROL_TIMEOUT_S,
     )
+
+
+@asynccontextmanager
+async def heartbeat(bus: Bus, beat: Report, interval_s: float) -> AsyncIterator[None]:
+    """Send an empty report at an interval while the block runs, so that the run stays held."""
+
+    async def send() -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            with contextlib.suppress(ServiceError):
+                await bus.call(REPORT, beat)
+
+    sending = asyncio.create_task(send())
+    try:
+        yield
+    finally:
+        sending.cancel()
