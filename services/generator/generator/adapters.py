@@ -78,7 +78,7 @@ def _sum(base: Weights, adapter: Weights) -> Weights:
 
 
 def check(snapshot: Snapshot, task: Task) -> Task:
-    """Return the row; for an adapter, with the family that merges it into its base."""
+    """Return the task's row; for an adapter, with the code that merges it into its base."""
     if snapshot.adapter is None:
         return task
     if task.family != "text_generation":

@@ -45,7 +45,7 @@ class PullRequest(BaseModel):
 
 
 async def find(hub: Hub, description: Description) -> tuple[int, Description, list[str]] | None:
-    """Find the newest conversion of these weights.
+    """Find the newest conversion of a model's pickled weights.
 
     Returns its pull request, its description, and the files that differ from the branch's,
     those at the root first.

@@ -263,7 +263,7 @@ def check_head(snapshot: Snapshot, task: Task, library: str) -> None:
 
 
 def check_vision(snapshot: Snapshot, task: Task) -> Task:
-    """Return the row, with a stack that has torchvision or timm if the model needs one."""
+    """Return the task's row, with a stack that has torchvision or timm if the model needs it."""
     kind = snapshot.config.get("model_type")
     seen = sees_by_timm(snapshot.config)
     if not seen and kind not in table()["vision"][task.tag]:
@@ -279,7 +279,7 @@ def check_vision(snapshot: Snapshot, task: Task) -> Task:
 
 
 def check_packing(snapshot: Snapshot, task: Task) -> Task:
-    """Return the row, with a stack that loads packed weights if the model's are."""
+    """Return the task's row, with a stack that loads packed weights if the model has them."""
     packed = snapshot.config.get("packing")
     if packed is None:
         return task

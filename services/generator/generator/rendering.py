@@ -75,7 +75,7 @@ def examples(task: Task) -> list[tuple[str, str]]:
 
 
 def request(task: Task) -> str:
-    """Return the command that writes a request of the examples as JSON."""
+    """Return the shell command that prints the example inputs as a JSON request."""
     subject, *others = task.examples
     values: dict[str, Any] = {"inputs": task.examples[subject]}
     if others:

@@ -112,7 +112,7 @@ class SharedSnapshots:
 
 
 def _version(reader: str) -> str:
-    """Hash the reader and this code: a snapshot by another version may lack fields."""
+    """Hash `reader` and this package: a snapshot of another version may lack fields."""
     digest = hashlib.sha256(reader.encode())
     for path in sorted(Path(__file__).parent.rglob("*")):
         if path.is_file() and path.suffix != ".pyc":

@@ -93,7 +93,7 @@ async def test_a_conversion_is_used_although_the_branch_has_other_files_since_th
     )
 
 
-async def test_a_conversion_of_no_known_weights_is_ignored() -> None:
+async def test_a_conversion_of_pickles_without_a_known_name_is_ignored() -> None:
     with pytest.raises(ModelRefused, match="pickled"):
         await generate({"discussions": [REQUEST]}, name="epoch_3.pt")
 
@@ -110,7 +110,7 @@ async def test_a_conversion_of_no_known_weights_is_ignored() -> None:
         {},
     ],
 )
-async def test_a_pull_request_of_any_other_author_is_ignored(requests: Any) -> None:
+async def test_anything_but_an_open_pull_request_of_the_converter_is_ignored(requests: Any) -> None:
     with pytest.raises(ModelRefused, match="pickled") as caught:
         await generate(requests)
     assert caught.value.details["reason"] == "pickle-only"

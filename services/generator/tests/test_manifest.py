@@ -59,7 +59,7 @@ def test_a_manifest_conforms_to_the_published_schema() -> None:
         ({"finetuning_task": "mnli", "id2label": {"0": "joy", "1": "anger"}}, False),
     ],
 )
-async def test_a_classifier_of_pairs_requires_a_second_text_and_shows_one(
+async def test_a_classifier_of_text_pairs_requires_a_second_text_and_its_readme_gives_one(
     config: dict[str, Any], required: bool
 ) -> None:
     module = await fake_hub.handlers(config).generate(GenerateRequest(model_url="acme/frog"))

@@ -120,7 +120,7 @@ async def test_the_estimate_is_used_without_a_matching_measurement(fields) -> No
     assert any("estimates" in check.message for check in module.validation.checks)
 
 
-async def test_an_unavailable_benchmarker_changes_only_a_checks_message() -> None:
+async def test_an_unavailable_benchmarker_changes_a_validation_message_but_no_file() -> None:
     generator = handlers()
     generator.measurements = Measurements(MemoryBus())
     module = await generate(generator)

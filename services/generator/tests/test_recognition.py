@@ -168,7 +168,9 @@ def test_a_dot_in_modules_json_means_the_root_folder() -> None:
 
 
 @pytest.mark.parametrize("tag", [None, "feature-extraction", "text-generation", "frog-naming"])
-def test_a_generative_ranker_is_one_whatever_its_card_says(tag: str | None) -> None:
+def test_a_generative_ranker_is_recognised_unless_its_card_names_a_task_never_served(
+    tag: str | None,
+) -> None:
     steps = [
         {"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
         {"path": "1_Score", "type": "sentence_transformers.cross_encoder.modules.LogitScore"},

@@ -105,7 +105,7 @@ async def test_a_classifier_labelled_sentence_transformers_is_served_as_a_classi
     assert (module.model.library, module.model.task) == ("transformers", "text-classification")
 
 
-async def test_colberts_own_checkpoint_is_not_served_as_a_mean_vector() -> None:
+async def test_colberts_own_checkpoint_is_refused_as_a_late_interaction_model() -> None:
     handlers = fake_hub.handlers(
         {"architectures": ["BertModel"]},
         names=("artifact.metadata", "tokenizer.json"),

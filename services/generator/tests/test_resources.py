@@ -198,7 +198,7 @@ def test_a_cpu_module_installs_torch_from_the_configured_cpu_index() -> None:
     assert f"ARG PIP_EXTRA_INDEX_URL={index}\n" in module.files["Dockerfile"]
 
 
-def test_a_cpu_module_requests_disk_for_cuda_without_a_cpu_index() -> None:
+def test_without_a_cpu_package_index_a_cpu_module_requests_disk_for_cuda() -> None:
     module, manifest = make()
     assert manifest["resources"]["diskMiB"] >= 8 * 1024
     assert "ARG PIP_EXTRA_INDEX_URL\n" in module.files["Dockerfile"]
@@ -292,14 +292,14 @@ def test_weights_include_the_parts_that_the_library_keeps_in_float32(
     assert parameters <= counted <= max(parameters, sum(held.values())) * 1.001
 
 
-def test_the_masks_of_a_batch_of_points_are_counted() -> None:
+def test_the_memory_estimate_includes_the_masks_of_a_batch_of_points() -> None:
     # As sam-vit-base, which took 2,970 MiB with its first 64 points.
     config = {"architectures": ["SamModel"], "model_type": "sam"}
     model = {"config": config, "pipeline_tag": "mask-generation", "shape": [93_735, 1_000]}
     assert 2_970 <= make(model)[1]["resources"]["memoryMiB"] < 2 * 2_970
 
 
-def test_the_convolutions_of_raw_sound_are_counted() -> None:
+def test_the_memory_estimate_includes_the_convolutions_over_raw_sound() -> None:
     # As wav2vec2-base-960h, which took 1,599 MiB for the 41 s that it hears at once.
     convolutions = {"conv_dim": [512] * 7, "conv_stride": [5, 2, 2, 2, 2, 2, 2]}
     config = {"architectures": ["Wav2Vec2ForCTC"], "model_type": "wav2vec2", **convolutions}
@@ -315,7 +315,7 @@ def test_the_convolutions_of_raw_sound_are_counted() -> None:
     assert 1_599 <= manifest["resources"]["memoryMiB"] < 2 * 1_599
 
 
-def test_a_map_of_each_label_at_the_pictures_size_is_counted() -> None:
+def test_the_memory_estimate_includes_a_full_size_map_of_each_label() -> None:
     # As segformer-b0 for the 150 labels of ADE20K, which took 1,329 MiB.
     config = {
         "architectures": ["SegformerForSemanticSegmentation"],

@@ -111,7 +111,7 @@ def test_a_sentence_model_compares_like_the_library(kind: str, dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_a_router_encodes_a_text_by_its_default_unless_it_maps_documents(
+def test_a_router_encodes_a_text_by_its_default_route_unless_it_maps_documents_to_another(
     mapped: bool, tmp_path: Path
 ) -> None:
     tokenizer = word_piece_tokenizer().backend_tokenizer
