@@ -61,12 +61,15 @@ STATED: list[tuple[str, str, list[float]]] = [
      [bodies.MAX_OBJECT_KEYS, bodies.MAX_COMMAS]),
     ("reference/statistics.md", r"up to ([\d,]+) in the window", [window.MAX_EXACT]),
 ]  # fmt: skip
-# Figures of docs/scaling.md: the file and the name of each result.
+# Figures of docs/scaling.md and the README: the file and the name of each result.
 MEASURED = {
     r"([\d,]+) on two cores, one at a time": ("monitoring", "v1, one at a time, 64 clients"),
     r"([\d,]+) on two cores, in batches": ("monitoring", "v2, batches of 1000, 8 clients"),
     r"which stores ([\d,]+) a second": ("monitoring", "v2, batches of 1000, 8 clients"),
     r"([\d,]+) ms each, 30 days": (
+        "monitoring", "/monitor of 30 days, 10 million samples, median"
+    ),
+    r"([\d,]+) ms for 30 days of": (
         "monitoring", "/monitor of 30 days, 10 million samples, median"
     ),
     r"At ([\d,]+) ms each": ("monitoring", "/monitor of 30 days, 10 million samples, median"),
@@ -111,11 +114,11 @@ def test_a_page_states_the_number_of_the_code(page: str, pattern: str, values: l
 
 
 @pytest.mark.parametrize("pattern", MEASURED)
-def test_a_figure_of_the_scaling_page_is_the_latest_result(pattern: str) -> None:
+def test_a_measured_figure_is_the_latest_result(pattern: str) -> None:
     file, name = MEASURED[pattern]
     results = json.loads((ROOT / "benchmarks" / "results" / f"{file}.json").read_text())
     measured = next(figure["value"] for figure in results["figures"] if figure["name"] == name)
-    found = re.search(pattern, PAGES["scaling.md"])
+    found = re.search(pattern, PAGES["scaling.md"] + (ROOT / "README.md").read_text())
     assert found, pattern
     assert number(found[1]) == pytest.approx(measured, rel=TOLERANCE)
 
