@@ -89,6 +89,9 @@ def baseline(history: History) -> Baseline | None:
         return None
     slope = shape.slope
     noise = shape.noise.deviation if shape.noise is not None else 0.0
+    if shape.season is not None:
+        # A wave of another period cannot be told in advance, since its phase drifts.
+        noise = math.hypot(noise, shape.season.amplitude)
     return Baseline(
         level=shape.usual,
         at=int(shape.cells.at[-1]),

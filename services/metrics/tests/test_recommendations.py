@@ -9,9 +9,10 @@ import pytest
 
 from common.contracts.timestamps import to_us
 from metrics import findings, recommendations
-from metrics.arrays import Floats
+from metrics.arrays import Floats, Times
+from metrics.baselines import baseline
 from metrics.findings import examine, find_changes
-from metrics.shape import Shape
+from metrics.shape import Event, Shape
 from metrics.window import EMPTY, HOUR, History, bucket, spans
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -74,6 +75,53 @@ def test_an_incident_is_as_large_as_its_samples_wherever_in_the_hour_it_begins(
     assert (event.kind, event.begin) == ("incident", at[first])
     assert event.level == pytest.approx(value[incident].mean(), rel=0.01)
     assert event.size == pytest.approx(event.level - 40.0, rel=0.02)
+
+
+@pytest.mark.parametrize("begins", [0, 20, 40])
+@pytest.mark.parametrize(("days", "ended"), [(1, False), (7, True), (7, False)])
+def test_an_incident_beside_a_wave_of_any_period_is_found(
+    days: int, ended: bool, begins: int
+) -> None:
+    """A wave of 10 h 28 min is no season of a day, and no noise either."""
+    random = np.random.default_rng(2)
+    count = days * 288
+    at = to_us(START) + begins * 60_000_000 + np.arange(count) * 300_000_000
+    value = 12 + 2 * np.sin(np.arange(count) / 20) + 0.6 * random.normal(size=count)
+    wave = history_of(at, value)
+    assert findings_of(wave) == []
+    usual = baseline(wave)  # of alerts, which cannot tell where the wave will be
+    assert usual is not None
+    assert usual.deviation > 1.9
+    first = count - (230 if ended else 30)
+    incident = slice(first, first + 30)
+    value[incident] += 10
+    [event] = findings_of(history_of(at, value))
+    assert (event.kind, event.begin) == ("incident", at[first])
+    assert event.end == (at[first + 30] if ended else None)
+    assert event.size == pytest.approx(10, rel=0.1 if days > 1 else 0.25)
+
+
+def test_a_single_sample_in_an_hour_of_many_is_no_change() -> None:
+    """The hour that has just begun has few samples, and its mean is as noisy as they are."""
+    random = np.random.default_rng(1)
+    at = to_us(START) + np.arange(10 * 24 * 600) * 6_000_000
+    value = random.lognormal(3, 0.5, len(at))  # one in forty is below 8
+    at, value = np.append(at, at[-1] + 6_000_000), np.append(value, 8.0)
+    crowded = bucket(spans(at, value), HOUR)
+    assert crowded["count"][-1] == 1
+    nothing = np.empty(0, np.int64)
+    # Before any sample is read: edges would cost every answer another search and query.
+    assert examine({"latency": History(crowded, nothing, nothing)})["latency"].events == []
+
+
+def history_of(at: Times, value: Floats) -> History:
+    """Return a history with all of its samples."""
+    nothing = np.empty(0, np.int64)
+    return History(bucket(spans(at, value), HOUR), nothing, nothing, at, value)
+
+
+def findings_of(one: History) -> list[Event]:
+    return find_changes({"m": one}, examine({"m": one}), {}, to_us(START))["m"].events
 
 
 def leaking(level: Callable[[Floats], Floats], noise: float, days: int = 7) -> History:

@@ -61,10 +61,11 @@ class Cells:
     def dense(self) -> bool:
         return median(self.count) >= DENSE
 
-    def without_cut(self, values: Floats) -> Floats:
+    def without_cut(self, values: Floats, smooth: Floats | None) -> Floats:
         """Replace the value of each incomplete cell by that of the nearest complete cell.
 
-        A season is known to a cell: a part of one has another mean, without any change.
+        A season is known to a cell: a part of one has another mean, without any change. Beside a
+        `smooth` season, it differs by no more than the season moves from cell to cell.
         """
         apart = np.diff(self.number) > 1
         beside = np.concatenate([[True], apart]) | np.concatenate([apart, [True]])
@@ -79,15 +80,20 @@ class Cells:
         near = np.abs(self.number[later] - self.number[places]) < np.abs(
             self.number[earlier] - self.number[places]
         )
+        nearest = values[np.where(near, later, earlier)]
+        distance = values[places] - nearest
         values = values.copy()
-        values[places] = values[np.where(near, later, earlier)]
+        values[places] = nearest
+        if smooth is not None:
+            moves = np.abs(np.diff(smooth, prepend=smooth[0], append=smooth[-1]))
+            slack = np.maximum(moves[places], moves[places + 1])
+            values[places] += np.sign(distance) * np.maximum(np.abs(distance) - slack, 0.0)
         return values
 
     def share(self) -> Floats:
         """Return each cell's share of the usual number of samples, at most 1."""
-        usual = median(self.count)
-        share: Floats = np.minimum(self.count / usual, 1.0)
-        return np.where(share < 0.5, np.maximum(share, 1 / 25), 1.0)
+        share = self.count / median(self.count)
+        return np.asarray(np.where(share < 0.5, share, 1.0))
 
 
 def divide(hours: NDArray[Any]) -> Cells:
@@ -148,6 +154,19 @@ def running_median(values: Floats, width: int, step: int = 1) -> Floats:
     if step == 1:
         return np.asarray(medians)
     return np.asarray(np.interp(np.arange(len(values)), places, medians))
+
+
+def without_level(values: Floats, period: int) -> Floats:
+    """Subtract the local level, the median of a period around each value."""
+    # Extended by a period on both sides, shifted by the level's change. Each window has every value
+    # of a period once, so that a season alone does not affect its median.
+    half = period // 2
+    moved = median(values[period:] - values[:-period]) if len(values) > period else 0.0
+    longer = np.concatenate(
+        [values[period - half : period] - moved, values, values[-period : half - period] + moved]
+    )
+    level = running_median(longer, period, max(period // 8, 1))
+    return np.asarray(values - level[half : half + len(values)])
 
 
 def without_outliers(values: Floats) -> Floats:

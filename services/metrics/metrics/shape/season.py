@@ -1,4 +1,4 @@
-"""The search for daily and weekly seasons, each seen at least twice."""
+"""The search for daily and weekly seasons and another wave, each seen at least twice."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics.arrays import Floats
-from metrics.shape.cells import MEDIAN_DEVIATION, Cells, median, running_median
+from metrics.shape import wave as waves
+from metrics.shape.cells import MEDIAN_DEVIATION, Cells, median, without_level
 
 # A profile is a season if its mean square is at least this many times that of noise.
 MIN_POWER_RATIO = 3.0
@@ -23,22 +24,38 @@ MEDIAN_ERROR = 1.2533
 
 @dataclass(slots=True)
 class Season:
-    """The seasonal part of each cell, by time of day and day of the week.
+    """The seasonal part of each cell: by time of day and day of the week, and of a wave.
 
-    `week` holds a part for each cell of a week that begins with the cells' first day.
+    `week` holds a part for each cell of a week that begins with the cells' first day. A wave of
+    another period is in `part` alone.
     """
 
     daily: bool
     weekly: bool
     part: Floats
     week: Floats
+    wave: Floats | None = None
 
     def __bool__(self) -> bool:
-        return self.daily or self.weekly
+        return self.daily or self.weekly or self.wave is not None
+
+    @property
+    def amplitude(self) -> float:
+        """The amplitude of the wave."""
+        return float(np.abs(self.wave).max()) if self.wave is not None else 0.0
+
+    def scale(self, by: float) -> None:
+        self.part *= by
+        self.week *= by
+        if self.wave is not None:
+            self.wave *= by
 
 
-def find(cells: Cells, values: Floats) -> Season:
-    """Find the seasons of `values`, which has one value per cell."""
+def find(cells: Cells, values: Floats, known: Floats | None = None) -> Season:
+    """Find the seasons of `values`, which has one value per cell.
+
+    `known` is the wave if none is found: half a change that was removed may hide it.
+    """
     first = int(cells.number[0])
     numbers = cells.number - first
     grid = np.full(int(numbers[-1]) + 1, np.nan)
@@ -65,22 +82,20 @@ def find(cells: Cells, values: Floats) -> Season:
                 if rest is not None:
                     daily = True
                     week += np.tile(rest, 7)
-    return Season(daily, weekly, week[places][numbers], week)
+    season = Season(daily, weekly, week[places][numbers], week)
+    season.wave = waves.find(numbers, values - season.part)
+    if season.wave is None:
+        season.wave = known
+    if season.wave is not None:
+        season.part = season.part + season.wave
+    return season
 
 
 def _apart(grid: Floats, missing: NDArray[np.bool_], period: int) -> Floats:
     """Subtract the local level: the median of a period around each cell."""
     if missing.any():
         grid = _filled(grid, missing, period)
-    # Extended by a period on both sides, shifted by the level's change. Each window has every cell
-    # of a period once, so that a season alone does not affect its median.
-    half = period // 2
-    moved = median(grid[period:] - grid[:-period]) if len(grid) > period else 0.0
-    longer = np.concatenate(
-        [grid[period - half : period] - moved, grid, grid[-period : half - period] + moved]
-    )
-    level = running_median(longer, period, max(period // 8, 1))
-    apart = grid - level[half : half + len(grid)]
+    apart = without_level(grid, period)
     apart[missing] = np.nan
     return apart
 

@@ -107,8 +107,7 @@ def describe(history: History) -> Shape:
     shape.fitted = shape.fitted * scale + middle
     shape.usual = shape.usual * scale + middle
     if shape.season is not None:
-        shape.season.part *= scale
-        shape.season.week *= scale
+        shape.season.scale(scale)
     if shape.noise is not None:
         shape.noise.deviation *= scale
     for event in shape.events:
@@ -144,13 +143,14 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
     noise = None
     clean = values
     for attempt in range(PASSES):
-        found = seasons.find(cells, apart)
+        found = seasons.find(cells, apart, season.wave)
         if attempt and not found and not season:
             break
         season = found
         clean = values - season.part
         if season:
-            clean = cells.without_cut(clean)
+            smooth = not (season.daily or season.weekly)
+            clean = cells.without_cut(clean, season.part if smooth else None)
         if not cells.dense:
             clean = without_outliers(clean)
         noise = measure(cells, clean)
