@@ -19,7 +19,9 @@ TOLERANCE = 0.2
 
 
 @pytest.mark.parametrize("number", COUNTED)
-def test_a_decision_states_the_number_of_its_lines_within_a_fifth(number: str) -> None:
+def test_the_number_of_code_lines_that_a_decision_states_is_right_within_a_fifth(
+    number: str,
+) -> None:
     [page] = (ROOT / "docs/decisions").glob(f"{number}-*.md")
     [stated] = re.findall(r"[Aa]bout ([\d,]+) lines", page.read_text())
     lines = sum(len(path.read_text().splitlines()) for path in COUNTED[number])

@@ -182,7 +182,7 @@ async def truncated(_fault: Fault, exchange: Exchange) -> None:
 
 
 def wrong_types(value: Any) -> Any:
-    """Return the document with its names and a value of another type under each."""
+    """Return a document with the same names, whose values all have another type."""
     if isinstance(value, dict):
         return {name: wrong_types(inner) for name, inner in value.items()} or "nothing"
     if isinstance(value, list):

@@ -62,7 +62,7 @@ def stack_of(home: Path, hub: RunningHub) -> Stack:
 
 
 @pytest.mark.long
-def test_acknowledged_data_before_a_backup_exists_after_its_restore(
+def test_data_acknowledged_before_a_backup_exists_after_its_restore(
     hub: RunningHub, tmp_path: Path
 ) -> None:
     saved, elsewhere = tmp_path / "saved", tmp_path / "elsewhere"

@@ -188,7 +188,7 @@ def test_a_request_repeated_with_its_idempotency_key_starts_one_run(account: Acc
     account.http.delete(first.headers["location"], headers=account.headers)
 
 
-def test_a_retry_during_a_run_gets_its_address_and_a_late_cancel_keeps_its_points(
+def test_a_retry_during_a_run_gets_the_runs_address_and_a_canceled_run_keeps_its_figures(
     stack: Stack, account: Account
 ) -> None:
     headers = {"Idempotency-Key": "0f1c6f62-under-way"}

@@ -32,7 +32,7 @@ def stack(generous_stack: Stack) -> Stack:
     return generous_stack
 
 
-def test_a_hanging_bus_is_a_503_at_once_on_each_replica_and_recovers(
+def test_a_hanging_bus_gives_a_503_at_once_on_each_replica_until_it_resumes(
     stack: Stack, account: Account
 ) -> None:
     assert account.generate(MODEL).status_code == 200

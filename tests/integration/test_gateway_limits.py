@@ -107,7 +107,7 @@ def test_a_concurrently_repeated_request_is_carried_out_once(
     stranger.http.close()
 
 
-def test_a_key_whose_gateway_died_during_its_creation_is_created_once(
+def test_an_api_key_whose_gateway_died_during_its_creation_is_created_once(
     generous_stack: Stack,
 ) -> None:
     """A gateway is killed repeatedly while the same requests are retried."""
@@ -261,7 +261,7 @@ def test_a_body_between_the_gateways_and_the_edges_limit_is_a_413(unthrottled: A
     assert (answer.status_code, error_of(answer)["code"]) == (413, 1003)
 
 
-def test_a_key_among_a_hundred_thousand_is_found_by_an_index(stack: Stack) -> None:
+def test_an_api_key_among_a_hundred_thousand_is_found_by_an_index(stack: Stack) -> None:
     with psycopg.connect(stack.postgres.url("gateway")) as database:
         database.execute(
             "insert into accounts (id, email, password) select 'x' || n, n || '@x.org', ''"

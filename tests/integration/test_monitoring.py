@@ -50,7 +50,7 @@ def test_the_record_example_of_the_reference_is_accepted(account: Account) -> No
         plotly.graph_objects.Figure(figure)
 
 
-def test_each_answered_record_is_in_the_next_answer_whichever_replicas_serve(
+def test_each_acknowledged_record_is_in_the_next_answer_whichever_replicas_serve(
     account: Account,
 ) -> None:
     for count in range(1, 40):
@@ -201,7 +201,9 @@ def test_the_size_limits_are_named_in_refusals(account: Account) -> None:
     assert len(answer.text) < 2_000, "what was submitted is not echoed"
 
 
-def test_series_beyond_the_cap_are_refused_with_the_cap(account: Account, other: Account) -> None:
+def test_series_beyond_an_accounts_limit_are_refused_and_the_limit_is_named(
+    account: Account, other: Account
+) -> None:
     assert record(account, metrics={"latency": 1.0}).status_code == 200
     for batch in range(11):
         records = [{"modelId": f"m{batch}-{n}", "metrics": {"latency": 1.0}} for n in range(1_000)]

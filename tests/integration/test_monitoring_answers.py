@@ -182,7 +182,7 @@ def test_an_incident_in_mid_week_is_named_with_start_and_end(account: Account) -
     assert [finding["kind"] for finding in data["findings"]] == ["incident"]
 
 
-def test_a_weekend_like_the_last_one_is_not_reported(account: Account) -> None:
+def test_a_weekend_like_the_previous_one_is_not_reported_as_a_change(account: Account) -> None:
     def throughput(ago: float) -> float:
         return 56.0 if (datetime.now(UTC) - timedelta(hours=ago)).weekday() >= 5 else 100.0
 

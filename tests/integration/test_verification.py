@@ -51,7 +51,7 @@ def state_of(account: Account, where: str) -> str:
     return state
 
 
-def test_v2_waits_and_its_answers_and_retries_contain_the_verdict_and_the_sample_output(
+def test_a_v2_request_waits_and_its_answer_and_retries_contain_the_verdict_and_the_output(
     stack: Stack, account: Account
 ) -> None:
     def call(_: int) -> httpx2.Response:
@@ -102,7 +102,9 @@ def test_v2_waits_and_its_answers_and_retries_contain_the_verdict_and_the_sample
     assert lost.status_code == 404
 
 
-def test_v1_explains_how_to_request_verify_and_download_refuses_it(account: Account) -> None:
+def test_v1_refuses_verify_and_says_how_to_request_it_and_download_refuses_it_too(
+    account: Account,
+) -> None:
     refused = verify(account, "v1")
     error = error_of(refused)
     assert (refused.status_code, error["code"]) == (400, 1003)

@@ -87,7 +87,7 @@ def storm(seed: int, seconds: float, console: Console) -> tuple[list[Check], int
 
 @contextlib.contextmanager
 def _disk(console: Console) -> Iterator[Path | None]:
-    """Mount a disk for the stack, so that it can be filled up; None where only triggers can."""
+    """Mount a disk for the stack, to be filled up later; yield None if this machine cannot."""
     with tempfile.TemporaryDirectory(prefix="lilypad-storm-") as folder:
         disk = small_disk.mount(Path(folder) / "disk", DISK)
         if isinstance(disk, str):

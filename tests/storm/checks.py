@@ -148,7 +148,7 @@ def _sockets(clients: Clients, faults: list[Fault], pace: Pace) -> list[Check]:
 
 
 def _last_fault(left: float, back: float, faults: list[Fault]) -> float:
-    """Return the end of the last fault while a socket was disconnected, or else `left`."""
+    """Return when the last fault of a disconnection ended; `left`, its start, if none did."""
     return max([left, *(fault.end for fault in faults if left <= fault.end <= back)])
 
 
@@ -176,7 +176,7 @@ def _limits(clients: Clients, faults: list[Fault]) -> list[Check]:
 
 
 def forgotten_counts(faults: list[Fault]) -> list[tuple[float, float, int]]:
-    """Return start, end and the maximum of counts lost on the bus for each fault.
+    """Return for each fault its start, its end, and how many counts the bus may have lost at most.
 
     Decision 003: a bus that lost its store counts from zero, and so does one whose disk is full,
     which keeps the counts in memory until it restarts; a killed one may lose its last count.

@@ -226,5 +226,5 @@ def _record(model: str, moment_us: int, **metrics: float) -> dict[str, Any]:
 
 
 def _watched(number: int) -> dict[str, Any]:
-    """Return a record of the followed model; repeated, it is the same."""
+    """Return record `number` of the followed model; a retry sends this same record."""
     return _record(WATCHED, now_us(), **{f"n{number}": 1.0})

@@ -118,7 +118,7 @@ def read(name: str, content: bytes) -> Layout:
 
 @dataclass(frozen=True)
 class Routes:
-    """A router's module types by their folders within its own, and the roles without a route."""
+    """The types of a router's modules, by folder within the router's, and the unrouted roles."""
 
     types: dict[str, str]
     unrouted: tuple[str, ...]

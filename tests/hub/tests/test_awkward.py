@@ -46,7 +46,7 @@ def test_the_document_announces_remote_code(api: HfApi):
     assert "code.py" in {file.rfilename for file in info.siblings}
 
 
-def test_the_internal_attention_field_is_only_in_the_config(api: HfApi):
+def test_the_internal_attention_field_is_in_config_json_but_not_in_model_info(api: HfApi):
     repo = "lilypad/tiny-internal-attention"
     config = Path(api.hf_hub_download(repo, "config.json")).read_text()
     assert '"_attn_implementation_internal": "attacker/kernel"' in config
