@@ -57,6 +57,7 @@ def test_hostile_cards_and_names_run_no_script(person: Person, account: Account)
     account.make_key("a\u202eb")
     page.goto("/dashboard/keys")
     expect(page.get_by_role("button", name=r"Revoke a\u202eb")).to_be_visible()
+    expect(page.get_by_label(r"New name of a\u202eb")).to_have_value("a\u202eb")
     page.close()
 
 

@@ -13,6 +13,7 @@ from common import context
 from common.bus import Bus
 from common.contracts import Input, Message
 from common.contracts.access import KEY_REVOKED, KeyRevoked
+from common.contracts.invisible import check_not_blank
 from common.errors import Conflict, InvalidRequest, NotFound
 from common.faults import Hint
 from common.postgres import Connection, Database
@@ -26,6 +27,7 @@ Name = Annotated[
     str,
     StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$"),
     Hint('must be 1 to 100 characters without control characters, such as "laptop"'),
+    AfterValidator(check_not_blank),
 ]
 
 

@@ -9,13 +9,15 @@ from typing import Any, cast
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from common.contracts.alerts import NewRule
 from common.contracts.reading import SamplesRequest
+from common.contracts.recording import MetricDescription, Record
 from common.errors import InvalidRequest
 from common.faults import WORDS, invalid
 from common.testing import MemoryBus
 from gateway import bodies, routes
 from gateway.account_fields import NewAccount
-from gateway.keyring import NewKey
+from gateway.keyring import KeyChange, NewKey
 
 from .conftest import Desk
 
@@ -212,6 +214,27 @@ def test_an_invalid_body_is_refused_with_its_fault_and_what_to_send(
     error = refused(body, NewKey)
     messages = [error.message, *(field["message"] for field in error.details.get("fields", []))]
     assert any(expected in sentence for sentence in messages), messages
+
+
+@pytest.mark.parametrize("name", ["\u3164", " \u00a0\u2800", "\u200b\ufe0f", "\u3000 \U000e0041"])
+@pytest.mark.parametrize(
+    ("path", "model", "rest"),
+    [
+        ("name", NewKey, {"scopes": ["generate"]}),
+        ("name", KeyChange, {}),
+        ("modelId", Record, {"metrics": {"latency": 1.0}}),
+        ("modelId", NewRule, {"kind": "silence"}),
+        ("unit", MetricDescription, {}),
+    ],
+)
+def test_a_name_that_nobody_can_see_is_refused(
+    path: str, model: Any, rest: dict[str, Any], name: str
+) -> None:
+    error = refused(json.dumps({**rest, path: name}).encode(), model)
+    [fault] = error.details["fields"]
+    assert fault["path"] == path
+    if path != "unit" or name == "\u3164":
+        assert fault["message"] == "must hold at least one visible character"
 
 
 def test_a_refusal_quotes_no_value_of_the_request() -> None:

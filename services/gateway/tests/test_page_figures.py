@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from common.contracts.monitoring import Finding, Monitoring
 from common.contracts.reading import READ_SAMPLES, RecordedSamples, Sample, SamplesRequest
 from common.errors import Unavailable
 from common.testing import MemoryBus
-from gateway.pages import figures, plots
+from gateway.pages import figures, plots, site
 
 
 def incident(begin: datetime) -> Finding:
@@ -36,31 +37,83 @@ def test_of_two_times_within_a_minute_only_the_earlier_is_marked() -> None:
     assert figures.timed(text, []) == text
 
 
+PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+HINDI = "\u0915\u094d\u200d\u0937"
+EMOJI = (
+    "\U0001f469\U0001f3fd\u200d\U0001f4bb",  # a woman at a computer
+    "\U0001f441\ufe0f\u200d\U0001f5e8\ufe0f",  # an eye in a speech bubble
+    "1\ufe0f\u20e3",
+    "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",  # England's flag
+    "\u845b\U000e0100",  # an ideograph in another shape
+)
+
+
 @pytest.mark.parametrize(
     ("text", "written"),
     [
         ("open\u200bai", r"open\u200bai"),
         ("gpt\u202e2", r"gpt\u202e2"),
         ("gp\u200dt2", r"gp\u200dt2"),
-        # A joiner with a letter other than ASCII on one side only, and one at either end.
         ("gpt\u200dé", r"gpt\u200dé"),
-        ("é\u200cgpt", r"é\u200cgpt"),
+        ("\u043f\u200c\u0433", "\u043f\\u200c\u0433"),
         ("\u200c\u0645", "\\u200c\u0645"),
         ("\u0645\u200d", "\u0645\\u200d"),
-        # A joiner between Persian letters, and one in an emoji.
-        (
-            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
-            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
-        ),
-        ("\U0001f469\u200d\U0001f4bb", "\U0001f469\u200d\U0001f4bb"),
+        (PERSIAN, PERSIAN),
+        (HINDI, HINDI),
+        ("\u3164\u2800\u115f\u1160\uffa0\u180e", r"\u3164\u2800\u115f\u1160\uffa0\u180e"),
+        ("a\u034f\ufe00\ufe0f\ufff9\ufffb\x07", r"a\u034f\ufe00\ufe0f\ufff9\ufffb\u0007"),
+        ("a\U000e0041\U000e0100", r"a\udb40\udc41\udb40\udd00"),
+        ("\U0001f3f4\U000e0067\U000e007f", "\U0001f3f4\\udb40\\udc67\\udb40\\udc7f"),
     ],
 )
 def test_characters_that_make_a_name_look_like_another_are_written_out(
     text: str, written: str
 ) -> None:
     assert figures.visible(text) == written
+    assert figures.prose(text) == written
+    assert figures.finalize(text) == written
     assert json.loads(figures.pretty(text)) == text
     assert json.loads(figures.compact(text)) == text
+
+
+@pytest.mark.parametrize("emoji", EMOJI)
+def test_an_emoji_stays_as_it_is_in_prose_and_is_written_out_in_a_name(emoji: str) -> None:
+    assert figures.prose(f"It is {emoji}!") == f"It is {emoji}!"
+    assert figures.visible(emoji) != emoji
+    # A second mark after an emoji changes nothing but the text.
+    assert "\\u" in figures.prose(f"{emoji}\ufe0f\ufe0f")
+
+
+def test_unusual_spaces_are_written_out_in_a_name_alone() -> None:
+    assert figures.visible("a\u00a0b\u3000c") == r"a\u00a0b\u3000c"
+    assert figures.prose("5\u00a0ms\n") == "5\u00a0ms\n"
+
+
+# What a person typed, or a script or another request reads, stays as it is.
+FIELD = re.compile(r' (?:value|data-model|data-metric)="\{\{ ([^}]*) \}\}"')
+OWN = {
+    "number",
+    "scope",
+    "days",
+    "run.id",
+    "choice",
+    "window",
+    "kind",
+    "value",
+    "run.progress.done",
+}
+
+
+def test_every_field_of_a_form_has_its_text_unchanged() -> None:
+    fields = {
+        field
+        for path in (site.PACKAGE / "templates").iterdir()
+        for field in FIELD.findall(path.read_text())
+    }
+    assert "key.name|raw" in fields
+    assert {field for field in fields if not field.endswith("|raw")} - OWN == {
+        "'off' if account.beta else 'on'"
+    }
 
 
 class Metrics(MemoryBus):

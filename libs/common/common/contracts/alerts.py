@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from common.contracts import Event, Input, Message, Rpc
+from common.contracts.invisible import check_not_blank
 from common.contracts.recording import MetricName, ModelId
 
 Severity = Literal["info", "warning", "critical"]
@@ -27,7 +28,7 @@ class NewRule(Input):
     kind: Literal["threshold", "change", "silence"] = Field(
         examples=["threshold"], description="Kind of condition that raises an alert."
     )
-    model_id: ModelId | None = Field(
+    model_id: Annotated[ModelId, AfterValidator(check_not_blank)] | None = Field(
         None, description="The model; by default all models of the account."
     )
     metric: MetricName | None = Field(

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, FailFast, Field, StringConstraints
 
 from common.contracts import Event, Input, Message, Rpc
+from common.contracts.invisible import check_not_blank
 from common.contracts.timestamps import Timestamp, to_us
 from common.faults import Hint
 
@@ -54,9 +55,10 @@ Value = Annotated[float, Field(ge=-1e100, le=1e100)]
 def _check_visible(model_id: str) -> str:
     if _UNSEEN.search(model_id):
         raise ValueError(
-            'must be 1 to 256 characters, none of which is invisible, such as "openai/gpt2"'
+            "must be 1 to 256 characters, without control characters, line separators and marks of"
+            ' text direction, such as "openai/gpt2"'
         )
-    return model_id
+    return check_not_blank(model_id)
 
 
 def _check_signs(metrics: dict[str, float]) -> dict[str, float]:
@@ -113,7 +115,7 @@ class MetricDescription(Input):
         description="An `amount` cannot be negative, and a `share` is from 0 to 1: other values"
         " are refused by the metric's name.",
     )
-    unit: Annotated[str, *UNIT] | None = Field(
+    unit: Annotated[str, *UNIT, AfterValidator(check_not_blank)] | None = Field(
         None, description="Unit of its values; else derived from its name.", examples=["tokens"]
     )
     more_is_better: bool | None = Field(

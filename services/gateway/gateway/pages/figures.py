@@ -9,17 +9,35 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from common.contracts.invisible import INVISIBLE, SPACES
 from common.contracts.monitoring import Finding
 
 ABSENT = "\N{EN DASH}"
 CODE = re.compile(r"`([^`]+)`")
 BINARY = ("MiB", "GiB", "TiB")
-# Characters that are not drawn, or that reverse the text around them: a name with one looks like
-# another. Joiners have a meaning in scripts other than ASCII, and in emoji.
-INVISIBLE = re.compile(
-    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
-    r"|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
+# Scripts in which joiners are spelling: Arabic, those of India and South East Asia, Mongolian.
+_JOINING = "[\u0600-\u109f\u1780-\u18af\ua800-\uabff\U00010a00-\U00011fff]"
+_JOINER = f"(?<={_JOINING})[\u200c\u200d](?={_JOINING})"
+_EMOJI = (
+    "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299"
+    "\U0001f000-\U0001faff][\ufe0e\ufe0f]?"
 )
+# Sequences that are drawn as one: emoji, keycaps, the flags of England, Scotland and Wales, and
+# variants of an ideograph.
+_SEQUENCES = (
+    f"{_EMOJI}(?:\u200d{_EMOJI})*",
+    "[0-9#*]\ufe0f\u20e3",
+    (
+        "\U0001f3f4\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067"
+        "|\U000e0073\U000e0063\U000e0074|\U000e0077\U000e006c\U000e0073)\U000e007f"
+    ),
+    "[\u3400-\u9fff\U00020000-\U0003ffff][\U000e0100-\U000e01ef]",
+)
+# The group is what is escaped. Two names must not look alike, so that one is chosen for the other:
+# in a name, nothing invisible is left but joiners that are spelling. A sentence is only read, and
+# would be spoilt by escapes in its emoji.
+NAME = re.compile(f"{_JOINER}|([{INVISIBLE}{SPACES}\t\n\r])")
+PROSE = re.compile(f"{'|'.join((_SEQUENCES[2], *_SEQUENCES))}|{_JOINER}|([{INVISIBLE}])")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -46,9 +64,28 @@ def memory(mib: float | None) -> str:
     return f"{number(size)} {BINARY[unit]}"
 
 
-def visible(text: str) -> str:
-    """Write invisible characters of a name or text as escapes, which JSON reads as they were."""
-    return INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+def visible(name: str) -> str:
+    """Write the invisible characters of a name as escapes, which JSON reads as they were."""
+    return NAME.sub(_escape, name)
+
+
+def prose(text: str) -> str:
+    """Write a text's invisible characters as escapes, except where they are part of an emoji."""
+    return PROSE.sub(_escape, text)
+
+
+def finalize(value: Any) -> Any:
+    """Treat what a template shows as prose, unless it is markup, or a name that `visible` wrote."""
+    return prose(value) if type(value) is str else value
+
+
+def raw(value: Any) -> Markup:
+    """Escape markup alone, in a form's field or an attribute for a script."""
+    return escape(value)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1] if match[1] else match[0]
 
 
 def sentence(text: str) -> str:
@@ -57,7 +94,7 @@ def sentence(text: str) -> str:
 
 def marked(text: str) -> Markup:
     """Show text in backticks as code."""
-    return Markup(CODE.sub(r"<code>\1</code>", str(escape(visible(text)))))  # noqa: S704  (escaped)
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(prose(text)))))  # noqa: S704  (escaped)
 
 
 def timed(text: str, findings: Sequence[Finding]) -> Markup:
@@ -76,7 +113,7 @@ def timed(text: str, findings: Sequence[Finding]) -> Markup:
         elements.setdefault(words, element)
     # A single pass: the text of an element is not marked again.
     marked = re.sub(
-        f"({'|'.join(elements)})( UTC)?", lambda match: elements[match[1]], str(escape(text))
+        f"({'|'.join(elements)})( UTC)?", lambda match: elements[match[1]], str(escape(prose(text)))
     )
     return Markup(marked)  # noqa: S704  (escaped)
 
@@ -114,7 +151,7 @@ def between(begin: datetime | None, end: datetime | None) -> str:
 
 def pretty(value: Any) -> str:
     """Encode a JSON value over several lines."""
-    return visible(json.dumps(value, indent=2, ensure_ascii=False))
+    return prose(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def compact(value: Any) -> str:
@@ -131,6 +168,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "sentence": sentence,
     "visible": visible,
     "marked": marked,
+    "raw": raw,
     "plain": plain,
     "timed": timed,
     "pretty": pretty,

@@ -13,6 +13,7 @@ from common.contracts.monitoring import Monitoring
 from common.contracts.reading import MAX_PAGE_SAMPLES, READ_SAMPLES, SamplesRequest
 from common.contracts.recording import USUAL_METRICS
 from common.errors import ServiceError, Unavailable
+from gateway.pages.figures import visible
 
 HOUR = timedelta(hours=1)
 # Points that a chart has room for, and the buckets of an hour that has more samples, in seconds.
@@ -140,7 +141,7 @@ def charts(monitoring: Monitoring, window: str) -> list[dict[str, Any]]:
             {
                 "metric": metric,
                 "title": plot["title"],
-                "unit": plot["unit"] or "",
+                "unit": visible(plot["unit"] or ""),
                 "time": True,
                 "x": times[first:],
                 "series": [series],

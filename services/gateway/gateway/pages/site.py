@@ -53,6 +53,7 @@ class Pages:
         self._templates = Environment(
             loader=PackageLoader("gateway.pages"),
             autoescape=True,
+            finalize=figures.finalize,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
