@@ -34,7 +34,7 @@ class Score:
 
 
 def judge(series: Series, statements: Sequence[Statement], score: Score, *, cell: int = 0) -> None:
-    """Score the statements about a series; edges may be off by a cell more."""
+    """Score the statements about a series; their edges may also be off by `cell`."""
     score.series += 1
     if series.kind not in CHANGES:
         if statements:

@@ -238,7 +238,7 @@ def _jobs(report: Report) -> None:
 
 
 async def _follow(stack: Any) -> tuple[list[float], list[float], float]:
-    """Measure first progress of runs in ms, cancels in s, and the delay after a killed worker."""
+    """Measure ms until runs progress, s until they are canceled, and the delay after a kill."""
 
     async with bus.connect(stack.nats.url("gateway"), "gateway") as connection:
         caller = Caller(connection)

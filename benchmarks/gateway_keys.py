@@ -75,7 +75,7 @@ def _compare_database(report: Report) -> None:
 def _door_among(
     stack: contextlib.ExitStack, total: int
 ) -> tuple[Callable[[int], float], Callable[[], float]]:
-    """Start a gateway with this many keys; return timers of a request and a look-up, in ms."""
+    """Start a gateway with this many keys; return functions that time a request and a look-up."""
     gateway = Service("gateway", replicas=1, database=True, http=True)
     system = stack.enter_context(Stack(services=[gateway], environment=UNLIMITED))
     stack.enter_context(running(part("handler"), system.environment_of(Service("generator"))))

@@ -234,7 +234,7 @@ def by_hand(report: Report) -> None:
 
 
 def count_lines(text: str) -> dict[str, int]:
-    """Count the lines within fences by heading; parse the Python among them."""
+    """Count the lines in the code blocks below each heading; parse the Python among them."""
     counts = {}
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         task, _, rest = section.partition("\n")

@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def require(*programs: str) -> None:
-    """Exit with the command that installs missing programs; Debian's packages have their names."""
+    """Exit if a program is missing, and print the apt-get command that installs it.
+
+    Each program's Debian package has the program's name.
+    """
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         packages = " ".join(missing)

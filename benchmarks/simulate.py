@@ -252,7 +252,7 @@ def _against_erlang(report: Report) -> None:
 
 
 def _measured() -> tuple[float, list[float]]:
-    """Return a worker's restart and its runs without download, in seconds, on a real stack."""
+    """Measure a worker's restart, and its runs without a download, on a real stack, in seconds."""
     with (
         RunningHub(first=[MODEL]) as hub,
         Stack(environment={"HF_ENDPOINT": hub.url}) as stack,
