@@ -54,7 +54,7 @@ def render(  # noqa: PLR0913  (the placeholders)
     flood_limit: int = FLOOD_LIMIT,
     max_connections: int = MAX_CONNECTIONS,
 ) -> str:
-    """Render the configuration template; `certificate` is Envoy's file about the certificate."""
+    """Render the configuration template; `certificate` is the file from `certificate.yaml`."""
     host, port = listen
     tls = "null"
     if certificate is not None:

@@ -52,7 +52,7 @@ PASSWORD = re.compile("p[0-9a-f]{48}")
 GRACE_S = {"edge": 10 + 130, "gateway": 22, "realtime": 9, "nats": 30, "worker": 30}
 
 
-def test_every_pod_is_restricted_and_has_no_token(overlay: list[Resource]) -> None:
+def test_every_pod_is_restricted_and_has_no_service_account_token(overlay: list[Resource]) -> None:
     for name, pod in pods(overlay):
         assert pod["automountServiceAccountToken"] is False, name
         assert pod["securityContext"]["runAsNonRoot"] is True, name
@@ -73,7 +73,7 @@ def test_every_container_has_a_version_and_resource_limits(overlay: list[Resourc
             assert "memory" in container["resources"]["limits"], name
 
 
-def test_every_server_is_probed_and_may_be_disrupted_one_at_a_time(
+def test_every_workload_has_probes_and_loses_at_most_one_pod_to_a_disruption(
     overlay: list[Resource],
 ) -> None:
     budgets = {b["metadata"]["name"]: b["spec"] for b in of_kind(overlay, "PodDisruptionBudget")}
@@ -190,7 +190,7 @@ def test_rotated_secrets_have_new_passwords_and_still_decrypt_what_is_stored(
 
 
 @pytest.mark.parametrize("timescale", [False, True])
-def test_a_database_in_the_cluster_has_the_roles_of_the_secrets_and_the_edition_that_is_named(
+def test_a_database_in_the_cluster_has_the_roles_of_the_secrets_and_its_overlays_edition(
     timescale: bool,
 ) -> None:
     resources = build(K8S / "overlays" / f"cloudnative-pg{'-timescale' if timescale else ''}")
@@ -235,7 +235,7 @@ def test_each_service_reaches_only_what_it_needs_and_never_the_metadata_address(
     assert nobody["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def test_only_the_edge_is_reached_by_strangers_and_it_reaches_its_replicas(
+def test_only_the_edge_is_reachable_from_anywhere_and_it_reaches_gateway_and_realtime(
     overlay: list[Resource],
 ) -> None:
     for policy in of_kind(overlay, "NetworkPolicy"):

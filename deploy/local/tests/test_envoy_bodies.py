@@ -72,7 +72,7 @@ def test_the_edges_admission_request_cannot_be_sent_from_outside(edge: Stack) ->
     assert_envelope(answer, 3001)
 
 
-def test_a_caller_cannot_claim_a_batchs_account_which_is_not_forwarded(edge: Stack) -> None:
+def test_an_account_that_a_caller_claims_in_a_header_is_not_forwarded(edge: Stack) -> None:
     claimed = ("X-Lilypad-Account: other", "Authorization: me", "X-Forwarded-For: 6.6.6.6")
     answer = get(edge.port, BATCH, *claimed, method="POST", body=b"x")
     seen = dict(answer.json()["headers"])

@@ -212,7 +212,7 @@ def test_a_rolling_restart_of_two_edges_loses_no_request(edge: Stack, tmp_path: 
     assert callers.failures == []
 
 
-def test_the_page_for_an_unavailable_service_answers_no_other_error() -> None:
+def test_the_page_for_an_unavailable_service_is_shown_only_for_408_429_and_502_or_more() -> None:
     text = (FOLDER / "envoy.yaml").read_text()
     [mapper] = [m for m in text.split("            - filter:") if "does not answer</h1>" in m]
     bounds = re.findall(r"op: (\w+), value: { default_value: (\d+)", mapper)
