@@ -120,7 +120,7 @@ def test_a_crafted_archive_is_refused_and_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
-def test_a_new_folder_is_extracted_without_a_second_copy(
+def test_an_archive_is_extracted_into_a_new_folder_without_copying_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def copy(*_: object, **__: object) -> None:

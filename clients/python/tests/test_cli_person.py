@@ -139,7 +139,7 @@ def test_ids_and_numbers_are_not_wrapped_in_a_narrow_table(
     assert "…" not in shown
 
 
-def test_without_arguments_a_person_gets_the_help_and_a_program_its_command(
+def test_without_arguments_a_person_gets_the_help_and_a_program_the_command_for_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run([]) == 2
@@ -151,7 +151,7 @@ def test_without_arguments_a_person_gets_the_help_and_a_program_its_command(
 
 @pytest.mark.usefixtures("pauses")
 @pytest.mark.parametrize("code", APIStatusError.by_code)
-def test_every_refusal_names_a_command(
+def test_every_refusal_names_the_next_command(
     service: Service, capsys: pytest.CaptureFixture[str], code: int
 ) -> None:
     service.refuse(422, code)

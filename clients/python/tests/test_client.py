@@ -48,7 +48,9 @@ def _client(service: Service, **options: Any) -> LilypadClient:
     return LilypadClient("lmg_live_x", service.url, **options)
 
 
-def test_a_module_maps_its_files_and_names_its_model(service: Service, tmp_path: Path) -> None:
+def test_a_module_is_a_mapping_of_its_files_and_names_its_model(
+    service: Service, tmp_path: Path
+) -> None:
     service.answer(MODULE)
     with _client(service) as client:
         module = client.generate_module(

@@ -112,7 +112,7 @@ def _monitor() -> Any:
 
 
 def _drive(flow: Any, answer: Reply | None) -> int:
-    """Run a flow to its end, with the same outcome for each request; return the requests sent."""
+    """Run a flow to its end, giving each request the same outcome; return how many were sent."""
     sent, step = 0, next(flow)
     while True:
         sent += isinstance(step, Send)
