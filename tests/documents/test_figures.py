@@ -61,7 +61,10 @@ STATED: list[tuple[str, str, list[float]]] = [
      [bodies.MAX_OBJECT_KEYS, bodies.MAX_COMMAS]),
     ("reference/statistics.md", r"up to ([\d,]+) in the window", [window.MAX_EXACT]),
 ]  # fmt: skip
-# Figures of docs/scaling.md and the README: the file and the name of each result.
+# Figures of these pages: the file and the name of each result.
+MEASURED_ON = (
+    PAGES["scaling.md"] + PAGES["reference/statistics.md"] + (ROOT / "README.md").read_text()
+)
 MEASURED = {
     r"([\d,]+) on two cores, one at a time": ("monitoring", "v1, one at a time, 64 clients"),
     r"([\d,]+) on two cores, in batches": ("monitoring", "v2, batches of 1000, 8 clients"),
@@ -69,6 +72,9 @@ MEASURED = {
     r"([\d,]+) ms each, 30 days": (
         "monitoring", "/monitor of 30 days, 10 million samples, median"
     ),
+    r"([\d.]+) % of the steps": ("advice", "step: found, with its times"),
+    r"([\d.]+) % of the slopes": ("advice", "slope: found, with its times"),
+    r"([\d.]+) % of the\nincidents": ("advice", "incident: found, with its times"),
     r"([\d,]+) ms for 30 days of": (
         "monitoring", "/monitor of 30 days, 10 million samples, median"
     ),
@@ -118,7 +124,7 @@ def test_a_measured_figure_is_the_latest_result(pattern: str) -> None:
     file, name = MEASURED[pattern]
     results = json.loads((ROOT / "benchmarks" / "results" / f"{file}.json").read_text())
     measured = next(figure["value"] for figure in results["figures"] if figure["name"] == name)
-    found = re.search(pattern, PAGES["scaling.md"] + (ROOT / "README.md").read_text())
+    found = re.search(pattern, MEASURED_ON)
     assert found, pattern
     assert number(found[1]) == pytest.approx(measured, rel=TOLERANCE)
 
