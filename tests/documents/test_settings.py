@@ -35,8 +35,10 @@ def settings() -> dict[str, type[ServiceSettings]]:
 
 
 def shown(default: Any) -> str:
-    """Return a default as the table writes it: nothing for an absent or empty default."""
-    if default in (PydanticUndefined, None, (), frozenset(), ""):
+    """Return a default as the table writes it: nothing for an optional setting."""
+    if default is PydanticUndefined:
+        return "required"
+    if default in (None, (), frozenset(), ""):
         return ""
     if isinstance(default, SecretStr):
         default = default.get_secret_value()
