@@ -350,7 +350,7 @@ def _record_to_screen(report: Report) -> None:
 
 
 async def _record_and_watch(stack: Stack, account: Account) -> tuple[list[float], list[float]]:
-    """Return the ms until a client has the value: since the answer, and since the request."""
+    """Return the ms from the answer, and from the request, until a client has the value."""
     loop = asyncio.get_running_loop()
     connections = [Connection(stack, account, "/v1/api/monitor/record") for _ in range(PER_MODEL)]
     sent_times: list[list[float]] = [[] for _ in connections]

@@ -180,7 +180,7 @@ def tokens_of(config: Config, task: Task) -> int:
 
 
 def _positions(config: Config, names: tuple[str, ...]) -> int | None:
-    """Return how many tokens of a text have a position, by the first of these fields."""
+    """Return how many tokens of a text have a position, by the first of these config fields."""
     positions = number(text_part(config), *names)
     shifted = str(config.get("model_type")) in SHIFTED
     return max(positions - 2, 1) if positions and shifted else positions

@@ -19,7 +19,7 @@ def test_a_pipelines_defaults_match_the_pinned_library(name: str) -> None:
         assert known["num_frames"].default == usual.frames
 
 
-def test_a_video_of_the_pipelines_default_size_is_counted_once() -> None:
+def test_the_memory_of_a_video_of_the_pipelines_default_size_is_counted_once() -> None:
     # As Wan2.2-A14B: 32,760 tokens of 5,120, the prompt and the negative prompt in sequence.
     config = {
         "architectures": ["WanPipeline"],

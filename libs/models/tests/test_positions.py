@@ -28,7 +28,7 @@ SERVED = set(architectures()["text-classification"]) | set(architectures()["feat
 
 
 def counting_from_the_padding() -> list[str]:
-    """Return the served kinds of models whose source counts positions from the padding token's."""
+    """Return the served architectures whose source counts positions from the padding token's id."""
     sources = Path(transformers.__file__).parent.glob("models/*/modeling_*.py")
     kinds = set()
     for source in sources:

@@ -72,7 +72,7 @@ def of_size(
 
 
 def of_shares(bandwidth: float | None, compute: float | None) -> list[str]:
-    """Return the doubts about shares of the device's measured ceilings."""
+    """Return the doubts about the reached shares of the device's peak bandwidth and compute."""
     doubts = []
     if compute is not None and compute > MAX_SHARE:
         doubts.append(

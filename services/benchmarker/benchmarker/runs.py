@@ -65,7 +65,7 @@ class RunStore:
         self.database = database
 
     async def find(self, account: str, id: str, kind: Kind) -> tuple[Run, Row]:
-        """Return the run and its row.
+        """Return an account's run, and its database row.
 
         Raises:
             NotFound: it does not exist, or belongs to another account.

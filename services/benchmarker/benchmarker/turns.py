@@ -130,7 +130,7 @@ def remaining(run: Any, usual_s: float) -> float:
 
 
 def left(expected_s: float, elapsed_s: float) -> float:
-    """Return the remaining seconds of a duration; if late, a share of the elapsed seconds.
+    """Return the seconds left of an expected duration; once it is exceeded, a share of the elapsed.
 
     A run that takes longer than expected delays the runs behind it steadily, without a jump.
     """

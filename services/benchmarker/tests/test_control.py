@@ -195,7 +195,7 @@ async def test_a_repeated_request_returns_the_run_of_the_first_request(idle_conn
 
 
 @pytest.mark.parametrize(("status", "again"), [(422, False), (500, True), (504, True)])
-async def test_a_request_whose_run_failed_with_5xx_starts_another_run(
+async def test_repeating_a_request_starts_another_run_only_if_the_first_failed_with_5xx(
     idle_stack, idle_connection, status: int, again: bool
 ) -> None:
     caller = Caller(idle_connection)

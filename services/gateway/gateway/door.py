@@ -270,7 +270,7 @@ class Door:
         return await idempotency.once(call.account, key, request, work, joined)
 
     async def _admit_more(self, call: Call) -> None:
-        """Count the work against the further limits; a refusal uncounts the request, too."""
+        """Count the work against further limits; if one refuses it, uncount the request as well."""
         limits = self.guards.limits
         try:
             call.standings += await limits.admit(call.account, self.endpoint.limits[1:])

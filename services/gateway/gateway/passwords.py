@@ -65,7 +65,7 @@ class Passwords:
 
 
 def _score(password: str, email: str) -> int:
-    """Rate a password from 0 to 4; the account's address and its parts are easy to guess."""
+    """Rate a password from 0 to 4; the account's address and its parts count as easy to guess."""
     known = [email, *email.split("@"), "lilypad"]
     return int(zxcvbn(password[:MAX_SCORED_CHARACTERS], user_inputs=known)["score"])
 

@@ -70,7 +70,7 @@ class File:
 
 
 def kinds_of(description: Description) -> frozenset[str]:
-    """Return the kinds of files in a repository, by the keys of `INSTEAD`."""
+    """Return the kinds of files that a repository has, as keys of `INSTEAD`."""
     names = {sibling.rfilename for sibling in description.siblings}
     last = {name_of(name) for name in names}
     converted = "model.bin" in names and not VOCABULARIES.isdisjoint(names)

@@ -16,7 +16,7 @@ class Shares:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold a slot during the block, after this account's earlier work has finished."""
+        """Hold a slot for costly work during the block, after the account's earlier work."""
         account = current.get().account
         turn = self._turns.get(account)
         if turn is None:

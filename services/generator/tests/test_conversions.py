@@ -84,7 +84,7 @@ async def test_the_hubs_own_conversion_is_pinned_with_a_warning() -> None:
     assert any("refs/pr/8" in message for message in module.validation.errors)
 
 
-async def test_a_conversion_is_used_although_the_branch_has_other_files_since_then() -> None:
+async def test_a_conversion_is_used_although_files_of_the_branch_have_changed_since() -> None:
     module = await generate({"discussions": [REQUEST]}, newer=True)
     assert module.model.commit == CONVERTED
     differing = ", ".join(["config.json", "sentence_bert_config.json", *DENSE[:4]]) + " and 3 more"

@@ -50,7 +50,7 @@ def quantile(bins: Bins, counts: Counts, q: float) -> float:
 
 
 def middles(bins: Bins) -> Floats:
-    """Return the middle of each bin, at equal relative distances from its ends."""
+    """Return the value in each bin that has the same relative error to both ends of the bin."""
     with np.errstate(over="ignore"):  # the last bin ends beyond the largest float
         sizes = GROWTH ** (np.abs(bins) - OFFSET).astype(np.float64) * (2 / (GROWTH + 1))
     return np.where(bins == 0, 0.0, np.sign(bins) * sizes)

@@ -170,7 +170,7 @@ async def _read_samples(connection: Connection, window: Window, since: datetime)
 
 
 def _affordable(window: Window, ids: list[int], marks: list[Mark]) -> list[tuple[int, datetime]]:
-    """Return the days whose staged samples can be read, newest first; note the other days."""
+    """Return the days whose staged samples can be read, newest first; record which cannot."""
     budget = dict.fromkeys(ids, MAX_RAW // len(ids)) if ids else {}
     affordable = []
     for mark in sorted(marks, key=lambda mark: mark.day, reverse=True):

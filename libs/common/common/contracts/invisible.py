@@ -1,4 +1,4 @@
-"""Characters that are drawn as nothing, so that a name with one looks like another, or like none.
+"""Invisible characters, with which a name can look like another name, or like no name.
 
 Classes of characters are the insides of brackets of a regular expression.
 """

@@ -33,7 +33,7 @@ def count() -> CoreTimes:
 
 
 class Neighbours:
-    """Meter of busy neighbours over all blocks; a single block may be too short to measure."""
+    """Meter of cores that other processes keep busy, over all blocks: one may be too short."""
 
     def __init__(self, count: Callable[[], CoreTimes] = count) -> None:
         self._count = count

@@ -244,7 +244,7 @@ class Session:
         return True
 
     async def _load(self, child: Child, folder: str, *, gives_back: bool) -> None:
-        """Measure the device's ceilings, and load the model; keep figures of an equal setup."""
+        """Measure the device's ceilings, load the model, and discard figures of another setup."""
         request, model = self.work.request, self.work.model
         dtype = request.dtype or ("bfloat16" if self.device == "cuda" else "float32")
         ceilings, missing = Ceilings(), {}

@@ -75,7 +75,7 @@ def prose(text: str) -> str:
 
 
 def finalize(value: Any) -> Any:
-    """Treat what a template shows as prose, unless it is markup, or a name that `visible` wrote."""
+    """Escape a template's value as `prose` does, unless it is markup or a result of `visible`."""
     return prose(value) if type(value) is str else value
 
 

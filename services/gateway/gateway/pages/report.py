@@ -144,7 +144,7 @@ Figure = tuple[float | None, float | None, float | None]
 
 
 def _throughput(point: Point) -> Figure:
-    """Return a throughput with its interval; None as the upper end of one without a bound."""
+    """Return a throughput and both ends of its interval; an upper end without bound is None."""
     low, high = _throughput_interval(point) or (None, None)
     return point.throughput, low, None if high == math.inf else high
 

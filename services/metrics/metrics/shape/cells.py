@@ -141,7 +141,7 @@ def median(values: Floats) -> float:
 
 
 def running_median(values: Floats, width: int, step: int = 1) -> Floats:
-    """Return the median of the `width` values around each value; with a step, interpolated."""
+    """Return the median of the `width` values around every `step`-th value, and interpolate."""
     half = width // 2
     padded = np.concatenate([values[:half][::-1], values, values[::-1][: width - half - 1]])
     places = np.arange(0, len(values), step)

@@ -238,7 +238,7 @@ class Search:
         remainder.incidents -= apart
 
     def _next(self, changes: Explanation, remainder: Remainder) -> list[int]:
-        """Return where the change that explains most is: a step's place, or an incident's two.
+        """Return where the change that explains most is: a step's place, or an incident's two ends.
 
         Of those that are chosen already, none; none at all where nothing is worth its cost.
         """
