@@ -9,16 +9,18 @@ import pytest
 import yaml
 
 from common.contracts import reading, recording
-from common.contracts.benchmarking import BenchmarkRequest
+from common.contracts.benchmarking import MAX_BATCH_SIZE, MAX_SIZES, BenchmarkRequest
+from common.contracts.history import HistoryRequest
 from common.errors import ServiceError
 from documents.tables import ROOT, codes, rows, sections
 from documents.test_openapi import Nothing
 from documents.test_settings import in_table
-from gateway import bodies, capacity, keyring, keys, recovery, routes
+from gateway import accounts, bodies, capacity, keyring, keys, passwords, recovery, routes
 from local.envoy import BATCH_BURST_S, FLOOD_LIMIT, REQUESTS_PER_BATCH
-from metrics import rules, window
+from metrics import descriptions, history, rules, window
 from realtime import client, replay, slots, sockets, subscriptions, websocket
 from webhooks import deliveries, post
+from webhooks.schedule import PAUSES_S
 
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text() for path in DOCS.rglob("*.md")}
@@ -46,6 +48,14 @@ STATED: list[tuple[str, str, list[float]]] = [
     ("how-to/watch.md", r"connecting \| (\d+) seconds", [sockets.TOKEN_TIMEOUT_S]),
     ("how-to/watch.md", r"at most (\d+) events a second", [round(1 / client.PERIOD_S)]),
     ("how-to/watch.md", r"or ([\d,]+) alerts\)", [replay.MAX_ALERTS]),
+    ("how-to/watch.md", r"more than ([\d,]+) moments \(or ([\d,]+) values",
+     [HistoryRequest.model_fields["limit"].default, history.MAX_SAMPLES]),
+    ("how-to/keys.md", r"to (\d+) a minute per account\D*(\d+) a minute\D*(\d+) an hour",
+     [policy.limit for policy in accounts.policies(10)[:3]]),
+    ("how-to/keys.md", r"beyond (\d+) waiting on a replica", [passwords.MAX_WAITING]),
+    ("how-to/benchmark.md", r"up to (\d+) sizes from 1 to (\d+)", [MAX_SIZES, MAX_BATCH_SIZE]),
+    ("how-to/webhooks.md", r"after (\d+) seconds, (\d+) and (\d+) \D*(\d+), (\d+), (\d+) and (\d+)",
+     [*PAUSES_S[:1], *(s / 60 for s in PAUSES_S[1:3]), *(s / 3600 for s in PAUSES_S[3:])]),
     ("how-to/webhooks.md", r"status within (\d+) seconds", [post.TIMEOUT_S]),
     ("how-to/webhooks.md", r"most (\d+) concurrent", [deliveries.MAX_AT_ONCE_PER_WEBHOOK]),
     ("how-to/monitor.md", r"up to ([\d,]+) records with ([\d,]+) values",
@@ -54,6 +64,8 @@ STATED: list[tuple[str, str, list[float]]] = [
     ("how-to/monitor.md", r"at most ([\d,]+) samples;", [reading.MAX_DELETED_SAMPLES]),
     ("how-to/monitor.md", r"up to ([\d,]+) samples \(`limit`", [reading.MAX_PAGE_SAMPLES]),
     ("how-to/monitor.md", r"at most (\d+) points", [window.MAX_POINTS]),
+    ("how-to/monitor.md", r"(\d+) seconds, if it lost the bus",
+     [descriptions.DESCRIPTIONS_LIFETIME_S]),
     ("how-to/monitor.md", r"least (\d+) times within a day", [rules.MIN_REGULAR_SAMPLES]),
     ("how-to/monitor.md", r"the (\d+) to ([\d,]+) values before",
      [rules.MIN_BASELINE_VALUES, rules.MAX_BASELINE_VALUES]),
