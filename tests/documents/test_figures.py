@@ -132,7 +132,7 @@ def test_a_page_states_the_number_of_the_code(page: str, pattern: str, values: l
 
 
 @pytest.mark.parametrize("pattern", MEASURED)
-def test_a_measured_figure_is_the_latest_result(pattern: str) -> None:
+def test_a_documented_figure_is_that_of_the_latest_benchmark_result(pattern: str) -> None:
     file, name = MEASURED[pattern]
     results = json.loads((ROOT / "benchmarks" / "results" / f"{file}.json").read_text())
     measured = next(figure["value"] for figure in results["figures"] if figure["name"] == name)

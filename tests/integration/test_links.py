@@ -119,7 +119,7 @@ def test_every_link_of_every_page_has_a_target(
     assert [page for page, link in needed.items() if link not in documents[page].links] == []
 
 
-def test_every_page_and_file_forbids_frames_guessed_types_and_inline_code(
+def test_every_page_and_file_forbids_frames_type_sniffing_and_inline_code(
     documents: dict[str, Document],
 ) -> None:
     bare = [

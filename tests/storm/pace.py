@@ -54,7 +54,7 @@ class Pace:
         return min(self._durations_s) * len(durations_s) / sum(durations_s) if durations_s else 1.0
 
     def elapsed(self, begin: float, end: float) -> float:
-        """Return the seconds between two moments, as a machine with a core left would take."""
+        """Return how long the time between two moments would be on a machine with a free core."""
         return (end - begin) * self.share(begin, end)
 
     def _read(self) -> None:

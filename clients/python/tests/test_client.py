@@ -89,7 +89,7 @@ def test_values_and_fields_of_a_newer_service_are_accepted(service: Service) -> 
 
 
 @pytest.mark.parametrize("kind", errors.APIStatusError.by_code.values())
-def test_every_code_has_its_exception_with_advice(
+def test_every_error_code_has_its_exception_with_advice(
     service: Service, kind: type[APIStatusError]
 ) -> None:
     code = next(code for code, known in APIStatusError.by_code.items() if known is kind)

@@ -10,7 +10,7 @@ from common.postgres import Database
 
 
 async def find(database: Database, account: str, request: ProfileRequest) -> Profile:
-    """Return the profile that the account's latest successful run of the model at a commit gives.
+    """Return a model's profile at a commit, from the account's latest successful run of it.
 
     A run on a GPU takes precedence.
     """

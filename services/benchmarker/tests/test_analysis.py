@@ -126,7 +126,7 @@ def test_failure_at_a_larger_size_is_named_as_the_bound_of_throughput() -> None:
     assert analysis.verified
 
 
-def test_the_largest_measured_size_is_not_verified() -> None:
+def test_an_optimum_at_the_largest_measured_size_is_not_verified() -> None:
     analysis = analyse(results({1: 10.0, 2: 10.5, 4: 12.5}), request())
     assert not analysis.verified
     assert any("larger" in line for line in analysis.would_change)
@@ -141,7 +141,7 @@ def test_the_largest_measured_size_is_not_verified() -> None:
         ({1: 10.0, 2: 10.4, 4: 19.8, 8: 40.0}, 0.15),  # it is uncertain whether 2 is enough
     ],
 )
-def test_an_uncertain_optimum_is_not_verified(latencies, noise) -> None:
+def test_an_uncertain_optimum_is_not_reported_as_verified(latencies, noise) -> None:
     assert not analyse(results(latencies, noise=noise), request()).verified
 
 
@@ -253,7 +253,7 @@ def test_drift_and_noise_are_reported() -> None:
 
 
 @pytest.mark.parametrize("counted", ["operations", "bytes_per_call"])
-def test_figures_above_the_devices_ceilings_are_doubted(counted) -> None:
+def test_figures_above_the_devices_measured_maximum_are_doubted(counted) -> None:
     for share, doubts in ((1.05, []), (9.3, ["ceilings"])):
         [point] = results({1: 1.0}, **{counted: share * 10e9 / 1000}).points
         assert max(point.compute_share, point.bandwidth_share) == pytest.approx(share)

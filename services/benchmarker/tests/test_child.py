@@ -182,7 +182,7 @@ def test_out_of_memory_is_recognised_from_any_library(words) -> None:
     assert "outOfMemory" in explain(RuntimeError(words))
 
 
-def test_other_errors_are_failures_of_the_model() -> None:
+def test_errors_other_than_out_of_memory_are_failures_of_the_model() -> None:
     for words in ("out of resource: shared memory, Required: 270336", "index out of range in self"):
         assert explain(RuntimeError(words))["reason"] == "model"
 

@@ -64,7 +64,7 @@ def test_nvml_starts_before_the_timed_block(board, monkeypatch) -> None:
         assert started == [threading.main_thread()]
 
 
-def test_timing_works_without_nvml(monkeypatch) -> None:
+def test_without_nvml_no_throttling_is_reported_and_energy_is_missing(monkeypatch) -> None:
     def absent():
         raise pynvml.NVMLError_LibraryNotFound
 

@@ -129,7 +129,7 @@ async def test_large_bodies_are_parsed_one_after_the_other(
 
 
 @pytest.mark.parametrize(("limit", "early"), [(100, True), (1, False)])
-async def test_reading_requests_far_below_the_limit_start_before_they_are_counted(
+async def test_read_requests_far_below_the_limit_start_before_they_are_counted(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, limit: int, early: bool
 ) -> None:
     limits = desk.guards.limits

@@ -39,7 +39,7 @@ def message_classes() -> list[type[BaseModel]]:
 
 
 def branch(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema itself, without references and without null."""
+    """Return the schema with its reference resolved and the alternative of null left out."""
     if "$ref" in schema:
         return branch(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     for option in schema.get("anyOf", []):

@@ -63,7 +63,9 @@ def test_the_digest_of_every_base_image_is_written(registry: str, tmp_path: Path
     assert images.read(path) == table
 
 
-def test_a_missing_version_leaves_the_file_unchanged(registry: str, tmp_path: Path) -> None:
+def test_an_unavailable_image_version_leaves_the_file_of_digests_unchanged(
+    registry: str, tmp_path: Path
+) -> None:
     path = tmp_path / "images.json"
     before = images.refresh(path, registry)
     Registry.missing = images.GPU.partition(":")[2]
@@ -73,7 +75,7 @@ def test_a_missing_version_leaves_the_file_unchanged(registry: str, tmp_path: Pa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_with_other_content_is_rejected(tmp_path: Path) -> None:
+def test_a_file_of_digests_with_other_content_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "images.json"
     path.write_text('{"python": "latest"}')
     with pytest.raises(ValueError, match="not a table"):

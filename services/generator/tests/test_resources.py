@@ -226,7 +226,7 @@ def test_a_default_batch_is_reduced_until_it_fits() -> None:
     assert module.validation.status == "passed"
 
 
-def test_every_figure_names_its_source() -> None:
+def test_every_resource_in_module_yaml_names_its_source() -> None:
     _, manifest = make(LLAMA_8B)
     needs = manifest["resources"]
     assert set(needs["sources"]) == set(needs) - {"gpu", "vramSource", "sources"}

@@ -208,7 +208,7 @@ async def test_a_window_without_samples_has_null_figures(caller: Caller) -> None
         ("latency", 0.0, "stable"),
     ],
 )
-async def test_a_trend_depends_on_the_better_direction(
+async def test_a_trend_depends_on_which_direction_is_better(
     caller: Caller, database: Database, metric: str, slope: float, trend: str
 ) -> None:
     random = np.random.default_rng(5)

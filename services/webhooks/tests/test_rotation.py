@@ -70,7 +70,7 @@ async def test_secrets_stay_readable_when_a_rotation_is_killed_and_the_next_run_
             await connection.execute("delete from webhooks where id like %s", [f"{webhook.id}%"])
 
 
-async def test_the_command_says_which_setting_is_missing(url: str) -> None:
+async def test_the_rotation_command_says_which_setting_is_missing(url: str) -> None:
     command = await rotation(url, "")
     _, said = await command.communicate()
     assert command.returncode == 1

@@ -52,7 +52,7 @@ def test_a_model_is_made_on_its_first_request(tmp_path: Path):
     assert len(list(tmp_path.glob("*/*"))) == 2
 
 
-def test_every_id_is_unique():
+def test_every_model_id_of_the_test_hub_is_unique():
     names = [name.lower() for model in MODELS for name in (model.id, *model.former_ids)]
     assert len(names) == len(set(names))
 

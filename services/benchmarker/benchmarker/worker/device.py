@@ -278,7 +278,7 @@ class CudaMemory:
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """Answer `{maxMemoryMib, memoryShare, device?}` with `Announcement`, except `worker`."""
+    """Answer `{maxMemoryMib, memoryShare, device?}` with the description of this machine."""
     return describe(question["memoryShare"], question["maxMemoryMib"], question.get("device"))
 
 

@@ -49,7 +49,9 @@ class WrongContent(OSError):
 
 
 def fetch(question: dict[str, Any]) -> dict[str, Any]:
-    """Answer `{id, commit, files, open?, cache?, others?, budget?}` with `{folder}` or a failure.
+    """Fetch a model's files; answer with `{folder}` or a failure.
+
+    The question is `{id, commit, files, open?, cache?, others?, budget?}`.
 
     `files` are those that the manifest names; None in a job of an earlier version.
     `open` says that everybody could read the model when the run was accepted: one that was closed

@@ -109,14 +109,17 @@ class Bench:
         }
 
     def ceilings(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Answer `{device, dtype}` with `figures.Ceilings`; asked before a model is loaded."""
+        """Measure the ceilings of `{device, dtype}`, and answer with `figures.Ceilings`.
+
+        This question comes before a model is loaded.
+        """
         kind = _present(question["device"])
         ceilings = device.ceilings(kind, question["dtype"])
         _memory(kind).reset()
         return ceilings
 
     def probe(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Answer `{batchSize}` with `MemoryUse`: the peak of one call from a clean state."""
+        """Call once from a clean state; answer `{batchSize}` with the peak, a `MemoryUse`."""
         self.prepared = None
         gc.collect()  # frees reference cycles of the previous size
         self.memory.reset()
@@ -126,7 +129,7 @@ class Bench:
         return self.memory.peak()
 
     def block(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Answer `{round, batchSize, calls, warmup}` with `measuring.Samples`."""
+        """Time calls; answer `{round, batchSize, calls, warmup}` with `measuring.Samples`."""
         batch_size = question["batchSize"]
         call = self._call(batch_size)
         gc.collect()  # before warming, since it evicts the processor's caches
@@ -158,7 +161,7 @@ class Bench:
         }
 
     def energy(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Answer `{batchSize}` with `figures.EnergyUse`."""
+        """Measure the energy of calls; answer `{batchSize}` with `figures.EnergyUse`."""
         return energy.measure(self._call(question["batchSize"]), question["batchSize"], self.kind)
 
     def _call(self, batch_size: int) -> Callable[[], Any]:

@@ -44,7 +44,7 @@ INHERITED = (
 
 
 def attempt(question: dict[str, Any]) -> dict[str, Any]:
-    """Answer `{files, model, seconds}` with the fields of `verification.Verdict`.
+    """Run a module; answer `{files, model, seconds}` with the fields of `verification.Verdict`.
 
     `files` are the module's by name, `model` is the folder of the model's files, `seconds` the
     time that the module gets.
