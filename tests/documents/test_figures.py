@@ -86,7 +86,7 @@ MEASURED = {
     ),
     r"([\d.]+) % of the steps": ("advice", "step: found, with its times"),
     r"([\d.]+) % of the slopes": ("advice", "slope: found, with its times"),
-    r"([\d.]+) % of the\nincidents": ("advice", "incident: found, with its times"),
+    r"([\d.]+) % of the\s+incidents": ("advice", "incident: found, with its times"),
     r"([\d,]+) ms for 30 days of": (
         "monitoring", "/monitor of 30 days, 10 million samples, median"
     ),
