@@ -125,7 +125,9 @@ def test_every_limit_that_is_a_setting_is_stated_with_its_default() -> None:
 
 
 @pytest.mark.parametrize(("page", "pattern", "values"), STATED)
-def test_a_page_states_the_number_of_the_code(page: str, pattern: str, values: list[float]) -> None:
+def test_a_number_that_a_page_states_is_that_of_the_code(
+    page: str, pattern: str, values: list[float]
+) -> None:
     found = re.search(pattern, " ".join(PAGES[page].split()))
     assert found, f"{page} has no {pattern}"
     assert [number(text) for text in found.groups()] == values
@@ -142,7 +144,7 @@ def test_a_documented_figure_is_that_of_the_latest_benchmark_result(pattern: str
 
 
 def requested(quantity: str, units: dict[str, float]) -> float:
-    """Return what two replicas of each service and the bus reserve in the cluster."""
+    """Return how much of a resource the services, two replicas each, and the bus reserve."""
     total = 0.0
     for path in (ROOT / "deploy" / "k8s" / "base").glob("*.yaml"):
         for document in yaml.safe_load_all(path.read_text()):

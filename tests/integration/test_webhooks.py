@@ -98,7 +98,7 @@ def test_alerts_and_finished_runs_are_posted_signed_and_can_be_redelivered(
     assert receiver.next(secret, "alert.raised")["id"] == alert["id"]
 
 
-def test_the_former_secret_signs_after_a_rotation_and_neither_is_stored_in_plain_text(
+def test_the_former_secret_signs_after_a_rotation_and_neither_secret_is_stored_in_plain_text(
     measuring_stack: Stack, owner: Account, receiver: Receiver
 ) -> None:
     body = {"url": receiver.url, "events": KINDS}

@@ -68,7 +68,7 @@ def test_the_pace_is_measured_while_the_block_runs() -> None:
             time.sleep(0.1)
 
 
-def test_a_storm_that_never_lost_the_bus_reports_that_check_as_not_tried() -> None:
+def test_a_storm_that_never_lost_the_bus_reports_the_check_of_a_lost_bus_as_not_tried() -> None:
     calm, lost = judged((50, 200), faults=[])
     assert calm.holds
     assert lost.holds

@@ -99,7 +99,7 @@ async def test_an_unanswered_call_is_retried_only_if_it_is_repeatable(
         (["busy copy"], 3, "busy copy"),  # more helpful than the report of a missing answer
     ],
 )
-async def test_a_failed_copy_fails_its_call_only_if_the_original_gets_no_reply(
+async def test_a_failed_repetition_fails_its_call_only_if_the_original_gets_no_reply(
     caller: NatsBus, nats_server, answered: list[str], timeout: float, outcome: str
 ) -> None:
     received: list[ReceivedMessage] = []

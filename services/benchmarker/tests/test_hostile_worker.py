@@ -42,7 +42,7 @@ def execute(stack: Stack, statement: str, *values: object) -> list[tuple]:
         return cursor.fetchall() if cursor.description else []
 
 
-async def test_a_worker_cannot_take_report_or_end_the_run_of_another_worker(
+async def test_a_worker_can_neither_take_nor_report_nor_end_a_live_workers_run(
     idle_stack, waiting_caller, worker, held
 ) -> None:
     ticket = await worker.call(TAKE, Take(id=held.id, worker=HOSTILE))
@@ -63,7 +63,7 @@ async def test_a_worker_cannot_take_report_or_end_the_run_of_another_worker(
     assert not (await worker.call(REPORT, Report(id=held.id, worker=HONEST))).run
 
 
-async def test_a_message_that_another_worker_acknowledges_does_not_move_its_run(
+async def test_a_lost_message_of_a_running_run_is_posted_again_only_once_its_worker_is_silent(
     idle_stack, waiting_caller, worker, held
 ) -> None:
     later = await waiting_caller.start()

@@ -77,14 +77,14 @@ def test_characters_that_make_a_name_look_like_another_are_written_out(
 
 
 @pytest.mark.parametrize("emoji", EMOJI)
-def test_an_emoji_stays_as_it_is_in_prose_and_is_written_out_in_a_name(emoji: str) -> None:
+def test_an_emoji_is_unchanged_in_prose_and_escaped_in_a_name(emoji: str) -> None:
     assert figures.prose(f"It is {emoji}!") == f"It is {emoji}!"
     assert figures.visible(emoji) != emoji
     # A second mark after an emoji changes nothing but the text.
     assert "\\u" in figures.prose(f"{emoji}\ufe0f\ufe0f")
 
 
-def test_unusual_spaces_are_written_out_in_a_name_alone() -> None:
+def test_unusual_spaces_are_escaped_in_names_but_not_in_prose() -> None:
     assert figures.visible("a\u00a0b\u3000c") == r"a\u00a0b\u3000c"
     assert figures.prose("5\u00a0ms\n") == "5\u00a0ms\n"
 
@@ -104,7 +104,7 @@ OWN = {
 }
 
 
-def test_every_field_of_a_form_has_its_text_unchanged() -> None:
+def test_templates_leave_the_text_of_every_form_field_unchanged() -> None:
     fields = {
         field
         for path in (site.PACKAGE / "templates").iterdir()

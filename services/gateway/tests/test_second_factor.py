@@ -149,7 +149,7 @@ async def test_a_session_alone_neither_changes_the_password_nor_deletes_the_acco
     assert done.status_code == 204, done.text
 
 
-async def test_a_second_factor_ends_with_a_code_and_can_be_set_up_again(
+async def test_a_second_factor_is_switched_off_with_a_code_and_can_be_set_up_again(
     person: Person,
 ) -> None:
     twice = await person.send("POST", TOTP, person.codes[0], json={"password": PASSWORD})
@@ -211,7 +211,7 @@ async def test_a_password_reset_does_not_end_the_second_factor(desk: Desk, perso
     assert answer.json()["error"]["details"] == {"reason": "totp"}
 
 
-async def test_the_account_page_sets_up_a_second_factor_by_qr_code_and_ends_it(
+async def test_the_account_page_sets_up_a_second_factor_by_qr_code_and_switches_it_off(
     desk: Desk,
 ) -> None:
     email = f"{secrets.token_hex(8)}@example.com"
