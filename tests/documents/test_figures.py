@@ -206,6 +206,13 @@ def test_the_page_of_errors_lists_every_code_with_its_usual_status() -> None:
     kinds = {ServiceError, *ServiceError.__subclasses__()}
     assert table.keys() == {kind.code for kind in kinds}
     assert [kind for kind in kinds if str(kind.status) not in table[kind.code]] == []
+    document = json.loads((ROOT / "clients" / "openapi.json").read_text())
+    for item in document["paths"].values():
+        for operation in item.values():
+            for status, answer in operation["responses"].items():
+                if status >= "400":
+                    error = answer["content"]["application/json"]["example"]["error"]
+                    assert status in table[error["code"]], error
 
 
 def test_the_page_of_errors_lists_every_header_that_is_sent_once() -> None:
