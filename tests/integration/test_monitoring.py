@@ -315,6 +315,28 @@ def test_models_are_listed_page_by_page_the_newest_first(account: Account) -> No
     assert listed[0]["metrics"] == ["latency", "throughput"]
 
 
+def test_the_address_of_a_model_names_the_same_model_as_its_id(account: Account) -> None:
+    names = [
+        "openai/gpt2",
+        "https://huggingface.co/openai/gpt2/",
+        "https://hf.co/openai/gpt2/tree/main",
+    ]
+    for number, name in enumerate(names, 1):
+        stored = record(account, modelId=name, timestamp=at(minutes=number), metrics={"latency": 1})
+        assert stored.json()["data"] == {"status": "success"}
+    for name in names:
+        assert monitor(account, modelId=name)["statistics"]["latency"]["count"] == len(names)
+        rule = {"kind": "silence", "modelId": name, "after": 3600}
+        assert account.post("/v1/api/alerts/rules", rule).json()["data"]["modelId"] == "openai/gpt2"
+    of_another_revision = "https://huggingface.co/openai/gpt2/tree/v1"
+    record(account, modelId=of_another_revision, metrics={"latency": 1})
+    answer = account.http.get("/v1/api/models", headers=account.headers)
+    assert [model["modelId"] for model in answer.json()["data"]["models"]] == [
+        of_another_revision,
+        "openai/gpt2",
+    ]
+
+
 def test_samples_are_read_back_as_json_and_csv_and_deleted_with_an_audit_entry(
     stack: MonitoredStack, account: Account, other: Account
 ) -> None:

@@ -2440,7 +2440,7 @@ export interface components {
         MonitorRequest: {
             /**
              * Modelid
-             * @description Any name, usually the model's id on the Hub.
+             * @description Any name, usually the model's id on the Hub; its address there names the same model.
              * @example openai/gpt2
              */
             modelId: string;
@@ -2837,7 +2837,7 @@ export interface components {
         Record: {
             /**
              * Modelid
-             * @description Any name, usually the model's id on the Hub.
+             * @description Any name, usually the model's id on the Hub; its address there names the same model.
              * @example openai/gpt2
              */
             modelId: string;
@@ -6319,7 +6319,7 @@ export interface operations {
         parameters: {
             query: {
                 /**
-                 * @description Any name, usually the model's id on the Hub.
+                 * @description Any name, usually the model's id on the Hub; its address there names the same model.
                  * @example openai/gpt2
                  */
                 modelId: string;
@@ -6398,7 +6398,7 @@ export interface operations {
         parameters: {
             query: {
                 /**
-                 * @description Any name, usually the model's id on the Hub.
+                 * @description Any name, usually the model's id on the Hub; its address there names the same model.
                  * @example openai/gpt2
                  */
                 modelId: string;

@@ -207,7 +207,7 @@ class Record(TypedDict):
     """Metrics of one moment. A repeated model, time and metric is stored once."""
 
     modelId: str
-    """Any name, usually the model's id on the Hub."""
+    """Any name, usually the model's id on the Hub; its address there names the same model."""
     timestamp: NotRequired[str | None]
     """RFC 3339, to the microsecond, at most 365 days ago; now by default."""
     metrics: dict[str, float]

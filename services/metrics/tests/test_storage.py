@@ -112,6 +112,42 @@ async def test_a_database_of_any_earlier_version_is_brought_up_to_date(
         assert (await caller.monitor()).statistics["latency"].total == 3.0
 
 
+async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty: Place) -> None:
+    site, metrics = "https://huggingface.co/", ("latency", "throughput")
+    async with connected(empty) as connection:
+        await connection.execute(
+            "create table migrations (name text primary key, applied_at timestamptz default now())"
+        )
+        for script in [script for script in SCRIPTS if script.name < "013"]:
+            await connection.execute(script.read_text())
+            await connection.execute("insert into migrations (name) values (%s)", [script.name])
+        for model in (f"{site}o/a", f"{site}o/a/tree/main", f"{site}o/b", f"{site}datasets/c"):
+            await connection.execute(
+                "insert into series (account, model, metric) select 'a', %s, unnest(%s::text[])",
+                [model, list(metrics)],
+            )
+        await connection.execute("insert into series (account, model, metric) values"
+                                 " ('a', 'o/b', 'latency')")  # fmt: skip
+        await connection.execute(
+            "insert into rules (id, account, rule) values ('r', 'a', %s)",
+            [f'{{"modelId": "{site}o/a"}}'],
+        )
+        async with serving(empty):
+            pass
+        cursor = await connection.execute("select model, metric from series order by id")
+        both = [(f"{site}o/a/tree/main", metric) for metric in metrics]
+        assert await cursor.fetchall() == [
+            *(("o/a", metric) for metric in metrics),
+            *both,
+            (f"{site}o/b", "latency"),  # recorded under both
+            ("o/b", "throughput"),
+            *((f"{site}datasets/c", metric) for metric in metrics),
+            ("o/b", "latency"),
+        ]
+        cursor = await connection.execute("select rule ->> 'modelId' from rules")
+        assert await cursor.fetchall() == [("o/a",)]
+
+
 async def test_rollups_of_days_are_stored_uncompressed_and_in_their_row_up_to_four_kilobytes(
     empty: Place,
 ) -> None:

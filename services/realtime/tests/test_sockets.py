@@ -21,7 +21,9 @@ SEED = {"throughput": 1.5, "latency": 2.5, "memory_usage": 3.5}
 async def test_a_recorded_metric_reaches_its_subscriber(others, watch, transports: list[str]):
     await others.record("acc1", "owner/model", tell=False, latency=1)
     watcher = await watch("acc1/key", transports=transports)
-    assert await watcher.subscribe("owner/model") == {"status": "success"}
+    # The address of a model names the same model as its id.
+    address = "https://huggingface.co/owner/model"
+    assert await watcher.subscribe(address) == {"status": "success"}
     at = await others.record("acc1", "owner/model", **SEED)
     [update] = await watcher.wait_for("metric_update")
     assert update == {"modelId": "owner/model", "timestamp": at, "metrics": SEED}

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from common.contracts import Event, Input, Message, Rpc
 from common.contracts.invisible import check_not_blank
-from common.contracts.recording import MetricName, ModelId
+from common.contracts.recording import MetricName, ModelId, model_id_of
 
 Severity = Literal["info", "warning", "critical"]
 Percent = Annotated[float, Field(gt=0, le=10_000)]
@@ -145,7 +145,7 @@ class Alert(Message):
 class AlertsRequest(Message):
     """Request for alerts, newest first."""
 
-    model_id: str | None = Field(
+    model_id: Annotated[str, AfterValidator(model_id_of)] | None = Field(
         None, description="The model; by default all models.", examples=["openai/gpt2"]
     )
     open_only: bool = Field(False, description="Only alerts that have not recovered.")

@@ -35,11 +35,34 @@ USUAL_METRICS = (
 UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _UNSEEN = re.compile(f"[{UNSEEN}]")
 
+# The address of a model on the Hub, and of its main branch; other pages and revisions are names of
+# their own.
+_ADDRESS = re.compile(
+    r"(?:https://(?:huggingface|hf)\.co(?::443)?/)?"
+    r"(?!(?:datasets|spaces|buckets|collections|papers|api)/)"
+    r"([\w.-]+(?:/[\w.-]+)?)(?:/tree/main)?/?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def model_id_of(name: str) -> str:
+    """Return the id of a model that is named by its address; any other name as it is."""
+    if "://" in name or "/tree/" in name:
+        address = _ADDRESS.fullmatch(name)
+        return address[1] if address else name
+    return name
+
+
 ModelId = Annotated[
     str,
     StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    AfterValidator(model_id_of),
     Hint('must be 1 to 256 characters without control characters, such as "openai/gpt2"'),
-    Field(description="Any name, usually the model's id on the Hub.", examples=["openai/gpt2"]),
+    Field(
+        description="Any name, usually the model's id on the Hub; its address there names the same"
+        " model.",
+        examples=["openai/gpt2"],
+    ),
 ]
 MetricName = Annotated[
     str,
