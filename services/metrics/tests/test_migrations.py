@@ -1,0 +1,119 @@
+"""Migrations of databases of earlier versions."""
+
+from collections.abc import Iterable
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import pytest
+
+from common.postgres import Connection
+from metrics import rollups
+
+from .conftest import Place, connected
+from .test_storage import record, serving
+
+SCRIPTS = sorted(files("metrics").joinpath("migrations").iterdir(), key=lambda script: script.name)
+
+
+async def apply(connection: Connection, scripts: Iterable[Traversable]) -> None:
+    await connection.execute(
+        "create table migrations (name text primary key, applied_at timestamptz default now())"
+    )
+    for script in scripts:
+        await connection.execute(script.read_text())
+        await connection.execute("insert into migrations (name) values (%s)", [script.name])
+
+
+@pytest.mark.parametrize("version", range(1, len(SCRIPTS)))
+async def test_a_database_of_any_earlier_version_is_brought_up_to_date(
+    empty: Place, version: int
+) -> None:
+    async with connected(empty) as connection:
+        await apply(connection, SCRIPTS[:version])
+        await connection.execute(
+            "insert into series (account, model, metric) values ('a', 'm', 'latency')"
+        )
+        await connection.execute(
+            "insert into samples (series, at, value) select id, now(), 1 from series"
+        )
+    async with serving(empty) as caller:
+        caller.account = "a"
+        await caller.record(record(0.5, 2.0))
+        assert (await caller.monitor()).statistics["latency"].total == 3.0
+
+
+async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty: Place) -> None:
+    site, metrics = "https://huggingface.co/", ("latency", "throughput")
+    async with connected(empty) as connection:
+        await apply(connection, [script for script in SCRIPTS if script.name < "013"])
+        for model in (f"{site}o/a", f"{site}o/a/tree/main", f"{site}o/b", f"{site}datasets/c"):
+            await connection.execute(
+                "insert into series (account, model, metric) select 'a', %s, unnest(%s::text[])",
+                [model, list(metrics)],
+            )
+        await connection.execute("insert into series (account, model, metric) values"
+                                 " ('a', 'o/b', 'latency')")  # fmt: skip
+        await connection.execute(
+            "insert into rules (id, account, rule) values ('r', 'a', %s)",
+            [f'{{"modelId": "{site}o/a"}}'],
+        )
+        async with serving(empty):
+            pass
+        cursor = await connection.execute("select model, metric from series order by id")
+        both = [(f"{site}o/a/tree/main", metric) for metric in metrics]
+        assert await cursor.fetchall() == [
+            *(("o/a", metric) for metric in metrics),
+            *both,
+            (f"{site}o/b", "latency"),  # recorded under both
+            ("o/b", "throughput"),
+            *((f"{site}datasets/c", metric) for metric in metrics),
+            ("o/b", "latency"),
+        ]
+        cursor = await connection.execute("select rule ->> 'modelId' from rules")
+        assert await cursor.fetchall() == [("o/a",)]
+
+
+@pytest.mark.parametrize("passed", [False, True])
+async def test_a_database_created_just_after_the_hour_keeps_samples_from_just_before_it(
+    empty: Place, passed: bool
+) -> None:
+    """The previous hour must not be regarded as settled yet."""
+    async with connected(empty) as connection:
+        await apply(connection, SCRIPTS[:5])
+        full, moment = "date_trunc('hour', now(), 'UTC')", "interval '1 hour'"
+        if passed:
+            start = f"{full} - 5 * {moment}"
+            await connection.execute(f"update watermark set until = {full} - {moment}")
+        else:
+            start = f"{full} + {moment}"
+            await connection.execute(f"update watermark set until = {start}")
+        await connection.execute(f"update migrations set applied_at = {start}")
+        await connection.execute(
+            "insert into series (account, model, metric) values ('a', 'm', 'latency')"
+        )
+        await connection.execute(
+            f"insert into samples (series, at, value) select id, {start} - interval '3 minutes', 1"
+            " from series"
+        )
+        async with serving(empty) as caller:
+            caller.account = "a"
+            assert (await caller.monitor()).statistics["latency"].count == 1
+            await connection.execute("update stale set since = '2000-01-01'")
+            rolling = await rollups.load(connection)
+            while await rolling.advance() or await rolling.repair():
+                pass
+            assert (await caller.monitor()).statistics["latency"].count == 1
+
+
+async def test_an_extension_that_is_not_preloaded_is_not_created(empty: Place) -> None:
+    """Creating the extension would end the connection, so that the service could not start."""
+    async with connected(empty) as connection:
+        notices: list[str] = []
+        connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+        # Simulates a server that has the extension on its disk.
+        await connection.execute(
+            "create view pg_available_extensions as select 'timescaledb'::name as name"
+        )
+        await connection.execute(f"set search_path = {empty.schema}, pg_catalog")
+        await connection.execute(SCRIPTS[0].read_text())
+        assert not [notice for notice in notices if "TimescaleDB is not used" in notice]
