@@ -150,7 +150,7 @@ def test_a_run_is_started_followed_compared_exported_and_made_public(
     measure_again(stack, page.url.rpartition("/")[2])
     propose(page, re.compile(r"\$.* as measured last"))
     expect(page.locator("#compare li").first).to_contain_text(
-        re.compile(r"\d/s at batch size [12], .* ms, \$.* per 1,000 \(float32, .*\)")
+        re.compile(r"\d/s at batch size [12], .* ms, \$.* per 1,000 inferences \(float32, .*\)")
     )
     boxes = page.get_by_role("checkbox", name="Compare")
     boxes.first.check()

@@ -4767,7 +4767,7 @@ export interface operations {
                      *             },
                      *             "cost": {
                      *               "batchSize": 2,
-                     *               "why": "the cheapest inference: 5.93e-06 USD; the machine is paid by the hour, so that the highest throughput is the cheapest",
+                     *               "why": "the lowest cost: 0.00593 USD per 1,000 inferences; the machine is paid by the hour, so the highest throughput costs least",
                      *               "boundBy": "the largest size that was measured"
                      *             }
                      *           },
@@ -5018,7 +5018,7 @@ export interface operations {
                      *             },
                      *             "cost": {
                      *               "batchSize": 2,
-                     *               "why": "the cheapest inference: 5.93e-06 USD; the machine is paid by the hour, so that the highest throughput is the cheapest",
+                     *               "why": "the lowest cost: 0.00593 USD per 1,000 inferences; the machine is paid by the hour, so the highest throughput costs least",
                      *               "boundBy": "the largest size that was measured"
                      *             }
                      *           },
@@ -5287,7 +5287,7 @@ export interface operations {
                      *             },
                      *             "cost": {
                      *               "batchSize": 2,
-                     *               "why": "the cheapest inference: 5.93e-06 USD; the machine is paid by the hour, so that the highest throughput is the cheapest",
+                     *               "why": "the lowest cost: 0.00593 USD per 1,000 inferences; the machine is paid by the hour, so the highest throughput costs least",
                      *               "boundBy": "the largest size that was measured"
                      *             }
                      *           },
@@ -5550,7 +5550,7 @@ export interface operations {
                      *             },
                      *             "cost": {
                      *               "batchSize": 2,
-                     *               "why": "the cheapest inference: 5.93e-06 USD; the machine is paid by the hour, so that the highest throughput is the cheapest",
+                     *               "why": "the lowest cost: 0.00593 USD per 1,000 inferences; the machine is paid by the hour, so the highest throughput costs least",
                      *               "boundBy": "the largest size that was measured"
                      *             }
                      *           },

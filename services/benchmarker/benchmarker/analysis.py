@@ -114,8 +114,9 @@ def _picks(
         ),
         cost=Pick(
             batch_size=best.batch_size,
-            why=f"the cheapest inference: {best.cost_per_inference:.3g} USD; the machine is paid by"
-            f" the hour, so that the highest throughput is the cheapest{_doubt(best)}",
+            why=f"the lowest cost: {best.cost_per_inference * 1000:.3g} USD per 1,000 inferences;"
+            " the machine is paid by the hour, so the highest throughput costs least"
+            f"{_doubt(best)}",
             bound_by=bound,
         )
         if best.cost_per_inference is not None

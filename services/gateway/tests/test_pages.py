@@ -166,3 +166,34 @@ def test_a_throughput_without_an_upper_bound_has_an_open_interval_in_its_chart()
     [throughput, *_] = report.charts([("A", run_of(20, (-5, 40)))])
     [line] = throughput["series"]
     assert (line["value"], line["low"], line["high"]) == ([50], [25], [None])
+
+
+def measured_at(minute: int, id: str, dtype: str = "float32", machine: str = "CPU") -> Any:
+    setup = SimpleNamespace(
+        machine=SimpleNamespace(name=machine), dtype=dtype, attention="sdpa", compiled=False
+    )
+    return SimpleNamespace(
+        id=f"bench_{id}",
+        model_id="openai/gpt2",
+        created_at=datetime(2026, 11, 30, 7, minute, tzinfo=UTC),
+        results=SimpleNamespace(setup=setup),
+    )
+
+
+def test_compared_runs_of_one_model_are_named_by_what_differs() -> None:
+    first = measured_at(1, "00000001")
+    assert report.names([first, measured_at(2, "00000002", "bfloat16", "GPU")]) == [
+        "A: openai/gpt2 (CPU, float32)",
+        "B: openai/gpt2 (GPU, bfloat16)",
+    ]
+    assert report.names([first, measured_at(2, "00000002")]) == [
+        "A: openai/gpt2 (2026-11-30 07:01 UTC)",
+        "B: openai/gpt2 (2026-11-30 07:02 UTC)",
+    ]
+    assert report.names([first, measured_at(1, "00000002")]) == [
+        "A: openai/gpt2 (000001)",
+        "B: openai/gpt2 (000002)",
+    ]
+    unmeasured: Any = SimpleNamespace(**{**vars(first), "id": "bench_3", "results": None})
+    other: Any = SimpleNamespace(**{**vars(first), "model_id": "openai/gpt3"})
+    assert report.names([first, other, unmeasured])[1] == "B: openai/gpt3"

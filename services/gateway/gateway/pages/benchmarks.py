@@ -29,7 +29,7 @@ from gateway.tenants import set_tenant
 
 PAGE = "/dashboard/benchmarks"
 SHOWN = 20
-MAX_COMPARED = 4
+MAX_COMPARED = len(report.LETTERS)
 RUN = re.compile(r"bench_[0-9a-f]{8,64}")
 HUB = "https://huggingface.co/"
 # A page that embeds a badge shows a withdrawn run for up to five more minutes.
@@ -105,14 +105,13 @@ class BenchmarkPages:
             error = InvalidRequest(f"choose 2 to {MAX_COMPARED} runs from the list")
             return await self._show_all(visit, _form(visit), error)
         runs = await asyncio.gather(*(self.call(visit, "get_benchmark", id=id) for id in ids))
-        names = [f"{'ABCD'[place]}: {run.model_id}" for place, run in enumerate(runs)]
         return self.visits.show(
             "compare.html",
             visit.request,
-            runs=list(zip("ABCD", runs, strict=False)),
-            rows=report.compare([*"ABCD"], runs),
+            runs=list(zip(report.LETTERS, runs, strict=False)),
+            rows=report.compare([*report.LETTERS], runs),
             differences=report.differences(runs),
-            charts=report.charts(list(zip(names, runs, strict=True))),
+            charts=report.charts(list(zip(report.names(runs), runs, strict=True))),
         )
 
     async def show_public(self, request: Request) -> Response:

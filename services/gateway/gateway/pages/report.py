@@ -11,7 +11,7 @@ from typing import Any
 
 from common.contracts.benchmarking import OVER, Run
 from common.contracts.figures import Point
-from gateway.pages.figures import number, usd
+from gateway.pages.figures import number, usd, visible
 
 CSV_COLUMNS = (
     "batch_size",
@@ -29,6 +29,10 @@ STAGES = ("waiting", "fetching", "loading", "warming", "measuring")
 # Badge layout: pixels per character of 11 px DejaVu Sans, and around the text.
 CHARACTER_PX, MARGIN_PX = 6.6, 10
 MAX_NAME, MAX_MACHINE = 32, 24
+# Compared runs: their letters, the number of facts of a setup, and characters of an id.
+LETTERS = "ABCD"
+SETUP_FACTS = 4
+MAX_ID = 6
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def figures(run: Run) -> str:
         f"{number(found.latency)} ms",
     ]
     if found.cost_per_inference is not None:
-        parts.append(f"{usd(found.cost_per_inference * 1000)} per 1,000")
+        parts.append(f"{usd(found.cost_per_inference * 1000)} per 1,000 inferences")
     return f"{', '.join(parts)} ({found.dtype}, {found.machine})"
 
 
@@ -195,6 +199,38 @@ def compare(names: list[str], runs: list[Run]) -> list[Comparison]:
     ]
 
 
+def names(runs: list[Run]) -> list[str]:
+    """Name each run by its letter and model, and runs of one model by what differs as well."""
+    named = []
+    for letter, run in zip(LETTERS, runs, strict=False):
+        others = [_facts(other) for other in runs if other.model_id == run.model_id]
+        facts, shown = _facts(run), []
+        for place, fact in enumerate(facts):
+            # The time and the id only where no fact of the setup tells the runs apart.
+            if place >= SETUP_FACTS and sum(_agree(facts, other, place) for other in others) == 1:
+                break
+            if fact and any(other[place] != fact for other in others):
+                shown.append(fact)
+        name = f"{letter}: {visible(run.model_id)}"
+        named.append(f"{name} ({', '.join(shown)})" if shown else name)
+    return named
+
+
+def _facts(run: Run) -> list[str]:
+    """Return what tells runs of one model apart: the setup, the time and the id."""
+    facts = [""] * SETUP_FACTS
+    if run.results:
+        setup = run.results.setup
+        attention = f"attention {setup.attention}"
+        compiled = "compiled" if setup.compiled else "not compiled"
+        facts = [setup.machine.name, setup.dtype, attention, compiled]
+    return [*facts, f"{run.created_at:%Y-%m-%d %H:%M} UTC", run.id[-MAX_ID:]]
+
+
+def _agree(facts: list[str], others: list[str], count: int) -> bool:
+    return facts[:count] == others[:count]
+
+
 def differences(runs: list[Run]) -> list[str]:
     """Name what differs, besides the model, between the runs that have results."""
     setups = [run.results.setup for run in runs if run.results]
@@ -254,7 +290,7 @@ def to_csv(run: Run) -> str:
 
 def badge(run: Run) -> str:
     """Draw an SVG of less than 2 KB: the result, the machine and the date."""
-    left = _shortened(run.model_id.rpartition("/")[2], MAX_NAME)
+    left = _shortened(visible(run.model_id.rpartition("/")[2]), MAX_NAME)
     right = _measured(run)
     widths = [round(len(text) * CHARACTER_PX) + 2 * MARGIN_PX for text in (left, right)]
     badge_width = sum(widths)

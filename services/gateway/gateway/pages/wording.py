@@ -22,7 +22,7 @@ LABELS = {
     "inputTokens": "Tokens per input",
     "newTokens": "New tokens",
     "latencyBudgetMs": "Latency at most, ms",
-    "pricePerHour": "Price of the machine, USD/h",
+    "pricePerHour": "Price of the machine, USD per hour",
     "device": "Device",
     "dtype": "Dtype",
     "attention": "Attention",
