@@ -56,3 +56,18 @@ def test_every_column_of_a_table_under_docs_has_a_title() -> None:
         heads = re.findall(r"^(\|.*\|)\n\|[-|: ]+\|$", (ROOT / page).read_text(), re.MULTILINE)
         for head in heads:
             assert all(cell.strip() for cell in head.strip("|").split("|")), (page, head)
+
+
+def test_every_page_under_docs_opens_with_what_the_reader_gets() -> None:
+    """A page whose title is followed by a list, a table or a command explains nothing."""
+    for page in (page for page in PAGES if page.startswith("docs/")):
+        _, opening = re.split(r"\A# .+\n+", (ROOT / page).read_text())
+        assert not re.match(r"#|\||```|<|- |\d+\. ", opening), (page, opening[:80])
+
+
+def test_every_page_says_what_the_variables_of_its_commands_are() -> None:
+    for page in (page for page in PAGES if page.startswith("docs/how-to/")):
+        text = (ROOT / page).read_text()
+        for name in ("URL", "KEY"):
+            if f"${name}" in text:
+                assert f"`{name}`" in text or f"\n{name}=" in text, (page, name)
