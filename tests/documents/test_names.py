@@ -4,9 +4,10 @@ import re
 from importlib.util import find_spec
 from typing import Any
 
-from documents.tables import ROOT
+from documents.tables import ROOT, codes
 from documents.test_design import PAGES
 from documents.test_openapi import Nothing
+from documents.test_settings import sources
 from gateway import routes
 
 TEXT = {page: (ROOT / page).read_text() for page in PAGES}
@@ -70,3 +71,22 @@ def test_every_file_of_the_repository_that_a_page_names_exists() -> None:
     assert len(named) > 30
     missing = {(page, name) for page, name in named if not (ROOT / name).exists()}
     assert {(page, name) for page, name in missing if name not in MADE} == set()
+
+
+def test_every_field_that_a_page_names_appears_in_the_code() -> None:
+    """Fields are camelCase in JSON, and snake_case where Python declares them."""
+    source = "\n".join(sources("*.py", "*.ts", "*.js", "*.yaml", "*.tmpl").values())
+    known = set(re.findall(r"\w+", source))
+    named = {
+        (page, field)
+        for page, text in TEXT.items()
+        for span in codes(re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        for field in re.findall(r"(?<![\w-])[a-z]+(?:[A-Z][a-z]+)+(?!\w)", span)
+    }
+    assert len(named) > 60
+    unknown = {
+        (page, field)
+        for page, field in named
+        if not {field, re.sub(r"(?=[A-Z])", "_", field).lower()} & known
+    }
+    assert unknown == set()
