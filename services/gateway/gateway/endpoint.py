@@ -1,6 +1,6 @@
 """The `Route` decorator, which declares a handler's path, bodies, scope and limits."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -144,11 +144,17 @@ class Routes(Protocol):
     tag: str
 
 
+def handlers_of(group: object) -> Iterator[tuple[Any, Any]]:
+    """Yield the row and the handler of each route, in the order in which a class declares them."""
+    for name, function in vars(type(group)).items():
+        if (row := getattr(function, ROUTE, None)) is not None:
+            yield row, getattr(group, name)
+
+
 def endpoints_of(*groups: Routes) -> list[Endpoint]:
     """List the endpoints of each group, in the order in which its class declares them."""
     return [
-        Endpoint(**vars(getattr(function, ROUTE)), handler=getattr(group, name), tag=group.tag)
+        Endpoint(**vars(route), handler=handler, tag=group.tag)
         for group in groups
-        for name, function in vars(type(group)).items()
-        if hasattr(function, ROUTE)
+        for route, handler in handlers_of(group)
     ]

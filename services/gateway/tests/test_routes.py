@@ -1,6 +1,7 @@
 """The table of endpoints, and routes with a deadline of their own."""
 
 import asyncio
+import re
 from collections import defaultdict
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any, cast
 
 import orjson
 import pytest
+from starlette.routing import Match, Route
 
 from common import bus, pending
 from common.bus import NatsBus
@@ -31,6 +33,21 @@ def test_every_handler_is_a_method_that_a_trace_can_name() -> None:
     assert "GenerationRoutes.generate" in names
     assert not [name for name in names if "<" in name]
     assert len(names) == len(set(names))
+
+
+def test_every_page_is_served_by_the_handler_that_declares_it(desk: Desk) -> None:
+    served = [route for route in desk.gateway.app.routes if isinstance(route, Route)]
+    pages = [route for route in served if "Pages." in route.name]
+    assert {"ModelPages.show", "StartPages.start", "DocumentationPages.v2"} <= {
+        page.name for page in pages
+    }
+    assert not [page.name for page in pages if "<" in page.name]
+    for page in pages:
+        path = re.sub(r"{[^}]*}", "x", page.path)
+        method = "POST" if "POST" in (page.methods or ()) else "GET"
+        scope = {"type": "http", "method": method, "path": path}
+        first = next(route for route in served if route.matches(scope)[0] is Match.FULL)
+        assert first.name == page.name, path
 
 
 async def test_an_answer_about_more_than_31_days_of_metrics_is_computed_once(

@@ -3,7 +3,7 @@
 from typing import Any
 
 import segno
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.responses import Response
 from markupsafe import Markup
 from pydantic import ValidationError
@@ -13,8 +13,8 @@ from gateway import audit, sessions
 from gateway.account_fields import AccountChange, AccountDeletion, NewAccount, PasswordChange
 from gateway.accounts import Login
 from gateway.hub_tokens import NewHubToken
-from gateway.keyring import KeyRing
 from gateway.limits import OverLimit
+from gateway.pages.page import Page
 from gateway.pages.visit import Fields, Visit, first_value, read_form, session_of, to
 from gateway.pages.visits import Visits, next_page
 from gateway.recovery import Reset, ResetRequest
@@ -27,9 +27,11 @@ class AccountPages:
         self.guards = visits.guards
         self.call = visits.operations.call
 
+    @Page("GET", "/register", public=True)
     async def show_register(self, request: Request) -> Response:
         return self.visits.show("register.html", request, email="")
 
+    @Page("POST", "/register", public=True)
     async def register(self, request: Request) -> Response:
         fields: Fields = {}
         try:
@@ -53,6 +55,7 @@ class AccountPages:
         response.headers["Set-Cookie"] = sessions.set_cookie(token)
         return response
 
+    @Page("GET", "/login", public=True)
     async def show_login(self, request: Request) -> Response:
         query = request.query_params
         registered = "registered" in query
@@ -65,6 +68,7 @@ class AccountPages:
             challenge="",
         )
 
+    @Page("POST", "/login", public=True)
     async def log_in(self, request: Request) -> Response:
         fields: Fields = {}
         try:
@@ -94,6 +98,7 @@ class AccountPages:
             raise Unauthenticated("the e-mail address or the password is wrong")
         return await accounts.log_in(email, password)
 
+    @Page("POST", "/logout", public=True)
     async def log_out(self, request: Request) -> Response:
         await read_form(request, self.guards.sessions)
         if token := session_of(request):
@@ -102,9 +107,11 @@ class AccountPages:
         response.headers["Set-Cookie"] = sessions.clear_cookie()
         return response
 
+    @Page("GET", "/forgot", public=True)
     async def show_forgot(self, request: Request) -> Response:
         return self.visits.show("forgot.html", request, email="", sent=False)
 
+    @Page("POST", "/forgot", public=True)
     async def request_reset(self, request: Request) -> Response:
         fields: Fields = {}
         try:
@@ -118,10 +125,12 @@ class AccountPages:
             return self._show_again("forgot.html", request, fields, error, sent=False)
         return self.visits.show("forgot.html", request, email="", sent=True)
 
+    @Page("GET", "/reset", public=True)
     async def show_reset(self, request: Request) -> Response:
         token = request.query_params.get("token", "")
         return self.visits.show("reset.html", request, token=token)
 
+    @Page("POST", "/reset", public=True)
     async def reset(self, request: Request) -> Response:
         fields: Fields = {}
         try:
@@ -136,6 +145,7 @@ class AccountPages:
             return self.visits.show("reset.html", request, error, token=token)
         return to("/login")
 
+    @Page("POST", "/dashboard/account/delete")
     async def delete_account(self, visit: Visit) -> Response:
         try:
             await self.call(
@@ -149,9 +159,11 @@ class AccountPages:
         response.headers["Set-Cookie"] = sessions.clear_cookie()
         return response
 
+    @Page("GET", "/dashboard/account")
     async def show(self, visit: Visit) -> Response:
         return await self._show(visit)
 
+    @Page("POST", "/dashboard/account/password")
     async def change_password(self, visit: Visit) -> Response:
         try:
             change = PasswordChange(
@@ -164,6 +176,7 @@ class AccountPages:
             return await self._show(visit, error, form="password")
         return await self._show(visit, done="The password is changed; all other sessions ended.")
 
+    @Page("POST", "/dashboard/account/totp")
     async def change_totp(self, visit: Visit) -> Response:
         """Set the second factor up, switch it on or off."""
         act, password, code = visit.field("act"), visit.field("password"), visit.field("code")
@@ -183,6 +196,7 @@ class AccountPages:
             return await self._show(visit, error, form="totp", confirming=act == "confirm")
         return await self._show(visit, **shown)
 
+    @Page("POST", "/dashboard/account/hub-token")
     async def change_hub_token(self, visit: Visit) -> Response:
         acts = {"store": "store_hub_token", "test": "check_hub_token", "delete": "delete_hub_token"}
         act = visit.field("act")
@@ -196,10 +210,12 @@ class AccountPages:
         done = {"delete": "The Hub token is deleted."}.get(act, "The Hub accepts the token.")
         return await self._show(visit, done=done)
 
+    @Page("POST", "/dashboard/account/sessions/{session}/end")
     async def end_session(self, visit: Visit) -> Response:
         await self.call(visit, "end_session", session_id=visit.id("session"))
         return to("/dashboard/account")
 
+    @Page("POST", "/dashboard/beta")
     async def change_beta(self, visit: Visit) -> Response:
         change = AccountChange(beta=visit.field("beta") == "on")
         await self.call(visit, "change_account", change)
@@ -245,26 +261,3 @@ def draw(uri: str) -> Markup:
     """Draw a URI as a QR code, dark on light in every colour scheme."""
     svg = segno.make(uri, error="m").svg_inline(scale=4, dark="#000", light="#fff")
     return Markup(svg)  # noqa: S704  (drawn here; the address is not in it as text)
-
-
-def add(app: FastAPI, visits: Visits, _: KeyRing) -> None:
-    pages = AccountPages(visits)
-    for method, path, handler in (
-        ("GET", "/register", pages.show_register),
-        ("POST", "/register", pages.register),
-        ("GET", "/login", pages.show_login),
-        ("POST", "/login", pages.log_in),
-        ("POST", "/logout", pages.log_out),
-        ("GET", "/forgot", pages.show_forgot),
-        ("POST", "/forgot", pages.request_reset),
-        ("GET", "/reset", pages.show_reset),
-        ("POST", "/reset", pages.reset),
-    ):
-        visits.add_public(app, method, path, handler)
-    visits.add(app, "GET", "/dashboard/account", pages.show)
-    visits.add(app, "POST", "/dashboard/account/password", pages.change_password)
-    visits.add(app, "POST", "/dashboard/account/sessions/{session}/end", pages.end_session)
-    visits.add(app, "POST", "/dashboard/account/totp", pages.change_totp)
-    visits.add(app, "POST", "/dashboard/account/hub-token", pages.change_hub_token)
-    visits.add(app, "POST", "/dashboard/account/delete", pages.delete_account)
-    visits.add(app, "POST", "/dashboard/beta", pages.change_beta)

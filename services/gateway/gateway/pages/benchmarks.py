@@ -5,7 +5,7 @@ import re
 import secrets
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.responses import Response
 from pydantic import ValidationError
 
@@ -22,6 +22,7 @@ from common.errors import InvalidRequest, NotFound, ServiceError
 from gateway import audit
 from gateway.keyring import KeyRing
 from gateway.pages import report, site, wording
+from gateway.pages.page import Page
 from gateway.pages.publications import Publications
 from gateway.pages.visit import Visit, to
 from gateway.pages.visits import Visits
@@ -50,16 +51,19 @@ class BenchmarkPages:
         self.bus = keyring.bus
         self.publications = Publications(visits.guards.accounts.database)
 
+    @Page("GET", PAGE)
     async def show_all(self, visit: Visit) -> Response:
         query = visit.request.query_params
         form = {**_form(visit), "modelId": query.get("model", "")[:512]}
         return await self._show_all(visit, form, before=query.get("before"))
 
+    @Page("GET", PAGE + "/quote")
     async def quote(self, visit: Visit) -> Response:
         query = visit.request.query_params
         form = {name: query.get(name, "")[:512] for name in ("modelId", "device")}
         return self.visits.show("quote.html", visit.request, **await self._quote(form))
 
+    @Page("POST", PAGE)
     async def start(self, visit: Visit) -> Response:
         form = _form(visit)
         try:
@@ -70,35 +74,7 @@ class BenchmarkPages:
             return await self._show_all(visit, form, error)
         return to(f"{PAGE}/{run.id}")
 
-    async def show(self, visit: Visit) -> Response:
-        run = await self._find(visit)
-        name = "progress.html" if site.is_fragment(visit.request) else "run.html"
-        public = await self.publications.owner(run.id) is not None
-        return self.visits.show(name, visit.request, **_described(run), public=public)
-
-    async def cancel(self, visit: Visit) -> Response:
-        run = await self.call(visit, "cancel_benchmark", id=visit.id("id"))
-        return to(f"{PAGE}/{run.id}")
-
-    async def export(self, visit: Visit) -> Response:
-        run = await self._find(visit)
-        if visit.request.path_params["format"] == "csv":
-            return _file(report.to_csv(run), f"{run.id}.csv", "text/csv; charset=utf-8")
-        text = run.model_dump_json(by_alias=True, indent=2)
-        return _file(text, f"{run.id}.json", "application/json")
-
-    async def publish(self, visit: Visit) -> Response:
-        run = await self._find(visit)
-        if run.state != "succeeded":
-            raise InvalidRequest("only a run that succeeded can be made public")
-        await self.publications.publish(visit.account, run.id)
-        return to(f"{PAGE}/{run.id}#public")
-
-    async def withdraw(self, visit: Visit) -> Response:
-        run = await self._find(visit)
-        await self.publications.withdraw(visit.account, run.id)
-        return to(f"{PAGE}/{run.id}")
-
+    @Page("GET", PAGE + "/compare")
     async def compare(self, visit: Visit) -> Response:
         ids = list(dict.fromkeys(visit.request.query_params.getlist("run")))
         if not 2 <= len(ids) <= MAX_COMPARED or not all(RUN.fullmatch(id) for id in ids):
@@ -114,10 +90,46 @@ class BenchmarkPages:
             charts=report.charts(list(zip(report.names(runs), runs, strict=True))),
         )
 
+    @Page("GET", PAGE + "/{id}")
+    async def show(self, visit: Visit) -> Response:
+        run = await self._find(visit)
+        name = "progress.html" if site.is_fragment(visit.request) else "run.html"
+        public = await self.publications.owner(run.id) is not None
+        return self.visits.show(name, visit.request, **_described(run), public=public)
+
+    @Page("POST", PAGE + "/{id}/cancel")
+    async def cancel(self, visit: Visit) -> Response:
+        run = await self.call(visit, "cancel_benchmark", id=visit.id("id"))
+        return to(f"{PAGE}/{run.id}")
+
+    @Page("GET", PAGE + "/{id}/export.{format:str}")
+    async def export(self, visit: Visit) -> Response:
+        run = await self._find(visit)
+        if visit.request.path_params["format"] == "csv":
+            return _file(report.to_csv(run), f"{run.id}.csv", "text/csv; charset=utf-8")
+        text = run.model_dump_json(by_alias=True, indent=2)
+        return _file(text, f"{run.id}.json", "application/json")
+
+    @Page("POST", PAGE + "/{id}/publish")
+    async def publish(self, visit: Visit) -> Response:
+        run = await self._find(visit)
+        if run.state != "succeeded":
+            raise InvalidRequest("only a run that succeeded can be made public")
+        await self.publications.publish(visit.account, run.id)
+        return to(f"{PAGE}/{run.id}#public")
+
+    @Page("POST", PAGE + "/{id}/withdraw")
+    async def withdraw(self, visit: Visit) -> Response:
+        run = await self._find(visit)
+        await self.publications.withdraw(visit.account, run.id)
+        return to(f"{PAGE}/{run.id}")
+
+    @Page("GET", "/runs/{id}", public=True)
     async def show_public(self, request: Request) -> Response:
         run = await self._find_public(request)
         return self.visits.show("public_run.html", request, **_described(run))
 
+    @Page("GET", "/runs/{id}/badge.svg", public=True)
     async def show_badge(self, request: Request) -> Response:
         run = await self._find_public(request)
         headers = {"Cache-Control": BADGE_CACHE}
@@ -183,21 +195,6 @@ class BenchmarkPages:
             }
         price = report.price(quote.last)
         return {"quote": quote, "price": price, "unquoted": "", "quoted": model}
-
-
-def add(app: FastAPI, visits: Visits, keyring: KeyRing) -> None:
-    pages = BenchmarkPages(visits, keyring)
-    visits.add(app, "GET", PAGE, pages.show_all)
-    visits.add(app, "POST", PAGE, pages.start)
-    visits.add(app, "GET", PAGE + "/quote", pages.quote)
-    visits.add(app, "GET", PAGE + "/compare", pages.compare)
-    visits.add(app, "GET", PAGE + "/{id}", pages.show)
-    visits.add(app, "GET", PAGE + "/{id}/export.{format:str}", pages.export)
-    visits.add(app, "POST", PAGE + "/{id}/cancel", pages.cancel)
-    visits.add(app, "POST", PAGE + "/{id}/publish", pages.publish)
-    visits.add(app, "POST", PAGE + "/{id}/withdraw", pages.withdraw)
-    visits.add_public(app, "GET", "/runs/{id}", pages.show_public)
-    visits.add_public(app, "GET", "/runs/{id}/badge.svg", pages.show_badge)
 
 
 def _form(visit: Visit) -> dict[str, Any]:

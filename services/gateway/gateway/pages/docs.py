@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 
 from gateway.pages import guides, site
+from gateway.pages.page import Page
 from gateway.pages.reference import Operation, Reference
 from gateway.pages.site import Pages
 
@@ -15,18 +16,21 @@ from gateway.pages.site import Pages
 CACHE = "public, max-age=3600"
 
 
-class Docs:
+class DocumentationPages:
     def __init__(self, app: FastAPI, pages: Pages) -> None:
         self.pages = pages
         self.reference = Reference(app)
 
+    @Page("GET", "/docs", public=True)
     async def v1(self, request: Request) -> Response:
         """Serve the API's stable version, and the guides."""
         return await self._show("api.html", request, "v1", guides=True)
 
+    @Page("GET", "/docs/v2", public=True)
     async def v2(self, request: Request) -> Response:
         return await self._show("api.html", request, "v2", guides=False)
 
+    @Page("GET", "/docs/{path:path}", public=True)
     async def page(self, request: Request) -> Response:
         """Serve a guide, an operation, or a file that a guide shows."""
         path = request.url.path
@@ -60,14 +64,3 @@ class Docs:
             introduction=self.reference.introduction(),
             **values,
         )
-
-
-def add(app: FastAPI, pages: Pages) -> None:
-    docs = Docs(app, pages)
-    # Unlike `app.get`, `add_route` serves HEAD too.
-    for path, handler in (
-        ("/docs", docs.v1),
-        ("/docs/v2", docs.v2),
-        ("/docs/{path:path}", docs.page),
-    ):
-        app.add_route(path, handler, methods=["GET"], include_in_schema=False)

@@ -3,13 +3,13 @@
 import secrets
 from datetime import UTC, datetime, timedelta
 
-from fastapi import FastAPI
 from fastapi.responses import Response
 from pydantic import ValidationError
 
 from common.errors import InvalidRequest, ServiceError
 from gateway import keys
-from gateway.keyring import CreatedKey, KeyChange, KeyRing, NewKey
+from gateway.keyring import CreatedKey, KeyChange, NewKey
+from gateway.pages.page import Page
 from gateway.pages.visit import Visit, to
 from gateway.pages.visits import Visits
 
@@ -23,9 +23,11 @@ class KeyPages:
         self.visits = visits
         self.call = visits.operations.call
 
+    @Page("GET", PAGE)
     async def show(self, visit: Visit) -> Response:
         return await self._show(visit)
 
+    @Page("POST", PAGE)
     async def create(self, visit: Visit) -> Response:
         try:
             days = visit.field("expires")
@@ -45,6 +47,7 @@ class KeyPages:
             return await self._show(visit, error)
         return await self._show(visit, created=created)
 
+    @Page("POST", PAGE + "/{key}/rename")
     async def rename(self, visit: Visit) -> Response:
         try:
             change = KeyChange(name=visit.field("name").strip())
@@ -53,6 +56,7 @@ class KeyPages:
             return await self._show(visit, error, renamed=visit.id("key"))
         return to(PAGE)
 
+    @Page("POST", PAGE + "/{key}/revoke")
     async def revoke(self, visit: Visit) -> Response:
         try:
             await self.call(visit, "revoke_key", key_id=visit.id("key"))
@@ -88,14 +92,6 @@ class KeyPages:
             now=datetime.now(UTC),
             number=secrets.token_hex(16),
         )
-
-
-def add(app: FastAPI, visits: Visits, _: KeyRing) -> None:
-    pages = KeyPages(visits)
-    visits.add(app, "GET", PAGE, pages.show)
-    visits.add(app, "POST", PAGE, pages.create)
-    visits.add(app, "POST", PAGE + "/{key}/rename", pages.rename)
-    visits.add(app, "POST", PAGE + "/{key}/revoke", pages.revoke)
 
 
 def _days_from_now(days: str) -> datetime:

@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import orjson
-from fastapi import FastAPI
 from fastapi.responses import Response
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +22,7 @@ from common.errors import InvalidRequest, NotFound, ServiceError
 from gateway.keyring import KeyRing
 from gateway.pages import plots, site
 from gateway.pages.acknowledgements import Acknowledgements
+from gateway.pages.page import Page
 from gateway.pages.visit import Visit, to
 from gateway.pages.visits import Visits
 
@@ -43,6 +43,7 @@ class ModelPages:
         self.bus = keyring.bus
         self.acknowledgements = Acknowledgements(visits.guards.accounts.database)
 
+    @Page("GET", PAGE)
     async def show_all(self, visit: Visit) -> Response:
         recorded, (alerts, _) = await asyncio.gather(
             self._list(),
@@ -51,6 +52,7 @@ class ModelPages:
         troubled = {alert.model_id for alert in alerts.alerts} if alerts else set()
         return self.visits.show("models.html", visit.request, models=recorded, troubled=troubled)
 
+    @Page("GET", PAGE + "/watch")
     async def show(self, visit: Visit) -> Response:
         if site.is_fragment(visit.request):
             return await self._show_statistics(visit)
@@ -69,6 +71,7 @@ class ModelPages:
             titles=plots.titles(monitoring) if monitoring else {},
         )
 
+    @Page("GET", PAGE + "/series")
     async def show_series(self, visit: Visit) -> Response:
         """Return the charts' columns, for a page without a socket."""
         monitoring, window = await self._read(visit), _window(visit)
@@ -78,6 +81,7 @@ class ModelPages:
         content = orjson.dumps({"charts": charts, "at": datetime.now(UTC)})
         return Response(content, 200, site.HEADERS, "application/json")
 
+    @Page("GET", PAGE + "/alerts")
     async def show_alerts(self, visit: Visit, error: ServiceError | None = None) -> Response:
         """Show only the alerts and rules, below the error of a change to one of them."""
         model = _model(visit)
@@ -92,6 +96,7 @@ class ModelPages:
             **await self._alerts(visit, model),
         )
 
+    @Page("POST", PAGE + "/alerts/{alert}/acknowledge")
     async def acknowledge(self, visit: Visit) -> Response:
         model, alert = _model(visit), visit.id("alert")
         if alert not in {listed.id for listed in await self._list_alerts(visit, model)}:
@@ -99,6 +104,7 @@ class ModelPages:
         await self.acknowledgements.add(visit.account, alert)
         return await self._changed(visit)
 
+    @Page("POST", PAGE + "/rules")
     async def add_rule(self, visit: Visit) -> Response:
         try:
             fields: dict[str, Any] = {"kind": visit.field("kind"), **_rule_fields(visit)}
@@ -110,6 +116,7 @@ class ModelPages:
             return await self._show(visit, error)
         return await self._changed(visit)
 
+    @Page("POST", PAGE + "/rules/{rule}/change")
     async def change_rule(self, visit: Visit) -> Response:
         try:
             fields = _rule_fields(visit)
@@ -129,6 +136,7 @@ class ModelPages:
             return await self._show(visit, error, changed=visit.id("rule"))
         return await self._changed(visit)
 
+    @Page("POST", PAGE + "/rules/{rule}/remove")
     async def remove_rule(self, visit: Visit) -> Response:
         try:
             await self.call(visit, "remove_rule", rule_id=visit.id("rule"))
@@ -231,18 +239,6 @@ class ModelPages:
         request = AlertsRequest(model_id=model, limit=MAX_ALERTS)
         alerts: list[Alert] = (await self.call(visit, "list_alerts", request)).alerts
         return alerts
-
-
-def add(app: FastAPI, visits: Visits, keyring: KeyRing) -> None:
-    pages = ModelPages(visits, keyring)
-    visits.add(app, "GET", PAGE, pages.show_all)
-    visits.add(app, "GET", PAGE + "/watch", pages.show)
-    visits.add(app, "GET", PAGE + "/series", pages.show_series)
-    visits.add(app, "GET", PAGE + "/alerts", pages.show_alerts)
-    visits.add(app, "POST", PAGE + "/alerts/{alert}/acknowledge", pages.acknowledge)
-    visits.add(app, "POST", PAGE + "/rules", pages.add_rule)
-    visits.add(app, "POST", PAGE + "/rules/{rule}/change", pages.change_rule)
-    visits.add(app, "POST", PAGE + "/rules/{rule}/remove", pages.remove_rule)
 
 
 def _model(visit: Visit) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import re
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.responses import Response
 from pydantic import ValidationError
 
@@ -13,8 +12,8 @@ from common.contracts.generation import GenerateOptions, GenerateRequest, Module
 from common.contracts.verification import VerifiedModule
 from common.errors import ServiceError
 from gateway.generations import GenerationsRequest
-from gateway.keyring import KeyRing
 from gateway.pages import highlighting, site
+from gateway.pages.page import Page
 from gateway.pages.visit import Visit
 from gateway.pages.visits import Visits
 
@@ -42,9 +41,11 @@ class ModulePages:
         self.visits = visits
         self.call = visits.operations.call
 
+    @Page("GET", PAGE)
     async def show(self, visit: Visit) -> Response:
         return self._show(visit, form=_form(visit, visit.request.query_params.get("modelUrl", "")))
 
+    @Page("POST", PAGE)
     async def generate(self, visit: Visit) -> Response:
         form = _form(visit)
         try:
@@ -53,6 +54,7 @@ class ModulePages:
             return self._show(visit, error, form=form)
         return self._show(visit, form=form, shown=await _describe(module))
 
+    @Page("POST", PAGE + "/download")
     async def download(self, visit: Visit) -> Response:
         try:
             package = await self.call(visit, "download", _request(visit))
@@ -60,6 +62,7 @@ class ModulePages:
             return self._show(visit, error, form=_form(visit))
         return Response(package.content, 200, package.headers, package.media_type)
 
+    @Page("POST", PAGE + "/verify")
     async def verify(self, visit: Visit) -> Response:
         form = _form(visit)
         try:
@@ -73,16 +76,19 @@ class ModulePages:
             return self._show_verification(visit, module)
         return self._show(visit, form=form, shown=await _describe(module))
 
+    @Page("GET", PAGE + "/verifications/{id}")
     async def show_verification(self, visit: Visit) -> Response:
         module = await self.call(visit, "get_verification", id=visit.id("id"))
         if site.is_fragment(visit.request):
             return self._show_verification(visit, module)
         return self._show(visit, form=_form(visit, module.model.id), shown=await _describe(module))
 
+    @Page("POST", PAGE + "/verifications/{id}/cancel")
     async def cancel_verification(self, visit: Visit) -> Response:
         module = await self.call(visit, "cancel_verification", id=visit.id("id"))
         return self._show_verification(visit, module)
 
+    @Page("GET", PAGE + "/history")
     async def show_history(self, visit: Visit) -> Response:
         cursor = visit.request.query_params.get("before", "")
         before = cursor if GENERATION.fullmatch(cursor) else None
@@ -123,17 +129,6 @@ class ModulePages:
             # Fields that were marked as wrong are not any more.
             marked=bool(visit.field("marked")),
         )
-
-
-def add(app: FastAPI, visits: Visits, _: KeyRing) -> None:
-    pages = ModulePages(visits)
-    visits.add(app, "GET", PAGE, pages.show)
-    visits.add(app, "POST", PAGE, pages.generate)
-    visits.add(app, "GET", PAGE + "/history", pages.show_history)
-    visits.add(app, "POST", PAGE + "/download", pages.download)
-    visits.add(app, "POST", PAGE + "/verify", pages.verify)
-    visits.add(app, "GET", PAGE + "/verifications/{id}", pages.show_verification)
-    visits.add(app, "POST", PAGE + "/verifications/{id}/cancel", pages.cancel_verification)
 
 
 def _form(visit: Visit, model: str = "") -> dict[str, Any]:

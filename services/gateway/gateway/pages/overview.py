@@ -2,23 +2,23 @@
 
 import asyncio
 
-from fastapi import FastAPI
 from fastapi.responses import Response
 
 from common.contracts.alerts import AlertsRequest
 from common.contracts.benchmarking import RunsRequest
-from gateway.keyring import KeyRing
 from gateway.pages import report
+from gateway.pages.page import Page
 from gateway.pages.visit import Visit
 from gateway.pages.visits import Visits
 
 SHOWN = 5
 
 
-class Overview:
+class OverviewPages:
     def __init__(self, visits: Visits) -> None:
         self.visits = visits
 
+    @Page("GET", "/dashboard")
     async def show(self, visit: Visit) -> Response:
         # Each part is independent: an unavailable service removes only its own part.
         (keys, _), (runs, runs_error), (alerts, alerts_error) = await asyncio.gather(
@@ -35,7 +35,3 @@ class Overview:
             alerts=alerts.alerts if alerts else [],
             alerts_error=alerts_error,
         )
-
-
-def add(app: FastAPI, visits: Visits, _: KeyRing) -> None:
-    visits.add(app, "GET", "/dashboard", Overview(visits).show)

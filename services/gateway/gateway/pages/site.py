@@ -99,15 +99,15 @@ class _Static(StaticFiles):
 
 def add_static(app: FastAPI) -> None:
     """Serve the npm libraries and the pages' own files below /static."""
-
-    async def library(request: Request) -> Response:
-        source = LIBRARIES.get(request.path_params["name"])
-        if source is None or not (NPM / source).is_file():
-            raise HTTPException(404)
-        return FileResponse(NPM / source, headers={"Cache-Control": IMMUTABLE})
-
-    app.add_route("/static/npm/{name}", library, methods=["GET"], include_in_schema=False)
+    app.add_route("/static/npm/{name}", _library, methods=["GET"], include_in_schema=False)
     app.mount("/static", _Static(directory=STATIC))
+
+
+async def _library(request: Request) -> Response:
+    source = LIBRARIES.get(request.path_params["name"])
+    if source is None or not (NPM / source).is_file():
+        raise HTTPException(404)
+    return FileResponse(NPM / source, headers={"Cache-Control": IMMUTABLE})
 
 
 def _addresses() -> dict[str, str]:

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 
-from fastapi import FastAPI
 from fastapi.responses import Response
 
 from common.contracts.benchmarking import RUN_LIMITS, RunLimit, RunLimitsRequest
@@ -12,6 +11,7 @@ from common.errors import ServiceError
 from gateway.keyring import MAX_KEYS, KeyRing
 from gateway.limits import Standing
 from gateway.pages import wording
+from gateway.pages.page import Page
 from gateway.pages.visit import Visit
 from gateway.pages.visits import Visits
 from gateway.usage import KINDS, UsageRequest
@@ -43,6 +43,7 @@ class UsagePages:
         self.visits = visits
         self.bus = keyring.bus
 
+    @Page("GET", "/dashboard/usage")
     async def show(self, visit: Visit) -> Response:
         call = self.visits.operations.call
         keys, used, generate, (runs, runs_error), (storage, _) = await asyncio.gather(
@@ -86,10 +87,6 @@ class UsagePages:
             return (await self.bus.call(RUN_LIMITS, RunLimitsRequest())).limits, ""
         except ServiceError as error:
             return [], wording.sentence(error.message)
-
-
-def add(app: FastAPI, visits: Visits, keyring: KeyRing) -> None:
-    visits.add(app, "GET", "/dashboard/usage", UsagePages(visits, keyring).show)
 
 
 def _request_limit(standing: Standing) -> Limit:

@@ -16,10 +16,12 @@ from common import context
 from common.contracts import Message
 from common.errors import ServiceError, Unauthenticated
 from gateway.door import Guards
+from gateway.endpoint import handlers_of
 from gateway.limits import OverLimit
 from gateway.limits import headers as rate_headers
 from gateway.pages import site, wording
 from gateway.pages.operations import Operations
+from gateway.pages.page import add
 from gateway.pages.site import Pages
 from gateway.pages.visit import Visit, read_form, session_of, to
 
@@ -44,23 +46,22 @@ class Visits:
         self.pages = pages
         self.operations = operations
 
-    def add(self, app: FastAPI, method: str, path: str, handler: VisitHandler) -> None:
-        """Serve a page to logged-in people; a POST must contain a form of our own pages."""
+    def serve(self, app: FastAPI, *groups: object) -> None:
+        """Serve the pages of each group: public ones to anybody, the others after a login."""
+        for group in groups:
+            for page, handler in handlers_of(group):
+                opened = handler if page.public else partial(self._visit, handler)
+                add(app, page, partial(self._serve, opened), handler.__qualname__)
 
-        async def visit(request: Request) -> Response:
-            opened = await self._open(request)
-            capacity = self.guards.capacity
-            capacity.take_for(opened.account)
-            try:
-                return await handler(opened)
-            finally:
-                capacity.give_back_for(opened.account)
-
-        self.add_public(app, method, path, visit)
-
-    def add_public(self, app: FastAPI, method: str, path: str, handler: Handler) -> None:
-        served = partial(self._serve, handler)
-        app.add_route(path, served, methods=[method], include_in_schema=False)
+    async def _visit(self, handler: VisitHandler, request: Request) -> Response:
+        """Call the handler for the person who is logged in; a POST must be a form of our pages."""
+        visit = await self._open(request)
+        capacity = self.guards.capacity
+        capacity.take_for(visit.account)
+        try:
+            return await handler(visit)
+        finally:
+            capacity.give_back_for(visit.account)
 
     async def _open(self, request: Request) -> Visit:
         fields = await read_form(request, self.guards.sessions) if _sends(request) else {}
