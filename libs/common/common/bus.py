@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 from pydantic_core import to_json
 
 from common import tracing
+from common.background import Repeated
 from common.connection import ERROR_CODE, Connection, ReceivedMessage, encode
 from common.context import Context, current
 from common.contracts import Body, Event, Reply, Request, Rpc
@@ -87,26 +88,24 @@ class NatsBus:
         """Whether the server is connected and responsive."""
         return self.client.is_connected and not self.client.silent
 
-    async def watch(self) -> None:
-        """Detect a server or replica that hangs with its connection open, until cancelled."""
+    async def look(self) -> None:
+        """Detect a server or replica that hangs with its connection open."""
         now = asyncio.get_running_loop().time
-        while True:
-            await asyncio.sleep(PING_INTERVAL_S)
-            self.calls.repeat()
-            waiting = self.calls or self.client.silent
-            if not waiting or not self.client.is_connected:
-                continue
-            start, connection = now(), self.client.stats["reconnects"]
-            try:
-                async with asyncio.timeout(MAX_SILENCE_S):
-                    await self.client.flush()
-            except TimeoutError:
-                same = self.client.is_connected and self.client.stats["reconnects"] == connection
-                if same and now() - start < MAX_SILENCE_S + MAX_STALL_S:
-                    self.client.silent = True
-                    self.calls.fail()
-            except (nats.errors.Error, OSError, RuntimeError):
-                pass  # the connection is lost, which `lost` handles
+        self.calls.repeat()
+        waiting = self.calls or self.client.silent
+        if not waiting or not self.client.is_connected:
+            return
+        start, connection = now(), self.client.stats["reconnects"]
+        try:
+            async with asyncio.timeout(MAX_SILENCE_S):
+                await self.client.flush()
+        except TimeoutError:
+            same = self.client.is_connected and self.client.stats["reconnects"] == connection
+            if same and now() - start < MAX_SILENCE_S + MAX_STALL_S:
+                self.client.silent = True
+                self.calls.fail()
+        except (nats.errors.Error, OSError, RuntimeError):
+            pass  # the connection is lost, which `lost` handles
 
     def lose(self) -> None:
         """Mark the connection as lost, and fail the pending calls."""
@@ -351,7 +350,7 @@ async def connect(
     await client.connect(url, **options)
     bus = NatsBus(client)
     await bus.start()
-    watching = asyncio.create_task(bus.watch())
+    watching = asyncio.create_task(Repeated(bus.look, PING_INTERVAL_S).run())
     try:
         yield bus
     finally:

@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import ssl
 import sys
 from pathlib import Path
@@ -55,9 +56,19 @@ async def test_a_lost_bus_fails_pending_calls_and_reconnects(
 
 
 async def test_a_hung_bus_is_unavailable_until_it_resumes(
-    caller: NatsBus, nats_server, start_child
+    caller: NatsBus, nats_server, start_child, monkeypatch
 ) -> None:
     await start_child().ready()
+    repeat, looks, looked_again = caller.calls.repeat, itertools.count(), asyncio.Event()
+
+    def fail_once() -> None:
+        if next(looks) == 0:
+            raise LookupError
+        looked_again.set()
+        repeat()
+
+    monkeypatch.setattr(caller.calls, "repeat", fail_once)
+    await asyncio.wait_for(looked_again.wait(), 60)  # an error does not end the detection
     nats_server.hang()
     for _ in range(2):
         with pytest.raises(Unavailable, match="the bus"):  # rather than a timeout
