@@ -50,15 +50,21 @@ class Heartbeat:
             RuntimeError: the bus is connected, but delivers nothing.
         """
         subject = alive_subject(self.slots.owner)
+        # Time and connection of the first failure in a row: a process that was itself stopped is
+        # not deaf when it resumes.
+        first_failure: tuple[float, int] | None = None
         while True:
             try:
                 await self.bus.client.request(subject, b"", timeout=BEAT_TIMEOUT_S)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 log.warning("no round trip over the bus", error=repr(error))
-                deaf_s = time.monotonic() - max(self.last_s, self.slots.connected_since_s)
-                if self.bus.client.is_connected and deaf_s > DEAF_S:
+                now_s, connections = time.monotonic(), self.bus.client.stats["reconnects"]
+                if first_failure is None or first_failure[1] != connections:
+                    first_failure = now_s, connections
+                if self.bus.client.is_connected and now_s - first_failure[0] > DEAF_S:
                     raise RuntimeError("connected to the bus, but it delivers nothing") from None
             else:
+                first_failure = None
                 self._notice_reconnection()
                 self.last_s = time.monotonic()
                 self._last = datetime.now(UTC)

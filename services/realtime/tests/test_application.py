@@ -1,7 +1,8 @@
+import asyncio
 from collections.abc import Iterator
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -58,3 +59,25 @@ async def test_a_replica_that_receives_no_heartbeat_becomes_unready_and_exits(se
         application.stopping = True
         status, _, headers = await get(application, "/readyz")
         assert (status, headers[b"connection"]) == (503, b"close")
+
+
+async def test_a_replica_that_was_stopped_for_long_continues_when_it_resumes(monkeypatch):
+    clock_s, trips = [100.0], 0
+
+    async def request(*_: Any, **__: Any) -> None:
+        nonlocal trips
+        trips += 1
+        if trips == 2:  # the process stood still, and its request was lost
+            clock_s[0] += 10 * heartbeat.DEAF_S
+            raise TimeoutError
+        if trips == 4:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: clock_s[0]))
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.01)
+    client = SimpleNamespace(request=request, is_connected=True, stats={"reconnects": 0})
+    slots = SimpleNamespace(owner="one", connected_since_s=0.0)
+    replica: Any = SimpleNamespace(client=client)
+    with pytest.raises(asyncio.CancelledError):
+        await Heartbeat(replica, cast("Slots", slots), lost).beat()
+    assert trips == 4
