@@ -28,7 +28,7 @@ export HOME := $(CURDIR)/.lilypad/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help check setup demo run backup restore test tested test-long unit integration lint types k8s-check images clients screenshots storm bench bench-gpu audit clean
+.PHONY: help check setup demo run backup restore test tested test-long unit integration lint types k8s-check images clients screenshots storm storm-images bench bench-gpu audit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -110,6 +110,9 @@ screenshots: $(STAMP) $(NPM_STAMP) ## photograph every page into docs/screenshot
 
 storm: $(STAMP) ## five minutes of load while parts fail at random, and what held (SEED, SECONDS, STRICT=0)
 	@$(PY) -m storm
+
+storm-images: $(STAMP) ## build all images, and let the storm hit a stack of them (root; see `images`)
+	@STORM=$(or $(SECONDS),300) deploy/images/build.sh
 
 bench: $(STAMP) ## measure, and print ratios side by side
 	@$(PY) -m benchmarks

@@ -3,7 +3,7 @@
 #
 #     deploy/images/able.sh && make images
 #
-# Runs a program in a container, with nothing of ours but that program.
+# Builds an image of two lines and runs it in a container, with nothing of ours but the program in it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 no() {
@@ -24,10 +24,19 @@ free_gib=$(df -Pk "$storage" | awk 'NR == 2 { print int($4 / 1048576) }')
 [ "$free_gib" -ge "$needed_gib" ] || no "$storage has $free_gib GiB left, of $needed_gib"
 
 bundle=$(mktemp -d)
-container=$(buildah from scratch 2>&1) || no "$container"
-trap 'runc delete --force "lilypad-able-$$" 2>/dev/null || true; buildah rm "$container" >/dev/null; rm -rf "$bundle"' EXIT
+container= image=lilypad/able-$$
+clean() {
+    runc delete --force "lilypad-able-$$" || true
+    [ -z "$container" ] || buildah rm "$container" || true
+    buildah rmi "$image" || true
+    rm -rf "$bundle"
+}
+trap 'clean >/dev/null 2>&1' EXIT
+cp .venv/bin/nats-server "$bundle/"
+printf 'FROM scratch\nCOPY nats-server /\nRUN ["/nats-server", "--version"]\n' >"$bundle/Dockerfile"
+said=$(timeout 120 buildah bud --layers=false -t "$image" "$bundle" 2>&1) || no "$said"
+container=$(buildah from "$image" 2>&1) || no "$container"
 root=$(buildah mount "$container" 2>&1) || no "$root"
-cp .venv/bin/nats-server "$root/"
 # As the stack's containers: no root, no rights, this machine's network, and the same kinds of mounts.
 .venv/bin/python - "$root" "$bundle" >"$bundle/config.json" <<'PYTHON' || no "its settings cannot be written"
 import json

@@ -7,7 +7,8 @@
 # and of the programs of Envoy and NATS in .venv, because `python:3.11-slim` and the like need a registry of
 # images; BASE_TAR names a tar that is there. ONLY lists fewer images, separated by spaces: the stack is then
 # not started. The image with CUDA is built where its packages can be had: ONLY=worker-cuda.
-# Exits with status 75 where a registry of packages did not answer.
+# STORM=60 lets the storm hit a stack of them for 60 s, in place of one module and one run (`make storm-images`).
+# Exits with status 75 where a registry of packages or the machine failed, and with 1 for a fault of our own.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=${IMAGES:-.lilypad/images}
@@ -27,26 +28,7 @@ containers=()
 # Unmounts and deletes what was unpacked, however this ends.
 trap 'buildah rm "${containers[@]}" >/dev/null 2>&1 || true' EXIT
 
-# What a registry says, or does not, when it is busy; pip, npm and apt have tried several times by then.
-registry='[Tt]imed out|[A-Za-z]Timeout|Connection (reset|refused|broken|aborted)|Temporary failure|ECONNRESET|ETIMEDOUT|EAI_AGAIN|IncompleteRead|(HTTP|error|status|code):? ?(Error )?50[234]|Too Many Requests|(Failed|Unable) to fetch|Hash Sum mismatch|Could not (resolve|connect)'
-
-# told LOG COMMAND...: run a command; on failure, print the end of its log. Tries again
-# where a registry of packages did not answer, never for a fault of our own.
-told() {
-    local log=$work/$1.log attempt status=1
-    shift
-    for attempt in 1 2 3; do
-        "$@" >"$log" 2>&1 && return
-        status=1
-        # Not by a pipe: it fails where grep ends before tail.
-        grep -qE "$registry" <(tail -n 60 "$log") || break
-        status=75
-        [ $attempt -eq 3 ] || { echo "a registry did not answer; trying again" >&2; sleep 10; }
-    done
-    echo "failed: $*" >&2
-    tail -n 40 "$log" >&2
-    exit $status
-}
+. deploy/images/told.sh
 
 # base NAME FROM [FILE TARGET]: an image of what FROM is (an image, or "scratch"), with a file added.
 base() {
@@ -58,7 +40,7 @@ base() {
 }
 
 if [ ! -s "$base_tar" ]; then
-    told base mmdebstrap --variant=minbase --aptopt='Acquire::Retries "5"' \
+    fault=75 told "$work/base.log" mmdebstrap --variant=minbase --aptopt='Acquire::Retries "5"' \
         --include=python3,python3-venv,python-is-python3,ca-certificates bookworm "$work/new.base.tar"
     mv "$work/new.base.tar" "$base_tar"
 fi
@@ -82,7 +64,7 @@ declare -A single=([edge]=envoy@1.40.0 [nats]=nats-server@2.15.1)
 roots=()
 for name in $only; do
     former=$(buildah images --quiet "lilypad/$name:$version" 2>/dev/null || true)
-    told "$name" buildah bud --timestamp 0 --layers=false "${mounts[@]}" \
+    told "$work/$name.log" buildah bud --timestamp 0 --layers=false "${mounts[@]}" \
         --build-arg BASE="localhost/lilypad/${base[$name]}" \
         -f "deploy/images/${recipe[$name]:-$name}.Dockerfile" -t "lilypad/$name:$version" .
     # Of the image that had the name before, nothing else is known.
@@ -100,6 +82,15 @@ for name in $only; do
     echo "lilypad/$name:$version $digest, $size MB, $(grep -c '"purl"' "$work/$name.cdx.json") packages in $work/$name.cdx.json"
 done
 [ -z "${ONLY:-}" ] || exit 0
+if [ -n "${STORM:-}" ]; then
+    # Bash counts in SECONDS itself.
+    env PYTHONPATH=deploy:tests SECONDS="$STORM" .venv/bin/python -m storm "${roots[@]}"
+    exit
+fi
 start=(env PYTHONPATH=deploy:tests .venv/bin/python -m images.start "${roots[@]}")
 # Starting is repeated once, since other work on this machine can make any part of it too slow.
-"${start[@]}" || { echo "the stack of images failed; starting it once more" >&2; "${start[@]}"; }
+"${start[@]}" && exit
+echo "the stack of images failed; starting it once more" >&2
+"${start[@]}" && exit
+deploy/images/able.sh || exit 75
+exit 1

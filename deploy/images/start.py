@@ -6,6 +6,7 @@ Every part but PostgreSQL is a container of runc: no root, no rights, nothing th
 but what the part needs, and this machine's network. Needs root.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,15 +16,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
+import psutil
 from images.inventory import container as confined
 
 from hub.testing import RunningHub
 from integration.caller import Account
 from local.nats import CONFIGURATION
 from local.process import Process, Program
-from local.services import SERVICES, Service
+from local.services import SERVICES
 from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
@@ -42,13 +45,28 @@ TRY_AGAIN = (502, 503, 504)
 WORKER_WRITES = {"/models": "2g", "/dev/shm": "512m"}  # noqa: S108
 
 
-class Containers(Stack):
-    """A stack whose processes, except PostgreSQL, run in containers."""
+class Contained(Process):
+    """A supervised `runc run`."""
 
-    def __init__(
-        self, roots: Mapping[str, Path], services: Sequence[Service], environment: Mapping[str, str]
-    ) -> None:
-        super().__init__(services=services, environment=environment)
+    def kill(self) -> None:
+        """Kill the container as well, which would outlive `runc run`."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children():
+                child.kill()
+        super().kill()
+
+
+class Containers(Stack):
+    """A stack whose processes, except PostgreSQL, run in containers.
+
+    Args:
+        roots: the unpacked images by name.
+        home: as of `Stack`.
+        options: further ones of `Stack`.
+    """
+
+    def __init__(self, roots: Mapping[str, Path], home: Path | None = None, **options: Any) -> None:
+        super().__init__(home, **options)
         self.roots = roots
 
     def close(self) -> None:
@@ -62,7 +80,9 @@ class Containers(Stack):
         return f"lilypad-{os.getpid()}-{name}"
 
     def _run(self, program: Program) -> Process:
-        return super()._run(program if program.name == "postgres" else self._contained(program))
+        if program.name == "postgres":
+            return super()._run(program)
+        return super()._run(self._contained(program), Contained)
 
     def _contained(self, program: Program) -> Program:
         """Return a program that runs the same command in the service's image."""
@@ -74,6 +94,9 @@ class Containers(Stack):
             folders = [program.directory]
         inherited = os.environ if part not in PROGRAMS else {}
         environment = {k: v for k, v in program.environment.items() if inherited.get(k) != v}
+        # Modules of tests, such as the storm's model that costs nothing.
+        search = environment.get("PYTHONPATH", "").split(os.pathsep)
+        folders += [Path(folder) for folder in search if Path(folder).is_absolute()]
         if part == "worker":
             environment |= {"HF_HOME": "/models", "HOME": "/tmp"}  # noqa: S108
         settings = confined(
@@ -173,12 +196,17 @@ def use(url: str) -> list[str]:
     return [*lines, f"measured it: {data['results']['latency'][0]:.1f} ms"]
 
 
+def roots_of(arguments: Sequence[str]) -> dict[str, Path]:
+    """Return the unpacked images by name, of arguments `NAME=ROOT`."""
+    return {name: Path(root) for name, _, root in (each.partition("=") for each in arguments)}
+
+
 def main(arguments: list[str]) -> None:
-    roots = {name: Path(root) for name, _, root in (each.partition("=") for each in arguments)}
+    roots = roots_of(arguments)
     services = [replace(service, replicas=1) for service in SERVICES]
     with RunningHub(first=[MODEL]) as hub:
         environment = {"HF_ENDPOINT": hub.url, "OMP_NUM_THREADS": "1"}
-        with Containers(roots, services, environment) as stack:
+        with Containers(roots, services=services, environment=environment) as stack:
             try:
                 for process in ("gateway-1", "realtime-1"):
                     healthy(stack, process)

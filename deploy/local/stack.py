@@ -276,8 +276,8 @@ class Stack:
         running = sum(self.processes[name].running for name in names if name in self.processes)
         return self.nats.answers(service.name) >= running
 
-    def _run(self, program: Program) -> Process:
-        process = Process(program, self.logs / f"{program.name}.log", self.report)
+    def _run(self, program: Program, supervisor: type[Process] = Process) -> Process:
+        process = supervisor(program, self.logs / f"{program.name}.log", self.report)
         self.processes[program.name] = process
         process.start()
         return process

@@ -1,6 +1,7 @@
 """`make storm`: seeded random faults under mixed load, and a table of checks.
 
     SEED=7 SECONDS=300 make storm
+    python -m storm services=ROOT worker-cpu=ROOT edge=ROOT nats=ROOT   # unpacked images
 
 Two replicas of each service run behind the edge, with a model that costs nothing. Fails where a
 line of the table does not hold; with STRICT=0, lines that depend on the machine's speed too are
@@ -8,16 +9,18 @@ told and do not count. Their limits grow as the machine is slower (`pace`).
 """
 
 import contextlib
+import functools
 import os
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
+from images.start import Containers, roots_of
 from rich.console import Console
 from rich.table import Table
 
@@ -44,7 +47,7 @@ def main() -> int:
     strict = os.environ.get("STRICT", "1") != "0"
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"storm of {seconds:g} s, SEED={seed}")
-    checks, hits = storm(seed, seconds, console)
+    checks, hits = storm(seed, seconds, console, roots_of(sys.argv[1:]))
     table = Table(title=f"storm of {seconds:g} s, {hits} faults, SEED={seed}")
     for column in ("check", "figure", "holds"):
         table.add_column(column)
@@ -56,7 +59,11 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def storm(seed: int, seconds: float, console: Console) -> tuple[list[Check], int]:
+def storm(
+    seed: int, seconds: float, console: Console, roots: Mapping[str, Path]
+) -> tuple[list[Check], int]:
+    """Run a storm against processes of this checkout, or of images in `roots`."""
+    start = functools.partial(Containers, roots) if roots else Stack
     path = os.pathsep.join(
         [str(ROOT / "services/benchmarker/tests"), os.environ.get("PYTHONPATH", "")]
     )
@@ -75,7 +82,7 @@ def storm(seed: int, seconds: float, console: Console) -> tuple[list[Check], int
         }
         with (
             _disk(console) as disk,
-            Stack(
+            start(
                 disk and disk / "home",
                 services=services,
                 environment=environment,

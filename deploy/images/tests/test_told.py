@@ -1,0 +1,61 @@
+"""Faults of a build: whether a registry's or the machine's, or our own."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1]
+
+
+def told(folder: Path, printed: str, fault: str = "1") -> tuple[int, int]:
+    """Run a failing command by `told`; return its exit status and how often it ran."""
+    command = (
+        f". {FOLDER}/told.sh; fault={fault} pause_s=0 told {folder}/log"
+        f" bash -c 'echo >> {folder}/runs; cat {folder}/printed; exit 9'"
+    )
+    (folder / "printed").write_text(printed)
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], capture_output=True)
+    return done.returncode, len((folder / "runs").read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "WARNING: Retrying after connection broken by 'ReadTimeoutError'\n",
+        "ERROR: Could not find a version that satisfies the requirement torch==2.13.0\n",
+        "npm error code ECONNRESET\n",
+        "E: Failed to fetch http://registry/pool/main/p/python3.deb\n",
+        "Error: committing container: write /layer: No space left on device\n",
+    ],
+)
+def test_a_fault_of_a_registry_or_the_machine_is_retried_and_does_not_count(
+    tmp_path: Path, printed: str
+) -> None:
+    assert told(tmp_path, printed) == (75, 3)
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        'Error: building at STEP "COPY libs libs": no such file or directory\n',
+        "*** Error compiling '/opt/lilypad/lib/module.py'...\n",
+        "Error: parsing Dockerfile: unknown instruction: RAN\n",
+    ],
+)
+def test_a_fault_of_our_own_counts_at_once(tmp_path: Path, printed: str) -> None:
+    assert told(tmp_path, printed) == (1, 1)
+
+
+def test_a_command_without_a_part_of_ours_never_counts(tmp_path: Path) -> None:
+    assert told(tmp_path, "unshare: cannot create a namespace\n", fault="75") == (75, 3)
+
+
+def test_the_images_decide_whether_a_change_lands() -> None:
+    """Only a registry, the machine and its speed are excused."""
+    run = (FOLDER.parents[1] / ".ci/run").read_text()
+    branches = run.partition("case $status in")[2].partition("esac")[0]
+    assert [line.split(")")[0].strip() for line in branches.splitlines() if ")" in line] == [
+        *("0", "75", "124 | 137", "*"),
+    ]
+    assert "*) exit $status ;;" in branches

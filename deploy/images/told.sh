@@ -1,0 +1,25 @@
+# told LOG COMMAND...: run a command, and exit with a status that says whose fault a failure is.
+#
+# Sourced by build.sh. Prints the end of the log on failure. Exits with 75 where a registry of packages or
+# the machine failed, after three attempts, and with 1 for a fault of our own. fault=75 says that a command
+# has no part of ours.
+
+# A registry that is busy or away, after pip, npm and apt have tried several times, and a full disk. What pip, npm
+# and apt themselves refuse counts as theirs: `make setup` has installed the same pins on the same machine.
+registry='[Tt]imed out|[A-Za-z]Timeout|Connection (reset|refused|broken|aborted)|Temporary failure|ECONNRESET|ETIMEDOUT|EAI_AGAIN|IncompleteRead|(HTTP|error|status|code):? ?(Error )?50[234]|Too Many Requests|(Failed|Unable) to fetch|Hash Sum mismatch|Could not (resolve|connect)|No space left on device|^ERROR: |^npm (error|ERR!)|^E: '
+
+told() {
+    local log=$1 attempt status=1
+    shift
+    for attempt in 1 2 3; do
+        "$@" >"$log" 2>&1 && return
+        status=${fault:-1}
+        # Not by a pipe: it fails where grep ends before tail.
+        ! grep -qE "$registry" <(tail -n 60 "$log") || status=75
+        [ $status = 75 ] || break
+        [ $attempt -eq 3 ] || { echo "a registry did not answer; trying again" >&2; sleep "${pause_s:-10}"; }
+    done
+    echo "failed: $*" >&2
+    tail -n 40 "$log" >&2
+    exit $status
+}
