@@ -24,12 +24,44 @@ class Payload:
 
 
 def pickle_only(folder: Path, malicious: bool = False) -> None:
+    """Make a classifier with pickled weights, in torch's first format, or with a payload."""
     bert_classifier(folder)
     weights: dict[str, Any] = load_file(folder / WEIGHTS)
     if malicious:
         weights["payload"] = Payload()
-    torch.save(weights, folder / "pytorch_model.bin")
+    new = {"_use_new_zipfile_serialization": malicious}
+    torch.save(weights, folder / "pytorch_model.bin", **new)
     (folder / WEIGHTS).unlink()
+
+
+def pickled(folder: Path, maker: str, shards: int = 0, **options: Any) -> None:
+    """Make a model with another maker, and pickle its weights as the libraries once did.
+
+    With `shards`, in so many files, with an index.
+    """
+    pkgutil.resolve_name(f"hub.{maker}")(folder, **options)
+    for file in sorted(folder.rglob(WEIGHTS)):
+        pickle_weights(file, shards)
+
+
+def pickle_weights(file: Path, shards: int) -> None:
+    weights = load_file(file)
+    file.unlink()
+    config = json.loads((file.parent / "config.json").read_text())
+    if config.get("model_type") == "t5":  # names that share one embedding, as its state_dict() has
+        for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
+            weights[name] = weights["shared.weight"]
+    if not shards:
+        torch.save(weights, file.with_name("pytorch_model.bin"))
+        return
+    places = {}
+    for number in range(shards):
+        name = f"pytorch_model-{number + 1:05}-of-{shards:05}.bin"
+        part = dict(sorted(weights.items())[number::shards])
+        places |= dict.fromkeys(part, name)
+        torch.save(part, file.with_name(name))
+    index = {"metadata": {}, "weight_map": places}
+    write_json(file.with_name("pytorch_model.bin.index.json"), index)
 
 
 def remote_code(folder: Path) -> None:

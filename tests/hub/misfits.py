@@ -35,6 +35,26 @@ MISFITS = (
         "text-classification",
         branches={"main": {"malicious": True}},
     ),
+    # Ones with pickled weights, as the libraries wrote them until 2023.
+    Model(
+        "lilypad/pickled",
+        "awkward:pickled",
+        "text-classification",
+        branches={"main": {"maker": BERT}, "sharded": {"maker": BERT, "shards": 2}},
+    ),
+    Model(
+        "lilypad/pickled-tied",
+        "awkward:pickled",
+        "translation",
+        branches={"main": {"maker": "lifelike:t5"}},
+    ),
+    Model(
+        "lilypad/pickled-sentences",
+        "awkward:pickled",
+        "feature-extraction",
+        library="sentence-transformers",
+        branches={"main": {"maker": "sentences:make", "kind": "projected"}},
+    ),
     Model("lilypad/tiny-remote-code", "awkward:remote_code", "text-generation"),
     Model("lilypad/tiny-internal-attention", "awkward:internal_attention", "text-classification"),
     # Ones that lack something essential: a branch for each.

@@ -66,6 +66,8 @@ def _fault(base: Snapshot) -> str:
         return "is an adapter itself"
     if base.weights is None:
         return "has no weights in safetensors"
+    if base.is_pickled:
+        return "has pickled weights only"
     return "is quantized" if base.config.get("packing") else ""
 
 

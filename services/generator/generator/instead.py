@@ -28,7 +28,7 @@ INSTEAD = {
     "pickle": (
         "the model has pickled weights only, and loading them can run arbitrary code",
         "pickle-only",
-        "a revision with safetensors weights",
+        "a revision with safetensors weights, or with pytorch_model.bin, which is converted",
     ),
     "openvino": ("the model has OpenVINO weights only", "library", ORIGINAL),
     "keras": ("the model has TensorFlow or Keras weights only", "library", ORIGINAL),

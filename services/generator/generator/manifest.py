@@ -54,12 +54,16 @@ class Part(BaseModel):
 
 
 class ModelFile(Part):
-    """A file of the model, with the `sha256` of its content, or its git id as `blob`."""
+    """A file of the model, with the `sha256` of its content, or its git id as `blob`.
+
+    `becomes` is the file that pickled weights are converted to when the image is built.
+    """
 
     path: Path
     size: Annotated[int, Field(ge=0)]
     sha256: Hex | None = None
     blob: Hex | None = None
+    becomes: Path | None = None
 
 
 class Source(Part):
@@ -162,6 +166,11 @@ class Manifest(Part):
     inputs: list[ScalarInput]
     outputs: list[Output]
 
+    @property
+    def converts(self) -> bool:
+        """Whether weights are converted when the image is built."""
+        return any(file.becomes for file in self.model.files)
+
     def to_data(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_none=True)
 
@@ -244,7 +253,13 @@ def describe(
 
 def files_of(snapshot: Snapshot) -> list[ModelFile]:
     return [
-        ModelFile(path=file.path, size=file.size, sha256=file.sha256, blob=file.blob)
+        ModelFile(
+            path=file.path,
+            size=file.size,
+            sha256=file.sha256,
+            blob=file.blob,
+            becomes=file.becomes,
+        )
         for file in snapshot.files
     ]
 

@@ -26,8 +26,9 @@ import structlog
 from pydantic import TypeAdapter
 
 from common.errors import ModelRefused, Unavailable
-from generator import adapting, configs, layout, weights
+from generator import adapting, configs, layout, pickles, weights
 from generator.layout import Layout, Routes
+from generator.pickles import Directory, Pickled
 from generator.weights import Header, Index
 from models.dtypes import MIB
 
@@ -58,6 +59,8 @@ READERS: dict[str, tuple[Callable[..., Any], TypeAdapter[Any]]] = {
     "routes": (layout.read_routes, TypeAdapter(Routes)),
     "index": (weights.read_index, TypeAdapter(Index)),
     "header": (weights.read_header, TypeAdapter(Header)),
+    "directory": (pickles.read_directory, TypeAdapter(Directory)),
+    "pickle": (pickles.read_pickle, TypeAdapter(Pickled)),
 }
 
 

@@ -25,6 +25,8 @@ from models.tasks.sentences import CLASSIFIES, RANKINGS, WRITES
 
 # The class of ColBERT's own checkpoints.
 LATE_INTERACTION = "HF_ColBERT"
+# Libraries whose models load from safetensors that were converted name by name.
+CONVERTED = frozenset(("transformers", "sentence-transformers"))
 # Families that encode a query, and what it is compared with, each by its own route.
 COMPARING = frozenset(("sentence_similarity", "sparse_retrieval"))
 # Files that the warning about a conversion names.
@@ -56,6 +58,7 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
         task = check_vision(snapshot, task)
     check_tokenizers(snapshot, task, library)
     check_preparation(snapshot, task, library)
+    check_pickles(snapshot, library)
     task = adapters.check(snapshot, check_packing(snapshot, task))
     return (
         task,
@@ -351,7 +354,13 @@ def check_access(snapshot: Snapshot) -> Check:
 
 
 def check_conversion(snapshot: Snapshot) -> list[Check]:
-    """Warn if the weights are the Hub's conversion of the branch's pickled weights."""
+    """Warn if the branch's weights are pickled, and the module has a conversion of them."""
+    if snapshot.is_pickled:
+        message = (
+            "the model has pickled weights only: they are converted to safetensors when the image "
+            "is built, without a network, by torch.load(weights_only=True)"
+        )
+        return [Check(name="conversion", outcome="warning", message=message)]
     if snapshot.conversion is None:
         return []
     message = (
@@ -364,6 +373,16 @@ def check_conversion(snapshot: Snapshot) -> list[Check]:
         shown += f" and {more} more" if more > 0 else ""
         message += f", where {shown} differ from the branch's"
     return [Check(name="conversion", outcome="warning", message=message)]
+
+
+def check_pickles(snapshot: Snapshot, library: str) -> None:
+    """Raise ModelRefused if the library does not load pickled weights once they are converted."""
+    if snapshot.is_pickled and (library not in CONVERTED or snapshot.config.get("packing")):
+        raise refuse(
+            "the model has pickled weights only, and those of its kind are not converted",
+            "pickle-only",
+            "a revision with safetensors weights",
+        )
 
 
 def check_scan(snapshot: Snapshot) -> Check:

@@ -44,6 +44,7 @@ def render(module: Manifest) -> dict[str, str]:
             gpu=module.resources.gpu,
             unused=unused(module.run.stack),
             torch_index=module.run.torch_index,
+            converts=module.converts,
         ),
         "README.md": _fill(
             "README.md.j2",
@@ -65,7 +66,7 @@ def render(module: Manifest) -> dict[str, str]:
         ),
         "module.yaml": module.to_yaml(),
         "requirements.txt": requirements.read(module.run.stack),
-        "run_inference.py": script(module.run.family),
+        "run_inference.py": script(module.run.family, converts=module.converts),
     }
 
 
@@ -138,8 +139,11 @@ def unused(stack: str) -> list[str]:
 
 
 @cache
-def script(family: str) -> str:
-    """Build run_inference.py: the family's code, its imports and the program, in one file."""
+def script(family: str, *, converts: bool = False) -> str:
+    """Build run_inference.py: the family's code, its imports and the program, in one file.
+
+    With `converts`, also the code that converts pickled weights.
+    """
     imports: set[str] = set()
     sources: dict[str, str] = {}
 
@@ -162,10 +166,13 @@ def script(family: str) -> str:
     add(family)
     if "program" not in sources:
         add("program")
+    if converts:
+        add("conversion")
     program = (TEMPLATES / "inference" / "program.py").read_text(encoding="utf-8")
     docstring = program[: program.index('"""', 3) + 3]
     typing = sorted(imports, key=lambda line: (line.split()[1].split(".")[0] == "yaml", line))
-    main = 'if __name__ == "__main__":\n    sys.exit(main(load, answer))\n'
+    start = "main_converting" if converts else "main"
+    main = f'if __name__ == "__main__":\n    sys.exit({start}(load, answer))\n'
     return "\n\n\n".join([docstring + "\n\n" + "\n".join(typing), *sources.values(), main])
 
 

@@ -50,12 +50,21 @@ def _check_call(call: ast.Call) -> None:
     # `model.eval()` and `model.compile()` are torch's, and run no text.
     if plain in FORBIDDEN or (method in FORBIDDEN and method not in ("compile", "eval")):
         raise ValueError(f"it calls {plain or method}")
+    if method == "load" and isinstance(called, ast.Attribute) and _names(called.value, "torch"):
+        safely = [one for one in call.keywords if one.arg == "weights_only"]
+        if not safely or not _is_constant(safely[0].value, True):
+            raise ValueError("it loads a pickle that may run code")
     for keyword in call.keywords:
-        trusting = keyword.arg == "trust_remote_code"
-        if trusting and not (
-            isinstance(keyword.value, ast.Constant) and keyword.value.value is False
-        ):
+        if keyword.arg == "trust_remote_code" and not _is_constant(keyword.value, False):
             raise ValueError("it trusts code of the model's author")
+
+
+def _names(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def _is_constant(node: ast.expr, value: object) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

@@ -39,6 +39,9 @@ QUANTIZED = frozenset(
 )
 # The largest open models have about 200 shards; module.yaml lists each one.
 MAX_SHARDS = 2000
+# Weights that torch.save wrote, by the names that transformers gives them.
+PICKLED = ("pytorch_model.bin",)
+PICKLED_SHARD = re.compile(r"pytorch_model-\d{5}-of-\d{5}\.bin")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz")
 # Weights of other programs, by the endings of their files' names.
 OTHER_FORMATS = {
@@ -61,12 +64,16 @@ Places = dict[str, Index]
 
 @dataclass(frozen=True)
 class File:
-    """A file that the module needs, with the `sha256` of its content or git's `blob` id."""
+    """A file that the module needs, with the `sha256` of its content or git's `blob` id.
+
+    Of pickled weights, `becomes` is the path of the file that they are converted to.
+    """
 
     path: str
     size: int
     sha256: str | None
     blob: str | None
+    becomes: str | None = None
 
 
 def kinds_of(description: Description) -> frozenset[str]:
@@ -96,7 +103,13 @@ def at(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def needed(description: Description, laid_out: Layout, shards: Places) -> tuple[File, ...]:
+def needed(
+    description: Description, laid_out: Layout, shards: Places, *, pickled: bool = False
+) -> tuple[File, ...]:
+    """Choose the files that the module needs.
+
+    With `pickled`, a folder without other weights has those that torch.save wrote.
+    """
     siblings = {sibling.rfilename: sibling for sibling in description.siblings}
     folders = dict.fromkeys(("", *laid_out.folders))
     chosen: list[str] = []
@@ -109,7 +122,11 @@ def needed(description: Description, laid_out: Layout, shards: Places) -> tuple[
         ]
         # The root of a pipeline may hold a second copy of all its weights in one file.
         kept = folder in laid_out.with_weights
-        weights = _weights(names, shards.get(folder)) if kept else []
+        index = shards.get(folder)
+        of_pickles = index is not None and any(map(PICKLED_SHARD.fullmatch, index.shards))
+        weights = _weights(names, None if of_pickles else index, WHOLE, SHARD) if kept else []
+        if pickled and kept and not weights and not laid_out.pipeline:
+            weights = _weights(names, index if of_pickles else None, PICKLED, PICKLED_SHARD)
         if folder and not weights and any(name.endswith(PICKLES) for name in names):
             raise refuse(
                 f"the model has pickled weights only in {folder}, and loading those can run "
@@ -130,8 +147,10 @@ def needed(description: Description, laid_out: Layout, shards: Places) -> tuple[
     return tuple(file_of(siblings[path]) for path in sorted(chosen))
 
 
-def _weights(names: list[str], index: Index | None) -> list[str]:
-    for file in WHOLE:
+def _weights(
+    names: list[str], index: Index | None, whole: tuple[str, ...], shard: re.Pattern[str]
+) -> list[str]:
+    for file in whole:
         if file in names:  # the libraries prefer it to shards
             return [file]
     if index is None:
@@ -139,13 +158,13 @@ def _weights(names: list[str], index: Index | None) -> list[str]:
     shards = sorted(index.shards)
     if len(shards) > MAX_SHARDS:
         raise ModelRefused(f"the weights are in more than {MAX_SHARDS} files", reason="weights")
-    if not set(shards) <= set(names) or not all(map(SHARD.fullmatch, shards)):
+    if not set(shards) <= set(names) or not all(map(shard.fullmatch, shards)):
         raise refuse(
             "some of the model's weight files are missing",
             "incomplete",
             "a revision that has all that its index names",
         )
-    return [*shards, *(f"{file}.index.json" for file in WHOLE if f"{file}.index.json" in names)]
+    return [*shards, *(f"{file}.index.json" for file in whole if f"{file}.index.json" in names)]
 
 
 def is_weights(path: str) -> bool:
@@ -156,9 +175,20 @@ def name_of(path: str) -> str:
     return path.rpartition("/")[2]
 
 
+def converted_name(path: str) -> str | None:
+    """Return the path that pickled weights, or their index, are converted to; None for others."""
+    folder, slash, name = path.rpartition("/")
+    plain = name.removesuffix(".index.json")
+    if plain not in PICKLED and not PICKLED_SHARD.fullmatch(name):
+        return None
+    new = plain.replace("pytorch_model", "model", 1).removesuffix(".bin") + ".safetensors"
+    return folder + slash + new + name.removeprefix(plain)
+
+
 def file_of(sibling: Sibling) -> File:
+    becomes = converted_name(sibling.rfilename)
     if sibling.lfs:
-        return File(sibling.rfilename, sibling.lfs.size, sibling.lfs.sha256, None)
+        return File(sibling.rfilename, sibling.lfs.size, sibling.lfs.sha256, None, becomes)
     if sibling.size is None or sibling.blob_id is None:
         raise HubUnavailable("the Hub lists no files of the model", status=502)
-    return File(sibling.rfilename, sibling.size, None, sibling.blob_id)
+    return File(sibling.rfilename, sibling.size, None, sibling.blob_id, becomes)

@@ -10,10 +10,21 @@ from generator import conversions, weights
 from generator.description import Description, remembered
 from generator.hub import Hub
 from generator.layout import INDEXES, ROUTES, Layout, with_routes
+from generator.pickled import measure as measure_pickled
 from generator.reading import READERS
-from generator.selection import WHOLE, File, Places, at, file_of, is_weights, kinds_of, name_of
+from generator.selection import (
+    PICKLED,
+    WHOLE,
+    File,
+    Places,
+    at,
+    file_of,
+    is_weights,
+    kinds_of,
+    name_of,
+)
 from generator.selection import needed as needed_files
-from generator.weights import Index, Weights
+from generator.weights import Index, Weights, combine
 from models import packing
 from models.config import hidden_size, text_part
 from models.dtypes import KIB, MIB
@@ -67,6 +78,11 @@ class Snapshot:
     adapter: "Snapshot | None" = None
 
     @property
+    def is_pickled(self) -> bool:
+        """Whether some of the weights are converted when the image is built."""
+        return any(file.becomes for file in self.files)
+
+    @property
     def id(self) -> str:
         return self.description.id
 
@@ -85,40 +101,51 @@ async def read(hub: Hub, description: Description) -> Snapshot:
 
     Raises ModelRefused for a config that brings code and for weights that cannot be.
     """
-    snapshot = await read_commit(hub, description)
+    try:
+        snapshot = await read_commit(hub, description)
+    except ModelRefused as error:
+        if error.details["reason"] != "pickle-only":
+            raise
+        return await read_commit(hub, description, pickled=True)
     if snapshot.weights is None and "adapted" in snapshot.kinds:
         return await _read_adapter(hub, description, snapshot)
     if snapshot.weights is not None or "pickle" not in snapshot.kinds or not snapshot.config:
         return snapshot
     converted = await conversions.find(hub, description)
     if converted is None:
-        return snapshot
+        return await read_commit(hub, description, pickled=True)
     number, description, differing = converted
     snapshot = await read_commit(hub, description)
     return replace(snapshot, conversion=number, differing=tuple(differing))
 
 
-async def read_commit(hub: Hub, description: Description) -> Snapshot:
+async def read_commit(hub: Hub, description: Description, *, pickled: bool = False) -> Snapshot:
     """Read the files by which the model is recognised: its configs and weight headers.
+
+    With `pickled`, also weights that are there as torch.save wrote them only.
 
     Raises ModelRefused for a config that brings code and for weights that cannot be.
     """
     laid_out = await _read_layout(hub, description)
-    shards = await _read_indexes(hub, description, laid_out)
-    files = needed_files(description, laid_out, shards)
+    shards = await _read_indexes(hub, description, laid_out, pickled=pickled)
+    files = needed_files(description, laid_out, shards, pickled=pickled)
     read_files = [file for file in files if name_of(file.path) in CONFIGS]
     if sum(file.size for file in read_files) > MAX_CONFIGS_BYTES:
         raise ModelRefused(
             f"the model's configs are larger than {MAX_CONFIGS_BYTES // MIB} MiB together",
             reason="config",
         )
-    measured, *read_configs = await _together(
+    measured, unconverted, *read_configs = await _together(
         _measure(hub, description, [file for file in files if is_weights(file.path)], shards),
+        measure_pickled(
+            hub, description, [file for file in files if is_weights(file.becomes or "")]
+        ),
         *(_read_config(hub, description, file) for file in read_files),
     )
     by_path = dict(read_configs)
     config = _pipeline(laid_out, by_path) if laid_out.pipeline else _config(laid_out, by_path)
     writing = by_path.get("generation_config.json")
+    measured = combine(measured, unconverted)
     if measured and "kind" in config.get("packing", {}):
         measured = replace(
             measured, elements=packing.unpacked(config["packing"], measured.elements)
@@ -215,13 +242,16 @@ async def _read_routes(hub: Hub, description: Description, laid_out: Layout) -> 
     return laid_out
 
 
-async def _read_indexes(hub: Hub, description: Description, laid_out: Layout) -> Places:
+async def _read_indexes(
+    hub: Hub, description: Description, laid_out: Layout, *, pickled: bool
+) -> Places:
     """Read the index of each folder whose weights are sharded."""
     siblings = {sibling.rfilename: sibling for sibling in description.siblings}
     wanted: dict[str, str] = {}
     for folder in laid_out.with_weights:
         if not any(at(folder, name) in siblings for name in WHOLE):
-            for index in (at(folder, f"{name}.index.json") for name in WHOLE):
+            whole = (*WHOLE, *PICKLED) if pickled else WHOLE
+            for index in (at(folder, f"{name}.index.json") for name in whole):
                 if index in siblings:
                     wanted.setdefault(folder, index)
 

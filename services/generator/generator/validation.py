@@ -26,20 +26,33 @@ START = (
     Instruction("WORKDIR", ("/app",)),
     Instruction("ARG", ("HF_ENDPOINT=https://huggingface.co",)),
 )
-REST = (
+PACKAGES = (
     Instruction("COPY", ("requirements.txt", "/app/")),
     Instruction(
         "RUN",
         ("python", "-m", "pip", "install", "--no-cache-dir", "--requirement", "requirements.txt"),
     ),
-    Instruction("COPY", ("module.yaml", "run_inference.py", "/app/")),
-    Instruction(
-        "RUN",
-        ("python", "run_inference.py", "fetch"),
-        ("--mount=type=secret,id=HF_TOKEN,env=HF_TOKEN",),
-    ),
+)
+PROGRAM = Instruction("COPY", ("module.yaml", "run_inference.py", "/app/"))
+FETCH = Instruction(
+    "RUN",
+    ("python", "run_inference.py", "fetch"),
+    ("--mount=type=secret,id=HF_TOKEN,env=HF_TOKEN",),
+)
+END = (
     Instruction("ENV", ("HF_HUB_OFFLINE=1",)),
     Instruction("ENTRYPOINT", ("python", "/app/run_inference.py")),
+)
+# Pickled weights are fetched and converted in a stage of its own, of which nothing else is kept.
+CONVERSION = (
+    Instruction("FROM", ("packages AS conversion",)),
+    Instruction("ARG", ("HF_ENDPOINT=https://huggingface.co",)),
+    PROGRAM,
+    FETCH,
+    Instruction("RUN", ("python", "run_inference.py", "convert"), ("--network=none",)),
+    Instruction("FROM", ("packages",)),
+    PROGRAM,
+    Instruction("COPY", ("/app/model/", "/app/model/"), ("--from=conversion",)),
 )
 
 
@@ -94,10 +107,12 @@ def _run(name: str, check: Callable[[Manifest, str], str], module: Manifest, tex
 
 def check_dockerfile(module: Manifest, text: str) -> str:
     expected = [
-        Instruction("FROM", (module.run.base_image,)),
+        Instruction("FROM", (module.run.base_image + " AS packages" * module.converts,)),
         *START,
         *first(module.run, gpu=module.resources.gpu > 0),
-        *REST,
+        *PACKAGES,
+        *(CONVERSION if module.converts else (PROGRAM, FETCH)),
+        *END,
     ]
     if dockerfile.parse(text) != expected:
         raise ValueError("its instructions are not those of the template")
@@ -119,7 +134,9 @@ def check_safety(_: Manifest, text: str) -> str:
     """Check the files that module.yaml names: no code, and no weights that loading could run."""
     model = yaml.safe_load(text)["model"]
     sources = [model, model["base"]] if "base" in model else [model]
-    paths = [file["path"] for source in sources for file in source["files"]]
+    files = [file for source in sources for file in source["files"]]
+    # Only a converted pickle is in the image, and only its conversion is loaded.
+    paths = [file.get("becomes", file["path"]) for file in files]
     weights = [path for path in paths if is_weights(path)]
     for path in set(paths) - set(weights):
         name = name_of(path).removesuffix(".index.json")

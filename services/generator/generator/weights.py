@@ -213,5 +213,13 @@ def total(files: Iterable[Header], size: int) -> Weights:
     return Weights(dict(sorted(elements.items())), size, names, dict(sorted(kept.items())))
 
 
+def combine(first: Weights | None, second: Weights | None) -> Weights | None:
+    """Add the weights of two kinds of files."""
+    if first is None or second is None:
+        return first or second
+    headers = (Header(one.elements, one.names, one.kept) for one in (first, second))
+    return total(headers, first.bytes + second.bytes)
+
+
 def _broken(message: str) -> ModelRefused:
     return ModelRefused(message, reason="weights")

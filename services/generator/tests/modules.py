@@ -129,8 +129,14 @@ def build(  # noqa: C901  (one case per instruction)
                 environment |= vision.environment()
             case "RUN", (_, "-m", "pip", *_):
                 pass
-            case "RUN", (*_, "fetch") if not fetched:
+            case "RUN", (*_, "fetch" | "convert") if not fetched:
                 pass
+            case "RUN", (*_, "convert") as command:
+                assert instruction.flags == ("--network=none",)
+                done = execute(list(command), app, environment)
+                assert done.returncode == 0, done.stderr
+            case "COPY", ("/app/model/", "/app/model/"):
+                assert instruction.flags == ("--from=conversion",)
             case "RUN", command:
                 done = execute(list(command), app, environment, network=True)
                 assert done.returncode == 0, done.stderr
