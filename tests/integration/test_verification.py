@@ -135,6 +135,17 @@ def test_an_asynchronous_verification_gets_a_location_and_counts_against_an_hour
     assert error_of(refused)["details"]["limit"] == 2
 
 
+@pytest.mark.long
+def test_a_model_of_pickled_weights_is_converted_and_run_by_the_worker(account: Account) -> None:
+    answer = verify(account, model="lilypad/pickled")
+    data = answer.json()["data"]
+    if answer.status_code == 202:
+        data = wait(account, answer.headers["location"])
+    verdict = data["verification"]["verdict"]
+    assert verdict["verdict"] == "passed", verdict
+    assert 0 < verdict["peakMemory"] <= verdict["limits"]["memory"]
+
+
 def test_an_unsupported_model_is_refused_with_verify_too(account: Account) -> None:
     refused = verify(account, model="lilypad/tiny-pickle")
     assert (refused.status_code, error_of(refused)["code"]) == (422, 1002)

@@ -7,7 +7,14 @@ from benchmarker.admission import Application
 from benchmarker.cost import Prices
 from benchmarker.desk import MAX_WAITING_CALLERS, Desk
 from benchmarker.outcome import conclude_canceled
-from benchmarker.refusals import check_packages, class_for, dtype_of, wanted_class, weights_of
+from benchmarker.refusals import (
+    check_packages,
+    check_weights,
+    class_for,
+    dtype_of,
+    wanted_class,
+    weights_of,
+)
 from benchmarker.runs import Change, Row, measurement_of, new_id
 from benchmarker.search import GRID, SEARCH_CALLS
 from common.context import current
@@ -62,6 +69,7 @@ class Benchmarks:
         module = await self.desk.bus.call(GENERATE, generation)
         model = module.model
         check_packages(module.files["requirements.txt"])
+        check_weights(module.files["module.yaml"])
         worker_class = class_for(
             request, model, await self.desk.fleet.present(), self.desk.deployed
         )

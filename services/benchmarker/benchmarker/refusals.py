@@ -1,5 +1,7 @@
 """Refusals of runs that would fail, before they are queued or counted."""
 
+import yaml
+
 from common.contracts.benchmarking import BenchmarkRequest
 from common.contracts.generation import ModelFacts
 from common.contracts.measuring import Announcement, Class
@@ -17,6 +19,17 @@ def check_packages(requirements: str) -> None:
         raise BenchmarkFailed(
             "quantized models and adapters are not measured; measure the model that it was made"
             " from",
+            status=422,
+            reason="task",
+        )
+
+
+def check_weights(manifest: str) -> None:
+    """Raise BenchmarkFailed for pickled weights, which only an image's build converts."""
+    if any("becomes" in file for file in yaml.safe_load(manifest)["model"]["files"]):
+        raise BenchmarkFailed(
+            "models with pickled weights only are not measured; measure a revision with safetensors"
+            " weights",
             status=422,
             reason="task",
         )

@@ -287,7 +287,7 @@ asyncio.run(main())
     assert done.stdout == "1 ['importedBy', 'left', 'process']\n", done.stderr
 
 
-async def test_a_pickle_is_never_fetched(hub, models) -> None:
+async def test_a_pickle_is_fetched_only_if_the_module_converts_it(hub, models) -> None:
     model = "lilypad/tiny-pickle"
     commit = HfApi(endpoint=hub.url).model_info(model).sha
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(models)}
@@ -302,6 +302,11 @@ async def test_a_pickle_is_never_fetched(hub, models) -> None:
             folder = Path((await child.request(id=model, commit=commit, **more))["folder"])
             assert (folder / "config.json").is_file()
             assert not list(folder.rglob("*.bin"))
+        [pickled] = [file for file in siblings if file.rfilename == "pytorch_model.bin"]
+        file = {"path": pickled.rfilename, "size": pickled.size, "sha256": pickled.lfs.sha256}
+        named = [{**file, "becomes": "model.safetensors"}]
+        folder = Path((await child.request(id=model, commit=commit, files=named))["folder"])
+        assert len(list(folder.rglob("*.bin"))) == 1
 
 
 async def test_only_a_commit_is_fetched_and_secrets_stay_in_the_worker(monkeypatch) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import json
+import os
 from importlib.metadata import distributions, version
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from trial_attempt import MANIFEST, attempt
 
 from benchmarker.worker.packages import BESIDE
@@ -85,6 +87,68 @@ async def test_a_broken_module_fails_with_the_reason(
     verdict = await attempt(tmp_path, script)
     assert verdict["verdict"] == "failed"
     assert words in verdict["message"], verdict
+
+
+# torch, and what it imports.
+TORCH = frozenset(
+    ("torch", "numpy", "typing_extensions", "sympy", "mpmath", "networkx", "jinja2", "Jinja2")
+) | {"MarkupSafe", "markupsafe", "filelock", "fsspec"}
+
+
+class Payload:
+    """A value whose pickle prints a line."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("echo the pickle ran >&2",)
+
+
+# What a module's own conversion does, in a few lines.
+CONVERTING = """
+import sys, torch
+folder = Path(os.environ["MODEL_DIR"])
+old, new = folder / "pytorch_model.bin", folder / "model.safetensors"
+if sys.argv[1:] == ["convert"]:
+    block = bytearray(600 * 2**20)
+    new.write_text(str(torch.load(old, weights_only=True)["weight"].sum().item()))
+    old.unlink()
+else:
+    answer([new.read_text(), old.exists()])
+"""
+PICKLED = {
+    "model": {
+        **MANIFEST["model"],
+        "files": [{"path": "pytorch_model.bin", "becomes": "model.safetensors"}],
+        "weightBytes": 12,
+    },
+    "resources": {"memoryMiB": 512, "timeout": 1800},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+async def test_pickled_weights_are_converted_in_the_sandbox_and_never_run(tmp_path: Path) -> None:
+    file = tmp_path / "model" / "pytorch_model.bin"
+    file.parent.mkdir()
+    pins = "".join(
+        f"{one.metadata['Name']}=={one.version}\n"
+        for one in distributions()
+        if one.metadata["Name"] in TORCH
+    )
+    torch.save({"weight": torch.ones(3)}, file)
+    verdict = await attempt(tmp_path, CONVERTING, requirements=pins, **PICKLED)
+    assert verdict["verdict"] == "passed", verdict
+    assert verdict["result"]["outputs"] == [["3.0", False]]
+    assert file.exists()
+    # The conversion's memory is not the module's.
+    assert verdict["peakMemory"] < 512
+    torch.save({"weight": Payload()}, file)
+    verdict = await attempt(tmp_path, CONVERTING, requirements=pins, **PICKLED)
+    assert verdict["verdict"] == "failed"
+    assert "could not be converted" in verdict["message"]
+    assert "Weights only load failed" in verdict["message"]
+    assert "the pickle ran" not in verdict["message"]
+    large = {**PICKLED, "model": {**PICKLED["model"], "weightBytes": 2**30}}
+    verdict = await attempt(tmp_path, CONVERTING, requirements=pins, **large)
+    assert (verdict["verdict"], "at most 768 MiB" in verdict["message"]) == ("not_run", True)
 
 
 async def test_mapped_files_do_not_count_as_a_modules_memory(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def check(module: Module) -> None:
     manifest = yaml.safe_load(files["module.yaml"])
     run = Run.model_validate(manifest["run"])
     first = validation.first(run, gpu=manifest["resources"]["gpu"] > 0)
-    assert tuple(rest) == (*validation.START, *first, *validation.REST)
+    end = (validation.PROGRAM, validation.FETCH, *validation.END)
+    assert tuple(rest) == (*validation.START, *first, *validation.PACKAGES, *end)
     assert files["run_inference.py"] == rendering.script(manifest["run"]["family"])
     assert {check.outcome for check in module.validation.checks} <= {"passed", "warning"}
 

@@ -222,11 +222,14 @@ def test_non_finite_numbers_become_null_in_one_complete_result_file(
     assert json.loads(only.read_text()) == {"outputs": [None, {"a": [None, 1.5]}, "\u2028\ud800"]}
 
 
+@pytest.mark.parametrize("converts", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_familys_script_is_self_contained_and_has_no_unused_code(family: str) -> None:
-    text = rendering.script(family)
+def test_each_familys_script_is_self_contained_and_has_no_unused_code(
+    family: str, converts: bool
+) -> None:
+    text = rendering.script(family, converts=converts)
     assert "generator.templates" not in text
-    assert len(text.splitlines()) < 600
+    assert len(text.splitlines()) < 600 + 110 * converts
     tree = ast.parse(text)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}

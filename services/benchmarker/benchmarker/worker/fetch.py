@@ -27,7 +27,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 HASHED_AT_ONCE = 4
 # Files fetched for a job that names none, which an earlier version has queued.
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.bpe"]
-# Never fetched: no module lists a pickle, and one that did would fail as incomplete.
+# Never fetched, except to be converted in a sandbox, as the module's image does when it is built.
 PICKLES = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.py"]
 # Copies for other runtimes.
 UNWANTED = ["onnx/*", "openvino/*", "original/*", "*.onnx*"]
@@ -69,7 +69,9 @@ def fetch(question: dict[str, Any]) -> dict[str, Any]:
             if info.private or info.gated:
                 return {"failed": "the model was made private or gated meanwhile", "reason": "hub"}
         named = question.get("files") or list_files(id, commit)
-        files = [file for file in named if not matches(path_of(file), PICKLES)]
+        files = [
+            file for file in named if file.get("becomes") or not matches(path_of(file), PICKLES)
+        ]
         folder = bring(id, commit, files, question)
         check_digests(folder, files)
     except disk.TooLarge as error:

@@ -26,6 +26,8 @@ from models.dtypes import MIB
 # The largest answer of any task is a video of some MiB.
 MAX_FILE_BYTES = 256 * MIB
 MAX_RESULT_BYTES = 64 * MIB
+# Most pickled weights that are converted, in safetensors: the scratch folder has 1 GiB, in memory.
+MAX_CONVERTED_BYTES = 768 * MIB
 # Address space that libraries reserve for threads and never touch; the limit counts it too.
 RESERVED_MIB = 2048
 # Interval at which the module's mapped files are measured.
@@ -62,15 +64,24 @@ def attempt(question: dict[str, Any]) -> dict[str, Any]:
         return _not_run(str(error))
     memory = manifest["resources"]["memoryMiB"]
     seconds = min(question["seconds"], manifest["resources"]["timeout"])
-    # These bind this process as well, and are inherited by the module's.
-    _limit(resource.RLIMIT_DATA, (memory + RESERVED_MIB) * MIB)
-    _limit(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
     app = Path(tempfile.mkdtemp())
     for name, text in files.items():
         (app / name).write_text(text, encoding="utf-8")
-    observed = _run(app, question["model"], request, seconds)
+    model, environment = question["model"], _environment(app)
+    pickled = any("becomes" in file for file in manifest["model"]["files"])
+    if pickled:
+        if manifest["model"]["weightBytes"] > MAX_CONVERTED_BYTES:
+            most = f"{MAX_CONVERTED_BYTES // MIB} MiB"
+            return _not_run(f"the worker converts at most {most} of pickled weights")
+        model = _link(manifest, Path(model), app / "model")
+        if failure := _convert(app, {**environment, "MODEL_DIR": model}, seconds):
+            return _failed(f"the module's weights could not be converted: {failure}")
+    # These bind this process as well, and are inherited by the module's.
+    _limit(resource.RLIMIT_DATA, (memory + RESERVED_MIB) * MIB)
+    _limit(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
+    observed = _run(app, {**environment, "MODEL_DIR": model}, request, seconds, in_memory=pickled)
     # The kernel reclaims mapped files, such as weights that are being read, when it needs memory.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 - observed["mapped"]
+    peak = observed["resident"] - observed["mapped"]
     return {
         **_judge(observed, peak, memory, seconds),
         "sample": shorten(request),
@@ -83,18 +94,63 @@ def attempt(question: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _run(app: Path, model: str, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-    outputs, home = app / "outputs", app / "home"
-    outputs.mkdir()
+def _environment(app: Path) -> dict[str, str]:
+    """Return the variables of each of the module's processes."""
+    home = app / "home"
     home.mkdir()
-    environment = {
+    return {
         **{name: os.environ[name] for name in INHERITED if name in os.environ},
         "HOME": str(home),
         "TMPDIR": str(home),
         "HF_HUB_OFFLINE": "1",
         **packages.link((app / "requirements.txt").read_text(encoding="utf-8"), app / "packages"),
-        "MODEL_DIR": model,
-        "INPUT_DIR": str(home),
+    }
+
+
+def _link(manifest: dict[str, Any], model: Path, folder: Path) -> str:
+    """Make a folder of links to the model's files, in which the module can write others."""
+    for file in manifest["model"]["files"]:
+        link = folder / file["path"]
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to((model / file["path"]).resolve())
+    return str(folder)
+
+
+def _convert(app: Path, environment: dict[str, str], seconds: float) -> str | None:
+    """Let the module convert its pickled weights, as its image does; return why it could not."""
+    try:
+        done = subprocess.run(
+            packages.command("run_inference.py", "convert"),
+            cwd=app,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it did not finish within {seconds:g} s"
+    if done.returncode == 0:
+        return None
+    printed = done.stderr[-4 * MAX_OUTPUT_CHARACTERS :].decode("utf-8", "replace").strip()
+    return printed[-MAX_OUTPUT_CHARACTERS:] or f"exit code {done.returncode}"
+
+
+def _run(
+    app: Path,
+    environment: dict[str, str],
+    request: dict[str, Any],
+    seconds: float,
+    *,
+    in_memory: bool,
+) -> dict[str, Any]:
+    """Run the module once; `in_memory` says that its weights are files in memory."""
+    outputs = app / "outputs"
+    outputs.mkdir()
+    environment = {
+        **environment,
+        "INPUT_DIR": str(app / "home"),
         "OUTPUT_DIR": str(outputs),
         "REQUEST_B64": base64.b64encode(json.dumps(request).encode()).decode(),
     }
@@ -108,13 +164,14 @@ def _run(app: Path, model: str, request: dict[str, Any], seconds: float) -> dict
             stdout=output,
             stderr=output,
         )
-        code, mapped = _wait(process, seconds)
+        code, resident, mapped = _wait(process, seconds, in_memory=in_memory)
     result = _read_result(outputs / "result.json")
     with (app / "output").open("rb") as printed:
         printed.seek(max(printed.seek(0, os.SEEK_END) - 4 * MAX_OUTPUT_CHARACTERS, 0))
         text = printed.read().decode("utf-8", "replace")[-MAX_OUTPUT_CHARACTERS:]
     return {
         "code": code,
+        "resident": resident,
         "mapped": mapped,
         "seconds": time.monotonic() - started,
         "result": result,
@@ -133,28 +190,39 @@ def _read_result(path: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) else None
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None, float]:
-    """Return the exit code, None after a timeout, and the mapped MiB at the peak of memory."""
+def _wait(
+    process: subprocess.Popen[bytes], seconds: float, *, in_memory: bool
+) -> tuple[int | None, float, float]:
+    """Return the exit code, None after a timeout, and the peak of memory in MiB: all, and mapped.
+
+    The peak is that of this process and its descendants; an earlier one's does not count.
+    """
     end = time.monotonic() + seconds
     peak = mapped = 0.0
-    while (left := end - time.monotonic()) > 0:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(min(left, POLL_INTERVAL_S)), mapped
+    killed = False
+    while True:
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if ended:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            code = None if killed else process.returncode
+            return code, usage.ru_maxrss / 1024, mapped
+        if time.monotonic() >= end and not killed:
+            process.kill()
+            killed = True
         with contextlib.suppress(OSError):  # the process has ended
-            resident, files = _resident(process.pid)
+            resident, files = _resident(process.pid, in_memory=in_memory)
             if resident > peak:
                 peak, mapped = resident, files
-    process.kill()
-    process.wait()
-    return None, mapped
+        time.sleep(POLL_INTERVAL_S)
 
 
-def _resident(process: int) -> tuple[float, float]:
+def _resident(process: int, *, in_memory: bool) -> tuple[float, float]:
     """Return a process's resident MiB, and how much of it is mapped files."""
     lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
     known = dict(line.split(":", 1) for line in lines)
-    resident, files = (int(known.get(name, "0").split()[0]) for name in ("VmRSS", "RssFile"))
-    return resident / 1024, files / 1024
+    names = ("RssFile", "RssShmem") if in_memory else ("RssFile",)
+    resident, *files = (int(known.get(name, "0").split()[0]) for name in ("VmRSS", *names))
+    return resident / 1024, sum(files) / 1024
 
 
 def _judge(observed: dict[str, Any], peak: float, memory: int, seconds: float) -> dict[str, str]:

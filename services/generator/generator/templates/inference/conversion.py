@@ -13,12 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from generator.templates.inference.program import (
+    HERE,
     MODEL_DIR,
     Answer,
     Load,
-    perform,
-    read_manifest,
+    main,
     verify,
 )
 
@@ -27,14 +29,14 @@ RECORD = "conversion.json"
 
 def main_converting(load: Load, answer: Answer) -> int:
     """Run the command line of a module whose weights are converted; return the exit code."""
-    manifest = read_manifest()
+    manifest = yaml.safe_load((HERE / "module.yaml").read_text(encoding="utf-8"))
     if sys.argv[1:] == ["convert"]:
         verify(manifest)
         convert(manifest, MODEL_DIR)
         return 0
     if sys.argv[1:] != ["fetch"]:
         manifest = converted(manifest, MODEL_DIR)
-    return perform(manifest, load, answer)
+    return main(load, answer, manifest)
 
 
 def convert(manifest: dict[str, Any], folder: Path) -> None:

@@ -158,17 +158,9 @@ def run(manifest: dict[str, Any], load: Load, answer: Answer) -> int:
     return code
 
 
-def read_manifest() -> Any:
-    return yaml.safe_load((HERE / "module.yaml").read_text(encoding="utf-8"))
-
-
-def main(load: Load, answer: Answer) -> int:
-    """Run the command line; return the exit code."""
-    return perform(read_manifest(), load, answer)
-
-
-def perform(manifest: dict[str, Any], load: Load, answer: Answer) -> int:
-    """Run the command line with this manifest; return the exit code."""
+def main(load: Load, answer: Answer, manifest: dict[str, Any] | None = None) -> int:
+    """Run the command line, by default with module.yaml; return the exit code."""
+    manifest = manifest or yaml.safe_load((HERE / "module.yaml").read_text(encoding="utf-8"))
     if sys.argv[1:] == ["fetch"]:
         fetch(manifest)
         return 0
