@@ -54,7 +54,7 @@ def pickle_weights(file: Path, shards: int) -> None:
     if not shards:
         torch.save(weights, file.with_name("pytorch_model.bin"))
         return
-    places = {}
+    places: dict[str, str] = {}
     for number in range(shards):
         name = f"pytorch_model-{number + 1:05}-of-{shards:05}.bin"
         part = dict(sorted(weights.items())[number::shards])

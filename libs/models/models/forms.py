@@ -37,7 +37,16 @@ FORMS = (
         "`pytorch_model.bin` alone, and a pull request of the Hub's own robot for the same bytes",
         "the conversion is loaded, pinned to its commit, with a warning",
     ),
-    ("pickles alone", "`.bin`, `.pt`, `.pth`, `.ckpt`", "refused as `pickle-only`"),
+    (
+        "pickles of transformers and sentence-transformers, unconverted",
+        "`pytorch_model.bin`, or the shards of its index, as torch has written them since 2020",
+        "[converted](#pickled-weights) to safetensors when the image is built, with a warning",
+    ),
+    (
+        "all other pickles alone",
+        "`.bin`, `.pt`, `.pth`, `.ckpt` of other names, of diffusers, or with more than tensors",
+        "refused as `pickle-only`",
+    ),
     ("GGUF alone", "`.gguf`", "refused as `gguf-only`"),
     (
         "an adapter of PEFT (LoRA) for text generation",
@@ -64,6 +73,25 @@ FORMS = (
     ),
 )
 
+PICKLED = """\
+### Pickled weights
+
+A pickle is a program, so none is run by the generator, nor when a module runs. The generator
+reads the descriptions of the tensors from the end and the beginning of each file, follows their
+opcodes on plain values, and refuses a file that names anything else than torch's own tensors, or
+whose tensors do not fit the file.
+
+The image is built in stages: one fetches the files and compares their digests; then, in a step
+without a network (`RUN --network=none`), `torch.load(weights_only=True)` builds the tensors,
+which are written as safetensors, and the pickles are deleted. The image has what that stage has
+written, and `model/conversion.json`, the digests of each file that was read and written; the
+module compares them with `module.yaml` and with its files at every start. Names that share
+numbers are written with their own copy: memory counts them once, disk each.
+
+A worker that [verifies](../how-to/verify.md) the module converts the weights in the same way, by
+the module's own script, in its sandbox, up to 768 MiB; above that the verdict is `not_run`.
+Models with pickled weights are not benchmarked."""
+
 
 def section() -> list[str]:
     """Return the lines of the section on forms of weights."""
@@ -73,4 +101,6 @@ def section() -> list[str]:
         "| form | recognised by | what happens |",
         "|---|---|---|",
         *(f"| {form} | {sign} | {result} |" for form, sign, result in FORMS),
+        "",
+        *PICKLED.splitlines(),
     ]

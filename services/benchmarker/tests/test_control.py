@@ -96,10 +96,9 @@ async def test_a_run_that_failed_before_any_measurement_does_not_count(
     [
         ({"model": "lilypad/no-such-model"}, InvalidModel, "no such model"),
         ({"model": "lilypad/tiny-unknown-task"}, ModelRefused, "task"),
-        ({"model": "lilypad/tiny-pickle"}, ModelRefused, "safetensors"),
+        ({"model": "lilypad/pickled"}, BenchmarkFailed, "pickled weights only are not measured"),
         ({"model": "lilypad/tiny-super-resolution"}, BenchmarkFailed, "but not those of"),
         ({"model": "lilypad/packed-fp8"}, BenchmarkFailed, "quantized models"),
-        ({"model": "lilypad/pickled"}, BenchmarkFailed, "pickled weights only are not measured"),
         ({"model": "lilypad/tiny-adapter"}, BenchmarkFailed, "quantized models and adapters"),
         ({"device": "cuda"}, BenchmarkFailed, "no worker has cuda"),
         ({"attention": "flash_attention_2"}, BenchmarkFailed, "this run's is float32"),

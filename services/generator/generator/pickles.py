@@ -98,7 +98,8 @@ def directory_range(end: bytes, file_size: int) -> tuple[int, int]:
 
 def read_directory(content: bytes) -> Directory:
     """Parse a zip's directory. Raises ModelRefused unless it is as torch.save writes it."""
-    place, pickle, storages = 0, None, {}
+    storages: dict[str, int] = {}
+    place, pickle = 0, None
     try:
         while place < len(content):
             entry = struct.unpack_from("<4s4xHH8xIIHHH8xI", content, place)
