@@ -29,7 +29,10 @@ COPY_ROW = np.dtype(
     [("fields", ">i2")]
     + [part for name, kind in COLUMNS.items() for part in ((f"{name} bytes", ">i4"), (name, kind))]
 )
-COPY = f"copy samples ({', '.join(COLUMNS)}) from stdin (format binary)".encode()
+COPY, COPY_STAGED = (
+    f"copy {table} ({', '.join(COLUMNS)}) from stdin (format binary)".encode()
+    for table in ("samples", "staged")
+)
 COPY_HEAD, COPY_TAIL = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 INSERT = f"""
 insert into samples (series, at, value, arrival)
@@ -74,6 +77,18 @@ from unnest(%b, %b) as asked(series, at) cross join lateral (
 STAGE_LOCK = """
 select pg_advisory_xact_lock_shared(hashtext('staged'), lock)
 from (select distinct mod(series, 64) as lock from unnest(%b) as s(series) order by 1) as locks
+"""
+# Whether any sample is within the range that the rows of a day span.
+PRESENT = """
+with spans as (
+    select series, min(at) as first, max(at) as last from unnest(%b, %b) as s(series, at)
+    group by series, date_trunc('day', at, 'UTC')
+)
+select exists (
+    select from spans cross join lateral (
+        select from samples where series = spans.series and at between first and last limit 1
+    ) as found
+)
 """
 # Existing rows are read in one range for each series and day: the columnstore finds ranges quickly,
 # and single rows slowly.
@@ -205,15 +220,15 @@ async def _store_all(connection: Connection, group: list[Rows], arrival: int) ->
     return [np.ones(len(call), np.bool_) for call in group]
 
 
-async def _copy(connection: Connection, rows: Rows, arrival: int) -> None:
+async def _copy(connection: Connection, rows: Rows, arrival: int, copy: bytes = COPY) -> None:
     packed = np.empty(len(rows), COPY_ROW)
     packed["fields"] = len(COLUMNS)
     numbers = (rows.series, rows.at, rows.value, arrival)
     for name, column in zip(COLUMNS, numbers, strict=True):
         packed[name] = column
         packed[f"{name} bytes"] = COPY_ROW[name].itemsize
-    async with connection.cursor().copy(COPY) as copy:
-        await copy.write(COPY_HEAD + packed.tobytes() + COPY_TAIL)
+    async with connection.cursor().copy(copy) as stream:
+        await stream.write(COPY_HEAD + packed.tobytes() + COPY_TAIL)
 
 
 async def _note_late(
@@ -265,9 +280,12 @@ async def _insert(connection: Connection, rows: Rows, arrival: int) -> Fresh:
 async def _stage(connection: Connection, rows: Rows, arrival: int) -> Fresh:
     """Stage distinct, sorted rows; return which of them were missing."""
     await connection.execute(STAGE_LOCK, [rows.series])
-    cursor = await connection.execute(STAGE, [rows.series, rows.at, rows.value, arrival])
-    stored = {tuple(key) for key in await cursor.fetchall()}
-    fresh = np.array([key in stored for key in rows.identities()], np.bool_)
+    if await _copy_staged(connection, rows, arrival):
+        fresh = np.ones(len(rows), np.bool_)
+    else:
+        cursor = await connection.execute(STAGE, [rows.series, rows.at, rows.value, arrival])
+        stored = {tuple(key) for key in await cursor.fetchall()}
+        fresh = np.array([key in stored for key in rows.identities()], np.bool_)
     if fresh.any():
         rows = rows.only(fresh)
         spans = _spans(*_late_days(rows), rows)
@@ -275,6 +293,19 @@ async def _stage(connection: Connection, rows: Rows, arrival: int) -> Fresh:
             await connection.execute(MARK_STAGED, [rows.series, rows.at])
             await connection.execute(NOTE_LATE, [arrival, *spans])
     return fresh
+
+
+async def _copy_staged(connection: Connection, rows: Rows, arrival: int) -> bool:
+    """Stage rows by COPY, in half the time; return False if some of them may be stored already."""
+    cursor = await connection.execute(PRESENT, [rows.series, rows.at])
+    if await cursor.fetchone() != (False,):
+        return False
+    try:
+        async with connection.transaction():
+            await _copy(connection, rows, arrival, COPY_STAGED)
+    except psycopg.errors.UniqueViolation:
+        return False
+    return True
 
 
 async def _insert_at_free_times(connection: Connection, rows: Rows, arrival: int) -> None:

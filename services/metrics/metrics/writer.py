@@ -1,11 +1,15 @@
 """Group commit: calls that arrive during a transaction share the next one.
 
+The call whose caller waits least is the first, so that a record need not wait for a backfill.
+
 New samples are published before the caller is answered, on the same connection
 to the bus: once a caller has its answer, listeners have been sent the samples,
 whatever fails next.
 """
 
 import asyncio
+import bisect
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -15,9 +19,10 @@ from dataclasses import dataclass
 import psycopg
 import structlog
 
+from common.context import current
 from common.contracts.history import arrival_of
 from common.contracts.timestamps import now_us
-from common.errors import ServiceError, Unavailable
+from common.errors import RateLimited, ServiceError, Unavailable
 from common.instruments import Histogram, MetricFamily
 from common.postgres import Connection, Database
 from metrics import storage
@@ -31,6 +36,10 @@ log = structlog.get_logger()
 MAX_GROUP_ROWS = 20_000
 # Queued rows, about a second's work; beyond it calls are rejected.
 MAX_QUEUED_ROWS = 200_000
+# The time of smaller groups is that of a commit, not of their rows.
+MIN_TIMED_ROWS = 5_000
+# A pause leaves the calls that wait this many times the time that their rows usually take.
+MARGIN_FACTOR = 2
 # A longer transaction is given up. The rollups rely on this bound: they leave samples of the last
 # minutes alone.
 COMMIT_TIMEOUT_S = 5.0
@@ -51,6 +60,7 @@ class Pending:
     batch: Batch
     rows: Rows
     done: "asyncio.Future[int]"
+    deadline: float  # of the caller, in seconds since 1970
 
 
 @dataclass(slots=True)
@@ -72,15 +82,19 @@ class Writer:
     Args:
         publish: called with the new samples of each committed group and their arrival,
             in commit order, before the callers are answered, even if none still waits.
-        pause_factor: how long to pause after a group, as a multiple of the time it took.
+        pause_factor: how long to pause after a group, as a multiple of the time it took, and as
+            far as the callers that wait allow. Such a writer stores backfills: it refuses a
+            call that would wait for longer than its caller.
     """
 
     def __init__(self, database: Database, publish: Publish, *, pause_factor: float = 0) -> None:
         self.database = database
         self.publish = publish
         self.pause_factor = pause_factor
-        self._queue: deque[Pending] = deque()
+        self._queue: list[Pending] = []  # by deadline
         self._queued_rows = 0
+        self._committing: list[Pending] = []
+        self._row_s = 0.0  # time to commit a row of a large group, a running mean
         self._doubtful: deque[Doubtful] = deque(maxlen=MAX_DOUBTFUL)
         self._next_look: asyncio.TimerHandle | None = None
         self._filled = asyncio.Event()
@@ -99,15 +113,34 @@ class Writer:
 
         Raises:
             Unavailable: the database is unavailable, slow or full, or the queue is full.
+            RateLimited: the caller would wait too long for other calls of the account.
         """
         if self._queued_rows > MAX_QUEUED_ROWS:
             raise Unavailable("too many samples are waiting to be stored", retry_after=1)
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        pending = Pending(batch, batch.rows(), done)
-        self._queue.append(pending)
+        pending = Pending(batch, batch.rows(), done, current.get().deadline or math.inf)
+        if self.pause_factor:
+            self._refuse_late_answer(pending)
+        bisect.insort(self._queue, pending, key=lambda waiting: waiting.deadline)
         self._queued_rows += len(pending.rows)
         self._filled.set()
         return await done
+
+    def _refuse_late_answer(self, pending: Pending) -> None:
+        """Refuse a call that would be committed only after its caller's deadline."""
+        earlier = (waiting for waiting in self._queue if waiting.deadline <= pending.deadline)
+        ahead = [*self._committing, *earlier]
+        wait_s = self._row_s * sum(len(waiting.rows) for waiting in ahead)
+        if not ahead or time.time() + wait_s + self._row_s * len(pending.rows) < pending.deadline:
+            return
+        retry_after = math.ceil(wait_s)
+        if any(waiting.batch.account == pending.batch.account for waiting in ahead):
+            raise RateLimited(
+                "the account's other calls with samples older than a day take"
+                f" {retry_after} s more; send one after the other",
+                retry_after=retry_after,
+            )
+        raise Unavailable("samples of other accounts are being stored", retry_after=retry_after)
 
     async def run(self) -> None:
         while True:
@@ -122,7 +155,7 @@ class Writer:
                         start = time.monotonic()
                         await self._commit(connection, group)
                         if self.pause_factor:
-                            await asyncio.sleep(self.pause_factor * (time.monotonic() - start))
+                            await asyncio.sleep(self._pause_s(time.monotonic() - start))
             except ServiceError as error:
                 # No connection, or it broke; `_commit` has answered its group.
                 log.warning("samples not stored", error=error.message)
@@ -130,6 +163,15 @@ class Writer:
             if self._doubtful and self._next_look is None:
                 loop = asyncio.get_running_loop()
                 self._next_look = loop.call_later(FIRST_LOOK_S, self._look)
+
+    def _pause_s(self, took: float) -> float:
+        """Return the pause after a group: as long as it took, unless callers would time out."""
+        pause, rows, now = self.pause_factor * took, 0, time.time()
+        for number, pending in enumerate(self._queue, 1):
+            rows += len(pending.rows)
+            spare = pending.deadline - now - MARGIN_FACTOR * self._row_s * rows
+            pause = min(pause, max(spare, 0.0) / number)
+        return pause
 
     def _look(self) -> None:
         self._next_look = None
@@ -164,7 +206,7 @@ class Writer:
         group: list[Pending] = []
         rows = 0
         while self._queue and (not group or rows + len(self._queue[0].rows) <= MAX_GROUP_ROWS):
-            pending = self._queue.popleft()
+            pending = self._queue.pop(0)
             self._queued_rows -= len(pending.rows)
             if pending.done.cancelled():
                 continue  # the caller has timed out
@@ -174,7 +216,7 @@ class Writer:
 
     def _drop_cancelled(self) -> None:
         """Dequeue the calls whose callers have timed out."""
-        self._queue = deque(pending for pending in self._queue if not pending.done.cancelled())
+        self._queue = [pending for pending in self._queue if not pending.done.cancelled()]
         self._queued_rows = sum(len(pending.rows) for pending in self._queue)
         if self._queue:
             self._filled.set()
@@ -183,8 +225,9 @@ class Writer:
         self._last_us = max(now_us(), self._last_us + 1)
         arrival = arrival_of(self._last_us, self._writer)
         calls = [(pending.rows, pending.batch.key) for pending in group]
+        self._committing = group
+        start = time.perf_counter()
         try:
-            start = time.perf_counter()
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
                 fresh = await storage.store(connection, calls, arrival)
         except (TimeoutError, psycopg.OperationalError, psycopg.InterfaceError) as error:
@@ -206,12 +249,20 @@ class Writer:
                 log.exception("samples rejected")
                 _fail(group, ServiceError("internal error"))
         else:
-            self.commits.observe(time.perf_counter() - start)
+            self._observe(time.perf_counter() - start, sum(len(rows) for rows, _ in calls))
             self.rows += sum(int(new.sum()) for new in fresh)
             await self._publish(group, fresh, arrival)
             for pending, new in zip(group, fresh, strict=True):
                 if not pending.done.done():
                     pending.done.set_result(int((~new).sum()))
+        finally:
+            self._committing = []
+
+    def _observe(self, took: float, rows: int) -> None:
+        self.commits.observe(took)
+        if rows >= MIN_TIMED_ROWS:
+            of_row = took / rows
+            self._row_s += (of_row - self._row_s) / (2 if self._row_s else 1)
 
     async def _publish(self, group: list[Pending], fresh: list[Fresh], arrival: int) -> None:
         calls = zip(group, fresh, strict=True)

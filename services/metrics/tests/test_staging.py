@@ -1,18 +1,23 @@
 """Samples more than a day old, which are staged, visible at once, and merged later."""
 
 import asyncio
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from common.errors import MonitoringFailed, RateLimited
+from common.contracts.recording import Record, Samples
+from common.errors import MonitoringFailed, RateLimited, Unavailable
 from common.postgres import Connection, Database
-from metrics import rollups, window
+from metrics import rollups, storage, window, writer
 from metrics.snapshot import begin_snapshot
 from metrics.usage import SAMPLE_BYTES
 
-from .conftest import Caller
+from .conftest import Caller, until
+
+STORE = storage.store
 
 
 def record(days: float, value: float = 1.0, **more: Any) -> dict[str, Any]:
@@ -38,6 +43,37 @@ async def count_staged(database: Database, caller: Caller) -> int:
         )
         [(count,)] = await cursor.fetchall()
     return int(count)
+
+
+@dataclass
+class Held:
+    """Backfills whose commits wait until they are released."""
+
+    caller: Caller
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    stored: list[int] = field(default_factory=list)
+
+    async def store(self, connection: Connection, calls: Any, arrival: int) -> Any:
+        self.stored += [len(rows) for rows, _ in calls]
+        await self.released.wait()
+        return await STORE(connection, calls, arrival)
+
+    def call(self, caller: Caller, count: int, patience_s: float) -> Any:
+        """Record late samples for a caller that waits for some time."""
+        records = (record(3 + n / 1_000) for n in range(count))
+        content = Samples.from_records(map(Record.model_validate, records))
+        deadline = time.time() + patience_s
+        return caller.call(caller.handlers.record, content, deadline=deadline)
+
+    async def send(self, count: int, patience_s: float) -> asyncio.Task[Any]:
+        """Send a call, and wait until it is being committed or queued."""
+        queued = self.caller.handlers.backfill.queued_rows
+        sent = asyncio.create_task(self.call(self.caller, count, patience_s))
+        await until(
+            lambda: count in self.stored or self.caller.handlers.backfill.queued_rows > queued,
+            "the call is queued",
+        )
+        return sent
 
 
 async def test_statistics_of_old_samples_are_the_same_before_and_after_merging(
@@ -214,3 +250,38 @@ async def test_samples_above_an_accounts_storage_limit_are_refused(
         )
     usage._stored.clear()
     await caller.record(*(record(n / 10_000) for n in range(3)))
+
+
+@pytest.fixture
+def held(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> Held:
+    """Backfills in groups of a call, whose commits wait until they are released."""
+    held = Held(caller)
+    monkeypatch.setattr(storage, "store", held.store)
+    monkeypatch.setattr(writer, "MAX_GROUP_ROWS", 1)
+    return held
+
+
+async def test_a_late_record_is_stored_before_backfills_whose_callers_wait_longer(
+    held: Held,
+) -> None:
+    calls = [await held.send(20, 8.0), await held.send(30, 60.0), await held.send(1, 30.0)]
+    held.released.set()
+    await asyncio.gather(*calls)
+    assert held.stored == [20, 1, 30]
+
+
+async def test_a_backfill_that_would_outlast_its_caller_is_refused_at_once(held: Held) -> None:
+    """A caller would have no answer, and would not know when to send the call again."""
+    backfill = held.caller.handlers.backfill
+    first = await held.send(20, 60.0)
+    backfill._row_s = 0.25
+    patient = await held.send(30, 60.0)
+    for account, error in ((held.caller, RateLimited), (Caller(held.caller.handlers), Unavailable)):
+        with pytest.raises(error) as refused:
+            await held.call(account, 1, 4.0)
+        assert refused.value.retry_after == 5
+    # Nor does a pause, as long as the last group took, outlast a caller.
+    assert 0 < backfill._pause_s(100.0) <= 60.0 - 2 * 30 * 0.25
+    held.released.set()
+    await asyncio.gather(first, patient)
+    assert backfill._pause_s(100.0) == 100.0
