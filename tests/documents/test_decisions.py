@@ -1,4 +1,4 @@
-"""Documents, compared with the tests and the numbers of lines that they cite."""
+"""The tests and line counts that documents cite, compared with the code."""
 
 import re
 import subprocess

@@ -215,7 +215,7 @@ def test_the_page_of_errors_lists_every_code_with_its_usual_status() -> None:
                     assert status in table[error["code"]], error
 
 
-def test_the_page_of_errors_lists_every_header_that_is_sent_once() -> None:
+def test_the_page_of_errors_lists_every_header_that_may_be_sent_only_once() -> None:
     [sentence] = re.findall(
         r"Single-value headers.*?ignored\.", PAGES["reference/errors.md"], re.DOTALL
     )

@@ -60,7 +60,7 @@ def lilypad(
 
 @pytest.fixture
 def agent(world: World) -> Run:
-    """Run a command in a separate process, and count the calls."""
+    """Return a function that runs `lilypad` in a separate process, and counts its runs."""
 
     def run(*arguments: str, **environment: str) -> Any:
         run.calls += 1  # type: ignore[attr-defined]

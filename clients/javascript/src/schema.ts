@@ -3831,7 +3831,7 @@ export interface components {
         };
         /**
          * VerifiedModule
-         * @description A module and, with `verify`, its verification; the verdict is also one of the checks.
+         * @description A module and, with `verify`, its verification, whose verdict is also one of the checks.
          */
         VerifiedModule: {
             /**

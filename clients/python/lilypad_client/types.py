@@ -817,7 +817,7 @@ class Verification(Result):
 
 
 class VerifiedModule(Result):
-    """A module and, with `verify`, its verification; the verdict is also one of the checks."""
+    """A module and, with `verify`, its verification, whose verdict is also one of the checks."""
 
     files: dict[str, str]
     """Content of each file by name."""

@@ -22,7 +22,7 @@ MAX_ARCHIVE_BYTES = 16 * 2**20
 
 
 async def mend(js: JetStreamContext, config: StreamConfig, *, archive: bool) -> bool:
-    """Replace a stream that a single server no longer writes; return whether it was replaced.
+    """Recreate an unreplicated stream that its server can no longer write; return whether it did.
 
     With `archive`, the newest messages stay in an archive; without, all are lost. In a cluster,
     another server writes the stream instead.

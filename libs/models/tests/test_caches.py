@@ -1,4 +1,4 @@
-"""The counted cache of served decoders, against the bytes that transformers stores."""
+"""The computed cache size of served decoders, compared with the bytes that transformers stores."""
 
 import json
 import sys
@@ -80,6 +80,6 @@ def test_the_table_was_generated_with_the_pinned_libraries() -> None:
     assert made_from == cache_table.recipe(), "run libs/models/scripts/cache_table.py"
 
 
-def test_every_exception_names_a_served_architecture() -> None:
+def test_every_special_case_is_a_served_architecture() -> None:
     exceptions = {*BOUNDED, *cache_table.NOT_MADE, *cache_table.WITH_STATES_UNCOUNTED, *UNKNOWN}
     assert exceptions <= set(cache_table.KINDS)

@@ -199,7 +199,7 @@ async def test_requests_refused_by_one_policy_are_not_counted_by_the_others(nats
     assert await admitted_to(120, "wide") == 90
 
 
-async def test_a_refusal_caused_by_requests_that_another_replica_refunds_is_brief(
+async def test_an_account_is_admitted_again_once_another_replica_refunds_its_requests(
     nats: NatsBus, servers: Stack
 ) -> None:
     clock, account_id = Clock(), account()

@@ -93,7 +93,7 @@ async def test_a_conversion_is_used_although_files_of_the_branch_have_changed_si
     )
 
 
-async def test_a_conversion_of_pickles_without_a_known_name_is_ignored() -> None:
+async def test_a_conversion_of_a_pickle_with_an_unknown_file_name_is_ignored() -> None:
     with pytest.raises(ModelRefused, match="pickled"):
         await generate({"discussions": [REQUEST]}, name="epoch_3.pt")
 

@@ -73,7 +73,7 @@ async def test_a_file_that_exceeds_its_cpu_time_is_refused() -> None:
     assert caught.value.details["reason"] == "config"
 
 
-async def test_an_answer_longer_than_its_bound_is_refused(reader: Reader) -> None:
+async def test_a_file_whose_parsed_result_is_too_long_is_refused(reader: Reader) -> None:
     names = ["\U0001f438" * 128] * 16
     config = dict.fromkeys(("architectures", "model_type", *SIZES), names)
     with pytest.raises(ModelRefused, match="more than 5 s or 512 MiB"):

@@ -39,7 +39,7 @@ class Series:
     async def reading(
         self, account: str, model: str, *, snapshot: bool = False
     ) -> AsyncIterator[tuple[Connection, dict[str, int]]]:
-        """Borrow a connection for one transaction, and read the numbers of a model's series.
+        """Borrow a connection for one transaction, and look up the ids of a model's series.
 
         The metrics' descriptions are `DESCRIBED` from then on. With `snapshot`, all of the
         transaction sees the same data.

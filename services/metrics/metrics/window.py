@@ -252,7 +252,7 @@ def _sources(
 
 
 def _rolled(ids: list[int], until: datetime, late: list[tuple[int, datetime]]) -> datetime:
-    """Return when the rollups to read end: before the latest days if they are stale in all series.
+    """Return the end of the rollups to read: before the latest days if all series are stale.
 
     A continuous aggregate would compute them before they are left out.
     """

@@ -26,7 +26,7 @@ WRONG = "lilypad/tiny-text-clasification"
 
 @pytest.fixture
 def aligned(monkeypatch: pytest.MonkeyPatch) -> list[difflib.SequenceMatcher[str]]:
-    """Record the alignments, whose time is quadratic in the lengths of the ids."""
+    """Record each comparison of two ids by difflib, which takes quadratic time."""
     noted: list[difflib.SequenceMatcher[str]] = []
     align = difflib.SequenceMatcher.ratio
 

@@ -223,7 +223,7 @@ def test_an_unknown_token_is_refused_even_for_public_models(api: HfApi):
 
 
 @pytest.mark.parametrize(("token", "status"), [(False, 401), (STRANGER_TOKEN, 403)])
-def test_a_gated_model_shows_its_document_but_not_its_files(
+def test_a_gated_model_shows_its_metadata_but_not_its_files(
     api: HfApi, token: str | bool, status: int
 ):
     assert api.model_info("lilypad/tiny-gated", token=token).gated == "manual"

@@ -73,7 +73,7 @@ class Verification(Message):
 
 
 class VerifiedModule(Module):
-    """A module and, with `verify`, its verification; the verdict is also one of the checks."""
+    """A module and, with `verify`, its verification, whose verdict is also one of the checks."""
 
     verification: Verification | None = Field(
         None, description="Verification, when `verify` is true."

@@ -80,7 +80,7 @@ def finalize(value: Any) -> Any:
 
 
 def raw(value: Any) -> Markup:
-    """Escape markup alone, in a form's field or an attribute for a script."""
+    """Escape markup, but show no character as its code: for form fields and scripts' attributes."""
     return escape(value)
 
 

@@ -73,7 +73,7 @@ class ModelPages:
 
     @Page("GET", PAGE + "/series")
     async def show_series(self, visit: Visit) -> Response:
-        """Return the charts' columns, for a page without a socket."""
+        """Return the charts' columns, for a page that polls or catches up on updates."""
         monitoring, window = await self._read(visit), _window(visit)
         if monitoring and window == "hour":
             await plots.refine(self.bus, _model(visit), monitoring)
