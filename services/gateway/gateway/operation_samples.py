@@ -18,8 +18,8 @@ Error = tuple[int, str, dict[str, Any]]
 WAIT_S = 12
 MODEL_MISSING = "no such model on the Hub, or it is private; did you mean `openai-community/gpt2`?"
 MODEL_REFUSED = (
-    "the model has pickled weights only, and loading them can run arbitrary code; what would help:"
-    " a revision with safetensors weights"
+    "the model has pickled weights only, in a form from before 2020; what would help: a copy saved"
+    " with save_pretrained() of today, which writes safetensors"
 )
 ANOTHER_SITE = "the request comes from another site; send it from this one, or use an API key"
 NOT_OPTED_IN = (

@@ -13,6 +13,7 @@ from generator.configs import quantized
 from generator.instead import INSTEAD
 from generator.layout import OF_WORDS, ROLES, late_interaction
 from generator.licenses import check_license
+from generator.notices import check_access, check_conversion, check_scan
 from generator.reasons import refuse
 from generator.recognition import check_library, library_of, named_tag, task_of
 from generator.snapshot import Snapshot
@@ -29,8 +30,6 @@ LATE_INTERACTION = "HF_ColBERT"
 CONVERTED = frozenset(("transformers", "sentence-transformers"))
 # Families that encode a query, and what it is compared with, each by its own route.
 COMPARING = frozenset(("sentence_similarity", "sparse_retrieval"))
-# Files that the warning about a conversion names.
-MAX_SHOWN = 6
 # Pipeline components that are often submitted as whole pipelines, shown by name.
 PARTS_OF_PIPELINES = frozenset(
     ("AutoencoderKL", "ControlNetModel", "FluxControlNetModel", "SD3ControlNetModel")
@@ -184,13 +183,18 @@ def check_class(task: Task, kind: Any, named: Any) -> None:
         raise refuse("the model's config.json lacks `architectures`", "architecture", help)
     if not any(isinstance(name, str) and name.endswith(task.classes) for name in named):
         causal = task.tag in RANKINGS and any(str(name).endswith("ForCausalLM") for name in named)
+        if causal:
+            raise refuse(
+                "the model ranks by the word that it would write next, and its files lack the "
+                "prompt for that, without which its scores mean nothing",
+                "architecture",
+                "a revision with modules.json, as sentence-transformers saves a ranker and its "
+                "prompt, or a ranker with a score of its own (sequence classification)",
+            )
         raise refuse(
             f"the model's architecture does not support {task.tag}, although its card says so",
             "architecture",
-            "a copy of the ranker converted to sequence classification, or one that "
-            "sentence-transformers saved with its prompt"
-            if causal
-            else "a model trained for that, or a card with the task that it was trained for",
+            "a model trained for that, or a card with the task that it was trained for",
         )
 
 
@@ -342,39 +346,6 @@ def _why_not(task: Task, kind: Any) -> str:
     return f"modules for {task.tag} do not run models of this architecture{only}"
 
 
-def check_access(snapshot: Snapshot) -> Check:
-    read = [snapshot, *([snapshot.adapter] if snapshot.adapter else [])]
-    if any(model.description.is_closed for model in read):
-        return Check(
-            name="access",
-            outcome="warning",
-            message="the model is gated or private: building the image needs a token with access",
-        )
-    return Check(name="access", outcome="passed", message="public")
-
-
-def check_conversion(snapshot: Snapshot) -> list[Check]:
-    """Warn if the branch's weights are pickled, and the module has a conversion of them."""
-    if snapshot.is_pickled:
-        message = (
-            "the model has pickled weights only: they are converted to safetensors when the image "
-            "is built, without a network, by torch.load(weights_only=True)"
-        )
-        return [Check(name="conversion", outcome="warning", message=message)]
-    if snapshot.conversion is None:
-        return []
-    message = (
-        "the branch has pickled weights only; the module has those of the Hub's own conversion to "
-        f"safetensors (refs/pr/{snapshot.conversion}), pinned to its commit"
-    )
-    if snapshot.differing:
-        shown = ", ".join(snapshot.differing[:MAX_SHOWN])
-        more = len(snapshot.differing) - MAX_SHOWN
-        shown += f" and {more} more" if more > 0 else ""
-        message += f", where {shown} differ from the branch's"
-    return [Check(name="conversion", outcome="warning", message=message)]
-
-
 def check_pickles(snapshot: Snapshot, library: str) -> None:
     """Raise ModelRefused if the library does not load pickled weights once they are converted."""
     if snapshot.is_pickled and (library not in CONVERTED or snapshot.config.get("packing")):
@@ -383,16 +354,3 @@ def check_pickles(snapshot: Snapshot, library: str) -> None:
             "pickle-only",
             "a revision with safetensors weights",
         )
-
-
-def check_scan(snapshot: Snapshot) -> Check:
-    """Report the verdict of the Hub's scanners: information only, since they can be deceived."""
-    unsafe = snapshot.description.unsafe_files
-    if unsafe:
-        return Check(
-            name="scan",
-            outcome="warning",
-            message=f"the Hub's scanners report {unsafe} unsafe files; "
-            "the module uses none but those that its module.yaml lists",
-        )
-    return Check(name="scan", outcome="passed", message="the Hub's scanners report nothing")

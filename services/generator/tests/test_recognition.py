@@ -189,6 +189,13 @@ def test_a_generative_ranker_is_recognised_unless_its_card_names_a_task_never_se
         task_of(tagged("robotics"))
 
 
+async def test_a_ranker_that_writes_its_answer_is_refused_without_its_prompt() -> None:
+    error = await refusal(of("qwen3", "Qwen3ForCausalLM"), pipeline_tag="text-ranking")
+    assert error.details["reason"] == "architecture"
+    assert "lack the prompt" in error.message
+    assert "a revision with modules.json" in error.message
+
+
 def test_a_router_that_names_the_authors_code_is_refused() -> None:
     types = {"query_0_Dense": "modeling_frog.Dense"}
     with pytest.raises(ModelRefused, match=r"router_config\.json requires code"):

@@ -1,0 +1,53 @@
+"""Checks that warn about a model that is served: access, conversion, the Hub's scanners."""
+
+from common.contracts.generation import Check
+from generator.snapshot import Snapshot
+
+# Files that the warning about a conversion names.
+MAX_SHOWN = 6
+
+
+def check_access(snapshot: Snapshot) -> Check:
+    read = [snapshot, *([snapshot.adapter] if snapshot.adapter else [])]
+    if any(model.description.is_closed for model in read):
+        return Check(
+            name="access",
+            outcome="warning",
+            message="the model is gated or private: building the image needs a token with access",
+        )
+    return Check(name="access", outcome="passed", message="public")
+
+
+def check_conversion(snapshot: Snapshot) -> list[Check]:
+    """Warn if the branch's weights are pickled, and the module has a conversion of them."""
+    if snapshot.is_pickled:
+        message = (
+            "the model has pickled weights only: they are converted to safetensors when the image "
+            "is built, without a network, by torch.load(weights_only=True)"
+        )
+        return [Check(name="conversion", outcome="warning", message=message)]
+    if snapshot.conversion is None:
+        return []
+    message = (
+        "the branch has pickled weights only; the module has those of the Hub's own conversion to "
+        f"safetensors (refs/pr/{snapshot.conversion}), pinned to its commit"
+    )
+    if snapshot.differing:
+        shown = ", ".join(snapshot.differing[:MAX_SHOWN])
+        more = len(snapshot.differing) - MAX_SHOWN
+        shown += f" and {more} more" if more > 0 else ""
+        message += f", where {shown} differ from the branch's"
+    return [Check(name="conversion", outcome="warning", message=message)]
+
+
+def check_scan(snapshot: Snapshot) -> Check:
+    """Report the verdict of the Hub's scanners: information only, since they can be deceived."""
+    unsafe = snapshot.description.unsafe_files
+    if unsafe:
+        return Check(
+            name="scan",
+            outcome="warning",
+            message=f"the Hub's scanners report {unsafe} unsafe files; "
+            "the module uses none but those that its module.yaml lists",
+        )
+    return Check(name="scan", outcome="passed", message="the Hub's scanners report nothing")
