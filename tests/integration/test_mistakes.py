@@ -153,7 +153,7 @@ MISTAKES = (
     *(
         Mistake(
             f"a page of {path} that never was", f"/v1/api/{path}?before={before}", 400, 1003,
-            ("before:", "send what the last page gave"), method="GET",
+            ("before:", "the `next` of the last page"), method="GET",
         )
         for path, before in (
             ("models", "no-model"), ("generations", "gen_0"), ("benchmark", "bench_0"),

@@ -364,7 +364,7 @@ def test_samples_are_read_back_as_json_and_csv_and_deleted_with_an_audit_entry(
         ("modelId=m", "metric: "),
         ("modelId=m&metric=latency&from=yesterday", "from: write the time as RFC 3339"),
         ("modelId=m&metric=latency&from=2026-01-31T12:00:00", "from: the time has no zone"),
-        ("modelId=m&metric=latency&cursor=x", "cursor: send what the last page gave as `next`"),
+        ("modelId=m&metric=latency&cursor=x", "cursor: must be the `next` of the last page"),
         (f"modelId=m&metric=latency&to={quote(times[0])}&from={quote(times[1])}", "to: must be"),
         ("modelId=m&metric=latency&limit=10001", "limit: "),
         ("modelId=m&metric=latency&form=2026-01-31T12:00:00Z", "form: "),

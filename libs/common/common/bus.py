@@ -238,7 +238,9 @@ class NatsBus:
         try:
             return self.calls.send(subject, payload, encoded, timeout, repeatable=repeatable)
         except nats.errors.MaxPayloadError:
-            raise Unavailable("the message is larger than the bus allows") from None
+            raise Unavailable(
+                "the request is too large to be passed on; send less at once"
+            ) from None
         except (nats.errors.Error, OSError) as error:
             raise Unavailable("the bus is unavailable; try again", retry_after=1) from error
 

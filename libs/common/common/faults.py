@@ -109,7 +109,9 @@ def invalid(error: ValidationError, model: type[BaseModel] | None = None) -> Inv
     """
     count = error.error_count()
     if count > MAX_FAULTS:
-        return InvalidRequest(f"{count} values or keys are wrong, too many to name", fields=[])
+        return InvalidRequest(
+            f"{count} values or keys are wrong, too many to name; correct them all", fields=[]
+        )
     faults = error.errors(include_url=False, include_input=False)
     fields = [{"path": _path(fault["loc"]), "message": _word(fault, model)} for fault in faults]
     # Unknown fields first: one is often the misspelling of a missing field.
@@ -121,7 +123,7 @@ def invalid(error: ValidationError, model: type[BaseModel] | None = None) -> Inv
 
 def unknown_before() -> InvalidRequest:
     """Return the error for a `before` that names no entry of the list."""
-    fault = "names no entry of this list; send what the last page gave, or leave it out"
+    fault = "names no entry of this list; send the `next` of the last page, or leave it out"
     return InvalidRequest(f"before: {fault}", fields=[{"path": "before", "message": fault}])
 
 

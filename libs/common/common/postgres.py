@@ -144,7 +144,9 @@ class Database:
                     connection.cursor_factory = TracedCursor
                 yield connection
         except (PoolTimeout, TooManyRequests) as error:
-            raise Unavailable("the database is busy or unavailable", retry_after=1) from error
+            raise Unavailable(
+                "the database is busy or unavailable; try again", retry_after=1
+            ) from error
         except (
             psycopg.errors.QueryCanceled,
             psycopg.errors.DiskFull,
@@ -153,7 +155,9 @@ class Database:
             psycopg.InterfaceError,
         ) as error:
             log.warning("database error", error=repr(error))
-            raise Unavailable("the database is busy or unavailable", retry_after=1) from error
+            raise Unavailable(
+                "the database is busy or unavailable; try again", retry_after=1
+            ) from error
 
     async def ping(self) -> None:
         """Make one round trip; raises as `connection` does."""

@@ -261,7 +261,9 @@ class Service:
         try:
             self.bus.client.send(message.reply, data, headers=headers)
         except nats.errors.MaxPayloadError:
-            self._refuse(message, ServiceError("the answer is larger than the bus allows"))
+            self._refuse(
+                message, ServiceError("the answer is too large to be sent; ask for less at once")
+            )
         except (nats.errors.Error, OSError) as error:
             # The caller has lost the connection too, and its call has already failed.
             log.warning("reply not sent", error=repr(error))
@@ -317,7 +319,9 @@ def _as_answer(error: Exception, subject: str) -> ServiceError:
     if isinstance(error, ValidationError):
         return invalid(error)
     if isinstance(error, TimeoutError):
-        return Unavailable("the answer took longer than the caller waits", retry_after=1)
+        return Unavailable(
+            "the answer took too long; try again, or ask for less at once", retry_after=1
+        )
     log.error("handler failed", subject=subject, exc_info=error)
     return ServiceError("internal error")
 

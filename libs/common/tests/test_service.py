@@ -77,7 +77,7 @@ def test_more_faults_than_can_be_named_are_reported_as_a_number() -> None:
     with pytest.raises(ValidationError) as caught:
         GenerateRequest.model_validate({f"unknown{number}": 1 for number in range(1000)})
     error = invalid(caught.value)
-    assert error.message == "1001 values or keys are wrong, too many to name"
+    assert error.message == "1001 values or keys are wrong, too many to name; correct them all"
     assert error.details == {"fields": []}
 
 

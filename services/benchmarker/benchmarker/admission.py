@@ -188,7 +188,9 @@ class Admission:
         )
         [waiting] = await cursor.fetchone() or (0,)
         if waiting >= self.limits.max_waiting:
-            raise Unavailable(f"{waiting} runs are waiting; try again later", retry_after=60)
+            raise Unavailable(
+                f"the queue is full: {waiting} runs are waiting; try again later", retry_after=60
+            )
 
 
 async def _accepted(connection: Connection, application: Application) -> Run | None:

@@ -17,8 +17,8 @@ def check_packages(requirements: str) -> None:
     """Raise BenchmarkFailed for a quantized model or an adapter, by its module's packages."""
     if any(line.startswith(UNMEASURED) for line in requirements.splitlines()):
         raise BenchmarkFailed(
-            "quantized models and adapters are not measured; measure the model that it was made"
-            " from",
+            "quantized models and adapters are not measured; measure the model that this"
+            " one was made from",
             status=422,
             reason="task",
         )

@@ -119,7 +119,7 @@ async def read(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) ->
     chunks, size = [], 0
     while True:
         if message["type"] != "http.request":
-            raise InvalidRequest("the body is incomplete: the connection ended")
+            raise InvalidRequest("the body is incomplete: the connection ended; send it again")
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > max_bytes:
@@ -157,7 +157,9 @@ def parse_query(query: bytes, model: type[Message]) -> Message:
             query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_OBJECT_KEYS
         )
     except ValueError:
-        raise InvalidRequest(f"the query has more than {MAX_OBJECT_KEYS} parameters") from None
+        raise InvalidRequest(
+            f"the query has more than {MAX_OBJECT_KEYS} parameters; send fewer"
+        ) from None
     once = {name: sent[0] for name, sent in values.items()}
     for name, sent in values.items():
         check_parameter(name[:64], sent[0])
@@ -206,7 +208,7 @@ def parse(body: bytes, model: type[Message]) -> Message:
 def check_form(body: bytes) -> None:
     """Raise InvalidRequest unless all JSON parsers would read the body alike."""
     if body.count(b",") > MAX_COMMAS:
-        raise InvalidRequest(f"the body has more than {MAX_COMMAS} values; send smaller ones")
+        raise InvalidRequest(f"the body has more than {MAX_COMMAS} values; send fewer")
     value = _load(body)
     if b"\\u" not in body:
         return  # neither can be written without an escape
@@ -241,7 +243,7 @@ def _load(body: bytes) -> Any:
         at = next(match.start(1) for match in _CONSTANT.finditer(text) if match[1])
         raise _not_json(text, json.JSONDecodeError(CONSTANT, text, at)) from None
     except ValueError:
-        raise InvalidRequest("a number in the JSON has too many digits") from None
+        raise InvalidRequest("a number in the JSON has too many digits; round it") from None
 
 
 def _not_json(text: str, error: json.JSONDecodeError) -> InvalidRequest:
@@ -264,7 +266,7 @@ def _not_json(text: str, error: json.JSONDecodeError) -> InvalidRequest:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_OBJECT_KEYS:
-        raise InvalidRequest(f"an object has more than {MAX_OBJECT_KEYS} keys")
+        raise InvalidRequest(f"an object has more than {MAX_OBJECT_KEYS} keys; send fewer")
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
         raise _DuplicateKey
@@ -305,4 +307,6 @@ class _NotANumber(Exception):
 
 
 def _too_large(max_bytes: int) -> InvalidRequest:
-    return InvalidRequest(f"the body is larger than {max_bytes} bytes", status=413, limit=max_bytes)
+    return InvalidRequest(
+        f"the body is larger than {max_bytes:,} bytes; send less", status=413, limit=max_bytes
+    )

@@ -35,7 +35,9 @@ class Capacity:
     def take(self) -> None:
         """Reserve capacity for a request; raise Unavailable if none is left."""
         if self.taken >= self.max_at_once:
-            raise Unavailable("too many requests under way; try again", retry_after=1)
+            raise Unavailable(
+                "the server has too many requests under way; try again", retry_after=1
+            )
         self.taken += 1
 
     def give_back(self) -> None:

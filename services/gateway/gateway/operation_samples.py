@@ -65,12 +65,12 @@ REFUSED: dict[str, Error] = {
 ANYWHERE: dict[int, Error] = {
     401: (2001, "no API key; send Authorization: Bearer lmg_live_...", {}),
     409: (3002, "the first request with this Idempotency-Key is still under way; try again", {}),
-    408: (1003, "the request took longer than 30 seconds to arrive", {}),
+    408: (1003, "the request took longer than 30 seconds to arrive; send it again", {}),
     415: (1003, "send JSON, with Content-Type: application/json", {}),
     500: (5001, "internal error", {}),
     502: (1002, "the Hub's answer is malformed", {}),
-    503: (5003, "too many requests under way; try again", {}),
-    504: (5003, "the answer took longer than it may", {}),
+    503: (5003, "the server has too many requests under way; try again", {}),
+    504: (5003, "the answer took too long; try again", {}),
 }
 
 
@@ -176,12 +176,12 @@ def _missing(endpoint: Endpoint) -> Error:
 
 
 def _too_large(max_bytes: int) -> Error:
-    message = f"the body is larger than {max_bytes} bytes"
+    message = f"the body is larger than {max_bytes:,} bytes; send less"
     # The edge refuses requests that the gateway would accept.
     if max_bytes == bodies.LARGE_BODY_BYTES:
-        message = "the body is larger than 100,000 bytes, the most that is accepted here"
+        message = "the body is larger than 100,000 bytes; send less"
     elif max_bytes > bodies.LARGE_BODY_BYTES:
-        message = f"the batch is larger than {max_bytes:,} bytes; send smaller ones"
+        message = f"the batch is larger than {max_bytes:,} bytes; send it in parts"
     return 1003, message, {"limit": max_bytes}
 
 

@@ -125,8 +125,8 @@ class SecondFactor:
                 )
                 if await cursor.fetchone() is None:
                     raise Conflict(
-                        "confirm your e-mail address first: use a link of POST"
-                        " /v1/api/account/reset (on the pages, Forgotten password) once",
+                        "confirm your e-mail address first: ask for a link to reset the password"
+                        " with POST /v1/api/account/reset, and use it once",
                         status=409,
                     )
             cursor = await connection.execute(

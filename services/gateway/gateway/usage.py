@@ -55,7 +55,7 @@ class UsageRequest(Message):
         Annotated[
             str,
             StringConstraints(pattern=r"^\d{4}-\d\d-\d\d\.[a-z0-9_]{1,64}$"),
-            Hint("send what the last page gave as `next`"),
+            Hint("must be the `next` of the last page, unchanged"),
         ]
         | None
     ) = Field(

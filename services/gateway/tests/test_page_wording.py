@@ -117,7 +117,7 @@ def test_errors_of_an_empty_form_mention_no_entries_or_integers(model: type[Base
             "lilypad/tiny-20240101: must be open, which model-123456 is not.",
         ),
         (
-            "the body is larger than 10000 bytes",
+            "the body is larger than 10,000 bytes; send less",
             "The form is too large; go back, and shorten what you typed.",
         ),
     ],

@@ -52,8 +52,8 @@ class Usage:
             self._stored[account], staged = await self._read(account)
             if late and staged + count > self.max_staged:
                 raise RateLimited(
-                    f"at most {self.max_staged:,} samples older than a day may wait to be merged,"
-                    f" and {staged:,} do; retry in {RETRY_STAGING_S} s",
+                    f"too many samples older than a day are still being merged: {staged:,} of at"
+                    f" most {self.max_staged:,}; retry in {RETRY_STAGING_S} s",
                     retry_after=RETRY_STAGING_S,
                     limit=self.max_staged,
                 )

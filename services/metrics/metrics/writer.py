@@ -116,7 +116,7 @@ class Writer:
             RateLimited: the caller would wait too long for other calls of the account.
         """
         if self._queued_rows > MAX_QUEUED_ROWS:
-            raise Unavailable("too many samples are waiting to be stored", retry_after=1)
+            raise Unavailable("too many samples are waiting to be stored; try again", retry_after=1)
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         pending = Pending(batch, batch.rows(), done, current.get().deadline or math.inf)
         if self.pause_factor:
@@ -231,7 +231,9 @@ class Writer:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
                 fresh = await storage.store(connection, calls, arrival)
         except (TimeoutError, psycopg.OperationalError, psycopg.InterfaceError) as error:
-            _fail(group, Unavailable("the database is busy or unavailable", retry_after=1))
+            _fail(
+                group, Unavailable("the database is busy or unavailable; try again", retry_after=1)
+            )
             if _is_doubtful(error):
                 since = time.monotonic()
                 self._doubtful.append(Doubtful(group, arrival, since, since))

@@ -214,7 +214,7 @@ async def test_late_samples_above_the_limit_of_an_account_are_refused_until_othe
 ) -> None:
     caller.handlers.usage.max_staged = 10
     await caller.record(*(record(3 + n / 100) for n in range(10)))
-    with pytest.raises(RateLimited, match="10 do; retry in") as refused:
+    with pytest.raises(RateLimited, match="10 of at most 10; retry in") as refused:
         await caller.record(record(4))
     assert refused.value.details == {"limit": 10}
     await caller.record(record(0))

@@ -95,8 +95,8 @@ class Replay:
                     complete = complete and rest
         except TimeoutError:
             raise Unavailable(
-                f"the replay was not read within {REPLAY_READ_TIMEOUT_S:g} s; subscribe again"
-                " from the last update received",
+                f"missed updates were not read within {REPLAY_READ_TIMEOUT_S:g} s; subscribe again"
+                " from the last one received",
                 retry_after=1,
             ) from None
         subscriber.replayed = dict(cursor.places)

@@ -115,7 +115,9 @@ class Slots:
             slot = await self._create(bucket, account) or await self._take_over(bucket, account)
         except MISSING as error:
             self._bucket = None  # the next caller creates it
-            raise Unavailable("sockets cannot be counted; try again", retry_after=1) from error
+            raise Unavailable(
+                "the account's sockets cannot be counted now; try again", retry_after=1
+            ) from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable("the bus is unavailable; try again", retry_after=1) from error
         if slot is None:

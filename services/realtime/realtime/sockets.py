@@ -83,7 +83,11 @@ class Sockets:
     def _expect_token(self, client: Client) -> None:
         def expire() -> None:
             if not client.account:
-                client.dismiss(Unauthenticated(f"no valid token within {TOKEN_TIMEOUT_S:g} s"))
+                client.dismiss(
+                    Unauthenticated(
+                        f"no valid token came within {TOKEN_TIMEOUT_S:g} s; connect again with one"
+                    )
+                )
 
         asyncio.get_running_loop().call_later(TOKEN_TIMEOUT_S, expire)
 

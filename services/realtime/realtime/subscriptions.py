@@ -98,4 +98,6 @@ def _to_json(data: Any) -> bytes:
     try:
         return orjson.dumps(data)
     except TypeError:
-        raise InvalidRequest("unpaired surrogate, or integer beyond 64 bits") from None
+        raise InvalidRequest(
+            "half a surrogate pair in a string, or an integer of more than 64 bits"
+        ) from None

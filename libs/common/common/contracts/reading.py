@@ -45,7 +45,7 @@ class SamplesRequest(Message):
         Annotated[
             str,
             StringConstraints(pattern=r"^[0-9]{1,18}$"),
-            Hint("send what the last page gave as `next`"),
+            Hint("must be the `next` of the last page, unchanged"),
         ]
         | None
     ) = Field(None, description="`next` of the previous page.", examples=["823640125"])

@@ -158,7 +158,7 @@ def impossible(name: str, value: float, description: MetricDescription) -> str |
 def _check_described(described: dict[str, MetricDescription]) -> dict[str, MetricDescription]:
     for name in described:
         if name.partition("_batch_")[0] in NON_NEGATIVE_METRICS:
-            raise ValueError(f"{name} has a meaning of its own and cannot be described; omit it")
+            raise ValueError(f"{name} is a built-in metric; omit its description")
     return described
 
 

@@ -247,7 +247,7 @@ def _model(visit: Visit) -> str:
     try:
         return MODEL.validate_python(id)
     except ValidationError:
-        raise InvalidRequest("give the id of a model, of at most 256 characters") from None
+        raise InvalidRequest("name a model, in at most 256 characters") from None
 
 
 def _window(visit: Visit) -> str:

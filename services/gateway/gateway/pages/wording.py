@@ -46,7 +46,7 @@ PHRASES = tuple(
         (r"; end it first with DELETE /v1/api/account/totp", "; switch it off first"),
         (r"; start with POST /v1/api/account/totp", "; set it up on your account's page"),
         (
-            r"use a link of POST /v1/api/account/reset \(.*\) once",
+            r"ask for a link .* with POST /v1/api/account/reset, and use it once",
             "log out, choose “Forgot the password?” and use the link that is mailed",
         ),
         (
@@ -58,7 +58,7 @@ PHRASES = tuple(
             "the form was sent twice, and the first is still under way",
         ),
         (
-            r"^the body is larger than \d+ bytes$",
+            r"^the body is larger than [\d,]+ bytes; send less$",
             "the form is too large; go back, and shorten what you typed",
         ),
         (
