@@ -17,8 +17,14 @@ from pathlib import Path
 # Constants from linux/{prctl,seccomp,audit,filter}.h.
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 4, 36, 37
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
-ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.EACCES
-LOAD, IF_EQUAL, IF_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+ALLOW, ERROR = 0x7FFF0000, 0x00050000
+LOAD, IF_EQUAL, IF_AT_LEAST, IF_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+# Ends of the filter. Libraries replace a call that the kernel lacks by an older one.
+ENDS = {"refuse": ERROR | errno.EACCES, "lack": ERROR | errno.ENOSYS, "allow": ALLOW}
+# CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET: flags of clone(). Those of
+# clone3() are in memory, where a filter cannot read them.
+NAMESPACES = 0x00020000 | 0x7E000000
+CLONE3 = 435
 # Offsets of a call's number, its architecture and its first argument, on little-endian machines.
 NUMBER, ARCHITECTURE, ARGUMENT = 0, 4, 16
 # Calls beyond this number are those of a second interface, which x86 alone has.
@@ -26,19 +32,22 @@ X32 = 0x40000000
 # io_uring_setup (another way to a socket), open_tree, move_mount, fsopen, fsmount, process_madvise,
 # mount_setattr: the same number on all machines.
 REFUSED_EVERYWHERE = (425, 428, 429, 430, 432, 440, 442)
-# By machine: the kernel's name of it, socket(), and the refused calls: ptrace, process_vm_readv and
-# _writev, pidfd_getfd, kcmp; unshare, setns, mount, umount2, pivot_root, chroot, open_by_handle_at;
-# add_key, request_key, keyctl, bpf, perf_event_open, userfaultfd, init_module, finit_module.
+# By machine: the kernel's name of it, socket(), clone(), and the refused calls: ptrace,
+# process_vm_readv and _writev, pidfd_getfd, kcmp; unshare, setns, mount, umount2, pivot_root,
+# chroot, open_by_handle_at; add_key, request_key, keyctl, bpf, perf_event_open, userfaultfd,
+# init_module, finit_module.
 MACHINES = {
     "x86_64": (
         0xC000003E,
         41,
+        56,
         (101, 310, 311, 438, 312, 272, 308, 165, 166, 155, 161, 304,
          248, 249, 250, 321, 298, 323, 175, 313),
     ),
     "aarch64": (
         0xC00000B7,
         198,
+        220,
         (117, 270, 271, 438, 272, 97, 268, 40, 39, 41, 51, 265,
          217, 218, 219, 280, 241, 282, 105, 273),
     ),
@@ -95,25 +104,39 @@ def seal() -> None:
 
 
 def instructions(
-    architecture: int, socket_call: int, refused: tuple[int, ...]
+    architecture: int, socket_call: int, clone_call: int, refused: tuple[int, ...]
 ) -> list[tuple[int, int, int, int]]:
     """Return the BPF filter: operation, jumps if true and if false, and operand of each line.
 
-    Sockets between processes of this machine are allowed, all others refused.
+    Sockets between processes of this machine are allowed, all others refused; processes and
+    threads are allowed, but not in new namespaces.
     """
-    calls = (*refused, *REFUSED_EVERYWHERE)
-    checks = [(IF_EQUAL, len(calls) - n + 2, 0, call) for n, call in enumerate(calls)]
+    lines: list[tuple[int, str, str, int]] = [
+        (LOAD, "", "", ARCHITECTURE),
+        (IF_EQUAL, "", "refuse", architecture),
+        (LOAD, "", "", NUMBER),
+        (IF_AT_LEAST, "refuse", "", X32),
+        *((IF_EQUAL, "refuse", "", call) for call in (*refused, *REFUSED_EVERYWHERE)),
+        (IF_EQUAL, "lack", "", CLONE3),
+        (IF_EQUAL, "", "socket", clone_call),
+        (LOAD, "", "", ARGUMENT),
+        (IF_ANY_BIT, "refuse", "allow", NAMESPACES),
+        (IF_EQUAL, "", "allow", socket_call),
+        (LOAD, "", "", ARGUMENT),
+        (IF_EQUAL, "allow", "refuse", int(socket.AF_UNIX)),
+    ]
+    places = {name: len(lines) + n for n, name in enumerate(ENDS)}
+    places["socket"] = len(lines) - 3
+
+    def jump(line: int, name: str) -> int:
+        return places[name] - line - 1 if name else 0
+
     return [
-        (LOAD, 0, 0, ARCHITECTURE),
-        (IF_EQUAL, 0, len(calls) + 5, architecture),
-        (LOAD, 0, 0, NUMBER),
-        (IF_AT_LEAST, len(calls) + 3, 0, X32),
-        *checks,
-        (IF_EQUAL, 0, 3, socket_call),
-        (LOAD, 0, 0, ARGUMENT),
-        (IF_EQUAL, 1, 0, int(socket.AF_UNIX)),
-        (RETURN, 0, 0, REFUSE),
-        (RETURN, 0, 0, ALLOW),
+        *(
+            (what, jump(n, yes), jump(n, no), value)
+            for n, (what, yes, no, value) in enumerate(lines)
+        ),
+        *((RETURN, 0, 0, value) for value in ENDS.values()),
     ]
 
 
