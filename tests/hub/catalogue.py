@@ -48,6 +48,7 @@ MODELS = (
             "twice": {"base": "lilypad/tiny-adapter"},
         },
     ),
+    Model("lilypad/tiny-gguf", "weightless:gguf_only", "text-generation", library=None),
     Model("lilypad/packed-fp8", "packed:block_fp8", "text-generation"),
     Model(
         "lilypad/packed-integers",

@@ -148,7 +148,7 @@ MISFITS = (
         library="stable-baselines3",
     ),
     Model("lilypad/tiny-unknown-task", "families:bert_encoder", "telepathy"),
-    Model("lilypad/tiny-gguf", "weightless:gguf_only", "text-generation", library=None),
+    Model("lilypad/encoder-gguf", "weightless:gguf_encoder", "sentence-similarity", library=None),
     # Ones with false sizes.
     Model(
         "lilypad/tiny-lying-header",

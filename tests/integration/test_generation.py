@@ -161,7 +161,7 @@ def test_an_address_of_no_model_is_refused_without_a_request_to_the_hub(
         ("tiny-malicious-pickle", "pickle-only"),
         ("tiny-remote-code", "custom-code"),
         ("tiny-internal-attention", "custom-code"),
-        ("tiny-gguf", "gguf-only"),
+        ("encoder-gguf", "gguf-only"),
         ("tiny-gated", "gated"),
         ("tiny-disabled", "disabled"),
         ("tiny-reinforcement-learning", "task"),

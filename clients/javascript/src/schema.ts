@@ -1875,6 +1875,12 @@ export interface components {
              * @description none: float32 and the reference attention; basic: half precision on a GPU and scaled-dot-product attention; full: basic and torch.compile.
              */
             optimizationLevel?: ("none" | "basic" | "full") | null;
+            /**
+             * File
+             * @description The GGUF file to run, by its path in the repository; of a model in several parts, the first. Omitted: weights in safetensors, or else the file by the rule of the reference.
+             * @example model-Q8_0.gguf
+             */
+            file?: string | null;
         };
         /** GenerateRequest */
         GenerateRequest: {

@@ -101,9 +101,9 @@ class Client(Resource[Mode]):
 
         Args:
             model_url: https://huggingface.co/owner/name, or the id.
-            fields: `options` (`batchSize`, `memory`, `gpu`, `optimizationLevel`), `revision`,
-                `accept` (reasons not to refuse the model for: license, too-large), `verify`
-                (a worker runs the module first, and the call waits for it).
+            fields: `options` (`batchSize`, `memory`, `gpu`, `optimizationLevel`, `file`),
+                `revision`, `accept` (reasons not to refuse the model for: license, too-large),
+                `verify` (a worker runs the module first, and the call waits for it).
         """
         return modules.generate(self, model_url, fields)
 

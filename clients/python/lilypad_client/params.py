@@ -72,6 +72,10 @@ class GenerateOptions(TypedDict):
     """
     none: float32 and the reference attention; basic: half precision on a GPU and scaled-dot-product attention; full: basic and torch.compile.
     """
+    file: NotRequired[str | None]
+    """
+    The GGUF file to run, by its path in the repository; of a model in several parts, the first. Omitted: weights in safetensors, or else the file by the rule of the reference.
+    """
 
 
 class GenerateRequestFields(TypedDict):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from models.tasks import Task
 
 # Packages that every module's script needs, also to fetch the weights.
+SCRIPT = ("huggingface_hub", "PyYAML")
+# What all other libraries than llama.cpp compute with.
 ALWAYS = ("huggingface_hub", "numpy", "PyYAML", "safetensors", "torch")
 PLAIN = (*ALWAYS, "transformers")
 # The last two read SentencePiece's own file, the only tokenizer of many models.
@@ -48,6 +50,8 @@ STACKS: dict[str, tuple[str, ...]] = {
     "sentences": (*TEXT, "sentence-transformers"),
     "diffusion": (*TEXT, "pillow", "accelerate", "diffusers", "ftfy"),
     "timm": (*ALWAYS, "pillow", "timm", "torchvision"),
+    # llama.cpp in one wheel: the modules need no torch.
+    "llama": (*SCRIPT, "xllamacpp"),
 }
 
 
@@ -111,6 +115,7 @@ FAMILIES = {
         ),
         Family("timm_classification", "timm", batches=True),
         Family("timm_embedding", "timm", batches=True),
+        Family("gguf_generation", "llama"),
     )
 }
 

@@ -1,5 +1,7 @@
 """Published forms of weights and how modules treat each, for the documentation."""
 
+from models.gguf import PREFERRED
+
 # A form, how it is recognised, and what happens.
 FORMS = (
     (
@@ -47,7 +49,14 @@ FORMS = (
         "`.bin`, `.pt`, `.pth`, `.ckpt` of other names, of diffusers, or with more than tensors",
         "refused as `pickle-only`",
     ),
-    ("GGUF alone", "`.gguf`", "refused as `gguf-only`"),
+    (
+        "GGUF alone, also in several parts",
+        "`.gguf`; beside safetensors only with `options.file`",
+        (
+            "run by llama.cpp on a processor, in the types of the file: text generation; for other "
+            "tasks refused as `gguf-only`"
+        ),
+    ),
     (
         "an adapter of PEFT (LoRA) for text generation",
         "`adapter_config.json` and `adapter_model.safetensors` without the base's weights",
@@ -103,4 +112,14 @@ def section() -> list[str]:
         *(f"| {form} | {sign} | {result} |" for form, sign, result in FORMS),
         "",
         *PICKLED.splitlines(),
+        "",
+        "### GGUF files",
+        "",
+        "Of several GGUF files a module has the one whose name has the first of these packings:",
+        f"{', '.join(f'`{name}`' for name in PREFERRED)}.",
+        "Of two of one packing it is the one with the shorter path; where no file is named so, the",
+        "smallest. Projectors (`mmproj`), draft models, adapters and statistics do not count.",
+        "`options.file` names another, by its path; of one in several parts, the first.",
+        "Architecture, sizes and chat template are those of the file's header. The context is the",
+        "model's own, at most 8,192 tokens. `options.gpu` and `optimizationLevel` have no effect.",
     ]

@@ -6,9 +6,10 @@ The rows are the Hub's own list (huggingface.js, `packages/tasks/src/pipelines.t
 
 from dataclasses import dataclass
 
-from models import forms
+from models import forms, gguf
 from models.tables import architectures
 from models.tasks import Task, rows_of
+from models.tasks.llama import LIBRARY
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,8 @@ def _lines(tag: str) -> list[str]:
 
 def _models(tag: str, library: str, row: Task) -> str:
     """Name a library's own classes, or count its architectures."""
+    if library == LIBRARY:
+        return f"{sum(map(gguf.writes, gguf.known()))} architectures of GGUF files"
     if library in ("diffusers", "sentence-transformers"):
         return ", ".join(f"`{name}`" for name in row.classes)
     if row.named_classes:

@@ -48,10 +48,23 @@ SHAPE = (
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A model's id, valid by the Hub's own rules, and the requested revision."""
+    """A model's id, valid by the Hub's own rules, and the requested revision.
+
+    `file` is the requested GGUF file; it is compared with those of the repository.
+    """
 
     id: str
     revision: str = "main"
+    file: str | None = None
+
+    @property
+    def at(self) -> str:
+        """The revision, with the file as git writes it: no revision has a colon."""
+        return self.beside(self.revision)
+
+    def beside(self, revision: str) -> str:
+        """Return another revision, such as the commit, with the same file."""
+        return revision if self.file is None else f"{revision}:{self.file}"
 
 
 def parse(text: str, revision: str | None = None) -> Address:

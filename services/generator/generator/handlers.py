@@ -1,5 +1,7 @@
 """Handlers of the generator: read the model, check it, estimate its resources, write the files."""
 
+from dataclasses import replace
+
 from common.bus import Bus
 from common.contracts.generation import (
     Check,
@@ -16,15 +18,16 @@ from generator import (
     adapters,
     address,
     archive,
+    gguf_models,
     images,
     manifest,
     measured,
-    refusals,
     rendering,
     resources,
     validation,
 )
 from generator.access import Access
+from generator.gguf_reading import is_gguf
 from generator.hub import Hub
 from generator.manifest import Manifest
 from generator.measured import Measurements
@@ -64,14 +67,15 @@ class Handlers:
             Unavailable: the process that parses large files died or stalled.
         """
         where = address.parse(request.model_url, request.revision)
+        where = replace(where, file=request.options.file)
         snapshot, age, read_by = await adapters.read(self.access, where)
-        task, checks = refusals.check(snapshot, request.accept)
+        task, checks = gguf_models.check(snapshot, request.accept)
         limits = {
             "max_vram_mib": self.settings.max_vram_mib,
             "max_host_memory_mib": self.settings.max_host_memory_mib,
         }
         options, unused = resources.settle_batch(task, request.options)
-        needs, warnings = resources.estimate(
+        needs, warnings = gguf_models.estimate(
             snapshot,
             task,
             options,
@@ -79,7 +83,8 @@ class Handlers:
             accept=request.accept,
             cpu_torch_index=self.settings.cpu_torch_index,
         )
-        if self.measurements.bus is not None and snapshot.adapter is None:
+        is_measurable = snapshot.adapter is None and not is_gguf(snapshot)
+        if self.measurements.bus is not None and is_measurable:
             profile = await self.measurements.find(snapshot, needs)
             needs, replacing = measured.apply(needs, profile, options, **limits)
             replaced = {check.name for check in replacing}

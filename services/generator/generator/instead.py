@@ -9,7 +9,6 @@ INSTEAD = {
         "adapter",
         "the two merged into one, and pushed as safetensors",
     ),
-    "gguf": ("the model has GGUF weights only, which need llama.cpp", "gguf-only", ORIGINAL),
     "nemo": (
         "the model is for NVIDIA NeMo, which modules do not install",
         "library",

@@ -24,6 +24,7 @@ from generator.snapshot import Snapshot
 from models.families import FAMILIES, stack_of
 from models.packing import Packing
 from models.tasks import Parameter, Task
+from models.tasks.llama import LIBRARY
 
 VERSION = "0.1.0"
 SLUG = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -97,6 +98,8 @@ class Run(Part):
     `torchIndex` is the index of Python packages that has torch without CUDA, for an image without.
     `class` is the library's class that loads the model, and `processor` the one that prepares its
     inputs, where no pipeline of the library finds them. `packing` is the kind of packed weights.
+    `file` is the GGUF file that llama.cpp loads, or the first of its parts, and `chat` whether it
+    has a chat template; llama.cpp computes with the weights as they are stored.
     """
 
     family: str
@@ -104,6 +107,8 @@ class Run(Part):
     class_: str | None = Field(None, alias="class")
     processor: str | None = None
     packing: Packing | None = None
+    file: Path | None = None
+    chat: bool | None = None
     batch_size: int
     max_tokens: int
     dtype: Literal["float32", "float16", "bfloat16"]
@@ -216,12 +221,18 @@ def describe(
             class_=task.auto_classes[0] if by_class else None,
             processor=task.processor,
             packing=packing,
+            file=snapshot.config.get("gguf", {}).get("file"),
+            chat=snapshot.config.get("gguf", {}).get("chat"),
             batch_size=needs.batch_size,
             max_tokens=needs.max_tokens,
             dtype=needs.dtype,
             attention=needs.attention,
             compile=needs.compile,
-            base_image=images.pin(images.choose(gpu=needs.gpu, compiled=needs.compile), digests),
+            base_image=images.pin(
+                # llama.cpp's library needs that of OpenMP, which comes with a compiler.
+                images.choose(gpu=needs.gpu, compiled=needs.compile or task.library == LIBRARY),
+                digests,
+            ),
             torch_index=needs.torch_index,
         ),
         resources=Needs(

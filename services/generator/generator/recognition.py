@@ -9,7 +9,8 @@ from generator.snapshot import Snapshot
 from models.origins import ANOTHER, FOREIGN, tag_of_class
 from models.tables import architectures, table
 from models.tags import OTHERWISE, RENAMED, TAGS, refusal_of
-from models.tasks import LIBRARIES, rows_of
+from models.tasks import LIBRARIES, Task, rows_of
+from models.tasks.llama import LIBRARY
 from models.tasks.sentences import CLASSIFIES, DENSE_TAGS, EMBEDS, RANKINGS, SPARSE
 
 CARD = f"a copy of the model whose card has a pipeline_tag of the Hub, such as {TAGS[0]}"
@@ -88,7 +89,7 @@ def _original(snapshot: Snapshot) -> str | None:
 
 def library_of(snapshot: Snapshot, task: str) -> str:
     """Return the library that loads the model, by its layout or else by the Hub's name for it."""
-    rows = rows_of(task)
+    rows = _rows(task)
     library = _library(snapshot, task)
     if library in rows:
         return str(library)
@@ -102,7 +103,7 @@ def library_of(snapshot: Snapshot, task: str) -> str:
 
 
 def _library(snapshot: Snapshot, task: str) -> str | None:
-    rows = rows_of(task)
+    rows = _rows(task)
     laid_out, config = snapshot.layout.library, snapshot.config
     named = snapshot.description.library_name
     # The index of a layout identifies its library: only diffusers and sentence-transformers
@@ -119,6 +120,11 @@ def _library(snapshot: Snapshot, task: str) -> str | None:
     if _is_of_transformers(config, task) and "transformers" in rows:
         return "transformers"
     return named
+
+
+def _rows(tag: str) -> dict[str, Task]:
+    """Return the rows of a tag, but for that of GGUF files (`gguf_models`)."""
+    return {name: row for name, row in rows_of(tag).items() if name != LIBRARY}
 
 
 def _is_of_transformers(config: dict[str, Any], task: str) -> bool:

@@ -62,13 +62,20 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
     return (
         task,
         [
-            check_license(snapshot, accept),
-            *([check_license(snapshot.adapter, accept)] if snapshot.adapter else []),
-            check_access(snapshot),
-            check_scan(snapshot),
+            *check_source(snapshot, accept),
             *check_conversion(snapshot),
         ],
     )
+
+
+def check_source(snapshot: Snapshot, accept: Collection[Accepted]) -> list[Check]:
+    """Check the licence of the repository, who may read it, and what the Hub's scanners found."""
+    return [
+        check_license(snapshot, accept),
+        *([check_license(snapshot.adapter, accept)] if snapshot.adapter else []),
+        check_access(snapshot),
+        check_scan(snapshot),
+    ]
 
 
 # Files that configure preprocessing of images and audio; timm has that in its config.json.

@@ -15,7 +15,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from generator import requirements
 from generator.manifest import Manifest
-from models.families import STACKS
+from models.families import FAMILIES, STACKS
 from models.tasks import INPUTS, Task, row
 from models.tasks.pairs import PAIR, of_pairs
 from models.tasks.row import ENDINGS
@@ -30,6 +30,8 @@ ON_THE_NETWORK = {
 }
 # The package that files of inference code import each other from.
 PACKAGE = "generator.templates.inference."
+# Files of inference code that replace others in modules without torch.
+WITHOUT_TORCH = {"devices": "processors"}
 
 
 def render(module: Manifest) -> dict[str, str]:
@@ -45,6 +47,7 @@ def render(module: Manifest) -> dict[str, str]:
             unused=unused(module.run.stack),
             torch_index=module.run.torch_index,
             converts=module.converts,
+            torch="torch" in STACKS[module.run.stack],
         ),
         "README.md": _fill(
             "README.md.j2",
@@ -57,6 +60,7 @@ def render(module: Manifest) -> dict[str, str]:
             encoded=encoded(task),
             needed=needed(task),
             answers=str(task.returns),
+            torch="torch" in STACKS[module.run.stack],
         ),
         "lilypad_module.json.tmpl": _fill(
             "lilypad_module.json.tmpl.j2",
@@ -144,6 +148,7 @@ def script(family: str, *, converts: bool = False) -> str:
 
     With `converts`, also the code that converts pickled weights.
     """
+    instead = {} if "torch" in STACKS[FAMILIES[family].stack] else WITHOUT_TORCH
     imports: set[str] = set()
     sources: dict[str, str] = {}
 
@@ -158,8 +163,11 @@ def script(family: str, *, converts: bool = False) -> str:
             module = getattr(node, "module", None) or ""
             if not module.startswith(PACKAGE):
                 imports.add(ast.unparse(node))
-            elif module.removeprefix(PACKAGE) not in sources:
-                add(module.removeprefix(PACKAGE))
+            else:
+                name_of_file = module.removeprefix(PACKAGE)
+                name_of_file = instead.get(name_of_file, name_of_file)
+                if name_of_file not in sources:
+                    add(name_of_file)
         rest = "\n".join(text.splitlines()[body[end - 1].end_lineno or 0 :])
         sources[name] = f"# --- {name} ---\n\n{rest.strip()}"
 

@@ -186,7 +186,7 @@ def estimate(
     disk = stack + STACK_BYTES["compiler"] * (compiled and not gpu) + weights.bytes
     execution_timeout = DEFAULT_RUN_S + math.ceil(disk / PULL_BYTES_PER_S)
     if execution_timeout > MAX_DEAL_S:
-        checks.append(_too_long(execution_timeout))
+        checks.append(too_long(execution_timeout))
     resources = Resources(
         gpu=gpu,
         vram=vram,
@@ -260,7 +260,8 @@ def _over(size: Size, over: int) -> Check:
     )
 
 
-def _too_long(seconds: int) -> Check:
+def too_long(seconds: int) -> Check:
+    """Warn that the image may take longer to pull than a deal may last."""
     return Check(
         name="time",
         outcome="warning",

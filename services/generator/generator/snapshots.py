@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceError
-from generator import description, snapshot, suggestion
+from generator import description, gguf_reading, suggestion
 from generator.address import COMMIT, Address
 from generator.description import Description
 from generator.hub import NO_SUCH_MODEL, Hub, HubDown, NoSuchModel, within
@@ -131,7 +131,7 @@ class Snapshots:
             HubUnavailable: the Hub is unavailable, and no snapshot of the last day exists.
             ModelNotFound, ModelRefused: the Hub, or the model's content, says so.
         """
-        key = (address.id, address.revision)
+        key = (address.id, address.at)
         known, age = self._recall(key)
         if known and (age < FRESH_S or COMMIT.fullmatch(address.revision)):
             return known, 0.0
@@ -155,7 +155,7 @@ class Snapshots:
 
     async def _recall_shared(self, address: Address) -> tuple[Snapshot | None, float]:
         """Like `_recall`, for snapshots that another replica has read."""
-        entry = await self.shared.find(address.id, address.revision) if self.shared else None
+        entry = await self.shared.find(address.id, address.at) if self.shared else None
         if entry is None:
             return None, 0.0
         read, age = entry
@@ -190,25 +190,25 @@ class Snapshots:
             if isinstance(error, NoSuchModel):
                 error = await suggestion.add(self.hub, address.id, error)
             refused = copy.copy(error), self.clock()
-            self._refused.keep((address.id, address.revision), refused)
+            self._refused.keep((address.id, address.at), refused)
             raise error from None
         self.breaker.report(None)
         self._remember(address, read, self.clock())
         if self.shared:
-            for id, revision in {(address.id, address.revision), (read.id, read.commit)}:
-                self.shared.keep(id, revision, read)
+            for id, at in {(address.id, address.at), (read.id, address.beside(read.commit))}:
+                self.shared.keep(id, at, read)
         return read
 
     def _remember(self, address: Address, read: Snapshot, when: float) -> None:
-        commit = (read.id, read.commit)
+        commit = (read.id, address.beside(read.commit))
         self._kept.keep(commit, read)
-        for revision in (address.revision, read.commit):
-            self._known.keep((address.id, revision), (commit, when))
+        for at in (address.at, commit[1]):
+            self._known.keep((address.id, at), (commit, when))
 
     async def _read_anew(self, address: Address) -> Snapshot:
         described = await description.describe(self.hub, address.id, address.revision)
         self._refuse_closed(described)
-        at = (described.id, described.sha)
+        at = (described.id, address.beside(described.sha))
         if refused := self._unservable.use(at):
             raise copy.copy(refused)
         kept = self._kept.use(at)
@@ -217,7 +217,7 @@ class Snapshots:
         if kept:  # the content is immutable, but not whether the model is gated or disabled
             return replace(kept, description=description.remembered(described))
         try:
-            return await snapshot.read(self.hub, described)
+            return await gguf_reading.read_model(self.hub, described, address.file)
         except ModelRefused as error:
             if error.details["reason"] not in CHANGING:
                 self._unservable.keep(at, copy.copy(error))

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from common.contracts.generation import Check
 from generator import dockerfile, gotemplate, images, rendering, script
 from generator.dockerfile import Instruction
+from generator.gguf_files import ENDING as GGUF
 from generator.manifest import Manifest, Run
 from generator.selection import LOADED, LOADED_TOO, WHOLE, is_weights, name_of
 from models.families import STACKS
@@ -58,6 +59,8 @@ CONVERSION = (
 
 def first(run: Run, *, gpu: bool) -> tuple[Instruction, ...]:
     """Return the Dockerfile instructions that precede the packages, with or without CUDA."""
+    if "torch" not in STACKS[run.stack]:
+        return ()
     if not gpu:
         index = f"={run.torch_index}" if run.torch_index else ""
         return (Instruction("ARG", (f"PIP_EXTRA_INDEX_URL{index}",)),)
@@ -137,7 +140,7 @@ def check_safety(_: Manifest, text: str) -> str:
     files = [file for source in sources for file in source["files"]]
     # Only a converted pickle is in the image, and only its conversion is loaded.
     paths = [file.get("becomes", file["path"]) for file in files]
-    weights = [path for path in paths if is_weights(path)]
+    weights = [path for path in paths if is_weights(path) or path.endswith(GGUF)]
     for path in set(paths) - set(weights):
         name = name_of(path).removesuffix(".index.json")
         known = (
@@ -147,7 +150,8 @@ def check_safety(_: Manifest, text: str) -> str:
             raise ValueError(f"the module would fetch {name}, which may hold code")
     if not weights:
         raise ValueError("the module would fetch no weights")
-    return f"{len(paths)} files: safetensors weights, configs and vocabularies; no code"
+    form = "GGUF" if weights[0].endswith(GGUF) else "safetensors"
+    return f"{len(paths)} files: {form} weights, configs and vocabularies; no code"
 
 
 def check_requirements(module: Manifest, text: str) -> str:
@@ -158,7 +162,7 @@ def check_requirements(module: Manifest, text: str) -> str:
     for pin in pins.values():
         if len(pin.specifier) != 1 or next(iter(pin.specifier)).operator != "==" or pin.url:
             raise ValueError(f"{pin.name} is not pinned to one version")
-    if not pins["torch"].specifier.contains(images.TORCH):
+    if "torch" in pins and not pins["torch"].specifier.contains(images.TORCH):
         raise ValueError(f"torch is not {images.TORCH}, which the image for a GPU has")
     missing = {canonicalize_name(name) for name in STACKS[module.run.stack]} - pins.keys()
     if missing:

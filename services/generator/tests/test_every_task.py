@@ -36,6 +36,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 # Names of the tiny models whose tag has rows in several libraries.
 NAMED = {
+    ("text-generation", "llama.cpp"): "gguf",
     ("feature-extraction", "sentence-transformers"): "sentence-features",
     ("text-ranking", "transformers"): "sequence-ranking",
     ("image-to-image", "transformers"): "super-resolution",

@@ -102,7 +102,7 @@ FILES: list[tuple[list[str], str, str]] = [
     (["onnx/model.onnx"], "ONNX", "library"),
     (["openvino_model.xml", "openvino_model.bin"], "OpenVINO", "library"),
     (["tf_model.h5"], "TensorFlow or Keras", "library"),
-    (["frog-Q4_K_M.gguf"], "llama.cpp", "gguf-only"),
+    (["frog-Q4_K_M.gguf"], "ends within its header", "weights"),
     (["pytorch_model.bin", "onnx/model.onnx"], "pickled", "pickle-only"),
 ]
 
@@ -118,12 +118,12 @@ async def test_a_refusal_for_missing_weights_names_the_files_found_instead(
 
 
 async def test_a_refused_conversion_names_its_base_model() -> None:
-    gguf = [{"rfilename": "frog.gguf", "size": 9, "blobId": fake_hub.BLOB}]
+    files = [{"rfilename": "frog.nemo", "size": 9, "blobId": fake_hub.BLOB}]
     tags = ["base_model:acme/toad", "base_model:quantized:acme/toad"]
-    error = await refusal(siblings=gguf, tags=tags)
+    error = await refusal(siblings=files, tags=tags)
     assert "what would help: acme/toad" in error.message
     hostile = ["base_model:quantized:<b>", "base_model:" + "x" * 300, 7, None]
-    assert "<b>" not in (await refusal(siblings=gguf, tags=hostile)).message
+    assert "<b>" not in (await refusal(siblings=files, tags=hostile)).message
 
 
 @pytest.mark.parametrize("library", sorted(FOREIGN))

@@ -28,7 +28,7 @@ import fake_hub
         ("tiny-disabled", None, "disabled"),
         ("tiny-pickle", None, "pickle-only"),
         ("tiny-malicious-pickle", None, "pickle-only"),
-        ("tiny-gguf", None, "gguf-only"),
+        ("encoder-gguf", None, "gguf-only"),
         ("tiny-remote-code", None, "custom-code"),
         ("tiny-internal-attention", None, "custom-code"),
         ("tiny-card-only", None, "no-weights"),

@@ -93,10 +93,10 @@ def test_the_big_model_has_bytes_up_to_its_end(hub: RunningHub):
 
 
 def test_a_written_gguf_file_can_be_read(api: HfApi):
-    info = api.model_info("lilypad/tiny-gguf", files_metadata=True)
-    assert info.gguf == {"total": 2 * 64 * 512, "architecture": "llama", "context_length": 128}
+    info = api.model_info("lilypad/encoder-gguf", files_metadata=True)
+    assert info.gguf == {"total": 64 * 512, "architecture": "bert", "context_length": 128}
     assert info.config == {}
-    path = Path(api.hf_hub_download("lilypad/tiny-gguf", "tiny-f32.gguf"))
+    path = Path(api.hf_hub_download("lilypad/encoder-gguf", "tiny-f32.gguf"))
     content = path.read_bytes()
     assert content.startswith(b"GGUF\x03\0\0\0")
     assert len(content) - 4 * info.gguf["total"] < 1_000

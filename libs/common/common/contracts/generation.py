@@ -38,6 +38,18 @@ class GenerateOptions(Input):
             "scaled-dot-product attention; full: basic and torch.compile."
         ),
     )
+    file: (
+        Annotated[
+            str, StringConstraints(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9._/-]+$")
+        ]
+        | None
+    ) = Field(
+        None,
+        description="The GGUF file to run, by its path in the repository; of a model in several "
+        "parts, the first. Omitted: weights in safetensors, or else the file by the rule of the "
+        "reference.",
+        examples=["model-Q8_0.gguf"],
+    )
 
 
 # Reasons for refusal that a caller may override; never one that would run foreign code.

@@ -5,6 +5,7 @@ inference code to the generator's templates and a row here that names it. The te
 """
 
 from models.tasks.diffusion import DIFFUSION
+from models.tasks.llama import LLAMA
 from models.tasks.media import MEDIA
 from models.tasks.multimodal import MULTIMODAL
 from models.tasks.row import INPUTS, Input, Kind, Parameter, Returns, Task
@@ -26,7 +27,7 @@ __all__ = [
     "rows_of",
 ]
 
-ROWS = (*TEXT, *MEDIA, *MULTIMODAL, *SENTENCES, *DIFFUSION, *TIMM)
+ROWS = (*TEXT, *MEDIA, *MULTIMODAL, *SENTENCES, *DIFFUSION, *TIMM, *LLAMA)
 # The rows by library, then by tag.
 LIBRARIES: dict[str, dict[str, Task]] = {}
 for _row in ROWS:

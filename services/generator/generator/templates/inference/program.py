@@ -27,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from generator.templates.inference.devices import choose_device, seed_everything
 from generator.templates.inference.inputs import InvalidInput, read_inputs
 
 HERE = Path(__file__).resolve().parent
@@ -79,25 +80,6 @@ def verify(manifest: dict[str, Any]) -> None:
             raise RuntimeError(f"{file['path']} is not the file that module.yaml names")
 
 
-def choose_device(manifest: dict[str, Any]) -> tuple[str, Any]:
-    import torch
-
-    if manifest["resources"]["gpu"] and torch.cuda.is_available():
-        return "cuda", getattr(torch, manifest["run"]["dtype"])
-    return "cpu", torch.float32
-
-
-def seed_everything(seed: int) -> None:
-    import random
-
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 def to_json(value: Any) -> Any:
     """Convert to plain values; numbers without a JSON form become null."""
     if isinstance(value, dict):
@@ -143,9 +125,8 @@ def run(manifest: dict[str, Any], load: Load, answer: Answer) -> int:
         model = load(manifest, str(MODEL_DIR), device, dtype)
         timings["load"] = time.perf_counter() - started
         started = time.perf_counter()
-        seed_everything(
-            parameters.pop("seed")
-        )  # after loading, which may draw random numbers of its own
+        # After loading, which may draw random numbers of its own.
+        seed_everything(parameters.pop("seed"))
         result["outputs"] = to_json(answer(model, manifest, inputs, parameters))
         timings["inference"] = time.perf_counter() - started
         result["status"], code = "success", 0

@@ -1,0 +1,127 @@
+"""Choice of the GGUF file that a module runs, of a repository with one model in many packings.
+
+The rule: the packing that comes first in `PREFERRED`, else the smallest file; of several files of
+one packing the one with the shortest path, then the first by name. `options.file` overrides it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from common.errors import InvalidRequest
+from generator.description import Description, Sibling
+from generator.reasons import refuse
+from models.gguf import PREFERRED
+
+ENDING = ".gguf"
+# Paths that module.yaml may hold; others are not shown either, since an owner may write anything.
+PATH = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,127}/){0,3}[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# A file of several: llama.cpp opens the first and finds the others by these names.
+SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+# A packing's name within a file's; the longest match is the packing (Q4_K_M, not Q4_K).
+PACKING = re.compile(
+    r"(?<![A-Za-z0-9])(?:I?Q\d(?:_[0-9A-Z]+)*|TQ\d_\d|MXFP4(?:_MOE)?|BF16|F16|FP16|F32|FP32)"
+    r"(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+# Files that belong to a model but are none: projectors of images, draft models, statistics of the
+# packing, adapters and vocabularies.
+PARTS = re.compile(
+    r"mmproj|imatrix|(?<![a-z])(?:draft|mtp|lora|vocab|adapter)(?![a-z])", re.IGNORECASE
+)
+# The largest models are in 40 files.
+MAX_SPLITS = 64
+# Files that a message lists.
+MAX_SHOWN = 12
+
+
+def choose(description: Description, named: str | None) -> tuple[Sibling, ...]:
+    """Return the file to run, in the order of its parts.
+
+    Raises:
+        InvalidRequest: `named` is not a GGUF file of the repository.
+        ModelRefused: the repository has no such file that is whole.
+    """
+    siblings = {one.rfilename: one for one in description.siblings}
+    firsts = sorted(filter(_is_model, siblings))
+    if named is not None and named not in firsts:
+        raise _unknown(firsts)
+    if not firsts:
+        raise refuse(
+            "the repository has parts of GGUF models only, such as a projector of images",
+            "incomplete",
+            "the repository that has the model itself",
+        )
+    first = named or min(firsts, key=lambda path: _rank(path, siblings))
+    paths = _parts(first)
+    if not set(paths) <= set(siblings):
+        raise refuse(
+            "some parts of the GGUF file are missing",
+            "incomplete",
+            "a revision that has all of them",
+        )
+    return tuple(siblings[path] for path in paths)
+
+
+def packing_of(path: str) -> str | None:
+    """Return the packing that a file's name says, in capitals; None if it says none."""
+    found = PACKING.findall(_last(path))
+    return found[-1].upper().replace("FP16", "F16").replace("FP32", "F32") if found else None
+
+
+def _rank(path: str, siblings: dict[str, Sibling]) -> tuple[int, int, int, str]:
+    packing = packing_of(path)
+    if packing in PREFERRED:
+        return PREFERRED.index(packing), 0, len(path), path
+    return (
+        len(PREFERRED),
+        _size(siblings[part] for part in _parts(path) if part in siblings),
+        0,
+        path,
+    )
+
+
+def _size(siblings: Iterable[Sibling]) -> int:
+    return sum(one.lfs.size if one.lfs else one.size or 0 for one in siblings)
+
+
+def _is_model(path: str) -> bool:
+    """Return whether a path is that of a model, or of the first of its parts."""
+    split = SPLIT.fullmatch(path)
+    return (
+        path.endswith(ENDING)
+        and PATH.fullmatch(path) is not None
+        and not PARTS.search(_last(path))
+        and (split is None or int(split["number"]) == 1)
+    )
+
+
+def _parts(first: str) -> list[str]:
+    """Return the paths of a file's parts."""
+    split = SPLIT.fullmatch(first)
+    if split is None:
+        return [first]
+    count = int(split["count"])
+    if not 1 <= count <= MAX_SPLITS:
+        raise refuse(
+            f"the GGUF file is in more than {MAX_SPLITS} parts",
+            "weights",
+            "options.file with another file of the model",
+        )
+    return [f"{split['stem']}-{n:05}-of-{count:05}{ENDING}" for n in range(1, count + 1)]
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _unknown(firsts: Sequence[str]) -> InvalidRequest:
+    if not firsts:
+        fault = "the repository has no GGUF files; leave the option out"
+    else:
+        shown = ", ".join(firsts[:MAX_SHOWN])
+        more = len(firsts) - MAX_SHOWN
+        fault = f"the repository has no such GGUF file; it has {shown}"
+        fault += f" and {more} more" if more > 0 else ""
+    return InvalidRequest(
+        f"options.file: {fault}", fields=[{"path": "options.file", "message": fault}]
+    )

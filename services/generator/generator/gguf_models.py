@@ -1,0 +1,153 @@
+"""Checks and resources of modules of GGUF files, which llama.cpp runs."""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from common.contracts.generation import Accepted, Check, GenerateOptions
+from common.errors import ModelRefused
+from generator import refusals, resources
+from generator.gguf_reading import is_gguf
+from generator.reasons import refuse
+from generator.recognition import named_tag
+from generator.resources import ROUNDING, STACK_BYTES, Resources
+from generator.snapshot import Snapshot
+from models import gguf as sizes
+from models.dtypes import GIB, MIB, to_mib
+from models.sizes import Footprint
+from models.tasks import LIBRARIES, Task
+from models.tasks.llama import LIBRARY, WRITES
+
+# An interpreter with llama.cpp's library, in MiB; 40 were measured.
+BASE_MIB = 256
+# Cores that llama.cpp computes with; it is the memory's speed that bounds it beyond eight.
+CORES, CORES_OF_LARGE, LARGE_BYTES = 4, 8, GIB
+
+
+def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list[Check]]:
+    """Return the row that serves the model, and its checks. Raises ModelRefused if none does."""
+    if not is_gguf(read):
+        return refusals.check(read, accept)
+    tag, facts = named_tag(read) or WRITES, read.config["gguf"]
+    architecture = facts["architecture"]
+    if facts["type"] != "model":
+        raise refuse(
+            "the GGUF file is a part of a model, not one itself",
+            "incomplete",
+            "options.file with the model's own file",
+        )
+    if architecture not in sizes.known():
+        raise refuse(
+            "the pinned llama.cpp does not know the architecture of the GGUF file",
+            "architecture",
+            _original(read, "a model of an architecture that it knows"),
+        )
+    task = LIBRARIES[LIBRARY].get(tag)
+    if task is None or not sizes.writes(architecture):
+        served = " and ".join(sorted(LIBRARIES[LIBRARY]))
+        raise refuse(
+            f"of GGUF files modules serve {served}, and this one is for something else",
+            "gguf-only",
+            _original(read, "the model that it was converted from, with safetensors weights"),
+        )
+    if not (facts.get("vocabulary") and facts.get("block_count") and facts.get("embedding_length")):
+        raise ModelRefused("the GGUF file's header lacks the model's sizes", reason="config")
+    chosen = f"the module runs {facts['file']}; options.file names another"
+    return task, [
+        Check(name="file", outcome="passed", message=chosen),
+        *refusals.check_source(read, accept),
+    ]
+
+
+def _original(read: Snapshot, otherwise: str) -> str:
+    base = read.description.base
+    return refusals.made_from(base) if base else otherwise
+
+
+def estimate(
+    read: Snapshot,
+    task: Task,
+    options: GenerateOptions,
+    *,
+    max_vram_mib: int,
+    max_host_memory_mib: int,
+    accept: Collection[Accepted] = (),
+    cpu_torch_index: str | None = None,
+) -> tuple[Resources, list[Check]]:
+    """Estimate the module's resources, as `resources.estimate` does for other weights."""
+    if not is_gguf(read):
+        return resources.estimate(
+            read,
+            task,
+            options,
+            max_vram_mib=max_vram_mib,
+            max_host_memory_mib=max_host_memory_mib,
+            accept=accept,
+            cpu_torch_index=cpu_torch_index,
+        )
+    assert read.weights
+    facts = read.config["gguf"]
+    tokens = sizes.tokens_of(facts)
+    working = sizes.footprint(facts, tokens)
+    needed = needed_mib(facts, working)
+    if needed > max_host_memory_mib and "too-large" not in accept:
+        raise _too_large(needed, max_host_memory_mib)
+    memory = needed if options.memory is None else to_mib(options.memory)
+    disk = STACK_BYTES["cpu"] + STACK_BYTES["compiler"] + read.weights.bytes
+    timeout = resources.DEFAULT_RUN_S + math.ceil(disk / resources.PULL_BYTES_PER_S)
+    checks = [resources.enough(memory, needed), _explain(facts, working), *_unused(options)]
+    if timeout > resources.MAX_DEAL_S:
+        checks.append(resources.too_long(timeout))
+    return Resources(
+        gpu=False,
+        vram=0,
+        vram_source="headers" if options.gpu is None else "requested",
+        memory=memory,
+        memory_source="headers" if options.memory is None else "requested",
+        disk=resources.rounded_up(disk / MIB),
+        cpu=CORES_OF_LARGE if read.weights.bytes > LARGE_BYTES else CORES,
+        batch_size=1,
+        max_tokens=tokens,
+        dtype="float32",
+        attention="sdpa",
+        compile=False,
+        timeout=resources.DEFAULT_RUN_S,
+        execution_timeout=timeout,
+    ), checks
+
+
+def needed_mib(facts: dict[str, Any], working: Footprint) -> int:
+    """Return the memory that a module requests, in MiB."""
+    # While it loads, llama.cpp holds one tensor twice; the rest is allocated after that.
+    peak = facts["loaded"] + max(working.total, facts["largest"])
+    return resources.rounded_up(peak * ROUNDING / MIB + BASE_MIB)
+
+
+def _explain(facts: dict[str, Any], working: Footprint) -> Check:
+    parts = (
+        ("weights", facts["loaded"]),
+        ("cache", working.cache),
+        ("logits", working.logits),
+        ("activations", working.activations),
+    )
+    shown = [f"{name} {math.ceil(bytes / MIB):,} MiB (header)" for name, bytes in parts]
+    return Check(name="estimate", outcome="passed", message=", ".join(shown))
+
+
+def _unused(options: GenerateOptions) -> list[Check]:
+    """Warn of options that modules of GGUF files do not follow."""
+    found = []
+    if options.gpu:
+        found.append(("gpu", "modules of GGUF files compute on processors: no GPU is asked for"))
+    if options.optimization_level in ("none", "full"):
+        found.append(("optimizationLevel", "llama.cpp computes in one way only"))
+    return [Check(name=name, outcome="warning", message=message) for name, message in found]
+
+
+def _too_large(needs: int, largest: int) -> ModelRefused:
+    return ModelRefused(
+        f"the GGUF file needs about {needs:,} MiB of memory, {needs - largest:,} more than the "
+        f"{largest:,} that a provider offers; choose a smaller one with options.file, or, where "
+        'you have a provider with more, accept: ["too-large"]',
+        reason="too-large",
+    )

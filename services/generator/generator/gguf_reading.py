@@ -1,0 +1,120 @@
+"""Snapshots of GGUF models: the file that a module runs, and what its header says."""
+
+from typing import Any
+
+from common.errors import ModelRefused
+from generator import gguf, gguf_files, snapshot
+from generator.description import Description, Sibling, remembered
+from generator.hub import Hub
+from generator.layout import Layout
+from generator.reasons import refuse
+from generator.selection import File, file_of, kinds_of
+from generator.snapshot import MAX_INLINE_BYTES, Snapshot
+from generator.weights import Weights
+from models import gguf as sizes
+from models.dtypes import MIB
+
+# Numbers that are kept of a header, without the architecture before them.
+KEPT = frozenset(
+    ("context_length", "block_count", "embedding_length", "feed_forward_length", "expert_count")
+) | {
+    *("expert_used_count", "expert_feed_forward_length", "expert_shared_feed_forward_length"),
+    *("attention.head_count", "attention.head_count_kv", "attention.key_length"),
+    *("attention.value_length", "attention.key_length_swa", "attention.value_length_swa"),
+    *("attention.sliding_window", "attention.sliding_window_pattern", "ssm.inner_size"),
+    *("ssm.state_size", "ssm.group_count", "ssm.conv_kernel", "wkv.head_size", "kda.head_dim"),
+}
+
+
+def is_gguf(read: Snapshot) -> bool:
+    return "gguf" in read.config
+
+
+async def read_model(hub: Hub, description: Description, named: str | None) -> Snapshot:
+    """Read the model at its commit: its GGUF file if `named` or if it has nothing else to load.
+
+    Raises InvalidRequest if the repository has no such file; else as `snapshot.read` does.
+    """
+    if named is None:
+        found = await snapshot.read(hub, description)
+        if found.weights is not None or not _has_gguf(found):
+            return found
+    return await _read(hub, description, gguf_files.choose(description, named))
+
+
+def _has_gguf(found: Snapshot) -> bool:
+    """Whether GGUF files are what there is to load: adapters have a refusal of their own."""
+    return "gguf" in found.kinds and found.kinds.isdisjoint(("adapter", "adapted"))
+
+
+async def _read(hub: Hub, description: Description, parts: tuple[Sibling, ...]) -> Snapshot:
+    files = tuple(file_of(part) for part in parts)
+    headers = [await _header(hub, description, file) for file in files]
+    first = headers[0].fields
+    config: dict[str, Any] = {"gguf": _facts(first) | {"file": files[0].path}}
+    if count := sizes.size(config["gguf"], "context_length"):
+        config["max_position_embeddings"] = count  # as the model's facts name it
+    elements: dict[str, int] = {}
+    for header in headers:
+        for kind, number in header.elements.items():
+            elements[kind] = elements.get(kind, 0) + number
+    config["gguf"]["loaded"] = sum(header.bytes for header in headers)
+    config["gguf"]["largest"] = max(header.largest for header in headers)
+    if first.get("split.count", 1) != len(files):
+        raise refuse(
+            "the GGUF file's header names another number of parts than its name",
+            "incomplete",
+            "a revision that has all of them, with the names that llama.cpp gave them",
+        )
+    return Snapshot(
+        remembered(description),
+        files,
+        kinds_of(description),
+        config,
+        Weights(dict(sorted(elements.items())), sum(file.size for file in files), None),
+        Layout(),
+    )
+
+
+async def _header(hub: Hub, description: Description, file: File) -> gguf.Header:
+    """Read the beginning of a file, more of it until the header ends there."""
+    where = description.id, description.sha, file.path, 0
+    for length in (min(length, file.size) for length in gguf.READS):
+        if length <= MAX_INLINE_BYTES:
+            found = gguf.read(await hub.part(*where, length), file.size)
+        else:
+            async with hub.large.slot():
+                content = await hub.part(*where, length)
+                found = await hub.reader.read("gguf", content, file_size=file.size)
+        if found is not None:
+            return found
+        if length == file.size:
+            raise ModelRefused("the GGUF file ends within its header", reason="weights")
+    raise ModelRefused(
+        f"the header of the GGUF file is larger than {gguf.READS[-1] // MIB} MiB", reason="weights"
+    )
+
+
+def _facts(fields: dict[str, Any]) -> dict[str, Any]:
+    """Reduce a header's fields to those that modules need."""
+    architecture = str(fields.get("general.architecture", ""))
+    prefix = f"{architecture}."
+    named = {
+        key.removeprefix(prefix): value for key, value in fields.items() if key.startswith(prefix)
+    }
+    return {
+        "architecture": architecture,
+        "type": str(fields.get("general.type", "model")),
+        "vocabulary": fields.get("tokenizer.ggml.tokens.length", 0),
+        "chat": fields.get("tokenizer.chat_template.length", 0) > 0,
+        **{key: named[key] for key in KEPT & named.keys() if _is_count(named[key])},
+    }
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a value is a number of something, or a list of such numbers."""
+    return (
+        all(isinstance(one, int) and one >= 0 for one in value)
+        if isinstance(value, list)
+        else isinstance(value, int) and value >= 0
+    )
