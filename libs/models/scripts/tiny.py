@@ -52,6 +52,8 @@ OPTIONAL = frozenset(
 ) | {"n_inner", "num_global_key_value_heads"}
 ALONE = {"is_encoder_decoder": False, "is_decoder": True}
 HEAD = {"head_dim": 16}
+ROTARY = {"rope_type": "default", "rope_theta": 1e4}
+HYBRID = {"layers_block_type": ["mamba", "hybrid"] * 2}
 ALTERNATING = {"layer_types": [LINEAR, FULL] * 2}
 # Exceptions to the rule above, by architecture.
 OWN: dict[str, dict[str, Any]] = {
@@ -70,6 +72,22 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"num_kv_shared_layers": 0, "layer_types": [SLIDING, FULL] * 2},
     "moshi": {"audio_vocab_size": 64},
     "zaya": {"num_experts_per_tok": 1},
+    "cohere_compass_text": {"rope_parameters": {FULL: ROTARY, SLIDING: ROTARY}},
+    "dots1": {"n_shared_experts": 1},
+    "dbrx": {
+        "attn_config": {"clip_qkv": 8.0, "kv_n_heads": 2, "rope_theta": 1e4},
+        "ffn_config": {"ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "fuyu": {
+        "text_config": {
+            "model_type": "persimmon",
+            **each(64, "hidden_size", "vocab_size"),
+            **each(4, "num_hidden_layers", "num_attention_heads"),
+            "intermediate_size": 96,
+        }
+    },
+    "zamba": {**HYBRID, "attention_hidden_size": 128, "attention_head_dim": 32},
+    "zamba2": HYBRID,
     "xmod": {"default_language": "en_XX"},
 }
 
