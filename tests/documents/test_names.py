@@ -90,3 +90,11 @@ def test_every_field_that_a_page_names_appears_in_the_code() -> None:
         if not {field, re.sub(r"(?=[A-Z])", "_", field).lower()} & known
     }
     assert unknown == set()
+
+
+def test_the_unreleased_changes_are_few_enough_to_be_read() -> None:
+    """Merging two branches must not bring back entries that were moved below their headings."""
+    unreleased = TEXT["CHANGELOG.md"].partition("## Unreleased")[2].partition("\n## ")[0]
+    assert len(unreleased.split()) < 3000
+    entries = re.findall(r"^- .+", unreleased, re.MULTILINE)
+    assert len(entries) == len(set(entries))
