@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -68,6 +69,8 @@ class Containers(Stack):
     def __init__(self, roots: Mapping[str, Path], home: Path | None = None, **options: Any) -> None:
         super().__init__(home, **options)
         self.roots = roots
+        # Containers outlive whoever started them: a time limit must end this process in order.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     def close(self) -> None:
         super().close()
