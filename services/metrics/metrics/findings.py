@@ -108,8 +108,22 @@ def find_changes(
             sharpen(shape, *samples[metric])
         for event in shape.events:
             event.begin = max(event.begin, since)
+            _add_season(event, shape)
         changes[metric] = Changes(metric, shape, _significant(history, shape))
     return changes
+
+
+def _add_season(event: Event, shape: Shape) -> None:
+    """Add the season's mean to an event's levels, so that they are those of the samples.
+
+    That of an incident is of its own time: at night, both levels are those of the night.
+    """
+    if shape.cells is None or not shape.season:
+        return
+    within = slice(*event.edges) if event.kind == "incident" else slice(None)
+    seasonal = float(np.average(shape.season.part[within], weights=shape.cells.count[within]))
+    event.before += seasonal
+    event.level += seasonal
 
 
 def _significant(history: History, shape: Shape) -> list[Event]:

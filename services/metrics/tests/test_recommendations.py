@@ -176,6 +176,41 @@ def test_a_leak_beside_an_incident_is_reported_too(noise: float) -> None:
     assert "higher for 15 hours" in incident
 
 
+@pytest.mark.parametrize(("kind", "first", "last"), [("incident", 500, 509), ("step", 500, 672)])
+def test_the_levels_beside_a_season_are_means_of_the_samples(
+    kind: str, first: int, last: int
+) -> None:
+    """By day twice as much is usual as at night, and an incident by day is measured by that."""
+    random = np.random.default_rng(1)
+    hours = np.arange(672 * 6) / 6
+    at = to_us(START) + np.arange(len(hours)) * 600_000_000
+    usual = np.where((hours % 24 >= 8) & (hours % 24 < 18), 120.0, 60.0)
+    inside = (hours >= first) & (hours < last)
+    value = usual - 30 * inside + 2 * random.normal(size=len(hours))
+    [event] = findings_of(history_of(at, value))
+    whole = (hours >= first - first % 24 + 24) & (hours < last) if kind == "step" else inside
+    assert event.kind == kind
+    assert event.before == pytest.approx(usual[whole].mean(), rel=0.02)
+    assert event.level == pytest.approx(value[whole].mean(), rel=0.02)
+
+
+@pytest.mark.parametrize("growing", [True, False])
+def test_a_slope_that_begins_or_ends_with_a_step_is_reported_with_both(growing: bool) -> None:
+    """The level beside the slope is constant, and nothing is reported about it."""
+    random = np.random.default_rng(1)
+    hours = np.arange(3_024) / 6
+    at = to_us(START) + np.arange(len(hours)) * 600_000_000
+    slope = 0.1 * (hours - 254)
+    level = np.where(hours >= 254, 20 + slope, 0) if growing else np.where(hours < 254, slope, 20)
+    events = findings_of(history_of(at, 40 + level + 1.2 * random.normal(size=len(hours))))
+    step, slope = sorted(events, key=lambda event: event.kind, reverse=True)
+    assert (step.kind, step.begin) == ("step", at[254 * 6])
+    assert step.size == pytest.approx(20, rel=0.05)
+    begin, end = (at[254 * 6], None) if growing else (at[0], at[254 * 6])
+    assert (slope.kind, slope.begin, slope.end) == ("slope", begin, end)
+    assert slope.size == pytest.approx(2.4, rel=0.05)
+
+
 @pytest.mark.parametrize("beside", ["slope", "step"])
 def test_an_incident_of_rare_samples_is_reported_beside_another_change(beside: str) -> None:
     """The incident's values are not the greatest of all, but far from those around them."""

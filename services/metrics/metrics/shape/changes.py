@@ -199,11 +199,27 @@ class Search:
         lines = [*(Line(place, last) for place in bends), *(Line(0, place) for place in bends)]
         places = best.places if best.line else []
         gains = [self._measure(places, line).line_gain for line in lines]
-        bent = self._grow(self._measure([], lines[int(np.argmax(gains))]))
+        bare = self._measure([], lines[int(np.argmax(gains))])
+        bent = min(map(self._grow, [bare, *self._bent_at_step(best)]), key=lambda one: one.cost)
         # The bend is one more place. Cells in which a level changes look like bends where the noise
         # is small, so it must explain much of what is left.
         bent.cost += max(NEEDED, BENT * bent.cost)
         return min(best, bent, key=lambda changes: changes.cost)
+
+    def _bent_at_step(self, best: Explanation) -> list[Explanation]:
+        """Return the best slope that begins or ends with a step, if there are any steps.
+
+        Steps on the slope are left out: they were a part of it.
+        """
+        last = self.count - 1
+        bent = []
+        for place in best.places:
+            if place < last:
+                before = [other for other in best.places if other <= place]
+                bent.append(self._measure(before, Line(place, last)))
+            after = [other for other in best.places if other >= place]
+            bent.append(self._measure(after, Line(0, place)))
+        return sorted(bent, key=lambda changes: changes.cost)[:1]
 
     def _grow(self, changes: Explanation) -> Explanation:
         remainder = Remainder(self.norms.copy(), self.span_norms.copy())
