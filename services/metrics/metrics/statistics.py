@@ -37,10 +37,11 @@ def summarise(metric: str, history: History, changes: Changes | None = None) -> 
             mean=None, p95=None, total=None, trend="insufficient_data", slope_per_day=None,
             minimum=None, maximum=None, count=0, exact=True, unit=unit(metric),
         )  # fmt: skip
-    minimum, maximum = float(hours["minimum"].min()), float(hours["maximum"].max())
+    # + 0.0: a recorded -0 is 0.
+    minimum, maximum = float(hours["minimum"].min()) + 0.0, float(hours["maximum"].max()) + 0.0
     if history.value is not None:
         total = float(history.value.sum())
-        p95 = float(np.quantile(history.value, P95))
+        p95 = float(np.quantile(history.value, P95)) + 0.0
     else:
         total = math.fsum(hours["total"])
         p95 = min(max(histogram.quantile(history.bins, history.counts, P95), minimum), maximum)

@@ -326,3 +326,12 @@ async def test_the_largest_values_leave_every_figure_finite(caller: Caller, roll
             assert reward.slope_per_day is not None
             assert math.isfinite(reward.slope_per_day)
         await roll()
+
+
+async def test_a_negative_zero_is_zero_in_every_figure(caller: Caller) -> None:
+    await caller.record(
+        {"model_id": "m", "timestamp": NOW.isoformat(), "metrics": {"latency": -0.0}}
+    )
+    latency = (await caller.monitor()).statistics["latency"].model_dump(exclude_none=True)
+    assert "-0.0" not in map(str, latency.values())
+    assert latency["minimum"] == 0.0
