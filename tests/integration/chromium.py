@@ -15,7 +15,7 @@ from integration.caller import PASSWORD
 
 AXE = Path(__file__).parent / "javascript" / "node_modules" / "axe-core" / "axe.min.js"
 THEMES = ("light", "dark")
-WIDTHS = (1440, 360)
+WIDTHS = (1440, 320)
 HEIGHT = 900
 # Timeout for a page on a machine that is busy with other tests.
 TIMEOUT_MS = 60_000

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from integration.caller import PASSWORD, Account
-from integration.chromium import Person
+from integration.chromium import HEIGHT, Person
 from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
@@ -162,6 +162,7 @@ def test_the_first_tab_stop_is_a_link_to_the_content(person: Person) -> None:
 def test_pages_pass_axe_and_fit_in_both_themes_and_widths(person: Person) -> None:
     assert [fault for path in (*PUBLIC, *PRIVATE) for fault in person.faults(path)] == []
     # Three lines on a phone: the name, and two of pages.
+    person.page.set_viewport_size({"width": 360, "height": HEIGHT})
     bar = person.page.locator("header.bar").bounding_box()
     assert bar
     assert bar["height"] < 140

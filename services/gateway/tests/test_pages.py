@@ -191,8 +191,8 @@ def test_compared_runs_of_one_model_are_named_by_what_differs() -> None:
         "B: openai/gpt2 (2026-11-30 07:02 UTC)",
     ]
     assert report.names([first, measured_at(1, "00000002")]) == [
-        "A: openai/gpt2 (000001)",
-        "B: openai/gpt2 (000002)",
+        "A: openai/gpt2 (run 000001)",
+        "B: openai/gpt2 (run 000002)",
     ]
     unmeasured: Any = SimpleNamespace(**{**vars(first), "id": "bench_3", "results": None})
     other: Any = SimpleNamespace(**{**vars(first), "model_id": "openai/gpt3"})

@@ -84,6 +84,7 @@ class BenchmarkPages:
         return self.visits.show(
             "compare.html",
             visit.request,
+            id_length=report.MAX_ID,
             runs=list(zip(report.LETTERS, runs, strict=False)),
             rows=report.compare([*report.LETTERS], runs),
             differences=report.differences(runs),

@@ -224,7 +224,7 @@ def _facts(run: Run) -> list[str]:
         attention = f"attention {setup.attention}"
         compiled = "compiled" if setup.compiled else "not compiled"
         facts = [setup.machine.name, setup.dtype, attention, compiled]
-    return [*facts, f"{run.created_at:%Y-%m-%d %H:%M} UTC", run.id[-MAX_ID:]]
+    return [*facts, f"{run.created_at:%Y-%m-%d %H:%M} UTC", f"run {run.id[-MAX_ID:]}"]
 
 
 def _agree(facts: list[str], others: list[str], count: int) -> bool:
