@@ -12,7 +12,7 @@ from local.stack import Stack
 
 MODEL = "lilypad/tiny-text-classification"
 PUBLIC = ("/", "/register", "/login", "/nothing-here")
-PRIVATE = ("/dashboard", "/dashboard/keys", "/dashboard/account")
+PRIVATE = ("/dashboard", "/dashboard/keys", "/dashboard/usage", "/dashboard/account")
 
 
 def test_a_newcomer_registers_and_sees_a_chart_by_following_the_pages(
