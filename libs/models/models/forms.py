@@ -122,4 +122,5 @@ def section() -> list[str]:
         "`options.file` names another, by its path; of one in several parts, the first.",
         "Architecture, sizes and chat template are those of the file's header. The context is the",
         "model's own, at most 8,192 tokens. `options.gpu` and `optimizationLevel` have no effect.",
+        "Of a model for images and text the module takes texts alone, and a warning says so.",
     ]

@@ -16,7 +16,7 @@ from models import gguf as sizes
 from models.dtypes import GIB, MIB, to_mib
 from models.sizes import Footprint
 from models.tasks import LIBRARIES, Task
-from models.tasks.llama import LIBRARY, WRITES
+from models.tasks.llama import LIBRARY, SEES, WRITES
 
 # An interpreter with llama.cpp's library, in MiB; 40 were measured.
 BASE_MIB = 256
@@ -42,7 +42,7 @@ def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list
             "architecture",
             _original(read, "a model of an architecture that it knows"),
         )
-    task = LIBRARIES[LIBRARY].get(tag)
+    task = LIBRARIES[LIBRARY].get(WRITES if tag in SEES else tag)
     if task is None or not sizes.writes(architecture):
         served = " and ".join(sorted(LIBRARIES[LIBRARY]))
         raise refuse(
@@ -55,8 +55,19 @@ def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list
     chosen = f"the module runs {facts['file']}; options.file names another"
     return task, [
         Check(name="file", outcome="passed", message=chosen),
+        *([_blind(read)] if tag in SEES else []),
         *refusals.check_source(read, accept),
     ]
+
+
+def _blind(read: Snapshot) -> Check:
+    """Warn that the module of a model for images and text takes no images."""
+    return Check(
+        name="images",
+        outcome="warning",
+        message="the module takes texts alone: projectors of images (mmproj) are not loaded; for "
+        f"images take {_original(read, 'the model that it was converted from')}",
+    )
 
 
 def _original(read: Snapshot, otherwise: str) -> str:

@@ -51,15 +51,13 @@ async def _read(hub: Hub, description: Description, parts: tuple[Sibling, ...]) 
     files = tuple(file_of(part) for part in parts)
     headers = [await _header(hub, description, file) for file in files]
     first = headers[0].fields
-    config: dict[str, Any] = {"gguf": _facts(first) | {"file": files[0].path}}
+    config: dict[str, Any] = {"gguf": facts_of(headers) | {"file": files[0].path}}
     if count := sizes.size(config["gguf"], "context_length"):
         config["max_position_embeddings"] = count  # as the model's facts name it
     elements: dict[str, int] = {}
     for header in headers:
         for kind, number in header.elements.items():
             elements[kind] = elements.get(kind, 0) + number
-    config["gguf"]["loaded"] = sum(header.bytes for header in headers)
-    config["gguf"]["largest"] = max(header.largest for header in headers)
     if first.get("split.count", 1) != len(files):
         raise refuse(
             "the GGUF file's header names another number of parts than its name",
@@ -95,8 +93,12 @@ async def _header(hub: Hub, description: Description, file: File) -> gguf.Header
     )
 
 
-def _facts(fields: dict[str, Any]) -> dict[str, Any]:
-    """Reduce a header's fields to those that modules need."""
+def facts_of(headers: list[gguf.Header]) -> dict[str, Any]:
+    """Reduce the headers of a file's parts to the facts that modules need; the first has most.
+
+    `loaded` and `largest` are the bytes of all tensors and of the largest.
+    """
+    fields: dict[str, Any] = {**headers[0].fields}
     architecture = str(fields.get("general.architecture", ""))
     prefix = f"{architecture}."
     named = {
@@ -104,6 +106,8 @@ def _facts(fields: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "architecture": architecture,
+        "loaded": sum(header.bytes for header in headers),
+        "largest": max(header.largest for header in headers),
         "type": str(fields.get("general.type", "model")),
         "vocabulary": fields.get("tokenizer.ggml.tokens.length", 0),
         "chat": fields.get("tokenizer.chat_template.length", 0) > 0,

@@ -6,6 +6,8 @@ from models.tasks.text import TEXT
 
 LIBRARY = "llama.cpp"
 WRITES = "text-generation"
+# Tags of models that also read images: their modules write about texts alone.
+SEES = frozenset(("image-text-to-text", "any-to-any"))
 
 LLAMA = tuple(
     replace(

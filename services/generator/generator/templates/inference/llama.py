@@ -22,6 +22,7 @@ def load_server(manifest: dict[str, Any], directory: str) -> tuple[Any, bool]:
     params.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
     # One job is one process: no answer is kept for a later request.
     params.cache_ram_mib, params.n_ctx_checkpoints = 0, 0
+    params.n_threads_http = 1  # of a server that nothing asks
     params.fit_params, params.ctx_shift, params.warmup = False, False, False
     # The text as the model writes it, with its thoughts and its calls of tools.
     params.use_jinja, params.force_pure_content_parser = True, True
