@@ -21,6 +21,9 @@ in the reply's headers; its values are HTTP's.
 
 from typing import Any, ClassVar
 
+# The message of an error whose cause is logged and not shown.
+INTERNAL = "internal error; if it persists, report it with its requestId to the operator"
+
 
 class ServiceError(Exception):
     """An error that a service sends as its reply.

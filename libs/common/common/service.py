@@ -34,7 +34,7 @@ from common.background import Background
 from common.connection import ERROR, ERROR_CODE, ReceivedMessage, encode
 from common.context import Context, current
 from common.contracts import Body, Event, Reply, Request, Rpc
-from common.errors import ServiceError, Unavailable
+from common.errors import INTERNAL, ServiceError, Unavailable
 from common.faults import invalid
 from common.instruments import Histogram, Instruments, Labels, MetricFamily, histograms
 from common.settings import ServiceSettings
@@ -323,7 +323,7 @@ def _as_answer(error: Exception, subject: str) -> ServiceError:
             "the answer took too long; try again, or ask for less at once", retry_after=1
         )
     log.error("handler failed", subject=subject, exc_info=error)
-    return ServiceError("internal error")
+    return ServiceError(INTERNAL)
 
 
 def settle() -> None:

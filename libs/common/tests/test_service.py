@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from common.bus import NatsBus
 from common.context import Context, current
 from common.contracts.generation import GenerateRequest
-from common.errors import InvalidRequest, NotFound, ServiceError, Unavailable
+from common.errors import INTERNAL, InvalidRequest, NotFound, ServiceError, Unavailable
 from common.faults import invalid
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -59,7 +59,7 @@ async def test_an_unexpected_error_reveals_no_internals(caller: NatsBus, start_c
     await start_child().ready()
     with pytest.raises(ServiceError) as caught:
         await caller.call(SAY, Say(text="bug"))
-    assert (caught.value.code, str(caught.value)) == (5001, "internal error")
+    assert (caught.value.code, str(caught.value)) == (5001, INTERNAL)
 
 
 async def test_an_invalid_request_is_refused_without_repeating_its_values(

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match, Route
 
 from common import context
-from common.errors import InvalidRequest, NotFound, ServiceError, Unavailable
+from common.errors import INTERNAL, InvalidRequest, NotFound, ServiceError, Unavailable
 from common.instruments import Histogram, Labels, MetricFamily, histograms
 from gateway import answer, asyncapi, audit, documentation, pages
 from gateway.addresses import Addresses
@@ -327,4 +327,4 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, _: Exception) -> Response:
     # Starlette has logged it.
-    return await _service_error(request, ServiceError("internal error"))
+    return await _service_error(request, ServiceError(INTERNAL))

@@ -28,6 +28,7 @@ import structlog
 from common import context, tracing
 from common.contracts import Message
 from common.errors import (
+    INTERNAL,
     NotFound,
     PermissionDenied,
     RateLimited,
@@ -296,7 +297,7 @@ class Door:
             call.standings = [*call.standings, standing]
         if not isinstance(error, ServiceError):
             log.error("request failed", path=call.scope["path"], exc_info=error)
-            error = ServiceError("internal error")
+            error = ServiceError(INTERNAL)
         call.error = error.code
         return answer.failure(error, call.version, call.request_id, self.challenge)
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from common.errors import InvalidRequest
+from common.errors import INTERNAL, InvalidRequest
 from gateway import bodies, samples
 from gateway.endpoint import Endpoint, Version
 from gateway.limits import OverLimit
@@ -67,7 +67,7 @@ ANYWHERE: dict[int, Error] = {
     409: (3002, "the first request with this Idempotency-Key is still under way; try again", {}),
     408: (1003, "the request took longer than 30 seconds to arrive; send it again", {}),
     415: (1003, "send JSON, with Content-Type: application/json", {}),
-    500: (5001, "internal error", {}),
+    500: (5001, INTERNAL, {}),
     502: (1002, "the Hub's answer is malformed", {}),
     503: (5003, "the server has too many requests under way; try again", {}),
     504: (5003, "the answer took too long; try again", {}),

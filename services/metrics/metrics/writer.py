@@ -22,7 +22,7 @@ import structlog
 from common.context import current
 from common.contracts.history import arrival_of
 from common.contracts.timestamps import now_us
-from common.errors import RateLimited, ServiceError, Unavailable
+from common.errors import INTERNAL, RateLimited, ServiceError, Unavailable
 from common.instruments import Histogram, MetricFamily
 from common.postgres import Connection, Database
 from metrics import storage
@@ -249,7 +249,7 @@ class Writer:
                     await self._commit(connection, [pending])
             else:
                 log.exception("samples rejected")
-                _fail(group, ServiceError("internal error"))
+                _fail(group, ServiceError(INTERNAL))
         else:
             self._observe(time.perf_counter() - start, sum(len(rows) for rows, _ in calls))
             self.rows += sum(int(new.sum()) for new in fresh)

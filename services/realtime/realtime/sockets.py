@@ -15,7 +15,7 @@ from socketio.exceptions import ConnectionRefusedError as Refused
 
 from common.bus import NatsBus
 from common.context import Context, current
-from common.errors import InvalidRequest, ServiceError, Unauthenticated, Unavailable
+from common.errors import INTERNAL, InvalidRequest, ServiceError, Unauthenticated, Unavailable
 from common.instruments import MetricFamily
 from realtime.admission import Admission
 from realtime.client import Client, Pump
@@ -113,7 +113,7 @@ class Sockets:
             raise _refusal(error) from None
         except Exception:
             log.exception("admission failed")
-            raise _refusal(ServiceError("internal error")) from None
+            raise _refusal(ServiceError(INTERNAL)) from None
 
     async def disconnect(self, id: str) -> None:
         client = self.clients.get(id)
@@ -143,7 +143,7 @@ class Sockets:
                 return _failure(error)
             except Exception:
                 log.exception("socket event failed", name=name)
-                return _failure(ServiceError("internal error"))
+                return _failure(ServiceError(INTERNAL))
 
     def refuse(self, query: bytes, error: ServiceError) -> None:
         """Dismiss the client named in a request's query, if any."""
