@@ -297,3 +297,28 @@ def test_a_gguf_module_takes_no_more_memory_than_it_asks_for(packing: str, tmp_p
         # What other machines' threads and allocators may take is part of the base.
         assert facts["loaded"] < peak - before < formula + SPARE_BYTES
         assert before < gguf_models.BASE_MIB * 2**20
+
+
+LISTENS = """
+import json, sys
+import psutil
+from generator.templates.inference.gguf_generation import load
+
+loaded = load(json.loads(sys.argv[1]), sys.argv[2], "cpu", None)
+kinds = ("inet", "unix")
+print(*(len(psutil.Process().net_connections(kind)) for kind in kinds))
+"""
+
+
+def test_a_gguf_module_listens_at_no_address_of_a_network(tmp_path: Path) -> None:
+    written.llama(tmp_path / "model.gguf")
+    run = {"file": "model.gguf", "maxTokens": 256, "chat": False}
+    manifest = json.dumps({"run": run, "resources": {"cpu": 2}})
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENS, manifest, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    inet, unix = map(int, done.stdout.split()[-2:])
+    assert (inet, unix) == (0, 1)  # a worker's sandbox refuses the former

@@ -1,6 +1,7 @@
 """llama.cpp: loading a GGUF file, and generation."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ def load_server(manifest: dict[str, Any], directory: str) -> tuple[Any, bool]:
     params.use_jinja, params.force_pure_content_parser = True, True
     params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
     params.verbosity = 1
-    return xllamacpp.Server(params), run["chat"]
+    # The server listens, though nothing asks it: at a file, as no network may be had at all.
+    with tempfile.TemporaryDirectory() as folder:
+        params.hostnames = [str(Path(folder, "llama.sock"))]
+        return xllamacpp.Server(params), run["chat"]
 
 
 def generate(server: Any, request: dict[str, Any], max_tokens: int) -> str:
