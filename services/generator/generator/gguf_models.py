@@ -18,7 +18,7 @@ from models.sizes import Footprint
 from models.tasks import LIBRARIES, Task
 from models.tasks.llama import LIBRARY, SEES, WRITES
 
-# An interpreter with llama.cpp's library, in MiB; 40 were measured.
+# An interpreter with llama.cpp's library, in MiB; 25 were measured.
 BASE_MIB = 256
 # Cores that llama.cpp computes with; it is the memory's speed that bounds it beyond eight.
 CORES, CORES_OF_LARGE, LARGE_BYTES = 4, 8, GIB
