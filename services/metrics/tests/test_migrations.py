@@ -57,8 +57,35 @@ async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty
             "insert into rules (id, account, rule) values ('r', 'a', %s)",
             [f'{{"modelId": "{site}o/a"}}'],
         )
+        for name, model, metric in (
+            ("first", f"{site}o/a", "latency"),
+            ("second", f"{site}o/a/tree/main", "latency"),
+            ("other metric", f"{site}o/a/tree/main", None),
+            ("under the address", f"{site}o/b", "latency"),
+            ("under the id", "o/b", "latency"),
+        ):
+            await connection.execute(
+                "insert into alerts (id, account, model, metric, rule, type, severity, message)"
+                " values (%s, 'a', %s, %s, 'r', 't', 'warning', '')",
+                [name, model, metric],
+            )
         async with serving(empty):
             pass
+        cursor = await connection.execute(
+            "select id, model, recovery from alerts where recovered_at is null order by number"
+        )
+        assert await cursor.fetchall() == [
+            ("first", "o/a", None),
+            ("other metric", "o/a", None),
+            ("under the id", "o/b", None),
+        ]
+        cursor = await connection.execute(
+            "select id, model, recovery from alerts where recovered_at is not null order by number"
+        )
+        assert await cursor.fetchall() == [
+            ("second", "o/a", f"{site}o/a/tree/main: another alert of o/a goes on"),
+            ("under the address", "o/b", f"{site}o/b: another alert of o/b goes on"),
+        ]
         cursor = await connection.execute("select model, metric from series order by id")
         both = [(f"{site}o/a/tree/main", metric) for metric in metrics]
         assert await cursor.fetchall() == [

@@ -22,13 +22,19 @@ where series.id = first.id and not exists (
     where other.account = series.account and other.model = model_id_of(series.model)
         and other.metric = series.metric
 );
-update alerts set model = model_id_of(model)
-where (model like '%://%' or model like '%/tree/%') and not exists (
-    select from alerts as other
-    where other.account = alerts.account and other.model = model_id_of(alerts.model)
-        and other.rule = alerts.rule and other.metric is not distinct from alerts.metric
-        and other.recovered_at is null and alerts.recovered_at is null
-);
+-- At most one alert of a rule, model and metric is open: the id's own, or else the first.
+update alerts set
+    recovered_at = clock_timestamp(),
+    recovery = model || ': another alert of ' || model_id_of(model) || ' goes on'
+from (
+    select number, row_number() over (
+        partition by account, model_id_of(model), rule, coalesce(metric, '')
+        order by model <> model_id_of(model), number
+    ) as place
+    from alerts where recovered_at is null
+) as open
+where alerts.number = open.number and place > 1;
+update alerts set model = model_id_of(model) where model like '%://%' or model like '%/tree/%';
 update rules set rule = jsonb_set(rule, '{modelId}', to_jsonb(model_id_of(rule ->> 'modelId')))
 where rule ->> 'modelId' like '%://%' or rule ->> 'modelId' like '%/tree/%';
 delete from holding where model like '%://%' or model like '%/tree/%';
