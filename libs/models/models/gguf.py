@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from itertools import compress
 from typing import Any
 
 from models.sizes import MAX_TOKENS, USUAL_TOKENS, Footprint
@@ -78,16 +79,19 @@ def footprint(facts: Facts, tokens: int) -> Footprint:
 
 def cache_bytes(facts: Facts, tokens: int) -> int:
     """Return the size of the key-value cache."""
-    heads = per_layer(facts, "attention.head_count_kv") or per_layer(facts, "attention.head_count")
-    window = size(facts, "attention.sliding_window")
+    layers, window = size(facts, "block_count"), size(facts, "attention.sliding_window")
+    heads = facts.get("attention.head_count_kv") or facts.get("attention.head_count") or 0
     sliding = facts.get("attention.sliding_window_pattern")
-    kept = 0
-    for layer, count in enumerate(heads):
-        held = rounded(tokens)
-        # Where the header does not list the layers with a window, all count as without one.
-        if window and isinstance(sliding, list) and layer < len(sliding) and sliding[layer]:
-            held = min(held, rounded(window + BATCH))
-        kept += held * count
+    # Where the header does not list the layers with a window, all count as without one.
+    windows = list(map(bool, sliding[:layers])) if window and isinstance(sliding, list) else []
+    # A header writes the heads of all layers once, or as a list. A number is multiplied, never
+    # repeated in a list: an owner may write any number of layers.
+    if isinstance(heads, list):
+        total, within = sum(heads[:layers]), sum(compress(heads[:layers], windows))
+    else:
+        total, within = heads * layers, heads * sum(windows)
+    whole = rounded(tokens)
+    kept: int = whole * (total - within) + min(whole, rounded(window + BATCH)) * within
     return kept * sum(head_lengths(facts)) * CACHED_BYTES
 
 
@@ -109,12 +113,6 @@ def head_lengths(facts: Facts) -> tuple[int, int]:
         for name in ("key_length", "value_length")
     )
     return key or usual, value or usual
-
-
-def per_layer(facts: Facts, key: str) -> list[int]:
-    """Return a number for each layer, which a header writes once or as a list."""
-    value, layers = facts.get(key, 0), size(facts, "block_count")
-    return value[:layers] if isinstance(value, list) else [value] * layers if value else []
 
 
 def size(facts: Facts, key: str) -> int:

@@ -53,12 +53,13 @@ class Cut(Exception):
 class Header:
     """The kept parts of a header.
 
-    `fields` are short texts, numbers and lists of a number per layer; of other lists the number of
-    entries stands under the key and `.length`. `elements` are numbers of elements by the tensors'
-    type, `bytes` the size of their data and `largest` that of the largest tensor.
+    `fields` are short texts, numbers and lists of a number per layer; `lengths` are the numbers of
+    bytes of all texts and of entries of all lists. `elements` are numbers of elements by the
+    tensors' type, `bytes` the size of their data and `largest` that of the largest tensor.
     """
 
     fields: dict[str, str | int | float | list[int]]
+    lengths: dict[str, int]
     elements: dict[str, int]
     bytes: int
     largest: int
@@ -128,11 +129,12 @@ def _read(cursor: Cursor, file_size: int) -> Header:
     if count > MAX_FIELDS or tensors > MAX_TENSORS:
         raise _broken("has more fields or tensors than any model")
     fields: dict[str, str | int | float | list[int]] = {}
+    lengths: dict[str, int] = {}
     for _ in range(count):
         key = cursor.text(MAX_KEY_BYTES, "has a key that is too long or no text")
-        if key in fields:
+        if key in fields or key in lengths:
             raise _broken("has the same field twice")
-        _field(cursor, key, fields)
+        _field(cursor, key, fields, lengths)
     elements, size, largest = _tensors(cursor, tensors)
     alignment = fields.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment % 8:
@@ -143,10 +145,10 @@ def _read(cursor: Cursor, file_size: int) -> Header:
             "incomplete",
             "a revision with the whole file",
         )
-    return Header(fields, dict(sorted(elements.items())), size(1), largest)
+    return Header(fields, lengths, dict(sorted(elements.items())), size(1), largest)
 
 
-def _field(cursor: Cursor, key: str, fields: dict[str, Any]) -> None:
+def _field(cursor: Cursor, key: str, fields: dict[str, Any], lengths: dict[str, int]) -> None:
     """Read a field's value; keep it if it is small."""
     kind = cursor.take("I")
     if kind in SCALARS:
@@ -158,20 +160,20 @@ def _field(cursor: Cursor, key: str, fields: dict[str, Any]) -> None:
     elif kind == STRING:
         length = cursor.take("Q")
         begin = cursor.skip(length)
-        fields[f"{key}.length"] = length
+        lengths[key] = length
         if length <= MAX_TEXT_BYTES:
             fields[key] = cursor.content[begin : cursor.at].decode(errors="replace")
     elif kind == ARRAY:
-        _array(cursor, key, fields)
+        _array(cursor, key, fields, lengths)
     else:
         raise _broken("has a field of a type that the format does not have")
 
 
-def _array(cursor: Cursor, key: str, fields: dict[str, Any]) -> None:
+def _array(cursor: Cursor, key: str, fields: dict[str, Any], lengths: dict[str, int]) -> None:
     kind, count = cursor.take("IQ")
     if count > MAX_ITEMS:
         raise _broken("has a longer list than any model")
-    fields[f"{key}.length"] = count
+    lengths[key] = count
     if kind == STRING:
         content, at, end = cursor.content, cursor.at, len(cursor.content)
         length = struct.Struct("<Q").unpack_from  # a vocabulary has 300,000: no call for each

@@ -20,6 +20,9 @@ from models.tasks.llama import LIBRARY, SEES, WRITES
 
 # An interpreter with llama.cpp's library, in MiB; 25 were measured.
 BASE_MIB = 256
+# More layers than any model has: one of 405 billion parameters has 126. A context below the other
+# has no room for a question and its answer.
+MAX_LAYERS, MIN_CONTEXT = 1024, 32
 # Cores that llama.cpp computes with; it is the memory's speed that bounds it beyond eight.
 CORES, CORES_OF_LARGE, LARGE_BYTES = 4, 8, GIB
 
@@ -52,6 +55,15 @@ def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list
         )
     if not (facts.get("vocabulary") and facts.get("block_count") and facts.get("embedding_length")):
         raise ModelRefused("the GGUF file's header lacks the model's sizes", reason="config")
+    if sizes.size(facts, "block_count") > MAX_LAYERS:
+        raise ModelRefused(
+            f"the GGUF file's header names more than {MAX_LAYERS:,} layers", reason="config"
+        )
+    if "context_length" in facts and sizes.size(facts, "context_length") < MIN_CONTEXT:
+        raise ModelRefused(
+            f"the GGUF file's header names a context of less than {MIN_CONTEXT} tokens",
+            reason="config",
+        )
     chosen = f"the module runs {facts['file']}; options.file names another"
     return task, [
         Check(name="file", outcome="passed", message=chosen),

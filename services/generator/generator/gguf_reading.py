@@ -24,6 +24,8 @@ KEPT = frozenset(
     *("attention.sliding_window", "attention.sliding_window_pattern", "ssm.inner_size"),
     *("ssm.state_size", "ssm.group_count", "ssm.conv_kernel", "wkv.head_size", "kda.head_dim"),
 }
+# llama.cpp keeps these numbers in 32 bits.
+MAX_COUNT = 2**31
 
 
 def is_gguf(read: Snapshot) -> bool:
@@ -96,22 +98,27 @@ async def _header(hub: Hub, description: Description, file: File) -> gguf.Header
 def facts_of(headers: list[gguf.Header]) -> dict[str, Any]:
     """Reduce the headers of a file's parts to the facts that modules need; the first has most.
 
-    `loaded` and `largest` are the bytes of all tensors and of the largest.
+    `loaded` and `largest` are the bytes of all tensors and of the largest. Raises ModelRefused for
+    a number that no model has.
     """
     fields: dict[str, Any] = {**headers[0].fields}
+    lengths = headers[0].lengths
     architecture = str(fields.get("general.architecture", ""))
     prefix = f"{architecture}."
     named = {
         key.removeprefix(prefix): value for key, value in fields.items() if key.startswith(prefix)
     }
+    counts = {key: named[key] for key in KEPT & named.keys() if _is_count(named[key])}
+    if any(sizes.size(counts, key) > MAX_COUNT for key in counts):
+        raise ModelRefused("the GGUF file's header has sizes beyond any model's", reason="config")
     return {
         "architecture": architecture,
         "loaded": sum(header.bytes for header in headers),
         "largest": max(header.largest for header in headers),
         "type": str(fields.get("general.type", "model")),
-        "vocabulary": fields.get("tokenizer.ggml.tokens.length", 0),
-        "chat": fields.get("tokenizer.chat_template.length", 0) > 0,
-        **{key: named[key] for key in KEPT & named.keys() if _is_count(named[key])},
+        "vocabulary": lengths.get("tokenizer.ggml.tokens", 0),
+        "chat": lengths.get("tokenizer.chat_template", 0) > 0,
+        **counts,
     }
 
 

@@ -1,6 +1,7 @@
 """Headers of GGUF files without their data, for tests."""
 
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 from generator import gguf
@@ -16,19 +17,33 @@ SIZES: dict[str, Any] = {
 
 
 def header(
-    architecture: str = "llama", shape: tuple[int, ...] = (4096, 4096), kind: int = 12, **more: int
+    architecture: str = "llama",
+    shape: tuple[int, ...] = (4096, 4096),
+    kind: int = 12,
+    others: Mapping[str, str | int] | None = None,
+    **more: int,
 ) -> tuple[bytes, int]:
-    """Return the header of a file with one tensor, and the size of the file."""
+    """Return the header of a file with one tensor, and the size of the file.
+
+    `more` are numbers of the architecture, `others` fields by their whole keys.
+    """
+    others = others or {}
 
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value)) + value.encode()
 
     numbers = {f"{architecture}.{key}": value for key, value in (SIZES | more).items()}
-    content = b"GGUF" + struct.pack("<IQQ", 3, 1, len(numbers) + 2)
+    content = b"GGUF" + struct.pack("<IQQ", 3, 1, len(numbers) + 2 + len(others))
     content += text("general.architecture") + struct.pack("<I", 8) + text(architecture)
     content += text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b")
     for key, value in numbers.items():
         content += text(key) + struct.pack("<II", 4, value)
+    for key, other in others.items():
+        content += text(key)
+        if isinstance(other, str):
+            content += struct.pack("<I", 8) + text(other)
+        else:
+            content += struct.pack("<Iq", 11, other)
     content += text("output.weight") + struct.pack("<I", len(shape))
     content += struct.pack(f"<{len(shape)}QIQ", *shape, kind, 0)
     _, block, width = gguf.TYPES.get(kind, ("", 1, 1))

@@ -211,6 +211,9 @@ async def refusal(handlers: Handlers) -> ModelRefused:
         ({"kind": 77}, {}, "quantized", "options.file with another file"),
         ({"shape": (2**20, 2**20)}, {}, "too-large", "a smaller one with options.file"),
         ({"block_count": 0}, {}, "config", "lacks the model's sizes"),
+        ({"block_count": 1025}, {}, "config", "more than 1,024 layers"),
+        ({"attention.head_count": 2**31 + 1}, {}, "config", "beyond any model's"),
+        ({"context_length": 31}, {}, "config", "a context of less than 32 tokens"),
     ],
 )
 async def test_a_gguf_file_that_no_module_runs_is_refused_with_what_would_help(
@@ -248,6 +251,26 @@ async def test_a_gguf_model_that_also_reads_images_is_served_for_texts_with_a_wa
     [check] = [check for check in module.validation.checks if check.name == "images"]
     assert check.outcome == "warning"
     assert "for images take acme/toad, from which it was made" in check.message
+
+
+def test_the_cache_of_any_number_of_layers_is_counted_without_a_list_of_them() -> None:
+    facts = {"block_count": 2**40, "embedding_length": 64, "attention.head_count": 2}
+    assert sizes.cache_bytes(facts, 256) == 256 * 2**40 * 2 * (32 + 32) * 2
+    window = {"attention.sliding_window": 512, "attention.sliding_window_pattern": [1, 1, 0]}
+    full, held = 4096, 512 + 512
+    by_number = {**facts, **window, "block_count": 4}
+    assert sizes.cache_bytes(by_number, 4096) == (2 * held + 2 * full) * 2 * (32 + 32) * 2
+    by_layer = {**by_number, "attention.head_count_kv": [1, 2, 0, 4, 8]}
+    assert sizes.cache_bytes(by_layer, 4096) == (3 * held + 4 * full) * (32 + 32) * 2
+
+
+@pytest.mark.parametrize("value", ["frog", -(2**40)])
+def test_a_field_that_is_named_like_a_length_is_not_taken_for_one(value: str | int) -> None:
+    names = ("tokenizer.chat_template.length", "tokenizer.ggml.tokens.length")
+    found = gguf.read(*header(others=dict.fromkeys(names, value)))
+    assert found
+    facts = gguf_reading.facts_of([found])
+    assert (facts["chat"], facts["vocabulary"]) == (False, 2)
 
 
 SPARE_BYTES = 16 * 2**20

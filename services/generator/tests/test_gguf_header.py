@@ -97,5 +97,5 @@ def test_a_header_is_read_as_llama_cpps_own_package_reads_it(packing: str, tmp_p
     context = reader.get_field("llama.context_length")
     assert context
     assert found.fields["llama.context_length"] == context.contents()
-    assert found.fields["tokenizer.ggml.tokens.length"] == 256 + len(written.SPECIAL) + 3
-    assert found.fields["tokenizer.chat_template.length"] == len(written.CHAT)
+    assert found.lengths["tokenizer.ggml.tokens"] == 256 + len(written.SPECIAL) + 3
+    assert found.lengths["tokenizer.chat_template"] == len(written.CHAT)
