@@ -6,6 +6,7 @@ from importlib.resources.abc import Traversable
 
 import pytest
 
+from common.contracts.recording import model_id_of
 from common.postgres import Connection
 from metrics import rollups
 
@@ -98,6 +99,39 @@ async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty
         ]
         cursor = await connection.execute("select rule ->> 'modelId' from rules")
         assert await cursor.fetchall() == [("o/a",)]
+
+
+async def test_a_migration_and_a_request_take_the_same_names_for_addresses(empty: Place) -> None:
+    site = "https://huggingface.co/"
+    ids = {
+        f"{site}o/a": "o/a",
+        f"{site}gpt2/": "gpt2",
+        f"{site}gpt2/tree/main": "gpt2",
+        "HTTPS://HF.co:443/O/a.b/tree/main/": "O/a.b",
+        f"{site}docs-team/a": "docs-team/a",
+        "o/b/tree/main": "o/b",
+        "o/tree/tree/main/": "o/tree",
+    }
+    pages = ("api", "blog", "buckets", "collections", "datasets", "docs", "models", "organizations")
+    pages += ("papers", "posts", "settings", "spaces", "tasks")
+    other = [f"{site}{page}{rest}" for page in pages for rest in ("", "/", "/hub")]
+    other += ["prod/tree/main", "prod/tree/main/", "datasets/a/tree/main", "o/a/", "gpt2"]
+    other += [f"{site}o/a/tree/MAIN", f"{site}o/a/tree/v1", f"{site}o/a/b", site]
+    other += ["http://hf.co/o/a", "https://hf.co.example/o/a"]
+    ids |= {name: name for name in other}
+    assert {name: model_id_of(name) for name in ids} == ids
+    async with connected(empty) as connection:
+        await apply(connection, [script for script in SCRIPTS if script.name < "013"])
+        await connection.execute(
+            "insert into series (account, model, metric)"
+            " select number, name, 'latency' from unnest(%s::text[])"
+            " with ordinality as n(name, number)",
+            [list(ids)],
+        )
+        async with serving(empty):
+            pass
+        cursor = await connection.execute("select model from series order by account::integer")
+        assert [model for (model,) in await cursor.fetchall()] == list(ids.values())
 
 
 @pytest.mark.parametrize("passed", [False, True])

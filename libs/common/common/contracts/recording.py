@@ -36,12 +36,13 @@ UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _UNSEEN = re.compile(f"[{UNSEEN}]")
 
 # The address of a model on the Hub, and of its main branch; other pages and revisions are names of
-# their own.
+# their own, and so is what has neither a site nor an owner.
 _ADDRESS = re.compile(
-    r"(?:https://(?:huggingface|hf)\.co(?::443)?/)?"
-    r"(?!(?:datasets|spaces|buckets|collections|papers|api)/)"
+    r"(?:(?i:https://(?:huggingface|hf)\.co)(?::443)?/|(?=[\w.-]+/[\w.-]+/tree/main))"
+    r"(?!(?:api|blog|buckets|collections|datasets|docs|models|organizations|papers"
+    r"|posts|settings|spaces|tasks)(?:/|\Z))"
     r"([\w.-]+(?:/[\w.-]+)?)(?:/tree/main)?/?",
-    re.ASCII | re.IGNORECASE,
+    re.ASCII,
 )
 
 

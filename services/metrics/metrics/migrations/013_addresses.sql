@@ -3,13 +3,20 @@
 -- of the same times.
 create function model_id_of(model text) returns text
     language sql immutable
-    return regexp_replace(
-        model,
-        '^(https://(huggingface|hf)\.co(:443)?/)?'
-        '(?!(datasets|spaces|buckets|collections|papers|api)/)'
-        '([a-z0-9_.-]+(/[a-z0-9_.-]+)?)(/tree/main)?/?$',
-        '\4', 'i'
-    );
+    return case
+        when model ~* '^https://(huggingface|hf)\.co(:443)?/'
+            or model ~ '^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+/tree/main/?$'
+        then coalesce(
+            substring(
+                regexp_replace(model, '^https://[^/]*/', '', 'i')
+                from '^(?!(?:api|blog|buckets|collections|datasets|docs|models|organizations|papers'
+                    '|posts|settings|spaces|tasks)(?:/|$))'
+                    '([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)?)(?:/tree/main)?/?$'
+            ),
+            model
+        )
+        else model
+    end;
 
 update series set model = model_id_of(model)
 from (
