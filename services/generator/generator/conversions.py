@@ -20,7 +20,7 @@ from generator.selection import LOADED, LOADED_TOO, name_of
 ROBOT = "SFconvertbot"
 TITLE = "Adding `safetensors` variant of this model"
 # The files that the libraries load, in any folder.
-WEIGHTS = re.compile(r"(?:^|/)(?:diffusion_)?pytorch_model(?:-\d{5}-of-\d{5})?\.bin$")
+WEIGHTS = re.compile(r"(?:^|/)(?:diffusion_)?pytorch_model(?:-[0-9]{5}-of-[0-9]{5})?\.bin$")
 # Folders that an index may name, also within a router's; other paths are never shown.
 FOLDERS = re.compile(rf"(?:{FOLDER.pattern}/){{0,2}}")
 # More than the bot has ever opened for one model.

@@ -16,7 +16,7 @@ ENDING = ".gguf"
 # Paths that module.yaml may hold; others are not shown either, since an owner may write anything.
 PATH = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,127}/){0,3}[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # A file of several: llama.cpp opens the first and finds the others by these names.
-SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")
 # A packing's name within a file's; the longest match is the packing (Q4_K_M, not Q4_K).
 PACKING = re.compile(
     r"(?<![A-Za-z0-9])(?:I?Q\d(?:_[0-9A-Z]+)*|TQ\d_\d|MXFP4(?:_MOE)?|BF16|F16|FP16|F32|FP32)"

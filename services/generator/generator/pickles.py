@@ -250,6 +250,8 @@ def _tensors(pickle: bytes) -> dict[str, Tensor]:
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise _foreign("it has more than tensors")
+        if not name.isascii():  # it may even be half a character, which no JSON can hold
+            raise _broken("a tensor's name has characters beyond ASCII")
     return found
 
 

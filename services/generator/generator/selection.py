@@ -26,7 +26,7 @@ LOADED_TOO = re.compile(
 # Unsharded weights, which the libraries prefer to the shards of an index.
 WHOLE = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.safetensors")
-NUMBERED = re.compile(r"(?:diffusion_pytorch_)?model-\d{5,6}-of-\d{5,6}\.safetensors")
+NUMBERED = re.compile(r"(?:diffusion_pytorch_)?model-[0-9]{5,6}-of-[0-9]{5,6}\.safetensors")
 # File names of adapters, as PEFT and diffusers write them.
 ADAPTER = re.compile(
     r"adapter_config\.json|pytorch_lora_weights\.(?:safetensors|bin)"
@@ -41,7 +41,7 @@ QUANTIZED = frozenset(
 MAX_SHARDS = 2000
 # Weights that torch.save wrote, by the names that transformers gives them.
 PICKLED = ("pytorch_model.bin",)
-PICKLED_SHARD = re.compile(r"pytorch_model-\d{5}-of-\d{5}\.bin")
+PICKLED_SHARD = re.compile(r"pytorch_model-[0-9]{5}-of-[0-9]{5}\.bin")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz")
 # Weights of other programs, by the endings of their files' names.
 OTHER_FORMATS = {

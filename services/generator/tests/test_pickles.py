@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
-from generator import pickles
+from generator import gguf_files, pickles, selection
 from generator.handlers import Handlers
 from generator.pickles import Pickled
 from generator.templates.inference import conversion
@@ -244,12 +244,23 @@ def test_a_broken_pickle_is_refused() -> None:
         with_pickle(good, b"\x80\x02r\xff\xff\xff\x7f."),
         with_pickle(good, written.replace(shape, b"K\x02K\x04\x86")),
         with_pickle(good, written.replace(shape, b"K\x02J\xff\xff\xff\x7f\x86")),
+        # A name that is half of a character beyond 16 bits: no JSON can hold it.
+        with_pickle(good, written.replace(b"weight", b"wei\xed\xb2\x80")),
         packed.getvalue(),
         good.replace(b"PK\1\2", b"PK\0\0"),
     ]
     for content in broken:
         with pytest.raises(ModelRefused, match="pickled weights only, and a file of them cannot"):
             read(content)
+
+
+def test_shards_are_numbered_in_ascii_digits() -> None:
+    digits = str.maketrans("01", "\u0660\u0661")
+    names = ["pytorch_model-00001-of-00001.bin", "model-00001-of-00001.gguf"]
+    assert selection.converted_name(names[0]) == "model-00001-of-00001.safetensors"
+    assert gguf_files.SPLIT.fullmatch(names[1])
+    assert selection.converted_name(names[0].translate(digits)) is None
+    assert not gguf_files.SPLIT.fullmatch(names[1].translate(digits))
 
 
 def test_a_directory_beyond_32_bits_is_read() -> None:
