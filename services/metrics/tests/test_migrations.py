@@ -52,8 +52,10 @@ async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty
                 "insert into series (account, model, metric) select 'a', %s, unnest(%s::text[])",
                 [model, list(metrics)],
             )
-        await connection.execute("insert into series (account, model, metric) values"
-                                 " ('a', 'o/b', 'latency')")  # fmt: skip
+        await connection.execute(
+            "insert into series (account, model, metric)"
+            " values ('a', 'o/b', 'latency'), ('a', 'o/a@address', 'latency')"
+        )
         await connection.execute(
             "insert into rules (id, account, rule) values ('r', 'a', %s)",
             [f'{{"modelId": "{site}o/a"}}'],
@@ -88,15 +90,17 @@ async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty
             ("under the address", "o/b", f"{site}o/b: another alert of o/b goes on"),
         ]
         cursor = await connection.execute("select model, metric from series order by id")
-        both = [(f"{site}o/a/tree/main", metric) for metric in metrics]
         assert await cursor.fetchall() == [
             *(("o/a", metric) for metric in metrics),
-            *both,
-            (f"{site}o/b", "latency"),  # recorded under both
+            # Recorded under two addresses, or under an address and the id.
+            *(("o/a@address-2", metric) for metric in metrics),
+            ("o/b@address", "latency"),
             ("o/b", "throughput"),
             *((f"{site}datasets/c", metric) for metric in metrics),
             ("o/b", "latency"),
+            ("o/a@address", "latency"),  # the account's own name
         ]
+        assert model_id_of("o/a@address-2") == "o/a@address-2"
         cursor = await connection.execute("select rule ->> 'modelId' from rules")
         assert await cursor.fetchall() == [("o/a",)]
 

@@ -1,6 +1,5 @@
 -- The address of a model on the Hub names the same model as its id. What was recorded under an
--- address is renamed, unless the same metric was recorded under the id too: both would have samples
--- of the same times.
+-- address is renamed to the id.
 create function model_id_of(model text) returns text
     language sql immutable
     return case
@@ -29,6 +28,29 @@ where series.id = first.id and not exists (
     where other.account = series.account and other.model = model_id_of(series.model)
         and other.metric = series.metric
 );
+-- If the same metric was recorded under the id too, both may have samples of the same times. Its
+-- series under an address gets a name that requests can have: `<id>@address`, with a number if that
+-- is in use.
+do $$
+declare
+    address record;
+    free text;
+    number integer;
+begin
+    for address in
+        select distinct account, model, model_id_of(model) as id from series
+        where (model like '%://%' or model like '%/tree/%') and model <> model_id_of(model)
+        order by account, model
+    loop
+        free := address.id || '@address';
+        number := 1;
+        while exists (select from series where account = address.account and model = free) loop
+            number := number + 1;
+            free := address.id || '@address-' || number;
+        end loop;
+        update series set model = free where account = address.account and model = address.model;
+    end loop;
+end $$;
 -- At most one alert of a rule, model and metric is open: the id's own, or else the first.
 update alerts set
     recovered_at = clock_timestamp(),
