@@ -99,6 +99,11 @@ def unpack(samples: Samples, clock: Clock, account: str, key: str) -> Batch:
     )
     if not fits:
         raise InvalidRequest(f"columns do not fit together, or hold over {MAX_SAMPLES} samples")
+    # Several addresses of a model, or one and its id, are the same model.
+    first: dict[str, int] = {}
+    places = [first.setdefault(name, number) for number, name in enumerate(samples.models)]
+    if len(first) < len(places):
+        model = np.array(places)[model]
     timed = at != 0
     if not timed.all():
         at[~timed] = clock.times(int((~timed).sum()))

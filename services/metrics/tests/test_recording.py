@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from common.contracts.alerts import NewRule
 from common.contracts.history import MetricUpdate
+from common.contracts.monitoring import ModelsRequest
 from common.contracts.recording import USUAL_METRICS, Record, Samples
 from common.errors import InvalidRequest, NotFound
 from common.faults import invalid
@@ -80,6 +81,22 @@ async def test_an_idempotency_key_repeated_after_a_day_is_another_request(
                     " where key = %s",
                     [key],
                 )
+
+
+async def test_addresses_that_an_earlier_gateway_sends_name_the_model(caller: Caller) -> None:
+    names = ["o/m", "https://huggingface.co/o/m", "https://hf.co/o/m/tree/main", "n"]
+    records = [
+        Record.model_validate({"model_id": name, "metrics": {"latency": value, "throughput": 1.0}})
+        for value, name in enumerate("abcd", 1)
+    ]
+    sent = Samples.from_records(records).model_copy(update={"models": names})
+    received = Samples.model_validate_json(sent.model_dump_json())
+    await caller.call(caller.handlers.record, received)
+    latency = (await caller.monitor("o/m")).statistics["latency"]
+    assert (latency.count, latency.total) == (3, 6.0)
+    assert (await caller.monitor("n")).statistics["latency"].total == 4.0
+    listed = await caller.call(caller.handlers.list_models, ModelsRequest())
+    assert {model.model_id for model in listed.models} == {"o/m", "n"}
 
 
 async def test_samples_without_a_time_never_count_as_duplicates(

@@ -194,7 +194,8 @@ class Samples(Message):
     the metric (uint16, an index into `metrics`) and the value (float64).
     """
 
-    models: list[str]
+    # An earlier version of the gateway sends addresses; two of one model become equal here.
+    models: list[Annotated[str, AfterValidator(model_id_of)]]
     metrics: list[str]
     model: bytes
     at: bytes
