@@ -16,7 +16,7 @@ from benchmarker.sealing import Opener
 from benchmarker.settings import WorkerSettings
 from benchmarker.worker import cache, seal
 from benchmarker.worker.child import OutOfMemory, started
-from benchmarker.worker.control import RunTaken, call_control, heartbeat
+from benchmarker.worker.control import BEATS_PER_ACK_WAIT, RunTaken, call_control, heartbeat
 from benchmarker.worker.process import Failed
 from benchmarker.worker.sandbox import Sandbox, detect
 from benchmarker.worker.session import Holder, Session, TrialSession
@@ -148,7 +148,7 @@ class Worker:
         ack_wait_s = self.settings.ack_wait_s
         async with (
             delivery.heartbeat(ack_wait_s),
-            heartbeat(self.bus, Report(id=work.id, worker=worker), ack_wait_s / 3),
+            heartbeat(self.bus, Report(id=work.id, worker=worker), ack_wait_s / BEATS_PER_ACK_WAIT),
         ):
             try:
                 await self._deliver(delivery, work, worker)
