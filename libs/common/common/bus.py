@@ -75,6 +75,8 @@ class NatsBus:
         self.client = client
         self.calls = PendingCalls(client)
         self._lost_at = self._back_at = -math.inf
+        # Time of the event loop.
+        self.connected_at = asyncio.get_running_loop().time()
         self._connected = asyncio.Event()
         self._connected.set()
         # By subject and outcome: ok, refused, failed, unavailable or canceled.
@@ -116,7 +118,7 @@ class NatsBus:
 
     def resume(self) -> None:
         """Mark the connection as restored."""
-        self._back_at = asyncio.get_running_loop().time()
+        self._back_at = self.connected_at = asyncio.get_running_loop().time()
         self._connected.set()
 
     async def call(self, rpc: Rpc[Request, Reply], request: Request) -> Reply:

@@ -31,7 +31,7 @@ async def main() -> None:
     ):
         bus = running.bus
         runs, fleet = RunStore(database), Fleet(database)
-        deliveries = Deliveries(database, settings.ack_wait_s)
+        deliveries = Deliveries(database, bus, settings.ack_wait_s)
         outbox, notices = Outbox(bus, database), Notices(database, bus)
         news = News(bus, notices.delivery)
         limits = Limits(
@@ -62,6 +62,7 @@ async def main() -> None:
         await running.serve(Erasure(runs, queue, bus))
         running.instruments.add(database.families, deliveries.observation.families)
         await running.answer_discovery()
+        deliveries.listen()
         upkeep = Upkeep(
             queue,
             outbox,

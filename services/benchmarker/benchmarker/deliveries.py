@@ -2,11 +2,14 @@
 
 While a run is running, only the delivery named in `holder` may report on it, and
 only its silence lets another delivery take the run; a delivery that was
-overtaken is told to stop. A worker that stops in good order
-gives its run back. A delivery that ends in silence is lost, and `lost` counts
-those in a row since the run last got further than ever.
+overtaken is told to stop. Time in which control could hear nobody is no silence.
+A worker that stops in good order gives its run back. A delivery that ends in
+silence is lost, and `lost` counts those in a row since the run last got further
+than ever.
 """
 
+import asyncio
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +26,7 @@ from benchmarker.runs import (
     sizes_of,
     to_json,
 )
+from common.bus import NatsBus
 from common.contracts.benchmarking import Failure
 from common.contracts.figures import Analysis, Results
 from common.contracts.measuring import SEARCHING, Report, Samples, Ticket
@@ -30,8 +34,11 @@ from common.contracts.verification import Verdict
 from common.postgres import Connection, Database
 
 HELD = "where id = %s and holder = %s and state = 'running'"
-# Whether a run's holder has reported lately.
-LIVE = "(holder is not null and heard_at > now() - %(silence_s)s * interval '1 second')"
+# Whether a run's holder has reported lately, or control has only just begun to listen.
+LIVE = """
+(holder is not null and greatest(heard_at, now() - %(listened_s)s * interval '1 second')
+    > now() - %(silence_s)s * interval '1 second')
+"""
 # Share of the queue's redelivery time after which a silent holder counts as lost.
 SILENCE_SHARE = 2 / 3
 FURTHER = """
@@ -68,10 +75,23 @@ class Ending:
 
 
 class Deliveries:
-    def __init__(self, database: Database, ack_wait_s: float) -> None:
+    def __init__(self, database: Database, bus: NatsBus, ack_wait_s: float) -> None:
         self.database = database
+        self.bus = bus
+        self.listening_at = math.inf
         self.silence_s = SILENCE_SHARE * ack_wait_s
         self.observation = Observation(database)
+
+    def listen(self) -> None:
+        """Count workers' silence from now on: their reports are received."""
+        self.listening_at = asyncio.get_running_loop().time()
+
+    @property
+    def hearing(self) -> dict[str, float]:
+        """The values that `LIVE` needs."""
+        since = max(self.listening_at, self.bus.connected_at)
+        listened_s = max(asyncio.get_running_loop().time() - since, 0.0)
+        return {"listened_s": listened_s, "silence_s": self.silence_s}
 
     async def take(self, id: str, worker: str) -> tuple[Ticket, Change | None]:
         """Assign a run to a delivery, unless another delivery holds it.
@@ -94,7 +114,7 @@ class Deliveries:
                 " stages = jsonb_build_object('fetching', now())"
                 f" where id = %(id)s and (holder = %(worker)s or not coalesce({LIVE}, false))"
                 " returning chosen, lost".encode(),
-                {"worker": worker, "id": id, "silence_s": self.silence_s},
+                {"worker": worker, "id": id, **self.hearing},
             )
             taken = await cursor.fetchone()
             if taken is None:

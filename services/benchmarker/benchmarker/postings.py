@@ -69,10 +69,10 @@ class Postings:
                 },
             )
 
-    async def posted(self, silence_s: float) -> list[Posting]:
+    async def posted(self, hearing: dict[str, float]) -> list[Posting]:
         """Return the messages of unfinished runs that should be in the queue.
 
-        A run whose holder reported within `silence_s` needs none.
+        A run whose holder reported lately needs none; `hearing` has the values for `LIVE`.
         """
         async with self.database.connection() as connection:
             return await self._read(
@@ -80,7 +80,7 @@ class Postings:
                 "select id, worker_class, published, sequence, work from runs"  # noqa: S608  (constants)
                 " where state in ('queued', 'running') and sequence is not null"
                 f" and (state = 'queued' or not coalesce({LIVE}, false)) order by created_at",
-                {"silence_s": silence_s},
+                hearing,
             )
 
     async def _read(

@@ -78,7 +78,7 @@ class JobQueue:
 
     async def repair(self) -> None:
         """Mark the messages that the queue has lost, so that `fill` posts them again."""
-        for posting in await self.postings.posted(self.deliveries.silence_s):
+        for posting in await self.postings.posted(self.deliveries.hearing):
             assert posting.sequence is not None
             if await self.jobs.holds(posting.sequence, posting.id):
                 continue

@@ -16,6 +16,7 @@ from common.contracts.benchmarking import (
     RunWait,
 )
 from common.contracts.generation import ModelFacts
+from common.contracts.measuring import TAKE, Take, Ticket
 from local.services import Service
 from local.stack import Stack
 
@@ -43,6 +44,22 @@ def silence(stack: Stack, run: str) -> None:
         database.execute(
             "update runs set heard_at = now() - interval '11 seconds' where id = %s", [run]
         )
+
+
+def hear(stack: Stack, run: str) -> None:
+    """Make the delivery that holds the run live, however slow the test is."""
+    with psycopg.connect(stack.postgres.url("benchmarker")) as database:
+        database.execute(
+            "update runs set heard_at = now() + interval '1 hour' where id = %s", [run]
+        )
+
+
+async def take_over(stack: Stack, worker: NatsBus, run: str, name: str) -> Ticket:
+    """Take a run from a silent delivery; control that has just started waits for its reports."""
+    silence(stack, run)
+    while (ticket := await worker.call(TAKE, Take(id=run, worker=name))).held:
+        await asyncio.sleep(0.05)
+    return ticket
 
 
 class Caller:

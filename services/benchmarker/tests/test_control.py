@@ -5,7 +5,7 @@ import asyncio
 import orjson
 import psycopg
 import pytest
-from benchmark_caller import FACTS, MODEL, Caller, silence
+from benchmark_caller import FACTS, MODEL, Caller, take_over
 from test_analysis import setup as setup_of
 
 from benchmarker.notices import Notices
@@ -278,8 +278,7 @@ async def test_only_silent_deliveries_without_progress_count_as_lost(
         async def take() -> int:
             nonlocal deliveries
             deliveries += 1
-            silence(idle_stack, run.id)
-            return (await connection.call(TAKE, Take(id=run.id, worker=f"w/{deliveries}"))).lost
+            return (await take_over(idle_stack, connection, run.id, f"w/{deliveries}")).lost
 
         async def report(**what) -> None:
             await connection.call(REPORT, Report(id=run.id, worker=f"w/{deliveries}", **what))
@@ -305,8 +304,7 @@ async def test_a_delivery_that_restarts_a_run_without_progress_counts_as_lost(
         lost = []
         for attempt in range(6):
             worker = f"w/{attempt}"
-            silence(idle_stack, run.id)
-            lost.append((await connection.call(TAKE, Take(id=run.id, worker=worker))).lost)
+            lost.append((await take_over(idle_stack, connection, run.id, worker)).lost)
             what = Report(id=run.id, worker=worker, setup=machines[attempt % 2])
             await connection.call(REPORT, what)
             size = SizeFacts(batch_size=1)

@@ -1,15 +1,20 @@
 """A worker that uses its NATS user against the runs of other workers."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
-from benchmark_caller import Caller, silence
+from benchmark_caller import Caller, hear, silence, take_over
 from nats.aio.msg import Msg
 
+from benchmarker.deliveries import Deliveries
+from benchmarker.postings import Postings
 from benchmarker.sealing import Opener
-from common import bus
+from common import bus, postgres
 from common.bus import NatsBus
 from common.contracts.benchmarking import CANCEL_RUN, GET_RUN, Failure, Run, RunName
 from common.contracts.hub import HUB_TOKEN, HubToken
@@ -45,6 +50,7 @@ def execute(stack: Stack, statement: str, *values: object) -> list[tuple]:
 async def test_a_worker_can_neither_take_nor_report_nor_end_a_live_workers_run(
     idle_stack, waiting_caller, worker, held
 ) -> None:
+    hear(idle_stack, held.id)
     ticket = await worker.call(TAKE, Take(id=held.id, worker=HOSTILE))
     assert (ticket.run, ticket.held) == (False, True)
     size = SizeFacts(batch_size=1)
@@ -57,9 +63,9 @@ async def test_a_worker_can_neither_take_nor_report_nor_end_a_live_workers_run(
     # Only a silent worker loses its run.
     silence(idle_stack, held.id)
     assert (await worker.call(REPORT, Report(id=held.id, worker=HONEST))).run  # its heartbeat
-    assert (await worker.call(TAKE, Take(id=held.id, worker="next/1"))).held
-    silence(idle_stack, held.id)
-    assert (await worker.call(TAKE, Take(id=held.id, worker="next/1"))).run
+    heard = "select heard_at > now() - interval '10 seconds' from runs where id = %s"
+    assert execute(idle_stack, heard, held.id) == [(True,)]
+    assert (await take_over(idle_stack, worker, held.id, "next/1")).run
     assert not (await worker.call(REPORT, Report(id=held.id, worker=HONEST))).run
 
 
@@ -79,6 +85,7 @@ async def test_a_lost_message_of_a_running_run_is_posted_again_only_once_its_wor
         async with bus.connect(idle_stack.nats.url(user), user) as control:
             await control.client.jetstream().delete_msg("JOBS", sequence)
 
+    hear(idle_stack, held.id)
     await lose(held)
     await lose(later)
     while not await posted(later):
@@ -88,6 +95,32 @@ async def test_a_lost_message_of_a_running_run_is_posted_again_only_once_its_wor
     while not await posted(held):
         await asyncio.sleep(0.05)
     await waiting_caller.call(CANCEL_RUN, RunName(id=later.id))
+
+
+async def test_time_in_which_control_could_hear_nobody_is_no_silence(idle_stack, held) -> None:
+    hour_s = 3600.0
+    execute(
+        idle_stack, "update runs set heard_at = now() - interval '1 day' where id = %s", held.id
+    )
+    connection: Any = SimpleNamespace(connected_at=-math.inf)
+    url = idle_stack.postgres.url("benchmarker")
+    async with postgres.connect(url, "benchmarker", "benchmarker") as database:
+        deliveries = Deliveries(database, connection, ack_wait_s=3 * hour_s)
+
+        async def is_live() -> bool:
+            posted = await Postings(database).posted(deliveries.hearing)
+            ticket, _ = await deliveries.take(held.id, HOSTILE)
+            assert not (ticket.held and held.id in {posting.id for posting in posted})
+            return ticket.held
+
+        assert await is_live()  # control does not listen yet
+        deliveries.listen()
+        assert await is_live()
+        connection.connected_at = deliveries.listening_at
+        deliveries.listening_at -= 3 * hour_s
+        assert await is_live()  # the bus was away
+        connection.connected_at -= 3 * hour_s
+        assert not await is_live()
 
 
 async def test_other_workers_cannot_read_the_hub_token_of_a_run(
