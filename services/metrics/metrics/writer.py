@@ -43,6 +43,7 @@ MARGIN_FACTOR = 2
 # A longer transaction is given up. The rollups rely on this bound: they leave samples of the last
 # minutes alone.
 COMMIT_TIMEOUT_S = 5.0
+BUSY = "the database is busy or unavailable; try again"
 NEXT_WRITER = "select nextval('writers')"
 # A group whose commit was not acknowledged is searched for after a second, then at growing
 # intervals, for a minute: the server may still be committing it, or be down.
@@ -231,9 +232,7 @@ class Writer:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
                 fresh = await storage.store(connection, calls, arrival)
         except (TimeoutError, psycopg.OperationalError, psycopg.InterfaceError) as error:
-            _fail(
-                group, Unavailable("the database is busy or unavailable; try again", retry_after=1)
-            )
+            _fail(group, Unavailable(BUSY, retry_after=1))
             if _is_doubtful(error):
                 since = time.monotonic()
                 self._doubtful.append(Doubtful(group, arrival, since, since))
@@ -245,8 +244,12 @@ class Writer:
         except Exception:
             if len(group) > 1:
                 # One call is at fault; the others must not fail with it.
-                for pending in group:
-                    await self._commit(connection, [pending])
+                try:
+                    for pending in group:
+                        await self._commit(connection, [pending])
+                except psycopg.OperationalError:
+                    _fail(group, Unavailable(BUSY, retry_after=1))
+                    raise
             else:
                 log.exception("samples rejected")
                 _fail(group, ServiceError(INTERNAL))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from common.contracts.recording import Record, Samples
@@ -285,3 +286,27 @@ async def test_a_backfill_that_would_outlast_its_caller_is_refused_at_once(held:
     held.released.set()
     await asyncio.gather(first, patient)
     assert backfill._pause_s(100.0) == 100.0
+
+
+async def test_each_call_of_a_group_is_answered_although_the_database_fails(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call at fault makes each be stored alone, and that fails with the first of them."""
+    monkeypatch.setattr(writer, "MAX_GROUP_ROWS", 100)
+    first = await held.send(1, 60.0)
+    await until(lambda: held.stored, "the first call is being committed")
+    together = [await held.send(count, 60.0) for count in (2, 3)]
+    groups = []
+
+    async def store(_: Connection, calls: Any, arrival: int) -> Any:
+        groups.append(len(calls))
+        raise psycopg.errors.LockNotAvailable if len(calls) == 1 else ValueError
+
+    monkeypatch.setattr(storage, "store", store)
+    held.released.set()
+    await first
+    async with asyncio.timeout(30):
+        for call in together:
+            with pytest.raises(Unavailable):
+                await call
+    assert groups == [2, 1]
