@@ -80,6 +80,7 @@ async def test_a_module_of_pickled_weights_answers_like_the_library(
         assert {one["label"]: one["score"] for one in answer} == near(
             {one["label"]: one["score"] for one in expected}
         )
+    assert "the converted ones against `model/conversion.json`" in module.files["README.md"]
     left = {path.name for path in (module.app / "model").iterdir()}
     assert not any(name.endswith(".bin") or "pytorch" in name for name in left)
     record = json.loads((module.app / "model" / conversion.RECORD).read_text())
@@ -95,10 +96,13 @@ async def test_a_module_of_pickled_weights_answers_like_the_library(
     assert 0 <= size - module.manifest["model"]["weightBytes"] < 20_000
     if branch == "main":
         return
-    # Without its conversion, a module ends before anything is loaded.
-    (module.app / "model" / conversion.RECORD).unlink()
-    with pytest.raises(RuntimeError, match=r"were not converted: python run_inference\.py convert"):
-        outputs(module, {"inputs": TEXTS})
+    # Without its conversion a module ends before anything is loaded, and its result says why.
+    for content in ("{", '{"files": [7]}', None):
+        path = module.app / "model" / conversion.RECORD
+        path.unlink() if content is None else path.write_text(content)
+        code, result = module.run(request={"inputs": TEXTS})
+        assert (code, result["status"]) == (1, "error")
+        assert "were not converted: python run_inference.py convert" in result["error"]["message"]
 
 
 async def test_weights_that_share_numbers_are_counted_once_and_written_by_each_name(

@@ -22,9 +22,14 @@ from generator.templates.inference.program import (
     Load,
     main,
     verify,
+    write,
 )
 
 RECORD = "conversion.json"
+
+
+class Unconverted(Exception):
+    """The weights were not converted, or others than module.yaml names."""
 
 
 def main_converting(load: Load, answer: Answer) -> int:
@@ -34,9 +39,17 @@ def main_converting(load: Load, answer: Answer) -> int:
         verify(manifest)
         convert(manifest, MODEL_DIR)
         return 0
-    if sys.argv[1:] != ["fetch"]:
-        manifest = converted(manifest, MODEL_DIR)
-    return main(load, answer, manifest)
+    if sys.argv[1:] == ["fetch"]:
+        return main(load, answer)
+    try:
+        return main(load, answer, converted(manifest, MODEL_DIR))
+    except Unconverted as error:  # the caller has a result also then
+        fault = {"type": "RuntimeError", "message": str(error)}
+        about = {name: manifest["model"][name] for name in ("id", "commit", "task")}
+        result = {"status": "error", "model": about, "outputs": [], "timings": {}, "error": fault}
+        write(result)
+        print(json.dumps({key: result[key] for key in ("status", "timings", "error")}))
+        return 1
 
 
 def convert(manifest: dict[str, Any], folder: Path) -> None:
@@ -91,18 +104,19 @@ def rename_in_index(old: Path, new: Path, pickled: list[dict[str, Any]]) -> None
 def converted(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the manifest with the converted files in place of the pickled ones.
 
-    Raises RuntimeError if those were not converted, or others than module.yaml names.
+    Raises Unconverted if those were not converted, or others than module.yaml names.
     """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
-        record = []
+        converted_from = [file["from"] for file in record]
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or not as `convert` writes it
+        record, converted_from = [], []
     model = manifest["model"]
     pickled = [file for file in model["files"] if "becomes" in file]
     sources = [
         {key: file[key] for key in ("path", "sha256", "blob") if key in file} for file in pickled
     ]
-    if [file["from"] for file in record] != sources:
-        raise RuntimeError("the weights were not converted: python run_inference.py convert")
+    if converted_from != sources:
+        raise Unconverted("the weights were not converted: python run_inference.py convert")
     files = [file for file in model["files"] if "becomes" not in file] + record
     return {**manifest, "model": {**model, "files": files}}
