@@ -28,7 +28,7 @@ from common.contracts.measuring import (
     Take,
     Ticket,
 )
-from common.errors import ServiceError
+from common.errors import InvalidRequest, ServiceError
 from common.service import answers
 
 log = structlog.get_logger()
@@ -60,14 +60,19 @@ class Reports:
 
     @answers(TAKE)
     async def take(self, request: Take) -> Ticket:
+        needs_token = await self.runs.needs_own_token(request.id)
+        if needs_token and not request.sealing_key:
+            # An old worker, which gives the job back. All workers can read what goes to one.
+            raise InvalidRequest(
+                "the run needs its account's Hub token, which is sent sealed only:"
+                " update the worker, or send sealing_key"
+            )
         ticket, change = await self.deliveries.take(request.id, request.worker)
-        if change and await self.runs.needs_own_token(request.id):
+        if change and needs_token and request.sealing_key:
             owner = HubTokenRequest(account=change.account)
             token = (await self.queue.bus.call(HUB_TOKEN, owner)).token
-            sealed: dict[str, str | None] = {"hub_token": token}
-            if token and request.sealing_key:
-                sealed = {"sealed_hub_token": seal(token, request.sealing_key)}
-            ticket = ticket.model_copy(update=sealed)
+            sealed = token and seal(token, request.sealing_key)
+            ticket = ticket.model_copy(update={"sealed_hub_token": sealed})
         if change:
             await self.news.publish(change)
             await self.queue.fill_soon(change.worker_class)

@@ -19,6 +19,7 @@ from common.bus import NatsBus
 from common.contracts.benchmarking import CANCEL_RUN, GET_RUN, Failure, Run, RunName
 from common.contracts.hub import HUB_TOKEN, HubToken
 from common.contracts.measuring import END, REPORT, TAKE, End, Report, SizeFacts, Take
+from common.errors import ServiceError
 from local.stack import Stack
 
 HONEST, HOSTILE = "honest/1", "hostile/1"
@@ -141,6 +142,8 @@ async def test_other_workers_cannot_read_the_hub_token_of_a_run(
     async with bus.connect(idle_stack.nats.url("worker"), "worker") as hostile:
         await hostile.client.subscribe("_INBOX.worker.>", cb=overhear)
         await hostile.client.flush()
+        with pytest.raises(ServiceError, match="update the worker"):
+            await worker.call(TAKE, Take(id=run.id, worker=HOSTILE))
         take = Take(id=run.id, worker=HONEST, sealing_key=opener.key)
         ticket = await worker.call(TAKE, take)
         while not any(b"sealedHubToken" in data for data in overheard):

@@ -20,6 +20,7 @@ from common.contracts.measuring import (
 from common.testing import MemoryBus
 
 ME = Announcement(worker="one", name="none", device_class="cpu", memory=1.0, dtypes=["float32"])
+RUN = Ticket(run=True)
 
 
 class OneDelivery:
@@ -39,13 +40,14 @@ class OneDelivery:
         self.buried.append(reason)
 
 
-async def work(delivery: OneDelivery) -> list[End]:
+async def work(delivery: OneDelivery, ticket: Ticket = RUN) -> list[End]:
     """Make a worker take a delivery; return the ends of runs that it reports."""
     ends: list[End] = []
     bus = MemoryBus()
 
-    async def take(_: Take) -> Ticket:
-        return Ticket(run=True)
+    async def take(request: Take) -> Ticket:
+        assert request.sealing_key
+        return ticket
 
     async def end(reported: End) -> Received:
         ends.append(reported)
@@ -73,6 +75,13 @@ async def test_an_unreadable_job_fails_its_run_with_the_reason() -> None:
     assert "update the workers" in end.error.message
     assert delivery.buried[0].startswith("cannot be read")
     assert not delivery.returned
+
+
+async def test_an_unreadable_job_whose_run_another_worker_holds_is_returned() -> None:
+    delivery = OneDelivery({"id": "bench_1"})
+    assert await work(delivery, Ticket(run=False, held=True)) == []
+    assert delivery.returned
+    assert not delivery.buried
 
 
 async def test_a_job_for_newer_workers_fails_its_run_after_a_day() -> None:

@@ -128,7 +128,9 @@ class Ticket(Message):
     run: bool
     held: bool = Field(False, description="Whether another delivery holds the run; ask again.")
     hub_token: str | None = Field(
-        None, repr=False, description="The Hub token, for a worker that sent no key."
+        None,
+        repr=False,
+        description="The Hub token, from older versions of control.",
     )
     sealed_hub_token: str | None = Field(
         None, description="Hub token of the account, for a model that needs it."

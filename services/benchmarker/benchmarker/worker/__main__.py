@@ -165,7 +165,7 @@ class Worker:
         take = Take(id=work.id, worker=worker, sealing_key=opener.key)
         ticket = await call_control(self.bus, TAKE, take)
         if ticket.held:
-            await delivery.release(self.settings.ack_wait_s / 3)
+            await self._leave_to_holder(delivery)
             return
         if not ticket.run:
             await delivery.acknowledge()
@@ -231,14 +231,27 @@ class Worker:
         else:
             await self._fail_unreadable(delivery, why)
 
+    async def _leave_to_holder(self, delivery: Delivery) -> None:
+        """Release the job of a run that another worker holds, in case that worker dies."""
+        await delivery.release(self.settings.ack_wait_s / 3)
+
     async def _fail_unreadable(self, delivery: Delivery, why: str) -> None:
-        """Fail the run, so that its job is not published again, then dead-letter the job."""
+        """Fail the run, so that its job is not published again, then dead-letter the job.
+
+        The job of a run that another worker holds is released, since that worker could read it.
+        """
         worker = f"{self.me.worker}/{secrets.token_hex(16)}"
         message = f"the worker cannot read the run ({why}); update the workers"
         end = End(id=delivery.id, worker=worker, error=_failure(500, message, "unreadable"))
+        # The key is thrown away: without one, control refuses a run that needs a Hub token.
+        take = Take(id=delivery.id, worker=worker, sealing_key=Opener().key)
         # Without control the run stays unchanged, and fails when its job is published again.
         with contextlib.suppress(ServiceError):
-            if (await self.bus.call(TAKE, Take(id=delivery.id, worker=worker))).run:
+            ticket = await self.bus.call(TAKE, take)
+            if ticket.held:
+                await self._leave_to_holder(delivery)
+                return
+            if ticket.run:
                 await self.bus.call(END, end)
         await delivery.dead_letter(self.bus, f"cannot be read: {why}")
 
