@@ -18,6 +18,8 @@ BEAT_S, BEAT_TIMEOUT_S, STALE_S = 0.5, 2.0, 3.0
 # A process that is connected but receives nothing for this long ends: the supervisor starts
 # another, and its clients connect to another replica meanwhile.
 DEAF_S = 15.0
+# A failure that comes this much later than it should means that this process itself was stopped.
+MAX_STALL_S = 2.0
 # Publishers' clocks may be behind ours by this much.
 CLOCK_MARGIN = timedelta(seconds=2)
 
@@ -53,13 +55,15 @@ class Heartbeat:
         # Time and connection of the first failure in a row: a process that was itself stopped is
         # not deaf when it resumes.
         first_failure: tuple[float, int] | None = None
+        looked_s = time.monotonic()
         while True:
             try:
                 await self.bus.client.request(subject, b"", timeout=BEAT_TIMEOUT_S)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 log.warning("no round trip over the bus", error=repr(error))
                 now_s, connections = time.monotonic(), self.bus.client.stats["reconnects"]
-                if first_failure is None or first_failure[1] != connections:
+                stalled = now_s - looked_s > BEAT_S + BEAT_TIMEOUT_S + MAX_STALL_S
+                if first_failure is None or first_failure[1] != connections or stalled:
                     first_failure = now_s, connections
                 if self.bus.client.is_connected and now_s - first_failure[0] > DEAF_S:
                     raise RuntimeError("connected to the bus, but it delivers nothing") from None
@@ -68,6 +72,7 @@ class Heartbeat:
                 self._notice_reconnection()
                 self.last_s = time.monotonic()
                 self._last = datetime.now(UTC)
+            looked_s = time.monotonic()
             await asyncio.sleep(BEAT_S)
 
     def _notice_reconnection(self) -> None:

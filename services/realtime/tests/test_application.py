@@ -61,12 +61,17 @@ async def test_a_replica_that_receives_no_heartbeat_becomes_unready_and_exits(se
         assert (status, headers[b"connection"]) == (503, b"close")
 
 
-async def test_a_replica_that_was_stopped_for_long_continues_when_it_resumes(monkeypatch):
+@pytest.mark.parametrize("failed_before", [False, True])
+async def test_a_replica_that_was_stopped_for_long_continues_when_it_resumes(
+    monkeypatch, failed_before
+):
     clock_s, trips = [100.0], 0
 
     async def request(*_: Any, **__: Any) -> None:
         nonlocal trips
         trips += 1
+        if trips == 1 and failed_before:
+            raise TimeoutError
         if trips == 2:  # the process stood still, and its request was lost
             clock_s[0] += 10 * heartbeat.DEAF_S
             raise TimeoutError
