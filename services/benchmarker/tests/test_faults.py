@@ -57,7 +57,7 @@ def quick_stack(hub: RunningHub, models: Path) -> Iterator[Stack]:
         "BENCHMARKS_PER_HOUR": "100000",
         "MAX_WAITING": "100000",
         "MAX_WAITING_PER_ACCOUNT": "100000",
-        "ACK_WAIT_S": "1",
+        "ACK_WAIT_S": "2",
         "SWEEP_INTERVAL_S": "0.2",
     }
     services = (GENERATOR, CONTROL, METRICS, QUICK)
