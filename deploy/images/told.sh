@@ -4,9 +4,15 @@
 # the machine failed, after three attempts, and with 1 for a fault of our own. fault=75 says that a command
 # has no part of ours.
 
-# A registry that is busy or away, after pip, npm and apt have tried several times, and a full disk. What pip, npm
-# and apt themselves refuse counts as theirs: `make setup` has installed the same pins on the same machine.
-registry='[Tt]imed out|[A-Za-z]Timeout|Connection (reset|refused|broken|aborted)|Temporary failure|ECONNRESET|ETIMEDOUT|EAI_AGAIN|IncompleteRead|(HTTP|error|status|code):? ?(Error )?50[234]|Too Many Requests|(Failed|Unable) to fetch|Hash Sum mismatch|Could not (resolve|connect)|No space left on device|^ERROR: |^npm (error|ERR!)|^E: '
+# A registry that is busy or away, after pip, npm and apt have tried several times, and a full disk.
+registry='[Tt]imed out|[A-Za-z]Timeout|Connection (reset|refused|broken|aborted)|Temporary failure|ECONNRESET|ETIMEDOUT|EAI_AGAIN|IncompleteRead|(HTTP|error|status|code):? ?(Error )?50[234]|Too Many Requests|(Failed|Unable) to fetch|Hash Sum mismatch|Could not (resolve|connect)|No space left on device'
+# Otherwise, what pip, npm and apt refuse of our own files: names, requirements and packages.
+ours='Could not open (requirements|constraint) file|TOMLDecodeError|Could not build wheels for lilypad|Invalid (requirement|constraint)|Failed to build .?(lilypad|file:)[^ ]*( when [^i]|$)|is not installable\. Neither|ResolutionImpossible|[Mm]issing script|code (EUSAGE|EJSONPARSE)|Unable to locate package'
+# What else they refuse counts as theirs: `make setup` has installed the same pins on the same machine.
+theirs='^ERROR: |^npm (error|ERR!)|^E: '
+
+# ends PATTERN LOG: whether the log's end has the pattern. Not by a pipe: it fails where grep ends before tail.
+ends() { grep -qE "$1" <(tail -n 60 "$2"); }
 
 told() {
     local log=$1 attempt status=1
@@ -14,8 +20,9 @@ told() {
     for attempt in 1 2 3; do
         "$@" >"$log" 2>&1 && return
         status=${fault:-1}
-        # Not by a pipe: it fails where grep ends before tail.
-        ! grep -qE "$registry" <(tail -n 60 "$log") || status=75
+        if ends "$registry" "$log" || { ! ends "$ours" "$log" && ends "$theirs" "$log"; }; then
+            status=75
+        fi
         [ $status = 75 ] || break
         [ $attempt -eq 3 ] || { echo "a registry did not answer; trying again" >&2; sleep "${pause_s:-10}"; }
     done

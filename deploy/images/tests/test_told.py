@@ -25,6 +25,12 @@ def told(folder: Path, printed: str, fault: str = "1") -> tuple[int, int]:
         "WARNING: Retrying after connection broken by 'ReadTimeoutError'\n",
         "ERROR: Could not find a version that satisfies the requirement torch==2.13.0\n",
         "npm error code ECONNRESET\n",
+        "npm error code E404\nnpm error 404 Not Found - GET http://registry/katex\n",
+        "E: Failed to fetch http://registry/Packages\nE: Unable to locate package python3-venv\n",
+        (
+            "ERROR: No matching distribution found for hatchling\n"
+            "ERROR: Failed to build 'file:///build/libs/common' when installing build\n"
+        ),
         "E: Failed to fetch http://registry/pool/main/p/python3.deb\n",
         "Error: committing container: write /layer: No space left on device\n",
     ],
@@ -41,6 +47,18 @@ def test_a_fault_of_a_registry_or_the_machine_is_retried_and_does_not_count(
         'Error: building at STEP "COPY libs libs": no such file or directory\n',
         "*** Error compiling '/opt/lilypad/lib/module.py'...\n",
         "Error: parsing Dockerfile: unknown instruction: RAN\n",
+        "ERROR: Could not open requirements file: [Errno 2] No such file: 'constraint.txt'\n",
+        "ERROR: Invalid requirement: 'fastapi=1': Expected end\n",
+        "ERROR: Failed to build 'lilypad-common' when getting requirements to build wheel\n",
+        "ERROR: Failed to build 'lilypad-common'\n",
+        "ERROR: Failed to build 'file:///build/libs/common' when calling build backend hook\n",
+        "ERROR: Could not build wheels for lilypad-common, which is required\n",
+        "ERROR: Exception:\ntomllib.TOMLDecodeError: Expected ']' (at line 3, column 14)\n",
+        "ERROR: Could not open constraint file: [Errno 2] No such file: 'constraint.txt'\n",
+        "ERROR: Directory './libs/comon' is not installable. Neither 'setup.py' nor\n",
+        "ERROR: ResolutionImpossible: for help visit the documentation of pip\n",
+        'npm error Missing script: "biuld"\n',
+        "E: Unable to locate package pyton3-venv\n",
     ],
 )
 def test_a_fault_of_our_own_counts_at_once(tmp_path: Path, printed: str) -> None:
