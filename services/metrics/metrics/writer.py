@@ -95,6 +95,7 @@ class Writer:
         self._queue: list[Pending] = []  # by deadline
         self._queued_rows = 0
         self._committing: list[Pending] = []
+        self._committing_since = 0.0  # monotonic
         self._row_s = 0.0  # time to commit a row of a large group, a running mean
         self._doubtful: deque[Doubtful] = deque(maxlen=MAX_DOUBTFUL)
         self._next_look: asyncio.TimerHandle | None = None
@@ -129,12 +130,14 @@ class Writer:
 
     def _refuse_late_answer(self, pending: Pending) -> None:
         """Refuse a call that would be committed only after its caller's deadline."""
-        earlier = (waiting for waiting in self._queue if waiting.deadline <= pending.deadline)
+        earlier = [waiting for waiting in self._queue if waiting.deadline <= pending.deadline]
         ahead = [*self._committing, *earlier]
-        wait_s = self._row_s * sum(len(waiting.rows) for waiting in ahead)
+        spent_s = time.monotonic() - self._committing_since
+        wait_s = max(self._row_s * _count(self._committing) - spent_s, 0.0)
+        wait_s += self._row_s * _count(earlier)
         if not ahead or time.time() + wait_s + self._row_s * len(pending.rows) < pending.deadline:
             return
-        retry_after = math.ceil(wait_s)
+        retry_after = max(math.ceil(wait_s), 1)
         if any(waiting.batch.account == pending.batch.account for waiting in ahead):
             raise RateLimited(
                 "the account's other calls with samples older than a day take"
@@ -226,7 +229,7 @@ class Writer:
         self._last_us = max(now_us(), self._last_us + 1)
         arrival = arrival_of(self._last_us, self._writer)
         calls = [(pending.rows, pending.batch.key) for pending in group]
-        self._committing = group
+        self._committing, self._committing_since = group, time.monotonic()
         start = time.perf_counter()
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
@@ -283,6 +286,10 @@ def _is_doubtful(error: Exception) -> bool:
     """Whether a group may have been committed in spite of the error."""
     sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
     return sqlstate is None or sqlstate.startswith("57P")  # 57P: the server is shutting down
+
+
+def _count(calls: list[Pending]) -> int:
+    return sum(len(pending.rows) for pending in calls)
 
 
 def _fail(group: list[Pending], error: ServiceError) -> None:

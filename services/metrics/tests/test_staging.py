@@ -274,17 +274,21 @@ async def test_a_late_record_is_stored_before_backfills_whose_callers_wait_longe
 async def test_a_backfill_that_would_outlast_its_caller_is_refused_at_once(held: Held) -> None:
     """A caller would have no answer, and would not know when to send the call again."""
     backfill = held.caller.handlers.backfill
-    first = await held.send(20, 60.0)
-    backfill._row_s = 0.25
-    patient = await held.send(30, 60.0)
+    first = await held.send(20, 900.0)
+    await until(lambda: held.stored, "the first call is being committed")
+    backfill._row_s = 3.0
+    patient = await held.send(30, 900.0)
     for account, error in ((held.caller, RateLimited), (Caller(held.caller.handlers), Unavailable)):
         with pytest.raises(error) as refused:
-            await held.call(account, 1, 4.0)
-        assert refused.value.retry_after == 5
+            await held.call(account, 1, 20.0)
+        assert 20 <= (refused.value.retry_after or 0) <= 60
     # Nor does a pause, as long as the last group took, outlast a caller.
-    assert 0 < backfill._pause_s(100.0) <= 60.0 - 2 * 30 * 0.25
+    assert 0 < backfill._pause_s(1_000.0) <= 900.0 - 2 * 30 * 3.0
+    # A group that has taken its time is nearly done.
+    backfill._committing_since -= 60.0
+    late = await held.send(1, 20.0)
     held.released.set()
-    await asyncio.gather(first, patient)
+    await asyncio.gather(first, patient, late)
     assert backfill._pause_s(100.0) == 100.0
 
 
