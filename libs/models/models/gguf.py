@@ -28,9 +28,9 @@ CACHED_BYTES, COMPUTED_BYTES = 2, 4
 # Packings by which a module's file is chosen, the best compromise first: four bits with the least
 # loss, then more bits, then fewer, then none.
 PREFERRED = (
-    *("Q4_K_M", "Q4_K_S", "Q4_K_XL", "Q4_K_L", "MXFP4", "MXFP4_MOE", "Q4_1", "Q4_0", "IQ4_NL"),
-    *("IQ4_XS", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q6_K", "Q8_0", "Q3_K_L", "Q3_K_M", "Q3_K_S"),
-    *("Q2_K", "BF16", "F16", "F32"),
+    *("Q4_K_M", "Q4_K_S", "Q4_K_XL", "Q4_K_L", "Q4_K", "MXFP4", "MXFP4_MOE", "Q4_1", "Q4_0", "Q4"),
+    *("IQ4_NL", "IQ4_XS", "Q5_K_M", "Q5_K_S", "Q5_K", "Q5_1", "Q5_0", "Q5", "Q6_K", "Q6", "Q8_0"),
+    *("Q8", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q3_K", "Q2_K", "BF16", "F16", "F32"),
 )
 # Architectures that llama.cpp loads but that write no text token by token: encoders, diffusion
 # language models, projectors, parts of speech models and draft models.

@@ -1,11 +1,12 @@
 """Choice of the GGUF file that a module runs, of a repository with one model in many packings.
 
 The rule: the packing that comes first in `PREFERRED`, else the smallest file; of several files of
-one packing the one with the shortest path, then the first by name. `options.file` overrides it.
+one packing the one with the shortest path, then the first by name. Only models that are whole
+count, judged by their files' names; `options.file` overrides all that.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from common.errors import InvalidRequest
 from generator.description import Description, Sibling
@@ -17,7 +18,7 @@ ENDING = ".gguf"
 PATH = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,127}/){0,3}[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # A file of several: llama.cpp opens the first and finds the others by these names.
 SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")
-# A packing's name within a file's; the longest match is the packing (Q4_K_M, not Q4_K).
+# A packing's name within a file's, with what follows it (Q4_K_M_v2).
 PACKING = re.compile(
     r"(?<![A-Za-z0-9])(?:I?Q\d(?:_[0-9A-Z]+)*|TQ\d_\d|MXFP4(?:_MOE)?|BF16|F16|FP16|F32|FP32)"
     r"(?![A-Za-z0-9])",
@@ -30,6 +31,10 @@ PARTS = re.compile(
 )
 # The largest models are in 40 files.
 MAX_SPLITS = 64
+NAMES = (
+    "the names of GGUF files must have letters, digits, dots, hyphens and underscores only, and "
+    f"end in {ENDING}: the repository's have not"
+)
 # Files that a message lists.
 MAX_SHOWN = 12
 
@@ -42,16 +47,21 @@ def choose(description: Description, named: str | None) -> tuple[Sibling, ...]:
         ModelRefused: the repository has no such file that is whole.
     """
     siblings = {one.rfilename: one for one in description.siblings}
-    firsts = sorted(filter(_is_model, siblings))
-    if named is not None and named not in firsts:
-        raise _unknown(firsts)
-    if not firsts:
+    usable = sorted(filter(_is_usable, siblings))
+    firsts = [path for path in usable if not PARTS.search(_last(path))]
+    odd = any(path.lower().endswith(ENDING) and not _is_named_well(path) for path in siblings)
+    if named is not None and named not in usable:
+        raise _unknown(firsts or usable, odd)
+    if named is None and not firsts:
+        if odd:
+            raise refuse(NAMES, "incomplete", "a repository that has them under such names")
         raise refuse(
             "the repository has parts of GGUF models only, such as a projector of images",
             "incomplete",
-            "the repository that has the model itself",
+            "the repository that has the model itself, or options.file with a file that is one",
         )
-    first = named or min(firsts, key=lambda path: _rank(path, siblings))
+    whole = [path for path in firsts if _is_whole(path, siblings)]
+    first = named or min(whole or firsts, key=lambda path: _rank(path, siblings))
     paths = _parts(first)
     if not set(paths) <= set(siblings):
         raise refuse(
@@ -63,9 +73,19 @@ def choose(description: Description, named: str | None) -> tuple[Sibling, ...]:
 
 
 def packing_of(path: str) -> str | None:
-    """Return the packing that a file's name says, in capitals; None if it says none."""
+    """Return the packing that a file's name says, in capitals; None if it says none.
+
+    It is the longest that is known; a number at the end (Q4_0_4_4) makes it another packing.
+    """
     found = PACKING.findall(_last(path))
-    return found[-1].upper().replace("FP16", "F16").replace("FP32", "F32") if found else None
+    if not found:
+        return None
+    said = str(found[-1]).upper().replace("FP16", "F16").replace("FP32", "F32")
+    parts = said.split("_")
+    while parts and "_".join(parts) not in PREFERRED and not parts[-1].isdigit():
+        parts.pop()
+    known = "_".join(parts)
+    return known if known in PREFERRED else said
 
 
 def _rank(path: str, siblings: dict[str, Sibling]) -> tuple[int, int, int, str]:
@@ -84,15 +104,20 @@ def _size(siblings: Iterable[Sibling]) -> int:
     return sum(one.lfs.size if one.lfs else one.size or 0 for one in siblings)
 
 
-def _is_model(path: str) -> bool:
-    """Return whether a path is that of a model, or of the first of its parts."""
+def _is_named_well(path: str) -> bool:
+    return path.endswith(ENDING) and PATH.fullmatch(path) is not None
+
+
+def _is_usable(path: str) -> bool:
+    """Return whether a path is that of a GGUF file, or of the first of its parts."""
     split = SPLIT.fullmatch(path)
-    return (
-        path.endswith(ENDING)
-        and PATH.fullmatch(path) is not None
-        and not PARTS.search(_last(path))
-        and (split is None or int(split["number"]) == 1)
-    )
+    return _is_named_well(path) and (split is None or int(split["number"]) == 1)
+
+
+def _is_whole(first: str, siblings: Container[str]) -> bool:
+    split = SPLIT.fullmatch(first)
+    few = split is None or 1 <= int(split["count"]) <= MAX_SPLITS
+    return few and all(part in siblings for part in _parts(first))
 
 
 def _parts(first: str) -> list[str]:
@@ -114,8 +139,10 @@ def _last(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _unknown(firsts: Sequence[str]) -> InvalidRequest:
-    if not firsts:
+def _unknown(firsts: Sequence[str], odd: bool) -> InvalidRequest:
+    if not firsts and odd:
+        fault = NAMES
+    elif not firsts:
         fault = "the repository has no GGUF files; leave the option out"
     else:
         shown = ", ".join(firsts[:MAX_SHOWN])

@@ -33,7 +33,7 @@ def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list
         return refusals.check(read, accept)
     tag, facts = named_tag(read) or WRITES, read.config["gguf"]
     architecture = facts["architecture"]
-    if facts["type"] != "model":
+    if facts["type"] != "model" or not facts["loaded"]:  # a vocabulary has no tensors
         raise refuse(
             "the GGUF file is a part of a model, not one itself",
             "incomplete",

@@ -21,9 +21,10 @@ def header(
     shape: tuple[int, ...] = (4096, 4096),
     kind: int = 12,
     others: Mapping[str, str | int] | None = None,
+    empty: bool = False,
     **more: int,
 ) -> tuple[bytes, int]:
-    """Return the header of a file with one tensor, and the size of the file.
+    """Return the header of a file with one tensor, or none, and the size of the file.
 
     `more` are numbers of the architecture, `others` fields by their whole keys.
     """
@@ -33,7 +34,7 @@ def header(
         return struct.pack("<Q", len(value)) + value.encode()
 
     numbers = {f"{architecture}.{key}": value for key, value in (SIZES | more).items()}
-    content = b"GGUF" + struct.pack("<IQQ", 3, 1, len(numbers) + 2 + len(others))
+    content = b"GGUF" + struct.pack("<IQQ", 3, not empty, len(numbers) + 2 + len(others))
     content += text("general.architecture") + struct.pack("<I", 8) + text(architecture)
     content += text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b")
     for key, value in numbers.items():
@@ -44,6 +45,8 @@ def header(
             content += struct.pack("<I", 8) + text(other)
         else:
             content += struct.pack("<Iq", 11, other)
+    if empty:
+        return content, len(content) + 32
     content += text("output.weight") + struct.pack("<I", len(shape))
     content += struct.pack(f"<{len(shape)}QIQ", *shape, kind, 0)
     _, block, width = gguf.TYPES.get(kind, ("", 1, 1))
