@@ -118,7 +118,8 @@ def estimate(
     memory = needed if options.memory is None else to_mib(options.memory)
     disk = STACK_BYTES["cpu"] + STACK_BYTES["compiler"] + read.weights.bytes
     timeout = resources.DEFAULT_RUN_S + math.ceil(disk / resources.PULL_BYTES_PER_S)
-    checks = [resources.enough(memory, needed), _explain(facts, working), *_unused(options)]
+    explained = _explain(facts, working)
+    checks = [resources.enough(memory, needed), explained, *_unused(options)]
     if timeout > resources.MAX_DEAL_S:
         checks.append(resources.too_long(timeout))
     return Resources(
@@ -136,6 +137,7 @@ def estimate(
         compile=False,
         timeout=resources.DEFAULT_RUN_S,
         execution_timeout=timeout,
+        parts=explained.message,
     ), checks
 
 

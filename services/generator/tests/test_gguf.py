@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 import xllamacpp
+import yaml
 
 from common.contracts.generation import GenerateOptions, GenerateRequest
 from common.errors import InvalidRequest, ModelRefused
@@ -263,6 +264,8 @@ async def test_a_gguf_module_asks_for_its_weights_cache_and_batch() -> None:
     check = next(check for check in module.validation.checks if check.name == "estimate")
     assert f"weights {-(-weights // 2**20):,} MiB" in check.message
     assert f"cache {cache // 2**20:,} MiB" in check.message
+    source = yaml.safe_load(module.files["module.yaml"])["resources"]["sources"]["memoryMiB"]
+    assert source == f"{check.message}; by the formula of the reference"
     assert module.model.parameters == 4096 * 1_000_000
     assert (module.model.library, module.model.vram_mib, module.model.max_tokens) == (
         "llama.cpp",
