@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -38,8 +38,9 @@ MAX_GROUP_ROWS = 20_000
 MAX_QUEUED_ROWS = 200_000
 # The time of smaller groups is that of a commit, not of their rows.
 MIN_TIMED_ROWS = 5_000
-# A pause leaves the calls that wait this many times the time that their rows usually take.
-MARGIN_FACTOR = 2
+# A pause leaves the calls that wait this many times the time that their rows usually take, and some
+# for the round trips.
+MARGIN_FACTOR, MARGIN_S = 2, 0.5
 # A longer transaction is given up. The rollups rely on this bound: they leave samples of the last
 # minutes alone.
 COMMIT_TIMEOUT_S = 5.0
@@ -159,7 +160,7 @@ class Writer:
                         start = time.monotonic()
                         await self._commit(connection, group)
                         if self.pause_factor:
-                            await asyncio.sleep(self._pause_s(time.monotonic() - start))
+                            await self._pause(time.monotonic() - start)
             except ServiceError as error:
                 # No connection, or it broke; `_commit` has answered its group.
                 log.warning("samples not stored", error=error.message)
@@ -168,12 +169,23 @@ class Writer:
                 loop = asyncio.get_running_loop()
                 self._next_look = loop.call_later(FIRST_LOOK_S, self._look)
 
-    def _pause_s(self, took: float) -> float:
-        """Return the pause after a group: as long as it took, unless callers would time out."""
-        pause, rows, now = self.pause_factor * took, 0, time.time()
+    async def _pause(self, took: float) -> None:
+        """Pause after a group, until a call that arrives meanwhile can wait no longer."""
+        now = time.monotonic()
+        end = now + self.pause_factor * took
+        while (end := min(end, now + self._pause_s(end - now))) > now:
+            self._filled.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(end - now):
+                    await self._filled.wait()
+            now = time.monotonic()
+
+    def _pause_s(self, most: float) -> float:
+        """Return how long a pause may be: at most that long, unless callers would time out."""
+        pause, rows, now = most, 0, time.time()
         for number, pending in enumerate(self._queue, 1):
             rows += len(pending.rows)
-            spare = pending.deadline - now - MARGIN_FACTOR * self._row_s * rows
+            spare = pending.deadline - now - MARGIN_S - MARGIN_FACTOR * self._row_s * rows
             pause = min(pause, max(spare, 0.0) / number)
         return pause
 

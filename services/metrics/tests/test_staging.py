@@ -292,6 +292,15 @@ async def test_a_backfill_that_would_outlast_its_caller_is_refused_at_once(held:
     assert backfill._pause_s(100.0) == 100.0
 
 
+async def test_a_late_record_that_arrives_during_a_pause_need_not_wait_for_its_end(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller.handlers.backfill, "pause_factor", 1e6)
+    await caller.record(record(3))
+    async with asyncio.timeout(60):
+        await Held(caller).call(caller, 1, 2.0)
+
+
 async def test_each_call_of_a_group_is_answered_although_the_database_fails(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
