@@ -140,6 +140,8 @@ class Hub:
 
     async def part(self, id: str, commit: str, name: str, begin: int, length: int) -> bytes:
         """Fetch at most `length` bytes of a file, starting at byte `begin`."""
+        if length <= 0:  # HTTP has no such range: the Hub would answer with an error of its own
+            return b""
         wanted = {"range": f"bytes={begin}-{begin + length - 1}"}
         answer = await self._get(_resolve(id, commit, name), length, wanted, cut=True)
         if answer.status_code != 206 and begin:

@@ -76,6 +76,8 @@ class Pickled:
 
 def directory_range(end: bytes, file_size: int) -> tuple[int, int]:
     """Return where a zip's directory begins, and its length; `end` are the file's last bytes."""
+    if not end:
+        raise _broken("it is empty")
     found = end.rfind(b"PK\5\6")
     if found < 0 or found + 22 != len(end):
         raise refuse(

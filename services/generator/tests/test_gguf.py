@@ -1,6 +1,7 @@
 """Modules of GGUF files, compared with llama.cpp itself."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -188,6 +189,10 @@ def test_files_with_names_that_modules_do_not_take_are_refused_for_their_names()
         gguf_files.choose(described(["m.GGUF"]), "m.GGUF")
 
 
+async def test_an_empty_gguf_file_is_refused_without_asking_for_a_range_of_it() -> None:
+    assert "ends within its header" in (await refusal(handlers_of(b"", 0))).message
+
+
 async def test_a_named_file_without_tensors_is_refused_as_a_part() -> None:
     handlers = handlers_of(*header(empty=True), name="ggml-vocab.gguf")
     options = GenerateOptions(file="ggml-vocab.gguf")
@@ -216,7 +221,8 @@ def handlers_of(content: bytes, size: int, name: str = "m-Q4_K_M.gguf", **fields
     def answer(request: httpx2.Request) -> httpx2.Response:
         if request.url.path.startswith("/api/models/"):
             return fake_hub.respond(json.dumps(document).encode())
-        return fake_hub.respond(content, 206)
+        begin, end = map(int, re.findall(r"[0-9]+", request.headers["range"]))
+        return fake_hub.respond(content, 206 if begin <= end < size else 416)
 
     hub = Hub("http://hub.invalid", transport=httpx2.MockTransport(answer))
     return Handlers(hub, Settings())

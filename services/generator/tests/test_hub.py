@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -244,3 +245,12 @@ def test_any_submitted_address_causes_only_requests_for_models(
         assert 1 <= len(id_and_revision[:-2]) <= 2
         assert not {"", ".", ".."} & set(id_and_revision)
         assert urlsplit(request.path).query == "blobs=true&securityStatus=true"
+
+
+async def test_no_range_without_bytes_is_asked_for() -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        raise AssertionError(request.headers["range"])
+
+    hub = Hub("http://hub.invalid", transport=httpx2.MockTransport(answer))
+    for begin, length in ((0, 0), (2**31 - 1, 278 - 2**31)):
+        assert await hub.part("acme/frog", "0" * 40, "model.bin", begin, length) == b""

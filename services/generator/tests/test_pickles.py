@@ -242,6 +242,7 @@ def test_a_broken_pickle_is_refused() -> None:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", written)
     broken = [
+        b"",
         with_pickle(good, b""),
         with_pickle(good, written[:-20]),
         with_pickle(good, b"\x80\x02" + b"(" * 1000 + b"."),
