@@ -27,8 +27,8 @@ MANY = "/v2/api/monitor/record"
 KILLS = int(os.environ.get("KILLS", "9"))
 # Messages that only the services' own deadlines have: the database's, and those of a call.
 DEADLINES = re.compile(
-    "the database is busy or unavailable|the answer took too long"
-    r"|the metrics service did not answer within [01](\.\d+)? s"
+    "(the database is busy or unavailable|the answer took too long"
+    r"|the metrics service did not answer within [01](\.\d+)? s)(; try again.*)?"
 )
 
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from common import bus
@@ -81,3 +82,13 @@ async def idle_connection(idle_stack: Stack) -> AsyncIterator[NatsBus]:
 @pytest.fixture
 def waiting_caller(idle_connection) -> Caller:
     return Caller(idle_connection)
+
+
+@pytest.fixture
+def empty_queue(idle_stack: Stack) -> None:
+    """End the runs that other tests of the same stack left waiting."""
+    with psycopg.connect(idle_stack.postgres.url("benchmarker")) as connection:
+        connection.execute(
+            "update benchmarker.runs set state = 'canceled', finished_at = now()"
+            " where state = 'queued'"
+        )

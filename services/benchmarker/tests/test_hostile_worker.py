@@ -34,7 +34,7 @@ async def worker(idle_stack: Stack) -> AsyncIterator[NatsBus]:
 
 
 @pytest.fixture
-async def held(waiting_caller: Caller, worker: NatsBus) -> AsyncIterator[Run]:
+async def held(empty_queue: None, waiting_caller: Caller, worker: NatsBus) -> AsyncIterator[Run]:
     """A run that an honest worker has taken."""
     run = await waiting_caller.start()
     assert (await worker.call(TAKE, Take(id=run.id, worker=HONEST))).run
@@ -124,6 +124,7 @@ async def test_time_in_which_control_could_hear_nobody_is_no_silence(idle_stack,
         assert not await is_live()
 
 
+@pytest.mark.usefixtures("empty_queue")
 async def test_other_workers_cannot_read_the_hub_token_of_a_run(
     idle_stack, idle_connection, waiting_caller, worker
 ) -> None:

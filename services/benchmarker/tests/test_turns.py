@@ -73,16 +73,6 @@ def test_waiting_runs_start_as_workers_become_free() -> None:
     assert starts_in([30, 30, 30], [20], workers=2) == 50
 
 
-@pytest.fixture
-def empty_queue(idle_stack) -> None:
-    """End the runs that other tests of the same stack left waiting."""
-    with psycopg.connect(idle_stack.postgres.url("benchmarker")) as connection:
-        connection.execute(
-            "update benchmarker.runs set state = 'canceled', finished_at = now()"
-            " where state = 'queued'"
-        )
-
-
 @pytest.mark.usefixtures("empty_queue")
 async def test_accounts_take_turns_regardless_of_their_waiting_runs(idle_connection) -> None:
     many, few = Caller(idle_connection), Caller(idle_connection)

@@ -40,7 +40,9 @@ class GenerateOptions(Input):
     )
     file: (
         Annotated[
-            str, StringConstraints(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9._/-]+$")
+            str,
+            StringConstraints(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9._/-]+$"),
+            Hint("must be a path of ASCII letters, digits, `.`, `_`, `-` and `/`"),
         ]
         | None
     ) = Field(
