@@ -1,5 +1,6 @@
 """llama.cpp: loading a GGUF file, and generation."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -39,6 +40,11 @@ def generate(server: Any, request: dict[str, Any], max_tokens: int) -> str:
     """Return the text that the model writes. Raises InvalidInput if the request has no room."""
     by_turns = "messages" in request
     ask = server.handle_chat_completions if by_turns else server.handle_completions
+    # A token is at least a byte: most requests have room for certain, and are not counted first.
+    if len(json.dumps(request)) + request["max_tokens"] > max_tokens:
+        used = count(ask, request)
+        if used + request["max_tokens"] > max_tokens:
+            raise too_long(used, request, max_tokens)
     try:
         result = ask(request)
     except RuntimeError as error:  # a template that refuses roles or turns
@@ -52,6 +58,22 @@ def generate(server: Any, request: dict[str, Any], max_tokens: int) -> str:
         raise too_long(used, request, max_tokens)
     [choice] = result["choices"]
     return str(choice["message"]["content"] if by_turns else choice["text"])
+
+
+def count(ask: Any, request: dict[str, Any]) -> int:
+    """Return the tokens of a request, or 0 if llama.cpp refuses it, without generating."""
+    first: dict[str, Any] = {}
+
+    def stop(part: dict[str, Any]) -> bool:
+        first.update(part)
+        return True
+
+    try:
+        # The first part of a stream says how long the input is, before it is read.
+        ask(request | {"stream": True, "return_progress": True}, stop)
+    except RuntimeError:
+        return 0  # the request itself tells why
+    return int(first.get("prompt_progress", {}).get("total", 0))
 
 
 def too_long(used: int, request: dict[str, Any], max_tokens: int) -> InvalidInput:

@@ -1,0 +1,38 @@
+"""The room of a GGUF module: a request that is too long costs no generation."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from generator.templates.inference import llama
+from generator.templates.inference.inputs import InvalidInput
+from hub import gguf as written
+
+
+class Watched:
+    """A server of llama.cpp that counts the requests which generate to the end."""
+
+    def __init__(self, server: Any) -> None:
+        self.server, self.generated = server, 0
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def ask(request: dict[str, Any], *callback: Any) -> Any:
+            self.generated += not callback
+            return getattr(self.server, name)(request, *callback)
+
+        return ask
+
+
+def test_a_request_without_room_is_refused_before_anything_is_generated(tmp_path: Path) -> None:
+    written.llama(tmp_path / "model.gguf", context=512)
+    run = {"file": "model.gguf", "maxTokens": 512, "chat": True}
+    server, _ = llama.load_server({"run": run, "resources": {"cpu": 2}}, str(tmp_path))
+    watched, text = Watched(server), "a" * 400
+    for asked in ({"prompt": text}, {"messages": [{"role": "user", "content": text}]}):
+        with pytest.raises(InvalidInput, match="and max_new_tokens 200 are more than the 512"):
+            llama.generate(watched, {**asked, "max_tokens": 200}, 512)
+    assert watched.generated == 0
+    llama.generate(watched, {"prompt": text, "max_tokens": 4}, 512)
+    assert watched.generated == 1
