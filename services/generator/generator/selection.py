@@ -123,7 +123,8 @@ def needed(
         # The root of a pipeline may hold a second copy of all its weights in one file.
         kept = folder in laid_out.with_weights
         index = shards.get(folder)
-        of_pickles = index is not None and any(map(PICKLED_SHARD.fullmatch, index.shards))
+        # Where both are there, it is that of safetensors which was read.
+        of_pickles = not any(f"{file}.index.json" in names for file in WHOLE)
         weights = _weights(names, None if of_pickles else index, WHOLE, SHARD) if kept else []
         if pickled and kept and not weights and not laid_out.pipeline:
             weights = _weights(names, index if of_pickles else None, PICKLED, PICKLED_SHARD)

@@ -20,9 +20,12 @@ from sentence_transformers import SentenceTransformer
 from common.contracts.generation import GenerateRequest
 from common.errors import ModelRefused
 from generator import gguf_files, pickles, selection
+from generator.description import Description
 from generator.handlers import Handlers
+from generator.layout import Layout
 from generator.pickles import Pickled
 from generator.templates.inference import conversion
+from generator.weights import Index
 from hub.catalogue import MODELS
 from hub.making import make_missing
 from hub.testing import RunningHub, default_models_dir
@@ -266,6 +269,21 @@ def test_shards_are_numbered_in_ascii_digits() -> None:
     assert gguf_files.SPLIT.fullmatch(names[1])
     assert selection.converted_name(names[0].translate(digits)) is None
     assert not gguf_files.SPLIT.fullmatch(names[1].translate(digits))
+
+
+@pytest.mark.parametrize(
+    ("index", "shard"),
+    [
+        ("model.safetensors.index.json", "pytorch_model-00001-of-00001.bin"),
+        ("pytorch_model.bin.index.json", "model-00001-of-00001.safetensors"),
+    ],
+)
+def test_an_index_of_shards_of_the_other_kind_is_refused(index: str, shard: str) -> None:
+    files = [{"rfilename": name, "size": 9, "blobId": "b" * 40} for name in (index, shard)]
+    described = Description.model_validate({"id": "a/b", "sha": "a" * 40, "siblings": files})
+    places = {"": Index(frozenset([shard]), None)}
+    with pytest.raises(ModelRefused, match="some of the model's weight files are missing"):
+        selection.needed(described, Layout(), places, pickled=True)
 
 
 def test_a_directory_beyond_32_bits_is_read() -> None:
