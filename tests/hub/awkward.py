@@ -3,9 +3,13 @@
 import json
 import pkgutil
 import struct
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,14 +27,28 @@ class Payload:
         return Path.touch, (Path("a-pickle-ran"),)
 
 
+@contextmanager
+def numbered_storages() -> Iterator[None]:
+    """Number storages, which torch's first format names and sorts by their addresses."""
+    address = torch.UntypedStorage._cdata.__get__
+    numbers: defaultdict[int, int] = defaultdict(count().__next__)
+    number = property(lambda storage: numbers[address(storage)])
+    with patch.object(torch.UntypedStorage, "_cdata", number):
+        yield
+
+
 def pickle_only(folder: Path, malicious: bool = False) -> None:
     """Make a classifier with pickled weights, in torch's first format, or with a payload."""
     bert_classifier(folder)
     weights: dict[str, Any] = load_file(folder / WEIGHTS)
     if malicious:
         weights["payload"] = Payload()
-    new = {"_use_new_zipfile_serialization": malicious}
-    torch.save(weights, folder / "pytorch_model.bin", **new)
+    file = folder / "pytorch_model.bin"
+    if malicious:
+        torch.save(weights, file)
+    else:
+        with numbered_storages():
+            torch.save(weights, file, _use_new_zipfile_serialization=False)
     (folder / WEIGHTS).unlink()
 
 
