@@ -7,7 +7,6 @@ from typing import Any
 from common.contracts.generation import Accepted, Check, GenerateOptions
 from common.errors import ModelRefused
 from generator import refusals, resources
-from generator.gguf_reading import is_gguf
 from generator.reasons import refuse
 from generator.recognition import named_tag
 from generator.resources import ROUNDING, STACK_BYTES, Resources
@@ -29,8 +28,6 @@ CORES, CORES_OF_LARGE, LARGE_BYTES = 4, 8, GIB
 
 def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list[Check]]:
     """Return the row that serves the model, and its checks. Raises ModelRefused if none does."""
-    if not is_gguf(read):
-        return refusals.check(read, accept)
     tag, facts = named_tag(read) or WRITES, read.config["gguf"]
     architecture = facts["architecture"]
     if facts["type"] != "model" or not facts["loaded"]:  # a vocabulary has no tensors
@@ -89,37 +86,29 @@ def _original(read: Snapshot, otherwise: str) -> str:
 
 def estimate(
     read: Snapshot,
-    task: Task,
     options: GenerateOptions,
     *,
-    max_vram_mib: int,
     max_host_memory_mib: int,
     accept: Collection[Accepted] = (),
-    cpu_torch_index: str | None = None,
 ) -> tuple[Resources, list[Check]]:
-    """Estimate the module's resources, as `resources.estimate` does for other weights."""
-    if not is_gguf(read):
-        return resources.estimate(
-            read,
-            task,
-            options,
-            max_vram_mib=max_vram_mib,
-            max_host_memory_mib=max_host_memory_mib,
-            accept=accept,
-            cpu_torch_index=cpu_torch_index,
-        )
+    """Estimate the module's resources; return them with warnings about them.
+
+    Raises ModelRefused if no provider has the memory, unless `accept` allows it.
+    """
     assert read.weights
     facts = read.config["gguf"]
     tokens = sizes.tokens_of(facts)
     working = sizes.footprint(facts, tokens)
     needed = needed_mib(facts, working)
-    if needed > max_host_memory_mib and "too-large" not in accept:
-        raise _too_large(needed, max_host_memory_mib)
+    over = needed - max_host_memory_mib
+    if over > 0 and "too-large" not in accept:
+        raise _too_large(needed, over)
     memory = needed if options.memory is None else to_mib(options.memory)
     disk = STACK_BYTES["cpu"] + STACK_BYTES["compiler"] + read.weights.bytes
     timeout = resources.DEFAULT_RUN_S + math.ceil(disk / resources.PULL_BYTES_PER_S)
-    explained = _explain(facts, working)
-    checks = [resources.enough(memory, needed), explained, *_unused(options)]
+    checks = [resources.enough(memory, needed), *_unused(options)]
+    if over > 0:
+        checks.append(_over(needed, over))
     if timeout > resources.MAX_DEAL_S:
         checks.append(resources.too_long(timeout))
     return Resources(
@@ -137,7 +126,7 @@ def estimate(
         compile=False,
         timeout=resources.DEFAULT_RUN_S,
         execution_timeout=timeout,
-        parts=explained.message,
+        parts=_explain(facts, working),
     ), checks
 
 
@@ -148,7 +137,7 @@ def needed_mib(facts: dict[str, Any], working: Footprint) -> int:
     return resources.rounded_up(peak * ROUNDING / MIB + BASE_MIB)
 
 
-def _explain(facts: dict[str, Any], working: Footprint) -> Check:
+def _explain(facts: dict[str, Any], working: Footprint) -> str:
     parts = (
         ("weights", facts["loaded"]),
         ("cache", working.cache),
@@ -156,7 +145,7 @@ def _explain(facts: dict[str, Any], working: Footprint) -> Check:
         ("activations", working.activations),
     )
     shown = [f"{name} {math.ceil(bytes / MIB):,} MiB (header)" for name, bytes in parts]
-    return Check(name="estimate", outcome="passed", message=", ".join(shown))
+    return ", ".join(shown)
 
 
 def _unused(options: GenerateOptions) -> list[Check]:
@@ -169,10 +158,17 @@ def _unused(options: GenerateOptions) -> list[Check]:
     return [Check(name=name, outcome="warning", message=message) for name, message in found]
 
 
-def _too_large(needs: int, largest: int) -> ModelRefused:
+def _over(needed: int, over: int) -> Check:
+    """Warn that a file that was accepted as too large fits no provider."""
+    message = f"the module needs about {needed:,} MiB of memory, {over:,} more than the largest "
+    message += "that a provider offers; a smaller file (options.file) needs less"
+    return Check(name="size", outcome="warning", message=message)
+
+
+def _too_large(needed: int, over: int) -> ModelRefused:
     return ModelRefused(
-        f"the GGUF file needs about {needs:,} MiB of memory, {needs - largest:,} more than the "
-        f"{largest:,} that a provider offers; choose a smaller one with options.file, or, where "
+        f"the GGUF file needs about {needed:,} MiB of memory, {over:,} more than the largest that "
+        "a provider offers; choose a smaller one with options.file, or, where "
         'you have a provider with more, accept: ["too-large"]',
         reason="too-large",
     )

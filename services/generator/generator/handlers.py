@@ -22,6 +22,7 @@ from generator import (
     images,
     manifest,
     measured,
+    refusals,
     rendering,
     resources,
     validation,
@@ -69,20 +70,29 @@ class Handlers:
         where = address.parse(request.model_url, request.revision)
         where = replace(where, file=request.options.file)
         snapshot, age, read_by = await adapters.read(self.access, where)
-        task, checks = gguf_models.check(snapshot, request.accept)
+        check = gguf_models.check if is_gguf(snapshot) else refusals.check
+        task, checks = check(snapshot, request.accept)
         limits = {
             "max_vram_mib": self.settings.max_vram_mib,
             "max_host_memory_mib": self.settings.max_host_memory_mib,
         }
         options, unused = resources.settle_batch(task, request.options)
-        needs, warnings = gguf_models.estimate(
-            snapshot,
-            task,
-            options,
-            **limits,
-            accept=request.accept,
-            cpu_torch_index=self.settings.cpu_torch_index,
-        )
+        if is_gguf(snapshot):
+            needs, warnings = gguf_models.estimate(
+                snapshot,
+                options,
+                max_host_memory_mib=self.settings.max_host_memory_mib,
+                accept=request.accept,
+            )
+        else:
+            needs, warnings = resources.estimate(
+                snapshot,
+                task,
+                options,
+                **limits,
+                accept=request.accept,
+                cpu_torch_index=self.settings.cpu_torch_index,
+            )
         is_measurable = snapshot.adapter is None and not is_gguf(snapshot)
         if self.measurements.bus is not None and is_measurable:
             profile = await self.measurements.find(snapshot, needs)
