@@ -3,6 +3,7 @@
 The library reads the whole repository, so that a file which the module leaves out is missed.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,25 @@ def test_a_router_without_a_route_for_documents_is_refused_where_texts_are_compa
                 check_encoder(snapshot, row)
         else:
             check_encoder(snapshot, row)
+
+
+@pytest.mark.parametrize("role", ["query", "document"])
+def test_a_router_without_a_route_for_one_kind_of_text_is_refused(role: str) -> None:
+    kind = "sentence_transformers.models.StaticEmbedding"
+    index = [{"idx": 0, "path": "", "type": "sentence_transformers.models.Router"}]
+    laid_out = layout.read("modules.json", json.dumps(index).encode())
+    routes = {name: ["0_Static"] for name in ("query", "document") if name != role}
+    router = {"types": {"0_Static": kind}, "structure": routes}
+    complete = {**router, "structure": {**routes, role: ["0_Static"]}}
+    described = Description(id="acme/frog", sha="c" * 40)
+    row = LIBRARIES["sentence-transformers"]["sentence-similarity"]
+    whole, partial = (layout.read_routes(json.dumps(one).encode()) for one in (complete, router))
+    laid_out = layout.with_routes(laid_out, "", whole)
+    check_encoder(Snapshot(described, (), frozenset(), {}, None, laid_out), row)
+    # A router that has both routes does not make up for one without.
+    laid_out = layout.with_routes(layout.with_routes(laid_out, "", partial), "", whole)
+    with pytest.raises(ModelRefused, match=f"no route for a {role}, and sentence-simil"):
+        check_encoder(Snapshot(described, (), frozenset(), {}, None, laid_out), row)
 
 
 # torch warns on first use of sparse tensors that they are in beta.

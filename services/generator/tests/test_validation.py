@@ -9,7 +9,7 @@ from common.contracts.generation import GenerateOptions, GenerateRequest
 from common.errors import ModelRefused
 from generator import refusals, rendering, requirements, resources, script, validation
 from generator.address import Address
-from generator.manifest import Manifest, ModelFile, describe
+from generator.manifest import Base, Manifest, ModelFile, describe
 from models.families import stack_of
 from models.tasks import ROWS, Task
 
@@ -86,6 +86,17 @@ async def test_a_tampered_file_fails_its_own_check_only(name: str, old: str, new
 async def test_a_module_that_would_fetch_code_or_pickles_fails_its_check(name: str) -> None:
     module = await manifest()
     named = [*module.model.files, ModelFile(path=f"part/{name}", size=1, blob=fake_hub.BLOB)]
+    base = Base(id="acme/toad", commit="c" * 40, files=named)
+    for changed in ({"files": named}, {"base": base}):
+        tampered = module.model_copy(update={"model": module.model.model_copy(update=changed)})
+        results = outcomes(tampered, rendering.render(tampered))
+        assert results == {**dict.fromkeys(results, "passed"), "safety": "failed"}
+
+
+async def test_a_module_that_would_fetch_no_weights_fails_its_check() -> None:
+    module = await manifest()
+    named = [file for file in module.model.files if not file.path.endswith(".safetensors")]
+    assert 0 < len(named) < len(module.model.files)
     tampered = module.model_copy(update={"model": module.model.model_copy(update={"files": named})})
     results = outcomes(tampered, rendering.render(tampered))
     assert results == {**dict.fromkeys(results, "passed"), "safety": "failed"}
