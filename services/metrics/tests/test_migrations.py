@@ -56,10 +56,14 @@ async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty
             "insert into series (account, model, metric)"
             " values ('a', 'o/b', 'latency'), ('a', 'o/a@address', 'latency')"
         )
-        await connection.execute(
-            "insert into rules (id, account, rule) values ('r', 'a', %s)",
-            [f'{{"modelId": "{site}o/a"}}'],
-        )
+        for rule, model in (("r", f"{site}o/a"), ("s", "o/c/tree/main"), ("t", "o/d")):
+            await connection.execute(
+                "insert into rules (id, account, rule) values (%s, 'a', %s)",
+                [rule, f'{{"modelId": "{model}"}}'],
+            )
+            await connection.execute(
+                "insert into holding values ('a', %s, 'latency', %s, now())", [model, rule]
+            )
         for name, model, metric in (
             ("first", f"{site}o/a", "latency"),
             ("second", f"{site}o/a/tree/main", "latency"),
@@ -101,8 +105,11 @@ async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty
             ("o/a@address", "latency"),  # the account's own name
         ]
         assert model_id_of("o/a@address-2") == "o/a@address-2"
-        cursor = await connection.execute("select rule ->> 'modelId' from rules")
-        assert await cursor.fetchall() == [("o/a",)]
+        cursor = await connection.execute("select rule ->> 'modelId' from rules order by id")
+        assert await cursor.fetchall() == [("o/a",), ("o/c",), ("o/d",)]
+        # A rule that was about to raise an alert starts to wait anew, under the id.
+        cursor = await connection.execute("select model from holding")
+        assert await cursor.fetchall() == [("o/d",)]
 
 
 async def test_a_migration_and_a_request_take_the_same_names_for_addresses(empty: Place) -> None:
