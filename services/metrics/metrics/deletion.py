@@ -39,8 +39,12 @@ update stale set staged = greatest(stale.staged - gone.count, 0)
 from unnest(%s::integer[], %s::timestamptz[], %s::integer[]) as gone(series, day, count)
 where stale.series = gone.series and stale.day = gone.day
 """
+# The samples of a new account may be deleted before they are counted (`Usage.flush`), which then
+# adds them to a negative number.
 DISCOUNT = """
-update usage set samples = samples - %s, staged = greatest(staged - %s, 0) where account = %s
+insert into usage (account, samples) values (%(account)s, -%(count)s)
+on conflict (account) do update
+set samples = usage.samples - %(count)s, staged = greatest(usage.staged - %(waiting)s, 0)
 """
 
 
@@ -76,7 +80,8 @@ async def delete(
         await rolling.mend(sorted({*series}), min(firsts), max(lasts))
     waiting: int = sum(row[2] for row in staged)
     count: int = waiting + sum(row[2] for row in deleted)
-    await connection.execute(DISCOUNT, [count, waiting, account])
+    gone = {"account": account, "count": count, "waiting": waiting}
+    await connection.execute(DISCOUNT, gone)
     return count
 
 

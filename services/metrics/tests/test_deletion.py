@@ -155,3 +155,12 @@ async def test_a_deletion_of_all_metrics_frees_storage_and_returns_the_count(
     answer = await caller.monitor()
     assert answer.statistics["latency"].count == 0
     assert answer.statistics["latency"].mean is None
+
+
+async def test_samples_deleted_before_they_were_counted_use_no_storage(caller: Caller) -> None:
+    await caller.record(*(record(days, 1.0) for days in (0.03, 0.02, 0.01)))
+    assert await delete(caller) == 3
+    await caller.handlers.usage.flush()
+    await caller.record(record(0, 1.0))
+    await caller.handlers.usage.flush()
+    assert (await caller.call(caller.handlers.storage, None)).samples == 1

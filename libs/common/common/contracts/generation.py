@@ -42,7 +42,7 @@ class GenerateOptions(Input):
         Annotated[
             str,
             StringConstraints(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9._/-]+$"),
-            Hint("must be a path of ASCII letters, digits, `.`, `_`, `-` and `/`"),
+            Hint("must be a path of 1 to 512 ASCII letters, digits, `.`, `_`, `-` and `/`"),
         ]
         | None
     ) = Field(
