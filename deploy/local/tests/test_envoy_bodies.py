@@ -40,7 +40,7 @@ def test_a_body_within_its_routes_bound_passes_and_a_larger_one_is_refused(
     refused = get(edge.port, path, *headers, method="POST", body=b"x" * (size + 1))
     assert refused.status == 413
     assert_envelope(refused, 1003)
-    assert refused.json()["error"]["details"] == {"limit": size}
+    assert f'"details":{{"limit":{size}}}' in refused.body.decode()
 
 
 def test_a_browser_that_submits_an_oversized_form_gets_an_error_page(edge: Stack) -> None:
