@@ -127,6 +127,13 @@ MODELS = (
         "text-ranking",
         library="sentence-transformers",
     ),
+    Model(
+        "lilypad/tiny-setfit",
+        "sentences:setfit",
+        "text-classification",
+        library="setfit",
+        branches={"main": {}, "pair": {"kind": "pair"}, "one-vs-rest": {"kind": "one-vs-rest"}},
+    ),
     # The tag that the library itself writes.
     Model(
         "lilypad/tiny-sparse-features",

@@ -16,6 +16,7 @@ from hub.families import (
     bert_config,
     llama_generator,
     word_piece_tokenizer,
+    write_json,
 )
 
 # Numbers in a token's vector, and in a text's.
@@ -189,6 +190,27 @@ def judging(folder: Path) -> None:
             default_prompt_name="relevance",
         )
         model.save_pretrained(str(folder), create_model_card=False)
+
+
+def setfit(folder: Path, kind: str = "main") -> None:
+    """Make a SetFit model in its own format: a sentence model, and a classifier of its vectors."""
+    import joblib  # noqa: PLC0415
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.multiclass import OneVsRestClassifier  # noqa: PLC0415
+
+    make(folder, "residual" if kind == "main" else "projected")
+    classes: list[Any] = [0, 1, 2] if kind == "main" else ["good", "sad"]
+    texts = [f"{one} {other}" for one in WORDS[:8] for other in WORDS[:3]]
+    vectors = SentenceTransformer(str(folder), device="cpu").encode(texts)
+    head = LogisticRegression()
+    if kind == "one-vs-rest":
+        head = OneVsRestClassifier(head)
+    head.fit(vectors, [classes[place % len(classes)] for place in range(len(texts))])
+    joblib.dump(head, folder / "model_head.pkl")
+    if kind == "main":
+        settings = {"normalize_embeddings": True, "labels": ["no", "maybe", "yes"]}
+        write_json(folder / "config_setfit.json", settings)
 
 
 KINDS: dict[str, Callable[[str], Parts]] = {

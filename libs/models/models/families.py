@@ -105,6 +105,7 @@ FAMILIES = {
         Family("sentence_similarity", "sentences", batches=True, named=True),
         Family("reranking", "sentences", batches=True),
         Family("sparse_retrieval", "sentences", batches=True, named=True),
+        Family("setfit", "sentences", batches=True, named=True),
         *(
             Family(f"{takes}_to_{made}", "diffusion")
             for takes, made in (

@@ -76,6 +76,14 @@ FORMS = (
         ),
     ),
     (
+        "a SetFit model: a sentence model, and scikit-learn's classifier of its vectors",
+        "`config_setfit.json` or the library `setfit`, and `model_head.pkl` beside `modules.json`",
+        (
+            "a `LogisticRegression` is [converted](#pickled-weights) when the image is built; all "
+            "other heads are refused as `pickle-only`, halves of SetFitABSA as `architecture`"
+        ),
+    ),
+    (
         "ONNX, OpenVINO, TensorFlow, Flax, NeMo, CTranslate2 or spaCy alone",
         "the files of each",
         "refused as `library`, named as what it is",
@@ -96,6 +104,11 @@ which are written as safetensors, and the pickles are deleted. The image has wha
 written, and `model/conversion.json`, the digests of each file that was read and written; the
 module compares them with `module.yaml` and with its files at every start. Names that share
 numbers are written with their own copy: memory counts them once, disk each.
+
+The head of a SetFit model is a pickle of scikit-learn's, whose own loader runs what it names. It
+is read by its opcodes alone, by the generator and when the image is built: a `LogisticRegression`
+with a label for each text, its coefficients, and nothing else. Probabilities are those of the
+pinned scikit-learn; a head to which others of its versions give other ones is refused.
 
 A worker that [verifies](../how-to/verify.md) the module converts the weights in the same way, by
 the module's own script, in its sandbox, up to 768 MiB; above that the verdict is `not_run`.

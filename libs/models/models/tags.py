@@ -10,6 +10,7 @@ from models import forms, gguf
 from models.tables import architectures
 from models.tasks import Task, rows_of
 from models.tasks.llama import LIBRARY
+from models.tasks.sentences import SETFIT
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _models(tag: str, library: str, row: Task) -> str:
     """Name a library's own classes, or count its architectures."""
     if library == LIBRARY:
         return f"{sum(map(gguf.writes, gguf.known()))} architectures of GGUF files"
-    if library in ("diffusers", "sentence-transformers"):
+    if library in ("diffusers", "sentence-transformers", SETFIT):
         return ", ".join(f"`{name}`" for name in row.classes)
     if row.named_classes:
         return ", ".join(f"`{name}`" for name in row.classes)

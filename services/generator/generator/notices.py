@@ -2,6 +2,7 @@
 
 from common.contracts.generation import Check
 from generator.snapshot import Snapshot
+from models.tasks.sentences import HEAD
 
 # Files that the warning about a conversion names.
 MAX_SHOWN = 6
@@ -21,7 +22,7 @@ def check_access(snapshot: Snapshot) -> Check:
 def check_conversion(snapshot: Snapshot) -> list[Check]:
     """Warn if the branch's weights are pickled, and the module has a conversion of them."""
     if snapshot.is_pickled:
-        message = (
+        message = setfit_message(snapshot) or (
             "the model has pickled weights only: they are converted to safetensors when the image "
             "is built, without a network, by torch.load(weights_only=True)"
         )
@@ -38,6 +39,16 @@ def check_conversion(snapshot: Snapshot) -> list[Check]:
         shown += f" and {more} more" if more > 0 else ""
         message += f", where {shown} differ from the branch's"
     return [Check(name="conversion", outcome="warning", message=message)]
+
+
+def setfit_message(snapshot: Snapshot) -> str | None:
+    """Describe the conversion of a SetFit model's head; None if other weights are pickled too."""
+    if [file.path for file in snapshot.files if file.becomes] != [HEAD]:
+        return None
+    return (
+        f"{HEAD} is a pickle of scikit-learn: its numbers are converted to safetensors when the "
+        "image is built, without a network, by a reader that runs nothing of it"
+    )
 
 
 def check_scan(snapshot: Snapshot) -> Check:

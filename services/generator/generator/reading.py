@@ -26,7 +26,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from common.errors import ModelRefused, Unavailable
-from generator import adapting, configs, gguf, layout, pickles, weights
+from generator import adapting, configs, gguf, layout, pickles, setfit, weights
 from generator.layout import Layout, Routes
 from generator.pickles import Directory, Pickled
 from generator.weights import Header, Index
@@ -61,6 +61,8 @@ READERS: dict[str, tuple[Callable[..., Any], TypeAdapter[Any]]] = {
     "header": (weights.read_header, TypeAdapter(Header)),
     "directory": (pickles.read_directory, TypeAdapter(Directory)),
     "pickle": (pickles.read_pickle, TypeAdapter(Pickled)),
+    "setfit": (setfit.read_settings, TypeAdapter(setfit.Settings)),
+    "head": (setfit.read_model_head, TypeAdapter(setfit.Head)),
     "gguf": (gguf.read, TypeAdapter(gguf.Header | None)),
 }
 

@@ -11,7 +11,7 @@ from models.tables import architectures, table
 from models.tags import OTHERWISE, RENAMED, TAGS, refusal_of
 from models.tasks import LIBRARIES, Task, rows_of
 from models.tasks.llama import LIBRARY
-from models.tasks.sentences import CLASSIFIES, DENSE_TAGS, EMBEDS, RANKINGS, SPARSE
+from models.tasks.sentences import CLASSIFIES, DENSE_TAGS, EMBEDS, RANKINGS, SETFIT, SPARSE
 
 CARD = f"a copy of the model whose card has a pipeline_tag of the Hub, such as {TAGS[0]}"
 
@@ -32,6 +32,8 @@ def named_tag(snapshot: Snapshot) -> str | None:
 def task_of(snapshot: Snapshot) -> str:
     """Return the tag of the row that serves the model. Raises ModelRefused if none does."""
     name = named_tag(snapshot)
+    if SETFIT in snapshot.config:
+        return CLASSIFIES[0]  # whatever the card says of its sentence model
     if snapshot.layout.is_generative_ranker:
         return RANKINGS[0]  # one score per text serves no other task
     if snapshot.layout.encoder == "SparseEncoder" and (name is None or name in DENSE_TAGS):
@@ -90,7 +92,7 @@ def _original(snapshot: Snapshot) -> str | None:
 def library_of(snapshot: Snapshot, task: str) -> str:
     """Return the library that loads the model, by its layout or else by the Hub's name for it."""
     rows = _rows(task)
-    library = _library(snapshot, task)
+    library = SETFIT if SETFIT in snapshot.config else _library(snapshot, task)
     if library in rows:
         return str(library)
     named = snapshot.description.library_name

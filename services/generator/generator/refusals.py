@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from common.contracts.generation import Accepted, Check
-from generator import adapters, requirements, vocabulary
+from generator import adapters, requirements, setfit, vocabulary
 from generator.configs import quantized
 from generator.instead import INSTEAD
 from generator.layout import OF_WORDS, ROLES, late_interaction
@@ -22,12 +22,13 @@ from models.origins import NATIVE, own_code_help
 from models.tables import architectures, table
 from models.tasks import LIBRARIES, Task
 from models.tasks.pairs import compares, of_pairs
-from models.tasks.sentences import CLASSIFIES, RANKINGS, WRITES
+from models.tasks.sentences import CLASSIFIES, RANKINGS, SETFIT, WRITES
 
 # The class of ColBERT's own checkpoints.
 LATE_INTERACTION = "HF_ColBERT"
 # Libraries whose models load from safetensors that were converted name by name.
-CONVERTED = frozenset(("transformers", "sentence-transformers"))
+OF_SENTENCES = frozenset(("sentence-transformers", SETFIT))
+CONVERTED = OF_SENTENCES | {"transformers"}
 # Families that encode a query, and what it is compared with, each by its own route.
 COMPARING = frozenset(("sentence_similarity", "sparse_retrieval"))
 # Pipeline components that are often submitted as whole pipelines, shown by name.
@@ -45,6 +46,7 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
     check_library(snapshot)
     check_weights(snapshot)
     check_code(snapshot)
+    setfit.check(snapshot.kinds, snapshot.config)
     name = task_of(snapshot)
     library = library_of(snapshot, name)
     task = LIBRARIES[library][name]
@@ -171,11 +173,13 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
         raise late_interaction()
     # sentence-transformers chooses the class itself, except for rankers: classifiers, or writers.
     head = WRITES if snapshot.layout.is_generative_ranker else task.head
-    known = architectures()[(head or library) if library == "sentence-transformers" else task.tag]
+    known = architectures()[
+        (head or "sentence-transformers") if library in OF_SENTENCES else task.tag
+    ]
     routes = [part.get("model_type") for part in snapshot.config.get("components", ())]
     if unknown := [one for one in (kind, *routes) if one not in known]:
         raise refuse(_why_not(task, unknown[0]), "architecture", "a model of another architecture")
-    if library == "sentence-transformers":
+    if library in OF_SENTENCES:
         check_encoder(snapshot, task)
     elif task.classes:
         check_class(task, kind, named)
@@ -257,7 +261,7 @@ def check_head(snapshot: Snapshot, task: Task, library: str) -> None:
     known = snapshot.weights.names if snapshot.weights else None
     kind = snapshot.config.get("model_type")
     if (
-        library == "timm"
+        library in ("timm", SETFIT)
         or known is None
         or kind not in heads
         or snapshot.layout.is_generative_ranker

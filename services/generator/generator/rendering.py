@@ -174,7 +174,7 @@ def script(family: str, *, converts: bool = False) -> str:
     add(family)
     if "program" not in sources:
         add("program")
-    if converts:
+    if converts and "conversion" not in sources:
         add("conversion")
     program = (TEMPLATES / "inference" / "program.py").read_text(encoding="utf-8")
     docstring = program[: program.index('"""', 3) + 3]

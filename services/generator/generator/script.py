@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 # Standard modules that a script may import: none that starts programs or opens connections.
 STANDARD = frozenset(
     ("base64", "binascii", "collections", "csv", "hashlib", "inspect", "io", "json", "math", "os")
-) | {"pathlib", "random", "shutil", "sys", "tempfile", "time", "typing", "wave"}
+) | {"pathlib", "pickletools", "random", "shutil", "sys", "tempfile", "time", "typing", "wave"}
 # Packages whose module has a different name.
 PACKAGES = {"PIL": "pillow", "yaml": "pyyaml"}
 # Functions that run text as code, or start a program.

@@ -8,6 +8,7 @@ from generator.description import Description, Sibling
 from generator.layout import Layout
 from generator.reasons import refuse
 from generator.weights import Index
+from models.tasks.sentences import HEAD, SETFIT, SETTINGS
 from models.tokenizers import known as tokenizer_files
 
 # Files that transformers reads from a model's folder and that hold no code.
@@ -21,7 +22,7 @@ LOADED_TOO = re.compile(
     r"modules\.json|config_sentence_transformers\.json"
     r"|sentence_(?:bert|roberta|distilbert|camembert|albert|xlnet|xlm-roberta)_config\.json"
     r"|router_config\.json|cnn_config\.json"
-    r"|model_index\.json|scheduler_config\.json"
+    r"|model_index\.json|scheduler_config\.json|config_setfit\.json"
 )
 # Unsharded weights, which the libraries prefer to the shards of an index.
 WHOLE = ("model.safetensors", "diffusion_pytorch_model.safetensors")
@@ -89,6 +90,7 @@ def kinds_of(description: Description) -> frozenset[str]:
         "adapter": description.is_adapter or any(map(ADAPTER.fullmatch, last)),
         "adapted": "adapter_config.json" in names,
         "colbert": COLBERT in names,
+        "setfit": description.library_name == SETFIT or SETTINGS in names,
         "spacy": names >= SPACY,
         "ctranslate2": converted,
         "pickle": bool(pickles),
@@ -145,7 +147,16 @@ def needed(
         if laid_out.library or "config_sentence_transformers.json" in names:
             loaded += [name for name in names if LOADED_TOO.fullmatch(name)]
         chosen += [prefix + name for name in weights + loaded]
+    if HEAD in siblings and is_setfit(description, laid_out):
+        chosen.append(HEAD)
     return tuple(file_of(siblings[path]) for path in sorted(chosen))
+
+
+def is_setfit(description: Description, laid_out: Layout) -> bool:
+    """Return whether the repository is a sentence model that SetFit put a classifier on."""
+    is_named = description.library_name == SETFIT
+    is_named |= any(sibling.rfilename == SETTINGS for sibling in description.siblings)
+    return is_named and laid_out.library == "sentence-transformers"
 
 
 def _weights(
@@ -178,6 +189,8 @@ def name_of(path: str) -> str:
 
 def converted_name(path: str) -> str | None:
     """Return the path that pickled weights, or their index, are converted to; None for others."""
+    if path == HEAD:
+        return HEAD.replace(".pkl", ".safetensors")
     folder, slash, name = path.rpartition("/")
     plain = name.removesuffix(".index.json")
     if plain not in PICKLED and not PICKLED_SHARD.fullmatch(name):

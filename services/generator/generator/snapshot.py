@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.errors import ModelRefused
-from generator import conversions, weights
+from generator import conversions, setfit, weights
 from generator.description import Description, remembered
 from generator.hub import Hub
 from generator.layout import INDEXES, ROUTES, Layout, with_routes
@@ -28,6 +28,7 @@ from generator.weights import Index, Weights, combine
 from models import packing
 from models.config import hidden_size, text_part
 from models.dtypes import KIB, MIB
+from models.tasks.sentences import HEAD, SETFIT, SETTINGS
 
 # Configs that can name code to fetch, or that determine the kind of model.
 CONFIGS = (
@@ -138,7 +139,9 @@ async def read_commit(hub: Hub, description: Description, *, pickled: bool = Fal
     measured, unconverted, *read_configs = await _together(
         _measure(hub, description, [file for file in files if is_weights(file.path)], shards),
         measure_pickled(
-            hub, description, [file for file in files if is_weights(file.becomes or "")]
+            hub,
+            description,
+            [file for file in files if is_weights(file.becomes or "") and file.path != HEAD],
         ),
         *(_read_config(hub, description, file) for file in read_files),
     )
@@ -150,6 +153,9 @@ async def read_commit(hub: Hub, description: Description, *, pickled: bool = Fal
         measured = replace(
             measured, elements=packing.unpacked(config["packing"], measured.elements)
         )
+    if measured and (heads := [file for file in files if file.path == HEAD]):
+        head, facts = await _read_setfit(hub, description, heads[0], files)
+        measured, config = combine(measured, head), {**config, SETFIT: facts}
     if config and writing is not None:
         # If present, it replaces the generation settings in config.json.
         config = {**config, "num_beams": writing.get("num_beams")}
@@ -166,6 +172,18 @@ async def read_commit(hub: Hub, description: Description, *, pickled: bool = Fal
             if name_of(path) == "tokenizer_config.json"
         },
     )
+
+
+async def _read_setfit(
+    hub: Hub, description: Description, head: File, files: tuple[File, ...]
+) -> tuple[Weights, dict[str, Any]]:
+    """Read the classifier of a SetFit model; return its weights, and what its answers depend on."""
+    read: setfit.Head = await _read_file(hub, description, head, setfit.MAX_HEAD_BYTES, "head")
+    settings = setfit.Settings()
+    for file in files:
+        if file.path == SETTINGS:
+            settings = await _read_file(hub, description, file, MAX_CONFIG_BYTES, SETFIT)
+    return setfit.weights_of(read), setfit.facts(read, settings)
 
 
 async def _read_adapter(hub: Hub, description: Description, snapshot: Snapshot) -> Snapshot:

@@ -26,8 +26,10 @@ import yaml
 
 
 def fetch(app: Path) -> None:
-    names = names_of(app)
-    names["fetch"](yaml.safe_load((app / "module.yaml").read_text(encoding="utf-8")))
+    names, manifest = names_of(app), yaml.safe_load((app / "module.yaml").read_text("utf-8"))
+    names["fetch"](manifest)
+    if "convert" in names:
+        names["convert"](manifest, app / "model")
 
 
 def names_of(app: Path) -> dict[str, Any]:
@@ -46,6 +48,8 @@ def run(app: Path, variables: dict[str, str]) -> tuple[int, Any]:
     with tempfile.TemporaryDirectory() as folder:
         names["OUTPUT_DIR"] = Path(folder)
         manifest = yaml.safe_load((app / "module.yaml").read_text(encoding="utf-8"))
+        if "converted" in names:
+            manifest = names["converted"](manifest, app / "model")
         code = names["run"](manifest, lambda *given: coarse(names["load"](*given)), names["answer"])
         return code, json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
 

@@ -38,6 +38,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 NAMED = {
     ("text-generation", "llama.cpp"): "gguf",
     ("feature-extraction", "sentence-transformers"): "sentence-features",
+    ("text-classification", "setfit"): "setfit",
     ("text-ranking", "transformers"): "sequence-ranking",
     ("image-to-image", "transformers"): "super-resolution",
     ("image-to-image", "diffusers"): "diffused-image-to-image",

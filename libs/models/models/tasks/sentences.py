@@ -1,6 +1,18 @@
 """Task rows of sentence-transformers. Their `classes` are the library's own."""
 
-from models.tasks.row import ASKED, CUT, QUERY, RANK, Parameter, Returns, Task
+from dataclasses import replace
+
+from models.tasks.row import (
+    ASKED,
+    CUT,
+    QUERY,
+    RANK,
+    RANKED_LABELS,
+    TOP_K,
+    Parameter,
+    Returns,
+    Task,
+)
 
 # The tag of models that turn a text into one vector, if their card names none.
 EMBEDS = "sentence-similarity"
@@ -11,6 +23,9 @@ RANKINGS = ("text-ranking",)
 CLASSIFIES = ("text-classification",)
 # The tag of what a ranker is that judges by the next token.
 WRITES = "text-generation"
+# The library of classifiers on top of a sentence model, and the files that it adds to one.
+SETFIT = "setfit"
+HEAD, SETTINGS = "model_head.pkl", "config_setfit.json"
 DENSE_TAGS = frozenset((EMBEDS, "feature-extraction"))
 
 DIMENSIONS = Parameter(
@@ -88,5 +103,15 @@ SENTENCES = (
         ),
         example=ASKED,
         optional=("query",),
+    ),
+    Task(
+        "text-classification",
+        SETFIT,
+        "setfit",
+        "text",
+        replace(RANKED_LABELS, note=CUT),
+        ("SentenceTransformer",),
+        ("SentenceTransformer",),
+        parameters=(TOP_K,),
     ),
 )

@@ -2,14 +2,16 @@
 
     python run_inference.py convert
 
-A pickle can hold a program. torch reads it with `weights_only`, which builds nothing but tensors,
-and this command runs without a network; the pickles are deleted afterwards, so that none is ever
-read when the module runs. Digests of what was read and written are in conversion.json.
+A pickle can hold a program. torch reads it with `weights_only`, which builds nothing but tensors
+(files of others have readers of their own, in CONVERTERS), and this command runs without a network;
+the pickles are deleted afterwards, so that none is ever read when the module runs. Digests of what
+was read and written are in conversion.json.
 """
 
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from generator.templates.inference.program import (
 )
 
 RECORD = "conversion.json"
+# Readers of files that torch did not write, by their paths.
+CONVERTERS: dict[str, Callable[[Path, Path], None]] = {}
 
 
 class Unconverted(Exception):
@@ -63,7 +67,7 @@ def convert(manifest: dict[str, Any], folder: Path) -> None:
         if new.suffix == ".json":
             rename_in_index(old, new, pickled)
         else:
-            convert_file(old, new)
+            CONVERTERS.get(file["path"], convert_file)(old, new)
         with new.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         source = {key: file[key] for key in ("path", "sha256", "blob") if key in file}
