@@ -3431,7 +3431,7 @@ export interface components {
              * @description Kinds of isolation that the worker's machine does not support.
              * @default []
              */
-            missingIsolation?: ("user" | "files" | "processes" | "network" | "system_calls")[];
+            missingIsolation?: ("user" | "files" | "processes" | "network" | "system_calls" | "memory")[];
             /**
              * @description Measured ceilings of the device.
              * @default {}
@@ -3755,7 +3755,7 @@ export interface components {
              * @description Kinds of isolation that the worker's machine does not support.
              * @default []
              */
-            missingIsolation?: ("user" | "files" | "processes" | "network" | "system_calls")[];
+            missingIsolation?: ("user" | "files" | "processes" | "network" | "system_calls" | "memory")[];
             /**
              * Sample
              * @description Sample request; long values cut.

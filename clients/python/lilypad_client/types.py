@@ -639,7 +639,8 @@ class Setup(Result):
     load_seconds: float | None = Field(None, alias="loadSeconds")
     """Time to load the model from its files. [s]"""
     missing_isolation: (
-        list[Literal["user", "files", "processes", "network", "system_calls"] | str] | None
+        list[Literal["user", "files", "processes", "network", "system_calls", "memory"] | str]
+        | None
     ) = Field([], alias="missingIsolation")
     """Kinds of isolation that the worker's machine does not support."""
     ceilings: Ceilings | None = Field({}, validate_default=True)
@@ -780,7 +781,8 @@ class Verdict(Result):
     network: Literal["off", "unused"] | str | None = None
     """`off`: the process had no network; `unused`: the worker could not cut it off."""
     missing_isolation: (
-        list[Literal["user", "files", "processes", "network", "system_calls"] | str] | None
+        list[Literal["user", "files", "processes", "network", "system_calls", "memory"] | str]
+        | None
     ) = Field([], alias="missingIsolation")
     """Kinds of isolation that the worker's machine does not support."""
     sample: dict[str, Any] | None = None

@@ -14,13 +14,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from huggingface_hub import HfApi
-from trial_attempt import SANDBOX
+from trial_attempt import MEMORY_SHARE, SANDBOX
 
 from benchmarker.worker import child as child_process
 from benchmarker.worker.child import Child, OutOfMemory, started
+from benchmarker.worker.confinement import confined
 from benchmarker.worker.measure import Bench, explain
 from benchmarker.worker.process import Failed
-from benchmarker.worker.session import confined
 from hub.testing import RunningHub
 
 FETCH = "benchmarker.worker.fetch"
@@ -65,7 +65,7 @@ def modules_path() -> Iterator[None]:
 @pytest.fixture(scope="module")
 async def measuring(models, modules_path) -> AsyncIterator[Child]:
     models.chmod(0o755)
-    with confined(SANDBOX, str(models)) as confinement:
+    with confined(SANDBOX, str(models), MEMORY_SHARE) as confinement:
         async with started("watched_measure", None, confinement) as child:
             yield child
 

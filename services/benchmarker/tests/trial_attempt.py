@@ -5,11 +5,12 @@ from typing import Any
 
 import yaml
 
-from benchmarker.worker.child import started
+from benchmarker.worker.confinement import confined
 from benchmarker.worker.sandbox import Sandbox, detect
-from benchmarker.worker.session import TRY, confined
+from benchmarker.worker.session import run_module
 
 SANDBOX = detect()
+MEMORY_SHARE = 0.9
 # A machine without bubblewrap, or one whose kernel refuses namespaces.
 WEAK = Sandbox((), (), ("user", "files", "processes"))
 MANIFEST = {
@@ -43,6 +44,6 @@ async def attempt(
     }
     model = folder / "model"
     model.mkdir(exist_ok=True)
-    with confined(sandbox, str(model)) as confinement:
-        async with started(TRY, None, confinement) as child:
-            return await child.request(files=files, model=str(model), seconds=seconds)
+    memory = yaml.safe_load(files["module.yaml"])["resources"]["memoryMiB"]
+    with confined(sandbox, str(model), MEMORY_SHARE, memory) as confinement:
+        return await run_module(files, str(model), seconds, confinement)

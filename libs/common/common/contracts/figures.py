@@ -12,8 +12,8 @@ from common.contracts import Message
 
 Device = Literal["cpu", "cuda"]
 # Kinds of isolation of the process that loads a model: its own user, files, processes, no
-# network, and only the system calls that it needs.
-Isolation = Literal["user", "files", "processes", "network", "system_calls"]
+# network, only the system calls that it needs, and a bound on the memory of all its processes.
+Isolation = Literal["user", "files", "processes", "network", "system_calls", "memory"]
 Regime = Literal["overhead", "bandwidth", "compute", "unknown"]
 
 

@@ -305,12 +305,14 @@ def isolate(settings: WorkerSettings) -> Sandbox:
     if missing and settings.require_isolation:
         raise SystemExit(
             f"REQUIRE_ISOLATION: this machine cannot isolate a model's {missing}; install"
-            " bubblewrap, and allow this worker to create namespaces"
+            " bubblewrap, allow this worker to create namespaces, and limit its container's memory"
         )
+    # All of a model's processes together; without a bound only each of them is limited.
+    memory = "cgroup" if sandbox.groups else "unbounded" if "memory" in missing else "container"
     if missing:
-        log.warning("isolation incomplete", missing=missing)
+        log.warning("isolation incomplete", missing=missing, memory=memory)
     else:
-        log.info("isolation complete")
+        log.info("isolation complete", memory=memory)
     return sandbox
 
 

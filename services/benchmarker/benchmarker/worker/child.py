@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import structlog
 
+from benchmarker.worker.cgroup import Group
 from benchmarker.worker.process import END, ENDED, FORK, ISOLATED, SEALED, Failed, kill_orphans
 from benchmarker.worker.sandbox import Sandbox, search_path
 from models.dtypes import MIB
@@ -55,6 +56,7 @@ class Confinement:
     sandbox: Sandbox
     scratch: Path
     readable: tuple[Path, ...] = ()
+    group: Group | None = None
 
 
 class Child:
@@ -164,6 +166,8 @@ async def started(
         variables["PYTHONPATH"] = os.pathsep.join(map(str, search_path("PYTHONPATH")))
         command += [SEALED]
         command = confinement.sandbox.command(command, scratch, confinement.readable)
+        if confinement.group:
+            command = confinement.group.command(command)
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=PIPE,

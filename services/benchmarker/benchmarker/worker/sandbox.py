@@ -12,12 +12,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
-from benchmarker.worker import seal
+from benchmarker.worker import cgroup, seal
 from common.contracts.figures import Isolation
 from models.dtypes import MIB
 
@@ -47,11 +47,13 @@ class Sandbox:
         bubblewrap: its command with the options for this machine; empty without it.
         privileges: the command that gives up root's privileges inside.
         missing: kinds of isolation that this machine does not provide.
+        groups: where control groups are made; None where the machine allows none.
     """
 
     bubblewrap: tuple[str, ...]
     privileges: tuple[str, ...]
     missing: tuple[Isolation, ...]
+    groups: cgroup.Groups | None = None
 
     def command(
         self, program: Iterable[str], scratch: Path, readable: Iterable[Path] = ()
@@ -70,7 +72,18 @@ class Sandbox:
 
 
 def detect() -> Sandbox:
-    """Return the strongest sandbox that works on this machine, by trying each."""
+    """Return the strongest sandbox that works on this machine, by trying each.
+
+    A limit on the worker's container bounds a model's memory as well: a worker runs one at a time.
+    """
+    sandbox, groups = _detect_namespaces(), cgroup.find()
+    bounded = groups or cgroup.memory_limit()
+    return replace(
+        sandbox, groups=groups, missing=sandbox.missing if bounded else (*sandbox.missing, "memory")
+    )
+
+
+def _detect_namespaces() -> Sandbox:
     lowest: list[Isolation] = [] if seal.available() else ["system_calls"]
     if (bubblewrap := _find_bubblewrap()) is not None:
         base = (bubblewrap, *NAMESPACES, "--die-with-parent")

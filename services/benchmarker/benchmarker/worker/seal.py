@@ -54,6 +54,8 @@ MACHINES = {
 }  # fmt: skip
 # Processes and threads of a child; torch and its compiler have several for each core.
 MAX_PROCESSES = 256 + 16 * (os.cpu_count() or 1)
+# Address space that libraries reserve for threads and never touch; limits of memory count it too.
+RESERVED_MIB = 2048
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]

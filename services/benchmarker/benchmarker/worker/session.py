@@ -4,14 +4,12 @@ Control commits each report before the next step begins, so that another worker 
 interrupted session with the next block.
 """
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
+import yaml
 from pydantic import ValidationError
 
 from benchmarker import schedule, search
@@ -19,6 +17,7 @@ from benchmarker.memory import foreseen, rungs
 from benchmarker.settings import WorkerSettings
 from benchmarker.worker.cache import fetched
 from benchmarker.worker.child import Child, Confinement, OutOfMemory, started
+from benchmarker.worker.confinement import confined
 from benchmarker.worker.control import RunTaken, call_control
 from benchmarker.worker.process import Failed
 from benchmarker.worker.sandbox import Sandbox
@@ -93,7 +92,8 @@ class Session:
 
         Each process is forked off one that has imported the libraries, in the run's own sandbox.
         """
-        with confined(self.sandbox, folder) as confinement:
+        memory = None if self.device == "cuda" else self.settings.max_memory_mib
+        with confined(self.sandbox, folder, self.settings.memory_share, memory) as confinement:
             while True:
                 async with started(MEASURE, {"HF_HUB_OFFLINE": "1"}, confinement) as child:
                     while not await self._measured(child, folder):
@@ -351,12 +351,10 @@ class TrialSession:
         """Fetch the model and run the module. Raises Failed if the trial could not take place."""
         assert self.work.trial
         files = self.work.trial.files
+        asked = yaml.safe_load(files["module.yaml"])["resources"]["memoryMiB"]
         async with fetched(self.work, self.settings, self.hub_token) as model:
-            with confined(self.sandbox, model) as confinement:
-                async with started(TRY, None, confinement) as child:
-                    answer = await child.request(
-                        files=files, model=model, seconds=self.settings.max_trial_s
-                    )
+            with confined(self.sandbox, model, self.settings.memory_share, asked) as confinement:
+                answer = await run_module(files, model, self.settings.max_trial_s, confinement)
         missing = self.sandbox.missing
         answer |= {"network": "unused" if "network" in missing else "off"}
         try:
@@ -365,17 +363,21 @@ class TrialSession:
             raise Failed("the module's process answered no verdict", "crashed") from None
 
 
-@contextmanager
-def confined(sandbox: Sandbox, model: str) -> Iterator[Confinement]:
-    """Yield the confinement of a child that loads a model from a folder.
-
-    The scratch folder is deleted afterwards, even if the child was killed.
-    """
-    folder = Path(model)
-    # The Hub's client stores files as links to their content.
-    linked = {path.resolve().parent for path in folder.rglob("*") if path.is_symlink()}
-    with tempfile.TemporaryDirectory(prefix="lilypad-", ignore_cleanup_errors=True) as scratch:
-        yield Confinement(sandbox, Path(scratch), (folder, *sorted(linked)))
+async def run_module(
+    files: Mapping[str, str], model: str, seconds: float, confinement: Confinement
+) -> dict[str, Any]:
+    """Run a module on the model in a folder; return the fields of its verdict."""
+    async with started(TRY, None, confinement) as child:
+        try:
+            answer = await child.request(files=files, model=model, seconds=seconds)
+        except OutOfMemory:
+            if not (confinement.group and confinement.group.ran_out()):
+                raise
+            answer = {}
+    if confinement.group and confinement.group.ran_out():
+        message = "the module's processes together took more memory than a module of its size may"
+        answer |= {"verdict": "failed", "message": message}
+    return answer
 
 
 def _short(size: int, reason: Any, message: str) -> SizeFacts:

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from benchmarker.worker import packages
+from benchmarker.worker import packages, seal
 from benchmarker.worker.process import answer_questions
 from benchmarker.worker.samples import NoSample, request_for
 from models.dtypes import MIB
@@ -28,8 +28,6 @@ MAX_FILE_BYTES = 256 * MIB
 MAX_RESULT_BYTES = 64 * MIB
 # Most pickled weights that are converted, in safetensors: the scratch folder has 1 GiB, in memory.
 MAX_CONVERTED_BYTES = 768 * MIB
-# Address space that libraries reserve for threads and never touch; the limit counts it too.
-RESERVED_MIB = 2048
 # Interval at which the module's mapped files are measured.
 POLL_INTERVAL_S = 0.02
 # Longest text and list in a verdict, in characters and items.
@@ -77,7 +75,7 @@ def attempt(question: dict[str, Any]) -> dict[str, Any]:
         if failure := _convert(app, {**environment, "MODEL_DIR": model}, seconds):
             return _failed(f"the module's weights could not be converted: {failure}")
     # These bind this process as well, and are inherited by the module's.
-    _limit(resource.RLIMIT_DATA, (memory + RESERVED_MIB) * MIB)
+    _limit(resource.RLIMIT_DATA, (memory + seal.RESERVED_MIB) * MIB)
     _limit(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
     observed = _run(app, {**environment, "MODEL_DIR": model}, request, seconds, in_memory=pickled)
     # The kernel reclaims mapped files, such as weights that are being read, when it needs memory.
