@@ -92,11 +92,11 @@ def test_every_replica_soon_applies_a_changed_metric_description(account: Accoun
 def test_names_and_units_cannot_reverse_the_text_around_them(
     account: Account, character: str
 ) -> None:
-    answer = record(account, modelId=f"m{character}", metrics={"wait": 1.0})
+    answer = record(account, modelId=f"m{character}n", metrics={"wait": 1.0})
     assert (answer.status_code, error_of(answer)["code"]) == (400, 1003)
     assert error_of(answer)["details"]["fields"][0]["path"] == "modelId"
     # One that was recorded before this was refused is still found.
-    found = account.post("/v1/api/monitor", {"modelId": f"m{character}"}).status_code
+    found = account.post("/v1/api/monitor", {"modelId": f"m{character}n"}).status_code
     assert found == (400 if character == "\n" else 404)
     body = {"records": [{"modelId": "m", "metrics": {"wait": 1.0}}]}
     for unit in (f"to{character}ks", character):
@@ -319,7 +319,8 @@ def test_the_address_of_a_model_names_the_same_model_as_its_id(account: Account)
     names = [
         "openai/gpt2",
         "https://huggingface.co/openai/gpt2/",
-        "https://hf.co/openai/gpt2/tree/main",
+        "https://hf.co//openai/gpt2/tree/main/?library=x#y",
+        " openai/gpt2/\u00a0",
     ]
     for number, name in enumerate(names, 1):
         stored = record(account, modelId=name, timestamp=at(minutes=number), metrics={"latency": 1})
@@ -328,11 +329,10 @@ def test_the_address_of_a_model_names_the_same_model_as_its_id(account: Account)
         assert monitor(account, modelId=name)["statistics"]["latency"]["count"] == len(names)
         rule = {"kind": "silence", "modelId": name, "after": 3600}
         assert account.post("/v1/api/alerts/rules", rule).json()["data"]["modelId"] == "openai/gpt2"
-    of_another_revision = "https://huggingface.co/openai/gpt2/tree/v1"
-    record(account, modelId=of_another_revision, metrics={"latency": 1})
+    record(account, modelId="https://hf.co/openai/gpt2/tree/v1/", metrics={"latency": 1})
     answer = account.http.get("/v1/api/models", headers=account.headers)
     assert [model["modelId"] for model in answer.json()["data"]["models"]] == [
-        of_another_revision,
+        "openai/gpt2/tree/v1",
         "openai/gpt2",
     ]
 

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from common.contracts import Input, Message
+from common.contracts.invisible import check_visible
 from common.faults import Hint
 from gateway.hub_tokens import StoredHubToken
 from gateway.second_factor import Code
@@ -33,7 +34,7 @@ OWN_CODE = Field(
 
 
 class NewAccount(Input):
-    email: EmailAddress = Field(
+    email: Annotated[EmailAddress, AfterValidator(check_visible)] = Field(
         description="Your e-mail address, which you log in with.", examples=["you@example.com"]
     )
     password: NewPassword = Field(

@@ -7,15 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 import nats.errors
 import structlog
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from common import context
 from common.bus import Bus
 from common.contracts import Input, Message
 from common.contracts.access import KEY_REVOKED, KeyRevoked
-from common.contracts.invisible import check_not_blank
+from common.contracts.invisible import Name
 from common.errors import Conflict, InvalidRequest, NotFound
-from common.faults import Hint
 from common.postgres import Connection, Database
 from gateway import audit, keys
 from gateway.idempotency import RETENTION_H
@@ -23,12 +22,6 @@ from gateway.idempotency import RETENTION_H
 log = structlog.get_logger()
 
 Scope = Literal["generate", "benchmark", "monitor:read", "monitor:write"]
-Name = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$"),
-    Hint('must be 1 to 100 characters without control characters, such as "laptop"'),
-    AfterValidator(check_not_blank),
-]
 
 
 def _once_each(scopes: list[Scope]) -> list[Scope]:

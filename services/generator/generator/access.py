@@ -8,6 +8,7 @@ import hashlib
 
 from common.bus import Bus
 from common.context import current
+from common.contracts.address import Address
 from common.contracts.generation import ReadBy
 from common.contracts.hub import (
     HUB_TOKEN,
@@ -16,7 +17,6 @@ from common.contracts.hub import (
     HubTokenRequest,
 )
 from common.errors import InvalidRequest, ModelNotFound, ModelRefused, NoResponders, ServiceError
-from generator.address import Address
 from generator.hub import STORE_TOKEN, Hub, NoSuchModel, within
 from generator.snapshot import Snapshot
 from generator.snapshots import Recent, Snapshots

@@ -6,12 +6,12 @@ the base when they load it.
 
 from dataclasses import replace
 
+from common.contracts import address
+from common.contracts.address import Address
 from common.contracts.generation import ReadBy
 from common.errors import InvalidModel, ModelNotFound
-from generator import address
 from generator.access import Access
 from generator.adapting import MERGED
-from generator.address import Address
 from generator.hub import within
 from generator.reasons import refuse
 from generator.snapshot import Snapshot

@@ -5,9 +5,9 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
+from common.contracts.address import REVISION
 from common.errors import ModelRefused
 from generator import configs
-from generator.address import REVISION
 from generator.reasons import refuse
 from models.config import parse
 

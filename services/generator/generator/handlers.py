@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from common.bus import Bus
+from common.contracts import address
 from common.contracts.generation import (
     Check,
     GenerateRequest,
@@ -16,7 +17,6 @@ from common.errors import ModelRefused
 from generator import (
     access,
     adapters,
-    address,
     archive,
     gguf_models,
     images,

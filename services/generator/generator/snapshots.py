@@ -15,9 +15,9 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
+from common.contracts.address import COMMIT, Address
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceError
 from generator import description, gguf_reading, suggestion
-from generator.address import COMMIT, Address
 from generator.description import Description
 from generator.hub import NO_SUCH_MODEL, Hub, HubDown, NoSuchModel, within
 from generator.shared import MAX_AGE_S as STALE

@@ -11,9 +11,10 @@ import pytest
 
 from common import bus
 from common.bus import NatsBus
+from common.contracts import address
 from common.contracts.generation import GenerateRequest, Module
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused
-from generator import address, snapshots
+from generator import snapshots
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from common.contracts.address import Address
 from common.contracts.generation import GenerateOptions, GenerateRequest
 from common.errors import ModelRefused
 from generator import refusals, rendering, requirements, resources, script, validation
-from generator.address import Address
 from generator.manifest import Base, Manifest, ModelFile, describe
 from models.families import stack_of
 from models.tasks import ROWS, Task

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from common.contracts import Event, Input, Message, Rpc
-from common.contracts.invisible import check_not_blank
-from common.contracts.recording import MetricName, ModelId, model_id_of
+from common.contracts.address import model_id_of
+from common.contracts.recording import MetricName, NewModelId
 
 Severity = Literal["info", "warning", "critical"]
 Percent = Annotated[float, Field(gt=0, le=10_000)]
@@ -28,7 +28,7 @@ class NewRule(Input):
     kind: Literal["threshold", "change", "silence"] = Field(
         examples=["threshold"], description="Kind of condition that raises an alert."
     )
-    model_id: Annotated[ModelId, AfterValidator(check_not_blank)] | None = Field(
+    model_id: NewModelId | None = Field(
         None, description="The model; by default all models of the account."
     )
     metric: MetricName | None = Field(

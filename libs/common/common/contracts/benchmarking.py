@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from common.contracts import Event, Input, Message, Rpc
+from common.contracts.address import AddressText
 from common.contracts.figures import Analysis, Device, Results, figure
 from common.contracts.monitoring import PLOT_FORMAT, PlotFormat
 
@@ -26,7 +27,7 @@ def _once_each(sizes: list[int]) -> list[int]:
 class BenchmarkRequest(Input):
     """Request for a benchmark; without `batchSizes`, sizes up to 256 that fit are searched."""
 
-    model_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
+    model_id: AddressText = Field(
         description="Id or address of a model on the Hugging Face Hub.",
         examples=["distilbert/distilbert-base-uncased"],
     )

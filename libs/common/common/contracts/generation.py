@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from common.contracts import Input, Message, Rpc
+from common.contracts.address import AddressText
 from common.faults import Hint
 
 
@@ -59,7 +60,7 @@ Accepted = Literal["license", "too-large"]
 
 
 class GenerateRequest(Input):
-    model_url: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
+    model_url: AddressText = Field(
         description="https://huggingface.co/<owner>/<name>, also with /tree/<revision>, or the id.",
         examples=["https://huggingface.co/distilbert/distilbert-base-uncased"],
     )

@@ -1,6 +1,5 @@
 """Recording of metrics: records as callers send them, and samples as the bus carries them."""
 
-import re
 from array import array
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -9,7 +8,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, FailFast, Field, StringConstraints
 
 from common.contracts import Event, Input, Message, Rpc
-from common.contracts.invisible import check_not_blank
+from common.contracts.address import model_id_of
+from common.contracts.invisible import (
+    CONTROLS,
+    check_no_controls,
+    check_not_blank,
+    check_visible,
+)
 from common.contracts.timestamps import Timestamp, to_us
 from common.faults import Hint
 
@@ -29,34 +34,11 @@ USUAL_METRICS = (
     "cost_per_inference",
 )
 
-# Control characters, line separators, and marks that reverse the direction of text: an id or a unit
-# with one could look like another, or reverse the sentence that contains it. None is recorded; ids
-# that were recorded earlier can still be read and deleted.
-UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-_UNSEEN = re.compile(f"[{UNSEEN}]")
-
-# The address of a model on the Hub, and of its main branch; other pages and revisions are names of
-# their own, and so is what has neither a site nor an owner.
-_ADDRESS = re.compile(
-    r"(?:(?i:https://(?:huggingface|hf)\.co)(?::443)?/|(?=[\w.-]+/[\w.-]+/tree/main))"
-    r"(?!(?:api|blog|buckets|collections|datasets|docs|models|organizations|papers"
-    r"|posts|settings|spaces|tasks)(?:/|\Z))"
-    r"([\w.-]+(?:/[\w.-]+)?)(?:/tree/main)?/?",
-    re.ASCII,
-)
-
-
-def model_id_of(name: str) -> str:
-    """Return the id of a model that is named by its address; any other name as it is."""
-    if "://" in name or "/tree/" in name:
-        address = _ADDRESS.fullmatch(name)
-        return address[1] if address else name
-    return name
-
-
 ModelId = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"
+    ),
     AfterValidator(model_id_of),
     Hint('must be 1 to 256 characters without control characters, such as "openai/gpt2"'),
     Field(
@@ -65,6 +47,9 @@ ModelId = Annotated[
         examples=["openai/gpt2"],
     ),
 ]
+# A model that metrics are recorded for, or a rule is made for. Ids that were recorded before this
+# rule can still be read and deleted.
+NewModelId = Annotated[ModelId, AfterValidator(check_no_controls), AfterValidator(check_not_blank)]
 MetricName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$"),
@@ -74,15 +59,6 @@ MetricName = Annotated[
 NON_NEGATIVE_METRICS = frozenset({*USUAL_METRICS, "memory_limit", "gpu_memory_limit", "batch_size"})
 # Beyond any measurement, and far enough below the largest float for squares and sums.
 Value = Annotated[float, Field(ge=-1e100, le=1e100)]
-
-
-def _check_visible(model_id: str) -> str:
-    if _UNSEEN.search(model_id):
-        raise ValueError(
-            "must be 1 to 256 characters, without control characters, line separators and marks of"
-            ' text direction, such as "openai/gpt2"'
-        )
-    return check_not_blank(model_id)
 
 
 def _check_signs(metrics: dict[str, float]) -> dict[str, float]:
@@ -109,7 +85,7 @@ RecordedAt = Annotated[Timestamp, AfterValidator(_check_age)]
 class Record(Input):
     """Metrics of one moment. A repeated model, time and metric is stored once."""
 
-    model_id: Annotated[ModelId, AfterValidator(_check_visible)]
+    model_id: NewModelId
     timestamp: RecordedAt | None = Field(
         None,
         description="RFC 3339, to the microsecond, at most 365 days ago; now by default.",
@@ -126,7 +102,7 @@ class Record(Input):
 
 
 UNIT = (
-    StringConstraints(pattern=rf"^[^{UNSEEN}\s]([^{UNSEEN}]{{0,30}}[^{UNSEEN}\s])?$"),
+    StringConstraints(pattern=rf"^[^{CONTROLS}\s]([^{CONTROLS}]{{0,30}}[^{CONTROLS}\s])?$"),
     Hint("a unit holds 1 to 32 printable characters and no space around them, such as tokens"),
 )
 
@@ -139,7 +115,7 @@ class MetricDescription(Input):
         description="An `amount` cannot be negative, and a `share` is from 0 to 1: other values"
         " are refused by the metric's name.",
     )
-    unit: Annotated[str, *UNIT, AfterValidator(check_not_blank)] | None = Field(
+    unit: Annotated[str, *UNIT, AfterValidator(check_visible)] | None = Field(
         None, description="Unit of its values; else derived from its name.", examples=["tokens"]
     )
     more_is_better: bool | None = Field(

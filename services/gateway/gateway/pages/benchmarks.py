@@ -1,6 +1,7 @@
 """Pages that start, follow, compare, export and publish benchmark runs."""
 
 import asyncio
+import contextlib
 import re
 import secrets
 from typing import Any
@@ -10,6 +11,7 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 
 from common import context
+from common.contracts import address
 from common.contracts.benchmarking import (
     OVER,
     QUOTE,
@@ -18,7 +20,7 @@ from common.contracts.benchmarking import (
     Run,
     RunsRequest,
 )
-from common.errors import InvalidRequest, NotFound, ServiceError
+from common.errors import InvalidModel, InvalidRequest, NotFound, ServiceError
 from gateway import audit
 from gateway.keyring import KeyRing
 from gateway.pages import report, site, wording
@@ -32,7 +34,6 @@ PAGE = "/dashboard/benchmarks"
 SHOWN = 20
 MAX_COMPARED = len(report.LETTERS)
 RUN = re.compile(r"bench_[0-9a-f]{8,64}")
-HUB = "https://huggingface.co/"
 # A page that embeds a badge shows a withdrawn run for up to five more minutes.
 BADGE_CACHE = "public, max-age=300"
 CHOICES = {
@@ -181,7 +182,9 @@ class BenchmarkPages:
     async def _quote(self, form: dict[str, Any]) -> dict[str, Any]:
         """Return the quote for a run of the form's model, or why there is none."""
         # PostgreSQL's text cannot contain a NUL.
-        model = form["modelId"].replace("\0", "").strip().removeprefix(HUB).strip("/")
+        model = form["modelId"].replace("\0", "").strip()
+        with contextlib.suppress(InvalidModel):
+            model = address.parse(model).id
         device = form["device"] if form["device"] in CHOICES["device"] else ""
         quote_request = QuoteRequest(model_id=model, device=device or "auto")
         try:

@@ -9,35 +9,16 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from common.contracts.invisible import INVISIBLE, SPACES
+from common.contracts.invisible import INVISIBLE, PROSE, SPACES, SPELLING_JOINER
 from common.contracts.monitoring import Finding
 
 ABSENT = "\N{EN DASH}"
 CODE = re.compile(r"`([^`]+)`")
 BINARY = ("MiB", "GiB", "TiB")
-# Scripts in which joiners are spelling: Arabic, those of India and South East Asia, Mongolian.
-_JOINING = "[\u0600-\u109f\u1780-\u18af\ua800-\uabff\U00010a00-\U00011fff]"
-_JOINER = f"(?<={_JOINING})[\u200c\u200d](?={_JOINING})"
-_EMOJI = (
-    "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299"
-    "\U0001f000-\U0001faff][\ufe0e\ufe0f]?"
-)
-# Sequences that are drawn as one: emoji, keycaps, the flags of England, Scotland and Wales, and
-# variants of an ideograph.
-_SEQUENCES = (
-    f"{_EMOJI}(?:\u200d{_EMOJI})*",
-    "[0-9#*]\ufe0f\u20e3",
-    (
-        "\U0001f3f4\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067"
-        "|\U000e0073\U000e0063\U000e0074|\U000e0077\U000e006c\U000e0073)\U000e007f"
-    ),
-    "[\u3400-\u9fff\U00020000-\U0003ffff][\U000e0100-\U000e01ef]",
-)
 # The group is what is escaped. Two names must not look alike, so that one is chosen for the other:
 # in a name, nothing invisible is left but joiners that are spelling. A sentence is only read, and
 # would be spoilt by escapes in its emoji.
-NAME = re.compile(f"{_JOINER}|([{INVISIBLE}{SPACES}\t\n\r])")
-PROSE = re.compile(f"{'|'.join((_SEQUENCES[2], *_SEQUENCES))}|{_JOINER}|([{INVISIBLE}])")
+NAME = re.compile(f"{SPELLING_JOINER}|([{INVISIBLE}{SPACES}\t\n\r])")
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,12 +1,22 @@
 import re
 import string
+from typing import Any
 
 import pytest
-from hypothesis import example, given
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from common.contracts.address import ID, Address, model_id_of, parse
+from common.contracts.alerts import AlertsRequest, NewRule
+from common.contracts.benchmarking import BenchmarkRequest
+from common.contracts.generation import GenerateRequest
+from common.contracts.monitoring import MonitorRequest
+from common.contracts.reading import SamplesDeletion, SamplesRequest
+from common.contracts.recording import Record
 from common.errors import InvalidModel
-from generator.address import Address, parse
 
 
 @pytest.mark.parametrize(
@@ -24,6 +34,16 @@ from generator.address import Address, parse
         ("gpt2/tree/main", Address("gpt2", "main")),
         ("a/b/tree/refs%2Fpr%2F7", Address("a/b", "refs/pr/7")),
         (" gpt2", Address("gpt2")),
+        ("\u00a0gpt2/\u3000", Address("gpt2")),
+        ("https://huggingface.co//a//b//", Address("a/b")),
+        ("https://huggingface.co/a/b/tree/main/", Address("a/b")),
+        ("a/b/tree/v1/", Address("a/b", "v1")),
+        ("https://huggingface.co/a/b?library=transformers", Address("a/b")),
+        ("https://huggingface.co/a/b?x=http://evil/c/d", Address("a/b")),
+        ("https://huggingface.co/a/b/tree/v1/#usage", Address("a/b", "v1")),
+        ("https://huggingface.co/a/tree", Address("a/tree")),
+        ("https://huggingface.co/a/tree/tree/main", Address("a/tree")),
+        ("https://huggingface.co/a/tree/tree", Address("a", "tree")),
         ("https://huggingface.co/a/b\n", Address("a/b")),
     ],
 )
@@ -88,14 +108,19 @@ HOSTILE = [
     "https://huggingface.co/../../etc/passwd",
     "https://huggingface.co/a/%2e%2e",
     "https://huggingface.co/a/b%00",
-    "https://huggingface.co/a/b?x=http://evil",
-    "https://huggingface.co/a/b?",
-    "https://huggingface.co/a/b#c",
     "https://huggingface.co/a/b/tree/../../c",
     "https://huggingface.co/a/b/tree/main/onnx",
     "https://huggingface.co/a/b/blob/main/config.json",
     "https://huggingface.co/datasets/squad",
     "https://huggingface.co/",
+    "https://huggingface.co/?/a/b",
+    "https://huggingface.co#/a/b",
+    "https://huggingface.co/..",
+    "https://huggingface.co/docs/hub",
+    "https://huggingface.co/models?search=gpt2",
+    "//a/b",
+    "/a/b",
+    "a//b",
     "https://huggingface.co",
     "huggingface.co/gpt2",
     "a/b/c",
@@ -161,3 +186,69 @@ def test_accepted_addresses_contain_only_harmless_characters(
         assert part.strip(".") == part != ""
         assert ".." not in part
     assert address.id in text
+
+
+ADDRESSES = st.builds(
+    lambda blank, site, segments, end: blank + site + "/".join(segments) + end,
+    st.sampled_from(["", " ", "\u00a0", "\n"]),
+    st.sampled_from(["", "https://huggingface.co/", "https://HF.co:443//", "http://hf.co/", "/"]),
+    st.lists(
+        st.sampled_from(
+            ["a", "b.c", "tree", "main", "v1", "a%2Fb", "", "..", "docs", "x.git", "-"]
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.sampled_from(["", "/", "//", "?x=/y", "#z", " ", "\r\n", "\u3000"]),
+)
+NAMED: list[tuple[Any, dict[str, Any]]] = [
+    (Record, {"metrics": {"latency": 1.0}}),
+    (NewRule, {"kind": "silence", "after": 60}),
+    (MonitorRequest, {}),
+    (SamplesRequest, {"metric": "latency"}),
+    (SamplesDeletion, {}),
+]
+
+
+@settings(max_examples=400)
+@given(ADDRESSES | st.text(max_size=60))
+@example("https://huggingface.co/..")
+@example("https://hf.co/a/b/tree/v1/?x")
+@example("https://huggingface.co//a///b/#x")
+@example("https://huggingface.co/docs/b")
+@example("a/b/")
+@example("a/tree/main")
+@example("\u00a0a/b\n")
+def test_every_door_takes_an_address_for_the_same_model(text: str) -> None:
+    names = set()
+    for model, rest in NAMED:
+        try:
+            names.add(model.model_validate({**rest, "modelId": text}).model_id)
+        except ValidationError:
+            continue
+    assert len(names) <= 1
+    assert names <= {AlertsRequest.model_validate({"modelId": text}).model_id}
+    try:
+        [generated, measured] = (
+            parse(GenerateRequest.model_validate({"modelUrl": text}).model_url),
+            parse(BenchmarkRequest.model_validate({"modelId": text}).model_id),
+        )
+    except (InvalidModel, ValidationError):
+        # What is no model to the Hub keeps its own name.
+        assert names <= {text.strip()}
+        return
+    assert generated == measured
+    revision = "" if generated.revision == "main" else f"/tree/{generated.revision}"
+    assert {name.replace("%2F", "/") for name in names} == {generated.id + revision}
+    [name] = names
+    assert (parse(name), model_id_of(name)) == (generated, name)
+
+
+@given(st.text("ab.-_/", max_size=8) | st.from_regex(r"[a-z._-]{90,99}/[a-z.-]{90,99}"))
+def test_an_id_is_valid_by_the_hubs_own_rule(text: str) -> None:
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        assert not ID.fullmatch(text)
+    else:
+        assert ID.fullmatch(text)
