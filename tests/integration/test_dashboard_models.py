@@ -13,6 +13,7 @@ from integration.page_scripts import APART, AXES, REFRESHED, SHIFT
 MODEL = "lilypad/tiny-text-classification"
 # The values of the latency's chart.
 LATENCY = "document.querySelector('.chart[data-metric=latency]').drawn.chart.series[0].value"
+COST = LATENCY.replace("latency", "cost_per_inference")
 # A model's name and a metric's unit that would run as script if they were not escaped.
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}</script><script>alert(2)</script>"
 
@@ -331,6 +332,15 @@ def test_model_pages_pass_axe_and_fit_in_both_themes_and_widths(
     for labels, fit in person.page.evaluate(AXES):
         assert fit, labels
         assert len(set(labels)) == len(labels), labels
+    # Costs are those of 1,000 inferences, as on the pages of runs, also of an update.
+    costs = person.page.get_by_role("row", name=re.compile("^Cost per 1,000 inferences"))
+    expect(costs.first).to_contain_text("0.01")
+    cost = person.page.locator(".chart[data-metric=cost_per_inference]")
+    expect(cost.locator("figcaption")).to_contain_text("Cost per 1,000 inferences")
+    person.page.route("**/series?*", lambda route: route.abort())
+    record(account, MODEL, cost_per_inference=1.04e-5)
+    person.page.wait_for_function(f"{COST}.at(-1) === 0.0104 && Math.min(...{COST}) > 0.009")
+    person.page.unroute("**/series?*")
     person.page.set_viewport_size({"width": WIDTHS[-1], "height": HEIGHT})
     person.page.wait_for_function(APART)
     paths = (

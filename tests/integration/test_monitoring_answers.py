@@ -122,8 +122,8 @@ def test_recommendations_name_the_numbers_behind_them(account: Account) -> None:
     assert "higher" in drift
     assert f"since {since:%A} {since.day} {since:%B}, {since:%H:%M} UTC" in drift
     assert "$0.00014 on average, $0.0001 before" in drift
-    assert "15,500 of 16,384 MiB (95%)" in memory
-    assert batch.startswith("Batch size 8 would be 64% cheaper")
+    assert "15,500 of 16,384 MiB (95 %)" in memory
+    assert batch.startswith("Batch size 8 would be 64 % cheaper")
     assert "$5e-05" in batch
     assert "$0.00014" in batch
 

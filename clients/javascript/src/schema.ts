@@ -2435,6 +2435,11 @@ export interface components {
             /** @description The benchmark behind the figures; null without one. */
             measured?: components["schemas"]["Measured"] | null;
             /**
+             * Measurement
+             * @description Whether memory and batch size follow from a benchmark, or why not, in one sentence; null for modules that cannot be benchmarked.
+             */
+            measurement?: string | null;
+            /**
              * Readby
              * @description Audience of the model: `anybody`; `operator`, it is private or gated and the operator opens it to every account; `account`, it was read with your Hub token.
              * @default anybody
@@ -4112,6 +4117,7 @@ export interface operations {
                      *           "vramMiB": 0,
                      *           "vramSource": "headers",
                      *           "measured": null,
+                     *           "measurement": "this account has not measured this commit on a CPU in float32: the figures are estimates",
                      *           "readBy": "anybody"
                      *         },
                      *         "digest": "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -4184,6 +4190,7 @@ export interface operations {
                      *           "vramMiB": 0,
                      *           "vramSource": "headers",
                      *           "measured": null,
+                     *           "measurement": "this account has not measured this commit on a CPU in float32: the figures are estimates",
                      *           "readBy": "anybody"
                      *         },
                      *         "digest": "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -4384,6 +4391,7 @@ export interface operations {
                      *           "vramMiB": 0,
                      *           "vramSource": "headers",
                      *           "measured": null,
+                     *           "measurement": "this account has not measured this commit on a CPU in float32: the figures are estimates",
                      *           "readBy": "anybody"
                      *         },
                      *         "digest": "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -4468,6 +4476,7 @@ export interface operations {
                      *           "vramMiB": 0,
                      *           "vramSource": "headers",
                      *           "measured": null,
+                     *           "measurement": "this account has not measured this commit on a CPU in float32: the figures are estimates",
                      *           "readBy": "anybody"
                      *         },
                      *         "digest": "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -4666,9 +4675,9 @@ export interface operations {
                      *                   "high": 1370.1858892965095
                      *                 },
                      *                 "missing": {
-                     *                   "p90": "needs 64 samples, there are 8",
-                     *                   "p95": "needs 130 samples, there are 8",
-                     *                   "p99": "needs 662 samples, there are 8"
+                     *                   "p90": "needs 64 samples, got 8",
+                     *                   "p95": "needs 130 samples, got 8",
+                     *                   "p99": "needs 662 samples, got 8"
                      *                 }
                      *               },
                      *               "deviceLatency": null,
@@ -4690,7 +4699,7 @@ export interface operations {
                      *               "bandwidthShare": 0.00021158467238618366,
                      *               "computeShare": 0.004099709320768888,
                      *               "suspect": [
-                     *                 "noise: the mean is known to within 44% only; take more iterations"
+                     *                 "noise: the mean is known to within 44 % only; take more iterations"
                      *               ]
                      *             }
                      *           ],
@@ -4748,10 +4757,10 @@ export interface operations {
                      *         },
                      *         "analysis": {
                      *           "optimal_batch_size": 2,
-                     *           "constraint": "the smallest size with 95% of the best throughput; no latency budget was given",
+                     *           "constraint": "the smallest size with 95 % of the best throughput; no latency budget was given",
                      *           "verified": false,
                      *           "resource_recommendations": [
-                     *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37% only.",
+                     *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37 % only.",
                      *             "Measure again while nothing else runs on the machine. (neighbours: other processes kept 1.9 cores busy on a machine of 2)",
                      *             "Give it at least 477 MiB of memory for batch size 2: 398 MiB was the peak, and a fifth is headroom."
                      *           ],
@@ -4763,7 +4772,7 @@ export interface operations {
                      *             },
                      *             "balanced": {
                      *               "batchSize": 2,
-                     *               "why": "the smallest size with 95% of the best throughput",
+                     *               "why": "the smallest size with 95 % of the best throughput",
                      *               "boundBy": "throughput of smaller sizes"
                      *             },
                      *             "throughput": {
@@ -4917,9 +4926,9 @@ export interface operations {
                      *                   "high": 1370.1858892965095
                      *                 },
                      *                 "missing": {
-                     *                   "p90": "needs 64 samples, there are 8",
-                     *                   "p95": "needs 130 samples, there are 8",
-                     *                   "p99": "needs 662 samples, there are 8"
+                     *                   "p90": "needs 64 samples, got 8",
+                     *                   "p95": "needs 130 samples, got 8",
+                     *                   "p99": "needs 662 samples, got 8"
                      *                 }
                      *               },
                      *               "deviceLatency": null,
@@ -4941,7 +4950,7 @@ export interface operations {
                      *               "bandwidthShare": 0.00021158467238618366,
                      *               "computeShare": 0.004099709320768888,
                      *               "suspect": [
-                     *                 "noise: the mean is known to within 44% only; take more iterations"
+                     *                 "noise: the mean is known to within 44 % only; take more iterations"
                      *               ]
                      *             }
                      *           ],
@@ -4999,10 +5008,10 @@ export interface operations {
                      *         },
                      *         "analysis": {
                      *           "optimal_batch_size": 2,
-                     *           "constraint": "the smallest size with 95% of the best throughput; no latency budget was given",
+                     *           "constraint": "the smallest size with 95 % of the best throughput; no latency budget was given",
                      *           "verified": false,
                      *           "resource_recommendations": [
-                     *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37% only.",
+                     *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37 % only.",
                      *             "Measure again while nothing else runs on the machine. (neighbours: other processes kept 1.9 cores busy on a machine of 2)",
                      *             "Give it at least 477 MiB of memory for batch size 2: 398 MiB was the peak, and a fifth is headroom."
                      *           ],
@@ -5014,7 +5023,7 @@ export interface operations {
                      *             },
                      *             "balanced": {
                      *               "batchSize": 2,
-                     *               "why": "the smallest size with 95% of the best throughput",
+                     *               "why": "the smallest size with 95 % of the best throughput",
                      *               "boundBy": "throughput of smaller sizes"
                      *             },
                      *             "throughput": {
@@ -5186,9 +5195,9 @@ export interface operations {
                      *                   "high": 1370.1858892965095
                      *                 },
                      *                 "missing": {
-                     *                   "p90": "needs 64 samples, there are 8",
-                     *                   "p95": "needs 130 samples, there are 8",
-                     *                   "p99": "needs 662 samples, there are 8"
+                     *                   "p90": "needs 64 samples, got 8",
+                     *                   "p95": "needs 130 samples, got 8",
+                     *                   "p99": "needs 662 samples, got 8"
                      *                 }
                      *               },
                      *               "deviceLatency": null,
@@ -5210,7 +5219,7 @@ export interface operations {
                      *               "bandwidthShare": 0.00021158467238618366,
                      *               "computeShare": 0.004099709320768888,
                      *               "suspect": [
-                     *                 "noise: the mean is known to within 44% only; take more iterations"
+                     *                 "noise: the mean is known to within 44 % only; take more iterations"
                      *               ]
                      *             }
                      *           ],
@@ -5268,10 +5277,10 @@ export interface operations {
                      *         },
                      *         "analysis": {
                      *           "optimal_batch_size": 2,
-                     *           "constraint": "the smallest size with 95% of the best throughput; no latency budget was given",
+                     *           "constraint": "the smallest size with 95 % of the best throughput; no latency budget was given",
                      *           "verified": false,
                      *           "resource_recommendations": [
-                     *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37% only.",
+                     *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37 % only.",
                      *             "Measure again while nothing else runs on the machine. (neighbours: other processes kept 1.9 cores busy on a machine of 2)",
                      *             "Give it at least 477 MiB of memory for batch size 2: 398 MiB was the peak, and a fifth is headroom."
                      *           ],
@@ -5283,7 +5292,7 @@ export interface operations {
                      *             },
                      *             "balanced": {
                      *               "batchSize": 2,
-                     *               "why": "the smallest size with 95% of the best throughput",
+                     *               "why": "the smallest size with 95 % of the best throughput",
                      *               "boundBy": "throughput of smaller sizes"
                      *             },
                      *             "throughput": {
@@ -5449,9 +5458,9 @@ export interface operations {
                      *                   "high": 1370.1858892965095
                      *                 },
                      *                 "missing": {
-                     *                   "p90": "needs 64 samples, there are 8",
-                     *                   "p95": "needs 130 samples, there are 8",
-                     *                   "p99": "needs 662 samples, there are 8"
+                     *                   "p90": "needs 64 samples, got 8",
+                     *                   "p95": "needs 130 samples, got 8",
+                     *                   "p99": "needs 662 samples, got 8"
                      *                 }
                      *               },
                      *               "deviceLatency": null,
@@ -5473,7 +5482,7 @@ export interface operations {
                      *               "bandwidthShare": 0.00021158467238618366,
                      *               "computeShare": 0.004099709320768888,
                      *               "suspect": [
-                     *                 "noise: the mean is known to within 44% only; take more iterations"
+                     *                 "noise: the mean is known to within 44 % only; take more iterations"
                      *               ]
                      *             }
                      *           ],
@@ -5531,10 +5540,10 @@ export interface operations {
                      *         },
                      *         "analysis": {
                      *           "optimal_batch_size": 2,
-                     *           "constraint": "the smallest size with 95% of the best throughput; no latency budget was given",
+                     *           "constraint": "the smallest size with 95 % of the best throughput; no latency budget was given",
                      *           "verified": false,
                      *           "resource_recommendations": [
-                     *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37% only.",
+                     *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37 % only.",
                      *             "Measure again while nothing else runs on the machine. (neighbours: other processes kept 1.9 cores busy on a machine of 2)",
                      *             "Give it at least 477 MiB of memory for batch size 2: 398 MiB was the peak, and a fifth is headroom."
                      *           ],
@@ -5546,7 +5555,7 @@ export interface operations {
                      *             },
                      *             "balanced": {
                      *               "batchSize": 2,
-                     *               "why": "the smallest size with 95% of the best throughput",
+                     *               "why": "the smallest size with 95 % of the best throughput",
                      *               "boundBy": "throughput of smaller sizes"
                      *             },
                      *             "throughput": {

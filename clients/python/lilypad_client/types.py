@@ -425,6 +425,10 @@ class ModelFacts(Result):
     """
     measured: Measured | None = None
     """The benchmark behind the figures; null without one."""
+    measurement: str | None = None
+    """
+    Whether memory and batch size follow from a benchmark, or why not, in one sentence; null for modules that cannot be benchmarked.
+    """
     read_by: Literal["anybody", "operator", "account"] | str | None = Field(
         "anybody", alias="readBy"
     )

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from common.errors import InvalidRequest
+from common.quantities import counted
 
 # Max faults named for one body; naming one blocks the loop for 16 microseconds.
 MAX_FAULTS = 100
@@ -49,8 +50,8 @@ class Hint:
         )
 
 
-def _entries(count: int) -> str:
-    return f"{count} " + ("entry" if count == 1 else "entries")
+def _entries(number: int) -> str:
+    return counted(number, "entry", "entries")
 
 
 def _got(context: Context) -> str:
@@ -59,16 +60,12 @@ def _got(context: Context) -> str:
     return "more" if length is None else str(length)
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
 WORDS: dict[str, Callable[[Context], str]] = {
     "missing": lambda _: "required and missing",
     "string_type": lambda _: "must be a string, in double quotes",
     "string_unicode": lambda _: "must be a string of UTF-8",
-    "string_too_short": lambda c: f"must have at least {_plural(c['min_length'], 'character')}",
-    "string_too_long": lambda c: f"must have at most {_plural(c['max_length'], 'character')}",
+    "string_too_short": lambda c: f"must have at least {counted(c['min_length'], 'character')}",
+    "string_too_long": lambda c: f"must have at most {counted(c['max_length'], 'character')}",
     "int_type": lambda _: "must be an integer, without quotes, such as 4",
     "int_from_float": lambda _: "must be an integer, without a fraction, such as 4",
     "int_parsing": lambda _: "must be an integer, such as 4",

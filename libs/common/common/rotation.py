@@ -12,6 +12,7 @@ from psycopg import sql
 
 from common.encryption import Encryption
 from common.postgres import Database
+from common.quantities import counted
 
 # Rows that are read and locked at once.
 BATCH = 500
@@ -36,8 +37,8 @@ class Outcome:
 
     def __str__(self) -> str:
         return (
-            f"{self.renewed} secrets encrypted anew, {self.current} had the first key already,"
-            f" {self.unreadable} cannot be decrypted"
+            f"{counted(self.renewed, 'secret')} encrypted anew, {self.current} had the first key"
+            f" already, {self.unreadable} cannot be decrypted"
         )
 
 

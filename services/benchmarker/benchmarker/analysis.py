@@ -7,6 +7,7 @@ from benchmarker.memory import fit
 from benchmarker.search import GOOD_SHARE
 from common.contracts.benchmarking import MAX_BATCH_SIZE, BenchmarkRequest
 from common.contracts.figures import Analysis, MemoryModel, Pick, Picks, Point, Regime, Results
+from common.quantities import counted, percent
 from models.sizes import HEADROOM
 
 # A size at most this many times as large or as small is a neighbour; those beyond are not.
@@ -99,7 +100,7 @@ def _picks(
         ),
         balanced=Pick(
             batch_size=knee.batch_size,
-            why=f"the smallest size with {GOOD_SHARE:.0%} of the best throughput"
+            why=f"the smallest size with {percent(GOOD_SHARE)} of the best throughput"
             f"{_doubt(knee, best)}",
             bound_by="throughput of smaller sizes"
             if knee is not allowed[0]
@@ -151,7 +152,7 @@ def _optimal(picks: Picks, budget: float | None) -> tuple[int | None, str]:
             f"the highest throughput with a mean latency of at most {budget:g} ms"
         )
     return picks.balanced.batch_size, (
-        f"the smallest size with {GOOD_SHARE:.0%} of the best throughput;"
+        f"the smallest size with {percent(GOOD_SHARE)} of the best throughput;"
         " no latency budget was given"
     )
 
@@ -222,8 +223,8 @@ def _advice(chosen: Point, regime: Regime, results: Results) -> str:
     shares = ""
     if chosen.compute_share is not None and chosen.bandwidth_share is not None:
         shares = (
-            f" (it uses {chosen.compute_share:.0%} of the computing power and"
-            f" {chosen.bandwidth_share:.0%} of the bandwidth measured on this device)"
+            f" (it uses {percent(chosen.compute_share)} of the computing power and"
+            f" {percent(chosen.bandwidth_share)} of the bandwidth measured on this device)"
         )
     advice = {
         "overhead": f"Neither arithmetic nor memory bandwidth limits it{shares}, but the time"
@@ -256,7 +257,7 @@ def _would_change(
     if not in_doubt:
         lines += _other_sizes(chosen, points, results)
     if memory.largest_batch is not None and memory.largest_batch > points[-1].batch_size:
-        lines.append(f"Memory would hold up to about {memory.largest_batch} samples.")
+        lines.append(f"Memory would hold up to about {counted(memory.largest_batch, 'sample')}.")
     return lines
 
 
@@ -274,7 +275,8 @@ def _other_sizes(chosen: Point, points: Sequence[Point], results: Results) -> li
         top = max(better, key=_throughput)
         gain = _throughput(top) / _throughput(chosen) - 1
         lines.append(
-            f"{top.batch_size} gives {gain:.1%} more throughput, at {_latency(top):.4g} ms a call."
+            f"{top.batch_size} gives {percent(gain, 1)} more throughput, at"
+            f" {_latency(top):.4g} ms a call."
         )
         if results.price:
             lines.append(

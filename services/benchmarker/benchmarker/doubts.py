@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarker.statistics import drift
 from common.contracts.figures import Distribution, Point, Results
 from common.contracts.measuring import Samples
+from common.quantities import counted, percent
 
 # A figure is suspect beyond these:
 # change of the latency from the first call to the last, as a share;
@@ -48,16 +49,20 @@ def of_size(
     doubts = []
     change, real = drift(wall_ms)
     if real and abs(change) > MAX_DRIFT:
-        doubts.append(f"drift: latency changed by {change:+.0%} from the first call to the last")
+        doubts.append(
+            f"drift: latency changed by {change * 100:+.0f} % from the first call to the last"
+        )
     half = half_width(latency)
     if half is not None and half > MAX_HALF_WIDTH:
-        doubts.append(f"noise: the mean is known to within {half:.0%} only; take more iterations")
+        doubts.append(
+            f"noise: the mean is known to within {percent(half)} only; take more iterations"
+        )
     if by_device and by_device.median and latency.median:
         apart = latency.median / by_device.median - 1
         if abs(apart) > MAX_CLOCK_DIFFERENCE:
             doubts.append(
-                f"clocks: the host's clock differs by {apart:+.1%} from the device's; the host is"
-                " in the way"
+                f"clocks: the host's clock differs by {apart * 100:+.1f} % from the device's; the"
+                " host is in the way"
             )
     if any(block.steady is False for block in blocks):
         doubts.append("warm-up: calls were not steady yet when the timing began")
@@ -76,13 +81,13 @@ def of_shares(bandwidth: float | None, compute: float | None) -> list[str]:
     doubts = []
     if compute is not None and compute > MAX_SHARE:
         doubts.append(
-            f"ceilings: it computes at {compute:.0%} of the measured maximum; something held up the"
-            " matrix product that measured it"
+            f"ceilings: it computes at {percent(compute)} of the measured maximum; something held"
+            " up the matrix product that measured it"
         )
     if bandwidth is not None and bandwidth > MAX_SHARE:
         doubts.append(
-            f"ceilings: it reads at {bandwidth:.0%} of what copying reached; its weights stay in"
-            " the caches, or something held up the copying"
+            f"ceilings: it reads at {percent(bandwidth)} of what copying reached; its weights stay"
+            " in the caches, or something held up the copying"
         )
     return doubts
 
@@ -98,7 +103,9 @@ def of_run(blocks: Sequence[Samples], results: Results) -> list[str]:
         )
     sharing = max((block.sharing or 0 for block in blocks), default=0)
     if sharing:
-        doubts.append(f"neighbours: {sharing} other processes used the GPU")
+        doubts.append(
+            f"neighbours: {counted(sharing, 'other process', 'other processes')} used the GPU"
+        )
     return doubts
 
 
@@ -114,7 +121,7 @@ def remedies(doubts: Iterable[str], point: Point) -> list[str]:
             needed = point.latency.samples * (half / MAX_HALF_WIDTH) ** 2
             advice[kind] = (
                 f"Measure again with at least {_rounded_up(needed):,} `iterations`: with"
-                f" {point.latency.samples:,} the mean is known to within {half:.0%} only."
+                f" {point.latency.samples:,} the mean is known to within {percent(half)} only."
             )
     return list(advice.values())
 

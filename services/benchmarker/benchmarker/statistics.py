@@ -43,10 +43,10 @@ def describe(milliseconds: Sequence[float] | Floats) -> Distribution:
             percentiles[name] = float(np.percentile(values, PERCENT[name]))
         else:
             percentiles[name] = None
-            missing[name] = f"needs {needed} samples, there are {count}"
+            missing[name] = f"needs {needed} samples, got {count}"
     spread: dict[str, Any] = {}
     if count < MIN_FOR_SPREAD:
-        reason = f"needs {MIN_FOR_SPREAD} samples, there are {count}"
+        reason = f"needs {MIN_FOR_SPREAD} samples, got {count}"
         missing |= dict.fromkeys(("standardDeviation", "meanInterval", "medianInterval"), reason)
     else:
         inefficiency = statistical_inefficiency(values)

@@ -14,7 +14,7 @@ def test_a_percentile_is_reported_only_with_its_minimum_number_of_samples(name, 
     assert name not in enough.missing
     short = describe(values[:-1])
     assert getattr(short, name) is None
-    assert short.missing[name] == f"needs {needed} samples, there are {needed - 1}"
+    assert short.missing[name] == f"needs {needed} samples, got {needed - 1}"
 
 
 def test_an_empty_sample_has_no_figures() -> None:

@@ -93,10 +93,11 @@ class Handlers:
                 accept=request.accept,
                 cpu_torch_index=self.settings.cpu_torch_index,
             )
+        measurement = None
         is_measurable = snapshot.adapter is None and not is_gguf(snapshot)
         if self.measurements.bus is not None and is_measurable:
             profile = await self.measurements.find(snapshot, needs)
-            needs, replacing = measured.apply(needs, profile, options, **limits)
+            needs, replacing, measurement = measured.apply(needs, profile, options, **limits)
             replaced = {check.name for check in replacing}
             warnings = [check for check in warnings if check.name not in replaced] + replacing
         module = manifest.describe(snapshot, task, needs, self.digests)
@@ -125,6 +126,7 @@ class Handlers:
                 vram_source=needs.vram_source,
                 max_tokens=sizes.max_tokens_of(configs.complete(snapshot.config), task),
                 measured=needs.measured,
+                measurement=measurement,
                 read_by=read_by,
             ),
         )

@@ -64,26 +64,19 @@ def apply(
     *,
     max_vram_mib: int,
     max_host_memory_mib: int,
-) -> tuple[Resources, list[Check]]:
-    """Return the resources, measured if possible, and checks that state their source."""
+) -> tuple[Resources, list[Check], str]:
+    """Return the resources, measured if possible, new checks of them, and their source in words."""
     if profile is None:
-        return needs, [
-            _measurement_check("the benchmarker is unavailable: the figures are estimates")
-        ]
+        return needs, [], "the benchmarker is unavailable: the figures are estimates"
     if profile.run_id is None or profile.base_memory is None or profile.batch_size is None:
         where = f"on a {'GPU' if needs.gpu else 'CPU'} in {needs.dtype}"
-        return needs, [
-            _measurement_check(
-                f"this account has not measured this commit {where}: the figures are estimates"
-            )
-        ]
+        why = f"this account has not measured this commit {where}: the figures are estimates"
+        return needs, [], why
     each = (profile.memory_per_sample or 0.0) * _stretch(needs, profile)
     available = max_vram_mib - CUDA_CONTEXT_MIB if needs.gpu else max_host_memory_mib
     fits = (available / HEADROOM - profile.base_memory) / each if each else math.inf
     if fits < (options.batch_size or 1):
-        return needs, [
-            _measurement_check("the measured memory exceeds the device: the figures are estimates")
-        ]
+        return needs, [], "the measured memory exceeds the device: the figures are estimates"
     batch = options.batch_size or int(min(profile.batch_size, MAX_BATCH_SIZE, fits))
     peak = rounded_up((profile.base_memory + each * batch) * HEADROOM)
     measured = _provenance(profile)
@@ -91,17 +84,14 @@ def apply(
         measured_needs = replace(needs, vram=peak + CUDA_CONTEXT_MIB, vram_source="measured")
         checks = []
     else:
-        source = needs.vram_source if options.gpu is False else "measured"
+        vram_source = needs.vram_source if options.gpu is False else "measured"
         memory = peak if options.memory is None else to_mib(options.memory)
-        measured_needs = replace(needs, memory=memory, vram_source=source)
+        measured_needs = replace(needs, memory=memory, vram_source=vram_source)
         if options.memory is None:
             measured_needs = replace(measured_needs, memory_source="measured")
         checks = [enough(memory, peak)]
-    message = f"memory and batch size follow from run {measured.run} on {measured.machine}"
-    return replace(measured_needs, batch_size=batch, measured=measured), [
-        *checks,
-        _measurement_check(message),
-    ]
+    source = f"memory and batch size follow from run {measured.run} on {measured.machine}"
+    return replace(measured_needs, batch_size=batch, measured=measured), checks, source
 
 
 def _stretch(needs: Resources, profile: Profile) -> float:
@@ -122,7 +112,3 @@ def _provenance(profile: Profile) -> Measured:
             "peak_mib": round(profile.peak_memory or 0.0, 1),
         }
     )
-
-
-def _measurement_check(message: str) -> Check:
-    return Check(name="measurement", outcome="passed", message=message)

@@ -14,6 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from common.contracts.generation import Check
+from common.quantities import counted
 from generator import dockerfile, gotemplate, images, rendering, script
 from generator.dockerfile import Instruction
 from generator.gguf_files import ENDING as GGUF
@@ -151,7 +152,7 @@ def check_safety(_: Manifest, text: str) -> str:
     if not weights:
         raise ValueError("the module would fetch no weights")
     form = "GGUF" if weights[0].endswith(GGUF) else "safetensors"
-    return f"{len(paths)} files: {form} weights, configs and vocabularies; no code"
+    return f"{counted(len(paths), 'file')}: {form} weights, configs and vocabularies; no code"
 
 
 def check_requirements(module: Manifest, text: str) -> str:

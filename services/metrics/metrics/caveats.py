@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from common.contracts.monitoring import MonitorRequest
 from common.contracts.timestamps import MAX_CLOCK_SKEW
+from common.quantities import counted
 from metrics.window import Window
 
 
@@ -48,7 +49,7 @@ def _clock(now: datetime, ahead: datetime | None) -> Iterator[str]:
     if ahead and ahead - now > MAX_CLOCK_SKEW:
         minutes = (ahead - now) / timedelta(minutes=1)
         yield (
-            f"the newest sample is {minutes:,.0f} minutes ahead of now and is counted;"
+            f"the newest sample is {counted(round(minutes), 'minute')} ahead of now and is counted;"
             " is the recorder's clock right?"
         )
 

@@ -10,6 +10,8 @@ import sys
 import psycopg
 from psycopg import AsyncConnection
 
+from common.quantities import counted
+
 SCHEMA = "metrics"
 
 
@@ -48,4 +50,4 @@ async def _convert(connection: AsyncConnection[tuple[object, ...]]) -> str:
     await connection.execute("update watermark set until = '2000-01-01Z'")
     await connection.execute("delete from stale where staged = 0")
     await connection.execute("update stale set direct = false")
-    return f"{moved.rowcount} samples are in a hypertable now"
+    return f"{counted(moved.rowcount, 'sample')} moved into a hypertable"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.contracts.timestamps import DAY_US, EPOCH, to_us
+from common.quantities import counted
 from metrics.arrays import Times
 from metrics.findings import Changes
 from metrics.units import title, unit
@@ -67,10 +68,10 @@ class Points:
     @property
     def subtitle(self) -> str:
         if not self.width:
-            return f"{self.points_in:,} sample{'s' if self.points_in > 1 else ''}"
+            return counted(self.points_in, "sample")
         return (
             f"mean of each {_duration(self.width)}, with its minimum and maximum;"
-            f" {self.points_in:,} samples"
+            f" {counted(self.points_in, 'sample')}"
         )
 
     def drawn(self) -> "Points":

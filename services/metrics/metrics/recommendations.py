@@ -7,6 +7,7 @@ from datetime import datetime
 
 from common.contracts.recording import USUAL_METRICS
 from common.contracts.timestamps import DAY_US, HOUR_US, from_us, to_us
+from common.quantities import counted, percent
 from metrics.findings import Changes
 from metrics.shape import Event
 from metrics.units import lower_is_better, title, unit
@@ -157,7 +158,7 @@ def _change(event: Event, metric: str) -> str:
         return (
             f"{times:.2g} times as high as before" if times < 100 else f"{times:.0f} times as high"
         )
-    return f"{abs(times - 1):.0%} {way}"
+    return f"{percent(abs(times - 1))} {way}"
 
 
 def _day(us: int, *, hour: bool = True) -> str:
@@ -171,7 +172,7 @@ def _duration(us: int) -> str:
         return f"{us / DAY_US:.0f} days"
     if us >= 2 * HOUR_US:
         return f"{us / HOUR_US:.0f} hours"
-    return f"{us / HOUR_US * 60:.0f} minutes"
+    return counted(round(us / HOUR_US * 60), "minute")
 
 
 def _memory(histories: Mapping[str, History], latest: Mapping[str, float]) -> Iterator[str]:
@@ -183,8 +184,8 @@ def _memory(histories: Mapping[str, History], latest: Mapping[str, float]) -> It
         if peak >= MIN_MEMORY_SHARE * limit:
             yield (
                 f"{title(metric)} has reached {peak:,.0f} of {limit:,.0f} MiB"
-                f" ({peak / limit:.0%}): use a smaller batch, shorter inputs or half precision,"
-                " or give it more, before a request fails for lack of it."
+                f" ({percent(peak / limit)}): use a smaller batch, shorter inputs or half"
+                " precision, or give it more, before a request fails for lack of it."
             )
 
 
@@ -208,8 +209,8 @@ def _batch_size(histories: Mapping[str, History], latest: Mapping[str, float]) -
         cost = math.fsum(history.hours["total"]) / history.count
     if best != used and curve[best] < (1 - MIN_SAVING) * cost:
         yield (
-            f"Batch size {best} would be {1 - curve[best] / cost:.0%} cheaper: an inference was"
-            f" measured at ${curve[best]:.3g} with it, against ${cost:.3g} {compared}."
+            f"Batch size {best} would be {percent(1 - curve[best] / cost)} cheaper: an inference"
+            f" was measured at ${curve[best]:.3g} with it, against ${cost:.3g} {compared}."
         )
 
 

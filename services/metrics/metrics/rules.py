@@ -22,6 +22,7 @@ from common.contracts.alerts import (
 from common.errors import InvalidRequest, NotFound
 from common.faults import invalid
 from common.postgres import Connection, Database
+from common.quantities import percent
 from common.unreadable import Unreadable
 from metrics.arrays import Floats, Times
 from metrics.baselines import Baseline
@@ -161,7 +162,7 @@ def _memory(rule: Rule, metric: str, values: Values) -> Verdict:
     if share * 100 <= rule.percent:
         return Verdict(lasts=lasts, recovery=recovery)
     cause = (
-        f"{title(metric)} is at {share:.0%} of its limit"
+        f"{title(metric)} is at {percent(share)} of its limit"
         f" ({values.greatest:,.0f} of {values.limit_mib:,.0f} MiB)"
     )
     return Verdict(cause, lasts, recovery, "critical" if share > 0.97 else None)
@@ -186,7 +187,7 @@ def _change(rule: Rule, metric: str, values: Values, expected: dict[str, float] 
         return Verdict(recovery=f"{_back(metric, now)}, usually {say(usual, metric)}")
     way = "higher" if now > usual else "lower"
     cause = (
-        f"{title(metric)} is {share:.0%} {way} than usual:"
+        f"{title(metric)} is {percent(share)} {way} than usual:"
         f" {say(now, metric)}, usually {say(usual, metric)}"
     )
     # Twice as slow, or half as fast.

@@ -251,10 +251,10 @@ def test_a_gap_within_a_season_is_no_change() -> None:
 def test_lower_throughput_is_a_regression_and_lower_latency_an_improvement() -> None:
     fell = history((240, 100.0), (100, 70.0))
     [sentence] = recommend({"throughput": fell}, {})
-    assert "Throughput has been 30% lower" in sentence
+    assert "Throughput has been 30 % lower" in sentence
     assert "Look at what was deployed" in sentence
     [sentence] = recommend({"latency": fell}, {})
-    assert "Latency has been 30% lower" in sentence
+    assert "Latency has been 30 % lower" in sentence
     assert "worth keeping" in sentence
 
 
@@ -266,7 +266,7 @@ def test_a_cost_drift_is_stated_in_dollars() -> None:
 def test_memory_near_its_limit_gets_a_recommendation() -> None:
     used = {"gpu_memory_usage": history((50, 15_000.0), noise=0.0)}
     [sentence] = recommend(used, {"gpu_memory_limit": 16_384.0})
-    assert "15,000 of 16,384 MiB (92%)" in sentence
+    assert "15,000 of 16,384 MiB (92 %)" in sentence
     assert recommend(used, {"gpu_memory_limit": 24_576.0}) == []
     assert recommend(used, {}) == []
 
@@ -274,10 +274,10 @@ def test_memory_near_its_limit_gets_a_recommendation() -> None:
 @pytest.mark.parametrize(
     ("latest", "expected"),
     [
-        ({"batch_size": 1.0}, "Batch size 8 would be 60% cheaper"),
+        ({"batch_size": 1.0}, "Batch size 8 would be 60 % cheaper"),
         ({"batch_size": 8.0}, None),
         ({"batch_size": 16.0}, None),  # a twentieth is not worth a change
-        ({}, "Batch size 8 would be 20% cheaper"),
+        ({}, "Batch size 8 would be 20 % cheaper"),
     ],
 )
 def test_a_cheaper_batch_size_comes_from_the_measured_curve(
@@ -303,7 +303,7 @@ async def test_the_answer_includes_the_recommendations(caller: Any) -> None:
         }
     )
     [sentence] = (await caller.monitor()).recommendations
-    assert "79,000 of 81,920 MiB (96%)" in sentence
+    assert "79,000 of 81,920 MiB (96 %)" in sentence
 
 
 def test_the_search_for_changes_ends_before_the_callers_deadline(

@@ -79,5 +79,5 @@ def delete_samples(
     session.confirm(f"Delete {metric or 'all'} samples of {model}?", yes=yes)
     deleted = session.client.metrics.delete_samples(model, metric=metric, since=since, until=until)
     session.terminal.show(
-        deleted.to_dict(), lambda out: out.print(f"Deleted {deleted.deleted} samples.")
+        deleted.to_dict(), lambda out: out.print(f"Samples deleted: {deleted.deleted:,}")
     )

@@ -152,6 +152,11 @@ class ModelFacts(Message):
     measured: Measured | None = Field(
         None, description="The benchmark behind the figures; null without one."
     )
+    measurement: str | None = Field(
+        None,
+        description="Whether memory and batch size follow from a benchmark, or why not, in one"
+        " sentence; null for modules that cannot be benchmarked.",
+    )
     read_by: ReadBy = Field(
         "anybody",
         description="Audience of the model: `anybody`; `operator`, it is private or gated and"

@@ -17,6 +17,7 @@ from PIL import Image
 from benchmarker.worker.device import DTYPES
 from benchmarker.worker.process import Failed
 from benchmarker.worker.timing import Steps
+from common.quantities import counted
 from models.dtypes import MIB
 from models.tasks import Task, row
 
@@ -358,7 +359,8 @@ def _generating(module: Any, new_tokens: int, steps: Steps) -> Prepare:
             )
             if out.shape[1] != length:
                 raise Failed(
-                    f"the model generated {out.shape[1]} tokens instead of {length}", "tokens"
+                    f"the model generated {counted(out.shape[1], 'token')} instead of {length}",
+                    "tokens",
                 )
 
         return call

@@ -238,7 +238,9 @@ def _judge(observed: dict[str, Any], peak: float, memory: int, seconds: float) -
         message = f"the module exited with {code}: {error.get('type', '')} {why}"
         return _failed(message[:MAX_OUTPUT_CHARACTERS])
     if len(result.get("outputs") or []) != 1:
-        return _failed(f"the module gave {len(result.get('outputs') or [])} outputs for one input")
+        return _failed(
+            f"the module gave {len(result.get('outputs') or [])} outputs, not 1, for one input"
+        )
     if peak > memory:
         return _failed(f"the module took {peak:,.0f} MiB; its manifest asks for {memory:,} MiB")
     return {

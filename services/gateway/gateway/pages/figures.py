@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from common.contracts.invisible import INVISIBLE, PROSE, SPACES, SPELLING_JOINER
 from common.contracts.monitoring import Finding
+from common.quantities import counted
 
 ABSENT = "\N{EN DASH}"
 CODE = re.compile(r"`([^`]+)`")
@@ -145,6 +146,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "memory": memory,
     "usd": usd,
     "duration": duration,
+    "counted": counted,
     "between": between,
     "sentence": sentence,
     "visible": visible,

@@ -68,6 +68,7 @@ class ModelPages:
             window=_window(visit),
             place=_place(visit),
             monitoring=monitoring,
+            scale_of=plots.scale_of,
             titles=plots.titles(monitoring) if monitoring else {},
         )
 
@@ -177,6 +178,7 @@ class ModelPages:
             coarse=bool(monitoring and window == "hour" and plots.coarse(monitoring)),
             windows=list(WINDOWS),
             monitoring=monitoring,
+            scale_of=plots.scale_of,
             titles=plots.titles(monitoring) if monitoring else {},
             place=place,
             # The index of the first metric of each page, and the metrics of the other pages.

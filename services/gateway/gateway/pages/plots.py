@@ -13,6 +13,7 @@ from common.contracts.monitoring import Monitoring
 from common.contracts.reading import MAX_PAGE_SAMPLES, READ_SAMPLES, SamplesRequest
 from common.contracts.recording import USUAL_METRICS
 from common.errors import ServiceError, Unavailable
+from common.quantities import counted
 from gateway.pages.figures import visible
 
 HOUR = timedelta(hours=1)
@@ -23,6 +24,10 @@ WIDTHS_S = (1, 5, 15, 60)
 MAX_SAMPLES = 60_000
 # A metrics replica answers 8 reads at a time, those of all accounts.
 MAX_CONCURRENT_READS = 2
+# Costs are shown as those of runs are: one inference costs too little to read. Rules and alerts
+# keep the metric's own unit, as the API does.
+INFERENCES = 1_000
+COST = "cost_per_inference"
 UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 Plot = dict[str, Any]
@@ -131,16 +136,18 @@ def charts(monitoring: Monitoring, window: str) -> list[dict[str, Any]]:
         first = 0 if since is None else sum(time < since for time in times)
         if first == len(times):
             continue
+        scale = scale_of(metric)
         series = {
             "name": metric,
-            "value": columns["mean"][first:],
-            "low": columns["minimum"][first:],
-            "high": columns["maximum"][first:],
+            **{
+                name: [value * scale for value in columns[column][first:]]
+                for name, column in (("value", "mean"), ("low", "minimum"), ("high", "maximum"))
+            },
         }
         drawn.append(
             {
                 "metric": metric,
-                "title": plot["title"],
+                "title": _title(metric, plot["title"]),
                 "unit": visible(plot["unit"] or ""),
                 "time": True,
                 "x": times[first:],
@@ -151,6 +158,17 @@ def charts(monitoring: Monitoring, window: str) -> list[dict[str, Any]]:
             }
         )
     return drawn
+
+
+def scale_of(metric: str) -> int:
+    """Return the factor from a recorded value to the one that pages show."""
+    return INFERENCES if metric == "costs" or metric.startswith(COST) else 1
+
+
+def _title(metric: str, title: str) -> str:
+    if scale_of(metric) == 1:
+        return title
+    return title.replace("per inference", f"per {INFERENCES:,} inferences")
 
 
 def _seconds(time: str | float) -> float:
@@ -168,7 +186,7 @@ def _mark(mark: dict[str, Any]) -> dict[str, Any]:
 
 def _caption(width: int | None, count: int) -> str:
     if width is None:
-        return f"{count:,} sample{'s' if count > 1 else ''}"
+        return counted(count, "sample")
     size, unit = next((size, unit) for size, unit in UNITS if width % size == 0)
     number = width // size
     each = unit if number == 1 else f"{number} {unit}s"
@@ -178,7 +196,8 @@ def _caption(width: int | None, count: int) -> str:
 def titles(monitoring: Monitoring) -> dict[str, str]:
     """Return the titles of the metrics whose statistics are shown."""
     found = {metric: plot["title"] for metric, plot in monitoring.plots.items() if plot}
-    return {**found, "costs": found.get("cost_per_inference", "Cost per inference")}
+    found["costs"] = found.get(COST, "Cost per inference")
+    return {metric: _title(metric, title) for metric, title in found.items()}
 
 
 def rank(metric: str) -> tuple[int, str]:

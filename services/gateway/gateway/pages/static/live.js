@@ -35,6 +35,9 @@ const named = ({ title, unit }) => (unit ? `${title}, ${unit}` : title);
 
 if (charts.size) updated(new Date(content.dataset.at));
 
+/** The factor from a recorded value to the one that is shown, as `scale_of` of plots.py. */
+const scaleOf = (metric) => (metric.startsWith('cost_per_inference') ? 1000 : 1);
+
 /** The chart of a metric; a new metric has an empty one until its title and unit are read. */
 function chartOf(metric, columns) {
   const found = charts.get(metric);
@@ -140,7 +143,7 @@ socket.on('metric_update', (update) => {
   cursor = update.cursor ?? cursor;
   const at = Date.parse(update.timestamp) / 1000;
   for (const [metric, value] of Object.entries(update.metrics)) {
-    if (!elsewhere.has(metric)) chartOf(metric).append(at, value, WINDOW_S);
+    if (!elsewhere.has(metric)) chartOf(metric).append(at, value * scaleOf(metric), WINDOW_S);
   }
   updated(new Date());
   refresh();
