@@ -49,6 +49,19 @@ MODELS = (
         },
     ),
     Model("lilypad/tiny-gguf", "weightless:gguf_only", "text-generation", library=None),
+    Model(
+        "lilypad/tiny-gguf-similarity",
+        "gguf_encoders:embedder",
+        "sentence-similarity",
+        library=None,
+    ),
+    Model(
+        "lilypad/tiny-gguf-features",
+        "gguf_encoders:embedder",
+        "feature-extraction",
+        library=None,
+        branches={"main": {"packings": ("Q8_0",)}},
+    ),
     Model("lilypad/packed-fp8", "packed:block_fp8", "text-generation"),
     Model(
         "lilypad/packed-integers",

@@ -30,6 +30,7 @@ MAKERS = (
     *(
         "awkward.py",
         "gguf.py",
+        "gguf_encoders.py",
         "lifelike.py",
         "making.py",
         "packed.py",

@@ -117,6 +117,8 @@ FAMILIES = {
         Family("timm_classification", "timm", batches=True),
         Family("timm_embedding", "timm", batches=True),
         Family("gguf_generation", "llama"),
+        Family("gguf_embedding", "llama"),
+        Family("gguf_similarity", "llama"),
     )
 }
 

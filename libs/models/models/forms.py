@@ -53,8 +53,8 @@ FORMS = (
         "GGUF alone, also in several parts",
         "`.gguf`; beside safetensors only with `options.file`",
         (
-            "run by llama.cpp on a processor, in the types of the file: text generation; for other "
-            "tasks refused as `gguf-only`"
+            "run by llama.cpp on a processor, in the types of the file: text generation, and "
+            "vectors of texts; for other tasks refused as `gguf-only`"
         ),
     ),
     (
@@ -137,4 +137,11 @@ def section() -> list[str]:
         "Architecture, sizes and chat template are those of the file's header. The context is the",
         "model's own, at most 8,192 tokens. `options.gpu` and `optimizationLevel` have no effect.",
         "Of a model for images and text the module takes texts alone, and a warning says so.",
+        "",
+        "A file is an embedder if its header names a pooling (`mean`, `cls` or `last`), whatever",
+        "the card says: `sentence-similarity`, or `feature-extraction` where the card says that.",
+        "Its vectors are pooled in that way, and have the length 1. No prompt is put before a",
+        "text, since the format has none, and a warning says so. A text longer than the context is",
+        "refused, as by llama.cpp. Encoders without a pooling in their header, and rankers, are",
+        "refused as `gguf-only`.",
     ]

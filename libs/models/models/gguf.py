@@ -6,6 +6,9 @@
     activations  batch x (8 x hidden + 3 x feed-forward + 4 x heads) x 4 bytes, and the attention
                  mask of a batch, batch x tokens x 6 bytes
 
+An embedder that reads a text as a whole has a batch of all tokens, no cache if it is an encoder, a
+mask of 2 bytes (flash attention) and no logits; a decoder as an embedder has its logits twice.
+
 A batch are the 512 tokens that llama.cpp reads at once. `facts` are what the generator keeps of a
 file's header: its numbers by key, without the architecture's name before them.
 """
@@ -41,6 +44,13 @@ WRITELESS = frozenset(
     *("nomic-bert", "nomic-bert-moe", "pockettts", "qwen3tts", "t5", "t5encoder"),
     *("gemma4-assistant", "wavtokenizer-dec"),
 }
+# Encoders of texts: llama.cpp computes nothing but vectors with them.
+ENCODERS = frozenset(
+    ("bert", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3", "llama-embed")
+) | {"modern-bert", "neo-bert", "nomic-bert", "nomic-bert-moe"}
+# How a header says that the vectors of a text's tokens become one, by llama.cpp's numbers.
+POOLINGS = {1: "mean", 2: "cls", 3: "last"}
+RANKS = 4  # one score, not a vector
 
 
 @cache
@@ -53,6 +63,27 @@ def known() -> frozenset[str]:
 def writes(architecture: str) -> bool:
     """Return whether the pinned llama.cpp generates text with this architecture."""
     return architecture in known() - WRITELESS
+
+
+def pooling_of(facts: Facts) -> str | None:
+    """Return how the vectors of a text's tokens become one; None if the header names no way."""
+    return POOLINGS.get(size(facts, "pooling_type"))
+
+
+def embeds(facts: Facts) -> bool:
+    """Return whether the pinned llama.cpp computes one vector for a text with this model.
+
+    Converters write the pooling for models of sentence-transformers alone.
+    """
+    architecture = facts["architecture"]
+    servable = architecture in known() & ENCODERS or writes(architecture)
+    return servable and pooling_of(facts) is not None
+
+
+def batch_of(facts: Facts, tokens: int) -> int:
+    """Return the tokens that an embedder reads at once: in parts only what needs no token after."""
+    causal = facts["architecture"] not in ENCODERS and facts.get("attention.causal", 1)
+    return min(BATCH, tokens) if causal and pooling_of(facts) == "last" else tokens
 
 
 def tokens_of(facts: Facts) -> int:
@@ -74,6 +105,23 @@ def footprint(facts: Facts, tokens: int) -> Footprint:
         cache=cache_bytes(facts, tokens) + state_bytes(facts),
         logits=BATCH * size(facts, "vocabulary") * COMPUTED_BYTES,
         activations=activations + BATCH * rounded(tokens) * (COMPUTED_BYTES + 2),
+    )
+
+
+def embedding_footprint(facts: Facts, tokens: int) -> Footprint:
+    """Return the memory in bytes that an embedder takes beside the weights for so many tokens."""
+    batch, usual = rounded(batch_of(facts, tokens)), footprint(facts, tokens)
+    mask = batch * rounded(tokens) * CACHED_BYTES
+    if facts["architecture"] in ENCODERS:
+        inner = size(facts, "feed_forward_length") * max(size(facts, "expert_used_count"), 1)
+        numbers = 6 * size(facts, "embedding_length") + 2 * inner
+        return Footprint(cache=0, logits=0, activations=batch * numbers * COMPUTED_BYTES + mask)
+    mask += batch * rounded(tokens) * COMPUTED_BYTES
+    per_batch = usual.activations - BATCH * rounded(tokens) * (COMPUTED_BYTES + CACHED_BYTES)
+    return Footprint(
+        cache=usual.cache,
+        logits=usual.logits * 2 * batch // BATCH,
+        activations=per_batch * batch // BATCH + mask,
     )
 
 

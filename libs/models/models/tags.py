@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from models import forms, gguf
 from models.tables import architectures
 from models.tasks import Task, rows_of
-from models.tasks.llama import LIBRARY
+from models.tasks.llama import LIBRARY, VECTORS
 from models.tasks.sentences import SETFIT
 
 
@@ -174,7 +174,10 @@ def _lines(tag: str) -> list[str]:
 def _models(tag: str, library: str, row: Task) -> str:
     """Name a library's own classes, or count its architectures."""
     if library == LIBRARY:
-        return f"{sum(map(gguf.writes, gguf.known()))} architectures of GGUF files"
+        count = sum(map(gguf.writes, gguf.known()))
+        if tag in VECTORS:
+            count += len(gguf.known() & gguf.ENCODERS)
+        return f"{count} architectures of GGUF files"
     if library in ("diffusers", "sentence-transformers", SETFIT):
         return ", ".join(f"`{name}`" for name in row.classes)
     if row.named_classes:

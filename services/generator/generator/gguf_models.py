@@ -15,7 +15,7 @@ from models import gguf as sizes
 from models.dtypes import GIB, MIB, to_mib
 from models.sizes import Footprint
 from models.tasks import LIBRARIES, Task
-from models.tasks.llama import LIBRARY, SEES, WRITES
+from models.tasks.llama import LIBRARY, SEES, VECTORS, WRITES
 
 # An interpreter with llama.cpp's library, in MiB; 25 were measured.
 BASE_MIB = 256
@@ -26,9 +26,17 @@ MAX_LAYERS, MIN_CONTEXT = 1024, 32
 CORES, CORES_OF_LARGE, LARGE_BYTES = 4, 8, GIB
 
 
+PROMPTLESS = Check(
+    name="prompts",
+    outcome="warning",
+    message="a GGUF file has no prompts: where the model's card names some (such as `query: `), "
+    "put them before the texts",
+)
+
+
 def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list[Check]]:
     """Return the row that serves the model, and its checks. Raises ModelRefused if none does."""
-    tag, facts = named_tag(read) or WRITES, read.config["gguf"]
+    named, facts = named_tag(read), read.config["gguf"]
     architecture = facts["architecture"]
     if facts["type"] != "model" or not facts["loaded"]:  # a vocabulary has no tensors
         raise refuse(
@@ -42,14 +50,7 @@ def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list
             "architecture",
             _original(read, "a model of an architecture that it knows"),
         )
-    task = LIBRARIES[LIBRARY].get(WRITES if tag in SEES else tag)
-    if task is None or not sizes.writes(architecture):
-        served = " and ".join(sorted(LIBRARIES[LIBRARY]))
-        raise refuse(
-            f"of GGUF files modules serve {served}, and this one is for something else",
-            "gguf-only",
-            _original(read, "the model that it was converted from, with safetensors weights"),
-        )
+    task = _task(read, named)
     if not (facts.get("vocabulary") and facts.get("block_count") and facts.get("embedding_length")):
         raise ModelRefused("the GGUF file's header lacks the model's sizes", reason="config")
     if sizes.size(facts, "block_count") > MAX_LAYERS:
@@ -64,9 +65,33 @@ def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list
     chosen = f"the module runs {facts['file']}; options.file names another"
     return task, [
         Check(name="file", outcome="passed", message=chosen),
-        *([_blind(read)] if tag in SEES else []),
+        *([_blind(read)] if named in SEES else []),
+        *([PROMPTLESS] if task.tag in VECTORS else []),
         *refusals.check_source(read, accept),
     ]
+
+
+def _task(read: Snapshot, named: str | None) -> Task:
+    """Return the row that serves the file; an embedder writes nothing, whatever its card says."""
+    facts = read.config["gguf"]
+    tag = WRITES if named is None or named in SEES else named
+    is_encoder = facts["architecture"] in sizes.ENCODERS
+    if tag == WRITES and (sizes.embeds(facts) or is_encoder):
+        tag = VECTORS[0]
+    task = LIBRARIES[LIBRARY].get(tag)
+    serves = sizes.embeds(facts) if tag in VECTORS else sizes.writes(facts["architecture"])
+    if task is not None and serves:
+        return task
+    fault = f"of GGUF files modules serve {', '.join(sorted(LIBRARIES[LIBRARY]))}"
+    fault += ", and this one is for something else"
+    help = "the model that it was converted from, with safetensors weights"
+    if task is not None and sizes.size(facts, "pooling_type") == sizes.RANKS:
+        fault = "the GGUF file is a ranker by its header: it gives a score, neither vector nor text"
+    elif tag in VECTORS and (is_encoder or sizes.writes(facts["architecture"])):
+        fault = "the GGUF file's header does not say how the vectors of a text's tokens become one "
+        fault += "(pooling_type), which llama.cpp's converter writes for sentence models"
+        help += ", or a GGUF file whose header names it"
+    raise refuse(fault, "gguf-only", _original(read, help))
 
 
 def _blind(read: Snapshot) -> Check:
@@ -86,6 +111,7 @@ def _original(read: Snapshot, otherwise: str) -> str:
 
 def estimate(
     read: Snapshot,
+    task: Task,
     options: GenerateOptions,
     *,
     max_host_memory_mib: int,
@@ -98,7 +124,8 @@ def estimate(
     assert read.weights
     facts = read.config["gguf"]
     tokens = sizes.tokens_of(facts)
-    working = sizes.footprint(facts, tokens)
+    embeds = task.tag in VECTORS
+    working = (sizes.embedding_footprint if embeds else sizes.footprint)(facts, tokens)
     needed = needed_mib(facts, working)
     over = needed - max_host_memory_mib
     if over > 0 and "too-large" not in accept:
@@ -126,6 +153,7 @@ def estimate(
         compile=False,
         timeout=resources.DEFAULT_RUN_S,
         execution_timeout=timeout,
+        batch_tokens=sizes.batch_of(facts, tokens) if embeds else None,
         parts=_explain(facts, working),
     ), checks
 

@@ -22,6 +22,7 @@ KEPT = frozenset(
     *("attention.head_count", "attention.head_count_kv", "attention.key_length"),
     *("attention.value_length", "attention.key_length_swa", "attention.value_length_swa"),
     *("attention.sliding_window", "attention.sliding_window_pattern", "ssm.inner_size"),
+    *("pooling_type", "attention.causal"),
     *("ssm.state_size", "ssm.group_count", "ssm.conv_kernel", "wkv.head_size", "kda.head_dim"),
 }
 # llama.cpp keeps these numbers in 32 bits.

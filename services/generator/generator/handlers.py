@@ -80,6 +80,7 @@ class Handlers:
         if is_gguf(snapshot):
             needs, warnings = gguf_models.estimate(
                 snapshot,
+                task,
                 options,
                 max_host_memory_mib=self.settings.max_host_memory_mib,
                 accept=request.accept,

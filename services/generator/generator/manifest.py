@@ -99,7 +99,8 @@ class Run(Part):
     `class` is the library's class that loads the model, and `processor` the one that prepares its
     inputs, where no pipeline of the library finds them. `packing` is the kind of packed weights.
     `file` is the GGUF file that llama.cpp loads, or the first of its parts, and `chat` whether it
-    has a chat template; llama.cpp computes with the weights as they are stored.
+    has a chat template; llama.cpp computes with the weights as they are stored. `batchTokens` are
+    the tokens that it reads at once where it computes vectors.
     """
 
     family: str
@@ -109,6 +110,7 @@ class Run(Part):
     packing: Packing | None = None
     file: Path | None = None
     chat: bool | None = None
+    batch_tokens: int | None = None
     batch_size: int
     max_tokens: int
     dtype: Literal["float32", "float16", "bfloat16"]
@@ -223,6 +225,7 @@ def describe(
             packing=packing,
             file=snapshot.config.get("gguf", {}).get("file"),
             chat=snapshot.config.get("gguf", {}).get("chat"),
+            batch_tokens=needs.batch_tokens,
             batch_size=needs.batch_size,
             max_tokens=needs.max_tokens,
             dtype=needs.dtype,

@@ -82,6 +82,8 @@ class Resources:
     execution_timeout: int
     torch_index: str | None = None
     measured: Measured | None = None
+    # Tokens that llama.cpp reads at once where it computes vectors.
+    batch_tokens: int | None = None
     # The parts of the estimate of the device's memory.
     parts: str = ""
 

@@ -37,6 +37,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 # Names of the tiny models whose tag has rows in several libraries.
 NAMED = {
     ("text-generation", "llama.cpp"): "gguf",
+    ("sentence-similarity", "llama.cpp"): "gguf-similarity",
+    ("feature-extraction", "llama.cpp"): "gguf-features",
     ("feature-extraction", "sentence-transformers"): "sentence-features",
     ("text-classification", "setfit"): "setfit",
     ("text-ranking", "transformers"): "sequence-ranking",

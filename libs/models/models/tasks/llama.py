@@ -2,22 +2,51 @@
 
 from dataclasses import replace
 
+from models.tasks.row import QUERY, Returns, Task
 from models.tasks.text import TEXT
 
 LIBRARY = "llama.cpp"
 WRITES = "text-generation"
+# Tags of models that turn a text into one vector, the second if a card names none.
+VECTORS = ("sentence-similarity", "feature-extraction")
+UNCUT = (
+    "Vectors have the length 1. Nothing is put before a text: the file has no prompts. A text "
+    "longer than the model reads is refused."
+)
 # Tags of models that also read images: their modules write about texts alone.
 SEES = frozenset(("image-text-to-text", "any-to-any"))
 
-LLAMA = tuple(
-    replace(
-        row,
-        library=LIBRARY,
-        family="gguf_generation",
-        classes=(),
-        auto_classes=(),
-        measured=False,
-    )
-    for row in TEXT
-    if row.tag == WRITES
+LLAMA = (
+    *(
+        replace(
+            row,
+            library=LIBRARY,
+            family="gguf_generation",
+            classes=(),
+            auto_classes=(),
+            measured=False,
+        )
+        for row in TEXT
+        if row.tag == WRITES
+    ),
+    Task(
+        VECTORS[0],
+        LIBRARY,
+        "gguf_similarity",
+        "text",
+        Returns(
+            {"embedding": "vector", "similarity": "number"},
+            note="`similarity` is the cosine to `query`, null without one. " + UNCUT,
+        ),
+        parameters=(QUERY,),
+        example={"query": "Good day"},
+        optional=("query",),
+    ),
+    Task(
+        VECTORS[1],
+        LIBRARY,
+        "gguf_embedding",
+        "text",
+        Returns(bare="its embedding: one vector", note=UNCUT),
+    ),
 )

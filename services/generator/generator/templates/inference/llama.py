@@ -11,6 +11,11 @@ from generator.templates.inference.inputs import InvalidInput
 
 def load_server(manifest: dict[str, Any], directory: str) -> tuple[Any, bool]:
     """Load the module's GGUF file; return the server, and whether it has a chat template."""
+    return start(settings(manifest, directory)), manifest["run"]["chat"]
+
+
+def settings(manifest: dict[str, Any], directory: str) -> Any:
+    """Return llama.cpp's settings for the module's GGUF file."""
     import xllamacpp
 
     run = manifest["run"]
@@ -30,10 +35,17 @@ def load_server(manifest: dict[str, Any], directory: str) -> tuple[Any, bool]:
     params.use_jinja, params.force_pure_content_parser = True, True
     params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
     params.verbosity = 1
+    return params
+
+
+def start(params: Any) -> Any:
+    """Return llama.cpp's server with a model loaded."""
+    import xllamacpp
+
     # The server listens, though nothing asks it: at a file, as no network may be had at all.
     with tempfile.TemporaryDirectory() as folder:
         params.hostnames = [str(Path(folder, "llama.sock"))]
-        return xllamacpp.Server(params), run["chat"]
+        return xllamacpp.Server(params)
 
 
 def generate(server: Any, request: dict[str, Any], max_tokens: int) -> str:
