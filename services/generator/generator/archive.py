@@ -13,8 +13,11 @@ UNIX = 3
 METHOD = zipfile.ZIP_STORED
 
 
-def pack(folder: str, commit: str, files: dict[str, str]) -> Package:
-    """Zip the files into one folder, named after the model."""
+def pack(folder: str, commit: str, files: dict[str, str], variant: str = "") -> Package:
+    """Zip the files into one folder, named after the model.
+
+    `variant` tells apart archives of one commit that run other weights.
+    """
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", METHOD) as archive:
         for name in sorted(files):
@@ -24,7 +27,7 @@ def pack(folder: str, commit: str, files: dict[str, str]) -> Package:
             archive.writestr(entry, files[name].encode())
     content = buffer.getvalue()
     return Package(
-        filename=f"{folder}-{commit[:12]}.zip",
+        filename="-".join(filter(None, (folder, commit[:12], variant))) + ".zip",
         sha256=hashlib.sha256(content).hexdigest(),
         content=content,
     )

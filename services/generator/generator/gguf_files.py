@@ -128,7 +128,7 @@ def _parts(first: str) -> list[str]:
     count = int(split["count"])
     if not 1 <= count <= MAX_SPLITS:
         raise refuse(
-            f"the GGUF file is in more than {MAX_SPLITS} parts",
+            f"the GGUF file's name says that it is in {count} parts; 1 to {MAX_SPLITS} are taken",
             "weights",
             "options.file with another file of the model",
         )

@@ -19,6 +19,8 @@ from models.tasks.llama import LIBRARY, SEES, VECTORS, WRITES
 
 # An interpreter with llama.cpp's library, in MiB; 25 were measured.
 BASE_MIB = 256
+# The architecture of projectors of images and sounds (mmproj).
+PROJECTOR = "clip"
 # More layers than any model has: one of 405 billion parameters has 126. A context below the other
 # has no room for a question and its answer.
 MAX_LAYERS, MIN_CONTEXT = 1024, 32
@@ -38,11 +40,12 @@ def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list
     """Return the row that serves the model, and its checks. Raises ModelRefused if none does."""
     named, facts = named_tag(read), read.config["gguf"]
     architecture = facts["architecture"]
-    if facts["type"] != "model" or not facts["loaded"]:  # a vocabulary has no tensors
+    # A vocabulary has no tensors; older projectors have no type.
+    if facts["type"] != "model" or not facts["loaded"] or architecture == PROJECTOR:
         raise refuse(
             "the GGUF file is a part of a model, not one itself",
             "incomplete",
-            "options.file with the model's own file",
+            "the model's own file: leave options.file out, or name that file in it",
         )
     if architecture not in sizes.known():
         raise refuse(

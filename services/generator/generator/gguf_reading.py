@@ -61,7 +61,7 @@ async def _read(hub: Hub, description: Description, parts: tuple[Sibling, ...]) 
     for header in headers:
         for kind, number in header.elements.items():
             elements[kind] = elements.get(kind, 0) + number
-    if first.get("split.count", 1) != len(files):
+    if (first.get("split.count") or 1) != len(files):  # 0: never split
         raise refuse(
             "the GGUF file's header names another number of parts than its name",
             "incomplete",

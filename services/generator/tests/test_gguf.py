@@ -15,8 +15,7 @@ import yaml
 
 from common.contracts.generation import GenerateOptions, GenerateRequest
 from common.errors import InvalidRequest, ModelRefused
-from generator import gguf, gguf_files, gguf_models, gguf_reading
-from generator.description import Description
+from generator import gguf, gguf_models, gguf_reading
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
@@ -123,6 +122,15 @@ async def test_options_file_chooses_another_gguf_file_also_one_in_several_parts(
     # The choice of one request is not that of the next.
     other = await handlers.generate(GenerateRequest(model_url="lilypad/tiny-gguf"))
     assert "file: tiny-Q4_0.gguf" in other.files["module.yaml"]
+    options = GenerateOptions(file=first)
+    for chosen, name in ((options, "split-tiny-f16-00001-of-00003"), (None, "tiny-q4-0")):
+        request = GenerateRequest(model_url="lilypad/tiny-gguf", options=chosen or {})
+        packed = await handlers.package(request)
+        commit = packed.model.commit[:12]
+        assert packed.filename == f"lilypad-tiny-gguf-{commit}-{name}.zip"
+    options = GenerateOptions(file="mmproj-tiny.gguf")
+    with pytest.raises(ModelRefused, match=r"a part of a model.* leave options\.file out"):
+        await handlers.generate(GenerateRequest(model_url="lilypad/tiny-gguf", options=options))
 
 
 async def test_a_file_that_the_repository_lacks_is_refused_with_those_that_it_has(
@@ -142,51 +150,9 @@ async def test_a_file_that_the_repository_lacks_is_refused_with_those_that_it_ha
     assert "has no GGUF files" in await message("lilypad/tiny-text-generation", "a.gguf")
 
 
-LISTED = [
-    (["m-Q8_0.gguf", "m-Q4_K_M.gguf", "m-Q4_K_S.gguf", "BF16/m-BF16-00001-of-00001.gguf"], 1),
-    (["m-UD-Q4_K_XL.gguf", "m-Q4_K_M.gguf", "m-IQ4_XS.gguf"], 1),
-    (["m-f16.gguf", "m-Q8_0.gguf"], 1),
-    (["m.fp16.gguf", "m.q5_k_m.gguf"], 1),
-    (["mmproj-m-Q4_K_M.gguf", "m-imatrix-Q4_K_M.gguf", "m-Q2_K.gguf"], 2),
-    (["odd-name.gguf", "m-IQ1_S.gguf"], 0),  # neither is preferred, so that the smaller is taken
-    (["folder/m-Q4_K_M.gguf", "m-Q4_K_M.gguf"], 1),
-    (["Phi-3-mini-4k-instruct-fp16.gguf", "Phi-3-mini-4k-instruct-q4.gguf"], 1),
-    (["m-F32.gguf", "m-Q4_K.gguf"], 1),
-    (["m-Q8_0.gguf", "m-Q4_K_M_v2.gguf"], 1),
-    (["m-Q8_0.gguf", "m-Q4_0_4_4.gguf"], 0),  # packed for one processor: llama.cpp dropped it
-    (["m-Q4_K_M-00001-of-00002.gguf", "m-Q8_0.gguf"], 1),  # the second part is missing
-    (["m-Q4_K_M-00001-of-00099.gguf", "m-Q8_0.gguf"], 1),
-]
-
-
-def described(names: list[str]) -> Description:
-    files = [
-        {"rfilename": name, "size": size, "blobId": fake_hub.BLOB}
-        for size, name in enumerate(names, 100)
-    ]
-    return Description.model_validate({"id": "a/b", "sha": fake_hub.COMMIT, "siblings": files})
-
-
-@pytest.mark.parametrize(("names", "chosen"), LISTED)
-def test_the_file_is_chosen_by_the_rule(names: list[str], chosen: int) -> None:
-    found = gguf_files.choose(described(names), None)
-    assert [sibling.rfilename for sibling in found] == [names[chosen]]
-
-
-def test_a_file_that_is_named_is_taken_also_if_its_name_is_like_that_of_a_part() -> None:
-    name = "Llama-3-8B-Q4_K_M-imatrix.gguf"
-    [found] = gguf_files.choose(described([name]), name)
-    assert found.rfilename == name
-    with pytest.raises(ModelRefused, match=r"parts of GGUF models only.* or options.file with"):
-        gguf_files.choose(described([name]), None)
-
-
-def test_files_with_names_that_modules_do_not_take_are_refused_for_their_names() -> None:
-    fault = "must have letters, digits"
-    with pytest.raises(ModelRefused, match=fault):
-        gguf_files.choose(described(["My Model.gguf", "mmproj.gguf"]), None)
-    with pytest.raises(InvalidRequest, match=fault):
-        gguf_files.choose(described(["m.GGUF"]), "m.GGUF")
+async def test_a_header_that_says_no_parts_is_one_of_a_single_file() -> None:
+    handlers = handlers_of(*header(others={"split.count": 0}))
+    await handlers.generate(GenerateRequest(model_url="acme/frog"))
 
 
 async def test_an_empty_gguf_file_is_refused_without_asking_for_a_range_of_it() -> None:
