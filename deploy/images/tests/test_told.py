@@ -1,11 +1,14 @@
 """Faults of a build: whether a registry's or the machine's, or our own."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 FOLDER = Path(__file__).parents[1]
+# The limits of the commands of `able.sh`, and a margin.
+ABLE_S = 120 + 60 + 60
 
 
 def told(folder: Path, printed: str, fault: str = "1") -> tuple[int, int]:
@@ -69,6 +72,28 @@ def test_a_command_without_a_part_of_ours_never_counts(tmp_path: Path) -> None:
     assert told(tmp_path, "unshare: cannot create a namespace\n", fault="75") == (75, 3)
 
 
+def started(command: str, able: str, start_s: int = 60) -> tuple[int, int]:
+    """Run a command by `started`; return the exit status and the number of failed attempts."""
+    script = f". {FOLDER}/told.sh; start_s={start_s} able={able} started {command}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True
+    )
+    return done.returncode, done.stderr.count("attempt")
+
+
+def test_a_start_that_fails_or_hangs_twice_counts_where_the_machine_runs_containers() -> None:
+    assert started("false", able="true") == (1, 2)
+    assert started("sleep 600", able="true", start_s=1) == (1, 2)
+
+
+def test_a_failed_start_does_not_count_on_a_machine_that_runs_no_containers() -> None:
+    assert started("false", able="false") == (75, 2)
+
+
+def test_a_start_that_succeeds_is_not_repeated() -> None:
+    assert started("true", able="false") == (0, 0)
+
+
 def test_the_images_decide_whether_a_change_lands() -> None:
     """Only a registry, the machine and its speed are excused."""
     run = (FOLDER.parents[1] / ".ci/run").read_text()
@@ -77,3 +102,8 @@ def test_the_images_decide_whether_a_change_lands() -> None:
         *("0", "75", "124 | 137", "*"),
     ]
     assert "*) exit $status ;;" in branches
+    # Both attempts of a start that hangs end before the step does, which would excuse it.
+    [limit_s] = re.findall(r'step "stack of images" (\d+) env STEP=start ', run)
+    told = (FOLDER / "told.sh").read_text()
+    [(start_s, end_s)] = re.findall(r"start_s=\$\{start_s:-(\d+)\} end_s=(\d+)", told)
+    assert int(limit_s) >= 2 * (int(start_s) + int(end_s)) + ABLE_S
