@@ -1,11 +1,11 @@
 """Generate the files of Docker Compose: passwords, database roles, the edge's configuration.
 
-    python deploy/compose/prepare.py
+    python3 deploy/compose/prepare.py
 
 It writes `made/` beside this file, once: passwords that are there stay, because the database keeps
 them too. Remove the folder together with the volumes.
 
-    python deploy/compose/prepare.py --rotate
+    python3 deploy/compose/prepare.py --rotate
 
 makes new passwords, and `made/rotate.sql` for the database that still has the old ones. If it is
 interrupted, repeat it: the encryption keys are kept whenever that happens.

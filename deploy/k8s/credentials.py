@@ -1,6 +1,6 @@
 """Print the secrets of a new cluster: passwords of the bus and the database, and an encryption key.
 
-    python deploy/k8s/credentials.py DATABASE_HOST > secrets.yaml    # keep it safe
+    python3 deploy/k8s/credentials.py DATABASE_HOST > secrets.yaml    # keep it safe
     kubectl apply -f secrets.yaml
 
 With `--rotate secrets.yaml` it prints new passwords in place of those in that file. The encryption

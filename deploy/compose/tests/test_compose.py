@@ -1,6 +1,7 @@
 """The containers of one host: the specification, their networks, and their variables."""
 
 import contextlib
+import fnmatch
 import json
 import re
 import subprocess
@@ -62,6 +63,32 @@ def test_every_container_is_confined_and_has_a_version_and_a_memory_limit() -> N
         assert container["cap_drop"] == ["ALL"], name
         assert container["security_opt"] == ["no-new-privileges:true"], name
         assert re.fullmatch(r"\d+[gm]", container["mem_limit"]), name
+        # Docker starts nothing where it asks for more cores than there are.
+        assert "cpus" not in container, name
+
+
+def test_an_image_of_our_own_is_built_and_never_asked_of_a_registry() -> None:
+    own = {name: c for name, c in CONTAINERS.items() if c["image"].startswith("lilypad/")}
+    built = {container["image"] for container in own.values() if "build" in container}
+    for name, container in own.items():
+        assert container["image"] in built, name
+        assert "build" in container or container["pull_policy"] == "never", name
+
+
+def test_what_the_operators_pages_write_into_a_checkout_is_not_committed_or_sent_to_a_build() -> (
+    None
+):
+    pages = [
+        (FOLDER.parents[1] / "docs/how-to" / name).read_text()
+        for name in ("operate.md", "runbook.md")
+    ]
+    commands = "\n".join(re.findall(r"```sh\n(.*?)```", "\n".join(pages), re.DOTALL))
+    written = {*re.findall(r"(?:2?> |-cf )([\w.]+)", commands)}
+    assert {"secrets.yaml", "roles.sql", "lilypad.dump", "made.tar"} <= written
+    for file in (".gitignore", ".dockerignore"):
+        patterns = (FOLDER.parents[1] / file).read_text().replace("\n/", "\n").splitlines()
+        for name in written:
+            assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), (file, name)
 
 
 def test_the_database_is_not_healthy_before_its_roles_are_created() -> None:
