@@ -136,7 +136,7 @@ def estimate(
     memory = needed if options.memory is None else to_mib(options.memory)
     disk = STACK_BYTES["cpu"] + STACK_BYTES["compiler"] + read.weights.bytes
     timeout = resources.DEFAULT_RUN_S + math.ceil(disk / resources.PULL_BYTES_PER_S)
-    checks = [resources.enough(memory, needed), *_unused(options)]
+    checks = [resources.enough(memory, needed), *_unused(read, options)]
     if over > 0:
         checks.append(_over(needed, over))
     if timeout > resources.MAX_DEAL_S:
@@ -179,11 +179,13 @@ def _explain(facts: dict[str, Any], working: Footprint) -> str:
     return ", ".join(shown)
 
 
-def _unused(options: GenerateOptions) -> list[Check]:
+def _unused(read: Snapshot, options: GenerateOptions) -> list[Check]:
     """Warn of options that modules of GGUF files do not follow."""
     found = []
     if options.gpu:
-        found.append(("gpu", "modules of GGUF files compute on processors: no GPU is asked for"))
+        instead = _original(read, "the model that it was converted from, with safetensors weights")
+        unasked = "modules of GGUF files compute on processors: no GPU is asked for"
+        found.append(("gpu", f"{unasked}; for a GPU take {instead}"))
     if options.optimization_level in ("none", "full"):
         found.append(("optimizationLevel", "llama.cpp computes in one way only"))
     return [Check(name=name, outcome="warning", message=message) for name, message in found]

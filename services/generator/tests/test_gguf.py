@@ -150,6 +150,26 @@ async def test_a_file_that_the_repository_lacks_is_refused_with_those_that_it_ha
     assert "has no GGUF files" in await message("lilypad/tiny-text-generation", "a.gguf")
 
 
+@pytest.mark.parametrize(
+    ("tags", "instead"),
+    [
+        (["base_model:quantized:acme/toad"], "acme/toad, from which it was made"),
+        ([], "the model that it was converted from"),
+    ],
+)
+async def test_a_gguf_module_asks_for_no_gpu_and_names_the_model_that_can_use_one(
+    tags: list[str], instead: str
+) -> None:
+    options = GenerateOptions(gpu=True)
+    request = GenerateRequest(model_url="acme/frog", options=options)
+    module = await handlers_of(*header(), tags=tags).generate(request)
+    [check] = [check for check in module.validation.checks if check.name == "gpu"]
+    assert check.outcome == "warning"
+    assert f"no GPU is asked for; for a GPU take {instead}" in check.message
+    needs = yaml.safe_load(module.files["module.yaml"])["resources"]
+    assert (needs["gpu"], needs["vramMiB"]) == (0, 0)
+
+
 async def test_a_header_that_says_no_parts_is_one_of_a_single_file() -> None:
     handlers = handlers_of(*header(others={"split.count": 0}))
     await handlers.generate(GenerateRequest(model_url="acme/frog"))
