@@ -166,3 +166,37 @@ def test_pages_pass_axe_and_fit_in_both_themes_and_widths(person: Person) -> Non
     bar = person.page.locator("header.bar").bounding_box()
     assert bar
     assert bar["height"] < 140
+
+
+def test_one_of_many_models_is_found_by_keyboard_and_in_pages(
+    person: Person, account: Account
+) -> None:
+    names = [f"team/model-{number:03}" for number in range(120)]
+    records = [{"modelId": name, "metrics": {"latency": 1.0}} for name in names]
+    answer = account.post(
+        "/v2/api/monitor/record", {"records": records}, headers={"X-Lilypad-Beta": "v2"}
+    )
+    assert answer.status_code == 200, answer.text
+    page = person.page
+    page.goto("/dashboard/models")
+    links = page.locator("main .row a")
+    expect(links).to_have_count(50)
+    seen = set()
+    for place in (50, 100, None):
+        seen |= set(links.all_inner_texts())
+        if place:
+            page.get_by_role("link", name="More models").click()
+            page.wait_for_url(f"**from={place}")
+            expect(links).to_have_count(min(50, len(names) - place))
+    assert seen == set(names)
+    find = page.get_by_role("searchbox", name="Find a model")
+    find.focus()
+    page.keyboard.type("MODEL-11")
+    page.keyboard.press("Enter")
+    expect(links).to_have_count(10)
+    expect(find).to_have_value("MODEL-11")
+    find.focus()
+    page.keyboard.press("End")
+    page.keyboard.type("7x")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_contain_text("No model's name holds “MODEL-117x”.")

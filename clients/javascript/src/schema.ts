@@ -3968,7 +3968,7 @@ export interface components {
     headers: {
         /**
          * @description Id of the request; send your own to find it in logs.
-         * @example req_4f1d0c2a9b8e7d6c5b4a3928
+         * @example 027c77dc-2959-4264-ba21-4e7b08dd1bc3
          */
         "X-Request-Id": string;
         /**
@@ -4126,7 +4126,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -4199,7 +4199,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -4309,7 +4309,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -4400,7 +4400,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -4485,7 +4485,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -4563,7 +4563,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -4847,7 +4847,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -5098,7 +5098,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -5367,7 +5367,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -5630,7 +5630,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -5698,7 +5698,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -5754,7 +5754,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -5816,7 +5816,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v2",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -5938,7 +5938,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -5991,7 +5991,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6036,7 +6036,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6097,7 +6097,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6167,7 +6167,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6231,7 +6231,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6321,7 +6321,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6395,7 +6395,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6451,7 +6451,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6502,7 +6502,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6565,7 +6565,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6651,7 +6651,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6701,7 +6701,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6755,7 +6755,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6820,7 +6820,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6876,7 +6876,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6921,7 +6921,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -6969,7 +6969,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7059,7 +7059,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7099,7 +7099,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7179,7 +7179,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7247,7 +7247,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7325,7 +7325,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7410,7 +7410,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7461,7 +7461,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7527,7 +7527,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7581,7 +7581,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7649,7 +7649,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7702,7 +7702,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7791,7 +7791,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */
@@ -7852,7 +7852,7 @@ export interface operations {
                      *       "meta": {
                      *         "version": "v1",
                      *         "timestamp": "2026-01-31T12:00:00.000Z",
-                     *         "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928"
+                     *         "requestId": "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
                      *       }
                      *     }
                      */

@@ -105,7 +105,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         (
             *("X-Request-Id", "string"),
             "Id of the request; send your own to find it in logs.",
-            "req_4f1d0c2a9b8e7d6c5b4a3928",
+            samples.REQUEST_ID,
         ),
         (
             *("RateLimit", "string"),

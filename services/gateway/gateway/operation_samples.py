@@ -111,7 +111,7 @@ def envelope(version: str, data: Any = None, error: Any = None) -> dict[str, Any
     meta = {
         "version": version,
         "timestamp": "2026-01-31T12:00:00.000Z",
-        "requestId": "req_4f1d0c2a9b8e7d6c5b4a3928",
+        "requestId": samples.REQUEST_ID,
     }
     return {"data": data, "error": error, "meta": meta}
 

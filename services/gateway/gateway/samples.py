@@ -9,6 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+# As the edge makes them; without one, the gateway writes `req_` and 24 digits.
+REQUEST_ID = "027c77dc-2959-4264-ba21-4e7b08dd1bc3"
 MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 RECORDED = {"modelId": "openai/gpt2", "metrics": {"throughput": 120.5, "latency": 8.3}}
 

@@ -31,6 +31,7 @@ WINDOWS = {"hour": 1, "day": 1, "week": 7, "month": 30, "quarter": 90, "year": 3
 WINDOW = "day"
 MAX_METRICS = 16
 MAX_ALERTS = 20
+MODELS_PER_PAGE = 50
 MODEL: TypeAdapter[str] = TypeAdapter(ModelId)
 RULE_NUMBERS = ("above", "below", "percent", "after", "forMinutes")
 RULE_FIELDS = ("kind", "metric", *RULE_NUMBERS, "severity")
@@ -50,7 +51,23 @@ class ModelPages:
             self.visits.try_to(visit, "list_alerts", AlertsRequest(open_only=True, limit=200)),
         )
         troubled = {alert.model_id for alert in alerts.alerts} if alerts else set()
-        return self.visits.show("models.html", visit.request, models=recorded, troubled=troubled)
+        find = visit.request.query_params.get("find", "").strip()[:256]
+        named = [one for one in recorded if find.casefold() in one.model_id.casefold()]
+        # An open alert must not be on the last page.
+        named.sort(key=lambda one: one.model_id not in troubled)
+        place = _index(visit, "from", MODELS_PER_PAGE)
+        place = place if place < len(named) else 0
+        return self.visits.show(
+            "models.html",
+            visit.request,
+            count=len(recorded),
+            found=len(named),
+            shown=named[place : place + MODELS_PER_PAGE],
+            place=place,
+            per_page=MODELS_PER_PAGE,
+            find=find,
+            troubled=troubled,
+        )
 
     @Page("GET", PAGE + "/watch")
     async def show(self, visit: Visit) -> Response:
@@ -192,10 +209,16 @@ class ModelPages:
         )
 
     async def _list(self) -> list[RecordedModel]:
-        models: list[RecordedModel] = (
-            await self.bus.call(LIST_MODELS, ModelsRequest(limit=1_000))
-        ).models
-        return models
+        """Return all models of the account, the most recently recorded first."""
+        models: list[RecordedModel] = []
+        before = None
+        while True:
+            request = ModelsRequest(limit=1_000, before=before)
+            page = await self.bus.call(LIST_MODELS, request)
+            models += page.models
+            before = page.next
+            if before is None:
+                return models
 
     async def _metrics(self, model: str) -> list[str]:
         """Return the metrics of the model, the usual ones first; none if it was never recorded."""
@@ -259,9 +282,14 @@ def _window(visit: Visit) -> str:
 
 def _place(visit: Visit) -> int:
     """Return the index of the first metric that the page shows."""
-    text = visit.request.query_params.get("metrics", "")
+    return _index(visit, "metrics", MAX_METRICS)
+
+
+def _index(visit: Visit, name: str, per_page: int) -> int:
+    """Return the index of the first entry of the page that a parameter names."""
+    text = visit.request.query_params.get(name, "")
     place = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
-    return place - place % MAX_METRICS
+    return place - place % per_page
 
 
 def _rule_fields(visit: Visit) -> dict[str, Any]:
