@@ -115,6 +115,7 @@ def test_keda_queries_a_job_consumer_of_the_benchmarker_in_a_configured_account(
         assert trigger["metadata"]["account"] in accounts
         assert trigger["metadata"]["stream"] == STREAM
         assert trigger["metadata"]["consumer"] in consumers
+        assert trigger["metadata"]["lagThreshold"] == "1"  # a worker for each job
         # Jobs under way are in the lag already.
         assert job["spec"]["scalingStrategy"] == {"strategy": "default"}
         assert job["spec"]["rollout"] == {"strategy": "gradual"}

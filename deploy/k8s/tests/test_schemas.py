@@ -1,4 +1,4 @@
-"""The manifests, against the schemas of Kubernetes, KEDA and CloudNativePG."""
+"""The manifests, against the schemas of Kubernetes, KEDA and CloudNativePG, and their bounds."""
 
 import copy
 import json
@@ -7,9 +7,11 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from .conftest import K8S, Resource, build, of_kind
+from .conftest import K8S, Resource, build, containers, of_kind, pods
 
 VERSION = "1.35"
+MAX_WORKERS = "maxReplicaCount"
+MAX_REPLICAS = 50
 SCALED_JOB = json.loads((K8S / "tests" / "scaledjob.schema.json").read_text())
 # The fields that are used, as the operator's own definition has them.
 CLUSTER = json.loads((K8S / "tests" / "cluster.schema.json").read_text())
@@ -79,3 +81,29 @@ def test_a_misspelt_field_is_refused_in_a_custom_resource_too(production: list[R
     deployment["spec"]["template"]["spec"]["terminationGracePeriodSecond"] = 1
     with pytest.raises(jsonschema.ValidationError):
         check(deployment)
+
+
+def test_every_autoscaler_ends_at_a_bound_that_a_cluster_can_pay_for(
+    overlay: list[Resource],
+) -> None:
+    bounds = {
+        scaler["metadata"]["name"]: scaler["spec"].get(field)
+        for kind, field in (("HorizontalPodAutoscaler", "maxReplicas"), ("ScaledJob", MAX_WORKERS))
+        for scaler in of_kind(overlay, kind)
+    }
+    # KEDA's own default is 100 workers.
+    assert {name for name, most in bounds.items() if not 1 <= (most or 0) <= MAX_REPLICAS} == set()
+    assert {"gateway", "generator", "realtime", "worker-cpu"} <= {*bounds}
+
+
+def test_each_service_reads_its_own_secret_alone(overlay: list[Resource]) -> None:
+    for name, pod in pods(overlay):
+        if name in ("nats", "edge"):
+            continue
+        read = [
+            source["secretRef"]["name"]
+            for container in containers(pod)
+            for source in container.get("envFrom", [])
+            if "secretRef" in source
+        ]
+        assert read == [name.partition("-")[0]], name
