@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from generator.templates.inference import llama
+from generator.templates.inference import llama_writing
 from generator.templates.inference.inputs import InvalidInput
 from hub import gguf as written
 
@@ -28,11 +28,11 @@ class Watched:
 def test_a_request_without_room_is_refused_before_anything_is_generated(tmp_path: Path) -> None:
     written.llama(tmp_path / "model.gguf", context=512)
     run = {"file": "model.gguf", "maxTokens": 512, "chat": True}
-    server, _ = llama.load_server({"run": run, "resources": {"cpu": 2}}, str(tmp_path))
+    server, _ = llama_writing.load_server({"run": run, "resources": {"cpu": 2}}, str(tmp_path))
     watched, text = Watched(server), "a" * 400
     for asked in ({"prompt": text}, {"messages": [{"role": "user", "content": text}]}):
         with pytest.raises(InvalidInput, match="and max_new_tokens 200 are more than the 512"):
-            llama.generate(watched, {**asked, "max_tokens": 200}, 512)
+            llama_writing.generate(watched, {**asked, "max_tokens": 200}, 512)
     assert watched.generated == 0
-    llama.generate(watched, {"prompt": text, "max_tokens": 4}, 512)
+    llama_writing.generate(watched, {"prompt": text, "max_tokens": 4}, 512)
     assert watched.generated == 1

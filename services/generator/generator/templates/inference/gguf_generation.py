@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from generator.templates.inference.inputs import InvalidInput
-from generator.templates.inference.llama import generate, load_server
+from generator.templates.inference.llama_writing import generate, load_server
 from generator.templates.inference.texts import check_texts
 
 
