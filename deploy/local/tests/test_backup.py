@@ -43,11 +43,13 @@ async def queue(stack: Stack) -> None:
     await jobs.add_stream(
         StreamConfig("PASSING", subjects=["event.benchmark.>"], storage=StorageType.MEMORY)
     )
-    await jobs.add_stream(StreamConfig("LIMITS_60", subjects=["limit.60.>"]))
     subscription = await jobs.pull_subscribe("job.benchmarker.measure.cpu", "cpu", stream="JOBS")
     for text in (b"done", b"waits" * 100_000):
         await jobs.publish("job.benchmarker.measure.cpu", text)
     await (await subscription.fetch(1))[0].ack_sync()
+    await client.close()
+    client = await nats.connect(stack.nats.url("gateway"), inbox_prefix="_INBOX.gateway")
+    await client.jetstream().add_stream(StreamConfig("LIMITS_60", subjects=["limit.60.>"]))
     await client.close()
 
 
