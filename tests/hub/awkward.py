@@ -127,18 +127,22 @@ def lying_header(folder: Path, lie: str) -> None:
 
 
 def sharded(folder: Path, shards: int, shape: Sequence[int]) -> None:
-    """Write true headers of one bfloat16 tensor per shard; sizes are claimed, data are zeros."""
+    """Write true headers of a bfloat16 tensor per shard; sizes are claimed, data are zeros."""
     llama_generator(folder)
     (folder / WEIGHTS).unlink()
     size = 2 * shape[0] * shape[1]
-    weight_map, claims = {}, {}
+    weight_map: dict[str, str] = {}
+    claims = {}
     for number in range(1, shards + 1):
         name = f"model-{number:05}-of-{shards:05}.safetensors"
         tensor = f"model.layers.{number - 1}.weight"
-        entry = {"dtype": "BF16", "shape": list(shape), "data_offsets": [0, size]}
-        header = safetensors_header(json.dumps({tensor: entry}).encode())
+        entries = {tensor: {"dtype": "BF16", "shape": list(shape), "data_offsets": [0, size]}}
+        if number == shards:  # what the model has beside its layers, empty
+            empty = {"dtype": "BF16", "shape": [0], "data_offsets": [size, size]}
+            entries |= {"model.embed_tokens.weight": empty, "lm_head.weight": empty}
+        header = safetensors_header(json.dumps(entries).encode())
         (folder / name).write_bytes(header)
-        weight_map[tensor] = name
+        weight_map |= dict.fromkeys(entries, name)
         claims[name] = len(header) + size
     index = {"metadata": {"total_size": shards * size}, "weight_map": weight_map}
     write_json(folder / "model.safetensors.index.json", index)

@@ -43,8 +43,8 @@ SIZES = (
 FIELDS = (
     *("architectures", "architecture", "model_type", "use_timm_backbone"),
     *SIZES,
-    # The number of beams in generation.
-    "num_beams",
+    # The number of beams in generation; whether a text is written by the embeddings that read it.
+    *("num_beams", "tie_word_embeddings"),
     # The tokenizer's class, and how it splits words.
     *("tokenizer_class", "word_tokenizer_type", "phonemize", "is_uroman"),
     # Components of diffusers pipelines.

@@ -24,7 +24,7 @@ import diffusers
 import torch
 import transformers
 from transformers.cache_utils import get_layer_types_and_kwargs
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
@@ -40,6 +40,7 @@ from models.tasks import LIBRARIES
 from models.tokenizers import class_of
 
 sys.path.insert(0, str(Path(__file__).parent))
+from body_table import bodies, labelled, outputs
 from precision_table import kept_in_float32, without_sdpa
 from tokenizer_table import as_lines
 
@@ -59,9 +60,12 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
     `vision`: by task, those of them that need torchvision or timm. `absent`: by task, those that a
     module lacks a package for, with its name. `timm`: those whose backbone is one of timm's unless
     their config says otherwise. `heads`: by task, the weights that each class of an architecture
-    has for it alone. `configs`: by `model_type`, what a config means that says nothing. `float32`:
-    by `model_type` or diffusers' class, parts that are kept in float32 (`float16`: where the rest
-    is in that format, `half`: in either of 16 bits). `eager`: those without a fused attention.
+    has for it alone; `labels`: by task, those of them that have a row for each label. `bodies` and
+    `outputs`: the names of the embeddings, of the list of layers, and of the weights that write
+    tokens (`body_table`). `configs`: by `model_type`, what a config means that says nothing.
+    `float32`: by `model_type` or diffusers' class, parts that are kept in float32 (`float16`: where
+    the rest is in that format, `half`: in either of 16 bits). `eager`: those without a fused
+    attention.
     """
     known = {task: model_types(task) for task in sorted(TASKS)}
     needed = {
@@ -91,6 +95,9 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
         "vision": vision,
         "absent": absent,
         "heads": heads,
+        "labels": {task: labelled(class_names(task)) for task in LABELLED},
+        "bodies": bodies(reads_texts(), bare, built),
+        "outputs": outputs(class_names("text-generation"), built),
         "timm": dict.fromkeys(over_timm(), True),
         "float32": kept_in_float32(classes_of),
         "eager": dict.fromkeys(without_sdpa(classes_of), True),
@@ -101,7 +108,8 @@ def of_the_libraries() -> dict[str, dict[str, Any]]:
 def recipe() -> str:
     """Hash everything that the file depends on: this program, rows, sizes, libraries."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    digest.update(Path(__file__).with_name("precision_table.py").read_bytes())
+    for name in ("precision_table.py", "body_table.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
     digest.update(repr((SIZES, PARTS)).encode())
     for task in TASKS.values():
         needs = STACKS[stack_of(task)]
@@ -280,6 +288,12 @@ def reads_alone() -> set[str]:
     return {kind for kind in candidates & kinds("") if main_input(bare(kind)) == "input_ids"}
 
 
+def reads_texts() -> set[str]:
+    """Return the models that read texts alone, and may have a decoder beside their encoder."""
+    candidates = (reads_alone() | kinds("Seq2SeqLM")) & kinds("")
+    return candidates - {*IMAGE_PROCESSOR_MAPPING_NAMES, *FEATURE_EXTRACTOR_MAPPING_NAMES}
+
+
 def bare(kind: str) -> str:
     """Return the name of the model's class without a head."""
     names = transformers.AutoModel._model_mapping._model_mapping[kind]
@@ -306,16 +320,20 @@ HEADED = (
     *("text-classification", "token-classification", "question-answering", "multiple-choice"),
     *("fill-mask", "image-classification", "audio-classification"),
 )
+LABELLED = (
+    *("text-classification", "token-classification", "image-classification"),
+    "audio-classification",
+)
 # More names than this are not a head but the whole model again, under other names.
 MAX_NAMES = 6
 
 
 def heads_of(task: str, kind: str) -> list[list[str]]:
     """Return the names of the head's weights, for each class of the task."""
-    return [head(name, kind) for name in class_names(task)[kind]]
+    return [head(name) for name in class_names(task)[kind]]
 
 
-def head(name: str, kind: str) -> list[str]:
+def head(name: str) -> list[str]:
     """Return the names of a head's weights as in the model's files, numbers as `*`.
 
     Tied weights are left out, and so are those that older files name differently.
@@ -326,7 +344,7 @@ def head(name: str, kind: str) -> list[str]:
     tied = set(model.all_tied_weights_keys)
     renamed = [
         re.sub(r"\W", "", text)
-        for conversion in get_checkpoint_conversion_mapping(kind) or []
+        for conversion in get_model_conversion_mapping(model, add_legacy=False)
         for text in conversion.target_patterns
     ]
     weights = [

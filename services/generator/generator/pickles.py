@@ -16,7 +16,7 @@ from typing import Any
 
 from common.errors import ModelRefused
 from generator.reasons import refuse
-from generator.weights import MAX_ELEMENTS, MAX_TENSORS, Header, kinds, parts_of
+from generator.weights import MAX_ELEMENTS, MAX_TENSORS, Header, outline, parts_of
 from models.dtypes import KIB, MIB, STORED_BYTES, is_floating
 
 # The directory's end, with room for zip64's; torch writes no comment after it.
@@ -181,7 +181,8 @@ def read_pickle(content: bytes, storages: dict[str, int], pickle_size: int) -> P
     )
     if written > MAX_SHARING * sum(storages.values()):
         raise _broken("its tensors are larger than its storages")
-    return Pickled(Header(elements, kinds(tensors), kept), written)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return Pickled(outline(shapes, elements, kept), written)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from common.contracts.generation import Accepted, Check
 from generator import adapters, requirements, setfit, vocabulary
+from generator.completeness import check_tensors
 from generator.configs import quantized
 from generator.instead import INSTEAD
 from generator.layout import OF_WORDS, ROLES, late_interaction
@@ -51,7 +52,7 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
     library = library_of(snapshot, name)
     task = LIBRARIES[library][name]
     check_architecture(snapshot, task, library)
-    check_head(snapshot, task, library)
+    check_tensors(snapshot, task, library)
     check_labels(snapshot, task)
     if task.family == "text_classification" and compares(snapshot.config):
         task = of_pairs(task)
@@ -252,31 +253,6 @@ def check_encoder(snapshot: Snapshot, task: Task) -> None:
             "encode a query and documents",
             "architecture",
             f"a router with the routes {' and '.join(ROLES)}",
-        )
-
-
-def check_head(snapshot: Snapshot, task: Task, library: str) -> None:
-    """Raise ModelRefused if the task's head has no weights: it would be initialised at random."""
-    heads = table()["heads"].get(task.head_tag, {})
-    known = snapshot.weights.names if snapshot.weights else None
-    kind = snapshot.config.get("model_type")
-    if (
-        library in ("timm", SETFIT)
-        or known is None
-        or kind not in heads
-        or snapshot.layout.is_generative_ranker
-    ):
-        return
-    missing = [
-        [name for name in head if not any(f".{kept}".endswith(f".{name}") for kept in known)]
-        for head in heads[kind]
-    ]
-    if all(missing):
-        raise refuse(
-            f"the model's weights lack {missing[0][0]}, which {task.tag} is answered with: it was "
-            "not trained for that",
-            "incomplete",
-            "a model that was",
         )
 
 

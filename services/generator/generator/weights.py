@@ -7,7 +7,7 @@ tensor's name, dtype, shape and offsets.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -45,8 +45,12 @@ HEADER = TypeAdapter(dict[str, Tensor])
 PLACES = TypeAdapter(dict[str, Annotated[str, Field(max_length=256)]])
 # The number of a layer or expert, by which tensors of one kind differ.
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+# The beginning of a layer's tensors: the list's name, and the layer's number.
+LAYER = re.compile(r"(.*?)\.(\d{1,4})\.")
 # More kinds of tensors than any model has; they stay in memory as long as the snapshot.
 MAX_NAMES = 1000
+# More lists of layers, layers of a list, and matrices outside of lists than any model has.
+MAX_LISTS, MAX_LAYERS, MAX_MATRICES = 64, 1000, 64
 MAX_NAME_CHARACTERS = 200
 # More dtypes than the format has, and more elements of one than any model has.
 MAX_DTYPES, MAX_ELEMENTS = 32, 2**50
@@ -69,12 +73,16 @@ class Header:
     """Elements by dtype, and kinds of tensors, of one or several weights files.
 
     A kind is a tensor's name with `*` in place of numbers; `names` is None if there are too many.
-    `kept` are the elements of parts that some model keeps in float32, by the part's name.
+    `kept` are the elements of parts that some model keeps in float32, by the part's name. `layers`
+    are the numbers in each list of layers, and `rows` those of each matrix outside of lists; both
+    are empty if they are unknown.
     """
 
     elements: dict[str, int]
     names: frozenset[str] | None
     kept: dict[str, int] = field(default_factory=dict)
+    layers: dict[str, set[int]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,13 +97,16 @@ class Index:
 class Weights:
     """Numbers of elements by dtype (safetensors' names), and the files' size in bytes.
 
-    `names` are the tensors' kinds, and `kept` the parts in float32, as in Header.
+    `names` are the tensors' kinds, `kept` the parts in float32, `layers` the numbers in each list
+    of layers, `rows` those of the matrices outside, as in Header.
     """
 
     elements: dict[str, int]
     bytes: int
     names: frozenset[str] | None
     kept: dict[str, int] = field(default_factory=dict)
+    layers: dict[str, set[int]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -165,7 +176,42 @@ def read_header(content: bytes, file_size: int) -> Header:
         != file_size
     ):
         raise _broken("a weights file is not as long as its header says")
-    return Header(elements, kinds(tensors), kept)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return outline(shapes, elements, kept)
+
+
+def outline(
+    shapes: Mapping[str, Sequence[int]], elements: dict[str, int], kept: dict[str, int]
+) -> Header:
+    """Return what is kept of a file with tensors of these shapes."""
+    return Header(elements, kinds(shapes), kept, layers_of(shapes), rows_of(shapes))
+
+
+def layers_of(names: Iterable[str]) -> dict[str, set[int]]:
+    """Return the numbers of the layers in each list of them; none if there are too many."""
+    layers: dict[str, set[int]] = {}
+    for name in names:
+        if match := LAYER.match(name):
+            layers.setdefault(match[1], set()).add(int(match[2]))
+    return _bounded(layers)
+
+
+def rows_of(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Return the rows of each matrix outside of lists of layers; none if there are too many."""
+    rows = {
+        name: shape[0]
+        for name, shape in shapes.items()
+        if len(shape) == 2 and not NUMBER.search(name) and len(name) <= MAX_NAME_CHARACTERS
+    }
+    return rows if len(rows) <= MAX_MATRICES else {}
+
+
+def _bounded(layers: dict[str, set[int]]) -> dict[str, set[int]]:
+    small = len(layers) <= MAX_LISTS and all(
+        len(numbers) <= MAX_LAYERS and len(name) <= MAX_NAME_CHARACTERS
+        for name, numbers in layers.items()
+    )
+    return layers if small else {}
 
 
 def parts_of(name: str) -> set[str]:
@@ -206,18 +252,32 @@ def together(named: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
 def total(files: Iterable[Header], size: int) -> Weights:
     files = list(files)
     elements, kept = Counter[str](), Counter[str]()
+    layers: dict[str, set[int]] = {}
+    rows: dict[str, int] = {}
     for file in files:
         elements.update(file.elements)
         kept.update(file.kept)
+        rows |= file.rows
+        for name, numbers in file.layers.items():
+            layers.setdefault(name, set()).update(numbers)
     names = together(file.names for file in files)
-    return Weights(dict(sorted(elements.items())), size, names, dict(sorted(kept.items())))
+    return Weights(
+        dict(sorted(elements.items())),
+        size,
+        names,
+        dict(sorted(kept.items())),
+        _bounded(layers),
+        rows if len(rows) <= MAX_MATRICES else {},
+    )
 
 
 def combine(first: Weights | None, second: Weights | None) -> Weights | None:
     """Add the weights of two kinds of files."""
     if first is None or second is None:
         return first or second
-    headers = (Header(one.elements, one.names, one.kept) for one in (first, second))
+    headers = (
+        Header(one.elements, one.names, one.kept, one.layers, one.rows) for one in (first, second)
+    )
     return total(headers, first.bytes + second.bytes)
 
 

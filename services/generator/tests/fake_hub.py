@@ -10,6 +10,7 @@ import httpx2
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
+from models.tables import table
 
 COMMIT = "c" * 40
 BLOB = "b" * 40
@@ -26,22 +27,31 @@ PREPARES = ("tokenizer.json", "preprocessor_config.json")
 
 
 def weights(shape: list[int], dtype: str = "F32", more: tuple[str, ...] = ()) -> tuple[bytes, int]:
-    """Return a header with the one tensor of a classifier, and the size of its file.
+    """Return a header with one tensor that has numbers, and the size of its file.
 
-    `more` are names of further tensors, without a number.
+    `more` are names of further tensors, beside those of the heads that models here may have.
     """
     width = {"F32": 4, "BF16": 2, "F16": 2}[dtype]
     size = width
     for length in shape:
         size *= length
     tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}
-    # Empty tensors for the other heads that models here may have.
     empty = {"dtype": dtype, "shape": [0], "data_offsets": [size, size]}
-    heads = dict.fromkeys(("classifier.dense.weight", "classifier.out_proj.weight"), empty)
-    heads |= dict.fromkeys(more, empty)
-    tensors = {"__metadata__": {"format": "pt"}, "classifier.weight": tensor, **heads}
+    heads = ("classifier.weight", "classifier.dense.weight", "classifier.out_proj.weight")
+    others = dict.fromkeys((*heads, *more), empty)
+    tensors = {"__metadata__": {"format": "pt"}, "frog.weight": tensor, **others}
     header = json.dumps(tensors).encode()
     return struct.pack("<Q", len(header)) + header, 8 + len(header) + size
+
+
+def body(config: dict[str, Any]) -> list[str]:
+    """Return names of tensors that every model of this config has beside its head."""
+    kind, count = str(config.get("model_type")), config.get("num_hidden_layers")
+    known = table()["bodies"].get(kind, {"prefix": "", "reads": []})
+    names = [f"{known['prefix']}.{name}" for name in known["reads"]]
+    if "layers" in known and isinstance(count, int) and count < 1000:
+        names += [f"{known['prefix']}.{known['layers']}.{n}.weight" for n in range(count)]
+    return names + [ends["writes"] for ends in [table()["outputs"].get(kind)] if ends]
 
 
 def respond(content: bytes, status: int = 200) -> httpx2.Response:
@@ -60,8 +70,9 @@ def handlers(
     **description: Any,
 ) -> Handlers:
     """Return handlers whose Hub has one model, under any id, with these fields and files."""
-    content = json.dumps({**CONFIG, **(config or {})}).encode()
-    header, size = weights(shape or [64, 64], dtype, tensors)
+    fields = {**CONFIG, **(config or {})}
+    content = json.dumps(fields).encode()
+    header, size = weights(shape or [64, 64], dtype, (*body(fields), *tensors))
     lfs = {"sha256": "d" * 64, "size": size, "pointerSize": 130}
     document = {
         "id": "acme/frog",

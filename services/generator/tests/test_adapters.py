@@ -173,8 +173,9 @@ async def generate(
 
     The Hub never answers for a model that `licenses` does not name.
     """
-    base = json.dumps(fake_hub.CONFIG | LLAMA).encode()
-    weights, size = fake_hub.weights([64, 64], "BF16")
+    config = fake_hub.CONFIG | LLAMA
+    base = json.dumps(config).encode()
+    weights, size = fake_hub.weights([64, 64], "BF16", tuple(fake_hub.body(config)))
     own, own_size = fake_hub.weights([8, 8], "BF16", (f"base_model.model.{tensor}",))
     files = {
         "acme/toad": {"config.json": (base, len(base)), "model.safetensors": (weights, size)},

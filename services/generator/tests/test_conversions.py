@@ -38,7 +38,7 @@ async def generate(
     If `newer`, the branch has got an ONNX file since then, and other configs.
     """
     config = json.dumps(fake_hub.CONFIG).encode()
-    header, size = fake_hub.weights([64, 64])
+    header, size = fake_hub.weights([64, 64], more=tuple(fake_hub.body(fake_hub.CONFIG)))
 
     def describe(
         sha: str, digest: str, *more: dict[str, Any], blob: str = fake_hub.BLOB

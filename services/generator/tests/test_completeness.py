@@ -1,0 +1,181 @@
+"""A model without a part, or with one of another size, is refused by its headers alone."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from common.errors import ModelRefused
+from generator import completeness, weights
+from hub import families, lifelike
+from models import config as configs
+from models.tables import table
+from models.tasks import LIBRARIES
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "libs/models/scripts"))
+import tiny
+
+TASKS = LIBRARIES["transformers"]
+Tensors = dict[str, torch.Tensor]
+# Larger ones, of an architecture that cannot be made small, take too long to write.
+MAX_PARAMETERS = 8_000_000
+
+
+def check(config: dict[str, Any], tensors: Tensors, task: str) -> None:
+    header = weights.Header(
+        {},
+        weights.kinds(tensors),
+        layers=weights.layers_of(tensors),
+        rows=weights.rows_of({name: tensor.shape for name, tensor in tensors.items()}),
+    )
+    snapshot: Any = SimpleNamespace(
+        config=configs.read(config),
+        weights=weights.total([header], 0),
+        layout=SimpleNamespace(is_generative_ranker=False),
+    )
+    completeness.check_tensors(snapshot, TASKS[task], "transformers")
+
+
+def classes() -> Iterator[tuple[str, str, str]]:
+    """Yield the architectures whose tensors are compared, each with a task and its class."""
+    known = table()
+    for task, name in (
+        ("text-generation", "CausalLM"),
+        ("text-classification", "SequenceClassification"),
+        ("feature-extraction", ""),
+    ):
+        mapping = getattr(transformers, f"AutoModelFor{name}" if name else "AutoModel")
+        for kind, found in mapping._model_mapping._model_mapping.items():
+            described = {*known["bodies"], *known["outputs"], *known["labels"].get(task, {})}
+            if kind in known["served"][task] and kind in described:
+                yield kind, task, found if isinstance(found, str) else found[0]
+
+
+def saved(make: Any, folder: Path) -> tuple[dict[str, Any], Tensors]:
+    make(folder)
+    config = json.loads((folder / "config.json").read_text())
+    return config, load_file(folder / "model.safetensors")
+
+
+MODELS = [
+    (families.bert_classifier, "text-classification"),
+    (families.bert_tagger, "token-classification"),
+    (families.bert_encoder, "feature-extraction"),
+    (families.llama_generator, "text-generation"),
+    (families.vit_classifier, "image-classification"),
+    (lifelike.t5, "summarization"),
+    (lifelike.marian, "translation"),
+    (lifelike.biogpt, "text-generation"),
+]
+
+
+@pytest.mark.parametrize(("make", "task"), MODELS)
+def test_a_model_that_its_library_saved_is_complete(make: Any, task: str, tmp_path: Path) -> None:
+    config, tensors = saved(make, tmp_path)
+    check(config, tensors, task)
+
+
+@pytest.mark.parametrize(
+    ("make", "task", "ending", "message"),
+    [
+        (families.bert_classifier, "text-classification", "classifier.weight", "lack classifier"),
+        (families.bert_classifier, "text-classification", "word_embeddings.weight", "every bert"),
+        (families.llama_generator, "text-generation", "embed_tokens.weight", "every llama model"),
+        (families.llama_generator, "text-generation", "lm_head.weight", "which writes its answers"),
+    ],
+)
+def test_a_model_without_one_of_its_parts_is_refused(
+    make: Any, task: str, ending: str, message: str, tmp_path: Path
+) -> None:
+    config, tensors = saved(make, tmp_path)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(ending)}
+    assert len(kept) < len(tensors)
+    with pytest.raises(ModelRefused, match=message) as caught:
+        check(config, kept, task)
+    assert caught.value.details["reason"] == "incomplete"
+
+
+def test_a_model_that_writes_with_its_embeddings_needs_no_further_weights(tmp_path: Path) -> None:
+    config, tensors = saved(families.llama_generator, tmp_path)
+    del tensors["lm_head.weight"]
+    check({**config, "tie_word_embeddings": True}, tensors, "text-generation")
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize(("make", "task"), [MODELS[0], MODELS[2], MODELS[3]])
+def test_a_model_without_one_of_its_layers_is_refused(
+    make: Any, task: str, layer: int, tmp_path: Path
+) -> None:
+    config, tensors = saved(make, tmp_path)
+    kept = {name: tensor for name, tensor in tensors.items() if f".{layer}." not in name}
+    with pytest.raises(ModelRefused, match=rf"lack 1 of the 2 layers .*\.{layer}") as caught:
+        check(config, kept, task)
+    assert caught.value.details["reason"] == "incomplete"
+
+
+@pytest.mark.parametrize(("make", "task"), MODELS[2:4])
+def test_names_that_the_library_does_not_read_are_refused(
+    make: Any, task: str, tmp_path: Path
+) -> None:
+    config, tensors = saved(make, tmp_path)
+    with pytest.raises(ModelRefused, match="named as another library names them"):
+        check(config, {f"pond.{name}": tensor for name, tensor in tensors.items()}, task)
+
+
+def test_an_encoder_named_as_part_of_a_headed_model_is_complete(tmp_path: Path) -> None:
+    config, tensors = saved(families.bert_encoder, tmp_path)
+    check(
+        config, {f"bert.{name}": tensor for name, tensor in tensors.items()}, "feature-extraction"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "task", "fields", "message"),
+    [
+        (MODELS[0][0], MODELS[0][1], {"id2label": {"0": "a", "1": "b", "2": "c"}}, "3 labels"),
+        (MODELS[1][0], MODELS[1][1], {"id2label": {"0": "O"}}, "1 label;"),
+        (MODELS[4][0], MODELS[4][1], {"id2label": {"0": "frog"}}, "1 label;"),
+        (MODELS[3][0], MODELS[3][1], {"vocab_size": 7}, "7 tokens"),
+        (MODELS[5][0], MODELS[5][1], {"vocab_size": 7}, "7 tokens"),
+    ],
+)
+def test_weights_of_another_size_than_config_says_are_refused(
+    make: Any, task: str, fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config, tensors = saved(make, tmp_path)
+    with pytest.raises(ModelRefused, match=f" rows?, and config.json names {message}") as caught:
+        check({**config, **fields}, tensors, task)
+    assert caught.value.details["reason"] == "config"
+
+
+@pytest.mark.long
+def test_no_small_model_that_the_library_saved_is_refused(tmp_path: Path) -> None:
+    refused, tried = [], 0
+    for kind, task, name in classes():
+        try:
+            config = tiny.config_of(kind)
+            with torch.device("meta"):
+                size = getattr(transformers, name)(config).num_parameters()
+            if size > MAX_PARAMETERS:
+                continue
+            model = getattr(transformers, name)(config)
+        except Exception:  # noqa: BLE001  (the library's, of sizes that it does not take)
+            continue
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+            model.save_pretrained(folder)
+            tensors = load_file(Path(folder) / "model.safetensors")
+        tried += 1
+        try:
+            check(model.config.to_dict(), tensors, task)
+        except ModelRefused as error:
+            refused.append((kind, task, str(error)))
+    assert refused == []
+    assert tried > 400
