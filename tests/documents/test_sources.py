@@ -126,3 +126,44 @@ def test_every_dependency_is_imported(path: str) -> None:
         for name in distributions().get(module, ())
     }
     assert declared - used == UNIMPORTED.get(folder.name, {}).keys()
+
+
+# Endless work that is started as a task of its own, and why that cannot end unseen.
+ENDLESS = {
+    "libs/common/common/background.py": "the one mechanism: its users are told, or try again",
+    "libs/common/common/watchdog.py": "the process ends when it does",
+    "services/benchmarker/benchmarker/worker/__main__.py": "the worker ends with any of its tasks",
+}
+
+
+def endless_tasks(path: Path) -> list[str]:
+    """Return the endless works that a file starts as tasks by itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    endless = {
+        function.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.AsyncFunctionDef)
+        for loop in ast.walk(function)
+        if isinstance(loop, ast.While) and isinstance(loop.test, ast.Constant)
+    }
+    return [
+        ast.unparse(call)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func).endswith((".create_task", ".ensure_future"))
+        and (
+            "Repeated(" in ast.unparse(call)
+            or any(f"{name}(" in ast.unparse(call.args[0]) for name in endless)
+        )
+    ]
+
+
+def test_endless_work_is_started_only_where_its_end_is_seen() -> None:
+    """Otherwise an unforeseen error would end it for good, without a line in the log."""
+    found = {
+        str(path.relative_to(ROOT)): tasks
+        for root in ("libs", "services")
+        for path in (ROOT / root).rglob("*.py")
+        if not {"tests", "templates", "scripts"} & {*path.parts} and (tasks := endless_tasks(path))
+    }
+    assert set(found) == set(ENDLESS), found

@@ -68,6 +68,16 @@ class Repeated:
                     await self._woken.wait()
 
 
+@asynccontextmanager
+async def alongside(work: Callable[[], Awaitable[object]], every_s: float) -> AsyncIterator[None]:
+    """Repeat work while the block runs, as `Repeated` does; it is cancelled with the block."""
+    repeating = asyncio.create_task(Repeated(work, every_s).run())
+    try:
+        yield
+    finally:
+        repeating.cancel()
+
+
 async def end(tasks: list[asyncio.Task[None]]) -> None:
     """Cancel the tasks, repeatedly if necessary, until all have ended.
 

@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription
 from pydantic_core import to_json
 
 from common import tracing
-from common.background import Repeated
+from common.background import alongside
 from common.connection import ERROR_CODE, Connection, ReceivedMessage, encode
 from common.context import Context, current
 from common.contracts import Body, Event, Reply, Request, Rpc
@@ -354,11 +354,10 @@ async def connect(
     await client.connect(url, **options)
     bus = NatsBus(client)
     await bus.start()
-    watching = asyncio.create_task(Repeated(bus.look, PING_INTERVAL_S).run())
     try:
-        yield bus
+        async with alongside(bus.look, PING_INTERVAL_S):
+            yield bus
     finally:
-        watching.cancel()
         try:
             await client.flush(timeout=2)
         except (nats.errors.Error, OSError, TimeoutError):

@@ -35,7 +35,7 @@ from nats.js.api import (
 from pydantic_core import to_json
 
 from common import streams
-from common.background import retry
+from common.background import alongside, retry
 from common.bus import NatsBus
 from common.context import Context
 from common.contracts import Body, Job
@@ -275,16 +275,11 @@ class Delivery:
         """Send heartbeats while the block runs."""
 
         async def beat() -> None:
-            while True:
-                await asyncio.sleep(ack_wait / 3)
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    await self.message.in_progress()
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self.message.in_progress()
 
-        beating = asyncio.create_task(beat())
-        try:
+        async with alongside(beat, ack_wait / 3):
             yield
-        finally:
-            beating.cancel()
 
 
 async def pull(bus: NatsBus, job: Job[Any], worker_class: str) -> AsyncIterator[Delivery]:

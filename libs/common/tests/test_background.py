@@ -129,3 +129,21 @@ async def test_background_work_that_loses_a_cancellation_is_canceled_again(
     async with lasting(lose_one()):
         await asyncio.sleep(0)
     assert cancellations == 2
+
+
+async def test_work_beside_a_block_is_repeated_although_it_fails_in_an_unforeseen_way() -> None:
+    rounds = 0
+    twice = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 2:
+            twice.set()
+        raise KeyError(rounds)
+
+    async with background.alongside(work, every_s=0):
+        await asyncio.wait_for(twice.wait(), 30)
+    ended = rounds
+    await asyncio.sleep(0.05)
+    assert rounds == ended

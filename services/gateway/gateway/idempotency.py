@@ -25,6 +25,7 @@ import orjson
 import structlog
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from common.background import alongside
 from common.errors import Conflict, InvalidRequest, ServiceError
 from common.postgres import Connection, Database
 from gateway.answer import Answer
@@ -158,21 +159,16 @@ class Idempotency:
     @asynccontextmanager
     async def _renewed(self, id: bytes, lease: str) -> AsyncIterator[None]:
         async def renew() -> None:
-            while True:
-                await asyncio.sleep(LEASE_S / 3)
-                with contextlib.suppress(ServiceError):
-                    async with self.database.connection() as connection:
-                        await connection.execute(
-                            "update idempotency set leased_until = now() + %s * interval '1 second'"
-                            " where id = %s and lease = %s",
-                            [LEASE_S, id, lease],
-                        )
+            await asyncio.sleep(LEASE_S / 3)  # it has just been taken
+            async with self.database.connection() as connection:
+                await connection.execute(
+                    "update idempotency set leased_until = now() + %s * interval '1 second'"
+                    " where id = %s and lease = %s",
+                    [LEASE_S, id, lease],
+                )
 
-        renewing = asyncio.create_task(renew())
-        try:
+        async with alongside(renew, every_s=0):
             yield
-        finally:
-            renewing.cancel()
 
     async def _store(self, id: bytes, lease: str, sealed: bytes) -> bool:
         """Store the answer; return whether the lease was still held. Raise Unavailable."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from common.background import Repeated, retry
+from common.background import alongside, retry
 from common.bus import Bus
 from common.contracts import Rpc
 from common.contracts.measuring import REPORT, Report
@@ -58,8 +58,5 @@ async def heartbeat(bus: Bus, beat: Report, interval_s: float) -> AsyncIterator[
         except TimeoutError:
             raise Unavailable("control did not answer a heartbeat") from None
 
-    sending = asyncio.create_task(Repeated(send, every_s=0).run())
-    try:
+    async with alongside(send, every_s=0):
         yield
-    finally:
-        sending.cancel()
