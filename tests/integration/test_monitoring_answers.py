@@ -206,7 +206,7 @@ def test_a_leak_is_reported_per_day_with_the_day_it_reaches_the_limit(account: A
 def test_a_lasting_regression_is_reported_with_its_start(account: Account) -> None:
     data = recorded(account, lambda ago: 60.0 if ago < 50 else 40.0)
     [sentence], [finding] = data["recommendations"], data["findings"]
-    assert re.match("Latency has been (49|50|51)% higher since", sentence)
+    assert re.match("Latency has been (49|50|51) % higher since", sentence)
     begin = datetime.fromisoformat(finding["begin"])
     assert abs(datetime.now(UTC) - begin - timedelta(hours=50)) < timedelta(minutes=31)
     assert (finding["kind"], finding["end"]) == ("step", None)

@@ -10,7 +10,6 @@ import time
 from functools import partial
 
 import pytest
-from nats.js.api import StorageType
 
 from common import bus
 from common.bus import NatsBus
@@ -325,19 +324,6 @@ async def test_counting_continues_after_the_bus_lost_its_streams(nats: NatsBus) 
     limits = await limiter(nats, 5, Clock())
     await nats.client.jetstream().delete_stream("LIMITS_60")
     assert await admitted(limits, account_id, 9) == 5
-
-
-async def test_the_stream_of_an_earlier_version_is_replaced(nats: NatsBus, servers: Stack) -> None:
-    async with bus.connect(servers.nats.url("realtime"), "realtime") as earlier:
-        streams = earlier.client.jetstream()
-        for name in ("LIMITS_60", "LIMITS"):
-            for info in await streams.streams_info():
-                await streams.delete_stream(info.config.name or "")
-            await streams.add_stream(name=name, subjects=["limit.>"], storage=StorageType.MEMORY)
-            limits = await asyncio.wait_for(limiter(nats, 5, Clock()), 60)
-            [info] = await streams.streams_info()
-            assert info.config.name == "LIMITS_60"
-            assert await admitted(limits, account(), 9) == 5
 
 
 async def test_without_the_bus_reads_get_a_share_and_costly_requests_are_refused(

@@ -52,7 +52,9 @@ async def test_a_seasonal_dip_raises_no_alert_but_an_incident_during_it_does(
     await caller.record(*(throughput(n * interval_s, 0.5) for n in range(10, 0, -1)))
     [alert] = await alerts(caller)
     [finding] = (await caller.monitor()).findings
-    stated = re.search(r"is (\d+)% lower than usual: ([\d.]+) .*, usually ([\d.]+) ", alert.message)
+    stated = re.search(
+        r"is (\d+) % lower than usual: ([\d.]+) .*, usually ([\d.]+) ", alert.message
+    )
     assert stated is not None
     share, now, usual = (float(number) for number in stated.groups())
     assert (share, now, usual) == pytest.approx((50, 28, 56), rel=0.1)
