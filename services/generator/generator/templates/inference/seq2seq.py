@@ -12,11 +12,11 @@ def rewrite(
     inputs: list[Any],
     parameters: dict[str, Any],
     prefix: str,
-    **languages: Any,
+    **arguments: Any,
 ) -> list[Any]:
     """Return one object per text, with the field that module.yaml names.
 
-    `prefix` goes before each text; `languages` are further arguments of the generation.
+    `prefix` goes before each text; `arguments` are the generation's, unless a parameter is given.
     """
     import torch
 
@@ -31,9 +31,8 @@ def rewrite(
                 f"inputs: {used} tokens are more than the {max_tokens} that the model reads"
             )
     [name] = manifest["outputs"][0]["fields"]
-    options = {
-        n: parameters[n] for n in ("max_new_tokens", "num_beams") if parameters[n] is not None
-    }
+    given = {n: parameters[n] for n in ("max_new_tokens", "num_beams") if parameters[n] is not None}
+    options = {**arguments, **given}
     # More beams than the model's own take more memory, so fewer texts share a batch.
     usual = getattr(model.generation_config, "num_beams", None) or 1
     size = max(1, size * usual // max(options.get("num_beams", usual), usual))
@@ -41,9 +40,7 @@ def rewrite(
     for start in range(0, len(texts), size):
         batch = tokenizer(texts[start : start + size], return_tensors="pt", padding=True)
         with torch.inference_mode():
-            tokens = model.generate(
-                **batch.to(model.device), **options, **languages, do_sample=False
-            )
+            tokens = model.generate(**batch.to(model.device), **options, do_sample=False)
         answers += tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [{name: text.strip()} for text in answers]
 
@@ -51,6 +48,16 @@ def rewrite(
 def tasks_of(model: Any) -> dict[str, Any]:
     """Return the task-specific parameters in the model's config (T5)."""
     return getattr(model.config, "task_specific_params", None) or {}
+
+
+# Arguments of the generation that a config has for a task.
+SETTINGS = ("num_beams", "min_length", "length_penalty", "no_repeat_ngram_size", "early_stopping")
+
+
+def settings_of(model: Any, task: str) -> dict[str, Any]:
+    """Return the arguments with which the model's authors generate for a task."""
+    known = tasks_of(model).get(task) or {}
+    return {name: known[name] for name in SETTINGS if name in known}
 
 
 def prefix_of(model: Any, task: str) -> str:

@@ -4,15 +4,20 @@ from typing import Any
 
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.models import load as load
-from generator.templates.inference.seq2seq import prefix_of, rewrite, tasks_of
+from generator.templates.inference.seq2seq import (
+    prefix_of,
+    rewrite,
+    settings_of,
+    tasks_of,
+)
 
 
 def answer(
     loaded: tuple[Any, Any], manifest: dict[str, Any], inputs: list[Any], parameters: dict[str, Any]
 ) -> list[Any]:
     """Return one {translation_text} per text."""
-    prefix, languages = choose_languages(*loaded, parameters)
-    return rewrite(loaded, manifest, inputs, parameters, prefix, **languages)
+    prefix, arguments = choose_languages(*loaded, parameters)
+    return rewrite(loaded, manifest, inputs, parameters, prefix, **arguments)
 
 
 def choose_languages(
@@ -28,7 +33,7 @@ def choose_languages(
     pairs = sorted(name for name in known if name.startswith("translation_"))
     pair = f"translation_{source}_to_{target}" if source or target else (pairs or [""])[0]
     if not (source or target) or pair in pairs:
-        return prefix_of(model, pair), {}
+        return prefix_of(model, pair), settings_of(model, pair)
     raise InvalidInput(
         "source_language, target_language: this model "
         + (f"knows {', '.join(pairs)}" if pairs else "translates one pair; leave them out")
