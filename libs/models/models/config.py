@@ -49,7 +49,7 @@ FIELDS = (
     *("tokenizer_class", "word_tokenizer_type", "phonemize", "is_uroman"),
     # Components of diffusers pipelines.
     *("_class_name", "sample_size", "block_out_channels", "attention_head_dim", "force_upcast"),
-    # The number of a classifier's labels; `id2label` takes precedence.
+    # The number of a classifier's labels; it takes precedence over `id2label`, as in the library.
     "num_labels",
     # The data set of a classifier, in older configs.
     "finetuning_task",
@@ -112,7 +112,9 @@ def parse(content: bytes) -> Any:
 def reduce(config: dict[str, Any], depth: int = 0) -> dict[str, Any]:
     """Keep the fields in FIELDS, recursively for PARTS, and the number of layers by kind."""
     kept = {key: config[key] for key in FIELDS if key in config and _is_kept(key, config[key])}
-    if isinstance(labels := config.get("id2label"), dict):
+    stated = number(config, "num_labels")
+    labels = config.get("id2label")
+    if isinstance(labels, dict) and stated in (None, len(labels)):
         kept["num_labels"] = len(labels)
         if _is_small(list(labels.values())):
             kept["labels"] = list(labels.values())

@@ -16,6 +16,15 @@ from models.tables import table
 from models.tasks import Task
 from models.tasks.sentences import SETFIT
 
+# Weights that write a text, of classes that may tie them to the embeddings: files have either.
+TIED = frozenset(
+    ("cls.predictions.decoder.weight", "decoder.weight", "embed_out.weight", "lm_head.weight")
+) | {
+    *("generator_lm_head.weight", "lm_head.decoder.weight", "lm_loss.weight"),
+    *("output_projection.weight", "pred_layer.proj.weight", "predictions.decoder.weight"),
+    "vocab_projector.weight",
+}
+WRITERS = ("ForCausalLM", "ForMaskedLM", "ForSeq2SeqLM")
 WHOLE = "the model's complete files, as its library saves them"
 
 
@@ -29,10 +38,11 @@ def check_tensors(snapshot: Snapshot, task: Task, library: str) -> None:
         _check_head(kind, weights.names, task)
         _check_labels(kind, config, weights, task)
     if body := table()["bodies"].get(kind):
-        _check_embeddings(kind, config, weights, body)
+        ties = any(name.endswith(WRITERS) for name in task.auto_classes)
+        _check_embeddings(kind, config, weights, body, ties=ties)
         _check_layers(kind, config, weights, body)
     if task.family == "text_generation" and (ends := table()["outputs"].get(kind)):
-        _check_output(config, weights.names, ends)
+        _check_output(kind, config, weights.names, ends)
 
 
 def _check_head(kind: str, known: frozenset[str], task: Task) -> None:
@@ -64,11 +74,13 @@ def _check_labels(kind: str, config: dict[str, Any], weights: Weights, task: Tas
 
 
 def _check_embeddings(
-    kind: str, config: dict[str, Any], weights: Weights, body: dict[str, Any]
+    kind: str, config: dict[str, Any], weights: Weights, body: dict[str, Any], *, ties: bool
 ) -> None:
     assert weights.names is not None
     names = [f"{place}{name}" for name in body["reads"] for place in ("", f"{body['prefix']}.")]
     found = [name for name in names if name in weights.names]
+    if ties and not found and _are_tied(kind, config):
+        found = sorted(TIED & weights.names)
     if not found:
         raise refuse(
             f"the model's weights lack {body['reads'][-1]}, which every {kind} model has: they are "
@@ -78,6 +90,8 @@ def _check_embeddings(
         )
     size = _size(kind, config, "vocab_size") if body["rows"] else None
     for name in found:
+        if len(body["reads"]) > 1 and "decoder." in name:
+            continue  # which may have a vocabulary of its own (Marian)
         if size and weights.rows.get(name, size) != size:
             raise refuse(
                 f"the model's {name} has {counted(weights.rows[name], 'row')}, and config.json "
@@ -104,15 +118,21 @@ def _check_layers(
         )
 
 
-def _check_output(config: dict[str, Any], known: frozenset[str], ends: dict[str, Any]) -> None:
-    tied = config.get("tie_word_embeddings", ends["tied"])
-    if tied is False and ends["writes"] not in known:
+def _check_output(
+    kind: str, config: dict[str, Any], known: frozenset[str], ends: dict[str, Any]
+) -> None:
+    if not _are_tied(kind, config) and ends["writes"] not in known:
         raise refuse(
             f"the model's weights lack {ends['writes']}, which writes its answers, and its "
             "config.json does not tie it to the embeddings (tie_word_embeddings)",
             "incomplete",
             WHOLE,
         )
+
+
+def _are_tied(kind: str, config: dict[str, Any]) -> bool:
+    usual = table()["outputs"].get(kind, {}).get("tied", True)
+    return config.get("tie_word_embeddings", usual) is not False
 
 
 def _size(kind: str, config: dict[str, Any], name: str) -> int | None:

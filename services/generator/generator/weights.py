@@ -254,12 +254,16 @@ def total(files: Iterable[Header], size: int) -> Weights:
     elements, kept = Counter[str](), Counter[str]()
     layers: dict[str, set[int]] = {}
     rows: dict[str, int] = {}
+    unlike: set[str] = set()
     for file in files:
         elements.update(file.elements)
         kept.update(file.kept)
+        unlike |= {name for name, count in file.rows.items() if rows.get(name, count) != count}
         rows |= file.rows
         for name, numbers in file.layers.items():
             layers.setdefault(name, set()).update(numbers)
+    # Models of several folders, such as the two of a router, have matrices of the same name.
+    rows = {name: count for name, count in rows.items() if name not in unlike}
     names = together(file.names for file in files)
     return Weights(
         dict(sorted(elements.items())),

@@ -109,6 +109,49 @@ def test_a_model_that_writes_with_its_embeddings_needs_no_further_weights(tmp_pa
     check({**config, "tie_word_embeddings": True}, tensors, "text-generation")
 
 
+@pytest.mark.parametrize(
+    ("make", "task", "name"),
+    [
+        (families.llama_generator, "text-generation", "model.embed_tokens.weight"),
+        (lifelike.t5, "summarization", "shared.weight"),
+    ],
+)
+def test_tied_weights_may_be_saved_by_either_of_their_names(
+    make: Any, task: str, name: str, tmp_path: Path
+) -> None:
+    config, tensors = saved(make, tmp_path)
+    tensors["lm_head.weight"] = tensors.pop(name)
+    check({**config, "tie_word_embeddings": True}, tensors, task)
+    for fields, other in (({"tie_word_embeddings": False}, task), ({}, "feature-extraction")):
+        with pytest.raises(ModelRefused, match=r"every .* model has"):
+            check({**config, **fields}, tensors, other)
+
+
+def test_a_decoder_may_have_a_vocabulary_of_its_own(tmp_path: Path) -> None:
+    config, tensors = saved(lifelike.marian, tmp_path)
+    shared = tensors.pop("model.shared.weight")
+    tensors["model.encoder.embed_tokens.weight"] = shared
+    tensors["model.decoder.embed_tokens.weight"] = shared[:-2]
+    check(config, tensors, "translation")
+    with pytest.raises(ModelRefused, match=r"model\.encoder\.embed_tokens\.weight has"):
+        check({**config, "vocab_size": 7}, tensors, "translation")
+
+
+def test_the_number_of_labels_takes_precedence_over_their_names(tmp_path: Path) -> None:
+    config, tensors = saved(families.bert_classifier, tmp_path)
+    rows = len(tensors["classifier.weight"])
+    names = {str(place): f"{place}" for place in range(rows + 1)}
+    check({**config, "id2label": names, "num_labels": rows}, tensors, "text-classification")
+
+
+def test_matrices_of_one_name_in_several_folders_are_not_compared() -> None:
+    files = [
+        weights.Header({}, frozenset(), rows={"embeddings.weight": rows, "other.weight": 3})
+        for rows in (5, 7, 7)
+    ]
+    assert weights.total(files, 0).rows == {"other.weight": 3}
+
+
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize(("make", "task"), [MODELS[0], MODELS[2], MODELS[3]])
 def test_a_model_without_one_of_its_layers_is_refused(

@@ -132,6 +132,8 @@ def test_a_head_that_is_anything_else_is_refused_and_never_run(tmp_path: Path) -
         content[: len(content) // 2],
         b"\x80\x04" + b"(" * 6000 + b".",
         b"\x80\x04" + b"\x8d" + b"\xff" * 8,
+        # A name that is a pair of pairs of pairs, each twice the same: too many to look up.
+        b"\x80\x04)\x94" + b"".join(b"h%ch%c\x86\x94" % (n, n) for n in range(80)) + b"N\x93.",
     ]
     for one in hostile:
         with pytest.raises(ModelRefused) as caught:

@@ -171,7 +171,9 @@ def step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> No
 
 
 def known(module: Any, name: Any) -> tuple[str, str]:
-    if (module, name) not in KNOWN:
+    # Only texts: a tuple may have itself as its parts, as often as takes forever to look up.
+    texts = isinstance(module, str) and isinstance(name, str)
+    if not texts or (module, name) not in KNOWN:
         raise UnreadableHead("it names something else than a logistic regression's parts")
     return module, name
 
