@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import advice_chart, advice_score, advice_series
 from benchmarks.advice_score import Score, Statement, share
-from benchmarks.advice_series import CHANGES, KINDS, Series
+from benchmarks.advice_series import CHANGES, CURVES, KINDS, Series
 from benchmarks.report import Report, figure
 from metrics import shape
 from metrics.shape.cells import divide
@@ -50,6 +50,10 @@ def measure() -> Report:
             report.add(figure(f"{kind}: reported as another kind", share(score.mistaken, each),
                               "%", at_most=5))  # fmt: skip
             report.add(figure(f"{kind}: a false statement besides", share(score.more, each), "%"))
+        elif kind in CURVES:
+            report.add(figure(f"{kind}: false statements", share(score.false, each), "%",
+                              at_most=5))  # fmt: skip
+            report.add(figure(f"{kind}: its movement told", share(score.found, each), "%"))
         else:
             report.add(figure(f"{kind}: false statements", share(score.false, each), "%",
                               at_most=2))  # fmt: skip
@@ -85,6 +89,8 @@ def compare(report: Report, each: int) -> None:
             report.notes.append(f"the libraries were not measured: {error}")
             return
     for kind in KINDS:
+        if kind in CURVES:
+            continue  # the libraries tell steps only
         for name, by_series in statements.items():
             score = Score()
             for one, given, cell in zip(series, by_series, cells, strict=True):
@@ -121,7 +127,7 @@ def say(series: Series, history: History) -> list[Statement]:
     described = shape.describe(history)
     if described.events:
         shape.sharpen(described, series.at, series.value)
-    return [Statement(event.kind, event.begin, event.end) for event in described.events]
+    return [Statement(event.kind, event.begin, event.end, event.rise) for event in described.events]
 
 
 def as_history(series: Series) -> History:

@@ -5,10 +5,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.advice_series import CHANGES, MINUTE, Series
+from benchmarks.advice_series import CHANGES, MINUTE, Floats, Series
 
 # Tolerance for an edge: a share of the event's length, or this many samples.
 PART, SAMPLES = 0.05, 2
+# Tolerances for a slope that is stated of a curve: of its rise, of its rate now, and of what
+# remains level after it. A deviation of the noise more is allowed, as of a rise between samples.
+RISE, RATE, LEVEL = 0.25, 0.5, 0.2
+# The last part of a stretch shows the rate now.
+NOW = 0.2
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Statement:
     kind: str
     begin: int
     end: int | None
+    rise: float = 0.0  # of a slope
 
 
 @dataclass
@@ -36,6 +42,13 @@ class Score:
 def judge(series: Series, statements: Sequence[Statement], score: Score, *, cell: int = 0) -> None:
     """Score the statements about a series; their edges may also be off by `cell`."""
     score.series += 1
+    if series.curve is not None:
+        if not all(_true(series, series.curve, statement) for statement in statements):
+            score.false += 1
+            score.wrong.append(_describe(series, statements, "false"))
+        elif statements:
+            score.found += 1
+        return
     if series.kind not in CHANGES:
         if statements:
             score.false += 1
@@ -56,6 +69,26 @@ def judge(series: Series, statements: Sequence[Statement], score: Score, *, cell
         score.wrong.append(_describe(series, statements, "mistaken"))
     else:
         score.wrong.append(_describe(series, statements, "missed"))
+
+
+def _true(series: Series, curve: Floats, statement: Statement) -> bool:
+    """Return whether a statement about a curve is true: a slope, where the curve moves so."""
+    if statement.kind != "slope":
+        return False
+    last = int(series.at[-1])
+    end = min(statement.end or last, last)
+
+    def at(time: float) -> float:
+        return float(np.interp(time, series.at, curve))
+
+    moved = at(end) - at(statement.begin)
+    if abs(statement.rise - moved) > RISE * abs(moved) + series.noise:
+        return False
+    if statement.end is None:
+        now = (at(end) - at(end - NOW * (end - statement.begin))) / NOW
+        return abs(statement.rise - now) <= RATE * abs(statement.rise) + series.noise
+    later = curve[np.searchsorted(series.at, end) :]
+    return float(np.ptp(later)) <= LEVEL * abs(moved) + series.noise
 
 
 def _near(series: Series, statement: Statement, cell: int) -> bool:

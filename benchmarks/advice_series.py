@@ -22,6 +22,8 @@ INTERVALS = (1, 5, 60)
 WINDOWS = (7, 30, 365)
 MIN_SIZE = 3.0
 MAX_SIZE = 6.0
+# Curves move by up to this much: a training loss falls far.
+MAX_CURVE = 60.0
 # The shortest changes drawn, in samples and in hours.
 MIN_SAMPLES, MIN_HOURS = 12, 1.0
 
@@ -46,6 +48,7 @@ class Series:
     noise: float
     truths: list[Truth] = field(default_factory=list)
     detail: str = ""
+    curve: Floats | None = None  # of each sample, without its noise
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Draft:
     value: Floats
     truths: list[Truth] = field(default_factory=list)
     detail: str = ""
+    curve: Floats | None = None
 
     @property
     def step(self) -> int:
@@ -232,6 +236,33 @@ def _counter(draft: Draft) -> None:
     draft.value = values / max(values.std(), 1e-9)
 
 
+def _curve(draft: Draft) -> None:
+    """Move the level at a changing rate, as a training loss, a cooling cache or a growing index."""
+    _base(draft)
+    random = draft.random
+    place = (draft.at - draft.at[0]) / (draft.at[-1] - draft.at[0])
+    scale = float(np.exp(random.uniform(np.log(0.05), np.log(1.0))))
+    shapes: dict[str, Callable[[], Floats]] = {
+        "exponential": lambda: np.exp(-place / scale),
+        "power law": lambda: (1 + place / (scale / 3)) ** -random.uniform(0.3, 2.0),
+        "logarithm": lambda: np.log1p(place / (scale / 3)),
+        "square root": lambda: np.sqrt(place),
+        "quadratic": lambda: place ** random.uniform(1.7, 3.5),
+        "S-curve": lambda: 1 / (1 + np.exp((random.uniform(0.2, 0.8) - place) / (scale / 4))),
+    }
+    name = str(random.choice(list(shapes)))
+    shape = shapes[name]()
+    # Reversed, it accelerates.
+    if name not in {"power law", "logarithm", "square root"} and random.random() < 0.5:
+        shape = shape[::-1]
+        name += " reversed"
+    size = float(np.exp(random.uniform(np.log(MIN_SIZE), np.log(MAX_CURVE))))
+    size *= float(random.choice([-1, 1]))
+    draft.curve = size * (shape - shape[0]) / (shape[-1] - shape[0])
+    draft.value = draft.value + draft.curve
+    draft.detail += f", {name} of {size:.1f}, {scale:.2f}"
+
+
 KINDS: dict[str, Callable[[Draft], None]] = {
     "white noise": _quiet(white),
     "autocorrelated noise": _quiet(autocorrelated),
@@ -244,8 +275,11 @@ KINDS: dict[str, Callable[[Draft], None]] = {
     "gaps": _gaps,
     "clock jumps": _clock,
     "counter with resets": _counter,
+    "curve": _curve,
 }
 CHANGES = ("step", "slope", "incident")
+# Of these a slope may be stated, where it is true.
+CURVES = ("curve",)
 
 
 def draw(kind: str, seed: int, number: int) -> Series:
@@ -261,7 +295,8 @@ def draw(kind: str, seed: int, number: int) -> Series:
     level = float(10 ** random.uniform(-3, 4))
     noise = level * float(random.uniform(0.01, 0.12))
     value = draft.value * noise + (level if kind != "counter with resets" else 0.0)
-    return Series(kind, interval, days, draft.at, value, noise, draft.truths, draft.detail)
+    curve = None if draft.curve is None else draft.curve * noise
+    return Series(kind, interval, days, draft.at, value, noise, draft.truths, draft.detail, curve)
 
 
 def numbered(seed: int, each: int) -> Iterator[Series]:

@@ -127,6 +127,8 @@ def _slope(
     begin = _day(event.begin)
     if event.end is not None:
         moved = "" if steps else f", {levels},"
+        if event.curved:
+            rate += " on average"
         return (
             f"{title(metric)} {verb[1]} by {rate}{moved} from {begin}"
             f" to {_day(event.end)} UTC, and has been level since."

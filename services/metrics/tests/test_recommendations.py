@@ -211,6 +211,56 @@ def test_a_slope_that_begins_or_ends_with_a_step_is_reported_with_both(growing: 
     assert slope.size == pytest.approx(2.4, rel=0.05)
 
 
+def curving(shape: Callable[[Floats], Floats]) -> History:
+    """Return 30 days of latency that follows a curve, with a sample every ten minutes."""
+    place = np.linspace(0, 1, 4_320)
+    value = 100 + 20 * shape(place) + np.random.default_rng(1).normal(size=len(place))
+    return history_of(to_us(START) + np.arange(len(place)) * 600_000_000, value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "begins_after", "least", "most"),
+    [
+        (lambda place: 5 * place**2.2, 15, 5.0, 9.0),  # 7.3 a day in the end, 3.3 on average
+        (lambda place: 3 * np.sqrt(place), 3, 0.9, 1.5),  # 1.0 and 2.0
+        (lambda place: -4 * np.log1p(9 * place), 3, -3.5, -2.0),  # -2.4 and -6.1
+    ],
+)
+def test_a_curve_that_still_moves_is_reported_as_the_slope_of_its_last_stretch(
+    shape: Callable[[Floats], Floats], begins_after: int, least: float, most: float
+) -> None:
+    """Neither as a staircase, nor with the mean rate of the whole window."""
+    one = {"latency": curving(shape)}
+    [event] = findings_of(one["latency"])
+    assert (event.kind, event.end) == ("slope", None)
+    assert event.begin > to_us(START + timedelta(days=begins_after))
+    assert least < event.size < most
+    [sentence] = recommend(one, {})
+    assert f"Latency {'grows' if least > 0 else 'falls'} by" in sentence
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda place: 5 * np.exp(-place / 0.08),
+        lambda place: -8 * np.exp(-place / 0.15),
+        lambda place: 6 / (1 + np.exp((place - 0.4) / 0.04)),
+    ],
+)
+def test_a_curve_that_has_levelled_off_is_reported_as_a_movement_that_ended(
+    shape: Callable[[Floats], Floats],
+) -> None:
+    one = {"latency": curving(shape)}
+    [event] = findings_of(one["latency"])
+    assert event.kind == "slope"
+    assert event.end is not None
+    whole = 20 * float(np.ptp(shape(np.linspace(0, 1, 4_320))))
+    assert 0.8 * whole < abs(event.rise) < 1.05 * whole
+    [sentence] = recommend(one, {})
+    assert "ms a day on average, from" in sentence
+    assert sentence.endswith("and has been level since.")
+
+
 @pytest.mark.parametrize("beside", ["slope", "step"])
 def test_an_incident_of_rare_samples_is_reported_beside_another_change(beside: str) -> None:
     """The incident's values are not the greatest of all, but far from those around them."""

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from metrics.arrays import Floats
 from metrics.shape.cells import MEDIAN_DEVIATION, median
+from metrics.shape.curve import Line, fit_curve, ramp
+from metrics.shape.explanation import Explanation, System
 from metrics.shape.noise import Noise
 
 # By how much a change must reduce the squared residuals, in squared deviations of the noise, for
@@ -44,29 +46,19 @@ BENT = 0.3
 # A slope that restarts is looked for in this many spans of the window, if the rise of one is this
 # many standard errors, and restarts take back at least this share of all rises.
 SPANS, CLEAR, FALLEN = 32, 2.0, 0.3
+# A curve must explain this much more than a slope alone does.
+CURVED = 12.0
+# Values on both sides of a step that show whether it is one, rather than a part of a curve.
+BESIDE = 4
+# It is none if their levels lack more than this share of its size, and this many standard errors.
+SLOW, UNCLEAR = 0.4, 2.0
 FLAT = 1e-9
 
 Columns = NDArray[np.float64]
 Places = NDArray[np.int64]
 # A step's place, 0 for the level, or the ends of a line.
 Key = int | tuple[int, int]
-
-
-@dataclass(slots=True)
-class Line:
-    """A slope between two cells, constant before `first` and after `last`."""
-
-    first: int
-    last: int
-
-
-@dataclass(slots=True)
-class System:
-    """The solved least-squares equations of some basis functions, the rows of `columns`."""
-
-    columns: Columns
-    inverse: Columns
-    coefficients: Floats
+CURVE = (0, -1)
 
 
 @dataclass(slots=True)
@@ -80,39 +72,6 @@ class Remainder:
     steps: Floats
     incidents: Floats
     basis: list[Floats] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Explanation:
-    """An explanation of a series by changes.
-
-    Attributes:
-        places: before which values the level changes.
-        levels: of each part between the places, without the line.
-        gains: what each place explains, in squared deviations of the noise.
-        rise: of the line in all.
-    """
-
-    places: list[int] = field(default_factory=list)
-    levels: list[float] = field(default_factory=list)
-    gains: list[float] = field(default_factory=list)
-    line: Line | None = None
-    rise: float = 0.0
-    line_gain: float = 0.0
-    cost: float = 0.0
-
-    def fitted(self, times: Floats) -> Floats:
-        edges = [0, *self.places, len(times)]
-        levels = np.repeat(self.levels, np.diff(edges))
-        if self.line is not None:
-            levels = levels + self.rise * ramp(times, self.line)
-        return np.asarray(levels)
-
-
-def ramp(times: Floats, line: Line) -> Floats:
-    """Return a ramp from 0 to 1 between the line's ends."""
-    first, last = times[line.first], times[line.last]
-    return np.asarray(np.clip((times - first) / (last - first), 0.0, 1.0))
 
 
 class Search:
@@ -155,7 +114,7 @@ class Search:
         straight = self._measure([], Line(0, self.count - 1))
         inclined = self._grow(straight) if straight.line_gain > LINE_COST else None
         if inclined is not None and not inclined.places:
-            return self._bend(inclined)  # steps would be a staircase
+            return self._smooth(self._bend(inclined))  # steps would be a staircase
         nothing = self._measure([], None)
         best = self._grow(nothing)
         slanted = straight.line_gain > max(LINE_COST, SLANTED * (nothing.cost - best.cost))
@@ -165,7 +124,46 @@ class Search:
         if slanted:
             inclined = inclined or self._grow(straight)
             best = self._bend(min(best, inclined, key=lambda changes: changes.cost))
-        return min([best, *self._sawtooth()], key=lambda changes: changes.cost)
+        return self._smooth(min([best, *self._sawtooth()], key=lambda changes: changes.cost))
+
+    def curved(self, *, refined: bool = False) -> Explanation | None:
+        """Return the explanation by a smooth curve, and by steps beside it."""
+        fitted = fit_curve(self.times, self.values - self.middle, self.noise, refined=refined)
+        if fitted is None:
+            return None
+        column, cost = fitted
+        line = Line(0, self.count - 1, column)
+        whitened = self.noise.whiten(column)
+        self._columns[CURVE] = whitened, self._against(whitened)
+        found = self._grow(self._measure([], line))
+        sudden = [place for place in found.places if self._is_sudden(found, place)]
+        if len(sudden) < len(found.places):
+            found = self._measure(sudden, line)
+        found.cost += cost - LINE_COST
+        return found
+
+    def _is_sudden(self, changes: Explanation, place: int) -> bool:
+        """Return whether the values beside a step differ by as much as its two levels do."""
+        edges = [0, *changes.places, self.count]
+        before = max(edges[(number := edges.index(place)) - 1], place - BESIDE)
+        after = min(edges[number + 1], place + BESIDE)
+        left = self.values
+        if changes.line is not None:
+            left = left - changes.rise * ramp(self.times, changes.line)
+        moved = float(left[place:after].mean() - left[before:place].mean())
+        size = changes.levels[number] - changes.levels[number - 1]
+        error = self.noise.deviation * math.sqrt(1 / (after - place) + 1 / (place - before))
+        lacking = (size - moved) * math.copysign(1.0, size)
+        return lacking <= max(SLOW * abs(size), UNCLEAR * error)
+
+    def _smooth(self, best: Explanation) -> Explanation:
+        """Return a smooth curve, with its steps, if it explains more than what resembles one."""
+        curved = self.curved() if best.resembles_curve(self.count) else None
+        if curved is None:
+            return best
+        if not best.places:
+            curved.cost += CURVED
+        return min(best, curved, key=lambda changes: changes.cost)
 
     def _sawtooth(self) -> list[Explanation]:
         """Return explanations by a slope that restarts repeatedly; an empty list if implausible.
@@ -351,7 +349,9 @@ class Search:
 
     def _keys(self, places: list[int], line: Line | None) -> list[Key]:
         """Return the keys by which the columns of level, steps and line are cached."""
-        return [0, *places] if line is None else [0, *places, (line.first, line.last)]
+        if line is None:
+            return [0, *places]
+        return [0, *places, CURVE if line.curve is not None else (line.first, line.last)]
 
     def _products(self, keys: list[Key], where: slice) -> Columns:
         """Return the inner products of whitened columns with the steps at some places."""

@@ -10,7 +10,9 @@ from common.contracts.timestamps import DAY_US, HOUR_US, WEEK_US
 from metrics.arrays import Floats
 from metrics.shape import season as seasons
 from metrics.shape.cells import Cells, divide, median, without_outliers
-from metrics.shape.changes import Explanation, Search, ramp
+from metrics.shape.changes import Search
+from metrics.shape.curve import Line, ramp, stretch
+from metrics.shape.explanation import Explanation
 from metrics.shape.noise import Noise, measure
 from metrics.shape.season import Season
 from metrics.window import History
@@ -54,6 +56,7 @@ class Event:
         chance: that noise alone looks like it somewhere in the window.
         edges: the cells that begin with it, and after it.
         rise: of a slope, how far the level moved in all, without the steps on its way.
+        curved: it is a stretch of a curve, and its size is the mean of the rates.
     """
 
     kind: Kind
@@ -66,6 +69,7 @@ class Event:
     chance: float
     edges: tuple[int, int | None] = (0, None)
     rise: float = 0.0
+    curved: bool = False
 
 
 @dataclass(slots=True)
@@ -144,7 +148,8 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
     clean = values
     for attempt in range(PASSES):
         found = seasons.find(cells, apart, season.wave)
-        if attempt and not found and not season:
+        curve = changes.line is not None and changes.line.curve is not None
+        if attempt and not found and not season and not curve:
             break
         season = found
         clean = values - season.part
@@ -153,8 +158,10 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
             clean = cells.without_cut(clean, season.part if smooth else None)
         if not cells.dense:
             clean = without_outliers(clean)
-        noise = measure(cells, clean)
-        changes = Search(clean, times, noise, dense=cells.dense).find()
+        # A curve looks like noise over longer stretches.
+        noise = measure(cells, clean - changes.fitted(times) if curve else clean)
+        search = Search(clean, times, noise, dense=cells.dense)
+        changes = (search.curved(refined=True) if curve else None) or search.find()
         if not changes.places and changes.line is None:
             break
         apart = values - changes.fitted(times)
@@ -162,7 +169,7 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
     fitted = changes.fitted(times)
     events, level = _level_changes(cells, changes)
     usual = level + float(fitted[-1]) - changes.levels[-1]
-    events = _events(cells, times, changes, events, values - season.part - fitted)
+    events = _events(cells, times, changes, events, values - season.part - fitted, noise)
     return Shape(cells, events, season, fitted, usual, noise)
 
 
@@ -193,7 +200,12 @@ def _refit(times: Floats, changes: Explanation, values: Floats) -> None:
 
 
 def _events(
-    cells: Cells, times: Floats, changes: Explanation, events: list[Event], rest: Floats
+    cells: Cells,
+    times: Floats,
+    changes: Explanation,
+    events: list[Event],
+    rest: Floats,
+    noise: Noise | None,
 ) -> list[Event]:
     """Return the slope and the changes of level that are significant, by time.
 
@@ -201,23 +213,28 @@ def _events(
     """
     count = len(cells)
     if changes.line is not None:
-        line = changes.line
-        days = float(times[line.last] - times[line.first])
-        lasts = line.last == count - 1
-        end = None if lasts else int(cells.at[line.last])
         fitted = changes.fitted(times)
-        risen = changes.rise * ramp(times, line)
+        risen = changes.rise * ramp(times, changes.line)
         for event in events:
             first, last = event.edges
             meanwhile = float(risen[first] if event.kind == "step" else risen[first:last].mean())
             event.before += meanwhile
             event.level += meanwhile
-        events.append(
-            Event("slope", int(cells.at[line.first]), end, changes.rise / days,
-                  float(fitted[line.first]), float(fitted[line.last]), changes.line_gain,
-                  _chance(changes.line_gain, 2), (line.first, None if lasts else line.last),
-                  changes.rise)
-        )  # fmt: skip
+        line: Line | None = changes.line
+        curved = changes.line.curve is not None
+        if curved:
+            line = stretch(risen, noise) if noise is not None else None
+        if line is not None:
+            rise = float(risen[line.last] - risen[line.first])
+            days = float(times[line.last] - times[line.first])
+            lasts = line.last == count - 1
+            end = None if lasts else int(cells.at[line.last])
+            events.append(
+                Event("slope", int(cells.at[line.first]), end, rise / days,
+                      float(fitted[line.first]), float(fitted[line.last]), changes.line_gain,
+                      _chance(changes.line_gain, 2), (line.first, None if lasts else line.last),
+                      rise, curved)
+            )  # fmt: skip
     if not cells.dense:
         events = [event for event in events if event.kind != "incident" or _stands_out(event, rest)]
     if times[-1] < TWO_WEEKENDS:
