@@ -29,7 +29,13 @@ CONTAINERS = {
 31 24 0:27 /docker /sys/fs/cgroup/pids rw - cgroup cgroup rw,cpu,pids
 """,
     ),
-    "v2": ("0::/service\n", "30 24 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup rw\n"),
+    # The source of a mount may be empty.
+    "v2": (
+        "0::/service\n",
+        """30 24 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup rw
+31 24 0:27 / /tmp rw - tmpfs  rw
+""",
+    ),
 }
 
 

@@ -140,7 +140,7 @@ def _own_folders(root: Path) -> Mapping[str, Path]:
     for line in mounts:
         mount, _, kind = line.partition(" - ")
         top, place = mount.split()[3:5]
-        system, _, options = kind.split()
+        system, _, options = kind.split(" ", 2)
         names = {"cgroup": options.split(","), "cgroup2": [UNIFIED]}.get(system, [])
         for name in {MEMORY, PIDS, UNIFIED}.intersection(names, paths):
             with contextlib.suppress(ValueError):  # a group outside of what is mounted
