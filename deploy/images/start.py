@@ -202,7 +202,7 @@ def use(url: str) -> list[str]:
 
 
 def roots_of(arguments: Sequence[str]) -> dict[str, Path]:
-    """Return the unpacked images by name, of arguments `NAME=ROOT`."""
+    """Return the unpacked images by name, from arguments `NAME=ROOT`."""
     return {name: Path(root) for name, _, root in (each.partition("=") for each in arguments)}
 
 

@@ -80,7 +80,7 @@ def llama(
 
 
 def letters() -> list[str]:
-    """Return the characters by which a tokenizer of bytes writes each of them."""
+    """Return the character with which a byte-level tokenizer writes each byte."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = (chr(256 + n) for n in range(256))
     return [chr(byte) if byte in plain else next(others) for byte in range(256)]

@@ -35,7 +35,7 @@ def original(folder: Path) -> None:
 
 
 def bert(path: Path, model: Any, pooling: str, packing: str = "F32") -> None:
-    """Write a BERT of transformers. Its words have a mark before them, as llama.cpp has it."""
+    """Write a BERT of transformers; as in llama.cpp's vocabularies, a mark precedes each word."""
     writer = begin(path, "bert", model.config, pooling)
     writer.add_layer_norm_eps(model.config.layer_norm_eps)
     writer.add_causal_attention(False)
@@ -80,7 +80,7 @@ def qwen3(path: Path, model: Any, pooling: str = "last", packing: str = "F32") -
 
 
 def begin(path: Path, architecture: str, config: Any, pooling: str) -> Any:
-    """Start a file with its model's sizes; without a pooling if none is named."""
+    """Start a file with its model's sizes, and its pooling unless that is empty."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("frog")
     writer.add_context_length(config.max_position_embeddings)

@@ -1,4 +1,4 @@
-"""Faults of a build: whether a registry's or the machine's, or our own."""
+"""Attribution of a failed build: to a registry, to the machine, or to this project."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ ABLE_S = 120 + 60 + 60
 
 
 def told(folder: Path, printed: str, fault: str = "1") -> tuple[int, int]:
-    """Run a failing command by `told`; return its exit status and how often it ran."""
+    """Run a failing command with `told`; return its exit status and how often it ran."""
     command = (
         f". {FOLDER}/told.sh; fault={fault} pause_s=0 told {folder}/log"
         f" bash -c 'echo >> {folder}/runs; cat {folder}/printed; exit 9'"

@@ -66,7 +66,7 @@ def writes(architecture: str) -> bool:
 
 
 def pooling_of(facts: Facts) -> str | None:
-    """Return how the vectors of a text's tokens become one; None if the header names no way."""
+    """Return the pooling of a text's token vectors; None if the header names none."""
     return POOLINGS.get(size(facts, "pooling_type"))
 
 
@@ -81,7 +81,7 @@ def embeds(facts: Facts) -> bool:
 
 
 def batch_of(facts: Facts, tokens: int) -> int:
-    """Return the tokens that an embedder reads at once: in parts only what needs no token after."""
+    """Return the tokens that an embedder reads at once; only causal attention permits parts."""
     causal = facts["architecture"] not in ENCODERS and facts.get("attention.causal", 1)
     return min(BATCH, tokens) if causal and pooling_of(facts) == "last" else tokens
 

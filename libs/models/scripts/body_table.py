@@ -96,7 +96,7 @@ def named(model: Any, layer: Any) -> list[str]:
 
 
 def layered(names: Iterable[str], config: Any) -> str | None:
-    """Return the list of tensors that has as many members as the config names layers."""
+    """Return the name of the list that has as many members as the config names layers."""
     numbers: dict[str, set[int]] = {}
     for name in names:
         if match := LAYER.match(name):

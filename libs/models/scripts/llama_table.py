@@ -26,7 +26,7 @@ NEAR, AROUND = b"\0starcoder2\0", 4096
 
 
 def words() -> set[str]:
-    """Return the words in the library near a known name."""
+    """Return the words near a known name in the library's binary."""
     [path] = Path(xllamacpp.__file__).parent.glob("*.so")
     content = path.read_bytes()
     at = content.index(NEAR)
@@ -34,7 +34,7 @@ def words() -> set[str]:
 
 
 def is_known(architecture: str) -> bool:
-    """Whether llama.cpp loads files of an architecture, by its message about one without more."""
+    """Whether llama.cpp knows an architecture, by its message about a file that names no more."""
     reading, writing = os.pipe()
     kept = os.dup(2)
     os.dup2(writing, 2)

@@ -83,12 +83,12 @@ class Deliveries:
         self.observation = Observation(database)
 
     def listen(self) -> None:
-        """Count workers' silence from now on: their reports are received."""
+        """Count a worker as silent only from now on, since earlier reports were not received."""
         self.listening_at = asyncio.get_running_loop().time()
 
     @property
     def hearing(self) -> dict[str, float]:
-        """The values that `LIVE` needs."""
+        """The parameters of `LIVE`: for how long reports were received, and the longest silence."""
         since = max(self.listening_at, self.bus.connected_at)
         listened_s = max(asyncio.get_running_loop().time() - since, 0.0)
         return {"listened_s": listened_s, "silence_s": self.silence_s}

@@ -92,7 +92,7 @@ async def _runs(connection: Connection, worker_class: str) -> list[Any]:
 async def _queue(
     connection: Connection, worker_class: str, runs: list[Any], ahead: list[Any]
 ) -> Queue:
-    """Return the place behind the waiting runs `ahead`; `runs` are all runs of the class."""
+    """Return the place of a run behind the waiting runs `ahead`; `runs` has all of the class."""
     cursor = await connection.execute(DURATIONS.encode(), [worker_class])
     durations_s: dict[str, float] = dict(await cursor.fetchall())
     present = await workers_present(connection, worker_class)

@@ -47,7 +47,7 @@ def silence(stack: Stack, run: str) -> None:
 
 
 def hear(stack: Stack, run: str) -> None:
-    """Make the delivery that holds the run live, however slow the test is."""
+    """Keep the delivery that holds the run live for an hour, however slow the test is."""
     with psycopg.connect(stack.postgres.url("benchmarker")) as database:
         database.execute(
             "update runs set heard_at = now() + interval '1 hour' where id = %s", [run]

@@ -40,7 +40,7 @@ CONTAINERS = {
 
 
 def machine(root: Path, version: str, **files: str) -> Path:
-    """Write a machine's files below a folder; return the folder."""
+    """Write the files by which a machine describes its control groups; return their folder."""
     groups, mounts = CONTAINERS[version]
     for name, text in {"proc/self/cgroup": groups, "proc/self/mountinfo": mounts, **files}.items():
         file = root / name
@@ -84,7 +84,7 @@ async def test_a_process_in_its_own_session_ends_with_its_group_where_namespaces
 
 @pytest.fixture
 def version_2(tmp_path: Path, monkeypatch) -> Path:
-    """A machine whose kernel makes a group's files together with its folder, and does no more."""
+    """A fake machine with version 2: a new folder gets a group's files, which have no effect."""
     own = "sys/fs/cgroup/service/"
     files = {own + "cgroup.controllers": "cpu memory pids", own + "cgroup.subtree_control": ""}
     root = machine(tmp_path, "v2", **files, **{own + "cgroup.type": "domain"})

@@ -1,4 +1,4 @@
-"""Password guessing leaves capacity for other callers."""
+"""Registration and login, also while passwords are being guessed."""
 
 import asyncio
 import secrets

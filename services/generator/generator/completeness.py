@@ -136,6 +136,6 @@ def _are_tied(kind: str, config: dict[str, Any]) -> bool:
 
 
 def _size(kind: str, config: dict[str, Any], name: str) -> int | None:
-    """Return a size by the name that the architecture has for it, or by its usual one."""
+    """Return a size from a config, by the architecture's own name for it or the usual one."""
     own = table()["configs"].get(kind, {}).get("names", {}).get(name, name)
     return number(config, own, name)

@@ -66,7 +66,7 @@ class Header:
 
 
 def read(content: bytes, file_size: int) -> Header | None:
-    """Parse the beginning of a file; return None if the header goes on behind it.
+    """Parse the beginning of a file; return None if the header is longer than that.
 
     Raises ModelRefused if it is malformed, or describes more than the file has.
     """

@@ -40,7 +40,7 @@ MAX_SHOWN = 12
 
 
 def choose(description: Description, named: str | None) -> tuple[Sibling, ...]:
-    """Return the file to run, in the order of its parts.
+    """Return the file to run, as its parts in order.
 
     Raises:
         InvalidRequest: `named` is not a GGUF file of the repository.

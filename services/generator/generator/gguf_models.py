@@ -75,7 +75,7 @@ def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list
 
 
 def _task(read: Snapshot, named: str | None) -> Task:
-    """Return the row that serves the file; an embedder writes nothing, whatever its card says."""
+    """Return the row that serves the file; an embedder is served as one, whatever its card says."""
     facts = read.config["gguf"]
     tag = WRITES if named is None or named in SEES else named
     is_encoder = facts["architecture"] in sizes.ENCODERS
@@ -192,7 +192,7 @@ def _unused(read: Snapshot, options: GenerateOptions) -> list[Check]:
 
 
 def _over(needed: int, over: int) -> Check:
-    """Warn that a file that was accepted as too large fits no provider."""
+    """Warn that no provider has the memory for a file that the caller accepted as too large."""
     message = f"the module needs about {needed:,} MiB of memory, {over:,} more than the largest "
     message += "that a provider offers; a smaller file (options.file) needs less"
     return Check(name="size", outcome="warning", message=message)

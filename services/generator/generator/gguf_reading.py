@@ -46,7 +46,7 @@ async def read_model(hub: Hub, description: Description, named: str | None) -> S
 
 
 def _has_gguf(found: Snapshot) -> bool:
-    """Whether GGUF files are what there is to load: adapters have a refusal of their own."""
+    """Whether the repository has a GGUF model; one with an adapter is refused as an adapter."""
     return "gguf" in found.kinds and found.kinds.isdisjoint(("adapter", "adapted"))
 
 
@@ -97,7 +97,7 @@ async def _header(hub: Hub, description: Description, file: File) -> gguf.Header
 
 
 def facts_of(headers: list[gguf.Header]) -> dict[str, Any]:
-    """Reduce the headers of a file's parts to the facts that modules need; the first has most.
+    """Reduce the headers of a file's parts, mainly the first, to the facts that modules need.
 
     `loaded` and `largest` are the bytes of all tensors and of the largest. Raises ModelRefused for
     a number that no model has.
@@ -124,7 +124,7 @@ def facts_of(headers: list[gguf.Header]) -> dict[str, Any]:
 
 
 def _is_count(value: Any) -> bool:
-    """Whether a value is a number of something, or a list of such numbers."""
+    """Whether a value is an integer that is not negative, or a list of such integers."""
     return (
         all(isinstance(one, int) and one >= 0 for one in value)
         if isinstance(value, list)

@@ -22,7 +22,7 @@ DTYPES = {"<f4": "F32", "<f8": "F64"}
 
 
 class Settings(BaseModel):
-    """The fields of config_setfit.json that answers depend on; models of aspects have the last."""
+    """The fields of config_setfit.json that answers depend on; only SetFitABSA has the last one."""
 
     labels: list[str | int | float] | None = None
     normalize_embeddings: bool = False
@@ -53,7 +53,7 @@ def read_settings(content: bytes) -> Settings:
 
 
 def read_model_head(content: bytes) -> Head:
-    """Read a pickled head without running it. Raises ModelRefused for any other than ours."""
+    """Read a pickled head without running it. Raises ModelRefused for an unsupported one."""
     try:
         head = read_head(content)
     except UnreadableHead as error:

@@ -183,7 +183,7 @@ def read_header(content: bytes, file_size: int) -> Header:
 def outline(
     shapes: Mapping[str, Sequence[int]], elements: dict[str, int], kept: dict[str, int]
 ) -> Header:
-    """Return what is kept of a file with tensors of these shapes."""
+    """Return the header of a file with tensors of these shapes, reduced to the fields used."""
     return Header(elements, kinds(shapes), kept, layers_of(shapes), rows_of(shapes))
 
 

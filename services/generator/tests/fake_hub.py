@@ -27,7 +27,7 @@ PREPARES = ("tokenizer.json", "preprocessor_config.json")
 
 
 def weights(shape: list[int], dtype: str = "F32", more: tuple[str, ...] = ()) -> tuple[bytes, int]:
-    """Return a header with one tensor that has numbers, and the size of its file.
+    """Return the header of a weights file with one tensor of this shape, and the file's size.
 
     `more` are names of further tensors, beside those of the heads that models here may have.
     """
@@ -45,7 +45,7 @@ def weights(shape: list[int], dtype: str = "F32", more: tuple[str, ...] = ()) ->
 
 
 def body(config: dict[str, Any]) -> list[str]:
-    """Return names of tensors that every model of this config has beside its head."""
+    """Return the names of the tensors that a model of this config has, except its head's."""
     kind, count = str(config.get("model_type")), config.get("num_hidden_layers")
     known = table()["bodies"].get(kind, {"prefix": "", "reads": []})
     names = [f"{known['prefix']}.{name}" for name in known["reads"]]

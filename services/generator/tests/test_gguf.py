@@ -46,7 +46,7 @@ def reference(module: Built) -> Any:
 
 
 def complete(server: Any, chat: bool, text: Any, **options: Any) -> str:
-    """Return llama.cpp's own answer to a text, a chat or a turn of one."""
+    """Return llama.cpp's own answer to a text, a chat or one turn of a chat."""
     request = {"max_tokens": 8, "temperature": 0, **options}
     if not chat:
         return str(server.handle_completions({"prompt": text, **request})["choices"][0]["text"])

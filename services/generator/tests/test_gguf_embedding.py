@@ -72,7 +72,7 @@ async def test_a_gguf_module_gives_the_vectors_of_the_sentence_model_without_a_n
 
 
 def run_of(path: Path) -> dict[str, Any]:
-    """Return the part of module.yaml that is about the file, by its header."""
+    """Return the fields of module.yaml that follow from the file's header."""
     content = path.read_bytes()
     found = gguf.read(content, len(content))
     assert found

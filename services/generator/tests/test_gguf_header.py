@@ -18,7 +18,7 @@ from gguf_headers import header
 
 
 def altered() -> dict[str, bytes]:
-    """Return hostile or broken headers by what is wrong with them."""
+    """Return hostile and broken headers, by the name of the fault."""
     good, _ = header()
     count = 8 + 8  # of the fields, behind the number of tensors
     return {

@@ -1,4 +1,4 @@
-"""The room of a GGUF module: a request that is too long costs no generation."""
+"""The context of a GGUF module: a longer request is refused before any generation."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -138,7 +138,7 @@ class Extremes:
     newest: int
 
     def after(self, over: int, newest: float) -> tuple[float, float]:
-        """Return minimum and maximum, but `newest` for an extreme no later than `over`."""
+        """Return minimum and maximum; `newest` replaces one that is not later than `over`."""
         least = self.least if self.least_at > over else newest
         return least, self.greatest if self.greatest_at > over else newest
 

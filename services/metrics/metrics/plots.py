@@ -39,7 +39,7 @@ HOUR_AND_DATE = "[utcFormat(datum.value, '%H:%M'), utcFormat(datum.value, '%-d %
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """The points of a plot.
+    """The points of a plot: samples, or buckets of them.
 
     Attributes:
         width: of a bucket in seconds; 0 where each point is a sample.

@@ -82,7 +82,7 @@ def test_an_incident_is_as_large_as_its_samples_wherever_in_the_hour_it_begins(
 def test_an_incident_beside_a_wave_of_any_period_is_found(
     days: int, ended: bool, begins: int
 ) -> None:
-    """A wave of 10 h 28 min is no season of a day, and no noise either."""
+    """A wave of 10 h 28 min is neither a daily season nor noise."""
     random = np.random.default_rng(2)
     count = days * 288
     at = to_us(START) + begins * 60_000_000 + np.arange(count) * 300_000_000
@@ -180,7 +180,7 @@ def test_a_leak_beside_an_incident_is_reported_too(noise: float) -> None:
 def test_the_levels_beside_a_season_are_means_of_the_samples(
     kind: str, first: int, last: int
 ) -> None:
-    """By day twice as much is usual as at night, and an incident by day is measured by that."""
+    """Values by day are twice those at night; an incident by day is compared with those by day."""
     random = np.random.default_rng(1)
     hours = np.arange(672 * 6) / 6
     at = to_us(START) + np.arange(len(hours)) * 600_000_000

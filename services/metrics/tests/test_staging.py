@@ -255,7 +255,7 @@ async def test_samples_above_an_accounts_storage_limit_are_refused(
 
 @pytest.fixture
 def held(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> Held:
-    """Backfills in groups of a call, whose commits wait until they are released."""
+    """Backfills, each call in a group of its own, whose commits wait until they are released."""
     held = Held(caller)
     monkeypatch.setattr(storage, "store", held.store)
     monkeypatch.setattr(writer, "MAX_GROUP_ROWS", 1)
@@ -304,7 +304,7 @@ async def test_a_late_record_that_arrives_during_a_pause_need_not_wait_for_its_e
 async def test_each_call_of_a_group_is_answered_although_the_database_fails(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One call at fault makes each be stored alone, and that fails with the first of them."""
+    """After a faulty call, the group is stored call by call, until the database fails."""
     monkeypatch.setattr(writer, "MAX_GROUP_ROWS", 100)
     first = await held.send(1, 60.0)
     await until(lambda: held.stored, "the first call is being committed")

@@ -74,7 +74,7 @@ class Address:
 
     @property
     def at(self) -> str:
-        """The revision, with the file as git writes it: no revision has a colon."""
+        """The revision and the file, joined by a colon as in git, since no revision has one."""
         return self.beside(self.revision)
 
     def beside(self, revision: str) -> str:

@@ -54,7 +54,7 @@ class Group:
         return [*JOIN, *map(str, self.folders), "--", *program]
 
     def ran_out(self) -> bool:
-        """Return whether the kernel killed a process for the group's memory."""
+        """Return whether the kernel killed a process because the group was out of memory."""
         for file in (folder / name for folder in self.folders for name in OOM_FILES):
             with contextlib.suppress(OSError):
                 counts = dict(line.split() for line in file.read_text().splitlines())

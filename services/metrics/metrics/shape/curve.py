@@ -143,7 +143,7 @@ def _whiten(rows: Floats, noise: Noise) -> Floats:
 
 
 def stretch(level: Floats, noise: Noise) -> Line | None:
-    """Return the stretch of a curve for which a slope is true, or None if there is none.
+    """Return the part of a curve that a slope describes truly; None if there is none.
 
     It is the last one if the level still moves, else the one until the level was reached.
     """

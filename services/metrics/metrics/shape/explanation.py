@@ -36,7 +36,7 @@ class Explanation:
         return np.asarray(levels)
 
     def resembles_curve(self, count: int) -> bool:
-        """Return whether this may stand for a curve of `count` values; only then one is tried.
+        """Return whether the series, of `count` values, may be a curve, so that one is tried.
 
         Two steps in the same direction may, a step beside a slope, and a slope over a part of the
         window. For other changes, the search for a curve would take time in vain.

@@ -33,7 +33,7 @@ CONVERTERS: dict[str, Callable[[Path, Path], None]] = {}
 
 
 class Unconverted(Exception):
-    """The weights were not converted, or others than module.yaml names."""
+    """Error for weights that were not converted, or are not those that module.yaml names."""
 
 
 def main_converting(load: Load, answer: Answer) -> int:

@@ -39,6 +39,6 @@ def routes_documents(model: Any) -> bool:
 
 
 def has_route(router: Any, role: str) -> bool:
-    """Return whether a router finds a route for a text of this role; its default is for none."""
+    """Return whether a router has a route for a text of this role, apart from its default."""
     mapped = {task for task, modality in router.route_mappings if modality in (None, "text")}
     return role in router.sub_modules or bool(mapped & {role, None})

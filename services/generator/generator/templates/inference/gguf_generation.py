@@ -40,7 +40,7 @@ def answer(
 
 
 def sampling(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return llama.cpp's names for the parameters that a caller chose."""
+    """Return the sampling parameters that the caller set, under llama.cpp's names."""
     names = {"top_p": "top_p", "top_k": "top_k", "repetition_penalty": "repeat_penalty"}
     given = {
         name: parameters[key] for key, name in names.items() if parameters.get(key) is not None

@@ -1,4 +1,4 @@
-"""llama.cpp: loading a GGUF file."""
+"""Loader of GGUF files, by llama.cpp."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""llama.cpp: loading a GGUF file that writes, and generation."""
+"""Text generation by llama.cpp: loading of the GGUF file, and requests."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ def load_server(manifest: dict[str, Any], directory: str) -> tuple[Any, bool]:
 
 
 def generate(server: Any, request: dict[str, Any], max_tokens: int) -> str:
-    """Return the text that the model writes. Raises InvalidInput if the request has no room."""
+    """Return the generated text. Raises InvalidInput if the request exceeds the context."""
     by_turns = "messages" in request
     ask = server.handle_chat_completions if by_turns else server.handle_completions
     # A token is at least a byte: most requests have room for certain, and are not counted first.
