@@ -68,7 +68,7 @@ def test_a_fault_of_our_own_counts_at_once(tmp_path: Path, printed: str) -> None
     assert told(tmp_path, printed) == (1, 1)
 
 
-def test_a_command_without_a_part_of_ours_never_counts(tmp_path: Path) -> None:
+def test_a_failure_of_a_command_that_runs_nothing_of_ours_never_counts(tmp_path: Path) -> None:
     assert told(tmp_path, "unshare: cannot create a namespace\n", fault="75") == (75, 3)
 
 
@@ -81,7 +81,7 @@ def started(command: str, able: str, start_s: int = 60) -> tuple[int, int]:
     return done.returncode, done.stderr.count("attempt")
 
 
-def test_a_start_that_fails_or_hangs_twice_counts_where_the_machine_runs_containers() -> None:
+def test_a_start_that_fails_or_hangs_twice_counts_on_a_machine_that_runs_containers() -> None:
     assert started("false", able="true") == (1, 2)
     assert started("sleep 600", able="true", start_s=1) == (1, 2)
 

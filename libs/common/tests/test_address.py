@@ -219,7 +219,7 @@ NAMED: list[tuple[Any, dict[str, Any]]] = [
 @example("a/b/")
 @example("a/tree/main")
 @example("\u00a0a/b\n")
-def test_every_door_takes_an_address_for_the_same_model(text: str) -> None:
+def test_every_door_reads_an_address_as_the_same_model(text: str) -> None:
     names = set()
     for model, rest in NAMED:
         try:

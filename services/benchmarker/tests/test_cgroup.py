@@ -50,9 +50,7 @@ def machine(root: Path, version: str, **files: str) -> Path:
 
 
 @real_groups
-async def test_a_modules_processes_together_take_no_more_memory_than_one_may(
-    tmp_path, monkeypatch
-) -> None:
+async def test_all_processes_of_a_module_share_one_memory_limit(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(seal, "RESERVED_MIB", 64)
     script = (
         "import time\n"
@@ -72,7 +70,7 @@ async def test_a_modules_processes_together_take_no_more_memory_than_one_may(
 
 
 @real_groups
-async def test_a_process_in_its_own_session_ends_with_its_group_where_namespaces_are_refused(
+async def test_a_process_in_its_own_session_ends_with_its_group_without_namespaces(
     tmp_path,
 ) -> None:
     mark = f"in-its-group-{tmp_path.name}"
@@ -150,7 +148,7 @@ def test_no_group_is_made_where_no_memory_controller_can_be_written(tmp_path, ve
         ("v1", "memory/memory.limit_in_bytes", "9223372036854771712\n", None),
     ],
 )
-def test_the_limit_of_a_container_is_read_in_each_version(
+def test_a_containers_memory_limit_is_read_in_both_versions_of_control_groups(
     tmp_path, version, file, text, limit
 ) -> None:
     assert (

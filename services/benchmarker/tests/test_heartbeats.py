@@ -8,7 +8,7 @@ from common.errors import Unavailable
 from common.testing import MemoryBus
 
 
-async def test_a_heartbeat_that_fails_or_gets_no_answer_does_not_end_those_after_it() -> None:
+async def test_heartbeats_continue_after_one_that_failed_or_got_no_answer() -> None:
     bus, started, enough = MemoryBus(), 0, asyncio.Event()
 
     async def receive(_: Report) -> ReportReply:

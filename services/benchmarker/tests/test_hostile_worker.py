@@ -98,7 +98,9 @@ async def test_a_lost_message_of_a_running_run_is_posted_again_only_once_its_wor
     await waiting_caller.call(CANCEL_RUN, RunName(id=later.id))
 
 
-async def test_time_in_which_control_could_hear_nobody_is_no_silence(idle_stack, held) -> None:
+async def test_time_in_which_control_received_no_reports_does_not_count_as_silence(
+    idle_stack, held
+) -> None:
     hour_s = 3600.0
     execute(
         idle_stack, "update runs set heard_at = now() - interval '1 day' where id = %s", held.id

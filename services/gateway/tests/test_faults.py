@@ -249,7 +249,7 @@ def test_a_name_that_nobody_can_see_is_refused(
         ("modelId", NewRule, "gpt2", {"kind": "silence"}),
     ],
 )
-def test_a_name_with_a_turning_or_invisible_mark_is_refused(
+def test_a_name_with_an_invisible_or_text_direction_character_is_refused(
     path: str, model: Any, name: str, rest: dict[str, Any], mark: str
 ) -> None:
     marked = json.dumps({**rest, path: f"{name[:2]}{mark}{name[2:]}"}).encode()

@@ -103,7 +103,7 @@ def test_a_model_without_one_of_its_parts_is_refused(
     assert caught.value.details["reason"] == "incomplete"
 
 
-def test_a_model_that_writes_with_its_embeddings_needs_no_further_weights(tmp_path: Path) -> None:
+def test_a_model_with_a_tied_output_layer_needs_no_weights_for_it(tmp_path: Path) -> None:
     config, tensors = saved(families.llama_generator, tmp_path)
     del tensors["lm_head.weight"]
     check({**config, "tie_word_embeddings": True}, tensors, "text-generation")
@@ -127,7 +127,7 @@ def test_tied_weights_may_be_saved_by_either_of_their_names(
             check({**config, **fields}, tensors, other)
 
 
-def test_a_decoder_may_have_a_vocabulary_of_its_own(tmp_path: Path) -> None:
+def test_a_decoder_may_have_another_vocabulary_than_its_encoder(tmp_path: Path) -> None:
     config, tensors = saved(lifelike.marian, tmp_path)
     shared = tensors.pop("model.shared.weight")
     tensors["model.encoder.embed_tokens.weight"] = shared
@@ -165,7 +165,7 @@ def test_a_model_without_one_of_its_layers_is_refused(
 
 
 @pytest.mark.parametrize(("make", "task"), MODELS[2:4])
-def test_names_that_the_library_does_not_read_are_refused(
+def test_weights_whose_names_the_library_does_not_read_are_refused(
     make: Any, task: str, tmp_path: Path
 ) -> None:
     config, tensors = saved(make, tmp_path)
@@ -190,7 +190,7 @@ def test_an_encoder_named_as_part_of_a_headed_model_is_complete(tmp_path: Path) 
         (MODELS[5][0], MODELS[5][1], {"vocab_size": 7}, "7 tokens"),
     ],
 )
-def test_weights_of_another_size_than_config_says_are_refused(
+def test_weights_of_another_size_than_in_the_config_are_refused(
     make: Any, task: str, fields: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     config, tensors = saved(make, tmp_path)

@@ -76,7 +76,7 @@ async def test_a_module_of_a_gguf_file_answers_like_llama_cpp_without_a_network(
     assert result["outputs"][0]["generated_text"] == complete(server, True, chat)
 
 
-async def test_a_gguf_module_samples_alike_with_one_seed_and_otherwise_with_another(
+async def test_a_gguf_module_repeats_its_sample_with_one_seed_and_varies_it_with_another(
     make: Make,
 ) -> None:
     module = await make("lilypad/tiny-gguf")
@@ -108,7 +108,7 @@ async def test_a_gguf_module_refuses_inputs_that_it_cannot_answer(
     assert message in result["error"]["message"]
 
 
-async def test_options_file_chooses_another_gguf_file_also_one_in_several_parts(
+async def test_the_option_file_selects_another_gguf_file_even_one_in_several_parts(
     make: Make, handlers: Handlers
 ) -> None:
     first = "split/tiny-F16-00001-of-00003.gguf"
@@ -133,7 +133,7 @@ async def test_options_file_chooses_another_gguf_file_also_one_in_several_parts(
         await handlers.generate(GenerateRequest(model_url="lilypad/tiny-gguf", options=options))
 
 
-async def test_a_file_that_the_repository_lacks_is_refused_with_those_that_it_has(
+async def test_a_gguf_file_missing_from_the_repository_is_refused_with_the_files_it_has(
     handlers: Handlers, hub: RunningHub
 ) -> None:
     async def message(model: str, file: str) -> str:
@@ -157,7 +157,7 @@ async def test_a_file_that_the_repository_lacks_is_refused_with_those_that_it_ha
         ([], "the model that it was converted from"),
     ],
 )
-async def test_a_gguf_module_asks_for_no_gpu_and_names_the_model_that_can_use_one(
+async def test_a_gguf_module_requests_no_gpu_and_names_a_model_that_can_use_one(
     tags: list[str], instead: str
 ) -> None:
     options = GenerateOptions(gpu=True)
@@ -170,12 +170,12 @@ async def test_a_gguf_module_asks_for_no_gpu_and_names_the_model_that_can_use_on
     assert (needs["gpu"], needs["vramMiB"]) == (0, 0)
 
 
-async def test_a_header_that_says_no_parts_is_one_of_a_single_file() -> None:
+async def test_a_header_without_a_number_of_parts_describes_a_single_file() -> None:
     handlers = handlers_of(*header(others={"split.count": 0}))
     await handlers.generate(GenerateRequest(model_url="acme/frog"))
 
 
-async def test_an_empty_gguf_file_is_refused_without_asking_for_a_range_of_it() -> None:
+async def test_an_empty_gguf_file_is_refused_without_a_range_request() -> None:
     assert "ends within its header" in (await refusal(handlers_of(b"", 0))).message
 
 
@@ -240,7 +240,7 @@ async def refusal(handlers: Handlers) -> ModelRefused:
         ({"context_length": 31}, {}, "config", "a context of less than 32 tokens"),
     ],
 )
-async def test_a_gguf_file_that_no_module_runs_is_refused_with_what_would_help(
+async def test_a_gguf_file_that_no_module_runs_is_refused_with_an_alternative(
     changed: dict[str, Any], fields: dict[str, Any], reason: str, help: str
 ) -> None:
     error = await refusal(handlers_of(*header(**changed), **fields))
@@ -248,7 +248,7 @@ async def test_a_gguf_file_that_no_module_runs_is_refused_with_what_would_help(
     assert help in error.message
 
 
-async def test_a_gguf_module_asks_for_its_weights_cache_and_batch() -> None:
+async def test_a_gguf_module_requests_memory_for_its_weights_cache_and_batch() -> None:
     content, size = header(shape=(4096, 1_000_000))
     module = await handlers_of(content, size).generate(GenerateRequest(model_url="acme/frog"))
     weights = 4096 * 1_000_000 * 144 // 256
@@ -285,7 +285,7 @@ async def test_a_gguf_model_that_also_reads_images_is_served_for_texts_with_a_wa
     assert "for images take acme/toad, from which it was made" in check.message
 
 
-def test_the_cache_of_any_number_of_layers_is_counted_without_a_list_of_them() -> None:
+def test_the_cache_of_a_trillion_layers_is_computed_without_iterating_over_them() -> None:
     facts = {"block_count": 2**40, "embedding_length": 64, "attention.head_count": 2}
     assert sizes.cache_bytes(facts, 256) == 256 * 2**40 * 2 * (32 + 32) * 2
     window = {"attention.sliding_window": 512, "attention.sliding_window_pattern": [1, 1, 0]}
@@ -297,7 +297,7 @@ def test_the_cache_of_any_number_of_layers_is_counted_without_a_list_of_them() -
 
 
 @pytest.mark.parametrize("value", ["frog", -(2**40)])
-def test_a_field_that_is_named_like_a_length_is_not_taken_for_one(value: str | int) -> None:
+def test_a_field_whose_name_ends_like_a_length_is_not_read_as_a_length(value: str | int) -> None:
     names = ("tokenizer.chat_template.length", "tokenizer.ggml.tokens.length")
     found = gguf.read(*header(others=dict.fromkeys(names, value)))
     assert found
@@ -324,7 +324,7 @@ print(before, peak())
 
 
 @pytest.mark.parametrize("packing", ["F32", "Q4_0"])  # llama.cpp lays out the latter anew
-def test_a_gguf_module_takes_no_more_memory_than_it_asks_for(packing: str, tmp_path: Path) -> None:
+def test_a_gguf_module_takes_no_more_memory_than_it_requests(packing: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     written.llama(path, packing, width=512, layers=6, context=2048)
     content = path.read_bytes()
@@ -365,7 +365,7 @@ print(*(len(psutil.Process().net_connections(kind)) for kind in kinds))
 """
 
 
-def test_a_gguf_module_listens_at_no_address_of_a_network(tmp_path: Path) -> None:
+def test_a_gguf_module_listens_on_no_network_address(tmp_path: Path) -> None:
     written.llama(tmp_path / "model.gguf")
     run = {"file": "model.gguf", "maxTokens": 256, "chat": False}
     manifest = json.dumps({"run": run, "resources": {"cpu": 2}})

@@ -116,7 +116,7 @@ def qwen3(tokens: int, width: int, words: int = 0) -> Any:
     ).eval()
 
 
-def test_the_pooling_is_that_of_the_header(tmp_path: Path) -> None:
+def test_the_pooling_of_a_gguf_embedder_comes_from_its_header(tmp_path: Path) -> None:
     torch.manual_seed(3)
     encoder = bert(64, 64)
     tokenizer = word_piece_tokenizer()
@@ -174,7 +174,7 @@ async def test_an_embedder_is_served_as_one_whatever_its_card_says() -> None:
         ("qwen3", {}, "text-ranking", "modules serve feature-extraction, sentence-similarity, tex"),
     ],
 )
-async def test_a_gguf_file_without_a_pooling_that_is_served_is_refused_for_that(
+async def test_a_gguf_file_without_a_supported_pooling_is_refused(
     architecture: str, pooling: dict[str, int], tag: str | None, message: str
 ) -> None:
     error = await refusal(handlers_of(*header(architecture, **pooling), pipeline_tag=tag))
@@ -208,7 +208,7 @@ print(before, peak())
         ("qwen3", lambda: qwen3(1024, 128, words=20_000), "mean"),
     ],
 )
-def test_a_gguf_embedder_takes_no_more_memory_than_it_asks_for(
+def test_a_gguf_embedder_takes_no_more_memory_than_it_requests(
     kind: str, model: Callable[[], Any], pooling: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "m.gguf"

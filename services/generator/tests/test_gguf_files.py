@@ -38,12 +38,14 @@ def described(names: list[str]) -> Description:
 
 
 @pytest.mark.parametrize(("names", "chosen"), LISTED)
-def test_the_file_is_chosen_by_the_rule(names: list[str], chosen: int) -> None:
+def test_a_module_runs_the_gguf_file_that_the_documented_rule_selects(
+    names: list[str], chosen: int
+) -> None:
     found = gguf_files.choose(described(names), None)
     assert [sibling.rfilename for sibling in found] == [names[chosen]]
 
 
-def test_a_file_that_is_named_is_taken_also_if_its_name_is_like_that_of_a_part() -> None:
+def test_a_file_named_by_the_caller_is_used_even_if_its_name_looks_like_a_part() -> None:
     name = "Llama-3-8B-Q4_K_M-imatrix.gguf"
     [found] = gguf_files.choose(described([name]), name)
     assert found.rfilename == name
@@ -51,7 +53,7 @@ def test_a_file_that_is_named_is_taken_also_if_its_name_is_like_that_of_a_part()
         gguf_files.choose(described([name]), None)
 
 
-def test_files_with_names_that_modules_do_not_take_are_refused_for_their_names() -> None:
+def test_a_gguf_file_with_an_unsupported_name_is_refused_for_its_name() -> None:
     fault = "must have letters, digits"
     with pytest.raises(ModelRefused, match=fault):
         gguf_files.choose(described(["My Model.gguf", "mmproj.gguf"]), None)
@@ -59,7 +61,7 @@ def test_files_with_names_that_modules_do_not_take_are_refused_for_their_names()
         gguf_files.choose(described(["m.GGUF"]), "m.GGUF")
 
 
-def test_a_name_that_says_no_parts_or_too_many_is_refused_with_the_numbers_that_are_taken() -> None:
+def test_a_file_name_with_zero_or_too_many_parts_is_refused_with_the_valid_range() -> None:
     for count in (0, 65):
         name = f"m-00001-of-{count:05}.gguf"
         with pytest.raises(ModelRefused, match=f"is in {count} parts; 1 to 64 are taken"):

@@ -50,20 +50,20 @@ def altered() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("fault", altered())
-def test_a_broken_or_hostile_header_is_refused_by_what_is_wrong_with_it(fault: str) -> None:
+def test_a_broken_or_hostile_header_is_refused_and_its_fault_is_named(fault: str) -> None:
     content = altered()[fault]
     with pytest.raises(ModelRefused, match=fault):
         gguf.read(content, len(content))
 
 
 @given(cut=st.integers(0, len(header()[0]) - 1))
-def test_a_header_that_is_cut_anywhere_asks_for_more(cut: int) -> None:
+def test_a_header_truncated_anywhere_is_read_as_incomplete(cut: int) -> None:
     content, size = header()
     assert gguf.read(content[:cut], size) is None
 
 
 @given(changes=st.lists(st.tuples(st.integers(0, len(header()[0]) - 1), st.integers(0, 255))))
-def test_a_header_with_any_bytes_changed_is_read_refused_or_cut(
+def test_a_header_with_any_bytes_changed_is_read_refused_or_incomplete(
     changes: list[tuple[int, int]],
 ) -> None:
     content = bytearray(header()[0])
@@ -77,7 +77,7 @@ def test_a_header_with_any_bytes_changed_is_read_refused_or_cut(
 
 
 @given(content=st.binary(max_size=200))
-def test_bytes_behind_the_magic_never_break_the_parser(content: bytes) -> None:
+def test_no_bytes_after_the_magic_number_break_the_parser(content: bytes) -> None:
     try:
         gguf.read(b"GGUF" + struct.pack("<I", 3) + content, 2**40)
     except ModelRefused:
@@ -85,7 +85,9 @@ def test_bytes_behind_the_magic_never_break_the_parser(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("packing", ["F32", "F16", "Q8_0", "Q4_0"])
-def test_a_header_is_read_as_llama_cpps_own_package_reads_it(packing: str, tmp_path: Path) -> None:
+def test_a_header_is_read_like_by_the_gguf_package_of_llama_cpp(
+    packing: str, tmp_path: Path
+) -> None:
     path = tmp_path / "model.gguf"
     written.llama(path, packing, words=3)
     content = path.read_bytes()

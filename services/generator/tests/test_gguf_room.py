@@ -25,7 +25,9 @@ class Watched:
         return ask
 
 
-def test_a_request_without_room_is_refused_before_anything_is_generated(tmp_path: Path) -> None:
+def test_a_request_beyond_the_context_is_refused_before_anything_is_generated(
+    tmp_path: Path,
+) -> None:
     written.llama(tmp_path / "model.gguf", context=512)
     run = {"file": "model.gguf", "maxTokens": 512, "chat": True}
     server, _ = llama_writing.load_server({"run": run, "resources": {"cpu": 2}}, str(tmp_path))

@@ -247,7 +247,7 @@ def test_any_submitted_address_causes_only_requests_for_models(
         assert urlsplit(request.path).query == "blobs=true&securityStatus=true"
 
 
-async def test_no_range_without_bytes_is_asked_for() -> None:
+async def test_an_empty_byte_range_is_never_requested() -> None:
     def answer(request: httpx2.Request) -> httpx2.Response:
         raise AssertionError(request.headers["range"])
 

@@ -149,7 +149,7 @@ def draw_names() -> set[str]:
     }
 
 
-async def test_a_migration_and_a_request_take_the_same_names_for_addresses(empty: Place) -> None:
+async def test_a_migration_and_a_request_read_the_same_names_as_addresses(empty: Place) -> None:
     names = {name for name in draw_names() if name.strip()}
     ids = {name: model_id_of(name) for name in sorted(names)}
     assert sum(name.strip() != id for name, id in ids.items()) > 200

@@ -157,7 +157,7 @@ class Search:
         return lacking <= max(SLOW * abs(size), UNCLEAR * error)
 
     def _smooth(self, best: Explanation) -> Explanation:
-        """Return the cheaper of `best` and a smooth curve, which is tried if `best` resembles one."""
+        """Return the cheaper of `best` and a smooth curve, tried only if `best` resembles one."""
         curved = self.curved() if best.resembles_curve(self.count) else None
         if curved is None:
             return best
