@@ -20,7 +20,6 @@ from generator import (
     access,
     adapters,
     archive,
-    gguf_files,
     gguf_models,
     images,
     manifest,
@@ -138,7 +137,8 @@ class Handlers:
     async def package(self, request: GenerateRequest) -> Package:
         """Return the same files as a zip. Raises as `generate` does."""
         module = await self.generate(request)
-        packed = _pack(module.model, module.files, _variant(module.files))
+        file = yaml.safe_load(module.files["module.yaml"])["run"].get("file")
+        packed = _pack(module.model, module.files, manifest.variant(file))
         return packed.model_copy(update={"model": module.model})
 
     async def check_hub_token(self, request: HubTokenCheck) -> HubIdentity:
@@ -165,13 +165,6 @@ class Handlers:
 
 def _pack(model: ModelFacts | manifest.Model, files: dict[str, str], variant: str = "") -> Package:
     return archive.pack(manifest.slug(model.id), model.commit, files, variant)
-
-
-def _variant(files: dict[str, str]) -> str:
-    """Return the name of the GGUF file that a module runs, "" if it runs none."""
-    file = yaml.safe_load(files["module.yaml"])["run"].get("file")
-    # The end of a long name says the packing.
-    return manifest.slug(file.removesuffix(gguf_files.ENDING)[-40:]) if file else ""
 
 
 def _freshness(age: float) -> Check:

@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from common.contracts.generation import Measured
 from generator import images
+from generator.gguf_files import ENDING
 from generator.licenses import license_of
 from generator.resources import Resources
 from generator.settings import Endpoint
@@ -298,6 +299,12 @@ def _scalar(parameter: Parameter, max_tokens: int, *, required: bool) -> ScalarI
 def slug(id: str) -> str:
     """Return a name for a folder, an image and an archive: lower case, digits, hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", id.lower()).strip("-")[:63].rstrip("-") or "model"
+
+
+def variant(file: str | None) -> str:
+    """Return a name that tells one GGUF file of a model from the others, "" if there is none."""
+    # The end of a long name says the packing.
+    return slug(file.removesuffix(ENDING)[-40:]) if file else ""
 
 
 def schema() -> str:

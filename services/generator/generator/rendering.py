@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from generator import requirements
-from generator.manifest import Manifest
+from generator.manifest import Manifest, variant
 from models.families import FAMILIES, STACKS
 from models.tasks import INPUTS, Task, row
 from models.tasks.pairs import PAIR, of_pairs
@@ -52,7 +52,7 @@ def render(module: Manifest) -> dict[str, str]:
         "README.md": _fill(
             "README.md.j2",
             module=module,
-            image=image(module),
+            tag=tag(module),
             examples=examples(task),
             sent=ON_THE_NETWORK,
             request=request(task),
@@ -134,7 +134,12 @@ def needed(task: Task) -> str | None:
 
 def image(module: Manifest) -> str:
     """Return a placeholder image name, which the publisher replaces with the pushed digest."""
-    return f"docker.io/your-name/{module.name}:{module.model.commit[:12]}"
+    return f"docker.io/your-name/{module.name}:{tag(module)}"
+
+
+def tag(module: Manifest) -> str:
+    """Return the image's tag: the commit, and the GGUF file if the module runs one."""
+    return "-".join(filter(None, (module.model.commit[:12], variant(module.run.file))))
 
 
 def unused(stack: str) -> list[str]:

@@ -128,6 +128,8 @@ async def test_the_option_file_selects_another_gguf_file_even_one_in_several_par
         packed = await handlers.package(request)
         commit = packed.model.commit[:12]
         assert packed.filename == f"lilypad-tiny-gguf-{commit}-{name}.zip"
+        readme = (await handlers.generate(request)).files["README.md"]
+        assert f"image=docker.io/$account/lilypad-tiny-gguf:{commit}-{name}\n" in readme
     options = GenerateOptions(file="mmproj-tiny.gguf")
     with pytest.raises(ModelRefused, match=r"a part of a model.* leave options\.file out"):
         await handlers.generate(GenerateRequest(model_url="lilypad/tiny-gguf", options=options))

@@ -139,7 +139,17 @@ def test_a_request_takes_precedence_over_scalar_inputs(monkeypatch: pytest.Monke
         ({"inputs": ["a"] * 5000}, {}, "give 1 to"),
         ({"inputs": "a", "parameters": []}, {}, ""),
         ({"inputs": "a", "parameters": [1]}, {}, "parameters: must be an object"),
-        ({"inputs": "a", "parameters": {"other": 1}}, {}, "unknown parameter 'other'"),
+        (
+            {"inputs": "a", "parameters": {"other": 1}},
+            {},
+            "unknown parameter 'other'; the module has count, heat, all, how",
+        ),
+        (
+            {"text": "a"},
+            {},
+            "request: unknown key 'text'; its keys are `inputs` and `parameters`",
+        ),
+        ({"inputs": "a", "count": 2}, {}, "request: unknown key 'count'; its keys are"),
         ({"inputs": "a", "parameters": {"count": 2.5}}, {}, "count: must be of type integer"),
         ({"inputs": "a", "parameters": {"count": True}}, {}, "count: must be of type integer"),
         ({"inputs": "a", "parameters": {"count": 10}}, {}, "count: must be between 1 and 9"),
@@ -230,11 +240,25 @@ def test_each_familys_script_is_self_contained_and_has_no_unused_code(
     converts = converts or family == "setfit"  # its head is always converted, by its own reader
     text = rendering.script(family, converts=converts)
     assert "generator.templates" not in text
-    assert len(text.splitlines()) < 600 + 110 * converts + 100 * (family == "setfit")
+    assert len(text.splitlines()) < 650 + 110 * converts + 100 * (family == "setfit")
     tree = ast.parse(text)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assert defined <= used  # no code of another task
+
+
+FILES = sorted((rendering.TEMPLATES / "inference").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_names_of_inference_code_survive_the_joining_of_files(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(rendering.PACKAGE):
+            assert node in tree.body, "an import within a function would stay in the script"
+            assert all(name.asname in (None, name.name) for name in node.names), "an alias is lost"
+        elif isinstance(node, ast.Import):
+            assert not any(name.name.startswith("generator") for name in node.names)
 
 
 @pytest.mark.parametrize("family", ["segmentation", "mask_generation", "depth"])

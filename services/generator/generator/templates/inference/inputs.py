@@ -9,6 +9,7 @@ from typing import Any
 
 # Max inputs of a request; one request is one job.
 MAX_INPUTS = 4096
+KEYS = "`inputs` and `parameters`"
 
 
 class InvalidInput(ValueError):
@@ -19,11 +20,16 @@ def read_inputs(manifest: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Return the inputs (at least one) and all parameters; None for one left to the model."""
     subject, *parameters = manifest["inputs"]
     request = read_request()
+    if unknown := set(request) - {"inputs", "parameters"}:
+        raise InvalidInput(f"request: unknown key {min(unknown)!r}; its keys are {KEYS}")
     submitted = request.get("parameters") or {}
     if not isinstance(submitted, dict):
         raise InvalidInput("parameters: must be an object")
     if unknown := set(submitted) - {parameter["name"] for parameter in parameters}:
-        raise InvalidInput(f"parameters: unknown parameter {min(unknown)!r}")
+        known = ", ".join(parameter["name"] for parameter in parameters)
+        raise InvalidInput(
+            f"parameters: unknown parameter {min(unknown)!r}; the module has {known}"
+        )
     inputs = request.get("inputs", os.environ.get(subject["env"]) or None)
     if inputs is None:
         raise InvalidInput(f"{subject['name']}: is missing")
