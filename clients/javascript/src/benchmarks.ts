@@ -31,13 +31,14 @@ export class Benchmarks {
     return this.connection.call('get_benchmark', { path: { id }, ...options });
   }
 
-  /** Yield the account's runs, newest first, without results. */
+  /** Yield the account's runs, or those of one model, newest first, without results. */
   async *list({
     pageSize = 100,
+    modelId,
     ...options
-  }: CallOptions & { pageSize?: number } = {}): AsyncGenerator<Run> {
+  }: CallOptions & { pageSize?: number; modelId?: string } = {}): AsyncGenerator<Run> {
     for (let before: string | undefined; ; ) {
-      const query = { limit: pageSize, before };
+      const query = { modelId, limit: pageSize, before };
       const page = await this.connection.call('list_benchmarks', { query, ...options });
       yield* page.runs;
       if (!page.next) return;

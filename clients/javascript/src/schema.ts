@@ -114,7 +114,7 @@ export interface paths {
         };
         /**
          * List runs
-         * @description List the account's runs, newest first, without results.
+         * @description List the account's runs, or those of one model, newest first, without results.
          */
         get: operations["list_benchmarks"];
         put?: never;
@@ -4501,6 +4501,8 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the previous page. */
                 before?: string;
+                /** @description Id or address of a model: only its runs, and of an address with a revision only those of that revision. By default the runs of all models. */
+                modelId?: string;
             };
             header?: never;
             path?: never;

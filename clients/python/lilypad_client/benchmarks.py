@@ -51,9 +51,15 @@ class Benchmarks(Resource[Mode]):
         return self._call(operations.GET_BENCHMARK, id=id)
 
     @stream
-    def list(self, page_size: int = 100) -> Items[types.Run]:
-        """Yield the account's runs, newest first, without results."""
-        return self._iterate(operations.LIST_BENCHMARKS, "runs", limit=page_size)
+    def list(self, page_size: int = 100, *, model_id: str | None = None) -> Items[types.Run]:
+        """Yield the account's runs, newest first, without results.
+
+        Args:
+            page_size: runs per request.
+            model_id: id or address of a model, whose runs alone are listed.
+        """
+        query: dict[str, Any] = {"limit": page_size, "modelId": model_id}
+        return self._iterate(operations.LIST_BENCHMARKS, "runs", **query)
 
     @operation
     def cancel(self, id: str) -> Flow[types.Run]:

@@ -199,8 +199,10 @@ def test_models_are_compared_by_their_newest_results(
         service.answer({"runs": [RUN, OVER], "next": None})
         service.answer(OVER)
         service.answer(other)
-    compared = ["compare", "https://huggingface.co/a/b", "bench_2"]
+    compared = ["compare", "https://hf.co//a/b/?x", "bench_2"]
     assert run(compared) == 0
+    # The service reads the address, by the rule of every other door.
+    assert "modelId=https%3A%2F%2Fhf.co%2F%2Fa%2Fb%2F%3Fx" in service.requests[0][0]
     assert [row["id"] for row in data_of(capsys, "compare")["runs"]] == ["bench_1", "bench_2"]
     simulate_terminal(monkeypatch)
     assert run(compared) == 0

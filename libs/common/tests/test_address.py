@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from common.contracts.address import ID, Address, model_id_of, parse
 from common.contracts.alerts import AlertsRequest, NewRule
-from common.contracts.benchmarking import BenchmarkRequest
+from common.contracts.benchmarking import BenchmarkRequest, RunsRequest
 from common.contracts.generation import GenerateRequest
 from common.contracts.monitoring import MonitorRequest
 from common.contracts.reading import SamplesDeletion, SamplesRequest
@@ -229,15 +229,16 @@ def test_every_door_reads_an_address_as_the_same_model(text: str) -> None:
     assert len(names) <= 1
     assert names <= {AlertsRequest.model_validate({"modelId": text}).model_id}
     try:
-        [generated, measured] = (
+        [generated, measured, listed] = (
             parse(GenerateRequest.model_validate({"modelUrl": text}).model_url),
             parse(BenchmarkRequest.model_validate({"modelId": text}).model_id),
+            parse(RunsRequest.model_validate({"modelId": text}).model_id or ""),
         )
     except (InvalidModel, ValidationError):
         # What is no model to the Hub keeps its own name.
         assert names <= {text.strip()}
         return
-    assert generated == measured
+    assert generated == measured == listed
     revision = "" if generated.revision == "main" else f"/tree/{generated.revision}"
     assert {name.replace("%2F", "/") for name in names} == {generated.id + revision}
     [name] = names

@@ -18,6 +18,7 @@ from benchmarker.refusals import (
 from benchmarker.runs import Change, Row, measurement_of, new_id
 from benchmarker.search import GRID, SEARCH_CALLS
 from common.context import current
+from common.contracts.address import parse
 from common.contracts.benchmarking import (
     BENCHMARK,
     CANCEL_RUN,
@@ -77,7 +78,10 @@ class Benchmarks:
         work = Measurement(
             id=new_id(),
             model=ModelAt(id=model.id, commit=model.commit, task=model.task, library=model.library),
-            request=request,
+            # The list of runs is searched by the revision, which the address may name instead.
+            request=request.model_copy(
+                update={"revision": parse(request.model_id, request.revision).revision}
+            ),
             manifest=module.files["module.yaml"],
             read_by=model.read_by,
             version=version_for(model.read_by),
@@ -100,8 +104,11 @@ class Benchmarks:
 
     @answers(LIST_RUNS)
     async def newest(self, request: RunsRequest) -> Runs:
+        """List runs. Raises InvalidModel for a `model_id` that is not the address of a model."""
         limit = min(max(request.limit, 1), MAX_LISTED)
-        runs = await self.desk.runs.newest(current.get().account, limit + 1, request.before)
+        model = None if request.model_id is None else parse(request.model_id)
+        account = current.get().account
+        runs = await self.desk.runs.newest(account, limit + 1, request.before, model)
         more = len(runs) > limit
         return Runs(runs=runs[:limit], next=runs[limit - 1].id if more else None)
 

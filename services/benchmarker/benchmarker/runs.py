@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 from benchmarker import turns
 from common.context import Context
 from common.contracts import Body, Message
+from common.contracts.address import MAIN, Address
 from common.contracts.benchmarking import Failure, Progress, Quote, Run, Summary
 from common.contracts.figures import Analysis, Results, Setup
 from common.contracts.measuring import SEARCHING, Class, Measurement, Samples, SizeFacts
@@ -89,8 +90,12 @@ class RunStore:
             )
             return await cursor.fetchone() is not None
 
-    async def newest(self, account: str, limit: int, before: str | None) -> list[Run]:
+    async def newest(
+        self, account: str, limit: int, before: str | None, model: Address | None = None
+    ) -> list[Run]:
         """Return the account's benchmark runs, newest first, without their results.
+
+        `model` selects the runs of one model, and of its revision unless that is main.
 
         Raises:
             InvalidRequest: the account has no run with the id `before`.
@@ -103,8 +108,17 @@ class RunStore:
                 "where account = %(account)s and kind = 'measure'"
                 " and (%(before)s::text is null or (created_at, id) < (select created_at, id"
                 " from runs where id = %(before)s and account = %(account)s))"
+                " and (%(model)s::text is null or model_id = %(model)s)"
+                " and (%(revision)s::text is null"
+                " or %(revision)s in (commit, work->'request'->>'revision'))"
                 " order by created_at desc, id desc limit %(limit)s",
-                {"account": account, "before": before, "limit": limit},
+                {
+                    "account": account,
+                    "before": before,
+                    "limit": limit,
+                    "model": model and model.id,
+                    "revision": model.revision if model and model.revision != MAIN else None,
+                },
             )
             if not rows and before is not None:
                 cursor = await connection.execute(

@@ -102,12 +102,12 @@ def _newest(session: Session, name: str) -> Any:
     client: LilypadClient = session.client
     if name.startswith("bench_"):
         return client.benchmarks.get(name)
-    model = name.removeprefix("https://huggingface.co/").rstrip("/")
-    for run in client.benchmarks.list():
-        if run.model_id == model and run.state == "succeeded":
+    # The service reads the name, as it does everywhere: it may be an id or any form of an address.
+    for run in client.benchmarks.list(model_id=name):
+        if run.state == "succeeded":
             return client.benchmarks.get(run.id)
-    session.terminal.note(f"measuring {model}, which has no results yet")
-    return client.run_benchmark(model)
+    session.terminal.note(f"measuring {name}, which has no results yet")
+    return client.run_benchmark(name)
 
 
 def _sizes(text: str) -> list[int]:

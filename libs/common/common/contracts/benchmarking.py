@@ -172,11 +172,19 @@ class RunWait(Message):
 
 
 class RunsRequest(Message):
+    """Request for the account's runs, newest first."""
+
     limit: Annotated[int, Field(ge=1, le=100)] = Field(20, description="Runs per page.")
     before: str | None = Field(
         None,
         description="`next` of the previous page.",
         examples=["bench_4f1d0c2a9b8e7d6c5b4a3928"],
+    )
+    model_id: AddressText | None = Field(
+        None,
+        description="Id or address of a model: only its runs, and of an address with a revision"
+        " only those of that revision. By default the runs of all models.",
+        examples=["openai-community/gpt2"],
     )
 
 

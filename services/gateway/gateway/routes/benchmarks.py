@@ -86,7 +86,7 @@ class BenchmarkRoutes:
         reply=Runs,
     )
     async def list_benchmarks(self, _: Call, query: RunsRequest) -> Runs:
-        """List the account's runs, newest first, without results."""
+        """List the account's runs, or those of one model, newest first, without results."""
         return await self.bus.call(LIST_RUNS, query)
 
     @Route(
