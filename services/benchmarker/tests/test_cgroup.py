@@ -5,6 +5,7 @@ a folder of the same shape, in which no kernel acts.
 """
 
 import errno
+import itertools
 import os
 import subprocess
 from dataclasses import replace
@@ -113,6 +114,29 @@ def test_a_worker_alone_in_its_group_makes_bounded_subgroups_in_version_2(versio
         (folder / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
         assert group.ran_out()
     assert (folder / "cgroup.kill").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    "name", ["lilypad-{worker}-0", "lilypad-{worker}-1-0", "lilypad-4194305-7-0"]
+)
+def test_a_group_that_a_killed_worker_left_is_ended_although_its_number_is_in_use_again(
+    version_2: Path, monkeypatch, name: str
+) -> None:
+    own = version_2 / "sys/fs/cgroup/service"
+    left = own / name.format(worker=os.getpid())
+    left.mkdir()
+    (left / "cgroup.procs").write_text("4194305")
+    monkeypatch.setattr(cgroup, "_numbers", itertools.count())
+    assert cgroup.find(version_2) == cgroup.Groups((own,))
+    assert (left / "cgroup.kill").read_text() == "1"
+
+
+def test_a_group_of_another_live_worker_is_left_alone(version_2: Path) -> None:
+    groups = cgroup.Groups((version_2 / "sys/fs/cgroup/service",))
+    with groups.group(5000, 7) as group:
+        (group.folders[0] / "cgroup.procs").write_text("4194305")
+        assert cgroup.find(version_2) == groups
+        assert (group.folders[0] / "cgroup.kill").read_text() == ""
 
 
 def test_a_worker_with_other_processes_in_its_group_stays_in_it(

@@ -81,7 +81,7 @@ class Groups:
     @contextmanager
     def group(self, memory_bytes: int, processes: int) -> Iterator[Group]:
         """Yield a group with these limits; its processes end with the block."""
-        name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
+        name = f"{PREFIX}{os.getpid()}-{_begin_of(os.getpid())}-{next(_numbers)}"
         group = Group(tuple(folder / name for folder in self.folders))
         try:
             for folder in group.folders:
@@ -104,13 +104,13 @@ def find(root: Path = Path("/")) -> Groups | None:
         groups = Groups((memory,))
     else:
         return None
-    _delete_left_over(groups)
     try:
         with groups.group(UNLIMITED_BYTES, 1) as group:
             subprocess.run(group.command(["true"]), stderr=subprocess.DEVNULL, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         log.info("control groups not available", reason=str(error))
         return None
+    _delete_left_over(groups)
     return groups
 
 
@@ -198,7 +198,7 @@ def _kill(folder: Path) -> bool:
     except OSError:
         return False
     for process in set(processes) - {"0"}:  # 0: one of another process namespace
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(int(process), signal.SIGKILL)
     return bool(processes)
 
@@ -217,6 +217,28 @@ def _delete(folder: Path) -> bool:
 def _delete_left_over(groups: Groups) -> None:
     """End the groups of workers that were killed."""
     for folder in (found for parent in groups.folders for found in parent.glob(f"{PREFIX}*-*")):
-        worker = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if worker.isdecimal() and not Path("/proc", worker).exists():
+        if _is_left_over(folder.name):
             Group((folder,)).end()
+
+
+def _is_left_over(name: str) -> bool:
+    """Return whether the worker that made a group has ended.
+
+    Its number alone does not tell: in a container, a restarted worker gets the same one.
+    """
+    worker, *rest = name.removeprefix(PREFIX).split("-")
+    if not worker.isdecimal():
+        return False
+    begin = _begin_of(worker)
+    if begin is None or len(rest) > 1:
+        return rest[0] != begin
+    return worker == str(os.getpid())  # an earlier version's, which name no begin
+
+
+def _begin_of(process: int | str) -> str | None:
+    """Return when a process began, in ticks since the machine did; None if it has ended."""
+    try:
+        stat = Path("/proc", str(process), "stat").read_text()
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[19]
