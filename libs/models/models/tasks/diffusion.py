@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from models.tasks.row import Parameter, Returns, Task
 
-STEPS = Parameter("steps", "integer", "Steps of denoising: more take longer.", 30, 1, 1000)
-PROMPT = Parameter("prompt", "string", "What is to be seen.", "")
-NEGATIVE = Parameter("negative_prompt", "string", "What is not to be seen.")
-GUIDANCE = Parameter("guidance", "number", "How closely the text is followed.", None, 0, 50)
+STEPS = Parameter("steps", "integer", "Denoising steps; more take longer.", 30, 1, 1000)
+PROMPT = Parameter("prompt", "string", "What to show.", "")
+NEGATIVE = Parameter("negative_prompt", "string", "What to avoid.")
+GUIDANCE = Parameter("guidance", "number", "How closely to follow the prompt.", None, 0, 50)
 WIDTH = Parameter("width", "integer", "In pixels.", None, 8, 4096)
 HEIGHT = Parameter("height", "integer", "In pixels.", None, 8, 4096)
-FRAMES = Parameter("frames", "integer", "Pictures in the video.", None, 1, 512)
+FRAMES = Parameter("frames", "integer", "Frames in the video.", None, 1, 512)
 STRENGTH = Parameter("strength", "number", "How much of the input may change.", None, 0.01, 1)
 
 IMAGE = Returns({"image": "image"})

@@ -10,8 +10,8 @@ WRITES = "text-generation"
 # Tags of models that turn a text into one vector, the second if a card names none.
 VECTORS = ("sentence-similarity", "feature-extraction")
 UNCUT = (
-    "Vectors have the length 1. Nothing is put before a text: the file has no prompts. A text "
-    "longer than the model reads is refused."
+    "Vectors have length 1. No prompt is added, since the file has none. A text longer than the "
+    "model's context is rejected."
 )
 # Tags of models that also read images: their modules write about texts alone.
 SEES = frozenset(("image-text-to-text", "any-to-any"))

@@ -12,7 +12,7 @@ LABELS = Parameter(
     "The labels to choose from, separated by commas.",
     "person, animal",
 )
-SHRUNK = "The model sees a picture of more than 1,048,576 pixels smaller; masks have its own size."
+SHRUNK = "An image of more than 1,048,576 pixels is scaled down; its masks have the original size."
 SPEECH = Returns({"audio": "audio", "sampling_rate": "integer", "seconds": "number"})
 
 AUDIO = (
@@ -27,7 +27,9 @@ AUDIO = (
         ),
         ("ForCTC", "ForTDT", "WhisperForConditionalGeneration"),
         ("AutoModelForCTC", "AutoModelForTDT", "AutoModelForSpeechSeq2Seq"),
-        parameters=(Parameter("timestamps", "boolean", "Whether to say when.", False),),
+        parameters=(
+            Parameter("timestamps", "boolean", "Whether to return the time of each part.", False),
+        ),
         texts=True,
         transcribes=True,
         measured=True,
@@ -41,7 +43,7 @@ AUDIO = (
             {"label": "string", "score": "number"},
             many=True,
             ranked=True,
-            note="A sound longer than the model hears is cut at its end.",
+            note="A sound longer than the model's limit is truncated.",
         ),
         ("ForAudioClassification", "ForSequenceClassification"),
         ("AutoModelForAudioClassification",),
@@ -101,7 +103,7 @@ IMAGES = (
         ("ForObjectDetection",),
         ("AutoModelForObjectDetection",),
         batch_size=1,
-        parameters=(Parameter("threshold", "number", "Least score to answer.", 0.5, 0, 1),),
+        parameters=(Parameter("threshold", "number", "Minimum score to return.", 0.5, 0, 1),),
         measured=True,
     ),
     Task(
@@ -126,7 +128,7 @@ IMAGES = (
         batch_size=1,
         parameters=(
             LABELS,
-            Parameter("threshold", "number", "Least score to answer.", 0.1, 0, 1),
+            Parameter("threshold", "number", "Minimum score to return.", 0.1, 0, 1),
         ),
         texts=True,
     ),
@@ -158,9 +160,9 @@ IMAGES = (
         ("SamModel",),
         ("AutoModelForMaskGeneration",),
         parameters=(
-            Parameter("points", "integer", "Points to try along each side.", 32, 1, 64),
-            Parameter("threshold", "number", "How sure the model is to be.", 0.88, 0, 1),
-            Parameter("stability", "number", "How clear a mask's edge is to be.", 0.95, 0, 1),
+            Parameter("points", "integer", "Points to sample along each side.", 32, 1, 64),
+            Parameter("threshold", "number", "Minimum predicted quality of a mask.", 0.88, 0, 1),
+            Parameter("stability", "number", "Minimum stability of a mask's edge.", 0.95, 0, 1),
         ),
     ),
     Task(
@@ -170,8 +172,8 @@ IMAGES = (
         "image",
         Returns(
             {"predicted_depth": "vectors", "depth": "image"},
-            note="`predicted_depth` is rows of numbers. A picture of more than 1,048,576 pixels "
-            "is made smaller first, and so is its depth.",
+            note="`predicted_depth` is rows of numbers. An image of more than 1,048,576 pixels "
+            "is scaled down, and so is its depth.",
         ),
         ("ForDepthEstimation",),
         ("AutoModelForDepthEstimation",),
@@ -202,8 +204,10 @@ IMAGES = (
         ("AutoModelForKeypointDetection",),
         processor="AutoImageProcessor",
         parameters=(
-            Parameter("threshold", "number", "Least score to answer.", 0.0, 0, 1),
-            Parameter("top_k", "integer", "Most points to answer.", 1000, 1, 10_000),
+            Parameter("threshold", "number", "Minimum score to return.", 0.0, 0, 1),
+            Parameter(
+                "top_k", "integer", "Maximum number of keypoints to return.", 1000, 1, 10_000
+            ),
         ),
     ),
 )
@@ -232,7 +236,7 @@ OTHER = (
         ("ForPrediction",),
         ("AutoModelForTimeSeriesPrediction",),
         parameters=(
-            Parameter("horizon", "integer", "Steps to look ahead.", 16, 1, 4096),
+            Parameter("horizon", "integer", "Number of steps to forecast.", 16, 1, 4096),
             Parameter(
                 "frequency", "integer", "0: days or finer; 1: weeks, months; 2: rarer.", 0, 0, 2
             ),

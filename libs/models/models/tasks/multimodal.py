@@ -3,9 +3,9 @@
 from models.tasks.row import INPUTS, Parameter, Returns, Task
 
 QUESTION = Parameter("question", "string", "The question.")
-NEW_TOKENS = Parameter("max_new_tokens", "integer", "Most tokens to write.", 128, 1, 32_768)
-PROMPT = Parameter("text", "string", "What to do, or how the answer begins.")
-GENERATED = Returns({"generated_text": "string"}, note="The input itself is left out.")
+NEW_TOKENS = Parameter("max_new_tokens", "integer", "Maximum number of new tokens.", 128, 1, 32_768)
+PROMPT = Parameter("text", "string", "The instruction, or the beginning of the answer.")
+GENERATED = Returns({"generated_text": "string"}, note="It does not repeat the input.")
 ASKED = {"text": "What is it?"}
 # The image, video or audio comes before the text.
 CONVERSES = ("ForConditionalGeneration", "ForCausalLM", "EncoderDecoderModel")
@@ -50,7 +50,7 @@ MULTIMODAL = (
         processor="AutoProcessor",
         parameters=(
             PROMPT,
-            Parameter("frames", "integer", "Pictures to look at, evenly spaced.", 8, 1, 256),
+            Parameter("frames", "integer", "Number of evenly spaced frames to read.", 8, 1, 256),
             NEW_TOKENS,
         ),
         example=ASKED,
@@ -80,7 +80,7 @@ MULTIMODAL = (
         "text",
         Returns(
             {"generated_text": "string"},
-            note="The input itself is left out. Inputs of any kind; text alone is answered.",
+            note="It does not repeat the input. Inputs may be of any kind; the output is text.",
         ),
         CONVERSES,
         ("AutoModelForMultimodalLM",),
@@ -105,7 +105,10 @@ MULTIMODAL = (
         ("ForQuestionAnswering",),
         ("AutoModelForVisualQuestionAnswering",),
         processor="AutoProcessor",
-        parameters=(QUESTION, Parameter("top_k", "integer", "How many answers.", 5, 1, 1000)),
+        parameters=(
+            QUESTION,
+            Parameter("top_k", "integer", "Number of answers to return.", 5, 1, 1000),
+        ),
         example={"question": "What is it?"},
         texts=True,
     ),
@@ -130,7 +133,7 @@ MULTIMODAL = (
                 "The page's words and boxes from an OCR program, as JSON "
                 "[[word, [left, top, right, bottom]], ...], with sides from 0 to 1000.",
             ),
-            Parameter("top_k", "integer", "How many answers.", 1, 1, 1000),
+            Parameter("top_k", "integer", "Number of answers to return.", 1, 1, 1000),
         ),
         example={"question": "What is it?", "words": '[["frog", [0, 0, 500, 100]]]'},
         texts=True,
@@ -148,8 +151,8 @@ MULTIMODAL = (
         ("ColQwen2ForRetrieval",),
         processor="AutoProcessor",
         parameters=(
-            Parameter("query", "string", "What is asked of the pages."),
-            Parameter("vectors", "boolean", "Whether to answer the pages' vectors.", False),
+            Parameter("query", "string", "The query to compare the pages with."),
+            Parameter("vectors", "boolean", "Whether to return the pages' vectors.", False),
         ),
         example={"query": "What is it?"},
         texts=True,

@@ -101,7 +101,7 @@ INPUTS: dict[Kind, Input] = {
     "series": Input(
         Parameter("series", "string", "The series: a list of numbers as JSON."), "[1, 2, 3, 5]"
     ),
-    "number": Input(Parameter("number", "integer", "Which one: the seed of this answer."), "7"),
+    "number": Input(Parameter("number", "integer", "Seed of this answer."), "7"),
 }
 
 
@@ -220,7 +220,7 @@ class Task:
     @property
     def inputs(self) -> tuple[Parameter, ...]:
         """The scalar inputs: the input itself, the parameters, the seed."""
-        seed = Parameter("seed", "integer", "Of every random choice.", 0, 0, 2**32 - 1)
+        seed = Parameter("seed", "integer", "Seed of all random numbers.", 0, 0, 2**32 - 1)
         return INPUTS[self.takes].parameter, *self.parameters, seed
 
     @property
@@ -235,10 +235,10 @@ class Task:
 
 
 # Note on models that judge a text as a whole, about texts beyond their limit.
-CUT = "A text longer than the model reads is cut at its end."
-QUERY = Parameter("query", "string", "What the inputs are compared with.")
+CUT = "A text longer than the model's limit is truncated."
+QUERY = Parameter("query", "string", "The text to compare the inputs with.")
 ASKED = {"query": "What is said?"}
 RANK = Returns({"score": "number"}, note="`score`: how well it answers `query`. " + CUT)
-TOP_K = Parameter("top_k", "integer", "How many labels to answer, best first.", None, 1, 1000)
+TOP_K = Parameter("top_k", "integer", "Number of labels to return, best first.", None, 1, 1000)
 RANKED_LABELS = Returns({"label": "string", "score": "number"}, many=True, ranked=True)
 FOUND_BOXES = Returns({"label": "string", "score": "number", "box": "box"}, many=True)

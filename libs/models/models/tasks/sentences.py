@@ -31,7 +31,7 @@ DENSE_TAGS = frozenset((EMBEDS, "feature-extraction"))
 DIMENSIONS = Parameter(
     "dimensions",
     "integer",
-    "The leading numbers of each vector to keep, for models trained to be cut (Matryoshka).",
+    "Leading dimensions of each vector to keep, for models trained for it (Matryoshka).",
     minimum=1,
     maximum=100_000,
 )
@@ -99,7 +99,7 @@ SENTENCES = (
         ("SparseEncoder",),
         parameters=(
             QUERY,
-            Parameter("top_k", "integer", "Most tokens to answer.", 64, 1, 10_000),
+            Parameter("top_k", "integer", "Maximum number of tokens to return.", 64, 1, 10_000),
         ),
         example=ASKED,
         optional=("query",),

@@ -2,8 +2,8 @@
 
 from models.tasks.row import ASKED, CUT, QUERY, RANK, TOP_K, Parameter, Returns, Task
 
-NEW_TOKENS = Parameter("max_new_tokens", "integer", "Most tokens to generate.", 128, 1, 32_768)
-BEAMS = Parameter("num_beams", "integer", "Texts to weigh against each other.", None, 1, 16)
+NEW_TOKENS = Parameter("max_new_tokens", "integer", "Maximum number of new tokens.", 128, 1, 32_768)
+BEAMS = Parameter("num_beams", "integer", "Beams of the search.", None, 1, 16)
 # Encoders with a decoder.
 REWRITES = ("ForConditionalGeneration", "MTModel", "EncoderDecoderModel", "MTHeadModel")
 
@@ -48,7 +48,7 @@ TEXT = (
             Parameter(
                 "aggregation_strategy",
                 "string",
-                "How tokens become entities: none, simple, first, average or max.",
+                "How tokens are merged into entities: none, simple, first, average or max.",
                 "simple",
             ),
         ),
@@ -118,9 +118,9 @@ TEXT = (
         "text",
         Returns(
             {"generated_text": "string"},
-            note="The input itself is left out. A text is asked as the one turn of a chat where "
-            "the model has a chat template, and continued as it stands where it has none or `raw` "
-            "is true; a request may also hold whole chats, each a list of {role, content}.",
+            note="It does not repeat the input. A text becomes the only chat turn if the model "
+            "has a chat template, and is continued as it stands if it has none or `raw` is true; "
+            "a request may also hold whole chats, each a list of {role, content}.",
         ),
         ("ForCausalLM", "LMHeadModel"),
         ("AutoModelForCausalLM",),
@@ -130,22 +130,34 @@ TEXT = (
             Parameter(
                 "raw",
                 "boolean",
-                "Continue the text as it stands, also where the model has a form for chats.",
+                "Continue the text as it stands, even if the model has a chat template.",
                 False,
             ),
             Parameter(
                 "temperature",
                 "number",
-                "0: always the likeliest token; above: chosen at random, the higher the freer.",
+                "0: always the likeliest token; above 0: sampled, the higher the more varied.",
                 0.0,
                 0,
                 5,
             ),
             Parameter(
-                "top_p", "number", "Choose among tokens of this total probability.", None, 0, 1
+                "top_p",
+                "number",
+                "Sample from the likeliest tokens of this total probability.",
+                None,
+                0,
+                1,
             ),
-            Parameter("top_k", "integer", "Choose among so many tokens; 0: all.", None, 0, 100_000),
-            Parameter("repetition_penalty", "number", "Above 1: repeat less.", None, 0.1, 10),
+            Parameter(
+                "top_k",
+                "integer",
+                "Sample from this many likeliest tokens; 0: all.",
+                None,
+                0,
+                100_000,
+            ),
+            Parameter("repetition_penalty", "number", "Above 1: fewer repetitions.", None, 0.1, 10),
         ),
         generates=True,
         measured=True,
@@ -177,7 +189,7 @@ TEXT = (
             Parameter(
                 "target_language",
                 "string",
-                "As the model names it: de, deu_Latn. Left out: English, or the first pair of "
+                "As the model names it: de, deu_Latn. By default English, or the first pair of "
                 "languages that the model was trained for.",
             ),
             NEW_TOKENS,
@@ -223,8 +235,8 @@ TEXT = (
         ("AutoModelForQuestionAnswering",),
         processor="AutoProcessor",
         parameters=(
-            Parameter("context", "string", "The text that the answer stands in."),
-            Parameter("max_answer_tokens", "integer", "The longest answer.", 15, 1, 512),
+            Parameter("context", "string", "The text that contains the answer."),
+            Parameter("max_answer_tokens", "integer", "Maximum length of the answer.", 15, 1, 512),
         ),
         example={"context": "The frog sits on the pad."},
         measured=True,
@@ -238,7 +250,7 @@ TEXT = (
         ("ForMultipleChoice",),
         ("AutoModelForMultipleChoice",),
         processor="AutoProcessor",
-        parameters=(Parameter("choices", "string", "What may follow: one per line."),),
+        parameters=(Parameter("choices", "string", "The possible continuations, one per line."),),
         example={"choices": "It swims.\nIt flies."},
     ),
     Task(
