@@ -22,10 +22,10 @@ from lilypad_client.errors import LilypadError
 if TYPE_CHECKING:
     from lilypad_client import LilypadClient
 
-SCOPES = """generate, benchmark, monitor:read or monitor:write; all when left out. Repeatable."""
+SCOPES = """generate, benchmark, monitor:read or monitor:write; all by default. Repeatable."""
 
 app = typer.Typer(rich_markup_mode=None)
-keys = typer.Typer(help="Make, list and revoke API keys; needs the account's password.")
+keys = typer.Typer(help="Create, list and revoke API keys; needs the account's password.")
 app.add_typer(keys, name="keys")
 
 
@@ -42,7 +42,7 @@ def login(
     key_stdin: Annotated[
         bool, typer.Option("--key-stdin", help="Read an API key from standard input.")
     ] = False,
-    register: Annotated[bool, typer.Option("--register", help="Make the account first.")] = False,
+    register: Annotated[bool, typer.Option("--register", help="Create the account first.")] = False,
 ) -> None:
     """Store an API key for later commands: an existing or a new one."""
     if key_stdin or (not email and not register and session.terminal.prompts):
@@ -62,7 +62,7 @@ def login(
         where = credentials.save(client.base_url, key)
     data = {"url": client.base_url, "kept": where}
     session.terminal.show(
-        data, lambda out: out.print(f"The key is kept in {where}.", soft_wrap=True)
+        data, lambda out: out.print(f"The key is stored in {where}.", soft_wrap=True)
     )
 
 
@@ -70,7 +70,7 @@ def login(
 def logout(session: Session) -> None:
     """Delete the key that `login` stored; it stays valid: see `lilypad keys revoke`."""
     url = credentials.forget()
-    message = f"The key for {url} is forgotten." if url else "No key was kept."
+    message = f"The key for {url} is deleted." if url else "No key was stored."
     session.terminal.show({"url": url}, lambda out: out.print(message, soft_wrap=True))
 
 

@@ -22,7 +22,7 @@ def benchmark(
     session: Session,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id or address of the model.")],
     batch_sizes: Annotated[
-        str | None, typer.Option(help="Such as 1,2,4,8; searched for when left out.")
+        str | None, typer.Option(help="Such as 1,2,4,8; by default a search.")
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Timed calls per batch size.")] = None,
     warmup: Annotated[int | None, typer.Option(help="Calls before timing.")] = None,
@@ -30,10 +30,11 @@ def benchmark(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     *,
     watch: Annotated[
-        bool, typer.Option("--watch/--no-watch", help="Show progress while it runs.")
+        bool, typer.Option("--watch/--no-watch", help="Show the run's progress.")
     ] = True,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="--no-wait prints the run that was started.")
+        bool,
+        typer.Option("--wait/--no-wait", help="With --no-wait, print the started run and exit."),
     ] = True,
 ) -> None:
     """Measure a model: throughput, latency, memory and cost at each batch size."""
@@ -61,7 +62,9 @@ def benchmark(
 @command(app)
 def runs(
     session: Session,
-    id: Annotated[str | None, typer.Argument(metavar="ID", help="One run, with results.")] = None,
+    id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Show this run, with results.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1)] = 20,
 ) -> None:
     """List the account's runs, newest first, or show one."""

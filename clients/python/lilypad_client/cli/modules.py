@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 Url = Annotated[
     str, typer.Argument(metavar="URL", help="https://huggingface.co/OWNER/NAME, or the id.")
 ]
-BatchSize = Annotated[int | None, typer.Option(help="Inputs the module runs at once.")]
+BatchSize = Annotated[int | None, typer.Option(help="Inputs that the module processes at once.")]
 Memory = Annotated[str | None, typer.Option(help="Main memory of the container, such as 8GB.")]
-Gpu = Annotated[bool | None, typer.Option("--gpu/--no-gpu", help="Whether it asks for a GPU.")]
+Gpu = Annotated[
+    bool | None, typer.Option("--gpu/--no-gpu", help="Whether the module requests a GPU.")
+]
 Level = Annotated[Literal["none", "basic", "full"] | None, typer.Option()]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
 Accept = Annotated[
     list[str] | None,
-    typer.Option(help="Take the model in spite of: license, too-large. Repeatable."),
+    typer.Option(help="Accept a reason for refusal: license or too-large. Repeatable."),
 ]
 
 app = typer.Typer(rich_markup_mode=None)

@@ -10,8 +10,10 @@ from lilypad_client.cli import chart
 from lilypad_client.cli.session import Session, command
 from lilypad_client.cli.terminal import table
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="As it is recorded.")]
-Metric = Annotated[list[str] | None, typer.Option(help="Only these. Repeatable.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Id or address of the model, or its own name.")
+]
+Metric = Annotated[list[str] | None, typer.Option(help="Only these metrics. Repeatable.")]
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -56,9 +58,9 @@ def record(
     metrics: Annotated[
         list[str], typer.Argument(metavar="NAME=VALUE...", help="Such as latency=8.3.")
     ],
-    timestamp: Annotated[str | None, typer.Option(help="RFC 3339; now when left out.")] = None,
+    timestamp: Annotated[str | None, typer.Option(help="RFC 3339; by default now.")] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="Of your own, so that a second try records it once.")
+        str | None, typer.Option(help="Your own key, so that a repeated call records once.")
     ] = None,
 ) -> None:
     """Record metric values of one moment."""
@@ -76,8 +78,8 @@ def watch(
     session: Session,
     model: Model,
     metric: Metric = None,
-    since: Annotated[str | None, typer.Option(help="A time or a cursor to begin at.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many updates.")] = None,
+    since: Annotated[str | None, typer.Option(help="Time or cursor to start from.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Exit after this many updates.")] = None,
 ) -> None:
     """Follow a model live until Ctrl-C. With JSON output, print one update per line."""
     updates = session.client.subscribe_metrics(model, metric or None, since=since)
@@ -96,14 +98,14 @@ def watch(
 @command(app)
 def alerts(
     session: Session,
-    model: Annotated[str | None, typer.Option(help="Of one model.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only alerts of this model.")] = None,
     limit: Annotated[int, typer.Option(min=1)] = 20,
     *,
-    open_only: Annotated[bool, typer.Option("--open", help="Only those that are open.")] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Follow new ones; Ctrl-C ends it.")
-    ] = False,
-    count: Annotated[int | None, typer.Option(min=1, help="End --watch after so many.")] = None,
+    open_only: Annotated[bool, typer.Option("--open", help="Only open alerts.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow new alerts until Ctrl-C.")] = False,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Exit --watch after this many alerts.")
+    ] = None,
 ) -> None:
     """List alerts, newest first, or follow them live."""
     terminal = session.terminal

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from lilypad_client import LilypadClient
 
 app = typer.Typer(rich_markup_mode=None)
-hub_token = typer.Typer(help="Keep the account's own token for private models of the Hub.")
+hub_token = typer.Typer(
+    help="Store, check or delete the Hub token for the account's private models."
+)
 second_factor = typer.Typer(
-    help="Ask for a code of an authenticator app beside the password; give it as LILYPAD_CODE."
+    help="Require a code of an authenticator app with the password; commands read LILYPAD_CODE."
 )
 app.add_typer(hub_token, name="hub-token")
 app.add_typer(second_factor, name="second-factor")
@@ -91,5 +93,5 @@ def stop_second_factor(session: Session, owner: "LilypadClient") -> None:
     """Disable the second factor. Requires a code in LILYPAD_CODE."""
     owner.account.stop_totp()
     session.terminal.show(
-        {"stopped": "second-factor"}, lambda out: out.print("The password alone is enough now.")
+        {"stopped": "second-factor"}, lambda out: out.print("The second factor is disabled.")
     )

@@ -10,12 +10,14 @@ import typer
 from lilypad_client.cli.session import Session, command
 from lilypad_client.cli.terminal import table
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="As it is recorded.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Id or address of the model, or its own name.")
+]
 From = Annotated[
-    str | None, typer.Option("--from", help="First time, RFC 3339; the oldest when left out.")
+    str | None, typer.Option("--from", help="First time, RFC 3339; by default the oldest.")
 ]
 To = Annotated[
-    str | None, typer.Option("--to", help="Time before which to end; no end when left out.")
+    str | None, typer.Option("--to", help="Time before which to end; by default no end.")
 ]
 
 app = typer.Typer(rich_markup_mode=None)
@@ -40,9 +42,9 @@ def list_samples(
     metric: Annotated[str, typer.Argument(metavar="METRIC", help="Such as latency.")],
     since: From = None,
     until: To = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="All when left out.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="By default all.")] = None,
     *,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV in place of JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of JSON.")] = False,
 ) -> None:
     """Print the recorded samples of one metric, oldest first."""
     listed = session.client.metrics.samples(
@@ -69,11 +71,11 @@ def list_samples(
 def delete_samples(
     session: Session,
     model: Model,
-    metric: Annotated[str | None, typer.Option(help="All metrics when left out.")] = None,
+    metric: Annotated[str | None, typer.Option(help="By default all metrics.")] = None,
     since: From = None,
     until: To = None,
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete a model's samples, of one metric or of all metrics. This cannot be undone."""
     session.confirm(f"Delete {metric or 'all'} samples of {model}?", yes=yes)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 JSON = typer.Option("--json/--text", help="Print JSON; the default where no person reads it.")
-URL = typer.Option(help="Address of the service; else LILYPAD_BASE_URL, or that of the login.")
-Email = Annotated[str | None, typer.Option(help="Of the account; else LILYPAD_EMAIL.")]
+URL = typer.Option(help="Address of the service; by default LILYPAD_BASE_URL or that of the login.")
+Email = Annotated[str | None, typer.Option(help="The account's address; by default LILYPAD_EMAIL.")]
 PasswordStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input.")
 ]
