@@ -11,7 +11,13 @@ import httpx2
 import pytest
 
 from common.contracts.benchmarking import QUOTE, RUN_LIMITS
-from common.contracts.monitoring import Finding
+from common.contracts.monitoring import (
+    LIST_MODELS,
+    Finding,
+    ModelsSelection,
+    RecordedModel,
+    RecordedModels,
+)
 from common.errors import Unavailable
 from gateway.pages import figures, highlighting, report
 
@@ -63,6 +69,21 @@ async def test_a_missing_worker_is_reported_in_the_pages_wording(desk: Desk, pag
         cookie = {"Cookie": await log_in(http)}
         shown = (await http.get(f"/dashboard/{page}", headers=cookie)).text
     assert "“Device”: no worker has cuda." in shown
+
+
+async def test_a_models_page_reads_no_other_model_of_the_account(desk: Desk) -> None:
+    listed: list[str | None] = []
+
+    async def list_models(request: ModelsSelection) -> RecordedModels:
+        listed.append(request.model_id)
+        found = [RecordedModel(model_id="o/m", metrics=["loss"])]
+        return RecordedModels(models=found, next="o/m" if len(listed) < 3 else None)
+
+    desk.events.answer(LIST_MODELS, list_models)
+    async with desk.http(headers={"Sec-Fetch-Site": "same-origin"}) as http:
+        cookie = {"Cookie": await log_in(http)}
+        shown = await http.get("/dashboard/models/series?model=o/m", headers=cookie)
+    assert (shown.status_code, listed) == (200, ["o/m"])
 
 
 async def test_other_requests_are_answered_while_openapi_is_generated(

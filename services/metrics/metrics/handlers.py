@@ -39,7 +39,7 @@ from common.contracts.history import (
 from common.contracts.monitoring import (
     LIST_MODELS,
     MONITOR,
-    ModelsRequest,
+    ModelsSelection,
     Monitoring,
     MonitorRequest,
     RecordedModels,
@@ -319,7 +319,7 @@ class Handlers:
         return await incidents.list_alerts(self.database, current.get().account, request)
 
     @answers(LIST_MODELS)
-    async def list_models(self, request: ModelsRequest) -> RecordedModels:
+    async def list_models(self, request: ModelsSelection) -> RecordedModels:
         return await self.series.models(current.get().account, request)
 
     @answers(LIST_RULES)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from common.contracts.monitoring import ModelsRequest, RecordedModel, RecordedModels
+from common.contracts.monitoring import ModelsSelection, RecordedModel, RecordedModels
 from common.errors import InvalidRequest, NotFound
 from common.faults import unknown_before
 from common.postgres import Connection, Database
@@ -65,13 +65,17 @@ class Series:
         DESCRIBED.set(parse_descriptions(row[1:] for row in rows))
         return {metric: number for number, metric, *_ in rows}
 
-    async def models(self, account: str, request: ModelsRequest) -> RecordedModels:
+    async def models(self, account: str, request: ModelsSelection) -> RecordedModels:
         """List a page of the account's models, newest first.
 
         Raises:
             InvalidRequest: the account has no model with the id `before`.
         """
         async with self.database.connection() as connection:
+            if request.model_id is not None:
+                metrics = await self.of_model(connection, account, request.model_id)
+                found = [RecordedModel(model_id=request.model_id, metrics=sorted(metrics))]
+                return RecordedModels(models=found if metrics else [])
             cursor = await connection.execute(
                 "select model, array_agg(metric order by metric) from series"
                 " where account = %(account)s group by model"

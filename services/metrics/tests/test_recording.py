@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from common.contracts.alerts import NewRule
 from common.contracts.history import MetricUpdate
-from common.contracts.monitoring import ModelsRequest
+from common.contracts.monitoring import ModelsSelection
 from common.contracts.recording import USUAL_METRICS, Record, Samples
 from common.errors import InvalidRequest, NotFound
 from common.faults import invalid
@@ -95,8 +95,11 @@ async def test_addresses_that_an_earlier_gateway_sends_name_the_model(caller: Ca
     latency = (await caller.monitor("o/m")).statistics["latency"]
     assert (latency.count, latency.total) == (3, 6.0)
     assert (await caller.monitor("n")).statistics["latency"].total == 4.0
-    listed = await caller.call(caller.handlers.list_models, ModelsRequest())
+    listed = await caller.call(caller.handlers.list_models, ModelsSelection())
     assert {model.model_id for model in listed.models} == {"o/m", "n"}
+    for name, found in (("o/m", [("o/m", ["latency", "throughput"])]), ("other", [])):
+        one = await caller.call(caller.handlers.list_models, ModelsSelection(model_id=name))
+        assert [(model.model_id, model.metrics) for model in one.models] == found
 
 
 async def test_samples_without_a_time_never_count_as_duplicates(

@@ -101,6 +101,12 @@ class ModelsRequest(Message):
     )
 
 
+class ModelsSelection(ModelsRequest):
+    """The same for one model alone: an account may have thousands."""
+
+    model_id: str | None = None
+
+
 class RecordedModel(Message):
     model_id: str = Field(description="The model, as it was recorded.")
     metrics: list[str] = Field(description="All its metrics, by name.")
@@ -116,6 +122,6 @@ class RecordedModels(Message):
 
 
 LIST_MODELS = Rpc(
-    "rpc.metrics.list_models", ModelsRequest, RecordedModels, timeout=1.8, repeatable=True
+    "rpc.metrics.list_models", ModelsSelection, RecordedModels, timeout=1.8, repeatable=True
 )
 MONITOR = Rpc("rpc.metrics.monitor", MonitorRequest, Monitoring, timeout=1.8, repeatable=True)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from common.contracts.alerts import Alert, AlertsRequest, NewRule, RuleChange
 from common.contracts.monitoring import (
     LIST_MODELS,
-    ModelsRequest,
+    ModelsSelection,
     Monitoring,
     MonitorRequest,
     RecordedModel,
@@ -32,6 +32,8 @@ WINDOW = "day"
 MAX_METRICS = 16
 MAX_ALERTS = 20
 MODELS_PER_PAGE = 50
+# Models in one answer of the metrics service.
+MAX_LISTED = 1_000
 MODEL: TypeAdapter[str] = TypeAdapter(ModelId)
 RULE_NUMBERS = ("above", "below", "percent", "after", "forMinutes")
 RULE_FIELDS = ("kind", "metric", *RULE_NUMBERS, "severity")
@@ -213,7 +215,7 @@ class ModelPages:
         models: list[RecordedModel] = []
         before = None
         while True:
-            request = ModelsRequest(limit=1_000, before=before)
+            request = ModelsSelection(limit=MAX_LISTED, before=before)
             page = await self.bus.call(LIST_MODELS, request)
             models += page.models
             before = page.next
@@ -222,8 +224,9 @@ class ModelPages:
 
     async def _metrics(self, model: str) -> list[str]:
         """Return the metrics of the model, the usual ones first; none if it was never recorded."""
-        listed = await self._list()
-        recorded = (known.metrics for known in listed if known.model_id == model)
+        request = ModelsSelection(limit=MAX_LISTED, model_id=model)
+        listed = await self.bus.call(LIST_MODELS, request)
+        recorded = (known.metrics for known in listed.models if known.model_id == model)
         return sorted(next(recorded, []), key=plots.rank)
 
     async def _read(self, visit: Visit) -> Monitoring | None:

@@ -23,6 +23,7 @@ from common.contracts.monitoring import (
     LIST_MODELS,
     MONITOR,
     ModelsRequest,
+    ModelsSelection,
     Monitoring,
     MonitorRequest,
     RecordedModels,
@@ -132,7 +133,8 @@ class MonitoringRoutes:
 
         The model with the newest metric is first. `/generations` lists generated ones.
         """
-        return await self.bus.pass_on(LIST_MODELS, query)
+        selection = ModelsSelection(limit=query.limit, before=query.before)
+        return await self.bus.pass_on(LIST_MODELS, selection)
 
     @Route(
         "GET",
