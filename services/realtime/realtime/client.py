@@ -13,6 +13,7 @@ from engineio.packet import MESSAGE, Packet
 from common.background import Background
 from common.errors import InvalidRequest, RateLimited, ServiceError, Unavailable
 from realtime import update as updates
+from realtime.engine import MAX_POLLED_PACKETS
 from realtime.mailbox import CAPACITY_BYTES, Mailbox
 from realtime.slots import Slot
 from realtime.update import Update
@@ -152,11 +153,12 @@ class Client:
             self.waiting_since_s = 0.0
             return True
         if now_s >= self._next_batch_s and self._can_send(wire := self.wire):
-            batch = self.mailbox.take()
             if self.socket.upgraded and wire is not None:
+                batch = self.mailbox.take()
                 wire.transport.write(b"".join([update.frame for update in batch]))
             else:
-                for update in batch:
+                # One answer's worth, so that a client counts as reading with each answer.
+                for update in self.mailbox.take(MAX_POLLED_PACKETS):
                     self.socket.queue.put_nowait(Packet(MESSAGE, update.text[1:].decode()))
             self._next_batch_s = now_s + PERIOD_S
             self.waiting_since_s = now_s

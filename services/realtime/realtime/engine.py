@@ -5,6 +5,7 @@ fails when a release of python-socketio or python-engineio needs another one, or
 """
 
 import asyncio
+import functools
 import logging
 import re
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from urllib.parse import parse_qs
 import engineio
 import socketio
 from engineio.async_drivers.asgi import WebSocket as EngineWebSocket
+from engineio.exceptions import QueueEmpty
 from engineio.payload import Payload
 
 from realtime.origins import Origins
@@ -22,6 +24,9 @@ from realtime.websocket import EXTENSION, MAX_FRAME_BYTES
 
 # After a connection closes, how long its last poll may still fetch the reason.
 LAST_POLL_S = 0.05
+# Packets in the answer to one poll. With more, python-engineio's clients drop the whole answer and
+# the connection, and never get past a longer backlog.
+MAX_POLLED_PACKETS = 16
 # An id that the edge has checked.
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
 # Request that opens the connection.
@@ -76,7 +81,9 @@ class Engine(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio has
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
         await super()._handle_eio_connect(eio_sid, environ)
-        await self.listener.open(eio_sid, self.eio.sockets[eio_sid])
+        socket = self.eio.sockets[eio_sid]
+        socket.poll = functools.partial(poll, socket)
+        await self.listener.open(eio_sid, socket)
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         await super()._handle_eio_disconnect(eio_sid, reason)
@@ -142,6 +149,30 @@ class WebSocket(EngineWebSocket):  # type: ignore[misc]  # engineio has no types
             # `handler` is a method of the engineio socket that is served.
             self.handler.__self__.wire = extensions[EXTENSION]["wire"]
         return await super().__call__(environ)
+
+
+async def poll(socket: Any) -> list[Any]:
+    """Wait for packets of an engineio socket; return at most `MAX_POLLED_PACKETS`, oldest first.
+
+    Raises:
+        QueueEmpty: there was none for so long that the client must have left.
+    """
+    queue, server = socket.queue, socket.server
+    try:
+        packet = await asyncio.wait_for(queue.get(), server.ping_interval + server.ping_timeout)
+    except (TimeoutError, asyncio.CancelledError):
+        raise QueueEmpty from None
+    packets = []
+    while packet is not None:
+        packets.append(packet)
+        queue.task_done()
+        if queue.empty() or len(packets) == MAX_POLLED_PACKETS:
+            return packets
+        packet = queue.get_nowait()
+    queue.task_done()
+    if packets:
+        queue.put_nowait(None)  # the end, for the next poll
+    return packets
 
 
 def connection_ids(query: bytes) -> list[str]:

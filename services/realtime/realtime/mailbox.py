@@ -58,11 +58,11 @@ class Mailbox:
         self.size_bytes += len(update.text)
         return self.size_bytes <= CAPACITY_BYTES
 
-    def take(self) -> list[Update]:
-        """Remove and return the next batch."""
+    def take(self, max_guaranteed: int | None = None) -> list[Update]:
+        """Remove and return the next batch, with at most `max_guaranteed` guaranteed updates."""
         batch: list[Update] = []
         size = 0
-        for update in self.guaranteed:
+        for update in self.guaranteed[:max_guaranteed]:
             if size and size + len(update.text) > MAX_BATCH_BYTES:
                 break
             batch.append(update)

@@ -135,6 +135,17 @@ async def test_one_request_may_carry_more_than_sixteen_packets(served):
             answers += await poll(http, url)
 
 
+async def test_an_answer_to_a_poll_has_at_most_sixteen_packets(served):
+    async with aiohttp.ClientSession() as http:
+        id, url = await open_polling(http, served)
+        for number in range(40):
+            served.listener.sockets[id].queue.put_nowait(Packet(MESSAGE, f'2["n",{number}]'))
+        answers = [(await poll(http, url)).split("\x1e") for _ in range(3)]
+    assert [len(packets) for packets in answers] == [16, 16, 8]
+    received = [packet for packets in answers for packet in packets]
+    assert received == [f'42["n",{number}]' for number in range(40)]
+
+
 async def test_the_last_poll_of_an_ended_connection_is_answered_soon(served):
     async with aiohttp.ClientSession() as http:
         id, url = await open_polling(http, served)
@@ -158,6 +169,13 @@ def bare_socket() -> tuple[engineio.AsyncServer, AsyncSocket]:
     socket = server.sockets["one"] = AsyncSocket(server, "one")
     socket.connected = True
     return server, socket
+
+
+async def test_engineio_still_answers_a_poll_with_everything_that_waits():
+    _, socket = bare_socket()
+    for number in range(40):
+        socket.queue.put_nowait(Packet(MESSAGE, str(number)))
+    assert len(await socket.poll()) == 40, "it limits answers now: drop our change"
 
 
 async def test_engineio_still_leaves_the_last_poll_waiting():
