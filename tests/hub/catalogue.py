@@ -62,6 +62,59 @@ MODELS = (
         library=None,
         branches={"main": {"packings": ("Q8_0",)}},
     ),
+    Model(
+        "lilypad/tiny-onnx-similarity",
+        "graphs:make",
+        "sentence-similarity",
+        library="sentence-transformers",
+        branches={
+            "main": {"kind": "similarity"},
+            "original": {"kind": "similarity", "original": True},
+            "quantized": {"kind": "similarity", "at": "onnx/model_quantized.onnx"},
+        },
+    ),
+    Model(
+        "lilypad/tiny-onnx-features",
+        "graphs:make",
+        "feature-extraction",
+        library="transformers.js",
+        branches={
+            "main": {"kind": "features", "beside": True},
+            "original": {"kind": "features", "original": True},
+        },
+    ),
+    Model(
+        "lilypad/tiny-onnx-classes",
+        "graphs:make",
+        "text-classification",
+        library="transformers.js",
+        branches={
+            "main": {"kind": "classes", "at": "model.onnx"},
+            "original": {"kind": "classes", "original": True},
+        },
+    ),
+    Model(
+        "lilypad/tiny-onnx-tokens",
+        "graphs:make",
+        "token-classification",
+        branches={
+            "main": {"kind": "tokens"},
+            "original": {"kind": "tokens", "original": True},
+        },
+    ),
+    Model(
+        "lilypad/tiny-onnx-ranking",
+        "graphs:make",
+        "text-ranking",
+        library="sentence-transformers",
+        branches={
+            "main": {"kind": "ranking"},
+            "original": {"kind": "ranking", "original": True},
+        },
+    ),
+    Model(
+        "lilypad/tiny-onnx-masks", "graphs:make", "fill-mask", branches={"main": {"kind": "masks"}}
+    ),
     Model("lilypad/packed-fp8", "packed:block_fp8", "text-generation"),
     Model(
         "lilypad/packed-integers",

@@ -52,7 +52,10 @@ STACKS: dict[str, tuple[str, ...]] = {
     "timm": (*ALWAYS, "pillow", "timm", "torchvision"),
     # llama.cpp in one wheel: the modules need no torch.
     "llama": (*SCRIPT, "xllamacpp"),
+    # For ONNX files, which take the place of a model's weights.
+    "onnx": (*TEXT, "onnxruntime", "sentence-transformers"),
 }
+ONNX = "onnx"
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,23 @@ FAMILIES = {
         Family("gguf_generation", "llama"),
         Family("gguf_embedding", "llama"),
         Family("gguf_similarity", "llama"),
+        Family("onnx_embedding", ONNX, batches=True, named=True),
+        Family("onnx_similarity", ONNX, batches=True, named=True),
+        Family("onnx_ranking", ONNX, batches=True),
+        Family("onnx_features", ONNX, batches=True),
+        Family("onnx_classification", ONNX, batches=True),
+        Family("onnx_tokens", ONNX, batches=True),
     )
+}
+
+# Families whose models onnxruntime runs too, and the family of their ONNX files.
+BY_ONNXRUNTIME = {
+    "embedding": "onnx_embedding",
+    "sentence_similarity": "onnx_similarity",
+    "reranking": "onnx_ranking",
+    "feature_extraction": "onnx_features",
+    "text_classification": "onnx_classification",
+    "token_classification": "onnx_tokens",
 }
 
 

@@ -84,11 +84,39 @@ FORMS = (
         ),
     ),
     (
-        "ONNX, OpenVINO, TensorFlow, Flax, NeMo, CTranslate2 or spaCy alone",
+        "ONNX alone, of vectors, labels or scores of texts",
+        (
+            "`onnx/model.onnx` or `model.onnx` beside a `config.json`; other `.onnx` files, and "
+            "those beside other weights, only with `options.file`"
+        ),
+        (
+            "run by onnxruntime on a processor, in place of the model's weights: "
+            "[ONNX files](#onnx-files)"
+        ),
+    ),
+    (
+        "all other ONNX; OpenVINO, TensorFlow, Flax, NeMo, CTranslate2 or spaCy alone",
         "the files of each",
         "refused as `library`, named as what it is",
     ),
 )
+
+ONNX_FILES = """\
+### ONNX files
+
+A repository whose weights are an ONNX file gets a module for `sentence-similarity`,
+`feature-extraction`, `text-ranking`, `text-classification` or `token-classification`. The model is
+loaded by the library that the table above names, with its tokenizer, pooling, prompts and labels,
+and onnxruntime computes the file in place of its transformer, in float32, on a processor.
+`options.gpu` and `optimizationLevel` have no effect, and a warning says so.
+
+The file is `onnx/model.onnx`, else `model.onnx`; `options.file` names any other by its path. One
+that is quantized by its name (`model_quantized.onnx`, `model_int8.onnx`) runs with a warning that
+its answers differ. Files with its numbers (`model.onnx_data`, `model.onnx.data`) come with it.
+The generator does not read the file: one without the output that the task needs, or with inputs
+that the tokenizer does not give, fails when the module first runs, with an error that names them.
+Its parameters are counted by the file's size. Models of ONNX files are not benchmarked.
+"""
 
 PICKLED = """\
 ### Pickled weights
@@ -145,4 +173,6 @@ def section() -> list[str]:
         "text, since the format has none, and a warning says so. A text longer than the context is",
         "refused, as by llama.cpp. Encoders without a pooling in their header, and rankers, are",
         "refused as `gguf-only`.",
+        "",
+        *ONNX_FILES.splitlines(),
     ]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.families import FAMILIES, STACKS, stack_of
+from models.families import BY_ONNXRUNTIME, FAMILIES, STACKS, stack_of
 from models.tags import RENAMED, SERVABLE
 from models.tasks import LIBRARIES, ROWS
 
@@ -75,8 +75,11 @@ def test_each_pair_of_tag_and_library_has_one_row() -> None:
 
 
 def test_every_row_names_a_family_that_exists_and_every_family_and_stack_has_a_row() -> None:
-    # Adapters have a family of their own, and other variants of a stack depend on the model.
-    assert {row.family for row in ROWS} == set(FAMILIES) - {"adapted_generation"}
+    # Adapters and ONNX files have families of their own, and other variants of a stack depend on
+    # the model.
+    assert BY_ONNXRUNTIME.keys() <= {row.family for row in ROWS}
+    others = {"adapted_generation", *BY_ONNXRUNTIME.values()}
+    assert {row.family for row in ROWS} == set(FAMILIES) - others
     used = {stack_of(row) for row in ROWS} | {FAMILIES["adapted_generation"].stack}
     assert used == {stack for stack in STACKS if not stack.endswith(("-packed", "-vision"))}
 

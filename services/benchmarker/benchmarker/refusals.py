@@ -9,16 +9,16 @@ from common.errors import BenchmarkFailed
 from models.dtypes import HALF, MIB, WIDTH_BYTES
 from models.tasks import ROWS, is_measured, row
 
-# Packages of quantized models' modules, and of adapters'; workers load neither on their own.
-UNMEASURED = ("bitsandbytes==", "peft==")
+# Packages of modules of quantized models, adapters and ONNX files; workers load none on their own.
+UNMEASURED = ("bitsandbytes==", "onnxruntime==", "peft==")
 
 
 def check_packages(requirements: str) -> None:
-    """Raise BenchmarkFailed for a quantized model or an adapter, by its module's packages."""
+    """Raise BenchmarkFailed for a quantized model, an adapter or an ONNX file, by the packages."""
     if any(line.startswith(UNMEASURED) for line in requirements.splitlines()):
         raise BenchmarkFailed(
-            "quantized models and adapters are not measured; measure the model that this"
-            " one was made from",
+            "quantized models, adapters and ONNX files are not measured; measure the model that"
+            " this one was made from",
             status=422,
             reason="task",
         )

@@ -64,7 +64,7 @@ def join(adapter: Snapshot, base: Snapshot) -> Snapshot:
 def _fault(base: Snapshot) -> str:
     if base.adapts:
         return "is an adapter itself"
-    if base.weights is None:
+    if base.weights is None or not {"gguf", "onnx"}.isdisjoint(base.config):
         return "has no weights in safetensors"
     if base.is_pickled:
         return "has pickled weights only"

@@ -24,6 +24,7 @@ from generator import (
     images,
     manifest,
     measured,
+    onnx_models,
     refusals,
     rendering,
     resources,
@@ -34,6 +35,7 @@ from generator.gguf_reading import is_gguf
 from generator.hub import Hub
 from generator.manifest import Manifest
 from generator.measured import Measurements
+from generator.onnx_reading import is_onnx
 from generator.settings import Settings
 from generator.shared import SharedSnapshots
 from generator.snapshots import Recent, Snapshots
@@ -72,7 +74,10 @@ class Handlers:
         where = address.parse(request.model_url, request.revision)
         where = replace(where, file=request.options.file)
         snapshot, age, read_by = await adapters.read(self.access, where)
+        form = onnx_models if is_onnx(snapshot) else resources
         check = gguf_models.check if is_gguf(snapshot) else refusals.check
+        if is_onnx(snapshot):
+            check = onnx_models.check
         task, checks = check(snapshot, request.accept)
         limits = {
             "max_vram_mib": self.settings.max_vram_mib,
@@ -88,7 +93,7 @@ class Handlers:
                 accept=request.accept,
             )
         else:
-            needs, warnings = resources.estimate(
+            needs, warnings = form.estimate(
                 snapshot,
                 task,
                 options,
@@ -97,7 +102,7 @@ class Handlers:
                 cpu_torch_index=self.settings.cpu_torch_index,
             )
         measurement = None
-        is_measurable = snapshot.adapter is None and not is_gguf(snapshot)
+        is_measurable = snapshot.adapter is None and not (is_gguf(snapshot) or is_onnx(snapshot))
         if self.measurements.bus is not None and is_measurable:
             profile = await self.measurements.find(snapshot, needs)
             needs, replacing, measurement = measured.apply(needs, profile, options, **limits)

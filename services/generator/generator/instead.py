@@ -32,7 +32,11 @@ INSTEAD = {
     "openvino": ("the model has OpenVINO weights only", "library", ORIGINAL),
     "keras": ("the model has TensorFlow or Keras weights only", "library", ORIGINAL),
     "flax": ("the model has Flax weights only", "library", ORIGINAL),
-    "onnx": ("the model has ONNX weights only", "library", ORIGINAL),
+    "onnx": (
+        "the model has ONNX weights only, without model.onnx and a config.json beside it",
+        "library",
+        f"{ORIGINAL}; or, for vectors and labels of texts, options.file with the ONNX file to run",
+    ),
     "shards": (
         "the model's weights are in several files, without the index that lists them",
         "incomplete",

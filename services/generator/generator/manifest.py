@@ -99,9 +99,10 @@ class Run(Part):
     `torchIndex` is the index of Python packages that has torch without CUDA, for an image without.
     `class` is the library's class that loads the model, and `processor` the one that prepares its
     inputs, where no pipeline of the library finds them. `packing` is the kind of packed weights.
-    `file` is the GGUF file that llama.cpp loads, or the first of its parts, and `chat` whether it
-    has a chat template; llama.cpp computes with the weights as they are stored. `batchTokens` are
-    the tokens that it reads at once where it computes vectors.
+    `file` is the GGUF file that llama.cpp loads, or the first of its parts, or the ONNX file that
+    onnxruntime loads; `chat` is whether a GGUF file has a chat template. llama.cpp computes with
+    the weights as they are stored. `batchTokens` are the tokens that it reads at once where it
+    computes vectors.
     """
 
     family: str
@@ -224,7 +225,7 @@ def describe(
             class_=task.auto_classes[0] if by_class else None,
             processor=task.processor,
             packing=packing,
-            file=snapshot.config.get("gguf", {}).get("file"),
+            file=(snapshot.config.get("gguf") or snapshot.config.get("onnx") or {}).get("file"),
             chat=snapshot.config.get("gguf", {}).get("chat"),
             batch_tokens=needs.batch_tokens,
             batch_size=needs.batch_size,

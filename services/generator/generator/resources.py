@@ -2,6 +2,7 @@
 
     weights      elements x bytes of the dtype it runs in (whole numbers keep their own)
     working      cache, logits and activations: `models.sizes`
+                 (x 1.3 for an ONNX file, of which onnxruntime holds a part twice while it loads)
     vram         (weights + working) x 1.1 (the allocator's rounding) + 640 MiB
                  (CUDA context and kernels of PyTorch 2.x, as nvidia-smi shows it)
     memory       with a GPU: weights + 2 GiB; without: weights + working, x 1.1, + 1 GiB
@@ -41,6 +42,9 @@ from models.tasks import Task
 
 CUDA_CONTEXT_MIB = 640
 ROUNDING = 1.1
+# onnxruntime parses an ONNX file and then makes its own copy of the weights: one of 415 MiB took
+# 538 at most while it was loaded, and one of 86 MiB 83.
+ONNX_LOADING = 1.3
 # Parameters from which a CPU takes seconds per input, so that the default is a GPU.
 MIN_GPU_PARAMETERS = 500_000_000
 # Most tokens in a default batch: 8 inputs of a typical encoder.
@@ -153,6 +157,8 @@ def estimate(
 
     def size(batch: int, *, gpu: bool, width: int, eager: bool) -> Size:
         weighed = weigh(weights, width, kept_in_float32(kinds, half if width == 2 else "float32"))
+        if "onnx" in snapshot.config:
+            weighed = math.ceil(weighed * ONNX_LOADING)
         working = sizes.footprint(
             config, task, batch=batch, tokens=tokens, width=width, eager=eager, weights=weighed
         )

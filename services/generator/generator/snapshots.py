@@ -17,7 +17,7 @@ import structlog
 
 from common.contracts.address import COMMIT, Address
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceError
-from generator import description, gguf_reading, suggestion
+from generator import description, onnx_reading, suggestion
 from generator.description import Description
 from generator.hub import NO_SUCH_MODEL, Hub, HubDown, NoSuchModel, within
 from generator.shared import MAX_AGE_S as STALE
@@ -217,7 +217,7 @@ class Snapshots:
         if kept:  # the content is immutable, but not whether the model is gated or disabled
             return replace(kept, description=description.remembered(described))
         try:
-            return await gguf_reading.read_model(self.hub, described, address.file)
+            return await onnx_reading.read_model(self.hub, described, address.file)
         except ModelRefused as error:
             if error.details["reason"] not in CHANGING:
                 self._unservable.keep(at, copy.copy(error))

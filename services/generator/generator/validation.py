@@ -19,6 +19,8 @@ from generator import dockerfile, gotemplate, images, rendering, script
 from generator.dockerfile import Instruction
 from generator.gguf_files import ENDING as GGUF
 from generator.manifest import Manifest, Run
+from generator.onnx_files import ENDING as ONNX
+from generator.onnx_files import is_data
 from generator.selection import LOADED, LOADED_TOO, WHOLE, is_weights, name_of
 from models.families import STACKS
 
@@ -136,12 +138,15 @@ def check_manifest(module: Manifest, text: str) -> str:
 
 def check_safety(_: Manifest, text: str) -> str:
     """Check the files that module.yaml names: no code, and no weights that loading could run."""
-    model = yaml.safe_load(text)["model"]
+    read = yaml.safe_load(text)
+    model, graph = read["model"], read["run"].get("file", "")
     sources = [model, model["base"]] if "base" in model else [model]
     files = [file for source in sources for file in source["files"]]
     # Only a converted pickle is in the image, and only its conversion is loaded.
     paths = [file.get("becomes", file["path"]) for file in files]
     weights = [path for path in paths if is_weights(path) or path.endswith(GGUF)]
+    if graph.endswith(ONNX):  # operators of onnxruntime's own, and their numbers
+        weights += [path for path in paths if path == graph or is_data(path, graph)]
     for path in set(paths) - set(weights):
         name = name_of(path).removesuffix(".index.json")
         known = (
@@ -151,7 +156,8 @@ def check_safety(_: Manifest, text: str) -> str:
             raise ValueError(f"the module would fetch {name}, which may hold code")
     if not weights:
         raise ValueError("the module would fetch no weights")
-    form = "GGUF" if weights[0].endswith(GGUF) else "safetensors"
+    form = "ONNX" if graph in weights and graph.endswith(ONNX) else "safetensors"
+    form = "GGUF" if weights[0].endswith(GGUF) else form
     return f"{counted(len(paths), 'file')}: {form} weights, configs and vocabularies; no code"
 
 

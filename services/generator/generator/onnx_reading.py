@@ -1,0 +1,75 @@
+"""Snapshots of models whose weights are an ONNX file.
+
+onnxruntime alone reads the graph, when a module runs. The generator knows the size of its file, and
+all else from the repository's configs.
+"""
+
+from dataclasses import replace
+
+from generator import gguf_reading, onnx_files
+from generator.description import Description
+from generator.hub import Hub
+from generator.selection import File, file_of, is_weights
+from generator.snapshot import Snapshot, read_commit
+from generator.weights import Weights
+from models.dtypes import STORED_BYTES
+
+SENTENCES = "sentence-transformers"
+
+
+def is_onnx(read: Snapshot) -> bool:
+    return "onnx" in read.config
+
+
+async def read_model(hub: Hub, description: Description, named: str | None) -> Snapshot:
+    """Read the model at its commit: its ONNX file if `named` or if it has nothing else to load.
+
+    Raises as `gguf_reading.read_model` does.
+    """
+    if named is not None and named.endswith(onnx_files.ENDING):
+        found = await read_commit(hub, description)
+    else:
+        found, named = await gguf_reading.read_model(hub, description, named), None
+        if not _needs_graph(found):
+            return found
+    files = onnx_files.choose(description, named)
+    if not files or not found.config:  # its config says what the graph computes
+        return replace(found, weights=None)
+    return _with_graph(found, [file_of(one) for one in files])
+
+
+def _needs_graph(found: Snapshot) -> bool:
+    """Whether ONNX files are all that there is of the model's transformer."""
+    laid_out = found.layout
+    if "onnx" not in found.kinds or laid_out.library not in (None, SENTENCES):
+        return False
+    if not found.kinds.isdisjoint(("adapter", "adapted")) or gguf_reading.is_gguf(found):
+        return False
+    rooted = laid_out.library is None or laid_out.transformers == ("",)
+    return rooted and not any(_is_body(file.path, file.becomes) for file in found.files)
+
+
+def _is_body(path: str, becomes: str | None = None) -> bool:
+    """Whether a file has weights of the transformer, which is at the root, or is their index."""
+    return "/" not in path and (
+        is_weights(path) or becomes is not None or path.endswith(".index.json")
+    )
+
+
+def _with_graph(found: Snapshot, graph: list[File]) -> Snapshot:
+    kept = [file for file in found.files if not _is_body(file.path, file.becomes)]
+    layers = [file for file in kept if is_weights(file.path)]
+    dtype = onnx_files.stored(graph[0].path)
+    elements = {dtype: sum(file.size for file in graph) // STORED_BYTES[dtype]}
+    for file in layers:  # small ones that sentence-transformers adds
+        elements["F32"] = elements.get("F32", 0) + file.size // STORED_BYTES["F32"]
+    return replace(
+        found,
+        files=tuple(sorted([*kept, *graph], key=lambda file: file.path)),
+        # The settings of quantized files are transformers.js's or optimum's own.
+        kinds=found.kinds - {"quantized"},
+        config={**found.config, "onnx": {"file": graph[0].path, "dtype": dtype}},
+        weights=Weights(
+            dict(sorted(elements.items())), sum(f.size for f in (*graph, *layers)), None
+        ),
+    )

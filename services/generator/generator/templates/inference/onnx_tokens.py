@@ -1,0 +1,16 @@
+"""Entities and tags of the words of a text, by onnxruntime."""
+
+from typing import Any
+
+from generator.templates.inference.graphs import load_graph
+from generator.templates.inference.piping import load_pipeline
+from generator.templates.inference.token_classification import answer as answer
+
+
+def load(manifest: dict[str, Any], directory: str, device: str, dtype: Any) -> Any:
+    """Load the model from the files in `directory`, with its graph in place of weights."""
+    return load_graph(
+        manifest,
+        directory,
+        lambda: load_pipeline(manifest, directory, device, dtype),
+    )

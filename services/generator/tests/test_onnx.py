@@ -1,0 +1,174 @@
+"""Modules of ONNX files answer like the PyTorch models that the files were exported from."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.contracts.generation import GenerateOptions, GenerateRequest
+from common.errors import InvalidRequest, ModelRefused
+from generator.handlers import Handlers
+from generator.templates.inference.checkpoint import IncompleteModel
+from generator.templates.inference.graphs import compute
+from hub.testing import RunningHub
+
+sys.path.insert(0, str(Path(__file__).parent))
+from modules import Built, build
+
+TEXTS = ["the frog is on the lily pad", "who is happy?", "a frog"]
+# A model, the inputs beside its texts, and the answers' family.
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("similarity", {"query": "a happy frog"}),
+    ("features", {}),
+    ("classes", {"top_k": 2}),
+    ("tokens", {"aggregation_strategy": "none"}),
+    ("ranking", {"query": "a happy frog"}),
+]
+
+
+@pytest.fixture
+def make(handlers: Handlers, hub: RunningHub, tmp_path: Path) -> Callable[..., Any]:
+    async def built(kind: str, branch: str = "main", **options: Any) -> tuple[Built, Any]:
+        generated = await handlers.generate(
+            GenerateRequest(
+                model_url=f"lilypad/tiny-onnx-{kind}",
+                revision=branch,
+                options=GenerateOptions(**options),
+            )
+        )
+        folder = tmp_path / f"{kind}-{branch}-{len(options)}"
+        module = build(generated.files, folder, fetched=False)
+        module.fetch_here(hub.url)
+        return module, generated
+
+    return built
+
+
+def near(value: Any) -> Any:
+    """Return an answer for comparison within 1e-4."""
+    if isinstance(value, dict):
+        return {key: near(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [near(item) for item in value]
+    return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize(("kind", "parameters"), KINDS)
+async def test_a_module_of_an_onnx_file_answers_like_the_model_that_it_was_exported_from(
+    kind: str, parameters: dict[str, Any], make: Callable[..., Any]
+) -> None:
+    module, _ = await make(kind)
+    paths = [file["path"] for file in module.manifest["model"]["files"]]
+    assert module.manifest["run"]["file"] in paths
+    assert "model.safetensors" not in paths
+    original, _ = await make(kind, "original")
+    assert "onnxruntime" not in original.files["requirements.txt"]
+    request = {"inputs": TEXTS, "parameters": parameters}
+    code, expected = original.run_here(request)
+    assert code == 0, expected
+    code, result = module.run_here(request)
+    assert code == 0, result
+    assert result["outputs"] == near(expected["outputs"])
+
+
+@pytest.mark.long
+async def test_a_module_of_an_onnx_file_runs_in_its_image_without_a_network(
+    make: Callable[..., Any],
+) -> None:
+    module, generated = await make("features")
+    paths = [file["path"] for file in module.manifest["model"]["files"]]
+    assert {"onnx/model.onnx", "onnx/model.onnx_data", "config.json"} <= {*paths}
+    assert "about " in module.files["README.md"]
+    assert "`onnx/model.onnx`, by onnxruntime" in module.files["README.md"]
+    run, resources = module.manifest["run"], module.manifest["resources"]
+    assert (run["stack"], run["dtype"], resources["gpu"]) == ("onnx", "float32", 0)
+    assert generated.validation.status == "passed", generated.validation.errors
+    code, result = module.run(request={"inputs": TEXTS[:1]})
+    assert code == 0, result
+    assert len(result["outputs"][0][0]) == 10
+
+
+async def test_options_file_chooses_an_onnx_file_also_beside_other_weights(
+    make: Callable[..., Any],
+) -> None:
+    module, _ = await make("similarity", "original", file="onnx/model.onnx")
+    paths = [file["path"] for file in module.manifest["model"]["files"]]
+    assert "model.safetensors" not in paths
+    assert "2_Dense/model.safetensors" in paths
+    _, result = module.run_here({"inputs": TEXTS})
+    original, _ = await make("similarity", "original")
+    _, expected = original.run_here({"inputs": TEXTS})
+    assert result["outputs"] == near(expected["outputs"])
+    with pytest.raises(InvalidRequest, match=r"no such ONNX file; it has onnx/model\.onnx$"):
+        await make("similarity", "original", file="model.onnx")
+
+
+async def test_a_quantized_onnx_file_and_a_gpu_are_told_by_warnings(
+    make: Callable[..., Any],
+) -> None:
+    with pytest.raises(
+        ModelRefused, match=r"ONNX weights only, without model\.onnx.*options\.file"
+    ):
+        await make("similarity", "quantized")
+    file = "onnx/model_quantized.onnx"
+    module, generated = await make("similarity", "quantized", file=file, gpu=True)
+    assert module.manifest["run"]["file"] == file
+    warnings = generated.validation.errors
+    assert any(f"{file} is quantized, by its name" in text for text in warnings)
+    assert any("no GPU is asked for" in text for text in warnings)
+    plain, _ = await make("similarity")
+    assert module.manifest["model"]["parameters"] > 3 * plain.manifest["model"]["parameters"]
+
+
+async def test_onnx_files_of_other_tasks_are_refused_by_name(handlers: Handlers) -> None:
+    request = GenerateRequest(model_url="lilypad/tiny-onnx-masks")
+    with pytest.raises(ModelRefused, match="modules for fill-mask do not run") as caught:
+        await handlers.generate(request)
+    assert caught.value.details["reason"] == "library"
+
+
+class Node:
+    def __init__(self, name: str, type: str = "tensor(int64)") -> None:
+        self.name, self.type = name, type
+
+
+class Session:
+    """A session of onnxruntime with these inputs and outputs."""
+
+    def __init__(self, inputs: list[str], outputs: list[str]) -> None:
+        self.inputs, self.outputs = inputs, outputs
+
+    def get_inputs(self) -> list[Node]:
+        return [Node(name) for name in self.inputs]
+
+    def get_outputs(self) -> list[Node]:
+        return [Node(name) for name in self.outputs]
+
+    def run(self, names: list[str], features: dict[str, Any]) -> list[Any]:
+        assert names == self.outputs
+        return [features["input_ids"].astype("float32")]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "headless", "message"),
+    [
+        (["input_ids"], ["logits"], False, "has no attention_mask"),
+        (["input_ids", "attention_mask", "pixels"], ["logits"], False, "needs pixels"),
+        (["input_ids", "attention_mask"], ["a", "b"], False, "no output logits"),
+        (["input_ids", "attention_mask"], ["a", "b"], True, "no output last_hidden_state"),
+        (["input_ids", "attention_mask"], ["sentence_embedding"], True, "no vectors of tokens"),
+    ],
+)
+def test_a_graph_that_cannot_answer_is_an_error_that_names_what_is_missing(
+    inputs: list[str], outputs: list[str], headless: bool, message: str
+) -> None:
+    ids, mask = torch.ones(2, 3, dtype=torch.long), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    with pytest.raises(IncompleteModel, match=message):
+        compute(
+            Session(inputs, outputs),
+            {"input_ids": ids, "attention_mask": mask},
+            headless=headless,
+        )
