@@ -1,6 +1,7 @@
 """Group commit: calls that arrive during a transaction share the next one.
 
 The call whose caller waits least is the first, so that a record need not wait for a backfill.
+Backfills take turns by account, so that none holds up another account.
 
 New samples are published before the caller is answered, on the same connection
 to the bus: once a caller has its answer, listeners have been sent the samples,
@@ -28,12 +29,13 @@ from common.postgres import Connection, Database
 from metrics import storage
 from metrics.arrays import accept_arrays
 from metrics.batch import Batch
-from metrics.storage import Fresh, Rows
+from metrics.storage import Fresh
+from metrics.turns import TURN_ROWS, Pending, Turns
 
 log = structlog.get_logger()
 
 # Rows in one transaction, unless one call alone has more.
-MAX_GROUP_ROWS = 20_000
+MAX_GROUP_ROWS = TURN_ROWS
 # Queued rows, about a second's work; beyond it calls are rejected.
 MAX_QUEUED_ROWS = 200_000
 # The time of smaller groups is that of a commit, not of their rows.
@@ -56,16 +58,6 @@ Publish = Callable[[list[Batch], int], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class Pending:
-    """A call whose rows are not committed yet."""
-
-    batch: Batch
-    rows: Rows
-    done: "asyncio.Future[int]"
-    deadline: float  # of the caller, in seconds since 1970
-
-
-@dataclass(slots=True)
 class Doubtful:
     """A group that may have been committed, although no acknowledgement arrived.
 
@@ -85,15 +77,16 @@ class Writer:
         publish: called with the new samples of each committed group and their arrival,
             in commit order, before the callers are answered, even if none still waits.
         pause_factor: how long to pause after a group, as a multiple of the time it took, and as
-            far as the callers that wait allow. Such a writer stores backfills: it refuses a
-            call that would wait for longer than its caller.
+            far as the callers that wait allow. Such a writer stores backfills: accounts take
+            turns, and it refuses a call that would wait for longer than its caller.
     """
 
     def __init__(self, database: Database, publish: Publish, *, pause_factor: float = 0) -> None:
         self.database = database
         self.publish = publish
         self.pause_factor = pause_factor
-        self._queue: list[Pending] = []  # by deadline
+        self._queue: list[Pending] = []  # by deadline, and of backfills by turn
+        self._turns = Turns()
         self._queued_rows = 0
         self._committing: list[Pending] = []
         self._committing_since = 0.0  # monotonic
@@ -118,34 +111,47 @@ class Writer:
             Unavailable: the database is unavailable, slow or full, or the queue is full.
             RateLimited: the caller would wait too long for other calls of the account.
         """
-        if self._queued_rows > MAX_QUEUED_ROWS:
-            raise Unavailable("too many samples are waiting to be stored; try again", retry_after=1)
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         pending = Pending(batch, batch.rows(), done, current.get().deadline or math.inf)
         if self.pause_factor:
-            self._refuse_late_answer(pending)
-        bisect.insort(self._queue, pending, key=lambda waiting: waiting.deadline)
-        self._queued_rows += len(pending.rows)
+            self._take_turn(pending)
+        elif self._queued_rows > MAX_QUEUED_ROWS:
+            raise Unavailable("too many samples are waiting to be stored; try again", retry_after=1)
+        else:
+            bisect.insort(self._queue, pending, key=lambda waiting: waiting.deadline)
+            self._queued_rows += len(pending.rows)
         self._filled.set()
         return await done
 
-    def _refuse_late_answer(self, pending: Pending) -> None:
-        """Refuse a call that would be committed only after its caller's deadline."""
-        earlier = [waiting for waiting in self._queue if waiting.deadline <= pending.deadline]
-        ahead = [*self._committing, *earlier]
+    def _take_turn(self, pending: Pending) -> None:
+        """Queue a call of a backfill; refuse it if it would outlast its caller.
+
+        Calls after it that would do so now are refused, unless they are the first of their account.
+        """
+        waiting = (call for call in self._queue if not call.done.cancelled())
+        queue = self._turns.order([*waiting, pending])
         spent_s = time.monotonic() - self._committing_since
         wait_s = max(self._row_s * _count(self._committing) - spent_s, 0.0)
-        wait_s += self._row_s * _count(earlier)
-        if not ahead or time.time() + wait_s + self._row_s * len(pending.rows) < pending.deadline:
-            return
-        retry_after = max(math.ceil(wait_s), 1)
-        if any(waiting.batch.account == pending.batch.account for waiting in ahead):
-            raise RateLimited(
-                "the account's other calls with samples older than a day take"
-                f" {retry_after} s more; send one after the other",
-                retry_after=retry_after,
-            )
-        raise Unavailable("samples of other accounts are being stored", retry_after=retry_after)
+        ahead = list(self._committing)
+        rows, now, is_after = 0, time.time(), False
+        kept = []
+        for call in queue:
+            is_after = is_after or call is pending
+            took_s = self._row_s * len(call.rows)
+            too_late = now + wait_s + took_s >= call.deadline or rows > MAX_QUEUED_ROWS
+            if is_after and ahead and too_late:
+                error = _too_late(call, ahead, wait_s)
+                if call is pending:
+                    raise error
+                if isinstance(error, RateLimited):
+                    _fail([call], error)
+                    continue
+            ahead.append(call)
+            kept.append(call)
+            rows += len(call.rows)
+            wait_s += took_s
+        self._queue = kept
+        self._queued_rows = rows
 
     async def run(self) -> None:
         while True:
@@ -219,6 +225,8 @@ class Writer:
 
     def _take(self) -> list[Pending]:
         """Dequeue the next group."""
+        if not self._queue:
+            self._turns = Turns()  # nobody is ahead of anybody
         group: list[Pending] = []
         rows = 0
         while self._queue and (not group or rows + len(self._queue[0].rows) <= MAX_GROUP_ROWS):
@@ -228,6 +236,8 @@ class Writer:
                 continue  # the caller has timed out
             rows += len(pending.rows)
             group.append(pending)
+        if self.pause_factor:
+            self._turns.take(group)
         return group
 
     def _drop_cancelled(self) -> None:
@@ -302,6 +312,18 @@ def _is_doubtful(error: Exception) -> bool:
 
 def _count(calls: list[Pending]) -> int:
     return sum(len(pending.rows) for pending in calls)
+
+
+def _too_late(call: Pending, ahead: list[Pending], wait_s: float) -> ServiceError:
+    """Return the error of a call that would be committed only after its caller's deadline."""
+    retry_after = max(math.ceil(wait_s), 1)
+    if any(waiting.account == call.account for waiting in ahead):
+        return RateLimited(
+            "the account's other calls with samples older than a day take"
+            f" {retry_after} s more; send one after the other",
+            retry_after=retry_after,
+        )
+    return Unavailable("samples of other accounts are being stored", retry_after=retry_after)
 
 
 def _fail(group: list[Pending], error: ServiceError) -> None:

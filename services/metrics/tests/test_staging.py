@@ -12,7 +12,7 @@ import pytest
 from common.contracts.recording import Record, Samples
 from common.errors import MonitoringFailed, RateLimited, Unavailable
 from common.postgres import Connection, Database
-from metrics import rollups, storage, window, writer
+from metrics import rollups, storage, turns, window, writer
 from metrics.snapshot import begin_snapshot
 from metrics.usage import SAMPLE_BYTES
 
@@ -66,12 +66,14 @@ class Held:
         deadline = time.time() + patience_s
         return caller.call(caller.handlers.record, content, deadline=deadline)
 
-    async def send(self, count: int, patience_s: float) -> asyncio.Task[Any]:
+    async def send(
+        self, count: int, patience_s: float, caller: Caller | None = None
+    ) -> asyncio.Task[Any]:
         """Send a call, and wait until it is being committed or queued."""
-        queued = self.caller.handlers.backfill.queued_rows
-        sent = asyncio.create_task(self.call(self.caller, count, patience_s))
+        backfill = self.caller.handlers.backfill
+        sent = asyncio.create_task(self.call(caller or self.caller, count, patience_s))
         await until(
-            lambda: count in self.stored or self.caller.handlers.backfill.queued_rows > queued,
+            lambda: count in [*self.stored, *(len(one.rows) for one in backfill._queue)],
             "the call is queued",
         )
         return sent
@@ -259,6 +261,8 @@ def held(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> Held:
     held = Held(caller)
     monkeypatch.setattr(storage, "store", held.store)
     monkeypatch.setattr(writer, "MAX_GROUP_ROWS", 1)
+    # Of the commits that are held.
+    monkeypatch.setattr(writer, "COMMIT_TIMEOUT_S", 60.0)
     return held
 
 
@@ -290,6 +294,42 @@ async def test_a_backfill_that_would_outlast_its_caller_is_refused_at_once(held:
     held.released.set()
     await asyncio.gather(first, patient, late)
     assert backfill._pause_s(100.0) == 100.0
+
+
+async def test_a_backfill_delays_the_calls_of_its_account_rather_than_those_of_others(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN_ROWS", 1)
+    backfill = held.caller.handlers.backfill
+    first = await held.send(20, 900.0)
+    await until(lambda: held.stored, "the first call is being committed")
+    backfill._row_s = 10.0
+    second, third = await held.send(21, 900.0), await held.send(22, 900.0)
+    other = await held.send(30, 900.0, Caller(held.caller.handlers))
+    with pytest.raises(RateLimited, match="other calls"):  # sooner than it would time out
+        await third
+    another = await held.send(7, 900.0, Caller(held.caller.handlers))
+    held.released.set()
+    await asyncio.gather(first, second, other, another)
+    assert held.stored == [20, 30, 7, 21]
+
+
+async def test_a_backfill_that_fills_the_queue_leaves_room_for_other_accounts(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN_ROWS", 1)
+    monkeypatch.setattr(writer, "MAX_QUEUED_ROWS", 40)
+    first = await held.send(20, 60.0)
+    await until(lambda: held.stored, "the first call is being committed")
+    second, third = await held.send(21, 60.0), await held.send(22, 60.0)
+    with pytest.raises(RateLimited, match="other calls"):
+        await held.call(held.caller, 9, 60.0)
+    other = await held.send(23, 60.0, Caller(held.caller.handlers))
+    held.released.set()
+    with pytest.raises(RateLimited, match="other calls"):
+        await third
+    await asyncio.gather(first, second, other)
+    assert held.stored == [20, 23, 21]
 
 
 async def test_a_late_record_that_arrives_during_a_pause_need_not_wait_for_its_end(
