@@ -9,6 +9,7 @@ import numpy as np
 from common.contracts.timestamps import DAY_US, HOUR_US, WEEK_US
 from metrics.arrays import Floats
 from metrics.shape import season as seasons
+from metrics.shape import wave as waves
 from metrics.shape.cells import Cells, divide, median, without_outliers
 from metrics.shape.changes import Search
 from metrics.shape.curve import Line, ramp, stretch
@@ -39,6 +40,8 @@ MIN_SHARE, MIN_SCORE, RARE = 0.96, 20.0, 1_000
 # Days that hold two weekends; one weekend alone does not show whether it is typical.
 TWO_WEEKENDS = 13
 WEEKEND_US = 2 * DAY_US
+# In fewer days, a wave that explains all changes is believed although it is seen only once.
+FEW_DAYS, MIN_PERIODS = 6, 1.0
 # Rounds of finding seasons after removing changes, and changes after removing seasons.
 PASSES = 2
 
@@ -107,7 +110,10 @@ def describe(history: History) -> Shape:
     scale = float(np.abs(cells.mean - middle).max())
     if scale <= 1e-9 * abs(middle):
         return Shape(cells, fitted=np.full(len(cells), middle), usual=middle)
-    shape = _decompose(cells, (cells.mean - middle) / scale)
+    values = (cells.mean - middle) / scale
+    shape = _decompose(cells, values)
+    if shape.events and cells.at[-1] - cells.at[0] < FEW_DAYS * DAY_US:
+        shape = _waving(cells, values) or shape
     shape.fitted = shape.fitted * scale + middle
     shape.usual = shape.usual * scale + middle
     if shape.season is not None:
@@ -171,6 +177,28 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
     usual = level + float(fitted[-1]) - changes.levels[-1]
     events = _events(cells, times, changes, events, values - season.part - fitted, noise)
     return Shape(cells, events, season, fitted, usual, noise)
+
+
+def _waving(cells: Cells, values: Floats) -> Shape | None:
+    """Return the shape of a wave without changes; None if there are any besides it.
+
+    A wave of nearly a day resembles a daily season for some days, and what a season of a day leaves
+    of it resembles changes; so do the ups and downs of a wave that is seen only once.
+    """
+    wave = waves.find(cells.number - cells.number[0], values, MIN_PERIODS)
+    if wave is None:
+        return None
+    clean = cells.without_cut(values - wave, wave)
+    if not cells.dense:
+        clean = without_outliers(clean)
+    times = (cells.at - cells.at[0]) / DAY_US
+    noise = measure(cells, clean)
+    changes = Search(clean, times, noise, dense=cells.dense).find()
+    if changes.places or changes.line is not None:
+        return None
+    fitted = changes.fitted(times)
+    season = Season(daily=False, weekly=False, part=wave, week=np.zeros(1), wave=wave.copy())
+    return Shape(cells, [], season, fitted, float(fitted[-1]), noise)
 
 
 def _refit(times: Floats, changes: Explanation, values: Floats) -> None:

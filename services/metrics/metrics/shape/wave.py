@@ -34,7 +34,7 @@ ROUNDS = 5
 PADDED = 4
 
 
-def find(numbers: Ints, values: Floats) -> Floats | None:
+def find(numbers: Ints, values: Floats, min_periods: float = MIN_PERIODS) -> Floats | None:
     """Find the wave of values in numbered cells; None if none explains most of them."""
     places = (numbers - numbers[0]).astype(np.float64)
     count = int(places[-1]) + 1
@@ -48,13 +48,13 @@ def find(numbers: Ints, values: Floats) -> Floats | None:
     unmoved = np.concatenate([[0.0], np.cumsum(_clipped(np.diff(filled)))])
     best: tuple[float, Floats] | None = None
     for level in (clipped, unmoved):
-        period = _period(level)
+        period = _period(level, min_periods)
         if period is None:
             continue
         least = MIN_EXPLAINED if count >= MANY_PERIODS * period else MIN_EXPLAINED_OF_FEW
         # Few periods do not show a local level.
         for around in (values, without_level(filled, round(period))[numbers - numbers[0]]):
-            explained, wave = _fit(places, around, math.tau / period)
+            explained, wave = _fit(places, around, math.tau / period, min_periods)
             if explained >= least and (best is None or explained > best[0]):
                 best = explained, wave
     least = MIN_AMPLITUDE * np.abs(filled - median(filled)).max()
@@ -67,7 +67,7 @@ def _clipped(values: Floats) -> Floats:
     return np.clip(values - middle, -far, far)
 
 
-def _period(values: Floats) -> float | None:
+def _period(values: Floats, min_periods: float) -> float | None:
     """Return the strongest period of values; None if it is weak."""
     count = len(values)
     times = np.arange(count) - (count - 1) / 2
@@ -75,7 +75,7 @@ def _period(values: Floats) -> float | None:
     size = PADDED << count.bit_length()
     power = np.abs(np.fft.rfft(values * np.hanning(count), size)) ** 2
     total = power[1:].sum()
-    first, last = math.ceil(MIN_PERIODS * size / count), int(size / MIN_PERIOD)
+    first, last = math.ceil(min_periods * size / count), int(size / MIN_PERIOD)
     if last <= first or total <= 0:
         return None
     peak = first + int(np.argmax(power[first:last]))
@@ -86,7 +86,9 @@ def _period(values: Floats) -> float | None:
     return size / peak
 
 
-def _fit(places: Floats, values: Floats, frequency: float) -> tuple[float, Floats]:
+def _fit(
+    places: Floats, values: Floats, frequency: float, min_periods: float
+) -> tuple[float, Floats]:
     """Fit a wave near a frequency; return the share of the variance that it explains."""
     middle = places.mean()
     times = places - middle
@@ -110,7 +112,7 @@ def _fit(places: Floats, values: Floats, frequency: float) -> tuple[float, Float
             frequency += float(slope[kept] @ rest[kept]) / square
     # A part of a longer wave could be a slope as well.
     seen = abs(frequency) * (places[-1] + 1) / math.tau
-    if kept.mean() < MIN_KEPT or seen < 0.9 * MIN_PERIODS:
+    if kept.mean() < MIN_KEPT or seen < 0.9 * min_periods:
         return 0.0, part
     whole = values[kept] - values[kept].mean()
     variance = float(whole @ whole)
