@@ -87,6 +87,7 @@ MEASURED = {
     r"([\d.]+) % of the steps": ("advice", "step: found, with its times"),
     r"([\d.]+) % of the slopes": ("advice", "slope: found, with its times"),
     r"([\d.]+) % of the\s+incidents": ("advice", "incident: found, with its times"),
+    r"([\d.]+) % of the\s+curves": ("advice", "curve: false statements"),
     r"([\d,]+) ms for 30 days of": (
         "monitoring", "/monitor of 30 days, 10 million samples, median"
     ),
