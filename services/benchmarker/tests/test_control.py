@@ -99,7 +99,8 @@ async def test_a_run_that_failed_before_any_measurement_does_not_count(
         ({"model": "lilypad/pickled"}, BenchmarkFailed, "pickled weights only are not measured"),
         ({"model": "lilypad/tiny-super-resolution"}, BenchmarkFailed, "but not those of"),
         ({"model": "lilypad/packed-fp8"}, BenchmarkFailed, "quantized models"),
-        ({"model": "lilypad/tiny-adapter"}, BenchmarkFailed, "quantized models and adapters"),
+        ({"model": "lilypad/tiny-adapter"}, BenchmarkFailed, "models, adapters and ONNX files"),
+        ({"model": "lilypad/tiny-onnx-classes"}, BenchmarkFailed, "ONNX files are not measured"),
         ({"device": "cuda"}, BenchmarkFailed, "no worker has cuda"),
         ({"attention": "flash_attention_2"}, BenchmarkFailed, "this run's is float32"),
         (
