@@ -115,6 +115,7 @@ def test_a_head_that_is_anything_else_is_refused_and_never_run(tmp_path: Path) -
     objects.classes_ = np.array([1, "b", Payload(trap)], dtype=object)
     narrow = LogisticRegression().fit(VECTORS, THREE)
     narrow.coef_ = narrow.coef_[:2]
+    named = LogisticRegression().fit(VECTORS, np.array(["no", "or", "so"])[THREE])
     doubled = LogisticRegression().fit(VECTORS, THREE % 2)
     doubled.multi_class = "multinomial"
     hostile = [
@@ -127,6 +128,8 @@ def test_a_head_that_is_anything_else_is_refused_and_never_run(tmp_path: Path) -
         dumped({"coef_": VECTORS}),
         dumped(good, compress=3),
         *(pickle.dumps(Payload(trap), protocol) for protocol in (0, 2, 4)),
+        dumped(named).replace("so".encode("utf-32-le"), b"\xff" * 8),
+        content.replace(b"\x02i8", b"\x03i24"),
         b"",
         content[:-1],
         content[: len(content) // 2],

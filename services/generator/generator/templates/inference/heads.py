@@ -64,11 +64,14 @@ def read_head(content: bytes) -> dict[str, Any]:
     nothing else.
     """
     try:
-        built = follow(content)
+        return head_of(follow(content))
     except UnreadableHead:
         raise
     except Exception:  # noqa: BLE001  (whatever a broken pickle causes)
         raise UnreadableHead("it cannot be read") from None
+
+
+def head_of(built: Any) -> dict[str, Any]:
     if not isinstance(built, Built) or built.name not in MODELS:
         raise UnreadableHead("it is not a LogisticRegression")
     coef, intercept, classes = (
@@ -102,7 +105,8 @@ def classes_of(array: Array) -> list[Any]:
     kind, width = array.dtype[1], int(array.dtype[2:])
     width *= 4 if kind == "U" else 1
     count = array.shape[0] if len(array.shape) == 1 else 0
-    if not 2 <= count <= MAX_CLASSES or kind not in "iuU":
+    is_number = kind in "iu" and width in (1, 2, 4, 8)
+    if not 2 <= count <= MAX_CLASSES or not (is_number or kind == "U"):
         raise UnreadableHead("its classes are neither numbers nor texts")
     parts = [array.data[place : place + width] for place in range(0, count * width, width)]
     if kind == "U":
