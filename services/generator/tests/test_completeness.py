@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,6 +163,18 @@ def test_a_model_without_one_of_its_layers_is_refused(
     with pytest.raises(ModelRefused, match=rf"lack 1 of the 2 layers .*\.{layer}") as caught:
         check(config, kept, task)
     assert caught.value.details["reason"] == "incomplete"
+
+
+def test_the_layers_that_a_hostile_config_names_are_counted_without_a_list(tmp_path: Path) -> None:
+    make, task = MODELS[2]
+    config, tensors = saved(make, tmp_path)
+    name = next(name for name in ("num_hidden_layers", "n_layer") if name in config)
+    tracemalloc.start()
+    with pytest.raises(ModelRefused, match="lack 999,998 of the 1,000,000 layers"):
+        check({**config, name: 1_000_000}, tensors, task)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 5_000_000
 
 
 @pytest.mark.parametrize(("make", "task"), MODELS[2:4])
