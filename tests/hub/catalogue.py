@@ -367,6 +367,8 @@ MODELS = (
     ),
     Model("lilypad/tiny-sd3", "painters:stable_diffusion_3", "text-to-image", library="diffusers"),
     Model("lilypad/tiny-flux", "painters:flux", "text-to-image", library="diffusers"),
+    Model("lilypad/tiny-z-image-turbo", "painters:z_image", "text-to-image", library="diffusers"),
+    Model("lilypad/tiny-qwen-image", "painters:qwen_image", "text-to-image", library="diffusers"),
     Model("lilypad/tiny-ltx", "painters:ltx", "text-to-video", library="diffusers"),
     Model(
         "lilypad/tiny-ltx-image",

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLLTXVideo,
+    AutoencoderKLQwenImage,
     DDIMPipeline,
     DDIMScheduler,
     EulerDiscreteScheduler,
@@ -15,16 +17,29 @@ from diffusers import (
     LTXImageToVideoPipeline,
     LTXPipeline,
     LTXVideoTransformer3DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
-from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextModelWithProjection,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
-from hub.families import WORDS
+from hub.families import WORDS, byte_pair_tokenizer
 from hub.pipelines import clip_text_config, clip_text_model, clip_tokenizer
 
 
@@ -149,6 +164,78 @@ def ltx(folder: Path, kind: str = "text") -> None:
         vae=vae,
         text_encoder=t5_encoder(),
         tokenizer=t5_tokenizer(),
+        transformer=transformer,
+    ).save_pretrained(folder)
+
+
+def z_image(folder: Path) -> None:
+    tokenizer = byte_pair_tokenizer()
+    writer = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=32,
+        axes_dims=[4, 4, 8],
+    )
+    ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=picture_encoder(latent_channels=4, shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=Qwen3Model(writer),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    ).save_pretrained(folder)
+
+
+def qwen_image(folder: Path) -> None:
+    tokenizer = byte_pair_tokenizer()
+    writer: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+    }
+    seer = {"depth": 1, "hidden_size": 16, "intermediate_size": 20, "num_heads": 2}
+    marks = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    config = Qwen2_5_VLConfig(
+        text_config=writer,
+        vision_config={**seer, "out_hidden_size": 32, "patch_size": 4},
+        **{name: place for place, name in enumerate(marks, 1)},
+    )
+    vae = AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4
+    )
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )
+    with torch.no_grad():  # so that the text changes the picture
+        for weight in transformer.parameters():
+            weight.normal_(std=0.3)
+    QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=Qwen2_5_VLForConditionalGeneration(config),
+        tokenizer=tokenizer,
         transformer=transformer,
     ).save_pretrained(folder)
 

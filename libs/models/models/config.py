@@ -49,6 +49,7 @@ FIELDS = (
     *("tokenizer_class", "word_tokenizer_type", "phonemize", "is_uroman"),
     # Components of diffusers pipelines.
     *("_class_name", "sample_size", "block_out_channels", "attention_head_dim", "force_upcast"),
+    "guidance_embeds",
     # The number of a classifier's labels; it takes precedence over `id2label`, as in the library.
     "num_labels",
     # The data set of a classifier, in older configs.

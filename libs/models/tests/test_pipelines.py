@@ -41,3 +41,13 @@ def test_the_image_decoder_of_sdxl_is_counted_in_float32() -> None:
     assert diffusion_bytes(config, task, 2) == decoded * 4
     config["vae"]["force_upcast"] = False
     assert diffusion_bytes(config, task, 2) == decoded * 2
+
+
+def test_the_decoder_of_qwen_image_is_counted_as_one_of_videos() -> None:
+    config: dict[str, Any] = {
+        "architectures": ["QwenImagePipeline"],
+        "denoiser": {"num_attention_heads": 24, "attention_head_dim": 128},
+        "vae": {"_class_name": "AutoencoderKLQwenImage"},
+    }
+    task = LIBRARIES["diffusers"]["text-to-image"]
+    assert diffusion_bytes(config, task, 4) * (256 / 1024) ** 2 >= 696 * 2**20

@@ -22,6 +22,7 @@ from models.families import stack_of, with_packing, with_vision
 from models.origins import NATIVE, own_code_help
 from models.tables import architectures, table
 from models.tasks import LIBRARIES, Task
+from models.tasks.diffusion import GUIDED_BY_TEXT, distilled
 from models.tasks.pairs import compares, of_pairs
 from models.tasks.sentences import CLASSIFIES, RANKINGS, SETFIT, WRITES
 
@@ -58,6 +59,7 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
         task = of_pairs(task)
     if library == "transformers":
         task = check_vision(snapshot, task)
+    task = distilled(task, snapshot.layout.pipeline, snapshot.id)
     check_tokenizers(snapshot, task, library)
     check_preparation(snapshot, task, library)
     check_pickles(snapshot, library)
@@ -149,15 +151,7 @@ def check_code(snapshot: Snapshot) -> None:
 def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     """Raise ModelRefused unless the task's modules run models of this architecture."""
     if library == "diffusers":
-        pipeline = snapshot.layout.pipeline
-        if pipeline not in task.classes:
-            # Named only if the library has it: an owner may write anything.
-            shown = pipeline if pipeline in architectures()["diffusers"] else "this pipeline"
-            raise refuse(
-                f"{task.tag} modules do not run {shown}",
-                "architecture",
-                f"a model for {' or '.join(task.classes)}",
-            )
+        check_pipeline(snapshot, task)
         return
     if library == "timm":
         if snapshot.config.get("architecture") not in architectures()["timm"]:
@@ -184,6 +178,26 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
         check_encoder(snapshot, task)
     elif task.classes:
         check_class(task, kind, named)
+
+
+def check_pipeline(snapshot: Snapshot, task: Task) -> None:
+    """Raise ModelRefused unless the task's modules run a pipeline of diffusers."""
+    pipeline = snapshot.layout.pipeline
+    if pipeline not in task.classes:
+        # Named only if the library has it: an owner may write anything.
+        shown = pipeline if pipeline in architectures()["diffusers"] else "this pipeline"
+        raise refuse(
+            f"{task.tag} modules do not run {shown}",
+            "architecture",
+            f"a model for {' or '.join(task.classes)}",
+        )
+    if pipeline in GUIDED_BY_TEXT and snapshot.config["denoiser"].get("guidance_embeds"):
+        raise refuse(
+            f"the model was distilled with guidance as its input, and modules of {pipeline} "
+            "guide by a second text",
+            "architecture",
+            "the model that it was distilled from",
+        )
 
 
 def check_class(task: Task, kind: Any, named: Any) -> None:

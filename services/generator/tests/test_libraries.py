@@ -217,6 +217,13 @@ MORE: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     ),
     "sd3": (TEXTS[1], SQUARE, {"prompt": TEXTS[1], **SQUARE}),
     "flux": (TEXTS[1], SQUARE, {"prompt": TEXTS[1], **SQUARE}),
+    # As the library's example has it for a distilled model, unless the caller says otherwise.
+    "z-image-turbo": (TEXTS[1], SQUARE, {"prompt": TEXTS[1], "guidance_scale": 0.0, **SQUARE}),
+    "qwen-image": (
+        TEXTS[1],
+        {"guidance": 40, **SQUARE},
+        {"prompt": TEXTS[1], "negative_prompt": " ", "true_cfg_scale": 40, **SQUARE},
+    ),
     "ltx": ("a frog", {"frames": 9, **SQUARE}, {"prompt": "a frog", "num_frames": 9, **SQUARE}),
     "ltx-image": (
         as_png(PICTURE),

@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -372,3 +373,16 @@ async def test_packed_weights_that_config_does_not_mention_are_refused(given: An
     with pytest.raises(ModelRefused) as caught:
         await fake_hub.handlers(**given).generate(GenerateRequest(model_url="acme/frog"))
     assert caught.value.details["reason"] == "quantized"
+
+
+def test_a_qwen_image_that_was_distilled_with_its_guidance_is_refused() -> None:
+    pipeline = "QwenImagePipeline"
+    laid_out = Layout("diffusers", ("transformer",), pipeline)
+    config = {"architectures": [pipeline], "denoiser": {"guidance_embeds": False}}
+    described = Description(id="acme/frog", sha="c" * 40)
+    read = Snapshot(described, (), frozenset(), config, None, laid_out)
+    task = row("text-to-image", "diffusers")
+    check_architecture(read, task, "diffusers")
+    distilled = replace(read, config={**config, "denoiser": {"guidance_embeds": True}})
+    with pytest.raises(ModelRefused, match="distilled with guidance as its input"):
+        check_architecture(distilled, task, "diffusers")

@@ -17,6 +17,15 @@ HEIGHT = Parameter("height", "integer", "In pixels.", None, 8, 4096)
 FRAMES = Parameter("frames", "integer", "Frames in the video.", None, 1, 512)
 STRENGTH = Parameter("strength", "number", "How much of the input may change.", None, 0.01, 1)
 
+# Pipelines that guide by a second text, although they also take models with guidance as an input.
+GUIDED_BY_TEXT = frozenset(("QwenImagePipeline",))
+# Models that were distilled to few steps without guidance, which spoils their images. No file of
+# theirs says it, but their names do: the pipeline, a part of the name, and the values of the
+# example in the docstring of diffusers' ZImagePipeline, whose own defaults are for other models.
+DISTILLED: dict[str, tuple[str, dict[str, float]]] = {
+    "ZImagePipeline": ("turbo", {"steps": 8, "guidance": 0.0}),
+}
+
 IMAGE = Returns({"image": "image"})
 VIDEO = Returns({"video": "video", "frames": "integer"}, note="`frames` is its length.")
 SHAPE = Returns({"shape": "shape", "corners": "integer", "triangles": "integer"})
@@ -53,6 +62,7 @@ DIFFUSION = (
         (
             *("StableDiffusionPipeline", "StableDiffusionXLPipeline"),
             *("StableDiffusion3Pipeline", "FluxPipeline"),
+            *("ZImagePipeline", "QwenImagePipeline"),
         ),
         parameters=(STEPS, GUIDANCE, NEGATIVE, WIDTH, HEIGHT),
         measured=True,
@@ -97,3 +107,14 @@ DIFFUSION = (
     _task("text-to-3d", "text", SHAPE, ("ShapEPipeline",), parameters=(STEPS, GUIDANCE)),
     _task("image-to-3d", "image", SHAPE, ("ShapEImg2ImgPipeline",), parameters=(STEPS, GUIDANCE)),
 )
+
+
+def distilled(task: Task, pipeline: str | None, id: str) -> Task:
+    """Return the row with the defaults of a model that was distilled, known by its name."""
+    part, defaults = DISTILLED.get(pipeline or "", ("", {}))
+    if not part or part not in id.lower():
+        return task
+    parameters = tuple(
+        replace(one, default=defaults.get(one.name, one.default)) for one in task.parameters
+    )
+    return replace(task, parameters=parameters)

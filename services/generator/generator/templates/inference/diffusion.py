@@ -48,6 +48,11 @@ def arguments(pipeline: Any, subject: dict[str, Any], parameters: dict[str, Any]
     known = inspect.signature(pipeline.__call__).parameters
     if "prompt" in known and "prompt" not in subject:
         values.setdefault("prompt", "")
+    if "true_cfg_scale" in known and known["true_cfg_scale"].default > 1:
+        # Its guidance needs a text to lead away from: a blank will do, says its docstring.
+        values.setdefault("negative_prompt", " ")
+        if "guidance_scale" in values:
+            values["true_cfg_scale"] = values.pop("guidance_scale")
     for name in values:
         if name not in known:
             shown = next(
