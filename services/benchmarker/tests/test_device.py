@@ -31,6 +31,23 @@ def test_a_models_memory_is_a_share_of_its_containers(group) -> None:
     assert device.free_memory("cpu") == 612
 
 
+def test_a_containers_memory_is_bounded_in_control_groups_version_1_too(
+    monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    (memory / "memory.usage_in_bytes").write_text(f"{512 * MIB}\n")
+    (memory / "memory.stat").write_text(
+        f"inactive_file {10 * MIB}\ntotal_inactive_file {100 * MIB}\n"
+    )
+    (memory / "memory.limit_in_bytes").write_text(f"{1024 * MIB}\n")
+    assert device.total_memory("cpu") == 1024
+    assert device.free_memory("cpu") == 612
+    (memory / "memory.limit_in_bytes").write_text("9223372036854771712\n")  # none
+    assert device.total_memory("cpu") == psutil.virtual_memory().total / MIB
+
+
 def test_a_container_without_a_limit_has_the_machines_memory(group) -> None:
     total = psutil.virtual_memory().total / MIB
     for limit in ("max\n", None):

@@ -15,16 +15,29 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
 
+from benchmarker.worker.cgroup import UNLIMITED_BYTES
 from benchmarker.worker.process import answer_questions
 from models.dtypes import MIB
 
-# Limits of this container, in control groups version 2.
+# Limits of this container: in control groups version 2, and its memory's in version 1, too.
 CGROUP = Path("/sys/fs/cgroup")
+
+
+class MemoryFiles(NamedTuple):
+    """Names of a control group's files, and of the reclaimable page cache in `memory.stat`."""
+
+    limit: str
+    use: str
+    reclaimable: str
+
+
+VERSION_2 = MemoryFiles("memory.max", "memory.current", "inactive_file")
+VERSION_1 = MemoryFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Sizes of the arrays that measure the ceilings, larger than any cache.
 COPY_BYTES = {"cpu": 128 * MIB, "cuda": 1024 * MIB}
@@ -74,15 +87,24 @@ def total_memory(kind: str) -> float:
 
 
 def _container_limit() -> int | None:
-    limit = CGROUP / "memory.max"
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return int(text) if text.isdecimal() else None
+    for folder, version in _memory_groups():
+        text = (folder / version.limit).read_text().strip()
+        if text.isdecimal() and int(text) < UNLIMITED_BYTES:
+            return int(text)
+    return None
 
 
 def _container_use() -> int:
     """Return the container's bytes in use, without reclaimable page cache."""
-    stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-    return int((CGROUP / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
+    folder, version = _memory_groups()[0]
+    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return int((folder / version.use).read_text()) - int(stat.get(version.reclaimable, 0))
+
+
+def _memory_groups() -> list[tuple[Path, MemoryFiles]]:
+    """Return the folder with this container's memory limit, none if there is no such folder."""
+    both = ((CGROUP, VERSION_2), (CGROUP / "memory", VERSION_1))
+    return [(folder, version) for folder, version in both if (folder / version.limit).exists()]
 
 
 def cores() -> int:
