@@ -9,11 +9,20 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from common.contracts import Rpc
+from common.contracts.access import AUTHENTICATE
+from common.contracts.benchmarking import PROFILE
+from common.contracts.generation import GENERATE
+from common.contracts.history import HISTORY
+from common.contracts.hub import HUB_TOKEN
+from common.contracts.recording import RECORD
+from common.pending import EVERY_REPLICA
 from local.credentials import Credentials
 from local.nats import USERS, Nats
 from local.stack import Stack
@@ -130,6 +139,29 @@ async def test_a_service_receives_a_request_and_answers(connect: Connect) -> Non
     await generator.settle()
     reply = await gateway.request("rpc.generator.generate", b"")
     assert reply.data == b"answer"
+
+
+@pytest.mark.parametrize(
+    ("caller", "rpc"),
+    [
+        ("gateway", RECORD),
+        ("realtime", AUTHENTICATE),
+        ("realtime", HISTORY),
+        ("generator", PROFILE),
+        ("generator", HUB_TOKEN),
+        ("benchmarker", HUB_TOKEN),
+        ("benchmarker", GENERATE),
+    ],
+)
+async def test_a_late_call_may_be_sent_to_every_replica(
+    connect: Connect, caller: str, rpc: Rpc[Any, Any]
+) -> None:
+    assert rpc.repeatable
+    subject = f"{rpc.subject}.{EVERY_REPLICA}"
+    calling, called = await connect(caller), await connect(rpc.service)
+    await called.subscribe(subject, cb=answer)
+    await called.settle()
+    assert (await calling.request(subject, b"")).data == b"answer"
 
 
 @pytest.mark.parametrize(

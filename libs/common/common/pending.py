@@ -10,12 +10,16 @@ import nats.errors
 from common.connection import ERROR_CODE, Connection, ReceivedMessage
 from common.errors import NoResponders, Unavailable
 
-# Share of its timeout after which a repeatable call is sent once more, to any replica, with a lower
-# bound for replicas that are only slow; each pause is twice as long as the one before.
+# Share of its timeout after which a repeatable call is sent once more, to any replica, and after as
+# long again to every replica: the bus still delivers to one that hangs. The lower bound is for
+# replicas that are only slow.
 REPEAT_AFTER = 1 / 6
 MIN_REPEAT_AFTER_S = 0.6
-# Calls repeated in one round, and copies of a call, at most: a service may only be slow.
+EVERY_REPLICA = "every"  # the last token of the subject that every replica listens to
+# At most so many calls are repeated in one round, of this size, and copied: a service may only be
+# slow.
 MAX_REPEATS = 32
+MAX_REPEATED_BYTES = 4 * 1024 * 1024
 MAX_COPIES = 3
 # Mark of the replies to copies of a call. Each has a subject of its own, since one instance
 # may get several, and NATS lets it answer each subject once.
@@ -80,12 +84,17 @@ class PendingCalls:
             for number, call in self._calls.items()
             if call.repeat_at <= now and call.copies < MAX_COPIES and not call.reply.done()
         ]
+        size = 0
         for number, call in due[:MAX_REPEATS]:
-            call.pause_s *= 2
+            size += len(call.payload)
+            if size > MAX_REPEATED_BYTES:
+                break
             call.repeat_at = now + call.pause_s
+            last = call.copies == MAX_COPIES - 1
+            subject = f"{call.subject}.{EVERY_REPLICA}" if last else call.subject
             with suppress(nats.errors.Error, OSError):  # the call fails with its connection
                 inbox = f"{self._inbox}.{number}{COPY}{call.copies}"
-                self.client.send(call.subject, call.payload, inbox, call.headers)
+                self.client.send(subject, call.payload, inbox, call.headers)
                 call.copies += 1
 
     def fail(self) -> None:

@@ -37,6 +37,7 @@ from common.contracts import Body, Event, Reply, Request, Rpc
 from common.errors import INTERNAL, ServiceError, Unavailable
 from common.faults import invalid
 from common.instruments import Histogram, Instruments, Labels, MetricFamily, histograms
+from common.pending import EVERY_REPLICA
 from common.settings import ServiceSettings
 
 log = structlog.get_logger()
@@ -199,6 +200,9 @@ class Service:
 
         self.endpoints.append(endpoint)
         endpoint.subscription = await self.bus.client.listen(rpc.subject, receive, self.name)
+        if rpc.repeatable:
+            every = f"{rpc.subject}.{EVERY_REPLICA}"
+            self._listening.append(await self.bus.client.listen(every, receive))
 
     async def listen(
         self, event: Event[Body], handler: Callable[[Body], Awaitable[None]], *, shared: bool = True

@@ -18,6 +18,7 @@ from common.connection import ERROR, ERROR_CODE, Connection, ReceivedMessage, en
 from common.context import Context, current
 from common.contracts import Event, Message, Rpc
 from common.errors import Unavailable
+from common.service import Service
 
 sys.path.insert(0, str(Path(__file__).parent))
 from echo_service import SAY, Say
@@ -100,6 +101,26 @@ async def test_an_unanswered_call_is_retried_only_if_it_is_repeatable(
             with pytest.raises(Unavailable, match=r"did not answer within 1\.\d s$"):
                 await caller.call(rpc, Sung(line="first"))
     assert requests == [b'{"line":"first"}'] * (2 if repeatable else 1)
+
+
+async def test_a_late_call_is_answered_although_its_queue_group_delivers_to_a_hanging_replica(
+    caller: NatsBus, nats_server
+) -> None:
+    async def sing(request: Sung) -> Sung:
+        return Sung(line=f"{request.line} sung")
+
+    rpc = Rpc("rpc.choir.sing", Sung, Sung, timeout=18, repeatable=True)
+    hung: list[ReceivedMessage] = []
+    async with bus.connect(nats_server.url, "choir") as choir:
+        service = Service("choir", choir)
+        await service.answer(rpc, sing)
+        # The bus might deliver to it by chance.
+        assert service.endpoints[0].subscription
+        await service.endpoints[0].subscription.unsubscribe()
+        await choir.client.listen(rpc.subject, hung.append, "choir")
+        await choir.flush()
+        assert (await caller.call(rpc, Sung(line="la"))).line == "la sung"
+    assert len(hung) == 2
 
 
 @pytest.mark.parametrize(

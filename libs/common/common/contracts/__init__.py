@@ -58,8 +58,8 @@ Body = TypeVar("Body", bound=Message)
 class Rpc(Generic[Request, Reply]):
     """A request to one service; `timeout` is how long the caller waits, in seconds.
 
-    One that is `repeatable` changes nothing, so that it is sent again, to another replica as far
-    as possible, where a reply is late.
+    One that is `repeatable` has the same effect if it is handled twice, so that a call whose reply
+    is late is sent again, to any replica and then to every replica.
     """
 
     subject: str

@@ -56,7 +56,7 @@ class AccountErased(Message):
 
 
 # Refused with Unauthenticated (2001), or Unavailable when the database cannot be asked.
-AUTHENTICATE = Rpc("rpc.gateway.authenticate", Credentials, Access)
+AUTHENTICATE = Rpc("rpc.gateway.authenticate", Credentials, Access, repeatable=True)
 KEY_REVOKED = Event("event.key.revoked", KeyRevoked)
 ACCOUNT_DELETED = Event("event.account.deleted", AccountDeleted)
 ACCOUNT_ERASED = Event("event.account.erased", AccountErased)

@@ -273,7 +273,7 @@ class Profile(Message):
 BENCHMARK = Rpc("rpc.benchmarker.start", BenchmarkRequest, Run, timeout=25.0)
 GET_RUN = Rpc("rpc.benchmarker.get", RunName, Run, repeatable=True)
 LIST_RUNS = Rpc("rpc.benchmarker.list", RunsRequest, Runs, repeatable=True)
-CANCEL_RUN = Rpc("rpc.benchmarker.cancel", RunName, Run)
+CANCEL_RUN = Rpc("rpc.benchmarker.cancel", RunName, Run, repeatable=True)
 # Shorter than the grace that a stopping service gives its open requests.
 WAIT_FOR_RUN = Rpc("rpc.benchmarker.wait", RunWait, Run, timeout=18.0)
 QUOTE = Rpc("rpc.benchmarker.quote", QuoteRequest, Quote, repeatable=True)

@@ -180,6 +180,11 @@ class Samples(Message):
     value: bytes
     descriptions: dict[str, MetricDescription] = {}
 
+    @property
+    def have_times(self) -> bool:
+        """Whether each record has a time, so that it is stored once however often it is sent."""
+        return all(array("q", self.at))
+
     @classmethod
     def from_records(cls, records: Iterable[Record]) -> "Samples":
         models: dict[str, int] = {}
@@ -262,7 +267,8 @@ class MetricsChanged(Message):
 STORAGE = Rpc("rpc.metrics.storage", StorageRequest, StorageUse, timeout=1.8, repeatable=True)
 
 # Short enough that a caller learns within two seconds that the database is unavailable.
-RECORD = Rpc("rpc.metrics.record", Samples, Recorded, timeout=1.8)
+# A record without a time gets the current one, so that its caller must not repeat it.
+RECORD = Rpc("rpc.metrics.record", Samples, Recorded, timeout=1.8, repeatable=True)
 
 # Every replica of the metrics service listens.
 METRICS_CHANGED = Event("event.metrics.changed", MetricsChanged)

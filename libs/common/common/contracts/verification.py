@@ -82,7 +82,9 @@ class VerifiedModule(Module):
 
 VERIFY = Rpc("rpc.benchmarker.verify", GenerateRequest, VerifiedModule, timeout=25.0)
 GET_VERIFICATION = Rpc("rpc.benchmarker.verification", RunName, VerifiedModule, repeatable=True)
-CANCEL_VERIFICATION = Rpc("rpc.benchmarker.cancel_verification", RunName, VerifiedModule)
+CANCEL_VERIFICATION = Rpc(
+    "rpc.benchmarker.cancel_verification", RunName, VerifiedModule, repeatable=True
+)
 # Shorter than the grace that a stopping service gives its open requests.
 WAIT_FOR_VERIFICATION = Rpc(
     "rpc.benchmarker.wait_for_verification", RunWait, VerifiedModule, timeout=18.0

@@ -46,8 +46,11 @@ from gateway.endpoint import MAX_SMALL_BODY_BYTES, Call, Route, always
 MAX_BATCH_BYTES = 5_000_000
 # Max bytes of different model ids and metric names; the columns take up to 830,000 bytes more.
 MAX_NAME_BYTES = 150_000
-# A busy machine does not store 50,000 values in the time of one record.
-RECORD_MANY = replace(RECORD, timeout=8.0)
+# A record without a time gets the current one: sent again, it would be stored twice.
+RECORD_NOW = replace(RECORD, repeatable=False)
+# A busy machine does not store 50,000 values in the time of one record, and would take longer if
+# they were sent again to another replica.
+RECORD_MANY = replace(RECORD, timeout=8.0, repeatable=False)
 # A busy machine takes seconds to look for changes in a year of many metrics. Sent again to another
 # replica, it would take longer.
 MAX_QUICK_DAYS = 31
@@ -79,7 +82,8 @@ class MonitoringRoutes:
         200 means that they are committed, and included in the next answer of `/monitor`.
         The same model, time and metric again counts once.
         """
-        return await self.bus.pass_on(RECORD, Samples.from_records([body]))
+        samples = Samples.from_records([body])
+        return await self.bus.pass_on(RECORD if samples.have_times else RECORD_NOW, samples)
 
     @Route(
         "POST",
