@@ -19,7 +19,7 @@ from common.contracts.monitoring import (
     RecordedModels,
 )
 from common.errors import Unavailable
-from gateway.pages import figures, highlighting, report
+from gateway.pages import figures, highlighting, report, site
 
 from .conftest import Desk
 
@@ -117,6 +117,14 @@ def test_a_number_has_an_exponent_where_that_is_shorter(value: float, text: str)
 def test_text_in_backticks_is_code_and_no_other_text_is_markup() -> None:
     shown = figures.marked("a higher `warmup`, <b>not</b> `<i>`")
     assert shown == "a higher <code>warmup</code>, &lt;b&gt;not&lt;/b&gt; <code>&lt;i&gt;</code>"
+
+
+def test_an_error_on_a_page_shows_its_code_and_no_markup() -> None:
+    parts: Any = site.Pages("https://lilypad.example")._templates.get_template("parts.html").module
+    error = "did you mean `a/b`? <i>"
+    shown = "did you mean <code>a/b</code>? &lt;i&gt;"
+    assert shown in parts.problem(error)
+    assert shown in parts.fault({"model": error}, "model", "m")
 
 
 def test_times_in_advice_are_marked_and_other_text_is_no_markup() -> None:
