@@ -86,8 +86,8 @@ def kinds_of_layers(text: Config) -> dict[str, int] | None:
         return None
     if not isinstance(kinds, dict) and (every := number(text, "attn_layer_period")):
         full = len(range(number(text, "attn_layer_offset") or 0, layers or 0, every))
-        counts = count_layers(["full_attention"] * full)
-        return counts | {"linear_attention": (layers or 0) - full}
+        linear = (layers or 0) - full
+        return count_layers([]) | {"full_attention": full, "linear_attention": linear}
     if isinstance(kinds, list):  # a pattern: `configs.complete`
         layers = max((layers or 0) - (number(text, "num_kv_shared_layers") or 0), 0)
         if every := number(text, "sliding_window_pattern"):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from models import config as configs
-from models.cache import UNKNOWN, cache_bytes
+from models.cache import UNKNOWN, cache_bytes, kinds_of_layers
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import cache_table
@@ -83,3 +84,14 @@ def test_the_table_was_generated_with_the_pinned_libraries() -> None:
 def test_every_special_case_is_a_served_architecture() -> None:
     exceptions = {*BOUNDED, *cache_table.NOT_MADE, *cache_table.WITH_STATES_UNCOUNTED, *UNKNOWN}
     assert exceptions <= set(cache_table.KINDS)
+
+
+def test_layers_of_two_kinds_are_counted_without_a_list_of_them() -> None:
+    hostile = {"num_hidden_layers": 1_000_000, "attn_layer_period": 4, "attn_layer_offset": 1}
+    tracemalloc.start()
+    counts = kinds_of_layers(hostile)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert counts is not None
+    assert (counts["full_attention"], counts["linear_attention"]) == (250_000, 750_000)
+    assert peak_bytes < 100_000
