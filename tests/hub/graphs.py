@@ -38,7 +38,7 @@ def make(
     beside: bool = False,
     original: bool = False,
 ) -> None:
-    """Make a model, and export it to the file `at`, which becomes all that has its weights.
+    """Make a model, export it to the file `at`, and delete its other weights.
 
     Branches have the same numbers. With `beside`, the graph's are in a file of their own; with
     `original`, the weights stay.

@@ -25,7 +25,7 @@ def test_a_share_is_written_with_a_space_before_the_percent_sign() -> None:
         *((1.0004, "100.04 %"), (-0.004, "-0.4 %"), (1e-9, "0 %"), (-1e-9, "0 %")),
     ],
 )
-def test_a_share_that_is_neither_nothing_nor_all_is_not_written_as_either(
+def test_a_share_between_none_and_all_is_never_rounded_to_either(
     share: float, expected: str
 ) -> None:
     assert percent(share) == expected

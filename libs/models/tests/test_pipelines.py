@@ -43,7 +43,7 @@ def test_the_image_decoder_of_sdxl_is_counted_in_float32() -> None:
     assert diffusion_bytes(config, task, 2) == decoded * 2
 
 
-def test_the_decoder_of_qwen_image_is_counted_as_one_of_videos() -> None:
+def test_the_decoder_of_qwen_image_is_counted_as_a_video_decoder() -> None:
     config: dict[str, Any] = {
         "architectures": ["QwenImagePipeline"],
         "denoiser": {"num_attention_heads": 24, "attention_head_dim": 128},

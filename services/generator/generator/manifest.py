@@ -303,7 +303,7 @@ def slug(id: str) -> str:
 
 
 def variant(file: str | None) -> str:
-    """Return a name that tells one GGUF file of a model from the others, "" if there is none."""
+    """Return a name that distinguishes the GGUF files of a model; "" without one."""
     # The end of a long name says the packing.
     return slug(file.removesuffix(ENDING)[-40:]) if file else ""
 

@@ -23,7 +23,7 @@ HALF = re.compile(r"fp16|float16|_f16", re.IGNORECASE)
 
 
 def choose(description: Description, named: str | None) -> tuple[Sibling, ...]:
-    """Return the file to run, and those with its numbers; none if the rule finds none.
+    """Return the ONNX file to run and the files of its weights; nothing if the rule finds none.
 
     Raises InvalidRequest if `named` is not an ONNX file of the repository.
     """
@@ -39,12 +39,12 @@ def choose(description: Description, named: str | None) -> tuple[Sibling, ...]:
 
 
 def is_data(path: str, graph: str) -> bool:
-    """Return whether a file has the numbers of the ONNX file `graph`, by its name."""
+    """Return whether a file's name is that of a weights file of the ONNX file `graph`."""
     return path.startswith(graph) and DATA.fullmatch(path[len(graph) :]) is not None
 
 
 def stored(path: str) -> str:
-    """Return the dtype of most of a file's weights, as its name says it (safetensors' name)."""
+    """Return the dtype of most weights of a file, by its name, as safetensors names it."""
     name = path.rpartition("/")[2]
     if QUANTIZED.search(name):
         return "U8"

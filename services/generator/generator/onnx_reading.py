@@ -39,7 +39,7 @@ async def read_model(hub: Hub, description: Description, named: str | None) -> S
 
 
 def _needs_graph(found: Snapshot) -> bool:
-    """Whether ONNX files are all that there is of the model's transformer."""
+    """Whether the model's transformer exists only as ONNX files."""
     laid_out = found.layout
     if "onnx" not in found.kinds or laid_out.library not in (None, SENTENCES):
         return False

@@ -91,7 +91,7 @@ async def test_a_module_of_an_onnx_file_runs_in_its_image_without_a_network(
     assert len(result["outputs"][0][0]) == 10
 
 
-async def test_options_file_chooses_an_onnx_file_also_beside_other_weights(
+async def test_the_option_file_selects_an_onnx_file_even_beside_other_weights(
     make: Callable[..., Any],
 ) -> None:
     module, _ = await make("similarity", "original", file="onnx/model.onnx")
@@ -106,7 +106,7 @@ async def test_options_file_chooses_an_onnx_file_also_beside_other_weights(
         await make("similarity", "original", file="model.onnx")
 
 
-async def test_a_quantized_onnx_file_and_a_gpu_are_told_by_warnings(
+async def test_a_quantized_onnx_file_and_a_requested_gpu_cause_warnings(
     make: Callable[..., Any],
 ) -> None:
     with pytest.raises(

@@ -32,7 +32,7 @@ class Pending:
 
 
 class Turns:
-    """The turns of accounts, in rows that were committed for them."""
+    """The accounts' turns, measured in committed rows."""
 
     def __init__(self) -> None:
         self._now = 0

@@ -102,7 +102,7 @@ class ModelsRequest(Message):
 
 
 class ModelsSelection(ModelsRequest):
-    """The same for one model alone: an account may have thousands."""
+    """Request for the metrics of one model, since an account may have thousands of models."""
 
     model_id: str | None = None
 

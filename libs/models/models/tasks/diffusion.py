@@ -110,7 +110,7 @@ DIFFUSION = (
 
 
 def distilled(task: Task, pipeline: str | None, id: str) -> Task:
-    """Return the row with the defaults of a model that was distilled, known by its name."""
+    """Return the row with the defaults of a distilled model, which its name identifies."""
     part, defaults = DISTILLED.get(pipeline or "", ("", {}))
     if not part or part not in id.lower():
         return task

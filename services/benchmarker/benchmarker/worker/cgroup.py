@@ -236,7 +236,7 @@ def _is_left_over(name: str) -> bool:
 
 
 def _begin_of(process: int | str) -> str | None:
-    """Return when a process began, in ticks since the machine did; None if it has ended."""
+    """Return a process's start time, in ticks since boot; None if it has ended."""
     try:
         stat = Path("/proc", str(process), "stat").read_text()
     except OSError:

@@ -102,7 +102,7 @@ def _container_use() -> int:
 
 
 def _memory_groups() -> list[tuple[Path, MemoryFiles]]:
-    """Return the folder with this container's memory limit, none if there is no such folder."""
+    """Return the folders that have this container's memory limit, in each version; or none."""
     both = ((CGROUP, VERSION_2), (CGROUP / "memory", VERSION_1))
     return [(folder, version) for folder, version in both if (folder / version.limit).exists()]
 
