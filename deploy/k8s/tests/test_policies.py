@@ -1,6 +1,5 @@
 """Rules for every workload of the manifests."""
 
-import ipaddress
 import re
 import subprocess
 import sys
@@ -34,19 +33,6 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "webhooks": WebhookSettings,
     "worker": WorkerSettings,
 }
-# Policies by which each service reaches others, beside DNS and a database in the cluster.
-REACHES = {
-    "edge": {"edge"},
-    "gateway": {"bus", "database", "mail"},
-    "generator": {"bus", "hub"},
-    "benchmarker": {"bus", "database"},
-    "metrics": {"bus", "database"},
-    "realtime": {"bus"},
-    "webhooks": {"bus", "database", "hub"},
-    "worker": {"bus", "hub"},
-    "nats": {"nats"},
-}
-METADATA = ipaddress.ip_network("169.254.169.254/32")
 PASSWORD = re.compile("p[0-9a-f]{48}")
 # The longest that a request may be under way at SIGTERM, including the wait before.
 GRACE_S = {"edge": 10 + 130, "gateway": 22, "realtime": 9, "nats": 30, "worker": 30}
@@ -208,52 +194,6 @@ def test_a_database_in_the_cluster_has_the_roles_of_the_secrets_and_its_overlays
     assert secrets[roles["name"]][roles["key"]] == printed.stderr
     for name in ("gateway", "benchmarker", "metrics", "webhooks"):
         assert secrets[name]["DATABASE_URL"].endswith(f"@database-rw/{initdb['database']}")
-
-
-def selected(policy: Resource) -> set[str]:
-    """Return the services to whose pods a policy applies."""
-    return set(REACHES) & set(re.findall(r"'(\w+)'", str(policy["spec"]["podSelector"])))
-
-
-def test_each_service_reaches_only_what_it_needs_and_never_the_metadata_address(
-    overlay: list[Resource],
-) -> None:
-    reached: dict[str, set[str]] = {name: set() for name in REACHES}
-    for policy in of_kind(overlay, "NetworkPolicy"):
-        name = policy["metadata"]["name"]
-        for service in selected(policy) if "egress" in policy["spec"] else ():
-            reached[service] |= {name} - {"database-in-cluster"}
-        for rule in policy["spec"].get("egress", []):
-            assert rule["ports"], name
-            for block in (to["ipBlock"] for to in rule["to"] if "ipBlock" in to):
-                excluded = map(ipaddress.ip_network, block["except"])
-                assert any(METADATA.subnet_of(network) for network in excluded), name  # type: ignore[arg-type]
-    assert reached == REACHES
-    [hub] = [p for p in of_kind(overlay, "NetworkPolicy") if p["metadata"]["name"] == "hub"]
-    [rule] = hub["spec"]["egress"]
-    assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"} < {*rule["to"][0]["ipBlock"]["except"]}
-    nobody = next(p for p in of_kind(overlay, "NetworkPolicy") if p["metadata"]["name"] == "nobody")
-    assert nobody["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-
-
-def test_only_the_edge_is_reachable_from_anywhere_and_it_reaches_gateway_and_realtime(
-    overlay: list[Resource],
-) -> None:
-    for policy in of_kind(overlay, "NetworkPolicy"):
-        name = policy["metadata"]["name"]
-        for rule in policy["spec"].get("ingress", []):
-            assert rule["ports"], name
-            assert rule.get("from") or (name, rule["ports"]) == ("edge", [{"port": 8080}]), name
-    [edge] = [p for p in of_kind(overlay, "NetworkPolicy") if p["metadata"]["name"] == "edge"]
-    reached = {
-        rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"]: rule["ports"]
-        for rule in edge["spec"]["egress"]
-    }
-    for name, pod in pods(overlay):
-        if name in reached:
-            [ports] = [container["ports"] for container in pod["containers"]]
-            assert reached[name] == [{"port": ports[0]["containerPort"]}]
-    assert set(reached) == {"gateway", "realtime"}
 
 
 def test_a_rolling_update_or_a_lost_node_leaves_servers_that_serve(
