@@ -1,4 +1,4 @@
-"""How workloads are started, found, probed, scaled and placed, beside test_policies."""
+"""Tests of how workloads start, are found, probed, scaled and placed; test_policies has the rest."""
 
 import re
 from typing import Any
