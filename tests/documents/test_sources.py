@@ -37,7 +37,6 @@ CONSTANTS = {
 FRAGMENT = re.compile(r"(?:What|Where|Who|Whom|How|Else|As|Because|Since|Than|That|Which)\b")
 # Dependencies that no module imports, and the reason for each.
 UNIMPORTED = {
-    "common": {"uvloop": "the event loop that every service's entry point runs"},
     "gateway": {"httptools": "uvicorn's parser"},
     "realtime": {"httptools": "uvicorn's parser"},
     "benchmarker": dict.fromkeys(

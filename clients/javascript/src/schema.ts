@@ -2246,7 +2246,7 @@ export interface components {
              * @description Data type of the weights.
              * @enum {string}
              */
-            dtype: "float32" | "float16" | "bfloat16";
+            dtype: "float32" | "bfloat16" | "float16";
             /**
              * Batchsize
              * @description The optimal batch size.

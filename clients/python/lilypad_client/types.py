@@ -341,7 +341,7 @@ class Measured(Result):
     """Kind of device."""
     machine: str
     """Name of the CPU or GPU."""
-    dtype: Literal["float32", "float16", "bfloat16"] | str
+    dtype: Literal["float32", "bfloat16", "float16"] | str
     """Data type of the weights."""
     batch_size: int = Field(..., alias="batchSize")
     """The optimal batch size."""

@@ -13,6 +13,8 @@ GIB = 2**30
 
 # Bytes of one number, by torch's name: the dtypes in which models are loaded and computed.
 WIDTH_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# The dtype of a model where none is requested, by the class of worker or its device.
+DEFAULT_DTYPE = {"cpu": "float32", "gpu": "bfloat16", "cuda": "bfloat16"}
 # The 16-bit formats, the only ones that kernels such as flash attention support.
 HALF = frozenset(("float16", "bfloat16"))
 

@@ -6,7 +6,7 @@ from common.contracts.benchmarking import BenchmarkRequest
 from common.contracts.generation import ModelFacts
 from common.contracts.measuring import Announcement, Class
 from common.errors import BenchmarkFailed
-from models.dtypes import HALF, MIB, WIDTH_BYTES
+from models.dtypes import DEFAULT_DTYPE, HALF, MIB, WIDTH_BYTES
 from models.tasks import ROWS, is_measured, row
 
 # Packages of modules of quantized models, adapters and ONNX files; workers load none on their own.
@@ -173,7 +173,7 @@ def weights_of(model: ModelFacts, dtype: str) -> float:
 
 def dtype_of(request: BenchmarkRequest, wanted: Class) -> str:
     """Return the requested dtype, or the default of the class of worker."""
-    return request.dtype or ("bfloat16" if wanted == "gpu" else "float32")
+    return request.dtype or DEFAULT_DTYPE[wanted]
 
 
 def check_room(model: ModelFacts, machines: list[Announcement], dtype: str) -> None:

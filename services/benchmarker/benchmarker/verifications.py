@@ -27,9 +27,7 @@ from common.contracts.verification import (
     VerifiedModule,
 )
 from common.service import answers
-
-# Dtypes in which modules compute unless told otherwise.
-DTYPES: dict[Class, str] = {"gpu": "bfloat16", "cpu": "float32"}
+from models.dtypes import DEFAULT_DTYPE
 
 
 class Verifications:
@@ -78,7 +76,7 @@ def class_for(model: ModelFacts, workers: list[Announcement], deployed: set[Clas
     there = {worker.device_class for worker in workers} | deployed
     wanted: Class = "gpu" if model.vram_mib and "gpu" in there else "cpu"
     machines = [worker for worker in workers if worker.device_class == wanted]
-    check_room(model, machines, DTYPES[wanted])
+    check_room(model, machines, DEFAULT_DTYPE[wanted])
     return wanted
 
 
@@ -91,7 +89,7 @@ def work_of(id: str, module: Module, worker_class: Class) -> Measurement:
         trial=Trial(files=module.files),
         read_by=model.read_by,
         version=version_for(model.read_by),
-        weights=weights_of(model, DTYPES[worker_class]),
+        weights=weights_of(model, DEFAULT_DTYPE[worker_class]),
         request_id=context.request_id,
         traceparent=context.traceparent,
     )

@@ -12,8 +12,6 @@ import uvloop
 
 from common import postgres, service
 from common.background import lasting
-from common.contracts.access import ACCOUNT_ERASED, AUTHENTICATE, KEY_REVOKED
-from common.contracts.hub import HUB_TOKEN
 from common.errors import Unavailable
 from gateway import housekeeping, routes
 from gateway.accounts import Accounts, policies
@@ -101,10 +99,8 @@ async def main() -> None:
         )
         keyring = KeyRing(database, connection)
         hub_tokens = HubTokens(database, connection, encryption)
-        await gateway_service.answer(AUTHENTICATE, guards.authentication.check)
-        await gateway_service.answer(HUB_TOKEN, hub_tokens.find)
-        await gateway_service.listen(KEY_REVOKED, guards.authentication.forget, shared=False)
-        await gateway_service.listen(ACCOUNT_ERASED, deletion.confirm)
+        for handlers in (guards.authentication, hub_tokens, deletion):
+            await gateway_service.serve(handlers)
         await gateway_service.answer_discovery()
         gateway = Gateway(
             routes.endpoints(connection, guards, keyring, hub_tokens),

@@ -13,9 +13,16 @@ from dataclasses import dataclass, field
 import structlog
 
 from common.background import Repeated
-from common.contracts.access import Access, Credentials, KeyRevoked
+from common.contracts.access import (
+    AUTHENTICATE,
+    KEY_REVOKED,
+    Access,
+    Credentials,
+    KeyRevoked,
+)
 from common.errors import ServiceError, Unauthenticated
 from common.postgres import Database
+from common.service import answers, listens
 from gateway import audit, keyring, keys, sessions
 from gateway.memory import remember
 
@@ -139,6 +146,7 @@ class Authentication:
             account, key = await cursor.fetchone() or (None, "")
         await self._notes.note("key_refused", account, key=key)
 
+    @listens(KEY_REVOKED, shared=False)
     async def forget(self, revoked: KeyRevoked) -> None:
         """Evict a key that was revoked or changed on any replica."""
         self._revocations += 1
@@ -146,6 +154,7 @@ class Authentication:
             if trust.caller.key == revoked.key:
                 del self._trusted[hashed]
 
+    @answers(AUTHENTICATE)
     async def check(self, credentials: Credentials) -> Access:
         """Authenticate an API key, or a page's socket token, for another service."""
         if sessions.is_socket_token(credentials.token):

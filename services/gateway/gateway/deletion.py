@@ -10,8 +10,14 @@ import structlog
 
 from common.background import Repeated
 from common.bus import Bus
-from common.contracts.access import ACCOUNT_DELETED, AccountDeleted, AccountErased
+from common.contracts.access import (
+    ACCOUNT_DELETED,
+    ACCOUNT_ERASED,
+    AccountDeleted,
+    AccountErased,
+)
 from common.postgres import Database
+from common.service import listens
 from gateway import audit
 from gateway.account_fields import AccountDeletion
 from gateway.accounts import Accounts
@@ -80,6 +86,7 @@ class Deletion:
             except (nats.errors.Error, OSError):
                 log.warning("deletion not published", account=account)
 
+    @listens(ACCOUNT_ERASED)
     async def confirm(self, erased: AccountErased) -> None:
         """Record that a service has deleted its data; the last confirmation ends the deletion."""
         if not erased.settled:

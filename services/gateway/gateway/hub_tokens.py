@@ -14,6 +14,7 @@ from common.bus import Bus
 from common.contracts import Input, Message
 from common.contracts.hub import (
     CHECK_HUB_TOKEN,
+    HUB_TOKEN,
     HubIdentity,
     HubToken,
     HubTokenCheck,
@@ -23,6 +24,7 @@ from common.encryption import Encryption
 from common.errors import InvalidRequest, ModelRefused, NotFound
 from common.faults import Hint
 from common.postgres import Database
+from common.service import answers
 from gateway import audit
 
 log = structlog.get_logger()
@@ -121,6 +123,7 @@ class HubTokens:
                 raise _absent()
             await audit.record(connection, "hub_token_deleted", account)
 
+    @answers(HUB_TOKEN)
     async def find(self, request: HubTokenRequest) -> HubToken:
         """Return an account's token, for the services that read the Hub."""
         try:

@@ -3,8 +3,6 @@
 import asyncio
 
 from common import service
-from common.contracts.generation import GENERATE, PACKAGE
-from common.contracts.hub import CHECK_HUB_TOKEN
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.settings import Settings
@@ -20,9 +18,7 @@ async def main() -> None:
             opened = sorted(settings.shared_models)
             shared = SharedSnapshots(generator.bus, f"{settings.hf_endpoint} {token} {opened}")
             handlers = Handlers(hub, settings, generator.bus, shared)
-            await generator.answer(GENERATE, handlers.generate, at_once=64)
-            await generator.answer(PACKAGE, handlers.package, at_once=64)
-            await generator.answer(CHECK_HUB_TOKEN, handlers.check_hub_token)
+            await generator.serve(handlers)
             await generator.answer_discovery()
             await generator.run_until_stopped()
     finally:

@@ -65,9 +65,7 @@ def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list
             f"the GGUF file's header names a context of less than {MIN_CONTEXT} tokens",
             reason="config",
         )
-    chosen = f"the module runs {facts['file']}; options.file names another"
     return task, [
-        Check(name="file", outcome="passed", message=chosen),
         *([_blind(read)] if named in SEES else []),
         *([PROMPTLESS] if task.tag in VECTORS else []),
         *refusals.check_source(read, accept),

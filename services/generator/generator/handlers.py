@@ -7,6 +7,8 @@ import yaml
 from common.bus import Bus
 from common.contracts import address
 from common.contracts.generation import (
+    GENERATE,
+    PACKAGE,
     Check,
     GenerateRequest,
     ModelFacts,
@@ -14,8 +16,9 @@ from common.contracts.generation import (
     Package,
     Validation,
 )
-from common.contracts.hub import HubIdentity, HubTokenCheck
+from common.contracts.hub import CHECK_HUB_TOKEN, HubIdentity, HubTokenCheck
 from common.errors import ModelRefused
+from common.service import answers
 from generator import (
     access,
     adapters,
@@ -61,6 +64,7 @@ class Handlers:
         self.digests = images.read(settings.base_images)
         self._rendered: Recent[str, tuple[dict[str, str], list[Check], str]] = Recent(MAX_MODULES)
 
+    @answers(GENERATE)
     async def generate(self, request: GenerateRequest) -> Module:
         """Generate the six files; return them with the checks and the model's facts.
 
@@ -139,6 +143,7 @@ class Handlers:
             ),
         )
 
+    @answers(PACKAGE)
     async def package(self, request: GenerateRequest) -> Package:
         """Return the same files as a zip. Raises as `generate` does."""
         module = await self.generate(request)
@@ -146,6 +151,7 @@ class Handlers:
         packed = _pack(module.model, module.files, manifest.variant(file))
         return packed.model_copy(update={"model": module.model})
 
+    @answers(CHECK_HUB_TOKEN)
     async def check_hub_token(self, request: HubTokenCheck) -> HubIdentity:
         """Ask the Hub which user a token belongs to. Raises as `access.identify` does."""
         return await access.identify(self.snapshots.hub, request)

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from common.contracts.figures import Dtype
 from common.contracts.generation import Measured
 from generator import images
 from generator.gguf_files import ENDING
@@ -115,7 +116,7 @@ class Run(Part):
     batch_tokens: int | None = None
     batch_size: int
     max_tokens: int
-    dtype: Literal["float32", "float16", "bfloat16"]
+    dtype: Dtype
     attention: Literal["sdpa", "eager"]
     compile: bool
     base_image: Annotated[

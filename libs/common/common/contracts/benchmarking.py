@@ -7,10 +7,10 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from common.contracts import Event, Input, Message, Rpc
 from common.contracts.address import AddressText
-from common.contracts.figures import Analysis, Device, Results, figure
+from common.contracts.figures import Analysis, Device, Dtype, Results, figure
 from common.contracts.monitoring import PLOT_FORMAT, PlotFormat
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["eager", "sdpa", "flash_attention_2"]
 State = Literal["queued", "running", "succeeded", "failed", "canceled"]
 OVER: frozenset[State] = frozenset(("succeeded", "failed", "canceled"))
 
@@ -60,7 +60,7 @@ class BenchmarkRequest(Input):
         None, description="Branch, tag or commit; defaults to `main`.", examples=["main"]
     )
     compile: bool = Field(False, description="Whether to compile the model with torch.compile.")
-    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
+    attention: Attention | None = Field(
         None, description="Attention implementation; defaults to the model's own."
     )
     input_tokens: Annotated[int, Field(ge=1, le=131_072)] | None = Field(

@@ -11,6 +11,7 @@ from pydantic import Field
 from common.contracts import Message
 
 Device = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 # Kinds of isolation of the process that loads a model: its own user, files, processes, no
 # network, only the system calls that it needs, and a bound on the memory of all its processes.
 Isolation = Literal["user", "files", "processes", "network", "system_calls", "memory"]

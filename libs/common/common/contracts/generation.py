@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from common.contracts import Input, Message, Rpc
 from common.contracts.address import AddressText
+from common.contracts.figures import Device, Dtype
 from common.faults import Hint
 
 
@@ -107,13 +108,11 @@ class Measured(Message):
 
     run: str = Field(pattern=r"^[a-z]+_[0-9a-f]{8,64}$", description="Id of the benchmark run.")
     at: datetime = Field(description="Time of the measurement.")
-    device: Literal["cpu", "cuda"] = Field(description="Kind of device.")
+    device: Device = Field(description="Kind of device.")
     machine: str = Field(
         pattern=r"^[A-Za-z0-9 ().@_/+-]{1,80}$", description="Name of the CPU or GPU."
     )
-    dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        description="Data type of the weights."
-    )
+    dtype: Dtype = Field(description="Data type of the weights.")
     batch_size: Annotated[int, Field(ge=1)] = Field(description="The optimal batch size.")
     tokens: int | None = Field(None, description="Tokens per sequence, including those generated.")
     peak_mib: float = Field(

@@ -1,11 +1,11 @@
 """Messages between the benchmarker's control and its workers; none names an account."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
 from common.contracts import Job, Message, Rpc
-from common.contracts.benchmarking import BenchmarkRequest, Failure
+from common.contracts.benchmarking import Attention, BenchmarkRequest, Failure
 from common.contracts.figures import EnergyUse, Isolation, MemoryUse, Setup, Shortage
 from common.contracts.generation import ReadBy
 from common.contracts.verification import Verdict
@@ -187,7 +187,7 @@ class Announcement(Message):
     )
     dtypes: list[str]
     attentions: list[str] = Field(
-        ["eager", "sdpa", "flash_attention_2"], description="Installed attention implementations."
+        [*get_args(Attention)], description="Installed attention implementations."
     )
     compiles: bool = Field(True, description="Whether torch.compile works on the machine.")
     missing_isolation: list[Isolation] = []

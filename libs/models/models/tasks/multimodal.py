@@ -1,9 +1,8 @@
 """Task rows of transformers for several kinds of input at once."""
 
-from models.tasks.row import INPUTS, Parameter, Returns, Task
+from models.tasks.row import INPUTS, NEW_TOKENS, Parameter, Returns, Task
 
 QUESTION = Parameter("question", "string", "The question.")
-NEW_TOKENS = Parameter("max_new_tokens", "integer", "Maximum number of new tokens.", 128, 1, 32_768)
 PROMPT = Parameter("text", "string", "The instruction, or the beginning of the answer.")
 GENERATED = Returns({"generated_text": "string"}, note="It does not repeat the input.")
 ASKED = {"text": "What is it?"}

@@ -239,6 +239,7 @@ CUT = "A text longer than the model's limit is truncated."
 QUERY = Parameter("query", "string", "The text to compare the inputs with.")
 ASKED = {"query": "What is said?"}
 RANK = Returns({"score": "number"}, note="`score`: how well it answers `query`. " + CUT)
+NEW_TOKENS = Parameter("max_new_tokens", "integer", "Maximum number of new tokens.", 128, 1, 32_768)
 TOP_K = Parameter("top_k", "integer", "Number of labels to return, best first.", None, 1, 1000)
 RANKED_LABELS = Returns({"label": "string", "score": "number"}, many=True, ranked=True)
 FOUND_BOXES = Returns({"label": "string", "score": "number", "box": "box"}, many=True)

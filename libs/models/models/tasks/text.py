@@ -1,8 +1,17 @@
 """Rows of the text-only tasks of transformers."""
 
-from models.tasks.row import ASKED, CUT, QUERY, RANK, TOP_K, Parameter, Returns, Task
+from models.tasks.row import (
+    ASKED,
+    CUT,
+    NEW_TOKENS,
+    QUERY,
+    RANK,
+    TOP_K,
+    Parameter,
+    Returns,
+    Task,
+)  # fmt: skip
 
-NEW_TOKENS = Parameter("max_new_tokens", "integer", "Maximum number of new tokens.", 128, 1, 32_768)
 BEAMS = Parameter("num_beams", "integer", "Beams of the search.", None, 1, 16)
 # Encoders with a decoder.
 REWRITES = ("ForConditionalGeneration", "MTModel", "EncoderDecoderModel", "MTHeadModel")

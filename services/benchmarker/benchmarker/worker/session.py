@@ -34,6 +34,7 @@ from common.contracts.measuring import (
     Ticket,
 )
 from common.contracts.verification import Verdict
+from models.dtypes import DEFAULT_DTYPE
 
 log = structlog.get_logger()
 
@@ -246,7 +247,7 @@ class Session:
     async def _load(self, child: Child, folder: str, *, gives_back: bool) -> None:
         """Measure the device's ceilings, load the model, and discard figures of another setup."""
         request, model = self.work.request, self.work.model
-        dtype = request.dtype or ("bfloat16" if self.device == "cuda" else "float32")
+        dtype = request.dtype or DEFAULT_DTYPE[self.device]
         ceilings, missing = Ceilings(), {}
         if self.setup is None:
             try:

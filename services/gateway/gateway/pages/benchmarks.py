@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import secrets
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -15,11 +15,13 @@ from common.contracts import address
 from common.contracts.benchmarking import (
     OVER,
     QUOTE,
+    Attention,
     BenchmarkRequest,
     QuoteRequest,
     Run,
     RunsRequest,
 )
+from common.contracts.figures import Device, Dtype
 from common.errors import InvalidModel, InvalidRequest, NotFound, ServiceError
 from gateway import audit
 from gateway.keyring import KeyRing
@@ -37,9 +39,9 @@ RUN = re.compile(r"bench_[0-9a-f]{8,64}")
 # A page that embeds a badge shows a withdrawn run for up to five more minutes.
 BADGE_CACHE = "public, max-age=300"
 CHOICES = {
-    "device": ("", "cpu", "cuda"),
-    "dtype": ("", "float32", "bfloat16", "float16"),
-    "attention": ("", "eager", "sdpa", "flash_attention_2"),
+    "device": ("", *get_args(Device)),
+    "dtype": ("", *get_args(Dtype)),
+    "attention": ("", *get_args(Attention)),
 }
 NUMBERS = ("iterations", "warmup", "inputTokens", "newTokens", "latencyBudgetMs", "pricePerHour")
 FIELDS = ("modelId", "batchSizes", "revision", "compile", *CHOICES, *NUMBERS)
